@@ -14,7 +14,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path` (same suffixes) to write to; synced and renamed to `path` on success, else removed.
+    """A temporary name beside `path` (same suffixes) to write to; synced and renamed on success, else removed.
 
     A full disk becomes a UserError; the previous file under `path`, if any, is untouched by a failure.
     """

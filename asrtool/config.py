@@ -1,0 +1,223 @@
+"""The configuration of an experiment: data only, checked as a whole before anything starts.
+
+A YAML file names what differs from the defaults below; `--set training.lr=1e-3` changes single values. Unknown keys
+are refused with the nearest valid name, impossible combinations with the reason. The resolved configuration is written
+to `exp/NAME/config.yaml`, the only thing that decoding reads.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from asrtool.errors import UserError, nearest, require_file
+from asrtool.files import write_text
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and closed to keys that are not declared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Features(Section):
+    """Log-mel filterbank features: 25 ms windows every 10 ms."""
+
+    source: Literal["on_the_fly", "stored"] = "on_the_fly"  # stored: the manifests come from `asrtool features`
+    sampling_rate: Positive = 16000  # Hz; recordings at another rate are refused, not resampled in silence
+    num_bins: Positive = 80
+
+
+class SpecAugment(Section):
+    """Masks over the features, in training only (SpecAugment, arXiv 1904.08779, section 2)."""
+
+    frequency_masks: Count = 2
+    frequency_width: Positive = 27  # bins, the largest width of one mask
+    time_masks: Positive = 10
+    time_width: Positive = 100  # frames of 10 ms, the largest width of one mask
+    time_fraction: Fraction = 0.15  # at most this share of an utterance lies under time masks
+    time_warp: Count = 80  # frames; 0 is off
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.9  # that an utterance is augmented at all
+
+
+class Augment(Section):
+    """What training does to the audio; drawn anew for every cut and epoch, from the seed alone."""
+
+    speeds: tuple[Annotated[float, Field(gt=0.3, lt=3)], ...] = (1.0,)  # one is drawn; 1.0 leaves the audio alone
+    volume: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None  # gain range, linear
+    noise: Path | None = None  # a manifest of noise recordings
+    noise_snr: tuple[float, float] = (10.0, 25.0)  # dB
+    noise_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    spec_augment: SpecAugment | None = None
+
+    @property
+    def on_audio(self) -> bool:
+        """Whether anything changes the samples, which stored features cannot follow."""
+        return self.speeds != (1.0,) or self.volume is not None or self.noise is not None
+
+
+class Data(Section):
+    """Where the data is and how it becomes batches."""
+
+    train: Path = Path("data/train.jsonl.gz")
+    dev: Path = Path("data/dev.jsonl.gz")
+    tokenizer: Path = Path("data/lang/tokenizer.json")
+    batch_seconds: Seconds = 200.0  # audio in a batch, padding counted
+    buckets: Positive = 10  # cuts of a batch come from one bucket of similar length
+    min_seconds: Seconds = 0.1  # shorter and longer cuts are left out of training, and named
+    max_seconds: Seconds = 30.0
+    workers: Count = 1  # loader processes; 0 loads in the training process
+    augment: Augment = Augment()
+
+
+class Subsampling(Section):
+    """Two 2-D convolutions of stride 2: four frames of 10 ms become one."""
+
+    channels: Positive = 64
+
+
+class Model(Section):
+    """The acoustic model (asrtool/models)."""
+
+    architecture: Literal["transformer"] = "transformer"
+    normalise: Literal["global", "utterance", "none"] = "global"  # of the features, per bin, inside the model
+    subsampling: Subsampling = Subsampling()
+    dim: Positive = 256
+    layers: Positive = 12
+    heads: Positive = 4
+    ff_dim: Positive = 1024
+    positions: Literal["sinusoidal", "none"] = "sinusoidal"
+    dropout: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "Model":
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+        return self
+
+
+class Training(Section):
+    """The optimiser, its schedule, and what is kept."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-3  # at its peak
+    warmup_steps: Count = 500  # linear from 0
+    decay: Literal["linear", "cosine", "inverse_sqrt", "none"] = "cosine"  # from the peak to 0 at max_steps
+    max_steps: Positive = 10000
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    clip: Annotated[float, Field(gt=0)] = 5.0  # largest gradient norm
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and optimiser stay fp32
+    validate_every: Positive = 500  # steps; each validation writes a checkpoint
+    patience: Positive | None = None  # validations without a better dev loss before training stops
+    keep_best: Positive = 5  # checkpoints, by dev loss; their mean is `averaged.pt`
+    log_every: Positive = 50  # steps
+
+
+class Config(Section):
+    """One experiment."""
+
+    seed: Count = 1
+    features: Features = Features()
+    data: Data = Data()
+    model: Model = Model()
+    training: Training = Training()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        if self.features.source == "stored" and self.data.augment.on_audio:
+            raise ValueError(
+                "data.augment.speeds, volume and noise change the audio, but features.source is 'stored': "
+                "use on_the_fly, or `asrtool features --speeds`"
+            )
+        if self.data.min_seconds >= self.data.max_seconds:
+            raise ValueError("data.min_seconds must be below data.max_seconds")
+        if self.training.decay != "none" and self.training.warmup_steps >= self.training.max_steps:
+            raise ValueError("training.warmup_steps must be below training.max_steps")
+        return self
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """The configuration in the YAML file `path` with `overrides` ("training.lr=1e-3") applied.
+
+    Raises UserError for what is not YAML, an unknown key, a value of the wrong type or an impossible combination.
+    """
+    path = require_file(path, "configuration", "give a YAML file, e.g. one of egs/*/conf/")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from error
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write the whole configuration, defaults included, as YAML."""
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """The keys whose values differ, as "training.lr: 0.001 -> 0.002"."""
+    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    keys = [*after, *(key for key in before if key not in after)]
+    return [f"{k}: {before.get(k)} -> {after.get(k)}" for k in keys if before.get(k) != after.get(k)]
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def _override(tree: dict, override: str) -> None:
+    key, sign, value = override.partition("=")
+    if not sign or not key:
+        raise UserError(f"--set {override}: expected KEY=VALUE, e.g. --set training.lr=1e-3")
+    *parents, last = key.split(".")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not YAML") from error
+    for parent in parents:
+        if not isinstance(tree.get(parent), dict):
+            tree[parent] = {}
+        tree = tree[parent]
+    tree[last] = parsed
+
+
+def _explain(error: ValidationError) -> str:
+    """All that is wrong, in one line; unknown keys with the nearest valid name."""
+    return "; ".join(_explain_one(e) for e in error.errors())
+
+
+def _explain_one(error: dict) -> str:
+    location = [part for part in error["loc"] if isinstance(part, str)]
+    name = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key '{name}' ({nearest(location[-1], _fields(location[:-1]))})"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{name}: {message}" if name else message
+    return f"{name} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields(location: list[str]) -> list[str]:
+    """The valid keys of the section at `location`."""
+    section: type[BaseModel] = Config
+    for part in location:
+        annotation = section.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(section.model_fields)

@@ -1,0 +1,83 @@
+"""Augmentation of training cuts: speed, volume, noise, SpecAugment.
+
+Every draw comes from (seed, epoch, cut id) or (seed, epoch, batch number) and nothing else, so that the same batch is
+the same bits whichever process makes it, and after a resume.
+"""
+
+import hashlib
+import random
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from lhotse import CutSet, MonoCut
+from lhotse.dataset import SpecAugment
+
+from asrtool.config import Augment
+from asrtool.config import SpecAugment as SpecAugmentConfig
+from asrtool.errors import UserError
+
+
+def generator(*key: object) -> random.Random:
+    """A random generator that depends on `key` alone."""
+    return random.Random(hashlib.blake2b(repr(key).encode(), digest_size=16).digest())
+
+
+def change_speed(cut: MonoCut, augment: Augment, seed: int, epoch: int) -> MonoCut:
+    """`cut` at one of the configured speeds. Done before bucketing, since it changes the duration."""
+    speed = generator("speed", seed, epoch, cut.id).choice(augment.speeds)
+    return cut if speed == 1.0 else cut.perturb_speed(speed, affix_id=False)
+
+
+def change_audio(cut: MonoCut, augment: Augment, seed: int, epoch: int) -> MonoCut:
+    """`cut` with its volume changed and noise mixed in, as configured."""
+    draw = generator("audio", seed, epoch, cut.id)
+    if augment.volume:
+        cut = cut.perturb_volume(draw.uniform(*augment.volume), affix_id=False)
+    if augment.noise and draw.random() < augment.noise_probability:
+        cut = _mix_noise(cut, augment, draw)
+    return cut
+
+
+def _mix_noise(cut: MonoCut, augment: Augment, draw: random.Random) -> MonoCut:
+    noise = draw.choice(_noises(augment.noise))
+    if noise.duration > cut.duration:
+        start = draw.uniform(0, noise.duration - cut.duration)
+        noise = noise.truncate(offset=start, duration=cut.duration, preserve_id=True)
+    else:
+        noise = noise.repeat(duration=cut.duration, preserve_id=True)
+    return cut.mix(noise.drop_supervisions(), snr=draw.uniform(*augment.noise_snr), preserve_id="left")
+
+
+@lru_cache(maxsize=2)
+def _noises(path: Path) -> list[MonoCut]:
+    if not Path(path).is_file():
+        raise UserError(f"data.augment.noise not found: {path}; make it with `asrtool prepare lhotse`")
+    return list(CutSet.from_file(path))
+
+
+def spec_augment(config: SpecAugmentConfig) -> SpecAugment:
+    """Lhotse's SpecAugment for (N, T, F) batches; masks take the mean of the utterance."""
+    return SpecAugment(
+        time_warp_factor=config.time_warp or None,
+        num_feature_masks=config.frequency_masks,
+        features_mask_size=config.frequency_width,
+        num_frame_masks=config.time_masks,
+        frames_mask_size=config.time_width,
+        max_frames_mask_fraction=config.time_fraction,
+        p=config.probability,
+    )
+
+
+def mask_batch(masks: SpecAugment, features: torch.Tensor, lengths: torch.Tensor, *key: object) -> torch.Tensor:
+    """SpecAugment on each utterance of a padded (N, T, F) batch, its padding left alone, drawn from `key`."""
+    state = random.getstate()
+    draw = generator("masks", *key)
+    random.seed(draw.getrandbits(64))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw.getrandbits(63))
+        for row, length in zip(features, lengths.tolist(), strict=True):
+            if length * masks.max_frames_mask_fraction >= 1:  # else not even one frame may be masked
+                row[:length] = masks(row[None, :length])[0]
+    random.setstate(state)
+    return features

@@ -1,0 +1,1 @@
+"""Log-probs in, hypotheses out: greedy and beam searches."""

@@ -1,0 +1,168 @@
+"""CTC prefix beam search: the token sequence with the most probability over all its paths.
+
+Hannun et al. 2014, "First-pass large vocabulary continuous speech recognition using bi-directional recurrent DNNs"
+(arXiv 1408.2873), algorithm 1, without a language model; the prefix search itself is Graves's (2012, section 7.5.3).
+
+For each prefix kept, two log-probabilities are carried from frame to frame, each summed over the paths that collapse
+to the prefix: of those that end in blank and of those that end in the prefix's last token. A frame does this:
+
+    prefix  --blank-->                  prefix, ends in blank        from both
+    prefix  --its last token-->         prefix, ends in the token    from "ends in the token" (a repeat collapses)
+    prefix  --any other token c-->      prefix + c                   from both
+    prefix  --its last token-->         prefix + the token again     from "ends in blank" only
+
+Which tokens are tried. A prefix is lengthened only by the frame's `beam` + 1 best tokens, and only while the result
+beats the worst prefix that the beam will hold anyway. Neither loses anything: for a token ranked lower, the same prefix
+lengthened by those better tokens already fills the beam (`beam` of them; one more because the prefix's own last token
+gets less than its rank promises). So the result is that of trying all V tokens, and no threshold needs tuning.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from asrtool.decoding.ctc_align import ctc_align
+from asrtool.decoding.hypothesis import Hypothesis
+
+NEVER = -math.inf
+
+
+def ctc_prefix_beam(
+    log_probs: torch.Tensor, lens: torch.Tensor, beam: int = 8, blank: int = 0, nbest: int = 1
+) -> list[list[Hypothesis]]:
+    """The at most `nbest` best token sequences of each utterance, best first.
+
+    log_probs (N, T, V), any device; lens (N,) valid frames. `score` is the log-probability of the token sequence,
+    summed over its paths as far as the beam of `beam` prefixes kept them (exact for a beam that holds all prefixes).
+    `frames` is where each token begins on the best path of that sequence (`ctc_align`).
+    Raises ValueError for beam < 1 and for a frame in which no token is possible.
+    """
+    results = []
+    for frames, length in zip(log_probs.detach().cpu(), lens.tolist(), strict=True):
+        frames = frames[:length]
+        search = PrefixBeam(beam, blank)
+        search.advance(frames)
+        best = search.best(nbest)
+        results.append([Hypothesis(tokens, ctc_align(frames, tokens, blank), score) for tokens, score in best])
+    return results
+
+
+class PrefixBeam:
+    """The search over one utterance, chunk by chunk: the chunks' sizes make no difference to the result."""
+
+    def __init__(self, beam: int = 8, blank: int = 0):
+        if beam < 1:
+            raise ValueError(f"beam is {beam}; it must be at least 1")
+        self.beam, self.blank = beam, blank
+        self.prefixes = [_Prefix.root()]
+
+    def advance(self, log_probs: torch.Tensor) -> None:
+        """Take in further frames, (T, V) on the CPU. Raises ValueError for a frame in which no token is possible."""
+        log_probs = log_probs.detach().double()
+        tokens = log_probs.clone()
+        tokens[:, self.blank] = NEVER
+        values, ids = tokens.topk(min(self.beam + 1, tokens.size(1) - 1), dim=1)
+        for frame, top_ids, top_values in zip(log_probs.numpy(), ids.tolist(), values.tolist(), strict=True):
+            kept = self._stay(frame)
+            # All of `kept` fit into the beam, so when they fill it, what is no better than its worst cannot enter.
+            bound = min(entry[0] for entry in kept) if len(kept) == self.beam else NEVER
+            self._select(kept + self._lengthen(top_ids, top_values, bound))
+
+    def best(self, nbest: int = 1) -> list[tuple[list[int], float]]:
+        """The at most `nbest` best (tokens, log-probability) so far, best first."""
+        return [(prefix.tokens(), prefix.total) for prefix in self.prefixes[:nbest]]
+
+    def _stay(self, frame: np.ndarray) -> list[tuple]:
+        """Each prefix as itself one frame on: entries (total, ends in blank, ends in token, prefix, None).
+
+        What a kept parent hands to a kept prefix is added here, so that `_lengthen` only ever makes new prefixes, each
+        from one parent, and nothing has to be merged.
+        """
+        entries = []
+        blank_value = frame.item(self.blank)
+        for prefix in self.prefixes:
+            in_blank, in_token = prefix.total + blank_value, NEVER
+            parent = prefix.parent
+            if parent is not None:
+                source = prefix.in_token
+                if parent.kept:
+                    source = _log_add(source, parent.in_blank if parent.token == prefix.token else parent.total)
+                in_token = source + frame.item(prefix.token)
+            entries.append((_log_add(in_blank, in_token), in_blank, in_token, prefix, None))
+        return entries
+
+    def _lengthen(self, top_ids: list[int], top_values: list[float], bound: float) -> list[tuple]:
+        """New prefixes better than `bound`: entries (total, never in blank, ends in token, parent, token)."""
+        entries = []
+        for prefix in self.prefixes:
+            for token, value in zip(top_ids, top_values, strict=True):
+                score = prefix.total + value
+                if not score > bound:  # also the way out for NaN
+                    break
+                if token == prefix.token:
+                    score = prefix.in_blank + value
+                    if not score > bound:
+                        continue
+                child = prefix.children.get(token)
+                if child is None or not child.kept:
+                    entries.append((score, NEVER, score, prefix, token))
+        return entries
+
+    def _select(self, entries: list[tuple]) -> None:
+        """Make the `beam` best entries the prefixes of the next frame, best first."""
+        entries = [entry for entry in entries if entry[0] > NEVER]
+        if not entries:
+            raise ValueError("a frame's log-probs allow no token at all: all are -inf or NaN")
+        entries.sort(key=lambda entry: entry[0], reverse=True)
+        for prefix in self.prefixes:
+            prefix.kept = False
+        self.prefixes = []
+        for total, in_blank, in_token, prefix, token in entries[: self.beam]:
+            node = prefix if token is None else prefix.child(token)
+            node.total, node.in_blank, node.in_token, node.kept = total, in_blank, in_token, True
+            self.prefixes.append(node)
+
+
+class _Prefix:
+    """A node of the trie of prefixes. It outlives its leaving the beam: its children may still be there, or it return.
+
+    total, in_blank, in_token: log-probabilities of all its paths and of those that end in blank or in its last token;
+    they hold only while `kept`, i.e. in the beam.
+    """
+
+    __slots__ = ("token", "parent", "children", "total", "in_blank", "in_token", "kept")
+
+    def __init__(self, token: int, parent: "_Prefix | None"):
+        self.token, self.parent = token, parent
+        self.children: dict[int, _Prefix] = {}
+        self.total = self.in_blank = self.in_token = NEVER
+        self.kept = False
+
+    @classmethod
+    def root(cls) -> "_Prefix":
+        """The empty prefix before the first frame: certain, and as if it ended in blank."""
+        root = cls(-1, None)
+        root.total, root.in_blank, root.kept = 0.0, 0.0, True
+        return root
+
+    def child(self, token: int) -> "_Prefix":
+        """This prefix + `token`, always the same node."""
+        if token not in self.children:
+            self.children[token] = _Prefix(token, self)
+        return self.children[token]
+
+    def tokens(self) -> list[int]:
+        """Token ids from the first to the last."""
+        found, node = [], self
+        while node.parent is not None:
+            found.append(node.token)
+            node = node.parent
+        return found[::-1]
+
+
+def _log_add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b)) of two floats; either may be -inf."""
+    if a < b:
+        a, b = b, a
+    return a if b == NEVER else a + math.log1p(math.exp(b - a))

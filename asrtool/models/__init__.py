@@ -1,0 +1,1 @@
+"""Features to log-probabilities: pure modules that know of nothing but tensors and their configuration."""

@@ -1,0 +1,23 @@
+"""Connectionist temporal classification (Graves et al. 2006)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import ctc_loss as torch_ctc_loss
+
+
+def frames_needed(units: Sequence[int]) -> int:
+    """The fewest output frames that can spell `units`: one each, and a blank between equal neighbours."""
+    return len(units) + sum(a == b for a, b in zip(units, units[1:], strict=False))
+
+
+def ctc_loss(log_probs: Tensor, out_lens: Tensor, targets: Tensor, target_lens: Tensor, blank: int = 0) -> Tensor:
+    """Negative log-likelihood of each utterance, (N,) in nats.
+
+    log_probs (N, T', V) float32; targets (N, U) padded; infinite where `out_lens` < `frames_needed`.
+    """
+    with torch.autocast(log_probs.device.type, enabled=False):
+        return torch_ctc_loss(
+            log_probs.float().transpose(0, 1), targets, out_lens, target_lens, blank=blank, reduction="none"
+        )

@@ -1,0 +1,34 @@
+"""Progress for people: a bar on a terminal, a plain line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LOG_SECONDS = 10.0  # between plain lines: often enough to see it live, rare enough to read afterwards
+
+
+def say(message: str) -> None:
+    """One plain line on stderr that stands clear of any bar; stdout is kept for results."""
+    from tqdm import tqdm
+
+    tqdm.write(message, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "cut") -> Iterator[T]:
+    """Pass `items` through and show how far it is. `total` may be unknown."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=what, total=total, unit=unit, leave=False, dynamic_ncols=True)
+        return
+    start = last = time.monotonic()
+    for count, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last > LOG_SECONDS:
+            last = now
+            say(f"{what}: {count}{f'/{total}' if total else ''} {unit}s, {count / (now - start):.1f}/s")

@@ -1,0 +1,1 @@
+"""Hypotheses in; word error rates with intervals and readable reports out."""

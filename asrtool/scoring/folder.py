@@ -1,0 +1,74 @@
+"""Scoring a decode folder: hyps.jsonl in; wer.json, report.txt and alignments.txt beside it."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from asrtool.errors import DataError, UserError, require_file
+from asrtool.files import read_jsonl, write_json, write_text
+from asrtool.scoring.report import alignment_text, report_text, score_dict
+from asrtool.scoring.wer import Score, score_pairs
+
+HYPOTHESES = "hyps.jsonl"
+REQUIRED = ("id", "ref", "hyp")
+
+
+def read_hypotheses(path: str | Path) -> list[dict]:
+    """The rows of a hypotheses file (JSONL: id, ref, hyp, usually score, maybe more), in the file's order.
+
+    Raises UserError for a missing or empty file and for a row without the texts id, ref and hyp (file:line);
+    DataError with all ids that occur more than once.
+    """
+    path = require_file(path, "hypotheses", "make them with `asrtool decode`")
+    rows = []
+    for number, row in enumerate(read_jsonl(path), 1):
+        _check_row(row, f"{path}:{number}")
+        rows.append(row)
+    if not rows:
+        raise UserError(f"no hypotheses in {path}; rerun `asrtool decode`")
+    _check_ids(rows, path)
+    return rows
+
+
+def _check_row(row: object, where: str) -> None:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: not a JSON object; write {{{', '.join(REQUIRED)}, ...}} on each line")
+    wrong = [key for key in REQUIRED if not isinstance(row.get(key), str)]
+    if wrong:
+        raise UserError(f"{where}: no text under {', '.join(wrong)}; each line needs {', '.join(REQUIRED)}")
+
+
+def _check_ids(rows: list[dict], path: Path) -> None:
+    counts = Counter(row["id"] for row in rows)
+    repeated = [f"{key}: {count} lines" for key, count in counts.items() if count > 1]
+    if repeated:
+        raise DataError(f"{len(repeated)} ids occur more than once in {path}; keep one line an utterance", repeated)
+
+
+def set_name(folder: str | Path) -> str:
+    """The name of the set that was decoded into `folder`: "set" in its decode.json, else the folder's own name."""
+    path = Path(folder) / "decode.json"
+    if not path.is_file():
+        return Path(folder).resolve().name
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}); rerun `asrtool decode`") from error
+    name = facts.get("set") if isinstance(facts, dict) else None
+    return name if isinstance(name, str) else Path(folder).resolve().name
+
+
+def score_folder(folder: str | Path, name: str | None = None) -> Score:
+    """Score `folder`/hyps.jsonl and write wer.json, report.txt and alignments.txt beside it.
+
+    `name` heads the report; without it `set_name(folder)` does. Raises what `read_hypotheses` raises, and UserError
+    when no reference holds a word.
+    """
+    folder = Path(folder)
+    rows = read_hypotheses(folder / HYPOTHESES)
+    name = name or set_name(folder)
+    score = score_pairs([(row["ref"], row["hyp"]) for row in rows])
+    write_text(folder / "alignments.txt", alignment_text(rows))
+    write_text(folder / "report.txt", report_text(name, score))
+    write_json(folder / "wer.json", {"set": name, **score_dict(score)})
+    return score

@@ -1,0 +1,136 @@
+"""Scores as text for people and as plain types for JSON."""
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+from asrtool.scoring.wer import GAP, Alignment, ErrorCounts, Score, align_words, count_words, error_mark
+
+GAP_TEXT = "***"
+# Alignments are folded at this many columns: wide enough for most utterances, narrow enough for a terminal.
+FOLD = 116
+
+
+def summary_line(name: str, score: Score) -> str:
+    """The result of one set on one line; rates in percent, the interval in brackets."""
+    low, high = score.interval
+    counts = score.words
+    return (
+        f"{name} WER {score.wer:.2f} % [{low:.2f}, {high:.2f}] "
+        f"({counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub / {counts.length} words) "
+        f"SER {score.ser:.2f} % CER {score.cer:.2f} % empty {score.empty_hypotheses}"
+    )
+
+
+def score_dict(score: Score) -> dict:
+    """`score` in plain types for JSON; rates and the interval in percent."""
+    return {
+        "wer": score.wer,
+        "wer_interval": list(score.interval),
+        "cer": score.cer,
+        "ser": score.ser,
+        "utterances": score.utterances,
+        "sentence_errors": score.sentence_errors,
+        "empty_hypotheses": score.empty_hypotheses,
+        "words": _counts_dict(score.words),
+        "characters": _counts_dict(score.characters),
+        "confusions": asdict(score.confusions),
+    }
+
+
+def _counts_dict(counts: ErrorCounts) -> dict:
+    return {"errors": counts.errors, **asdict(counts)}
+
+
+def report_text(name: str, score: Score) -> str:
+    """A report to read: the summary line, a table of totals, and the most frequent confusions."""
+    lines = [summary_line(name, score), "", *_totals(score), ""]
+    lines += _confusion_table("Substitutions (reference -> hypothesis)", _arrows(score.confusions.substitutions))
+    lines += _confusion_table("Insertions", score.confusions.insertions)
+    lines += _confusion_table("Deletions", score.confusions.deletions)
+    return "\n".join(lines)
+
+
+def _totals(score: Score) -> Iterator[str]:
+    yield f"{'':<12}{'reference':>10}{'errors':>10}{'ins':>8}{'del':>8}{'sub':>8}{'rate %':>10}"
+    for unit, counts in (("words", score.words), ("characters", score.characters)):
+        edits = f"{counts.insertions:>8}{counts.deletions:>8}{counts.substitutions:>8}"
+        yield f"{unit:<12}{counts.length:>10}{counts.errors:>10}{edits}{counts.rate:>10.2f}"
+    yield f"{'sentences':<12}{score.utterances:>10}{score.sentence_errors:>10}{'':>24}{score.ser:>10.2f}"
+    yield ""
+    low, high = score.interval
+    yield f"95 % interval of the WER (bootstrap over utterances): {low:.2f} to {high:.2f}"
+    yield f"empty hypotheses: {score.empty_hypotheses}"
+    yield "characters are counted in the text with single spaces, the spaces included"
+
+
+def _arrows(substitutions: list[tuple[str, str, int]]) -> list[tuple[str, int]]:
+    return [(f"{ref} -> {hyp}", count) for ref, hyp, count in substitutions]
+
+
+def _confusion_table(title: str, rows: list[tuple[str, int]]) -> list[str]:
+    lines = [f"{count:>8}  {text}" for text, count in rows] or ["    none"]
+    return [f"{title}, the most frequent first", *lines, ""]
+
+
+def alignment_text(rows: Iterable[dict]) -> str:
+    """Every utterance's alignment, words under words; `rows` hold id, ref and hyp. Long utterances are folded.
+
+    utt-7  4 words, 2 errors: 1 ins, 1 del, 0 sub
+    REF  the  cat  sat  ***   down
+    HYP  the  ***  sat  back  down
+              D         I
+    """
+    return "\n".join(line for row in rows for line in _utterance(row))
+
+
+def _utterance(row: dict) -> Iterator[str]:
+    alignment = align_words(row["ref"], row["hyp"])
+    counts = count_words(alignment)
+    edits = f"{counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub"
+    yield f"{row['id']}  {counts.length} words, {counts.errors} errors: {edits}"
+    for part in _fold(alignment):
+        yield from _columns(part)
+    yield ""
+
+
+def _fold(alignment: Alignment) -> Iterator[Alignment]:
+    """Cut an alignment into parts of at most FOLD columns (one word may be longer); at least one part."""
+    part, used = [], 0
+    for pair in alignment:
+        width = _cell_width(pair)
+        if part and used + width > FOLD:
+            yield part
+            part, used = [], 0
+        part.append(pair)
+        used += width
+    yield part
+
+
+def _columns(part: Alignment) -> Iterator[str]:
+    """The REF line, the HYP line and, when there are errors, the line of marks under them."""
+    widths = [_cell_width(pair) for pair in part]
+    texts = {
+        "REF": [ref or GAP_TEXT for ref, _ in part],
+        "HYP": [hyp or GAP_TEXT for _, hyp in part],
+        "": [error_mark(*pair) for pair in part],
+    }
+    for label, cells in texts.items():
+        line = f"{label:<5}" + "".join(_pad(cell, width) for cell, width in zip(cells, widths, strict=True))
+        if label or line.strip():
+            yield line.rstrip()
+
+
+def _cell_width(pair: tuple[str, str]) -> int:
+    return 2 + max(_display_width(word if word != GAP else GAP_TEXT) for word in pair)
+
+
+def _pad(text: str, width: int) -> str:
+    return text + " " * (width - _display_width(text))
+
+
+def _display_width(text: str) -> int:
+    """Terminal columns of `text`: East Asian wide characters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )

@@ -1,0 +1,166 @@
+"""Error rates of hypotheses against references: pure functions over (ref, hyp) pairs of strings.
+
+Words are what `str.split` yields; nothing is normalised here (case, punctuation: that is the text step's work).
+Alignments and bootstrap come from kaldialign; insertions, deletions and substitutions each cost 1.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import kaldialign
+
+from asrtool.errors import UserError
+
+# Stands for "no word here" in an alignment. str.split never yields it, so no word of any text can be taken for a gap.
+GAP = ""
+
+REPLICATIONS = 10_000  # what Bisani and Ney and Kaldi's compute-wer-bootci use
+SEED = 0
+# A confusion beyond the 30th has never more than a few counts, and a report must stay one that somebody reads.
+MOST_FREQUENT = 30
+
+Alignment = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Edit operations that turn the reference into the hypothesis; `length` is the reference's, in the same units."""
+
+    insertions: int
+    deletions: int
+    substitutions: int
+    length: int
+
+    @property
+    def errors(self) -> int:
+        """Insertions + deletions + substitutions."""
+        return self.insertions + self.deletions + self.substitutions
+
+    @property
+    def rate(self) -> float:
+        """Errors per reference unit in percent, maybe over 100. For an empty reference: 0 without errors, else inf."""
+        if self.length == 0:
+            return math.inf if self.errors else 0.0
+        return 100 * self.errors / self.length
+
+
+@dataclass(frozen=True)
+class Confusions:
+    """The most frequent word errors, most frequent first, ties in alphabetical order; the last entry is the count."""
+
+    substitutions: list[tuple[str, str, int]]  # reference word, hypothesis word, count
+    insertions: list[tuple[str, int]]
+    deletions: list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one set of hypotheses scored. Rates and the interval are in percent."""
+
+    words: ErrorCounts
+    characters: ErrorCounts  # of the words joined by single spaces; a space counts as a character
+    interval: tuple[float, float]  # 95 % bootstrap interval of the WER
+    utterances: int
+    sentence_errors: int  # utterances with at least one word error
+    empty_hypotheses: int  # hypotheses without a word, whatever the reference
+    confusions: Confusions
+
+    @property
+    def wer(self) -> float:
+        """Word error rate in percent."""
+        return self.words.rate
+
+    @property
+    def cer(self) -> float:
+        """Character error rate in percent, over the text with single spaces."""
+        return self.characters.rate
+
+    @property
+    def ser(self) -> float:
+        """Sentence error rate: the percentage of utterances with at least one word error."""
+        return 100 * self.sentence_errors / self.utterances
+
+
+def align_words(ref: str, hyp: str) -> Alignment:
+    """Pairs (reference word, hypothesis word) of one minimal alignment; GAP in place of an absent word."""
+    return kaldialign.align(ref.split(), hyp.split(), GAP)
+
+
+def error_mark(ref_word: str, hyp_word: str) -> str:
+    """ "I", "D" or "S" for an insertion, deletion or substitution; "" for a match."""
+    if ref_word == hyp_word:
+        return ""
+    if ref_word == GAP:
+        return "I"
+    return "D" if hyp_word == GAP else "S"
+
+
+def count_words(alignment: Alignment) -> ErrorCounts:
+    """The word errors of an alignment.
+
+    Counted from the alignment itself, not by `kaldialign.edit_distance`: several alignments may be minimal
+    (2 substitutions, or 1 insertion + 1 deletion), and the totals must be those of the one that is shown.
+    """
+    marks = Counter(error_mark(ref, hyp) for ref, hyp in alignment)
+    return ErrorCounts(marks["I"], marks["D"], marks["S"], length=len(alignment) - marks["I"])
+
+
+def count_characters(pairs: Iterable[tuple[str, str]]) -> ErrorCounts:
+    """The character errors over all pairs, each text with single spaces between its words."""
+    pairs = [(" ".join(ref.split()), " ".join(hyp.split())) for ref, hyp in pairs]
+    found = kaldialign.batch_error_rate([ref for ref, _ in pairs], [hyp for _, hyp in pairs])
+    return ErrorCounts(found["ins"], found["del"], found["sub"], found["ref_len"])
+
+
+def wer_interval(pairs: Sequence[tuple[str, str]], wer: float) -> tuple[float, float]:
+    """The 95 % interval (low, high) around `wer`, all in percent: +-1.96 standard deviations of the resampled WER.
+
+    Utterances are drawn with replacement, 10,000 times with a fixed seed (Bisani and Ney, ICASSP 2004). It is centred
+    on `wer` itself, not on the mean of the replications, which differs by their noise; below 0 it is cut off.
+    """
+    half = _half_width(pairs)
+    if not math.isfinite(half):
+        # Some draw held only utterances without reference words and so has no WER (sets of a few utterances, some of
+        # them empty). Only the utterances that have words are drawn then.
+        half = _half_width([(ref, hyp) for ref, hyp in pairs if ref.split()])
+    return max(0.0, wer - 100 * half), wer + 100 * half
+
+
+def _half_width(pairs: Sequence[tuple[str, str]]) -> float:
+    refs, hyps = [ref.split() for ref, _ in pairs], [hyp.split() for _, hyp in pairs]
+    found = kaldialign.bootstrap_wer_ci(refs, hyps, replications=REPLICATIONS, seed=SEED)
+    # With an infinite mean kaldialign gives 0 as the interval.
+    return found["ci95"] if math.isfinite(found["wer"]) else math.inf
+
+
+def score_pairs(pairs: Sequence[tuple[str, str]]) -> Score:
+    """Score (ref, hyp) pairs, one an utterance. Raises UserError when no reference holds a word: WER is undefined."""
+    if not any(ref.split() for ref, _ in pairs):
+        raise UserError(f"no reference words in {len(pairs)} utterances: a WER is undefined; check the ref texts")
+    alignments = [align_words(ref, hyp) for ref, hyp in pairs]
+    words = count_words([pair for alignment in alignments for pair in alignment])
+    return Score(
+        words=words,
+        characters=count_characters(pairs),
+        interval=wer_interval(pairs, words.rate),
+        utterances=len(pairs),
+        sentence_errors=sum(ref.split() != hyp.split() for ref, hyp in pairs),
+        empty_hypotheses=sum(not hyp.split() for _, hyp in pairs),
+        confusions=most_frequent(alignments),
+    )
+
+
+def most_frequent(alignments: Iterable[Alignment], limit: int = MOST_FREQUENT) -> Confusions:
+    """The `limit` most frequent substitutions, insertions and deletions."""
+    counts = Counter(pair for alignment in alignments for pair in alignment if pair[0] != pair[1])
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kinds = {"S": [], "I": [], "D": []}
+    for (ref, hyp), count in ranked:
+        kinds[error_mark(ref, hyp)].append((ref, hyp, count))
+    return Confusions(
+        substitutions=kinds["S"][:limit],
+        insertions=[(hyp, count) for _, hyp, count in kinds["I"][:limit]],
+        deletions=[(ref, count) for ref, _, count in kinds["D"][:limit]],
+    )

@@ -1,0 +1,166 @@
+"""Tokenizers: BPE (sentencepiece), characters, and whole words for tiny vocabularies.
+
+A tokenizer is one JSON file. Unit 0 is the CTC blank in all of them, so `size` counts it and `encode` never returns it.
+"""
+
+import base64
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from asrtool.errors import UserError, require_file
+from asrtool.files import write_json
+
+BLANK = 0
+SPACE = "\u2581"  # sentencepiece's mark for a space, used by the character tokenizer as well
+
+
+class Tokenizer(ABC):
+    """Text to unit numbers and back. `symbols[i]` is the printable name of unit i."""
+
+    symbols: list[str]
+
+    @property
+    def size(self) -> int:
+        """The number of units, blank included: the width of the model's output."""
+        return len(self.symbols)
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Unit numbers of `text`. Check `unknown` first: what has no unit raises KeyError."""
+
+    @abstractmethod
+    def decode(self, units: Iterable[int]) -> str:
+        """The text that `units` spell, words joined by single spaces."""
+
+    @abstractmethod
+    def unknown(self, text: str) -> list[str]:
+        """The characters or words of `text` that have no unit."""
+
+    @abstractmethod
+    def to_dict(self) -> dict:
+        """Plain values for the file."""
+
+
+class SymbolTokenizer(Tokenizer):
+    """Units that the text spells out: its words, or its characters with a mark for the space."""
+
+    def __init__(self, kind: str, symbols: Sequence[str]):
+        self.kind = kind
+        self.symbols = list(symbols)
+        self._number = {symbol: number for number, symbol in enumerate(self.symbols)}
+
+    def _split(self, text: str) -> list[str]:
+        words = text.split()
+        return words if self.kind == "word" else list(SPACE.join(words))
+
+    def encode(self, text: str) -> list[int]:
+        return [self._number[symbol] for symbol in self._split(text)]
+
+    def decode(self, units: Iterable[int]) -> str:
+        symbols = [self.symbols[unit] for unit in units]
+        return " ".join(symbols) if self.kind == "word" else " ".join("".join(symbols).replace(SPACE, " ").split())
+
+    def unknown(self, text: str) -> list[str]:
+        return [symbol for symbol in self._split(text) if symbol not in self._number]
+
+    def to_dict(self) -> dict:
+        return {"type": self.kind, "symbols": self.symbols}
+
+    @classmethod
+    def train(cls, kind: str, texts: Iterable[str]) -> "SymbolTokenizer":
+        """All symbols of `texts`, sorted, after the blank."""
+        splitter = cls(kind, [])
+        found = {symbol for text in texts for symbol in splitter._split(text)}
+        return cls(kind, ["<blank>", *sorted(found)])
+
+
+class BpeTokenizer(Tokenizer):
+    """Byte-pair units by sentencepiece. Its <unk>, piece 0, stands where the blank is, and `encode` never yields it."""
+
+    def __init__(self, model: bytes):
+        import sentencepiece
+
+        self._model = model
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.symbols = ["<blank>", *(self._pieces.id_to_piece(i) for i in range(1, self._pieces.get_piece_size()))]
+
+    def encode(self, text: str) -> list[int]:
+        units = self._pieces.encode(text)
+        if BLANK in units:
+            raise KeyError(text)
+        return units
+
+    def decode(self, units: Iterable[int]) -> str:
+        return self._pieces.decode(list(units))
+
+    def unknown(self, text: str) -> list[str]:
+        return [character for character in "".join(text.split()) if self._pieces.piece_to_id(character) == BLANK]
+
+    def __reduce__(self):
+        return BpeTokenizer, (self._model,)
+
+    def to_dict(self) -> dict:
+        return {"type": "bpe", "model": base64.b64encode(self._model).decode("ascii")}
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> "BpeTokenizer":
+        """BPE of exactly `vocab_size` units, blank included. Raises UserError when the text cannot fill them."""
+        import sentencepiece
+
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=model,
+                model_type="bpe",
+                vocab_size=vocab_size,
+                character_coverage=1.0,  # every character of the transcripts has a unit
+                normalization_rule_name="identity",  # what the recipe wrote is what is learnt
+                unk_id=BLANK,
+                bos_id=-1,
+                eos_id=-1,
+                pad_id=-1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise UserError(_explain(str(error), vocab_size)) from error
+        return cls(model.getvalue())
+
+
+def _explain(message: str, vocab_size: int) -> str:
+    """sentencepiece's complaint about the vocabulary size in one line; its figure is the largest possible size."""
+    if "Vocabulary size too high" in message:
+        largest = message.rstrip().rstrip(".").split()[-1]
+        return f"--vocab-size {vocab_size} is more than the text can fill; the largest possible is {largest}"
+    if "smaller than required_chars" in message or "Vocabulary size is smaller" in message:
+        needed = message.rstrip().rstrip(".").split()[-1]
+        return f"--vocab-size {vocab_size} is less than the text has characters ({needed}); give more"
+    return f"sentencepiece could not train on this text: {' '.join(message.split())}"
+
+
+def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 500) -> Tokenizer:
+    """A tokenizer of `kind` "bpe", "char" or "word" from transcripts. `vocab_size` counts for bpe alone."""
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise UserError("no transcripts to make a tokenizer from; look at the manifest's supervisions")
+    return BpeTokenizer.train(texts, vocab_size) if kind == "bpe" else SymbolTokenizer.train(kind, texts)
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: str | Path) -> None:
+    """Write the tokenizer's file."""
+    write_json(path, tokenizer.to_dict())
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer in the file `path`; UserError when there is none."""
+    path = require_file(path, "tokenizer", "make it with `asrtool tokenizer`")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["type"] == "bpe":
+            return BpeTokenizer(base64.b64decode(content["model"]))
+        return SymbolTokenizer(content["type"], content["symbols"])
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path} is not a tokenizer of asrtool; make it anew with `asrtool tokenizer`") from error

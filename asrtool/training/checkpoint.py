@@ -1,0 +1,130 @@
+"""Checkpoints: tensors and plain types, written whole or not at all, loadable with `weights_only=True`."""
+
+import os
+import pickle
+import platform
+import random
+from pathlib import Path
+from typing import Any
+
+import lhotse
+import torch
+
+import asrtool
+from asrtool.config import Config
+from asrtool.errors import UserError
+from asrtool.files import atomic_path
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write `state`. A full disk is a UserError that leaves the earlier checkpoints as they were."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(state, file)
+            file.flush()
+        except RuntimeError as error:  # torch hides the OSError of a failed write behind one of these
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The state in `path`; UserError when it is missing, truncated or no checkpoint of asrtool."""
+    if not path.is_file():
+        raise UserError(f"checkpoint not found: {path}; train first with `asrtool train`")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        state["model"], state["config"]
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is not a checkpoint of asrtool, or damaged; use another one") from error
+    return state
+
+
+def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Put a checkpoint's weights into `model`; UserError that names the first one that does not fit."""
+    ours, theirs = model.state_dict(), state["model"]
+    for name in sorted({*ours, *theirs}):
+        if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape:
+            shapes = [tuple(s[name].shape) if name in s else "nothing" for s in (ours, theirs)]
+            fit = f"{name} is {shapes[0]} in the model and {shapes[1]} in the checkpoint"
+            raise UserError(f"{path} does not fit the configuration: {fit}; use the config.yaml it was trained with")
+    model.load_state_dict(theirs)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of Python's and torch's generators; nothing draws from numpy's."""
+    version, internal, gauss = random.getstate()
+    states = {"python": [version, list(internal), gauss], "torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Undo whatever was drawn since `random_states`."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    torch.set_rng_state(states["torch"].cpu())
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+
+
+def versions() -> dict[str, str]:
+    """What made a checkpoint."""
+    return {
+        "asrtool": asrtool.__version__,
+        "torch": torch.__version__,
+        "lhotse": lhotse.__version__,
+        "python": platform.python_version(),
+    }
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of an experiment: `step-*.pt` (the best and the last), `best.pt`, `averaged.pt`."""
+
+    def __init__(self, folder: Path, keep_best: int):
+        self.folder, self.keep_best = folder, keep_best
+
+    def last(self) -> Path | None:
+        """The checkpoint of the highest step."""
+        return max(self.folder.glob("step-*.pt"), default=None)
+
+    def write(self, step: int, state: dict[str, Any], dev_losses: dict[int, float]) -> Path:
+        """Write the checkpoint of `step`, point `best.pt` at the best one, and drop those no longer needed."""
+        path = self._path(step)
+        save(path, state)
+        best = self._best_steps(dev_losses)
+        if best and best[0] == step:
+            with atomic_path(self.folder / "best.pt") as temporary:
+                os.link(path, temporary)
+        for old in self.folder.glob("step-*.pt"):
+            if old not in {path, *map(self._path, best)}:
+                old.unlink()
+        return path
+
+    def average(self, dev_losses: dict[int, float], config: Config) -> list[int]:
+        """Write the mean of the best checkpoints' weights as `averaged.pt`; returns their steps."""
+        steps = [step for step in self._best_steps(dev_losses) if self._path(step).is_file()]
+        models = [load(self._path(step))["model"] for step in steps]
+        mean = {name: _mean([model[name] for model in models]) for name in models[0]}
+        state = {"model": mean, "config": config.model_dump(mode="json"), "versions": versions(), "steps": steps}
+        save(self.folder / "averaged.pt", state)
+        return sorted(steps)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.pt"
+
+    def _best_steps(self, dev_losses: dict[int, float]) -> list[int]:
+        return sorted(dev_losses, key=lambda step: (dev_losses[step], step))[: self.keep_best]
+
+
+def _mean(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([t.double() for t in tensors]).mean(0).to(tensors[0].dtype)
+
+
+def find(experiment: Path, which: str) -> Path:
+    """The checkpoint that `which` names: "averaged" (else "best"), "best", "last", or a path."""
+    folder = experiment / "checkpoints"
+    if which == "last":
+        return Checkpoints(folder, 1).last() or folder / "last"
+    if which == "averaged":
+        return folder / ("averaged.pt" if (folder / "averaged.pt").is_file() else "best.pt")
+    return folder / "best.pt" if which == "best" else Path(which)

@@ -1,0 +1,42 @@
+"""Packaging of asrtool. Exact versions for a reproducible installation are in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+VERSION = re.search(r'__version__ = "(.+)"', Path("asrtool/__init__.py").read_text()).group(1)
+
+setup(
+    name="asrtool",
+    version=VERSION,
+    description="Transformer acoustic models for large-scale speech recognition, with Kaldi-style recipes",
+    long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["asrtool", "asrtool.*"]),
+    install_requires=[
+        "torch>=2.13",
+        "lhotse>=1.33",
+        "sentencepiece>=0.2.1",
+        "click>=8.1",
+        "kaldialign>=0.12",
+        "numpy",
+        "pydantic>=2.10",
+        "pyyaml",
+        "soundfile",
+        "lilcom",
+        "scipy",  # lhotse resamples with it and does not declare it
+        "urllib3",  # likewise, at import
+        "tqdm",
+        "tensorboard",
+        "matplotlib",
+    ],
+    extras_require={
+        "recipes": ["espeakng-loader"],  # the voices of egs/digits
+        "tests": ["pytest", "hypothesis", "ruff"],
+        "bench": ["kaldi-native-fbank"],
+    },
+    entry_points={"console_scripts": ["asrtool=asrtool.cli:main"]},
+)

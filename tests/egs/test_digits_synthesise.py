@@ -1,0 +1,138 @@
+"""The synthetic digits: LibriSpeech's layout, separate voices, the same bytes every time, true times."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("espeakng_loader", reason="needs espeak-ng: pip install espeakng-loader")
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "egs" / "digits" / "local" / "synthesise.py"
+SIZES = {"train": 16, "dev": 8, "test": 8}
+DIGITS = set("ZERO ONE TWO THREE FOUR FIVE SIX SEVEN EIGHT NINE".split())  # noqa: SIM905
+
+
+def run(out: Path, *options: str) -> subprocess.CompletedProcess:
+    """The script with the tiny sizes; later options win."""
+    sizes = [word for split, count in SIZES.items() for word in (f"--{split}", str(count))]
+    command = [sys.executable, str(SCRIPT), str(out), *sizes, *options]
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """A tiny corpus, made once by two processes."""
+    out = tmp_path_factory.mktemp("digits")
+    result = run(out, "--jobs", "2")
+    assert result.returncode == 0, result.stderr
+    return out / "LibriSpeech"
+
+
+@pytest.fixture(scope="module")
+def manifests(corpus) -> dict:
+    """What lhotse reads of it."""
+    from lhotse.recipes import prepare_librispeech
+
+    return prepare_librispeech(corpus, dataset_parts=[f"{split}-digits" for split in SIZES])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def voices(corpus: Path) -> dict[str, set[tuple[str, str]]]:
+    """{split: (accent, variant) pairs} by SPEAKERS.TXT."""
+    found = {}
+    for line in (corpus / "SPEAKERS.TXT").read_text().splitlines()[1:]:
+        _, _, split, _, voice = (column.strip() for column in line.split("|"))
+        found.setdefault(split, set()).add(tuple(voice.split("+")))
+    return found
+
+
+def test_lhotse_reads_everything(manifests):
+    for split, count in SIZES.items():
+        found = manifests[f"{split}-digits"]
+        assert len(found["recordings"]) == len(found["supervisions"]) == count
+        assert {(r.sampling_rate, r.num_channels) for r in found["recordings"]} == {(16000, 1)}
+
+
+def test_transcripts_are_digit_strings(manifests):
+    for found in manifests.values():
+        for supervision in found["supervisions"]:
+            assert 1 <= len(supervision.text.split()) <= 7
+            assert set(supervision.text.split()) <= DIGITS
+
+
+def test_alignments_fit_words_and_sound(manifests):
+    for found in manifests.values():
+        for supervision in found["supervisions"]:
+            items = supervision.alignment["word"]
+            assert [item.symbol for item in items if item.symbol] == supervision.text.split()
+            assert all(item.duration > 0 for item in items)
+            assert all(0.08 < item.duration < 1.5 for item in items if item.symbol)
+            assert items[-1].end == pytest.approx(supervision.duration, abs=1e-6)
+
+
+def test_words_are_louder_than_silence(manifests):
+    def power(signal, items):
+        return min(float((signal[int(i.start * 16000) : int(i.end * 16000)] ** 2).mean()) for i in items)
+
+    for found in manifests.values():
+        sounds = {recording.id: recording for recording in found["recordings"]}
+        for supervision in found["supervisions"]:
+            signal = sounds[supervision.recording_id].load_audio()[0]
+            items = supervision.alignment["word"]
+            assert 0.01 < abs(signal).max() < 0.95
+            assert power(signal, [i for i in items if i.symbol]) > 2 * power(signal, [i for i in items if not i.symbol])
+
+
+def test_splits_share_accents_but_no_variant(corpus):
+    train, dev, test = (voices(corpus)[f"{split}-digits"] for split in SIZES)
+    variants = [{variant for _, variant in split} for split in (train, dev, test)]
+    assert not (variants[0] & variants[1] or variants[0] & variants[2] or variants[1] & variants[2])
+    assert {a for a, _ in train} == {a for a, _ in dev} == {a for a, _ in test}
+    assert len({a for a, _ in train}) >= 6
+
+
+def test_same_seed_same_bytes_whatever_the_jobs(corpus, tmp_path):
+    assert run(tmp_path, "--jobs", "1").returncode == 0
+    assert contents(tmp_path / "LibriSpeech") == contents(corpus)
+    assert run(tmp_path / "other", "--seed", "2", "--dev", "0", "--train", "1").returncode == 0
+    name = "test-digits/3000/103000/3000-103000-0000.flac"
+    assert (tmp_path / "other" / "LibriSpeech" / name).read_bytes() != (corpus / name).read_bytes()
+
+
+def test_rerun_keeps_the_corpus_or_refuses(corpus):
+    before = contents(corpus)
+    result = run(corpus.parent)
+    assert result.returncode == 0 and "nothing to do" in result.stderr
+    result = run(corpus.parent, "--seed", "7")
+    assert result.returncode == 2 and "remove that folder" in result.stderr
+    assert contents(corpus) == before
+
+
+def test_interrupted_run_is_continued(corpus, tmp_path):
+    """Speakers already there are kept, a half-written one is made anew."""
+    import shutil
+
+    partial = tmp_path / ".partial"
+    shutil.copytree(corpus, partial)
+    shutil.rmtree(partial / "train-digits" / "1003")
+    (partial / "train-digits" / ".tmp-1003" / "junk").mkdir(parents=True)
+    (partial / "SPEAKERS.TXT").unlink()
+    assert run(tmp_path).returncode == 0
+    assert contents(tmp_path / "LibriSpeech") == contents(corpus) and not partial.exists()
+
+
+@pytest.mark.parametrize(
+    "options", [("--train", "-1"), ("--seed", "-1"), ("--jobs", "0"), ("--dev", "x"), ("--trian",)]
+)
+def test_bad_arguments_are_one_line(tmp_path, options):
+    result = run(tmp_path, *options)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1 and options[0] in result.stderr
+    assert not list(tmp_path.iterdir())

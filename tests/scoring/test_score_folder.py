@@ -1,0 +1,96 @@
+import json
+
+import pytest
+
+from asrtool.errors import DataError, UserError
+from asrtool.scoring.folder import read_hypotheses, score_folder, set_name
+
+ROWS = [
+    {"id": "u1", "ref": "a b c", "hyp": "a c", "score": -1.5},
+    {"id": "u2", "ref": "中文 d", "hyp": "中文 d", "score": -2.0, "frames": [1, 5]},
+]
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "greedy"
+    folder.mkdir()
+    write_rows(folder / "hyps.jsonl", ROWS)
+    return folder
+
+
+def test_rows_are_read_in_order_with_all_their_fields(folder):
+    assert read_hypotheses(folder / "hyps.jsonl") == ROWS
+
+
+def test_a_decode_folder_gets_its_three_reports_and_nothing_else(folder):
+    score = score_folder(folder, "test")
+    assert score.wer == pytest.approx(20.0)
+    assert sorted(path.name for path in folder.iterdir()) == ["alignments.txt", "hyps.jsonl", "report.txt", "wer.json"]
+    facts = json.loads((folder / "wer.json").read_text(encoding="utf-8"))
+    assert (facts["set"], facts["wer"]) == ("test", pytest.approx(20.0))
+    assert (folder / "report.txt").read_text(encoding="utf-8").startswith("test WER 20.00 %")
+    assert "中文" in (folder / "alignments.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("given, expected", [(None, "dev-clean"), ("mine", "mine")])
+def test_the_name_comes_from_the_caller_or_decode_json(folder, given, expected):
+    (folder / "decode.json").write_text('{"set": "dev-clean", "beam": 8}', encoding="utf-8")
+    score_folder(folder, given)
+    assert json.loads((folder / "wer.json").read_text(encoding="utf-8"))["set"] == expected
+
+
+def test_without_decode_json_the_folder_names_the_set(folder):
+    assert set_name(folder) == "greedy"
+
+
+def test_a_broken_decode_json_is_named(folder):
+    (folder / "decode.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"decode\.json:1: not JSON"):
+        score_folder(folder)
+
+
+def test_a_missing_file_points_to_the_decode_command(tmp_path):
+    with pytest.raises(UserError, match=r"hyps\.jsonl; make them with `asrtool decode`"):
+        score_folder(tmp_path / "nowhere")
+
+
+def test_a_file_without_lines_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no hypotheses in"):
+        read_hypotheses(write_rows(tmp_path / "hyps.jsonl", []))
+
+
+@pytest.mark.parametrize(
+    "row, complaint",
+    [
+        ({"id": "u3", "ref": "a"}, "no text under hyp"),
+        ({"hyp": "a"}, "no text under id, ref"),
+        ({"id": "u3", "ref": None, "hyp": "a"}, "no text under ref"),
+        (["u3", "a", "a"], "not a JSON object"),
+    ],
+)
+def test_an_incomplete_row_is_refused_with_its_line(tmp_path, row, complaint):
+    path = write_rows(tmp_path / "hyps.jsonl", [*ROWS, row])
+    with pytest.raises(UserError, match=complaint) as caught:
+        read_hypotheses(path)
+    assert str(caught.value).startswith(f"{path}:3: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_all_repeated_ids_are_listed(tmp_path):
+    path = write_rows(tmp_path / "hyps.jsonl", [*ROWS, *ROWS, ROWS[0], {**ROWS[0], "id": "u9"}])
+    with pytest.raises(DataError) as caught:
+        read_hypotheses(path)
+    assert caught.value.problems == ["u1: 3 lines", "u2: 2 lines"]
+
+
+def test_a_failed_scoring_leaves_no_report(folder):
+    write_rows(folder / "hyps.jsonl", [{"id": "u1", "ref": "", "hyp": "a"}])
+    with pytest.raises(UserError):
+        score_folder(folder)
+    assert [path.name for path in folder.iterdir()] == ["hyps.jsonl"]

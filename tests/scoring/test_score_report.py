@@ -1,0 +1,83 @@
+import json
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asrtool.scoring.report import FOLD, GAP_TEXT, alignment_text, report_text, score_dict, summary_line
+from asrtool.scoring.wer import Confusions, ErrorCounts, Score, score_pairs
+
+SCORE = Score(
+    words=ErrorCounts(insertions=12, deletions=8, substitutions=31, length=1588),
+    characters=ErrorCounts(insertions=40, deletions=50, substitutions=60, length=7900),
+    interval=(2.6, 3.9),
+    utterances=500,
+    sentence_errors=38,
+    empty_hypotheses=0,
+    confusions=Confusions([("the", "a", 12)], [("uh", 3)], []),
+)
+
+
+def words_of(text: str, label: str) -> list[str]:
+    """All words on the lines of `label`, gaps left out."""
+    lines = [line.split()[1:] for line in text.splitlines() if line.split()[:1] == [label]]
+    return [word for line in lines for word in line if word != GAP_TEXT]
+
+
+def test_summary_line_has_the_agreed_form():
+    assert summary_line("test", SCORE) == (
+        "test WER 3.21 % [2.60, 3.90] (12 ins, 8 del, 31 sub / 1588 words) SER 7.60 % CER 1.90 % empty 0"
+    )
+
+
+def test_report_shows_totals_and_confusions():
+    text = report_text("test", SCORE)
+    assert text.startswith(summary_line("test", SCORE))
+    rows = [line.split() for line in text.splitlines()]
+    assert ["words", "1588", "51", "12", "8", "31", "3.21"] in rows
+    assert ["sentences", "500", "38", "7.60"] in rows
+    assert ["12", "the", "->", "a"] in rows
+    assert ["3", "uh"] in rows
+    assert ["none"] in rows
+
+
+def test_score_dict_goes_through_json_unchanged():
+    facts = score_dict(score_pairs([("a b", "a c")]))
+    assert facts["wer"] == 50.0
+    assert facts["words"] == {"errors": 1, "insertions": 0, "deletions": 0, "substitutions": 1, "length": 2}
+    assert set(facts["confusions"]) == {"substitutions", "insertions", "deletions"}
+    assert json.loads(json.dumps(score_dict(SCORE)))["wer_interval"] == [2.6, 3.9]
+
+
+def test_alignment_pads_words_into_columns_over_the_marks():
+    text = alignment_text([{"id": "utt-7", "ref": "the cat sat down", "hyp": "the sat back down"}])
+    assert text.splitlines() == [
+        "utt-7  4 words, 2 errors: 1 ins, 1 del, 0 sub",
+        "REF  the  cat  sat  ***   down",
+        "HYP  the  ***  sat  back  down",
+        "          D         I",
+    ]
+
+
+def test_alignment_of_wide_characters_keeps_the_columns():
+    ref, hyp = alignment_text([{"id": "u", "ref": "中文 b", "hyp": "a b"}]).splitlines()[1:3]
+    columns = [sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) for line in (ref, hyp)]
+    assert columns[0] == columns[1]
+
+
+def test_a_long_utterance_is_folded():
+    row = {"id": "long", "ref": " ".join(f"word{i}" for i in range(200)), "hyp": " ".join(["word1"] * 150)}
+    text = alignment_text([row])
+    assert max(map(len, text.splitlines())) <= FOLD + 5
+    assert words_of(text, "REF") == row["ref"].split()
+    assert words_of(text, "HYP") == row["hyp"].split()
+
+
+texts = st.lists(st.sampled_from(["a", "bb", "ccc", "é", "中文", "REF"]), max_size=60).map(" ".join)
+
+
+@given(texts, texts)
+def test_alignment_text_without_gaps_is_the_texts(ref, hyp):
+    text = alignment_text([{"id": "utt", "ref": ref, "hyp": hyp}])
+    assert words_of(text, "REF") == ref.split()
+    assert words_of(text, "HYP") == hyp.split()

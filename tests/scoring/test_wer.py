@@ -1,0 +1,105 @@
+import math
+
+import kaldialign
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asrtool.errors import UserError
+from asrtool.scoring.wer import GAP, ErrorCounts, align_words, count_words, score_pairs
+
+# Few words, so that repeats and rival minimal alignments are common; one that looks like a gap, two not in ASCII.
+texts = st.lists(st.sampled_from(["a", "b", "c", "***", "é", "中文"]), max_size=8).map(" ".join)
+pair_lists = st.lists(st.tuples(texts, texts), min_size=1, max_size=6).filter(lambda pairs: any(r for r, _ in pairs))
+
+PAIRS = [
+    ("the cat sat on the mat", "the cat sat on mat"),  # 1 del
+    ("a dog ran", "a dog ran off"),  # 1 ins
+    ("one two three", "one too three"),  # 1 sub
+    ("yes", ""),  # 1 del
+    ("fine", "fine"),
+]
+
+
+def test_word_errors_by_hand():
+    score = score_pairs(PAIRS)
+    assert score.words == ErrorCounts(insertions=1, deletions=2, substitutions=1, length=14)
+    assert score.words.errors == 4
+    assert score.wer == pytest.approx(100 * 4 / 14)
+
+
+def test_character_errors_by_hand_with_spaces_counted():
+    score = score_pairs(PAIRS)
+    # "the " 4 del; " off" 4 ins; "two" -> "too" 1 sub; "yes" 3 del
+    assert score.characters == ErrorCounts(insertions=4, deletions=7, substitutions=1, length=22 + 9 + 13 + 3 + 4)
+    assert score.cer == pytest.approx(100 * 12 / 51)
+
+
+def test_sentence_errors_and_empty_hypotheses_by_hand():
+    score = score_pairs(PAIRS)
+    assert (score.utterances, score.sentence_errors, score.empty_hypotheses) == (5, 4, 1)
+    assert score.ser == pytest.approx(80.0)
+
+
+def test_spacing_is_no_error():
+    score = score_pairs([(" a  b\tc ", "a b c")])
+    assert score.words.errors == score.characters.errors == score.sentence_errors == 0
+
+
+def test_confusions_are_ranked_by_count_then_alphabet():
+    score = score_pairs([("a x", "b x"), ("a y", "b y"), ("c z", "d z"), ("a w", "a w v"), ("q r", "q"), ("p s", "s")])
+    assert score.confusions.substitutions == [("a", "b", 2), ("c", "d", 1)]
+    assert score.confusions.insertions == [("v", 1)]
+    assert score.confusions.deletions == [("p", 1), ("r", 1)]
+
+
+def test_an_empty_reference_beside_others_counts_only_insertions():
+    score = score_pairs([("a b", "a b"), ("", "x y")])
+    assert score.words == ErrorCounts(insertions=2, deletions=0, substitutions=0, length=2)
+    assert all(math.isfinite(bound) for bound in score.interval)
+
+
+def test_one_utterance_has_an_interval_of_no_width():
+    score = score_pairs([("a b c", "a b")])
+    assert score.interval == pytest.approx((score.wer, score.wer))
+
+
+def test_interval_is_near_the_analytic_one_and_the_same_each_time():
+    # 400 one-word utterances, a tenth of them wrong: binomial, 1.96 * sqrt(0.1 * 0.9 / 400) = 2.94 %
+    pairs = [("a", "b" if i % 10 == 0 else "a") for i in range(400)]
+    low, high = score_pairs(pairs).interval
+    assert (low, high) == pytest.approx((10 - 2.94, 10 + 2.94), abs=0.1)
+    assert score_pairs(pairs).interval == (low, high)
+
+
+@pytest.mark.parametrize("pairs", [[], [("", "")], [(" ", "a b")]])
+def test_no_reference_words_at_all_is_refused(pairs):
+    with pytest.raises(UserError, match="no reference words"):
+        score_pairs(pairs)
+
+
+def test_rate_of_an_empty_reference():
+    assert ErrorCounts(0, 0, 0, 0).rate == 0.0
+    assert ErrorCounts(1, 0, 0, 0).rate == math.inf
+
+
+@given(texts, texts)
+def test_an_alignment_is_minimal_and_complete(ref, hyp):
+    alignment = align_words(ref, hyp)
+    counts = count_words(alignment)
+    assert counts.errors == kaldialign.edit_distance(ref.split(), hyp.split())["total"]
+    assert counts.insertions - counts.deletions == len(hyp.split()) - len(ref.split())
+    assert counts.length == len(ref.split())
+    assert [word for word, _ in alignment if word != GAP] == ref.split()
+    assert [word for _, word in alignment if word != GAP] == hyp.split()
+
+
+@settings(max_examples=50, deadline=None)
+@given(pair_lists)
+def test_the_interval_holds_the_wer_and_the_confusions_add_up(pairs):
+    score = score_pairs(pairs)
+    low, high = score.interval
+    assert 0 <= low <= score.wer <= high < math.inf
+    found = score.confusions
+    totals = [sum(row[-1] for row in rows) for rows in (found.insertions, found.deletions, found.substitutions)]
+    assert totals == [score.words.insertions, score.words.deletions, score.words.substitutions]
