@@ -108,6 +108,28 @@ def _from_row(file: Path, number: int, row: dict) -> Utterance:
     return Utterance(name, str(audio), row["text"] or "", row.get("speaker"), audio.stem, start, end)
 
 
+def choose_speakers(utterances: Iterator[Utterance], only: str | None, without: str | None) -> Iterator[Utterance]:
+    """Those of the speakers `only`, or of all but `without`: comma-separated names, or a file with one a line.
+
+    Raises UserError for a speaker that the corpus does not have.
+    """
+    wanted, unwanted = _names(only), _names(without)
+    utterances = list(utterances)
+    missing = sorted(((wanted or set()) | (unwanted or set())) - {u.speaker for u in utterances})
+    if missing:
+        raise UserError(f"no such speaker in the corpus: {', '.join(missing)}; look at its speaker folders")
+    for utterance in utterances:
+        if (wanted is None or utterance.speaker in wanted) and utterance.speaker not in (unwanted or ()):
+            yield utterance
+
+
+def _names(listed: str | None) -> set[str] | None:
+    if not listed:
+        return None
+    text = Path(listed).read_text(encoding="utf-8") if Path(listed).is_file() else listed.replace(",", "\n")
+    return set(text.split())
+
+
 def _folder(path: Path, what: str) -> Path:
     if not Path(path).is_dir():
         raise UserError(f"{what} not found: {path}; give the folder where it is")

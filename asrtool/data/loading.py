@@ -147,11 +147,11 @@ def _bucket_bins(cuts: Iterable[MonoCut], buckets: int) -> list[float]:
 class OrderedSampler(Iterable):
     """Every cut of a manifest once, in batches of at most `batch_seconds` with similar lengths together."""
 
-    def __init__(self, path: Path, batch_seconds: float):
-        self.path, self.batch_seconds = path, batch_seconds
+    def __init__(self, path: Path, batch_seconds: float, dropped: frozenset[str] = frozenset()):
+        self.path, self.batch_seconds, self.dropped = path, batch_seconds, dropped
 
     def __iter__(self) -> Iterator[Item]:
-        cuts = iter(open_cuts(self.path))
+        cuts = (cut for cut in open_cuts(self.path) if cut.id not in self.dropped)
         number = 0
         while window := sorted(islice(cuts, BUFFER_CUTS), key=lambda cut: (cut.duration, cut.id)):
             for batch in _fill(window, self.batch_seconds):
@@ -173,13 +173,9 @@ def _fill(cuts: list[MonoCut], batch_seconds: float) -> Iterator[list[MonoCut]]:
 
 def batches(dataset: SpeechDataset, sampler: Iterable[Item], workers: int) -> Iterator[Batch]:
     """The batches of `sampler` in its order, made by `workers` processes. Raises DataError on unreadable data."""
-    loader = DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=workers)
+    own = torch.Generator()  # else every loader draws a seed from the generator that dropout uses
+    loader = DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=workers, generator=own)
     for batch in loader:
         if isinstance(batch, DataError):
             raise batch
         yield batch
-
-
-def without_augmentation(config: Config) -> Config:
-    """The same configuration, reading the audio as it is."""
-    return config.model_copy(update={"data": config.data.model_copy(update={"augment": type(config.data.augment)()})})

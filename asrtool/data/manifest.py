@@ -119,6 +119,13 @@ def open_cuts(path: Path) -> CutSet:
     return cuts
 
 
+def transcripts(paths: Iterable[Path]) -> Iterator[str]:
+    """The texts of all supervisions of these manifests."""
+    for path in paths:
+        for cut in open_cuts(path):
+            yield from (supervision.text or "" for supervision in cut.supervisions)
+
+
 def open_audio(audio: str) -> "io.BytesIO | str":
     """What soundfile can open for a path, or for a Kaldi command that ends in "|"."""
     if not audio.rstrip().endswith("|"):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from asrtool.config import Config
@@ -49,8 +48,12 @@ class Inspection:
 
 
 def inspect_cuts(
-    path: Path, config: Config, tokenizer: Tokenizer, needed: Callable[[list[int]], int], out_length: Callable[[int], int]
-) -> Inspection:  # fmt: skip
+    path: Path,
+    config: Config,
+    tokenizer: Tokenizer,
+    needed: Callable[[list[int]], int],
+    out_length: Callable[[int], int],
+) -> Inspection:
     """Read the manifest once. Cuts that the objective cannot reach (`needed(units)` output frames against
     `out_length(frames)` at the fastest configured speed), or outside the configured lengths, are dropped.
 

@@ -71,7 +71,7 @@ def versions() -> dict[str, str]:
     """What made a checkpoint."""
     return {
         "asrtool": asrtool.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "lhotse": lhotse.__version__,
         "python": platform.python_version(),
     }

@@ -1,5 +1,6 @@
 """The synthetic digits: LibriSpeech's layout, separate voices, the same bytes every time, true times."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -21,6 +22,15 @@ def run(out: Path, *options: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(SCRIPT), str(out), *sizes, *options]
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script as a module, for what needs no worker processes."""
+    spec = importlib.util.spec_from_file_location("digits_synthesise", SCRIPT)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -101,17 +111,18 @@ def test_splits_share_accents_but_no_variant(corpus):
 def test_same_seed_same_bytes_whatever_the_jobs(corpus, tmp_path):
     assert run(tmp_path, "--jobs", "1").returncode == 0
     assert contents(tmp_path / "LibriSpeech") == contents(corpus)
-    assert run(tmp_path / "other", "--seed", "2", "--dev", "0", "--train", "1").returncode == 0
+    assert run(tmp_path / "other", "--seed", "2", "--dev", "0", "--train", "0").returncode == 0
     name = "test-digits/3000/103000/3000-103000-0000.flac"
     assert (tmp_path / "other" / "LibriSpeech" / name).read_bytes() != (corpus / name).read_bytes()
 
 
-def test_rerun_keeps_the_corpus_or_refuses(corpus):
+def test_rerun_keeps_the_corpus_or_refuses(corpus, script, capsys):
     before = contents(corpus)
-    result = run(corpus.parent)
-    assert result.returncode == 0 and "nothing to do" in result.stderr
-    result = run(corpus.parent, "--seed", "7")
-    assert result.returncode == 2 and "remove that folder" in result.stderr
+    sizes = [f"--{split}={count}" for split, count in SIZES.items()]
+    assert script.main([str(corpus.parent), *sizes]) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    assert script.main([str(corpus.parent), *sizes, "--seed", "7"]) == 2
+    assert "remove that folder" in capsys.readouterr().err
     assert contents(corpus) == before
 
 
@@ -131,8 +142,14 @@ def test_interrupted_run_is_continued(corpus, tmp_path):
 @pytest.mark.parametrize(
     "options", [("--train", "-1"), ("--seed", "-1"), ("--jobs", "0"), ("--dev", "x"), ("--trian",)]
 )
-def test_bad_arguments_are_one_line(tmp_path, options):
-    result = run(tmp_path, *options)
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1 and options[0] in result.stderr
+def test_bad_arguments_are_one_line(tmp_path, script, capsys, options):
+    assert script.main([str(tmp_path), *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and options[0] in error
     assert not list(tmp_path.iterdir())
+
+
+def test_missing_espeak_says_what_to_install(tmp_path, script, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    assert script.main([str(tmp_path)]) == 2
+    assert "pip install espeakng-loader" in capsys.readouterr().err

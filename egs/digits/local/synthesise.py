@@ -32,7 +32,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy import fft
-from scipy.signal import firwin, resample_poly
 
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.files import write_json
@@ -43,7 +42,6 @@ DIGITS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT"
 SPLITS = ("train", "dev", "test")
 RATE, ESPEAK_RATE = 16000, 22050  # Hz
 HELD_OUT = {"test": (4, 3), "dev": (3, 2)}  # families of male and of female variants; all others are for training
-LOW_PASS = firwin(20 * 441 + 1, 1 / 441, window=("kaiser", 5.0)).astype(np.float32)  # of resample_poly, made once
 UTTERANCE, SPEAKER, VARIANTS = 1, 2, 3  # the first word of a generator's seed keeps the streams apart
 NOISES = ("white", "pink", "brown", "hum", "babble")
 CLEAN_SHARE = 0.2  # of the utterances get only a faint hiss (50 dB), since exact zeros occur in no recording
@@ -51,7 +49,7 @@ BABBLE_BANK = 24  # utterances of the split that babble is mixed from
 
 # Reads English in the Shavian alphabet; our Latin letters it speaks as plain "en", which would be there twice.
 UNUSED_ACCENTS = {"en-shaw"}
-# Not like human speech by their parameter files. The other variants keep voicing and formants within a human range.
+# Not like human speech by their parameter files; the other variants keep voicing and formants within a human range.
 UNUSED_VARIANTS = {
     *("whisper", "whisperf", "caleb"),  # (nearly) no voicing, full breath: whispers
     *("croak", "Demonic"),  # a croak, and a monster: 70 % formants, 43 Hz, long echo
@@ -61,6 +59,7 @@ UNUSED_VARIANTS = {
     *("zac", "Tweaky"),  # all formants at 145 % and 390 Hz, third formant at 200 %: cartoon voices
     *("Lee", "Jacky", "Andy", "AnxiousAndy"),  # third formant removed or moved below the first
     "fast",  # a test of espeak-ng's top speed, marked unstable
+    "Reed",  # sounds human, but espeak-ng 1.52 reads memory it never set, so that it is never twice the same
 }
 
 
@@ -237,12 +236,27 @@ def speak(library: ctypes.CDLL, corpus: Corpus, split: str, index: int, rng: np.
     }
     samples, spans = run_espeak(library, voices[number], words, int(rng.integers(1, 2**31 - 1)), **settings)
     samples, spans = stretch_gaps(samples, spans, rng)
-    signal = resample_poly(samples, 320, 441, window=LOW_PASS)
+    signal = resample(samples)
     edges = rng.integers(int(0.1 * RATE), int(0.4 * RATE), 2, endpoint=True)
     edges[1] += -(len(signal) + edges.sum()) % 160  # whole frames of 10 ms, so that times in ms are exact
     spans = [tuple(round(n * RATE / ESPEAK_RATE) + int(edges[0]) for n in span) for span in spans]
     signal = np.pad(signal, edges)
     return Speech(words, signal / rms(signal[spans[0][0] : spans[-1][1]]), spans)
+
+
+@functools.cache
+def low_pass() -> np.ndarray:
+    """The filter that resample_poly would design anew each time, which takes as long as its use."""
+    from scipy.signal import firwin
+
+    return firwin(20 * 441 + 1, 1 / 441, window=("kaiser", 5.0)).astype(np.float32)
+
+
+def resample(samples: np.ndarray) -> np.ndarray:
+    """Samples (n,) at 22050 Hz -> (ceil(n * 320 / 441),) at 16 kHz."""
+    from scipy.signal import resample_poly  # here, since it takes a second to import and `--help` should not
+
+    return resample_poly(samples, 320, 441, window=low_pass())
 
 
 def stretch_gaps(samples: np.ndarray, spans: list, rng: np.random.Generator) -> tuple[np.ndarray, list]:

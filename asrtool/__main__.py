@@ -1,0 +1,5 @@
+"""`python -m asrtool`."""
+
+from asrtool.cli import main
+
+main()

@@ -1,0 +1,73 @@
+"""The command line. A command parses its options, calls one library function and prints what it returns.
+
+Nothing heavy is imported at the top of a file here: `asrtool --help` must answer at once.
+"""
+
+import sys
+import traceback
+
+import click
+
+from asrtool import __version__
+from asrtool.cli.data import features, prepare, tokenizer
+from asrtool.cli.decode import decode, score
+from asrtool.cli.train import info, train
+from asrtool.errors import AsrtoolError
+
+HELP = {"help_option_names": ["-h", "--help"], "show_default": True}
+
+
+@click.group(context_settings=HELP)
+@click.version_option(__version__, prog_name="asrtool")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Train and run Transformer acoustic models for speech recognition.
+
+    \b
+    The usual order, for a corpus of your own:
+      asrtool prepare table mine.csv data/train.jsonl.gz
+      asrtool tokenizer data/train.jsonl.gz data/lang/tokenizer.json --type bpe --vocab-size 500
+      asrtool train conf/transformer.yaml --exp exp/transformer
+      asrtool decode exp/transformer data/test.jsonl.gz
+      asrtool score exp/transformer/decode/test/greedy
+
+    What you did wrong is one line and exit status 2; what is wrong with the data is listed whole, with status 1.
+    """
+
+
+for command in (prepare, features, tokenizer, train, decode, score, info):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run a command and turn errors into lines and exit statuses."""
+    debug = "--debug" in sys.argv
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message() + _help_hint(error), error.exit_code, debug)
+    except AsrtoolError as error:
+        _fail(str(error), error.exit_status, debug)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; run the same command again", 130, debug)
+    except BrokenPipeError:
+        sys.exit(141)
+    except Exception as error:
+        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 70, debug)
+
+
+def _help_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" (see `{context.command_path} --help`)" if context else ""
+
+
+def _fail(message: str, status: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    *before, last = message.splitlines() or [""]
+    for line in before:
+        print(line, file=sys.stderr)
+    print(f"asrtool: error: {last}", file=sys.stderr)
+    sys.exit(status)

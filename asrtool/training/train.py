@@ -1,0 +1,294 @@
+"""Training: from a configuration to an experiment folder. `train` at the end reads top to bottom."""
+
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from asrtool.config import Config, differences, load_config, save_config
+from asrtool.data.loading import (
+    Batch,
+    OrderedSampler,
+    Position,
+    SpeechDataset,
+    TrainingSampler,
+    batches,
+)
+from asrtool.data.statistics import feature_statistics, inspect_cuts
+from asrtool.device import describe, pick_device
+from asrtool.errors import UserError
+from asrtool.files import write_text
+from asrtool.models.acoustic import AcousticModel
+from asrtool.objectives.ctc import ctc_loss, frames_needed
+from asrtool.progress import say
+from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
+from asrtool.training import checkpoint
+from asrtool.training.checkpoint import Checkpoints
+from asrtool.training.log import TrainingLog, plot_losses
+from asrtool.training.schedule import learning_rate
+
+# What a resumed training may change: where and how long, but nothing that changes the steps already taken.
+CHANGEABLE = {"data.workers", "training.max_steps", "training.patience", "training.validate_every"}
+CHANGEABLE |= {"training.keep_best", "training.log_every"}
+
+
+@dataclass
+class Progress:
+    """How far training is, next to the weights: all of it goes into the checkpoint."""
+
+    step: int = 0
+    position: Position = field(default_factory=Position)  # of the next batch
+    seconds: float = 0.0  # audio consumed
+    dev_losses: dict[int, float] = field(default_factory=dict)  # by step
+
+    def to_dict(self) -> dict:
+        position = [self.position.epoch, self.position.batch]
+        return {"step": self.step, "position": position, "seconds": self.seconds, "dev_losses": self.dev_losses}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Progress":
+        return cls(values["step"], Position(*values["position"]), values["seconds"], values["dev_losses"])
+
+    def exhausted(self, patience: int | None) -> bool:
+        """Whether the last `patience` validations brought nothing better."""
+        if patience is None or not self.dev_losses:
+            return False
+        best = min(self.dev_losses, key=self.dev_losses.get)
+        return sum(step > best for step in self.dev_losses) >= patience
+
+
+def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokenizer:
+    """Make or check the folder: configuration and tokenizer are copied into it, and must not change under it."""
+    started = experiment / "config.yaml"
+    if Checkpoints(experiment / "checkpoints", 1).last() is not None:
+        if not resume:
+            raise UserError(f"{experiment} already holds a training; give --resume to continue it, or another --exp")
+        changed = [d for d in differences(load_config(started), config) if d.split(":")[0] not in CHANGEABLE]
+        if changed:
+            raise UserError(f"{experiment} was started with other settings ({'; '.join(changed)}); give another --exp")
+        tokenizer = load_tokenizer(experiment / "tokenizer.json")
+    else:
+        tokenizer = load_tokenizer(config.data.tokenizer)
+        save_tokenizer(tokenizer, experiment / "tokenizer.json")
+    save_config(config, started)
+    return tokenizer
+
+
+def look_through(config: Config, tokenizer: Tokenizer, model: AcousticModel, experiment: Path) -> frozenset[str]:
+    """Inspect both manifests; the ids to leave out, which are also listed in `dropped.txt`."""
+    dropped: dict[str, str] = {}
+    for name, path in (("train", config.data.train), ("dev", config.data.dev)):
+        found = inspect_cuts(path, config, tokenizer, frames_needed, model.out_length)
+        say(f"{name}: {found}")
+        dropped |= found.dropped
+    for identifier, reason in list(dropped.items())[:10]:
+        say(f"  dropped {identifier}: {reason}")
+    if len(dropped) > 10:
+        say(f"  ... and {len(dropped) - 10} more")
+    write_text(experiment / "dropped.txt", "".join(f"{name}: {reason}\n" for name, reason in dropped.items()))
+    return frozenset(dropped)
+
+
+def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
+    """AdamW, fused; weight decay on matrices only, since decaying norms and biases only shrinks them."""
+    training = config.training
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=training.lr, betas=training.betas, fused=True)
+
+
+def batch_loss(model: AcousticModel, batch: Batch, device: torch.device, precision: str) -> torch.Tensor:
+    """CTC loss of each utterance, (N,) nats."""
+    features, lens = batch.features.to(device, non_blocking=True), batch.feature_lens.to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        log_probs, out_lens = model(features, lens)
+    return ctc_loss(log_probs, out_lens, batch.targets.to(device), batch.target_lens.to(device))
+
+
+def training_step(model, optimizer, batch: Batch, device: torch.device, config: Config, step: int) -> dict[str, float]:
+    """One update. The loss is per target unit, so that its scale does not depend on the size of the batch."""
+    rate = learning_rate(config.training, step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = batch_loss(model, batch, device, config.training.precision).sum() / batch.target_lens.sum().to(device)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), config.training.clip)
+    if not torch.isfinite(norm):
+        raise UserError(
+            f"step {step}: loss {loss.item():.4g}, gradient norm {norm.item():.4g} over {', '.join(batch.ids[:5])}"
+            " ...; lower training.lr, or look at these cuts"
+        )
+    optimizer.step()
+    return {"loss": loss.item(), "gradient_norm": norm.item(), "lr": rate}
+
+
+@torch.no_grad()
+def validate(model: AcousticModel, config: Config, tokenizer: Tokenizer, dropped: frozenset[str], device) -> float:
+    """Dev loss in nats per unit, over all dev cuts that can be reached."""
+    model.eval()
+    loss, units = 0.0, 0
+    sampler = OrderedSampler(config.data.dev, config.data.batch_seconds, dropped)
+    for batch in batches(SpeechDataset(config, tokenizer, training=False), sampler, config.data.workers):
+        loss += batch_loss(model, batch, device, config.training.precision).sum().item()
+        units += int(batch.target_lens.sum())
+    model.train()
+    return loss / units
+
+
+class Meter:
+    """Means over the steps since the last report."""
+
+    def __init__(self) -> None:
+        self._values: list[dict[str, float]] = []
+        self._start, self._seconds = time.monotonic(), 0.0
+
+    def add(self, values: dict[str, float], seconds: float) -> None:
+        """One step's values and the seconds of audio in it."""
+        self._values.append(values)
+        self._seconds += seconds
+
+    def take(self) -> dict[str, float]:
+        """The means, and audio seconds per second, then start afresh."""
+        means = {name: sum(v[name] for v in self._values) / len(self._values) for name in self._values[0]}
+        means["lr"] = self._values[-1]["lr"]
+        means["times_real_time"] = self._seconds / max(time.monotonic() - self._start, 1e-9)
+        self.__init__()
+        return means
+
+
+@dataclass
+class Session:
+    """Everything that a run of `train` carries from step to step."""
+
+    config: Config
+    experiment: Path
+    device: torch.device
+    tokenizer: Tokenizer
+    model: AcousticModel
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    dropped: frozenset[str]
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.experiment / "checkpoints", self.config.training.keep_best)
+
+    def training_batches(self) -> Iterator[Batch]:
+        """Batches without end, from where training is."""
+        sampler = TrainingSampler(self.config, self.dropped, self.progress.position)
+        return batches(SpeechDataset(self.config, self.tokenizer, training=True), sampler, self.config.data.workers)
+
+    def save(self) -> Path:
+        """Write the checkpoint of this step."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": self.progress.to_dict(),
+            "random": checkpoint.random_states(),
+            "config": self.config.model_dump(mode="json"),
+            "versions": checkpoint.versions(),
+        }
+        return self.checkpoints.write(self.progress.step, state, self.progress.dev_losses)
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint: weights, optimiser, position in the data and random states."""
+        state = checkpoint.load(path, self.device)
+        checkpoint.load_weights(self.model, state, path)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress.from_dict(state["progress"])
+        checkpoint.restore_random_states(state["random"])
+
+
+def start_session(config: Config, experiment: Path, resume: bool, device_name: str) -> Session:
+    """Everything up to the first step, checked: folder, data, model, and the state to resume from."""
+    device = pick_device(device_name)
+    tokenizer = prepare_experiment(config, experiment, resume)
+    random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    model = AcousticModel(config, tokenizer.size).to(device)
+    dropped = look_through(config, tokenizer, model, experiment)
+    optimizer = make_optimizer(model, config)
+    session = Session(config, experiment, device, tokenizer, model, optimizer, Progress(), dropped)
+    last = session.checkpoints.last()
+    if last is not None:
+        session.resume(last)
+        say(f"resumed from {last}: step {session.progress.step}, epoch {session.progress.position.epoch}")
+    elif config.model.normalise != "none":
+        model.normalise.set_statistics(
+            *feature_statistics(session.training_batches(), config.model.normalise == "utterance")
+        )
+    parameters = sum(p.numel() for p in model.parameters())
+    say(f"{parameters / 1e6:.2f} M parameters, {tokenizer.size} units, on {describe(device)}")
+    return session
+
+
+def train(config: Config, experiment: Path, resume: bool = False, device: str = "auto") -> None:
+    """Train until `max_steps` or until patience runs out; `resume` continues from the last checkpoint, if any.
+
+    Ctrl-C writes a checkpoint first. The rerun with `resume` gives the same weights as an uninterrupted run.
+    """
+    session = start_session(config, experiment, resume, device)
+    training, progress, model = config.training, session.progress, session.model
+    log = TrainingLog(experiment, progress.step, training.max_steps)
+    meter = Meter()
+    model.train()
+    try:
+        if progress.step < training.max_steps and not progress.exhausted(training.patience):
+            for batch in session.training_batches():
+                values = training_step(model, session.optimizer, batch, session.device, config, progress.step + 1)
+                progress.step += 1
+                progress.position = Position(batch.position.epoch, batch.position.batch + 1)
+                progress.seconds += batch.seconds
+                meter.add(values, batch.seconds)
+                log.tick()
+                if progress.step % training.log_every == 0:
+                    report(log, progress, meter)
+                if progress.step % training.validate_every == 0 or progress.step == training.max_steps:
+                    validate_and_save(session, log)
+                    if progress.exhausted(training.patience) or progress.step == training.max_steps:
+                        break
+        finish(session, log)
+    except KeyboardInterrupt:
+        if progress.step:
+            say(f"interrupted; wrote {session.save()}, continue with --resume")
+        raise
+    finally:
+        log.close()
+
+
+def report(log: TrainingLog, progress: Progress, meter: Meter) -> None:
+    """One line on training."""
+    values = meter.take() | {"epoch": progress.position.epoch, "hours": progress.seconds / 3600}
+    line = (
+        f"step {progress.step} epoch {values['epoch']}: loss {values['loss']:.4f}, lr {values['lr']:.2e}, "
+        f"gradient {values['gradient_norm']:.2f}, {values['hours']:.2f} h of audio, "
+        f"{values['times_real_time']:.0f}x real time"
+    )
+    log.event("train", progress.step, line, **values)
+
+
+def validate_and_save(session: Session, log: TrainingLog) -> None:
+    """Dev loss, then the checkpoint that knows of it."""
+    progress, config = session.progress, session.config
+    loss = validate(session.model, config, session.tokenizer, session.dropped, session.device)
+    best = min(progress.dev_losses.values(), default=math.inf)
+    progress.dev_losses[progress.step] = loss
+    log.event("dev", progress.step, f"step {progress.step}: dev loss {loss:.4f}, best {min(best, loss):.4f}", loss=loss)
+    session.save()
+
+
+def finish(session: Session, log: TrainingLog) -> None:
+    """Average the best checkpoints and draw the curves."""
+    progress = session.progress
+    steps = session.checkpoints.average(progress.dev_losses, session.config)
+    line = f"finished at step {progress.step}; averaged the checkpoints of steps {', '.join(map(str, steps))}"
+    log.event("finished", progress.step, line, averaged=steps)
+    plot_losses(session.experiment / "log.jsonl", session.experiment / "loss.png")
+    say(f"curves in {session.experiment / 'loss.png'}")
