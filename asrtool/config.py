@@ -93,6 +93,7 @@ class Model(Section):
     heads: Positive = 4
     ff_dim: Positive = 1024
     positions: Literal["sinusoidal", "none"] = "sinusoidal"
+    convolution: Literal["none", "residual"] = "none"  # 1-D, after each block
     dropout: Fraction = 0.1
 
     @model_validator(mode="after")

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Connected digits, spoken by espeak-ng: from nothing to a word error rate, offline, in minutes on two CPU cores.
+#
+#   bash egs/digits/run.sh                        everything
+#   bash egs/digits/run.sh --stage 4              from the training on
+#   bash egs/digits/run.sh --seed 2 --stage 4     the same with another seed
+#
+#   --stage N, --stop-stage N   first and last stage: 0 data, 1 features, 2 lang, 4 train, 5 decode, 6 score
+#   --conf FILE                 configuration of the model and its training (default conf/transformer.yaml)
+#   --seed N                    of the training (default 1)
+#   --train N --dev N --test N  utterances of each set (default 3600, 300, 500)
+#   --work DIR                  where data/ and exp/ go (default this folder)
+#   --jobs N                    processes for data preparation (default 2)
+#   --force true                do stages again that are done and unchanged
+set -euo pipefail
+cd "$(dirname "$0")"
+here=$PWD
+
+stage=0 stop_stage=6 conf=conf/transformer.yaml seed=1 train=3600 dev=300 test=500 work=. jobs=2 force=false
+options="stage stop_stage conf seed train dev test work jobs force"
+. ../../local/parse_options.sh
+. ../../local/stages.sh
+. ../../local/path.sh
+conf=$(realpath "$conf")
+mkdir -p "$work"
+cd "$work"
+exp=exp/$(basename "$conf" .yaml)_seed$seed
+
+if begin 0 data "speak digit strings, write them as a corpus in LibriSpeech's layout, make manifests" . "$train $dev $test"; then
+    corpus=download/digits_${train}_${dev}_$test
+    python3 "$here/local/synthesise.py" "$corpus" --train "$train" --dev "$dev" --test "$test" --jobs "$jobs"
+    for part in train dev test; do
+        asrtool prepare librispeech "$corpus" data/$part.jsonl.gz --part $part-digits
+    done
+    finish "data/{train,dev,test}.jsonl.gz"
+fi
+
+if begin 1 features "80-bin log-mel at three speeds, stored" .; then
+    asrtool features data/train.jsonl.gz data/train_fbank.jsonl.gz --speeds 0.9,1.0,1.1 --jobs "$jobs"
+    for part in dev test; do
+        asrtool features data/$part.jsonl.gz data/${part}_fbank.jsonl.gz --jobs "$jobs"
+    done
+    finish "data/{train,dev,test}_fbank.jsonl.gz"
+fi
+
+if begin 2 lang "whole words as units" .; then
+    asrtool tokenizer data/train.jsonl.gz data/lang/tokenizer.json --type word
+    finish "data/lang/tokenizer.json"
+fi
+
+if begin 4 train "CTC training of $(basename "$conf"), seed $seed" . "$conf" "$seed"; then
+    asrtool train "$conf" --exp "$exp" --set seed="$seed" --resume
+    finish "$exp/checkpoints/averaged.pt and $exp/loss.png"
+fi
+
+if begin 5 decode "greedy and prefix beam search" . "$exp"; then
+    for part in dev test; do
+        for method in greedy prefix; do
+            asrtool decode "$exp" data/${part}_fbank.jsonl.gz --name $part --method $method
+        done
+    done
+    finish "$exp/decode/{dev,test}/{greedy,prefix}/hyps.jsonl"
+fi
+
+if begin 6 score "word error rates with 95 % intervals" . "$exp"; then
+    for method in greedy prefix; do
+        echo "$method:"
+        asrtool score "$exp"/decode/{dev,test}/$method
+    done | tee "$exp/results.txt"
+    finish "$exp/decode/*/*/{wer.json,report.txt,alignments.txt}"
+fi
