@@ -25,7 +25,7 @@ class DataError(AsrtoolError):
     exit_status = 1
 
     def __init__(self, summary: str, problems: list[str]):
-        super().__init__(summary)
+        super().__init__(summary, problems)  # both, so that it survives the way back from a loader process
         self.summary = summary
         self.problems = problems
 

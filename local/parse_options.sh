@@ -5,7 +5,7 @@
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help)
-        sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"
+        sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$(basename "$0")" # run.sh has changed into its own folder
         exit 0
         ;;
     --*)

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from lhotse import CutSet, Fbank, FbankConfig, MonoCut
 from lhotse.features.io import LilcomChunkyWriter
+from lhotse.utils import fastcopy
 
 from asrtool.data.manifest import Bad, Summary, open_cuts
 from asrtool.errors import DataError
@@ -75,7 +76,7 @@ def store(cuts_path: Path, out: Path, num_bins: int = 80, speeds: tuple[float, .
 
     Raises DataError with all cuts whose audio cannot be read; `out` is then not written.
     """
-    folder = out.parent / "feats" / out.name.split(".")[0]
+    folder = out.absolute().parent / "feats" / out.name.split(".")[0]
     _start_or_continue(folder, cuts_path, num_bins, speeds)
     shards = _shards(open_cuts(cuts_path), folder, num_bins, speeds)
     total = -(-sum(1 for _ in CutSet.from_jsonl_lazy(cuts_path)) // SHARD_CUTS)
@@ -133,8 +134,8 @@ def _at_speed(cut: MonoCut, speed: float) -> MonoCut:
 def _store_cut(cut: MonoCut, num_bins: int, writer: LilcomChunkyWriter) -> MonoCut:
     features = compute(cut, num_bins).numpy()
     manifest = extractor(cut.sampling_rate, num_bins)
-    cut.features = _features_manifest(cut, features, writer.write(cut.id, features), writer, manifest.name)
-    return cut
+    stored = _features_manifest(cut, features, writer.write(cut.id, features), writer, manifest.name)
+    return fastcopy(cut, features=stored)  # a copy, since lhotse drops a cut's features when its speed is changed
 
 
 def _features_manifest(cut, features, key, writer, kind):

@@ -6,6 +6,7 @@ A tokenizer is one JSON file. Unit 0 is the CTC blank in all of them, so `size` 
 import base64
 import io
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ class SymbolTokenizer(Tokenizer):
     def __init__(self, kind: str, symbols: Sequence[str]):
         self.kind = kind
         self.symbols = list(symbols)
-        self._number = {symbol: number for number, symbol in enumerate(self.symbols)}
+        self._number = {symbol: number for number, symbol in enumerate(self.symbols) if number != BLANK}
 
     def _split(self, text: str) -> list[str]:
         words = text.split()
@@ -136,8 +137,8 @@ def _explain(message: str, vocab_size: int) -> str:
         largest = message.rstrip().rstrip(".").split()[-1]
         return f"--vocab-size {vocab_size} is more than the text can fill; the largest possible is {largest}"
     if "smaller than required_chars" in message or "Vocabulary size is smaller" in message:
-        needed = message.rstrip().rstrip(".").split()[-1]
-        return f"--vocab-size {vocab_size} is less than the text has characters ({needed}); give more"
+        needed = re.search(r"\d+ vs (\d+)", message)
+        return f"--vocab-size {vocab_size} is too few for the text's characters; give {needed[1] if needed else 'more'}"
     return f"sentencepiece could not train on this text: {' '.join(message.split())}"
 
 
@@ -161,6 +162,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["type"] == "bpe":
             return BpeTokenizer(base64.b64decode(content["model"]))
+        if content["type"] not in ("char", "word"):
+            raise ValueError(f"no such type of tokenizer: {content['type']}")
         return SymbolTokenizer(content["type"], content["symbols"])
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path} is not a tokenizer of asrtool; make it anew with `asrtool tokenizer`") from error

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# LibriSpeech (OpenSLR 12 and 31), any of its parts: BPE units, CTC.
+#
+#   bash egs/librispeech/run.sh                                     downloads mini LibriSpeech (5 h), and uses it
+#   bash egs/librispeech/run.sh --corpus-dir /corpora/LibriSpeech   all parts that are there
+#   bash egs/librispeech/run.sh --corpus-dir /corpora/LibriSpeech --train-parts train-clean-5 --dev-speakers 1737,2136
+#
+#   --stage N, --stop-stage N   first and last stage: 0 data, 1 features, 2 lang, 3 warmup, 4 train, 5 decode, 6 score,
+#                               7 stream, 8 export (default 0 to 8)
+#   --corpus-dir DIR            the folder of the parts, or the one above it; without it --download is fetched
+#   --download PARTS            what lhotse downloads: mini_librispeech, or parts (default mini_librispeech)
+#   --train-parts "P P"         parts to train on (default all train-* there)
+#   --dev-parts "P P"           parts for the dev set (default all dev-* there)
+#   --dev-speakers LIST         instead: these speakers of the training parts, comma-separated or a file
+#   --test-parts "P P"          test sets (default all test-* there; with none, dev is scored alone)
+#   --conf FILE                 model and training (default conf/transformer_small.yaml)
+#   --vocab-size N              BPE units (default 500)
+#   --speeds LIST               of the training features (default 0.9,1.0,1.1)
+#   --seed N                    of the training (default 1)
+#   --work DIR                  where data/ and exp/ go (default this folder)
+#   --jobs N                    processes for data preparation (default 2)
+#   --force true                do stages again that are done and unchanged
+set -euo pipefail
+cd "$(dirname "$0")"
+
+stage=0 stop_stage=8 corpus_dir="" download=mini_librispeech train_parts="" dev_parts="" dev_speakers="" test_parts=""
+conf=conf/transformer_small.yaml vocab_size=500 speeds=0.9,1.0,1.1 seed=1 work=. jobs=2 force=false
+options="stage stop_stage corpus_dir download train_parts dev_parts dev_speakers test_parts conf vocab_size speeds seed"
+options+=" work jobs force"
+. ../../local/parse_options.sh
+. ../../local/stages.sh
+. ../../local/path.sh
+. local/parts.sh
+conf=$(realpath "$conf")
+if [ -n "$corpus_dir" ]; then corpus_dir=$(realpath -m "$corpus_dir"); fi
+if [ -f "$dev_speakers" ]; then dev_speakers=$(realpath "$dev_speakers"); fi
+mkdir -p "$work"
+cd "$work"
+exp=exp/$(basename "$conf" .yaml)_seed$seed
+test_sets() { find data -maxdepth 1 -name 'test*.jsonl.gz' ! -name '*_fbank*' -printf '%f\n' | cut -d. -f1 | sort; }
+
+if begin 0 data "manifests of ${corpus_dir:-a download of $download}" . \
+    "$corpus_dir" "$train_parts" "$dev_parts" "$dev_speakers" "$test_parts"; then
+    if [ -z "$corpus_dir" ]; then
+        corpus_dir=download/LibriSpeech
+        lhotse download librispeech -p "$download" download || stages_stop "cannot download; give --corpus-dir DIR"
+    fi
+    find_parts
+    rm -f data/*.jsonl.gz # the sets of another choice of parts
+    if [ -n "$dev_speakers" ]; then
+        prepare_set train "$train_parts" --exclude-speakers "$dev_speakers"
+        prepare_set dev "$train_parts" --speakers "$dev_speakers"
+    else
+        prepare_set train "$train_parts"
+        prepare_set dev "$dev_parts"
+    fi
+    for part in $test_parts; do prepare_set "$part" "$part"; done
+    finish "data/{train,dev,test-*}.jsonl.gz"
+fi
+
+if begin 1 features "80-bin log-mel, the training set at speeds $speeds, stored" . "$speeds"; then
+    asrtool features data/train.jsonl.gz data/train_fbank.jsonl.gz --speeds "$speeds" --jobs "$jobs"
+    for name in dev $(test_sets); do
+        asrtool features data/$name.jsonl.gz data/${name}_fbank.jsonl.gz --jobs "$jobs"
+    done
+    finish "data/*_fbank.jsonl.gz"
+fi
+
+if begin 2 lang "$vocab_size BPE units from the training transcripts" . "$vocab_size"; then
+    asrtool tokenizer data/train.jsonl.gz data/lang/tokenizer.json --type bpe --vocab-size "$vocab_size"
+    finish "data/lang/tokenizer.json"
+fi
+
+later 3 warmup "train on one machine until --warmup-hours of audio have been seen, before training across machines"
+
+if begin 4 train "CTC training of $(basename "$conf"), seed $seed, on one machine" . "$conf" "$seed"; then
+    asrtool train "$conf" --exp "$exp" --set seed="$seed" --resume
+    finish "$exp/checkpoints/averaged.pt and $exp/loss.png"
+fi
+
+if begin 5 decode "greedy and prefix beam search" . "$exp"; then
+    for name in dev $(test_sets); do
+        for method in greedy prefix; do
+            asrtool decode "$exp" data/${name}_fbank.jsonl.gz --name "$name" --method $method
+        done
+    done
+    finish "$exp/decode/*/{greedy,prefix}/hyps.jsonl"
+fi
+
+if begin 6 score "word error rates with 95 % intervals" . "$exp"; then
+    for method in greedy prefix; do
+        echo "$method:"
+        asrtool score "$exp"/decode/*/$method
+    done | tee "$exp/results.txt"
+    finish "$exp/decode/*/*/{wer.json,report.txt,alignments.txt}"
+fi
+
+later 7 stream "decode the test sets chunk by chunk, and print WER, latency and real-time factor"
+later 8 export "write ONNX and check that it gives the same log-probs"

@@ -1,0 +1,252 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asrtool.config import Config, SpecAugment, differences, load_config, save_config
+from asrtool.errors import UserError
+
+RECIPE_CONFIGS = sorted(Path(__file__).parents[1].glob("egs/*/conf/*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Puts text into a YAML file."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refusal(path, *overrides) -> str:
+    """The one line that loading is refused with; it names the file."""
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_status == 2
+    return str(caught.value)
+
+
+def test_what_a_file_does_not_name_has_its_default(write):
+    config = load_config(write("training: {lr: 0.5}"))
+    assert config.training.lr == 0.5
+    assert config.model_copy(update={"training": Config().training}) == Config()
+
+
+def test_an_empty_file_is_all_defaults(write):
+    assert load_config(write("")) == Config()
+    assert load_config(write("# nothing but a comment\n")) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "hint"),
+    [
+        ("training: {warmup_step: 5}", "training.warmup_step", "did you mean 'warmup_steps'?"),
+        ("trainig: {lr: 1}", "trainig", "did you mean 'training'?"),
+        ("data: {augment: {speed: [1.0]}}", "data.augment.speed", "did you mean 'speeds'?"),
+        (
+            "data: {augment: {spec_augment: {time_mask: 1}}}",
+            "data.augment.spec_augment.time_mask",
+            "did you mean 'time_masks'?",
+        ),
+        ("features: {zzz: 1}", "features.zzz", "valid are: num_bins, sampling_rate, source"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_name(write, text, key, hint):
+    path = write(text)
+    said = refusal(path)
+    assert str(path) in said
+    assert f"unknown key '{key}'" in said
+    assert hint in said
+
+
+def test_an_unknown_key_in_an_override_is_refused_alike(write):
+    assert "did you mean 'layers'?" in refusal(write(""), "model.layer=3")
+    assert "unknown key 'model.'" in refusal(write(""), "model.=3")
+
+
+def test_all_that_is_wrong_is_said_at_once(write):
+    said = refusal(write("{training: {lr: -1, clipp: 2}, model: {dim: many}}"))
+    assert all(name in said for name in ("training.lr", "training.clipp", "model.dim"))
+
+
+def test_overrides_are_yaml_values(write):
+    overrides = [
+        "training.lr=1e-3",
+        "training.max_steps=700",
+        "data.train=my data/train.jsonl.gz",
+        "data.augment.speeds=[0.9, 1.1]",
+        "data.augment.spec_augment={time_warp: 0}",
+        "training.patience=null",
+    ]
+    config = load_config(write("training: {patience: 3, clip: 2.0}"), overrides)
+    assert config.training.lr == 0.001
+    assert isinstance(config.training.lr, float)
+    assert config.training.max_steps == 700
+    assert config.training.patience is None
+    assert config.training.clip == 2.0  # beside an overridden key, untouched
+    assert config.data.train == Path("my data/train.jsonl.gz")
+    assert config.data.augment.speeds == (0.9, 1.1)
+    assert config.data.augment.spec_augment.time_warp == 0
+
+
+def test_the_last_override_wins(write):
+    assert load_config(write("seed: 1"), ["seed=2", "seed=3"]).seed == 3
+
+
+@pytest.mark.parametrize("override", ["training.lr", "=3", "training.lr=[1", ""])
+def test_a_malformed_override_is_refused(write, override):
+    assert override in refusal(write(""), override)
+
+
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [
+        ("training.max_steps=many", "training.max_steps"),
+        ("training.max_steps=1.5", "training.max_steps"),
+        ("training.max_steps=0", "training.max_steps"),
+        ("training.lr=fast", "training.lr"),
+        ("training.lr=0", "training.lr"),
+        ("training.lr=.nan", "training.lr"),
+        ("training.decay=cubic", "training.decay"),
+        ("model.dropout=1.0", "model.dropout"),
+        ("model.dim=null", "model.dim"),
+        ("model=3", "model"),
+        ("data.augment.speeds=0.9", "data.augment.speeds"),
+        ("data.augment.speeds=[0.1]", "data.augment.speeds"),
+        ("data.augment.volume=[1.0]", "data.augment.volume"),
+        ("data.workers=-1", "data.workers"),
+    ],
+)
+def test_a_value_of_the_wrong_type_or_range_is_refused_by_name(write, override, name):
+    assert f"{name} = " in refusal(write(""), override)
+
+
+@pytest.mark.parametrize(
+    ("text", "reasons"),
+    [
+        ("model: {dim: 100, heads: 3}", ["model: ", "dim 100", "heads 3"]),
+        ("{features: {source: stored}, data: {augment: {speeds: [0.9, 1.0]}}}", ["stored", "speeds"]),
+        ("{features: {source: stored}, data: {augment: {volume: [0.5, 2.0]}}}", ["stored", "volume"]),
+        ("{features: {source: stored}, data: {augment: {noise: n.jsonl.gz}}}", ["stored", "noise"]),
+        ("data: {min_seconds: 3, max_seconds: 3}", ["min_seconds", "max_seconds"]),
+        ("training: {warmup_steps: 100, max_steps: 100}", ["warmup_steps", "max_steps"]),
+    ],
+)
+def test_an_impossible_combination_is_refused_with_its_reason(write, text, reasons):
+    said = refusal(write(text))
+    assert all(reason in said for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{features: {source: stored}, data: {augment: {spec_augment: {}}}}",  # changes the features alone
+        "training: {warmup_steps: 99, max_steps: 100}",
+        "training: {warmup_steps: 100, max_steps: 100, decay: none}",
+    ],
+)
+def test_what_only_looks_impossible_is_accepted(write, text):
+    load_config(write(text))
+
+
+@pytest.mark.parametrize("text", ["training: [", "a: b: c", "\tx: 1"])
+def test_a_file_that_is_not_yaml_is_refused(write, text):
+    path = write(text)
+    assert f"{path}: not YAML" in refusal(path)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "not YAML" in refusal(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("text", ["1: 2", "model: {on: 3}"])
+def test_a_key_that_is_not_a_word_is_refused(write, text):
+    assert "key" in refusal(write(text)).lower()
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2", "just words", "[]", "false", "0"])
+def test_a_file_without_keys_is_refused(write, text):
+    assert "expected keys and values" in refusal(write(text))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert f"not found: {tmp_path / 'none.yaml'}" in refusal(tmp_path / "none.yaml")
+    assert "not found" in refusal(tmp_path)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {
+            "seed": st.integers(0, 2**63),
+            "training": st.fixed_dictionaries(
+                {
+                    "lr": st.floats(0, exclude_min=True, allow_infinity=False),
+                    "patience": st.none() | st.integers(1, 9),
+                }
+            ),
+            "data": st.fixed_dictionaries(
+                {
+                    "train": st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]), min_size=1),
+                    "augment": st.fixed_dictionaries(
+                        {
+                            "volume": st.none() | st.just([0.1, 3.0]),
+                            "spec_augment": st.none() | st.fixed_dictionaries({"time_warp": st.integers(0, 99)}),
+                        }
+                    ),
+                }
+            ),
+        }
+    )
+)
+def test_a_saved_configuration_loads_as_the_same(tmp_path_factory, tree):
+    path = tmp_path_factory.getbasetemp() / "saved.yaml"
+    config = Config.model_validate(tree)
+    save_config(config, path)
+    assert load_config(path) == config
+
+
+def test_a_saved_configuration_names_the_defaults_too(tmp_path):
+    """Decoding reads nothing else, also after a default has changed."""
+    config = Config.model_validate({"data": {"augment": {"spec_augment": {}}}})
+    save_config(config, tmp_path / "c.yaml")
+    written = yaml.safe_load((tmp_path / "c.yaml").read_text())
+    assert written == config.model_dump(mode="json")
+    assert written["data"]["augment"]["spec_augment"]["time_masks"] == SpecAugment().time_masks
+
+
+def test_differences_name_the_keys_and_both_values():
+    old = Config.model_validate({"training": {"lr": 0.001}, "data": {"augment": {"spec_augment": {"time_masks": 2}}}})
+    new = Config.model_validate({"training": {"lr": 0.002}, "data": {"augment": {"spec_augment": {"time_masks": 3}}}})
+    assert differences(old, old) == []
+    assert sorted(differences(old, new)) == [
+        "data.augment.spec_augment.time_masks: 2 -> 3",
+        "training.lr: 0.001 -> 0.002",
+    ]
+
+
+def test_differences_notice_a_whole_section_switched_on_or_off():
+    on, off = Config.model_validate({"data": {"augment": {"spec_augment": {}}}}), Config()
+    assert any("data.augment.spec_augment.time_masks: None -> 10" in line for line in differences(off, on))
+    assert any("data.augment.spec_augment.time_masks: 10 -> None" in line for line in differences(on, off))
+
+
+def test_a_configuration_cannot_be_changed_in_place():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().training.lr = 1.0
+
+
+@pytest.mark.parametrize("path", RECIPE_CONFIGS, ids=lambda path: "/".join(path.parts[-3::2]))
+def test_the_configurations_of_the_recipes_load(path):
+    load_config(path)
+
+
+def test_there_are_recipes_with_configurations():
+    assert RECIPE_CONFIGS

@@ -1,0 +1,206 @@
+import os
+import pickle
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asrtool.errors import UserError
+from asrtool.text.tokenizer import BLANK, load_tokenizer, save_tokenizer, train_tokenizer
+
+KINDS = ["bpe", "char", "word"]
+TEXTS = [
+    "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG",
+    "PACK MY BOX WITH FIVE DOZEN LIQUOR JUGS",
+    "IT'S THE DOG'S DAY",
+    "größer als 東京 été",
+] * 3
+TOKENIZERS = {kind: train_tokenizer(kind, TEXTS, vocab_size=60) for kind in KINDS}
+seen_words = st.lists(st.sampled_from(" ".join(TEXTS).split()), min_size=1).map(" ".join)
+seen_characters = st.text("".join(sorted(set("".join(TEXTS)))), min_size=1)
+few = settings(max_examples=50, deadline=None)
+
+
+@pytest.fixture(params=KINDS)
+def tokenizer(request):
+    return TOKENIZERS[request.param]
+
+
+@few
+@given(st.sampled_from(["bpe", "char"]), seen_characters)
+def test_units_of_characters_spell_any_text_of_known_characters(kind, text):
+    tokenizer = TOKENIZERS[kind]
+    units = tokenizer.encode(text)
+    assert tokenizer.unknown(text) == []
+    assert tokenizer.decode(units) == " ".join(text.split())
+    assert all(BLANK < unit < tokenizer.size for unit in units)
+
+
+@few
+@given(seen_words)
+def test_units_of_words_spell_any_text_of_known_words(text):
+    tokenizer = TOKENIZERS["word"]
+    units = tokenizer.encode(text)
+    assert len(units) == len(text.split())
+    assert tokenizer.decode(units) == text
+    assert all(BLANK < unit < tokenizer.size for unit in units)
+
+
+def test_symbols_are_as_many_as_the_size_and_differ(tokenizer):
+    assert len(set(tokenizer.symbols)) == len(tokenizer.symbols) == tokenizer.size
+    assert tokenizer.symbols[BLANK] == "<blank>"
+
+
+def test_nothing_decodes_to_nothing(tokenizer):
+    assert tokenizer.encode("") == []
+    assert tokenizer.decode([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "missing"),
+    [
+        ("word", "THE CAT OVER THE HAT", ["CAT", "HAT"]),
+        ("word", "the DOG", ["the"]),
+        ("char", "THE ©AT z", ["©", "z"]),
+        ("bpe", "THE ©AT z", ["©", "z"]),
+        ("bpe", "THE DOG", []),
+    ],
+)
+def test_unknown_lists_what_has_no_unit_and_encode_refuses_it(kind, text, missing):
+    tokenizer = TOKENIZERS[kind]
+    assert tokenizer.unknown(text) == missing
+    if missing:
+        with pytest.raises(KeyError):
+            tokenizer.encode(text)
+
+
+@few
+@given(st.text())
+def test_what_unknown_lets_pass_can_be_encoded(text):
+    for tokenizer in TOKENIZERS.values():
+        if not tokenizer.unknown(text):
+            assert BLANK not in tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("text", ["<unk>", "THE <blank> DOG", "<blank>", "<unk> DOG <unk>"])
+def test_a_transcript_cannot_name_the_blank(tokenizer, text):
+    assert tokenizer.unknown(text)
+    with pytest.raises(KeyError):
+        tokenizer.encode(text)
+
+
+def test_a_transcript_that_trains_the_tokenizer_cannot_name_the_blank_either():
+    tokenizer = train_tokenizer("word", ["a <blank> b"])
+    assert not tokenizer.unknown("<blank>")
+    assert BLANK not in tokenizer.encode("a <blank> b")
+    assert tokenizer.decode(tokenizer.encode("a <blank> b")) == "a <blank> b"
+
+
+def test_the_text_is_not_normalised_in_silence(tokenizer):
+    """What the recipe wrote is what is learnt: the full-width letter is not the letter."""
+    assert tokenizer.unknown("\uff34\uff28\uff25")
+    decomposed = unicodedata.normalize("NFD", "été")
+    assert tokenizer.unknown(decomposed)
+
+
+@pytest.mark.parametrize("copy", [lambda t: pickle.loads(pickle.dumps(t)), None], ids=["pickle", "file"])
+def test_a_copy_gives_the_same_units(tokenizer, tmp_path, copy):
+    if copy is None:
+        save_tokenizer(tokenizer, tmp_path / "t.json")
+        other = load_tokenizer(tmp_path / "t.json")
+    else:
+        other = copy(tokenizer)
+    assert other.symbols == tokenizer.symbols
+    for text in TEXTS:
+        units = other.encode(text)
+        assert units == tokenizer.encode(text)
+        assert other.decode(units) == text
+
+
+def test_training_twice_gives_the_same_file(tokenizer):
+    again = train_tokenizer(tokenizer.to_dict()["type"], TEXTS, vocab_size=60)
+    assert again.to_dict() == tokenizer.to_dict()
+
+
+def test_bpe_has_exactly_the_size_asked_for():
+    assert TOKENIZERS["bpe"].size == 60
+    assert train_tokenizer("bpe", TEXTS, vocab_size=75).size == 75
+
+
+def test_a_vocabulary_too_large_is_refused_with_the_largest_that_works():
+    with pytest.raises(UserError, match="--vocab-size 5000 .* largest possible is") as caught:
+        train_tokenizer("bpe", TEXTS, vocab_size=5000)
+    largest = int(re.search(r"largest possible is (\d+)$", str(caught.value)).group(1))
+    assert train_tokenizer("bpe", TEXTS, vocab_size=largest).size == largest
+    with pytest.raises(UserError, match=f"largest possible is {largest}"):
+        train_tokenizer("bpe", TEXTS, vocab_size=largest + 1)
+
+
+def test_a_vocabulary_too_small_is_refused_with_the_smallest_that_works():
+    with pytest.raises(UserError, match="--vocab-size 10 .* characters") as caught:
+        train_tokenizer("bpe", TEXTS, vocab_size=10)
+    smallest = int(re.search(r"give (\d+)$", str(caught.value)).group(1))
+    assert train_tokenizer("bpe", TEXTS, vocab_size=smallest).size == smallest
+    with pytest.raises(UserError, match="characters"):
+        train_tokenizer("bpe", TEXTS, vocab_size=smallest - 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("texts", [[], [""], [" ", "\n"]])
+def test_a_text_without_words_is_refused(kind, texts):
+    with pytest.raises(UserError, match="no transcripts"):
+        train_tokenizer(kind, texts)
+
+
+@pytest.mark.parametrize("text", ["A" * 300, " ".join(["WORD"] * 3000), "A"])
+def test_odd_texts_make_a_tokenizer_or_one_plain_line(text):
+    try:
+        tokenizer = train_tokenizer("bpe", [text], vocab_size=5)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path):
+    with pytest.raises(UserError, match="not found.*asrtool tokenizer"):
+        load_tokenizer(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        '{"type": "word"}',
+        '{"symbols": ["<blank>", "a"]}',
+        '{"type": "bpe", "model": "AAAA"}',
+        '{"type": "bpe", "model": 3}',
+        '{"type": "phone", "symbols": ["<blank>", "a"]}',
+        '{"type": "word", "symbols": 3}',
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "t.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"{path} is not a tokenizer"):
+        load_tokenizer(path)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_file_cut_short_is_refused(tokenizer, tmp_path, share):
+    path = tmp_path / "t.json"
+    save_tokenizer(tokenizer, path)
+    os.truncate(path, int(path.stat().st_size * share))
+    with pytest.raises(UserError, match="is not a tokenizer"):
+        load_tokenizer(path)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "t.json").write_bytes(b"\x1f\x8b\x00\xff")
+    with pytest.raises(UserError, match="is not a tokenizer"):
+        load_tokenizer(tmp_path / "t.json")

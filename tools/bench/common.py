@@ -1,0 +1,191 @@
+"""What the benchmarks share: options, timing in turns, facts about the machine, the table and the JSON file.
+
+A machine is never quite idle and never at one clock speed for long, so whatever is compared is run in turns (A B A B)
+and the ratio is taken turn by turn. Read the spread of the ratio before its median.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+MINIMUM_TURN = 0.05  # seconds; what is quicker is called several times a turn, so that a hiccup of 1 ms is 2 %
+PACKAGES = ("torch", "lhotse", "numpy", "soundfile", "lilcom", "kaldi-native-fbank", "click")
+
+
+class Run(NamedTuple):
+    """One thing to time: `call` does `amount` of work, in the unit of its report."""
+
+    name: str
+    call: Callable[[], object]
+    amount: float = 1.0
+
+
+def parser(description: str, repeats: int) -> argparse.ArgumentParser:
+    """The options of all benchmarks; `description` is the docstring that says what is measured against what."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", metavar="FILE", help="write the figures there; '-' is stdout (the table: stderr)")
+    made.add_argument("--quick", action="store_true", help="tiny sizes: shows that the benchmark runs, measures nothing")
+    made.add_argument("--repeats", type=int, default=repeats, help="turns of each candidate (%(default)s)")
+    return made
+
+
+def parse(made: argparse.ArgumentParser, **quick) -> argparse.Namespace:
+    """The options given; --quick changes the defaults to `quick`, but not what was given."""
+    if made.parse_args().quick:
+        made.set_defaults(repeats=1, **quick)
+    return made.parse_args()
+
+
+def in_turns(runs: Sequence[Run], repeats: int, quick: bool = False) -> list[tuple[list[float], list[float]]]:
+    """Wall and CPU seconds of each turn of each run, taken A B A B after one warm-up each."""
+    loops = []
+    for run in runs:
+        wall, _ = _clock(run.call, 1)
+        loops.append(1 if quick else max(1, math.ceil(MINIMUM_TURN / max(wall, 1e-9))))
+    times: list[tuple[list[float], list[float]]] = [([], []) for _ in runs]
+    for _ in range(repeats):
+        for run, count, (walls, cpus) in zip(runs, loops, times, strict=True):
+            wall, cpu = _clock(run.call, count)
+            walls.append(wall)
+            cpus.append(cpu)
+    return times
+
+
+def _clock(call: Callable[[], object], count: int) -> tuple[float, float]:
+    """Wall and CPU seconds of one of `count` calls; CPU includes child processes that ended meanwhile."""
+    cpu, wall = _cpu_seconds(), time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - wall) / count, (_cpu_seconds() - cpu) / count
+
+
+def _cpu_seconds() -> float:
+    used = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def environment(device: str = "cpu") -> dict:
+    """What the figures were measured on and with. Call it when the number of threads is set."""
+    import torch
+
+    import asrtool
+    from asrtool.device import describe, pick_device
+
+    return {
+        "device": describe(pick_device(device)),
+        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),  # of the last minute, before the start: how busy others keep the machine
+        "platform": platform.platform(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": {"python": platform.python_version(), "asrtool": asrtool.__version__} | _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+class Report:
+    """The figures of one benchmark: printed as they come, written as JSON at the end.
+
+    Columns: `median s`, wall time of a call; the rate in `unit`/s by wall time and by CPU time (all threads and
+    processes added up, so nearly blind to what else the machine does); `speed`, times as fast as the baseline, the
+    median over the turns, with its lowest and highest turn.
+    """
+
+    def __init__(self, name: str, arguments: argparse.Namespace, unit: str, device: str = "cpu", extra: Sequence = ()):
+        self.arguments, self.unit, self.extra = arguments, unit, list(extra)
+        self.out = sys.stderr if arguments.json == "-" else sys.stdout
+        sizes = {key: value for key, value in vars(arguments).items() if key != "json"}
+        self.values: dict = {"benchmark": name, **environment(device), "sizes": sizes, "unit": unit}
+        self.values |= {"rows": [], "facts": {}, "aims": []}
+        self._print_head()
+
+    def _print_head(self) -> None:
+        values = self.values
+        versions = ", ".join(f"{name} {number}" for name, number in values["versions"].items())
+        print(f"{values['benchmark']}: {values['device']}, {values['cores']} cores, load {values['load']}", file=self.out)
+        print(f"{versions}\nsizes: {', '.join(f'{k} {v}' for k, v in values['sizes'].items())}\n", file=self.out)
+        numbers = ["median s", f"{self.unit}/s", f"{self.unit}/CPU s", *self.extra, "speed", "(turns)"]
+        print(_line("case", "what", numbers), file=self.out)
+
+    def compare(self, case: str, runs: Sequence[Run], extra: Callable[[float], dict] | None = None, **labels) -> None:
+        """Time `runs` in turns; the last one is the baseline. `extra(rate)` gives the values of the extra columns."""
+        times = in_turns(runs, self.arguments.repeats, self.arguments.quick)
+        baseline = [wall / runs[-1].amount for wall in times[-1][0]]
+        for run, (walls, cpus) in zip(runs, times, strict=True):
+            speeds = [base * run.amount / wall for base, wall in zip(baseline, walls, strict=True)]
+            row = {"case": case, "what": run.name, "baseline": run is runs[-1], **labels}
+            row |= _figures(run.amount, walls, cpus, speeds)
+            row |= extra(row["rate"]) if extra else {}
+            self.values["rows"].append(row)
+            self._print_row(row)
+
+    def _print_row(self, row: dict) -> None:
+        numbers = [_short(row[key]) for key in ("seconds", "rate", "rate_cpu", *self.extra)]
+        spread = "baseline" if row["baseline"] else f"({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
+        print(_line(row["case"], row["what"], [*numbers, f"{row['ratio']:.2f}", spread]), file=self.out, flush=True)
+
+    def rate(self, case: str, key: str = "rate") -> float:
+        """A figure of the first row of `case`."""
+        return next(row[key] for row in self.values["rows"] if row["case"] == case)
+
+    def fact(self, name: str, value, baseline: str = "") -> None:
+        """Something that is not a time; `baseline` says what to hold it against."""
+        self.values["facts"][name] = value
+        shown = _short(value) if isinstance(value, float) else value
+        print(f"{name}: {shown}{f' ({baseline})' if baseline else ''}", file=self.out, flush=True)
+
+    def aim(self, name: str, value: float, limit: float, at_most: bool = False) -> None:
+        """Whether a figure is where it should be. It has no say in the exit status: that is for errors."""
+        reached = value <= limit if at_most else value >= limit
+        self.values["aims"].append({"name": name, "value": value, "limit": limit, "reached": reached})
+        verdict = "reached" if reached else "missed"
+        print(f"aim: {name} {'<=' if at_most else '>='} {limit:g}: {_short(value)}, {verdict}", file=self.out)
+
+    def finish(self) -> None:
+        """Write the JSON where it was asked for."""
+        text = json.dumps(self.values, indent=1, default=str)
+        if self.arguments.json == "-":
+            print(text)
+        elif self.arguments.json:
+            with open(self.arguments.json, "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+
+def _figures(amount: float, walls: list[float], cpus: list[float], speeds: list[float]) -> dict:
+    seconds, cpu = statistics.median(walls), statistics.median(cpus)
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "rate": amount / seconds,
+        "rate_cpu": amount / max(cpu, 1e-9),
+        "ratio": statistics.median(speeds),
+        "ratio_low": min(speeds),
+        "ratio_high": max(speeds),
+        "turns": walls,
+    }
+
+
+def _line(case: str, what: str, numbers: Sequence[str]) -> str:
+    return f"{case:34} {what:26} " + " ".join(f"{number:>13}" for number in numbers)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
