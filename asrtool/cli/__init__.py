@@ -54,6 +54,8 @@ def main() -> None:
         _fail("interrupted; run the same command again", 130, debug)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2, debug)
     except Exception as error:
         _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 70, debug)
 

@@ -22,6 +22,7 @@ from lhotse.utils import fastcopy
 from asrtool.data.manifest import Bad, Summary, open_cuts
 from asrtool.errors import DataError
 from asrtool.files import atomic_path, write_json
+from asrtool.interrupts import ignore_interrupts
 from asrtool.progress import progress
 
 FRAME_SHIFT = 0.01  # seconds
@@ -162,7 +163,7 @@ def _in_processes(work: Callable, items: Iterator, jobs: int) -> Iterator:
     if jobs <= 1:
         yield from map(work, items)
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), ignore_interrupts) as pool:
         running: set[Future] = set()
         for item in items:
             running.add(pool.submit(work, item))

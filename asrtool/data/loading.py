@@ -21,6 +21,7 @@ from asrtool.data.augment import change_audio, change_speed, mask_batch, spec_au
 from asrtool.data.features import load
 from asrtool.data.manifest import Bad, open_cuts
 from asrtool.errors import DataError
+from asrtool.interrupts import ignore_interrupts
 from asrtool.text.tokenizer import Tokenizer
 
 BINS_ESTIMATED_FROM = 10000  # cuts read ahead to place the bucket boundaries
@@ -77,13 +78,18 @@ class SpeechDataset(Dataset):
         if self.training and self.augment.spec_augment:
             masks = spec_augment(self.augment.spec_augment)
             padded = mask_batch(masks, padded, lens, self.seed, position.epoch, position.batch)
-        texts = [cut.supervisions[0].text or "" for cut in cuts]
+        texts = [(cut.supervisions[0].text or "") if cut.supervisions else "" for cut in cuts]
         targets, target_lens = self._targets(texts)
         seconds = sum(cut.duration for cut in cuts)
         return Batch(position, [cut.id for cut in cuts], texts, padded, lens, targets, target_lens, seconds)
 
     def _features(self, cut: MonoCut, epoch: int) -> torch.Tensor:
-        if self.training and self.features.source == "on_the_fly":
+        if cut.sampling_rate != self.features.sampling_rate:
+            wanted = f"the configuration says features.sampling_rate={self.features.sampling_rate}"
+            raise Bad(f"{cut.id}: {cut.sampling_rate} Hz, {wanted}; see `asrtool prepare --resample`")
+        if not self.training:  # stored features and computed ones are the same: take what the manifest has
+            return load(cut, "stored" if cut.has_features else "on_the_fly", self.features.num_bins)
+        if self.features.source == "on_the_fly":
             cut = change_audio(cut, self.augment, self.seed, epoch)
         return load(cut, self.features.source, self.features.num_bins)
 
@@ -174,7 +180,14 @@ def _fill(cuts: list[MonoCut], batch_seconds: float) -> Iterator[list[MonoCut]]:
 def batches(dataset: SpeechDataset, sampler: Iterable[Item], workers: int) -> Iterator[Batch]:
     """The batches of `sampler` in its order, made by `workers` processes. Raises DataError on unreadable data."""
     own = torch.Generator()  # else every loader draws a seed from the generator that dropout uses
-    loader = DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=workers, generator=own)
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=workers,
+        generator=own,
+        worker_init_fn=ignore_interrupts,
+    )
     for batch in loader:
         if isinstance(batch, DataError):
             raise batch

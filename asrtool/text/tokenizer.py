@@ -89,7 +89,7 @@ class BpeTokenizer(Tokenizer):
         self.symbols = ["<blank>", *(self._pieces.id_to_piece(i) for i in range(1, self._pieces.get_piece_size()))]
 
     def encode(self, text: str) -> list[int]:
-        units = self._pieces.encode(text)
+        units = self._pieces.encode(" ".join(text.split()))
         if BLANK in units:
             raise KeyError(text)
         return units
@@ -119,6 +119,7 @@ class BpeTokenizer(Tokenizer):
                 model_type="bpe",
                 vocab_size=vocab_size,
                 character_coverage=1.0,  # every character of the transcripts has a unit
+                max_sentence_length=1 << 24,  # bytes; longer ones would be left out in silence
                 normalization_rule_name="identity",  # what the recipe wrote is what is learnt
                 unk_id=BLANK,
                 bos_id=-1,
@@ -144,7 +145,7 @@ def _explain(message: str, vocab_size: int) -> str:
 
 def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 500) -> Tokenizer:
     """A tokenizer of `kind` "bpe", "char" or "word" from transcripts. `vocab_size` counts for bpe alone."""
-    texts = [text for text in texts if text.strip()]
+    texts = [" ".join(text.split()) for text in texts if text.strip()]
     if not texts:
         raise UserError("no transcripts to make a tokenizer from; look at the manifest's supervisions")
     return BpeTokenizer.train(texts, vocab_size) if kind == "bpe" else SymbolTokenizer.train(kind, texts)

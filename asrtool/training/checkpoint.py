@@ -33,7 +33,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         state["model"], state["config"]
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damage raises whatever the unpickler and the zip reader come upon
         raise UserError(f"{path} is not a checkpoint of asrtool, or damaged; use another one") from error
     return state
 

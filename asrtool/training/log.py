@@ -44,7 +44,10 @@ class TrainingLog:
         else:
             say(line)
 
-    def close(self) -> None:
+    def __enter__(self) -> "TrainingLog":
+        return self
+
+    def __exit__(self, *_) -> None:
         """Sync and close all."""
         self._bar.close()
         self._board.close()

@@ -23,6 +23,7 @@ from asrtool.data.statistics import feature_statistics, inspect_cuts
 from asrtool.device import describe, pick_device
 from asrtool.errors import UserError
 from asrtool.files import write_text
+from asrtool.interrupts import Interrupts
 from asrtool.models.acoustic import AcousticModel
 from asrtool.objectives.ctc import ctc_loss, frames_needed
 from asrtool.progress import say
@@ -177,7 +178,14 @@ class Session:
     dropped: frozenset[str]
 
     @property
+    def done(self) -> bool:
+        """Whether all steps are taken, or patience has run out."""
+        training = self.config.training
+        return self.progress.step >= training.max_steps or self.progress.exhausted(training.patience)
+
+    @property
     def checkpoints(self) -> Checkpoints:
+        """The experiment's checkpoint folder."""
         return Checkpoints(self.experiment / "checkpoints", self.config.training.keep_best)
 
     def training_batches(self) -> Iterator[Batch]:
@@ -221,6 +229,7 @@ def start_session(config: Config, experiment: Path, resume: bool, device_name: s
         session.resume(last)
         say(f"resumed from {last}: step {session.progress.step}, epoch {session.progress.position.epoch}")
     elif config.model.normalise != "none":
+        say("measuring the mean and deviation of the features")
         model.normalise.set_statistics(
             *feature_statistics(session.training_batches(), config.model.normalise == "utterance")
         )
@@ -236,31 +245,26 @@ def train(config: Config, experiment: Path, resume: bool = False, device: str = 
     """
     session = start_session(config, experiment, resume, device)
     training, progress, model = config.training, session.progress, session.model
-    log = TrainingLog(experiment, progress.step, training.max_steps)
-    meter = Meter()
     model.train()
-    try:
-        if progress.step < training.max_steps and not progress.exhausted(training.patience):
-            for batch in session.training_batches():
-                values = training_step(model, session.optimizer, batch, session.device, config, progress.step + 1)
-                progress.step += 1
-                progress.position = Position(batch.position.epoch, batch.position.batch + 1)
-                progress.seconds += batch.seconds
-                meter.add(values, batch.seconds)
-                log.tick()
-                if progress.step % training.log_every == 0:
-                    report(log, progress, meter)
-                if progress.step % training.validate_every == 0 or progress.step == training.max_steps:
-                    validate_and_save(session, log)
-                    if progress.exhausted(training.patience) or progress.step == training.max_steps:
-                        break
+    meter = Meter()
+    with TrainingLog(experiment, progress.step, training.max_steps) as log, Interrupts() as interrupts:
+        for batch in [] if session.done else session.training_batches():
+            values = training_step(model, session.optimizer, batch, session.device, config, progress.step + 1)
+            progress.step += 1
+            progress.position = Position(batch.position.epoch, batch.position.batch + 1)
+            progress.seconds += batch.seconds
+            meter.add(values, batch.seconds)
+            log.tick()
+            if progress.step % training.log_every == 0:
+                report(log, progress, meter)
+            if progress.step % training.validate_every == 0 or progress.step == training.max_steps:
+                validate_and_save(session, log)
+            if session.done:
+                break
+            if interrupts.requested:
+                say(f"wrote {session.save()}; continue with --resume")
+                raise KeyboardInterrupt
         finish(session, log)
-    except KeyboardInterrupt:
-        if progress.step:
-            say(f"interrupted; wrote {session.save()}, continue with --resume")
-        raise
-    finally:
-        log.close()
 
 
 def report(log: TrainingLog, progress: Progress, meter: Meter) -> None:

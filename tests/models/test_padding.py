@@ -62,7 +62,7 @@ def test_padding_gets_no_gradient_and_gives_none_to_the_weights(make_model, norm
     model = make_model(torch.float64, normalise=normalise, convolution="residual")
 
     def gradients(extra, filling):
-        batch, lens = padded(utterances([1, 2, 3, 17], torch.float64), extra, filling)
+        batch, lens = padded(utterances([2, 3, 4, 17], torch.float64), extra, filling)
         batch.requires_grad_()
         model.zero_grad()
         log_probs, out_lens = model(batch, lens)

@@ -1,0 +1,219 @@
+import pytest
+
+from asrtool.data.corpora import choose_speakers, kaldi, librispeech, table, yesno
+from asrtool.errors import UserError
+
+
+@pytest.fixture
+def libri(tmp_path):
+    """Two parts in LibriSpeech's layout under a folder LibriSpeech; the audio files are empty."""
+    root = tmp_path / "corpora" / "LibriSpeech"
+    for part, speaker, chapter, lines in [
+        ("train-a", "84", "121123", ["84-121123-0000 GO AWAY", "84-121123-0001 DO YOU HEAR"]),
+        ("train-a", "174", "50561", ["174-50561-0000 FORGOTTEN TOO"]),
+        ("dev-b", "251", "118436", ["251-118436-0000 HE TOLD US"]),
+    ]:
+        folder = root / part / speaker / chapter
+        folder.mkdir(parents=True)
+        (folder / f"{speaker}-{chapter}.trans.txt").write_text("\n".join(lines) + "\n\n")
+        for line in lines:
+            (folder / f"{line.split()[0]}.flac").touch()
+    return root
+
+
+def test_librispeech_gives_ids_texts_speakers_and_audio(libri):
+    found = {u.id: u for u in librispeech(libri, ["train-a"])}
+    assert set(found) == {"84-121123-0000", "84-121123-0001", "174-50561-0000"}
+    utterance = found["84-121123-0001"]
+    assert (utterance.text, utterance.speaker) == ("DO YOU HEAR", "84")
+    assert utterance.audio == str(libri / "train-a/84/121123/84-121123-0001.flac")
+
+
+def test_librispeech_takes_several_parts_and_the_folder_above(libri):
+    assert len(list(librispeech(libri, ["train-a", "dev-b"]))) == 4
+    assert list(librispeech(libri.parent, ["train-a"])) == list(librispeech(libri, ["train-a"]))
+
+
+def test_librispeech_audio_may_have_another_format(libri):
+    folder = libri / "dev-b/251/118436"
+    (folder / "251-118436-0000.flac").rename(folder / "251-118436-0000.opus")
+    assert next(librispeech(libri, ["dev-b"])).audio.endswith("251-118436-0000.opus")
+
+
+def test_librispeech_lists_an_utterance_whose_audio_is_missing(libri):
+    audio = libri / "dev-b/251/118436/251-118436-0000.flac"
+    audio.unlink()
+    assert next(librispeech(libri, ["dev-b"])).audio == str(audio)
+
+
+@pytest.mark.parametrize(("part", "said"), [("train-c", "part not found"), ("empty", "is it a part of LibriSpeech")])
+def test_librispeech_refuses_what_is_no_part(libri, part, said):
+    (libri / "empty").mkdir()
+    with pytest.raises(UserError, match=said):
+        list(librispeech(libri, [part]))
+
+
+def test_librispeech_refuses_a_missing_folder(tmp_path):
+    with pytest.raises(UserError, match="not found"):
+        list(librispeech(tmp_path / "none", ["train-a"]))
+
+
+def test_a_transcript_in_another_encoding_is_named(libri):
+    path = libri / "dev-b/251/118436/251-118436.trans.txt"
+    path.write_bytes("251-118436-0000 GRÖSSER".encode("latin-1"))
+    with pytest.raises(UserError, match=f"{path} is not UTF-8"):
+        list(librispeech(libri, ["dev-b"]))
+
+
+@pytest.mark.parametrize(
+    ("only", "without", "speakers"),
+    [
+        (None, None, {"84", "174"}),
+        ("84", None, {"84"}),
+        ("84,174", None, {"84", "174"}),
+        (None, "84", {"174"}),
+        ("84,174", "174", {"84"}),
+    ],
+)
+def test_speakers_are_chosen_or_excluded(libri, only, without, speakers):
+    assert {u.speaker for u in choose_speakers(librispeech(libri, ["train-a"]), only, without)} == speakers
+
+
+def test_speakers_may_be_listed_in_a_file(libri, tmp_path):
+    (tmp_path / "speakers.txt").write_text("174\n\n")
+    chosen = list(choose_speakers(librispeech(libri, ["train-a"]), str(tmp_path / "speakers.txt"), None))
+    assert {u.speaker for u in chosen} == {"174"}
+
+
+@pytest.mark.parametrize(("only", "without"), [("84,9999", None), (None, "9999"), ("none.txt", None)])
+def test_a_speaker_whom_the_corpus_does_not_have_is_named(libri, only, without):
+    with pytest.raises(UserError, match="no such speaker.*(9999|none.txt)"):
+        list(choose_speakers(librispeech(libri, ["train-a"]), only, without))
+
+
+@pytest.fixture
+def waves(tmp_path):
+    folder = tmp_path / "waves_yesno"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{'_'.join(f'{number:08b}')}.wav").touch()
+    (folder / "README").touch()
+    return folder
+
+
+def test_yesno_reads_the_words_off_the_file_names(waves):
+    texts = {u.id: u.text for u in yesno(waves, "train")} | {u.id: u.text for u in yesno(waves, "test")}
+    assert len(texts) == 60
+    assert texts["0_0_1_0_1_1_1_0"] == "NO NO YES NO YES YES YES NO"
+
+
+def test_yesno_train_and_test_are_halves(waves):
+    train, test = ({u.id for u in yesno(waves, part)} for part in ("train", "test"))
+    assert len(train) == len(test) == 30
+    assert not train & test
+
+
+def test_yesno_may_be_given_the_folder_above(waves):
+    assert list(yesno(waves.parent, "test")) == list(yesno(waves, "test"))
+
+
+def test_yesno_refuses_another_number_of_files(waves):
+    next(waves.glob("*.wav")).unlink()
+    with pytest.raises(UserError, match="59 .wav files"):
+        list(yesno(waves, "train"))
+
+
+@pytest.fixture
+def kaldi_folder(tmp_path):
+    """write(**files) makes a Kaldi data folder of these files."""
+
+    def write(**files):
+        for name, text in files.items():
+            (tmp_path / (name if name != "wav" else "wav.scp")).write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_kaldi_without_segments(kaldi_folder):
+    folder = kaldi_folder(wav="u1 /a/1.wav\nu2 sox /a/2.wav -t wav - |\n", text="u1 A B\nu2 C\n", utt2spk="u1 s1\n")
+    one, two = kaldi(folder)
+    assert (one.id, one.audio, one.text, one.speaker, one.start, one.end) == ("u1", "/a/1.wav", "A B", "s1", 0.0, None)
+    assert (two.audio, two.text, two.speaker) == ("sox /a/2.wav -t wav - |", "C", None)
+
+
+def test_kaldi_with_segments(kaldi_folder):
+    folder = kaldi_folder(wav="r /a/r.wav\n", text="u1 A\nu2 B\n", segments="u1 r 0.5 1.25\nu2 r 1.25 -1\n")
+    one, two = kaldi(folder)
+    assert (one.recording, one.audio, one.start, one.end) == ("r", "/a/r.wav", 0.5, 1.25)
+    assert (two.recording, two.start, two.end) == ("r", 1.25, None)  # -1: to the end
+
+
+def test_kaldi_keeps_an_utterance_without_words_for_the_check(kaldi_folder):
+    assert [u.text for u in kaldi(kaldi_folder(wav="u /a.wav", text="u\n"))] == [""]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"wav": "r /a.wav"}, "text"),
+        ({"text": "u A"}, "wav.scp"),
+        ({"wav": "r /a.wav", "text": "u A"}, "no recording 'u'"),
+        ({"wav": "r /a.wav", "text": "u A", "segments": "u q 0 1"}, "no recording 'q' of utterance 'u'"),
+        ({"wav": "r /a.wav", "text": "u A", "segments": "v r 0 1"}, "segments: no line .* for 'u'"),
+        ({"wav": "r /a.wav", "text": "u A", "segments": "u r 0"}, "segments: no line .* for 'u'"),
+        ({"wav": "r /a.wav", "text": "u A", "segments": "u r zero 1"}, "segments: no line .* for 'u'"),
+    ],
+)
+def test_kaldi_refuses_what_does_not_fit_together(kaldi_folder, files, said):
+    with pytest.raises(UserError, match=said):
+        list(kaldi(kaldi_folder(**files)))
+
+
+def test_kaldi_refuses_a_missing_folder(tmp_path):
+    with pytest.raises(UserError, match="not found"):
+        list(kaldi(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(("suffix", "sign"), [(".csv", ","), (".tsv", "\t")])
+def test_a_table_gives_ids_from_file_names_and_audio_beside_itself(tmp_path, suffix, sign):
+    file = tmp_path / f"mine{suffix}"
+    file.write_text("\n".join(sign.join(row) for row in [("text", "audio"), ("A B", "x/1.wav"), ("C", "/abs/2.wav")]))
+    one, two = table(file)
+    assert (one.id, one.audio, one.text, one.speaker) == ("1", str(tmp_path / "x/1.wav"), "A B", None)
+    assert (two.id, two.audio) == ("2", "/abs/2.wav")
+
+
+def test_a_table_may_quote_and_name_the_speaker(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text('id,audio,text,speaker\nu1,1.wav,"YES, ""NO""",ann\n')
+    (utterance,) = table(file)
+    assert (utterance.id, utterance.text, utterance.speaker) == ("u1", 'YES, "NO"', "ann")
+
+
+def test_a_table_may_cut_segments_out_of_recordings(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("audio,text,start,end\nr.wav,A,0,1.5\nr.wav,B,1.5,\n")
+    one, two = table(file)
+    assert (one.start, one.end) == (0.0, 1.5)
+    assert (two.start, two.end) == (1.5, None)
+    assert one.id != two.id
+    assert one.recording == two.recording
+
+
+@pytest.mark.parametrize("content", ["", "audio\n1.wav\n", "path,words\n1.wav,A\n", "1.wav,A\n"])
+def test_a_table_without_its_header_is_refused(tmp_path, content):
+    (tmp_path / "mine.csv").write_text(content)
+    with pytest.raises(UserError, match="columns audio and text"):
+        list(table(tmp_path / "mine.csv"))
+
+
+def test_a_table_with_a_bad_time_names_the_line(tmp_path):
+    (tmp_path / "mine.csv").write_text("audio,text,start,end\n1.wav,A,0,1\n1.wav,B,1,two\n")
+    with pytest.raises(UserError, match="mine.csv:3"):
+        list(table(tmp_path / "mine.csv"))
+
+
+def test_a_missing_table_is_refused(tmp_path):
+    with pytest.raises(UserError, match="not found"):
+        list(table(tmp_path / "none.csv"))

@@ -1,0 +1,88 @@
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import asrtool
+from asrtool.config import save_config
+
+
+@pytest.fixture(autouse=True)
+def short_statistics(monkeypatch):
+    """The feature statistics need no hour of a corpus that lasts 40 seconds."""
+    monkeypatch.setattr("asrtool.data.statistics.STATISTICS_SECONDS", 30.0)
+
+
+@pytest.fixture
+def rows():
+    """rows(experiment, "train") -> the rows of its log.jsonl of that event, without what the clock says."""
+
+    def read(experiment, *events):
+        found = map(json.loads, (experiment / "log.jsonl").read_text(encoding="utf-8").splitlines())
+        return [{k: v for k, v in row.items() if k != "times_real_time"} for row in found if row["event"] in events]
+
+    return read
+
+
+@pytest.fixture
+def state():
+    """state(experiment, "last") -> that checkpoint, loaded as anybody could load it."""
+
+    def read(experiment, which="last"):
+        folder = experiment / "checkpoints"
+        path = max(folder.glob("step-*.pt")) if which == "last" else folder / f"{which}.pt"
+        return copy.deepcopy(torch.load(path, weights_only=True))
+
+    return read
+
+
+@pytest.fixture
+def same_training(rows, state):
+    """same_training(one, other): their weights, optimisers, averages and losses are the same to the last bit."""
+
+    def check(one, other):
+        for which in ("last", "best", "averaged"):
+            assert equal(state(one, which)["model"], state(other, which)["model"]), which
+        first, second = state(one), state(other)
+        assert equal(first["optimizer"], second["optimizer"])
+        assert equal(first["random"], second["random"])
+        assert first["progress"] == second["progress"]
+        assert rows(one, "train", "dev") == rows(other, "train", "dev")
+
+    return check
+
+
+def equal(one, other):
+    """Whether two trees of plain types and tensors are the same, bit by bit."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
+
+
+@pytest.fixture
+def train_process(tmp_path):
+    """train_process(config, experiment, code, *options) -> `asrtool train` in a process that first runs `code`."""
+
+    def run(config, experiment, code, *options):
+        save_config(config, tmp_path / "config.yaml")
+        script = f"{code}\nfrom asrtool.cli import main\nmain()"
+        arguments = ["train", str(tmp_path / "config.yaml"), "--exp", str(experiment), "--device", "cpu", *options]
+        root = str(Path(asrtool.__file__).parents[1])
+        return subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            env=os.environ | {"PYTHONPATH": root},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run

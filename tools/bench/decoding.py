@@ -1,0 +1,147 @@
+"""CTC searches: real-time factor and milliseconds an utterance, on made-up log-probs for each size of vocabulary.
+
+The log-probs are peaky, as those of a trained CTC model: most frames are blank, the best unit of a frame has about
+0.9 of the probability, one rival half of the rest. A frame is 40 ms; one thread.
+
+greedy      `ctc_greedy` on a batch. Baseline: a plain loop over the frames with one argmax each, the way it is written
+            in tutorials; it yields the tokens alone, `ctc_greedy` their frames and the score as well.
+prefix      `ctc_prefix_beam` over whole utterances ("asrtool"), and over one short piece ("asrtool, short").
+            Baseline: Hannun's algorithm 1 (arXiv 1408.2873) as it is written, without a language model: a dictionary
+            of tuples, every unit tried on every prefix, the same beam, on the same short piece, since it is slow.
+            asrtool also aligns the result to get the frame of each token. Both must find the same sequence; whether
+            they do is printed.
+"""
+
+import argparse
+import math
+import sys
+from collections import defaultdict
+
+import torch
+from common import Report, Run, parse, parser
+
+from asrtool.decoding.greedy import ctc_greedy
+from asrtool.decoding.prefix_beam import ctc_prefix_beam
+
+FRAME_SECONDS = 0.04
+NEVER = -math.inf
+TRIALS = 1_000_000  # prefix times unit times frames that the textbook's search may try: about a second of Python
+
+
+def peaky(utterances: int, frames: int, vocabulary: int) -> torch.Tensor:
+    """(N, T, V) log-probs whose best units are blank (0) in three of four frames."""
+    draw = torch.Generator().manual_seed(1)
+    shape = (utterances, frames)
+    rest = (3 * torch.randn(*shape, vocabulary, generator=draw)).softmax(-1)
+    best, rival = torch.randint(1, vocabulary, (2, *shape), generator=draw)
+    best[torch.rand(shape, generator=draw) < 0.75] = 0
+    share = 0.6 + 0.4 * torch.rand(shape, generator=draw).sqrt()  # from 0.6 to 1, mean 0.87
+    probs = rest * (1 - share)[..., None] / 2
+    probs.scatter_add_(-1, rival[..., None], (1 - share)[..., None] / 2)
+    probs.scatter_add_(-1, best[..., None], share[..., None])
+    return probs.log()
+
+
+def naive_greedy(log_probs: torch.Tensor, blank: int = 0) -> list[list[int]]:
+    """The tokens of each utterance, frame by frame."""
+    results = []
+    for frames in log_probs:
+        tokens, last = [], blank
+        for frame in frames:
+            token = frame.argmax().item()
+            if token not in (blank, last):
+                tokens.append(token)
+            last = token
+        results.append(tokens)
+    return results
+
+
+def textbook_beam(log_probs: torch.Tensor, beam: int, blank: int = 0) -> list[int]:
+    """Hannun's algorithm 1 over one utterance, (T, V): the tokens of the best prefix."""
+    prefixes = {(): (0.0, NEVER)}
+    for frame in log_probs.tolist():
+        found = defaultdict(lambda: (NEVER, NEVER))
+        for prefix, (in_blank, in_token) in prefixes.items():
+            total = log_add(in_blank, in_token)
+            for token, value in enumerate(frame):
+                longer = (*prefix, token)
+                if token == blank:
+                    found[prefix] = (log_add(found[prefix][0], total + value), found[prefix][1])
+                elif prefix and token == prefix[-1]:
+                    found[prefix] = (found[prefix][0], log_add(found[prefix][1], in_token + value))
+                    found[longer] = (found[longer][0], log_add(found[longer][1], in_blank + value))
+                else:
+                    found[longer] = (found[longer][0], log_add(found[longer][1], total + value))
+        best = sorted(found.items(), key=lambda item: log_add(*item[1]), reverse=True)
+        prefixes = dict(best[:beam])
+    return list(next(iter(prefixes)))
+
+
+def log_add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))."""
+    if a < b:
+        a, b = b, a
+    return a if b == NEVER else a + math.log1p(math.exp(b - a))
+
+
+def compare_greedy(report: Report, log_probs: torch.Tensor, vocabulary: int) -> None:
+    """Greedy search beside the loop."""
+    utterances, frames = log_probs.shape[:2]
+    lens = torch.full((utterances,), frames)
+    seconds = utterances * frames * FRAME_SECONDS
+    runs = [
+        Run("asrtool", lambda: ctc_greedy(log_probs, lens), seconds),
+        Run("loop", lambda: naive_greedy(log_probs), seconds),
+    ]
+    report.compare(f"greedy, {vocabulary} units", runs, _extra(frames), vocabulary=vocabulary)
+    same = [hypothesis.tokens for hypothesis in ctc_greedy(log_probs, lens)] == naive_greedy(log_probs)
+    report.fact(f"same tokens, greedy, {vocabulary} units", same)
+
+
+def compare_prefix(report: Report, log_probs: torch.Tensor, vocabulary: int, beam: int) -> None:
+    """Prefix beam search on everything, and beside the textbook's on a piece that the latter can manage."""
+    utterances, frames = log_probs.shape[:2]
+    short = min(frames, max(4, TRIALS // (beam * vocabulary)))
+    piece, lens, short_lens = log_probs[:1, :short], torch.full((utterances,), frames), torch.tensor([short])
+    runs = [
+        Run("asrtool", lambda: ctc_prefix_beam(log_probs, lens, beam), utterances * frames * FRAME_SECONDS),
+        Run("asrtool, short", lambda: ctc_prefix_beam(piece, short_lens, beam), short * FRAME_SECONDS),
+        Run("textbook, short", lambda: textbook_beam(piece[0], beam), short * FRAME_SECONDS),
+    ]
+    name = f"prefix, {vocabulary} units, beam {beam}"
+    report.compare(name, runs, _extra(frames), vocabulary=vocabulary, beam=beam, short_frames=short)
+    same = ctc_prefix_beam(piece, short_lens, beam)[0][0].tokens == textbook_beam(piece[0], beam)
+    report.fact(f"same tokens, {name}, {short} frames", same)
+
+
+def _extra(frames: int):
+    """Columns from a rate: real-time factor, and milliseconds for an utterance of `frames`."""
+    return lambda rate: {"RTF": 1 / rate, "ms/utterance": 1000 * frames * FRAME_SECONDS / rate}
+
+
+def options() -> argparse.ArgumentParser:
+    """Sizes."""
+    made = parser(__doc__, repeats=5)
+    made.add_argument("--vocabularies", type=int, nargs="+", default=[11, 500, 5000], help="units, blank included")
+    made.add_argument("--beams", type=int, nargs="+", default=[4, 8, 16], help="prefixes kept")
+    made.add_argument("--utterances", type=int, default=8, help="in a batch (%(default)s)")
+    made.add_argument("--frames", type=int, default=250, help="of 40 ms in an utterance (%(default)s)")
+    return made
+
+
+def main() -> int:
+    """Measure and report; exit status 1 when two searches disagree."""
+    arguments = parse(options(), vocabularies=[11, 50], beams=[4], utterances=2, frames=20)
+    torch.set_num_threads(1)
+    report = Report("decoding", arguments, "audio s", extra=["RTF", "ms/utterance"])
+    for vocabulary in arguments.vocabularies:
+        log_probs = peaky(arguments.utterances, arguments.frames, vocabulary)
+        compare_greedy(report, log_probs, vocabulary)
+        for beam in arguments.beams:
+            compare_prefix(report, log_probs, vocabulary, beam)
+    report.finish()
+    return 0 if all(report.values["facts"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
