@@ -12,7 +12,8 @@ while [ $# -gt 0 ]; do
         name=${1#--}
         name=${name//-/_}
         if [[ " $options " != *" $name "* ]]; then
-            echo "$0: error: unknown option $1; the options are --${options// / --} --help" | sed 's/_/-/g' >&2
+            known=${options//_/-}
+            echo "$0: error: unknown option $1; the options are --${known// / --} --help" >&2
             exit 2
         fi
         if [ $# -lt 2 ]; then

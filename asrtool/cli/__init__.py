@@ -43,11 +43,15 @@ def main() -> None:
     """Run a command and turn errors into lines and exit statuses."""
     debug = "--debug" in sys.argv
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="asrtool", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        _fail(error.format_message() + _help_hint(error), error.exit_code, debug)
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # of click 8.2; 8.1 shows it itself
+            error.show()
+            sys.exit(error.exit_code)
+        message = " ".join(error.format_message().split())  # click lists choices on lines of their own
+        _fail(message + _help_hint(error), error.exit_code, debug)
     except AsrtoolError as error:
         _fail(str(error), error.exit_status, debug)
     except (KeyboardInterrupt, click.Abort):

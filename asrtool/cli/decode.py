@@ -5,26 +5,28 @@ from pathlib import Path
 import click
 
 PATH = click.Path(path_type=Path)
+METHOD = click.Choice(["greedy", "prefix"])
 
 
 @click.command()
 @click.argument("exp", type=PATH)
-@click.argument("cuts", type=PATH)
-@click.option("--method", type=click.Choice(["greedy", "prefix"]), default="greedy", help="CTC search.")
+@click.argument("cuts", type=PATH, nargs=-1, required=True)
+@click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="CTC search; repeatable.")
 @click.option("--beam", default=8, type=click.IntRange(min=1), help="Prefixes kept by --method prefix.")
-@click.option("--name", help="Name of the set; that of the manifest by default.")
 @click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
 @click.option("--batch-seconds", default=200.0, type=click.FloatRange(min=0, min_open=True), help="Audio in a batch.")
 @click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
-def decode(exp, cuts, method, beam, name, checkpoint, batch_seconds, workers, device, threads) -> None:
-    """Recognise the cuts of a manifest with a trained experiment.
+def decode(exp, cuts, methods, beam, checkpoint, batch_seconds, workers, device, threads) -> None:
+    """Recognise the cuts of one or more manifests with a trained experiment.
 
-    Writes EXP/decode/NAME/METHOD/hyps.jsonl and decode.json, and prints the real-time factor.
+    Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, where SET is the manifest's name, and prints the real-time
+    factor of each.
 
     \b
     asrtool decode exp/transformer data/test.jsonl.gz
+    asrtool decode exp/transformer data/dev.jsonl.gz data/test.jsonl.gz --method greedy --method prefix
     asrtool decode exp/transformer data/test.jsonl.gz --method prefix --beam 16 --checkpoint best
     """
     import torch
@@ -34,14 +36,16 @@ def decode(exp, cuts, method, beam, name, checkpoint, batch_seconds, workers, de
 
     if threads:
         torch.set_num_threads(threads)
-    name = name or cuts.name.split(".")[0]
-    out = exp / "decode" / name / method
-    facts = run(open_experiment(exp, checkpoint, device), cuts, out, name, method, beam, batch_seconds, workers)
-    click.echo(
-        f"{name}: {facts['utterances']} utterances, {facts['audio_seconds']:.0f} s of audio, RTF {facts['rtf']:.4f} "
-        f"(model {facts['rtf_model']:.4f}, search {facts['rtf_search']:.4f}) on {facts['device']}, "
-        f"batches of {batch_seconds:.0f} s; {out / 'hyps.jsonl'}"
-    )
+    experiment = open_experiment(exp, checkpoint, device)
+    for path in cuts:
+        for method in methods:
+            name = path.name.split(".")[0]
+            facts = run(experiment, path, exp / "decode" / name / method, name, method, beam, batch_seconds, workers)
+            click.echo(
+                f"{name} {method}: {facts['utterances']} utterances, {facts['audio_seconds']:.0f} s of audio, "
+                f"RTF {facts['rtf']:.4f} (model {facts['rtf_model']:.4f}, search {facts['rtf_search']:.4f}) "
+                f"on {facts['device']}, batches of {batch_seconds:.0f} s"
+            )
 
 
 @click.command()

@@ -9,13 +9,17 @@ import random
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
-from lhotse import CutSet, MonoCut
+from lhotse import MonoCut
 from lhotse.dataset import SpecAugment
 
 from asrtool.config import Augment
 from asrtool.config import SpecAugment as SpecAugmentConfig
+from asrtool.data.manifest import open_cuts
 from asrtool.errors import UserError
+
+SHORTEST_NOISE = 0.01  # seconds; nothing shorter is mixed in at the end of a cut, where rounding can leave a rest
 
 
 def generator(*key: object) -> random.Random:
@@ -40,20 +44,25 @@ def change_audio(cut: MonoCut, augment: Augment, seed: int, epoch: int) -> MonoC
 
 
 def _mix_noise(cut: MonoCut, augment: Augment, draw: random.Random) -> MonoCut:
+    """`cut` with one noise: a stretch of it, or the whole again and again, each time at the same ratio."""
     noise = draw.choice(_noises(augment.noise))
-    if noise.duration > cut.duration:
-        start = draw.uniform(0, noise.duration - cut.duration)
-        noise = noise.truncate(offset=start, duration=cut.duration, preserve_id=True)
-    else:
-        noise = noise.repeat(duration=cut.duration, preserve_id=True)
-    return cut.mix(noise.drop_supervisions(), snr=draw.uniform(*augment.noise_snr), preserve_id="left")
+    if noise.sampling_rate != cut.sampling_rate:
+        said = f"{noise.id} has {noise.sampling_rate} Hz, the speech {cut.sampling_rate}"
+        raise UserError(f"data.augment.noise {augment.noise}: {said}; see `asrtool prepare lhotse --resample`")
+    start = draw.uniform(0, max(0.0, noise.duration - cut.duration))
+    snr, mixed, offset = draw.uniform(*augment.noise_snr), cut, 0.0
+    while (rest := cut.duration - offset) > SHORTEST_NOISE:
+        piece = noise.truncate(offset=start, duration=min(rest, noise.duration), preserve_id=True).drop_supervisions()
+        mixed = mixed.mix(piece, offset_other_by=offset, snr=snr, preserve_id="left")
+        offset += piece.duration
+    return mixed
 
 
 @lru_cache(maxsize=2)
 def _noises(path: Path) -> list[MonoCut]:
     if not Path(path).is_file():
         raise UserError(f"data.augment.noise not found: {path}; make it with `asrtool prepare lhotse`")
-    return list(CutSet.from_file(path))
+    return list(open_cuts(path))
 
 
 def spec_augment(config: SpecAugmentConfig) -> SpecAugment:
@@ -71,13 +80,15 @@ def spec_augment(config: SpecAugmentConfig) -> SpecAugment:
 
 def mask_batch(masks: SpecAugment, features: torch.Tensor, lengths: torch.Tensor, *key: object) -> torch.Tensor:
     """SpecAugment on each utterance of a padded (N, T, F) batch, its padding left alone, drawn from `key`."""
-    state = random.getstate()
+    state, numpy_state = random.getstate(), np.random.get_state()  # lhotse draws from all three libraries
     draw = generator("masks", *key)
     random.seed(draw.getrandbits(64))
+    np.random.seed(draw.getrandbits(32))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw.getrandbits(63))
         for row, length in zip(features, lengths.tolist(), strict=True):
             if length * masks.max_frames_mask_fraction >= 1:  # else not even one frame may be masked
                 row[:length] = masks(row[None, :length])[0]
     random.setstate(state)
+    np.random.set_state(numpy_state)
     return features

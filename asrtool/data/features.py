@@ -46,7 +46,8 @@ def compute(cut: MonoCut, num_bins: int) -> torch.Tensor:
     try:
         samples = cut.load_audio()
     except Exception as error:  # lhotse wraps whatever its many readers raise
-        source = cut.recording.sources[0].source if cut.has_recording else "?"
+        mono = isinstance(cut, MonoCut) and cut.has_recording
+        source = cut.recording.sources[0].source if mono else "its audio or the noise mixed in"
         raise Bad(f"{cut.id}: cannot read {source} ({str(error).splitlines()[0][:200]})") from error
     return extractor(cut.sampling_rate, num_bins).extract(torch.from_numpy(samples), cut.sampling_rate)
 

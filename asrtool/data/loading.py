@@ -20,7 +20,7 @@ from asrtool.config import Config
 from asrtool.data.augment import change_audio, change_speed, mask_batch, spec_augment
 from asrtool.data.features import load
 from asrtool.data.manifest import Bad, open_cuts
-from asrtool.errors import DataError
+from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import ignore_interrupts
 from asrtool.text.tokenizer import Tokenizer
 
@@ -64,9 +64,11 @@ class SpeechDataset(Dataset):
         self.features, self.augment, self.seed = config.features, config.data.augment, config.seed
         self.tokenizer, self.training = tokenizer, training
 
-    def __getitem__(self, item: Item) -> Batch | DataError:
+    def __getitem__(self, item: Item) -> Batch | AsrtoolError:
         try:
             return self._batch(*item)
+        except AsrtoolError as error:
+            return error
         except Bad as problem:
             return DataError("stopped at unreadable data; check the manifest with `asrtool prepare`", [str(problem)])
 
@@ -109,8 +111,14 @@ class TrainingSampler(Iterable):
     def __iter__(self) -> Iterator[Item]:
         for epoch in count(self.start.epoch):
             skip = self.start.batch if epoch == self.start.epoch else 0
-            for number, cuts in islice(enumerate(self._sampler(epoch)), skip, None):
+            for number, cuts in islice(enumerate(self._batches(epoch)), skip, None):
                 yield Position(epoch, number), cuts
+
+    def _batches(self, epoch: int) -> Iterator[CutSet]:
+        """The sampler's, parted where the cut drawn last is so long that padding goes beyond `batch_seconds`."""
+        for cuts in self._sampler(epoch):
+            for batch in _fill(sorted(cuts, key=lambda cut: (cut.duration, cut.id)), self.config.data.batch_seconds):
+                yield CutSet.from_cuts(batch)
 
     def _cuts(self, epoch: int) -> CutSet:
         data, seed = self.config.data, self.config.seed
@@ -189,6 +197,6 @@ def batches(dataset: SpeechDataset, sampler: Iterable[Item], workers: int) -> It
         worker_init_fn=ignore_interrupts,
     )
     for batch in loader:
-        if isinstance(batch, DataError):
+        if isinstance(batch, AsrtoolError):
             raise batch
         yield batch

@@ -1,9 +1,9 @@
 """From utterances to a checked lhotse manifest (`*.jsonl.gz`, one cut an utterance), or a list of all that is wrong."""
 
 import io
+import struct
 import subprocess
 import unicodedata
-import wave
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from pathlib import Path
 import soundfile
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
+from lhotse.cut import Cut
+from lhotse.utils import fastcopy
 
 from asrtool.data.corpora import Utterance
 from asrtool.errors import DataError, UserError
@@ -77,16 +79,14 @@ def copy_manifest(
     return _write(checked(), out, skip_bad)
 
 
-def _one_cut_each(cut: MonoCut) -> list[MonoCut]:
-    """`cut` when it covers its only supervision already, else a cut a supervision, named for it."""
-    if len(cut.supervisions) == 1 and cut.supervisions[0].start == 0 and cut.supervisions[0].duration == cut.duration:
+def _one_cut_each(cut: Cut) -> list[Cut]:
+    """`cut` when it covers its only supervision, has none or is no MonoCut; else a cut a supervision, named for it."""
+    if not isinstance(cut, MonoCut) or [(s.start, s.duration) for s in cut.supervisions] in ([], [(0, cut.duration)]):
         return [cut]
-    beyond = (
-        [s for s in cut.supervisions if cut.start + s.end > cut.recording_duration + 1e-3] if cut.has_recording else []
-    )
-    if beyond or not cut.supervisions:
-        return [cut]  # for the check to complain about
-    return [piece.with_id(piece.supervisions[0].id) for piece in cut.trim_to_supervisions(keep_overlapping=False)]
+    return [
+        fastcopy(cut, id=s.id, start=cut.start + s.start, duration=s.duration, supervisions=[s.with_offset(-s.start)])
+        for s in cut.supervisions
+    ]
 
 
 def read_lhotse(cuts: Path | None, recordings: Path | None, supervisions: Path | None) -> CutSet:
@@ -112,6 +112,8 @@ def open_cuts(path: Path) -> CutSet:
     cuts = CutSet.from_jsonl_lazy(path)
     try:
         first = next(iter(cuts), None)
+        if not isinstance(first, Cut | None):
+            raise TypeError(f"it holds a {type(first).__name__}")
     except Exception as error:  # whatever a broken gzip, JSON or field raises
         raise UserError(f"{path} is not a manifest of cuts ({error}); make it with `asrtool prepare`") from error
     if first is None:
@@ -152,35 +154,38 @@ def probe(audio: str) -> tuple[int, int]:
         raise Bad(f"{tail.shape[1]} channels, expected one: {audio}")
     if samples == 0:
         raise Bad(f"no samples: {audio}")
-    if len(tail) != min(samples, int(TAIL_SECONDS * rate)) or samples < _promised(audio):
+    if len(tail) != min(samples, int(TAIL_SECONDS * rate)) or _ends_early(source):
         raise Bad(f"truncated: {audio} ends before its header says")
     return rate, samples
 
 
-def _promised(audio: str) -> int:
-    """The number of samples in a WAV file's header, which libsndfile corrects in silence; 0 when it makes no claim."""
-    if not audio.lower().endswith(".wav"):
-        return 0
-    try:
-        with wave.open(audio) as file:
-            promised = file.getnframes()
-            return promised if promised * file.getsampwidth() < UNKNOWN_LENGTH else 0
-    except (wave.Error, EOFError):
-        return 0  # not plain PCM; libsndfile has judged it
+def _ends_early(source: "io.BytesIO | str") -> bool:
+    """Whether a WAV file is shorter than its header claims, which libsndfile corrects in silence."""
+    with open(source, "rb") if isinstance(source, str) else io.BytesIO(source.getbuffer()) as file:
+        riff = file.read(12).startswith(b"RIFF")
+        while riff and len(header := file.read(8)) == 8:
+            (name, size), start = struct.unpack("<4sI", header), file.tell()
+            if name == b"data":
+                return size < UNKNOWN_LENGTH and file.seek(0, io.SEEK_END) - start < size
+            file.seek(size + size % 2, io.SEEK_CUR)
+    return False
 
 
-def _recordings(utterances: list[Utterance], rate: int, resample: bool, jobs: int) -> dict[str, Recording | Bad]:
-    """Every distinct recording, probed, by id."""
-    audio = {u.recording or u.id: u.audio for u in utterances}
+Key = tuple[str, str]
 
-    def make(item: tuple[str, str]) -> Recording | Bad:
+
+def _recordings(utterances: list[Utterance], rate: int, resample: bool, jobs: int) -> dict[Key, Recording | Bad]:
+    """Every distinct recording, probed, by its id and audio."""
+    audio = dict.fromkeys((u.recording or u.id, u.audio) for u in utterances)
+
+    def make(item: Key) -> Recording | Bad:
         try:
             return _recording(*item, rate, resample)
         except Bad as problem:
             return problem
 
     with ThreadPoolExecutor(jobs) as pool:
-        return dict(zip(audio, progress(pool.map(make, audio.items()), "checking audio", len(audio)), strict=True))
+        return dict(zip(audio, progress(pool.map(make, audio), "checking audio", len(audio)), strict=True))
 
 
 def _recording(name: str, audio: str, rate: int, resample: bool) -> Recording:
@@ -200,12 +205,12 @@ def _at_rate(recording: Recording, rate: int, resample: bool, audio: str) -> Rec
     return recording.resample(rate)
 
 
-def _cuts(utterances: list[Utterance], recordings: dict[str, Recording | Bad], case: str) -> Iterator[MonoCut | str]:
+def _cuts(utterances: list[Utterance], recordings: dict[Key, Recording | Bad], case: str) -> Iterator[MonoCut | str]:
     """A cut for each utterance, or the line that says what is wrong with it."""
     seen: set[str] = set()
     for utterance in utterances:
         try:
-            yield _cut(utterance, recordings[utterance.recording or utterance.id], case, seen)
+            yield _cut(utterance, recordings[utterance.recording or utterance.id, utterance.audio], case, seen)
         except Bad as problem:
             yield f"{utterance.id}: {problem}"
 

@@ -15,6 +15,9 @@ from asrtool.config import Config
 from asrtool.errors import UserError
 from asrtool.files import atomic_path
 
+# What the unpickler and the zip reader raise over a file that is cut short, overwritten in places or something else.
+DAMAGE = (RuntimeError, EOFError, LookupError, TypeError, ValueError, AssertionError, pickle.UnpicklingError)
+
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write `state`. A full disk is a UserError that leaves the earlier checkpoints as they were."""
@@ -33,7 +36,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         state["model"], state["config"]
-    except Exception as error:  # damage raises whatever the unpickler and the zip reader come upon
+    except DAMAGE as error:
         raise UserError(f"{path} is not a checkpoint of asrtool, or damaged; use another one") from error
     return state
 

@@ -18,8 +18,8 @@ class TrainingLog:
         from tqdm import tqdm
 
         self.path = folder / "log.jsonl"
-        if self.path.is_file():  # a crash may have left events of steps that will now be taken again
-            write_jsonl(self.path, [row for row in _whole_rows(self.path) if row.get("step", 0) <= first_step])
+        if self.path.is_file():
+            write_jsonl(self.path, [row for row in _whole_rows(self.path) if _stays(row, first_step)])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the training runs
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
@@ -54,6 +54,11 @@ class TrainingLog:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+
+
+def _stays(row: dict, first_step: int) -> bool:
+    """Not so the events of steps that will now be taken again after a crash, nor an end that was none."""
+    return row.get("step", 0) <= first_step and row.get("event") != "finished"
 
 
 def _whole_rows(path: Path) -> Iterable[dict]:

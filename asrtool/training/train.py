@@ -46,14 +46,15 @@ class Progress:
     position: Position = field(default_factory=Position)  # of the next batch
     seconds: float = 0.0  # audio consumed
     dev_losses: dict[int, float] = field(default_factory=dict)  # by step
+    recent: list[dict[str, float]] = field(default_factory=list)  # values of the steps since the last report
 
     def to_dict(self) -> dict:
         position = [self.position.epoch, self.position.batch]
-        return {"step": self.step, "position": position, "seconds": self.seconds, "dev_losses": self.dev_losses}
+        return {**vars(self), "position": position}
 
     @classmethod
     def from_dict(cls, values: dict) -> "Progress":
-        return cls(values["step"], Position(*values["position"]), values["seconds"], values["dev_losses"])
+        return cls(**{**values, "position": Position(*values["position"])})
 
     def exhausted(self, patience: int | None) -> bool:
         """Whether the last `patience` validations brought nothing better."""
@@ -144,10 +145,10 @@ def validate(model: AcousticModel, config: Config, tokenizer: Tokenizer, dropped
 
 
 class Meter:
-    """Means over the steps since the last report."""
+    """Means over the steps since the last report, whose `values` may come from a checkpoint."""
 
-    def __init__(self) -> None:
-        self._values: list[dict[str, float]] = []
+    def __init__(self, values: list[dict[str, float]]) -> None:
+        self._values = values
         self._start, self._seconds = time.monotonic(), 0.0
 
     def add(self, values: dict[str, float], seconds: float) -> None:
@@ -160,7 +161,8 @@ class Meter:
         means = {name: sum(v[name] for v in self._values) / len(self._values) for name in self._values[0]}
         means["lr"] = self._values[-1]["lr"]
         means["times_real_time"] = self._seconds / max(time.monotonic() - self._start, 1e-9)
-        self.__init__()
+        self._values.clear()
+        self._start, self._seconds = time.monotonic(), 0.0
         return means
 
 
@@ -246,7 +248,7 @@ def train(config: Config, experiment: Path, resume: bool = False, device: str = 
     session = start_session(config, experiment, resume, device)
     training, progress, model = config.training, session.progress, session.model
     model.train()
-    meter = Meter()
+    meter = Meter(progress.recent)
     with TrainingLog(experiment, progress.step, training.max_steps) as log, Interrupts() as interrupts:
         for batch in [] if session.done else session.training_batches():
             values = training_step(model, session.optimizer, batch, session.device, config, progress.step + 1)
@@ -264,6 +266,8 @@ def train(config: Config, experiment: Path, resume: bool = False, device: str = 
             if interrupts.requested:
                 say(f"wrote {session.save()}; continue with --resume")
                 raise KeyboardInterrupt
+        if progress.step not in progress.dev_losses:  # resumed after an interrupt, with nothing left to do
+            validate_and_save(session, log)
         finish(session, log)
 
 

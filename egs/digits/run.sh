@@ -36,11 +36,11 @@ if begin 0 data "speak digit strings, write them as a corpus in LibriSpeech's la
 fi
 
 if begin 1 features "80-bin log-mel at three speeds, stored" .; then
-    asrtool features data/train.jsonl.gz data/train_fbank.jsonl.gz --speeds 0.9,1.0,1.1 --jobs "$jobs"
+    asrtool features data/train.jsonl.gz data/fbank/train.jsonl.gz --speeds 0.9,1.0,1.1 --jobs "$jobs"
     for part in dev test; do
-        asrtool features data/$part.jsonl.gz data/${part}_fbank.jsonl.gz --jobs "$jobs"
+        asrtool features data/$part.jsonl.gz data/fbank/$part.jsonl.gz --jobs "$jobs"
     done
-    finish "data/{train,dev,test}_fbank.jsonl.gz"
+    finish "data/fbank/{train,dev,test}.jsonl.gz"
 fi
 
 if begin 2 lang "whole words as units" .; then
@@ -54,11 +54,7 @@ if begin 4 train "CTC training of $(basename "$conf"), seed $seed" . "$conf" "$s
 fi
 
 if begin 5 decode "greedy and prefix beam search" . "$exp"; then
-    for part in dev test; do
-        for method in greedy prefix; do
-            asrtool decode "$exp" data/${part}_fbank.jsonl.gz --name $part --method $method
-        done
-    done
+    asrtool decode "$exp" data/fbank/{dev,test}.jsonl.gz --method greedy --method prefix
     finish "$exp/decode/{dev,test}/{greedy,prefix}/hyps.jsonl"
 fi
 

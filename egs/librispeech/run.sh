@@ -37,7 +37,6 @@ if [ -f "$dev_speakers" ]; then dev_speakers=$(realpath "$dev_speakers"); fi
 mkdir -p "$work"
 cd "$work"
 exp=exp/$(basename "$conf" .yaml)_seed$seed
-test_sets() { find data -maxdepth 1 -name 'test*.jsonl.gz' ! -name '*_fbank*' -printf '%f\n' | cut -d. -f1 | sort; }
 
 if begin 0 data "manifests of ${corpus_dir:-a download of $download}" . \
     "$corpus_dir" "$train_parts" "$dev_parts" "$dev_speakers" "$test_parts"; then
@@ -46,7 +45,7 @@ if begin 0 data "manifests of ${corpus_dir:-a download of $download}" . \
         lhotse download librispeech -p "$download" download || stages_stop "cannot download; give --corpus-dir DIR"
     fi
     find_parts
-    rm -f data/*.jsonl.gz # the sets of another choice of parts
+    rm -f data/*.jsonl.gz data/fbank/*.jsonl.gz # the sets of another choice of parts
     if [ -n "$dev_speakers" ]; then
         prepare_set train "$train_parts" --exclude-speakers "$dev_speakers"
         prepare_set dev "$train_parts" --speakers "$dev_speakers"
@@ -55,15 +54,16 @@ if begin 0 data "manifests of ${corpus_dir:-a download of $download}" . \
         prepare_set dev "$dev_parts"
     fi
     for part in $test_parts; do prepare_set "$part" "$part"; done
+    echo dev $test_parts >data/scored_sets
     finish "data/{train,dev,test-*}.jsonl.gz"
 fi
 
 if begin 1 features "80-bin log-mel, the training set at speeds $speeds, stored" . "$speeds"; then
-    asrtool features data/train.jsonl.gz data/train_fbank.jsonl.gz --speeds "$speeds" --jobs "$jobs"
-    for name in dev $(test_sets); do
-        asrtool features data/$name.jsonl.gz data/${name}_fbank.jsonl.gz --jobs "$jobs"
+    asrtool features data/train.jsonl.gz data/fbank/train.jsonl.gz --speeds "$speeds" --jobs "$jobs"
+    for name in $(cat data/scored_sets); do
+        asrtool features data/$name.jsonl.gz data/fbank/$name.jsonl.gz --jobs "$jobs"
     done
-    finish "data/*_fbank.jsonl.gz"
+    finish "data/fbank/*.jsonl.gz"
 fi
 
 if begin 2 lang "$vocab_size BPE units from the training transcripts" . "$vocab_size"; then
@@ -79,11 +79,9 @@ if begin 4 train "CTC training of $(basename "$conf"), seed $seed, on one machin
 fi
 
 if begin 5 decode "greedy and prefix beam search" . "$exp"; then
-    for name in dev $(test_sets); do
-        for method in greedy prefix; do
-            asrtool decode "$exp" data/${name}_fbank.jsonl.gz --name "$name" --method $method
-        done
-    done
+    sets=()
+    for name in $(cat data/scored_sets); do sets+=("data/fbank/$name.jsonl.gz"); done
+    asrtool decode "$exp" "${sets[@]}" --method greedy --method prefix
     finish "$exp/decode/*/{greedy,prefix}/hyps.jsonl"
 fi
 

@@ -46,9 +46,7 @@ if begin 4 train "CTC training of $(basename "$conf"), seed $seed" . "$conf" "$s
 fi
 
 if begin 5 decode "greedy and prefix beam search" . "$exp"; then
-    for method in greedy prefix; do
-        asrtool decode "$exp" data/test.jsonl.gz --method $method --workers 0
-    done
+    asrtool decode "$exp" data/test.jsonl.gz --method greedy --method prefix --workers 0
     finish "$exp/decode/test/{greedy,prefix}/hyps.jsonl"
 fi
 

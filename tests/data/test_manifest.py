@@ -102,6 +102,10 @@ BAD = {
     "before the start": lambda audio: (Utterance("u", audio("u.flac", 2), "A", "s", "r", -1.0, 0.5), "not a span"),
     "not a number": lambda audio: (Utterance("u", audio("u.flac"), "A", "s", "r", 0.0, float("nan")), "not a span"),
     "failing command": lambda audio: (Utterance("u", "cat /none/u.wav |", "A"), "command failed: cat /none/u.wav"),
+    "truncated wav from a command": lambda audio: (
+        Utterance("u", f"cat {cut_short(audio('u.wav'), 0.6)} |", "A"),
+        "truncated",
+    ),
     "silent command": lambda audio: (Utterance("u", "true |", "A"), "command failed"),
 }
 
@@ -320,7 +324,9 @@ def test_a_lhotse_supervision_beyond_its_recording_is_named_and_the_others_are_k
     assert {cut.id for cut in open_cuts(out)} == {"good", "fine"}
 
 
-@pytest.mark.parametrize(("options", "said"), [({"rate": 8000}, "8000 Hz, expected 16000"), ({"channels": 2}, "")])
+@pytest.mark.parametrize(
+    ("options", "said"), [({"rate": 8000}, "8000 Hz, expected 16000"), ({"channels": 2}, "one recording channel")]
+)
 def test_a_lhotse_recording_of_another_form_is_refused(lhotse_files, out, options, said):
     with pytest.raises(DataError, match=said):
         copy(*lhotse_files([segment("u", 0.0, 1.0)], **options), out)

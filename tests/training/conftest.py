@@ -13,9 +13,10 @@ from asrtool.config import save_config
 
 
 @pytest.fixture(autouse=True)
-def short_statistics(monkeypatch):
-    """The feature statistics need no hour of a corpus that lasts 40 seconds."""
+def quick(monkeypatch):
+    """Statistics of the features need no hour of a corpus of 40 seconds, and few tests look at the picture."""
     monkeypatch.setattr("asrtool.data.statistics.STATISTICS_SECONDS", 30.0)
+    monkeypatch.setattr("asrtool.training.train.plot_losses", lambda *_: None)
 
 
 @pytest.fixture

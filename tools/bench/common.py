@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
+LIMIT = 60.0  # seconds; a comparison that has taken longer gets no further turn, so that one slow case ends some day
 MINIMUM_TURN = 0.05  # seconds; what is quicker is called several times a turn, so that a hiccup of 1 ms is 2 %
 PACKAGES = ("torch", "lhotse", "numpy", "soundfile", "lilcom", "kaldi-native-fbank", "click")
 
@@ -33,7 +34,9 @@ def parser(description: str, repeats: int) -> argparse.ArgumentParser:
     """The options of all benchmarks; `description` is the docstring that says what is measured against what."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--json", metavar="FILE", help="write the figures there; '-' is stdout (the table: stderr)")
-    made.add_argument("--quick", action="store_true", help="tiny sizes: shows that the benchmark runs, measures nothing")
+    made.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that the benchmark runs, measures nothing"
+    )
     made.add_argument("--repeats", type=int, default=repeats, help="turns of each candidate (%(default)s)")
     return made
 
@@ -46,13 +49,15 @@ def parse(made: argparse.ArgumentParser, **quick) -> argparse.Namespace:
 
 
 def in_turns(runs: Sequence[Run], repeats: int, quick: bool = False) -> list[tuple[list[float], list[float]]]:
-    """Wall and CPU seconds of each turn of each run, taken A B A B after one warm-up each."""
-    loops = []
+    """Wall and CPU seconds of each turn of each run, taken A B A B after one warm-up each; one turn, then to LIMIT."""
+    loops, start = [], time.perf_counter()
     for run in runs:
         wall, _ = _clock(run.call, 1)
         loops.append(1 if quick else max(1, math.ceil(MINIMUM_TURN / max(wall, 1e-9))))
     times: list[tuple[list[float], list[float]]] = [([], []) for _ in runs]
-    for _ in range(repeats):
+    for turn in range(repeats):
+        if turn and time.perf_counter() - start > LIMIT:
+            break
         for run, count, (walls, cpus) in zip(runs, loops, times, strict=True):
             wall, cpu = _clock(run.call, count)
             walls.append(wall)
@@ -120,7 +125,9 @@ class Report:
     def _print_head(self) -> None:
         values = self.values
         versions = ", ".join(f"{name} {number}" for name, number in values["versions"].items())
-        print(f"{values['benchmark']}: {values['device']}, {values['cores']} cores, load {values['load']}", file=self.out)
+        print(
+            f"{values['benchmark']}: {values['device']}, {values['cores']} cores, load {values['load']}", file=self.out
+        )
         print(f"{versions}\nsizes: {', '.join(f'{k} {v}' for k, v in values['sizes'].items())}\n", file=self.out)
         numbers = ["median s", f"{self.unit}/s", f"{self.unit}/CPU s", *self.extra, "speed", "(turns)"]
         print(_line("case", "what", numbers), file=self.out)

@@ -133,8 +133,12 @@ def _load(report: Report, cuts: list, folder: Path, seconds: float) -> None:
         Run("numpy", lambda: [np.load(file) for file in files], seconds),
     ]
     report.compare("load", runs)
-    rounding = max(np.abs(load(a, "stored", BINS).numpy() - np.load(b)).max() for a, b in zip(stored, files, strict=True))
-    report.fact("largest difference by lilcom's rounding", float(rounding), f"half a tick is {2 ** (TICK_POWER - 1):.3g}")
+    rounding = max(
+        np.abs(load(a, "stored", BINS).numpy() - np.load(b)).max() for a, b in zip(stored, files, strict=True)
+    )
+    report.fact(
+        "largest difference by lilcom's rounding", float(rounding), f"half a tick is {2 ** (TICK_POWER - 1):.3g}"
+    )
     archives = {cut.features.storage_path for cut in stored}
     size, plain = sum(Path(path).stat().st_size for path in archives), sum(file.stat().st_size for file in files)
     report.fact("bytes a second of audio", size / seconds, f"plain float32: {plain / seconds:,.0f}")

@@ -16,6 +16,7 @@ shuffles without buckets, with the same seconds in a batch.
 import argparse
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
@@ -73,10 +74,9 @@ def measure(report: Report, configs: dict[str, Config], workers: Iterable[int]) 
         sampler = TrainingSampler(config)
         seconds = sum(cut.duration for _, cuts in Epoch(sampler) for cut in cuts)
         for count in workers:
-            runs = [
-                Run("asrtool", lambda: asrtool_epoch(config, tokenizer, sampler, count), seconds),  # noqa: B023
-                Run("lhotse", lambda: lhotse_epoch(config, sampler, count), seconds),  # noqa: B023
-            ]
+            ours = partial(asrtool_epoch, config, tokenizer, sampler, count)
+            theirs = partial(lhotse_epoch, config, sampler, count)
+            runs = [Run("asrtool", ours, seconds), Run("lhotse", theirs, seconds)]
             report.compare(f"{name}, {count} workers", runs, workers=count)
 
 
@@ -117,7 +117,7 @@ def main() -> None:
     corpus.add_options(made, minutes=30)
     made.add_argument("--batch-seconds", type=float, default=100, help="of audio in a batch (%(default)s)")
     made.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of loader processes")
-    arguments = parse(made, minutes=0.5, batch_seconds=20, workers=[0, 1])
+    arguments = parse(made, minutes=0.3, batch_seconds=20, workers=[0, 1])
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         configs = make_configs(arguments, Path(folder))

@@ -57,7 +57,7 @@ def main() -> int:
 
     made = parser(__doc__, repeats=7)
     made.add_argument("--commands", type=int, help="only the first so many (all)")
-    arguments = parse(made, commands=2)
+    arguments = parse(made, commands=1)
     chosen = list(commands(cli))[: arguments.commands]
     report = Report("startup", arguments, "starts")
     for path in chosen:

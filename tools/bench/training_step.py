@@ -10,7 +10,8 @@ model       `asrtool.training.train.training_step`, all of it: normalisation, fr
             gradient clipping. Baseline: the same step with torch.nn.TransformerEncoder as the encoder.
 
 Frames are those of the encoder, 40 ms each; utterances are 80 to 100 % of the longest, as in bucketed batches, and
-only their frames count as audio. bf16 is autocast: whether it helps on a CPU depends on the CPU.
+only their frames count as audio. bf16 is autocast; a CPU without instructions for bf16 takes many times as long as for
+fp32, so there a comparison may have fewer turns than --repeats (the JSON has them all).
 """
 
 import argparse
@@ -129,7 +130,9 @@ def compare_encoders(report: Report, arguments: argparse.Namespace, device: torc
     seconds = FRAME_SECONDS * int(lengths(arguments, device).sum())
     for dropout in (0.0, 0.1):
         config = make_config(arguments, dropout, labels["precision"])
-        steps = [EncoderStep(kind(config.model), config, arguments, device) for kind in (TransformerEncoder, TorchEncoder)]
+        steps = [
+            EncoderStep(kind(config.model), config, arguments, device) for kind in (TransformerEncoder, TorchEncoder)
+        ]
         runs = [Run("asrtool", steps[0], seconds), Run("torch.nn", steps[1], seconds)]
         report.compare(_case("encoder", dropout, **labels), runs, dropout=dropout, **labels)
 
@@ -180,15 +183,15 @@ def main() -> None:
     made = options()
     if made.parse_args().large:
         made.set_defaults(**LARGE)
-    arguments = parse(made, layers=1, dim=32, heads=2, ff_dim=64, batch=2, frames=20, units=11, threads=[1])
+    arguments = parse(made, layers=1, dim=32, heads=2, ff_dim=64, batch=2, frames=8, units=11, threads=[1])
     torch.manual_seed(1)
     device = pick_device(arguments.device)
     report = Report("training_step", arguments, "audio s", arguments.device)
     report.values["threads"] = arguments.threads
     report_agreement(report, arguments)
-    for threads in arguments.threads:
-        torch.set_num_threads(threads)
-        for precision in arguments.precisions:
+    for precision in arguments.precisions:  # bf16 last: without instructions for it a CPU takes many times as long
+        for threads in arguments.threads:
+            torch.set_num_threads(threads)
             compare_encoders(report, arguments, device, precision=precision, threads=threads)
             compare_models(report, arguments, device, precision=precision, threads=threads)
     report.finish()

@@ -1,0 +1,202 @@
+import numpy as np
+import pytest
+import soundfile
+import torch
+from lhotse import Recording
+
+from asrtool.config import Augment, SpecAugment
+from asrtool.data.augment import change_audio, change_speed, mask_batch, spec_augment
+from asrtool.data.corpora import Utterance
+from asrtool.data.features import compute
+from asrtool.data.manifest import open_cuts, write_manifest
+from asrtool.errors import UserError
+
+RATE = 16000
+
+
+def level(samples) -> float:
+    """Mean energy in dB."""
+    return 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)))
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """1.5 s of white noise at -30 dB."""
+    path = tmp_path_factory.mktemp("speech") / "speech.wav"
+    soundfile.write(path, np.random.default_rng(1).normal(0, 10**-1.5, RATE * 3 // 2), RATE, "FLOAT")
+    return Recording.from_file(path).to_cut()
+
+
+@pytest.fixture(scope="module")
+def noises(tmp_path_factory):
+    """noises(seconds) -> a manifest of one noise at -10 dB, much louder than the speech."""
+
+    def make(seconds):
+        folder = tmp_path_factory.mktemp("noise")
+        samples = np.random.default_rng(2).normal(0, 10**-0.5, round(seconds * RATE))
+        soundfile.write(folder / "noise.wav", samples, RATE, "FLOAT")
+        write_manifest([Utterance("n", str(folder / "noise.wav"), "noise")], folder / "noise.jsonl.gz")
+        return folder / "noise.jsonl.gz"
+
+    return make
+
+
+@pytest.mark.parametrize("snr", [0.0, 10.0, 25.0])
+@pytest.mark.parametrize("seconds", [0.4, 1.5, 4.0])
+def test_noise_is_mixed_in_at_the_wanted_ratio(cut, noises, seconds, snr):
+    """Also when the noise is shorter, and so repeated, or longer, and so cut out of."""
+    augment = Augment(noise=noises(seconds), noise_snr=(snr, snr), noise_probability=1.0)
+    mixed = change_audio(cut, augment, seed=1, epoch=0).load_audio()
+    speech = cut.load_audio()
+    assert mixed.shape == speech.shape
+    noise = mixed - speech
+    assert level(speech) - level(noise) == pytest.approx(snr, abs=0.3)
+    assert level(noise[0, -1600:]) == pytest.approx(level(noise), abs=1)  # up to the end
+
+
+def test_the_ratio_is_drawn_from_its_range(cut, noises):
+    augment = Augment(noise=noises(2.0), noise_snr=(5, 15), noise_probability=1.0)
+    speech = cut.load_audio()
+    mixes = [change_audio(cut, augment, seed=1, epoch=epoch).load_audio() - speech for epoch in range(8)]
+    ratios = [level(speech) - level(noise) for noise in mixes]
+    assert 4.7 < min(ratios) < max(ratios) < 15.3
+    assert max(ratios) - min(ratios) > 2
+
+
+def test_noise_comes_as_often_as_its_probability_says(cut, noises):
+    augment = Augment(noise=noises(1.0), noise_probability=0.3)
+    mixed = sum(change_audio(cut, augment, 1, epoch) is not cut for epoch in range(500))
+    assert mixed == pytest.approx(150, abs=45)  # four deviations
+
+
+def test_a_mixed_cut_keeps_its_name_and_its_text(corpus, noises):
+    cut = next(iter(open_cuts(corpus)))
+    mixed = change_audio(cut, Augment(noise=noises(1.0), noise_probability=1.0), 1, 0)
+    assert mixed.id == cut.id
+    assert [s.text for s in mixed.supervisions] == [cut.supervisions[0].text]
+    assert compute(mixed, 20).shape == compute(cut, 20).shape
+
+
+def test_a_missing_noise_manifest_is_named(cut, tmp_path):
+    with pytest.raises(UserError, match=r"data.augment.noise not found: .*none.jsonl.gz"):
+        change_audio(cut, Augment(noise=tmp_path / "none.jsonl.gz", noise_probability=1.0), 1, 0)
+
+
+def test_volume_scales_the_samples(cut):
+    changed = change_audio(cut, Augment(volume=(0.5, 0.5)), 1, 0)
+    np.testing.assert_allclose(changed.load_audio(), 0.5 * cut.load_audio(), rtol=1e-5)
+    assert changed.id == cut.id
+
+
+def test_volume_is_drawn_from_its_range(cut):
+    loudest = np.abs(cut.load_audio()).max()
+    gains = [
+        np.abs(change_audio(cut, Augment(volume=(0.25, 1.0)), 1, e).load_audio()).max() / loudest for e in range(9)
+    ]
+    assert 0.25 <= min(gains) < 0.5 < 0.75 < max(gains) <= 1.0
+
+
+def test_speed_changes_the_duration_and_the_pitch(write_audio, tmp_path):
+    cut = Recording.from_file(write_audio(tmp_path / "tone.wav", 1.0, frequency=1000)).to_cut()
+    changed = change_speed(cut, Augment(speeds=(1.1,)), 1, 0)
+    samples = changed.load_audio()[0]
+    assert changed.duration == pytest.approx(1 / 1.1, abs=1e-3)
+    assert len(samples) == changed.num_samples
+    assert np.argmax(np.abs(np.fft.rfft(samples))) * RATE / len(samples) == pytest.approx(1100, abs=2)
+    assert changed.id == cut.id
+
+
+def test_every_speed_is_drawn_about_equally(cut):
+    augment = Augment(speeds=(0.9, 1.0, 1.1))
+    durations = [round(change_speed(cut, augment, 1, epoch).duration, 2) for epoch in range(300)]
+    counts = [durations.count(round(1.5 / speed, 2)) for speed in augment.speeds]
+    assert sum(counts) == 300
+    assert min(counts) > 65  # four deviations below 100
+
+
+@pytest.mark.parametrize("change", [change_speed, change_audio])
+def test_draws_depend_on_seed_epoch_and_cut_alone(cut, noises, change):
+    augment = Augment(speeds=tuple(1 + n / 100 for n in range(50)), volume=(0.1, 2.0), noise=noises(3.0))
+
+    def drawn(seed, epoch, name="x"):
+        torch.rand(3)
+        np.random.rand(3)
+        return change(cut.with_id(name), augment, seed, epoch).load_audio()
+
+    assert np.array_equal(drawn(1, 2), drawn(1, 2))
+    for other in (drawn(2, 2), drawn(1, 3), drawn(1, 2, "y")):
+        assert not np.array_equal(other, drawn(1, 2))
+
+
+def batch(*lengths):
+    lens = torch.tensor(lengths)
+    features = torch.randn(len(lengths), max(lengths), 20, generator=torch.Generator().manual_seed(1)) + 5
+    for row, length in zip(features, lengths, strict=True):
+        row[length:] = 0
+    return features, lens
+
+
+def masks(**changes):
+    return spec_augment(SpecAugment(**{"frequency_width": 5, "time_width": 20, "probability": 1.0} | changes))
+
+
+@pytest.mark.parametrize("time_warp", [0, 80])
+def test_padding_stays_zero_under_masks(time_warp):
+    features, lens = batch(300, 200, 161, 90, 12)
+    masked = mask_batch(masks(time_warp=time_warp), features.clone(), lens, "key")
+    for before, after, length in zip(features, masked, lens, strict=True):
+        assert (after[length:] == 0).all()
+        assert not torch.equal(after[:length], before[:length])
+
+
+@pytest.mark.parametrize("length", range(1, 30))
+def test_very_short_cuts_survive_masks(length):
+    features, lens = batch(40, length)
+    masked = mask_batch(masks(time_warp=80, time_width=100), features, lens, "key")
+    assert masked.isfinite().all()
+    assert masked[1, :length].abs().sum() > 0
+
+
+def test_at_most_the_share_is_under_time_masks():
+    features, lens = batch(400, 200)
+    only_time = masks(time_warp=0, frequency_masks=0, time_masks=10, time_width=50, time_fraction=0.2)
+    for key in range(20):
+        masked = mask_batch(only_time, features.clone(), lens, key)
+        changed = (masked != features).any(2).sum(1)
+        assert changed.any()
+        assert (changed <= 0.2 * lens).all()
+
+
+def test_masks_cover_whole_bins_no_wider_than_configured():
+    features, lens = batch(100)
+    only_bins = masks(time_warp=0, time_fraction=0.01, time_width=1, time_masks=1, frequency_masks=1, frequency_width=4)
+    widths = set()
+    for key in range(30):
+        masked = mask_batch(only_bins, features.clone(), lens, key)
+        widths.add(int((masked != features).float().mean((0, 1)).gt(0.9).sum()))
+    assert max(widths) <= 4
+    assert len(widths) > 1
+
+
+def test_masks_come_as_often_as_their_probability_says():
+    features, lens = batch(50)
+    none = [mask_batch(masks(probability=0.0), features.clone(), lens, key) for key in range(10)]
+    half = [mask_batch(masks(probability=0.5), features.clone(), lens, key) for key in range(200)]
+    assert all(torch.equal(masked, features) for masked in none)
+    assert sum(torch.equal(masked, features) for masked in half) == pytest.approx(100, abs=30)  # four deviations
+
+
+def test_masks_depend_on_their_key_alone_and_leave_the_random_states_alone():
+    import random
+
+    features, lens = batch(300, 280)  # long enough to be warped
+    states = random.getstate(), torch.get_rng_state(), np.random.get_state()
+    one = mask_batch(masks(), features.clone(), lens, 1, 2, 3)
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), states[2], strict=True))
+    random.random()
+    torch.rand(1)
+    np.random.rand(1)
+    assert torch.equal(mask_batch(masks(), features.clone(), lens, 1, 2, 3), one)
+    assert not torch.equal(mask_batch(masks(), features.clone(), lens, 1, 2, 4), one)

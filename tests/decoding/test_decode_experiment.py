@@ -1,0 +1,108 @@
+"""Decoding a manifest with an experiment folder."""
+
+import json
+
+import pytest
+import torch
+
+from asrtool.config import save_config
+from asrtool.decoding.decode import decode, open_experiment
+from asrtool.errors import UserError
+from asrtool.models.acoustic import AcousticModel
+from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
+from asrtool.training import checkpoint
+
+
+@pytest.fixture(scope="module")
+def experiment(tiny_config, tokenizer_file, tmp_path_factory):
+    """An experiment with random weights: it hears nonsense, but plenty of it."""
+    folder, config = tmp_path_factory.mktemp("exp"), tiny_config()
+    save_config(config, folder / "config.yaml")
+    save_tokenizer(load_tokenizer(tokenizer_file), folder / "tokenizer.json")
+    torch.manual_seed(3)
+    model = AcousticModel(config, 5)
+    model.normalise.set_statistics(torch.full((20,), -5.0), torch.full((20,), 3.0))
+    torch.nn.init.normal_(model.output.weight)
+    state = {"model": model.state_dict(), "config": config.model_dump(mode="json")}
+    checkpoint.save(folder / "checkpoints" / "best.pt", state)
+    return folder
+
+
+def run(experiment, corpus, out, **options):
+    facts = decode(open_experiment(experiment, device="cpu"), corpus, out, "test", workers=0, **options)
+    rows = [json.loads(line) for line in (out / "hyps.jsonl").read_text(encoding="utf-8").splitlines()]
+    return facts, rows
+
+
+@pytest.mark.parametrize("method", ["greedy", "prefix"])
+def test_every_utterance_gets_a_row_in_the_order_of_their_ids(experiment, corpus, tmp_path, method):
+    facts, rows = run(experiment, corpus, tmp_path, method=method)
+    assert [row["id"] for row in rows] == sorted(row["id"] for row in rows) and len(rows) == 24
+    assert all(row["ref"] for row in rows) and any(row["hyp"] for row in rows)
+    for row in rows:
+        assert [unit for unit, _ in row["units"]] == row["hyp"].split()
+        times = [at for _, at in row["units"]]
+        assert times == sorted(times) and all(0 <= at < 5 for at in times)
+    assert facts == json.loads((tmp_path / "decode.json").read_text(encoding="utf-8"))
+    assert (facts["set"], facts["method"], facts["utterances"]) == ("test", method, 24)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decode.json", "hyps.jsonl"]
+
+
+def test_the_real_time_factor_comes_with_what_it_was_measured_on(experiment, corpus, tmp_path):
+    facts, _ = run(experiment, corpus, tmp_path, batch_seconds=20)
+    assert facts["rtf"] >= facts["rtf_model"] + facts["rtf_search"] - 2e-5 and facts["rtf_model"] > 0
+    assert facts["device"].endswith(f"{torch.get_num_threads()} threads") and facts["batch_seconds"] == 20
+    assert facts["checkpoint"] == "best.pt" and facts["cuts"] == str(corpus) and facts["audio_seconds"] > 20
+
+
+@pytest.mark.parametrize("method", ["greedy", "prefix"])
+def test_the_size_of_the_batches_does_not_change_the_words(experiment, corpus, tmp_path, method):
+    one, many = (
+        run(experiment, corpus, tmp_path / str(seconds), method=method, batch_seconds=seconds)[1]
+        for seconds in (0.1, 1000.0)
+    )
+    for alone, together in zip(one, many, strict=True):
+        assert together == alone | {"score": pytest.approx(alone["score"], abs=1e-3)}
+
+
+def test_a_wider_beam_finds_no_worse_hypothesis(experiment, corpus, tmp_path):
+    narrow, wide = (run(experiment, corpus, tmp_path / str(b), method="prefix", beam=b)[1] for b in (1, 8))
+    assert sum(row["score"] for row in wide) >= sum(row["score"] for row in narrow)
+
+
+def test_a_folder_without_configuration_is_no_experiment(tmp_path):
+    with pytest.raises(UserError, match="is not an experiment: it has no config.yaml"):
+        open_experiment(tmp_path)
+
+
+@pytest.mark.parametrize("which", ["last", "some/where.pt"])
+def test_a_missing_checkpoint_is_named(experiment, which):
+    with pytest.raises(UserError, match=f"checkpoint not found: .*{which}"):
+        open_experiment(experiment, which)
+
+
+def test_a_checkpoint_of_another_model_is_refused(experiment, tiny_config, tmp_path):
+    save_config(tiny_config(model={"dim": 32}), tmp_path / "config.yaml")
+    (tmp_path / "tokenizer.json").write_bytes((experiment / "tokenizer.json").read_bytes())
+    with pytest.raises(UserError, match=r"best\.pt does not fit the configuration: .* is \(.*\) in the model and"):
+        open_experiment(tmp_path, str(experiment / "checkpoints" / "best.pt"))
+
+
+def test_a_folder_without_its_tokenizer_is_refused(experiment, tmp_path):
+    (tmp_path / "config.yaml").write_bytes((experiment / "config.yaml").read_bytes())
+    with pytest.raises(UserError, match=r"tokenizer not found: .*tokenizer\.json"):
+        open_experiment(tmp_path)
+
+
+def test_a_missing_manifest_leaves_nothing_behind(experiment, tmp_path):
+    with pytest.raises(UserError, match="manifest not found"):
+        run(experiment, tmp_path / "none.jsonl.gz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_gpu_is_said_before_anything_is_decoded(experiment):
+    count = torch.cuda.device_count()
+    with pytest.raises(UserError, match=f"this machine has {count} GPUs"):
+        open_experiment(experiment, device=f"cuda:{count}")
+    with pytest.raises(UserError, match="is not a device"):
+        open_experiment(experiment, device="abacus")

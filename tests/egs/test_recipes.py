@@ -1,0 +1,136 @@
+"""Recipes run as a user runs them: `bash egs/NAME/run.sh`, in a work folder of their own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+LINE = re.compile(r"^(\S+) WER (\d+\.\d\d) % \[\d+\.\d\d, \d+\.\d\d\]", re.MULTILINE)
+TINY = {
+    "data": {"batch_seconds": 20, "workers": 0},
+    "model": {"subsampling": {"channels": 4}, "dim": 16, "layers": 1, "heads": 2, "ff_dim": 32},
+    "training": {"warmup_steps": 1, "max_steps": 4, "validate_every": 2, "log_every": 1},
+}
+
+
+def run(recipe: str, *options: object, status: int = 0) -> str:
+    """Run a recipe; its output, stdout and stderr together."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["bash", str(ROOT / "egs" / recipe / "run.sh"), *map(str, options)]
+    done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+def tiny_config(folder: Path, recipe_config: Path) -> Path:
+    """The recipe's own configuration with a model and a training that take seconds."""
+    config = yaml.safe_load(recipe_config.read_text())
+    config["data"] |= TINY["data"]
+    config["model"] |= TINY["model"]
+    config["training"] |= TINY["training"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+    return folder / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """The digits recipe, run whole on a tiny corpus; returns its work folder, options and output."""
+    pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed: no voices for the digits recipe")
+    work = tmp_path_factory.mktemp("digits")
+    conf = tiny_config(work, ROOT / "egs/digits/conf/transformer.yaml")
+    options = ["--work", work, "--conf", conf, "--train", 24, "--dev", 8, "--test", 8]
+    return work, options, run("digits", *options)
+
+
+def test_digits_goes_from_nothing_to_a_word_error_rate(digits):
+    work, _, output = digits
+    assert [name for name, _ in LINE.findall(output)] == ["dev", "test"] * 2
+    exp = work / "exp/tiny_seed1"
+    for made in ["config.yaml", "loss.png", "checkpoints/averaged.pt", "results.txt"]:
+        assert (exp / made).is_file(), made
+    for method in ["greedy", "prefix"]:
+        folder = exp / "decode/test" / method
+        assert json.loads((folder / "wer.json").read_text())["set"] == "test"
+        assert len((folder / "hyps.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_rerun_does_nothing_again(digits):
+    _, options, _ = digits
+    output = run("digits", *options)
+    assert output.count("done already and unchanged") == 6
+    assert not LINE.search(output)
+
+
+def test_another_seed_trains_anew_on_the_same_data(digits):
+    work, options, _ = digits
+    output = run("digits", *options, "--seed", 2)
+    assert output.count("done already and unchanged") == 3
+    assert (work / "exp/tiny_seed2/results.txt").is_file()
+
+
+def test_librispeech_reads_the_same_layout(digits, tmp_path):
+    work, _, _ = digits
+    corpus = next((work / "download").iterdir())
+    conf = tiny_config(tmp_path, ROOT / "egs/librispeech/conf/transformer_small.yaml")
+    parts = ["--train-parts", "train-digits", "--dev-parts", "dev-digits", "--test-parts", "test-digits"]
+    output = run(
+        "librispeech", "--corpus-dir", corpus, *parts, "--work", tmp_path, "--conf", conf, "--vocab-size", 30,
+        "--speeds", 1.0,
+    )  # fmt: skip
+    assert [name for name, _ in LINE.findall(output)] == ["dev", "test-digits"] * 2
+    for planned in ["3 (warmup)", "7 (stream)", "8 (export)"]:
+        assert f"stage {planned}: not here yet; it will" in output
+
+
+def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):
+    work, _, _ = digits
+    corpus = next((work / "download").iterdir())
+    speakers = sorted(path.name for path in (corpus / "LibriSpeech/train-digits").iterdir())
+    run(
+        "librispeech", "--corpus-dir", corpus, "--train-parts", "train-digits", "--test-parts", "dev-digits",
+        "--dev-speakers", ",".join(speakers[:2]), "--work", tmp_path, "--stop-stage", 0,
+    )  # fmt: skip
+    from lhotse import CutSet
+
+    found = {name: {c.supervisions[0].speaker for c in CutSet.from_file(tmp_path / f"data/{name}.jsonl.gz")}
+             for name in ["train", "dev"]}  # fmt: skip
+    assert found == {"train": set(speakers[2:]), "dev": set(speakers[:2])}
+
+
+@pytest.mark.parametrize("recipe", ["digits", "yesno", "librispeech"])
+@pytest.mark.parametrize("options", [["--stage", "9"], ["--stage", "x"], ["--stage", "3", "--stop-stage", "2"],
+                                     ["--stagee", "1"], ["--stage"], ["train"]])  # fmt: skip
+def test_wrong_options_are_one_line_and_status_2(recipe, options, tmp_path):
+    output = run(recipe, *options, status=2)
+    assert len(output.splitlines()) == 1 and "error:" in output
+
+
+@pytest.mark.parametrize("recipe", ["yesno", "librispeech"])
+def test_a_missing_corpus_is_named(recipe, tmp_path):
+    output = run(recipe, "--corpus-dir", tmp_path / "nowhere", "--work", tmp_path, status=2)
+    assert f"{tmp_path / 'nowhere'}" in output and "Traceback" not in output
+    assert not list(tmp_path.glob("data/*.jsonl.gz"))
+
+
+def yesno_corpus() -> Path:
+    """The real corpus, when ASRTOOL_CORPORA has it."""
+    corpora = os.environ.get("ASRTOOL_CORPORA")
+    if not corpora or not (Path(corpora) / "yesno/waves_yesno").is_dir():
+        pytest.skip("no yesno corpus: set ASRTOOL_CORPORA to a folder that has yesno/waves_yesno")
+    return Path(corpora) / "yesno"
+
+
+def test_yesno_has_at_most_one_error_in_240_words(tmp_path):
+    run("yesno", "--corpus-dir", yesno_corpus(), "--work", tmp_path)
+    for method in ["greedy", "prefix"]:
+        score = json.loads((tmp_path / f"exp/transformer_seed1/decode/test/{method}/wer.json").read_text())
+        words = score["words"]
+        assert words["length"] == 240
+        assert words["errors"] <= 1

@@ -1,0 +1,167 @@
+"""The stages of a recipe: what runs, what is skipped, and what is left when one fails."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+HEAD = """#!/usr/bin/env bash
+# A recipe.
+set -euo pipefail
+cd "$(dirname "$0")"
+stage=0 stop_stage=6 force=false size=1 work=work
+options="stage stop_stage force size work"
+. ../../local/parse_options.sh
+. ../../local/stages.sh
+mkdir -p "$work"
+"""
+SCRIPT = (
+    HEAD
+    + """
+if begin 0 data "fetch" "$work"; then
+    echo ran 0
+    finish "the data"
+fi
+if begin 1 features "compute" "$work" "$size"; then
+    echo ran 1
+    finish "the features"
+fi
+later 3 warmup "train on one machine"
+if begin 4 train "learn" "$work" conf.yaml; then
+    echo ran 4
+    finish "the model"
+fi
+"""
+)
+FAILING = HEAD + 'if begin 4 train "learn" "$work"; then\n    false\n    echo never\n    finish "the model"\nfi\n'
+
+
+@pytest.fixture
+def recipe(bash, tmp_path):
+    """recipe("--stage", "1") -> the numbers of the stages that ran"""
+    (tmp_path / "egs/mine/conf.yaml").write_text("lr: 1", encoding="utf-8")
+
+    def run(*options):
+        done = bash(SCRIPT, *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ran ")]
+
+    return run
+
+
+def markers(tmp_path):
+    return sorted(path.name for path in (tmp_path / "egs/mine/work/.done").glob("*"))
+
+
+def test_each_stage_says_what_it_will_do_and_what_it_made(bash, tmp_path):
+    (tmp_path / "egs/mine/conf.yaml").touch()
+    out = bash(SCRIPT).stdout
+    assert "stage 1 (features): compute" in out and "stage 1 (features): made the features" in out
+    assert "stage 3 (warmup): not here yet; it will train on one machine" in out
+    again = bash(SCRIPT).stdout
+    assert "stage 1 (features): done already and unchanged; the features" in again and "ran" not in again
+
+
+def test_what_is_done_and_unchanged_is_skipped(recipe, tmp_path):
+    assert recipe() == [0, 1, 4]
+    assert markers(tmp_path) == ["0-data", "1-features", "4-train"]
+    assert recipe() == []
+
+
+@pytest.mark.parametrize(
+    "options, ran",
+    [
+        (["--stage", "1"], [1, 4]),
+        (["--stop-stage", "1"], [0, 1]),
+        (["--stage", "1", "--stop-stage", "1"], [1]),
+        (["--stage", "2", "--stop-stage", "3"], []),
+    ],
+)
+def test_only_the_stages_asked_for_run(recipe, options, ran):
+    assert recipe(*options) == ran
+
+
+def test_a_changed_setting_does_its_stage_and_all_later_ones_again(recipe):
+    recipe()
+    assert recipe("--size", "2") == [1, 4]
+    assert recipe("--size", "2") == []
+    assert recipe() == [1, 4]
+
+
+def test_a_setting_changed_in_one_stage_alone_makes_the_later_ones_stale(recipe):
+    recipe()
+    assert recipe("--size", "2", "--stop-stage", "1") == [1]
+    assert recipe("--size", "2") == [4]
+
+
+def test_a_file_counts_by_its_content(recipe, tmp_path):
+    recipe()
+    conf = tmp_path / "egs/mine/conf.yaml"
+    os.utime(conf, (0, 0))
+    assert recipe() == []
+    conf.write_text("lr: 2", encoding="utf-8")
+    assert recipe() == [4]
+
+
+def test_force_does_again_what_is_done(recipe):
+    recipe()
+    assert recipe("--force", "true") == [0, 1, 4]
+    assert recipe("--force", "true", "--stage", "1", "--stop-stage", "1") == [1]
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        (["--stage", "9"], "stage '9' is not a number from 0 to 8"),
+        (["--stage", "-1"], "stage '-1' is not a number"),
+        (["--stop-stage", "ten"], "stage 'ten' is not a number"),
+        (["--stage", "1.5"], "is not a number"),
+        (["--stage", ""], "is not a number"),
+        (["--stage", "4", "--stop-stage", "1"], "--stage 4 is after --stop-stage 1"),
+        (["--force", "yes"], "--force is true or false, not 'yes'"),
+    ],
+)
+def test_impossible_stages_are_one_line_and_status_2(bash, tmp_path, options, complaint):
+    done = bash(SCRIPT, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert complaint in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "egs/mine/work").exists()
+
+
+def test_a_failing_stage_is_named_leaves_no_marker_and_is_taken_up_again(bash, tmp_path):
+    done = bash(FAILING)
+    assert done.returncode == 1 and "never" not in done.stdout
+    assert "stopped with exit status 1 in stage 4 (train)" in done.stderr
+    assert markers(tmp_path) == []
+    assert "made the model" in bash(FAILING.replace("false\n", "true\n")).stdout
+    assert markers(tmp_path) == ["4-train"]
+
+
+def test_a_stage_that_fails_when_done_again_loses_its_marker(bash, tmp_path):
+    bash(FAILING.replace("    false\n", ""))
+    assert bash(FAILING, "--force", "true").returncode == 1
+    assert markers(tmp_path) == []
+
+
+def test_a_failure_in_a_pipe_or_with_another_status_counts(bash, tmp_path):
+    assert bash(FAILING.replace("    false\n", "    (exit 7) | cat\n")).returncode == 7
+    assert markers(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_status_130_and_leaves_no_marker(tmp_path, bash, environment, number):
+    script = HEAD + 'if begin 4 train "learn" "$work"; then\n    touch started\n    sleep 20\n    finish "it"\nfi\n'
+    bash(script, "--help")  # writes it
+    egs = tmp_path / "egs/mine"
+    process = subprocess.Popen(
+        ["bash", str(egs / "run.sh")], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 30
+    while not (egs / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, number)  # as the terminal does: to the script and its child
+    _, err = process.communicate(timeout=15)
+    assert process.returncode == 130 and "interrupted; the same command continues here" in err
+    assert markers(tmp_path) == []

@@ -1,0 +1,145 @@
+"""A training that was interrupted and resumed is, bit by bit, the training that was not."""
+
+import signal
+
+import pytest
+from lhotse import CutSet
+
+from asrtool.training import train as module
+from asrtool.training.checkpoint import Checkpoints
+from asrtool.training.train import train
+
+STEPS = 9  # an epoch has about six batches: a second one is begun
+
+
+@pytest.fixture(scope="module")
+def lively(tiny_config, corpus, tmp_path_factory):
+    """lively(workers, max_steps) -> a configuration in which everything that can be random is"""
+    dev = tmp_path_factory.mktemp("dev") / "dev.jsonl.gz"
+    CutSet.from_file(corpus).subset(first=4).to_file(dev)
+    masks = {"frequency_width": 5, "time_width": 10, "time_warp": 10}
+    augment = {"speeds": [0.9, 1.0, 1.1], "volume": [0.5, 2.0], "spec_augment": masks}
+    return lambda workers=0, max_steps=STEPS: tiny_config(
+        data={"workers": workers, "augment": augment, "dev": dev},
+        model={"dropout": 0.2, "convolution": "residual"},
+        training={"max_steps": max_steps, "validate_every": 3, "log_every": 2, "decay": "none"},
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(lively, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asrtool.data.statistics.STATISTICS_SECONDS", 30.0)
+        patch.setattr("asrtool.training.train.plot_losses", lambda *_: None)
+        train(lively(), folder, device="cpu")
+    return folder
+
+
+def ctrl_c():
+    signal.raise_signal(signal.SIGINT)
+
+
+def crash():
+    raise KeyboardInterrupt
+
+
+def interrupted(config, folder, name, call, action):
+    """Train until call number `call` of a function of asrtool.training.train has done its work; then `action`."""
+    real, calls = getattr(module, name), []
+
+    def struck(*args, **kwargs):
+        result = real(*args, **kwargs)
+        calls.append(name)
+        if len(calls) == call:
+            action()
+        return result
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, name, struck)
+        train(config, folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "name, call, workers",
+    [
+        ("learning_rate", 1, 0),  # before the first step
+        ("batch_loss", 2, 1),  # in a step, when its dropout has been drawn
+        ("training_step", 5, 0),  # in the middle of an epoch and of a line of the log
+        ("validate", 2, 0),
+        ("training_step", 7, 1),  # in the second epoch
+    ],
+)
+def test_ctrl_c_and_resume_give_the_same_bits(lively, uninterrupted, tmp_path, same_training, name, call, workers):
+    interrupted(lively(workers), tmp_path, name, call, ctrl_c)
+    assert Checkpoints(tmp_path / "checkpoints", 1).last() is not None
+    train(lively(workers), tmp_path, resume=True, device="cpu")
+    same_training(uninterrupted, tmp_path)
+
+
+@pytest.mark.parametrize("name, call", [("training_step", 2), ("training_step", 5), ("validate", 2), ("report", 4)])
+def test_a_crash_anywhere_and_resume_give_the_same_bits(lively, uninterrupted, tmp_path, same_training, name, call):
+    interrupted(lively(), tmp_path, name, call, crash)
+    train(lively(), tmp_path, resume=True, device="cpu")
+    same_training(uninterrupted, tmp_path)
+
+
+def test_workers_do_not_change_a_bit(lively, uninterrupted, tmp_path, same_training):
+    train(lively(workers=2), tmp_path, device="cpu")
+    same_training(uninterrupted, tmp_path)
+
+
+def test_going_on_for_longer_is_having_trained_for_longer(lively, uninterrupted, tmp_path, same_training):
+    train(lively(max_steps=6), tmp_path, device="cpu")
+    with open(tmp_path / "log.jsonl", "a", encoding="utf-8") as log:  # and a crash in the middle of a line
+        log.write('{"event": "train", "step": 8, "loss": 1.0}\n{"event": "train", "st')
+    train(lively(), tmp_path, resume=True, device="cpu")
+    same_training(uninterrupted, tmp_path)
+
+
+KILL = """
+import os, signal
+import asrtool.data.statistics as statistics, asrtool.training.train as module
+statistics.STATISTICS_SECONDS = 30.0
+real, calls = module.training_step, []
+def killed(*args, **kwargs):
+    calls.append(1)
+    if len(calls) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args, **kwargs)
+module.training_step = killed
+"""
+
+
+def test_a_killed_process_is_resumed_to_the_same_bits(lively, uninterrupted, tmp_path, same_training, train_process):
+    killed = train_process(lively(1), tmp_path / "exp", KILL)
+    assert killed.returncode == -signal.SIGKILL
+    train(lively(1), tmp_path / "exp", resume=True, device="cpu")
+    same_training(uninterrupted, tmp_path / "exp")
+
+
+def test_no_event_is_logged_twice_however_often_a_training_is_resumed(lively, tmp_path, rows):
+    interrupted(lively(), tmp_path, "training_step", 5, crash)
+    for _ in range(2):
+        train(lively(), tmp_path, resume=True, device="cpu")
+    found = [(row["event"], row["step"]) for row in rows(tmp_path, "train", "dev", "finished")]
+    assert len(found) == len(set(found)) and found[-1] == ("finished", STEPS)
+
+
+def test_resume_with_fewer_steps_than_were_taken_ends_there(lively, tmp_path, state):
+    interrupted(lively(), tmp_path, "training_step", 2, ctrl_c)
+    train(lively(max_steps=2), tmp_path, resume=True, device="cpu")
+    assert state(tmp_path, "averaged")["steps"] == [2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once_and_the_handlers_come_back(lively, tmp_path, number):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def twice():
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+
+    interrupted(lively(), tmp_path, "learning_rate", 1, twice)
+    assert not list(tmp_path.glob("checkpoints/*"))
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

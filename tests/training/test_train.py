@@ -1,0 +1,191 @@
+"""What training does, from a configuration to an experiment folder."""
+
+import math
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from asrtool.config import load_config
+from asrtool.errors import UserError
+from asrtool.training import train as module
+from asrtool.training.log import plot_losses
+from asrtool.training.train import train
+
+
+@pytest.fixture
+def run(tmp_path, tiny_config):
+    """run("name", resume=False, training={...}) -> the experiment folder, trained"""
+
+    def run(name="exp", resume=False, **changes):
+        train(tiny_config(**changes), tmp_path / name, resume, "cpu")
+        return tmp_path / name
+
+    return run
+
+
+@pytest.fixture
+def dev_losses(monkeypatch):
+    """dev_losses(3.0, 1.0, ...): what the coming validations are to find."""
+
+    def pretend(*losses):
+        coming = iter(losses)
+        monkeypatch.setattr(module, "validate", lambda *_: next(coming))
+
+    return pretend
+
+
+def checkpoints(experiment):
+    return sorted(path.name for path in (experiment / "checkpoints").iterdir())
+
+
+def test_training_learns_the_tiny_corpus(run, rows):
+    fast = {"lr": 1e-2, "warmup_steps": 10, "max_steps": 120, "validate_every": 60, "log_every": 20}
+    experiment = run(model={"dim": 32, "convolution": "residual"}, training=fast)
+    losses = [row["loss"] for row in rows(experiment, "train")]
+    assert losses[-1] < losses[0] / 5 and losses[-1] < math.log(4)  # below a guess of words without listening
+    assert rows(experiment, "dev")[-1]["loss"] < math.log(4)
+
+
+def test_a_training_leaves_all_that_decoding_and_people_need(run, rows, state, tiny_config):
+    experiment = run()
+    made = {"config.yaml", "tokenizer.json", "checkpoints", "log.jsonl", "tensorboard", "dropped.txt"}
+    assert {path.name for path in experiment.iterdir()} == made
+    assert load_config(experiment / "config.yaml") == tiny_config()
+    assert checkpoints(experiment) == ["averaged.pt", "best.pt", "step-00000004.pt", "step-00000008.pt"]
+    assert [row["step"] for row in rows(experiment, "train")] == [2, 4, 6, 8]
+    assert [row["step"] for row in rows(experiment, "dev")] == [4, 8]
+    assert {"model", "optimizer", "progress", "random", "config", "versions"} <= state(experiment).keys()
+
+
+@pytest.mark.parametrize("normalise", ["global", "utterance", "none"])
+def test_the_features_reach_the_encoder_normalised(run, state, normalise):
+    buffers = state(run(model={"normalise": normalise}))["model"]
+    measured = (buffers["normalise.mean"] != 0).all(), (buffers["normalise.inverse_deviation"] != 1).all()
+    assert measured == ((False, False) if normalise == "none" else (normalise == "global", True)) or all(measured)
+
+
+def test_the_same_command_twice_gives_the_same_bits(run, same_training):
+    changes = {"model": {"dropout": 0.2}, "data": {"augment": {"speeds": [0.9, 1.1], "spec_augment": {}}}}
+    same_training(run("one", **changes), run("two", **changes))
+
+
+def test_another_seed_gives_other_weights(run, state):
+    weights = [state(run(str(seed), seed=seed))["model"]["output.weight"] for seed in (1, 2)]
+    assert not torch.equal(*weights)
+
+
+def test_bf16_trains_with_weights_in_fp32(run, rows, state):
+    experiment = run(training={"precision": "bf16"})
+    assert all(weight.dtype == torch.float32 for weight in state(experiment)["model"].values())
+    assert all(math.isfinite(row["loss"]) for row in rows(experiment, "train", "dev"))
+
+
+def test_the_best_are_kept_and_their_mean_is_the_average(run, state, rows, dev_losses):
+    dev_losses(5.0, 2.0, 3.0, 4.0)
+    experiment = run(training={"validate_every": 2})
+    kept = ["step-00000004.pt", "step-00000006.pt", "step-00000008.pt"]  # the two best, and the last
+    assert checkpoints(experiment) == ["averaged.pt", "best.pt", *kept]
+    four, six = (state(experiment, name.removesuffix(".pt"))["model"] for name in kept[:2])
+    assert torch.equal(state(experiment, "best")["model"]["output.weight"], four["output.weight"])
+    for name, weight in state(experiment, "averaged")["model"].items():
+        torch.testing.assert_close(weight, (four[name] + six[name]) / 2)
+    assert rows(experiment, "finished")[0]["averaged"] == [4, 6]
+
+
+def test_patience_stops_a_training_that_no_longer_improves(run, rows, dev_losses):
+    dev_losses(3.0, 2.0, 2.5, 2.0)
+    experiment = run(training={"validate_every": 1, "patience": 2, "max_steps": 8})
+    assert [row["step"] for row in rows(experiment, "dev")] == [1, 2, 3, 4]
+    assert "averaged.pt" in checkpoints(experiment)
+
+
+def test_a_training_out_of_patience_takes_no_step_when_resumed(run, rows, dev_losses):
+    dev_losses(1.0, 2.0)
+    settings = {"validate_every": 1, "patience": 1}
+    run(training=settings)
+    assert rows(run(resume=True, training=settings), "dev")[-1]["step"] == 2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_and_names_the_cuts(run, monkeypatch, tmp_path, bad):
+    real, seen = module.batch_loss, []
+
+    def broken(model, batch, *rest):
+        seen.extend([batch.ids] if model.training else [])
+        return real(model, batch, *rest) * (bad if model.training and len(seen) == 6 else 1)
+
+    monkeypatch.setattr(module, "batch_loss", broken)
+    with pytest.raises(UserError, match="step 6: loss (nan|inf)") as caught:
+        run()
+    assert all(name in str(caught.value) for name in seen[5][:5])
+    assert caught.value.exit_status == 2 and "\n" not in str(caught.value)
+    weights = torch.load(tmp_path / "exp/checkpoints/step-00000004.pt", weights_only=True)["model"]
+    assert all(weight.isfinite().all() for weight in weights.values())
+
+
+def test_a_second_training_into_the_same_folder_is_refused(run, state):
+    experiment = run()
+    before = state(experiment)["model"]["output.weight"]
+    with pytest.raises(UserError, match="already holds a training; give --resume"):
+        run(seed=2)
+    assert torch.equal(state(experiment)["model"]["output.weight"], before)
+    assert load_config(experiment / "config.yaml").seed == 1
+
+
+def test_resume_refuses_changed_settings_and_names_them(run, tmp_path):
+    run()
+    with pytest.raises(UserError, match="training.lr: 0.003 -> 0.5") as caught:
+        run(resume=True, training={"lr": 0.5, "max_steps": 12})
+    assert "max_steps" not in str(caught.value)
+    assert load_config(tmp_path / "exp/config.yaml").training.lr == 3e-3
+
+
+def test_resume_may_go_on_for_longer(run, rows):
+    run()
+    experiment = run(resume=True, training={"max_steps": 12})
+    assert [row["step"] for row in rows(experiment, "train")] == [2, 4, 6, 8, 10, 12]
+    assert load_config(experiment / "config.yaml").training.max_steps == 12
+
+
+def test_resume_of_nothing_begins(run):
+    assert "averaged.pt" in checkpoints(run(resume=True))
+
+
+def test_a_real_limit_on_file_sizes_is_one_line_and_status_2(train_process, tiny_config, run, state):
+    experiment = run()
+    before = checkpoints(experiment)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40000, resource.RLIM_INFINITY))"
+    assert (experiment / "checkpoints" / before[-1]).stat().st_size > 40000
+    done = train_process(tiny_config(training={"max_steps": 12}), experiment, limit, "--resume")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "error" in line]
+    assert line.startswith("asrtool: error: no space left to write ") and "Traceback" not in done.stderr
+    assert checkpoints(experiment) == before
+    assert state(experiment)["progress"]["step"] == 8
+
+
+def test_cuts_that_cannot_be_reached_are_left_out_and_listed(run, rows):
+    experiment = run(data={"max_seconds": 2.0})
+    dropped = (experiment / "dropped.txt").read_text(encoding="utf-8").splitlines()
+    assert 0 < len(dropped) < 24 and all("outside data.min_seconds and max_seconds" in line for line in dropped)
+
+
+def test_log_and_tensorboard_agree_on_the_losses(run, rows):
+    experiment = run()
+    board = EventAccumulator(str(experiment / "tensorboard")).Reload()
+    for kind in ("train", "dev"):
+        shown = [(event.step, event.value) for event in board.Scalars(f"{kind}/loss")]
+        logged = [(row["step"], row["loss"]) for row in rows(experiment, kind)]
+        assert shown == [(step, pytest.approx(loss, rel=1e-6)) for step, loss in logged]
+
+
+def test_the_curves_are_drawn(run, tmp_path):
+    plot_losses(run() / "log.jsonl", tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_curves_without_a_single_loss_are_drawn_too(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"event": "finished", "step": 0}\n', encoding="utf-8")
+    plot_losses(tmp_path / "log.jsonl", tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
