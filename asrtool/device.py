@@ -25,6 +25,11 @@ def describe(device: torch.device) -> str:
     return f"{_cpu_name()}, {torch.get_num_threads()} threads"
 
 
+def lacks_bf16(device: torch.device) -> bool:
+    """Whether `device` is a CPU without bf16 instructions, where bf16 is many times slower than fp32."""
+    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def _cpu_name() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:

@@ -115,7 +115,6 @@ def _store_shard(shard: Shard) -> tuple[Path, list[str]]:
     manifest, cuts, num_bins, speeds = shard
     if manifest.is_file():
         return manifest, []
-    torch.set_num_threads(1)  # one process a core is faster than many threads on short recordings
     problems, done = [], []
     with LilcomChunkyWriter(str(manifest).removesuffix(".jsonl.gz") + ".lca", TICK_POWER) as writer:
         for cut in cuts:
@@ -159,12 +158,17 @@ def _features_manifest(cut, features, key, writer, kind):
     )
 
 
+def _start_worker() -> None:
+    ignore_interrupts()
+    torch.set_num_threads(1)  # one process a core is faster than many threads on short recordings
+
+
 def _in_processes(work: Callable, items: Iterator, jobs: int) -> Iterator:
     """`work` on each item, in `jobs` processes, as they finish; only a few items are held at a time."""
     if jobs <= 1:
         yield from map(work, items)
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), ignore_interrupts) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _start_worker) as pool:
         running: set[Future] = set()
         for item in items:
             running.add(pool.submit(work, item))

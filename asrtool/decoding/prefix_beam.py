@@ -59,15 +59,14 @@ class PrefixBeam:
 
     def advance(self, log_probs: torch.Tensor) -> None:
         """Take in further frames, (T, V) on the CPU. Raises ValueError for a frame in which no token is possible."""
-        log_probs = log_probs.detach().double()
-        tokens = log_probs.clone()
-        tokens[:, self.blank] = NEVER
-        values, ids = tokens.topk(min(self.beam + 1, tokens.size(1) - 1), dim=1)
-        for frame, top_ids, top_values in zip(log_probs.numpy(), ids.tolist(), values.tolist(), strict=True):
+        log_probs = log_probs.detach()
+        values, ids = log_probs.topk(min(self.beam + 2, log_probs.size(1)), dim=1)  # one more, for the blank is in it
+        for frame, frame_ids, frame_values in zip(log_probs.numpy(), ids.tolist(), values.tolist(), strict=True):
+            tokens = [pair for pair in zip(frame_ids, frame_values, strict=True) if pair[0] != self.blank]
             kept = self._stay(frame)
             # All of `kept` fit into the beam, so when they fill it, what is no better than its worst cannot enter.
             bound = min(entry[0] for entry in kept) if len(kept) == self.beam else NEVER
-            self._select(kept + self._lengthen(top_ids, top_values, bound))
+            self._select(kept + self._lengthen(tokens[: self.beam + 1], bound))
 
     def best(self, nbest: int = 1) -> list[tuple[list[int], float]]:
         """The at most `nbest` best (tokens, log-probability) so far, best first."""
@@ -92,11 +91,11 @@ class PrefixBeam:
             entries.append((_log_add(in_blank, in_token), in_blank, in_token, prefix, None))
         return entries
 
-    def _lengthen(self, top_ids: list[int], top_values: list[float], bound: float) -> list[tuple]:
+    def _lengthen(self, tokens: list[tuple[int, float]], bound: float) -> list[tuple]:
         """New prefixes better than `bound`: entries (total, never in blank, ends in token, parent, token)."""
         entries = []
         for prefix in self.prefixes:
-            for token, value in zip(top_ids, top_values, strict=True):
+            for token, value in tokens:
                 score = prefix.total + value
                 if not score > bound:  # also the way out for NaN
                     break

@@ -67,6 +67,7 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, D), (N,); returns (N, T, D)."""
+        x = x * math.sqrt(x.shape[2])  # else the positions, and soon the residuals, drown what was heard (section 3.4)
         if self.positions == "sinusoidal":
             x = x + sinusoids(x.shape[1], x.shape[2], x)
         x = self.dropout(x)

@@ -20,7 +20,7 @@ from asrtool.data.loading import (
     batches,
 )
 from asrtool.data.statistics import feature_statistics, inspect_cuts
-from asrtool.device import describe, pick_device
+from asrtool.device import describe, lacks_bf16, pick_device
 from asrtool.errors import UserError
 from asrtool.files import write_text
 from asrtool.interrupts import Interrupts
@@ -236,6 +236,8 @@ def start_session(config: Config, experiment: Path, resume: bool, device_name: s
             *feature_statistics(session.training_batches(), config.model.normalise == "utterance")
         )
     parameters = sum(p.numel() for p in model.parameters())
+    if config.training.precision == "bf16" and lacks_bf16(device):
+        say("warning: this CPU has no bf16 instructions, so bf16 is slower than training.precision=fp32")
     say(f"{parameters / 1e6:.2f} M parameters, {tokenizer.size} units, on {describe(device)}")
     return session
 

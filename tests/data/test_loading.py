@@ -73,12 +73,36 @@ def test_the_same_seed_gives_the_same_epoch_and_another_seed_does_not(tiny_confi
     assert [batch.ids for batch in one] != [batch.ids for batch in other]
 
 
-def test_epochs_differ_in_their_order_and_in_their_augmentation(tiny_config, on_audio, load_epochs):
-    loaded = load_epochs(tiny_config(data={"augment": on_audio}), last=1)
-    first, second = ([batch for batch in loaded if batch.position.epoch == epoch] for epoch in (0, 1))
-    assert [batch.ids for batch in first] != [batch.ids for batch in second]
-    one, two = (utterances(epoch) for epoch in (first, second))
-    assert sum(one[name].shape != two[name].shape or not torch.equal(one[name], two[name]) for name in one) > 20
+def test_epochs_differ_in_their_order(tiny_config):
+    items = positions(TrainingSampler(tiny_config()), 20)
+    first, second = ([names for position, names in items if position.epoch == epoch] for epoch in (0, 1))
+    assert first != second
+
+
+def test_epochs_differ_in_their_speeds(tiny_config):
+    drawn = {0: {}, 1: {}}
+    config = tiny_config(data={"augment": {"speeds": [0.9, 1.0, 1.1]}})
+    for position, cuts in takewhile(lambda item: item[0].epoch < 2, TrainingSampler(config)):
+        drawn[position.epoch].update({cut.id: cut.duration for cut in cuts})
+    assert 8 < sum(drawn[0][name] != drawn[1][name] for name in drawn[0]) < 24  # two in three on average
+
+
+@pytest.mark.parametrize("change", ["volume", "noise", "spec_augment"])
+def test_epochs_differ_in_their_augmentation(tiny_config, everything, load_epochs, change):
+    augment = {change: everything[change], "noise_probability": 1.0}
+    loaded = load_epochs(tiny_config(data={"augment": augment}), last=1)
+    one, two = (utterances(batch for batch in loaded if batch.position.epoch == epoch) for epoch in (0, 1))
+    assert sum(not torch.equal(one[name], two[name]) for name in one) > 20
+
+
+def test_masks_differ_from_batch_to_batch(tiny_config, everything, corpus):
+    augment = {"spec_augment": everything["spec_augment"] | {"probability": 1.0}}
+    dataset = SpeechDataset(tiny_config(data={"augment": augment}), None, training=True)
+    cuts = open_cuts(corpus).subset(first=4)
+    first = dataset[Position(0, 0), cuts].features
+    assert torch.equal(dataset[Position(0, 0), cuts].features, first)
+    assert not torch.equal(dataset[Position(0, 1), cuts].features, first)
+    assert not torch.equal(dataset[Position(1, 0), cuts].features, first)
 
 
 def test_without_augmentation_training_sees_the_features_as_they_are(tiny_config, corpus, load_epochs):
