@@ -30,7 +30,7 @@ history="" # of the stages so far: a stage is unchanged only when all before it 
 current=""
 
 begin() {
-    local number=$1 name=$2 text=$3 work=$4 setting
+    local number=$1 name=$2 text=$3 work=$4 setting after
     shift 4
     current="$number ($name)"
     marker=$work/.done/$number-$name
@@ -44,7 +44,7 @@ begin() {
         echo "stage $number ($name): done already and unchanged${marker:+; $(sed -n 2p "$marker")}"
         return 1
     fi
-    rm -f "$marker"
+    for ((after = number; after <= 8; after++)); do rm -f "$work/.done/$after"-*; done # they rest on this one
     started=$SECONDS
     echo "stage $number ($name): $text"
 }

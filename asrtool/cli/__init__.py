@@ -55,7 +55,7 @@ def main() -> None:
     except AsrtoolError as error:
         _fail(str(error), error.exit_status, debug)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; run the same command again", 130, debug)
+        _fail("interrupted", 130, debug)
     except BrokenPipeError:
         sys.exit(141)
     except OSError as error:

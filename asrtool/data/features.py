@@ -48,7 +48,7 @@ def compute(cut: MonoCut, num_bins: int) -> torch.Tensor:
     except Exception as error:  # lhotse wraps whatever its many readers raise
         mono = isinstance(cut, MonoCut) and cut.has_recording
         source = cut.recording.sources[0].source if mono else "its audio or the noise mixed in"
-        raise Bad(f"{cut.id}: cannot read {source} ({str(error).splitlines()[0][:200]})") from error
+        raise Bad(f"{cut.id}: cannot read {source} ({str(error).partition(chr(10))[0][:200]})") from error
     return extractor(cut.sampling_rate, num_bins).extract(torch.from_numpy(samples), cut.sampling_rate)
 
 
@@ -78,9 +78,10 @@ def store(cuts_path: Path, out: Path, num_bins: int = 80, speeds: tuple[float, .
 
     Raises DataError with all cuts whose audio cannot be read; `out` is then not written.
     """
+    cuts = open_cuts(cuts_path)  # before anything of an earlier run is touched
     folder = out.absolute().parent / "feats" / out.name.split(".")[0]
     _start_or_continue(folder, cuts_path, num_bins, speeds)
-    shards = _shards(open_cuts(cuts_path), folder, num_bins, speeds)
+    shards = _shards(cuts, folder, num_bins, speeds)
     total = -(-sum(1 for _ in CutSet.from_jsonl_lazy(cuts_path)) // SHARD_CUTS)
     results = list(progress(_in_processes(_store_shard, shards, jobs), f"features of {cuts_path.name}", total, "shard"))
     problems = [problem for _, found in sorted(results) for problem in found]
@@ -91,7 +92,7 @@ def store(cuts_path: Path, out: Path, num_bins: int = 80, speeds: tuple[float, .
 
 def _start_or_continue(folder: Path, cuts_path: Path, num_bins: int, speeds: tuple[float, ...]) -> None:
     """Keep the shards of an earlier run over the same manifest with the same settings, else begin afresh."""
-    digest = hashlib.sha256(Path(cuts_path).read_bytes()).hexdigest() if Path(cuts_path).is_file() else ""
+    digest = hashlib.sha256(Path(cuts_path).read_bytes()).hexdigest()
     wanted = {"manifest": digest, "num_bins": num_bins, "speeds": list(speeds), "shard_cuts": SHARD_CUTS}
     settings = folder / "settings.json"
     if not settings.is_file() or json.loads(settings.read_text()) != wanted:

@@ -98,8 +98,9 @@ class Checkpoints:
         if best and best[0] == step:
             with atomic_path(self.folder / "best.pt") as temporary:
                 os.link(path, temporary)
-        for old in self.folder.glob("step-*.pt"):
-            if old not in {path, *map(self._path, best)}:
+        kept = {path, *map(self._path, best)}
+        for old in [*self.folder.glob("step-*.pt"), *self.folder.glob(".tmp-*")]:  # the latter are of a killed process
+            if old not in kept:
                 old.unlink()
         return path
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from asrtool.config import Config, differences, load_config, save_config
+from asrtool.data.inspection import inspect_cuts
 from asrtool.data.loading import (
     Batch,
     OrderedSampler,
@@ -19,7 +20,7 @@ from asrtool.data.loading import (
     TrainingSampler,
     batches,
 )
-from asrtool.data.statistics import feature_statistics, inspect_cuts
+from asrtool.data.statistics import feature_statistics
 from asrtool.device import describe, lacks_bf16, pick_device
 from asrtool.errors import UserError
 from asrtool.files import write_text
@@ -178,6 +179,7 @@ class Session:
     optimizer: torch.optim.Optimizer
     progress: Progress
     dropped: frozenset[str]
+    sampler: TrainingSampler
 
     @property
     def done(self) -> bool:
@@ -190,10 +192,11 @@ class Session:
         """The experiment's checkpoint folder."""
         return Checkpoints(self.experiment / "checkpoints", self.config.training.keep_best)
 
-    def training_batches(self) -> Iterator[Batch]:
+    def training_batches(self, augmented: bool = True) -> Iterator[Batch]:
         """Batches without end, from where training is."""
-        sampler = TrainingSampler(self.config, self.dropped, self.progress.position)
-        return batches(SpeechDataset(self.config, self.tokenizer, training=True), sampler, self.config.data.workers)
+        self.sampler.start = self.progress.position
+        dataset = SpeechDataset(self.config, self.tokenizer, training=augmented)
+        return batches(dataset, self.sampler, self.config.data.workers)
 
     def save(self) -> Path:
         """Write the checkpoint of this step."""
@@ -225,16 +228,16 @@ def start_session(config: Config, experiment: Path, resume: bool, device_name: s
     model = AcousticModel(config, tokenizer.size).to(device)
     dropped = look_through(config, tokenizer, model, experiment)
     optimizer = make_optimizer(model, config)
-    session = Session(config, experiment, device, tokenizer, model, optimizer, Progress(), dropped)
+    sampler = TrainingSampler(config, dropped)
+    session = Session(config, experiment, device, tokenizer, model, optimizer, Progress(), dropped, sampler)
     last = session.checkpoints.last()
     if last is not None:
         session.resume(last)
         say(f"resumed from {last}: step {session.progress.step}, epoch {session.progress.position.epoch}")
     elif config.model.normalise != "none":
         say("measuring the mean and deviation of the features")
-        model.normalise.set_statistics(
-            *feature_statistics(session.training_batches(), config.model.normalise == "utterance")
-        )
+        clean = session.training_batches(augmented=False)
+        model.normalise.set_statistics(*feature_statistics(clean, config.model.normalise == "utterance"))
     parameters = sum(p.numel() for p in model.parameters())
     if config.training.precision == "bf16" and lacks_bf16(device):
         say("warning: this CPU has no bf16 instructions, so bf16 is slower than training.precision=fp32")

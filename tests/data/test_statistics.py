@@ -7,9 +7,10 @@ from lhotse import CutSet
 
 from asrtool.data import statistics
 from asrtool.data.features import compute, num_frames
+from asrtool.data.inspection import inspect_cuts
 from asrtool.data.loading import Batch, OrderedSampler, Position, SpeechDataset, batches
 from asrtool.data.manifest import open_cuts
-from asrtool.data.statistics import feature_statistics, inspect_cuts
+from asrtool.data.statistics import feature_statistics
 from asrtool.errors import DataError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.objectives.ctc import frames_needed

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,15 @@ TINY = {
 }
 
 
+def environment() -> dict[str, str]:
+    """With the python that runs the tests first in PATH, as local/path.sh wants it."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
 def run(recipe: str, *options: object, status: int = 0) -> str:
     """Run a recipe; its output, stdout and stderr together."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = ["bash", str(ROOT / "egs" / recipe / "run.sh"), *map(str, options)]
-    done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(command, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == status, done.stdout
     return done.stdout
 
@@ -73,6 +79,24 @@ def test_another_seed_trains_anew_on_the_same_data(digits):
     output = run("digits", *options, "--seed", 2)
     assert output.count("done already and unchanged") == 3
     assert (work / "exp/tiny_seed2/results.txt").is_file()
+
+
+def test_ctrl_c_in_any_stage_stops_at_once_and_the_rerun_continues(digits, tmp_path):
+    work, options, _ = digits
+    command = ["bash", str(ROOT / "egs/digits/run.sh"), *map(str, [*options, "--work", tmp_path])]
+    for stage in ["0 (data)", "1 (features)", "2 (lang)", "4 (train)", "5 (decode)", "6 (score)"]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        started = subprocess.Popen(command, env=environment(), text=True, start_new_session=True, **pipes)
+        output = ""
+        while f"stage {stage}:" not in output:
+            output += started.stdout.readline()
+        time.sleep(1.0)  # into the stage's own work, which for most is Python starting up
+        os.killpg(started.pid, signal.SIGINT)
+        output += started.communicate(timeout=60)[0]
+        assert started.returncode == 130, output
+        assert "Traceback" not in output
+    assert "stage 5 (decode): done" in run("digits", *options, "--work", tmp_path)
+    assert not list(tmp_path.rglob(".tmp-*"))
 
 
 def test_librispeech_reads_the_same_layout(digits, tmp_path):
