@@ -19,7 +19,8 @@ from lhotse import CutSet, Fbank, FbankConfig, MonoCut
 from lhotse.features.io import LilcomChunkyWriter
 from lhotse.utils import fastcopy
 
-from asrtool.data.manifest import Bad, Summary, open_cuts
+from asrtool.data.audio import Bad
+from asrtool.data.manifest import Summary, open_cuts
 from asrtool.errors import DataError
 from asrtool.files import atomic_path, write_json
 from asrtool.interrupts import ignore_interrupts

@@ -17,9 +17,10 @@ from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from torch.utils.data import DataLoader, Dataset
 
 from asrtool.config import Config
+from asrtool.data.audio import Bad
 from asrtool.data.augment import change_audio, change_speed, mask_batch, spec_augment
 from asrtool.data.features import load
-from asrtool.data.manifest import Bad, open_cuts
+from asrtool.data.manifest import open_cuts
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import ignore_interrupts
 from asrtool.text.tokenizer import Tokenizer

@@ -1,8 +1,5 @@
 """From utterances to a checked lhotse manifest (`*.jsonl.gz`, one cut an utterance), or a list of all that is wrong."""
 
-import io
-import struct
-import subprocess
 import unicodedata
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,23 +7,16 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import soundfile
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from lhotse.cut import Cut
 from lhotse.utils import fastcopy
 
+from asrtool.data.audio import Bad, probe
 from asrtool.data.corpora import Utterance
 from asrtool.errors import DataError, UserError
 from asrtool.files import atomic_path
 from asrtool.progress import progress, say
-
-TAIL_SECONDS = 0.1  # read from the end of each file: enough to notice a truncated one, cheap enough for 960 hours
-UNKNOWN_LENGTH = 0x7FFFF000  # WAV headers written to a pipe claim about 2 or 4 GB of data: no claim at all
-
-
-class Bad(Exception):
-    """What is wrong with one utterance."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +52,13 @@ def write_manifest(
 
 
 def copy_manifest(
-    cuts: CutSet, out: Path, sampling_rate: int = 16000, case: str = "keep", resample: bool = False,
+    cuts: CutSet,
+    out: Path,
+    sampling_rate: int = 16000,
+    case: str = "keep",
+    resample: bool = False,
     skip_bad: bool = False,
-) -> Summary:  # fmt: skip
+) -> Summary:
     """As `write_manifest`, for a lhotse CutSet: one cut a supervision, features kept, all checked alike."""
 
     def checked() -> Iterator[MonoCut | str]:
@@ -126,49 +120,6 @@ def transcripts(paths: Iterable[Path]) -> Iterator[str]:
     for path in paths:
         for cut in open_cuts(path):
             yield from (supervision.text or "" for supervision in cut.supervisions)
-
-
-def open_audio(audio: str) -> "io.BytesIO | str":
-    """What soundfile can open for a path, or for a Kaldi command that ends in "|"."""
-    if not audio.rstrip().endswith("|"):
-        if not Path(audio).is_file():
-            raise Bad(f"no such audio file: {audio}")
-        return audio
-    command = subprocess.run(audio.rstrip().rstrip("|"), shell=True, capture_output=True, check=False)
-    if command.returncode or not command.stdout:
-        raise Bad(f"command failed: {audio}: {command.stderr.decode(errors='replace').strip()[:200]}")
-    return io.BytesIO(command.stdout)
-
-
-def probe(audio: str) -> tuple[int, int]:
-    """Sampling rate and number of samples of a mono file whose end can be read too. Raises Bad."""
-    try:
-        source = open_audio(audio)
-        with soundfile.SoundFile(source) as file:
-            rate, samples = file.samplerate, file.frames
-            file.seek(max(0, samples - int(TAIL_SECONDS * rate)))
-            tail = file.read(dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise Bad(f"not readable as audio: {audio} ({getattr(error, 'error_string', error)})") from error
-    if tail.shape[1] != 1:
-        raise Bad(f"{tail.shape[1]} channels, expected one: {audio}")
-    if samples == 0:
-        raise Bad(f"no samples: {audio}")
-    if len(tail) != min(samples, int(TAIL_SECONDS * rate)) or _ends_early(source):
-        raise Bad(f"truncated: {audio} ends before its header says")
-    return rate, samples
-
-
-def _ends_early(source: "io.BytesIO | str") -> bool:
-    """Whether a WAV file is shorter than its header claims, which libsndfile corrects in silence."""
-    with open(source, "rb") if isinstance(source, str) else io.BytesIO(source.getbuffer()) as file:
-        riff = file.read(12).startswith(b"RIFF")
-        while riff and len(header := file.read(8)) == 8:
-            (name, size), start = struct.unpack("<4sI", header), file.tell()
-            if name == b"data":
-                return size < UNKNOWN_LENGTH and file.seek(0, io.SEEK_END) - start < size
-            file.seek(size + size % 2, io.SEEK_CUR)
-    return False
 
 
 Key = tuple[str, str]

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from lhotse import CutSet, MonoCut, Recording
 
 from asrtool.data import features
+from asrtool.data.audio import Bad
 from asrtool.data.corpora import Utterance
 from asrtool.data.features import compute, load, num_frames, store
-from asrtool.data.manifest import Bad, open_cuts, write_manifest
+from asrtool.data.manifest import open_cuts, write_manifest
 from asrtool.errors import DataError
 
 BINS = 20
