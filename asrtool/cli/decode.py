@@ -54,7 +54,7 @@ def decode(exp, cuts, methods, beam, checkpoint, batch_seconds, workers, device,
 def score(folders, name) -> None:
     """Word error rate of decoded folders, with its 95 % bootstrap interval: one line a folder.
 
-    Beside hyps.jsonl it writes wer.json, report.txt (confusions) and alignments.txt (every utterance).
+    Beside hyps.jsonl it writes wer.json, report.txt (confusions), and alignments.txt and .jsonl (every utterance).
 
     \b
     asrtool score exp/transformer/decode/test/greedy

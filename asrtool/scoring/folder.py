@@ -1,12 +1,12 @@
-"""Scoring a decode folder: hyps.jsonl in; wer.json, report.txt and alignments.txt beside it."""
+"""Scoring a decode folder: hyps.jsonl in; wer.json, report.txt and alignments.txt and .jsonl beside it."""
 
 import json
 from collections import Counter
 from pathlib import Path
 
 from asrtool.errors import DataError, UserError, require_file
-from asrtool.files import read_jsonl, write_json, write_text
-from asrtool.scoring.report import alignment_text, report_text, score_dict
+from asrtool.files import read_jsonl, write_json, write_jsonl, write_text
+from asrtool.scoring.report import alignment_rows, alignment_text, report_text, score_dict
 from asrtool.scoring.wer import Score, score_pairs
 
 HYPOTHESES = "hyps.jsonl"
@@ -59,7 +59,7 @@ def set_name(folder: str | Path) -> str:
 
 
 def score_folder(folder: str | Path, name: str | None = None) -> Score:
-    """Score `folder`/hyps.jsonl and write wer.json, report.txt and alignments.txt beside it.
+    """Score `folder`/hyps.jsonl and write wer.json, report.txt, alignments.txt and alignments.jsonl beside it.
 
     `name` heads the report; without it `set_name(folder)` does. Raises what `read_hypotheses` raises, and UserError
     when no reference holds a word.
@@ -69,6 +69,7 @@ def score_folder(folder: str | Path, name: str | None = None) -> Score:
     name = name or set_name(folder)
     score = score_pairs([(row["ref"], row["hyp"]) for row in rows])
     write_text(folder / "alignments.txt", alignment_text(rows))
+    write_jsonl(folder / "alignments.jsonl", alignment_rows(rows))
     write_text(folder / "report.txt", report_text(name, score))
     write_json(folder / "wer.json", {"set": name, **score_dict(score)})
     return score

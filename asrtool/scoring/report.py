@@ -84,6 +84,14 @@ def alignment_text(rows: Iterable[dict]) -> str:
     return "\n".join(line for row in rows for line in _utterance(row))
 
 
+def alignment_rows(rows: Iterable[dict]) -> Iterator[dict]:
+    """The same for programs, one object an utterance: id, the counts, and pairs [ref, hyp] with "" for a gap."""
+    for row in rows:
+        alignment = align_words(row["ref"], row["hyp"])
+        counts = count_words(alignment)
+        yield {"id": row["id"], **vars(counts), "errors": counts.errors, "alignment": [list(p) for p in alignment]}
+
+
 def _utterance(row: dict) -> Iterator[str]:
     alignment = align_words(row["ref"], row["hyp"])
     counts = count_words(alignment)

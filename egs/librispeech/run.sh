@@ -90,7 +90,7 @@ if begin 6 score "word error rates with 95 % intervals" . "$exp"; then
         echo "$method:"
         asrtool score "$exp"/decode/*/$method
     done | tee "$exp/results.txt"
-    finish "$exp/decode/*/*/{wer.json,report.txt,alignments.txt}"
+    finish "$exp/decode/*/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
 fi
 
 later 7 stream "decode the test sets chunk by chunk, and print WER, latency and real-time factor"

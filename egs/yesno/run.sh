@@ -55,5 +55,5 @@ if begin 6 score "word error rates with 95 % intervals" . "$exp"; then
         echo "$method:"
         asrtool score "$exp"/decode/test/$method
     done | tee "$exp/results.txt"
-    finish "$exp/decode/test/*/{wer.json,report.txt,alignments.txt}"
+    finish "$exp/decode/test/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
 fi

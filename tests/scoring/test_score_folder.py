@@ -28,10 +28,13 @@ def test_rows_are_read_in_order_with_all_their_fields(folder):
     assert read_hypotheses(folder / "hyps.jsonl") == ROWS
 
 
-def test_a_decode_folder_gets_its_three_reports_and_nothing_else(folder):
+def test_a_decode_folder_gets_its_reports_and_nothing_else(folder):
     score = score_folder(folder, "test")
     assert score.wer == pytest.approx(20.0)
-    assert sorted(path.name for path in folder.iterdir()) == ["alignments.txt", "hyps.jsonl", "report.txt", "wer.json"]
+    made = ["alignments.jsonl", "alignments.txt", "report.txt", "wer.json"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*made, "hyps.jsonl"])
+    first = json.loads((folder / "alignments.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first["alignment"] == [["a", "a"], ["b", ""], ["c", "c"]] and first["deletions"] == 1
     facts = json.loads((folder / "wer.json").read_text(encoding="utf-8"))
     assert (facts["set"], facts["wer"]) == ("test", pytest.approx(20.0))
     assert (folder / "report.txt").read_text(encoding="utf-8").startswith("test WER 20.00 %")

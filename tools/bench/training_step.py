@@ -28,7 +28,8 @@ from asrtool.device import pick_device
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder, sinusoids
-from asrtool.training.train import make_optimizer, training_step
+from asrtool.training.session import make_optimizer
+from asrtool.training.train import training_step
 
 FRAME_SECONDS = 0.04  # of an encoder frame: four feature frames of 10 ms
 FACTOR = 4
