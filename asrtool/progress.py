@@ -18,12 +18,12 @@ def say(message: str) -> None:
     sys.stderr.flush()
 
 
-def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "cut") -> Iterator[T]:
+def progress(items: Iterable[T], what: str, total: int | None = None, units: str = "cuts") -> Iterator[T]:
     """Pass `items` through and show how far it is. `total` may be unknown."""
     from tqdm import tqdm
 
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=what, total=total, unit=unit, leave=False, dynamic_ncols=True)
+        yield from tqdm(items, desc=what, total=total, unit=f" {units}", leave=False, dynamic_ncols=True)
         return
     start = last = time.monotonic()
     for count, item in enumerate(items, 1):
@@ -31,4 +31,4 @@ def progress(items: Iterable[T], what: str, total: int | None = None, unit: str 
         now = time.monotonic()
         if now - last > LOG_SECONDS:
             last = now
-            say(f"{what}: {count}{f'/{total}' if total else ''} {unit}s, {count / (now - start):.1f}/s")
+            say(f"{what}: {count}{f'/{total}' if total else ''} {units}, {count / (now - start):.1f}/s")

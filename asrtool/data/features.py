@@ -20,7 +20,7 @@ from lhotse.features.io import LilcomChunkyWriter
 from lhotse.utils import fastcopy
 
 from asrtool.data.audio import Bad
-from asrtool.data.manifest import Summary, open_cuts
+from asrtool.data.manifest import Summary, count_cuts, open_cuts
 from asrtool.errors import DataError
 from asrtool.files import atomic_path, write_json
 from asrtool.interrupts import ignore_interrupts
@@ -83,8 +83,9 @@ def store(cuts_path: Path, out: Path, num_bins: int = 80, speeds: tuple[float, .
     folder = out.absolute().parent / "feats" / out.name.split(".")[0]
     _start_or_continue(folder, cuts_path, num_bins, speeds)
     shards = _shards(cuts, folder, num_bins, speeds)
-    total = -(-sum(1 for _ in CutSet.from_jsonl_lazy(cuts_path)) // SHARD_CUTS)
-    results = list(progress(_in_processes(_store_shard, shards, jobs), f"features of {cuts_path.name}", total, "shard"))
+    total = -(-count_cuts(cuts_path) // SHARD_CUTS)
+    stored = _in_processes(_store_shard, shards, jobs)
+    results = list(progress(stored, f"features of {cuts_path.name}", total, "shards"))
     problems = [problem for _, found in sorted(results) for problem in found]
     if problems:
         raise DataError(f"features of {len(problems)} cuts failed; mend or leave them out in the data stage", problems)

@@ -10,6 +10,7 @@ from pathlib import Path
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from lhotse.cut import Cut
+from lhotse.serialization import open_best
 from lhotse.utils import fastcopy
 
 from asrtool.data.audio import Bad, probe
@@ -113,6 +114,12 @@ def open_cuts(path: Path) -> CutSet:
     if first is None:
         raise UserError(f"manifest is empty: {path}; make it again with `asrtool prepare`")
     return cuts
+
+
+def count_cuts(path: Path) -> int:
+    """How many cuts a manifest has, by its lines, without making objects of them."""
+    with open_best(path) as file:
+        return sum(1 for line in file if line.strip())
 
 
 def transcripts(paths: Iterable[Path]) -> Iterator[str]:

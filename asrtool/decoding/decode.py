@@ -99,7 +99,7 @@ def decode(
     start = time.monotonic()
     dataset = SpeechDataset(experiment.config, None, training=False)
     loaded = batches(dataset, OrderedSampler(cuts, batch_seconds), workers)
-    for batch in progress(loaded, f"decoding {name}", unit="batch"):
+    for batch in progress(loaded, f"decoding {name}", units="batches"):
         rows += _decode_batch(experiment, batch, find, clock)
     clock.total = time.monotonic() - start
     write_jsonl(out / "hyps.jsonl", sorted(rows, key=lambda row: row["id"]))

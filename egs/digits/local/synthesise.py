@@ -384,7 +384,7 @@ def make_speakers(corpus: Corpus, folder: Path, jobs: int) -> None:
                 for split in SPLITS
                 for number in range(len(list_voices(split, corpus)))
             ]
-            for task in progress(as_completed(tasks), "synthesise", total=len(tasks), unit="speaker"):
+            for task in progress(as_completed(tasks), "synthesise", total=len(tasks), units="speakers"):
                 task.result()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
