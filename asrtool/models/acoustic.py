@@ -1,5 +1,6 @@
 """The acoustic model: normalisation, front end, encoder, output layer; one interface for every architecture."""
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -8,6 +9,11 @@ from asrtool.config import Config
 from asrtool.models.normalise import Normalise
 from asrtool.models.subsampling import ConvSubsampling
 from asrtool.models.transformer import TransformerEncoder
+
+BLANK = 0  # the unit that CTC puts between the others
+# The blank's share of the frames before training. A trained CTC model's is about this; from equal shares, hundreds of
+# steps go into learning it, and the more the features say, the longer it takes.
+BLANK_SHARE = 0.95
 
 
 class Latency(NamedTuple):
@@ -27,6 +33,8 @@ class AcousticModel(nn.Module):
         self.subsampling = ConvSubsampling(model.subsampling, bins, model.dim)
         self.encoder = TransformerEncoder(model)
         self.output = nn.Linear(model.dim, units)
+        nn.init.zeros_(self.output.bias)
+        nn.init.constant_(self.output.bias[BLANK], math.log(BLANK_SHARE / (1 - BLANK_SHARE) * (units - 1)))
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
         """x (N, T, F) float, x_lens (N,) int64; returns log-probs (N, T', units) float32 and their lengths (N,).
