@@ -86,7 +86,8 @@ def test_ctrl_c_in_a_stage_stops_it_and_the_rerun_continues(digits, tmp_path):
     command = ["bash", str(ROOT / "egs/digits/run.sh"), *map(str, [*options, "--work", tmp_path])]
     for stage in ["0 (data)", "1 (features)", "2 (lang)", "4 (train)", "5 (decode)"]:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        started = subprocess.Popen(command, env=environment(), text=True, start_new_session=True, **pipes)
+        listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # though the tests may not be
+        started = subprocess.Popen(command, env=environment(), text=True, start_new_session=True, **pipes, **listening)
         output = ""
         while f"stage {stage}:" not in output:
             output += started.stdout.readline()

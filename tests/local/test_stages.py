@@ -156,7 +156,12 @@ def test_an_interrupt_is_status_130_and_leaves_no_marker(tmp_path, bash, environ
     bash(script, "--help")  # writes it
     egs = tmp_path / "egs/mine"
     process = subprocess.Popen(
-        ["bash", str(egs / "run.sh")], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ["bash", str(egs / "run.sh")],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # the tests may run where it is ignored
     )
     deadline = time.monotonic() + 30
     while not (egs / "started").exists() and time.monotonic() < deadline:
