@@ -50,7 +50,7 @@ class TorchEncoder(nn.Module):
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, D), (N,); returns (N, T, D)."""
-        x = self.dropout(x + sinusoids(x.shape[1], x.shape[2], x))
+        x = self.dropout(x * x.shape[2] ** 0.5 + sinusoids(x.shape[1], x.shape[2], x))
         return self.encoder(x, src_key_padding_mask=~padding_mask(x_lens, x.shape[1]))
 
 
