@@ -1,5 +1,10 @@
 """`python -m asrtool`."""
 
-from asrtool.cli import main
+import sys
 
-main()
+try:
+    from asrtool.cli import main
+
+    main()
+except KeyboardInterrupt:  # before main could take care of it
+    sys.exit(130)

@@ -12,6 +12,11 @@ A word starts at espeak-ng's word event (so T of TWO includes its closure) and e
 plays after it or, in fluent speech, where the next word starts. Draws depend on (seed, split, index) alone.
 """
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports below needs no traceback
+
 import argparse
 import contextlib
 import ctypes
@@ -22,7 +27,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -460,4 +464,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())
