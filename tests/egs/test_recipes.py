@@ -96,7 +96,7 @@ def test_ctrl_c_in_a_stage_stops_it_and_the_rerun_continues(digits, tmp_path):
         output += started.communicate(timeout=60)[0]
         assert started.returncode == 130, output
         assert "Traceback" not in output
-    assert "stage 5 (decode): done" in run("digits", *options, "--work", tmp_path)
+    assert "stage 6 (score): made" in run("digits", *options, "--work", tmp_path)
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
