@@ -77,30 +77,111 @@ class Data(Section):
 
 
 class Subsampling(Section):
-    """Two 2-D convolutions of stride 2: four frames of 10 ms become one."""
+    """The front end: `factor` frames of 10 ms become one."""
 
-    channels: Positive = 64
+    kind: Literal["conv", "vgg", "stack"] = "conv"  # 2-D convolutions of stride 2; VGG; stacked frames and a projection
+    factor: Positive = 4  # a power of two but for "stack"
+    channels: Positive = 64  # of the first convolution; VGG doubles them with each halving
+    causal: bool = False  # VGG that does not look ahead; the others never do
+
+    @model_validator(mode="after")
+    def _halves(self) -> "Subsampling":
+        if self.kind != "stack" and (self.factor < 2 or self.factor.bit_count() != 1):
+            raise ValueError(f"factor {self.factor} of {self.kind} must be 2, 4 or 8; any factor needs kind stack")
+        return self
+
+
+class Convolution(Section):
+    """1-D convolution over time after each block of a Transformer."""
+
+    kind: Literal["none", "interleaved", "residual"] = "none"  # "interleaved": as published, no norm and no residual
+    kernel: Annotated[int, Field(gt=1)] = 3  # frames
+    causal: bool = False  # else it looks as far ahead as back, each layer further than the one before
+
+    @model_validator(mode="after")
+    def _centred(self) -> "Convolution":
+        if not self.causal and self.kernel % 2 == 0:
+            raise ValueError(f"a symmetric convolution needs an odd kernel, not {self.kernel}; or causal: true")
+        return self
+
+
+class Init(Section):
+    """How the matrices of the blocks are drawn (asrtool/models/initialise.py)."""
+
+    scheme: Literal["default", "depth_scaled"] = "default"
+    alpha: Annotated[float, Field(gt=0, le=1)] = 1.0
+    exponent: Annotated[float, Field(ge=0)] = 0.5  # of the layer's number
+    scope: Literal["all", "qkv"] = "all"  # every matrix of a block, or those of queries, keys and values
+
+
+Frames = Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...] | None
+# What only some models have: a setting that would do nothing is refused, and one that is needed is asked for.
+NEEDS = {
+    "chunk": "lc_blstm, transformer_xl and transformer with mask chunk",
+    "memory": "transformer_xl and transformer with mask chunk",
+    "look_ahead": "lc_blstm",
+}
 
 
 class Model(Section):
-    """The acoustic model (asrtool/models)."""
+    """The acoustic model (asrtool/models). Frames are those after subsampling."""
 
-    architecture: Literal["transformer"] = "transformer"
+    architecture: Literal["blstm", "lc_blstm", "transformer", "transformer_xl"] = "transformer"
     normalise: Literal["global", "utterance", "none"] = "global"  # of the features, per bin, inside the model
     subsampling: Subsampling = Subsampling()
-    dim: Positive = 256
+    dim: Positive = 256  # an LSTM has half of it in each direction
     layers: Positive = 12
+    dropout: Fraction = 0.1
+    # Transformers
     heads: Positive = 4
     ff_dim: Positive = 1024
-    positions: Literal["sinusoidal", "none"] = "sinusoidal"
-    convolution: Literal["none", "residual"] = "none"  # 1-D, after each block
-    dropout: Fraction = 0.1
+    activation: Literal["relu", "silu", "gelu"] = "silu"
+    norm: Literal["pre", "post"] = "pre"
+    positions: Literal["sinusoidal", "relative", "none"] = "sinusoidal"
+    convolution: Convolution = Convolution()
+    init: Init = Init()
+    layer_drop: Fraction = 0.0  # probability that training skips a block in a step
+    activation_checkpointing: bool = False  # compute blocks again in the backward pass instead of keeping their insides
+    # What a frame sees
+    mask: Literal["full", "sliding", "chunk"] = "full"  # of architecture transformer
+    left: Frames = None  # sliding: frames before, the same or one number for each layer; null is all
+    right: Frames = None  # sliding: frames after, likewise; they add up over the layers
+    chunk: Positive | None = None  # frames that are computed together and see each other
+    memory: Count | None = None  # frames before the chunk that it sees; transformer_xl: without gradient
+    look_ahead: Count | None = None  # frames after the chunk
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> "Model":
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+    def _consistent(self) -> "Model":
+        if self.architecture in ("blstm", "lc_blstm"):
+            self._check_blstm()
+        elif self.dim % self.heads or self.positions == "sinusoidal" and self.dim % 2:
+            raise ValueError(f"dim {self.dim} must be even and a multiple of heads {self.heads}")
+        if self.mask != "full" and self.architecture != "transformer":
+            raise ValueError(f"mask {self.mask} is for architecture transformer, not {self.architecture}")
+        chunked = self.mask == "chunk" or self.architecture == "transformer_xl"
+        lc = self.architecture == "lc_blstm"
+        for name, needed in (("chunk", chunked or lc), ("memory", chunked), ("look_ahead", lc)):
+            if (getattr(self, name) is not None) != needed:
+                verb = "needs" if needed else "has no"
+                raise ValueError(f"{self.architecture} with mask {self.mask} {verb} {name}: it is for {NEEDS[name]}")
+        if self.mask != "sliding" and (self.left, self.right) != (None, None):
+            raise ValueError("left and right are for mask sliding")
+        self.per_layer(self.left), self.per_layer(self.right)
         return self
+
+    def _check_blstm(self) -> None:
+        if self.dim % 2:
+            raise ValueError(f"dim {self.dim} must be even: half of it for each direction")
+        if self.convolution.kind != "none" or self.init.scheme != "default":
+            raise ValueError(f"convolution and init are for Transformers, not for {self.architecture}")
+
+    def per_layer(self, frames: int | tuple[int, ...] | None) -> list[int | None]:
+        """`left` or `right` for each layer, the lowest first."""
+        if not isinstance(frames, tuple):
+            return [frames] * self.layers
+        if len(frames) != self.layers:
+            raise ValueError(f"{len(frames)} numbers of frames for {self.layers} layers")
+        return list(frames)
 
 
 class Training(Section):

@@ -3,12 +3,20 @@
 import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from asrtool.config import Config
+from asrtool.models.blstm import Blstm
+from asrtool.models.caches import Caches
+from asrtool.models.lc_blstm import LcBlstm
+from asrtool.models.masks import ENDLESS, padding_mask, valid
 from asrtool.models.normalise import Normalise
-from asrtool.models.subsampling import ConvSubsampling
+from asrtool.models.subsampling import make_front_end
 from asrtool.models.transformer import TransformerEncoder
+from asrtool.models.transformer_xl import TransformerXl
+
+ENCODERS = {"blstm": Blstm, "lc_blstm": LcBlstm, "transformer": TransformerEncoder, "transformer_xl": TransformerXl}
 
 BLANK = 0  # the unit that CTC puts between the others
 # The blank's share of the frames before training. A trained CTC model's is about this; from equal shares, hundreds of
@@ -17,39 +25,94 @@ BLANK_SHARE = 0.95
 
 
 class Latency(NamedTuple):
-    """What a frame waits for, in feature frames: `right` context (infinite for a whole utterance) and the `chunk`."""
+    """What a frame waits for, in feature frames: the end of its `chunk`, counted from the utterance's start, and
+    `right` frames more (infinite for a whole utterance)."""
 
     right: float
     chunk: int
 
 
 class AcousticModel(nn.Module):
-    """Features to log-probabilities of `units` units, blank included."""
+    """Features to log-probabilities of `units` units, blank included; whole utterances, or streams step by step.
+
+    A stream is fed `lead` feature frames that do not count, then its own, `latency().chunk` at a time or a multiple of
+    that. Each step returns one output frame for `subsampling.factor` feature frames; the first `delay` of a stream do
+    not count either. `asrtool.models.streaming.Stream` does all this for pieces of any length.
+    """
 
     def __init__(self, config: Config, units: int):
         super().__init__()
         model, bins = config.model, config.features.num_bins
         self.normalise = Normalise(model.normalise, bins)
-        self.subsampling = ConvSubsampling(model.subsampling, bins, model.dim)
-        self.encoder = TransformerEncoder(model)
+        self.subsampling = make_front_end(model.subsampling, bins, model.dim)
+        self.encoder = ENCODERS[model.architecture](model)
         self.output = nn.Linear(model.dim, units)
         nn.init.zeros_(self.output.bias)
         nn.init.constant_(self.output.bias[BLANK], math.log(BLANK_SHARE / (1 - BLANK_SHARE) * (units - 1)))
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """x (N, T, F) float, x_lens (N,) int64; returns log-probs (N, T', units) float32 and their lengths (N,).
+        """x (N, T, F) float, x_lens (N,) int64; returns log-probs (N, T', units), float32 or more, and lengths (N,).
 
         Neither the amount of padding nor its content, nor the other utterances of the batch, change an utterance's
         frames; frames beyond `out_lens` are meaningless.
         """
-        x, x_lens = self.subsampling(self.normalise(x, x_lens), x_lens)
-        x = self.encoder(x, x_lens)
-        return self.output(x).float().log_softmax(-1), x_lens
+        x = self.subsampling(self.normalise(x, padding_mask(x_lens, x.shape[1])), x_lens)
+        x_lens = self.out_length(x_lens)
+        return self._log_probs(self.encoder(x, x_lens)), x_lens
 
     def out_length(self, n):
         """Output frames for `n` feature frames, exactly; an int or a tensor of them."""
         return self.subsampling.out_length(n)
 
     def latency(self) -> Latency:
-        """From the layers' own facts: the right context adds up, in feature frames."""
-        return Latency(right=self.encoder.right_context * self.subsampling.factor, chunk=self.subsampling.factor)
+        """From the layers' own facts."""
+        front = self.subsampling
+        right = front.factor * self.encoder.right + front.right
+        return Latency(math.inf if self.normalise.kind == "utterance" else right, front.factor * self.encoder.chunk)
+
+    @property
+    def streams(self) -> bool:
+        """Whether there are steps: the look-ahead and the memory have a bound."""
+        return self.encoder.streams and self.normalise.kind != "utterance"
+
+    @property
+    def delay(self) -> int:
+        """Output frames at the start of a stream that do not count: whole chunks."""
+        behind = self.subsampling.delay + self.encoder.right
+        return behind + -behind % self.encoder.chunk
+
+    @property
+    def lead(self) -> int:
+        """Feature frames to feed before an utterance's own, so that the encoder's chunks start where they should."""
+        return self.subsampling.factor * (self.delay - self.subsampling.delay - self.encoder.right)
+
+    def initial_state(self, batch: int) -> list[Tensor]:
+        """The state of `batch` streams before their first step: (N, ...) tensors, a row a stream.
+
+        The first two are the index of the next feature frame and the length, unknown until a stream ends.
+        """
+        if not self.streams:
+            raise ValueError("this model needs the whole utterance: it has no steps")
+        device = self.output.weight.device
+        times = [torch.full((batch,), value, device=device) for value in (-self.lead, ENDLESS)]
+        return [*times, *self.subsampling.initial_state(batch), *self.encoder.initial_state(batch)]
+
+    def step(self, x: Tensor, x_lens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """x (N, n, F), n a multiple of latency().chunk; returns log-probs (N, n / factor, units) and the new state.
+
+        x_lens (N,): frames of x up to the end of its stream; n for all where it goes on, 0 in each step after the end.
+        The numbers are those of `forward`, `delay` output frames later; what comes before them and after the end is
+        meaningless.
+        """
+        (first, lens), caches = state[:2], Caches(state[2:])
+        size, front = x.shape[1], self.subsampling
+        lens = torch.where(x_lens < size, torch.minimum(lens, first + x_lens), lens)
+        x = self.normalise(x, valid(first, size, lens))
+        x = front.step(x, first, lens, caches)
+        behind = first // front.factor - front.delay
+        log_probs = self._log_probs(self.encoder.step(x, behind, self.out_length(lens), caches))
+        return log_probs, [first + size, lens, *caches.new]
+
+    def _log_probs(self, x: Tensor) -> Tensor:
+        x = self.output(x)
+        return x.to(torch.promote_types(x.dtype, torch.float32)).log_softmax(-1)

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from asrtool.models.masks import padding_mask
-
 
 class Normalise(nn.Module):
     """Per bin: (x - mean) / deviation; padding comes out as zero.
@@ -25,12 +23,12 @@ class Normalise(nn.Module):
         self.mean.copy_(mean)
         self.inverse_deviation.copy_(1.0 / deviation.clamp(min=1e-3))  # a bin that never changes stays finite
 
-    def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
-        """(N, T, F) features, (N,) lengths; returns (N, T, F)."""
-        keep = padding_mask(x_lens, x.shape[1])[:, :, None]
+    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        """(N, T, F) features, (N, T) bool, true where there is data; returns (N, T, F)."""
+        keep = keep[:, :, None]
         if self.kind == "global":
             x = (x - self.mean) * self.inverse_deviation
         elif self.kind == "utterance":
             x = x.masked_fill(~keep, 0.0)
-            x = (x - x.sum(1, keepdim=True) / x_lens.clamp(min=1)[:, None, None]) * self.inverse_deviation
+            x = (x - x.sum(1, keepdim=True) / keep.sum(1, keepdim=True).clamp(min=1)) * self.inverse_deviation
         return x.masked_fill(~keep, 0.0)

@@ -1,84 +1,156 @@
-"""Transformer encoder over the whole utterance, Pre-Norm (arXiv 1706.03762; Pre-Norm: arXiv 2002.04745)."""
+"""Transformer encoders: whole utterance, sliding window or chunks; Pre-Norm or Post-Norm; convolution or none."""
 
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from asrtool.config import Model
-from asrtool.models.convolution import ResidualConvolution
+from asrtool.models.attention import Context, SelfAttention, sinusoids
+from asrtool.models.caches import Caches
+from asrtool.models.convolution import InterleavedConvolution
+from asrtool.models.initialise import depth_scaled
 from asrtool.models.masks import padding_mask
 
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention. No dropout on the attention weights: on CPU it triples the time of the layer."""
-
-    def __init__(self, dim: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(N, T, D) and a bool mask (N, 1, 1 or T, T), true where a frame (row) may look (column)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (N, H, T, D/H)
-        y = scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(y.transpose(1, 2).flatten(2))
+ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
 class FeedForward(nn.Sequential):
     """Position-wise feed-forward layer, without dropout inside: drawing its wide mask costs a sixth of a CPU step."""
 
-    def __init__(self, dim: int, ff_dim: int):
-        super().__init__(nn.Linear(dim, ff_dim), nn.SiLU(), nn.Linear(ff_dim, dim))
+    def __init__(self, dim: int, ff_dim: int, activation: str = "silu"):
+        super().__init__(nn.Linear(dim, ff_dim), ACTIVATIONS[activation](), nn.Linear(ff_dim, dim))
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)), then the convolution where there is one."""
+    """Attention, feed-forward layer and, where there is one, convolution.
 
-    def __init__(self, config: Model):
+    "pre" norm: x + attention(norm(x)), x + feed_forward(norm(x)) (arXiv 2002.04745). "post": norm(x + attention(x)),
+    norm(x + feed_forward(x)) (arXiv 1706.03762). The convolution comes after both.
+    """
+
+    def __init__(self, config: Model, context: Context):
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.dim)
-        self.attention = SelfAttention(config.dim, config.heads)
-        self.ff_norm = nn.LayerNorm(config.dim)
-        self.feed_forward = FeedForward(config.dim, config.ff_dim)
-        self.convolution = ResidualConvolution(config.dim, config.dropout) if config.convolution != "none" else None
+        dim, self.pre = config.dim, config.norm == "pre"
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = SelfAttention(dim, config.heads, context, config.positions == "relative")
+        self.ff_norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, config.ff_dim, config.activation)
         self.dropout = nn.Dropout(config.dropout)
+        self.convolution = None
+        if config.convolution.kind != "none":
+            self.convolution = InterleavedConvolution(config.convolution, dim, config.dropout, context.chunk)
+
+    @property
+    def delay(self) -> int:
+        """Frames that `step` runs behind."""
+        return self.attention.context.delay + (self.convolution.delay if self.convolution else 0)
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
         """(N, T, D); `keep` (N, T) bool, true where there is data."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), keep[:, None, None, :]))
-        x = x + self.dropout(self.feed_forward(self.ff_norm(x)))
-        return self.convolution(x, keep[:, :, None]) if self.convolution else x
+        y = self.attention(self._enter(self.attention_norm, x), keep, self.memory(x))
+        x = self._feed_forward(self._leave(self.attention_norm, x, y))
+        return self.convolution(x, keep) if self.convolution else x
+
+    def memory(self, x: Tensor) -> Tensor | None:
+        """What stands in for the input of the attention where later chunks look at it; None for itself."""
+        return None
+
+    def initial_state(self, batch: int) -> list[Tensor]:
+        """Of the attention, of the residual connection that waits for it, and of the convolution."""
+        state, delay = self.attention.initial_state(batch), self.attention.context.delay
+        if delay:
+            state.append(self.ff_norm.weight.new_zeros(batch, delay, len(self.ff_norm.weight)))
+        return state + (self.convolution.initial_state(batch) if self.convolution else [])
+
+    def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
+        """(N, n, D), frames `first` (N,) and on of `lens` (N,); returns those `delay` earlier."""
+        delay = self.attention.context.delay
+        y = self.attention.step(self._enter(self.attention_norm, x), first, lens, caches)
+        x = caches.delay(x) if delay else x
+        x = self._feed_forward(self._leave(self.attention_norm, x, y))
+        return self.convolution.step(x, first - delay, lens, caches) if self.convolution else x
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self._leave(self.ff_norm, x, self.feed_forward(self._enter(self.ff_norm, x)))
+
+    def _enter(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        return norm(x) if self.pre else x
+
+    def _leave(self, norm: nn.LayerNorm, x: Tensor, y: Tensor) -> Tensor:
+        x = x + self.dropout(y)
+        return x if self.pre else norm(x)
+
+
+def contexts(config: Model) -> list[Context]:
+    """What the frames see in each layer, the lowest first."""
+    if config.chunk:
+        return [Context(config.memory, None, config.chunk)] * config.layers
+    if config.mask == "full":
+        return [Context()] * config.layers
+    return [Context(*pair) for pair in zip(config.per_layer(config.left), config.per_layer(config.right), strict=True)]
 
 
 class TransformerEncoder(nn.Module):
-    """Blocks with a final norm. Padded frames are never attended to; what they hold themselves is nobody's input."""
+    """Blocks and a final norm, which Post-Norm blocks without convolution have already.
 
-    right_context = math.inf  # frames: each frame sees the whole utterance
+    Padded frames are never attended to; what they hold themselves is nobody's input.
+    """
+
+    block = Block
 
     def __init__(self, config: Model):
         super().__init__()
-        self.positions = config.positions
+        self.sinusoidal, self.chunk = config.positions == "sinusoidal", config.chunk or 1
+        self.layer_drop, self.recompute = config.layer_drop, config.activation_checkpointing
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.dim)
+        self.blocks = nn.ModuleList(self.block(config, context) for context in contexts(config))
+        ends_in_norm = config.norm == "post" and config.convolution.kind == "none"
+        self.norm = nn.Identity() if ends_in_norm else nn.LayerNorm(config.dim)
+        if config.init.scheme == "depth_scaled":
+            for layer, block in enumerate(self.blocks, 1):
+                depth_scaled(block, layer, config.init)
+
+    @property
+    def right(self) -> float:
+        """Frames that an output needs beyond its chunk."""
+        whole = any(b.attention.context.delay is None for b in self.blocks)
+        return math.inf if whole else sum(block.delay for block in self.blocks)
+
+    @property
+    def streams(self) -> bool:
+        """Whether there is a bound to what must be waited for and kept."""
+        return all(None not in (b.attention.context.left, b.attention.context.delay) for b in self.blocks)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, D), (N,); returns (N, T, D)."""
-        x = x * math.sqrt(x.shape[2])  # else the positions, and soon the residuals, drown what was heard (section 3.4)
-        if self.positions == "sinusoidal":
-            x = x + sinusoids(x.shape[1], x.shape[2], x)
-        x = self.dropout(x)
+        size = x.shape[1]
+        x = nn.functional.pad(self._enter(x, torch.arange(size, device=x.device)), (0, 0, 0, -size % self.chunk))
         keep = padding_mask(x_lens, x.shape[1])
         for block in self.blocks:
-            x = block(x, keep)
+            if self.training and self.layer_drop and torch.rand(()) < self.layer_drop:
+                continue
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, keep, use_reentrant=False)
+            else:
+                x = block(x, keep)
+        return self.norm(x[:, :size])
+
+    def initial_state(self, batch: int) -> list[Tensor]:
+        """Of the blocks, in their order."""
+        return [tensor for block in self.blocks for tensor in block.initial_state(batch)]
+
+    def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
+        """(N, n, D), frames `first` (N,) and on of `lens` (N,), n in whole chunks; returns those `right` earlier."""
+        x = self._enter(x, first[:, None] + torch.arange(x.shape[1], device=x.device))
+        for block in self.blocks:
+            x = block.step(x, first, lens, caches)
+            first = first - block.delay
         return self.norm(x)
 
-
-def sinusoids(length: int, dim: int, like: Tensor) -> Tensor:
-    """(length, dim) position encodings, sines beside cosines (arXiv 1706.03762, section 3.5)."""
-    rates = torch.exp(torch.arange(0, dim, 2, device=like.device) * (-math.log(10000.0) / dim))
-    angles = torch.arange(length, device=like.device)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :dim].to(like.dtype)
+    def _enter(self, x: Tensor, positions: Tensor) -> Tensor:
+        x = x * math.sqrt(x.shape[2])  # else the positions, and soon the residuals, drown what was heard (section 3.4)
+        if self.sinusoidal:
+            x = x + sinusoids(positions, x.shape[2]).to(x.dtype)
+        return self.dropout(x)

@@ -25,7 +25,7 @@ def test_out_length_is_the_length_that_comes_out(make_model):
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_log_probs_are_normalised_float32_also_under_autocast(make_model, bf16):
-    model = make_model(convolution="residual")
+    model = make_model(convolution={"kind": "residual"})
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         log_probs, out_lens = model(torch.randn(3, 50, 7), torch.tensor([50, 20, 1]))
     assert log_probs.dtype == torch.float32 and out_lens.dtype == torch.int64
@@ -49,7 +49,7 @@ def test_latency_of_full_attention_is_the_whole_utterance(make_model, tiny_confi
 
 
 def test_info_counts_every_parameter(tiny_config):
-    config = tiny_config(model={"convolution": "residual"})
+    config = tiny_config(model={"convolution": {"kind": "residual"}})
     count = sum(p.numel() for p in AcousticModel(config, 37).parameters())
     total, *parts = model_info(config, 37)["parameters"].replace(",", "").split(" (")
     assert int(total) == count == sum(int(word) for word in parts[0].rstrip(")").split() if word.isdigit())

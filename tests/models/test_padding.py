@@ -11,7 +11,7 @@ LENGTHS = st.lists(st.one_of(st.integers(1, 5), st.integers(1, 40)), min_size=1,
 FILLINGS = [0.0, 1e4, -1e30, math.inf, -math.inf, math.nan]
 VARIANTS = {
     "normalise": st.sampled_from(["global", "utterance", "none"]),
-    "convolution": st.sampled_from(["none", "residual"]),
+    "convolution": st.sampled_from([{"kind": "none"}, {"kind": "residual"}]),
     "positions": st.sampled_from(["sinusoidal", "none"]),
 }
 
@@ -59,7 +59,7 @@ def test_neither_padding_nor_batch_mates_change_an_utterance(
 @pytest.mark.parametrize("normalise", ["global", "utterance", "none"])
 @pytest.mark.parametrize("filling", [0.0, math.inf, math.nan])
 def test_padding_gets_no_gradient_and_gives_none_to_the_weights(make_model, normalise, filling):
-    model = make_model(torch.float64, normalise=normalise, convolution="residual")
+    model = make_model(torch.float64, normalise=normalise, convolution={"kind": "residual"})
 
     def gradients(extra, filling):
         batch, lens = padded(utterances([2, 3, 4, 17], torch.float64), extra, filling)

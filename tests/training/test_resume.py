@@ -21,7 +21,7 @@ def lively(tiny_config, corpus, tmp_path_factory):
     augment = {"speeds": [0.9, 1.0, 1.1], "volume": [0.5, 2.0], "spec_augment": masks}
     return lambda workers=0, max_steps=STEPS: tiny_config(
         data={"workers": workers, "augment": augment, "dev": dev},
-        model={"dropout": 0.2, "convolution": "residual"},
+        model={"dropout": 0.2, "convolution": {"kind": "residual"}},
         training={"max_steps": max_steps, "validate_every": 3, "log_every": 2, "decay": "none"},
     )
 

@@ -43,7 +43,7 @@ def checkpoints(experiment):
 
 def test_training_learns_the_tiny_corpus(run, rows):
     fast = {"lr": 1e-2, "warmup_steps": 10, "max_steps": 120, "validate_every": 60, "log_every": 20}
-    experiment = run(model={"dim": 32, "convolution": "residual"}, training=fast)
+    experiment = run(model={"dim": 32, "convolution": {"kind": "residual"}}, training=fast)
     losses = [row["loss"] for row in rows(experiment, "train")]
     assert losses[-1] < losses[0] / 2 and losses[-1] < math.log(4)  # below a guess of words without listening
     assert rows(experiment, "dev")[-1]["loss"] < math.log(4)

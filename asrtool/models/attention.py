@@ -1,0 +1,142 @@
+"""Self-attention over the whole utterance, a sliding window, or chunks with memory."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad, scaled_dot_product_attention
+
+from asrtool.models.caches import Caches
+from asrtool.models.masks import sliding_mask, valid, windows
+
+
+class Context(NamedTuple):
+    """What a frame sees: `left` frames before it and `right` after it; or, with `chunk`, `left` before its chunk.
+
+    None is no limit. A chunk counts from the start of the utterance, and is seen whole from all its frames.
+    """
+
+    left: int | None = None
+    right: int | None = None
+    chunk: int | None = None
+
+    @property
+    def delay(self) -> int:
+        """Frames that a stream waits for beyond the chunk."""
+        return 0 if self.chunk else self.right
+
+    @property
+    def kept(self) -> int:
+        """Earlier frames that a stream remembers."""
+        return self.left + self.delay
+
+
+class RelativePositions(nn.Module):
+    """The position terms of Transformer-XL's score (arXiv 1901.02860, section 3.3):
+
+        score(i, j) = [(q_i + u) . k_j  +  (q_i + v) . (W_r R_(i-j))] / sqrt(d_head)
+
+    with u and v learned per head, R sinusoidal and W_r without bias. i - j is negative where j is in the future.
+    """
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.projection = nn.Linear(dim, dim, bias=False)  # W_r
+        self.content_bias = nn.Parameter(torch.zeros(heads, 1, dim // heads))  # u
+        self.position_bias = nn.Parameter(torch.zeros(heads, 1, dim // heads))  # v
+
+    def forward(self, q: Tensor, keys: int, offset: int) -> Tensor:
+        """(..., H, Q, D/H) queries, query i standing at key i + offset; returns the second term, (..., H, Q, keys)."""
+        queries, size = q.shape[-2:]
+        dim = self.projection.in_features
+        distances = torch.arange(queries - 1 + offset, offset - keys - 1, -1, device=q.device)  # i - j, and one more
+        r = self.projection(sinusoids(distances, dim).to(q.dtype))
+        r = r.unflatten(-1, (-1, size)).transpose(0, 1)  # (H, Q + keys, D/H)
+        return relative_shift((q + self.position_bias) @ r.transpose(-1, -2), keys) / math.sqrt(size)
+
+
+def relative_shift(x: Tensor, keys: int) -> Tensor:
+    """(..., Q, Q + keys) by distance, the largest first, to (..., Q, keys) by key: row i starts at Q - 1 - i.
+
+    Q 2, keys 3:   . a b c .      a b c         A slice and a view of the rows laid end to end: row i + 1 starts one
+                   d e f . .  ->  d e f         place to the left of row i.
+    """
+    queries, distances = x.shape[-2:]
+    x = x.flatten(-2)[..., queries - 1 : queries - 1 + queries * (distances - 1)]
+    return x.unflatten(-1, (queries, distances - 1))[..., :keys]
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention. No dropout on the attention weights: on CPU it triples the time of the layer."""
+
+    def __init__(self, dim: int, heads: int, context: Context = Context(), relative: bool = False):  # noqa: B008
+        super().__init__()
+        self.heads, self.context = heads, context
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.relative = RelativePositions(dim, heads) if relative else None
+
+    def forward(self, x: Tensor, keep: Tensor, memory: Tensor | None = None) -> Tensor:
+        """(N, T, D); `keep` (N, T) bool, true where there is data; T a multiple of the chunk, if there is one.
+
+        `memory` (N, T, D) stands in for `x` where a frame is seen from later chunks: Transformer-XL's has the same
+        numbers, but no gradient.
+        """
+        dim, qkv = x.shape[2], self.qkv(x)
+        q, kv = qkv[..., :dim], qkv[..., dim:]
+        if not self.context.chunk:
+            return self._in_window(q, kv, keep, 0)
+        left = self.context.left
+        past = None if memory is None else linear(memory, self.qkv.weight[dim:], self.qkv.bias[dim:])
+        past = None if past is None else pad(past, (0, 0, left, 0))
+        return self._in_chunks(q, pad(kv, (0, 0, left, 0)), pad(keep, (left, 0)), past)
+
+    def initial_state(self, batch: int) -> list[Tensor]:
+        """Queries, keys and values of the frames that are kept."""
+        return [self.qkv.weight.new_zeros(batch, self.context.kept, 3 * self.out.in_features)]
+
+    def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
+        """(N, n, D), frames `first` (N,) and on of `lens` (N,); returns those `context.delay` earlier."""
+        dim, size = x.shape[2], x.shape[1]
+        qkv = caches.extend(self.qkv(x))
+        keep = valid(first - self.context.kept, qkv.shape[1], lens)
+        q, kv = qkv[:, self.context.left :][:, :size, :dim], qkv[..., dim:]
+        if self.context.chunk:
+            return self._in_chunks(q, kv, keep)
+        return self._in_window(q, kv, keep, self.context.left)
+
+    def _in_window(self, q: Tensor, kv: Tensor, keep: Tensor, offset: int) -> Tensor:
+        mask = keep[:, None, :]
+        if self.context.left is not None or self.context.right is not None:
+            sizes = q.shape[1], kv.shape[1]
+            mask = mask & sliding_mask(*sizes, offset, self.context.left, self.context.right, q.device)
+        return self._attend(q, kv, mask, offset)
+
+    def _in_chunks(self, q: Tensor, kv: Tensor, keep: Tensor, memory: Tensor | None = None) -> Tensor:
+        """All chunks at once, as a batch of windows."""
+        left, chunk = self.context.left, self.context.chunk
+        seen = windows(kv, chunk, left)
+        if memory is not None:
+            seen = torch.cat([windows(memory, chunk, left)[:, :, :left], seen[:, :, left:]], dim=2)
+        mask = windows(keep[:, :, None], chunk, left).flatten(0, 1).transpose(1, 2)
+        y = self._attend(q.unflatten(1, (-1, chunk)).flatten(0, 1), seen.flatten(0, 1), mask, left)
+        return y.unflatten(0, (len(q), -1)).flatten(1, 2)
+
+    def _attend(self, q: Tensor, kv: Tensor, mask: Tensor, offset: int) -> Tensor:
+        """q (N, Q, D), kv (N, W, 2D), mask (N, 1 or Q, W); query i stands at key i + offset."""
+        mask = (mask | ~mask.any(-1, keepdim=True))[:, None]  # padding sees all: no softmax of nothing
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, *kv.chunk(2, -1)))
+        if self.relative:
+            mask = self.relative(q, k.shape[2], offset).masked_fill(~mask, -math.inf)
+            q = q + self.relative.content_bias
+        y = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def sinusoids(positions: Tensor, dim: int) -> Tensor:
+    """(..., dim) encodings of positions (...), sines before cosines (arXiv 1706.03762, section 3.5)."""
+    kind = torch.float64 if positions.dtype == torch.float64 else torch.float32
+    rates = torch.exp(torch.arange(0, dim, 2, device=positions.device, dtype=kind) * (-math.log(10000.0) / dim))
+    angles = positions[..., None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)[..., :dim]

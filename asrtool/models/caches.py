@@ -1,0 +1,33 @@
+"""What a stream remembers from one step to the next."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+class Caches:
+    """The tensors of a state, handed to the layers in their order and collected again in the same order."""
+
+    def __init__(self, state: Iterable[Tensor]):
+        self._old = iter(state)
+        self.new: list[Tensor] = []
+
+    def extend(self, x: Tensor, axis: int = 1) -> Tensor:
+        """The frames kept so far, then those of `x`; as many as before are kept of their end."""
+        past = next(self._old)
+        x = torch.cat([past, x], axis)
+        self.new.append(x.narrow(axis, x.shape[axis] - past.shape[axis], past.shape[axis]))
+        return x
+
+    def delay(self, x: Tensor, axis: int = 1) -> Tensor:
+        """The frames that came as many frames earlier as are kept."""
+        return self.extend(x, axis).narrow(axis, 0, x.shape[axis])
+
+    def take(self) -> Tensor:
+        """The next tensor, which its layer replaces with `put`."""
+        return next(self._old)
+
+    def put(self, value: Tensor) -> None:
+        """The new value of what was taken."""
+        self.new.append(value)
