@@ -1,6 +1,7 @@
 """The configuration of an experiment: data only, checked as a whole before anything starts.
 
-A YAML file names what differs from the defaults below; `--set training.lr=1e-3` changes single values. Unknown keys
+A YAML file names what differs from the defaults below, or from the files that its `base` names, relative to itself;
+`--set training.lr=1e-3` changes single values. Unknown keys
 are refused with the nearest valid name, impossible combinations with the reason. The resolved configuration is written
 to `exp/NAME/config.yaml`, the only thing that decoding reads.
 """
@@ -229,7 +230,20 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 
     Raises UserError for what is not YAML, an unknown key, a value of the wrong type or an impossible combination.
     """
-    path = require_file(path, "configuration", "give a YAML file, e.g. one of egs/*/conf/")
+    tree = _read_tree(Path(path), ())
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from error
+
+
+def _read_tree(path: Path, above: tuple[Path, ...]) -> dict:
+    """The keys and values of a YAML file over those of the files its `base` names, the later over the earlier."""
+    path = require_file(path, "configuration", "give a YAML file, e.g. one of egs/*/conf/").resolve()
+    if path in above:
+        raise UserError(f"{path} is its own base: {' -> '.join(p.name for p in (*above, path))}")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -237,12 +251,19 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     tree = {} if tree is None else tree  # an empty file
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
-    for override in overrides:
-        _override(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from error
+    bases, merged = tree.pop("base", []), {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = _merge(merged, _read_tree(path.parent / base, (*above, path)))
+    return _merge(merged, tree)
+
+
+def _merge(below: dict, above: dict) -> dict:
+    """`above` over `below`, section by section."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _merge(below[key], value) if both else value
+    return merged
 
 
 def save_config(config: Config, path: str | Path) -> None:

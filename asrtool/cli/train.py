@@ -41,10 +41,14 @@ def train(config, exp, resume, overrides, device, threads) -> None:
 @OVERRIDE
 @click.option("--units", type=click.IntRange(min=2), help="Outputs; those of data.tokenizer by default.")
 def info(config, overrides, units) -> None:
-    """Print parameters, frame rate and latency of a configuration.
+    """Print size, cost, memory and latency of the model of a configuration.
+
+    Latency is computed from the layers; it says what must have been heard before a frame is known: for the first frame
+    of a chunk (at most), and over all frames (on average). The memory is that of a batch of data.batch_seconds.
 
     \b
-    asrtool info conf/transformer.yaml --set model.layers=24 --units 500
+    asrtool info conf/transformer_12l.yaml --set model.layers=24 --units 500
+    asrtool info conf/transformer_xl_12l.yaml --units 500 --set data.batch_seconds=1200
     asrtool info exp/transformer/config.yaml
     """
     from asrtool.config import load_config
@@ -52,5 +56,5 @@ def info(config, overrides, units) -> None:
     from asrtool.text.tokenizer import load_tokenizer
 
     loaded = load_config(config, overrides)
-    for name, value in model_info(loaded, units or load_tokenizer(loaded.data.tokenizer).size).items():
-        click.echo(f"{name:14} {value}")
+    for name, value in model_info(loaded, units or load_tokenizer(loaded.data.tokenizer).size).lines().items():
+        click.echo(f"{name:16} {value}")

@@ -70,6 +70,12 @@ class AcousticModel(nn.Module):
         right = front.factor * self.encoder.right + front.right
         return Latency(math.inf if self.normalise.kind == "utterance" else right, front.factor * self.encoder.chunk)
 
+    def receptive_field(self) -> tuple[float, float]:
+        """Feature frames before the first and after the last of an output's chunk that it may depend on."""
+        front, encoder = self.subsampling, self.encoder
+        left = front.factor * encoder.left + front.left
+        return math.inf if self.normalise.kind == "utterance" else left, self.latency().right
+
     @property
     def streams(self) -> bool:
         """Whether there are steps: the look-ahead and the memory have a bound."""

@@ -40,7 +40,8 @@ def reversal(keep: Tensor) -> Tensor:
 class Blstm(nn.Module):
     """A stack of bidirectional layers with dropout between them."""
 
-    chunk, right, streams = 1, math.inf, False
+    chunk, streams = 1, False
+    left = right = math.inf
 
     def __init__(self, config: Model):
         super().__init__()

@@ -1,25 +1,133 @@
 """What a configuration amounts to, without training anything."""
 
 import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from asrtool.config import Config
 from asrtool.models.acoustic import AcousticModel
 
 FRAME_MS = 10  # of a feature frame
+UTTERANCE_SECONDS = 15.0  # of which the operations are counted: attention to everything costs more for longer ones
 
 
-def model_info(config: Config, units: int) -> dict[str, str]:
-    """Parameters, frame rate and latency of the model of `config` with `units` outputs, as readable values."""
-    model = AcousticModel(config, units)
-    parts = {"front end": model.subsampling, "encoder": model.encoder, "output": model.output}
-    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    latency = model.latency()
-    whole = math.isinf(latency.right)
-    return {
-        "architecture": config.model.architecture,
-        "parameters": f"{sum(counts.values()):,} ({', '.join(f'{n} {c:,}' for n, c in counts.items())})",
-        "units": f"{units:,}",
-        "output frame": f"{model.subsampling.factor * FRAME_MS} ms ({model.subsampling.factor}x subsampling)",
-        "right context": "the whole utterance" if whole else f"{latency.right * FRAME_MS:.0f} ms",
-        "latency": "the whole utterance" if whole else f"{(latency.right + latency.chunk) * FRAME_MS:.0f} ms at most",
-    }
+class Info(NamedTuple):
+    """Sizes of a model; latencies in ms, of what must have been heard before a frame is known."""
+
+    parameters: dict[str, int]  # by part
+    units: int
+    factor: int
+    flops: float  # of matrix products, a multiplication and an addition being two, per second of audio, forward
+    weights: float  # bytes in training: weights, gradients and two moments of Adam, float32
+    activations: float  # bytes kept for the backward pass of a batch
+    batch_seconds: float
+    left: float  # feature frames
+    right: float
+    chunk: int
+    streams: bool
+
+    @property
+    def maximum_latency(self) -> float:
+        """ms, of the first frame of a chunk."""
+        return FRAME_MS * (self.right + self.chunk)
+
+    @property
+    def average_latency(self) -> float:
+        """ms, over the frames of a chunk."""
+        return FRAME_MS * (self.right + self.chunk / 2)
+
+    def lines(self) -> dict[str, str]:
+        """All of it, readable."""
+        parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items())
+        gigabytes = f"{self.weights / 1e9:.2f} GB of weights, gradients and Adam, {self.activations / 1e9:.2f} GB kept"
+        return {
+            "parameters": f"{sum(self.parameters.values()):,} ({parts})",
+            "units": f"{self.units:,}",
+            "operations": f"{self.flops / 1e9:.2f} GFLOP a second of audio, forward",
+            "output frame": f"{self.factor * FRAME_MS} ms ({self.factor}x subsampling)",
+            "training memory": f"{gigabytes} of a batch of {self.batch_seconds:g} s",
+            "receptive field": f"{_span(self.left, 'before')}, {_span(self.right, 'after')} its chunk",
+            "latency": f"{_ms(self.maximum_latency)} at most, {_ms(self.average_latency)} on average",
+            "streams": "yes" if self.streams else "no",
+        }
+
+
+def _ms(value: float) -> str:
+    return "the whole utterance" if math.isinf(value) else f"{value:,.0f} ms"
+
+
+def _span(frames: float, where: str) -> str:
+    return f"everything {where}" if math.isinf(frames) else f"{frames * FRAME_MS:,.0f} ms {where}"
+
+
+def model_info(config: Config, units: int) -> Info:
+    """Facts of the model of `config` with `units` outputs. No weights are drawn and no memory is taken."""
+    with FakeTensorMode():
+        model = AcousticModel(config, units)
+        parts = {"front end": model.subsampling, "encoder": model.encoder, "output": model.output}
+        parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+        latency, (left, right) = model.latency(), model.receptive_field()
+        return Info(
+            parameters=parameters,
+            units=units,
+            factor=model.subsampling.factor,
+            flops=_flops(model),
+            weights=16.0 * sum(parameters.values()),
+            activations=_activations(config, units),
+            batch_seconds=config.data.batch_seconds,
+            left=left,
+            right=right,
+            chunk=latency.chunk,
+            streams=model.streams,
+        )
+
+
+def _batch(seconds: float, model: AcousticModel) -> tuple[Tensor, Tensor]:
+    """Features of utterances of UTTERANCE_SECONDS, or one shorter one, that fill `seconds`."""
+    each = min(seconds, UTTERANCE_SECONDS)
+    frames, count = round(each * 1000 / FRAME_MS), max(1, round(seconds / each))
+    return torch.zeros(count, frames, len(model.normalise.mean)), torch.full((count,), frames)
+
+
+@torch.no_grad()
+def _flops(model: AcousticModel) -> float:
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: _lstm_flops}) as counter:
+        model(*_batch(UTTERANCE_SECONDS, model))
+    return counter.get_total_flops() / UTTERANCE_SECONDS
+
+
+def _lstm_flops(x_shape, input_shape, hidden_shape, *_, **__) -> int:
+    """Of an LSTM over (T, N, D) with weights (4H, D) and (4H, H), which torch's counter does not know."""
+    return 2 * x_shape[0] * x_shape[1] * input_shape[0] * (input_shape[1] + hidden_shape[1])
+
+
+def _activations(config: Config, units: int) -> float:
+    """Bytes that autograd keeps of a batch; recomputed blocks keep their input, and one of them all its insides."""
+    settings = config.model
+    kept = _kept(config, units)
+    if not settings.activation_checkpointing:
+        return kept
+    shallow = [settings.model_copy(update={"activation_checkpointing": c, "layers": 1}) for c in (False, True)]
+    whole, input_only = (_kept(config.model_copy(update={"model": s}), units) for s in shallow)
+    return kept + whole - input_only
+
+
+def _kept(config: Config, units: int) -> int:
+    """Bytes of the distinct tensors, weights apart, that autograd keeps of a batch."""
+    every_layer = config.model.model_copy(update={"layer_drop": 0.0})
+    model = AcousticModel(config.model_copy(update={"model": every_layer}), units).train()
+    kept: dict[int, Tensor] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        kept[x.untyped_storage()._cdata] = x
+        return x
+
+    bf16 = config.training.precision == "bf16"
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), torch.autocast("cpu", torch.bfloat16, bf16):
+        model(*_batch(config.data.batch_seconds, model))
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    return sum(x.untyped_storage().nbytes() for storage, x in kept.items() if storage not in weights)

@@ -1,5 +1,7 @@
 """Latency-controlled BLSTM (Zhang et al., ICASSP 2016; arXiv 1510.08983)."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -26,7 +28,7 @@ class LcBlstm(nn.Module):
     All layers work on the same window, so the look-ahead does not grow with their number.
     """
 
-    streams = True
+    streams, left = True, math.inf
 
     def __init__(self, config: Model):
         super().__init__()

@@ -1,8 +1,8 @@
 """Front ends, which reduce the frame rate: (N, T, F) features to (N, T / factor, D).
 
-Each has `factor`; `right`, the feature frames that an output needs beyond its own `factor`; and `delay`, the output
-frames that `step` runs behind. Whatever lies outside an utterance is zeroed before each convolution, so that padding
-and the edges of a stream look as the utterance's own ends do.
+Each has `factor`; `left` and `right`, the feature frames that an output looks at beyond its own `factor`; and `delay`,
+the output frames that `step` runs behind. Whatever lies outside an utterance is zeroed before each convolution, so
+that padding and the edges of a stream look as the utterance's own ends do.
 """
 
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ def make_front_end(config: Subsampling, bins: int, dim: int) -> nn.Module:
 class FrameStacking(nn.Module):
     """`factor` frames side by side, then a projection: the front end of hybrid models."""
 
-    right = delay = 0
+    left = right = delay = 0
 
     def __init__(self, config: Subsampling, bins: int, dim: int):
         super().__init__()
@@ -59,7 +59,7 @@ class ConvSubsampling(nn.Module):
 
     def __init__(self, config: Subsampling, bins: int, dim: int):
         super().__init__()
-        self.factor, self.bins = config.factor, bins
+        self.factor, self.bins, self.left = config.factor, bins, config.factor - 1
         widths = [1] + [config.channels] * halvings(config.factor)
         convolutions = [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)]
         self.convolutions = nn.ModuleList(convolutions)
@@ -148,11 +148,11 @@ class Vgg(nn.Module):
     def __init__(self, config: Subsampling, bins: int, dim: int):
         super().__init__()
         self.factor, ahead = config.factor, 0 if config.causal else 1
-        self.blocks, self.right, self.delay, inputs = nn.ModuleList(), 0, 0, 1
+        self.blocks, self.left, self.right, self.delay, inputs = nn.ModuleList(), 0, 0, 0, 1
         for i in range(halvings(config.factor)):
             outputs = config.channels << i
             self.blocks.append(VggBlock(inputs, outputs, bins, ahead, self.delay))
-            self.right += 2 * ahead << i
+            self.left, self.right = self.left + (2 * (2 - ahead) << i), self.right + (2 * ahead << i)
             inputs, bins, self.delay = outputs, halve(bins), self.blocks[-1].delay
         self.projection = nn.Linear(inputs * bins, dim)
 

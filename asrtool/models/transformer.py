@@ -119,6 +119,18 @@ class TransformerEncoder(nn.Module):
         return math.inf if whole else sum(block.delay for block in self.blocks)
 
     @property
+    def left(self) -> float:
+        """Frames before it that an output may depend on; with chunks, before the start of its chunk."""
+        if any(b.attention.context.left is None for b in self.blocks):
+            return math.inf
+        frame = 0
+        for block in reversed(self.blocks):
+            if block.convolution:
+                frame -= block.convolution.left
+            frame -= frame % self.chunk + block.attention.context.left
+        return -frame
+
+    @property
     def streams(self) -> bool:
         """Whether there is a bound to what must be waited for and kept."""
         return all(None not in (b.attention.context.left, b.attention.context.delay) for b in self.blocks)

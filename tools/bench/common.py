@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-LIMIT = 60.0  # seconds; a comparison that has taken longer gets no further turn, so that one slow case ends some day
 MINIMUM_TURN = 0.05  # seconds; what is quicker is called several times a turn, so that a hiccup of 1 ms is 2 %
 PACKAGES = ("torch", "lhotse", "numpy", "soundfile", "lilcom", "kaldi-native-fbank", "click")
 
@@ -30,7 +29,7 @@ class Run(NamedTuple):
     amount: float = 1.0
 
 
-def parser(description: str, repeats: int) -> argparse.ArgumentParser:
+def parser(description: str, repeats: int, limit: float = 60.0) -> argparse.ArgumentParser:
     """The options of all benchmarks; `description` is the docstring that says what is measured against what."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--json", metavar="FILE", help="write the figures there; '-' is stdout (the table: stderr)")
@@ -38,6 +37,8 @@ def parser(description: str, repeats: int) -> argparse.ArgumentParser:
         "--quick", action="store_true", help="tiny sizes: shows that the benchmark runs, measures nothing"
     )
     made.add_argument("--repeats", type=int, default=repeats, help="turns of each candidate (%(default)s)")
+    text = "seconds; a comparison that has taken longer gets no further turn, so that a slow one ends (%(default)g)"
+    made.add_argument("--limit", type=float, default=limit, help=text)
     return made
 
 
@@ -48,15 +49,17 @@ def parse(made: argparse.ArgumentParser, **quick) -> argparse.Namespace:
     return made.parse_args()
 
 
-def in_turns(runs: Sequence[Run], repeats: int, quick: bool = False) -> list[tuple[list[float], list[float]]]:
-    """Wall and CPU seconds of each turn of each run, taken A B A B after one warm-up each; one turn, then to LIMIT."""
+def in_turns(
+    runs: Sequence[Run], repeats: int, quick: bool = False, limit: float = 60.0
+) -> list[tuple[list[float], list[float]]]:
+    """Wall and CPU seconds of each turn of each run, taken A B A B after one warm-up each; one turn at least."""
     loops, start = [], time.perf_counter()
     for run in runs:
         wall, _ = _clock(run.call, 1)
         loops.append(1 if quick else max(1, math.ceil(MINIMUM_TURN / max(wall, 1e-9))))
     times: list[tuple[list[float], list[float]]] = [([], []) for _ in runs]
     for turn in range(repeats):
-        if turn and time.perf_counter() - start > LIMIT:
+        if turn and time.perf_counter() - start > limit:
             break
         for run, count, (walls, cpus) in zip(runs, loops, times, strict=True):
             wall, cpu = _clock(run.call, count)
@@ -134,7 +137,7 @@ class Report:
 
     def compare(self, case: str, runs: Sequence[Run], extra: Callable[[float], dict] | None = None, **labels) -> None:
         """Time `runs` in turns; the last one is the baseline. `extra(rate)` gives the values of the extra columns."""
-        times = in_turns(runs, self.arguments.repeats, self.arguments.quick)
+        times = in_turns(runs, self.arguments.repeats, self.arguments.quick, self.arguments.limit)
         baseline = [wall / runs[-1].amount for wall in times[-1][0]]
         for run, (walls, cpus) in zip(runs, times, strict=True):
             speeds = [base * run.amount / wall for base, wall in zip(baseline, walls, strict=True)]
@@ -149,9 +152,10 @@ class Report:
         spread = "baseline" if row["baseline"] else f"({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
         print(_line(row["case"], row["what"], [*numbers, f"{row['ratio']:.2f}", spread]), file=self.out, flush=True)
 
-    def rate(self, case: str, key: str = "rate") -> float:
-        """A figure of the first row of `case`."""
-        return next(row[key] for row in self.values["rows"] if row["case"] == case)
+    def rate(self, case: str, key: str = "rate", what: str | None = None) -> float:
+        """A figure of the row of `case` that is called `what`, the first by default."""
+        rows = (row for row in self.values["rows"] if row["case"] == case)
+        return next(row[key] for row in rows if what in (None, row["what"]))
 
     def fact(self, name: str, value, baseline: str = "") -> None:
         """Something that is not a time; `baseline` says what to hold it against."""

@@ -1,102 +1,51 @@
-"""Training steps per second: forward, backward and optimiser.
+"""Training of an encoder and of the whole model, in seconds of audio per second.
 
-encoder     `asrtool.models.transformer.TransformerEncoder` on random frames. Baseline: torch.nn.TransformerEncoder of
-            the same size (Pre-Norm, SiLU, final norm, batch first, padding mask), on the same frames with the same
-            position encodings, the same parameter count and the same fused AdamW. With dropout 0 both compute the
-            same function: weights are copied over and the largest difference of the outputs is printed. With dropout
-            torch also draws masks over attention weights and inside the feed-forward layer, which asrtool leaves out
-            on purpose; that difference is a part of what is measured.
+encoder     Forward and backward of `asrtool.models.transformer.TransformerEncoder` on random frames. Baseline:
+            torch.nn.TransformerEncoder of the same size (Pre-Norm, SiLU, final norm, batch first, padding mask), on the
+            same frames with the same position encodings and parameter count. With dropout 0 both compute the same
+            function: weights are copied over and the largest difference of the outputs is printed. With dropout torch
+            also draws masks over attention weights and inside the feed-forward layer, which asrtool leaves out on
+            purpose; that difference is a part of what is measured.
+            "matrix products alone" are the products of a layer's matrices, forward and twice backward, of the same
+            shapes and type, in the same turns: as fast as a step could be that did nothing else. What a step reaches
+            of that is its share of the machine's matrix rate. Padding counts as lost.
 model       `asrtool.training.train.training_step`, all of it: normalisation, front end, encoder, CTC over --units,
-            gradient clipping. Baseline: the same step with torch.nn.TransformerEncoder as the encoder.
+            gradient clipping, AdamW. Baseline: the same step with torch.nn.TransformerEncoder as the encoder.
+memory      What two steps of an encoder take in a process of their own: weights, gradients, activations.
 
-Frames are those of the encoder, 40 ms each; utterances are 80 to 100 % of the longest, as in bucketed batches, and
-only their frames count as audio. bf16 is autocast; a CPU without instructions for bf16 takes many times as long as for
-fp32, so there a comparison may have fewer turns than --repeats (the JSON has them all).
+Frames are those of the encoder, 40 ms each, and only those of utterances count as audio. bf16 is autocast; a CPU
+without instructions for it takes many times as long as for fp32, and is only asked when --precisions says so.
 """
 
 import argparse
-import os
 
 import torch
 from common import Report, Run, parse, parser
-from torch import Tensor, nn
-from torch.nn.functional import silu
+from encoders import (
+    ENCODERS,
+    QUICK,
+    EncoderStep,
+    TorchEncoder,
+    add_sizes,
+    copy_weights,
+    lengths,
+    models,
+    peak_memory,
+    products_alone,
+    seconds,
+)
+from profiling import as_text, time_by_kind
 
 from asrtool.config import Config, Model
 from asrtool.data.loading import Batch, Position
-from asrtool.device import pick_device
+from asrtool.device import lacks_bf16, pick_device
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.masks import padding_mask
-from asrtool.models.transformer import TransformerEncoder, sinusoids
+from asrtool.models.transformer import TransformerEncoder
 from asrtool.training.session import make_optimizer
 from asrtool.training.train import training_step
 
-FRAME_SECONDS = 0.04  # of an encoder frame: four feature frames of 10 ms
-FACTOR = 4
-LARGE = {"layers": 12, "dim": 512, "heads": 8, "ff_dim": 2048}
-
-
-class TorchEncoder(nn.Module):
-    """torch.nn.TransformerEncoder behind the interface of asrtool's, with its positions and input dropout."""
-
-    def __init__(self, model: Model):
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(
-            model.dim, model.heads, model.ff_dim, model.dropout, activation=silu, batch_first=True, norm_first=True
-        )
-        norm = nn.LayerNorm(model.dim)
-        self.encoder = nn.TransformerEncoder(layer, model.layers, norm, enable_nested_tensor=False)
-        self.dropout = nn.Dropout(model.dropout)
-
-    def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
-        """(N, T, D), (N,); returns (N, T, D)."""
-        x = self.dropout(x * x.shape[2] ** 0.5 + sinusoids(x.shape[1], x.shape[2], x))
-        return self.encoder(x, src_key_padding_mask=~padding_mask(x_lens, x.shape[1]))
-
-
-@torch.no_grad()
-def copy_weights(ours: TransformerEncoder, theirs: TorchEncoder) -> None:
-    """Give `theirs` the weights of `ours`."""
-    for block, layer in zip(ours.blocks, theirs.encoder.layers, strict=True):
-        layer.self_attn.in_proj_weight.copy_(block.attention.qkv.weight)
-        layer.self_attn.in_proj_bias.copy_(block.attention.qkv.bias)
-        layer.self_attn.out_proj.load_state_dict(block.attention.out.state_dict())
-        layer.linear1.load_state_dict(block.feed_forward[0].state_dict())
-        layer.linear2.load_state_dict(block.feed_forward[2].state_dict())
-        layer.norm1.load_state_dict(block.attention_norm.state_dict())
-        layer.norm2.load_state_dict(block.ff_norm.state_dict())
-    theirs.encoder.norm.load_state_dict(ours.norm.state_dict())
-
-
-def make_config(arguments: argparse.Namespace, dropout: float, precision: str) -> Config:
-    """The configuration of the sizes asked for."""
-    names = ("layers", "dim", "heads", "ff_dim")
-    model = {name: getattr(arguments, name) for name in names} | {"dropout": dropout}
-    return Config.model_validate({"model": model, "training": {"precision": precision}})
-
-
-def lengths(arguments: argparse.Namespace, device: torch.device) -> Tensor:
-    """(N,) lengths from 80 to 100 % of --frames."""
-    return torch.linspace(0.8 * arguments.frames, arguments.frames, arguments.batch).round().long().flip(0).to(device)
-
-
-class EncoderStep:
-    """Steps of an encoder alone; the loss is a random projection, which costs nothing."""
-
-    def __init__(self, encoder: nn.Module, config: Config, arguments: argparse.Namespace, device: torch.device):
-        self.encoder, self.precision, self.device = encoder.to(device).train(), config.training.precision, device
-        self.optimizer = make_optimizer(encoder, config)
-        self.lens = lengths(arguments, device)
-        self.x, self.direction = torch.randn(2, arguments.batch, arguments.frames, arguments.dim, device=device)
-
-    def __call__(self) -> None:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            y = self.encoder(self.x, self.lens)
-        loss = (y.float() * self.direction).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        loss.item()  # waits for the device
+MODEL_DROPOUT = 0.1  # of whole steps, as in training
 
 
 class ModelStep:
@@ -109,92 +58,133 @@ class ModelStep:
         self.model.to(device).train()
         self.optimizer = make_optimizer(self.model, config)
         self.config, self.device = config, device
-        self.batch = _batch(arguments, config.features.num_bins)
+        self.batch = _batch(arguments, config)
 
     def __call__(self) -> None:
         training_step(self.model, self.optimizer, self.batch, self.device, self.config, 1)
 
 
-def _batch(arguments: argparse.Namespace, bins: int) -> Batch:
+def _batch(arguments: argparse.Namespace, config: Config) -> Batch:
     """Random features and targets; a unit every four frames (160 ms), about what BPE of 500 units gives."""
-    lens = lengths(arguments, torch.device("cpu"))
-    features = torch.randn(arguments.batch, FACTOR * arguments.frames, bins)
+    lens, factor = lengths(arguments), config.model.subsampling.factor
+    features = torch.randn(arguments.batch, factor * arguments.frames[1], config.features.num_bins)
     target_lens = lens // 4
     targets = torch.randint(1, arguments.units, (arguments.batch, int(target_lens.max())))
     names = [str(number) for number in range(arguments.batch)]
-    seconds = FRAME_SECONDS * int(lens.sum())
-    return Batch(Position(), names, names, features, FACTOR * lens, targets, target_lens, seconds)
+    return Batch(Position(), names, names, features, factor * lens, targets, target_lens, seconds(arguments))
 
 
-def compare_encoders(report: Report, arguments: argparse.Namespace, device: torch.device, **labels) -> None:
-    """Encoder steps with and without dropout."""
-    seconds = FRAME_SECONDS * int(lengths(arguments, device).sum())
-    for dropout in (0.0, 0.1):
-        config = make_config(arguments, dropout, labels["precision"])
-        steps = [
-            EncoderStep(kind(config.model), config, arguments, device) for kind in (TransformerEncoder, TorchEncoder)
-        ]
-        runs = [Run("asrtool", steps[0], seconds), Run("torch.nn", steps[1], seconds)]
-        report.compare(_case("encoder", dropout, **labels), runs, dropout=dropout, **labels)
+class Bench:
+    """The comparisons of one precision and number of threads."""
 
+    def __init__(self, report: Report, arguments: argparse.Namespace, precision: str, threads: int):
+        self.report, self.arguments, self.device = report, arguments, pick_device(arguments.device)
+        self.labels = {"precision": precision, "threads": threads}
 
-def compare_models(report: Report, arguments: argparse.Namespace, device: torch.device, **labels) -> None:
-    """Whole steps, with the dropout that training has."""
-    config = make_config(arguments, 0.1, labels["precision"])
-    steps = [ModelStep(kind, config, arguments, device) for kind in (False, True)]
-    seconds = steps[0].batch.seconds
-    runs = [Run("asrtool", steps[0], seconds), Run("torch.nn", steps[1], seconds)]
-    report.compare(_case("model", 0.1, **labels), runs, dropout=0.1, **labels)
+    def run(self) -> None:
+        """All of them."""
+        for dropout in self.arguments.dropouts:
+            for model in models(self.arguments, dropout):
+                self.compare_encoders(model)
+        for model in models(self.arguments, MODEL_DROPOUT):
+            self.compare_models(model)
 
+    def compare_encoders(self, model: Model) -> None:
+        """Encoder steps beside the matrix products alone."""
+        alone = products_alone(model, self.arguments, self.device, self.labels["precision"])
+        steps = {name: self._step(make(model), model) for name, make in ENCODERS.items()}
+        if self.arguments.compile:
+            compiled = {name: self._step(torch.compile(make(model)), model) for name, make in ENCODERS.items()}
+            steps = {f"{name}, compiled": step for name, step in compiled.items()} | steps
+        runs = [Run(name, step, seconds(self.arguments)) for name, step in steps.items()]
+        case = self._case("encoder", model)
+        self.report.compare(case, [alone, *runs], **self.labels, dim=model.dim, dropout=model.dropout)
+        self._report_share(case)
+        if self.arguments.profile:
+            for name in ENCODERS:
+                self.report.fact(f"time of {name}, {case}", as_text(time_by_kind(steps[name], self.device)))
 
-def _case(name: str, dropout: float, precision: str, threads: int) -> str:
-    return f"{name}, {precision}, {threads} thr, dropout {dropout:g}"
+    def _report_share(self, case: str) -> None:
+        alone, ours, theirs = (self.report.rate(case, what=name) for name in ("matrix products alone", *ENCODERS))
+        self.report.fact(f"share of the matrix rate, {case}", ours / alone, f"torch.nn: {theirs / alone:.3g}")
+
+    def _step(self, encoder: torch.nn.Module, model: Model) -> EncoderStep:
+        return EncoderStep(encoder, model.dim, self.arguments, self.device, self.labels["precision"])
+
+    def compare_models(self, model: Model) -> None:
+        """Whole steps."""
+        config = Config(model=model, training={"precision": self.labels["precision"]})
+        steps = [ModelStep(kind, config, self.arguments, self.device) for kind in (False, True)]
+        runs = [Run(name, step, step.batch.seconds) for name, step in zip(ENCODERS, steps, strict=True)]
+        case = self._case("model", model)
+        self.report.compare(case, runs, **self.labels, dim=model.dim, dropout=model.dropout)
+        if self.arguments.profile:
+            self.report.fact(f"time of asrtool, {case}", as_text(time_by_kind(steps[0], self.device)))
+
+    def _case(self, name: str, model: Model) -> str:
+        threads = f"{self.labels['threads']} thr, " if self.device.type == "cpu" else ""
+        return f"{name} {model.dim}, {self.labels['precision']}, {threads}dropout {model.dropout:g}"
 
 
 @torch.no_grad()
 def report_agreement(report: Report, arguments: argparse.Namespace) -> None:
-    """That both encoders are the same function with the same number of parameters."""
-    model = make_config(arguments, 0.0, "fp32").model
+    """That both encoders are the same function with the same number of parameters; once in float32 on the CPU."""
+    model, lens = models(arguments, 0.0)[0], lengths(arguments)
     ours, theirs = TransformerEncoder(model), TorchEncoder(model)
     copy_weights(ours, theirs)
-    lens = lengths(arguments, torch.device("cpu"))
-    x = torch.randn(arguments.batch, arguments.frames, arguments.dim)
-    difference = (ours(x, lens) - theirs(x, lens))[padding_mask(lens, arguments.frames)].abs().max()
+    x = torch.randn(arguments.batch, arguments.frames[1], model.dim)
+    difference = (ours(x, lens) - theirs(x, lens))[padding_mask(lens, x.shape[1])].abs().max()
     report.fact("largest difference of the outputs", float(difference), "the encoders with the same weights")
     counts = [sum(p.numel() for p in encoder.parameters()) for encoder in (ours, theirs)]
     report.fact("parameters of the encoder", counts[0], f"torch.nn: {counts[1]}")
 
 
+def report_memory(report: Report, arguments: argparse.Namespace) -> None:
+    """Peak memory of steps, each in a process of its own."""
+    for precision in arguments.precisions:
+        for dropout in arguments.dropouts:
+            for model in models(arguments, dropout):
+                ours, theirs = (peak_memory(name, model, arguments, precision) / 1e6 for name in ENCODERS)
+                name = f"MB at most, encoder {model.dim}, {precision}, dropout {dropout:g}"
+                report.fact(name, ours, f"torch.nn: {theirs:,.0f}, {theirs / max(ours, 1e-9):.2f} times as much")
+
+
+def report_aims(report: Report, arguments: argparse.Namespace) -> None:
+    """How much faster than the baseline: at full size, and where narrow."""
+    for row in report.values["rows"]:
+        if row["what"] == "asrtool" and row["case"].startswith("encoder"):
+            limit = 1.0 if row["dim"] != max(arguments.dims) else 2.0 if row["dropout"] else 1.5
+            report.aim(f"speed, {row['case']}", row["ratio"], limit)
+
+
 def options() -> argparse.ArgumentParser:
     """Sizes, threads and device."""
-    made = parser(__doc__, repeats=5)
-    made.add_argument("--large", action="store_true", help=f"defaults as in the paper's model: {LARGE}")
-    sizes = {"layers": 6, "dim": 256, "heads": 4, "ff-dim": 1024, "batch": 8, "frames": 300, "units": 500}
-    for name, value in sizes.items():
-        made.add_argument(f"--{name}", type=int, default=value, help="%(default)s")
-    threads = sorted({1, os.cpu_count() or 1})
-    made.add_argument("--threads", type=int, nargs="+", default=threads, help="each of these in turn (1 and all)")
-    made.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
-    made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (%(default)s)")
+    made = parser(__doc__, repeats=5, limit=300.0)
+    add_sizes(made)
+    made.add_argument("--units", type=int, default=500, help="outputs of the whole model (%(default)s)")
+    made.add_argument("--profile", action="store_true", help="where the time goes, by kind of operation")
     return made
 
 
 def main() -> None:
     """Measure and report."""
-    made = options()
-    if made.parse_args().large:
-        made.set_defaults(**LARGE)
-    arguments = parse(made, layers=1, dim=32, heads=2, ff_dim=64, batch=2, frames=8, units=11, threads=[1])
-    torch.manual_seed(1)
+    arguments = parse(options(), **QUICK, units=11, profile=True)
     device = pick_device(arguments.device)
+    arguments.device = str(device)
+    if device.type != "cpu":
+        arguments.threads = [torch.get_num_threads()]
+    if not arguments.precisions:
+        arguments.precisions = ["fp32"] if lacks_bf16(device) else ["fp32", "bf16"]
+    torch.manual_seed(1)
     report = Report("training_step", arguments, "audio s", arguments.device)
     report.values["threads"] = arguments.threads
     report_agreement(report, arguments)
-    for precision in arguments.precisions:  # bf16 last: without instructions for it a CPU takes many times as long
+    for precision in arguments.precisions:
         for threads in arguments.threads:
             torch.set_num_threads(threads)
-            compare_encoders(report, arguments, device, precision=precision, threads=threads)
-            compare_models(report, arguments, device, precision=precision, threads=threads)
+            Bench(report, arguments, precision, threads).run()
+    report_memory(report, arguments)
+    report_aims(report, arguments)
     report.finish()
 
 

@@ -1,0 +1,118 @@
+"""What a frame waits for and how far back it looks is what latency() and receptive_field() say: no more, no less.
+
+Changes of the input show that nothing beyond is used; gradients, which do not drown in rounding however deep a model
+is, that the last frame within is.
+"""
+
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+EXPECTED = {  # feature frames: (right, chunk), from the figures in the papers and the layers' definitions
+    "sliding layers add up": ({"mask": "sliding", "left": 9, "right": (1, 2)}, (4 * 3, 4)),
+    "so do convolutions": (
+        {"mask": "sliding", "left": 9, "right": 1, "convolution": {"kind": "residual", "kernel": 5}},
+        (4 * (2 * 1 + 2 * 2), 4),
+    ),
+    "but not causal ones": (
+        {"mask": "sliding", "left": 9, "right": 1, "convolution": {"kind": "residual", "causal": True}},
+        (4 * 2, 4),
+    ),
+    "a chunk at any depth": ({"mask": "chunk", "chunk": 5, "memory": 9, "layers": 7}, (0, 20)),
+    "convolutions stop at its end": (
+        {"architecture": "transformer_xl", "chunk": 5, "memory": 9, "convolution": {"kind": "interleaved"}},
+        (0, 20),
+    ),
+    "lc_blstm at any depth": ({"architecture": "lc_blstm", "chunk": 5, "look_ahead": 3, "layers": 4}, (12, 20)),
+    "VGG": ({"mask": "chunk", "chunk": 5, "memory": 0, "subsampling": {"kind": "vgg"}}, (6, 20)),
+    "causal VGG": ({"mask": "chunk", "chunk": 5, "memory": 0, "subsampling": {"kind": "vgg", "causal": True}}, (0, 20)),
+    "VGG of 8": ({"mask": "chunk", "chunk": 1, "memory": 0, "subsampling": {"kind": "vgg", "factor": 8}}, (14, 8)),
+    "whole utterance": ({}, (math.inf, 4)),
+    "one layer over all that follows": ({"mask": "sliding", "left": 9}, (math.inf, 4)),
+    "utterance mean": ({"mask": "chunk", "chunk": 5, "memory": 0, "normalise": "utterance"}, (math.inf, 20)),
+}
+
+
+def features(length):
+    return 2 * torch.randn(1, length, 7, generator=torch.Generator().manual_seed(length), dtype=torch.float64)
+
+
+def chunk_of(model, number):
+    """First and last feature frame of the `number`-th chunk of outputs, and those outputs."""
+    chunk, factor = model.latency().chunk, model.subsampling.factor
+    return number * chunk, (number + 1) * chunk - 1, slice(number * chunk // factor, (number + 1) * chunk // factor)
+
+
+def gradients(model, x, frames):
+    """Of the outputs `frames`, by input frame (T,)."""
+    x = x.clone().requires_grad_()
+    log_probs, _ = model(x, torch.tensor([x.shape[1]]))
+    weights = torch.randn(log_probs[0, frames].shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((log_probs[0, frames] * weights).sum(), x)
+    return gradient[0].abs().amax(-1)
+
+
+def assert_untouched(model, x, frames, changed):
+    """The outputs `frames` stay as they are when the inputs `changed` become something else altogether."""
+    lens = torch.tensor([x.shape[1]])
+    other = x.clone()
+    other[:, changed] = -30 * other[:, changed] + 5
+    with torch.no_grad():
+        before, after = model(x, lens)[0], model(other, lens)[0]
+    torch.testing.assert_close(after[:, frames], before[:, frames], rtol=0, atol=1e-11)
+
+
+def assert_waits_exactly(model, number):
+    """The `number`-th chunk of outputs depends on the last frame that latency() names, and on none after it."""
+    _, end, frames = chunk_of(model, number)
+    last = end + model.latency().right
+    x = features(last + 9)
+    assert_untouched(model, x, frames, slice(last + 1, None))
+    needed = gradients(model, x, frames)
+    assert needed[last] > 0
+    assert needed[last + 1 :].max() == 0
+
+
+@given(data=st.data(), number=st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_nothing_later_is_used_and_the_last_frame_is(make_model, streaming_models, data, number):
+    assert_waits_exactly(make_model(torch.float64, **data.draw(streaming_models)), number)
+
+
+def test_presets_wait_exactly(make_preset):
+    model = make_preset(torch.float64)
+    if math.isinf(model.latency().right):
+        x = features(60)
+        assert gradients(model, x, slice(0, 1))[-1] > 0
+    else:
+        assert_waits_exactly(model, 1)
+
+
+@given(data=st.data(), number=st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_nothing_before_the_receptive_field_is_used_and_its_first_frame_is(make_model, streaming_models, data, number):
+    model = make_model(torch.float64, **data.draw(streaming_models))
+    left, right = model.receptive_field()
+    assume(math.isfinite(left))
+    number += math.ceil((left + 1) / model.latency().chunk)  # a frame before it is there
+    first, end, frames = chunk_of(model, number)
+    x = features(end + right + 1)
+    assert_untouched(model, x, frames, slice(0, first - left))
+    if not hasattr(model.encoder.blocks[0], "memory") or model.encoder.blocks[0].memory(x) is None:
+        assert gradients(model, x, frames)[first - left] > 0  # no gradient goes into Transformer-XL's memory
+
+
+@pytest.mark.parametrize("settings, expected", EXPECTED.values(), ids=EXPECTED)
+def test_latency_in_feature_frames(make_model, settings, expected):
+    assert make_model(**settings).latency() == expected
+
+
+@pytest.mark.parametrize("settings", [{}, {"architecture": "blstm"}, {"architecture": "lc_blstm", "chunk": 2, "look_ahead": 1}])
+def test_what_remembers_everything_has_an_endless_receptive_field(make_model, settings):
+    model = make_model(torch.float64, **settings)
+    assert math.isinf(model.receptive_field()[0])
+    x = features(80)
+    assert gradients(model, x, slice(18, 20))[0] > 0

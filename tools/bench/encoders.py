@@ -1,0 +1,171 @@
+"""What the benchmarks of encoders share: sizes, a batch, the baseline, a step, its matrix products and its memory."""
+
+import argparse
+import resource
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from common import Run
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from asrtool.config import Model
+from asrtool.models.attention import sinusoids
+from asrtool.models.masks import padding_mask
+from asrtool.models.transformer import TransformerEncoder
+
+FRAME_SECONDS = 0.04  # of an encoder frame: four feature frames of 10 ms
+PRODUCTS = 3  # of a matrix: forward, gradient of its input, gradient of its weights
+
+
+def add_sizes(made: argparse.ArgumentParser) -> None:
+    """The options that say how large encoders and batch are, and where they run; by default the paper's, and a twin's."""
+    made.add_argument("--dims", type=int, nargs="+", default=[512, 192], help="model widths, each measured (512 192)")
+    made.add_argument("--heads", type=int, nargs="+", default=[8, 4], help="for each width (8 4)")
+    made.add_argument("--layers", type=int, default=12, help="(%(default)s); a layer's feed-forward width is 4 dims")
+    made.add_argument("--batch", type=int, default=8, help="utterances (%(default)s)")
+    made.add_argument(
+        "--frames", type=int, nargs=2, default=[300, 500], metavar=("SHORTEST", "LONGEST"), help="of an utterance"
+    )
+    made.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="each of these in turn (1 2)")
+    made.add_argument(
+        "--precisions", nargs="+", choices=["fp32", "bf16"], help="fp32, and bf16 where it is in hardware"
+    )
+    made.add_argument("--dropouts", type=float, nargs="+", default=[0.0, 0.1], help="(0 0.1)")
+    made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (%(default)s)")
+    made.add_argument("--compile", action="store_true", help="the encoders under torch.compile too")
+
+
+QUICK = {"dims": [32], "heads": [2], "layers": 1, "batch": 2, "frames": [6, 8], "threads": [1]}
+
+
+def models(arguments: argparse.Namespace, dropout: float) -> list[Model]:
+    """The sizes asked for."""
+    sizes = zip(arguments.dims, arguments.heads, strict=True)
+    rest = {"layers": arguments.layers, "dropout": dropout}
+    return [Model(dim=dim, heads=heads, ff_dim=4 * dim, **rest) for dim, heads in sizes]
+
+
+def lengths(arguments: argparse.Namespace, device: torch.device | str = "cpu") -> Tensor:
+    """(N,) lengths from the longest to the shortest of --frames, in even steps."""
+    return torch.linspace(*arguments.frames, arguments.batch).round().long().flip(0).to(device)
+
+
+def seconds(arguments: argparse.Namespace) -> float:
+    """Of audio in the batch, without padding."""
+    return FRAME_SECONDS * int(lengths(arguments).sum())
+
+
+class TorchEncoder(nn.Module):
+    """torch.nn.TransformerEncoder behind the interface of asrtool's, with its positions and input dropout."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(
+            model.dim, model.heads, model.ff_dim, model.dropout, activation=silu, batch_first=True, norm_first=True
+        )
+        norm = nn.LayerNorm(model.dim)
+        self.encoder = nn.TransformerEncoder(layer, model.layers, norm, enable_nested_tensor=False)
+        self.dropout = nn.Dropout(model.dropout)
+
+    def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
+        """(N, T, D), (N,); returns (N, T, D)."""
+        positions = sinusoids(torch.arange(x.shape[1], device=x.device), x.shape[2])
+        x = self.dropout(x * x.shape[2] ** 0.5 + positions)
+        return self.encoder(x, src_key_padding_mask=~padding_mask(x_lens, x.shape[1]))
+
+
+ENCODERS: dict[str, Callable[[Model], nn.Module]] = {"asrtool": TransformerEncoder, "torch.nn": TorchEncoder}
+
+
+@torch.no_grad()
+def copy_weights(ours: TransformerEncoder, theirs: TorchEncoder) -> None:
+    """Give `theirs` the weights of `ours`."""
+    for block, layer in zip(ours.blocks, theirs.encoder.layers, strict=True):
+        layer.self_attn.in_proj_weight.copy_(block.attention.qkv.weight)
+        layer.self_attn.in_proj_bias.copy_(block.attention.qkv.bias)
+        layer.self_attn.out_proj.load_state_dict(block.attention.out.state_dict())
+        layer.linear1.load_state_dict(block.feed_forward[0].state_dict())
+        layer.linear2.load_state_dict(block.feed_forward[2].state_dict())
+        layer.norm1.load_state_dict(block.attention_norm.state_dict())
+        layer.norm2.load_state_dict(block.ff_norm.state_dict())
+    theirs.encoder.norm.load_state_dict(ours.norm.state_dict())
+
+
+class EncoderStep:
+    """Forward and backward of an encoder on random frames; the loss is a random projection, which costs nothing."""
+
+    def __init__(self, encoder: nn.Module, dim: int, arguments: argparse.Namespace, device, precision: str):
+        self.encoder, self.precision, self.device = encoder.to(device).train(), precision, torch.device(device)
+        self.lens = lengths(arguments, device)
+        self.x, self.direction = torch.randn(2, arguments.batch, arguments.frames[1], dim, device=device)
+
+    def __call__(self) -> None:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            y = self.encoder(self.x, self.lens)
+        loss = (y.float() * self.direction).mean()
+        self.encoder.zero_grad(set_to_none=True)
+        loss.backward()
+        loss.item()  # waits for the device
+
+
+def matrix_flops(model: Model, lens: Tensor) -> float:
+    """FLOPs of the matrix products that a step cannot do without: those of the valid frames, attention included."""
+    weights = model.layers * sum(rows * columns for rows, columns in matrices(model))
+    scores = model.layers * 2 * model.dim * float((lens.double() ** 2).sum())  # q k and p v
+    return 2 * PRODUCTS * (weights * float(lens.sum()) + scores)
+
+
+def matrices(model: Model) -> list[tuple[int, int]]:
+    """Inputs and outputs of a layer's matrices: q k v, output, and the two of the feed-forward layer."""
+    dim, ff_dim = model.dim, model.ff_dim
+    return [(dim, 3 * dim), (dim, dim), (dim, ff_dim), (ff_dim, dim)]
+
+
+def products_alone(model: Model, arguments: argparse.Namespace, device: torch.device, precision: str) -> Run:
+    """The matrix products of one layer, three of each matrix, over the padded frames of the batch.
+
+    Its amount is the audio that a step would get through, were there nothing but such products, and no padding.
+    """
+    rows, kind = arguments.batch * arguments.frames[1], torch.bfloat16 if precision == "bf16" else torch.float32
+    shapes = [((rows, a), (rows, b), (b, a)) for a, b in matrices(model)]
+    tensors = [[torch.randn(shape, device=device).to(kind) for shape in three] for three in shapes]
+
+    def call() -> None:
+        for x, y, weight in tensors:
+            last = (x @ weight.t(), y @ weight, y.t() @ x)[2]
+        last[0, 0].item()  # waits for the device
+
+    flops = 2 * PRODUCTS * rows * sum(a * b for a, b in matrices(model))
+    return Run("matrix products alone", call, seconds(arguments) * flops / matrix_flops(model, lengths(arguments)))
+
+
+def peak_memory(name: str, model: Model, arguments: argparse.Namespace, precision: str) -> float:
+    """Bytes that two steps of the encoder `name` take at most, weights and gradients included, in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_peak_of_steps, name, model, arguments, precision).result()
+
+
+def _peak_of_steps(name: str, model: Model, arguments: argparse.Namespace, precision: str) -> float:
+    device = torch.device(arguments.device)
+    first = model.model_copy(update={"layers": 1, "dim": 16, "heads": 1, "ff_dim": 16})
+    EncoderStep(ENCODERS[name](first), first.dim, arguments, device, precision)()  # what is loaded at the first call
+    before = _peak(device)
+    step = EncoderStep(ENCODERS[name](model), model.dim, arguments, device, precision)
+    step()
+    step()
+    return _peak(device) - before
+
+
+def _peak(device: torch.device) -> float:
+    """Most bytes that this process has ever held, on its device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError):  # what getrusage says starts at the size of the parent, on Linux
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # bytes on macOS

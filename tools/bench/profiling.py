@@ -1,0 +1,52 @@
+"""Where the time of a step goes, by kind of operation: torch.profiler, summed up."""
+
+import re
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+# The first kind whose pattern is found in the name of an operation, or of one that it was called by, inside out.
+KINDS = {
+    "optimiser": r"Optimizer|_fused_adam|foreach|clip_grad",
+    "CTC": r"ctc_loss|CtcLoss",
+    "convolution": r"conv",
+    "attention": r"scaled_dot_product|ScaledDotProduct|softmax",
+    "matrix products": r"::(add|b|badd)?mm\b|::linear|::matmul|AddmmBackward|MmBackward",
+    "norms": r"layer_norm|LayerNorm",
+    "activations": r"silu|gelu|relu|threshold_backward|Silu|Gelu|Relu",
+    "dropout": r"dropout|bernoulli|random_|MulBackward",  # a block multiplies nowhere else
+    "copies": r"copy_|::cat|::clone|::contiguous|::to\b|fill_|zero",
+    "sums": r"::add|::sum|AccumulateGrad",
+}
+
+
+def time_by_kind(call: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Share of each kind of operation in one call after a warm-up; the rest is Python, small operations and waiting."""
+    call()
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profile(activities=activities) as found:
+        call()
+    spent: dict[str, float] = {}
+    for event in found.events():
+        if event.device_type.name != "CPU":
+            continue  # a kernel; its time is with the operation that started it
+        time = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        spent[kind_of(event)] = spent.get(kind_of(event), 0.0) + time
+    total = sum(spent.values()) or 1.0
+    return {kind: spent[kind] / total for kind in sorted(spent, key=spent.get, reverse=True)}
+
+
+def kind_of(event) -> str:
+    """The kind of the nearest operation, inside out, that has one."""
+    while event is not None:
+        for kind, pattern in KINDS.items():
+            if re.search(pattern, event.name):
+                return kind
+        event = event.cpu_parent
+    return "rest"
+
+
+def as_text(shares: dict[str, float]) -> str:
+    """As "matrix products 61 %, attention 17 %, ..."."""
+    return ", ".join(f"{kind} {share:.0%}".replace("%", " %") for kind, share in shares.items() if share >= 0.005)

@@ -1,0 +1,129 @@
+"""One step of a stream, for each configuration: what a server does when the next chunk has come.
+
+`AcousticModel.step` on one stream that is under way, with the model's own chunk; and with 160 ms, for which a larger
+chunk is made smaller and a smaller one repeated. Baseline: the same output without state, `AcousticModel.forward` over
+the chunk and all the frames before and after it that it depends on, at most --history seconds of them.
+
+`% of chunk` is the time of a step beside the chunk's own; `latency ms` what must have been heard before the first frame
+of a chunk is known, at most, from the layers' own facts, without the time of the step. Weights are random.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from common import Report, Run, parse, parser
+
+from asrtool.config import Config, load_config
+from asrtool.device import pick_device
+from asrtool.errors import UserError
+from asrtool.models.acoustic import AcousticModel
+
+PRESETS = Path(__file__).resolve().parents[2] / "egs" / "librispeech" / "conf"
+FRAME_MS = 10  # of a feature frame
+SHORT = 16  # feature frames: 160 ms
+AIM = 10.0  # % of a 160 ms chunk, for
+AIM_LAYERS = 12  # as many
+COLUMNS = ["ms", "% of chunk", "latency ms"]
+
+
+def chunks(path: Path, overrides: list[str]) -> list[tuple[Config, int]]:
+    """Configurations of `path` and feature frames of a step: as it is, and with steps of 160 ms; none without steps."""
+    config = load_config(path, overrides)
+    own = AcousticModel(config, 2)
+    if not own.streams:
+        return []
+    chunk, factor = own.latency().chunk, config.model.subsampling.factor
+    if chunk == SHORT or SHORT % factor:
+        return [(config, chunk)]
+    if chunk < SHORT:
+        return [(config, chunk)] + [(config, SHORT)] * (SHORT % chunk == 0)
+    return [(config, chunk), (load_config(path, [*overrides, f"model.chunk={SHORT // factor}"]), SHORT)]
+
+
+class Streaming:
+    """One stream of random features: a step, and the same output without state."""
+
+    def __init__(self, config: Config, size: int, arguments: argparse.Namespace, device: torch.device):
+        self.model = AcousticModel(config, arguments.units).to(device).eval()
+        left, right = self.model.receptive_field()
+        history = min(left, 1000 * arguments.history / FRAME_MS)
+        self.x = torch.randn(1, int(history + size + right), config.features.num_bins, device=device)
+        self.chunk, self.lens = self.x[:, :size], torch.tensor([size], device=device)
+        self.state = self.model.initial_state(1)
+        for _ in range(2):
+            self.state = self._step()[1]
+
+    @torch.no_grad()
+    def _step(self):
+        return self.model.step(self.chunk, self.lens, self.state)
+
+    def step(self) -> None:
+        """A step; every call takes the same one."""
+        self._step()[0][0, 0, 0].item()  # waits for the device
+
+    @torch.no_grad()
+    def forward(self) -> None:
+        """All that the chunk's output depends on, from its features."""
+        self.model(self.x, self.lens.fill_(self.x.shape[1]))[0][0, 0, 0].item()
+
+
+def compare(report: Report, name: str, config: Config, size: int, arguments: argparse.Namespace) -> None:
+    """A step of `size` feature frames beside the baseline."""
+    stream, duration = Streaming(config, size, arguments, pick_device(arguments.device)), size * FRAME_MS / 1000
+    latency = stream.model.latency()
+    milliseconds = FRAME_MS * (latency.right + max(size, latency.chunk))
+
+    def extra(rate: float) -> dict:
+        return {"ms": 1000 * duration / rate, "% of chunk": 100 / rate, "latency ms": milliseconds}
+
+    runs = [Run("step", stream.step, duration), Run("forward over history", stream.forward, duration)]
+    case = f"{name}, {size * FRAME_MS} ms"
+    report.compare(case, runs, extra, config=name, layers=config.model.layers, chunk_frames=size)
+
+
+def report_aims(report: Report) -> None:
+    """The share of a 160 ms chunk that its step takes, of each model of 12 layers."""
+    for row in report.values["rows"]:
+        if row["what"] == "step" and row["layers"] == AIM_LAYERS and row["chunk_frames"] == SHORT:
+            report.aim(f"% of the chunk's time, {row['case']}", row["% of chunk"], AIM, at_most=True)
+
+
+def options() -> argparse.ArgumentParser:
+    """Configurations and sizes."""
+    made = parser(__doc__, repeats=9)
+    made.add_argument("configs", nargs="*", type=Path, help=f"YAML files (the *_twin.yaml of {PRESETS})")
+    made.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of all")
+    made.add_argument("--units", type=int, default=500, help="outputs (%(default)s)")
+    made.add_argument("--history", type=float, default=10.0, help="seconds that the baseline takes up (%(default)g)")
+    made.add_argument("--threads", type=int, default=1, help="(%(default)s)")
+    made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (%(default)s)")
+    return made
+
+
+def main() -> int:
+    """Measure and report; 2 where there is nothing to measure."""
+    arguments = parse(options(), overrides=["model.layers=1", "model.right=null"], units=11, history=0.5)
+    arguments.configs = arguments.configs or sorted(PRESETS.glob("*_twin.yaml"))
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(1)
+    try:
+        found = {path.stem: chunks(path, arguments.overrides) for path in arguments.configs}
+        if not any(found.values()):
+            raise UserError("no configuration has steps: give YAML files of models with a chunk or a sliding window")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    report = Report("streaming", arguments, "audio s", arguments.device, COLUMNS)
+    report.fact("without steps", ", ".join(name for name, cases in found.items() if not cases) or "none")
+    for name, cases in found.items():
+        for config, size in cases:
+            compare(report, name, config, size, arguments)
+    report_aims(report)
+    report.finish()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
