@@ -167,6 +167,6 @@ def start_session(config: Config, experiment: Path, resume: bool, device_name: s
         model.normalise.set_statistics(*feature_statistics(clean, config.model.normalise == "utterance"))
     parameters = sum(p.numel() for p in model.parameters())
     if config.training.precision == "bf16" and lacks_bf16(device):
-        say("warning: this CPU has no bf16 instructions, so bf16 is slower than training.precision=fp32")
+        say("this CPU has no bf16 instructions: bf16 products are computed in fp32, no faster than precision fp32")
     say(f"{parameters / 1e6:.2f} M parameters, {tokenizer.size} units, on {describe(device)}")
     return session

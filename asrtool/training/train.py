@@ -16,6 +16,7 @@ from asrtool.objectives.ctc import ctc_loss
 from asrtool.progress import say
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.log import TrainingLog, plot_losses
+from asrtool.training.precision import products
 from asrtool.training.schedule import learning_rate
 from asrtool.training.session import Progress, Session, start_session
 
@@ -23,7 +24,7 @@ from asrtool.training.session import Progress, Session, start_session
 def batch_loss(model: AcousticModel, batch: Batch, device: torch.device, precision: str) -> torch.Tensor:
     """CTC loss of each utterance, (N,) nats."""
     features, lens = batch.features.to(device, non_blocking=True), batch.feature_lens.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with products(precision, device), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         log_probs, out_lens = model(features, lens)
     return ctc_loss(log_probs, out_lens, batch.targets.to(device), batch.target_lens.to(device))
 
@@ -35,7 +36,8 @@ def training_step(model, optimizer, batch: Batch, device: torch.device, config: 
         group["lr"] = rate
     loss = batch_loss(model, batch, device, config.training.precision).sum() / batch.target_lens.sum().to(device)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    with products(config.training.precision, device):
+        loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.training.clip)
     if not torch.isfinite(norm):
         raise UserError(
