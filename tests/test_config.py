@@ -250,3 +250,25 @@ def test_the_configurations_of_the_recipes_load(path):
 
 def test_there_are_recipes_with_configurations():
     assert RECIPE_CONFIGS
+
+
+def test_a_base_lies_under_the_file_and_the_later_base_over_the_earlier(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "one.yaml").write_text("model: {layers: 2, dim: 64}\nseed: 5", encoding="utf-8")
+    (tmp_path / "two.yaml").write_text("base: sub/one.yaml\nmodel: {dim: 128}", encoding="utf-8")
+    (tmp_path / "three.yaml").write_text("model: {heads: 8}", encoding="utf-8")
+    top = tmp_path / "top.yaml"
+    top.write_text("base: [two.yaml, three.yaml]\nmodel: {ff_dim: 7}", encoding="utf-8")
+    config = load_config(top, ["model.layers=3"])
+    assert (config.model.layers, config.model.dim, config.model.heads, config.model.ff_dim) == (3, 128, 8, 7)
+    assert config.seed == 5
+
+
+def test_a_base_that_is_missing_or_goes_round_is_refused_by_name(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("base: two.yaml", encoding="utf-8")
+    with pytest.raises(UserError, match=r"two\.yaml"):
+        load_config(one)
+    two.write_text("base: one.yaml", encoding="utf-8")
+    with pytest.raises(UserError, match="its own base: one.yaml -> two.yaml -> one.yaml"):
+        load_config(one)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from asrtool.config import Config
 from asrtool.models.acoustic import AcousticModel
@@ -95,13 +95,21 @@ def _batch(seconds: float, model: AcousticModel) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _flops(model: AcousticModel) -> float:
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: _lstm_flops}) as counter:
-        model(*_batch(UTTERANCE_SECONDS, model))
+    unknown_to_torch = {
+        torch.ops.aten.mkldnn_rnn_layer: _lstm_flops,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    }
+    with FlopCounterMode(display=False, custom_mapping=unknown_to_torch) as counter:
+        model.eval()(*_batch(UTTERANCE_SECONDS, model))
     return counter.get_total_flops() / UTTERANCE_SECONDS
 
 
+def _attention_flops(q_shape, k_shape, v_shape, *_, **__) -> int:
+    return sdpa_flop_count(q_shape, k_shape, v_shape)
+
+
 def _lstm_flops(x_shape, input_shape, hidden_shape, *_, **__) -> int:
-    """Of an LSTM over (T, N, D) with weights (4H, D) and (4H, H), which torch's counter does not know."""
+    """Of an LSTM over (T, N, D) with weights (4H, D) and (4H, H)."""
     return 2 * x_shape[0] * x_shape[1] * input_shape[0] * (input_shape[1] + hidden_shape[1])
 
 
