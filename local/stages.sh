@@ -29,13 +29,23 @@ trap 'status=$?; [ $status = 0 ] || echo "$0: stopped with exit status $status${
 history="" # of the stages so far: a stage is unchanged only when all before it are
 current=""
 
+# A file and, if it is a configuration, the files that its `base` names.
+content() {
+    local base
+    cat "$1"
+    [[ $1 == *.yaml ]] || return 0
+    for base in $(sed -n 's/^base: *\[\{0,1\}\([^]#]*\).*/\1/p' "$1" | tr ',' ' '); do
+        content "$(dirname "$1")/$base"
+    done
+}
+
 begin() {
     local number=$1 name=$2 text=$3 work=$4 setting after
     shift 4
     current="$number ($name)"
     marker=$work/.done/$number-$name
     for setting in "$@"; do
-        if [ -f "$setting" ]; then setting=$(cksum <"$setting"); fi
+        if [ -f "$setting" ]; then setting=$(content "$setting" | cksum); fi
         history+="|$setting"
     done
     history=$(echo "$history|$number" | cksum)

@@ -14,10 +14,10 @@ class Caches:
         self.new: list[Tensor] = []
 
     def extend(self, x: Tensor, axis: int = 1) -> Tensor:
-        """The frames kept so far, then those of `x`; as many as before are kept of their end."""
+        """The frames kept so far, then those of `x`, in its type; as many as before are kept of their end, in theirs."""
         past = next(self._old)
-        x = torch.cat([past, x], axis)
-        self.new.append(x.narrow(axis, x.shape[axis] - past.shape[axis], past.shape[axis]))
+        x = torch.cat([past.to(x.dtype), x], axis)
+        self.new.append(x.narrow(axis, x.shape[axis] - past.shape[axis], past.shape[axis]).to(past.dtype))
         return x
 
     def delay(self, x: Tensor, axis: int = 1) -> Tensor:

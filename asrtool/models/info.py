@@ -1,6 +1,7 @@
 """What a configuration amounts to, without training anything."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from asrtool.config import Config
 from asrtool.models.acoustic import AcousticModel
 
 FRAME_MS = 10  # of a feature frame
-UTTERANCE_SECONDS = 15.0  # of which the operations are counted: attention to everything costs more for longer ones
+UTTERANCE_SECONDS = 15.0  # counted over: attention to everything costs more for longer ones
 
 
 class Info(NamedTuple):
@@ -66,42 +67,58 @@ def _span(frames: float, where: str) -> str:
 
 def model_info(config: Config, units: int) -> Info:
     """Facts of the model of `config` with `units` outputs. No weights are drawn and no memory is taken."""
-    with FakeTensorMode():
+    with torch.device("meta"):
         model = AcousticModel(config, units)
-        parts = {"front end": model.subsampling, "encoder": model.encoder, "output": model.output}
-        parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-        latency, (left, right) = model.latency(), model.receptive_field()
-        return Info(
-            parameters=parameters,
-            units=units,
-            factor=model.subsampling.factor,
-            flops=_flops(model),
-            weights=16.0 * sum(parameters.values()),
-            activations=_activations(config, units),
-            batch_seconds=config.data.batch_seconds,
-            left=left,
-            right=right,
-            chunk=latency.chunk,
-            streams=model.streams,
-        )
+    parts = {"front end": model.subsampling, "encoder": model.encoder, "output": model.output}
+    parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    latency, (left, right) = model.latency(), model.receptive_field()
+    return Info(
+        parameters=parameters,
+        units=units,
+        factor=model.subsampling.factor,
+        flops=_over_layers(_flops, config, units) / UTTERANCE_SECONDS,
+        weights=16.0 * sum(parameters.values()),
+        activations=_activations(config, units) * config.data.batch_seconds / UTTERANCE_SECONDS,
+        batch_seconds=config.data.batch_seconds,
+        left=left,
+        right=right,
+        chunk=latency.chunk,
+        streams=model.streams,
+    )
 
 
-def _batch(seconds: float, model: AcousticModel) -> tuple[Tensor, Tensor]:
-    """Features of utterances of UTTERANCE_SECONDS, or one shorter one, that fill `seconds`."""
-    each = min(seconds, UTTERANCE_SECONDS)
-    frames, count = round(each * 1000 / FRAME_MS), max(1, round(seconds / each))
-    return torch.zeros(count, frames, len(model.normalise.mean)), torch.full((count,), frames)
+def _over_layers(count: Callable[[Config, int], int], config: Config, units: int) -> int:
+    """A count over the whole model from those of one layer and of two: all layers do the same work."""
+    one = count(_shallow(config, 1), units)
+    return (
+        one if config.model.layers == 1 else one + (config.model.layers - 1) * (count(_shallow(config, 2), units) - one)
+    )
+
+
+def _shallow(config: Config, layers: int, **model) -> Config:
+    contexts = {
+        name: value[:layers] for name in ("left", "right") if isinstance(value := getattr(config.model, name), tuple)
+    }
+    update = {"layers": layers, "layer_drop": 0.0, **contexts, **model}
+    return config.model_copy(update={"model": config.model.model_copy(update=update)})
+
+
+def _utterance(model: AcousticModel) -> tuple[Tensor, Tensor]:
+    frames = round(UTTERANCE_SECONDS * 1000 / FRAME_MS)
+    return torch.zeros(1, frames, len(model.normalise.mean)), torch.tensor([frames])
 
 
 @torch.no_grad()
-def _flops(model: AcousticModel) -> float:
+def _flops(config: Config, units: int) -> int:
+    """Operations of the matrix products over an utterance, forward."""
     unknown_to_torch = {
         torch.ops.aten.mkldnn_rnn_layer: _lstm_flops,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     }
-    with FlopCounterMode(display=False, custom_mapping=unknown_to_torch) as counter:
-        model.eval()(*_batch(UTTERANCE_SECONDS, model))
-    return counter.get_total_flops() / UTTERANCE_SECONDS
+    with FakeTensorMode(), FlopCounterMode(display=False, custom_mapping=unknown_to_torch) as counter:
+        model = AcousticModel(config, units)
+        model(*_utterance(model))
+    return counter.get_total_flops()
 
 
 def _attention_flops(q_shape, k_shape, v_shape, *_, **__) -> int:
@@ -113,29 +130,27 @@ def _lstm_flops(x_shape, input_shape, hidden_shape, *_, **__) -> int:
     return 2 * x_shape[0] * x_shape[1] * input_shape[0] * (input_shape[1] + hidden_shape[1])
 
 
-def _activations(config: Config, units: int) -> float:
-    """Bytes that autograd keeps of a batch; recomputed blocks keep their input, and one of them all its insides."""
-    settings = config.model
-    kept = _kept(config, units)
-    if not settings.activation_checkpointing:
+def _activations(config: Config, units: int) -> int:
+    """Bytes that autograd keeps of an utterance; recomputed blocks keep their input, and one of them all its insides."""
+    kept = _over_layers(_kept, config, units)
+    if not config.model.activation_checkpointing:
         return kept
-    shallow = [settings.model_copy(update={"activation_checkpointing": c, "layers": 1}) for c in (False, True)]
-    whole, input_only = (_kept(config.model_copy(update={"model": s}), units) for s in shallow)
-    return kept + whole - input_only
+    insides = _kept(_shallow(config, 1, activation_checkpointing=False), units) - _kept(_shallow(config, 1), units)
+    return kept + insides
 
 
 def _kept(config: Config, units: int) -> int:
-    """Bytes of the distinct tensors, weights apart, that autograd keeps of a batch."""
-    every_layer = config.model.model_copy(update={"layer_drop": 0.0})
-    model = AcousticModel(config.model_copy(update={"model": every_layer}), units).train()
+    """Bytes of the distinct tensors, weights apart, that autograd keeps of an utterance."""
     kept: dict[int, Tensor] = {}
 
     def keep(x: Tensor) -> Tensor:
         kept[x.untyped_storage()._cdata] = x
         return x
 
-    bf16 = config.training.precision == "bf16"
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), torch.autocast("cpu", torch.bfloat16, bf16):
-        model(*_batch(config.data.batch_seconds, model))
+    bf16 = torch.autocast("cpu", torch.bfloat16, config.training.precision == "bf16")
+    with FakeTensorMode():
+        model = AcousticModel(config, units)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), bf16:
+            model(*_utterance(model))
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     return sum(x.untyped_storage().nbytes() for storage, x in kept.items() if storage not in weights)

@@ -78,7 +78,8 @@ class LcBlstm(nn.Module):
     @staticmethod
     def _chunks(lstm: nn.LSTM, x: Tensor, begun: Tensor, caches: Caches) -> tuple[Tensor, State]:
         """The chunks one after the other: outputs (N, M, chunk, D/2), and the states at their ends (1, N * M, D/2)."""
-        state = (caches.take()[None], caches.take()[None])
+        kept = caches.take(), caches.take()
+        state = tuple(part[None].to(x.dtype) for part in kept)  # under autocast x is narrower, and torch wants the same
         outputs, ends = [], []
         for chunk, there in zip(x.unbind(1), begun.unbind(1), strict=True):
             y, state = lstm(chunk, state)
@@ -86,5 +87,5 @@ class LcBlstm(nn.Module):
             outputs.append(y)
             ends.append(state)
         for part in state:
-            caches.put(part[0])
+            caches.put(part[0].to(kept[0].dtype))
         return torch.stack(outputs, 1), tuple(torch.stack(parts, 2).flatten(1, 2) for parts in zip(*ends, strict=True))

@@ -105,6 +105,18 @@ def test_a_file_counts_by_its_content(recipe, tmp_path):
     assert recipe() == [4]
 
 
+@pytest.mark.parametrize("base", ["base: under/base.yaml", "base: [other.yaml, under/base.yaml]  # two"])
+def test_the_base_of_a_configuration_counts_too(recipe, tmp_path, base):
+    folder = tmp_path / "egs/mine"
+    (folder / "under").mkdir()
+    for name, text in (("conf", base), ("other", ""), ("under/base", "base: ../root.yaml"), ("root", "seed: 1")):
+        (folder / f"{name}.yaml").write_text(f"{text}\n", encoding="utf-8")
+    assert recipe() == [0, 1, 4]
+    assert recipe() == []
+    (folder / "root.yaml").write_text("seed: 2\n", encoding="utf-8")
+    assert recipe() == [4]
+
+
 def test_force_does_again_what_is_done(recipe):
     recipe()
     assert recipe("--force", "true") == [0, 1, 4]

@@ -34,7 +34,9 @@ def make_model():
     """make_model(dtype, normalise="utterance", ...) -> a model in evaluation mode with random weights and statistics"""
 
     def make(dtype=torch.float32, **model):
-        return random_weights(Config.model_validate({"features": {"num_bins": BINS}, "model": {**SMALL, **model}}), dtype)
+        return random_weights(
+            Config.model_validate({"features": {"num_bins": BINS}, "model": {**SMALL, **model}}), dtype
+        )
 
     return make
 

@@ -4,13 +4,10 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import conv2d, linear
 
-from asrtool.config import Subsampling
-from asrtool.models.attention import SelfAttention, sinusoids
+from asrtool.models.attention import sinusoids
 from asrtool.models.masks import padding_mask
 from asrtool.models.normalise import Normalise
-from asrtool.models.subsampling import ConvSubsampling
 
 
 @pytest.mark.parametrize("length, dim", [(1, 2), (50, 8), (300, 16), (7, 5)])
@@ -21,28 +18,6 @@ def test_sinusoids_are_those_of_the_paper(length, dim):
     made = sinusoids(torch.arange(length), dim)
     assert made.dtype == torch.float32
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 30])
-def test_subsampling_is_two_strided_convolutions_and_a_projection(length):
-    front = ConvSubsampling(Subsampling(channels=3), bins=7, dim=8).double()
-    x = torch.randn(1, length, 7, dtype=torch.float64)
-    y = x[:, None]
-    for layer in front.convolutions:
-        y = conv2d(y, layer.weight, layer.bias, stride=2, padding=1).relu()
-    y = linear(torch.cat(list(y[0]), dim=1), front.projection.weight, front.projection.bias)
-    made = front(x, torch.tensor([length]))
-    torch.testing.assert_close(made[0], y)
-    assert len(made[0]) == front.out_length(length)
-
-
-def test_self_attention_is_a_softmax_over_the_frames_that_may_be_seen():
-    layer, x, lens = SelfAttention(6, 2).double(), torch.randn(2, 5, 6, dtype=torch.float64), [5, 3]
-    made = layer(x, padding_mask(torch.tensor(lens), 5))
-    for row, length in enumerate(lens):
-        q, k, v = (part.split(3, -1) for part in layer.qkv(x[row, :length]).chunk(3, -1))
-        heads = [(q[h] @ k[h].T / math.sqrt(3)).softmax(-1) @ v[h] for h in range(2)]
-        torch.testing.assert_close(made[row, :length], layer.out(torch.cat(heads, -1)))
 
 
 def test_global_normalisation_uses_the_statistics_and_utterance_the_own_mean():
@@ -63,7 +38,3 @@ def test_a_bin_that_never_changes_stays_finite():
     layer = Normalise("global", 2)
     layer.set_statistics(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]))
     assert layer(torch.zeros(1, 3, 2), torch.ones(1, 3, dtype=torch.bool)).isfinite().all()
-
-
-def test_the_padding_mask_is_true_where_there_is_data():
-    assert padding_mask(torch.tensor([3, 1]), 4).int().tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
