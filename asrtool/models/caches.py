@@ -14,7 +14,7 @@ class Caches:
         self.new: list[Tensor] = []
 
     def extend(self, x: Tensor, axis: int = 1) -> Tensor:
-        """The frames kept so far, then those of `x`, in its type; as many as before are kept of their end, in theirs."""
+        """The frames kept so far, then those of `x`, in its type; of their end, as many are kept as before."""
         past = next(self._old)
         x = torch.cat([past.to(x.dtype), x], axis)
         self.new.append(x.narrow(axis, x.shape[axis] - past.shape[axis], past.shape[axis]).to(past.dtype))

@@ -78,7 +78,7 @@ def model_info(config: Config, units: int) -> Info:
         factor=model.subsampling.factor,
         flops=_over_layers(_flops, config, units) / UTTERANCE_SECONDS,
         weights=16.0 * sum(parameters.values()),
-        activations=_activations(config, units) * config.data.batch_seconds / UTTERANCE_SECONDS,
+        activations=_activations(config, units),
         batch_seconds=config.data.batch_seconds,
         left=left,
         right=right,
@@ -103,9 +103,9 @@ def _shallow(config: Config, layers: int, **model) -> Config:
     return config.model_copy(update={"model": config.model.model_copy(update=update)})
 
 
-def _utterance(model: AcousticModel) -> tuple[Tensor, Tensor]:
+def _batch(model: AcousticModel, utterances: int = 1) -> tuple[Tensor, Tensor]:
     frames = round(UTTERANCE_SECONDS * 1000 / FRAME_MS)
-    return torch.zeros(1, frames, len(model.normalise.mean)), torch.tensor([frames])
+    return torch.zeros(utterances, frames, len(model.normalise.mean)), torch.full((utterances,), frames)
 
 
 @torch.no_grad()
@@ -117,7 +117,7 @@ def _flops(config: Config, units: int) -> int:
     }
     with FakeTensorMode(), FlopCounterMode(display=False, custom_mapping=unknown_to_torch) as counter:
         model = AcousticModel(config, units)
-        model(*_utterance(model))
+        model(*_batch(model))
     return counter.get_total_flops()
 
 
@@ -130,17 +130,26 @@ def _lstm_flops(x_shape, input_shape, hidden_shape, *_, **__) -> int:
     return 2 * x_shape[0] * x_shape[1] * input_shape[0] * (input_shape[1] + hidden_shape[1])
 
 
-def _activations(config: Config, units: int) -> int:
-    """Bytes that autograd keeps of an utterance; recomputed blocks keep their input, and one of them all its insides."""
-    kept = _over_layers(_kept, config, units)
-    if not config.model.activation_checkpointing:
-        return kept
-    insides = _kept(_shallow(config, 1, activation_checkpointing=False), units) - _kept(_shallow(config, 1), units)
-    return kept + insides
+def _activations(config: Config, units: int) -> float:
+    """Bytes that autograd keeps of a batch, from those of one utterance and of two."""
+    one, two = (_kept_of(config, units, utterances) for utterances in (1, 2))
+    return one + (config.data.batch_seconds / UTTERANCE_SECONDS - 1) * (two - one)
 
 
-def _kept(config: Config, units: int) -> int:
-    """Bytes of the distinct tensors, weights apart, that autograd keeps of an utterance."""
+def _kept_of(config: Config, units: int, utterances: int) -> int:
+    """Of so many utterances: recomputed blocks keep their input, and one of them all its insides."""
+
+    def kept(config: Config, units: int) -> int:
+        return _kept(config, units, utterances)
+
+    total = _over_layers(kept, config, units)
+    if config.model.activation_checkpointing:
+        total += kept(_shallow(config, 1, activation_checkpointing=False), units) - kept(_shallow(config, 1), units)
+    return total
+
+
+def _kept(config: Config, units: int, utterances: int) -> int:
+    """Bytes of the distinct tensors, weights apart, that autograd keeps."""
     kept: dict[int, Tensor] = {}
 
     def keep(x: Tensor) -> Tensor:
@@ -151,6 +160,6 @@ def _kept(config: Config, units: int) -> int:
     with FakeTensorMode():
         model = AcousticModel(config, units)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), bf16:
-            model(*_utterance(model))
+            model(*_batch(model, utterances))
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     return sum(x.untyped_storage().nbytes() for storage, x in kept.items() if storage not in weights)
