@@ -116,7 +116,7 @@ class Init(Section):
 
 
 Frames = Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...] | None
-# What only some models have: a setting that would do nothing is refused, and one that is needed is asked for.
+# What only some models have: null is "not there", and elsewhere a number is refused, or asked for.
 NEEDS = {
     "chunk": "lc_blstm, transformer_xl and transformer with mask chunk",
     "memory": "transformer_xl and transformer with mask chunk",
@@ -303,11 +303,14 @@ def _override(tree: dict, override: str) -> None:
 
 def _explain(error: ValidationError) -> str:
     """All that is wrong, in one line; unknown keys with the nearest valid name."""
-    return "; ".join(_explain_one(e) for e in error.errors())
+    explained: dict[str, str] = {}
+    for one in error.errors():
+        location = [part for part in one["loc"] if isinstance(part, str) and part.isidentifier()]
+        explained.setdefault(".".join(location), _explain_one(one, location))  # the first of its kinds
+    return "; ".join(explained.values())
 
 
-def _explain_one(error: dict) -> str:
-    location = [part for part in error["loc"] if isinstance(part, str)]
+def _explain_one(error: dict, location: list[str]) -> str:
     name = ".".join(location)
     if error["type"] == "extra_forbidden":
         return f"unknown key '{name}' ({nearest(location[-1], _fields(location[:-1]))})"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from asrtool.config import Config, SpecAugment, differences, load_config, save_config
 from asrtool.errors import UserError
+from asrtool.models.acoustic import AcousticModel
 
 RECIPE_CONFIGS = sorted(Path(__file__).parents[1].glob("egs/*/conf/*.yaml"))
 
@@ -141,6 +142,113 @@ def test_a_value_of_the_wrong_type_or_range_is_refused_by_name(write, override, 
 def test_an_impossible_combination_is_refused_with_its_reason(write, text, reasons):
     said = refusal(write(text))
     assert all(reason in said for reason in reasons)
+
+
+MODEL_REFUSALS = [  # model, what is said
+    ("dim: 90, heads: 4", "model: dim 90 must be even and a multiple of heads 4"),
+    ("dim: 15, heads: 3", "model: dim 15 must be even and a multiple of heads 3"),
+    ("architecture: blstm, dim: 15", "model: dim 15 must be even: half of it for each direction"),
+    (
+        "architecture: blstm, convolution: {kind: interleaved}",
+        "model: convolution and init are for Transformers, not for blstm",
+    ),
+    (
+        "architecture: lc_blstm, chunk: 2, look_ahead: 1, init: {scheme: depth_scaled}",
+        "model: convolution and init are for Transformers, not for lc_blstm",
+    ),
+    ("architecture: blstm, mask: sliding", "model: mask sliding is for architecture transformer, not blstm"),
+    (
+        "architecture: lc_blstm, mask: chunk, chunk: 2, memory: 2, look_ahead: 1",
+        "model: mask chunk is for architecture transformer, not lc_blstm",
+    ),
+    (
+        "architecture: transformer_xl, mask: chunk, chunk: 2, memory: 2",
+        "model: mask chunk is for architecture transformer, not transformer_xl",
+    ),
+    (
+        "architecture: transformer_xl, memory: 2",
+        "model: transformer_xl with mask full needs chunk: it is for lc_blstm, transformer_xl and",
+    ),
+    (
+        "architecture: transformer_xl, chunk: 2",
+        "model: transformer_xl with mask full needs memory: it is for transformer_xl and transformer with mask chunk",
+    ),
+    (
+        "mask: chunk, memory: 2",
+        "model: transformer with mask chunk needs chunk: it is for lc_blstm, transformer_xl and",
+    ),
+    ("mask: chunk, chunk: 2", "model: transformer with mask chunk needs memory: it is for transformer_xl and"),
+    ("architecture: lc_blstm, look_ahead: 2", "model: lc_blstm with mask full needs chunk: it is for lc_blstm,"),
+    ("architecture: lc_blstm, chunk: 2", "model: lc_blstm with mask full needs look_ahead: it is for lc_blstm"),
+    ("chunk: 2", "model: transformer with mask full has no chunk: it is for lc_blstm,"),
+    ("memory: 0", "model: transformer with mask full has no memory: it is for transformer_xl and"),
+    ("look_ahead: 0", "model: transformer with mask full has no look_ahead: it is for lc_blstm"),
+    ("mask: sliding, left: 2, right: 1, chunk: 2", "model: transformer with mask sliding has no chunk: it is for"),
+    ("architecture: blstm, chunk: 2", "model: blstm with mask full has no chunk: it is for lc_blstm,"),
+    (
+        "architecture: lc_blstm, chunk: 2, look_ahead: 1, memory: 3",
+        "model: lc_blstm with mask full has no memory: it is for transformer_xl and",
+    ),
+    (
+        "architecture: transformer_xl, chunk: 2, memory: 3, look_ahead: 1",
+        "model: transformer_xl with mask full has no look_ahead: it is for lc_blstm",
+    ),
+    ("left: 2", "model: left and right are for mask sliding"),
+    ("mask: chunk, chunk: 2, memory: 2, right: 0", "model: left and right are for mask sliding"),
+    ("mask: sliding, left: [1, 2, 3], layers: 2", "model: 3 numbers of frames for 2 layers"),
+    ("mask: sliding, left: 2, right: [1], layers: 2", "model: 1 numbers of frames for 2 layers"),
+    (
+        "convolution: {kernel: 4}",
+        "model.convolution: a symmetric convolution needs an odd kernel, not 4; or causal: true",
+    ),
+    ("convolution: {kernel: 1}", "model.convolution.kernel = 1: "),
+    (
+        "subsampling: {kind: vgg, factor: 3}",
+        "model.subsampling: factor 3 of vgg must be 2, 4 or 8; any factor needs kind stack",
+    ),
+    ("subsampling: {factor: 1}", "model.subsampling: factor 1 of conv must be 2, 4 or 8"),
+    ("subsampling: {kind: wide}", "model.subsampling.kind = 'wide': "),
+    ("init: {alpha: 0}", "model.init.alpha = 0: "),
+    ("init: {alpha: 1.5}", "model.init.alpha = 1.5: "),
+    ("init: {exponent: -1}", "model.init.exponent = -1: "),
+    ("layer_drop: 1.0", "model.layer_drop = 1.0: "),
+    ("mask: sliding, left: -1", "= -1: input should be greater than or equal to 0"),
+    ("architecture: lc_blstm, chunk: 0, look_ahead: 1", "model.chunk = 0: "),
+    ("architecture: rnn", "model.architecture = 'rnn': "),
+]
+
+
+@pytest.mark.parametrize(("model", "message"), MODEL_REFUSALS)
+def test_a_model_that_cannot_be_is_refused_with_its_reason(write, model, message):
+    assert message in refusal(write(f"model: {{{model}}}"))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "dim: 15, heads: 3, positions: relative",  # only sinusoids come in pairs
+        "architecture: blstm, dim: 90",  # no heads
+        "architecture: transformer_xl, chunk: 1, memory: 0",
+        "architecture: lc_blstm, chunk: 1, look_ahead: 0",
+        "mask: chunk, chunk: 1, memory: 0",
+        "mask: sliding",
+        "mask: sliding, left: 0, right: 0",
+        "mask: sliding, left: null, right: [1, 2], layers: 2",
+        "convolution: {kernel: 4, causal: true}",
+        "subsampling: {kind: stack, factor: 3}",
+        "subsampling: {kind: stack, factor: 1}",
+        "subsampling: {kind: vgg, factor: 8}",
+    ],
+)
+def test_a_model_at_the_edge_of_what_can_be_is_built(write, model):
+    AcousticModel(load_config(write(f"model: {{{model}}}"), ["model.ff_dim=8", "model.subsampling.channels=2"]), 3)
+
+
+def test_frames_for_each_layer():
+    model = Config.model_validate({"model": {"layers": 3, "mask": "sliding", "left": 4, "right": [0, 1, 2]}}).model
+    assert model.per_layer(model.left) == [4, 4, 4]
+    assert model.per_layer(model.right) == [0, 1, 2]
+    assert model.per_layer(None) == [None, None, None]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
@@ -250,6 +249,6 @@ def _write(cuts: Iterator[MonoCut | str], out: Path, skip_bad: bool) -> Summary:
             raise DataError(f"{len(problems)} of {count + len(problems)} utterances are bad; {hint}", problems)
         if not count:
             raise DataError("no utterances left; nothing written", problems)
-    for problem in islice(problems, 1000):
+    for problem in problems:
         say(f"  left out {problem}")
     return Summary(count, seconds, len(problems))

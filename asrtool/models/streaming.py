@@ -36,8 +36,7 @@ class Stream:
         """End all streams; returns the rest of their log-probs."""
         out = int(self.out_lens.max()) + self.model.delay
         chunk = self.model.latency().chunk
-        missing = out * self.model.subsampling.factor - self._stepped - self._waiting.shape[1]
-        missing = max(0, missing) + 1  # a frame of padding, so that even a full chunk is seen to be the last
+        missing = max(0, out * self.model.subsampling.factor - self._stepped - self._waiting.shape[1])
         missing += -(self._waiting.shape[1] + missing) % chunk
         self._waiting = torch.nn.functional.pad(self._waiting, (0, 0, 0, missing))
         return self._step(self._waiting.shape[1])

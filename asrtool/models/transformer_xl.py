@@ -7,7 +7,7 @@ from asrtool.models.transformer import Block, TransformerEncoder
 
 
 class TransformerXlBlock(Block):
-    """Keys and values of the chunk and of `memory` frames before it; gradients stay within the chunk.
+    """Keys and values of the chunk and of `memory` frames before it; gradients of the attention stay within the chunk.
 
     The memory holds the layer's inputs before their norm, without gradient; norm and projections are applied to it as
     to the chunk, and learn from it. A chunk sees its own future, so the distances of the relative positions are

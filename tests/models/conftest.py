@@ -27,6 +27,7 @@ KINDS = {  # one of each that matters to the layers
     "xl_pre": XL,
     "xl_post": XL | {"norm": "post", "convolution": {"kind": "interleaved"}, "subsampling": {"kind": "stack"}},
 }
+WHOLE = ("blstm", "full_pre", "full_post")  # need the whole utterance
 
 
 @pytest.fixture(scope="session")
@@ -58,18 +59,30 @@ def kind(request):
     return request.param
 
 
+@pytest.fixture(params=[name for name in KINDS if name not in WHOLE], scope="session")
+def streaming_kind(request):
+    """Settings of a model that can stream, one of each kind."""
+    return KINDS[request.param]
+
+
+@pytest.fixture(params=[name for name in KINDS if "blstm" not in name], scope="session")
+def transformer_kind(request):
+    """Settings of a Transformer, one of each kind."""
+    return KINDS[request.param]
+
+
 @pytest.fixture(params=PRESETS, ids=lambda path: "/".join(path.parts[-3::2]), scope="session")
 def preset(request):
     """A preset of a recipe: its path."""
     return request.param
 
 
-@pytest.fixture(scope="session")
-def make_preset(preset):
-    """make_preset(dtype) -> its model as deep as it is, with its masks, norms and convolutions, but narrow."""
+@pytest.fixture(params=[path for path in PRESETS if "librispeech" in path.parts], ids=lambda path: path.stem)
+def make_preset(request):
+    """make_preset(dtype) -> a preset's model as deep as it is, with its masks, norms and convolutions, but narrow."""
 
     def make(dtype):
-        tree = load_config(preset).model_dump()
+        tree = load_config(request.param).model_dump()
         tree["features"]["num_bins"] = BINS
         tree["model"] |= {"dim": 8, "heads": 2, "ff_dim": 12, "dropout": 0.0}
         tree["model"]["subsampling"]["channels"] = 3
@@ -88,7 +101,7 @@ def _convolutions(draw):
 def _front_ends(draw):
     kind = draw(st.sampled_from(["conv", "vgg", "stack"]))
     factor = draw(st.integers(1, 5) if kind == "stack" else st.sampled_from([2, 4, 8]))
-    return {"kind": kind, "factor": factor, "channels": 2, "causal": kind == "vgg" and draw(st.booleans())}
+    return {"kind": kind, "factor": factor, "channels": 4, "causal": kind == "vgg" and draw(st.booleans())}
 
 
 def _per_layer(most):

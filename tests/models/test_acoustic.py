@@ -44,10 +44,8 @@ def test_autocast_changes_little_and_trains_every_weight(make_model, kind):
 
 
 @torch.no_grad()
-def test_a_step_under_autocast_keeps_the_types_of_its_state(make_model, kind):
-    model = make_model(**kind)
-    if not model.streams:
-        pytest.skip("this model has no steps")
+def test_a_step_under_autocast_keeps_the_types_of_its_state(make_model, streaming_kind):
+    model = make_model(**streaming_kind)
     state, chunk = model.initial_state(2), model.latency().chunk
     before = [tensor.dtype for tensor in state]
     with torch.autocast("cpu", torch.bfloat16):

@@ -43,7 +43,7 @@ def direct(layer, x, kind, kernel, causal, chunk):
 
 
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=3), kind=KINDS, kernel=KERNELS, chunk=CHUNKS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @torch.no_grad()
 def test_an_output_is_a_sum_over_the_taps_within_the_utterance_and_the_chunk(lengths, kind, kernel, chunk):
     layer, size = make(kind, *kernel, chunk), max(lengths) + 1
@@ -57,7 +57,7 @@ def test_an_output_is_a_sum_over_the_taps_within_the_utterance_and_the_chunk(len
 
 
 @given(steps=st.integers(1, 4), kind=KINDS, kernel=KERNELS, chunk=CHUNKS, size=st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @torch.no_grad()
 def test_a_stream_runs_behind_by_what_it_looks_ahead(steps, kind, kernel, chunk, size):
     layer, size = make(kind, *kernel, chunk), size * (chunk or 1)

@@ -53,7 +53,7 @@ def direct(front, x, kind, factor, causal=False):
 @given(
     settings_=st.sampled_from(ALL), bins=st.integers(1, 9), lengths=st.lists(st.integers(1, 30), min_size=1, max_size=3)
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @torch.no_grad()
 def test_a_front_end_is_its_plain_definition(settings_, bins, lengths):
     """On each utterance alone, whatever is beside it and behind it."""

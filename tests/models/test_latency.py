@@ -81,7 +81,7 @@ def assert_waits_exactly(model, number):
 
 
 @given(data=st.data(), number=st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_nothing_later_is_used_and_the_last_frame_is(make_model, streaming_models, data, number):
     assert_waits_exactly(make_model(torch.float64, **data.draw(streaming_models)), number)
 
@@ -96,7 +96,7 @@ def test_presets_wait_exactly(make_preset):
 
 
 @given(data=st.data(), number=st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_nothing_before_the_receptive_field_is_used_and_its_first_frame_is(make_model, streaming_models, data, number):
     settings = data.draw(streaming_models)
     model = make_model(torch.float64, **settings)

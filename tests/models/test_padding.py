@@ -35,7 +35,7 @@ def logits(model, batch, lens):
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 @given(data=st.data(), lengths=LENGTHS, extra=st.integers(0, 9), filling=st.sampled_from(FILLINGS))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @torch.no_grad()
 def test_neither_padding_nor_batch_mates_change_an_utterance(
     make_model, models, dtype, tolerance, data, lengths, extra, filling
