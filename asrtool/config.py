@@ -305,8 +305,10 @@ def _explain(error: ValidationError) -> str:
     """All that is wrong, in one line; unknown keys with the nearest valid name."""
     explained: dict[str, str] = {}
     for one in error.errors():
-        location = [part for part in one["loc"] if isinstance(part, str) and part.isidentifier()]
-        explained.setdefault(".".join(location), _explain_one(one, location))  # the first of its kinds
+        location = [part for part in one["loc"] if isinstance(part, str)]
+        if one["type"] != "extra_forbidden":  # a value may be of several kinds, which pydantic names among the keys
+            location = [part for part in location if part.isidentifier()]
+        explained.setdefault(".".join(location), _explain_one(one, location))
     return "; ".join(explained.values())
 
 

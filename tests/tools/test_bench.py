@@ -5,29 +5,68 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ["startup", "features", "loader", "training_step", "decoding"]
+SCRIPTS = ["startup", "features", "loader", "training_step", "other_toolkits", "streaming", "decoding"]
+NEEDS = {"features": ("kaldi_native_fbank", "kaldi-native-fbank"), "other_toolkits": ("espnet", "espnet, --no-deps")}
+
+
+def run(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """The benchmark `name`, tiny, in `folder`."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, str(ROOT / "tools" / "bench" / f"{name}.py"), "--quick", *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, "PYTHONPATH": paths})
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[dict, str]]:
+    """What the benchmark of a name writes and prints; each runs once."""
+
+    @cache
+    def measure(name: str) -> tuple[dict, str]:
+        folder = tmp_path_factory.mktemp(name)
+        result = run(name, folder, "--json", "figures.json")
+        assert result.returncode == 0, result.stderr
+        return json.loads((folder / "figures.json").read_text()), result.stdout
+
+    return measure
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_quick_run_reports_its_figures_beside_a_baseline(name: str, tmp_path: Path) -> None:
-    if name == "features" and not importlib.util.find_spec("kaldi_native_fbank"):
-        pytest.skip("its baseline is missing: pip install kaldi-native-fbank")
-    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, str(ROOT / "tools" / "bench" / f"{name}.py"), "--quick", "--json", "figures.json"]
-    result = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}
-    )
-    assert result.returncode == 0, result.stderr
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["device"] and figures["threads"] and figures["sizes"] and figures["versions"]["asrtool"]
-    assert figures["rows"]
-    for case in {row["case"] for row in figures["rows"]}:
-        rows = [row for row in figures["rows"] if row["case"] == case]
+def test_quick_run_reports_its_figures_beside_a_baseline(name: str, figures: Callable) -> None:
+    module, package = NEEDS.get(name, ("asrtool", ""))
+    if not importlib.util.find_spec(module):
+        pytest.skip(f"its baseline is missing: pip install {package}")
+    found, printed = figures(name)
+    assert found["device"] and found["threads"] and found["sizes"] and found["versions"]["asrtool"]
+    assert found["rows"]
+    for case in {row["case"] for row in found["rows"]}:
+        rows = [row for row in found["rows"] if row["case"] == case]
         assert [row["baseline"] for row in rows] == [False] * (len(rows) - 1) + [True] and len(rows) >= 2
         assert all(row["ratio"] > 0 and row["seconds"] > 0 for row in rows)
-        assert case in result.stdout
+        assert case in printed
+
+
+def test_training_step_says_where_the_time_goes_and_what_a_step_takes(figures: Callable) -> None:
+    facts = figures("training_step")[0]["facts"]
+    assert any("matrix products" in str(value) for name, value in facts.items() if name.startswith("time of asrtool"))
+    assert all(value > 0 for name, value in facts.items() if name.startswith(("share of the matrix rate", "MB at")))
+    assert facts["largest difference of the outputs"] < 1e-4
+
+
+@pytest.mark.skipif(bool(importlib.util.find_spec("espnet")), reason="espnet is installed")
+def test_other_toolkit_that_is_missing_is_one_line_that_says_what_to_install(tmp_path: Path) -> None:
+    result = run("other_toolkits", tmp_path)
+    assert result.returncode == 2
+    assert "pip install" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_streaming_refuses_models_without_steps(tmp_path: Path) -> None:
+    result = run("streaming", tmp_path, str(ROOT / "egs" / "librispeech" / "conf" / "transformer_12l_twin.yaml"))
+    assert result.returncode == 2
+    assert "no configuration has steps" in result.stderr and len(result.stderr.splitlines()) == 1

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from asrtool.config import Model
+from asrtool.device import lacks_bf16, pick_device
 from asrtool.models.attention import sinusoids
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
@@ -23,7 +24,7 @@ PRODUCTS = 3  # of a matrix: forward, gradient of its input, gradient of its wei
 
 
 def add_sizes(made: argparse.ArgumentParser) -> None:
-    """The options that say how large encoders and batch are, and where they run; by default the paper's, and a twin's."""
+    """The options that say how large encoders and batch are, and where they run: by default the paper's, and narrow."""
     made.add_argument("--dims", type=int, nargs="+", default=[512, 192], help="model widths, each measured (512 192)")
     made.add_argument("--heads", type=int, nargs="+", default=[8, 4], help="for each width (8 4)")
     made.add_argument("--layers", type=int, default=12, help="(%(default)s); a layer's feed-forward width is 4 dims")
@@ -40,7 +41,17 @@ def add_sizes(made: argparse.ArgumentParser) -> None:
     made.add_argument("--compile", action="store_true", help="the encoders under torch.compile too")
 
 
-QUICK = {"dims": [32], "heads": [2], "layers": 1, "batch": 2, "frames": [6, 8], "threads": [1]}
+QUICK = {"dims": [32], "heads": [2], "layers": 1, "batch": 2, "frames": [6, 8], "threads": [1], "dropouts": [0.1]}
+
+
+def settle(arguments: argparse.Namespace) -> torch.device:
+    """The device, by which the rest of the options is decided."""
+    device = pick_device(arguments.device)
+    arguments.device = str(device)
+    arguments.precisions = arguments.precisions or (["fp32"] if lacks_bf16(device) else ["fp32", "bf16"])
+    if device.type != "cpu":
+        arguments.threads = [torch.get_num_threads()]
+    return device
 
 
 def models(arguments: argparse.Namespace, dropout: float) -> list[Model]:

@@ -28,7 +28,7 @@ AIM_LAYERS = 12  # as many
 COLUMNS = ["ms", "% of chunk", "latency ms"]
 
 
-def chunks(path: Path, overrides: list[str]) -> list[tuple[Config, int]]:
+def chunks(path: str, overrides: list[str]) -> list[tuple[Config, int]]:
     """Configurations of `path` and feature frames of a step: as it is, and with steps of 160 ms; none without steps."""
     config = load_config(path, overrides)
     own = AcousticModel(config, 2)
@@ -93,7 +93,8 @@ def report_aims(report: Report) -> None:
 def options() -> argparse.ArgumentParser:
     """Configurations and sizes."""
     made = parser(__doc__, repeats=9)
-    made.add_argument("configs", nargs="*", type=Path, help=f"YAML files (the *_twin.yaml of {PRESETS})")
+    presets = sorted(map(str, PRESETS.glob("*_twin.yaml")))
+    made.add_argument("configs", nargs="*", default=presets, help="YAML files (egs/librispeech/conf/*_twin.yaml)")
     made.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of all")
     made.add_argument("--units", type=int, default=500, help="outputs (%(default)s)")
     made.add_argument("--history", type=float, default=10.0, help="seconds that the baseline takes up (%(default)g)")
@@ -104,17 +105,18 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Measure and report; 2 where there is nothing to measure."""
-    arguments = parse(options(), overrides=["model.layers=1", "model.right=null"], units=11, history=0.5)
-    arguments.configs = arguments.configs or sorted(PRESETS.glob("*_twin.yaml"))
+    few = [str(PRESETS / "transformer_xl_12l_twin.yaml")]
+    arguments = parse(options(), configs=few, overrides=["model.layers=1"], units=11, history=0.5)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(1)
     try:
-        found = {path.stem: chunks(path, arguments.overrides) for path in arguments.configs}
+        found = {Path(path).stem: chunks(path, arguments.overrides) for path in arguments.configs}
         if not any(found.values()):
             raise UserError("no configuration has steps: give YAML files of models with a chunk or a sliding window")
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_status
+    arguments.configs = list(found)
     report = Report("streaming", arguments, "audio s", arguments.device, COLUMNS)
     report.fact("without steps", ", ".join(name for name, cases in found.items() if not cases) or "none")
     for name, cases in found.items():

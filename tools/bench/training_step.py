@@ -33,12 +33,13 @@ from encoders import (
     peak_memory,
     products_alone,
     seconds,
+    settle,
 )
 from profiling import as_text, time_by_kind
 
 from asrtool.config import Config, Model
 from asrtool.data.loading import Batch, Position
-from asrtool.device import lacks_bf16, pick_device
+from asrtool.device import pick_device
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
@@ -169,12 +170,7 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     """Measure and report."""
     arguments = parse(options(), **QUICK, units=11, profile=True)
-    device = pick_device(arguments.device)
-    arguments.device = str(device)
-    if device.type != "cpu":
-        arguments.threads = [torch.get_num_threads()]
-    if not arguments.precisions:
-        arguments.precisions = ["fp32"] if lacks_bf16(device) else ["fp32", "bf16"]
+    settle(arguments)
     torch.manual_seed(1)
     report = Report("training_step", arguments, "audio s", arguments.device)
     report.values["threads"] = arguments.threads
