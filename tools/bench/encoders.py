@@ -18,6 +18,7 @@ from asrtool.device import lacks_bf16, pick_device
 from asrtool.models.attention import sinusoids
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
+from asrtool.training.precision import products
 
 FRAME_SECONDS = 0.04  # of an encoder frame: four feature frames of 10 ms
 PRODUCTS = 3  # of a matrix: forward, gradient of its input, gradient of its weights
@@ -108,19 +109,26 @@ def copy_weights(ours: TransformerEncoder, theirs: TorchEncoder) -> None:
 
 
 class EncoderStep:
-    """Forward and backward of an encoder on random frames; the loss is a random projection, which costs nothing."""
+    """Forward and backward of an encoder on random frames; the loss is a random projection, which costs nothing.
 
-    def __init__(self, encoder: nn.Module, dim: int, arguments: argparse.Namespace, device, precision: str):
+    `rounded`: as asrtool trains in bf16 where the processor has no such instructions (asrtool.training.precision).
+    """
+
+    def __init__(
+        self, encoder: nn.Module, dim: int, arguments: argparse.Namespace, device, precision: str, rounded=True
+    ):
         self.encoder, self.precision, self.device = encoder.to(device).train(), precision, torch.device(device)
+        self.products = precision if rounded else "fp32"
         self.lens = lengths(arguments, device)
         self.x, self.direction = torch.randn(2, arguments.batch, arguments.frames[1], dim, device=device)
 
     def __call__(self) -> None:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            y = self.encoder(self.x, self.lens)
-        loss = (y.float() * self.direction).mean()
-        self.encoder.zero_grad(set_to_none=True)
-        loss.backward()
+        with products(self.products, self.device):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                y = self.encoder(self.x, self.lens)
+            loss = (y.float() * self.direction).mean()
+            self.encoder.zero_grad(set_to_none=True)
+            loss.backward()
         loss.item()  # waits for the device
 
 
@@ -142,7 +150,8 @@ def products_alone(model: Model, arguments: argparse.Namespace, device: torch.de
 
     Its amount is the audio that a step would get through, were there nothing but such products, and no padding.
     """
-    rows, kind = arguments.batch * arguments.frames[1], torch.bfloat16 if precision == "bf16" else torch.float32
+    bf16 = precision == "bf16" and not lacks_bf16(device)  # without instructions for it the rate is that of fp32
+    rows, kind = arguments.batch * arguments.frames[1], torch.bfloat16 if bf16 else torch.float32
     shapes = [((rows, a), (rows, b), (b, a)) for a, b in matrices(model)]
     tensors = [[torch.randn(shape, device=device).to(kind) for shape in three] for three in shapes]
 
