@@ -77,20 +77,23 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.relative = RelativePositions(dim, heads) if relative else None
 
-    def forward(self, x: Tensor, keep: Tensor, memory: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | list[int], memory: Tensor | None = None) -> Tensor:
         """(N, T, D); `keep` (N, T) bool, true where there is data; T a multiple of the chunk, if there is one.
 
         `memory` (N, T, D) stands in for `x` where a frame is seen from later chunks: Transformer-XL's has the same
-        numbers, but no gradient.
+        numbers, but no gradient. Without chunks also (sum of lengths, D) and the list of lengths, without padding.
         """
-        dim, qkv = x.shape[2], self.qkv(x)
+        dim, qkv = x.shape[-1], self.qkv(x)
         q, kv = qkv[..., :dim], qkv[..., dim:]
+        if isinstance(keep, list):
+            utterances = zip(q[None].split(keep, 1), kv[None].split(keep, 1), strict=True)
+            return self.out(torch.cat([self._in_window(*utterance, None, 0)[0] for utterance in utterances]))
         if not self.context.chunk:
-            return self._in_window(q, kv, keep, 0)
+            return self.out(self._in_window(q, kv, keep, 0))
         left = self.context.left
         past = None if memory is None else linear(memory, self.qkv.weight[dim:], self.qkv.bias[dim:])
         past = None if past is None else pad(past, (0, 0, left, 0))
-        return self._in_chunks(q, pad(kv, (0, 0, left, 0)), pad(keep, (left, 0)), past)
+        return self.out(self._in_chunks(q, pad(kv, (0, 0, left, 0)), pad(keep, (left, 0)), past))
 
     def initial_state(self, batch: int) -> list[Tensor]:
         """Queries, keys and values of the frames that are kept."""
@@ -103,14 +106,15 @@ class SelfAttention(nn.Module):
         keep = valid(first - self.context.kept, qkv.shape[1], lens)
         q, kv = qkv[:, self.context.left :][:, :size, :dim], qkv[..., dim:]
         if self.context.chunk:
-            return self._in_chunks(q, kv, keep)
-        return self._in_window(q, kv, keep, self.context.left)
+            return self.out(self._in_chunks(q, kv, keep))
+        return self.out(self._in_window(q, kv, keep, self.context.left))
 
-    def _in_window(self, q: Tensor, kv: Tensor, keep: Tensor, offset: int) -> Tensor:
-        mask = keep[:, None, :]
+    def _in_window(self, q: Tensor, kv: Tensor, keep: Tensor | None, offset: int) -> Tensor:
+        mask = None if keep is None else keep[:, None, :]
         if self.context.left is not None or self.context.right is not None:
             sizes = q.shape[1], kv.shape[1]
-            mask = mask & sliding_mask(*sizes, offset, self.context.left, self.context.right, q.device)
+            seen = sliding_mask(*sizes, offset, self.context.left, self.context.right, q.device)
+            mask = seen[None] if mask is None else mask & seen
         return self._attend(q, kv, mask, offset)
 
     def _in_chunks(self, q: Tensor, kv: Tensor, keep: Tensor, memory: Tensor | None = None) -> Tensor:
@@ -123,15 +127,16 @@ class SelfAttention(nn.Module):
         y = self._attend(q.unflatten(1, (-1, chunk)).flatten(0, 1), seen.flatten(0, 1), mask, left)
         return y.unflatten(0, (len(q), -1)).flatten(1, 2)
 
-    def _attend(self, q: Tensor, kv: Tensor, mask: Tensor, offset: int) -> Tensor:
-        """q (N, Q, D), kv (N, W, 2D), mask (N, 1 or Q, W); query i stands at key i + offset."""
-        mask = (mask | ~mask.any(-1, keepdim=True))[:, None]  # padding sees all: no softmax of nothing
+    def _attend(self, q: Tensor, kv: Tensor, mask: Tensor | None, offset: int) -> Tensor:
+        """q (N, Q, D), kv (N, W, 2D), mask (N, 1 or Q, W) or None for all; query i stands at key i + offset."""
+        if mask is not None:  # padding, which would see nothing, sees all: not every kernel bears a softmax of nothing
+            mask = (mask | ~mask.any(-1, keepdim=True))[:, None]
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, *kv.chunk(2, -1)))
         if self.relative:
-            mask = self.relative(q, k.shape[2], offset).masked_fill(~mask, -math.inf)
+            scores = self.relative(q, k.shape[2], offset)
+            mask = scores if mask is None else scores.masked_fill(~mask, -math.inf)
             q = q + self.relative.content_bias
-        y = scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(y.transpose(1, 2).flatten(2))
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:

@@ -103,6 +103,13 @@ def _shallow(config: Config, layers: int, **model) -> Config:
     return config.model_copy(update={"model": config.model.model_copy(update=update)})
 
 
+def _padded_model(config: Config, units: int) -> AcousticModel:
+    """The model; what the lengths of utterances decide cannot be counted without memory, and these have no padding."""
+    model = AcousticModel(config, units)
+    model.encoder.packs = False
+    return model
+
+
 def _batch(model: AcousticModel, utterances: int = 1) -> tuple[Tensor, Tensor]:
     frames = round(UTTERANCE_SECONDS * 1000 / FRAME_MS)
     return torch.zeros(utterances, frames, len(model.normalise.mean)), torch.full((utterances,), frames)
@@ -116,7 +123,7 @@ def _flops(config: Config, units: int) -> int:
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     }
     with FakeTensorMode(), FlopCounterMode(display=False, custom_mapping=unknown_to_torch) as counter:
-        model = AcousticModel(config, units)
+        model = _padded_model(config, units)
         model(*_batch(model))
     return counter.get_total_flops()
 
@@ -158,7 +165,7 @@ def _kept(config: Config, units: int, utterances: int) -> int:
 
     bf16 = torch.autocast("cpu", torch.bfloat16, config.training.precision == "bf16")
     with FakeTensorMode():
-        model = AcousticModel(config, units)
+        model = _padded_model(config, units)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), bf16:
             model(*_batch(model, utterances))
     weights = {p.untyped_storage()._cdata for p in model.parameters()}

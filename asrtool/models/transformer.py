@@ -47,8 +47,11 @@ class Block(nn.Module):
         """Frames that `step` runs behind."""
         return self.attention.context.delay + (self.convolution.delay if self.convolution else 0)
 
-    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
-        """(N, T, D); `keep` (N, T) bool, true where there is data."""
+    def forward(self, x: Tensor, keep: Tensor | list[int]) -> Tensor:
+        """(N, T, D); `keep` (N, T) bool, true where there is data.
+
+        Or without padding: (sum of lengths, D), the utterances one after the other, and the list of their lengths.
+        """
         y = self.attention(self._enter(self.attention_norm, x), keep, self.memory(x))
         x = self._feed_forward(self._leave(self.attention_norm, x, y))
         return self.convolution(x, keep) if self.convolution else x
@@ -104,6 +107,8 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         self.sinusoidal, self.chunk = config.positions == "sinusoidal", config.chunk or 1
         self.layer_drop, self.recompute = config.layer_drop, config.activation_checkpointing
+        # On a CPU, whose time goes into products, frames of padding are left out of them where nothing needs them.
+        self.packs = config.chunk is None and config.convolution.kind == "none"
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(self.block(config, context) for context in contexts(config))
         ends_in_norm = config.norm == "post" and config.convolution.kind == "none"
@@ -140,6 +145,12 @@ class TransformerEncoder(nn.Module):
         size = x.shape[1]
         x = nn.functional.pad(self._enter(x, torch.arange(size, device=x.device)), (0, 0, 0, -size % self.chunk))
         keep = padding_mask(x_lens, x.shape[1])
+        if self.packs and x.device.type == "cpu":
+            packed = self.norm(self._through_blocks(x[keep], x_lens.tolist()))
+            return torch.zeros_like(x, dtype=packed.dtype).masked_scatter(keep[:, :, None], packed)
+        return self.norm(self._through_blocks(x, keep)[:, :size])
+
+    def _through_blocks(self, x: Tensor, keep: Tensor | list[int]) -> Tensor:
         for block in self.blocks:
             if self.training and self.layer_drop and torch.rand(()) < self.layer_drop:
                 continue
@@ -147,7 +158,7 @@ class TransformerEncoder(nn.Module):
                 x = checkpoint(block, x, keep, use_reentrant=False)
             else:
                 x = block(x, keep)
-        return self.norm(x[:, :size])
+        return x
 
     def initial_state(self, batch: int) -> list[Tensor]:
         """Of the blocks, in their order."""
