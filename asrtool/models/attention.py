@@ -45,15 +45,21 @@ class RelativePositions(nn.Module):
         self.projection = nn.Linear(dim, dim, bias=False)  # W_r
         self.content_bias = nn.Parameter(torch.zeros(heads, 1, dim // heads))  # u
         self.position_bias = nn.Parameter(torch.zeros(heads, 1, dim // heads))  # v
+        self._table: tuple = (None, None)  # distances and their R of the last call: a stream's steps are all alike
 
     def forward(self, q: Tensor, keys: int, offset: int) -> Tensor:
         """(..., H, Q, D/H) queries, query i standing at key i + offset; returns the second term, (..., H, Q, keys)."""
-        queries, size = q.shape[-2:]
-        dim = self.projection.in_features
-        distances = torch.arange(queries - 1 + offset, offset - keys - 1, -1, device=q.device)  # i - j, and one more
-        r = self.projection(sinusoids(distances, dim).to(q.dtype))
+        size = q.shape[-1]
+        r = self.projection(self._sinusoids(q.shape[-2] - 1 + offset, offset - keys - 1, q.device).to(q.dtype))
         r = r.unflatten(-1, (-1, size)).transpose(0, 1)  # (H, Q + keys, D/H)
         return relative_shift((q + self.position_bias) @ r.transpose(-1, -2), keys) / math.sqrt(size)
+
+    def _sinusoids(self, first: int, end: int, device: torch.device) -> Tensor:
+        """R of the distances i - j, the largest first, and of one more."""
+        key = first, end, device
+        if self._table[0] != key:
+            self._table = key, sinusoids(torch.arange(first, end, -1, device=device), self.projection.in_features)
+        return self._table[1]
 
 
 def relative_shift(x: Tensor, keys: int) -> Tensor:
@@ -96,15 +102,19 @@ class SelfAttention(nn.Module):
         return self.out(self._in_chunks(q, pad(kv, (0, 0, left, 0)), pad(keep, (left, 0)), past))
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """Queries, keys and values of the frames that are kept."""
-        return [self.qkv.weight.new_zeros(batch, self.context.kept, 3 * self.out.in_features)]
+        """Keys and values of the frames that are kept; their queries too where these wait for later frames."""
+        parts = 3 if self.context.delay else 2
+        return [self.qkv.weight.new_zeros(batch, self.context.kept, parts * self.out.in_features)]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
         """(N, n, D), frames `first` (N,) and on of `lens` (N,); returns those `context.delay` earlier."""
-        dim, size = x.shape[2], x.shape[1]
-        qkv = caches.extend(self.qkv(x))
-        keep = valid(first - self.context.kept, qkv.shape[1], lens)
-        q, kv = qkv[:, self.context.left :][:, :size, :dim], qkv[..., dim:]
+        dim, size, qkv = x.shape[2], x.shape[1], self.qkv(x)
+        if self.context.delay:
+            qkv = caches.extend(qkv)
+            q, kv = qkv[:, self.context.left :][:, :size, :dim], qkv[..., dim:]
+        else:
+            q, kv = qkv[..., :dim], caches.extend(qkv[..., dim:])
+        keep = valid(first - self.context.kept, kv.shape[1], lens)
         if self.context.chunk:
             return self.out(self._in_chunks(q, kv, keep))
         return self.out(self._in_window(q, kv, keep, self.context.left))
