@@ -1,5 +1,6 @@
 """Self-attention over the whole utterance, a sliding window, or chunks with memory."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -93,13 +94,15 @@ class SelfAttention(nn.Module):
         q, kv = qkv[..., :dim], qkv[..., dim:]
         if isinstance(keep, list):
             utterances = zip(q[None].split(keep, 1), kv[None].split(keep, 1), strict=True)
-            return self.out(torch.cat([self._in_window(*utterance, None, 0)[0] for utterance in utterances]))
+            return self.out(torch.cat([self._attend(*one, self._window(one[0]), 0)[0] for one in utterances]))
         if not self.context.chunk:
-            return self.out(self._in_window(q, kv, keep, 0))
+            window, keep = self._window(q), keep[:, None, :]
+            return self.out(self._attend(q, kv, bearable(keep if window is None else window & keep), 0))
         left = self.context.left
         past = None if memory is None else linear(memory, self.qkv.weight[dim:], self.qkv.bias[dim:])
         past = None if past is None else pad(past, (0, 0, left, 0))
-        return self.out(self._in_chunks(q, pad(kv, (0, 0, left, 0)), pad(keep, (left, 0)), past))
+        mask = self._chunk_mask(pad(keep, (left, 0)))
+        return self.out(self._in_chunks(q, pad(kv, (0, 0, left, 0)), mask, past))
 
     def initial_state(self, batch: int) -> list[Tensor]:
         """Keys and values of the frames that are kept; their queries too where these wait for later frames."""
@@ -114,39 +117,49 @@ class SelfAttention(nn.Module):
             q, kv = qkv[:, self.context.left :][:, :size, :dim], qkv[..., dim:]
         else:
             q, kv = qkv[..., :dim], caches.extend(qkv[..., dim:])
-        keep = valid(first - self.context.kept, kv.shape[1], lens)
+        keep = functools.partial(valid, first - self.context.kept, kv.shape[1], lens)
         if self.context.chunk:
-            return self.out(self._in_chunks(q, kv, keep))
-        return self.out(self._in_window(q, kv, keep, self.context.left))
+            mask = caches.shared(self.context, lambda: self._chunk_mask(keep()))
+            return self.out(self._in_chunks(q, kv, mask))
+        window = caches.shared(self.context, lambda: self._window(q, kv.shape[1], self.context.left))
+        return self.out(self._attend(q, kv, bearable(window & keep()[:, None, :]), self.context.left))
 
-    def _in_window(self, q: Tensor, kv: Tensor, keep: Tensor | None, offset: int) -> Tensor:
-        mask = None if keep is None else keep[:, None, :]
-        if self.context.left is not None or self.context.right is not None:
-            sizes = q.shape[1], kv.shape[1]
-            seen = sliding_mask(*sizes, offset, self.context.left, self.context.right, q.device)
-            mask = seen[None] if mask is None else mask & seen
-        return self._attend(q, kv, mask, offset)
+    def _window(self, q: Tensor, keys: int | None = None, offset: int = 0) -> Tensor | None:
+        """(1, Q, keys), by default as many as queries; None where everything is seen."""
+        if self.context.left is None and self.context.right is None:
+            return None
+        sizes = q.shape[1], keys or q.shape[1]
+        return sliding_mask(*sizes, offset, self.context.left, self.context.right, q.device)[None]
 
-    def _in_chunks(self, q: Tensor, kv: Tensor, keep: Tensor, memory: Tensor | None = None) -> Tensor:
-        """All chunks at once, as a batch of windows."""
+    def _chunk_mask(self, keep: Tensor) -> Tensor:
+        """keep (N, left + M * chunk); returns (N * M, 1, left + chunk)."""
+        return bearable(windows(keep[:, :, None], self.context.chunk, self.context.left).flatten(0, 1).transpose(1, 2))
+
+    def _in_chunks(self, q: Tensor, kv: Tensor, mask: Tensor, memory: Tensor | None = None) -> Tensor:
+        """All chunks at once, as a batch of windows; one alone is its own window."""
         left, chunk = self.context.left, self.context.chunk
+        if memory is None and q.shape[1] == chunk:
+            return self._attend(q, kv, mask, left)
         seen = windows(kv, chunk, left)
         if memory is not None:
             seen = torch.cat([windows(memory, chunk, left)[:, :, :left], seen[:, :, left:]], dim=2)
-        mask = windows(keep[:, :, None], chunk, left).flatten(0, 1).transpose(1, 2)
         y = self._attend(q.unflatten(1, (-1, chunk)).flatten(0, 1), seen.flatten(0, 1), mask, left)
         return y.unflatten(0, (len(q), -1)).flatten(1, 2)
 
     def _attend(self, q: Tensor, kv: Tensor, mask: Tensor | None, offset: int) -> Tensor:
-        """q (N, Q, D), kv (N, W, 2D), mask (N, 1 or Q, W) or None for all; query i stands at key i + offset."""
-        if mask is not None:  # padding, which would see nothing, sees all: not every kernel bears a softmax of nothing
-            mask = (mask | ~mask.any(-1, keepdim=True))[:, None]
+        """q (N, Q, D), kv (N, W, 2D), mask (N or 1, 1 or Q, W) or None for all; query i stands at key i + offset."""
+        mask = None if mask is None else mask[:, None]
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, *kv.chunk(2, -1)))
         if self.relative:
             scores = self.relative(q, k.shape[2], offset)
-            mask = scores if mask is None else scores.masked_fill(~mask, -math.inf)
+            mask = scores if mask is None else torch.where(mask, scores, -math.inf)
             q = q + self.relative.content_bias
         return scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def bearable(mask: Tensor) -> Tensor:
+    """A mask whose rows that see nothing, which are padding, see all: not every kernel bears a softmax of nothing."""
+    return mask | ~mask.any(-1, keepdim=True)
 
 
 def sinusoids(positions: Tensor, dim: int) -> Tensor:
