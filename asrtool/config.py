@@ -1,9 +1,9 @@
 """The configuration of an experiment: data only, checked as a whole before anything starts.
 
 A YAML file names what differs from the defaults below, or from the files that its `base` names, relative to itself;
-`--set training.lr=1e-3` changes single values. Unknown keys
-are refused with the nearest valid name, impossible combinations with the reason. The resolved configuration is written
-to `exp/NAME/config.yaml`, the only thing that decoding reads.
+`--set training.lr=1e-3` changes single values. Unknown keys are refused with the nearest valid name, impossible
+combinations with the reason. The resolved configuration is written to `exp/NAME/config.yaml`, the only thing that
+decoding reads.
 """
 
 from pathlib import Path
@@ -115,7 +115,7 @@ class Init(Section):
     scope: Literal["all", "qkv"] = "all"  # every matrix of a block, or those of queries, keys and values
 
 
-Frames = Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...] | None
+Frames = Count | tuple[Count, ...] | None
 # What only some models have: null is "not there", and elsewhere a number is refused, or asked for.
 NEEDS = {
     "chunk": "lc_blstm, transformer_xl and transformer with mask chunk",
@@ -132,7 +132,7 @@ class Model(Section):
     subsampling: Subsampling = Subsampling()
     dim: Positive = 256  # an LSTM has half of it in each direction
     layers: Positive = 12
-    dropout: Fraction = 0.1
+    dropout: Fraction = 0.1  # of the input of a stack and of what a layer adds
     # Transformers
     heads: Positive = 4
     ff_dim: Positive = 1024
@@ -141,6 +141,8 @@ class Model(Section):
     positions: Literal["sinusoidal", "relative", "none"] = "sinusoidal"
     convolution: Convolution = Convolution()
     init: Init = Init()
+    attention_dropout: Fraction = 0.0  # of the attention weights; dear on CPU
+    ff_dropout: Fraction = 0.0  # inside the feed-forward layers; likewise
     layer_drop: Fraction = 0.0  # probability that training skips a block in a step
     activation_checkpointing: bool = False  # compute blocks again in the backward pass instead of keeping their insides
     # What a frame sees
@@ -253,16 +255,16 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> dict:
         raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
     bases, merged = tree.pop("base", []), {}
     for base in [bases] if isinstance(bases, str) else bases:
-        merged = _merge(merged, _read_tree(path.parent / base, (*above, path)))
-    return _merge(merged, tree)
+        merged = merge(merged, _read_tree(path.parent / base, (*above, path)))
+    return merge(merged, tree)
 
 
-def _merge(below: dict, above: dict) -> dict:
+def merge(below: dict, above: dict) -> dict:
     """`above` over `below`, section by section."""
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = _merge(below[key], value) if both else value
+        merged[key] = merge(below[key], value) if both else value
     return merged
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asrtool.config import Config
+from asrtool.config import Config, merge
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
 from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
@@ -76,13 +76,4 @@ def tokenizer_file(tmp_path_factory) -> Path:
 def tiny_config(corpus, tokenizer_file) -> Callable[..., Config]:
     """tiny_config(seed=2, training={"max_steps": 4}, data={"augment": {...}}) -> TINY for the corpus, so changed."""
     paths = {"data": {"train": str(corpus), "dev": str(corpus), "tokenizer": str(tokenizer_file)}}
-    return lambda **changes: Config.model_validate(_merge(_merge(TINY, paths), changes))
-
-
-def _merge(tree: dict, changes: dict) -> dict:
-    """`tree` with `changes` laid over it, section by section."""
-    merged = dict(tree)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(tree.get(key), dict)
-        merged[key] = _merge(tree[key], value) if both else value
-    return merged
+    return lambda **changes: Config.model_validate(merge(merge(TINY, paths), changes))

@@ -27,9 +27,16 @@ def generator(*key: object) -> random.Random:
     return random.Random(hashlib.blake2b(repr(key).encode(), digest_size=16).digest())
 
 
+def speed_of(identifier: str, augment: Augment, seed: int, epoch: int) -> float:
+    """The speed that a cut is drawn in an epoch; bucketing knows it from the cut's name alone."""
+    if len(augment.speeds) == 1:
+        return augment.speeds[0]
+    return generator("speed", seed, epoch, identifier).choice(augment.speeds)
+
+
 def change_speed(cut: MonoCut, augment: Augment, seed: int, epoch: int) -> MonoCut:
-    """`cut` at one of the configured speeds. Done before bucketing, since it changes the duration."""
-    speed = generator("speed", seed, epoch, cut.id).choice(augment.speeds)
+    """`cut` at its speed of this epoch."""
+    speed = speed_of(cut.id, augment, seed, epoch)
     return cut if speed == 1.0 else cut.perturb_speed(speed, affix_id=False)
 
 

@@ -68,10 +68,10 @@ def load(cut: MonoCut, source: str, num_bins: int) -> torch.Tensor:
     return features
 
 
-def num_frames(cut: MonoCut) -> int:
-    """The number of frames of a cut, exactly, from its manifest alone."""
-    samples_per_frame = round(FRAME_SHIFT * cut.sampling_rate)
-    return (cut.num_samples + samples_per_frame // 2) // samples_per_frame if cut.has_recording else cut.num_frames
+def frames_of(samples: int, sampling_rate: int) -> int:
+    """The number of frames that so many samples have, exactly."""
+    samples_per_frame = round(FRAME_SHIFT * sampling_rate)
+    return (samples + samples_per_frame // 2) // samples_per_frame
 
 
 def store(cuts_path: Path, out: Path, num_bins: int = 80, speeds: tuple[float, ...] = (1.0,), jobs: int = 1) -> Summary:

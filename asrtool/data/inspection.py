@@ -2,14 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+from lhotse.utils import compute_num_samples, perturb_num_samples
+
 from asrtool.config import Config
-from asrtool.data.features import num_frames
-from asrtool.data.manifest import open_cuts
-from asrtool.errors import DataError
+from asrtool.data.features import frames_of
+from asrtool.data.shards import entries
+from asrtool.errors import DataError, UserError
 from asrtool.progress import progress
 from asrtool.text.tokenizer import Tokenizer
+
+MOST_CUTS = 1_000_000  # to look at before training starts: half a minute
 
 
 @dataclass
@@ -19,9 +24,11 @@ class Inspection:
     cuts: int = 0
     seconds: float = 0.0
     dropped: dict[str, str] = field(default_factory=dict)
+    partial: bool = False
 
     def __str__(self) -> str:
-        return f"{self.cuts} cuts, {self.seconds / 3600:.2f} h; {len(self.dropped)} dropped"
+        of = f"of the first {MOST_CUTS} cuts, " if self.partial else ""
+        return f"{of}{self.cuts} cuts, {self.seconds / 3600:.2f} h; {len(self.dropped)} dropped"
 
 
 def inspect_cuts(
@@ -34,42 +41,51 @@ def inspect_cuts(
     """Read the manifest once. Cuts that the objective cannot reach (`needed(units)` output frames against
     `out_length(frames)` at the fastest configured speed), or outside the configured lengths, are dropped.
 
+    Of a manifest of more than MOST_CUTS only so many are looked at; training leaves out the rest's when it meets them.
     Raises DataError with all cuts whose transcript has no units or whose sampling rate is not the configured one.
     """
     found, problems = Inspection(), []
-    for cut in progress(open_cuts(path), f"reading {path.name}"):
-        text = (cut.supervisions[0].text or "") if cut.supervisions else ""
-        if problem := _problem(cut, text, config, tokenizer):
-            problems.append(f"{cut.id}: {problem}")
-        elif reason := _unreachable(cut, tokenizer.encode(text), config, needed, out_length):
-            found.dropped[cut.id] = reason
+    for entry in progress(islice(entries(path), MOST_CUTS), f"reading {Path(path).name}"):
+        tree = entry.tree()
+        text = ((tree.get("supervisions") or [{}])[0].get("text") or "").strip()
+        if problem := _problem(tree, text, config, tokenizer):
+            problems.append(f"{entry.id}: {problem}")
+        elif reason := _unreachable(tree, tokenizer.encode(text), config, needed, out_length):
+            found.dropped[entry.id] = reason
         else:
-            found.cuts, found.seconds = found.cuts + 1, found.seconds + cut.duration
+            found.cuts, found.seconds = found.cuts + 1, found.seconds + entry.duration
+    found.partial = found.cuts + len(found.dropped) + len(problems) == MOST_CUTS
     if problems:
         raise DataError(f"{len(problems)} cuts of {path} cannot be used; mend the manifest or the tokenizer", problems)
+    if not found.cuts and not found.dropped:
+        raise UserError(f"manifest is empty: {path}; make it again with `asrtool prepare`")
     if not found.cuts:
         dropped = [f"{name}: {reason}" for name, reason in found.dropped.items()]
         raise DataError(f"nothing of {path} is left to train on", dropped)
     return found
 
 
-def _problem(cut, text: str, config: Config, tokenizer: Tokenizer) -> str | None:
-    if not text.strip():
+def _problem(tree: dict, text: str, config: Config, tokenizer: Tokenizer) -> str | None:
+    if not text:
         return "empty transcript"
     if unknown := tokenizer.unknown(text):
         return f"the tokenizer has no unit for {' '.join(sorted(set(unknown)))!r}"
-    rate = config.features.sampling_rate
-    if cut.sampling_rate != rate:
-        return f"{cut.sampling_rate} Hz, the configuration says features.sampling_rate={rate}"
-    return None
+    rate, wanted = _audio(tree)["sampling_rate"], config.features.sampling_rate
+    return f"{rate} Hz, the configuration says features.sampling_rate={wanted}" if rate != wanted else None
 
 
-def _unreachable(cut, units: list[int], config: Config, needed, out_length) -> str | None:
-    data = config.data
-    if not data.min_seconds <= cut.duration <= data.max_seconds:
-        return f"{cut.duration:.2f} s is outside data.min_seconds and max_seconds"
+def _audio(tree: dict) -> dict:
+    """The recording of a cut, or else its features: both know the sampling rate."""
+    return tree.get("recording") or tree["features"]
+
+
+def _unreachable(tree: dict, units: list[int], config: Config, needed, out_length) -> str | None:
+    data, seconds, rate = config.data, tree["duration"], _audio(tree)["sampling_rate"]
+    if not data.min_seconds <= seconds <= data.max_seconds:
+        return f"{seconds:.2f} s is outside data.min_seconds and max_seconds"
+    samples = compute_num_samples(seconds, rate)
     fastest = max(data.augment.speeds)
-    frames = out_length(num_frames(cut if fastest == 1.0 else cut.perturb_speed(fastest)))
+    frames = out_length(frames_of(samples if fastest == 1.0 else perturb_num_samples(samples, fastest), rate))
     if frames < needed(units):
         return f"{frames} output frames, its {len(units)} units need {needed(units)}"
     return None

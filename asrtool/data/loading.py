@@ -1,40 +1,50 @@
-"""Batches for training and decoding: lazy manifests, dynamic bucketing by seconds, features in loader processes.
+"""Batches for training and decoding: lazy manifests, bucketing by seconds, features in loader processes.
 
 The sampler runs in the training process and sends the few cuts of a batch to a loader process; nobody holds a manifest.
-A batch is named by its epoch and number, and everything random in it is drawn from these (asrtool/data/augment.py).
+A batch is named by its position, and everything random in it is drawn from that (asrtool/data/augment.py).
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from itertools import count, islice
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
-from lhotse import CutSet, MonoCut
-from lhotse.dataset import DynamicBucketingSampler
-from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
+from lhotse import MonoCut
 from torch.utils.data import DataLoader, Dataset
 
 from asrtool.config import Config
 from asrtool.data.audio import Bad
-from asrtool.data.augment import change_audio, change_speed, mask_batch, spec_augment
+from asrtool.data.augment import change_audio, change_speed, generator, mask_batch, spec_augment, speed_of
 from asrtool.data.features import load
-from asrtool.data.manifest import open_cuts
+from asrtool.data.shards import Entry, entries, manifest_files, read
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import ignore_interrupts
+from asrtool.ranks import ALONE, Ranks
 from asrtool.text.tokenizer import Tokenizer
 
-BINS_ESTIMATED_FROM = 10000  # cuts read ahead to place the bucket boundaries
-BUFFER_CUTS = 20000  # cuts held for shuffling: about 30 MB
+BLOCK_CUTS = 50_000  # cuts held for shuffling: about 60 MB, and a second to read
+BUCKET_BATCHES = 4  # the last batch of a bucket is not full: with fewer batches, that would be many of them
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far training is in its data: the next batch is number `batch` of epoch `epoch`."""
+    """A place in the data: batch `batch` of the block that begins at line `line` of the epoch's `file`-th file."""
 
     epoch: int = 0
+    file: int = 0
+    line: int = 0
     batch: int = 0
+
+
+@dataclass(frozen=True)
+class Item:
+    """The cuts of a batch. `after` is where the data goes on when every rank has had its batch of this round."""
+
+    position: Position
+    entries: list[Entry]
+    after: Position
 
 
 @dataclass
@@ -42,6 +52,7 @@ class Batch:
     """Padded features and targets. Padding is zero and must have no influence on anything."""
 
     position: Position
+    after: Position
     ids: list[str]
     texts: list[str]
     features: torch.Tensor  # (N, T, F) float32
@@ -49,9 +60,6 @@ class Batch:
     targets: torch.Tensor  # (N, U) int64 unit numbers; empty in decoding
     target_lens: torch.Tensor  # (N,) int64
     seconds: float  # audio, padding not counted
-
-
-Item = tuple[Position, CutSet]
 
 
 class SpeechDataset(Dataset):
@@ -67,24 +75,28 @@ class SpeechDataset(Dataset):
 
     def __getitem__(self, item: Item) -> Batch | AsrtoolError:
         try:
-            return self._batch(*item)
+            return self._batch(item)
         except AsrtoolError as error:
             return error
         except Bad as problem:
             return DataError("stopped at unreadable data; check the manifest with `asrtool prepare`", [str(problem)])
 
-    def _batch(self, position: Position, cuts: CutSet) -> Batch:
-        cuts = sorted(cuts, key=lambda cut: (-cut.duration, cut.id))
-        features = [self._features(cut, position.epoch) for cut in cuts]
+    def _batch(self, item: Item) -> Batch:
+        at = item.position
+        cuts = sorted((self._cut(entry, at.epoch) for entry in item.entries), key=lambda cut: (-cut.duration, cut.id))
+        features = [self._features(cut, at.epoch) for cut in cuts]
         lens = torch.tensor([len(f) for f in features])
         padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
         if self.training and self.augment.spec_augment:
-            masks = spec_augment(self.augment.spec_augment)
-            padded = mask_batch(masks, padded, lens, self.seed, position.epoch, position.batch)
+            padded = mask_batch(spec_augment(self.augment.spec_augment), padded, lens, self.seed, *vars(at).values())
         texts = [(cut.supervisions[0].text or "") if cut.supervisions else "" for cut in cuts]
         targets, target_lens = self._targets(texts)
         seconds = sum(cut.duration for cut in cuts)
-        return Batch(position, [cut.id for cut in cuts], texts, padded, lens, targets, target_lens, seconds)
+        return Batch(at, item.after, [cut.id for cut in cuts], texts, padded, lens, targets, target_lens, seconds)
+
+    def _cut(self, entry: Entry, epoch: int) -> MonoCut:
+        cut = entry.cut()
+        return change_speed(cut, self.augment, self.seed, epoch) if self.training else cut
 
     def _features(self, cut: MonoCut, epoch: int) -> torch.Tensor:
         if cut.sampling_rate != self.features.sampling_rate:
@@ -102,86 +114,123 @@ class SpeechDataset(Dataset):
 
 
 class TrainingSampler(Iterable):
-    """An endless stream of (position, cuts) that starts at `start`: shuffled, bucketed, another order each epoch."""
+    """An endless stream of a rank's items from `start` on: shuffled, bucketed, another order each epoch.
 
-    def __init__(self, config: Config, dropped: frozenset[str] = frozenset(), start: Position | None = None):
-        self.config, self.dropped, self.start = config, dropped, start or Position()
-        kept = islice(self._cuts(0), BINS_ESTIMATED_FROM)
-        self.bins = _bucket_bins(kept, config.data.buckets)
+    An epoch is read in blocks of BLOCK_CUTS lines, and a block is parted into batches as a whole. Their order comes
+    from (seed, epoch, where the block begins), so that going on in the middle of an epoch reads one block and no more.
+    All ranks see the same stream of batches and take turns, across the ends of epochs too. With 2 ranks:
+
+        batch      0 1 2 3 4 | 0 1 2 ...      epoch 0 has five batches
+        of rank    0 1 0 1 0 | 1 0 1 ...      each batch has one rank, and each rank has as many as the other
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dropped: frozenset[str] = frozenset(),
+        start: Position | None = None,
+        ranks: Ranks = ALONE,
+    ):
+        self.config, self.dropped, self.start, self.ranks = config, dropped, start or Position(), ranks
+        self.files = manifest_files(config.data.train)
 
     def __iter__(self) -> Iterator[Item]:
-        for epoch in count(self.start.epoch):
-            skip = self.start.batch if epoch == self.start.epoch else 0
-            for number, cuts in islice(enumerate(self._batches(epoch)), skip, None):
-                yield Position(epoch, number), cuts
+        stream = self._stream()
+        at, batch = next(stream)
+        while True:
+            for rank in range(self.ranks.size):  # a round
+                if rank == self.ranks.rank:
+                    mine = at, batch
+                at, batch = next(stream)
+            yield Item(*mine, after=at)
 
-    def _batches(self, epoch: int) -> Iterator[CutSet]:
-        """The sampler's, parted where the cut drawn last is so long that padding goes beyond `batch_seconds`."""
-        for cuts in self._sampler(epoch):
-            for batch in _fill(sorted(cuts, key=lambda cut: (cut.duration, cut.id)), self.config.data.batch_seconds):
-                yield CutSet.from_cuts(batch)
+    def _stream(self) -> Iterator[tuple[Position, list[Entry]]]:
+        at, empty = self.start, 0
+        while empty < 2:  # ends of epochs since the last batch
+            block, following = self._block(at)
+            for number, batch in islice(enumerate(self._batches(block, at)), at.batch, None):
+                empty = 0
+                yield replace(at, batch=number), batch
+            empty += following.epoch > at.epoch
+            at = following
+        raise DataError(f"nothing of {self.config.data.train} is left to train on", [])
 
-    def _cuts(self, epoch: int) -> CutSet:
+    def _block(self, at: Position) -> tuple[list[Entry], Position]:
+        """The entries of the block at `at` that are kept, and where the next one begins."""
+        files = list(self.files)
+        generator("files", self.config.seed, at.epoch).shuffle(files)
+        kept, lines, file, line = [], 0, at.file, at.line
+        while file < len(files):
+            for entry in islice(read(files[file], line), BLOCK_CUTS - lines):
+                lines, line = lines + 1, line + 1
+                kept += [entry] if self._is_kept(entry) else []
+            if lines == BLOCK_CUTS:
+                return kept, Position(at.epoch, file, line)
+            file, line = file + 1, 0
+        return kept, Position(at.epoch + 1)
+
+    def _is_kept(self, entry: Entry) -> bool:
+        data = self.config.data
+        return data.min_seconds <= entry.duration <= data.max_seconds and entry.id not in self.dropped
+
+    def _batches(self, block: list[Entry], at: Position) -> list[list[Entry]]:
+        """Batches of cuts of similar length, otherwise in any order."""
         data, seed = self.config.data, self.config.seed
-        cuts = open_cuts(data.train)
-        if self.dropped:
-            cuts = cuts.filter(partial(_is_kept, self.dropped))
-        if data.augment.speeds != (1.0,):
-            cuts = cuts.map(partial(change_speed, augment=data.augment, seed=seed, epoch=epoch))
-        return cuts
-
-    def _sampler(self, epoch: int) -> DynamicBucketingSampler:
-        return DynamicBucketingSampler(
-            self._cuts(epoch),
-            max_duration=self.config.data.batch_seconds,
-            num_buckets=None,
-            duration_bins=self.bins,
-            buffer_size=BUFFER_CUTS,
-            shuffle=True,
-            seed=self.config.seed + epoch,
-            world_size=1,
-            rank=0,
-        )
+        draw = generator("batches", seed, at.epoch, at.file, at.line)
+        draw.shuffle(block)
+        timed = [(entry.duration / speed_of(entry.id, data.augment, seed, at.epoch), entry) for entry in block]
+        buckets = _buckets(timed, data.buckets, data.batch_seconds)
+        found = [batch for bucket in buckets for batch in _fill(bucket, data.batch_seconds)]
+        draw.shuffle(found)
+        return found
 
 
-def _is_kept(dropped: frozenset[str], cut: MonoCut) -> bool:
-    return cut.id not in dropped
+Timed = tuple[float, Entry]  # seconds at the speed that was drawn
 
 
-def _bucket_bins(cuts: Iterable[MonoCut], buckets: int) -> list[float]:
-    """Boundaries in seconds so that each bucket holds about the same amount of audio."""
-    from lhotse.dataset.sampling.base import TimeConstraint
-
-    cuts = list(cuts)
-    buckets = min(buckets, len({cut.duration for cut in cuts}))
-    if buckets < 2:
-        return []
-    return estimate_duration_buckets(cuts, buckets, constraint=TimeConstraint(max_duration=1.0))
+def _buckets(timed: list[Timed], most: int, batch_seconds: float) -> list[list[Timed]]:
+    """Parts of similar length, each with about the same amount of audio, and no fewer than BUCKET_BATCHES batches."""
+    total = sum(seconds for seconds, _ in timed)
+    count = max(1, min(most, int(total / (BUCKET_BATCHES * batch_seconds))))
+    bounds, passed = [], 0.0
+    for seconds in sorted(seconds for seconds, _ in timed):
+        passed += seconds
+        if passed > total * (len(bounds) + 1) / count:
+            bounds.append(seconds)
+    buckets = [[] for _ in range(len(bounds) + 1)]
+    for item in timed:
+        buckets[bisect_left(bounds, item[0])].append(item)
+    return buckets
 
 
 class OrderedSampler(Iterable):
     """Every cut of a manifest once, in batches of at most `batch_seconds` with similar lengths together."""
 
-    def __init__(self, path: Path, batch_seconds: float, dropped: frozenset[str] = frozenset()):
-        self.path, self.batch_seconds, self.dropped = path, batch_seconds, dropped
+    def __init__(self, path: Path, batch_seconds: float, dropped: frozenset[str] = frozenset(), ranks: Ranks = ALONE):
+        self.path, self.batch_seconds, self.dropped, self.ranks = path, batch_seconds, dropped, ranks
+        manifest_files(path)
 
     def __iter__(self) -> Iterator[Item]:
-        cuts = (cut for cut in open_cuts(self.path) if cut.id not in self.dropped)
+        return islice(self._all(), self.ranks.rank, None, self.ranks.size)
+
+    def _all(self) -> Iterator[Item]:
+        kept = ((entry.duration, entry) for entry in entries(self.path) if entry.id not in self.dropped)
         number = 0
-        while window := sorted(islice(cuts, BUFFER_CUTS), key=lambda cut: (cut.duration, cut.id)):
+        while window := sorted(islice(kept, BLOCK_CUTS), key=lambda item: (item[0], item[1].id)):
             for batch in _fill(window, self.batch_seconds):
-                yield Position(0, number), CutSet.from_cuts(batch)
+                yield Item(Position(batch=number), batch, Position(batch=number + 1))
                 number += 1
 
 
-def _fill(cuts: list[MonoCut], batch_seconds: float) -> Iterator[list[MonoCut]]:
-    """Runs of cuts, shortest first, whose padded size stays within `batch_seconds`."""
-    batch: list[MonoCut] = []
-    for cut in cuts:
-        if batch and cut.duration * (len(batch) + 1) > batch_seconds:
+def _fill(timed: Iterable[Timed], batch_seconds: float) -> Iterator[list[Entry]]:
+    """Runs of cuts whose padded size stays within `batch_seconds`; a longer cut comes alone."""
+    batch, longest = [], 0.0
+    for seconds, entry in timed:
+        longest = max(longest, seconds)
+        if batch and longest * (len(batch) + 1) > batch_seconds:
             yield batch
-            batch = []
-        batch.append(cut)
+            batch, longest = [], seconds
+        batch.append(entry)
     if batch:
         yield batch
 

@@ -14,6 +14,7 @@ from lhotse.utils import fastcopy
 
 from asrtool.data.audio import Bad, probe
 from asrtool.data.corpora import Utterance
+from asrtool.data.shards import entries
 from asrtool.errors import DataError, UserError
 from asrtool.files import atomic_path
 from asrtool.progress import progress, say
@@ -124,8 +125,8 @@ def count_cuts(path: Path) -> int:
 def transcripts(paths: Iterable[Path]) -> Iterator[str]:
     """The texts of all supervisions of these manifests."""
     for path in paths:
-        for cut in open_cuts(path):
-            yield from (supervision.text or "" for supervision in cut.supervisions)
+        for entry in entries(path):
+            yield from (supervision.get("text") or "" for supervision in entry.tree().get("supervisions", ()))
 
 
 Key = tuple[str, str]

@@ -38,8 +38,7 @@ class Progress:
     recent: list[dict[str, float]] = field(default_factory=list)  # values of the steps since the last report
 
     def to_dict(self) -> dict:
-        position = [self.position.epoch, self.position.batch]
-        return {**vars(self), "position": position}
+        return {**vars(self), "position": list(vars(self.position).values())}
 
     @classmethod
     def from_dict(cls, values: dict) -> "Progress":

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from asrtool.config import Config
-from asrtool.data.loading import Batch, OrderedSampler, Position, SpeechDataset, batches
+from asrtool.data.loading import Batch, OrderedSampler, SpeechDataset, batches
 from asrtool.errors import UserError
 from asrtool.interrupts import Interrupts
 from asrtool.models.acoustic import AcousticModel
@@ -96,7 +96,7 @@ def train(config: Config, experiment: Path, resume: bool = False, device: str = 
         for batch in [] if session.done else session.training_batches():
             values = training_step(model, session.optimizer, batch, session.device, config, progress.step + 1)
             progress.step += 1
-            progress.position = Position(batch.position.epoch, batch.position.batch + 1)
+            progress.position = batch.after
             progress.seconds += batch.seconds
             meter.add(values, batch.seconds)
             log.tick()

@@ -11,7 +11,7 @@ from lhotse import CutSet, MonoCut, Recording
 from asrtool.data import features
 from asrtool.data.audio import Bad
 from asrtool.data.corpora import Utterance
-from asrtool.data.features import compute, load, num_frames, store
+from asrtool.data.features import compute, frames_of, load, store
 from asrtool.data.manifest import open_cuts, write_manifest
 from asrtool.errors import DataError
 
@@ -82,7 +82,7 @@ def test_the_number_of_frames_is_known_from_the_manifest(tmp_path_factory, sampl
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, samples), rate)
     cut = Recording.from_file(path).to_cut()
     cut = cut if speed == 1.0 else cut.perturb_speed(speed)
-    assert compute(cut, BINS).shape == (num_frames(cut), BINS)
+    assert compute(cut, BINS).shape == (frames_of(cut.num_samples, cut.sampling_rate), BINS)
 
 
 @settings(max_examples=20, deadline=None)
@@ -91,7 +91,7 @@ def test_the_number_of_frames_of_a_segment_is_known_too(corpus, start, duration,
     recording = max(open_cuts(corpus), key=lambda cut: cut.duration).recording
     cut = MonoCut("s", round(start, 3), round(duration, 3), 0, recording=recording)
     cut = cut if speed == 1.0 else cut.perturb_speed(speed)
-    assert len(compute(cut, BINS)) == num_frames(cut)
+    assert len(compute(cut, BINS)) == frames_of(cut.num_samples, cut.sampling_rate)
 
 
 def test_stored_features_equal_computed_ones_within_half_a_tick(corpus, out):
@@ -113,7 +113,7 @@ def test_stored_features_of_segments_are_their_own(tmp_path, out, corpus):
     for cut in open_cuts(out):
         computed = compute(cut, BINS)
         torch.testing.assert_close(load(cut, "stored", BINS), computed, rtol=0, atol=HALF_A_TICK * 1.001)
-        assert num_frames(cut) == len(computed)
+        assert frames_of(cut.num_samples, cut.sampling_rate) == len(computed)
 
 
 def test_every_cut_is_stored_at_every_speed_under_its_own_name(corpus, out):
@@ -125,7 +125,7 @@ def test_every_cut_is_stored_at_every_speed_under_its_own_name(corpus, out):
     assert sum(cut.duration for cut in cuts) == pytest.approx(summary.seconds)
     for cut in cuts[:6]:
         torch.testing.assert_close(load(cut, "stored", BINS), compute(cut, BINS), rtol=0, atol=HALF_A_TICK * 1.001)
-        assert len(load(cut, "stored", BINS)) == num_frames(cut)
+        assert len(load(cut, "stored", BINS)) == frames_of(cut.num_samples, cut.sampling_rate)
     slow, kept, fast = (cut for cut in cuts if cut.id.startswith("a-00"))
     assert slow.duration > kept.duration > fast.duration
     assert slow.supervisions[0].text == kept.supervisions[0].text == fast.supervisions[0].text

@@ -6,7 +6,7 @@ import torch
 from lhotse import CutSet
 
 from asrtool.data import statistics
-from asrtool.data.features import compute, num_frames
+from asrtool.data.features import compute, frames_of
 from asrtool.data.inspection import inspect_cuts
 from asrtool.data.loading import Batch, OrderedSampler, Position, SpeechDataset, batches
 from asrtool.data.manifest import open_cuts
@@ -37,7 +37,7 @@ def test_statistics_are_those_of_all_frames(tiny_config, corpus, per_utterance):
 def test_statistics_are_exact_far_from_zero():
     """A large mean and a small deviation: single precision would lose it."""
     features = torch.randn(4, 500, 3, generator=torch.Generator().manual_seed(0)) * 1e-2 + 1000
-    batch = Batch(Position(), [], [], features, torch.full((4,), 500), None, None, 20.0)
+    batch = Batch(Position(), Position(), [], [], features, torch.full((4,), 500), None, None, 20.0)
     _, deviation = feature_statistics([batch], per_utterance=False)
     np.testing.assert_allclose(deviation, features.double().flatten(0, 1).numpy().std(0), rtol=1e-3)
 
@@ -83,7 +83,7 @@ def with_text(cut, text):
 
 
 def out_frames(cut) -> int:
-    return (num_frames(cut) + 3) // 4
+    return (frames_of(cut.num_samples, cut.sampling_rate) + 3) // 4
 
 
 def test_a_good_manifest_is_kept_whole(cuts, inspect):

@@ -46,7 +46,7 @@ class Epoch(Iterable):
         self.sampler, self.convert = sampler, convert
 
     def __iter__(self) -> Iterator:
-        return map(self.convert, takewhile(lambda item: item[0].epoch == 0, self.sampler))
+        return map(self.convert, takewhile(lambda item: item.position.epoch == 0, self.sampler))
 
 
 def asrtool_epoch(config: Config, tokenizer: Tokenizer, sampler: TrainingSampler, workers: int) -> int:
@@ -63,7 +63,7 @@ def lhotse_epoch(config: Config, sampler: TrainingSampler, workers: int) -> int:
         input_transforms=[spec_augment(augment.spec_augment)] if augment.spec_augment else [],
         input_strategy=PrecomputedFeatures() if config.features.source == "stored" else OnTheFlyFeatures(ours),
     )
-    cuts_only = Epoch(sampler, lambda item: item[1])
+    cuts_only = Epoch(sampler, lambda item: CutSet.from_cuts(entry.cut() for entry in item.entries))
     return sum(1 for _ in DataLoader(dataset, batch_size=None, sampler=cuts_only, num_workers=workers))
 
 
@@ -72,7 +72,7 @@ def measure(report: Report, configs: dict[str, Config], workers: Iterable[int]) 
     tokenizer = train_tokenizer("char", transcripts([next(iter(configs.values())).data.train]))
     for name, config in configs.items():
         sampler = TrainingSampler(config)
-        seconds = sum(cut.duration for _, cuts in Epoch(sampler) for cut in cuts)
+        seconds = sum(entry.duration for item in Epoch(sampler) for entry in item.entries)
         for count in workers:
             ours = partial(asrtool_epoch, config, tokenizer, sampler, count)
             theirs = partial(lhotse_epoch, config, sampler, count)
@@ -91,7 +91,7 @@ def padding_share(batches_of_cuts: Iterable[CutSet]) -> float:
 
 def report_padding(report: Report, config: Config) -> None:
     """Padding with buckets beside padding without."""
-    buckets = padding_share(cuts for _, cuts in Epoch(TrainingSampler(config)))
+    buckets = padding_share(item.entries for item in Epoch(TrainingSampler(config)))
     cuts = CutSet.from_file(config.data.train)
     plain = padding_share(DynamicCutSampler(cuts, max_duration=config.data.batch_seconds, shuffle=True, seed=1))
     report.fact("padding share", buckets, f"without buckets: {plain:.3g}")

@@ -74,7 +74,9 @@ def _batch(arguments: argparse.Namespace, config: Config) -> Batch:
     target_lens = lens // 4
     targets = torch.randint(1, arguments.units, (arguments.batch, int(target_lens.max())))
     names = [str(number) for number in range(arguments.batch)]
-    return Batch(Position(), names, names, features, factor * lens, targets, target_lens, seconds(arguments))
+    return Batch(
+        Position(), Position(), names, names, features, factor * lens, targets, target_lens, seconds(arguments)
+    )
 
 
 class Bench:
