@@ -188,20 +188,62 @@ class Model(Section):
 
 
 class Training(Section):
-    """The optimiser, its schedule, and what is kept."""
+    """The optimiser, its schedule, and what is kept. A step is one update from `accumulate` batches of every rank."""
 
-    lr: Annotated[float, Field(gt=0)] = 1e-3  # at its peak
-    warmup_steps: Count = 500  # linear from 0
-    decay: Literal["linear", "cosine", "inverse_sqrt", "none"] = "cosine"  # from the peak to 0 at max_steps
+    lr: Annotated[float, Field(gt=0)] = 1e-3  # at its peak; of "noam", the factor
+    lr_seconds: Seconds | None = None  # of audio in a step that lr is meant for: it grows and shrinks with that
+    warmup_steps: Count = 500  # until the peak
+    decay: Literal["linear", "cosine", "inverse_sqrt", "noam", "one_cycle", "none"] = "cosine"  # schedule.py
     max_steps: Positive = 10000
+    accumulate: Positive = 1  # batches to a step, on each rank
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
     clip: Annotated[float, Field(gt=0)] = 5.0  # largest gradient norm
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and optimiser stay fp32
     validate_every: Positive = 500  # steps; each validation writes a checkpoint
+    save_every: Positive | None = None  # steps between further checkpoints
+    save_minutes: Seconds | None = 10.0  # and minutes
     patience: Positive | None = None  # validations without a better dev loss before training stops
-    keep_best: Positive = 5  # checkpoints, by dev loss; their mean is `averaged.pt`
+    keep_best: Positive = 5  # checkpoints, by dev loss
+    keep_last: Positive = 1  # checkpoints of validations, by step
+    average: Literal["best", "last", "ema"] = "best"  # what `averaged.pt` is: the mean of those kept, or of all steps
+    ema: Annotated[float, Field(gt=0, le=1)] | None = None  # weight of the past in the mean of all steps; 1: all alike
     log_every: Positive = 50  # steps
+    log_layers: bool = False  # the gradient norm of every block, too
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Training":
+        if self.decay not in ("none", "inverse_sqrt", "noam") and self.warmup_steps >= self.max_steps:
+            raise ValueError("warmup_steps must be below max_steps")
+        if self.decay == "noam" and not self.warmup_steps:
+            raise ValueError("decay noam needs warmup_steps")
+        if self.average == "ema" and self.ema is None:
+            raise ValueError("average ema needs ema, e.g. 0.999")
+        return self
+
+
+class Parallel(Section):
+    """Several processes, which torchrun starts (asrtool/training/parallel.py, bmuf.py)."""
+
+    strategy: Literal["none", "ddp", "bmuf", "fsdp"] = "ddp"  # none: refuse more than one process
+    compression: Literal["none", "fp16", "bf16"] = "none"  # of the gradients that ddp sends; bf16 needs GPUs
+    timeout: Seconds = 600.0  # to wait for another process before giving up
+    # bmuf: ranks of one machine are a worker with ddp inside; the workers meet every block_steps
+    block_steps: Positive = 16
+    block_momentum: Fraction | None = None  # 1 - 1 / workers by default
+    block_rate: Annotated[float, Field(gt=0)] = 1.0
+    nesterov: bool = False
+    block_moments: Literal["average", "reset"] = "average"  # Adam's at a meeting: BMUF-Adam, or from zero
+    worker_ranks: Positive | None = None  # ranks to a worker; those of a machine by default
+
+
+class Guards(Section):
+    """When a step is not taken, and when training goes back (asrtool/training/guards.py)."""
+
+    band: Annotated[float, Field(gt=1)] = 10.0  # standard deviations above its running mean at which a loss is bad
+    patience: Positive = 10  # bad steps in a row before training goes back to its last checkpoint
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.5  # times the learning rate, each time it goes back
+    rollbacks: Count = 3  # before it stops
 
 
 class Config(Section):
@@ -212,6 +254,8 @@ class Config(Section):
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
+    parallel: Parallel = Parallel()
+    guards: Guards = Guards()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -222,8 +266,6 @@ class Config(Section):
             )
         if self.data.min_seconds >= self.data.max_seconds:
             raise ValueError("data.min_seconds must be below data.max_seconds")
-        if self.training.decay != "none" and self.training.warmup_steps >= self.training.max_steps:
-            raise ValueError("training.warmup_steps must be below training.max_steps")
         return self
 
 

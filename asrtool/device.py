@@ -5,10 +5,12 @@ import torch
 from asrtool.errors import UserError
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """ "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:1"."""
+def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """ "auto" (this rank's GPU where there is one), "cpu", "cuda" or "cuda:1"."""
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -23,6 +25,11 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is the device saying that there is no room."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def lacks_bf16(device: torch.device) -> bool:

@@ -5,13 +5,26 @@ one process, and everything here does nothing.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from asrtool.errors import AsrtoolError
+
+LOST = ("gloo", "Gloo", "NCCL", "onnection", "Timed out", "Broken pipe")  # in what torch says when a rank is gone
+
+
+class LostRank(AsrtoolError):
+    """Another process is gone, or did not answer in time."""
+
+
+class StoppedByFirst(AsrtoolError):
+    """The first rank stopped, and says why."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +35,17 @@ class Ranks:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    group: Any = None  # torch's handle where these are some ranks only
 
     @property
     def first(self) -> bool:
         """Whether this process writes what one process must write for all."""
         return self.rank == 0
+
+    @property
+    def restarted(self) -> bool:
+        """Whether torchrun started the processes anew after one was lost."""
+        return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 ALONE = Ranks()
@@ -50,8 +69,48 @@ def connected(ranks: Ranks, device: torch.device, timeout_seconds: float) -> Ite
     distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     try:
         yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in LOST):
+            raise
+        first = str(error).strip().splitlines()[0][:200]
+        raise LostRank(f"rank {ranks.rank} lost another one ({first}); start again with --resume") from error
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def own_log(ranks: Ranks, folder: Path) -> Iterator[None]:
+    """What ranks but the first write to stderr goes to FOLDER/rank-N.log inside; an error of their own comes out."""
+    if ranks.first:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    terminal = os.dup(2)
+    with open(folder / f"rank-{ranks.rank}.log", "a", encoding="utf-8") as log:
+        os.dup2(log.fileno(), 2)
+    try:
+        yield
+    except (StoppedByFirst, KeyboardInterrupt):
+        raise  # the first one says it
+    except BaseException:
+        os.dup2(terminal, 2)
+        raise
+    finally:
+        os.close(terminal)
+
+
+def on_first(ranks: Ranks, work: Callable[[], Any]) -> Any:
+    """What `work` returns, of plain types, done on the first rank alone and told to all. Its AsrtoolError ends all."""
+    outcome = None
+    if ranks.first:
+        try:
+            outcome = work()
+        except AsrtoolError as error:
+            outcome = error
+    outcome = from_first(ranks, outcome)
+    if isinstance(outcome, AsrtoolError):
+        raise outcome if ranks.first else StoppedByFirst(str(outcome))
+    return outcome
 
 
 def from_first(ranks: Ranks, value: Any) -> Any:
@@ -83,5 +142,5 @@ def total(ranks: Ranks, *numbers: float) -> list[float]:
     from torch import distributed
 
     sums = torch.tensor(numbers, dtype=torch.float64)
-    distributed.all_reduce(sums)
+    distributed.all_reduce(sums, group=ranks.group)
     return sums.tolist()

@@ -11,11 +11,22 @@ OVERRIDE = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE"
 @click.command()
 @click.argument("config", type=PATH)
 @click.option("--exp", type=PATH, required=True, help="Experiment folder.")
-@click.option("--resume", is_flag=True, help="Continue from the last checkpoint, if there is one.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint in --exp, if there is one: everything.")
+@click.option("--init-from", type=PATH, help="Begin with the weights of this checkpoint of another training.")
+@click.option("--init-optimizer", is_flag=True, help="... and the moments of its optimiser.")
+@click.option("--init-schedule", is_flag=True, help="... and its place in the schedule of the learning rate.")
+@click.option(
+    "--phase", type=click.Choice(["main", "warmup"]), default="main", help="warmup: on one machine, at first."
+)
+@click.option("--warmup-hours", type=click.FloatRange(min=0, min_open=True), help="Audio to consume in phase warmup.")
+@click.option("--dry-run", is_flag=True, help="Two steps, a validation and all checks; leaves nothing behind.")
+@click.option("--probe", is_flag=True, help="Find the largest data.batch_seconds that fits this machine, and print it.")
 @OVERRIDE
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
-def train(config, exp, resume, overrides, device, threads) -> None:
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads of a process; its share of the cores by default."
+)
+def train(config, exp, resume, phase, warmup_hours, dry_run, probe, overrides, device, threads, **init) -> None:
     """Train an acoustic model.
 
     The folder gets config.yaml, tokenizer.json, checkpoints/, log.jsonl, tensorboard/, dropped.txt and loss.png.
@@ -25,15 +36,39 @@ def train(config, exp, resume, overrides, device, threads) -> None:
     asrtool train conf/transformer.yaml --exp exp/transformer
     asrtool train conf/transformer.yaml --exp exp/lower --set training.lr=5e-4 --set seed=2
     asrtool train conf/transformer.yaml --exp exp/transformer --resume
+
+    On many GPUs or machines torchrun starts it; parallel.strategy says how they work together. A warmup on one machine
+    comes first:
+
+    \b
+    torchrun --standalone --nproc-per-node 8 -m asrtool train conf/transformer.yaml --exp exp/warm \\
+        --phase warmup --warmup-hours 1000
+    torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 --max-restarts 3 \\
+        -m asrtool train conf/transformer.yaml --exp exp/main --set parallel.strategy=bmuf \\
+        --init-from exp/warm/checkpoints/warmup.pt
     """
+    if (phase == "warmup") != (warmup_hours is not None):
+        raise click.UsageError("--phase warmup and --warmup-hours go together")
+    if not init["init_from"] and (init["init_optimizer"] or init["init_schedule"]):
+        raise click.UsageError("--init-optimizer and --init-schedule are for --init-from")
     import torch
 
     from asrtool.config import load_config
+    from asrtool.training.session import Start
+    from asrtool.training.train import dry_run as try_out
     from asrtool.training.train import train as run
 
     if threads:
         torch.set_num_threads(threads)
-    run(load_config(config, overrides), exp, resume, device)
+    loaded, start = load_config(config, overrides), Start(*init.values())
+    if probe:
+        from asrtool.training.probe import probe as find
+
+        click.echo(find(loaded, device))
+    elif dry_run:
+        try_out(loaded, exp, device, start)
+    else:
+        run(loaded, exp, resume, device, start, warmup_hours)
 
 
 @click.command()

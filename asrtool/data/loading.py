@@ -109,7 +109,10 @@ class SpeechDataset(Dataset):
         return load(cut, self.features.source, self.features.num_bins)
 
     def _targets(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        units = [torch.tensor(self.tokenizer.encode(t) if self.tokenizer else [], dtype=torch.int64) for t in texts]
+        usable = [
+            t if self.tokenizer and not self.tokenizer.unknown(t) else "" for t in texts
+        ]  # none: it counts nothing
+        units = [torch.tensor(self.tokenizer.encode(t) if t else [], dtype=torch.int64) for t in usable]
         return torch.nn.utils.rnn.pad_sequence(units, batch_first=True), torch.tensor([len(u) for u in units])
 
 

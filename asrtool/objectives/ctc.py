@@ -15,9 +15,9 @@ def frames_needed(units: Sequence[int]) -> int:
 def ctc_loss(log_probs: Tensor, out_lens: Tensor, targets: Tensor, target_lens: Tensor, blank: int = 0) -> Tensor:
     """Negative log-likelihood of each utterance, (N,) in nats.
 
-    log_probs (N, T', V) float32; targets (N, U) padded; infinite where `out_lens` < `frames_needed`.
+    log_probs (N, T', V) float32; targets (N, U) padded. 0, and no gradient, where `out_lens` < `frames_needed`,
+    which no path can spell.
     """
     with torch.autocast(log_probs.device.type, enabled=False):
-        return torch_ctc_loss(
-            log_probs.float().transpose(0, 1), targets, out_lens, target_lens, blank=blank, reduction="none"
-        )
+        log_probs = log_probs.float().transpose(0, 1)
+        return torch_ctc_loss(log_probs, targets, out_lens, target_lens, blank, reduction="none", zero_infinity=True)

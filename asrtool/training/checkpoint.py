@@ -14,6 +14,7 @@ import asrtool
 from asrtool.config import Config
 from asrtool.errors import UserError
 from asrtool.files import atomic_path
+from asrtool.training.average import mean_of
 
 # What the unpickler and the zip reader raise over a file that is cut short, overwritten in places or something else.
 DAMAGE = (RuntimeError, EOFError, LookupError, TypeError, ValueError, AssertionError, pickle.UnpicklingError)
@@ -41,15 +42,20 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     return state
 
 
-def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Put a checkpoint's weights into `model`; UserError that names the first one that does not fit."""
+def check_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Raises UserError that names the first of a checkpoint's weights that does not fit `model`."""
     ours, theirs = model.state_dict(), state["model"]
     for name in sorted({*ours, *theirs}):
         if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape:
             shapes = [tuple(s[name].shape) if name in s else "nothing" for s in (ours, theirs)]
             fit = f"{name} is {shapes[0]} in the model and {shapes[1]} in the checkpoint"
             raise UserError(f"{path} does not fit the configuration: {fit}; use the config.yaml it was trained with")
-    model.load_state_dict(theirs)
+
+
+def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Put a checkpoint's weights into `model`, if they fit."""
+    check_weights(model, state, path)
+    model.load_state_dict(state["model"])
 
 
 def random_states() -> dict[str, Any]:
@@ -81,14 +87,20 @@ def versions() -> dict[str, str]:
 
 
 class Checkpoints:
-    """The folder `checkpoints/` of an experiment: `step-*.pt` (the best and the last), `best.pt`, `averaged.pt`."""
+    """The folder `checkpoints/` of an experiment: `step-*.pt` (those kept, and the last), `best.pt`, `averaged.pt`."""
 
-    def __init__(self, folder: Path, keep_best: int):
-        self.folder, self.keep_best = folder, keep_best
+    def __init__(self, folder: Path, keep_best: int, keep_last: int = 1):
+        self.folder, self.keep_best, self.keep_last = folder, keep_best, keep_last
 
     def last(self) -> Path | None:
         """The checkpoint of the highest step."""
         return max(self.folder.glob("step-*.pt"), default=None)
+
+    def name_last(self, name: str) -> Path:
+        """Keep the last checkpoint under another name, too."""
+        with atomic_path(self.folder / name) as temporary:
+            os.link(self.last(), temporary)
+        return self.folder / name
 
     def write(self, step: int, state: dict[str, Any], dev_losses: dict[int, float]) -> Path:
         """Write the checkpoint of `step`, point `best.pt` at the best one, and drop those no longer needed."""
@@ -98,20 +110,23 @@ class Checkpoints:
         if best and best[0] == step:
             with atomic_path(self.folder / "best.pt") as temporary:
                 os.link(path, temporary)
-        kept = {path, *map(self._path, best)}
+        kept = {path, *map(self._path, best), *map(self._path, self._last_steps(dev_losses))}
         for old in [*self.folder.glob("step-*.pt"), *self.folder.glob(".tmp-*")]:  # the latter are of a killed process
             if old not in kept:
                 old.unlink()
         return path
 
-    def average(self, dev_losses: dict[int, float], config: Config) -> list[int]:
-        """Write the mean of the best checkpoints' weights as `averaged.pt`; returns their steps."""
-        steps = [step for step in self._best_steps(dev_losses) if self._path(step).is_file()]
-        models = [load(self._path(step))["model"] for step in steps]
-        mean = {name: _mean([model[name] for model in models]) for name in models[0]}
-        state = {"model": mean, "config": config.model_dump(mode="json"), "versions": versions(), "steps": steps}
+    def average(self, which: str, dev_losses: dict[int, float], config: Config) -> list[int]:
+        """Write the mean of the "best" or the "last" checkpoints' weights as `averaged.pt`; returns their steps."""
+        steps = self._best_steps(dev_losses) if which == "best" else self._last_steps(dev_losses)
+        steps = sorted(step for step in steps if self._path(step).is_file())
+        self.write_averaged(mean_of(load(self._path(step))["model"] for step in steps), steps, config)
+        return steps
+
+    def write_averaged(self, model: dict[str, torch.Tensor], steps: list[int], config: Config) -> None:
+        """Write weights that are a mean as `averaged.pt`."""
+        state = {"model": model, "config": config.model_dump(mode="json"), "versions": versions(), "steps": steps}
         save(self.folder / "averaged.pt", state)
-        return sorted(steps)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.pt"
@@ -119,9 +134,8 @@ class Checkpoints:
     def _best_steps(self, dev_losses: dict[int, float]) -> list[int]:
         return sorted(dev_losses, key=lambda step: (dev_losses[step], step))[: self.keep_best]
 
-
-def _mean(tensors: list[torch.Tensor]) -> torch.Tensor:
-    return torch.stack([t.double() for t in tensors]).mean(0).to(tensors[0].dtype)
+    def _last_steps(self, dev_losses: dict[int, float]) -> list[int]:
+        return sorted(dev_losses)[-self.keep_last :]
 
 
 def find(experiment: Path, which: str) -> Path:

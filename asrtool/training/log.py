@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,35 +11,82 @@ from asrtool.files import atomic_path, read_jsonl, write_jsonl
 from asrtool.progress import say
 
 
-class TrainingLog:
-    """Writes every event to `log.jsonl` at once, and its numbers to TensorBoard under the same names."""
+class Meter:
+    """Means over the steps since the last report, whose `values` live in the checkpoint."""
 
-    def __init__(self, folder: Path, first_step: int, max_steps: int):
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, values: list[dict[str, float]]) -> None:
+        self.values = values
+        self._start, self._steps, self._seconds = time.monotonic(), 0, 0.0
+
+    def add(self, values: dict[str, float]) -> None:
+        """The values of one step."""
+        self.values.append(values)
+        self._steps, self._seconds = self._steps + 1, self._seconds + values["seconds"]
+
+    def take(self, ranks: int, steps_left: int) -> dict[str, float]:
+        """What to report, then start afresh. Seconds are those of this rank's audio, times the number of ranks."""
+        sums = {name: sum(v[name] for v in self.values) for name in self.values[0]}
+        spent = max(time.monotonic() - self._start, 1e-9)
+        taken = {name: sums[name] / len(self.values) for name in ("loss", "gradient_norm")}
+        taken |= {"lr": self.values[-1]["lr"], "padding": 1 - sums["seconds"] / sums["padded"]}
+        taken |= {"times_real_time": ranks * self._seconds / spent, "memory_gb": memory_gb()}
+        taken |= {"hours_left": steps_left * spent / max(self._steps, 1) / 3600}
+        self.values.clear()
+        self._start, self._steps, self._seconds = time.monotonic(), 0, 0.0
+        return taken
+
+
+def memory_gb() -> float:
+    """Memory of this process: on its GPU, the most so far; else what is resident now."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e9
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
+class TrainingLog:
+    """Writes every event to `log.jsonl` at once, and its numbers to TensorBoard under the same names.
+
+    Only one rank may keep the files; the others, `keeps` false, have the lines alone.
+    """
+
+    def __init__(self, folder: Path, first_step: int, max_steps: int, keeps: bool = True):
         from tqdm import tqdm
 
-        self.path = folder / "log.jsonl"
-        if self.path.is_file():
-            write_jsonl(self.path, [row for row in _whole_rows(self.path) if _stays(row, first_step)])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the training runs
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
-        self._terminal = sys.stderr.isatty()
+        self._file = self._board = None
+        if keeps:
+            self._open(folder, first_step)
+        self._terminal = keeps and sys.stderr.isatty()
         self._bar = tqdm(
             total=max_steps, initial=first_step, unit="step", disable=not self._terminal, dynamic_ncols=True
         )
+
+    def _open(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / "log.jsonl"
+        if path.is_file():
+            write_jsonl(path, [row for row in _whole_rows(path) if _stays(row, first_step)])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the training runs
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def tick(self) -> None:
         """One step is done."""
         self._bar.update()
 
-    def event(self, kind: str, step: int, line: str, **values: object) -> None:
+    def event(self, kind: str, step: int, line: str | None, **values: object) -> None:
         """Record `values` under `kind` ("train", "dev", ...) and show `line`."""
-        self._file.write(json.dumps({"event": kind, "step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        if self._file:
+            self._file.write(json.dumps({"event": kind, "step": step, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+        if line is None:
+            return
         if self._terminal and kind == "train":
             self._bar.set_postfix_str(line)
         else:
@@ -50,10 +98,11 @@ class TrainingLog:
     def __exit__(self, *_) -> None:
         """Sync and close all."""
         self._bar.close()
-        self._board.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        if self._file:
+            self._board.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
 
 
 def _stays(row: dict, first_step: int) -> bool:

@@ -1,14 +1,19 @@
 """A training's state, from its folder to its first batch: what `train` (train.py) carries from step to step."""
 
+import hashlib
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from asrtool.config import Config, differences, load_config, save_config
+from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import inspect_cuts
 from asrtool.data.loading import Batch, Position, SpeechDataset, TrainingSampler, batches
 from asrtool.data.statistics import feature_statistics
@@ -18,24 +23,39 @@ from asrtool.files import write_text
 from asrtool.models.acoustic import AcousticModel
 from asrtool.objectives.ctc import frames_needed
 from asrtool.progress import say
+from asrtool.ranks import ALONE, Ranks, from_all, from_first, on_first, total
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from asrtool.training import checkpoint
+from asrtool.training.average import RunningMean
 from asrtool.training.checkpoint import Checkpoints
+from asrtool.training.guards import Watch
+from asrtool.training.parallel import Alone, make_strategy
+from asrtool.training.schedule import describe_rate
 
 # What a resumed training may change: where and how long, but nothing that changes the steps already taken.
 CHANGEABLE = {"data.workers", "training.max_steps", "training.patience", "training.validate_every"}
-CHANGEABLE |= {"training.keep_best", "training.log_every"}
+CHANGEABLE |= {"training.save_every", "training.save_minutes", "training.keep_best", "training.keep_last"}
+CHANGEABLE |= {"training.average", "training.log_every", "training.log_layers", "parallel.timeout"}
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training begins from, when there is nothing to resume."""
+
+    checkpoint: Path | None = None  # another training's; its weights
+    optimizer: bool = False  # its moments too
+    schedule: bool = False  # its number of steps too, on which the learning rate goes on
 
 
 @dataclass
 class Progress:
-    """How far training is, next to the weights: all of it goes into the checkpoint."""
+    """How far training is, the same on all ranks: all of it goes into the checkpoint."""
 
     step: int = 0
     position: Position = field(default_factory=Position)  # of the next batch
-    seconds: float = 0.0  # audio consumed
+    seconds: float = 0.0  # audio consumed by all ranks
     dev_losses: dict[int, float] = field(default_factory=dict)  # by step
-    recent: list[dict[str, float]] = field(default_factory=list)  # values of the steps since the last report
+    begun_from: str | None = None  # a checkpoint of another training
 
     def to_dict(self) -> dict:
         return {**vars(self), "position": list(vars(self.position).values())}
@@ -50,6 +70,28 @@ class Progress:
             return False
         best = min(self.dev_losses, key=self.dev_losses.get)
         return sum(step > best for step in self.dev_losses) >= patience
+
+
+@dataclass
+class Own:
+    """What each rank has of its own; the checkpoint holds every rank's."""
+
+    watch: Watch = field(default_factory=Watch)
+    recent: list[dict[str, float]] = field(default_factory=list)  # values of the steps since the last report
+    seconds: float = 0.0  # audio that is not yet in `Progress.seconds`
+    digest: str = ""  # of the ids of all cuts so far, in their order
+
+    def saw(self, batch: Batch) -> None:
+        """Count a batch."""
+        self.seconds += batch.seconds
+        self.digest = hashlib.blake2b(repr((self.digest, batch.ids)).encode(), digest_size=16).hexdigest()
+
+    def to_dict(self) -> dict:
+        return {**vars(self), "watch": vars(self.watch)}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Own":
+        return cls(**{**values, "watch": Watch(**values["watch"])})
 
 
 def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokenizer:
@@ -93,79 +135,212 @@ def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=training.lr, betas=training.betas, fused=True)
 
 
+@dataclass(frozen=True)
+class Due:
+    """What the ranks agree to do after a step."""
+
+    stop: bool
+    rollback: bool
+    validation: bool
+    checkpoint: bool
+
+
 @dataclass
 class Session:
     """Everything that a run of `train` carries from step to step."""
 
     config: Config
     experiment: Path
+    ranks: Ranks
     device: torch.device
     tokenizer: Tokenizer
     model: AcousticModel
+    strategy: Alone
+    module: nn.Module  # the model as the strategy wants it called
     optimizer: torch.optim.Optimizer
-    progress: Progress
+    mean: RunningMean | None
     dropped: frozenset[str]
-    sampler: TrainingSampler
+    progress: Progress = field(default_factory=Progress)
+    own: Own = field(default_factory=Own)
+    device_seconds: float = 0.0  # of earlier runs, over all ranks
+    begun: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)  # when the last checkpoint was written
+    met: int = 0  # the last step after which all ranks had the same weights
+    warmup_hours: float | None = None  # of audio, after which this phase ends
+    dev_batches: int | None = None  # of a validation; all by default
 
     @property
     def done(self) -> bool:
-        """Whether all steps are taken, or patience has run out."""
-        training = self.config.training
-        return self.progress.step >= training.max_steps or self.progress.exhausted(training.patience)
+        """Whether all steps are taken, patience has run out, or the warmup has had its hours."""
+        training, progress = self.config.training, self.progress
+        warm = self.warmup_hours is not None and progress.seconds >= 3600 * self.warmup_hours
+        return warm or progress.step >= training.max_steps or progress.exhausted(training.patience)
 
     @property
     def checkpoints(self) -> Checkpoints:
         """The experiment's checkpoint folder."""
-        return Checkpoints(self.experiment / "checkpoints", self.config.training.keep_best)
+        training = self.config.training
+        return Checkpoints(self.experiment / "checkpoints", training.keep_best, training.keep_last)
 
-    def training_batches(self, augmented: bool = True) -> Iterator[Batch]:
-        """Batches without end, from where training is."""
-        self.sampler.start = self.progress.position
+    @property
+    def cost(self) -> float:
+        """Device hours so far: time by the number of ranks."""
+        return (self.device_seconds + (time.monotonic() - self.begun) * self.ranks.size) / 3600
+
+    def training_batches(self, ranks: Ranks, augmented: bool = True) -> Iterator[Batch]:
+        """This rank's batches without end, from where training is."""
+        sampler = TrainingSampler(self.config, self.dropped, self.progress.position, ranks)
         dataset = SpeechDataset(self.config, self.tokenizer, training=augmented)
-        return batches(dataset, self.sampler, self.config.data.workers)
+        return batches(dataset, sampler, self.config.data.workers)
 
-    def save(self) -> Path:
-        """Write the checkpoint of this step."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+    def steps(self) -> Iterator[list[Batch]]:
+        """What this rank has in each step."""
+        stream = self.training_batches(self.ranks)
+        while True:
+            yield list(islice(stream, self.config.training.accumulate))
+
+    def count(self, step: list[Batch]) -> dict[str, float]:
+        """A step is taken; its seconds of audio, and with padding."""
+        for batch in step:
+            self.own.saw(batch)
+        self.progress.step += 1
+        self.progress.position = step[-1].after
+        padded = sum(batch.features.shape[0] * batch.features.shape[1] * FRAME_SHIFT for batch in step)
+        return {"seconds": sum(batch.seconds for batch in step), "padded": padded}
+
+    def meet(self) -> bool:
+        """Whether all ranks have the same weights now; they must have, after the last step."""
+        last = self.progress.step == self.config.training.max_steps
+        return self.strategy.after_step(self.model, self.optimizer, last)
+
+    def agree(self, stop: bool) -> Due:
+        """What to do now, the same on all ranks: `stop` is one rank's wish."""
+        training, progress, own = self.config.training, self.progress, self.own
+        late = self.ranks.first and training.save_minutes and time.monotonic() - self.saved > 60 * training.save_minutes
+        lost = own.watch.in_a_row >= self.config.guards.patience
+        wishes = total(self.ranks, own.seconds, stop, lost, bool(late))
+        progress.seconds, own.seconds = progress.seconds + wishes[0], 0.0
+        validation, checkpoint_due = map(self._passed, (training.validate_every, training.save_every))
+        self.met = progress.step
+        return Due(wishes[1] > 0, wishes[2] > 0, validation, checkpoint_due or wishes[3] > 0)
+
+    def _passed(self, every: int | None) -> bool:
+        """Whether a multiple of `every` lies between the last meeting and this one."""
+        return every is not None and self.progress.step // every > self.met // every
+
+    def average(self) -> list[int]:
+        """Write `averaged.pt` and take its weights; returns the steps that it is the mean of, none for all."""
+        training, losses = self.config.training, self.progress.dev_losses
+        if training.average != "ema":
+            average = self.checkpoints.average
+            steps = on_first(self.ranks, lambda: average(training.average, losses, self.config))
+        else:
+            steps = []
+            for weight, mean in zip(self.model.parameters(), self.mean.weights, strict=True):
+                weight.data.copy_(mean)
+            weights = self.strategy.weights(self.model)
+            on_first(self.ranks, lambda: self.checkpoints.write_averaged(weights, [], self.config))
+        path = self.checkpoints.folder / "averaged.pt"
+        self.strategy.load(self.model, self.optimizer, {"model": checkpoint.load(path, self.device)["model"]})
+        return steps
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint. All ranks take part; the first's counts."""
+        own = from_all(self.ranks, {**self.own.to_dict(), "random": checkpoint.random_states()})
+        return {
+            **self.strategy.states(self.model, self.optimizer),
+            "mean": self.mean.state_dict() if self.mean else None,
             "progress": self.progress.to_dict(),
-            "random": checkpoint.random_states(),
+            "ranks": own,
+            "device_hours": self.cost,
             "config": self.config.model_dump(mode="json"),
             "versions": checkpoint.versions(),
         }
-        return self.checkpoints.write(self.progress.step, state, self.progress.dev_losses)
+
+    def save(self) -> Path:
+        """Write the checkpoint of this step, on the first rank; the others wait for it."""
+        state, progress = self.state(), self.progress
+        self.saved = time.monotonic()
+        write = self.checkpoints.write
+        return Path(on_first(self.ranks, lambda: str(write(progress.step, state, progress.dev_losses))))
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint: weights, optimiser, position in the data and random states."""
         state = checkpoint.load(path, self.device)
-        checkpoint.load_weights(self.model, state, path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress.from_dict(state["progress"])
-        checkpoint.restore_random_states(state["random"])
+        checkpoint.check_weights(self.model, state, path)
+        self.strategy.load(self.model, self.optimizer, state)
+        if self.mean:
+            self.mean.load_state_dict(state["mean"])
+        vars(self.progress).update(vars(Progress.from_dict(state["progress"])))
+        self.met = self.progress.step
+        self.device_seconds, self.begun = 3600 * state["device_hours"], time.monotonic()
+        own = state["ranks"]
+        if len(own) == self.ranks.size:
+            mine = own[self.ranks.rank]
+            checkpoint.restore_random_states(mine.pop("random"))
+            self.own = Own.from_dict(mine)
+        else:
+            say(f"{self.ranks.size} ranks go on where {len(own)} stopped: the same data in its order, other dropout")
+            self.own = Own(watch=Watch(**own[0]["watch"]))
+
+    def begin_from(self, start: Start) -> None:
+        """Begin from another training's checkpoint: its weights, and what else `start` names."""
+        state = checkpoint.load(start.checkpoint, self.device)
+        checkpoint.check_weights(self.model, state, start.checkpoint)
+        if (start.optimizer or start.schedule) and "optimizer" not in state:
+            raise UserError(f"{start.checkpoint} holds weights alone; leave --init-optimizer and --init-schedule out")
+        wanted = {"model", "optimizer"} if start.optimizer else {"model"}
+        self.strategy.load(self.model, self.optimizer, {name: state[name] for name in wanted})
+        self.progress.step = state["progress"]["step"] if start.schedule else 0
+        self.progress.begun_from = str(start.checkpoint)
+        moments = "its optimiser's moments" if start.optimizer else "fresh moments of the optimiser"
+        steps = f"its schedule from step {self.progress.step} on" if start.schedule else "the schedule from its start"
+        say(f"begun from {start.checkpoint}: its weights, {moments}, {steps}")
+
+    def measure_features(self) -> None:
+        """Mean and deviation of the features, for the model to normalise them with."""
+        say("measuring the mean and deviation of the features")
+        per_utterance = self.config.model.normalise == "utterance"
+        measure = lambda: feature_statistics(self.training_batches(ALONE, augmented=False), per_utterance)  # noqa: E731
+        self.model.normalise.set_statistics(*on_first(self.ranks, measure))
 
 
-def start_session(config: Config, experiment: Path, resume: bool, device_name: str) -> Session:
+def start_session(config: Config, experiment: Path, resume: bool, device: str, ranks: Ranks, start: Start) -> Session:
     """Everything up to the first step, checked: folder, data, model, and the state to resume from."""
-    device = pick_device(device_name)
-    tokenizer = prepare_experiment(config, experiment, resume)
+    tokenizer = on_first(ranks, lambda: prepare_experiment(config, experiment, resume))
     random.seed(config.seed)
     torch.manual_seed(config.seed)
-    model = AcousticModel(config, tokenizer.size).to(device)
-    dropped = look_through(config, tokenizer, model, experiment)
+    place = pick_device(device, ranks.local_rank)
+    model = AcousticModel(config, tokenizer.size).to(place)
+    parameters = sum(p.numel() for p in model.parameters())
+    dropped = on_first(ranks, lambda: look_through(config, tokenizer, model, experiment))
+    strategy = make_strategy(config, ranks)
+    module = strategy.wrap(model)
     optimizer = make_optimizer(model, config)
-    sampler = TrainingSampler(config, dropped)
-    session = Session(config, experiment, device, tokenizer, model, optimizer, Progress(), dropped, sampler)
-    last = session.checkpoints.last()
+    mean = RunningMean(model, config.training.ema) if config.training.ema else None
+    session = Session(config, experiment, ranks, place, tokenizer, model, strategy, module, optimizer, mean, dropped)
+    torch.manual_seed(config.seed + ranks.rank)  # dropout differs from rank to rank
+    _find_state(session, start)
+    if config.training.precision == "bf16" and lacks_bf16(place):
+        say("this CPU has no bf16 instructions: bf16 products are computed in fp32, no faster than precision fp32")
+    say(f"{parameters / 1e6:.2f} M parameters, {tokenizer.size} units, on {ranks.size} x {describe(place)}")
+    say(describe_rate(config, ranks))
+    return session
+
+
+def _find_state(session: Session, start: Start) -> None:
+    """Resume, begin from another training, or begin."""
+    last = from_first(session.ranks, session.checkpoints.last())
     if last is not None:
         session.resume(last)
-        say(f"resumed from {last}: step {session.progress.step}, epoch {session.progress.position.epoch}")
-    elif config.model.normalise != "none":
-        say("measuring the mean and deviation of the features")
-        clean = session.training_batches(augmented=False)
-        model.normalise.set_statistics(*feature_statistics(clean, config.model.normalise == "utterance"))
-    parameters = sum(p.numel() for p in model.parameters())
-    if config.training.precision == "bf16" and lacks_bf16(device):
-        say("this CPU has no bf16 instructions: bf16 products are computed in fp32, no faster than precision fp32")
-    say(f"{parameters / 1e6:.2f} M parameters, {tokenizer.size} units, on {describe(device)}")
-    return session
+        progress = session.progress
+        if start.checkpoint and progress.begun_from != str(start.checkpoint):
+            raise UserError(f"{session.experiment} was begun from {progress.begun_from}, not from {start.checkpoint}")
+        said = f"resumed from {last}: step {progress.step}, epoch {progress.position.epoch}"
+        say(said + (f"; it was begun from {progress.begun_from}" if progress.begun_from else ""))
+        return
+    if start.checkpoint:
+        session.begin_from(start)
+    elif session.config.model.normalise != "none":
+        session.measure_features()
+    session.strategy.start(session.model, session.optimizer)

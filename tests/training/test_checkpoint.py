@@ -131,7 +131,7 @@ def test_averaged_is_the_mean_of_the_best(tmp_path, tiny_config):
     checkpoints, losses = Checkpoints(tmp_path, keep_best=2), {5: 3.0, 10: 1.0, 15: 2.0}
     for step in losses:
         checkpoints.write(step, state_with(step), losses)
-    assert checkpoints.average(losses, tiny_config()) == [10, 15]
+    assert checkpoints.average("best", losses, tiny_config()) == [10, 15]
     averaged = checkpoint.load(tmp_path / "averaged.pt")
     assert averaged["model"]["w"].tolist() == [12.5, 12.5] and averaged["model"]["w"].dtype == torch.float32
     assert averaged["config"] == tiny_config().model_dump(mode="json")

@@ -2,15 +2,15 @@
 
 import pytest
 
-from asrtool.config import Training
+from asrtool.config import Config, Training
 from asrtool.training.schedule import learning_rate
 
 DECAYS = ["linear", "cosine", "inverse_sqrt", "none"]
 
 
 def schedule(decay, warmup=10, steps=110, lr=2.0):
-    training = Training(lr=lr, decay=decay, warmup_steps=warmup, max_steps=steps)
-    return lambda step: learning_rate(training, step)
+    config = Config(training=Training(lr=lr, decay=decay, warmup_steps=warmup, max_steps=steps))
+    return lambda step: learning_rate(config, step)
 
 
 @pytest.mark.parametrize("decay", DECAYS)

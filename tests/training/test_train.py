@@ -32,7 +32,7 @@ def dev_losses(monkeypatch):
 
     def pretend(*losses):
         coming = iter(losses)
-        monkeypatch.setattr(module, "validate", lambda *_: next(coming))
+        monkeypatch.setattr(module, "validate", lambda *_: next(coming, 0.0))  # the last is that of the average
 
     return pretend
 
@@ -57,7 +57,7 @@ def test_a_training_leaves_all_that_decoding_and_people_need(run, rows, state, t
     assert checkpoints(experiment) == ["averaged.pt", "best.pt", "step-00000004.pt", "step-00000008.pt"]
     assert [row["step"] for row in rows(experiment, "train")] == [2, 4, 6, 8]
     assert [row["step"] for row in rows(experiment, "dev")] == [4, 8]
-    assert {"model", "optimizer", "progress", "random", "config", "versions"} <= state(experiment).keys()
+    assert {"model", "optimizer", "progress", "ranks", "config", "versions"} <= state(experiment).keys()
 
 
 @pytest.mark.parametrize("normalise", ["global", "utterance", "none"])
@@ -110,23 +110,6 @@ def test_a_training_out_of_patience_takes_no_step_when_resumed(run, rows, dev_lo
     settings = {"validate_every": 1, "patience": 1}
     run(training=settings)
     assert rows(run(resume=True, training=settings), "dev")[-1]["step"] == 2
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_and_names_the_cuts(run, monkeypatch, tmp_path, bad):
-    real, seen = module.batch_loss, []
-
-    def broken(model, batch, *rest):
-        seen.extend([batch.ids] if model.training else [])
-        return real(model, batch, *rest) * (bad if model.training and len(seen) == 6 else 1)
-
-    monkeypatch.setattr(module, "batch_loss", broken)
-    with pytest.raises(UserError, match="step 6: loss (nan|inf)") as caught:
-        run()
-    assert all(name in str(caught.value) for name in seen[5][:5])
-    assert caught.value.exit_status == 2 and "\n" not in str(caught.value)
-    weights = torch.load(tmp_path / "exp/checkpoints/step-00000004.pt", weights_only=True)["model"]
-    assert all(weight.isfinite().all() for weight in weights.values())
 
 
 def test_a_second_training_into_the_same_folder_is_refused(run, state):

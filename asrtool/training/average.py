@@ -1,0 +1,45 @@
+"""Means of weights: of checkpoints, and of all steps so far."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def mean_of(models: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of weights by name, one model in memory at a time; summed in float64."""
+    sums, kinds, count = {}, {}, 0
+    for model in models:
+        count += 1
+        for name, tensor in model.items():
+            sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
+            kinds[name] = tensor.dtype
+    return {name: (tensor / count).to(kinds[name]) for name, tensor in sums.items()}
+
+
+class RunningMean:
+    """The mean of a model's weights over all steps, the past with the weight `decay`; 1 is the plain mean.
+
+    The first steps are averaged plainly, so that the start of the training does not linger.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.steps = decay, 0
+        self.weights = [p.detach().clone() for p in model.parameters()]
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after a step."""
+        self.steps += 1
+        weight = max(1 - self.decay, 1 / self.steps)
+        torch._foreach_lerp_(self.weights, [p.detach() for p in model.parameters()], weight)
+
+    def state_dict(self) -> dict:
+        """For a checkpoint."""
+        return {"steps": self.steps, "weights": self.weights}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Undo `state_dict`."""
+        self.steps = state["steps"]
+        for tensor, value in zip(self.weights, state["weights"], strict=True):
+            tensor.copy_(value)

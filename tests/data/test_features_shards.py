@@ -1,0 +1,210 @@
+"""Storing features on several machines at once is storing them on one, whoever is killed on the way."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+import asrtool
+from asrtool.cli import main
+from asrtool.data import features
+from asrtool.data.corpora import Utterance
+from asrtool.data.features import load, store, store_share
+from asrtool.data.manifest import open_cuts, write_manifest
+from asrtool.errors import DataError, UserError
+
+BINS = 20
+SHARDS = 8
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    """Three cuts a shard: the corpus makes eight."""
+    monkeypatch.setattr(features, "SHARD_CUTS", 3)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "shared" / "train.jsonl.gz"
+
+
+@pytest.fixture
+def single(corpus, tmp_path):
+    """The manifest of features that one run stored."""
+    store(corpus, tmp_path / "single" / "train.jsonl.gz", BINS)
+    return tmp_path / "single" / "train.jsonl.gz"
+
+
+def archives(out) -> dict[str, Path]:
+    return {path.name: path for path in (out.parent / "feats" / "train").glob("[!.]*.lca")}
+
+
+def same(one, two) -> bool:
+    """Whether two manifests have the same lines, but for the folder, and the same archives behind them."""
+    lines = [gzip.decompress(out.read_bytes()).replace(str(out.parent).encode(), b"") for out in (one, two)]
+    contents = [{name: path.read_bytes() for name, path in archives(out).items()} for out in (one, two)]
+    return lines[0] == lines[1] and contents[0] == contents[1]
+
+
+def written(out) -> dict[str, int]:
+    return {name: path.stat().st_mtime_ns for name, path in archives(out).items()}
+
+
+def at_once(*calls):
+    """What `calls` return or raise when they start at the same moment; as threads, they have one process id, as
+    processes on several machines may have."""
+    start = Barrier(len(calls))
+
+    def run(call):
+        start.wait()
+        try:
+            return call()
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+KILL = """
+import os, signal
+from asrtool.data import features
+features.SHARD_CUTS = 3
+real, calls = features.compute, []
+def compute(*arguments):
+    calls.append(1)
+    if len(calls) == KILLED_AT:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments)
+features.compute = compute
+from asrtool.cli import main
+main()
+"""
+
+
+def start(cuts, out, share, killed_at=0) -> subprocess.Popen:
+    """`asrtool features --shard`, to be killed before its call number `killed_at` of `compute`."""
+    script = KILL.replace("KILLED_AT", str(killed_at))
+    options = ["--num-bins", str(BINS), "--jobs", "1", "--shard", share]
+    environment = os.environ | {"PYTHONPATH": str(Path(asrtool.__file__).parents[1])}
+    arguments = [sys.executable, "-c", script, "features", str(cuts), str(out), *options]
+    return subprocess.Popen(arguments, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_shares_are_joined_to_what_one_run_stores(corpus, out, single):
+    assert store_share(corpus, out, (2, 3), BINS) == (3, SHARDS)
+    assert sorted(archives(out)) == ["000001.lca", "000004.lca", "000007.lca"] and not out.exists()
+    assert store_share(corpus, out, (1, 3), BINS, jobs=2) == (6, SHARDS)
+    assert store_share(corpus, out, (3, 3), BINS) == (SHARDS, SHARDS) and not out.exists()
+    before = written(out)
+    store(corpus, out, BINS)
+    assert written(out) == before and same(out, single)
+
+
+def test_joining_stores_what_no_share_has_stored(corpus, out, single):
+    store_share(corpus, out, (1, 4), BINS)
+    before = written(out)
+    store(corpus, out, BINS)
+    assert before.items() < written(out).items() and same(out, single)
+
+
+def test_more_shares_than_shards_leave_some_without_work(corpus, out, single):
+    assert store_share(corpus, out, (20, 20), BINS) == (0, SHARDS)
+
+
+def test_a_killed_process_that_is_started_again_changes_nothing(corpus, out, single):
+    killed, whole = start(corpus, out, "1/2", killed_at=8), start(corpus, out, "2/2")
+    _, said = whole.communicate(timeout=120)
+    assert (killed.wait(timeout=120), whole.returncode) == (-signal.SIGKILL, 0), said
+    assert len(archives(out)) == 6 and not out.exists()
+    finished = archives(single)
+    assert all(path.read_bytes() == finished[name].read_bytes() for name, path in archives(out).items())
+    before = written(out)
+
+    again = start(corpus, out, "1/2")
+    assert again.communicate(timeout=120)[0] == f"{out}: 8 of 8 shards are stored; run without --shard to write it\n"
+    assert before.items() < written(out).items()
+    store(corpus, out, BINS)
+    assert same(out, single) and not list(out.parent.rglob(".tmp-*"))
+
+
+def test_shares_that_start_at_the_same_moment_do_not_disturb_each_other(corpus, out, single):
+    at_once(*(lambda i=i: store_share(corpus, out, (i, 8), BINS) for i in range(1, 9)))
+    before = written(out)
+    store(corpus, out, BINS)
+    assert written(out) == before and same(out, single)
+
+
+def test_of_different_settings_at_the_same_moment_one_is_refused(corpus, out):
+    outcomes = at_once(*(lambda bins=bins: store_share(corpus, out, (1, 1), bins) for bins in (BINS, BINS + 3)))
+    refused = [isinstance(outcome, UserError) for outcome in outcomes]
+    assert sorted(refused) == [False, True]
+    wins = (BINS, BINS + 3)[refused.index(False)]
+    store(corpus, out, wins)
+    assert all(load(cut, "stored", wins).shape[1] == wins for cut in open_cuts(out))
+
+
+def test_features_with_other_settings_are_refused_and_kept(corpus, out):
+    store_share(corpus, out, (1, 2), BINS)
+    before = written(out)
+    with pytest.raises(UserError, match=r"feats/train has features .* other settings; delete .* without --shard"):
+        store_share(corpus, out, (2, 2), BINS + 3)
+    assert written(out) == before
+    store(corpus, out, BINS + 3)
+    assert all(load(cut, "stored", BINS + 3).shape[1] == BINS + 3 for cut in open_cuts(out))
+
+
+def test_an_interrupted_deletion_leaves_nothing_that_passes_for_stored(corpus, out, monkeypatch):
+    store(corpus, out, BINS)
+
+    def interrupted(folder, **_):
+        for path in sorted(Path(folder).glob("*.json")):
+            path.unlink()
+        if Path(folder).is_dir():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(features.shutil, "rmtree", interrupted)
+        store(corpus, out, BINS + 3)
+    store_share(corpus, out, (1, 1), BINS + 3)
+    store(corpus, out, BINS + 3)
+    assert all(load(cut, "stored", BINS + 3).shape[1] == BINS + 3 for cut in open_cuts(out))
+
+
+def test_unreadable_cuts_of_a_share_are_listed_and_done_when_mended(corpus, tmp_path, out, write_audio):
+    bad = [write_audio(tmp_path / f"bad{number}.flac", 1.0) for number in range(2)]
+    rows = [Utterance(cut.id, cut.recording.sources[0].source, "one") for cut in open_cuts(corpus).subset(first=4)]
+    rows[1:1], rows[5:5] = ([Utterance(path.stem, str(path), "one")] for path in bad)  # in the first and second shard
+    write_manifest(rows, tmp_path / "mine.jsonl.gz")
+    for path in bad:
+        path.unlink()
+    with pytest.raises(DataError) as caught:
+        store_share(tmp_path / "mine.jsonl.gz", out, (2, 2), BINS)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["bad1"]
+    for path in bad:
+        write_audio(path, 1.0)
+    assert [store_share(tmp_path / "mine.jsonl.gz", out, (i, 2), BINS) for i in (2, 1)] == [(1, 2), (2, 2)]
+
+
+def test_settings_are_plain_to_read(corpus, out):
+    store_share(corpus, out, (1, 8), BINS, speeds=(0.9, 1.0))
+    settings = json.loads((out.parent / "feats" / "train" / "settings.json").read_text(encoding="utf-8"))
+    assert (settings["num_bins"], settings["speeds"], settings["shard_cuts"]) == (BINS, [0.9, 1.0], 3)
+
+
+@pytest.mark.parametrize("share", ["0/2", "3/2", "x", "1/2/3", "1/", "-1/2", ""])
+def test_what_is_no_share_is_one_line_and_status_2(monkeypatch, capsys, tmp_path, share):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["asrtool", "features", "a.jsonl.gz", "b.jsonl.gz", f"--shard={share}"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out, err.count("\n")) == (2, "", 1)
+    assert f"'{share}' is not I/N with I from 1 to N" in err and not list(tmp_path.iterdir())
