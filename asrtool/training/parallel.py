@@ -81,7 +81,7 @@ class Ddp(Alone):
             model,
             device_ids=[device] if device.type == "cuda" else None,
             process_group=self.group,
-            broadcast_buffers=False,  # they do not change
+            forward_sync_buffers=False,  # they do not change
             gradient_as_bucket_view=True,
             find_unused_parameters=self.config.model.layer_drop > 0,
         )

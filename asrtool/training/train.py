@@ -171,11 +171,11 @@ def run(session: Session, log: TrainingLog, interrupts: Interrupts) -> None:
         values = training_step(session, step)
         meter.add(values | session.count(step))
         log.tick()
+        due = session.agree(interrupts.requested) if session.meet() else None
         if progress.step % training.log_every == 0:
             report(session, log, meter)
-        if not session.meet():
+        if due is None:
             continue
-        due = session.agree(interrupts.requested)
         if due.rollback:
             go_back(session, log)
         elif due.validation or session.done:
