@@ -22,12 +22,22 @@ def decode(exp, cuts, methods, beam, checkpoint, batch_seconds, workers, device,
     """Recognise the cuts of one or more manifests with a trained experiment.
 
     Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, where SET is the manifest's name, and prints the real-time
-    factor of each.
+    factor of each. The same command again goes on where an interrupted one was.
 
     \b
     asrtool decode exp/transformer data/test.jsonl.gz
     asrtool decode exp/transformer data/dev.jsonl.gz data/test.jsonl.gz --method greedy --method prefix
     asrtool decode exp/transformer data/test.jsonl.gz --method prefix --beam 16 --checkpoint best
+
+    torchrun shares the batches among processes, on one machine or on several that see the same folders; each takes a
+    GPU of its own where there are some. The words are those that one process finds, the real-time factor is that of the
+    slowest process, and the first one prints. With --max-restarts, or with the same command again, killed processes go
+    on where they were, to half a minute. torchrun does not make a result again that is there: delete its folder first.
+
+    \b
+    torchrun --nproc-per-node 2 -m asrtool decode exp/transformer data/test.jsonl.gz
+    torchrun --nproc-per-node 8 --max-restarts 3 -m asrtool decode exp/transformer data/test.jsonl.gz --method prefix
+    torchrun --nproc-per-node 4 -m asrtool decode exp/transformer data/test.jsonl.gz --device cpu --threads 4
     """
     import torch
 
@@ -41,11 +51,17 @@ def decode(exp, cuts, methods, beam, checkpoint, batch_seconds, workers, device,
         for method in methods:
             name = path.name.split(".")[0]
             facts = run(experiment, path, exp / "decode" / name / method, name, method, beam, batch_seconds, workers)
-            click.echo(
-                f"{name} {method}: {facts['utterances']} utterances, {facts['audio_seconds']:.0f} s of audio, "
-                f"RTF {facts['rtf']:.4f} (model {facts['rtf_model']:.4f}, search {facts['rtf_search']:.4f}) "
-                f"on {facts['device']}, batches of {batch_seconds:.0f} s"
-            )
+            if facts:  # of the first process
+                click.echo(_summary(facts))
+
+
+def _summary(facts: dict) -> str:
+    processes = f", {facts['ranks']} processes" if facts["ranks"] > 1 else ""
+    return (
+        f"{facts['set']} {facts['method']}: {facts['utterances']} utterances, {facts['audio_seconds']:.0f} s of audio, "
+        f"RTF {facts['rtf']:.4f} (model {facts['rtf_model']:.4f}, search {facts['rtf_search']:.4f}) "
+        f"on {facts['device']}, batches of {facts['batch_seconds']:.0f} s{processes}"
+    )
 
 
 @click.command()

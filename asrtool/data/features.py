@@ -1,15 +1,23 @@
 """Log-mel features: one extractor for all uses, computed on the fly or stored with lilcom.
 
 Storing works in shards of a few hundred cuts. A shard's manifest is written when its archive is complete, so that an
-interrupted run continues with the shards that are missing.
+interrupted run continues with the shards that are missing, and several machines can each store some of them:
+
+    feats/NAME/settings.json      of what, and how; whoever comes first writes it, and the others must want the same
+               000000.lca         the features of the first SHARD_CUTS cuts
+               000000.jsonl.gz    their manifest
 """
 
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -17,11 +25,13 @@ from pathlib import Path
 import torch
 from lhotse import CutSet, Fbank, FbankConfig, MonoCut
 from lhotse.features.io import LilcomChunkyWriter
+from lhotse.serialization import deserialize_item
 from lhotse.utils import fastcopy
 
 from asrtool.data.audio import Bad
 from asrtool.data.manifest import Summary, count_cuts, open_cuts
-from asrtool.errors import DataError
+from asrtool.data.shards import Entry, entries
+from asrtool.errors import DataError, UserError
 from asrtool.files import atomic_path, write_json
 from asrtool.interrupts import ignore_interrupts
 from asrtool.progress import progress
@@ -77,52 +87,126 @@ def frames_of(samples: int, sampling_rate: int) -> int:
 def store(cuts_path: Path, out: Path, num_bins: int = 80, speeds: tuple[float, ...] = (1.0,), jobs: int = 1) -> Summary:
     """Store the features of every cut of `cuts_path` at each of `speeds`, and write their manifest to `out`.
 
+    What is stored already, by an earlier run or by `store_share`, is kept if it is of the same manifest and settings.
     Raises DataError with all cuts whose audio cannot be read; `out` is then not written.
     """
-    cuts = open_cuts(cuts_path)  # before anything of an earlier run is touched
-    folder = out.absolute().parent / "feats" / out.name.split(".")[0]
-    _start_or_continue(folder, cuts_path, num_bins, speeds)
-    shards = _shards(cuts, folder, num_bins, speeds)
-    total = -(-count_cuts(cuts_path) // SHARD_CUTS)
-    stored = _in_processes(_store_shard, shards, jobs)
-    results = list(progress(stored, f"features of {cuts_path.name}", total, "shards"))
-    problems = [problem for _, found in sorted(results) for problem in found]
+    plan = _plan(cuts_path, out, num_bins, speeds)
+    if not _agreed(plan):
+        _remove(plan.folder)
+        _agreed(plan)
+    summary = _join(_store_shards(plan, jobs), out)
+    for left in plan.folder.glob(".tmp-*"):  # by processes that were killed
+        left.unlink(missing_ok=True)
+    return summary
+
+
+def store_share(
+    cuts_path: Path,
+    out: Path,
+    share: tuple[int, int],
+    num_bins: int = 80,
+    speeds: tuple[float, ...] = (1.0,),
+    jobs: int = 1,
+) -> tuple[int, int]:
+    """Store the share (i, n) of what `store` does: every n-th shard from the i-th on, i counting from 1.
+
+    Any number of shares may be stored at the same time, on any machines that see the same folder; `store` then joins
+    them. Returns how many shards there are by now, whoever stored them, and how many there will be. Raises DataError as
+    `store` does, and UserError where features of another manifest or with other settings are.
+    """
+    plan = _plan(cuts_path, out, num_bins, speeds)
+    if not _agreed(plan):  # others may be at work there: nothing is deleted
+        hint = "delete the folder, or run once without --shard, which begins afresh"
+        raise UserError(f"{plan.folder} has features of another manifest or with other settings; {hint}")
+    _store_shards(plan, jobs, share)
+    total = plan.count_shards()
+    return sum(plan.manifest(index).is_file() for index in range(total)), total
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is stored, and in which folder."""
+
+    cuts: Path
+    folder: Path
+    num_bins: int
+    speeds: tuple[float, ...]
+
+    def settings(self) -> dict:
+        """All that decides over what is stored."""
+        digest = hashlib.sha256(self.cuts.read_bytes()).hexdigest()
+        speeds = list(self.speeds)
+        return {"manifest": digest, "num_bins": self.num_bins, "speeds": speeds, "shard_cuts": SHARD_CUTS}
+
+    def count_shards(self) -> int:
+        """How many shards there will be."""
+        return -(-count_cuts(self.cuts) // SHARD_CUTS)
+
+    def manifest(self, index: int) -> Path:
+        """The manifest of a shard."""
+        return self.folder / f"{index:06d}.jsonl.gz"
+
+
+def _plan(cuts_path: Path, out: Path, num_bins: int, speeds: tuple[float, ...]) -> Plan:
+    open_cuts(cuts_path)  # refuses what is no manifest before anything of an earlier run is touched
+    return Plan(Path(cuts_path), out.absolute().parent / "feats" / out.name.split(".")[0], num_bins, speeds)
+
+
+def _agreed(plan: Plan) -> bool:
+    """Whether the folder is for these settings. In an empty one they are written; the first of several decides."""
+    wanted, settings = plan.settings(), plan.folder / "settings.json"
+    if not settings.is_file():
+        own = plan.folder / f".tmp-{uuid.uuid4().hex}-settings.json"
+        write_json(own, wanted)
+        with suppress(FileExistsError):
+            os.link(own, settings)  # it appears whole, and never replaces another one's
+        own.unlink()
+    return json.loads(settings.read_text()) == wanted
+
+
+def _remove(folder: Path) -> None:
+    """Away with the whole folder first: interrupted in between, it must not leave shards without their settings."""
+    old = folder.with_name(f".tmp-{folder.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _store_shards(plan: Plan, jobs: int, share: tuple[int, int] = (1, 1)) -> list[Path]:
+    """Store what is missing of a share; returns the manifests of all of it. Raises DataError."""
+    first, step = share[0] - 1, share[1]
+    stored = _in_processes(_store_shard, islice(_shards(plan), first, None, step), jobs)
+    total = len(range(first, plan.count_shards(), step))
+    results = sorted(progress(stored, f"features of {plan.cuts.name}", total, "shards"))
+    problems = [problem for _, found in results for problem in found]
     if problems:
         raise DataError(f"features of {len(problems)} cuts failed; mend or leave them out in the data stage", problems)
-    return _join([manifest for manifest, _ in sorted(results)], out)
+    return [manifest for manifest, _ in results]
 
 
-def _start_or_continue(folder: Path, cuts_path: Path, num_bins: int, speeds: tuple[float, ...]) -> None:
-    """Keep the shards of an earlier run over the same manifest with the same settings, else begin afresh."""
-    digest = hashlib.sha256(Path(cuts_path).read_bytes()).hexdigest()
-    wanted = {"manifest": digest, "num_bins": num_bins, "speeds": list(speeds), "shard_cuts": SHARD_CUTS}
-    settings = folder / "settings.json"
-    if not settings.is_file() or json.loads(settings.read_text()) != wanted:
-        shutil.rmtree(folder, ignore_errors=True)
-        write_json(settings, wanted)
+Shard = tuple[Plan, int, list[Entry]]
 
 
-Shard = tuple[Path, list[MonoCut], int, tuple[float, ...]]
-
-
-def _shards(cuts: CutSet, folder: Path, num_bins: int, speeds: tuple[float, ...]) -> Iterator[Shard]:
-    source = iter(cuts)
+def _shards(plan: Plan) -> Iterator[Shard]:
+    source = entries(plan.cuts)
     index = 0
     while shard := list(islice(source, SHARD_CUTS)):
-        yield folder / f"{index:06d}.jsonl.gz", shard, num_bins, speeds
+        yield plan, index, shard
         index += 1
 
 
 def _store_shard(shard: Shard) -> tuple[Path, list[str]]:
     """Write one archive and then its manifest; returns the manifest's path and what went wrong."""
-    manifest, cuts, num_bins, speeds = shard
+    plan, index, cuts = shard
+    manifest, archive = plan.manifest(index), plan.folder / f"{index:06d}.lca"
     if manifest.is_file():
         return manifest, []
     problems, done = [], []
-    with LilcomChunkyWriter(str(manifest).removesuffix(".jsonl.gz") + ".lca", TICK_POWER) as writer:
-        for cut in cuts:
+    with atomic_path(archive) as temporary, LilcomChunkyWriter(str(temporary), TICK_POWER) as writer:
+        for entry in cuts:
+            cut = deserialize_item(entry.tree())  # not entry.cut(), which would put Shar's audio into the manifest
             try:
-                done += [_store_cut(_at_speed(cut, speed), num_bins, writer) for speed in speeds]
+                done += [_store_cut(_at_speed(cut, speed), plan.num_bins, writer, archive) for speed in plan.speeds]
             except Bad as problem:
                 problems.append(str(problem))
     if not problems:
@@ -135,14 +219,15 @@ def _at_speed(cut: MonoCut, speed: float) -> MonoCut:
     return cut if speed == 1.0 else cut.perturb_speed(speed)
 
 
-def _store_cut(cut: MonoCut, num_bins: int, writer: LilcomChunkyWriter) -> MonoCut:
+def _store_cut(cut: MonoCut, num_bins: int, writer: LilcomChunkyWriter, archive: Path) -> MonoCut:
+    """Write the features of `cut`; returns it with a pointer to them in `archive`, the name they will have."""
     features = compute(cut, num_bins).numpy()
-    manifest = extractor(cut.sampling_rate, num_bins)
-    stored = _features_manifest(cut, features, writer.write(cut.id, features), writer, manifest.name)
+    kind = extractor(cut.sampling_rate, num_bins).name
+    stored = _features_manifest(cut, features, writer.write(cut.id, features), archive, kind)
     return fastcopy(cut, features=stored)  # a copy, since lhotse drops a cut's features when its speed is changed
 
 
-def _features_manifest(cut, features, key, writer, kind):
+def _features_manifest(cut, features, key, archive, kind):
     from lhotse.features.base import Features
 
     return Features(
@@ -153,8 +238,8 @@ def _features_manifest(cut, features, key, writer, kind):
         sampling_rate=cut.sampling_rate,
         start=cut.start,
         duration=cut.duration,
-        storage_type=writer.name,
-        storage_path=str(writer.storage_path),
+        storage_type=LilcomChunkyWriter.name,
+        storage_path=str(archive),
         storage_key=key,
         recording_id=cut.recording_id,
         channels=0,

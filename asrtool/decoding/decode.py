@@ -1,38 +1,69 @@
-"""Decoding a manifest with an experiment: hypotheses as JSONL, and how long it took."""
+"""Decoding a manifest with an experiment: hypotheses as JSONL, and how long it took.
 
+Each process writes what it has decoded, some batches at a time, into a folder named for all that decides over the
+result (checkpoint, manifest, settings, number of processes), and begins behind what is there already:
+
+    OUT/parts/RUN/0-000000.json    the first batches of rank 0, of every two if there are two ranks
+                  0-000001.json    the next ones
+                  0-end.json       rank 0 is done, and wrote so many parts
+                  1-000000.json    ...
+
+The processes need not talk to each other: the first one waits for the files of the others, and joins them.
+"""
+
+import hashlib
+import itertools
+import json
+import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
+import asrtool
 from asrtool.config import Config, load_config
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.loading import Batch, OrderedSampler, SpeechDataset, batches
+from asrtool.data.loading import Batch, Item, OrderedSampler, SpeechDataset, batches
+from asrtool.data.shards import manifest_files
 from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.device import describe, pick_device
 from asrtool.errors import UserError
-from asrtool.files import write_json, write_jsonl
+from asrtool.files import write_json, write_jsonl, write_text
 from asrtool.models.acoustic import AcousticModel
-from asrtool.progress import progress
+from asrtool.progress import LOG_SECONDS, progress, say
+from asrtool.ranks import Ranks, this_rank
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 from asrtool.training import checkpoint
 
 Search = Callable[[torch.Tensor, torch.Tensor], list[Hypothesis]]
+
+PART_SECONDS = 30.0  # of decoding are the most that is lost with a process; a part takes milliseconds to write
+POLL_SECONDS = 0.2  # between two looks for what other ranks have written
+WAIT_SECONDS = 1800.0  # without a new part of anybody, after which a rank counts as missing: many times a part's
 
 
 @dataclass
 class Experiment:
     """A trained model and what decoding needs beside it."""
 
+    folder: Path
     config: Config
     tokenizer: Tokenizer
     model: AcousticModel
     checkpoint: Path
     device: torch.device
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """Of all that decides over its hypotheses: weights, configuration, units, and asrtool's own code."""
+        code = sorted(Path(asrtool.__file__).parent.rglob("*.py"))
+        files = [self.checkpoint, self.folder / "config.yaml", self.folder / "tokenizer.json", *code]
+        return [_digest(path) for path in files]
 
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,10 +71,15 @@ class Experiment:
         return self.model(batch.features.to(self.device), batch.feature_lens.to(self.device))
 
 
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def open_experiment(folder: Path, which: str = "averaged", device: str = "auto") -> Experiment:
     """The model of an experiment folder from its own config.yaml, tokenizer and a checkpoint; in evaluation mode.
 
-    `which`: "averaged" (else "best"), "best", "last", or a path.
+    `which`: "averaged" (else "best"), "best", "last", or a path. Each rank of a machine takes a GPU of its own.
     """
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not an experiment: it has no config.yaml; give the folder of `asrtool train`")
@@ -53,8 +89,8 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto")
     state = checkpoint.load(path)
     model = AcousticModel(config, tokenizer.size)
     checkpoint.load_weights(model, state, path)
-    place = pick_device(device)
-    return Experiment(config, tokenizer, model.to(place).eval(), path, place)
+    place = pick_device(device, this_rank().local_rank)
+    return Experiment(folder, config, tokenizer, model.to(place).eval(), path, place)
 
 
 def search(method: str, beam: int = 8) -> Search:
@@ -73,11 +109,92 @@ class Clock:
     search: float = 0.0
     total: float = 0.0
 
-    def facts(self, device: torch.device) -> dict:
-        """Real-time factors (seconds of computing per second of audio), with what they were measured on."""
+    @classmethod
+    def sum(cls, clocks: Iterable["Clock"]) -> "Clock":
+        """Of parts that came one after another."""
+        return cls(*map(sum, zip(*map(astuple, clocks), strict=True)))
+
+    def facts(self, audio: float, device: torch.device) -> dict:
+        """Real-time factors (seconds of computing per second of `audio`), with what they were measured on."""
         parts = {"rtf": self.total, "rtf_model": self.model, "rtf_search": self.search}
-        rates = {name: round(seconds / max(self.audio, 1e-9), 5) for name, seconds in parts.items()}
-        return {"audio_seconds": round(self.audio, 2), **rates, "device": describe(device)}
+        rates = {name: round(seconds / max(audio, 1e-9), 5) for name, seconds in parts.items()}
+        return {"audio_seconds": round(audio, 2), "seconds": round(self.total, 2), **rates, "device": describe(device)}
+
+
+@dataclass
+class Part:
+    """Some batches of a rank, decoded: the rows of hyps.jsonl, in no order."""
+
+    batches: int = 0
+    clock: Clock = field(default_factory=Clock)
+    rows: list[dict] = field(default_factory=list)
+
+
+class Parts:
+    """The parts of one run, of all its ranks, in `out`/parts/RUN. Every file appears whole or not at all."""
+
+    def __init__(self, out: Path, run: str, ranks: Ranks):
+        self.folder, self.ranks = out / "parts" / run, ranks
+
+    def write(self, number: int, part: Part) -> None:
+        """The part `number` of this rank."""
+        tree = {"batches": part.batches, "clock": vars(part.clock), "rows": part.rows}
+        write_text(self._path(self.ranks.rank, number), json.dumps(tree, ensure_ascii=False))
+
+    def end(self, number: int) -> None:
+        """This rank is done, with `number` parts."""
+        write_json(self._end(self.ranks.rank), number)
+
+    def ended(self, rank: int) -> bool:
+        """Whether `rank` is done."""
+        return self._end(rank).is_file()
+
+    def own(self) -> list[Part]:
+        """What this rank has decoded so far."""
+        paths = (self._path(self.ranks.rank, number) for number in itertools.count())
+        return [_read_part(path) for path in itertools.takewhile(Path.is_file, paths)]
+
+    def share(self, rank: int) -> list[Part]:
+        """All that a rank that is done has decoded. It said how many: a shared folder may list its files late."""
+        number = json.loads(self._end(rank).read_text(encoding="utf-8"))
+        return [_read_part(self._path(rank, part)) for part in range(number)]
+
+    def wait(self) -> None:
+        """Until all ranks are done; UserError with those that are not when nobody has written for WAIT_SECONDS."""
+        files, written = 0, time.monotonic()
+        said = written
+        while missing := [rank for rank in range(self.ranks.size) if not self.ended(rank)]:
+            now, before, files = time.monotonic(), files, sum(1 for _ in self.folder.iterdir())
+            written = written if files == before else now
+            if now - written > WAIT_SECONDS:
+                problem = f"{self._names(missing)} wrote nothing into {self.folder} for {WAIT_SECONDS:.0f} s"
+                raise UserError(f"{problem}; see what went wrong there, and repeat the command to go on")
+            if now - said > LOG_SECONDS:
+                said = now
+                say(f"waiting for {self._names(missing)}")
+            time.sleep(POLL_SECONDS)
+
+    def remove(self) -> None:
+        """All parts, of other runs too. Away by name first: what is left of a run must not look like its beginning."""
+        old = self.folder.with_name("old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.folder.is_dir():
+            self.folder.rename(old)
+        shutil.rmtree(old.parent, ignore_errors=True)
+
+    def _path(self, rank: int, number: int) -> Path:
+        return self.folder / f"{rank}-{number:06d}.json"
+
+    def _end(self, rank: int) -> Path:
+        return self.folder / f"{rank}-end.json"
+
+    def _names(self, ranks: list[int]) -> str:
+        return f"rank {', '.join(map(str, ranks))} of 0 to {self.ranks.size - 1}"
+
+
+def _read_part(path: Path) -> Part:
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    return Part(tree["batches"], Clock(**tree["clock"]), tree["rows"])
 
 
 def decode(
@@ -89,23 +206,92 @@ def decode(
     beam: int = 8,
     batch_seconds: float = 200.0,
     workers: int = 1,
-) -> dict:
+) -> dict | None:
     """Decode every cut of the manifest `cuts` into `out`/hyps.jsonl; returns and writes the facts (`decode.json`).
 
-    The real-time factor counts everything from audio to words: features, model and search.
+    The real-time factor counts everything from audio to words: features, model and search. An interrupted run is
+    continued.
+
+    Under torchrun the ranks take turns at the batches; all but the first return None when they have had theirs. The
+    real-time factor is that of the slowest over all audio. A result of the same run is then not made again: a rank that
+    is started again may find that the first one has all it needs, and has finished.
     """
-    find = search(method, beam)
-    clock, rows = Clock(), []
-    start = time.monotonic()
-    dataset = SpeechDataset(experiment.config, None, training=False)
-    loaded = batches(dataset, OrderedSampler(cuts, batch_seconds), workers)
-    for batch in progress(loaded, f"decoding {name}", units="batches"):
-        rows += _decode_batch(experiment, batch, find, clock)
-    clock.total = time.monotonic() - start
-    write_jsonl(out / "hyps.jsonl", sorted(rows, key=lambda row: row["id"]))
-    facts = {"set": name, "method": method, "beam": beam if method == "prefix" else None, "utterances": len(rows)}
+    ranks = this_rank()
+    facts = {"set": name, "method": method, "beam": beam if method == "prefix" else None}
     facts |= {"checkpoint": experiment.checkpoint.name, "cuts": str(cuts), "batch_seconds": batch_seconds}
-    facts |= clock.facts(experiment.device)
+    facts |= {"ranks": ranks.size}
+    facts |= {"run": _run(experiment, cuts, facts)}
+    parts = Parts(out, facts["run"], ranks)
+    ended = parts.ended(ranks.rank)  # asked first, since the first rank writes decode.json and then removes the parts
+    made = _made(out, facts["run"]) if ranks.size > 1 else None
+    if not (ended or made):
+        items = OrderedSampler(cuts, batch_seconds, ranks=ranks)
+        _decode_share(experiment, items, search(method, beam), workers, parts, name)
+    if not ranks.first:
+        return None
+    if made:
+        say(f"{out} has this result already; delete it to have it made again")
+    else:
+        parts.wait()
+        made = _join(parts, out, facts, experiment.device)
+    parts.remove()
+    return made
+
+
+def _run(experiment: Experiment, cuts: Path, facts: dict) -> str:
+    """A name for all that decides over the result: a dozen hexadecimal digits."""
+    manifests = [_digest(path) for path in manifest_files(cuts)]
+    said = json.dumps([experiment.digests, experiment.device.type, manifests, facts])
+    return hashlib.sha256(said.encode()).hexdigest()[:12]
+
+
+def _made(out: Path, run: str) -> dict | None:
+    """The facts of a result of the same run, if there is one."""
+    if not ((out / "decode.json").is_file() and (out / "hyps.jsonl").is_file()):
+        return None
+    facts = json.loads((out / "decode.json").read_text(encoding="utf-8"))
+    return facts if facts.get("run") == run else None
+
+
+def _decode_share(
+    experiment: Experiment, items: Iterable[Item], find: Search, workers: int, parts: Parts, name: str
+) -> None:
+    """Decode what is missing of this rank's `items`."""
+    done = parts.own()
+    skip = sum(part.batches for part in done)
+    if skip:
+        say(f"decoding {name}: {skip} batches are there from an interrupted run, in {parts.folder}")
+    dataset = SpeechDataset(experiment.config, None, training=False)
+    loaded = batches(dataset, itertools.islice(items, skip, None), workers)
+    loaded = progress(loaded, f"decoding {name}", units="batches") if parts.ranks.first else loaded
+    number = len(done)
+    for part in _decoded(experiment, loaded, find):
+        parts.write(number, part)
+        number += 1
+    parts.end(number)
+
+
+def _decoded(experiment: Experiment, loaded: Iterable[Batch], find: Search) -> Iterator[Part]:
+    """The batches, decoded and gathered into parts of PART_SECONDS; the last one is shorter, or empty."""
+    part, begin = Part(), time.monotonic()
+    for batch in loaded:
+        part.rows += _decode_batch(experiment, batch, find, part.clock)
+        part.batches += 1
+        part.clock.total = time.monotonic() - begin
+        if part.clock.total >= PART_SECONDS:
+            yield part
+            part, begin = Part(), begin + part.clock.total
+    yield part
+
+
+def _join(parts: Parts, out: Path, facts: dict, device: torch.device) -> dict:
+    """Write the result from the parts of all ranks; returns its facts."""
+    shares = [parts.share(rank) for rank in range(parts.ranks.size)]
+    rows = sorted((row for share in shares for part in share for row in part.rows), key=lambda row: row["id"])
+    clocks = [Clock.sum(part.clock for part in share) for share in shares]
+    slowest = max(clocks, key=lambda clock: clock.total)
+    facts = facts | {"utterances": len(rows)} | slowest.facts(sum(clock.audio for clock in clocks), device)
+    write_jsonl(out / "hyps.jsonl", rows)
     write_json(out / "decode.json", facts)
     return facts
 

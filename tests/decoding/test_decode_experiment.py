@@ -1,11 +1,15 @@
 """Decoding a manifest with an experiment folder."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from lhotse import CutSet
 
 from asrtool.config import save_config
+from asrtool.data.manifest import open_cuts
+from asrtool.decoding import decode as decoding
 from asrtool.decoding.decode import decode, open_experiment
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
@@ -44,7 +48,7 @@ def test_every_utterance_gets_a_row_in_the_order_of_their_ids(experiment, corpus
         times = [at for _, at in row["units"]]
         assert times == sorted(times) and all(0 <= at < 5 for at in times)
     assert facts == json.loads((tmp_path / "decode.json").read_text(encoding="utf-8"))
-    assert (facts["set"], facts["method"], facts["utterances"]) == ("test", method, 24)
+    assert (facts["set"], facts["method"], facts["utterances"], facts["ranks"]) == ("test", method, 24, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["decode.json", "hyps.jsonl"]
 
 
@@ -63,6 +67,83 @@ def test_the_size_of_the_batches_does_not_change_the_words(experiment, corpus, t
     )
     for alone, together in zip(one, many, strict=True):
         assert together == alone | {"score": pytest.approx(alone["score"], abs=1e-3)}
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """The numbers of the batches that a model has seen; log.limit: before which of them it is interrupted."""
+
+    class Log(list):
+        limit = None
+
+    log, real = Log(), decoding.Experiment.log_probs
+
+    def log_probs(self, batch):
+        if len(log) == log.limit:
+            raise KeyboardInterrupt
+        log.append(batch.position.batch)
+        return real(self, batch)
+
+    monkeypatch.setattr(decoding.Experiment, "log_probs", log_probs)
+    monkeypatch.setattr(decoding, "PART_SECONDS", 0.0)  # a part a batch
+    return log
+
+
+@pytest.fixture
+def interrupted(experiment, corpus, tmp_path, log):
+    """The folder of a decoding that was interrupted after four batches."""
+    log.limit = 4
+    with pytest.raises(KeyboardInterrupt):
+        run(experiment, corpus, tmp_path / "out", batch_seconds=4)
+    log.limit = None
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]
+    return tmp_path / "out"
+
+
+def test_an_interrupted_run_goes_on_and_leaves_the_same_files(experiment, corpus, tmp_path, log, interrupted, capsys):
+    facts, rows = run(experiment, corpus, interrupted, batch_seconds=4)
+    assert log == list(range(len(log))) and "4 batches are there from an interrupted run" in capsys.readouterr().err
+    whole, expected = run(experiment, corpus, tmp_path / "whole", batch_seconds=4)
+    assert rows == expected and facts["audio_seconds"] == whole["audio_seconds"]
+    assert sorted(path.name for path in interrupted.iterdir()) == ["decode.json", "hyps.jsonl"]
+
+
+@pytest.mark.parametrize("change", ["weights", "manifest", "batches", "method"])
+def test_what_was_decoded_otherwise_is_not_used(experiment, corpus, tmp_path, log, interrupted, change):
+    folder, options = tmp_path / "exp", {"batch_seconds": 4}
+    shutil.copytree(experiment, folder)
+    if change == "weights":
+        state = checkpoint.load(folder / "checkpoints" / "best.pt")
+        state["model"]["output.weight"] *= 2
+        checkpoint.save(folder / "checkpoints" / "best.pt", state)
+    elif change == "manifest":
+        corpus = shutil.copy(corpus, tmp_path / "cuts.jsonl.gz")
+        CutSet.from_cuts(list(open_cuts(corpus))[1:]).to_file(corpus)
+    else:
+        options |= {"batch_seconds": 5} if change == "batches" else {"method": "prefix"}
+    log.clear()
+    _, rows = run(folder, corpus, interrupted, **options)
+    assert log == list(range(len(log))) and len(rows) == 24 - (change == "manifest")
+    assert sorted(path.name for path in interrupted.iterdir()) == ["decode.json", "hyps.jsonl"]
+
+
+def test_one_process_decodes_again_when_asked_again(experiment, corpus, tmp_path, log):
+    assert run(experiment, corpus, tmp_path)[1] == run(experiment, corpus, tmp_path)[1]
+    assert log == 2 * list(range(len(log) // 2))
+
+
+def test_parts_that_are_half_removed_are_not_taken_for_a_run(experiment, corpus, tmp_path, log, monkeypatch):
+    def half(folder, **_):
+        ends = [path for path in folder.rglob("*-000000.json")] if folder.is_dir() else []
+        if ends:
+            ends[0].unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(decoding.shutil, "rmtree", half)
+        run(experiment, corpus, tmp_path)
+    assert len(run(experiment, corpus, tmp_path)[1]) == 24
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["decode.json", "hyps.jsonl"]
 
 
 def test_a_wider_beam_finds_no_worse_hypothesis(experiment, corpus, tmp_path):

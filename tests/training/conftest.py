@@ -1,5 +1,4 @@
 import copy
-import json
 import os
 import subprocess
 import sys
@@ -10,6 +9,8 @@ import torch
 
 import asrtool
 from asrtool.config import save_config
+from tests.tiny import equal, log_rows
+from tests.training import ranks
 
 
 @pytest.fixture(autouse=True)
@@ -19,18 +20,10 @@ def quick(monkeypatch):
     monkeypatch.setattr("asrtool.training.train.plot_losses", lambda *_: None)
 
 
-CLOCK = {"times_real_time", "hours_left", "memory_gb", "device_hours"}
-
-
 @pytest.fixture
 def rows():
     """rows(experiment, "train") -> the rows of its log.jsonl of that event, without what the clock says."""
-
-    def read(experiment, *events):
-        found = map(json.loads, (experiment / "log.jsonl").read_text(encoding="utf-8").splitlines())
-        return [{k: v for k, v in row.items() if k not in CLOCK} for row in found if row["event"] in events]
-
-    return read
+    return log_rows
 
 
 @pytest.fixture
@@ -61,17 +54,6 @@ def same_training(rows, state):
     return check
 
 
-def equal(one, other):
-    """Whether two trees of plain types and tensors are the same, bit by bit."""
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal, one, other))
-    return one == other
-
-
 @pytest.fixture
 def train_process(tmp_path):
     """train_process(config, experiment, code, *options) -> `asrtool train` in a process that first runs `code`."""
@@ -90,3 +72,9 @@ def train_process(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def on_ranks():
+    """on_ranks(2, work, *arguments): `work` in so many processes that know their rank; what each returns."""
+    return ranks.run_on_ranks

@@ -1,0 +1,158 @@
+"""Several processes find together what one finds alone, whoever of them is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import asrtool
+from asrtool.config import save_config
+from asrtool.decoding import decode as decoding
+from asrtool.decoding.decode import decode, open_experiment
+from asrtool.errors import UserError
+from asrtool.models.acoustic import AcousticModel
+from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
+from asrtool.training import checkpoint
+
+SECONDS = 4.0  # in a batch: the corpus makes about a dozen of them
+
+
+@pytest.fixture(scope="module")
+def experiment(tiny_config, tokenizer_file, tmp_path_factory):
+    """An experiment with random weights."""
+    folder, config = tmp_path_factory.mktemp("exp"), tiny_config()
+    save_config(config, folder / "config.yaml")
+    save_tokenizer(load_tokenizer(tokenizer_file), folder / "tokenizer.json")
+    torch.manual_seed(3)
+    model = AcousticModel(config, 5)
+    model.normalise.set_statistics(torch.full((20,), -5.0), torch.full((20,), 3.0))
+    torch.nn.init.normal_(model.output.weight)
+    state = {"model": model.state_dict(), "config": config.model_dump(mode="json")}
+    checkpoint.save(folder / "checkpoints" / "best.pt", state)
+    return folder
+
+
+def run(experiment, corpus, out, method="greedy"):
+    found = open_experiment(experiment, device="cpu")
+    return decode(found, corpus, out, "test", method, batch_seconds=SECONDS, workers=0)
+
+
+@pytest.fixture(scope="module")
+def single(experiment, corpus, tmp_path_factory):
+    """single(method) -> the folder that one process leaves"""
+    folder = tmp_path_factory.mktemp("single")
+    for method in ("greedy", "prefix"):
+        run(experiment, corpus, folder / method, method)
+    return lambda method: folder / method
+
+
+@pytest.fixture
+def as_rank(experiment, corpus, tmp_path, monkeypatch):
+    """as_rank(1) -> what `decode` returns as rank 1 of 2; its folder is tmp_path"""
+    monkeypatch.setattr(decoding, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(decoding, "PART_SECONDS", 0.0)  # a part a batch
+
+    def call(rank):
+        with monkeypatch.context() as patch:
+            patch.setenv("RANK", str(rank))
+            patch.setenv("WORLD_SIZE", "2")
+            return run(experiment, corpus, tmp_path)
+
+    return call
+
+
+def same(one, other):
+    """Whether two folders have the same hypotheses, byte by byte, and nothing beside them but decode.json."""
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (one, other)]
+    assert names == 2 * [["decode.json", "hyps.jsonl"]]
+    return (one / "hyps.jsonl").read_bytes() == (other / "hyps.jsonl").read_bytes()
+
+
+def torchrun(experiment, corpus, *command):
+    """`asrtool decode` in two processes of torchrun; `command` is what torchrun is to run, with options before it."""
+    root = str(Path(asrtool.__file__).parents[1])
+    options = ["--batch-seconds", str(SECONDS), "--workers", "0", "--device", "cpu"]
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command]
+        + ["decode", str(experiment), str(corpus), "--method", "greedy", "--method", "prefix", *options],
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+
+
+def link(experiment, folder):
+    """The same experiment under another name, for results of its own."""
+    folder.mkdir()
+    for path in experiment.iterdir():
+        if path.name != "decode":
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+def test_the_first_rank_joins_what_all_have_found(as_rank, single, tmp_path):
+    assert as_rank(1) is None and not (tmp_path / "hyps.jsonl").exists()
+    facts = as_rank(0)
+    assert same(tmp_path, single("greedy"))
+    alone = json.loads((single("greedy") / "decode.json").read_text(encoding="utf-8"))
+    assert (facts["ranks"], alone["ranks"]) == (2, 1)
+    assert all(facts[name] == alone[name] for name in ("set", "method", "utterances", "audio_seconds", "checkpoint"))
+    assert facts["rtf"] == pytest.approx(facts["seconds"] / facts["audio_seconds"], abs=1e-3)
+
+
+def test_a_missing_rank_is_named_and_may_come_later(as_rank, single, tmp_path):
+    with pytest.raises(UserError, match="rank 1 of 0 to 1 wrote nothing into .* repeat the command"):
+        as_rank(0)
+    assert as_rank(1) is None
+    assert as_rank(0)["utterances"] == 24 and same(tmp_path, single("greedy"))
+
+
+def test_a_rank_that_starts_again_after_the_end_does_nothing(as_rank, single, tmp_path):
+    as_rank(1)
+    facts = as_rank(0)
+    assert as_rank(1) is None and same(tmp_path, single("greedy"))
+    assert as_rank(0) == facts and same(tmp_path, single("greedy"))
+
+
+def test_torchrun_gives_what_one_process_gives(experiment, corpus, single, tmp_path):
+    exp = link(experiment, tmp_path / "exp")
+    done = torchrun(exp, corpus, "-m", "asrtool")
+    assert done.returncode == 0, done.stderr
+    assert all(same(exp / "decode" / "cuts" / method, single(method)) for method in ("greedy", "prefix"))
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["cuts greedy", "cuts prefix"]
+    assert all("24 utterances" in line and line.endswith(", 2 processes") for line in lines)
+
+
+KILL = """
+import os, signal
+from asrtool.decoding import decode as decoding
+decoding.PART_SECONDS = 0.0
+rank, calls, real = int(os.environ["RANK"]), [], decoding.Experiment.log_probs
+def log_probs(self, batch):
+    calls.append(1)
+    if len(calls) == 4 and rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    with open(f"LOG/{rank}", "a") as log:
+        log.write(f"{batch.position.batch}\\n")
+    return real(self, batch)
+decoding.Experiment.log_probs = log_probs
+from asrtool.cli import main
+main()
+"""
+
+
+def test_torchrun_starts_a_killed_rank_again_where_it_was(experiment, corpus, single, tmp_path):
+    exp = link(experiment, tmp_path / "exp")
+    (tmp_path / "killed.py").write_text(KILL.replace("LOG", str(tmp_path)), encoding="utf-8")
+    done = torchrun(exp, corpus, "--max-restarts", "1", str(tmp_path / "killed.py"))
+    assert done.returncode == 0 and f"{-signal.SIGKILL}" in done.stderr, done.stderr
+    assert all(same(exp / "decode" / "cuts" / method, single(method)) for method in ("greedy", "prefix"))
+    decoded = [int(line) for line in (tmp_path / "1").read_text(encoding="utf-8").split()]
+    assert decoded == 2 * sorted(set(decoded)) and len(decoded) > 8  # by both methods, each batch once

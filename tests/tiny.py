@@ -1,0 +1,77 @@
+"""A tiny corpus in which each word is a tone, a configuration for it, and how to compare two trainings on it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from asrtool.config import Config, merge
+from asrtool.data.corpora import Utterance
+from asrtool.data.manifest import write_manifest
+from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
+
+RATE = 16000  # Hz
+WORDS = {"one": 400, "two": 900, "three": 1800, "four": 3500}  # Hz, the tone of each word
+TINY = {  # trains on the tiny corpus in seconds
+    "features": {"num_bins": 20},
+    "data": {"batch_seconds": 10, "buckets": 3, "workers": 0},
+    "model": {"subsampling": {"channels": 4}, "dim": 16, "layers": 2, "heads": 2, "ff_dim": 32, "dropout": 0.0},
+    "training": {"lr": 3e-3, "warmup_steps": 2, "max_steps": 8, "validate_every": 4, "keep_best": 2, "log_every": 2},
+}
+
+
+def tone(frequency: float, seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
+    """A tone with a little noise, float32, -14 dB: never digital silence, whose logarithm is another matter."""
+    samples = round(seconds * rate)
+    noise = np.random.default_rng(seed).normal(0, 0.01, samples)
+    return (0.2 * np.sin(2 * np.pi * frequency * np.arange(samples) / rate) + noise).astype(np.float32)
+
+
+def make_corpus(folder: Path) -> Path:
+    """A manifest of 24 utterances, FLAC of 16 kHz, 0.5 to 3 s of 1 to 6 words, from 3 speakers."""
+    draw = np.random.default_rng(1)
+    utterances = []
+    for number in range(24):
+        name = f"{'abc'[number % 3]}-{number:02d}"
+        words = [str(word) for word in draw.choice(list(WORDS), 1 + number % 6)]
+        seconds = [draw.uniform(0.4, 0.5) for _ in words]
+        spoken = [tone(WORDS[w], s, 10 * number + i) for i, (w, s) in enumerate(zip(words, seconds, strict=True))]
+        silence = draw.normal(0, 0.01, RATE // 10).astype(np.float32)
+        soundfile.write(folder / f"{name}.flac", np.concatenate([silence, *spoken]), RATE)
+        utterances.append(Utterance(name, str(folder / f"{name}.flac"), " ".join(words), speaker=name[0]))
+    write_manifest(utterances, folder / "cuts.jsonl.gz", jobs=2)
+    return folder / "cuts.jsonl.gz"
+
+
+def make_tokenizer(folder: Path) -> Path:
+    """The file of a word tokenizer for the corpus: a blank and four words."""
+    save_tokenizer(train_tokenizer("word", WORDS), folder / "tokenizer.json")
+    return folder / "tokenizer.json"
+
+
+def make_config(corpus: Path, tokenizer: Path, **changes: dict) -> Config:
+    """TINY for the corpus, with `changes` laid over it."""
+    paths = {"data": {"train": str(corpus), "dev": str(corpus), "tokenizer": str(tokenizer)}}
+    return Config.model_validate(merge(merge(TINY, paths), changes))
+
+
+CLOCK = {"times_real_time", "hours_left", "memory_gb", "device_hours"}  # what two equal trainings differ in
+
+
+def log_rows(experiment: Path, *events: str) -> list[dict]:
+    """The rows of an experiment's log.jsonl of these events, without what the clock says."""
+    found = map(json.loads, (experiment / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    return [{k: v for k, v in row.items() if k not in CLOCK} for row in found if row["event"] in events]
+
+
+def equal(one: object, other: object) -> bool:
+    """Whether two trees of plain types and tensors are the same, bit by bit."""
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other

@@ -1,0 +1,184 @@
+"""Trainings of several processes, beside those of one."""
+
+import pytest
+import torch
+
+from asrtool.errors import AsrtoolError, UserError
+from asrtool.ranks import ALONE, Ranks
+from asrtool.training.parallel import make_strategy
+from asrtool.training.train import train
+from tests.training import kill_and_resume
+
+PLAIN = {"max_steps": 6, "validate_every": 3, "log_every": 1}
+
+
+@pytest.fixture
+def trained(tmp_path, tiny_config, on_ranks, state):
+    """trained(2, "name", strategy="ddp", ...) -> the experiment folder, trained by so many ranks"""
+
+    def run(ranks, name, resume=False, training=(), **parallel):
+        config = tiny_config(training=PLAIN | dict(training), parallel=parallel)
+        if ranks == 1:
+            train(config, tmp_path / name, resume, "cpu")
+        else:
+            on_ranks(ranks, train, config, tmp_path / name, resume, "cpu")
+        return tmp_path / name
+
+    return run
+
+
+def weights(experiment, state):
+    """All weights, but for the biases of keys: attention does not depend on these, so that Adam follows rounding."""
+    model = state(experiment)["model"]
+    for name, tensor in model.items():
+        if name.endswith("qkv.bias"):
+            tensor[len(tensor) // 3 : 2 * len(tensor) // 3] = 0
+    return torch.cat([tensor.flatten().double() for tensor in model.values()])
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_are_one_with_twice_the_batches_to_a_step(trained, state, rows, strategy):
+    one, two = trained(1, "one", training={"accumulate": 2}), trained(2, "two", strategy=strategy)
+    torch.testing.assert_close(weights(one, state), weights(two, state), rtol=0, atol=1e-5)
+    assert state(one)["progress"]["position"] == state(two)["progress"]["position"]
+    assert state(one)["progress"]["seconds"] == pytest.approx(state(two)["progress"]["seconds"])
+    for a, b in zip(rows(one, "train", "dev"), rows(two, "train", "dev"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+
+
+def test_batches_of_a_step_on_each_rank_are_sent_once(trained, state):
+    one = trained(1, "one", training={"accumulate": 4})
+    two = trained(2, "two", training={"accumulate": 2})
+    torch.testing.assert_close(weights(one, state), weights(two, state), rtol=0, atol=1e-5)
+
+
+def test_compressed_gradients_are_nearly_the_same(trained, state):
+    plain, sent = trained(2, "plain"), trained(2, "sent", compression="fp16")
+    apart = (weights(plain, state) - weights(sent, state)).abs().max()
+    assert 0 < apart < 1e-2
+
+
+def test_dropped_layers_do_not_stop_ddp(tmp_path, tiny_config, on_ranks):
+    config = tiny_config(model={"layer_drop": 0.5, "layers": 3}, training=PLAIN)
+    on_ranks(2, train, config, tmp_path / "exp", False, "cpu")
+    assert (tmp_path / "exp/checkpoints/averaged.pt").is_file()
+
+
+def test_a_worker_of_bmuf_alone_is_plain_training(trained, state):
+    plain = trained(2, "plain")
+    bmuf = trained(2, "bmuf", strategy="bmuf", worker_ranks=2, block_steps=3)
+    torch.testing.assert_close(weights(plain, state), weights(bmuf, state), rtol=0, atol=1e-6)
+
+
+def block_ends(config, folder):
+    """Train; this rank's weights after each meeting."""
+    from asrtool.training.bmuf import Bmuf
+
+    seen, meet = [], Bmuf.meet
+
+    def noted(self, model, optimizer):
+        meet(self, model, optimizer)
+        states = [s[name] for s in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq", "step")]
+        seen.append(torch.cat([t.detach().flatten() for t in (*model.parameters(), *states)]).numpy().tobytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bmuf, "meet", noted)
+        train(config, folder, device="cpu")
+    return seen
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_all_ranks_have_the_same_bits_after_every_meeting(tmp_path, tiny_config, on_ranks, nesterov):
+    parallel = {"strategy": "bmuf", "worker_ranks": 2, "block_steps": 2, "nesterov": nesterov}
+    config = tiny_config(training=PLAIN | {"max_steps": 5}, parallel=parallel)
+    found = on_ranks(4, block_ends, config, tmp_path / "exp")
+    assert [len(seen) for seen in found] == [3] * 4  # after steps 2, 4 and, at the end, 5
+    assert all(seen == found[0] for seen in found)
+
+
+@pytest.mark.parametrize("moments", ["average", "reset"])
+def test_bmuf_without_momentum_is_the_mean_of_the_workers(tmp_path, tiny_config, on_ranks, moments):
+    parallel = {
+        "strategy": "bmuf",
+        "worker_ranks": 1,
+        "block_steps": 3,
+        "block_momentum": 0.0,
+        "block_moments": moments,
+    }
+    config = tiny_config(training=PLAIN | {"max_steps": 3}, parallel=parallel)
+    (before, after), (other, same) = on_ranks(2, around_a_meeting, config, tmp_path / "exp")
+    assert (before != other).any() and (after == same).all()
+    assert after == pytest.approx((before + other) / 2, abs=1e-6)
+
+
+def around_a_meeting(config, folder):
+    """Train; this rank's weights before and after the last meeting."""
+    from asrtool.training.bmuf import Bmuf
+
+    seen, meet = [], Bmuf.meet
+
+    def noted(self, model, optimizer):
+        for act in (lambda: None, lambda: meet(self, model, optimizer)):
+            act()
+            seen.append(torch.cat([p.detach().flatten() for p in model.parameters()]).numpy())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bmuf, "meet", noted)
+        train(config, folder, device="cpu")
+    return seen[-2:]
+
+
+def test_bmuf_goes_on_after_a_checkpoint_as_if_nothing_had_been(trained, state, same_training):
+    settings = {"strategy": "bmuf", "worker_ranks": 1, "block_steps": 3, "nesterov": True}
+    lively = {"decay": "none"}
+    whole = trained(2, "whole", training=lively, **settings)
+    half = trained(2, "half", training=lively | {"max_steps": 3}, **settings)
+    same_training(whole, trained(2, half.name, True, training=lively, **settings))
+
+
+def test_another_number_of_ranks_goes_on_with_the_same_data(trained, state, tmp_path, capfd):
+    trained(2, "exp", training={"max_steps": 3, "decay": "none"})
+    before = state(tmp_path / "exp")["progress"]
+    trained(1, "exp", True, training={"max_steps": 4, "accumulate": 1, "decay": "none"})
+    assert "1 ranks go on where 2 stopped: the same data in its order, other dropout" in capfd.readouterr().err
+    after = state(tmp_path / "exp")["progress"]
+    assert after["step"] == 4 and after["seconds"] > before["seconds"]
+
+
+def test_an_error_of_the_first_rank_ends_all_and_is_said_once(tmp_path, tiny_config, on_ranks, capfd):
+    config = tiny_config(data={"train": str(tmp_path / "none.jsonl.gz")})
+    with pytest.raises(AsrtoolError):
+        on_ranks(2, train, config, tmp_path / "exp", False, "cpu")
+
+
+@pytest.mark.parametrize(
+    "ranks, parallel, said",
+    [
+        (Ranks(size=2), {"strategy": "none"}, "2 processes; use ddp, bmuf or fsdp"),
+    ],
+)
+def test_impossible_strategies_are_refused(tiny_config, ranks, parallel, said):
+    with pytest.raises(UserError, match=said):
+        make_strategy(tiny_config(parallel=parallel), ranks)
+
+
+@pytest.mark.parametrize("strategy", ["none", "ddp", "bmuf", "fsdp"])
+def test_with_one_process_all_strategies_are_plain_training(tiny_config, strategy):
+    assert type(make_strategy(tiny_config(parallel={"strategy": strategy}), ALONE)).__name__ == "Alone"
+
+
+def test_a_killed_rank_is_restarted_by_torchrun_and_training_goes_on(tmp_path):
+    config = kill_and_resume.write_config(tmp_path, workers=0, steps=12)
+    assert kill_and_resume.start(config, tmp_path / "whole", 2) == 0
+    assert kill_and_resume.start(config, tmp_path / "struck", 2, "forward", 8, 1, restarts=1) == 0
+    assert "resumed from" in (tmp_path / "struck.log").read_text(encoding="utf-8")
+    assert kill_and_resume.compare(tmp_path / "whole", tmp_path / "struck") == []
+    for rank, log in ((0, tmp_path / "whole.log"), (1, tmp_path / "whole/logs/rank-1.log")):
+        assert log.read_text(encoding="utf-8").count("step 12: dev loss") == 1, rank
+
+
+@pytest.mark.parametrize("ranks, kills", [(1, 4), (2, 2)])
+def test_killed_and_resumed_trainings_are_the_same_bits(tmp_path, ranks, kills):
+    """A short version of what `python tests/training/kill_and_resume.py` does at length."""
+    config = kill_and_resume.write_config(tmp_path, steps=20)
+    assert kill_and_resume.kill_and_resume(config, tmp_path, ranks, kills) == []

@@ -1,0 +1,540 @@
+"""Several machines on one: train over links of a known speed, and see what a cut link does.
+
+python tools/network.py CONF.yaml --work exp/network --json exp/network/figures.json    # as root; a table
+python tools/network.py CONF.yaml --work exp/network --machines 2 4 --blocks 1 8 64
+python tools/network.py CONF.yaml --work exp/network --cut 10                            # seconds; status 0: it goes on
+
+Each machine is a network namespace with one link to a switch, which is a bridge in a namespace of its own, so that
+nothing of the real machine's network is touched:
+
+    asrtool-PID-1 (10.77.0.1) net0 ---- port1 .
+                                               asrtool-PID-0, the switch
+    asrtool-PID-2 (10.77.0.2) net0 ---- port2 '
+
+Both ends of a link send at --gbit at most; with the kernel's netem also --delay ms later. Without netem the links have
+their rate alone; where there can be no namespaces, the machines are processes that talk over loopback without limits.
+Either is said, and stands beside the figures. torchrun runs in every machine as it would on real ones.
+
+A figure is that of --steps steps in a row after the first --skip, whole blocks of bmuf. Seconds of a step are those
+that training logs itself, with no start-up, validation or checkpoint among them; bytes are those that the link's device
+counts meanwhile, headers included. All machines share the cores of this one: where processes outnumber cores, no number
+of machines is faster than one, and only the cost of the network is to be read from the table. tools/scaling.py does so.
+
+With --cut the link of machine 2 is down for so long in mid-training; its ranks must notice within parallel.timeout, and
+torchrun must start them again from the last checkpoint, up to the last step. Namespaces and processes are removed
+whatever happens; what a killed run left behind is removed by the next one.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asrtool.errors import AsrtoolError, UserError, require_file
+from asrtool.files import write_json
+from asrtool.progress import say
+
+PREFIX, MARK = "asrtool", "ASRTOOL_NETWORK"  # of the namespaces, and in the environment of all that runs in them
+SUBNET = "10.77.0."  # seen inside the namespaces alone
+POLL = 0.02  # seconds between looks at a log: little beside a step, so that bytes are those of its steps
+START = 180.0  # seconds until the first step: imports of torch on a busy machine take a minute
+STEP = 60.0  # seconds that no step takes
+QUEUE_MS = 50  # what a link keeps before it drops: as a switch does
+BURST = "128kb"  # one packet of segmentation offload, 64 kB, and a second one
+ENDLESS = 1_000_000  # steps; a measured training is ended when its figures are there
+SIZE = ("model.dim=256", "model.layers=8", "model.ff_dim=1024", "model.heads=4")  # 6 M parameters: 0.2 s at 1 Gbit/s
+MEASURED = ("training.log_every=1", f"training.max_steps={ENDLESS}", f"training.validate_every={ENDLESS}")
+MEASURED += ("training.save_minutes=null",)
+CUT_AT, CUT_STEPS = 20, 100  # the step at which the link is cut, and the last one
+CUT = ("training.log_every=1", f"training.max_steps={CUT_STEPS}", f"training.validate_every={CUT_STEPS}")
+CUT += ("training.save_every=10", "parallel.strategy=ddp", "parallel.timeout=5")
+RESTARTS = 3  # the ranks may fail once more while they find each other again
+PATIENCE = 180.0  # seconds from the end of the cut to that of the training; then it hangs
+TOLD = ("lost another", "resumed from", "finished at step", "asrtool: error")  # what a machine says that is of interest
+
+
+class Failed(AsrtoolError):
+    """A command or a training did not do what it should."""
+
+
+def call(*words: str) -> str:
+    """The stdout of a command. Raises Failed with what it says."""
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError as error:
+        raise Failed(f"{words[0]} is not installed") from error
+    except subprocess.CalledProcessError as error:
+        raise Failed(f"{' '.join(words)}: {' '.join(error.stderr.split())}") from error
+
+
+# ---- the network
+
+
+def space(number: int, owner: int | None = None) -> str:
+    """The namespace of a machine, from 1 on, of the run of process `owner`, this one by default; 0 is the switch."""
+    return f"{PREFIX}-{owner or os.getpid()}-{number}"
+
+
+def layout(machines: int) -> list[str]:
+    """The commands that make switch, machines and links, without limits."""
+    switch = space(0)
+    lines = [f"ip netns add {switch}", f"ip -n {switch} link add switch type bridge"]
+    lines += [f"ip -n {switch} link set switch up"]
+    for number in range(1, machines + 1):
+        name = space(number)
+        lines += [
+            f"ip netns add {name}",
+            f"ip -n {name} link add net0 type veth peer name port{number} netns {switch}",
+            f"ip -n {name} addr add {SUBNET}{number}/24 dev net0",
+            f"ip -n {name} link set lo up",
+            f"ip -n {name} link set net0 up",
+            f"ip -n {switch} link set port{number} master switch up",
+        ]
+    return lines
+
+
+def limits(machines: int, gbit: float, delay: float | None) -> list[str]:
+    """The commands that limit both ends of each link to `gbit` Gbit/s, with `delay` ms on the way out of a machine."""
+    lines = []
+    for number in range(1, machines + 1):
+        for name, device, late in ((space(number), "net0", delay), (space(0), f"port{number}", 0)):
+            rate = f"rate {gbit * 1000:g}mbit"
+            kind = f"tbf {rate} burst {BURST} latency {QUEUE_MS}ms"
+            if delay is not None:
+                packets = round(gbit * 1e9 / 8 * (QUEUE_MS + late) / 1000 / 1500)
+                kind = f"netem {rate} delay {late:g}ms limit {packets}"
+            lines.append(f"tc -n {name} qdisc add dev {device} root {kind}")
+    return lines
+
+
+@dataclass(frozen=True)
+class Network:
+    """Machines, numbered from 1, and what their links are like; without namespaces they share loopback."""
+
+    machines: int
+    spaces: bool
+    link: str  # in words
+    gbit: float | None = None  # None: no limit
+    delay: float | None = None  # ms; None: none was added
+
+    @property
+    def device(self) -> str:
+        """The network device of a machine."""
+        return "net0" if self.spaces else "lo"
+
+    def address(self, number: int) -> str:
+        """The address of a machine."""
+        return f"{SUBNET}{number}" if self.spaces else "127.0.0.1"
+
+    def enter(self, number: int) -> list[str]:
+        """What goes before a command that is to run in a machine."""
+        return ["ip", "netns", "exec", space(number)] if self.spaces else []
+
+    def sent(self, machines: int) -> float:
+        """Bytes that a machine has sent so far, the mean over the first `machines`."""
+        path = f"/sys/class/net/{self.device}/statistics/tx_bytes"
+        numbers = range(1, machines + 1) if self.spaces else [1]
+        return sum(int(call(*self.enter(number), "cat", path)) for number in numbers) / machines
+
+    def plug(self, number: int, state: str) -> None:
+        """Set the switch's port of a machine "up" or "down": its cable is in, or out."""
+        call("ip", "-n", space(0), "link", "set", f"port{number}", state)
+
+
+@contextmanager
+def network(machines: int, gbit: float, delay: float) -> Iterator[Network]:
+    """As many machines, with links as good as the kernel has them; all that runs in them ends with it."""
+    try:
+        yield lay_out(machines, gbit, delay)
+    finally:
+        clean({os.getpid()})
+
+
+def lay_out(machines: int, gbit: float, delay: float) -> Network:
+    """Namespaces and limits, as far as they can be had."""
+    try:
+        run_all(layout(machines))
+    except Failed as error:
+        clean({os.getpid()})
+        return Network(machines, False, f"loopback, no limits, bytes of all machines together ({error})")
+    said = f"{gbit:g} Gbit/s and {delay:g} ms by netem", f"{gbit:g} Gbit/s by tbf, no delay: this kernel has no netem"
+    for late, link in zip((delay, None), said, strict=True):
+        try:
+            run_all(limits(machines, gbit, late))
+            return Network(machines, True, link, gbit, late)
+        except Failed as error:  # the first of all, so that nothing is there yet
+            refused = error
+    return Network(machines, True, f"no limits: this kernel has neither netem nor tbf ({refused})")
+
+
+def run_all(lines: Iterable[str]) -> None:
+    """Run commands one after the other. Raises Failed at the first that fails."""
+    for line in lines:
+        call(*line.split())
+
+
+# ---- cleaning
+
+
+def owners(spaces: Iterable[str]) -> dict[int, list[str]]:
+    """The namespaces that are those of this script, by the process that made them."""
+    found: dict[int, list[str]] = {}
+    for name in spaces:
+        if match := re.fullmatch(rf"{PREFIX}-(\d+)-\d+", name):
+            found.setdefault(int(match[1]), []).append(name)
+    return found
+
+
+def spaces() -> list[str]:
+    """The names of all namespaces."""
+    try:
+        return [line.split()[0] for line in call("ip", "netns", "list").splitlines() if line]
+    except Failed:
+        return []
+
+
+def marked() -> dict[int, list[int]]:
+    """The processes that bear the mark, by the process that started them."""
+    found: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            match = re.search(rf"(?:^|\0){MARK}=(\d+)\0".encode(), path.read_bytes())
+        except OSError:  # it has ended, or is another user's
+            continue
+        if match:
+            found.setdefault(int(match[1]), []).append(int(path.parent.name))
+    return found
+
+
+def left_behind() -> set[int]:
+    """The earlier runs, by their process, that are gone and have left something."""
+    return {owner for owner in {*owners(spaces()), *marked()} if not Path(f"/proc/{owner}").exists()}
+
+
+def end(runs: set[int]) -> None:
+    """Kill what these runs of this script have started, wherever it went; gives up after 10 seconds."""
+    deadline = time.monotonic() + 10
+    while (alive := [pid for owner in runs for pid in marked().get(owner, [])]) and time.monotonic() < deadline:
+        for pid in alive:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(POLL)
+
+
+def clean(runs: set[int]) -> None:
+    """End the processes of these runs and remove their namespaces, with which their links go."""
+    end(runs)
+    for name in (name for owner, names in owners(spaces()).items() if owner in runs for name in names):
+        call("ip", "netns", "del", name)
+
+
+# ---- trainings
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training to run: how it is called, on how many machines, with which settings."""
+
+    name: str
+    machines: int
+    settings: tuple[str, ...]
+    block: int = 1  # steps from meeting to meeting
+    restarts: int = 0
+
+    @property
+    def folder(self) -> str:
+        """A name for its files."""
+        return f"{self.machines}-{self.name.replace(' ', '-')}"
+
+
+def cases(machines: Iterable[int], blocks: Iterable[int], settings: tuple[str, ...]) -> list[Case]:
+    """One machine, then each number of machines with ddp, with half the bits, and with every block length."""
+    ddp = (*settings, "parallel.strategy=ddp")
+    made = [Case("alone", 1, ddp)]
+    for number in machines:
+        made += [Case("ddp", number, ddp), Case("ddp fp16", number, (*ddp, "parallel.compression=fp16"))]
+        for block in blocks:
+            bmuf = (*settings, "parallel.strategy=bmuf", f"parallel.block_steps={block}")
+            made.append(Case(f"bmuf {block}", number, bmuf, block))
+    return made
+
+
+def command(net: Network, case: Case, number: int, port: int, conf: Path, work: Path, processes: int) -> list[str]:
+    """What machine `number` is to run.
+
+    torchrun is told who is host, and each machine's address, since by their name all machines are this one.
+    """
+    words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(case.machines)]
+    words += ["--nproc-per-node", str(processes), "--max-restarts", str(case.restarts), "--rdzv-backend", "c10d"]
+    words += ["--rdzv-endpoint", f"{net.address(1)}:{port}", "--rdzv-conf", f"is_host={int(number == 1)}"]
+    words += ["--local-addr", net.address(number), "-m", "asrtool", "train", str(conf)]
+    words += ["--exp", str(work / case.folder), "--threads", "1"]
+    return [*net.enter(number), *words, *(word for setting in case.settings for word in ("--set", setting))]
+
+
+@dataclass
+class Training:
+    """The processes of a case, a torchrun for each machine, and what they write."""
+
+    net: Network
+    case: Case
+    work: Path
+    processes: list[subprocess.Popen] = field(default_factory=list)
+
+    def log(self, number: int) -> Path:
+        """What a machine has said."""
+        return self.work / f"{self.case.folder}.machine-{number}.log"
+
+    def said(self) -> str:
+        """What all machines have said."""
+        paths = (self.log(number) for number in range(1, self.case.machines + 1))
+        return "".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
+
+    def rows(self, event: str) -> list[dict]:
+        """The rows of the experiment's log so far, but for a last one that is being written."""
+        path = self.work / self.case.folder / "log.jsonl"
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        rows = map(json.loads, text[: text.rfind("\n") + 1].splitlines())
+        return [row for row in rows if row["event"] == event]
+
+    def step(self) -> int:
+        """The last step logged."""
+        return max((row["step"] for row in self.rows("train")), default=0)
+
+    def ended(self) -> bool:
+        """Whether no machine has anything left to do."""
+        return all(process.poll() is not None for process in self.processes)
+
+    def wait_for(self, step: int, seconds: float) -> None:
+        """Until a step is logged. Raises Failed when training ends before, or takes longer than `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self.step() < step:
+            if self.ended() or time.monotonic() > deadline:
+                last = "\n".join(self.said().splitlines()[-15:])
+                why = "ended before" if self.ended() else f"took more than {seconds:.0f} s until"
+                raise Failed(f"{self.case.name} on {self.case.machines} machines {why} step {step}:\n{last}")
+            time.sleep(POLL)
+
+
+@contextmanager
+def training(net: Network, case: Case, conf: Path, work: Path, processes: int) -> Iterator[Training]:
+    """A case, started anew in all machines, and ended."""
+    shutil.rmtree(work / case.folder, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    made, port = Training(net, case, work), free_port()
+    threads = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": net.device, MARK: str(os.getpid())}
+    with ExitStack() as stack:
+        stack.callback(lambda: [process.wait() for process in made.processes])
+        stack.callback(end, {os.getpid()})
+        for number in range(1, case.machines + 1):
+            log = stack.enter_context(open(made.log(number), "w", encoding="utf-8"))
+            words = command(net, case, number, port, conf, work, processes)
+            options = {"stdout": log, "stderr": log, "start_new_session": True, "env": os.environ | threads}
+            made.processes.append(subprocess.Popen(words, **options))
+        yield made
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses."""
+    with socket.socket() as found:
+        found.bind(("", 0))
+        return found.getsockname()[1]
+
+
+# ---- what it is for
+
+
+def figures(rows: list[dict]) -> dict[str, float]:
+    """Mean seconds of a step, and seconds of audio in a second, from rows of a training's log, one a step.
+
+    A row has no clock, but time left: seconds since the row before, by the number of steps up to ENDLESS.
+    """
+    seconds = [3600 * row["hours_left"] / (ENDLESS - row["step"]) for row in rows]
+    audio = sum(row["times_real_time"] * spent for row, spent in zip(rows, seconds, strict=True))
+    return {"seconds": sum(seconds) / len(seconds), "rate": audio / sum(seconds), "low": min(seconds)}
+
+
+def measure(net: Network, case: Case, arguments: argparse.Namespace) -> dict:
+    """Run a case for as long as it takes, and say what a step of it takes and sends."""
+    window = -(-arguments.steps // case.block) * case.block
+    with started(net, case, arguments) as running:
+        running.wait_for(arguments.skip, START)
+        sent, first = net.sent(case.machines), running.step()
+        running.wait_for(first + window, STEP * window)
+        sent, last = net.sent(case.machines) - sent, running.step()
+        rows = [row for row in running.rows("train") if first < row["step"] <= first + window]
+        millions = re.search(r"([\d.]+) M parameters", running.said())
+    row = {"case": f"{case.machines} machines", "what": case.name, "machines": case.machines, "steps": window}
+    row |= {"processes": case.machines * arguments.processes, "block": case.block, "settings": case.settings}
+    return row | figures(rows) | {"bytes": sent / (last - first), "parameters": float(millions[1]) * 1e6}
+
+
+def started(net: Network, case: Case, arguments: argparse.Namespace):
+    """The training of a case with the options given."""
+    return training(net, case, arguments.conf, arguments.work, arguments.processes)
+
+
+def compare(net: Network, arguments: argparse.Namespace) -> list[dict]:
+    """Measure all cases, printing each as it comes; `ratio` is to the audio a second of one machine."""
+    rows: list[dict] = []
+    print(line("machines", "processes", "what", "s/step", "audio s/s", "MB sent/step", "ratio"), flush=True)
+    for case in cases(arguments.machines, arguments.blocks, (*SIZE, *MEASURED, *arguments.set)):
+        row = measure(net, case, arguments)
+        rows.append(row | {"ratio": row["rate"] / (rows or [row])[0]["rate"]})
+        row = rows[-1]
+        numbers = f"{row['seconds']:.3f}", f"{row['rate']:.1f}", f"{row['bytes'] / 1e6:.2f}", f"{row['ratio']:.2f}"
+        print(line(row["machines"], row["processes"], row["what"], *numbers), flush=True)
+    return rows
+
+
+def line(*cells: object) -> str:
+    """A line of the table."""
+    return " ".join(f"{cell:>12}" for cell in cells)
+
+
+def bench(net: Network, arguments: argparse.Namespace) -> None:
+    """The table, and the JSON file: laid out as those of tools/bench, with the link beside."""
+    from bench.common import environment
+
+    values = {"benchmark": "network", **environment()}
+    print(f"{values['device']}, {values['cores']} cores for all machines, load {values['load']}; links: {net.link}\n")
+    values["sizes"] = {key: value for key, value in vars(arguments).items() if key != "json"}
+    values |= {"unit": "s of audio", "rows": compare(net, arguments), "aims": []}
+    values["facts"] = {"link": net.link, "gbit": net.gbit, "delay": net.delay}
+    if arguments.json:
+        write_json(arguments.json, json.loads(json.dumps(values, default=str)))
+
+
+def cut(net: Network, arguments: argparse.Namespace) -> None:
+    """Cut the link of machine 2 in mid-training. Raises Failed when training does not end as if nothing had been."""
+    if not net.spaces:
+        raise UserError(f"--cut needs namespaces: {net.link}")
+    case = Case("cut", 2, (*CUT, *arguments.set), restarts=RESTARTS)
+    with started(net, case, arguments) as running:
+        story = Story(running)
+        running.wait_for(CUT_AT, START)
+        for state, seconds in (("down", arguments.cut), ("up", PATIENCE)):
+            net.plug(2, state)
+            story.tell(f"the link of machine 2 is {state}, after step {running.step()}")
+            story.follow(seconds)
+        statuses = [process.poll() for process in running.processes]
+        wrong = problems(statuses, running.rows("finished"), running.said())
+        if wrong:
+            last = "\n".join(running.said().splitlines()[-40:])
+            raise Failed(f"{last}\n\nafter the link was cut: {'; '.join(wrong)}")
+        story.tell("all machines ended well")
+
+
+class Story:
+    """What happened when: on stdout, in seconds since it began."""
+
+    def __init__(self, running: Training):
+        self.running, self.begun = running, time.monotonic()
+        self.told = dict.fromkeys(range(1, running.case.machines + 1), 0)  # lines of each machine's log
+
+    def tell(self, what: str) -> None:
+        """One line."""
+        print(f"{time.monotonic() - self.begun:7.1f} s  {what}", flush=True)
+
+    def follow(self, seconds: float) -> None:
+        """Tell what the machines say of interest for so long, or until they have ended."""
+        deadline = time.monotonic() + seconds
+        ended = False
+        while not ended and time.monotonic() < deadline:
+            ended = self.running.ended()  # before the look, so that nothing is missed
+            for number in self.told:
+                self._look(number)
+            time.sleep(10 * POLL)
+
+    def _look(self, number: int) -> None:
+        lines = self.running.log(number).read_text(encoding="utf-8", errors="replace").splitlines()
+        for said in lines[self.told[number] :]:
+            if any(sign in said for sign in TOLD):
+                self.tell(f"machine {number}: {said[:160]}")
+        self.told[number] = len(lines)
+
+
+def problems(statuses: list[int | None], finished: list[dict], said: str) -> list[str]:
+    """What is wrong with how a training went on after its cut; nothing, if all is well.
+
+    `statuses` are the exit statuses of the machines, None for what still runs; `finished` the rows that say so.
+    """
+    found = []
+    if None in statuses:
+        found.append(f"it hangs: {PATIENCE:.0f} s after the cut it had not ended")
+    elif any(statuses):
+        found.append(f"the machines ended with status {', '.join(map(str, statuses))}")
+    if [row["step"] for row in finished] != [CUT_STEPS]:
+        found.append(f"step {CUT_STEPS} was not reached")
+    found += [f"no rank said '{sign}'" for sign in ("lost another", "resumed from") if sign not in said]
+    return found
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("conf", type=Path, help="configuration, whose model is replaced by one of 6 M parameters")
+    made.add_argument("--work", type=Path, required=True, help="folder for logs and experiments")
+    made.add_argument("--machines", type=int, nargs="+", choices=(2, 4), default=[2], help="(2)")
+    made.add_argument("--processes", type=positive(int), default=1, help="of each machine (%(default)s)")
+    made.add_argument("--blocks", type=positive(int), nargs="+", default=[1, 4, 16], help="of bmuf, steps (1 4 16)")
+    made.add_argument("--steps", type=positive(int), default=16, help="measured (%(default)s)")
+    made.add_argument("--skip", type=positive(int), default=3, help="steps before that (%(default)s)")
+    made.add_argument("--gbit", type=positive(float), default=1.0, help="Gbit/s of a link (%(default)g)")
+    made.add_argument("--delay", type=positive(float), default=0.5, help="ms, where there is netem (%(default)g)")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the configuration")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    made.add_argument("--cut", type=positive(float), metavar="SECONDS", help="cut a link instead")
+    return made
+
+
+def positive(kind: type):
+    """A number above zero, for argparse."""
+
+    def read(text: str):
+        if not 0 < kind(text) < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return kind(text)
+
+    return read
+
+
+def stop(*_) -> None:
+    """SIGTERM, as Ctrl-C: on the way out everything is removed."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Measure or cut; 1 when a training fails, 2 for what the user did wrong, 130 after Ctrl-C."""
+    arguments = options().parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        require_file(arguments.conf, "configuration", "give a YAML file")
+        if gone := left_behind():
+            say(f"removing what runs {', '.join(map(str, sorted(gone)))} left behind")
+            clean(gone)
+        machines = 2 if arguments.cut else max(arguments.machines)
+        with network(machines, arguments.gbit, arguments.delay) as net:
+            (cut if arguments.cut else bench)(net, arguments)
+    except AsrtoolError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
