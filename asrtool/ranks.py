@@ -66,8 +66,8 @@ def connected(ranks: Ranks, device: torch.device, timeout_seconds: float) -> Ite
     from torch import distributed
 
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
     try:
+        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
         yield
     except RuntimeError as error:
         if not any(sign in str(error) for sign in LOST):
@@ -75,7 +75,8 @@ def connected(ranks: Ranks, device: torch.device, timeout_seconds: float) -> Ite
         first = str(error).strip().splitlines()[0][:200]
         raise LostRank(f"rank {ranks.rank} lost another one ({first}); start again with --resume") from error
     finally:
-        distributed.destroy_process_group()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 @contextmanager

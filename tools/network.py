@@ -17,8 +17,9 @@ Either is said, and stands beside the figures. torchrun runs in every machine as
 
 A figure is that of --steps steps in a row after the first --skip, whole blocks of bmuf. Seconds of a step are those
 that training logs itself, with no start-up, validation or checkpoint among them; bytes are those that the link's device
-counts meanwhile, headers included. All machines share the cores of this one: where processes outnumber cores, no number
-of machines is faster than one, and only the cost of the network is to be read from the table. tools/scaling.py does so.
+counts meanwhile, headers included. All machines share the cores of this one: where processes outnumber those
+that are idle, the ratio to one machine says nothing of real ones, but what the network costs can be read from the
+table. tools/scaling.py does so.
 
 With --cut the link of machine 2 is down for so long in mid-training; its ranks must notice within parallel.timeout, and
 torchrun must start them again from the last checkpoint, up to the last step. Namespaces and processes are removed
@@ -166,7 +167,7 @@ def lay_out(machines: int, gbit: float, delay: float) -> Network:
         run_all(layout(machines))
     except Failed as error:
         clean({os.getpid()})
-        return Network(machines, False, f"loopback, no limits, bytes of all machines together ({error})")
+        return Network(machines, False, f"loopback, no limits, for want of namespaces ({error})")
     said = f"{gbit:g} Gbit/s and {delay:g} ms by netem", f"{gbit:g} Gbit/s by tbf, no delay: this kernel has no netem"
     for late, link in zip((delay, None), said, strict=True):
         try:
@@ -361,7 +362,7 @@ def figures(rows: list[dict]) -> dict[str, float]:
     """
     seconds = [3600 * row["hours_left"] / (ENDLESS - row["step"]) for row in rows]
     audio = sum(row["times_real_time"] * spent for row, spent in zip(rows, seconds, strict=True))
-    return {"seconds": sum(seconds) / len(seconds), "rate": audio / sum(seconds), "low": min(seconds)}
+    return {"seconds": sum(seconds) / len(seconds), "rate": audio / sum(seconds), "turns": seconds}
 
 
 def measure(net: Network, case: Case, arguments: argparse.Namespace) -> dict:

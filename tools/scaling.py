@@ -51,7 +51,8 @@ class Costs:
     overlap: float = 0.6  # of compute: the backward pass is two thirds of it, and its first gradients come late
 
 
-UPPER = Costs(math.inf, 10.0, 100.0, 1.0, 1.0)  # of a fit; the lower limits are 0
+LOWER = Costs(0.0, 0.0, 1.0, 0.0, 0.0)  # of a fit: no link is quicker than its rate
+UPPER = Costs(math.inf, 10.0, 100.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -125,26 +126,27 @@ def errors(costs: Costs, points: Iterable[Point]) -> list[float]:
 
 
 def fit(points: list[Point]) -> Costs:
-    """The costs with the least squares of `errors`, from several starts. Raises UserError where points are too few."""
+    """The costs with the least squares of `errors`, from several starts.
+
+    Raises UserError where points are so few that they would be met whatever the costs mean.
+    """
     from scipy.optimize import least_squares
 
-    if len(points) < len(fields(Costs)):
+    if len(points) <= len(fields(Costs)):
         raise UserError(f"{len(points)} measurements are too few for {len(fields(Costs))} costs; measure more blocks")
-    scale = min(point.seconds for point in points)
-    units = Costs(scale, 1.0, 1.0, 1e-3, 1.0)  # so that all that is searched for is near 1
-    made = lambda values: Costs(*(value * unit for value, unit in zip(values, astuple(units), strict=True)))  # noqa: E731
-    upper = [limit / unit for limit, unit in zip(astuple(UPPER), astuple(units), strict=True)]
+    units = (min(point.seconds for point in points), 1.0, 1.0, 1e-3, 1.0)  # so that all that is searched is near 1
+    bounds = [[limit / unit for limit, unit in zip(astuple(end), units, strict=True)] for end in (LOWER, UPPER)]
+
+    def costs(values: Iterable[float]) -> Costs:
+        return Costs(*(float(value * unit) for value, unit in zip(values, units, strict=True)))
+
     tries = [
         least_squares(
-            lambda values: errors(made(values), points),
-            (1.0, crowding, 1.0, 0.1, overlap),
-            bounds=([0.0] * len(upper), upper),
-            xtol=1e-12,
-            ftol=1e-12,
+            lambda values: errors(costs(values), points), (1.0, crowding, 1.2, 0.1, overlap), bounds=bounds, xtol=1e-12
         )
         for crowding, overlap in STARTS
     ]
-    return made(min(tries, key=lambda found: found.cost).x)
+    return costs(min(tries, key=lambda found: found.cost).x)
 
 
 def read(path: Path) -> list[Point]:
@@ -183,7 +185,8 @@ def print_fit(costs: Costs, points: list[Point]) -> None:
         seconds = f"{point.seconds:.3f}", f"{step_seconds(costs, point):.3f}", f"{error:+.1%}"
         where = point.workers, f"{point.gbit:g}", point.name
         print(_line(*where, *seconds, f"{point.sent / 1e6:.2f}", f"{sent / 1e6:.2f}"))
-    print()
+    squares = [error**2 for error in errors(costs, points)]
+    print(f"root of the mean square error: {math.sqrt(sum(squares) / len(squares)):.1%}\n")
 
 
 def print_predictions(costs: Costs, parameters: float, audio: float) -> None:
@@ -208,7 +211,7 @@ def _line(*cells: object) -> str:
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line; what of a fit is to be replaced has None by default."""
+    """The command line; None by default has what a fit may find."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("figures", type=Path, nargs="*", help="JSON files of tools/network.py")
     made.add_argument("--parameters", type=at_least(1), default=85e6, help="24 x 512 with VGG (%(default)g)")
@@ -216,7 +219,8 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--compute", type=at_least(1e-9), default=Costs.compute, help=text)
     made.add_argument("--audio", type=at_least(1e-9), default=400.0, help="s of audio in it (%(default)g)")
     made.add_argument("--wire", type=at_least(0), help=f"times the least time (fitted, or {Costs.wire:g})")
-    made.add_argument("--latency", type=at_least(0), help=f"us a message (fitted, or {1e6 * Costs.latency:g})")
+    text = "us a message, of the network that is predicted, whatever that measured had (%(default)g)"
+    made.add_argument("--latency", type=at_least(0), default=1e6 * Costs.latency, help=text)
     made.add_argument("--overlap", type=at_least(0), help=f"of compute (fitted, or {Costs.overlap:g})")
     return made
 
@@ -233,11 +237,10 @@ def at_least(least: float) -> Callable[[str], float]:
 
 
 def assumed(arguments: argparse.Namespace, fitted: Costs) -> Costs:
-    """The costs to predict with: those of the fit, but for compute, crowding, and what was given."""
-    latency = None if arguments.latency is None else arguments.latency / 1e6
-    given = {"wire": arguments.wire, "latency": latency, "overlap": arguments.overlap}
+    """The costs to predict with: overlap and wire of the fit unless given, the rest as assumed."""
+    given = {"wire": arguments.wire, "overlap": arguments.overlap}
     given = {name: value for name, value in given.items() if value is not None}
-    return replace(fitted, compute=arguments.compute, crowding=0.0, **given)
+    return replace(fitted, compute=arguments.compute, crowding=0.0, latency=arguments.latency / 1e6, **given)
 
 
 def main() -> int:

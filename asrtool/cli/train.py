@@ -44,8 +44,11 @@ def train(config, exp, resume, phase, warmup_hours, dry_run, probe, overrides, d
     torchrun --standalone --nproc-per-node 8 -m asrtool train conf/transformer.yaml --exp exp/warm \\
         --phase warmup --warmup-hours 1000
     torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 --max-restarts 3 \\
-        -m asrtool train conf/transformer.yaml --exp exp/main --set parallel.strategy=bmuf \\
+        -m asrtool train conf/transformer.yaml --exp exp/main --resume --set parallel.strategy=bmuf \\
         --init-from exp/warm/checkpoints/warmup.pt
+
+    The second command, the same on every machine, also goes on after a machine was replaced: it begins from --init-from
+    when there is nothing to resume.
     """
     if (phase == "warmup") != (warmup_hours is not None):
         raise click.UsageError("--phase warmup and --warmup-hours go together")

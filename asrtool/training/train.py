@@ -19,7 +19,7 @@ from asrtool.errors import UserError
 from asrtool.interrupts import Interrupts
 from asrtool.objectives.ctc import ctc_loss
 from asrtool.progress import say
-from asrtool.ranks import ALONE, connected, from_first, own_log, this_rank, total
+from asrtool.ranks import ALONE, connected, from_all, from_first, own_log, this_rank, total
 from asrtool.training.log import Meter, TrainingLog, plot_losses
 from asrtool.training.precision import products
 from asrtool.training.schedule import learning_rate
@@ -152,7 +152,8 @@ def train(
     if warmup_hours and ranks.local_size != ranks.size:
         raise UserError("a warmup runs on one machine; start torchrun there alone, and the main phase on all")
     with own_log(ranks, experiment / "logs"), connected(ranks, place, config.parallel.timeout):
-        session = start_session(config, experiment, resume or ranks.restarted, device, ranks, start)
+        resume = resume or any(from_all(ranks, ranks.restarted))  # each machine's torchrun counts for itself
+        session = start_session(config, experiment, resume, device, ranks, start)
         session.warmup_hours, session.dev_batches = warmup_hours, dev_batches
         with TrainingLog(experiment, session.progress.step, config.training.max_steps, ranks.first) as log:
             with Interrupts() as interrupts:

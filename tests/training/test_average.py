@@ -1,0 +1,66 @@
+"""Means of weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from asrtool.training.average import RunningMean, mean_of
+from asrtool.training.checkpoint import Checkpoints, load
+from asrtool.training.train import train
+
+
+def test_the_mean_of_models_keeps_their_types():
+    models = [{"w": torch.full((2,), value), "b": torch.tensor([value]).double()} for value in (1.0, 2.0, 6.0)]
+    mean = mean_of(iter(models))
+    assert mean["w"].tolist() == [3.0, 3.0] and mean["w"].dtype == torch.float32
+    assert mean["b"].item() == 3.0 and mean["b"].dtype == torch.float64
+
+
+def weights_after(decay: float, values: list[float]) -> float:
+    model = nn.Linear(1, 1, bias=False)
+    mean = RunningMean(model, decay)
+    for value in values:
+        nn.init.constant_(model.weight, value)
+        mean.update(model)
+    return mean.weights[0].item()
+
+
+def test_with_decay_1_it_is_the_mean_of_all_steps():
+    assert weights_after(1.0, [1.0, 2.0, 6.0]) == pytest.approx(3.0)
+
+
+def test_the_past_fades_by_decay_and_the_first_steps_are_a_plain_mean():
+    by_hand = mean = 0.0
+    for step, value in enumerate(values := [1.0, 5.0, 2.0, 4.0, 8.0, -3.0], 1):
+        weight = max(1 / 4, 1 / step)
+        mean += weight * (value - mean)
+    by_hand = mean
+    assert weights_after(0.75, values) == pytest.approx(by_hand)
+
+
+def test_a_training_may_average_its_last_checkpoints(tmp_path, tiny_config, state):
+    settings = {"validate_every": 2, "keep_best": 1, "keep_last": 3, "average": "last"}
+    train(tiny_config(training=settings), tmp_path, device="cpu")
+    assert state(tmp_path, "averaged")["steps"] == [4, 6, 8]
+    models = [state(tmp_path, f"step-0000000{step}")["model"] for step in (4, 6, 8)]
+    for name, weight in mean_of(models).items():
+        assert torch.equal(state(tmp_path, "averaged")["model"][name], weight)
+
+
+def test_a_training_may_average_all_its_steps(tmp_path, tiny_config, state, rows):
+    train(tiny_config(training={"ema": 1.0, "average": "ema", "save_every": 1}), tmp_path, device="cpu")
+    last, averaged = state(tmp_path), state(tmp_path, "averaged")
+    assert averaged["steps"] == [] and last["mean"]["steps"] == 8
+    assert not torch.equal(averaged["model"]["output.weight"], last["model"]["output.weight"])
+    assert torch.equal(averaged["model"]["normalise.mean"], last["model"]["normalise.mean"])
+    assert any(torch.equal(averaged["model"]["output.weight"], weight) for weight in last["mean"]["weights"])
+    assert rows(tmp_path, "finished")[0]["loss"] != rows(tmp_path, "dev")[-1]["loss"]
+
+
+def test_checkpoints_keep_the_best_and_the_last(tmp_path):
+    checkpoints, losses = Checkpoints(tmp_path, keep_best=1, keep_last=2), {}
+    for step, loss in enumerate([5.0, 1.0, 4.0, 3.0, 2.0], 1):
+        losses[step] = loss
+        checkpoints.write(step, {"model": {}, "config": {}}, losses)
+    assert [path.name for path in sorted(tmp_path.glob("step-*"))] == [f"step-0000000{n}.pt" for n in (2, 4, 5)]
+    assert load(checkpoints.last()) == {"model": {}, "config": {}}

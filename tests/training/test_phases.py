@@ -1,0 +1,122 @@
+"""Warmup and main phase, beginning from another training, and trying one out."""
+
+import pytest
+import torch
+
+from asrtool.errors import UserError
+from asrtool.ranks import Ranks
+from asrtool.training import train as module
+from asrtool.training.session import Start
+from asrtool.training.train import dry_run, train
+
+SECONDS = 40  # a bit more than the corpus has
+
+
+@pytest.fixture
+def warm(tmp_path, tiny_config):
+    """A training that was ended by its warmup hours; the path of its warmup checkpoint."""
+    config = tiny_config(training={"max_steps": 100, "validate_every": 50, "decay": "none"})
+    train(config, tmp_path / "warm", device="cpu", warmup_hours=SECONDS / 3600)
+    return tmp_path / "warm/checkpoints/warmup.pt"
+
+
+def test_a_warmup_ends_when_its_audio_is_consumed(warm, rows, state):
+    progress = state(warm.parents[1])["progress"]
+    assert SECONDS <= progress["seconds"] < SECONDS + 10 and progress["step"] < 20
+    assert rows(warm.parents[1], "dev")[-1]["step"] == progress["step"]
+    assert torch.load(warm, weights_only=True)["progress"] == progress
+
+
+def test_a_warmup_that_was_interrupted_goes_on_to_the_same_end(tmp_path, tiny_config, warm, same_training):
+    config = tiny_config(training={"max_steps": 100, "validate_every": 50, "decay": "none"})
+    train(config, tmp_path / "again", device="cpu", warmup_hours=SECONDS / 2 / 3600)
+    train(config, tmp_path / "again", resume=True, device="cpu", warmup_hours=SECONDS / 3600)
+    weights = [torch.load(e, weights_only=True)["model"] for e in (warm, tmp_path / "again/checkpoints/warmup.pt")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_warmup_is_for_one_machine(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "this_rank", lambda: Ranks(rank=0, size=4, local_rank=0, local_size=2))
+    with pytest.raises(UserError, match="a warmup runs on one machine"):
+        train(tiny_config(), tmp_path / "exp", device="cpu", warmup_hours=1.0)
+
+
+def begin(tmp_path, tiny_config, warm, steps=1, resume=False, **options):
+    config = tiny_config(training={"max_steps": steps, "validate_every": 1, "warmup_steps": 0, "decay": "none"})
+    train(config, tmp_path / "main", resume, "cpu", Start(warm, **options))
+    return tmp_path / "main"
+
+
+def test_the_main_phase_begins_with_the_weights_alone_unless_told_otherwise(tmp_path, tiny_config, warm, state, capfd):
+    experiment = begin(tmp_path, tiny_config, warm)
+    assert "its weights, fresh moments of the optimiser, the schedule from its start" in capfd.readouterr().err
+    progress = state(experiment)["progress"]
+    assert progress["step"] == 1 and progress["begun_from"] == str(warm)
+    old, new = torch.load(warm, weights_only=True), state(experiment)
+    moved = (old["model"]["output.weight"] - new["model"]["output.weight"]).abs().max()
+    assert 0 < moved < 0.01  # one step from there, not another model
+    assert torch.equal(old["model"]["normalise.mean"], new["model"]["normalise.mean"])
+    assert new["optimizer"]["state"][0]["step"] == 1
+
+
+def test_moments_and_schedule_are_options(tmp_path, tiny_config, warm, state, capfd):
+    before = torch.load(warm, weights_only=True)
+    step = before["progress"]["step"]
+    experiment = begin(tmp_path, tiny_config, warm, steps=step + 1, optimizer=True, schedule=True)
+    said = f"its weights, its optimiser's moments, its schedule from step {step} on"
+    assert said in capfd.readouterr().err
+    after = state(experiment)
+    assert after["progress"]["step"] == step + 1
+    assert after["optimizer"]["state"][0]["step"] == before["optimizer"]["state"][0]["step"] + 1
+
+
+def test_resuming_is_not_beginning(tmp_path, tiny_config, warm, state, capfd):
+    begin(tmp_path, tiny_config, warm)
+    capfd.readouterr()
+    experiment = begin(tmp_path, tiny_config, warm, steps=2, resume=True)
+    said = capfd.readouterr().err
+    assert f"resumed from {experiment}" in said and f"it was begun from {warm}" in said
+    assert "its weights" not in said
+    assert state(experiment)["progress"]["step"] == 2
+
+
+def test_another_beginning_than_the_first_is_refused(tmp_path, tiny_config, warm):
+    begin(tmp_path, tiny_config, warm)
+    (warm.parent / "other.pt").write_bytes(warm.read_bytes())
+    with pytest.raises(UserError, match="was begun from .*warmup.pt, not from .*other.pt"):
+        begin(tmp_path, tiny_config, warm.parent / "other.pt", steps=2, resume=True)
+
+
+def test_weights_alone_have_no_moments_to_begin_with(tmp_path, tiny_config, warm):
+    with pytest.raises(UserError, match="holds weights alone; leave --init-optimizer"):
+        begin(tmp_path, tiny_config, warm.parent / "averaged.pt", optimizer=True)
+    begin(tmp_path, tiny_config, warm.parent / "averaged.pt")
+
+
+def test_weights_of_another_model_are_refused(tmp_path, tiny_config, warm):
+    config = tiny_config(model={"dim": 24})
+    with pytest.raises(UserError, match="does not fit the configuration"):
+        train(config, tmp_path / "other", device="cpu", start=Start(warm))
+
+
+def test_a_dry_run_does_everything_and_leaves_nothing(tmp_path, tiny_config, capfd):
+    dry_run(tiny_config(), tmp_path / "exp", "cpu")
+    said = capfd.readouterr().err
+    assert "step 2: dev loss" in said and said.rstrip().endswith("dry run: all is well")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_finds_what_is_wrong(tmp_path, tiny_config):
+    with pytest.raises(UserError, match="manifest not found"):
+        dry_run(tiny_config(data={"dev": tmp_path / "none.jsonl.gz"}), tmp_path / "exp", "cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_log_the_norms_of_their_gradients(tmp_path, tiny_config, rows):
+    train(tiny_config(training={"log_layers": True, "log_every": 1, "clip": 1.0}), tmp_path, device="cpu")
+    layers = rows(tmp_path, "layers")
+    assert [row["step"] for row in layers] == list(range(1, 9))
+    assert {"layer_001", "layer_002", "output", "subsampling"} <= layers[0].keys()
+    for row, whole in zip(layers, rows(tmp_path, "train"), strict=True):
+        norms = [value for name, value in row.items() if name not in ("event", "step")]
+        assert sum(norm**2 for norm in norms) ** 0.5 == pytest.approx(min(whole["gradient_norm"], 1.0), rel=1e-3)
