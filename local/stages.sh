@@ -13,6 +13,7 @@
 : "${force:=false}"
 
 stages_stop() {
+    trap - EXIT # it says all there is to say
     echo "$0: error: $*" >&2
     exit 2
 }

@@ -92,16 +92,12 @@ def read(file: Path, first: int = 0) -> Iterator[Entry]:
 
 
 def _lines(file: Path, first: int) -> Iterator[bytes]:
-    """Skipping counts line ends in whole chunks, several times faster than taking lines one by one."""
+    """Those that are not blank, in whole chunks: several times faster, above all for those that are skipped."""
     with open_best(file, "rb") as source:
-        rest = b""
-        while first and (chunk := source.read(CHUNK)):
-            ends = chunk.count(b"\n")
-            rest = chunk.split(b"\n", first)[first] + source.readline() if ends >= first else b""
-            first = max(0, first - ends)
-        for line in chain(rest.splitlines(), source):
-            if line := line.strip():
-                yield line
+        while chunk := source.read(CHUNK):
+            lines = [line for line in (chunk + source.readline()).splitlines() if line.strip()]
+            yield from lines[first:]
+            first = max(0, first - len(lines))
 
 
 def _shar_parts(file: Path) -> list[list[Part]]:

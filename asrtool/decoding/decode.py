@@ -1,23 +1,14 @@
 """Decoding a manifest with an experiment: hypotheses as JSONL, and how long it took.
 
-Each process writes what it has decoded, some batches at a time, into a folder named for all that decides over the
-result (checkpoint, manifest, settings, number of processes), and begins behind what is there already:
-
-    OUT/parts/RUN/0-000000.json    the first batches of rank 0, of every two if there are two ranks
-                  0-000001.json    the next ones
-                  0-end.json       rank 0 is done, and wrote so many parts
-                  1-000000.json    ...
-
-The processes need not talk to each other: the first one waits for the files of the others, and joins them.
+What is decoded is kept on the way (asrtool/decoding/parts.py): an interrupted run goes on, and ranks take turns.
 """
 
 import hashlib
 import itertools
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -30,21 +21,20 @@ from asrtool.data.loading import Batch, Item, OrderedSampler, SpeechDataset, bat
 from asrtool.data.shards import manifest_files
 from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.hypothesis import Hypothesis
+from asrtool.decoding.parts import Clock, Part, Parts
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
-from asrtool.device import describe, pick_device
+from asrtool.device import pick_device
 from asrtool.errors import UserError
-from asrtool.files import write_json, write_jsonl, write_text
+from asrtool.files import write_json, write_jsonl
 from asrtool.models.acoustic import AcousticModel
-from asrtool.progress import LOG_SECONDS, progress, say
-from asrtool.ranks import Ranks, this_rank
+from asrtool.progress import progress, say
+from asrtool.ranks import this_rank
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 from asrtool.training import checkpoint
 
 Search = Callable[[torch.Tensor, torch.Tensor], list[Hypothesis]]
 
 PART_SECONDS = 30.0  # of decoding are the most that is lost with a process; a part takes milliseconds to write
-POLL_SECONDS = 0.2  # between two looks for what other ranks have written
-WAIT_SECONDS = 1800.0  # without a new part of anybody, after which a rank counts as missing: many times a part's
 
 
 @dataclass
@@ -98,103 +88,6 @@ def search(method: str, beam: int = 8) -> Search:
     if method == "greedy":
         return ctc_greedy
     return lambda log_probs, lens: [best[0] for best in ctc_prefix_beam(log_probs, lens, beam)]
-
-
-@dataclass
-class Clock:
-    """Seconds spent in each part of decoding, without the wait for the first features."""
-
-    audio: float = 0.0
-    model: float = 0.0
-    search: float = 0.0
-    total: float = 0.0
-
-    @classmethod
-    def sum(cls, clocks: Iterable["Clock"]) -> "Clock":
-        """Of parts that came one after another."""
-        return cls(*map(sum, zip(*map(astuple, clocks), strict=True)))
-
-    def facts(self, audio: float, device: torch.device) -> dict:
-        """Real-time factors (seconds of computing per second of `audio`), with what they were measured on."""
-        parts = {"rtf": self.total, "rtf_model": self.model, "rtf_search": self.search}
-        rates = {name: round(seconds / max(audio, 1e-9), 5) for name, seconds in parts.items()}
-        return {"audio_seconds": round(audio, 2), "seconds": round(self.total, 2), **rates, "device": describe(device)}
-
-
-@dataclass
-class Part:
-    """Some batches of a rank, decoded: the rows of hyps.jsonl, in no order."""
-
-    batches: int = 0
-    clock: Clock = field(default_factory=Clock)
-    rows: list[dict] = field(default_factory=list)
-
-
-class Parts:
-    """The parts of one run, of all its ranks, in `out`/parts/RUN. Every file appears whole or not at all."""
-
-    def __init__(self, out: Path, run: str, ranks: Ranks):
-        self.folder, self.ranks = out / "parts" / run, ranks
-
-    def write(self, number: int, part: Part) -> None:
-        """The part `number` of this rank."""
-        tree = {"batches": part.batches, "clock": vars(part.clock), "rows": part.rows}
-        write_text(self._path(self.ranks.rank, number), json.dumps(tree, ensure_ascii=False))
-
-    def end(self, number: int) -> None:
-        """This rank is done, with `number` parts."""
-        write_json(self._end(self.ranks.rank), number)
-
-    def ended(self, rank: int) -> bool:
-        """Whether `rank` is done."""
-        return self._end(rank).is_file()
-
-    def own(self) -> list[Part]:
-        """What this rank has decoded so far."""
-        paths = (self._path(self.ranks.rank, number) for number in itertools.count())
-        return [_read_part(path) for path in itertools.takewhile(Path.is_file, paths)]
-
-    def share(self, rank: int) -> list[Part]:
-        """All that a rank that is done has decoded. It said how many: a shared folder may list its files late."""
-        number = json.loads(self._end(rank).read_text(encoding="utf-8"))
-        return [_read_part(self._path(rank, part)) for part in range(number)]
-
-    def wait(self) -> None:
-        """Until all ranks are done; UserError with those that are not when nobody has written for WAIT_SECONDS."""
-        files, written = 0, time.monotonic()
-        said = written
-        while missing := [rank for rank in range(self.ranks.size) if not self.ended(rank)]:
-            now, before, files = time.monotonic(), files, sum(1 for _ in self.folder.iterdir())
-            written = written if files == before else now
-            if now - written > WAIT_SECONDS:
-                problem = f"{self._names(missing)} wrote nothing into {self.folder} for {WAIT_SECONDS:.0f} s"
-                raise UserError(f"{problem}; see what went wrong there, and repeat the command to go on")
-            if now - said > LOG_SECONDS:
-                said = now
-                say(f"waiting for {self._names(missing)}")
-            time.sleep(POLL_SECONDS)
-
-    def remove(self) -> None:
-        """All parts, of other runs too. Away by name first: what is left of a run must not look like its beginning."""
-        old = self.folder.with_name("old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.folder.is_dir():
-            self.folder.rename(old)
-        shutil.rmtree(old.parent, ignore_errors=True)
-
-    def _path(self, rank: int, number: int) -> Path:
-        return self.folder / f"{rank}-{number:06d}.json"
-
-    def _end(self, rank: int) -> Path:
-        return self.folder / f"{rank}-end.json"
-
-    def _names(self, ranks: list[int]) -> str:
-        return f"rank {', '.join(map(str, ranks))} of 0 to {self.ranks.size - 1}"
-
-
-def _read_part(path: Path) -> Part:
-    tree = json.loads(path.read_text(encoding="utf-8"))
-    return Part(tree["batches"], Clock(**tree["clock"]), tree["rows"])
 
 
 def decode(

@@ -5,9 +5,12 @@
 #   bash egs/digits/run.sh --stage 4              from the training on
 #   bash egs/digits/run.sh --seed 2 --stage 4     the same with another seed
 #
-#   --stage N, --stop-stage N   first and last stage: 0 data, 1 features, 2 lang, 4 train, 5 decode, 6 score
+#   --stage N, --stop-stage N   first and last stage: 0 data, 1 features, 2 lang, 3 warmup, 4 train, 5 decode, 6 score
 #   --conf FILE                 configuration of the model and its training (default conf/transformer.yaml)
 #   --seed N                    of the training (default 1)
+#   --warmup-hours H            audio to train on with one machine before the training proper (default 0)
+#   --ranks N                   training processes on this machine, one a GPU (default 1)
+#   --launcher CMD              starts stage 4 on all machines (see local/train.sh)
 #   --train N --dev N --test N  utterances of each set (default 3600, 300, 500)
 #   --work DIR                  where data/ and exp/ go (default this folder)
 #   --jobs N                    processes for data preparation (default 2)
@@ -17,9 +20,11 @@ cd "$(dirname "$0")"
 here=$PWD
 
 stage=0 stop_stage=6 conf=conf/transformer.yaml seed=1 train=3600 dev=300 test=500 work=. jobs=2 force=false
-options="stage stop_stage conf seed train dev test work jobs force"
+warmup_hours=0 ranks=1 launcher=""
+options="stage stop_stage conf seed train dev test work jobs force warmup_hours ranks launcher"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
+. ../../local/train.sh
 . ../../local/path.sh
 conf=$(realpath "$conf")
 mkdir -p "$work"
@@ -48,10 +53,7 @@ if begin 2 lang "whole words as units" .; then
     finish "data/lang/tokenizer.json"
 fi
 
-if begin 4 train "CTC training of $(basename "$conf"), seed $seed" . "$conf" "$seed"; then
-    asrtool train "$conf" --exp "$exp" --set seed="$seed" --resume
-    finish "$exp/checkpoints/averaged.pt and $exp/loss.png"
-fi
+train_stages "$conf" "$exp"
 
 if begin 5 decode "greedy and prefix beam search" . "$exp"; then
     asrtool decode "$exp" data/fbank/{dev,test}.jsonl.gz --method greedy --method prefix

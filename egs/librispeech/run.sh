@@ -17,6 +17,9 @@
 #   --vocab-size N              BPE units (default 500)
 #   --speeds LIST               of the training features (default 0.9,1.0,1.1)
 #   --seed N                    of the training (default 1)
+#   --warmup-hours H            audio to train on with one machine before the training proper (default 0)
+#   --ranks N                   training processes on this machine, one a GPU (default 1)
+#   --launcher CMD              starts stage 4 on all machines (see local/train.sh)
 #   --work DIR                  where data/ and exp/ go (default this folder)
 #   --jobs N                    processes for data preparation (default 2)
 #   --force true                do stages again that are done and unchanged
@@ -25,10 +28,12 @@ cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus_dir="" download=mini_librispeech train_parts="" dev_parts="" dev_speakers="" test_parts=""
 conf=conf/transformer_small.yaml vocab_size=500 speeds=0.9,1.0,1.1 seed=1 work=. jobs=2 force=false
+warmup_hours=0 ranks=1 launcher=""
 options="stage stop_stage corpus_dir download train_parts dev_parts dev_speakers test_parts conf vocab_size speeds seed"
-options+=" work jobs force"
+options+=" work jobs force warmup_hours ranks launcher"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
+. ../../local/train.sh
 . ../../local/path.sh
 . local/parts.sh
 conf=$(realpath "$conf")
@@ -71,12 +76,7 @@ if begin 2 lang "$vocab_size BPE units from the training transcripts" . "$vocab_
     finish "data/lang/tokenizer.json"
 fi
 
-later 3 warmup "train on one machine until --warmup-hours of audio have been seen, before training across machines"
-
-if begin 4 train "CTC training of $(basename "$conf"), seed $seed, on one machine" . "$conf" "$seed"; then
-    asrtool train "$conf" --exp "$exp" --set seed="$seed" --resume
-    finish "$exp/checkpoints/averaged.pt and $exp/loss.png"
-fi
+train_stages "$conf" "$exp"
 
 if begin 5 decode "greedy and prefix beam search" . "$exp"; then
     sets=()

@@ -4,19 +4,24 @@
 #   bash egs/yesno/run.sh                              downloads the corpus, and does everything
 #   bash egs/yesno/run.sh --corpus-dir /corpora/yesno  uses the copy there
 #
-#   --stage N, --stop-stage N   first and last stage: 0 data, 2 lang, 4 train, 5 decode, 6 score
+#   --stage N, --stop-stage N   first and last stage: 0 data, 2 lang, 3 warmup, 4 train, 5 decode, 6 score
 #   --corpus-dir DIR            the folder with the 60 .wav files, or the one above it
 #   --conf FILE                 configuration of the model and its training (default conf/transformer.yaml)
 #   --seed N                    of the training (default 1)
+#   --warmup-hours H            audio to train on with one machine before the training proper (default 0)
+#   --ranks N                   training processes on this machine, one a GPU (default 1)
+#   --launcher CMD              starts stage 4 on all machines (see local/train.sh)
 #   --work DIR                  where data/ and exp/ go (default this folder)
 #   --force true                do stages again that are done and unchanged
 set -euo pipefail
 cd "$(dirname "$0")"
 
 stage=0 stop_stage=6 corpus_dir="" conf=conf/transformer.yaml seed=1 work=. force=false
-options="stage stop_stage corpus_dir conf seed work force"
+warmup_hours=0 ranks=1 launcher=""
+options="stage stop_stage corpus_dir conf seed work force warmup_hours ranks launcher"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
+. ../../local/train.sh
 . ../../local/path.sh
 conf=$(realpath "$conf")
 if [ -n "$corpus_dir" ]; then corpus_dir=$(realpath -m "$corpus_dir"); fi
@@ -40,10 +45,7 @@ if begin 2 lang "whole words as units" .; then
     finish "data/lang/tokenizer.json"
 fi
 
-if begin 4 train "CTC training of $(basename "$conf"), seed $seed" . "$conf" "$seed"; then
-    asrtool train "$conf" --exp "$exp" --set seed="$seed" --resume
-    finish "$exp/checkpoints/averaged.pt and $exp/loss.png"
-fi
+train_stages "$conf" "$exp"
 
 if begin 5 decode "greedy and prefix beam search" . "$exp"; then
     asrtool decode "$exp" data/test.jsonl.gz --method greedy --method prefix --workers 0

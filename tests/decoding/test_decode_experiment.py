@@ -10,26 +10,10 @@ from lhotse import CutSet
 from asrtool.config import save_config
 from asrtool.data.manifest import open_cuts
 from asrtool.decoding import decode as decoding
+from asrtool.decoding import parts
 from asrtool.decoding.decode import decode, open_experiment
 from asrtool.errors import UserError
-from asrtool.models.acoustic import AcousticModel
-from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
 from asrtool.training import checkpoint
-
-
-@pytest.fixture(scope="module")
-def experiment(tiny_config, tokenizer_file, tmp_path_factory):
-    """An experiment with random weights: it hears nonsense, but plenty of it."""
-    folder, config = tmp_path_factory.mktemp("exp"), tiny_config()
-    save_config(config, folder / "config.yaml")
-    save_tokenizer(load_tokenizer(tokenizer_file), folder / "tokenizer.json")
-    torch.manual_seed(3)
-    model = AcousticModel(config, 5)
-    model.normalise.set_statistics(torch.full((20,), -5.0), torch.full((20,), 3.0))
-    torch.nn.init.normal_(model.output.weight)
-    state = {"model": model.state_dict(), "config": config.model_dump(mode="json")}
-    checkpoint.save(folder / "checkpoints" / "best.pt", state)
-    return folder
 
 
 def run(experiment, corpus, out, **options):
@@ -140,7 +124,7 @@ def test_parts_that_are_half_removed_are_not_taken_for_a_run(experiment, corpus,
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(decoding.shutil, "rmtree", half)
+        patch.setattr(parts.shutil, "rmtree", half)
         run(experiment, corpus, tmp_path)
     assert len(run(experiment, corpus, tmp_path)[1]) == 24
     assert sorted(path.name for path in tmp_path.iterdir()) == ["decode.json", "hyps.jsonl"]

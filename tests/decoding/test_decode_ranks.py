@@ -8,33 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import asrtool
-from asrtool.config import save_config
 from asrtool.decoding import decode as decoding
+from asrtool.decoding import parts
 from asrtool.decoding.decode import decode, open_experiment
 from asrtool.errors import UserError
-from asrtool.models.acoustic import AcousticModel
-from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
-from asrtool.training import checkpoint
 
 SECONDS = 4.0  # in a batch: the corpus makes about a dozen of them
-
-
-@pytest.fixture(scope="module")
-def experiment(tiny_config, tokenizer_file, tmp_path_factory):
-    """An experiment with random weights."""
-    folder, config = tmp_path_factory.mktemp("exp"), tiny_config()
-    save_config(config, folder / "config.yaml")
-    save_tokenizer(load_tokenizer(tokenizer_file), folder / "tokenizer.json")
-    torch.manual_seed(3)
-    model = AcousticModel(config, 5)
-    model.normalise.set_statistics(torch.full((20,), -5.0), torch.full((20,), 3.0))
-    torch.nn.init.normal_(model.output.weight)
-    state = {"model": model.state_dict(), "config": config.model_dump(mode="json")}
-    checkpoint.save(folder / "checkpoints" / "best.pt", state)
-    return folder
 
 
 def run(experiment, corpus, out, method="greedy"):
@@ -54,7 +35,7 @@ def single(experiment, corpus, tmp_path_factory):
 @pytest.fixture
 def as_rank(experiment, corpus, tmp_path, monkeypatch):
     """as_rank(1) -> what `decode` returns as rank 1 of 2; its folder is tmp_path"""
-    monkeypatch.setattr(decoding, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(parts, "WAIT_SECONDS", 0.5)
     monkeypatch.setattr(decoding, "PART_SECONDS", 0.0)  # a part a batch
 
     def call(rank):
@@ -133,6 +114,7 @@ def test_torchrun_gives_what_one_process_gives(experiment, corpus, single, tmp_p
 KILL = """
 import os, signal
 from asrtool.decoding import decode as decoding
+from asrtool.decoding import parts
 decoding.PART_SECONDS = 0.0
 rank, calls, real = int(os.environ["RANK"]), [], decoding.Experiment.log_probs
 def log_probs(self, batch):

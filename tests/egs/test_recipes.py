@@ -100,6 +100,21 @@ def test_ctrl_c_in_a_stage_stops_it_and_the_rerun_continues(digits, tmp_path):
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
+def test_a_warmup_comes_before_the_training_and_both_are_done_once(digits):
+    work, options, _ = digits
+    options = [*options, "--seed", 3, "--warmup-hours", 0.005, "--stop-stage", 4]
+    output = run("digits", *options)
+    assert "stage 3 (warmup): 0.005 h of audio on one machine: tiny.yaml, seed 3" in output
+    assert "begun from exp/tiny_seed3/warmup/checkpoints/warmup.pt: its weights, fresh moments" in output
+    assert run("digits", *options).count("done already and unchanged") == 5
+
+
+def test_several_processes_train_together(digits):
+    _, options, _ = digits
+    output = run("digits", *options, "--seed", 4, "--ranks", 2, "--stop-stage", 4)
+    assert "(20 s x 1 batches x 2 ranks)" in output and "stage 4 (train): made" in output
+
+
 def test_librispeech_reads_the_same_layout(digits, tmp_path):
     work, _, _ = digits
     corpus = next((work / "download").iterdir())
@@ -110,7 +125,7 @@ def test_librispeech_reads_the_same_layout(digits, tmp_path):
         "--speeds", 1.0,
     )  # fmt: skip
     assert [name for name, _ in LINE.findall(output)] == ["dev", "test-digits"] * 2
-    for planned in ["3 (warmup)", "7 (stream)", "8 (export)"]:
+    for planned in ["7 (stream)", "8 (export)"]:
         assert f"stage {planned}: not here yet; it will" in output
 
 
@@ -131,7 +146,8 @@ def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):
 
 @pytest.mark.parametrize("recipe", ["digits", "yesno", "librispeech"])
 @pytest.mark.parametrize("options", [["--stage", "9"], ["--stage", "x"], ["--stage", "3", "--stop-stage", "2"],
-                                     ["--stagee", "1"], ["--stage"], ["train"]])  # fmt: skip
+                                     ["--stagee", "1"], ["--stage"], ["train"], ["--ranks", "0"],
+                                     ["--warmup-hours", "x"]])  # fmt: skip
 def test_wrong_options_are_one_line_and_status_2(recipe, options, tmp_path):
     output = run(recipe, *options, status=2)
     assert len(output.splitlines()) == 1 and "error:" in output

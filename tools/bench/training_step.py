@@ -20,6 +20,8 @@ says so; a smaller --layers lets the baseline end.
 """
 
 import argparse
+import os
+from pathlib import Path
 
 import torch
 from common import Report, Run, parse, parser
@@ -45,7 +47,9 @@ from asrtool.device import pick_device
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
-from asrtool.training.session import make_optimizer
+from asrtool.ranks import ALONE
+from asrtool.training.parallel import Alone
+from asrtool.training.session import Session, make_optimizer
 from asrtool.training.train import training_step
 
 MODEL_DROPOUT = 0.1  # of whole steps, as in training
@@ -55,16 +59,21 @@ class ModelStep:
     """Steps of the whole model, as training takes them."""
 
     def __init__(self, torch_encoder: bool, config: Config, arguments: argparse.Namespace, device: torch.device):
-        self.model = AcousticModel(config, arguments.units)
+        model = AcousticModel(config, arguments.units)
         if torch_encoder:
-            self.model.encoder = TorchEncoder(config.model)
-        self.model.to(device).train()
-        self.optimizer = make_optimizer(self.model, config)
-        self.config, self.device = config, device
+            model.encoder = TorchEncoder(config.model)
+        self.session = _session(model.to(device).train(), config, device)
         self.batch = _batch(arguments, config)
 
     def __call__(self) -> None:
-        training_step(self.model, self.optimizer, self.batch, self.device, self.config, 1)
+        training_step(self.session, [self.batch])
+
+
+def _session(model: AcousticModel, config: Config, device: torch.device) -> Session:
+    """As much of a training as a step needs."""
+    nowhere = Path(os.devnull)  # a bad step, which is no whole step to measure, fails because it cannot be noted there
+    optimizer, alone = make_optimizer(model, config), Alone(config, ALONE)
+    return Session(config, nowhere, ALONE, device, None, model, alone, model, optimizer, None, frozenset())
 
 
 def _batch(arguments: argparse.Namespace, config: Config) -> Batch:

@@ -1,0 +1,273 @@
+"""What the training engine costs beside bare PyTorch.
+
+steps       Epochs of the real loop, `asrtool.training.train.run`: sampler, loader, guards, log, agreement of the ranks.
+            Baseline: a bare loop over the same batches, which it finds in memory: forward, backward, clipping, a fused
+            AdamW step and nothing else. It begins with the same weights and draws the same dropout, and has the same
+            weights in the end: by how much they differ is printed. Loader processes run beside the steps and do not
+            count in the column per CPU second. Validation and checkpoints are not due in these epochs.
+checkpoint  `Session.save`, for each of --dims: collects the state, writes it, syncs it to the disk, drops the one
+            before. Baseline: torch.save of the same state to the same disk and its removal, without sync. The rate is
+            in MB; the environment variable TMPDIR says on which disk.
+padding     The share of padding in the batches. Baseline: the same without buckets.
+ddp         `asrtool train` under torchrun on the CPU: two processes with one thread each that share their gradients.
+            Baseline: two trainings of one process with one thread at once, that have nothing to do with each other, so
+            that they share memory and caches in the same way. The efficiency is the ratio of their times_real_time,
+            which is taken from log.jsonl for the later half of the steps.
+"""
+
+import argparse
+import copy
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import corpus
+import torch
+from common import Report, Run, parse, parser
+from lhotse import CutSet
+from loader import Epoch, report_padding
+from torch import nn
+
+from asrtool.config import Config, save_config
+from asrtool.data.loading import Batch, TrainingSampler
+from asrtool.data.manifest import open_cuts, transcripts
+from asrtool.device import pick_device
+from asrtool.files import read_jsonl
+from asrtool.interrupts import Interrupts
+from asrtool.objectives.ctc import ctc_loss
+from asrtool.progress import say
+from asrtool.ranks import ALONE
+from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
+from asrtool.training.log import TrainingLog
+from asrtool.training.session import Session, Start, make_optimizer, start_session
+from asrtool.training.train import run
+
+STEPS_AIM = 0.97  # of the bare loop's throughput: an engine that costs more than 3 % is not worth its comfort
+SAVE_EVERY = 300.0  # seconds; more than that nobody wants to lose
+SAVE_AIM = 0.01  # of the time
+NEVER = 10**9  # steps
+RANKS = 2
+
+
+class Engine:
+    """A training that goes on by an epoch with each call; its loader and log stay open, as within one `train`."""
+
+    def __init__(self, session: Session, log: TrainingLog):
+        self.session, self.log = session, log
+        self.taken: list[Batch] = []  # of the last epoch
+        self.stream = session.steps()
+        session.steps = self._epoch  # where it ends, `run` ends, with neither validation nor checkpoint
+
+    def __call__(self) -> None:
+        torch.manual_seed(1)
+        self.taken.clear()
+        run(self.session, self.log, Interrupts())
+
+    def _epoch(self) -> Iterator[list[Batch]]:
+        for step in self.stream:
+            self.taken += step
+            yield step
+            if step[-1].after.epoch > step[-1].position.epoch:
+                return
+
+
+class BareLoop:
+    """The loop that one writes in an afternoon, over the batches that an engine took last."""
+
+    def __init__(self, engine: Engine):
+        self.batches, self.device = engine.taken, engine.session.device
+        self.model = copy.deepcopy(engine.session.model).train()
+        self.optimizer = make_optimizer(self.model, engine.session.config)
+        self.clip = engine.session.config.training.clip
+
+    def __call__(self) -> None:
+        torch.manual_seed(1)
+        for batch in self.batches:
+            norm = self._step(batch)
+        norm.item()  # waits for the device
+
+    def _step(self, batch: Batch) -> torch.Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        log_probs, lens = self.model(batch.features.to(self.device), batch.feature_lens.to(self.device))
+        losses = ctc_loss(log_probs, lens, batch.targets.to(self.device), batch.target_lens.to(self.device))
+        (losses.sum() * (1 / int(batch.target_lens.sum()))).backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.step()
+        return norm
+
+
+class Bench:
+    """The parts, over one corpus; every training has a folder of its own."""
+
+    def __init__(self, report: Report, arguments: argparse.Namespace, folder: Path):
+        self.report, self.arguments, self.folder = report, arguments, folder
+        self.data = make_data(arguments, folder)
+
+    def config(self, size: int = 0, **training) -> Config:
+        """The model of the `size`-th of --dims, in a training in which nothing is due but what `training` says."""
+        sizes, never = self.arguments, {"max_steps": NEVER, "validate_every": NEVER, "save_minutes": None}
+        dim = sizes.dims[size]
+        model = {"dim": dim, "heads": sizes.heads[size], "ff_dim": 4 * dim, "layers": sizes.layers}
+        model["subsampling"] = {"kind": "vgg", "channels": sizes.channels}
+        # a rate that never changes is one that the bare loop can have, too
+        steady = {"lr": 1e-4, "warmup_steps": 0, "decay": "none", "log_every": sizes.log_every}
+        sections = {"model": model, "training": {**never, **steady, **training}}
+        return corpus.config(self.data["train"], data=self.data, **sections)
+
+    def session(self, config: Config, name: str) -> Session:
+        """A training before its first step."""
+        return start_session(config, self.folder / name, False, self.arguments.device, ALONE, Start())
+
+    def steps(self) -> None:
+        """The real loop beside the bare one."""
+        config = self.config()
+        session = self.session(config, "steps")
+        epoch = list(Epoch(TrainingSampler(config, session.dropped)))
+        seconds = sum(entry.duration for item in epoch for entry in item.entries)
+        with TrainingLog(session.experiment, 0, NEVER) as log:
+            engine = Engine(session, log)
+            bare = BareLoop(engine)
+            case = f"steps, {self._name(0)}"
+            self.report.compare(case, [Run("asrtool", engine, seconds), Run("bare loop", bare, seconds)])
+        self.report.fact("seconds of a step", self.report.rate(case, "seconds") / len(epoch), f"{len(epoch)} in a turn")
+        apart = largest_difference(session.model, bare.model)
+        self.report.fact("largest difference of the weights", apart, "both loops after the last turn")
+        self.report.aim("throughput of the engine beside the bare loop", self.report.rate(case, "ratio"), STEPS_AIM)
+
+    def checkpoint(self) -> None:
+        """The cost of a checkpoint for each size."""
+        for size in range(len(self.arguments.dims)):
+            name = self._name(size)
+            session = self.session(self.config(size), f"checkpoint-{size}")
+            fill_moments(session)
+            megabytes = session.save().stat().st_size / 1e6
+            ours, theirs = partial(save, session), partial(save_plainly, session.state(), self.folder / "plain.pt")
+            runs = [Run("Session.save", ours, megabytes), Run("torch.save, no sync", theirs, megabytes)]
+            self.report.compare(f"checkpoint, {name}", runs)
+            self.report.fact(f"MB of a checkpoint, {name}", megabytes)
+            share = self.report.rate(f"checkpoint, {name}", "seconds") / SAVE_EVERY
+            said = f"share of time at a checkpoint every {SAVE_EVERY / 60:g} minutes, {name}"
+            self.report.aim(said, share, SAVE_AIM, at_most=True)
+
+    def padding(self) -> None:
+        """Padding with buckets beside padding without."""
+        report_padding(self.report, self.config())
+
+    def ddp(self) -> None:
+        """Trainings of two processes that are one, and that are two, in turns."""
+        steps, file = self.arguments.ddp_steps, self.folder / "ddp.yaml"
+        save_config(self.config(max_steps=steps, validate_every=steps, log_every=steps // 2), file)
+        together, apart = [], []
+        for turn in range(self.arguments.repeats):
+            say(f"ddp: turn {turn + 1} of {self.arguments.repeats}")
+            together.append(sum(times_real_time(file, [self.folder / f"ddp-{turn}"], RANKS)))
+            apart.append(sum(times_real_time(file, [self.folder / f"alone-{turn}-{i}" for i in range(RANKS)])))
+        ratios = [one / other for one, other in zip(together, apart, strict=True)]
+        baseline = f"{RANKS} trainings at once: {statistics.median(apart):.3g}"
+        self.report.fact(f"audio s/s of ddp at {RANKS} ranks", statistics.median(together), baseline)
+        spread = f"turns: {min(ratios):.2f}-{max(ratios):.2f}"
+        self.report.fact(f"efficiency of ddp at {RANKS} ranks", statistics.median(ratios), spread)
+
+    def _name(self, size: int) -> str:
+        return f"{self.arguments.layers} x {self.arguments.dims[size]}"
+
+
+def make_data(arguments: argparse.Namespace, folder: Path) -> dict:
+    """The corpus, its tokenizer and how it is loaded, as a section of the configuration; dev is only two cuts."""
+    train, dev, tokenizer = corpus.manifest(arguments, folder), folder / "dev.jsonl.gz", folder / "tokenizer.json"
+    CutSet.from_cuts(list(open_cuts(train).subset(first=2))).to_file(dev)
+    save_tokenizer(train_tokenizer("char", transcripts([train])), tokenizer)
+    loading = {"batch_seconds": arguments.batch_seconds, "workers": arguments.workers, "augment": {"spec_augment": {}}}
+    return {"train": train, "dev": dev, "tokenizer": tokenizer, **loading}
+
+
+@torch.no_grad()
+def largest_difference(one: nn.Module, other: nn.Module) -> float:
+    """Between the weights of two models of the same shape."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
+
+
+def fill_moments(session: Session) -> None:
+    """Give the optimiser the state that it has from the first step on; a checkpoint is three times as large with it."""
+    for parameter in session.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    session.optimizer.step()
+    session.optimizer.zero_grad(set_to_none=True)
+
+
+def save(session: Session) -> None:
+    """The checkpoint of a next step, as in training: a new file, for which the last one goes."""
+    session.progress.step += 1
+    session.save()
+
+
+def save_plainly(state: dict, path: Path) -> None:
+    """Write and remove: what stayed in memory unwritten would be written while the other candidate is timed."""
+    torch.save(state, path)
+    path.unlink()
+
+
+def times_real_time(config: Path, experiments: list[Path], ranks: int = 1) -> list[float]:
+    """Train in all `experiments` at once, each with `ranks` processes; seconds of audio a second of the later half."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    command = [sys.executable, *launcher, "-m", "asrtool", "train", str(config), "--device", "cpu", "--threads", "1"]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    start = partial(subprocess.Popen, stderr=subprocess.PIPE, text=True, env=one_thread)
+    running = [start([*command, "--exp", str(experiment)]) for experiment in experiments]
+    for process, said in [(process, process.communicate()[1]) for process in running]:
+        if process.returncode:
+            sys.exit(f"{' '.join(process.args)} failed:\n{said}")
+    return [last_report(experiment)["times_real_time"] for experiment in experiments]
+
+
+def last_report(experiment: Path) -> dict:
+    """The last line on training in an experiment's log."""
+    return [row for row in read_jsonl(experiment / "log.jsonl") if row["event"] == "train"][-1]
+
+
+PARTS = {"steps": Bench.steps, "checkpoint": Bench.checkpoint, "padding": Bench.padding, "ddp": Bench.ddp}
+
+
+def options() -> argparse.ArgumentParser:
+    """Parts, sizes and device."""
+    made = parser(__doc__, repeats=5, limit=300.0)
+    corpus.add_options(made, minutes=8)
+    made.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (all)")
+    made.add_argument("--dims", type=int, nargs="+", default=[192, 512], help="widths; steps of the first (192 512)")
+    made.add_argument("--heads", type=int, nargs="+", default=[4, 8], help="for each width (4 8)")
+    made.add_argument("--layers", type=int, default=12, help="(%(default)s); a layer's feed-forward width is 4 dims")
+    made.add_argument("--channels", type=int, default=16, help="of the VGG front end (%(default)s)")
+    made.add_argument("--batch-seconds", type=float, default=30, help="of audio in a batch (%(default)s)")
+    made.add_argument("--workers", type=int, default=1, help="loader processes of a training (%(default)s)")
+    made.add_argument("--log-every", type=int, default=10, help="steps between two lines of the log (%(default)s)")
+    made.add_argument("--ddp-steps", type=int, default=40, help="of each training of ddp; an even number (%(default)s)")
+    made.add_argument("--threads", type=int, default=1, help="of the steps; of ddp's processes it is 1 (%(default)s)")
+    made.add_argument("--device", default="cpu", help="but for ddp: cpu, cuda, cuda:N or auto (%(default)s)")
+    return made
+
+
+QUICK = {"minutes": 0.3, "dims": [16, 32], "heads": [2, 2], "layers": 1, "channels": 2, "batch_seconds": 5}
+QUICK |= {"workers": 0, "log_every": 1, "ddp_steps": 2}
+
+
+def main() -> None:
+    """Measure and report."""
+    arguments = parse(options(), **QUICK)
+    arguments.device = str(pick_device(arguments.device))
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Report("engine", arguments, "s or MB", arguments.device)
+        bench = Bench(report, arguments, Path(folder))
+        for part in arguments.parts:
+            PARTS[part](bench)
+        report.finish()
+
+
+if __name__ == "__main__":
+    main()
