@@ -1,6 +1,6 @@
 """A manifest as large as that of 65,000 hours, without the audio: to see what so many cuts cost before they are there.
 
-python tools/simulate_manifest.py exp/big                                             # a folder, 20 M cuts, 2.2 GB
+python tools/simulate_manifest.py exp/big                                             # a folder, 20 M cuts, 2.3 GB
 python tools/simulate_manifest.py exp/big.jsonl.gz --hours 650 --shape single
 python tools/simulate_manifest.py exp/small --hours 10 --audio some.flac              # every recording is this file
 

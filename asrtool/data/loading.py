@@ -150,27 +150,33 @@ class TrainingSampler(Iterable):
     def _stream(self) -> Iterator[tuple[Position, list[Entry]]]:
         at, empty = self.start, 0
         while empty < 2:  # ends of epochs since the last batch
-            block, following = self._block(at)
-            for number, batch in islice(enumerate(self._batches(block, at)), at.batch, None):
-                empty = 0
-                yield replace(at, batch=number), batch
-            empty += following.epoch > at.epoch
-            at = following
+            for begin, block in self._blocks(at):
+                for number, batch in islice(enumerate(self._batches(block, begin)), begin.batch, None):
+                    empty = 0
+                    yield replace(begin, batch=number), batch
+                del block  # before the next one is read
+            at, empty = Position(at.epoch + 1), empty + 1
         raise DataError(f"nothing of {self.config.data.train} is left to train on", [])
 
-    def _block(self, at: Position) -> tuple[list[Entry], Position]:
-        """The entries of the block at `at` that are kept, and where the next one begins."""
+    def _blocks(self, at: Position) -> Iterator[tuple[Position, list[Entry]]]:
+        """The blocks of the epoch from the one at `at` on, each with its entries that are kept."""
+        begin, kept = at, []
+        for number, (file, line, entry) in enumerate(self._lines(at)):
+            if number and number % BLOCK_CUTS == 0:
+                yield begin, kept
+                begin, kept = Position(at.epoch, file, line), []
+            if self._is_kept(entry):
+                kept.append(entry)
+        yield begin, kept
+
+    def _lines(self, at: Position) -> Iterator[tuple[int, int, Entry]]:
+        """The epoch's lines from `at` on with where they are. A file is opened once, however many blocks it has."""
         files = list(self.files)
         generator("files", self.config.seed, at.epoch).shuffle(files)
-        kept, lines, file, line = [], 0, at.file, at.line
-        while file < len(files):
-            for entry in islice(read(files[file], line), BLOCK_CUTS - lines):
-                lines, line = lines + 1, line + 1
-                kept += [entry] if self._is_kept(entry) else []
-            if lines == BLOCK_CUTS:
-                return kept, Position(at.epoch, file, line)
-            file, line = file + 1, 0
-        return kept, Position(at.epoch + 1)
+        first = at.line
+        for file in range(at.file, len(files)):
+            yield from ((file, line, entry) for line, entry in enumerate(read(files[file], first), first))
+            first = 0
 
     def _is_kept(self, entry: Entry) -> bool:
         data = self.config.data

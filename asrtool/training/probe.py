@@ -1,8 +1,10 @@
 """The largest data.batch_seconds that this machine has memory for: found by training steps with the worst batches."""
 
+import multiprocessing
 import resource
 import time
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 import torch
 
@@ -42,73 +44,91 @@ class Trial:
 
 
 class Prober:
-    """A model in training, to try batches on."""
+    """Training steps with any batch; on CPU each in a process of its own, which running out of memory may kill."""
 
-    def __init__(self, config: Config, device: torch.device):
-        self.config, self.device = config, device
+    def __init__(self, config: Config, device: torch.device, room: int):
+        self.config, self.device, self.room = config, device, room
         self.units = load_tokenizer(config.data.tokenizer).size
-        self.model = AcousticModel(config, self.units).to(device).train()
-        self.optimizer = make_optimizer(self.model, config)
         self.kinds: tuple[float, ...] = ()  # lengths of cuts to try; once it is known, the worse one
 
     def __call__(self, seconds: float) -> Trial:
-        """A step with batches of `seconds`, of the worse kind. Says what came of it."""
+        """A step with a batch of `seconds`, of the worse kind. Says what came of it."""
         data = self.config.data
-        trials = [self._try(seconds, cut) for cut in self.kinds or (data.max_seconds, max(SHORT, data.min_seconds))]
-        worse = min(trials, key=lambda t: (t.fits, -t.memory))
-        self.kinds = self.kinds or (worse.cut,)
+        kinds = self.kinds or (data.max_seconds, max(SHORT, data.min_seconds))
+        run = self.step if self.device.type == "cuda" else self._apart
+        worse = min((run(seconds, cut) for cut in kinds), key=lambda t: (t.fits, -t.memory))
+        self.kinds = (worse.cut,)
         say(str(worse))
         return worse
 
-    def _try(self, seconds: float, cut_seconds: float) -> Trial:
-        _forget_peak(self.device)
-        began = time.monotonic()
+    def _apart(self, seconds: float, cut_seconds: float) -> Trial:
+        context = multiprocessing.get_context("fork")  # nothing has been computed here: no threads are lost
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=self._send, args=(sender, seconds, cut_seconds))
+        process.start()
+        sender.close()
         try:
-            self._step(self._batch(max(1, int(seconds / cut_seconds)), cut_seconds))
-            memory = _peak(self.device)
+            outcome = receiver.recv()
+        except EOFError:  # killed, by what could not bear to get no memory
+            outcome = Trial(seconds, cut_seconds, False)
+        process.join()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _send(self, sender: Connection, seconds: float, cut_seconds: float) -> None:
+        try:
+            more = self.room - _status("VmRSS")
+            resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + more, resource.RLIM_INFINITY))
+            sender.send(self.step(seconds, cut_seconds))
+        except Exception as error:
+            sender.send(error)
+
+    def step(self, seconds: float, cut_seconds: float) -> Trial:
+        """Forward, backward and update of a new model."""
+        try:
+            model = AcousticModel(self.config, self.units).to(self.device).train()
+            optimizer = make_optimizer(model, self.config)
+            began, precision = time.monotonic(), self.config.training.precision
+            with products(precision, self.device):
+                batch_loss(model, self._batch(seconds, cut_seconds, model), self.device, precision).sum().backward()
+            optimizer.step()
+            return Trial(seconds, cut_seconds, True, _peak(self.device), time.monotonic() - began)
         except (RuntimeError, MemoryError) as error:
             if not (out_of_memory(error) or "bad_alloc" in str(error) or "could not create" in str(error)):
                 raise
             return Trial(seconds, cut_seconds, False)
         finally:
-            self.optimizer.zero_grad(set_to_none=True)
-        return Trial(seconds, cut_seconds, True, memory, time.monotonic() - began)
+            model = optimizer = None
+            _forget_peak(self.device)
 
-    def _step(self, batch: Batch) -> None:
-        precision = self.config.training.precision
-        with products(precision, self.device):
-            loss = batch_loss(self.model, batch, self.device, precision).sum()
-            (0.0 * loss).backward()  # no weight moves
-        self.optimizer.step()
-
-    def _batch(self, cuts: int, seconds: float) -> Batch:
-        frames = int(seconds / FRAME_SHIFT)
+    def _batch(self, seconds: float, cut_seconds: float, model: AcousticModel) -> Batch:
+        cuts, frames = max(1, int(seconds / cut_seconds)), int(cut_seconds / FRAME_SHIFT)
         features = torch.randn(cuts, frames, self.config.features.num_bins)
-        most = max(1, self.model.out_length(frames) // 3)  # a unit every third output frame is more than any speech has
+        most = max(1, model.out_length(frames) // 3)  # a unit every third output frame is more than any speech has
         targets = torch.randint(1, self.units, (cuts, most))
         lens, target_lens = torch.full((cuts,), frames), torch.full((cuts,), most)
         names = [str(number) for number in range(cuts)]
-        return Batch(Position(), Position(), names, names, features, lens, targets, target_lens, cuts * seconds)
+        return Batch(Position(), Position(), names, names, features, lens, targets, target_lens, seconds)
 
 
 def probe(config: Config, device: str = "auto") -> str:
     """A line for people: the largest `data.batch_seconds` that fits, to a tenth. Raises UserError when nothing does."""
     place = pick_device(device)
-    room = _limit_memory(place)
-    say(f"{describe(place)}: {room / 1e9:.1f} GB to use; training steps with a batch of")
-    attempt, size = Prober(config, place), config.data.max_seconds
+    room = _room(place)
+    say(f"{describe(place)}: {room / 1e9:.1f} GB at most; training steps with a batch of")
+    attempt, size = Prober(config, place, room), config.data.max_seconds
     before, best = Trial(0, 0, True), attempt(size)
     if not best.fits:
         raise UserError(f"not even one cut of data.max_seconds={size:g} fits; lower it, or take a smaller model")
     while (more := attempt(_next(before, best, room))).fits and more.took < LONG:
         before, best = best, more
     if more.fits:
-        return (
-            f"data.batch_seconds={int(more.seconds)} fits ({more.memory / 1e9:.1f} GB); a step takes {more.took:.0f} s"
-        )
-    while not (less := attempt(more.seconds / STEP)).fits:
-        more = less
-    best = max(best, less, key=lambda trial: trial.seconds)
+        slow = f"more was not tried, since a step takes {more.took:.0f} s"
+        return f"data.batch_seconds={int(more.seconds)} fits ({more.memory / 1e9:.1f} GB); {slow}"
+    while more.seconds > best.seconds * STEP**1.5:
+        middle = attempt((more.seconds * best.seconds) ** 0.5)
+        best, more = (middle, more) if middle.fits else (best, middle)
     return f"data.batch_seconds={int(best.seconds)} fits ({best.memory / 1e9:.1f} GB); {int(more.seconds)} does not"
 
 
@@ -120,28 +140,23 @@ def _next(before: Trial, last: Trial, room: int) -> float:
     return max(min(full, slow, 8 * last.seconds), STEP * last.seconds)
 
 
-def _limit_memory(device: torch.device) -> int:
-    """Bytes that training may use here; on CPU what is beyond them fails as on a GPU, and does not kill."""
+def _room(device: torch.device) -> int:
+    """Bytes that a process may use."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     with open("/proc/meminfo", encoding="ascii") as file:
         free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    room = int(SPARE * free)
-    resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + room, resource.RLIM_INFINITY))
-    return room
+    return _status("VmRSS") + int(SPARE * free)
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
 
 
 def _forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-            file.write("5")  # the peak of resident memory starts anew
-
-
-def _peak(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
 
 
 def _status(name: str) -> int:

@@ -53,6 +53,4 @@ def describe_rate(config: Config, ranks: Ranks) -> str:
     training, seconds = config.training, step_seconds(config, ranks.size)
     peak = learning_rate(config, max(training.warmup_steps, 1), ranks.size)
     parts = f"{config.data.batch_seconds:g} s x {training.accumulate} batches x {ranks.size} ranks"
-    return (
-        f"at most {seconds:g} s of audio a step ({parts}), rate {peak:.3g} at its peak: {peak / seconds:.2e} a second"
-    )
+    return f"at most {seconds:g} s of audio a step ({parts}); peak rate {peak:.3g}, {peak / seconds:.2e} for a second"

@@ -8,13 +8,16 @@ import soundfile
 import torch
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
+from lhotse.shar import SharWriter
 
+from asrtool.data import loading
 from asrtool.data.corpora import Utterance
 from asrtool.data.features import compute, frames_of, store
 from asrtool.data.loading import Item, OrderedSampler, Position, SpeechDataset, TrainingSampler, batches
 from asrtool.data.manifest import open_cuts, write_manifest
-from asrtool.data.shards import entries
+from asrtool.data.shards import entries, manifest_files, read
 from asrtool.errors import AsrtoolError, DataError
+from asrtool.ranks import Ranks
 from asrtool.text.tokenizer import load_tokenizer
 
 
@@ -230,6 +233,117 @@ def test_a_resumed_stream_is_the_same_bits(tiny_config, everything, load_epochs)
     whole = load_epochs(config, 1)
     half = len(whole) // 2
     assert_same(load_epochs(config, 1, start=whole[half].position), whole[half:])
+
+
+@pytest.fixture(scope="module")
+def parts(corpus, tmp_path_factory):
+    """The corpus as a folder of four files, of 5, 1, 10 and 8 cuts."""
+    folder, cuts = tmp_path_factory.mktemp("parts"), iter(open_cuts(corpus))
+    for name, count in (("a", 5), ("b", 1), ("c", 10), ("d", 8)):
+        CutSet.from_cuts(list(islice(cuts, count))).to_file(folder / f"{name}.jsonl.gz")
+    return folder
+
+
+@pytest.fixture(params=[5, 7, 24])
+def in_blocks(monkeypatch, parts, tiny_config, request):
+    """A configuration for that folder, which is read in blocks of 5, 7, or 24 cuts: of some files or parts of one."""
+    monkeypatch.setattr(loading, "BLOCK_CUTS", request.param)
+    augment = {"speeds": [0.9, 1.0, 1.1]}
+    return tiny_config(data={"train": str(parts), "batch_seconds": 4, "buckets": 2, "augment": augment})
+
+
+def test_every_epoch_of_a_folder_in_blocks_holds_each_cut_once(in_blocks, corpus):
+    epochs = {epoch: Counter() for epoch in range(4)}
+    for item in takewhile(lambda item: item.position.epoch < 4, TrainingSampler(in_blocks)):
+        epochs[item.position.epoch].update(entry.id for entry in item.entries)
+    once = Counter(cut.id for cut in open_cuts(corpus))
+    assert all(found == once for found in epochs.values())
+
+
+def test_files_come_in_another_order_each_epoch(monkeypatch, tiny_config, parts):
+    monkeypatch.setattr(loading, "BLOCK_CUTS", 1)
+    files = {entry.id: file for file in manifest_files(parts) for entry in read(file)}
+    orders = [{} for _ in range(6)]
+    sampler = TrainingSampler(tiny_config(data={"train": str(parts)}))
+    for item in takewhile(lambda item: item.position.epoch < 6, sampler):
+        orders[item.position.epoch] |= {files[entry.id]: None for entry in item.entries}
+    assert all(set(order) == set(files.values()) for order in orders)
+    assert len({tuple(order) for order in orders}) > 2
+
+
+def test_a_folder_in_blocks_goes_on_from_any_position(in_blocks):
+    found = list(takewhile(lambda item: item.position.epoch < 3, TrainingSampler(in_blocks)))
+    whole = positions(found, len(found))
+    for number, (before, after) in enumerate(zip(found, found[1:], strict=False)):
+        assert before.after == after.position
+        resumed = TrainingSampler(in_blocks, start=before.position)
+        assert positions(resumed, min(9, len(whole) - number)) == whole[number : number + 9]
+
+
+def test_a_file_is_opened_once_an_epoch_however_many_blocks_it_has(monkeypatch, in_blocks):
+    batches_of_epoch = sum(1 for _ in takewhile(lambda item: item.position.epoch < 1, TrainingSampler(in_blocks)))
+    opened = Counter()
+
+    def counted(file, first):
+        opened[file.name] += 1
+        return read(file, first)
+
+    monkeypatch.setattr(loading, "read", counted)
+    list(islice(TrainingSampler(in_blocks), batches_of_epoch - 1))  # to find `after` of the last, the next epoch begins
+    assert opened == Counter(["a.jsonl.gz", "b.jsonl.gz", "c.jsonl.gz", "d.jsonl.gz"])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_ranks_share_the_stream_of_one(in_blocks, size):
+    one = positions(TrainingSampler(in_blocks), 60)
+    ranks = [list(islice(TrainingSampler(in_blocks, ranks=Ranks(r, size)), 60 // size)) for r in range(size)]
+    rounds = list(zip(*ranks, strict=True))
+    assert positions((item for items in rounds for item in items), 60) == one
+    for items, following in zip(rounds, rounds[1:], strict=False):
+        assert {item.after for item in items} == {following[0].position}
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
+def test_going_on_with_another_number_of_ranks_keeps_the_stream(in_blocks, sizes):
+    at, found = Position(), []
+    for size, rounds in zip(sizes, (3, 7, 5), strict=True):
+        ranks = [list(islice(TrainingSampler(in_blocks, frozenset(), at, Ranks(r, size)), rounds)) for r in range(size)]
+        found += [item for items in zip(*ranks, strict=True) for item in items]
+        at = found[-1].after
+    assert positions(found, len(found)) == positions(TrainingSampler(in_blocks), len(found))
+
+
+def test_ranks_decode_each_cut_once(in_blocks, corpus, parts):
+    names = [
+        entry.id for r in range(3) for item in OrderedSampler(parts, 4.0, ranks=Ranks(r, 3)) for entry in item.entries
+    ]
+    assert Counter(names) == Counter(cut.id for cut in open_cuts(corpus))
+
+
+def test_shar_trains_like_the_manifest_it_was_made_of(tiny_config, on_audio, corpus, tmp_path, load_epochs):
+    with SharWriter(tmp_path, {"recording": "flac"}, shard_size=10) as writer:
+        for cut in open_cuts(corpus):
+            writer.write(cut)
+    shar = utterances(load_epochs(tiny_config(data={"train": str(tmp_path), "augment": on_audio})))
+    plain = utterances(load_epochs(tiny_config(data={"augment": on_audio})))
+    assert shar.keys() == plain.keys()
+    assert all(torch.equal(shar[name], plain[name]) for name in shar)
+
+
+def test_cuts_without_units_or_with_unknown_ones_have_no_targets(tiny_config, corpus, tmp_path, tokenizer_file):
+    cuts = list(open_cuts(corpus).subset(first=6))
+    texts = dict(zip((cut.id for cut in cuts), ["two one", "", "  ", None, "five", "one five"], strict=True))
+    for cut in cuts:
+        cut.supervisions[0].text = texts[cut.id]
+    CutSet.from_cuts([*cuts, cuts[0].with_id("bare").drop_supervisions()]).to_file(tmp_path / "odd.jsonl.gz")
+    dataset = SpeechDataset(tiny_config(), load_tokenizer(tokenizer_file), training=True)
+    for few in ([0, 1, 2, 3, 4, 5, 6], [1, 4], [6]):
+        found = list(entries(tmp_path / "odd.jsonl.gz"))
+        batch = dataset[Item(Position(), [found[number] for number in few], Position())]
+        lens = dict(zip(batch.ids, batch.target_lens.tolist(), strict=True))
+        assert lens == {found[number].id: 2 if number == 0 else 0 for number in few}
+        assert batch.targets.shape == (len(few), max(lens.values()))
+        assert batch.texts == [texts.get(name) or "" for name in batch.ids]
 
 
 def test_loading_leaves_the_random_states_of_training_alone(tiny_config, everything, load_epochs):

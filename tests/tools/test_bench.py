@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ["startup", "features", "loader", "training_step", "other_toolkits", "streaming", "decoding"]
+SCRIPTS = ["startup", "features", "loader", "training_step", "engine", "other_toolkits", "streaming", "decoding"]
 NEEDS = {"features": ("kaldi_native_fbank", "kaldi-native-fbank"), "other_toolkits": ("espnet", "espnet, --no-deps")}
 
 
@@ -57,6 +57,15 @@ def test_training_step_says_where_the_time_goes_and_what_a_step_takes(figures: C
     assert any("matrix products" in str(value) for name, value in facts.items() if name.startswith("time of asrtool"))
     assert all(value > 0 for name, value in facts.items() if name.startswith(("share of the matrix rate", "MB at")))
     assert facts["largest difference of the outputs"] < 1e-4
+
+
+def test_engine_does_what_the_bare_loop_does_and_reports_on_checkpoints_padding_and_ranks(figures: Callable) -> None:
+    found = figures("engine")[0]
+    assert found["facts"]["largest difference of the weights"] < 1e-6
+    assert all(value > 0 for name, value in found["facts"].items() if name.startswith(("MB of", "efficiency of ddp")))
+    assert {"padding share", "efficiency of ddp at 2 ranks"} < found["facts"].keys()
+    parts = {row["case"].split(",")[0] for row in found["rows"]}
+    assert parts == {"steps", "checkpoint"} and len(found["aims"]) == 3  # one for the steps, one for each size
 
 
 @pytest.mark.skipif(bool(importlib.util.find_spec("espnet")), reason="espnet is installed")

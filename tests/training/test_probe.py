@@ -1,0 +1,62 @@
+"""The largest batch that fits, on a machine with little memory."""
+
+import re
+
+import pytest
+import torch
+
+from asrtool.errors import UserError
+from asrtool.training import probe as module
+from tests.training.ranks import run_on_ranks
+
+WIDE = {"model": {"dim": 256, "ff_dim": 1024, "layers": 2, "heads": 4}, "data": {"max_seconds": 10.0}}
+
+
+def probe_with(config, more, *then):
+    """Probe where only `more` bytes may be had; whether a step with batches of `then` times the answer fits."""
+    room = module._status("VmRSS") + more
+    module._room = lambda _: room
+    said = module.probe(config, "cpu")
+    seconds = int(re.match(r"data\.batch_seconds=(\d+) fits", said)[1])
+    attempt = module.Prober(config, torch.device("cpu"), room)
+    return said, [attempt(factor * seconds).fits for factor in then]
+
+
+def test_the_answer_fits_more_does_not_and_more_memory_takes_more(tiny_config):
+    """A fifth less and more: fragments make the limit uneven."""
+    answers = [run_on_ranks(1, probe_with, tiny_config(**WIDE), more, 0.8, 1.4)[0] for more in (250_000_000, 600_000_000)]
+    assert [fits for _, fits in answers] == [[True, False]] * 2
+    found = [re.fullmatch(r"data\.batch_seconds=(\d+) fits \(.* GB\); (\d+) does not", said) for said, _ in answers]
+    small, large = (int(match[1]) for match in found)
+    assert large > 1.5 * small and all(int(match[2]) < 1.2 * int(match[1]) for match in found)
+
+
+def test_a_model_for_which_no_cut_fits_is_refused(tiny_config):
+    with pytest.raises(UserError, match="not even one cut of data.max_seconds=10 fits"):
+        run_on_ranks(1, probe_with, tiny_config(**WIDE), 1_000_000)
+
+
+def broken(config):
+    """A probe in which something else than memory is wrong."""
+
+    def fails(*_):
+        raise RuntimeError("something else")
+
+    module.batch_loss = fails
+    module.probe(config, "cpu")
+
+
+def test_what_has_nothing_to_do_with_memory_is_no_answer(tiny_config):
+    with pytest.raises(RuntimeError, match="something else"):
+        run_on_ranks(1, broken, tiny_config(**WIDE))
+
+
+def test_a_step_that_takes_long_ends_the_search(tiny_config):
+    (said,) = run_on_ranks(1, hasty, tiny_config(**WIDE))
+    assert "more was not tried, since a step takes" in said
+
+
+def hasty(config):
+    """Any step takes too long."""
+    module.LONG = 0.0
+    return module.probe(config, "cpu")

@@ -1,0 +1,194 @@
+"""What a manifest of any size costs: seconds until the first batch, cuts a second, and memory.
+
+python tools/bench/scale.py exp/big                                # a folder, of tools/simulate_manifest.py for example
+python tools/bench/scale.py exp/big.jsonl.gz --lines 20000000
+
+Measured, each in a process of its own, so that its memory is its own (Linux alone says how much that is):
+
+    stream      TrainingSampler, from making it to its first batch, and on to batch --batches; what a batch holds is not
+                loaded. Baseline: lhotse's DynamicBucketingSampler with the same seconds in a batch, buckets and seed
+    resume      TrainingSampler from 90 % of epoch 0 on, of its files or of the --lines of one file, to its first batch
+    inspection  the look through the first --inspect cuts before training starts, with a tokenizer of characters
+
+Cuts a second are those of all batches over all the time, what has been read for later ones included: the more batches,
+the less that weighs. Audio is never opened.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import corpus
+import torch
+from common import environment, parse, parser
+from lhotse import CutSet
+from lhotse.dataset import DynamicBucketingSampler
+
+from asrtool.config import Config
+from asrtool.data import inspection
+from asrtool.data.loading import Position, TrainingSampler
+from asrtool.data.shards import entries, manifest_files
+from asrtool.errors import AsrtoolError, UserError
+from asrtool.models.acoustic import AcousticModel
+from asrtool.objectives.ctc import frames_needed
+from asrtool.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+RESUMED = 0.9  # of an epoch
+TOKENIZER_CUTS = 10_000  # whose characters a tokenizer has; that of a language with more of them is for --tokenizer
+TINY = {"dim": 16, "layers": 1, "heads": 2, "ff_dim": 32}  # inspection asks a model for its subsampling alone
+Work = Callable[[argparse.Namespace], dict[str, float]]
+
+
+def our_stream(arguments: argparse.Namespace) -> dict[str, float]:
+    """asrtool's sampler."""
+    return stream(lambda: (len(item.entries) for item in TrainingSampler(config(arguments))), arguments.batches)
+
+
+def lhotse_stream(arguments: argparse.Namespace) -> dict[str, float]:
+    """lhotse's."""
+
+    def sizes() -> Iterator[int]:
+        cuts = CutSet.from_files(manifest_files(arguments.manifest), seed=1)
+        data = config(arguments).data
+        options = {"num_buckets": data.buckets, "shuffle": True, "seed": 1}
+        return map(len, DynamicBucketingSampler(cuts, max_duration=data.batch_seconds, **options))
+
+    return stream(sizes, arguments.batches)
+
+
+def stream(sizes: Callable[[], Iterator[int]], batches: int) -> dict[str, float]:
+    """What so many batches cost, given the numbers of their cuts as an iterator."""
+    found, begin, cuts, early = {"MB, imports alone": memory()}, time.perf_counter(), 0, batches // 10
+    for number, size in enumerate(islice(sizes(), batches), 1):
+        cuts += size
+        if number == 1:
+            found |= {"s to the first batch": time.perf_counter() - begin, "MB at the first batch": memory()}
+        if number <= early:
+            before = memory()
+    found |= {"batches": number, "cuts": cuts, "cuts a second": cuts / (time.perf_counter() - begin)}
+    found |= {f"MB after {early} batches": before, "MB at the end": memory(), "MB at most": memory("VmHWM")}
+    return found | {"MB grown between": found["MB at the end"] - before}
+
+
+def resume(arguments: argparse.Namespace) -> dict[str, float]:
+    """asrtool's sampler late in an epoch."""
+    begin = time.perf_counter()
+    next(iter(TrainingSampler(config(arguments), start=late(arguments))))
+    return {"s to the first batch": time.perf_counter() - begin, "MB at most": memory("VmHWM")}
+
+
+def late(arguments: argparse.Namespace) -> Position:
+    """RESUMED of epoch 0, without counting cuts."""
+    files = len(manifest_files(arguments.manifest))
+    if files > 1:
+        return Position(file=int(RESUMED * files))
+    return Position(line=int(RESUMED * arguments.lines))
+
+
+def inspect(arguments: argparse.Namespace) -> dict[str, float]:
+    """The look through a manifest."""
+    inspection.MOST_CUTS = arguments.inspect
+    tokenizer, chosen = find_tokenizer(arguments), config(arguments)
+    model = AcousticModel(chosen, tokenizer.size)
+    before, begin = memory(), time.perf_counter()
+    found = inspection.inspect_cuts(arguments.manifest, chosen, tokenizer, frames_needed, model.out_length)
+    seconds, cuts = time.perf_counter() - begin, found.cuts + len(found.dropped)
+    return {"cuts": cuts, "s": seconds, "cuts a second": cuts / seconds, "MB grown": memory("VmHWM") - before}
+
+
+def find_tokenizer(arguments: argparse.Namespace) -> Tokenizer:
+    """That given, or one of the characters of the first cuts."""
+    if arguments.tokenizer:
+        return load_tokenizer(arguments.tokenizer)
+    trees = (entry.tree() for entry in islice(entries(arguments.manifest), TOKENIZER_CUTS))
+    return train_tokenizer("char", [s.get("text") or "" for tree in trees for s in tree.get("supervisions", ())])
+
+
+def config(arguments: argparse.Namespace) -> Config:
+    """The default configuration for the manifest, but for the seconds in a batch and the size of the model."""
+    return corpus.config(arguments.manifest, data={"batch_seconds": arguments.batch_seconds}, model=TINY)
+
+
+def memory(kind: str = "VmRSS") -> float:
+    """MB of this process in memory now, or with "VmHWM" at most so far."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) * 1024 / 1e6
+
+
+def measure(work: Work, arguments: argparse.Namespace) -> dict[str, float]:
+    """The medians of what `work` finds in --repeats fresh processes, fewer when --limit is over."""
+    turns, begin = [], time.perf_counter()
+    while len(turns) < arguments.repeats and (not turns or time.perf_counter() - begin < arguments.limit):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            turns.append(pool.submit(work, arguments).result())
+    return {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
+    made = parser(__doc__, repeats=1)
+    made.add_argument("manifest", type=Path, help="a file, a folder of them, or Shar")
+    made.add_argument("--batches", type=int, default=2000, help="of the stream (%(default)s)")
+    text = "of audio in a batch: many, so that the stream is of several blocks (%(default)g)"
+    made.add_argument("--batch-seconds", type=float, default=800, help=text)
+    made.add_argument("--lines", type=int, help="of a manifest in one file, for `resume`, which is left out otherwise")
+    made.add_argument("--inspect", type=int, default=inspection.MOST_CUTS, help="as training does (%(default)s)")
+    made.add_argument("--tokenizer", type=Path, help="instead of one of characters")
+    made.add_argument("--cases", nargs="+", choices=["stream", "resume", "inspection"], help="some of them only")
+    return made
+
+
+def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, str, Work]]:
+    """What is measured, of whom, and how. Raises UserError."""
+    known = len(manifest_files(arguments.manifest)) > 1 or arguments.lines
+    if arguments.batches < 10:
+        raise UserError("--batches must be 10 or more: memory is looked at after a tenth of them")
+    yield "stream", "asrtool", our_stream
+    yield "stream", "lhotse", lhotse_stream
+    if known:
+        yield "resume", "asrtool", resume
+    yield "inspection", "asrtool", inspect
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    """All figures, printed as they come. Raises UserError."""
+    out, chosen = sys.stderr if arguments.json == "-" else sys.stdout, list(cases(arguments))
+    size = sum(file.stat().st_size for file in manifest_files(arguments.manifest))
+    sizes = {name: value for name, value in vars(arguments).items() if name != "json"} | {"bytes": size}
+    facts = {"benchmark": "scale", **environment(), "sizes": sizes, "rows": []}
+    print(f"scale: {facts['device']}, {facts['cores']} cores, load {facts['load']}; {size / 1e9:.3g} GB", file=out)
+    for case, what, work in chosen:
+        if arguments.cases and case not in arguments.cases:
+            continue
+        figures = measure(work, arguments)
+        facts["rows"].append({"case": case, "what": what, "baseline": what == "lhotse", **figures})
+        for name, value in figures.items():
+            print(f"{case:12} {what:8} {name:26} {value:12,.{2 if value < 1000 else 0}f}", file=out, flush=True)
+    return facts
+
+
+def main() -> int:
+    """Measure and report; 2 for what the user did wrong."""
+    arguments = parse(options(), batches=20, inspect=1000)
+    torch.set_num_threads(1)
+    try:
+        text = json.dumps(run(arguments), indent=1, default=str) + "\n"
+    except AsrtoolError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    if arguments.json == "-":
+        print(text, end="")
+    elif arguments.json:
+        Path(arguments.json).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
