@@ -58,7 +58,7 @@ def compute(cut: MonoCut, num_bins: int) -> torch.Tensor:
         samples = cut.load_audio()
     except Exception as error:  # lhotse wraps whatever its many readers raise
         mono = isinstance(cut, MonoCut) and cut.has_recording
-        source = cut.recording.sources[0].source if mono else "its audio or the noise mixed in"
+        source = str(cut.recording.sources[0].source)[:200] if mono else "its audio or the noise mixed in"
         raise Bad(f"{cut.id}: cannot read {source} ({str(error).partition(chr(10))[0][:200]})") from error
     return extractor(cut.sampling_rate, num_bins).extract(torch.from_numpy(samples), cut.sampling_rate)
 

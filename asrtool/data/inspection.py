@@ -9,12 +9,12 @@ from lhotse.utils import compute_num_samples, perturb_num_samples
 
 from asrtool.config import Config
 from asrtool.data.features import frames_of
-from asrtool.data.shards import entries
+from asrtool.data.shards import entries_with_trees
 from asrtool.errors import DataError, UserError
 from asrtool.progress import progress
 from asrtool.text.tokenizer import Tokenizer
 
-MOST_CUTS = 1_000_000  # to look at before training starts: half a minute
+MOST_CUTS = 300_000  # to look at before training starts: half a minute
 
 
 @dataclass
@@ -45,8 +45,7 @@ def inspect_cuts(
     Raises DataError with all cuts whose transcript has no units or whose sampling rate is not the configured one.
     """
     found, problems = Inspection(), []
-    for entry in progress(islice(entries(path), MOST_CUTS), f"reading {Path(path).name}"):
-        tree = entry.tree()
+    for entry, tree in progress(islice(entries_with_trees(path), MOST_CUTS), f"reading {Path(path).name}"):
         text = ((tree.get("supervisions") or [{}])[0].get("text") or "").strip()
         if problem := _problem(tree, text, config, tokenizer):
             problems.append(f"{entry.id}: {problem}")

@@ -24,7 +24,7 @@ from asrtool.interrupts import ignore_interrupts
 from asrtool.ranks import ALONE, Ranks
 from asrtool.text.tokenizer import Tokenizer
 
-BLOCK_CUTS = 50_000  # cuts held for shuffling: about 60 MB, and a second to read
+BLOCK_CUTS = 50_000  # cuts held for shuffling: about 60 MB, and two seconds to read
 BUCKET_BATCHES = 4  # the last batch of a bucket is not full: with fewer batches, that would be many of them
 
 
@@ -109,10 +109,8 @@ class SpeechDataset(Dataset):
         return load(cut, self.features.source, self.features.num_bins)
 
     def _targets(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        usable = [
-            t if self.tokenizer and not self.tokenizer.unknown(t) else "" for t in texts
-        ]  # none: it counts nothing
-        units = [torch.tensor(self.tokenizer.encode(t) if t else [], dtype=torch.int64) for t in usable]
+        known = [t if self.tokenizer and not self.tokenizer.unknown(t) else "" for t in texts]
+        units = [torch.tensor(self.tokenizer.encode(t) if t else [], dtype=torch.int64) for t in known]
         return torch.nn.utils.rnn.pad_sequence(units, batch_first=True), torch.tensor([len(u) for u in units])
 
 

@@ -14,7 +14,7 @@ from lhotse.utils import fastcopy
 
 from asrtool.data.audio import Bad, probe
 from asrtool.data.corpora import Utterance
-from asrtool.data.shards import entries
+from asrtool.data.shards import entries_with_trees
 from asrtool.errors import DataError, UserError
 from asrtool.files import atomic_path
 from asrtool.progress import progress, say
@@ -125,8 +125,8 @@ def count_cuts(path: Path) -> int:
 def transcripts(paths: Iterable[Path]) -> Iterator[str]:
     """The texts of all supervisions of these manifests."""
     for path in paths:
-        for entry in entries(path):
-            yield from (supervision.get("text") or "" for supervision in entry.tree().get("supervisions", ()))
+        for _, tree in entries_with_trees(path):
+            yield from (supervision.get("text") or "" for supervision in tree.get("supervisions", ()))
 
 
 Key = tuple[str, str]

@@ -78,19 +78,29 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 def entries(path: Path) -> Iterator[Entry]:
     """All of a manifest, file by file."""
+    return (entry for entry, _ in entries_with_trees(path))
+
+
+def entries_with_trees(path: Path) -> Iterator[tuple[Entry, dict]]:
+    """Likewise, with what each line says."""
     for file in manifest_files(path):
-        yield from read(file)
+        yield from _read(file, 0)
 
 
 def read(file: Path, first: int = 0) -> Iterator[Entry]:
     """The entries of one file from number `first` (counted from 0) on; UserError for what is no manifest of cuts."""
+    return (entry for entry, _ in _read(file, first))
+
+
+def _read(file: Path, first: int) -> Iterator[tuple[Entry, dict]]:
     try:
         members = cache(partial(_members, file))
         for number, line in enumerate(_lines(file, first), first):
             tree = json.loads(line)
             if tree["type"] != "MonoCut":
                 raise TypeError(f"number {number + 1} is a {tree['type']}")
-            yield Entry(tree["id"], tree["duration"], line, tuple(members(name)[number] for name in _in_shar(tree)))
+            parts = tuple(members(name)[number] for name in _in_shar(tree))
+            yield Entry(tree["id"], tree["duration"], line, parts), tree
     except (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, tarfile.TarError) as error:
         said = f"{type(error).__name__}: {error}"
         raise UserError(f"{file} is not a manifest of cuts ({said}); make it with `asrtool prepare`") from error

@@ -87,6 +87,7 @@ class BpeTokenizer(Tokenizer):
         self._model = model
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.symbols = ["<blank>", *(self._pieces.id_to_piece(i) for i in range(1, self._pieces.get_piece_size()))]
+        self._characters = {symbol for symbol in self.symbols if len(symbol) == 1}
 
     def encode(self, text: str) -> list[int]:
         units = self._pieces.encode(" ".join(text.split()))
@@ -98,7 +99,7 @@ class BpeTokenizer(Tokenizer):
         return self._pieces.decode(list(units))
 
     def unknown(self, text: str) -> list[str]:
-        return [character for character in "".join(text.split()) if self._pieces.piece_to_id(character) == BLANK]
+        return [character for character in "".join(text.split()) if character not in self._characters]
 
     def __reduce__(self):
         return BpeTokenizer, (self._model,)

@@ -24,7 +24,9 @@ def probe_with(config, more, *then):
 
 def test_the_answer_fits_more_does_not_and_more_memory_takes_more(tiny_config):
     """A fifth less and more: fragments make the limit uneven."""
-    answers = [run_on_ranks(1, probe_with, tiny_config(**WIDE), more, 0.8, 1.4)[0] for more in (250_000_000, 600_000_000)]
+    answers = [
+        run_on_ranks(1, probe_with, tiny_config(**WIDE), more, 0.8, 1.4)[0] for more in (250_000_000, 600_000_000)
+    ]
     assert [fits for _, fits in answers] == [[True, False]] * 2
     found = [re.fullmatch(r"data\.batch_seconds=(\d+) fits \(.* GB\); (\d+) does not", said) for said, _ in answers]
     small, large = (int(match[1]) for match in found)
