@@ -35,11 +35,23 @@ class RunningMean:
         torch._foreach_lerp_(self.weights, [p.detach() for p in model.parameters()], weight)
 
     def state_dict(self) -> dict:
-        """For a checkpoint."""
-        return {"steps": self.steps, "weights": self.weights}
+        """For a checkpoint; whole tensors, where the model's are parted over ranks."""
+        return {"steps": self.steps, "weights": [w.full_tensor() if is_parted(w) else w for w in self.weights]}
 
     def load_state_dict(self, state: dict) -> None:
         """Undo `state_dict`."""
         self.steps = state["steps"]
         for tensor, value in zip(self.weights, state["weights"], strict=True):
-            tensor.copy_(value)
+            tensor.copy_(part_like(value, tensor) if is_parted(tensor) else value)
+
+
+def is_parted(tensor: Tensor) -> bool:
+    """Whether ranks have a part of it each (FSDP2)."""
+    return hasattr(tensor, "full_tensor")
+
+
+def part_like(whole: Tensor, parted: Tensor) -> Tensor:
+    """This rank's part of a tensor that all have whole."""
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole, parted.device_mesh, parted.placements)

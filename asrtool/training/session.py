@@ -16,6 +16,7 @@ from asrtool.config import Config, differences, load_config, save_config
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import inspect_cuts
 from asrtool.data.loading import Batch, Position, SpeechDataset, TrainingSampler, batches
+from asrtool.data.shards import fingerprint
 from asrtool.data.statistics import feature_statistics
 from asrtool.device import describe, lacks_bf16, pick_device
 from asrtool.errors import UserError
@@ -56,6 +57,7 @@ class Progress:
     seconds: float = 0.0  # audio consumed by all ranks
     dev_losses: dict[int, float] = field(default_factory=dict)  # by step
     begun_from: str | None = None  # a checkpoint of another training
+    manifest: str = ""  # fingerprint of data.train
 
     def to_dict(self) -> dict:
         return {**vars(self), "position": list(vars(self.position).values())}
@@ -291,7 +293,7 @@ class Session:
             raise UserError(f"{start.checkpoint} holds weights alone; leave --init-optimizer and --init-schedule out")
         wanted = {"model", "optimizer"} if start.optimizer else {"model"}
         self.strategy.load(self.model, self.optimizer, {name: state[name] for name in wanted})
-        self.progress.step = state["progress"]["step"] if start.schedule else 0
+        self.progress.step = self.met = state["progress"]["step"] if start.schedule else 0
         self.progress.begun_from = str(start.checkpoint)
         moments = "its optimiser's moments" if start.optimizer else "fresh moments of the optimiser"
         steps = f"its schedule from step {self.progress.step} on" if start.schedule else "the schedule from its start"
@@ -331,14 +333,18 @@ def start_session(config: Config, experiment: Path, resume: bool, device: str, r
 def _find_state(session: Session, start: Start) -> None:
     """Resume, begin from another training, or begin."""
     last = from_first(session.ranks, session.checkpoints.last())
+    manifest = fingerprint(session.config.data.train)
     if last is not None:
         session.resume(last)
         progress = session.progress
+        if progress.manifest != manifest:
+            raise UserError(f"{session.config.data.train} was changed since {last} was written; give another --exp")
         if start.checkpoint and progress.begun_from != str(start.checkpoint):
             raise UserError(f"{session.experiment} was begun from {progress.begun_from}, not from {start.checkpoint}")
         said = f"resumed from {last}: step {progress.step}, epoch {progress.position.epoch}"
         say(said + (f"; it was begun from {progress.begun_from}" if progress.begun_from else ""))
         return
+    session.progress.manifest = manifest
     if start.checkpoint:
         session.begin_from(start)
     elif session.config.model.normalise != "none":

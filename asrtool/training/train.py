@@ -20,6 +20,7 @@ from asrtool.interrupts import Interrupts
 from asrtool.objectives.ctc import ctc_loss
 from asrtool.progress import say
 from asrtool.ranks import ALONE, connected, from_all, from_first, own_log, this_rank, total
+from asrtool.training.average import is_parted
 from asrtool.training.log import Meter, TrainingLog, plot_losses
 from asrtool.training.precision import products
 from asrtool.training.schedule import learning_rate
@@ -83,7 +84,7 @@ def training_step(session: Session, step: list[Batch]) -> dict[str, float]:
     (units,) = strategy.total(sum(int(batch.target_lens.sum()) for batch in step))
     losses = collect_gradients(session, step, strategy.sharing.size / units)  # the strategy takes the mean over ranks
     norm = nn.utils.clip_grad_norm_(session.model.parameters(), config.training.clip)
-    norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    norm = float(norm.full_tensor() if is_parted(norm) else norm)
     loss = strategy.total(sum(losses.values()))[0] / units
     name_unusable(losses)
     if problem := watch.problem(config.guards, loss, norm):
@@ -215,7 +216,7 @@ def layer_norms(model: nn.Module) -> dict[str, float]:
             norm = parameter.grad.norm()
             found = re.match(r"encoder\.\w+\.(\d+)\.", name)
             layer = f"layer_{int(found[1]) + 1:03d}" if found else name.split(".")[0]
-            squares[layer] = squares.get(layer, 0.0) + float(getattr(norm, "full_tensor", lambda: norm)()) ** 2  # noqa: B023
+            squares[layer] = squares.get(layer, 0.0) + float(norm.full_tensor() if is_parted(norm) else norm) ** 2
     return {layer: math.sqrt(square) for layer, square in squares.items()}
 
 

@@ -136,6 +136,13 @@ def test_bmuf_goes_on_after_a_checkpoint_as_if_nothing_had_been(trained, state, 
     same_training(whole, trained(2, half.name, True, training=lively, **settings))
 
 
+def test_parted_weights_and_their_mean_go_on_as_if_nothing_had_been(trained, same_training):
+    lively = {"decay": "none", "ema": 0.5, "average": "ema", "log_layers": True}
+    whole = trained(2, "whole", training=lively, strategy="fsdp")
+    half = trained(2, "half", training=lively | {"max_steps": 3}, strategy="fsdp")
+    same_training(whole, trained(2, half.name, True, training=lively, strategy="fsdp"))
+
+
 def test_another_number_of_ranks_goes_on_with_the_same_data(trained, state, tmp_path, capfd):
     trained(2, "exp", training={"max_steps": 3, "decay": "none"})
     before = state(tmp_path / "exp")["progress"]

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from lhotse import CutSet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from asrtool.config import load_config
@@ -134,6 +135,15 @@ def test_resume_may_go_on_for_longer(run, rows):
     experiment = run(resume=True, training={"max_steps": 12})
     assert [row["step"] for row in rows(experiment, "train")] == [2, 4, 6, 8, 10, 12]
     assert load_config(experiment / "config.yaml").training.max_steps == 12
+
+
+def test_resume_refuses_a_manifest_that_was_changed(run, corpus, tmp_path):
+    changed = tmp_path / "cuts.jsonl.gz"
+    changed.write_bytes(corpus.read_bytes())
+    run(data={"train": str(changed)})
+    CutSet.from_file(corpus).subset(first=20).to_file(changed)
+    with pytest.raises(UserError, match="cuts.jsonl.gz was changed since .* was written; give another --exp"):
+        run(resume=True, data={"train": str(changed)}, training={"max_steps": 12})
 
 
 def test_resume_of_nothing_begins(run):
