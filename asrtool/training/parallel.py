@@ -152,7 +152,7 @@ class Fsdp(Alone):
 
 
 def make_strategy(config: Config, ranks: Ranks) -> Alone:
-    """The configured strategy; with one process all are the same but for fsdp. Raises UserError."""
+    """The configured strategy; with one process all are plain training. Raises UserError."""
     from asrtool.training.bmuf import Bmuf
 
     name = config.parallel.strategy

@@ -17,7 +17,7 @@ from asrtool.data.loading import Batch, OrderedSampler, SpeechDataset, batches
 from asrtool.device import out_of_memory, pick_device
 from asrtool.errors import UserError
 from asrtool.interrupts import Interrupts
-from asrtool.objectives.ctc import ctc_loss
+from asrtool.objectives.ctc import ctc_loss, frames_needed
 from asrtool.progress import say
 from asrtool.ranks import ALONE, connected, from_all, from_first, own_log, this_rank, total
 from asrtool.training.average import is_parted
@@ -86,7 +86,7 @@ def training_step(session: Session, step: list[Batch]) -> dict[str, float]:
     norm = nn.utils.clip_grad_norm_(session.model.parameters(), config.training.clip)
     norm = float(norm.full_tensor() if is_parted(norm) else norm)
     loss = strategy.total(sum(losses.values()))[0] / units
-    name_unusable(losses)
+    name_unusable(session, step, losses)
     if problem := watch.problem(config.guards, loss, norm):
         leave_out(session, losses, problem)
     else:
@@ -96,9 +96,14 @@ def training_step(session: Session, step: list[Batch]) -> dict[str, float]:
     return {"loss": loss, "gradient_norm": norm, "lr": rate}
 
 
-def name_unusable(losses: dict[str, float]) -> None:
+def name_unusable(session: Session, step: list[Batch], losses: dict[str, float]) -> None:
     """Cuts that can have no loss; the look through the manifest before training leaves them out as far as it goes."""
-    names = [name for name, loss in losses.items() if loss == 0]
+    names = []
+    for batch in step:
+        rows = zip(batch.ids, batch.feature_lens.tolist(), batch.targets.tolist(), batch.target_lens, strict=True)
+        for name, frames, units, count in rows:
+            short = losses[name] == 0 and session.model.out_length(frames) < frames_needed(units[:count])
+            names += [name] if count == 0 or short else []
     if names:
         say(f"not used: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}: no units, or too many for its length")
 

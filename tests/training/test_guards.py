@@ -6,6 +6,7 @@ from itertools import islice
 
 import pytest
 import torch
+from lhotse import CutSet
 
 from asrtool.config import Guards, load_config
 from asrtool.data.loading import TrainingSampler
@@ -165,6 +166,20 @@ def test_a_batch_that_memory_has_no_room_for_is_halved(run, state, monkeypatch, 
     for name, tensor in expected.items():
         if not name.endswith("qkv.bias"):  # of keys: no gradient but rounding
             torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-5, msg=name)
+
+
+def test_cuts_that_nobody_looked_at_are_left_out_when_they_come(run, rows, corpus, tmp_path, monkeypatch, capfd):
+    """Of a long manifest only the beginning is looked through before training starts."""
+    monkeypatch.setattr("asrtool.data.inspection.MOST_CUTS", 3)
+    cuts = list(CutSet.from_file(corpus))
+    for cut, text in zip(cuts[3:6], ["", "five", "one two " * 500], strict=True):
+        cut.supervisions[0].text = text
+    CutSet.from_cuts(cuts).to_file(tmp_path / "train.jsonl.gz")
+    experiment = run(data={"train": str(tmp_path / "train.jsonl.gz")})
+    said = "".join(line for line in capfd.readouterr().err.splitlines() if line.startswith("not used: "))
+    assert all(cut.id in said for cut in cuts[3:6]) and not any(cut.id in said for cut in cuts[:3] + cuts[6:])
+    assert all(math.isfinite(row["loss"]) for row in rows(experiment, "train"))
+    assert rows(experiment, "train")[-1]["bad_steps"] == 0
 
 
 def test_one_utterance_that_memory_has_no_room_for_is_an_error(run, monkeypatch):
