@@ -1,7 +1,7 @@
 """Blockwise model-update filtering (Chen & Huo, ICASSP 2016): workers train apart and meet after a block of steps."""
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -90,7 +90,7 @@ class Bmuf(Alone):
 
     def collecting(self, last: bool) -> AbstractContextManager:
         """As inside the worker."""
-        return self.inner.collecting(last) if self.sharing.size > 1 else nullcontext()
+        return self.inner.collecting(last)
 
     def start(self, model: AcousticModel, optimizer: Optimizer) -> None:
         """The first block starts here."""

@@ -98,6 +98,8 @@ def training_step(session: Session, step: list[Batch]) -> dict[str, float]:
 
 def name_unusable(session: Session, step: list[Batch], losses: dict[str, float]) -> None:
     """Cuts that can have no loss; the look through the manifest before training leaves them out as far as it goes."""
+    if all(loss > 0 for loss in losses.values()):
+        return
     names = []
     for batch in step:
         rows = zip(batch.ids, batch.feature_lens.tolist(), batch.targets.tolist(), batch.target_lens, strict=True)
