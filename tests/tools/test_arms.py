@@ -1,6 +1,5 @@
 """An experiment of arms and seeds is run once, continued where it stopped, and told in a table that can be believed."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -12,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.tools.load import load_tool
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "arms.py"
 
@@ -72,10 +73,7 @@ set: [training.max_steps=900]
 @pytest.fixture
 def arms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The tool as a module, with the stand-in for asrtool."""
-    spec = importlib.util.spec_from_file_location("arms", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "arms", module)
-    spec.loader.exec_module(module)
+    module = load_tool("arms", monkeypatch)
     (tmp_path / "stub.py").write_text(STUB)
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "model.yaml").write_text("model: {layers: 2}\n")

@@ -1,6 +1,5 @@
 """Machines that are namespaces: how they are laid out, run, judged, and removed again, whatever happened."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.tools.load import load_tool
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "network.py"
 SERVER = "import socket; s = socket.create_server(('', 5001)); print(flush=True); s.accept()[0].sendall(b'x' * 4096)"
@@ -30,11 +31,7 @@ time.sleep(60)
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The tool as a module."""
-    spec = importlib.util.spec_from_file_location("network", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "network", module)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("network", monkeypatch)
 
 
 @pytest.fixture

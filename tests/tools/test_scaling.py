@@ -1,6 +1,5 @@
 """The model of scaling finds costs that are known, has the right limits, and never calls its predictions measured."""
 
-import importlib.util
 import json
 import math
 import re
@@ -11,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.tools.load import load_tool
+
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "scaling.py"
 NAMES = ["ddp", "ddp fp16", "bmuf 1", "bmuf 4", "bmuf 16"]
 
@@ -18,11 +19,7 @@ NAMES = ["ddp", "ddp fp16", "bmuf 1", "bmuf 4", "bmuf 16"]
 @pytest.fixture
 def scaling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The tool as a module."""
-    spec = importlib.util.spec_from_file_location("scaling", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "scaling", module)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("scaling", monkeypatch)
 
 
 def measured(scaling: ModuleType, costs: object, links: tuple[float, ...] = (1.0, 0.2)) -> list:

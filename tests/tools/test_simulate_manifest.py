@@ -1,7 +1,6 @@
 """A simulated manifest is one that training could read, and always the same; what it costs can be measured."""
 
 import gzip
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from asrtool.config import Config
 from asrtool.data.loading import TrainingSampler
 from asrtool.data.manifest import open_cuts
 from asrtool.data.shards import entries, manifest_files
+from tests.tools.load import load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 HOURS = 3.25  # 1,000 cuts
@@ -26,11 +26,8 @@ HOURS = 3.25  # 1,000 cuts
 @pytest.fixture(scope="module")
 def simulate() -> ModuleType:
     """The tool as a module."""
-    spec = importlib.util.spec_from_file_location("simulate_manifest", ROOT / "tools" / "simulate_manifest.py")
-    module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "simulate_manifest", module)
-        spec.loader.exec_module(module)
+        module = load_tool("simulate_manifest", patch)
         yield module
 
 
