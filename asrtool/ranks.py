@@ -5,6 +5,8 @@ one process, and everything here does nothing.
 """
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,7 +69,9 @@ def connected(ranks: Ranks, device: torch.device, timeout_seconds: float) -> Ite
 
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
+        store = meet(ranks, timeout_seconds)
+        wait = timedelta(seconds=timeout_seconds)
+        distributed.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=wait)
         yield
     except RuntimeError as error:
         if not any(sign in str(error) for sign in LOST):
@@ -77,6 +81,33 @@ def connected(ranks: Ranks, device: torch.device, timeout_seconds: float) -> Ite
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def meet(ranks: Ranks, timeout_seconds: float):
+    """The store in which the ranks find each other, under a name that this start alone has.
+
+    torchrun keeps one store over all its restarts, and in it the addresses of processes that are gone. The first rank
+    draws a name; another takes it only when the first one, alive, has answered it under that name.
+    """
+    from torch import distributed
+
+    store, _, _ = next(distributed.rendezvous("env://", timeout=timedelta(seconds=timeout_seconds)))
+    mine = uuid.uuid4().hex
+    if ranks.first:
+        store.set("asrtool/name", mine)
+        for rank in range(1, ranks.size):
+            store.set(f"{mine}/{rank}/{store.get(f'{mine}/{rank}').decode()}", "met")
+        return distributed.PrefixStore(mine, store)
+    until = time.monotonic() + timeout_seconds
+    while True:
+        name = store.get("asrtool/name").decode()
+        store.set(f"{name}/{ranks.rank}", mine)
+        try:
+            store.wait([f"{name}/{ranks.rank}/{mine}"], timedelta(seconds=1))
+            return distributed.PrefixStore(name, store)
+        except distributed.DistStoreError:  # the name may be of an earlier start: look again
+            if time.monotonic() > until:
+                raise
 
 
 @contextmanager
