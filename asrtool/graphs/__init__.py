@@ -1,0 +1,1 @@
+"""Units, lexicon and language model to graphs, for decoding and for training."""
