@@ -106,9 +106,9 @@ def over_frames(graph: UnitGraph, topology: Topology = "ctc") -> Arcs:
 class UnitNgram:
     """What units follow each other: an n-gram for the denominator of MMI, as a graph without back-off arcs.
 
-    As for Kaldi's chain models (Povey et al. 2016, section 3.2) it is not smoothed: after a history comes only what came
-    after it in training, so that the graph stays small. A history is the longest part of the last `order` - 1 units
-    that came `least` times; one unit is always kept.
+    As for Kaldi's chain models (Povey et al. 2016, section 3.2) it is not smoothed: after a history comes only what
+    came after it in training, so that the graph stays small. A history is the longest part of the last `order` - 1
+    units that came `least` times; one unit is always kept.
     """
 
     def __init__(self, sentences: Iterable[Sequence[int]], order: int = 4, least: int = 3):
