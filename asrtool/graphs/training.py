@@ -23,8 +23,8 @@ class Arcs:
 
     start: np.ndarray  # (S,) float64
     final: np.ndarray  # (S,) float64
+    label: np.ndarray  # (S,) int64: the column of a frame's log-probabilities that is read on entering
     source: np.ndarray  # (A,) int64
-    label: np.ndarray  # (A,) int64, the column of the log-probabilities that is read
     target: np.ndarray  # (A,) int64
     weight: np.ndarray  # (A,) float64
 
@@ -90,17 +90,18 @@ def over_frames(graph: UnitGraph, topology: Topology = "ctc") -> Arcs:
     lasts: dict[int, list[int]] = {}
     for q, last in number:
         lasts.setdefault(q, []).append(last)
-    arcs = [(index, last, index, 0.0) for (_, last), index in number.items()]
-    arcs += [(index, BLANK, number[q, BLANK], 0.0) for (q, last), index in number.items() if last != BLANK]
+    arcs = [(index, index, 0.0) for index in number.values()]
+    arcs += [(index, number[q, BLANK], 0.0) for (q, last), index in number.items() if last != BLANK]
     for source, unit, target, weight in graph.arcs:
         into = number[target, unit]
         free = [last for last in lasts[source] if last != unit or topology == "modified"]
-        arcs += [(number[source, last], unit, into, weight) for last in free]
+        arcs += [(number[source, last], into, weight) for last in free]
     start = np.full(len(number), -np.inf)
     start[number[0, BLANK]] = 0.0
     final = np.array([graph.final.get(q, -np.inf) for q, _ in number])
-    source, label, target, weight = zip(*arcs, strict=True)
-    return Arcs(start, final, *(np.array(values, np.int64) for values in (source, label, target)), np.array(weight))
+    label = np.array([last for _, last in number])
+    source, target, weight = map(np.array, zip(*arcs, strict=True))
+    return Arcs(start, final, label, source, target, weight)
 
 
 class UnitNgram:

@@ -20,15 +20,15 @@ def random_graph(draw: np.random.Generator, states: int, arcs: int, units: int) 
     def holes(size: int) -> np.ndarray:
         return np.where(draw.random(size) < 0.3, -np.inf, draw.normal(size=size))
 
-    ends = (draw.integers(0, states, arcs), draw.integers(0, units, arcs), draw.integers(0, states, arcs))
-    return Arcs(holes(states), holes(states), *ends, holes(arcs))
+    source, target = draw.integers(0, states, (2, arcs))
+    return Arcs(holes(states), holes(states), draw.integers(0, units, states), source, target, holes(arcs))
 
 
 def by_enumeration(log_probs: torch.Tensor, graph: Arcs, leak: np.ndarray | None = None) -> torch.Tensor:
     """The score of one utterance (T, V), path by path; a leak is a jump to any state."""
     jumps = [None] if leak is None else [None, *range(graph.states)]
     scores = []
-    for arcs in itertools.product(range(len(graph.label)), repeat=len(log_probs)):
+    for arcs in itertools.product(range(len(graph.source)), repeat=len(log_probs)):
         for jump in itertools.product(*([[None]] + [jumps] * (len(arcs) - 1))):
             score, state = graph.start[graph.source[arcs[0]]], graph.source[arcs[0]]
             for arc, to in zip(arcs, jump, strict=True):
@@ -37,7 +37,7 @@ def by_enumeration(log_probs: torch.Tensor, graph: Arcs, leak: np.ndarray | None
                 score = score + graph.weight[arc] if graph.source[arc] == state else -math.inf
                 state = graph.target[arc]
             score += graph.final[state]
-            read = [log_probs[time, graph.label[arc]] for time, arc in enumerate(arcs)]
+            read = [log_probs[time, graph.label[graph.target[arc]]] for time, arc in enumerate(arcs)]
             scores += [sum(read) + score] if score > -math.inf else []
     return torch.stack(scores).logsumexp(0) if scores else log_probs.sum() * 0 - torch.inf
 
@@ -67,7 +67,7 @@ def test_values_and_gradients_are_those_of_all_paths_one_by_one(seed, shared, le
         return torch.stack(one)
 
     def found(x):
-        batch = GraphBatch(graphs[0] if shared else graphs)
+        batch = GraphBatch(graphs[0] if shared else graphs, dtype=torch.float64)
         return path_sum(x, lens, batch, None if leak is None else torch.from_numpy(leak))
 
     for a, b in zip(value_and_gradient(found, log_probs), value_and_gradient(expected, log_probs), strict=True):
@@ -104,7 +104,7 @@ def spelled(graph, frames: int, units: int) -> dict[tuple, float]:
         x = torch.full((1, frames, units), -torch.inf, dtype=torch.float64)
         x[0, range(frames), labels] = 0.0
         x = x.clamp(min=-1e6)
-        score = path_sum(x, torch.tensor([frames]), GraphBatch([graph])).item()
+        score = path_sum(x, torch.tensor([frames]), GraphBatch([graph], dtype=torch.float64)).item()
         if score > -1e5:
             found[labels] = score
     return found
@@ -165,9 +165,10 @@ def test_what_could_be_said_has_probability_one_and_holds_what_is_said():
             assert total == pytest.approx(1.0)
         x = torch.randn(1, 12, 4, dtype=torch.float64)
         lens = torch.tensor([12])
-        could = path_sum(x, lens, GraphBatch(over_frames(graph)))
+        could = path_sum(x, lens, GraphBatch(over_frames(graph), dtype=torch.float64))
         for sentence in sentences[:5]:
-            assert path_sum(x, lens, GraphBatch([over_frames(ngram.weighted(said([[sentence]])))])) < could
+            is_said = over_frames(ngram.weighted(said([[sentence]])))
+            assert path_sum(x, lens, GraphBatch([is_said], dtype=torch.float64)) < could
 
 
 def test_unseen_units_have_a_small_probability():
