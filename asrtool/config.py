@@ -187,6 +187,18 @@ class Model(Section):
         return list(frames)
 
 
+class Objective(Section):
+    """What training minimises (asrtool/objectives)."""
+
+    kind: Literal["ctc", "mmi"] = "ctc"
+    # mmi: lattice-free, beside all that a unit n-gram allows
+    topology: Literal["ctc", "modified"] = "ctc"  # modified: no blank is needed between equal units
+    order: Positive = 4  # of the n-gram
+    least: Positive = 3  # times that a history of more than one unit must occur
+    leak: Annotated[float, Field(ge=0, lt=1)] = 1e-5  # weight of a jump to any state between two frames; 0 is none
+    ctc: Annotated[float, Field(ge=0)] = 0.1  # times the CTC loss that is added
+
+
 class Training(Section):
     """The optimiser, its schedule, and what is kept. A step is one update from `accumulate` batches of every rank."""
 
@@ -253,6 +265,7 @@ class Config(Section):
     features: Features = Features()
     data: Data = Data()
     model: Model = Model()
+    objective: Objective = Objective()
     training: Training = Training()
     parallel: Parallel = Parallel()
     guards: Guards = Guards()

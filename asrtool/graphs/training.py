@@ -14,6 +14,7 @@ import numpy as np
 
 Topology = Literal["ctc", "modified"]
 Units = tuple[int, ...]
+Counts = list[list]  # [history, [[unit, how often], ...]] of each history
 BLANK, START, END = 0, -1, -2  # of these only the blank is a unit
 
 
@@ -112,18 +113,22 @@ class UnitNgram:
     units that came `least` times; one unit is always kept.
     """
 
-    def __init__(self, sentences: Iterable[Sequence[int]], order: int = 4, least: int = 3):
+    def __init__(self, order: int, counts: Counts):
+        self.order = order
+        self._after = {tuple(history): dict(seen) for history, seen in counts}
+        self._total = {history: sum(seen.values()) for history, seen in self._after.items()}
+
+    @staticmethod
+    def count(sentences: Iterable[Sequence[int]], order: int = 4, least: int = 3) -> Counts:
+        """What came after each history that is kept, as plain lists; empty where there are no sentences."""
         counts: dict[Units, Counter[int]] = {}
         for sentence in sentences:
             units = (START, *sentence, END)
             for place in range(1, len(units)):
                 for begin in range(max(0, place - order + 1), place + 1):
                     counts.setdefault(units[begin:place], Counter())[units[place]] += 1
-        if () not in counts:
-            raise ValueError("no sentences to count units in")
-        self.order = order
-        self._after = {h: seen for h, seen in counts.items() if len(h) <= 1 or seen.total() >= least}
-        self._total = {history: seen.total() for history, seen in self._after.items()}
+        kept = ((h, seen) for h, seen in counts.items() if len(h) <= 1 or seen.total() >= least)
+        return [[list(history), [list(pair) for pair in seen.items()]] for history, seen in kept]
 
     def next(self, history: Units, unit: int) -> Units:
         """The history that `unit` after `history` leads to."""
@@ -136,7 +141,7 @@ class UnitNgram:
         """ln P(unit | history). What never came after it, as happens outside of training, is taken after less of it."""
         while unit not in self._after[history] and history:
             history = history[1:] if history[1:] in self._after else self.next((), history[-1])[1:]
-        return math.log(max(self._after[history][unit], 0.5) / self._total[history])
+        return math.log(self._after[history].get(unit, 0.5) / self._total[history])
 
     def graph(self) -> UnitGraph:
         """All that could be said."""

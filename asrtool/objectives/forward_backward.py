@@ -15,7 +15,7 @@ much faster than scattered ones, on CPU and GPU alike. Utterances that share one
 utterances with a graph each are one graph without arcs between its parts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -32,7 +32,7 @@ class Rows:
     """
 
     others: Tensor  # (E,) int64: the state at the other end
-    weights: Tensor  # (E, 1)
+    weights: Tensor  # (E, 1) or, of columns, (E, C)
     widths: list[int]
     states: list[Tensor]
 
@@ -55,12 +55,15 @@ class Rows:
         others, weights = torch.cat([others, others[:1]]), torch.cat([weights, weights.new_full((1,), -torch.inf)])
         return cls(others[index], weights[index, None], widths, states)
 
+    def beside(self, columns: int) -> "Rows":
+        """The same with the weights of so many columns: adding them up is quick where they lie side by side."""
+        return replace(self, weights=self.weights.expand(-1, columns).contiguous())
+
     def sums(self, values: Tensor) -> Tensor:
         """(S, C), in the log domain, from `values` (S, C); -inf for a state without arcs."""
         sums = torch.full_like(values, -torch.inf)
-        parts = (values[self.others] + self.weights).split(
-            [len(s) * w for s, w in zip(self.states, self.widths, strict=True)]
-        )
+        sizes = [len(states) * width for states, width in zip(self.states, self.widths, strict=True)]
+        parts = values.index_select(0, self.others).add_(self.weights).split(sizes)
         for states, width, part in zip(self.states, self.widths, parts, strict=True):
             sums[states] = part.view(len(states), width, -1).logsumexp(1) if width > 1 else part
         return sums
@@ -150,12 +153,12 @@ class _PathSum(torch.autograd.Function):
     def forward(context, log_probs: Tensor, lens: Tensor, graphs: GraphBatch, leak: Tensor | None) -> Tensor:
         (frames, lines), all_alive = graphs.frames(log_probs), int(lens.min())
         alpha = graphs.start.expand(-1, frames.shape[2]).contiguous()
-        kept = []
+        kept, entering = [], graphs.entering.beside(frames.shape[2])
         for time, frame in enumerate(frames):
             before = alpha
             if leak is not None and time:
                 before = torch.logaddexp(alpha, alpha.logsumexp(0, keepdim=True) + leak)
-            after = graphs.entering.sums(before).add_(frame[lines])
+            after = entering.sums(before).add_(frame[lines])
             alpha = after if time < all_alive else torch.where(graphs.of_utterances(lens > time), after, alpha)
             kept.append(alpha)
         total = graphs.total(alpha + graphs.final)
@@ -167,13 +170,13 @@ class _PathSum(torch.autograd.Function):
     def backward(context, gradient: Tensor):
         graphs, leak = context.graphs, context.leak
         frames, lines, lens, total, *kept = context.saved_tensors
-        all_alive = int(lens.min())
+        all_alive, leaving = int(lens.min()), graphs.leaving.beside(frames.shape[2])
         total = graphs.of_utterances(total.masked_fill(total == -torch.inf, torch.inf))  # no path: no share of any
         beta = graphs.final.expand(-1, frames.shape[2])
         shares = torch.zeros_like(frames)
         for time in range(len(frames) - 1, -1, -1):
             shares[time].index_add_(0, lines, (kept[time] + beta - total).exp_())
-            before = graphs.leaving.sums(beta + frames[time][lines])
+            before = leaving.sums(beta + frames[time][lines])
             if leak is not None and time:
                 before = torch.logaddexp(before, (before + leak).logsumexp(0, keepdim=True))
             beta = before if time < all_alive else torch.where(graphs.of_utterances(lens > time), before, beta)

@@ -14,6 +14,7 @@ from asrtool.data.loading import Batch, Position
 from asrtool.device import describe, out_of_memory, pick_device
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
+from asrtool.objectives.ctc import Ctc
 from asrtool.progress import say
 from asrtool.text.tokenizer import load_tokenizer
 from asrtool.training.precision import products
@@ -91,7 +92,9 @@ class Prober:
             optimizer = make_optimizer(model, self.config)
             began, precision = time.monotonic(), self.config.training.precision
             with products(precision, self.device):
-                batch_loss(model, self._batch(seconds, cut_seconds, model), self.device, precision).sum().backward()
+                batch_loss(
+                    model, self._batch(seconds, cut_seconds, model), self.device, precision, Ctc()
+                ).sum().backward()
             optimizer.step()
             return Trial(seconds, cut_seconds, True, _peak(self.device), time.monotonic() - began)
         except (RuntimeError, MemoryError) as error:

@@ -22,7 +22,7 @@ from asrtool.device import describe, lacks_bf16, pick_device
 from asrtool.errors import UserError
 from asrtool.files import write_text
 from asrtool.models.acoustic import AcousticModel
-from asrtool.objectives.ctc import frames_needed
+from asrtool.objectives.objective import Objective, make_objective
 from asrtool.progress import say
 from asrtool.ranks import ALONE, Ranks, from_all, from_first, on_first, total
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
@@ -113,11 +113,13 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
     return tokenizer
 
 
-def look_through(config: Config, tokenizer: Tokenizer, model: AcousticModel, experiment: Path) -> frozenset[str]:
+def look_through(
+    config: Config, tokenizer: Tokenizer, objective: Objective, model: AcousticModel, experiment: Path
+) -> frozenset[str]:
     """Inspect both manifests; the ids to leave out, which are also listed in `dropped.txt`."""
     dropped: dict[str, str] = {}
     for name, path in (("train", config.data.train), ("dev", config.data.dev)):
-        found = inspect_cuts(path, config, tokenizer, frames_needed, model.out_length)
+        found = inspect_cuts(path, config, tokenizer, objective.frames_needed, model.out_length)
         say(f"{name}: {found}")
         dropped |= found.dropped
     for identifier, reason in list(dropped.items())[:10]:
@@ -156,6 +158,7 @@ class Session:
     ranks: Ranks
     device: torch.device
     tokenizer: Tokenizer
+    objective: Objective
     model: AcousticModel
     strategy: Alone
     module: nn.Module  # the model as the strategy wants it called
@@ -315,12 +318,14 @@ def start_session(config: Config, experiment: Path, resume: bool, device: str, r
     place = pick_device(device, ranks.local_rank)
     model = AcousticModel(config, tokenizer.size).to(place)
     parameters = sum(p.numel() for p in model.parameters())
-    dropped = on_first(ranks, lambda: look_through(config, tokenizer, model, experiment))
+    objective = make_objective(config, tokenizer, experiment, ranks, place)
+    dropped = on_first(ranks, lambda: look_through(config, tokenizer, objective, model, experiment))
     strategy = make_strategy(config, ranks)
     module = strategy.wrap(model)
     optimizer = make_optimizer(model, config)
     mean = RunningMean(model, config.training.ema) if config.training.ema else None
-    session = Session(config, experiment, ranks, place, tokenizer, model, strategy, module, optimizer, mean, dropped)
+    parts = (tokenizer, objective, model, strategy, module, optimizer, mean)
+    session = Session(config, experiment, ranks, place, *parts, dropped)
     torch.manual_seed(config.seed + ranks.rank)  # dropout differs from rank to rank
     _find_state(session, start)
     if config.training.precision == "bf16" and lacks_bf16(place):

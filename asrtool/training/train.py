@@ -17,7 +17,7 @@ from asrtool.data.loading import Batch, OrderedSampler, SpeechDataset, batches
 from asrtool.device import out_of_memory, pick_device
 from asrtool.errors import UserError
 from asrtool.interrupts import Interrupts
-from asrtool.objectives.ctc import ctc_loss, frames_needed
+from asrtool.objectives.objective import Objective
 from asrtool.progress import say
 from asrtool.ranks import ALONE, connected, from_all, from_first, own_log, this_rank, total
 from asrtool.training.average import is_parted
@@ -27,13 +27,14 @@ from asrtool.training.schedule import learning_rate
 from asrtool.training.session import Session, Start, start_session
 
 
-def batch_loss(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> torch.Tensor:
-    """CTC loss of each utterance, (N,) nats; 0 for one that has no units, or more than its frames can spell."""
+def batch_loss(
+    model: nn.Module, batch: Batch, device: torch.device, precision: str, objective: Objective
+) -> torch.Tensor:
+    """The loss of each utterance, (N,) nats; 0 for one that has no units, or more than its frames can spell."""
     features, lens = batch.features.to(device, non_blocking=True), batch.feature_lens.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         log_probs, out_lens = model(features, lens)
-    target_lens = batch.target_lens.to(device)
-    return ctc_loss(log_probs, out_lens, batch.targets.to(device), target_lens) * (target_lens > 0)
+    return objective(log_probs, out_lens, batch)
 
 
 def collect_gradients(session: Session, step: list[Batch], scale: float) -> dict[str, float]:
@@ -47,7 +48,7 @@ def collect_gradients(session: Session, step: list[Batch], scale: float) -> dict
         last = number == len(step) - 1
         try:
             with session.strategy.collecting(last), products(config.precision, device):
-                loss = batch_loss(session.module, batch, device, config.precision)
+                loss = batch_loss(session.module, batch, device, config.precision, session.objective)
                 (loss.sum() * scale).backward()
             losses.append(loss.detach())
             continue
@@ -104,7 +105,9 @@ def name_unusable(session: Session, step: list[Batch], losses: dict[str, float])
     for batch in step:
         rows = zip(batch.ids, batch.feature_lens.tolist(), batch.targets.tolist(), batch.target_lens, strict=True)
         for name, frames, units, count in rows:
-            short = losses[name] == 0 and session.model.out_length(frames) < frames_needed(units[:count])
+            short = losses[name] == 0 and session.model.out_length(frames) < session.objective.frames_needed(
+                units[:count]
+            )
             names += [name] if count == 0 or short else []
     if names:
         say(f"not used: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}: no units, or too many for its length")
@@ -129,10 +132,10 @@ def validate(session: Session) -> float:
     sampler = OrderedSampler(config.data.dev, config.data.batch_seconds, session.dropped, ranks)
     dataset = SpeechDataset(config, session.tokenizer, training=False)
     model.eval()
-    loss, units = 0.0, 0
+    loss, units, precision = 0.0, 0, config.training.precision
     for batch in islice(batches(dataset, sampler, config.data.workers), session.dev_batches):
-        with products(config.training.precision, session.device):
-            loss += batch_loss(model, batch, session.device, config.training.precision).sum().item()
+        with products(precision, session.device):
+            loss += batch_loss(model, batch, session.device, precision, session.objective).sum().item()
         units += int(batch.target_lens.sum())
     model.train()
     loss, units = total(ranks, loss, units)

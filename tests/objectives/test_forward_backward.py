@@ -140,7 +140,7 @@ def test_a_word_without_a_pronunciation_has_no_graph():
 
 def test_the_unit_ngram_allows_what_was_seen_with_its_frequency():
     sentences = [[1, 2, 1], [1, 2], [2, 2]]
-    ngram = UnitNgram(sentences, order=3, least=1)
+    ngram = UnitNgram(3, UnitNgram.count(sentences, order=3, least=1))
     totals = {}
     for sentence in sentences:
         graph = ngram.weighted(said([[sentence]]))
@@ -155,7 +155,7 @@ def test_what_could_be_said_has_probability_one_and_holds_what_is_said():
     draw = np.random.default_rng(1)
     sentences = [draw.integers(1, 4, draw.integers(1, 4)).tolist() for _ in range(20)]
     for order, least in ((1, 1), (2, 1), (3, 2), (4, 3)):
-        ngram = UnitNgram(sentences, order, least)
+        ngram = UnitNgram(order, UnitNgram.count(sentences, order, least))
         graph = ngram.graph()
         leaving = {}
         for source, _, _, weight in graph.arcs:
@@ -172,7 +172,7 @@ def test_what_could_be_said_has_probability_one_and_holds_what_is_said():
 
 
 def test_unseen_units_have_a_small_probability():
-    ngram = UnitNgram([[1, 2], [2, 1]], order=3, least=1)
+    ngram = UnitNgram(3, UnitNgram.count([[1, 2], [2, 1]], order=3, least=1))
     assert -math.inf < ngram.logprob(ngram.next((), -1), 7) < ngram.logprob((), 1) < 0
 
 

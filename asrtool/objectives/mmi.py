@@ -1,0 +1,110 @@
+"""Lattice-free maximum mutual information (Povey et al. 2016), on the sums of forward_backward.py."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asrtool.config import Config, Objective
+from asrtool.data.inspection import MOST_CUTS
+from asrtool.data.loading import Batch
+from asrtool.data.shards import entries_with_trees
+from asrtool.errors import UserError
+from asrtool.files import write_json
+from asrtool.graphs.training import Arcs, Counts, UnitNgram, over_frames, said
+from asrtool.objectives.ctc import Ctc
+from asrtool.objectives.forward_backward import GraphBatch, path_sum
+from asrtool.progress import progress
+from asrtool.text.tokenizer import Tokenizer
+
+STEPS = 100  # of a walk through the graph, as many as Kaldi takes: it forgets where it started
+
+
+class Mmi:
+    """-ln of what was said beside all that could be said: the share of its paths in those of a unit n-gram.
+
+    What was said allows all pronunciations that the tokenizer's lexicon has, if it has one, and carries the n-gram's
+    weights, so that it is a part of what could be said and the loss is not negative. `config.leak` is the weight of
+    a jump from any state to any other between two frames, spread as a walk through the graph spreads (section 3.4);
+    `config.ctc` adds so much of the CTC loss, which keeps units in their places.
+    """
+
+    def __init__(self, config: Objective, tokenizer: Tokenizer, ngram: UnitNgram, device: torch.device):
+        self.config, self.tokenizer, self.ngram = config, tokenizer, ngram
+        could = over_frames(ngram.graph(), config.topology)
+        self.could = GraphBatch(could, device)
+        self.leak = None
+        if config.leak:
+            self.leak = torch.from_numpy(np.log(config.leak * visits(could))).float().to(device)
+        self.ctc = Ctc()
+
+    def __str__(self) -> str:
+        states, arcs = len(self.could.label), len(self.could.entering.others)
+        return f"mmi: what could be said has {states:,} states and {arcs:,} arcs"
+
+    def frames_needed(self, units: list[int]) -> int:
+        """The fewest output frames that can spell `units`."""
+        return len(units) if self.config.topology == "modified" else self.ctc.frames_needed(units)
+
+    def __call__(self, log_probs: Tensor, out_lens: Tensor, batch: Batch) -> Tensor:
+        """(N,) nats; 0 for an utterance that has no units, or more than its frames can spell."""
+        with torch.autocast(log_probs.device.type, enabled=False):
+            log_probs = log_probs.float()
+            loss = path_sum(log_probs, out_lens, self.could, self.leak)
+            loss = loss - path_sum(log_probs, out_lens, self.spoken(batch, log_probs.device))
+            loss = torch.where(loss.isinf(), 0.0, loss)
+        return loss + self.config.ctc * self.ctc(log_probs, out_lens, batch) if self.config.ctc else loss
+
+    def spoken(self, batch: Batch, device: torch.device) -> GraphBatch:
+        """What was said, of each utterance."""
+        rows = zip(batch.texts, batch.targets.tolist(), batch.target_lens.tolist(), strict=True)
+        return GraphBatch([self._spoken(text, units[:count]) for text, units, count in rows], device)
+
+    def _spoken(self, text: str, units: list[int]) -> Arcs:
+        if not units:
+            return UNSPEAKABLE
+        ways = getattr(self.tokenizer, "alternatives", None)
+        words = ways(text) if ways else [[units]]
+        return over_frames(self.ngram.weighted(said(words)), self.config.topology)
+
+
+def unit_counts(config: Config, tokenizer: Tokenizer, kept: Path) -> Counts:
+    """What units follow each other in the training transcripts, for UnitNgram; counted once, then read from `kept`.
+
+    Of a long manifest the first MOST_CUTS count, as in the look through it (asrtool/data/inspection.py).
+    """
+    if kept.is_file():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    cuts = islice(entries_with_trees(config.data.train), MOST_CUTS)
+    texts = (((tree.get("supervisions") or [{}])[0].get("text") or "").strip() for _, tree in cuts)
+    units = (tokenizer.encode(text) for text in texts if text and not tokenizer.unknown(text))
+    found = UnitNgram.count(progress(units, "counting units"), config.objective.order, config.objective.least)
+    if not found:
+        raise UserError(f"no transcript of {config.data.train} has units of the tokenizer; look at both")
+    write_json(kept, found)
+    return found
+
+
+# A graph that no utterance goes through.
+UNSPEAKABLE = Arcs(*(np.full(1, -np.inf) for _ in "se"), *(np.zeros(1, np.int64) for _ in "lst"), np.full(1, -np.inf))
+
+
+def visits(graph: Arcs) -> np.ndarray:
+    """How often a walk through `graph` is in each state, (S,), adding up to 1: its first STEPS steps, on average.
+
+    Arcs are taken by their weights, which are made to add up to 1 in each state.
+    """
+    from scipy.sparse import csr_array
+
+    chance = np.exp(graph.weight)
+    leaving = np.bincount(graph.source, chance, graph.states)
+    step = csr_array((chance / leaving[graph.source], (graph.target, graph.source)), shape=(graph.states,) * 2)
+    at = np.exp(graph.start) / np.exp(graph.start).sum()
+    total = np.zeros_like(at)
+    for _ in range(STEPS):
+        at = step @ at
+        total += at
+    return np.maximum(total / total.sum(), 1e-30)  # a state that is never visited stays nearly so

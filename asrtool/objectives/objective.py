@@ -1,0 +1,40 @@
+"""What training minimises, by the configuration's `objective`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from asrtool.config import Config
+from asrtool.data.loading import Batch
+from asrtool.graphs.training import UnitNgram
+from asrtool.objectives.ctc import Ctc
+from asrtool.objectives.mmi import Mmi, unit_counts
+from asrtool.progress import say
+from asrtool.ranks import Ranks, on_first
+from asrtool.text.tokenizer import Tokenizer
+
+
+class Objective(Protocol):
+    """From log-probabilities and what is known of a batch to the loss of each utterance."""
+
+    def frames_needed(self, units: Sequence[int]) -> int:
+        """The fewest output frames that can spell `units`."""
+
+    def __call__(self, log_probs: Tensor, out_lens: Tensor, batch: Batch) -> Tensor:
+        """(N,) nats from log_probs (N, T', V) and out_lens (N,); 0, and no gradient, for what cannot be used."""
+
+
+def make_objective(
+    config: Config, tokenizer: Tokenizer, experiment: Path, ranks: Ranks, device: torch.device
+) -> Objective:
+    """The objective, on `device`. What it counts in the training data is kept in the experiment's folder."""
+    if config.objective.kind == "ctc":
+        return Ctc()
+    counts = on_first(ranks, lambda: unit_counts(config, tokenizer, experiment / "unit_ngram.json"))
+    ngram = UnitNgram(config.objective.order, counts)
+    objective = Mmi(config.objective, tokenizer, ngram, device)
+    say(str(objective))
+    return objective

@@ -1,0 +1,106 @@
+"""Lattice-free MMI as an objective, and a training with it."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from asrtool.config import Objective
+from asrtool.data.loading import Batch, Position
+from asrtool.errors import UserError
+from asrtool.graphs.training import UnitNgram, over_frames
+from asrtool.objectives.mmi import Mmi, unit_counts, visits
+from asrtool.text.tokenizer import SymbolTokenizer
+from asrtool.training.train import train
+from tests.tiny import log_rows
+
+SENTENCES = ["a b", "b a c", "c", "a a b", "b b"]
+
+
+@pytest.fixture
+def tokenizer():
+    return SymbolTokenizer.train("char", ["abc"])
+
+
+@pytest.fixture
+def batch(tokenizer):
+    """One utterance for each sentence, the last without units."""
+    targets = [torch.tensor(tokenizer.encode(s.replace(" ", ""))) for s in SENTENCES[:-1]] + [torch.tensor([]).long()]
+    lens = torch.tensor([len(t) for t in targets])
+    padded = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True)
+    nothing = torch.zeros(len(targets), 1, 1)
+    return Batch(Position(), Position(), [*"12345"], SENTENCES, nothing, lens, padded, lens, 1.0)
+
+
+def objective(tokenizer, **settings):
+    config = Objective(kind="mmi", **{"ctc": 0.0, "leak": 0.0, "least": 1} | settings)
+    units = [tokenizer.encode(s.replace(" ", "")) for s in SENTENCES]
+    return Mmi(config, tokenizer, UnitNgram(config.order, UnitNgram.count(units, config.order, 1)), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("settings", [{}, {"topology": "modified"}, {"order": 1}, {"order": 2}])
+def test_what_was_said_is_a_part_of_what_could_be_said(tokenizer, batch, settings):
+    torch.manual_seed(1)
+    log_probs = (3 * torch.randn(5, 7, tokenizer.size)).log_softmax(2)
+    lens = torch.tensor([7, 7, 5, 6, 7])
+    loss = objective(tokenizer, **settings)(log_probs, lens, batch)
+    assert (loss[:4] > 0).all() and loss[4] == 0
+
+
+def test_shares_of_all_that_could_be_said_add_up_to_one(tokenizer):
+    """In one frame: the sentences "b" and "c", since "a" has never ended one."""
+    log_probs, ones = torch.randn(1, 1, tokenizer.size).log_softmax(2).expand(2, -1, -1), torch.ones(2).long()
+    units = torch.tensor([[2], [3]])
+    batch = Batch(Position(), Position(), [*"bc"], [*"bc"], torch.zeros(2, 1, 1), ones, units, ones, 1.0)
+    loss = objective(tokenizer, order=2)(log_probs, ones, batch)
+    assert (-loss).exp().sum().item() == pytest.approx(1.0)
+
+
+def test_what_frames_cannot_spell_has_no_loss_and_no_gradient(tokenizer, batch):
+    log_probs = torch.randn(5, 7, tokenizer.size).log_softmax(2).requires_grad_()
+    loss = objective(tokenizer, ctc=0.5)(log_probs, torch.tensor([1, 2, 3, 4, 5]), batch)
+    assert loss[0] == 0 and loss[1] == 0 and loss[2] > 0
+    loss.sum().backward()
+    assert log_probs.grad[:2].abs().max() == 0 and log_probs.grad[2].abs().max() > 0
+    assert torch.isfinite(log_probs.grad).all()
+
+
+def test_a_leak_makes_more_sayable(tokenizer, batch):
+    log_probs, lens = torch.randn(5, 7, tokenizer.size).log_softmax(2), torch.full((5,), 7)
+    plain, leaky = (objective(tokenizer, leak=leak)(log_probs, lens, batch)[:4] for leak in (0.0, 0.1))
+    assert (leaky > plain).all()
+
+
+def test_a_walk_visits_states_as_often_as_said():
+    graph = over_frames(UnitNgram(1, UnitNgram.count([[1], [2], [1, 1]], order=1)).graph())
+    share = visits(graph)
+    assert share.sum() == pytest.approx(1.0) and (share > 0).all()
+    by_label = np.bincount(graph.label, share)
+    assert by_label[1] > by_label[2]  # 1 is three times as likely
+
+
+def test_counts_are_kept_with_the_experiment(tiny_config, tmp_path):
+    config = tiny_config(objective={"kind": "mmi"})
+    from asrtool.text.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    counts = unit_counts(config, tokenizer, tmp_path / "kept.json")
+    assert json.loads((tmp_path / "kept.json").read_text()) == counts
+    (tmp_path / "kept.json").write_text("[]")
+    assert unit_counts(config, tokenizer, tmp_path / "kept.json") == []
+    with pytest.raises(UserError, match="no transcript"):
+        unit_counts(config, SymbolTokenizer.train("char", ["%"]), tmp_path / "other.json")
+
+
+def test_training_with_mmi_lowers_its_loss_and_resumes(tiny_config, tmp_path, capfd):
+    def config(steps):
+        return tiny_config(objective={"kind": "mmi"}, training={"max_steps": steps, "warmup_steps": 2, "lr": 0.01})
+
+    train(config(16), tmp_path / "exp", device="cpu")
+    assert "mmi: what could be said has" in capfd.readouterr().err
+    dev = [row["loss"] for row in log_rows(tmp_path / "exp", "dev")]
+    assert dev[-1] < dev[0] and all(math.isfinite(loss) for loss in dev)
+    train(config(20), tmp_path / "exp", resume=True, device="cpu")
+    assert log_rows(tmp_path / "exp", "dev")[-1]["step"] == 20
