@@ -68,6 +68,18 @@ class Rows:
             sums[states] = part.view(len(states), width, -1).logsumexp(1) if width > 1 else part
         return sums
 
+    def best(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(S, C), the best of what `sums` adds up, and the state at the other end that it comes from."""
+        best, source = torch.full_like(values, -torch.inf), torch.zeros_like(values, dtype=torch.int64)
+        at = 0
+        for states, width in zip(self.states, self.widths, strict=True):
+            rows = slice(at, at := at + len(states) * width)
+            others = self.others[rows].view(-1, width)
+            scores = (values[self.others[rows]] + self.weights[rows]).view(len(states), width, -1)
+            best[states], place = scores.max(1)
+            source[states] = others.gather(1, place)
+        return best, source
+
 
 class GraphBatch:
     """Graphs on a device: one that all utterances share, or one for each utterance in their order.
@@ -83,6 +95,7 @@ class GraphBatch:
         sizes = torch.tensor([part.states for part in parts])
         first = (sizes.cumsum(0) - sizes).tolist()
         self.count, self.dtype = len(parts), dtype
+        self.first = torch.tensor([0] if self.shared else first, device=device)  # state of each graph
         self.owner = torch.arange(self.count).repeat_interleave(sizes).to(device)  # of a state: which graph
 
         def joined(name: str, dtype: torch.dtype, shift: bool = False) -> Tensor:
@@ -134,6 +147,14 @@ class GraphBatch:
         most = most.nan_to_num(neginf=0.0)
         return torch.zeros_like(most).index_add(0, self.owner, (scores - most[self.owner]).exp()).log() + most
 
+    def best(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The best of what `total` adds up, (N,), and its state."""
+        if self.shared:
+            return scores.max(0)
+        parts = scores[:, 0].split(self.owner.bincount().tolist())
+        best = [part.max(0) for part in parts]
+        return torch.stack([b.values for b in best]), torch.stack([b.indices for b in best]) + self.first
+
 
 def path_sum(log_probs: Tensor, lens: Tensor, graphs: GraphBatch, leak: Tensor | None = None) -> Tensor:
     """The score of each utterance's graph, (N,) nats; -inf, and no gradient, where no path has so many frames.
@@ -183,3 +204,26 @@ class _PathSum(torch.autograd.Function):
         beyond = torch.arange(len(frames), device=lens.device) >= lens[:, None]
         shares = graphs.unframed(shares, context.shape).masked_fill(beyond[:, :, None], 0.0)
         return shares * gradient[:, None, None], None, None, None
+
+
+@torch.no_grad()
+def best_path(log_probs: Tensor, lens: Tensor, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
+    """The most likely path of each utterance: its score (N,) nats, and the state behind each frame (N, T).
+
+    States are numbered as in the utterance's own graph, -1 behind its last frame and where no path has so many frames,
+    whose score is -inf.
+    """
+    (frames, lines), columns = graphs.frames(log_probs), 1 if not graphs.shared else len(log_probs)
+    entering, alpha, came = graphs.entering.beside(columns), graphs.start.expand(-1, columns).contiguous(), []
+    for time, frame in enumerate(frames):
+        best, source = entering.best(alpha)
+        alive = graphs.of_utterances(lens > time)
+        stay = torch.arange(len(alpha), device=alpha.device)[:, None]
+        came.append(torch.where(alive, source, stay))
+        alpha = torch.where(alive, best + frame[lines], alpha)
+    scores, state = graphs.best(alpha + graphs.final)
+    path = []
+    for time in range(len(frames) - 1, -1, -1):
+        path.append(torch.where((lens > time) & scores.isfinite(), state - graphs.first, -1))
+        state = came[time][state, torch.arange(columns, device=state.device) if graphs.shared else 0]
+    return scores, torch.stack(path[::-1], 1)

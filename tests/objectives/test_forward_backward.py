@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import ctc_loss
 
 from asrtool.graphs.training import Arcs, UnitNgram, over_frames, said
-from asrtool.objectives.forward_backward import GraphBatch, path_sum
+from asrtool.objectives.forward_backward import GraphBatch, best_path, path_sum
 
 
 def random_graph(draw: np.random.Generator, states: int, arcs: int, units: int) -> Arcs:
@@ -95,6 +95,30 @@ def test_graphs_of_transcripts_are_ctc(seed):
     # torch's gradient is by the logits before a softmax that it takes to be there: the rows' shares are subtracted.
     share = gradient.sum(2, keepdim=True) * log_probs.exp()
     torch.testing.assert_close(gradient - share, expected[1], rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), shared=st.booleans())
+def test_the_best_path_has_the_score_of_the_best_of_all(seed, shared):
+    draw = np.random.default_rng(seed)
+    count, frames, units = 3, 3, 3
+    graphs = [random_graph(draw, draw.integers(1, 4), draw.integers(1, 5), units) for _ in range(count)]
+    graphs = graphs[:1] * count if shared else graphs
+    log_probs, lens = torch.from_numpy(draw.normal(size=(count, frames, units))), torch.tensor([3, 2, 1])
+    scores, paths = best_path(log_probs, lens, GraphBatch(graphs[0] if shared else graphs, dtype=torch.float64))
+    for n, graph in enumerate(graphs):
+        best, length = -math.inf, int(lens[n])
+        for path in itertools.product(range(graph.states), repeat=length + 1):
+            steps = list(itertools.pairwise(path))
+            score = graph.start[path[0]] + graph.final[path[-1]]
+            for time, (a, b) in enumerate(steps):
+                ways = [w for s, t, w in zip(graph.source, graph.target, graph.weight, strict=True) if (s, t) == (a, b)]
+                score += max(ways, default=-math.inf) + log_probs[n, time, graph.label[b]].item()
+            best = max(best, score)
+        assert scores[n].item() == pytest.approx(best)
+        states = paths[n].tolist()
+        assert states[length:] == [-1] * (frames - length)
+        assert (best == -math.inf) == (states[0] == -1)
 
 
 def spelled(graph, frames: int, units: int) -> dict[tuple, float]:
