@@ -9,6 +9,7 @@ import traceback
 import click
 
 from asrtool import __version__
+from asrtool.cli.align import align
 from asrtool.cli.data import features, prepare, tokenizer
 from asrtool.cli.decode import decode, score
 from asrtool.cli.train import info, train
@@ -35,7 +36,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (prepare, features, tokenizer, train, decode, score, info):
+for command in (prepare, features, tokenizer, train, align, decode, score, info):
     cli.add_command(command)
 
 

@@ -7,7 +7,7 @@ and where blanks are. Both are small, or made once, so they are plain arrays; gr
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ class Arcs:
     source: np.ndarray  # (A,) int64
     target: np.ndarray  # (A,) int64
     weight: np.ndarray  # (A,) float64
+    place: np.ndarray  # (S,) int64: the state of the graph over units that it belongs to
 
     @property
     def states(self) -> int:
@@ -41,6 +42,7 @@ class UnitGraph:
 
     arcs: Sequence[tuple[int, int, int, float]]  # source, unit (never the blank), target, log weight
     final: dict[int, float]
+    word: dict[int, int] = field(default_factory=dict)  # of `said`: which word, from 0, leads to a state
 
 
 def said(words: Iterable[Sequence[Sequence[int]]], silence: int | None = None) -> UnitGraph:
@@ -49,7 +51,7 @@ def said(words: Iterable[Sequence[Sequence[int]]], silence: int | None = None) -
     Raises ValueError for a word without a pronunciation, or with an empty one.
     """
     arcs: list[tuple[int, int, int, float]] = []
-    states = 1  # so far
+    states = 1  # so far, the start
 
     def follow(begins: list[int], units: Sequence[int], end: int | None = None) -> int:
         """Add a way that reads `units` from any of `begins`, to `end` or a new state; returns where it ends."""
@@ -63,18 +65,21 @@ def said(words: Iterable[Sequence[Sequence[int]]], silence: int | None = None) -
         return begins[0]
 
     ends = [0]
-    for ways in words:
+    word: dict[int, int] = {}
+    for number, ways in enumerate(words):
         if not ways or not all(ways):
             raise ValueError("a word without a pronunciation")
         if silence is not None:
             ends = [*ends, follow(ends, [silence])]
+        before = states
         end = follow(ends, ways[0])
         for way in ways[1:]:
             follow(ends, way, end)
+        word |= dict.fromkeys(range(before, states), number)
         ends = [end]
     if silence is not None:
         ends = [*ends, follow(ends, [silence])]
-    return UnitGraph(arcs, dict.fromkeys(ends, 0.0))
+    return UnitGraph(arcs, dict.fromkeys(ends, 0.0), word)
 
 
 def over_frames(graph: UnitGraph, topology: Topology = "ctc") -> Arcs:
@@ -100,9 +105,9 @@ def over_frames(graph: UnitGraph, topology: Topology = "ctc") -> Arcs:
     start = np.full(len(number), -np.inf)
     start[number[0, BLANK]] = 0.0
     final = np.array([graph.final.get(q, -np.inf) for q, _ in number])
-    label = np.array([last for _, last in number])
+    place, label = map(np.array, zip(*number, strict=True))
     source, target, weight = map(np.array, zip(*arcs, strict=True))
-    return Arcs(start, final, label, source, target, weight)
+    return Arcs(start, final, label, source, target, weight, place)
 
 
 class UnitNgram:

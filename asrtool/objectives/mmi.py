@@ -66,9 +66,7 @@ class Mmi:
     def _spoken(self, text: str, units: list[int]) -> Arcs:
         if not units:
             return UNSPEAKABLE
-        ways = getattr(self.tokenizer, "alternatives", None)
-        words = ways(text) if ways else [[units]]
-        return over_frames(self.ngram.weighted(said(words)), self.config.topology)
+        return over_frames(self.ngram.weighted(said(self.tokenizer.alternatives(text))), self.config.topology)
 
 
 def unit_counts(config: Config, tokenizer: Tokenizer, kept: Path) -> Counts:
@@ -89,7 +87,12 @@ def unit_counts(config: Config, tokenizer: Tokenizer, kept: Path) -> Counts:
 
 
 # A graph that no utterance goes through.
-UNSPEAKABLE = Arcs(*(np.full(1, -np.inf) for _ in "se"), *(np.zeros(1, np.int64) for _ in "lst"), np.full(1, -np.inf))
+UNSPEAKABLE = Arcs(
+    *(np.full(1, -np.inf) for _ in "se"),
+    *(np.zeros(1, np.int64) for _ in "lst"),
+    np.full(1, -np.inf),
+    np.zeros(1, np.int64),
+)
 
 
 def visits(graph: Arcs) -> np.ndarray:

@@ -32,6 +32,15 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> list[int]:
         """Unit numbers of `text`. Check `unknown` first: what has no unit raises KeyError."""
 
+    def alternatives(self, text: str) -> list[list[list[int]]]:
+        """The pronunciations of each word of `text`; here the one that `encode` gives, a mark for the space first."""
+        words: list[list[int]] = []
+        for unit in self.encode(text):
+            if not words or self.symbols[unit].startswith(SPACE):
+                words.append([])
+            words[-1].append(unit)
+        return [[word] for word in words]
+
     @abstractmethod
     def decode(self, units: Iterable[int]) -> str:
         """The text that `units` spell, words joined by single spaces."""
@@ -59,6 +68,9 @@ class SymbolTokenizer(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         return [self._number[symbol] for symbol in self._split(text)]
+
+    def alternatives(self, text: str) -> list[list[list[int]]]:
+        return [[[unit]] for unit in self.encode(text)] if self.kind == "word" else super().alternatives(text)
 
     def decode(self, units: Iterable[int]) -> str:
         symbols = [self.symbols[unit] for unit in units]

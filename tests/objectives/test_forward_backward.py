@@ -21,7 +21,9 @@ def random_graph(draw: np.random.Generator, states: int, arcs: int, units: int) 
         return np.where(draw.random(size) < 0.3, -np.inf, draw.normal(size=size))
 
     source, target = draw.integers(0, states, (2, arcs))
-    return Arcs(holes(states), holes(states), draw.integers(0, units, states), source, target, holes(arcs))
+    return Arcs(
+        holes(states), holes(states), draw.integers(0, units, states), source, target, holes(arcs), np.arange(states)
+    )
 
 
 def by_enumeration(log_probs: torch.Tensor, graph: Arcs, leak: np.ndarray | None = None) -> torch.Tensor:

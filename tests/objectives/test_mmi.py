@@ -28,10 +28,10 @@ def tokenizer():
 def batch(tokenizer):
     """One utterance for each sentence, the last without units."""
     targets = [torch.tensor(tokenizer.encode(s.replace(" ", ""))) for s in SENTENCES[:-1]] + [torch.tensor([]).long()]
-    lens = torch.tensor([len(t) for t in targets])
+    texts, lens = [s.replace(" ", "") for s in SENTENCES], torch.tensor([len(t) for t in targets])
     padded = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True)
     nothing = torch.zeros(len(targets), 1, 1)
-    return Batch(Position(), Position(), [*"12345"], SENTENCES, nothing, lens, padded, lens, 1.0)
+    return Batch(Position(), Position(), [*"12345"], texts, nothing, lens, padded, lens, 1.0)
 
 
 def objective(tokenizer, **settings):

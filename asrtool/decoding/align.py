@@ -1,0 +1,158 @@
+"""Forced alignment: when each unit and word of a known transcript is said."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from lhotse import CutSet, MonoCut
+from lhotse.supervision import AlignmentItem
+
+from asrtool.data.features import FRAME_SHIFT
+from asrtool.data.loading import Batch, OrderedSampler, SpeechDataset, batches
+from asrtool.data.manifest import open_cuts
+from asrtool.decoding.decode import Experiment
+from asrtool.errors import DataError
+from asrtool.files import atomic_path, write_text
+from asrtool.graphs.training import BLANK, Arcs, Topology, UnitGraph, over_frames, said
+from asrtool.objectives.forward_backward import GraphBatch, best_path
+from asrtool.progress import progress
+from asrtool.text.tokenizer import Tokenizer
+
+MOST_BLANK = 0.12  # seconds of blanks on either side that a unit takes; pauses are longer, and nobody's
+
+
+@dataclass(frozen=True)
+class Span:
+    """A unit or a word."""
+
+    number: int  # of the unit in the tokenizer; of the word in the transcript
+    begin: int  # output frame
+    end: int  # the frame behind the last
+    score: float  # mean log-probability of the frames that read it
+
+
+def spans_of_path(path: list[int], graph: Arcs, emitted: np.ndarray, most: int) -> list[tuple[int, Span]]:
+    """The units of a best path (T,), each with its state of the graph over units; emitted (T, V) log-probabilities.
+
+    CTC says a unit in few of its frames and blanks in the rest. The blanks between two units are shared between them,
+    at most `most` frames to each; what is left over is a pause.
+    """
+    units, time = [], 0
+    for state, frames in groupby(path):
+        end = time + len(list(frames))
+        label = int(graph.label[state])
+        if label != BLANK:
+            units.append((int(graph.place[state]), Span(label, time, end, float(emitted[time:end, label].mean()))))
+        time = end
+    begins, ends = [span.begin for _, span in units], [span.end for _, span in units]
+    gaps = [b - e for b, e in zip([*begins, len(path)], [0, *ends], strict=True)]  # before each, and after the last
+    before = [min(gaps[0], most), *(min(gap // 2, most) for gap in gaps[1:-1])]
+    after = [*(min(gap - gap // 2, most) for gap in gaps[1:-1]), min(gaps[-1], most)]
+    grown = zip(units, before, after, strict=True) if units else ()
+    return [(place, Span(s.number, s.begin - b, s.end + a, s.score)) for (place, s), b, a in grown]
+
+
+def align_batch(
+    log_probs: torch.Tensor, lens: torch.Tensor, texts: list[str], tokenizer: Tokenizer, topology: Topology, most: int
+) -> list[tuple[list[Span], list[Span]] | None]:
+    """For each utterance its units and its words; None where the audio is too short for any path of its text.
+
+    log_probs (N, T', V) and lens (N,) on the CPU. A text that the tokenizer cannot spell raises KeyError.
+    """
+    spoken = [said(tokenizer.alternatives(text)) for text in texts]
+    graphs = [over_frames(graph, topology) for graph in spoken]
+    scores, paths = best_path(log_probs.float(), lens, GraphBatch(graphs))
+    found: list[tuple[list[Span], list[Span]] | None] = []
+    for n, (graph, arcs) in enumerate(zip(spoken, graphs, strict=True)):
+        if not scores[n].isfinite():
+            found.append(None)
+            continue
+        units = spans_of_path(paths[n, : lens[n]].tolist(), arcs, log_probs[n].numpy(), most)
+        found.append(([span for _, span in units], _words(units, graph)))
+    return found
+
+
+def _words(units: list[tuple[int, Span]], graph: UnitGraph) -> list[Span]:
+    of_words = [(graph.word[place], span) for place, span in units if place in graph.word]
+    words = []
+    for number, group in groupby(of_words, key=lambda pair: pair[0]):
+        spans = [span for _, span in group]
+        words.append(Span(number, spans[0].begin, spans[-1].end, float(np.mean([span.score for span in spans]))))
+    return words
+
+
+def align(
+    experiment: Experiment,
+    cuts: Path,
+    out: Path,
+    ctm: Path | None = None,
+    batch_seconds: float = 200.0,
+    workers: int = 1,
+) -> str:
+    """Write the manifest `cuts` with alignments "word" and "unit" to `out`, and words as CTM; returns what there is.
+
+    Raises DataError, with all of them, when there are cuts that cannot be aligned: no path, or words without units.
+    They are left out of `out`, which is written before.
+    """
+    tokenizer, problems, spans = experiment.tokenizer, [], {}
+    for batch in progress(_batches(experiment, cuts, batch_seconds, workers), f"aligning {cuts.name}", units="batches"):
+        known = [not tokenizer.unknown(text) and bool(text.split()) for text in batch.texts]
+        problems += [f"{i}: words without units" for i, ok in zip(batch.ids, known, strict=True) if not ok]
+        keep = [n for n, ok in enumerate(known) if ok]
+        if not keep:
+            continue
+        log_probs, lens = (values.cpu()[keep] for values in experiment.log_probs(batch))
+        most = round(MOST_BLANK / _frame_seconds(experiment))
+        topology = experiment.config.objective.topology
+        names, texts = [batch.ids[n] for n in keep], [batch.texts[n] for n in keep]
+        for name, one in zip(names, align_batch(log_probs, lens, texts, tokenizer, topology, most), strict=True):
+            if one is None:
+                problems.append(f"{name}: too short for its text")
+            else:
+                spans[name] = one
+    aligned = [_with_alignment(cut, *spans[cut.id], experiment) for cut in open_cuts(cuts) if cut.id in spans]
+    with atomic_path(out) as temporary:
+        CutSet.from_cuts(aligned).to_file(temporary)
+    if ctm:
+        write_text(ctm, "".join(line for cut in aligned for line in _ctm(cut)))
+    if problems:
+        raise DataError(
+            f"{len(problems)} cuts of {cuts} could not be aligned; {out} has the other {len(aligned)}", problems
+        )
+    return f"{len(aligned)} cuts aligned"
+
+
+def _batches(experiment: Experiment, cuts: Path, batch_seconds: float, workers: int) -> Iterator[Batch]:
+    dataset = SpeechDataset(experiment.config, None, training=False)
+    return batches(dataset, OrderedSampler(cuts, batch_seconds), workers)
+
+
+def _frame_seconds(experiment: Experiment) -> float:
+    return FRAME_SHIFT * experiment.model.subsampling.factor
+
+
+def _with_alignment(cut: MonoCut, units: list[Span], words: list[Span], experiment: Experiment) -> MonoCut:
+    frame, said_words = _frame_seconds(experiment), cut.supervisions[0].text.split()
+
+    def items(spans: list[Span], symbols: list[str]) -> list[AlignmentItem]:
+        ends = [min(span.end * frame, cut.duration) for span in spans]
+        times = (
+            (round(s.begin * frame, 4), round(end - s.begin * frame, 4)) for s, end in zip(spans, ends, strict=True)
+        )
+        scores = (round(span.score, 4) for span in spans)
+        return [AlignmentItem(symbols[s.number], *t, score) for s, t, score in zip(spans, times, scores, strict=True)]
+
+    found = {"unit": items(units, experiment.tokenizer.symbols), "word": items(words, said_words)}
+    cut.supervisions[0].alignment = (cut.supervisions[0].alignment or {}) | found
+    return cut
+
+
+def _ctm(cut: MonoCut) -> Iterator[str]:
+    """Lines of NIST's CTM: recording, channel, start and length in seconds of the recording, word, confidence."""
+    for item in cut.supervisions[0].alignment["word"]:
+        name, start = cut.recording_id if cut.has_recording else cut.id, cut.start + item.start
+        confidence = min(1.0, float(np.exp(item.score)))
+        yield f"{name} {cut.channel + 1} {start:.3f} {item.duration:.3f} {item.symbol} {confidence:.3f}\n"

@@ -1,0 +1,101 @@
+"""Forced alignment."""
+
+import numpy as np
+import pytest
+import torch
+from lhotse import CutSet
+
+from asrtool.decoding.align import align, align_batch
+from asrtool.decoding.decode import open_experiment
+from asrtool.errors import DataError
+from asrtool.text.tokenizer import SPACE, SymbolTokenizer
+from asrtool.training.train import train
+
+
+def certain(labels: str, tokenizer: SymbolTokenizer) -> torch.Tensor:
+    """Log-probabilities (T, V) that are sure of these symbols; "." is the blank."""
+    numbers = [0 if symbol == "." else tokenizer.symbols.index(symbol) for symbol in labels]
+    return torch.nn.functional.one_hot(torch.tensor(numbers), tokenizer.size).float().mul(20).log_softmax(1)
+
+
+@pytest.fixture
+def tokenizer():
+    return SymbolTokenizer.train("char", ["ab c"])
+
+
+def test_units_share_the_blanks_between_them_up_to_a_pause(tokenizer):
+    labels = "....a..bb......" + SPACE + "c.a.."
+    units, words = align_batch(
+        certain(labels, tokenizer)[None], torch.tensor([len(labels)]), ["ab ca"], tokenizer, "ctc", 2
+    )[0]
+    assert [(tokenizer.symbols[u.number], u.begin, u.end) for u in units] == [
+        ("a", 2, 6),  # two blanks before, one of the two behind
+        ("b", 6, 11),
+        (SPACE, 13, 16),  # two frames between are a pause
+        ("c", 16, 18),
+        ("a", 18, 21),
+    ]
+    assert [(w.number, w.begin, w.end) for w in words] == [(0, 2, 11), (1, 13, 21)]
+    assert all(unit.score == pytest.approx(0, abs=1e-6) for unit in units)
+
+
+def test_utterances_of_a_batch_are_aligned_each_for_itself(tokenizer):
+    labels = ["a.b..", "c.", "b.b"]
+    lens = torch.tensor([len(text) for text in labels])
+    log_probs = torch.nn.utils.rnn.pad_sequence([certain(text, tokenizer) for text in labels], batch_first=True)
+    texts = ["ab", "abc", "bb"]
+    first, second, third = align_batch(log_probs, lens, texts, tokenizer, "ctc", 0)
+    assert [(u.begin, u.end) for u in first[0]] == [(0, 1), (2, 3)]
+    assert second is None  # three units, two frames
+    assert [(u.begin, u.end) for u in third[0]] == [(0, 1), (2, 3)]
+    assert align_batch(log_probs[2:, :2], torch.tensor([2]), ["bb"], tokenizer, "ctc", 0) == [None]
+    assert align_batch(log_probs[2:, :2], torch.tensor([2]), ["bb"], tokenizer, "modified", 0) != [None]
+
+
+@pytest.mark.parametrize("pronounced, expected", [("a.b", [1, 2]), ("c..", [3])])
+def test_the_pronunciation_that_was_said_is_taken(tokenizer, monkeypatch, pronounced, expected):
+    symbols = [tokenizer.symbols.index(symbol) for symbol in "abc"]
+    ways = [[[symbols[0], symbols[1]], [symbols[2]]]]
+    monkeypatch.setattr(tokenizer, "alternatives", lambda _: ways)
+    units, words = align_batch(certain(pronounced, tokenizer)[None], torch.tensor([3]), ["word"], tokenizer, "ctc", 0)[
+        0
+    ]
+    assert [unit.number for unit in units] == [symbols[n - 1] for n in expected] and len(words) == 1
+
+
+def test_a_manifest_gets_its_alignments_and_a_ctm(tiny_config, tmp_path):
+    config = tiny_config()
+    train(config, tmp_path / "exp", device="cpu")
+    cuts = list(CutSet.from_file(config.data.train))
+    out, ctm = tmp_path / "out.jsonl.gz", tmp_path / "out.ctm"
+    said = align(open_experiment(tmp_path / "exp", device="cpu"), config.data.train, out, ctm, workers=0)
+    aligned = {cut.id: cut for cut in CutSet.from_file(out)}
+    assert said == f"{len(cuts)} cuts aligned" and len(aligned) == len(cuts)
+    for cut in cuts:
+        words = aligned[cut.id].supervisions[0].alignment["word"]
+        assert [item.symbol for item in words] == cut.supervisions[0].text.split()
+        times = [time for item in words for time in (item.start, item.start + item.duration)]
+        assert (np.diff(times) > -1e-6).all() and times[0] >= 0 and times[-1] <= cut.duration + 1e-6
+        assert all(item.duration > 0 and np.isfinite(item.score) for item in words)
+    lines = [line.split() for line in ctm.read_text().splitlines()]
+    assert len(lines) == sum(len(cut.supervisions[0].text.split()) for cut in cuts)
+    assert all(len(line) == 6 and 0 < float(line[5]) <= 1 for line in lines)
+
+
+def test_cuts_that_cannot_be_aligned_are_all_named(tiny_config, tmp_path):
+    config = tiny_config()
+    train(config, tmp_path / "exp", device="cpu")
+    cuts = list(CutSet.from_file(config.data.train))
+    for cut, text in zip(cuts[:3], ["", "no such words", cuts[2].supervisions[0].text + " one" * 300], strict=True):
+        cut.supervisions[0].text = text
+    CutSet.from_cuts(cuts).to_file(tmp_path / "bad.jsonl.gz")
+    with pytest.raises(DataError) as error:
+        align(
+            open_experiment(tmp_path / "exp", device="cpu"),
+            tmp_path / "bad.jsonl.gz",
+            tmp_path / "o.jsonl.gz",
+            workers=0,
+        )
+    listed = "\n".join(error.value.problems)
+    assert all(cut.id in listed for cut in cuts[:3]) and len(error.value.problems) == 3
+    assert len(list(CutSet.from_file(tmp_path / "o.jsonl.gz"))) == len(cuts) - 3
