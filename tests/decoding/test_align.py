@@ -75,7 +75,7 @@ def test_a_manifest_gets_its_alignments_and_a_ctm(tiny_config, tmp_path):
         words = aligned[cut.id].supervisions[0].alignment["word"]
         assert [item.symbol for item in words] == cut.supervisions[0].text.split()
         times = [time for item in words for time in (item.start, item.start + item.duration)]
-        assert (np.diff(times) > -1e-6).all() and times[0] >= 0 and times[-1] <= cut.duration + 1e-6
+        assert (np.diff(times) > -1e-6).all() and times[0] >= 0 and times[-1] <= cut.duration + 1e-4
         assert all(item.duration > 0 and np.isfinite(item.score) for item in words)
     lines = [line.split() for line in ctm.read_text().splitlines()]
     assert len(lines) == sum(len(cut.supervisions[0].text.split()) for cut in cuts)
