@@ -190,13 +190,15 @@ class Model(Section):
 class Objective(Section):
     """What training minimises (asrtool/objectives)."""
 
-    kind: Literal["ctc", "mmi"] = "ctc"
+    kind: Literal["ctc", "mmi", "ce"] = "ctc"
     # mmi: lattice-free, beside all that a unit n-gram allows
     topology: Literal["ctc", "modified"] = "ctc"  # modified: no blank is needed between equal units
     order: Positive = 4  # of the n-gram
     least: Positive = 3  # times that a history of more than one unit must occur
     leak: Annotated[float, Field(ge=0, lt=1)] = 1e-5  # weight of a jump to any state between two frames; 0 is none
     ctc: Annotated[float, Field(ge=0)] = 0.1  # times the CTC loss that is added
+    # ce: frame by frame, on the alignments "unit" of the manifests (`asrtool align`)
+    label_smoothing: Fraction = 0.0  # share of each frame that goes to all units alike
 
 
 class Training(Section):

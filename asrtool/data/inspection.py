@@ -69,8 +69,19 @@ def _problem(tree: dict, text: str, config: Config, tokenizer: Tokenizer) -> str
         return "empty transcript"
     if unknown := tokenizer.unknown(text):
         return f"the tokenizer has no unit for {' '.join(sorted(set(unknown)))!r}"
+    if config.objective.kind == "ce" and (problem := _unaligned(tree, tokenizer)):
+        return problem
     rate, wanted = _audio(tree)["sampling_rate"], config.features.sampling_rate
     return f"{rate} Hz, the configuration says features.sampling_rate={wanted}" if rate != wanted else None
+
+
+def _unaligned(tree: dict, tokenizer: Tokenizer) -> str | None:
+    items = (tree["supervisions"][0].get("alignment") or {}).get("unit")
+    if not items:
+        return "no alignment 'unit' for objective.kind=ce; make it with `asrtool align`"
+    symbols = {item[0] if isinstance(item, list) else item["symbol"] for item in items}
+    strange = sorted(symbols - set(tokenizer.symbols))
+    return f"aligned with {' '.join(strange)!r}, which the tokenizer has not" if strange else None
 
 
 def _audio(tree: dict) -> dict:

@@ -17,13 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 from asrtool.config import Config
 from asrtool.data.audio import Bad
 from asrtool.data.augment import change_audio, change_speed, generator, mask_batch, spec_augment, speed_of
-from asrtool.data.features import load
+from asrtool.data.features import FRAME_SHIFT, load
 from asrtool.data.shards import Entry, entries, manifest_files, read
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import ignore_interrupts
 from asrtool.ranks import ALONE, Ranks
-from asrtool.text.tokenizer import Tokenizer
+from asrtool.text.tokenizer import BLANK, Tokenizer
 
+NO_LABEL = -100  # the index that torch leaves out of a cross entropy
 BLOCK_CUTS = 50_000  # cuts held for shuffling: about 60 MB, and two seconds to read
 BUCKET_BATCHES = 4  # the last batch of a bucket is not full: with fewer batches, that would be many of them
 
@@ -60,6 +61,7 @@ class Batch:
     targets: torch.Tensor  # (N, U) int64 unit numbers; empty in decoding
     target_lens: torch.Tensor  # (N,) int64
     seconds: float  # audio, padding not counted
+    labels: torch.Tensor | None = None  # (N, T) int64 aligned unit of each frame, for objective ce; else NO_LABEL
 
 
 class SpeechDataset(Dataset):
@@ -71,7 +73,8 @@ class SpeechDataset(Dataset):
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None, training: bool):
         self.features, self.augment, self.seed = config.features, config.data.augment, config.seed
-        self.tokenizer, self.training = tokenizer, training
+        self.tokenizer, self.training, self.aligned = tokenizer, training, config.objective.kind == "ce"
+        self.factor = config.model.subsampling.factor
 
     def __getitem__(self, item: Item) -> Batch | AsrtoolError:
         try:
@@ -91,8 +94,24 @@ class SpeechDataset(Dataset):
             padded = mask_batch(spec_augment(self.augment.spec_augment), padded, lens, self.seed, *vars(at).values())
         texts = [(cut.supervisions[0].text or "") if cut.supervisions else "" for cut in cuts]
         targets, target_lens = self._targets(texts)
-        seconds = sum(cut.duration for cut in cuts)
-        return Batch(at, item.after, [cut.id for cut in cuts], texts, padded, lens, targets, target_lens, seconds)
+        seconds, names = sum(cut.duration for cut in cuts), [cut.id for cut in cuts]
+        labels = self._labels(cuts, lens) if self.aligned and self.tokenizer else None
+        return Batch(at, item.after, names, texts, padded, lens, targets, target_lens, seconds, labels)
+
+    def _labels(self, cuts: list[MonoCut], lens: torch.Tensor) -> torch.Tensor:
+        """What each frame is aligned with: blank between units, and for an output frame where equal ones meet."""
+        numbers = {symbol: number for number, symbol in enumerate(self.tokenizer.symbols)}
+        labels = torch.full((len(cuts), int(lens.max())), NO_LABEL)
+        for row, cut, length in zip(labels, cuts, lens.tolist(), strict=True):
+            items = ((cut.supervisions[0].alignment or {}).get("unit") or []) if cut.supervisions else []
+            if items:
+                row[:length] = BLANK
+            for item, after in zip(items, [*items[1:], None], strict=True):
+                begin, end = (round(time / FRAME_SHIFT) for time in (item.start, item.end))
+                if after and after.symbol == item.symbol:
+                    end = min(end, round(after.start / FRAME_SHIFT) - self.factor)
+                row[begin : min(end, length)] = numbers.get(item.symbol, NO_LABEL)
+        return labels
 
     def _cut(self, entry: Entry, epoch: int) -> MonoCut:
         cut = entry.cut()

@@ -10,6 +10,7 @@ from torch import Tensor
 from asrtool.config import Config
 from asrtool.data.loading import Batch
 from asrtool.graphs.training import UnitNgram
+from asrtool.objectives.ce import CrossEntropy
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.mmi import Mmi, unit_counts
 from asrtool.progress import say
@@ -31,10 +32,13 @@ def make_objective(
     config: Config, tokenizer: Tokenizer, experiment: Path, ranks: Ranks, device: torch.device
 ) -> Objective:
     """The objective, on `device`. What it counts in the training data is kept in the experiment's folder."""
-    if config.objective.kind == "ctc":
+    chosen = config.objective
+    if chosen.kind == "ctc":
         return Ctc()
+    if chosen.kind == "ce":
+        return CrossEntropy(config.model.subsampling.factor, chosen.label_smoothing)
     counts = on_first(ranks, lambda: unit_counts(config, tokenizer, experiment / "unit_ngram.json"))
-    ngram = UnitNgram(config.objective.order, counts)
-    objective = Mmi(config.objective, tokenizer, ngram, device)
+    ngram = UnitNgram(chosen.order, counts)
+    objective = Mmi(chosen, tokenizer, ngram, device)
     say(str(objective))
     return objective

@@ -65,11 +65,12 @@ def collect_gradients(session: Session, step: list[Batch], scale: float) -> dict
 def halves(batch: Batch) -> Iterator[Batch]:
     """A batch as two, of every other utterance each."""
     for start in (0, 1):
-        part = {f.name: getattr(batch, f.name)[start::2] for f in fields(batch) if f.name in BY_UTTERANCE}
+        of_each = {f.name: getattr(batch, f.name) for f in fields(batch) if f.name in BY_UTTERANCE}
+        part = {name: values[start::2] for name, values in of_each.items() if values is not None}
         yield replace(batch, **part, seconds=batch.seconds / 2)
 
 
-BY_UTTERANCE = {"ids", "texts", "features", "feature_lens", "targets", "target_lens"}
+BY_UTTERANCE = {"ids", "texts", "features", "feature_lens", "targets", "target_lens", "labels"}
 
 
 def training_step(session: Session, step: list[Batch]) -> dict[str, float]:

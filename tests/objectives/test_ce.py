@@ -1,0 +1,83 @@
+"""Frame-level cross entropy, from alignments in a manifest to a loss."""
+
+import math
+
+import pytest
+import torch
+from lhotse import CutSet
+from lhotse.supervision import AlignmentItem
+
+from asrtool.config import load_config, save_config
+from asrtool.data.loading import NO_LABEL, OrderedSampler, SpeechDataset, batches
+from asrtool.errors import DataError
+from asrtool.objectives.ce import CrossEntropy
+from asrtool.text.tokenizer import load_tokenizer
+from asrtool.training.train import train
+from tests.tiny import log_rows
+
+
+@pytest.fixture
+def aligned(tiny_config, tmp_path):
+    """A configuration whose manifests say that words of equal length fill each cut but its first tenth."""
+    cuts = list(CutSet.from_file(tiny_config().data.train))
+    for cut in cuts:
+        words = cut.supervisions[0].text.split()
+        words = [words[0], *words]  # equal neighbours
+        cut.supervisions[0].text = " ".join(words)
+        each, begin = 0.9 * cut.duration / len(words), 0.1 * cut.duration
+        items = [AlignmentItem(word, begin + n * each, each) for n, word in enumerate(words)]
+        cut.supervisions[0].alignment = {"unit": items}
+    CutSet.from_cuts(cuts).to_file(tmp_path / "aligned.jsonl.gz")
+    path = str(tmp_path / "aligned.jsonl.gz")
+
+    def make(**sections):
+        sections = {"data": {"train": path, "dev": path}, "objective": {"kind": "ce"}} | sections
+        return tiny_config(**sections)
+
+    return make
+
+
+@pytest.fixture
+def batch(aligned):
+    """The first batch of that manifest."""
+    config = aligned()
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    dataset = SpeechDataset(config, tokenizer, training=False)
+    return next(iter(batches(dataset, OrderedSampler(config.data.dev, 10.0), 0))), tokenizer
+
+
+def test_frames_have_the_unit_that_is_said_in_them_and_equal_neighbours_a_blank_between(batch):
+    batch, tokenizer = batch
+    for row, length, text in zip(batch.labels, batch.feature_lens, batch.texts, strict=True):
+        assert (row[length:] == NO_LABEL).all() and (row[:length] != NO_LABEL).all() and row[0] == 0
+        assert [u for u in row[:length].unique_consecutive().tolist() if u] == tokenizer.encode(text)
+
+
+def test_the_loss_is_that_of_each_frame(batch):
+    batch, tokenizer = batch
+    objective, lens = CrossEntropy(4), (batch.feature_lens - 3) // 4
+    log_probs = torch.randn(len(batch.ids), int(lens.max()), tokenizer.size).log_softmax(2)
+    labels = objective.labels(batch, log_probs.shape[1])
+    found = objective(log_probs, lens, batch)
+    for n, length in enumerate(lens.tolist()):
+        direct = -sum(log_probs[n, t, labels[n, t]] for t in range(length))
+        assert found[n].item() == pytest.approx(direct.item(), rel=1e-5)
+        assert labels[n, 3] == batch.labels[n, 14]
+    even = CrossEntropy(4, smoothing=1 - 1e-9)(log_probs, lens, batch)
+    assert even[0].item() == pytest.approx(-log_probs[0, : lens[0]].mean(1).sum().item(), rel=1e-4)
+
+
+def test_training_lowers_it(aligned, tmp_path):
+    train(aligned(training={"max_steps": 12, "lr": 0.01}), tmp_path / "exp", device="cpu")
+    losses = [row["loss"] for row in log_rows(tmp_path / "exp", "dev")]
+    assert losses[-1] < losses[0] and all(math.isfinite(loss) for loss in losses)
+
+
+def test_cuts_without_alignment_are_all_named(aligned, tiny_config, tmp_path):
+    bare = tiny_config().data.train
+    config = aligned(data={"train": str(bare), "dev": str(bare)})
+    save_config(config, tmp_path / "c.yaml")
+    with pytest.raises(DataError) as error:
+        train(load_config(tmp_path / "c.yaml"), tmp_path / "exp", device="cpu")
+    assert len(error.value.problems) == len(list(CutSet.from_file(bare)))
+    assert all("asrtool align" in problem for problem in error.value.problems)
