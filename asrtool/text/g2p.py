@@ -59,7 +59,9 @@ def _train(lexicon: Lexicon, folder: Path, environment: dict[str, str]) -> None:
     align += ["--seq1_del=false", "--seq2_del=true"]  # a letter may be silent, a phone never unwritten
     for _ in progress(_passes(align, folder, environment), f"g2p: aligning {len(lines)} words", PASSES, "passes"):
         pass
-    _run(["estimate-ngram", "-o", str(ORDER), "-t", "pairs", "-wl", "arpa"], folder, environment)
+    longest = max(len(line.split()) for line in (folder / "pairs").read_text(encoding="utf-8").splitlines())
+    order = str(min(ORDER, longest + 1))  # with <s>; estimate-ngram crashes on an order that no word has
+    _run(["estimate-ngram", "-o", order, "-t", "pairs", "-wl", "arpa"], folder, environment)
     _run(["phonetisaurus-arpa2wfst", "--lm=arpa", "--ofile=model.fst"], folder, environment)
 
 

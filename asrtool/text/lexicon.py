@@ -64,7 +64,7 @@ def read_lexicon(
     entries = list(_entries(path))
     if not entries:
         raise UserError(f"{path} holds no pronunciations; write lines such as HELLO HH AH L OW")
-    if faults := [f"line {entry.line}: {entry.word}: {fault}" for entry in entries for fault in _faults(entry, phones)]:
+    if faults := list(_faults(entries, phones)):
         raise DataError(f"{len(faults)} faults in {path}; mend them, or leave these lines out", faults)
     _name_repeated(entries, path)
     ways: dict[str, dict[Pronunciation, None]] = {}
@@ -114,18 +114,25 @@ def _name_repeated(entries: list[_Entry], path: str | Path) -> None:
             say(f"{path}: line {entry.line}: {entry.word}: the same pronunciation as in line {line}; it counts once")
 
 
-def _faults(entry: _Entry, phones: Collection[str] | None) -> Iterator[str]:
-    if is_reserved(entry.word):
-        yield "a reserved symbol, not a word"
-    if not entry.phones:
-        yield "no pronunciation"
-    for phone in dict.fromkeys(entry.phones):
-        if is_reserved(phone):
-            yield f"{phone} is a reserved symbol, not a phone"
-        elif DECIMAL.fullmatch(phone):
-            yield f"{phone} is not a phone; probabilities stand behind the word, in all lines or in none"
-        elif phones is not None and phone not in phones:
-            yield f"{phone} is not among the phones"
+def _faults(entries: list[_Entry], phones: Collection[str] | None) -> Iterator[str]:
+    found = {phone for entry in entries for phone in entry.phones}
+    bad = {phone: fault for phone in found if (fault := _phone_fault(phone, phones))}
+    for entry in entries:
+        where = f"line {entry.line}: {entry.word}"
+        if is_reserved(entry.word):
+            yield f"{where}: a reserved symbol, not a word"
+        if not entry.phones:
+            yield f"{where}: no pronunciation"
+        if not bad.keys().isdisjoint(entry.phones):
+            yield from (f"{where}: {phone} {bad[phone]}" for phone in dict.fromkeys(entry.phones) if phone in bad)
+
+
+def _phone_fault(phone: str, phones: Collection[str] | None) -> str | None:
+    if is_reserved(phone):
+        return "is a reserved symbol, not a phone"
+    if DECIMAL.fullmatch(phone):
+        return "is not a phone; probabilities stand behind the word, in all lines or in none"
+    return "is not among the phones" if phones is not None and phone not in phones else None
 
 
 def is_reserved(symbol: str) -> bool:

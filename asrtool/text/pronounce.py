@@ -91,7 +91,7 @@ def _no_overlap(words: Mapping[str, int], sources: Mapping[str, Lexicon]) -> str
         return next((word for word in of if word.isalpha()), "")
 
     theirs = ", ".join(f"{name}'s like '{example(source.pronunciations)}'" for name, source in sources.items())
-    return f"none of the {len(words)} words has a pronunciation: they are like '{example(words)}', {theirs}; give --case?"
+    return f"none of the {len(words)} words is there: they are like '{example(words)}', {theirs}; give --case?"
 
 
 def _guess(words: list[str], sources: Mapping[str, Lexicon], unknown: str) -> dict[str, Pronunciation]:
