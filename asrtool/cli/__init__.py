@@ -12,6 +12,7 @@ from asrtool import __version__
 from asrtool.cli.align import align
 from asrtool.cli.data import features, prepare, tokenizer
 from asrtool.cli.decode import decode, score
+from asrtool.cli.lexicon import lexicon
 from asrtool.cli.train import info, train
 from asrtool.errors import AsrtoolError
 
@@ -36,7 +37,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (prepare, features, tokenizer, train, align, decode, score, info):
+for command in (prepare, features, tokenizer, train, align, decode, score, info, lexicon):
     cli.add_command(command)
 
 
