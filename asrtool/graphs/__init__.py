@@ -1,0 +1,1 @@
+"""Units, lexicon and language model in, decoding graphs out (OpenFst)."""
