@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
+from asrtool.graphs.compile import KINDS
+from asrtool.graphs.topology import TOPOLOGIES
+
 PATH = click.Path(path_type=Path)
-KINDS = ["HLG", "HL", "LG", "H", "L", "G"]
-TOPOLOGIES = ["ctc", "modified", "hmm"]
 
 
 @click.command()

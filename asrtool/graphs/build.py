@@ -83,6 +83,6 @@ def _recognisable(lexicon: Lexicon, known: list[str] | None) -> Lexicon:
 
 def _between(tokenizer: Tokenizer, silence: str | None, probability: float) -> Between:
     """Characters have a mark between words; words of BPE begin with theirs; a phone tokenizer may name its silence."""
-    if getattr(tokenizer, "kind", None) == "char":
+    if tokenizer.separator == SPACE:
         return Between(SPACE, silence, probability)
-    return Between(None, getattr(tokenizer, "separator", None) if silence is None else silence, probability)
+    return Between(None, tokenizer.separator if silence is None else silence, probability)

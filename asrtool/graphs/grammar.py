@@ -66,7 +66,9 @@ def compare(lexicon: Collection[str], lm: Collection[str]) -> list[str]:
     """What each of the two vocabularies lacks, a line each. UserError when they have no word in common."""
     pronounced, known = set(lexicon) - NOT_WORDS, set(lm) - NOT_WORDS
     if not pronounced & known:
-        raise UserError(f"no word of the LM is in the lexicon; LM: {_some(known)}; lexicon: {_some(pronounced)}")
+        hint = "give both the same case" if _case(known, pronounced) else "take a lexicon of the LM's words"
+        words = f"LM: {_some(known)}; lexicon: {_some(pronounced)}"
+        raise UserError(f"no word of the LM is in the lexicon ({words}); {hint}")
     lines = []
     for mine, other, text in (
         (known, pronounced, "words of the LM have no pronunciation, so they are left out"),
