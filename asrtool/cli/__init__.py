@@ -12,6 +12,7 @@ from asrtool import __version__
 from asrtool.cli.align import align
 from asrtool.cli.data import features, prepare, tokenizer
 from asrtool.cli.decode import decode, score
+from asrtool.cli.graph import graph
 from asrtool.cli.lexicon import lexicon
 from asrtool.cli.train import info, train
 from asrtool.errors import AsrtoolError
@@ -37,7 +38,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (prepare, features, tokenizer, train, align, decode, score, info, lexicon):
+for command in (prepare, features, tokenizer, train, align, decode, score, info, lexicon, graph):
     cli.add_command(command)
 
 
