@@ -97,7 +97,7 @@ class _Reader:
             self.problems.append(f"{self.path}: no \\end\\ after the {len(counts)}-grams; the file is not complete")
         if self.problems:
             raise DataError(f"{self.path}: {len(self.problems)} problems; make the model again", self.problems)
-        backoffs[trie.nodes(trie.order)] = 0
+        backoffs[trie.nodes(trie.order)] = 0  # some tools write some
         scaled = ((values * LN10).astype(np.float32) for values in (logprobs, backoffs))
         return NgramModel(self.words, trie, *scaled)
 
@@ -117,14 +117,13 @@ class _Reader:
                 counts.append(int(found[2]))
         if not counts or not counts[0] or self.marker != b"\\1-grams:":
             raise UserError(f"{self.path} has no unigrams, so no words; make the model again")
-        while counts[-1] == 0:  # SRILM promises orders of which it then has no n-gram
-            counts.pop()
         return counts
 
     def _section(self, order: int, promised: int) -> Iterator[Rows]:
         """The rows of the section that begins here, by blocks; those of a wrong length are problems."""
         if self.marker != b"\\%d-grams:" % order:
-            self.problems.append(f"{self.path}: no section \\{order}-grams: after the {order - 1}-grams")
+            if promised:
+                self.problems.append(f"{self.path}: no section \\{order}-grams: after the {order - 1}-grams")
             return
         rows, found = progress(self._rows(), f"reading {order}-grams", promised, "n-grams"), 0
         while block := list(islice(rows, BLOCK)):
@@ -162,8 +161,9 @@ class _Reader:
         for rows in self._section(1, counts[0]):
             values.append(np.stack(self._values(rows, 1)))
             for number, fields in rows:
-                if self.ids.setdefault(fields[1], len(self.ids)) != len(self.ids) - 1:
+                if fields[1] in self.ids:
                     self._problem(number, fields, "its word is there twice")
+                self.ids.setdefault(fields[1], len(self.ids))
         try:
             words = [word.decode() for word in self.ids]
         except UnicodeDecodeError as error:

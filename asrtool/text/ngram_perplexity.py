@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from asrtool.errors import DataError, UserError
+from asrtool.progress import say
 from asrtool.text.arpa import read_arpa
 from asrtool.text.ngram import BOS, SPECIAL
 from asrtool.text.ngram_kenlm import KenlmModel, is_kenlm_binary
@@ -62,7 +63,10 @@ def measure(path: Path, corpus: Corpus) -> Report:
     numbers = np.array(model.numbers(corpus.words))
     values = {"asrtool": model.logprobs_of(numbers[corpus.tokens])}
     if find_spec("kenlm"):
-        values["kenlm"] = _by_kenlm(KenlmModel(path), corpus)
+        try:
+            values["kenlm"] = _by_kenlm(KenlmModel(path), corpus)
+        except UserError as error:  # it takes fewer files than we do
+            say(f"warning: {error}")
     report = _report(corpus, model.ids.__contains__, values)
     if len(values) == 2:
         _compare(report, path)

@@ -1,8 +1,9 @@
-"""Entropy pruning (Stolcke 1998, "Entropy-based Pruning of Backoff Language Models", arXiv cs/0006025), as SRILM does.
+"""Entropy pruning (Stolcke 1998, "Entropy-based Pruning of Backoff Language Models", arXiv cs/0006025).
 
-An n-gram goes when the model's perplexity would rise by less than a threshold without it, all others in place. Only
-what is needed as a prefix stays. The rise does not depend on what else goes, so one pass finds it for all n-grams, and
-a threshold or a wanted size then chooses among them.
+An n-gram goes when the model's perplexity would rise by less than a threshold without it, all others in place. The rise
+does not depend on what else goes, so one pass finds it for all n-grams, and a threshold or a wanted size then chooses.
+What longer n-grams begin or end with stays as long as they do. SRILM keeps the beginnings only, but KenLM cannot read
+a model in which many endings are missing.
 """
 
 import numpy as np
@@ -37,7 +38,7 @@ def _threshold(rises: np.ndarray, size: int, words: int) -> float:
 
 
 def importance(model: NgramModel) -> np.ndarray:
-    """The relative rise of perplexity without each n-gram, (M,), or that of a longer n-gram that needs it if more.
+    """The relative rise of perplexity without each n-gram, (M,), or that of a longer n-gram that needs it, if more.
 
     Infinite for words and for what pruning must not touch: histories that leave nothing to other words.
     """
@@ -51,8 +52,9 @@ def importance(model: NgramModel) -> np.ndarray:
         rest, lower_rest = (_rest(parents, values, trie.nodes(n - 1)) for values in (explicit, lower))
         rises[nodes] = _rise(np.exp(histories[parents]), explicit, lower, rest, lower_rest)
         if n < trie.order:
-            parents, _ = trie.split(n + 1)
-            np.maximum.at(rises, parents, rises[trie.nodes(n + 1)])
+            longer = trie.nodes(n + 1)
+            np.maximum.at(rises, trie.split(n + 1)[0], rises[longer])
+            np.maximum.at(rises, trie.suffixes[longer], rises[longer])
     return rises
 
 

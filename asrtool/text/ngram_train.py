@@ -36,9 +36,8 @@ def train(corpus: Corpus, order: int, cutoffs: Sequence[int] = ()) -> NgramModel
         chosen[nodes] = counts[nodes] > limits[n - 1]
         say(f"{n}-grams: {len(chosen[nodes])} seen, {int(chosen[nodes].sum())} kept")
     probs, gammas = smooth(trie, adjust(trie, counts), chosen)
-    probs[1 + START] = 1  # replaced below; it is no probability
     logprobs, backoffs = (np.log(values[chosen]).astype(np.float32) for values in (probs, gammas))
-    logprobs[1 + START] = NEVER
+    logprobs[0], logprobs[1 + START] = 0, NEVER
     return NgramModel(corpus.words, trie.keep(chosen), logprobs, backoffs)
 
 

@@ -24,12 +24,10 @@ class Trie:
     """
 
     def __init__(self, keys: np.ndarray, size: int, offsets: list[int]):
+        while len(offsets) > 3 and offsets[-1] == offsets[-2]:  # an order without n-grams is none
+            offsets = offsets[:-1]
         self.keys, self.size, self.offsets = keys, size, offsets
         self.order = len(offsets) - 2
-        self.suffixes = np.zeros(len(keys), np.int32)
-        for n in range(2, self.order + 1):
-            parents, words = self.split(n)
-            self.suffixes[self.nodes(n)] = self.longest(self.suffixes[parents], words)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -69,6 +67,15 @@ class Trie:
         return nodes if weights is None else (nodes, sums)
 
     @cached_property
+    def suffixes(self) -> np.ndarray:
+        """(M,) int32: the longest n-gram that each one ends with, itself apart; the empty history for words."""
+        self.suffixes = np.zeros(len(self), np.int32)  # at once: `longest` reads those of shorter n-grams
+        for n in range(2, self.order + 1):
+            parents, words = self.split(n)
+            self.suffixes[self.nodes(n)] = self.longest(self.suffixes[parents], words)
+        return self.suffixes
+
+    @cached_property
     def inner(self) -> np.ndarray:
         """(M,) bool: whether a longer n-gram goes on from this one."""
         found = np.zeros(len(self), bool)
@@ -84,8 +91,6 @@ class Trie:
             parents, words = (part[chosen[self.nodes(n)]] for part in self.split(n))
             offsets.append(offsets[-1] + len(keys[-1]))
             keys.append(numbers[parents] * self.size + words)
-        while len(keys) > 2 and not len(keys[-1]):  # an order without n-grams is none
-            keys.pop(), offsets.pop()
         return Trie(np.concatenate(keys), self.size, [*offsets, offsets[-1] + len(keys[-1])])
 
     def spell(self, nodes: np.ndarray, order: int) -> list[np.ndarray]:
