@@ -9,7 +9,7 @@
 
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -20,13 +20,13 @@ from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import atomic_path
 from asrtool.progress import progress, say
 from asrtool.text.ngram import BOS, EOS, LN10, UNK, NgramModel
+from asrtool.text.ngram_blocks import Block, parse
 from asrtool.text.ngram_trie import Trie
 
 BLOCK = 100_000  # lines handled at once: enough for numpy to pay, little memory
 GZIP_LEVEL = 3  # of 9: a 4-gram model has a gigabyte of text, and level 6 takes twice the time for a tenth less
 UNKNOWN = -100.0  # log10 p(<unk>) of a file without it, as KenLM assumes
 NEVER = -99.0
-Rows = list[tuple[int, list[bytes]]]  # line number, fields
 
 
 def write_arpa(model: NgramModel, path: str | Path) -> None:
@@ -78,18 +78,19 @@ def read_arpa(path: str | Path) -> NgramModel:
 
 
 class _Reader:
-    """One file, read once. `keys` and the like grow by an order at a time."""
+    """One file, read once."""
 
     def __init__(self, path: Path, file: BinaryIO):
-        self.path, self.problems = path, []
-        self.lines = enumerate(file, 1)
+        self.path, self.file, self.problems = path, file, []
+        self.number = 1  # of the next line
+        self.ahead: list[bytes] = []  # lines read already
         self.marker = b""  # the line that ended the last section
         self.ids: dict[bytes, int] = {}
 
     def read(self) -> NgramModel:
         counts = self._header()
-        self.words, logprobs, backoffs = self._unigrams(counts)
-        trie = Trie(np.arange(-1, len(self.words)), len(self.words), [0, 1, 1 + len(self.words)])
+        words, logprobs, backoffs = self._unigrams(counts[0])
+        trie = Trie(np.arange(-1, len(words)), len(words), [0, 1, 1 + len(words)])
         for n in range(2, len(counts) + 1):
             trie, *values = self._longer(trie, n, counts[n - 1])
             logprobs, backoffs = np.append(logprobs, values[0]), np.append(backoffs, values[1])
@@ -99,126 +100,111 @@ class _Reader:
             raise DataError(f"{self.path}: {len(self.problems)} problems; make the model again", self.problems)
         backoffs[trie.nodes(trie.order)] = 0  # some tools write some
         scaled = ((values * LN10).astype(np.float32) for values in (logprobs, backoffs))
-        return NgramModel(self.words, trie, *scaled)
+        return NgramModel(words, trie, *scaled)
 
     def _header(self) -> list[int]:
         """The counts that the file promises, for orders 1, 2 ..."""
-        for _, line in self.lines:
-            if line.strip() == b"\\data\\":
-                break
-        else:
-            raise UserError(f"{self.path} is not an ARPA file, without \\data\\; make it with `asrtool lm train`")
-        counts = []
-        for _, line in self.lines:
-            if line.startswith(b"\\"):
+        counts: list[int] = []
+        begun = False
+        for line in self.file:
+            self.number += 1
+            if begun and line.startswith(b"\\"):
                 self.marker = line.strip()
                 break
             if found := re.match(rb"ngram\s+(\d+)\s*=\s*(\d+)", line):
                 counts.append(int(found[2]))
+            begun = begun or line.strip() == b"\\data\\"
+        if not begun:
+            raise UserError(f"{self.path} is not an ARPA file, without \\data\\; make it with `asrtool lm train`")
         if not counts or not counts[0] or self.marker != b"\\1-grams:":
-            raise UserError(f"{self.path} has no unigrams, so no words; make the model again")
+            raise self._no_words()
         return counts
 
-    def _section(self, order: int, promised: int) -> Iterator[Rows]:
-        """The rows of the section that begins here, by blocks; those of a wrong length are problems."""
+    def _no_words(self) -> UserError:
+        return UserError(f"{self.path} has no unigrams, so no words; make the model again")
+
+    def _section(self, order: int, promised: int) -> Iterator[Block]:
+        """The lines of the section that begins here; those that are no n-grams or have no sound values are problems."""
         if self.marker != b"\\%d-grams:" % order:
             if promised:
                 self.problems.append(f"{self.path}: no section \\{order}-grams: after the {order - 1}-grams")
             return
-        rows, found = progress(self._rows(), f"reading {order}-grams", promised, "n-grams"), 0
-        while block := list(islice(rows, BLOCK)):
-            found += len(block)
-            bad = [row for row in block if len(row[1]) not in (order + 1, order + 2)]
-            for number, fields in bad:
-                self._problem(number, fields, f"not a number, {order} words and perhaps a back-off weight")
-            yield [row for row in block if len(row[1]) in (order + 1, order + 2)] if bad else block
+        found, blocks = 0, -(-promised // BLOCK)
+        for block in progress(self._blocks(order), f"reading {order}-grams", blocks, f"times {BLOCK} lines"):
+            found += len(block.places) + len(block.bad)
+            self._problems(block, block.bad, f"not a number, {order} words and perhaps a back-off weight")
+            logprobs, backoffs = block.values.T
+            wrong = ~((logprobs <= 0) & (backoffs < np.inf))  # NaN is neither
+            self._problems(block, block.places[wrong], "its values are no log-probability and no back-off weight")
+            np.maximum(block.values, [NEVER - 1, NEVER], out=block.values)  # some tools write -inf
+            yield block
         if found != promised:
             self.problems.append(f"{self.path}: {found} {order}-grams, but its head promises {promised}")
 
-    def _rows(self) -> Iterator[tuple[int, list[bytes]]]:
-        for number, line in self.lines:
-            if line.startswith(b"\\"):
-                self.marker = line.strip()
-                return
-            if fields := line.split():
-                yield number, fields
+    def _blocks(self, order: int) -> Iterator[Block]:
+        """All up to the next line that begins with a backslash, which becomes the marker."""
         self.marker = b""
+        while not self.marker and (lines := self.ahead or list(islice(self.file, BLOCK))):
+            end = next((place for place, line in enumerate(lines) if line.startswith(b"\\")), len(lines))
+            yield parse(lines[:end], self.number, order)
+            self.number += min(end + 1, len(lines))
+            self.marker, self.ahead = b"".join(lines[end : end + 1]).strip(), lines[end + 1 :]
 
-    def _values(self, rows: Rows, order: int) -> tuple[np.ndarray, np.ndarray]:
-        """log10 probabilities and back-off weights of rows; those that are no such numbers are problems."""
-        texts = [(row[0], row[order + 1] if len(row) > order + 1 else b"0") for _, row in rows]
-        try:
-            values = np.array(texts, dtype=np.bytes_).reshape(-1, 2).astype(float)
-        except ValueError:
-            values = np.array([[_number(text) for text in pair] for pair in texts])
-        sound = (values[:, 0] <= 0) & ~np.isnan(values[:, 1]) & (values[:, 1] < np.inf)
-        for place in np.flatnonzero(~sound):
-            self._problem(*rows[place], "its values are no log-probability and no back-off weight")
-        return np.maximum(values[:, 0], NEVER - 1), np.maximum(values[:, 1], NEVER)  # some tools write -inf
-
-    def _unigrams(self, counts: list[int]) -> tuple[list[str], np.ndarray, np.ndarray]:
-        values = [np.zeros((2, 1))]
-        for rows in self._section(1, counts[0]):
-            values.append(np.stack(self._values(rows, 1)))
-            for number, fields in rows:
-                if fields[1] in self.ids:
-                    self._problem(number, fields, "its word is there twice")
-                self.ids.setdefault(fields[1], len(self.ids))
+    def _unigrams(self, promised: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """The words, and values of the empty history and of them."""
+        values = [np.zeros((1, 2))]
+        for block in self._section(1, promised):
+            values.append(block.values)
+            for place, word in zip(block.places, block.words[:, 0], strict=True):
+                if word in self.ids:
+                    self._problems(block, [place], "its word is there twice")
+                self.ids.setdefault(word, len(self.ids))
+        if not self.ids:
+            raise self._no_words()
         try:
             words = [word.decode() for word in self.ids]
         except UnicodeDecodeError as error:
             raise UserError(f"{self.path} is not UTF-8 ({error}); convert it with iconv") from error
-        if not words:
-            raise UserError(f"{self.path} has no unigrams, so no words; make the model again")
-        values = np.concatenate(values, 1)[:, : 1 + len(words)]
-        return self._complete(words, *values)
+        return self._complete(words, *np.concatenate(values)[: 1 + len(words)].T)
 
     def _complete(self, words: list[str], logprobs: np.ndarray, backoffs: np.ndarray):
         """With <unk>, <s> and </s> where they are missing."""
         for word, value in ((UNK, UNKNOWN), (BOS, NEVER), (EOS, NEVER)):
-            if word.encode() not in self.ids and not (word == UNK and UNK.upper().encode() in self.ids):
+            if word not in words and not (word == UNK and UNK.upper() in words):
                 say(f"warning: {self.path} has no {word}; it gets a log10 probability of {value:g}")
                 words, logprobs, backoffs = [*words, word], np.append(logprobs, value), np.append(backoffs, 0)
         return words, logprobs, backoffs
 
     def _longer(self, trie: Trie, order: int, promised: int) -> tuple[Trie, np.ndarray, np.ndarray]:
         """`trie` with the n-grams of `order`, and their values."""
-        keys, values, lines = [np.zeros(0, np.int64)], [np.zeros((2, 0))], [np.zeros(0, np.int64)]
-        for rows in self._section(order, promised):
-            keys.append(self._keys(trie, rows, order))
-            values.append(np.stack(self._values(rows, order)))
-            lines.append(np.array([number for number, _ in rows], np.int64))
-        keys, values, lines = np.concatenate(keys), np.concatenate(values, 1), np.concatenate(lines)
+        keys, values, lines = [np.zeros(0, np.int64)], [np.zeros((0, 2))], [np.zeros(0, np.int64)]
+        for block in self._section(order, promised):
+            keys.append(self._keys(trie, block, order))
+            values.append(block.values)
+            lines.append(block.numbers)
+        keys, values, lines = np.concatenate(keys), np.concatenate(values), np.concatenate(lines)
         sorting = np.argsort(keys, kind="stable")
         keys = keys[sorting]
-        for place in 1 + np.flatnonzero((keys[1:] == keys[:-1]) & (keys[1:] >= 0)):
-            self.problems.append(f"{self.path}:{lines[sorting[place]]}: this {order}-gram is there twice")
+        again = np.concatenate([[False], keys[1:] == keys[:-1]]) & (keys >= 0)
+        for line in sorted(lines[sorting[again]]):
+            self.problems.append(f"{self.path}:{line}: this {order}-gram is there twice")
+        sound = ~again & (keys >= 0)  # with problems there will be no model, but the rest is read for its problems too
+        keys, sorting = keys[sound], sorting[sound]
         offsets = [*trie.offsets, trie.offsets[-1] + len(keys)]
-        if self.problems:  # there will be no model: the rest is read for its problems, past what is unsound here
-            sound = np.flatnonzero(keys >= 0)[np.unique(keys[keys >= 0], return_index=True)[1]]
-            keys, sorting, offsets[-1] = keys[sound], sorting[sound], trie.offsets[-1] + len(sound)
-        return Trie(np.append(trie.keys, keys), trie.size, offsets), *values[:, sorting]
+        return Trie(np.append(trie.keys, keys), trie.size, offsets), *values[sorting].T
 
-    def _keys(self, trie: Trie, rows: Rows, order: int) -> np.ndarray:
-        """The key of each row's n-gram, -1 with a problem where its words or its prefix are not in the file."""
-        numbers = [self.ids.get(word, -1) for _, row in rows for word in row[1 : order + 1]]
+    def _keys(self, trie: Trie, block: Block, order: int) -> np.ndarray:
+        """The key of each n-gram, -1 with a problem where its words or its prefix are not in the file."""
+        numbers = [self.ids.get(word, -1) for word in block.words.ravel()]
         words = np.array(numbers, np.int64).reshape(-1, order)
+        unknown = (words < 0).any(1)
         parents = 1 + words[:, 0]
         for column in range(1, order - 1):
             parents = trie.find(parents, words[:, column])
-        unknown = (words < 0).any(1)
-        for place in np.flatnonzero(unknown | (parents < 0)):
-            missing = "a word of it is not among the 1-grams" if unknown[place] else "its first words are no n-gram"
-            self._problem(*rows[place], missing)
-        return np.where(unknown | (parents < 0), -1, parents * trie.size + words[:, -1])
+        alone = ~unknown & (parents < 0)
+        self._problems(block, block.places[unknown], "a word of it is not among the 1-grams")
+        self._problems(block, block.places[alone], f"its first words are not among the {order - 1}-grams")
+        return np.where(unknown | alone, -1, parents * trie.size + words[:, -1])
 
-    def _problem(self, number: int, fields: list[bytes], what: str) -> None:
-        shown = b" ".join(fields).decode(errors="replace")
-        self.problems.append(f"{self.path}:{number}: '{shown}': {what}")
-
-
-def _number(text: bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
+    def _problems(self, block: Block, places: Iterable[int], what: str) -> None:
+        self.problems += [f"{self.path}:{block.show(place)}: {what}" for place in places]

@@ -133,7 +133,7 @@ def test_what_is_no_model_is_refused_in_one_line(arpa, text, complaint):
         (changed("ngram 2=3", "ngram 2=4"), "3 2-grams, but its head promises 4"),
         (changed("ngram 1=5", "ngram 1=4"), "5 1-grams, but its head promises 4"),
         (changed("-0.2 A B", "-0.2 A D"), "lm.arpa:17: '-0.2 A D': a word of it is not among the 1-grams"),
-        (changed("-0.3 <s> A -0.1", "-0.3 A A -0.1"), "'-0.1 <s> A B': its first words are no n-gram"),
+        (changed("-0.3 <s> A -0.1", "-0.3 A A -0.1"), "'-0.1 <s> A B': its first words are not among the 2-grams"),
         (changed("-0.4 B </s>", "-0.4 A B"), "lm.arpa:18: this 2-gram is there twice"),
         (changed("-0.5 B\n", "-0.5 A\n"), "its word is there twice"),
         (changed("-0.2 A B", "0.2 A B"), "its values are no log-probability"),
