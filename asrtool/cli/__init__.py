@@ -14,6 +14,7 @@ from asrtool.cli.data import features, prepare, tokenizer
 from asrtool.cli.decode import decode, score
 from asrtool.cli.graph import graph
 from asrtool.cli.lexicon import lexicon
+from asrtool.cli.lm import lm
 from asrtool.cli.train import info, train
 from asrtool.errors import AsrtoolError
 
@@ -38,7 +39,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (prepare, features, tokenizer, train, align, decode, score, info, lexicon, graph):
+for command in (prepare, features, tokenizer, train, align, decode, score, info, lexicon, graph, lm):
     cli.add_command(command)
 
 
