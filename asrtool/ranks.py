@@ -18,7 +18,15 @@ import torch
 
 from asrtool.errors import AsrtoolError
 
-LOST = ("gloo", "Gloo", "NCCL", "onnection", "Timed out", "wait timeout", "Broken pipe")  # in what torch says when a rank is gone
+LOST = (
+    "gloo",
+    "Gloo",
+    "NCCL",
+    "onnection",
+    "Timed out",
+    "wait timeout",
+    "Broken pipe",
+)  # in what torch says when a rank is gone
 
 
 class LostRank(AsrtoolError):
