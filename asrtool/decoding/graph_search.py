@@ -54,8 +54,7 @@ class GraphOptions:
 class GraphSearch:
     """The search of one graph, as `Search` in asrtool/decoding/decode.py; also what its worker processes run.
 
-    `graph`: .fst (kaldifst, input labels unit + 1, output labels words) and .words, the words by label. `priors`: see
-    GraphOptions.costs. `rescore`: changes each lattice before the best words are taken from it. With `jobs` > 1 as many
+    `graph`: a `Graph` of asrtool/graphs/folder.py. `priors`: see GraphOptions.costs. `rescore`: changes each lattice before the best words are taken from it. With `jobs` > 1 as many
     processes are forked at once, after the graph was loaded, so that they share its memory; they never touch a GPU.
     """
 
@@ -69,12 +68,17 @@ class GraphSearch:
         keep_lattices: bool = False,
     ):
         self.words, self.options, self.priors, self.rescore = graph.words, options, priors, rescore
+        self.topology, self.outputs = graph.meta["topology"], graph.meta["outputs"]
         self.keep_lattices = keep_lattices
         self.fst = penalise_words(graph.fst, options.insertion_penalty, len(graph.words))
         self.pool = _fork(jobs, self) if jobs > 1 else None
 
     def __call__(self, log_probs: torch.Tensor, lens: torch.Tensor) -> list[Hypothesis]:
-        """A Hypothesis an utterance: log_probs (N, T, V), any device; lens (N,) valid frames."""
+        """A Hypothesis an utterance: log_probs (N, T, V), any device; lens (N,) valid frames.
+
+        Raises UserError when the graph is for another number of outputs than V.
+        """
+        check_outputs(log_probs.size(2), self.outputs)
         rows = log_probs.detach().float().cpu().numpy()
         frames = [row[:length] for row, length in zip(rows, lens.tolist(), strict=True)]
         if self.pool is None:
@@ -97,7 +101,7 @@ class GraphSearch:
 
     def hypothesis(self, path: Path, complete: bool) -> Hypothesis:
         """What the labels of a path say."""
-        tokens, frames = units(path)
+        tokens, frames = units(path, self.topology)
         labels, when = words(path)
         return Hypothesis(tokens, frames, -path.cost, [self.words[label] for label in labels], when, complete)
 
@@ -185,11 +189,24 @@ def _linear(path: Path) -> Lattice:
     return Lattice.of_arcs(arcs, final)
 
 
-def units(path: Path, blank: int = 0) -> tuple[list[int], list[int]]:
-    """Units of a path as CTC collapses it, without blanks, and the frame in which each begins."""
+def units(path: Path, topology: str = "ctc", blank: int = 0) -> tuple[list[int], list[int]]:
+    """Units of a path, without blanks, and the frame in which each begins.
+
+    CTC topologies are collapsed; of the modified one, what two equal units in a row were is not to be seen any more. In
+    the HMM, output 2 u is the beginning of unit u (asrtool/graphs/topology.py).
+    """
     labels = [label - 1 for label in path.inputs if label]
+    if topology == "hmm":
+        starts = [t for t, output in enumerate(labels) if output % 2 == 0]
+        return [labels[t] // 2 for t in starts], starts
     starts = [t for t, unit in enumerate(labels) if unit != blank and (t == 0 or labels[t - 1] != unit)]
     return [labels[t] for t in starts], starts
+
+
+def check_outputs(model: int, graph: int) -> None:
+    """Refuse a graph for another model. kaldi-decoder would read past the end of a frame."""
+    if model != graph:
+        raise UserError(f"the graph is for a model of {graph} outputs, this one has {model}; see `asrtool graph`")
 
 
 def words(path: Path) -> tuple[list[int], list[int]]:

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asrtool.decoding.graph_search import GraphOptions, new_decoder, penalise_words, read_path, units, words
+from asrtool.decoding.graph_search import (
+    GraphOptions,
+    check_outputs,
+    new_decoder,
+    penalise_words,
+    read_path,
+    units,
+    words,
+)
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.lattice import Path
 
@@ -50,7 +58,7 @@ class StreamingGraph:
     """
 
     def __init__(self, graph: Any, options: GraphOptions):
-        self.words, self.options = graph.words, options
+        self.words, self.meta, self.options = graph.words, graph.meta, options
         self.fst = penalise_words(graph.fst, options.insertion_penalty, len(graph.words))
         self.open = self.fst.copy()
         for state in range(self.open.num_states):
@@ -74,6 +82,7 @@ class StreamingGraphSearch:
         """Take in the log-probs of further frames, (T, V) float; T may be 0."""
         import kaldi_decoder
 
+        check_outputs(log_probs.shape[1], self.graph.meta["outputs"])
         scaled = self.options.costs(log_probs, self.priors)
         if len(scaled):
             frames = kaldi_decoder.DecodableCtc(scaled, self.frames)
@@ -98,7 +107,7 @@ class StreamingGraphSearch:
         labels, when = words(path)
         self.history.note(labels, self.frames)
         emissions = map(Emission, self._spell(labels), *self.history.times())
-        tokens, frames = units(path)
+        tokens, frames = units(path, self.graph.meta["topology"])
         return Hypothesis(tokens, frames, -path.cost, self._spell(labels), when, complete), list(emissions)
 
     def _spell(self, labels: list[int]) -> list[str]:

@@ -22,10 +22,17 @@ class Kenlm:
         return math.log(10) * self.model.BaseScore(state, word, after), after
 
 
-def graph(lines: list[str], words: int, **meta):
-    """A graph as `load_graph` gives it, of OpenFst's text lines; its words are w1, w2 ..."""
+def graph(lines: list[str], words: int, outputs: int | None = None, topology: str = "ctc"):
+    """A graph as `load_graph` gives it, of OpenFst's text lines; its words are w1, w2 ...
+
+    `outputs`: the model's, as many as there are labels if not given.
+    """
+    labels = [int(fields[2]) for fields in map(str.split, lines) if len(fields) > 2]
+    meta = {"topology": topology, "outputs": outputs or max(labels)}
     fst = kaldifst.compile("\n".join(lines) + "\n")
-    return SimpleNamespace(fst=fst, words=["<eps>", *(f"w{n}" for n in range(1, words + 1))], meta=meta, lines=lines)
+    return SimpleNamespace(
+        fst=fst, words=["<eps>", *(f"w{n}" for n in range(1, words + 1))], meta=meta, lines=lines, folder=None
+    )
 
 
 def word_graph(vocabulary: int, cost: float = 0.1):
@@ -45,7 +52,7 @@ def random_graph(seed: int, states: int = 6, vocabulary: int = 4, words: int = 3
     for source, target in [(0, 1), *draw.integers(states, size=(arcs, 2)).tolist()]:
         label = 0 if source < target and draw.random() < 0.3 else draw.integers(1, vocabulary + 1)
         lines.append(f"{source} {target} {label} {draw.integers(words + 1)} {draw.random():.4f}")
-    return graph(lines + [f"{state} {draw.random():.4f}" for state in (1, states - 1)], words)
+    return graph(lines + [f"{state} {draw.random():.4f}" for state in (1, states - 1)], words, vocabulary)
 
 
 def all_word_sequences(lines: list[str], log_probs: np.ndarray) -> dict[tuple[int, ...], float]:

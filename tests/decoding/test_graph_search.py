@@ -87,6 +87,20 @@ def test_impossible_units_end_the_path_where_they_are_needed():
     assert best_path(word_graph(3).fst, log_probs[:3], WIDE)[0].words == [int(word[1:]) for word in found.words]
 
 
+def test_units_of_the_hmm_topology_begin_at_even_outputs():
+    # Units 1 and 2 have outputs 2 and 3, 4 and 5.
+    one = graph(["0 1 3 1", "1 1 4 0", "1 1 3 1", "1 2 5 2", "2 2 6 0", "2 0"], 2, topology="hmm")
+    log_probs = np.full((6, 6), -9.0, dtype=np.float32)
+    log_probs[range(6), [2, 3, 2, 4, 5, 5]] = 0.0
+    found = GraphSearch(one, WIDE).decode(log_probs)
+    assert (found.tokens, found.frames, found.words) == ([1, 1, 2], [0, 2, 3], ["w1", "w1", "w2"])
+
+
+def test_a_graph_for_another_number_of_outputs_is_refused():
+    with pytest.raises(UserError, match="for a model of 3 outputs, this one has 4"):
+        GraphSearch(word_graph(3), WIDE)(torch.zeros(1, 2, 4), torch.tensor([2]))
+
+
 def test_nan_is_refused():
     with pytest.raises(ValueError, match="NaN"):
         GraphSearch(word_graph(3), WIDE).decode(np.full((2, 3), np.nan, dtype=np.float32))
