@@ -11,6 +11,7 @@ import click
 from asrtool import __version__
 from asrtool.cli.data import features, prepare, tokenizer
 from asrtool.cli.decode import decode, score
+from asrtool.cli.lm import lm
 from asrtool.cli.train import info, train
 from asrtool.errors import AsrtoolError
 
@@ -35,7 +36,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (prepare, features, tokenizer, train, decode, score, info):
+for command in (prepare, features, tokenizer, lm, train, decode, score, info):
     cli.add_command(command)
 
 

@@ -1,0 +1,108 @@
+"""`asrtool lm`: n-gram language models."""
+
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+THRESHOLD = click.FloatRange(0, min_open=True)
+CASE = click.option("--case", type=click.Choice(["keep", "upper", "lower"]), default="keep", help="Of the text.")
+UNITS = click.option("--tokenizer", type=PATH, help="Take the text as units of this tokenizer instead of words.")
+
+
+@click.group()
+def lm() -> None:
+    """Train, prune and measure n-gram language models (ARPA files, .gz too).
+
+    TEXT is a file with a sentence a line (.gz too), or a manifest *.jsonl.gz, whose transcripts are taken.
+    """
+
+
+@lm.command()
+@click.argument("text", type=PATH, nargs=-1, required=True)
+@click.argument("out", type=PATH)
+@click.option("--order", default=3, type=click.IntRange(1, 5), help="Words in the longest n-grams.")
+@click.option("--vocab", type=PATH, help="A word list or a lexicon; other words become <unk>.")
+@click.option("--top", default=0, type=click.IntRange(min=0), help="Only the so many most frequent words; 0: all.")
+@click.option("--min-count", default=1, type=click.IntRange(min=1), help="Only words seen at least so often.")
+@click.option("--cutoffs", default="0", help="Leave out n-grams seen at most so often, by order, such as 0,0,1.")
+@click.option("--prune", "threshold", type=THRESHOLD, help="As --threshold of `asrtool lm prune`, at once.")
+@CASE
+@UNITS
+def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tokenizer) -> None:
+    """Train a model with interpolated modified Kneser-Ney smoothing and write it as ARPA.
+
+    \b
+    asrtool lm train text.txt.gz data/lang/3gram.arpa.gz --top 64000 --prune 1e-8
+    asrtool lm train text.txt.gz data/lang/4gram.arpa.gz --order 4 --vocab data/lang/lexicon.txt --cutoffs 0,0,1
+    asrtool lm train data/train.jsonl.gz data/lang/units.arpa --tokenizer data/lang/tokenizer.json --order 5
+    """
+    if vocab and (top or min_count > 1):
+        raise click.UsageError("--vocab says which words there are; leave out --top and --min-count")
+    limits = _cutoffs(cutoffs)
+    from asrtool.text.arpa import write_arpa
+    from asrtool.text.ngram_prune import prune as prune_model
+    from asrtool.text.ngram_text import limit_vocabulary, read_words
+    from asrtool.text.ngram_train import train as train_model
+
+    given = read_words(vocab) if vocab else None
+    corpus = limit_vocabulary(_corpus(text, case, tokenizer), given, top, min_count)
+    model = train_model(corpus, order, limits)
+    if threshold:
+        model = prune_model(model, threshold)
+    write_arpa(model, out)
+    click.echo(f"{out}: {model}")
+
+
+@lm.command()
+@click.argument("model", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--threshold", type=THRESHOLD, help="Least relative rise of perplexity.")
+@click.option("--size", type=click.IntRange(min=1), help="The most useful n-grams, so many of all orders together.")
+def prune(model, out, threshold, size) -> None:
+    """Leave out the n-grams whose loss raises the perplexity least (Stolcke 1998, as SRILM's -prune).
+
+    \b
+    asrtool lm prune data/lang/4gram.arpa.gz data/lang/small.arpa.gz --threshold 1e-8
+    asrtool lm prune data/lang/4gram.arpa.gz data/lang/small.arpa.gz --size 2000000
+    """
+    if (threshold is None) == (size is None):
+        raise click.UsageError("give --threshold or --size, one of them")
+    from asrtool.text.arpa import read_arpa, write_arpa
+    from asrtool.text.ngram_prune import prune as prune_model
+
+    smaller = prune_model(read_arpa(model), threshold, size)
+    write_arpa(smaller, out)
+    click.echo(f"{out}: {smaller}")
+
+
+@lm.command()
+@click.argument("model", type=PATH)
+@click.argument("text", type=PATH, nargs=-1, required=True)
+@CASE
+@UNITS
+def perplexity(model, text, case, tokenizer) -> None:
+    """Perplexity and unknown (OOV) words of a text; beside KenLM's reading where `kenlm` is installed.
+
+    MODEL is an ARPA file, or a binary of KenLM.
+
+    \b
+    asrtool lm perplexity data/lang/3gram.arpa.gz data/dev.jsonl.gz
+    """
+    from asrtool.text.ngram_perplexity import measure
+
+    click.echo(measure(model, _corpus(text, case, tokenizer)))
+
+
+def _corpus(text, case, tokenizer):
+    from asrtool.text.ngram_text import read_corpus, sentences
+    from asrtool.text.tokenizer import load_tokenizer
+
+    return read_corpus(sentences(text, case, load_tokenizer(tokenizer) if tokenizer else None))
+
+
+def _cutoffs(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise click.BadParameter(f"'{text}' is not a list of counts such as 0,0,1", param_hint="--cutoffs")
+    return [int(part) for part in parts]

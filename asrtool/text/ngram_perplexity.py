@@ -1,0 +1,105 @@
+"""Perplexity of a text under a model, and the words that the model does not know."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from asrtool.errors import DataError, UserError
+from asrtool.text.arpa import read_arpa
+from asrtool.text.ngram import BOS, SPECIAL
+from asrtool.text.ngram_kenlm import KenlmModel, is_kenlm_binary
+from asrtool.text.ngram_text import Corpus, other_case
+
+AGREEMENT = 1e-4  # relative: float32 and seven digits in the file, summed up, differ by less
+MOSTLY = 0.5  # more unknown words than that, and text and model were not made for one another
+SHOWN = 10  # of the most frequent unknown words
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """What a model, read by `reader`, makes of a text: per token, sentence ends counted, <s> not.
+
+    `known` leaves out the unknown words, as SRILM and Kaldi report it; `all` scores them as <unk>.
+    """
+
+    reader: str
+    all: float
+    known: float
+
+    def __str__(self) -> str:
+        return f"{self.reader}: perplexity {self.known:.6g} without OOV words, {self.all:.6g} with them as <unk>"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A text beside a model: its size, its unknown words, and perplexities by one or two readers of the model."""
+
+    sentences: int
+    words: int
+    unknown: Counter
+    perplexities: list[Perplexity]
+
+    def __str__(self) -> str:
+        count = self.unknown.total()
+        most = ", ".join(f"{word} {times}" for word, times in self.unknown.most_common(SHOWN))
+        oov = f"{count} OOV words ({100 * count / self.words:.2f} %)" + (f", most often {most}" if count else "")
+        return "\n".join([f"{self.sentences} sentences, {self.words} words, {oov}", *map(str, self.perplexities)])
+
+
+def measure(path: Path, corpus: Corpus) -> Report:
+    """The model in `path` on `corpus`; by KenLM too when that is installed, and by it alone if the file is its binary.
+
+    Raises UserError when most words are unknown, DataError when the two readers differ by more than AGREEMENT.
+    """
+    if is_kenlm_binary(path):
+        model = KenlmModel(path)
+        return _report(corpus, model.__contains__, {"kenlm": _by_kenlm(model, corpus)})
+    model = read_arpa(path)
+    numbers = np.array(model.numbers(corpus.words))
+    values = {"asrtool": model.logprobs_of(numbers[corpus.tokens])}
+    if find_spec("kenlm"):
+        values["kenlm"] = _by_kenlm(KenlmModel(path), corpus)
+    report = _report(corpus, model.ids.__contains__, values)
+    if len(values) == 2:
+        _compare(report, path)
+    return report
+
+
+def _by_kenlm(model: KenlmModel, corpus: Corpus) -> np.ndarray:
+    return model.logprobs_of([corpus.words[number] for number in corpus.tokens.tolist()])
+
+
+def _report(corpus: Corpus, knows: Callable[[str], bool], values: dict[str, np.ndarray]) -> Report:
+    start = SPECIAL.index(BOS)
+    unknown = np.array([not knows(word) for word in corpus.words])
+    unknown[: len(SPECIAL)] = [True, False, False]
+    missing, predicted = unknown[corpus.tokens], corpus.tokens != start
+    counts = zip(corpus.words, np.where(unknown, corpus.counts(), 0).tolist(), strict=True)
+    found = Counter({word: count for word, count in counts if count})
+    words = int(predicted.sum()) - corpus.sentences
+    if found.total() > MOSTLY * words:
+        _refuse(corpus, found, words, knows)
+    perplexities = [
+        Perplexity(name, *(float(np.exp(-of[where].mean())) for where in (predicted, predicted & ~missing)))
+        for name, of in values.items()
+    ]
+    return Report(corpus.sentences, words, found, perplexities)
+
+
+def _refuse(corpus: Corpus, unknown: Counter, words: int, knows: Callable[[str], bool]) -> None:
+    cases = [changed for word in corpus.words for changed in (word.upper(), word.lower()) if knows(changed)]
+    few = ", ".join(word for word, _ in unknown.most_common(3))
+    hint = other_case(unknown, cases) or f"such as {few}; give a text of the model's language and units"
+    raise UserError(f"{unknown.total()} of {words} words are not in the model: {hint}")
+
+
+def _compare(report: Report, path: Path) -> None:
+    ours, theirs = report.perplexities
+    for mine, other in ((ours.known, theirs.known), (ours.all, theirs.all)):
+        if abs(mine / other - 1) > AGREEMENT:
+            summary = f"{path}: asrtool and KenLM read it differently; please report it"
+            raise DataError(summary, str(report).splitlines())

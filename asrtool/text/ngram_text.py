@@ -1,0 +1,135 @@
+"""What n-gram models are trained and measured on: sentences of words, as one array of numbers."""
+
+import gzip
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from asrtool.errors import UserError, require_file
+from asrtool.progress import progress, say
+from asrtool.text.ngram import BOS, EOS, SPECIAL, UNK
+from asrtool.text.tokenizer import Tokenizer
+
+VARIANT = re.compile(r"\(\d+\)$")  # CMUdict's mark of a further pronunciation: WORD(2)
+NOT_WORDS = re.compile(r"<eps>|#\d+|" + "|".join(SPECIAL), re.IGNORECASE)  # what Kaldi's words.txt has besides
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Sentences: `tokens` (L,) int32 are numbers of `words`, each sentence <s> ... </s>; words 0, 1, 2 are SPECIAL."""
+
+    words: list[str]
+    tokens: np.ndarray
+
+    @property
+    def sentences(self) -> int:
+        """How many there are."""
+        return int((self.tokens == SPECIAL.index(BOS)).sum())
+
+    def counts(self) -> np.ndarray:
+        """How often each word occurs, (V,)."""
+        return np.bincount(self.tokens, minlength=len(self.words))
+
+
+def sentences(paths: Iterable[Path], case: str = "keep", tokenizer: Tokenizer | None = None) -> Iterator[list[str]]:
+    """The words of every sentence: a line of a text file (.gz too), or a transcript of a manifest (*.jsonl, .jsonl.gz).
+
+    `case` ("keep", "upper", "lower") is applied. A `tokenizer` turns each sentence into the symbols of its units; what
+    it cannot spell is left out and counted. Blank lines are no sentences.
+    """
+    bad = 0
+    for path in paths:
+        for line in _lines(Path(path)):
+            line = line if case == "keep" else getattr(line, case)()
+            if tokenizer and tokenizer.unknown(line):
+                bad += 1
+            elif words := _units(tokenizer, line) if tokenizer else line.split():
+                yield words
+    if bad:
+        say(f"{bad} sentences were left out: they have characters or words that the tokenizer does not")
+
+
+def _units(tokenizer: Tokenizer, line: str) -> list[str]:
+    return [tokenizer.symbols[unit] for unit in tokenizer.encode(line)]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    require_file(path, "text", "give a text file, a sentence a line (.gz too), or a manifest *.jsonl.gz")
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        from asrtool.data.manifest import transcripts
+
+        yield from transcripts([path])
+        return
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+            yield from file
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise UserError(f"{path} is not UTF-8 text, plain or gzipped ({error})") from error
+
+
+def read_corpus(lines: Iterable[list[str]]) -> Corpus:
+    """All sentences of `lines`, their words numbered as they come. 4 bytes a word are kept."""
+    numbers = {word: number for number, word in enumerate(SPECIAL)}
+    start, end = numbers[BOS], numbers[EOS]
+    tokens = array("i")
+    for count, words in enumerate(progress(lines, "reading text", units="sentences"), 1):
+        found = [numbers.setdefault(word, len(numbers)) for word in words]
+        if start in found or end in found:
+            raise UserError(f"sentence {count} of the text has {BOS} or {EOS} among its words; remove them from it")
+        tokens.append(start)
+        tokens.extend(found)
+        tokens.append(end)
+    if not tokens:
+        raise UserError("the text has no words; give files with a sentence a line")
+    return Corpus(list(numbers), np.frombuffer(tokens, np.int32))
+
+
+def limit_vocabulary(corpus: Corpus, given: Iterable[str] | None = None, top: int = 0, min_count: int = 1) -> Corpus:
+    """The corpus with all words outside a vocabulary made <unk>, and its words sorted.
+
+    The vocabulary is `given`, or the words seen at least `min_count` times, the `top` most frequent of them if not 0.
+    """
+    counts = corpus.counts()
+    seen = {word: int(counts[number]) for number, word in enumerate(corpus.words) if word not in SPECIAL}
+    if given is not None:
+        chosen = _given(set(given), seen)
+    else:
+        often = sorted((-count, word) for word, count in seen.items() if count >= min_count)
+        chosen = {word for _, word in often[: top or None]}
+    words = [*SPECIAL, *sorted(chosen)]
+    numbers = {word: number for number, word in enumerate(words)}
+    unknown = numbers[UNK]
+    return Corpus(words, np.array([numbers.get(word, unknown) for word in corpus.words], np.int32)[corpus.tokens])
+
+
+def _given(wanted: set[str], seen: dict[str, int]) -> set[str]:
+    if not wanted & seen.keys():
+        hint = other_case(wanted, seen) or f"the list has '{min(wanted, default='')}', the text '{min(seen)}'"
+        raise UserError(f"no word of the vocabulary is in the text: {hint}")
+    return wanted
+
+
+def read_words(path: str | Path) -> list[str]:
+    """The first field of every line: of a word list, a lexicon (`WORD PH PH`) or Kaldi's words.txt."""
+    lines = _lines(require_file(path, "word list", "give a file with a word a line, or a lexicon"))
+    fields = (line.split(maxsplit=1)[0] for line in lines if line.strip())
+    words = dict.fromkeys(VARIANT.sub("", word) for word in fields)
+    words = [word for word in words if not NOT_WORDS.fullmatch(word)]
+    if not words:
+        raise UserError(f"no words in {path}; write one a line, or WORD PH PH ...")
+    return words
+
+
+def other_case(words: Iterable[str], known: Iterable[str]) -> str:
+    """What to do about `words` that are unknown when most would be known in another case; else nothing."""
+    words, known = [word for word in words if word not in SPECIAL], set(known)
+    for case in ("upper", "lower"):
+        changed = sum(getattr(word, case)() in known for word in words)
+        if words and changed > len(words) / 2 > sum(word in known for word in words):  # the majority decides
+            other = "lower" if case == "upper" else "upper"
+            return f"it is a matter of case, one is {case} and the other {other}; try --case {case} or --case {other}"
+    return ""
