@@ -187,19 +187,23 @@ def _join(parts: Parts, out: Path, facts: dict, device: torch.device) -> dict:
     rows = sorted((row for share in shares for part in share for row in part.rows), key=lambda row: row["id"])
     clocks = [Clock.sum(part.clock for part in share) for share in shares]
     slowest = max(clocks, key=lambda clock: clock.total)
-    partial = [row["id"] for row in rows if row.get("partial")]
-    if partial:
-        shown = ", ".join(partial[:SHOWN]) + (" ..." if len(partial) > SHOWN else "")
-        say(f"{len(partial)} of {len(rows)} utterances have no path to the end of the graph; partial: {shown}")
-    facts = (
-        facts
-        | {"utterances": len(rows), "partial": len(partial)}
-        | slowest.facts(sum(clock.audio for clock in clocks), device)
-    )
+    facts = facts | {"utterances": len(rows), "partial": _count_partial(rows)}
+    facts |= slowest.facts(sum(clock.audio for clock in clocks), device)
     parts.join_lattices(out / LATTICES)
     write_jsonl(out / "hyps.jsonl", rows)
     write_json(out / "decode.json", facts)
     return facts
+
+
+def _count_partial(rows: list[dict]) -> int:
+    """How many utterances have no path to the end of the graph; names them."""
+    partial = [row["id"] for row in rows if row.get("partial")]
+    if partial:
+        shown = ", ".join(partial[:SHOWN]) + (" ..." if len(partial) > SHOWN else "")
+        say(
+            f"{len(partial)} of {len(rows)} utterances have no path to the end of the graph, only partial ones: {shown}"
+        )
+    return len(partial)
 
 
 def _decode_batch(experiment: Experiment, batch: Batch, find: Search, part: Part) -> None:

@@ -54,8 +54,9 @@ class GraphOptions:
 class GraphSearch:
     """The search of one graph, as `Search` in asrtool/decoding/decode.py; also what its worker processes run.
 
-    `graph`: a `Graph` of asrtool/graphs/folder.py. `priors`: see GraphOptions.costs. `rescore`: changes each lattice before the best words are taken from it. With `jobs` > 1 as many
-    processes are forked at once, after the graph was loaded, so that they share its memory; they never touch a GPU.
+    `graph`: a `Graph` of asrtool/graphs/folder.py. `priors`: see GraphOptions.costs. `rescore`: changes each lattice
+    before the best words are taken from it. With `jobs` > 1 as many processes are forked at once, after the graph was
+    loaded, so that they share its memory; they never touch a GPU.
     """
 
     def __init__(

@@ -99,12 +99,14 @@ class Parts:
 
     def join_lattices(self, out: Path) -> None:
         """All lattices in one file, or no such file when there are none. (Gzipped files in a row are one.)"""
-        paths = sorted(self.folder.glob("*-*.gz"))
-        if not paths:
+        counts = [json.loads(self._end(rank).read_text(encoding="utf-8")) for rank in range(self.ranks.size)]
+        numbers = [(rank, number) for rank, count in enumerate(counts) for number in range(count)]
+        paths = [self._path(*place).with_suffix(".gz") for place in numbers]
+        if not any(path.is_file() for path in paths):
             out.unlink(missing_ok=True)
             return
         with atomic_path(out) as temporary, open(temporary, "wb") as file:
-            for path in paths:
+            for path in filter(Path.is_file, paths):
                 with open(path, "rb") as source:
                     shutil.copyfileobj(source, file)
 
