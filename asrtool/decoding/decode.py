@@ -35,6 +35,8 @@ from asrtool.training import checkpoint
 Search = Callable[[torch.Tensor, torch.Tensor], list[Hypothesis]]
 
 PART_SECONDS = 30.0  # of decoding are the most that is lost with a process; a part takes milliseconds to write
+SHOWN = 10  # utterances named in a line; hyps.jsonl marks all
+LATTICES = "lat.gz"  # a text archive of Kaldi: `lattice-copy "ark:gunzip -c lat.gz |" ark:lat.ark`
 
 
 @dataclass
@@ -99,18 +101,20 @@ def decode(
     beam: int = 8,
     batch_seconds: float = 200.0,
     workers: int = 1,
+    find: Search | None = None,
+    settings: dict | None = None,
 ) -> dict | None:
     """Decode every cut of the manifest `cuts` into `out`/hyps.jsonl; returns and writes the facts (`decode.json`).
 
     The real-time factor counts everything from audio to words: features, model and search. An interrupted run is
-    continued.
+    continued. `find` is another search than `search(method, beam)`, and `settings` all that decides over its results.
 
     Under torchrun the ranks take turns at the batches; all but the first return None when they have had theirs. The
     real-time factor is that of the slowest over all audio. A result of the same run is then not made again: a rank that
     is started again may find that the first one has all it needs, and has finished.
     """
     ranks = this_rank()
-    facts = {"set": name, "method": method, "beam": beam if method == "prefix" else None}
+    facts = {"set": name, "method": method, "beam": beam if method == "prefix" else None} | (settings or {})
     facts |= {"checkpoint": experiment.checkpoint.name, "cuts": str(cuts), "batch_seconds": batch_seconds}
     facts |= {"ranks": ranks.size}
     facts |= {"run": _run(experiment, cuts, facts)}
@@ -119,7 +123,7 @@ def decode(
     made = _made(out, facts["run"]) if ranks.size > 1 else None
     if not (ended or made):
         items = OrderedSampler(cuts, batch_seconds, ranks=ranks)
-        _decode_share(experiment, items, search(method, beam), workers, parts, name)
+        _decode_share(experiment, items, find or search(method, beam), workers, parts, name)
     if not ranks.first:
         return None
     if made:
@@ -168,7 +172,7 @@ def _decoded(experiment: Experiment, loaded: Iterable[Batch], find: Search) -> I
     """The batches, decoded and gathered into parts of PART_SECONDS; the last one is shorter, or empty."""
     part, begin = Part(), time.monotonic()
     for batch in loaded:
-        part.rows += _decode_batch(experiment, batch, find, part.clock)
+        _decode_batch(experiment, batch, find, part)
         part.batches += 1
         part.clock.total = time.monotonic() - begin
         if part.clock.total >= PART_SECONDS:
@@ -183,31 +187,60 @@ def _join(parts: Parts, out: Path, facts: dict, device: torch.device) -> dict:
     rows = sorted((row for share in shares for part in share for row in part.rows), key=lambda row: row["id"])
     clocks = [Clock.sum(part.clock for part in share) for share in shares]
     slowest = max(clocks, key=lambda clock: clock.total)
-    facts = facts | {"utterances": len(rows)} | slowest.facts(sum(clock.audio for clock in clocks), device)
+    facts = facts | {"utterances": len(rows), "partial": _count_partial(rows)}
+    facts |= slowest.facts(sum(clock.audio for clock in clocks), device)
+    parts.join_lattices(out / LATTICES)
     write_jsonl(out / "hyps.jsonl", rows)
     write_json(out / "decode.json", facts)
     return facts
 
 
-def _decode_batch(experiment: Experiment, batch: Batch, find: Search, clock: Clock) -> list[dict]:
+def _count_partial(rows: list[dict]) -> int:
+    """How many utterances have no path to the end of the graph; names them."""
+    partial = [row["id"] for row in rows if row.get("partial")]
+    if partial:
+        shown = ", ".join(partial[:SHOWN]) + (" ..." if len(partial) > SHOWN else "")
+        say(
+            f"{len(partial)} of {len(rows)} utterances have no path to the end of the graph, only partial ones: {shown}"
+        )
+    return len(partial)
+
+
+def _decode_batch(experiment: Experiment, batch: Batch, find: Search, part: Part) -> None:
+    """Add a batch's rows and lattices, and the time it took."""
     begin = time.monotonic()
     log_probs, lens = experiment.log_probs(batch)
     lens = lens.cpu()  # waits for the device
     middle = time.monotonic()
     hypotheses = find(log_probs, lens)
-    clock.model += middle - begin
-    clock.search += time.monotonic() - middle
-    clock.audio += batch.seconds
+    part.clock.model += middle - begin
+    part.clock.search += time.monotonic() - middle
+    part.clock.audio += batch.seconds
     frame_seconds = FRAME_SHIFT * experiment.model.subsampling.factor
-    return [
-        _row(experiment.tokenizer, *item, frame_seconds)
-        for item in zip(batch.ids, batch.texts, hypotheses, strict=True)
-    ]
+    for name, ref, found in zip(batch.ids, batch.texts, hypotheses, strict=True):
+        part.rows.append(_row(experiment.tokenizer, name, ref, found, frame_seconds))
+        part.lattices += [f"{name}\n{found.lattice}\n"] if found.lattice else []
 
 
 def _row(tokenizer: Tokenizer, name: str, ref: str, hypothesis: Hypothesis, frame_seconds: float) -> dict:
-    """A line of hyps.jsonl; `units` are [symbol, seconds from the start of the cut]."""
-    times = [round(frame * frame_seconds, 3) for frame in hypothesis.frames]
-    units = [[tokenizer.symbols[unit], at] for unit, at in zip(hypothesis.tokens, times, strict=True)]
-    text = tokenizer.decode(hypothesis.tokens)
-    return {"id": name, "ref": ref, "hyp": text, "score": round(hypothesis.score, 4), "units": units}
+    """A line of hyps.jsonl; `units` and `words` are [symbol, seconds from the start of the cut].
+
+    `partial` is there where no path reached the end of the graph, `nbest` where there are further hypotheses.
+    """
+    symbols = [tokenizer.symbols[unit] for unit in hypothesis.tokens]
+    row = {"id": name, "ref": ref, "hyp": _text(tokenizer, hypothesis), "score": round(hypothesis.score, 4)}
+    row |= {"units": _timed(symbols, hypothesis.frames, frame_seconds)}
+    if hypothesis.words is not None:
+        row |= {"words": _timed(hypothesis.words, hypothesis.word_frames, frame_seconds)}
+    if hypothesis.others:
+        best = (hypothesis, *hypothesis.others)
+        row |= {"nbest": [{"hyp": _text(tokenizer, one), "score": round(one.score, 4)} for one in best]}
+    return row if hypothesis.complete else row | {"partial": True}
+
+
+def _text(tokenizer: Tokenizer, hypothesis: Hypothesis) -> str:
+    return tokenizer.decode(hypothesis.tokens) if hypothesis.words is None else " ".join(hypothesis.words)
+
+
+def _timed(symbols: list[str], frames: list[int], frame_seconds: float) -> list[list]:
+    return [[symbol, round(frame * frame_seconds, 3)] for symbol, frame in zip(symbols, frames, strict=True)]

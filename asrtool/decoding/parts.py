@@ -4,6 +4,7 @@ Each process writes what it has decoded, some batches at a time, into a folder n
 result (checkpoint, manifest, settings, number of processes), and begins behind what is there already:
 
     OUT/parts/RUN/0-000000.json    the first batches of rank 0, of every two if there are two ranks
+                  0-000000.gz      their lattices, if there are any
                   0-000001.json    the next ones
                   0-end.json       rank 0 is done, and wrote so many parts
                   1-000000.json    ...
@@ -11,6 +12,7 @@ result (checkpoint, manifest, settings, number of processes), and begins behind 
 The processes need not talk to each other: the first one waits for the files of the others, and joins them.
 """
 
+import gzip
 import itertools
 import json
 import shutil
@@ -23,7 +25,7 @@ import torch
 
 from asrtool.device import describe
 from asrtool.errors import UserError
-from asrtool.files import write_json, write_text
+from asrtool.files import atomic_path, write_json, write_text
 from asrtool.progress import LOG_SECONDS, say
 from asrtool.ranks import Ranks
 
@@ -54,11 +56,12 @@ class Clock:
 
 @dataclass
 class Part:
-    """Some batches of a rank, decoded: the rows of hyps.jsonl, in no order."""
+    """Some batches of a rank, decoded: the rows of hyps.jsonl in no order, and lattices as text (in files apart)."""
 
     batches: int = 0
     clock: Clock = field(default_factory=Clock)
     rows: list[dict] = field(default_factory=list)
+    lattices: list[str] = field(default_factory=list)
 
 
 class Parts:
@@ -68,9 +71,13 @@ class Parts:
         self.folder, self.ranks = out / "parts" / run, ranks
 
     def write(self, number: int, part: Part) -> None:
-        """The part `number` of this rank."""
+        """The part `number` of this rank; its JSON last, for that is what says that it is there."""
+        path = self._path(self.ranks.rank, number)
+        if part.lattices:
+            with atomic_path(path.with_suffix(".gz")) as temporary:
+                temporary.write_bytes(gzip.compress("".join(part.lattices).encode(), mtime=0))
         tree = {"batches": part.batches, "clock": vars(part.clock), "rows": part.rows}
-        write_text(self._path(self.ranks.rank, number), json.dumps(tree, ensure_ascii=False))
+        write_text(path, json.dumps(tree, ensure_ascii=False))
 
     def end(self, number: int) -> None:
         """This rank is done, with `number` parts."""
@@ -89,6 +96,19 @@ class Parts:
         """All that a rank that is done has decoded. It said how many: a shared folder may list its files late."""
         number = json.loads(self._end(rank).read_text(encoding="utf-8"))
         return [_read_part(self._path(rank, part)) for part in range(number)]
+
+    def join_lattices(self, out: Path) -> None:
+        """All lattices in one file, or no such file when there are none. (Gzipped files in a row are one.)"""
+        counts = [json.loads(self._end(rank).read_text(encoding="utf-8")) for rank in range(self.ranks.size)]
+        numbers = [(rank, number) for rank, count in enumerate(counts) for number in range(count)]
+        paths = [self._path(*place).with_suffix(".gz") for place in numbers]
+        if not any(path.is_file() for path in paths):
+            out.unlink(missing_ok=True)
+            return
+        with atomic_path(out) as temporary, open(temporary, "wb") as file:
+            for path in filter(Path.is_file, paths):
+                with open(path, "rb") as source:
+                    shutil.copyfileobj(source, file)
 
     def wait(self) -> None:
         """Until all ranks are done; UserError with those that are not when nobody has written for WAIT_SECONDS."""

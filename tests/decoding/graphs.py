@@ -1,0 +1,104 @@
+"""Small decoding graphs, and their best paths by plain enumeration of states and frames."""
+
+import math
+from collections import defaultdict
+from types import SimpleNamespace
+
+import kaldifst
+import kenlm
+import numpy as np
+
+
+class Kenlm:
+    """A language model as searches ask it, read by kenlm."""
+
+    def __init__(self, path):
+        self.model, self.new = kenlm.Model(str(path)), kenlm.State
+        self.start = self.new()
+        self.model.BeginSentenceWrite(self.start)
+
+    def score(self, state, word: str) -> tuple:
+        after = self.new()
+        return math.log(10) * self.model.BaseScore(state, word, after), after
+
+
+def graph(lines: list[str], words: int, outputs: int | None = None, topology: str = "ctc"):
+    """A graph as `load_graph` gives it, of OpenFst's text lines; its words are w1, w2 ...
+
+    `outputs`: the model's, as many as there are labels if not given.
+    """
+    labels = [int(fields[2]) for fields in map(str.split, lines) if len(fields) > 2]
+    meta = {"topology": topology, "outputs": outputs or max(labels)}
+    fst = kaldifst.compile("\n".join(lines) + "\n")
+    return SimpleNamespace(
+        fst=fst, words=["<eps>", *(f"w{n}" for n in range(1, words + 1))], meta=meta, lines=lines, folder=None
+    )
+
+
+def word_graph(vocabulary: int, cost: float = 0.1):
+    """CTC paths over units 0 .. vocabulary - 1 in which unit n is the word wn; a word n costs n * cost, the end 0.5."""
+    lines = [
+        f"{last} {unit} {unit + 1} {unit if unit not in (0, last) else 0} {unit * cost if unit != last else 0}"
+        for last in range(vocabulary)
+        for unit in range(vocabulary)
+    ]
+    return graph(lines + [f"{last} 0.5" for last in range(vocabulary)], vocabulary - 1)
+
+
+def random_graph(seed: int, states: int = 6, vocabulary: int = 4, words: int = 3, arcs: int = 16):
+    """Random arcs, some of them epsilons (those only go to higher states, so that there are no epsilon cycles)."""
+    draw = np.random.default_rng(seed)
+    lines = []
+    for source, target in [(0, 1), *draw.integers(states, size=(arcs, 2)).tolist()]:
+        label = 0 if source < target and draw.random() < 0.3 else draw.integers(1, vocabulary + 1)
+        lines.append(f"{source} {target} {label} {draw.integers(words + 1)} {draw.random():.4f}")
+    return graph(lines + [f"{state} {draw.random():.4f}" for state in (1, states - 1)], words, vocabulary)
+
+
+def all_word_sequences(lines: list[str], log_probs: np.ndarray) -> dict[tuple[int, ...], float]:
+    """The cost of the best complete path of each word sequence: every path through the graph, frame by frame."""
+    arcs, final = defaultdict(list), {}
+    for fields in map(str.split, lines):
+        if len(fields) == 2:
+            final[int(fields[0])] = float(fields[1])
+        else:
+            source, target, label, word = map(int, fields[:4])
+            arcs[source].append((target, label, word, float(fields[4])))
+    reached = _epsilons({(0, ()): 0.0}, arcs)
+    for frame in log_probs:
+        following = {}
+        for (state, words), cost in reached.items():
+            for target, label, word, weight in arcs[state]:
+                if label:
+                    _relax(following, (target, _append(words, word)), cost + weight - frame[label - 1])
+        reached = _epsilons(following, arcs)
+    found = {}
+    for (state, words), cost in reached.items():
+        if state in final:
+            _relax(found, words, cost + final[state])
+    return found
+
+
+def _epsilons(reached: dict, arcs: dict) -> dict:
+    waiting = sorted(reached)
+    while waiting:
+        state, words = waiting.pop()
+        for target, label, word, weight in arcs[state]:
+            key, cost = (target, _append(words, word)), reached[state, words] + weight
+            if not label and cost < reached.get(key, np.inf):
+                reached[key] = cost
+                waiting.append(key)
+    return reached
+
+
+def _relax(costs: dict, key: tuple, cost: float) -> None:
+    costs[key] = min(cost, costs.get(key, np.inf))
+
+
+def _append(words: tuple, word: int) -> tuple:
+    return (*words, word) if word else words
+
+
+def random_log_probs(frames: int, vocabulary: int, seed: int) -> np.ndarray:
+    """(T, V) float32."""
+    return np.log(np.random.default_rng(seed).dirichlet(np.full(vocabulary, 0.5), frames) + 1e-6).astype(np.float32)

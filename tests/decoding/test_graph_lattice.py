@@ -1,0 +1,110 @@
+import math
+
+import numpy as np
+import pytest
+
+from asrtool.decoding.graph_search import GraphOptions, make_lattice
+from asrtool.decoding.lattice import Lattice, nbest, rescore
+from tests.decoding.graphs import Kenlm, all_word_sequences, random_graph, random_log_probs
+
+OPTIONS = GraphOptions(beam=1e4, lattice_beam=1e4)
+WORDS = ["<eps>", "w1", "w2", "w3"]
+BIGRAM = """\\data\\
+ngram 1=6
+ngram 2=4
+
+\\1-grams:
+-1.0\t<unk>
+0\t<s>\t-0.3
+-0.9\t</s>
+-0.5\tw1\t-0.2
+-0.7\tw2\t-0.4
+-0.8\tw3\t-0.1
+
+\\2-grams:
+-0.2\t<s> w1
+-0.3\tw1 w2
+-0.4\tw2 w2
+-0.1\tw3 </s>
+
+\\end\\
+"""
+OTHER = (
+    BIGRAM.replace("-0.5\tw1", "-0.9\tw1").replace("-0.2\t<s> w1", "-0.6\tw2 w1").replace("-0.4\tw2 w2", "-0.3\tw2 w3")
+)
+
+
+@pytest.fixture(scope="module")
+def arpa(tmp_path_factory):
+    """arpa("text") -> a scorer of it"""
+    folder = tmp_path_factory.mktemp("arpa")
+
+    def read(text):
+        path = folder / f"{hash(text)}.arpa"
+        path.write_text(text, encoding="utf-8")
+        return Kenlm(path)
+
+    return read
+
+
+def lattice(seed: int, frames: int = 4):
+    one, log_probs = random_graph(seed), random_log_probs(frames, 4, seed)
+    return make_lattice(one.fst, OPTIONS.costs(log_probs), OPTIONS), all_word_sequences(one.lines, log_probs)
+
+
+def sentence(scorer, words) -> float:
+    """ln P of a sentence, its end included."""
+    total, state = 0.0, scorer.start
+    for word in [*(WORDS[label] for label in words), "</s>"]:
+        score, state = scorer.score(state, word)
+        total += score
+    return total
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rescoring_is_exact_for_every_word_sequence(arpa, seed):
+    (found, complete), expected = lattice(seed)
+    old, new = arpa(OTHER), arpa(BIGRAM)
+    changed = {words: cost + sentence(old, words) - sentence(new, words) for words, cost in expected.items()}
+    rescored = {tuple(path.words): path.cost for path in nbest(rescore(found, WORDS, old, new), 100_000)}
+    if complete:
+        assert rescored == pytest.approx(changed, abs=1e-4)
+
+
+def test_rescoring_with_the_same_model_changes_no_cost(arpa):
+    (found, _), _ = lattice(1)
+    again = rescore(found, WORDS, arpa(BIGRAM), arpa(BIGRAM))
+    before, after = ([path.cost for path in nbest(one, 50)] for one in (found, again))
+    assert after == pytest.approx(before, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_text_and_back_keeps_the_paths(seed):
+    (found, _), _ = lattice(seed)
+    again = Lattice.of_text(found.to_text())
+    one, other = ({tuple(path.words): path.cost for path in nbest(x, 100_000)} for x in (found, again))
+    assert other == pytest.approx(one, abs=1e-4)
+
+
+def test_kaldifst_reads_the_text_to_the_same_lattice():
+    kaldifst = pytest.importorskip("kaldifst")
+    (found, _), _ = lattice(3)
+    compiled = kaldifst.compile("\n".join(line.split(",")[0] for line in found.to_text().splitlines()) + "\n")
+    assert compiled.num_states == found.states and compiled.start == 0
+
+
+def test_the_same_words_are_listed_once_by_their_best_path():
+    arcs = [(0, 1, 1, 1, 0.0, 1.0), (0, 1, 2, 1, 0.0, 0.5), (0, 1, 1, 2, 0.0, 2.0), (1, 2, 1, 0, 0.0, 0.1)]
+    final = np.full((3, 2), math.inf)
+    final[2] = 0.0, 0.0
+    found = list(nbest(Lattice.of_arcs(arcs, final), 5))
+    assert [(path.words, path.inputs) for path in found] == [([1], [2, 1]), ([2], [1, 1])]
+    assert [path.cost for path in found] == pytest.approx([0.6, 2.1])
+
+
+def test_states_may_come_in_any_order_but_not_in_circles():
+    final = np.array([[0.0, 0.0], [math.inf, math.inf], [math.inf, math.inf]])
+    arcs = [(2, 1, 1, 1, 0.0, 1.0), (1, 0, 2, 2, 0.0, 1.0)]
+    assert [path.words for path in nbest(Lattice.of_arcs(arcs, final, start=2), 5)] == [[1, 2]]
+    with pytest.raises(ValueError, match="cycle"):
+        Lattice.of_arcs([*arcs, (0, 1, 1, 1, 0.0, 0.0)], final, start=2)

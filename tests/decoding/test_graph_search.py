@@ -1,0 +1,142 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from asrtool.decoding.graph_search import GraphOptions, GraphSearch, best_path, load_priors
+from asrtool.errors import UserError
+from tests.decoding.graphs import all_word_sequences, graph, random_graph, random_log_probs, word_graph
+
+WIDE = GraphOptions(beam=1e4, max_active=100_000)
+WIDE_LATTICE = GraphOptions(beam=1e4, lattice_beam=1e4, nbest=100_000)
+
+
+def numbers(hypothesis) -> tuple[int, ...]:
+    return tuple(int(word[1:]) for word in hypothesis.words)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("frames", [1, 3, 5])
+def test_a_wide_beam_finds_the_best_of_all_paths(seed, frames):
+    one, log_probs = random_graph(seed), random_log_probs(frames, 4, seed)
+    expected = all_word_sequences(one.lines, log_probs)
+    found = GraphSearch(one, WIDE).decode(log_probs)
+    assert found.complete == bool(expected)
+    if expected:
+        assert -found.score == pytest.approx(min(expected.values()), abs=1e-4)
+        assert expected[numbers(found)] == pytest.approx(-found.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_wide_lattice_holds_all_word_sequences_with_their_best_costs(seed):
+    one, log_probs = random_graph(seed), random_log_probs(4, 4, seed)
+    expected = all_word_sequences(one.lines, log_probs)
+    best = GraphSearch(one, WIDE_LATTICE).decode(log_probs)
+    if expected:
+        found = {numbers(hypothesis): -hypothesis.score for hypothesis in (best, *best.others)}
+        assert found == pytest.approx(expected, abs=1e-4) and len(found) == 1 + len(best.others)
+        assert list(found.values()) == sorted(found.values())
+
+
+def test_units_words_and_their_frames():
+    log_probs = np.full((7, 4), -5.0, dtype=np.float32)
+    log_probs[range(7), [0, 2, 2, 0, 2, 3, 0]] = 0.0
+    found = GraphSearch(word_graph(4), WIDE).decode(log_probs)
+    assert (found.tokens, found.frames) == ([2, 2, 3], [1, 4, 5])
+    assert (found.words, found.word_frames) == (["w2", "w2", "w3"], [1, 4, 5])
+    assert found.score == pytest.approx(-(0.2 + 0.2 + 0.3 + 0.5)) and found.complete
+
+
+@pytest.mark.parametrize("option", ["acoustic_scale", "blank_penalty", "insertion_penalty"])
+def test_scales_and_penalties_enter_the_cost_as_documented(option):
+    log_probs, values = random_log_probs(6, 4, 3), {"acoustic_scale": 0.6, option: 0.7}
+    options = GraphOptions(beam=1e4, **values)
+    changed = 0.6 * log_probs if option != "acoustic_scale" else 0.7 * log_probs
+    changed[:, 0] -= 0.6 * 0.7 if option == "blank_penalty" else 0.0
+    one, extra = word_graph(4), 0.7 if option == "insertion_penalty" else 0.0
+    expected = {words: cost + extra * len(words) for words, cost in all_word_sequences(one.lines, changed).items()}
+    found = GraphSearch(one, options).decode(log_probs)
+    assert numbers(found) == min(expected, key=expected.get)
+    assert -found.score == pytest.approx(min(expected.values()), abs=1e-4)
+
+
+def test_priors_are_subtracted_and_counts_are_normalised():
+    log_probs, priors = random_log_probs(6, 4, 3), load_priors([60, 20, 20, 0])
+    assert priors == pytest.approx(np.log(np.array([60, 20, 20, 10]) / 110))
+    one = word_graph(4)
+    with_priors, without = GraphSearch(one, WIDE, priors=priors), GraphSearch(one, WIDE)
+    assert with_priors.decode(log_probs) == without.decode(log_probs - priors.astype(np.float32))
+
+
+@pytest.mark.parametrize("options", [WIDE, WIDE_LATTICE], ids=["best", "lattice"])
+def test_no_path_to_a_final_state_gives_the_best_partial_one(options):
+    # The words w1 w2 w3 take three frames and no more than that; one frame reaches w1.
+    chain = graph(["0 1 2 1", "1 2 3 2", "2 3 2 3", "3 0"], 3)
+    short = GraphSearch(chain, options).decode(random_log_probs(1, 3, 0))
+    assert (short.words, short.complete, short.tokens) == (["w1"], False, [1])
+    long = GraphSearch(chain, options).decode(random_log_probs(9, 3, 0))  # all states die after the third frame
+    assert (long.words, long.complete, long.frames) == (["w1", "w2", "w3"], False, [0, 1, 2])
+
+
+def test_impossible_units_end_the_path_where_they_are_needed():
+    log_probs = random_log_probs(5, 3, 1)
+    log_probs[3] = -math.inf
+    found = GraphSearch(word_graph(3), WIDE).decode(log_probs)
+    assert not found.complete and math.isfinite(found.score)
+    assert best_path(word_graph(3).fst, log_probs[:3], WIDE)[0].words == [int(word[1:]) for word in found.words]
+
+
+def test_units_of_the_hmm_topology_begin_at_even_outputs():
+    # Units 1 and 2 have outputs 2 and 3, 4 and 5.
+    one = graph(["0 1 3 1", "1 1 4 0", "1 1 3 1", "1 2 5 2", "2 2 6 0", "2 0"], 2, topology="hmm")
+    log_probs = np.full((6, 6), -9.0, dtype=np.float32)
+    log_probs[range(6), [2, 3, 2, 4, 5, 5]] = 0.0
+    found = GraphSearch(one, WIDE).decode(log_probs)
+    assert (found.tokens, found.frames, found.words) == ([1, 1, 2], [0, 2, 3], ["w1", "w1", "w2"])
+
+
+def test_a_graph_for_another_number_of_outputs_is_refused():
+    with pytest.raises(UserError, match="for a model of 3 outputs, this one has 4"):
+        GraphSearch(word_graph(3), WIDE)(torch.zeros(1, 2, 4), torch.tensor([2]))
+
+
+def test_nan_is_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        GraphSearch(word_graph(3), WIDE).decode(np.full((2, 3), np.nan, dtype=np.float32))
+
+
+@pytest.mark.parametrize("options", [WIDE, WIDE_LATTICE], ids=["best", "lattice"])
+def test_an_utterance_without_frames_has_no_words(options):
+    found = GraphSearch(word_graph(3), options).decode(np.zeros((0, 3), dtype=np.float32))
+    assert (found.words, found.tokens, found.score) == ([], [], -0.5 if found.complete else 0.0)
+
+
+@pytest.mark.parametrize("beam, max_active, min_active", [(0.1, 7000, 1), (16, 2, 20), (1e-3, 2, 1)])
+def test_a_narrow_search_still_finds_a_path_no_better_than_the_best(beam, max_active, min_active):
+    log_probs = random_log_probs(40, 8, 5)
+    narrow = GraphOptions(beam=beam, max_active=max_active, min_active=min_active)
+    found, best = (GraphSearch(word_graph(8), options).decode(log_probs) for options in (narrow, WIDE))
+    assert found.complete and found.score <= best.score + 1e-4
+
+
+def test_several_processes_find_what_one_finds_and_padding_has_no_influence():
+    rows = np.stack([random_log_probs(20, 5, seed) for seed in range(6)])
+    lens = torch.tensor([20, 3, 0, 11, 20, 7])
+    alone = GraphSearch(word_graph(5), WIDE)(torch.from_numpy(rows), lens)
+    for row, length in zip(rows, lens, strict=True):
+        row[length:] = np.nan
+    search = GraphSearch(word_graph(5), WIDE, jobs=2)
+    try:
+        assert search(torch.from_numpy(rows), lens) == alone
+    finally:
+        search.close()
+
+
+def test_a_process_that_dies_is_an_error_and_no_endless_wait(monkeypatch):
+    import os
+
+    monkeypatch.setattr(GraphSearch, "decode", lambda self, frames: os._exit(9))
+    search = GraphSearch(word_graph(5), WIDE, jobs=2)
+    with pytest.raises(UserError, match="a decoding process was killed"):
+        search(torch.zeros(1, 3, 5), torch.tensor([3]))
