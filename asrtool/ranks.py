@@ -18,20 +18,8 @@ import torch
 
 from asrtool.errors import AsrtoolError
 
-<<<<<<< HEAD
 # In what torch says when a rank is gone
 LOST = ("gloo", "Gloo", "NCCL", "onnection", "Timed out", "wait timeout", "Broken pipe")
-=======
-LOST = (
-    "gloo",
-    "Gloo",
-    "NCCL",
-    "onnection",
-    "Timed out",
-    "wait timeout",
-    "Broken pipe",
-)  # in what torch says when a rank is gone
->>>>>>> a93e22e4b8f56bc8adc70c79d32adf3f2242578d
 
 
 class LostRank(AsrtoolError):

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """Lexicons: words and how they are pronounced, in units of the acoustic model.
 
 A file holds words only, a line a pronunciation: the word and its phones, parted by spaces or tabs. Several lines of a
@@ -30,28 +29,18 @@ DECIMAL = re.compile(r"\d*\.\d+")
 NUMBER = re.compile(r"\d+|\d*\.\d+")
 
 Pronunciation = tuple[str, ...]
-=======
-"""Lexicons: words and how they are pronounced, in units of the acoustic model."""
-
-from dataclasses import dataclass
->>>>>>> 8e20cd60dcf432879c3870c6ebd9c3cd797e92c6
 
 
 @dataclass(frozen=True)
 class Lexicon:
     """`pronunciations[word]`: one or more sequences of unit symbols, the usual one first."""
 
-<<<<<<< HEAD
     pronunciations: dict[str, tuple[Pronunciation, ...]]
-=======
-    pronunciations: dict[str, tuple[tuple[str, ...], ...]]
->>>>>>> 8e20cd60dcf432879c3870c6ebd9c3cd797e92c6
 
     @property
     def symbols(self) -> list[str]:
         """All symbols that occur, sorted."""
         return sorted({symbol for ways in self.pronunciations.values() for way in ways for symbol in way})
-<<<<<<< HEAD
 
 
 @dataclass(frozen=True)
@@ -178,5 +167,3 @@ def lexicon_of(tokenizer: "Tokenizer", words: Iterable[str]) -> Lexicon:
     if not known:
         raise UserError(f"the tokenizer has units for none of the {len(words)} words; are they in another case?")
     return Lexicon(known)
-=======
->>>>>>> 8e20cd60dcf432879c3870c6ebd9c3cd797e92c6
