@@ -75,12 +75,17 @@ def _problem(tree: dict, text: str, config: Config, tokenizer: Tokenizer) -> str
     return f"{rate} Hz, the configuration says features.sampling_rate={wanted}" if rate != wanted else None
 
 
+def aligned_units(tree: dict) -> list[tuple[str, float, float]]:
+    """Symbol, start and duration in seconds of each unit that a line of a manifest is aligned with."""
+    items = ((tree.get("supervisions") or [{}])[0].get("alignment") or {}).get("unit") or []
+    return [tuple(item[:3]) for item in items]
+
+
 def _unaligned(tree: dict, tokenizer: Tokenizer) -> str | None:
-    items = (tree["supervisions"][0].get("alignment") or {}).get("unit")
+    items = aligned_units(tree)
     if not items:
         return "no alignment 'unit' for objective.kind=ce; make it with `asrtool align`"
-    symbols = {item[0] if isinstance(item, list) else item["symbol"] for item in items}
-    strange = sorted(symbols - set(tokenizer.symbols))
+    strange = sorted({symbol for symbol, *_ in items} - set(tokenizer.symbols))
     return f"aligned with {' '.join(strange)!r}, which the tokenizer has not" if strange else None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from asrtool.config import Config
 from asrtool.data.loading import Batch
 from asrtool.graphs.training import UnitNgram
-from asrtool.objectives.ce import CrossEntropy
+from asrtool.objectives.ce import CrossEntropy, write_priors
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.mmi import Mmi, unit_counts
 from asrtool.progress import say
@@ -36,6 +36,7 @@ def make_objective(
     if chosen.kind == "ctc":
         return Ctc()
     if chosen.kind == "ce":
+        on_first(ranks, lambda: write_priors(config, tokenizer, experiment / "priors.json"))
         return CrossEntropy(config.model.subsampling.factor, chosen.label_smoothing)
     counts = on_first(ranks, lambda: unit_counts(config, tokenizer, experiment / "unit_ngram.json"))
     ngram = UnitNgram(chosen.order, counts)

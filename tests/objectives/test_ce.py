@@ -1,5 +1,6 @@
 """Frame-level cross entropy, from alignments in a manifest to a loss."""
 
+import json
 import math
 
 import pytest
@@ -69,6 +70,10 @@ def test_the_loss_is_that_of_each_frame(batch):
 
 def test_training_lowers_it(aligned, tmp_path):
     train(aligned(training={"max_steps": 12, "lr": 0.01}), tmp_path / "exp", device="cpu")
+    seconds = json.loads((tmp_path / "exp" / "priors.json").read_text())
+    cuts = list(CutSet.from_file(aligned().data.train))
+    assert sum(seconds) == pytest.approx(sum(cut.duration for cut in cuts), abs=0.1)
+    assert seconds[0] == pytest.approx(0.1 * sum(seconds), rel=0.01) and all(seconds)
     losses = [row["loss"] for row in log_rows(tmp_path / "exp", "dev")]
     assert losses[-1] < losses[0] and all(math.isfinite(loss) for loss in losses)
 
