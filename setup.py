@@ -22,6 +22,9 @@ setup(
         "sentencepiece>=0.2.1",
         "click>=8.1",
         "kaldialign>=0.12",
+        "kaldifst>=1.8",  # graphs: OpenFst, with Kaldi's determinisation
+        "kaldi-decoder>=0.3",
+        "kaldilm>=1.15",  # ARPA files to graphs
         "numpy",
         "pydantic>=2.10",
         "pyyaml",
@@ -34,7 +37,11 @@ setup(
         "matplotlib",
     ],
     extras_require={
-        "recipes": ["espeakng-loader"],  # the voices of egs/digits
+        "recipes": [
+            "espeakng-loader",  # the voices of egs/digits
+            "pocketsphinx",  # CMUdict
+            "phonetisaurus",  # pronunciations of words that no dictionary has
+        ],
         "tests": ["pytest", "hypothesis", "ruff"],
         "bench": ["kaldi-native-fbank"],
     },
