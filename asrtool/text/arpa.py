@@ -155,7 +155,7 @@ class _Reader:
         values = [np.zeros((1, 2))]
         for block in self._section(1, promised):
             values.append(block.values)
-            for place, word in zip(block.places, block.words[:, 0], strict=True):
+            for place, word in zip(block.places, block.words, strict=True):
                 if word in self.ids:
                     self._problems(block, [place], "its word is there twice")
                 self.ids.setdefault(word, len(self.ids))
@@ -195,7 +195,7 @@ class _Reader:
 
     def _keys(self, trie: Trie, block: Block, order: int) -> np.ndarray:
         """The key of each n-gram, -1 with a problem where its words or its prefix are not in the file."""
-        numbers = [self.ids.get(word, -1) for word in block.words.ravel()]
+        numbers = [self.ids.get(word, -1) for word in block.words]
         words = np.array(numbers, np.int64).reshape(-1, order)
         unknown = (words < 0).any(1)
         parents = 1 + words[:, 0]
