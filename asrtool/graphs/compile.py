@@ -131,9 +131,10 @@ class Compiler:
     def _step(self, name: str, make: Callable[..., "StdVectorFst"], *arguments, **options) -> "StdVectorFst":
         """What `make` makes, with a line before and one after it; the second is kept in `steps`."""
         say(f"{name} ...")
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), _cpu_seconds()
         fst = make(*arguments, **options)
-        row = {**_size(fst), "seconds": round(time.perf_counter() - start, 2), "peak_mb": peak_mb()}
+        seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_seconds() - cpu}
+        row = {**_size(fst), **{key: round(value, 2) for key, value in seconds.items()}, "peak_mb": peak_mb()}
         self.steps.append({"step": name, **row})
         say("{}: {states:,} states, {arcs:,} arcs, {seconds} s, peak memory {peak_mb:,} MB".format(name, **row))
         return fst
@@ -161,5 +162,13 @@ def _size(fst: "StdVectorFst") -> dict[str, int]:
 
 def peak_mb() -> int:
     """The most memory that this process, or kaldilm's, has had so far, in MB."""
-    processes = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return round(max(resource.getrusage(process).ru_maxrss for process in processes) * KILOBYTE / 1e6)
+    return round(max(used.ru_maxrss for used in _usage()) * KILOBYTE / 1e6)
+
+
+def _cpu_seconds() -> float:
+    return sum(used.ru_utime + used.ru_stime for used in _usage())
+
+
+def _usage() -> list[resource.struct_rusage]:
+    """Of this process, and of those that it started and that have ended: kaldilm's."""
+    return [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
