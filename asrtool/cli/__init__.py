@@ -11,7 +11,7 @@ import click
 from asrtool import __version__
 from asrtool.cli.align import align
 from asrtool.cli.data import features, prepare, tokenizer
-from asrtool.cli.decode import decode, score
+from asrtool.cli.decode import decode, score, tune
 from asrtool.cli.graph import graph
 from asrtool.cli.lexicon import lexicon
 from asrtool.cli.lm import lm
@@ -39,7 +39,8 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (prepare, features, tokenizer, train, align, decode, score, info, lexicon, graph, lm):
+COMMANDS = (prepare, features, lexicon, tokenizer, lm, graph, train, info, align, decode, tune, score)
+for command in COMMANDS:
     cli.add_command(command)
 
 

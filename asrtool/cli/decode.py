@@ -1,24 +1,52 @@
-"""`asrtool decode` and `asrtool score`."""
+"""`asrtool decode`, `asrtool tune` and `asrtool score`."""
 
 from pathlib import Path
 
 import click
 
 PATH = click.Path(path_type=Path)
-METHOD = click.Choice(["greedy", "prefix"])
+METHOD = click.Choice(["greedy", "prefix", "graph"])
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+def _search_options(command):
+    """The options of searches; those not given are None, and do not count as given."""
+    options = [
+        click.option("--beam", type=POSITIVE, help="prefix: number kept, 8. graph: how much worse a path may be, 16."),
+        click.option("--nbest", type=click.IntRange(min=1), help="Hypotheses in hyps.jsonl."),
+        click.option("--insertion-penalty", type=float, help="Cost of a word; prefix: of a word or unit of --lm."),
+        click.option("--lm", type=PATH, help="prefix: an n-gram model, ARPA or KenLM's binary."),
+        click.option("--lm-weight", type=click.FloatRange(min=0), help="prefix: of ln P; 0.5."),
+        click.option("--lm-units", is_flag=True, default=None, help="prefix: --lm is over units, not words."),
+        click.option("--graph", type=PATH, help="graph: folder of `asrtool graph`."),
+        click.option("--max-active", type=click.IntRange(min=2), help="graph: states a frame; 7000. Not of lattices."),
+        click.option("--min-active", type=click.IntRange(min=0), help="graph: states kept whatever the beam; 20."),
+        click.option("--acoustic-scale", type=POSITIVE, help="graph: of log-probs; 1."),
+        click.option("--blank-penalty", type=float, help="graph: cost of each frame of blank."),
+        click.option("--scales", type=PATH, help="graph: the last three and --insertion-penalty from `asrtool tune`."),
+        click.option("--priors", type=PATH, help="graph: JSON list of class counts, divided out of the log-probs."),
+        click.option("--lattices", is_flag=True, default=None, help="graph: write lat.gz, a text archive of Kaldi."),
+        click.option("--lattice-beam", type=POSITIVE, help="graph: how much worse a path in a lattice may be; 8."),
+        click.option("--rescore", type=PATH, help="graph: an n-gram model to take the place of the graph's own."),
+        click.option("--graph-lm", type=PATH, help="graph: that one, for --rescore."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command()
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH, nargs=-1, required=True)
-@click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="CTC search; repeatable.")
-@click.option("--beam", default=8, type=click.IntRange(min=1), help="Prefixes kept by --method prefix.")
+@click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="Search; repeatable.")
+@_search_options
+@click.option("--jobs", default=1, type=click.IntRange(min=1), help="graph: processes that search.")
 @click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
-@click.option("--batch-seconds", default=200.0, type=click.FloatRange(min=0, min_open=True), help="Audio in a batch.")
+@click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
 @click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
-def decode(exp, cuts, methods, beam, checkpoint, batch_seconds, workers, device, threads) -> None:
+def decode(exp, cuts, methods, jobs, checkpoint, batch_seconds, workers, device, threads, **options) -> None:
     """Recognise the cuts of one or more manifests with a trained experiment.
 
     Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, where SET is the manifest's name, and prints the real-time
@@ -27,7 +55,10 @@ def decode(exp, cuts, methods, beam, checkpoint, batch_seconds, workers, device,
     \b
     asrtool decode exp/transformer data/test.jsonl.gz
     asrtool decode exp/transformer data/dev.jsonl.gz data/test.jsonl.gz --method greedy --method prefix
-    asrtool decode exp/transformer data/test.jsonl.gz --method prefix --beam 16 --checkpoint best
+    asrtool decode exp/transformer data/test.jsonl.gz --method prefix --beam 16 --lm data/lang/4gram.arpa
+    asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --jobs 4
+    asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --lattices \\
+        --nbest 10 --rescore data/lang/4gram.arpa --graph-lm data/lang/3gram.arpa
 
     torchrun shares the batches among processes, on one machine or on several that see the same folders; each takes a
     GPU of its own where there are some. The words are those that one process finds, the real-time factor is that of the
@@ -43,14 +74,20 @@ def decode(exp, cuts, methods, beam, checkpoint, batch_seconds, workers, device,
 
     from asrtool.decoding.decode import decode as run
     from asrtool.decoding.decode import open_experiment
+    from asrtool.decoding.setup import check_options, open_search
 
+    given = {name: value for name, value in options.items() if value is not None}
+    check_options(methods, given)
     if threads:
         torch.set_num_threads(threads)
     experiment = open_experiment(exp, checkpoint, device)
-    for path in cuts:
-        for method in methods:
+    for method in methods:
+        find, settings = open_search(method, experiment.tokenizer, given, jobs)
+        for path in cuts:
             name = path.name.split(".")[0]
-            facts = run(experiment, path, exp / "decode" / name / method, name, method, beam, batch_seconds, workers)
+            out = exp / "decode" / name / method
+            sizes = {"batch_seconds": batch_seconds, "workers": workers}
+            facts = run(experiment, path, out, name, method, find=find, settings=settings, **sizes)
             if facts:  # of the first process
                 click.echo(_summary(facts))
 
@@ -62,6 +99,44 @@ def _summary(facts: dict) -> str:
         f"RTF {facts['rtf']:.4f} (model {facts['rtf_model']:.4f}, search {facts['rtf_search']:.4f}) "
         f"on {facts['device']}, batches of {facts['batch_seconds']:.0f} s{processes}"
     )
+
+
+@click.command()
+@click.argument("exp", type=PATH)
+@click.argument("cuts", type=PATH)
+@click.option("--graph", required=True, type=PATH, help="Folder of `asrtool graph`.")
+@click.option("--beam", type=POSITIVE, help="Of the search: how much worse than the best a path may be; 16.")
+@click.option("--lattice-beam", type=POSITIVE, help="How much worse a path may be that is kept to be tried; 8.")
+@click.option("--priors", type=PATH, help="JSON list of class counts, divided out of the log-probs.")
+@click.option("--rounds", default=2, type=click.IntRange(min=0), help="Refinements, each with half the steps.")
+@click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
+@click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
+@click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+def tune(exp, cuts, rounds, checkpoint, batch_seconds, workers, device, **options) -> None:
+    """Find the acoustic scale, blank penalty and insertion penalty with the lowest WER on a development set.
+
+    Stores log-probs in EXP/decode/SET/log_probs and searches each utterance once; prints the WER of all scales tried,
+    the best one last, and writes EXP/decode/SET/scales.json for `asrtool decode --scales`.
+
+    \b
+    asrtool tune exp/transformer data/dev.jsonl.gz --graph exp/lang/graph
+    asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph \\
+        --scales exp/transformer/decode/dev/scales.json
+    """
+    from asrtool.decoding.decode import open_experiment
+    from asrtool.decoding.setup import LATTICE_BEAM, open_search
+    from asrtool.decoding.tuning import Grid, Scales, tune_experiment
+
+    given = {"lattice_beam": LATTICE_BEAM} | {name: value for name, value in options.items() if value is not None}
+    experiment = open_experiment(exp, checkpoint, device)
+    search, _ = open_search("graph", experiment.tokenizer, given)
+    out = exp / "decode" / cuts.name.split(".")[0]
+    facts = tune_experiment(experiment, cuts, out, search, Grid(rounds=rounds), batch_seconds, workers)
+    for row in facts["tried"]:
+        click.echo(f"WER {row.pop('wer'):.2f} %: {Scales(**row)}")
+    click.echo(f"best: WER {facts['wer']:.2f} % in the lattices, {facts['decoded']:.2f} % decoded: ", nl=False)
+    click.echo(f"{Scales(**facts['best'])}; {facts['before']:.2f} % without any")
 
 
 @click.command()

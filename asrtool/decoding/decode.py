@@ -117,7 +117,7 @@ def decode(
     facts = {"set": name, "method": method, "beam": beam if method == "prefix" else None} | (settings or {})
     facts |= {"checkpoint": experiment.checkpoint.name, "cuts": str(cuts), "batch_seconds": batch_seconds}
     facts |= {"ranks": ranks.size}
-    facts |= {"run": _run(experiment, cuts, facts)}
+    facts |= {"run": run_name(experiment, cuts, facts)}
     parts = Parts(out, facts["run"], ranks)
     ended = parts.ended(ranks.rank)  # asked first, since the first rank writes decode.json and then removes the parts
     made = _made(out, facts["run"]) if ranks.size > 1 else None
@@ -135,7 +135,7 @@ def decode(
     return made
 
 
-def _run(experiment: Experiment, cuts: Path, facts: dict) -> str:
+def run_name(experiment: Experiment, cuts: Path, facts: dict) -> str:
     """A name for all that decides over the result: a dozen hexadecimal digits."""
     manifests = [_digest(path) for path in manifest_files(cuts)]
     said = json.dumps([experiment.digests, experiment.device.type, manifests, facts])
@@ -200,9 +200,7 @@ def _count_partial(rows: list[dict]) -> int:
     partial = [row["id"] for row in rows if row.get("partial")]
     if partial:
         shown = ", ".join(partial[:SHOWN]) + (" ..." if len(partial) > SHOWN else "")
-        say(
-            f"{len(partial)} of {len(rows)} utterances have no path to the end of the graph, only partial ones: {shown}"
-        )
+        say(f"{len(partial)} of {len(rows)} utterances end within the graph, with partial results: {shown}")
     return len(partial)
 
 

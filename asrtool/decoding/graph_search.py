@@ -68,7 +68,7 @@ class GraphSearch:
         rescore: Callable[[Lattice], Lattice] | None = None,
         keep_lattices: bool = False,
     ):
-        self.words, self.options, self.priors, self.rescore = graph.words, options, priors, rescore
+        self.graph, self.words, self.options, self.priors, self.rescore = graph, graph.words, options, priors, rescore
         self.topology, self.outputs = graph.meta["topology"], graph.meta["outputs"]
         self.keep_lattices = keep_lattices
         self.fst = penalise_words(graph.fst, options.insertion_penalty, len(graph.words))
@@ -98,13 +98,18 @@ class GraphSearch:
         lattice, complete = make_lattice(self.fst, scaled, self.options)
         lattice = self.rescore(lattice) if self.rescore else lattice
         best, *others = [self.hypothesis(path, complete) for path in nbest(lattice, self.options.nbest)]
-        return replace(best, others=tuple(others), lattice=lattice.to_text() if self.keep_lattices else "")
+        best = best.among(others)
+        return replace(best, lattice=lattice.to_text()) if self.keep_lattices else best
 
     def hypothesis(self, path: Path, complete: bool) -> Hypothesis:
         """What the labels of a path say."""
         tokens, frames = units(path, self.topology)
         labels, when = words(path)
         return Hypothesis(tokens, frames, -path.cost, [self.words[label] for label in labels], when, complete)
+
+    def at(self, options: GraphOptions) -> "GraphSearch":
+        """A search of the same graph, in this process, with other options."""
+        return GraphSearch(self.graph, options, priors=self.priors)
 
     @property
     def facts(self) -> dict:

@@ -1,6 +1,7 @@
 """What every search returns."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,7 @@ class Hypothesis:
     complete: bool = True
     others: tuple["Hypothesis", ...] = ()
     lattice: str = ""
+
+    def among(self, others: Sequence["Hypothesis"]) -> "Hypothesis":
+        """This one, with further hypotheses behind it."""
+        return replace(self, others=tuple(others)) if others else self

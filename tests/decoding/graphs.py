@@ -2,11 +2,15 @@
 
 import math
 from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import kaldifst
 import kenlm
 import numpy as np
+
+from asrtool.graphs.folder import file_hash, save_graph, tokenizer_hash
+from asrtool.text.tokenizer import Tokenizer
 
 
 class Kenlm:
@@ -102,3 +106,13 @@ def _append(words: tuple, word: int) -> tuple:
 def random_log_probs(frames: int, vocabulary: int, seed: int) -> np.ndarray:
     """(T, V) float32."""
     return np.log(np.random.default_rng(seed).dirichlet(np.full(vocabulary, 0.5), frames) + 1e-6).astype(np.float32)
+
+
+def save_word_graph(folder: Path, tokenizer: Tokenizer, lm: Path | None = None, **meta) -> Path:
+    """A graph folder of `word_graph` for a word tokenizer; `lm`: the file that it is said to be made with."""
+    lines = word_graph(tokenizer.size).lines
+    fst, words = kaldifst.compile("\n".join(lines) + "\n"), ["<eps>", *tokenizer.symbols[1:], "#0"]
+    digests = {"tokenizer": tokenizer_hash(tokenizer), "lexicon": None, "lm": lm and file_hash(lm)}
+    meta = {"kind": "HLG", "topology": "ctc", "outputs": tokenizer.size, "sha256": digests} | meta
+    save_graph(folder, {"HLG": fst}, words, ["<eps>", *tokenizer.symbols], meta)
+    return folder

@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ["startup", "features", "loader", "training_step", "engine", "other_toolkits", "streaming", "decoding"]
+SCRIPTS = [
+    "startup",
+    "features",
+    "loader",
+    "training_step",
+    "engine",
+    "other_toolkits",
+    "streaming",
+    "decoding",
+    "graph_decoding",
+]
 NEEDS = {"features": ("kaldi_native_fbank", "kaldi-native-fbank"), "other_toolkits": ("espnet", "espnet, --no-deps")}
 
 

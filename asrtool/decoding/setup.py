@@ -1,0 +1,175 @@
+"""From the options of a command to a search: files are read, and what does not go together is refused."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from asrtool.decoding.decode import Search, search
+from asrtool.decoding.fusion import UnitFusion, WordFusion
+from asrtool.decoding.graph_search import GraphOptions, GraphSearch, load_priors
+from asrtool.decoding.lattice import Lattice, rescore
+from asrtool.decoding.prefix_beam import ctc_prefix_beam
+from asrtool.errors import UserError, require_file
+from asrtool.graphs.folder import Graph, load_graph
+from asrtool.text.tokenizer import SPACE, Tokenizer
+
+SCALES = ("acoustic_scale", "blank_penalty", "insertion_penalty")
+SEARCH = ("beam", "max_active", "min_active", "lattice_beam", "nbest", *SCALES)
+LATTICE_BEAM = 8.0  # that of Kaldi's recipes
+PREFIX_BEAM = 8  # prefixes
+LM_WEIGHT = 0.5  # below 1, for the acoustic model has learnt some of the language itself
+APPLIES = {  # the methods that have an option; all others are for the graph alone
+    "beam": ("prefix", "graph"),
+    "nbest": ("prefix", "graph"),
+    "insertion_penalty": ("prefix", "graph"),
+    "lm": ("prefix",),
+    "lm_weight": ("prefix",),
+    "lm_units": ("prefix",),
+}
+NEEDS = (("lm_weight", "lm"), ("lm_units", "lm"), ("rescore", "graph_lm"), ("graph_lm", "rescore"))
+Options = Mapping[str, Any]  # those given, by name
+
+
+class Setup(NamedTuple):
+    """A search, and all that decides over its results."""
+
+    find: Search
+    settings: dict
+
+
+def check_options(methods: Sequence[str], options: Options) -> None:
+    """Refuse an option that none of `methods` has, and what does not go together."""
+    for name in options:
+        having = APPLIES.get(name, ("graph",))
+        if not {*methods} & {*having}:
+            meant = " or ".join(f"--method {method}" for method in having)
+            raise UserError(f"{_flag(name)} has no effect on --method {' '.join(methods)}; it is for {meant}")
+    for name, needed in NEEDS:
+        if name in options and needed not in options:
+            raise UserError(f"{_flag(name)} needs {_flag(needed)}")
+    if "prefix" in methods:
+        _check_prefix(methods, options)
+    if "graph" in methods:
+        _check_graph(options)
+
+
+def _check_prefix(methods: Sequence[str], options: Options) -> None:
+    if options.get("beam", 1) % 1:
+        raise UserError(f"--beam {options['beam']} is no number of prefixes for --method prefix; give a whole one")
+    if "insertion_penalty" in options and "lm" not in options and "graph" not in methods:
+        raise UserError("--insertion-penalty needs --lm in --method prefix")
+
+
+def _check_graph(options: Options) -> None:
+    if "graph" not in options:
+        raise UserError("--method graph needs --graph FOLDER; make one with `asrtool graph`")
+    makers = [name for name in ("nbest", "lattices", "rescore", "lattice_beam") if name in options]
+    limits = [name for name in ("max_active", "min_active") if name in options]
+    if makers and limits:
+        raise UserError(f"{_flag(limits[0])} and {_flag(makers[0])} exclude each other: lattices have a beam alone")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def open_search(method: str, tokenizer: Tokenizer, options: Options, jobs: int = 1) -> Setup:
+    """The search of `method` with its options. `jobs`: processes of a graph search. Call `check_options` first."""
+    if method == "graph":
+        return _graph(tokenizer, options, jobs)
+    if method == "prefix":
+        return _prefix(tokenizer, options)
+    return Setup(search(method), {})
+
+
+def _prefix(tokenizer: Tokenizer, options: Options) -> Setup:
+    beam, nbest = int(options.get("beam", PREFIX_BEAM)), options.get("nbest", 1)
+    fusion, settings = None, {"beam": beam, "nbest": nbest}
+    if "lm" in options:
+        from asrtool.text.ngram import load_lm
+
+        units = options.get("lm_units", False)
+        if not units and not any(symbol.startswith(SPACE) for symbol in tokenizer.symbols):
+            units = True  # a word tokenizer: its units are words
+        weight, penalty = options.get("lm_weight", LM_WEIGHT), options.get("insertion_penalty", 0.0)
+        fusion = (UnitFusion if units else WordFusion)(load_lm(options["lm"]), tokenizer.symbols, weight, penalty)
+        settings |= {"lm": _digest(options["lm"]), "lm_weight": weight, "insertion_penalty": penalty, "lm_units": units}
+
+    def find(log_probs, lens):
+        found = ctc_prefix_beam(log_probs, lens, beam, nbest=nbest, fusion=fusion)
+        return [best.among(others) for best, *others in found]
+
+    return Setup(find, settings)
+
+
+def _graph(tokenizer: Tokenizer, options: Options, jobs: int) -> Setup:
+    graph = load_graph(options["graph"], tokenizer)
+    if graph.meta["topology"] == "hmm" and options.get("blank_penalty"):
+        raise UserError(f"--blank-penalty has no effect: {graph.folder} has no blank, its topology is hmm")
+    priors = read_priors(options["priors"], graph) if "priors" in options else None
+    change = _rescoring(graph, options) if "rescore" in options else None
+    chosen = graph_options(options)
+    find = GraphSearch(graph, chosen, jobs, priors, change, keep_lattices="lattices" in options)
+    settings = find.facts | {"graph": str(graph.folder), "graph_digest": _digest(graph.folder / "graph.json")}
+    settings |= {name: _digest(options[name]) for name in ("priors", "rescore") if name in options}
+    return Setup(find, settings | {"lattices": find.keep_lattices, "jobs": jobs})
+
+
+def graph_options(options: Options) -> GraphOptions:
+    """Those of the search; --scales gives those that are not given themselves, lattices get their beam."""
+    chosen = (_read_scales(options["scales"]) if "scales" in options else {}) | {
+        name: options[name] for name in SEARCH if name in options
+    }
+    if options.get("nbest", 1) > 1 or {"lattices", "rescore"} & {*options}:
+        chosen.setdefault("lattice_beam", LATTICE_BEAM)
+    return GraphOptions(**chosen)
+
+
+def _read_scales(path: Path) -> dict:
+    path = require_file(path, "scales", "make them with `asrtool tune`")
+    try:
+        best = json.loads(path.read_text(encoding="utf-8"))["best"]
+        return {name: float(best[name]) for name in SCALES}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} has no scales of `asrtool tune`; make them anew") from error
+
+
+def read_priors(path: Path, graph: Graph) -> np.ndarray:
+    """Log-priors (V,) from a JSON list of counts or probabilities, one for each output of the model."""
+    path = require_file(path, "priors", "give a JSON list with a count or probability for each output")
+    try:
+        values = [float(value) for value in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a JSON list of numbers") from error
+    if len(values) != graph.meta["outputs"] or min(values) < 0 or not 0 < sum(values) < float("inf"):
+        needed = f"{graph.meta['outputs']} counts or probabilities, none negative, not all 0"
+        raise UserError(f"{path} has {len(values)} numbers; it takes {needed}")
+    return load_priors(values)
+
+
+def _rescoring(graph: Graph, options: Options):
+    """Lattice -> lattice with the LM of --rescore in the place of that of --graph-lm.
+
+    What goes out is the ARPA's score. A graph lets a path back off where the higher n-gram exists, too; where that is
+    cheaper, the graph's own score is better than the ARPA's by the difference, and keeps it.
+    """
+    from asrtool.text.ngram import load_lm
+
+    made_of = graph.meta["sha256"].get("lm")
+    if made_of and _digest(require_file(options["graph_lm"], "language model", "see --graph-lm")) != made_of:
+        raise UserError(f"{graph.folder} was not made with --graph-lm {options['graph_lm']}: its sha256 is another")
+    old, new = load_lm(options["graph_lm"]), load_lm(options["rescore"])
+
+    def change(lattice: Lattice) -> Lattice:
+        return rescore(lattice, graph.words, old, new)
+
+    return change
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

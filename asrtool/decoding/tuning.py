@@ -1,0 +1,190 @@
+"""Tuning acoustic scale, blank penalty and insertion penalty on a development set, with one pass over its log-probs.
+
+Each utterance is searched once, into a lattice. The costs of a lattice's arcs at other scales are known exactly:
+
+    acoustic_scale * (acoustic + [blank] blank_penalty) + graph + [word] insertion_penalty
+
+so its best path at any scales is found without another search, for many scales at once. Approximate is that only paths
+of the lattice compete, which was made at the first scales. So the last step is a real search at the scales found.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from asrtool.decoding.decode import Experiment
+from asrtool.decoding.graph_search import GraphSearch, make_lattice
+from asrtool.decoding.lattice import NEVER, Lattice
+from asrtool.decoding.log_probs import Utterance, read_log_probs, store_log_probs
+from asrtool.files import write_json
+from asrtool.progress import progress
+from asrtool.scoring.wer import align_words, count_words
+
+
+class Scales(NamedTuple):
+    """What is tuned. The weight of the graph (language model) beside the acoustic model is 1 / acoustic_scale."""
+
+    acoustic_scale: float
+    blank_penalty: float
+    insertion_penalty: float
+
+    def __str__(self) -> str:
+        values = (self.acoustic_scale, 1 / self.acoustic_scale, self.blank_penalty, self.insertion_penalty)
+        return "acoustic scale {:.3g} (LM weight {:.3g}), blank penalty {:.3g}, insertion penalty {:.3g}".format(
+            *values
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where to look: the values of the coarse grid, and how often the steps are halved around the best of it.
+
+    Acoustic scales a factor of 1.4 apart; the LM weights of published recipes lie between 0.3 and 2. Blank penalties: a
+    peaky CTC model overestimates blank by a factor of up to e^2. Insertion penalties on both sides of none.
+    """
+
+    acoustic_scale: tuple[float, ...] = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+    blank_penalty: tuple[float, ...] = (0.0, 1.0, 2.0)
+    insertion_penalty: tuple[float, ...] = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    rounds: int = 2
+
+    def coarse(self) -> list[Scales]:
+        """All combinations."""
+        axes = (self.acoustic_scale, self.blank_penalty, self.insertion_penalty)
+        return [Scales(*values) for values in itertools.product(*axes)]
+
+    def around(self, best: Scales, number: int) -> list[Scales]:
+        """The neighbours of `best` in refinement `number`, from 1."""
+        factor, step = np.sqrt(2.0) ** 0.5**number, 0.5**number
+        return [
+            Scales(best.acoustic_scale * factor**a, best.blank_penalty + step * b, best.insertion_penalty + step * c)
+            for a, b, c in itertools.product((-1, 0, 1), repeat=3)
+        ]
+
+
+def tune(search: GraphSearch, utterances: Iterable[Utterance], grid: Grid, total: int | None = None) -> dict:
+    """Search the grid. Returns {"best": scales, "wer": its WER in the lattices, "tried": all, in turn}.
+
+    `search`'s options are those that lattices are made with; they need a lattice_beam.
+    """
+    made = [(utterance.ref, _lattice(search, utterance)) for utterance in progress(utterances, "lattices", total)]
+    found: dict[Scales, float] = {}
+    for number in range(grid.rounds + 1):
+        asked = grid.around(best(found), number) if number else grid.coarse()
+        asked = [scales for scales in dict.fromkeys(asked) if scales not in found]
+        found |= zip(asked, error_rates(made, asked, search.words), strict=True)
+    tried = [scales._asdict() | {"wer": round(wer, 4)} for scales, wer in found.items()]
+    return {"best": best(found)._asdict(), "wer": found[best(found)], "tried": tried}
+
+
+def tune_experiment(
+    experiment: Experiment,
+    cuts: Path,
+    out: Path,
+    search: GraphSearch,
+    grid: Grid,
+    batch_seconds: float = 200.0,
+    workers: int = 1,
+) -> dict:
+    """Tune on the manifest `cuts`. Writes `out`/scales.json and returns what is in it.
+
+    The log-probs are stored in `out`/log_probs, and used again. `search` as for `tune`. Beside its facts there are
+    `decoded`, the WER of a real search at the best scales, and `before`, the WER at the scales (1, 0, 0).
+    """
+    stored = out / "log_probs"
+    count = store_log_probs(experiment, cuts, stored, batch_seconds, workers)
+    facts = tune(search, read_log_probs(stored), grid, count)
+    options = replace(search.options, lattice_beam=None)
+    for name, scales in (("before", Scales(1.0, 0.0, 0.0)), ("decoded", Scales(**facts["best"]))):
+        facts[name] = _decoded(search.at(replace(options, **scales._asdict())), stored, f"decoding, {name}", count)
+    write_json(out / "scales.json", facts)
+    return facts
+
+
+def _decoded(search: GraphSearch, stored: Path, what: str, count: int) -> float:
+    """The WER of a real search, in percent."""
+    errors = length = 0
+    for utterance in progress(read_log_probs(stored), what, count, "utterances"):
+        counts = count_words(align_words(utterance.ref, " ".join(search.decode(utterance.log_probs).words)))
+        errors, length = errors + counts.errors, length + counts.length
+    return round(100 * errors / max(1, length), 4)
+
+
+def best(found: dict[Scales, float]) -> Scales:
+    """The scales with the lowest WER; of several, those nearest to doing nothing."""
+    return min(found, key=lambda scales: (found[scales], np.log(scales[0]) ** 2 + scales[1] ** 2 + scales[2] ** 2))
+
+
+def _lattice(search: GraphSearch, utterance: Utterance) -> Lattice:
+    """Its costs are those at scales of 1, 0, 0, whatever it was made with."""
+    options = replace(search.options, blank_penalty=0.0)
+    scaled = options.costs(utterance.log_probs, search.priors)
+    lattice, _ = make_lattice(search.fst, scaled, options)
+    acoustic = lattice.acoustic / options.acoustic_scale
+    final = lattice.final / [1.0, options.acoustic_scale]
+    return replace(lattice, acoustic=acoustic, final=final)
+
+
+def error_rates(made: Sequence[tuple[str, Lattice]], asked: Sequence[Scales], words: Sequence[str]) -> list[float]:
+    """The WER in percent of the lattices' best paths at each of `asked`; `made`: references and lattices."""
+    errors, length = np.zeros(len(asked)), 0
+    for ref, lattice in progress(made, f"{len(asked)} scales", len(made), "utterances"):
+        found = best_words(lattice, asked)
+        texts = {labels: " ".join(words[label] for label in labels) for labels in set(found)}  # mostly a few
+        counts = {labels: count_words(align_words(ref, text)).errors for labels, text in texts.items()}
+        errors += [counts[labels] for labels in found]
+        length += len(ref.split())
+    return (100 * errors / max(1, length)).tolist()
+
+
+def best_words(lattice: Lattice, asked: Sequence[Scales]) -> list[tuple[int, ...]]:
+    """The words of the best path at each of the S scales: the Viterbi algorithm for all of them at once.
+
+    States are taken in groups of equal depth (the longest way from the start), so that numpy does a group in one go.
+    """
+    scales = np.array(asked)
+    arcs, bounds = _by_depth(lattice)
+    costs, back = np.full((lattice.states, len(asked)), NEVER), np.zeros((lattice.states, len(asked)), dtype=np.int64)
+    costs[0] = 0.0
+    for first, last in itertools.pairwise(bounds):
+        group = arcs[first:last]
+        reach = costs[lattice.source[group]] + _arc_costs(lattice, group, scales)
+        targets, starts = np.unique(lattice.target[group], return_index=True)
+        costs[targets] = np.minimum.reduceat(reach, starts)
+        is_best = reach == np.repeat(costs[targets], np.diff([*starts, len(group)]), axis=0)
+        back[targets] = np.minimum.reduceat(np.where(is_best, group[:, None], len(arcs)), starts)
+    graph, acoustic = lattice.final.T[:, :, None]
+    ends = (costs + graph + acoustic * scales[:, 0]).argmin(axis=0)
+    return _trace(lattice, back, ends)
+
+
+def _arc_costs(lattice: Lattice, group: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """(arcs, S)"""
+    blank, word = (lattice.inputs[group] == 1)[:, None], (lattice.outputs[group] > 0)[:, None]
+    acoustic = lattice.acoustic[group][:, None] + blank * scales[:, 1]
+    return scales[:, 0] * acoustic + lattice.graph[group][:, None] + word * scales[:, 2]
+
+
+def _by_depth(lattice: Lattice) -> tuple[np.ndarray, list[int]]:
+    """Arcs sorted by the depth of their target, then by target, and where each depth begins, and the last ends."""
+    depth = [0] * lattice.states
+    for source, target in zip(lattice.source.tolist(), lattice.target.tolist(), strict=True):
+        depth[target] = max(depth[target], depth[source] + 1)
+    depths = np.array(depth)[lattice.target]
+    arcs = np.lexsort((lattice.target, depths))
+    return arcs, [*np.unique(depths[arcs], return_index=True)[1].tolist(), len(arcs)]
+
+
+def _trace(lattice: Lattice, back: np.ndarray, ends: np.ndarray) -> list[tuple[int, ...]]:
+    """The words on the way back from `ends`, (S,), to the start."""
+    state, columns, found = ends, np.arange(len(ends)), []
+    while state.any():
+        arc = back[state, columns]
+        found.append(np.where(state > 0, lattice.outputs[arc] if len(lattice.outputs) else 0, 0))
+        state = np.where(state > 0, lattice.source[arc], 0)
+    rows = np.array(found[::-1], dtype=np.int64).reshape(-1, len(ends)).T.tolist()
+    return [tuple(label for label in row if label) for row in rows]

@@ -1,0 +1,259 @@
+"""Decoding a manifest with a graph, by the command."""
+
+import gzip
+import json
+import math
+import sys
+
+import pytest
+
+from asrtool.cli import main
+from asrtool.decoding import decode as decoding
+from asrtool.decoding.lattice import Lattice, nbest
+from asrtool.text.tokenizer import load_tokenizer
+from tests.decoding.graphs import graph as make_graph
+from tests.decoding.graphs import save_word_graph
+
+ARPA = """\\data\\
+ngram 1=7
+ngram 2=2
+
+\\1-grams:
+-2.0\t<unk>
+0\t<s>\t-0.1
+-0.9\t</s>
+-0.5\tone\t-0.2
+-0.7\ttwo\t-0.4
+-0.8\tthree\t-0.1
+-0.9\tfour\t-0.1
+
+\\2-grams:
+-0.2\t<s> one
+-0.3\tone two
+
+\\end\\
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tokenizer_file, tmp_path_factory):
+    """A folder with `graph`, `old.arpa`, which it is said to be made of, and what else options name, good and bad."""
+    folder = tmp_path_factory.mktemp("lang")
+    (folder / "old.arpa").write_text(ARPA, encoding="utf-8")
+    (folder / "new.arpa").write_text(ARPA.replace("-0.3\tone", "-1.3\tone"), encoding="utf-8")
+    (folder / "priors.json").write_text("[5, 1, 1, 0, 3]", encoding="utf-8")
+    best = {"acoustic_scale": 0.8, "blank_penalty": 1, "insertion_penalty": 4}
+    (folder / "scales.json").write_text(json.dumps({"best": best}), encoding="utf-8")
+    save_word_graph(folder / "graph", load_tokenizer(tokenizer_file), folder / "old.arpa")
+    save_word_graph(folder / "other", load_tokenizer(tokenizer_file), sha256={"tokenizer": "0"})
+    save_word_graph(folder / "wide", load_tokenizer(tokenizer_file), outputs=9)
+    save_word_graph(folder / "hmm", load_tokenizer(tokenizer_file), topology="hmm")
+    (folder / "short.json").write_text("[1, 2]", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def link(experiment, tmp_path):
+    """The experiment with a place of its own for results."""
+    folder = tmp_path / "exp"
+    folder.mkdir()
+    for path in experiment.iterdir():
+        if path.name != "decode":
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.fixture
+def asr(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["asrtool", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def decode(asr, link, corpus, files, monkeypatch):
+    """decode("--nbest", 3) -> rows and facts of `asrtool decode --method graph` with these options"""
+    monkeypatch.chdir(files)
+
+    def run(*options):
+        command = ("decode", link, corpus, "--method", "graph", "--graph", "graph", "--workers", 0, "--device", "cpu")
+        status, _, err = asr(*command, *options)
+        assert status == 0, err
+        out = link / "decode" / "cuts" / "graph"
+        rows = [json.loads(line) for line in (out / "hyps.jsonl").read_text(encoding="utf-8").splitlines()]
+        return rows, json.loads((out / "decode.json").read_text(encoding="utf-8"))
+
+    run.out, run.folder = link / "decode" / "cuts" / "graph", files
+    return run
+
+
+def lattices(folder):
+    """utterance -> Lattice"""
+    blocks = gzip.decompress((folder / "lat.gz").read_bytes()).decode().split("\n\n")
+    pairs = [block.split("\n", 1) for block in blocks if block]
+    return {name: Lattice.of_text(text) for name, text in pairs}
+
+
+def test_rows_have_words_with_times(decode):
+    rows, facts = decode()
+    assert len(rows) == facts["utterances"] == 24 and facts["partial"] == 0 and facts["beam"] == 16.0
+    for row in rows:
+        assert [word for word, _ in row["words"]] == row["hyp"].split() == [unit for unit, _ in row["units"]]
+        assert row["words"] == row["units"] and "partial" not in row and "nbest" not in row
+    assert any(row["hyp"] for row in rows)
+    assert sorted(path.name for path in decode.out.iterdir()) == ["decode.json", "hyps.jsonl"]
+
+
+def test_several_processes_write_the_same_rows(decode):
+    assert decode("--jobs", 2)[0] == decode()[0]
+
+
+def test_the_options_reach_the_search(decode):
+    plain, _ = decode()
+    few, facts = decode("--insertion-penalty", 4, "--acoustic-scale", 0.8, "--max-active", 50)
+    assert sum(len(row["words"]) for row in few) < sum(len(row["words"]) for row in plain)
+    assert (facts["insertion_penalty"], facts["acoustic_scale"], facts["max_active"]) == (4, 0.8, 50)
+    for option in (("--blank-penalty", 3), ("--priors", "priors.json"), ("--scales", "scales.json")):
+        assert decode(*option)[0] != plain
+    few, facts = decode("--scales", "scales.json", "--blank-penalty", 0)
+    assert (facts["insertion_penalty"], facts["acoustic_scale"], facts["blank_penalty"]) == (4, 0.8, 0)
+
+
+def test_nbest_and_lattices_hold_the_best_path(decode):
+    plain, _ = decode()
+    rows, facts = decode("--nbest", 4, "--lattices")
+    found = lattices(decode.out)
+    assert [row["hyp"] for row in rows] == [row["hyp"] for row in plain] and facts["lattice_beam"] == 8.0
+    assert sorted(found) == [row["id"] for row in rows]
+    for row in rows:
+        best = row["nbest"]
+        assert best[0] == {"hyp": row["hyp"], "score": row["score"]}
+        assert len({one["hyp"] for one in best}) == len(best) <= 4
+        costs = [path.cost for path in nbest(found[row["id"]], 4)]
+        assert [-one["score"] for one in best] == pytest.approx(costs, abs=2e-3)
+    decode()
+    assert not (decode.out / "lat.gz").exists()
+
+
+def test_rescoring_puts_one_model_in_the_place_of_the_other(decode):
+    rows, _ = decode("--nbest", 50, "--lattice-beam", 20)
+    same, _ = decode("--nbest", 50, "--lattice-beam", 20, "--rescore", "old.arpa", "--graph-lm", "old.arpa")
+    other, _ = decode("--nbest", 50, "--lattice-beam", 20, "--rescore", "new.arpa", "--graph-lm", "old.arpa")
+    for row, again, changed in zip(rows, same, other, strict=True):
+        assert [one["score"] for one in again["nbest"]] == pytest.approx(
+            [one["score"] for one in row["nbest"]], abs=1e-3
+        )
+        before = {one["hyp"]: one["score"] for one in row["nbest"]}
+        for one in changed["nbest"]:
+            if one["hyp"] in before:
+                pairs = f" {one['hyp']} ".count(" one two ")
+                assert one["score"] == pytest.approx(before[one["hyp"]] - pairs * math.log(10), abs=2e-3)
+
+
+def test_an_interrupted_run_goes_on_with_its_lattices(decode, monkeypatch, asr):
+    rows, _ = decode("--lattices", "--batch-seconds", 4)
+    whole = (decode.out / "hyps.jsonl").read_bytes(), lattices(decode.out).keys()
+    real, seen = decoding.Experiment.log_probs, []
+
+    def log_probs(self, batch):
+        seen.append(batch.position.batch)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return real(self, batch)
+
+    monkeypatch.setattr(decoding.Experiment, "log_probs", log_probs)
+    monkeypatch.setattr(decoding, "PART_SECONDS", 0.0)
+    with pytest.raises(AssertionError, match="interrupted"):
+        decode("--lattices", "--batch-seconds", 4)
+    decode("--lattices", "--batch-seconds", 4)
+    assert seen == [0, 1, 2, 3, *range(3, len(seen) - 1)]
+    assert ((decode.out / "hyps.jsonl").read_bytes(), lattices(decode.out).keys()) == whole and len(rows) == 24
+    assert sorted(path.name for path in decode.out.iterdir()) == ["decode.json", "hyps.jsonl", "lat.gz"]
+
+
+def test_what_has_no_path_is_named_counted_and_partial(asr, link, corpus, tmp_path, tokenizer_file):
+    import kaldifst
+
+    folder = save_word_graph(tmp_path / "graph", load_tokenizer(tokenizer_file))
+    two = make_graph(["0 1 2 1 0", "0 1 1 0 0", "0 1 3 2 0", "1 2 2 1 0", "1 2 1 0 0", "1 2 3 2 0", "2 0"], 4)
+    assert two.fst.write(str(folder / "HLG.fst")) and kaldifst
+    status, _, err = asr("decode", link, corpus, "--method", "graph", "--graph", folder, "--workers", 0)
+    assert status == 0 and "24 of 24 utterances end within the graph, with partial results: a-00, a-03" in err
+    rows = (link / "decode" / "cuts" / "graph" / "hyps.jsonl").read_text(encoding="utf-8").splitlines()
+    assert all(json.loads(row)["partial"] and len(json.loads(row)["words"]) <= 2 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        ("--method graph", "--method graph needs --graph FOLDER"),
+        ("--graph graph", "--graph has no effect on --method greedy; it is for --method graph"),
+        ("--beam 4", "--beam has no effect on --method greedy; it is for --method prefix or --method graph"),
+        ("--method prefix --lattices", "--lattices has no effect on --method prefix"),
+        ("--method prefix --beam 2.5", "--beam 2.5 is no number of prefixes"),
+        ("--method prefix --lm-weight 1", "--lm-weight needs --lm"),
+        ("--method prefix --insertion-penalty 1", "--insertion-penalty needs --lm"),
+        ("--method prefix --lm none.arpa", "none.arpa"),
+        ("--method graph --graph graph --lm old.arpa", "--lm has no effect on --method graph"),
+        ("--method graph --graph graph --rescore new.arpa", "--rescore needs --graph-lm"),
+        (
+            "--method graph --graph graph --rescore new.arpa --graph-lm new.arpa",
+            "was not made with --graph-lm new.arpa",
+        ),
+        ("--method graph --graph graph --lattices --max-active 9", "--max-active and --lattices exclude each other"),
+        ("--method graph --graph none", "graph not found: none"),
+        ("--method graph --graph other", "other was made for another tokenizer"),
+        ("--method graph --graph wide", "the graph is for a model of 9 outputs, this one has 5"),
+        ("--method graph --graph hmm --blank-penalty 1", "hmm has no blank"),
+        ("--method graph --graph graph --priors short.json", "short.json has 2 numbers; it takes 5"),
+        ("--method graph --graph graph --priors old.arpa", "old.arpa is not a JSON list"),
+        ("--method graph --graph graph --scales priors.json", "priors.json has no scales"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(
+    asr, link, corpus, files, tokenizer_file, monkeypatch, options, complaint
+):
+    monkeypatch.chdir(files)
+    tokenizer = load_tokenizer(tokenizer_file)
+    if not (files / "other").exists():
+        save_word_graph(files / "other", tokenizer, sha256={"tokenizer": "0"})
+        save_word_graph(files / "wide", tokenizer, outputs=9)
+        save_word_graph(files / "hmm", tokenizer, topology="hmm")
+        (files / "short.json").write_text("[1, 2]", encoding="utf-8")
+    status, out, err = asr("decode", link, corpus, "--workers", 0, "--device", "cpu", *options.split())
+    assert (status, out) == (2, "") and complaint in err, err
+    assert err.count("\n") == 1 and not (link / "decode").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--lm-units",), ("--lm-weight", "2", "--nbest", "3")], ids=str)
+def test_prefix_search_takes_a_language_model(asr, link, corpus, files, options):
+    command = ("decode", link, corpus, "--method", "prefix", "--workers", "0", "--lm", files / "old.arpa")
+    status, _, err = asr(*command, *options)
+    assert status == 0, err
+    out = link / "decode" / "cuts" / "prefix"
+    rows = [json.loads(line) for line in (out / "hyps.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 24 and all(("nbest" in row) == ("--nbest" in options) for row in rows)
+
+
+def test_scales_are_tuned_on_stored_log_probs_and_read_by_decode(asr, link, corpus, files, decode, monkeypatch):
+    command = ("tune", link, corpus, "--graph", files / "graph", "--workers", 0, "--device", "cpu", "--rounds", 1)
+    status, out, err = asr(*command)
+    assert status == 0, err
+    folder = link / "decode" / "cuts"
+    found = json.loads((folder / "scales.json").read_text(encoding="utf-8"))
+    lines = out.splitlines()
+    assert len(lines) == len(found["tried"]) + 1 and lines[-1].startswith(f"best: WER {found['wer']:.2f} %")
+    assert found["wer"] == pytest.approx(min(row["wer"] for row in found["tried"]), abs=1e-3)
+    monkeypatch.setattr(decoding.Experiment, "log_probs", lambda *_: pytest.fail("the network was run again"))
+    assert asr(*command)[:2] == (0, out)
+    monkeypatch.undo()
+    _, facts = decode("--scales", folder / "scales.json")
+    assert {name: facts[name] for name in found["best"]} == found["best"]

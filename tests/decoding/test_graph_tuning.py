@@ -1,0 +1,75 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from asrtool.decoding.graph_search import GraphOptions, GraphSearch, make_lattice
+from asrtool.decoding.log_probs import Utterance, read_log_probs, write_log_probs
+from asrtool.decoding.tuning import Grid, Scales, best, best_words, tune
+from tests.decoding.graphs import all_word_sequences, random_graph, random_log_probs, word_graph
+
+WIDE = GraphOptions(beam=1e4, lattice_beam=1e4)
+SOME = [Scales(1.0, 0.0, 0.0), Scales(0.4, 1.5, -0.7), Scales(2.5, -1.0, 1.2), Scales(0.7, 0.0, 30.0)]
+
+
+def shifted(scales: Scales, lines: list[str], log_probs: np.ndarray) -> dict[tuple[int, ...], float]:
+    """The cost of each word sequence at these scales, by enumeration."""
+    changed = log_probs.copy()
+    changed[:, 0] -= scales.blank_penalty
+    found = all_word_sequences(lines, scales.acoustic_scale * changed)
+    return {words: cost + scales.insertion_penalty * len(words) for words, cost in found.items()}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_lattice_has_the_best_words_at_all_scales(seed):
+    one, log_probs = random_graph(seed), random_log_probs(4, 4, seed)
+    lattice, complete = make_lattice(one.fst, log_probs, WIDE)
+    if complete:
+        for scales, words in zip(SOME, best_words(lattice, SOME), strict=True):
+            costs = shifted(scales, one.lines, log_probs)
+            assert costs[words] == pytest.approx(min(costs.values()), abs=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_tuning_finds_what_real_searches_find_on_the_grid(scale):
+    one = word_graph(5)
+    grid = Grid((0.5, 1.0, 2.0), (0.0, 1.0), (-1.0, 0.0, 1.0), rounds=0)
+    truth = GraphOptions(beam=1e4, acoustic_scale=2.0, blank_penalty=1.0, insertion_penalty=-1.0)
+    utterances = []
+    for seed in range(6):
+        log_probs = random_log_probs(12, 5, seed)
+        ref = " ".join(GraphSearch(one, truth).decode(log_probs).words)
+        utterances.append(Utterance(str(seed), ref, log_probs))
+    search = GraphSearch(one, GraphOptions(beam=1e4, lattice_beam=1e4, acoustic_scale=scale))
+    found = tune(search, utterances, grid)
+    assert len(found["tried"]) == 18 and found["wer"] == 0.0
+    for row in found["tried"][::5]:
+        options = {name: row[name] for name in Scales._fields}
+        wrong = [GraphSearch(one, GraphOptions(beam=1e4, **options)).decode(u.log_probs).words for u in utterances]
+        same = all(" ".join(words) == u.ref for words, u in zip(wrong, utterances, strict=True))
+        assert (row["wer"] == 0.0) == same
+
+
+def test_refinement_goes_on_from_the_best_and_never_gets_worse():
+    utterances = [Utterance("a", "w1 w2 w3", random_log_probs(20, 5, 1))]
+    search = GraphSearch(word_graph(5), WIDE)
+    coarse, fine = (tune(search, utterances, Grid(rounds=rounds)) for rounds in (0, 2))
+    assert fine["wer"] <= coarse["wer"] and fine["tried"][: len(coarse["tried"])] == coarse["tried"]
+    tried = [tuple(row[name] for name in Scales._fields) for row in fine["tried"]]
+    assert len(set(tried)) == len(tried) > len(coarse["tried"])
+    assert all(math.isfinite(row["wer"]) and row["acoustic_scale"] > 0 for row in fine["tried"])
+
+
+def test_of_equals_the_scales_that_change_least_are_best():
+    found = {Scales(2.0, 0.0, 0.0): 5.0, Scales(1.0, 1.0, 0.0): 5.0, Scales(1.0, 0.0, 0.5): 5.0, Scales(1, 0, 0): 6.0}
+    assert best(found) == Scales(1.0, 0.0, 0.5)
+
+
+def test_log_probs_come_back_as_they_were(tmp_path):
+    written = [Utterance(f"u{n}", f"ref {n}", random_log_probs(n % 7, 5, n).astype(np.float16)) for n in range(205)]
+    write_log_probs(tmp_path, iter(written), "run")
+    read = list(read_log_probs(tmp_path))
+    assert [(u.name, u.ref) for u in read] == [(u.name, u.ref) for u in written]
+    assert all(np.array_equal(one.log_probs, other.log_probs) for one, other in zip(read, written, strict=True))
+    assert json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))["utterances"] == 205
