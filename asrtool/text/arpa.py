@@ -24,7 +24,7 @@ from asrtool.text.ngram_blocks import Block, parse
 from asrtool.text.ngram_trie import Trie
 
 BLOCK = 100_000  # lines handled at once: enough for numpy to pay, little memory
-GZIP_LEVEL = 3  # of 9: a 4-gram model has a gigabyte of text, and level 6 takes twice the time for a tenth less
+GZIP_LEVEL = 3  # of 9: a 4-gram model is a gigabyte of text; level 6 takes half as long again for a tenth less
 UNKNOWN = -100.0  # log10 p(<unk>) of a file without it, as KenLM assumes
 NEVER = -99.0
 

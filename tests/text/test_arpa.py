@@ -173,6 +173,13 @@ def test_broken_files_are_refused(tmp_path, arpa):
             load_lm(tmp_path / name)
 
 
+def test_binaries_go_to_kenlm(tmp_path):
+    pytest.importorskip("kenlm")
+    (tmp_path / "lm.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(20))
+    with pytest.raises(UserError, match="KenLM cannot read"):
+        load_lm(tmp_path / "lm.bin")
+
+
 def test_failed_writing_leaves_the_old_file(arpa, tmp_path):
     path = arpa(FOREIGN)
     broken = type(MODEL)(MODEL.words, MODEL.trie, MODEL.logprobs[:-5], MODEL.backoffs)

@@ -119,7 +119,7 @@ def _write(probs: dict, gammas: dict, order: int, out: Path) -> None:
 
 def read_dictionary(path: Path) -> dict[tuple[str, ...], tuple[float, float]]:
     """{n-gram: natural logs of its probability and back-off weight} of an ARPA file."""
-    rows = (line.rstrip("\n").split("\t") for line in open(path) if "\t" in line)
+    rows = (line.split("\t") for line in path.read_text().splitlines() if "\t" in line)
     return {tuple(row[1].split()): tuple(math.log(10) * float(x) for x in (row[0], *row[2:], 0)[:2]) for row in rows}
 
 
