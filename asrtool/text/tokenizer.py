@@ -25,6 +25,7 @@ class Tokenizer(ABC):
 
     symbols: list[str]
     separator: str | None = None  # the symbol of the unit between words, if there is one: a space, or silence
+    spells: str = "words"  # what `decode` and `reference` are made of, or "phones"
 
     @property
     def size(self) -> int:
@@ -47,6 +48,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, units: Iterable[int]) -> str:
         """The text that `units` spell, words joined by single spaces."""
+
+    def reference(self, text: str) -> str:
+        """What `decode` should have found where `text` was said: the text itself, when units spell words."""
+        return text
 
     @abstractmethod
     def unknown(self, text: str) -> list[str]:
@@ -104,6 +109,8 @@ class PhoneTokenizer(Tokenizer):
     `decode` gives phones: which words they are is for a graph to say.
     """
 
+    spells = "phones"
+
     def __init__(self, symbols: Sequence[str], lexicon: Lexicon, silence: str | None = None):
         if not set(lexicon.symbols).union([silence] if silence else []) <= set(symbols[1:]):
             raise ValueError("the lexicon has phones that are no units")
@@ -121,6 +128,11 @@ class PhoneTokenizer(Tokenizer):
     def decode(self, units: Iterable[int]) -> str:
         """The phones, joined by single spaces, without silence."""
         return " ".join(symbol for symbol in map(self.symbols.__getitem__, units) if symbol != self.separator)
+
+    def reference(self, text: str) -> str:
+        """The usual pronunciations, without silence; a word that has none is one <unk>, which no hypothesis has."""
+        ways = [self.lexicon.pronunciations.get(word, (("<unk>",),)) for word in text.split()]
+        return " ".join(phone for way, *_ in ways for phone in way if phone != self.separator)
 
     def unknown(self, text: str) -> list[str]:
         return [word for word in text.split() if word not in self.lexicon.pronunciations]

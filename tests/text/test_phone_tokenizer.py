@@ -52,6 +52,12 @@ def test_words_without_pronunciation_are_unknown_and_not_encoded(tokenizer):
             method("HELLO WORLD")
 
 
+def test_the_reference_is_in_phones_and_a_word_without_any_is_an_error_for_sure(tokenizer):
+    assert tokenizer.spells == "phones"
+    assert tokenizer.reference("A LOW") == tokenizer.decode(tokenizer.encode("A LOW"))
+    assert tokenizer.reference("A WORLD LOW") == "AH <unk> L OW" and "<unk>" not in tokenizer.symbols
+
+
 @pytest.mark.parametrize("silence", ["SIL", "L"], ids=["new", "a phone of the lexicon"])
 def test_silence_is_a_unit_that_targets_have_not_and_text_leaves_out(silence):
     tokenizer = phone_tokenizer(LEXICON, TEXTS, silence)
@@ -59,6 +65,7 @@ def test_silence_is_a_unit_that_targets_have_not_and_text_leaves_out(silence):
     unit = tokenizer.symbols.index(silence)
     assert unit != BLANK
     assert tokenizer.decode([unit, *tokenizer.encode("A"), unit]) == "AH"
+    assert tokenizer.decode(tokenizer.encode("LOW HELLO")) == tokenizer.reference("LOW HELLO")
     if silence == "SIL":
         assert unit not in tokenizer.encode("HELLO A LOW")
         assert set(tokenizer.symbols) - {silence} == set(phone_tokenizer(LEXICON, TEXTS).symbols)
