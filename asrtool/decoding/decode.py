@@ -206,8 +206,13 @@ def _decode_batch(experiment: Experiment, batch: Batch, find: Search, clock: Clo
 
 
 def _row(tokenizer: Tokenizer, name: str, ref: str, hypothesis: Hypothesis, frame_seconds: float) -> dict:
-    """A line of hyps.jsonl; `units` are [symbol, seconds from the start of the cut]."""
+    """A line of hyps.jsonl; `units` are [symbol, seconds from the start of the cut].
+
+    Phones stay phones where no graph makes words of them: `ref` is then in phones too, and `of` says so.
+    """
     times = [round(frame * frame_seconds, 3) for frame in hypothesis.frames]
     units = [[tokenizer.symbols[unit], at] for unit, at in zip(hypothesis.tokens, times, strict=True)]
     text = tokenizer.decode(hypothesis.tokens)
-    return {"id": name, "ref": ref, "hyp": text, "score": round(hypothesis.score, 4), "units": units}
+    ref = tokenizer.reference(ref)
+    row = {"id": name, "ref": ref, "hyp": text, "score": round(hypothesis.score, 4), "units": units}
+    return row if tokenizer.spells == "words" else row | {"of": tokenizer.spells}
