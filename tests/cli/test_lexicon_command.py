@@ -6,6 +6,7 @@ import pytest
 
 from asrtool.cli import main
 from asrtool.data.inspection import inspect_cuts
+from asrtool.files import write_jsonl
 from asrtool.text.lexicon import read_lexicon
 from asrtool.text.tokenizer import load_tokenizer
 
@@ -74,6 +75,14 @@ def test_a_tokenizer_of_phones_serves_training(asr, corpus, tiny_config, tmp_pat
     assert tokenizer.separator == "SIL" and len(tokenizer.alternatives("one two")[0]) == 2
     found = inspect_cuts(corpus, tiny_config(), tokenizer, len, lambda frames: frames)
     assert found.cuts == 24 and not found.dropped
+
+
+def test_phones_that_no_graph_made_words_are_scored_as_phones(asr):
+    row = {"id": "u1", "ref": "W AH N T UW", "hyp": "W AH T UW", "of": "phones"}
+    write_jsonl("test/greedy/hyps.jsonl", [row])
+    status, out, _ = asr("score", "test/greedy", "--name", "test")
+    assert status == 0 and out.startswith("test PER 20.00 % ") and " 5 phones) " in out
+    assert "WER" not in out and "CER" not in out
 
 
 def test_words_without_pronunciation_are_listed_with_status_1(asr, corpus):
