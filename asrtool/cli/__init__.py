@@ -11,6 +11,7 @@ import click
 from asrtool import __version__
 from asrtool.cli.data import features, prepare, tokenizer
 from asrtool.cli.decode import decode, score, tune
+from asrtool.cli.graph import graph
 from asrtool.cli.lm import lm
 from asrtool.cli.train import info, train
 from asrtool.errors import AsrtoolError
@@ -36,7 +37,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (prepare, features, tokenizer, lm, train, decode, tune, score, info):
+for command in (prepare, features, tokenizer, lm, graph, train, decode, tune, score, info):
     cli.add_command(command)
 
 

@@ -1,1 +1,1 @@
-"""Units, lexicon and language model in, decoding graphs out (OpenFst)."""
+"""Units, lexicon and language model to graphs, for decoding and for training."""

@@ -1,13 +1,17 @@
 """The folder of a decoding graph: what `asrtool graph` writes and the decoders read.
 
     OUT/HLG.fst       the graph, an OpenFst file named for its kind; other kinds beside it when they were asked for
-        words.txt     symbol table of the output side: <eps> 0, the words from 1, #0 last
-        units.txt     symbol table of the units: <eps> 0, unit u at u + 1 (so <blank> is 1), then #0, #1 ...
+        words.txt     symbol table: <eps> 0, the words from 1, #0 last
+        units.txt     symbol table: <eps> 0, unit u at u + 1 (so <blank> is 1), then #0, #1 ...
         graph.json    kind, topology, outputs, silence, sizes; sha256 of the tokenizer, the lexicon and the LM
 
-Input labels of a graph with H are acoustic outputs + 1, as `DecodableCtc` of kaldi-decoder has them; `meta["outputs"]`
-is how many outputs the model must have. Input labels of L and LG are those of units.txt. Weights are costs,
--log probability.
+    kind             input labels           output labels
+    H, HL, HLG       acoustic output + 1    words; those of H alone: units
+    L, LG            units                  words
+    G                words                  words; #0 before a back-off arc, as in Kaldi
+
+Input labels of H are what `DecodableCtc` of kaldi-decoder expects; `meta["outputs"]` is how many outputs the model must
+have. Disambiguation symbols are in no graph but G. Weights are costs, -log probability.
 """
 
 import hashlib
@@ -46,7 +50,7 @@ class Graph:
 
     def read(self, kind: str) -> "StdVectorFst":
         """The FST of `kind` in the folder, e.g. "G". UserError when it was not stored, or is damaged."""
-        path = require_file(self.folder / f"{kind}.fst", "graph", f"make it with `asrtool graph --keep {kind}`")
+        path = require_file(self.folder / f"{kind}.fst", "graph", f"make it with `asrtool graph --kind {kind}`")
         import kaldifst
 
         fst = kaldifst.StdVectorFst.read(str(path))
@@ -73,13 +77,19 @@ def load_graph(folder: str | Path, tokenizer: Tokenizer | None = None) -> Graph:
 def save_graph(
     folder: str | Path, fsts: Mapping[str, "StdVectorFst"], words: Sequence[str], units: Sequence[str], meta: dict
 ) -> None:
-    """Write the folder; `fsts` by kind. graph.json goes first and comes back last: without it, there is no graph."""
+    """Write the folder, `fsts` by kind, without the FSTs of an earlier graph; adds their bytes to `meta["sizes"]`.
+
+    graph.json goes first and comes back last: without it, there is no graph.
+    """
     folder = Path(folder)
-    (folder / META).unlink(missing_ok=True)
+    for old in [folder / META, *folder.glob("*.fst")]:
+        old.unlink(missing_ok=True)
     for kind, fst in fsts.items():
-        with atomic_path(folder / f"{kind}.fst") as temporary:
+        path = folder / f"{kind}.fst"
+        with atomic_path(path) as temporary:
             if not fst.write(str(temporary)):
-                raise UserError(f"could not write {folder / f'{kind}.fst'}; is there space?")
+                raise UserError(f"OpenFst could not write {path}; see whether there is space, and rerun")
+        meta["sizes"][kind]["bytes"] = path.stat().st_size
     write_symbols(folder / "words.txt", words)
     write_symbols(folder / "units.txt", units)
     write_json(folder / META, meta)

@@ -1,0 +1,120 @@
+"""G: an n-gram model in ARPA format as a word acceptor, made by kaldilm as Kaldi's arpa2fst makes it.
+
+Back-off arcs have #0 on the input side, sentences begin in the start state (<s>) and end in final ones (</s>).
+N-grams with words that the table lacks are left out, <unk> among them unless the lexicon pronounces it.
+"""
+
+import contextlib
+import gzip
+import itertools
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asrtool.errors import UserError, require_file
+from asrtool.graphs.folder import write_symbols
+from asrtool.graphs.lexicon_fst import BACKOFF
+
+if TYPE_CHECKING:
+    from kaldifst import StdVectorFst
+
+SENTENCE = {"<s>", "</s>"}
+NOT_WORDS = SENTENCE | {"<unk>", "<UNK>"}
+SHOWN = 5  # words of a list that is only hinted at
+ARPA2FST = """
+import sys
+from kaldilm import arpa2fst
+arpa, fst, words, backoff = sys.argv[1:]
+arpa2fst(arpa, fst, read_symbol_table=words, disambig_symbol=backoff, max_arpa_warnings=0)
+"""
+
+
+def arpa_words(path: str | Path) -> list[str]:
+    """The words of the unigrams of an ARPA file (plain or .gz) but for <s> and </s>, which must be among them."""
+    path = require_file(path, "language model", "make it with `asrtool lm`")
+    with contextlib.closing(_lines(path)) as lines:
+        if not any(line == "\\data\\" for line in lines):
+            raise UserError(f"{path} is not an ARPA file: it has no \\data\\ section")
+        if not any(line == "\\1-grams:" for line in itertools.takewhile(_not_ngrams, lines)):
+            raise UserError(f"{path} has no unigrams: the section \\1-grams: is missing; make the LM anew")
+        rows = itertools.takewhile(lambda line: not line.startswith("\\"), lines)
+        words = [row.split()[1] for row in rows if len(row.split()) > 1]
+    missing = SENTENCE - set(words)
+    if missing:
+        raise UserError(f"{path} has no unigram {' and '.join(sorted(missing))}; make the LM from whole sentences")
+    return [word for word in words if word not in SENTENCE]
+
+
+def _not_ngrams(line: str) -> bool:
+    return not line.startswith("\\") or line == "\\1-grams:"
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines without white space at their ends."""
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+            yield from map(str.strip, file)
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} cannot be read: {error}; is it an ARPA file?") from error
+
+
+def compare(lexicon: Collection[str], lm: Collection[str]) -> list[str]:
+    """What each of the two vocabularies lacks, a line each. UserError when they have no word in common."""
+    pronounced, known = set(lexicon) - NOT_WORDS, set(lm) - NOT_WORDS
+    if not pronounced & known:
+        hint = "give both the same case" if _case(known, pronounced) else "take a lexicon of the LM's words"
+        words = f"LM: {_some(known)}; lexicon: {_some(pronounced)}"
+        raise UserError(f"no word of the LM is in the lexicon ({words}); {hint}")
+    lines = []
+    for mine, other, text in (
+        (known, pronounced, "words of the LM have no pronunciation, so they are left out"),
+        (pronounced, known, "words of the lexicon are not in the LM, so they are left out"),
+    ):
+        missing = mine - other
+        if missing:
+            lines.append(f"{len(missing)} of {len(mine)} {text}: {_some(missing)}{_case(missing, other)}")
+    return lines
+
+
+def _some(words: Iterable[str]) -> str:
+    words = sorted(words)
+    return ", ".join(words[:SHOWN]) + (" ..." if len(words) > SHOWN else "")
+
+
+def _case(missing: set[str], other: set[str]) -> str:
+    folded = {word.casefold() for word in other}
+    count = sum(word.casefold() in folded for word in missing)
+    return f" ({count} of them would be there in another case)" if count else ""
+
+
+def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
+    """G of an ARPA file over `words` by label, sorted by input label. UserError with the line that is wrong.
+
+    kaldilm ends its process at an error, and hands a copy of G as text over: so it has a process of its own.
+    """
+    import kaldifst
+
+    path = Path(path)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = path
+        if path.suffix == ".gz":
+            plain = Path(folder, "lm.arpa")
+            with gzip.open(path) as packed, open(plain, "wb") as file:
+                shutil.copyfileobj(packed, file)
+        table, made = Path(folder, "words.txt"), Path(folder, "G.fst")
+        write_symbols(table, words)
+        command = [sys.executable, "-c", ARPA2FST, plain, made, table, BACKOFF]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise UserError(f"{path} is not a sound ARPA file: {_complaint(result.stderr)}; make it anew")
+        return kaldifst.StdVectorFst.read(str(made))
+
+
+def _complaint(log: str) -> str:
+    """The last thing that kaldilm calls an error in its log."""
+    errors = [line.removeprefix("[E] ") for line in log.splitlines() if line.startswith("[E] ")]
+    return (errors or log.strip().splitlines() or ["kaldilm says nothing"])[-1]

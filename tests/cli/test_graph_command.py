@@ -1,0 +1,98 @@
+import json
+import sys
+
+import pytest
+
+from asrtool.cli import main
+from asrtool.graphs.folder import load_graph
+from asrtool.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from tests.graphs.paths import Bigram, outputs
+
+LM = Bigram({"ab": -0.5, "b": -0.7, "<unk>": -2.0, "</s>": -0.4}, {"<s>": -0.2}, {("ab", "b"): -0.1})
+
+
+@pytest.fixture
+def lang(tmp_path):
+    """A folder with a tokenizer of each kind, an LM and a lexicon."""
+    for kind in ("char", "word", "bpe"):
+        save_tokenizer(train_tokenizer(kind, ["ab b ba", "b a"], vocab_size=6), tmp_path / f"{kind}.json")
+    (tmp_path / "phones.json").write_text(json.dumps({"type": "word", "symbols": ["<blank>", "SIL", "AH", "B"]}))
+    (tmp_path / "lexicon.txt").write_text("ab AH B\nab AH\nb B\nba B AH\n")
+    LM.write(tmp_path / "lm.arpa")
+    return tmp_path
+
+
+@pytest.fixture
+def make(lang, monkeypatch, capsys):
+    """make("--tokenizer", "char.json" ...) -> exit status, stdout, stderr of `asrtool graph graph` in that folder"""
+
+    def run(*arguments):
+        monkeypatch.chdir(lang)
+        monkeypatch.setattr(sys, "argv", ["asrtool", "graph", "graph", *arguments])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+@pytest.mark.parametrize("topology", ["ctc", "modified"])
+@pytest.mark.parametrize("kind", ["char", "bpe", "word"])
+def test_units_of_a_text_become_the_words_of_the_text(make, lang, kind, topology):
+    status, out, err = make("--tokenizer", f"{kind}.json", "--lm", "lm.arpa", "--topology", topology)
+    assert status == 0 and "HLG.fst" in out and "states" in err
+    tokenizer = load_tokenizer(lang / f"{kind}.json")
+    graph = load_graph(lang / "graph", tokenizer)
+    assert graph.words == ["<eps>", "ab", "b", "#0"] and graph.meta["outputs"] == tokenizer.size
+    frames = [label for unit in tokenizer.encode("ab b") for label in (unit + 1, 1)]  # a blank after each
+    found = {tuple(graph.words[label] for label in labels): cost for labels, cost in outputs(graph.fst, frames).items()}
+    assert found["ab", "b"] == pytest.approx(LM.cost(["ab", "b"]), abs=1e-3)
+
+
+def test_phones_with_lexicon_and_silence(make, lang):
+    arguments = ("--lm", "lm.arpa", "--lexicon", "lexicon.txt", "--silence", "SIL", "--silence-prob", "0.2")
+    status, out, err = make("--tokenizer", "phones.json", *arguments, "--kind", "HLG", "--kind", "G", "--kind", "L")
+    assert status == 0 and "1 of 3 words of the lexicon are not in the LM" in err and "ba" in err
+    graph = load_graph(lang / "graph")
+    assert graph.meta["silence"] == {"unit": "SIL", "probability": 0.2}
+    assert {"HLG", "G", "L"} == graph.meta["sizes"].keys() == {path.stem for path in graph.folder.glob("*.fst")}
+    assert set(graph.meta["sha256"]) == {"tokenizer", "lexicon", "lm"} and all(graph.meta["sha256"].values())
+    sounds = [1, 2, 1, 3, 4, 4, 1, 2, 2]  # SIL AH B SIL
+    assert (graph.words.index("ab"),) in outputs(graph.fst, sounds)
+
+
+def test_loop_of_words_needs_no_lm(make, lang):
+    status, out, _ = make("--tokenizer", "phones.json", "--lexicon", "lexicon.txt", "--kind", "HL")
+    assert status == 0 and "HL.fst" in out
+    assert load_graph(lang / "graph").words == ["<eps>", "ab", "b", "ba", "#0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tokenizer", "char.json"], "--lm"),
+        (["--tokenizer", "char.json", "--kind", "HL"], "--lexicon FILE or --lm"),
+        (["--tokenizer", "char.json", "--lm", "no.arpa"], "no.arpa"),
+        (["--tokenizer", "char.json", "--lm", "char.json"], "not an ARPA file"),
+        (["--tokenizer", "no.json", "--lm", "lm.arpa"], "no.json"),
+        (["--tokenizer", "char.json", "--lm", "lm.arpa", "--silence", "SIL"], "--silence"),
+        (["--tokenizer", "word.json", "--lm", "lm.arpa", "--silence", "SIL"], "no unit 'SIL'"),
+        (["--tokenizer", "phones.json", "--lm", "lm.arpa"], "none of the"),
+        (["--tokenizer", "char.json", "--lm", "lm.arpa", "--kind", "GL"], "GL"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(make, lang, arguments, message):
+    status, _, err = make(*arguments)
+    assert status == 2 and message in err.splitlines()[-1] and "Traceback" not in err
+    assert not (lang / "graph").exists()
+
+
+def test_unknown_phones_of_the_lexicon_are_all_listed(make, lang):
+    (lang / "lexicon.txt").write_text("ab AH Q\nb B\nba X Y\n")
+    status, _, err = make("--tokenizer", "phones.json", "--lm", "lm.arpa", "--lexicon", "lexicon.txt")
+    assert status == 1 and all(phone in err for phone in "QXY")
+    assert not (lang / "graph").exists()

@@ -1,0 +1,182 @@
+"""Compiled graphs against enumeration: the weight of every short input is lexicon times LM, worked out by hand."""
+
+import math
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from asrtool.errors import DataError, UserError
+from asrtool.graphs.compile import Compiler
+from asrtool.graphs.lexicon_fst import Between
+from asrtool.text.lexicon import Lexicon
+from tests.graphs.paths import Bigram, collapse, expected, outputs, sequences
+
+SYMBOLS = ["<blank>", "a", "b", "SIL", "\u2581"]
+LEXICONS = {
+    "plain": {"X": [("a",)], "Y": [("b",)]},
+    "homophones": {"X": [("a", "b")], "Y": [("a", "b")], "Z": [("b",)]},
+    "prefixes": {"X": [("a",)], "Y": [("a", "b")], "Z": [("a", "b", "a")]},
+    "alternatives": {"X": [("a",), ("b", "b")], "Y": [("b",), ("a", "a")]},
+    "all at once": {"X": [("a",), ("a", "b")], "Y": [("a",), ("b",)], "Z": [("a", "b", "b"), ("b",)]},
+    "repeated": {"X": [("a",), ("a",)], "Y": [("b",)]},
+}
+LM = Bigram(
+    {"X": -0.5, "Y": -0.7, "Z": -1.1, "</s>": -0.4},
+    {"<s>": -0.2, "X": -0.3, "Z": 0.1},
+    {("<s>", "X"): -0.3, ("X", "Y"): -0.2, ("Y", "Y"): -2.5, ("X", "</s>"): -0.25},
+)
+BETWEEN = {
+    "nothing": {},
+    "separator": {"separator": "\u2581"},
+    "silence": {"silence": "SIL", "probability": 0.3},
+}
+
+
+def lexicon_of(ways: dict) -> Lexicon:
+    return Lexicon({word: tuple(pronunciations) for word, pronunciations in ways.items()})
+
+
+def compiler(lexicon: Lexicon, arpa, topology="ctc", **between) -> Compiler:
+    return Compiler(SYMBOLS, lexicon, arpa, topology, Between(**between))
+
+
+def check(made: Compiler, kind: str, wanted: dict, longest: int, symbols=(1, 2, 3, 4)) -> None:
+    """Every unit sequence up to `longest` has the word sequences and costs of `wanted`, and no others."""
+    fst = getattr(made, kind)
+    for units in sequences(symbols, longest):
+        labels = outputs(fst, [unit + 1 for unit in units])
+        found = {tuple(made.words[label] for label in words): cost for words, cost in labels.items()}
+        assert found == pytest.approx(wanted.get(tuple(SYMBOLS[unit] for unit in units), {}), abs=2e-3), units
+
+
+@pytest.fixture(scope="module")
+def arpa(tmp_path_factory):
+    return LM.write(tmp_path_factory.mktemp("lm") / "lm.arpa")
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("name", LEXICONS)
+def test_costs_are_those_of_lexicon_and_lm(name, between, arpa):
+    lexicon = lexicon_of(LEXICONS[name])
+    made = compiler(lexicon, arpa, **BETWEEN[between])
+    symbols = {"nothing": (1, 2), "separator": (1, 2, 4), "silence": (1, 2, 3)}[between]
+    check(made, "LG", expected(lexicon, LM.cost, 4, **BETWEEN[between]), 4, symbols)
+
+
+@pytest.mark.parametrize("kind", ["L", "HL"])
+def test_without_lm_all_words_cost_nothing(kind):
+    lexicon = lexicon_of(LEXICONS["all at once"])
+    made = compiler(lexicon, None)
+    wanted = expected(lexicon, lambda words: 0.0, 4)
+    if kind == "L":
+        return check(made, "L", wanted, 4, (1, 2))
+    for frames in sequences((0, 1, 2), 4):
+        labels = outputs(made.HL, [frame + 1 for frame in frames])
+        found = {tuple(made.words[label] for label in words): cost for words, cost in labels.items()}
+        assert found == pytest.approx(wanted.get(tuple(SYMBOLS[unit] for unit in collapse(frames)), {})), frames
+
+
+@pytest.mark.parametrize("between", ["nothing", "silence"])
+@pytest.mark.parametrize("topology", ["ctc", "modified", "hmm"])
+def test_topology_on_top_changes_no_cost(topology, between, arpa):
+    """HLG of frames is the least of LG over what H alone makes of them."""
+    made = compiler(lexicon_of(LEXICONS["all at once"]), arpa, topology, **BETWEEN[between])
+    columns = range(2, 8) if topology == "hmm" else range(4)
+    for frames in sequences(columns, 3):
+        labels = [frame + 1 for frame in frames]
+        wanted: dict[tuple, float] = {}
+        for units in outputs(made.H, labels):
+            for words, cost in outputs(made.LG, units).items():
+                wanted[words] = min(cost, wanted.get(words, math.inf))
+        assert outputs(made.HLG, labels) == pytest.approx(wanted, abs=1e-3), frames
+
+
+WORDS = ["X", "Y", "Z"]
+ways = st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map(tuple), min_size=1, max_size=2)
+logprobs = st.floats(-3, -0.05)
+
+
+@st.composite
+def bigrams(draw) -> Bigram:
+    histories, words = ["<s>", *WORDS], [*WORDS, "</s>"]
+    pairs = draw(st.sets(st.tuples(st.sampled_from(histories), st.sampled_from(words)), max_size=6))
+    return Bigram(
+        {word: draw(logprobs) for word in words},
+        {word: draw(logprobs) for word in histories if draw(st.booleans())},
+        {pair: draw(logprobs) for pair in sorted(pairs)},
+    )
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.fixed_dictionaries(dict.fromkeys(WORDS, ways)), bigrams())
+def test_any_lexicon_with_any_bigram_model(tmp_path, ways, lm):
+    lexicon = lexicon_of(ways)
+    made = compiler(lexicon, lm.write(tmp_path / "lm.arpa"))
+    check(made, "LG", expected(lexicon, lm.cost, 3), 3, (1, 2))
+
+
+def test_words_are_labelled_from_1_and_units_from_their_number_plus_1(arpa):
+    made = compiler(lexicon_of(LEXICONS["prefixes"]), arpa)
+    assert made.words == ["<eps>", "X", "Y", "Z", "#0"]
+    assert made.units[:6] == ["<eps>", *SYMBOLS] and made.units[6:] == ["#0", "#1"]
+    assert len(compiler(lexicon_of(LEXICONS["homophones"]), arpa).units) == 6 + 3  # #0, one for X and one for Y
+    assert len(compiler(lexicon_of(LEXICONS["plain"]), arpa, silence="SIL").units) == 6 + 2  # #0 and that of silence
+
+
+def test_promised_properties_hold_and_sizes_are_told(arpa):
+    made = compiler(lexicon_of(LEXICONS["all at once"]), arpa)
+    assert made.HLG.num_states == made.sizes["HLG"]["states"]
+    for kind in ("HLG", "LG", "H", "G"):
+        assert made.sizes[kind]["input_sorted"] and made.sizes[kind]["connected"]
+    assert made.sizes["H"]["deterministic"] and made.sizes["H"]["input_epsilon_free"]
+    assert made.sizes["G"]["deterministic"] and made.sizes["G"]["input_epsilon_free"]
+    assert {"L", "G", "LG determinised", "HLG"} <= {step["step"] for step in made.steps}
+
+
+@pytest.mark.parametrize("kind", ["L", "LG", "HL", "HLG"])
+def test_no_disambiguation_symbol_is_left(kind, arpa):
+    import kaldifst
+
+    made = compiler(lexicon_of(LEXICONS["all at once"]), arpa, silence="SIL")
+    fst = getattr(made, kind)
+    arcs = [arc for state in range(fst.num_states) for arc in kaldifst.ArcIterator(fst, state)]
+    assert all(arc.ilabel <= len(SYMBOLS) and arc.olabel < len(made.words) - 1 for arc in arcs)
+
+
+def test_graph_of_bpe_like_units_needs_nothing_between_words(arpa):
+    lexicon = Lexicon({"X": (("\u2581", "a"),), "Y": (("\u2581", "a", "b"),)})
+    check(compiler(lexicon, arpa), "LG", expected(lexicon, LM.cost, 4), 4, (1, 2, 4))
+
+
+def test_unusable_words_are_all_listed():
+    lexicon = Lexicon({"X": (("a", "q"),), "Y": ((),), "Z": (("b",),), "W": (("<blank>",),)})
+    with pytest.raises(DataError) as raised:
+        compiler(lexicon, None).L  # noqa: B018
+    assert [problem.split(":")[0] for problem in raised.value.problems] == ["X", "Y", "W"]
+    assert "q" in raised.value.problems[0] and "empty" in raised.value.problems[1]
+
+
+@pytest.mark.parametrize(
+    ("between", "message"),
+    [
+        ({"silence": "SILENCE"}, "no unit 'SILENCE'"),
+        ({"silence": "<blank>"}, "no unit '<blank>'"),
+        ({"silence": "SIL", "probability": 1.0}, "between 0 and 1"),
+        ({"silence": "SIL", "separator": "\u2581"}, "leave --silence out"),
+    ],
+)
+def test_impossible_gaps_are_refused(between, message):
+    with pytest.raises(UserError, match=message):
+        compiler(lexicon_of(LEXICONS["plain"]), None, **between).L  # noqa: B018
+
+
+@pytest.mark.parametrize("word", ["<s>", "</s>", "<eps>", "#0"])
+def test_symbols_of_graphs_are_no_words(word):
+    with pytest.raises(UserError, match=f"{word}.* no word"):
+        compiler(Lexicon({word: (("a",),)}), None)
+
+
+def test_units_named_as_disambiguation_symbols_are_refused():
+    with pytest.raises(UserError, match="#0"):
+        Compiler(["<blank>", "a", "#0"], lexicon_of({"X": [("a",)]}), None, "ctc", Between())

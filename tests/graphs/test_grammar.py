@@ -1,0 +1,121 @@
+import gzip
+
+import pytest
+
+from asrtool.errors import UserError
+from asrtool.graphs.grammar import arpa_words, compare, grammar_fst
+from tests.graphs.paths import Bigram, outputs, sequences
+
+LM = Bigram(
+    {"A": -0.5, "B": -0.7, "<unk>": -0.9, "</s>": -0.4},
+    {"<s>": -0.2, "A": -0.3, "<unk>": -0.1},
+    {("<s>", "A"): -0.3, ("A", "B"): -0.1, ("B", "</s>"): -0.35, ("A", "<unk>"): -0.15},
+)
+
+
+@pytest.fixture
+def arpa(tmp_path):
+    return LM.write(tmp_path / "lm.arpa")
+
+
+def costs(fst, words, longest=3):
+    """The cost of every sequence of `words` up to `longest`; #0 is the last word, and goes wherever it is of use."""
+    import kaldifst
+
+    back_off = "".join(f"0 0 {label} {label}\n" for label in range(1, len(words) - 1)) + f"0 0 0 {len(words) - 1}\n0\n"
+    free = kaldifst.compile(back_off)
+    kaldifst.arcsort(free, "olabel")
+    known = {label: words[label] for label in range(1, len(words) - 1)}
+    found = {labels: outputs(kaldifst.compose(free, fst), labels) for labels in sequences(known, longest)}
+    return {tuple(known[label] for label in labels): ways.get(labels) for labels, ways in found.items()}
+
+
+@pytest.mark.parametrize("words", [["A", "B"], ["A", "B", "C"], ["<unk>", "A", "B"], ["B"]])
+def test_sentences_cost_what_the_lm_says(arpa, words):
+    table = ["<eps>", *words, "#0"]
+    for sentence, cost in costs(grammar_fst(arpa, table), table).items():
+        if "C" in sentence:
+            assert cost is None
+        else:
+            assert cost == pytest.approx(LM.cost(sentence), abs=1e-4), sentence
+
+
+def test_packed_file_is_read_as_well(arpa):
+    packed = arpa.with_suffix(".arpa.gz")
+    packed.write_bytes(gzip.compress(arpa.read_bytes()))
+    table = ["<eps>", "A", "B", "#0"]
+    assert arpa_words(packed) == arpa_words(arpa) == ["A", "B", "<unk>"]
+    assert costs(grammar_fst(packed, table), table) == costs(grammar_fst(arpa, table), table)
+
+
+def test_back_off_weights_that_are_missing_are_nothing(arpa):
+    arpa.write_text(arpa.read_text().replace("\t-0.3\n", "\n"))
+    table = ["<eps>", "A", "B", "#0"]
+    bare = Bigram(LM.unigrams, {"<s>": -0.2}, LM.bigrams)
+    assert costs(grammar_fst(arpa, table), table)["A", "A"] == pytest.approx(bare.cost(["A", "A"]), abs=1e-4)
+
+
+def spoil(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("\\1-grams:", "\\grams:", "no unigrams"),
+        ("\\data\\", "data", "no \\\\data\\\\ section"),
+        ("<s>", "BEGIN", "no unigram <s>"),
+        ("</s>", "END", "no unigram </s>"),
+    ],
+)
+def test_lacking_sections_and_symbols_are_named(arpa, old, new, message):
+    arpa.write_text(spoil(arpa.read_text(), old, new))
+    with pytest.raises(UserError, match=message) as raised:
+        arpa_words(arpa)
+    assert "\n" not in str(raised.value) and str(arpa) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("-0.7\tB", "zero\tB", "zero"),
+        ("\\end\\", "", "unexpected directive"),
+        ("ngram 2=4", "ngram 2=1", "order 2"),
+        ("-0.1\tA B", "-0.1\tA B A B A", "Invalid n-gram"),
+    ],
+)
+def test_wrong_line_is_named_and_ends_no_process(arpa, old, new, message):
+    arpa.write_text(spoil(arpa.read_text(), old, new))
+    with pytest.raises(UserError, match=message) as raised:
+        grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
+    assert "\n" not in str(raised.value) and str(arpa) in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00binary", b"hello\nworld\n"])
+def test_what_is_no_arpa_file_is_refused(tmp_path, content):
+    for name in ("lm.arpa", "lm.arpa.gz"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=name):
+            arpa_words(tmp_path / name)
+
+
+def test_lm_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="not found"):
+        arpa_words(tmp_path / "no.arpa")
+
+
+def test_what_each_vocabulary_lacks_is_counted_and_the_first_named():
+    lm = ["<unk>", *(f"W{number}" for number in range(20)), "yes"]
+    lines = compare(["W1", "W2", "EXTRA", "YES"], lm)
+    assert len(lines) == 2
+    assert "19 of 21 words of the LM" in lines[0] and "W0, W10, W11" in lines[0] and "..." in lines[0]
+    assert "2 of 4 words of the lexicon" in lines[1] and "EXTRA, YES" in lines[1]
+    assert all("1 of them would be there in another case" in line for line in lines)
+    assert compare(["A", "<unk>"], ["A"]) == compare(["A"], ["A", "<unk>"]) == []
+
+
+def test_nothing_in_common_is_one_line_with_words_of_both():
+    with pytest.raises(UserError, match="hello") as raised:
+        compare(["HELLO"], ["hello", "<unk>"])
+    assert "HELLO" in str(raised.value) and "case" in str(raised.value)
