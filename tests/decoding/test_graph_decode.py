@@ -252,8 +252,8 @@ def test_scales_are_tuned_on_stored_log_probs_and_read_by_decode(asr, link, corp
     lines = out.splitlines()
     assert len(lines) == len(found["tried"]) + 1 and lines[-1].startswith(f"best: WER {found['wer']:.2f} %")
     assert found["wer"] == pytest.approx(min(row["wer"] for row in found["tried"]), abs=1e-3)
-    monkeypatch.setattr(decoding.Experiment, "log_probs", lambda *_: pytest.fail("the network was run again"))
-    assert asr(*command)[:2] == (0, out)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding.Experiment, "log_probs", lambda *_: pytest.fail("the network was run again"))
+        assert asr(*command)[:2] == (0, out)
     _, facts = decode("--scales", folder / "scales.json")
     assert {name: facts[name] for name in found["best"]} == found["best"]
