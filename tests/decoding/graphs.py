@@ -114,5 +114,6 @@ def save_word_graph(folder: Path, tokenizer: Tokenizer, lm: Path | None = None, 
     fst, words = kaldifst.compile("\n".join(lines) + "\n"), ["<eps>", *tokenizer.symbols[1:], "#0"]
     digests = {"tokenizer": tokenizer_hash(tokenizer), "lexicon": None, "lm": lm and file_hash(lm)}
     meta = {"kind": "HLG", "topology": "ctc", "outputs": tokenizer.size, "sha256": digests} | meta
+    meta |= {"sizes": {"HLG": {}}}
     save_graph(folder, {"HLG": fst}, words, ["<eps>", *tokenizer.symbols], meta)
     return folder
