@@ -113,6 +113,6 @@ def save_word_graph(folder: Path, tokenizer: Tokenizer, lm: Path | None = None, 
     lines = word_graph(tokenizer.size).lines
     fst, words = kaldifst.compile("\n".join(lines) + "\n"), ["<eps>", *tokenizer.symbols[1:], "#0"]
     digests = {"tokenizer": tokenizer_hash(tokenizer), "lexicon": None, "lm": lm and file_hash(lm)}
-    meta = {"kind": "HLG", "topology": "ctc", "outputs": tokenizer.size, "sha256": digests} | meta
+    meta = {"kind": "HLG", "topology": "ctc", "outputs": tokenizer.size, "sizes": {"HLG": {}}, "sha256": digests} | meta
     save_graph(folder, {"HLG": fst}, words, ["<eps>", *tokenizer.symbols], meta)
     return folder
