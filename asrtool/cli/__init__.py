@@ -12,6 +12,7 @@ from asrtool import __version__
 from asrtool.cli.data import features, prepare, tokenizer
 from asrtool.cli.decode import decode, score, tune
 from asrtool.cli.graph import graph
+from asrtool.cli.lexicon import lexicon
 from asrtool.cli.lm import lm
 from asrtool.cli.train import info, train
 from asrtool.errors import AsrtoolError
@@ -37,7 +38,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (prepare, features, tokenizer, lm, graph, train, decode, tune, score, info):
+for command in (prepare, features, lexicon, tokenizer, lm, graph, train, decode, tune, score, info):
     cli.add_command(command)
 
 

@@ -223,12 +223,21 @@ def _decode_batch(experiment: Experiment, batch: Batch, find: Search, part: Part
 def _row(tokenizer: Tokenizer, name: str, ref: str, hypothesis: Hypothesis, frame_seconds: float) -> dict:
     """A line of hyps.jsonl; `units` and `words` are [symbol, seconds from the start of the cut].
 
-    `partial` is there where no path reached the end of the graph, `nbest` where there are further hypotheses.
+    `partial` is there where no path reached the end of the graph, `nbest` where there are further hypotheses. Phones
+    stay phones where no graph makes words of them: `ref` is then in phones too, and `of` says so.
     """
     symbols = [tokenizer.symbols[unit] for unit in hypothesis.tokens]
-    row = {"id": name, "ref": ref, "hyp": _text(tokenizer, hypothesis), "score": round(hypothesis.score, 4)}
+    spelled = hypothesis.words is None
+    row = {
+        "id": name,
+        "ref": tokenizer.reference(ref) if spelled else ref,
+        "hyp": _text(tokenizer, hypothesis),
+        "score": round(hypothesis.score, 4),
+    }
     row |= {"units": _timed(symbols, hypothesis.frames, frame_seconds)}
-    if hypothesis.words is not None:
+    if spelled and tokenizer.spells != "words":
+        row |= {"of": tokenizer.spells}
+    if not spelled:
         row |= {"words": _timed(hypothesis.words, hypothesis.word_frames, frame_seconds)}
     if hypothesis.others:
         best = (hypothesis, *hypothesis.others)

@@ -16,6 +16,8 @@ REQUIRED = ("id", "ref", "hyp")
 def read_hypotheses(path: str | Path) -> list[dict]:
     """The rows of a hypotheses file (JSONL: id, ref, hyp, usually score, maybe more), in the file's order.
 
+    `of` is "phones" in rows whose texts are phones, not words.
+
     Raises UserError for a missing or empty file and for a row without the texts id, ref and hyp (file:line);
     DataError with all ids that occur more than once.
     """
@@ -67,7 +69,7 @@ def score_folder(folder: str | Path, name: str | None = None) -> Score:
     folder = Path(folder)
     rows = read_hypotheses(folder / HYPOTHESES)
     name = name or set_name(folder)
-    score = score_pairs([(row["ref"], row["hyp"]) for row in rows])
+    score = score_pairs([(row["ref"], row["hyp"]) for row in rows], rows[0].get("of", "words"))
     write_text(folder / "alignments.txt", alignment_text(rows))
     write_jsonl(folder / "alignments.jsonl", alignment_rows(rows))
     write_text(folder / "report.txt", report_text(name, score))

@@ -11,20 +11,25 @@ GAP_TEXT = "***"
 FOLD = 116
 
 
+RATE = {"words": "WER", "phones": "PER"}
+
+
 def summary_line(name: str, score: Score) -> str:
     """The result of one set on one line; rates in percent, the interval in brackets."""
     low, high = score.interval
     counts = score.words
+    cer = f" CER {score.cer:.2f} %" if score.of == "words" else ""  # names of phones are no spelling
     return (
-        f"{name} WER {score.wer:.2f} % [{low:.2f}, {high:.2f}] "
-        f"({counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub / {counts.length} words) "
-        f"SER {score.ser:.2f} % CER {score.cer:.2f} % empty {score.empty_hypotheses}"
+        f"{name} {RATE[score.of]} {score.wer:.2f} % [{low:.2f}, {high:.2f}] "
+        f"({counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub / {counts.length} {score.of}) "
+        f"SER {score.ser:.2f} %{cer} empty {score.empty_hypotheses}"
     )
 
 
 def score_dict(score: Score) -> dict:
     """`score` in plain types for JSON; rates and the interval in percent."""
     return {
+        "of": score.of,
         "wer": score.wer,
         "wer_interval": list(score.interval),
         "cer": score.cer,
@@ -53,13 +58,13 @@ def report_text(name: str, score: Score) -> str:
 
 def _totals(score: Score) -> Iterator[str]:
     yield f"{'':<12}{'reference':>10}{'errors':>10}{'ins':>8}{'del':>8}{'sub':>8}{'rate %':>10}"
-    for unit, counts in (("words", score.words), ("characters", score.characters)):
+    for unit, counts in ((score.of, score.words), ("characters", score.characters)):
         edits = f"{counts.insertions:>8}{counts.deletions:>8}{counts.substitutions:>8}"
         yield f"{unit:<12}{counts.length:>10}{counts.errors:>10}{edits}{counts.rate:>10.2f}"
     yield f"{'sentences':<12}{score.utterances:>10}{score.sentence_errors:>10}{'':>24}{score.ser:>10.2f}"
     yield ""
     low, high = score.interval
-    yield f"95 % interval of the WER (bootstrap over utterances): {low:.2f} to {high:.2f}"
+    yield f"95 % interval of the {RATE[score.of]} (bootstrap over utterances): {low:.2f} to {high:.2f}"
     yield f"empty hypotheses: {score.empty_hypotheses}"
     yield "characters are counted in the text with single spaces, the spaces included"
 

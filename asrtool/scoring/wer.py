@@ -66,6 +66,7 @@ class Score:
     sentence_errors: int  # utterances with at least one word error
     empty_hypotheses: int  # hypotheses without a word, whatever the reference
     confusions: Confusions
+    of: str = "words"  # or "phones": then what is called word here is a phone, and the WER a phone error rate
 
     @property
     def wer(self) -> float:
@@ -135,8 +136,11 @@ def _half_width(pairs: Sequence[tuple[str, str]]) -> float:
     return found["ci95"] if math.isfinite(found["wer"]) else math.inf
 
 
-def score_pairs(pairs: Sequence[tuple[str, str]]) -> Score:
-    """Score (ref, hyp) pairs, one an utterance. Raises UserError when no reference holds a word: WER is undefined."""
+def score_pairs(pairs: Sequence[tuple[str, str]], of: str = "words") -> Score:
+    """Score (ref, hyp) pairs, one an utterance, `of` "words" or "phones".
+
+    Raises UserError when no reference holds a word: WER is undefined.
+    """
     if not any(ref.split() for ref, _ in pairs):
         raise UserError(f"no reference words in {len(pairs)} utterances: a WER is undefined; check the ref texts")
     alignments = [align_words(ref, hyp) for ref, hyp in pairs]
@@ -149,6 +153,7 @@ def score_pairs(pairs: Sequence[tuple[str, str]]) -> Score:
         sentence_errors=sum(ref.split() != hyp.split() for ref, hyp in pairs),
         empty_hypotheses=sum(not hyp.split() for _, hyp in pairs),
         confusions=most_frequent(alignments),
+        of=of,
     )
 
 

@@ -1,15 +1,169 @@
-"""Lexicons: words and how they are pronounced, in units of the acoustic model."""
+"""Lexicons: words and how they are pronounced, in units of the acoustic model.
 
+A file holds words only, a line a pronunciation: the word and its phones, parted by spaces or tabs. Several lines of a
+word are alternatives, the usual one first. Also read are CMUdict's files (`word(2)` for alternatives, comments) and
+Kaldi's lexiconp.txt (a probability behind each word, which decides the order of the alternatives and no more). Silence
+between words is no matter of the lexicon: graphs put it there.
+"""
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asrtool.errors import DataError, UserError
+from asrtool.files import write_text
+from asrtool.progress import say
+from asrtool.text.words import change_case, read_lines
+
+if TYPE_CHECKING:
+    from asrtool.text.tokenizer import Tokenizer
+
+RESERVED = frozenset(["<eps>", "<blank>", "<blk>", "<s>", "</s>"])  # symbols of graphs; with them #0, #1 ...
+VARIANT = re.compile(r"(?<=.)\(\d+\)$")  # CMUdict's number of an alternative
+STRESSED = re.compile(r"([A-Za-z]{2})[0-2]")  # vowels of ARPAbet, the only phones that carry stress
+DECIMAL = re.compile(r"\d*\.\d+")
+NUMBER = re.compile(r"\d+|\d*\.\d+")
+
+Pronunciation = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Lexicon:
     """`pronunciations[word]`: one or more sequences of unit symbols, the usual one first."""
 
-    pronunciations: dict[str, tuple[tuple[str, ...], ...]]
+    pronunciations: dict[str, tuple[Pronunciation, ...]]
 
     @property
     def symbols(self) -> list[str]:
         """All symbols that occur, sorted."""
         return sorted({symbol for ways in self.pronunciations.values() for way in ways for symbol in way})
+
+
+@dataclass(frozen=True)
+class _Entry:
+    line: int
+    word: str
+    phones: Pronunciation
+    weight: float
+
+
+def read_lexicon(
+    path: str | Path, stress: str = "keep", case: str = "keep", phones: Collection[str] | None = None
+) -> Lexicon:
+    """The lexicon in a file (UTF-8, maybe .gz) in any of the three formats.
+
+    `stress` "drop" takes the digits off ARPAbet's vowels, `case` ("keep", "upper", "lower") is that of the words; what
+    becomes equal by either is one pronunciation. Lines that repeat another are named and count once. Raises UserError
+    without any pronunciation, and DataError with all faults and their lines: empty pronunciations, reserved symbols,
+    phones that are not among `phones`.
+    """
+    entries = list(_entries(path))
+    if not entries:
+        raise UserError(f"{path} holds no pronunciations; write lines such as HELLO HH AH L OW")
+    if faults := list(_faults(entries, phones)):
+        raise DataError(f"{len(faults)} faults in {path}; mend them, or leave these lines out", faults)
+    _name_repeated(entries, path)
+    ways: dict[str, dict[Pronunciation, None]] = {}
+    for entry in sorted(entries, key=lambda entry: -entry.weight):  # stable: as in the file where there are no weights
+        word = change_case(unicodedata.normalize("NFC", entry.word), case)
+        way = tuple(map(without_stress, entry.phones)) if stress == "drop" else entry.phones
+        ways.setdefault(word, {})[way] = None
+    return Lexicon({word: tuple(found) for word, found in ways.items()})
+
+
+@cache
+def without_stress(phone: str) -> str:
+    """AH0, AH1 and AH2 are AH; phones that are no vowels of ARPAbet stay as they are."""
+    stressed = STRESSED.fullmatch(phone)
+    return stressed[1] if stressed else phone
+
+
+def _entries(path: str | Path) -> Iterator[_Entry]:
+    lines = read_lines(path, "lexicon", "make it with `asrtool lexicon`")
+    rows = [(number, fields) for number, line in enumerate(lines, 1) if (fields := _fields(line))]
+    weighted = _have_probabilities([fields for _, fields in rows])
+    for number, (word, *phones) in rows:
+        weight = float(phones.pop(0)) if weighted else 1.0
+        yield _Entry(number, VARIANT.sub("", word), tuple(phones), weight)
+
+
+def _fields(line: str) -> list[str]:
+    """What stands on a line before any comment. Those of CMUdict begin with ;;; or #, or come last, after a #."""
+    fields = line.split()
+    if not fields or fields[0].startswith(";;;") or (fields[0][0] == "#" and not fields[0][1:].isdecimal()):
+        return []
+    return fields[: fields.index("#")] if "#" in fields else fields
+
+
+def _have_probabilities(rows: list[list[str]]) -> bool:
+    """Whether each second field is a number in (0, 1], and one has a decimal point: `1` alone may well be a phone."""
+    seconds = [fields[1] if len(fields) > 1 else "" for fields in rows]
+    return any(map(DECIMAL.fullmatch, seconds)) and all(NUMBER.fullmatch(s) and 0 < float(s) <= 1 for s in seconds)
+
+
+def _name_repeated(entries: list[_Entry], path: str | Path) -> None:
+    """A warning, for a repeated line may have been meant as another; no error, for CMUdict has some."""
+    first: dict[tuple[str, Pronunciation], int] = {}
+    for entry in entries:
+        line = first.setdefault((entry.word, entry.phones), entry.line)
+        if line != entry.line:
+            say(f"{path}: line {entry.line}: {entry.word}: the same pronunciation as in line {line}; it counts once")
+
+
+def _faults(entries: list[_Entry], phones: Collection[str] | None) -> Iterator[str]:
+    found = {phone for entry in entries for phone in entry.phones}
+    bad = {phone: fault for phone in found if (fault := _phone_fault(phone, phones))}
+    for entry in entries:
+        where = f"line {entry.line}: {entry.word}"
+        if is_reserved(entry.word):
+            yield f"{where}: a reserved symbol, not a word"
+        if not entry.phones:
+            yield f"{where}: no pronunciation"
+        if not bad.keys().isdisjoint(entry.phones):
+            yield from (f"{where}: {phone} {bad[phone]}" for phone in dict.fromkeys(entry.phones) if phone in bad)
+
+
+def _phone_fault(phone: str, phones: Collection[str] | None) -> str | None:
+    if is_reserved(phone):
+        return "is a reserved symbol, not a phone"
+    if DECIMAL.fullmatch(phone):
+        return "is not a phone; probabilities stand behind the word, in all lines or in none"
+    return "is not among the phones" if phones is not None and phone not in phones else None
+
+
+def is_reserved(symbol: str) -> bool:
+    """Whether graphs use the symbol themselves: <eps>, <blank>, <s>, #0 ..."""
+    return symbol in RESERVED or symbol.startswith("#")
+
+
+def is_word(text: str) -> bool:
+    """Whether a lexicon file can hold `text` as a word, so that it is read as the same."""
+    no_comment = not text.startswith(";;;")
+    return text.split() == [text] and no_comment and not is_reserved(text) and not VARIANT.search(text)
+
+
+def write_lexicon(lexicon: Lexicon, path: str | Path) -> None:
+    """Write the lexicon, words in the order of their characters. DataError with all words that a file cannot hold."""
+    wrong = [word for word in lexicon.pronunciations if not is_word(word)]
+    if wrong:
+        raise DataError(f"{len(wrong)} words cannot stand in a lexicon file; leave them out", wrong)
+    lines = [" ".join((word, *way)) for word, ways in sorted(lexicon.pronunciations.items()) for way in ways]
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def lexicon_of(tokenizer: "Tokenizer", words: Iterable[str]) -> Lexicon:
+    """The pronunciations of `words` in the symbols of a tokenizer's units; words that have none are not in it.
+
+    Phones: what the tokenizer's own lexicon says. Characters: the word's, without `tokenizer.separator`, the space,
+    which stands between words. BPE: the pieces of the word alone, the first of which has sentencepiece's mark; no piece
+    reaches over a space, so that the words' pieces in turn are those of the text. Raises UserError when none is left.
+    """
+    words = list(words)
+    known = {word: tokenizer.pronunciations(word) for word in words if not tokenizer.unknown(word)}
+    if not known:
+        raise UserError(f"the tokenizer has units for none of the {len(words)} words; are they in another case?")
+    return Lexicon(known)

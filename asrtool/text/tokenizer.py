@@ -1,4 +1,4 @@
-"""Tokenizers: BPE (sentencepiece), characters, and whole words for tiny vocabularies.
+"""Tokenizers: BPE (sentencepiece), characters, phones by a lexicon, and whole words for tiny vocabularies.
 
 A tokenizer is one JSON file. Unit 0 is the CTC blank in all of them, so `size` counts it and `encode` never returns it.
 """
@@ -11,8 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from asrtool.errors import UserError, require_file
+from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import write_json
+from asrtool.text.lexicon import Lexicon, Pronunciation, is_reserved
+from asrtool.text.words import count_words, most_frequent
 
 BLANK = 0
 SPACE = "\u2581"  # sentencepiece's mark for a space, used by the character tokenizer as well
@@ -22,6 +24,8 @@ class Tokenizer(ABC):
     """Text to unit numbers and back. `symbols[i]` is the printable name of unit i."""
 
     symbols: list[str]
+    separator: str | None = None  # the symbol of the unit between words, if there is one: a space, or silence
+    spells: str = "words"  # what `decode` and `reference` are made of, or "phones"
 
     @property
     def size(self) -> int:
@@ -36,9 +40,17 @@ class Tokenizer(ABC):
     def decode(self, units: Iterable[int]) -> str:
         """The text that `units` spell, words joined by single spaces."""
 
+    def reference(self, text: str) -> str:
+        """What `decode` should have found where `text` was said: the text itself, when units spell words."""
+        return text
+
     @abstractmethod
     def unknown(self, text: str) -> list[str]:
         """The characters or words of `text` that have no unit."""
+
+    def pronunciations(self, word: str) -> tuple[Pronunciation, ...]:
+        """All the ways in which units spell `word`, as symbols, the usual one first. Check `unknown` first."""
+        return (tuple(self.symbols[unit] for unit in self.encode(word)),)
 
     @abstractmethod
     def to_dict(self) -> dict:
@@ -51,6 +63,7 @@ class SymbolTokenizer(Tokenizer):
     def __init__(self, kind: str, symbols: Sequence[str]):
         self.kind = kind
         self.symbols = list(symbols)
+        self.separator = SPACE if kind == "char" else None
         self._number = {symbol: number for number, symbol in enumerate(self.symbols) if number != BLANK}
 
     def _split(self, text: str) -> list[str]:
@@ -76,6 +89,56 @@ class SymbolTokenizer(Tokenizer):
         splitter = cls(kind, [])
         found = {symbol for text in texts for symbol in splitter._split(text)}
         return cls(kind, ["<blank>", *sorted(found)])
+
+
+class PhoneTokenizer(Tokenizer):
+    """Phones of a lexicon, and maybe a silence, of which training targets have none: graphs put it between words.
+
+    `decode` gives phones: which words they are is for a graph to say.
+    """
+
+    spells = "phones"
+
+    def __init__(self, symbols: Sequence[str], lexicon: Lexicon, silence: str | None = None):
+        if not set(lexicon.symbols).union([silence] if silence else []) <= set(symbols[1:]):
+            raise ValueError("the lexicon has phones that are no units")
+        self.symbols, self.lexicon, self.separator = list(symbols), lexicon, silence
+        self._number = {symbol: number for number, symbol in enumerate(self.symbols)}
+
+    def encode(self, text: str) -> list[int]:
+        return [unit for ways in self.alternatives(text) for unit in ways[0]]
+
+    def alternatives(self, text: str) -> list[list[list[int]]]:
+        """For each word of `text` all its pronunciations in unit numbers, the usual one first. KeyError as `encode`."""
+        number = self._number
+        return [[[number[phone] for phone in way] for way in self.pronunciations(word)] for word in text.split()]
+
+    def decode(self, units: Iterable[int]) -> str:
+        """The phones, joined by single spaces, without silence."""
+        return " ".join(symbol for symbol in map(self.symbols.__getitem__, units) if symbol != self.separator)
+
+    def reference(self, text: str) -> str:
+        """The usual pronunciations, without silence; a word that has none is one <unk>, which no hypothesis has."""
+        ways = [self.lexicon.pronunciations.get(word, (("<unk>",),)) for word in text.split()]
+        return " ".join(phone for way, *_ in ways for phone in way if phone != self.separator)
+
+    def unknown(self, text: str) -> list[str]:
+        return [word for word in text.split() if word not in self.lexicon.pronunciations]
+
+    def pronunciations(self, word: str) -> tuple[Pronunciation, ...]:
+        return self.lexicon.pronunciations[word]
+
+    def to_dict(self) -> dict:
+        lexicon = {word: [" ".join(way) for way in ways] for word, ways in self.lexicon.pronunciations.items()}
+        return {"type": "phone", "symbols": self.symbols, "silence": self.separator, "lexicon": lexicon}
+
+    @classmethod
+    def from_dict(cls, content: dict) -> "PhoneTokenizer":
+        """The tokenizer that `to_dict` gave."""
+        lexicon = {word: tuple(tuple(way.split()) for way in ways) for word, ways in content["lexicon"].items()}
+        if not all(lexicon.values()) or not all(all(ways) for ways in lexicon.values()):
+            raise ValueError("the lexicon has empty pronunciations")
+        return cls(content["symbols"], Lexicon(lexicon), content["silence"])
 
 
 class BpeTokenizer(Tokenizer):
@@ -152,6 +215,27 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 500) -> T
     return BpeTokenizer.train(texts, vocab_size) if kind == "bpe" else SymbolTokenizer.train(kind, texts)
 
 
+def phone_tokenizer(lexicon: Lexicon, texts: Iterable[str], silence: str | None = None) -> PhoneTokenizer:
+    """A tokenizer of the lexicon's phones, sorted, after the blank and a unit for silence where one is named.
+
+    Raises DataError with all words of the transcripts `texts` that have no pronunciation.
+    """
+    counts = count_words(texts)
+    if not counts:
+        raise UserError("no transcripts to make a tokenizer for; look at the manifest's supervisions")
+    if silence and (is_reserved(silence) or silence.split() != [silence]):
+        raise UserError(f"'{silence}' cannot name the silence; take SIL, for example")
+    missing = [word for word in most_frequent(counts) if word not in lexicon.pronunciations]
+    if len(missing) == len(counts):
+        raise UserError(f"the lexicon has none of the transcripts' {len(counts)} words; are they in another case?")
+    if missing:
+        rows = [f"{word}: {counts[word]} times" for word in missing]
+        hint = "make the lexicon for them with `asrtool lexicon --unknown g2p`"
+        raise DataError(f"{len(missing)} of {len(counts)} words have no pronunciation; {hint}", rows)
+    phones = [phone for phone in lexicon.symbols if phone != silence]
+    return PhoneTokenizer(["<blank>", *([silence] if silence else []), *phones], lexicon, silence)
+
+
 def save_tokenizer(tokenizer: Tokenizer, path: str | Path) -> None:
     """Write the tokenizer's file."""
     write_json(path, tokenizer.to_dict())
@@ -164,8 +248,10 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["type"] == "bpe":
             return BpeTokenizer(base64.b64decode(content["model"]))
+        if content["type"] == "phone":
+            return PhoneTokenizer.from_dict(content)
         if content["type"] not in ("char", "word"):
             raise ValueError(f"no such type of tokenizer: {content['type']}")
         return SymbolTokenizer(content["type"], content["symbols"])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} is not a tokenizer of asrtool; make it anew with `asrtool tokenizer`") from error

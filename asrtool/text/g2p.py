@@ -1,0 +1,100 @@
+"""Pronunciations for words that no lexicon has: grapheme to phoneme, learnt from a lexicon by Phonetisaurus.
+
+Phonetisaurus (Novak, Minematsu and Hirose, 2012) aligns letters with phones, makes an n-gram model of the pairs, and
+finds the best sequence of pairs that spells a word. It knows no language and no set of phones but those of the lexicon.
+"""
+
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from asrtool.errors import UserError
+from asrtool.progress import progress, say
+from asrtool.text.lexicon import Lexicon, Pronunciation
+
+PASSES = (
+    4  # of expectation maximisation over the alignments: 3, 6 and the package's 11 err alike within 0.1 % of phones
+)
+ORDER = 8  # of the model of pairs: what the package's own training takes
+MARKS = frozenset("|_}")  # Phonetisaurus joins pairs with these
+
+
+def guess(words: Sequence[str], lexicon: Lexicon) -> dict[str, Pronunciation]:
+    """Pronunciations of `words`, learnt from all of `lexicon`; words with letters that it has not are left out.
+
+    Raises UserError when Phonetisaurus is not installed, or cannot learn from so small a lexicon.
+    """
+    environment = _environment()
+    letters = {letter for word in lexicon.pronunciations for letter in word} - MARKS
+    words = [word for word in words if letters.issuperset(word)]
+    if not words:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        _train(lexicon, Path(folder), environment)
+        (Path(folder) / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+        say(f"g2p: pronouncing {len(words)} words")
+        command = ["phonetisaurus-g2pfst", "--model=model.fst", "--wordlist=words"]
+        return dict(_guesses(_run(command, folder, environment).splitlines()))
+
+
+def _environment() -> dict[str, str]:
+    if find_spec("phonetisaurus") is None:
+        raise UserError("--unknown g2p needs the package phonetisaurus: pip install phonetisaurus; or --unknown drop")
+    from phonetisaurus import guess_environment
+
+    return guess_environment()  # PATH and LD_LIBRARY_PATH of the binaries in the package
+
+
+def _train(lexicon: Lexicon, folder: Path, environment: dict[str, str]) -> None:
+    lines = [
+        f"{word}\t{' '.join(way)}\n"
+        for word, ways in lexicon.pronunciations.items()
+        for way in ways
+        if MARKS.isdisjoint(word) and MARKS.isdisjoint("".join(way))
+    ]
+    (folder / "lexicon").write_text("".join(lines), encoding="utf-8")
+    align = ["phonetisaurus-align", "--input=lexicon", "--ofile=pairs", f"--iter={PASSES}"]
+    align += ["--seq1_del=false", "--seq2_del=true"]  # a letter may be silent, a phone never unwritten
+    for _ in progress(_passes(align, folder, environment), f"g2p: aligning {len(lines)} words", PASSES, "passes"):
+        pass
+    longest = max(len(line.split()) for line in (folder / "pairs").read_text(encoding="utf-8").splitlines())
+    order = str(min(ORDER, longest + 1))  # with <s>; estimate-ngram crashes on an order that no word has
+    _run(["estimate-ngram", "-o", order, "-t", "pairs", "-wl", "arpa"], folder, environment)
+    _run(["phonetisaurus-arpa2wfst", "--lm=arpa", "--ofile=model.fst"], folder, environment)
+
+
+def _passes(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """Run the aligner; its line on each pass as it comes."""
+    with _start(command, folder, environment) as process:
+        yield from (line for line in process.stderr if line.startswith("Iteration"))
+    _check(process.returncode, command)
+
+
+def _run(command: list[str], folder: str | Path, environment: dict[str, str]) -> str:
+    """Run a command of Phonetisaurus; what it printed."""
+    with _start(command, folder, environment) as process:
+        out, _ = process.communicate()
+    _check(process.returncode, command)
+    return out
+
+
+def _start(command: list[str], folder: str | Path, environment: dict[str, str]) -> subprocess.Popen:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
+    try:
+        return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+    except OSError as error:
+        raise UserError(f"phonetisaurus has no {command[0]} for this machine; use --unknown drop") from error
+
+
+def _check(status: int, command: list[str]) -> None:
+    if status:
+        raise UserError(f"{command[0]} failed (status {status}): too few words to learn from? Use --unknown drop")
+
+
+def _guesses(lines: Iterable[str]) -> Iterator[tuple[str, Pronunciation]]:
+    for line in lines:
+        word, _, phones = line.split("\t")
+        if phones.split():
+            yield word, tuple(phones.split())

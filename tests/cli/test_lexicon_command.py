@@ -1,0 +1,100 @@
+"""From transcripts to a lexicon, from the lexicon to a tokenizer of phones, and to a training that can use it."""
+
+import sys
+
+import pytest
+
+from asrtool.cli import main
+from asrtool.data.inspection import inspect_cuts
+from asrtool.files import write_jsonl
+from asrtool.text.lexicon import read_lexicon
+from asrtool.text.tokenizer import load_tokenizer
+
+DIGITS = "one W AH1 N\none HH W AH1 N\ntwo T UW1\nthree TH R IY1\n"
+
+
+@pytest.fixture
+def asr(monkeypatch, capsys, tmp_path):
+    """asr("lexicon", ...) -> exit status, stdout, stderr of the command in this process, in an empty folder"""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["asrtool", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    (tmp_path / "digits.txt").write_text(DIGITS)
+    (tmp_path / "four.txt").write_text("four F AO R\ntwo x\n")
+    return run
+
+
+def test_the_lexicon_of_manifests_text_and_lists_from_several_sources(asr, corpus, tmp_path):
+    (tmp_path / "list").write_text("four\nfive\none\n")
+    options = ["--source", "digits.txt", "--source", "four.txt", "--stress", "drop"]
+    status, out, _ = asr("lexicon", corpus, "list", "new/lexicon.txt", *options)
+    assert status == 0
+    assert "new/lexicon.txt: 4 words (3 from digits.txt, 1 from four.txt), 5 pronunciations, 11 phones" in out
+    assert "1 left out" in out and "five" in out
+    found = read_lexicon("new/lexicon.txt").pronunciations
+    assert found["one"] == (("W", "AH", "N"), ("HH", "W", "AH", "N")) and found["two"] == (("T", "UW"),)
+
+
+@pytest.mark.parametrize("options, left", [(["--top", 1], {"one"}), (["--min-count", 2], {"one", "two"})])
+def test_the_list_can_be_cut(asr, tmp_path, options, left):
+    (tmp_path / "text").write_text("one two one three\ntwo one\n")
+    assert asr("lexicon", "text", "out", "--source", "digits.txt", *options)[0] == 0
+    assert set(read_lexicon("out").pronunciations) == left
+
+
+def test_a_dictionary_in_another_case_is_refused_or_brought_into_it(asr, tmp_path):
+    (tmp_path / "text").write_text("ONE Two\n")
+    status, _, err = asr("lexicon", "text", "out", "--source", "digits.txt")
+    assert status == 2 and "none of the 2 words" in err and "--case" in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert asr("lexicon", "text", "out", "--source", "digits.txt", "--case", "upper")[0] == 0
+    assert set(read_lexicon("out").pronunciations) == {"ONE", "TWO"}
+
+
+def test_all_faults_of_a_source_are_listed_with_status_1(asr, tmp_path):
+    (tmp_path / "phones").write_text("W AH1\nN\n")
+    status, _, err = asr("lexicon", "digits.txt", "out", "--source", "digits.txt", "--phones", "phones")
+    assert status == 1 and "line 2: one: HH" in err and err.splitlines()[-1].startswith("asrtool: error: 6 faults in")
+
+
+def test_a_tokenizer_of_phones_serves_training(asr, corpus, tiny_config, tmp_path):
+    asr("lexicon", corpus, "lexicon.txt", "--source", "digits.txt", "--source", "four.txt", "--stress", "drop")
+    phones = ["--type", "phone", "--lexicon", "lexicon.txt"]
+    status, out, _ = asr("tokenizer", corpus, "t.json", *phones, "--silence", "SIL")
+    assert (status, out) == (0, "t.json: 13 units (phone)\n")
+    tokenizer = load_tokenizer("t.json")
+    assert tokenizer.separator == "SIL" and len(tokenizer.alternatives("one two")[0]) == 2
+    found = inspect_cuts(corpus, tiny_config(), tokenizer, len, lambda frames: frames)
+    assert found.cuts == 24 and not found.dropped
+
+
+def test_phones_that_no_graph_made_words_are_scored_as_phones(asr):
+    row = {"id": "u1", "ref": "W AH N T UW", "hyp": "W AH T UW", "of": "phones"}
+    write_jsonl("test/greedy/hyps.jsonl", [row])
+    status, out, _ = asr("score", "test/greedy", "--name", "test")
+    assert status == 0 and out.startswith("test PER 20.00 % ") and " 5 phones) " in out
+    assert "WER" not in out and "CER" not in out
+
+
+def test_words_without_pronunciation_are_listed_with_status_1(asr, corpus):
+    status, _, err = asr("tokenizer", corpus, "t.json", "--type", "phone", "--lexicon", "digits.txt")
+    assert status == 1 and "  four: " in err and "asrtool lexicon" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--type", "phone"], ["--type", "bpe", "--lexicon", "digits.txt"], ["--type", "char", "--silence", "SIL"]],
+    ids=" ".join,
+)
+def test_options_that_do_not_go_together(asr, corpus, options):
+    status, _, err = asr("tokenizer", corpus, "t.json", *options)
+    assert status == 2 and "--type phone needs --lexicon" in err and err.count("\n") == 1

@@ -1,0 +1,197 @@
+import gzip
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asrtool.errors import DataError, UserError
+from asrtool.text.lexicon import Lexicon, is_word, lexicon_of, read_lexicon, write_lexicon
+from asrtool.text.tokenizer import phone_tokenizer, train_tokenizer
+
+HELLO = ("HH", "AH", "L", "OW"), ("HH", "EH", "L", "OW")
+few = settings(max_examples=50, deadline=None)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """read(text, **options) -> pronunciations of a lexicon file that holds the text."""
+
+    def run(text, **options):
+        (tmp_path / "lexicon.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_lexicon(tmp_path / "lexicon.txt", **options).pronunciations
+
+    return run
+
+
+def faults(error):
+    return [problem.split(": ")[0] for problem in error.value.problems]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HELLO HH AH L OW\nHELLO HH EH L OW\nYES Y EH S\n",
+        "HELLO\tHH AH L OW\nYES\tY EH S\n\nHELLO\t HH  EH L OW",
+        ";;; CMU\n## comment\n# one more\nHELLO  HH AH L OW\nHELLO(2)  HH EH L OW # rare\nYES  Y EH S\n",
+        "\ufeffHELLO HH AH L OW\r\nHELLO HH EH L OW\r\nYES Y EH S\r\n",
+        "HELLO 0.3 HH EH L OW\nHELLO 1.0 HH AH L OW\nYES 1 Y EH S\n",
+    ],
+    ids=["plain", "tabs", "cmudict", "windows", "kaldi's lexiconp"],
+)
+def test_every_format_says_the_same(read, text):
+    assert read(text) == {"HELLO": HELLO, "YES": (("Y", "EH", "S"),)}
+
+
+def test_a_compressed_file_is_read(tmp_path):
+    with gzip.open(tmp_path / "l.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("été e t e\n")
+    assert read_lexicon(tmp_path / "l.txt.gz").pronunciations == {"été": (("e", "t", "e"),)}
+
+
+def test_alternatives_of_equal_probability_stay_as_in_the_file(read):
+    assert read("A 0.5 x\nA 1.0 y\nA 0.5 w\n")["A"] == (("y",), ("x",), ("w",))
+
+
+@pytest.mark.parametrize("text", ["ONE 1\nTWO 2 0\n", "ONE 1 1\nTWO 1\n", "ONE 1 a\nTWO 1 b\n"])
+def test_phones_that_are_digits_are_no_probabilities(read, text):
+    assert {phone for ways in read(text).values() for way in ways for phone in way} == set(text.split()) - {
+        "ONE",
+        "TWO",
+    }
+
+
+def test_stress_is_kept_or_dropped_and_what_becomes_equal_is_one(read):
+    text = "a AH0\na EY1\na AH1\nb B IY1\nten t1 N2 EH1 E:1\n"
+    assert read(text)["a"] == (("AH0",), ("EY1",), ("AH1",))
+    assert read(text, stress="drop") == {
+        "a": (("AH",), ("EY",)),
+        "b": (("B", "IY"),),
+        "ten": (("t1", "N2", "EH", "E:1"),),
+    }
+
+
+def test_case_is_that_of_the_words_alone(read):
+    text = "Polish P ow\npolish P aa\nPOLISH P aa\n"
+    assert read(text, case="upper") == {"POLISH": (("P", "ow"), ("P", "aa"))}
+    assert set(read(text)) == {"Polish", "polish", "POLISH"}
+
+
+def test_words_come_composed_as_transcripts_are(read):
+    assert list(read("e\u0301te\u0301 e t e\n")) == ["\u00e9t\u00e9"]
+
+
+def test_all_faults_are_listed_with_their_lines(read):
+    text = "A a\nB\n\n<eps> a\n#0 a\nC #1 <blank> a\nD zz\nE a 0.5\nF\t\n<s> a\n"
+    with pytest.raises(DataError, match="9 faults in .*lexicon.txt") as error:
+        read(text, phones={"a", "b"})
+    assert faults(error) == ["line 2", "line 4", "line 5", "line 6", "line 6", "line 7", "line 8", "line 9", "line 10"]
+    assert "zz is not among the phones" in str(error.value) and "D" in str(error.value)
+
+
+def test_any_phone_will_do_where_none_are_given(read):
+    assert read("A a\nB zz\n") == {"A": (("a",),), "B": (("zz",),)}
+
+
+def test_a_probability_must_be_in_all_lines(read):
+    with pytest.raises(DataError) as error:
+        read("A 1.0 a\nB b\nC 0.5 c\n")
+    assert faults(error) == ["line 1", "line 3"]
+
+
+def test_a_probability_without_phones_is_an_empty_pronunciation(read):
+    with pytest.raises(DataError, match="no pronunciation") as error:
+        read("A 1.0 a\nB 0.7\n")
+    assert faults(error) == ["line 2"]
+
+
+def test_repeated_lines_are_named_and_count_once(read, capsys):
+    """CMUdict has two of them."""
+    assert read("A a\nB b\nA(2) a\nB c\nB b\n") == {"A": (("a",),), "B": (("b",), ("c",))}
+    warned = capsys.readouterr().err.splitlines()
+    assert len(warned) == 2 and "line 3" in warned[0] and "line 1" in warned[0] and "line 5" in warned[1]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", ";;; nothing\n", "# nothing\n"])
+def test_a_file_without_pronunciations_is_refused(read, text):
+    with pytest.raises(UserError, match="lexicon.txt holds no pronunciations"):
+        read(text)
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path):
+    with pytest.raises(UserError, match="not found.*none.txt.*asrtool lexicon"):
+        read_lexicon(tmp_path / "none.txt")
+
+
+def test_a_file_in_another_encoding_is_named(read):
+    with pytest.raises(UserError, match="lexicon.txt: not UTF-8"):
+        read("A a\nDÉJÀ d e\n".encode("latin-1"))
+
+
+def test_a_damaged_gzip_is_named(tmp_path):
+    (tmp_path / "l.gz").write_bytes(gzip.compress(b"A a\n" * 1000)[:-20])
+    with pytest.raises(UserError, match="l.gz: damaged"):
+        read_lexicon(tmp_path / "l.gz")
+
+
+symbols = st.text("abcÉ'_-.()12", min_size=1, max_size=4)
+words = symbols.filter(is_word)
+phones = st.text("abAÉ:_1", min_size=1, max_size=3)
+lexicons = st.dictionaries(
+    words, st.lists(st.lists(phones, min_size=1, max_size=4).map(tuple), min_size=1, max_size=3, unique=True).map(tuple)
+).filter(bool)
+
+
+@few
+@given(lexicons)
+def test_a_written_lexicon_is_read_as_it_was(tmp_path_factory, pronunciations):
+    path = tmp_path_factory.mktemp("lexicon") / "l.txt"
+    write_lexicon(Lexicon(pronunciations), path)
+    assert read_lexicon(path).pronunciations == pronunciations
+
+
+def test_a_written_lexicon_is_in_order(tmp_path):
+    write_lexicon(Lexicon({"b": (("y",), ("x",)), "a": (("z", "z"),)}), tmp_path / "l.txt")
+    assert (tmp_path / "l.txt").read_text() == "a z z\nb y\nb x\n"
+
+
+@pytest.mark.parametrize("word", ["<eps>", "#0", "#tag", ";;;", "a(2)", "two words", "", "</s>"])
+def test_words_that_a_file_cannot_hold_are_not_written(tmp_path, word):
+    assert not is_word(word)
+    with pytest.raises(DataError, match="1 words cannot stand"):
+        write_lexicon(Lexicon({"fine": (("a",),), word: (("a",),)}), tmp_path / "l.txt")
+    assert not list(tmp_path.iterdir())
+
+
+TEXTS = ["the quick brown fox jumps over the lazy dog", "it's the dog's day", "größer als été"] * 3
+WORDS = " ".join(TEXTS).split()
+
+
+@few
+@given(st.sampled_from(["bpe", "word"]), st.lists(st.sampled_from(WORDS), min_size=1))
+def test_units_of_the_words_in_turn_are_those_of_the_text(kind, chosen):
+    tokenizer = train_tokenizer(kind, TEXTS, vocab_size=50)
+    spelled = lexicon_of(tokenizer, WORDS).pronunciations
+    units = [symbol for word in chosen for symbol in spelled[word][0]]
+    assert units == [tokenizer.symbols[unit] for unit in tokenizer.encode(" ".join(chosen))]
+
+
+def test_characters_of_the_words_with_the_separator_between_are_those_of_the_text():
+    tokenizer = train_tokenizer("char", TEXTS)
+    spelled = lexicon_of(tokenizer, ["dog", "it's"]).pronunciations
+    assert spelled == {"dog": (("d", "o", "g"),), "it's": (("i", "t", "'", "s"),)}
+    between = [*spelled["it's"][0], tokenizer.separator, *spelled["dog"][0]]
+    assert between == [tokenizer.symbols[unit] for unit in tokenizer.encode("it's dog")]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char", "word"])
+def test_words_that_units_cannot_spell_are_not_in_it(kind):
+    tokenizer = train_tokenizer(kind, TEXTS, vocab_size=50)
+    assert list(lexicon_of(tokenizer, ["dog", "東京", "fox"]).pronunciations) == ["dog", "fox"]
+    with pytest.raises(UserError, match="none of the 2 words"):
+        lexicon_of(tokenizer, ["DOG", "FOX"])
+
+
+def test_phones_are_those_of_the_lexicon_for_the_words_asked():
+    lexicon = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)})
+    tokenizer = phone_tokenizer(lexicon, ["a b"])
+    assert lexicon_of(tokenizer, ["a", "c"]).pronunciations == {"a": (("AH",), ("EY",))}

@@ -1,0 +1,124 @@
+import json
+import pickle
+
+import pytest
+
+from asrtool.errors import DataError, UserError
+from asrtool.text.lexicon import Lexicon
+from asrtool.text.tokenizer import BLANK, load_tokenizer, phone_tokenizer, save_tokenizer
+
+LEXICON = Lexicon(
+    {
+        "HELLO": (("HH", "AH", "L", "OW"), ("HH", "EH", "L", "OW")),
+        "A": (("AH",), ("EY",)),
+        "LOW": (("L", "OW"),),
+    }
+)
+TEXTS = ["HELLO A LOW", "LOW A"]
+
+
+@pytest.fixture
+def tokenizer():
+    return phone_tokenizer(LEXICON, TEXTS)
+
+
+def test_units_are_the_blank_and_the_phones(tokenizer):
+    assert tokenizer.symbols == ["<blank>", "AH", "EH", "EY", "HH", "L", "OW"]
+    assert (tokenizer.size, tokenizer.separator) == (7, None)
+
+
+def test_a_text_is_its_usual_pronunciations(tokenizer):
+    units = tokenizer.encode(" LOW\tHELLO  A ")
+    assert tokenizer.decode(units) == "L OW HH AH L OW AH"
+    assert all(BLANK < unit < tokenizer.size for unit in units)
+    assert tokenizer.encode("") == [] and tokenizer.decode([]) == ""
+
+
+def test_alternatives_come_word_by_word_the_usual_one_first(tokenizer):
+    found = tokenizer.alternatives("A LOW HELLO")
+    assert [[tokenizer.decode(way) for way in ways] for ways in found] == [
+        ["AH", "EY"],
+        ["L OW"],
+        ["HH AH L OW", "HH EH L OW"],
+    ]
+    assert [unit for ways in found for unit in ways[0]] == tokenizer.encode("A LOW HELLO")
+
+
+def test_words_without_pronunciation_are_unknown_and_not_encoded(tokenizer):
+    assert tokenizer.unknown("HELLO hello WORLD A") == ["hello", "WORLD"]
+    assert tokenizer.unknown("<blank> HH") == ["<blank>", "HH"]
+    for method in (tokenizer.encode, tokenizer.alternatives):
+        with pytest.raises(KeyError):
+            method("HELLO WORLD")
+
+
+def test_the_reference_is_in_phones_and_a_word_without_any_is_an_error_for_sure(tokenizer):
+    assert tokenizer.spells == "phones"
+    assert tokenizer.reference("A LOW") == tokenizer.decode(tokenizer.encode("A LOW"))
+    assert tokenizer.reference("A WORLD LOW") == "AH <unk> L OW" and "<unk>" not in tokenizer.symbols
+
+
+@pytest.mark.parametrize("silence", ["SIL", "L"], ids=["new", "a phone of the lexicon"])
+def test_silence_is_a_unit_that_targets_have_not_and_text_leaves_out(silence):
+    tokenizer = phone_tokenizer(LEXICON, TEXTS, silence)
+    assert tokenizer.separator == silence and tokenizer.symbols.count(silence) == 1
+    unit = tokenizer.symbols.index(silence)
+    assert unit != BLANK
+    assert tokenizer.decode([unit, *tokenizer.encode("A"), unit]) == "AH"
+    assert tokenizer.decode(tokenizer.encode("LOW HELLO")) == tokenizer.reference("LOW HELLO")
+    if silence == "SIL":
+        assert unit not in tokenizer.encode("HELLO A LOW")
+        assert set(tokenizer.symbols) - {silence} == set(phone_tokenizer(LEXICON, TEXTS).symbols)
+
+
+@pytest.mark.parametrize("silence", ["<blank>", "#0", "two words", "<eps>"])
+def test_silence_needs_a_name_of_its_own(silence):
+    with pytest.raises(UserError, match="cannot name the silence"):
+        phone_tokenizer(LEXICON, TEXTS, silence)
+
+
+@pytest.mark.parametrize("silence", [None, "SIL"])
+def test_a_copy_is_the_same(tmp_path, silence):
+    tokenizer = phone_tokenizer(LEXICON, TEXTS, silence)
+    save_tokenizer(tokenizer, tmp_path / "t.json")
+    for copy in (load_tokenizer(tmp_path / "t.json"), pickle.loads(pickle.dumps(tokenizer))):
+        assert copy.to_dict() == tokenizer.to_dict()
+        assert copy.alternatives("HELLO A") == tokenizer.alternatives("HELLO A")
+        assert (copy.symbols, copy.separator) == (tokenizer.symbols, silence)
+
+
+def test_words_of_the_transcripts_without_pronunciation_are_all_listed_the_most_frequent_first():
+    with pytest.raises(DataError, match="2 of 4 words .*--unknown g2p") as error:
+        phone_tokenizer(LEXICON, ["HELLO WORLD AGAIN", "A WORLD"])
+    assert error.value.problems == ["WORLD: 2 times", "AGAIN: 1 times"]
+
+
+def test_a_lexicon_for_other_words_is_refused_in_a_line():
+    with pytest.raises(UserError, match="none of the transcripts' 2 words.*case"):
+        phone_tokenizer(LEXICON, ["hello low"])
+
+
+@pytest.mark.parametrize("texts", [[], [" "]])
+def test_a_text_without_words_is_refused(texts):
+    with pytest.raises(UserError, match="no transcripts"):
+        phone_tokenizer(LEXICON, texts)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"symbols": ["<blank>", "AH"]},
+        {"symbols": 3},
+        {"lexicon": {"A": []}},
+        {"lexicon": {"A": [""]}},
+        {"lexicon": {"A": ["<blank>"]}},
+        {"lexicon": ["A"]},
+        {"lexicon": None},
+        {"silence": "SIL"},
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(tmp_path, tokenizer, changes):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(tokenizer.to_dict() | changes))
+    with pytest.raises(UserError, match=f"{path} is not a tokenizer"):
+        load_tokenizer(path)

@@ -1,0 +1,136 @@
+import gzip
+import sys
+
+import pytest
+
+from asrtool.errors import UserError
+from asrtool.text.lexicon import Lexicon
+from asrtool.text.pronounce import pronounce, read_source
+from asrtool.text.words import count_words, most_frequent, read_lines
+
+MINE = Lexicon({"asr": (("EY", "EH", "S", "AA", "R"),), "a": (("EY",),)})
+OTHER = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)})
+SOURCES = {"mine": MINE, "other": OTHER}
+# Spelled as it is said, a letter a phone: whatever learns from it must get a new word right.
+REGULAR = [x + v + y + w for x in "bdfgklmnp" for v in "aeiou" for y in "bdfgklmnp" for w in "ae"]
+SPELLING = Lexicon({word: (tuple(letter.upper() for letter in word),) for word in REGULAR})
+
+
+def counts(text):
+    return most_frequent(count_words([text]))
+
+
+def test_the_first_source_that_has_a_word_gives_all_its_pronunciations():
+    found = pronounce(counts("a b asr"), SOURCES)
+    expected = {"a": (("EY",),), "b": (("B", "IY"),), "asr": (("EY", "EH", "S", "AA", "R"),)}
+    assert found.lexicon.pronunciations == expected
+    assert found.origins == {"from mine": 2, "from other": 1} and found.left_out == []
+    assert pronounce(counts("a"), {"other": OTHER, "mine": MINE}).lexicon.pronunciations["a"] == (("AH",), ("EY",))
+
+
+def test_words_that_no_source_has_are_left_out_and_named_with_their_share():
+    found = pronounce(counts("a a b x y x b a a a"), SOURCES)
+    assert set(found.lexicon.pronunciations) == {"a", "b"} and found.left_out == ["x", "y"]
+    assert found.occurrences == pytest.approx(30)
+    assert "2 left out, 30.00 % of the text: x y" in str(found) and "3 phones" in str(found)
+
+
+def test_words_can_be_spelled_instead():
+    found = pronounce(counts("a été"), SOURCES, "characters")
+    assert found.lexicon.pronunciations == {"a": (("EY",),), "été": (("é", "t", "é"),)}
+    assert found.origins == {"from mine": 1, "by characters": 1}
+    assert pronounce(counts("ab ba"), {}, "characters").lexicon.symbols == ["a", "b"]
+
+
+def test_a_letter_is_not_taken_for_a_phone():
+    with pytest.raises(UserError, match="^B R: phones of the sources, and letters"):
+        pronounce(counts("a BRX"), SOURCES, "characters")
+
+
+def test_symbols_of_graphs_are_never_pronounced():
+    found = pronounce(counts("ab <s> <unk> #0 a(2) ;;;"), {}, "characters")
+    assert list(found.lexicon.pronunciations) == ["ab"] and len(found.left_out) == 5
+
+
+def test_no_overlap_is_an_error_that_shows_both():
+    with pytest.raises(UserError, match="none of the 2 words.*'HELLO'.*mine's like 'asr'.*--case"):
+        pronounce(counts("HELLO WORLD"), SOURCES, "characters")
+
+
+@pytest.mark.parametrize("unknown", ["drop", "characters"])
+def test_no_words_are_no_lexicon(unknown):
+    with pytest.raises(UserError, match="no words"):
+        pronounce({}, {}, unknown)
+
+
+def test_sources_with_and_without_stress_are_not_mixed():
+    with pytest.raises(UserError, match="both AH0 and AH.*--stress drop"):
+        pronounce(counts("a"), {"other": OTHER, "stressed": Lexicon({"the": (("DH", "AH0"),)})})
+
+
+def test_g2p_learns_from_the_sources():
+    pytest.importorskip("phonetisaurus", reason="the optional package phonetisaurus is not installed")
+    kept, known = REGULAR[::40], Lexicon({w: SPELLING.pronunciations[w] for w in REGULAR if w not in REGULAR[::40]})
+    found = pronounce(counts(" ".join([*kept, "bada", "züb", "b_d"])), {"spelling": known}, "g2p")
+    assert found.left_out == ["b_d", "züb"]  # letters that it has not heard
+    right = [word for word in kept if found.lexicon.pronunciations[word] == SPELLING.pronunciations[word]]
+    assert len(right) >= 0.9 * len(kept)
+    assert found.origins == {"from spelling": 1, "by g2p": len(kept)}
+    assert set(found.lexicon.symbols) <= set(known.symbols)
+
+
+def test_g2p_of_a_lexicon_too_small_is_a_line():
+    pytest.importorskip("phonetisaurus", reason="the optional package phonetisaurus is not installed")
+    tiny = Lexicon({"ab": (("A", "B"),), "abc": (("X",),)})
+    try:
+        found = pronounce(counts("ab bc"), {"tiny": tiny}, "g2p")
+    except UserError as error:
+        assert "too few words to learn from" in str(error) and "\n" not in str(error)
+    else:
+        assert set(found.lexicon.symbols) <= set(tiny.symbols)
+
+
+def test_g2p_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("asrtool.text.g2p.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install phonetisaurus"):
+        pronounce(counts("a zz"), SOURCES, "g2p")
+    assert not pronounce(counts("a b"), SOURCES, "g2p").left_out  # nothing to guess, nothing to install
+
+
+def test_g2p_needs_something_to_learn_from():
+    with pytest.raises(UserError, match="give a --source"):
+        pronounce(counts("a"), {}, "g2p")
+
+
+def test_cmudict_is_found_without_its_packages_audio():
+    pytest.importorskip("pocketsphinx", reason="the optional package pocketsphinx is not installed")
+    loaded = sys.modules.pop("pocketsphinx")
+    try:
+        words = read_source("cmudict", case="upper")
+        assert "pocketsphinx" not in sys.modules
+    finally:
+        sys.modules["pocketsphinx"] = loaded
+    assert len(words.pronunciations) > 100_000 and len(words.symbols) == 39
+    assert words.pronunciations["HELLO"][0] == ("HH", "AH", "L", "OW")
+
+
+def test_cmudict_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("asrtool.text.pronounce.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install pocketsphinx"):
+        read_source("cmudict")
+
+
+def test_words_are_counted_and_chosen_the_most_frequent_first():
+    found = count_words(["B a", "a\tb c\n", "e\u0301 \u00e9 a"], case="lower")
+    assert most_frequent(found) == {"a": 3, "b": 2, "\u00e9": 2, "c": 1}
+    assert list(most_frequent(found, top=2)) == ["a", "b"]
+    assert list(most_frequent(found, min_count=2)) == ["a", "b", "\u00e9"]
+
+
+@pytest.mark.parametrize("name", ["t.txt", "t.txt.gz"])
+def test_lines_of_plain_and_compressed_text(tmp_path, name):
+    content = b"eins zwei\ndrei\n"
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert [line.split() for line in read_lines(tmp_path / name)] == [["eins", "zwei"], ["drei"]]
+    with pytest.raises(UserError, match="not found"):
+        list(read_lines(tmp_path / "none"))
