@@ -227,9 +227,17 @@ def _row(tokenizer: Tokenizer, name: str, ref: str, hypothesis: Hypothesis, fram
     stay phones where no graph makes words of them: `ref` is then in phones too, and `of` says so.
     """
     symbols = [tokenizer.symbols[unit] for unit in hypothesis.tokens]
-    row = {"id": name, "ref": ref, "hyp": _text(tokenizer, hypothesis), "score": round(hypothesis.score, 4)}
+    spelled = hypothesis.words is None
+    row = {
+        "id": name,
+        "ref": tokenizer.reference(ref) if spelled else ref,
+        "hyp": _text(tokenizer, hypothesis),
+        "score": round(hypothesis.score, 4),
+    }
     row |= {"units": _timed(symbols, hypothesis.frames, frame_seconds)}
-    if hypothesis.words is not None:
+    if spelled and tokenizer.spells != "words":
+        row |= {"of": tokenizer.spells}
+    if not spelled:
         row |= {"words": _timed(hypothesis.words, hypothesis.word_frames, frame_seconds)}
     elif tokenizer.spells != "words":
         row |= {"ref": tokenizer.reference(ref), "of": tokenizer.spells}

@@ -1,29 +1,14 @@
 """Small decoding graphs, and their best paths by plain enumeration of states and frames."""
 
-import math
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import kaldifst
-import kenlm
 import numpy as np
 
 from asrtool.graphs.folder import file_hash, save_graph, tokenizer_hash
 from asrtool.text.tokenizer import Tokenizer
-
-
-class Kenlm:
-    """A language model as searches ask it, read by kenlm."""
-
-    def __init__(self, path):
-        self.model, self.new = kenlm.Model(str(path)), kenlm.State
-        self.start = self.new()
-        self.model.BeginSentenceWrite(self.start)
-
-    def score(self, state, word: str) -> tuple:
-        after = self.new()
-        return math.log(10) * self.model.BaseScore(state, word, after), after
 
 
 def graph(lines: list[str], words: int, outputs: int | None = None, topology: str = "ctc"):
@@ -113,7 +98,6 @@ def save_word_graph(folder: Path, tokenizer: Tokenizer, lm: Path | None = None, 
     lines = word_graph(tokenizer.size).lines
     fst, words = kaldifst.compile("\n".join(lines) + "\n"), ["<eps>", *tokenizer.symbols[1:], "#0"]
     digests = {"tokenizer": tokenizer_hash(tokenizer), "lexicon": None, "lm": lm and file_hash(lm)}
-    meta = {"kind": "HLG", "topology": "ctc", "outputs": tokenizer.size, "sha256": digests} | meta
-    meta |= {"sizes": {"HLG": {}}}
+    meta = {"kind": "HLG", "topology": "ctc", "outputs": tokenizer.size, "sizes": {"HLG": {}}, "sha256": digests} | meta
     save_graph(folder, {"HLG": fst}, words, ["<eps>", *tokenizer.symbols], meta)
     return folder

@@ -5,7 +5,8 @@ import pytest
 
 from asrtool.decoding.graph_search import GraphOptions, make_lattice
 from asrtool.decoding.lattice import Lattice, nbest, rescore
-from tests.decoding.graphs import Kenlm, all_word_sequences, random_graph, random_log_probs
+from asrtool.text.ngram import load_lm
+from tests.decoding.graphs import all_word_sequences, random_graph, random_log_probs
 
 OPTIONS = GraphOptions(beam=1e4, lattice_beam=1e4)
 WORDS = ["<eps>", "w1", "w2", "w3"]
@@ -42,7 +43,7 @@ def arpa(tmp_path_factory):
     def read(text):
         path = folder / f"{hash(text)}.arpa"
         path.write_text(text, encoding="utf-8")
-        return Kenlm(path)
+        return load_lm(path)
 
     return read
 
