@@ -47,6 +47,7 @@ from asrtool.device import pick_device
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
+from asrtool.objectives.ctc import Ctc
 from asrtool.ranks import ALONE
 from asrtool.training.parallel import Alone
 from asrtool.training.session import Session, make_optimizer
@@ -73,7 +74,7 @@ def _session(model: AcousticModel, config: Config, device: torch.device) -> Sess
     """As much of a training as a step needs."""
     nowhere = Path(os.devnull)  # a bad step, which is no whole step to measure, fails because it cannot be noted there
     optimizer, alone = make_optimizer(model, config), Alone(config, ALONE)
-    return Session(config, nowhere, ALONE, device, None, model, alone, model, optimizer, None, frozenset())
+    return Session(config, nowhere, ALONE, device, None, Ctc(), model, alone, model, optimizer, None, frozenset())
 
 
 def _batch(arguments: argparse.Namespace, config: Config) -> Batch:
