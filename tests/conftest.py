@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes in; child processes inherit it
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asrtool.cli import main
 from asrtool.config import Config
 from tests.tiny import RATE, make_config, make_corpus, make_tokenizer, tone
 
@@ -45,3 +47,20 @@ def tokenizer_file(tmp_path_factory) -> Path:
 def tiny_config(corpus, tokenizer_file) -> Callable[..., Config]:
     """tiny_config(seed=2, training={"max_steps": 4}, data={"augment": {...}}) -> TINY for the corpus, so changed."""
     return partial(make_config, corpus, tokenizer_file)
+
+
+@pytest.fixture
+def asr(monkeypatch, capsys) -> Callable[..., tuple]:
+    """asr("train", "--help") -> exit status, stdout, stderr of the command in this process"""
+
+    def run(*arguments) -> tuple:
+        monkeypatch.setattr(sys, "argv", ["asrtool", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run

@@ -8,7 +8,6 @@ interrupted run continues with the shards that are missing, and several machines
                000000.jsonl.gz    their manifest
 """
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -32,7 +31,7 @@ from asrtool.data.audio import Bad
 from asrtool.data.manifest import Summary, count_cuts, open_cuts
 from asrtool.data.shards import Entry, entries
 from asrtool.errors import DataError, UserError
-from asrtool.files import atomic_path, write_json
+from asrtool.files import atomic_path, file_hash, write_json
 from asrtool.interrupts import ignore_interrupts
 from asrtool.progress import progress
 
@@ -134,7 +133,7 @@ class Plan:
 
     def settings(self) -> dict:
         """All that decides over what is stored."""
-        digest = hashlib.sha256(self.cuts.read_bytes()).hexdigest()
+        digest = file_hash(self.cuts)
         speeds = list(self.speeds)
         return {"manifest": digest, "num_bins": self.num_bins, "speeds": speeds, "shard_cuts": SHARD_CUTS}
 

@@ -46,7 +46,7 @@ def inspect_cuts(
     """
     found, problems = Inspection(), []
     for entry, tree in progress(islice(entries_with_trees(path), MOST_CUTS), f"reading {Path(path).name}"):
-        text = ((tree.get("supervisions") or [{}])[0].get("text") or "").strip()
+        text = transcript(tree)
         if problem := _problem(tree, text, config, tokenizer):
             problems.append(f"{entry.id}: {problem}")
         elif reason := _unreachable(tree, tokenizer.encode(text), config, needed, out_length):
@@ -75,9 +75,18 @@ def _problem(tree: dict, text: str, config: Config, tokenizer: Tokenizer) -> str
     return f"{rate} Hz, the configuration says features.sampling_rate={wanted}" if rate != wanted else None
 
 
+def _supervision(tree: dict) -> dict:
+    return (tree.get("supervisions") or [{}])[0]
+
+
+def transcript(tree: dict) -> str:
+    """The text of a line of a manifest, "" where there is none."""
+    return (_supervision(tree).get("text") or "").strip()
+
+
 def aligned_units(tree: dict) -> list[tuple[str, float, float]]:
     """Symbol, start and duration in seconds of each unit that a line of a manifest is aligned with."""
-    items = ((tree.get("supervisions") or [{}])[0].get("alignment") or {}).get("unit") or []
+    items = (_supervision(tree).get("alignment") or {}).get("unit") or []
     return [tuple(item[:3]) for item in items]
 
 

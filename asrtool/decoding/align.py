@@ -11,7 +11,7 @@ from lhotse import CutSet, MonoCut
 from lhotse.supervision import AlignmentItem
 
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.loading import Batch, OrderedSampler, SpeechDataset, batches
+from asrtool.data.loading import OrderedSampler
 from asrtool.data.manifest import open_cuts
 from asrtool.decoding.decode import Experiment
 from asrtool.errors import DataError
@@ -98,7 +98,8 @@ def align(
     They are left out of `out`, which is written before.
     """
     tokenizer, problems, spans = experiment.tokenizer, [], {}
-    for batch in progress(_batches(experiment, cuts, batch_seconds, workers), f"aligning {cuts.name}", units="batches"):
+    loaded = experiment.batches(OrderedSampler(cuts, batch_seconds), workers)
+    for batch in progress(loaded, f"aligning {cuts.name}", units="batches"):
         known = [not tokenizer.unknown(text) and bool(text.split()) for text in batch.texts]
         problems += [f"{i}: words without units" for i, ok in zip(batch.ids, known, strict=True) if not ok]
         keep = [n for n, ok in enumerate(known) if ok]
@@ -123,11 +124,6 @@ def align(
             f"{len(problems)} cuts of {cuts} could not be aligned; {out} has the other {len(aligned)}", problems
         )
     return f"{len(aligned)} cuts aligned"
-
-
-def _batches(experiment: Experiment, cuts: Path, batch_seconds: float, workers: int) -> Iterator[Batch]:
-    dataset = SpeechDataset(experiment.config, None, training=False)
-    return batches(dataset, OrderedSampler(cuts, batch_seconds), workers)
 
 
 def _frame_seconds(experiment: Experiment) -> float:

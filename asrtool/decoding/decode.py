@@ -25,7 +25,7 @@ from asrtool.decoding.parts import Clock, Part, Parts
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.device import pick_device
 from asrtool.errors import UserError
-from asrtool.files import write_json, write_jsonl
+from asrtool.files import file_hash, write_json, write_jsonl
 from asrtool.models.acoustic import AcousticModel
 from asrtool.progress import progress, say
 from asrtool.ranks import this_rank
@@ -55,17 +55,16 @@ class Experiment:
         """Of all that decides over its hypotheses: weights, configuration, units, and asrtool's own code."""
         code = sorted(Path(asrtool.__file__).parent.rglob("*.py"))
         files = [self.checkpoint, self.folder / "config.yaml", self.folder / "tokenizer.json", *code]
-        return [_digest(path) for path in files]
+        return [file_hash(path) for path in files]
 
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probs (N, T', V) and lengths (N,) of a batch."""
         return self.model(batch.features.to(self.device), batch.feature_lens.to(self.device))
 
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def batches(self, items: Iterable[Item], workers: int) -> Iterator[Batch]:
+        """What the model is to hear, without augmentation or targets."""
+        return batches(SpeechDataset(self.config, None, training=False), items, workers)
 
 
 def open_experiment(folder: Path, which: str = "averaged", device: str = "auto") -> Experiment:
@@ -137,7 +136,7 @@ def decode(
 
 def run_name(experiment: Experiment, cuts: Path, facts: dict) -> str:
     """A name for all that decides over the result: a dozen hexadecimal digits."""
-    manifests = [_digest(path) for path in manifest_files(cuts)]
+    manifests = [file_hash(path) for path in manifest_files(cuts)]
     said = json.dumps([experiment.digests, experiment.device.type, manifests, facts])
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 
@@ -158,8 +157,7 @@ def _decode_share(
     skip = sum(part.batches for part in done)
     if skip:
         say(f"decoding {name}: {skip} batches are there from an interrupted run, in {parts.folder}")
-    dataset = SpeechDataset(experiment.config, None, training=False)
-    loaded = batches(dataset, itertools.islice(items, skip, None), workers)
+    loaded = experiment.batches(itertools.islice(items, skip, None), workers)
     loaded = progress(loaded, f"decoding {name}", units="batches") if parts.ranks.first else loaded
     number = len(done)
     for part in _decoded(experiment, loaded, find):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asrtool.data.loading import OrderedSampler, SpeechDataset, batches
+from asrtool.data.loading import OrderedSampler
 from asrtool.decoding.decode import Experiment, run_name
 from asrtool.files import atomic_path, write_json
 from asrtool.progress import progress
@@ -56,8 +56,7 @@ def store_log_probs(experiment: Experiment, cuts: Path, folder: Path, batch_seco
 
 
 def _computed(experiment: Experiment, cuts: Path, batch_seconds: float, workers: int) -> Iterator[Utterance]:
-    dataset = SpeechDataset(experiment.config, None, training=False)
-    loaded = batches(dataset, OrderedSampler(cuts, batch_seconds), workers)
+    loaded = experiment.batches(OrderedSampler(cuts, batch_seconds), workers)
     for batch in progress(loaded, "log-probs", units="batches"):
         log_probs, lens = experiment.log_probs(batch)
         rows = zip(batch.ids, batch.texts, log_probs.cpu().numpy(), lens.tolist(), strict=True)

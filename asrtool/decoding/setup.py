@@ -1,6 +1,5 @@
 """From the options of a command to a search: files are read, and what does not go together is refused."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from asrtool.decoding.graph_search import GraphOptions, GraphSearch, load_priors
 from asrtool.decoding.lattice import Lattice, rescore
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.errors import UserError, require_file
+from asrtool.files import file_hash
 from asrtool.graphs.folder import Graph, load_graph
 from asrtool.text.tokenizer import SPACE, Tokenizer
 
@@ -97,7 +97,12 @@ def _prefix(tokenizer: Tokenizer, options: Options) -> Setup:
             units = True  # a word tokenizer: its units are words
         weight, penalty = options.get("lm_weight", LM_WEIGHT), options.get("insertion_penalty", 0.0)
         fusion = (UnitFusion if units else WordFusion)(load_lm(options["lm"]), tokenizer.symbols, weight, penalty)
-        settings |= {"lm": _digest(options["lm"]), "lm_weight": weight, "insertion_penalty": penalty, "lm_units": units}
+        settings |= {
+            "lm": file_hash(options["lm"]),
+            "lm_weight": weight,
+            "insertion_penalty": penalty,
+            "lm_units": units,
+        }
 
     def find(log_probs, lens):
         found = ctc_prefix_beam(log_probs, lens, beam, nbest=nbest, fusion=fusion)
@@ -114,8 +119,8 @@ def _graph(tokenizer: Tokenizer, options: Options, jobs: int) -> Setup:
     change = _rescoring(graph, options) if "rescore" in options else None
     chosen = graph_options(options)
     find = GraphSearch(graph, chosen, jobs, priors, change, keep_lattices="lattices" in options)
-    settings = find.facts | {"graph": str(graph.folder), "graph_digest": _digest(graph.folder / "graph.json")}
-    settings |= {name: _digest(options[name]) for name in ("priors", "rescore") if name in options}
+    settings = find.facts | {"graph": str(graph.folder), "graph_digest": file_hash(graph.folder / "graph.json")}
+    settings |= {name: file_hash(options[name]) for name in ("priors", "rescore") if name in options}
     return Setup(find, settings | {"lattices": find.keep_lattices, "jobs": jobs})
 
 
@@ -160,7 +165,7 @@ def _rescoring(graph: Graph, options: Options):
     from asrtool.text.ngram import load_lm
 
     made_of = graph.meta["sha256"].get("lm")
-    if made_of and _digest(require_file(options["graph_lm"], "language model", "see --graph-lm")) != made_of:
+    if made_of and file_hash(require_file(options["graph_lm"], "language model", "see --graph-lm")) != made_of:
         raise UserError(f"{graph.folder} was not made with --graph-lm {options['graph_lm']}: its sha256 is another")
     old, new = load_lm(options["graph_lm"]), load_lm(options["rescore"])
 
@@ -168,8 +173,3 @@ def _rescoring(graph: Graph, options: Options):
         return rescore(lattice, graph.words, old, new)
 
     return change
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

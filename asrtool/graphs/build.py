@@ -6,8 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from asrtool.errors import UserError
+from asrtool.files import file_hash
 from asrtool.graphs.compile import Compiler, peak_mb
-from asrtool.graphs.folder import file_hash, lexicon_hash, save_graph, tokenizer_hash
+from asrtool.graphs.folder import lexicon_hash, save_graph, tokenizer_hash
 from asrtool.graphs.grammar import NOT_WORDS, arpa_words, compare
 from asrtool.graphs.lexicon_fst import Between
 from asrtool.graphs.topology import num_outputs

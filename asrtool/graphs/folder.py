@@ -117,11 +117,5 @@ def lexicon_hash(lexicon: Lexicon) -> str:
     return _hash(lexicon.pronunciations)
 
 
-def file_hash(path: str | Path) -> str:
-    """sha256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -57,9 +57,12 @@ class CrossEntropy:
 def write_priors(config: Config, tokenizer: Tokenizer, path: Path) -> None:
     """Seconds of each unit in the alignments of the training data, as a JSON list in the tokenizer's order.
 
-    What is not aligned is blank. Decoding subtracts their logs (`--priors`): a frame's posterior is then a scaled
-    likelihood (Bourlard and Morgan 1994). Of a long manifest the first MOST_CUTS count.
+    Counted once: a file that is there is left alone. What is not aligned is blank. Decoding subtracts their logs
+    (`--priors`): a frame's posterior is then a scaled likelihood (Bourlard and Morgan 1994). Of a long manifest the
+    first MOST_CUTS count.
     """
+    if path.is_file():
+        return
     number = {symbol: index for index, symbol in enumerate(tokenizer.symbols)}
     seconds = [0.0] * tokenizer.size
     for entry, tree in islice(entries_with_trees(config.data.train), MOST_CUTS):

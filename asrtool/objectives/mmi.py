@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asrtool.config import Config, Objective
-from asrtool.data.inspection import MOST_CUTS
+from asrtool.data.inspection import MOST_CUTS, transcript
 from asrtool.data.loading import Batch
 from asrtool.data.shards import entries_with_trees
 from asrtool.errors import UserError
@@ -77,7 +77,7 @@ def unit_counts(config: Config, tokenizer: Tokenizer, kept: Path) -> Counts:
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
     cuts = islice(entries_with_trees(config.data.train), MOST_CUTS)
-    texts = (((tree.get("supervisions") or [{}])[0].get("text") or "").strip() for _, tree in cuts)
+    texts = (transcript(tree) for _, tree in cuts)
     units = (tokenizer.encode(text) for text in texts if text and not tokenizer.unknown(text))
     found = UnitNgram.count(progress(units, "counting units"), config.objective.order, config.objective.least)
     if not found:

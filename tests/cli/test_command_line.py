@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import asrtool
-from asrtool.cli import cli, main
+from asrtool.cli import cli
 from asrtool.errors import DataError, UserError
 
 ROOT = str(Path(asrtool.__file__).parents[1])
@@ -26,23 +26,6 @@ def commands(group, path=()):
 
 COMMANDS = list(commands(cli))
 LEAVES = [path for path in COMMANDS if not any(other[: len(path)] == path != other for other in COMMANDS)]
-
-
-@pytest.fixture
-def asr(monkeypatch, capsys):
-    """asr("train", "--help") -> exit status, stdout, stderr of the command in this process"""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["asrtool", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

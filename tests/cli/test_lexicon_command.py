@@ -1,10 +1,7 @@
 """From transcripts to a lexicon, from the lexicon to a tokenizer of phones, and to a training that can use it."""
 
-import sys
-
 import pytest
 
-from asrtool.cli import main
 from asrtool.data.inspection import inspect_cuts
 from asrtool.files import write_jsonl
 from asrtool.text.lexicon import read_lexicon
@@ -14,23 +11,12 @@ DIGITS = "one W AH1 N\none HH W AH1 N\ntwo T UW1\nthree TH R IY1\n"
 
 
 @pytest.fixture
-def asr(monkeypatch, capsys, tmp_path):
-    """asr("lexicon", ...) -> exit status, stdout, stderr of the command in this process, in an empty folder"""
+def asr(asr, monkeypatch, tmp_path):
+    """As everywhere, in a folder with two lexicons."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["asrtool", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
     (tmp_path / "digits.txt").write_text(DIGITS)
     (tmp_path / "four.txt").write_text("four F AO R\ntwo x\n")
-    return run
+    return asr
 
 
 def test_the_lexicon_of_manifests_text_and_lists_from_several_sources(asr, corpus, tmp_path):

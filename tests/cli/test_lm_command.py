@@ -1,30 +1,17 @@
 import gzip
 import json
-import sys
 
 import pytest
 
-from asrtool.cli import main
 from asrtool.text.ngram import load_lm
 from tests.text.test_ngram import toy_text
 
 
 @pytest.fixture
-def asr(monkeypatch, capsys, tmp_path):
-    """asr("lm", "train", ...) -> exit status, stdout, stderr; in tmp_path"""
+def asr(asr, monkeypatch, tmp_path):
+    """As everywhere, in tmp_path."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["asrtool", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
+    return asr
 
 
 @pytest.fixture

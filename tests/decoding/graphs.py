@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import kaldifst
 import numpy as np
 
-from asrtool.graphs.folder import file_hash, save_graph, tokenizer_hash
+from asrtool.files import file_hash
+from asrtool.graphs.folder import save_graph, tokenizer_hash
 from asrtool.text.tokenizer import Tokenizer
 
 

@@ -3,11 +3,9 @@
 import gzip
 import json
 import math
-import sys
 
 import pytest
 
-from asrtool.cli import main
 from asrtool.decoding import decode as decoding
 from asrtool.decoding.lattice import Lattice, nbest
 from asrtool.text.tokenizer import load_tokenizer
@@ -61,21 +59,6 @@ def link(experiment, tmp_path):
         if path.name != "decode":
             (folder / path.name).symlink_to(path)
     return folder
-
-
-@pytest.fixture
-def asr(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["asrtool", *map(str, arguments)])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture
