@@ -74,7 +74,7 @@ def decode(exp, cuts, methods, jobs, checkpoint, batch_seconds, workers, device,
 
     from asrtool.decoding.decode import decode as run
     from asrtool.decoding.decode import open_experiment
-    from asrtool.decoding.setup import check_options, open_search
+    from asrtool.decoding.options import check_options, open_search
 
     given = {name: value for name, value in options.items() if value is not None}
     check_options(methods, given)
@@ -125,7 +125,7 @@ def tune(exp, cuts, rounds, checkpoint, batch_seconds, workers, device, **option
         --scales exp/transformer/decode/dev/scales.json
     """
     from asrtool.decoding.decode import open_experiment
-    from asrtool.decoding.setup import LATTICE_BEAM, open_search
+    from asrtool.decoding.options import LATTICE_BEAM, open_search
     from asrtool.decoding.tuning import Grid, Scales, tune_experiment
 
     given = {"lattice_beam": LATTICE_BEAM} | {name: value for name, value in options.items() if value is not None}
