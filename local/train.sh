@@ -1,19 +1,27 @@
 #!/usr/bin/env bash
 # Source this after stages.sh: stages 3 and 4, the same in every recipe.
 #
-#   train_stages conf/x.yaml exp/x_seed1 [what stage 4 trains on, for its first line]
+#   name_experiment USUAL       sets $exp and $lang: the folders of a training and of its units, which they name
+#                               unless they are the usual ones
+#   train_stages TRAIN DEV      trains $exp with the units of $lang on these manifests
 #
 # Options of the recipe that it uses:
+#   --conf FILE --seed N --units NAME
+#   --objective ctc|mmi|ce  what the training minimises; ce and mmi start from another system, a CTC one as a rule
+#   --from EXP         that system; its weights are mmi's first ones, its alignments are ce's targets. By default the
+#                      one that --objective ctc makes with the same options, which stage 4 trains if it is not there
 #   --warmup-hours H   audio to train on with one machine before the training proper; 0: no warmup
 #   --ranks N          processes on this machine, one a GPU
 #   --launcher CMD     starts stage 4 instead, e.g. on all machines: "srun -N 4 torchrun --nnodes 4 ..."
-#   --seed N
 #
 # Stage 4 begins with the weights that stage 3 leaves. Both go on where they were interrupted.
 
-: "${warmup_hours:=0}" "${ranks:=1}" "${launcher:=}"
+: "${objective:=ctc}" "${from:=}" "${warmup_hours:=0}" "${ranks:=1}" "${launcher:=}"
+[[ $objective =~ ^(ctc|mmi|ce)$ ]] || stages_stop "--objective is ctc, mmi or ce, not '$objective'"
+[ -z "$from" ] || [ "$objective" != ctc ] || stages_stop "--from is for --objective mmi and ce; ctc starts from nothing"
 [[ $warmup_hours =~ ^[0-9]+\.?[0-9]*$ ]] || stages_stop "--warmup-hours is a number, not '$warmup_hours'"
 [[ $ranks =~ ^[1-9][0-9]*$ ]] || stages_stop "--ranks is a number of processes, not '$ranks'"
+if [ -n "$from" ]; then from=$(realpath -m "$from"); fi
 
 on_this_machine() {
     if [ "$ranks" = 1 ]; then
@@ -27,19 +35,59 @@ on_all_machines() {
     if [ -n "$launcher" ]; then $launcher -m asrtool "$@"; else on_this_machine "$@"; fi
 }
 
+name_experiment() {
+    local suffix="" system
+    if [ "$units" != "$1" ]; then suffix=_$units; fi
+    lang=data/lang$suffix
+    system=exp/$(basename "$conf" .yaml)$suffix
+    exp=${system}_seed$seed
+    if [ "$objective" != ctc ]; then
+        : "${from:=$exp}"
+        exp=${system}_${objective}_seed$seed
+    fi
+}
+
 train_stages() {
-    local conf=$1 exp=$2 name from=()
+    local train=$1 dev=$2 set=(--set seed="$seed" --set data.tokenizer="$lang/tokenizer.json") name warm=()
     name="$(basename "$conf"), seed $seed"
     if [[ $warmup_hours =~ [1-9] ]]; then
-        from=(--init-from "$exp/warmup/checkpoints/warmup.pt")
+        warm=(--init-from "${from:-$exp}/warmup/checkpoints/warmup.pt")
         if begin 3 warmup "$warmup_hours h of audio on one machine: $name" . "$conf" "$seed" "$warmup_hours"; then
-            on_this_machine train "$conf" --exp "$exp/warmup" --set seed="$seed" --resume \
+            on_this_machine train "$conf" --exp "${from:-$exp}/warmup" "${set[@]}" --resume \
                 --phase warmup --warmup-hours "$warmup_hours"
-            finish "${from[1]}"
+            finish "${warm[1]}"
         fi
     fi
-    if begin 4 train "CTC training of $name${from:+, begun from the warmup}" . "$conf" "$seed"; then
-        on_all_machines train "$conf" --exp "$exp" --set seed="$seed" --resume "${from[@]}"
+    if begin 4 train "${objective^^} training of $name${from:+, from $from}${warm:+, begun from the warmup}" . \
+        "$conf" "$seed" "$objective" "$from"; then
+        if [ "$objective" = ctc ]; then
+            on_all_machines train "$conf" --exp "$exp" "${set[@]}" --resume "${warm[@]}"
+        else
+            train_from
+        fi
         finish "$exp/checkpoints/averaged.pt and $exp/loss.png"
     fi
+}
+
+# The training proper of ce and mmi.
+train_from() {
+    if [ ! -f "$from/checkpoints/averaged.pt" ]; then
+        on_all_machines train "$conf" --exp "$from" "${set[@]}" --resume "${warm[@]}"
+    fi
+    set+=(--set objective.kind="$objective")
+    if [ "$objective" = mmi ]; then
+        on_all_machines train "$conf" --exp "$exp" "${set[@]}" --resume --init-from "$from/checkpoints/averaged.pt"
+        return
+    fi
+    aligned "$train"
+    set+=(--set data.train="$aligned")
+    aligned "$dev"
+    set+=(--set data.dev="$aligned")
+    on_all_machines train "$conf" --exp "$exp" "${set[@]}" --resume
+}
+
+# The manifest $1 with alignments of $from: sets $aligned.
+aligned() {
+    aligned=$exp/aligned/$(basename "$1")
+    [ -f "$aligned" ] || asrtool align "$from" "$1" "$aligned"
 }

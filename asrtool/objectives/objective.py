@@ -13,7 +13,6 @@ from asrtool.graphs.training import UnitNgram
 from asrtool.objectives.ce import CrossEntropy, write_priors
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.mmi import Mmi, unit_counts
-from asrtool.progress import say
 from asrtool.ranks import Ranks, on_first
 from asrtool.text.tokenizer import Tokenizer
 
@@ -40,6 +39,4 @@ def make_objective(
         return CrossEntropy(config.model.subsampling.factor, chosen.label_smoothing)
     counts = on_first(ranks, lambda: unit_counts(config, tokenizer, experiment / "unit_ngram.json"))
     ngram = UnitNgram(chosen.order, counts)
-    objective = Mmi(chosen, tokenizer, ngram, device)
-    say(str(objective))
-    return objective
+    return Mmi(chosen, tokenizer, ngram, device)

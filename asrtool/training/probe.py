@@ -2,21 +2,28 @@
 
 import multiprocessing
 import resource
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import torch
 
 from asrtool.config import Config
 from asrtool.data.features import FRAME_SHIFT
+from asrtool.data.inspection import transcript
 from asrtool.data.loading import Batch, Position
+from asrtool.data.shards import entries_with_trees
 from asrtool.device import describe, out_of_memory, pick_device
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
-from asrtool.objectives.ctc import Ctc
+from asrtool.objectives.objective import make_objective
 from asrtool.progress import say
-from asrtool.text.tokenizer import load_tokenizer
+from asrtool.ranks import ALONE
+from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 from asrtool.training.precision import products
 from asrtool.training.session import make_optimizer
 from asrtool.training.train import batch_loss
@@ -45,11 +52,15 @@ class Trial:
 
 
 class Prober:
-    """Training steps with any batch; on CPU each in a process of its own, which running out of memory may kill."""
+    """Training steps with any batch; on CPU each in a process of its own, which running out of memory may kill.
 
-    def __init__(self, config: Config, device: torch.device, room: int):
-        self.config, self.device, self.room = config, device, room
-        self.units = load_tokenizer(config.data.tokenizer).size
+    `folder` is for what the objective counts in the training data.
+    """
+
+    def __init__(self, config: Config, device: torch.device, room: int, folder: Path):
+        self.config, self.device, self.room, self.folder = config, device, room, folder
+        self.tokenizer = load_tokenizer(config.data.tokenizer)
+        self.words = _words(config, self.tokenizer)
         self.kinds: tuple[float, ...] = ()  # lengths of cuts to try; once it is known, the worse one
 
     def __call__(self, seconds: float) -> Trial:
@@ -88,13 +99,13 @@ class Prober:
     def step(self, seconds: float, cut_seconds: float) -> Trial:
         """Forward, backward and update of a new model."""
         try:
-            model = AcousticModel(self.config, self.units).to(self.device).train()
+            model = AcousticModel(self.config, self.tokenizer.size).to(self.device).train()
             optimizer = make_optimizer(model, self.config)
+            objective = make_objective(self.config, self.tokenizer, self.folder, ALONE, self.device)
+            batch = self._batch(seconds, cut_seconds, model)
             began, precision = time.monotonic(), self.config.training.precision
             with products(precision, self.device):
-                batch_loss(
-                    model, self._batch(seconds, cut_seconds, model), self.device, precision, Ctc()
-                ).sum().backward()
+                batch_loss(model, batch, self.device, precision, objective).sum().backward()
             optimizer.step()
             return Trial(seconds, cut_seconds, True, _peak(self.device), time.monotonic() - began)
         except (RuntimeError, MemoryError) as error:
@@ -108,11 +119,30 @@ class Prober:
     def _batch(self, seconds: float, cut_seconds: float, model: AcousticModel) -> Batch:
         cuts, frames = max(1, int(seconds / cut_seconds)), int(cut_seconds / FRAME_SHIFT)
         features = torch.randn(cuts, frames, self.config.features.num_bins)
-        most = max(1, model.out_length(frames) // 3)  # a unit every third output frame is more than any speech has
-        targets = torch.randint(1, self.units, (cuts, most))
-        lens, target_lens = torch.full((cuts,), frames), torch.full((cuts,), most)
+        text = self._text(model.out_length(frames) // 3)  # a unit every third output frame is more than any speech has
+        units = self.tokenizer.encode(text)
+        targets, target_lens = torch.tensor([units] * cuts), torch.full((cuts,), len(units))
+        labels = torch.randint(self.tokenizer.size, (cuts, frames))
         names = [str(number) for number in range(cuts)]
-        return Batch(Position(), Position(), names, names, features, lens, targets, target_lens, seconds)
+        lens = torch.full((cuts,), frames)
+        texts = [text] * cuts
+        return Batch(Position(), Position(), names, texts, features, lens, targets, target_lens, seconds, labels)
+
+    def _text(self, most: int) -> str:
+        """Words of the training data, of `most` units or few more."""
+        text = next(self.words)
+        while len(self.tokenizer.encode(text)) < most:
+            text += " " + next(self.words)
+        return text
+
+
+def _words(config: Config, tokenizer: Tokenizer) -> Iterator[str]:
+    """Those of the first transcript of the training data that has any, again and again."""
+    texts = (transcript(tree) for _, tree in entries_with_trees(config.data.train))
+    text = next((text for text in texts if text and not tokenizer.unknown(text)), None)
+    if text is None:
+        raise UserError(f"no transcript of {config.data.train} has units of the tokenizer; look at both")
+    return cycle(text.split())
 
 
 def probe(config: Config, device: str = "auto") -> str:
@@ -120,7 +150,12 @@ def probe(config: Config, device: str = "auto") -> str:
     place = pick_device(device)
     room = _room(place)
     say(f"{describe(place)}: {room / 1e9:.1f} GB at most; training steps with a batch of")
-    attempt, size = Prober(config, place, room), config.data.max_seconds
+    with tempfile.TemporaryDirectory() as folder:
+        return _search(config, Prober(config, place, room, Path(folder)), room)
+
+
+def _search(config: Config, attempt: Prober, room: int) -> str:
+    size = config.data.max_seconds
     before, best = Trial(0, 0, True), attempt(size)
     if not best.fits:
         raise UserError(f"not even one cut of data.max_seconds={size:g} fits; lower it, or take a smaller model")

@@ -319,6 +319,7 @@ def start_session(config: Config, experiment: Path, resume: bool, device: str, r
     model = AcousticModel(config, tokenizer.size).to(place)
     parameters = sum(p.numel() for p in model.parameters())
     objective = make_objective(config, tokenizer, experiment, ranks, place)
+    say(f"objective {objective}")
     dropped = on_first(ranks, lambda: look_through(config, tokenizer, objective, model, experiment))
     strategy = make_strategy(config, ranks)
     module = strategy.wrap(model)

@@ -6,6 +6,10 @@
 #   bash egs/digits/run.sh --seed 2 --stage 4     the same with another seed
 #
 #   --stage N, --stop-stage N   first and last stage: 0 data, 1 features, 2 lang, 3 warmup, 4 train, 5 decode, 6 score
+#   --units word|char|phone     what the model puts out (default word)
+#   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
+#   --from EXP                  that system (default the same with ctc, trained when it is not there)
+#   --decode "METHOD ..."       of greedy, prefix and graph (default all)
 #   --conf FILE                 configuration of the model and its training (default conf/transformer.yaml)
 #   --seed N                    of the training (default 1)
 #   --warmup-hours H            audio to train on with one machine before the training proper (default 0)
@@ -20,16 +24,19 @@ cd "$(dirname "$0")"
 here=$PWD
 
 stage=0 stop_stage=6 conf=conf/transformer.yaml seed=1 train=3600 dev=300 test=500 work=. jobs=2 force=false
-warmup_hours=0 ranks=1 launcher=""
-options="stage stop_stage conf seed train dev test work jobs force warmup_hours ranks launcher"
+units=word objective=ctc from="" decode="greedy prefix graph" warmup_hours=0 ranks=1 launcher=""
+options="stage stop_stage conf seed train dev test work jobs force units objective from decode"
+options+=" warmup_hours ranks launcher"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh
+. ../../local/decode.sh
 . ../../local/path.sh
+[[ $units =~ ^(word|char|phone)$ ]] || stages_stop "--units is word, char or phone, not '$units'"
 conf=$(realpath "$conf")
 mkdir -p "$work"
 cd "$work"
-exp=exp/$(basename "$conf" .yaml)_seed$seed
+name_experiment word
 
 if begin 0 data "speak digit strings, write them as a corpus in LibriSpeech's layout, make manifests" . "$train $dev $test"; then
     corpus=download/digits_${train}_${dev}_$test
@@ -48,22 +55,17 @@ if begin 1 features "80-bin log-mel at three speeds, stored" .; then
     finish "data/fbank/{train,dev,test}.jsonl.gz"
 fi
 
-if begin 2 lang "whole words as units" .; then
-    asrtool tokenizer data/train.jsonl.gz data/lang/tokenizer.json --type word
-    finish "data/lang/tokenizer.json"
+if begin 2 lang "units: ${units}s; a bigram of words; the graph of both" . "$units"; then
+    spelling=()
+    if [ "$units" = phone ]; then
+        asrtool lexicon data/train.jsonl.gz "$lang/lexicon.txt" --source cmudict --case upper
+        spelling=(--lexicon "$lang/lexicon.txt")
+    fi
+    asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" "${spelling[@]}"
+    asrtool lm train data/train.jsonl.gz "$lang/bigram.arpa" --order 2
+    asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/bigram.arpa" "${spelling[@]}"
+    finish "$lang/tokenizer.json and $lang/graph"
 fi
 
-train_stages "$conf" "$exp"
-
-if begin 5 decode "greedy and prefix beam search" . "$exp"; then
-    asrtool decode "$exp" data/fbank/{dev,test}.jsonl.gz --method greedy --method prefix
-    finish "$exp/decode/{dev,test}/{greedy,prefix}/hyps.jsonl"
-fi
-
-if begin 6 score "word error rates with 95 % intervals" . "$exp"; then
-    for method in greedy prefix; do
-        echo "$method:"
-        asrtool score "$exp"/decode/{dev,test}/$method
-    done | tee "$exp/results.txt"
-    finish "$exp/decode/*/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
-fi
+train_stages data/fbank/{train,dev}.jsonl.gz
+decode_stages data/fbank/dev.jsonl.gz data/fbank/{dev,test}.jsonl.gz

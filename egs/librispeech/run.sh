@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LibriSpeech (OpenSLR 12 and 31), any of its parts: BPE units, CTC.
+# LibriSpeech (OpenSLR 12 and 31), any of its parts: BPE units or phones, any objective, a graph with an n-gram.
 #
 #   bash egs/librispeech/run.sh                                     downloads mini LibriSpeech (5 h), and uses it
 #   bash egs/librispeech/run.sh --corpus-dir /corpora/LibriSpeech   all parts that are there
@@ -13,6 +13,12 @@
 #   --dev-parts "P P"           parts for the dev set (default all dev-* there)
 #   --dev-speakers LIST         instead: these speakers of the training parts, comma-separated or a file
 #   --test-parts "P P"          test sets (default all test-* there; with none, dev is scored alone)
+#   --units bpe|char|phone      what the model puts out (default bpe)
+#   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
+#   --from EXP                  that system (default the same with ctc, trained when it is not there)
+#   --decode "METHOD ..."       of greedy, prefix and graph (default all)
+#   --lm-text "FILE FILE"       text for the language model beside the training transcripts (default none)
+#   --lm-words N                its most frequent words (default 64000)
 #   --conf FILE                 model and training (default conf/transformer_small.yaml)
 #   --vocab-size N              BPE units (default 500)
 #   --speeds LIST               of the training features (default 0.9,1.0,1.1)
@@ -28,20 +34,24 @@ cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus_dir="" download=mini_librispeech train_parts="" dev_parts="" dev_speakers="" test_parts=""
 conf=conf/transformer_small.yaml vocab_size=500 speeds=0.9,1.0,1.1 seed=1 work=. jobs=2 force=false
-warmup_hours=0 ranks=1 launcher=""
+units=bpe objective=ctc from="" decode="greedy prefix graph" lm_text="" lm_words=64000 warmup_hours=0 ranks=1 launcher=""
 options="stage stop_stage corpus_dir download train_parts dev_parts dev_speakers test_parts conf vocab_size speeds seed"
-options+=" work jobs force warmup_hours ranks launcher"
+options+=" work jobs force units objective from decode lm_text lm_words warmup_hours ranks launcher"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh
+. ../../local/decode.sh
 . ../../local/path.sh
 . local/parts.sh
+[[ $units =~ ^(bpe|char|phone)$ ]] || stages_stop "--units is bpe, char or phone, not '$units'"
+texts=(data/train.jsonl.gz)
+for text in $lm_text; do texts+=("$(realpath -m "$text")"); done
 conf=$(realpath "$conf")
 if [ -n "$corpus_dir" ]; then corpus_dir=$(realpath -m "$corpus_dir"); fi
 if [ -f "$dev_speakers" ]; then dev_speakers=$(realpath "$dev_speakers"); fi
 mkdir -p "$work"
 cd "$work"
-exp=exp/$(basename "$conf" .yaml)_seed$seed
+name_experiment bpe
 
 if begin 0 data "manifests of ${corpus_dir:-a download of $download}" . \
     "$corpus_dir" "$train_parts" "$dev_parts" "$dev_speakers" "$test_parts"; then
@@ -71,27 +81,25 @@ if begin 1 features "80-bin log-mel, the training set at speeds $speeds, stored"
     finish "data/fbank/*.jsonl.gz"
 fi
 
-if begin 2 lang "$vocab_size BPE units from the training transcripts" . "$vocab_size"; then
-    asrtool tokenizer data/train.jsonl.gz data/lang/tokenizer.json --type bpe --vocab-size "$vocab_size"
-    finish "data/lang/tokenizer.json"
+if begin 2 lang "${units/bpe/$vocab_size BPE} units, a 3-gram of $lm_words words, the graph of both" . \
+    "$units" "$vocab_size" "$lm_words" "${texts[@]:1}"; then
+    spelling=() vocabulary=(--top "$lm_words")
+    if [ "$units" = phone ]; then
+        asrtool lexicon "${texts[@]}" "$lang/lexicon.txt" --source cmudict --case upper --unknown g2p --top "$lm_words"
+        spelling=(--lexicon "$lang/lexicon.txt") vocabulary=(--vocab "$lang/lexicon.txt")
+    fi
+    asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
+        "${spelling[@]}"
+    asrtool lm train "${texts[@]}" "$lang/3gram.arpa.gz" --case upper --prune 1e-8 "${vocabulary[@]}"
+    asrtool lm perplexity "$lang/3gram.arpa.gz" data/dev.jsonl.gz
+    asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/3gram.arpa.gz" "${spelling[@]}"
+    finish "$lang/tokenizer.json and $lang/graph"
 fi
 
-train_stages "$conf" "$exp"
-
-if begin 5 decode "greedy and prefix beam search" . "$exp"; then
-    sets=()
-    for name in $(cat data/scored_sets); do sets+=("data/fbank/$name.jsonl.gz"); done
-    asrtool decode "$exp" "${sets[@]}" --method greedy --method prefix
-    finish "$exp/decode/*/{greedy,prefix}/hyps.jsonl"
-fi
-
-if begin 6 score "word error rates with 95 % intervals" . "$exp"; then
-    for method in greedy prefix; do
-        echo "$method:"
-        asrtool score "$exp"/decode/*/$method
-    done | tee "$exp/results.txt"
-    finish "$exp/decode/*/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
-fi
+train_stages data/fbank/{train,dev}.jsonl.gz
+sets=()
+for name in $(cat data/scored_sets 2>/dev/null); do sets+=("data/fbank/$name.jsonl.gz"); done
+decode_stages data/fbank/dev.jsonl.gz "${sets[@]}"
 
 later 7 stream "decode the test sets chunk by chunk, and print WER, latency and real-time factor"
 later 8 export "write ONNX and check that it gives the same log-probs"

@@ -57,11 +57,11 @@ def digits(tmp_path_factory):
 
 def test_digits_goes_from_nothing_to_a_word_error_rate(digits):
     work, _, output = digits
-    assert [name for name, _ in LINE.findall(output)] == ["dev", "test"] * 2
+    assert [name for name, _ in LINE.findall(output)] == ["dev", "test"] * 3
     exp = work / "exp/tiny_seed1"
     for made in ["config.yaml", "loss.png", "checkpoints/averaged.pt", "results.txt"]:
         assert (exp / made).is_file(), made
-    for method in ["greedy", "prefix"]:
+    for method in ["greedy", "prefix", "graph"]:
         folder = exp / "decode/test" / method
         assert json.loads((folder / "wer.json").read_text())["set"] == "test"
         assert len((folder / "hyps.jsonl").read_text().splitlines()) == 8
@@ -109,6 +109,27 @@ def test_a_warmup_comes_before_the_training_and_both_are_done_once(digits):
     assert run("digits", *options).count("done already and unchanged") == 5
 
 
+@pytest.mark.parametrize("objective", ["mmi", "ce"])
+def test_other_objectives_start_from_a_ctc_system(digits, objective):
+    work, options, _ = digits
+    options = [*options, "--units", "phone", "--objective", objective, "--decode", "graph"]
+    output = run("digits", *options)
+    exp = work / f"exp/tiny_phone_{objective}_seed1"
+    assert [name for name, _ in LINE.findall(output)] == ["dev", "test"]
+    assert (work / "exp/tiny_phone_seed1/checkpoints/averaged.pt").is_file()
+    assert (exp / "config.yaml").read_text().count(f"kind: {objective}") == 1
+    assert (exp / "priors.json").is_file() == (objective == "ce")
+    assert run("digits", *options).count("done already and unchanged") == 6
+
+
+def test_a_system_to_start_from_can_be_named(digits):
+    work, options, _ = digits
+    options = [*options, "--objective", "mmi", "--stop-stage", 4]
+    output = run("digits", *options, "--from", work / "exp/tiny_seed1")
+    assert f"begun from {work / 'exp/tiny_seed1/checkpoints/averaged.pt'}: its weights, fresh moments" in output
+    assert "CTC training" not in output
+
+
 def test_several_processes_train_together(digits):
     _, options, _ = digits
     output = run("digits", *options, "--seed", 4, "--ranks", 2, "--stop-stage", 4)
@@ -124,7 +145,7 @@ def test_librispeech_reads_the_same_layout(digits, tmp_path):
         "librispeech", "--corpus-dir", corpus, *parts, "--work", tmp_path, "--conf", conf, "--vocab-size", 30,
         "--speeds", 1.0,
     )  # fmt: skip
-    assert [name for name, _ in LINE.findall(output)] == ["dev", "test-digits"] * 2
+    assert [name for name, _ in LINE.findall(output)] == ["dev", "test-digits"] * 3
     for planned in ["7 (stream)", "8 (export)"]:
         assert f"stage {planned}: not here yet; it will" in output
 
@@ -147,7 +168,8 @@ def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):
 @pytest.mark.parametrize("recipe", ["digits", "yesno", "librispeech"])
 @pytest.mark.parametrize("options", [["--stage", "9"], ["--stage", "x"], ["--stage", "3", "--stop-stage", "2"],
                                      ["--stagee", "1"], ["--stage"], ["train"], ["--ranks", "0"],
-                                     ["--warmup-hours", "x"]])  # fmt: skip
+                                     ["--warmup-hours", "x"], ["--units", "words"], ["--objective", "mse"],
+                                     ["--from", "exp/x"], ["--decode", "beam"]])  # fmt: skip
 def test_wrong_options_are_one_line_and_status_2(recipe, options, tmp_path):
     output = run(recipe, *options, status=2)
     assert len(output.splitlines()) == 1 and "error:" in output

@@ -1,12 +1,14 @@
 """The largest batch that fits, on a machine with little memory."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from asrtool.errors import UserError
 from asrtool.training import probe as module
+from asrtool.training.train import batch_loss
 from tests.training.ranks import run_on_ranks
 
 WIDE = {"model": {"dim": 256, "ff_dim": 1024, "layers": 2, "heads": 4}, "data": {"max_seconds": 10.0}}
@@ -18,7 +20,7 @@ def probe_with(config, more, *then):
     module._room = lambda _: room
     said = module.probe(config, "cpu")
     seconds = int(re.match(r"data\.batch_seconds=(\d+) fits", said)[1])
-    attempt = module.Prober(config, torch.device("cpu"), room)
+    attempt = module.Prober(config, torch.device("cpu"), room, Path(config.data.tokenizer).parent)
     return said, [attempt(factor * seconds).fits for factor in then]
 
 
@@ -62,3 +64,15 @@ def hasty(config):
     """Any step takes too long."""
     module.LONG = 0.0
     return module.probe(config, "cpu")
+
+
+@pytest.mark.parametrize("kind", ["mmi", "ce"])
+def test_the_objective_of_the_training_is_measured(tiny_config, tmp_path, monkeypatch, kind):
+    """Words of the training data as targets, a label for each frame."""
+    seen = []
+    monkeypatch.setattr(module, "batch_loss", lambda *given: seen.append(given) or batch_loss(*given))
+    config = tiny_config(objective={"kind": kind})
+    trial = module.Prober(config, torch.device("cpu"), 10**9, tmp_path).step(20.0, 5.0)
+    (_, batch, _, _, objective), loss = seen[0], batch_loss(*seen[0])
+    assert trial.fits and str(objective).startswith(kind) and torch.isfinite(loss).all()
+    assert batch.target_lens.min() > 0 and batch.labels.shape == batch.features.shape[:2]
