@@ -9,7 +9,8 @@
 #   --conf FILE --seed N --units NAME
 #   --objective ctc|mmi|ce  what the training minimises; ce and mmi start from another system, a CTC one as a rule
 #   --from EXP         that system; its weights are mmi's first ones, its alignments are ce's targets. By default the
-#                      one that --objective ctc makes with the same options, which stage 4 trains if it is not there
+#                      one that --objective ctc makes with the same options, which stage 4 trains if it is not there;
+#                      none: mmi from nothing
 #   --warmup-hours H   audio to train on with one machine before the training proper; 0: no warmup
 #   --ranks N          processes on this machine, one a GPU
 #   --launcher CMD     starts stage 4 instead, e.g. on all machines: "srun -N 4 torchrun --nnodes 4 ..."
@@ -21,7 +22,8 @@
 [ -z "$from" ] || [ "$objective" != ctc ] || stages_stop "--from is for --objective mmi and ce; ctc starts from nothing"
 [[ $warmup_hours =~ ^[0-9]+\.?[0-9]*$ ]] || stages_stop "--warmup-hours is a number, not '$warmup_hours'"
 [[ $ranks =~ ^[1-9][0-9]*$ ]] || stages_stop "--ranks is a number of processes, not '$ranks'"
-if [ -n "$from" ]; then from=$(realpath -m "$from"); fi
+[ "$from" != none ] || [ "$objective" = mmi ] || stages_stop "--from none is for --objective mmi; ce needs alignments"
+if [ -n "$from" ] && [ "$from" != none ]; then from=$(realpath -m "$from"); fi
 
 on_this_machine() {
     if [ "$ranks" = 1 ]; then
@@ -48,46 +50,42 @@ name_experiment() {
 }
 
 train_stages() {
-    local train=$1 dev=$2 set=(--set seed="$seed" --set data.tokenizer="$lang/tokenizer.json") name warm=()
+    local train=$1 dev=$2 set=(--set seed="$seed" --set data.tokenizer="$lang/tokenizer.json") name first warm=()
     name="$(basename "$conf"), seed $seed"
+    first=${from:-$exp}
+    if [ "$from" = none ]; then first=$exp set+=(--set objective.kind=mmi); fi
     if [[ $warmup_hours =~ [1-9] ]]; then
-        warm=(--init-from "${from:-$exp}/warmup/checkpoints/warmup.pt")
+        warm=(--init-from "$first/warmup/checkpoints/warmup.pt")
         if begin 3 warmup "$warmup_hours h of audio on one machine: $name" . "$conf" "$seed" "$warmup_hours"; then
-            on_this_machine train "$conf" --exp "${from:-$exp}/warmup" "${set[@]}" --resume \
+            on_this_machine train "$conf" --exp "$first/warmup" "${set[@]}" --resume \
                 --phase warmup --warmup-hours "$warmup_hours"
             finish "${warm[1]}"
         fi
     fi
     if begin 4 train "${objective^^} training of $name${from:+, from $from}${warm:+, begun from the warmup}" . \
         "$conf" "$seed" "$objective" "$from"; then
-        if [ "$objective" = ctc ]; then
-            on_all_machines train "$conf" --exp "$exp" "${set[@]}" --resume "${warm[@]}"
-        else
-            train_from
+        if [ ! -f "$first/checkpoints/averaged.pt" ] || [ "$first" = "$exp" ]; then
+            on_all_machines train "$conf" --exp "$first" "${set[@]}" --resume "${warm[@]}"
         fi
+        if [ "$first" != "$exp" ]; then "train_$objective"; fi
         finish "$exp/checkpoints/averaged.pt and $exp/loss.png"
     fi
 }
 
-# The training proper of ce and mmi.
-train_from() {
-    if [ ! -f "$from/checkpoints/averaged.pt" ]; then
-        on_all_machines train "$conf" --exp "$from" "${set[@]}" --resume "${warm[@]}"
-    fi
-    set+=(--set objective.kind="$objective")
-    if [ "$objective" = mmi ]; then
-        on_all_machines train "$conf" --exp "$exp" "${set[@]}" --resume --init-from "$from/checkpoints/averaged.pt"
-        return
-    fi
-    aligned "$train"
-    set+=(--set data.train="$aligned")
-    aligned "$dev"
-    set+=(--set data.dev="$aligned")
-    on_all_machines train "$conf" --exp "$exp" "${set[@]}" --resume
+train_mmi() {
+    on_all_machines train "$conf" --exp "$exp" "${set[@]}" --resume --set objective.kind=mmi \
+        --init-from "$first/checkpoints/averaged.pt"
 }
 
-# The manifest $1 with alignments of $from: sets $aligned.
+train_ce() {
+    aligned "$train"
+    set+=(--set objective.kind=ce --set data.train="$aligned")
+    aligned "$dev"
+    on_all_machines train "$conf" --exp "$exp" "${set[@]}" --resume --set data.dev="$aligned"
+}
+
+# The manifest $1 with alignments of $first: sets $aligned.
 aligned() {
     aligned=$exp/aligned/$(basename "$1")
-    [ -f "$aligned" ] || asrtool align "$from" "$1" "$aligned"
+    [ -f "$aligned" ] || asrtool align "$first" "$1" "$aligned"
 }

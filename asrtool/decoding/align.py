@@ -1,6 +1,7 @@
 """Forced alignment: when each unit and word of a known transcript is said."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,11 +12,11 @@ from lhotse import CutSet, MonoCut
 from lhotse.supervision import AlignmentItem
 
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.loading import OrderedSampler
+from asrtool.data.loading import Batch, OrderedSampler
 from asrtool.data.manifest import open_cuts
 from asrtool.decoding.decode import Experiment
 from asrtool.errors import DataError
-from asrtool.files import atomic_path, write_text
+from asrtool.files import atomic_path
 from asrtool.graphs.training import BLANK, Arcs, Topology, UnitGraph, over_frames, said
 from asrtool.objectives.forward_backward import GraphBatch, best_path
 from asrtool.progress import progress
@@ -97,33 +98,41 @@ def align(
     Raises DataError, with all of them, when there are cuts that cannot be aligned: no path, or words without units.
     They are left out of `out`, which is written before.
     """
-    tokenizer, problems, spans = experiment.tokenizer, [], {}
-    loaded = experiment.batches(OrderedSampler(cuts, batch_seconds), workers)
-    for batch in progress(loaded, f"aligning {cuts.name}", units="batches"):
-        known = [not tokenizer.unknown(text) and bool(text.split()) for text in batch.texts]
-        problems += [f"{i}: words without units" for i, ok in zip(batch.ids, known, strict=True) if not ok]
-        keep = [n for n, ok in enumerate(known) if ok]
-        if not keep:
-            continue
-        log_probs, lens = (values.cpu()[keep] for values in experiment.log_probs(batch))
-        most = round(MOST_BLANK / _frame_seconds(experiment))
-        topology = experiment.config.objective.topology
-        names, texts = [batch.ids[n] for n in keep], [batch.texts[n] for n in keep]
-        for name, one in zip(names, align_batch(log_probs, lens, texts, tokenizer, topology, most), strict=True):
-            if one is None:
-                problems.append(f"{name}: too short for its text")
-            else:
-                spans[name] = one
-    aligned = [_with_alignment(cut, *spans[cut.id], experiment) for cut in open_cuts(cuts) if cut.id in spans]
-    with atomic_path(out) as temporary:
-        CutSet.from_cuts(aligned).to_file(temporary)
-    if ctm:
-        write_text(ctm, "".join(line for cut in aligned for line in _ctm(cut)))
+    problems, written, found = [], 0, {}
+    with ExitStack() as files:
+        manifest = files.enter_context(CutSet.open_writer(files.enter_context(atomic_path(out))))
+        lines = files.enter_context(files.enter_context(atomic_path(ctm)).open("w", encoding="utf-8")) if ctm else None
+        waiting = iter(open_cuts(cuts))  # those of `cuts` that are not written yet, in their order
+        cut = next(waiting, None)
+        loaded = experiment.batches(OrderedSampler(cuts, batch_seconds), workers)
+        for batch in progress(loaded, f"aligning {cuts.name}", units="batches"):
+            found |= _align(batch, experiment)
+            while cut is not None and cut.id in found:
+                spans = found.pop(cut.id)
+                if isinstance(spans, str):
+                    problems.append(f"{cut.id}: {spans}")
+                else:
+                    manifest.write(_with_alignment(cut, *spans, experiment))
+                    written += 1
+                    if lines:
+                        lines.writelines(_ctm(cut))
+                cut = next(waiting, None)
     if problems:
-        raise DataError(
-            f"{len(problems)} cuts of {cuts} could not be aligned; {out} has the other {len(aligned)}", problems
-        )
-    return f"{len(aligned)} cuts aligned"
+        raise DataError(f"{len(problems)} cuts of {cuts} could not be aligned; {out} has the other {written}", problems)
+    return f"{written} cuts aligned"
+
+
+def _align(batch: Batch, experiment: Experiment) -> dict[str, tuple[list[Span], list[Span]] | str]:
+    """Units and words of each cut, by its id, or why there are none."""
+    tokenizer, topology = experiment.tokenizer, experiment.config.objective.topology
+    found = dict.fromkeys(batch.ids, "words without units")
+    keep = [n for n, text in enumerate(batch.texts) if text.split() and not tokenizer.unknown(text)]
+    if not keep:
+        return found
+    log_probs, lens = (values.cpu()[keep] for values in experiment.log_probs(batch))
+    most = round(MOST_BLANK / _frame_seconds(experiment))
+    aligned = align_batch(log_probs, lens, [batch.texts[n] for n in keep], tokenizer, topology, most)
+    return found | {batch.ids[n]: spans or "too short for its text" for n, spans in zip(keep, aligned, strict=True)}
 
 
 def _frame_seconds(experiment: Experiment) -> float:
