@@ -55,6 +55,7 @@ class Augment(Section):
     noise: Path | None = None  # a manifest of noise recordings
     noise_snr: tuple[float, float] = (10.0, 25.0)  # dB
     noise_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    vocal_tract: Fraction = 0.0  # frequencies are multiplied by 1 minus this to 1 plus this: another speaker
     spec_augment: SpecAugment | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""Augmentation of training cuts: speed, volume, noise, SpecAugment.
+"""Augmentation of training cuts: speed, volume, noise, length of the vocal tract, SpecAugment.
 
 Every draw comes from (seed, epoch, cut id) or (seed, epoch, batch number) and nothing else, so that the same batch is
 the same bits whichever process makes it, and after a resume.
@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from lhotse import MonoCut
 from lhotse.dataset import SpecAugment
+from lhotse.features.kaldi.layers import lin2mel, mel2lin
 
 from asrtool.config import Augment
 from asrtool.config import SpecAugment as SpecAugmentConfig
+from asrtool.data.features import extractor
 from asrtool.data.manifest import open_cuts
 from asrtool.errors import UserError
 
+KEPT = 0.8  # of the highest frequency; formants are below
 SHORTEST_NOISE = 0.01  # seconds; nothing shorter is mixed in at the end of a cut, where rounding can leave a rest
 
 
@@ -70,6 +73,28 @@ def _noises(path: Path) -> list[MonoCut]:
     if not Path(path).is_file():
         raise UserError(f"data.augment.noise not found: {path}; make it with `asrtool prepare lhotse`")
     return list(open_cuts(path))
+
+
+def change_vocal_tract(features: torch.Tensor, warp: float, sampling_rate: int) -> torch.Tensor:
+    """Log-mel features (T, F) as if all frequencies had been multiplied by `warp` (Jaitly and Hinton 2013).
+
+    Those that come to lie above KEPT of the highest are squeezed or stretched instead, so that the highest stays.
+    """
+    left, share = _warped_bins(features.shape[1], round(warp, 3), sampling_rate)
+    return features[:, left] * (1 - share) + features[:, left + 1] * share
+
+
+@lru_cache(maxsize=1000)
+def _warped_bins(bins: int, warp: float, sampling_rate: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the value of each bin comes from: after which bin, and how far to the next one."""
+    config = extractor(sampling_rate, bins).config
+    lowest, highest = config.low_freq, config.high_freq + (sampling_rate / 2 if config.high_freq <= 0 else 0)
+    mels = np.linspace(lin2mel(lowest), lin2mel(highest), bins + 2)  # edges and centres of the filters
+    knee = KEPT * highest * min(warp, 1.0)
+    source = np.interp(mel2lin(mels[1:-1]), [0.0, knee, highest], [0.0, knee / warp, highest])
+    place = ((lin2mel(source) - mels[1]) / (mels[1] - mels[0])).clip(0, bins - 1)
+    left = place.astype(int).clip(max=bins - 2)
+    return torch.from_numpy(left), torch.from_numpy(place - left).float()
 
 
 def spec_augment(config: SpecAugmentConfig) -> SpecAugment:

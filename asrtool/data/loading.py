@@ -16,7 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from asrtool.config import Config
 from asrtool.data.audio import Bad
-from asrtool.data.augment import change_audio, change_speed, generator, mask_batch, spec_augment, speed_of
+from asrtool.data.augment import (
+    change_audio,
+    change_speed,
+    change_vocal_tract,
+    generator,
+    mask_batch,
+    spec_augment,
+    speed_of,
+)
 from asrtool.data.features import FRAME_SHIFT, load
 from asrtool.data.shards import Entry, entries, manifest_files, read
 from asrtool.errors import AsrtoolError, DataError
@@ -125,7 +133,11 @@ class SpeechDataset(Dataset):
             return load(cut, "stored" if cut.has_features else "on_the_fly", self.features.num_bins)
         if self.features.source == "on_the_fly":
             cut = change_audio(cut, self.augment, self.seed, epoch)
-        return load(cut, self.features.source, self.features.num_bins)
+        features = load(cut, self.features.source, self.features.num_bins)
+        if most := self.augment.vocal_tract:
+            warp = 1 + generator("warp", self.seed, epoch, cut.id).uniform(-most, most)
+            features = change_vocal_tract(features, warp, self.features.sampling_rate)
+        return features
 
     def _targets(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         known = [t if self.tokenizer and not self.tokenizer.unknown(t) else "" for t in texts]

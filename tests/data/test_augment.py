@@ -5,9 +5,9 @@ import torch
 from lhotse import Recording
 
 from asrtool.config import Augment, SpecAugment
-from asrtool.data.augment import change_audio, change_speed, mask_batch, spec_augment
+from asrtool.data.augment import change_audio, change_speed, change_vocal_tract, mask_batch, spec_augment
 from asrtool.data.corpora import Utterance
-from asrtool.data.features import compute
+from asrtool.data.features import compute, extractor
 from asrtool.data.manifest import open_cuts, write_manifest
 from asrtool.errors import UserError
 
@@ -200,3 +200,25 @@ def test_masks_depend_on_their_key_alone_and_leave_the_random_states_alone():
     np.random.rand(1)
     assert torch.equal(mask_batch(masks(), features.clone(), lens, 1, 2, 3), one)
     assert not torch.equal(mask_batch(masks(), features.clone(), lens, 1, 2, 4), one)
+
+
+def tone(hertz: float) -> torch.Tensor:
+    """Log-mel features of a second of a tone in a little noise."""
+    time = torch.arange(RATE) / RATE
+    samples = torch.sin(2 * torch.pi * hertz * time) + 1e-3 * torch.randn(RATE, generator=torch.manual_seed(1))
+    return torch.from_numpy(extractor(RATE, 80).extract(samples[None].numpy(), RATE))
+
+
+@pytest.mark.parametrize("warp", [0.8, 0.95, 1.0, 1.1, 1.25])
+@pytest.mark.parametrize("hertz", [300, 1000, 4000])
+def test_a_warped_tone_is_a_tone_of_the_warped_frequency(warp, hertz):
+    warped, expected = change_vocal_tract(tone(hertz), warp, RATE), tone(hertz * warp)
+    assert (warped[20:-20].argmax(1) - expected[20:-20].argmax(1)).abs().max() <= 1
+    assert warped.shape == expected.shape and torch.equal(change_vocal_tract(expected, 1.0, RATE), expected)
+
+
+def test_the_highest_frequencies_stay():
+    noise = torch.arange(80.0).repeat(3, 1)  # each bin its number
+    for warp in (0.8, 1.25):
+        warped = change_vocal_tract(noise, warp, RATE)
+        assert warped[0, -1] == pytest.approx(79, abs=1) and (warped.diff(dim=1) >= 0).all()
