@@ -1,6 +1,6 @@
 """`asrtool lexicon`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -17,13 +17,17 @@ CASE = click.Choice(["keep", "upper", "lower"])
     "--source", "sources", multiple=True, help="cmudict, or a lexicon file; repeatable, the first one counts."
 )
 @click.option("--unknown", type=UNKNOWN, default="drop", help="What becomes of words that no source has.")
-@click.option("--top", type=click.IntRange(min=1), help="Only so many words, the most frequent.")
-@click.option("--min-count", default=1, type=click.IntRange(min=1), help="Only words that occur so often.")
+@click.option("--top", type=click.IntRange(min=1), help="Only so many words of texts and lists, the most frequent.")
+@click.option(
+    "--min-count", default=1, type=click.IntRange(min=1), help="Of texts and lists, only words that occur so often."
+)
 @click.option("--case", type=CASE, default="keep", help="Of words, in texts and sources.")
 @click.option("--stress", type=click.Choice(["keep", "drop"]), default="keep", help="Of vowels: AH0 and AH1, or AH.")
 @click.option("--phones", type=PATH, help="A file of the phones that the sources may have; any by default.")
 def lexicon(texts, out, sources, unknown, top, min_count, case, stress, phones) -> None:
     """Make the lexicon of the words in manifests, text files and word lists (.gz too).
+
+    Words of manifests are all in it, for training needs them.
 
     OUT gets a line a pronunciation, WORD PH PH ... Sources may be of this form, of CMUdict's, or of Kaldi's with
     probabilities; cmudict is the one in the package pocketsphinx: American English, lower case, no stress.
@@ -43,18 +47,24 @@ def lexicon(texts, out, sources, unknown, top, min_count, case, stress, phones) 
 
     allowed = {phone for line in read_lines(phones) for phone in line.split()} if phones else None
     opened = {name: read_source(name, stress, case, allowed) for name in sources}
-    found = pronounce(most_frequent(count_words(_lines(texts), case), top, min_count), opened, unknown)
+    said = count_words(_lines(path for path in texts if _is_manifest(path)), case)
+    counts = said + count_words(_lines(path for path in texts if not _is_manifest(path)), case)
+    found = pronounce(most_frequent(counts, top, min_count) | said, opened, unknown)
     write_lexicon(found.lexicon, out)
     click.echo(f"{out}: {found}")
 
 
-def _lines(paths: tuple[Path, ...]) -> Iterator[str]:
+def _is_manifest(path: Path) -> bool:
+    return path.is_dir() or path.name.endswith((".jsonl", ".jsonl.gz"))
+
+
+def _lines(paths: Iterable[Path]) -> Iterator[str]:
     """The transcripts of manifests, and the lines of text files."""
     from asrtool.progress import progress
     from asrtool.text.words import read_lines
 
     for path in paths:
-        if path.is_dir() or path.name.endswith((".jsonl", ".jsonl.gz")):
+        if _is_manifest(path):
             from asrtool.data.manifest import transcripts
 
             lines = transcripts([path])

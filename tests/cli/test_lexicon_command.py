@@ -37,6 +37,13 @@ def test_the_list_can_be_cut(asr, tmp_path, options, left):
     assert set(read_lexicon("out").pronunciations) == left
 
 
+def test_words_of_manifests_are_not_cut_from_the_list(asr, corpus, tmp_path):
+    (tmp_path / "text").write_text("four four four\none\n")
+    options = ["--source", "digits.txt", "--source", "four.txt", "--stress", "drop", "--top", 1]
+    assert asr("lexicon", corpus, "text", "out", *options)[0] == 0
+    assert set(read_lexicon("out").pronunciations) == {"one", "two", "three", "four"}
+
+
 def test_a_dictionary_in_another_case_is_refused_or_brought_into_it(asr, tmp_path):
     (tmp_path / "text").write_text("ONE Two\n")
     status, _, err = asr("lexicon", "text", "out", "--source", "digits.txt")
