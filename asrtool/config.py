@@ -192,6 +192,7 @@ class Objective(Section):
     """What training minimises (asrtool/objectives)."""
 
     kind: Literal["ctc", "mmi", "ce"] = "ctc"
+    intermediate: Fraction = 0.0  # share of the loss that is CTC on what the middle block of a Transformer gives
     # mmi: lattice-free, beside all that a unit n-gram allows
     topology: Literal["ctc", "modified"] = "ctc"  # modified: no blank is needed between equal units
     order: Positive = 4  # of the n-gram
@@ -280,6 +281,8 @@ class Config(Section):
                 "data.augment.speeds, volume and noise change the audio, but features.source is 'stored': "
                 "use on_the_fly, or `asrtool features --speeds`"
             )
+        if self.objective.intermediate and not self.model.architecture.startswith("transformer"):
+            raise ValueError(f"objective.intermediate is for Transformers, not for {self.model.architecture}")
         if self.data.min_seconds >= self.data.max_seconds:
             raise ValueError("data.min_seconds must be below data.max_seconds")
         return self

@@ -50,15 +50,18 @@ class AcousticModel(nn.Module):
         nn.init.zeros_(self.output.bias)
         nn.init.constant_(self.output.bias[BLANK], math.log(BLANK_SHARE / (1 - BLANK_SHARE) * (units - 1)))
 
-    def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, x_lens: Tensor, middle: bool = False) -> tuple[Tensor, ...]:
         """x (N, T, F) float, x_lens (N,) int64; returns log-probs (N, T', units), float32 or more, and lengths (N,).
+
+        `middle`, of Transformers: also the log-probs that the lower half of the blocks alone would give.
 
         Neither the amount of padding nor its content, nor the other utterances of the batch, change an utterance's
         frames; frames beyond `out_lens` are meaningless.
         """
         x = self.subsampling(self.normalise(x, padding_mask(x_lens, x.shape[1])), x_lens)
         x_lens = self.out_length(x_lens)
-        return self._log_probs(self.encoder(x, x_lens)), x_lens
+        last, *others = self.encoder.outputs(x, x_lens, middle) if middle else [self.encoder(x, x_lens)]
+        return self._log_probs(last), x_lens, *map(self._log_probs, others)
 
     def out_length(self, n):
         """Output frames for `n` feature frames, exactly; an int or a tensor of them."""

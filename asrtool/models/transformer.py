@@ -144,23 +144,30 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, D), (N,); returns (N, T, D)."""
+        return self.outputs(x, x_lens)[0]
+
+    def outputs(self, x: Tensor, x_lens: Tensor, middle: bool = False) -> list[Tensor]:
+        """What `forward` returns; with `middle` also what it would return if the lower half of the blocks were all."""
         size = x.shape[1]
         x = nn.functional.pad(self._enter(x, torch.arange(size, device=x.device)), (0, 0, 0, -size % self.chunk))
         keep = padding_mask(x_lens, x.shape[1])
         if self.packs and x.device.type == "cpu":
-            packed = self.norm(self._through_blocks(x[keep], x_lens.tolist()))
-            return torch.zeros_like(x, dtype=packed.dtype).masked_scatter(keep[:, :, None], packed)
-        return self.norm(self._through_blocks(x, keep)[:, :size])
+            found = self._through_blocks(x[keep], x_lens.tolist(), middle)
+            return [torch.zeros_like(x, dtype=y.dtype).masked_scatter(keep[:, :, None], y) for y in found]
+        return [y[:, :size] for y in self._through_blocks(x, keep, middle)]
 
-    def _through_blocks(self, x: Tensor, keep: Tensor | list[int]) -> Tensor:
-        for block in self.blocks:
+    def _through_blocks(self, x: Tensor, keep: Tensor | list[int], middle: bool) -> list[Tensor]:
+        found = []
+        for number, block in enumerate(self.blocks):
+            if middle and number == len(self.blocks) // 2:
+                found.append(self.norm(x))
             if self.training and self.layer_drop and torch.rand(()) < self.layer_drop:
                 continue
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, keep, use_reentrant=False)
             else:
                 x = block(x, keep)
-        return x
+        return [self.norm(x), *found]
 
     def initial_state(self, batch: int) -> list[Tensor]:
         """Of the blocks, in their order."""

@@ -18,7 +18,12 @@ from asrtool.text.tokenizer import Tokenizer
 
 
 class Objective(Protocol):
-    """From log-probabilities and what is known of a batch to the loss of each utterance."""
+    """From log-probabilities and what is known of a batch to the loss of each utterance.
+
+    `intermediate`: the share of the loss in training that is CTC on the middle of the model (Lee and Watanabe 2021).
+    """
+
+    intermediate: float = 0.0
 
     def frames_needed(self, units: Sequence[int]) -> int:
         """The fewest output frames that can spell `units`."""
@@ -31,6 +36,12 @@ def make_objective(
     config: Config, tokenizer: Tokenizer, experiment: Path, ranks: Ranks, device: torch.device
 ) -> Objective:
     """The objective, on `device`. What it counts in the training data is kept in the experiment's folder."""
+    objective = _make(config, tokenizer, experiment, ranks, device)
+    objective.intermediate = config.objective.intermediate
+    return objective
+
+
+def _make(config: Config, tokenizer: Tokenizer, experiment: Path, ranks: Ranks, device: torch.device) -> Objective:
     chosen = config.objective
     if chosen.kind == "ctc":
         return Ctc()

@@ -17,6 +17,7 @@ from asrtool.data.loading import Batch, OrderedSampler, SpeechDataset, batches
 from asrtool.device import out_of_memory, pick_device
 from asrtool.errors import UserError
 from asrtool.interrupts import Interrupts
+from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.objective import Objective
 from asrtool.progress import say
 from asrtool.ranks import ALONE, connected, from_all, from_first, own_log, this_rank, total
@@ -32,9 +33,11 @@ def batch_loss(
 ) -> torch.Tensor:
     """The loss of each utterance, (N,) nats; 0 for one that has no units, or more than its frames can spell."""
     features, lens = batch.features.to(device, non_blocking=True), batch.feature_lens.to(device)
+    share = objective.intermediate if model.training else 0.0
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        log_probs, out_lens = model(features, lens)
-    return objective(log_probs, out_lens, batch)
+        log_probs, out_lens, *middle = model(features, lens, **({"middle": True} if share else {}))
+    loss = objective(log_probs, out_lens, batch)
+    return torch.lerp(loss, Ctc()(*middle, out_lens, batch), share) if share else loss
 
 
 def collect_gradients(session: Session, step: list[Batch], scale: float) -> dict[str, float]:

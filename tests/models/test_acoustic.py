@@ -76,3 +76,16 @@ def test_every_preset_of_the_recipes_builds(preset):
     with torch.device("meta"):  # shapes without memory: some are large
         model = AcousticModel(config, 500)
     assert len(model.output.bias) == 500
+
+
+@pytest.mark.parametrize("convolution", [{}, {"convolution": {"kind": "none"}}])  # without, a CPU leaves out padding
+def test_the_middle_is_what_half_of_the_blocks_give(make_model, kind, convolution):
+    if "blstm" in kind.get("architecture", ""):
+        pytest.skip("a BLSTM has no blocks")
+    model = make_model(**kind | convolution)
+    whole, lens, middle = model(*batch(), middle=True)
+    assert torch.equal(whole, model(*batch())[0])
+    model.encoder.blocks = model.encoder.blocks[:1]
+    half = model(*batch())[0]
+    for row, expected, length in zip(middle, half, lens, strict=True):
+        assert torch.equal(row[:length], expected[:length])

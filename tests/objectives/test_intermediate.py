@@ -1,0 +1,42 @@
+"""A loss on the middle of the model beside that on its end."""
+
+import pytest
+import torch
+
+from asrtool.data.loading import OrderedSampler, SpeechDataset
+from asrtool.errors import UserError
+from asrtool.models.acoustic import AcousticModel
+from asrtool.objectives.ctc import Ctc
+from asrtool.objectives.objective import make_objective
+from asrtool.ranks import ALONE
+from asrtool.text.tokenizer import load_tokenizer
+from asrtool.training.train import batch_loss, train
+from tests.tiny import log_rows
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("kind", ["ctc", "mmi"])
+def test_its_share_of_the_loss_is_ctc_on_the_middle_in_training_alone(tiny_config, tmp_path, kind):
+    config = tiny_config(objective={"kind": kind, "intermediate": 0.3}, model={"layers": 2, "dropout": 0.0})
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    item = next(iter(OrderedSampler(config.data.train, 20.0)))
+    batch = SpeechDataset(config, tokenizer, training=False)[item]
+    model = AcousticModel(config, tokenizer.size).train()
+    objective = make_objective(config, tokenizer, tmp_path, ALONE, CPU)
+    log_probs, lens, middle = model(batch.features, batch.feature_lens, middle=True)
+    end = objective(log_probs, lens, batch)
+    expected = 0.7 * end + 0.3 * Ctc()(middle, lens, batch)
+    assert torch.allclose(batch_loss(model, batch, CPU, "fp32", objective), expected)
+    assert torch.allclose(batch_loss(model.eval(), batch, CPU, "fp32", objective), end)
+
+
+def test_a_training_with_it_learns(tiny_config, tmp_path):
+    train(tiny_config(objective={"intermediate": 0.5}, model={"layers": 2}), tmp_path / "exp", device="cpu")
+    losses = [row["loss"] for row in log_rows(tmp_path / "exp", "train")]
+    assert losses[-1] < losses[0]
+
+
+def test_it_is_for_transformers(tiny_config):
+    with pytest.raises((UserError, ValueError), match="objective.intermediate is for Transformers, not for blstm"):
+        tiny_config(objective={"intermediate": 0.3}, model={"architecture": "blstm"})
