@@ -83,14 +83,15 @@ fi
 
 if begin 2 lang "${units/bpe/$vocab_size BPE} units, a 3-gram of $lm_words words, the graph of both" . \
     "$units" "$vocab_size" "$lm_words" "${texts[@]:1}"; then
-    spelling=() vocabulary=(--top "$lm_words")
-    if [ "$units" = phone ]; then
-        asrtool lexicon "${texts[@]}" "$lang/lexicon.txt" --source cmudict --case upper --unknown g2p --top "$lm_words"
-        spelling=(--lexicon "$lang/lexicon.txt") vocabulary=(--vocab "$lang/lexicon.txt")
+    spelling=()
+    if [ "$units" = phone ]; then # also of the words of dev, for the dev loss; the graph has those of the 3-gram
+        asrtool lexicon data/dev.jsonl.gz "${texts[@]}" "$lang/lexicon.txt" --source cmudict --case upper \
+            --unknown g2p --top "$lm_words"
+        spelling=(--lexicon "$lang/lexicon.txt")
     fi
     asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
         "${spelling[@]}"
-    asrtool lm train "${texts[@]}" "$lang/3gram.arpa.gz" --case upper --prune 1e-8 "${vocabulary[@]}"
+    asrtool lm train "${texts[@]}" "$lang/3gram.arpa.gz" --case upper --prune 1e-8 --top "$lm_words"
     asrtool lm perplexity "$lang/3gram.arpa.gz" data/dev.jsonl.gz
     asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/3gram.arpa.gz" "${spelling[@]}"
     finish "$lang/tokenizer.json and $lang/graph"
