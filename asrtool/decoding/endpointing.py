@@ -74,7 +74,7 @@ def _parse_rule(text: str) -> EndpointRule:
             values[KEYS[key]] = _seconds(value, text)
         else:
             raise UserError(f"--endpoint {text}: '{part}' is no part of a rule ({nearest(key, ['words', *KEYS])})")
-    if not values.keys() & {"trailing", "length"}:
+    if not (values.get("trailing") or values.get("length")):
         raise UserError(f"--endpoint {text} would hold at once; give trailing=SECONDS or length=SECONDS, too")
     return EndpointRule(**values)
 

@@ -70,9 +70,10 @@ class Totals:
         facts = {"recordings": len(self.rows), "utterances": self.utterances, "audio_seconds": round(self.audio, 2)}
         facts |= {"seconds": round(seconds, 2), "rtf": round(seconds / self.audio, 5)}
         facts |= {"compute_ms": _spread(self.chunks), "end_ms": _spread(self.ends)}
-        first, final = zip(*self.delays, strict=True) if self.delays else ((), ())
-        emission = {"words": len(self.delays), "first_ms": _spread(first), "final_ms": _spread(final)}
-        return facts | {"emission": emission if self.delays else None}
+        if not self.delays:
+            return facts | {"emission": None}
+        first, final = map(_spread, zip(*self.delays, strict=True))
+        return facts | {"emission": {"words": len(self.delays), "first_ms": first, "final_ms": final}}
 
 
 def default_chunk(experiment: Experiment) -> float:
