@@ -116,7 +116,7 @@ def stream(
     for entry in progress(entries(cuts), f"streaming {name}", count):
         cut = entry.cut()
         heard = listen(recogniser, cut, max(1, round(chunk * recogniser.rate)))
-        totals.add(heard, cut.duration, _delays(heard.emissions, ends.get(cut.id) or words_of(cut)))
+        totals.add(heard, cut.duration, emission_delays(heard.emissions, ends.get(cut.id) or words_of(cut)))
     rows = sorted(totals.rows, key=lambda row: row["id"])
     facts = {"set": name, "method": method} | setup.settings | {"checkpoint": experiment.checkpoint.name}
     facts |= {"cuts": str(cuts), "chunk_ms": round(1000 * chunk, 1), "endpoints": endpointing is not None}
@@ -187,8 +187,11 @@ def _word_ends(path: Path) -> dict[str, list[tuple[str, float]]]:
     return found
 
 
-def _delays(emissions: list[Emission], words: list[tuple[str, float]]) -> list[tuple[float, float]]:
-    """For each word that was said and found: seconds from its end to when it was first there, and when it was final."""
+def emission_delays(emissions: list[Emission], words: list[tuple[str, float]]) -> list[tuple[float, float]]:
+    """For each word that was said and found: seconds from its end until it was first there, and until it was final.
+
+    words: those of the alignment and their ends. A word may be there before it ends: its delay is then negative.
+    """
     pairs = align_words(" ".join(word for word, _ in words), " ".join(emission.word for emission in emissions))
     said, found, delays = iter(words), iter(emissions), []
     for ref, hyp in pairs:

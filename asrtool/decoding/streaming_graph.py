@@ -93,4 +93,3 @@ class StreamingGraphSearch:
         if not self.decoder.reached_final():
             return math.inf
         return max(0.0, read_path(self.decoder.get_best_path()[1]).cost - self.path.cost)
-
