@@ -72,14 +72,17 @@ class Recogniser:
         self._begin(0, torch.zeros(0))
 
     def accept(self, samples: np.ndarray | torch.Tensor) -> list[Result]:
-        """Take in (n,) samples, float in -1 .. 1; returns the utterances that ended in them, and a partial result."""
-        samples = torch.as_tensor(samples, dtype=torch.float32)
-        self._kept = torch.cat([self._kept, samples])
-        ended = []
-        while self._advance(self._log_probs(self._features.accept(samples))):
-            ended.append(self._end())
-            samples = self._kept  # the next utterance hears what this one has no frames for
-        self._drop()
+        """Take in (n,) samples, float in -1 .. 1; returns the utterances that ended in them, and a partial result.
+
+        Raises ValueError for integers and for more than one channel.
+        """
+        samples = torch.as_tensor(samples)
+        if samples.ndim != 1 or not samples.is_floating_point():
+            raise ValueError(
+                f"{samples.dtype} {tuple(samples.shape)}: samples are (n,) float in -1 .. 1, of one channel"
+            )
+        # At most a second at a time: what was heard beyond an endpoint is heard again by the next utterance.
+        ended = [result for piece in samples.float().split(self.rate) for result in self._hear(piece)]
         return [*ended, self._result(self._partial.words, self._partial.word_frames, self._partial.final)]
 
     def finish(self) -> list[Result]:
@@ -98,6 +101,15 @@ class Recogniser:
         self._stream, self._found = Stream(self.experiment.model), self.new_search()
         self._start, self._kept, self._dropped, self._frames = sample, kept, 0, 0
         self._partial = Partial([], 0, 0)
+
+    def _hear(self, samples: torch.Tensor) -> list[Result]:
+        """Take in samples; returns the utterances that ended in them."""
+        self._kept, ended = torch.cat([self._kept, samples]), []
+        while self._advance(self._log_probs(self._features.accept(samples))):
+            ended.append(self._end())
+            samples = self._kept  # the next utterance hears what this one has no frames for
+        self._drop()
+        return ended
 
     def _log_probs(self, features: torch.Tensor) -> np.ndarray:
         """(T, V) that are now sure, for further features (n, F)."""

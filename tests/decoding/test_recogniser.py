@@ -20,7 +20,7 @@ from tests.decoding.graphs import save_word_graph
 from tests.tiny import RATE, tone
 
 METHODS = ("greedy", "prefix", "graph")
-SIZES = st.lists(st.integers(0, 9000), min_size=1, max_size=4).map(lambda sizes: [*sizes, 700])
+SIZES = st.lists(st.integers(0, 9000) | st.just(40000), min_size=1, max_size=4).map(lambda sizes: [*sizes, 700])
 
 
 def sound(seconds, seed=0):
@@ -119,6 +119,13 @@ def test_next_to_no_audio_has_no_words(opened, options, method, samples):
     assert [result.words for result in recogniser.accept(torch.zeros(samples))] == [[]]
     (result,) = recogniser.finish()
     assert result.words == result.hypothesis.tokens == [] and (result.start, result.end) == (0, 0)
+
+
+@pytest.mark.parametrize("samples", [np.zeros(100, dtype=np.int16), np.zeros((2, 100), dtype=np.float32)])
+def test_what_is_no_audio_of_one_channel_is_refused(opened, samples):
+    recogniser = Recogniser(opened, open_stream_search("greedy", opened.tokenizer, {}).new_search)
+    with pytest.raises(ValueError, match="samples are"):
+        recogniser.accept(samples)
 
 
 @pytest.mark.parametrize(
