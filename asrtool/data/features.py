@@ -48,18 +48,22 @@ def extractor(sampling_rate: int, num_bins: int) -> Fbank:
     return Fbank(FbankConfig(sampling_rate=sampling_rate, num_filters=num_bins, frame_shift=FRAME_SHIFT))
 
 
+def load_samples(cut: MonoCut) -> torch.Tensor:
+    """The audio of one cut, (samples,) float32 in -1 .. 1. Raises Bad when it cannot be read."""
+    try:
+        return torch.from_numpy(cut.load_audio())[0]
+    except Exception as error:  # lhotse wraps whatever its many readers raise
+        mono = isinstance(cut, MonoCut) and cut.has_recording
+        source = str(cut.recording.sources[0].source)[:200] if mono else "its audio or the noise mixed in"
+        raise Bad(f"{cut.id}: cannot read {source} ({str(error).partition(chr(10))[0][:200]})") from error
+
+
 def compute(cut: MonoCut, num_bins: int) -> torch.Tensor:
     """Features of one cut, (frames, bins) float32, computed from its audio alone: no batch mate changes them.
 
     Raises Bad when the audio cannot be read.
     """
-    try:
-        samples = cut.load_audio()
-    except Exception as error:  # lhotse wraps whatever its many readers raise
-        mono = isinstance(cut, MonoCut) and cut.has_recording
-        source = str(cut.recording.sources[0].source)[:200] if mono else "its audio or the noise mixed in"
-        raise Bad(f"{cut.id}: cannot read {source} ({str(error).partition(chr(10))[0][:200]})") from error
-    return extractor(cut.sampling_rate, num_bins).extract(torch.from_numpy(samples), cut.sampling_rate)
+    return extractor(cut.sampling_rate, num_bins).extract(load_samples(cut), cut.sampling_rate)
 
 
 def load(cut: MonoCut, source: str, num_bins: int) -> torch.Tensor:

@@ -214,11 +214,11 @@ def _decode_batch(experiment: Experiment, batch: Batch, find: Search, part: Part
     part.clock.audio += batch.seconds
     frame_seconds = FRAME_SHIFT * experiment.model.subsampling.factor
     for name, ref, found in zip(batch.ids, batch.texts, hypotheses, strict=True):
-        part.rows.append(_row(experiment.tokenizer, name, ref, found, frame_seconds))
+        part.rows.append(hypothesis_row(experiment.tokenizer, name, ref, found, frame_seconds))
         part.lattices += [f"{name}\n{found.lattice}\n"] if found.lattice else []
 
 
-def _row(tokenizer: Tokenizer, name: str, ref: str, hypothesis: Hypothesis, frame_seconds: float) -> dict:
+def hypothesis_row(tokenizer: Tokenizer, name: str, ref: str, hypothesis: Hypothesis, frame_seconds: float) -> dict:
     """A line of hyps.jsonl; `units` and `words` are [symbol, seconds from the start of the cut].
 
     `partial` is there where no path reached the end of the graph, `nbest` where there are further hypotheses. Phones

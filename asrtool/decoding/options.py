@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asrtool.decoding.decode import Search, search
-from asrtool.decoding.fusion import UnitFusion, WordFusion
+from asrtool.decoding.fusion import Fusion, UnitFusion, WordFusion
 from asrtool.decoding.graph_search import GraphOptions, GraphSearch, load_priors
 from asrtool.decoding.lattice import Lattice, rescore
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
@@ -88,27 +88,29 @@ def open_search(method: str, tokenizer: Tokenizer, options: Options, jobs: int =
 
 def _prefix(tokenizer: Tokenizer, options: Options) -> Setup:
     beam, nbest = int(options.get("beam", PREFIX_BEAM)), options.get("nbest", 1)
-    fusion, settings = None, {"beam": beam, "nbest": nbest}
-    if "lm" in options:
-        from asrtool.text.ngram import load_lm
-
-        units = options.get("lm_units", False)
-        if not units and not any(symbol.startswith(SPACE) for symbol in tokenizer.symbols):
-            units = True  # a word tokenizer: its units are words
-        weight, penalty = options.get("lm_weight", LM_WEIGHT), options.get("insertion_penalty", 0.0)
-        fusion = (UnitFusion if units else WordFusion)(load_lm(options["lm"]), tokenizer.symbols, weight, penalty)
-        settings |= {
-            "lm": file_hash(options["lm"]),
-            "lm_weight": weight,
-            "insertion_penalty": penalty,
-            "lm_units": units,
-        }
+    fusion, settings = prefix_fusion(tokenizer, options)
+    settings = {"beam": beam, "nbest": nbest} | settings
 
     def find(log_probs, lens):
         found = ctc_prefix_beam(log_probs, lens, beam, nbest=nbest, fusion=fusion)
         return [best.among(others) for best, *others in found]
 
     return Setup(find, settings)
+
+
+def prefix_fusion(tokenizer: Tokenizer, options: Options) -> tuple[Fusion | None, dict]:
+    """The language model of --lm for a prefix search, if there is one, and what decides over its part."""
+    if "lm" not in options:
+        return None, {}
+    from asrtool.text.ngram import load_lm
+
+    units = options.get("lm_units", False)
+    if not units and not any(symbol.startswith(SPACE) for symbol in tokenizer.symbols):
+        units = True  # a word tokenizer: its units are words
+    weight, penalty = options.get("lm_weight", LM_WEIGHT), options.get("insertion_penalty", 0.0)
+    fusion = (UnitFusion if units else WordFusion)(load_lm(options["lm"]), tokenizer.symbols, weight, penalty)
+    digest = file_hash(options["lm"])
+    return fusion, {"lm": digest, "lm_weight": weight, "insertion_penalty": penalty, "lm_units": units}
 
 
 def _graph(tokenizer: Tokenizer, options: Options, jobs: int) -> Setup:

@@ -24,6 +24,7 @@ Nothing is lost here either.
 
 import heapq
 import math
+import os.path
 from collections.abc import Iterator
 
 import numpy as np
@@ -93,6 +94,10 @@ class PrefixBeam:
         scores = [(prefix.total + self.fusion.end(prefix.state), prefix) for prefix in self.prefixes]
         scores.sort(key=lambda pair: pair[0], reverse=True)
         return [(prefix.tokens(), score) for score, prefix in scores[:nbest]]
+
+    def sure(self) -> int:
+        """How many tokens all prefixes of the beam begin with: these no further frame can change."""
+        return len(os.path.commonprefix([prefix.tokens() for prefix in self.prefixes]))
 
     def _stay(self, frame: np.ndarray) -> list[tuple]:
         """Each prefix as itself one frame on: entries (total, ends in blank, ends in token, prefix, None).

@@ -10,6 +10,7 @@ from asrtool.scoring.report import alignment_rows, alignment_text, report_text, 
 from asrtool.scoring.wer import Score, score_pairs
 
 HYPOTHESES = "hyps.jsonl"
+FACTS = ("decode.json", "stream.json")
 REQUIRED = ("id", "ref", "hyp")
 
 
@@ -48,16 +49,21 @@ def _check_ids(rows: list[dict], path: Path) -> None:
 
 
 def set_name(folder: str | Path) -> str:
-    """The name of the set that was decoded into `folder`: "set" in its decode.json, else the folder's own name."""
-    path = Path(folder) / "decode.json"
-    if not path.is_file():
-        return Path(folder).resolve().name
+    """The name of the set that was decoded into `folder`: "set" in its facts, else the folder's own name."""
+    name = read_facts(folder).get("set")
+    return name if isinstance(name, str) else Path(folder).resolve().name
+
+
+def read_facts(folder: str | Path) -> dict:
+    """What `asrtool decode` or `asrtool stream` wrote beside the hypotheses; empty where there is nothing."""
+    path = next((path for name in FACTS if (path := Path(folder) / name).is_file()), None)
+    if path is None:
+        return {}
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}); rerun `asrtool decode`") from error
-    name = facts.get("set") if isinstance(facts, dict) else None
-    return name if isinstance(name, str) else Path(folder).resolve().name
+        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}); rerun `asrtool {path.stem}`") from error
+    return facts if isinstance(facts, dict) else {}
 
 
 def score_folder(folder: str | Path, name: str | None = None) -> Score:

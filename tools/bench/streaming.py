@@ -1,8 +1,10 @@
 """One step of a stream, for each configuration: what a server does when the next chunk has come.
 
 `AcousticModel.step` on one stream that is under way, with the model's own chunk; and with 160 ms, for which a larger
-chunk is made smaller and a smaller one repeated. Baseline: the same output without state, `AcousticModel.forward` over
-the chunk and all the frames before and after it that it depends on, at most --history seconds of them.
+chunk is made smaller and a smaller one repeated. `audio to words` is all of it: `Recogniser.accept` on a chunk of raw
+audio, i.e. features, step, greedy search and the words so far, in utterances of 10 s. Baseline: the same output as the
+step's without state, `AcousticModel.forward` over the chunk and all the frames before and after it that it depends on,
+at most --history seconds of them.
 
 `% of chunk` is the time of a step beside the chunk's own; `latency ms` what must have been heard before the first frame
 of a chunk is known, at most, from the layers' own facts, without the time of the step. Weights are random.
@@ -16,13 +18,18 @@ import torch
 from common import Report, Run, parse, parser
 
 from asrtool.config import Config, load_config
+from asrtool.decoding.decode import Experiment
+from asrtool.decoding.endpointing import Endpointing, EndpointRule
+from asrtool.decoding.recogniser import Recogniser, open_stream_search
 from asrtool.device import pick_device
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
+from asrtool.text.tokenizer import SymbolTokenizer
 
 PRESETS = Path(__file__).resolve().parents[2] / "egs" / "librispeech" / "conf"
 FRAME_MS = 10  # of a feature frame
 SHORT = 16  # feature frames: 160 ms
+UTTERANCE = 10.0  # seconds
 AIM = 10.0  # % of a 160 ms chunk, for
 AIM_LAYERS = 12  # as many
 COLUMNS = ["ms", "% of chunk", "latency ms"]
@@ -43,7 +50,7 @@ def chunks(path: str, overrides: list[str]) -> list[tuple[Config, int]]:
 
 
 class Streaming:
-    """One stream of random features: a step, and the same output without state."""
+    """One stream of random features or noise: a step, the same output without state, and all from audio to words."""
 
     def __init__(self, config: Config, size: int, arguments: argparse.Namespace, device: torch.device):
         self.model = AcousticModel(config, arguments.units).to(device).eval()
@@ -54,6 +61,11 @@ class Streaming:
         self.state = self.model.initial_state(1)
         for _ in range(2):
             self.state = self._step()[1]
+        tokenizer = SymbolTokenizer("word", [str(unit) for unit in range(arguments.units)])
+        experiment = Experiment(Path(), config, tokenizer, self.model, Path(), device)
+        ends = Endpointing((EndpointRule(length=UTTERANCE),))
+        self.recogniser = Recogniser(experiment, open_stream_search("greedy", tokenizer, {}).new_search, ends)
+        self.noise = 0.1 * torch.randn(size * FRAME_MS * config.features.sampling_rate // 1000)
 
     @torch.no_grad()
     def _step(self):
@@ -62,6 +74,10 @@ class Streaming:
     def step(self) -> None:
         """A step; every call takes the same one."""
         self._step()[0][0, 0, 0].item()  # waits for the device
+
+    def hear(self) -> None:
+        """A chunk of audio; the stream goes on with every call."""
+        self.recogniser.accept(self.noise)
 
     @torch.no_grad()
     def forward(self) -> None:
@@ -78,7 +94,8 @@ def compare(report: Report, name: str, config: Config, size: int, arguments: arg
     def extra(rate: float) -> dict:
         return {"ms": 1000 * duration / rate, "% of chunk": 100 / rate, "latency ms": milliseconds}
 
-    runs = [Run("step", stream.step, duration), Run("forward over history", stream.forward, duration)]
+    runs = [Run("step", stream.step, duration), Run("audio to words", stream.hear, duration)]
+    runs.append(Run("forward over history", stream.forward, duration))
     case = f"{name}, {size * FRAME_MS} ms"
     report.compare(case, runs, extra, config=name, layers=config.model.layers, chunk_frames=size)
 
