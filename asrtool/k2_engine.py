@@ -139,15 +139,38 @@ def decoding_graph(fst: Any) -> "k2.Fsa":
     """A kaldifst graph as k2's: without epsilons, `aux_labels` the words of each arc, `graph_scores` its own score."""
     k2 = require_k2()
     graph = k2.Fsa.from_openfst(fst.to_str(show_weight_one=True), acceptor=False)
+    arcs, words = _words_on_units(graph.arcs.values().numpy(), graph.aux_labels.numpy()[:, None])
+    graph = k2.Fsa(torch.from_numpy(arcs), k2.RaggedTensor(torch.from_numpy(words)).remove_values_leq(0))
     if (graph.labels == 0).any():
         graph = k2.connect(k2.remove_epsilon(graph))
-    if isinstance(graph.aux_labels, Tensor):
-        graph.aux_labels = k2.RaggedTensor(graph.aux_labels[:, None].contiguous())
-    graph.aux_labels = graph.aux_labels.remove_values_leq(0)
     graph.labels = torch.where(graph.labels > 0, graph.labels - 1, graph.labels)
     graph = k2.arc_sort(graph)
     graph.graph_scores = graph.scores.clone()
     return graph
+
+
+def _words_on_units(arcs: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """k2's arcs (A, 4) and their words (A, 1), changed so that no word is on an epsilon: (B, 4) and (B, W), 0 is none.
+
+    Such an arc becomes as many as leave the state that it leads to. k2.remove_epsilon alone would keep but the best of
+    the words that lead from one state to another without a unit, as homophones do.
+    """
+    while (silent := (arcs[:, 2] == 0) & (words > 0).any(1)).any():
+        degree = np.bincount(arcs[:, 0], minlength=arcs[:, :2].max() + 1)
+        following = degree[arcs[silent, 1]]
+        before = np.repeat(np.flatnonzero(silent), following)
+        number = np.arange(len(before)) - np.repeat(following.cumsum() - following, following)
+        behind = (degree.cumsum() - degree)[arcs[before, 1]] + number
+        both = arcs[behind].copy()
+        both[:, 0] = arcs[before, 0]
+        both[:, 3] = (arcs[before, 3].view(np.float32) + arcs[behind, 3].view(np.float32)).view(np.int32)
+        arcs = np.concatenate([arcs[~silent], both])
+        words = np.concatenate(
+            [np.pad(words[~silent], ((0, 0), (0, words.shape[1]))), np.hstack([words[before], words[behind]])]
+        )
+        order = np.argsort(arcs[:, 0], kind="stable")
+        arcs, words = arcs[order], words[order]
+    return arcs, words
 
 
 class LatticeArcs(NamedTuple):
@@ -200,10 +223,10 @@ def _path(arcs: LatticeArcs) -> Path:
     return Path(*columns[2:4].astype(np.int64).tolist(), *columns[4:].sum(1).tolist())
 
 
-def path_sum(log_probs: Tensor, lens: Tensor, graphs: "k2.Fsa", beam: float = EXACT) -> Tensor:
-    """As `path_sum` of asrtool/objectives/forward_backward.py, by k2; `graphs` of `training_graphs`.
+def path_sum(log_probs: Tensor, lens: Tensor, graphs: "k2.Fsa", leak: None = None) -> Tensor:
+    """As `path_sum` of asrtool/objectives/forward_backward.py, by k2 and without a leak; `graphs` of `training_graphs`.
 
-    Paths that are `beam` nats worse than the best are left out; k2 keeps all others in memory, frame by frame.
+    All paths but those that are EXACT nats worse than the best are in memory at once, frame by frame.
     """
     import k2
 
@@ -214,7 +237,7 @@ def path_sum(log_probs: Tensor, lens: Tensor, graphs: "k2.Fsa", beam: float = EX
         chosen = torch.zeros(len(lens), dtype=torch.int32, device=log_probs.device)
     else:
         chosen = order.to(log_probs.device, torch.int32)
-    paths = k2.intersect_dense(k2.index_fsa(graphs, chosen), dense, beam, max_states=MOST_STATES)
+    paths = k2.intersect_dense(k2.index_fsa(graphs, chosen), dense, EXACT, max_states=MOST_STATES)
     total = paths.get_tot_scores(use_double_scores=True, log_semiring=True)
     return total[order.argsort().to(total.device)].to(log_probs.dtype)
 
@@ -227,15 +250,17 @@ def training_graphs(graphs: Arcs | list[Arcs], device: torch.device | str = "cpu
 
 
 def _acceptor(graph: Arcs) -> "k2.Fsa":
-    """States one up, behind a start state that has the arcs of all where a path may start; the last one is final."""
+    """States one up, behind a start state that has the arcs of all where a path may start; the last one is final.
+
+    The start leads to it, too, for k2 wants an arc at least. That is for utterances without frames: there are none.
+    """
     k2 = require_k2()
-    starts, ends = graph.start[graph.source], np.flatnonzero(np.isfinite(graph.final))
-    first = np.flatnonzero(np.isfinite(starts))
-    label = graph.label[graph.target]
-    source = np.concatenate([np.zeros(len(first)), graph.source + 1, ends + 1])
-    target = np.concatenate([graph.target[first] + 1, graph.target + 1, np.full(len(ends), graph.states + 1)])
-    labels = np.concatenate([label[first], label, np.full(len(ends), -1)])
-    scores = np.concatenate([starts[first] + graph.weight[first], graph.weight, graph.final[ends]]).astype(np.float32)
+    starts, label = graph.start[graph.source], graph.label[graph.target]
+    last, none = np.full(graph.states + 1, graph.states + 1), np.full(graph.states + 1, -1)
+    source = np.concatenate([np.zeros_like(graph.source), graph.source + 1, np.arange(graph.states + 1)])
+    target = np.concatenate([graph.target + 1, graph.target + 1, last])
+    labels = np.concatenate([label, label, none])
+    scores = np.concatenate([starts + graph.weight, graph.weight, [0.0], graph.final]).astype(np.float32)
     rows = np.stack([source, target, labels, scores.view(np.int32)], 1).astype(np.int32)
-    kept = np.isfinite(scores)
-    return k2.Fsa(torch.from_numpy(rows[kept][np.argsort(source[kept], kind="stable")].copy()))
+    order = np.argsort(source, kind="stable")
+    return k2.Fsa(torch.from_numpy(rows[order][np.isfinite(scores[order])]))

@@ -8,12 +8,16 @@ import pytest
 import torch
 
 from asrtool import k2_engine
+from asrtool.config import Objective
+from asrtool.data.loading import Batch, Position
 from asrtool.decoding.graph_search import GraphOptions, GraphSearch, load_priors
 from asrtool.decoding.lattice import Lattice, nbest
 from asrtool.errors import UserError
 from asrtool.graphs.training import Arcs, UnitNgram, over_frames, said
 from asrtool.k2_engine import K2Search
 from asrtool.objectives.forward_backward import GraphBatch, path_sum
+from asrtool.objectives.mmi import Mmi
+from asrtool.text.tokenizer import SymbolTokenizer
 from tests.decoding.graphs import all_word_sequences, graph, random_graph, random_log_probs, word_graph
 
 
@@ -160,3 +164,26 @@ def test_sums_over_ctc_graphs_are_ctc():
     flat, sizes = torch.tensor(sum(targets, [])), torch.tensor(list(map(len, targets)))
     expected = -torch.nn.functional.ctc_loss(log_probs.transpose(0, 1), flat, lens, sizes, reduction="none")
     torch.testing.assert_close(k2_engine.path_sum(log_probs, lens, made), expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_k2
+def test_an_objective_by_k2_is_that_by_torch():
+    tokenizer, sentences = SymbolTokenizer.train("char", ["abc"]), ["ab", "bac", "", "aab"]
+    units = [tokenizer.encode(sentence) for sentence in sentences]
+    counts, sizes = UnitNgram.count(units, 3), torch.tensor(list(map(len, units)))
+    targets = torch.nn.utils.rnn.pad_sequence([torch.tensor(u).long() for u in units], batch_first=True)
+    batch = Batch(Position(), Position(), sentences, sentences, torch.zeros(4, 1, 1), sizes, targets, sizes, 1.0)
+    log_probs, lens = torch.randn(4, 9, tokenizer.size).log_softmax(2), torch.tensor([9, 8, 9, 3])
+
+    def loss(engine):
+        config = Objective(kind="mmi", leak=0.0, engine=engine)
+        objective = Mmi(config, tokenizer, UnitNgram(3, counts), torch.device("cpu"))
+        return values_and_gradients(lambda x: objective(x, lens, batch), log_probs)
+
+    for one, other in zip(loss("torch"), loss("k2"), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_leak_is_refused():
+    with pytest.raises(ValueError, match="engine=k2 has no leak; set objective.leak=0"):
+        Objective(kind="mmi", engine="k2")
