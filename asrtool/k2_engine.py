@@ -223,10 +223,10 @@ def _path(arcs: LatticeArcs) -> Path:
     return Path(*columns[2:4].astype(np.int64).tolist(), *columns[4:].sum(1).tolist())
 
 
-def path_sum(log_probs: Tensor, lens: Tensor, graphs: "k2.Fsa", leak: None = None) -> Tensor:
+def path_sum(log_probs: Tensor, lens: Tensor, graphs: "k2.Fsa", leak: None = None, beam: float = EXACT) -> Tensor:
     """As `path_sum` of asrtool/objectives/forward_backward.py, by k2 and without a leak; `graphs` of `training_graphs`.
 
-    All paths but those that are EXACT nats worse than the best are in memory at once, frame by frame.
+    All paths but those that are `beam` nats worse than the best are in memory at once, frame by frame.
     """
     import k2
 
@@ -237,7 +237,7 @@ def path_sum(log_probs: Tensor, lens: Tensor, graphs: "k2.Fsa", leak: None = Non
         chosen = torch.zeros(len(lens), dtype=torch.int32, device=log_probs.device)
     else:
         chosen = order.to(log_probs.device, torch.int32)
-    paths = k2.intersect_dense(k2.index_fsa(graphs, chosen), dense, EXACT, max_states=MOST_STATES)
+    paths = k2.intersect_dense(k2.index_fsa(graphs, chosen), dense, beam, max_states=MOST_STATES)
     total = paths.get_tot_scores(use_double_scores=True, log_semiring=True)
     return total[order.argsort().to(total.device)].to(log_probs.dtype)
 

@@ -66,7 +66,7 @@ wheels() { grep -o 'k2-[^"<>/ ]*\.whl' | sed 's/%2[Bb]/+/g' | sort -u; }
 
 build_outline() {
     cat >&2 <<END
-It can be built from source, in tens of minutes, with cmake and a C++ compiler${1:+ and the toolkit of CUDA $1 with cuDNN}:
+It can be built from source, in tens of minutes; that takes cmake, a C++ compiler${1:+, the toolkit of CUDA $1, cuDNN}:
 
     git clone https://github.com/k2-fsa/k2 && cd k2
     export K2_MAKE_ARGS=-j4 K2_CMAKE_ARGS="-DCMAKE_BUILD_TYPE=Release${1:- -DK2_WITH_CUDA=OFF}"
@@ -82,7 +82,7 @@ END
 }
 
 command -v "$PYTHON" >/dev/null || stop "no $PYTHON in PATH; install Python 3.11 or newer, or set PYTHON"
-found=$(facts 2>/dev/null) || stop "$PYTHON cannot import torch; install it first, for k2's wheels are made for one torch each"
+found=$(facts 2>/dev/null) || stop "$PYTHON cannot import torch; install it first: k2 is made for one torch"
 read -r torch cuda tag platform <<<"$found"
 say "torch $torch, CUDA ${cuda/cpu/none}, Python $tag, $platform"
 
@@ -111,10 +111,12 @@ linux_*) fitting="linux.*_${platform#linux_}" ;;
 macosx_*) fitting="macosx_.*_(${platform#macosx_*_*_}|universal2)" ;;
 *) fitting=$platform ;;
 esac
-wheel=$(grep -E -- "[+]${local//./[.]}[.]torch${torch//./[.]}-$tag-$tag-.*$fitting[.]whl$" <<<"$names" | sort -V | tail -n 1) || true
+fitting="-$tag-$tag-.*$fitting[.]whl$"
+made_for=$local.torch$torch
+wheel=$(grep -E -- "[+]${made_for//./[.]}$fitting" <<<"$names" | sort -V | tail -n 1) || true
 if [ -z "$wheel" ]; then
-    others=$(grep -E -- "-$tag-$tag-.*$fitting[.]whl$" <<<"$names" | sed -n 's/.*[+]\([^-]*\)-.*/\1/p' | sort -uV | tail -n 5 | xargs) || true
-    say "no wheel on $page is for $local.torch$torch, $tag and $platform; the last that fit otherwise: ${others:-none}"
+    others=$(grep -E -- "$fitting" <<<"$names" | sed -n 's/^[^+]*+\([^-]*\)-.*/\1/p' | sort -uV | tail -n 5) || true
+    say "no wheel on $page is for $made_for, $tag and $platform; the last that fit otherwise:" ${others:-none}
     [ -z "$remove" ] || say "what is there does not work all the same: $remove"
     build_outline "${cuda#cpu}"
     exit 2

@@ -34,7 +34,7 @@ def scaled_sums(frames: Tensor, lines: Tensor, lens: Tensor, graphs: "GraphBatch
     """`frames` (T, lines, columns) and `lines` (S,) as of `GraphBatch.frames`; `leak` (S, 1), probabilities."""
     read = frames.double().exp()
     logs, kept = _forward(read, lines, lens, graphs, leak)
-    beta, leaving = graphs.ends.expand_as(kept[-1]), graphs.matrices[1]
+    beta, leaving = graphs.ends.repeat(1, read.shape[2]), graphs.matrices[1]
     total = logs + graphs.summed(kept[-1] * beta).log()
     beta, _ = _scale(beta, graphs)
     all_alive, shares, lost = int(lens.min()), torch.zeros_like(read), torch.zeros_like(logs)
@@ -43,7 +43,7 @@ def scaled_sums(frames: Tensor, lines: Tensor, lens: Tensor, graphs: "GraphBatch
         norm = graphs.summed(both).reciprocal()
         shares[time].index_add_(0, lines, both.mul_(graphs.beside(norm)))
         lost += norm
-        before = leaving @ (beta * read[time].index_select(0, lines))
+        before = leaving @ read[time].index_select(0, lines).mul_(beta)
         if leak is not None and time:
             before += (before * leak).sum(0)
         before, _ = _scale(before, graphs)
@@ -56,7 +56,7 @@ def _forward(
     read: Tensor, lines: Tensor, lens: Tensor, graphs: "GraphBatch", leak: Tensor | None
 ) -> tuple[Tensor, list[Tensor]]:
     """The log of all scales of each utterance, (N,), and the scaled alpha before the first and behind each frame."""
-    alpha, scale = _scale(graphs.begins.expand(-1, read.shape[2]), graphs)
+    alpha, scale = _scale(graphs.begins.repeat(1, read.shape[2]), graphs)
     logs, kept, all_alive, entering = scale.log(), [alpha], int(lens.min()), graphs.matrices[0]
     for time, frame in enumerate(read):
         before = alpha if leak is None or not time else alpha + leak  # alpha adds up to 1
@@ -68,7 +68,7 @@ def _forward(
 
 
 def _scale(values: Tensor, graphs: "GraphBatch") -> tuple[Tensor, Tensor]:
-    """`values` by their sum in each utterance, and the sums (N,); NaN where that is less than LEAST."""
+    """`values`, in place, by their sum in each utterance, and the sums (N,); NaN where that is less than LEAST."""
     sums = graphs.summed(values)
     sums = torch.where(sums > LEAST, sums, torch.nan)
-    return (values / graphs.beside(sums)).clamp_(min=FLOOR), sums
+    return values.div_(graphs.beside(sums)).clamp_(min=FLOOR), sums
