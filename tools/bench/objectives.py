@@ -3,8 +3,8 @@
 The log-probs are random, the transcripts come from a random chain of units with few ways on from each, as phones have
 them, and the denominator is the 4-gram of such transcripts, made as training makes it.
 
-loss        All of the objective (`asrtool.objectives.mmi`): numerators are made and summed, and the denominator; no leak,
-            no CTC. Baseline: torch's CTC on the same log-probs.
+loss        All of the objective (`asrtool.objectives.mmi`), numerators being made included; no leak, no CTC added.
+            Baseline: torch's CTC on the same log-probs.
 sums        The denominator alone, on the first --k2-batch utterances. Baseline: k2, all paths (asrtool/k2_engine.py).
             "k2, beam" leaves out paths --k2-beam nats worse than the best, as recipes do: icefall's is 10.
 step        A training step with the objective. Baseline: the same with CTC. The share of the loss in a step is the
