@@ -1,12 +1,12 @@
 """Forward-backward with probabilities instead of their logs, scaled frame by frame, and how exact that was.
 
-What forward_backward.py adds up state by state is here one product with a sparse matrix a frame, some twenty times as
-fast. Alpha and beta of each frame are divided by their sums (as in Kaldi's chain training, Povey et al. 2016), in
-double precision; what is below FLOOR then is raised to it, so that both are upper bounds, whatever was too small for a
-double before. With the scaled a_t, b_t and c_t = 1 / sum_s a_t(s) b_t(s), paths that do not exist enter at frame t with
-FLOOR each, so that of score and shares the sum over frames of 2 FLOOR c_t is more than all that was added. A small sum
-is a proof that nothing was lost; it is large where the best beginnings and the best ends of paths are hundreds of nats
-away from each other, or where there is no path. Those utterances are for log space.
+What forward_backward.py adds up state by state is here one product with a sparse matrix a frame, which is five times as
+fast on a CPU. Alpha and beta of each frame are divided by their sums, as in Kaldi's chain training (Povey et al. 2016),
+in double precision; what is below FLOOR then is raised to it, so that both are upper bounds, even of what was too small
+for a double before. With the scaled a_t, b_t and c_t = 1 / sum_s a_t(s) b_t(s), paths that do not exist enter at frame
+t with FLOOR each, so that of score and shares the sum over frames of 2 FLOOR c_t is more than all that was added. A
+small sum is a proof that nothing was lost; it is large where the best beginnings and the best ends of paths are
+hundreds of nats away from each other, or where there is no path. Those utterances are for log space.
 """
 
 from typing import TYPE_CHECKING, NamedTuple

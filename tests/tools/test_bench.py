@@ -21,6 +21,8 @@ SCRIPTS = [
     "other_toolkits",
     "streaming",
     "decoding",
+    "lm",
+    "graphs",
     "graph_decoding",
     "objectives",
 ]
