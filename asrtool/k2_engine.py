@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import k2
 
 ONE_PATH = 1.0  # output beam where only the best path counts: k2 never prunes that
-EXACT = 60.0  # output beam of sums: what is left out is e^-60 of the best path; with k2's own 10 gradients are off by 1e-2
+EXACT = 60.0  # output beam of sums: e^-60 of the best path is left out; with k2's own 10 gradients are off by 1e-2
 MOST_STATES = 2**30  # of a sum; where there are more, k2 makes the beam smaller without asking
 
 
