@@ -54,16 +54,18 @@ def scaled_sums(frames: Tensor, lines: Tensor, lens: Tensor, graphs: "GraphBatch
 
 def _forward(
     read: Tensor, lines: Tensor, lens: Tensor, graphs: "GraphBatch", leak: Tensor | None
-) -> tuple[Tensor, list[Tensor]]:
+) -> tuple[Tensor, Tensor]:
     """The log of all scales of each utterance, (N,), and the scaled alpha before the first and behind each frame."""
-    alpha, scale = _scale(graphs.begins.repeat(1, read.shape[2]), graphs)
-    logs, kept, all_alive, entering = scale.log(), [alpha], int(lens.min()), graphs.matrices[0]
+    kept = read.new_empty(len(read) + 1, len(lines), read.shape[2])
+    kept[0], scale = _scale(graphs.begins.repeat(1, read.shape[2]), graphs)
+    logs, all_alive, entering = scale.log(), int(lens.min()), graphs.matrices[0]
     for time, frame in enumerate(read):
-        before = alpha if leak is None or not time else alpha + leak  # alpha adds up to 1
-        after, scale = _scale((entering @ before).mul_(frame.index_select(0, lines)), graphs)
-        alpha = after if time < all_alive else torch.where(graphs.beside(lens > time), after, alpha)
+        before = kept[time] if leak is None or not time else kept[time] + leak  # alpha adds up to 1
+        after = torch.mul(entering @ before, frame.index_select(0, lines), out=kept[time + 1])
+        scale = _scale(after, graphs)[1]
+        if time >= all_alive:
+            after.copy_(torch.where(graphs.beside(lens > time), after, kept[time]))
         logs = logs + torch.where(lens > time, scale.log(), 0.0)
-        kept.append(alpha)
     return logs, kept
 
 
