@@ -199,8 +199,15 @@ class Objective(Section):
     least: Positive = 3  # times that a history of more than one unit must occur
     leak: Annotated[float, Field(ge=0, lt=1)] = 1e-5  # weight of a jump to any state between two frames; 0 is none
     ctc: Annotated[float, Field(ge=0)] = 0.1  # times the CTC loss that is added
+    engine: Literal["torch", "k2"] = "torch"  # what adds up paths; k2 has no leak, and is slower on a CPU
     # ce: frame by frame, on the alignments "unit" of the manifests (`asrtool align`)
     label_smoothing: Fraction = 0.0  # share of each frame that goes to all units alike
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Objective":
+        if self.kind == "mmi" and self.engine == "k2" and self.leak:
+            raise ValueError("objective.engine=k2 has no leak; set objective.leak=0, or objective.engine=torch")
+        return self
 
 
 class Training(Section):

@@ -19,6 +19,7 @@ def _search_options(command):
         click.option("--lm-weight", type=click.FloatRange(min=0), help="prefix: of ln P; 0.5."),
         click.option("--lm-units", is_flag=True, default=None, help="prefix: --lm is over units, not words."),
         click.option("--graph", type=PATH, help="graph: folder of `asrtool graph`."),
+        click.option("--engine", type=click.Choice(["kaldi", "k2"]), help="graph: kaldi, or k2 for GPUs and batches."),
         click.option("--max-active", type=click.IntRange(min=2), help="graph: states a frame; 7000. Not of lattices."),
         click.option("--min-active", type=click.IntRange(min=0), help="graph: states kept whatever the beam; 20."),
         click.option("--acoustic-scale", type=POSITIVE, help="graph: of log-probs; 1."),
@@ -59,6 +60,7 @@ def decode(exp, cuts, methods, jobs, checkpoint, batch_seconds, workers, device,
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --jobs 4
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --lattices \\
         --nbest 10 --rescore data/lang/4gram.arpa --graph-lm data/lang/3gram.arpa
+    asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --engine k2
 
     torchrun shares the batches among processes, on one machine or on several that see the same folders; each takes a
     GPU of its own where there are some. The words are those that one process finds, the real-time factor is that of the

@@ -95,7 +95,10 @@ class GraphSearch:
         if self.options.lattice_beam is None:
             path, complete = best_path(self.fst, scaled, self.options)
             return self.hypothesis(path, complete)
-        lattice, complete = make_lattice(self.fst, scaled, self.options)
+        return self.of_lattice(*make_lattice(self.fst, scaled, self.options))
+
+    def of_lattice(self, lattice: Lattice, complete: bool) -> Hypothesis:
+        """The best of a lattice, rescored if need be, with as many others as were asked for."""
         lattice = self.rescore(lattice) if self.rescore else lattice
         best, *others = [self.hypothesis(path, complete) for path in nbest(lattice, self.options.nbest)]
         best = best.among(others)

@@ -69,7 +69,7 @@ def _check_graph(options: Options) -> None:
         raise UserError("--method graph needs --graph FOLDER; make one with `asrtool graph`")
     makers = [name for name in ("nbest", "lattices", "rescore", "lattice_beam") if name in options]
     limits = [name for name in ("max_active", "min_active") if name in options]
-    if makers and limits:
+    if makers and limits and options.get("engine") != "k2":
         raise UserError(f"{_flag(limits[0])} and {_flag(makers[0])} exclude each other: lattices have a beam alone")
 
 
@@ -120,10 +120,20 @@ def _graph(tokenizer: Tokenizer, options: Options, jobs: int) -> Setup:
     priors = read_priors(options["priors"], graph) if "priors" in options else None
     change = _rescoring(graph, options) if "rescore" in options else None
     chosen = graph_options(options)
-    find = GraphSearch(graph, chosen, jobs, priors, change, keep_lattices="lattices" in options)
+    further = {"priors": priors, "rescore": change, "keep_lattices": "lattices" in options}
+    make = _k2_search if options.get("engine") == "k2" else GraphSearch
+    find = make(graph, chosen, jobs, **further)
     settings = find.facts | {"graph": str(graph.folder), "graph_digest": file_hash(graph.folder / "graph.json")}
     settings |= {name: file_hash(options[name]) for name in ("priors", "rescore") if name in options}
     return Setup(find, settings | {"lattices": find.keep_lattices, "jobs": jobs})
+
+
+def _k2_search(graph: Graph, chosen: GraphOptions, jobs: int, **further: Any) -> GraphSearch:
+    from asrtool.k2_engine import K2Search
+
+    if jobs > 1:
+        raise UserError("--jobs has no effect on --engine k2, which searches a batch at a time")
+    return K2Search(graph, chosen, **further)
 
 
 def graph_options(options: Options) -> GraphOptions:

@@ -8,77 +8,22 @@ alpha_0 = start and, for each frame t,
 an utterance of T frames has the score log sum_s exp(alpha_T(s) + final(s)). Its gradient by log_probs_t(v) is the share
 of all paths, by their probability, that read v at t: the sum of exp(alpha_t+1(s) + beta_t+1(s) - score) over the states
 of label v, where beta is the same recursion from the right (Rabiner 1989, section III). Only alpha is kept, so that
-memory is frames x states.
+memory is frames x states, and only till the gradient is there, which is found at once.
 
-Arcs of a state are laid out as rows of equal width, padded with arcs of weight -inf, in a few widths: dense sums are
-much faster than scattered ones, on CPU and GPU alike. Utterances that share one graph are columns beside each other;
-utterances with a graph each are one graph without arcs between its parts.
+Most batches go by scaled.py, without logs; it also finds the few for which that would not be exact, and these go by
+the recursion above. Utterances that share one graph are columns beside each other; utterances with a graph each are one
+graph without arcs between its parts.
 """
 
-from dataclasses import dataclass, replace
+import warnings
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from asrtool.graphs.training import Arcs
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Arcs by the state at one of their ends: `sums` adds up, for each state, what the states at the other ends have.
-
-    Row after row, first those of `widths[0]` arcs, of the states `states[0]`, and so on.
-    """
-
-    others: Tensor  # (E,) int64: the state at the other end
-    weights: Tensor  # (E, 1) or, of columns, (E, C)
-    widths: list[int]
-    states: list[Tensor]
-
-    @classmethod
-    def of(cls, keys: Tensor, others: Tensor, weights: Tensor) -> "Rows":
-        """Of arcs between the states `keys`, which are added up for, and `others`; all (A,)."""
-        order, degree = keys.argsort(stable=True), keys.bincount()
-        first, widths, states, index = degree.cumsum(0) - degree, [], [], []
-        width = 1
-        while width < 2 * int(degree.max()):
-            chosen = ((degree > width // 2) & (degree <= width)).nonzero()[:, 0]
-            if len(chosen):
-                place = torch.arange(width, device=keys.device).expand(len(chosen), width)
-                arcs = order[(first[chosen, None] + place).clamp(max=len(keys) - 1)]
-                index.append(torch.where(place < degree[chosen, None], arcs, len(keys)).flatten())
-                widths.append(width)
-                states.append(chosen)
-            width *= 2
-        index = torch.cat(index)  # the arc behind the last one is the padding
-        others, weights = torch.cat([others, others[:1]]), torch.cat([weights, weights.new_full((1,), -torch.inf)])
-        return cls(others[index], weights[index, None], widths, states)
-
-    def beside(self, columns: int) -> "Rows":
-        """The same with the weights of so many columns: adding them up is quick where they lie side by side."""
-        return replace(self, weights=self.weights.expand(-1, columns).contiguous())
-
-    def sums(self, values: Tensor) -> Tensor:
-        """(S, C), in the log domain, from `values` (S, C); -inf for a state without arcs."""
-        sums = torch.full_like(values, -torch.inf)
-        sizes = [len(states) * width for states, width in zip(self.states, self.widths, strict=True)]
-        parts = values.index_select(0, self.others).add_(self.weights).split(sizes)
-        for states, width, part in zip(self.states, self.widths, parts, strict=True):
-            sums[states] = part.view(len(states), width, -1).logsumexp(1) if width > 1 else part
-        return sums
-
-    def best(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, C), the best of what `sums` adds up, and the state at the other end that it comes from."""
-        best, source = torch.full_like(values, -torch.inf), torch.zeros_like(values, dtype=torch.int64)
-        at = 0
-        for states, width in zip(self.states, self.widths, strict=True):
-            rows = slice(at, at := at + len(states) * width)
-            others = self.others[rows].view(-1, width)
-            scores = (values[self.others[rows]] + self.weights[rows]).view(len(states), width, -1)
-            best[states], place = scores.max(1)
-            source[states] = others.gather(1, place)
-        return best, source
+from asrtool.objectives.rows import Rows
+from asrtool.objectives.scaled import Sums, scaled_sums
 
 
 class GraphBatch:
@@ -103,6 +48,7 @@ class GraphBatch:
             return torch.cat([v + f if shift else v for v, f in zip(values, first, strict=True)]).to(device)
 
         self.start, self.final = joined("start", dtype)[:, None], joined("final", dtype)[:, None]
+        self.begins, self.ends = self.start.double().exp(), self.final.double().exp()
         self.label = joined("label", torch.int64)
         self._arcs = joined("source", torch.int64, True), joined("target", torch.int64, True), joined("weight", dtype)
 
@@ -117,6 +63,19 @@ class GraphBatch:
         """Arcs by the state that they leave."""
         source, target, weight = self._arcs
         return Rows.of(source, target, weight)
+
+    @cached_property
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """The arcs' probabilities as sparse matrices (S, S), by the state that they enter and by that they leave."""
+        source, target, weight = self._arcs
+        size = (len(self.label),) * 2
+
+        def matrix(rows: Tensor, columns: Tensor) -> Tensor:
+            with warnings.catch_warnings(action="ignore"):  # that this layout is in beta
+                values = torch.sparse_coo_tensor(torch.stack([rows, columns]), weight.double().exp(), size)
+                return values.coalesce().to_sparse_csr()
+
+        return matrix(target, source), matrix(source, target)
 
     def frames(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         """log_probs (N, T, V) as (T, lines, columns), and the line of each state (S,).
@@ -134,18 +93,23 @@ class GraphBatch:
         """What `frames` made of (N, T, V), back in that shape."""
         return values.permute(2, 0, 1) if self.shared else values.view(shape[1], shape[0], shape[2]).transpose(0, 1)
 
-    def of_utterances(self, values: Tensor) -> Tensor:
+    def beside(self, values: Tensor) -> Tensor:
         """Values of utterances (N,) as they stand beside scores of states, (1, N) or (S, 1)."""
         return values[None] if self.shared else values[self.owner, None]
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum over the states of each utterance, (N,); values (S, columns)."""
+        if self.shared:
+            return values.sum(0)
+        return values.new_zeros(self.count).index_add_(0, self.owner, values[:, 0])
 
     def total(self, scores: Tensor) -> Tensor:
         """The log of the sum over the states of each utterance, (N,); scores (S, columns)."""
         if self.shared:
             return scores.logsumexp(0)
-        scores = scores[:, 0]
-        most = scores.new_full((self.count,), -torch.inf).scatter_reduce(0, self.owner, scores, "amax")
+        most = scores.new_full((self.count,), -torch.inf).scatter_reduce(0, self.owner, scores[:, 0], "amax")
         most = most.nan_to_num(neginf=0.0)
-        return torch.zeros_like(most).index_add(0, self.owner, (scores - most[self.owner]).exp()).log() + most
+        return self.summed((scores - self.beside(most)).exp()).log() + most
 
     def best(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """The best of what `total` adds up, (N,), and its state."""
@@ -163,47 +127,51 @@ def path_sum(log_probs: Tensor, lens: Tensor, graphs: GraphBatch, leak: Tensor |
     from any state to state s with this weight before every frame but the first (the leaky HMM of Povey et al. 2016,
     section 3.4), in a graph that all utterances share.
     """
-    peaks = log_probs.detach().amax(2, keepdim=True)  # kept apart: sums over many frames stay small, and exact
-    inside = torch.arange(log_probs.shape[1], device=lens.device) < lens[:, None]
-    offset = (peaks[:, :, 0].double() * inside).sum(1).to(log_probs.dtype)
-    return _PathSum.apply(log_probs - peaks, lens, graphs, None if leak is None else leak[:, None]) + offset
+    return _PathSum.apply(log_probs, lens, graphs, None if leak is None else leak[:, None])
 
 
 class _PathSum(torch.autograd.Function):
     @staticmethod
     def forward(context, log_probs: Tensor, lens: Tensor, graphs: GraphBatch, leak: Tensor | None) -> Tensor:
-        (frames, lines), all_alive = graphs.frames(log_probs), int(lens.min())
-        alpha = graphs.start.expand(-1, frames.shape[2]).contiguous()
-        kept, entering = [], graphs.entering.beside(frames.shape[2])
-        for time, frame in enumerate(frames):
-            before = alpha
-            if leak is not None and time:
-                before = torch.logaddexp(alpha, alpha.logsumexp(0, keepdim=True) + leak)
-            after = entering.sums(before).add_(frame[lines])
-            alpha = after if time < all_alive else torch.where(graphs.of_utterances(lens > time), after, alpha)
-            kept.append(alpha)
-        total = graphs.total(alpha + graphs.final)
-        context.graphs, context.leak, context.shape = graphs, leak, log_probs.shape
-        context.save_for_backward(frames, lines, lens, total, *kept)
-        return total
+        peaks = log_probs.amax(2, keepdim=True)  # kept apart: sums over many frames stay small, and exact
+        frames, lines = graphs.frames(log_probs - peaks)
+        sums = scaled_sums(frames, lines, lens, graphs, None if leak is None else leak.double().exp())
+        if not sums.exact.all():
+            sums = log_sums(frames, lines, lens, graphs, leak)
+        beyond = torch.arange(len(frames), device=lens.device) >= lens[:, None]
+        shares = graphs.unframed(sums.shares, log_probs.shape).to(log_probs.dtype)
+        context.save_for_backward(shares.masked_fill(beyond[:, :, None], 0.0))
+        return (sums.total + peaks[:, :, 0].double().masked_fill(beyond, 0.0).sum(1)).to(log_probs.dtype)
 
     @staticmethod
     def backward(context, gradient: Tensor):
-        graphs, leak = context.graphs, context.leak
-        frames, lines, lens, total, *kept = context.saved_tensors
-        all_alive, leaving = int(lens.min()), graphs.leaving.beside(frames.shape[2])
-        total = graphs.of_utterances(total.masked_fill(total == -torch.inf, torch.inf))  # no path: no share of any
-        beta = graphs.final.expand(-1, frames.shape[2])
-        shares = torch.zeros_like(frames)
-        for time in range(len(frames) - 1, -1, -1):
-            shares[time].index_add_(0, lines, (kept[time] + beta - total).exp_())
-            before = leaving.sums(beta + frames[time][lines])
-            if leak is not None and time:
-                before = torch.logaddexp(before, (before + leak).logsumexp(0, keepdim=True))
-            beta = before if time < all_alive else torch.where(graphs.of_utterances(lens > time), before, beta)
-        beyond = torch.arange(len(frames), device=lens.device) >= lens[:, None]
-        shares = graphs.unframed(shares, context.shape).masked_fill(beyond[:, :, None], 0.0)
+        (shares,) = context.saved_tensors
         return shares * gradient[:, None, None], None, None, None
+
+
+def log_sums(frames: Tensor, lines: Tensor, lens: Tensor, graphs: GraphBatch, leak: Tensor | None) -> Sums:
+    """What `scaled_sums` finds, in log space; `leak` (S, 1), natural logs."""
+    all_alive, columns = int(lens.min()), frames.shape[2]
+    alpha = graphs.start.expand(-1, columns).contiguous()
+    kept, entering = [], graphs.entering.beside(columns)
+    for time, frame in enumerate(frames):
+        before = alpha
+        if leak is not None and time:
+            before = torch.logaddexp(alpha, alpha.logsumexp(0, keepdim=True) + leak)
+        after = entering.sums(before).add_(frame[lines])
+        alpha = after if time < all_alive else torch.where(graphs.beside(lens > time), after, alpha)
+        kept.append(alpha)
+    total = graphs.total(alpha + graphs.final)
+    least = graphs.beside(total.masked_fill(total == -torch.inf, torch.inf))  # no path: no share of any
+    beta, leaving = graphs.final.expand(-1, columns), graphs.leaving.beside(columns)
+    shares = torch.zeros_like(frames)
+    for time in range(len(frames) - 1, -1, -1):
+        shares[time].index_add_(0, lines, kept.pop().add_(beta).sub_(least).exp_())
+        before = leaving.sums(beta + frames[time][lines])
+        if leak is not None and time:
+            before = torch.logaddexp(before, (before + leak).logsumexp(0, keepdim=True))
+        beta = before if time < all_alive else torch.where(graphs.beside(lens > time), before, beta)
+    return Sums(total, shares, torch.ones_like(total, dtype=torch.bool))
 
 
 @torch.no_grad()
@@ -217,7 +185,7 @@ def best_path(log_probs: Tensor, lens: Tensor, graphs: GraphBatch) -> tuple[Tens
     entering, alpha, came = graphs.entering.beside(columns), graphs.start.expand(-1, columns).contiguous(), []
     for time, frame in enumerate(frames):
         best, source = entering.best(alpha)
-        alive = graphs.of_utterances(lens > time)
+        alive = graphs.beside(lens > time)
         stay = torch.arange(len(alpha), device=alpha.device)[:, None]
         came.append(torch.where(alive, source, stay))
         alpha = torch.where(alive, best + frame[lines], alpha)

@@ -3,6 +3,7 @@
 import json
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from asrtool.objectives.forward_backward import GraphBatch, path_sum
 from asrtool.progress import progress
 from asrtool.text.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    import k2
+
 STEPS = 100  # of a walk through the graph, as many as Kaldi takes: it forgets where it started
 
 
@@ -35,15 +39,19 @@ class Mmi:
     def __init__(self, config: Objective, tokenizer: Tokenizer, ngram: UnitNgram, device: torch.device):
         self.config, self.tokenizer, self.ngram = config, tokenizer, ngram
         could = over_frames(ngram.graph(), config.topology)
-        self.could = GraphBatch(could, device)
+        self.batch, self.sum, self.size = GraphBatch, path_sum, (could.states, len(could.source))
+        if config.engine == "k2":
+            from asrtool import k2_engine
+
+            self.batch, self.sum = k2_engine.training_graphs, k2_engine.path_sum
+        self.could = self.batch(could, device)
         self.leak = None
         if config.leak:
             self.leak = torch.from_numpy(np.log(config.leak * visits(could))).float().to(device)
         self.ctc = Ctc()
 
     def __str__(self) -> str:
-        states, arcs = len(self.could.label), len(self.could.entering.others)
-        return f"mmi: what could be said has {states:,} states and {arcs:,} arcs"
+        return "mmi: what could be said has {:,} states and {:,} arcs".format(*self.size)
 
     def frames_needed(self, units: list[int]) -> int:
         """The fewest output frames that can spell `units`."""
@@ -53,15 +61,15 @@ class Mmi:
         """(N,) nats; 0 for an utterance that has no units, or more than its frames can spell."""
         with torch.autocast(log_probs.device.type, enabled=False):
             log_probs = log_probs.float()
-            loss = path_sum(log_probs, out_lens, self.could, self.leak)
-            loss = loss - path_sum(log_probs, out_lens, self.spoken(batch, log_probs.device))
+            loss = self.sum(log_probs, out_lens, self.could, self.leak)
+            loss = loss - self.sum(log_probs, out_lens, self.spoken(batch, log_probs.device))
             loss = torch.where(loss.isinf(), 0.0, loss)
         return loss + self.config.ctc * self.ctc(log_probs, out_lens, batch) if self.config.ctc else loss
 
-    def spoken(self, batch: Batch, device: torch.device) -> GraphBatch:
+    def spoken(self, batch: Batch, device: torch.device) -> "GraphBatch | k2.Fsa":
         """What was said, of each utterance."""
         rows = zip(batch.texts, batch.targets.tolist(), batch.target_lens.tolist(), strict=True)
-        return GraphBatch([self._spoken(text, units[:count]) for text, units, count in rows], device)
+        return self.batch([self._spoken(text, units[:count]) for text, units, count in rows], device)
 
     def _spoken(self, text: str, units: list[int]) -> Arcs:
         if not units:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import sys
 
 import pytest
 
@@ -141,6 +142,25 @@ def test_rescoring_puts_one_model_in_the_place_of_the_other(decode):
                 assert one["score"] == pytest.approx(before[one["hyp"]] - pairs * math.log(10), abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    "options", [(), ("--lattices", "--nbest", 3, "--rescore", "new.arpa", "--graph-lm", "old.arpa")]
+)
+def test_k2_finds_what_kaldi_decoder_finds(decode, options):
+    pytest.importorskip("k2", exc_type=ImportError)
+    (ours, facts), (theirs, _) = decode("--engine", "k2", *options), decode(*options)
+    assert facts["engine"] == "k2"
+    for row, other in zip(ours, theirs, strict=True):
+        assert {**row, "score": 0, "nbest": 0} == {**other, "score": 0, "nbest": 0}
+        assert row["score"] == pytest.approx(other["score"], abs=2e-3)
+        assert [one["hyp"] for one in row.get("nbest", [])] == [one["hyp"] for one in other.get("nbest", [])]
+
+
+def test_without_k2_its_engine_is_refused(asr, link, corpus, files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "k2", None)
+    status, _, err = asr("decode", link, corpus, "--method", "graph", "--graph", files / "graph", "--engine", "k2")
+    assert status == 2 and "tools/install_k2.sh" in err and err.count("\n") == 1
+
+
 def test_an_interrupted_run_goes_on_with_its_lattices(decode, monkeypatch, asr):
     rows, _ = decode("--lattices", "--batch-seconds", 4)
     whole = (decode.out / "hyps.jsonl").read_bytes(), lattices(decode.out).keys()
@@ -193,6 +213,8 @@ def test_what_has_no_path_is_named_counted_and_partial(asr, link, corpus, tmp_pa
         ),
         ("--method graph --graph graph --lattices --max-active 9", "--max-active and --lattices exclude each other"),
         ("--method graph --graph none", "graph not found: none"),
+        ("--method prefix --engine k2", "--engine has no effect on --method prefix"),
+        ("--method graph --graph graph --engine k2 --jobs 2", "--jobs has no effect on --engine k2"),
         ("--method graph --graph other", "other was made for another tokenizer"),
         ("--method graph --graph wide", "the graph is for a model of 9 outputs, this one has 5"),
         ("--method graph --graph hmm --blank-penalty 1", "hmm has no blank"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import ctc_loss
 
 from asrtool.graphs.training import Arcs, UnitNgram, over_frames, said
-from asrtool.objectives.forward_backward import GraphBatch, best_path, path_sum
+from asrtool.objectives.forward_backward import GraphBatch, best_path, log_sums, path_sum
+from asrtool.objectives.scaled import scaled_sums
 
 
 def random_graph(draw: np.random.Generator, states: int, arcs: int, units: int) -> Arcs:
@@ -74,6 +75,38 @@ def test_values_and_gradients_are_those_of_all_paths_one_by_one(seed, shared, le
 
     for a, b in zip(value_and_gradient(found, log_probs), value_and_gradient(expected, log_probs), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("gap, weight", [(1.0, 0.0), (40.0, 0.0), (900.0, 0.0), (1.0, -2000.0)])
+def test_paths_that_look_hopeless_to_the_last_frame_count(shared, gap, weight):
+    """What is best by far, reading unit 0, may not end; only the paths that read unit 1 may, and so have it all."""
+    never, here = -np.inf, np.zeros(2)
+    graph = Arcs(here, np.array([never, weight]), *np.array([[0, 1], [0, 1], [0, 1]]), np.array([0, weight]), here)
+    log_probs = torch.zeros(2, 60, 2, dtype=torch.float64)
+    log_probs[:, :, 1] = -gap
+    lens = torch.tensor([60, 31])
+    graphs = GraphBatch(graph if shared else [graph] * 2, dtype=torch.float64)
+    value, gradient = value_and_gradient(lambda x: path_sum(x, lens, graphs) / torch.tensor([1, 2]), log_probs)
+    expected = (lens.double() * (weight - gap) + weight) / torch.tensor([1, 2])
+    torch.testing.assert_close(value, expected)
+    inside = torch.arange(60) < lens[:, None]
+    torch.testing.assert_close(gradient, torch.stack([torch.zeros_like(inside), inside], 2).double())
+
+
+def test_what_is_found_without_logs_is_what_is_found_with_them():
+    draw = np.random.default_rng(2)
+    graph = over_frames(UnitNgram(3, UnitNgram.count(draw.integers(1, 6, (30, 8)).tolist(), 3)).graph())
+    log_probs, lens = 4 * torch.randn(4, 80, 6, dtype=torch.float64), torch.tensor([80, 80, 44, 1])
+    for leak in (None, torch.full((graph.states, 1), -9.0).double()):
+        graphs = GraphBatch(graph, dtype=torch.float64)
+        frames, lines = graphs.frames(log_probs.log_softmax(2))
+        quick = scaled_sums(frames, lines, lens, graphs, None if leak is None else leak.exp())
+        exact = log_sums(frames, lines, lens, graphs, leak)
+        assert quick.exact.tolist() == exact.total.isfinite().tolist() == [True, True, True, False]
+        torch.testing.assert_close(quick.total[:3], exact.total[:3])
+        for n, length in enumerate(lens[:3]):
+            torch.testing.assert_close(quick.shares[:length, :, n], exact.shares[:length, :, n], rtol=1e-8, atol=1e-10)
 
 
 @settings(max_examples=30, deadline=None)

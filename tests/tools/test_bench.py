@@ -21,7 +21,10 @@ SCRIPTS = [
     "other_toolkits",
     "streaming",
     "decoding",
+    "lm",
+    "graphs",
     "graph_decoding",
+    "objectives",
 ]
 NEEDS = {"features": ("kaldi_native_fbank", "kaldi-native-fbank"), "other_toolkits": ("espnet", "espnet, --no-deps")}
 
@@ -76,6 +79,13 @@ def test_engine_does_what_the_bare_loop_does_and_reports_on_checkpoints_padding_
     assert {"padding share", "efficiency of ddp at 2 ranks"} < found["facts"].keys()
     parts = {row["case"].split(",")[0] for row in found["rows"]}
     assert parts == {"steps", "checkpoint"} and len(found["aims"]) == 3  # one for the steps, one for each size
+
+
+def test_objectives_say_what_share_of_a_step_the_loss_has_and_what_a_frame_takes(figures: Callable) -> None:
+    facts = figures("objectives")[0]["facts"]
+    assert facts["share of the loss in a step"] > 0
+    assert facts.get("largest difference from k2, nats", 0.0) < 1e-3
+    assert "MB a further frame" in facts
 
 
 @pytest.mark.skipif(bool(importlib.util.find_spec("espnet")), reason="espnet is installed")

@@ -174,14 +174,14 @@ def _peak_of_steps(name: str, model: Model, arguments: argparse.Namespace, preci
     device = torch.device(arguments.device)
     first = model.model_copy(update={"layers": 1, "dim": 16, "heads": 1, "ff_dim": 16})
     EncoderStep(ENCODERS[name](first), first.dim, arguments, device, precision)()  # what is loaded at the first call
-    before = _peak(device)
+    before = peak(device)
     step = EncoderStep(ENCODERS[name](model), model.dim, arguments, device, precision)
     step()
     step()
-    return _peak(device) - before
+    return peak(device) - before
 
 
-def _peak(device: torch.device) -> float:
+def peak(device: torch.device) -> float:
     """Most bytes that this process has ever held, on its device."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

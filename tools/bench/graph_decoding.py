@@ -8,6 +8,8 @@ search scales; it says nothing of a trained system, and so the report says "made
 best path   FasterDecoder, as in `asrtool decode --method graph`. Baseline of all: that at the first beam.
 lattice     LatticeSimpleDecoder and the n best of its lattice.
 streaming   chunks of --chunk frames, partial results after each, both decoders.
+k2          the best path by asrtool/k2_engine.py where k2 can be imported, --batch utterances at a time; in how many
+            utterances its words are those of kaldi-decoder at the same beam, and with real log-probs both WERs.
 """
 
 import argparse
@@ -22,6 +24,9 @@ from common import Report, Run, parse, parser
 
 from asrtool.decoding.graph_search import GraphOptions, GraphSearch
 from asrtool.decoding.streaming_graph import StreamingGraph, StreamingGraphSearch
+from asrtool.errors import UserError
+from asrtool.k2_engine import K2Search, require_k2
+from asrtool.scoring.wer import align_words, count_words
 
 AIM = 0.05  # real-time factor beyond the network, for a trigram of 64,000 words
 
@@ -79,18 +84,40 @@ def searched(search: GraphSearch, log_probs: list[np.ndarray]) -> list[list[str]
     return [search.decode(frames).words for frames in log_probs]
 
 
+def batched(search: GraphSearch, log_probs: list[np.ndarray], size: int) -> list[list[str]]:
+    """The words of all utterances, `size` at a time."""
+    found = []
+    for first in range(0, len(log_probs), size):
+        rows = [torch.from_numpy(frames) for frames in log_probs[first : first + size]]
+        lens = torch.tensor(list(map(len, rows)))
+        found += search(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), lens)
+    return [hypothesis.words for hypothesis in found]
+
+
+def compare_engines(report: Report, beam: float, ours: list, theirs: list, refs: list[str]) -> None:
+    """How far two searches agree; `ours` and `theirs` are words of utterances, by kaldi-decoder and by k2."""
+    same = sum(one == other for one, other in zip(ours, theirs, strict=True)) / len(ours)
+    report.fact(f"same best path by k2, beam {beam:g}", same, f"share of {len(ours)} utterances")
+    report.aim(f"same best path by k2, beam {beam:g}", same, 0.99)
+    for name, found in (("kaldi-decoder", ours), ("k2", theirs)) if refs else ():
+        counts = [count_words(align_words(ref, " ".join(words))) for ref, words in zip(refs, found, strict=True)]
+        wer = 100 * sum(count.errors for count in counts) / max(1, sum(count.length for count in counts))
+        report.fact(f"WER of {name}, beam {beam:g}, percent", round(wer, 3))
+
+
 def load(arguments: argparse.Namespace):
-    """The graph and the log-probs that were asked for, and whether they are real."""
+    """The graph and the log-probs that were asked for, and their references; none where they are made up."""
     if bool(arguments.graph) != bool(arguments.log_probs):
         sys.exit("graph_decoding: --graph and --log-probs go together: made-up ones fit no real ones")
     if not arguments.graph:
         graph, words = made_up_graph(arguments.words, arguments.units)
-        return graph, made_up_log_probs(words, arguments.utterances, arguments.frames, arguments.units), False
+        return graph, made_up_log_probs(words, arguments.utterances, arguments.frames, arguments.units), []
     from asrtool.decoding.log_probs import read_log_probs
     from asrtool.graphs.folder import load_graph
 
-    stored = itertools.islice(read_log_probs(arguments.log_probs), arguments.utterances)
-    return load_graph(arguments.graph), [one.log_probs.astype(np.float32) for one in stored], True
+    stored = list(itertools.islice(read_log_probs(arguments.log_probs), arguments.utterances))
+    log_probs = [one.log_probs.astype(np.float32) for one in stored]
+    return load_graph(arguments.graph), log_probs, [one.ref for one in stored]
 
 
 def options() -> argparse.ArgumentParser:
@@ -102,6 +129,7 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--max-active", type=int, default=7000, help="(%(default)s)")
     made.add_argument("--frame-seconds", type=float, default=0.04, help="of an output frame (%(default)s)")
     made.add_argument("--chunk", type=int, default=8, help="frames of a chunk (%(default)s)")
+    made.add_argument("--batch", type=int, default=20, help="utterances at a time, of k2 (%(default)s)")
     made.add_argument("--utterances", type=int, default=10, help="at most (%(default)s)")
     made.add_argument("--words", type=int, default=20000, help="of the made-up lexicon (%(default)s)")
     made.add_argument("--units", type=int, default=40, help="of it, blank included (%(default)s)")
@@ -113,13 +141,18 @@ def main() -> int:
     """Measure and report."""
     arguments = parse(options(), words=50, units=8, utterances=2, frames=30, beams=[8.0])
     torch.set_num_threads(1)
-    graph, log_probs, real = load(arguments)
+    graph, log_probs, refs = load(arguments)
     seconds = sum(map(len, log_probs)) * arguments.frame_seconds
     report = Report("graph_decoding", arguments, "audio s", extra=["RTF"])
-    report.fact("graph and log-probs", "real" if real else "made up")
+    report.fact("graph and log-probs", "real" if refs else "made up")
     report.fact("states of the graph", graph.fst.num_states)
     rate = lambda rate: {"RTF": 1 / rate}  # noqa: E731
     first = GraphSearch(graph, GraphOptions(beam=arguments.beams[0], max_active=arguments.max_active))
+    try:
+        require_k2()
+    except UserError as error:
+        arguments.batch = 0
+        report.fact("k2", f"not measured: {error}")
     for beam in arguments.beams:
         plain = GraphOptions(beam=beam, max_active=arguments.max_active)
         search, stream = GraphSearch(graph, plain), StreamingGraph(graph, plain)
@@ -130,6 +163,10 @@ def main() -> int:
             Run("streaming", lambda graph=stream: streamed(graph, log_probs, arguments.chunk), seconds),
             Run(f"best path, beam {arguments.beams[0]:g}", lambda: searched(first, log_probs), seconds),
         ]
+        if arguments.batch:
+            batches = K2Search(graph, plain)
+            runs.insert(1, Run("k2", lambda search=batches: batched(search, log_probs, arguments.batch), seconds))
+            compare_engines(report, beam, searched(search, log_probs), runs[1].call(), refs)
         report.compare(f"beam {beam:g}", runs, rate, beam=beam)
         report.aim(f"RTF of the best path, beam {beam:g}", report.rate(f"beam {beam:g}", "RTF"), AIM, at_most=True)
     report.finish()

@@ -48,6 +48,7 @@ from asrtool.models.acoustic import AcousticModel
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
 from asrtool.objectives.ctc import Ctc
+from asrtool.objectives.objective import Objective
 from asrtool.ranks import ALONE
 from asrtool.training.parallel import Alone
 from asrtool.training.session import Session, make_optimizer
@@ -63,21 +64,21 @@ class ModelStep:
         model = AcousticModel(config, arguments.units)
         if torch_encoder:
             model.encoder = TorchEncoder(config.model)
-        self.session = _session(model.to(device).train(), config, device)
-        self.batch = _batch(arguments, config)
+        self.session = make_session(model.to(device).train(), config, device, Ctc())
+        self.batch = make_batch(arguments, config)
 
     def __call__(self) -> None:
         training_step(self.session, [self.batch])
 
 
-def _session(model: AcousticModel, config: Config, device: torch.device) -> Session:
+def make_session(model: AcousticModel, config: Config, device: torch.device, objective: Objective) -> Session:
     """As much of a training as a step needs."""
     nowhere = Path(os.devnull)  # a bad step, which is no whole step to measure, fails because it cannot be noted there
     optimizer, alone = make_optimizer(model, config), Alone(config, ALONE)
-    return Session(config, nowhere, ALONE, device, None, Ctc(), model, alone, model, optimizer, None, frozenset())
+    return Session(config, nowhere, ALONE, device, None, objective, model, alone, model, optimizer, None, frozenset())
 
 
-def _batch(arguments: argparse.Namespace, config: Config) -> Batch:
+def make_batch(arguments: argparse.Namespace, config: Config) -> Batch:
     """Random features and targets; a unit every four frames (160 ms), about what BPE of 500 units gives."""
     lens, factor = lengths(arguments), config.model.subsampling.factor
     features = torch.randn(arguments.batch, factor * arguments.frames[1], config.features.num_bins)

@@ -1,0 +1,127 @@
+"""The installer of k2 finds the wheel that fits, and says what to do where there is none."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINUX, MAC = "manylinux_2_17_x86_64.manylinux2014_x86_64", "macosx_11_0_arm64"
+WHEELS = [
+    f"k2-{version}+{kind}.torch{torch}-{tag}-{tag}-{platform}.whl"
+    for version in ("1.24.4.dev20250714", "1.24.4.dev20241127")
+    for kind, torch in [("cpu", "2.7.1"), ("cpu", "2.7.10"), ("cuda12.6", "2.7.1"), ("cuda11.8", "2.7.1")]
+    for tag in ("cp311", "cp312")
+    for platform in (LINUX, MAC)
+]
+FAKE = """#!/usr/bin/env bash
+case "$1 $2" in
+"-c "*torch.version.cuda*) [ -s facts ] && cat facts ;;
+"-c "*'version("k2")'*) cat k2 2>/dev/null ;;
+"-m pip") echo "$*" >>pip; [ "$3" = uninstall ] && rm k2 || echo "${4#k2==} ${RESULT:-works}" >k2 ;;
+*) exec "$REAL" "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def install(tmp_path):
+    """install("--install") -> the finished process, in a folder with page.html and a python3 that only pretends."""
+    links = (f'<a href="https://example.org/{name.replace("+", "%2B")}">{name}</a><br/>' for name in WHEELS)
+    (tmp_path / "page.html").write_text("\n".join(links), encoding="utf-8")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").write_text(FAKE, encoding="utf-8")
+    (tmp_path / "bin" / "python3").chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+    def run(*options, facts="2.7.1 cpu cp311 linux_x86_64", page="page.html", **variables):
+        (tmp_path / "facts").write_text(facts, encoding="utf-8")
+        command = ["bash", str(ROOT / "tools" / "install_k2.sh"), *options, *(["--page", page] if page else [])]
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHON"}
+        environment |= {"PATH": path, "REAL": sys.executable, **variables}
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    run.folder = tmp_path
+    return run
+
+
+@pytest.mark.parametrize(
+    "facts, version",
+    [
+        ("2.7.1 cpu cp311 linux_x86_64", "1.24.4.dev20250714+cpu.torch2.7.1"),
+        ("2.7.10 cpu cp312 linux_x86_64", "1.24.4.dev20250714+cpu.torch2.7.10"),
+        ("2.7.1 12.6 cp311 linux_x86_64", "1.24.4.dev20250714+cuda12.6.torch2.7.1"),
+        ("2.7.1 cpu cp311 macosx_14_0_arm64", "1.24.4.dev20250714+cpu.torch2.7.1"),
+    ],
+)
+def test_the_newest_wheel_that_fits_is_named_and_nothing_is_installed(install, facts, version):
+    done = install(facts=facts)
+    assert (done.returncode, done.stdout) == (0, f"python3 -m pip install k2=={version} -f page.html\n")
+    assert not (install.folder / "pip").exists()
+
+
+def test_asked_to_it_installs(install):
+    done = install("--install")
+    assert done.returncode == 0 and "installed" in done.stderr.splitlines()[-1]
+    pip = (install.folder / "pip").read_text().splitlines()
+    assert pip == ["-m pip install k2==1.24.4.dev20250714+cpu.torch2.7.1 -f page.html"]
+
+
+def test_a_k2_that_works_is_left_alone(install):
+    (install.folder / "k2").write_text("1.24.4.dev20250714+cpu.torch2.7.1 works\n")
+    done = install("--install")
+    assert done.returncode == 0 and "nothing to do" in done.stderr
+    assert not (install.folder / "pip").exists()
+
+
+def test_the_wheel_of_the_package_index_has_to_go(install):
+    (install.folder / "k2").write_text("1.23.4 broken\n")
+    done = install()
+    assert "k2 1.23.4 is installed but cannot be imported: it came from the package index" in done.stderr
+    assert done.stdout.splitlines()[0] == "python3 -m pip uninstall --yes k2"
+    assert install("--install").returncode == 0
+    assert [line.split()[2] for line in (install.folder / "pip").read_text().splitlines()] == ["uninstall", "install"]
+
+
+def test_an_installation_that_cannot_be_imported_is_an_error(install):
+    done = install("--install", RESULT="broken")
+    assert done.returncode == 2 and "cannot be imported" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "facts, build",
+    [
+        ("2.13.0 cpu cp311 linux_x86_64", "-DK2_WITH_CUDA=OFF"),
+        ("2.7.1 13.0 cp311 linux_x86_64", "the toolkit of CUDA 13.0"),
+        ("2.7.1 cpu cp311 linux_aarch64", "-DK2_WITH_CUDA=OFF"),
+    ],
+)
+def test_without_a_wheel_the_way_to_build_one_is_said(install, facts, build):
+    done = install("--install", facts=facts)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no wheel on page.html" in done.stderr and "git clone" in done.stderr and build in done.stderr
+    assert not (install.folder / "pip").exists()
+
+
+@pytest.mark.parametrize(
+    "options, settings, said",
+    [
+        ([], {"facts": ""}, "python3 cannot import torch; install it first"),
+        ([], {"page": "none.html"}, "cannot read none.html"),
+        ([], {"page": "pip.html"}, "pip.html lists no wheels of k2"),
+        (["--instal"], {"page": ""}, "unknown option --instal"),
+        (["--page"], {"page": ""}, "--page needs a value"),
+    ],
+)
+def test_what_is_wrong_is_the_last_line_and_status_2(install, options, settings, said):
+    (install.folder / "pip.html").write_text("nothing here")
+    done = install(*options, **settings)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_help_says_how_it_is_used(install):
+    done = install("--help", page="")
+    assert done.returncode == 0 and "bash tools/install_k2.sh --install" in done.stdout and "#" not in done.stdout

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Finds the wheel of k2 that fits the torch that is installed, and prints the command that installs it.
+#
+#   bash tools/install_k2.sh              print the command
+#   bash tools/install_k2.sh --install    and run it
+#   bash tools/install_k2.sh --page FILE_OR_URL
+#
+# k2's wheels are made for one torch and CUDA each, and are listed on pages of its own, cpu.html and cuda.html of
+# https://k2-fsa.github.io/k2; --page is another place, such as a page that was saved where there is a network. The
+# package index has wheels called k2 as well; they are for an old torch, and one of them calls itself fit for Pythons
+# that cannot import it. PYTHON is the interpreter to install for, python3 by default.
+set -euo pipefail
+
+PYTHON=${PYTHON:-python3}
+page=""
+install=false
+
+say() { echo "install_k2.sh: $*" >&2; }
+stop() { say "error: $*"; exit 2; }
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    -h | --help)
+        sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"
+        exit 0
+        ;;
+    --install) install=true ;;
+    --page)
+        [ $# -ge 2 ] || stop "--page needs a value"
+        page=$2
+        shift
+        ;;
+    *) stop "unknown option $1; the options are --install --page --help" ;;
+    esac
+    shift
+done
+
+# torch's version, its CUDA or "cpu", the Python tag and the platform, such as "2.7.1 cpu cp311 linux_x86_64"
+facts() { "$PYTHON" -c 'import sys, sysconfig, torch
+print(torch.__version__.split("+")[0], torch.version.cuda or "cpu", "cp%d%d" % sys.version_info[:2],
+      sysconfig.get_platform().replace("-", "_").replace(".", "_"))'; }
+
+# The k2 that is installed and "works" or "broken"; nothing where there is none
+installed() { "$PYTHON" -c 'from importlib.metadata import version
+name = version("k2")
+try:
+    import k2
+    print(name, "works")
+except ImportError:
+    print(name, "broken")' 2>/dev/null || true; }
+
+# The page $1, a file or a URL
+read_page() { "$PYTHON" - "$1" <<'END'
+import pathlib, sys, urllib.request
+place = sys.argv[1]
+try:
+    text = urllib.request.urlopen(place, timeout=60).read() if "://" in place else pathlib.Path(place).read_bytes()
+except OSError as error:
+    sys.exit(f"{error}")
+sys.stdout.write(text.decode("utf-8", "replace"))
+END
+}
+
+# The names of the wheels on a page
+wheels() { grep -o 'k2-[^"<>/ ]*\.whl' | sed 's/%2[Bb]/+/g' | sort -u; }
+
+build_outline() {
+    cat >&2 <<END
+It can be built from source, in tens of minutes; that takes cmake, a C++ compiler${1:+, the toolkit of CUDA $1, cuDNN}:
+
+    git clone https://github.com/k2-fsa/k2 && cd k2
+    export K2_MAKE_ARGS=-j4 K2_CMAKE_ARGS="-DCMAKE_BUILD_TYPE=Release${1:- -DK2_WITH_CUDA=OFF}"
+    $PYTHON setup.py install
+
+k2 1.24.4 with torch 2.13, which needs C++20, took three changes before:
+
+    export K2_CMAKE_ARGS="\$K2_CMAKE_ARGS -DCMAKE_CXX_STANDARD=20"
+    sed -i '/^  RaggedShapeLayer/d' k2/csrc/ragged.h
+    sed -i 's/\[\](const PyClass &obj) {/[](const PyClass \&obj) -> py::tuple {/' k2/python/csrc/torch/ragged.cu
+    sed -i '/^if(K2_USE_PYTORCH)/,\$d' k2/CMakeLists.txt
+END
+}
+
+command -v "$PYTHON" >/dev/null || stop "no $PYTHON in PATH; install Python 3.11 or newer, or set PYTHON"
+found=$(facts 2>/dev/null) || stop "$PYTHON cannot import torch; install it first: k2 is made for one torch"
+read -r torch cuda tag platform <<<"$found"
+say "torch $torch, CUDA ${cuda/cpu/none}, Python $tag, $platform"
+
+read -r version state <<<"$(installed)" || true
+if [ "$state" = works ]; then
+    say "k2 $version is installed and can be imported; there is nothing to do"
+    exit 0
+fi
+remove=""
+if [ "$state" = broken ]; then
+    origin="it was made for another torch or Python"
+    [[ $version == *+* ]] || origin="it came from the package index, whose wheels are for another torch and Python"
+    say "k2 $version is installed but cannot be imported: $origin. It has to go"
+    remove="$PYTHON -m pip uninstall --yes k2"
+fi
+
+kind=cuda
+local=cuda$cuda
+if [ "$cuda" = cpu ]; then kind=cpu local=cpu; fi
+page=${page:-https://k2-fsa.github.io/k2/$kind.html}
+listed=$(read_page "$page") || stop "cannot read $page; save the page where there is a network, and give it with --page"
+names=$(wheels <<<"$listed") || stop "$page lists no wheels of k2; give the right page with --page"
+
+case $platform in # of wheels: manylinux_2_17_x86_64.manylinux2014_x86_64, linux_x86_64, macosx_11_0_arm64, win_amd64
+linux_*) fitting="linux.*_${platform#linux_}" ;;
+macosx_*) fitting="macosx_.*_(${platform#macosx_*_*_}|universal2)" ;;
+*) fitting=$platform ;;
+esac
+fitting="-$tag-$tag-.*$fitting[.]whl$"
+made_for=$local.torch$torch
+wheel=$(grep -E -- "[+]${made_for//./[.]}$fitting" <<<"$names" | sort -V | tail -n 1) || true
+if [ -z "$wheel" ]; then
+    others=$(grep -E -- "$fitting" <<<"$names" | sed -n 's/^[^+]*+\([^-]*\)-.*/\1/p' | sort -uV | tail -n 5) || true
+    say "no wheel on $page is for $made_for, $tag and $platform; the last that fit otherwise:" ${others:-none}
+    [ -z "$remove" ] || say "what is there does not work all the same: $remove"
+    build_outline "${cuda#cpu}"
+    exit 2
+fi
+version=${wheel#k2-}
+command="$PYTHON -m pip install k2==${version%%-*} -f $page"
+[ -z "$remove" ] || echo "$remove"
+echo "$command"
+if [ "$install" = true ]; then
+    $remove
+    $command || stop "pip failed; see above"
+    [[ $(installed) == *works ]] || stop "k2 was installed, but cannot be imported: $PYTHON -c 'import k2' says why"
+    say "installed"
+fi
