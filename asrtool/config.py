@@ -199,8 +199,9 @@ class Objective(Section):
     least: Positive = 3  # times that a history of more than one unit must occur
     leak: Annotated[float, Field(ge=0, lt=1)] = 1e-5  # weight of a jump to any state between two frames; 0 is none
     ctc: Annotated[float, Field(ge=0)] = 0.1  # times the CTC loss that is added
+    ce: Annotated[float, Field(ge=0)] = 0.0  # times the cross entropy on alignments that is added
     engine: Literal["torch", "k2"] = "torch"  # what adds up paths; k2 has no leak, and is slower on a CPU
-    # ce: frame by frame, on the alignments "unit" of the manifests (`asrtool align`)
+    # cross entropy: frame by frame, on the alignments "unit" of the manifests (`asrtool align`)
     label_smoothing: Fraction = 0.0  # share of each frame that goes to all units alike
 
     @model_validator(mode="after")
@@ -208,6 +209,11 @@ class Objective(Section):
         if self.kind == "mmi" and self.engine == "k2" and self.leak:
             raise ValueError("objective.engine=k2 has no leak; set objective.leak=0, or objective.engine=torch")
         return self
+
+    @property
+    def aligned(self) -> bool:
+        """Whether training needs alignments."""
+        return self.kind == "ce" or self.kind == "mmi" and self.ce > 0
 
 
 class Training(Section):

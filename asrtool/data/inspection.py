@@ -69,7 +69,7 @@ def _problem(tree: dict, text: str, config: Config, tokenizer: Tokenizer) -> str
         return "empty transcript"
     if unknown := tokenizer.unknown(text):
         return f"the tokenizer has no unit for {' '.join(sorted(set(unknown)))!r}"
-    if config.objective.kind == "ce" and (problem := _unaligned(tree, tokenizer)):
+    if config.objective.aligned and (problem := _unaligned(tree, tokenizer)):
         return problem
     rate, wanted = _audio(tree)["sampling_rate"], config.features.sampling_rate
     return f"{rate} Hz, the configuration says features.sampling_rate={wanted}" if rate != wanted else None

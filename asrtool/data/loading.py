@@ -81,7 +81,7 @@ class SpeechDataset(Dataset):
 
     def __init__(self, config: Config, tokenizer: Tokenizer | None, training: bool):
         self.features, self.augment, self.seed = config.features, config.data.augment, config.seed
-        self.tokenizer, self.training, self.aligned = tokenizer, training, config.objective.kind == "ce"
+        self.tokenizer, self.training, self.aligned = tokenizer, training, config.objective.aligned
         self.factor = config.model.subsampling.factor
 
     def __getitem__(self, item: Item) -> Batch | AsrtoolError:

@@ -16,6 +16,7 @@ from asrtool.data.shards import entries_with_trees
 from asrtool.errors import UserError
 from asrtool.files import write_json
 from asrtool.graphs.training import Arcs, Counts, UnitNgram, over_frames, said
+from asrtool.objectives.ce import CrossEntropy
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.forward_backward import GraphBatch, path_sum
 from asrtool.progress import progress
@@ -33,10 +34,17 @@ class Mmi:
     What was said allows all pronunciations that the tokenizer's lexicon has, if it has one, and carries the n-gram's
     weights, so that it is a part of what could be said and the loss is not negative. `config.leak` is the weight of
     a jump from any state to any other between two frames, spread as a walk through the graph spreads (section 3.4);
-    `config.ctc` adds so much of the CTC loss, which keeps units in their places.
+    `config.ctc` adds so much of the CTC loss, which keeps units in their places, `config.ce` of `cross_entropy`.
     """
 
-    def __init__(self, config: Objective, tokenizer: Tokenizer, ngram: UnitNgram, device: torch.device):
+    def __init__(
+        self,
+        config: Objective,
+        tokenizer: Tokenizer,
+        ngram: UnitNgram,
+        device: torch.device,
+        cross_entropy: CrossEntropy | None = None,
+    ):
         self.config, self.tokenizer, self.ngram = config, tokenizer, ngram
         could = over_frames(ngram.graph(), config.topology)
         self.batch, self.sum, self.size = GraphBatch, path_sum, (could.states, len(could.source))
@@ -49,6 +57,8 @@ class Mmi:
         if config.leak:
             self.leak = torch.from_numpy(np.log(config.leak * visits(could))).float().to(device)
         self.ctc = Ctc()
+        others = (config.ctc, self.ctc), (config.ce, cross_entropy)
+        self.others = [(weight, objective) for weight, objective in others if weight]
 
     def __str__(self) -> str:
         return "mmi: what could be said has {:,} states and {:,} arcs".format(*self.size)
@@ -64,7 +74,7 @@ class Mmi:
             loss = self.sum(log_probs, out_lens, self.could, self.leak)
             loss = loss - self.sum(log_probs, out_lens, self.spoken(batch, log_probs.device))
             loss = torch.where(loss.isinf(), 0.0, loss)
-        return loss + self.config.ctc * self.ctc(log_probs, out_lens, batch) if self.config.ctc else loss
+        return loss + sum(weight * objective(log_probs, out_lens, batch) for weight, objective in self.others)
 
     def spoken(self, batch: Batch, device: torch.device) -> "GraphBatch | k2.Fsa":
         """What was said, of each utterance."""

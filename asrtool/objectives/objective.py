@@ -45,9 +45,10 @@ def _make(config: Config, tokenizer: Tokenizer, experiment: Path, ranks: Ranks, 
     chosen = config.objective
     if chosen.kind == "ctc":
         return Ctc()
+    cross_entropy = CrossEntropy(config.model.subsampling.factor, chosen.label_smoothing)
     if chosen.kind == "ce":
         on_first(ranks, lambda: write_priors(config, tokenizer, experiment / "priors.json"))
-        return CrossEntropy(config.model.subsampling.factor, chosen.label_smoothing)
+        return cross_entropy
     counts = on_first(ranks, lambda: unit_counts(config, tokenizer, experiment / "unit_ngram.json"))
     ngram = UnitNgram(chosen.order, counts)
-    return Mmi(chosen, tokenizer, ngram, device)
+    return Mmi(chosen, tokenizer, ngram, device, cross_entropy)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import torch
 
 from asrtool.config import Objective
 from asrtool.data.loading import Batch, Position
-from asrtool.errors import UserError
+from asrtool.errors import DataError, UserError
 from asrtool.graphs.training import UnitNgram, over_frames
+from asrtool.objectives.ce import CrossEntropy
+from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.mmi import Mmi, unit_counts, visits
 from asrtool.text.tokenizer import SymbolTokenizer
 from asrtool.training.train import train
@@ -104,3 +107,20 @@ def test_training_with_mmi_lowers_its_loss_and_resumes(tiny_config, tmp_path, ca
     assert dev[-1] < dev[0] and all(math.isfinite(loss) for loss in dev)
     train(config(20), tmp_path / "exp", resume=True, device="cpu")
     assert log_rows(tmp_path / "exp", "dev")[-1]["step"] == 20
+
+
+def test_ctc_and_cross_entropy_are_added_with_their_weights(tokenizer, batch):
+    torch.manual_seed(2)
+    log_probs, lens = torch.randn(5, 7, tokenizer.size).log_softmax(2), torch.tensor([7, 7, 5, 6, 7])
+    batch = replace(batch, labels=torch.randint(tokenizer.size, (5, 7)))
+    frames = CrossEntropy(1)
+    config, plain = Objective(kind="mmi", ctc=0.5, ce=2.0, leak=0.0, least=1), objective(tokenizer)
+    whole = Mmi(config, tokenizer, plain.ngram, torch.device("cpu"), frames)(log_probs, lens, batch)
+    parts = (weight * part(log_probs, lens, batch) for weight, part in ((1, plain), (0.5, Ctc()), (2, frames)))
+    assert torch.allclose(whole, sum(parts))
+
+
+def test_cross_entropy_beside_it_wants_alignments(tiny_config, tmp_path):
+    with pytest.raises(DataError) as error:
+        train(tiny_config(objective={"kind": "mmi", "ce": 0.1}), tmp_path / "exp", device="cpu")
+    assert "align" in str(error.value) + " ".join(error.value.problems)
