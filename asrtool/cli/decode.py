@@ -6,6 +6,8 @@ import click
 
 PATH = click.Path(path_type=Path)
 METHOD = click.Choice(["greedy", "prefix", "graph"])
+RESCORED = "rescored"  # the folder of graph with --rescore, beside that without
+SHOWN = 5  # of the scales that `asrtool tune` has tried
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -50,8 +52,9 @@ def _search_options(command):
 def decode(exp, cuts, methods, jobs, checkpoint, batch_seconds, workers, device, threads, **options) -> None:
     """Recognise the cuts of one or more manifests with a trained experiment.
 
-    Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, where SET is the manifest's name, and prints the real-time
-    factor of each. The same command again goes on where an interrupted one was.
+    Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, where SET is the manifest's name and METHOD "rescored" for
+    graph with --rescore, and prints the real-time factor of each. The same command again goes on where an interrupted
+    one was.
 
     \b
     asrtool decode exp/transformer data/test.jsonl.gz
@@ -87,7 +90,7 @@ def decode(exp, cuts, methods, jobs, checkpoint, batch_seconds, workers, device,
         find, settings = open_search(method, experiment.tokenizer, given, jobs)
         for path in cuts:
             name = path.name.split(".")[0]
-            out = exp / "decode" / name / method
+            out = exp / "decode" / name / (RESCORED if method == "graph" and "rescore" in given else method)
             sizes = {"batch_seconds": batch_seconds, "workers": workers}
             facts = run(experiment, path, out, name, method, find=find, settings=settings, **sizes)
             if facts:  # of the first process
@@ -118,8 +121,8 @@ def _summary(facts: dict) -> str:
 def tune(exp, cuts, rounds, checkpoint, batch_seconds, workers, device, **options) -> None:
     """Find the acoustic scale, blank penalty and insertion penalty with the lowest WER on a development set.
 
-    Stores log-probs in EXP/decode/SET/log_probs and searches each utterance once; prints the WER of all scales tried,
-    the best one last, and writes EXP/decode/SET/scales.json for `asrtool decode --scales`.
+    Stores log-probs in EXP/decode/SET/log_probs and searches each utterance once; prints the WER of the best of the
+    scales tried, and writes EXP/decode/SET/scales.json for `asrtool decode --scales`, which has them all.
 
     \b
     asrtool tune exp/transformer data/dev.jsonl.gz --graph exp/lang/graph
@@ -135,7 +138,7 @@ def tune(exp, cuts, rounds, checkpoint, batch_seconds, workers, device, **option
     search, _ = open_search("graph", experiment.tokenizer, given)
     out = exp / "decode" / cuts.name.split(".")[0]
     facts = tune_experiment(experiment, cuts, out, search, Grid(rounds=rounds), batch_seconds, workers)
-    for row in facts["tried"]:
+    for row in sorted(facts["tried"], key=lambda row: row["wer"])[:SHOWN]:
         click.echo(f"WER {row.pop('wer'):.2f} %: {Scales(**row)}")
     click.echo(f"best: WER {facts['wer']:.2f} % in the lattices, {facts['decoded']:.2f} % decoded: ", nl=False)
     click.echo(f"{Scales(**facts['best'])}; {facts['before']:.2f} % without any")

@@ -71,7 +71,7 @@ def decode(asr, link, corpus, files, monkeypatch):
         command = ("decode", link, corpus, "--method", "graph", "--graph", "graph", "--workers", 0, "--device", "cpu")
         status, _, err = asr(*command, *options)
         assert status == 0, err
-        out = link / "decode" / "cuts" / "graph"
+        out = link / "decode" / "cuts" / ("rescored" if "--rescore" in options else "graph")
         rows = [json.loads(line) for line in (out / "hyps.jsonl").read_text(encoding="utf-8").splitlines()]
         return rows, json.loads((out / "decode.json").read_text(encoding="utf-8"))
 
@@ -255,7 +255,7 @@ def test_scales_are_tuned_on_stored_log_probs_and_read_by_decode(asr, link, corp
     folder = link / "decode" / "cuts"
     found = json.loads((folder / "scales.json").read_text(encoding="utf-8"))
     lines = out.splitlines()
-    assert len(lines) == len(found["tried"]) + 1 and lines[-1].startswith(f"best: WER {found['wer']:.2f} %")
+    assert len(found["tried"]) > 100 and len(lines) == 6 and lines[-1].startswith(f"best: WER {found['wer']:.2f} %")
     assert found["wer"] == pytest.approx(min(row["wer"] for row in found["tried"]), abs=1e-3)
     with monkeypatch.context() as patch:
         patch.setattr(decoding.Experiment, "log_probs", lambda *_: pytest.fail("the network was run again"))
