@@ -1,32 +1,47 @@
 #!/usr/bin/env bash
-# Source this after train.sh: stages 5 and 6, the same in every recipe.
+# Source this after train.sh: stages 5, 6 and 7, the same in every recipe.
 #
 #   decode_stages TUNE MANIFEST ...     decodes and scores $exp; the graph is $lang/graph, and its scales are chosen on
 #                                       the manifest TUNE; where that is "", all are 1
+#   stream_stage TUNE MANIFEST ...      the same chunk by chunk from raw audio, where the model can
 #
 # Options of the recipe that it uses:
-#   --decode "METHOD ..."   of greedy, prefix and graph
+#   --decode "METHOD ..."   of greedy, prefix, graph and rescored: the graph's lattices with $lang/rescore.arpa.gz in the
+#                           place of $lang/graph.arpa.gz, the graph's own
 #   --jobs N
 
 : "${decode:=greedy prefix graph}" "${jobs:=1}"
 for method in $decode; do
-    [[ $method =~ ^(greedy|prefix|graph)$ ]] || stages_stop "--decode takes greedy, prefix and graph, not '$method'"
+    [[ $method =~ ^(greedy|prefix|graph|rescored)$ ]] ||
+        stages_stop "--decode takes greedy, prefix, graph and rescored, not '$method'"
 done
 
+# What the search in the graph takes: sets $graph. $1 is the manifest of scales.
+graph_options() {
+    local scales=$exp/decode/$(basename "$1" .jsonl.gz)/scales.json
+    graph=(--graph "$lang/graph")
+    if [ -f "$exp/priors.json" ]; then graph+=(--priors "$exp/priors.json"); fi # of a frame-level model
+    if [ -n "$1" ] && [ -f "$scales" ]; then graph+=(--scales "$scales"); fi
+}
+
 decode_stages() {
-    local tune=$1 sets=("${@:2}") graph=(--graph "$lang/graph") method methods=()
+    local tune=$1 sets=("${@:2}") graph method methods=()
     if begin 5 decode "${decode// /, }" . "$exp" "$decode"; then
-        if [ -f "$exp/priors.json" ]; then graph+=(--priors "$exp/priors.json"); fi # of a frame-level model
         for method in $decode; do
-            if [ "$method" != graph ]; then methods+=(--method "$method"); fi
+            if [[ $method =~ greedy|prefix ]]; then methods+=(--method "$method"); fi
         done
         if [ -n "${methods[*]}" ]; then asrtool decode "$exp" "${sets[@]}" "${methods[@]}"; fi
+        if [[ $decode =~ graph|rescored && -n $tune ]]; then
+            graph_options ""
+            asrtool tune "$exp" "$tune" "${graph[@]}"
+        fi
+        graph_options "$tune"
         if [[ $decode == *graph* ]]; then
-            if [ -n "$tune" ]; then
-                asrtool tune "$exp" "$tune" "${graph[@]}"
-                graph+=(--scales "$exp/decode/$(basename "$tune" .jsonl.gz)/scales.json")
-            fi
             asrtool decode "$exp" "${sets[@]}" --method graph "${graph[@]}" --jobs "$jobs"
+        fi
+        if [[ $decode == *rescored* ]]; then
+            asrtool decode "$exp" "${sets[@]}" --method graph "${graph[@]}" --jobs "$jobs" \
+                --rescore "$lang/rescore.arpa.gz" --graph-lm "$lang/graph.arpa.gz"
         fi
         finish "$exp/decode/*/{${decode// /,}}/hyps.jsonl"
     fi
@@ -37,4 +52,25 @@ decode_stages() {
         done | tee "$exp/results.txt"
         finish "$exp/decode/*/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
     fi
+}
+
+stream_stage() {
+    local tune=$1 set name method graph options
+    begin 7 stream "chunk by chunk: ${decode// /, }" . "$exp" "$decode" || return 0
+    if asrtool info "$conf" --units 2 | grep -q "^streams *no"; then
+        echo "$(basename "$conf") needs whole utterances: nothing to do"
+    else
+        graph_options "$tune"
+        for set in "${@:2}"; do
+            name=$(basename "$set" .jsonl.gz)
+            asrtool align "$exp" "$set" "$exp/aligned/$name.jsonl.gz" || [ $? = 1 ] # 1: some words have no units
+            for method in ${decode/rescored/}; do
+                options=(--method "$method" --alignments "$exp/aligned/$name.jsonl.gz")
+                if [ "$method" = graph ]; then options+=("${graph[@]}"); fi
+                asrtool stream "$exp" "$set" "${options[@]}"
+                asrtool score "$exp/stream/$name/$method"
+            done
+        done
+    fi
+    finish "$exp/stream/*/*/stream.json"
 }

@@ -16,9 +16,10 @@
 #   --units bpe|char|phone      what the model puts out (default bpe)
 #   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
 #   --from EXP                  that system (default the same with ctc, trained when it is not there)
-#   --decode "METHOD ..."       of greedy, prefix and graph (default all)
+#   --decode "METHOD ..."       of greedy, prefix, graph and rescored, the graph's lattices with a 4-gram (default all)
 #   --lm-text "FILE FILE"       text for the language model beside the training transcripts (default none)
 #   --lm-words N                its most frequent words (default 64000)
+#   --lm-prune P                of the graph's 3-gram: least rise of perplexity (default 1e-7)
 #   --conf FILE                 model and training (default conf/transformer_small.yaml)
 #   --vocab-size N              BPE units (default 500)
 #   --speeds LIST               of the training features (default 0.9,1.0,1.1)
@@ -34,9 +35,10 @@ cd "$(dirname "$0")"
 
 stage=0 stop_stage=8 corpus_dir="" download=mini_librispeech train_parts="" dev_parts="" dev_speakers="" test_parts=""
 conf=conf/transformer_small.yaml vocab_size=500 speeds=0.9,1.0,1.1 seed=1 work=. jobs=2 force=false
-units=bpe objective=ctc from="" decode="greedy prefix graph" lm_text="" lm_words=64000 warmup_hours=0 ranks=1 launcher=""
+units=bpe objective=ctc from="" decode="greedy prefix graph rescored" lm_text="" lm_words=64000 lm_prune=1e-7
+warmup_hours=0 ranks=1 launcher=""
 options="stage stop_stage corpus_dir download train_parts dev_parts dev_speakers test_parts conf vocab_size speeds seed"
-options+=" work jobs force units objective from decode lm_text lm_words warmup_hours ranks launcher"
+options+=" work jobs force units objective from decode lm_text lm_words lm_prune warmup_hours ranks launcher"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh
@@ -81,8 +83,8 @@ if begin 1 features "80-bin log-mel, the training set at speeds $speeds, stored"
     finish "data/fbank/*.jsonl.gz"
 fi
 
-if begin 2 lang "${units/bpe/$vocab_size BPE} units, a 3-gram of $lm_words words, the graph of both" . \
-    "$units" "$vocab_size" "$lm_words" "${texts[@]:1}"; then
+if begin 2 lang "${units/bpe/$vocab_size BPE} units; a 3-gram and a 4-gram of $lm_words words; a graph" . \
+    "$units" "$vocab_size" "$lm_words" "$lm_prune" "${texts[@]:1}"; then
     spelling=()
     if [ "$units" = phone ]; then # also of the words of dev, for the dev loss; the graph has those of the 3-gram
         asrtool lexicon data/dev.jsonl.gz "${texts[@]}" "$lang/lexicon.txt" --source cmudict --case upper \
@@ -91,9 +93,10 @@ if begin 2 lang "${units/bpe/$vocab_size BPE} units, a 3-gram of $lm_words words
     fi
     asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
         "${spelling[@]}"
-    asrtool lm train "${texts[@]}" "$lang/3gram.arpa.gz" --case upper --prune 1e-8 --top "$lm_words"
-    asrtool lm perplexity "$lang/3gram.arpa.gz" data/dev.jsonl.gz
-    asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/3gram.arpa.gz" "${spelling[@]}"
+    asrtool lm train "${texts[@]}" "$lang/graph.arpa.gz" --order 3 --case upper --top "$lm_words" --prune "$lm_prune"
+    asrtool lm train "${texts[@]}" "$lang/rescore.arpa.gz" --order 4 --case upper --top "$lm_words"
+    for lm in graph rescore; do asrtool lm perplexity "$lang/$lm.arpa.gz" data/dev.jsonl.gz; done
+    asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/graph.arpa.gz" "${spelling[@]}"
     finish "$lang/tokenizer.json and $lang/graph"
 fi
 
@@ -102,5 +105,5 @@ sets=()
 for name in $(cat data/scored_sets 2>/dev/null); do sets+=("data/fbank/$name.jsonl.gz"); done
 decode_stages data/fbank/dev.jsonl.gz "${sets[@]}"
 
-later 7 stream "decode the test sets chunk by chunk, and print WER, latency and real-time factor"
+stream_stage data/fbank/dev.jsonl.gz "${sets[@]/fbank\//}" # from the audio, not the stored features
 later 8 export "write ONNX and check that it gives the same log-probs"
