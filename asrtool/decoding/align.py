@@ -1,5 +1,6 @@
 """Forced alignment: when each unit and word of a known transcript is said."""
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from asrtool.objectives.forward_backward import GraphBatch, best_path
 from asrtool.progress import progress
 from asrtool.text.tokenizer import Tokenizer
 
-MOST_BLANK = 0.12  # seconds of blanks on either side that a unit takes; pauses are longer, and nobody's
+# Of the mean time of a unit: so many blanks on either side are the unit's; pauses are longer, and nobody's. On speech
+# with known boundaries (egs/digits) this is best for phones and for whole words as units.
+SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,11 @@ class Span:
     score: float  # mean log-probability of the frames that read it
 
 
-def spans_of_path(path: list[int], graph: Arcs, emitted: np.ndarray, most: int) -> list[tuple[int, Span]]:
+def spans_of_path(path: list[int], graph: Arcs, emitted: np.ndarray, share: float) -> list[tuple[int, Span]]:
     """The units of a best path (T,), each with its state of the graph over units; emitted (T, V) log-probabilities.
 
     CTC says a unit in few of its frames and blanks in the rest. The blanks between two units are shared between them,
-    at most `most` frames to each; what is left over is a pause.
+    at most `share` of the utterance's mean time of a unit to each; what is left over is a pause.
     """
     units, time = [], 0
     for state, frames in groupby(path):
@@ -48,6 +51,7 @@ def spans_of_path(path: list[int], graph: Arcs, emitted: np.ndarray, most: int) 
         if label != BLANK:
             units.append((int(graph.place[state]), Span(label, time, end, float(emitted[time:end, label].mean()))))
         time = end
+    most = math.ceil(share * len(path) / max(1, len(units)))
     begins, ends = [span.begin for _, span in units], [span.end for _, span in units]
     gaps = [b - e for b, e in zip([*begins, len(path)], [0, *ends], strict=True)]  # before each, and after the last
     before = [min(gaps[0], most), *(min(gap // 2, most) for gap in gaps[1:-1])]
@@ -57,7 +61,12 @@ def spans_of_path(path: list[int], graph: Arcs, emitted: np.ndarray, most: int) 
 
 
 def align_batch(
-    log_probs: torch.Tensor, lens: torch.Tensor, texts: list[str], tokenizer: Tokenizer, topology: Topology, most: int
+    log_probs: torch.Tensor,
+    lens: torch.Tensor,
+    texts: list[str],
+    tokenizer: Tokenizer,
+    topology: Topology,
+    share: float = SHARE,
 ) -> list[tuple[list[Span], list[Span]] | None]:
     """For each utterance its units and its words; None where the audio is too short for any path of its text.
 
@@ -71,7 +80,7 @@ def align_batch(
         if not scores[n].isfinite():
             found.append(None)
             continue
-        units = spans_of_path(paths[n, : lens[n]].tolist(), arcs, log_probs[n].numpy(), most)
+        units = spans_of_path(paths[n, : lens[n]].tolist(), arcs, log_probs[n].numpy(), share)
         found.append(([span for _, span in units], _words(units, graph)))
     return found
 
@@ -130,8 +139,7 @@ def _align(batch: Batch, experiment: Experiment) -> dict[str, tuple[list[Span], 
     if not keep:
         return found
     log_probs, lens = (values.cpu()[keep] for values in experiment.log_probs(batch))
-    most = round(MOST_BLANK / _frame_seconds(experiment))
-    aligned = align_batch(log_probs, lens, [batch.texts[n] for n in keep], tokenizer, topology, most)
+    aligned = align_batch(log_probs, lens, [batch.texts[n] for n in keep], tokenizer, topology)
     return found | {batch.ids[n]: spans or "too short for its text" for n, spans in zip(keep, aligned, strict=True)}
 
 

@@ -26,7 +26,7 @@ def tokenizer():
 def test_units_share_the_blanks_between_them_up_to_a_pause(tokenizer):
     labels = "....a..bb......" + SPACE + "c.a.."
     units, words = align_batch(
-        certain(labels, tokenizer)[None], torch.tensor([len(labels)]), ["ab ca"], tokenizer, "ctc", 2
+        certain(labels, tokenizer)[None], torch.tensor([len(labels)]), ["ab ca"], tokenizer, "ctc", 0.4
     )[0]
     assert [(tokenizer.symbols[u.number], u.begin, u.end) for u in units] == [
         ("a", 2, 6),  # two blanks before, one of the two behind
