@@ -64,23 +64,6 @@ END
 # The names of the wheels on a page
 wheels() { grep -o 'k2-[^"<>/ ]*\.whl' | sed 's/%2[Bb]/+/g' | sort -u; }
 
-build_outline() {
-    cat >&2 <<END
-It can be built from source, in tens of minutes; that takes cmake, a C++ compiler${1:+, the toolkit of CUDA $1, cuDNN}:
-
-    git clone https://github.com/k2-fsa/k2 && cd k2
-    export K2_MAKE_ARGS=-j4 K2_CMAKE_ARGS="-DCMAKE_BUILD_TYPE=Release${1:- -DK2_WITH_CUDA=OFF}"
-    $PYTHON setup.py install
-
-k2 1.24.4 with torch 2.13, which needs C++20, took three changes before:
-
-    export K2_CMAKE_ARGS="\$K2_CMAKE_ARGS -DCMAKE_CXX_STANDARD=20"
-    sed -i '/^  RaggedShapeLayer/d' k2/csrc/ragged.h
-    sed -i 's/\[\](const PyClass &obj) {/[](const PyClass \&obj) -> py::tuple {/' k2/python/csrc/torch/ragged.cu
-    sed -i '/^if(K2_USE_PYTORCH)/,\$d' k2/CMakeLists.txt
-END
-}
-
 command -v "$PYTHON" >/dev/null || stop "no $PYTHON in PATH; install Python 3.11 or newer, or set PYTHON"
 found=$(facts 2>/dev/null) || stop "$PYTHON cannot import torch; install it first: k2 is made for one torch"
 read -r torch cuda tag platform <<<"$found"
@@ -118,8 +101,7 @@ if [ -z "$wheel" ]; then
     others=$(grep -E -- "$fitting" <<<"$names" | sed -n 's/^[^+]*+\([^-]*\)-.*/\1/p' | sort -uV | tail -n 5) || true
     say "no wheel on $page is for $made_for, $tag and $platform; the last that fit otherwise:" ${others:-none}
     [ -z "$remove" ] || say "what is there does not work all the same: $remove"
-    build_outline "${cuda#cpu}"
-    exit 2
+    stop "build k2 from its source (https://k2-fsa.github.io/k2/installation/from_source.html), or take a torch with a wheel"
 fi
 version=${wheel#k2-}
 command="$PYTHON -m pip install k2==${version%%-*} -f $page"
