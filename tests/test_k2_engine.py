@@ -126,6 +126,15 @@ def values_and_gradients(function, log_probs):
     return values.detach(), leaf.grad
 
 
+def check_sums(graphs, log_probs, lens):
+    """Values and gradients by k2 are ours."""
+    ours = values_and_gradients(lambda x: path_sum(x, lens, GraphBatch(graphs)), log_probs)
+    made = k2_engine.training_graphs(graphs)
+    theirs = values_and_gradients(lambda x: k2_engine.path_sum(x, lens, made), log_probs)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 @needs_k2
 @pytest.mark.parametrize("shared", [True, False])
 def test_sums_over_paths_are_ours(shared):
@@ -136,11 +145,7 @@ def test_sums_over_paths_are_ours(shared):
     if not shared:
         graphs = [over_frames(ngram.weighted(said([[sentence, sentence[:3]], [[2]]]))) for sentence in sentences[:4]]
     log_probs, lens = (2 * torch.randn(4, 40, 6)).log_softmax(2), torch.tensor([33, 40, 21, 40])
-    ours = values_and_gradients(lambda x: path_sum(x, lens, GraphBatch(graphs)), log_probs)
-    made = k2_engine.training_graphs(graphs)
-    theirs = values_and_gradients(lambda x: k2_engine.path_sum(x, lens, made), log_probs)
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    check_sums(graphs, log_probs, lens)
 
 
 @needs_k2
@@ -149,11 +154,7 @@ def test_starts_ends_and_arcs_with_weights_count():
     weights = [draw.normal(size=size) for size in (3, 3, 7)]
     graphs = Arcs(*weights[:2], draw.integers(0, 3, 3), *draw.integers(0, 3, (2, 7)), weights[2], np.arange(3))
     log_probs, lens = torch.randn(2, 5, 3), torch.tensor([5, 3])
-    ours = values_and_gradients(lambda x: path_sum(x, lens, GraphBatch(graphs)), log_probs)
-    made = k2_engine.training_graphs(graphs)
-    theirs = values_and_gradients(lambda x: k2_engine.path_sum(x, lens, made), log_probs)
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    check_sums(graphs, log_probs, lens)
 
 
 @needs_k2

@@ -1,9 +1,8 @@
 import json
-import sys
+from functools import partial
 
 import pytest
 
-from asrtool.cli import main
 from asrtool.graphs.folder import load_graph
 from asrtool.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from tests.graphs.paths import Bigram, outputs
@@ -23,21 +22,10 @@ def lang(tmp_path):
 
 
 @pytest.fixture
-def make(lang, monkeypatch, capsys):
+def make(asr, lang, monkeypatch):
     """make("--tokenizer", "char.json" ...) -> exit status, stdout, stderr of `asrtool graph graph` in that folder"""
-
-    def run(*arguments):
-        monkeypatch.chdir(lang)
-        monkeypatch.setattr(sys, "argv", ["asrtool", "graph", "graph", *arguments])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
+    monkeypatch.chdir(lang)
+    return partial(asr, "graph", "graph")
 
 
 @pytest.mark.parametrize("topology", ["ctc", "modified"])
