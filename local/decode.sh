@@ -33,7 +33,7 @@ decode_stages() {
         if [ -n "${methods[*]}" ]; then asrtool decode "$exp" "${sets[@]}" "${methods[@]}"; fi
         if [[ $decode =~ graph|rescored && -n $tune ]]; then
             graph_options ""
-            asrtool tune "$exp" "$tune" "${graph[@]}"
+            asrtool tune "$exp" "$tune" "${graph[@]}" --jobs "$jobs"
         fi
         graph_options "$tune"
         if [[ $decode == *graph* ]]; then

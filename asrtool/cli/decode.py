@@ -114,11 +114,12 @@ def _summary(facts: dict) -> str:
 @click.option("--lattice-beam", type=POSITIVE, help="How much worse a path may be that is kept to be tried; 8.")
 @click.option("--priors", type=PATH, help="JSON list of class counts, divided out of the log-probs.")
 @click.option("--rounds", default=2, type=click.IntRange(min=0), help="Refinements, each with half the steps.")
+@click.option("--jobs", default=1, type=click.IntRange(min=1), help="Processes that make the lattices.")
 @click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
 @click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
 @click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-def tune(exp, cuts, rounds, checkpoint, batch_seconds, workers, device, **options) -> None:
+def tune(exp, cuts, rounds, jobs, checkpoint, batch_seconds, workers, device, **options) -> None:
     """Find the acoustic scale, blank penalty and insertion penalty with the lowest WER on a development set.
 
     Stores log-probs in EXP/decode/SET/log_probs and searches each utterance once; prints the WER of the best of the
@@ -135,7 +136,7 @@ def tune(exp, cuts, rounds, checkpoint, batch_seconds, workers, device, **option
 
     given = {"lattice_beam": LATTICE_BEAM} | {name: value for name, value in options.items() if value is not None}
     experiment = open_experiment(exp, checkpoint, device)
-    search, _ = open_search("graph", experiment.tokenizer, given)
+    search, _ = open_search("graph", experiment.tokenizer, given, jobs)
     out = exp / "decode" / cuts.name.split(".")[0]
     facts = tune_experiment(experiment, cuts, out, search, Grid(rounds=rounds), batch_seconds, workers)
     for row in sorted(facts["tried"], key=lambda row: row["wer"])[:SHOWN]:

@@ -8,8 +8,9 @@ the number of active states.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -22,6 +23,8 @@ from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.lattice import Lattice, Path, kaldi_arcs, nbest
 from asrtool.errors import UserError
 from asrtool.interrupts import ignore_interrupts
+
+AHEAD = 200  # utterances that wait for worker processes, or for being asked for: a batch of short ones
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,24 @@ class GraphSearch:
         check_outputs(log_probs.size(2), self.outputs)
         rows = log_probs.detach().float().cpu().numpy()
         frames = [row[:length] for row, length in zip(rows, lens.tolist(), strict=True)]
+        return list(self.map(_decode, frames))
+
+    def map(self, work: Callable[["GraphSearch", Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """work(search, item) for each item, in their order, by the worker processes where there are some.
+
+        Only some items are taken ahead of what has been returned. Raises UserError when a process was killed.
+        """
         if self.pool is None:
-            return [self.decode(one) for one in frames]
+            yield from (work(self, item) for item in items)
+            return
+        waiting: deque[Future] = deque()
         try:
-            return list(self.pool.map(_decode, frames))
+            for item in items:
+                waiting.append(self.pool.submit(_work, work, item))
+                if len(waiting) == AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise UserError("a decoding process was killed, for memory perhaps; try fewer --jobs") from error
 
@@ -254,8 +271,12 @@ def _become(search: GraphSearch) -> None:
     ignore_interrupts()
 
 
-def _decode(log_probs: np.ndarray) -> Hypothesis:
-    return _worker.decode(log_probs)
+def _decode(search: GraphSearch, log_probs: np.ndarray) -> Hypothesis:
+    return search.decode(log_probs)
+
+
+def _work(work: Callable[[GraphSearch, Any], Any], item: Any) -> Any:
+    return work(_worker, item)
 
 
 def load_priors(values: Sequence[float]) -> np.ndarray:

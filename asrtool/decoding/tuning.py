@@ -71,7 +71,7 @@ def tune(search: GraphSearch, utterances: Iterable[Utterance], grid: Grid, total
 
     `search`'s options are those that lattices are made with; they need a lattice_beam.
     """
-    made = [(utterance.ref, _lattice(search, utterance)) for utterance in progress(utterances, "lattices", total)]
+    made = list(progress(search.map(_made, utterances), "lattices", total))
     found: dict[Scales, float] = {}
     for number in range(grid.rounds + 1):
         asked = grid.around(best(found), number) if number else grid.coarse()
@@ -119,14 +119,14 @@ def best(found: dict[Scales, float]) -> Scales:
     return min(found, key=lambda scales: (found[scales], np.log(scales[0]) ** 2 + scales[1] ** 2 + scales[2] ** 2))
 
 
-def _lattice(search: GraphSearch, utterance: Utterance) -> Lattice:
-    """Its costs are those at scales of 1, 0, 0, whatever it was made with."""
+def _made(search: GraphSearch, utterance: Utterance) -> tuple[str, Lattice]:
+    """The reference and the lattice, whose costs are those at scales of 1, 0, 0, whatever it was made with."""
     options = replace(search.options, blank_penalty=0.0)
     scaled = options.costs(utterance.log_probs, search.priors)
     lattice, _ = make_lattice(search.fst, scaled, options)
     acoustic = lattice.acoustic / options.acoustic_scale
     final = lattice.final / [1.0, options.acoustic_scale]
-    return replace(lattice, acoustic=acoustic, final=final)
+    return utterance.ref, replace(lattice, acoustic=acoustic, final=final)
 
 
 def error_rates(made: Sequence[tuple[str, Lattice]], asked: Sequence[Scales], words: Sequence[str]) -> list[float]:

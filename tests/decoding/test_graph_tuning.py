@@ -51,6 +51,13 @@ def test_tuning_finds_what_real_searches_find_on_the_grid(scale):
         assert (row["wer"] == 0.0) == same
 
 
+def test_several_processes_find_the_same(tmp_path):
+    utterances = [Utterance(str(n), "w1 w2", random_log_probs(10 + n, 5, n)) for n in range(5)]
+    alone, together = (GraphSearch(word_graph(5), WIDE, jobs) for jobs in (1, 2))
+    assert tune(together, iter(utterances), Grid(rounds=1)) == tune(alone, utterances, Grid(rounds=1))
+    together.close()
+
+
 def test_refinement_goes_on_from_the_best_and_never_gets_worse():
     utterances = [Utterance("a", "w1 w2 w3", random_log_probs(20, 5, 1))]
     search = GraphSearch(word_graph(5), WIDE)
