@@ -37,6 +37,8 @@ class Mmi:
     `config.ctc` adds so much of the CTC loss, which keeps units in their places, `config.ce` of `cross_entropy`.
     """
 
+    intermediate = 0.0  # see asrtool/objectives/objective.py
+
     def __init__(
         self,
         config: Objective,
