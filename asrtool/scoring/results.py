@@ -12,6 +12,7 @@ from asrtool.markdown import put, table
 from asrtool.origin import command, describe_origin
 from asrtool.scoring.systems import Decoding, System
 
+TIMED = {"rtf", "audio_seconds", "device", "batch_seconds"}  # what decode.json says of time; older ones say less
 METHODS = ["greedy", "prefix", "graph", "rescored"]  # in the order in which more is known of the language
 
 SYSTEMS_NOTE = """\
@@ -66,7 +67,7 @@ def _system_row(system: System) -> list[str]:
         steps,
         figure(training.hours, "{:.2f}"),
         figure(training.device_hours, "{:.2f}"),
-        _listed(f"{start['ranks']} x {start['device']}" for start in training.starts),
+        _listed((f"{start['ranks']} x {start['device']}" for start in training.starts), "; "),
         figure(training.peak_memory_gb, "{:.2f} GB"),
     ]
 
@@ -81,14 +82,14 @@ def git_states(system: System) -> str:
 
 def set_heading(systems: list[System], name: str) -> str:
     """The set, and how many words were said in it."""
-    scores = (result.score for system in systems for result in system.decodings if result.set == name)
-    counts = {score["words"]["length"] for score in scores if score and score["of"] == "words"}
+    scores = [result.score for system in systems for result in system.scored(name)]
+    counts = {score["words"]["length"] for score in scores if score["of"] == "words"}
     return f"{name}, {counts.pop():,} words" if len(counts) == 1 else name
 
 
 def rates_table(systems: list[System], name: str) -> str:
     """Error rates on the set `name`: a row a system, a column a method."""
-    rows = {(_name(system),): [result for result in system.decodings if result.set == name] for system in systems}
+    rows = {(_name(system),): results for system in systems if (results := system.scored(name))}
     return by_method(["system"], rows, lambda results: rate(results[0].score))
 
 
@@ -105,7 +106,7 @@ def rtf_table(systems: list[System]) -> str:
     rows: dict[tuple[str, ...], list[Decoding]] = {}
     for system in systems:
         for result in system.decodings:
-            if "rtf" in result.facts:
+            if result.facts.keys() >= TIMED:
                 rows.setdefault((_name(system), measured_on(result.facts)), []).append(result)
     return by_method(["system", "on"], rows, _rtf) if rows else ""
 
@@ -114,21 +115,21 @@ def measured_on(facts: dict) -> str:
     """Device, threads, and what else decides over the time that decoding took."""
     words = [facts["device"], f"batches of {facts['batch_seconds']:g} s"]
     for key, what in (("ranks", "processes"), ("jobs", "processes that search")):
-        words += [f"{facts[key]} {what}"] * (facts.get(key, 1) > 1)
+        words += [f"{count} {what}"] if (count := facts.get(key, 1)) > 1 else []
     return ", ".join(words)
 
 
 def _rtf(results: list[Decoding]) -> str:
-    seconds, audio = (sum(result.facts[key] for result in results) for key in ("seconds", "audio_seconds"))
-    return f"{seconds / audio:.4f}"
+    audio = [result.facts["audio_seconds"] for result in results]
+    seconds = sum(result.facts["rtf"] * of for result, of in zip(results, audio, strict=True))
+    return f"{seconds / sum(audio):.4f}"
 
 
 def by_method(
     head: list[str], rows: dict[tuple[str, ...], list[Decoding]], cell: Callable[[list[Decoding]], str]
 ) -> str:
     """A table whose rows begin with their keys, and have a cell of the results of each method."""
-    found = distinct(result.method for results in rows.values() for result in results)
-    methods = [*filter(found.__contains__, METHODS), *sorted({*found} - {*METHODS})]
+    methods = sorted({result.method for results in rows.values() for result in results}, key=_method_order)
     lines = []
     for key, results in rows.items():
         of_method = ([result for result in results if result.method == method] for method in methods)
@@ -136,10 +137,19 @@ def by_method(
     return table([*head, *methods], lines)
 
 
+def in_order(results: Iterable[Decoding]) -> list[Decoding]:
+    """By set, and then by method: the usual ones first."""
+    return sorted(results, key=lambda result: (result.set, *_method_order(result.method)))
+
+
+def _method_order(method: str) -> tuple[int, str]:
+    return METHODS.index(method) if method in METHODS else len(METHODS), method
+
+
 def stream_table(systems: list[System]) -> str:
     """A row for each result of `asrtool stream`; "" where there is none."""
     head = ["system", "set", "method", "WER", "same words", "latency at most / on average", "chunk", "compute"]
-    rows = [_stream_row(system, result) for system in systems for result in system.streams if result.facts]
+    rows = [_stream_row(system, result) for system in systems for result in in_order(system.streams) if result.facts]
     return table([*head, "emission", "RTF", "on"], rows) if rows else ""
 
 
@@ -166,7 +176,7 @@ def commands(systems: list[System]) -> str:
     """What was run, in a block of shell commands, and at last the command that writes the section."""
     lines = []
     for system in systems:
-        made = [*system.training.starts, *(result.facts for result in system.results)]
+        made = [*system.training.starts, *(result.facts for result in in_order(system.results))]
         found = distinct(facts["command"] for facts in made if facts.get("command"))
         lines += [f"# {system.name}" + ("" if found else ": not recorded"), *found, ""]
     return "\n".join(["```", *lines, *filter(None, ["# this section", command()]), "```"])
@@ -182,8 +192,8 @@ def distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _listed(values: Iterable[str]) -> str:
-    return ", ".join(distinct(values)) or "-"
+def _listed(values: Iterable[str], between: str = ", ") -> str:
+    return between.join(distinct(values)) or "-"
 
 
 def _name(system: System) -> str:

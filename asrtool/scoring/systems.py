@@ -51,6 +51,10 @@ class System:
         """Of both kinds."""
         return self.decodings + self.streams
 
+    def scored(self, name: str) -> list[Decoding]:
+        """The decodings of the set `name` that were scored."""
+        return [result for result in self.decodings if result.set == name and result.score]
+
 
 def read_systems(experiments: Iterable[Path]) -> list[System]:
     """The systems of these folders. Raises UserError for one that is no experiment, or was never scored."""
