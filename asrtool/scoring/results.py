@@ -29,7 +29,7 @@ alignment until it was there for good, computing included; median, 95th percenti
 
 def section(systems: list[System], title: str) -> str:
     """All there is to read about `systems`."""
-    sets = distinct(result.set for system in systems for result in system.decodings if result.score)
+    sets = sorted({result.set for system in systems for result in system.decodings if result.score})
     rates = [part for name in sets for part in (f"### {set_heading(systems, name)}", rates_table(systems, name))]
     parts = [f"## {title}", systems_table(systems), SYSTEMS_NOTE, *rates, RATES_NOTE if rates else ""]
     parts += _titled("Real-time factor", rtf_table(systems), RTF_NOTE)
