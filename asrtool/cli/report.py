@@ -9,7 +9,12 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("exps", metavar="EXP ...", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=PATH, default="-", help="Markdown file with the section; - prints it.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="-",
+    help="Markdown file with the section; - prints it.",
+)
 @click.option("--title", default="Systems", help="Of the section; a file may have several.")
 def report(exps, out, title) -> None:
     """Put results side by side: a section of a Markdown file from the folders of trained and scored experiments.
@@ -32,4 +37,4 @@ def report(exps, out, title) -> None:
         click.echo(made)
     else:
         write_section(out, title, made)
-        say(f"wrote '{title}' into {out}: {len(exps)} systems")
+        say(f"wrote the section '{title}' into {out}")

@@ -162,7 +162,7 @@ def _stream_row(system: System, result: Decoding) -> list[str]:
         result.set,
         result.method,
         rate(result.score),
-        figure(offline.get("same_percent"), "{:g} %"),
+        figure(offline["same_percent"] if offline.get("words") else None, "{:g} %"),
         f"{latency['max']:g} / {latency['mean']:g} ms",
         f"{facts['chunk_ms']:g} ms",
         "{mean:.1f}, {p95:.1f}, {max:.1f} ms".format(**compute),

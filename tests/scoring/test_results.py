@@ -169,15 +169,19 @@ def test_real_time_factors_stand_with_what_they_were_measured_on(make, page):
 
 def test_streaming_has_its_own_table(make, page):
     experiment = decoded(make(), "stream/test/greedy", 2, **STREAMED)
-    decoded(experiment, "stream/dev/greedy", scored=False, **STREAMED | {"emission": None, "offline": None})
+    decoded(experiment, "stream/dev/graph", scored=False, **STREAMED | {"emission": None, "offline": None})
+    nothing = {"recordings": 4, "words": 0, "same_percent": 100.0}
+    decoded(experiment, "stream/dev/greedy", scored=False, **STREAMED | {"offline": nothing})
     out = page(experiment)
     assert "### test" not in out
-    assert cells(out, "`a`", "same words") == ["-", "99.95 %"]
-    assert cells(out, "`a`", "WER")[0] == "-" and cells(out, "`a`", "WER")[1].startswith("12.50 [")
-    assert cells(out, "`a`", "latency at most / on average") == 2 * ["167.5 / 107.5 ms"]
-    assert cells(out, "`a`", "compute") == 2 * ["19.4, 31.0, 66.6 ms"]
-    assert cells(out, "`a`", "emission") == ["-", "82, 306 ms"]
-    assert cells(out, "`a`", "RTF") == 2 * ["0.2500"]
+    assert cells(out, "`a`", "set") == ["dev", "dev", "test"]
+    assert cells(out, "`a`", "method") == ["greedy", "graph", "greedy"]
+    assert cells(out, "`a`", "same words") == ["-", "-", "99.95 %"]
+    assert cells(out, "`a`", "WER")[:2] == ["-", "-"] and cells(out, "`a`", "WER")[2].startswith("12.50 [")
+    assert cells(out, "`a`", "latency at most / on average") == 3 * ["167.5 / 107.5 ms"]
+    assert cells(out, "`a`", "compute") == 3 * ["19.4, 31.0, 66.6 ms"]
+    assert cells(out, "`a`", "emission") == ["82, 306 ms", "-", "82, 306 ms"]
+    assert cells(out, "`a`", "RTF") == 3 * ["0.2500"]
 
 
 def test_systems_of_one_name_are_told_apart(make, page):
