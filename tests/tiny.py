@@ -57,7 +57,7 @@ def make_config(corpus: Path, tokenizer: Path, **changes: dict) -> Config:
     return Config.model_validate(merge(merge(TINY, paths), changes))
 
 
-CLOCK = {"times_real_time", "hours_left", "memory_gb", "device_hours"}  # what two equal trainings differ in
+CLOCK = {"times_real_time", "hours_left", "peak_memory_gb", "device_hours"}  # what two equal trainings differ in
 
 
 def log_rows(experiment: Path, *events: str) -> list[dict]:

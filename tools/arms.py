@@ -42,6 +42,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from asrtool.config import Config, Count, Positive, Section, differences, load_config
 from asrtool.errors import AsrtoolError, UserError, nearest, require_file
 from asrtool.files import write_json, write_text
+from asrtool.markdown import put, table
 from asrtool.progress import say
 
 POLL = 0.1  # seconds between looks at the trainings: nothing beside them
@@ -285,27 +286,17 @@ def section(claim: Claim, runs: list[Run], threads: int) -> str:
     head[4:4] = [] if claim.threshold is None else [f"dev loss below {claim.threshold:g} at step"]
     rows = [arm_row(name, [run for run in runs if run.name == name], claim.threshold) for name in claim.arms]
     rows += [compare_row(pair, runs, head.index("final dev loss")) for pair in claim.compare]
-    rows = [head, ["---"] * len(head), *(row + ["-"] * (len(head) - len(row)) for row in rows)]
     failed = [run for run in runs if run.outcome in ("failed", "diverged")]
     parts = [
         f"## {claim.name}",
         f"Claim: {claim.claim}",
-        "\n".join(f"| {' | '.join(row)} |" for row in rows),
+        table(head, rows),
         "\n".join(f"- `{run.name}`, seed {run.seed} {run.outcome}: {run.last_line()}" for run in failed),
         "Final dev loss: mean over seeds and its 95 % interval (Student's t); of differences, seed by seed. Steps,\n"
         "hours and time: means over runs that ended. First step below a loss: median. Best: the lowest of all seeds.",
         f"On {describe(pick_device())}:\n\n```\n{shlex.join(['python', *sys.argv])}\n```",
     ]
     return "\n\n".join(filter(None, parts))
-
-
-def put(text: str, name: str, body: str) -> str:
-    """`text` with `body` as the section of `name`, in its place or at the end. UserError where only half of it is."""
-    begin, end = f"<!-- arms: {name} from here -->", f"<!-- arms: {name} to here -->"
-    if text.find(end) < text.find(begin) or (end in text) != (begin in text):
-        raise UserError(f"the results need both '{begin}' and '{end}', in this order, or neither")
-    before, _, rest = text.partition(begin) if begin in text else (text + "\n" * bool(text), "", "")
-    return f"{before}{begin}\n\n{body}\n\n{end}" + (rest.partition(end)[2] or "\n")
 
 
 def options() -> argparse.ArgumentParser:
@@ -342,7 +333,8 @@ def run_claim(arguments: argparse.Namespace) -> None:
     finally:
         made, results = section(claim, runs, threads), arguments.results
         if results:
-            write_text(results, put(results.read_text(encoding="utf-8") if results.is_file() else "", claim.name, made))
+            markers = (f"<!-- arms: {claim.name} {which} here -->" for which in ("from", "to"))
+            write_text(results, put(results.read_text(encoding="utf-8") if results.is_file() else "", *markers, made))
         else:
             print(made)
 

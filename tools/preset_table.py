@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+from asrtool import markdown
 from asrtool.config import Config, load_config
 from asrtool.models.info import Info, model_info
 
@@ -47,11 +48,8 @@ def table(recipe: Path) -> str:
     paths = sorted(
         (recipe / "conf").glob("*.yaml"), key=lambda path: (path.stem.endswith("_twin"), _natural(path.stem))
     )
-    lines = [HEAD, ["---"] * len(HEAD)]
-    for path in paths:
-        config = load_config(path)
-        lines.append(row(path.stem, config, model_info(config, UNITS)))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    configs = {path.stem: load_config(path) for path in paths}
+    return markdown.table(HEAD, [row(name, config, model_info(config, UNITS)) for name, config in configs.items()])
 
 
 def _natural(name: str) -> list:
@@ -69,8 +67,7 @@ def main() -> None:
     text = readme.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         sys.exit(f"{readme} has no lines '{BEGIN}' and '{END}'; put them where the table should stand")
-    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
-    made = f"{before}{BEGIN}\n\n{table(arguments.recipe)}\n\n{after}"
+    made = markdown.put(text, BEGIN, END, table(arguments.recipe))
     if arguments.check and made != text:
         sys.exit(f"{readme} is not up to date; run python tools/preset_table.py {arguments.recipe}")
     if not arguments.check:

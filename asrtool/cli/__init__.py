@@ -15,6 +15,7 @@ from asrtool.cli.decode import decode, score, tune
 from asrtool.cli.graph import graph
 from asrtool.cli.lexicon import lexicon
 from asrtool.cli.lm import lm
+from asrtool.cli.report import report
 from asrtool.cli.stream import stream
 from asrtool.cli.train import info, train
 from asrtool.errors import AsrtoolError
@@ -40,7 +41,7 @@ def cli(debug: bool) -> None:
     """
 
 
-COMMANDS = (prepare, features, lexicon, tokenizer, lm, graph, train, info, align, decode, tune, score, stream)
+COMMANDS = (prepare, features, lexicon, tokenizer, lm, graph, train, info, align, decode, tune, score, stream, report)
 for command in COMMANDS:
     cli.add_command(command)
 

@@ -27,6 +27,7 @@ from asrtool.device import pick_device
 from asrtool.errors import UserError
 from asrtool.files import file_hash, write_json, write_jsonl
 from asrtool.models.acoustic import AcousticModel
+from asrtool.origin import origin
 from asrtool.progress import progress, say
 from asrtool.ranks import this_rank
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
@@ -186,7 +187,7 @@ def _join(parts: Parts, out: Path, facts: dict, device: torch.device) -> dict:
     clocks = [Clock.sum(part.clock for part in share) for share in shares]
     slowest = max(clocks, key=lambda clock: clock.total)
     facts = facts | {"utterances": len(rows), "partial": _count_partial(rows)}
-    facts |= slowest.facts(sum(clock.audio for clock in clocks), device)
+    facts |= slowest.facts(sum(clock.audio for clock in clocks), device) | origin()
     parts.join_lattices(out / LATTICES)
     write_jsonl(out / "hyps.jsonl", rows)
     write_json(out / "decode.json", facts)

@@ -26,6 +26,7 @@ from asrtool.decoding.recogniser import Recogniser, Result, StreamSetup
 from asrtool.device import describe
 from asrtool.errors import DataError, UserError
 from asrtool.files import write_json, write_jsonl
+from asrtool.origin import origin
 from asrtool.progress import progress, say
 from asrtool.scoring.folder import HYPOTHESES, read_facts, read_hypotheses
 from asrtool.scoring.wer import align_words
@@ -123,7 +124,7 @@ def stream(
     facts |= totals.facts() | {"latency_ms": latency(experiment), "device": describe(experiment.device)}
     facts |= {"offline": agreement(rows, experiment.folder / "decode" / name / method, experiment.checkpoint.name)}
     write_jsonl(out / HYPOTHESES, rows)
-    write_json(out / "stream.json", facts)
+    write_json(out / "stream.json", facts | origin())
     return facts
 
 

@@ -5,12 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 from asrtool.errors import DataError, UserError, require_file
-from asrtool.files import read_jsonl, write_json, write_jsonl, write_text
+from asrtool.files import file_hash, read_jsonl, write_json, write_jsonl, write_text
 from asrtool.scoring.report import alignment_rows, alignment_text, report_text, score_dict
 from asrtool.scoring.wer import Score, score_pairs
 
 HYPOTHESES = "hyps.jsonl"
 FACTS = ("decode.json", "stream.json")
+HASH = "hypotheses"  # in wer.json: sha256 of what was scored
 REQUIRED = ("id", "ref", "hyp")
 
 
@@ -79,5 +80,5 @@ def score_folder(folder: str | Path, name: str | None = None) -> Score:
     write_text(folder / "alignments.txt", alignment_text(rows))
     write_jsonl(folder / "alignments.jsonl", alignment_rows(rows))
     write_text(folder / "report.txt", report_text(name, score))
-    write_json(folder / "wer.json", {"set": name, **score_dict(score)})
+    write_json(folder / "wer.json", {"set": name, HASH: file_hash(folder / HYPOTHESES), **score_dict(score)})
     return score

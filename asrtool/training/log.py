@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from asrtool.files import atomic_path, read_jsonl, write_jsonl
@@ -29,21 +29,21 @@ class Meter:
         spent = max(time.monotonic() - self._start, 1e-9)
         taken = {name: sums[name] / len(self.values) for name in ("loss", "gradient_norm")}
         taken |= {"lr": self.values[-1]["lr"], "padding": 1 - sums["seconds"] / sums["padded"]}
-        taken |= {"times_real_time": ranks * self._seconds / spent, "memory_gb": memory_gb()}
+        taken |= {"times_real_time": ranks * self._seconds / spent, "peak_memory_gb": peak_memory_gb()}
         taken |= {"hours_left": steps_left * spent / max(self._steps, 1) / 3600}
         self.values.clear()
         self._start, self._steps, self._seconds = time.monotonic(), 0, 0.0
         return taken
 
 
-def memory_gb() -> float:
-    """Memory of this process: on its GPU, the most so far; else what is resident now."""
+def peak_memory_gb() -> float:
+    """The most memory that this process has had so far: on its GPU, if it has one; else resident."""
     import torch
 
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e9
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:  # not getrusage: it counts the parent's
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024 / 1e9
 
 
 class TrainingLog:
@@ -68,7 +68,7 @@ class TrainingLog:
 
         path = folder / "log.jsonl"
         if path.is_file():
-            write_jsonl(path, [row for row in _whole_rows(path) if _stays(row, first_step)])
+            write_jsonl(path, [row for row in read_log(path) if _stays(row, first_step)])
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the training runs
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
@@ -110,12 +110,9 @@ def _stays(row: dict, first_step: int) -> bool:
     return row.get("step", 0) <= first_step and row.get("event") != "finished"
 
 
-def _whole_rows(path: Path) -> Iterable[dict]:
-    """The rows of the log but for a last one that a crash cut short."""
-    text = path.read_text(encoding="utf-8")
-    if text and not text.endswith("\n"):
-        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-    return list(read_jsonl(path))
+def read_log(path: Path) -> list[dict]:
+    """The events of a `log.jsonl` but for a last one that a crash cut short."""
+    return list(islice(read_jsonl(path), path.read_bytes().count(b"\n")))
 
 
 def plot_losses(log: Path, picture: Path) -> None:

@@ -14,15 +14,16 @@ from torch import nn
 
 from asrtool.config import Config
 from asrtool.data.loading import Batch, OrderedSampler, SpeechDataset, batches
-from asrtool.device import out_of_memory, pick_device
+from asrtool.device import describe, out_of_memory, pick_device
 from asrtool.errors import UserError
 from asrtool.interrupts import Interrupts
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.objective import Objective
+from asrtool.origin import origin
 from asrtool.progress import say
 from asrtool.ranks import ALONE, connected, from_all, from_first, own_log, this_rank, total
 from asrtool.training.average import is_parted
-from asrtool.training.log import Meter, TrainingLog, plot_losses
+from asrtool.training.log import Meter, TrainingLog, peak_memory_gb, plot_losses
 from asrtool.training.precision import products
 from asrtool.training.schedule import learning_rate
 from asrtool.training.session import Session, Start, start_session
@@ -171,11 +172,19 @@ def train(
         session = start_session(config, experiment, resume, device, ranks, start)
         session.warmup_hours, session.dev_batches = warmup_hours, dev_batches
         with TrainingLog(experiment, session.progress.step, config.training.max_steps, ranks.first) as log:
+            begin(session, log)
             with Interrupts() as interrupts:
                 run(session, log, interrupts)
             finish(session, log)
         if warmup_hours and ranks.first:
             say(f"warmed up: begin the main phase with --init-from {session.checkpoints.name_last('warmup.pt')}")
+
+
+def begin(session: Session, log: TrainingLog) -> None:
+    """Write down what runs, and on what."""
+    if session.ranks.first:
+        made = origin() | {"device": describe(session.device), "ranks": session.ranks.size}
+        log.event("start", session.progress.step, None, **made)
 
 
 def run(session: Session, log: TrainingLog, interrupts: Interrupts) -> None:
@@ -214,8 +223,8 @@ def report(session: Session, log: TrainingLog, meter: Meter) -> None:
     line = (
         f"step {progress.step} epoch {values['epoch']}: loss {values['loss']:.4f}, lr {values['lr']:.2e}, "
         f"gradient {values['gradient_norm']:.2f}, {values['hours']:.2f}{of} h of audio, "
-        f"{values['times_real_time']:.0f}x real time, padding {values['padding']:.1%}, {values['memory_gb']:.1f} GB, "
-        f"{values['hours_left']:.1f} h left"
+        f"{values['times_real_time']:.0f}x real time, padding {values['padding']:.1%}, "
+        f"{values['peak_memory_gb']:.1f} GB, {values['hours_left']:.1f} h left"
     )
     log.event("train", progress.step, line, **values)
     if training.log_layers:
@@ -271,7 +280,9 @@ def finish(session: Session, log: TrainingLog) -> None:
     of = "all steps" if training.average == "ema" else f"the checkpoints of steps {', '.join(map(str, steps))}"
     loss = validate(session)
     line = f"finished at step {progress.step}; averaged {of}: dev loss {loss:.4f}; {session.cost:.2f} device hours"
-    log.event("finished", progress.step, line, averaged=steps, loss=loss, device_hours=session.cost)
+    cost = {"device_hours": session.cost, "hours": progress.seconds / 3600}
+    cost |= {"peak_memory_gb": max(from_all(session.ranks, peak_memory_gb()))}
+    log.event("finished", progress.step, line, averaged=steps, loss=loss, **cost)
     if session.ranks.first:
         plot_losses(experiment / "log.jsonl", experiment / "loss.png")
         say(f"curves in {experiment / 'loss.png'}")

@@ -41,6 +41,7 @@ def test_the_real_time_factor_comes_with_what_it_was_measured_on(experiment, cor
     assert facts["rtf"] >= facts["rtf_model"] + facts["rtf_search"] - 2e-5 and facts["rtf_model"] > 0
     assert facts["device"].endswith(f"{torch.get_num_threads()} threads") and facts["batch_seconds"] == 20
     assert facts["checkpoint"] == "best.pt" and facts["cuts"] == str(corpus) and facts["audio_seconds"] > 20
+    assert {"command", "version", "git"} <= facts.keys()
 
 
 @pytest.mark.parametrize("method", ["greedy", "prefix"])

@@ -53,6 +53,7 @@ def test_the_words_are_those_of_decode(exp, asr, few, method):
     assert any(row["hyp"] for row in found)
     facts = json.loads((exp / "stream/few" / method / "stream.json").read_text(encoding="utf-8"))
     assert (facts["set"], facts["method"], facts["checkpoint"], facts["endpoints"]) == ("few", method, "best.pt", False)
+    assert facts["command"].startswith("asrtool stream ") and {"version", "git"} <= facts.keys()
     assert facts["rtf"] > 0 and 0 < facts["compute_ms"]["median"] <= facts["compute_ms"]["max"]
 
 

@@ -1,5 +1,6 @@
 """What training does, from a configuration to an experiment folder."""
 
+import json
 import math
 import random
 
@@ -40,6 +41,23 @@ def dev_losses(monkeypatch):
 
 def checkpoints(experiment):
     return sorted(path.name for path in (experiment / "checkpoints").iterdir())
+
+
+def test_the_log_says_what_ran_on_what_and_what_it_took(tmp_path, tiny_config, train_process):
+    config = tiny_config(training={"max_steps": 3, "validate_every": 2, "log_every": 2})
+    code = "import sys; sys.argv[0] = 'asrtool'"
+    for resume in ([], ["--resume", "--set", "training.max_steps=5"]):
+        done = train_process(config, tmp_path / "exp", code, "--threads", "1", *resume)
+        assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in (tmp_path / "exp" / "log.jsonl").read_text().splitlines()]
+    starts = [row for row in events if row["event"] == "start"]
+    assert [(row["step"], row["ranks"]) for row in starts] == [(0, 1), (3, 1)]
+    assert all(row["device"].endswith(", 1 threads") and {"version", "git"} <= row.keys() for row in starts)
+    assert starts[0]["command"].startswith("asrtool train ") and starts[1]["command"].endswith("training.max_steps=5")
+    last = events[-1]
+    assert (last["event"], last["step"]) == ("finished", 5)
+    assert last["hours"] > max(row["hours"] for row in events if row["event"] == "train")  # which was at step 4
+    assert last["peak_memory_gb"] > 0.1 and last["device_hours"] > 0  # torch alone takes more
 
 
 def test_training_learns_the_tiny_corpus(run, rows):

@@ -1,0 +1,147 @@
+"""What an experiment folder says of a system: how it was trained, what it costs, and how it scored."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from asrtool.config import Config, Objective, load_config
+from asrtool.errors import UserError
+from asrtool.files import file_hash
+from asrtool.scoring.folder import HASH, HYPOTHESES, read_facts
+from asrtool.training.log import read_log
+
+
+@dataclass(frozen=True)
+class Training:
+    """What log.jsonl says; None where it does not."""
+
+    starts: list[dict]  # what ran, each time that training was begun or continued (asrtool/origin.py)
+    steps: int | None
+    finished: bool
+    hours: float | None  # of audio, over all ranks
+    device_hours: float | None
+    peak_memory_gb: float | None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """EXP/decode/SET/METHOD or EXP/stream/SET/METHOD."""
+
+    set: str
+    method: str
+    facts: dict  # decode.json or stream.json, empty where there is none
+    score: dict | None  # wer.json
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of a table of results."""
+
+    name: str
+    units: str
+    objective: str
+    parameters: int
+    training: Training
+    decodings: list[Decoding]
+    streams: list[Decoding]
+
+    @property
+    def results(self) -> list[Decoding]:
+        """Of both kinds."""
+        return self.decodings + self.streams
+
+    def scored(self, name: str) -> list[Decoding]:
+        """The decodings of the set `name` that were scored."""
+        return [result for result in self.decodings if result.set == name and result.score]
+
+
+def read_systems(experiments: Iterable[Path]) -> list[System]:
+    """The systems of these folders. Raises UserError for one that is no experiment, or was never scored."""
+    folders = list(dict.fromkeys(experiments))
+    return [read_system(folder, name) for folder, name in zip(folders, distinct_names(folders), strict=True)]
+
+
+def distinct_names(folders: list[Path]) -> list[str]:
+    """As many of the last parts of each path as tell them apart: "transformer"; "5h/blstm" beside "100h/blstm"."""
+    paths = [folder.resolve().parts[1:] for folder in folders]
+    for depth in range(1, max(map(len, paths), default=0) + 1):
+        names = ["/".join(parts[-depth:]) for parts in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"two of {', '.join(map(str, folders))} are the same folder; give each one once")
+
+
+def read_system(experiment: Path, name: str) -> System:
+    """The system in a folder of `asrtool train`."""
+    if not (experiment / "config.yaml").is_file():
+        raise UserError(f"{experiment} is not an experiment: it has no config.yaml; give folders of `asrtool train`")
+    config = load_config(experiment / "config.yaml")
+    units, parameters = _sizes(experiment, config)
+    decodings, streams = (list(_decodings(experiment / kind)) for kind in ("decode", "stream"))
+    if not any(result.score for result in decodings + streams):
+        folders = experiment / ("decode" if decodings or not streams else "stream") / "*" / "*"
+        decoded = "" if decodings or streams else f" `asrtool decode {experiment} CUTS`, then"
+        raise UserError(f"{experiment} was never scored; run{decoded} `asrtool score {folders}`")
+    objective = objective_name(config.objective)
+    return System(name, units, objective, parameters, read_training(experiment / "log.jsonl"), decodings, streams)
+
+
+def _sizes(experiment: Path, config: Config) -> tuple[str, int]:
+    """Number and kind of the units, with the blank, and the number of the model's weights, of which none is drawn."""
+    import torch
+
+    from asrtool.models.acoustic import AcousticModel
+    from asrtool.text.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(experiment / "tokenizer.json")
+    with torch.device("meta"):
+        model = AcousticModel(config, tokenizer.size)
+    return f"{tokenizer.size} {tokenizer.to_dict()['type']}", sum(p.numel() for p in model.parameters())
+
+
+def objective_name(objective: Objective) -> str:
+    """ "CTC", "MMI + 0.1 CTC", ..."""
+    name = objective.kind.upper()
+    if objective.kind == "mmi":
+        added = {"CTC": objective.ctc, "CE": objective.ce}
+        name += "".join(f" + {weight:g} {part}" for part, weight in added.items() if weight)
+    return name + f", {objective.intermediate:g} of it CTC in the middle" * (objective.intermediate > 0)
+
+
+def read_training(log: Path) -> Training:
+    """From log.jsonl, which may be of a training that goes on, or of a version of asrtool that wrote less."""
+    rows = read_log(log) if log.is_file() else []
+    ends = [row for row in rows if row["event"] == "finished"]
+    steps = rows[-1]["step"] if rows else None
+    hours = [row["hours"] for row in rows if "hours" in row and row["step"] == steps]  # the last report may be older
+    return Training(
+        starts=[row for row in rows if row["event"] == "start"],
+        steps=steps,
+        finished=bool(ends),
+        hours=hours[-1] if hours else None,
+        device_hours=ends[-1].get("device_hours") if ends else None,
+        peak_memory_gb=max((row["peak_memory_gb"] for row in rows if "peak_memory_gb" in row), default=None),
+    )
+
+
+def _decodings(folder: Path) -> Iterator[Decoding]:
+    """What is in `folder`/SET/METHOD."""
+    facts = f"{folder.name}.json"
+    for path in sorted({found.parent for name in (facts, "wer.json") for found in folder.glob(f"*/*/{name}")}):
+        yield Decoding(path.parent.name, path.name, read_facts(path), _read_score(path))
+
+
+def _read_score(folder: Path) -> dict | None:
+    """wer.json, which must be of the hypotheses that are there."""
+    path, hypotheses = folder / "wer.json", folder / HYPOTHESES
+    if not path.is_file():
+        return None
+    try:
+        score = {"of": "words"} | json.loads(path.read_text(encoding="utf-8"))
+        score["wer"], score["wer_interval"], score["words"]
+    except (json.JSONDecodeError, LookupError, TypeError) as error:
+        raise UserError(f"{path} is not what `asrtool score` writes; run `asrtool score {folder}`") from error
+    if HASH in score and hypotheses.is_file() and score[HASH] != file_hash(hypotheses):
+        raise UserError(f"{hypotheses} was made again since it was scored; run `asrtool score {folder}`")
+    return score
