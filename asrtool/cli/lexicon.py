@@ -43,31 +43,21 @@ def lexicon(texts, out, sources, unknown, top, min_count, case, stress, phones) 
     """
     from asrtool.text.lexicon import write_lexicon
     from asrtool.text.pronounce import pronounce, read_source
-    from asrtool.text.words import count_words, most_frequent, read_lines
+    from asrtool.text.words import count_words, is_manifest, most_frequent, read_lines
 
     allowed = {phone for line in read_lines(phones) for phone in line.split()} if phones else None
     opened = {name: read_source(name, stress, case, allowed) for name in sources}
-    said = count_words(_lines(path for path in texts if _is_manifest(path)), case)
-    counts = said + count_words(_lines(path for path in texts if not _is_manifest(path)), case)
+    said = count_words(_lines(path for path in texts if is_manifest(path)), case)
+    counts = said + count_words(_lines(path for path in texts if not is_manifest(path)), case)
     found = pronounce(most_frequent(counts, top, min_count) | said, opened, unknown)
     write_lexicon(found.lexicon, out)
     click.echo(f"{out}: {found}")
 
 
-def _is_manifest(path: Path) -> bool:
-    return path.is_dir() or path.name.endswith((".jsonl", ".jsonl.gz"))
-
-
 def _lines(paths: Iterable[Path]) -> Iterator[str]:
     """The transcripts of manifests, and the lines of text files."""
     from asrtool.progress import progress
-    from asrtool.text.words import read_lines
+    from asrtool.text.words import read_sentences
 
     for path in paths:
-        if _is_manifest(path):
-            from asrtool.data.manifest import transcripts
-
-            lines = transcripts([path])
-        else:
-            lines = read_lines(path)
-        yield from progress(lines, f"reading {path.name}", units="lines")
+        yield from progress(read_sentences(path), f"reading {path.name}", units="lines")

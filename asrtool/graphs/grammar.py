@@ -11,13 +11,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asrtool.errors import UserError, require_file
+from asrtool.errors import UserError
 from asrtool.graphs.folder import write_symbols
 from asrtool.graphs.lexicon_fst import BACKOFF
+from asrtool.text.words import read_lines
 
 if TYPE_CHECKING:
     from kaldifst import StdVectorFst
@@ -35,8 +36,8 @@ arpa2fst(arpa, fst, read_symbol_table=words, disambig_symbol=backoff, max_arpa_w
 
 def arpa_words(path: str | Path) -> list[str]:
     """The words of the unigrams of an ARPA file (plain or .gz) but for <s> and </s>, which must be among them."""
-    path = require_file(path, "language model", "make it with `asrtool lm`")
-    with contextlib.closing(_lines(path)) as lines:
+    with contextlib.closing(read_lines(path, "language model", "make it with `asrtool lm`")) as file:
+        lines = map(str.strip, file)
         if not any(line == "\\data\\" for line in lines):
             raise UserError(f"{path} is not an ARPA file: it has no \\data\\ section")
         if not any(line == "\\1-grams:" for line in itertools.takewhile(_not_ngrams, lines)):
@@ -51,15 +52,6 @@ def arpa_words(path: str | Path) -> list[str]:
 
 def _not_ngrams(line: str) -> bool:
     return not line.startswith("\\") or line == "\\1-grams:"
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Lines without white space at their ends."""
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-            yield from map(str.strip, file)
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} cannot be read: {error}; is it an ARPA file?") from error
 
 
 def compare(lexicon: Collection[str], lm: Collection[str]) -> list[str]:

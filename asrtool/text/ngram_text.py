@@ -1,6 +1,5 @@
 """What n-gram models are trained and measured on: sentences of words, as one array of numbers."""
 
-import gzip
 import re
 from array import array
 from collections.abc import Iterable, Iterator
@@ -9,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from asrtool.errors import UserError, require_file
+from asrtool.errors import UserError
 from asrtool.progress import progress, say
 from asrtool.text.ngram import BOS, EOS, SPECIAL, UNK
 from asrtool.text.tokenizer import Tokenizer
+from asrtool.text.words import read_lines, read_sentences
 
 VARIANT = re.compile(r"\(\d+\)$")  # CMUdict's mark of a further pronunciation: WORD(2)
 NOT_WORDS = re.compile(r"<eps>|#\d+|" + "|".join(SPECIAL), re.IGNORECASE)  # what Kaldi's words.txt has besides
@@ -43,7 +43,7 @@ def sentences(paths: Iterable[Path], case: str = "keep", tokenizer: Tokenizer | 
     """
     bad = 0
     for path in paths:
-        for line in _lines(Path(path)):
+        for line in read_sentences(Path(path)):
             line = line if case == "keep" else getattr(line, case)()
             if tokenizer and tokenizer.unknown(line):
                 bad += 1
@@ -55,20 +55,6 @@ def sentences(paths: Iterable[Path], case: str = "keep", tokenizer: Tokenizer | 
 
 def _units(tokenizer: Tokenizer, line: str) -> list[str]:
     return [tokenizer.symbols[unit] for unit in tokenizer.encode(line)]
-
-
-def _lines(path: Path) -> Iterator[str]:
-    require_file(path, "text", "give a text file, a sentence a line (.gz too), or a manifest *.jsonl.gz")
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        from asrtool.data.manifest import transcripts
-
-        yield from transcripts([path])
-        return
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
-            yield from file
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise UserError(f"{path} is not UTF-8 text, plain or gzipped ({error})") from error
 
 
 def read_corpus(lines: Iterable[list[str]]) -> Corpus:
@@ -115,7 +101,7 @@ def _given(wanted: set[str], seen: dict[str, int]) -> set[str]:
 
 def read_words(path: str | Path) -> list[str]:
     """The first field of every line: of a word list, a lexicon (`WORD PH PH`) or Kaldi's words.txt."""
-    lines = _lines(require_file(path, "word list", "give a file with a word a line, or a lexicon"))
+    lines = read_lines(path, "word list", "give a file with a word a line, or a lexicon")
     fields = (line.split(maxsplit=1)[0] for line in lines if line.strip())
     words = dict.fromkeys(VARIANT.sub("", word) for word in fields)
     words = [word for word in words if not NOT_WORDS.fullmatch(word)]

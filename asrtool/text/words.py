@@ -31,6 +31,20 @@ def read_lines(path: str | Path, what: str = "text", hint: str = "give a text fi
         raise UserError(f"{path}: damaged gzip file after line {number} ({error})") from error
 
 
+def is_manifest(path: Path) -> bool:
+    """Whether `path` is a manifest by its name, or a folder of some, and no text file."""
+    return path.is_dir() or path.name.endswith((".jsonl", ".jsonl.gz"))
+
+
+def read_sentences(path: Path) -> Iterator[str]:
+    """The transcripts of a manifest, or the lines of a text file. UserError as of `read_lines`."""
+    if not is_manifest(path):
+        return read_lines(path, "text", "give a text file, a sentence a line (.gz too), or a manifest *.jsonl.gz")
+    from asrtool.data.manifest import transcripts
+
+    return transcripts([path])
+
+
 def count_words(texts: Iterable[str], case: str = "keep") -> Counter[str]:
     """How often each word occurs in `texts`, in Unicode's composed form (NFC), as manifests have it."""
     counts: Counter[str] = Counter()
