@@ -96,7 +96,7 @@ class Subsampling(Section):
 class Convolution(Section):
     """1-D convolution over time after each block of a Transformer."""
 
-    kind: Literal["none", "interleaved", "residual"] = "none"  # "interleaved": as published, no norm and no residual
+    kind: Literal["none", "interleaved", "residual", "conformer"] = "none"  # asrtool/models/convolution.py
     kernel: Annotated[int, Field(gt=1)] = 3  # frames
     causal: bool = False  # else it looks as far ahead as back, each layer further than the one before
 

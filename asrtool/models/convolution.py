@@ -1,17 +1,34 @@
 """1-D convolution interleaved with attention blocks (arXiv 1910.10352; it carries position, so encodings may go)."""
 
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, pad
+from torch.nn.functional import conv2d, pad
 
 from asrtool.config import Convolution
 from asrtool.models.caches import Caches
 from asrtool.models.masks import valid, windows
 
 
-class InterleavedConvolution(nn.Module):
-    """ "interleaved": relu(conv(x)), as published. "residual": x + dropout(relu(conv(norm(x)))).
+class Taps(nn.Conv1d):
+    """A convolution along axis 1 of (N, T, D), without padding."""
 
-    Dense, over valid frames only: padding is zeroed before it is looked at. A symmetric one looks as far ahead as back,
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T + kernel - 1, D); returns (N, T, D)."""
+        if self.groups == 1:
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        # In two dimensions and channels last, one channel at a time is four times as fast on a CPU.
+        y = conv2d(x.transpose(1, 2)[:, :, :, None], self.weight[:, :, :, None], self.bias, groups=self.groups)
+        return y[:, :, :, 0].transpose(1, 2)
+
+
+class InterleavedConvolution(nn.Module):
+    """One of
+
+        "interleaved"   relu(conv(x)), as published
+        "residual"      x + dropout(relu(conv(norm(x))))
+        "conformer"     x + dropout(linear(silu(norm(conv(glu(linear(norm(x))))))))     (arXiv 2005.08100, section 2.2)
+
+    The convolution is dense, that of "conformer" over each channel by itself, with a LayerNorm, which can stream, in
+    the place of BatchNorm. It sees valid frames only: padding is zeroed before it is looked at. A symmetric one looks as far ahead as back,
     and every layer of them adds to the look-ahead; a causal one only looks back. Among chunks of `chunk` frames a
     symmetric one takes what lies behind the end of the chunk for zeros, so that it waits for nothing:
 
@@ -25,8 +42,14 @@ class InterleavedConvolution(nn.Module):
         super().__init__()
         self.left = config.kernel - 1 if config.causal else config.kernel // 2
         self.right, self.chunk = config.kernel - 1 - self.left, chunk
-        self.norm = nn.LayerNorm(dim) if config.kind == "residual" else None
-        self.convolution = nn.Conv1d(dim, dim, config.kernel)
+        self.dim, self.residual = dim, config.kind != "interleaved"
+        self.norm = nn.LayerNorm(dim) if self.residual else nn.Identity()
+        if config.kind == "conformer":
+            self.gate = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GLU(-1))
+            self.convolution = Taps(dim, dim, config.kernel, groups=dim)
+            self.after = nn.Sequential(nn.LayerNorm(dim), nn.SiLU(), nn.Linear(dim, dim))
+        else:
+            self.gate, self.convolution, self.after = nn.Identity(), Taps(dim, dim, config.kernel), nn.ReLU()
         self.dropout = nn.Dropout(dropout)
 
     @property
@@ -41,7 +64,7 @@ class InterleavedConvolution(nn.Module):
 
     def initial_state(self, batch: int) -> list[Tensor]:
         """The last frames of the input."""
-        return [self.convolution.weight.new_zeros(batch, self.left + self.delay, self.convolution.in_channels)]
+        return [self.convolution.weight.new_zeros(batch, self.left + self.delay, self.dim)]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
         """(N, n, D), frames `first` (N,) and on of `lens` (N,); returns those `delay` earlier."""
@@ -50,10 +73,10 @@ class InterleavedConvolution(nn.Module):
 
     def _convolve(self, x: Tensor, keep: Tensor) -> Tensor:
         """x (N, left + T + delay, D); returns (N, T, D)."""
-        y = (x if self.norm is None else self.norm(x)) * keep[:, :, None]
+        y = self.gate(self.norm(x)) * keep[:, :, None]
         if self.chunk:
             y = pad(windows(y, self.chunk, self.left), (0, 0, 0, self.right)).flatten(0, 1)
-        y = conv1d(y.transpose(1, 2), self.convolution.weight, self.convolution.bias).relu().transpose(1, 2)
+        y = self.after(self.convolution(y))
         if self.chunk:
             y = y.unflatten(0, (len(x), -1)).flatten(1, 2)
-        return y if self.norm is None else x[:, self.left : self.left + y.shape[1]] + self.dropout(y)
+        return x[:, self.left : self.left + y.shape[1]] + self.dropout(y) if self.residual else y

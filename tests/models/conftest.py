@@ -25,6 +25,8 @@ KINDS = {  # one of each that matters to the layers
     "sliding_vgg": SLIDING | {"norm": "post", "subsampling": {"kind": "vgg", "channels": 3}},
     "chunk": CHUNKED | {"convolution": {"kind": "residual", "kernel": 5}},
     "xl_pre": XL,
+    "chunk_conformer": CHUNKED | {"convolution": {"kind": "conformer", "kernel": 3}},
+    "sliding_conformer": SLIDING | {"convolution": {"kind": "conformer", "kernel": 3}},
     "xl_post": XL | {"norm": "post", "convolution": {"kind": "interleaved"}, "subsampling": {"kind": "stack"}},
 }
 WHOLE = ("blstm", "full_pre", "full_post")  # need the whole utterance
@@ -93,7 +95,7 @@ def make_preset(request):
 
 @st.composite
 def _convolutions(draw):
-    kind, causal = draw(st.sampled_from(["none", "interleaved", "residual"])), draw(st.booleans())
+    kind, causal = draw(st.sampled_from(["none", "interleaved", "residual", "conformer"])), draw(st.booleans())
     return {"kind": kind, "causal": causal, "kernel": draw(st.sampled_from([2, 3, 4] if causal else [3, 5]))}
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import silu
 
 from asrtool.config import Convolution
 from asrtool.models.caches import Caches
@@ -16,7 +17,8 @@ DIM = 4
 KERNELS = st.one_of(
     st.tuples(st.sampled_from([3, 5, 7]), st.just(False)), st.tuples(st.integers(2, 6), st.just(True))
 )  # and whether it is causal
-KINDS = st.sampled_from(["interleaved", "residual"])
+NAMES = ["interleaved", "residual", "conformer"]
+KINDS = st.sampled_from(NAMES)
 CHUNKS = st.none() | st.integers(1, 5)
 
 
@@ -30,15 +32,20 @@ def make(kind, kernel, causal, chunk):
 
 def direct(layer, x, kind, kernel, causal, chunk):
     """(T, D), one utterance: a loop over frames and over the taps of the kernel."""
-    seen = layer.norm(x) if kind == "residual" else x
+    seen = x if kind == "interleaved" else layer.norm(x)
+    if kind == "conformer":
+        a, b = layer.gate[0](seen).chunk(2, -1)
+        seen = a * b.sigmoid()
     left, outputs = kernel - 1 if causal else kernel // 2, []
     for t in range(len(x)):
         end = len(x) if chunk is None else min(len(x), (t // chunk + 1) * chunk)
         y = layer.convolution.bias
         for tap in range(kernel):
             if 0 <= t - left + tap < end:
-                y = y + layer.convolution.weight[:, :, tap] @ seen[t - left + tap]
-        outputs.append(x[t] + y.relu() if kind == "residual" else y.relu())
+                weight, frame = layer.convolution.weight[:, :, tap], seen[t - left + tap]
+                y = y + (weight[:, 0] * frame if kind == "conformer" else weight @ frame)
+        y = layer.after[2](silu(layer.after[0](y))) if kind == "conformer" else y.relu()
+        outputs.append(y if kind == "interleaved" else x[t] + y)
     return torch.stack(outputs)
 
 
@@ -73,7 +80,7 @@ def test_a_stream_runs_behind_by_what_it_looks_ahead(steps, kind, kernel, chunk,
     torch.testing.assert_close(torch.cat(made, 1)[0, delay:], expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["interleaved", "residual"])
+@pytest.mark.parametrize("kind", NAMES)
 def test_dropout_is_on_the_branch_alone(kind):
     """As published there is none; around the residual connection the input stays."""
     layer, x = make(kind, 3, False, None), torch.randn(1, 50, DIM, dtype=torch.float64)
