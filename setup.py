@@ -42,6 +42,7 @@ setup(
             "pocketsphinx",  # CMUdict
             "phonetisaurus",  # pronunciations of words that no dictionary has
         ],
+        "export": ["onnx", "onnxscript", "onnxruntime"],
         "tests": ["pytest", "hypothesis", "ruff"],
         "bench": ["kaldi-native-fbank"],
     },

@@ -40,7 +40,7 @@ asrtool_make_venv() {
     export PATH=$venv/bin:$PATH VIRTUAL_ENV=$venv
     if [ ! -e "$stamp" ]; then
         asrtool_install_torch && asrtool_say "installing the rest from constraints.txt" &&
-            python3 -m pip install -q -c "$ASRTOOL_ROOT/constraints.txt" -e "$ASRTOOL_ROOT[recipes,tests]" ||
+            python3 -m pip install -q -c "$ASRTOOL_ROOT/constraints.txt" -e "$ASRTOOL_ROOT[recipes,export,tests]" ||
             asrtool_stop "installation failed; see above, mend it and call again: it continues"
         rm -f "$venv"/installed-*
         : >"$stamp"

@@ -67,9 +67,3 @@ finish() {
     echo "stage $current: made $* ($((SECONDS - started)) s)"
     current=""
 }
-
-# A stage that is planned: says what it will do.
-later() {
-    [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ] || return 0
-    echo "stage $1 ($2): not here yet; it will $3"
-}

@@ -12,6 +12,7 @@ from asrtool import __version__
 from asrtool.cli.align import align
 from asrtool.cli.data import features, prepare, tokenizer
 from asrtool.cli.decode import decode, score, tune
+from asrtool.cli.export import export
 from asrtool.cli.graph import graph
 from asrtool.cli.lexicon import lexicon
 from asrtool.cli.lm import lm
@@ -41,7 +42,10 @@ def cli(debug: bool) -> None:
     """
 
 
-COMMANDS = (prepare, features, lexicon, tokenizer, lm, graph, train, info, align, decode, tune, score, stream, report)
+COMMANDS = (
+    *(prepare, features, lexicon, tokenizer, lm, graph, train, info, align, decode, tune, score, stream, report),
+    export,
+)
 for command in COMMANDS:
     cli.add_command(command)
 

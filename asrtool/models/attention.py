@@ -57,9 +57,11 @@ class RelativePositions(nn.Module):
 
     def _sinusoids(self, first: int, end: int, device: torch.device) -> Tensor:
         """R of the distances i - j, the largest first, and of one more."""
-        key = first, end, device
+        key, dim = (first, end, device), self.projection.in_features
+        if torch.compiler.is_exporting():  # which knows the distances by name alone
+            return sinusoids(torch.arange(first, end, -1, device=device), dim)
         if self._table[0] != key:
-            self._table = key, sinusoids(torch.arange(first, end, -1, device=device), self.projection.in_features)
+            self._table = key, sinusoids(torch.arange(first, end, -1, device=device), dim)
         return self._table[1]
 
 
@@ -144,7 +146,7 @@ class SelfAttention(nn.Module):
         if memory is not None:
             seen = torch.cat([windows(memory, chunk, left)[:, :, :left], seen[:, :, left:]], dim=2)
         y = self._attend(q.unflatten(1, (-1, chunk)).flatten(0, 1), seen.flatten(0, 1), mask, left)
-        return y.unflatten(0, (len(q), -1)).flatten(1, 2)
+        return y.unflatten(0, (q.shape[0], -1)).flatten(1, 2)  # not len(q): a trace would take it for a number
 
     def _attend(self, q: Tensor, kv: Tensor, mask: Tensor | None, offset: int) -> Tensor:
         """q (N, Q, D), kv (N, W, 2D), mask (N or 1, 1 or Q, W) or None for all; query i stands at key i + offset."""

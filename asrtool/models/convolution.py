@@ -78,5 +78,5 @@ class InterleavedConvolution(nn.Module):
             y = pad(windows(y, self.chunk, self.left), (0, 0, 0, self.right)).flatten(0, 1)
         y = self.after(self.convolution(y))
         if self.chunk:
-            y = y.unflatten(0, (len(x), -1)).flatten(1, 2)
+            y = y.unflatten(0, (x.shape[0], -1)).flatten(1, 2)  # not len(x): a trace would take it for a number
         return x[:, self.left : self.left + y.shape[1]] + self.dropout(y) if self.residual else y

@@ -151,7 +151,7 @@ class TransformerEncoder(nn.Module):
         size = x.shape[1]
         x = nn.functional.pad(self._enter(x, torch.arange(size, device=x.device)), (0, 0, 0, -size % self.chunk))
         keep = padding_mask(x_lens, x.shape[1])
-        if self.packs and x.device.type == "cpu":
+        if self.packs and x.device.type == "cpu" and not torch.compiler.is_exporting():  # a graph knows no lengths
             found = self._through_blocks(x[keep], x_lens.tolist(), middle)
             return [torch.zeros_like(x, dtype=y.dtype).masked_scatter(keep[:, :, None], y) for y in found]
         return [y[:, :size] for y in self._through_blocks(x, keep, middle)]

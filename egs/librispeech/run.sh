@@ -106,4 +106,11 @@ for name in $(cat data/scored_sets 2>/dev/null); do sets+=("data/fbank/$name.jso
 decode_stages data/fbank/dev.jsonl.gz "${sets[@]}"
 
 stream_stage data/fbank/dev.jsonl.gz "${sets[@]/fbank\//}" # from the audio, not the stored features
-later 8 export "write ONNX and check that it gives the same log-probs"
+if begin 8 export "ONNX graphs for other runtimes, checked against the model; all systems of this folder in a table" \
+    . "$exp"; then
+    asrtool export "$exp" "$exp/export" --cuts data/fbank/dev.jsonl.gz
+    systems=()
+    for results in exp/*/results.txt; do systems+=("$(dirname "$results")"); done
+    asrtool report "${systems[@]}" --out RESULTS.md
+    finish "$exp/export and RESULTS.md"
+fi

@@ -28,7 +28,6 @@ if begin 1 features "compute" "$work" "$size"; then
     echo ran 1
     finish "the features"
 fi
-later 3 warmup "train on one machine"
 if begin 4 train "learn" "$work" conf.yaml; then
     echo ran 4
     finish "the model"
@@ -59,7 +58,6 @@ def test_each_stage_says_what_it_will_do_and_what_it_made(bash, tmp_path):
     (tmp_path / "egs/mine/conf.yaml").touch()
     out = bash(SCRIPT).stdout
     assert "stage 1 (features): compute" in out and "stage 1 (features): made the features" in out
-    assert "stage 3 (warmup): not here yet; it will train on one machine" in out
     again = bash(SCRIPT).stdout
     assert "stage 1 (features): done already and unchanged; the features" in again and "ran" not in again
 
