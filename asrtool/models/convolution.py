@@ -28,9 +28,9 @@ class InterleavedConvolution(nn.Module):
         "conformer"     x + dropout(linear(silu(norm(conv(glu(linear(norm(x))))))))     (arXiv 2005.08100, section 2.2)
 
     The convolution is dense, that of "conformer" over each channel by itself, with a LayerNorm, which can stream, in
-    the place of BatchNorm. It sees valid frames only: padding is zeroed before it is looked at. A symmetric one looks as far ahead as back,
-    and every layer of them adds to the look-ahead; a causal one only looks back. Among chunks of `chunk` frames a
-    symmetric one takes what lies behind the end of the chunk for zeros, so that it waits for nothing:
+    the place of BatchNorm. It sees valid frames only: padding is zeroed before it is looked at. A symmetric one looks
+    as far ahead as back, and every layer of them adds to the look-ahead; a causal one only looks back. Among chunks of
+    `chunk` frames a symmetric one takes what lies behind the end of the chunk for zeros, so that it waits for nothing:
 
         chunk 3, kernel 3       frames 0 1 2 | 3 4 5
         output 1                       1 1 1 | . . .
