@@ -10,7 +10,8 @@
 #   --objective ctc|mmi|ce  what the training minimises; ce and mmi start from another system, a CTC one as a rule
 #   --from EXP         that system; its weights are mmi's first ones, its alignments are ce's targets. By default the
 #                      one that --objective ctc makes with the same options, which stage 4 trains if it is not there;
-#                      none: mmi from nothing
+#                      none: mmi from nothing. Where there is conf/NAME_mmi.yaml (_ce) beside --conf conf/NAME.yaml,
+#                      it is what mmi (ce) trains with, e.g. at another rate
 #   --warmup-hours H   audio to train on with one machine before the training proper; 0: no warmup
 #   --ranks N          processes on this machine, one a GPU
 #   --launcher CMD     starts stage 4 instead, e.g. on all machines: "srun -N 4 torchrun --nnodes 4 ..."
@@ -51,6 +52,8 @@ name_experiment() {
 
 train_stages() {
     local train=$1 dev=$2 set=(--set seed="$seed" --set data.tokenizer="$lang/tokenizer.json") name first warm=()
+    local last=${conf%.yaml}_$objective.yaml
+    [ -f "$last" ] || last=$conf
     name="$(basename "$conf"), seed $seed"
     first=${from:-$exp}
     if [ "$from" = none ]; then first=$exp set+=(--set objective.kind=mmi); fi
@@ -62,8 +65,8 @@ train_stages() {
             finish "${warm[1]}"
         fi
     fi
-    if begin 4 train "${objective^^} training of $name${from:+, from $from}${warm:+, begun from the warmup}" . \
-        "$conf" "$seed" "$objective" "$from"; then
+    if begin 4 train "${objective^^} training of ${name/$(basename "$conf")/$(basename "$last")}${from:+, from $from}${warm:+, begun from the warmup}" . \
+        "$conf" "$last" "$seed" "$objective" "$from"; then
         if [ ! -f "$first/checkpoints/averaged.pt" ] || [ "$first" = "$exp" ]; then
             on_all_machines train "$conf" --exp "$first" "${set[@]}" --resume "${warm[@]}"
         fi
@@ -73,7 +76,7 @@ train_stages() {
 }
 
 train_mmi() {
-    on_all_machines train "$conf" --exp "$exp" "${set[@]}" --resume --set objective.kind=mmi \
+    on_all_machines train "$last" --exp "$exp" "${set[@]}" --resume --set objective.kind=mmi \
         --init-from "$first/checkpoints/averaged.pt"
 }
 
@@ -81,7 +84,7 @@ train_ce() {
     aligned "$train"
     set+=(--set objective.kind=ce --set data.train="$aligned")
     aligned "$dev"
-    on_all_machines train "$conf" --exp "$exp" "${set[@]}" --resume --set data.dev="$aligned"
+    on_all_machines train "$last" --exp "$exp" "${set[@]}" --resume --set data.dev="$aligned"
 }
 
 # The manifest $1 with alignments of $first: sets $aligned.
