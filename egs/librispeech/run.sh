@@ -2,22 +2,25 @@
 # LibriSpeech (OpenSLR 12 and 31), any of its parts: BPE units or phones, any objective, a graph with an n-gram.
 #
 #   bash egs/librispeech/run.sh                                     downloads mini LibriSpeech (5 h), and uses it
+#   bash egs/librispeech/run.sh --parts 960h --lm openslr           downloads everything, and the usual LMs and lexicon
 #   bash egs/librispeech/run.sh --corpus-dir /corpora/LibriSpeech   all parts that are there
 #   bash egs/librispeech/run.sh --corpus-dir /corpora/LibriSpeech --train-parts train-clean-5 --dev-speakers 1737,2136
 #
 #   --stage N, --stop-stage N   first and last stage: 0 data, 1 features, 2 lang, 3 warmup, 4 train, 5 decode, 6 score,
 #                               7 stream, 8 export (default 0 to 8)
-#   --corpus-dir DIR            the folder of the parts, or the one above it; without it --download is fetched
-#   --download PARTS            what lhotse downloads: mini_librispeech, or parts (default mini_librispeech)
-#   --train-parts "P P"         parts to train on (default all train-* there)
-#   --dev-parts "P P"           parts for the dev set (default all dev-* there)
+#   --parts mini|100h|960h      or names, "train-clean-100 dev-clean": the parts to use (default mini, or all there)
+#   --corpus-dir DIR            the folder of the parts, or the one above it; without it the parts are downloaded
+#   --mirror URL                to download from (default https://www.openslr.org/resources)
+#   --train-parts "P P"         of these, the parts to train on (default all train-*)
+#   --dev-parts "P P"           parts for the dev set (default all dev-*)
 #   --dev-speakers LIST         instead: these speakers of the training parts, comma-separated or a file
-#   --test-parts "P P"          test sets (default all test-* there; with none, dev is scored alone)
+#   --test-parts "P P"          test sets (default all test-*; with none, dev is scored alone)
 #   --units bpe|char|phone      what the model puts out (default bpe)
 #   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
 #   --from EXP                  that system (default the same with ctc, trained when it is not there)
 #   --decode "METHOD ..."       of greedy, prefix, graph and rescored, the graph's lattices with a 4-gram (default all)
-#   --lm-text "FILE FILE"       text for the language model beside the training transcripts (default none)
+#   --lm openslr                LibriSpeech's 3-gram, 4-gram and lexicon (OpenSLR 11), or the folder that has these files
+#   --lm-text "FILE FILE"       without --lm: text for language models beside the training transcripts (default none)
 #   --lm-words N                its most frequent words (default 64000)
 #   --lm-prune P                of the graph's 3-gram: least rise of perplexity (default 1e-7)
 #   --conf FILE                 model and training (default conf/transformer_small.yaml)
@@ -32,48 +35,34 @@
 #   --force true                do stages again that are done and unchanged
 set -euo pipefail
 cd "$(dirname "$0")"
+here=$PWD
 
-stage=0 stop_stage=8 corpus_dir="" download=mini_librispeech train_parts="" dev_parts="" dev_speakers="" test_parts=""
-conf=conf/transformer_small.yaml vocab_size=500 speeds=0.9,1.0,1.1 seed=1 work=. jobs=2 force=false
-units=bpe objective=ctc from="" decode="greedy prefix graph rescored" lm_text="" lm_words=64000 lm_prune=1e-7
-warmup_hours=0 ranks=1 launcher=""
-options="stage stop_stage corpus_dir download train_parts dev_parts dev_speakers test_parts conf vocab_size speeds seed"
-options+=" work jobs force units objective from decode lm_text lm_words lm_prune warmup_hours ranks launcher"
+stage=0 stop_stage=8 parts="" corpus_dir="" mirror=https://www.openslr.org/resources
+train_parts="" dev_parts="" dev_speakers="" test_parts="" units=bpe objective=ctc from="" speeds=0.9,1.0,1.1
+decode="greedy prefix graph rescored" lm="" lm_text="" lm_words=64000 lm_prune=1e-7 conf=conf/transformer_small.yaml
+vocab_size=500 seed=1 warmup_hours=0 ranks=1 launcher="" work=. jobs=2 force=false
+options="stage stop_stage parts corpus_dir mirror train_parts dev_parts dev_speakers test_parts units objective from"
+options+=" speeds decode lm lm_text lm_words lm_prune conf vocab_size seed warmup_hours ranks launcher work jobs force"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh
 . ../../local/decode.sh
 . ../../local/path.sh
-. local/parts.sh
+. local/data.sh
+. local/lang.sh
 [[ $units =~ ^(bpe|char|phone)$ ]] || stages_stop "--units is bpe, char or phone, not '$units'"
+[ -z "$lm" ] || [ -z "$lm_text" ] || stages_stop "--lm-text makes language models; --lm has them: give one of the two"
 texts=(data/train.jsonl.gz)
 for text in $lm_text; do texts+=("$(realpath -m "$text")"); done
 conf=$(realpath "$conf")
+if [ -n "$lm" ] && [ "$lm" != openslr ]; then lm=$(realpath -m "$lm"); fi
 if [ -n "$corpus_dir" ]; then corpus_dir=$(realpath -m "$corpus_dir"); fi
 if [ -f "$dev_speakers" ]; then dev_speakers=$(realpath "$dev_speakers"); fi
 mkdir -p "$work"
 cd "$work"
 name_experiment bpe
 
-if begin 0 data "manifests of ${corpus_dir:-a download of $download}" . \
-    "$corpus_dir" "$train_parts" "$dev_parts" "$dev_speakers" "$test_parts"; then
-    if [ -z "$corpus_dir" ]; then
-        corpus_dir=download/LibriSpeech
-        lhotse download librispeech -p "$download" download || stages_stop "cannot download; give --corpus-dir DIR"
-    fi
-    find_parts
-    rm -f data/*.jsonl.gz data/fbank/*.jsonl.gz # the sets of another choice of parts
-    if [ -n "$dev_speakers" ]; then
-        prepare_set train "$train_parts" --exclude-speakers "$dev_speakers"
-        prepare_set dev "$train_parts" --speakers "$dev_speakers"
-    else
-        prepare_set train "$train_parts"
-        prepare_set dev "$dev_parts"
-    fi
-    for part in $test_parts; do prepare_set "$part" "$part"; done
-    echo dev $test_parts >data/scored_sets
-    finish "data/{train,dev,test-*}.jsonl.gz"
-fi
+data_stage
 
 if begin 1 features "80-bin log-mel, the training set at speeds $speeds, stored" . "$speeds"; then
     asrtool features data/train.jsonl.gz data/fbank/train.jsonl.gz --speeds "$speeds" --jobs "$jobs"
@@ -83,19 +72,17 @@ if begin 1 features "80-bin log-mel, the training set at speeds $speeds, stored"
     finish "data/fbank/*.jsonl.gz"
 fi
 
-if begin 2 lang "${units/bpe/$vocab_size BPE} units; a 3-gram and a 4-gram of $lm_words words; a graph" . \
-    "$units" "$vocab_size" "$lm_words" "$lm_prune" "${texts[@]:1}"; then
+if begin 2 lang "${units/bpe/$vocab_size BPE} units; a 3-gram and a 4-gram of ${lm:-$lm_words words}; a graph" . \
+    "$units" "$vocab_size" "$lm" "$lm_words" "$lm_prune" "${texts[@]:1}"; then
+    make_lms
     spelling=()
-    if [ "$units" = phone ]; then # also of the words of dev, for the dev loss; the graph has those of the 3-gram
-        asrtool lexicon data/dev.jsonl.gz "${texts[@]}" "$lang/lexicon.txt" --source cmudict --case upper \
-            --unknown g2p --top "$lm_words"
+    if [ "$units" = phone ]; then
+        make_lexicon
         spelling=(--lexicon "$lang/lexicon.txt")
     fi
     asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
         "${spelling[@]}"
-    asrtool lm train "${texts[@]}" "$lang/graph.arpa.gz" --order 3 --case upper --top "$lm_words" --prune "$lm_prune"
-    asrtool lm train "${texts[@]}" "$lang/rescore.arpa.gz" --order 4 --case upper --top "$lm_words"
-    for lm in graph rescore; do asrtool lm perplexity "$lang/$lm.arpa.gz" data/dev.jsonl.gz; done
+    for name in graph rescore; do asrtool lm perplexity "$lang/$name.arpa.gz" data/dev.jsonl.gz; done
     asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/graph.arpa.gz" "${spelling[@]}"
     finish "$lang/tokenizer.json and $lang/graph"
 fi
