@@ -2,47 +2,15 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-LINE = re.compile(r"^(\S+) WER (\d+\.\d\d) % \[\d+\.\d\d, \d+\.\d\d\]", re.MULTILINE)
-TINY = {
-    "data": {"batch_seconds": 20, "workers": 0},
-    "model": {"subsampling": {"channels": 4}, "dim": 16, "layers": 1, "heads": 2, "ff_dim": 32},
-    "training": {"warmup_steps": 1, "max_steps": 4, "validate_every": 2, "log_every": 1},
-}
-
-
-def environment() -> dict[str, str]:
-    """With the python that runs the tests first in PATH, as local/path.sh wants it."""
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-
-
-def run(recipe: str, *options: object, status: int = 0) -> str:
-    """Run a recipe; its output, stdout and stderr together."""
-    command = ["bash", str(ROOT / "egs" / recipe / "run.sh"), *map(str, options)]
-    done = subprocess.run(command, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert done.returncode == status, done.stdout
-    return done.stdout
-
-
-def tiny_config(folder: Path, recipe_config: Path) -> Path:
-    """The recipe's own configuration with a model and a training that take seconds."""
-    config = yaml.safe_load(recipe_config.read_text())
-    config["data"] |= TINY["data"]
-    config["model"] |= TINY["model"]
-    config["training"] |= TINY["training"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
-    return folder / "tiny.yaml"
+from tests.egs.recipes import LINE, ROOT, environment, run, tiny_config
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,124 @@
+"""A copy of the LibriSpeech recipe is a recipe for another corpus once its data stage is another one.
+
+And stage 0 of the recipe itself, with a made-up OpenSLR in the place of the real one.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.egs.openslr import archive, serve
+from tests.egs.recipes import LINE, ROOT, run, tiny_config
+from tests.tiny import RATE, WORDS, tone
+
+DATA_STAGE = """
+data_stage() {
+    begin 0 data "manifests of the Kaldi data folders in $corpus_dir" . "$corpus_dir" || return 0
+    for name in train dev test; do
+        asrtool prepare kaldi "$corpus_dir/$name" data/$name.jsonl.gz --case upper
+    done
+    echo dev test >data/scored_sets
+    finish "data/{train,dev,test}.jsonl.gz"
+}
+"""
+
+
+def copy_recipe(root: Path) -> Path:
+    """`cp -r egs/librispeech egs/copied` in a checkout at `root`; returns the copy's local/."""
+    made = shutil.ignore_patterns("data", "exp", "download", ".done")
+    shutil.copytree(ROOT / "egs/librispeech", root / "egs/copied", ignore=made)
+    (root / "local").symlink_to(ROOT / "local")
+    return root / "egs/copied/local"
+
+
+def make_kaldi_folder(folder: Path, speakers: str, segmented: bool) -> None:
+    """Words that are tones: a recording an utterance, or one for each speaker with `segments`; lower case."""
+    folder.mkdir(parents=True)
+    lines: dict[str, list[str]] = {"wav.scp": [], "text": [], "utt2spk": [], **({"segments": []} if segmented else {})}
+    for speaker in speakers:
+        sounds, start = [], 0.0
+        for number in range(6):
+            name, words = f"{speaker}-{number}", list(WORDS)[number % 3 :][: 1 + number % 4]
+            sounds.append(np.concatenate([tone(WORDS[word], 0.5, number) for word in words]))
+            end = start + len(sounds[-1]) / RATE
+            lines["text"].append(f"{name} {' '.join(words)}")
+            lines["utt2spk"].append(f"{name} {speaker}")
+            if segmented:
+                lines["segments"].append(f"{name} rec-{speaker} {start:.3f} {end:.3f}")
+                start = end
+            else:
+                soundfile.write(folder / f"{name}.wav", sounds[-1], RATE)
+                lines["wav.scp"].append(f"{name} {folder / name}.wav")
+        if segmented:
+            soundfile.write(folder / f"rec-{speaker}.flac", np.concatenate(sounds), RATE)
+            lines["wav.scp"].append(f"rec-{speaker} {folder}/rec-{speaker}.flac")
+    for name, rows in lines.items():
+        (folder / name).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+
+def test_a_copy_with_another_data_stage_goes_to_a_word_error_rate(tmp_path):
+    local = copy_recipe(tmp_path)
+    (local / "data.sh").write_text(DATA_STAGE)
+    for name, speakers, segmented in [("train", "abc", True), ("dev", "d", False), ("test", "e", True)]:
+        make_kaldi_folder(tmp_path / "kaldi" / name, speakers, segmented)
+    conf = tiny_config(tmp_path, tmp_path / "egs/copied/conf/transformer_small.yaml")
+    options = ["--corpus-dir", tmp_path / "kaldi", "--conf", conf, "--units", "char", "--speeds", "1.0"]
+    output = run("copied", *options, "--decode", "greedy graph", "--stop-stage", 6, root=tmp_path)
+    assert [name for name, _ in LINE.findall(output)] == ["dev", "test"] * 2
+    exp = tmp_path / "egs/copied/exp/tiny_char_seed1"
+    assert json.loads((exp / "decode/test/graph/wer.json").read_text())["words"]["length"] == 12
+    hyps = (json.loads(line) for line in (exp / "decode/test/greedy/hyps.jsonl").read_text().splitlines())
+    assert {hyp["id"]: hyp["ref"] for hyp in hyps}["e-3"] == "ONE TWO THREE FOUR"
+
+
+@pytest.fixture
+def downloading(tmp_path):
+    """download(*options) -> output of stage 0 of a recipe whose OpenSLR is here, its work folder being tmp_path."""
+    local = copy_recipe(tmp_path)
+    soundfile.write(tmp_path / "tone.flac", tone(900, 1.0), RATE)
+    sound = (tmp_path / "tone.flac").read_bytes()
+    files = {"11/3-gram.pruned.1e-7.arpa.gz": b"3", "11/4-gram.arpa.gz": b"4", "11/librispeech-lexicon.txt": b"w"}
+    for place, part, speaker in [(31, "train-clean-5", 1), (31, "dev-clean-2", 2), (12, "dev-clean", 3)]:
+        chapter = f"{speaker}/7/{speaker}-7"
+        said = {f"{chapter}-0000.flac": sound, f"{chapter}.trans.txt": f"{speaker}-7-0000 TWO\n".encode()}
+        files[f"{place}/{part}.tar.gz"] = archive(part, said)
+    with serve(files) as openslr:
+        openslr.write_sums(local / "md5sum.txt")
+
+        def download(*options, status=0):
+            options = ["--work", tmp_path, "--mirror", openslr.url, "--stop-stage", 0, *options]
+            return run("copied", *options, root=tmp_path, status=status)
+
+        download.openslr = openslr
+        yield download
+
+
+def test_stage_0_downloads_mini_librispeech_once(downloading, tmp_path):
+    assert "stage 0 (data): made" in downloading("--lm", "openslr")
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {"train.jsonl.gz", "dev.jsonl.gz", "scored_sets"}
+    assert len(list((tmp_path / "download/lm").iterdir())) == 3
+    asked = len(downloading.openslr.requests)
+    assert "done already" in downloading() and len(downloading.openslr.requests) == asked == 5
+
+
+def test_stage_0_takes_named_parts_and_says_which_there_are_not(downloading, tmp_path):
+    parts = ["--parts", "train-clean-5 dev-clean"]
+    downloading(*parts)
+    assert [path.name for path in sorted((tmp_path / "download/LibriSpeech").iterdir()) if path.is_dir()] == [
+        "dev-clean",
+        "train-clean-5",
+    ]
+    assert "no 'train-clean-9' to download" in downloading("--parts", "train-clean-9", status=2)
+    there = ["--corpus-dir", tmp_path / "download", "--parts"]
+    assert "no part train-clean-100 in" in downloading(*there, "100h", status=2)
+    assert "stage 0 (data): made" in downloading(*there, "train-clean-5 dev-clean")
+
+
+def test_a_folder_of_language_models_must_have_them(downloading, tmp_path):
+    output = downloading("--lm", tmp_path, status=2)
+    assert f"--lm: no 3-gram.pruned.1e-7.arpa.gz in {tmp_path}" in output
+    assert "give one of the two" in downloading("--lm", "openslr", "--lm-text", "x.txt", status=2)

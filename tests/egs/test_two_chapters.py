@@ -1,0 +1,124 @@
+"""The whole LibriSpeech recipe, stages 0 to 8, on two chapters of real speech: what each stage must leave."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from asrtool.text.arpa import write_arpa
+from asrtool.text.lexicon import Lexicon, write_lexicon
+from asrtool.text.ngram_text import read_corpus
+from asrtool.text.ngram_train import train
+from asrtool.text.pronounce import read_source
+from tests.egs.recipes import ROOT, run, tiny_config
+
+TRAIN, DEV = "32/21631", "1737/146161"  # SPEAKER/CHAPTER: 20 utterances of 4.5 minutes, 18 of 3
+NOT_IN_CMUDICT = {"BEAVER'S": "B IY1 V ER0 Z", "SINGSONG": "S IH1 NG S AO2 NG", "SQUIRREL'S": "S K W ER1 AH0 L Z",
+                  "SEAMED": "S IY1 M D"}  # fmt: skip
+METHODS = ["prefix", "graph", "rescored"]  # greedily, a model this little trained says nothing at all
+
+
+def chapters() -> Path:
+    """The part that has the two, when ASRTOOL_CORPORA has it."""
+    part = Path(os.environ.get("ASRTOOL_CORPORA", "none")) / "librispeech-train-clean-5" / "train-clean-5"
+    if not all((part / chapter).is_dir() for chapter in (TRAIN, DEV)):
+        pytest.skip(f"no real speech: set ASRTOOL_CORPORA to a folder that has librispeech-train-clean-5 with {TRAIN}")
+    return part
+
+
+def make_language(folder: Path, transcripts: list[list[str]]) -> Path:
+    """What --lm takes, made of the transcripts alone: a 3-gram, a 4-gram and a lexicon with stress."""
+    folder.mkdir()
+    for order, name in [(3, "3-gram.pruned.1e-7.arpa.gz"), (4, "4-gram.arpa.gz")]:
+        write_arpa(train(read_corpus(transcripts), order, [0]), folder / name)
+    cmudict = read_source("cmudict", case="upper").pronunciations
+    words = sorted({word for line in transcripts for word in line})
+    ways = {word: cmudict.get(word) or (tuple(NOT_IN_CMUDICT[word].split()),) for word in words}
+    write_lexicon(Lexicon(ways), folder / "librispeech-lexicon.txt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """Its work folder, its options and its output: phones, CTC after a warmup, then MMI, a model that streams."""
+    pytest.importorskip("pocketsphinx", reason="needs CMUdict: pip install pocketsphinx")
+    part, work = chapters(), tmp_path_factory.mktemp("chapters")
+    for chapter in (TRAIN, DEV):
+        link = work / "corpus/train-clean-5" / chapter
+        link.parent.mkdir(parents=True)
+        link.symlink_to(part / chapter)
+    lines = [line for file in (work / "corpus").glob("*/*/*/*.trans.txt") for line in file.read_text().splitlines()]
+    language = make_language(work / "language", [line.split()[1:] for line in lines])
+    conf = tiny_config(work, ROOT / "egs/librispeech/conf/transformer_small.yaml")
+    config = yaml.safe_load(conf.read_text())
+    config["model"] |= {"normalise": "global", "mask": "chunk", "chunk": 8, "memory": 16}
+    conf.write_text(yaml.safe_dump(config))
+    options = ["--corpus-dir", work / "corpus", "--dev-speakers", DEV.split("/")[0], "--speeds", "0.9,1.0"]
+    options += ["--units", "phone", "--objective", "mmi", "--lm", language, "--warmup-hours", 0.005]
+    options += ["--work", work, "--conf", conf, "--decode", " ".join(METHODS)]
+    return work, options, run("librispeech", *options)
+
+
+def test_all_stages_run_and_a_second_call_does_nothing_again(recipe):
+    _, options, output = recipe
+    made = [line.split()[1] for line in output.splitlines() if line.startswith("stage") and ": made" in line]
+    assert made == list("012345678")
+    assert run("librispeech", *options).count("done already and unchanged") == 9
+
+
+def test_data_and_features_are_those_of_the_two_chapters(recipe):
+    from lhotse import CutSet
+
+    work, _, _ = recipe
+    speakers = {"train": TRAIN.split("/")[0], "dev": DEV.split("/")[0]}
+    for name, utterances in [("train", 20), ("dev", 18)]:
+        cuts = list(CutSet.from_file(work / f"data/{name}.jsonl.gz"))
+        assert len(cuts) == utterances and {cut.supervisions[0].speaker for cut in cuts} == {speakers[name]}
+        stored = list(CutSet.from_file(work / f"data/fbank/{name}.jsonl.gz"))
+        assert len(stored) == utterances * (2 if name == "train" else 1)
+        assert stored[0].load_features().shape == (stored[0].num_frames, 80)
+
+
+def test_the_language_is_phones_without_stress_and_the_models_given(recipe):
+    work, _, _ = recipe
+    lang = work / "data/lang_phone"
+    assert "BEAVER'S B IY V ER Z" in (lang / "lexicon.txt").read_text()
+    assert (lang / "rescore.arpa.gz").resolve() == work / "language/4-gram.arpa.gz"
+    assert json.loads((lang / "graph/graph.json").read_text())["sizes"]["HLG"]["states"] > 0
+
+
+def test_a_warmup_ctc_and_mmi_were_trained(recipe):
+    work, _, output = recipe
+    for exp in ["tiny_phone_seed1", "tiny_phone_mmi_seed1"]:
+        for name in ["config.yaml", "loss.png", "checkpoints/averaged.pt"]:
+            assert (work / "exp" / exp / name).is_file(), (exp, name)
+    assert "begun from exp/tiny_phone_seed1/warmup/checkpoints/warmup.pt" in output
+    assert "begun from exp/tiny_phone_seed1/checkpoints/averaged.pt" in output
+
+
+def test_every_method_has_hypotheses_and_a_score(recipe):
+    work, _, _ = recipe
+    exp = work / "exp/tiny_phone_mmi_seed1"
+    scores = re.findall(r"^(\w+):\ndev (PER|WER) ", (exp / "results.txt").read_text(), re.MULTILINE)
+    assert scores == [("prefix", "PER"), ("graph", "WER"), ("rescored", "WER")]
+    for method in METHODS:
+        folder = exp / "decode/dev" / method
+        assert len((folder / "hyps.jsonl").read_text().splitlines()) == 18
+        assert json.loads((folder / "wer.json").read_text())["set"] == "dev"
+
+
+def test_streaming_has_latencies_and_the_words_of_decoding(recipe):
+    work, _, _ = recipe
+    for method in ["prefix", "graph"]:
+        folder = work / "exp/tiny_phone_mmi_seed1/stream/dev" / method
+        facts = json.loads((folder / "stream.json").read_text())
+        assert facts["offline"]["same_percent"] >= 99.9 and (folder / "wer.json").is_file()
+
+
+def test_the_export_and_the_table_are_there(recipe):
+    work, _, _ = recipe
+    assert list((work / "exp/tiny_phone_mmi_seed1/export").glob("*.onnx"))
+    assert "| `tiny_phone_mmi_seed1` |" in (work / "RESULTS.md").read_text()
