@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # All tests: `bash tests/run.sh`, or some: `bash tests/run.sh tests/text -k round_trip` (arguments of pytest).
 #
-# ASRTOOL_CORPORA names a folder with corpora that some tests can use (yesno/); without it they are skipped, saying so.
+# ASRTOOL_CORPORA names a folder with corpora that some tests can use (yesno/, librispeech-train-clean-5/); without it they
+# are skipped, saying so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . local/path.sh
