@@ -55,7 +55,10 @@ options+=" speeds decode lm lm_text lm_words lm_prune conf vocab_size seed warmu
 texts=(data/train.jsonl.gz)
 for text in $lm_text; do texts+=("$(realpath -m "$text")"); done
 conf=$(realpath "$conf")
-if [ -n "$lm" ] && [ "$lm" != openslr ]; then lm=$(realpath -m "$lm"); fi
+if [ -n "$lm" ] && [ "$lm" != openslr ]; then
+    lm=$(realpath -m "$lm")
+    find_lm
+fi
 if [ -n "$corpus_dir" ]; then corpus_dir=$(realpath -m "$corpus_dir"); fi
 if [ -f "$dev_speakers" ]; then dev_speakers=$(realpath "$dev_speakers"); fi
 mkdir -p "$work"

@@ -118,7 +118,8 @@ def test_stage_0_takes_named_parts_and_says_which_there_are_not(downloading, tmp
     assert "stage 0 (data): made" in downloading(*there, "train-clean-5 dev-clean")
 
 
-def test_a_folder_of_language_models_must_have_them(downloading, tmp_path):
-    output = downloading("--lm", tmp_path, status=2)
-    assert f"--lm: no 3-gram.pruned.1e-7.arpa.gz in {tmp_path}" in output
-    assert "give one of the two" in downloading("--lm", "openslr", "--lm-text", "x.txt", status=2)
+def test_a_folder_of_language_models_must_have_them_before_anything_is_done(tmp_path):
+    output = run("librispeech", "--lm", tmp_path, "--work", tmp_path, status=2)
+    assert len(output.splitlines()) == 1 and f"no 3-gram.pruned.1e-7.arpa.gz in {tmp_path}" in output
+    output = run("librispeech", "--lm", "openslr", "--lm-text", "x.txt", "--work", tmp_path, status=2)
+    assert len(output.splitlines()) == 1 and "give one of the two" in output

@@ -12,7 +12,7 @@ find_lm() {
         python3 "$here/local/download.py" "$lm_dir" $lm_files --url "$mirror"
     fi
     for file in $lm_files; do
-        [ -f "$lm_dir/$file" ] || stages_stop "--lm: no $file in $lm_dir; it is one of OpenSLR 11, see --lm openslr"
+        [ -f "$lm_dir/$file" ] || stages_stop "no $file in $lm_dir; --lm takes a folder with $lm_files, or openslr"
     done
 }
 
