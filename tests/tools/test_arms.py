@@ -74,13 +74,15 @@ set: [training.max_steps=900]
 def arms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The tool as a module, with the stand-in for asrtool."""
     module = load_tool("arms", monkeypatch)
+    import arms_run
+
     (tmp_path / "stub.py").write_text(STUB)
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "model.yaml").write_text("model: {layers: 2}\n")
-    module.real_launcher = module.launcher
+    module.real_launcher = arms_run.launcher
     # -S: a Python without site-packages starts sooner.
-    monkeypatch.setattr(module, "launcher", lambda processes: [sys.executable, "-S", str(tmp_path / "stub.py")])
-    monkeypatch.setattr(module, "POLL", 0.01)
+    monkeypatch.setattr(arms_run, "launcher", lambda processes: [sys.executable, "-S", str(tmp_path / "stub.py")])
+    monkeypatch.setattr(arms_run, "POLL", 0.01)
     return module
 
 
@@ -270,8 +272,8 @@ def test_settings_that_changed_are_refused(run: Callable, tmp_path: Path) -> Non
 def test_ctrl_c_reaches_the_trainings_and_the_same_command_continues(run: Callable, tmp_path: Path) -> None:
     text = "arms: {one: {options: [--end, waits]}, two: {}}"
     (tmp_path / "claim.yaml").write_text(CLAIM + text)
-    driver = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import arms\n"
-    driver += f"arms.launcher = lambda processes: [sys.executable, {str(tmp_path / 'stub.py')!r}]\n"
+    driver = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import arms, arms_run\n"
+    driver += f"arms_run.launcher = lambda processes: [sys.executable, {str(tmp_path / 'stub.py')!r}]\n"
     driver += "arms.section = lambda *_: 'the table'\n"  # without torch, which takes seconds to import
     (tmp_path / "driver.py").write_text(driver + "sys.exit(arms.main())\n")
     command = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "claim.yaml"), "--work", str(tmp_path)]
