@@ -161,8 +161,10 @@ class Claim(Section):
 
     def check_equal(self) -> None:
         """Raises UserError where two arms that are compared differ in what is `equal`."""
-        for one, other in self.pairs if self.equal else []:
-            (few, ms), (many, more_ms) = sorted((self.size(one), self.size(other)))
+        pairs = self.pairs if self.equal else []
+        sizes = {name: self.size(name) for name in {name for pair in pairs for name in pair}}
+        for one, other in pairs:
+            (few, ms), (many, more_ms) = sorted((sizes[one], sizes[other]))
             if "parameters" in self.equal and many > (1 + EQUAL) * few:
                 raise UserError(f"{self.name}: {one} and {other} have {few:,} and {many:,} parameters")
             if "latency" in self.equal and ms != more_ms:

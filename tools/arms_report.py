@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FAILED = ("failed", "diverged")
 GRADIENT = "lowest / highest gradient"
+MOST = 3  # times the median loss is as high as a picture goes: what shoots up must not press the others flat
 
 
 def estimate(values: list[float]) -> str:
@@ -164,6 +165,9 @@ def draw(claim: Claim, runs: list["Run"], path: Path) -> None:
     for level in sorted(levels):
         axis.axhline(level, color="grey", linestyle=":", label=f"{level:g}")
     axis.set(xlabel="hours of audio seen", ylabel="dev loss, nats per unit", title=claim.name)
+    losses = [loss for run in runs for _, loss in _curve(run)]
+    if max(losses) > MOST * statistics.median(losses):
+        axis.set_ylim(0, MOST * statistics.median(losses))
     axis.grid(alpha=0.3)
     figure.legend(loc="outside right upper")
     with atomic_path(path) as temporary:

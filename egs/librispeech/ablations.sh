@@ -59,10 +59,6 @@ for made in data/fbank/train.jsonl.gz data/fbank/dev.jsonl.gz data/lang_phone/to
     [ -f "$made" ] || stop "$PWD/$made is missing; make it with run.sh --units phone --stop-stage 2 --work $PWD"
 done
 if [ "$scale" = small ]; then
-    dev=$(awk "BEGIN {print $minutes / 12}") # five minutes for an hour: dev must not take much of the time
-    for set in "train $minutes" "dev $dev"; do
-        read -r name amount <<<"$set"
-        python3 "$recipe/local/choose_cuts.py" data/fbank/$name.jsonl.gz data/claims/$name.jsonl.gz --minutes "$amount"
-    done
+    python3 "$recipe/local/choose_cuts.py" data/fbank data/claims --minutes "$minutes"
 fi
 exec "${arms[@]}"

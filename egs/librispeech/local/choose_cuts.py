@@ -1,6 +1,6 @@
-"""Choose some speech of a manifest, as much of every speaker as there can be: the same at every call.
+"""Choose some speech of train.jsonl.gz and dev.jsonl.gz, as much of every speaker: the same at every call.
 
-python3 local/choose_cuts.py data/fbank/train.jsonl.gz data/claims/train.jsonl.gz --minutes 60
+python3 local/choose_cuts.py data/fbank data/claims --minutes 60
 """
 
 import argparse
@@ -14,6 +14,8 @@ from lhotse import CutSet
 
 from asrtool.errors import AsrtoolError, UserError, require_file
 from asrtool.files import atomic_path
+
+DEV_SHARE = 12  # five minutes for an hour: dev is heard ten times in a training, and must not take much of its time
 
 
 def utterance(cut: str) -> str:
@@ -41,27 +43,35 @@ def choose(seconds: dict[str, float], speakers: dict[str, str], total: float) ->
     return chosen
 
 
+def copy(manifest: Path, out: Path, minutes: float) -> None:
+    """Write the chosen cuts of a manifest, at all speeds that it has; `minutes` are of those at their own."""
+    require_file(manifest, "manifest", "make it with stages 0 and 1 of run.sh")
+    cuts = CutSet.from_file(manifest).to_eager()
+    seconds = {cut.id: cut.duration for cut in cuts if utterance(cut.id) == cut.id}
+    speakers = {cut.id: cut.supervisions[0].speaker for cut in cuts if cut.id in seconds}
+    try:
+        chosen = choose(seconds, speakers, 60 * minutes)
+    except UserError as error:
+        raise UserError(f"{manifest}: {error}") from error
+    with atomic_path(out) as temporary:
+        cuts.filter(lambda cut: utterance(cut.id) in chosen).to_file(temporary)
+    each = [sum(seconds[name] for name in chosen if speakers[name] == one) / 60 for one in set(speakers.values())]
+    print(f"{out}: {sum(each):.1f} minutes of {len(each)} speakers, {min(each):.1f} to {max(each):.1f} of each")
+
+
 def main() -> int:
     """Choose and write; 2 for what the user did wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cuts", type=Path)
+    parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, required=True, help="of speech at its own speed; all speeds are kept")
+    parser.add_argument("--minutes", type=float, required=True, help=f"of train; of dev 1/{DEV_SHARE} of it")
     given = parser.parse_args()
     try:
-        cuts = CutSet.from_file(require_file(given.cuts, "manifest", "make it with stages 0 and 1 of run.sh")).to_eager()
-        plain = [cut for cut in cuts if utterance(cut.id) == cut.id]
-        seconds = {cut.id: cut.duration for cut in plain}
-        speakers = {cut.id: cut.supervisions[0].speaker for cut in plain}
-        chosen = choose(seconds, speakers, 60 * given.minutes)
+        for name, minutes in (("train", given.minutes), ("dev", given.minutes / DEV_SHARE)):
+            copy(given.folder / f"{name}.jsonl.gz", given.out / f"{name}.jsonl.gz", minutes)
     except AsrtoolError as error:
-        print(f"{given.cuts}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return error.exit_status
-    kept = cuts.filter(lambda cut: utterance(cut.id) in chosen).to_eager()
-    with atomic_path(given.out) as temporary:
-        kept.to_file(temporary)
-    each = [sum(seconds[name] for name in chosen if speakers[name] == one) / 60 for one in set(speakers.values())]
-    print(f"{given.out}: {sum(each):.1f} minutes of {len(each)} speakers, {min(each):.1f} to {max(each):.1f} of each")
     return 0
 
 
