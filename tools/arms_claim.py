@@ -57,7 +57,7 @@ class Expectation(NamedTuple):
         else:
             below, above = high < 0, low > 0
             verdict = _of(below, above) if self.sign == "<" else _of(above, below)
-        return verdict, f"difference [{low:.3g}, {high:.3g}]"
+        return verdict, "no interval" if math.isinf(high - low) else f"difference [{low:.3g}, {high:.3g}]"
 
 
 def _of(right: bool, wrong: bool) -> str:
