@@ -16,6 +16,7 @@ CONFIRMED, NOT_CONFIRMED, CONTRADICTED = "confirmed", "not confirmed at this sca
 OPEN = "open"
 EQUAL = 0.05  # share by which the parameters of equal models may differ: widths are whole numbers of heads
 UNITS = 40  # as many as there are phones, for counting parameters; all arms of a claim have the same
+NOTHING = (-math.inf, math.inf)  # the interval of what nothing is known of
 NAME = r"\w[\w.+-]*"
 EXPECTATION = re.compile(rf"({NAME}) ([<>=]) (?:(\d+(?:\.\d+)?)|({NAME}))(?: within (\d+(?:\.\d+)?) %)?")
 
@@ -57,7 +58,7 @@ class Expectation(NamedTuple):
         else:
             below, above = high < 0, low > 0
             verdict = _of(below, above) if self.sign == "<" else _of(above, below)
-        return verdict, "no interval" if math.isinf(high - low) else f"difference [{low:.3g}, {high:.3g}]"
+        return verdict, "no interval" if (low, high) == NOTHING else f"difference [{low:.3g}, {high:.3g}]"
 
 
 def _of(right: bool, wrong: bool) -> str:
@@ -69,7 +70,7 @@ def interval(values: list[float]) -> tuple[float, float]:
     from scipy.stats import t
 
     if len(values) < 2 or any(map(math.isnan, values)):  # nan: both of a pair failed
-        return -math.inf, math.inf
+        return NOTHING
     if not all(map(math.isfinite, values)):
         return min(values), max(values)
     mean = statistics.fmean(values)
