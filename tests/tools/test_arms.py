@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -74,25 +74,31 @@ set: [training.max_steps=900]
 def arms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The tool as a module, with the stand-in for asrtool."""
     module = load_tool("arms", monkeypatch)
+    import arms_run
+
     (tmp_path / "stub.py").write_text(STUB)
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "model.yaml").write_text("model: {layers: 2}\n")
-    module.real_launcher = module.launcher
+    module.real_launcher = arms_run.launcher
     # -S: a Python without site-packages starts sooner.
-    monkeypatch.setattr(module, "launcher", lambda processes: [sys.executable, "-S", str(tmp_path / "stub.py")])
-    monkeypatch.setattr(module, "POLL", 0.01)
+    monkeypatch.setattr(arms_run, "launcher", lambda processes: [sys.executable, "-S", str(tmp_path / "stub.py")])
+    monkeypatch.setattr(arms_run, "POLL", 0.01)
     return module
 
 
 @pytest.fixture
 def run(arms: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> Callable[..., tuple]:
-    """run(rest of the claim, options...) -> exit status, stdout, stderr, (arm, seed) of each training started."""
+    """run(rest of the claim, options..., others=those of others) -> exit status, stdout, stderr, (arm, seed) of each
+    training started."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def call(text: str, *options: str) -> tuple:
-        (tmp_path / "claim.yaml").write_text(CLAIM + text)
+    def call(text: str, *options: str, others: Sequence[str] = ()) -> tuple:
+        claims = {"claim": CLAIM + text} | {f"other{n}": CLAIM + other for n, other in enumerate(others)}
+        for name, claim in claims.items():
+            (tmp_path / f"{name}.yaml").write_text(claim)
         before = len(calls(tmp_path))
-        monkeypatch.setattr(sys, "argv", ["arms.py", str(tmp_path / "claim.yaml"), "--work", str(tmp_path), *options])
+        paths = [str(tmp_path / f"{name}.yaml") for name in claims]
+        monkeypatch.setattr(sys, "argv", ["arms.py", *paths, "--work", str(tmp_path), *options])
         status = arms.main()
         out, err = capsys.readouterr()
         return status, out, err, [(arm, seed) for arm, seed, _ in calls(tmp_path)[before:]]
@@ -243,6 +249,21 @@ def test_section_is_put_in_its_place_and_nothing_else_is_touched(run: Callable, 
         ("arms: {one: {}}", ["--seeds", "1,b"], "'b'"),
         ("arms: {one: {}}", ["--chdir", "nowhere"], "nowhere is not a folder"),
         ("arms: {one: {set: [training.lrr=1]}}", [], "unknown key 'training.lrr'"),
+        ("arms: {one: {}}\nexpect: [one << 2]", [], "'one << 2' is not one of 'A < B'"),
+        ("arms: {one: {}}\nexpect: [one = 2]", [], "'one = 2' is not one of 'A < B'"),
+        ("arms: {one: {}}\nexpect: [tow < 2]", [], "there is no arm 'tow'"),
+        ("arms: {one: {}}\nexpect: [one < tow]", [], "there is no arm 'tow'"),
+        ("arms: {one: {}}", ["--scale", "full"], "has no settings 'full'"),
+        (
+            "arms: {one: {}, two: {set: [model.layers=3]}}\ncompare: [[one, two]]\nequal: [parameters]",
+            [],
+            "one and two have 1,",
+        ),
+        (
+            "arms: {one: {}, two: {set: [model.mask=sliding, model.right=1]}}\ncompare: [[one, two]]\nequal: [latency]",
+            [],
+            "latencies of 120 and inf ms",
+        ),
         ("arms: {}", [], "arms: "),
         ("arms: {a/b: {}}", [], "arms.a/b"),
         ("arms: [", [], "not YAML"),
@@ -270,8 +291,8 @@ def test_settings_that_changed_are_refused(run: Callable, tmp_path: Path) -> Non
 def test_ctrl_c_reaches_the_trainings_and_the_same_command_continues(run: Callable, tmp_path: Path) -> None:
     text = "arms: {one: {options: [--end, waits]}, two: {}}"
     (tmp_path / "claim.yaml").write_text(CLAIM + text)
-    driver = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import arms\n"
-    driver += f"arms.launcher = lambda processes: [sys.executable, {str(tmp_path / 'stub.py')!r}]\n"
+    driver = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import arms, arms_run\n"
+    driver += f"arms_run.launcher = lambda processes: [sys.executable, {str(tmp_path / 'stub.py')!r}]\n"
     driver += "arms.section = lambda *_: 'the table'\n"  # without torch, which takes seconds to import
     (tmp_path / "driver.py").write_text(driver + "sys.exit(arms.main())\n")
     command = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "claim.yaml"), "--work", str(tmp_path)]
@@ -288,3 +309,82 @@ def test_ctrl_c_reaches_the_trainings_and_the_same_command_continues(run: Callab
     assert "wrote a checkpoint" in (tmp_path / "one" / "1.log").read_text()
     assert table == "the table\n"
     assert run(text, "--seeds", "1")[3] == [("one", 1), ("two", 1)]
+
+
+def test_verdict_is_that_of_all_expectations_and_has_its_reason(run: Callable) -> None:
+    text = """
+arms:
+  one: {options: [--finals, "0.1,0.2,0.1"]}
+  two: {options: [--finals, "0.5,0.7,0.6"]}
+  gone: {options: [--end, failed]}
+why: {confirmed: So it is., contradicted: Who knows.}
+"""
+    table = run(text + "expect: [one < two]", "--only", "one")[1]
+    assert "**Verdict: open** (`one < two` open, 3 of 6 runs to go)." in table
+    table = run(text + "expect: [one < two, gone > 2]")[1]
+    assert "**Verdict: confirmed** (`one < two` confirmed, difference [" in table
+    assert "`gone > 2` confirmed, 3 of 3 seeds). So it is." in table
+    assert "**Verdict: contradicted** (`two < one` contradicted" in run(text + "expect: [two < one, one < 2]")[1]
+    table = run(text + "expect: [two < one]\nmeasure: mean")[1]  # of two losses, of which the first is twice the last
+    assert cells(table, "`one`")["mean dev loss"].startswith("0.2 [") and "Mean dev loss: of all" in table
+
+
+def test_picture_is_drawn_and_shown_in_the_results(run: Callable, tmp_path: Path) -> None:
+    results = tmp_path / "results.md"
+    text = "arms: {one: {}, gone: {options: [--end, failed]}}\nexpect: [one < 2]"
+    run(text, "--seeds", "1,2", "--results", str(results), "--pictures", str(tmp_path / "pictures"))
+    assert (tmp_path / "pictures" / "claim.png").read_bytes().startswith(b"\x89PNG")
+    assert "![dev losses of A claim](pictures/claim.png)" in results.read_text()
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_claims_share_the_arms_they_have_in_common(run: Callable, tmp_path: Path) -> None:
+    text, results = "arms: {one: {set: [training.lr=0.1]}}", tmp_path / "results.md"
+    options = ("--seeds", "1", "--results", str(results), "--command", "make {claim}")
+    other = "name: Another\nset: [training.max_steps=900, training.lr=0.1]\narms: {one: {}, two: {}}"  # later wins
+    status, _, _, started = run(text, *options, others=[other])
+    assert (status, started) == (0, [("one", 1), ("two", 1)])
+    assert "make claim\n" in results.read_text() and "make other0\n" in results.read_text()
+    assert results.read_text().count("| `one` | 1 of 1 |") == 2
+    status, _, error, started = run(text, "--seeds", "2", others=["arms: {one: {}}"])
+    assert (status, started) == (2, []) and "arm 'one' has other settings in another claim" in error
+
+
+def test_full_scale_lays_its_settings_over_the_small(run: Callable, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "full.yaml").write_text("model: {layers: 4}\n")
+    text = """
+arms: {one: {set: [training.lr=0.1], minutes: 3}, two: {}}
+full: {seeds: [5], conf: conf/full.yaml, set: [], arms: {two: {conf: conf/model.yaml, set: [training.lr=0.2]}}}
+"""
+    _, table, _, started = run(text, "--scale", "full")
+    assert started == [("one", 5), ("two", 5)] and "## A claim, full scale" in table
+    given = [arguments for *_, arguments in calls(tmp_path)]
+    assert [Path(arguments[1]).name for arguments in given] == ["full.yaml", "model.yaml"]
+    settings = [part for arguments in given for part in arguments if "=" in part]
+    assert settings == ["training.lr=0.1", "seed=5", "training.lr=0.2", "seed=5"]
+
+
+def test_list_says_what_there_is_to_do_and_does_nothing(run: Callable) -> None:
+    text = "arms: {one: {minutes: 3}, two: {minutes: 5, processes: 4}}"
+    run(text, "--only", "one", "--seeds", "1")
+    status, listed, _, started = run(text, "--list", "--jobs", "2")
+    assert (status, started) == (0, [])
+    assert "5 runs to do, 2 processes at a time: about 18 minutes" in listed  # (2 x 3 + 3 x 5 x 2) / 2
+    assert "nobody has measured" in run("arms: {one: {}}", "--list")[1]
+
+
+def test_runs_of_several_processes_do_not_run_beside_others(run: Callable) -> None:
+    text = "arms: {one: {processes: 2}, two: {processes: 8}, three: {}}"
+    _, _, said, _ = run(text, "--jobs", "2", "--seeds", "1")
+    events = [line.split(": ")[1].split(" ")[0] for line in said.splitlines()]
+    assert events == ["started", "finished"] * 3
+
+
+def test_gradients_of_the_lowest_and_the_highest_block_are_compared(run: Callable, tmp_path: Path) -> None:
+    run("arms: {one: {}}", "--seeds", "1")
+    with open(tmp_path / "one" / "1" / "log.jsonl", "a") as log:
+        for step, low in ((1, 3.0), (2, 1.0)):
+            row = {"event": "layers", "step": step, "layer_001": low, "layer_012": 2.0, "output": 9.0}
+            log.write(json.dumps(row) + "\n")
+    table = run("arms: {one: {}}", "--seeds", "1")[1]
+    assert cells(table, "`one`")["lowest / highest gradient"] == "1.5, then 0.5"
