@@ -65,8 +65,8 @@ train_stages() {
             finish "${warm[1]}"
         fi
     fi
-    if begin 4 train "${objective^^} training of ${name/$(basename "$conf")/$(basename "$last")}${from:+, from $from}${warm:+, begun from the warmup}" . \
-        "$conf" "$last" "$seed" "$objective" "$from"; then
+    name="$(basename "$last"), seed $seed${from:+, from $from}${warm:+, begun from the warmup}"
+    if begin 4 train "${objective^^} training of $name" . "$conf" "$last" "$seed" "$objective" "$from"; then
         if [ ! -f "$first/checkpoints/averaged.pt" ] || [ "$first" = "$exp" ]; then
             on_all_machines train "$conf" --exp "$first" "${set[@]}" --resume "${warm[@]}"
         fi

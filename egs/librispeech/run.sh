@@ -14,6 +14,7 @@
 #   --train-parts "P P"         of these, the parts to train on (default all train-*)
 #   --dev-parts "P P"           parts for the dev set (default all dev-*)
 #   --dev-speakers LIST         instead: these speakers of the training parts, comma-separated or a file
+#   --test-speakers LIST        these speakers of the training parts are a test set, "held_out": to cross-validate
 #   --test-parts "P P"          test sets (default all test-*; with none, dev is scored alone)
 #   --units bpe|char|phone      what the model puts out (default bpe)
 #   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
@@ -38,11 +39,11 @@ cd "$(dirname "$0")"
 here=$PWD
 
 stage=0 stop_stage=8 parts="" corpus_dir="" mirror=https://www.openslr.org/resources
-train_parts="" dev_parts="" dev_speakers="" test_parts="" units=bpe objective=ctc from="" speeds=0.9,1.0,1.1
+train_parts="" dev_parts="" dev_speakers="" test_speakers="" test_parts="" units=bpe objective=ctc from="" speeds=0.9,1.0,1.1
 decode="greedy prefix graph rescored" lm="" lm_text="" lm_words=64000 lm_prune=1e-7 conf=conf/transformer_small.yaml
 vocab_size=500 seed=1 warmup_hours=0 ranks=1 launcher="" work=. jobs=2 force=false
 options="stage stop_stage parts corpus_dir mirror train_parts dev_parts dev_speakers test_parts units objective from"
-options+=" speeds decode lm lm_text lm_words lm_prune conf vocab_size seed warmup_hours ranks launcher work jobs force"
+options+=" test_speakers speeds decode lm lm_text lm_words lm_prune conf vocab_size seed warmup_hours ranks launcher work jobs force"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh
@@ -61,6 +62,7 @@ if [ -n "$lm" ] && [ "$lm" != openslr ]; then
 fi
 if [ -n "$corpus_dir" ]; then corpus_dir=$(realpath -m "$corpus_dir"); fi
 if [ -f "$dev_speakers" ]; then dev_speakers=$(realpath "$dev_speakers"); fi
+if [ -f "$test_speakers" ]; then test_speakers=$(realpath "$test_speakers"); fi
 mkdir -p "$work"
 cd "$work"
 name_experiment bpe

@@ -13,24 +13,33 @@ esac
 
 data_stage() {
     begin 0 data "manifests of ${corpus_dir:-a download of $parts}" . \
-        "$corpus_dir" "$parts" "$train_parts" "$dev_parts" "$dev_speakers" "$test_parts" || return 0
+        "$corpus_dir" "$parts" "$train_parts" "$dev_parts" "$dev_speakers" "$test_speakers" "$test_parts" || return 0
     if [ -z "$corpus_dir" ]; then
         corpus_dir=download/LibriSpeech
         python3 "$here/local/download.py" download $parts --url "$mirror"
     fi
     find_parts
     rm -f data/*.jsonl.gz data/fbank/*.jsonl.gz # the sets of another choice of parts
+    away=$(names "$dev_speakers" "$test_speakers")
+    prepare_set train "$train_parts" ${away:+--exclude-speakers "$away"}
     if [ -n "$dev_speakers" ]; then
-        prepare_set train "$train_parts" --exclude-speakers "$dev_speakers"
         prepare_set dev "$train_parts" --speakers "$dev_speakers"
     else
-        prepare_set train "$train_parts"
         prepare_set dev "$dev_parts"
     fi
+    if [ -n "$test_speakers" ]; then prepare_set held_out "$train_parts" --speakers "$test_speakers"; fi
     for part in $test_parts; do prepare_set "$part" "$part"; done
-    echo dev $test_parts >data/scored_sets
+    echo dev ${test_speakers:+held_out} $test_parts >data/scored_sets
     if [ -n "$lm" ]; then find_lm; fi # while there is a network
-    finish "data/{train,dev,test-*}.jsonl.gz"
+    finish "data/{train,dev,held_out,test-*}.jsonl.gz"
+}
+
+# The speakers of some lists, each comma-separated or a file, as one list
+names() {
+    local list
+    for list in "$@"; do
+        if [ -f "$list" ]; then cat "$list"; else echo "${list//,/ }"; fi
+    done | xargs | tr ' ' ,
 }
 
 # Fill in train_parts, dev_parts and test_parts from $parts, or from what $corpus_dir holds, where the user did not choose.
