@@ -85,7 +85,7 @@ class AsrtoolRecipe:
 
     def __init__(self, config: Config, arguments: argparse.Namespace, folder: Path, opened: ExitStack):
         self.config, self.arguments, self.folder = config, arguments, folder
-        self.session = start_session(config, folder, False, arguments.device, ALONE, Start())
+        self.session = start_session(config, folder, False, "cpu", ALONE, Start())
         self.log = opened.enter_context(TrainingLog(folder, 0, NEVER))
         items = list(itertools.islice(Epoch(TrainingSampler(config, self.session.dropped)), arguments.steps))
         self.seconds = sum(map(self._heard, (entry for item in items for entry in item.entries)))
@@ -122,7 +122,7 @@ class AsrtoolRecipe:
     def open(self) -> None:
         """Write a checkpoint, and open it for decoding."""
         self.session.save()
-        self.trained = open_experiment(self.folder, "last", self.arguments.device)
+        self.trained = open_experiment(self.folder, "last", "cpu")
 
     def padding(self) -> float:
         """The share of padding in what the model has heard in training."""
@@ -166,18 +166,25 @@ def merged(values: dict, changes: dict) -> dict:
     return values | changes | both
 
 
-def compare(report: Report, recipes: dict) -> None:
-    """Training steps of all, then decoding; the last one is the baseline."""
-    sizes = report.arguments
-    name = f"{sizes.encoder} {sizes.layers} x {sizes.dim}, {sizes.threads} thr"
+def compare_training(report: Report, recipes: dict, name: str) -> None:
+    """Steps of all, the last one being the baseline; then what was in them."""
     for what, recipe in recipes.items():
         whole, encoder = recipe.parameters()
         report.fact(f"parameters, {what}", whole, f"encoder: {encoder}")
     report.compare(f"train {name}", [Run(what, recipe.train, recipe.seconds) for what, recipe in recipes.items()])
     for what, recipe in recipes.items():
-        report.fact(f"padding, {what}", recipe.padding(), f"{recipe.seconds / sizes.steps:.0f} s of audio in a step")
+        report.fact(
+            f"padding, {what}", recipe.padding(), f"{recipe.seconds / report.arguments.steps:.0f} s of audio in a step"
+        )
         report.fact(f"padding of an epoch as planned, {what}", recipe.planned_padding())
-    readers = {what: recipe for what, recipe in recipes.items() if what != "asrtool, stored"}  # dev is read as audio
+    if theirs := recipes.get("speechbrain"):
+        share = theirs.preparation_share()
+        report.fact("share of augmentation and features in training, speechbrain", share, "in the loader, asrtool")
+
+
+def compare_decoding(report: Report, recipes: dict, name: str) -> None:
+    """Dev from audio, once for asrtool: the model that trains on stored features is the same."""
+    readers = {what: recipe for what, recipe in recipes.items() if what != "asrtool, stored"}
     readers["asrtool, on the fly"].open()
     report.compare(f"decode {name}", [Run(what, one.decode, one.dev_seconds) for what, one in readers.items()])
     for what in readers:
@@ -202,7 +209,6 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--decode-seconds", type=float, default=100, help="in a batch of decoding (%(default)s)")
     made.add_argument("--workers", type=int, default=1, help="loader processes of a training (%(default)s)")
     made.add_argument("--threads", type=int, default=1, help="of the steps and of decoding (%(default)s)")
-    made.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
     return made
 
 
@@ -216,20 +222,22 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as work, ExitStack() as opened:
+        folder = Path(work)
         configs = {what: make_config(arguments, part) for what, part in make_data(arguments, folder).items()}
         recipes = {
             what: AsrtoolRecipe(config, arguments, folder / config.features.source, opened)
             for what, config in configs.items()
         }
-        report = Report("other_recipes", arguments, "audio s", arguments.device)
+        report = Report("other_recipes", arguments, "audio s")
         if recipe:
             config = configs["asrtool, on the fly"]
             theirs = SpeechBrainRecipe(recipe, arguments, config.data.train, config.data.dev, folder / "speechbrain")
             recipes["speechbrain"] = theirs
             report.fact("speechbrain", sys.modules["speechbrain"].__version__)
-        compare(report, recipes)
+        name = f"{arguments.encoder} {arguments.layers} x {arguments.dim}, {arguments.threads} thr"
+        compare_training(report, recipes, name)
+        compare_decoding(report, recipes, name)
         report.finish()
     return 0
 

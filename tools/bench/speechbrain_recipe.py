@@ -9,6 +9,7 @@ import argparse
 import csv
 import importlib.util
 import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
@@ -67,6 +68,22 @@ class Endless:
     def __iter__(self):
         while True:
             yield from self.batches
+
+
+class Stopwatch:
+    """Seconds spent in the forward of some modules."""
+
+    def __init__(self, *modules: torch.nn.Module):
+        self.seconds = 0.0
+        for module in modules:
+            module.register_forward_pre_hook(self._start)
+            module.register_forward_hook(self._stop)
+
+    def _start(self, *_) -> None:
+        self.begin = time.perf_counter()
+
+    def _stop(self, *_) -> None:
+        self.seconds += time.perf_counter() - self.begin
 
 
 class SpeechBrainRecipe:
@@ -139,7 +156,7 @@ class SpeechBrainRecipe:
             modules=hparams["modules"],
             opt_class=hparams["model_opt_class"],
             hparams=hparams,
-            run_opts={"device": self.arguments.device, "noprogressbar": True},
+            run_opts={"device": "cpu", "noprogressbar": True},
             checkpointer=hparams["checkpointer"],
         )
         self.brain.tokenizer, self.greedy = tokenizer, Stage.VALID  # in which the recipe searches greedily
@@ -147,10 +164,18 @@ class SpeechBrainRecipe:
         loading = {"batch_sampler": Endless(self.planned[:steps]), "num_workers": hparams["num_workers"]}
         self.loader = self.brain.make_dataloader(train, Stage.TRAIN, looped_nominal_epoch=steps, **loading)
         self.dev = self.brain.make_dataloader(dev, Stage.VALID, ckpt_prefix=None, batch_sampler=self.dev_sampler)
+        self.preparing = Stopwatch(hparams["wav_augment"], hparams["compute_features"])
+        self.training = 0.0  # seconds
 
     def train(self) -> None:
         """The steps of a turn by the loop of its Brain."""
+        begin = time.perf_counter()
         self.brain.fit([1], self.loader)
+        self.training += time.perf_counter() - begin
+
+    def preparation_share(self) -> float:
+        """The share of training that goes into augmentation and features outside the loader. Ask before `decode`."""
+        return self.preparing.seconds / self.training
 
     @torch.no_grad()
     def decode(self) -> int:
