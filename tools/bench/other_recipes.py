@@ -234,6 +234,7 @@ def main() -> int:
             config = configs["asrtool, on the fly"]
             theirs = SpeechBrainRecipe(recipe, arguments, config.data.train, config.data.dev, folder / "speechbrain")
             recipes["speechbrain"] = theirs
+            report.values["versions"]["speechbrain"] = sys.modules["speechbrain"].__version__
             report.fact("speechbrain", sys.modules["speechbrain"].__version__)
         name = f"{arguments.encoder} {arguments.layers} x {arguments.dim}, {arguments.threads} thr"
         compare_training(report, recipes, name)
