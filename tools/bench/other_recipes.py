@@ -51,8 +51,8 @@ import corpus
 import torch
 from common import Report, Run, parse, parser
 from lhotse import CutSet
-from loader import Epoch, padding_share
-from speechbrain_recipe import SpeechBrainRecipe, count, import_recipe
+from loader import Epoch
+from speechbrain_recipe import SpeechBrainRecipe, count, import_recipe, planned_padding
 
 from asrtool.config import Config, load_config
 from asrtool.data.augment import speed_of
@@ -129,8 +129,9 @@ class AsrtoolRecipe:
         return 1 - self.audio / self.padded
 
     def planned_padding(self) -> float:
-        """The same of an epoch as the sampler plans it, before speeds are drawn."""
-        return padding_share(item.entries for item in Epoch(TrainingSampler(self.config)))
+        """The same of an epoch as the sampler plans it, which knows the speeds."""
+        lengths = [list(map(self._heard, item.entries)) for item in Epoch(TrainingSampler(self.config))]
+        return planned_padding(lengths)
 
     def parameters(self) -> tuple[int, int]:
         """Of the whole model, and of its encoder."""

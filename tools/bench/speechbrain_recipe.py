@@ -193,8 +193,7 @@ class SpeechBrainRecipe:
 
     def planned_padding(self) -> float:
         """The same of an epoch as its sampler plans it, before speeds are drawn."""
-        lengths = [self.sampler.get_durations(batch) for batch in self.planned]
-        return 1 - sum(map(sum, lengths)) / sum(max(batch) * len(batch) for batch in lengths)
+        return planned_padding([self.sampler.get_durations(batch) for batch in self.planned])
 
     def parameters(self) -> tuple[int, int]:
         """Of the whole model, and of its encoder."""
@@ -215,6 +214,11 @@ def listening(brain: type) -> type:
             return super().compute_objectives(predictions, batch, stage)
 
     return Listening
+
+
+def planned_padding(lengths: list[list[float]]) -> float:
+    """The share of padding in batches of these lengths."""
+    return 1 - sum(map(sum, lengths)) / sum(max(batch) * len(batch) for batch in lengths)
 
 
 def count(module: torch.nn.Module) -> int:
