@@ -1,0 +1,248 @@
+"""asrtool's LibriSpeech recipe beside SpeechBrain's: training, padding and greedy decoding of the same audio.
+
+train       Steps of each recipe's own loop with its own loader, augmentation and optimiser: `training.train.run` with
+            egs/librispeech/conf/transformer_small.yaml, on features stored at three speeds as in its stage 1, and on
+            features computed on the fly at these speeds; and `Brain.fit` of SpeechBrain's CTC recipe
+            (speechbrain_recipe.py), which computes features on the fly. Every turn takes the same --steps batches.
+decode      Dev from audio to words by greedy search: features, model, search and text, all in this process. asrtool
+            also writes the hypotheses in that time. Both models are as good as untrained, and greedy search takes as
+            long as with a trained one.
+padding     The share of padding in what the models hear in training, and in a whole epoch as the samplers plan it.
+
+The same in both: recordings and texts; width, layers, heads and feed-forward width of the encoder; --units BPE units;
+the most seconds in a batch, padding counted; fp32; threads; loader processes. Parameters of both are printed. A second
+of audio is one that the model hears: SpeechBrain's recipe puts each batch before the model twice at once, as it is and
+augmented. Both count, and its sampler gets half the seconds for that.
+
+What differs is what the recipes differ in. SpeechBrain's: the same cuts are together in a batch in every epoch, sorted
+by length; samples are resampled to one of three speeds in the loader, then all of a batch again, with chunks dropped
+and frequencies notched; dropout also of attention weights and inside feed-forward layers; GELU; layer norm and dropout
+in the front end; the optimiser steps every other batch. asrtool's: batches drawn anew in each epoch, speeds, masks over
+features (SpecAugment), dropout of what a layer adds, SiLU, the optimiser steps with every batch.
+
+--encoder transformer   asrtool's blocks without convolution; the encoder of SpeechBrain's transformer.yaml in its CTC
+                        recipe. They have the same number of parameters.
+--encoder conformer     asrtool's blocks with relative positions and Conformer's convolution; the encoder that the CTC
+                        recipe has by default, its two feed-forward layers half as wide as asrtool's one.
+
+--cuts and --dev-cuts are manifests of whole recordings, as of the recipe's stage 0; without them it is noise:
+
+    asrtool prepare librispeech LibriSpeech train.jsonl.gz --part train-clean-5 --exclude-speakers 1737,2136
+    asrtool prepare librispeech LibriSpeech dev.jsonl.gz --part train-clean-5 --speakers 1737,2136
+    PYTHONPATH=.:FOLDER python tools/bench/other_recipes.py --cuts train.jsonl.gz --dev-cuts dev.jsonl.gz \\
+        --minutes 300 --speechbrain CHECKOUT
+
+CHECKOUT is one of github.com/speechbrain/speechbrain, and what it imports lies in a folder of its own:
+
+    pip install --no-deps --target FOLDER hyperpyyaml 'ruamel.yaml<0.19' joblib cloudpickle torchaudio
+
+torchaudio must be of the same build as torch. Where torch is the CPU build and torchaudio is not, delete its compiled
+libraries (FOLDER/torchaudio/lib/*.so): resampling, all that is needed of it, is Python.
+"""
+
+import argparse
+import itertools
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import corpus
+import torch
+from common import Report, Run, parse, parser
+from lhotse import CutSet
+from loader import Epoch
+from speechbrain_recipe import SpeechBrainRecipe, count, import_recipe, planned_padding
+
+from asrtool.config import Config, load_config
+from asrtool.data.augment import speed_of
+from asrtool.data.features import FRAME_SHIFT, store
+from asrtool.data.loading import Batch, SpeechDataset, TrainingSampler, batches
+from asrtool.data.manifest import open_cuts, transcripts
+from asrtool.decoding.decode import decode, open_experiment
+from asrtool.errors import UserError
+from asrtool.interrupts import Interrupts
+from asrtool.ranks import ALONE
+from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
+from asrtool.training.log import TrainingLog
+from asrtool.training.session import Start, start_session
+from asrtool.training.train import run
+
+CONF = Path(__file__).resolve().parents[2] / "egs" / "librispeech" / "conf" / "transformer_small.yaml"
+SPEEDS = (0.9, 1.0, 1.1)  # of egs/librispeech/run.sh
+NEVER = 10**9  # steps
+ENCODERS = {
+    "transformer": {"convolution": {"kind": "none"}},
+    "conformer": {"convolution": {"kind": "conformer", "kernel": 31}, "positions": "relative"},
+}
+
+
+class AsrtoolRecipe:
+    """A training of asrtool, and decoding with what it has: `train` takes the steps of a turn, `decode` reads dev.
+
+    `seconds` and `dev_seconds`: audio that the model hears in a turn of each.
+    """
+
+    def __init__(self, config: Config, arguments: argparse.Namespace, folder: Path, opened: ExitStack):
+        self.config, self.arguments, self.folder = config, arguments, folder
+        self.session = start_session(config, folder, False, "cpu", ALONE, Start())
+        self.log = opened.enter_context(TrainingLog(folder, 0, NEVER))
+        items = list(itertools.islice(Epoch(TrainingSampler(config, self.session.dropped)), arguments.steps))
+        self.seconds = sum(map(self._heard, (entry for item in items for entry in item.entries)))
+        self.dev_seconds = sum(cut.duration for cut in open_cuts(config.data.dev))
+        dataset = SpeechDataset(config, self.session.tokenizer, training=True)
+        self.stream = batches(dataset, itertools.cycle(items), config.data.workers)
+        opened.callback(self.stream.close)  # and with it the loader processes
+        self.session.steps, self.steps = self._steps, len(items)
+        self.audio = self.padded = 0.0
+
+    def _heard(self, entry) -> float:
+        return entry.duration / speed_of(entry.id, self.config.data.augment, self.config.seed, 0)
+
+    def _steps(self):
+        """Those of a turn; where they end, `run` ends, with neither validation nor checkpoint."""
+        for batch in itertools.islice(self.stream, self.steps):
+            self._listen(batch)
+            yield [batch]
+
+    def _listen(self, batch: Batch) -> None:
+        self.audio += FRAME_SHIFT * int(batch.feature_lens.sum())
+        self.padded += FRAME_SHIFT * batch.features.shape[0] * batch.features.shape[1]
+
+    def train(self) -> None:
+        """The steps of a turn."""
+        run(self.session, self.log, Interrupts())
+
+    def decode(self) -> None:
+        """All of dev by greedy search with the weights of the last checkpoint."""
+        with tempfile.TemporaryDirectory() as out:
+            sizes = {"batch_seconds": self.arguments.decode_seconds, "workers": 0}
+            decode(self.trained, self.config.data.dev, Path(out), "dev", **sizes)
+
+    def open(self) -> None:
+        """Write a checkpoint, and open it for decoding."""
+        self.session.save()
+        self.trained = open_experiment(self.folder, "last", "cpu")
+
+    def padding(self) -> float:
+        """The share of padding in what the model has heard in training."""
+        return 1 - self.audio / self.padded
+
+    def planned_padding(self) -> float:
+        """The same of an epoch as the sampler plans it, which knows the speeds."""
+        lengths = [list(map(self._heard, item.entries)) for item in Epoch(TrainingSampler(self.config))]
+        return planned_padding(lengths)
+
+    def parameters(self) -> tuple[int, int]:
+        """Of the whole model, and of its encoder."""
+        return count(self.session.model), count(self.session.model.encoder)
+
+
+def make_data(arguments: argparse.Namespace, folder: Path) -> dict[str, dict]:
+    """Manifests and tokenizer, as sections of asrtool's two configurations; features are stored, outside the clock."""
+    train, stored, dev = corpus.manifest(arguments, folder), folder / "stored" / "train.jsonl.gz", arguments.dev_cuts
+    if dev is None:
+        dev = folder / "dev.jsonl.gz"
+        CutSet.from_cuts(list(open_cuts(train).subset(first=2))).to_file(dev)
+    store(train, stored, speeds=SPEEDS, jobs=max(1, arguments.workers))
+    save_tokenizer(train_tokenizer("bpe", transcripts([train]), arguments.units), folder / "tokenizer.json")
+    data = {"dev": dev, "tokenizer": folder / "tokenizer.json", "workers": arguments.workers}
+    data |= {"batch_seconds": arguments.batch_seconds}
+    spoken = {"features": {"source": "on_the_fly"}, "data": data | {"train": train, "augment": {"speeds": SPEEDS}}}
+    return {"asrtool, stored": {"data": data | {"train": stored}}, "asrtool, on the fly": spoken}
+
+
+def make_config(arguments: argparse.Namespace, sections: dict) -> Config:
+    """The recipe's configuration with the sizes of this comparison, and nothing due but steps."""
+    changed = {key: getattr(arguments, key) for key in ("dim", "layers", "heads", "ff_dim")}
+    model = changed | ENCODERS[arguments.encoder]
+    training = {"max_steps": NEVER, "validate_every": NEVER, "save_minutes": None}
+    values = load_config(CONF).model_dump()
+    return Config.model_validate(merged(values, {"model": model, "training": training} | sections))
+
+
+def merged(values: dict, changes: dict) -> dict:
+    """`values` with `changes`, section by section."""
+    both = {key: merged(values[key], new) for key, new in changes.items() if isinstance(values.get(key), dict)}
+    return values | changes | both
+
+
+def compare_training(report: Report, recipes: dict, name: str) -> None:
+    """Steps of all, the last one being the baseline; then what was in them."""
+    for what, recipe in recipes.items():
+        whole, encoder = recipe.parameters()
+        report.fact(f"parameters, {what}", whole, f"encoder: {encoder}")
+    report.compare(f"train {name}", [Run(what, recipe.train, recipe.seconds) for what, recipe in recipes.items()])
+    for what, recipe in recipes.items():
+        report.fact(
+            f"padding, {what}", recipe.padding(), f"{recipe.seconds / report.arguments.steps:.0f} s of audio in a step"
+        )
+        report.fact(f"padding of an epoch as planned, {what}", recipe.planned_padding())
+    if theirs := recipes.get("speechbrain"):
+        share = theirs.preparation_share()
+        report.fact("share of augmentation and features in training, speechbrain", share, "in the loader, asrtool")
+
+
+def compare_decoding(report: Report, recipes: dict, name: str) -> None:
+    """Dev from audio, once for asrtool: the model that trains on stored features is the same."""
+    readers = {what: recipe for what, recipe in recipes.items() if what != "asrtool, stored"}
+    readers["asrtool, on the fly"].open()
+    report.compare(f"decode {name}", [Run(what, one.decode, one.dev_seconds) for what, one in readers.items()])
+    for what in readers:
+        report.fact(f"RTF of greedy decoding, {what}", 1 / report.rate(f"decode {name}", what=what))
+
+
+def options() -> argparse.ArgumentParser:
+    """Audio, sizes, and where the other toolkit is."""
+    made = parser(__doc__, repeats=5, limit=1800.0)
+    corpus.add_options(made, minutes=60)
+    made.add_argument("--dev-cuts", type=Path, metavar="MANIFEST", help="to decode (two cuts of the training audio)")
+    made.add_argument("--speechbrain", type=Path, metavar="CHECKOUT", help="of its repository, with its recipes")
+    made.add_argument("--alone", action="store_true", help="asrtool's rows, without SpeechBrain's")
+    made.add_argument("--encoder", choices=ENCODERS, default="transformer", help="of both (%(default)s)")
+    made.add_argument("--dim", type=int, default=192, help="width (%(default)s)")
+    made.add_argument("--layers", type=int, default=6, help="(%(default)s)")
+    made.add_argument("--heads", type=int, default=4, help="(%(default)s)")
+    made.add_argument("--ff-dim", type=int, default=768, help="feed-forward width (%(default)s)")
+    made.add_argument("--units", type=int, default=500, help="BPE units (%(default)s)")
+    made.add_argument("--steps", type=int, default=8, help="batches in a turn (%(default)s)")
+    made.add_argument("--batch-seconds", type=float, default=120, help="that a model hears in a step (%(default)s)")
+    made.add_argument("--decode-seconds", type=float, default=100, help="in a batch of decoding (%(default)s)")
+    made.add_argument("--workers", type=int, default=1, help="loader processes of a training (%(default)s)")
+    made.add_argument("--threads", type=int, default=1, help="of the steps and of decoding (%(default)s)")
+    return made
+
+
+def main() -> int:
+    """Measure and report; 2 where the other toolkit is missing."""
+    sizes = {"dim": 16, "layers": 1, "heads": 2, "ff_dim": 32, "units": 40}
+    arguments = parse(options(), minutes=0.5, steps=1, batch_seconds=20, workers=0, **sizes)
+    try:
+        recipe = None if arguments.alone else import_recipe(arguments.speechbrain)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as work, ExitStack() as opened:
+        folder = Path(work)
+        configs = {what: make_config(arguments, part) for what, part in make_data(arguments, folder).items()}
+        recipes = {
+            what: AsrtoolRecipe(config, arguments, folder / config.features.source, opened)
+            for what, config in configs.items()
+        }
+        report = Report("other_recipes", arguments, "audio s")
+        if recipe:
+            config = configs["asrtool, on the fly"]
+            theirs = SpeechBrainRecipe(recipe, arguments, config.data.train, config.data.dev, folder / "speechbrain")
+            recipes["speechbrain"] = theirs
+            report.values["versions"]["speechbrain"] = sys.modules["speechbrain"].__version__
+            report.fact("speechbrain", sys.modules["speechbrain"].__version__)
+        name = f"{arguments.encoder} {arguments.layers} x {arguments.dim}, {arguments.threads} thr"
+        compare_training(report, recipes, name)
+        compare_decoding(report, recipes, name)
+        report.finish()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
