@@ -148,7 +148,8 @@ def tune(exp, cuts, rounds, jobs, checkpoint, batch_seconds, workers, device, **
 @click.command()
 @click.argument("folders", type=PATH, nargs=-1, required=True)
 @click.option("--name", help="Name of the set; that it was decoded under by default.")
-def score(folders, name) -> None:
+@click.option("--pool", "pooled", metavar="NAME", help="One more line, of all utterances as one set of this name.")
+def score(folders, name, pooled) -> None:
     """Word error rate of decoded folders, with its 95 % bootstrap interval: one line a folder.
 
     Beside hyps.jsonl it writes wer.json, report.txt (confusions), and alignments.txt and .jsonl (every utterance).
@@ -156,9 +157,12 @@ def score(folders, name) -> None:
     \b
     asrtool score exp/transformer/decode/test/greedy
     asrtool score exp/transformer/decode/*/prefix
+    asrtool score fold_*/exp/transformer/decode/held_out/graph --pool "all folds"
     """
-    from asrtool.scoring.folder import score_folder, set_name
+    from asrtool.scoring.folder import pool, score_folder, set_name
     from asrtool.scoring.report import summary_line
 
     for folder in folders:
         click.echo(summary_line(name or set_name(folder), score_folder(folder, name)))
+    if pooled:
+        click.echo(summary_line(pooled, pool(folders)))

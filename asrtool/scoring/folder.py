@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from asrtool.errors import DataError, UserError, require_file
@@ -42,7 +43,7 @@ def _check_row(row: object, where: str) -> None:
         raise UserError(f"{where}: no text under {', '.join(wrong)}; each line needs {', '.join(REQUIRED)}")
 
 
-def _check_ids(rows: list[dict], path: Path) -> None:
+def _check_ids(rows: list[dict], path: Path | str) -> None:
     counts = Counter(row["id"] for row in rows)
     repeated = [f"{key}: {count} lines" for key, count in counts.items() if count > 1]
     if repeated:
@@ -65,6 +66,17 @@ def read_facts(folder: str | Path) -> dict:
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}); rerun `asrtool {path.stem}`") from error
     return facts if isinstance(facts, dict) else {}
+
+
+def pool(folders: Iterable[Path]) -> Score:
+    """The score of the utterances of several folders as one set, e.g. of all folds of a cross-validation.
+
+    Raises what `read_hypotheses` raises, also for an utterance that is in two of them.
+    """
+    folders = list(folders)
+    rows = [row for folder in folders for row in read_hypotheses(Path(folder) / HYPOTHESES)]
+    _check_ids(rows, " ".join(map(str, folders)))
+    return score_pairs([(row["ref"], row["hyp"]) for row in rows], rows[0].get("of", "words"))
 
 
 def score_folder(folder: str | Path, name: str | None = None) -> Score:

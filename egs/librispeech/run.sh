@@ -14,7 +14,7 @@
 #   --train-parts "P P"         of these, the parts to train on (default all train-*)
 #   --dev-parts "P P"           parts for the dev set (default all dev-*)
 #   --dev-speakers LIST         instead: these speakers of the training parts, comma-separated or a file
-#   --test-speakers LIST        these speakers of the training parts are a test set, "held_out": to cross-validate
+#   --test-speakers LIST|K/N    these of the training parts, or every N-th from the K-th on, are a test set, "held_out"
 #   --test-parts "P P"          test sets (default all test-*; with none, dev is scored alone)
 #   --units bpe|char|phone      what the model puts out (default bpe)
 #   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system

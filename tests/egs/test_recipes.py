@@ -142,14 +142,16 @@ def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):
     speakers = sorted(path.name for path in (corpus / "LibriSpeech/train-digits").iterdir())
     run(
         "librispeech", "--corpus-dir", corpus, "--train-parts", "train-digits", "--test-parts", "dev-digits",
-        "--dev-speakers", ",".join(speakers[:2]), "--test-speakers", speakers[2], "--work", tmp_path,
+        "--dev-speakers", ",".join(speakers[:2]), "--test-speakers", "2/3", "--work", tmp_path,
         "--stop-stage", 0,
     )  # fmt: skip
     from lhotse import CutSet
 
     found = {name: {c.supervisions[0].speaker for c in CutSet.from_file(tmp_path / f"data/{name}.jsonl.gz")}
              for name in ["train", "dev", "held_out"]}  # fmt: skip
-    assert found == {"train": set(speakers[3:]), "dev": set(speakers[:2]), "held_out": {speakers[2]}}
+    others = sorted(speakers[2:], key=int)
+    held_out = set(others[1::3])
+    assert found == {"train": set(others) - held_out, "dev": set(speakers[:2]), "held_out": held_out}
     assert (tmp_path / "data/scored_sets").read_text() == "dev held_out dev-digits\n"
 
 

@@ -97,3 +97,15 @@ def test_a_failed_scoring_leaves_no_report(folder):
     with pytest.raises(UserError):
         score_folder(folder)
     assert [path.name for path in folder.iterdir()] == ["hyps.jsonl"]
+
+
+def test_the_utterances_of_several_folders_count_as_one_set(asr, folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    write_rows(other / "hyps.jsonl", [{"id": "u3", "ref": "a b c d e", "hyp": "a b c x y"}])
+    status, printed, _ = asr("score", folder, other, "--pool", "all folds")
+    assert status == 0
+    lines = printed.splitlines()  # 1 error in 5 words, 2 in 5, 3 in 10
+    assert [line.split(" %")[0] for line in lines] == ["greedy WER 20.00", "other WER 40.00", "all folds WER 30.00"]
+    status, _, said = asr("score", folder, folder, "--pool", "twice")
+    assert status == 1 and "2 ids occur more than once" in said

@@ -20,6 +20,7 @@ data_stage() {
     fi
     find_parts
     rm -f data/*.jsonl.gz data/fbank/*.jsonl.gz # the sets of another choice of parts
+    if [[ $test_speakers =~ ^[0-9]+/[0-9]+$ ]]; then test_speakers=$(speakers_of_fold); fi
     away=$(names "$dev_speakers" "$test_speakers")
     prepare_set train "$train_parts" ${away:+--exclude-speakers "$away"}
     if [ -n "$dev_speakers" ]; then
@@ -32,6 +33,13 @@ data_stage() {
     echo dev ${test_speakers:+held_out} $test_parts >data/scored_sets
     if [ -n "$lm" ]; then find_lm; fi # while there is a network
     finish "data/{train,dev,held_out,test-*}.jsonl.gz"
+}
+
+# Those of --test-speakers K/N
+speakers_of_fold() {
+    for part in $train_parts; do find -L "$corpus_dir/$part" -mindepth 1 -maxdepth 1 -type d -printf '%f\n'; done |
+        grep -vxF "$(names "$dev_speakers" | tr , '\n')" | sort -n |
+        awk -v k="${test_speakers%/*}" -v n="${test_speakers#*/}" 'NR % n == k % n'
 }
 
 # The speakers of some lists, each comma-separated or a file, as one list
