@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The claims of the paper (arXiv 2005.09684) put to the test: arms x seeds, loss curves, a table and a verdict for each.
 #
-#   bash egs/librispeech/run.sh --units phone --stop-stage 2 ...    first: features, and phones of the 5-hour set
+#   bash egs/librispeech/run.sh --units phone --stop-stage 4 ...    first: features, phones and a CTC system to align with
 #   bash egs/librispeech/ablations.sh                               all claims; the same command continues
 #   bash egs/librispeech/ablations.sh --list true                   what there is to do, and how long it takes
 #   bash egs/librispeech/ablations.sh --only "T6 T9"
@@ -10,6 +10,7 @@
 #   --scale small|full    small: an hour of speech, models of 0.3 to 5 M parameters, about three hours on two cores
 #                         (default); full: the presets of conf/ and all of data/fbank, for 8 GPUs
 #   --seeds LIST          instead of those of the claims, e.g. 1,2
+#   --from EXP            the system whose alignments are the targets (default exp/transformer_small_phone_seed1 there)
 #   --work DIR            the work folder of run.sh (default this folder); the runs go to its exp/claims
 #   --results FILE        where the sections go (default RESULTS.md there; pictures/ lies beside it)
 #   --jobs N              training processes at a time, one thread each (default 2)
@@ -21,8 +22,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-only="" scale=small seeds="" work=. results="" jobs=2 threads=1 retry_failed=false claims=claims minutes=60 list=false
-options="only scale seeds work results jobs threads retry_failed claims minutes list"
+only="" scale=small seeds="" from=exp/transformer_small_phone_seed1 work=. results="" jobs=2 threads=1 retry_failed=false claims=claims minutes=60 list=false
+options="only scale seeds from work results jobs threads retry_failed claims minutes list"
 . ../../local/parse_options.sh
 . ../../local/path.sh
 
@@ -42,7 +43,8 @@ for claim in ${only:-$known}; do
 done
 recipe=$PWD
 if [ -n "$results" ]; then results=$(realpath -m "$results"); fi
-[ -d "$work" ] || stop "--work $work is no folder; make it with run.sh --units phone --stop-stage 2 --work $work"
+[ -d "$work" ] || stop "--work $work is no folder; make it with run.sh --units phone --stop-stage 4 --work $work"
+if [ -d "$from" ]; then from=$(realpath "$from"); fi
 cd "$work"
 : "${results:=$PWD/RESULTS.md}"
 
@@ -55,10 +57,19 @@ if [ -n "$seeds" ]; then arms+=(--seeds "$seeds"); fi
 if [ "$retry_failed" = true ]; then arms+=(--retry-failed); fi
 if [ "$list" = true ]; then exec "${arms[@]}" --list; fi
 
-for made in data/fbank/train.jsonl.gz data/fbank/dev.jsonl.gz data/lang_phone/tokenizer.json; do
-    [ -f "$made" ] || stop "$PWD/$made is missing; make it with run.sh --units phone --stop-stage 2 --work $PWD"
+for made in data/fbank/{train,dev}.jsonl.gz data/lang_phone/tokenizer.json "$from/checkpoints/averaged.pt"; do
+    [ -e "$made" ] || stop "$made is missing in $PWD; make it with run.sh --units phone --stop-stage 4 --work $PWD"
 done
-if [ "$scale" = small ]; then
-    python3 "$recipe/local/choose_cuts.py" data/fbank data/claims --minutes "$minutes"
+data=data/claims chosen=data/claims/chosen
+if [ "$scale" = full ]; then data=data/claims_full chosen=data/fbank; fi
+if [ "$(cat "$data/made_of" 2>/dev/null)" != "$minutes $from" ]; then
+    rm -rf "$data"
+    if [ "$scale" = small ]; then
+        python3 "$recipe/local/choose_cuts.py" data/fbank "$chosen" --minutes "$minutes"
+    fi
+    for name in train dev; do
+        asrtool align "$from" "$chosen/$name.jsonl.gz" "$data/$name.jsonl.gz" || [ $? = 1 ] # 1: some cuts cannot be
+    done
+    echo "$minutes $from" >"$data/made_of"
 fi
 exec "${arms[@]}"

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.tiny import TINY, make_corpus, make_tokenizer
+from asrtool.training.train import train
+from tests.tiny import TINY, make_config, make_corpus, make_tokenizer
 from tests.tools.load import load_tool
 
 RECIPE = Path(__file__).parents[2] / "egs" / "librispeech"
+FROM = "exp/tiny_phone_seed1"
 CLAIMS = sorted((RECIPE / "claims").glob("T*.yaml"))
 
 
@@ -47,7 +49,7 @@ def test_claims_load_agree_and_are_equal_in_what_they_say(
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The work folder of a recipe whose stages 0 to 2 are done, of tones."""
+    """The work folder of a recipe whose stages 0 to 4 are done, of tones."""
     folder = tmp_path_factory.mktemp("claims")
     (folder / "data" / "lang_phone").mkdir(parents=True)
     (folder / "data" / "fbank").mkdir()
@@ -55,6 +57,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tokenizer(folder / "data" / "lang_phone")
     for name in ("train", "dev"):  # on the fly: a manifest of audio is as good here as one of features
         (folder / "data" / "fbank" / f"{name}.jsonl.gz").write_bytes(corpus.read_bytes())
+    tokenizer = folder / "data" / "lang_phone" / "tokenizer.json"
+    train(make_config(corpus, tokenizer), folder / FROM, device="cpu")
     return folder
 
 
@@ -63,7 +67,7 @@ def claims(work: Path) -> Path:
     """A folder of one claim, for seconds."""
     sets = {"train": "data/claims/train.jsonl.gz", "dev": "data/claims/dev.jsonl.gz"}
     data = TINY["data"] | sets | {"tokenizer": "data/lang_phone/tokenizer.json"}
-    (work / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"data": data}))
+    (work / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"data": data, "objective": {"kind": "ce"}}))
     claim = {"name": "T1: tones", "claim": "they are learnt", "seeds": [1], "conf": "tiny.yaml"}
     claim |= {"arms": {"one": {}}, "expect": ["one < 1000"], "why": {"confirmed": "Anything is below that."}}
     (work / "T1.yaml").write_text(yaml.safe_dump(claim))
@@ -71,7 +75,7 @@ def claims(work: Path) -> Path:
 
 
 def test_a_claim_runs_from_features_to_picture_and_verdict(work: Path, claims: Path) -> None:
-    output = run("--claims", claims, "--work", work, "--minutes", 0.3, "--only", "T1")
+    output = run("--claims", claims, "--work", work, "--from", FROM, "--minutes", 0.3, "--only", "T1")
     assert "of 3 speakers" in output and "one, seed 1: finished" in output
     results = (work / "RESULTS.md").read_text()
     assert "**Verdict: confirmed** (`one < 1000` confirmed, 1 of 1 seeds). Anything is below that." in results
@@ -91,7 +95,7 @@ def test_list_trains_nothing(work: Path, claims: Path) -> None:
         (["--only", "T13"], "there is no claim 'T13'"),
         (["--scale", "huge"], "--scale is small or full"),
         (["--jobs", "0"], "--jobs"),
-        (["--work", "/nowhere"], "run.sh --units phone --stop-stage 2"),
+        (["--work", "/nowhere"], "run.sh --units phone --stop-stage 4"),
         (["--claims", "/nowhere"], "no claims in '/nowhere'"),
         (["--onyl", "T1"], "unknown option"),
     ],
@@ -103,7 +107,7 @@ def test_wrong_options_are_one_line_and_status_2(options: list, message: str) ->
 
 def test_missing_features_are_named(tmp_path: Path) -> None:
     output = run("--work", tmp_path, status=2)
-    assert len(output.splitlines()) == 1 and f"{tmp_path}/data/fbank/train.jsonl.gz is missing" in output
+    assert len(output.splitlines()) == 1 and f"data/fbank/train.jsonl.gz is missing in {tmp_path}" in output
 
 
 @pytest.fixture
