@@ -104,22 +104,7 @@ def test_several_processes_train_together(digits):
     assert "(20 s x 1 batches x 2 ranks)" in output and "stage 4 (train): made" in output
 
 
-def test_librispeech_reads_the_same_layout(digits, tmp_path):
-    work, _, _ = digits
-    corpus = next((work / "download").iterdir())
-    conf = tiny_config(tmp_path, ROOT / "egs/librispeech/conf/transformer_small.yaml")
-    parts = ["--train-parts", "train-digits", "--dev-parts", "dev-digits", "--test-parts", "test-digits"]
-    output = run(
-        "librispeech", "--corpus-dir", corpus, *parts, "--work", tmp_path, "--conf", conf, "--vocab-size", 30,
-        "--speeds", 1.0,
-    )  # fmt: skip
-    assert [name for name, _ in LINE.findall(output)] == ["dev", "test-digits"] * 4
-    assert "tiny.yaml needs whole utterances: nothing to do" in output
-    assert (tmp_path / "exp/tiny_seed1/export/model.onnx").is_file()
-    assert "tiny_seed1" in (tmp_path / "RESULTS.md").read_text()
-
-
-def test_a_model_with_chunks_streams(digits, tmp_path):
+def test_librispeech_reads_the_same_layout_and_a_model_with_chunks_streams(digits, tmp_path):
     work, _, _ = digits
     conf = tiny_config(tmp_path, ROOT / "egs/librispeech/conf/transformer_small.yaml")
     config = yaml.safe_load(conf.read_text())
@@ -127,13 +112,17 @@ def test_a_model_with_chunks_streams(digits, tmp_path):
     conf.write_text(yaml.safe_dump(config))
     parts = ["--train-parts", "train-digits", "--dev-parts", "dev-digits", "--test-parts", "test-digits"]
     parts += ["--corpus-dir", next((work / "download").iterdir()), "--vocab-size", 30, "--speeds", 1.0]
-    output = run("librispeech", *parts, "--work", tmp_path, "--conf", conf, "--decode", "greedy graph")
+    output = run("librispeech", *parts, "--work", tmp_path, "--conf", conf)
+    scores = output[: output.index("stage 7 (stream)")]
+    assert [name for name, _ in LINE.findall(scores)] == ["dev", "test-digits"] * 4
     exp = tmp_path / "exp/tiny_seed1"
     for name in ["dev", "test-digits"]:
         for method in ["greedy", "graph"]:
             facts = json.loads((exp / "stream" / name / method / "stream.json").read_text())
             assert facts["offline"]["same_percent"] == 100 and (exp / "stream" / name / method / "wer.json").is_file()
-    assert output.count("latency of features and model") == 4
+    assert output.count("latency of features and model") == 6
+    assert (exp / "export/model.onnx").is_file() and (exp / "export/step.onnx").is_file()
+    assert "tiny_seed1" in (tmp_path / "RESULTS.md").read_text()
 
 
 def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):

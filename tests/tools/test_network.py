@@ -177,7 +177,8 @@ def test_machines_reach_each_other_unless_their_link_is_cut_and_nothing_is_left(
         net.plug(2, "up")
         assert int(client.communicate(timeout=10)[0]) > 0
         assert net.sent(2) - before >= 4096 / 2
-        waiting = subprocess.Popen([*net.enter(2), "sleep", "60"], **options)
+        waiting = subprocess.Popen([*net.enter(2), "sh", "-c", "echo inside; exec sleep 60"], **options)
+        waiting.stdout.readline()
     assert waiting.wait(5) == -signal.SIGKILL
     assert os.getpid() not in network.owners(network.spaces())
     server.wait(5)
