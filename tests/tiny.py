@@ -7,10 +7,12 @@ import numpy as np
 import soundfile
 import torch
 
-from asrtool.config import Config, merge
+from asrtool.config import Config, merge, save_config
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
-from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
+from asrtool.models.acoustic import AcousticModel
+from asrtool.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from asrtool.training import checkpoint
 
 RATE = 16000  # Hz
 WORDS = {"one": 400, "two": 900, "three": 1800, "four": 3500}  # Hz, the tone of each word
@@ -55,6 +57,21 @@ def make_config(corpus: Path, tokenizer: Path, **changes: dict) -> Config:
     """TINY for the corpus, with `changes` laid over it."""
     paths = {"data": {"train": str(corpus), "dev": str(corpus), "tokenizer": str(tokenizer)}}
     return Config.model_validate(merge(merge(TINY, paths), changes))
+
+
+def make_experiment(folder: Path, config: Config, tokenizer: Path, bias: float | None = None) -> Path:
+    """An experiment folder with random weights; `bias`: of the blank, which has most of the frames by default."""
+    save_config(config, folder / "config.yaml")
+    save_tokenizer(load_tokenizer(tokenizer), folder / "tokenizer.json")
+    torch.manual_seed(3)
+    model = AcousticModel(config, 5)
+    model.normalise.set_statistics(torch.full((20,), -5.0), torch.full((20,), 3.0))
+    torch.nn.init.normal_(model.output.weight)
+    if bias is not None:
+        model.output.bias.data[0] = bias
+    state = {"model": model.state_dict(), "config": config.model_dump(mode="json")}
+    checkpoint.save(folder / "checkpoints" / "best.pt", state)
+    return folder
 
 
 CLOCK = {"times_real_time", "hours_left", "peak_memory_gb", "device_hours"}  # what two equal trainings differ in

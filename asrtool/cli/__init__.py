@@ -42,11 +42,10 @@ def cli(debug: bool) -> None:
     """
 
 
-COMMANDS = (
-    *(prepare, features, lexicon, tokenizer, lm, graph, train, info, align, decode, tune, score, stream, report),
-    export,
-)
-for command in COMMANDS:
+for command in (
+    *(prepare, features, lexicon, tokenizer, lm, graph),
+    *(train, info, align, decode, tune, score, stream, report, export),
+):
     cli.add_command(command)
 
 

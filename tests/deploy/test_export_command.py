@@ -8,47 +8,29 @@ import numpy as np
 import pytest
 import torch
 
-from asrtool.config import save_config
 from asrtool.decoding.decode import open_experiment
 from asrtool.deploy import export
-from asrtool.models.acoustic import AcousticModel
-from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
-from asrtool.training import checkpoint
+from tests.tiny import make_experiment
 
 needs_packages = pytest.mark.skipif(not all(map(find_spec, export.PACKAGES)), reason="asrtool[export] is not installed")
 
 
 @pytest.fixture(scope="module")
-def make_experiment(tiny_config, tokenizer_file, tmp_path_factory):
-    """make_experiment(mask="chunk", ...) -> the folder of an experiment with random weights and such a model"""
-
-    def make(**model):
-        folder, config = tmp_path_factory.mktemp("exp"), tiny_config(model=model)
-        save_config(config, folder / "config.yaml")
-        save_tokenizer(load_tokenizer(tokenizer_file), folder / "tokenizer.json")
-        torch.manual_seed(3)
-        made = AcousticModel(config, 5)
-        made.normalise.set_statistics(torch.full((20,), -5.0), torch.full((20,), 3.0))
-        torch.nn.init.normal_(made.output.weight)
-        checkpoint.save(
-            folder / "checkpoints" / "best.pt",
-            {"model": made.state_dict(), "config": config.model_dump(mode="json")},
-        )
-        return folder
-
-    return make
+def make(tiny_config, tokenizer_file, tmp_path_factory):
+    """make(mask="chunk", ...) -> the folder of an experiment with random weights and such a model"""
+    return lambda **model: make_experiment(tmp_path_factory.mktemp("exp"), tiny_config(model=model), tokenizer_file)
 
 
 @pytest.fixture(scope="module")
-def offline(make_experiment):
+def offline(make):
     """An experiment that needs the whole utterance."""
-    return make_experiment(normalise="utterance")
+    return make(normalise="utterance")
 
 
 @pytest.fixture(scope="module")
-def streaming(make_experiment):
+def streaming(make):
     """One that streams, a few frames late."""
-    return make_experiment(mask="sliding", left=3, right=1, subsampling={"kind": "stack", "factor": 3})
+    return make(mask="sliding", left=3, right=1, subsampling={"kind": "stack", "factor": 3})
 
 
 NUMPY = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
@@ -106,8 +88,8 @@ def test_what_needs_the_whole_utterance_has_no_step(offline, asr, tmp_path):
 
 
 @needs_packages
-def test_a_dev_set_that_is_elsewhere_leaves_random_features(make_experiment, asr, tmp_path):
-    exp = make_experiment(normalise="utterance")
+def test_a_dev_set_that_is_elsewhere_leaves_random_features(make, asr, tmp_path):
+    exp = make(normalise="utterance")
     text = (exp / "config.yaml").read_text()
     (exp / "config.yaml").write_text(text.replace("cuts.jsonl.gz", "gone.jsonl.gz"))
     status, printed, said = asr("export", exp, tmp_path / "out")
