@@ -107,7 +107,8 @@ def test_several_processes_train_together(digits):
 def test_librispeech_reads_the_same_layout_and_a_model_with_chunks_streams(digits, tmp_path):
     work, _, _ = digits
     conf = tiny_config(tmp_path, ROOT / "egs/librispeech/conf/transformer_small.yaml")
-    config = yaml.safe_load(conf.read_text())
+    offline = conf.read_text()
+    config = yaml.safe_load(offline)
     config["model"] |= {"normalise": "global", "mask": "chunk", "chunk": 4, "memory": 8}
     conf.write_text(yaml.safe_dump(config))
     parts = ["--train-parts", "train-digits", "--dev-parts", "dev-digits", "--test-parts", "test-digits"]
@@ -123,6 +124,9 @@ def test_librispeech_reads_the_same_layout_and_a_model_with_chunks_streams(digit
     assert output.count("latency of features and model") == 6
     assert (exp / "export/model.onnx").is_file() and (exp / "export/step.onnx").is_file()
     assert "tiny_seed1" in (tmp_path / "RESULTS.md").read_text()
+    conf.write_text(offline)
+    output = run("librispeech", *parts, "--work", tmp_path, "--conf", conf, "--stage", 7, "--stop-stage", 7)
+    assert "tiny.yaml needs whole utterances: nothing to do" in output
 
 
 def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):
