@@ -22,7 +22,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-only="" scale=small seeds="" from=exp/transformer_small_phone_seed1 work=. results="" jobs=2 threads=1 retry_failed=false claims=claims minutes=60 list=false
+only="" scale=small seeds="" from=exp/transformer_small_phone_seed1 work=. results="" jobs=2 threads=1
+retry_failed=false claims=claims minutes=60 list=false
 options="only scale seeds from work results jobs threads retry_failed claims minutes list"
 . ../../local/parse_options.sh
 . ../../local/path.sh

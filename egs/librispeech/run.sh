@@ -39,11 +39,12 @@ cd "$(dirname "$0")"
 here=$PWD
 
 stage=0 stop_stage=8 parts="" corpus_dir="" mirror=https://www.openslr.org/resources
-train_parts="" dev_parts="" dev_speakers="" test_speakers="" test_parts="" units=bpe objective=ctc from="" speeds=0.9,1.0,1.1
+train_parts="" dev_parts="" dev_speakers="" test_speakers="" test_parts="" units=bpe objective=ctc from=""
 decode="greedy prefix graph rescored" lm="" lm_text="" lm_words=64000 lm_prune=1e-7 conf=conf/transformer_small.yaml
-vocab_size=500 seed=1 warmup_hours=0 ranks=1 launcher="" work=. jobs=2 force=false
-options="stage stop_stage parts corpus_dir mirror train_parts dev_parts dev_speakers test_parts units objective from"
-options+=" test_speakers speeds decode lm lm_text lm_words lm_prune conf vocab_size seed warmup_hours ranks launcher work jobs force"
+vocab_size=500 speeds=0.9,1.0,1.1 seed=1 warmup_hours=0 ranks=1 launcher="" work=. jobs=2 force=false
+options="stage stop_stage parts corpus_dir mirror train_parts dev_parts dev_speakers test_speakers test_parts units"
+options+=" objective from decode lm lm_text lm_words lm_prune conf vocab_size speeds seed warmup_hours ranks launcher"
+options+=" work jobs force"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh
