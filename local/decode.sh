@@ -6,7 +6,7 @@
 #   stream_stage TUNE MANIFEST ...      the same chunk by chunk from raw audio, where the model can
 #
 # Options of the recipe that it uses:
-#   --decode "METHOD ..."   of greedy, prefix, graph and rescored: the graph's lattices with $lang/rescore.arpa.gz in the
+#   --decode "METHOD ..."   of greedy, prefix, graph and rescored: the graph's lattices with $lang/rescore.npz in the
 #                           place of $lang/graph.arpa.gz, the graph's own
 #   --jobs N
 
@@ -43,7 +43,7 @@ decode_stages() {
         fi
         if [[ $decode == *rescored* ]]; then
             asrtool decode "$exp" "${sets[@]}" --method graph "${graph[@]}" --jobs "$jobs" \
-                --beam $beam_of_lattices --rescore "$lang/rescore.arpa.gz" --graph-lm "$lang/graph.arpa.gz"
+                --beam $beam_of_lattices --rescore "$lang/rescore.npz" --graph-lm "$lang/graph.arpa.gz"
         fi
         finish "$exp/decode/*/{${decode// /,}}/hyps.jsonl"
     fi

@@ -62,7 +62,7 @@ def decode(exp, cuts, methods, jobs, checkpoint, batch_seconds, workers, device,
     asrtool decode exp/transformer data/test.jsonl.gz --method prefix --beam 16 --lm data/lang/4gram.arpa
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --jobs 4
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --lattices \\
-        --nbest 10 --rescore data/lang/4gram.arpa --graph-lm data/lang/3gram.arpa
+        --nbest 10 --rescore data/lang/4gram.npz --graph-lm data/lang/3gram.arpa
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --engine k2
 
     torchrun shares the batches among processes, on one machine or on several that see the same folders; each takes a

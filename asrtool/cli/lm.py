@@ -12,8 +12,9 @@ UNITS = click.option("--tokenizer", type=PATH, help="Take the text as units of t
 
 @click.group()
 def lm() -> None:
-    """Train, prune and measure n-gram language models (ARPA files, .gz too).
+    """Train, prune, measure and convert n-gram language models.
 
+    A model is an ARPA file (.gz too), or compiled (.npz), which is read in seconds: for `asrtool decode --rescore`.
     TEXT is a file with a sentence a line (.gz too), or a manifest *.jsonl.gz, whose transcripts are taken.
     """
 
@@ -30,7 +31,7 @@ def lm() -> None:
 @CASE
 @UNITS
 def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tokenizer) -> None:
-    """Train a model with interpolated modified Kneser-Ney smoothing and write it as ARPA.
+    """Train a model with interpolated modified Kneser-Ney smoothing and write it.
 
     \b
     asrtool lm train text.txt.gz data/lang/3gram.arpa.gz --top 64000 --prune 1e-8
@@ -40,7 +41,7 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
     if vocab and (top or min_count > 1):
         raise click.UsageError("--vocab says which words there are; leave out --top and --min-count")
     limits = _cutoffs(cutoffs)
-    from asrtool.text.arpa import write_arpa
+    from asrtool.text.ngram_files import write_ngrams
     from asrtool.text.ngram_prune import prune as prune_model
     from asrtool.text.ngram_text import limit_vocabulary, read_words
     from asrtool.text.ngram_train import train as train_model
@@ -50,7 +51,7 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
     model = train_model(corpus, order, limits)
     if threshold:
         model = prune_model(model, threshold)
-    write_arpa(model, out)
+    write_ngrams(model, out)
     click.echo(f"{out}: {model}")
 
 
@@ -68,11 +69,11 @@ def prune(model, out, threshold, size) -> None:
     """
     if (threshold is None) == (size is None):
         raise click.UsageError("give --threshold or --size, one of them")
-    from asrtool.text.arpa import read_arpa, write_arpa
+    from asrtool.text.ngram_files import read_ngrams, write_ngrams
     from asrtool.text.ngram_prune import prune as prune_model
 
-    smaller = prune_model(read_arpa(model), threshold, size)
-    write_arpa(smaller, out)
+    smaller = prune_model(read_ngrams(model), threshold, size)
+    write_ngrams(smaller, out)
     click.echo(f"{out}: {smaller}")
 
 
@@ -82,9 +83,9 @@ def prune(model, out, threshold, size) -> None:
 @CASE
 @UNITS
 def perplexity(model, text, case, tokenizer) -> None:
-    """Perplexity and unknown (OOV) words of a text; beside KenLM's reading where `kenlm` is installed.
+    """Perplexity and unknown (OOV) words of a text; beside KenLM's reading of an ARPA file where `kenlm` is installed.
 
-    MODEL is an ARPA file, or a binary of KenLM.
+    MODEL may be a binary of KenLM, too.
 
     \b
     asrtool lm perplexity data/lang/3gram.arpa.gz data/dev.jsonl.gz
@@ -92,6 +93,22 @@ def perplexity(model, text, case, tokenizer) -> None:
     from asrtool.text.ngram_perplexity import measure
 
     click.echo(measure(model, _corpus(text, case, tokenizer)))
+
+
+@lm.command()
+@click.argument("model", type=PATH)
+@click.argument("out", type=PATH)
+def convert(model, out) -> None:
+    """Write a model in the form that OUT ends in: .npz compiled, .arpa or .arpa.gz as ARPA.
+
+    \b
+    asrtool lm convert data/lang/4gram.arpa.gz data/lang/4gram.npz
+    """
+    from asrtool.text.ngram_files import read_ngrams, write_ngrams
+
+    read = read_ngrams(model)
+    write_ngrams(read, out)
+    click.echo(f"{out}: {read}")
 
 
 def _corpus(text, case, tokenizer):

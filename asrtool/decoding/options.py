@@ -102,7 +102,7 @@ def prefix_fusion(tokenizer: Tokenizer, options: Options) -> tuple[Fusion | None
     """The language model of --lm for a prefix search, if there is one, and what decides over its part."""
     if "lm" not in options:
         return None, {}
-    from asrtool.text.ngram import load_lm
+    from asrtool.text.ngram_files import load_lm
 
     units = options.get("lm_units", False)
     if not units and not any(symbol.startswith(SPACE) for symbol in tokenizer.symbols):
@@ -174,7 +174,7 @@ def _rescoring(graph: Graph, options: Options):
     What goes out is the ARPA's score. A graph lets a path back off where the higher n-gram exists, too; where that is
     cheaper, the graph's own score is better than the ARPA's by the difference, and keeps it.
     """
-    from asrtool.text.ngram import load_lm
+    from asrtool.text.ngram_files import load_lm
 
     made_of = graph.meta["sha256"].get("lm")
     if made_of and file_hash(require_file(options["graph_lm"], "language model", "see --graph-lm")) != made_of:

@@ -7,7 +7,6 @@ Log-probs are natural here; ARPA files have them to base 10 (asrtool/text/arpa.p
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -58,7 +57,7 @@ class NgramModel:
     @property
     def start(self) -> int:
         """The state after <s>."""
-        return int(self._states[1 + self.bos])
+        return int(self.states[1 + self.bos])
 
     def score(self, state: int, word: str) -> tuple[float, int]:
         """The log-prob of `word` after `state` and the state after it."""
@@ -71,7 +70,7 @@ class NgramModel:
             key = state * trie.size + word
             node = int(trie.keys.searchsorted(key))
             if node < len(trie) and trie.keys[node] == key:
-                return total + float(self.logprobs[node]), int(self._states[node])
+                return total + float(self.logprobs[node]), int(self.states[node])
             total += float(self.backoffs[state])
             state = int(trie.suffixes[state])
 
@@ -105,7 +104,7 @@ class NgramModel:
         return logprobs
 
     @cached_property
-    def _states(self) -> np.ndarray:
+    def states(self) -> np.ndarray:
         """(M,): the state after each n-gram: itself, or its longest suffix that something goes on from."""
         states = np.arange(len(self.trie), dtype=np.int32)
         useful = self.trie.inner | (self.backoffs != 0)
@@ -118,14 +117,3 @@ class NgramModel:
 def _shift(nodes: np.ndarray) -> np.ndarray:
     """The nodes of one position earlier; none before the first."""
     return np.concatenate([np.full(1, -1, np.int64), nodes[:-1]])
-
-
-def load_lm(path: str | Path) -> "LanguageModel":
-    """A language model for searches: an ARPA file (.gz too), or a binary of KenLM by the package `kenlm`."""
-    from asrtool.text.ngram_kenlm import KenlmModel, is_kenlm_binary
-
-    if is_kenlm_binary(path):
-        return KenlmModel(path)
-    from asrtool.text.arpa import read_arpa
-
-    return read_arpa(path)

@@ -10,8 +10,8 @@ import numpy as np
 
 from asrtool.errors import DataError, UserError
 from asrtool.progress import say
-from asrtool.text.arpa import read_arpa
 from asrtool.text.ngram import BOS, SPECIAL
+from asrtool.text.ngram_files import is_compiled, read_ngrams
 from asrtool.text.ngram_kenlm import KenlmModel, is_kenlm_binary
 from asrtool.text.ngram_text import Corpus, other_case
 
@@ -59,10 +59,10 @@ def measure(path: Path, corpus: Corpus) -> Report:
     if is_kenlm_binary(path):
         model = KenlmModel(path)
         return _report(corpus, model.__contains__, {"kenlm": _by_kenlm(model, corpus)})
-    model = read_arpa(path)
+    model = read_ngrams(path)
     numbers = np.array(model.numbers(corpus.words))
     values = {"asrtool": model.logprobs_of(numbers[corpus.tokens])}
-    if find_spec("kenlm"):
+    if find_spec("kenlm") and not is_compiled(path):
         try:
             values["kenlm"] = _by_kenlm(KenlmModel(path), corpus)
         except UserError as error:  # it takes fewer files than we do

@@ -88,7 +88,7 @@ if begin 2 lang "${units/bpe/$vocab_size BPE} units; a 3-gram and a 4-gram of ${
     fi
     asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
         "${spelling[@]}"
-    for name in graph rescore; do asrtool lm perplexity "$lang/$name.arpa.gz" data/dev.jsonl.gz; done
+    for model in graph.arpa.gz rescore.npz; do asrtool lm perplexity "$lang/$model" data/dev.jsonl.gz; done
     asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/graph.arpa.gz" "${spelling[@]}"
     finish "$lang/tokenizer.json and $lang/graph"
 fi

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from asrtool.text.ngram import load_lm
+from asrtool.text.ngram_files import load_lm
 from tests.text.test_ngram import toy_text
 
 
@@ -38,6 +38,17 @@ def test_train_prune_and_measure(asr, text, tmp_path):
     summary = "2 sentences, 5 words, 1 OOV words (20.00 %), most often QUUX 1"
     assert all(status == 0 and summary in out for status, out, _ in found)
     assert 1 < figure(found[0][1], "asrtool") != figure(found[1][1], "asrtool")
+
+
+def test_a_model_is_compiled_and_turned_back(asr, text, tmp_path):
+    asr("lm", "train", text, "lm.arpa")
+    status, out, _ = asr("lm", "convert", "lm.arpa", "lm.npz")
+    assert status == 0 and out.startswith("lm.npz: 9 1-grams, 45 2-grams")
+    assert asr("lm", "convert", "lm.npz", "again.arpa")[0] == 0
+    assert (tmp_path / "again.arpa").read_bytes() == (tmp_path / "lm.arpa").read_bytes()
+    assert asr("lm", "train", text, "trained.npz")[0] == 0
+    found = [figure(asr("lm", "perplexity", model, text)[1], "asrtool") for model in ("lm.arpa", "trained.npz")]
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 def test_kenlm_stands_beside_and_agrees(asr, text):

@@ -11,7 +11,7 @@ from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.decoding.streaming_units import Speller, StreamingGreedy, StreamingPrefix
 from asrtool.text.lexicon import Lexicon
-from asrtool.text.ngram import load_lm
+from asrtool.text.ngram_files import load_lm
 from asrtool.text.tokenizer import PhoneTokenizer, train_tokenizer
 from tests.decoding.graphs import random_log_probs
 

@@ -6,7 +6,8 @@ import pytest
 
 from asrtool.errors import DataError, UserError
 from asrtool.text.arpa import read_arpa, write_arpa
-from asrtool.text.ngram import NgramModel, load_lm
+from asrtool.text.ngram import NgramModel
+from asrtool.text.ngram_files import load_lm
 from asrtool.text.ngram_perplexity import measure
 from asrtool.text.ngram_prune import prune
 from asrtool.text.ngram_text import limit_vocabulary, read_corpus

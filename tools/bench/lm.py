@@ -1,8 +1,9 @@
-"""N-gram language models: training and scoring, time and memory.
+"""N-gram language models: training, reading and scoring, time and memory.
 
 train       From a text file to an ARPA file, modified Kneser-Ney, in this process. Baselines: "kaldingram", when it is
             installed, which is plain Python with one discount an order and no interpolation, so less work; and
             "dictionaries", the textbook: the same smoothing on dictionaries of tuples.
+read        The model from its file, compiled or ARPA, by the words of the text that it is of. Baseline: "ARPA".
 score       Log-probs of every word of the text: all at once ("asrtool"), word by word as a search asks for them
             ("asrtool, steps"). Baseline: "dictionaries", a dictionary of tuples that backs off. Its log-probs must be
             those of asrtool; the exit status is 1 when they are not.
@@ -30,6 +31,7 @@ from common import Report, Run, parse, parser
 
 from asrtool.text.arpa import read_arpa, write_arpa
 from asrtool.text.ngram import BOS, EOS
+from asrtool.text.ngram_files import read_ngrams, write_ngrams
 from asrtool.text.ngram_text import limit_vocabulary, read_corpus, sentences
 from asrtool.text.ngram_train import train
 
@@ -181,6 +183,20 @@ def _peak() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
 
 
+def compare_reading(report: Report, text: Path, folder: Path, order: int) -> None:
+    """The model of `order` that asrtool has written, from each form of file."""
+    words = len(text.read_text().split())
+    arpa, compiled = folder / f"asrtool{order}.arpa", folder / f"asrtool{order}.npz"
+    write_ngrams(read_arpa(arpa), compiled)
+    runs = [
+        Run("compiled", lambda: read_ngrams(compiled), words),
+        Run("ARPA", lambda: read_arpa(arpa), words),
+    ]
+    report.compare(f"read, order {order}", runs, order=order)
+    for path in (arpa, compiled):
+        report.fact(f"MB, order {order}, {path.suffix}", path.stat().st_size / 1e6)
+
+
 def compare_scoring(report: Report, text: Path, folder: Path, order: int) -> None:
     """The text under the model of `order`, of which asrtool and the dictionaries have written a file each."""
     lines = [line.split() for line in text.read_text().splitlines()]
@@ -221,6 +237,7 @@ def main() -> int:
         text = arguments.text or make_text(folder / "text.txt", arguments.sentences, arguments.vocabulary)
         compare_training(report, text, folder, arguments)
         for order in arguments.orders:
+            compare_reading(report, text, folder, order)
             compare_scoring(report, text, folder, order)
     report.finish()
     return 0 if all(value for name, value in report.values["facts"].items() if name.startswith("same")) else 1

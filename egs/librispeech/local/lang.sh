@@ -16,17 +16,17 @@ find_lm() {
     done
 }
 
-# $lang/graph.arpa.gz for the graph, $lang/rescore.arpa.gz for its lattices
+# $lang/graph.arpa.gz for the graph, $lang/rescore.npz for its lattices: compiled, as it is read at every decoding
 make_lms() {
     mkdir -p "$lang"
-    rm -f "$lang"/{graph,rescore}.arpa.gz # which may be links
+    rm -f "$lang/graph.arpa.gz" # which may be a link
     if [ -n "$lm" ]; then
         find_lm
         ln -s "$(realpath "$lm_dir/3-gram.pruned.1e-7.arpa.gz")" "$lang/graph.arpa.gz"
-        ln -s "$(realpath "$lm_dir/4-gram.arpa.gz")" "$lang/rescore.arpa.gz"
+        asrtool lm convert "$lm_dir/4-gram.arpa.gz" "$lang/rescore.npz"
     else
         asrtool lm train "${texts[@]}" "$lang/graph.arpa.gz" --order 3 --case upper --top "$lm_words" --prune "$lm_prune"
-        asrtool lm train "${texts[@]}" "$lang/rescore.arpa.gz" --order 4 --case upper --top "$lm_words"
+        asrtool lm train "${texts[@]}" "$lang/rescore.npz" --order 4 --case upper --top "$lm_words"
     fi
 }
 
