@@ -73,10 +73,11 @@ class InterleavedConvolution(nn.Module):
 
     def _convolve(self, x: Tensor, keep: Tensor) -> Tensor:
         """x (N, left + T + delay, D); returns (N, T, D)."""
+        middle = x[:, self.left : x.shape[1] - self.delay]
         y = self.gate(self.norm(x)) * keep[:, :, None]
         if self.chunk:
             y = pad(windows(y, self.chunk, self.left), (0, 0, 0, self.right)).flatten(0, 1)
         y = self.after(self.convolution(y))
         if self.chunk:
-            y = y.unflatten(0, (x.shape[0], -1)).flatten(1, 2)  # not len(x): a trace would take it for a number
-        return x[:, self.left : self.left + y.shape[1]] + self.dropout(y) if self.residual else y
+            y = y.reshape(middle.shape)  # a size that a trace knows; another, layer upon layer, takes it minutes
+        return middle + self.dropout(y) if self.residual else y
