@@ -209,33 +209,94 @@ def _follow(lattice: Lattice, trail: tuple) -> Path:
     return lattice.path(arcs[::-1], end)
 
 
-def rescore(lattice: Lattice, words: Sequence[str], old: "LanguageModel", new: "LanguageModel") -> Lattice:
+def rescore(
+    lattice: Lattice, words: Sequence[str], old: "LanguageModel", new: "LanguageModel", beam: float = NEVER
+) -> Lattice:
     """The lattice with the scores of `new` in the place of those of `old`, on the graph costs of all its paths.
 
     This composes the lattice with the difference of the two models, state by state: a state splits into as many as
     there are histories that the models tell apart. Exact for each path of the lattice: `old`'s whole ln probability of
     its words, sentence end included, goes out, and `new`'s comes in. (What the beam kept out of the lattice stays out.)
     `words[label]` is the word of an output label.
+
+    Frame by frame, paths that are worse than the best by more than `beam` are left out, by the costs of `new` up to
+    there and those of `old` behind it: a lattice of a model that is sure of little would outgrow all memory.
     """
-    numbers: list[dict] = [{} for _ in range(lattice.states)]  # of a state: (old state, new state) -> its number there
-    numbers[0][old.start, new.start] = 0
+    split, changes = _Split(lattice, beam), {}
+    split.enter(0, (old.start, new.start), 0.0)
     leaving, targets, outputs = lattice.leaving(), lattice.target.tolist(), lattice.outputs.tolist()
-    changed, parts, final = [], [], []
-    for state, pairs in enumerate(numbers):  # in topological order: nothing is added to a state that has had its turn
-        end = lattice.final[state].tolist()
-        for pair, number in pairs.items():
-            final.append((end[0] + (_change(pair, "</s>", old, new)[0] if end[0] < NEVER else 0.0), end[1]))
+    costs, ends = (lattice.graph + lattice.acoustic).tolist(), (lattice.final.sum(axis=1) < NEVER).tolist()
+    arcs, final = [], {}  # (arc, its new source, its new target, change of its cost); change of the final cost
+    for state in split.order:
+        for pair, number in split.alive(state):
+            final[number] = _change(pair, "</s>", old, new)[0] if ends[state] else 0.0
             for arc in leaving[state]:
-                label, target = outputs[arc], numbers[targets[arc]]
-                cost, after = _change(pair, words[label], old, new) if label else (0.0, pair)
-                changed.append(cost)
-                parts.append((arc, number, target.setdefault(after, len(target))))
-    first = np.cumsum([0, *map(len, numbers)])
-    arc, source, target = np.array(parts, dtype=np.int64).reshape(-1, 3).T
-    columns = first[lattice.source[arc]] + source, first[lattice.target[arc]] + target, lattice.inputs[arc]
-    costs = lattice.graph[arc] + np.array(changed), lattice.acoustic[arc]
-    rows = np.stack([*columns, lattice.outputs[arc], *costs], axis=1)
-    return Lattice.of_arcs(rows, np.array(final).reshape(-1, 2))
+                label = outputs[arc]
+                if (pair, label) not in changes:
+                    changes[pair, label] = _change(pair, words[label], old, new) if label else (0.0, pair)
+                change, after = changes[pair, label]
+                target = split.enter(targets[arc], after, split.costs[number] + costs[arc] + change)
+                if target is not None:
+                    arcs.append((arc, number, target, change))
+    return _of_split(lattice, split, arcs, final)
+
+
+class _Split:
+    """The states of a lattice, each as many times as it was entered with another pair of LM states."""
+
+    def __init__(self, lattice: Lattice, beam: float):
+        self.frames, self.beam = _frames(lattice), beam
+        self.to_end = _costs_to_end(lattice, lattice.graph + lattice.acoustic)
+        self.best = [NEVER] * (1 + max(self.frames))  # of each frame: the least cost of a path to it and on to the end
+        self.numbers: list[dict[tuple, int]] = [{} for _ in range(lattice.states)]
+        self.states: list[int] = []  # of a number: its state
+        self.costs: list[float] = []  # and the cost of the best way there
+        self.order = sorted(range(lattice.states), key=self.frames.__getitem__)  # topological still
+
+    def enter(self, state: int, pair: tuple, cost: float) -> int | None:
+        """The number of `state` with this pair; None if it costs too much to come here by this way."""
+        frame, whole = self.frames[state], cost + self.to_end[state]
+        self.best[frame] = min(self.best[frame], whole)
+        if whole > self.best[frame] + self.beam:
+            return None
+        number = self.numbers[state].setdefault(pair, len(self.costs))
+        if number == len(self.costs):
+            self.states.append(state)
+            self.costs.append(cost)
+        self.costs[number] = min(self.costs[number], cost)
+        return number
+
+    def alive(self, state: int) -> Iterator[tuple[tuple, int]]:
+        """The pairs of a state, and their numbers, that are in the beam still, now that all its frame was entered."""
+        limit = self.best[self.frames[state]] + self.beam - self.to_end[state]
+        return ((pair, number) for pair, number in self.numbers[state].items() if self.costs[number] <= limit)
+
+
+def _of_split(lattice: Lattice, split: _Split, arcs: list[tuple], final: dict[int, float]) -> Lattice:
+    """The states that are keys of `final`, in the order of those they come from, which is topological."""
+    states = np.array(split.states, dtype=np.int64)
+    kept = np.fromiter(final, dtype=np.int64)
+    kept = kept[np.argsort(states[kept], kind="stable")]
+    place = np.full(len(states), -1)
+    place[kept] = np.arange(len(kept))
+    table = np.array(arcs, dtype=np.float64).reshape(-1, 4)
+    table = table[place[table[:, 2].astype(np.int64)] >= 0]
+    arc, source, target = table[:, :3].T.astype(np.int64)
+    columns = place[source], place[target], lattice.inputs[arc], lattice.outputs[arc]
+    rows = np.stack([*columns, lattice.graph[arc] + table[:, 3], lattice.acoustic[arc]], axis=1)
+    ends = lattice.final[states[kept]]
+    ends[:, 0] += [final[number] for number in kept.tolist()]
+    return Lattice.of_arcs(rows, ends)
+
+
+def _frames(lattice: Lattice) -> list[int]:
+    """For each state how many frames lead to it."""
+    found = [0] * lattice.states
+    for source, target, label in zip(
+        *(x.tolist() for x in (lattice.source, lattice.target, lattice.inputs)), strict=True
+    ):
+        found[target] = max(found[target], found[source] + (label > 0))
+    return found
 
 
 def _change(pair: tuple, word: str, old: "LanguageModel", new: "LanguageModel") -> tuple[float, tuple]:

@@ -118,8 +118,8 @@ def _graph(tokenizer: Tokenizer, options: Options, jobs: int) -> Setup:
     if graph.meta["topology"] == "hmm" and options.get("blank_penalty"):
         raise UserError(f"--blank-penalty has no effect: {graph.folder} has no blank, its topology is hmm")
     priors = read_priors(options["priors"], graph) if "priors" in options else None
-    change = _rescoring(graph, options) if "rescore" in options else None
     chosen = graph_options(options)
+    change = _rescoring(graph, options, chosen.lattice_beam) if "rescore" in options else None
     further = {"priors": priors, "rescore": change, "keep_lattices": "lattices" in options}
     make = _k2_search if options.get("engine") == "k2" else GraphSearch
     find = make(graph, chosen, jobs, **further)
@@ -168,8 +168,8 @@ def read_priors(path: Path, graph: Graph) -> np.ndarray:
     return load_priors(values)
 
 
-def _rescoring(graph: Graph, options: Options):
-    """Lattice -> lattice with the LM of --rescore in the place of that of --graph-lm.
+def _rescoring(graph: Graph, options: Options, beam: float):
+    """Lattice -> lattice with the LM of --rescore in the place of that of --graph-lm, within `beam` again.
 
     What goes out is the ARPA's score. A graph lets a path back off where the higher n-gram exists, too; where that is
     cheaper, the graph's own score is better than the ARPA's by the difference, and keeps it.
@@ -182,6 +182,6 @@ def _rescoring(graph: Graph, options: Options):
     old, new = load_lm(options["graph_lm"]), load_lm(options["rescore"])
 
     def change(lattice: Lattice) -> Lattice:
-        return rescore(lattice, graph.words, old, new)
+        return rescore(lattice, graph.words, old, new, beam)
 
     return change

@@ -72,6 +72,28 @@ def test_rescoring_is_exact_for_every_word_sequence(arpa, seed):
         assert rescored == pytest.approx(changed, abs=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_beam_leaves_paths_out_of_rescoring_and_changes_none(arpa, seed):
+    (found, _), _ = lattice(seed)
+    whole, wide, narrow = (rescore(found, WORDS, arpa(OTHER), arpa(BIGRAM), beam) for beam in (math.inf, 1000.0, 1.0))
+    costs, same, fewer = ({tuple(p.words): p.cost for p in nbest(one, 100_000)} for one in (whole, wide, narrow))
+    assert same == costs and wide.states <= whole.states
+    assert 1 <= len(fewer) <= len(costs) and narrow.states <= wide.states
+    assert all(
+        cost >= costs[words] - 1e-9 for words, cost in fewer.items()
+    )  # of the same words a worse alignment at most
+
+
+def test_a_beam_keeps_what_only_the_new_model_likes(arpa):
+    """The first word decides: after it both go on alike, so that no later frame may forget the one that is better."""
+    arcs = [(0, 1, 1, 1, 0.0, 0.0), (0, 2, 1, 2, 0.0, 0.0), *((n, n + 2, 2, 0, 0.0, 1.0) for n in range(1, 9))]
+    final = np.full((11, 2), math.inf)
+    final[9:] = 0.0
+    found = Lattice.of_arcs(arcs, final)
+    exact, pruned = (list(nbest(rescore(found, WORDS, arpa(OTHER), arpa(BIGRAM), beam), 9)) for beam in (math.inf, 0.0))
+    assert len(exact) == 2 and [path.words for path in pruned] == [exact[0].words]
+
+
 def test_rescoring_with_the_same_model_changes_no_cost(arpa):
     (found, _), _ = lattice(1)
     again = rescore(found, WORDS, arpa(BIGRAM), arpa(BIGRAM))
