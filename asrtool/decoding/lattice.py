@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -113,6 +114,11 @@ class Lattice:
         """Their number."""
         return len(self.final)
 
+    @property
+    def costs(self) -> np.ndarray:
+        """(A,): of the arcs, graph and acoustic together."""
+        return self.graph + self.acoustic
+
     def leaving(self) -> list[range]:
         """For each state its arcs."""
         ends = np.searchsorted(self.source, np.arange(self.states + 1)).tolist()
@@ -164,9 +170,8 @@ def nbest(lattice: Lattice, count: int) -> Iterator[Path]:
     A* search with the exact cost to the end as its estimate. A state is left once for each word sequence that leads to
     it, by the best path, so that other alignments of the same words cost nothing further (determinisation on the fly).
     """
-    costs, targets, outputs = lattice.graph + lattice.acoustic, lattice.target.tolist(), lattice.outputs.tolist()
-    to_end, leaving = _costs_to_end(lattice, costs), lattice.leaving()
-    costs, ends = costs.tolist(), lattice.final.sum(axis=1).tolist()
+    costs, targets, outputs = lattice.costs.tolist(), lattice.target.tolist(), lattice.outputs.tolist()
+    to_end, leaving, ends = _costs_to_end(lattice), lattice.leaving(), lattice.final.sum(axis=1).tolist()
     histories, tie, seen, found = {}, itertools.count(), set(), 0
     # (estimate of the whole, tie, cost so far, state or None behind the end, word history, (arc, what was before))
     heap = [(to_end[0], next(tie), 0.0, 0, 0, None)] if lattice.states and to_end[0] < NEVER else []
@@ -190,10 +195,10 @@ def nbest(lattice: Lattice, count: int) -> Iterator[Path]:
                 heapq.heappush(heap, (whole, next(tie), far, targets[arc], longer, (arc, trail)))
 
 
-def _costs_to_end(lattice: Lattice, costs: np.ndarray) -> list[float]:
+def _costs_to_end(lattice: Lattice) -> list[float]:
     """For each state the cost of the best way to the end, final cost included."""
     best = lattice.final.sum(axis=1).tolist()
-    arcs = zip(lattice.source.tolist(), lattice.target.tolist(), costs.tolist(), strict=True)
+    arcs = zip(lattice.source.tolist(), lattice.target.tolist(), lattice.costs.tolist(), strict=True)
     for source, target, cost in reversed(list(arcs)):
         best[source] = min(best[source], cost + best[target])
     return best
@@ -222,22 +227,24 @@ def rescore(
     Frame by frame, paths that are worse than the best by more than `beam` are left out, by the costs of `new` up to
     there and those of `old` behind it: a lattice of a model that is sure of little would outgrow all memory.
     """
-    split, changes = _Split(lattice, beam), {}
+
+    @cache
+    def change(pair: tuple, label: int) -> tuple[float, tuple]:
+        return _change(pair, words[label], old, new) if label else (0.0, pair)
+
+    split = _Split(lattice, beam)
     split.enter(0, (old.start, new.start), 0.0)
     leaving, targets, outputs = lattice.leaving(), lattice.target.tolist(), lattice.outputs.tolist()
-    costs, ends = (lattice.graph + lattice.acoustic).tolist(), (lattice.final.sum(axis=1) < NEVER).tolist()
+    costs, ends = lattice.costs.tolist(), (lattice.final.sum(axis=1) < NEVER).tolist()
     arcs, final = [], {}  # (arc, its new source, its new target, change of its cost); change of the final cost
     for state in split.order:
         for pair, number in split.alive(state):
             final[number] = _change(pair, "</s>", old, new)[0] if ends[state] else 0.0
             for arc in leaving[state]:
-                label = outputs[arc]
-                if (pair, label) not in changes:
-                    changes[pair, label] = _change(pair, words[label], old, new) if label else (0.0, pair)
-                change, after = changes[pair, label]
-                target = split.enter(targets[arc], after, split.costs[number] + costs[arc] + change)
+                more, after = change(pair, outputs[arc])
+                target = split.enter(targets[arc], after, split.costs[number] + costs[arc] + more)
                 if target is not None:
-                    arcs.append((arc, number, target, change))
+                    arcs.append((arc, number, target, more))
     return _of_split(lattice, split, arcs, final)
 
 
@@ -246,7 +253,7 @@ class _Split:
 
     def __init__(self, lattice: Lattice, beam: float):
         self.frames, self.beam = _frames(lattice), beam
-        self.to_end = _costs_to_end(lattice, lattice.graph + lattice.acoustic)
+        self.to_end = _costs_to_end(lattice)
         self.best = [NEVER] * (1 + max(self.frames))  # of each frame: the least cost of a path to it and on to the end
         self.numbers: list[dict[tuple, int]] = [{} for _ in range(lattice.states)]
         self.states: list[int] = []  # of a number: its state
@@ -292,9 +299,8 @@ def _of_split(lattice: Lattice, split: _Split, arcs: list[tuple], final: dict[in
 def _frames(lattice: Lattice) -> list[int]:
     """For each state how many frames lead to it."""
     found = [0] * lattice.states
-    for source, target, label in zip(
-        *(x.tolist() for x in (lattice.source, lattice.target, lattice.inputs)), strict=True
-    ):
+    arcs = zip(lattice.source.tolist(), lattice.target.tolist(), lattice.inputs.tolist(), strict=True)
+    for source, target, label in arcs:
         found[target] = max(found[target], found[source] + (label > 0))
     return found
 

@@ -7,15 +7,13 @@ from asrtool.text.ngram_perplexity import measure
 from asrtool.text.ngram_text import read_corpus
 from tests.text.test_ngram import MODEL, PRUNED, toy_text
 
-ARRAYS = ("logprobs", "backoffs", "states")
-
 
 @pytest.mark.parametrize("model", [MODEL, PRUNED], ids=["all", "pruned"])
 def test_compiled_model_is_the_same_model(tmp_path, model):
     write_ngrams(model, tmp_path / "lm.npz")
     again = load_lm(tmp_path / "lm.npz")
     assert again.words == model.words and again.trie.counts() == model.trie.counts() and again.start == model.start
-    for name in ARRAYS:
+    for name in ("logprobs", "backoffs", "states"):
         assert np.array_equal(getattr(again, name), getattr(model, name)), name
     for name in ("keys", "suffixes"):
         assert np.array_equal(getattr(again.trie, name), getattr(model.trie, name)), name
