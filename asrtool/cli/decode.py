@@ -149,7 +149,8 @@ def tune(exp, cuts, rounds, jobs, checkpoint, batch_seconds, workers, device, **
 @click.argument("folders", type=PATH, nargs=-1, required=True)
 @click.option("--name", help="Name of the set; that it was decoded under by default.")
 @click.option("--pool", "pooled", metavar="NAME", help="One more line, of all utterances as one set of this name.")
-def score(folders, name, pooled) -> None:
+@click.option("--against", type=PATH, multiple=True, help="A folder to compare with, by paired bootstrap; or several.")
+def score(folders, name, pooled, against) -> None:
     """Word error rate of decoded folders, with its 95 % bootstrap interval: one line a folder.
 
     Beside hyps.jsonl it writes wer.json, report.txt (confusions), and alignments.txt and .jsonl (every utterance).
@@ -158,11 +159,17 @@ def score(folders, name, pooled) -> None:
     asrtool score exp/transformer/decode/test/greedy
     asrtool score exp/transformer/decode/*/prefix
     asrtool score fold_*/exp/transformer/decode/held_out/graph --pool "all folds"
+    asrtool score exp/transformer/decode/test/graph --against exp/blstm/decode/test/graph
     """
-    from asrtool.scoring.folder import pool, score_folder, set_name
-    from asrtool.scoring.report import summary_line
+    from asrtool.scoring.folder import compare, pool, score_folder, set_name
+    from asrtool.scoring.report import difference_line, summary_line
+
+    def say(line, of):
+        click.echo(line)
+        if against:
+            click.echo(difference_line(compare(of, against)))
 
     for folder in folders:
-        click.echo(summary_line(name or set_name(folder), score_folder(folder, name)))
+        say(summary_line(name or set_name(folder), score_folder(folder, name)), [folder])
     if pooled:
-        click.echo(summary_line(pooled, pool(folders)))
+        say(summary_line(pooled, pool(folders)), folders)

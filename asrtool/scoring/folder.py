@@ -7,6 +7,7 @@ from pathlib import Path
 
 from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import file_hash, read_jsonl, write_json, write_jsonl, write_text
+from asrtool.scoring.paired import Difference, paired_difference
 from asrtool.scoring.report import alignment_rows, alignment_text, report_text, score_dict
 from asrtool.scoring.wer import Score, score_pairs
 
@@ -73,10 +74,35 @@ def pool(folders: Iterable[Path]) -> Score:
 
     Raises what `read_hypotheses` raises, also for an utterance that is in two of them.
     """
+    rows = _read_all(folders)
+    return score_pairs([(row["ref"], row["hyp"]) for row in rows], rows[0].get("of", "words"))
+
+
+def _read_all(folders: Iterable[Path]) -> list[dict]:
     folders = list(folders)
     rows = [row for folder in folders for row in read_hypotheses(Path(folder) / HYPOTHESES)]
     _check_ids(rows, " ".join(map(str, folders)))
-    return score_pairs([(row["ref"], row["hyp"]) for row in rows], rows[0].get("of", "words"))
+    return rows
+
+
+def compare(folders: Iterable[Path], others: Iterable[Path]) -> Difference:
+    """How the error rate of the utterances in `folders` differs from that of the same utterances in `others`.
+
+    `others` may hold more utterances. Raises what `read_hypotheses` raises; UserError where the texts of one are words
+    and of the other phones; DataError with all utterances that `others` lacks or has with another reference.
+    """
+    rows, others = _read_all(folders), list(others)
+    known = {row["id"]: row for row in _read_all(others)}
+    where = " ".join(map(str, others))
+    wrong = [f"{row['id']}: not there" for row in rows if row["id"] not in known]
+    found = [(row, known[row["id"]]) for row in rows if row["id"] in known]
+    wrong += [f"{row['id']}: another reference" for row, other in found if row["ref"].split() != other["ref"].split()]
+    units = {row.get("of", "words") for pair in found for row in pair}
+    if len(units) > 1:
+        raise UserError(f"{where}: one of the two is of words, the other of phones; compare what is of the same")
+    if wrong:
+        raise DataError(f"{len(wrong)} of {len(rows)} utterances cannot be compared with those in {where}", wrong)
+    return paired_difference(*zip(*((row["ref"], row["hyp"], other["hyp"]) for row, other in found), strict=True))
 
 
 def score_folder(folder: str | Path, name: str | None = None) -> Score:

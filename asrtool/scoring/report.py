@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
+from asrtool.scoring.paired import Difference
 from asrtool.scoring.wer import GAP, Alignment, ErrorCounts, Score, align_words, count_words, error_mark
 
 GAP_TEXT = "***"
@@ -23,6 +24,15 @@ def summary_line(name: str, score: Score) -> str:
         f"{name} {RATE[score.of]} {score.wer:.2f} % [{low:.2f}, {high:.2f}] "
         f"({counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub / {counts.length} {score.of}) "
         f"SER {score.ser:.2f} %{cer} empty {score.empty_hypotheses}"
+    )
+
+
+def difference_line(found: Difference) -> str:
+    """How an error rate differs from another system's on the same utterances, in points of percent."""
+    low, high = found.interval
+    return (
+        f"    {found.rate:+.2f} [{low:+.2f}, {high:+.2f}] against the other, "
+        f"lower in {found.lower:.1f} % of draws of {found.utterances} utterances"
     )
 
 

@@ -1,0 +1,55 @@
+"""Two systems on the same utterances: how much their error rates differ, and how sure that is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asrtool.errors import UserError
+from asrtool.scoring.wer import REPLICATIONS, SEED, align_words, count_words
+
+DRAWN = 10_000_000  # utterances at a time: 80 MB
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first system's error rate less the second's, in percent of the reference words."""
+
+    rate: float
+    interval: tuple[float, float]  # 95 %, by paired bootstrap
+    lower: float  # the share of draws in which the first system has fewer errors, in percent; equal counts as half
+    utterances: int
+
+
+def paired_difference(refs: Sequence[str], hyps: Sequence[str], others: Sequence[str]) -> Difference:
+    """How `hyps` differ in error rate from `others`, the hypotheses of a second system of the same `refs`.
+
+    Utterances are drawn with replacement 10,000 times with a fixed seed, the same ones for both systems, so that what
+    is hard for both does not count (Bisani and Ney, ICASSP 2004, section 3); the interval is +-1.96 standard deviations
+    of the difference. Raises UserError when no reference holds a word.
+    """
+    lengths = np.array([len(ref.split()) for ref in refs])
+    if not lengths.sum():
+        raise UserError(f"no reference words in {len(refs)} utterances: a WER is undefined; check the ref texts")
+    more = _errors(refs, hyps) - _errors(refs, others)
+    rate = 100 * more.sum() / lengths.sum()
+    drawn = _draw(more, lengths)
+    half = 1.96 * float(drawn.std())
+    lower = 100 * float(np.mean(drawn < 0) + np.mean(drawn == 0) / 2)
+    return Difference(float(rate), (float(rate) - half, float(rate) + half), lower, len(refs))
+
+
+def _errors(refs: Sequence[str], hyps: Sequence[str]) -> np.ndarray:
+    return np.array([count_words(align_words(*pair)).errors for pair in zip(refs, hyps, strict=True)])
+
+
+def _draw(more: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The difference of the rates in each draw, in percent; draws without a reference word are left out."""
+    rng, count = np.random.default_rng(SEED), len(more)
+    at_once = max(1, DRAWN // count)
+    parts = []
+    for start in range(0, REPLICATIONS, at_once):
+        chosen = rng.integers(count, size=(min(at_once, REPLICATIONS - start), count))
+        words = lengths[chosen].sum(1)
+        parts.append(100 * more[chosen].sum(1)[words > 0] / words[words > 0])
+    return np.concatenate(parts)
