@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from asrtool.errors import UserError
 from asrtool.graphs.folder import write_symbols
 from asrtool.graphs.lexicon_fst import BACKOFF
+from asrtool.text.ngram_files import is_compiled
 from asrtool.text.words import read_lines
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ arpa2fst(arpa, fst, read_symbol_table=words, disambig_symbol=backoff, max_arpa_w
 
 def arpa_words(path: str | Path) -> list[str]:
     """The words of the unigrams of an ARPA file (plain or .gz) but for <s> and </s>, which must be among them."""
+    if is_compiled(path):
+        arpa = Path(path).with_suffix(".arpa.gz")
+        raise UserError(f"{path} is compiled, for rescoring; a graph takes ARPA: `asrtool lm convert {path} {arpa}`")
     with contextlib.closing(read_lines(path, "language model", "make it with `asrtool lm`")) as file:
         lines = map(str.strip, file)
         if not any(line == "\\data\\" for line in lines):
