@@ -11,7 +11,7 @@ import click
 from asrtool import __version__
 from asrtool.cli.align import align
 from asrtool.cli.data import features, prepare, tokenizer
-from asrtool.cli.decode import decode, score, tune
+from asrtool.cli.decode import decode, rescore, score, tune
 from asrtool.cli.export import export
 from asrtool.cli.graph import graph
 from asrtool.cli.lexicon import lexicon
@@ -44,7 +44,7 @@ def cli(debug: bool) -> None:
 
 for command in (
     *(prepare, features, lexicon, tokenizer, lm, graph),
-    *(train, info, align, decode, tune, score, stream, report, export),
+    *(train, info, align, decode, tune, rescore, score, stream, report, export),
 ):
     cli.add_command(command)
 

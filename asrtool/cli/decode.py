@@ -146,6 +146,29 @@ def tune(exp, cuts, rounds, jobs, checkpoint, batch_seconds, workers, device, **
 
 
 @click.command()
+@click.argument("folder", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--lm", "neural", required=True, type=PATH, help="Of `asrtool lm train-neural`.")
+@click.option("--ngram", required=True, type=PATH, help="That FOLDER was decoded with, as --rescore.")
+@click.option("--weight", default=0.5, type=click.FloatRange(0, 1), help="Of the neural model in the mixture of both.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+def rescore(folder, out, neural, ngram, weight, device) -> None:
+    """Take the best of n-best lists by a mixture of an n-gram and a neural language model, word by word.
+
+    \b
+    asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph data/lang/graph \\
+        --rescore data/lang/4gram.npz --graph-lm data/lang/3gram.arpa --nbest 100
+    asrtool rescore exp/transformer/decode/test/rescored exp/transformer/decode/test/neural \\
+        --lm data/lang/lm.pt --ngram data/lang/4gram.npz
+    """
+    from asrtool.decoding.rescoring import rescore_folder
+
+    facts = rescore_folder(folder, out, neural, ngram, weight, device)
+    seconds, device = facts["rescoring_seconds"], facts["rescoring_device"]
+    click.echo(f"{out}: {facts.get('utterances', '')} utterances, {seconds:.1f} s on {device}")
+
+
+@click.command()
 @click.argument("folders", type=PATH, nargs=-1, required=True)
 @click.option("--name", help="Name of the set; that it was decoded under by default.")
 @click.option("--pool", "pooled", metavar="NAME", help="One more line, of all utterances as one set of this name.")

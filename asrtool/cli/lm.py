@@ -1,4 +1,4 @@
-"""`asrtool lm`: n-gram language models."""
+"""`asrtool lm`: language models."""
 
 from pathlib import Path
 
@@ -12,9 +12,10 @@ UNITS = click.option("--tokenizer", type=PATH, help="Take the text as units of t
 
 @click.group()
 def lm() -> None:
-    """Train, prune, measure and convert n-gram language models.
+    """Train, prune, measure and convert language models.
 
-    A model is an ARPA file (.gz too), or compiled (.npz), which is read in seconds: for `asrtool decode --rescore`.
+    An n-gram model is an ARPA file (.gz too), or compiled (.npz), which is read in seconds: for `asrtool decode
+    --rescore`. A neural model is a file *.pt, for `asrtool rescore`.
     TEXT is a file with a sentence a line (.gz too), or a manifest *.jsonl.gz, whose transcripts are taken.
     """
 
@@ -55,6 +56,48 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
     click.echo(f"{out}: {model}")
 
 
+@lm.command("train-neural")
+@click.argument("text", type=PATH, nargs=-1, required=True)
+@click.argument("out", type=PATH)
+@click.option("--dev", type=PATH, help="Text whose perplexity is measured after each epoch, and at the end.")
+@click.option("--vocab-size", default=2000, type=click.IntRange(2), help="BPE units, of the text.")
+@click.option("--dim", default=256, type=click.IntRange(2), help="Width of the model.")
+@click.option("--layers", default=6, type=click.IntRange(1), help="Blocks of the Transformer.")
+@click.option("--heads", default=4, type=click.IntRange(1), help="Of the attention.")
+@click.option("--dropout", default=0.1, type=click.FloatRange(0, 1, max_open=True), help="Of what each layer adds.")
+@click.option(
+    "--epochs", default=2.0, type=click.FloatRange(0, min_open=True), help="How often to go through the text."
+)
+@click.option("--batch", default=4096, type=click.IntRange(1), help="Units in a step.")
+@click.option("--lr", default=2e-3, type=click.FloatRange(0, min_open=True), help="Highest learning rate.")
+@click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the products.")
+@click.option("--seed", default=1, help="Of the weights, the order and the dropout.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@CASE
+def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, device, case, **plan) -> None:
+    """Train a Transformer language model over BPE units, and write it with them to OUT, a file *.pt.
+
+    The same command goes on where it was interrupted; under torchrun several processes share the work.
+
+    \b
+    asrtool lm train-neural text.txt.gz data/lang/lm.pt --dev data/dev.jsonl.gz
+    torchrun --nproc-per-node 8 -m asrtool lm train-neural text.txt.gz data/lang/lm.pt --dim 512 --layers 12
+    """
+    if out.suffix != ".pt":
+        raise click.BadParameter(f"'{out}' is to end in .pt", param_hint="OUT")
+    if dim % (2 * heads):
+        raise click.BadParameter(f"{dim} is not an even multiple of {heads} heads", param_hint="--dim")
+    from asrtool.models.language import Shape
+    from asrtool.text.ngram_text import sentences
+    from asrtool.text.tokenizer import train_tokenizer
+    from asrtool.training.language import Plan, spell, train
+
+    words = list(sentences(text, case))
+    units = train_tokenizer("bpe", map(" ".join, words), vocab_size)
+    told = list(sentences([dev], case)) if dev else ()
+    train(spell(words, units), units, out, Shape(dim, layers, heads, dropout), Plan(**plan), told, device)
+
+
 @lm.command()
 @click.argument("model", type=PATH)
 @click.argument("out", type=PATH)
@@ -80,19 +123,28 @@ def prune(model, out, threshold, size) -> None:
 @lm.command()
 @click.argument("model", type=PATH)
 @click.argument("text", type=PATH, nargs=-1, required=True)
+@click.option("--ngram", type=PATH, help="Of a neural MODEL: an n-gram model to mix it with.")
+@click.option("--weight", default=0.5, type=click.FloatRange(0, 1), help="Of the neural model in the mixture.")
 @CASE
 @UNITS
-def perplexity(model, text, case, tokenizer) -> None:
+def perplexity(model, text, ngram, weight, case, tokenizer) -> None:
     """Perplexity and unknown (OOV) words of a text; beside KenLM's reading of an ARPA file where `kenlm` is installed.
 
-    MODEL may be a binary of KenLM, too.
+    MODEL may be a binary of KenLM or a neural model (*.pt), too.
 
     \b
     asrtool lm perplexity data/lang/3gram.arpa.gz data/dev.jsonl.gz
+    asrtool lm perplexity data/lang/lm.pt data/dev.jsonl.gz --ngram data/lang/4gram.npz
     """
-    from asrtool.text.ngram_perplexity import measure
+    from asrtool.text.ngram_perplexity import measure, measure_neural
 
-    click.echo(measure(model, _corpus(text, case, tokenizer)))
+    corpus = _corpus(text, case, tokenizer)
+    if model.suffix == ".pt":
+        click.echo(measure_neural(model, corpus, ngram, weight))
+    elif ngram:
+        raise click.UsageError(f"--ngram is for a neural model (*.pt), and {model} is none")
+    else:
+        click.echo(measure(model, corpus))
 
 
 @lm.command()

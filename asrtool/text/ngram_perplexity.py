@@ -10,7 +10,7 @@ import numpy as np
 
 from asrtool.errors import DataError, UserError
 from asrtool.progress import say
-from asrtool.text.ngram import BOS, SPECIAL
+from asrtool.text.ngram import BOS, SPECIAL, NgramModel
 from asrtool.text.ngram_files import is_compiled, read_ngrams
 from asrtool.text.ngram_kenlm import KenlmModel, is_kenlm_binary
 from asrtool.text.ngram_text import Corpus, other_case
@@ -60,8 +60,7 @@ def measure(path: Path, corpus: Corpus) -> Report:
         model = KenlmModel(path)
         return _report(corpus, model.__contains__, {"kenlm": _by_kenlm(model, corpus)})
     model = read_ngrams(path)
-    numbers = np.array(model.numbers(corpus.words))
-    values = {"asrtool": model.logprobs_of(numbers[corpus.tokens])}
+    values = {"asrtool": _by_ngrams(model, corpus)}
     if find_spec("kenlm") and not is_compiled(path):
         try:
             values["kenlm"] = _by_kenlm(KenlmModel(path), corpus)
@@ -71,6 +70,29 @@ def measure(path: Path, corpus: Corpus) -> Report:
     if len(values) == 2:
         _compare(report, path)
     return report
+
+
+def measure_neural(path: Path, corpus: Corpus, ngram: Path | None = None, weight: float = 0.5) -> Report:
+    """The neural model in `path` on `corpus`; with `ngram` also that model, and the mixture of both.
+
+    Words that one of the two does not know are unknown to all. Raises UserError when these are most.
+    """
+    from asrtool.decoding.neural_lm import load_neural, mixed
+
+    model, start = load_neural(path), SPECIAL.index(BOS)
+    sentences = np.split(corpus.tokens, np.flatnonzero(corpus.tokens == start)[1:])
+    found = model.logprobs([corpus.words[number] for number in sentence[1:-1].tolist()] for sentence in sentences)
+    neural = np.concatenate([part for logprobs in found for part in (np.zeros(1), logprobs)])
+    if ngram is None:
+        return _report(corpus, model.knows, {"neural": neural})
+    other = read_ngrams(ngram)
+    values = {"neural": neural, "n-gram": _by_ngrams(other, corpus)}
+    values[f"{weight:g} neural"] = mixed(neural, values["n-gram"], weight)
+    return _report(corpus, lambda word: word in other.ids and model.knows(word), values)
+
+
+def _by_ngrams(model: NgramModel, corpus: Corpus) -> np.ndarray:
+    return model.logprobs_of(np.array(model.numbers(corpus.words))[corpus.tokens])
 
 
 def _by_kenlm(model: KenlmModel, corpus: Corpus) -> np.ndarray:

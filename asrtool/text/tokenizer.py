@@ -257,13 +257,17 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer in the file `path`; UserError when there is none."""
     path = require_file(path, "tokenizer", "make it with `asrtool tokenizer`")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["type"] == "bpe":
-            return BpeTokenizer(base64.b64decode(content["model"]))
-        if content["type"] == "phone":
-            return PhoneTokenizer.from_dict(content)
-        if content["type"] not in ("char", "word"):
-            raise ValueError(f"no such type of tokenizer: {content['type']}")
-        return SymbolTokenizer(content["type"], content["symbols"])
+        return tokenizer_of(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} is not a tokenizer of asrtool; make it anew with `asrtool tokenizer`") from error
+
+
+def tokenizer_of(content: dict) -> Tokenizer:
+    """The tokenizer whose `to_dict` gave `content`. ValueError and others where none did."""
+    if content["type"] == "bpe":
+        return BpeTokenizer(base64.b64decode(content["model"]))
+    if content["type"] == "phone":
+        return PhoneTokenizer.from_dict(content)
+    if content["type"] not in ("char", "word"):
+        raise ValueError(f"no such type of tokenizer: {content['type']}")
+    return SymbolTokenizer(content["type"], content["symbols"])

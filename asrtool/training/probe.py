@@ -100,7 +100,7 @@ class Prober:
         """Forward, backward and update of a new model."""
         try:
             model = AcousticModel(self.config, self.tokenizer.size).to(self.device).train()
-            optimizer = make_optimizer(model, self.config)
+            optimizer = make_optimizer(model, self.config.training)
             objective = make_objective(self.config, self.tokenizer, self.folder, ALONE, self.device)
             batch = self._batch(seconds, cut_seconds, model)
             began, precision = time.monotonic(), self.config.training.precision

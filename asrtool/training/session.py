@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asrtool.config import Config, differences, load_config, save_config
+from asrtool.config import Config, Training, differences, load_config, save_config
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import inspect_cuts
 from asrtool.data.loading import Batch, Position, SpeechDataset, TrainingSampler, batches
@@ -130,9 +130,8 @@ def look_through(
     return frozenset(dropped)
 
 
-def make_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
     """AdamW, fused; weight decay on matrices only, since decaying norms and biases only shrinks them."""
-    training = config.training
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -323,7 +322,7 @@ def start_session(config: Config, experiment: Path, resume: bool, device: str, r
     dropped = on_first(ranks, lambda: look_through(config, tokenizer, objective, model, experiment))
     strategy = make_strategy(config, ranks)
     module = strategy.wrap(model)
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, config.training)
     mean = RunningMean(model, config.training.ema) if config.training.ema else None
     parts = (tokenizer, objective, model, strategy, module, optimizer, mean)
     session = Session(config, experiment, ranks, place, *parts, dropped)

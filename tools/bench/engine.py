@@ -83,7 +83,7 @@ class BareLoop:
     def __init__(self, engine: Engine):
         self.batches, self.device = engine.taken, engine.session.device
         self.model = copy.deepcopy(engine.session.model).train()
-        self.optimizer = make_optimizer(self.model, engine.session.config)
+        self.optimizer = make_optimizer(self.model, engine.session.config.training)
         self.clip = engine.session.config.training.clip
 
     def __call__(self) -> None:

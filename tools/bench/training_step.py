@@ -74,7 +74,7 @@ class ModelStep:
 def make_session(model: AcousticModel, config: Config, device: torch.device, objective: Objective) -> Session:
     """As much of a training as a step needs."""
     nowhere = Path(os.devnull)  # a bad step, which is no whole step to measure, fails because it cannot be noted there
-    optimizer, alone = make_optimizer(model, config), Alone(config, ALONE)
+    optimizer, alone = make_optimizer(model, config.training), Alone(config, ALONE)
     return Session(config, nowhere, ALONE, device, None, objective, model, alone, model, optimizer, None, frozenset())
 
 

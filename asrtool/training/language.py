@@ -1,0 +1,263 @@
+"""Training of Transformer language models (asrtool/models/language.py): one loop, which goes on where it was stopped.
+
+asrtool lm train-neural TEXT lm.pt                                  one process
+torchrun --nproc-per-node 2 -m asrtool lm train-neural TEXT lm.pt   several, which share the batches
+"""
+
+import hashlib
+import itertools
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from asrtool import config
+from asrtool.decoding.neural_lm import NeuralLm, save_neural, speller
+from asrtool.device import describe, pick_device
+from asrtool.errors import UserError
+from asrtool.interrupts import Interrupts
+from asrtool.models.language import BOUNDARY, Shape, TransformerLm
+from asrtool.progress import progress, say
+from asrtool.ranks import Ranks, connected, this_rank, total
+from asrtool.text.tokenizer import Tokenizer
+from asrtool.training.checkpoint import save
+from asrtool.training.precision import products
+from asrtool.training.session import make_optimizer
+
+WINDOW = 50  # batches of sentences that are sorted by length together
+SAVE_SECONDS = 600.0
+LOG_SECONDS = 20.0
+CLIP = 1.0  # largest norm of a gradient
+TIMEOUT = 1800.0  # seconds; the other ranks wait while the first one validates
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train. A step is of `batch` units over all processes, padding counted."""
+
+    epochs: float = 2.0
+    batch: int = 4096
+    lr: float = 2e-3  # at its peak, after a twentieth of the steps; then along a cosine to 0
+    weight_decay: float = 0.01
+    precision: str = "fp32"
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Sentences of units, one after the other: `units` (L,) int32, sentence i from starts[i] to starts[i + 1]."""
+
+    units: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def digest(self) -> str:
+        """Of all that is in them."""
+        return hashlib.sha256(self.units.tobytes() + self.starts.tobytes()).hexdigest()
+
+    def batch(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs (N, T), their lengths (N,), and the units to predict, (sum of lengths,)."""
+        found = [torch.from_numpy(self.units[self.starts[i] : self.starts[i + 1]].astype(np.int64)) for i in chosen]
+        edge = torch.tensor([BOUNDARY])
+        inputs = pad_sequence([torch.cat([edge, sentence]) for sentence in found], batch_first=True)
+        targets = torch.cat([part for sentence in found for part in (sentence, edge)])
+        return inputs, torch.tensor([len(sentence) + 1 for sentence in found]), targets
+
+
+def spell(sentences: Iterable[Sequence[str]], tokenizer: Tokenizer) -> Sentences:
+    """Words to units. Sentences with a word that has no units are left out, and counted aloud."""
+    units, starts, spelled, bad = [], [0], speller(tokenizer), 0
+    for words in progress(sentences, "spelling text", units="sentences"):
+        found = [spelled(word) for word in words]
+        if None in found:
+            bad += 1
+            continue
+        units.append(np.fromiter((unit for word in found for unit in word), np.int32))
+        starts.append(starts[-1] + len(units[-1]))
+    if bad:
+        say(f"{bad} sentences were left out: they have letters that the units do not")
+    if not units:
+        raise UserError("the text has no sentence that the units spell; give text of their language")
+    return Sentences(np.concatenate(units), np.array(starts))
+
+
+def batches(sentences: Sentences, size: int, seed: int) -> list[np.ndarray]:
+    """All sentences once, in random order, in batches of at most `size` units with padding; one alone may be longer."""
+    rng, lens = np.random.default_rng(seed), np.diff(sentences.starts) + 1
+    order = rng.permutation(len(sentences))
+    windows = max(1, int(lens.sum()) // (size * WINDOW))
+    made: list[np.ndarray] = []
+    for window in np.array_split(order, windows):
+        made += _cut(window[np.argsort(lens[window], kind="stable")], lens, size)
+    return [made[place] for place in rng.permutation(len(made))]
+
+
+def _cut(chosen: np.ndarray, lens: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Sentences by rising length, cut where one more would be too many."""
+    first = 0
+    for place, length in enumerate(lens[chosen].tolist()):
+        if (place + 1 - first) * length > size and place > first:
+            yield chosen[first:place]
+            first = place
+    yield chosen[first:]
+
+
+def rate(plan: Plan, step: int, steps: int) -> float:
+    """The learning rate of step 0, 1, ..."""
+    warmup = max(1, steps // 20)
+    if step < warmup:
+        return plan.lr * (step + 1) / warmup
+    return plan.lr * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+
+
+def train(
+    sentences: Sentences,
+    tokenizer: Tokenizer,
+    out: Path,
+    shape: Shape = Shape(),  # noqa: B008
+    plan: Plan = Plan(),  # noqa: B008
+    dev: Sequence[Sequence[str]] = (),
+    device: str = "auto",
+) -> None:
+    """Train a model of `sentences` into the file `out`, with the perplexity of `dev` now and then.
+
+    Under torchrun all processes call this. Interrupted, it leaves OUT.training.pt beside, and the same call goes on.
+    """
+    ranks = this_rank()
+    place = pick_device(device, ranks.local_rank)
+    state, begin = out.with_name(f"{out.stem}.training{out.suffix}"), time.monotonic()
+    with connected(ranks, place, TIMEOUT), Interrupts() as interrupts:
+        training = Training(sentences, tokenizer, shape, plan, ranks, place)
+        parameters = sum(p.numel() for p in training.model.parameters())
+        say(f"{len(sentences)} sentences, {len(sentences.units)} units; {parameters / 1e6:.2f} M parameters")
+        training.go_on(state)
+        training.run(state, dev, interrupts)
+        if ranks.first:
+            facts = training.settings | {"perplexity": training.validate(dev), "device": describe(place)}
+            save_neural(out, training.model, tokenizer, shape, facts | {"seconds": time.monotonic() - begin})
+            state.unlink(missing_ok=True)
+
+
+class Training:
+    """A model on its way."""
+
+    def __init__(self, sentences: Sentences, tokenizer: Tokenizer, shape: Shape, plan: Plan, ranks: Ranks, device):
+        self.sentences, self.tokenizer, self.shape, self.plan = sentences, tokenizer, shape, plan
+        self.ranks, self.device = ranks, device
+        torch.manual_seed(plan.seed)
+        self.model = TransformerLm(tokenizer.size, shape).to(device)
+        self.shared = nn.parallel.DistributedDataParallel(self.model) if ranks.size > 1 else self.model
+        self.optimizer = make_optimizer(self.model, config.Training(lr=plan.lr, weight_decay=plan.weight_decay))
+        self.share = max(1, plan.batch // ranks.size)  # units in a batch of one process
+        self.epoch = max(1, len(batches(sentences, self.share, plan.seed)) // ranks.size)  # its steps
+        self.step, self.steps = 0, max(1, round(plan.epochs * self.epoch))
+        self.settings = asdict(plan) | asdict(shape) | {"text": sentences.digest, "processes": ranks.size}
+
+    def go_on(self, state: Path) -> None:
+        """Take up what an interrupted call has left in `state`. UserError when that was another training."""
+        if not state.is_file():
+            return
+        found = torch.load(state, map_location=self.device, weights_only=True)
+        changed = [name for name, value in self.settings.items() if found["settings"].get(name) != value]
+        if changed:
+            raise UserError(f"{state} is of a training with another {', '.join(changed)}; delete it to begin anew")
+        self.model.load_state_dict(found["model"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        self.step = found["step"]
+        say(f"going on behind step {self.step}")
+
+    def save(self, state: Path) -> None:
+        """What `go_on` reads."""
+        if self.ranks.first:
+            weights = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+            save(state, weights | {"settings": self.settings, "step": self.step})
+
+    def own_batches(self) -> Iterator[np.ndarray]:
+        """Those of this process from the present step on, epoch after epoch; each process has as many."""
+        size, skipped = self.ranks.size, self.step
+        for epoch in itertools.count():
+            made = batches(self.sentences, self.share, self.plan.seed + epoch)
+            own = list(itertools.islice(itertools.cycle(made), -(-len(made) // size) * size))[self.ranks.rank :: size]
+            yield from own[skipped:]
+            skipped = max(0, skipped - len(own))
+
+    def update(self, chosen: np.ndarray) -> tuple[float, int]:
+        """One step; returns the sum of its losses and the number of units, of this process."""
+        torch.manual_seed(hash((self.plan.seed, self.step, self.ranks.rank)))  # dropout: the same when going on
+        inputs, lens, targets = (part.to(self.device) for part in self.sentences.batch(chosen))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(self.plan, self.step, self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        bf16 = self.plan.precision == "bf16"
+        with products(self.plan.precision, self.device):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                logprobs = self.shared(inputs, lens)
+            loss = nn.functional.nll_loss(logprobs, targets)
+            loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self.optimizer.step()
+        self.step += 1
+        return loss.item() * len(targets), len(targets)
+
+    def run(self, state: Path, dev: Sequence[Sequence[str]], interrupts: Interrupts) -> None:
+        """The steps that are left."""
+        saved, meter = time.monotonic(), Meter()
+        self.model.train()
+        for chosen in itertools.islice(self.own_batches(), self.steps - self.step):
+            loss, units, stop = total(self.ranks, *self.update(chosen), interrupts.requested)
+            meter.add(loss, units)
+            if self.ranks.first and (meter.due or self.step == self.steps):
+                say(f"step {self.step} of {self.steps}: {meter.take(self.steps - self.step)}")
+            if self.step % self.epoch == 0 and self.step < self.steps:
+                self.validate(dev)
+            if stop:
+                self.save(state)
+                say(f"wrote {state}; the same command goes on")
+                raise KeyboardInterrupt
+            if time.monotonic() - saved > SAVE_SECONDS:
+                self.save(state)
+                saved = time.monotonic()
+
+    def validate(self, dev: Sequence[Sequence[str]]) -> float | None:
+        """The perplexity of a word of `dev`, sentence ends counted, words that units cannot spell not; said aloud."""
+        if not dev or not self.ranks.first:
+            return None
+        values = np.concatenate(list(NeuralLm(self.model, self.tokenizer, self.device).logprobs(dev)))
+        self.model.train()
+        found = math.exp(-values[np.isfinite(values)].mean())
+        say(f"step {self.step}: dev perplexity {found:.1f} a word")
+        return found
+
+
+class Meter:
+    """What has been since the last line."""
+
+    def __init__(self):
+        self.loss = self.units = 0.0
+        self.steps, self.since = 0, time.monotonic()
+
+    def add(self, loss: float, units: float) -> None:
+        """A step."""
+        self.loss, self.units, self.steps = self.loss + loss, self.units + units, self.steps + 1
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a line."""
+        return time.monotonic() - self.since > LOG_SECONDS
+
+    def take(self, left: int) -> str:
+        """For a line, with how long the steps that are `left` will take."""
+        seconds = time.monotonic() - self.since
+        perplexity, hours = math.exp(self.loss / self.units), left * seconds / self.steps / 3600
+        line = f"perplexity {perplexity:.2f} a unit, {self.units / seconds:,.0f} units a second, {hours:.2f} h left"
+        self.__init__()
+        return line

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+
+from asrtool.decoding import neural_lm
+from asrtool.decoding.neural_lm import NeuralLm, load_neural, mixed, save_neural
+from asrtool.errors import UserError
+from asrtool.models.language import Shape, TransformerLm
+from asrtool.text.tokenizer import train_tokenizer
+
+SHAPE = Shape(dim=16, layers=1, heads=2)
+
+
+@pytest.fixture(scope="module")
+def lm():
+    torch.manual_seed(1)
+    units = train_tokenizer("bpe", ["THE CAT SAT", "THE DOG SAT", "A CAT"], 24)
+    return NeuralLm(TransformerLm(units.size, SHAPE), units)
+
+
+def by_hand(lm, text):
+    """The log-prob of all units of a text and of its end, one after the other."""
+    units = [0, *lm.tokenizer.encode(text), 0]
+    total = 0.0
+    for place in range(1, len(units)):
+        found = lm.model(torch.tensor([units[:place]]), torch.tensor([place]))
+        total += found[-1, units[place]].item()
+    return total
+
+
+def test_a_sentence_has_the_probability_of_its_units(lm):
+    texts = ["THE CAT SAT", "A DOG", "CAT"]
+    for text, found in zip(texts, lm.logprobs(map(str.split, texts)), strict=True):
+        assert len(found) == len(text.split()) + 1
+        assert found.sum() == pytest.approx(by_hand(lm, text), abs=1e-4)
+
+
+def test_a_word_has_the_probability_of_its_own_units(lm):
+    [both], [first] = lm.logprobs([["THE", "CAT"]]), lm.logprobs([["THE", "DOG"]])
+    assert both[0] == pytest.approx(first[0], abs=1e-5) and both[1] != pytest.approx(first[1], abs=1e-3)
+
+
+def test_nothing_said_has_an_end(lm):
+    [found] = lm.logprobs([[]])
+    assert found.tolist() == pytest.approx([by_hand(lm, "")], abs=1e-5)
+
+
+def test_a_word_that_cannot_be_spelled_is_impossible_and_not_there(lm):
+    assert not lm.knows("ÉTÉ") and lm.knows("DOG")
+    (with_it, alone) = lm.logprobs([["THE", "ÉTÉ", "CAT"], ["THE", "CAT"]])
+    assert with_it[1] == -np.inf
+    np.testing.assert_allclose(with_it[[0, 2, 3]], alone, atol=1e-5)
+
+
+def test_many_sentences_go_through_in_their_order(lm, monkeypatch):
+    texts = [["CAT"] * n for n in (3, 1, 9, 2, 2)]
+    whole = list(lm.logprobs(texts))
+    monkeypatch.setattr(neural_lm, "BATCH", 12)
+    for one, other in zip(lm.logprobs(texts), whole, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_mixture_is_one_of_probabilities():
+    one, other = np.log([0.2, 0.5]), np.array([np.log(0.4), -np.inf])
+    np.testing.assert_allclose(np.exp(mixed(one, other, 0.25)), [0.35, 0.125])
+    assert mixed(one, other, 0) is other and mixed(one, other, 1) is one
+
+
+def test_a_file_has_all_that_scoring_needs(lm, tmp_path):
+    save_neural(tmp_path / "lm.pt", lm.model, lm.tokenizer, SHAPE, {"seconds": 1.0})
+    [found], [expected] = (one.logprobs([["A", "DOG"]]) for one in (load_neural(tmp_path / "lm.pt", "cpu"), lm))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\\data\\\n"])
+def test_what_is_no_model_is_refused(tmp_path, content):
+    (tmp_path / "lm.pt").write_bytes(content)
+    with pytest.raises(UserError, match="is no neural language model"):
+        load_neural(tmp_path / "lm.pt")
+    with pytest.raises(UserError, match="train-neural"):
+        load_neural(tmp_path / "none.pt")

@@ -1,0 +1,131 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from asrtool.decoding.rescoring import Mixture, logprobs_by, rescore_folder, rescore_row
+from asrtool.errors import UserError
+from asrtool.files import file_hash
+from asrtool.text.ngram_files import read_ngrams
+from tests.graphs.paths import Bigram
+
+LM = Bigram(
+    {"A": -0.5, "B": -0.7, "</s>": -0.4},
+    {"<s>": -0.2, "A": -0.3},
+    {("<s>", "A"): -0.3, ("A", "B"): -0.1, ("B", "</s>"): -0.35},
+)
+
+
+class Neural:
+    """B is certain, A and the end nearly impossible."""
+
+    def logprobs(self, sentences):
+        return [np.array([0.0 if word == "B" else -20.0 for word in words] + [0.0]) for words in sentences]
+
+
+@pytest.fixture
+def arpa(tmp_path):
+    return LM.write(tmp_path / "lm.arpa")
+
+
+@pytest.fixture
+def ngram(arpa):
+    return read_ngrams(arpa)
+
+
+def row(*texts):
+    nbest = [{"hyp": text, "score": -float(place)} for place, text in enumerate(texts)]
+    return {"id": "u1", "ref": "B", **nbest[0], "units": [["a", 0.1]], "words": [["A", 0.1]], "nbest": nbest}
+
+
+def test_the_ngrams_log_probs_are_those_of_its_costs(ngram):
+    assert logprobs_by(ngram, ["A", "B"]).sum() == pytest.approx(-LM.cost(("A", "B")), abs=1e-4)
+
+
+def test_the_neural_model_comes_in_where_the_ngram_goes_out(ngram):
+    made = rescore_row(row("A", "B B", "B"), Mixture(Neural(), ngram, 1.0))
+    scores = {one["hyp"]: one["score"] for one in made["nbest"]}
+    assert scores == pytest.approx(
+        {"A": LM.cost(("A",)) - 20, "B B": LM.cost(("B", "B")) - 1, "B": LM.cost(("B",)) - 2}, abs=1e-3
+    )
+    assert made["hyp"] == max(scores, key=scores.get) == made["nbest"][0]["hyp"] == "B B"
+    assert made["score"] == scores["B B"] and made["ref"] == "B"
+    assert "words" not in made and "units" not in made  # whose times were those of another hypothesis
+
+
+def test_without_weight_all_stays_as_it_was(ngram):
+    before = row("A", "B B", "B")
+    assert rescore_row(before, Mixture(Neural(), ngram, 0.0)) == before
+
+
+def test_the_mixture_is_word_by_word(ngram):
+    [gain] = Mixture(Neural(), ngram, 0.5).gains(["A B"])
+    ngrams, neural = logprobs_by(ngram, ["A", "B"]), [-20.0, 0.0, 0.0]
+    expected = sum(math.log((math.exp(a) + math.exp(b)) / 2) - a for a, b in zip(ngrams, neural, strict=True))
+    assert gain == pytest.approx(expected)
+
+
+def test_an_utterance_with_one_hypothesis_keeps_it(ngram):
+    alone = {key: value for key, value in row("A").items() if key != "nbest"}
+    made = rescore_row(alone, Mixture(Neural(), ngram, 1.0))
+    assert made["hyp"] == "A" and "nbest" not in made and made["score"] == pytest.approx(LM.cost(("A",)) - 20, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "rows, facts, complaint",
+    [
+        ([{"id": "u1", "ref": "A", "hyp": "A", "score": 0}], {"rescore": "right"}, "one hypothesis an utterance"),
+        ([row("A", "B")], {}, "was not decoded with --rescore"),
+        ([row("A", "B")], {"rescore": "wrong"}, "was not decoded with --rescore"),
+    ],
+)
+def test_what_cannot_be_rescored_is_refused(tmp_path, arpa, rows, facts, complaint):
+    folder = tmp_path / "rescored"
+    folder.mkdir()
+    (folder / "hyps.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    facts = {name: file_hash(arpa) if value == "right" else value for name, value in facts.items()}
+    (folder / "decode.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=complaint):
+        rescore_folder(folder, tmp_path / "neural", tmp_path / "lm.pt", arpa, 0.5)
+    assert not (tmp_path / "neural").exists()
+
+
+def test_from_text_to_rescored_hypotheses(asr, tmp_path, arpa):
+    (tmp_path / "text.txt").write_text("A B\nB\nA B A\n" * 30)
+    sizes = ["--vocab-size", "5", "--dim", "16", "--layers", "1", "--heads", "2", "--epochs", "30", "--batch", "200"]
+    lm = tmp_path / "lm.pt"
+    status, _, said = asr("lm", "train-neural", tmp_path / "text.txt", lm, *sizes, "--lr", "1e-2")
+    assert status == 0 and "90 sentences" in said
+    status, printed, _ = asr("lm", "perplexity", lm, tmp_path / "text.txt", "--ngram", arpa)
+    neural, other, both = (float(line.split("perplexity ")[1].split()[0]) for line in printed.splitlines()[1:])
+    assert status == 0 and neural < 2 < other and neural < both < other
+    folder = tmp_path / "decode/dev/rescored"
+    folder.mkdir(parents=True)
+    (folder / "hyps.jsonl").write_text(json.dumps(row("B B", "A B") | {"ref": "A B"}) + "\n")
+    facts = {"set": "dev", "method": "graph", "rescore": file_hash(arpa), "rtf": 0.5, "audio_seconds": 2.0}
+    (folder / "decode.json").write_text(json.dumps(facts))
+    out = folder.with_name("neural")
+    status, printed, _ = asr("rescore", folder, out, "--lm", lm, "--ngram", arpa, "--weight", "0.9")
+    assert status == 0 and printed.startswith(f"{out}: ")
+    assert json.loads((out / "hyps.jsonl").read_text())["hyp"] == "A B"
+    made = json.loads((out / "decode.json").read_text())
+    assert made["method"] == "neural" and made["neural"] == file_hash(lm) and made["rtf"] > 0.5
+    assert asr("score", out)[1].startswith("dev WER 0.00 %")
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["lm", "train-neural", "text.txt", "lm.arpa"], "'lm.arpa' is to end in .pt"),
+        (["lm", "train-neural", "text.txt", "lm.pt", "--dim", "30"], "30 is not an even multiple of 4 heads"),
+        (["lm", "train-neural", "none.txt", "lm.pt"], "none.txt"),
+        (["lm", "perplexity", "lm.arpa", "text.txt", "--ngram", "lm.arpa"], "--ngram is for a neural model"),
+        (["lm", "perplexity", "none.pt", "text.txt"], "train-neural"),
+    ],
+)
+def test_what_is_wrong_is_one_line(asr, tmp_path, arpa, monkeypatch, arguments, complaint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("A B\n")
+    status, _, said = asr(*arguments)
+    assert status == 2 and complaint in said and len(said.splitlines()) == 1

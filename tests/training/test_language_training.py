@@ -1,0 +1,135 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from asrtool.decoding.neural_lm import load_neural
+from asrtool.errors import UserError
+from asrtool.models.language import Shape
+from asrtool.text.tokenizer import train_tokenizer
+from asrtool.training import language
+from asrtool.training.language import Plan, batches, rate, spell, train
+
+WORDS = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX"]
+SHAPE = Shape(dim=32, layers=2, heads=2, dropout=0.1)
+PLAN = Plan(epochs=2, batch=256, lr=3e-3)
+
+
+@pytest.fixture(scope="module")
+def text():
+    """Sentences that count from somewhere to SIX."""
+    rng = np.random.default_rng(1)
+    return [WORDS[start:] for start in rng.integers(len(WORDS), size=300)]
+
+
+@pytest.fixture(scope="module")
+def units(text):
+    return train_tokenizer("bpe", map(" ".join, text), 20)
+
+
+@pytest.fixture(scope="module")
+def sentences(text, units):
+    return spell(text, units)
+
+
+def test_every_sentence_is_in_one_batch_of_bearable_size(sentences):
+    made = batches(sentences, 100, seed=1)
+    assert sorted(np.concatenate(made).tolist()) == list(range(len(sentences)))
+    lens = np.diff(sentences.starts) + 1
+    assert all(len(batch) * lens[batch].max() <= 100 for batch in made)
+    padding = 1 - lens.sum() / sum(len(batch) * lens[batch].max() for batch in made)
+    assert padding < 0.1
+    again = batches(sentences, 100, seed=1)
+    assert all(map(np.array_equal, made, again)) and not np.array_equal(made[0], batches(sentences, 100, seed=2)[0])
+
+
+def test_a_sentence_longer_than_a_batch_has_one_of_its_own(sentences):
+    assert all(len(batch) == 1 for batch in batches(sentences, 3, seed=1))
+
+
+def test_a_batch_is_what_comes_before_and_what_comes_next(sentences, text, units):
+    inputs, lens, targets = sentences.batch([0, 5])
+    assert inputs[:, 0].tolist() == [0, 0] and targets[lens.cumsum(0) - 1].tolist() == [0, 0]
+    said = inputs[1, 1 : lens[1]].tolist()
+    assert said == targets[lens[0] : -1].tolist() == units.encode(" ".join(text[5]))
+
+
+def test_what_cannot_be_spelled_is_left_out_aloud(units, capsys):
+    assert len(spell([["ONE"], ["ÉTÉ"], ["TWO", "É"]], units)) == 1
+    assert "2 sentences were left out" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no sentence"):
+        spell([["ÉTÉ"]], units)
+
+
+def test_the_rate_rises_and_falls():
+    rates = [rate(Plan(lr=1.0), step, 100) for step in range(100)]
+    assert rates[0] == 0.2 and rates[4] == rates[5] == 1.0 and rates[-1] < 0.001
+    assert sorted(rates[5:], reverse=True) == rates[5:]
+
+
+def test_it_learns_what_there_is_to_learn(sentences, text, units, tmp_path, capsys):
+    """The first word is one of six, all others are certain: e ** (ln 6 / (words + 1)) is the least perplexity."""
+    plan = Plan(epochs=20, batch=256, lr=1e-2)
+    train(sentences, units, tmp_path / "lm.pt", Shape(32, 2, 2, dropout=0), plan, text[:50], "cpu")
+    found = np.concatenate(list(load_neural(tmp_path / "lm.pt", "cpu").logprobs(text)))
+    least = len(text) * np.log(6)
+    assert least * 0.97 < -found.sum() < least * 1.1
+    said = capsys.readouterr().err
+    assert said.count("dev perplexity") == 20 and not list(tmp_path.glob("*training*"))
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(sentences, units, tmp_path, monkeypatch):
+    train(sentences, units, tmp_path / "whole.pt", SHAPE, PLAN, device="cpu")
+
+    class Third(language.Interrupts):
+        calls = 0
+
+        @property
+        def requested(self):
+            Third.calls += 1
+            return Third.calls == 3
+
+        @requested.setter
+        def requested(self, value):
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(language, "Interrupts", Third)
+        with pytest.raises(KeyboardInterrupt):
+            train(sentences, units, tmp_path / "lm.pt", SHAPE, PLAN, device="cpu")
+    with pytest.raises(UserError, match="another lr, layers; delete it"):
+        other = Shape(dim=32, layers=3, heads=2)
+        train(sentences, units, tmp_path / "lm.pt", other, Plan(epochs=2, batch=256, lr=1e-3), device="cpu")
+    train(sentences, units, tmp_path / "lm.pt", SHAPE, PLAN, device="cpu")
+    one, other = (load_neural(tmp_path / name, "cpu").model.state_dict() for name in ("whole.pt", "lm.pt"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_processes_share_the_batches(tmp_path, text):
+    (tmp_path / "text.txt").write_text("".join(" ".join(words) + "\n" for words in text))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "asrtool"]
+    sizes = [
+        "--heads",
+        "2",
+        "--vocab-size",
+        "20",
+        "--dim",
+        "32",
+        "--layers",
+        "2",
+        "--batch",
+        "256",
+        "--dropout",
+        "0",
+        "--epochs",
+        "20",
+        "--lr",
+        "1e-2",
+    ]
+    command = [*torchrun, "lm", "train-neural", tmp_path / "text.txt", tmp_path / "lm.pt", *sizes]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = np.concatenate(list(load_neural(tmp_path / "lm.pt", "cpu").logprobs(text)))
+    assert -found.sum() < len(text) * np.log(6) * 1.3
