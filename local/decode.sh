@@ -6,17 +6,20 @@
 #   stream_stage TUNE MANIFEST ...      the same chunk by chunk from raw audio, where the model can
 #
 # Options of the recipe that it uses:
-#   --decode "METHOD ..."   of greedy, prefix, graph and rescored: the graph's lattices with $lang/rescore.npz in the
-#                           place of $lang/graph.arpa.gz, the graph's own
+#   --decode "METHOD ..."   of greedy, prefix, graph, rescored (the graph's lattices with $lang/rescore.npz in the place
+#                           of $lang/graph.arpa.gz, the graph's own) and neural (the n best of these with the neural
+#                           language model $lang/neural.pt, which the recipe's make_neural_lm makes)
 #   --jobs N
 
 : "${decode:=greedy prefix graph}" "${jobs:=1}"
 # Of searches for lattices, which know no --max-active: more than four fifths of the arcs of 16 in half the time or less
 beam_of_lattices=12
+hypotheses=100 # an utterance, for the neural language model
 for method in $decode; do
-    [[ $method =~ ^(greedy|prefix|graph|rescored)$ ]] ||
-        stages_stop "--decode takes greedy, prefix, graph and rescored, not '$method'"
+    [[ $method =~ ^(greedy|prefix|graph|rescored|neural)$ ]] ||
+        stages_stop "--decode takes greedy, prefix, graph, rescored and neural, not '$method'"
 done
+[[ $decode != *neural* || $decode == *rescored* ]] || stages_stop "--decode neural needs rescored: it takes its n best"
 
 # What the search in the graph takes: sets $graph. $1 is the manifest of scales.
 graph_options() {
@@ -27,7 +30,7 @@ graph_options() {
 }
 
 decode_stages() {
-    local tune=$1 sets=("${@:2}") graph method methods=()
+    local tune=$1 sets=("${@:2}") graph method methods=() nbest=() name
     if begin 5 decode "${decode// /, }" . "$exp" "$decode"; then
         for method in $decode; do
             if [[ $method =~ greedy|prefix ]]; then methods+=(--method "$method"); fi
@@ -41,9 +44,18 @@ decode_stages() {
         if [[ $decode == *graph* ]]; then
             asrtool decode "$exp" "${sets[@]}" --method graph "${graph[@]}" --jobs "$jobs"
         fi
+        if [[ $decode == *neural* ]]; then nbest=(--nbest $hypotheses); fi
         if [[ $decode == *rescored* ]]; then
-            asrtool decode "$exp" "${sets[@]}" --method graph "${graph[@]}" --jobs "$jobs" \
+            asrtool decode "$exp" "${sets[@]}" --method graph "${graph[@]}" --jobs "$jobs" "${nbest[@]}" \
                 --beam $beam_of_lattices --rescore "$lang/rescore.npz" --graph-lm "$lang/graph.arpa.gz"
+        fi
+        if [[ $decode == *neural* ]]; then
+            declare -F make_neural_lm >/dev/null || stages_stop "--decode neural: this recipe has no make_neural_lm"
+            [ -f "$lang/neural.pt" ] || make_neural_lm
+            for name in "${sets[@]}"; do
+                name=$exp/decode/$(basename "$name" .jsonl.gz)
+                asrtool rescore "$name/rescored" "$name/neural" --lm "$lang/neural.pt" --ngram "$lang/rescore.npz"
+            done
         fi
         finish "$exp/decode/*/{${decode// /,}}/hyps.jsonl"
     fi
@@ -66,7 +78,7 @@ stream_stage() {
         for set in "${@:2}"; do
             name=$(basename "$set" .jsonl.gz)
             asrtool align "$exp" "$set" "$exp/aligned/$name.jsonl.gz" || [ $? = 1 ] # 1: some words have no units
-            for method in ${decode/rescored/}; do
+            for method in $(echo "$decode" | sed "s/rescored\|neural//g"); do
                 options=(--method "$method" --alignments "$exp/aligned/$name.jsonl.gz")
                 if [ "$method" = graph ]; then options+=("${graph[@]}"); fi
                 asrtool stream "$exp" "$set" "${options[@]}"

@@ -49,7 +49,7 @@ def rescore_folder(folder: Path, out: Path, neural: Path, ngram: Path, weight: f
     Raises UserError for a folder without n-best lists, or of another n-gram.
     """
     rows, facts = read_hypotheses(folder / HYPOTHESES), read_facts(folder)
-    if not any("nbest" in row for row in rows):
+    if facts.get("nbest", 1) < 2:
         raise UserError(f"{folder} has one hypothesis an utterance; decode it with --nbest, 100 for example")
     if facts.get("rescore") != file_hash(ngram):
         raise UserError(f"{folder} was not decoded with --rescore {ngram}: its sha256 is another, or there is none")

@@ -13,7 +13,7 @@ from asrtool.origin import command, describe_origin
 from asrtool.scoring.systems import Decoding, System
 
 TIMED = {"rtf", "audio_seconds", "device", "batch_seconds"}  # what decode.json says of time; older ones say less
-METHODS = ["greedy", "prefix", "graph", "rescored"]  # in the order in which more is known of the language
+METHODS = ["greedy", "prefix", "graph", "rescored", "neural"]  # in the order in which more is known of the language
 
 SYSTEMS_NOTE = """\
 Units count the blank. Git is the state of asrtool's checkout in training and, after "results", in decoding where that

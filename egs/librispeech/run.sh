@@ -19,10 +19,13 @@
 #   --units bpe|char|phone      what the model puts out (default bpe)
 #   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
 #   --from EXP                  that system (default the same with ctc, trained when it is not there)
-#   --decode "METHOD ..."       of greedy, prefix, graph and rescored, the graph's lattices with a 4-gram (default all)
+#   --decode "METHOD ..."       of greedy, prefix, graph, rescored (the graph's lattices with a 4-gram) and neural (the
+#                               best of these with a neural language model); default: all but the last
 #   --lm openslr                LibriSpeech's 3-gram, 4-gram and lexicon (OpenSLR 11), or the folder that has these files
 #   --lm-text "FILE FILE"       without --lm: text for language models beside the training transcripts (default none)
 #   --lm-words N                its most frequent words (default 64000)
+#   --neural "OPTIONS"          of `asrtool lm train-neural`, for the neural language model of the same text; to train
+#                               it anew, remove neural.pt in the lang folder (default "--epochs 2")
 #   --lm-prune P                of the graph's 3-gram: least rise of perplexity (default 1e-7)
 #   --conf FILE                 model and training (default conf/transformer_small.yaml)
 #   --vocab-size N              BPE units (default 500)
@@ -40,11 +43,12 @@ here=$PWD
 
 stage=0 stop_stage=8 parts="" corpus_dir="" mirror=https://www.openslr.org/resources
 train_parts="" dev_parts="" dev_speakers="" test_speakers="" test_parts="" units=bpe objective=ctc from=""
-decode="greedy prefix graph rescored" lm="" lm_text="" lm_words=64000 lm_prune=1e-7 conf=conf/transformer_small.yaml
-vocab_size=500 speeds=0.9,1.0,1.1 seed=1 warmup_hours=0 ranks=1 launcher="" work=. jobs=2 force=false
+decode="greedy prefix graph rescored" lm="" lm_text="" lm_words=64000 lm_prune=1e-7 neural="--epochs 2"
+conf=conf/transformer_small.yaml vocab_size=500 speeds=0.9,1.0,1.1 seed=1 warmup_hours=0 ranks=1 launcher=""
+work=. jobs=2 force=false
 options="stage stop_stage parts corpus_dir mirror train_parts dev_parts dev_speakers test_speakers test_parts units"
-options+=" objective from decode lm lm_text lm_words lm_prune conf vocab_size speeds seed warmup_hours ranks launcher"
-options+=" work jobs force"
+options+=" objective from decode lm lm_text lm_words lm_prune neural conf vocab_size speeds seed warmup_hours ranks"
+options+=" launcher work jobs force"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh

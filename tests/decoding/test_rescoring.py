@@ -75,9 +75,13 @@ def test_an_utterance_with_one_hypothesis_keeps_it(ngram):
 @pytest.mark.parametrize(
     "rows, facts, complaint",
     [
-        ([{"id": "u1", "ref": "A", "hyp": "A", "score": 0}], {"rescore": "right"}, "one hypothesis an utterance"),
-        ([row("A", "B")], {}, "was not decoded with --rescore"),
-        ([row("A", "B")], {"rescore": "wrong"}, "was not decoded with --rescore"),
+        (
+            [{"id": "u1", "ref": "A", "hyp": "A", "score": 0}],
+            {"rescore": "right", "nbest": 1},
+            "one hypothesis an utterance",
+        ),
+        ([row("A", "B")], {"nbest": 2}, "was not decoded with --rescore"),
+        ([row("A", "B")], {"rescore": "wrong", "nbest": 2}, "was not decoded with --rescore"),
     ],
 )
 def test_what_cannot_be_rescored_is_refused(tmp_path, arpa, rows, facts, complaint):
@@ -103,7 +107,7 @@ def test_from_text_to_rescored_hypotheses(asr, tmp_path, arpa):
     folder = tmp_path / "decode/dev/rescored"
     folder.mkdir(parents=True)
     (folder / "hyps.jsonl").write_text(json.dumps(row("B B", "A B") | {"ref": "A B"}) + "\n")
-    facts = {"set": "dev", "method": "graph", "rescore": file_hash(arpa), "rtf": 0.5, "audio_seconds": 2.0}
+    facts = {"set": "dev", "method": "graph", "nbest": 2, "rescore": file_hash(arpa), "rtf": 0.5, "audio_seconds": 2.0}
     (folder / "decode.json").write_text(json.dumps(facts))
     out = folder.with_name("neural")
     status, printed, _ = asr("rescore", folder, out, "--lm", lm, "--ngram", arpa, "--weight", "0.9")

@@ -19,7 +19,7 @@ from tests.egs.recipes import ROOT, run, tiny_config
 TRAIN, DEV = "32/21631", "1737/146161"  # SPEAKER/CHAPTER: 20 utterances of 4.5 minutes, 18 of 3
 NOT_IN_CMUDICT = {"BEAVER'S": "B IY1 V ER0 Z", "SINGSONG": "S IH1 NG S AO2 NG", "SQUIRREL'S": "S K W ER1 AH0 L Z",
                   "SEAMED": "S IY1 M D"}  # fmt: skip
-METHODS = ["prefix", "graph", "rescored"]  # greedily, a model this little trained says nothing at all
+METHODS = ["prefix", "graph", "rescored", "neural"]  # greedily, a model this little trained says nothing at all
 
 
 def chapters() -> Path:
@@ -60,6 +60,7 @@ def recipe(tmp_path_factory):
     options = ["--corpus-dir", work / "corpus", "--dev-speakers", DEV.split("/")[0], "--speeds", "0.9,1.0"]
     options += ["--units", "phone", "--objective", "mmi", "--lm", language, "--warmup-hours", 0.005]
     options += ["--work", work, "--conf", conf, "--decode", " ".join(METHODS)]
+    options += ["--neural", "--epochs 1 --dim 16 --layers 1 --vocab-size 60"]
     return work, options, run("librispeech", *options)
 
 
@@ -105,7 +106,7 @@ def test_every_method_has_hypotheses_and_a_score(recipe):
     work, _, _ = recipe
     exp = work / "exp/tiny_phone_mmi_seed1"
     scores = re.findall(r"^(\w+):\ndev (PER|WER) ", (exp / "results.txt").read_text(), re.MULTILINE)
-    assert scores == [("prefix", "PER"), ("graph", "WER"), ("rescored", "WER")]
+    assert scores == [("prefix", "PER"), ("graph", "WER"), ("rescored", "WER"), ("neural", "WER")]
     for method in METHODS:
         folder = exp / "decode/dev" / method
         assert len((folder / "hyps.jsonl").read_text().splitlines()) == 18

@@ -30,6 +30,12 @@ make_lms() {
     fi
 }
 
+# $lang/neural.pt, with the options --neural
+make_neural_lm() {
+    on_this_machine lm train-neural "${texts[@]}" "$lang/neural.pt" --case upper --dev data/dev.jsonl.gz $neural
+    asrtool lm perplexity "$lang/neural.pt" data/dev.jsonl.gz --ngram "$lang/rescore.npz"
+}
+
 # $lang/lexicon.txt, also of the words of dev, for the dev loss; the graph has those of the 3-gram
 make_lexicon() {
     if [ -n "$lm" ]; then
