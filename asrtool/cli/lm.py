@@ -1,9 +1,11 @@
 """`asrtool lm`: language models."""
 
+from itertools import islice
 from pathlib import Path
 
 import click
 
+UNITS_FROM = 1_000_000  # sentences, which say enough of a language to find its units
 PATH = click.Path(path_type=Path)
 THRESHOLD = click.FloatRange(0, min_open=True)
 CASE = click.option("--case", type=click.Choice(["keep", "upper", "lower"]), default="keep", help="Of the text.")
@@ -92,10 +94,11 @@ def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, device
     from asrtool.text.tokenizer import train_tokenizer
     from asrtool.training.language import Plan, spell, train
 
-    words = list(sentences(text, case))
-    units = train_tokenizer("bpe", map(" ".join, words), vocab_size)
+    units = train_tokenizer("bpe", map(" ".join, islice(sentences(text, case), UNITS_FROM)), vocab_size)
     told = list(sentences([dev], case)) if dev else ()
-    train(spell(words, units), units, out, Shape(dim, layers, heads, dropout), Plan(**plan), told, device)
+    train(
+        spell(sentences(text, case), units), units, out, Shape(dim, layers, heads, dropout), Plan(**plan), told, device
+    )
 
 
 @lm.command()

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import math
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from asrtool.errors import UserError
 from asrtool.interrupts import Interrupts
 from asrtool.models.language import BOUNDARY, Shape, TransformerLm
 from asrtool.progress import progress, say
-from asrtool.ranks import Ranks, connected, this_rank, total
+from asrtool.ranks import Ranks, connected, from_all, this_rank, total
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.checkpoint import save
 from asrtool.training.precision import products
@@ -74,20 +75,21 @@ class Sentences:
 
 
 def spell(sentences: Iterable[Sequence[str]], tokenizer: Tokenizer) -> Sentences:
-    """Words to units. Sentences with a word that has no units are left out, and counted aloud."""
-    units, starts, spelled, bad = [], [0], speller(tokenizer), 0
+    """Words to units, 4 bytes each. Sentences with a word that has no units are left out, and counted aloud."""
+    units, starts, spelled, bad = array("i"), array("q", [0]), speller(tokenizer), 0
     for words in progress(sentences, "spelling text", units="sentences"):
         found = [spelled(word) for word in words]
         if None in found:
             bad += 1
             continue
-        units.append(np.fromiter((unit for word in found for unit in word), np.int32))
-        starts.append(starts[-1] + len(units[-1]))
+        for word in found:
+            units.extend(word)
+        starts.append(len(units))
     if bad:
         say(f"{bad} sentences were left out: they have letters that the units do not")
     if not units:
         raise UserError("the text has no sentence that the units spell; give text of their language")
-    return Sentences(np.concatenate(units), np.array(starts))
+    return Sentences(np.frombuffer(units, np.int32), np.frombuffer(starts, np.int64))
 
 
 def batches(sentences: Sentences, size: int, seed: int) -> list[np.ndarray]:
@@ -136,6 +138,8 @@ def train(
     place = pick_device(device, ranks.local_rank)
     state, begin = out.with_name(f"{out.stem}.training{out.suffix}"), time.monotonic()
     with connected(ranks, place, TIMEOUT), Interrupts() as interrupts:
+        if len(set(from_all(ranks, sentences.digest))) > 1:
+            raise UserError("the processes have different texts; give all of them the same files")
         training = Training(sentences, tokenizer, shape, plan, ranks, place)
         parameters = sum(p.numel() for p in training.model.parameters())
         say(f"{len(sentences)} sentences, {len(sentences.units)} units; {parameters / 1e6:.2f} M parameters")
