@@ -22,8 +22,8 @@ class EndpointRule:
         return (
             (bool(partial.words) or not self.needs_words)
             and partial.trailing * frame_seconds >= self.trailing
-            and partial.relative_cost <= self.relative_cost
             and partial.frames * frame_seconds >= self.length
+            and (self.relative_cost == math.inf or partial.relative_cost() <= self.relative_cost)
         )
 
 

@@ -1,7 +1,7 @@
 """What is known of an utterance before its end, and when each word was known."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -15,15 +15,16 @@ class Partial:
     """What a search knows after a chunk.
 
     words: the best hypothesis' so far, of `frames` output frames in all. trailing: how many of the last frames are
-    blank or silence. relative_cost: how much worse the best path to a final state of the graph is; inf if none is
-    reached, or if there is no graph. word_frames: for each word the frame in which it begins; of a graph, in which it
-    was put out. final: so many of the words, from the first on, will never change whatever comes.
+    blank or silence. relative_cost: asked before the next chunk, says how much worse the best path to a final state of
+    the graph is; inf if none is reached, or if there is no graph. word_frames: for each word the frame in which it
+    begins; of a graph, in which it was put out. final: so many of the words, from the first on, will never change
+    whatever comes.
     """
 
     words: list[str]
     frames: int
     trailing: int
-    relative_cost: float = math.inf
+    relative_cost: Callable[[], float] = lambda: math.inf
     word_frames: list[int] = field(default_factory=list)
     final: int = 0
 

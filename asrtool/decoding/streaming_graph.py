@@ -64,7 +64,7 @@ class StreamingGraphSearch:
         if found:
             self.path = read_path(path)
         labels, when = words(self.path)
-        return Partial(self._spell(labels), self.frames, self._trailing(), self._relative_cost(), when)
+        return Partial(self._spell(labels), self.frames, self._trailing(), self._relative_cost, when)
 
     def finish(self) -> Hypothesis:
         """The result with final states' costs, as offline.
