@@ -228,7 +228,8 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
     clip: Annotated[float, Field(gt=0)] = 5.0  # largest gradient norm
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and optimiser stay fp32
+    # bf16: autocast; weights and optimiser stay fp32. auto: bf16 where the processor has instructions for it
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     validate_every: Positive = 500  # steps; each validation writes a checkpoint
     save_every: Positive | None = None  # steps between further checkpoints
     save_minutes: Seconds | None = 10.0  # and minutes

@@ -72,7 +72,9 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
 )
 @click.option("--batch", default=4096, type=click.IntRange(1), help="Units in a step.")
 @click.option("--lr", default=2e-3, type=click.FloatRange(0, min_open=True), help="Highest learning rate.")
-@click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16"]), help="Of the products.")
+@click.option(
+    "--precision", default="auto", type=click.Choice(["fp32", "bf16", "auto"]), help="auto: bf16 where that is fast."
+)
 @click.option("--seed", default=1, help="Of the weights, the order and the dropout.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @CASE

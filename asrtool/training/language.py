@@ -28,7 +28,7 @@ from asrtool.progress import progress, say
 from asrtool.ranks import Ranks, connected, from_all, this_rank, total
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.checkpoint import save
-from asrtool.training.precision import products
+from asrtool.training.precision import products, uses_bf16
 from asrtool.training.session import make_optimizer
 
 WINDOW = 50  # batches of sentences that are sorted by length together
@@ -46,7 +46,7 @@ class Plan:
     batch: int = 4096
     lr: float = 2e-3  # at its peak, after a twentieth of the steps; then along a cosine to 0
     weight_decay: float = 0.01
-    precision: str = "fp32"
+    precision: str = "auto"  # as training.precision
     seed: int = 1
 
 
@@ -201,7 +201,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.plan, self.step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        bf16 = self.plan.precision == "bf16"
+        bf16 = uses_bf16(self.plan.precision, self.device)
         with products(self.plan.precision, self.device):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                 logprobs = self.shared(inputs, lens)

@@ -51,6 +51,11 @@ def _round(x: torch.Tensor) -> torch.Tensor:
     return x.bfloat16() if x.dtype == torch.float32 else x
 
 
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether products are of bf16 numbers with training.precision "fp32", "bf16" or "auto"."""
+    return precision == "bf16" or precision == "auto" and not lacks_bf16(device)
+
+
 @contextmanager
 def products(precision: str, device: torch.device) -> Iterator[None]:
     """Around forward and backward passes: bf16 at a bearable speed where the processor has no bf16 instructions."""

@@ -24,7 +24,7 @@ from asrtool.progress import say
 from asrtool.ranks import ALONE, connected, from_all, from_first, own_log, this_rank, total
 from asrtool.training.average import is_parted
 from asrtool.training.log import Meter, TrainingLog, peak_memory_gb, plot_losses
-from asrtool.training.precision import products
+from asrtool.training.precision import products, uses_bf16
 from asrtool.training.schedule import learning_rate
 from asrtool.training.session import Session, Start, start_session
 
@@ -35,7 +35,7 @@ def batch_loss(
     """The loss of each utterance, (N,) nats; 0 for one that has no units, or more than its frames can spell."""
     features, lens = batch.features.to(device, non_blocking=True), batch.feature_lens.to(device)
     share = objective.intermediate if model.training else 0.0
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device)):
         log_probs, out_lens, *middle = model(features, lens, **({"middle": True} if share else {}))
     loss = objective(log_probs, out_lens, batch)
     return torch.lerp(loss, Ctc()(*middle, out_lens, batch), share) if share else loss

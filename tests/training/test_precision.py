@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from asrtool.config import Config
 from asrtool.models.acoustic import AcousticModel
-from asrtool.training.precision import RoundedProducts, products
+from asrtool.training.precision import RoundedProducts, products, uses_bf16
 
 SIZES = {"subsampling": {"channels": 2}, "dim": 8, "layers": 2, "heads": 2, "ff_dim": 12}
 MODELS = {
@@ -74,3 +74,12 @@ def test_only_bf16_on_such_a_processor_is_changed(monkeypatch):
         with products(precision, torch.device("cpu")):
             pass
     assert len(entered) == 1
+
+
+@pytest.mark.parametrize(
+    "precision, lacks, used",
+    [("fp32", False, False), ("bf16", True, True), ("bf16", False, True), ("auto", True, False), ("auto", False, True)],
+)
+def test_auto_is_bf16_where_there_are_instructions_for_it(monkeypatch, precision, lacks, used):
+    monkeypatch.setattr("asrtool.training.precision.lacks_bf16", lambda device: lacks)
+    assert uses_bf16(precision, torch.device("cpu")) == used
