@@ -27,7 +27,7 @@ from asrtool.models.language import BOUNDARY, Shape, TransformerLm
 from asrtool.progress import progress, say
 from asrtool.ranks import Ranks, connected, from_all, this_rank, total
 from asrtool.text.tokenizer import Tokenizer
-from asrtool.training.checkpoint import save
+from asrtool.training.checkpoint import DAMAGE, save
 from asrtool.training.precision import products, uses_bf16
 from asrtool.training.session import make_optimizer
 
@@ -142,7 +142,8 @@ def train(
             raise UserError("the processes have different texts; give all of them the same files")
         training = Training(sentences, tokenizer, shape, plan, ranks, place)
         parameters = sum(p.numel() for p in training.model.parameters())
-        say(f"{len(sentences)} sentences, {len(sentences.units)} units; {parameters / 1e6:.2f} M parameters")
+        if ranks.first:
+            say(f"{len(sentences)} sentences, {len(sentences.units)} units; {parameters / 1e6:.2f} M parameters")
         training.go_on(state)
         training.run(state, dev, interrupts)
         if ranks.first:
@@ -170,20 +171,25 @@ class Training:
         """Take up what an interrupted call has left in `state`. UserError when that was another training."""
         if not state.is_file():
             return
-        found = torch.load(state, map_location=self.device, weights_only=True)
+        try:
+            found = torch.load(state, map_location=self.device, weights_only=True)
+        except DAMAGE as error:
+            raise UserError(f"{state} is damaged; delete it to begin anew") from error
         changed = [name for name, value in self.settings.items() if found["settings"].get(name) != value]
         if changed:
             raise UserError(f"{state} is of a training with another {', '.join(changed)}; delete it to begin anew")
         self.model.load_state_dict(found["model"])
         self.optimizer.load_state_dict(found["optimizer"])
         self.step = found["step"]
-        say(f"going on behind step {self.step}")
+        if self.ranks.first:
+            say(f"going on behind step {self.step}")
 
     def save(self, state: Path) -> None:
         """What `go_on` reads."""
         if self.ranks.first:
             weights = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
             save(state, weights | {"settings": self.settings, "step": self.step})
+            say(f"wrote {state}, from which the same command goes on")
 
     def own_batches(self) -> Iterator[np.ndarray]:
         """Those of this process from the present step on, epoch after epoch; each process has as many."""
@@ -225,7 +231,6 @@ class Training:
                 self.validate(dev)
             if stop:
                 self.save(state)
-                say(f"wrote {state}; the same command goes on")
                 raise KeyboardInterrupt
             if time.monotonic() - saved > SAVE_SECONDS:
                 self.save(state)

@@ -107,6 +107,12 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(sentences, units
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_damaged_state_is_named(sentences, units, tmp_path):
+    (tmp_path / "lm.training.pt").write_bytes(b"PK")
+    with pytest.raises(UserError, match="lm.training.pt is damaged; delete it"):
+        train(sentences, units, tmp_path / "lm.pt", SHAPE, PLAN, device="cpu")
+
+
 def test_processes_share_the_batches(tmp_path, text):
     (tmp_path / "text.txt").write_text("".join(" ".join(words) + "\n" for words in text))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "asrtool"]
