@@ -39,7 +39,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from arms_claim import Claim, load_claim
-from arms_report import draw, listing, section
+from arms_report import OVERVIEW, draw, listing, overview, section
 from arms_run import Run, run_all
 
 from asrtool.errors import AsrtoolError, UserError, nearest
@@ -99,7 +99,10 @@ def make_runs(claim: Claim, arguments: argparse.Namespace, made: dict[Path, Run]
 
 
 def report(claim: Claim, stem: str, runs: list[Run], arguments: argparse.Namespace) -> str:
-    """Draw the picture of a claim, and put its section into the results or, without such a file, return it."""
+    """Draw the picture of a claim, and put its section into the results or, without such a file, return it.
+
+    Results that have the lines OVERVIEW get a table of all their claims between them.
+    """
     results, picture = arguments.results, None
     if arguments.pictures and any(run.dev for run in runs):
         arguments.pictures.mkdir(parents=True, exist_ok=True)
@@ -109,7 +112,8 @@ def report(claim: Claim, stem: str, runs: list[Run], arguments: argparse.Namespa
     made = section(claim, runs, arguments.threads, command, picture)
     if results:
         markers = (f"<!-- arms: {claim.name} {which} here -->" for which in ("from", "to"))
-        write_text(results, put(results.read_text(encoding="utf-8") if results.is_file() else "", *markers, made))
+        text = put(results.read_text(encoding="utf-8") if results.is_file() else "", *markers, made)
+        write_text(results, put(text, *OVERVIEW, overview(text)) if OVERVIEW[0] in text else text)
     return "" if results else made
 
 

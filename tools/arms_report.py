@@ -1,6 +1,7 @@
 """What tools/arms.py writes about a claim: a table, a verdict and a picture of the losses."""
 
 import math
+import re
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 FAILED = ("failed", "diverged")
 GRADIENT = "lowest / highest gradient"
+OVERVIEW = tuple(f"<!-- arms: all claims {which} here -->" for which in ("from", "to"))
 MOST = 3  # times the median loss is as high as a picture goes: what shoots up must not press the others flat
 
 
@@ -184,3 +186,13 @@ def _mean_curve(curves: list[list[tuple[float, float]]]) -> tuple[list[float], l
     """For as far as the shortest goes. Other batches make other hours of the same steps, so these have means too."""
     points = list(zip(*curves, strict=False))
     return tuple([statistics.fmean(point[axis] for point in at) for at in points] for axis in (0, 1))
+
+
+def overview(text: str) -> str:
+    """A table of the claims that have a section in `text`, by number: what they say, and the verdict."""
+    found = re.findall(r"^## (.+)\n\nClaim: (.+)\n\n\*\*Verdict: (.+?)\*\*", text, re.MULTILINE)
+    found.sort(key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", row[0])])
+    links = (re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title, *_ in found)
+    return table(
+        ["claim", "", "verdict"], [(f"[{row[0]}](#{link})", *row[1:]) for link, row in zip(links, found, strict=True)]
+    )

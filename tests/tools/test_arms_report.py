@@ -89,3 +89,18 @@ def test_gradients_of_the_lowest_and_the_highest_block_are_compared(run: Callabl
             log.write(json.dumps(row) + "\n")
     table = run("arms: {one: {}}", "--seeds", "1")[1]
     assert cells(table, "`one`")["lowest / highest gradient"] == "1.5, then 0.5"
+
+
+def test_results_that_want_it_have_a_table_of_all_claims_by_number(run: Callable, tmp_path: Path) -> None:
+    results = tmp_path / "results.md"
+    begin, end = (f"<!-- arms: all claims {which} here -->" for which in ("from", "to"))
+    results.write_text(f"# Results\n\n{begin}\n{end}\n")
+    arms = "arms: {one: {options: [--finals, 0.1]}}\nexpect: [one < 2]"
+    others = ["name: 'T2: more, of it'\n" + arms, "name: 'T1: less'\n" + arms.replace("<", ">")]
+    run("name: T10\n" + arms, "--results", str(results), "--seeds", "1", others=others)
+    table = results.read_text().partition(begin)[2].partition(end)[0]
+    assert table.strip().splitlines()[2:] == [
+        "| [T1: less](#t1-less) | one is better | contradicted |",
+        "| [T2: more, of it](#t2-more-of-it) | one is better | confirmed |",
+        "| [T10](#t10) | one is better | confirmed |",
+    ]
