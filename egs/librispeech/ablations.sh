@@ -7,7 +7,7 @@
 #   bash egs/librispeech/ablations.sh --only "T6 T9"
 #
 #   --only "T.. T.."      some of T1 to T12 (default all)
-#   --scale small|full    small: an hour of speech, models of 0.3 to 5 M parameters, about three hours on two cores
+#   --scale small|full    small: an hour of speech, models of 0.3 to 5 M parameters, two to three hours on two cores
 #                         (default); full: the presets of conf/ and all of data/fbank, for 8 GPUs
 #   --seeds LIST          instead of those of the claims, e.g. 1,2
 #   --from EXP            the system whose alignments are the targets (default exp/transformer_small_phone_seed1 there)
