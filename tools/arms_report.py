@@ -193,6 +193,5 @@ def overview(text: str) -> str:
     found = re.findall(r"^## (.+)\n\nClaim: (.+)\n\n\*\*Verdict: (.+?)\*\*", text, re.MULTILINE)
     found.sort(key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", row[0])])
     links = (re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title, *_ in found)
-    return table(
-        ["claim", "what it says", "verdict"], [(f"[{row[0]}](#{link})", *row[1:]) for link, row in zip(links, found, strict=True)]
-    )
+    rows = [(f"[{title}](#{link})", *rest) for link, (title, *rest) in zip(links, found, strict=True)]
+    return table(["claim", "what it says", "verdict"], rows)
