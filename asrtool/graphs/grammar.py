@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from asrtool.errors import UserError
 from asrtool.graphs.folder import write_symbols
 from asrtool.graphs.lexicon_fst import BACKOFF
-from asrtool.text.ngram_files import is_compiled
 from asrtool.text.words import read_lines
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ arpa2fst(arpa, fst, read_symbol_table=words, disambig_symbol=backoff, max_arpa_w
 
 def arpa_words(path: str | Path) -> list[str]:
     """The words of the unigrams of an ARPA file (plain or .gz) but for <s> and </s>, which must be among them."""
+    from asrtool.text.ngram_files import is_compiled
+
     if is_compiled(path):
         arpa = Path(path).with_suffix(".arpa.gz")
         raise UserError(f"{path} is compiled, for rescoring; a graph takes ARPA: `asrtool lm convert {path} {arpa}`")
