@@ -57,7 +57,7 @@ class NeuralLm:
             yield from self._score(waiting)
 
     def _spelled(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
-        """The units of a sentence and of its end, and for each the number of the word; -1 for one not spelled."""
+        """The units of a sentence and of its end, and for each the number of its word."""
         units, owners = [], []
         for number, word in enumerate(words):
             spelled = self.spell(word)

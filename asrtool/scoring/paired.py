@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asrtool.errors import UserError
-from asrtool.scoring.wer import REPLICATIONS, SEED, align_words, count_words
+from asrtool.scoring.wer import REPLICATIONS, SEED, align_words, count_words, require_words
 
 DRAWN = 10_000_000  # utterances at a time: 80 MB
 
@@ -28,9 +27,8 @@ def paired_difference(refs: Sequence[str], hyps: Sequence[str], others: Sequence
     is hard for both does not count (Bisani and Ney, ICASSP 2004, section 3); the interval is +-1.96 standard deviations
     of the difference. Raises UserError when no reference holds a word.
     """
+    require_words(refs)
     lengths = np.array([len(ref.split()) for ref in refs])
-    if not lengths.sum():
-        raise UserError(f"no reference words in {len(refs)} utterances: a WER is undefined; check the ref texts")
     more = _errors(refs, hyps) - _errors(refs, others)
     rate = 100 * more.sum() / lengths.sum()
     drawn = _draw(more, lengths)

@@ -136,13 +136,18 @@ def _half_width(pairs: Sequence[tuple[str, str]]) -> float:
     return found["ci95"] if math.isfinite(found["wer"]) else math.inf
 
 
+def require_words(refs: Sequence[str]) -> None:
+    """Raises UserError when no reference holds a word: an error rate is undefined."""
+    if not any(ref.split() for ref in refs):
+        raise UserError(f"no reference words in {len(refs)} utterances: a WER is undefined; check the ref texts")
+
+
 def score_pairs(pairs: Sequence[tuple[str, str]], of: str = "words") -> Score:
     """Score (ref, hyp) pairs, one an utterance, `of` "words" or "phones".
 
     Raises UserError when no reference holds a word: WER is undefined.
     """
-    if not any(ref.split() for ref, _ in pairs):
-        raise UserError(f"no reference words in {len(pairs)} utterances: a WER is undefined; check the ref texts")
+    require_words([ref for ref, _ in pairs])
     alignments = [align_words(ref, hyp) for ref, hyp in pairs]
     words = count_words([pair for alignment in alignments for pair in alignment])
     return Score(

@@ -29,6 +29,7 @@ from asrtool.ranks import Ranks, connected, from_all, this_rank, total
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.checkpoint import DAMAGE, save
 from asrtool.training.precision import products, uses_bf16
+from asrtool.training.schedule import cosine
 from asrtool.training.session import make_optimizer
 
 WINDOW = 50  # batches of sentences that are sorted by length together
@@ -118,7 +119,7 @@ def rate(plan: Plan, step: int, steps: int) -> float:
     warmup = max(1, steps // 20)
     if step < warmup:
         return plan.lr * (step + 1) / warmup
-    return plan.lr * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+    return plan.lr * cosine((step - warmup) / max(1, steps - warmup))
 
 
 def train(

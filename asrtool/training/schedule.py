@@ -24,16 +24,16 @@ def learning_rate(config: Config, step: int, ranks: int = 1) -> float:
     if training.decay == "inverse_sqrt":
         return peak * math.sqrt(max(warmup, 1) / step)
     done = min(1.0, (step - warmup) / (training.max_steps + 1 - warmup))
-    return peak * {"linear": 1 - done, "cosine": _cosine(done), "none": 1.0}[training.decay]
+    return peak * {"linear": 1 - done, "cosine": cosine(done), "none": 1.0}[training.decay]
 
 
 def _one_cycle(step: int, warmup: int, last: int) -> float:
     if step <= warmup:
-        return 1 - 0.96 * _cosine(step / warmup)
-    return 1e-5 + (1 - 1e-5) * _cosine(min(1.0, (step - warmup) / max(last - warmup, 1)))
+        return 1 - 0.96 * cosine(step / warmup)
+    return 1e-5 + (1 - 1e-5) * cosine(min(1.0, (step - warmup) / max(last - warmup, 1)))
 
 
-def _cosine(done: float) -> float:
+def cosine(done: float) -> float:
     """From 1 to 0."""
     return (1 + math.cos(math.pi * done)) / 2
 
