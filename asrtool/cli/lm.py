@@ -1,11 +1,9 @@
 """`asrtool lm`: language models."""
 
-from itertools import islice
 from pathlib import Path
 
 import click
 
-UNITS_FROM = 1_000_000  # sentences, which say enough of a language to find its units
 PATH = click.Path(path_type=Path)
 THRESHOLD = click.FloatRange(0, min_open=True)
 CASE = click.option("--case", type=click.Choice(["keep", "upper", "lower"]), default="keep", help="Of the text.")
@@ -92,15 +90,9 @@ def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, device
     if dim % (2 * heads):
         raise click.BadParameter(f"{dim} is not an even multiple of {heads} heads", param_hint="--dim")
     from asrtool.models.language import Shape
-    from asrtool.text.ngram_text import sentences
-    from asrtool.text.tokenizer import train_tokenizer
-    from asrtool.training.language import Plan, spell, train
+    from asrtool.training.language import Plan, train_from_text
 
-    units = train_tokenizer("bpe", map(" ".join, islice(sentences(text, case), UNITS_FROM)), vocab_size)
-    told = list(sentences([dev], case)) if dev else ()
-    train(
-        spell(sentences(text, case), units), units, out, Shape(dim, layers, heads, dropout), Plan(**plan), told, device
-    )
+    train_from_text(text, out, vocab_size, Shape(dim, layers, heads, dropout), Plan(**plan), dev, case, device)
 
 
 @lm.command()

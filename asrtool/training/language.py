@@ -26,12 +26,14 @@ from asrtool.interrupts import Interrupts
 from asrtool.models.language import BOUNDARY, Shape, TransformerLm
 from asrtool.progress import progress, say
 from asrtool.ranks import Ranks, connected, from_all, this_rank, total
-from asrtool.text.tokenizer import Tokenizer
+from asrtool.text.ngram_text import sentences
+from asrtool.text.tokenizer import Tokenizer, train_tokenizer
 from asrtool.training.checkpoint import DAMAGE, save
 from asrtool.training.precision import products, uses_bf16
 from asrtool.training.schedule import cosine
 from asrtool.training.session import make_optimizer
 
+UNITS_FROM = 1_000_000  # sentences, which say enough of a language to find its units
 WINDOW = 50  # batches of sentences that are sorted by length together
 SAVE_SECONDS = 600.0
 LOG_SECONDS = 20.0
@@ -122,8 +124,24 @@ def rate(plan: Plan, step: int, steps: int) -> float:
     return plan.lr * cosine((step - warmup) / max(1, steps - warmup))
 
 
+def train_from_text(
+    text: Sequence[Path],
+    out: Path,
+    vocab_size: int,
+    shape: Shape,
+    plan: Plan,
+    dev: Path | None = None,
+    case: str = "keep",
+    device: str = "auto",
+) -> None:
+    """`train` on text files or manifests, with `vocab_size` BPE units of theirs. The text is read twice, not kept."""
+    units = train_tokenizer("bpe", map(" ".join, itertools.islice(sentences(text, case), UNITS_FROM)), vocab_size)
+    told = list(sentences([dev], case)) if dev else ()
+    train(spell(sentences(text, case), units), units, out, shape, plan, told, device)
+
+
 def train(
-    sentences: Sentences,
+    spelled: Sentences,
     tokenizer: Tokenizer,
     out: Path,
     shape: Shape = Shape(),  # noqa: B008
@@ -131,7 +149,7 @@ def train(
     dev: Sequence[Sequence[str]] = (),
     device: str = "auto",
 ) -> None:
-    """Train a model of `sentences` into the file `out`, with the perplexity of `dev` now and then.
+    """Train a model of `spelled` into the file `out`, with the perplexity of `dev` now and then.
 
     Under torchrun all processes call this. Interrupted, it leaves OUT.training.pt beside, and the same call goes on.
     """
@@ -139,12 +157,12 @@ def train(
     place = pick_device(device, ranks.local_rank)
     state, begin = out.with_name(f"{out.stem}.training{out.suffix}"), time.monotonic()
     with connected(ranks, place, TIMEOUT), Interrupts() as interrupts:
-        if len(set(from_all(ranks, sentences.digest))) > 1:
+        if len(set(from_all(ranks, spelled.digest))) > 1:
             raise UserError("the processes have different texts; give all of them the same files")
-        training = Training(sentences, tokenizer, shape, plan, ranks, place)
+        training = Training(spelled, tokenizer, shape, plan, ranks, place)
         parameters = sum(p.numel() for p in training.model.parameters())
         if ranks.first:
-            say(f"{len(sentences)} sentences, {len(sentences.units)} units; {parameters / 1e6:.2f} M parameters")
+            say(f"{len(spelled)} sentences, {len(spelled.units)} units; {parameters / 1e6:.2f} M parameters")
         training.go_on(state)
         training.run(state, dev, interrupts)
         if ranks.first:
