@@ -176,7 +176,8 @@ def rescore(folder, out, neural, ngram, weight, device) -> None:
 def score(folders, name, pooled, against) -> None:
     """Word error rate of decoded folders, with its 95 % bootstrap interval: one line a folder.
 
-    Beside hyps.jsonl it writes wer.json, report.txt (confusions), and alignments.txt and .jsonl (every utterance).
+    Beside hyps.jsonl it writes wer.json, report.txt (confusions, speakers), and alignments.txt and .jsonl (every
+    utterance).
 
     \b
     asrtool score exp/transformer/decode/test/greedy

@@ -6,7 +6,7 @@ A batch is named by its position, and everything random in it is drawn from that
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from asrtool.data.augment import (
     speed_of,
 )
 from asrtool.data.features import FRAME_SHIFT, load
+from asrtool.data.manifest import said_in
 from asrtool.data.shards import Entry, entries, manifest_files, read
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import ignore_interrupts
@@ -70,6 +71,7 @@ class Batch:
     target_lens: torch.Tensor  # (N,) int64
     seconds: float  # audio, padding not counted
     labels: torch.Tensor | None = None  # (N, T) int64 aligned unit of each frame, for objective ce; else NO_LABEL
+    speakers: list[str | None] = field(default_factory=list)
 
 
 class SpeechDataset(Dataset):
@@ -100,11 +102,11 @@ class SpeechDataset(Dataset):
         padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
         if self.training and self.augment.spec_augment:
             padded = mask_batch(spec_augment(self.augment.spec_augment), padded, lens, self.seed, *vars(at).values())
-        texts = [(cut.supervisions[0].text or "") if cut.supervisions else "" for cut in cuts]
+        texts, speakers = (list(part) for part in zip(*map(said_in, cuts), strict=True))
         targets, target_lens = self._targets(texts)
         seconds, names = sum(cut.duration for cut in cuts), [cut.id for cut in cuts]
         labels = self._labels(cuts, lens) if self.aligned and self.tokenizer else None
-        return Batch(at, item.after, names, texts, padded, lens, targets, target_lens, seconds, labels)
+        return Batch(at, item.after, names, texts, padded, lens, targets, target_lens, seconds, labels, speakers)
 
     def _labels(self, cuts: list[MonoCut], lens: torch.Tensor) -> torch.Tensor:
         """What each frame is aligned with: blank between units, and for an output frame where equal ones meet."""

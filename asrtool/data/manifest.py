@@ -100,6 +100,12 @@ def read_lhotse(cuts: Path | None, recordings: Path | None, supervisions: Path |
     )
 
 
+def said_in(cut: MonoCut) -> tuple[str, str | None]:
+    """The text of a cut, "" without a supervision, and its speaker where one is named."""
+    supervision = cut.supervisions[0] if cut.supervisions else None
+    return (supervision.text or "", supervision.speaker) if supervision else ("", None)
+
+
 def open_cuts(path: Path) -> CutSet:
     """A manifest of cuts, opened lazily; UserError when it is missing or not one."""
     if not Path(path).is_file():

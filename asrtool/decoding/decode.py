@@ -214,21 +214,24 @@ def _decode_batch(experiment: Experiment, batch: Batch, find: Search, part: Part
     part.clock.search += time.monotonic() - middle
     part.clock.audio += batch.seconds
     frame_seconds = FRAME_SHIFT * experiment.model.subsampling.factor
-    for name, ref, found in zip(batch.ids, batch.texts, hypotheses, strict=True):
-        part.rows.append(hypothesis_row(experiment.tokenizer, name, ref, found, frame_seconds))
+    for name, ref, speaker, found in zip(batch.ids, batch.texts, batch.speakers, hypotheses, strict=True):
+        part.rows.append(hypothesis_row(experiment.tokenizer, name, ref, found, frame_seconds, speaker))
         part.lattices += [f"{name}\n{found.lattice}\n"] if found.lattice else []
 
 
-def hypothesis_row(tokenizer: Tokenizer, name: str, ref: str, hypothesis: Hypothesis, frame_seconds: float) -> dict:
+def hypothesis_row(
+    tokenizer: Tokenizer, name: str, ref: str, hypothesis: Hypothesis, frame_seconds: float, speaker: str | None
+) -> dict:
     """A line of hyps.jsonl; `units` and `words` are [symbol, seconds from the start of the cut].
 
-    `partial` is there where no path reached the end of the graph, `nbest` where there are further hypotheses. Phones
-    stay phones where no graph makes words of them: `ref` is then in phones too, and `of` says so.
+    `speaker` is there where the manifest names one, `partial` where no path reached the end of the graph, `nbest` where
+    there are further hypotheses. Phones stay phones where no graph makes words of them: `ref` is then in phones, too,
+    and `of` says so.
     """
     symbols = [tokenizer.symbols[unit] for unit in hypothesis.tokens]
     spelled = hypothesis.words is None
-    row = {
-        "id": name,
+    row = {"id": name} | ({"speaker": speaker} if speaker else {})
+    row |= {
         "ref": tokenizer.reference(ref) if spelled else ref,
         "hyp": _text(tokenizer, hypothesis),
         "score": round(hypothesis.score, 4),

@@ -15,7 +15,7 @@ from lhotse import MonoCut
 
 from asrtool.data.audio import Bad
 from asrtool.data.features import FRAME_SHIFT, load_samples
-from asrtool.data.manifest import count_cuts, open_cuts
+from asrtool.data.manifest import count_cuts, open_cuts, said_in
 from asrtool.data.shards import entries, manifest_files
 from asrtool.data.streaming import FeatureStream
 from asrtool.decoding.decode import Experiment, hypothesis_row
@@ -141,8 +141,8 @@ def listen(recogniser: Recogniser, cut: MonoCut, size: int) -> Heard:
         ended += [result for result in results if result.hypothesis]
         said = [*ended, *(result for result in results if not result.hypothesis)]
         history.note([word for result in said for word in result.words], clock)
-    text, frame = (cut.supervisions[0].text or "") if cut.supervisions else "", recogniser.frame_seconds
-    row = hypothesis_row(recogniser.experiment.tokenizer, cut.id, text, join(ended, frame), frame)
+    (text, speaker), frame = said_in(cut), recogniser.frame_seconds
+    row = hypothesis_row(recogniser.experiment.tokenizer, cut.id, text, join(ended, frame), frame, speaker)
     return Heard(row, history.emissions(), chunks[:-1], chunks[-1], len(ended))
 
 

@@ -20,7 +20,7 @@ REQUIRED = ("id", "ref", "hyp")
 def read_hypotheses(path: str | Path) -> list[dict]:
     """The rows of a hypotheses file (JSONL: id, ref, hyp, usually score, maybe more), in the file's order.
 
-    `of` is "phones" in rows whose texts are phones, not words.
+    `of` is "phones" in rows whose texts are phones, not words; `speaker` is there where it is known.
 
     Raises UserError for a missing or empty file and for a row without the texts id, ref and hyp (file:line);
     DataError with all ids that occur more than once.
@@ -75,7 +75,12 @@ def pool(folders: Iterable[Path]) -> Score:
     Raises what `read_hypotheses` raises, also for an utterance that is in two of them.
     """
     rows = _read_all(folders)
-    return score_pairs([(row["ref"], row["hyp"]) for row in rows], rows[0].get("of", "words"))
+    return _score(rows)
+
+
+def _score(rows: list[dict]) -> Score:
+    speakers = [row.get("speaker") for row in rows]
+    return score_pairs([(row["ref"], row["hyp"]) for row in rows], rows[0].get("of", "words"), speakers)
 
 
 def _read_all(folders: Iterable[Path]) -> list[dict]:
@@ -114,7 +119,7 @@ def score_folder(folder: str | Path, name: str | None = None) -> Score:
     folder = Path(folder)
     rows = read_hypotheses(folder / HYPOTHESES)
     name = name or set_name(folder)
-    score = score_pairs([(row["ref"], row["hyp"]) for row in rows], rows[0].get("of", "words"))
+    score = _score(rows)
     write_text(folder / "alignments.txt", alignment_text(rows))
     write_jsonl(folder / "alignments.jsonl", alignment_rows(rows))
     write_text(folder / "report.txt", report_text(name, score))

@@ -13,6 +13,7 @@ FOLD = 116
 
 
 RATE = {"words": "WER", "phones": "PER"}
+HEAD = f"{'':<12}{'reference':>10}{'errors':>10}{'ins':>8}{'del':>8}{'sub':>8}{'rate %':>10}"
 
 
 def summary_line(name: str, score: Score) -> str:
@@ -50,6 +51,7 @@ def score_dict(score: Score) -> dict:
         "words": _counts_dict(score.words),
         "characters": _counts_dict(score.characters),
         "confusions": asdict(score.confusions),
+        "speakers": {name: {"rate": counts.rate, **_counts_dict(counts)} for name, counts in score.speakers.items()},
     }
 
 
@@ -58,25 +60,37 @@ def _counts_dict(counts: ErrorCounts) -> dict:
 
 
 def report_text(name: str, score: Score) -> str:
-    """A report to read: the summary line, a table of totals, and the most frequent confusions."""
+    """A report to read: the summary line, a table of totals, the most frequent confusions, and every speaker."""
     lines = [summary_line(name, score), "", *_totals(score), ""]
     lines += _confusion_table("Substitutions (reference -> hypothesis)", _arrows(score.confusions.substitutions))
     lines += _confusion_table("Insertions", score.confusions.insertions)
     lines += _confusion_table("Deletions", score.confusions.deletions)
-    return "\n".join(lines)
+    return "\n".join([*lines, *_speakers(score)])
 
 
 def _totals(score: Score) -> Iterator[str]:
-    yield f"{'':<12}{'reference':>10}{'errors':>10}{'ins':>8}{'del':>8}{'sub':>8}{'rate %':>10}"
-    for unit, counts in ((score.of, score.words), ("characters", score.characters)):
-        edits = f"{counts.insertions:>8}{counts.deletions:>8}{counts.substitutions:>8}"
-        yield f"{unit:<12}{counts.length:>10}{counts.errors:>10}{edits}{counts.rate:>10.2f}"
+    yield HEAD
+    yield _counts_line(score.of, score.words)
+    yield _counts_line("characters", score.characters)
     yield f"{'sentences':<12}{score.utterances:>10}{score.sentence_errors:>10}{'':>24}{score.ser:>10.2f}"
     yield ""
     low, high = score.interval
     yield f"95 % interval of the {RATE[score.of]} (bootstrap over utterances): {low:.2f} to {high:.2f}"
     yield f"empty hypotheses: {score.empty_hypotheses}"
     yield "characters are counted in the text with single spaces, the spaces included"
+
+
+def _counts_line(name: str, counts: ErrorCounts) -> str:
+    edits = f"{counts.insertions:>8}{counts.deletions:>8}{counts.substitutions:>8}"
+    return f"{name:<12}{counts.length:>10}{counts.errors:>10}{edits}{counts.rate:>10.2f}"
+
+
+def _speakers(score: Score) -> list[str]:
+    """Those whose errors are the most come first, as they are who to listen to."""
+    if not score.speakers:
+        return []
+    ranked = sorted(score.speakers.items(), key=lambda item: -item[1].rate)
+    return [f"Speakers, the highest rate first, in {score.of}", HEAD, *(_counts_line(*one) for one in ranked), ""]
 
 
 def _arrows(substitutions: list[tuple[str, str, int]]) -> list[tuple[str, int]]:

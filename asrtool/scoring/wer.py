@@ -5,9 +5,9 @@ Alignments and bootstrap come from kaldialign; insertions, deletions and substit
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import kaldialign
 
@@ -67,6 +67,7 @@ class Score:
     empty_hypotheses: int  # hypotheses without a word, whatever the reference
     confusions: Confusions
     of: str = "words"  # or "phones": then what is called word here is a phone, and the WER a phone error rate
+    speakers: dict[str, ErrorCounts] = field(default_factory=dict)  # word errors of each that is known
 
     @property
     def wer(self) -> float:
@@ -142,8 +143,10 @@ def require_words(refs: Sequence[str]) -> None:
         raise UserError(f"no reference words in {len(refs)} utterances: a WER is undefined; check the ref texts")
 
 
-def score_pairs(pairs: Sequence[tuple[str, str]], of: str = "words") -> Score:
-    """Score (ref, hyp) pairs, one an utterance, `of` "words" or "phones".
+def score_pairs(
+    pairs: Sequence[tuple[str, str]], of: str = "words", speakers: Sequence[str | None] | None = None
+) -> Score:
+    """Score (ref, hyp) pairs, one an utterance, `of` "words" or "phones"; `speakers`: of each, None where unknown.
 
     Raises UserError when no reference holds a word: WER is undefined.
     """
@@ -159,7 +162,16 @@ def score_pairs(pairs: Sequence[tuple[str, str]], of: str = "words") -> Score:
         empty_hypotheses=sum(not hyp.split() for _, hyp in pairs),
         confusions=most_frequent(alignments),
         of=of,
+        speakers=count_speakers(alignments, speakers) if speakers else {},
     )
+
+
+def count_speakers(alignments: Sequence[Alignment], speakers: Sequence[str | None]) -> dict[str, ErrorCounts]:
+    """The word errors of each speaker, in the order of their names; utterances of None are left out."""
+    pairs = defaultdict(list)
+    for speaker, alignment in zip(speakers, alignments, strict=True):
+        pairs[speaker] += alignment
+    return {speaker: count_words(pairs[speaker]) for speaker in sorted(pairs.keys() - {None})}
 
 
 def most_frequent(alignments: Iterable[Alignment], limit: int = MOST_FREQUENT) -> Confusions:

@@ -28,6 +28,7 @@ def test_every_utterance_gets_a_row_in_the_order_of_their_ids(experiment, corpus
     assert [row["id"] for row in rows] == sorted(row["id"] for row in rows) and len(rows) == 24
     assert all(row["ref"] for row in rows) and any(row["hyp"] for row in rows)
     for row in rows:
+        assert row["speaker"] == row["id"][0]
         assert [unit for unit, _ in row["units"]] == row["hyp"].split()
         times = [at for _, at in row["units"]]
         assert times == sorted(times) and all(0 <= at < 5 for at in times)

@@ -61,6 +61,7 @@ def test_the_folder_can_be_scored_under_the_name_of_its_set(exp, asr, few):
     assert asr("stream", exp, few)[0] == 0
     status, out, _ = asr("score", exp / "stream/few/greedy")
     assert status == 0 and out.startswith("few WER")
+    assert "Speakers, the highest rate first" in (exp / "stream/few/greedy/report.txt").read_text()
     assert sorted(path.name for path in (exp / "stream/few/greedy").iterdir())[-2:] == ["stream.json", "wer.json"]
 
 

@@ -41,6 +41,20 @@ def test_report_shows_totals_and_confusions():
     assert ["none"] in rows
 
 
+def test_report_has_the_speakers_the_worst_first():
+    score = score_pairs([("a b", "a b"), ("a b", "a c"), ("c", "c"), ("d", "")], speakers=["eve", "eve", "ann", None])
+    *_, head, eve, ann = report_text("test", score).splitlines()
+    assert head.split()[:3] == ["reference", "errors", "ins"]
+    assert eve.split() == ["eve", "4", "1", "0", "0", "1", "25.00"]
+    assert ann.split() == ["ann", "1", "0", "0", "0", "0", "0.00"]
+    assert score_dict(score)["speakers"]["eve"]["rate"] == 25.0
+
+
+def test_report_of_nobody_in_particular_has_no_speakers():
+    assert "Speakers" not in report_text("test", score_pairs([("a", "b")], speakers=[None]))
+    assert "Speakers" not in report_text("test", SCORE)
+
+
 def test_score_dict_goes_through_json_unchanged():
     facts = score_dict(score_pairs([("a b", "a c")]))
     assert facts["wer"] == 50.0
