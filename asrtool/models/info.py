@@ -1,7 +1,8 @@
 """What a configuration amounts to, without training anything."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -163,10 +164,21 @@ def _kept(config: Config, units: int, utterances: int) -> int:
         kept[x.untyped_storage()._cdata] = x
         return x
 
-    bf16 = torch.autocast("cpu", torch.bfloat16, config.training.precision == "bf16")
-    with FakeTensorMode():
+    bf16 = config.training.precision == "bf16"
+    with FakeTensorMode(), _same_on_all_cpus(bf16):
         model = _padded_model(config, units)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), bf16:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), torch.autocast("cpu", torch.bfloat16, bf16):
             model(*_batch(model, utterances))
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     return sum(x.untyped_storage().nbytes() for storage, x in kept.items() if storage not in weights)
+
+
+@contextmanager
+def _same_on_all_cpus(bf16: bool) -> Iterator[None]:
+    """Without oneDNN for bf16: it takes LSTMs, of which it keeps less, only where there are bf16 instructions."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = before and not bf16
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
