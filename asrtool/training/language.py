@@ -25,7 +25,7 @@ from asrtool.errors import UserError
 from asrtool.interrupts import Interrupts
 from asrtool.models.language import BOUNDARY, Shape, TransformerLm
 from asrtool.progress import progress, say
-from asrtool.ranks import Ranks, connected, from_all, this_rank, total
+from asrtool.ranks import Ranks, connected, from_all, own_log, this_rank, total
 from asrtool.text.ngram_text import sentences
 from asrtool.text.tokenizer import Tokenizer, train_tokenizer
 from asrtool.training.checkpoint import DAMAGE, save
@@ -134,10 +134,14 @@ def train_from_text(
     case: str = "keep",
     device: str = "auto",
 ) -> None:
-    """`train` on text files or manifests, with `vocab_size` BPE units of theirs. The text is read twice, not kept."""
-    units = train_tokenizer("bpe", map(" ".join, itertools.islice(sentences(text, case), UNITS_FROM)), vocab_size)
-    told = list(sentences([dev], case)) if dev else ()
-    train(spell(sentences(text, case), units), units, out, shape, plan, told, device)
+    """`train` on text files or manifests, with `vocab_size` BPE units of theirs. The text is read twice, not kept.
+
+    Of several processes all but the first write what they do to logs/rank-N.log beside OUT.
+    """
+    with own_log(this_rank(), out.parent / "logs"):
+        units = train_tokenizer("bpe", map(" ".join, itertools.islice(sentences(text, case), UNITS_FROM)), vocab_size)
+        told = list(sentences([dev], case)) if dev else ()
+        train(spell(sentences(text, case), units), units, out, shape, plan, told, device)
 
 
 def train(

@@ -116,26 +116,10 @@ def test_a_damaged_state_is_named(sentences, units, tmp_path):
 def test_processes_share_the_batches(tmp_path, text):
     (tmp_path / "text.txt").write_text("".join(" ".join(words) + "\n" for words in text))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "asrtool"]
-    sizes = [
-        "--heads",
-        "2",
-        "--vocab-size",
-        "20",
-        "--dim",
-        "32",
-        "--layers",
-        "2",
-        "--batch",
-        "256",
-        "--dropout",
-        "0",
-        "--epochs",
-        "20",
-        "--lr",
-        "1e-2",
-    ]
-    command = [*torchrun, "lm", "train-neural", tmp_path / "text.txt", tmp_path / "lm.pt", *sizes]
+    sizes = "--heads 2 --vocab-size 20 --dim 32 --layers 2 --batch 256 --dropout 0 --epochs 20 --lr 1e-2"
+    command = [*torchrun, "lm", "train-neural", tmp_path / "text.txt", tmp_path / "lm.pt", *sizes.split()]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "logs" / "rank-1.log").is_file(), "only the first speaks on the terminal"
     found = np.concatenate(list(load_neural(tmp_path / "lm.pt", "cpu").logprobs(text)))
     assert -found.sum() < len(text) * np.log(6) * 1.3
