@@ -79,7 +79,7 @@ def pool(folders: Iterable[Path]) -> Score:
 
 
 def _score(rows: list[dict]) -> Score:
-    speakers = [row.get("speaker") for row in rows]
+    speakers = [None if row.get("speaker") is None else str(row["speaker"]) for row in rows]
     return score_pairs([(row["ref"], row["hyp"]) for row in rows], rows[0].get("of", "words"), speakers)
 
 

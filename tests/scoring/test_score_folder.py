@@ -41,6 +41,12 @@ def test_a_decode_folder_gets_its_reports_and_nothing_else(folder):
     assert "中文" in (folder / "alignments.txt").read_text(encoding="utf-8")
 
 
+def test_each_speaker_is_counted_whatever_stands_for_the_name(folder):
+    more = [{"id": "u3", "ref": "a", "hyp": "b", "speaker": 7}, {"id": "u4", "ref": "a", "hyp": "a", "speaker": "ann"}]
+    write_rows(folder / "hyps.jsonl", [*ROWS, *more])
+    assert {name: counts.rate for name, counts in score_folder(folder).speakers.items()} == {"7": 100.0, "ann": 0.0}
+
+
 @pytest.mark.parametrize("given, expected", [(None, "dev-clean"), ("mine", "mine")])
 def test_the_name_comes_from_the_caller_or_decode_json(folder, given, expected):
     (folder / "decode.json").write_text('{"set": "dev-clean", "beam": 8}', encoding="utf-8")
