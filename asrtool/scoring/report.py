@@ -13,7 +13,6 @@ FOLD = 116
 
 
 RATE = {"words": "WER", "phones": "PER"}
-HEAD = f"{'':<12}{'reference':>10}{'errors':>10}{'ins':>8}{'del':>8}{'sub':>8}{'rate %':>10}"
 
 
 def summary_line(name: str, score: Score) -> str:
@@ -69,9 +68,7 @@ def report_text(name: str, score: Score) -> str:
 
 
 def _totals(score: Score) -> Iterator[str]:
-    yield HEAD
-    yield _counts_line(score.of, score.words)
-    yield _counts_line("characters", score.characters)
+    yield from _counts_table([(score.of, score.words), ("characters", score.characters)])
     yield f"{'sentences':<12}{score.utterances:>10}{score.sentence_errors:>10}{'':>24}{score.ser:>10.2f}"
     yield ""
     low, high = score.interval
@@ -80,9 +77,12 @@ def _totals(score: Score) -> Iterator[str]:
     yield "characters are counted in the text with single spaces, the spaces included"
 
 
-def _counts_line(name: str, counts: ErrorCounts) -> str:
-    edits = f"{counts.insertions:>8}{counts.deletions:>8}{counts.substitutions:>8}"
-    return f"{name:<12}{counts.length:>10}{counts.errors:>10}{edits}{counts.rate:>10.2f}"
+def _counts_table(rows: list[tuple[str, ErrorCounts]]) -> Iterator[str]:
+    width = max(12, *(_display_width(name) + 1 for name, _ in rows))
+    yield f"{'':<{width}}{'reference':>10}{'errors':>10}{'ins':>8}{'del':>8}{'sub':>8}{'rate %':>10}"
+    for name, counts in rows:
+        edits = f"{counts.insertions:>8}{counts.deletions:>8}{counts.substitutions:>8}"
+        yield f"{_pad(name, width)}{counts.length:>10}{counts.errors:>10}{edits}{counts.rate:>10.2f}"
 
 
 def _speakers(score: Score) -> list[str]:
@@ -90,7 +90,7 @@ def _speakers(score: Score) -> list[str]:
     if not score.speakers:
         return []
     ranked = sorted(score.speakers.items(), key=lambda item: -item[1].rate)
-    return [f"Speakers, the highest rate first, in {score.of}", HEAD, *(_counts_line(*one) for one in ranked), ""]
+    return [f"Speakers, the highest rate first, in {score.of}", *_counts_table(ranked), ""]
 
 
 def _arrows(substitutions: list[tuple[str, str, int]]) -> list[tuple[str, int]]:

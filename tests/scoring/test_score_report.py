@@ -50,6 +50,13 @@ def test_report_has_the_speakers_the_worst_first():
     assert score_dict(score)["speakers"]["eve"]["rate"] == 25.0
 
 
+def test_report_keeps_its_columns_under_each_other_for_any_name():
+    for name in ("a" * 40, "说话人"):
+        score = score_pairs([("a", "a"), ("a", "b")], speakers=[name, "b"])
+        lines = report_text("test", score).splitlines()[-3:]
+        assert len({sum(2 if char in "说话人" else 1 for char in line) for line in lines}) == 1
+
+
 def test_report_of_nobody_in_particular_has_no_speakers():
     assert "Speakers" not in report_text("test", score_pairs([("a", "b")], speakers=[None]))
     assert "Speakers" not in report_text("test", SCORE)
