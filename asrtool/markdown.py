@@ -1,5 +1,6 @@
 """Tables in Markdown, and sections of a text that a program writes between two comments."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from asrtool.errors import UserError
@@ -10,6 +11,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     filled = ([*row, *["-"] * (len(head) - len(row))] for row in rows)
     lines = [head, ["---"] * len(head), *filled]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def natural(name: str) -> list[str | int]:
+    """A key that sorts names of rows with the numbers in them by their value: T2 before T10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def put(text: str, begin: str, end: str, body: str) -> str:

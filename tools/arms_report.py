@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from arms_claim import OPEN, Claim, interval, overall
 
 from asrtool.files import atomic_path
-from asrtool.markdown import table
+from asrtool.markdown import natural, table
 
 if TYPE_CHECKING:
     from arms_run import Run
@@ -191,7 +191,7 @@ def _mean_curve(curves: list[list[tuple[float, float]]]) -> tuple[list[float], l
 def overview(text: str) -> str:
     """A table of the claims that have a section in `text`, by number: what they say, and the verdict."""
     found = re.findall(r"^## (.+)\n\nClaim: (.+)\n\n\*\*Verdict: (.+?)\*\*", text, re.MULTILINE)
-    found.sort(key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", row[0])])
+    found.sort(key=lambda row: natural(row[0]))
     links = (re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title, *_ in found)
     rows = [(f"[{title}](#{link})", *rest) for link, (title, *rest) in zip(links, found, strict=True)]
     return table(["claim", "what it says", "verdict"], rows)

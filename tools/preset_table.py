@@ -6,7 +6,6 @@ python tools/preset_table.py egs/librispeech --check    # says whether it is up 
 
 import argparse
 import math
-import re
 import sys
 from pathlib import Path
 
@@ -46,15 +45,10 @@ def system(config: Config) -> str:
 def table(recipe: Path) -> str:
     """The table in Markdown, full sizes first, then the twins."""
     paths = sorted(
-        (recipe / "conf").glob("*.yaml"), key=lambda path: (path.stem.endswith("_twin"), _natural(path.stem))
+        (recipe / "conf").glob("*.yaml"), key=lambda path: (path.stem.endswith("_twin"), markdown.natural(path.stem))
     )
     configs = {path.stem: load_config(path) for path in paths}
     return markdown.table(HEAD, [row(name, config, model_info(config, UNITS)) for name, config in configs.items()])
-
-
-def _natural(name: str) -> list:
-    """Sorts numbers by their value."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def main() -> None:

@@ -235,14 +235,12 @@ def hypothesis_row(
         "ref": tokenizer.reference(ref) if spelled else ref,
         "hyp": _text(tokenizer, hypothesis),
         "score": round(hypothesis.score, 4),
+        "units": _timed(symbols, hypothesis.frames, frame_seconds),
     }
-    row |= {"units": _timed(symbols, hypothesis.frames, frame_seconds)}
-    if spelled and tokenizer.spells != "words":
-        row |= {"of": tokenizer.spells}
     if not spelled:
         row |= {"words": _timed(hypothesis.words, hypothesis.word_frames, frame_seconds)}
     elif tokenizer.spells != "words":
-        row |= {"ref": tokenizer.reference(ref), "of": tokenizer.spells}
+        row |= {"of": tokenizer.spells}
     if hypothesis.others:
         best = (hypothesis, *hypothesis.others)
         row |= {"nbest": [{"hyp": _text(tokenizer, one), "score": round(one.score, 4)} for one in best]}

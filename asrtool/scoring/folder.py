@@ -74,8 +74,7 @@ def pool(folders: Iterable[Path]) -> Score:
 
     Raises what `read_hypotheses` raises, also for an utterance that is in two of them.
     """
-    rows = _read_all(folders)
-    return _score(rows)
+    return _score(_read_all(folders))
 
 
 def _score(rows: list[dict]) -> Score:

@@ -64,7 +64,8 @@ def report_text(name: str, score: Score) -> str:
     lines += _confusion_table("Substitutions (reference -> hypothesis)", _arrows(score.confusions.substitutions))
     lines += _confusion_table("Insertions", score.confusions.insertions)
     lines += _confusion_table("Deletions", score.confusions.deletions)
-    return "\n".join([*lines, *_speakers(score)])
+    lines += _speakers(score)
+    return "\n".join(lines)
 
 
 def _totals(score: Score) -> Iterator[str]:
