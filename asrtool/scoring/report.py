@@ -1,5 +1,6 @@
 """Scores as text for people and as plain types for JSON."""
 
+import math
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -37,7 +38,7 @@ def difference_line(found: Difference) -> str:
 
 
 def score_dict(score: Score) -> dict:
-    """`score` in plain types for JSON; rates and the interval in percent."""
+    """`score` in plain types for JSON; rates and the interval in percent, None where infinite, which JSON has not."""
     return {
         "of": score.of,
         "wer": score.wer,
@@ -50,8 +51,12 @@ def score_dict(score: Score) -> dict:
         "words": _counts_dict(score.words),
         "characters": _counts_dict(score.characters),
         "confusions": asdict(score.confusions),
-        "speakers": {name: {"rate": counts.rate, **_counts_dict(counts)} for name, counts in score.speakers.items()},
+        "speakers": {name: _rate_dict(counts) | _counts_dict(counts) for name, counts in score.speakers.items()},
     }
+
+
+def _rate_dict(counts: ErrorCounts) -> dict:
+    return {"rate": counts.rate if math.isfinite(counts.rate) else None}
 
 
 def _counts_dict(counts: ErrorCounts) -> dict:

@@ -50,6 +50,14 @@ def test_report_has_the_speakers_the_worst_first():
     assert score_dict(score)["speakers"]["eve"]["rate"] == 25.0
 
 
+def test_a_speaker_who_was_to_say_nothing_has_no_rate():
+    score = score_pairs([("a b", "a b"), ("", "a")], speakers=["eve", "ann"])
+    assert score_dict(score)["speakers"]["ann"] == {
+        "rate": None, "errors": 1, "insertions": 1, "deletions": 0, "substitutions": 0, "length": 0
+    }  # fmt: skip
+    assert json.loads(json.dumps(score_dict(score), allow_nan=False))["speakers"]["eve"]["rate"] == 0.0
+
+
 def test_report_keeps_its_columns_under_each_other_for_any_name():
     for name in ("a" * 40, "说话人"):
         score = score_pairs([("a", "a"), ("a", "b")], speakers=[name, "b"])
