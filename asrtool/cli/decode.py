@@ -151,9 +151,12 @@ def tune(exp, cuts, rounds, jobs, checkpoint, batch_seconds, workers, device, **
 @click.option("--lm", "neural", required=True, type=PATH, help="Of `asrtool lm train-neural`.")
 @click.option("--ngram", required=True, type=PATH, help="That FOLDER was decoded with, as --rescore.")
 @click.option("--weight", default=0.5, type=click.FloatRange(0, 1), help="Of the neural model in the mixture of both.")
+@click.option("--context", type=click.IntRange(0), help="As --context of its training, which is the default, or fewer.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-def rescore(folder, out, neural, ngram, weight, device) -> None:
+def rescore(folder, out, neural, ngram, weight, context, device) -> None:
     """Take the best of n-best lists by a mixture of an n-gram and a neural language model, word by word.
+
+    A model with a context takes an utterance as what comes after the best hypotheses of the same speaker's ones before.
 
     \b
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph data/lang/graph \\
@@ -163,7 +166,7 @@ def rescore(folder, out, neural, ngram, weight, device) -> None:
     """
     from asrtool.decoding.rescoring import rescore_folder
 
-    facts = rescore_folder(folder, out, neural, ngram, weight, device)
+    facts = rescore_folder(folder, out, neural, ngram, weight, device, context)
     seconds, device = facts["rescoring_seconds"], facts["rescoring_device"]
     click.echo(f"{out}: {facts.get('utterances', '')} utterances, {seconds:.1f} s on {device}")
 

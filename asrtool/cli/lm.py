@@ -7,6 +7,9 @@ import click
 PATH = click.Path(path_type=Path)
 THRESHOLD = click.FloatRange(0, min_open=True)
 CASE = click.option("--case", type=click.Choice(["keep", "upper", "lower"]), default="keep", help="Of the text.")
+CONTEXT = click.option(
+    "--context", type=click.IntRange(0), help="Of a neural model: units seen at once; default: as it was trained."
+)
 UNITS = click.option("--tokenizer", type=PATH, help="Take the text as units of this tokenizer instead of words.")
 
 
@@ -66,6 +69,12 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
 @click.option("--heads", default=4, type=click.IntRange(1), help="Of the attention.")
 @click.option("--dropout", default=0.1, type=click.FloatRange(0, 1, max_open=True), help="Of what each layer adds.")
 @click.option(
+    "--context",
+    default=0,
+    type=click.IntRange(0),
+    help="Units seen at once, of a sentence and of those before it; 0: of each sentence alone.",
+)
+@click.option(
     "--epochs", default=2.0, type=click.FloatRange(0, min_open=True), help="How often to go through the text."
 )
 @click.option("--batch", default=4096, type=click.IntRange(1), help="Units in a step.")
@@ -76,13 +85,14 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
 @click.option("--seed", default=1, help="Of the weights, the order and the dropout.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @CASE
-def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, device, case, **plan) -> None:
+def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, context, device, case, **plan) -> None:
     """Train a Transformer language model over BPE units, and write it with them to OUT, a file *.pt.
 
-    The same command goes on where it was interrupted; under torchrun several processes share the work.
+    With --context the lines of TEXT are to follow one another as they were written or said. The same command goes on
+    where it was interrupted; under torchrun several processes share the work.
 
     \b
-    asrtool lm train-neural text.txt.gz data/lang/lm.pt --dev data/dev.jsonl.gz
+    asrtool lm train-neural text.txt.gz data/lang/lm.pt --dev data/dev.jsonl.gz --context 256
     torchrun --nproc-per-node 8 -m asrtool lm train-neural text.txt.gz data/lang/lm.pt --dim 512 --layers 12
     """
     if out.suffix != ".pt":
@@ -92,7 +102,7 @@ def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, device
     from asrtool.models.language import Shape
     from asrtool.training.language import Plan, train_from_text
 
-    train_from_text(text, out, vocab_size, Shape(dim, layers, heads, dropout), Plan(**plan), dev, case, device)
+    train_from_text(text, out, vocab_size, Shape(dim, layers, heads, dropout, context), Plan(**plan), dev, case, device)
 
 
 @lm.command()
@@ -122,9 +132,10 @@ def prune(model, out, threshold, size) -> None:
 @click.argument("text", type=PATH, nargs=-1, required=True)
 @click.option("--ngram", type=PATH, help="Of a neural MODEL: an n-gram model to mix it with.")
 @click.option("--weight", default=0.5, type=click.FloatRange(0, 1), help="Of the neural model in the mixture.")
+@CONTEXT
 @CASE
 @UNITS
-def perplexity(model, text, ngram, weight, case, tokenizer) -> None:
+def perplexity(model, text, ngram, weight, context, case, tokenizer) -> None:
     """Perplexity and unknown (OOV) words of a text; beside KenLM's reading of an ARPA file where `kenlm` is installed.
 
     MODEL may be a binary of KenLM or a neural model (*.pt), too.
@@ -137,9 +148,10 @@ def perplexity(model, text, ngram, weight, case, tokenizer) -> None:
 
     corpus = _corpus(text, case, tokenizer)
     if model.suffix == ".pt":
-        click.echo(measure_neural(model, corpus, ngram, weight))
-    elif ngram:
-        raise click.UsageError(f"--ngram is for a neural model (*.pt), and {model} is none")
+        click.echo(measure_neural(model, corpus, ngram, weight, context))
+    elif ngram or context is not None:
+        option = "--ngram" if ngram else "--context"
+        raise click.UsageError(f"{option} is for a neural model (*.pt), and {model} is none")
     else:
         click.echo(measure(model, corpus))
 

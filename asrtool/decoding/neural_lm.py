@@ -1,10 +1,12 @@
 """Neural language models in files, and the log-probs that they give words.
 
 A file has the weights, the sizes and the BPE units of a `TransformerLm`. The probability of a word is that of its units
-as the tokenizer splits it; that of a sentence is that of its words and of its end.
+as the tokenizer splits it; that of a sentence is that of its words and of its end. A model with a context gives them
+after the sentences before (Irie et al., Training language models for long-span cross-sentence evaluation, ASRU 2019).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Reversible, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,32 +31,49 @@ def speller(tokenizer: Tokenizer) -> Speller:
 
 
 class NeuralLm:
-    """A trained model that scores sentences."""
+    """A trained model that scores sentences, with `context` units to see at once (0: those of the sentence alone)."""
 
-    def __init__(self, model: TransformerLm, tokenizer: Tokenizer, device: torch.device | str = "cpu"):
+    def __init__(self, model: TransformerLm, tokenizer: Tokenizer, device: torch.device | str = "cpu", context=0):
         self.model, self.tokenizer, self.device = model.to(device).eval(), tokenizer, device
-        self.spell = speller(tokenizer)
+        self.context, self.spell = context, speller(tokenizer)
 
     def knows(self, word: str) -> bool:
         """Whether units spell it."""
         return self.spell(word) is not None
 
-    def logprobs(self, sentences: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
+    def said(self) -> deque[Sequence[str]]:
+        """To keep the sentences in that were said, the last one last: as many as the context may hold."""
+        return deque(maxlen=self.context)
+
+    def in_order(self, sentences: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
+        """`logprobs` of the sentences of a text, each after those before it as far as the context goes."""
+        if not self.context:
+            yield from self.logprobs(sentences)
+            return
+        said = self.said()
+        for words in sentences:
+            yield from self.logprobs([words], said)
+            said.append(words)
+
+    def logprobs(
+        self, sentences: Iterable[Sequence[str]], said: Reversible[Sequence[str]] = ()
+    ) -> Iterator[np.ndarray]:
         """For each sentence the natural log-probs of its words and of its end, (words + 1,) float64.
 
-        A word that cannot be spelled has -inf, and what comes after it is scored as if it were not there.
+        `said` are the sentences before each of them: the last of these are taken that the context has room for. A word
+        that cannot be spelled has -inf, and what comes after it is scored as if it were not there.
         """
         waiting: list[tuple[list[int], list[int]]] = []
         longest = 0
         for words in sentences:
             units, owners = self._spelled(words)
             if waiting and max(longest, len(units)) * (len(waiting) + 1) > BATCH:
-                yield from self._score(waiting)
+                yield from self._score(waiting, self._before(said, longest))
                 waiting, longest = [], 0
             waiting.append((units, owners))
             longest = max(longest, len(units))
         if waiting:
-            yield from self._score(waiting)
+            yield from self._score(waiting, self._before(said, longest))
 
     def _spelled(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
         """The units of a sentence and of its end, and for each the number of its word."""
@@ -65,12 +84,23 @@ class NeuralLm:
             owners += [number] * len(spelled or [])
         return [*units, BOUNDARY], [*owners, len(words)]
 
+    def _before(self, said: Reversible[Sequence[str]], longest: int) -> list[int]:
+        """The units of the last sentences, each behind its boundary, that leave room for `longest` more."""
+        found: list[int] = []
+        for words in reversed(said):
+            units = [BOUNDARY, *self._spelled(words)[0][:-1]]
+            if len(units) + len(found) + longest > self.context:
+                break
+            found = units + found
+        return found
+
     @torch.no_grad()
-    def _score(self, batch: list[tuple[list[int], list[int]]]) -> Iterator[np.ndarray]:
+    def _score(self, batch: list[tuple[list[int], list[int]]], before: list[int]) -> Iterator[np.ndarray]:
         inputs = [torch.tensor([BOUNDARY, *units[:-1]]) for units, _ in batch]
         lens = torch.tensor([len(units) for units, _ in batch], device=self.device)
         targets = torch.tensor([unit for units, _ in batch for unit in units], device=self.device)
-        found = self.model(pad_sequence(inputs, batch_first=True).to(self.device), lens)
+        past = torch.tensor(before, device=self.device) if before else None
+        found = self.model(pad_sequence(inputs, batch_first=True).to(self.device), lens, past)
         values = found.gather(1, targets[:, None])[:, 0].double().cpu().split(lens.tolist())
         for (_, owners), logprobs in zip(batch, values, strict=True):
             of_words = np.zeros(owners[-1] + 1)
@@ -92,15 +122,23 @@ def save_neural(path: Path, model: TransformerLm, tokenizer: Tokenizer, shape: S
     save(path, content)
 
 
-def load_neural(path: str | Path, device: str = "auto") -> NeuralLm:
-    """The model in the file `path`. UserError when there is none."""
+def load_neural(path: str | Path, device: str = "auto", context: int | None = None) -> NeuralLm:
+    """The model in the file `path`, with its context or a smaller one. UserError when there is none."""
     path = require_file(path, "language model", "make it with `asrtool lm train-neural`")
     place = pick_device(device)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         tokenizer = tokenizer_of(content["tokenizer"])
-        model = TransformerLm(tokenizer.size, Shape(**content["shape"]))
+        shape = Shape(**content["shape"])
+        model = TransformerLm(tokenizer.size, shape)
         model.load_state_dict(content["model"])
     except DAMAGE as error:
         raise UserError(f"{path} is no neural language model, or damaged; see `asrtool lm train-neural`") from error
-    return NeuralLm(model, tokenizer, place)
+    return NeuralLm(model, tokenizer, place, _context(path, shape.context, context))
+
+
+def _context(path: Path, trained: int, wanted: int | None) -> int:
+    if wanted and wanted > trained:
+        has = f"a context of {trained} units" if trained else "no context: train it with --context"
+        raise UserError(f"{path} has {has}; --context {wanted} is more")
+    return trained if wanted is None else wanted

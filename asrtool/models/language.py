@@ -1,4 +1,4 @@
-"""Transformer language models over BPE units: what comes next in a sentence."""
+"""Transformer language models over BPE units: what comes next in a sentence, or in the sentences of a text."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from asrtool.config import Model
+from asrtool.models.caches import Caches
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
 
-BOUNDARY = 0  # the unit before the first of a sentence, and behind its last; a tokenizer's blank, which spells nothing
+BOUNDARY = 0  # the unit before a sentence, and behind the last one of a text; a tokenizer's blank, which spells nothing
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How large the model is; feed-forward layers are four times as wide as `dim`."""
+    """How large the model is, feed-forward layers being four times as wide as `dim`, and how far it looks back."""
 
     dim: int = 256
     layers: int = 6
     heads: int = 4
     dropout: float = 0.1
+    context: int = 0  # units seen at once, of a sentence and those before it, boundaries counted; 0: of one sentence
 
 
 class TransformerLm(nn.Module):
@@ -30,14 +32,25 @@ class TransformerLm(nn.Module):
         sizes = {"dim": shape.dim, "layers": shape.layers, "heads": shape.heads, "ff_dim": 4 * shape.dim}
         self.units = nn.Embedding(size, shape.dim)
         nn.init.normal_(self.units.weight, std=shape.dim**-0.5)
-        self.encoder = TransformerEncoder(Model(**sizes, dropout=shape.dropout, mask="sliding", right=0))
+        mask = {"mask": "sliding", "left": shape.context or None, "right": 0}
+        self.encoder = TransformerEncoder(Model(**sizes, **mask, dropout=shape.dropout))
         self.encoder.packs = False  # a batch has sentences of one length, many of them: one product is faster
         self.bias = nn.Parameter(torch.zeros(size))
 
-    def forward(self, units: Tensor, lens: Tensor) -> Tensor:
+    def forward(self, units: Tensor, lens: Tensor, before: Tensor | None = None) -> Tensor:
         """The log-prob of every unit after each of `units` (N, T) int64, of which `lens` (N,) are there.
 
+        `before` (B,) int64, for models with a context: what each of the N comes after; it is computed once for all.
         Returns (sum of lens, V) float32, the sentences one after the other.
         """
-        y = self.encoder(self.units(units), lens)[padding_mask(lens, units.shape[1])]
+        x = self.units(units)
+        y = self.encoder(x, lens) if before is None else self._after(before, x, lens)
+        y = y[padding_mask(lens, units.shape[1])]
         return nn.functional.linear(y, self.units.weight, self.bias).float().log_softmax(-1)
+
+    def _after(self, before: Tensor, x: Tensor, lens: Tensor) -> Tensor:
+        size = torch.tensor([len(before)], device=before.device)
+        past = Caches(self.encoder.initial_state(1))
+        self.encoder.step(self.units(before[None]), torch.zeros_like(size), size, past)
+        past = Caches(part.expand(len(x), -1, -1) for part in past.new)
+        return self.encoder.step(x, size.expand(len(x)), lens + size, past)

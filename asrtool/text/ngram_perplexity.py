@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from asrtool.errors import DataError, UserError
-from asrtool.progress import say
+from asrtool.progress import progress, say
 from asrtool.text.ngram import BOS, SPECIAL, NgramModel
 from asrtool.text.ngram_files import is_compiled, read_ngrams
 from asrtool.text.ngram_kenlm import KenlmModel, is_kenlm_binary
@@ -72,16 +72,20 @@ def measure(path: Path, corpus: Corpus) -> Report:
     return report
 
 
-def measure_neural(path: Path, corpus: Corpus, ngram: Path | None = None, weight: float = 0.5) -> Report:
+def measure_neural(
+    path: Path, corpus: Corpus, ngram: Path | None = None, weight: float = 0.5, context: int | None = None
+) -> Report:
     """The neural model in `path` on `corpus`; with `ngram` also that model, and the mixture of both.
 
-    Words that one of the two does not know are unknown to all. Raises UserError when these are most.
+    A model with a context (`context` as in `load_neural`) takes the sentences, in their order, as one text. Words that
+    one of the two does not know are unknown to all. Raises UserError when these are most.
     """
     from asrtool.decoding.neural_lm import load_neural, mixed
 
-    model, start = load_neural(path), SPECIAL.index(BOS)
+    model, start = load_neural(path, context=context), SPECIAL.index(BOS)
     sentences = np.split(corpus.tokens, np.flatnonzero(corpus.tokens == start)[1:])
-    found = model.logprobs([corpus.words[number] for number in sentence[1:-1].tolist()] for sentence in sentences)
+    said = ([corpus.words[number] for number in sentence[1:-1].tolist()] for sentence in sentences)
+    found = model.in_order(progress(said, "scoring text", len(sentences), "sentences"))
     neural = np.concatenate([part for logprobs in found for part in (np.zeros(1), logprobs)])
     if ngram is None:
         return _report(corpus, model.knows, {"neural": neural})

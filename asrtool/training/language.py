@@ -11,6 +11,7 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ class Sentences:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of all that is in them."""
         return hashlib.sha256(self.units.tobytes() + self.starts.tobytes()).hexdigest()
@@ -93,6 +94,20 @@ def spell(sentences: Iterable[Sequence[str]], tokenizer: Tokenizer) -> Sentences
     if not units:
         raise UserError("the text has no sentence that the units spell; give text of their language")
     return Sentences(np.frombuffer(units, np.int32), np.frombuffer(starts, np.int64))
+
+
+def joined(sentences: Sentences, size: int) -> Sentences:
+    """Neighbours as one, a boundary between them, as long as they have at most `size` units with a boundary each."""
+    firsts, total = [0], 0
+    for place, length in enumerate((np.diff(sentences.starts) + 1).tolist()):
+        if total + length > size and place > firsts[-1]:
+            firsts.append(place)
+            total = 0
+        total += length
+    inside = np.setdiff1d(np.arange(len(sentences)), firsts)
+    units = np.insert(sentences.units, sentences.starts[inside], BOUNDARY)
+    starts = sentences.starts[firsts] + np.array(firsts) - np.arange(len(firsts))  # boundaries inside those before
+    return Sentences(units, np.append(starts, len(units)))
 
 
 def batches(sentences: Sentences, size: int, seed: int) -> list[np.ndarray]:
@@ -179,14 +194,15 @@ class Training:
     """A model on its way."""
 
     def __init__(self, sentences: Sentences, tokenizer: Tokenizer, shape: Shape, plan: Plan, ranks: Ranks, device):
-        self.sentences, self.tokenizer, self.shape, self.plan = sentences, tokenizer, shape, plan
+        self.sentences = joined(sentences, shape.context) if shape.context else sentences
+        self.tokenizer, self.shape, self.plan = tokenizer, shape, plan
         self.ranks, self.device = ranks, device
         torch.manual_seed(plan.seed)
         self.model = TransformerLm(tokenizer.size, shape).to(device)
         self.shared = nn.parallel.DistributedDataParallel(self.model) if ranks.size > 1 else self.model
         self.optimizer = make_optimizer(self.model, config.Training(lr=plan.lr, weight_decay=plan.weight_decay))
         self.share = max(1, plan.batch // ranks.size)  # units in a batch of one process
-        self.epoch = max(1, len(batches(sentences, self.share, plan.seed)) // ranks.size)  # its steps
+        self.epoch = max(1, len(batches(self.sentences, self.share, plan.seed)) // ranks.size)  # its steps
         self.step, self.steps = 0, max(1, round(plan.epochs * self.epoch))
         self.settings = asdict(plan) | asdict(shape) | {"text": sentences.digest, "processes": ranks.size}
 
@@ -263,7 +279,8 @@ class Training:
         """The perplexity of a word of `dev`, sentence ends counted, words that units cannot spell not; said aloud."""
         if not dev or not self.ranks.first:
             return None
-        values = np.concatenate(list(NeuralLm(self.model, self.tokenizer, self.device).logprobs(dev)))
+        model = NeuralLm(self.model, self.tokenizer, self.device, self.shape.context)
+        values = np.concatenate(list(model.in_order(dev)))
         self.model.train()
         found = math.exp(-values[np.isfinite(values)].mean())
         say(f"step {self.step}: dev perplexity {found:.1f} a word")

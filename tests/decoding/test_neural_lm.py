@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,51 @@ def test_a_word_has_the_probability_of_its_own_units(lm):
     assert both[0] == pytest.approx(first[0], abs=1e-5) and both[1] != pytest.approx(first[1], abs=1e-3)
 
 
+@pytest.fixture(scope="module")
+def reader(lm):
+    """One that sees 40 units at once."""
+    torch.manual_seed(2)
+    shape = replace(SHAPE, context=40)
+    return NeuralLm(TransformerLm(lm.tokenizer.size, shape), lm.tokenizer, context=40)
+
+
+def after(lm, said, text):
+    """The log-prob of a text behind others, by hand."""
+    before = [unit for words in said for unit in [0, *lm.tokenizer.encode(" ".join(words))]]
+    units = [0, *lm.tokenizer.encode(text), 0]
+    inputs = torch.tensor([before + units[:-1]])
+    found = lm.model(inputs, torch.tensor([inputs.shape[1]]))[len(before) :]
+    return found[range(len(units) - 1), units[1:]].sum().item()
+
+
+def test_a_sentence_is_seen_behind_what_was_said(reader):
+    said = [["A", "DOG"], ["THE", "CAT", "SAT"]]
+    one, other = reader.logprobs([["THE", "CAT"], ["DOG"]], said)
+    assert one.sum() == pytest.approx(after(reader, said, "THE CAT"), abs=1e-4)
+    assert other.sum() == pytest.approx(after(reader, said, "DOG"), abs=1e-4)
+    assert abs(one.sum() - after(reader, [], "THE CAT")) > 1e-3
+
+
+def test_of_what_was_said_the_last_sentences_that_fit_are_seen(reader):
+    long = ["THE", "CAT"] * 5
+    units = len(reader.tokenizer.encode(" ".join(long))) + 1
+    kept = (40 - len(reader.tokenizer.encode("DOG")) - 1) // units
+    assert 0 < kept < 4
+    [found] = reader.logprobs([["DOG"]], [["A"], long, long, long, long])
+    assert found.sum() == pytest.approx(after(reader, [long] * kept, "DOG"), abs=1e-4)
+    [found] = reader.logprobs([["DOG"]], [["A"], ["CAT"] * 60])
+    assert found.sum() == pytest.approx(after(reader, [], "DOG"), abs=1e-4)
+
+
+def test_a_text_is_read_in_its_order(reader, lm):
+    text = [["A", "DOG"], ["ÉTÉ"], ["THE", "CAT"]]
+    first, _, last = reader.in_order(text)
+    assert first.sum() == pytest.approx(after(reader, [], "A DOG"), abs=1e-4)
+    assert last.sum() == pytest.approx(after(reader, [["A", "DOG"], []], "THE CAT"), abs=1e-4)
+    for alone, other in zip(lm.logprobs(text), lm.in_order(text), strict=True):  # which has no context
+        np.testing.assert_array_equal(alone, other)
+
+
 def test_nothing_said_has_an_end(lm):
     [found] = lm.logprobs([[]])
     assert found.tolist() == pytest.approx([by_hand(lm, "")], abs=1e-5)
@@ -70,6 +117,14 @@ def test_a_file_has_all_that_scoring_needs(lm, tmp_path):
     save_neural(tmp_path / "lm.pt", lm.model, lm.tokenizer, SHAPE, {"seconds": 1.0})
     [found], [expected] = (one.logprobs([["A", "DOG"]]) for one in (load_neural(tmp_path / "lm.pt", "cpu"), lm))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_context_is_as_in_training_or_smaller(lm, tmp_path):
+    shape = replace(SHAPE, context=40)
+    save_neural(tmp_path / "lm.pt", TransformerLm(lm.tokenizer.size, shape), lm.tokenizer, shape, {})
+    assert [load_neural(tmp_path / "lm.pt", "cpu", size).context for size in (None, 0, 40)] == [40, 0, 40]
+    with pytest.raises(UserError, match="lm.pt has a context of 40 units; --context 41 is more"):
+        load_neural(tmp_path / "lm.pt", "cpu", 41)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\\data\\\n"])

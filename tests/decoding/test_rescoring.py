@@ -1,10 +1,11 @@
 import json
 import math
+from collections import deque
 
 import numpy as np
 import pytest
 
-from asrtool.decoding.rescoring import Mixture, logprobs_by, rescore_folder, rescore_row
+from asrtool.decoding.rescoring import Mixture, logprobs_by, rescore_folder, rescore_row, rescore_rows
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.text.ngram_files import read_ngrams
@@ -18,9 +19,9 @@ LM = Bigram(
 
 
 class Neural:
-    """B is certain, A and the end nearly impossible."""
+    """B is certain, A nearly impossible."""
 
-    def logprobs(self, sentences):
+    def logprobs(self, sentences, said):
         return [np.array([0.0 if word == "B" else -20.0 for word in words] + [0.0]) for words in sentences]
 
 
@@ -64,6 +65,29 @@ def test_the_mixture_is_word_by_word(ngram):
     ngrams, neural = logprobs_by(ngram, ["A", "B"]), [-20.0, 0.0, 0.0]
     expected = sum(math.log((math.exp(a) + math.exp(b)) / 2) - a for a, b in zip(ngrams, neural, strict=True))
     assert gain == pytest.approx(expected)
+
+
+class Copying(Neural):
+    """What was said last is certain, all else nearly impossible; it keeps what it was told."""
+
+    def __init__(self):
+        self.told = []
+
+    def said(self):
+        return deque(maxlen=2)
+
+    def logprobs(self, sentences, said):
+        self.told.append([" ".join(words) for words in said])
+        last = said[-1] if said else ["B"]
+        return [np.array([0.0 if word in last else -20.0 for word in words] + [0.0]) for words in sentences]
+
+
+def test_an_utterance_comes_after_the_best_of_the_speakers_before(ngram):
+    neural = Copying()
+    rows = [row("A", "B") | {"speaker": name} for name in "1112"] + [row("A", "B"), row("A", "B")]
+    made = list(rescore_rows(rows, Mixture(neural, ngram, 1.0)))
+    assert [one["hyp"] for one in made] == ["B"] * 6
+    assert neural.told == [[], ["B"], ["B", "B"], [], [], []], "those of another speaker, or of none, are not before it"
 
 
 def test_an_utterance_with_one_hypothesis_keeps_it(ngram):
@@ -116,6 +140,8 @@ def test_from_text_to_rescored_hypotheses(asr, tmp_path, arpa):
     made = json.loads((out / "decode.json").read_text())
     assert made["method"] == "neural" and made["neural"] == file_hash(lm) and made["rtf"] > 0.5
     assert asr("score", out)[1].startswith("dev WER 0.00 %")
+    status, _, said = asr("rescore", folder, out, "--lm", lm, "--ngram", arpa, "--context", "64")
+    assert status == 2 and "no context: train it with --context; --context 64 is more" in said
 
 
 @pytest.mark.parametrize(
@@ -125,6 +151,7 @@ def test_from_text_to_rescored_hypotheses(asr, tmp_path, arpa):
         (["lm", "train-neural", "text.txt", "lm.pt", "--dim", "30"], "30 is not an even multiple of 4 heads"),
         (["lm", "train-neural", "none.txt", "lm.pt"], "none.txt"),
         (["lm", "perplexity", "lm.arpa", "text.txt", "--ngram", "lm.arpa"], "--ngram is for a neural model"),
+        (["lm", "perplexity", "lm.arpa", "text.txt", "--context", "9"], "--context is for a neural model"),
         (["lm", "perplexity", "none.pt", "text.txt"], "train-neural"),
     ],
 )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -35,6 +37,16 @@ def test_the_sentences_of_a_batch_do_not_know_of_each_other(model):
     units = torch.tensor([[0, 3, 1, 4], [0, 2, 6, 6]])
     both = model(units, torch.tensor([4, 2]))
     torch.testing.assert_close(both[4:], model(units[1:, :2], torch.tensor([2])))
+
+
+def test_what_comes_before_is_as_if_it_stood_in_front():
+    torch.manual_seed(1)
+    model = TransformerLm(7, replace(SHAPE, context=12)).eval()
+    before, units, lens = torch.tensor([0, 4, 5, 0, 2]), torch.tensor([[0, 3, 1], [0, 6, 6]]), torch.tensor([3, 2])
+    found = model(units, lens, before)
+    for sentence, own in zip(units, found.split([3, 2]), strict=True):
+        whole = torch.cat([before, sentence[: len(own)]])
+        torch.testing.assert_close(own, model(whole[None], torch.tensor([len(whole)]))[len(before) :])
 
 
 def test_the_output_has_the_matrix_of_the_embedding(model):

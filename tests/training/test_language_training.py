@@ -10,7 +10,7 @@ from asrtool.errors import UserError
 from asrtool.models.language import Shape
 from asrtool.text.tokenizer import train_tokenizer
 from asrtool.training import language
-from asrtool.training.language import Plan, batches, rate, spell, train
+from asrtool.training.language import Plan, batches, joined, rate, spell, train
 
 WORDS = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX"]
 SHAPE = Shape(dim=32, layers=2, heads=2, dropout=0.1)
@@ -47,6 +47,31 @@ def test_every_sentence_is_in_one_batch_of_bearable_size(sentences):
 
 def test_a_sentence_longer_than_a_batch_has_one_of_its_own(sentences):
     assert all(len(batch) == 1 for batch in batches(sentences, 3, seed=1))
+
+
+@pytest.mark.parametrize("size", [1, 12, 30])
+def test_neighbours_are_joined_as_far_as_there_is_room(sentences, size):
+    made = joined(sentences, size)
+    lens = np.diff(made.starts) + 1
+    apart = [part.tolist() for one in whole(made) for part in np.split(one, np.flatnonzero(one == 0))]
+    assert [[unit for unit in part if unit] for part in apart] == [one.tolist() for one in whole(sentences)]
+    assert all(length <= size or 0 not in one for length, one in zip(lens, whole(made), strict=True))
+    firsts = [one.tolist().index(0) if 0 in one else len(one) for one in whole(made)]
+    assert all(length + first + 1 > size for length, first in zip(lens[:-1], firsts[1:], strict=True)), "no room left"
+
+
+def whole(sentences):
+    return np.split(sentences.units, sentences.starts[1:-1])
+
+
+def test_a_model_with_a_context_learns_what_sentences_have_to_do_with_each_other(units, tmp_path):
+    """Each sentence is the next number, so that all but the first are certain."""
+    text = [[WORDS[place % len(WORDS)]] for place in range(300)]
+    sentences, shape = spell(text, units), Shape(32, 2, 2, dropout=0, context=24)
+    train(sentences, units, tmp_path / "lm.pt", shape, Plan(epochs=20, batch=96, lr=1e-2), text[:20], "cpu")
+    model = load_neural(tmp_path / "lm.pt", "cpu")
+    after, alone = (-np.concatenate(list(found)) for found in (model.in_order(text[:60]), model.logprobs(text[:60])))
+    assert after[2:].mean() < 0.1 and alone.mean() > 0.5
 
 
 def test_a_batch_is_what_comes_before_and_what_comes_next(sentences, text, units):
