@@ -6,7 +6,7 @@ after the sentences before (Irie et al., Training language models for long-span 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Reversible, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,25 +55,27 @@ class NeuralLm:
             yield from self.logprobs([words], said)
             said.append(words)
 
-    def logprobs(
-        self, sentences: Iterable[Sequence[str]], said: Reversible[Sequence[str]] = ()
-    ) -> Iterator[np.ndarray]:
+    def logprobs(self, sentences: Iterable[Sequence[str]], said: Sequence | deque = ()) -> Iterator[np.ndarray]:
         """For each sentence the natural log-probs of its words and of its end, (words + 1,) float64.
 
         `said` are the sentences before each of them: the last of these are taken that the context has room for. A word
         that cannot be spelled has -inf, and what comes after it is scored as if it were not there.
         """
+        spelled: Iterable[tuple[list[int], list[int]]] = map(self._spelled, sentences)
+        before: list[int] = []
+        if said:  # the same for all, as they are to be compared
+            spelled = list(spelled)
+            before = self._before(said, max(len(units) for units, _ in spelled))
         waiting: list[tuple[list[int], list[int]]] = []
         longest = 0
-        for words in sentences:
-            units, owners = self._spelled(words)
+        for units, owners in spelled:
             if waiting and max(longest, len(units)) * (len(waiting) + 1) > BATCH:
-                yield from self._score(waiting, self._before(said, longest))
+                yield from self._score(waiting, before)
                 waiting, longest = [], 0
             waiting.append((units, owners))
             longest = max(longest, len(units))
         if waiting:
-            yield from self._score(waiting, self._before(said, longest))
+            yield from self._score(waiting, before)
 
     def _spelled(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
         """The units of a sentence and of its end, and for each the number of its word."""
@@ -84,11 +86,13 @@ class NeuralLm:
             owners += [number] * len(spelled or [])
         return [*units, BOUNDARY], [*owners, len(words)]
 
-    def _before(self, said: Reversible[Sequence[str]], longest: int) -> list[int]:
+    def _before(self, said: Sequence | deque, longest: int) -> list[int]:
         """The units of the last sentences, each behind its boundary, that leave room for `longest` more."""
         found: list[int] = []
         for words in reversed(said):
             units = [BOUNDARY, *self._spelled(words)[0][:-1]]
+            if len(units) == 1:
+                continue
             if len(units) + len(found) + longest > self.context:
                 break
             found = units + found

@@ -4,7 +4,8 @@ A model with a context hears what was said before: the best hypotheses of the sp
 """
 
 import time
-from collections.abc import Iterable, Iterator, Reversible, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Mixture:
     ngram: LanguageModel
     weight: float
 
-    def gains(self, texts: Sequence[str], said: Reversible[Sequence[str]] = ()) -> Iterator[float]:
+    def gains(self, texts: Sequence[str], said: Sequence | deque = ()) -> Iterator[float]:
         """For each text how much higher its log-prob is than by the n-gram alone, sentence end included.
 
         The neural model takes each as what comes after the sentences `said`.
@@ -93,7 +94,7 @@ def rescore_rows(rows: Iterable[dict], mixture: Mixture) -> Iterator[dict]:
         yield made
 
 
-def rescore_row(row: dict, mixture: Mixture, said: Reversible[Sequence[str]] = ()) -> dict:
+def rescore_row(row: dict, mixture: Mixture, said: Sequence | deque = ()) -> dict:
     """A line of hyps.jsonl with the best hypothesis by the mixture, and all of them in its order.
 
     Only the best of before had its units and words with their times: they stay when it is the best still.
