@@ -174,7 +174,7 @@ def rescore(folder, out, neural, ngram, weight, context, device) -> None:
 @click.command()
 @click.argument("folders", type=PATH, nargs=-1, required=True)
 @click.option("--name", help="Name of the set; that it was decoded under by default.")
-@click.option("--pool", "pooled", metavar="NAME", help="One more line, of all utterances as one set of this name.")
+@click.option("--pool", "pooled", metavar="NAME", help="Also all utterances as one set of this name.")
 @click.option("--against", type=PATH, multiple=True, help="A folder to compare with, by paired bootstrap; or several.")
 def score(folders, name, pooled, against) -> None:
     """Word error rate of decoded folders, with its 95 % bootstrap interval: one line a folder.
@@ -189,7 +189,7 @@ def score(folders, name, pooled, against) -> None:
     asrtool score exp/transformer/decode/test/graph --against exp/blstm/decode/test/graph
     """
     from asrtool.scoring.folder import compare, pool, score_folder, set_name
-    from asrtool.scoring.report import difference_line, summary_line
+    from asrtool.scoring.report import difference_line, speakers_lines, summary_line
 
     def say(line, of):
         click.echo(line)
@@ -199,4 +199,5 @@ def score(folders, name, pooled, against) -> None:
     for folder in folders:
         say(summary_line(name or set_name(folder), score_folder(folder, name)), [folder])
     if pooled:
-        say(summary_line(pooled, pool(folders)), folders)
+        found = pool(folders)
+        say("\n".join([summary_line(pooled, found), *speakers_lines(found)]), folders)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asrtool.scoring.wer import REPLICATIONS, SEED, align_words, count_words, require_words
-
-DRAWN = 10_000_000  # utterances at a time: 80 MB
+from asrtool.scoring.bootstrap import drawn_rates, half_width
+from asrtool.scoring.wer import align_words, count_words, require_words
 
 
 @dataclass(frozen=True)
@@ -31,23 +30,11 @@ def paired_difference(refs: Sequence[str], hyps: Sequence[str], others: Sequence
     lengths = np.array([len(ref.split()) for ref in refs])
     more = _errors(refs, hyps) - _errors(refs, others)
     rate = 100 * more.sum() / lengths.sum()
-    drawn = _draw(more, lengths)
-    half = 1.96 * float(drawn.std())
+    drawn = drawn_rates(more, lengths)
+    half = half_width(drawn)
     lower = 100 * float(np.mean(drawn < 0) + np.mean(drawn == 0) / 2)
     return Difference(float(rate), (float(rate) - half, float(rate) + half), lower, len(refs))
 
 
 def _errors(refs: Sequence[str], hyps: Sequence[str]) -> np.ndarray:
     return np.array([count_words(align_words(*pair)).errors for pair in zip(refs, hyps, strict=True)])
-
-
-def _draw(more: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The difference of the rates in each draw, in percent; draws without a reference word are left out."""
-    rng, count = np.random.default_rng(SEED), len(more)
-    at_once = max(1, DRAWN // count)
-    parts = []
-    for start in range(0, REPLICATIONS, at_once):
-        chosen = rng.integers(count, size=(min(at_once, REPLICATIONS - start), count))
-        words = lengths[chosen].sum(1)
-        parts.append(100 * more[chosen].sum(1)[words > 0] / words[words > 0])
-    return np.concatenate(parts)

@@ -28,6 +28,14 @@ def summary_line(name: str, score: Score) -> str:
     )
 
 
+def speakers_lines(score: Score) -> list[str]:
+    """Below the summary line: the interval that holds for other speakers, too, where it is known."""
+    if not score.speaker_interval:
+        return []
+    low, high = score.speaker_interval
+    return [f"    [{low:.2f}, {high:.2f}] by bootstrap over the {len(score.speakers)} speakers"]
+
+
 def difference_line(found: Difference) -> str:
     """How an error rate differs from another system's on the same utterances, in points of percent."""
     low, high = found.interval
@@ -43,6 +51,7 @@ def score_dict(score: Score) -> dict:
         "of": score.of,
         "wer": score.wer,
         "wer_interval": list(score.interval),
+        "wer_interval_speakers": score.speaker_interval and list(score.speaker_interval),
         "cer": score.cer,
         "ser": score.ser,
         "utterances": score.utterances,
@@ -77,8 +86,10 @@ def _totals(score: Score) -> Iterator[str]:
     yield from _counts_table([(score.of, score.words), ("characters", score.characters)])
     yield f"{'sentences':<12}{score.utterances:>10}{score.sentence_errors:>10}{'':>24}{score.ser:>10.2f}"
     yield ""
-    low, high = score.interval
-    yield f"95 % interval of the {RATE[score.of]} (bootstrap over utterances): {low:.2f} to {high:.2f}"
+    for drawn, interval in (("utterances", score.interval), ("speakers", score.speaker_interval)):
+        if interval:
+            low, high = interval
+            yield f"95 % interval of the {RATE[score.of]} (bootstrap over {drawn}): {low:.2f} to {high:.2f}"
     yield f"empty hypotheses: {score.empty_hypotheses}"
     yield "characters are counted in the text with single spaces, the spaces included"
 

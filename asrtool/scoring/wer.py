@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import kaldialign
+import numpy as np
 
 from asrtool.errors import UserError
+from asrtool.scoring.bootstrap import REPLICATIONS, SEED, drawn_rates, half_width
 
 # Stands for "no word here" in an alignment. str.split never yields it, so no word of any text can be taken for a gap.
 GAP = ""
 
-REPLICATIONS = 10_000  # what Bisani and Ney and Kaldi's compute-wer-bootci use
-SEED = 0
 # A confusion beyond the 30th has never more than a few counts, and a report must stay one that somebody reads.
 MOST_FREQUENT = 30
 
@@ -61,13 +61,14 @@ class Score:
 
     words: ErrorCounts
     characters: ErrorCounts  # of the words joined by single spaces; a space counts as a character
-    interval: tuple[float, float]  # 95 % bootstrap interval of the WER
+    interval: tuple[float, float]  # 95 % bootstrap interval of the WER: for other utterances of the same speakers
     utterances: int
     sentence_errors: int  # utterances with at least one word error
     empty_hypotheses: int  # hypotheses without a word, whatever the reference
     confusions: Confusions
     of: str = "words"  # or "phones": then what is called word here is a phone, and the WER a phone error rate
     speakers: dict[str, ErrorCounts] = field(default_factory=dict)  # word errors of each that is known
+    speaker_interval: tuple[float, float] | None = None  # the same for other speakers, where all of several are known
 
     @property
     def wer(self) -> float:
@@ -137,6 +138,18 @@ def _half_width(pairs: Sequence[tuple[str, str]]) -> float:
     return found["ci95"] if math.isfinite(found["wer"]) else math.inf
 
 
+def speaker_interval(speakers: dict[str, ErrorCounts], words: ErrorCounts) -> tuple[float, float] | None:
+    """As `wer_interval`, but whole speakers are drawn: it holds for other speakers, too. Rough where there are few.
+
+    None where there is one speaker, or where not all of `words` are of `speakers`.
+    """
+    counts = [(counts.errors, counts.length) for counts in speakers.values()]
+    if len(counts) < 2 or tuple(map(sum, zip(*counts, strict=True))) != (words.errors, words.length):
+        return None
+    half = half_width(drawn_rates(*np.array(counts).T))
+    return max(0.0, words.rate - half), words.rate + half
+
+
 def require_words(refs: Sequence[str]) -> None:
     """Raises UserError when no reference holds a word: an error rate is undefined."""
     if not any(ref.split() for ref in refs):
@@ -153,6 +166,7 @@ def score_pairs(
     require_words([ref for ref, _ in pairs])
     alignments = [align_words(ref, hyp) for ref, hyp in pairs]
     words = count_words([pair for alignment in alignments for pair in alignment])
+    by_speaker = count_speakers(alignments, speakers) if speakers else {}
     return Score(
         words=words,
         characters=count_characters(pairs),
@@ -162,7 +176,8 @@ def score_pairs(
         empty_hypotheses=sum(not hyp.split() for _, hyp in pairs),
         confusions=most_frequent(alignments),
         of=of,
-        speakers=count_speakers(alignments, speakers) if speakers else {},
+        speakers=by_speaker,
+        speaker_interval=speaker_interval(by_speaker, words),
     )
 
 

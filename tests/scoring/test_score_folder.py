@@ -113,5 +113,10 @@ def test_the_utterances_of_several_folders_count_as_one_set(asr, folder, tmp_pat
     assert status == 0
     lines = printed.splitlines()  # 1 error in 5 words, 2 in 5, 3 in 10
     assert [line.split(" %")[0] for line in lines] == ["greedy WER 20.00", "other WER 40.00", "all folds WER 30.00"]
+    for fold, name in ((folder, "eve"), (other, "ann")):
+        rows = [json.loads(line) | {"speaker": name} for line in (fold / "hyps.jsonl").read_text().splitlines()]
+        (fold / "hyps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = asr("score", folder, other, "--pool", "all folds")[1].splitlines()
+    assert len(lines) == 4 and lines[3].startswith("    [") and lines[3].endswith("] by bootstrap over the 2 speakers")
     status, _, said = asr("score", folder, folder, "--pool", "twice")
     assert status == 1 and "2 ids occur more than once" in said

@@ -50,6 +50,13 @@ def test_report_has_the_speakers_the_worst_first():
     assert score_dict(score)["speakers"]["eve"]["rate"] == 25.0
 
 
+def test_report_has_an_interval_for_other_speakers():
+    score = score_pairs([("a b", "a b"), ("a b", "a c")], speakers=["eve", "ann"])
+    assert "95 % interval of the WER (bootstrap over speakers): 0.00 to 59" in report_text("test", score)
+    assert score_dict(score)["wer_interval_speakers"] == list(score.speaker_interval)
+    assert score_dict(score_pairs([("a", "a")]))["wer_interval_speakers"] is None
+
+
 def test_a_speaker_who_was_to_say_nothing_has_no_rate():
     score = score_pairs([("a b", "a b"), ("", "a")], speakers=["eve", "ann"])
     assert score_dict(score)["speakers"]["ann"] == {

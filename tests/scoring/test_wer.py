@@ -1,6 +1,7 @@
 import math
 
 import kaldialign
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,6 +82,24 @@ def test_no_reference_words_at_all_is_refused(pairs):
 def test_rate_of_an_empty_reference():
     assert ErrorCounts(0, 0, 0, 0).rate == 0.0
     assert ErrorCounts(1, 0, 0, 0).rate == math.inf
+
+
+def test_the_speakers_interval_is_the_analytic_one_and_wider_where_speakers_differ():
+    """Of speakers with as many words each the rate is a mean, whose deviation is known."""
+    rates = np.random.default_rng(1).integers(0, 10, size=40)  # of 10 words each; each speaker's utterances are alike
+    pairs = [("a " * 10, "x " * rate + "a " * (10 - rate)) for rate in rates for _ in range(20)]
+    names = [f"s{number}" for number in range(40) for _ in range(20)]
+    score = score_pairs(pairs, speakers=names)
+    half = 1.96 * (10.0 * rates).std() / 40**0.5
+    assert score.speaker_interval == pytest.approx((score.wer - half, score.wer + half), rel=0.03)
+    assert score.interval[1] - score.interval[0] < half
+
+
+def test_an_interval_over_speakers_needs_several_and_all():
+    pairs = [("a b", "a b"), ("a b", "a"), ("c", "c")]
+    assert score_pairs(pairs, speakers=["eve", "ann", "ann"]).speaker_interval
+    for speakers in (None, ["eve"] * 3, ["eve", "ann", None]):
+        assert score_pairs(pairs, speakers=speakers).speaker_interval is None
 
 
 @given(texts, texts)
