@@ -7,8 +7,9 @@
 #
 # Options of the recipe that it uses:
 #   --decode "METHOD ..."   of greedy, prefix, graph, rescored (the graph's lattices with $lang/rescore.npz in the place
-#                           of $lang/graph.arpa.gz, the graph's own) and neural (the n best of these with the neural
-#                           language model $lang/neural.pt, which the recipe's make_neural_lm makes)
+#                           of $lang/graph.arpa.gz, the graph's own) and neural (of the n best of these the one with
+#                           the fewest expected errors by the neural language model $lang/neural.pt, too, which the
+#                           recipe's make_neural_lm makes)
 #   --jobs N
 
 : "${decode:=greedy prefix graph}" "${jobs:=1}"
@@ -54,7 +55,8 @@ decode_stages() {
             [ -f "$lang/neural.pt" ] || make_neural_lm
             for name in "${sets[@]}"; do
                 name=$exp/decode/$(basename "$name" .jsonl.gz)
-                asrtool rescore "$name/rescored" "$name/neural" --lm "$lang/neural.pt" --ngram "$lang/rescore.npz"
+                asrtool rescore "$name/rescored" "$name/neural" --lm "$lang/neural.pt" --ngram "$lang/rescore.npz" \
+                    --mbr
             done
         fi
         finish "$exp/decode/*/{${decode// /,}}/hyps.jsonl"

@@ -148,25 +148,32 @@ def tune(exp, cuts, rounds, jobs, checkpoint, batch_seconds, workers, device, **
 @click.command()
 @click.argument("folder", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--lm", "neural", required=True, type=PATH, help="Of `asrtool lm train-neural`.")
-@click.option("--ngram", required=True, type=PATH, help="That FOLDER was decoded with, as --rescore.")
+@click.option("--lm", "neural", type=PATH, help="Of `asrtool lm train-neural`.")
+@click.option("--ngram", type=PATH, help="For --lm: that FOLDER was decoded with, as --rescore.")
 @click.option("--weight", default=0.5, type=click.FloatRange(0, 1), help="Of the neural model in the mixture of both.")
 @click.option("--context", type=click.IntRange(0), help="As --context of its training, which is the default, or fewer.")
+@click.option("--mbr", is_flag=True, help="Take the hypothesis with the fewest expected word errors.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-def rescore(folder, out, neural, ngram, weight, context, device) -> None:
-    """Take the best of n-best lists by a mixture of an n-gram and a neural language model, word by word.
+def rescore(folder, out, neural, ngram, mbr, **options) -> None:
+    """Choose from n-best lists: by a mixture of an n-gram and a neural language model, minimum Bayes risk, or both.
 
     A model with a context takes an utterance as what comes after the best hypotheses of the same speaker's ones before.
+    --mbr takes the scores for log-probs of what was said, and of the n hypotheses the one that is nearest to it.
 
     \b
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph data/lang/graph \\
         --rescore data/lang/4gram.npz --graph-lm data/lang/3gram.arpa --nbest 100
     asrtool rescore exp/transformer/decode/test/rescored exp/transformer/decode/test/neural \\
-        --lm data/lang/lm.pt --ngram data/lang/4gram.npz
+        --lm data/lang/lm.pt --ngram data/lang/4gram.npz --mbr
+    asrtool rescore exp/transformer/decode/test/rescored exp/transformer/decode/test/mbr --mbr
     """
-    from asrtool.decoding.rescoring import rescore_folder
+    if (neural is None) != (ngram is None):
+        raise click.UsageError("--lm and --ngram go together")
+    if neural is None and not mbr:
+        raise click.UsageError("give --lm and --ngram, or --mbr, or both")
+    from asrtool.decoding.rescoring import Models, rescore_folder
 
-    facts = rescore_folder(folder, out, neural, ngram, weight, device, context)
+    facts = rescore_folder(folder, out, Models(neural, ngram, **options) if neural else None, mbr)
     seconds, device = facts["rescoring_seconds"], facts["rescoring_device"]
     click.echo(f"{out}: {facts.get('utterances', '')} utterances, {seconds:.1f} s on {device}")
 

@@ -1,4 +1,4 @@
-"""N-best lists with another language model: hypotheses that were found with an n-gram, in the order of a neural one.
+"""N-best lists once more: with a neural language model beside the n-gram they were found with, by minimum Bayes risk.
 
 A model with a context hears what was said before: the best hypotheses of the speaker's utterances one after the other.
 """
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from asrtool.decoding.neural_lm import NeuralLm, load_neural, mixed
+from asrtool.decoding.risk import least_risk
 from asrtool.device import describe
 from asrtool.errors import UserError
 from asrtool.files import file_hash, write_json, write_jsonl
@@ -41,6 +43,21 @@ class Mixture:
             yield float((mixed(neural, ngram, self.weight) - ngram).sum())
 
 
+@dataclass(frozen=True)
+class Models:
+    """The files of a mixture, its weight, and the context as in `load_neural`."""
+
+    neural: Path
+    ngram: Path
+    weight: float = 0.5
+    context: int | None = None
+    device: str = "auto"
+
+    def load(self) -> Mixture:
+        """From the files. UserError where one is none, or damaged."""
+        return Mixture(load_neural(self.neural, self.device, self.context), load_lm(self.ngram), self.weight)
+
+
 def logprobs_by(model: LanguageModel, words: Sequence[str]) -> np.ndarray:
     """The log-probs of the words and of the sentence's end, (words + 1,)."""
     values, state = np.zeros(len(words) + 1), model.start
@@ -49,59 +66,69 @@ def logprobs_by(model: LanguageModel, words: Sequence[str]) -> np.ndarray:
     return values
 
 
-def rescore_folder(
-    folder: Path,
-    out: Path,
-    neural: Path,
-    ngram: Path,
-    weight: float,
-    device: str = "auto",
-    context: int | None = None,
-) -> dict:
-    """Rescore the n best hypotheses in `folder`, which `asrtool decode --rescore NGRAM --nbest N` made, into `out`.
+@dataclass(frozen=True)
+class Rescorer:
+    """Chooses among the n best: by their scores, with those of a mixture of language models if there is one.
 
-    `context` as in `load_neural`. Returns and writes the facts (decode.json); the real-time factor is that of decoding
-    and rescoring together. Raises UserError for a folder without n-best lists, or of another n-gram.
+    With `mbr` by minimum Bayes risk (asrtool/decoding/risk.py) in the place of the highest score.
+    """
+
+    mixture: Mixture | None
+    mbr: bool = False
+
+    def rows(self, rows: Iterable[dict]) -> Iterator[dict]:
+        """`row` of each, after what was found in those before it as long as the speaker is the same one."""
+        said, speaker = self.mixture.neural.said() if self.mixture else deque(maxlen=0), None
+        for row in rows:
+            if row.get("speaker") is None or row["speaker"] != speaker:
+                said.clear()
+            speaker = row.get("speaker")
+            made = self.row(row, said)
+            said.append(made["hyp"].split())
+            yield made
+
+    def row(self, row: dict, said: Sequence | deque = ()) -> dict:
+        """A line of hyps.jsonl with the hypothesis that is chosen, first of the n best, the others by their scores.
+
+        Only the best of before had its units and words with their times: they stay when it is the best still.
+        """
+        found = row.get("nbest") or [{"hyp": row["hyp"], "score": row["score"]}]
+        if self.mixture:
+            gains = self.mixture.gains([one["hyp"] for one in found], said)
+            found = [one | {"score": round(one["score"] + gain, 4)} for one, gain in zip(found, gains, strict=True)]
+        found = sorted(found, key=lambda one: -one["score"])
+        if self.mbr:
+            chosen = least_risk([one["hyp"] for one in found], [one["score"] for one in found])
+            found.insert(0, found.pop(chosen))
+        kept = row if found[0]["hyp"] == row["hyp"] else {k: v for k, v in row.items() if k not in ("units", "words")}
+        return kept | found[0] | ({"nbest": found} if "nbest" in row else {})
+
+
+def rescore_folder(folder: Path, out: Path, models: Models | None, mbr: bool = False) -> dict:
+    """Choose among the n best hypotheses in `folder`, which `asrtool decode --nbest N` made, and write these to `out`.
+
+    `models` as in `Rescorer`, which the n-gram of `--rescore` belongs to. Returns and writes the facts (decode.json);
+    the real-time factor is that of decoding and rescoring together. Raises UserError for a folder without n-best lists,
+    or of another n-gram.
     """
     rows, facts = read_hypotheses(folder / HYPOTHESES), read_facts(folder)
     if facts.get("nbest", 1) < 2:
         raise UserError(f"{folder} has one hypothesis an utterance; decode it with --nbest, 100 for example")
-    if facts.get("rescore") != file_hash(ngram):
-        raise UserError(f"{folder} was not decoded with --rescore {ngram}: its sha256 is another, or there is none")
-    mixture = Mixture(load_neural(neural, device, context), load_lm(ngram), weight)
+    if models and facts.get("rescore") != file_hash(models.ngram):
+        raise UserError(
+            f"{folder} was not decoded with --rescore {models.ngram}: its sha256 is another, or there is none"
+        )
+    mixture = models.load() if models else None
     begin = time.monotonic()
-    made = list(rescore_rows(progress(rows, f"rescoring {folder}", len(rows), "utterances"), mixture))
+    made = list(Rescorer(mixture, mbr).rows(progress(rows, f"rescoring {folder}", len(rows), "utterances")))
     seconds = time.monotonic() - begin
-    facts |= {"method": out.name, "rescored": str(folder), "neural": file_hash(neural), "neural_weight": weight}
-    facts |= {"neural_context": mixture.neural.context}
-    facts |= {"rescoring_seconds": round(seconds, 2), "rescoring_device": describe(mixture.neural.device)}
+    facts |= {"method": out.name, "rescored": str(folder), "mbr": mbr, "rescoring_seconds": round(seconds, 2)}
+    if mixture:
+        facts |= {"neural": file_hash(models.neural), "neural_weight": mixture.weight}
+        facts |= {"neural_context": mixture.neural.context}
+    facts |= {"rescoring_device": describe(torch.device(mixture.neural.device if mixture else "cpu"))}
     if "rtf" in facts:
         facts["rtf"] = round(facts["rtf"] + seconds / facts["audio_seconds"], 5)
     write_jsonl(out / HYPOTHESES, made)
     write_json(out / "decode.json", facts | origin())
     return facts
-
-
-def rescore_rows(rows: Iterable[dict], mixture: Mixture) -> Iterator[dict]:
-    """`rescore_row` of each, after what was found in those before it as long as the speaker is the same one."""
-    said, speaker = mixture.neural.said(), None
-    for row in rows:
-        if row.get("speaker") is None or row["speaker"] != speaker:
-            said.clear()
-        speaker = row.get("speaker")
-        made = rescore_row(row, mixture, said)
-        said.append(made["hyp"].split())
-        yield made
-
-
-def rescore_row(row: dict, mixture: Mixture, said: Sequence | deque = ()) -> dict:
-    """A line of hyps.jsonl with the best hypothesis by the mixture, and all of them in its order.
-
-    Only the best of before had its units and words with their times: they stay when it is the best still.
-    """
-    before = row.get("nbest") or [{"hyp": row["hyp"], "score": row["score"]}]
-    gains = mixture.gains([one["hyp"] for one in before], said)
-    found = [one | {"score": round(one["score"] + gain, 4)} for one, gain in zip(before, gains, strict=True)]
-    found.sort(key=lambda one: -one["score"])
-    kept = row if found[0]["hyp"] == row["hyp"] else {k: v for k, v in row.items() if k not in ("units", "words")}
-    return kept | found[0] | ({"nbest": found} if "nbest" in row else {})

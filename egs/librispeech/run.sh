@@ -20,7 +20,8 @@
 #   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
 #   --from EXP                  that system (default the same with ctc, trained when it is not there)
 #   --decode "METHOD ..."       of greedy, prefix, graph, rescored (the graph's lattices with a 4-gram) and neural (the
-#                               best of these with a neural language model); default: all but the last
+#                               n best of these with a neural language model, by minimum Bayes risk); default: all but
+#                               the last
 #   --lm openslr                LibriSpeech's 3-gram, 4-gram and lexicon (OpenSLR 11), or the folder that has these files
 #   --lm-text "FILE FILE"       without --lm: text for language models beside the training transcripts (default none)
 #   --lm-words N                its most frequent words (default 64000)

@@ -2,10 +2,14 @@ import json
 import math
 from collections import deque
 
+import kaldialign
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from asrtool.decoding.rescoring import Mixture, logprobs_by, rescore_folder, rescore_row, rescore_rows
+from asrtool.decoding.rescoring import Mixture, Models, Rescorer, logprobs_by, rescore_folder
+from asrtool.decoding.risk import least_risk
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.text.ngram_files import read_ngrams
@@ -45,7 +49,7 @@ def test_the_ngrams_log_probs_are_those_of_its_costs(ngram):
 
 
 def test_the_neural_model_comes_in_where_the_ngram_goes_out(ngram):
-    made = rescore_row(row("A", "B B", "B"), Mixture(Neural(), ngram, 1.0))
+    made = Rescorer(Mixture(Neural(), ngram, 1.0)).row(row("A", "B B", "B"))
     scores = {one["hyp"]: one["score"] for one in made["nbest"]}
     assert scores == pytest.approx(
         {"A": LM.cost(("A",)) - 20, "B B": LM.cost(("B", "B")) - 1, "B": LM.cost(("B",)) - 2}, abs=1e-3
@@ -57,7 +61,7 @@ def test_the_neural_model_comes_in_where_the_ngram_goes_out(ngram):
 
 def test_without_weight_all_stays_as_it_was(ngram):
     before = row("A", "B B", "B")
-    assert rescore_row(before, Mixture(Neural(), ngram, 0.0)) == before
+    assert Rescorer(Mixture(Neural(), ngram, 0.0)).row(before) == before
 
 
 def test_the_mixture_is_word_by_word(ngram):
@@ -85,14 +89,40 @@ class Copying(Neural):
 def test_an_utterance_comes_after_the_best_of_the_speakers_before(ngram):
     neural = Copying()
     rows = [row("A", "B") | {"speaker": name} for name in "1112"] + [row("A", "B"), row("A", "B")]
-    made = list(rescore_rows(rows, Mixture(neural, ngram, 1.0)))
+    made = list(Rescorer(Mixture(neural, ngram, 1.0)).rows(rows))
     assert [one["hyp"] for one in made] == ["B"] * 6
     assert neural.told == [[], ["B"], ["B", "B"], [], [], []], "those of another speaker, or of none, are not before it"
 
 
+def test_the_least_risk_is_among_those_that_agree():
+    """A B is the most probable, but two that are near each other outweigh it."""
+    scores = {"A B": -1.0, "C D": -1.1, "C E": -1.2}
+    nbest = [{"hyp": text, "score": score} for text, score in scores.items()]
+    made = Rescorer(None, mbr=True).row(
+        {"id": "u1", "ref": "", "hyp": "A B", "score": -1.0, "units": [], "nbest": nbest}
+    )
+    assert made["hyp"] == "C D" and made["score"] == -1.1 and "units" not in made
+    assert [one["hyp"] for one in made["nbest"]] == ["C D", "A B", "C E"]
+
+
+def test_the_least_risk_of_a_sure_one_is_itself():
+    assert least_risk(["A B", "C D", "C E"], [-1.0, -9.0, -9.5]) == 0
+    assert least_risk(["A B"], [-1000.0]) == 0
+
+
+@given(st.lists(st.tuples(st.lists(st.sampled_from("ABC"), max_size=4), st.floats(-9, 0)), min_size=1, max_size=5))
+def test_the_least_risk_is_that_of_the_definition(scored):
+    texts, scores = [" ".join(words) for words, _ in scored], [score for _, score in scored]
+    risks = [
+        sum(math.exp(score) * kaldialign.edit_distance(one.split(), words)["total"] for words, score in scored)
+        for one in texts
+    ]
+    assert risks[least_risk(texts, scores)] == pytest.approx(min(risks))
+
+
 def test_an_utterance_with_one_hypothesis_keeps_it(ngram):
     alone = {key: value for key, value in row("A").items() if key != "nbest"}
-    made = rescore_row(alone, Mixture(Neural(), ngram, 1.0))
+    made = Rescorer(Mixture(Neural(), ngram, 1.0)).row(alone)
     assert made["hyp"] == "A" and "nbest" not in made and made["score"] == pytest.approx(LM.cost(("A",)) - 20, abs=1e-3)
 
 
@@ -115,7 +145,7 @@ def test_what_cannot_be_rescored_is_refused(tmp_path, arpa, rows, facts, complai
     facts = {name: file_hash(arpa) if value == "right" else value for name, value in facts.items()}
     (folder / "decode.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match=complaint):
-        rescore_folder(folder, tmp_path / "neural", tmp_path / "lm.pt", arpa, 0.5)
+        rescore_folder(folder, tmp_path / "neural", Models(tmp_path / "lm.pt", arpa))
     assert not (tmp_path / "neural").exists()
 
 
@@ -140,6 +170,9 @@ def test_from_text_to_rescored_hypotheses(asr, tmp_path, arpa):
     made = json.loads((out / "decode.json").read_text())
     assert made["method"] == "neural" and made["neural"] == file_hash(lm) and made["rtf"] > 0.5
     assert asr("score", out)[1].startswith("dev WER 0.00 %")
+    status, *_ = asr("rescore", folder, folder.with_name("mbr"), "--mbr")
+    facts = json.loads((folder.with_name("mbr") / "decode.json").read_text())
+    assert status == 0 and facts["mbr"] and "neural" not in facts and facts["method"] == "mbr"
     status, _, said = asr("rescore", folder, out, "--lm", lm, "--ngram", arpa, "--context", "64")
     assert status == 2 and "no context: train it with --context; --context 64 is more" in said
 
@@ -152,6 +185,8 @@ def test_from_text_to_rescored_hypotheses(asr, tmp_path, arpa):
         (["lm", "train-neural", "none.txt", "lm.pt"], "none.txt"),
         (["lm", "perplexity", "lm.arpa", "text.txt", "--ngram", "lm.arpa"], "--ngram is for a neural model"),
         (["lm", "perplexity", "lm.arpa", "text.txt", "--context", "9"], "--context is for a neural model"),
+        (["rescore", "folder", "out"], "give --lm and --ngram, or --mbr, or both"),
+        (["rescore", "folder", "out", "--lm", "lm.pt", "--mbr"], "--lm and --ngram go together"),
         (["lm", "perplexity", "none.pt", "text.txt"], "train-neural"),
     ],
 )
