@@ -10,9 +10,11 @@
 #                           of $lang/graph.arpa.gz, the graph's own) and neural (of the n best of these the one with
 #                           the fewest expected errors by the neural language model $lang/neural.pt, too, which the
 #                           recipe's make_neural_lm makes)
+#   --scales FILE           of the graph's search, as `asrtool tune` writes it, in the place of those chosen on TUNE: say
+#                           of a cross-validation, for few speakers on dev make scales that are worse for others
 #   --jobs N
 
-: "${decode:=greedy prefix graph}" "${jobs:=1}"
+: "${decode:=greedy prefix graph}" "${scales:=}" "${jobs:=1}"
 # Of searches for lattices, which know no --max-active: more than four fifths of the arcs of 16 in half the time or less
 beam_of_lattices=12
 hypotheses=100 # an utterance, for the neural language model
@@ -20,24 +22,28 @@ for method in $decode; do
     [[ $method =~ ^(greedy|prefix|graph|rescored|neural)$ ]] ||
         stages_stop "--decode takes greedy, prefix, graph, rescored and neural, not '$method'"
 done
+if [ -n "$scales" ]; then
+    [ -f "$scales" ] || stages_stop "--scales $scales: no such file; give what \`asrtool tune\` wrote"
+    scales=$(realpath "$scales")
+fi
 [[ $decode != *neural* || $decode == *rescored* ]] || stages_stop "--decode neural needs rescored: it takes its n best"
 
 # What the search in the graph takes: sets $graph. $1 is the manifest of scales.
 graph_options() {
-    local scales=$exp/decode/$(basename "$1" .jsonl.gz)/scales.json
+    local tuned=${scales:-$exp/decode/$(basename "$1" .jsonl.gz)/scales.json}
     graph=(--graph "$lang/graph")
     if [ -f "$exp/priors.json" ]; then graph+=(--priors "$exp/priors.json"); fi # of a frame-level model
-    if [ -n "$1" ] && [ -f "$scales" ]; then graph+=(--scales "$scales"); fi
+    if [ -n "$1$scales" ] && [ -f "$tuned" ]; then graph+=(--scales "$tuned"); fi
 }
 
 decode_stages() {
     local tune=$1 sets=("${@:2}") graph method methods=() nbest=() name
-    if begin 5 decode "${decode// /, }" . "$exp" "$decode"; then
+    if begin 5 decode "${decode// /, }" . "$exp" "$decode" ${scales:+"$scales"}; then
         for method in $decode; do
             if [[ $method =~ greedy|prefix ]]; then methods+=(--method "$method"); fi
         done
         if [ -n "${methods[*]}" ]; then asrtool decode "$exp" "${sets[@]}" "${methods[@]}"; fi
-        if [[ $decode =~ graph|rescored && -n $tune ]]; then
+        if [[ $decode =~ graph|rescored && -n $tune && -z $scales ]]; then
             graph_options ""
             asrtool tune "$exp" "$tune" "${graph[@]}" --beam $beam_of_lattices --jobs "$jobs"
         fi

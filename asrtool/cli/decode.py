@@ -113,17 +113,22 @@ def _summary(facts: dict) -> str:
 @click.option("--beam", type=POSITIVE, help="Of the search: how much worse than the best a path may be; 16.")
 @click.option("--lattice-beam", type=POSITIVE, help="How much worse a path may be that is kept to be tried; 8.")
 @click.option("--priors", type=PATH, help="JSON list of class counts, divided out of the log-probs.")
+@click.option("--also", type=(PATH, PATH, PATH), multiple=True, metavar="EXP CUTS GRAPH", help="As well; repeatable.")
+@click.option("--out", type=PATH, help="File to write; EXP/decode/SET/scales.json.")
 @click.option("--rounds", default=2, type=click.IntRange(min=0), help="Refinements, each with half the steps.")
 @click.option("--jobs", default=1, type=click.IntRange(min=1), help="Processes that make the lattices.")
 @click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
 @click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
 @click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-def tune(exp, cuts, rounds, jobs, checkpoint, batch_seconds, workers, device, **options) -> None:
+def tune(exp, cuts, graph, also, out, rounds, jobs, checkpoint, batch_seconds, workers, device, **options) -> None:
     """Find the acoustic scale, blank penalty and insertion penalty with the lowest WER on a development set.
 
     Stores log-probs in EXP/decode/SET/log_probs and searches each utterance once; prints the WER of the best of the
     scales tried, and writes EXP/decode/SET/scales.json for `asrtool decode --scales`, which has them all.
+
+    Scales follow the speakers they are tuned on: few of them are better for those, and worse for others. --also takes
+    the other folds of a cross-validation, each with its own graph, and adds up the errors of all.
 
     \b
     asrtool tune exp/transformer data/dev.jsonl.gz --graph exp/lang/graph
@@ -132,13 +137,18 @@ def tune(exp, cuts, rounds, jobs, checkpoint, batch_seconds, workers, device, **
     """
     from asrtool.decoding.decode import open_experiment
     from asrtool.decoding.options import LATTICE_BEAM, open_search
-    from asrtool.decoding.tuning import Grid, Scales, tune_experiment
+    from asrtool.decoding.tuning import Grid, Scales, System, tune_systems
+    from asrtool.errors import UserError
 
+    if also and options["priors"]:
+        raise UserError("--priors are of one system's classes, and --also names another; tune each system alone")
     given = {"lattice_beam": LATTICE_BEAM} | {name: value for name, value in options.items() if value is not None}
-    experiment = open_experiment(exp, checkpoint, device)
-    search, _ = open_search("graph", experiment.tokenizer, given, jobs)
-    out = exp / "decode" / cuts.name.split(".")[0]
-    facts = tune_experiment(experiment, cuts, out, search, Grid(rounds=rounds), batch_seconds, workers)
+    systems = []
+    for folder, manifest, its_graph in ((exp, cuts, graph), *also):
+        experiment = open_experiment(folder, checkpoint, device)
+        search, _ = open_search("graph", experiment.tokenizer, given | {"graph": its_graph}, jobs)
+        systems.append(System(experiment, manifest, search))
+    facts = tune_systems(systems, out or systems[0].folder / "scales.json", Grid(rounds=rounds), batch_seconds, workers)
     for row in sorted(facts["tried"], key=lambda row: row["wer"])[:SHOWN]:
         click.echo(f"WER {row.pop('wer'):.2f} %: {Scales(**row)}")
     click.echo(f"best: WER {facts['wer']:.2f} % in the lattices, {facts['decoded']:.2f} % decoded: ", nl=False)

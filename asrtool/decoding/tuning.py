@@ -6,6 +6,9 @@ Each utterance is searched once, into a lattice. The costs of a lattice's arcs a
 
 so its best path at any scales is found without another search, for many scales at once. Approximate is that only paths
 of the lattice compete, which was made at the first scales. So the last step is a real search at the scales found.
+
+Scales follow the speakers they are tuned on. Those of a cross-validation are tuned on all speakers at once: each fold's
+system is searched in its own graph, and the errors of all are added.
 """
 
 import itertools
@@ -39,6 +42,30 @@ class Scales(NamedTuple):
         )
 
 
+class System(NamedTuple):
+    """What is tuned on: a model, the manifest it is to recognise, and the search in its graph.
+
+    The search's options are those that lattices are made with; they need a lattice_beam.
+    """
+
+    experiment: Experiment
+    cuts: Path
+    search: GraphSearch
+
+    @property
+    def folder(self) -> Path:
+        """EXP/decode/SET, where the log-probs are."""
+        return self.experiment.folder / "decode" / self.cuts.name.split(".")[0]
+
+
+class Made(NamedTuple):
+    """An utterance's lattice with costs at scales of 1, 0, 0, whatever it was made with; `words` are its graph's."""
+
+    ref: str
+    lattice: Lattice
+    words: Sequence[str]
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where to look: the values of the coarse grid, and how often the steps are halved around the best of it.
@@ -66,49 +93,51 @@ class Grid:
         ]
 
 
-def tune(search: GraphSearch, utterances: Iterable[Utterance], grid: Grid, total: int | None = None) -> dict:
-    """Search the grid. Returns {"best": scales, "wer": its WER in the lattices, "tried": all, in turn}.
+def lattices(search: GraphSearch, utterances: Iterable[Utterance], total: int | None = None) -> list[Made]:
+    """One of each utterance, in their order."""
+    return [Made(*made, search.words) for made in progress(search.map(_made, utterances), "lattices", total)]
 
-    `search`'s options are those that lattices are made with; they need a lattice_beam.
-    """
-    made = list(progress(search.map(_made, utterances), "lattices", total))
+
+def tune(made: Sequence[Made], grid: Grid) -> dict:
+    """Search the grid. Returns {"best": scales, "wer": its WER in the lattices, "tried": all, in turn}."""
     found: dict[Scales, float] = {}
     for number in range(grid.rounds + 1):
         asked = grid.around(best(found), number) if number else grid.coarse()
         asked = [scales for scales in dict.fromkeys(asked) if scales not in found]
-        found |= zip(asked, error_rates(made, asked, search.words), strict=True)
+        found |= zip(asked, error_rates(made, asked), strict=True)
     tried = [scales._asdict() | {"wer": round(wer, 4)} for scales, wer in found.items()]
     return {"best": best(found)._asdict(), "wer": found[best(found)], "tried": tried}
 
 
-def tune_experiment(
-    experiment: Experiment,
-    cuts: Path,
-    out: Path,
-    search: GraphSearch,
-    grid: Grid,
-    batch_seconds: float = 200.0,
-    workers: int = 1,
+def tune_systems(
+    systems: Sequence[System], out: Path, grid: Grid, batch_seconds: float = 200.0, workers: int = 1
 ) -> dict:
-    """Tune on the manifest `cuts`. Writes `out`/scales.json and returns what is in it.
+    """Tune on the manifests of all systems together. Writes the file `out` and returns what is in it.
 
-    The log-probs are stored in `out`/log_probs, and used again. `search` as for `tune`. Beside its facts there are
-    `decoded`, the WER of a real search at the best scales, and `before`, the WER at the scales (1, 0, 0).
+    Log-probs are stored in each system's folder, and used again. Beside what `tune` finds there are `decoded`, the
+    WER of a real search at the best scales, and `before`, that at the scales (1, 0, 0).
     """
-    stored = out / "log_probs"
-    count = store_log_probs(experiment, cuts, stored, batch_seconds, workers)
-    facts = tune(search, read_log_probs(stored), grid, count)
-    options = replace(search.options, lattice_beam=None)
+    made: list[Made] = []
+    for one in systems:
+        count = store_log_probs(one.experiment, one.cuts, one.folder / "log_probs", batch_seconds, workers)
+        made += lattices(one.search, read_log_probs(one.folder / "log_probs"), count)
+    facts = tune(made, grid)
     for name, scales in (("before", Scales(1.0, 0.0, 0.0)), ("decoded", Scales(**facts["best"]))):
-        facts[name] = _decoded(search.at(replace(options, **scales._asdict())), stored, f"decoding, {name}", count)
-    write_json(out / "scales.json", facts)
+        facts[name] = _decoded(systems, scales, f"decoding, {name}", len(made))
+    write_json(out, facts)
     return facts
 
 
-def _decoded(search: GraphSearch, stored: Path, what: str, count: int) -> float:
-    """The WER of a real search, in percent."""
+def _decoded(systems: Sequence[System], scales: Scales, what: str, total: int) -> float:
+    """The WER of real searches at `scales`, in percent."""
     errors = length = 0
-    for utterance in progress(read_log_probs(stored), what, count, "utterances"):
+    searches = [one.search.at(replace(one.search.options, lattice_beam=None, **scales._asdict())) for one in systems]
+    waiting = (
+        (search, utterance)
+        for one, search in zip(systems, searches, strict=True)
+        for utterance in read_log_probs(one.folder / "log_probs")
+    )
+    for search, utterance in progress(waiting, what, total, "utterances"):
         counts = count_words(align_words(utterance.ref, " ".join(search.decode(utterance.log_probs).words)))
         errors, length = errors + counts.errors, length + counts.length
     return round(100 * errors / max(1, length), 4)
@@ -120,7 +149,6 @@ def best(found: dict[Scales, float]) -> Scales:
 
 
 def _made(search: GraphSearch, utterance: Utterance) -> tuple[str, Lattice]:
-    """The reference and the lattice, whose costs are those at scales of 1, 0, 0, whatever it was made with."""
     options = replace(search.options, blank_penalty=0.0)
     scaled = options.costs(utterance.log_probs, search.priors)
     lattice, _ = make_lattice(search.fst, scaled, options)
@@ -129,10 +157,10 @@ def _made(search: GraphSearch, utterance: Utterance) -> tuple[str, Lattice]:
     return utterance.ref, replace(lattice, acoustic=acoustic, final=final)
 
 
-def error_rates(made: Sequence[tuple[str, Lattice]], asked: Sequence[Scales], words: Sequence[str]) -> list[float]:
-    """The WER in percent of the lattices' best paths at each of `asked`; `made`: references and lattices."""
+def error_rates(made: Sequence[Made], asked: Sequence[Scales]) -> list[float]:
+    """The WER in percent of the lattices' best paths at each of `asked`."""
     errors, length = np.zeros(len(asked)), 0
-    for ref, lattice in progress(made, f"{len(asked)} scales", len(made), "utterances"):
+    for ref, lattice, words in progress(made, f"{len(asked)} scales", len(made), "utterances"):
         found = best_words(lattice, asked)
         texts = {labels: " ".join(words[label] for label in labels) for labels in set(found)}  # mostly a few
         counts = {labels: count_words(align_words(ref, text)).errors for labels, text in texts.items()}

@@ -22,6 +22,7 @@
 #   --decode "METHOD ..."       of greedy, prefix, graph, rescored (the graph's lattices with a 4-gram) and neural (the
 #                               n best of these with a neural language model, by minimum Bayes risk); default: all but
 #                               the last
+#   --scales FILE               of the search in the graph, from `asrtool tune` (default: tuned on dev)
 #   --lm openslr                LibriSpeech's 3-gram, 4-gram and lexicon (OpenSLR 11), or the folder that has these files
 #   --lm-text "FILE FILE"       without --lm: text for language models beside the training transcripts (default none)
 #   --lm-words N                its most frequent words (default 64000)
@@ -44,12 +45,12 @@ here=$PWD
 
 stage=0 stop_stage=8 parts="" corpus_dir="" mirror=https://www.openslr.org/resources
 train_parts="" dev_parts="" dev_speakers="" test_speakers="" test_parts="" units=bpe objective=ctc from=""
-decode="greedy prefix graph rescored" lm="" lm_text="" lm_words=64000 lm_prune=1e-7 neural="--epochs 2"
+decode="greedy prefix graph rescored" scales="" lm="" lm_text="" lm_words=64000 lm_prune=1e-7 neural="--epochs 2"
 conf=conf/transformer_small.yaml vocab_size=500 speeds=0.9,1.0,1.1 seed=1 warmup_hours=0 ranks=1 launcher=""
 work=. jobs=2 force=false
 options="stage stop_stage parts corpus_dir mirror train_parts dev_parts dev_speakers test_speakers test_parts units"
-options+=" objective from decode lm lm_text lm_words lm_prune neural conf vocab_size speeds seed warmup_hours ranks"
-options+=" launcher work jobs force"
+options+=" objective from decode scales lm lm_text lm_words lm_prune neural conf vocab_size speeds seed warmup_hours"
+options+=" ranks launcher work jobs force"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh

@@ -3,12 +3,15 @@
 import gzip
 import json
 import math
+import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from asrtool.decoding import decode as decoding
 from asrtool.decoding.lattice import Lattice, nbest
+from asrtool.decoding.log_probs import read_log_probs
 from asrtool.text.tokenizer import load_tokenizer
 from tests.decoding.graphs import graph as make_graph
 from tests.decoding.graphs import save_word_graph
@@ -262,3 +265,28 @@ def test_scales_are_tuned_on_stored_log_probs_and_read_by_decode(asr, link, corp
         assert asr(*command)[:2] == (0, out)
     _, facts = decode("--scales", folder / "scales.json")
     assert {name: facts[name] for name in found["best"]} == found["best"]
+
+
+def test_scales_of_several_systems_are_tuned_on_all_their_words(asr, link, corpus, files, tmp_path):
+    def tuned(exp, cuts, graph, *options):
+        command = ("tune", exp, cuts, "--graph", graph, "--workers", 0, "--device", "cpu", "--rounds", 0)
+        status, _, err = asr(*command, *options, "--out", tmp_path / "scales.json")
+        assert status == 0, err
+        return json.loads((tmp_path / "scales.json").read_text(encoding="utf-8"))
+
+    few, renamed = tmp_path / "few.jsonl.gz", tmp_path / "renamed"
+    few.write_bytes(gzip.compress(b"\n".join(gzip.decompress(corpus.read_bytes()).splitlines()[:9])))
+    shutil.copytree(files / "graph", renamed)
+    words = (renamed / "words.txt").read_text(encoding="utf-8")
+    (renamed / "words.txt").write_text(words.replace("one", "1").replace("three", "one"), encoding="utf-8")
+    shutil.copytree(link, tmp_path / "other", symlinks=True)
+    one, other = (link, corpus, files / "graph"), (tmp_path / "other", few, renamed)
+    both, alone = tuned(*one, "--also", *other), [tuned(*one), tuned(*other)]
+    stored = (link / "decode" / "cuts" / "log_probs", tmp_path / "other" / "decode" / "few" / "log_probs")
+    lengths = [sum(len(utterance.ref.split()) for utterance in read_log_probs(folder)) for folder in stored]
+    assert lengths[0] > lengths[1] > 0 and alone[0]["before"] != alone[1]["before"]
+    for mine, first, second in zip(both["tried"], *(found["tried"] for found in alone), strict=True):
+        assert mine["wer"] == pytest.approx(np.average([first["wer"], second["wer"]], weights=lengths), abs=1e-3)
+    assert both["before"] == pytest.approx(np.average([found["before"] for found in alone], weights=lengths), abs=1e-3)
+    assert both["wer"] == pytest.approx(min(row["wer"] for row in both["tried"]), abs=1e-3)
+    assert asr("tune", *one[:2], "--graph", one[2], "--also", *other, "--priors", files / "priors.json")[0] == 2

@@ -6,7 +6,7 @@ import pytest
 
 from asrtool.decoding.graph_search import GraphOptions, GraphSearch, make_lattice
 from asrtool.decoding.log_probs import Utterance, read_log_probs, write_log_probs
-from asrtool.decoding.tuning import Grid, Scales, best, best_words, tune
+from asrtool.decoding.tuning import Grid, Scales, best, best_words, lattices, tune
 from tests.decoding.graphs import all_word_sequences, random_graph, random_log_probs, word_graph
 
 WIDE = GraphOptions(beam=1e4, lattice_beam=1e4)
@@ -42,7 +42,7 @@ def test_tuning_finds_what_real_searches_find_on_the_grid(scale):
         ref = " ".join(GraphSearch(one, truth).decode(log_probs).words)
         utterances.append(Utterance(str(seed), ref, log_probs))
     search = GraphSearch(one, GraphOptions(beam=1e4, lattice_beam=1e4, acoustic_scale=scale))
-    found = tune(search, utterances, grid)
+    found = tune(lattices(search, utterances), grid)
     assert len(found["tried"]) == 18 and found["wer"] == 0.0
     for row in found["tried"][::5]:
         options = {name: row[name] for name in Scales._fields}
@@ -54,14 +54,15 @@ def test_tuning_finds_what_real_searches_find_on_the_grid(scale):
 def test_several_processes_find_the_same(tmp_path):
     utterances = [Utterance(str(n), "w1 w2", random_log_probs(10 + n, 5, n)) for n in range(5)]
     alone, together = (GraphSearch(word_graph(5), WIDE, jobs) for jobs in (1, 2))
-    assert tune(together, iter(utterances), Grid(rounds=1)) == tune(alone, utterances, Grid(rounds=1))
+    one, other = (tune(lattices(search, iter(utterances)), Grid(rounds=1)) for search in (alone, together))
+    assert one == other
     together.close()
 
 
 def test_refinement_goes_on_from_the_best_and_never_gets_worse():
     utterances = [Utterance("a", "w1 w2 w3", random_log_probs(20, 5, 1))]
     search = GraphSearch(word_graph(5), WIDE)
-    coarse, fine = (tune(search, utterances, Grid(rounds=rounds)) for rounds in (0, 2))
+    coarse, fine = (tune(lattices(search, utterances), Grid(rounds=rounds)) for rounds in (0, 2))
     assert fine["wer"] <= coarse["wer"] and fine["tried"][: len(coarse["tried"])] == coarse["tried"]
     tried = [tuple(row[name] for name in Scales._fields) for row in fine["tried"]]
     assert len(set(tried)) == len(tried) > len(coarse["tried"])
