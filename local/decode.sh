@@ -18,6 +18,7 @@
 # Of searches for lattices, which know no --max-active: more than four fifths of the arcs of 16 in half the time or less
 beam_of_lattices=12
 hypotheses=100 # an utterance, for the neural language model
+neural_weight=0.7 # of it, the rest is the 4-gram's; better than 0.5 for speakers held out (librispeech's TUNING.md)
 for method in $decode; do
     [[ $method =~ ^(greedy|prefix|graph|rescored|neural)$ ]] ||
         stages_stop "--decode takes greedy, prefix, graph, rescored and neural, not '$method'"
@@ -62,7 +63,7 @@ decode_stages() {
             for name in "${sets[@]}"; do
                 name=$exp/decode/$(basename "$name" .jsonl.gz)
                 asrtool rescore "$name/rescored" "$name/neural" --lm "$lang/neural.pt" --ngram "$lang/rescore.npz" \
-                    --mbr
+                    --weight $neural_weight --mbr
             done
         fi
         finish "$exp/decode/*/{${decode// /,}}/hyps.jsonl"
