@@ -10,6 +10,7 @@
 #   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
 #   --from EXP                  that system (default the same with ctc, trained when it is not there)
 #   --decode "METHOD ..."       of greedy, prefix and graph (default all)
+#   --scales FILE               of the search in the graph, from `asrtool tune` (default: tuned on dev)
 #   --conf FILE                 configuration of the model and its training (default conf/transformer.yaml)
 #   --seed N                    of the training (default 1)
 #   --warmup-hours H            audio to train on with one machine before the training proper (default 0)
@@ -24,9 +25,9 @@ cd "$(dirname "$0")"
 here=$PWD
 
 stage=0 stop_stage=6 conf=conf/transformer.yaml seed=1 train=3600 dev=300 test=500 work=. jobs=2 force=false
-units=word objective=ctc from="" decode="greedy prefix graph" warmup_hours=0 ranks=1 launcher=""
+units=word objective=ctc from="" decode="greedy prefix graph" scales="" warmup_hours=0 ranks=1 launcher=""
 options="stage stop_stage conf seed train dev test work jobs force units objective from decode"
-options+=" warmup_hours ranks launcher"
+options+=" scales warmup_hours ranks launcher"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh
