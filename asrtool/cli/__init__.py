@@ -9,6 +9,7 @@ import traceback
 import click
 
 from asrtool import __version__
+from asrtool.cli.adapt import adapt
 from asrtool.cli.align import align
 from asrtool.cli.data import features, prepare, tokenizer
 from asrtool.cli.decode import decode, rescore, score, tune
@@ -44,7 +45,7 @@ def cli(debug: bool) -> None:
 
 for command in (
     *(prepare, features, lexicon, tokenizer, lm, graph),
-    *(train, info, align, decode, tune, rescore, score, stream, report, export),
+    *(train, info, align, decode, tune, rescore, adapt, score, stream, report, export),
 ):
     cli.add_command(command)
 

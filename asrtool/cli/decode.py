@@ -44,17 +44,18 @@ def _search_options(command):
 @click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="Search; repeatable.")
 @_search_options
 @click.option("--jobs", default=1, type=click.IntRange(min=1), help="graph: processes that search.")
+@click.option("--adapted", type=PATH, help="Weights for each speaker, of `asrtool adapt`.")
 @click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
 @click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
 @click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
-def decode(exp, cuts, methods, jobs, checkpoint, batch_seconds, workers, device, threads, **options) -> None:
+def decode(exp, cuts, methods, jobs, adapted, checkpoint, batch_seconds, workers, device, threads, **options) -> None:
     """Recognise the cuts of one or more manifests with a trained experiment.
 
     Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, where SET is the manifest's name and METHOD "rescored" for
-    graph with --rescore, and prints the real-time factor of each. The same command again goes on where an interrupted
-    one was.
+    graph with --rescore, and prints the real-time factor of each. With --adapted it is METHOD_adapted, METHOD_adapted2
+    in the second round. The same command again goes on where an interrupted one was.
 
     \b
     asrtool decode exp/transformer data/test.jsonl.gz
@@ -64,6 +65,8 @@ def decode(exp, cuts, methods, jobs, checkpoint, batch_seconds, workers, device,
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --lattices \\
         --nbest 10 --rescore data/lang/4gram.npz --graph-lm data/lang/3gram.arpa
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --engine k2
+    asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph \\
+        --adapted exp/transformer/adapted/test
 
     torchrun shares the batches among processes, on one machine or on several that see the same folders; each takes a
     GPU of its own where there are some. The words are those that one process finds, the real-time factor is that of the
@@ -90,7 +93,9 @@ def decode(exp, cuts, methods, jobs, checkpoint, batch_seconds, workers, device,
         find, settings = open_search(method, experiment.tokenizer, given, jobs)
         for path in cuts:
             name = path.name.split(".")[0]
-            out = exp / "decode" / name / (RESCORED if method == "graph" and "rescore" in given else method)
+            words = RESCORED if method == "graph" and "rescore" in given else method
+            experiment.adapt(adapted, path)
+            out = exp / "decode" / name / (words + (experiment.adapted.suffix if adapted else ""))
             sizes = {"batch_seconds": batch_seconds, "workers": workers}
             facts = run(experiment, path, out, name, method, find=find, settings=settings, **sizes)
             if facts:  # of the first process

@@ -7,7 +7,7 @@ A batch is named by its position, and everything random in it is drawn from that
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from asrtool.data.augment import (
     speed_of,
 )
 from asrtool.data.features import FRAME_SHIFT, load
-from asrtool.data.manifest import said_in
+from asrtool.data.manifest import said_in, speaker_of
 from asrtool.data.shards import Entry, entries, manifest_files, read
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import ignore_interrupts
@@ -116,7 +116,7 @@ class SpeechDataset(Dataset):
             items = ((cut.supervisions[0].alignment or {}).get("unit") or []) if cut.supervisions else []
             if items:
                 row[:length] = BLANK
-            for item, after in zip(items, [*items[1:], None], strict=True):
+            for item, after in pairwise([*items, None]):
                 begin, end = (round(time / FRAME_SHIFT) for time in (item.start, item.end))
                 if after and after.symbol == item.symbol:
                     end = min(end, round(after.start / FRAME_SHIFT) - self.factor)
@@ -182,7 +182,7 @@ class TrainingSampler(Iterable):
         at, empty = self.start, 0
         while empty < 2:  # ends of epochs since the last batch
             for begin, block in self._blocks(at):
-                for number, batch in islice(enumerate(self._batches(block, begin)), begin.batch, None):
+                for number, batch in islice(enumerate(shuffled_batches(block, begin, self.config)), begin.batch, None):
                     empty = 0
                     yield replace(begin, batch=number), batch
                 del block  # before the next one is read
@@ -210,19 +210,24 @@ class TrainingSampler(Iterable):
             first = 0
 
     def _is_kept(self, entry: Entry) -> bool:
-        data = self.config.data
-        return data.min_seconds <= entry.duration <= data.max_seconds and entry.id not in self.dropped
+        return is_trained_on(entry, self.config) and entry.id not in self.dropped
 
-    def _batches(self, block: list[Entry], at: Position) -> list[list[Entry]]:
-        """Batches of cuts of similar length, otherwise in any order."""
-        data, seed = self.config.data, self.config.seed
-        draw = generator("batches", seed, at.epoch, at.file, at.line)
-        draw.shuffle(block)
-        timed = [(entry.duration / speed_of(entry.id, data.augment, seed, at.epoch), entry) for entry in block]
-        buckets = _buckets(timed, data.buckets, data.batch_seconds)
-        found = [batch for bucket in buckets for batch in _fill(bucket, data.batch_seconds)]
-        draw.shuffle(found)
-        return found
+
+def is_trained_on(entry: Entry, config: Config) -> bool:
+    """Whether the cut is as long as the configuration wants them."""
+    return config.data.min_seconds <= entry.duration <= config.data.max_seconds
+
+
+def shuffled_batches(block: list[Entry], at: Position, config: Config) -> list[list[Entry]]:
+    """Batches of cuts of similar length, otherwise in any order, which comes from (seed, epoch, file, line)."""
+    data, seed, block = config.data, config.seed, list(block)
+    draw = generator("batches", seed, at.epoch, at.file, at.line)
+    draw.shuffle(block)
+    timed = [(entry.duration / speed_of(entry.id, data.augment, seed, at.epoch), entry) for entry in block]
+    buckets = _buckets(timed, data.buckets, data.batch_seconds)
+    found = [batch for bucket in buckets for batch in _fill(bucket, data.batch_seconds)]
+    draw.shuffle(found)
+    return found
 
 
 Timed = tuple[float, Entry]  # seconds at the speed that was drawn
@@ -244,22 +249,47 @@ def _buckets(timed: list[Timed], most: int, batch_seconds: float) -> list[list[T
 
 
 class OrderedSampler(Iterable):
-    """Every cut of a manifest once, in batches of at most `batch_seconds` with similar lengths together."""
+    """Every cut of a manifest once, in batches of at most `batch_seconds` with similar lengths together.
 
-    def __init__(self, path: Path, batch_seconds: float, dropped: frozenset[str] = frozenset(), ranks: Ranks = ALONE):
-        self.path, self.batch_seconds, self.dropped, self.ranks = path, batch_seconds, dropped, ranks
+    `apart`: one speaker alone in each batch.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        batch_seconds: float,
+        dropped: frozenset[str] = frozenset(),
+        ranks: Ranks = ALONE,
+        apart: bool = False,
+    ):
+        self.path, self.batch_seconds, self.dropped, self.ranks, self.apart = path, batch_seconds, dropped, ranks, apart
         manifest_files(path)
 
     def __iter__(self) -> Iterator[Item]:
         return islice(self._all(), self.ranks.rank, None, self.ranks.size)
 
     def _all(self) -> Iterator[Item]:
-        kept = ((entry.duration, entry) for entry in entries(self.path) if entry.id not in self.dropped)
+        kept = (entry for entry in entries(self.path) if entry.id not in self.dropped)
         number = 0
-        while window := sorted(islice(kept, BLOCK_CUTS), key=lambda item: (item[0], item[1].id)):
-            for batch in _fill(window, self.batch_seconds):
+        while window := list(islice(kept, BLOCK_CUTS)):
+            for batch in self._batches(window):
                 yield Item(Position(batch=number), batch, Position(batch=number + 1))
                 number += 1
+
+    def _batches(self, window: list[Entry]) -> Iterator[list[Entry]]:
+        groups = [window]
+        if self.apart:
+            by_speaker: dict[str | None, list[Entry]] = {}
+            for entry in window:
+                by_speaker.setdefault(speaker_of(entry.tree()), []).append(entry)
+            groups = by_speaker.values()
+        for group in groups:
+            yield from ordered_batches(group, self.batch_seconds)
+
+
+def ordered_batches(cuts: Iterable[Entry], batch_seconds: float) -> Iterator[list[Entry]]:
+    """Batches of at most `batch_seconds`, padding included, the shortest cuts first; a longer cut comes alone."""
+    return _fill(sorted(((cut.duration, cut) for cut in cuts), key=lambda item: (item[0], item[1].id)), batch_seconds)
 
 
 def _fill(timed: Iterable[Timed], batch_seconds: float) -> Iterator[list[Entry]]:

@@ -106,6 +106,11 @@ def said_in(cut: MonoCut) -> tuple[str, str | None]:
     return (supervision.text or "", supervision.speaker) if supervision else ("", None)
 
 
+def speaker_of(tree: dict) -> str | None:
+    """The same of a line of a manifest (asrtool/data/shards.py)."""
+    return next((supervision.get("speaker") for supervision in tree.get("supervisions") or ()), None)
+
+
 def open_cuts(path: Path) -> CutSet:
     """A manifest of cuts, opened lazily; UserError when it is missing or not one."""
     if not Path(path).is_file():

@@ -115,13 +115,13 @@ def align(
         cut = next(waiting, None)
         loaded = experiment.batches(OrderedSampler(cuts, batch_seconds), workers)
         for batch in progress(loaded, f"aligning {cuts.name}", units="batches"):
-            found |= _align(batch, experiment)
+            found |= align_cuts(batch, experiment)
             while cut is not None and cut.id in found:
                 spans = found.pop(cut.id)
                 if isinstance(spans, str):
                     problems.append(f"{cut.id}: {spans}")
                 else:
-                    manifest.write(_with_alignment(cut, *spans, experiment))
+                    manifest.write(with_alignment(cut, *spans, experiment))
                     written += 1
                     if lines:
                         lines.writelines(_ctm(cut))
@@ -131,7 +131,7 @@ def align(
     return f"{written} cuts aligned"
 
 
-def _align(batch: Batch, experiment: Experiment) -> dict[str, tuple[list[Span], list[Span]] | str]:
+def align_cuts(batch: Batch, experiment: Experiment) -> dict[str, tuple[list[Span], list[Span]] | str]:
     """Units and words of each cut, by its id, or why there are none."""
     tokenizer, topology = experiment.tokenizer, experiment.config.objective.topology
     found = dict.fromkeys(batch.ids, "words without units")
@@ -147,7 +147,8 @@ def _frame_seconds(experiment: Experiment) -> float:
     return FRAME_SHIFT * experiment.model.subsampling.factor
 
 
-def _with_alignment(cut: MonoCut, units: list[Span], words: list[Span], experiment: Experiment) -> MonoCut:
+def with_alignment(cut: MonoCut, units: list[Span], words: list[Span], experiment: Experiment) -> MonoCut:
+    """The cut with alignments "unit" and "word"."""
     frame, said_words = _frame_seconds(experiment), cut.supervisions[0].text.split()
 
     def items(spans: list[Span], symbols: list[str]) -> list[AlignmentItem]:

@@ -18,7 +18,9 @@ import asrtool
 from asrtool.config import Config, load_config
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.loading import Batch, Item, OrderedSampler, SpeechDataset, batches
-from asrtool.data.shards import manifest_files
+from asrtool.data.manifest import speaker_of
+from asrtool.data.shards import entries_with_trees, manifest_files
+from asrtool.decoding.adapted import Adapted
 from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.parts import Clock, Part, Parts
@@ -50,6 +52,7 @@ class Experiment:
     model: AcousticModel
     checkpoint: Path
     device: torch.device
+    adapted: Adapted | None = None  # weights for each speaker; a batch is then of one speaker alone
 
     @cached_property
     def digests(self) -> list[str]:
@@ -58,9 +61,18 @@ class Experiment:
         files = [self.checkpoint, self.folder / "config.yaml", self.folder / "tokenizer.json", *code]
         return [file_hash(path) for path in files]
 
+    def adapt(self, folder: Path | None, cuts: Path) -> None:
+        """Take the weights in `folder`, of `asrtool adapt`, for the speakers of the manifest `cuts`."""
+        if folder:
+            speakers = dict.fromkeys(speaker_of(tree) for _, tree in entries_with_trees(cuts))
+            self.adapted = Adapted(folder, speakers, self.checkpoint)
+
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probs (N, T', V) and lengths (N,) of a batch."""
+        if self.adapted:
+            (speaker,) = set(batch.speakers)
+            self.adapted.use(self.model, speaker)
         return self.model(batch.features.to(self.device), batch.feature_lens.to(self.device))
 
     def batches(self, items: Iterable[Item], workers: int) -> Iterator[Batch]:
@@ -116,13 +128,14 @@ def decode(
     ranks = this_rank()
     facts = {"set": name, "method": method, "beam": beam if method == "prefix" else None} | (settings or {})
     facts |= {"checkpoint": experiment.checkpoint.name, "cuts": str(cuts), "batch_seconds": batch_seconds}
-    facts |= {"ranks": ranks.size}
+    facts |= {"ranks": ranks.size} | (experiment.adapted.facts() if experiment.adapted else {})
     facts |= {"run": run_name(experiment, cuts, facts)}
+    facts |= {"rtf_before": experiment.adapted.rtf} if experiment.adapted else {}
     parts = Parts(out, facts["run"], ranks)
     ended = parts.ended(ranks.rank)  # asked first, since the first rank writes decode.json and then removes the parts
     made = _made(out, facts["run"]) if ranks.size > 1 else None
     if not (ended or made):
-        items = OrderedSampler(cuts, batch_seconds, ranks=ranks)
+        items = OrderedSampler(cuts, batch_seconds, ranks=ranks, apart=experiment.adapted is not None)
         _decode_share(experiment, items, find or search(method, beam), workers, parts, name)
     if not ranks.first:
         return None
@@ -188,6 +201,7 @@ def _join(parts: Parts, out: Path, facts: dict, device: torch.device) -> dict:
     slowest = max(clocks, key=lambda clock: clock.total)
     facts = facts | {"utterances": len(rows), "partial": _count_partial(rows)}
     facts |= slowest.facts(sum(clock.audio for clock in clocks), device) | origin()
+    facts["rtf"] = round(facts["rtf"] + facts.get("rtf_before", 0.0), 5)
     parts.join_lattices(out / LATTICES)
     write_jsonl(out / "hyps.jsonl", rows)
     write_json(out / "decode.json", facts)

@@ -15,6 +15,8 @@ from asrtool.data.shards import entries_with_trees
 from asrtool.files import write_json
 from asrtool.text.tokenizer import BLANK, Tokenizer
 
+PRIORS = "priors.json"  # in an experiment's folder: seconds of each unit in its training data
+
 
 class CrossEntropy:
     """-ln of the aligned unit, added up over the frames of an utterance; the blank where no unit is.

@@ -25,6 +25,7 @@ from asrtool.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import k2
 
+UNIT_COUNTS = "unit_ngram.json"  # in an experiment's folder: what its training transcripts have
 STEPS = 100  # of a walk through the graph, as many as Kaldi takes: it forgets where it started
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from asrtool.config import Config
 from asrtool.data.loading import Batch
 from asrtool.graphs.training import UnitNgram
-from asrtool.objectives.ce import CrossEntropy, write_priors
+from asrtool.objectives.ce import PRIORS, CrossEntropy, write_priors
 from asrtool.objectives.ctc import Ctc
-from asrtool.objectives.mmi import Mmi, unit_counts
+from asrtool.objectives.mmi import UNIT_COUNTS, Mmi, unit_counts
 from asrtool.ranks import Ranks, on_first
 from asrtool.text.tokenizer import Tokenizer
 
@@ -47,8 +47,8 @@ def _make(config: Config, tokenizer: Tokenizer, experiment: Path, ranks: Ranks, 
         return Ctc()
     cross_entropy = CrossEntropy(config.model.subsampling.factor, chosen.label_smoothing)
     if chosen.kind == "ce":
-        on_first(ranks, lambda: write_priors(config, tokenizer, experiment / "priors.json"))
+        on_first(ranks, lambda: write_priors(config, tokenizer, experiment / PRIORS))
         return cross_entropy
-    counts = on_first(ranks, lambda: unit_counts(config, tokenizer, experiment / "unit_ngram.json"))
+    counts = on_first(ranks, lambda: unit_counts(config, tokenizer, experiment / UNIT_COUNTS))
     ngram = UnitNgram(chosen.order, counts)
     return Mmi(chosen, tokenizer, ngram, device, cross_entropy)

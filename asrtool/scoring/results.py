@@ -20,7 +20,9 @@ Units count the blank. Git is the state of asrtool's checkout in training and, a
 is another one. Hours of audio and device-hours are those of this training alone, without that of the system whose
 weights `--init-from` names. Peak memory is that of a training process, on its GPU if it has one."""
 RATES_NOTE = "Word error rate, or phone error rate (PER), in percent, and its 95 % bootstrap interval over utterances."
-RTF_NOTE = "Seconds from stored features or audio to words for each second of audio, over all sets together."
+RTF_NOTE = """\
+Seconds from stored features or audio to words for each second of audio, over all sets together; "_adapted" with the
+adaptation, and the decoding that it learns from."""
 STREAM_NOTE = """\
 Chunk by chunk from raw audio, features included. Same words: as in the decoding of whole utterances. Latency: what
 features and model wait for. Compute: of a chunk, mean, 95th percentile, most. Emission: from the end of a word in the
@@ -142,8 +144,10 @@ def in_order(results: Iterable[Decoding]) -> list[Decoding]:
     return sorted(results, key=lambda result: (result.set, *_method_order(result.method)))
 
 
-def _method_order(method: str) -> tuple[int, str]:
-    return METHODS.index(method) if method in METHODS else len(METHODS), method
+def _method_order(method: str) -> tuple[int, int, str]:
+    """Those with adapted weights behind the others, round by round."""
+    plain, _, rounds = method.partition("_adapted")
+    return len(method) - len(plain), METHODS.index(plain) if plain in METHODS else len(METHODS), rounds
 
 
 def stream_table(systems: list[System]) -> str:
@@ -177,7 +181,8 @@ def commands(systems: list[System]) -> str:
     lines = []
     for system in systems:
         made = [*system.training.starts, *(result.facts for result in in_order(system.results))]
-        found = distinct(facts["command"] for facts in made if facts.get("command"))
+        named = (command for facts in made for command in (*facts.get("adapted_by", ()), facts.get("command")))
+        found = distinct(filter(None, named))
         lines += [f"# {system.name}" + ("" if found else ": not recorded"), *found, ""]
     return "\n".join(["```", *lines, *filter(None, ["# this section", command()]), "```"])
 

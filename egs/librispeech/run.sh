@@ -19,9 +19,10 @@
 #   --units bpe|char|phone      what the model puts out (default bpe)
 #   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
 #   --from EXP                  that system (default the same with ctc, trained when it is not there)
-#   --decode "METHOD ..."       of greedy, prefix, graph, rescored (the graph's lattices with a 4-gram) and neural (the
-#                               n best of these with a neural language model, by minimum Bayes risk); default: all but
-#                               the last
+#   --decode "METHOD ..."       of greedy, prefix, graph, rescored (the graph's lattices with a 4-gram), neural (the n
+#                               best of these with a neural language model, by minimum Bayes risk) and, at last, adapted
+#                               (as the one before, with the model adapted to each speaker by what was found last), once
+#                               or several times; default: all but the last two
 #   --scales FILE               of the search in the graph, from `asrtool tune` (default: tuned on dev)
 #   --lm openslr                LibriSpeech's 3-gram, 4-gram and lexicon (OpenSLR 11), or the folder that has these files
 #   --lm-text "FILE FILE"       without --lm: text for language models beside the training transcripts (default none)

@@ -9,7 +9,8 @@
 #   --units word|phone          what the model puts out (default word)
 #   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
 #   --from EXP                  that system (default the same with ctc, trained when it is not there)
-#   --decode "METHOD ..."       of greedy, prefix and graph (default all)
+#   --decode "METHOD ..."       of greedy, prefix and graph (default all), and at last, adapted: as the one before, with
+#                               the model adapted to each speaker by what was found last; repeatable
 #   --scales FILE               of the search in the graph, from `asrtool tune` (default: none)
 #   --conf FILE                 configuration of the model and its training (default conf/transformer.yaml)
 #   --seed N                    of the training (default 1)

@@ -126,10 +126,28 @@ def test_librispeech_reads_the_same_layout_and_a_model_with_chunks_streams(digit
     assert "tiny_seed1" in (tmp_path / "RESULTS.md").read_text()
     given = {"acoustic_scale": 0.9, "blank_penalty": 0.25, "insertion_penalty": 0.5}
     (tmp_path / "scales.json").write_text(json.dumps({"best": given}))
-    options = ["--decode", "graph", "--scales", tmp_path / "scales.json", "--stage", 5, "--stop-stage", 5]
-    assert "lattices:" not in run("librispeech", *parts, "--work", tmp_path, "--conf", conf, *options)
-    facts = json.loads((exp / "decode/dev/graph/decode.json").read_text())
-    assert {name: facts[name] for name in given} == given
+    options = [
+        "--decode",
+        "graph adapted adapted",
+        "--scales",
+        tmp_path / "scales.json",
+        "--stage",
+        5,
+        "--stop-stage",
+        6,
+    ]
+    output = run("librispeech", *parts, "--work", tmp_path, "--conf", conf, *options)
+    assert "lattices:" not in output and "graph_adapted2:" in output
+    assert [name for name, _ in LINE.findall(output)] == ["dev", "test-digits"] * 3
+    for name in ["dev", "test-digits"]:
+        for method in ["graph", "graph_adapted", "graph_adapted2"]:
+            facts = json.loads((exp / "decode" / name / method / "decode.json").read_text())
+            assert {name: facts[name] for name in given} == given
+        speakers = {json.loads(line)["speaker"] for line in (exp / "decode" / name / "graph/hyps.jsonl").open()}
+        assert {path.stem for path in (exp / "adapted2" / name).glob("*.pt")} == speakers
+        assert facts["adapted"].endswith(f"adapted2/{name}") and facts["adapted_round"] == 2
+        learnt = json.loads((exp / "adapted2" / name / f"{speakers.pop()}.json").read_text())
+        assert learnt["source"].endswith(f"decode/{name}/graph_adapted") and learnt["rtf_before"] > 0
     conf.write_text(offline)
     output = run("librispeech", *parts, "--work", tmp_path, "--conf", conf, "--stage", 7, "--stop-stage", 7)
     assert "tiny.yaml needs whole utterances: nothing to do" in output
@@ -158,7 +176,10 @@ def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):
 @pytest.mark.parametrize("options", [["--stage", "9"], ["--stage", "x"], ["--stage", "3", "--stop-stage", "2"],
                                      ["--stagee", "1"], ["--stage"], ["train"], ["--ranks", "0"],
                                      ["--warmup-hours", "x"], ["--units", "words"], ["--objective", "mse"],
-                                     ["--from", "exp/x"], ["--decode", "beam"], ["--scales", "x.json"]])  # fmt: skip
+                                     ["--from", "exp/x"], ["--decode", "beam"],
+                                     ["--decode", "adapted"], ["--decode", "adapted graph"],
+                                     ["--decode", "graph adapted greedy"],
+                                     ["--scales", "x.json"]])  # fmt: skip
 def test_wrong_options_are_one_line_and_status_2(recipe, options, tmp_path):
     output = run(recipe, *options, status=2)
     assert len(output.splitlines()) == 1 and "error:" in output

@@ -19,7 +19,7 @@ from tests.egs.recipes import ROOT, run, tiny_config
 TRAIN, DEV = "32/21631", "1737/146161"  # SPEAKER/CHAPTER: 20 utterances of 4.5 minutes, 18 of 3
 NOT_IN_CMUDICT = {"BEAVER'S": "B IY1 V ER0 Z", "SINGSONG": "S IH1 NG S AO2 NG", "SQUIRREL'S": "S K W ER1 AH0 L Z",
                   "SEAMED": "S IY1 M D"}  # fmt: skip
-METHODS = ["prefix", "graph", "rescored", "neural"]  # greedily, a model this little trained says nothing at all
+METHODS = ["prefix", "graph", "rescored", "neural", "neural_adapted"]  # greedily, such a model says nothing at all
 
 
 def chapters() -> Path:
@@ -59,7 +59,7 @@ def recipe(tmp_path_factory):
     conf.write_text(yaml.safe_dump(config))
     options = ["--corpus-dir", work / "corpus", "--dev-speakers", DEV.split("/")[0], "--speeds", "0.9,1.0"]
     options += ["--units", "phone", "--objective", "mmi", "--lm", language, "--warmup-hours", 0.005]
-    options += ["--work", work, "--conf", conf, "--decode", " ".join(METHODS)]
+    options += ["--work", work, "--conf", conf, "--decode", "prefix graph rescored neural adapted"]
     options += ["--neural", "--epochs 1 --dim 16 --layers 1 --vocab-size 60"]
     return work, options, run("librispeech", *options)
 
@@ -106,11 +106,13 @@ def test_every_method_has_hypotheses_and_a_score(recipe):
     work, _, _ = recipe
     exp = work / "exp/tiny_phone_mmi_seed1"
     scores = re.findall(r"^(\w+):\ndev (PER|WER) ", (exp / "results.txt").read_text(), re.MULTILINE)
-    assert scores == [("prefix", "PER"), ("graph", "WER"), ("rescored", "WER"), ("neural", "WER")]
+    assert scores == [(method, "PER" if method == "prefix" else "WER") for method in METHODS]
     for method in METHODS:
         folder = exp / "decode/dev" / method
         assert len((folder / "hyps.jsonl").read_text().splitlines()) == 18
         assert json.loads((folder / "wer.json").read_text())["set"] == "dev"
+    learnt = json.loads((exp / "adapted/dev/1737.json").read_text())
+    assert learnt["source"].endswith("decode/dev/neural") and learnt["steps"] > 0
 
 
 def test_streaming_has_latencies_and_the_words_of_decoding(recipe):
@@ -124,4 +126,5 @@ def test_streaming_has_latencies_and_the_words_of_decoding(recipe):
 def test_the_export_and_the_table_are_there(recipe):
     work, _, _ = recipe
     assert list((work / "exp/tiny_phone_mmi_seed1/export").glob("*.onnx"))
-    assert "| `tiny_phone_mmi_seed1` |" in (work / "RESULTS.md").read_text()
+    page = (work / "RESULTS.md").read_text()
+    assert "| `tiny_phone_mmi_seed1` |" in page and "\nasrtool adapt exp/tiny_phone_mmi_seed1 " in page

@@ -1,0 +1,61 @@
+"""`asrtool adapt`."""
+
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+@click.command()
+@click.argument("exp", type=PATH)
+@click.argument("cuts", type=PATH)
+@click.option("--hyps", type=PATH, help="Folder of `asrtool decode` to believe, in the place of the texts of CUTS.")
+@click.option("--out", type=PATH, help="Folder to write; EXP/adapted/SET, adapted2 in the second round.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over a speaker's audio; 5.")
+@click.option("--lr", type=POSITIVE, help="Learning rate of the first step, falling to 0; 2e-4.")
+@click.option("--batch-seconds", type=POSITIVE, help="Audio in a step; 40.")
+@click.option("--seed", type=int, help="Of dropout and augmentation; 1.")
+@click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
+@click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
+def adapt(exp, cuts, hyps, out, checkpoint, workers, device, threads, **how) -> None:
+    """Adapt a trained experiment to each speaker of a manifest, by what was recognised of them.
+
+    Each speaker gets all weights of the model, trained on with the experiment's own objective, dropout and
+    augmentation. `asrtool decode --adapted` uses them; the better the hypotheses, the better they are. Without --hyps
+    the texts of CUTS are believed, say of sentences that the speakers have read out. The same command again goes on
+    with the speakers that are left.
+
+    \b
+    asrtool decode exp/x data/test.jsonl.gz --method graph --graph data/lang/graph
+    asrtool adapt exp/x data/test.jsonl.gz --hyps exp/x/decode/test/graph
+    asrtool decode exp/x data/test.jsonl.gz --method graph --graph data/lang/graph --adapted exp/x/adapted/test
+    asrtool score exp/x/decode/test/graph_adapted
+
+    What the adapted weights find is better still to learn from, in a second round, again from the model's own weights:
+
+    \b
+    asrtool adapt exp/x data/test.jsonl.gz --hyps exp/x/decode/test/graph_adapted
+    asrtool decode exp/x data/test.jsonl.gz --method graph --graph data/lang/graph --adapted exp/x/adapted2/test
+
+    torchrun has several processes take turns at the speakers:
+
+    \b
+    torchrun --nproc-per-node 8 -m asrtool adapt exp/x data/test.jsonl.gz --hyps exp/x/decode/test/graph
+    """
+    import torch
+
+    from asrtool.decoding.decode import open_experiment
+    from asrtool.training.adaptation import Adaptation
+    from asrtool.training.adaptation import adapt as run
+
+    if threads:
+        torch.set_num_threads(threads)
+    experiment = open_experiment(exp, checkpoint, device)
+    chosen = Adaptation(**{name: value for name, value in how.items() if value is not None})
+    made = run(experiment, cuts, out, hyps, chosen, workers)
+    if made:  # by the first process
+        click.echo(made)

@@ -1,0 +1,222 @@
+"""Adaptation to speakers: the weights of a trained model, trained on for each speaker by what was recognised of them.
+
+Few speakers make a model that knows few voices. What it finds in ten minutes of a new one is mostly right, the more so
+after a language model, and training on it for a few passes, with the training's own objective and augmentation, makes
+a model of that voice (unsupervised adaptation, as Kaldi's with fMLLR, but of all weights; Bell et al. 2021, "Adaptation
+Algorithms for Neural Network-Based Speech Recognition", is an overview). With transcripts in the place of hypotheses it
+is supervised, from an enrolment.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from lhotse.serialization import deserialize_item
+from torch import nn
+
+from asrtool.data.loading import (
+    Item,
+    Position,
+    SpeechDataset,
+    batches,
+    is_trained_on,
+    ordered_batches,
+    shuffled_batches,
+)
+from asrtool.data.manifest import speaker_of
+from asrtool.data.shards import Entry, entries_with_trees
+from asrtool.decoding.adapted import round_suffix, weights_file
+from asrtool.decoding.align import Span, align_cuts, with_alignment
+from asrtool.decoding.decode import Experiment, run_name
+from asrtool.errors import DataError, UserError
+from asrtool.files import file_hash, write_json
+from asrtool.objectives.ce import PRIORS
+from asrtool.objectives.mmi import UNIT_COUNTS
+from asrtool.objectives.objective import Objective, make_objective
+from asrtool.origin import origin
+from asrtool.progress import progress, say
+from asrtool.ranks import ALONE, own_log, this_rank
+from asrtool.scoring.folder import HYPOTHESES, read_facts, read_hypotheses
+from asrtool.training import checkpoint
+from asrtool.training.precision import products
+from asrtool.training.schedule import cosine
+from asrtool.training.train import batch_loss
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How the weights are adapted; chosen on speakers who were held out (egs/librispeech/TUNING.md)."""
+
+    epochs: int = 5  # passes over what there is of a speaker
+    lr: float = 2e-4  # of the first step, falling to 0 along a cosine
+    batch_seconds: float = 40.0  # audio in a step
+    seed: int = 1
+
+
+@dataclass
+class Speaker:
+    """A speaker with the cuts to learn from, whose texts are believed."""
+
+    name: str
+    cuts: list[Entry] = field(default_factory=list)
+    audio_seconds: float = 0.0  # of all there are in the manifest
+
+    @property
+    def seconds(self) -> float:
+        """Audio to learn from."""
+        return sum(cut.duration for cut in self.cuts)
+
+
+def adapt(
+    experiment: Experiment, cuts: Path, out: Path | None, hypotheses: Path | None, how: Adaptation, workers: int = 1
+) -> str | None:
+    """Write weights for each speaker of the manifest `cuts` into `out`; returns what was done.
+
+    What was said is what `hypotheses` has, a folder of `asrtool decode`, or else the manifest's texts; a speaker with
+    none that can be used keeps the weights as they are. Hypotheses of adapted weights make a further round, from the
+    same weights as the first. Speakers who are there already, of the same run, are left alone, so an interrupted run
+    goes on. Under torchrun the ranks take turns at the speakers; all but the first return None.
+
+    Raises UserError for hypotheses in phones, and DataError for a manifest without speakers or with cuts that are not
+    in `hypotheses`.
+    """
+    ranks = this_rank()
+    with own_log(ranks, experiment.folder / "logs"):
+        speakers = by_speaker(cuts, said_in(hypotheses) if hypotheses else None, experiment)
+        facts = {"cuts": str(cuts), "source": str(hypotheses or cuts)} | asdict(how)
+        believed = file_hash(hypotheses / HYPOTHESES) if hypotheses else None
+        facts |= {"run": run_name(experiment, cuts, facts | {"believed": believed})}
+        before = read_facts(hypotheses) if hypotheses else {}
+        facts |= {"base": file_hash(experiment.checkpoint), "round": before.get("adapted_round", 0) + 1}
+        facts |= {"rank": ranks.rank, "rtf_before": before.get("rtf", 0.0)}
+        out = out or experiment.folder / f"adapted{round_suffix(facts['round'])}" / cuts.name.split(".")[0]
+        mine = sorted(speakers, key=lambda speaker: -speaker.seconds)[ranks.rank :: ranks.size]
+        work = _Adapter(experiment, how, workers)
+        for speaker in progress(mine, f"adapting to the speakers of {cuts.name}", len(mine), "speakers"):
+            if not _is_made(weights_file(out, speaker.name), facts["run"]):
+                work.write(speaker, weights_file(out, speaker.name), facts)
+    if not ranks.first:
+        return None
+    minutes = sum(speaker.seconds for speaker in speakers) / 60
+    return f"{out}: {len(speakers)} speakers, {minutes:.1f} minutes of audio believed"
+
+
+def _is_made(path: Path, run: str) -> bool:
+    facts = path.with_suffix(".json")
+    return path.is_file() and facts.is_file() and json.loads(facts.read_text(encoding="utf-8")).get("run") == run
+
+
+def said_in(folder: Path) -> dict[str, str]:
+    """The hypotheses in words of a folder of `asrtool decode`, by id."""
+    rows = read_hypotheses(folder / HYPOTHESES)
+    if any(row.get("of") == "phones" for row in rows):
+        raise UserError(f"{folder} has phones, not words; give hypotheses of `asrtool decode --method graph`")
+    return {row["id"]: row["hyp"] for row in rows}
+
+
+def by_speaker(cuts: Path, texts: dict[str, str] | None, experiment: Experiment) -> list[Speaker]:
+    """The speakers of a manifest with what can be learnt from: cuts of the length trained on, with words that have
+    units. `texts` take the place of the manifest's. Raises DataError with all cuts that have no speaker or text."""
+    speakers: dict[str, Speaker] = {}
+    problems = []
+    for entry, tree in entries_with_trees(cuts):
+        name = speaker_of(tree)
+        if not name:
+            problems.append(f"{entry.id}: no speaker")
+        elif texts is not None and entry.id not in texts:
+            problems.append(f"{entry.id}: not among the hypotheses")
+        else:
+            speaker = speakers.setdefault(name, Speaker(name))
+            speaker.audio_seconds += entry.duration
+            text = tree["supervisions"][0].get("text") or "" if texts is None else texts[entry.id]
+            usable = text.split() and not experiment.tokenizer.unknown(text)
+            if usable and is_trained_on(entry, experiment.config):
+                tree["supervisions"][0]["text"] = text
+                speaker.cuts.append(replace(entry, line=json.dumps(tree).encode()))
+    if problems:
+        raise DataError(f"{len(problems)} cuts of {cuts} cannot be adapted to", problems)
+    return list(speakers.values())
+
+
+class _Adapter:
+    """Trains the model of an experiment on one speaker after another, each time from the weights that it had."""
+
+    def __init__(self, experiment: Experiment, how: Adaptation, workers: int):
+        self.experiment, self.how, self.workers = experiment, how, workers
+        config = experiment.config
+        data = config.data.model_copy(update={"batch_seconds": how.batch_seconds})
+        self.config = config.model_copy(update={"data": data, "seed": how.seed})
+        self.objective = objective_of(experiment)
+        self.weights = {name: tensor.clone() for name, tensor in experiment.model.state_dict().items()}
+
+    def write(self, speaker: Speaker, path: Path, facts: dict) -> None:
+        """Make the weights of `speaker`, and write them and, with `facts`, what that took."""
+        begin = time.monotonic()
+        learnt = self.learn(speaker)
+        state = {"model": self.experiment.model.state_dict(), "config": self.experiment.config.model_dump(mode="json")}
+        path.with_suffix(".json").unlink(missing_ok=True)  # it says that the weights are whole
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(path, state | {"versions": checkpoint.versions()})
+        learnt |= {"speaker": speaker.name, "seconds": round(time.monotonic() - begin, 2)}
+        write_json(path.with_suffix(".json"), facts | learnt | origin())
+
+    def learn(self, speaker: Speaker) -> dict:
+        """Leave the speaker's weights in the experiment's model; returns what it took."""
+        experiment, training, model = self.experiment, self.config.training, self.experiment.model
+        model.load_state_dict(self.weights)
+        torch.manual_seed(self.how.seed)
+        cuts = self._aligned(speaker.cuts) if self.config.objective.aligned else speaker.cuts
+        items = [item for epoch in range(self.how.epochs if cuts else 0) for item in self._epoch(cuts, epoch)]
+        dataset = SpeechDataset(self.config, experiment.tokenizer, training=True)
+        optimizer = torch.optim.AdamW(model.parameters(), betas=training.betas, weight_decay=0.0)
+        model.train()
+        bad = 0
+        for step, batch in enumerate(batches(dataset, items, self.workers)):
+            with products(training.precision, experiment.device):
+                loss = batch_loss(model, batch, experiment.device, training.precision, self.objective).sum()
+                optimizer.zero_grad(set_to_none=True)
+                (loss / max(1, int(batch.target_lens.sum()))).backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+            if not (loss.isfinite() and norm.isfinite()):
+                bad += 1
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = self.how.lr * cosine(step / len(items))
+            optimizer.step()
+        model.eval()
+        if bad or not cuts:
+            say(f"speaker {speaker.name}: " + (f"{bad} bad steps left out" if bad else "nothing to learn from"))
+        return {"utterances": len(cuts), "steps": len(items), "bad_steps": bad, "audio_seconds": speaker.audio_seconds}
+
+    def _epoch(self, cuts: list[Entry], epoch: int) -> Iterator[Item]:
+        for number, batch in enumerate(shuffled_batches(cuts, Position(epoch), self.config)):
+            yield Item(Position(epoch, batch=number), batch, Position(epoch, batch=number + 1))
+
+    def _aligned(self, cuts: list[Entry]) -> list[Entry]:
+        """Those that can be aligned, by the model as it is."""
+        experiment, entries = self.experiment, {cut.id: cut for cut in cuts}
+        items = [Item(Position(), batch, Position()) for batch in ordered_batches(cuts, self.how.batch_seconds)]
+        found = {}
+        for batch in experiment.batches(items, self.workers):
+            found |= align_cuts(batch, experiment)
+        return [
+            replace(entries[name], line=json.dumps(_aligned_tree(entries[name], *spans, experiment)).encode())
+            for name, spans in found.items()
+            if not isinstance(spans, str)
+        ]
+
+
+def _aligned_tree(entry: Entry, units: list[Span], words: list[Span], experiment: Experiment) -> dict:
+    return with_alignment(deserialize_item(entry.tree()), units, words, experiment).to_dict()
+
+
+def objective_of(experiment: Experiment) -> Objective:
+    """That of the experiment's training; it counts nothing, but takes what the training has counted."""
+    config, counts = experiment.config, {"mmi": UNIT_COUNTS, "ce": PRIORS}
+    counted = experiment.folder / counts.get(config.objective.kind, "")
+    if not counted.exists():
+        raise UserError(f"{counted} is missing, which the training wrote; copy it there")
+    return make_objective(config, experiment.tokenizer, experiment.folder, ALONE, experiment.device)

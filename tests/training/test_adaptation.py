@@ -1,0 +1,243 @@
+"""Adaptation to speakers, and decoding with what it leaves."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from lhotse import CutSet
+
+from asrtool.data.loading import OrderedSampler, SpeechDataset, batches
+from asrtool.decoding.adapted import weights_file
+from asrtool.decoding.decode import open_experiment
+from asrtool.objectives.ctc import Ctc
+from asrtool.objectives.mmi import unit_counts
+from asrtool.text.tokenizer import load_tokenizer
+from asrtool.training import checkpoint
+from tests.tiny import equal, make_experiment
+
+SPEAKERS = "abc"
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_config, tokenizer_file, tmp_path_factory):
+    """Experiments with random weights, by objective, with what their trainings would have counted."""
+    folder = tmp_path_factory.mktemp("trained")
+    for kind in ("ctc", "mmi", "ce"):
+        config = tiny_config(objective={"kind": kind})
+        make_experiment(folder / kind, config, tokenizer_file, bias=0.0)
+    unit_counts(tiny_config(objective={"kind": "mmi"}), load_tokenizer(tokenizer_file), folder / "mmi/unit_ngram.json")
+    (folder / "ce/priors.json").write_text("[5, 1, 1, 1, 1]")
+    return folder
+
+
+@pytest.fixture
+def exp(trained, tmp_path):
+    """The one of CTC, with a place of its own."""
+    return shutil.copytree(trained / "ctc", tmp_path / "exp")
+
+
+def part(corpus, out, speaker, texts=None):
+    """The cuts of one speaker as a manifest of their own, with other texts if there are `texts`."""
+    cuts = [cut for cut in CutSet.from_file(corpus) if cut.supervisions[0].speaker in speaker]
+    for cut in cuts if texts else ():
+        cut.supervisions[0].text = texts[cut.id]
+    CutSet.from_cuts(cuts).to_file(out)
+    return out
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "hyps.jsonl").read_text().splitlines()]
+
+
+def weights(folder, speaker):
+    return checkpoint.load(weights_file(folder, speaker))["model"]
+
+
+def dev_loss(experiment, corpus, file=None):
+    """Mean CTC loss of the manifest's cuts."""
+    opened = open_experiment(experiment, str(file) if file else "averaged")
+    dataset = SpeechDataset(opened.config, opened.tokenizer, training=False)
+    losses = [Ctc()(*opened.log_probs(batch), batch) for batch in batches(dataset, OrderedSampler(corpus, 20.0), 0)]
+    return float(torch.cat(losses).mean())
+
+
+def test_a_model_learns_of_its_speaker_and_of_nobody_else(asr, exp, corpus, tmp_path):
+    options = ["--lr", 1e-2, "--batch-seconds", 5, "--epochs", 10, "--workers", 0]
+    status, out, err = asr("adapt", exp, corpus, *options)
+    assert (status, out) == (
+        0,
+        f"{exp}/adapted/cuts: 3 speakers, {sum_of(corpus) / 60:.1f} minutes of audio believed\n",
+    )
+    folder = exp / "adapted/cuts"
+    before = checkpoint.load(exp / "checkpoints/best.pt")["model"]
+    for speaker in SPEAKERS:
+        own = part(corpus, tmp_path / f"{speaker}.jsonl.gz", speaker)
+        assert dev_loss(exp, own, folder / f"{speaker}.pt") < 0.7 * dev_loss(exp, own)
+        assert not equal(weights(folder, speaker), before)
+        asr("adapt", exp, own, "--out", tmp_path / "alone", *options)
+        assert equal(weights(tmp_path / "alone", speaker), weights(folder, speaker))
+        facts = json.loads((folder / f"{speaker}.json").read_text())
+        assert facts["utterances"] == 8 and facts["bad_steps"] == 0 and facts["steps"] >= 10
+
+
+def sum_of(corpus):
+    return sum(cut.duration for cut in CutSet.from_file(corpus))
+
+
+def test_the_hypotheses_are_what_is_believed(asr, exp, corpus, tmp_path):
+    asr("decode", exp, corpus)
+    found = {row["id"]: row["hyp"] for row in rows(exp / "decode/cuts/greedy")}
+    assert any(found.values())
+    changed = part(corpus, tmp_path / "said.jsonl.gz", SPEAKERS, found)
+    asr("adapt", exp, corpus, "--hyps", exp / "decode/cuts/greedy", "--workers", 0)
+    asr("adapt", exp, changed, "--workers", 0)
+    asr("adapt", exp, corpus, "--out", exp / "adapted/true", "--workers", 0)
+    for speaker in SPEAKERS:
+        assert equal(weights(exp / "adapted/cuts", speaker), weights(exp / "adapted/said", speaker))
+        assert not equal(weights(exp / "adapted/cuts", speaker), weights(exp / "adapted/true", speaker))
+
+
+def test_decode_takes_the_weights_of_each_speaker(asr, exp, corpus, tmp_path):
+    asr("decode", exp, corpus)
+    before = json.loads((exp / "decode/cuts/greedy/decode.json").read_text())
+    asr("adapt", exp, corpus, "--hyps", exp / "decode/cuts/greedy", "--lr", 1e-2, "--workers", 0)
+    status, _, _ = asr("decode", exp, corpus, "--adapted", exp / "adapted/cuts", "--batch-seconds", 6)
+    found = {row["id"]: row for row in rows(exp / "decode/cuts/greedy_adapted")}
+    assert status == 0 and len(found) == 24
+    for speaker in SPEAKERS:
+        own = part(corpus, tmp_path / f"{speaker}.jsonl.gz", speaker)
+        asr("decode", exp, own, "--checkpoint", exp / f"adapted/cuts/{speaker}.pt", "--batch-seconds", 6)
+        alone = rows(exp / f"decode/{speaker}/greedy")
+        assert [(row["id"], row["hyp"], row["units"]) for row in alone] == [
+            (name, row["hyp"], row["units"]) for name, row in sorted(found.items()) if row["speaker"] == speaker
+        ]
+    facts = json.loads((exp / "decode/cuts/greedy_adapted/decode.json").read_text())
+    learnt = [json.loads((exp / f"adapted/cuts/{speaker}.json").read_text())["seconds"] for speaker in SPEAKERS]
+    assert facts["rtf_before"] == pytest.approx(before["rtf"] + sum(learnt) / sum_of(corpus), abs=2e-5)
+    assert facts["rtf"] > facts["rtf_before"]
+    assert facts["adapted"] == str(exp / "adapted/cuts")
+
+
+def test_a_second_round_learns_from_the_first_and_begins_where_it_began(asr, exp, corpus):
+    options = ["--lr", 1e-2, "--workers", 0]
+    asr("decode", exp, corpus)
+    asr("adapt", exp, corpus, "--hyps", exp / "decode/cuts/greedy", *options)
+    asr("decode", exp, corpus, "--adapted", exp / "adapted/cuts")
+    status, out, _ = asr("adapt", exp, corpus, "--hyps", exp / "decode/cuts/greedy_adapted", *options)
+    assert status == 0 and out.startswith(f"{exp}/adapted2/cuts: ")
+    asr("decode", exp, corpus, "--adapted", exp / "adapted2/cuts")
+    facts = json.loads((exp / "decode/cuts/greedy_adapted2/decode.json").read_text())
+    first = json.loads((exp / "decode/cuts/greedy_adapted/decode.json").read_text())
+    assert facts["adapted_round"] == 2 and facts["rtf_before"] > first["rtf"]
+    texts = {row["id"]: row["hyp"] for row in rows(exp / "decode/cuts/greedy_adapted")}
+    asr("adapt", exp, part(corpus, exp / "said.jsonl.gz", SPEAKERS, texts), *options)
+    assert equal(weights(exp / "adapted/said", "a"), weights(exp / "adapted2/cuts", "a"))
+
+
+def test_other_weights_are_another_result(asr, exp, corpus):
+    decode = ["decode", exp, corpus, "--adapted", exp / "adapted/cuts"]
+    runs = set()
+    for lr in (1e-3, 1e-2):
+        asr("adapt", exp, corpus, "--lr", lr, "--workers", 0)
+        asr(*decode)
+        runs.add(json.loads((exp / "decode/cuts/greedy_adapted/decode.json").read_text())["run"])
+    assert len(runs) == 2
+
+
+def test_what_is_there_is_left_alone_and_what_is_missing_is_made_to_the_bit(asr, exp, corpus):
+    folder = exp / "adapted/cuts"
+    asr("adapt", exp, corpus, "--workers", 0)
+    first = {speaker: weights(folder, speaker) for speaker in SPEAKERS}
+    times = {speaker: (folder / f"{speaker}.pt").stat().st_mtime_ns for speaker in SPEAKERS}
+    (folder / "b.json").unlink()  # as if it had been stopped before the end
+    asr("adapt", exp, corpus, "--workers", 0)
+    assert [s for s in SPEAKERS if (folder / f"{s}.pt").stat().st_mtime_ns != times[s]] == ["b"]
+    assert equal({speaker: weights(folder, speaker) for speaker in SPEAKERS}, first)
+    asr("adapt", exp, corpus, "--seed", 2, "--workers", 0)
+    assert all((folder / f"{s}.pt").stat().st_mtime_ns != times[s] for s in SPEAKERS)
+
+
+def test_ranks_take_turns_at_the_speakers(asr, exp, corpus, monkeypatch):
+    asr("adapt", exp, corpus, "--out", exp / "adapted/alone", "--workers", 0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    printed = []
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        printed.append(asr("adapt", exp, corpus, "--workers", 0)[1])
+        assert len(list((exp / "adapted/cuts").glob("*.pt"))) == {1: 1, 0: 3}[rank]
+    assert printed[0] == "" and "3 speakers" in printed[1]
+    for speaker in SPEAKERS:
+        assert equal(weights(exp / "adapted/cuts", speaker), weights(exp / "adapted/alone", speaker))
+
+
+@pytest.mark.parametrize("kind", ["mmi", "ce"])
+def test_each_objective_adapts(asr, trained, corpus, tmp_path, kind):
+    exp = shutil.copytree(trained / kind, tmp_path / kind)
+    status, out, err = asr("adapt", exp, corpus, "--lr", 1e-2, "--batch-seconds", 5, "--workers", 0)
+    assert status == 0, err
+    facts = json.loads((exp / "adapted/cuts/a.json").read_text())
+    assert facts["utterances"] == 8 and facts["bad_steps"] == 0
+    own = part(corpus, tmp_path / "a.jsonl.gz", "a")
+    assert dev_loss(exp, own, exp / "adapted/cuts/a.pt") < dev_loss(exp, own)
+    for name in ("unit_ngram.json", "priors.json"):
+        (exp / name).unlink(missing_ok=True)
+    status, _, err = asr("adapt", exp, corpus, "--seed", 2)
+    assert status == 2 and "missing, which the training wrote" in err and len(err.splitlines()) == 1
+
+
+def test_a_speaker_of_whom_nothing_was_recognised_keeps_the_weights(asr, exp, corpus, tmp_path):
+    asr("decode", exp, corpus)
+    made = [row | {"hyp": "" if row["speaker"] == "b" else row["hyp"]} for row in rows(exp / "decode/cuts/greedy")]
+    (exp / "decode/cuts/greedy/hyps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    status, _, err = asr("adapt", exp, corpus, "--hyps", exp / "decode/cuts/greedy", "--workers", 0)
+    assert status == 0 and "speaker b: nothing to learn from" in err
+    assert equal(weights(exp / "adapted/cuts", "b"), checkpoint.load(exp / "checkpoints/best.pt")["model"])
+
+
+def test_a_batch_has_one_speaker_where_it_must(corpus):
+    apart = [[entry.id for entry in item.entries] for item in OrderedSampler(corpus, 8.0, apart=True)]
+    assert all(len({name[0] for name in batch}) == 1 for batch in apart)
+    together = [entry.id for item in OrderedSampler(corpus, 8.0) for entry in item.entries]
+    assert sorted(name for batch in apart for name in batch) == sorted(together)
+    assert len(apart) < 24
+
+
+def test_a_name_that_cannot_be_a_file_is_encoded(tmp_path):
+    assert weights_file(tmp_path, "../x/y").parent == tmp_path
+    assert weights_file(tmp_path, "Ana María").name != weights_file(tmp_path, "Ana Maria").name
+
+
+def nameless(corpus, out):
+    cuts = list(CutSet.from_file(corpus))
+    for cut in cuts:
+        cut.supervisions[0].speaker = None
+    CutSet.from_cuts(cuts).to_file(out)
+    return out
+
+
+def test_errors_are_one_line_or_a_list(asr, exp, corpus, tmp_path):
+    asr("decode", exp, corpus)
+    hyps = exp / "decode/cuts/greedy"
+    nobody = nameless(corpus, tmp_path / "nobody.jsonl.gz")
+    status, _, err = asr("adapt", exp, nobody)
+    assert status == 1 and "24 cuts" in err and "no speaker" in err
+    status, _, err = asr("adapt", exp, corpus, "--hyps", tmp_path / "nothing")
+    assert status == 2 and "hypotheses not found" in err and len(err.splitlines()) == 1
+    asr("adapt", exp, part(corpus, tmp_path / "few.jsonl.gz", "ab"), "--workers", 0)
+    few, weights_of_a = exp / "adapted/few", exp / "adapted/few/a.pt"
+    for options, said in (
+        ([corpus, "--adapted", few], "no weights for speaker c"),
+        ([corpus, "--adapted", tmp_path / "nothing"], "no weights for speaker a"),
+        ([nobody, "--adapted", few], "names no speaker"),
+        ([tmp_path / "few.jsonl.gz", "--adapted", few, "--checkpoint", weights_of_a], "another checkpoint"),
+    ):
+        status, _, err = asr("decode", exp, *options)
+        assert status == 2 and said in err and len(err.splitlines()) == 1, err
+    kept = rows(hyps)
+    (hyps / "hyps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept[:-2]))
+    status, _, err = asr("adapt", exp, corpus, "--hyps", hyps)
+    assert status == 1 and "2 cuts" in err and "not among the hypotheses" in err
+    (hyps / "hyps.jsonl").write_text("".join(json.dumps(row | {"of": "phones"}) + "\n" for row in kept))
+    status, _, err = asr("adapt", exp, corpus, "--hyps", hyps)
+    assert status == 2 and "phones, not words" in err
