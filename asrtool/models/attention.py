@@ -157,7 +157,21 @@ class SelfAttention(nn.Module):
             mask = scores if mask is None else torch.where(mask, scores, -math.inf)
             q = q + self.relative.content_bias
         dropout = self.dropout if self.training else 0.0
-        return scaled_dot_product_attention(q, k, v, mask, dropout).transpose(1, 2).flatten(2)
+        return weighted_means(q, k, v, mask, dropout).transpose(1, 2).flatten(2)
+
+
+def weighted_means(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Scaled dot-product attention; q (N, H, Q, d), k and v (N, H, W, d), mask as torch's takes it, or None for all.
+
+    Where bf16 numbers are trained on a CPU it is spelt out, since the backward pass of torch's own takes longer than
+    all the rest of a layer's attention. Its scores are rounded to bf16, as those of other products are.
+    """
+    if not (torch.is_grad_enabled() and k.dtype == torch.bfloat16 and k.device.type == "cpu"):
+        return scaled_dot_product_attention(q, k, v, mask, dropout)
+    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
+    if mask is not None:
+        scores += mask if mask.is_floating_point() else torch.where(mask, 0.0, -math.inf)
+    return torch.dropout(scores.softmax(-1), dropout, train=True) @ v
 
 
 def bearable(mask: Tensor) -> Tensor:

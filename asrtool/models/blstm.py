@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from asrtool.config import Model
+from asrtool.models.dropout import Dropout
 from asrtool.models.masks import padding_mask
 
 
@@ -46,7 +47,7 @@ class Blstm(nn.Module):
     def __init__(self, config: Model):
         super().__init__()
         self.layers = nn.ModuleList(BlstmLayer(config.dim) for _ in range(config.layers))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, D), (N,); returns (N, T, D)."""

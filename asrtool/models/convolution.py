@@ -5,6 +5,7 @@ from torch.nn.functional import conv2d, pad
 
 from asrtool.config import Convolution
 from asrtool.models.caches import Caches
+from asrtool.models.dropout import Dropout
 from asrtool.models.masks import valid, windows
 
 
@@ -50,7 +51,7 @@ class InterleavedConvolution(nn.Module):
             self.after = nn.Sequential(nn.LayerNorm(dim), nn.SiLU(), nn.Linear(dim, dim))
         else:
             self.gate, self.convolution, self.after = nn.Identity(), Taps(dim, dim, config.kernel), nn.ReLU()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     @property
     def delay(self) -> int:

@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 from asrtool.config import Model
 from asrtool.models.blstm import BlstmLayer
 from asrtool.models.caches import Caches
+from asrtool.models.dropout import Dropout
 from asrtool.models.masks import valid
 
 State = tuple[Tensor, Tensor]  # hidden and cell of an LSTM, (1, N, D/2) each
@@ -34,7 +35,7 @@ class LcBlstm(nn.Module):
         super().__init__()
         self.chunk, self.right = config.chunk, config.look_ahead
         self.layers = nn.ModuleList(BlstmLayer(config.dim) for _ in range(config.layers))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, D), (N,); returns (N, T, D)."""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from asrtool.models.attention import sinusoids
+from asrtool.models.attention import sinusoids, weighted_means
 from asrtool.models.masks import padding_mask
 from asrtool.models.normalise import Normalise
 
@@ -38,3 +38,24 @@ def test_a_bin_that_never_changes_stays_finite():
     layer = Normalise("global", 2)
     layer.set_statistics(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0]))
     assert layer(torch.zeros(1, 3, 2), torch.ones(1, 3, dtype=torch.bool)).isfinite().all()
+
+
+@pytest.mark.parametrize("mask", ["none", "seen or not", "scores"])
+def test_attention_trained_in_bf16_is_near_to_fp32_and_so_are_its_gradients(mask):
+    torch.manual_seed(1)
+    q, k, v, upstream = torch.randn(4, 3, 2, 40, 16).bfloat16()
+    seen = (torch.rand(3, 1, 40, 40) < 0.7).index_fill(3, torch.tensor(0), True)
+    scores = torch.where(seen, torch.randn(3, 2, 40, 40), -math.inf)
+    mask = {"none": None, "seen or not": seen, "scores": scores}[mask]
+
+    def outcome(attend, dtype):
+        inputs = [x.to(dtype, copy=True).requires_grad_() for x in (q, k, v)]
+        means = attend(*inputs, mask if mask is None or mask.dtype == torch.bool else mask.to(dtype), 0.0)
+        means.backward(upstream.to(dtype))
+        return [means.detach(), *(x.grad for x in inputs)]
+
+    made = outcome(weighted_means, torch.bfloat16)
+    exact = outcome(torch.nn.functional.scaled_dot_product_attention, torch.float32)
+    for ours, theirs in zip(made, exact, strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert (ours.float() - theirs).norm() < 0.01 * theirs.norm()
