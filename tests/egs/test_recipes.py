@@ -126,16 +126,8 @@ def test_librispeech_reads_the_same_layout_and_a_model_with_chunks_streams(digit
     assert "tiny_seed1" in (tmp_path / "RESULTS.md").read_text()
     given = {"acoustic_scale": 0.9, "blank_penalty": 0.25, "insertion_penalty": 0.5}
     (tmp_path / "scales.json").write_text(json.dumps({"best": given}))
-    options = [
-        "--decode",
-        "graph adapted adapted",
-        "--scales",
-        tmp_path / "scales.json",
-        "--stage",
-        5,
-        "--stop-stage",
-        6,
-    ]
+    options = ["--decode", "graph adapted adapted", "--scales", tmp_path / "scales.json"]
+    options += ["--stage", 5, "--stop-stage", 6]
     output = run("librispeech", *parts, "--work", tmp_path, "--conf", conf, *options)
     assert "lattices:" not in output and "graph_adapted2:" in output
     assert [name for name, _ in LINE.findall(output)] == ["dev", "test-digits"] * 3

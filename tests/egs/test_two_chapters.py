@@ -111,8 +111,11 @@ def test_every_method_has_hypotheses_and_a_score(recipe):
         folder = exp / "decode/dev" / method
         assert len((folder / "hyps.jsonl").read_text().splitlines()) == 18
         assert json.loads((folder / "wer.json").read_text())["set"] == "dev"
+    said = [json.loads(line)["hyp"] for line in (exp / "decode/dev/neural/hyps.jsonl").open()]
     learnt = json.loads((exp / "adapted/dev/1737.json").read_text())
-    assert learnt["source"].endswith("decode/dev/neural") and learnt["steps"] > 0
+    assert learnt["source"].endswith("decode/dev/neural")
+    assert learnt["utterances"] == sum(map(bool, said))  # by minimum Bayes risk such a model may say nothing at all
+    assert (learnt["steps"] > 0) == any(said)
 
 
 def test_streaming_has_latencies_and_the_words_of_decoding(recipe):
