@@ -170,7 +170,8 @@ def weighted_means(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout
         return scaled_dot_product_attention(q, k, v, mask, dropout)
     scores = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
     if mask is not None:
-        scores += mask if mask.is_floating_point() else torch.where(mask, 0.0, -math.inf)
+        mask = mask if mask.is_floating_point() else torch.where(mask, 0.0, -math.inf)
+        scores += mask.to(scores.dtype)  # adding numbers of another type takes as long as a quarter of the layer
     return torch.dropout(scores.softmax(-1), dropout, train=True) @ v
 
 
