@@ -30,8 +30,8 @@ rounds=${decode#"$methods"} best=${methods##* }
 [[ $methods != *adapted* && $rounds =~ ^(\ adapted)*$ ]] ||
     stages_stop "--decode: adapted comes last, after the method that it repeats"
 if [ -n "$scales" ]; then
-    [ -f "$scales" ] || stages_stop "--scales $scales: no such file; give what \`asrtool tune\` wrote"
-    scales=$(realpath "$scales")
+    scales=$(located "$scales")
+    [ -f "$scales" ] || stages_stop "--scales: no such file: $scales; give what \`asrtool tune\` wrote"
 fi
 [[ $decode != *neural* || $decode == *rescored* ]] || stages_stop "--decode neural needs rescored: it takes its n best"
 

@@ -1,6 +1,19 @@
 #!/usr/bin/env bash
 # Source this after setting defaults: `--some-option value` sets the variable some_option, if it is one of $options.
 # `--help` prints the comment at the head of the script. Wrong options are one line and exit status 2.
+#
+#   located PATH    the path, absolute, that an option gives: relative to where the script was called, or, where only
+#                   that is there, to the script's own folder, as in --conf conf/x.yaml
+
+called_from=$OLDPWD # the script has changed into its own folder
+
+located() {
+    if [[ $1 != /* ]] && { [ -e "$called_from/$1" ] || [ ! -e "$1" ]; }; then
+        realpath -m "$called_from/$1"
+    else
+        realpath -m "$1"
+    fi
+}
 
 while [ $# -gt 0 ]; do
     case $1 in

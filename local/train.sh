@@ -24,7 +24,9 @@
 [[ $warmup_hours =~ ^[0-9]+\.?[0-9]*$ ]] || stages_stop "--warmup-hours is a number, not '$warmup_hours'"
 [[ $ranks =~ ^[1-9][0-9]*$ ]] || stages_stop "--ranks is a number of processes, not '$ranks'"
 [ "$from" != none ] || [ "$objective" = mmi ] || stages_stop "--from none is for --objective mmi; ce needs alignments"
-if [ -n "$from" ] && [ "$from" != none ]; then from=$(realpath -m "$from"); fi
+if [ -n "$from" ] && [ "$from" != none ]; then from=$(located "$from"); fi
+conf=$(located "$conf")
+[ -f "$conf" ] || stages_stop "--conf: no such file: $conf"
 
 on_this_machine() {
     if [ "$ranks" = 1 ]; then

@@ -18,14 +18,14 @@
 #   --ranks N                   training processes on this machine, one a GPU (default 1)
 #   --launcher CMD              starts stage 4 on all machines (see local/train.sh)
 #   --train N --dev N --test N  utterances of each set (default 3600, 300, 500)
-#   --work DIR                  where data/ and exp/ go (default this folder)
+#   --work DIR                  where data/ and exp/ go (default this recipe's folder)
 #   --jobs N                    processes for data preparation (default 2)
 #   --force true                do stages again that are done and unchanged
 set -euo pipefail
 cd "$(dirname "$0")"
 here=$PWD
 
-stage=0 stop_stage=6 conf=conf/transformer.yaml seed=1 train=3600 dev=300 test=500 work=. jobs=2 force=false
+stage=0 stop_stage=6 conf=$here/conf/transformer.yaml seed=1 train=3600 dev=300 test=500 work=$here jobs=2 force=false
 units=word objective=ctc from="" decode="greedy prefix graph" scales="" warmup_hours=0 ranks=1 launcher=""
 options="stage stop_stage conf seed train dev test work jobs force units objective from decode"
 options+=" scales warmup_hours ranks launcher"
@@ -35,7 +35,7 @@ options+=" scales warmup_hours ranks launcher"
 . ../../local/decode.sh
 . ../../local/path.sh
 [[ $units =~ ^(word|char|phone)$ ]] || stages_stop "--units is word, char or phone, not '$units'"
-conf=$(realpath "$conf")
+work=$(located "$work")
 mkdir -p "$work"
 cd "$work"
 name_experiment word

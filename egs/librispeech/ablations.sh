@@ -22,8 +22,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-only="" scale=small seeds="" from=exp/transformer_small_phone_seed1 work=. results="" jobs=2 threads=1
-retry_failed=false claims=claims minutes=60 list=false
+only="" scale=small seeds="" from=exp/transformer_small_phone_seed1 work=$PWD results="" jobs=2 threads=1
+retry_failed=false claims=$PWD/claims minutes=60 list=false
 options="only scale seeds from work results jobs threads retry_failed claims minutes list"
 . ../../local/parse_options.sh
 . ../../local/path.sh
@@ -36,16 +36,18 @@ stop() {
 [[ $jobs =~ ^[1-9][0-9]*$ && $threads =~ ^[1-9][0-9]*$ ]] || stop "--jobs and --threads are numbers of processes and threads"
 [[ $minutes =~ ^[0-9]+\.?[0-9]*$ ]] || stop "--minutes is a number, not '$minutes'"
 [[ $list =~ ^(true|false)$ && $retry_failed =~ ^(true|false)$ ]] || stop "--list and --retry-failed are true or false"
+claims=$(located "$claims")
 known=$(cd "$claims" 2>/dev/null && ls T*.yaml 2>/dev/null | sed 's/\.yaml$//' | sort -V) || stop "no claims in '$claims'"
 files=()
 for claim in ${only:-$known}; do
     [[ " "$(echo $known)" " == *" $claim "* ]] || stop "--only: there is no claim '$claim'; there are" $known
-    files+=("$(realpath "$claims")/$claim.yaml")
+    files+=("$claims/$claim.yaml")
 done
 recipe=$PWD
-if [ -n "$results" ]; then results=$(realpath -m "$results"); fi
+if [ -n "$results" ]; then results=$(located "$results"); fi
+work=$(located "$work")
 [ -d "$work" ] || stop "--work $work is no folder; make it with run.sh --units phone --stop-stage 4 --work $work"
-if [ -d "$from" ]; then from=$(realpath "$from"); fi
+if [ -d "$(located "$from")" ]; then from=$(located "$from"); fi
 cd "$work"
 : "${results:=$PWD/RESULTS.md}"
 

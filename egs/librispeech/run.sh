@@ -37,7 +37,7 @@
 #   --warmup-hours H            audio to train on with one machine before the training proper (default 0)
 #   --ranks N                   training processes on this machine, one a GPU (default 1)
 #   --launcher CMD              starts stage 4 on all machines (see local/train.sh)
-#   --work DIR                  where data/ and exp/ go (default this folder)
+#   --work DIR                  where data/ and exp/ go (default this recipe's folder)
 #   --jobs N                    processes for data preparation (default 2)
 #   --force true                do stages again that are done and unchanged
 set -euo pipefail
@@ -47,8 +47,8 @@ here=$PWD
 stage=0 stop_stage=8 parts="" corpus_dir="" mirror=https://www.openslr.org/resources
 train_parts="" dev_parts="" dev_speakers="" test_speakers="" test_parts="" units=bpe objective=ctc from=""
 decode="greedy prefix graph rescored" scales="" lm="" lm_text="" lm_words=64000 lm_prune=1e-7 neural="--epochs 2"
-conf=conf/transformer_small.yaml vocab_size=500 speeds=0.9,1.0,1.1 seed=1 warmup_hours=0 ranks=1 launcher=""
-work=. jobs=2 force=false
+conf=$here/conf/transformer_small.yaml vocab_size=500 speeds=0.9,1.0,1.1 seed=1 warmup_hours=0 ranks=1 launcher=""
+work=$here jobs=2 force=false
 options="stage stop_stage parts corpus_dir mirror train_parts dev_parts dev_speakers test_speakers test_parts units"
 options+=" objective from decode scales lm lm_text lm_words lm_prune neural conf vocab_size speeds seed warmup_hours"
 options+=" ranks launcher work jobs force"
@@ -62,15 +62,15 @@ options+=" ranks launcher work jobs force"
 [[ $units =~ ^(bpe|char|phone)$ ]] || stages_stop "--units is bpe, char or phone, not '$units'"
 [ -z "$lm" ] || [ -z "$lm_text" ] || stages_stop "--lm-text makes language models; --lm has them: give one of the two"
 texts=(data/train.jsonl.gz)
-for text in $lm_text; do texts+=("$(realpath -m "$text")"); done
-conf=$(realpath "$conf")
+for text in $lm_text; do texts+=("$(located "$text")"); done
 if [ -n "$lm" ] && [ "$lm" != openslr ]; then
-    lm=$(realpath -m "$lm")
+    lm=$(located "$lm")
     find_lm
 fi
-if [ -n "$corpus_dir" ]; then corpus_dir=$(realpath -m "$corpus_dir"); fi
-if [ -f "$dev_speakers" ]; then dev_speakers=$(realpath "$dev_speakers"); fi
-if [ -f "$test_speakers" ]; then test_speakers=$(realpath "$test_speakers"); fi
+if [ -n "$corpus_dir" ]; then corpus_dir=$(located "$corpus_dir"); fi
+if [ -f "$(located "$dev_speakers")" ]; then dev_speakers=$(located "$dev_speakers"); fi
+if [ -f "$(located "$test_speakers")" ]; then test_speakers=$(located "$test_speakers"); fi
+work=$(located "$work")
 mkdir -p "$work"
 cd "$work"
 name_experiment bpe

@@ -17,13 +17,13 @@
 #   --warmup-hours H            audio to train on with one machine before the training proper (default 0)
 #   --ranks N                   training processes on this machine, one a GPU (default 1)
 #   --launcher CMD              starts stage 4 on all machines (see local/train.sh)
-#   --work DIR                  where data/ and exp/ go (default this folder)
+#   --work DIR                  where data/ and exp/ go (default this recipe's folder)
 #   --force true                do stages again that are done and unchanged
 set -euo pipefail
 cd "$(dirname "$0")"
 here=$PWD
 
-stage=0 stop_stage=6 corpus_dir="" conf=conf/transformer.yaml seed=1 work=. force=false
+stage=0 stop_stage=6 corpus_dir="" conf=$here/conf/transformer.yaml seed=1 work=$here force=false
 units=word objective=ctc from="" decode="greedy prefix graph" scales="" warmup_hours=0 ranks=1 launcher=""
 options="stage stop_stage corpus_dir conf seed work force units objective from decode scales"
 options+=" warmup_hours ranks launcher"
@@ -33,8 +33,8 @@ options+=" warmup_hours ranks launcher"
 . ../../local/decode.sh
 . ../../local/path.sh
 [[ $units =~ ^(word|phone)$ ]] || stages_stop "--units is word or phone, not '$units'"
-conf=$(realpath "$conf")
-if [ -n "$corpus_dir" ]; then corpus_dir=$(realpath -m "$corpus_dir"); fi
+if [ -n "$corpus_dir" ]; then corpus_dir=$(located "$corpus_dir"); fi
+work=$(located "$work")
 mkdir -p "$work"
 cd "$work"
 name_experiment word

@@ -171,7 +171,7 @@ def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):
                                      ["--from", "exp/x"], ["--decode", "beam"],
                                      ["--decode", "adapted"], ["--decode", "adapted graph"],
                                      ["--decode", "graph adapted greedy"],
-                                     ["--scales", "x.json"]])  # fmt: skip
+                                     ["--scales", "x.json"], ["--conf", "conf/x.yaml"]])  # fmt: skip
 def test_wrong_options_are_one_line_and_status_2(recipe, options, tmp_path):
     output = run(recipe, *options, status=2)
     assert len(output.splitlines()) == 1 and "error:" in output

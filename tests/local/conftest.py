@@ -24,9 +24,9 @@ def bash(tmp_path, environment):
     for helper in ("parse_options.sh", "stages.sh", "path.sh"):
         (tmp_path / "local" / helper).write_bytes((ROOT / "local" / helper).read_bytes())
 
-    def run(script, *options):
+    def run(script, *options, cwd=tmp_path):
         (egs / "run.sh").write_text(script, encoding="utf-8")
         command = ["bash", str(egs / "run.sh"), *options]
-        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=60)
 
     return run

@@ -61,3 +61,38 @@ def test_help_is_the_comment_at_the_head_of_the_script(bash, option):
 def test_the_script_keeps_its_name_in_an_error(bash, tmp_path):
     done = bash(SCRIPT, "--un_known", "x")
     assert done.stderr.startswith(f"{tmp_path}/egs/mine/run.sh: error: unknown option --un_known")
+
+
+LOCATING = """#!/usr/bin/env bash
+set -euo pipefail
+cd "$(dirname "$0")"
+path=$PWD/default
+options=path
+. ../../local/parse_options.sh
+located "$path"
+"""
+
+
+@pytest.mark.parametrize(
+    "path, expected",
+    [
+        ("here.txt", "{caller}/here.txt"),
+        ("both.txt", "{caller}/both.txt"),
+        ("recipe.txt", "{recipe}/recipe.txt"),
+        ("new/folder", "{caller}/new/folder"),
+        ("../up", "{above}/up"),
+        ("/no/such", "/no/such"),
+        ("a b.txt", "{caller}/a b.txt"),
+        (None, "{recipe}/default"),
+    ],
+)
+def test_a_path_counts_from_where_the_recipe_is_called_or_else_from_the_recipe(bash, tmp_path, path, expected):
+    caller = tmp_path / "somewhere"
+    caller.mkdir()
+    recipe = tmp_path / "egs/mine"
+    for folder, names in [(caller, ["here.txt", "both.txt", "a b.txt"]), (recipe, ["recipe.txt", "both.txt"])]:
+        for name in names:
+            (folder / name).touch()
+    done = bash(LOCATING, *(["--path", path] if path else []), cwd=caller)
+    found = expected.format(caller=caller, recipe=recipe, above=caller.parent)
+    assert (done.returncode, done.stdout, done.stderr) == (0, found + "\n", "")
