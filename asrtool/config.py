@@ -142,8 +142,8 @@ class Model(Section):
     positions: Literal["sinusoidal", "relative", "none"] = "sinusoidal"
     convolution: Convolution = Convolution()
     init: Init = Init()
-    attention_dropout: Fraction = 0.0  # of the attention weights; dear on CPU
-    ff_dropout: Fraction = 0.0  # inside the feed-forward layers; likewise
+    attention_dropout: Fraction = 0.0  # of the attention weights; dear on CPU in fp32
+    ff_dropout: Fraction = 0.0  # inside the feed-forward layers
     layer_drop: Fraction = 0.0  # probability that training skips a block in a step
     activation_checkpointing: bool = False  # compute blocks again in the backward pass instead of keeping their insides
     # What a frame sees

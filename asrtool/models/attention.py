@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad, scaled_dot_product_attention
 
 from asrtool.models.caches import Caches
+from asrtool.models.dropout import dropout as drop
 from asrtool.models.masks import sliding_mask, valid, windows
 
 
@@ -77,7 +78,7 @@ def relative_shift(x: Tensor, keys: int) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention. Dropout of the attention weights triples the time of the layer on CPU."""
+    """Multi-head self-attention. Dropout of the attention weights triples the time of the layer on a CPU in fp32."""
 
     def __init__(self, dim: int, heads: int, context: Context = Context(), relative=False, dropout=0.0):  # noqa: B008
         super().__init__()
@@ -172,7 +173,7 @@ def weighted_means(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout
     if mask is not None:
         mask = mask if mask.is_floating_point() else torch.where(mask, 0.0, -math.inf)
         scores += mask.to(scores.dtype)  # adding numbers of another type takes as long as a quarter of the layer
-    return torch.dropout(scores.softmax(-1), dropout, train=True) @ v
+    return drop(scores.softmax(-1), dropout) @ v
 
 
 def bearable(mask: Tensor) -> Tensor:
