@@ -126,7 +126,10 @@ def _summary(facts: dict) -> str:
 @click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
 @click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-def tune(exp, cuts, graph, also, out, rounds, jobs, checkpoint, batch_seconds, workers, device, **options) -> None:
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
+def tune(
+    exp, cuts, graph, also, out, rounds, jobs, checkpoint, batch_seconds, workers, device, threads, **options
+) -> None:
     """Find the acoustic scale, blank penalty and insertion penalty with the lowest WER on a development set.
 
     Stores log-probs in EXP/decode/SET/log_probs and searches each utterance once; prints the WER of the best of the
@@ -140,11 +143,15 @@ def tune(exp, cuts, graph, also, out, rounds, jobs, checkpoint, batch_seconds, w
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph \\
         --scales exp/transformer/decode/dev/scales.json
     """
+    import torch
+
     from asrtool.decoding.decode import open_experiment
     from asrtool.decoding.options import LATTICE_BEAM, open_search
     from asrtool.decoding.tuning import Grid, Scales, System, tune_systems
     from asrtool.errors import UserError
 
+    if threads:
+        torch.set_num_threads(threads)
     if also and options["priors"]:
         raise UserError("--priors are of one system's classes, and --also names another; tune each system alone")
     given = {"lattice_beam": LATTICE_BEAM} | {name: value for name, value in options.items() if value is not None}
