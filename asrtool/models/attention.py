@@ -143,9 +143,11 @@ class SelfAttention(nn.Module):
         left, chunk = self.context.left, self.context.chunk
         if memory is None and q.shape[1] == chunk:
             return self._attend(q, kv, mask, left)
-        seen = windows(kv, chunk, left)
-        if memory is not None:
-            seen = torch.cat([windows(memory, chunk, left)[:, :, :left], seen[:, :, left:]], dim=2)
+        if memory is None or not left:
+            seen = windows(kv, chunk, left)
+        else:
+            past = memory[:, :-chunk].unfold(1, left, chunk).transpose(2, 3)
+            seen = torch.cat([past, kv[:, left:].unflatten(1, (-1, chunk))], dim=2)
         y = self._attend(q.unflatten(1, (-1, chunk)).flatten(0, 1), seen.flatten(0, 1), mask, left)
         return y.unflatten(0, (q.shape[0], -1)).flatten(1, 2)  # not len(q): a trace would take it for a number
 
