@@ -1,14 +1,18 @@
-"""The two ways in which asrtool refuses: what the user asked for, and what the data holds.
+"""The two kinds of errors that a user may see: an impossible request, and wrong data.
 
-The command line (asrtool/cli) turns both into plain lines on stderr and an exit status; `--debug` shows the traceback.
+The command line (asrtool/cli) prints both as plain lines on stderr and returns the exit status; `--debug` adds the
+traceback.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+SHOWN = 10  # problems of one kind that are printed; the rest are counted, unless --debug is given
+
 
 class AsrtoolError(Exception):
-    """Base of every error that a user may see. `exit_status` is what the command returns."""
+    """Base class of every error that a user may see. The command returns `exit_status`."""
 
     exit_status = 1
 
@@ -20,21 +24,50 @@ class UserError(AsrtoolError):
 
 
 class DataError(AsrtoolError):
-    """The data is wrong: every problem, a line each, and a summary line with what to do. Exit status 1."""
+    """The data is wrong: one line for each problem, and a summary line that says what to do. Exit status 1.
+
+    `str` folds problems of the same kind (see `fold`); `problems` has all of them.
+    """
 
     exit_status = 1
 
     def __init__(self, summary: str, problems: list[str]):
-        super().__init__(summary, problems)  # both, so that it survives the way back from a loader process
+        super().__init__(summary, problems)  # both, so that the error can be pickled by a loader process
         self.summary = summary
         self.problems = problems
 
     def __str__(self) -> str:
+        return "\n".join([*(f"  {problem}" for problem in fold(self.problems)), self.summary])
+
+    def all_lines(self) -> str:
+        """Every problem and the summary, not folded."""
         return "\n".join([*(f"  {problem}" for problem in self.problems), self.summary])
 
 
+def fold(problems: Iterable[str], shown: int = SHOWN) -> list[str]:
+    """At most `shown` problems of each kind in their order, and a count of the others behind the last of its kind.
+
+    Two problems are of the same kind when their messages, which follow the first ": ", differ in numbers, quoted text
+    and paths only.
+    """
+    kinds: dict[str, list[str]] = {}
+    for problem in problems:
+        kinds.setdefault(_kind(problem), []).append(problem)
+    folded: list[str] = []
+    for same in kinds.values():
+        folded += same[:shown]
+        if len(same) > shown:
+            folded.append(f"... and {len(same) - shown} more like the last one (--debug lists all)")
+    return folded
+
+
+def _kind(problem: str) -> str:
+    _, _, message = problem.partition(": ")
+    return re.sub(r"'[^']*'|\S*[\d/]\S*", "*", message or problem)
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """`name` put beside the valid names: "did you mean 'x'?", or all of them when none is near."""
+    """The valid name that is most similar to `name`: "did you mean 'x'?", or all valid names when none is similar."""
     import difflib
 
     valid = sorted(valid)
@@ -43,7 +76,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def require_file(path: str | Path, what: str, hint: str) -> Path:
-    """`path` when it is a readable file, else a UserError that names it, e.g. `hint` = "make it with ..."."""
+    """`path` when it is a regular file, else a UserError that names it, e.g. `hint` = "make it with ..."."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{what} not found: {path}; {hint}")

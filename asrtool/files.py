@@ -1,39 +1,195 @@
-"""Writing files so that nothing half-written is ever left under its final name."""
+"""Reading and writing files: nothing half-written under a final name, and no input that can exhaust memory.
+
+Everything that is written goes to a temporary name in the same folder first:
+
+    .tmp-HOST-PID-RANDOM-NAME      HOST and PID are those of the process that writes it
+
+so that the temporary files of processes that were killed can be recognised and removed (`sweep_temporary`).
+"""
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import json
+import math
 import os
+import shutil
+import socket
+import time
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from asrtool.errors import UserError
+from asrtool.errors import UserError, require_file
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TEMPORARY = ".tmp-"
+ABANDONED_SECONDS = 7 * 24 * 3600.0  # age at which a temporary file of another machine counts as left behind
+
+MAX_LINE_BYTES = 8 << 20  # the longest line of a text file: a manifest's line of an hour with alignments has 3 MB
+MAX_JSON_BYTES = (
+    256 << 20
+)  # the largest JSON file that is read whole: a tokenizer with a lexicon of 1 M words has 60 MB
+GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path` (same suffixes) to write to; synced and renamed on success, else removed.
+    """A temporary name beside `path` (same suffixes) to write to; synced and renamed on success, removed on failure.
 
-    A full disk becomes a UserError; the previous file under `path`, if any, is untouched by a failure.
+    A full disk becomes a UserError; a failure leaves the previous file under `path`, if any, untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{path.name}")  # others may write there, on other machines
+    sweep_temporary(path.parent)
+    temporary = temporary_path(path)
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as error:
-        if error.errno in FULL:
-            raise UserError(f"no space left to write {path}: {error.strerror}; free some space and rerun") from error
-        raise
+        with full_disk_named(path):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def full_disk_named(path: str | Path) -> Iterator[None]:
+    """Inside, a full disk becomes a UserError that names `path`, also where a library wrapped the OSError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in FULL), None)
+        if cause is None:
+            raise
+        raise UserError(f"no space left to write {path}: {cause.strerror}; free some space and rerun") from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@contextlib.contextmanager
+def new_folder(out: str | Path, marker: str, made_by: str) -> Iterator[Path]:
+    """A temporary folder beside `out` to write to; on success it takes the place of `out`.
+
+    `out` must be new, empty, or have the JSON file `marker`, which the command `made_by` writes with the names of all
+    its files under "files"; else UserError. Files and folders of the old `out` that its marker does not name are the
+    user's own, and stay. A failure leaves the old folder as it was.
+    """
+    out = Path(out).absolute()
+    require_own_folder(out, marker, made_by)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sweep_temporary(out.parent)
+    temporary = temporary_path(out)
+    temporary.mkdir()
+    try:
+        with full_disk_named(out):
+            yield temporary
+            _keep_others(out, temporary, marker)
+            _swap(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _keep_others(old: Path, new: Path, marker: str) -> None:
+    """Link what the user has put into the folder `old` into `new`."""
+    if not (old / marker).is_file():
+        return
+    content = read_json(old / marker, "folder", "name a new folder")
+    own = content.get("files") if isinstance(content, dict) else None
+    own = {marker, *(own if isinstance(own, list) else [])}
+    for entry in old.iterdir():
+        if entry.name in own or (new / entry.name).exists() or entry.name.startswith(TEMPORARY):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=os.link)
+        else:
+            os.link(entry, new / entry.name, follow_symlinks=False)
+
+
+def _swap(new: Path, out: Path) -> None:
+    """Rename `new` to `out`; what was `out` before is removed last."""
+    if not out.exists():
+        os.rename(new, out)
+        return
+    old = temporary_path(out)
+    os.rename(out, old)
+    try:
+        os.rename(new, out)
+    except OSError:
+        os.rename(old, out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def require_own_folder(out: str | Path, marker: str, made_by: str) -> None:
+    """UserError unless `out` is new, empty, or a folder with the file `marker`, which `made_by` writes."""
+    out = Path(out)
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file; `{made_by}` writes a folder: name a new one")
+    others = [name for name in os.listdir(out) if name != ".lock" and not name.startswith(TEMPORARY)]
+    if others and not (out / marker).is_file():
+        raise UserError(f"{out} was not made by `{made_by}` (it has no {marker}) and is not empty; name a new folder")
+
+
+def temporary_path(path: Path) -> Path:
+    """A new name for a temporary file or folder beside `path`, with the same suffixes."""
+    name = os.fsencode(path.name)[-150:].decode(errors="ignore")  # file systems allow 255 bytes
+    return path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}-{name}")
+
+
+@cache
+def _host() -> str:
+    return socket.gethostname().replace("-", "_").replace("/", "_")[:64] or "host"
+
+
+_swept: set[tuple[int, Path]] = set()  # process and folder
+
+
+def sweep_temporary(folder: str | Path) -> None:
+    """Remove the temporary files in `folder` that processes of this machine left when they were killed.
+
+    Those of other machines go when they are a week old. A process looks into each folder once.
+    """
+    folder = Path(folder)
+    if (os.getpid(), folder.absolute()) in _swept:
+        return
+    _swept.add((os.getpid(), folder.absolute()))
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.name.startswith(TEMPORARY) and _is_abandoned(entry):
+                remove = shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink
+                with contextlib.suppress(OSError):
+                    remove(entry.path)
+
+
+def _is_abandoned(entry: os.DirEntry) -> bool:
+    parts = entry.name.removeprefix(TEMPORARY).split("-", 3)
+    if len(parts) != 4 or not parts[1].isdecimal():
+        return False  # not a name of `temporary_path`
+    if parts[0] == _host():
+        return not is_alive(int(parts[1]))
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_SECONDS
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has the number `pid`."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _sync(path: Path) -> None:
@@ -51,28 +207,129 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as indented JSON, atomically. Numbers that are not finite, which JSON lacks, become null."""
+    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> int:
-    """Write one JSON object a line, atomically; returns how many."""
+    """Write one JSON object a line, atomically; returns the number of lines."""
     count = 0
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json_line(row))
             count += 1
     return count
 
 
-def read_jsonl(path: str | Path) -> Iterator[dict]:
-    """The objects of a JSONL file, one by one. Raises UserError that names the line that is not JSON."""
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not JSON ({error.msg}); write one object a line") from error
+def json_line(row: dict) -> str:
+    """`row` as one line of JSON with its line end. Numbers that are not finite, which JSON lacks, become null."""
+    return json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """A tree of plain types with null for every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def read_json(path: str | Path, what: str, hint: str) -> Any:
+    """The content of a JSON file. UserError that names the file when it is missing, too large or not JSON.
+
+    NaN and Infinity, which Python's reader would accept, and numbers beyond float64 are refused. `what` says what the
+    file is and `hint` what to do, e.g. "scales", "make them with `asrtool tune`".
+    """
+    path = require_file(path, what, hint)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, too many for {what}; {hint}")
+    return parse_json(path.read_bytes(), str(path), hint)
+
+
+def parse_json(text: str | bytes, where: str, hint: str) -> Any:
+    """The value of a JSON text; UserError that begins with `where` and ends with `hint`."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
+    except json.JSONDecodeError as error:
+        at = f" at line {error.lineno}" if error.lineno > 1 else ""
+        raise UserError(f"{where}: not JSON ({error.msg}{at}); {hint}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start}); {hint}") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: nested too deeply; {hint}") from error
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; {hint}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a finite number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:30]} is not a finite number")
+    return value
+
+
+def read_jsonl(path: str | Path, hint: str = "write one object a line") -> Iterator[Any]:
+    """The values of a JSONL file (.gz too), one by one. UserError that names the line that is not JSON."""
+    for number, line in enumerate(read_lines(path, "JSONL file", hint), 1):
+        yield parse_json(line, f"{path}:{number}", hint)
+
+
+def read_lines(path: str | Path, what: str = "text", hint: str = "give a text file, plain or .gz") -> Iterator[str]:
+    """The lines of a text file (UTF-8, a byte order mark is dropped), plain or .gz, each with its line end.
+
+    Lines end with "\\n" or "\\r\\n", and nothing else. UserError when the file is missing (`what`, `hint`), is not
+    UTF-8, is a damaged gzip file, or has a line of more than MAX_LINE_BYTES; it names the line.
+    """
+    number = 0
+    for number, line in enumerate(read_byte_lines(path, what, hint), 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}:{number}: not UTF-8 ({error.reason}); convert it, e.g. with iconv") from error
+        yield text[:-2] + "\n" if text.endswith("\r\n") else text
+
+
+def read_byte_lines(
+    path: str | Path, what: str = "text", hint: str = "give a text file, plain or .gz"
+) -> Iterator[bytes]:
+    """The lines of a file, plain or .gz, as bytes, with their line ends. UserError as of `read_lines`."""
+    path = require_file(path, what, hint)
+    number = 0
+    try:
+        with open_bytes(path) as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise UserError(f"{path}:{number}: a line of more than {MAX_LINE_BYTES >> 20} MB; is it {what}?")
+                yield line
+    except GZIP_ERRORS as error:
+        raise UserError(f"{path}: damaged gzip file after line {number} ({error}); copy it again") from error
+
+
+def open_bytes(path: str | Path) -> BinaryIO:
+    """A file opened for reading bytes; decompressed when its name ends in .gz."""
+    return gzip.open(path, "rb") if Path(path).suffix == ".gz" else open(path, "rb")
+
+
+def require_output(out: str | Path, suffixes: tuple[str, ...], inputs: Iterable[str | Path] = ()) -> None:
+    """UserError unless the file `out` may be written: it has one of `suffixes`, and is not a folder or an input."""
+    out = Path(out)
+    if suffixes and not out.name.endswith(suffixes):
+        raise UserError(f"OUT is {out}, which does not end in {' or '.join(suffixes)}; was OUT forgotten?")
+    if out.is_dir() or not out.name:
+        raise UserError(f"OUT is {out}, which is a folder; name a file")
+    for path in inputs:
+        if out.exists() and Path(path).exists() and os.path.samefile(out, path):
+            raise UserError(f"OUT is {out}, which is an input as well; name another file")
 
 
 def file_hash(path: str | Path) -> str:

@@ -1,13 +1,42 @@
-"""Ctrl-C and SIGTERM, taken where nothing is half-done."""
+"""Ctrl-C and SIGTERM, acted on where nothing is half-done, and processes that end with their parent."""
 
+import os
 import signal
+import threading
+import time
 
 from asrtool.progress import say
 
+PARENT_SECONDS = 1.0  # between two looks for the parent process
+TERMINATED = 128 + signal.SIGTERM  # exit status of a process that was asked to end, as a shell gives it
+
 
 def ignore_interrupts(*_) -> None:
-    """For worker processes: Ctrl-C reaches the whole group, and it is the parent's to act on."""
+    """For worker processes: Ctrl-C reaches the whole process group, and the parent process acts on it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def start_worker(*_) -> None:
+    """For worker processes: leave Ctrl-C to the parent process, and end when it is gone, even if it was killed."""
+    ignore_interrupts()
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def exit_on_sigterm() -> None:
+    """SIGTERM ends the process as an exception does, so that temporary files are removed; exit status 143."""
+
+    def stop(*_) -> None:
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 class Interrupts:

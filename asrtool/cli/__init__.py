@@ -5,6 +5,7 @@ Nothing heavy is imported at the top of a file here: `asrtool --help` must answe
 
 import sys
 import traceback
+from contextlib import suppress
 
 import click
 
@@ -20,7 +21,9 @@ from asrtool.cli.lm import lm
 from asrtool.cli.report import report
 from asrtool.cli.stream import stream
 from asrtool.cli.train import info, train
-from asrtool.errors import AsrtoolError
+from asrtool.errors import AsrtoolError, DataError
+from asrtool.interrupts import exit_on_sigterm
+from asrtool.progress import printable
 
 HELP = {"help_option_names": ["-h", "--help"], "show_default": True}
 
@@ -39,7 +42,9 @@ def cli(debug: bool) -> None:
       asrtool decode exp/transformer data/test.jsonl.gz
       asrtool score exp/transformer/decode/test/greedy
 
-    What you did wrong is one line and exit status 2; what is wrong with the data is listed whole, with status 1.
+    \b
+    Exit status: 0 success; 1 wrong data, listed on stderr; 2 a wrong request, one line on stderr;
+    70 a fault of asrtool; 130 Ctrl-C; 143 SIGTERM.
     """
 
 
@@ -53,6 +58,7 @@ for command in (
 def main() -> None:
     """Run a command and turn errors into lines and exit statuses."""
     debug = "--debug" in sys.argv
+    exit_on_sigterm()
     try:
         cli.main(prog_name="asrtool", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -64,8 +70,10 @@ def main() -> None:
         message = " ".join(error.format_message().split())  # click lists choices on lines of their own
         _fail(message + _help_hint(error), error.exit_code, debug)
     except AsrtoolError as error:
-        _fail(str(error), error.exit_status, debug)
-    except (KeyboardInterrupt, click.Abort):
+        _fail(error.all_lines() if debug and isinstance(error, DataError) else str(error), error.exit_status, debug)
+    except (KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error.__cause__ or error.__context__, EOFError):  # click takes the end of any file for Ctrl-C
+            _fail("unexpected EOFError: a file ends too early (--debug shows where)", 70, debug)
         _fail("interrupted", 130, debug)
     except BrokenPipeError:
         sys.exit(141)
@@ -84,7 +92,8 @@ def _fail(message: str, status: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     *before, last = message.splitlines() or [""]
-    for line in before:
-        print(line, file=sys.stderr)
-    print(f"asrtool: error: {last}", file=sys.stderr)
+    with suppress(OSError, ValueError):  # a closed stderr does not change the exit status
+        for line in before:
+            print(printable(line), file=sys.stderr)
+        print(f"asrtool: error: {printable(last)}", file=sys.stderr)
     sys.exit(status)

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import soundfile
 
+from asrtool.data.sources import Bad
+
 TAIL_SECONDS = 0.1  # read from the end of each file: enough to notice a truncated one, cheap enough for 960 hours
 UNKNOWN_LENGTH = 0x7FFFF000  # WAV headers written to a pipe claim about 2 or 4 GB of data: no claim at all
-
-
-class Bad(Exception):
-    """What is wrong with one utterance, in words that follow its name."""
 
 
 def open_audio(audio: str) -> "io.BytesIO | str":

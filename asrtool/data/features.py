@@ -24,12 +24,11 @@ from pathlib import Path
 import torch
 from lhotse import CutSet, Fbank, FbankConfig, MonoCut
 from lhotse.features.io import LilcomChunkyWriter
-from lhotse.serialization import deserialize_item
 from lhotse.utils import fastcopy
 
-from asrtool.data.audio import Bad
 from asrtool.data.manifest import Summary, count_cuts, open_cuts
-from asrtool.data.shards import Entry, entries
+from asrtool.data.shards import Entry, entries, named
+from asrtool.data.sources import Bad
 from asrtool.errors import DataError, UserError
 from asrtool.files import atomic_path, file_hash, write_json
 from asrtool.interrupts import ignore_interrupts
@@ -207,8 +206,8 @@ def _store_shard(shard: Shard) -> tuple[Path, list[str]]:
     problems, done = [], []
     with atomic_path(archive) as temporary, LilcomChunkyWriter(str(temporary), TICK_POWER) as writer:
         for entry in cuts:
-            cut = deserialize_item(entry.tree())  # not entry.cut(), which would put Shar's audio into the manifest
             try:
+                cut = named(entry.id, entry.tree())  # not entry.cut(), which would put Shar's audio into the manifest
                 done += [_store_cut(_at_speed(cut, speed), plan.num_bins, writer, archive) for speed in plan.speeds]
             except Bad as problem:
                 problems.append(str(problem))

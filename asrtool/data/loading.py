@@ -15,7 +15,6 @@ from lhotse import MonoCut
 from torch.utils.data import DataLoader, Dataset
 
 from asrtool.config import Config
-from asrtool.data.audio import Bad
 from asrtool.data.augment import (
     change_audio,
     change_speed,
@@ -28,6 +27,7 @@ from asrtool.data.augment import (
 from asrtool.data.features import FRAME_SHIFT, load
 from asrtool.data.manifest import said_in, speaker_of
 from asrtool.data.shards import Entry, entries, manifest_files, read
+from asrtool.data.sources import Bad
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import ignore_interrupts
 from asrtool.ranks import ALONE, Ranks

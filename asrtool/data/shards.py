@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lhotse import MonoCut
-from lhotse.serialization import deserialize_item, open_best
+from lhotse.serialization import open_best
 from lhotse.shar.utils import fill_shar_placeholder
 
-from asrtool.data.audio import Bad
+from asrtool.data.sources import Bad, item_of
 from asrtool.errors import UserError
 
 CHUNK = 1 << 20  # bytes
@@ -50,7 +50,7 @@ class Entry:
 
     def cut(self) -> MonoCut:
         """The lhotse cut, with what Shar holds read into memory. Raises Bad."""
-        cut = deserialize_item(self.tree())
+        cut = named(self.id, self.tree())
         for part in self.parts:
             try:
                 with open(part.tar, "rb") as tar:
@@ -59,6 +59,20 @@ class Entry:
             except OSError as error:
                 raise Bad(f"{self.id}: cannot read {part.tar} ({error.strerror})") from error
         return cut
+
+
+def named(name: str, tree: dict) -> MonoCut:
+    """The cut of a manifest's entry. Raises Bad, which begins with `name`, for what `item_of` refuses."""
+    try:
+        return item_of(tree)
+    except Bad as problem:
+        raise Bad(f"{name}: {problem}") from problem
+
+
+def manifest_name(path: Path) -> str:
+    """The name of a manifest: that of its file without .jsonl.gz or .jsonl, or that of its folder."""
+    name = Path(path).absolute().name
+    return name.removesuffix(".gz").removesuffix(".jsonl") or name
 
 
 def manifest_files(path: Path) -> list[Path]:

@@ -18,8 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 from asrtool.device import pick_device
 from asrtool.errors import UserError, require_file
 from asrtool.models.language import BOUNDARY, Shape, TransformerLm
+from asrtool.tensor_files import DAMAGE
+from asrtool.tensor_files import save_tensors as save
 from asrtool.text.tokenizer import Tokenizer, tokenizer_of
-from asrtool.training.checkpoint import DAMAGE, save
 
 BATCH = 8192  # units at once
 Speller = Callable[[str], list[int] | None]

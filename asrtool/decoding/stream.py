@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from lhotse import MonoCut
 
-from asrtool.data.audio import Bad
 from asrtool.data.features import FRAME_SHIFT, load_samples
 from asrtool.data.manifest import count_cuts, open_cuts, said_in
 from asrtool.data.shards import entries, manifest_files
+from asrtool.data.sources import Bad
 from asrtool.data.streaming import FeatureStream
 from asrtool.decoding.decode import Experiment, hypothesis_row
 from asrtool.decoding.endpointing import Endpointing

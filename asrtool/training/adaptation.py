@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from lhotse.serialization import deserialize_item
 from torch import nn
 
 from asrtool.data.loading import (
@@ -27,7 +26,7 @@ from asrtool.data.loading import (
     shuffled_batches,
 )
 from asrtool.data.manifest import speaker_of
-from asrtool.data.shards import Entry, entries_with_trees
+from asrtool.data.shards import Entry, entries_with_trees, named
 from asrtool.decoding.adapted import round_suffix, weights_file
 from asrtool.decoding.align import Span, align_cuts, with_alignment
 from asrtool.decoding.decode import Experiment, run_name
@@ -210,7 +209,7 @@ class _Adapter:
 
 
 def _aligned_tree(entry: Entry, units: list[Span], words: list[Span], experiment: Experiment) -> dict:
-    return with_alignment(deserialize_item(entry.tree()), units, words, experiment).to_dict()
+    return with_alignment(named(entry.id, entry.tree()), units, words, experiment).to_dict()
 
 
 def objective_of(experiment: Experiment) -> Objective:

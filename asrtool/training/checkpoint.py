@@ -1,7 +1,6 @@
 """Checkpoints: tensors and plain types, written whole or not at all, loadable with `weights_only=True`."""
 
 import os
-import pickle
 import platform
 import random
 from pathlib import Path
@@ -14,31 +13,24 @@ import asrtool
 from asrtool.config import Config
 from asrtool.errors import UserError
 from asrtool.files import atomic_path
+from asrtool.tensor_files import load_tensors, save_tensors
 from asrtool.training.average import mean_of
 
-# What the unpickler and the zip reader raise over a file that is cut short, overwritten in places or something else.
-DAMAGE = (RuntimeError, EOFError, LookupError, TypeError, ValueError, AssertionError, pickle.UnpicklingError)
+WHAT = "a checkpoint of asrtool"
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write `state`. A full disk is a UserError that leaves the earlier checkpoints as they were."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        try:
-            torch.save(state, file)
-            file.flush()
-        except RuntimeError as error:  # torch hides the OSError of a failed write behind one of these
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    save_tensors(path, state)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state in `path`; UserError when it is missing, truncated or no checkpoint of asrtool."""
+    """The state in `path`; UserError when it is missing, damaged (its checksums differ) or not a checkpoint."""
     if not path.is_file():
         raise UserError(f"checkpoint not found: {path}; train first with `asrtool train`")
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        state["model"], state["config"]
-    except DAMAGE as error:
-        raise UserError(f"{path} is not a checkpoint of asrtool, or damaged; use another one") from error
+    state = load_tensors(path, WHAT, "use another one", device)
+    if not isinstance(state.get("model"), dict) or not isinstance(state.get("config"), dict):
+        raise UserError(f"{path} is not {WHAT}; use another one")
     return state
 
 

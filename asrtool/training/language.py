@@ -27,9 +27,10 @@ from asrtool.interrupts import Interrupts
 from asrtool.models.language import BOUNDARY, Shape, TransformerLm
 from asrtool.progress import progress, say
 from asrtool.ranks import Ranks, connected, from_all, own_log, this_rank, total
+from asrtool.tensor_files import DAMAGE
+from asrtool.tensor_files import save_tensors as save
 from asrtool.text.ngram_text import sentences
 from asrtool.text.tokenizer import Tokenizer, train_tokenizer
-from asrtool.training.checkpoint import DAMAGE, save
 from asrtool.training.precision import products, uses_bf16
 from asrtool.training.schedule import cosine
 from asrtool.training.session import make_optimizer

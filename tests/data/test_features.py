@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from lhotse import CutSet, MonoCut, Recording
 
 from asrtool.data import features
-from asrtool.data.audio import Bad
 from asrtool.data.corpora import Utterance
 from asrtool.data.features import compute, frames_of, load, store
 from asrtool.data.manifest import open_cuts, write_manifest
+from asrtool.data.sources import Bad
 from asrtool.errors import DataError
 
 BINS = 20

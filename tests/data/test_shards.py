@@ -11,10 +11,10 @@ from lhotse import CutSet
 from lhotse.shar import SharWriter
 
 from asrtool.data import shards
-from asrtool.data.audio import Bad
 from asrtool.data.features import store
 from asrtool.data.manifest import open_cuts
 from asrtool.data.shards import entries, manifest_files, read
+from asrtool.data.sources import Bad
 from asrtool.errors import UserError
 
 

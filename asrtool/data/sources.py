@@ -1,0 +1,109 @@
+"""The gate between the entries of manifests and lhotse's objects: data may name plain files, and nothing that runs.
+
+lhotse reads audio and features from shell commands, addresses and pipes when a manifest asks for it, and .sph files by
+a command in a shell. A manifest of a stranger must not do that, so every entry comes through `item_of`, which refuses
+such sources by name unless the user gave --allow-commands to this call.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from lhotse.audio.backend import LibsndfileBackend, set_current_audio_backend
+from lhotse.serialization import deserialize_item
+
+FILE_SOURCES = {"file", "memory", "shar"}  # types of audio sources that read no more than a file
+STORED = {
+    *("lilcom_chunky", "lilcom_files", "numpy_files", "lilcom_hdf5", "chunked_lilcom_hdf5", "numpy_hdf5"),
+    *("memory_lilcom", "memory_raw", "memory_npy", "shar"),
+}
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # http:, s3:, pipe:; one letter is a drive
+HINT = "if you trust it, give --allow-commands"
+
+_commands_allowed = False  # for this process and the workers that it forks
+
+# One reader for all files, libsndfile, which also reads uncompressed NIST .sph: lhotse would run others by a shell.
+set_current_audio_backend(LibsndfileBackend())
+
+
+class Bad(Exception):
+    """What is wrong with one utterance, in words that follow its name."""
+
+
+def allow_commands(allowed: bool = True) -> None:
+    """Let manifests name shell commands and addresses, in this process. For the option --allow-commands alone."""
+    global _commands_allowed
+    _commands_allowed = allowed
+
+
+def commands_allowed() -> bool:
+    """Whether this call has --allow-commands."""
+    return _commands_allowed
+
+
+def item_of(tree: dict) -> Any:
+    """The lhotse object (cut, recording, features, supervision) of a manifest's entry.
+
+    Raises Bad for an entry that names a shell command, a pipe or an address, and for one that lhotse cannot read.
+    """
+    if not isinstance(tree, dict):
+        raise Bad(f"not an entry of a manifest but a {type(tree).__name__}")
+    if not _commands_allowed:
+        for problem in _commands(tree):
+            raise Bad(problem)
+    try:
+        return deserialize_item(tree)
+    except Exception as error:  # whatever lhotse raises over fields that are missing or of another type
+        raise Bad(f"not an entry of a lhotse manifest ({type(error).__name__}: {str(error)[:200]})") from error
+
+
+def require_plain_path(path: str) -> str:
+    """`path` when it is a plain file's. Raises Bad for a shell command or an address, unless they are allowed."""
+    if not _commands_allowed and (problem := _path_problem(path)):
+        raise Bad(problem)
+    return path
+
+
+def _commands(value: Any) -> Iterator[str]:
+    """What is not a plain file, at any depth: recordings are also in transforms, features in custom fields."""
+    if isinstance(value, dict):
+        if isinstance(value.get("sources"), list):
+            for source in value["sources"]:
+                yield from _source_problems(source)
+        if "storage_path" in value or "storage_type" in value:
+            yield from _storage_problems(value)
+        for key, item in value.items():
+            if key not in ("alignment", "sources"):
+                yield from _commands(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _commands(item)
+
+
+def _source_problems(source: Any) -> Iterator[str]:
+    kind = source.get("type") if isinstance(source, dict) else None
+    if kind not in FILE_SOURCES:
+        yield f"its audio source is of type {str(kind)[:30]!r}, which may run a command: {_shown(source)}; {HINT}"
+    elif kind == "file" and (problem := _path_problem(source.get("source"))):
+        yield problem
+
+
+def _storage_problems(stored: dict) -> Iterator[str]:
+    kind = stored.get("storage_type")
+    if kind is not None and kind not in STORED:
+        yield f"its features are stored as {str(kind)[:30]!r}, which may run a command; {HINT}"
+    path = stored.get("storage_path")
+    if path is not None and not str(kind).startswith("memory") and (problem := _path_problem(path)):
+        yield problem
+
+
+def _path_problem(path: Any) -> str | None:
+    if not isinstance(path, str) or not path or "\0" in path:
+        return f"not the path of a file: {str(path)[:200]!r}"
+    if path.strip().endswith("|") or path.strip().startswith("|") or ADDRESS.match(path):
+        return f"a command or an address, not a file: {_shown(path)}; {HINT}"
+    return None
+
+
+def _shown(value: Any) -> str:
+    return repr(value.get("source") if isinstance(value, dict) else value)[:200]

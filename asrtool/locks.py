@@ -1,0 +1,91 @@
+"""One writer for a folder: a lock that ends with its process, however that ends.
+
+    with writing(folder, "asrtool train"): ...
+
+The lock is a POSIX record lock on the file FOLDER/.lock. The operating system releases it when the process ends, also
+for processes on other machines where the mount of a file server supports locks, so that a lock is never stale. The file
+says who holds the lock, and stays. Loader and search processes do not inherit it.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from asrtool.errors import UserError
+from asrtool.files import sweep_temporary
+
+LOCK = ".lock"
+BUSY = {errno.EACCES, errno.EAGAIN}
+UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+_held: dict[tuple[int, Path], tuple[int, bool]] = {}  # process and folder -> how often it is entered, shared
+_guard = threading.Lock()
+
+
+@contextlib.contextmanager
+def writing(folder: str | Path, command: str, shared: bool = False) -> Iterator[None]:
+    """Inside, no other process writes into `folder`, which is created if need be.
+
+    `shared`: other processes that also ask for a shared lock may write at the same time, each its own files. Raises
+    UserError with the host and process that hold the lock. Where the file system has no locks, there is no protection.
+    """
+    folder = Path(folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    key = os.getpid(), folder
+    with _guard:
+        depth = _held.get(key, (0, shared))[0]
+        _held[key] = depth + 1, shared
+    if depth:  # POSIX locks belong to the process: a second one inside would be released with the first
+        try:
+            yield
+        finally:
+            _leave(key)
+        return
+    descriptor = -1
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        _acquire(descriptor, folder, command, shared)
+        sweep_temporary(folder)
+        yield
+    finally:
+        _leave(key)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _leave(key: tuple[int, Path]) -> None:
+    with _guard:
+        depth, shared = _held[key]
+        if depth == 1:
+            del _held[key]
+        else:
+            _held[key] = depth - 1, shared
+
+
+def _acquire(descriptor: int, folder: Path, command: str, shared: bool) -> None:
+    try:
+        fcntl.lockf(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return
+        if error.errno not in BUSY:
+            raise
+        holder = _describe(os.pread(descriptor, 4096, 0))
+        raise UserError(f"{folder} is in use by {holder}; wait for it, end it, or name another folder") from error
+    text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "command": command}).encode() + b"\n"
+    os.pwrite(descriptor, text, 0)
+    os.ftruncate(descriptor, len(text))
+
+
+def _describe(content: bytes) -> str:
+    try:
+        holder = json.loads(content)
+        return f"{holder['command']} (process {holder['pid']} on {holder['host']})"
+    except (ValueError, LookupError, TypeError):
+        return "another process"

@@ -1,0 +1,92 @@
+"""Files of tensors and plain types: written atomically, with a checksum that is verified before anything is used.
+
+torch and numpy both write a zip archive, in which every member has a CRC-32. Neither compares it when it reads, so a
+flipped bit would become a wrong weight in silence: `load_tensors` and `load_arrays` do compare it.
+"""
+
+import pickle
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asrtool.errors import UserError, require_file
+from asrtool.files import atomic_path
+
+# What the unpickler and the zip reader raise over a file that is cut short, overwritten in places or of another kind.
+DAMAGE = (
+    *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AssertionError, AttributeError, MemoryError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, OSError, NotImplementedError),
+)
+BLOCK = 1 << 20  # bytes that are read at once to compare checksums
+MAX_RATIO = 50  # of the members' sizes to the archive's: more than that was made to exhaust memory
+SMALL = 100 << 20  # bytes of all members below which the ratio does not matter
+
+
+def save_tensors(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain types. A full disk is a UserError that leaves the previous file as it was."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+
+
+def load_tensors(path: Path, what: str, hint: str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The tensors and plain types in `path`, never anything that runs.
+
+    UserError that names the file when it is missing or damaged; `what` says what it should be, e.g. "a checkpoint of
+    asrtool", and `hint` what to do.
+    """
+    require_file(path, what, hint)
+    try:
+        verify_archive(path, compressed=False)
+        state = torch.load(path, map_location=device, weights_only=True)
+    except DAMAGE as error:
+        raise damaged(path, what, hint, error) from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path} is not {what}; {hint}")
+    return state
+
+
+def load_arrays(path: Path, what: str, hint: str) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file by name. UserError as of `load_tensors`."""
+    require_file(path, what, hint)
+    try:
+        verify_archive(path, compressed=True)
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except DAMAGE as error:
+        raise damaged(path, what, hint, error) from error
+
+
+def damaged(path: Path, what: str, hint: str, error: BaseException) -> UserError:
+    """The error of a file that cannot be read."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return UserError(f"{path} is not {what}, or damaged ({reason}); {hint}")
+
+
+def verify_archive(path: Path, compressed: bool) -> None:
+    """Compare the checksum of every member of a zip archive; ValueError that names the first that differs.
+
+    With `compressed` False no member may be compressed, else all together may grow by MAX_RATIO.
+    """
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+        if size > max(SMALL, MAX_RATIO * path.stat().st_size):
+            raise ValueError(f"unpacked it would have {size:,} bytes")
+        for member in archive.infolist():
+            if not compressed and member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"its part {member.filename[:50]} is compressed")
+            with archive.open(member) as content:
+                while content.read(BLOCK):  # the reader compares the checksum at the end of each member
+                    pass
+
+
+def require_finite(tensors: Mapping[str, Any], path: Path, hint: str) -> None:
+    """UserError that names the first of `tensors` with a value that is not finite."""
+    for name, tensor in tensors.items():
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{path}: {name} has values that are not finite; {hint}")
