@@ -12,14 +12,16 @@ import click
 from asrtool import __version__
 from asrtool.cli.adapt import adapt
 from asrtool.cli.align import align
-from asrtool.cli.data import features, prepare, tokenizer
 from asrtool.cli.decode import decode, rescore, score, tune
 from asrtool.cli.export import export
+from asrtool.cli.features import features
 from asrtool.cli.graph import graph
 from asrtool.cli.lexicon import lexicon
 from asrtool.cli.lm import lm
+from asrtool.cli.prepare import prepare
 from asrtool.cli.report import report
 from asrtool.cli.stream import stream
+from asrtool.cli.tokenizer import tokenizer
 from asrtool.cli.train import info, train
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import exit_on_sigterm

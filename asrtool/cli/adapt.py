@@ -1,11 +1,8 @@
 """`asrtool adapt`."""
 
-from pathlib import Path
-
 import click
 
-PATH = click.Path(path_type=Path)
-POSITIVE = click.FloatRange(min=0, min_open=True)
+from asrtool.cli.options import PATH, POSITIVE
 
 
 @click.command()

@@ -1,10 +1,8 @@
 """`asrtool align`."""
 
-from pathlib import Path
-
 import click
 
-PATH = click.Path(path_type=Path)
+from asrtool.cli.options import PATH
 
 
 @click.command()

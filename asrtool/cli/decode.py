@@ -1,14 +1,12 @@
 """`asrtool decode`, `asrtool tune` and `asrtool score`."""
 
-from pathlib import Path
-
 import click
 
-PATH = click.Path(path_type=Path)
+from asrtool.cli.options import PATH, POSITIVE
+
 METHOD = click.Choice(["greedy", "prefix", "graph"])
 RESCORED = "rescored"  # the folder of graph with --rescore, beside that without
 SHOWN = 5  # of the scales that `asrtool tune` has tried
-POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 def _search_options(command):

@@ -1,13 +1,10 @@
 """`asrtool graph`: units, lexicon and language model to what graph decoders search."""
 
-from pathlib import Path
-
 import click
 
+from asrtool.cli.options import PATH
 from asrtool.graphs.compile import KINDS
 from asrtool.graphs.topology import TOPOLOGIES
-
-PATH = click.Path(path_type=Path)
 
 
 @click.command()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
+from asrtool.cli.options import PATH
+
 UNKNOWN = click.Choice(["drop", "g2p", "characters"])
 CASE = click.Choice(["keep", "upper", "lower"])
 

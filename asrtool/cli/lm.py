@@ -1,10 +1,9 @@
 """`asrtool lm`: language models."""
 
-from pathlib import Path
-
 import click
 
-PATH = click.Path(path_type=Path)
+from asrtool.cli.options import PATH
+
 THRESHOLD = click.FloatRange(0, min_open=True)
 CASE = click.option("--case", type=click.Choice(["keep", "upper", "lower"]), default="keep", help="Of the text.")
 CONTEXT = click.option(

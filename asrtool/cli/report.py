@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
+from asrtool.cli.options import PATH
 
 
 @click.command()

@@ -1,10 +1,9 @@
 """`asrtool train` and `asrtool info`."""
 
-from pathlib import Path
-
 import click
 
-PATH = click.Path(path_type=Path)
+from asrtool.cli.options import PATH
+
 OVERRIDE = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the configuration.")
 
 
