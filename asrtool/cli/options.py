@@ -35,7 +35,7 @@ class Number(click.ParamType):
             self.fail(f"{value} is not {'below' if self.most_open else 'at most'} {self.most:g}", param, context)
         return number
 
-    def get_metavar(self, *_: Any) -> str:
+    def get_metavar(self, *_: Any, **__: Any) -> str:
         """As in `--beam FLOAT`."""
         return "FLOAT"
 
