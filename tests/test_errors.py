@@ -1,0 +1,30 @@
+import pickle
+
+import pytest
+
+from asrtool.errors import SHOWN, DataError, fold
+
+
+def test_problems_of_one_kind_are_shown_ten_times_and_then_counted():
+    problems = [f"utt-{n}: {n} Hz, expected 16000: /data/{n}.wav" for n in range(2250)]
+    folded = fold(problems)
+    assert folded[:SHOWN] == problems[:SHOWN]
+    assert folded[SHOWN:] == ["... and 2240 more like the last one (--debug lists all)"]
+
+
+def test_a_rare_problem_is_not_lost_among_many_of_another_kind():
+    problems = [f"u{n}: empty transcript" for n in range(50)] + ["v: no such audio file: 'x y.wav'"]
+    assert fold(problems)[-1] == "v: no such audio file: 'x y.wav'"
+
+
+@pytest.mark.parametrize("count", [0, 1, SHOWN])
+def test_few_problems_are_all_shown(count):
+    problems = [f"u{n}: duplicate id" for n in range(count)]
+    assert fold(problems) == problems
+
+
+def test_a_data_error_keeps_all_problems_and_survives_pickling():
+    error = DataError("mend them", [f"u{n}: duplicate id" for n in range(30)])
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error) and len(str(error).splitlines()) == SHOWN + 2
+    assert len(copy.all_lines().splitlines()) == 31 and copy.all_lines().endswith("\nmend them")
