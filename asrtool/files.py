@@ -19,12 +19,12 @@ import socket
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from asrtool.errors import UserError, require_file
+from asrtool.errors import AsrtoolError, UserError, require_file
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TEMPORARY = ".tmp-"
@@ -246,16 +246,16 @@ def read_json(path: str | Path, what: str, hint: str) -> Any:
     path = require_file(path, what, hint)
     if path.stat().st_size > MAX_JSON_BYTES:
         raise UserError(f"{path} has {path.stat().st_size:,} bytes, too many for {what}; {hint}")
-    return parse_json(path.read_bytes(), str(path), hint)
+    return parse_json(path.read_bytes(), str(path), hint, is_file=True)
 
 
-def parse_json(text: str | bytes, where: str, hint: str) -> Any:
-    """The value of a JSON text; UserError that begins with `where` and ends with `hint`."""
+def parse_json(text: str | bytes, where: str, hint: str, is_file: bool = False) -> Any:
+    """The value of a JSON text; UserError that begins with `where` (of a file: and the line), and ends with `hint`."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float)
+        return STRICT_JSON.decode(text if isinstance(text, str) else text.decode("utf-8"))
     except json.JSONDecodeError as error:
-        at = f" at line {error.lineno}" if error.lineno > 1 else ""
-        raise UserError(f"{where}: not JSON ({error.msg}{at}); {hint}") from error
+        line = f":{error.lineno}" if is_file else ""
+        raise UserError(f"{where}{line}: not JSON ({error.msg}); {hint}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start}); {hint}") from error
     except RecursionError as error:
@@ -273,6 +273,9 @@ def _finite_float(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:30]} is not a finite number")
     return value
+
+
+STRICT_JSON = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)  # made once: 3 us a line
 
 
 def read_jsonl(path: str | Path, hint: str = "write one object a line") -> Iterator[Any]:
@@ -330,6 +333,20 @@ def require_output(out: str | Path, suffixes: tuple[str, ...], inputs: Iterable[
     for path in inputs:
         if out.exists() and Path(path).exists() and os.path.samefile(out, path):
             raise UserError(f"OUT is {out}, which is an input as well; name another file")
+
+
+def require_same_kind(out: str | Path, what: str, read: Callable[[Path], object]) -> None:
+    """UserError when the file `out` exists, is not empty, and `read`, which raises AsrtoolError, does not take it.
+
+    So a command replaces what it wrote itself, and never another file that was named by mistake. `what`: "a tokenizer".
+    """
+    out = Path(out)
+    if not out.exists() or (out.is_file() and not out.stat().st_size):
+        return
+    try:
+        read(out)
+    except AsrtoolError as error:
+        raise UserError(f"OUT is {out}, which exists and is not {what}; delete it or name another file") from error
 
 
 def file_hash(path: str | Path) -> str:

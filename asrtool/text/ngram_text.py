@@ -12,10 +12,11 @@ from asrtool.errors import UserError
 from asrtool.progress import progress, say
 from asrtool.text.ngram import BOS, EOS, SPECIAL, UNK
 from asrtool.text.tokenizer import Tokenizer
-from asrtool.text.words import read_lines, read_sentences
+from asrtool.text.words import SENTENCE_MARKS, change_case, composed, is_mark, read_lines, read_sentences
 
-VARIANT = re.compile(r"\(\d+\)$")  # CMUdict's mark of a further pronunciation: WORD(2)
-NOT_WORDS = re.compile(r"<eps>|#\d+|" + "|".join(SPECIAL), re.IGNORECASE)  # what Kaldi's words.txt has besides
+UNKNOWN_MARKS = frozenset([UNK])
+VARIANT = re.compile(r"\([0-9]+\)$")  # CMUdict's mark of a further pronunciation: WORD(2)
+NOT_WORDS = re.compile(r"<eps>|#[0-9]+|" + "|".join(SPECIAL), re.IGNORECASE)  # what Kaldi's words.txt has besides
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,34 @@ class Corpus:
 def sentences(paths: Iterable[Path], case: str = "keep", tokenizer: Tokenizer | None = None) -> Iterator[list[str]]:
     """The words of every sentence: a line of a text file (.gz too), or a transcript of a manifest (*.jsonl, .jsonl.gz).
 
-    `case` ("keep", "upper", "lower") is applied. A `tokenizer` turns each sentence into the symbols of its units; what
-    it cannot spell is left out and counted. Blank lines are no sentences.
+    `case` ("keep", "upper", "lower") is applied, but to <unk>, which in any case is the unknown word. A `tokenizer`
+    turns each sentence into the symbols of its units; what it cannot encode is left out and counted. Blank lines are no
+    sentences. UserError for <s> and </s> in any case, since sentences are marked here.
     """
-    bad = 0
+    left_out = 0
     for path in paths:
-        for line in read_sentences(Path(path)):
-            line = line if case == "keep" else getattr(line, case)()
-            if tokenizer and tokenizer.unknown(line):
-                bad += 1
-            elif words := _units(tokenizer, line) if tokenizer else line.split():
-                yield words
-    if bad:
-        say(f"{bad} sentences were left out: they have characters or words that the tokenizer does not")
+        for number, line in enumerate(read_sentences(Path(path)), 1):
+            words = _words(line, case, f"sentence {number} of {path}")
+            if tokenizer and (UNK in words or tokenizer.unknown(" ".join(words))):
+                left_out += 1
+            elif words:
+                yield _units(tokenizer, words) if tokenizer else words
+    if left_out:
+        say(f"{left_out} sentences were left out: they have characters or words that the tokenizer does not")
 
 
-def _units(tokenizer: Tokenizer, line: str) -> list[str]:
-    return [tokenizer.symbols[unit] for unit in tokenizer.encode(line)]
+def _words(line: str, case: str, where: str) -> list[str]:
+    """The words of `line` in `case`. Marks are recognised before the case changes, which would make words of them."""
+    if "<" not in line:
+        return change_case(line, case).split()
+    words = line.split()
+    if marks := [word for word in words if is_mark(word, SENTENCE_MARKS)]:
+        raise UserError(f"{where} has {marks[0]} among its words; remove {BOS} and {EOS}, which are added to each one")
+    return [UNK if is_mark(word, UNKNOWN_MARKS) else change_case(word, case) for word in words]
+
+
+def _units(tokenizer: Tokenizer, words: list[str]) -> list[str]:
+    return [tokenizer.symbols[unit] for unit in tokenizer.encode(" ".join(words))]
 
 
 def read_corpus(lines: Iterable[list[str]]) -> Corpus:
@@ -102,7 +114,7 @@ def _given(wanted: set[str], seen: dict[str, int]) -> set[str]:
 def read_words(path: str | Path) -> list[str]:
     """The first field of every line: of a word list, a lexicon (`WORD PH PH`) or Kaldi's words.txt."""
     lines = read_lines(path, "word list", "give a file with a word a line, or a lexicon")
-    fields = (line.split(maxsplit=1)[0] for line in lines if line.strip())
+    fields = (composed(line).split(maxsplit=1)[0] for line in lines if line.strip())
     words = dict.fromkeys(VARIANT.sub("", word) for word in fields)
     words = [word for word in words if not NOT_WORDS.fullmatch(word)]
     if not words:
@@ -114,7 +126,7 @@ def other_case(words: Iterable[str], known: Iterable[str]) -> str:
     """What to do about `words` that are unknown when most would be known in another case; else nothing."""
     words, known = [word for word in words if word not in SPECIAL], set(known)
     for case in ("upper", "lower"):
-        changed = sum(getattr(word, case)() in known for word in words)
+        changed = sum(change_case(word, case) in known for word in words)
         if words and changed > len(words) / 2 > sum(word in known for word in words):  # the majority decides
             other = "lower" if case == "upper" else "upper"
             return f"it is a matter of case, one is {case} and the other {other}; try --case {case} or --case {other}"

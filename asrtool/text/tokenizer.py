@@ -5,18 +5,21 @@ A tokenizer is one JSON file. Unit 0 is the CTC blank in all of them, so `size` 
 
 import base64
 import io
-import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from asrtool.errors import DataError, UserError, require_file
-from asrtool.files import write_json
+from asrtool.files import read_json, write_json
 from asrtool.text.lexicon import Lexicon, Pronunciation, is_reserved
-from asrtool.text.words import count_words, most_frequent
+from asrtool.text.words import composed, count_words, has_control_characters, is_mark, most_frequent
 
 BLANK = 0
+BLANK_SYMBOL = "<blank>"
+INVALID = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError)  # see `tokenizer_of`
+MAX_UNITS = 1_000_000  # a model's output for as many would have gigabytes; vocabularies of words have 200,000
 SPACE = "\u2581"  # sentencepiece's mark for a space, used by the character tokenizer as well
 
 
@@ -70,6 +73,8 @@ class SymbolTokenizer(Tokenizer):
     """Units that the text spells out: its words, or its characters with a mark for the space."""
 
     def __init__(self, kind: str, symbols: Sequence[str]):
+        if kind == "char" and not all(len(symbol) == 1 for symbol in symbols[1:]):
+            raise ValueError("it has symbols of several characters")
         self.kind = kind
         self.symbols = list(symbols)
         self.separator = SPACE if kind == "char" else None
@@ -100,7 +105,7 @@ class SymbolTokenizer(Tokenizer):
         """All symbols of `texts`, sorted, after the blank."""
         splitter = cls(kind, [])
         found = {symbol for text in texts for symbol in splitter._split(text)}
-        return cls(kind, ["<blank>", *sorted(found)])
+        return cls(kind, [BLANK_SYMBOL, *sorted(found)])
 
 
 class PhoneTokenizer(Tokenizer):
@@ -113,7 +118,7 @@ class PhoneTokenizer(Tokenizer):
 
     def __init__(self, symbols: Sequence[str], lexicon: Lexicon, silence: str | None = None):
         if not set(lexicon.symbols).union([silence] if silence else []) <= set(symbols[1:]):
-            raise ValueError("the lexicon has phones that are no units")
+            raise ValueError("its lexicon has phones that are not units")
         self.symbols, self.lexicon, self.separator = list(symbols), lexicon, silence
         self._number = {symbol: number for number, symbol in enumerate(self.symbols)}
 
@@ -147,9 +152,15 @@ class PhoneTokenizer(Tokenizer):
     @classmethod
     def from_dict(cls, content: dict) -> "PhoneTokenizer":
         """The tokenizer that `to_dict` gave."""
+        if not all(word.split() == [word] and isinstance(ways, list) for word, ways in content["lexicon"].items()):
+            raise ValueError(
+                "its lexicon has a word that is empty or has white space, or is not lists of pronunciations"
+            )
         lexicon = {word: tuple(tuple(way.split()) for way in ways) for word, ways in content["lexicon"].items()}
         if not all(lexicon.values()) or not all(all(ways) for ways in lexicon.values()):
-            raise ValueError("the lexicon has empty pronunciations")
+            raise ValueError("its lexicon has empty pronunciations")
+        if content["silence"] not in (None, *content["symbols"][1:]):
+            raise ValueError("its silence is not a unit")
         return cls(content["symbols"], Lexicon(lexicon), content["silence"])
 
 
@@ -161,7 +172,10 @@ class BpeTokenizer(Tokenizer):
 
         self._model = model
         self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-        self.symbols = ["<blank>", *(self._pieces.id_to_piece(i) for i in range(1, self._pieces.get_piece_size()))]
+        size = self._pieces.get_piece_size()
+        if self._pieces.unk_id() != BLANK or not all(math.isfinite(self._pieces.get_score(i)) for i in range(size)):
+            raise ValueError("its pieces do not begin with the unknown one, or have scores that are not finite")
+        self.symbols = [BLANK_SYMBOL, *(self._pieces.id_to_piece(i) for i in range(1, size))]
         self._characters = {symbol for symbol in self.symbols if len(symbol) == 1}
 
     def encode(self, text: str) -> list[int]:
@@ -220,11 +234,32 @@ def _explain(message: str, vocab_size: int) -> str:
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 500) -> Tokenizer:
-    """A tokenizer of `kind` "bpe", "char" or "word" from transcripts. `vocab_size` counts for bpe alone."""
-    texts = [" ".join(text.split()) for text in texts if text.strip()]
+    """A tokenizer of `kind` "bpe", "char" or "word" from transcripts. `vocab_size` counts for bpe alone.
+
+    Raises UserError without any text, and DataError that counts the words no unit can stand for, such as <unk>.
+    """
+    texts = [" ".join(composed(text).split()) for text in texts if text.strip()]
     if not texts:
         raise UserError("no transcripts to make a tokenizer from; look at the manifest's supervisions")
+    _refuse_marks(kind, texts)
     return BpeTokenizer.train(texts, vocab_size) if kind == "bpe" else SymbolTokenizer.train(kind, texts)
+
+
+def _refuse_marks(kind: str, texts: Iterable[str]) -> None:
+    counts = count_words(texts)
+    rows = [f"{word}: {counts[word]} times; {why}" for word in most_frequent(counts) if (why := _no_unit(kind, word))]
+    if rows:
+        hint = "remove them from the transcripts, or the utterances that have them, and prepare the corpus again"
+        raise DataError(f"{len(rows)} words of the transcripts cannot have units: {hint}", rows)
+
+
+def _no_unit(kind: str, word: str) -> str:
+    """Why a tokenizer of `kind` can have no unit for `word`, or nothing where it can."""
+    if is_mark(word) or (kind == "word" and is_reserved(word)):
+        return "a mark of language models and graphs, not a word that was spoken"
+    if has_control_characters(word):
+        return "it has control characters"
+    return f"{SPACE} stands for a space in the units" if kind != "word" and SPACE in word else ""
 
 
 def phone_tokenizer(lexicon: Lexicon, texts: Iterable[str], silence: str | None = None) -> PhoneTokenizer:
@@ -243,9 +278,11 @@ def phone_tokenizer(lexicon: Lexicon, texts: Iterable[str], silence: str | None 
     if missing:
         rows = [f"{word}: {counts[word]} times" for word in missing]
         hint = "make the lexicon for them with `asrtool lexicon --unknown g2p`"
+        if marks := [word for word in missing if is_mark(word)]:
+            hint = f"give {marks[0]} a line such as `{marks[0]} SPN` in the lexicon, or remove it from the transcripts"
         raise DataError(f"{len(missing)} of {len(counts)} words have no pronunciation; {hint}", rows)
     phones = [phone for phone in lexicon.symbols if phone != silence]
-    return PhoneTokenizer(["<blank>", *([silence] if silence else []), *phones], lexicon, silence)
+    return PhoneTokenizer([BLANK_SYMBOL, *([silence] if silence else []), *phones], lexicon, silence)
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: str | Path) -> None:
@@ -255,19 +292,47 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | Path) -> None:
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer in the file `path`; UserError when there is none."""
-    path = require_file(path, "tokenizer", "make it with `asrtool tokenizer`")
+    hint = "make it with `asrtool tokenizer`"
+    path = require_file(path, "tokenizer", hint)
     try:
-        return tokenizer_of(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} is not a tokenizer of asrtool; make it anew with `asrtool tokenizer`") from error
+        return tokenizer_of(read_json(path, "a tokenizer", hint))
+    except UserError as error:
+        raise UserError(f"{path} is not a tokenizer of asrtool: {str(error).removeprefix(f'{path}: ')}") from error
+    except INVALID as error:
+        raise UserError(f"{path} is not a tokenizer of asrtool ({invalid(error)}); {hint}") from error
+
+
+def invalid(error: BaseException) -> str:
+    """Why the content of a file is invalid, in a line."""
+    reason = " ".join(str(error).split())[:200]
+    return f"no {reason}" if isinstance(error, KeyError) else reason or type(error).__name__
 
 
 def tokenizer_of(content: dict) -> Tokenizer:
-    """The tokenizer whose `to_dict` gave `content`. ValueError and others where none did."""
-    if content["type"] == "bpe":
-        return BpeTokenizer(base64.b64decode(content["model"]))
-    if content["type"] == "phone":
-        return PhoneTokenizer.from_dict(content)
-    if content["type"] not in ("char", "word"):
-        raise ValueError(f"no such type of tokenizer: {content['type']}")
-    return SymbolTokenizer(content["type"], content["symbols"])
+    """The tokenizer whose `to_dict` gave `content`. One of INVALID, with the reason, where none did."""
+    if not isinstance(content, dict):
+        raise ValueError("it is not an object with a type")
+    kind = content["type"]
+    if kind == "bpe":
+        tokenizer: Tokenizer = BpeTokenizer(base64.b64decode(content["model"], validate=True))
+        _check_symbols(tokenizer.symbols)
+        return tokenizer
+    if kind not in ("char", "phone", "word"):
+        raise ValueError(f"it is of no known type: {kind!r:.50}")
+    _check_symbols(content["symbols"])
+    return PhoneTokenizer.from_dict(content) if kind == "phone" else SymbolTokenizer(kind, content["symbols"])
+
+
+def _check_symbols(symbols: Sequence[str]) -> None:
+    """ValueError unless these can be the symbols of units: the blank, and others that differ and have no spaces."""
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise ValueError("its symbols are not a list of strings")
+    if not 2 <= len(symbols) <= MAX_UNITS:
+        raise ValueError(f"it has {len(symbols)} symbols, not 2 to {MAX_UNITS:,}")
+    if symbols[BLANK] != BLANK_SYMBOL:
+        raise ValueError(f"its first symbol is not {BLANK_SYMBOL}")
+    if len(set(symbols)) < len(symbols):
+        raise ValueError("a symbol is there twice")
+    for symbol in symbols[1:]:
+        if symbol.split() != [symbol] or has_control_characters(symbol) or is_mark(symbol):
+            raise ValueError(f"{symbol!r:.50} cannot be a unit")

@@ -1,34 +1,44 @@
-"""Text files and the words in them."""
+"""Text files and the words in them.
 
-import gzip
+Two rules hold for every text, word list, lexicon and transcript:
+
+- Words are separated by Unicode white space (`str.split`): the no-break space U+00A0 and the ideographic space U+3000
+  separate words as well. Lines end with "\\n" or "\\r\\n" only; U+2028, form feeds and the like are white space.
+- Text is in Unicode's composed form (NFC), also after a change of case, which may undo it.
+"""
+
 import unicodedata
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from asrtool.errors import UserError, require_file
+from asrtool.errors import UserError
+from asrtool.files import read_lines
 
 CASES = {"keep": str, "upper": str.upper, "lower": str.lower}
+# Marks of language models and graphs. As words of a text they would be taken for the marks, so no unit spells them.
+SENTENCE_MARKS = frozenset(["<s>", "</s>"])
+MARKS = SENTENCE_MARKS | {"<unk>", "<eps>", "<blank>", "<blk>"}
+
+
+def composed(text: str) -> str:
+    """`text` in Unicode's composed form (NFC)."""
+    return unicodedata.normalize("NFC", text)
 
 
 def change_case(text: str, case: str) -> str:
-    """`text` in `case`: "keep", "upper" or "lower"."""
-    return CASES[case](text)
+    """`text` in `case`: "keep", "upper" or "lower"; in the composed form (NFC)."""
+    return composed(CASES[case](composed(text)))
 
 
-def read_lines(path: str | Path, what: str = "text", hint: str = "give a text file, plain or .gz") -> Iterator[str]:
-    """The lines of a text file (UTF-8), plain or .gz. UserError when it is missing (`what`, `hint`) or not that."""
-    path = require_file(path, what, hint)
-    number = 0
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):  # noqa: B007 - the error below names the line
-                yield line
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 after line {number}; convert it, e.g. with iconv") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: damaged gzip file after line {number} ({error})") from error
+def is_mark(word: str, marks: frozenset[str] = MARKS) -> bool:
+    """Whether `word` is one of `marks` in any case, as <UNK> is."""
+    return word.startswith("<") and word.lower() in marks
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether `text` has control characters, or halves of surrogate pairs, which UTF-8 cannot hold."""
+    return not text.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def is_manifest(path: Path) -> bool:
@@ -37,19 +47,26 @@ def is_manifest(path: Path) -> bool:
 
 
 def read_sentences(path: Path) -> Iterator[str]:
-    """The transcripts of a manifest, or the lines of a text file. UserError as of `read_lines`."""
+    """The transcripts of a manifest, or the lines of a text file, in NFC. UserError as of `read_lines`."""
     if not is_manifest(path):
-        return read_lines(path, "text", "give a text file, a sentence a line (.gz too), or a manifest *.jsonl.gz")
+        hint = "give a text file, a sentence a line (.gz too), or a manifest *.jsonl.gz"
+        return map(composed, read_lines(path, "text", hint))
     from asrtool.data.manifest import transcripts
 
-    return transcripts([path])
+    return (composed(_text(text, path)) for text in transcripts([path]))
+
+
+def _text(text: object, path: Path) -> str:
+    if not isinstance(text, str):
+        raise UserError(f"{path}: a supervision's text is {text!r:.50}, not a string; correct the manifest")
+    return text
 
 
 def count_words(texts: Iterable[str], case: str = "keep") -> Counter[str]:
-    """How often each word occurs in `texts`, in Unicode's composed form (NFC), as manifests have it."""
+    """How often each word occurs in `texts`, in `case` and in the composed form (NFC)."""
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(unicodedata.normalize("NFC", change_case(text, case)).split())
+        counts.update(change_case(text, case).split())
     return counts
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrtool.errors import UserError
+from asrtool.errors import DataError, UserError
 from asrtool.text.tokenizer import BLANK, load_tokenizer, save_tokenizer, train_tokenizer
 
 KINDS = ["bpe", "char", "word"]
@@ -95,11 +95,23 @@ def test_a_transcript_cannot_name_the_blank(tokenizer, text):
         tokenizer.encode(text)
 
 
-def test_a_transcript_that_trains_the_tokenizer_cannot_name_the_blank_either():
-    tokenizer = train_tokenizer("word", ["a <blank> b"])
-    assert not tokenizer.unknown("<blank>")
-    assert BLANK not in tokenizer.encode("a <blank> b")
-    assert tokenizer.decode(tokenizer.encode("a <blank> b")) == "a <blank> b"
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mark", ["<unk>", "<UNK>", "<s>", "</S>", "<blank>", "<eps>", "a\x07b", "\ud800"])
+def test_marks_in_transcripts_are_refused_with_their_counts(kind, mark):
+    with pytest.raises(DataError, match="1 words of the transcripts cannot have units: remove them") as caught:
+        train_tokenizer(kind, [*TEXTS, f"THE {mark} DOG", mark], vocab_size=60)
+    [problem] = caught.value.problems
+    assert problem.startswith(f"{mark}: 2 times; ")
+
+
+@pytest.mark.parametrize("kind, word", [("char", "a\u2581b"), ("bpe", "a\u2581b"), ("word", "#1")])
+def test_words_that_units_would_take_for_something_else_are_refused(kind, word):
+    with pytest.raises(DataError, match="cannot have units"):
+        train_tokenizer(kind, [*TEXTS, word], vocab_size=60)
+
+
+def test_words_in_angle_brackets_that_are_no_marks_are_words():
+    assert train_tokenizer("word", ["a <noise> b <"]).symbols == ["<blank>", "<", "<noise>", "a", "b"]
 
 
 def test_the_text_is_not_normalised_in_silence(tokenizer):
