@@ -93,7 +93,8 @@ def _storage_problems(stored: dict) -> Iterator[str]:
     if kind is not None and kind not in STORED:
         yield f"its features are stored as {str(kind)[:30]!r}, which may run a command; {HINT}"
     path = stored.get("storage_path")
-    if path is not None and not str(kind).startswith("memory") and (problem := _path_problem(path)):
+    in_memory = str(kind).startswith("memory") or kind == "shar"  # its tar file is named by the manifest's own name
+    if path is not None and not in_memory and (problem := _path_problem(path)):
         yield problem
 
 
