@@ -1,4 +1,4 @@
-"""Packaging of asrtool. Exact versions for a reproducible installation are in constraints.txt."""
+"""Packaging of asrtool. The exact versions that local/path.sh installs are in constraints.txt."""
 
 import re
 from pathlib import Path
@@ -16,6 +16,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["asrtool", "asrtool.*"]),
+    # With this, an editable installation is a path entry (.pth) and not an import hook. Python then prefers the package
+    # to a folder called asrtool without __init__.py in the current folder: the clone, seen from the folder above it.
+    package_dir={"": "."},
     install_requires=[
         "torch>=2.13",
         "lhotse>=1.33",
@@ -43,7 +46,7 @@ setup(
             "phonetisaurus",  # pronunciations of words that no dictionary has
         ],
         "export": ["onnx", "onnxscript", "onnxruntime"],
-        "tests": ["pytest", "hypothesis", "ruff"],
+        "tests": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
         "bench": ["kaldi-native-fbank"],
     },
     entry_points={"console_scripts": ["asrtool=asrtool.cli:main"]},

@@ -1,7 +1,12 @@
-"""path.sh provides asrtool, and installs nothing where it can be imported."""
+"""path.sh provides asrtool, installs nothing where it can be imported, and never ends the shell that sources it."""
 
 import shutil
+import subprocess
+from pathlib import Path
 
+import pytest
+
+ROOT = Path(__file__).parents[2]
 SCRIPT = """#!/usr/bin/env bash
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -10,6 +15,44 @@ echo "root=$ASRTOOL_ROOT"
 asrtool --version
 bash -c 'asrtool --version'
 """
+OLD = '#!/bin/sh\ncase "$*" in *version_info*) exit 1 ;; --version) echo Python 3.9.1 ;; *) exit 1 ;; esac\n'
+NO_VENV = '#!/bin/sh\ncase "$*" in *version_info*) exit 0 ;; *) echo "No module named venv" >&2; exit 1 ;; esac\n'
+# A virtual environment whose pip always fails, and tells which step it was asked for.
+NO_PIP = """#!/bin/bash
+case "$*" in
+*version_info*) exit 0 ;;
+"-m venv"*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python3" ;;
+"-m pip --version") exit 0 ;;
+"-m pip install"*) echo "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES ($*)" >&2; exit 1 ;;
+*) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """shell(python3) -> the finished bash that sources path.sh of a checkout, with a space in its name, and goes on.
+
+    `python3` is the text of the program of that name, the only one in PATH; None: there is none.
+    """
+    checkout, tools = tmp_path / "my clone", tmp_path / "tools"
+    (checkout / "local").mkdir(parents=True)
+    tools.mkdir()
+    for name in ("local/path.sh", "constraints.txt", "setup.py"):
+        shutil.copy(ROOT / name, checkout / name)
+    for name in ("bash", "sh", "dirname", "cat", "cksum", "cut", "sed", "uname", "mkdir", "cp", "rm"):
+        (tools / name).symlink_to(shutil.which(name))
+
+    def run(python3, before=""):
+        if python3:
+            (tools / "python3").write_text(python3)
+            (tools / "python3").chmod(0o755)
+        script = f'{before}\n. "{checkout}/local/path.sh"\necho "status=$?"\necho "PATH=$PATH"\necho shell still here\n'
+        command = [shutil.which("bash"), "-c", script]
+        return subprocess.run(command, env={"PATH": str(tools)}, capture_output=True, text=True, timeout=60)
+
+    run.path = f"PATH={tools}"
+    return run
 
 
 def test_an_importable_asrtool_is_used_as_it_is(bash, tmp_path):
@@ -30,3 +73,30 @@ def test_without_python_the_next_thing_to_do_is_said(bash, tmp_path, environment
     done = bash(SCRIPT)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "path.sh: no python3 in PATH; install Python 3.11 or newer\n"
+
+
+@pytest.mark.parametrize(
+    "python3, last_line",
+    [
+        (None, "no python3 in PATH; install Python 3.11 or newer"),
+        (OLD, "python3 is Python 3.9.1; asrtool needs 3.11 or newer: put one first in PATH"),
+        (NO_VENV, "cannot make a virtual environment; install python3's venv package (Debian: python3-venv)"),
+        (NO_PIP, "installation failed; see above, mend it and call again: it continues"),
+    ],
+)
+def test_the_shell_that_sources_it_stays_open_and_as_it_was(shell, python3, last_line):
+    done = shell(python3)
+    assert done.stdout.splitlines() == ["status=2", shell.path, "shell still here"]
+    assert done.stderr.splitlines()[-1] == f"path.sh: {last_line}"
+
+
+@pytest.mark.parametrize("python3", [None, OLD, NO_VENV, NO_PIP])
+def test_a_script_with_set_e_stops_there(shell, python3):
+    done = shell(python3, before="set -euo pipefail")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_the_reason_why_pip_failed_is_shown_for_every_step(shell):
+    err = shell(NO_PIP).stderr
+    assert "torch==2" in err and "+cpu" in err and "no torch for the CPU alone, see above" in err
+    assert "--require-hashes --only-binary :all:" in err and err.count("DO NOT MATCH THE HASHES") == 2

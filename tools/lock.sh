@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Writes constraints.txt: the exact versions of all that asrtool needs, with the SHA-256 of every file of each version.
+#
+#   bash tools/lock.sh                             after a change of setup.py: keeps the versions that are there
+#   bash tools/lock.sh --upgrade-package lhotse    takes the newest lhotse, too
+#   bash tools/lock.sh --upgrade                   takes the newest version of everything
+#
+# It needs uv (python3 -m pip install uv). The further options are those of `uv pip compile`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+command -v uv >/dev/null || {
+    echo "lock.sh: error: no uv in PATH; python3 -m pip install uv" >&2
+    exit 2
+}
+exec uv pip compile setup.py --extra recipes --extra export --extra tests --extra bench \
+    --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \
+    --custom-compile-command "bash tools/lock.sh" --output-file constraints.txt "$@"
