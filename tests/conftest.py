@@ -18,6 +18,21 @@ from asrtool.config import Config
 from tests.tiny import RATE, make_config, make_corpus, make_tokenizer, tone
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--all: also the tests marked `slow` and `fuzz`, which a default run skips."""
+    parser.addoption("--all", action="store_true", help="also run the tests marked slow or fuzz")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip slow and fuzz tests without --all. A test that is named on the command line (file::test) always runs."""
+    if config.getoption("--all") or any("::" in argument for argument in config.args):
+        return
+    for item in items:
+        for mark in ("slow", "fuzz"):
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=f"{mark}: runs with --all"))
+
+
 @pytest.fixture(scope="session")
 def write_audio() -> Callable[..., Path]:
     """write_audio(path, seconds=1.0, rate=16000, frequency=500, channels=1) -> path; the format is its suffix."""
