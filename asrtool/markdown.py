@@ -10,7 +10,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table without a last line break; rows shorter than `head` are filled with "-"."""
     filled = ([*row, *["-"] * (len(head) - len(row))] for row in rows)
     lines = [head, ["---"] * len(head), *filled]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """A bar or a line break in a cell would end it."""
+    return " ".join(text.splitlines()).replace("|", "\\|")
 
 
 def natural(name: str) -> list[str | int]:

@@ -1,20 +1,22 @@
 """Scoring a decode folder: hyps.jsonl in; wer.json, report.txt and alignments.txt and .jsonl beside it."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from asrtool.errors import DataError, UserError, require_file
-from asrtool.files import file_hash, read_jsonl, write_json, write_jsonl, write_text
+from asrtool.files import file_hash, read_json, read_jsonl, write_json, write_jsonl, write_text
+from asrtool.progress import say
 from asrtool.scoring.paired import Difference, paired_difference
 from asrtool.scoring.report import alignment_rows, alignment_text, report_text, score_dict
 from asrtool.scoring.wer import Score, score_pairs
 
 HYPOTHESES = "hyps.jsonl"
 FACTS = ("decode.json", "stream.json")
+SCORES = ("wer.json", "report.txt", "alignments.txt", "alignments.jsonl")  # what scoring writes beside hypotheses
 HASH = "hypotheses"  # in wer.json: sha256 of what was scored
 REQUIRED = ("id", "ref", "hyp")
+KINDS = ("words", "phones")
 
 
 def read_hypotheses(path: str | Path) -> list[dict]:
@@ -42,6 +44,8 @@ def _check_row(row: object, where: str) -> None:
     wrong = [key for key in REQUIRED if not isinstance(row.get(key), str)]
     if wrong:
         raise UserError(f"{where}: no text under {', '.join(wrong)}; each line needs {', '.join(REQUIRED)}")
+    if row.get("of", "words") not in KINDS:
+        raise UserError(f"{where}: of is {str(row['of'])[:50]!r}; it can be {' or '.join(KINDS)}")
 
 
 def _check_ids(rows: list[dict], path: Path | str) -> None:
@@ -62,11 +66,16 @@ def read_facts(folder: str | Path) -> dict:
     path = next((path for name in FACTS if (path := Path(folder) / name).is_file()), None)
     if path is None:
         return {}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}); rerun `asrtool {path.stem}`") from error
-    return facts if isinstance(facts, dict) else {}
+    facts = read_json(path, "facts", f"rerun `asrtool {path.stem}`")
+    if not isinstance(facts, dict):
+        raise UserError(f"{path}: not a JSON object; rerun `asrtool {path.stem}`")
+    return facts
+
+
+def discard_scores(folder: Path) -> None:
+    """Remove the scores of hypotheses that are being replaced."""
+    for name in SCORES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def pool(folders: Iterable[Path]) -> Score:
@@ -109,6 +118,18 @@ def compare(folders: Iterable[Path], others: Iterable[Path]) -> Difference:
     return paired_difference(*zip(*((row["ref"], row["hyp"], other["hyp"]) for row, other in found), strict=True))
 
 
+def warnings(rows: list[dict]) -> list[str]:
+    """What makes an error rate of these hypotheses say little."""
+    count, empty = len(rows), sum(not row["hyp"].split() for row in rows)
+    unlabelled = sum(not row["ref"].split() for row in rows)
+    lines = []
+    if empty == count:
+        lines.append(f"all {count} hypotheses are empty: is the model trained enough, and are search and scales right?")
+    if 0 < unlabelled < count:
+        lines.append(f"{unlabelled} of {count} utterances have no reference words; words found in them are insertions")
+    return lines
+
+
 def score_folder(folder: str | Path, name: str | None = None) -> Score:
     """Score `folder`/hyps.jsonl and write wer.json, report.txt, alignments.txt and alignments.jsonl beside it.
 
@@ -119,6 +140,8 @@ def score_folder(folder: str | Path, name: str | None = None) -> Score:
     rows = read_hypotheses(folder / HYPOTHESES)
     name = name or set_name(folder)
     score = _score(rows)
+    for line in warnings(rows):
+        say(f"{folder}: {line}")
     write_text(folder / "alignments.txt", alignment_text(rows))
     write_jsonl(folder / "alignments.jsonl", alignment_rows(rows))
     write_text(folder / "report.txt", report_text(name, score))

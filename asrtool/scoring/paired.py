@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asrtool.scoring.bootstrap import drawn_rates, half_width
-from asrtool.scoring.wer import align_words, count_words, require_words
+from asrtool.scoring.wer import Interval, align_words, count_words, require_words
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,8 @@ class Difference:
     """The first system's error rate less the second's, in percent of the reference words."""
 
     rate: float
-    interval: tuple[float, float]  # 95 %, by paired bootstrap
-    lower: float  # the share of draws in which the first system has fewer errors, in percent; equal counts as half
+    interval: Interval | None  # 95 %, by paired bootstrap; None for a single utterance
+    lower: float | None  # the share of draws in which the first system has fewer errors, in percent; equal are half
     utterances: int
 
 
@@ -30,6 +30,8 @@ def paired_difference(refs: Sequence[str], hyps: Sequence[str], others: Sequence
     lengths = np.array([len(ref.split()) for ref in refs])
     more = _errors(refs, hyps) - _errors(refs, others)
     rate = 100 * more.sum() / lengths.sum()
+    if len(refs) < 2:
+        return Difference(float(rate), None, None, len(refs))
     drawn = drawn_rates(more, lengths)
     half = half_width(drawn)
     lower = 100 * float(np.mean(drawn < 0) + np.mean(drawn == 0) / 2)

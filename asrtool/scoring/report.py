@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 from asrtool.scoring.paired import Difference
-from asrtool.scoring.wer import GAP, Alignment, ErrorCounts, Score, align_words, count_words, error_mark
+from asrtool.scoring.wer import GAP, Alignment, ErrorCounts, Interval, Score, align_words, count_words, error_mark
 
 GAP_TEXT = "***"
 # Alignments are folded at this many columns: wide enough for most utterances, narrow enough for a terminal.
@@ -16,13 +16,17 @@ FOLD = 116
 RATE = {"words": "WER", "phones": "PER"}
 
 
+def interval_text(interval: Interval | None, form: str = "{:.2f}") -> str:
+    """ "[9.30, 11.15]", or "[-]" where there is no interval."""
+    return f"[{', '.join(map(form.format, interval))}]" if interval else "[-]"
+
+
 def summary_line(name: str, score: Score) -> str:
     """The result of one set on one line; rates in percent, the interval in brackets."""
-    low, high = score.interval
     counts = score.words
     cer = f" CER {score.cer:.2f} %" if score.of == "words" else ""  # names of phones are no spelling
     return (
-        f"{name} {RATE[score.of]} {score.wer:.2f} % [{low:.2f}, {high:.2f}] "
+        f"{name} {RATE[score.of]} {score.wer:.2f} % {interval_text(score.interval)} "
         f"({counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub / {counts.length} {score.of}) "
         f"SER {score.ser:.2f} %{cer} empty {score.empty_hypotheses}"
     )
@@ -38,11 +42,10 @@ def speakers_lines(score: Score) -> list[str]:
 
 def difference_line(found: Difference) -> str:
     """How an error rate differs from another system's on the same utterances, in points of percent."""
-    low, high = found.interval
-    return (
-        f"    {found.rate:+.2f} [{low:+.2f}, {high:+.2f}] against the other, "
-        f"lower in {found.lower:.1f} % of draws of {found.utterances} utterances"
-    )
+    line = f"    {found.rate:+.2f} {interval_text(found.interval, '{:+.2f}')} against the other"
+    if found.lower is None:
+        return f"{line}, on a single utterance: nothing says how sure that is"
+    return f"{line}, lower in {found.lower:.1f} % of draws of {found.utterances} utterances"
 
 
 def score_dict(score: Score) -> dict:
@@ -50,7 +53,7 @@ def score_dict(score: Score) -> dict:
     return {
         "of": score.of,
         "wer": score.wer,
-        "wer_interval": list(score.interval),
+        "wer_interval": score.interval and list(score.interval),
         "wer_interval_speakers": score.speaker_interval and list(score.speaker_interval),
         "cer": score.cer,
         "ser": score.ser,

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from asrtool.errors import UserError
-from asrtool.files import write_text
+from asrtool.files import require_output, write_text
 from asrtool.markdown import put, table
 from asrtool.origin import command, describe_origin
+from asrtool.scoring.report import interval_text
 from asrtool.scoring.systems import Decoding, System
 
 TIMED = {"rtf", "audio_seconds", "device", "batch_seconds"}  # what decode.json says of time; older ones say less
@@ -47,7 +48,11 @@ def write_section(path: Path, title: str, made: str) -> None:
     """Put `made` into the file `path` as the section `title`; nothing else in the file changes."""
     if "-->" in title or len(title.splitlines()) != 1:
         raise UserError("--title is one line of text without '-->'")
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    require_output(path, (".md",))
+    try:
+        text = path.read_bytes().decode("utf-8") if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); name another file") from error
     write_text(path, put(text, *(f"<!-- asrtool report: {title} {where} here -->" for where in ("from", "to")), made))
 
 
@@ -99,8 +104,8 @@ def rate(score: dict | None) -> str:
     """ "10.21 [9.30, 11.15]"."""
     if score is None:
         return "-"
-    low, high = score["wer_interval"]
-    return "PER " * (score["of"] == "phones") + f"{score['wer']:.2f} [{low:.2f}, {high:.2f}]"
+    of_phones = "PER " if score["of"] == "phones" else ""
+    return f"{of_phones}{score['wer']:.2f} {interval_text(score['wer_interval'])}"
 
 
 def rtf_table(systems: list[System]) -> str:
@@ -124,7 +129,7 @@ def measured_on(facts: dict) -> str:
 def _rtf(results: list[Decoding]) -> str:
     audio = [result.facts["audio_seconds"] for result in results]
     seconds = sum(result.facts["rtf"] * of for result, of in zip(results, audio, strict=True))
-    return f"{seconds / sum(audio):.4f}"
+    return f"{seconds / sum(audio):.4f}" if sum(audio) > 0 else "-"
 
 
 def by_method(

@@ -1,13 +1,13 @@
 """What an experiment folder says of a system: how it was trained, what it costs, and how it scored."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from asrtool.config import Config, Objective, load_config
 from asrtool.errors import UserError
-from asrtool.files import file_hash
+from asrtool.files import file_hash, read_json
+from asrtool.scoring import facts
 from asrtool.scoring.folder import HASH, HYPOTHESES, read_facts
 from asrtool.training.log import read_log
 
@@ -111,25 +111,38 @@ def objective_name(objective: Objective) -> str:
 
 def read_training(log: Path) -> Training:
     """From log.jsonl, which may be of a training that goes on, or of a version of asrtool that wrote less."""
-    rows = read_log(log) if log.is_file() else []
+    rows = _read_events(log) if log.is_file() else []
     ends = [row for row in rows if row["event"] == "finished"]
-    steps = rows[-1]["step"] if rows else None
-    hours = [row["hours"] for row in rows if "hours" in row and row["step"] == steps]  # the last report may be older
+    steps = rows[-1].get("step", 0) if rows else None
+    # The last report may be older than the last step.
+    hours = [row["hours"] for row in rows if "hours" in row and row.get("step", 0) == steps]
     return Training(
         starts=[row for row in rows if row["event"] == "start"],
         steps=steps,
         finished=bool(ends),
         hours=hours[-1] if hours else None,
         device_hours=ends[-1].get("device_hours") if ends else None,
-        peak_memory_gb=max((row["peak_memory_gb"] for row in rows if "peak_memory_gb" in row), default=None),
+        peak_memory_gb=max((gb for row in rows if (gb := row.get("peak_memory_gb")) is not None), default=None),
     )
+
+
+def _read_events(log: Path) -> list[dict]:
+    hint = "`asrtool train` writes it; delete it to report without it"
+    rows = read_log(log)
+    for number, row in enumerate(rows, 1):
+        begins = isinstance(row, dict) and row.get("event") == "start"
+        facts.check(facts.Start if begins else facts.Event, row, f"{log}:{number}", hint)
+    return rows
 
 
 def _decodings(folder: Path) -> Iterator[Decoding]:
     """What is in `folder`/SET/METHOD."""
-    facts = f"{folder.name}.json"
-    for path in sorted({found.parent for name in (facts, "wer.json") for found in folder.glob(f"*/*/{name}")}):
-        yield Decoding(path.parent.name, path.name, read_facts(path), _read_score(path))
+    name, kind = f"{folder.name}.json", {"decode": facts.Decoded, "stream": facts.Streamed}[folder.name]
+    for path in sorted({found.parent for file in (name, "wer.json") for found in folder.glob(f"*/*/{file}")}):
+        found = read_facts(path)
+        if found:
+            facts.check(kind, found, path / name, f"rerun `asrtool {folder.name}`")
+        yield Decoding(path.parent.name, path.name, found, _read_score(path))
 
 
 def _read_score(folder: Path) -> dict | None:
@@ -137,11 +150,9 @@ def _read_score(folder: Path) -> dict | None:
     path, hypotheses = folder / "wer.json", folder / HYPOTHESES
     if not path.is_file():
         return None
-    try:
-        score = {"of": "words"} | json.loads(path.read_text(encoding="utf-8"))
-        score["wer"], score["wer_interval"], score["words"]
-    except (json.JSONDecodeError, LookupError, TypeError) as error:
-        raise UserError(f"{path} is not what `asrtool score` writes; run `asrtool score {folder}`") from error
+    hint = f"it is not what `asrtool score` writes; run `asrtool score {folder}`"
+    score = facts.check(facts.Scored, read_json(path, "scores", hint), path, hint)
+    score = {"of": "words"} | score
     if HASH in score and hypotheses.is_file() and score[HASH] != file_hash(hypotheses):
         raise UserError(f"{hypotheses} was made again since it was scored; run `asrtool score {folder}`")
     return score

@@ -22,6 +22,7 @@ GAP = ""
 MOST_FREQUENT = 30
 
 Alignment = list[tuple[str, str]]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,14 @@ class Score:
 
     words: ErrorCounts
     characters: ErrorCounts  # of the words joined by single spaces; a space counts as a character
-    interval: tuple[float, float]  # 95 % bootstrap interval of the WER: for other utterances of the same speakers
+    interval: Interval | None  # 95 % bootstrap interval of the WER: for other utterances of the same speakers
     utterances: int
     sentence_errors: int  # utterances with at least one word error
     empty_hypotheses: int  # hypotheses without a word, whatever the reference
     confusions: Confusions
     of: str = "words"  # or "phones": then what is called word here is a phone, and the WER a phone error rate
     speakers: dict[str, ErrorCounts] = field(default_factory=dict)  # word errors of each that is known
-    speaker_interval: tuple[float, float] | None = None  # the same for other speakers, where all of several are known
+    speaker_interval: Interval | None = None  # the same for other speakers, where all of several are known
 
     @property
     def wer(self) -> float:
@@ -117,12 +118,16 @@ def count_characters(pairs: Iterable[tuple[str, str]]) -> ErrorCounts:
     return ErrorCounts(found["ins"], found["del"], found["sub"], found["ref_len"])
 
 
-def wer_interval(pairs: Sequence[tuple[str, str]], wer: float) -> tuple[float, float]:
+def wer_interval(pairs: Sequence[tuple[str, str]], wer: float) -> Interval | None:
     """The 95 % interval (low, high) around `wer`, all in percent: +-1.96 standard deviations of the resampled WER.
 
     Utterances are drawn with replacement, 10,000 times with a fixed seed (Bisani and Ney, ICASSP 2004). It is centred
     on `wer` itself, not on the mean of the replications, which differs by their noise; below 0 it is cut off.
+
+    None for a single utterance: it has no spread that would say anything of others.
     """
+    if len(pairs) < 2:
+        return None
     half = _half_width(pairs)
     if not math.isfinite(half):
         # Some draw held only utterances without reference words and so has no WER (sets of a few utterances, some of
@@ -138,7 +143,7 @@ def _half_width(pairs: Sequence[tuple[str, str]]) -> float:
     return found["ci95"] if math.isfinite(found["wer"]) else math.inf
 
 
-def speaker_interval(speakers: dict[str, ErrorCounts], words: ErrorCounts) -> tuple[float, float] | None:
+def speaker_interval(speakers: dict[str, ErrorCounts], words: ErrorCounts) -> Interval | None:
     """As `wer_interval`, but whole speakers are drawn: it holds for other speakers, too. Rough where there are few.
 
     None where there is one speaker, or where not all of `words` are of `speakers`.
@@ -153,7 +158,7 @@ def speaker_interval(speakers: dict[str, ErrorCounts], words: ErrorCounts) -> tu
 def require_words(refs: Sequence[str]) -> None:
     """Raises UserError when no reference holds a word: an error rate is undefined."""
     if not any(ref.split() for ref in refs):
-        raise UserError(f"no reference words in {len(refs)} utterances: a WER is undefined; check the ref texts")
+        raise UserError(f"no reference words in {len(refs)} utterances: a WER is undefined; it needs transcripts")
 
 
 def score_pairs(
