@@ -33,6 +33,7 @@ class Origin(_Row):
     command: Text | None = None
     version: Text = ""
     git: Git | None = None
+    adapted_by: list[Text] = []  # commands
 
 
 class Event(Origin):
@@ -61,7 +62,6 @@ class Decoded(Origin):
     batch_seconds: Figure = 0.0
     ranks: Count = 1
     jobs: Count = 1
-    adapted_by: list[Text] = []
 
 
 class Latency(_Row):
