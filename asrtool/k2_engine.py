@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asrtool.decoding.graph_search import GraphSearch, check_outputs
+from asrtool.decoding.graph_search import GraphSearch, check_outputs, require_costs
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.lattice import NEVER, Lattice, Path
 from asrtool.errors import UserError
@@ -122,12 +122,12 @@ class K2Search(GraphSearch):
         """As GraphOptions.costs, where the log-probs are; padding is 0."""
         inside = (torch.arange(log_probs.size(1)) < lens[:, None]).to(log_probs.device)
         scaled = torch.where(inside[:, :, None], log_probs, 0.0)
-        if scaled.isnan().any():
-            raise ValueError("the log-probs hold NaN")
         if self.priors is not None:
             scaled -= torch.from_numpy(self.priors).to(scaled)
         scaled[:, :, 0] -= self.options.blank_penalty
-        return self.options.acoustic_scale * scaled
+        scaled *= self.options.acoustic_scale
+        require_costs(bool((scaled < torch.inf).all()))
+        return scaled
 
     def _graph_on(self, device: torch.device) -> "k2.Fsa":
         if self.decoding_graph.device != device:

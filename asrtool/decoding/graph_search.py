@@ -22,14 +22,30 @@ import torch
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.lattice import Lattice, Path, kaldi_arcs, nbest
 from asrtool.errors import UserError
-from asrtool.interrupts import ignore_interrupts
+from asrtool.interrupts import start_worker
 
+MOST_COST = 1e4  # nats: differences beyond it decide nothing, and float32 holds the sum of an hour of frames
+MOST_STATES = 10_000_000  # active in a frame: 1 GB of them, and more than any beam keeps in practice
+MOST_NBEST = 100_000  # hypotheses of an utterance: about 10 MB of hyps.jsonl
+BOUNDS = {  # of GraphOptions, both included; NaN is outside
+    "beam": (1e-4, MOST_COST),
+    "lattice_beam": (1e-4, MOST_COST),
+    "acoustic_scale": (1e-4, MOST_COST),
+    "blank_penalty": (-MOST_COST, MOST_COST),
+    "insertion_penalty": (-MOST_COST, MOST_COST),
+    "max_active": (2, MOST_STATES),
+    "min_active": (0, MOST_STATES),
+    "nbest": (1, MOST_NBEST),
+}
 AHEAD = 200  # utterances that wait for worker processes, or for being asked for: a batch of short ones
 
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """How to search. Penalties are costs: natural logarithms, in the units of the scaled total."""
+    """How to search. Penalties are costs: natural logarithms, in the units of the scaled total.
+
+    Raises UserError for a value outside of BOUNDS: kaldi-decoder takes any, and crashes or finds nonsense.
+    """
 
     beam: float = 16.0  # how much worse than the best a path may be; Kaldi's default
     max_active: int = 7000  # states a frame, at least 2; that of Kaldi's recipes for big graphs
@@ -40,18 +56,32 @@ class GraphOptions:
     nbest: int = 1
     lattice_beam: float | None = None  # make lattices: how much worse than the best a path in them may be
 
+    def __post_init__(self) -> None:
+        for name, (least, most) in BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} {value:g} is out of range; give a number from {least:g} to {most:g}")
+
     def costs(self, log_probs: np.ndarray, priors: np.ndarray | None = None, blank: int = 0) -> np.ndarray:
         """What kaldi-decoder is given: scaled log-likelihoods, (T, V) float32. `priors` are log-probabilities, (V,).
 
-        Raises ValueError for NaN: the decoder would lose all paths without a word.
+        Raises ValueError for NaN and infinity (its negative is an output that is impossible): the decoder would lose
+        all paths without a word.
         """
         scaled = np.array(log_probs, dtype=np.float32)
-        if np.isnan(scaled).any():
-            raise ValueError("the log-probs hold NaN")
         if priors is not None:
             scaled -= priors.astype(np.float32)
         scaled[:, blank] -= self.blank_penalty
-        return self.acoustic_scale * scaled
+        scaled *= self.acoustic_scale
+        require_costs(bool((scaled < np.inf).all()))
+        return scaled
+
+
+def require_costs(are_costs: bool) -> None:
+    """ValueError unless all scaled log-likelihoods are below infinity, and none is NaN."""
+    if not are_costs:
+        raise ValueError("the log-probs hold NaN or infinity; is the checkpoint or the audio damaged?")
 
 
 class GraphSearch:
@@ -268,7 +298,7 @@ def _fork(jobs: int, search: GraphSearch) -> ProcessPoolExecutor:
 def _become(search: GraphSearch) -> None:
     global _worker
     _worker = search
-    ignore_interrupts()
+    start_worker()
 
 
 def _decode(search: GraphSearch, log_probs: np.ndarray) -> Hypothesis:

@@ -6,9 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from asrtool.errors import UserError
-from asrtool.files import file_hash
+from asrtool.files import file_hash, require_own_folder
 from asrtool.graphs.compile import Compiler, peak_mb
-from asrtool.graphs.folder import lexicon_hash, save_graph, tokenizer_hash
+from asrtool.graphs.folder import COMMAND, META, lexicon_hash, save_graph, tokenizer_hash
 from asrtool.graphs.grammar import NOT_WORDS, arpa_words, compare
 from asrtool.graphs.lexicon_fst import Between
 from asrtool.graphs.topology import num_outputs
@@ -30,9 +30,10 @@ def build_graph(
     """Compile the graphs `kinds` into the folder `out`, the first being the one to decode with; returns graph.json.
 
     Without `lexicon`, the words of the LM are spelled by the tokenizer. `silence` None is the tokenizer's own, where it
-    has one; "" is none. UserError for what does not fit together.
+    has one; "" is none. UserError for what does not fit together, and for an `out` that another command wrote.
     """
     start = time.perf_counter()
+    require_own_folder(out, META, COMMAND)
     units = load_tokenizer(tokenizer)
     if lm is None and any("G" in kind for kind in kinds):
         raise UserError(f"{', '.join(kinds)}: G is the language model; give it with --lm ARPA, or ask for --kind HL")

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kaldifst import StdVectorFst
 
 KILOBYTE = 1 if sys.platform == "darwin" else 1024  # the unit of getrusage's ru_maxrss in bytes
-KINDS = ("HLG", "HL", "LG", "H", "L", "G")
 QUANTUM = 2.0**-16  # to which minimisation rounds weights; Kaldi's 2^-10 saves 0.3 % of the states, and sums of it show
 PROPERTIES = {  # bits of OpenFst's fst/properties.h
     "deterministic": 0x40000,  # no state has two arcs with the same input label

@@ -3,7 +3,8 @@
     OUT/HLG.fst       the graph, an OpenFst file named for its kind; other kinds beside it when they were asked for
         words.txt     symbol table: <eps> 0, the words from 1, #0 last
         units.txt     symbol table: <eps> 0, unit u at u + 1 (so <blank> is 1), then #0, #1 ...
-        graph.json    kind, topology, outputs, silence, sizes; sha256 of the tokenizer, the lexicon and the LM
+        graph.json    kind, topology, outputs, silence, the sizes and sha256 of each FST; its files; sha256 of
+                      the tokenizer, the lexicon and the LM
 
     kind             input labels           output labels
     H, HL, HLG       acoustic output + 1    words; those of H alone: units
@@ -20,18 +21,56 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asrtool.errors import UserError, require_file
-from asrtool.files import atomic_path, write_json, write_text
+from asrtool.files import file_hash, new_folder, read_json, read_lines, write_json, write_text
+from asrtool.graphs import KINDS
+from asrtool.graphs.check import BadFst, Labels, read_fst
+from asrtool.graphs.lexicon_fst import EPSILON
+from asrtool.graphs.topology import TOPOLOGIES, num_outputs
+from asrtool.locks import writing
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from kaldifst import StdVectorFst
 
-META = "graph.json"
-REMAKE = "make it anew with `asrtool graph`"
+META, WORDS, UNITS = "graph.json", "words.txt", "units.txt"
+COMMAND = "asrtool graph"
+REMAKE = f"make it again with `{COMMAND}`"
+SEARCHED = ("HLG", "HL")  # the kinds that go from the model's outputs to words
+MAX_OUTPUTS = 1 << 24  # far more than any model has; labels are int32
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Silence(_Strict):
+    unit: str
+
+
+class _Hashes(_Strict):
+    tokenizer: str
+    lm: str | None = None
+
+
+class _Fst(_Strict):
+    sha256: str
+
+
+class _Meta(_Strict):
+    """What is read of graph.json."""
+
+    kind: Literal[KINDS]
+    topology: Literal[tuple(TOPOLOGIES)]
+    outputs: int = Field(ge=1, le=MAX_OUTPUTS)
+    silence: _Silence | None = None
+    sha256: _Hashes
+    sizes: dict[Literal[KINDS], _Fst]
 
 
 @dataclass(frozen=True)
@@ -50,49 +89,75 @@ class Graph:
 
     def read(self, kind: str) -> "StdVectorFst":
         """The FST of `kind` in the folder, e.g. "G". UserError when it was not stored, or is damaged."""
-        path = require_file(self.folder / f"{kind}.fst", "graph", f"make it with `asrtool graph --kind {kind}`")
-        import kaldifst
+        path = require_file(self.folder / f"{kind}.fst", "graph", f"make it with `{COMMAND} --kind {kind}`")
+        try:
+            if file_hash(path) != self.meta["sizes"].get(kind, {}).get("sha256"):
+                raise BadFst(f"is not the file that {META} describes (its sha256 is another)")
+            return read_fst(path, self._labels(kind))
+        except BadFst as error:
+            raise UserError(f"{path} {error}; copy the whole folder again, or {REMAKE}") from error
 
-        fst = kaldifst.StdVectorFst.read(str(path))
-        if fst is None:
-            raise UserError(f"{path} is not an OpenFst file of type vector; {REMAKE}")
-        return fst
+    def _labels(self, kind: str) -> Labels:
+        """How many labels each side of the FST of `kind` may have."""
+        outputs, words, units = 1 + self.meta["outputs"], len(self.words), len(self.units)
+        inputs = outputs if kind.startswith("H") else words if kind == "G" else units
+        return Labels(inputs, units if kind == "H" else words)
 
 
 def load_graph(folder: str | Path, tokenizer: Tokenizer | None = None) -> Graph:
-    """The graph in `folder`. UserError when there is none, or when it was made for another tokenizer."""
+    """The graph in `folder`. UserError when there is none, or it is damaged.
+
+    With the `tokenizer` of a model, UserError also for a graph that was made for other units or that cannot be searched
+    from the model's outputs to words.
+    """
     folder = Path(folder)
-    path = require_file(folder / META, "graph", "make it with `asrtool graph`")
+    meta = read_json(folder / META, "graph", f"make it with `{COMMAND}`")
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        graph = Graph(folder, _read_symbols(folder / "words.txt"), _read_symbols(folder / "units.txt"), meta)
-        made_for = meta["sha256"]["tokenizer"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is not a whole graph folder ({error}); {REMAKE}") from error
-    if tokenizer is not None and made_for != tokenizer_hash(tokenizer):
-        raise UserError(f"{folder} was made for another tokenizer than the model's; {REMAKE} --tokenizer THE_MODEL'S")
+        _Meta.model_validate(meta)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        raise UserError(f"{folder / META}: {where}: {first['msg']}; {REMAKE}") from error
+    graph = Graph(folder, _read_symbols(folder / WORDS), _read_symbols(folder / UNITS), meta)
+    if tokenizer is not None:
+        _check_model(graph, tokenizer)
     return graph
+
+
+def _check_model(graph: Graph, tokenizer: Tokenizer) -> None:
+    """Refuse a graph that a model with the units of `tokenizer` cannot search."""
+    kind, topology, outputs = (graph.meta[name] for name in ("kind", "topology", "outputs"))
+    units = graph.units[1 : 1 + tokenizer.size]
+    if units != tokenizer.symbols or graph.meta["sha256"]["tokenizer"] != tokenizer_hash(tokenizer):
+        pairs = zip(units, tokenizer.symbols, strict=False)
+        other = next((f" (its unit '{one}' is '{two}' there)" for one, two in pairs if one != two), "")
+        raise UserError(
+            f"{graph.folder} was made for another tokenizer than the model's{other}; {REMAKE} --tokenizer THE_MODEL'S"
+        )
+    if kind not in SEARCHED:
+        raise UserError(f"{graph.folder} holds {kind}, which decoders cannot search; {REMAKE} --kind HLG")
+    if outputs != num_outputs(topology, tokenizer.size):
+        raise UserError(f"{graph.folder / META}: a model of {tokenizer.size} units has not {outputs} outputs; {REMAKE}")
 
 
 def save_graph(
     folder: str | Path, fsts: Mapping[str, "StdVectorFst"], words: Sequence[str], units: Sequence[str], meta: dict
 ) -> None:
-    """Write the folder, `fsts` by kind, without the FSTs of an earlier graph; adds their bytes to `meta["sizes"]`.
+    """Write the folder, `fsts` by kind, in place of an earlier graph there, which stays when this fails.
 
-    graph.json goes first and comes back last: without it, there is no graph.
+    The files' names, and in `sizes` the bytes and the sha256 of each FST, are added to `meta`. UserError for a folder
+    that is not of `asrtool graph`, a full disk, and another process that writes there.
     """
-    folder = Path(folder)
-    for old in [folder / META, *folder.glob("*.fst")]:
-        old.unlink(missing_ok=True)
-    for kind, fst in fsts.items():
-        path = folder / f"{kind}.fst"
-        with atomic_path(path) as temporary:
-            if not fst.write(str(temporary)):
-                raise UserError(f"OpenFst could not write {path}; see whether there is space, and rerun")
-        meta["sizes"][kind]["bytes"] = path.stat().st_size
-    write_symbols(folder / "words.txt", words)
-    write_symbols(folder / "units.txt", units)
-    write_json(folder / META, meta)
+    with writing(folder, COMMAND), new_folder(folder, META, COMMAND) as new:
+        for kind, fst in fsts.items():
+            path = new / f"{kind}.fst"
+            if not fst.write(str(path)):
+                raise UserError(f"OpenFst could not write {folder}/{path.name}; see whether there is space, and rerun")
+            meta["sizes"][kind] |= {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+        write_symbols(new / WORDS, words)
+        write_symbols(new / UNITS, units)
+        meta["files"] = [META, WORDS, UNITS, *(f"{kind}.fst" for kind in fsts)]
+        write_json(new / META, meta)
 
 
 def write_symbols(path: str | Path, symbols: Sequence[str]) -> None:
@@ -101,10 +166,16 @@ def write_symbols(path: str | Path, symbols: Sequence[str]) -> None:
 
 
 def _read_symbols(path: Path) -> list[str]:
-    rows = [line.rsplit(maxsplit=1) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    if [int(label) for _, label in rows] != list(range(len(rows))):
-        raise ValueError(f"{path.name}: labels are not 0, 1, 2 ...")
-    return [symbol for symbol, _ in rows]
+    """The symbols by label. UserError for what is no table whose labels are 0, 1, 2 ..."""
+    symbols: list[str] = []
+    for number, line in enumerate(read_lines(path, "symbol table of a graph", REMAKE), 1):
+        symbol, _, label = line.rstrip("\n").rpartition(" ")
+        if not symbol or label != str(len(symbols)):
+            raise UserError(f"{path}:{number}: not a symbol and the label {len(symbols)}; {REMAKE}")
+        symbols.append(symbol)
+    if symbols[:1] != [EPSILON]:
+        raise UserError(f"{path}: label 0 is not {EPSILON}; {REMAKE}")
+    return symbols
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:

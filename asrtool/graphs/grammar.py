@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asrtool.errors import UserError
+from asrtool.files import GZIP_ERRORS, full_disk_named
+from asrtool.graphs.check import BadFst, Labels, read_fst
 from asrtool.graphs.folder import write_symbols
 from asrtool.graphs.lexicon_fst import BACKOFF
 from asrtool.text.words import read_lines
@@ -89,29 +91,54 @@ def _case(missing: set[str], other: set[str]) -> str:
 
 
 def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
-    """G of an ARPA file over `words` by label, sorted by input label. UserError with the line that is wrong.
+    """G of an ARPA file over `words` by label, sorted by input label.
 
-    kaldilm ends its process at an error, and hands a copy of G as text over: so it has a process of its own.
+    UserError with the line that is wrong, and for a full temporary folder. kaldilm ends its process at an error, and
+    hands a copy of G as text over: so it has a process of its own.
     """
-    import kaldifst
-
     path = Path(path)
-    with tempfile.TemporaryDirectory() as folder:
-        plain = path
-        if path.suffix == ".gz":
-            plain = Path(folder, "lm.arpa")
-            with gzip.open(path) as packed, open(plain, "wb") as file:
-                shutil.copyfileobj(packed, file)
-        table, made = Path(folder, "words.txt"), Path(folder, "G.fst")
+    with tempfile.TemporaryDirectory() as folder, full_disk_named(folder):
+        plain = _unpacked(path, Path(folder)) if path.suffix == ".gz" else path
+        table, fst = Path(folder, "words.txt"), Path(folder, "G.fst")
         write_symbols(table, words)
-        command = [sys.executable, "-c", ARPA2FST, plain, made, table, BACKOFF]
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = subprocess.run(
+            [sys.executable, "-c", ARPA2FST, plain, fst, table, BACKOFF],
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
         if result.returncode:
-            raise UserError(f"{path} is not a sound ARPA file: {_complaint(result.stderr)}; make it anew")
-        return kaldifst.StdVectorFst.read(str(made))
+            raise UserError(f"{path} is not a sound ARPA file: {_complaint(result)}; make the model again")
+        return _read_grammar(path, fst, len(words))
 
 
-def _complaint(log: str) -> str:
-    """The last thing that kaldilm calls an error in its log."""
-    errors = [line.removeprefix("[E] ") for line in log.splitlines() if line.startswith("[E] ")]
-    return (errors or log.strip().splitlines() or ["kaldilm says nothing"])[-1]
+def _unpacked(path: Path, folder: Path) -> Path:
+    """A copy of the .gz file `path` that is not compressed, in `folder`."""
+    plain = folder / "lm.arpa"
+    try:
+        with gzip.open(path) as packed, open(plain, "wb") as file:
+            shutil.copyfileobj(packed, file)
+    except GZIP_ERRORS as error:
+        raise UserError(f"{path}: damaged gzip file ({error}); copy it or make it again") from error
+    return plain
+
+
+def _read_grammar(path: Path, fst: Path, words: int) -> "StdVectorFst":
+    """What kaldilm wrote. Its exit status is 0 also where the disk was full, and then the file is cut short."""
+    try:
+        return read_fst(fst, Labels(words, words))
+    except (BadFst, FileNotFoundError) as error:
+        problem = error if isinstance(error, BadFst) else "is missing"
+        disk, free = fst.parent.parent, shutil.disk_usage(fst.parent).free
+        hint = f"set TMPDIR if no space was left in {disk} ({free:,} bytes now), else make the model again"
+        raise UserError(f"{path}: its G.fst, by kaldilm, {problem}; {hint}") from error
+
+
+def _complaint(result: subprocess.CompletedProcess) -> str:
+    """The last thing that kaldilm calls an error in its log; without one, how its process ended."""
+    errors = [line.removeprefix("[E] ") for line in result.stderr.splitlines() if line.startswith("[E] ")]
+    if errors:
+        return errors[-1]
+    if result.returncode < 0:
+        return f"kaldilm was ended by signal {-result.returncode}, for memory perhaps"
+    return (result.stderr.strip().splitlines() or ["kaldilm says nothing"])[-1]
