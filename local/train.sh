@@ -68,7 +68,7 @@ train_stages() {
         fi
     fi
     name="$(basename "$last"), seed $seed${from:+, from $from}${warm:+, begun from the warmup}"
-    if begin 4 train "${objective^^} training of $name" . "$conf" "$last" "$seed" "$objective" "$from"; then
+    if begin 4 train "${objective^^} training of $name" . "$conf" "$last" "$seed" "$objective" "from $from"; then
         if [ ! -f "$first/checkpoints/averaged.pt" ] || [ "$first" = "$exp" ]; then
             on_all_machines train "$conf" --exp "$first" "${set[@]}" --resume "${warm[@]}"
         fi

@@ -180,3 +180,126 @@ def test_an_interrupt_is_status_130_and_leaves_no_marker(tmp_path, bash, environ
     _, err = process.communicate(timeout=15)
     assert process.returncode == 130 and "interrupted; the same command continues here" in err
     assert markers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "listed",
+    ["base:\n  - other.yaml\n  - under/my base.yaml\nlr: 1", "base:\n- 'other.yaml' # one\n- under/my base.yaml"],
+)
+def test_bases_in_lines_of_their_own_and_with_spaces_count_too(recipe, tmp_path, listed):
+    folder = tmp_path / "egs/mine"
+    (folder / "under").mkdir()
+    for name, text in (("conf", listed), ("other", ""), ("under/my base", "seed: 1")):
+        (folder / f"{name}.yaml").write_text(f"{text}\n", encoding="utf-8")
+    assert recipe() == [0, 1, 4]
+    assert recipe() == []
+    (folder / "under/my base.yaml").write_text("seed: 2\n", encoding="utf-8")
+    assert recipe() == [4]
+
+
+def test_configurations_that_name_each_other_many_times_are_read_once(recipe, tmp_path):
+    folder = tmp_path / "egs/mine"
+    for number in range(40):
+        (folder / f"{number}.yaml").write_text(f"base: [{number + 1}.yaml, ./{number + 1}.yaml]\n", encoding="utf-8")
+    (folder / "40.yaml").write_text("base: ../mine/conf.yaml\n", encoding="utf-8")
+    (folder / "conf.yaml").write_text("base: 0.yaml\n", encoding="utf-8")
+    assert recipe() == [0, 1, 4]
+
+
+FOLDER = HEAD.replace("size=1", 'size=1 corpus=""').replace("size work", "size work corpus") + (
+    '[ -z "$corpus" ] || corpus=$(located "$corpus")\ncd "$work"\n'
+    'if begin 0 data "read" . "$corpus"; then\n    mkdir -p data\n    date +%N >data/train.jsonl.gz\n    echo ran 0\n'
+    '    finish "it"\nfi\n'
+    'if begin 1 lang "units" . "$size"; then\n    mkdir -p data/lang exp/a\n    date +%N | tee data/lang/u >exp/a/log\n'
+    '    echo ran 1\n    finish "it"\nfi\n'
+)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A Kaldi data folder beside recordings, and a sheet of speakers, in a folder with a space in its name."""
+    folder = tmp_path / "my corpus"
+    for name, text in [
+        ("train/text", "a ONE"),
+        ("train/wav.scp", "a a.wav"),
+        ("SPEAKERS.TXT", "a F"),
+        ("a.wav", "RIFF"),
+    ]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{text}\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def stages(bash, corpus):
+    """stages() -> the numbers of the stages that ran, of a recipe that reads `corpus`"""
+
+    def run(*options):
+        done = bash(FOLDER, "--corpus", str(corpus), *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ran ")]
+
+    return run
+
+
+def test_a_corpus_that_is_untouched_or_only_copied_in_place_is_not_read_again(stages, corpus):
+    assert stages() == [0, 1]
+    for path in [corpus / "train/text", corpus / "SPEAKERS.TXT", corpus / "train", corpus]:
+        os.utime(path, (0, 0))
+    (corpus / ".completed").touch()
+    assert stages() == []
+
+
+@pytest.mark.parametrize("name", ["train/text", "train/wav.scp", "SPEAKERS.TXT", "new.tsv", "train/b.wav"])
+def test_a_changed_or_new_file_of_a_corpus_does_all_stages_again(stages, corpus, name):
+    stages()
+    before = (corpus / name).stat() if (corpus / name).exists() else None
+    (corpus / name).write_text("a TWO\n", encoding="utf-8")
+    if before:  # an edit that keeps the size and the time, too
+        os.utime(corpus / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert stages() == [0, 1]
+    assert stages() == []
+
+
+def test_a_removed_file_and_a_renamed_one_are_noticed(stages, corpus):
+    stages()
+    (corpus / "SPEAKERS.TXT").rename(corpus / "speakers.txt")
+    assert stages() == [0, 1]
+    (corpus / "speakers.txt").unlink()
+    assert stages() == [0, 1]
+
+
+def test_audio_counts_by_its_size_and_time(stages, corpus):
+    stages()
+    os.utime(corpus / "a.wav", (0, 0))
+    assert stages() == [0, 1]
+
+
+def test_what_is_behind_a_link_counts_and_a_link_to_nowhere_does_not_stop_it(stages, corpus, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/text").write_text("a ONE\n")
+    (corpus / "linked").symlink_to(tmp_path / "elsewhere")
+    (corpus / "lost").symlink_to(tmp_path / "nowhere")
+    stages()
+    (tmp_path / "elsewhere/text").write_text("a TWO\n")
+    assert stages() == [0, 1]
+
+
+@pytest.mark.parametrize("place", [".", "data", "data/kaldi"])
+def test_what_the_recipe_makes_is_no_part_of_a_corpus_that_lies_in_its_work_folder(bash, tmp_path, place):
+    folder = tmp_path / "work" / place
+    folder.mkdir(parents=True)
+    (folder / "text").write_text("a ONE\n")
+    options = ["--corpus", str(folder), "--work", str(tmp_path / "work")]
+    assert "ran 0" in bash(FOLDER, *options).stdout
+    assert "ran" not in bash(FOLDER, *options).stdout
+    (folder / "text").write_text("a TWO\n")
+    assert "ran 0" in bash(FOLDER, *options).stdout
+
+
+def test_a_folder_that_the_recipe_makes_is_a_name(bash, tmp_path):
+    script = (
+        HEAD + 'cd "$work"\nmkdir -p exp\nif begin 4 train "x" . exp; then\n    date +%N >exp/log\n    finish it\nfi\n'
+    )
+    assert "made it" in bash(script).stdout
+    assert "done already" in bash(script).stdout
