@@ -8,6 +8,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +26,11 @@ from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.parts import Clock, Part, Parts
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
+from asrtool.decoding.result_folder import write_result
 from asrtool.device import pick_device
-from asrtool.errors import UserError
-from asrtool.files import file_hash, write_json, write_jsonl
+from asrtool.errors import DataError, UserError
+from asrtool.files import file_hash, read_json
+from asrtool.locks import writing
 from asrtool.models.acoustic import AcousticModel
 from asrtool.origin import origin
 from asrtool.progress import progress, say
@@ -69,11 +72,13 @@ class Experiment:
 
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs (N, T', V) and lengths (N,) of a batch."""
+        """Log-probs (N, T', V) and lengths (N,) of a batch. DataError with the utterances whose are not finite."""
         if self.adapted:
             (speaker,) = set(batch.speakers)
             self.adapted.use(self.model, speaker)
-        return self.model(batch.features.to(self.device), batch.feature_lens.to(self.device))
+        log_probs, lens = self.model(batch.features.to(self.device), batch.feature_lens.to(self.device))
+        check_finite(log_probs, lens, batch.ids)
+        return log_probs, lens
 
     def batches(self, items: Iterable[Item], workers: int) -> Iterator[Batch]:
         """What the model is to hear, without augmentation or targets."""
@@ -97,6 +102,16 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto")
     return Experiment(folder, config, tokenizer, model.to(place).eval(), path, place)
 
 
+def check_finite(log_probs: torch.Tensor, lens: torch.Tensor, names: list[str]) -> None:
+    """DataError with the utterances that have log-probs (N, T', V) which are not finite: no words come out of those."""
+    if log_probs.isfinite().all():
+        return
+    rows = zip(names, log_probs, lens.tolist(), strict=True)
+    bad = [f"{name}: the model's log-probs are not finite" for name, row, n in rows if not row[:n].isfinite().all()]
+    if bad:  # else it is padding
+        raise DataError("stopped at cuts that the model has no finite log-probs for; look at their audio", bad)
+
+
 def search(method: str, beam: int = 8) -> Search:
     """The search named "greedy" or "prefix"; one hypothesis an utterance."""
     if method == "greedy":
@@ -115,11 +130,14 @@ def decode(
     workers: int = 1,
     find: Search | None = None,
     settings: dict | None = None,
+    options: dict | None = None,
 ) -> dict | None:
     """Decode every cut of the manifest `cuts` into `out`/hyps.jsonl; returns and writes the facts (`decode.json`).
 
     The real-time factor counts everything from audio to words: features, model and search. An interrupted run is
     continued. `find` is another search than `search(method, beam)`, and `settings` all that decides over its results.
+    `options` are what the user chose (asrtool/decoding/result_folder.py). Scores of the hypotheses that were there
+    before are removed. UserError while another process decodes into `out`.
 
     Under torchrun the ranks take turns at the batches; all but the first return None when they have had theirs. The
     real-time factor is that of the slowest over all audio. A result of the same run is then not made again: a rank that
@@ -131,12 +149,19 @@ def decode(
     facts |= {"ranks": ranks.size} | (experiment.adapted.facts() if experiment.adapted else {})
     facts |= {"run": run_name(experiment, cuts, facts)}
     facts |= {"rtf_before": experiment.adapted.rtf} if experiment.adapted else {}
+    facts |= {"options": options or {}}
+    with writing(out, "asrtool decode") if ranks.first else nullcontext():
+        return _decode(experiment, cuts, out, facts, find or search(method, beam), workers)
+
+
+def _decode(experiment: Experiment, cuts: Path, out: Path, facts: dict, find: Search, workers: int) -> dict | None:
+    ranks = this_rank()
     parts = Parts(out, facts["run"], ranks)
     ended = parts.ended(ranks.rank)  # asked first, since the first rank writes decode.json and then removes the parts
     made = _made(out, facts["run"]) if ranks.size > 1 else None
     if not (ended or made):
-        items = OrderedSampler(cuts, batch_seconds, ranks=ranks, apart=experiment.adapted is not None)
-        _decode_share(experiment, items, find or search(method, beam), workers, parts, name)
+        items = OrderedSampler(cuts, facts["batch_seconds"], ranks=ranks, apart=experiment.adapted is not None)
+        _decode_share(experiment, items, find, workers, parts, facts["set"])
     if not ranks.first:
         return None
     if made:
@@ -156,11 +181,12 @@ def run_name(experiment: Experiment, cuts: Path, facts: dict) -> str:
 
 
 def _made(out: Path, run: str) -> dict | None:
-    """The facts of a result of the same run, if there is one."""
-    if not ((out / "decode.json").is_file() and (out / "hyps.jsonl").is_file()):
-        return None
-    facts = json.loads((out / "decode.json").read_text(encoding="utf-8"))
-    return facts if facts.get("run") == run else None
+    """The facts of a result of the same run, if there is one; a damaged one is decoded again."""
+    if (out / "hyps.jsonl").is_file():
+        with suppress(UserError):
+            facts = read_json(out / "decode.json", "facts", "decode again")
+            return facts if isinstance(facts, dict) and facts.get("run") == run else None
+    return None
 
 
 def _decode_share(
@@ -203,8 +229,7 @@ def _join(parts: Parts, out: Path, facts: dict, device: torch.device) -> dict:
     facts |= slowest.facts(sum(clock.audio for clock in clocks), device) | origin()
     facts["rtf"] = round(facts["rtf"] + facts.get("rtf_before", 0.0), 5)
     parts.join_lattices(out / LATTICES)
-    write_jsonl(out / "hyps.jsonl", rows)
-    write_json(out / "decode.json", facts)
+    write_result(out, rows, "decode.json", facts)
     return facts
 
 

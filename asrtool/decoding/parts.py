@@ -14,10 +14,10 @@ The processes need not talk to each other: the first one waits for the files of 
 
 import gzip
 import itertools
-import json
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
@@ -25,10 +25,11 @@ import torch
 
 from asrtool.device import describe
 from asrtool.errors import UserError
-from asrtool.files import atomic_path, write_json, write_text
+from asrtool.files import GZIP_ERRORS, atomic_path, json_line, read_json, write_json, write_text
 from asrtool.progress import LOG_SECONDS, say
 from asrtool.ranks import Ranks
 
+BLOCK = 1 << 20  # bytes that are decompressed at once to compare a checksum
 POLL_SECONDS = 0.2  # between two looks for what other ranks have written
 WAIT_SECONDS = 1800.0  # without a new part of anybody, after which a rank counts as missing: many times a part's
 
@@ -77,7 +78,7 @@ class Parts:
             with atomic_path(path.with_suffix(".gz")) as temporary:
                 temporary.write_bytes(gzip.compress("".join(part.lattices).encode(), mtime=0))
         tree = {"batches": part.batches, "clock": vars(part.clock), "rows": part.rows}
-        write_text(path, json.dumps(tree, ensure_ascii=False))
+        write_text(path, json_line(tree))
 
     def end(self, number: int) -> None:
         """This rank is done, with `number` parts."""
@@ -88,18 +89,37 @@ class Parts:
         return self._end(rank).is_file()
 
     def own(self) -> list[Part]:
-        """What this rank has decoded so far."""
-        paths = (self._path(self.ranks.rank, number) for number in itertools.count())
-        return [_read_part(path) for path in itertools.takewhile(Path.is_file, paths)]
+        """What this rank has decoded so far, up to the first part that is missing or damaged; the others go."""
+        found = []
+        with suppress(UserError):
+            for number in itertools.count():
+                found.append(_read_part(self._path(self.ranks.rank, number), self._hint))
+        for number in itertools.count(len(found)):  # their batches are decoded again, in parts of other sizes
+            path = self._path(self.ranks.rank, number)
+            if not path.is_file():
+                return found
+            path.unlink()
 
     def share(self, rank: int) -> list[Part]:
-        """All that a rank that is done has decoded. It said how many: a shared folder may list its files late."""
-        number = json.loads(self._end(rank).read_text(encoding="utf-8"))
-        return [_read_part(self._path(rank, part)) for part in range(number)]
+        """All that a rank that is done has decoded. It said how many: a shared folder may list its files late.
+
+        UserError for a part that is missing or damaged.
+        """
+        return [_read_part(self._path(rank, part), self._hint) for part in range(self._count(rank))]
+
+    def _count(self, rank: int) -> int:
+        number = read_json(self._end(rank), "part of a decoding", self._hint)
+        if type(number) is not int or number < 0:
+            raise UserError(f"{self._end(rank)} is damaged; {self._hint}")
+        return number
+
+    @property
+    def _hint(self) -> str:
+        return f"delete {self.folder} and repeat the command"
 
     def join_lattices(self, out: Path) -> None:
         """All lattices in one file, or no such file when there are none. (Gzipped files in a row are one.)"""
-        counts = [json.loads(self._end(rank).read_text(encoding="utf-8")) for rank in range(self.ranks.size)]
+        counts = [self._count(rank) for rank in range(self.ranks.size)]
         numbers = [(rank, number) for rank, count in enumerate(counts) for number in range(count)]
         paths = [self._path(*place).with_suffix(".gz") for place in numbers]
         if not any(path.is_file() for path in paths):
@@ -107,6 +127,7 @@ class Parts:
             return
         with atomic_path(out) as temporary, open(temporary, "wb") as file:
             for path in filter(Path.is_file, paths):
+                _check_gzip(path, self._hint)
                 with open(path, "rb") as source:
                     shutil.copyfileobj(source, file)
 
@@ -143,6 +164,23 @@ class Parts:
         return f"rank {', '.join(map(str, ranks))} of 0 to {self.ranks.size - 1}"
 
 
-def _read_part(path: Path) -> Part:
-    tree = json.loads(path.read_text(encoding="utf-8"))
-    return Part(tree["batches"], Clock(**tree["clock"]), tree["rows"])
+def _read_part(path: Path, hint: str) -> Part:
+    """A part without its lattices; UserError when it is missing or damaged."""
+    tree = read_json(path, "part of a decoding", hint)
+    try:
+        clock = Clock(**{name: float(seconds) for name, seconds in tree["clock"].items()})
+        if type(tree["batches"]) is not int or not all(isinstance(row["id"], str) for row in tree["rows"]):
+            raise TypeError("another type")
+        return Part(tree["batches"], clock, tree["rows"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged; {hint}") from error
+
+
+def _check_gzip(path: Path, hint: str) -> None:
+    """UserError for lattices whose checksum differs."""
+    try:
+        with gzip.open(path, "rb") as source:
+            while source.read(BLOCK):
+                pass
+    except (*GZIP_ERRORS, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); {hint}") from error
