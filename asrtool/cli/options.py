@@ -53,11 +53,12 @@ THREADS = click.IntRange(1, 4096)
 def allow_commands(command: Callable) -> Callable:
     """Adds --allow-commands, which holds for this call: see asrtool/data/sources.py."""
 
-    def allow(_context: click.Context, _option: click.Parameter, value: bool) -> None:
+    def allow(context: click.Context, _option: click.Parameter, value: bool) -> None:
         if value:
             from asrtool.data.sources import allow_commands as allow_in_process
 
             allow_in_process()
+            context.call_on_close(lambda: allow_in_process(False))
 
     return click.option(
         "--allow-commands",

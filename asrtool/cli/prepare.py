@@ -4,7 +4,11 @@ from pathlib import Path
 
 import click
 
-from asrtool.cli.options import PATH
+from asrtool.cli.options import NOT_NEGATIVE, PATH, allow_commands
+
+RATE = click.IntRange(1000, 384_000)  # Hz: what asrtool/data/audio.py takes for the rate of audio
+CHANNEL = click.IntRange(0, 1023)
+SUFFIXES = (".jsonl.gz", ".jsonl")
 
 
 @click.group()
@@ -18,9 +22,19 @@ def prepare() -> None:
 def _common(command):
     """The options that every layout shares."""
     options = [
-        click.option("--sampling-rate", default=16000, type=click.IntRange(min=1), help="Hz that all audio must have."),
+        click.option("--sampling-rate", default=16000, type=RATE, help="Sampling rate of all audio, in Hz."),
         click.option("--resample", is_flag=True, help="Resample audio at another rate while reading it."),
-        click.option("--case", type=click.Choice(["keep", "upper", "lower"]), default="keep", help="Of the text."),
+        click.option("--channel", type=CHANNEL, help="Channel to use of audio that has several, counted from 0."),
+        click.option(
+            "--case", type=click.Choice(["keep", "upper", "lower"]), default="keep", help="Case of the transcripts."
+        ),
+        click.option("--unlabelled", is_flag=True, help="Take utterances without a transcript, too."),
+        click.option(
+            "--end-tolerance",
+            default=0.1,
+            type=NOT_NEGATIVE,
+            help="Seconds that an utterance may end after its recording; its end is then that of the recording.",
+        ),
         click.option("--skip-bad", is_flag=True, help="List bad utterances and leave them out."),
     ]
     for option in reversed(options):
@@ -28,20 +42,26 @@ def _common(command):
     return command
 
 
-def _write(utterances, out: Path, jobs: int = 4, **options) -> None:
+def _write(utterances, out: Path, **settings) -> None:
     from asrtool.data.manifest import write_manifest
 
-    click.echo(f"{out}: {write_manifest(utterances, out, jobs=jobs, **options)}")
+    click.echo(f"{out}: {write_manifest(utterances, out, **settings)}")
+
+
+def _require_output(out: Path, *inputs: Path | None) -> None:
+    from asrtool.files import require_output
+
+    require_output(out, SUFFIXES, filter(None, inputs))
 
 
 @prepare.command()
 @click.argument("corpus", type=PATH)
 @click.argument("out", type=PATH)
 @click.option("--part", "parts", multiple=True, required=True, help="A folder of the corpus; may be repeated.")
-@click.option("--speakers", help="Only these: comma-separated, or a file with one a line.")
-@click.option("--exclude-speakers", help="All but these.")
+@click.option("--speakers", help="Only these speakers: comma-separated, or a file with one a line.")
+@click.option("--exclude-speakers", help="All speakers but these.")
 @_common
-def librispeech(corpus, out, parts, speakers, exclude_speakers, **options) -> None:
+def librispeech(corpus, out, parts, speakers, exclude_speakers, **settings) -> None:
     """A tree in LibriSpeech's layout: PART/SPEAKER/CHAPTER/*.trans.txt and audio.
 
     \b
@@ -51,7 +71,8 @@ def librispeech(corpus, out, parts, speakers, exclude_speakers, **options) -> No
     from asrtool.data.corpora import choose_speakers
     from asrtool.data.corpora import librispeech as read
 
-    _write(choose_speakers(read(corpus, list(parts)), speakers, exclude_speakers), out, **options)
+    _require_output(out)
+    _write(choose_speakers(read(corpus, list(parts)), speakers, exclude_speakers), out, **settings)
 
 
 @prepare.command()
@@ -59,7 +80,7 @@ def librispeech(corpus, out, parts, speakers, exclude_speakers, **options) -> No
 @click.argument("out", type=PATH)
 @click.option("--part", type=click.Choice(["train", "test"]), required=True, help="Which 30 of the 60 recordings.")
 @_common
-def yesno(corpus, out, part, **options) -> None:
+def yesno(corpus, out, part, **settings) -> None:
     """The yesno corpus (OpenSLR 1), 8 kHz: file names are the transcripts.
 
     \b
@@ -67,14 +88,17 @@ def yesno(corpus, out, part, **options) -> None:
     """
     from asrtool.data.corpora import yesno as read
 
-    _write(read(corpus, part), out, **options)
+    _require_output(out)
+    _write(read(corpus, part), out, **settings)
 
 
 @prepare.command()
 @click.argument("folder", type=PATH)
 @click.argument("out", type=PATH)
+@click.option("--audio-root", type=PATH, help="Folder of the relative paths in wav.scp; by default the current one.")
+@allow_commands
 @_common
-def kaldi(folder, out, **options) -> None:
+def kaldi(folder, out, audio_root, unlabelled, **settings) -> None:
     """A Kaldi data folder: wav.scp and text, and segments and utt2spk where they are.
 
     \b
@@ -82,32 +106,87 @@ def kaldi(folder, out, **options) -> None:
     """
     from asrtool.data.corpora import kaldi as read
 
-    _write(read(folder), out, **options)
+    _require_output(out, *(folder.iterdir() if folder.is_dir() else ()))
+    _write(read(folder, audio_root, unlabelled), out, unlabelled=unlabelled, **settings)
+
+
+def _columns(_context, _option, pairs: tuple[str, ...]) -> dict[str, str]:
+    """{"text": "sentence"} of --column text=sentence."""
+    from asrtool.data.tables import COLUMNS
+    from asrtool.errors import nearest
+
+    columns = {}
+    for pair in pairs:
+        column, sign, name = pair.partition("=")
+        if not sign or not name:
+            raise click.BadParameter(f"{pair!r} is not COLUMN=NAME, such as text=sentence")
+        if column not in COLUMNS:
+            raise click.BadParameter(f"no column {column!r}; {nearest(column, COLUMNS)}")
+        columns[column] = name
+    return columns
+
+
+def _header(_context, _option, names: str | None) -> list[str] | None:
+    return [name.strip() for name in names.split(",")] if names else None
+
+
+def _delimiter(_context, _option, value: str | None) -> str | None:
+    """The character of --delimiter, which may be given by its name."""
+    from asrtool.data.tables import DELIMITERS
+
+    sign = DELIMITERS.get(value, {"\\t": "\t"}.get(value, value))
+    if sign is not None and sign not in DELIMITERS.values():
+        raise click.BadParameter(f"{value!r} is none of {', '.join(DELIMITERS)}, nor one of these characters")
+    return sign
 
 
 @prepare.command()
 @click.argument("file", type=PATH)
 @click.argument("out", type=PATH)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    callback=_columns,
+    metavar="COLUMN=NAME",
+    help="The header's name of a column, such as text=sentence; may be repeated.",
+)
+@click.option("--header", callback=_header, help="Names of the columns of a table without a header: audio,text.")
+@click.option(
+    "--delimiter",
+    callback=_delimiter,
+    help="Delimiter of the fields: comma, semicolon, tab or bar. By default it is recognised by the header.",
+)
+@click.option("--audio-root", type=PATH, help="Folder of the relative audio paths; by default the table's.")
 @_common
-def table(file, out, **options) -> None:
-    """A .csv or .tsv with a header: audio and text; optionally id, speaker, start, end.
+def table(file, out, columns, header, delimiter, audio_root, unlabelled, **settings) -> None:
+    """A table with a header: audio and text; optionally id, speaker, start, end (seconds) and channel (from 0).
+
+    Usual names of other tools, such as path and sentence, are recognised. Comma- and semicolon-separated fields may be
+    quoted; tab- and bar-separated ones are taken as they are.
 
     \b
     asrtool prepare table mine.tsv data/train.jsonl.gz --case upper
+    asrtool prepare table cv/train.tsv data/train.jsonl.gz --audio-root cv/clips --resample
+    asrtool prepare table metadata.csv data/train.jsonl.gz --header audio,text --delimiter bar --audio-root wavs
     """
-    from asrtool.data.corpora import table as read
+    from asrtool.data.tables import Layout
+    from asrtool.data.tables import table as read
 
-    _write(read(file), out, **options)
+    _require_output(out, file)
+    layout = Layout(columns, header, delimiter, audio_root, unlabelled)
+    _write(read(file, layout), out, unlabelled=unlabelled, **settings)
 
 
 @prepare.command()
 @click.argument("out", type=PATH)
-@click.option("--cuts", type=PATH, help="A CutSet.")
-@click.option("--recordings", type=PATH, help="A RecordingSet, with --supervisions.")
-@click.option("--supervisions", type=PATH, help="A SupervisionSet, with --recordings.")
+@click.option("--cuts", type=PATH, help="A manifest of lhotse's cuts.")
+@click.option("--recordings", type=PATH, help="A manifest of lhotse's recordings, with --supervisions.")
+@click.option("--supervisions", type=PATH, help="A manifest of lhotse's supervisions, with --recordings.")
+@allow_commands
 @_common
-def lhotse(out, cuts, recordings, supervisions, **options) -> None:
-    """Manifests of lhotse, read lazily.
+def lhotse(out, cuts, recordings, supervisions, **settings) -> None:
+    """Manifests of lhotse (*.jsonl.gz or *.jsonl), read line by line.
 
     \b
     asrtool prepare lhotse data/train.jsonl.gz --cuts fbank/train_cuts.jsonl.gz
@@ -115,4 +194,5 @@ def lhotse(out, cuts, recordings, supervisions, **options) -> None:
     """
     from asrtool.data.manifest import copy_manifest, read_lhotse
 
-    click.echo(f"{out}: {copy_manifest(read_lhotse(cuts, recordings, supervisions), out, **options)}")
+    _require_output(out, cuts, recordings, supervisions)
+    click.echo(f"{out}: {copy_manifest(read_lhotse(cuts, recordings, supervisions), out, **settings)}")

@@ -1,56 +1,177 @@
 """Looking at audio files before anything relies on them."""
 
 import io
+import os
+import stat
 import struct
 import subprocess
-from pathlib import Path
+from dataclasses import dataclass
+from typing import BinaryIO
 
+import numpy as np
 import soundfile
 
-from asrtool.data.sources import Bad
+from asrtool.data.sources import HINT, Bad, commands_allowed
 
-TAIL_SECONDS = 0.1  # read from the end of each file: enough to notice a truncated one, cheap enough for 960 hours
-UNKNOWN_LENGTH = 0x7FFFF000  # WAV headers written to a pipe claim about 2 or 4 GB of data: no claim at all
+TAIL_SECONDS = 0.1  # read from the end of each file: enough to notice a truncated one, fast enough for 960 hours
+UNKNOWN_LENGTH = 0x7FFFF000  # WAV headers written to a pipe claim about 2 or 4 GB of data: the length is not known
+LOWEST_RATE, HIGHEST_RATE = 1000, 384_000  # Hz, from telemetry to the fastest recorders; others are damaged headers
+LONGEST_SECONDS = 24 * 3600.0  # a day: no recording is read as a whole here, but a header that claims more is damaged
+LARGEST_SAMPLE = 2.0  # of full scale: peaks of float files go a little above 1, 16-bit integers stored there far above
+FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")  # those whose samples may be NaN, or of any scale
+BLOCK = 1 << 18  # samples that are read at a time
+MOST_CHUNKS = 1000  # of a WAV or AIFF file: the data comes after a dozen at most
+
+
+@dataclass(frozen=True)
+class Audio:
+    """What there is in an audio file."""
+
+    rate: int  # Hz
+    samples: int  # of each channel
+    channels: int
+
+
+def is_command(audio: str) -> bool:
+    """Whether `audio` is a shell command, as in Kaldi's wav.scp."""
+    return audio.rstrip().endswith("|")
 
 
 def open_audio(audio: str) -> "io.BytesIO | str":
-    """What soundfile can open for a path, or for a Kaldi command that ends in "|"."""
-    if not audio.rstrip().endswith("|"):
-        if not Path(audio).is_file():
-            raise Bad(f"no such audio file: {audio}")
-        return audio
+    """What soundfile can open for a path, or for a Kaldi command that ends in "|". Raises Bad.
+
+    Commands run only with --allow-commands.
+    """
+    if not is_command(audio):
+        return _regular_file(audio)
+    if not commands_allowed():
+        raise Bad(f"a command, not a file: {audio}; {HINT}")
     command = subprocess.run(audio.rstrip().rstrip("|"), shell=True, capture_output=True, check=False)
     if command.returncode or not command.stdout:
         raise Bad(f"command failed: {audio}: {command.stderr.decode(errors='replace').strip()[:200]}")
     return io.BytesIO(command.stdout)
 
 
-def probe(audio: str) -> tuple[int, int]:
-    """Sampling rate and number of samples of a mono file whose end can be read too. Raises Bad."""
+def _regular_file(path: str) -> str:
     try:
-        source = open_audio(audio)
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as error:
+        raise Bad(f"no such audio file: {path}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise Bad(f"not readable as audio: {path} ({getattr(error, 'strerror', None) or error})") from error
+    if not stat.S_ISREG(mode):
+        raise Bad(f"not a regular file: {path}")
+    return path
+
+
+def probe(audio: str) -> tuple[int, int]:
+    """Sampling rate and number of samples of a mono file that `look` finds nothing wrong with. Raises Bad."""
+    found = look(audio)
+    if found.channels != 1:
+        raise Bad(f"{found.channels} channels, expected one: {audio}")
+    return found.rate, found.samples
+
+
+def look(audio: str) -> Audio:
+    """Rate, length and channels of an audio file whose end can be read. Raises Bad, whatever is wrong with the file.
+
+    Files of floating-point numbers are read whole, since any of their samples may be NaN or of another scale.
+    """
+    source = open_audio(audio)
+    try:
         with soundfile.SoundFile(source) as file:
-            rate, samples = file.samplerate, file.frames
-            file.seek(max(0, samples - int(TAIL_SECONDS * rate)))
-            tail = file.read(dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise Bad(f"not readable as audio: {audio} ({getattr(error, 'error_string', error)})") from error
-    if tail.shape[1] != 1:
-        raise Bad(f"{tail.shape[1]} channels, expected one: {audio}")
-    if samples == 0:
-        raise Bad(f"no samples: {audio}")
-    if len(tail) != min(samples, int(TAIL_SECONDS * rate)) or _ends_early(source):
+            found = Audio(file.samplerate, file.frames, file.channels)
+            _check_header(found, audio)
+            tail = min(found.samples, int(TAIL_SECONDS * found.rate))
+            first = 0 if file.subtype in FLOAT_SUBTYPES else found.samples - tail
+            complete = _read_samples(file, first, found, audio) == found.samples
+    except Bad:
+        raise
+    except Exception as error:  # libsndfile's, and what soundfile raises over numbers that its headers make up
+        reason = getattr(error, "error_string", None) or str(error) or type(error).__name__
+        raise Bad(_unreadable(source, audio, reason)) from error
+    if not complete or _ends_early(source):
         raise Bad(f"truncated: {audio} ends before its header says")
-    return rate, samples
+    return found
+
+
+def _check_header(found: Audio, audio: str) -> None:
+    if found.samples <= 0:
+        raise Bad(f"no samples: {audio}")
+    if not LOWEST_RATE <= found.rate <= HIGHEST_RATE:
+        raise Bad(f"a header that claims {found.rate} Hz: {audio}")
+    if found.samples > LONGEST_SECONDS * found.rate:
+        hours = found.samples / found.rate / 3600
+        raise Bad(f"a header that claims {hours:.0f} hours, more than {LONGEST_SECONDS / 3600:.0f}: {audio}")
+
+
+def _read_samples(file: soundfile.SoundFile, first: int, found: Audio, audio: str) -> int:
+    """Read from sample `first` to the end; returns where the end is. Raises Bad for samples that cannot be right."""
+    position = file.seek(first)
+    while len(block := file.read(max(1, BLOCK // found.channels), dtype="float32", always_2d=True)):
+        wrong = np.flatnonzero(~(np.abs(block) <= LARGEST_SAMPLE).all(axis=1))  # so NaN is wrong, too
+        if len(wrong):
+            raise Bad(f"{_wrong_samples(block[wrong], (position + wrong[0]) / found.rate)}: {audio}")
+        position += len(block)
+    return position
+
+
+def _wrong_samples(samples: np.ndarray, at: float) -> str:
+    """What is wrong with samples of which the first is at `at` seconds."""
+    if not np.isfinite(samples).all():
+        return f"samples that are not finite numbers, first at {at:.3f} s"
+    return f"samples up to {np.abs(samples).max():.0f}, not within -1 and 1 (divide by 32768, or store as 16 bit)"
+
+
+def _unreadable(source: "io.BytesIO | str", audio: str, reason: str) -> str:
+    with _open(source) as file:
+        if b"shorten" in _nist_header(file):
+            return f"compressed with shorten: {audio}; decompress it, e.g. with `sph2pipe -p -f wav`"
+    return f"not readable as audio: {audio} ({reason[:200]})"
+
+
+def _open(source: "io.BytesIO | str") -> BinaryIO:
+    return open(source, "rb") if isinstance(source, str) else io.BytesIO(source.getbuffer())
 
 
 def _ends_early(source: "io.BytesIO | str") -> bool:
-    """Whether a WAV file is shorter than its header claims, which libsndfile corrects in silence."""
-    with open(source, "rb") if isinstance(source, str) else io.BytesIO(source.getbuffer()) as file:
-        riff = file.read(12).startswith(b"RIFF")
-        while riff and len(header := file.read(8)) == 8:
-            (name, size), start = struct.unpack("<4sI", header), file.tell()
-            if name == b"data":
-                return size < UNKNOWN_LENGTH and file.seek(0, io.SEEK_END) - start < size
-            file.seek(size + size % 2, io.SEEK_CUR)
-    return False
+    """Whether a file is shorter than its header claims, which libsndfile corrects in silence."""
+    with _open(source) as file:
+        kind = file.read(12)
+        if kind.startswith(b"RIFF") or kind.startswith(b"FORM"):
+            claimed = _end_of_chunks(file, "<" if kind.startswith(b"RIFF") else ">")
+        elif kind.startswith(b".snd"):
+            start, size = struct.unpack(">4xII", kind)
+            claimed = start + size if size < UNKNOWN_LENGTH else 0
+        else:
+            claimed = _end_of_nist(file) if kind.startswith(b"NIST") else 0
+        return file.seek(0, io.SEEK_END) < claimed
+
+
+def _end_of_chunks(file: BinaryIO, order: str) -> int:
+    """Where the samples of a WAV (little-endian) or AIFF file end by its header; 0 when it does not say."""
+    for _ in range(MOST_CHUNKS):
+        if len(header := file.read(8)) < 8:
+            break
+        name, size = struct.unpack(f"{order}4sI", header)
+        if name in (b"data", b"SSND"):
+            return file.tell() + size if size < UNKNOWN_LENGTH else 0
+        file.seek(size + size % 2, io.SEEK_CUR)
+    return 0
+
+
+def _nist_header(file: BinaryIO) -> bytes:
+    """The header of a NIST SPHERE file: lines "NAME -TYPE VALUE"; empty for another file."""
+    file.seek(0)
+    header = file.read(16)
+    return header + file.read(1 << 16).partition(b"end_head")[0] if header.startswith(b"NIST_1A") else b""
+
+
+def _end_of_nist(file: BinaryIO) -> int:
+    header = _nist_header(file)
+    try:
+        fields = {line.split()[0]: line.split()[2] for line in header.splitlines()[2:] if line.count(b" ") >= 2}
+        size = int(fields[b"sample_count"]) * int(fields[b"channel_count"]) * int(fields[b"sample_n_bytes"])
+        return int(header.splitlines()[1]) + size
+    except (LookupError, ValueError):
+        return 0

@@ -1,19 +1,30 @@
-"""Readers of corpus layouts: each yields plain `Utterance` rows, which asrtool/data/manifest.py checks and writes.
+"""Readers of corpus layouts: each yields an `Utterance` for a row, or a line of text that says what is wrong with it.
 
-A reader lists what its files say and judges only their form; a new layout is a new function of a screen's length.
+asrtool/data/manifest.py checks the utterances and writes them. A reader lists what its files say and judges only their
+form; a new layout is a new function of a screen's length. Tables are in asrtool/data/tables.py.
 """
 
-import csv
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from asrtool.errors import UserError, require_file
+from asrtool.data.sources import Bad
+from asrtool.errors import UserError
+from asrtool.files import read_lines
+from asrtool.progress import say
+
+BLANKS = " \t\r\n\v\f"  # what Kaldi takes for white space, and nothing of Unicode
+SECONDS = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NEEDED = "a data folder needs wav.scp and text (text may be missing with --unlabelled)"
+AUDIO_SUFFIXES = (".flac", ".wav", ".sph", ".opus", ".ogg", ".mp3")  # FLAC first: LibriSpeech as published
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A stretch of a recording and its transcript. `audio` is a file, or a shell command that ends in "|" (Kaldi)."""
+    """A segment of a recording and its transcript. `audio` is a file, or a shell command that ends in "|" (Kaldi)."""
 
     id: str
     audio: str
@@ -22,6 +33,8 @@ class Utterance:
     recording: str | None = None  # id of the recording; that of the utterance by default
     start: float = 0.0  # seconds
     end: float | None = None  # seconds; the recording's end by default
+    channel: int | None = None  # counted from 0; the only one by default
+    where: str = ""  # file:line that the utterance comes from
 
 
 def librispeech(corpus: Path, parts: list[str]) -> Iterator[Utterance]:
@@ -34,17 +47,15 @@ def librispeech(corpus: Path, parts: list[str]) -> Iterator[Utterance]:
         if not transcripts:
             raise UserError(f"no SPEAKER/CHAPTER/*.trans.txt under {corpus / part}; is it a part of LibriSpeech?")
         for transcript in transcripts:
-            for line in _lines(transcript):
-                name, _, text = line.partition(" ")
-                yield Utterance(name, _audio_beside(transcript.parent / name), text, speaker=name.split("-")[0])
+            for number, name, text in _pairs(transcript):
+                audio, where = audio_beside(transcript.parent / name), f"{transcript}:{number}"
+                yield Utterance(name, audio, text, speaker=name.split("-")[0], where=where)
 
 
-def _audio_beside(stem: Path) -> str:
+def audio_beside(stem: Path) -> str:
     """The audio file of this stem in any format that libsndfile reads; FLAC, as published, when there is none."""
-    for suffix in (".flac", ".wav", ".opus", ".ogg", ".mp3"):
-        if Path(f"{stem}{suffix}").is_file():
-            return f"{stem}{suffix}"
-    return f"{stem}.flac"
+    found = (f"{stem}{suffix}" for suffix in AUDIO_SUFFIXES if os.path.isfile(f"{stem}{suffix}"))
+    return next(found, f"{stem}.flac")
 
 
 def yesno(corpus: Path, part: str) -> Iterator[Utterance]:
@@ -59,56 +70,126 @@ def yesno(corpus: Path, part: str) -> Iterator[Utterance]:
         yield Utterance(file.stem, str(file), " ".join(words), speaker="yesno")
 
 
-def kaldi(folder: Path) -> Iterator[Utterance]:
-    """A Kaldi data folder: wav.scp and text; segments and utt2spk where they are."""
-    folder = _folder(folder, "Kaldi data folder")
-    audio = _table(folder / "wav.scp")
-    speakers = _table(folder / "utt2spk") if (folder / "utt2spk").is_file() else {}
-    spans = _table(folder / "segments") if (folder / "segments").is_file() else None
-    for name, text in _pairs(folder / "text"):
-        recording, start, end = name, 0.0, None
-        if spans is not None:
-            recording, start, end = _span(folder, name, spans)
-        if recording not in audio:
-            raise UserError(f"{folder / 'wav.scp'} has no recording '{recording}' of utterance '{name}'; add its line")
-        yield Utterance(name, audio[recording], text, speakers.get(name), recording, start, end)
+def kaldi(folder: Path, audio_root: Path | None = None, unlabelled: bool = False) -> Iterator[Utterance | str]:
+    """A Kaldi data folder: wav.scp and text; segments and utt2spk where they are.
 
-
-def _span(folder: Path, name: str, spans: dict[str, str]) -> tuple[str, float, float | None]:
-    try:
-        recording, start, end = spans[name].split()
-        return recording, float(start), None if end == "-1" else float(end)  # -1: to the end of the recording
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{folder / 'segments'}: no line 'ID RECORDING START END' for '{name}'; mend it") from error
-
-
-def table(file: Path) -> Iterator[Utterance]:
-    """A table with a header, comma- or tab-separated: columns audio and text; optionally id, speaker, start, end.
-
-    Relative audio paths start at the table's folder.
+    Relative paths in wav.scp start at `audio_root`, or else at the current folder, as in Kaldi. With `unlabelled`,
+    segments (or recordings) without a line in text are utterances without a transcript, and text may be missing.
     """
-    file = require_file(file, "table", "give a .csv or .tsv file")
-    with open(file, encoding="utf-8", newline="") as handle:
-        rows = csv.DictReader(handle, delimiter="\t" if file.suffix == ".tsv" else ",")
-        if not {"audio", "text"} <= set(rows.fieldnames or ()):
-            found = ", ".join(rows.fieldnames or ())
-            raise UserError(f"{file}: needs a header with the columns audio and text, found: {found}")
-        for row in rows:
-            yield _from_row(file, rows.line_num, row)
+    folder = _folder(folder, "Kaldi data folder")
+    files = _KaldiFiles(
+        text=_read_keyed(folder / "text", required=not unlabelled),
+        recordings=_read_keyed(folder / "wav.scp"),
+        speakers=_read_keyed(folder / "utt2spk", required=False),
+        segments=_read_keyed(folder / "segments", required=False),
+        audio_root=audio_root,
+    )
+    for file in (files.text, files.recordings, files.speakers, files.segments):
+        yield from file.repeated.values()
+    others = [name for name in files.available().values if name not in files.text.values]
+    for name in [*files.text.values, *(others if unlabelled else ())]:
+        if any(name in file.repeated for file in (files.text, files.speakers, files.segments)):
+            continue  # the repeated line is listed already
+        try:
+            yield files.utterance(name)
+        except Bad as problem:
+            yield f"{name}: {problem}"
+    if not unlabelled:
+        files.say_unused(others)
 
 
-def _from_row(file: Path, number: int, row: dict) -> Utterance:
-    audio = file.parent / (row["audio"] or "")
-    try:
-        start, end = float(row.get("start") or 0), float(row["end"]) if row.get("end") else None
-    except ValueError as error:
-        raise UserError(f"{file}:{number}: start and end must be seconds") from error
-    whole = start == 0 and end is None
-    name = row.get("id") or (audio.stem if whole else f"{audio.stem}-{round(start * 1000):08d}")
-    return Utterance(name, str(audio), row["text"] or "", row.get("speaker"), audio.stem, start, end)
+@dataclass
+class _KeyFile:
+    """A file of lines KEY VALUE. `values` has the first line of each key, `repeated` a problem for a repeated one."""
+
+    path: Path
+    present: bool
+    values: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    repeated: dict[str, str] = field(default_factory=dict)
 
 
-def choose_speakers(utterances: Iterator[Utterance], only: str | None, without: str | None) -> Iterator[Utterance]:
+def _read_keyed(path: Path, required: bool = True) -> _KeyFile:
+    file = _KeyFile(path, required or path.is_file())
+    if not file.present:
+        return file
+    for number, key, value in _pairs(path):
+        if key in file.values:
+            file.repeated[key] = f"{path}:{number}: '{key}' is in line {file.lines[key]} already; keep one of them"
+        else:
+            file.values[key], file.lines[key] = value, number
+    return file
+
+
+@dataclass
+class _KaldiFiles:
+    text: _KeyFile
+    recordings: _KeyFile
+    speakers: _KeyFile
+    segments: _KeyFile
+    audio_root: Path | None
+
+    def available(self) -> _KeyFile:
+        """The file that lists all utterances: segments, or wav.scp without it."""
+        return self.segments if self.segments.present else self.recordings
+
+    def utterance(self, name: str) -> Utterance:
+        """The utterance `name`. Raises Bad when the files do not fit together."""
+        recording, start, end, channel = self._span(name) if self.segments.present else (name, 0.0, None, None)
+        if recording not in self.recordings.values:
+            raise Bad(f"{self.recordings.path} has no recording '{recording}' of utterance '{name}'; add its line")
+        if recording in self.recordings.repeated:
+            raise Bad(f"its recording '{recording}' has several lines in {self.recordings.path}; keep one of them")
+        audio = self._audio(self.recordings.values[recording])
+        text, speaker = self.text.values.get(name, ""), self.speakers.values.get(name) or None
+        file = self.text if name in self.text.lines else self.available()
+        where = f"{file.path}:{file.lines[name]}"
+        return Utterance(name, audio, text, speaker, recording, start, end, channel, where)
+
+    def _span(self, name: str) -> tuple[str, float, float | None, int | None]:
+        """Recording, start, end (None: to the recording's end) and channel of an utterance. Raises Bad."""
+        if name not in self.segments.values:
+            raise Bad(f"{self.segments.path}: no line 'ID RECORDING START END' for '{name}'; add it")
+        try:
+            recording, start, end, *channel = re.split(f"[{BLANKS}]+", self.segments.values[name])
+            number = channel_of(" ".join(channel)) if channel else None
+            return recording, seconds(start), None if end == "-1" else seconds(end), number
+        except ValueError as error:
+            where = f"{self.segments.path}:{self.segments.lines[name]}"
+            raise Bad(f"{where}: no line 'ID RECORDING START END' ({error}); mend it") from error
+
+    def _audio(self, value: str) -> str:
+        if self.audio_root is None or value.endswith("|"):
+            return value
+        return str(self.audio_root / value)
+
+    def say_unused(self, unused: list[str]) -> None:
+        """Count the audio that has no transcript, and the utterances that have no speaker."""
+        if unused:
+            say(
+                f"{self.available().path}: {len(unused)} without a line in {self.text.path} are left out (--unlabelled)"
+            )
+        missing = sum(name not in self.speakers.values for name in self.text.values)
+        if self.speakers.present and missing:
+            say(f"{self.speakers.path}: {missing} utterances have no line there, and no speaker")
+
+
+def seconds(text: str) -> float:
+    """A time in seconds, in ASCII digits with a decimal point. Raises ValueError, also for nan and infinity."""
+    value = float(text) if SECONDS.fullmatch(text.strip()) else math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"'{text[:30]}' is not a time in seconds, such as 12.34")
+    return value
+
+
+def channel_of(text: str) -> int:
+    """A channel's number, counted from 0. Raises ValueError."""
+    if not re.fullmatch("[0-9]{1,4}", text.strip()):
+        raise ValueError(f"'{text[:30]}' is not the number of a channel, counted from 0")
+    return int(text)
+
+
+def choose_speakers(utterances: Iterable[Utterance], only: str | None, without: str | None) -> Iterator[Utterance]:
     """Those of the speakers `only`, or of all but `without`: comma-separated names, or a file with one a line.
 
     Raises UserError for a speaker that the corpus does not have.
@@ -126,8 +207,9 @@ def choose_speakers(utterances: Iterator[Utterance], only: str | None, without: 
 def _names(listed: str | None) -> set[str] | None:
     if not listed:
         return None
-    text = Path(listed).read_text(encoding="utf-8") if Path(listed).is_file() else listed.replace(",", "\n")
-    return set(text.split())
+    if os.path.isfile(listed):
+        return {name for line in read_lines(listed, "list of speakers") for name in line.split()}
+    return set(listed.replace(",", "\n").split())
 
 
 def _folder(path: Path, what: str) -> Path:
@@ -136,19 +218,9 @@ def _folder(path: Path, what: str) -> Path:
     return Path(path)
 
 
-def _lines(file: Path) -> Iterator[str]:
-    try:
-        yield from filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines()))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
-
-
-def _pairs(file: Path) -> Iterator[tuple[str, str]]:
-    require_file(file, "Kaldi data file", "a data folder needs wav.scp and text")
-    for line in _lines(file):
-        key, *value = line.split(maxsplit=1)
-        yield key, value[0] if value else ""
-
-
-def _table(file: Path) -> dict[str, str]:
-    return dict(_pairs(file))
+def _pairs(file: Path) -> Iterator[tuple[int, str, str]]:
+    """Line number, key and value of each line "KEY VALUE" that is not blank, split as Kaldi does. Raises UserError."""
+    for number, line in enumerate(read_lines(file, "Kaldi data file", _NEEDED), 1):
+        if line := line.strip(BLANKS):
+            key, *value = re.split(f"[{BLANKS}]+", line, maxsplit=1)
+            yield number, key, value[0] if value else ""

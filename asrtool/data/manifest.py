@@ -1,23 +1,27 @@
 """From utterances to a checked lhotse manifest (`*.jsonl.gz`, one cut an utterance), or a list of all that is wrong."""
 
-import unicodedata
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
-from lhotse.audio import AudioSource
 from lhotse.cut import Cut
-from lhotse.serialization import open_best
 from lhotse.utils import fastcopy
 
-from asrtool.data.audio import Bad, probe
+from asrtool.data.audio import is_command
+from asrtool.data.checks import Checks, checked_audio, made_recording, one_channel
 from asrtool.data.corpora import Utterance
+from asrtool.data.lhotse_sets import open_cuts, read_lhotse
 from asrtool.data.shards import entries_with_trees
-from asrtool.errors import DataError, UserError
-from asrtool.files import atomic_path
+from asrtool.data.sources import Bad
+from asrtool.errors import DataError
+from asrtool.files import atomic_path, read_byte_lines
 from asrtool.progress import progress, say
+
+__all__ = ["Summary", "copy_manifest", "count_cuts", "open_cuts", "read_lhotse", "write_manifest"]
 
 
 @dataclass(frozen=True)
@@ -27,51 +31,40 @@ class Summary:
     cuts: int
     seconds: float
     left_out: int
+    notes: tuple[str, ...] = ()  # what was changed, with its count
 
     def __str__(self) -> str:
-        left_out = f"; {self.left_out} bad ones left out" if self.left_out else ""
-        return f"{self.cuts} utterances, {self.seconds / 3600:.2f} h{left_out}"
+        left_out = (f"{self.left_out} bad ones left out",) if self.left_out else ()
+        return "; ".join([f"{self.cuts} utterances, {self.seconds / 3600:.2f} h", *left_out, *self.notes])
+
+
+Result = MonoCut | str  # a cut, or what is wrong with it
 
 
 def write_manifest(
-    utterances: Iterable[Utterance],
-    out: Path,
-    sampling_rate: int = 16000,
-    case: str = "keep",
-    resample: bool = False,
-    skip_bad: bool = False,
-    jobs: int = 4,
+    utterances: Iterable[Utterance | str], out: Path, skip_bad: bool = False, jobs: int = 4, **settings: Any
 ) -> Summary:
     """Check `utterances`, audio included, and write their cuts to `out`.
 
-    `case` ("keep", "upper", "lower") is applied to the text. Recordings at another rate than `sampling_rate` (Hz) are
-    problems, unless `resample`. Raises DataError with all problems, writing nothing, unless `skip_bad`.
+    `settings` are those of `Checks`, e.g. resample=True. A line in the place of an utterance is a problem that was
+    found with it before. Raises DataError with all problems, writing nothing, unless `skip_bad`.
     """
-    utterances = list(utterances)
-    recordings = _recordings(utterances, sampling_rate, resample, jobs)
-    return _write(_cuts(utterances, recordings, case), out, skip_bad)
+    rows, checks = list(utterances), Checks(**settings)
+    return _write(_cuts(rows, _recordings(rows, checks, jobs), checks), out, skip_bad, checks)
 
 
-def copy_manifest(
-    cuts: CutSet,
-    out: Path,
-    sampling_rate: int = 16000,
-    case: str = "keep",
-    resample: bool = False,
-    skip_bad: bool = False,
-) -> Summary:
-    """As `write_manifest`, for a lhotse CutSet: one cut a supervision, features kept, all checked alike."""
+def copy_manifest(cuts: Iterable[Cut | str], out: Path, skip_bad: bool = False, **settings: Any) -> Summary:
+    """As `write_manifest`, for the cuts of lhotse: one cut a supervision, features kept, all checked alike."""
+    checks = Checks(**settings)
 
-    def checked() -> Iterator[MonoCut | str]:
-        seen: set[str] = set()
+    def checked() -> Iterator[Result]:
         for whole in cuts:
-            for cut in _one_cut_each(whole):
-                try:
-                    yield _check_cut(cut, sampling_rate, resample, case, seen)
-                except Bad as problem:
-                    yield str(problem)
+            if isinstance(whole, str):
+                yield whole
+            else:
+                yield from (_copied(cut, checks) for cut in _one_cut_each(one_channel(whole, checks.channel)))
 
-    return _write(checked(), out, skip_bad)
+    return _write(checked(), out, skip_bad, checks)
 
 
 def _one_cut_each(cut: Cut) -> list[Cut]:
@@ -82,22 +75,6 @@ def _one_cut_each(cut: Cut) -> list[Cut]:
         fastcopy(cut, id=s.id, start=cut.start + s.start, duration=s.duration, supervisions=[s.with_offset(-s.start)])
         for s in cut.supervisions
     ]
-
-
-def read_lhotse(cuts: Path | None, recordings: Path | None, supervisions: Path | None) -> CutSet:
-    """Lhotse manifests, opened lazily: a CutSet, or recordings and supervisions."""
-    from lhotse import RecordingSet, SupervisionSet
-
-    for path in filter(None, (cuts, recordings, supervisions)):
-        if not Path(path).exists():
-            raise UserError(f"manifest not found: {path}; give a lhotse *.jsonl.gz file")
-    if cuts:
-        return open_cuts(cuts)
-    if not (recordings and supervisions):
-        raise UserError("give --cuts, or both --recordings and --supervisions")
-    return CutSet.from_manifests(
-        recordings=RecordingSet.from_file(recordings), supervisions=SupervisionSet.from_file(supervisions)
-    )
 
 
 def said_in(cut: MonoCut) -> tuple[str, str | None]:
@@ -111,26 +88,9 @@ def speaker_of(tree: dict) -> str | None:
     return next((supervision.get("speaker") for supervision in tree.get("supervisions") or ()), None)
 
 
-def open_cuts(path: Path) -> CutSet:
-    """A manifest of cuts, opened lazily; UserError when it is missing or not one."""
-    if not Path(path).is_file():
-        raise UserError(f"manifest not found: {path}; make it with `asrtool prepare`")
-    cuts = CutSet.from_jsonl_lazy(path)
-    try:
-        first = next(iter(cuts), None)
-        if not isinstance(first, Cut | None):
-            raise TypeError(f"it holds a {type(first).__name__}")
-    except Exception as error:  # whatever a broken gzip, JSON or field raises
-        raise UserError(f"{path} is not a manifest of cuts ({error}); make it with `asrtool prepare`") from error
-    if first is None:
-        raise UserError(f"manifest is empty: {path}; make it again with `asrtool prepare`")
-    return cuts
-
-
 def count_cuts(path: Path) -> int:
     """How many cuts a manifest has, by its lines, without making objects of them."""
-    with open_best(path) as file:
-        return sum(1 for line in file if line.strip())
+    return sum(1 for line in read_byte_lines(path, "manifest", "make it with `asrtool prepare`") if line.strip())
 
 
 def transcripts(paths: Iterable[Path]) -> Iterator[str]:
@@ -143,13 +103,13 @@ def transcripts(paths: Iterable[Path]) -> Iterator[str]:
 Key = tuple[str, str]
 
 
-def _recordings(utterances: list[Utterance], rate: int, resample: bool, jobs: int) -> dict[Key, Recording | Bad]:
-    """Every distinct recording, probed, by its id and audio."""
-    audio = dict.fromkeys((u.recording or u.id, u.audio) for u in utterances)
+def _recordings(utterances: list[Utterance | str], checks: Checks, jobs: int) -> dict[Key, Recording | Bad]:
+    """Every distinct recording, looked at, by its id and audio."""
+    audio = dict.fromkeys(_key(row) for row in utterances if isinstance(row, Utterance))
 
     def make(item: Key) -> Recording | Bad:
         try:
-            return _recording(*item, rate, resample)
+            return checks.at_rate(made_recording(item[0], _absolute(item[1]), checks), item[1])
         except Bad as problem:
             return problem
 
@@ -157,95 +117,85 @@ def _recordings(utterances: list[Utterance], rate: int, resample: bool, jobs: in
         return dict(zip(audio, progress(pool.map(make, audio), "checking audio", len(audio)), strict=True))
 
 
-def _recording(name: str, audio: str, rate: int, resample: bool) -> Recording:
-    found, samples = probe(audio)
-    command = audio.rstrip().endswith("|")
-    audio = audio if command else str(Path(audio).absolute())
-    source = AudioSource("command" if command else "file", [0], audio.rstrip().rstrip("|") if command else audio)
-    recording = Recording(name, [source], found, samples, samples / found)
-    return _at_rate(recording, rate, resample, audio)
+def _key(utterance: Utterance) -> Key:
+    return utterance.recording or utterance.id, utterance.audio
 
 
-def _at_rate(recording: Recording, rate: int, resample: bool, audio: str) -> Recording:
-    if recording.sampling_rate == rate:
-        return recording
-    if not resample:
-        raise Bad(f"{recording.sampling_rate} Hz, expected {rate}: {audio} (--sampling-rate, or --resample)")
-    return recording.resample(rate)
+def _absolute(audio: str) -> str:
+    return audio if is_command(audio) else os.path.abspath(audio)
 
 
-def _cuts(utterances: list[Utterance], recordings: dict[Key, Recording | Bad], case: str) -> Iterator[MonoCut | str]:
+def _cuts(rows: list[Utterance | str], recordings: dict[Key, Recording | Bad], checks: Checks) -> Iterator[Result]:
     """A cut for each utterance, or the line that says what is wrong with it."""
-    seen: set[str] = set()
-    for utterance in utterances:
+    for row in rows:
+        if isinstance(row, str):
+            yield row
+            continue
         try:
-            yield _cut(utterance, recordings[utterance.recording or utterance.id, utterance.audio], case, seen)
+            yield _cut(row, recordings[_key(row)], checks)
         except Bad as problem:
-            yield f"{utterance.id}: {problem}"
+            yield f"{shown(row.id)}: {problem}"
 
 
-def _cut(utterance: Utterance, recording: Recording | Bad, case: str, seen: set[str]) -> MonoCut:
-    _check_id(utterance.id, seen)
+def _cut(utterance: Utterance, recording: Recording | Bad, checks: Checks) -> MonoCut:
+    checks.check_id(utterance.id, utterance.where)
     if isinstance(recording, Bad):
         raise recording
-    text = clean(utterance.text, case)
-    end = recording.duration if utterance.end is None else utterance.end
-    _check_span(utterance.start, end, recording.duration)
+    checks.check_recording(recording)
+    checks.check_speaker(utterance.speaker)
+    text = checks.text(utterance.text)
+    channel = checks.channel_of(recording, utterance.audio, utterance.channel)
+    end = checks.end_of(
+        utterance.start, recording.duration if utterance.end is None else utterance.end, recording.duration
+    )
     duration = round(end - utterance.start, 8)
     supervision = SupervisionSegment(
-        utterance.id, recording.id, 0.0, duration, 0, text=text, speaker=utterance.speaker
+        utterance.id, recording.id, 0.0, duration, channel, text=text, speaker=utterance.speaker
     )  # fmt: skip
-    return MonoCut(utterance.id, utterance.start, duration, 0, [supervision], recording=recording)
+    return MonoCut(utterance.id, utterance.start, duration, channel, [supervision], recording=recording)
 
 
-def _check_cut(cut: MonoCut, rate: int, resample: bool, case: str, seen: set[str]) -> MonoCut:
+def _copied(cut: Cut, checks: Checks) -> Result:
+    """A cut of a lhotse manifest that is checked, or the line that says what is wrong with it."""
     try:
-        _check_id(cut.id, seen)
-        if not isinstance(cut, MonoCut) or not cut.has_recording or len(cut.supervisions) != 1:
-            raise Bad("needs one recording channel and a supervision with text")
-        supervision = cut.supervisions[0]
-        _check_span(cut.start + supervision.start, cut.start + supervision.end, cut.recording.duration)
-        audio = str(cut.recording.sources[0].source) + ("|" if cut.recording.sources[0].type == "command" else "")
-        if cut.recording.sources[0].type in ("file", "command") and not cut.recording.transforms:
-            _check_length(cut.recording, *probe(audio))
-        if cut.sampling_rate != rate:
-            cut = cut.resample(rate) if resample else cut
-            _at_rate(cut.recording, rate, resample, audio)
-        cut.supervisions[0].text = clean(supervision.text or "", case)
-        return cut
+        return _checked(cut, checks)
     except Bad as problem:
-        raise Bad(f"{cut.id}: {problem}") from problem
+        return f"{shown(cut.id)}: {problem}"
+    except Exception as error:  # what lhotse raises over fields that do not fit each other
+        return f"{shown(cut.id)}: lhotse cannot use it ({type(error).__name__}: {str(error)[:200]})"
 
 
-def _check_length(recording: Recording, rate: int, samples: int) -> None:
-    if (rate, samples) != (recording.sampling_rate, recording.num_samples):
-        said = f"{recording.num_samples} samples at {recording.sampling_rate} Hz"
-        raise Bad(f"the manifest says {said}, the file has {samples} at {rate} Hz: {recording.sources[0].source}")
+def _checked(cut: Cut, checks: Checks) -> MonoCut:
+    checks.check_id(cut.id)
+    enough = len(cut.supervisions) == 1 or checks.unlabelled and not cut.supervisions
+    if not isinstance(cut, MonoCut) or not cut.has_recording or not enough:
+        hint = "--channel chooses one of several, --unlabelled takes cuts without a transcript"
+        raise Bad(f"needs one recording channel and a supervision with text ({hint})")
+    checks.check_recording(cut.recording)
+    end = checks.end_of(cut.start, cut.start + cut.duration, cut.recording.duration)
+    if end < cut.start + cut.duration:
+        cut = _until(cut, end)
+    audio = checked_audio(cut.recording, cut.channel, checks)
+    if cut.sampling_rate != checks.sampling_rate:
+        cut = cut.resample(checks.sampling_rate) if checks.resample else cut
+        checks.at_rate(cut.recording, audio)
+    for supervision in cut.supervisions:
+        checks.check_speaker(supervision.speaker)
+        supervision.text = checks.text(supervision.text)
+    return cut
 
 
-def _check_id(name: str, seen: set[str]) -> None:
-    if name in seen:
-        raise Bad("duplicate id")
-    seen.add(name)
+def _until(cut: MonoCut, end: float) -> MonoCut:
+    duration = round(end - cut.start, 8)
+    return fastcopy(cut, duration=duration, supervisions=[fastcopy(s, duration=duration) for s in cut.supervisions])
 
 
-def _check_span(start: float, end: float, duration: float) -> None:
-    """Within a recording, to a millisecond: the precision to which transcribers write times."""
-    if not 0 <= start < end:
-        raise Bad(f"start {start} s and end {end} s are not a span")
-    if end > duration + 1e-3:
-        raise Bad(f"supervision ends at {end:.3f} s, its recording at {duration:.3f} s")
+def shown(name: str) -> str:
+    """An id for a message, on one line."""
+    return name if name.isprintable() else ascii(name)
 
 
-def clean(text: str, case: str = "keep") -> str:
-    """Text in Unicode's composed form (NFC) with single spaces, in `case`. Raises Bad when nothing is left."""
-    text = " ".join(unicodedata.normalize("NFC", text).split())
-    if not text:
-        raise Bad("empty transcript")
-    return {"keep": str, "upper": str.upper, "lower": str.lower}[case](text)
-
-
-def _write(cuts: Iterator[MonoCut | str], out: Path, skip_bad: bool) -> Summary:
+def _write(cuts: Iterator[Result], out: Path, skip_bad: bool, checks: Checks) -> Summary:
     problems: list[str] = []
     count, seconds = 0, 0.0
     with atomic_path(out) as temporary:
@@ -257,10 +207,18 @@ def _write(cuts: Iterator[MonoCut | str], out: Path, skip_bad: bool) -> Summary:
                     writer.write(cut)
                     count, seconds = count + 1, seconds + cut.duration
         if problems and not skip_bad:
-            hint = "mend them, or leave them out with --skip-bad"
+            hint = f"mend them, or leave them out with --skip-bad{_rate_hint(checks)}"
             raise DataError(f"{len(problems)} of {count + len(problems)} utterances are bad; {hint}", problems)
         if not count:
             raise DataError("no utterances left; nothing written", problems)
     for problem in problems:
         say(f"  left out {problem}")
-    return Summary(count, seconds, len(problems))
+    notes = tuple(f"{number} {note}" for note, number in checks.notes.items() if number)
+    return Summary(count, seconds, len(problems), notes)
+
+
+def _rate_hint(checks: Checks) -> str:
+    if not checks.rates:
+        return ""
+    own = f"--sampling-rate {min(checks.rates)} and features.sampling_rate={min(checks.rates)} in the configuration"
+    return f"; for audio at another rate give --resample, or {own}"

@@ -9,8 +9,10 @@ import pytest
 import soundfile
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
-from asrtool.data.corpora import Utterance, kaldi, table
+from asrtool.data.corpora import Utterance, kaldi
 from asrtool.data.manifest import copy_manifest, open_cuts, read_lhotse, transcripts, write_manifest
+from asrtool.data.sources import allow_commands
+from asrtool.data.tables import table
 from asrtool.errors import DataError, UserError
 
 
@@ -23,6 +25,14 @@ def audio(tmp_path, write_audio):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "manifests" / "cuts.jsonl.gz"
+
+
+@pytest.fixture
+def commands():
+    """Shell commands are allowed, as with --allow-commands."""
+    allow_commands()
+    yield
+    allow_commands(False)
 
 
 def problems(utterances, out, **options) -> list[str]:
@@ -116,6 +126,7 @@ def _text_file(path: str) -> str:
 
 
 @pytest.mark.parametrize("kind", BAD)
+@pytest.mark.usefixtures("commands")
 def test_a_bad_utterance_is_refused_with_its_reason(audio, out, kind):
     bad, said = BAD[kind](audio)
     problem = one_problem([Utterance("good", audio("good.flac"), "A"), bad], out)
@@ -123,6 +134,7 @@ def test_a_bad_utterance_is_refused_with_its_reason(audio, out, kind):
     assert said in problem
 
 
+@pytest.mark.usefixtures("commands")
 def test_all_problems_are_listed_at_once(audio, out):
     good = Utterance("good", audio("good.flac"), "A")
     bad = [
@@ -241,6 +253,7 @@ def test_a_transcript_that_ends_within_a_millisecond_of_its_recording_is_good(au
     assert cut.load_audio().shape[1] == cut.num_samples
 
 
+@pytest.mark.usefixtures("commands")
 def test_a_kaldi_folder_with_segments_and_a_command_becomes_its_audio(audio, out, tmp_path):
     path = audio("r.wav", 2.0)
     (tmp_path / "wav.scp").write_text(f"r cat {path} |\n")
@@ -287,7 +300,7 @@ def test_lhotse_recordings_and_supervisions_become_a_cut_a_supervision(lhotse_fi
 
 
 def test_lhotse_cuts_keep_their_ids_and_features(corpus, out, tmp_path):
-    from asrtool.data.features import store
+    from asrtool.data.feature_store import store
 
     store(corpus, tmp_path / "stored.jsonl.gz", num_bins=20)
     stored = list(open_cuts(tmp_path / "stored.jsonl.gz"))

@@ -1,0 +1,149 @@
+"""Manifests of lhotse as objects, read line by line through the gate of asrtool/data/sources.py."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse.cut import Cut
+
+from asrtool.data.sources import Bad, item_of
+from asrtool.errors import UserError
+from asrtool.files import parse_json, read_byte_lines, require_file
+
+KINDS = {"cuts": Cut, "recordings": Recording, "supervisions": SupervisionSegment}
+SUFFIXES = (".jsonl", ".jsonl.gz")
+TEXTS = {"recording_id", "speaker", "text", "language", "gender", "storage_type", "storage_path"}
+NUMBERS = {"start", "duration", "frame_shift"}  # seconds
+COUNTS = {"sampling_rate", "num_samples", "num_frames", "num_features"}
+FREE = {"alignment", "custom", "kwargs"}  # fields whose contents are anything
+MOST = 1e12  # of a number: beyond that it is a mistake, and too large for what is computed from it
+
+
+def open_cuts(path: Path) -> CutSet:
+    """A manifest of cuts, opened lazily; UserError when it is missing, empty or not one, also later, for any line."""
+    cuts = CutSet(_Cuts(Path(path)))
+    if next(iter(cuts), None) is None:
+        raise UserError(f"manifest is empty: {path}; make it again with `asrtool prepare`")
+    return cuts
+
+
+class _Cuts:
+    """The cuts of a manifest, as often as they are asked for."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __iter__(self) -> Iterator[Cut]:
+        for where, cut in read_items(self.path, "cuts", "make it with `asrtool prepare`"):
+            if isinstance(cut, Bad):
+                raise UserError(f"{where}: {cut}")
+            yield cut
+
+
+def read_lhotse(cuts: Path | None, recordings: Path | None, supervisions: Path | None) -> Iterable[Cut | str]:
+    """The cuts of lhotse manifests: a CutSet, or recordings and supervisions; and a line for each entry that is wrong.
+
+    Raises UserError for files that are missing, or not manifests of this kind.
+    """
+    for path in filter(None, (cuts, recordings, supervisions)):
+        _require_manifest(path, "give a lhotse *.jsonl.gz file")
+    if cuts:
+        return _cuts_or_problems(cuts)
+    if not (recordings and supervisions):
+        raise UserError("give --cuts, or both --recordings and --supervisions")
+    return _joined(recordings, supervisions)
+
+
+def _cuts_or_problems(path: Path) -> Iterator[Cut | str]:
+    for where, cut in read_items(path, "cuts"):
+        yield f"{where}: {cut}" if isinstance(cut, Bad) else cut
+
+
+def _joined(recordings: Path, supervisions: Path) -> Iterator[Cut | str]:
+    """A cut for each recording, with its supervisions; a problem for each supervision without a recording."""
+    known: dict[str, Recording] = {}
+    for where, recording in read_items(recordings, "recordings"):
+        if isinstance(recording, Bad) or recording.id in known:
+            yield f"{where}: {recording if isinstance(recording, Bad) else 'duplicate recording'}"
+        else:
+            known[recording.id] = recording
+    segments: list[SupervisionSegment] = []
+    for where, segment in read_items(supervisions, "supervisions"):
+        if isinstance(segment, Bad):
+            yield f"{where}: {segment}"
+        elif segment.recording_id not in known:
+            yield f"{where}: {recordings} has no recording '{segment.recording_id}'"
+        else:
+            segments.append(segment)
+    yield from CutSet.from_manifests(
+        recordings=RecordingSet.from_recordings(known.values()), supervisions=SupervisionSet.from_segments(segments)
+    )
+
+
+def read_items(path: Path, what: str, hint: str = "give a lhotse *.jsonl.gz file") -> Iterator[tuple[str, Any]]:
+    """ "FILE:LINE: ID" and the object of each line of a manifest of `what` (of KINDS), or a Bad that says why not.
+
+    Raises UserError when the file cannot be read, or a line is not JSON or another kind of object.
+    """
+    _require_manifest(path, hint)
+    try:
+        for number, line in enumerate(read_byte_lines(path, "a manifest", hint), 1):
+            if line.strip():
+                yield _item(path, number, parse_json(line.strip(), f"line {number}", hint), what)
+    except UserError as error:
+        raise UserError(f"{path} is not a manifest of {what} ({error})") from error
+
+
+def _item(path: Path, number: int, tree: Any, what: str) -> tuple[str, Any]:
+    where = f"{path}:{number}"
+    if isinstance(tree, dict) and isinstance(tree.get("id"), str):
+        where += f": {tree['id'] if tree['id'].isprintable() else ascii(tree['id'])}"
+    try:
+        for problem in _wrong_fields(tree):
+            raise Bad(problem)
+        item = item_of(tree)
+    except Bad as problem:
+        return where, problem
+    if not isinstance(item, KINDS[what]):
+        raise UserError(f"line {number} is a {type(item).__name__}")
+    return where, item
+
+
+def _require_manifest(path: Path, hint: str) -> None:
+    require_file(path, "manifest", hint)
+    if not Path(path).name.endswith(SUFFIXES):
+        ends = " or ".join(SUFFIXES)
+        raise UserError(f"{path} does not end in {ends}; `lhotse copy {path} NAME.jsonl.gz` converts other manifests")
+
+
+def _wrong_fields(value: Any) -> Iterator[str]:
+    """What is of the wrong type among the fields that lhotse takes as they are, at any depth."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if problem := _wrong_field(name, item):
+                yield f"its {name} is {problem}: {ascii(item)[:50]}"
+            elif name not in FREE:
+                yield from _wrong_fields(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _wrong_fields(item)
+    elif isinstance(value, str) and not _is_unicode(value):
+        yield f"half a character (a surrogate) in {ascii(value)[:50]}"
+
+
+def _wrong_field(name: str, value: Any) -> str | None:
+    if name == "id" and not isinstance(value, str) or name in TEXTS and not isinstance(value, str | None):
+        return "not text"
+    if name in NUMBERS and not (type(value) in (int, float) and -MOST < value < MOST):
+        return "not a number of seconds"
+    if name in COUNTS and not (type(value) is int and 0 < value < MOST):
+        return "not a positive integer"
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
