@@ -2,34 +2,48 @@
 
 import click
 
-from asrtool.cli.options import PATH, POSITIVE
+from asrtool.cli.options import (
+    CHECKPOINT,
+    JOBS,
+    NOT_NEGATIVE,
+    NUMBER,
+    PATH,
+    POSITIVE,
+    SHARE,
+    THREADS,
+    WORKERS,
+    allow_commands,
+    max_minutes,
+    set_options,
+)
 
 METHOD = click.Choice(["greedy", "prefix", "graph"])
-RESCORED = "rescored"  # the folder of graph with --rescore, beside that without
+MOST_HYPOTHESES = 1000  # of an utterance: rescoring gains nothing from more than some hundreds
+LONGEST_CONTEXT = 100_000  # words: an hour of speech has 10,000
 SHOWN = 5  # of the scales that `asrtool tune` has tried
 
 
 def _search_options(command):
     """The options of searches; those not given are None, and do not count as given."""
     options = [
-        click.option("--beam", type=POSITIVE, help="prefix: number kept, 8. graph: how much worse a path may be, 16."),
-        click.option("--nbest", type=click.IntRange(min=1), help="Hypotheses in hyps.jsonl."),
-        click.option("--insertion-penalty", type=float, help="Cost of a word; prefix: of a word or unit of --lm."),
-        click.option("--lm", type=PATH, help="prefix: an n-gram model, ARPA or KenLM's binary."),
-        click.option("--lm-weight", type=click.FloatRange(min=0), help="prefix: of ln P; 0.5."),
-        click.option("--lm-units", is_flag=True, default=None, help="prefix: --lm is over units, not words."),
+        click.option("--beam", type=POSITIVE, help="prefix: prefixes kept [default: 8]. graph: cost beam [16]."),
+        click.option("--nbest", type=click.IntRange(1, MOST_HYPOTHESES), help="Hypotheses in hyps.jsonl [default: 1]."),
+        click.option("--insertion-penalty", type=NUMBER, help="Cost of a word; prefix: of a word or unit of --lm."),
+        click.option("--lm", type=PATH, help="prefix: n-gram model, ARPA, .npz or KenLM binary."),
+        click.option("--lm-weight", type=NOT_NEGATIVE, help="prefix: weight of the LM's log-probs [default: 0.5]."),
+        click.option("--lm-units", is_flag=True, default=None, help="prefix: the model of --lm is over units."),
         click.option("--graph", type=PATH, help="graph: folder of `asrtool graph`."),
-        click.option("--engine", type=click.Choice(["kaldi", "k2"]), help="graph: kaldi, or k2 for GPUs and batches."),
-        click.option("--max-active", type=click.IntRange(min=2), help="graph: states a frame; 7000. Not of lattices."),
-        click.option("--min-active", type=click.IntRange(min=0), help="graph: states kept whatever the beam; 20."),
-        click.option("--acoustic-scale", type=POSITIVE, help="graph: of log-probs; 1."),
-        click.option("--blank-penalty", type=float, help="graph: cost of each frame of blank."),
-        click.option("--scales", type=PATH, help="graph: the last three and --insertion-penalty from `asrtool tune`."),
+        click.option("--engine", type=click.Choice(["kaldi", "k2"]), help="graph: decoder; k2 for GPUs and batches."),
+        click.option("--max-active", type=click.IntRange(min=2), help="graph: most states a frame [default: 7000]."),
+        click.option("--min-active", type=click.IntRange(min=0), help="graph: least states a frame [default: 20]."),
+        click.option("--acoustic-scale", type=POSITIVE, help="graph: scale of the log-probs [default: 1]."),
+        click.option("--blank-penalty", type=NUMBER, help="graph: cost of each blank frame [default: 0]."),
+        click.option("--scales", type=PATH, help="graph: the scale and both penalties, from `asrtool tune`."),
         click.option("--priors", type=PATH, help="graph: JSON list of class counts, divided out of the log-probs."),
         click.option("--lattices", is_flag=True, default=None, help="graph: write lat.gz, a text archive of Kaldi."),
-        click.option("--lattice-beam", type=POSITIVE, help="graph: how much worse a path in a lattice may be; 8."),
-        click.option("--rescore", type=PATH, help="graph: an n-gram model to take the place of the graph's own."),
-        click.option("--graph-lm", type=PATH, help="graph: that one, for --rescore."),
+        click.option("--lattice-beam", type=POSITIVE, help="graph: cost beam of the lattices [default: 8]."),
+        click.option("--rescore", type=PATH, help="graph: n-gram model that replaces the one of the graph."),
+        click.option("--graph-lm", type=PATH, help="graph: n-gram model that the graph was built from, for --rescore."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -41,23 +55,37 @@ def _search_options(command):
 @click.argument("cuts", type=PATH, nargs=-1, required=True)
 @click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="Search; repeatable.")
 @_search_options
-@click.option("--jobs", default=1, type=click.IntRange(min=1), help="graph: processes that search.")
-@click.option("--adapted", type=PATH, help="Weights for each speaker, of `asrtool adapt`.")
-@click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
+@click.option("--jobs", default=1, type=JOBS, help="graph: number of search processes.")
+@click.option("--adapted", type=PATH, help="Folder of weights for each speaker, of `asrtool adapt`.")
+@click.option("--checkpoint", default="averaged", help=CHECKPOINT)
+@set_options
+@max_minutes(5)
 @click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
-@click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
-def decode(exp, cuts, methods, jobs, adapted, checkpoint, batch_seconds, workers, device, threads, **options) -> None:
+@click.option("--workers", default=1, type=WORKERS, help="Number of loader processes.")
+@click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=THREADS, help="Number of CPU threads [default: all cores].")
+@allow_commands
+def decode(
+    exp, cuts, methods, jobs, adapted, checkpoint, names, tag, overwrite, max_minutes, batch_seconds, workers, device,
+    threads, **options,
+) -> None:  # fmt: skip
     """Recognise the cuts of one or more manifests with a trained experiment.
 
-    Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, where SET is the manifest's name and METHOD "rescored" for
-    graph with --rescore, and prints the real-time factor of each. With --adapted it is METHOD_adapted, METHOD_adapted2
-    in the second round. The same command again goes on where an interrupted one was.
+    Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, and prints the real-time factor of each. SET is the
+    manifest's name without .jsonl.gz, or that of --name; METHOD is "rescored" for graph with --rescore. With --adapted
+    it is METHOD_adapted, METHOD_adapted2 in the second round; with --tag it ends in -TAG.
+
+    The same command again goes on where an interrupted one was, or replaces its own result. A result of other options
+    stays: --tag keeps both, --overwrite replaces it. A new result removes the old scores beside it.
+
+    Cuts longer than --max-minutes are refused. A cut without a whole frame has an empty hypothesis and is named. Cuts
+    need no transcript.
 
     \b
     asrtool decode exp/transformer data/test.jsonl.gz
     asrtool decode exp/transformer data/dev.jsonl.gz data/test.jsonl.gz --method greedy --method prefix
+    asrtool decode exp/transformer a/test.jsonl.gz b/test.jsonl.gz --name a --name b
+    asrtool decode exp/transformer data/test.jsonl.gz --checkpoint last --tag last
     asrtool decode exp/transformer data/test.jsonl.gz --method prefix --beam 16 --lm data/lang/4gram.arpa
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --jobs 4
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --lattices \\
@@ -78,26 +106,22 @@ def decode(exp, cuts, methods, jobs, adapted, checkpoint, batch_seconds, workers
     """
     import torch
 
-    from asrtool.decoding.decode import decode as run
     from asrtool.decoding.decode import open_experiment
-    from asrtool.decoding.options import check_options, open_search
+    from asrtool.decoding.options import check_options
+    from asrtool.decoding.result_folder import require_same_options, set_names
+    from asrtool.decoding.runs import decode_runs, plan_runs
 
     given = {name: value for name, value in options.items() if value is not None}
     check_options(methods, given)
+    sets = dict(zip(set_names(cuts, names), cuts, strict=True))
     if threads:
         torch.set_num_threads(threads)
     experiment = open_experiment(exp, checkpoint, device)
-    for method in methods:
-        find, settings = open_search(method, experiment.tokenizer, given, jobs)
-        for path in cuts:
-            name = path.name.split(".")[0]
-            words = RESCORED if method == "graph" and "rescore" in given else method
-            experiment.adapt(adapted, path)
-            out = exp / "decode" / name / (words + (experiment.adapted.suffix if adapted else ""))
-            sizes = {"batch_seconds": batch_seconds, "workers": workers}
-            facts = run(experiment, path, out, name, method, find=find, settings=settings, **sizes)
-            if facts:  # of the first process
-                click.echo(_summary(facts))
+    runs = plan_runs(experiment, sets, methods, given, checkpoint, adapted, tag, max_minutes)
+    for run in runs:
+        require_same_options(run.out, run.options, overwrite)
+    for facts in decode_runs(experiment, runs, given, jobs, batch_seconds, workers):
+        click.echo(_summary(facts))
 
 
 def _summary(facts: dict) -> str:
@@ -113,21 +137,28 @@ def _summary(facts: dict) -> str:
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH)
 @click.option("--graph", required=True, type=PATH, help="Folder of `asrtool graph`.")
-@click.option("--beam", type=POSITIVE, help="Of the search: how much worse than the best a path may be; 16.")
-@click.option("--lattice-beam", type=POSITIVE, help="How much worse a path may be that is kept to be tried; 8.")
+@click.option("--beam", type=POSITIVE, help="Cost beam of the search [default: 16].")
+@click.option("--lattice-beam", type=POSITIVE, help="Cost beam of the lattices [default: 8].")
 @click.option("--priors", type=PATH, help="JSON list of class counts, divided out of the log-probs.")
-@click.option("--also", type=(PATH, PATH, PATH), multiple=True, metavar="EXP CUTS GRAPH", help="As well; repeatable.")
-@click.option("--out", type=PATH, help="File to write; EXP/decode/SET/scales.json.")
-@click.option("--rounds", default=2, type=click.IntRange(min=0), help="Refinements, each with half the steps.")
-@click.option("--jobs", default=1, type=click.IntRange(min=1), help="Processes that make the lattices.")
-@click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
+@click.option(
+    "--also", type=(PATH, PATH, PATH), multiple=True, metavar="EXP CUTS GRAPH", help="A further system; repeatable."
+)
+@click.option("--out", type=PATH, help="JSON file to write [default: EXP/decode/SET/scales.json].")
+@click.option(
+    "--rounds", default=2, type=click.IntRange(0, 20), help="Number of refinements, each with half the steps."
+)
+@click.option("--jobs", default=1, type=JOBS, help="Number of search processes.")
+@click.option("--checkpoint", default="averaged", help=CHECKPOINT)
+@max_minutes(5)
 @click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
-@click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
+@click.option("--workers", default=1, type=WORKERS, help="Number of loader processes.")
+@click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=THREADS, help="Number of CPU threads [default: all cores].")
+@allow_commands
 def tune(
-    exp, cuts, graph, also, out, rounds, jobs, checkpoint, batch_seconds, workers, device, threads, **options
-) -> None:
+    exp, cuts, graph, also, out, rounds, jobs, checkpoint, max_minutes, batch_seconds, workers, device, threads,
+    **options,
+) -> None:  # fmt: skip
     """Find the acoustic scale, blank penalty and insertion penalty with the lowest WER on a development set.
 
     Stores log-probs in EXP/decode/SET/log_probs and searches each utterance once; prints the WER of the best of the
@@ -143,6 +174,7 @@ def tune(
     """
     import torch
 
+    from asrtool.decoding.checks import check_lengths
     from asrtool.decoding.decode import open_experiment
     from asrtool.decoding.options import LATTICE_BEAM, open_search
     from asrtool.decoding.tuning import Grid, Scales, System, tune_systems
@@ -156,6 +188,7 @@ def tune(
     systems = []
     for folder, manifest, its_graph in ((exp, cuts, graph), *also):
         experiment = open_experiment(folder, checkpoint, device)
+        check_lengths(manifest, max_minutes, experiment.config.data.max_seconds)
         search, _ = open_search("graph", experiment.tokenizer, given | {"graph": its_graph}, jobs)
         systems.append(System(experiment, manifest, search))
     facts = tune_systems(systems, out or systems[0].folder / "scales.json", Grid(rounds=rounds), batch_seconds, workers)
@@ -168,13 +201,18 @@ def tune(
 @click.command()
 @click.argument("folder", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--lm", "neural", type=PATH, help="Of `asrtool lm train-neural`.")
-@click.option("--ngram", type=PATH, help="For --lm: that FOLDER was decoded with, as --rescore.")
-@click.option("--weight", default=0.5, type=click.FloatRange(0, 1), help="Of the neural model in the mixture of both.")
-@click.option("--context", type=click.IntRange(0), help="As --context of its training, which is the default, or fewer.")
+@click.option("--lm", "neural", type=PATH, help="Neural language model, of `asrtool lm train-neural`.")
+@click.option("--ngram", type=PATH, help="n-gram model of --rescore that FOLDER was decoded with; needed with --lm.")
+@click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the mixture of both.")
+@click.option(
+    "--context",
+    type=click.IntRange(0, LONGEST_CONTEXT),
+    help="Words of context, at most those of training.",
+)
 @click.option("--mbr", is_flag=True, help="Take the hypothesis with the fewest expected word errors.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-def rescore(folder, out, neural, ngram, mbr, **options) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace a result of other options in OUT.")
+@click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
+def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
     """Choose from n-best lists: by a mixture of an n-gram and a neural language model, minimum Bayes risk, or both.
 
     A model with a context takes an utterance as what comes after the best hypotheses of the same speaker's ones before.
@@ -193,16 +231,16 @@ def rescore(folder, out, neural, ngram, mbr, **options) -> None:
         raise click.UsageError("give --lm and --ngram, or --mbr, or both")
     from asrtool.decoding.rescoring import Models, rescore_folder
 
-    facts = rescore_folder(folder, out, Models(neural, ngram, **options) if neural else None, mbr)
+    facts = rescore_folder(folder, out, Models(neural, ngram, **options) if neural else None, mbr, overwrite)
     seconds, device = facts["rescoring_seconds"], facts["rescoring_device"]
     click.echo(f"{out}: {facts.get('utterances', '')} utterances, {seconds:.1f} s on {device}")
 
 
 @click.command()
 @click.argument("folders", type=PATH, nargs=-1, required=True)
-@click.option("--name", help="Name of the set; that it was decoded under by default.")
-@click.option("--pool", "pooled", metavar="NAME", help="Also all utterances as one set of this name.")
-@click.option("--against", type=PATH, multiple=True, help="A folder to compare with, by paired bootstrap; or several.")
+@click.option("--name", help="Name of the set [default: the one that it was decoded under].")
+@click.option("--pool", "pooled", metavar="NAME", help="Also score all utterances as one set of this name.")
+@click.option("--against", type=PATH, multiple=True, help="Folder to compare with, by paired bootstrap; repeatable.")
 def score(folders, name, pooled, against) -> None:
     """Word error rate of decoded folders, with its 95 % bootstrap interval: one line a folder.
 

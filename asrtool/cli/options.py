@@ -78,3 +78,18 @@ def max_minutes(default: float) -> Callable:
         type=POSITIVE,
         help="Length beyond which a cut is refused, since memory and time grow with it.",
     )
+
+
+def set_options(command: Callable) -> Callable:
+    """Adds --name, --tag and --overwrite, which say what the folder of a result is called and what it replaces."""
+    options = [
+        click.option("--name", "names", multiple=True, help="Name of the set; once for each CUTS, in their order."),
+        click.option("--tag", help="Text behind the method in the name of the folder, to keep results apart."),
+        click.option("--overwrite", is_flag=True, help="Replace a result of other options."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+CHECKPOINT = "Checkpoint: averaged (else best), best, last, a name in EXP/checkpoints, or a path."

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 
 from asrtool.decoding.neural_lm import NeuralLm, load_neural, mixed
+from asrtool.decoding.result_folder import recorded, require_same_options, write_result
 from asrtool.decoding.risk import least_risk
 from asrtool.device import describe
-from asrtool.errors import UserError
-from asrtool.files import file_hash, write_json, write_jsonl
+from asrtool.errors import UserError, require_file
+from asrtool.files import file_hash, require_own_folder
+from asrtool.locks import writing
 from asrtool.origin import origin
 from asrtool.progress import progress
+from asrtool.scoring import facts
 from asrtool.scoring.folder import HYPOTHESES, read_facts, read_hypotheses
 from asrtool.text.ngram import EOS, LanguageModel
 from asrtool.text.ngram_files import load_lm
@@ -104,17 +107,32 @@ class Rescorer:
         return kept | found[0] | ({"nbest": found} if "nbest" in row else {})
 
 
-def rescore_folder(folder: Path, out: Path, models: Models | None, mbr: bool = False) -> dict:
+def read_lists(folder: Path) -> tuple[list[dict], dict]:
+    """The rows of a folder of n-best lists, and its facts. UserError for a folder without them, or with odd ones."""
+    rows, found = read_hypotheses(folder / HYPOTHESES), read_facts(folder)
+    facts.check(facts.Decoded, found, folder, "decode it again")
+    if found.get("nbest", 1) < 2:
+        raise UserError(f"{folder} has one hypothesis an utterance; decode it with --nbest, 100 for example")
+    for row in rows:
+        facts.check(facts.Listed, row, f"{folder / HYPOTHESES}: {row['id']}", "decode again")
+    return rows, found
+
+
+def rescore_folder(folder: Path, out: Path, models: Models | None, mbr: bool = False, overwrite: bool = False) -> dict:
     """Choose among the n best hypotheses in `folder`, which `asrtool decode --nbest N` made, and write these to `out`.
 
     `models` as in `Rescorer`, which the n-gram of `--rescore` belongs to. Returns and writes the facts (decode.json);
     the real-time factor is that of decoding and rescoring together. Raises UserError for a folder without n-best lists,
-    or of another n-gram.
+    or of another n-gram, and for an OUT that is FOLDER, is not a result, or, unless `overwrite`, one of other options.
     """
-    rows, facts = read_hypotheses(folder / HYPOTHESES), read_facts(folder)
-    if facts.get("nbest", 1) < 2:
-        raise UserError(f"{folder} has one hypothesis an utterance; decode it with --nbest, 100 for example")
-    if models and facts.get("rescore") != file_hash(models.ngram):
+    options = recorded({"folder": folder, "mbr": mbr} | (vars(models) if models else {}))
+    options.pop("device", None)
+    if out.resolve() == folder.resolve():
+        raise UserError(f"OUT is {out}, which is the folder to be rescored; name another one")
+    require_own_folder(out, "decode.json", "asrtool rescore")
+    require_same_options(out, options, overwrite, "another OUT")
+    rows, found = read_lists(folder)
+    if models and found.get("rescore") != file_hash(require_file(models.ngram, "n-gram model", "see --ngram")):
         raise UserError(
             f"{folder} was not decoded with --rescore {models.ngram}: its sha256 is another, or there is none"
         )
@@ -122,13 +140,14 @@ def rescore_folder(folder: Path, out: Path, models: Models | None, mbr: bool = F
     begin = time.monotonic()
     made = list(Rescorer(mixture, mbr).rows(progress(rows, f"rescoring {folder}", len(rows), "utterances")))
     seconds = time.monotonic() - begin
-    facts |= {"method": out.name, "rescored": str(folder), "mbr": mbr, "rescoring_seconds": round(seconds, 2)}
+    found |= {"method": out.name, "rescored": str(folder), "mbr": mbr, "rescoring_seconds": round(seconds, 2)}
     if mixture:
-        facts |= {"neural": file_hash(models.neural), "neural_weight": mixture.weight}
-        facts |= {"neural_context": mixture.neural.context}
-    facts |= {"rescoring_device": describe(torch.device(mixture.neural.device if mixture else "cpu"))}
-    if "rtf" in facts:
-        facts["rtf"] = round(facts["rtf"] + seconds / facts["audio_seconds"], 5)
-    write_jsonl(out / HYPOTHESES, made)
-    write_json(out / "decode.json", facts | origin())
-    return facts
+        found |= {"neural": file_hash(models.neural), "neural_weight": mixture.weight}
+        found |= {"neural_context": mixture.neural.context}
+    found |= {"rescoring_device": describe(torch.device(mixture.neural.device if mixture else "cpu"))}
+    found |= {"options": options}
+    if found.get("audio_seconds") and "rtf" in found:
+        found["rtf"] = round(found["rtf"] + seconds / found["audio_seconds"], 5)
+    with writing(out, "asrtool rescore"):
+        write_result(out, made, "decode.json", found | origin())
+    return found

@@ -62,6 +62,23 @@ class Decoded(Origin):
     batch_seconds: Figure = 0.0
     ranks: Count = 1
     jobs: Count = 1
+    nbest: Count = 1
+    rescore: Text | None = None
+
+
+class OneHypothesis(_Row):
+    """Of an n-best list."""
+
+    hyp: str
+    score: Figure
+
+
+class Listed(_Row):
+    """A line of hyps.jsonl with an n-best list; where it is missing or empty, its only hypothesis is the list."""
+
+    hyp: str
+    score: Figure
+    nbest: list[OneHypothesis] | None = None
 
 
 class Latency(_Row):
