@@ -1,0 +1,60 @@
+"""Fuzz one reader or all of them by hand; see README.md beside this file."""
+
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import click
+
+from tests.fuzz.child import fault, restrict
+from tests.fuzz.driver import Driver
+from tests.fuzz.drivers import DRIVERS
+from tests.fuzz.engine import fuzz
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[DRIVER ...]", type=click.Choice(sorted(DRIVERS)))
+@click.option("--seconds", default=600.0, show_default=True, help="Time for each driver.")
+@click.option("--seed", default=1, show_default=True, help="Another seed gives other inputs.")
+@click.option("--findings", default="fuzz-findings", show_default=True, type=click.Path(path_type=Path), help="Folder.")
+@click.option("--repeat", type=click.Path(exists=True, path_type=Path), help="Read this input of a finding once.")
+def main(names: tuple[str, ...], seconds: float, seed: int, findings: Path, repeat: Path | None) -> None:
+    """Feed changed files to the readers of asrtool; the exit status is 1 when there are findings."""
+    drivers = [DRIVERS[name] for name in names or DRIVERS]
+    with tempfile.TemporaryDirectory() as folder:
+        if repeat:
+            sys.exit(read_once(drivers[0], repeat, Path(folder)))
+        found = sum(report(driver, seconds, seed, Path(folder), findings) for driver in drivers)
+    sys.exit(bool(found))
+
+
+def report(driver: Driver, seconds: float, seed: int, folder: Path, findings: Path) -> int:
+    """Fuzz with one driver, and print what it found; returns how many kinds of findings."""
+    begin = time.monotonic()
+    result = fuzz(driver, seconds, folder / driver.name, findings.absolute(), seed)
+    spent = time.monotonic() - begin
+    click.echo(f"{driver.name}: {result.inputs:,} inputs in {spent:.0f} s, {len(result.findings)} kinds of findings")
+    for kind, path in result.findings.items():
+        click.echo(f"  {kind}\n    python3 -m tests.fuzz {driver.name} --repeat {path}")
+    return len(result.findings)
+
+
+def read_once(driver: Driver, path: Path, folder: Path) -> int:
+    """Read the input of a finding in this process, and print what the reader raises."""
+    (folder / "work").mkdir()
+    targets = {target.name: target.absolute() for target in driver.seeds(folder / "work")}
+    shutil.copyfile(path, targets[path.name])
+    if driver.mend:
+        driver.mend(targets[path.name])
+    restrict(driver, folder / "work")
+    kind, error = fault(driver, targets[path.name])
+    traceback.print_exception(error)
+    click.echo(f"finding: {kind}" if kind else "no finding")
+    return int(kind is not None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What a driver is: a reader of asrtool, and valid files for it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from tests.fuzz.mutations import change
+
+LONGEST = 2000  # characters of a line of a message
+
+
+@dataclass(frozen=True)
+class Driver:
+    """How to fuzz a reader.
+
+    `seeds` writes valid files into an empty folder and returns those that are to be changed; `read` reads one of these.
+    `mend` follows a change, e.g. to write the file's hash anew, so that what is behind a comparison is tried as well.
+    `spawns`: the reader has child processes of its own.
+    """
+
+    name: str
+    seeds: Callable[[Path], list[Path]]
+    read: Callable[[Path], object]
+    mend: Callable[[Path], None] | None = None
+    spawns: bool = False
+
+
+class Wrong(Exception):
+    """A reader has returned what it should have refused."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The changed files of a driver: number n depends on the driver, the seed and n alone."""
+
+    driver: Driver
+    originals: dict[Path, bytes]  # the valid files
+    seed: int
+
+    def make(self, number: int) -> tuple[Path, bytes]:
+        """One of the files, and its new content."""
+        draw = Random(f"{self.driver.name} {self.seed} {number}")
+        target = draw.choice(list(self.originals))
+        return target, change(target.name, self.originals[target], draw)

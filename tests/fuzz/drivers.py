@@ -1,0 +1,6 @@
+"""All drivers by name, one for each reader."""
+
+from tests.fuzz import drivers_data, drivers_models, drivers_results, drivers_text
+
+GROUPS = (drivers_data, drivers_text, drivers_models, drivers_results)
+DRIVERS = {driver.name: driver for group in GROUPS for driver in group.DRIVERS}

@@ -1,0 +1,120 @@
+"""Valid files for the drivers, made once by asrtool itself: a tiny corpus, a tokenizer, an experiment, language models.
+
+The functions are cached: their files are shared, and a driver copies those that it changes.
+"""
+
+import atexit
+import json
+import os
+import shutil
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import soundfile
+
+from asrtool.cli import main
+from asrtool.data.corpora import Utterance
+from asrtool.data.manifest import write_manifest
+from tests.fuzz.driver import LONGEST, Wrong
+from tests.tiny import RATE, WORDS, make_config, make_experiment, make_tokenizer, tone
+
+TEXT = ["one two three four", "one two", "two three one", "four", "three three two one", "one"]
+REFUSED = (1, 2)  # exit statuses: wrong data, a wrong request
+
+
+def asrtool(*arguments: object) -> int:
+    """Run a command in this process; its exit status. Raises what it ends with unless that is 0 or a refusal."""
+    status = 0
+    sys.argv = ["asrtool", *map(str, arguments)]
+    try:
+        main()
+    except SystemExit as stop:
+        status = stop.code or 0
+        if status and status not in REFUSED:
+            raise stop.__context__ or Wrong(f"exit status {status}") from None
+    printed = getattr(sys.stderr, "getvalue", str)()
+    if "Traceback" in printed or max(map(len, printed.splitlines()), default=0) > 2 * LONGEST:
+        raise Wrong("stderr has a traceback, or a line that nobody reads")
+    return status
+
+
+def build(*arguments: object) -> None:
+    """Run a command that has to succeed, to write a valid file."""
+    if asrtool(*arguments):
+        raise RuntimeError(f"asrtool {' '.join(map(str, arguments))} failed")
+
+
+@cache
+def place() -> Path:
+    """The folder of all that is here; the process that made it removes it."""
+    folder, owner = Path(tempfile.mkdtemp(prefix="fuzz-")).resolve(), os.getpid()
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+    return folder
+
+
+@cache
+def audio() -> list[Path]:
+    """Three recordings of 0.5 s and more: FLAC, WAV and Ogg."""
+    paths = [place() / name for name in ("a.flac", "b.wav", "c.ogg")]
+    for number, path in enumerate(paths):
+        soundfile.write(path, tone(500 * (number + 1), 0.5 + 0.1 * number), RATE)
+    return paths
+
+
+@cache
+def manifest() -> Path:
+    """A manifest of an utterance of each recording, by two speakers."""
+    utterances = [Utterance(p.stem, str(p), TEXT[n], speaker="xyx"[n]) for n, p in enumerate(audio())]
+    write_manifest(utterances, place() / "cuts.jsonl.gz", jobs=1)
+    return place() / "cuts.jsonl.gz"
+
+
+@cache
+def tokenizer() -> Path:
+    """A word tokenizer of four words."""
+    return make_tokenizer(place())
+
+
+@cache
+def experiment() -> Path:
+    """An experiment with random weights."""
+    config = make_config(manifest(), tokenizer())
+    return make_experiment(place() / "exp", config, tokenizer())
+
+
+@cache
+def lexicon() -> Path:
+    """Pronunciations of the words, one with two."""
+    lines = [f"{word} {' '.join(word)}" for word in WORDS] + ["one w u n"]
+    (place() / "lexicon.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return place() / "lexicon.txt"
+
+
+@cache
+def text() -> Path:
+    """Sentences of the words."""
+    (place() / "text.txt").write_text("\n".join(TEXT) + "\n", encoding="utf-8")
+    return place() / "text.txt"
+
+
+@cache
+def language_model(name: str) -> Path:
+    """A 3-gram of the sentences as .arpa, .arpa.gz or .npz."""
+    build("lm", "train", text(), place() / name, "--order", 3)
+    return place() / name
+
+
+def copy(folder: Path, *sources: Path) -> list[Path]:
+    """Copies of files in `folder`, under their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copyfile(source, folder / source.name)) for source in sources]
+
+
+def write(path: Path, value: object) -> Path:
+    """`value` as a JSON file, or a list as JSONL, by the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.dumps(row) + "\n" for row in value] if path.suffix == ".jsonl" else [json.dumps(value)]
+    path.write_text("".join(rows), encoding="utf-8")
+    return path
