@@ -4,20 +4,35 @@ import re
 
 import click
 
-from asrtool.cli.options import PATH
+from asrtool.cli.options import JOBS, PATH, allow_commands, max_minutes
+
+LEAST_BINS, MOST_BINS = 4, 1024  # as features.num_bins of a configuration
+MOST_SHARES = 100_000
 
 
 @click.command()
 @click.argument("cuts", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--num-bins", default=80, type=click.IntRange(min=1), help="Mel bins.")
-@click.option("--speeds", default="1.0", help="Comma-separated; each cut is stored at every one of them.")
-@click.option("--jobs", default=2, type=click.IntRange(min=1), help="Processes.")
-@click.option("--shard", metavar="I/N", help="Do only the I-th of N shares, and do not write OUT.")
-def features(cuts, out, num_bins, speeds, jobs, shard) -> None:
+@click.option(
+    "--num-bins", default=80, show_default=True, type=click.IntRange(LEAST_BINS, MOST_BINS), help="Number of mel bins."
+)
+@click.option(
+    "--speeds",
+    default="1.0",
+    show_default=True,
+    metavar="NUMBERS",
+    help="Comma-separated speeds; each cut is stored at every one of them.",
+)
+@click.option("--jobs", default=2, show_default=True, type=JOBS, help="Number of processes.")
+@click.option("--shard", metavar="I/N", help="Store the I-th of N shares alone, and do not write OUT.")
+@max_minutes(60.0)
+@allow_commands
+def features(cuts, out, num_bins, speeds, jobs, shard, max_minutes) -> None:
     """Store log-mel features with lilcom (training can also compute them on the fly).
 
-    An interrupted run continues where it was.
+    An interrupted run continues where it was. OUT is the manifest (.jsonl.gz); the features lie beside it, in the
+    folder feats/NAME, where NAME is OUT without its suffix. A repeated run with another input or other settings
+    deletes the features of the OUT that it replaces, and nothing else, when the new OUT is complete.
 
     \b
     asrtool features data/train.jsonl.gz data/train_fbank.jsonl.gz --speeds 0.9,1.0,1.1 --jobs 8
@@ -40,9 +55,9 @@ def features(cuts, out, num_bins, speeds, jobs, shard) -> None:
     wait
     asrtool features data/train.jsonl.gz data/fbank.jsonl.gz
     """
-    options = {"num_bins": num_bins, "speeds": _speeds(speeds), "jobs": jobs}
+    options = {"num_bins": num_bins, "speeds": _speeds(speeds), "jobs": jobs, "longest": 60 * max_minutes}
     share = _share(shard) if shard is not None else None
-    from asrtool.data.features import store, store_share
+    from asrtool.data.feature_store import store, store_share
 
     if share is None:
         click.echo(f"{out}: {store(cuts, out, **options)}")
@@ -53,9 +68,11 @@ def features(cuts, out, num_bins, speeds, jobs, shard) -> None:
 
 
 def _share(text: str) -> tuple[int, int]:
-    share = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    share = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if not share or not 1 <= int(share[1]) <= int(share[2]):
         raise click.BadParameter(f"'{text}' is not I/N with I from 1 to N, such as 3/20", param_hint="--shard")
+    if int(share[2]) > MOST_SHARES:
+        raise click.BadParameter(f"'{text}' has more than {MOST_SHARES:,} shares", param_hint="--shard")
     return int(share[1]), int(share[2])
 
 
@@ -64,6 +81,8 @@ def _speeds(text: str) -> tuple[float, ...]:
         speeds = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise click.BadParameter(f"'{text}' is not a comma-separated list of numbers", param_hint="--speeds") from error
-    if not all(0.3 < speed < 3 for speed in speeds):
+    if not all(0.3 < speed < 3 for speed in speeds):  # NaN and infinity are outside, too
         raise click.BadParameter(f"'{text}' has a speed outside 0.3 to 3", param_hint="--speeds")
+    if len(set(speeds)) < len(speeds):
+        raise click.BadParameter(f"'{text}' has a speed twice", param_hint="--speeds")
     return speeds

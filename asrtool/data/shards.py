@@ -123,18 +123,19 @@ def read(file: Path, first: int = 0) -> Iterator[Entry]:
 
 
 def _read(file: Path, first: int) -> Iterator[tuple[Entry, dict]]:
-    members, at = cache(partial(_members, file)), 0
+    members, number, line_number = cache(partial(_members, file)), first - 1, 0
     try:
-        for number, (at, line) in enumerate(_lines(file, first), first):
+        for at, line in _lines(file, first):
+            number, line_number = number + 1, at
             tree = STRICT_JSON.decode(line.decode("utf-8"))
             if problem := wrong_field(tree):
                 raise ValueError(f"number {number + 1} {problem}")
             parts = tuple(members(name)[number] for name in _in_shar(tree))
             yield Entry(tree["id"], tree["duration"], line, parts), tree
     except UNREADABLE as error:
-        where = f"{file}:{at}" if at else f"{file}"
-        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        raise UserError(f"{where} is not a manifest of cuts ({reason[:300]}); make it with `asrtool prepare`") from error
+        where = f"{file}:{line_number}" if line_number else f"{file}"
+        reason = (str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")[:300]
+        raise UserError(f"{where} is not a manifest of cuts ({reason}); make it with `asrtool prepare`") from error
 
 
 def _lines(file: Path, first: int) -> Iterator[tuple[int, bytes]]:

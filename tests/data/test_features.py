@@ -8,9 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lhotse import CutSet, MonoCut, Recording
 
-from asrtool.data import features
+from asrtool.data import feature_store
 from asrtool.data.corpora import Utterance
-from asrtool.data.features import compute, frames_of, load, store
+from asrtool.data.feature_store import store
+from asrtool.data.features import compute, frames_of, load
 from asrtool.data.manifest import open_cuts, write_manifest
 from asrtool.data.sources import Bad
 from asrtool.errors import DataError
@@ -22,7 +23,7 @@ HALF_A_TICK = 2.0**-9
 @pytest.fixture
 def small_shards(monkeypatch):
     """Ten cuts a shard: the corpus makes three."""
-    monkeypatch.setattr(features, "SHARD_CUTS", 10)
+    monkeypatch.setattr(feature_store, "SHARD_CUTS", 10)
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_every_cut_is_stored_at_every_speed_under_its_own_name(corpus, out):
 
 
 def test_one_process_and_two_store_the_same(corpus, out, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "SHARD_CUTS", 3)  # so many that they do not end in order
+    monkeypatch.setattr(feature_store, "SHARD_CUTS", 3)  # so many that they do not end in order
     store(corpus, out, BINS, jobs=1)
     store(corpus, tmp_path / "two" / "train.jsonl.gz", BINS, jobs=2)
     assert same(loaded(out), loaded(tmp_path / "two" / "train.jsonl.gz"))
@@ -143,7 +144,8 @@ def test_an_interrupted_run_writes_only_what_is_missing(corpus, out, small_shard
     before, features_before = archives(out), loaded(out)
     assert len(before) == 3
     out.unlink()
-    (out.parent / "feats" / "train" / "000001.jsonl.gz").unlink()
+    for manifest in (out.parent / "feats" / "train").glob("*/000001.jsonl.gz"):
+        manifest.unlink()
     store(corpus, out, BINS)
     after = archives(out)
     assert {name for name in after if after[name] != before[name]} == {"000001.lca"}

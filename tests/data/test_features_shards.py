@@ -14,9 +14,10 @@ import pytest
 
 import asrtool
 from asrtool.cli import main
-from asrtool.data import features
+from asrtool.data import feature_store
 from asrtool.data.corpora import Utterance
-from asrtool.data.features import load, store, store_share
+from asrtool.data.feature_store import store, store_share
+from asrtool.data.features import load
 from asrtool.data.manifest import open_cuts, write_manifest
 from asrtool.errors import DataError, UserError
 
@@ -27,7 +28,7 @@ SHARDS = 8
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Three cuts a shard: the corpus makes eight."""
-    monkeypatch.setattr(features, "SHARD_CUTS", 3)
+    monkeypatch.setattr(feature_store, "SHARD_CUTS", 3)
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def single(corpus, tmp_path):
 
 
 def archives(out) -> dict[str, Path]:
-    return {path.name: path for path in (out.parent / "feats" / "train").glob("[!.]*.lca")}
+    return {path.name: path for path in (out.parent / "feats" / "train").glob("*/[!.]*.lca")}
 
 
 def same(one, two) -> bool:
@@ -75,15 +76,15 @@ def at_once(*calls):
 
 KILL = """
 import os, signal
-from asrtool.data import features
-features.SHARD_CUTS = 3
-real, calls = features.compute, []
+from asrtool.data import feature_store
+feature_store.SHARD_CUTS = 3
+real, calls = feature_store.compute, []
 def compute(*arguments):
     calls.append(1)
     if len(calls) == KILLED_AT:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*arguments)
-features.compute = compute
+feature_store.compute = compute
 from asrtool.cli import main
 main()
 """
@@ -142,40 +143,49 @@ def test_shares_that_start_at_the_same_moment_do_not_disturb_each_other(corpus, 
     assert written(out) == before and same(out, single)
 
 
-def test_of_different_settings_at_the_same_moment_one_is_refused(corpus, out):
+def test_shares_of_different_settings_at_the_same_moment_do_not_meet(corpus, out):
     outcomes = at_once(*(lambda bins=bins: store_share(corpus, out, (1, 1), bins) for bins in (BINS, BINS + 3)))
-    refused = [isinstance(outcome, UserError) for outcome in outcomes]
-    assert sorted(refused) == [False, True]
-    wins = (BINS, BINS + 3)[refused.index(False)]
-    store(corpus, out, wins)
-    assert all(load(cut, "stored", wins).shape[1] == wins for cut in open_cuts(out))
+    assert outcomes == [(SHARDS, SHARDS), (SHARDS, SHARDS)]
+    for bins in (BINS + 3, BINS):
+        store(corpus, out, bins)
+        assert all(load(cut, "stored", bins).shape[1] == bins for cut in open_cuts(out))
 
 
-def test_features_with_other_settings_are_refused_and_kept(corpus, out):
-    store_share(corpus, out, (1, 2), BINS)
-    before = written(out)
-    with pytest.raises(UserError, match=r"feats/train has features .* other settings; delete .* without --shard"):
-        store_share(corpus, out, (2, 2), BINS + 3)
-    assert written(out) == before
+def test_features_that_the_manifest_points_to_remain_until_it_is_replaced(corpus, out, monkeypatch):
+    store(corpus, out, BINS)
+    before, manifest = written(out), out.read_bytes()
+    store_share(corpus, out, (2, 2), BINS + 3)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(feature_store, "_join", lambda *_: interrupt())
+        store(corpus, out, BINS + 3)
+    assert out.read_bytes() == manifest
+    assert all(load(cut, "stored", BINS).shape[1] == BINS for cut in open_cuts(out))
+    assert before.keys() <= written(out).keys()
     store(corpus, out, BINS + 3)
     assert all(load(cut, "stored", BINS + 3).shape[1] == BINS + 3 for cut in open_cuts(out))
+    assert len(list((out.parent / "feats" / "train").iterdir())) == 1  # the replaced ones are gone
+
+
+def interrupt():
+    raise KeyboardInterrupt
 
 
 def test_an_interrupted_deletion_leaves_nothing_that_passes_for_stored(corpus, out, monkeypatch):
     store(corpus, out, BINS)
+    deleted = []
 
-    def interrupted(folder, **_):
-        for path in sorted(Path(folder).glob("*.json")):
-            path.unlink()
-        if Path(folder).is_dir():
+    def unlink(path, **_):
+        if len(deleted) == SHARDS + 2:
             raise KeyboardInterrupt
+        deleted.append(path)
+        os.unlink(path)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(features.shutil, "rmtree", interrupted)
+        patch.setattr(Path, "unlink", lambda path, **_: None if ".tmp-" in path.name else unlink(path))
         store(corpus, out, BINS + 3)
-    store_share(corpus, out, (1, 1), BINS + 3)
-    store(corpus, out, BINS + 3)
-    assert all(load(cut, "stored", BINS + 3).shape[1] == BINS + 3 for cut in open_cuts(out))
+    for bins in (BINS, BINS + 3):
+        store(corpus, out, bins)
+        assert all(load(cut, "stored", bins).shape[1] == bins for cut in open_cuts(out))
 
 
 def test_unreadable_cuts_of_a_share_are_listed_and_done_when_mended(corpus, tmp_path, out, write_audio):
@@ -195,7 +205,8 @@ def test_unreadable_cuts_of_a_share_are_listed_and_done_when_mended(corpus, tmp_
 
 def test_settings_are_plain_to_read(corpus, out):
     store_share(corpus, out, (1, 8), BINS, speeds=(0.9, 1.0))
-    settings = json.loads((out.parent / "feats" / "train" / "settings.json").read_text(encoding="utf-8"))
+    (file,) = (out.parent / "feats" / "train").glob("*/settings.json")
+    settings = json.loads(file.read_text(encoding="utf-8"))
     assert (settings["num_bins"], settings["speeds"], settings["shard_cuts"]) == (BINS, [0.9, 1.0], 3)
 
 

@@ -11,7 +11,7 @@ from lhotse import CutSet
 from lhotse.shar import SharWriter
 
 from asrtool.data import shards
-from asrtool.data.features import store
+from asrtool.data.feature_store import store
 from asrtool.data.manifest import open_cuts
 from asrtool.data.shards import entries, manifest_files, read
 from asrtool.data.sources import Bad

@@ -28,7 +28,8 @@ from common import Report, Run, parse, parser
 from lhotse import CutSet
 from lhotse.features.io import LilcomChunkyWriter
 
-from asrtool.data.features import TICK_POWER, compute, extractor, load, store
+from asrtool.data.feature_store import TICK_POWER, store
+from asrtool.data.features import compute, extractor, load
 
 try:
     import kaldi_native_fbank

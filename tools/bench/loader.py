@@ -30,7 +30,8 @@ from torch.utils.data import DataLoader
 
 from asrtool.config import Config
 from asrtool.data.augment import spec_augment
-from asrtool.data.features import extractor, store
+from asrtool.data.feature_store import store
+from asrtool.data.features import extractor
 from asrtool.data.loading import SpeechDataset, TrainingSampler, batches
 from asrtool.data.manifest import transcripts
 from asrtool.text.tokenizer import Tokenizer, train_tokenizer

@@ -56,7 +56,8 @@ from speechbrain_recipe import SpeechBrainRecipe, count, import_recipe, planned_
 
 from asrtool.config import Config, load_config
 from asrtool.data.augment import speed_of
-from asrtool.data.features import FRAME_SHIFT, store
+from asrtool.data.feature_store import store
+from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.loading import Batch, SpeechDataset, TrainingSampler, batches
 from asrtool.data.manifest import open_cuts, transcripts
 from asrtool.decoding.decode import decode, open_experiment
