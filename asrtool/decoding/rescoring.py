@@ -130,13 +130,13 @@ def rescore_folder(folder: Path, out: Path, models: Models | None, mbr: bool = F
     if out.resolve() == folder.resolve():
         raise UserError(f"OUT is {out}, which is the folder to be rescored; name another one")
     require_own_folder(out, "decode.json", "asrtool rescore")
-    require_same_options(out, options, overwrite, "another OUT")
     rows, found = read_lists(folder)
     if models and found.get("rescore") != file_hash(require_file(models.ngram, "n-gram model", "see --ngram")):
         raise UserError(
             f"{folder} was not decoded with --rescore {models.ngram}: its sha256 is another, or there is none"
         )
     mixture = models.load() if models else None
+    require_same_options(out, options, overwrite, "another OUT")
     begin = time.monotonic()
     made = list(Rescorer(mixture, mbr).rows(progress(rows, f"rescoring {folder}", len(rows), "utterances")))
     seconds = time.monotonic() - begin
