@@ -84,6 +84,6 @@ def _seconds(value: str, text: str) -> float:
         number = float(value)
     except ValueError:
         number = math.nan
-    if not number >= 0:
-        raise UserError(f"--endpoint {text}: '{value}' is no number from 0 on; e.g. words,trailing=1.2")
+    if not 0 <= number < math.inf:
+        raise UserError(f"--endpoint {text}: '{value}' is no number from 0 on, or not finite; e.g. words,trailing=1.2")
     return number

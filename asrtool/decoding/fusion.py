@@ -1,9 +1,13 @@
 """A language model's part in prefix beam search (shallow fusion): what a further unit adds to a prefix's score."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asrtool.text.tokenizer import SPACE
+from asrtool.errors import UserError
+from asrtool.text.ngram import SPECIAL
+from asrtool.text.tokenizer import SPACE, Tokenizer
+from asrtool.text.words import CASES, change_case
 
 if TYPE_CHECKING:
     from asrtool.text.ngram import LanguageModel
@@ -68,3 +72,41 @@ class WordFusion:
             return 0.0, before
         score, behind = self.lm.score(before, word)
         return self.weight * score - self.penalty, behind
+
+
+def check_unit_lm(lm: "LanguageModel", tokenizer: Tokenizer, path: Path) -> None:
+    """UserError unless the words of `lm`, from the file `path`, are the tokenizer's units.
+
+    Where units are words, the model may know others, too. KenLM's binaries do not list their words: there, one unit
+    that is known has to do.
+    """
+    units = tokenizer.symbols[1:]
+    check_words(lm, units, path, "the model's units")
+    are_words = tokenizer.spells == "words" and not any(symbol.startswith(SPACE) for symbol in units)
+    other = [] if are_words else [word for word in _words(lm) if word not in set(units)]
+    if other:
+        hint = "make it of the units, or leave --lm-units out where it is over words"
+        raise UserError(f"{path}: '{other[0]}' is not one of the model's units; {hint}")
+
+
+def check_word_lm(lm: "LanguageModel", tokenizer: Tokenizer, path: Path) -> None:
+    """UserError when the units of `tokenizer` can spell no word of `lm`, from the file `path`."""
+    words = _words(lm)
+    if words and all(map(tokenizer.unknown, words)):
+        cases = (case for case in CASES if any(not tokenizer.unknown(change_case(word, case)) for word in words))
+        hint = f"in {case} case they can" if (case := next(cases, None)) else "was it made for other units?"
+        raise UserError(f"{path}: the model's units cannot spell '{words[0]}' or any other of its words; {hint}")
+
+
+def check_words(lm: "LanguageModel", words: Iterable[str], path: Path, what: str) -> None:
+    """UserError when `lm`, from the file `path`, knows none of `words`, which `what` names."""
+    words = list(words)
+    if words and not any(word in lm for word in words):
+        cases = (case for case in CASES if any(change_case(word, case) in lm for word in words))
+        hint = f"it knows them in {case} case" if (case := next(cases, None)) else "was it made for another system?"
+        raise UserError(f"{path} knows none of {what}, such as '{words[0]}'; {hint}")
+
+
+def _words(lm: "LanguageModel") -> list[str]:
+    """The words of `lm` but for <s>, </s> and <unk>, where it lists them."""
+    return [word for word in getattr(lm, "words", ()) if word.lower() not in SPECIAL]

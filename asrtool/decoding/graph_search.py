@@ -40,6 +40,13 @@ BOUNDS = {  # of GraphOptions, both included; NaN is outside
 AHEAD = 200  # utterances that wait for worker processes, or for being asked for: a batch of short ones
 
 
+def require_range(name: str, value: float, least: float, most: float) -> None:
+    """UserError that names the option unless `value` is from `least` to `most`; NaN is not."""
+    if not least <= value <= most:
+        flag = "--" + name.replace("_", "-")
+        raise UserError(f"{flag} {value:g} is out of range; give a number from {least:g} to {most:g}")
+
+
 @dataclass(frozen=True)
 class GraphOptions:
     """How to search. Penalties are costs: natural logarithms, in the units of the scaled total.
@@ -59,9 +66,8 @@ class GraphOptions:
     def __post_init__(self) -> None:
         for name, (least, most) in BOUNDS.items():
             value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                flag = "--" + name.replace("_", "-")
-                raise UserError(f"{flag} {value:g} is out of range; give a number from {least:g} to {most:g}")
+            if value is not None:
+                require_range(name, value, least, most)
 
     def costs(self, log_probs: np.ndarray, priors: np.ndarray | None = None, blank: int = 0) -> np.ndarray:
         """What kaldi-decoder is given: scaled log-likelihoods, (T, V) float32. `priors` are log-probabilities, (V,).

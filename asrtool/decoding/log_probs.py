@@ -7,7 +7,6 @@ float16 has 11 bits, so a log-prob of -20 is off by 0.01 at most, and those of l
 """
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +15,13 @@ import numpy as np
 
 from asrtool.data.loading import OrderedSampler
 from asrtool.decoding.decode import Experiment, run_name
-from asrtool.files import atomic_path, write_json
+from asrtool.errors import UserError
+from asrtool.files import atomic_path, read_json, write_json
 from asrtool.progress import progress
+from asrtool.tensor_files import damaged, load_arrays
 
+INDEX = "index.json"
+WHAT, HINT = "log-probs of `asrtool tune`", "delete its folder and repeat the command"
 SHARD = 100  # utterances in a file: some 20 MB for 500 units
 
 
@@ -32,12 +35,12 @@ class Utterance(NamedTuple):
 
 def write_log_probs(folder: Path, utterances: Iterable[Utterance], run: str) -> None:
     """Store them; `run` names all that they depend on."""
-    (folder / "index.json").unlink(missing_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
     waiting, files, count = iter(utterances), 0, 0
     while shard := list(itertools.islice(waiting, SHARD)):
         _write(folder / f"{files:05d}.npz", shard)
         files, count = files + 1, count + len(shard)
-    write_json(folder / "index.json", {"run": run, "files": files, "utterances": count})
+    write_json(folder / INDEX, {"run": run, "files": files, "utterances": count})
 
 
 def _write(path: Path, shard: list[Utterance]) -> None:
@@ -64,16 +67,35 @@ def _computed(experiment: Experiment, cuts: Path, batch_seconds: float, workers:
 
 
 def _index(folder: Path) -> dict:
-    return json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    """What index.json says: `files` and `utterances`, counts, and `run`. UserError for what is none."""
+    index = read_json(folder / INDEX, WHAT, HINT)
+    counts = [index.get(name) for name in ("files", "utterances")] if isinstance(index, dict) else [None]
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise UserError(f"{folder / INDEX} is not the index of {WHAT}; {HINT}")
+    return index
 
 
 def _is_written(folder: Path, run: str) -> bool:
-    return (folder / "index.json").is_file() and _index(folder)["run"] == run
+    try:
+        return _index(folder).get("run") == run
+    except UserError:  # it is not there, or damaged: it is written again
+        return False
 
 
 def read_log_probs(folder: Path) -> Iterator[Utterance]:
-    """What `write_log_probs` stored, in its order."""
+    """What `write_log_probs` stored, in its order. UserError that names the file that is damaged."""
     for number in range(_index(folder)["files"]):
-        with np.load(folder / f"{number:05d}.npz") as shard:
-            for place, (name, ref) in enumerate(zip(shard["ids"].tolist(), shard["refs"].tolist(), strict=True)):
-                yield Utterance(name, ref, shard[str(place)])
+        yield from _read(folder / f"{number:05d}.npz")
+
+
+def _read(path: Path) -> list[Utterance]:
+    arrays = load_arrays(path, WHAT, HINT)
+    try:
+        names, refs = arrays["ids"].tolist(), arrays["refs"].tolist()
+        read = [Utterance(*row, arrays[str(n)]) for n, row in enumerate(zip(names, refs, strict=True))]
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise damaged(path, WHAT, HINT, error) from error
+    for name, _, log_probs in read:
+        if log_probs.ndim != 2 or log_probs.dtype != np.float16 or np.isnan(log_probs).any() or (log_probs > 0).any():
+            raise damaged(path, WHAT, HINT, ValueError(f"those of {name} are not log-probs"))
+    return read

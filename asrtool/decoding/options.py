@@ -1,6 +1,5 @@
 """From the options of a command to a search: files are read, and what does not go together is refused."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,12 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asrtool.decoding.decode import Search, search
-from asrtool.decoding.fusion import Fusion, UnitFusion, WordFusion
-from asrtool.decoding.graph_search import GraphOptions, GraphSearch, load_priors
+from asrtool.decoding.fusion import Fusion, UnitFusion, WordFusion, check_unit_lm, check_word_lm, check_words
+from asrtool.decoding.graph_search import (
+    MOST_COST,
+    GraphOptions,
+    GraphSearch,
+    check_outputs,
+    load_priors,
+    require_range,
+)
 from asrtool.decoding.lattice import Lattice, rescore
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.errors import UserError, require_file
-from asrtool.files import file_hash
+from asrtool.files import file_hash, read_json
 from asrtool.graphs.folder import Graph, load_graph
 from asrtool.text.tokenizer import SPACE, Tokenizer
 
@@ -21,6 +27,8 @@ SCALES = ("acoustic_scale", "blank_penalty", "insertion_penalty")
 SEARCH = ("beam", "max_active", "min_active", "lattice_beam", "nbest", *SCALES)
 LATTICE_BEAM = 8.0  # that of Kaldi's recipes
 PREFIX_BEAM = 8  # prefixes
+MAX_PREFIX_BEAM = 10_000  # prefixes; time and memory grow with it, and results settle below 100
+MOST_PRIOR = 1e300  # the sum of the counts has to be finite
 LM_WEIGHT = 0.5  # below 1, for the acoustic model has learnt some of the language itself
 APPLIES = {  # the methods that have an option; all others are for the graph alone
     "beam": ("prefix", "graph"),
@@ -58,6 +66,9 @@ def check_options(methods: Sequence[str], options: Options) -> None:
 
 
 def _check_prefix(methods: Sequence[str], options: Options) -> None:
+    require_range("beam", options.get("beam", 1), 1, MAX_PREFIX_BEAM)
+    require_range("lm_weight", options.get("lm_weight", 0), 0, MOST_COST)
+    require_range("insertion_penalty", options.get("insertion_penalty", 0), -MOST_COST, MOST_COST)
     if options.get("beam", 1) % 1:
         raise UserError(f"--beam {options['beam']} is no number of prefixes for --method prefix; give a whole one")
     if "insertion_penalty" in options and "lm" not in options and "graph" not in methods:
@@ -67,6 +78,7 @@ def _check_prefix(methods: Sequence[str], options: Options) -> None:
 def _check_graph(options: Options) -> None:
     if "graph" not in options:
         raise UserError("--method graph needs --graph FOLDER; make one with `asrtool graph`")
+    graph_options({name: value for name, value in options.items() if name != "scales"})  # checks their ranges
     makers = [name for name in ("nbest", "lattices", "rescore", "lattice_beam") if name in options]
     limits = [name for name in ("max_active", "min_active") if name in options]
     if makers and limits and options.get("engine") != "k2":
@@ -108,8 +120,9 @@ def prefix_fusion(tokenizer: Tokenizer, options: Options) -> tuple[Fusion | None
     if not units and not any(symbol.startswith(SPACE) for symbol in tokenizer.symbols):
         units = True  # a word tokenizer: its units are words
     weight, penalty = options.get("lm_weight", LM_WEIGHT), options.get("insertion_penalty", 0.0)
-    fusion = (UnitFusion if units else WordFusion)(load_lm(options["lm"]), tokenizer.symbols, weight, penalty)
-    digest = file_hash(options["lm"])
+    lm, digest = load_lm(options["lm"]), file_hash(options["lm"])
+    (check_unit_lm if units else check_word_lm)(lm, tokenizer, options["lm"])
+    fusion = (UnitFusion if units else WordFusion)(lm, tokenizer.symbols, weight, penalty)
     return fusion, {"lm": digest, "lm_weight": weight, "insertion_penalty": penalty, "lm_units": units}
 
 
@@ -117,6 +130,7 @@ def _graph(tokenizer: Tokenizer, options: Options, jobs: int) -> Setup:
     graph = load_graph(options["graph"], tokenizer)
     if graph.meta["topology"] == "hmm" and options.get("blank_penalty"):
         raise UserError(f"--blank-penalty has no effect: {graph.folder} has no blank, its topology is hmm")
+    check_outputs(tokenizer.size, graph.meta["outputs"])
     priors = read_priors(options["priors"], graph) if "priors" in options else None
     chosen = graph_options(options)
     change = _rescoring(graph, options, chosen.lattice_beam) if "rescore" in options else None
@@ -138,7 +152,7 @@ def _k2_search(graph: Graph, chosen: GraphOptions, jobs: int, **further: Any) ->
 
 def graph_options(options: Options) -> GraphOptions:
     """Those of the search; --scales gives those that are not given themselves, lattices get their beam."""
-    chosen = (_read_scales(options["scales"]) if "scales" in options else {}) | {
+    chosen = (read_scales(options["scales"]) if "scales" in options else {}) | {
         name: options[name] for name in SEARCH if name in options
     }
     if options.get("nbest", 1) > 1 or {"lattices", "rescore"} & {*options}:
@@ -146,26 +160,41 @@ def graph_options(options: Options) -> GraphOptions:
     return GraphOptions(**chosen)
 
 
-def _read_scales(path: Path) -> dict:
-    path = require_file(path, "scales", "make them with `asrtool tune`")
+def read_scales(path: Path) -> dict:
+    """The scales that `asrtool tune` found best, by name. UserError that names the file for anything else."""
+    hint = "make them with `asrtool tune`"
+    tree = read_json(path, "scales", hint)
+    best = tree.get("best") if isinstance(tree, dict) else None
+    if not isinstance(best, dict) or not all(_is_number(best.get(name)) for name in SCALES):
+        raise UserError(f"{path} has no scales of `asrtool tune` ({', '.join(SCALES)} under best); {hint}")
     try:
-        best = json.loads(path.read_text(encoding="utf-8"))["best"]
-        return {name: float(best[name]) for name in SCALES}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} has no scales of `asrtool tune`; make them anew") from error
+        scales = {name: float(best[name]) for name in SCALES}
+        GraphOptions(**scales)
+    except (OverflowError, UserError) as error:
+        raise UserError(f"{path}: {error}; {hint}") from error
+    return scales
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_priors(path: Path, graph: Graph) -> np.ndarray:
     """Log-priors (V,) from a JSON list of counts or probabilities, one for each output of the model."""
-    path = require_file(path, "priors", "give a JSON list with a count or probability for each output")
+    needed = f"{graph.meta['outputs']} counts or probabilities, none negative, not all 0"
+    require_file(path, "priors", "give a JSON list with a count or probability for each output")
     try:
-        values = [float(value) for value in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a JSON list of numbers") from error
-    if len(values) != graph.meta["outputs"] or min(values) < 0 or not 0 < sum(values) < float("inf"):
-        needed = f"{graph.meta['outputs']} counts or probabilities, none negative, not all 0"
+        values = read_json(path, "priors", f"it takes {needed}")
+    except UserError as error:
+        raise UserError(f"{path} is not a JSON list of numbers: {error}") from error
+    if not isinstance(values, list) or not all(map(_is_number, values)):
+        raise UserError(f"{path} is not a JSON list of numbers; it takes {needed}")
+    if len(values) != graph.meta["outputs"] or min(values) < 0 or not 0 < max(values) <= MOST_PRIOR:
         raise UserError(f"{path} has {len(values)} numbers; it takes {needed}")
-    return load_priors(values)
+    priors = load_priors(values)
+    if not np.isfinite(priors).all():
+        raise UserError(f"{path} has numbers that are too far apart; it takes {needed}")
+    return priors
 
 
 def _rescoring(graph: Graph, options: Options, beam: float):
@@ -180,6 +209,7 @@ def _rescoring(graph: Graph, options: Options, beam: float):
     if made_of and file_hash(require_file(options["graph_lm"], "language model", "see --graph-lm")) != made_of:
         raise UserError(f"{graph.folder} was not made with --graph-lm {options['graph_lm']}: its sha256 is another")
     old, new = load_lm(options["graph_lm"]), load_lm(options["rescore"])
+    check_words(new, graph.words[1:-1], options["rescore"], f"the words of {graph.folder}")
 
     def change(lattice: Lattice) -> Lattice:
         return rescore(lattice, graph.words, old, new, beam)

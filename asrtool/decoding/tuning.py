@@ -11,6 +11,7 @@ Scales follow the speakers they are tuned on. Those of a cross-validation are tu
 system is searched in its own graph, and the errors of all are added.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +20,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from asrtool.data.shards import manifest_name
 from asrtool.decoding.decode import Experiment
 from asrtool.decoding.graph_search import GraphSearch, make_lattice
 from asrtool.decoding.lattice import NEVER, Lattice
 from asrtool.decoding.log_probs import Utterance, read_log_probs, store_log_probs
-from asrtool.files import write_json
+from asrtool.decoding.options import read_scales
+from asrtool.errors import UserError
+from asrtool.files import require_output, require_same_kind, write_json
+from asrtool.locks import writing
 from asrtool.progress import progress
 from asrtool.scoring.wer import align_words, count_words
 
@@ -55,7 +60,7 @@ class System(NamedTuple):
     @property
     def folder(self) -> Path:
         """EXP/decode/SET, where the log-probs are."""
-        return self.experiment.folder / "decode" / self.cuts.name.split(".")[0]
+        return self.experiment.folder / "decode" / manifest_name(self.cuts)
 
 
 class Made(NamedTuple):
@@ -115,16 +120,33 @@ def tune_systems(
     """Tune on the manifests of all systems together. Writes the file `out` and returns what is in it.
 
     Log-probs are stored in each system's folder, and used again. Beside what `tune` finds there are `decoded`, the
-    WER of a real search at the best scales, and `before`, that at the scales (1, 0, 0).
+    WER of a real search at the best scales, and `before`, that at the scales (1, 0, 0). UserError for an `out` that is
+    another kind of file, for two systems with one folder, and where there are no transcripts.
     """
+    require_output(out, (".json",), [one.cuts for one in systems])
+    require_same_kind(out, "scales of `asrtool tune`", read_scales)
+    folders = [one.folder / "log_probs" for one in systems]
+    for number, folder in enumerate(folders):
+        if folder in folders[:number]:
+            raise UserError(f"two sets would store their log-probs in {folder}; give one of them another file name")
+    with contextlib.ExitStack() as locks:
+        for folder in folders:
+            locks.enter_context(writing(folder, "asrtool tune"))
+        facts = _tune_stored(systems, grid, batch_seconds, workers)
+        write_json(out, facts)
+    return facts
+
+
+def _tune_stored(systems: Sequence[System], grid: Grid, batch_seconds: float, workers: int) -> dict:
     made: list[Made] = []
     for one in systems:
         count = store_log_probs(one.experiment, one.cuts, one.folder / "log_probs", batch_seconds, workers)
         made += lattices(one.search, read_log_probs(one.folder / "log_probs"), count)
+    if not any(one.ref.split() for one in made):
+        raise UserError(f"{systems[0].cuts} has no transcripts to compare with; tune on a set that has some")
     facts = tune(made, grid)
-    for name, scales in (("before", Scales(1.0, 0.0, 0.0)), ("decoded", Scales(**facts["best"]))):
-        facts[name] = _decoded(systems, scales, f"decoding, {name}", len(made))
-    write_json(out, facts)
+    facts["before"] = _decoded(systems, Scales(1.0, 0.0, 0.0), "decoding with default weights", len(made))
+    facts["decoded"] = _decoded(systems, Scales(**facts["best"]), "decoding with tuned weights", len(made))
     return facts
 
 

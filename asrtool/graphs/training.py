@@ -119,9 +119,14 @@ class UnitNgram:
     """
 
     def __init__(self, order: int, counts: Counts):
+        """Raises ValueError for counts without the empty history, at which every search for a history ends."""
         self.order = order
         self._after = {tuple(history): dict(seen) for history, seen in counts}
         self._total = {history: sum(seen.values()) for history, seen in self._after.items()}
+        if () not in self._after:
+            raise ValueError("the n-gram of units lacks the empty history []")
+        if not all(seen and min(seen.values()) > 0 for seen in self._after.values()):
+            raise ValueError("the n-gram of units has a history that nothing follows, or a count that is not above 0")
 
     @staticmethod
     def count(sentences: Iterable[Sequence[int]], order: int = 4, least: int = 3) -> Counts:

@@ -25,6 +25,9 @@ class LanguageModel(Protocol[State]):
 
     start: State
 
+    def __contains__(self, word: str) -> bool:
+        """Whether it has a log-prob for `word` itself."""
+
     def score(self, state: State, word: str) -> tuple[float, State]:
         """The natural log-prob of `word` (</s> at the end) after `state`, and the state after it. States hash."""
 
@@ -41,6 +44,9 @@ class NgramModel:
         self.ids = {word: number for number, word in enumerate(self.words)}
         self.unk = self.ids.get(UNK, self.ids.get(UNK.upper()))
         self.bos, self.eos = self.ids[BOS], self.ids[EOS]
+
+    def __contains__(self, word: str) -> bool:
+        return word in self.ids
 
     @property
     def order(self) -> int:

@@ -94,9 +94,11 @@ def random_log_probs(frames: int, vocabulary: int, seed: int) -> np.ndarray:
     return np.log(np.random.default_rng(seed).dirichlet(np.full(vocabulary, 0.5), frames) + 1e-6).astype(np.float32)
 
 
-def save_word_graph(folder: Path, tokenizer: Tokenizer, lm: Path | None = None, **meta) -> Path:
-    """A graph folder of `word_graph` for a word tokenizer; `lm`: the file that it is said to be made with."""
-    lines = word_graph(tokenizer.size).lines
+def save_word_graph(
+    folder: Path, tokenizer: Tokenizer, lm: Path | None = None, lines: list[str] | None = None, **meta
+) -> Path:
+    """A graph folder of `lines`, by default `word_graph`'s, for a word tokenizer; `lm`: the file that it was made with."""
+    lines = lines or word_graph(tokenizer.size).lines
     fst, words = kaldifst.compile("\n".join(lines) + "\n"), ["<eps>", *tokenizer.symbols[1:], "#0"]
     digests = {"tokenizer": tokenizer_hash(tokenizer), "lexicon": None, "lm": lm and file_hash(lm)}
     meta = {"kind": "HLG", "topology": "ctc", "outputs": tokenizer.size, "sizes": {"HLG": {}}, "sha256": digests} | meta
