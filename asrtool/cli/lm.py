@@ -1,13 +1,20 @@
 """`asrtool lm`: language models."""
 
+import re
+
 import click
 
-from asrtool.cli.options import PATH
+from asrtool.cli.options import PATH, POSITIVE, SEED, SHARE, Number
 
-THRESHOLD = click.FloatRange(0, min_open=True)
-CASE = click.option("--case", type=click.Choice(["keep", "upper", "lower"]), default="keep", help="Of the text.")
+LARGEST_COUNT = 2**31 - 1  # of occurrences, in --cutoffs
+LARGEST_CONTEXT = 1 << 20  # units; attention over as many is far beyond any memory
+CASE = click.option(
+    "--case", type=click.Choice(["keep", "upper", "lower"]), default="keep", help="Case that the text is changed to."
+)
 CONTEXT = click.option(
-    "--context", type=click.IntRange(0), help="Of a neural model: units seen at once; default: as it was trained."
+    "--context",
+    type=click.IntRange(0, LARGEST_CONTEXT),
+    help="Units that a neural model sees at once [default: as it was trained]",
 )
 UNITS = click.option("--tokenizer", type=PATH, help="Take the text as units of this tokenizer instead of words.")
 
@@ -18,7 +25,9 @@ def lm() -> None:
 
     An n-gram model is an ARPA file (.gz too), or compiled (.npz), which is read in seconds: for `asrtool decode
     --rescore`. A neural model is a file *.pt, for `asrtool rescore`.
-    TEXT is a file with a sentence a line (.gz too), or a manifest *.jsonl.gz, whose transcripts are taken.
+    TEXT is a file with a sentence a line (.gz too), or a manifest *.jsonl.gz, whose transcripts are taken. Sentences
+    are marked here: <s> and </s> in the text are refused, and <unk>, in any case, is the unknown word. A file OUT that
+    exists is replaced if it holds a model of the same form.
     """
 
 
@@ -30,11 +39,11 @@ def lm() -> None:
 @click.option("--top", default=0, type=click.IntRange(min=0), help="Only the so many most frequent words; 0: all.")
 @click.option("--min-count", default=1, type=click.IntRange(min=1), help="Only words seen at least so often.")
 @click.option("--cutoffs", default="0", help="Leave out n-grams seen at most so often, by order, such as 0,0,1.")
-@click.option("--prune", "threshold", type=THRESHOLD, help="As --threshold of `asrtool lm prune`, at once.")
+@click.option("--prune", "threshold", type=POSITIVE, help="As --threshold of `asrtool lm prune`, at once.")
 @CASE
 @UNITS
 def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tokenizer) -> None:
-    """Train a model with interpolated modified Kneser-Ney smoothing and write it.
+    """Train a model with interpolated modified Kneser-Ney smoothing and write it to OUT, *.arpa, *.arpa.gz or *.npz.
 
     \b
     asrtool lm train text.txt.gz data/lang/3gram.arpa.gz --top 64000 --prune 1e-8
@@ -44,11 +53,12 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
     if vocab and (top or min_count > 1):
         raise click.UsageError("--vocab says which words there are; leave out --top and --min-count")
     limits = _cutoffs(cutoffs)
-    from asrtool.text.ngram_files import write_ngrams
+    from asrtool.text.ngram_files import require_lm_output, write_ngrams
     from asrtool.text.ngram_prune import prune as prune_model
     from asrtool.text.ngram_text import limit_vocabulary, read_words
     from asrtool.text.ngram_train import train as train_model
 
+    require_lm_output(out, [*text, *filter(None, (vocab, tokenizer))])
     given = read_words(vocab) if vocab else None
     corpus = limit_vocabulary(_corpus(text, case, tokenizer), given, top, min_count)
     model = train_model(corpus, order, limits)
@@ -62,27 +72,28 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
 @click.argument("text", type=PATH, nargs=-1, required=True)
 @click.argument("out", type=PATH)
 @click.option("--dev", type=PATH, help="Text whose perplexity is measured after each epoch, and at the end.")
-@click.option("--vocab-size", default=2000, type=click.IntRange(2), help="BPE units, of the text.")
-@click.option("--dim", default=256, type=click.IntRange(2), help="Width of the model.")
-@click.option("--layers", default=6, type=click.IntRange(1), help="Blocks of the Transformer.")
-@click.option("--heads", default=4, type=click.IntRange(1), help="Of the attention.")
-@click.option("--dropout", default=0.1, type=click.FloatRange(0, 1, max_open=True), help="Of what each layer adds.")
+@click.option("--vocab-size", default=2000, type=click.IntRange(2, 1_000_000), help="Number of BPE units.")
+@click.option("--dim", default=256, type=click.IntRange(2, 1 << 14), help="Width of the model.")
+@click.option("--layers", default=6, type=click.IntRange(1, 1000), help="Blocks of the Transformer.")
+@click.option("--heads", default=4, type=click.IntRange(1, 1000), help="Heads of the attention.")
+@click.option("--dropout", default=0.1, type=Number(0, 1, most_open=True), help="Dropout of what each layer adds.")
 @click.option(
     "--context",
     default=0,
-    type=click.IntRange(0),
+    type=click.IntRange(0, LARGEST_CONTEXT),
     help="Units seen at once, of a sentence and of those before it; 0: of each sentence alone.",
 )
+@click.option("--epochs", default=2.0, type=Number(0, 1e6, open=True), help="How often to go through the text.")
+@click.option("--batch", default=4096, type=click.IntRange(1, LARGEST_COUNT), help="Units in a step.")
+@click.option("--lr", default=2e-3, type=POSITIVE, help="Highest learning rate.")
 @click.option(
-    "--epochs", default=2.0, type=click.FloatRange(0, min_open=True), help="How often to go through the text."
+    "--precision",
+    default="auto",
+    type=click.Choice(["fp32", "bf16", "auto"]),
+    help="Number format of the products; auto: bf16 where that is fast.",
 )
-@click.option("--batch", default=4096, type=click.IntRange(1), help="Units in a step.")
-@click.option("--lr", default=2e-3, type=click.FloatRange(0, min_open=True), help="Highest learning rate.")
-@click.option(
-    "--precision", default="auto", type=click.Choice(["fp32", "bf16", "auto"]), help="auto: bf16 where that is fast."
-)
-@click.option("--seed", default=1, help="Of the weights, the order and the dropout.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--seed", default=1, type=SEED, help="Seed of the weights, the order and the dropout.")
+@click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
 @CASE
 def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, context, device, case, **plan) -> None:
     """Train a Transformer language model over BPE units, and write it with them to OUT, a file *.pt.
@@ -94,21 +105,21 @@ def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, contex
     asrtool lm train-neural text.txt.gz data/lang/lm.pt --dev data/dev.jsonl.gz --context 256
     torchrun --nproc-per-node 8 -m asrtool lm train-neural text.txt.gz data/lang/lm.pt --dim 512 --layers 12
     """
-    if out.suffix != ".pt":
-        raise click.BadParameter(f"'{out}' is to end in .pt", param_hint="OUT")
     if dim % (2 * heads):
         raise click.BadParameter(f"{dim} is not an even multiple of {heads} heads", param_hint="--dim")
+    from asrtool.decoding.neural_lm import require_neural_output
     from asrtool.models.language import Shape
     from asrtool.training.language import Plan, train_from_text
 
+    require_neural_output(out, [*text, *([dev] if dev else [])])
     train_from_text(text, out, vocab_size, Shape(dim, layers, heads, dropout, context), Plan(**plan), dev, case, device)
 
 
 @lm.command()
 @click.argument("model", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--threshold", type=THRESHOLD, help="Least relative rise of perplexity.")
-@click.option("--size", type=click.IntRange(min=1), help="The most useful n-grams, so many of all orders together.")
+@click.option("--threshold", type=POSITIVE, help="Least relative rise of perplexity that keeps an n-gram.")
+@click.option("--size", type=click.IntRange(min=1), help="Number of n-grams to keep, of all orders together.")
 def prune(model, out, threshold, size) -> None:
     """Leave out the n-grams whose loss raises the perplexity least (Stolcke 1998, as SRILM's -prune).
 
@@ -118,9 +129,10 @@ def prune(model, out, threshold, size) -> None:
     """
     if (threshold is None) == (size is None):
         raise click.UsageError("give --threshold or --size, one of them")
-    from asrtool.text.ngram_files import read_ngrams, write_ngrams
+    from asrtool.text.ngram_files import read_ngrams, require_lm_output, write_ngrams
     from asrtool.text.ngram_prune import prune as prune_model
 
+    require_lm_output(out, [model])
     smaller = prune_model(read_ngrams(model), threshold, size)
     write_ngrams(smaller, out)
     click.echo(f"{out}: {smaller}")
@@ -129,8 +141,8 @@ def prune(model, out, threshold, size) -> None:
 @lm.command()
 @click.argument("model", type=PATH)
 @click.argument("text", type=PATH, nargs=-1, required=True)
-@click.option("--ngram", type=PATH, help="Of a neural MODEL: an n-gram model to mix it with.")
-@click.option("--weight", default=0.5, type=click.FloatRange(0, 1), help="Of the neural model in the mixture.")
+@click.option("--ngram", type=PATH, help="N-gram model that a neural MODEL is mixed with.")
+@click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the mixture.")
 @CONTEXT
 @CASE
 @UNITS
@@ -164,8 +176,9 @@ def convert(model, out) -> None:
     \b
     asrtool lm convert data/lang/4gram.arpa.gz data/lang/4gram.npz
     """
-    from asrtool.text.ngram_files import read_ngrams, write_ngrams
+    from asrtool.text.ngram_files import read_ngrams, require_lm_output, write_ngrams
 
+    require_lm_output(out, [model])
     read = read_ngrams(model)
     write_ngrams(read, out)
     click.echo(f"{out}: {read}")
@@ -180,6 +193,6 @@ def _corpus(text, case, tokenizer):
 
 def _cutoffs(text: str) -> list[int]:
     parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
+    if not all(re.fullmatch("[0-9]{1,10}", part.strip()) and int(part) <= LARGEST_COUNT for part in parts):
         raise click.BadParameter(f"'{text}' is not a list of counts such as 0,0,1", param_hint="--cutoffs")
     return [int(part) for part in parts]

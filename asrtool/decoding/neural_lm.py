@@ -17,11 +17,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asrtool.device import pick_device
 from asrtool.errors import UserError, require_file
-from asrtool.models.language import BOUNDARY, Shape, TransformerLm
-from asrtool.tensor_files import DAMAGE
-from asrtool.tensor_files import save_tensors as save
+from asrtool.files import require_output, require_same_kind
+from asrtool.models.language import BOUNDARY, Shape, TransformerLm, check_weights
+from asrtool.tensor_files import DAMAGE, damaged, load_tensors, save_tensors
 from asrtool.text.tokenizer import Tokenizer, tokenizer_of
 
+WHAT, HINT = "a neural language model", "make it with `asrtool lm train-neural`"
+PARTS = {"shape", "tokenizer", "model", "facts"}  # of a file
 BATCH = 8192  # units at once
 Speller = Callable[[str], list[int] | None]
 
@@ -124,21 +126,23 @@ def mixed(one: np.ndarray, other: np.ndarray, weight: float) -> np.ndarray:
 def save_neural(path: Path, model: TransformerLm, tokenizer: Tokenizer, shape: Shape, facts: dict[str, Any]) -> None:
     """Write a model; `facts` say how it was trained."""
     content = {"shape": vars(shape), "tokenizer": tokenizer.to_dict(), "model": model.state_dict(), "facts": facts}
-    save(path, content)
+    save_tensors(path, content)
 
 
 def load_neural(path: str | Path, device: str = "auto", context: int | None = None) -> NeuralLm:
     """The model in the file `path`, with its context or a smaller one. UserError when there is none."""
-    path = require_file(path, "language model", "make it with `asrtool lm train-neural`")
+    path = Path(path)
+    require_file(path, "language model", HINT)
     place = pick_device(device)
+    content = load_tensors(path, WHAT, HINT)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        tokenizer = tokenizer_of(content["tokenizer"])
-        shape = Shape(**content["shape"])
+        tokenizer, shape = tokenizer_of(content["tokenizer"]), Shape.of(content["shape"])
+        weights = dict(content["model"])
+        check_weights(weights, tokenizer.size, shape)
         model = TransformerLm(tokenizer.size, shape)
-        model.load_state_dict(content["model"])
+        model.load_state_dict(weights)
     except DAMAGE as error:
-        raise UserError(f"{path} is no neural language model, or damaged; see `asrtool lm train-neural`") from error
+        raise damaged(path, WHAT, HINT, error) from error
     return NeuralLm(model, tokenizer, place, _context(path, shape.context, context))
 
 
@@ -147,3 +151,19 @@ def _context(path: Path, trained: int, wanted: int | None) -> int:
         has = f"a context of {trained} units" if trained else "no context: train it with --context"
         raise UserError(f"{path} has {has}; --context {wanted} is more")
     return trained if wanted is None else wanted
+
+
+def require_neural_output(out: Path, inputs: Iterable[Path]) -> None:
+    """UserError unless a model may be written to `out`: a new file *.pt, or one that holds such a model."""
+    require_output(out, (".pt",), inputs)
+    require_same_kind(out, "a neural language model", _require_model)
+
+
+def _require_model(path: Path) -> None:
+    """UserError unless the file holds the parts of a model; the weights are mapped, not read."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except DAMAGE as error:
+        raise damaged(path, WHAT, HINT, error) from error
+    if not isinstance(found, dict) or not found.keys() >= PARTS:
+        raise UserError(f"{path} is not {WHAT}")

@@ -10,9 +10,7 @@
 import gzip
 import re
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -20,11 +18,17 @@ from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import atomic_path
 from asrtool.progress import progress, say
 from asrtool.text.ngram import BOS, EOS, LN10, UNK, NgramModel
-from asrtool.text.ngram_blocks import Block, parse
+from asrtool.text.ngram_blocks import Block, line_blocks, parse
+from asrtool.text.ngram_check import MAX_ORDER
 from asrtool.text.ngram_trie import Trie
+from asrtool.text.words import composed
 
-BLOCK = 100_000  # lines handled at once: enough for numpy to pay, little memory
+BLOCK = 100_000  # lines written at once: enough for numpy to pay, little memory
 GZIP_LEVEL = 3  # of 9: a 4-gram model is a gigabyte of text; level 6 takes half as long again for a tenth less
+MAX_PROBLEMS = 10_000  # listed: a file of something else may have as many as lines
+DATA = b"\\data\\"
+COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)")
+DIGITS = 18  # of a count that are read: more than any model has
 UNKNOWN = -100.0  # log10 p(<unk>) of a file without it, as KenLM assumes
 NEVER = -99.0
 
@@ -64,26 +68,28 @@ def _create(path: Path):
 
 
 def read_arpa(path: str | Path) -> NgramModel:
-    """The model in an ARPA file, plain or .gz, of any tool.
+    """The model in an ARPA file, plain or .gz, of any tool. Words are brought into Unicode's composed form (NFC).
 
     <s>, </s> and <unk> are added, with next to no probability and a warning, where they are missing. Raises UserError
     for what is no ARPA file, DataError with a line for each n-gram that is wrong.
     """
-    path = require_file(path, "language model", "make it with `asrtool lm train`")
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            return _Reader(path, file).read()
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise UserError(f"{path} is not a complete gzip file ({error}); copy or make it again") from error
+    return _Reader(require_file(path, "language model", "make it with `asrtool lm train`")).read()
+
+
+def begins_as_arpa(path: Path) -> bool:
+    """Whether the file `path` has the line \\data\\ in its first megabyte. UserError when it cannot be read."""
+    return any(line.strip() == DATA for line in next(line_blocks(path), []))
 
 
 class _Reader:
     """One file, read once."""
 
-    def __init__(self, path: Path, file: BinaryIO):
-        self.path, self.file, self.problems = path, file, []
-        self.number = 1  # of the next line
-        self.ahead: list[bytes] = []  # lines read already
+    def __init__(self, path: Path):
+        self.path, self.problems = path, []
+        self.blocks = line_blocks(path)
+        self.lines: list[bytes] = []  # of the present block
+        self.next = 0  # which of them is read next
+        self.first = 1  # the number of the first of them in the file
         self.marker = b""  # the line that ended the last section
         self.ids: dict[bytes, int] = {}
 
@@ -95,29 +101,26 @@ class _Reader:
             trie, *values = self._longer(trie, n, counts[n - 1])
             logprobs, backoffs = np.append(logprobs, values[0]), np.append(backoffs, values[1])
         if self.marker != b"\\end\\":
-            self.problems.append(f"{self.path}: no \\end\\ after the {len(counts)}-grams; the file is not complete")
+            self._problem(f"{self.path}: no \\end\\ after the {len(counts)}-grams; the file is not complete")
         if self.problems:
-            raise DataError(f"{self.path}: {len(self.problems)} problems; make the model again", self.problems)
+            raise self._wrong(f"{len(self.problems)} problems")
         backoffs[trie.nodes(trie.order)] = 0  # some tools write some
         scaled = ((values * LN10).astype(np.float32) for values in (logprobs, backoffs))
         return NgramModel(words, trie, *scaled)
 
     def _header(self) -> list[int]:
         """The counts that the file promises, for orders 1, 2 ..."""
-        counts: list[int] = []
-        begun = False
-        for line in self.file:
-            self.number += 1
-            if begun and line.startswith(b"\\"):
-                self.marker = line.strip()
-                break
-            if found := re.match(rb"ngram\s+(\d+)\s*=\s*(\d+)", line):
-                counts.append(int(found[2]))
-            begun = begun or line.strip() == b"\\data\\"
-        if not begun:
-            raise UserError(f"{self.path} is not an ARPA file, without \\data\\; make it with `asrtool lm train`")
-        if not counts or not counts[0] or self.marker != b"\\1-grams:":
+        while self.marker != DATA:
+            for _ in self._until_marker():
+                pass
+            if not self.marker:
+                raise UserError(f"{self.path} is not an ARPA file, without \\data\\; make it with `asrtool lm train`")
+        rows = [found for _, lines in self._until_marker() for line in lines if (found := COUNT.match(line))]
+        orders, counts = [int(row[1][:DIGITS]) for row in rows], [int(row[2][:DIGITS]) for row in rows]
+        if orders[:1] != [1] or not counts[0] or self.marker != b"\\1-grams:":
             raise self._no_words()
+        if orders != list(range(1, len(orders) + 1)) or len(orders) > MAX_ORDER:
+            raise UserError(f"{self.path} does not count n-grams of 1, 2 ... {MAX_ORDER} words; make the model again")
         return counts
 
     def _no_words(self) -> UserError:
@@ -127,45 +130,60 @@ class _Reader:
         """The lines of the section that begins here; those that are no n-grams or have no sound values are problems."""
         if self.marker != b"\\%d-grams:" % order:
             if promised:
-                self.problems.append(f"{self.path}: no section \\{order}-grams: after the {order - 1}-grams")
+                self._problem(f"{self.path}: no section \\{order}-grams: after the {order - 1}-grams")
             return
-        found, blocks = 0, -(-promised // BLOCK)
-        for block in progress(self._blocks(order), f"reading {order}-grams", blocks, f"times {BLOCK} lines"):
+        found = 0
+        for first, lines in progress(self._until_marker(), f"reading {order}-grams", units="MB"):
+            block = parse(lines, first, order)
             found += len(block.places) + len(block.bad)
             self._problems(block, block.bad, f"not a number, {order} words and perhaps a back-off weight")
             logprobs, backoffs = block.values.T
-            wrong = ~((logprobs <= 0) & (backoffs < np.inf))  # NaN is neither
+            wrong = ~((logprobs <= 0) & (backoffs <= -NEVER))  # NaN is neither
             self._problems(block, block.places[wrong], "its values are no log-probability and no back-off weight")
             np.maximum(block.values, [NEVER - 1, NEVER], out=block.values)  # some tools write -inf
             yield block
         if found != promised:
-            self.problems.append(f"{self.path}: {found} {order}-grams, but its head promises {promised}")
+            self._problem(f"{self.path}: {found} {order}-grams, but its head promises {promised}")
 
-    def _blocks(self, order: int) -> Iterator[Block]:
-        """All up to the next line that begins with a backslash, which becomes the marker."""
+    def _until_marker(self) -> Iterator[tuple[int, list[bytes]]]:
+        """All lines up to the next one that begins with a backslash, which becomes the marker, and their numbers.
+
+        They come in blocks: the number of the first line, and the lines.
+        """
         self.marker = b""
-        while not self.marker and (lines := self.ahead or list(islice(self.file, BLOCK))):
-            end = next((place for place, line in enumerate(lines) if line.startswith(b"\\")), len(lines))
-            yield parse(lines[:end], self.number, order)
-            self.number += min(end + 1, len(lines))
-            self.marker, self.ahead = b"".join(lines[end : end + 1]).strip(), lines[end + 1 :]
+        while not self.marker and self._has_lines():
+            start, stop = self.next, len(self.lines)
+            end = next((place for place in range(start, stop) if self.lines[place].startswith(b"\\")), stop)
+            self.next = end + 1
+            self.marker = b"".join(self.lines[end : end + 1]).strip()
+            yield self.first + start, self.lines[start:end]
+
+    def _has_lines(self) -> bool:
+        """Whether there are more lines; those of the next block are read where need be."""
+        if self.next >= len(self.lines):
+            self.first += len(self.lines)
+            self.lines, self.next = next(self.blocks, []), 0
+        return bool(self.lines)
 
     def _unigrams(self, promised: int) -> tuple[list[str], np.ndarray, np.ndarray]:
         """The words, and values of the empty history and of them."""
-        values = [np.zeros((1, 2))]
+        values, words = [np.zeros((1, 2))], {}
         for block in self._section(1, promised):
             values.append(block.values)
-            for place, word in zip(block.places, block.words, strict=True):
-                if word in self.ids:
+            for place, raw in zip(block.places, block.words, strict=True):
+                word = self._word(raw, block.first + place)
+                if word in words:
                     self._problems(block, [place], "its word is there twice")
-                self.ids.setdefault(word, len(self.ids))
-        if not self.ids:
+                words[word] = self.ids.setdefault(raw, len(self.ids))
+        if not words:
             raise self._no_words()
+        return self._complete(list(words), *np.concatenate(values)[: 1 + len(words)].T)
+
+    def _word(self, raw: bytes, number: int) -> str:
         try:
-            words = [word.decode() for word in self.ids]
+            return composed(raw.decode())
         except UnicodeDecodeError as error:
-            raise UserError(f"{self.path} is not UTF-8 ({error}); convert it with iconv") from error
-        return self._complete(words, *np.concatenate(values)[: 1 + len(words)].T)
+            raise UserError(f"{self.path}:{number}: not UTF-8 ({error.reason}); convert it, e.g. with iconv") from error
 
     def _complete(self, words: list[str], logprobs: np.ndarray, backoffs: np.ndarray):
         """With <unk>, <s> and </s> where they are missing."""
@@ -187,7 +205,7 @@ class _Reader:
         keys = keys[sorting]
         again = np.concatenate([[False], keys[1:] == keys[:-1]]) & (keys >= 0)
         for line in sorted(lines[sorting[again]]):
-            self.problems.append(f"{self.path}:{line}: this {order}-gram is there twice")
+            self._problem(f"{self.path}:{line}: this {order}-gram is there twice")
         sound = ~again & (keys >= 0)  # with problems there will be no model, but the rest is read for its problems too
         keys, sorting = keys[sound], sorting[sound]
         offsets = [*trie.offsets, trie.offsets[-1] + len(keys)]
@@ -207,4 +225,13 @@ class _Reader:
         return np.where(unknown | alone, -1, parents * trie.size + words[:, -1])
 
     def _problems(self, block: Block, places: Iterable[int], what: str) -> None:
-        self.problems += [f"{self.path}:{block.show(place)}: {what}" for place in places]
+        for place in places:
+            self._problem(f"{self.path}:{block.show(place)}: {what}")
+
+    def _problem(self, text: str) -> None:
+        self.problems.append(text)
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise self._wrong(f"the first {MAX_PROBLEMS} problems")
+
+    def _wrong(self, what: str) -> DataError:
+        return DataError(f"{self.path}: {what}; make the model again", self.problems)

@@ -1,8 +1,39 @@
 """Many lines of an ARPA file at once, as columns, so that numpy does the rest."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from asrtool.errors import UserError
+from asrtool.files import GZIP_ERRORS, open_bytes
+
+BLOCK_BYTES = 1 << 20  # read at once: some 30,000 lines, enough for numpy to pay, little memory
+MAX_LINE_BYTES = 1 << 16  # five words and two numbers have some hundred
+SHOWN = 200  # characters of a line in a message
+
+
+def line_blocks(path: Path) -> Iterator[list[bytes]]:
+    """The lines of a file (.gz too) without their line ends, about BLOCK_BYTES at a time.
+
+    UserError for a damaged gzip file, and for a line of more than MAX_LINE_BYTES. A byte order mark is dropped.
+    """
+    rest, number = b"", 0
+    try:
+        with open_bytes(path) as file:
+            rest = file.read(BLOCK_BYTES).removeprefix(b"\xef\xbb\xbf")
+            while data := file.read(BLOCK_BYTES):
+                *lines, rest = (rest + data).split(b"\n")
+                number += len(lines)
+                if len(rest) > MAX_LINE_BYTES:
+                    raise UserError(
+                        f"{path}:{number + 1}: a line of more than {MAX_LINE_BYTES} bytes; not an ARPA file"
+                    )
+                yield lines
+    except GZIP_ERRORS as error:
+        raise UserError(f"{path}: damaged gzip file after line {number} ({error}); copy it or make it again") from error
+    yield rest.split(b"\n")
 
 
 @dataclass(frozen=True)
@@ -28,7 +59,8 @@ class Block:
 
     def show(self, place: int) -> str:
         """Number and text of one of `lines`."""
-        return f"{self.first + place}: '{' '.join(self.lines[place].decode(errors='replace').split())}'"
+        text = " ".join(self.lines[place].decode(errors="replace").split())
+        return f"{self.first + place}: '{text[:SHOWN]}{'...' if len(text) > SHOWN else ''}'"
 
 
 def parse(lines: list[bytes], first: int, order: int) -> Block:
@@ -46,13 +78,15 @@ def parse(lines: list[bytes], first: int, order: int) -> Block:
 
 def _floats(texts: list[bytes]) -> np.ndarray:
     try:
-        return np.array([float(text) for text in texts])
+        if b"_" not in b"".join(texts):  # Python takes 1_000 for a number
+            return np.array([float(text) for text in texts])
     except ValueError:
-        return np.array([_float(text) for text in texts])
+        pass
+    return np.array([_float(text) for text in texts])
 
 
 def _float(text: bytes) -> float:
     try:
-        return float(text)
+        return float("nan") if b"_" in text else float(text)
     except ValueError:
         return float("nan")

@@ -3,19 +3,22 @@
 A compiled model is what Kaldi's ConstArpa and KenLM's binaries are: the arrays of the model as they lie in memory.
 """
 
-import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from asrtool.errors import UserError, require_file
-from asrtool.files import atomic_path
-from asrtool.text.arpa import read_arpa, write_arpa
+from asrtool.errors import UserError
+from asrtool.files import atomic_path, require_output, require_same_kind
+from asrtool.tensor_files import damaged, load_arrays
+from asrtool.text.arpa import begins_as_arpa, read_arpa, write_arpa
 from asrtool.text.ngram import LanguageModel, NgramModel
+from asrtool.text.ngram_check import check_arrays, check_types, has_arrays
 from asrtool.text.ngram_kenlm import KenlmModel, is_kenlm_binary
 from asrtool.text.ngram_trie import Trie
 
 COMPILED = ".npz"
+SUFFIXES = (".arpa", ".arpa.gz", COMPILED)
 
 
 def load_lm(path: str | Path) -> LanguageModel:
@@ -41,6 +44,17 @@ def is_compiled(path: str | Path) -> bool:
     return Path(path).suffix == COMPILED
 
 
+def require_lm_output(out: Path, inputs: Iterable[Path]) -> None:
+    """UserError unless an n-gram model may be written to `out`: a new file, or one that holds such a model."""
+    require_output(out, SUFFIXES, inputs)
+    require_same_kind(out, f"a model of the form {''.join(out.suffixes[-2:])}", _require_model)
+
+
+def _require_model(path: Path) -> None:
+    if not (has_arrays(path) if is_compiled(path) else begins_as_arpa(path)):
+        raise UserError(f"{path} is not an n-gram model")
+
+
 def _write_compiled(model: NgramModel, path: str | Path) -> None:
     words = np.frombuffer("\n".join(model.words).encode(), np.uint8)
     trie, values = model.trie, {"logprobs": model.logprobs, "backoffs": model.backoffs, "states": model.states}
@@ -49,14 +63,16 @@ def _write_compiled(model: NgramModel, path: str | Path) -> None:
 
 
 def _read_compiled(path: Path) -> NgramModel:
-    require_file(path, "language model", "make it with `asrtool lm convert`")
+    hint = "make it with `asrtool lm convert`"
+    arrays = load_arrays(path, "a compiled n-gram model", hint)
     try:
-        with np.load(path) as arrays:
-            words = arrays["words"].tobytes().decode().split("\n")
-            trie = Trie(arrays["keys"], len(words), arrays["offsets"].tolist())
-            trie.suffixes = arrays["suffixes"]
-            model = NgramModel(words, trie, arrays["logprobs"], arrays["backoffs"])
-            model.states = arrays["states"]
-            return model
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no compiled n-gram model ({error}); make it with `asrtool lm convert`") from error
+        check_types(arrays)
+        words = arrays["words"].tobytes().decode().split("\n")
+        check_arrays(arrays, words)
+        trie = Trie(arrays["keys"], len(words), arrays["offsets"].tolist())
+        trie.suffixes = arrays["suffixes"]
+        model = NgramModel(words, trie, arrays["logprobs"], arrays["backoffs"])
+        model.states = arrays["states"]
+        return model
+    except ValueError as error:
+        raise damaged(path, "a compiled n-gram model", hint, error) from error

@@ -29,7 +29,7 @@ class KenlmModel:
             config = kenlm.Config()
             config.show_progress, config.arpa_complain = False, kenlm.ARPALoadComplain.NONE
             self._model = kenlm.Model(str(require_file(path, "language model", "see `asrtool lm train`")), config)
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError, MemoryError) as error:
             raise UserError(f"KenLM cannot read {path}: {' '.join(str(error).split())}") from error
         self.order = self._model.order
         self.start = kenlm.State()

@@ -1,5 +1,6 @@
 """Perplexity of a text under a model, and the words that the model does not know."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from asrtool.text.ngram import BOS, SPECIAL, NgramModel
 from asrtool.text.ngram_files import is_compiled, read_ngrams
 from asrtool.text.ngram_kenlm import KenlmModel, is_kenlm_binary
 from asrtool.text.ngram_text import Corpus, other_case
+from asrtool.text.words import change_case
 
 AGREEMENT = 1e-4  # relative: float32 and seven digits in the file, summed up, differ by less
 MOSTLY = 0.5  # more unknown words than that, and text and model were not made for one another
@@ -32,7 +34,8 @@ class Perplexity:
     known: float
 
     def __str__(self) -> str:
-        return f"{self.reader}: perplexity {self.known:.6g} without OOV words, {self.all:.6g} with them as <unk>"
+        with_oov = f"{self.all:.6g} with them as <unk>" if math.isfinite(self.all) else "infinite with them"
+        return f"{self.reader}: perplexity {self.known:.6g} without OOV words, {with_oov}"
 
 
 @dataclass(frozen=True)
@@ -114,14 +117,21 @@ def _report(corpus: Corpus, knows: Callable[[str], bool], values: dict[str, np.n
     if found.total() > MOSTLY * words:
         _refuse(corpus, found, words, knows)
     perplexities = [
-        Perplexity(name, *(float(np.exp(-of[where].mean())) for where in (predicted, predicted & ~missing)))
+        Perplexity(name, *(_perplexity(of[where]) for where in (predicted, predicted & ~missing)))
         for name, of in values.items()
     ]
     return Report(corpus.sentences, words, found, perplexities)
 
 
+def _perplexity(logprobs: np.ndarray) -> float:
+    """exp of the mean of negative log-probs; infinite when one of them is, or beyond float64."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(-logprobs.mean()))
+
+
 def _refuse(corpus: Corpus, unknown: Counter, words: int, knows: Callable[[str], bool]) -> None:
-    cases = [changed for word in corpus.words for changed in (word.upper(), word.lower()) if knows(changed)]
+    changed = (change_case(word, case) for word in corpus.words for case in ("upper", "lower"))
+    cases = [word for word in changed if knows(word)]
     few = ", ".join(word for word, _ in unknown.most_common(3))
     hint = other_case(unknown, cases) or f"such as {few}; give a text of the model's language and units"
     raise UserError(f"{unknown.total()} of {words} words are not in the model: {hint}")

@@ -38,6 +38,7 @@ def train(corpus: Corpus, order: int, cutoffs: Sequence[int] = ()) -> NgramModel
     probs, gammas = smooth(trie, adjust(trie, counts), chosen)
     logprobs, backoffs = (np.log(values[chosen]).astype(np.float32) for values in (probs, gammas))
     logprobs[0], logprobs[1 + START] = 0, NEVER
+    np.minimum(logprobs, 0, out=logprobs)  # a probability of 1 may be rounded up
     return NgramModel(corpus.words, trie.keep(chosen), logprobs, backoffs)
 
 

@@ -138,7 +138,7 @@ def test_a_context_is_as_in_training_or_smaller(lm, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\\data\\\n"])
 def test_what_is_no_model_is_refused(tmp_path, content):
     (tmp_path / "lm.pt").write_bytes(content)
-    with pytest.raises(UserError, match="is no neural language model"):
+    with pytest.raises(UserError, match="is not a neural language model"):
         load_neural(tmp_path / "lm.pt")
     with pytest.raises(UserError, match="train-neural"):
         load_neural(tmp_path / "none.pt")
