@@ -79,8 +79,9 @@ def _acquire(descriptor: int, folder: Path, command: str, shared: bool) -> None:
         holder = _describe(os.pread(descriptor, 4096, 0))
         raise UserError(f"{folder} is in use by {holder}; wait for it, end it, or name another folder") from error
     text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "command": command}).encode() + b"\n"
-    os.pwrite(descriptor, text, 0)
-    os.ftruncate(descriptor, len(text))
+    with contextlib.suppress(OSError):  # on a full disk the lock holds as well, without a name
+        os.pwrite(descriptor, text, 0)
+        os.ftruncate(descriptor, len(text))
 
 
 def _describe(content: bytes) -> str:
