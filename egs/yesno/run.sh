@@ -6,6 +6,7 @@
 #
 #   --stage N, --stop-stage N   first and last stage: 0 data, 2 lang, 3 warmup, 4 train, 5 decode, 6 score
 #   --corpus-dir DIR            the folder with the 60 .wav files, or the one above it
+#   --mirror URL                OpenSLR's resources (default https://www.openslr.org/resources)
 #   --units word|phone          what the model puts out (default word)
 #   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
 #   --from EXP                  that system (default the same with ctc, trained when it is not there)
@@ -24,8 +25,9 @@ cd "$(dirname "$0")"
 here=$PWD
 
 stage=0 stop_stage=6 corpus_dir="" conf=$here/conf/transformer.yaml seed=1 work=$here force=false
+mirror=https://www.openslr.org/resources
 units=word objective=ctc from="" decode="greedy prefix graph" scales="" warmup_hours=0 ranks=1 launcher=""
-options="stage stop_stage corpus_dir conf seed work force units objective from decode scales"
+options="stage stop_stage corpus_dir mirror conf seed work force units objective from decode scales"
 options+=" warmup_hours ranks launcher"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
@@ -42,7 +44,8 @@ name_experiment word
 if begin 0 data "60 recordings: every other one to train and to test" . "$corpus_dir"; then
     if [ -z "$corpus_dir" ]; then
         corpus_dir=download
-        lhotse download yesno "$corpus_dir" || stages_stop "cannot download yesno; get it and give --corpus-dir DIR"
+        python3 "$ASRTOOL_ROOT/local/download.py" "$corpus_dir" waves_yesno \
+            --url "$mirror" --sums "$here/local/sha256sum.txt"
     fi
     for part in train test; do
         asrtool prepare yesno "$corpus_dir" data/$part.jsonl.gz --part $part --sampling-rate 8000

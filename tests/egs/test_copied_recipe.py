@@ -3,8 +3,12 @@
 And stage 0 of the recipe itself, with a made-up OpenSLR in the place of the real one.
 """
 
+import gzip
+import hashlib
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +31,10 @@ data_stage() {
 """
 
 
-def copy_recipe(root: Path) -> Path:
-    """`cp -r egs/librispeech egs/copied` in a checkout at `root`; returns the copy's local/."""
+def copy_recipe(root: Path, recipe: str = "librispeech") -> Path:
+    """`cp -r egs/RECIPE egs/copied` in a checkout at `root`; returns the copy's local/."""
     made = shutil.ignore_patterns("data", "exp", "download", ".done")
-    shutil.copytree(ROOT / "egs/librispeech", root / "egs/copied", ignore=made)
+    shutil.copytree(ROOT / "egs" / recipe, root / "egs/copied", ignore=made)
     (root / "local").symlink_to(ROOT / "local")
     return root / "egs/copied/local"
 
@@ -65,14 +69,21 @@ def test_a_copy_with_another_data_stage_goes_to_a_word_error_rate(tmp_path):
     (local / "data.sh").write_text(DATA_STAGE)
     for name, speakers, segmented in [("train", "abc", True), ("dev", "d", False), ("test", "e", True)]:
         make_kaldi_folder(tmp_path / "kaldi" / name, speakers, segmented)
-    conf = tiny_config(tmp_path, tmp_path / "egs/copied/conf/transformer_small.yaml")
-    options = ["--corpus-dir", tmp_path / "kaldi", "--conf", conf, "--units", "char", "--speeds", "1.0"]
+    conf = tiny_config(tmp_path, tmp_path / "egs/copied/conf/transformer_small.yaml").rename(tmp_path / "my conf.yaml")
+    work = tmp_path / "my work"
+    options = ["--corpus-dir", tmp_path / "kaldi", "--conf", conf, "--units", "char", "--speeds", "1.0", "--work", work]
     output = run("copied", *options, "--decode", "greedy graph", "--stop-stage", 6, root=tmp_path)
     assert [name for name, _ in LINE.findall(output)] == ["dev", "test"] * 2
-    exp = tmp_path / "egs/copied/exp/tiny_char_seed1"
+    exp = work / "exp/my conf_char_seed1"
     assert json.loads((exp / "decode/test/graph/wer.json").read_text())["words"]["length"] == 12
     hyps = (json.loads(line) for line in (exp / "decode/test/greedy/hyps.jsonl").read_text().splitlines())
     assert {hyp["id"]: hyp["ref"] for hyp in hyps}["e-3"] == "ONE TWO THREE FOUR"
+    text = tmp_path / "kaldi/test/text"
+    text.write_text(text.read_text().replace("four", "zero"))
+    options += ["--stop-stage", 0]
+    assert "stage 0 (data): made" in run("copied", *options, root=tmp_path)
+    assert "ONE TWO THREE ZERO" in gzip.decompress((work / "data/test.jsonl.gz").read_bytes()).decode()
+    assert "stage 0 (data): done already" in run("copied", *options, root=tmp_path)
 
 
 @pytest.fixture
@@ -116,6 +127,28 @@ def test_stage_0_takes_named_parts_and_says_which_there_are_not(downloading, tmp
     there = ["--corpus-dir", tmp_path / "download", "--parts"]
     assert "no part train-clean-100 in" in downloading(*there, "100h", status=2)
     assert "stage 0 (data): made" in downloading(*there, "train-clean-5 dev-clean")
+
+
+def test_yesno_is_downloaded_checked_and_a_corpus_that_is_given_is_not(tmp_path):
+    local = copy_recipe(tmp_path, "yesno")
+    soundfile.write(tmp_path / "tone.wav", tone(900, 1.0, rate=8000), 8000)
+    names = ["_".join(f"{number:08b}") for number in range(60)]
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name in names:
+            tar.add(tmp_path / "tone.wav", f"waves_yesno/{name}.wav")
+    with serve({"1/waves_yesno.tar.gz": packed.getvalue()}) as openslr:
+        options = ["--mirror", openslr.url, "--stop-stage", 0, "--work"]
+        output = run("copied", *options, tmp_path / "other", root=tmp_path, status=2)
+        assert "has not the SHA-256 sum c3f49e0c" in output  # of the real corpus
+        digest = hashlib.sha256(packed.getvalue()).hexdigest()
+        (local / "sha256sum.txt").write_text(f"{digest}  1/waves_yesno.tar.gz\n")
+        assert "stage 0 (data): made" in run("copied", *options, tmp_path / "my work", root=tmp_path)
+        assert len(list((tmp_path / "my work/download/waves_yesno").glob("*.wav"))) == 60
+        asked = len(openslr.requests)
+        given = ["--corpus-dir", tmp_path / "my work/download"]
+        assert "stage 0 (data): made" in run("copied", *given, *options, tmp_path / "third", root=tmp_path)
+        assert len(openslr.requests) == asked
 
 
 def test_a_folder_of_language_models_must_have_them_before_anything_is_done(tmp_path):

@@ -16,7 +16,8 @@ data_stage() {
         "$corpus_dir" "$parts" "$train_parts" "$dev_parts" "$dev_speakers" "$test_speakers" "$test_parts" || return 0
     if [ -z "$corpus_dir" ]; then
         corpus_dir=download/LibriSpeech
-        python3 "$here/local/download.py" download $parts --url "$mirror"
+        python3 "$ASRTOOL_ROOT/local/download.py" download $parts --inside LibriSpeech \
+            --url "$mirror" --sums "$here/local/md5sum.txt"
     fi
     find_parts
     rm -f data/*.jsonl.gz data/fbank/*.jsonl.gz # the sets of another choice of parts
@@ -35,7 +36,7 @@ data_stage() {
     finish "data/{train,dev,held_out,test-*}.jsonl.gz"
 }
 
-# Those of --test-speakers K/N
+# The speakers of --test-speakers K/N
 speakers_of_fold() {
     for part in $train_parts; do find -L "$corpus_dir/$part" -mindepth 1 -maxdepth 1 -type d -printf '%f\n'; done |
         grep -vxF "$(names "$dev_speakers" | tr , '\n')" | sort -n |

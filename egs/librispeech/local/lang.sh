@@ -9,7 +9,7 @@ find_lm() {
     lm_dir=$lm
     if [ "$lm" = openslr ]; then
         lm_dir=download/lm
-        python3 "$here/local/download.py" "$lm_dir" $lm_files --url "$mirror"
+        python3 "$ASRTOOL_ROOT/local/download.py" "$lm_dir" $lm_files --url "$mirror" --sums "$here/local/md5sum.txt"
     fi
     for file in $lm_files; do
         [ -f "$lm_dir/$file" ] || stages_stop "no $file in $lm_dir; --lm takes a folder with $lm_files, or openslr"

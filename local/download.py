@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Fetch parts of LibriSpeech, and its language models and lexicon, from OpenSLR.
+"""Download parts of a corpus, language models or lexicons for a recipe, each checked against its published checksum.
 
-  download.py OUT_DIR NAME ... [--url URL] [--sums FILE]
+  download.py OUT_DIR NAME ... --url URL --sums FILE [--inside FOLDER]
 
-NAME is a part, such as train-clean-5, which is unpacked into OUT_DIR/LibriSpeech, or a file, such as 4-gram.arpa.gz,
-which becomes OUT_DIR/4-gram.arpa.gz. `md5sum.txt` beside this script says what there is and how it must be: the sums of
-resources 12 and 31 are those that OpenSLR publishes, those of 11, where it publishes none, are of copies in use.
+FILE lists what there is as `md5sum` or `sha256sum` write it, with paths below URL; a line that begins with # is a
+comment. NAME is one of these files, such as 4-gram.arpa.gz, which becomes OUT_DIR/4-gram.arpa.gz, or an archive without
+its .tar.gz, such as train-clean-5. An archive is unpacked: it has to hold FOLDER/NAME (without --inside: NAME), which
+becomes OUT_DIR/FOLDER/NAME.
 
-The same command goes on where it was interrupted, and leaves alone what is there. lhotse's own download marks a
-finished part in the same way (`.completed`); it checks no sums, and takes a lost connection for the end of a file.
+The same command continues an interrupted download, and leaves alone what is there. A finished part is marked by a file
+`.completed`, as lhotse's own download marks it.
 """
 
 import signal
@@ -21,6 +22,7 @@ import functools
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -33,22 +35,31 @@ from typing import BinaryIO
 from asrtool.errors import UserError, nearest, require_file
 from asrtool.progress import progress, say
 
-OPENSLR = "https://www.openslr.org/resources"
-SUMS = Path(__file__).with_name("md5sum.txt")
 BLOCK = 1 << 20  # bytes
 SILENCE = 60  # seconds without a byte after which a connection counts as lost
 TRIES = 10  # each goes on where the one before ended, so that these are for connections lost in a file of 30 GB
 ARCHIVE = ".tar.gz"
+ALGORITHMS = {32: "md5", 64: "sha256"}  # by the number of hexadecimal digits
 
 
 def read_sums(path: Path) -> dict[str, tuple[str, str]]:
-    """{name: (path below the URL, MD5)} of a file as `md5sum` writes it; archives go by the name of their part."""
-    lines = require_file(path, "file of sums", "give --sums FILE").read_text(encoding="utf-8").split("\n")
-    pairs = [line.split() for line in lines if line]
-    return {Path(place).name.removesuffix(ARCHIVE): (place, md5) for md5, place in pairs}
+    """{name: (path below the URL, checksum)} of a file of checksums; an archive goes by the name of its part.
+
+    Raises UserError when the file is missing or a line is no checksum and path.
+    """
+    lines = require_file(path, "file of checksums", "give --sums FILE").read_text(encoding="utf-8").split("\n")
+    found = {}
+    for number, line in enumerate(lines, 1):
+        if not line or line.startswith("#"):
+            continue
+        match = re.fullmatch(r"([0-9a-f]{32}|[0-9a-f]{64})  (\S+)", line)
+        if match is None:
+            raise UserError(f"{path}:{number}: not a line of md5sum or sha256sum: {line[:80]}")
+        found[Path(match[2]).name.removesuffix(ARCHIVE)] = (match[2], match[1])
+    return found
 
 
-def fetch(url: str, path: Path, md5: str) -> None:
+def fetch(url: str, path: Path, checksum: str) -> None:
     """Download `url`. The file has the name `path` once it is whole and right; until then `.part` is added.
 
     Raises UserError when the server cannot be reached, or has something else.
@@ -60,7 +71,7 @@ def fetch(url: str, path: Path, md5: str) -> None:
             _go_on(url, part)
         except (OSError, http.client.HTTPException) as error:
             problem = error
-        if problem is None and _md5(part) == md5:
+        if problem is None and _checksum(part, ALGORITHMS[len(checksum)]) == checksum:
             os.replace(part, path)
             return
         if problem is not None and _size(part) == before:
@@ -68,7 +79,8 @@ def fetch(url: str, path: Path, md5: str) -> None:
         if problem is None and _size(part) == before:  # all is there, so that something in it is wrong
             part.unlink()
     part.unlink(missing_ok=True)
-    raise UserError(f"{url} has not the MD5 sum {md5} of local/md5sum.txt; was it replaced, or is the mirror broken?")
+    name = {"md5": "MD5", "sha256": "SHA-256"}[ALGORITHMS[len(checksum)]]
+    raise UserError(f"{url} has not the {name} sum {checksum}; was it replaced, or is the mirror broken?")
 
 
 def _size(path: Path) -> int:
@@ -90,8 +102,8 @@ def _go_on(url: str, part: Path) -> None:
             raise
 
 
-def _md5(path: Path) -> str:
-    found = hashlib.md5(usedforsecurity=False)
+def _checksum(path: Path, algorithm: str) -> str:
+    found = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         for block in _blocks(file, f"checking {path.stem}", _size(path)):
             found.update(block)
@@ -103,30 +115,37 @@ def _blocks(file: BinaryIO, what: str, size: int) -> Iterator[bytes]:
     return progress(iter(functools.partial(file.read, BLOCK), b""), what, -(-size // BLOCK) or None, "MiB")
 
 
-def unpack(archive: Path, part: str, out: Path) -> None:
-    """Unpack the archive of a part into out/LibriSpeech/PART; it is removed in the end, for it is as big again."""
-    folder = out / "LibriSpeech" / part
-    shutil.rmtree(folder, ignore_errors=True)  # an unpacking that was interrupted
+def unpack(archive: Path, folder: Path, out: Path) -> None:
+    """Unpack an archive that holds `folder` into out/folder; it is removed in the end, for it is as big again.
+
+    Raises tarfile.FilterError for a member that would lie elsewhere, such as ../x, an absolute path, or behind a link.
+    """
+    shutil.rmtree(out / folder, ignore_errors=True)  # an unpacking that was interrupted
     with tarfile.open(archive) as tar:
-        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11 has it from 3.11.4 on
-        tar.extractall(out, members=progress(tar, f"unpacking {archive.name}", units="files"))
-    if not folder.is_dir():
-        raise UserError(f"{archive} holds no LibriSpeech/{part}; remove it and run the same command again")
-    (folder / ".completed").touch()
+        tar.extractall(out, members=progress(tar, f"unpacking {archive.name}", units="files"), filter="data")
+    if not (out / folder).is_dir():
+        raise UserError(f"{archive} holds no {folder}; remove it and run the same command again")
+    (out / folder / ".completed").touch()
     archive.unlink()
 
 
-def get(name: str, out: Path, url: str, sums: dict[str, tuple[str, str]]) -> None:
+def get(name: str, out: Path, options: argparse.Namespace, sums: dict[str, tuple[str, str]]) -> None:
     """Have the part or file `name` under `out`. UserError as of `fetch`, and for a name that there is not."""
     if name not in sums:
         raise UserError(f"there is no '{name}' to download; {nearest(name, sums)}")
-    place, md5 = sums[name]
-    path = out / Path(place).name
-    if not path.exists() and not (out / "LibriSpeech" / name / ".completed").exists():
-        say(f"{url}/{place}")
-        fetch(f"{url}/{place}", path, md5)
+    place, checksum = sums[name]
+    path, folder, url = out / Path(place).name, options.inside / name, f"{options.url.rstrip('/')}/{place}"
+    if not path.exists() and not (out / folder / ".completed").exists():
+        say(url)
+        fetch(url, path, checksum)
     if place.endswith(ARCHIVE) and path.exists():
-        unpack(path, name, out)
+        unpack(path, folder, out)
+
+
+def require_safe_tar() -> None:
+    """Raises UserError for a Python without the filter that keeps the members of an archive in their folder."""
+    if not hasattr(tarfile, "data_filter"):  # Python 3.11 has it from 3.11.4 on
+        raise UserError(f"Python {sys.version.split()[0]} cannot unpack archives safely; use 3.11.4 or newer")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -134,14 +153,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="download.py", description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, metavar="OUT_DIR")
     parser.add_argument("names", nargs="+", metavar="NAME")
-    parser.add_argument("--url", default=OPENSLR, help=f"of the resources (default {OPENSLR})")
-    parser.add_argument("--sums", type=Path, default=SUMS, help="the files there are and their MD5 sums")
+    parser.add_argument("--url", required=True, help="where the files are, such as https://www.openslr.org/resources")
+    parser.add_argument(
+        "--sums", type=Path, required=True, metavar="FILE", help="the files there are and their checksums"
+    )
+    parser.add_argument("--inside", type=Path, default=Path(), metavar="FOLDER", help="the folder that archives hold")
     options = parser.parse_args(arguments)
     try:
+        require_safe_tar()
         options.out.mkdir(parents=True, exist_ok=True)
         sums = read_sums(options.sums)
         for name in options.names:
-            get(name, options.out, options.url.rstrip("/"), sums)
+            get(name, options.out, options, sums)
     except UserError as error:
         say(f"download.py: error: {error}")
         return error.exit_status

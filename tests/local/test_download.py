@@ -1,8 +1,11 @@
-"""The download of LibriSpeech: whole, checked and unpacked once, whatever happens on the way."""
+"""The download of a corpus: whole, checked and unpacked once, whatever happens on the way."""
 
+import hashlib
 import importlib.util
+import io
 import random
 import re
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ SOUND = random.Random(1).randbytes(3_000_000)  # several blocks, and gzip does n
 @pytest.fixture(scope="module")
 def script():
     """local/download.py as a module."""
-    spec = importlib.util.spec_from_file_location("librispeech_download", RECIPE / "local" / "download.py")
+    spec = importlib.util.spec_from_file_location("download", ROOT / "local" / "download.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -41,11 +44,11 @@ def download(script, openslr, tmp_path, capsys):
     """download("train-clean-5") -> exit status and what was said; into tmp_path / "out"."""
     sums = openslr.write_sums(tmp_path / "sums.txt")
 
-    def run(*names: str) -> tuple[int, list[str]]:
-        status = script.main([str(tmp_path / "out"), *names, "--url", openslr.url, "--sums", str(sums)])
-        return status, capsys.readouterr().err.splitlines()
+    def run(*names: str, url: str = openslr.url, inside: str = "LibriSpeech") -> tuple[int, list[str]]:
+        arguments = [str(tmp_path / "out"), *names, "--url", url, "--sums", str(sums), "--inside", inside]
+        return script.main(arguments), capsys.readouterr().err.splitlines()
 
-    run.out = tmp_path / "out"
+    run.out, run.sums = tmp_path / "out", sums
     return run
 
 
@@ -112,12 +115,12 @@ def test_another_file_than_the_published_one_is_refused_and_removed(download, op
     assert list(download.out.iterdir()) == []
 
 
-def test_a_missing_file_and_a_missing_server_are_one_line(download, openslr, script, tmp_path, capsys):
+def test_a_missing_file_and_a_missing_server_are_one_line(download, openslr):
     del openslr.files["31/dev-clean-2.tar.gz"]
     status, said = download("dev-clean-2")
     assert status == 2 and "404" in said[-1] and "--mirror" in said[-1]
-    assert script.main([str(tmp_path / "out"), "train-clean-5", "--url", "http://127.0.0.1:9/none"]) == 2
-    assert "cannot download http://127.0.0.1:9/none/31/train-clean-5.tar.gz" in capsys.readouterr().err.splitlines()[-1]
+    status, said = download("train-clean-5", url="http://127.0.0.1:9/none")
+    assert status == 2 and "cannot download http://127.0.0.1:9/none/31/train-clean-5.tar.gz" in said[-1]
 
 
 def test_an_unknown_part_is_named_beside_the_nearest(download):
@@ -131,5 +134,70 @@ def test_there_is_a_sum_for_each_part_that_the_recipe_names(script):
     named = re.findall(r'parts="([^"$]*)|scored="([^"]*)', (RECIPE / "local" / "data.sh").read_text())
     parts = {part for pair in named for part in " ".join(pair).split()}
     files = set(re.search(r'lm_files="(.*)"', (RECIPE / "local" / "lang.sh").read_text())[1].split())
-    assert parts | files == set(script.read_sums(script.SUMS)) and len(parts) == 9
-    assert all(re.fullmatch("[0-9a-f]{32}", md5) for _, md5 in script.read_sums(script.SUMS).values())
+    sums = script.read_sums(RECIPE / "local" / "md5sum.txt")
+    assert parts | files == set(sums) and len(parts) == 9
+    assert all(re.fullmatch("[0-9a-f]{32}", md5) for _, md5 in sums.values())
+
+
+def test_yesno_is_checked_by_its_sha256_sum(script):
+    sums = script.read_sums(ROOT / "egs" / "yesno" / "local" / "sha256sum.txt")
+    assert list(sums) == ["waves_yesno"] and re.fullmatch("[0-9a-f]{64}", sums["waves_yesno"][1])
+
+
+def test_sha256_sums_are_checked_as_md5_sums_are(download, openslr):
+    data = openslr.files["11/4-gram.arpa.gz"]
+    download.sums.write_text(f"# a comment\n{hashlib.sha256(data).hexdigest()}  11/4-gram.arpa.gz\n")
+    assert download("4-gram.arpa.gz")[0] == 0
+    (download.out / "4-gram.arpa.gz").unlink()
+    openslr.files["11/4-gram.arpa.gz"] = b"another"
+    status, said = download("4-gram.arpa.gz")
+    assert status == 2 and "has not the SHA-256 sum" in said[-1] and list(download.out.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", ["no sum", "0123  11/x", "Z" * 32 + "  11/x", "0" * 32, "0" * 40 + "  11/x"])
+def test_a_line_that_is_no_checksum_is_named(download, line):
+    download.sums.write_text(f"# a comment\n{line}\n")
+    status, said = download("x")
+    assert status == 2 and said == [f"download.py: error: {download.sums}:2: not a line of md5sum or sha256sum: {line}"]
+
+
+def unsafe(**settings: object) -> bytes:
+    """An archive of LibriSpeech/train-clean-5 with one member that has these settings."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        folder = tarfile.TarInfo("LibriSpeech/train-clean-5")
+        folder.type = tarfile.DIRTYPE
+        member = tarfile.TarInfo("LibriSpeech/train-clean-5/x")
+        for name, value in settings.items():
+            setattr(member, name, value)
+        tar.addfile(folder)
+        tar.addfile(member)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "../evil"},
+        {"name": "LibriSpeech/../../evil"},
+        {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"},
+        {"type": tarfile.SYMTYPE, "linkname": "../../../evil"},
+        {"type": tarfile.LNKTYPE, "linkname": "../evil"},
+        {"type": tarfile.CHRTYPE},
+        {"type": tarfile.FIFOTYPE},
+    ],
+)
+def test_a_member_that_leaves_the_folder_or_is_no_file_is_refused(download, openslr, settings):
+    openslr.files["31/train-clean-5.tar.gz"] = unsafe(**settings)
+    openslr.write_sums(download.sums)
+    status, said = download("train-clean-5")
+    assert status == 2 and said[-1].startswith("download.py: error: ") and "Traceback" not in "".join(said)
+    assert not (download.out.parent / "evil").exists() and not (download.out / "evil").exists()
+    assert not (download.out / "LibriSpeech/train-clean-5/.completed").exists()
+
+
+def test_a_python_that_cannot_unpack_safely_is_refused_before_the_download(download, openslr, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter")
+    status, said = download("train-clean-5")
+    assert status == 2 and len(said) == 1 and "cannot unpack archives safely; use 3.11.4 or newer" in said[0]
+    assert openslr.requests == []
