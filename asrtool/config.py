@@ -403,6 +403,15 @@ def save_config(config: Config, path: str | Path) -> None:
     write_text(path, dump_yaml(config.model_dump(mode="json")))
 
 
+def is_saved_config(path: Path) -> bool:
+    """Whether a file is as `save_config` writes it, and not somebody's own."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+        return text == dump_yaml(load_config(path).model_dump(mode="json"))
+    except (UserError, UnicodeDecodeError):
+        return False
+
+
 def differences(old: Config, new: Config) -> list[str]:
     """The keys whose values differ, as "training.lr: 0.001 -> 0.002"."""
     before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))

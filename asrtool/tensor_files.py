@@ -47,7 +47,7 @@ def load_tensors(path: Path, what: str, hint: str, device: torch.device | str = 
     except DAMAGE as error:
         raise damaged(path, what, hint, error) from error
     if not isinstance(state, dict):
-        raise UserError(f"{path} is not {what}; {hint}")
+        raise Damaged(f"{path} is not {what}", hint)
     return state
 
 
@@ -62,10 +62,21 @@ def load_arrays(path: Path, what: str, hint: str) -> dict[str, np.ndarray]:
         raise damaged(path, what, hint, error) from error
 
 
-def damaged(path: Path, what: str, hint: str, error: BaseException) -> UserError:
+class Damaged(UserError):
+    """A file that cannot be read: what is wrong with it, and what to do."""
+
+    def __init__(self, problem: str, hint: str):
+        super().__init__(problem, hint)  # both, so that the error can be pickled for other processes
+        self.problem, self.hint = problem, hint
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.hint}"
+
+
+def damaged(path: Path, what: str, hint: str, error: BaseException) -> Damaged:
     """The error of a file that cannot be read."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return UserError(f"{path} is not {what}, or damaged ({reason}); {hint}")
+    return Damaged(f"{path} is not {what}, or damaged ({reason})", hint)
 
 
 def verify_archive(path: Path, compressed: bool) -> None:
@@ -89,4 +100,4 @@ def require_finite(tensors: Mapping[str, Any], path: Path, hint: str) -> None:
     """UserError that names the first of `tensors` with a value that is not finite."""
     for name, tensor in tensors.items():
         if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{path}: {name} has values that are not finite; {hint}")
+            raise Damaged(f"{path}: {name} has values that are not finite", hint)

@@ -32,6 +32,14 @@ class Latency(NamedTuple):
     chunk: int
 
 
+def output_layer(dim: int, units: int) -> nn.Linear:
+    """The last layer, of `units` outputs, at least 2, the blank the first; freshly drawn."""
+    layer = nn.Linear(dim, units)
+    nn.init.zeros_(layer.bias)
+    nn.init.constant_(layer.bias[BLANK], math.log(BLANK_SHARE / (1 - BLANK_SHARE) * (units - 1)))
+    return layer
+
+
 class AcousticModel(nn.Module):
     """Features to log-probabilities of `units` units, blank included; whole utterances, or streams step by step.
 
@@ -46,9 +54,7 @@ class AcousticModel(nn.Module):
         self.normalise = Normalise(model.normalise, bins)
         self.subsampling = make_front_end(model.subsampling, bins, model.dim)
         self.encoder = ENCODERS[model.architecture](model)
-        self.output = nn.Linear(model.dim, units)
-        nn.init.zeros_(self.output.bias)
-        nn.init.constant_(self.output.bias[BLANK], math.log(BLANK_SHARE / (1 - BLANK_SHARE) * (units - 1)))
+        self.output = output_layer(model.dim, units)
 
     def forward(self, x: Tensor, x_lens: Tensor, middle: bool = False) -> tuple[Tensor, ...]:
         """x (N, T, F) float, x_lens (N,) int64; returns log-probs (N, T', units), float32 or more, and lengths (N,).

@@ -8,7 +8,7 @@ last checkpoint, with a smaller rate, and on with the data that comes next.
 import math
 from dataclasses import dataclass
 
-from asrtool.config import Guards
+from asrtool.config import Count, Guards, Real, Weight
 
 MEMORY = 0.99  # weight of the past in the running mean: about the last hundred steps
 SETTLED = 100  # steps before a loss can be far above the mean
@@ -18,12 +18,12 @@ SETTLED = 100  # steps before a loss can be far above the mean
 class Watch:
     """The running band of the loss and what was bad so far. Goes into the checkpoint."""
 
-    seen: int = 0  # good steps
-    mean: float = 0.0
-    variance: float = 0.0
-    bad: int = 0  # in all
-    in_a_row: int = 0
-    rollbacks: int = 0
+    seen: Count = 0  # good steps
+    mean: Real = 0.0
+    variance: Weight = 0.0
+    bad: Count = 0  # in all
+    in_a_row: Count = 0
+    rollbacks: Count = 0
 
     def problem(self, guards: Guards, loss: float, gradient: float) -> str | None:
         """What is bad about a step with this loss and gradient norm, if anything; keeps the count."""

@@ -1,13 +1,12 @@
 """What training says of itself: a bar or plain lines, `log.jsonl`, TensorBoard, and a picture of the loss."""
 
-import json
 import os
 import sys
 import time
 from itertools import islice
 from pathlib import Path
 
-from asrtool.files import atomic_path, read_jsonl, write_jsonl
+from asrtool.files import atomic_path, json_line, read_jsonl, write_jsonl
 from asrtool.progress import say
 
 
@@ -80,7 +79,7 @@ class TrainingLog:
     def event(self, kind: str, step: int, line: str | None, **values: object) -> None:
         """Record `values` under `kind` ("train", "dev", ...) and show `line`."""
         if self._file:
-            self._file.write(json.dumps({"event": kind, "step": step, **values}) + "\n")
+            self._file.write(json_line({"event": kind, "step": step, **values}))
             self._file.flush()
             for name, value in values.items():
                 if isinstance(value, int | float):
@@ -105,9 +104,10 @@ class TrainingLog:
             self._file.close()
 
 
-def _stays(row: dict, first_step: int) -> bool:
-    """Not so the events of steps that will now be taken again after a crash, nor an end that was none."""
-    return row.get("step", 0) <= first_step and row.get("event") != "finished"
+def _stays(row: object, first_step: int) -> bool:
+    """Not so the events of steps that will now be taken again after a crash, an end that was none, and other lines."""
+    step = row.get("step") if isinstance(row, dict) else None
+    return isinstance(step, int) and step <= first_step and row.get("event") != "finished"
 
 
 def read_log(path: Path) -> list[dict]:
@@ -125,7 +125,7 @@ def plot_losses(log: Path, picture: Path) -> None:
     rows = list(read_jsonl(log))
     figure, axis = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for kind, label in (("train", "training loss"), ("dev", "dev loss")):
-        points = [(row["step"], row["loss"]) for row in rows if row["event"] == kind]
+        points = [(row["step"], row["loss"]) for row in rows if row["event"] == kind and row["loss"] is not None]
         axis.plot(*zip(*points, strict=True), label=label, marker="." if kind == "dev" else None) if points else None
     axis.set(xlabel="step", ylabel="nats per unit", yscale="log", title=log.parent.name)
     axis.grid(alpha=0.3)

@@ -54,3 +54,9 @@ def describe_rate(config: Config, ranks: Ranks) -> str:
     peak = learning_rate(config, max(training.warmup_steps, 1), ranks.size)
     parts = f"{config.data.batch_seconds:g} s x {training.accumulate} batches x {ranks.size} ranks"
     return f"at most {seconds:g} s of audio a step ({parts}); peak rate {peak:.3g}, {peak / seconds:.2e} for a second"
+
+
+def ranked(dev_losses: dict[int, float]) -> list[int]:
+    """The steps of validations, the best first; one whose loss is not finite has no place."""
+    finite = (step for step, loss in dev_losses.items() if math.isfinite(loss))
+    return sorted(finite, key=lambda step: (dev_losses[step], step))

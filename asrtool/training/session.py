@@ -3,35 +3,49 @@
 import hashlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from pydantic import Field, TypeAdapter
 from torch import nn
 
-from asrtool.config import Config, Training, differences, load_config, save_config
+from asrtool.config import (
+    Config,
+    Count,
+    Integer,
+    Real,
+    Training,
+    Weight,
+    differences,
+    is_saved_config,
+    load_config,
+    save_config,
+)
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import inspect_cuts
 from asrtool.data.loading import Batch, Position, SpeechDataset, TrainingSampler, batches
 from asrtool.data.shards import fingerprint
 from asrtool.data.statistics import feature_statistics
 from asrtool.device import describe, lacks_bf16, pick_device
-from asrtool.errors import UserError
-from asrtool.files import write_text
-from asrtool.models.acoustic import AcousticModel
+from asrtool.errors import UserError, fold
+from asrtool.files import TEMPORARY, write_text
+from asrtool.locks import LOCK
+from asrtool.models.acoustic import AcousticModel, output_layer
 from asrtool.objectives.objective import Objective, make_objective
-from asrtool.progress import say
+from asrtool.progress import printable, say
 from asrtool.ranks import ALONE, Ranks, from_all, from_first, on_first, total
+from asrtool.tensor_files import DAMAGE, Damaged, damaged
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
-from asrtool.training import checkpoint
-from asrtool.training.average import RunningMean
+from asrtool.training import checkpoint, saved_state
+from asrtool.training.average import RunningMean, is_parted
 from asrtool.training.checkpoint import Checkpoints
 from asrtool.training.guards import Watch
 from asrtool.training.parallel import Alone, make_strategy
-from asrtool.training.schedule import describe_rate
+from asrtool.training.schedule import describe_rate, ranked
 
 # What a resumed training may change: where and how long, but nothing that changes the steps already taken.
 CHANGEABLE = {"data.workers", "training.max_steps", "training.patience", "training.validate_every"}
@@ -46,16 +60,17 @@ class Start:
     checkpoint: Path | None = None  # another training's; its weights
     optimizer: bool = False  # its moments too
     schedule: bool = False  # its number of steps too, on which the learning rate goes on
+    new_output: bool = False  # not its output layer, which is drawn new for the units of this training
 
 
 @dataclass
 class Progress:
     """How far training is, the same on all ranks: all of it goes into the checkpoint."""
 
-    step: int = 0
+    step: Count = 0
     position: Position = field(default_factory=Position)  # of the next batch
-    seconds: float = 0.0  # audio consumed by all ranks
-    dev_losses: dict[int, float] = field(default_factory=dict)  # by step
+    seconds: Weight = 0.0  # audio consumed by all ranks
+    dev_losses: dict[Integer, Real] = field(default_factory=dict)  # by step
     begun_from: str | None = None  # a checkpoint of another training
     manifest: str = ""  # fingerprint of data.train
 
@@ -64,13 +79,15 @@ class Progress:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Progress":
-        return cls(**{**values, "position": Position(*values["position"])})
+        """What `to_dict` gave. ValueError and others for anything else."""
+        position = Position(*TypeAdapter(tuple[Count, Count, Count, Count]).validate_python(values["position"]))
+        return TypeAdapter(cls).validate_python({**values, "position": position})
 
     def exhausted(self, patience: int | None) -> bool:
         """Whether the last `patience` validations brought nothing better."""
-        if patience is None or not self.dev_losses:
+        best = next(iter(ranked(self.dev_losses)), None)
+        if patience is None or best is None:
             return False
-        best = min(self.dev_losses, key=self.dev_losses.get)
         return sum(step > best for step in self.dev_losses) >= patience
 
 
@@ -79,8 +96,9 @@ class Own:
     """What each rank has of its own; the checkpoint holds every rank's."""
 
     watch: Watch = field(default_factory=Watch)
-    recent: list[dict[str, float]] = field(default_factory=list)  # values of the steps since the last report
-    seconds: float = 0.0  # audio that is not yet in `Progress.seconds`
+    # Values of the steps since the last report; those of bad steps may be NaN
+    recent: list[dict[str, Annotated[float, Field(strict=True)]]] = field(default_factory=list)
+    seconds: Weight = 0.0  # audio that is not yet in `Progress.seconds`
     digest: str = ""  # of the ids of all cuts so far, in their order
 
     def saw(self, batch: Batch) -> None:
@@ -93,7 +111,36 @@ class Own:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Own":
-        return cls(**{**values, "watch": Watch(**values["watch"])})
+        """What `to_dict` gave. ValueError and others for anything else."""
+        return TypeAdapter(cls).validate_python(values)
+
+
+class Dropped(NamedTuple):
+    """The ids of cuts that are left out, of each set."""
+
+    train: frozenset[str] = frozenset()
+    dev: frozenset[str] = frozenset()
+
+
+def require_experiment_folder(experiment: Path) -> None:
+    """UserError unless training may write into the folder: it is new, empty, or an experiment already.
+
+    Experiments inside it, as that of a warmup, and the logs of other ranks may be there first.
+    """
+    started = experiment / "config.yaml"
+    if not experiment.exists():
+        return
+    if not experiment.is_dir():
+        raise UserError(f"{experiment} is a file; an experiment is a folder: give another --exp")
+    if started.is_file():
+        if Checkpoints(experiment / "checkpoints", 1).last() is None and not is_saved_config(started):
+            raise UserError(f"{started} was not written by `asrtool train`; give another --exp")
+        return
+    for entry in experiment.iterdir():
+        ours = entry.name in (LOCK, "logs") or entry.name.startswith(TEMPORARY)
+        if not (ours or (entry / "config.yaml").is_file()):
+            has = f"{experiment} is not an experiment, and has other files ({printable(entry.name)})"
+            raise UserError(f"{has}; give another --exp")
 
 
 def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokenizer:
@@ -108,6 +155,7 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
         tokenizer = load_tokenizer(experiment / "tokenizer.json")
     else:
         tokenizer = load_tokenizer(config.data.tokenizer)
+        checkpoint.sketch(config, tokenizer.size)
         save_tokenizer(tokenizer, experiment / "tokenizer.json")
     save_config(config, started)
     return tokenizer
@@ -115,19 +163,18 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
 
 def look_through(
     config: Config, tokenizer: Tokenizer, objective: Objective, model: AcousticModel, experiment: Path
-) -> frozenset[str]:
-    """Inspect both manifests; the ids to leave out, which are also listed in `dropped.txt`."""
-    dropped: dict[str, str] = {}
+) -> Dropped:
+    """Inspect both manifests; the ids to leave out of each, which are also listed in `dropped.txt`."""
+    dropped: dict[str, dict[str, str]] = {}
     for name, path in (("train", config.data.train), ("dev", config.data.dev)):
         found = inspect_cuts(path, config, tokenizer, objective.frames_needed, model.out_length)
         say(f"{name}: {found}")
-        dropped |= found.dropped
-    for identifier, reason in list(dropped.items())[:10]:
-        say(f"  dropped {identifier}: {reason}")
-    if len(dropped) > 10:
-        say(f"  ... and {len(dropped) - 10} more")
-    write_text(experiment / "dropped.txt", "".join(f"{name}: {reason}\n" for name, reason in dropped.items()))
-    return frozenset(dropped)
+        dropped[name] = found.dropped
+    lines = [f"{name} {printable(cut)}: {reason}" for name, cuts in dropped.items() for cut, reason in cuts.items()]
+    for line in fold(lines):
+        say(f"  dropped of {line}")
+    write_text(experiment / "dropped.txt", "".join(f"{line}\n" for line in lines))
+    return Dropped(**{name: frozenset(cuts) for name, cuts in dropped.items()})
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
@@ -163,7 +210,7 @@ class Session:
     module: nn.Module  # the model as the strategy wants it called
     optimizer: torch.optim.Optimizer
     mean: RunningMean | None
-    dropped: frozenset[str]
+    dropped: Dropped
     progress: Progress = field(default_factory=Progress)
     own: Own = field(default_factory=Own)
     device_seconds: float = 0.0  # of earlier runs, over all ranks
@@ -172,6 +219,7 @@ class Session:
     met: int = 0  # the last step after which all ranks had the same weights
     warmup_hours: float | None = None  # of audio, after which this phase ends
     dev_batches: int | None = None  # of a validation; all by default
+    temporary: bool = False  # the folder is removed at the end: its files are nothing to point at
 
     @property
     def done(self) -> bool:
@@ -193,7 +241,7 @@ class Session:
 
     def training_batches(self, ranks: Ranks, augmented: bool = True) -> Iterator[Batch]:
         """This rank's batches without end, from where training is."""
-        sampler = TrainingSampler(self.config, self.dropped, self.progress.position, ranks)
+        sampler = TrainingSampler(self.config, self.dropped.train, self.progress.position, ranks)
         dataset = SpeechDataset(self.config, self.tokenizer, training=augmented)
         return batches(dataset, sampler, self.config.data.workers)
 
@@ -221,10 +269,14 @@ class Session:
         """What to do now, the same on all ranks: `stop` is one rank's wish."""
         training, progress, own = self.config.training, self.progress, self.own
         late = self.ranks.first and training.save_minutes and time.monotonic() - self.saved > 60 * training.save_minutes
+        validation, checkpoint_due = map(self._passed, (training.validate_every, training.save_every))
         lost = own.watch.in_a_row >= self.config.guards.patience
+        if (
+            validation or checkpoint_due or late or stop or self.done
+        ):  # nothing is written or measured with broken weights
+            lost = lost or not are_finite(self.model.state_dict().values())
         wishes = total(self.ranks, own.seconds, stop, lost, bool(late))
         progress.seconds, own.seconds = progress.seconds + wishes[0], 0.0
-        validation, checkpoint_due = map(self._passed, (training.validate_every, training.save_every))
         self.met = progress.step
         return Due(wishes[1] > 0, wishes[2] > 0, validation, checkpoint_due or wishes[3] > 0)
 
@@ -236,14 +288,15 @@ class Session:
         """Write `averaged.pt` and take its weights; returns the steps that it is the mean of, none for all."""
         training, losses = self.config.training, self.progress.dev_losses
         if training.average != "ema":
-            average = self.checkpoints.average
-            steps = on_first(self.ranks, lambda: average(training.average, losses, self.config))
+            average, units = self.checkpoints.average, self.tokenizer.symbols
+            steps = on_first(self.ranks, lambda: average(training.average, losses, self.config, units))
         else:
             steps = []
             for weight, mean in zip(self.model.parameters(), self.mean.weights, strict=True):
                 weight.data.copy_(mean)
             weights = self.strategy.weights(self.model)
-            on_first(self.ranks, lambda: self.checkpoints.write_averaged(weights, [], self.config))
+            write, units = self.checkpoints.write_averaged, self.tokenizer.symbols
+            on_first(self.ranks, lambda: write(weights, [], self.config, units))
         path = self.checkpoints.folder / "averaged.pt"
         self.strategy.load(self.model, self.optimizer, {"model": checkpoint.load(path, self.device)["model"]})
         return steps
@@ -257,8 +310,7 @@ class Session:
             "progress": self.progress.to_dict(),
             "ranks": own,
             "device_hours": self.cost,
-            "config": self.config.model_dump(mode="json"),
-            "versions": checkpoint.versions(),
+            **checkpoint.described(self.config, self.tokenizer.symbols),
         }
 
     def save(self) -> Path:
@@ -271,35 +323,69 @@ class Session:
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint: weights, optimiser, position in the data and random states."""
         state = checkpoint.load(path, self.device)
+        checkpoint.check_units(state, self.tokenizer.symbols, path, "put back the tokenizer.json it was trained with")
         checkpoint.check_weights(self.model, state, path)
+        progress, owns = self._checked(state, path)
         self.strategy.load(self.model, self.optimizer, state)
         if self.mean:
             self.mean.load_state_dict(state["mean"])
-        vars(self.progress).update(vars(Progress.from_dict(state["progress"])))
+        vars(self.progress).update(vars(progress))
         self.met = self.progress.step
         self.device_seconds, self.begun = 3600 * state["device_hours"], time.monotonic()
-        own = state["ranks"]
-        if len(own) == self.ranks.size:
-            mine = own[self.ranks.rank]
-            checkpoint.restore_random_states(mine.pop("random"))
-            self.own = Own.from_dict(mine)
+        if len(owns) == self.ranks.size:
+            checkpoint.restore_random_states(state["ranks"][self.ranks.rank]["random"])
+            self.own = owns[self.ranks.rank]
         else:
-            say(f"{self.ranks.size} ranks go on where {len(own)} stopped: the same data in its order, other dropout")
-            self.own = Own(watch=Watch(**own[0]["watch"]))
+            say(f"{self.ranks.size} ranks go on where {len(owns)} stopped: the same data in its order, other dropout")
+            self.own = Own(watch=owns[0].watch)
+
+    def _checked(self, state: dict, path: Path) -> tuple[Progress, list[Own]]:
+        """A training's progress, and what each rank had. Damaged unless all of the checkpoint can be restored."""
+        try:
+            saved_state.check_optimizer(self.model, self.optimizer, state["optimizer"])
+            saved_state.check_mean(self.mean, state["mean"])
+            saved_state.check_blocks(self.model, state.get("bmuf"))
+            saved_state.check_hours(state["device_hours"])
+            for rank in state["ranks"]:
+                saved_state.check_random(rank["random"])
+            owns = [Own.from_dict({k: v for k, v in rank.items() if k != "random"}) for rank in state["ranks"]]
+            if not owns:
+                raise ValueError("it is of no rank")
+            return Progress.from_dict(state["progress"]), owns
+        except DAMAGE as error:
+            raise damaged(path, "the state of a training that can go on", checkpoint.ANOTHER, error) from error
 
     def begin_from(self, start: Start) -> None:
         """Begin from another training's checkpoint: its weights, and what else `start` names."""
-        state = checkpoint.load(start.checkpoint, self.device)
-        checkpoint.check_weights(self.model, state, start.checkpoint)
-        if (start.optimizer or start.schedule) and "optimizer" not in state:
-            raise UserError(f"{start.checkpoint} holds weights alone; leave --init-optimizer and --init-schedule out")
-        wanted = {"model", "optimizer"} if start.optimizer else {"model"}
-        self.strategy.load(self.model, self.optimizer, {name: state[name] for name in wanted})
-        self.progress.step = self.met = state["progress"]["step"] if start.schedule else 0
-        self.progress.begun_from = str(start.checkpoint)
+        path, state = start.checkpoint, checkpoint.load(start.checkpoint, self.device)
+        if start.new_output:
+            state["model"] |= new_output(self.config, self.tokenizer.size, self.device)
+        else:
+            hint = "--new-output keeps its other weights, and draws the output layer new for these"
+            checkpoint.check_units(state, self.tokenizer.symbols, path, hint)
+        checkpoint.check_weights(self.model, state, path)
+        self.strategy.load(self.model, self.optimizer, self._wanted(start, state))
+        self.progress.begun_from = str(path)
+        self.met = self.progress.step
+        weights = "its weights but a new output layer" if start.new_output else "its weights"
         moments = "its optimiser's moments" if start.optimizer else "fresh moments of the optimiser"
         steps = f"its schedule from step {self.progress.step} on" if start.schedule else "the schedule from its start"
-        say(f"begun from {start.checkpoint}: its weights, {moments}, {steps}")
+        say(f"begun from {path}: {weights}, {moments}, {steps}")
+
+    def _wanted(self, start: Start, state: dict) -> dict[str, Any]:
+        """What to take of a checkpoint for the model and the optimiser; takes over its step."""
+        if not (start.optimizer or start.schedule):
+            return {"model": state["model"]}
+        path = start.checkpoint
+        if "optimizer" not in state:
+            raise UserError(f"{path} holds weights alone; leave --init-optimizer and --init-schedule out")
+        try:
+            saved_state.check_optimizer(self.model, self.optimizer, state["optimizer"])
+            step = Progress.from_dict(state["progress"]).step
+        except DAMAGE as error:
+            raise damaged(path, "the state of a training", checkpoint.ANOTHER, error) from error
+        self.progress.step = step if start.schedule else 0
+        return {name: state[name] for name in ("model", "optimizer")[: 1 + start.optimizer]}
 
     def measure_features(self) -> None:
         """Mean and deviation of the features, for the model to normalise them with."""
@@ -307,6 +393,20 @@ class Session:
         per_utterance = self.config.model.normalise == "utterance"
         measure = lambda: feature_statistics(self.training_batches(ALONE, augmented=False), per_utterance)  # noqa: E731
         self.model.normalise.set_statistics(*on_first(self.ranks, measure))
+
+
+def new_output(config: Config, units: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """The weights of a fresh output layer by their names in the model, drawn from the seed: the same on all ranks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        layer = output_layer(config.model.dim, units)
+    return {f"output.{name}": weight.to(device) for name, weight in layer.state_dict().items()}
+
+
+def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether all of them are finite; of those that are sharded over ranks, this rank's part."""
+    local = (tensor.to_local() if is_parted(tensor) else tensor for tensor in tensors)
+    return bool(torch.stack([tensor.isfinite().all() for tensor in local]).all())
 
 
 def start_session(config: Config, experiment: Path, resume: bool, device: str, ranks: Ranks, start: Start) -> Session:
@@ -340,14 +440,7 @@ def _find_state(session: Session, start: Start) -> None:
     last = from_first(session.ranks, session.checkpoints.last())
     manifest = fingerprint(session.config.data.train)
     if last is not None:
-        session.resume(last)
-        progress = session.progress
-        if progress.manifest != manifest:
-            raise UserError(f"{session.config.data.train} was changed since {last} was written; give another --exp")
-        if start.checkpoint and progress.begun_from != str(start.checkpoint):
-            raise UserError(f"{session.experiment} was begun from {progress.begun_from}, not from {start.checkpoint}")
-        said = f"resumed from {last}: step {progress.step}, epoch {progress.position.epoch}"
-        say(said + (f"; it was begun from {progress.begun_from}" if progress.begun_from else ""))
+        _resume(session, last, manifest, start)
         return
     session.progress.manifest = manifest
     if start.checkpoint:
@@ -355,3 +448,18 @@ def _find_state(session: Session, start: Start) -> None:
     elif session.config.model.normalise != "none":
         session.measure_features()
     session.strategy.start(session.model, session.optimizer)
+
+
+def _resume(session: Session, last: Path, manifest: str, start: Start) -> None:
+    """Go on from the checkpoint `last`, if the data and the beginning are the same as in its training."""
+    try:
+        session.resume(last)
+    except Damaged as error:
+        raise Damaged(error.problem, session.checkpoints.beyond(last)) from error
+    progress = session.progress
+    if progress.manifest != manifest:
+        raise UserError(f"{session.config.data.train} was changed since {last} was written; give another --exp")
+    if start.checkpoint and progress.begun_from != str(start.checkpoint):
+        raise UserError(f"{session.experiment} was begun from {progress.begun_from}, not from {start.checkpoint}")
+    said = f"resumed from {last}: step {progress.step}, epoch {progress.position.epoch}"
+    say(said + (f"; it was begun from {progress.begun_from}" if progress.begun_from else ""))

@@ -1,10 +1,12 @@
 """Training: from a configuration to an experiment folder. `train` is the loop; what it calls stands around it."""
 
-import json
 import math
 import re
 import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
@@ -15,18 +17,30 @@ from torch import nn
 from asrtool.config import Config
 from asrtool.data.loading import Batch, OrderedSampler, SpeechDataset, batches
 from asrtool.device import describe, out_of_memory, pick_device
-from asrtool.errors import UserError
+from asrtool.errors import DataError, UserError
+from asrtool.files import json_line, read_jsonl, sweep_temporary, temporary_path
 from asrtool.interrupts import Interrupts
+from asrtool.locks import writing
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.objective import Objective
 from asrtool.origin import origin
 from asrtool.progress import say
-from asrtool.ranks import ALONE, connected, from_all, from_first, own_log, this_rank, total
+from asrtool.ranks import (
+    ALONE,
+    StoppedByFirst,
+    connected,
+    from_all,
+    from_first,
+    on_first,
+    own_log,
+    this_rank,
+    total,
+)
 from asrtool.training.average import is_parted
 from asrtool.training.log import Meter, TrainingLog, peak_memory_gb, plot_losses
 from asrtool.training.precision import products, uses_bf16
-from asrtool.training.schedule import learning_rate
-from asrtool.training.session import Session, Start, start_session
+from asrtool.training.schedule import learning_rate, ranked
+from asrtool.training.session import Session, Start, require_experiment_folder, start_session
 
 
 def batch_loss(
@@ -124,27 +138,56 @@ def leave_out(session: Session, losses: dict[str, float], problem: str) -> None:
     row = {"step": number, "problem": problem, "not_finite": infinite, "losses": losses}
     file = session.experiment / ("bad_steps.jsonl" if session.ranks.first else f"bad_steps.{session.ranks.rank}.jsonl")
     with open(file, "a", encoding="utf-8") as out:
-        out.write(json.dumps(row) + "\n")
+        out.write(json_line(row))
     named = ", ".join((infinite or list(losses))[:5])
     say(f"step {number} left out: {problem}; its {len(losses)} cuts are in {file.name} ({named} ...)")
 
 
 @torch.no_grad()
 def validate(session: Session) -> float:
-    """Dev loss in nats per unit, over all dev cuts that can be reached; the ranks share them out."""
+    """Dev loss in nats per unit, over all dev cuts that can be reached; the ranks share them out.
+
+    A cut whose loss is not finite is left out, and named. Raises DataError when none is left.
+    """
     config, model = session.config, session.model
     ranks = session.ranks if session.strategy.whole else ALONE
-    sampler = OrderedSampler(config.data.dev, config.data.batch_seconds, session.dropped, ranks)
+    sampler = OrderedSampler(config.data.dev, config.data.batch_seconds, session.dropped.dev, ranks)
     dataset = SpeechDataset(config, session.tokenizer, training=False)
     model.eval()
-    loss, units, precision = 0.0, 0, config.training.precision
+    loss, units, precision, broken = 0.0, 0, config.training.precision, []
     for batch in islice(batches(dataset, sampler, config.data.workers), session.dev_batches):
         with products(precision, session.device):
-            loss += batch_loss(model, batch, session.device, precision, session.objective).sum().item()
-        units += int(batch.target_lens.sum())
+            losses = batch_loss(model, batch, session.device, precision, session.objective)
+        summed, count, names = _finite_sum(losses, batch)
+        loss, units, broken = loss + summed, units + count, broken + names
     model.train()
-    loss, units = total(ranks, loss, units)
+    loss, units, lost = total(ranks, loss, units, len(broken))
+    if lost or not units:
+        name_broken(session, from_all(ranks, broken), none_left=not units)
     return loss / units
+
+
+def _finite_sum(losses: torch.Tensor, batch: Batch) -> tuple[float, int, list[str]]:
+    """The sum of a batch's losses, its target units, and the cuts whose losses are not finite, which do not count."""
+    summed = losses.sum().item()
+    if math.isfinite(summed):
+        return summed, int(batch.target_lens.sum()), []
+    finite = losses.isfinite().cpu()
+    names = [name for name, is_finite in zip(batch.ids, finite.tolist(), strict=True) if not is_finite]
+    return losses.double().cpu()[finite].sum().item(), int(batch.target_lens[finite].sum()), names
+
+
+def name_broken(session: Session, broken: list[list[str]], none_left: bool) -> None:
+    """Say which dev cuts have a loss that is not finite, by rank; DataError when there are no others."""
+    names = [name for part in broken for name in part]
+    where = f"at step {session.progress.step}, {len(names)} cuts of {session.config.data.dev}"
+    of = f"{where} have a loss that is not finite"
+    if not none_left:
+        say(f"{of}; they are left out of the dev loss: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+    elif session.ranks.first:
+        raise DataError(f"{of}, and no others are left; lower training.lr, or look at their audio", names)
+    else:
+        raise StoppedByFirst(of)
 
 
 def train(
@@ -154,11 +197,8 @@ def train(
     device: str = "auto",
     start: Start = Start(),  # noqa: B008
     warmup_hours: float | None = None,
-    dev_batches: int | None = None,
 ) -> None:
     """Train until `max_steps`, until patience runs out, or until `warmup_hours` of audio have been consumed.
-
-    `dev_batches`: validate on so many, not on all.
 
     `resume` continues from the last checkpoint, if any, else `start` says what to begin from. Under torchrun all ranks
     call this. Ctrl-C writes a checkpoint first. The rerun with `resume` gives the same weights as an uninterrupted run.
@@ -167,17 +207,34 @@ def train(
     place = pick_device(device, ranks.local_rank)
     if warmup_hours and ranks.local_size != ranks.size:
         raise UserError("a warmup runs on one machine; start torchrun there alone, and the main phase on all")
-    with own_log(ranks, experiment / "logs"), connected(ranks, place, config.parallel.timeout):
+    with (
+        own_log(ranks, experiment / "logs"),
+        connected(ranks, place, config.parallel.timeout),
+        ExitStack() as held,
+    ):
+        on_first(ranks, lambda: _claim(experiment, held))
         resume = resume or any(from_all(ranks, ranks.restarted))  # each machine's torchrun counts for itself
         session = start_session(config, experiment, resume, device, ranks, start)
-        session.warmup_hours, session.dev_batches = warmup_hours, dev_batches
-        with TrainingLog(experiment, session.progress.step, config.training.max_steps, ranks.first) as log:
-            begin(session, log)
-            with Interrupts() as interrupts:
-                run(session, log, interrupts)
-            finish(session, log)
+        session.warmup_hours = warmup_hours
+        _train(session)
         if warmup_hours and ranks.first:
             say(f"warmed up: begin the main phase with --init-from {session.checkpoints.name_last('warmup.pt')}")
+
+
+def _claim(experiment: Path, held: ExitStack) -> None:
+    """Nobody else trains into the folder while `held` is open."""
+    require_experiment_folder(experiment)
+    held.enter_context(writing(experiment, "asrtool train"))
+
+
+def _train(session: Session) -> None:
+    """From the first step to the averaged weights."""
+    max_steps = session.config.training.max_steps
+    with TrainingLog(session.experiment, session.progress.step, max_steps, session.ranks.first) as log:
+        begin(session, log)
+        with Interrupts() as interrupts:
+            run(session, log, interrupts)
+        finish(session, log)
 
 
 def begin(session: Session, log: TrainingLog) -> None:
@@ -210,6 +267,8 @@ def run(session: Session, log: TrainingLog, interrupts: Interrupts) -> None:
         if session.done:
             return
         if due.stop:
+            if session.temporary:
+                raise KeyboardInterrupt
             say(f"wrote {session.save()}; continue with --resume")
             raise KeyboardInterrupt
 
@@ -247,9 +306,9 @@ def validate_and_save(session: Session, log: TrainingLog) -> None:
     """Dev loss, then the checkpoint that knows of it."""
     progress = session.progress
     loss = validate(session)
-    best = min(progress.dev_losses.values(), default=math.inf)
     progress.dev_losses[progress.step] = loss
-    log.event("dev", progress.step, f"step {progress.step}: dev loss {loss:.4f}, best {min(best, loss):.4f}", loss=loss)
+    best = progress.dev_losses[ranked(progress.dev_losses)[0]]
+    log.event("dev", progress.step, f"step {progress.step}: dev loss {loss:.4f}, best {best:.4f}", loss=loss)
     session.save()
 
 
@@ -257,10 +316,12 @@ def go_back(session: Session, log: TrainingLog) -> None:
     """To the last checkpoint, with a smaller rate, and on with the data that comes next; or stop."""
     config, progress, own = session.config, session.progress, session.own
     watch, last = own.watch, from_first(session.ranks, session.checkpoints.last())
-    said = f"{config.guards.patience} bad steps in a row up to step {progress.step}, {watch.bad} in all"
+    many = watch.in_a_row >= config.guards.patience
+    said = f"{watch.in_a_row} bad steps in a row" if many else "weights that are not finite"
+    said += f" up to step {progress.step}, {watch.bad} in all" if many else f" after step {progress.step}"
     if last is None or watch.rollbacks >= config.guards.rollbacks:
         why = f"after going back {watch.rollbacks} times" if last else "with no checkpoint to go back to"
-        hint = f"lower training.lr, or look at the cuts in {session.experiment}/bad_steps.jsonl"
+        hint = f"lower training.lr, or look at {worst_cuts(session)}"
         log.event("stopped", progress.step, None, bad_steps=watch.bad, rollbacks=watch.rollbacks)
         raise UserError(f"stopped {why}: {said}; {hint}")
     step, position, seconds = progress.step, progress.position, progress.seconds
@@ -271,9 +332,28 @@ def go_back(session: Session, log: TrainingLog) -> None:
     log.event("rollback", step, line, to=progress.step)
 
 
+def worst_cuts(session: Session) -> str:
+    """The cuts that were most often in bad steps, those with losses that are not finite first, and where all are."""
+    file, counts = session.experiment / "bad_steps.jsonl", Counter()
+    for row in read_jsonl(file) if file.is_file() else ():
+        counts.update(row["not_finite"] or dict.fromkeys(row["losses"]))
+    named = ", ".join(name for name, _ in counts.most_common(5))
+    return f"the cuts in {file}" + (f", above all {named}" if named else "")
+
+
+def require_good_steps(session: Session) -> None:
+    """UserError when steps were taken, and every one was left out: nothing was learnt."""
+    watch = session.own.watch
+    seen, bad = total(session.ranks, watch.seen, watch.bad)
+    if bad and not seen:
+        why = f"nothing was learnt: all {watch.bad} steps were bad and left out"
+        raise UserError(f"{why}; lower training.lr, or look at {worst_cuts(session)}")
+
+
 def finish(session: Session, log: TrainingLog) -> None:
     """Average weights, validate the average, draw the curves, and say what it took."""
     progress, training, experiment = session.progress, session.config.training, session.experiment
+    require_good_steps(session)
     if progress.step not in progress.dev_losses:  # resumed after an interrupt, with nothing left to do
         validate_and_save(session, log)
     steps = session.average()
@@ -283,19 +363,39 @@ def finish(session: Session, log: TrainingLog) -> None:
     cost = {"device_hours": session.cost, "hours": progress.seconds / 3600}
     cost |= {"peak_memory_gb": max(from_all(session.ranks, peak_memory_gb()))}
     log.event("finished", progress.step, line, averaged=steps, loss=loss, **cost)
-    if session.ranks.first:
+    if session.ranks.first and not session.temporary:
         plot_losses(experiment / "log.jsonl", experiment / "loss.png")
         say(f"curves in {experiment / 'loss.png'}")
 
 
 def dry_run(config: Config, experiment: Path, device: str = "auto", start: Start = Start()) -> None:  # noqa: B008
-    """Two steps, a validation of two batches, a checkpoint that is read back; the folder is removed again."""
+    """Two steps, a validation of two batches, a checkpoint that is read back, in a folder of its own that is removed.
+
+    That folder lies beside the experiment, where all machines see it.
+    """
     changes = {"max_steps": 2, "validate_every": 2, "log_every": 1, "warmup_steps": 1}
     short = config.model_copy(update={"training": config.training.model_copy(update=changes)})
-    folder = experiment.with_name(experiment.name + ".dry_run")
-    try:
-        train(short, folder, resume=False, device=device, start=start, dev_batches=2)
+    ranks = this_rank()
+    place = pick_device(device, ranks.local_rank)
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        own_log(ranks, Path(logs)),
+        connected(ranks, place, config.parallel.timeout),
+        ExitStack() as held,
+    ):
+        folder = Path(on_first(ranks, lambda: str(_temporary_folder(experiment, held))))
+        session = start_session(short, folder, False, device, ranks, start)
+        session.dev_batches, session.temporary = 2, True
+        _train(session)
         say("dry run: all is well")
-    finally:
-        if this_rank().first:
-            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary_folder(experiment: Path, held: ExitStack) -> Path:
+    """A new folder beside the experiment, removed when `held` closes; one of a killed process is removed now."""
+    require_experiment_folder(experiment)
+    beside = next(folder for folder in experiment.absolute().parents if folder.is_dir())
+    sweep_temporary(beside)
+    folder = temporary_path(beside / experiment.name)
+    folder.mkdir()
+    held.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -70,7 +70,7 @@ def test_training_learns_the_tiny_corpus(run, rows):
 
 def test_a_training_leaves_all_that_decoding_and_people_need(run, rows, state, tiny_config):
     experiment = run()
-    made = {"config.yaml", "tokenizer.json", "checkpoints", "log.jsonl", "tensorboard", "dropped.txt"}
+    made = {"config.yaml", "tokenizer.json", "checkpoints", "log.jsonl", "tensorboard", "dropped.txt", ".lock"}
     assert {path.name for path in experiment.iterdir()} == made
     assert load_config(experiment / "config.yaml") == tiny_config()
     assert checkpoints(experiment) == ["averaged.pt", "best.pt", "step-00000004.pt", "step-00000008.pt"]
