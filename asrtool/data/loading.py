@@ -7,9 +7,11 @@ A batch is named by its position, and everything random in it is drawn from that
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import filterfalse, islice, pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lhotse import MonoCut
 from torch.utils.data import DataLoader, Dataset
@@ -24,15 +26,17 @@ from asrtool.data.augment import (
     spec_augment,
     speed_of,
 )
-from asrtool.data.features import FRAME_SHIFT, load
+from asrtool.data.entry_checks import LONGEST_SECONDS, EntryChecks
+from asrtool.data.features import FRAME_SHIFT, SHORTEST_SECONDS, TOO_SHORT, load, too_short
 from asrtool.data.manifest import said_in, speaker_of
-from asrtool.data.shards import Entry, entries, manifest_files, read
+from asrtool.data.shards import Entry, entries_with_trees, manifest_files, read
 from asrtool.data.sources import Bad
-from asrtool.errors import AsrtoolError, DataError
-from asrtool.interrupts import ignore_interrupts
+from asrtool.errors import AsrtoolError, DataError, UserError
+from asrtool.interrupts import start_worker
 from asrtool.ranks import ALONE, Ranks
 from asrtool.text.tokenizer import BLANK, Tokenizer
 
+ROUNDING = 0.001  # seconds: more than a sample, to which a changed speed rounds the length of a cut
 NO_LABEL = -100  # the index that torch leaves out of a cross entropy
 BLOCK_CUTS = 50_000  # cuts held for shuffling: about 60 MB, and two seconds to read
 BUCKET_BATCHES = 4  # the last batch of a bucket is not full: with fewer batches, that would be many of them
@@ -57,9 +61,21 @@ class Item:
     after: Position
 
 
+class Skipped(NamedTuple):
+    """A cut that cannot be in a batch, since it has not even one frame, and why."""
+
+    id: str
+    text: str
+    speaker: str | None
+    reason: str
+
+
 @dataclass
 class Batch:
-    """Padded features and targets. Padding is zero and must have no influence on anything."""
+    """Padded features and targets. Padding is zero and must have no influence on anything.
+
+    Without training, cuts shorter than a frame are in `skipped` alone; N may then be 0.
+    """
 
     position: Position
     after: Position
@@ -72,17 +88,26 @@ class Batch:
     seconds: float  # audio, padding not counted
     labels: torch.Tensor | None = None  # (N, T) int64 aligned unit of each frame, for objective ce; else NO_LABEL
     speakers: list[str | None] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
 
 
 class SpeechDataset(Dataset):
     """Turns the cuts of one batch into tensors; holds the configuration and no cuts.
 
-    `tokenizer` None leaves the targets empty; `training` switches augmentation on. What goes wrong comes back as a
-    value, since an exception that crosses a process arrives wrapped in the text of two tracebacks.
+    `tokenizer` None leaves the targets empty; `training` switches augmentation on. A cut of more than `max_seconds` is
+    an error before its audio is read; None is no limit. What goes wrong comes back as a value, since an exception that
+    crosses a process arrives wrapped in the text of two tracebacks.
     """
 
-    def __init__(self, config: Config, tokenizer: Tokenizer | None, training: bool):
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: Tokenizer | None,
+        training: bool,
+        max_seconds: float | None = LONGEST_SECONDS,
+    ):
         self.features, self.augment, self.seed = config.features, config.data.augment, config.seed
+        self.max_seconds = max_seconds
         self.tokenizer, self.training, self.aligned = tokenizer, training, config.objective.aligned
         self.factor = config.model.subsampling.factor
 
@@ -97,16 +122,21 @@ class SpeechDataset(Dataset):
     def _batch(self, item: Item) -> Batch:
         at = item.position
         cuts = sorted((self._cut(entry, at.epoch) for entry in item.entries), key=lambda cut: (-cut.duration, cut.id))
+        short = [] if self.training else list(filter(too_short, cuts))
+        if short:
+            cuts = list(filterfalse(too_short, cuts))
         features = [self._features(cut, at.epoch) for cut in cuts]
-        lens = torch.tensor([len(f) for f in features])
-        padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
+        lens = torch.tensor([len(f) for f in features], dtype=torch.int64)
+        padded = _pad(features, torch.zeros(0, 0, self.features.num_bins))
         if self.training and self.augment.spec_augment:
             padded = mask_batch(spec_augment(self.augment.spec_augment), padded, lens, self.seed, *vars(at).values())
-        texts, speakers = (list(part) for part in zip(*map(said_in, cuts), strict=True))
+        texts, speakers = [said_in(cut)[0] for cut in cuts], [said_in(cut)[1] for cut in cuts]
         targets, target_lens = self._targets(texts)
         seconds, names = sum(cut.duration for cut in cuts), [cut.id for cut in cuts]
-        labels = self._labels(cuts, lens) if self.aligned and self.tokenizer else None
-        return Batch(at, item.after, names, texts, padded, lens, targets, target_lens, seconds, labels, speakers)
+        labels = self._labels(cuts, lens) if self.aligned and self.tokenizer and cuts else None
+        skipped = [Skipped(cut.id, *said_in(cut), TOO_SHORT) for cut in short]
+        tensors = (padded, lens, targets, target_lens)
+        return Batch(at, item.after, names, texts, *tensors, seconds, labels, speakers, skipped)
 
     def _labels(self, cuts: list[MonoCut], lens: torch.Tensor) -> torch.Tensor:
         """What each frame is aligned with: blank between units, and for an output frame where equal ones meet."""
@@ -132,10 +162,11 @@ class SpeechDataset(Dataset):
             wanted = f"the configuration says features.sampling_rate={self.features.sampling_rate}"
             raise Bad(f"{cut.id}: {cut.sampling_rate} Hz, {wanted}; see `asrtool prepare --resample`")
         if not self.training:  # stored features and computed ones are the same: take what the manifest has
-            return load(cut, "stored" if cut.has_features else "on_the_fly", self.features.num_bins)
+            source = "stored" if cut.has_features else "on_the_fly"
+            return load(cut, source, self.features.num_bins, self.max_seconds)
         if self.features.source == "on_the_fly":
             cut = change_audio(cut, self.augment, self.seed, epoch)
-        features = load(cut, self.features.source, self.features.num_bins)
+        features = load(cut, self.features.source, self.features.num_bins, self.max_seconds)
         if most := self.augment.vocal_tract:
             warp = 1 + generator("warp", self.seed, epoch, cut.id).uniform(-most, most)
             features = change_vocal_tract(features, warp, self.features.sampling_rate)
@@ -144,7 +175,13 @@ class SpeechDataset(Dataset):
     def _targets(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         known = [t if self.tokenizer and not self.tokenizer.unknown(t) else "" for t in texts]
         units = [torch.tensor(self.tokenizer.encode(t) if t else [], dtype=torch.int64) for t in known]
-        return torch.nn.utils.rnn.pad_sequence(units, batch_first=True), torch.tensor([len(u) for u in units])
+        lens = torch.tensor([len(u) for u in units], dtype=torch.int64)
+        return _pad(units, torch.zeros(0, 0, dtype=torch.int64)), lens
+
+
+def _pad(rows: list[torch.Tensor], empty: torch.Tensor) -> torch.Tensor:
+    """Rows of several lengths as one tensor; `empty` where there are none."""
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else empty
 
 
 class TrainingSampler(Iterable):
@@ -214,8 +251,10 @@ class TrainingSampler(Iterable):
 
 
 def is_trained_on(entry: Entry, config: Config) -> bool:
-    """Whether the cut is as long as the configuration wants them."""
-    return config.data.min_seconds <= entry.duration <= config.data.max_seconds
+    """Whether the cut is as long as the configuration wants them, and has a frame at every speed."""
+    shortest = SHORTEST_SECONDS * max(config.data.augment.speeds) + ROUNDING
+    least = max(config.data.min_seconds, shortest)
+    return least <= entry.duration <= config.data.max_seconds
 
 
 def shuffled_batches(block: list[Entry], at: Position, config: Config) -> list[list[Entry]]:
@@ -251,7 +290,8 @@ def _buckets(timed: list[Timed], most: int, batch_seconds: float) -> list[list[T
 class OrderedSampler(Iterable):
     """Every cut of a manifest once, in batches of at most `batch_seconds` with similar lengths together.
 
-    `apart`: one speaker alone in each batch.
+    `apart`: one speaker alone in each batch. Raises DataError with all cuts whose line tells that they cannot be used:
+    an id that was there before, several supervisions, no audio.
     """
 
     def __init__(
@@ -269,12 +309,23 @@ class OrderedSampler(Iterable):
         return islice(self._all(), self.ranks.rank, None, self.ranks.size)
 
     def _all(self) -> Iterator[Item]:
-        kept = (entry for entry in entries(self.path) if entry.id not in self.dropped)
-        number = 0
+        number, problems = 0, []
+        kept = self._checked(problems)
         while window := list(islice(kept, BLOCK_CUTS)):
+            if problems:
+                raise DataError(f"{len(problems)} cuts of {self.path} cannot be used; mend the manifest", problems)
             for batch in self._batches(window):
                 yield Item(Position(batch=number), batch, Position(batch=number + 1))
                 number += 1
+
+    def _checked(self, problems: list[str]) -> Iterator[Entry]:
+        """The entries that are kept; what is wrong with them is added to `problems`."""
+        checks = EntryChecks()
+        for entry, tree in entries_with_trees(self.path):
+            if entry.id not in self.dropped:
+                problem = checks.problem(tree)
+                problems += [f"{entry.id}: {problem}"] if problem else []
+                yield entry
 
     def _batches(self, window: list[Entry]) -> Iterator[list[Entry]]:
         groups = [window]
@@ -306,17 +357,54 @@ def _fill(timed: Iterable[Timed], batch_seconds: float) -> Iterator[list[Entry]]
 
 
 def batches(dataset: SpeechDataset, sampler: Iterable[Item], workers: int) -> Iterator[Batch]:
-    """The batches of `sampler` in its order, made by `workers` processes. Raises DataError on unreadable data."""
+    """The batches of `sampler` in its order, made by `workers` processes. Raises DataError on unreadable data.
+
+    UserError when processes cannot be started, or one of them was killed.
+    """
     own = torch.Generator()  # else every loader draws a seed from the generator that dropout uses
     loader = DataLoader(
         dataset,
         batch_size=None,
         sampler=sampler,
         num_workers=workers,
+        collate_fn=_to_arrays,
         generator=own,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=start_worker,
     )
-    for batch in loader:
+    for batch in _named_failures(loader, workers):
         if isinstance(batch, AsrtoolError):
             raise batch
-        yield batch
+        yield _to_tensors(batch)
+
+
+def _to_arrays(batch: Batch | AsrtoolError) -> Batch | AsrtoolError:
+    """Tensors as arrays, which cross from a loader process through its pipe.
+
+    torch would send each tensor as a file in /dev/shm and its descriptor: where either runs out, that waits for ever.
+    """
+    return _with_fields(batch, torch.Tensor, torch.Tensor.numpy) if isinstance(batch, Batch) else batch
+
+
+def _to_tensors(batch: Batch) -> Batch:
+    return _with_fields(batch, np.ndarray, torch.from_numpy)
+
+
+def _with_fields(batch: Batch, kind: type, convert: Any) -> Batch:
+    """`batch` with all fields of a kind converted."""
+    return replace(batch, **{name: convert(value) for name, value in vars(batch).items() if isinstance(value, kind)})
+
+
+def _named_failures(loader: DataLoader, workers: int) -> Iterator[Batch | AsrtoolError]:
+    """What `loader` gives. UserError for what the operating system refuses, with what to do."""
+    hint = f"lower data.workers ({workers}; 0 loads in the process itself)"
+    try:
+        yield from loader
+    except OSError as error:
+        if workers:
+            hint = f"{hint}, raise `ulimit -n`, or give a container more /dev/shm (--shm-size)"
+            raise UserError(f"loader processes cannot be started: {error.strerror or error}; {hint}") from error
+        raise
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(f"a loader process was killed; memory may have run out: {hint}, or batch_seconds") from error

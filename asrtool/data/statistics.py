@@ -6,6 +6,7 @@ from itertools import takewhile
 from torch import Tensor
 
 from asrtool.data.loading import Batch
+from asrtool.errors import UserError
 
 STATISTICS_SECONDS = 3600.0  # an hour of shuffled speech fixes the mean of a bin to about 0.01 of its deviation
 
@@ -13,7 +14,8 @@ STATISTICS_SECONDS = 3600.0  # an hour of shuffled speech fixes the mean of a bi
 def feature_statistics(batches: Iterable[Batch], per_utterance: bool) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation per bin, (F,) float32 each, over an hour of `batches`, or the first epoch of them.
 
-    `per_utterance`: the deviation is that around each utterance's own mean.
+    `per_utterance`: the deviation is that around each utterance's own mean. UserError when there are no frames, or
+    values that no mean can be computed of.
     """
     count, seconds, total, squares = 0, 0.0, 0.0, 0.0
     for batch in takewhile(lambda batch: batch.position.epoch == 0, batches):
@@ -24,5 +26,10 @@ def feature_statistics(batches: Iterable[Batch], per_utterance: bool) -> tuple[T
         seconds += batch.seconds
         if seconds > STATISTICS_SECONDS:
             break
+    if not count:
+        raise UserError("data.train has no cut with a whole frame, so that its features have no mean")
     mean = total / count
-    return mean.float(), (squares / count - mean**2).clamp(min=0).sqrt().float()
+    deviation = (squares / count - mean**2).clamp(min=0).sqrt().float()
+    if not (mean.float().isfinite().all() and deviation.isfinite().all()):
+        raise UserError("the mean of the features is not finite; look for extreme values in the audio of data.train")
+    return mean.float(), deviation

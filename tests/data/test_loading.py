@@ -12,7 +12,8 @@ from lhotse.shar import SharWriter
 
 from asrtool.data import loading
 from asrtool.data.corpora import Utterance
-from asrtool.data.features import compute, frames_of, store
+from asrtool.data.feature_store import store
+from asrtool.data.features import compute, frames_of
 from asrtool.data.loading import Item, OrderedSampler, Position, SpeechDataset, TrainingSampler, batches
 from asrtool.data.manifest import open_cuts, write_manifest
 from asrtool.data.shards import entries, manifest_files, read
