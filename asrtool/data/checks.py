@@ -1,5 +1,6 @@
 """What `asrtool prepare` requires of each utterance, whatever corpus it comes from."""
 
+import os
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
@@ -41,10 +42,11 @@ class Checks:
     def check_id(self, name: str, where: str = "") -> None:
         """An utterance's id is one printable word, and has not been there before. `where`: the line it is from."""
         check_name(name, "the id")
-        if name in self._ids:
-            both = f", in {self._ids[name]} and {where}; rename one, e.g. by a column id of a table" if where else ""
+        same = unicodedata.normalize("NFC", name)  # letters with accents may be written in two ways
+        if same in self._ids:
+            both = f", in {self._ids[same]} and {where}; rename one, e.g. by a column id of a table" if where else ""
             raise Bad(f"duplicate id{both}")
-        self._ids[name] = where
+        self._ids[same] = where
 
     def check_recording(self, recording: Recording) -> None:
         """A recording's id is one printable word, and the name of one file only."""
@@ -118,7 +120,9 @@ class Checks:
 
 
 def _identity(source: AudioSource) -> str:
-    return source.source if source.type in ("file", "command", "url") else f"{source.type} {hash(source.source)}"
+    if source.type == "file":
+        return os.path.normpath(source.source)
+    return source.source if source.type in ("command", "url") else f"{source.type} {hash(source.source)}"
 
 
 def check_name(name: str, what: str) -> None:

@@ -17,7 +17,7 @@ from asrtool.files import read_lines
 from asrtool.progress import say
 
 BLANKS = " \t\r\n\v\f"  # what Kaldi takes for white space, and nothing of Unicode
-SECONDS = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+SECONDS = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NEEDED = "a data folder needs wav.scp and text (text may be missing with --unlabelled)"
 AUDIO_SUFFIXES = (".flac", ".wav", ".sph", ".opus", ".ogg", ".mp3")  # FLAC first: LibriSpeech as published
 
@@ -141,10 +141,16 @@ class _KaldiFiles:
         if recording in self.recordings.repeated:
             raise Bad(f"its recording '{recording}' has several lines in {self.recordings.path}; keep one of them")
         audio = self._audio(self.recordings.values[recording])
-        text, speaker = self.text.values.get(name, ""), self.speakers.values.get(name) or None
+        text, speaker = self.text.values.get(name, ""), self._speaker(name)
         file = self.text if name in self.text.lines else self.available()
         where = f"{file.path}:{file.lines[name]}"
         return Utterance(name, audio, text, speaker, recording, start, end, channel, where)
+
+    def _speaker(self, name: str) -> str | None:
+        speaker = self.speakers.values.get(name)
+        if speaker is not None and len(speaker.split()) != 1:
+            raise Bad(f"{self.speakers.path}:{self.speakers.lines[name]}: no line 'ID SPEAKER'; mend it")
+        return speaker
 
     def _span(self, name: str) -> tuple[str, float, float | None, int | None]:
         """Recording, start, end (None: to the recording's end) and channel of an utterance. Raises Bad."""

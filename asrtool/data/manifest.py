@@ -1,6 +1,5 @@
 """From utterances to a checked lhotse manifest (`*.jsonl.gz`, one cut an utterance), or a list of all that is wrong."""
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -122,7 +121,7 @@ def _key(utterance: Utterance) -> Key:
 
 
 def _absolute(audio: str) -> str:
-    return audio if is_command(audio) else os.path.abspath(audio)
+    return audio if is_command(audio) else str(Path(audio).absolute())
 
 
 def _cuts(rows: list[Utterance | str], recordings: dict[Key, Recording | Bad], checks: Checks) -> Iterator[Result]:
@@ -171,6 +170,8 @@ def _checked(cut: Cut, checks: Checks) -> MonoCut:
     if not isinstance(cut, MonoCut) or not cut.has_recording or not enough:
         hint = "--channel chooses one of several, --unlabelled takes cuts without a transcript"
         raise Bad(f"needs one recording channel and a supervision with text ({hint})")
+    if any(supervision.channel != cut.channel for supervision in cut.supervisions) and cut.recording.num_channels > 1:
+        raise Bad(f"its transcript is of channel {cut.supervisions[0].channel}, its audio of channel {cut.channel}")
     checks.check_recording(cut.recording)
     end = checks.end_of(cut.start, cut.start + cut.duration, cut.recording.duration)
     if end < cut.start + cut.duration:
@@ -191,8 +192,8 @@ def _until(cut: MonoCut, end: float) -> MonoCut:
 
 
 def shown(name: str) -> str:
-    """An id for a message, on one line."""
-    return name if name.isprintable() else ascii(name)
+    """An id for a message, on one line; in quotes when it is not one word."""
+    return name if name.isprintable() and name.split() == [name] else ascii(name)
 
 
 def _write(cuts: Iterator[Result], out: Path, skip_bad: bool, checks: Checks) -> Summary:

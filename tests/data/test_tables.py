@@ -1,5 +1,6 @@
 import pytest
 
+from asrtool.data.corpora import Utterance
 from asrtool.data.tables import Layout, table
 from asrtool.errors import UserError
 
@@ -47,3 +48,160 @@ def test_a_table_with_a_bad_time_names_the_line(tmp_path):
 def test_a_missing_table_is_refused(tmp_path):
     with pytest.raises(UserError, match="not found"):
         list(table(tmp_path / "none.csv"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(text, name="mine.csv", encoding="utf-8") -> the file of a table"""
+
+    def make(text, name="mine.csv", encoding="utf-8"):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        return tmp_path / name
+
+    return make
+
+
+def rows(file, **layout) -> list[tuple]:
+    """Id, text and speaker of each utterance; a problem as its text."""
+    found = table(file, Layout(**layout))
+    return [(u.id, u.text, u.speaker) if isinstance(u, Utterance) else u for u in found]
+
+
+def test_the_byte_order_mark_of_a_spreadsheet_is_no_part_of_the_first_column(write):
+    assert rows(write("id,audio,text\nu1,1.wav,A\n", encoding="utf-8-sig")) == [("u1", "A", None)]
+    assert rows(write("audio,text\n1.wav,A\n", encoding="utf-8-sig")) == [("1", "A", None)]
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("name", ["mine.csv", "mine.tsv", "mine.txt"])
+def test_the_delimiter_is_recognised_by_the_header(write, sign, name):
+    lines = (("audio", "text", "speaker"), ("1.wav", "A B", "s"))
+    assert rows(write("\n".join(map(sign.join, lines)) + "\n", name)) == [("1", "A B", "s")]
+
+
+def test_the_delimiter_may_be_given(write):
+    file = write("audio;text,of,many;speaker\n1.wav;A;s\n")
+    assert rows(file, delimiter=";", columns={"text": "text,of,many"}) == [("1", "A", "s")]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["path,sentence,client_id", "Audio_FilePath,Transcript,speaker_id", "wav,wrd,spk_id", "file, transcription ,spk"],
+)
+def test_columns_of_other_tools_are_recognised(write, header):
+    assert rows(write(f"{header}\n1.wav,A,s\n")) == [("1", "A", "s")]
+
+
+def test_columns_may_be_named(write):
+    file = write("clip,written,who\n1.wav,A,s\n")
+    columns = {"audio": "clip", "text": "Written", "speaker": "who"}
+    assert rows(file, columns=columns) == [("1", "A", "s")]
+
+
+def test_a_column_that_is_named_and_not_there_is_refused_with_the_most_similar_one(write):
+    with pytest.raises(UserError, match="no column 'sentense' .*did you mean 'sentence'"):
+        rows(write("audio,sentence\n1.wav,A\n"), columns={"text": "sentense"})
+
+
+def test_two_columns_that_may_both_be_meant_are_refused(write):
+    file = write("path,file,text\n1.wav,2.wav,A\n")
+    with pytest.raises(UserError, match="path and file may both be audio.*--column audio="):
+        rows(file)
+    assert rows(file, columns={"audio": "file"}) == [("2", "A", None)]
+
+
+@pytest.mark.parametrize("header", ["audio,text,text", "audio,Text,text", "audio,text,age,age"])
+def test_a_column_that_is_there_twice_is_refused(write, header):
+    with pytest.raises(UserError, match="more than once"):
+        rows(write(f"{header}\n1.wav,A,B,C\n"))
+
+
+def test_columns_that_are_not_used_are_named(write, capsys):
+    assert rows(write("audio,text,speker,age\n1.wav,A,s,7\n")) == [("1", "A", None)]
+    assert "not used: speker (did you mean 'speaker'?), age" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("sign", "name"), [("\t", "mine.tsv"), ("|", "mine.csv")])
+def test_quotation_marks_of_a_table_without_quoting_are_of_the_text(write, sign, name):
+    texts = ["HELLO", '"STOP HE SAID', "GOOD DAY", 'COME BACK" SHE SAID', '"BYE"']
+    lines = [f"audio{sign}text", *(f"{number}.wav{sign}{text}" for number, text in enumerate(texts))]
+    assert [text for _, text, _ in rows(write("\n".join(lines), name))] == texts
+
+
+@pytest.mark.parametrize("bad", ['2.wav,"B', '2.wav,"B"x', "2.wav,B,C,D", "2.wav", '2.wav,"' + 200_000 * "B" + '"'])
+def test_a_row_that_does_not_fit_the_header_is_named_and_the_others_are_read(write, bad):
+    one, problem, three = rows(write(f"audio,text\n1.wav,A\n{bad}\n3.wav,C\n"))
+    assert (one, three) == (("1", "A", None), ("3", "C", None))
+    assert "mine.csv:3: " in problem
+
+
+@pytest.mark.parametrize("time", ["nan", "inf", "1e999", "1_0", "0:05", "1,5", "\u0661", "0x1", "five"])
+@pytest.mark.parametrize("column", ["start", "end"])
+def test_a_time_that_is_no_number_of_seconds_is_named(write, time, column):
+    (problem,) = rows(write(f"audio\ttext\t{column}\n1.wav\tA\t{time}\n"))
+    assert "mine.csv:2: " in problem
+    assert "not a time in seconds" in problem
+
+
+@pytest.mark.parametrize(("time", "seconds"), [("1", 1.0), (".5", 0.5), ("2.", 2.0), ("1e-1", 0.1), (" +3 ", 3.0)])
+def test_times_may_be_written_in_the_usual_ways(write, time, seconds):
+    (row,) = table(write(f"audio,text,end\n1.wav,A,{time}\n"))
+    assert row.end == seconds
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_table_in_another_encoding_is_refused_with_its_line(write, encoding):
+    with pytest.raises(UserError, match=r"mine.csv:\d: not UTF-8"):
+        rows(write("audio,text\n1.wav,CAFÉ\n", encoding=encoding))
+
+
+def test_a_table_runs_no_command(write):
+    (problem,) = rows(write("audio,text\ntouch PWNED |,A\n"))
+    assert "mine.csv:2: " in problem
+    assert "runs no commands" in problem
+
+
+def test_a_table_without_a_header_has_the_names_that_are_given(write):
+    file = write("k1|Guten Tag, gut\nk2|Ja\n")
+    with pytest.raises(UserError, match="--delimiter"):
+        rows(file, header=["audio", "text"])
+    assert rows(file, header=["audio", "text"], delimiter="|") == [("k1", "Guten Tag, gut", None), ("k2", "Ja", None)]
+
+
+def test_names_of_audio_without_a_suffix_are_found_under_the_root(write, tmp_path):
+    (tmp_path / "wavs").mkdir()
+    (tmp_path / "wavs" / "k1.wav").touch()
+    (row,) = table(write("audio,text\nk1,A\n"), Layout(audio_root=tmp_path / "wavs"))
+    assert row.audio == str(tmp_path / "wavs/k1.wav")
+
+
+def test_unlabelled_audio_needs_no_text(write):
+    file = write("audio\n1.wav\n2.wav\n")
+    assert rows(file, unlabelled=True) == [("1", "", None), ("2", "", None)]
+    with pytest.raises(UserError, match="--unlabelled"):
+        rows(file)
+
+
+def test_channels_have_ids_of_their_own_and_share_a_recording(write):
+    one, two = table(write("audio,text,channel\n1.wav,A,0\n1.wav,B,1\n"))
+    assert (one.channel, two.channel) == (0, 1)
+    assert one.id != two.id
+    assert one.recording == two.recording
+    assert "channel" in next(table(write("audio,text,channel\n1.wav,A,left\n")))
+
+
+def test_recordings_of_one_stem_are_told_apart_by_their_paths(write):
+    files = ["d1/1.wav", "d2/1.wav", "my.wav", "my.mp3", "other.wav", "other.wav", "./x/../other.wav"]
+    lines = [f"u{number},{file},A" for number, file in enumerate(files)]
+    found = [row.recording for row in table(write("\n".join(["id,audio,text", *lines])))]
+    assert found == ["d1/1.wav", "d2/1.wav", "my.wav", "my.mp3", "other", "other", "other"]
+
+
+def test_ids_and_recordings_named_for_files_have_no_white_space(write, capsys):
+    (row,) = table(write("audio,text\nmy file 1.wav,A\n"))
+    assert (row.id, row.recording) == ("my_file_1", "my_file_1")
+    assert "1 ids were made of file names with white space" in capsys.readouterr().err
+
+
+def test_a_transcript_may_hold_what_other_readers_take_for_line_ends(write):
+    assert [text for _, text, _ in rows(write("audio,text\n1.wav,A\x1cB\u2028C\x85D\n"))] == ["A\x1cB\u2028C\x85D"]
