@@ -6,8 +6,9 @@
 #   bash tools/install_k2.sh --page FILE_OR_URL
 #
 # k2's wheels are made for one torch and CUDA each, and are listed on pages of its own, cpu.html and cuda.html of
-# https://k2-fsa.github.io/k2; --page is another place, such as a page that was saved where there is a network. The
-# package index has wheels called k2 as well; they are for an old torch, and one of them calls itself fit for Pythons
+# https://k2-fsa.github.io/k2; --page is another place, such as a page that was saved where there is a network: a file,
+# file://... or https://.... Where the page has a hash of the wheel, pip checks it; otherwise https is all the protection
+# that there is. The package index has wheels called k2 as well; they are for an old torch, and one of them calls itself fit for Pythons
 # that cannot import it. PYTHON is the interpreter to install for, python3 by default.
 set -euo pipefail
 
@@ -49,20 +50,37 @@ try:
 except ImportError:
     print(name, "broken")' 2>/dev/null || true; }
 
-# The page $1, a file or a URL
+# The page $1, a file or a URL; a redirection has to stay with https, too.
 read_page() { "$PYTHON" - "$1" <<'END'
-import pathlib, sys, urllib.request
+import pathlib, sys, urllib.error, urllib.request
 place = sys.argv[1]
+LIMIT = 1 << 24  # bytes; k2's pages have some hundred thousand
+
+class Https(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, request, file, code, message, headers, url):
+        if not url.startswith("https://"):
+            raise urllib.error.URLError(f"it leads to {url}, which is not https")
+        return super().redirect_request(request, file, code, message, headers, url)
+
 try:
-    text = urllib.request.urlopen(place, timeout=60).read() if "://" in place else pathlib.Path(place).read_bytes()
-except OSError as error:
+    opener = urllib.request.build_opener(Https)
+    with opener.open(place, timeout=60) if "://" in place else pathlib.Path(place).open("rb") as file:
+        text = file.read(LIMIT)
+except (OSError, ValueError) as error:
     sys.exit(f"{error}")
 sys.stdout.write(text.decode("utf-8", "replace"))
 END
 }
 
-# The names of the wheels on a page
-wheels() { grep -o 'k2-[^"<>/ ]*\.whl' | sed 's/%2[Bb]/+/g' | sort -u; }
+# The names of the wheels on a page: what a name of a wheel can have, and nothing that means something to a shell
+wheels() { grep -oE 'k2-[0-9][A-Za-z0-9._+-]*\.whl' | sort -u; }
+
+# The command line $@ as it can be copied into a shell
+shown() {
+    local quoted
+    printf -v quoted '%q ' "$@"
+    echo "${quoted% }"
+}
 
 command -v "$PYTHON" >/dev/null || stop "no $PYTHON in PATH; install Python 3.11 or newer, or set PYTHON"
 found=$(facts 2>/dev/null) || stop "$PYTHON cannot import torch; install it first: k2 is made for one torch"
@@ -74,19 +92,24 @@ if [ "$state" = works ]; then
     say "k2 $version is installed and can be imported; there is nothing to do"
     exit 0
 fi
-remove=""
+remove=()
 if [ "$state" = broken ]; then
     origin="it was made for another torch or Python"
     [[ $version == *+* ]] || origin="it came from the package index, whose wheels are for another torch and Python"
     say "k2 $version is installed but cannot be imported: $origin. It has to go"
-    remove="$PYTHON -m pip uninstall --yes k2"
+    remove=("$PYTHON" -m pip uninstall --yes k2)
 fi
 
 kind=cuda
 local=cuda$cuda
 if [ "$cuda" = cpu ]; then kind=cpu local=cpu; fi
 page=${page:-https://k2-fsa.github.io/k2/$kind.html}
+case $page in
+https://* | file://*) ;;
+*://*) stop "--page $page: only https://, file:// or a file, since what it lists gets installed" ;;
+esac
 listed=$(read_page "$page") || stop "cannot read $page; save the page where there is a network, and give it with --page"
+listed=${listed//%2[Bb]/+}
 names=$(wheels <<<"$listed") || stop "$page lists no wheels of k2; give the right page with --page"
 
 case $platform in # of wheels: manylinux_2_17_x86_64.manylinux2014_x86_64, linux_x86_64, macosx_11_0_arm64, win_amd64
@@ -94,22 +117,23 @@ linux_*) fitting="linux.*_${platform#linux_}" ;;
 macosx_*) fitting="macosx_.*_(${platform#macosx_*_*_}|universal2)" ;;
 *) fitting=$platform ;;
 esac
-fitting="-$tag-$tag-.*$fitting[.]whl$"
+fitting="-$tag-$tag-.*${fitting}[.]whl$"
 made_for=$local.torch$torch
 wheel=$(grep -E -- "[+]${made_for//./[.]}$fitting" <<<"$names" | sort -V | tail -n 1) || true
 if [ -z "$wheel" ]; then
     others=$(grep -E -- "$fitting" <<<"$names" | sed -n 's/^[^+]*+\([^-]*\)-.*/\1/p' | sort -uV | tail -n 5) || true
     say "no wheel on $page is for $made_for, $tag and $platform; the last that fit otherwise:" ${others:-none}
-    [ -z "$remove" ] || say "what is there does not work all the same: $remove"
+    [ ${#remove[@]} = 0 ] || say "what is there does not work all the same: $(shown "${remove[@]}")"
     stop "build k2 from its source (https://k2-fsa.github.io/k2/installation/from_source.html), or take a torch with a wheel"
 fi
 version=${wheel#k2-}
-command="$PYTHON -m pip install k2==${version%%-*} -f $page"
-[ -z "$remove" ] || echo "$remove"
-echo "$command"
+command=("$PYTHON" -m pip install "k2==${version%%-*}" -f "$page")
+grep -qF -- "$wheel#sha256=" <<<"$listed" || say "$page has no hash of $wheel: pip can check nothing but https"
+if [ ${#remove[@]} != 0 ]; then shown "${remove[@]}"; fi
+shown "${command[@]}"
 if [ "$install" = true ]; then
-    $remove
-    $command || stop "pip failed; see above"
-    [[ $(installed) == *works ]] || stop "k2 was installed, but cannot be imported: $PYTHON -c 'import k2' says why"
+    if [ ${#remove[@]} != 0 ]; then "${remove[@]}"; fi
+    "${command[@]}" || stop "pip failed; see above"
+    [[ $(installed) == *works ]] || stop "k2 was installed, but cannot be imported: $(shown "$PYTHON" -c 'import k2') says why"
     say "installed"
 fi

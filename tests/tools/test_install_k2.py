@@ -117,6 +117,51 @@ def test_what_is_wrong_is_the_last_line_and_status_2(install, options, settings,
     assert said in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "page", ["http://k2.example/cpu.html", "ftp://k2.example/x", "HTTP://k2.example/x", "data://x,k2"]
+)
+def test_a_page_that_does_not_come_by_https_is_refused(install, page):
+    done = install("--install", page=page)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"install_k2.sh: error: --page {page}: only https://, file:// or a file"
+    )
+
+
+def test_a_page_of_a_file_may_be_a_url_and_its_name_may_have_spaces(install):
+    version = "1.24.4.dev20250714+cpu.torch2.7.1"
+    page = (install.folder / "page.html").rename(install.folder / "my page;touch PWNED.html")
+    done = install("--install", page=page.name)
+    assert done.stdout == f"python3 -m pip install k2=={version} -f my\\ page\\;touch\\ PWNED.html\n"
+    assert (install.folder / "pip").read_text() == f"-m pip install k2=={version} -f {page.name}\n"
+    (install.folder / "k2").unlink()
+    url = page.as_uri()
+    assert install(page=url).stdout == f"python3 -m pip install k2=={version} -f {url}\n"
+    assert not (install.folder / "PWNED").exists()
+
+
+@pytest.mark.parametrize(
+    "evil", ["$(touch PWNED)", ";touch PWNED;", "`touch${IFS}PWNED`", "|touch", "*", "a b", "'x'", "\\n\t"]
+)
+def test_what_a_page_says_reaches_no_shell_and_no_printed_command(install, evil):
+    names = [
+        f"k2-9.9{evil}+cpu.torch2.7.1-cp311-cp311-{LINUX}.whl",
+        f"k2-{evil}9.9+cpu.torch2.7.1-cp311-cp311-{LINUX}.whl",
+    ]
+    (install.folder / "evil.html").write_text("\n".join(f'<a href="{name}">{name}</a>' for name in names))
+    done = install("--install", page="evil.html")
+    assert (done.returncode, done.stdout) == (2, "") and "touch" not in done.stderr
+    assert not (install.folder / "PWNED").exists() and not (install.folder / "pip").exists()
+
+
+def test_a_page_without_hashes_is_said_and_one_with_a_hash_is_not(install):
+    assert "has no hash of k2-1.24.4.dev20250714+cpu.torch2.7.1-cp311" in install().stderr
+    page = install.folder / "page.html"
+    page.write_text(page.read_text().replace('.whl"', f'.whl#sha256={"0" * 64}"'))
+    done = install()
+    assert done.returncode == 0 and "has no hash" not in done.stderr
+
+
 def test_help_says_how_it_is_used(install):
     done = install("--help", page="")
     assert done.returncode == 0 and "bash tools/install_k2.sh --install" in done.stdout and "#" not in done.stdout
