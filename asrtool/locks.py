@@ -1,10 +1,11 @@
-"""One writer for a folder: a lock that ends with its process, however that ends.
+"""One writer for a folder, or for a file of it: a lock that ends with its process, however that ends.
 
     with writing(folder, "asrtool train"): ...
+    with writing(folder, "asrtool lm train-neural", file="lm.pt"): ...
 
-The lock is a POSIX record lock on the file FOLDER/.lock. The operating system releases it when the process ends, also
-for processes on other machines where the mount of a file server supports locks, so that a lock is never stale. The file
-says who holds the lock, and stays. Loader and search processes do not inherit it.
+The lock is a POSIX record lock on the file FOLDER/.lock, or FOLDER/.FILE.lock. The operating system releases it when
+the process ends, also for processes on other machines where the mount of a file server supports locks, so that a lock
+is never stale. The file says who holds the lock, and stays. Loader and search processes do not inherit it.
 """
 
 import contextlib
@@ -24,20 +25,21 @@ LOCK = ".lock"
 BUSY = {errno.EACCES, errno.EAGAIN}
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
-_held: dict[tuple[int, Path], tuple[int, bool]] = {}  # process and folder -> how often it is entered, shared
+_held: dict[tuple[int, Path], tuple[int, bool]] = {}  # process and lock -> how often it is entered, shared
 _guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def writing(folder: str | Path, command: str, shared: bool = False) -> Iterator[None]:
-    """Inside, no other process writes into `folder`, which is created if need be.
+def writing(folder: str | Path, command: str, shared: bool = False, file: str | None = None) -> Iterator[None]:
+    """Inside, no other process writes into `folder`, which is created if need be; or the `file` of that name in it.
 
     `shared`: other processes that also ask for a shared lock may write at the same time, each its own files. Raises
     UserError with the host and process that hold the lock. Where the file system has no locks, there is no protection.
     """
     folder = Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    key = os.getpid(), folder
+    lock = folder / (f".{file}.lock" if file else LOCK)
+    key = os.getpid(), lock
     with _guard:
         depth = _held.get(key, (0, shared))[0]
         _held[key] = depth + 1, shared
@@ -49,8 +51,8 @@ def writing(folder: str | Path, command: str, shared: bool = False) -> Iterator[
         return
     descriptor = -1
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        _acquire(descriptor, folder, command, shared)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        _acquire(descriptor, folder / file if file else folder, command, shared)
         sweep_temporary(folder)
         yield
     finally:
@@ -68,7 +70,7 @@ def _leave(key: tuple[int, Path]) -> None:
             _held[key] = depth - 1, shared
 
 
-def _acquire(descriptor: int, folder: Path, command: str, shared: bool) -> None:
+def _acquire(descriptor: int, path: Path, command: str, shared: bool) -> None:
     try:
         fcntl.lockf(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
@@ -77,7 +79,7 @@ def _acquire(descriptor: int, folder: Path, command: str, shared: bool) -> None:
         if error.errno not in BUSY:
             raise
         holder = _describe(os.pread(descriptor, 4096, 0))
-        raise UserError(f"{folder} is in use by {holder}; wait for it, end it, or name another folder") from error
+        raise UserError(f"{path} is in use by {holder}; wait for it, end it, or name another one") from error
     text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "command": command}).encode() + b"\n"
     with contextlib.suppress(OSError):  # on a full disk the lock holds as well, without a name
         os.pwrite(descriptor, text, 0)

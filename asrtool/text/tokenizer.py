@@ -249,7 +249,7 @@ def _refuse_marks(kind: str, texts: Iterable[str]) -> None:
     counts = count_words(texts)
     rows = [f"{word}: {counts[word]} times; {why}" for word in most_frequent(counts) if (why := _no_unit(kind, word))]
     if rows:
-        hint = "remove them from the transcripts, or the utterances that have them, and prepare the corpus again"
+        hint = "remove them, or the sentences that have them, from the transcripts"
         raise DataError(f"{len(rows)} words of the transcripts cannot have units: {hint}", rows)
 
 

@@ -10,9 +10,11 @@ import math
 import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +26,16 @@ from asrtool.decoding.neural_lm import NeuralLm, save_neural, speller
 from asrtool.device import describe, pick_device
 from asrtool.errors import UserError
 from asrtool.interrupts import Interrupts
-from asrtool.models.language import BOUNDARY, Shape, TransformerLm
+from asrtool.locks import writing
+from asrtool.models.language import BOUNDARY, Shape, TransformerLm, check_weights
 from asrtool.progress import progress, say
-from asrtool.ranks import Ranks, connected, from_all, own_log, this_rank, total
-from asrtool.tensor_files import DAMAGE
-from asrtool.tensor_files import save_tensors as save
+from asrtool.ranks import Ranks, StoppedByFirst, connected, from_all, on_first, own_log, this_rank, total
+from asrtool.tensor_files import DAMAGE, damaged, load_tensors, require_finite, save_tensors
+from asrtool.text.ngram import UNK
 from asrtool.text.ngram_text import sentences
 from asrtool.text.tokenizer import Tokenizer, train_tokenizer
 from asrtool.training.precision import products, uses_bf16
+from asrtool.training.saved_state import check_optimizer
 from asrtool.training.schedule import cosine
 from asrtool.training.session import make_optimizer
 
@@ -40,6 +44,7 @@ WINDOW = 50  # batches of sentences that are sorted by length together
 SAVE_SECONDS = 600.0
 LOG_SECONDS = 20.0
 CLIP = 1.0  # largest norm of a gradient
+LARGEST_EXPONENT = 700.0  # e to the power of 710 is beyond float64
 TIMEOUT = 1800.0  # seconds; the other ranks wait while the first one validates
 
 
@@ -155,8 +160,11 @@ def train_from_text(
     Of several processes all but the first write what they do to logs/rank-N.log beside OUT.
     """
     with own_log(this_rank(), out.parent / "logs"):
-        units = train_tokenizer("bpe", map(" ".join, itertools.islice(sentences(text, case), UNITS_FROM)), vocab_size)
+        known = (words for words in itertools.islice(sentences(text, case), UNITS_FROM) if UNK not in words)
+        units = train_tokenizer("bpe", map(" ".join, known), vocab_size)
         told = list(sentences([dev], case)) if dev else ()
+        if dev and not told:
+            raise UserError(f"{dev} has no words; give --dev a text with a sentence a line")
         train(spell(sentences(text, case), units), units, out, shape, plan, told, device)
 
 
@@ -176,7 +184,9 @@ def train(
     ranks = this_rank()
     place = pick_device(device, ranks.local_rank)
     state, begin = out.with_name(f"{out.stem}.training{out.suffix}"), time.monotonic()
-    with connected(ranks, place, TIMEOUT), Interrupts() as interrupts:
+    with connected(ranks, place, TIMEOUT), Interrupts() as interrupts, ExitStack() as stack:
+        lock = writing(out.absolute().parent, "asrtool lm train-neural", file=out.name)
+        on_first(ranks, lambda: stack.enter_context(lock))
         if len(set(from_all(ranks, spelled.digest))) > 1:
             raise UserError("the processes have different texts; give all of them the same files")
         training = Training(spelled, tokenizer, shape, plan, ranks, place)
@@ -186,6 +196,7 @@ def train(
         training.go_on(state)
         training.run(state, dev, interrupts)
         if ranks.first:
+            require_finite(training.model.state_dict(), out, f"it is not written; give a lower --lr than {plan.lr:g}")
             facts = training.settings | {"perplexity": training.validate(dev), "device": describe(place)}
             save_neural(out, training.model, tokenizer, shape, facts | {"seconds": time.monotonic() - begin})
             state.unlink(missing_ok=True)
@@ -211,24 +222,33 @@ class Training:
         """Take up what an interrupted call has left in `state`. UserError when that was another training."""
         if not state.is_file():
             return
+        what, hint = "the state of a training", "delete it to begin again"
+        found = load_tensors(state, what, hint, self.device)
         try:
-            found = torch.load(state, map_location=self.device, weights_only=True)
+            self._restore(found, state)
         except DAMAGE as error:
-            raise UserError(f"{state} is damaged; delete it to begin anew") from error
-        changed = [name for name, value in self.settings.items() if found["settings"].get(name) != value]
-        if changed:
-            raise UserError(f"{state} is of a training with another {', '.join(changed)}; delete it to begin anew")
+            raise damaged(state, what, hint, error) from error
+        if self.ranks.first:
+            say(f"going on after step {self.step}")
+
+    def _restore(self, found: dict[str, Any], state: Path) -> None:
+        """Take up what was saved. UserError when it is of another training, one of DAMAGE when it is invalid."""
+        saved = dict(found["settings"])
+        if changed := [name for name, value in self.settings.items() if saved.get(name) != value]:
+            raise UserError(f"{state} is of a training with another {', '.join(changed)}; delete it to begin again")
+        if type(found["step"]) is not int or not 0 <= found["step"] <= self.steps:
+            raise ValueError(f"step {found['step']!r:.50} of {self.steps}")
+        check_weights(dict(found["model"]), self.tokenizer.size, self.shape)
+        check_optimizer(self.model, self.optimizer, found["optimizer"])
         self.model.load_state_dict(found["model"])
         self.optimizer.load_state_dict(found["optimizer"])
         self.step = found["step"]
-        if self.ranks.first:
-            say(f"going on behind step {self.step}")
 
     def save(self, state: Path) -> None:
         """What `go_on` reads."""
         if self.ranks.first:
             weights = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-            save(state, weights | {"settings": self.settings, "step": self.step})
+            save_tensors(state, weights | {"settings": self.settings, "step": self.step})
             say(f"wrote {state}, from which the same command goes on")
 
     def own_batches(self) -> Iterator[np.ndarray]:
@@ -241,7 +261,10 @@ class Training:
             skipped = max(0, skipped - len(own))
 
     def update(self, chosen: np.ndarray) -> tuple[float, int]:
-        """One step; returns the sum of its losses and the number of units, of this process."""
+        """One step; returns the sum of its losses and the number of units, of this process.
+
+        A gradient that is not finite changes no weights, and the loss that is returned is NaN.
+        """
         torch.manual_seed(hash((self.plan.seed, self.step, self.ranks.rank)))  # dropout: the same when going on
         inputs, lens, targets = (part.to(self.device) for part in self.sentences.batch(chosen))
         for group in self.optimizer.param_groups:
@@ -253,7 +276,9 @@ class Training:
                 logprobs = self.shared(inputs, lens)
             loss = nn.functional.nll_loss(logprobs, targets)
             loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        if not norm.isfinite():
+            return math.nan, len(targets)
         self.optimizer.step()
         self.step += 1
         return loss.item() * len(targets), len(targets)
@@ -264,6 +289,8 @@ class Training:
         self.model.train()
         for chosen in itertools.islice(self.own_batches(), self.steps - self.step):
             loss, units, stop = total(self.ranks, *self.update(chosen), interrupts.requested)
+            if not math.isfinite(loss):
+                raise self._diverged(state)
             meter.add(loss, units)
             if self.ranks.first and (meter.due or self.step == self.steps):
                 say(f"step {self.step} of {self.steps}: {meter.take(self.steps - self.step)}")
@@ -276,6 +303,15 @@ class Training:
                 self.save(state)
                 saved = time.monotonic()
 
+    def _diverged(self, state: Path) -> Exception:
+        """The error of a step whose loss or gradient is not finite, which every process has at the same time."""
+        message = (
+            f"step {self.step + 1} of {self.steps}: the loss is not finite; give a lower --lr than {self.plan.lr:g}"
+        )
+        if state.is_file():
+            message += f", and delete {state}, which is of this one"
+        return UserError(message) if self.ranks.first else StoppedByFirst(message)
+
     def validate(self, dev: Sequence[Sequence[str]]) -> float | None:
         """The perplexity of a word of `dev`, sentence ends counted, words that units cannot spell not; said aloud."""
         if not dev or not self.ranks.first:
@@ -283,9 +319,14 @@ class Training:
         model = NeuralLm(self.model, self.tokenizer, self.device, self.shape.context)
         values = np.concatenate(list(model.in_order(dev)))
         self.model.train()
-        found = math.exp(-values[np.isfinite(values)].mean())
+        found = perplexity(-values[np.isfinite(values)].mean())
         say(f"step {self.step}: dev perplexity {found:.1f} a word")
         return found
+
+
+def perplexity(loss: float) -> float:
+    """e to the power of `loss`, a mean of negative log-probs; infinite where that is beyond float64."""
+    return math.exp(loss) if loss < LARGEST_EXPONENT else math.inf
 
 
 class Meter:
@@ -307,7 +348,7 @@ class Meter:
     def take(self, left: int) -> str:
         """For a line, with how long the steps that are `left` will take."""
         seconds = time.monotonic() - self.since
-        perplexity, hours = math.exp(self.loss / self.units), left * seconds / self.steps / 3600
-        line = f"perplexity {perplexity:.2f} a unit, {self.units / seconds:,.0f} units a second, {hours:.2f} h left"
+        hours, found = left * seconds / self.steps / 3600, perplexity(self.loss / self.units)
+        line = f"perplexity {found:.2f} a unit, {self.units / seconds:,.0f} units a second, {hours:.2f} h left"
         self.__init__()
         return line

@@ -134,7 +134,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(sentences, units
 
 def test_a_damaged_state_is_named(sentences, units, tmp_path):
     (tmp_path / "lm.training.pt").write_bytes(b"PK")
-    with pytest.raises(UserError, match="lm.training.pt is damaged; delete it"):
+    with pytest.raises(UserError, match="lm.training.pt is not the state of a training, or damaged .*; delete it"):
         train(sentences, units, tmp_path / "lm.pt", SHAPE, PLAN, device="cpu")
 
 
