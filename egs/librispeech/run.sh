@@ -62,7 +62,11 @@ options+=" ranks launcher work jobs force"
 [[ $units =~ ^(bpe|char|phone)$ ]] || stages_stop "--units is bpe, char or phone, not '$units'"
 [ -z "$lm" ] || [ -z "$lm_text" ] || stages_stop "--lm-text makes language models; --lm has them: give one of the two"
 texts=(data/train.jsonl.gz)
-for text in $lm_text; do texts+=("$(located "$text")"); done
+if [ -f "$(located "$lm_text")" ]; then # one file, whose name may have spaces
+    texts+=("$(located "$lm_text")")
+else
+    for text in $lm_text; do texts+=("$(located "$text")"); done
+fi
 if [ -n "$lm" ] && [ "$lm" != openslr ]; then
     lm=$(located "$lm")
     find_lm
