@@ -108,7 +108,7 @@ def decode(
 
     from asrtool.decoding.decode import open_experiment
     from asrtool.decoding.options import check_options
-    from asrtool.decoding.result_folder import require_same_options, set_names
+    from asrtool.decoding.result_folder import set_names
     from asrtool.decoding.runs import decode_runs, plan_runs
 
     given = {name: value for name, value in options.items() if value is not None}
@@ -117,9 +117,7 @@ def decode(
     if threads:
         torch.set_num_threads(threads)
     experiment = open_experiment(exp, checkpoint, device)
-    runs = plan_runs(experiment, sets, methods, given, checkpoint, adapted, tag, max_minutes)
-    for run in runs:
-        require_same_options(run.out, run.options, overwrite)
+    runs = plan_runs(experiment, sets, methods, given, checkpoint, adapted, tag, overwrite, max_minutes)
     for facts in decode_runs(experiment, runs, given, jobs, batch_seconds, workers):
         click.echo(_summary(facts))
 
@@ -174,7 +172,7 @@ def tune(
     """
     import torch
 
-    from asrtool.decoding.checks import check_lengths
+    from asrtool.decoding.checks import check_cuts
     from asrtool.decoding.decode import open_experiment
     from asrtool.decoding.options import LATTICE_BEAM, open_search
     from asrtool.decoding.tuning import Grid, Scales, System, tune_systems
@@ -188,7 +186,7 @@ def tune(
     systems = []
     for folder, manifest, its_graph in ((exp, cuts, graph), *also):
         experiment = open_experiment(folder, checkpoint, device)
-        check_lengths(manifest, max_minutes, experiment.config.data.max_seconds)
+        check_cuts(manifest, max_minutes, experiment.config.data.max_seconds)
         search, _ = open_search("graph", experiment.tokenizer, given | {"graph": its_graph}, jobs)
         systems.append(System(experiment, manifest, search))
     facts = tune_systems(systems, out or systems[0].folder / "scales.json", Grid(rounds=rounds), batch_seconds, workers)

@@ -2,36 +2,58 @@
 
 import click
 
-from asrtool.cli.options import PATH, POSITIVE
+from asrtool.cli.options import (
+    CHECKPOINT,
+    NOT_NEGATIVE,
+    NUMBER,
+    PATH,
+    POSITIVE,
+    THREADS,
+    Number,
+    allow_commands,
+    max_minutes,
+    set_options,
+)
+
+CHUNK_MS = Number(1, 60_000)  # from less than the samples of a frame to a minute
 
 
 @click.command()
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH, nargs=-1)
-@click.option("--wav", type=PATH, help="Show what is understood of this recording while it comes; no CUTS.")
+@click.option("--wav", type=PATH, help="Audio file to recognise and print while it is read; no CUTS.")
 @click.option("--method", default="greedy", type=click.Choice(["greedy", "prefix", "graph"]), help="Search.")
-@click.option("--chunk-ms", type=POSITIVE, help="Audio that comes at a time; the model's own chunk, at least 100.")
-@click.option("--endpoint", "rules", multiple=True, help="Rule to end an utterance by; repeatable. See above.")
+@click.option(
+    "--chunk-ms", type=CHUNK_MS, help="Audio that comes at a time [default: the model's chunk, at least 100]."
+)
+@click.option("--endpoint", "rules", multiple=True, help="Rule that ends an utterance; repeatable. See above.")
 @click.option("--alignments", type=PATH, help="Manifest with alignments of the words, if CUTS have none.")
-@click.option("--beam", type=POSITIVE, help="prefix: number kept, 8. graph: how much worse a path may be, 16.")
-@click.option("--insertion-penalty", type=float, help="Cost of a word; prefix: of a word or unit of --lm.")
-@click.option("--lm", type=PATH, help="prefix: an n-gram model, ARPA or KenLM's binary.")
-@click.option("--lm-weight", type=click.FloatRange(min=0), help="prefix: of ln P; 0.5.")
-@click.option("--lm-units", is_flag=True, default=None, help="prefix: --lm is over units, not words.")
+@click.option("--beam", type=POSITIVE, help="prefix: prefixes kept [default: 8]. graph: cost beam [16].")
+@click.option("--insertion-penalty", type=NUMBER, help="Cost of a word; prefix: of a word or unit of --lm.")
+@click.option("--lm", type=PATH, help="prefix: n-gram model, ARPA, .npz or KenLM binary.")
+@click.option("--lm-weight", type=NOT_NEGATIVE, help="prefix: weight of the LM's log-probs [default: 0.5].")
+@click.option("--lm-units", is_flag=True, default=None, help="prefix: the model of --lm is over units.")
 @click.option("--graph", type=PATH, help="graph: folder of `asrtool graph`.")
-@click.option("--max-active", type=click.IntRange(min=2), help="graph: states a frame; 7000.")
-@click.option("--min-active", type=click.IntRange(min=0), help="graph: states kept whatever the beam; 20.")
-@click.option("--acoustic-scale", type=POSITIVE, help="graph: of log-probs; 1.")
-@click.option("--blank-penalty", type=float, help="graph: cost of each frame of blank.")
-@click.option("--scales", type=PATH, help="graph: the last two and --insertion-penalty from `asrtool tune`.")
+@click.option("--max-active", type=click.IntRange(min=2), help="graph: most states a frame [default: 7000].")
+@click.option("--min-active", type=click.IntRange(min=0), help="graph: least states a frame [default: 20].")
+@click.option("--acoustic-scale", type=POSITIVE, help="graph: scale of the log-probs [default: 1].")
+@click.option("--blank-penalty", type=NUMBER, help="graph: cost of each blank frame [default: 0].")
+@click.option("--scales", type=PATH, help="graph: the scale and both penalties, from `asrtool tune`.")
 @click.option("--priors", type=PATH, help="graph: JSON list of class counts, divided out of the log-probs.")
-@click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
-@click.option("--device", default="cpu", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", default=1, type=click.IntRange(min=1), help="CPU threads.")
-def stream(exp, cuts, wav, method, chunk_ms, rules, alignments, checkpoint, device, threads, **options) -> None:
+@click.option("--checkpoint", default="averaged", help=CHECKPOINT)
+@set_options
+@max_minutes(60)
+@click.option("--device", default="cpu", help="Device: auto, cpu, cuda or cuda:N.")
+@click.option("--threads", default=1, type=THREADS, help="Number of CPU threads.")
+@allow_commands
+def stream(
+    exp, cuts, wav, method, chunk_ms, rules, alignments, checkpoint, names, tag, overwrite, max_minutes, device,
+    threads, **options,
+) -> None:  # fmt: skip
     """Recognise recordings as if they were spoken now, chunk by chunk from raw audio, with a model that can stream.
 
-    Writes EXP/stream/SET/METHOD/hyps.jsonl, which `asrtool score` takes, and stream.json. Prints the real-time factor,
+    Writes EXP/stream/SET/METHOD/hyps.jsonl, which `asrtool score` takes, and stream.json; --name, --tag and --overwrite
+    are as in `asrtool decode`. Prints the real-time factor,
     what each chunk costs, the latency of model and features, and the emission delay: from the end of a word, where
     alignments say it, until it was there for good. Beside EXP/decode/SET/METHOD it says how many words are the same.
 
@@ -49,8 +71,11 @@ def stream(exp, cuts, wav, method, chunk_ms, rules, alignments, checkpoint, devi
 
     from asrtool.decoding.decode import open_experiment
     from asrtool.decoding.endpointing import parse_rules
+    from asrtool.decoding.live import show
     from asrtool.decoding.options import check_options
     from asrtool.decoding.recogniser import open_stream_search
+    from asrtool.decoding.result_folder import set_names
+    from asrtool.decoding.runs import plan_streams
     from asrtool.decoding.stream import stream as run
     from asrtool.decoding.stream import summary_lines
     from asrtool.errors import UserError
@@ -61,15 +86,13 @@ def stream(exp, cuts, wav, method, chunk_ms, rules, alignments, checkpoint, devi
     check_options([method], given)
     torch.set_num_threads(threads)
     endpointing = parse_rules(rules or ["default"] if wav else rules)
+    sets = dict(zip(set_names(cuts, names), cuts, strict=True))
     experiment = open_experiment(exp, checkpoint, device)
     setup, chunk = open_stream_search(method, experiment.tokenizer, given), chunk_ms and chunk_ms / 1000
     if wav:
-        from asrtool.decoding.live import show
-
         show(experiment, setup, wav, chunk, endpointing)
-    for path in cuts:
-        name = path.name.split(".")[0]
-        out = exp / "stream" / name / method
-        click.echo(
-            "\n".join(summary_lines(run(experiment, path, out, name, method, setup, chunk, endpointing, alignments)))
-        )
+    chosen = given | {"chunk_ms": chunk_ms, "endpoints": rules, "alignments": alignments}
+    for one in plan_streams(experiment, sets, method, chosen, checkpoint, tag, overwrite, max_minutes):
+        search = (one.cuts, one.out, one.name, method, setup, chunk, endpointing, alignments)
+        facts = run(experiment, *search, options=one.options, max_seconds=60 * max_minutes)
+        click.echo("\n".join(summary_lines(facts)))

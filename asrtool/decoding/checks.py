@@ -2,27 +2,35 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from asrtool.data.shards import entries, entries_with_trees
-from asrtool.errors import DataError
+from asrtool.errors import DataError, UserError
 from asrtool.progress import say
 
 UNFIT = re.compile(r"[\s\0-\x1f\x7f]")  # ends a field of a CTM, or of a text archive of Kaldi
 
 
-def check_lengths(cuts: Path, max_minutes: float, trained_seconds: float | None = None) -> None:
-    """DataError with all cuts of a manifest that are longer than `max_minutes`.
+def check_cuts(cuts: Path, max_minutes: float, trained_seconds: float | None = None) -> None:
+    """DataError with all cuts of a manifest that are longer than `max_minutes`, or have the id of another one.
 
     Cuts that are longer than `trained_seconds`, the longest that the model was trained on, are counted in a warning.
+    UserError for a manifest without cuts.
     """
-    too_long, beyond, count = [], 0, 0
+    ids: Counter[str] = Counter()
+    too_long, beyond = [], 0
     for entry in entries(cuts):
-        count += 1
+        ids[entry.id] += 1
         if entry.duration > 60 * max_minutes:
             too_long.append(f"{entry.id}: {entry.duration / 60:.1f} minutes, more than --max-minutes {max_minutes:g}")
         beyond += trained_seconds is not None and entry.duration > trained_seconds
+    count, repeated = ids.total(), [f"{name}: {times} cuts" for name, times in ids.items() if times > 1]
+    if not count:
+        raise UserError(f"manifest is empty: {cuts}; make it again with `asrtool prepare`")
+    if repeated:
+        raise DataError(f"{len(repeated)} ids occur more than once in {cuts}; give each cut its own", repeated)
     if too_long:
         hint = "split them at pauses, or raise --max-minutes, if there is memory for them"
         raise DataError(f"{len(too_long)} of {count} cuts of {cuts} are too long; {hint}", too_long)

@@ -2,16 +2,19 @@
 
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
-from asrtool.data.audio import Bad, probe
+from asrtool.data.audio import probe
+from asrtool.data.sources import Bad
 from asrtool.decoding.decode import Experiment
 from asrtool.decoding.endpointing import Endpointing
 from asrtool.decoding.recogniser import Recogniser, Result, StreamSetup
 from asrtool.decoding.stream import default_chunk
-from asrtool.errors import UserError, require_file
+from asrtool.errors import UserError
 
 
 def show(
@@ -27,20 +30,42 @@ def show(
     seconds of audio at a time. UserError for what is no mono recording at the model's sampling rate.
     """
     recogniser = Recogniser(experiment, setup.new_search, endpointing)
-    path = require_file(wav, "recording", "give a file of audio")
-    try:
-        rate, _ = probe(str(path))
-    except Bad as problem:
-        raise UserError(str(problem)) from None
+    path = _recording(wav)
+    rate = probed(path)
     if rate != recogniser.rate:
         raise UserError(f"{path}: {rate} Hz, the model hears {recogniser.rate}; convert it, e.g. with sox")
     screen, size = _Screen(), max(1, round((chunk or default_chunk(experiment)) * rate))
+    try:
+        for piece in _pieces(path, size):
+            screen.show_all(recogniser.accept(piece))
+        screen.show_all(recogniser.finish())
+    except (Bad, OSError, soundfile.LibsndfileError) as error:
+        raise UserError(f"{path}: cannot be read to its end ({error})") from error
+
+
+def _recording(path: Path) -> Path:
+    if not path.exists() and str(path) != "-":
+        raise UserError(f"recording not found: {path}; give a file of audio")
+    if not path.is_file():
+        raise UserError(f"--wav {path} is not a file of audio; from a pipe or a microphone, record into a file first")
+    return path
+
+
+def probed(path: Path) -> int:
+    """The sampling rate of a mono file. UserError with what is wrong with it."""
+    try:
+        return probe(str(path))[0]
+    except Bad as problem:
+        raise UserError(str(problem)) from None
+
+
+def _pieces(path: Path, size: int) -> Iterator[np.ndarray]:
+    """The samples of a file, `size` at a time. Raises Bad for samples that are not finite."""
     with soundfile.SoundFile(path) as file:
         while len(piece := file.read(size, dtype="float32")):
-            for result in recogniser.accept(piece):
-                screen.show(result)
-    for result in recogniser.finish():
-        screen.show(result)
+            if not np.isfinite(piece).all():
+                raise Bad(f"samples that are not finite after {file.tell() / file.samplerate:.2f} s")
+            yield piece
 
 
 class _Screen:
@@ -59,6 +84,11 @@ class _Screen:
         elif text != self.last:
             self.last = text
             self._print(f"{result.start:8.2f} {result.end:8.2f}  {text} ...", "" if self.live else "\n")
+
+    def show_all(self, results: Iterable[Result]) -> None:
+        """Several, in their order."""
+        for result in results:
+            self.show(result)
 
     def _print(self, line: str, end: str) -> None:
         if not self.live:

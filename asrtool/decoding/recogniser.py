@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from asrtool.data.features import FRAME_SHIFT
+from asrtool.data.sources import Bad
 from asrtool.data.streaming import FeatureStream
 from asrtool.decoding.decode import Experiment
 from asrtool.decoding.endpointing import Endpointing
@@ -74,7 +75,7 @@ class Recogniser:
     def accept(self, samples: np.ndarray | torch.Tensor) -> list[Result]:
         """Take in (n,) samples, float in -1 .. 1; returns the utterances that ended in them, and a partial result.
 
-        Raises ValueError for integers and for more than one channel.
+        Raises ValueError for integers and for more than one channel, Bad for log-probs that are not finite.
         """
         samples = torch.as_tensor(samples)
         if samples.ndim != 1 or not samples.is_floating_point():
@@ -88,7 +89,7 @@ class Recogniser:
     def finish(self) -> list[Result]:
         """The stream has ended; returns its last utterance, and is ready for another stream."""
         rest = self._log_probs(self._features.finish())
-        rest = np.concatenate([rest, self._stream.finish()[0].cpu().numpy()])
+        rest = np.concatenate([rest, _finite(self._stream.finish()[0])])
         self._search(rest[: int(self._stream.out_lens[0]) - self._frames])
         result = self._end()
         self._begin(0, torch.zeros(0))
@@ -113,7 +114,7 @@ class Recogniser:
 
     def _log_probs(self, features: torch.Tensor) -> np.ndarray:
         """(T, V) that are now sure, for further features (n, F)."""
-        return self._stream.accept(features[None].to(self.experiment.device))[0].cpu().numpy()
+        return _finite(self._stream.accept(features[None].to(self.experiment.device))[0])
 
     def _advance(self, log_probs: np.ndarray) -> bool:
         """Search further frames up to the end of the utterance; whether it was reached."""
@@ -154,6 +155,13 @@ class Recogniser:
         """Forget the samples of frames that were searched."""
         searched = self._frames * self.frame_samples
         self._kept, self._dropped = self._kept[searched - self._dropped :], searched
+
+
+def _finite(log_probs: torch.Tensor) -> np.ndarray:
+    """Log-probs (T, V) as an array. Raises Bad when they are not finite: no words come out of those."""
+    if not log_probs.isfinite().all():
+        raise Bad("the model's log-probs are not finite; look at the audio")
+    return log_probs.cpu().numpy()
 
 
 def check_streams(experiment: Experiment) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from asrtool.decoding.checks import check_keys, check_lengths
+from asrtool.decoding.checks import check_cuts, check_keys
 from asrtool.decoding.decode import Experiment, decode
 from asrtool.decoding.options import APPLIES, Options, open_search
-from asrtool.decoding.result_folder import recorded, tagged
+from asrtool.decoding.result_folder import recorded, require_same_options, tagged
 
 RESCORED = "rescored"  # the folder of graph with --rescore, beside the one without
 
@@ -44,13 +44,17 @@ def plan_runs(
     checkpoint: str,
     adapted: Path | None = None,
     tag: str | None = None,
+    overwrite: bool = False,
     max_minutes: float = 5.0,
 ) -> list[Run]:
-    """The runs, method by method. Raises what `check_lengths` and `check_keys` raise, before anything is decoded."""
+    """The runs, method by method.
+
+    Raises what `check_cuts`, `check_keys` and `require_same_options` raise, before anything is decoded.
+    """
     shared = {"checkpoint": chosen_checkpoint(experiment, checkpoint)} | ({"adapted": adapted} if adapted else {})
     suffixes = {}
     for name, path in sets.items():
-        check_lengths(path, max_minutes, experiment.config.data.max_seconds)
+        check_cuts(path, max_minutes, experiment.config.data.max_seconds)
         if "lattices" in options:
             check_keys(path)
         experiment.adapt(adapted, path)
@@ -62,6 +66,28 @@ def plan_runs(
             out = experiment.folder / "decode" / name / tagged(folder + suffixes[name], tag)
             chosen = {"method": method, "cuts": path} | shared | of_method(method, options)
             runs.append(Run(method, name, path, out, adapted, recorded(chosen)))
+            require_same_options(out, runs[-1].options, overwrite)
+    return runs
+
+
+def plan_streams(
+    experiment: Experiment,
+    sets: Mapping[str, Path],
+    method: str,
+    options: Options,
+    checkpoint: str,
+    tag: str | None = None,
+    overwrite: bool = False,
+    max_minutes: float = 60.0,
+) -> list[Run]:
+    """The same for `asrtool stream`. Also raises what `require_same_options` raises."""
+    runs = []
+    for name, path in sets.items():
+        check_cuts(path, max_minutes)
+        chosen = {"method": method, "cuts": path, "checkpoint": chosen_checkpoint(experiment, checkpoint)} | options
+        out = experiment.folder / "stream" / name / tagged(method, tag)
+        runs.append(Run(method, name, path, out, None, recorded({k: v for k, v in chosen.items() if v is not None})))
+        require_same_options(out, runs[-1].options, overwrite)
     return runs
 
 

@@ -4,8 +4,11 @@ The clock of a recording is that of one that listens with one thread: a chunk ha
 spoken, and is worked on as soon as the one before is done, in the time that this takes here and now.
 """
 
+import itertools
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,8 +16,9 @@ import numpy as np
 import torch
 from lhotse import MonoCut
 
-from asrtool.data.features import FRAME_SHIFT, load_samples
+from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.manifest import count_cuts, open_cuts, said_in
+from asrtool.data.samples import block_reader, load_samples
 from asrtool.data.shards import entries, manifest_files
 from asrtool.data.sources import Bad
 from asrtool.data.streaming import FeatureStream
@@ -23,15 +27,17 @@ from asrtool.decoding.endpointing import Endpointing
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.partial import Emission, History
 from asrtool.decoding.recogniser import Recogniser, Result, StreamSetup
+from asrtool.decoding.result_folder import write_result
 from asrtool.device import describe
-from asrtool.errors import DataError, UserError
-from asrtool.files import write_json, write_jsonl
+from asrtool.errors import AsrtoolError, DataError, UserError
+from asrtool.locks import writing
 from asrtool.origin import origin
 from asrtool.progress import progress, say
 from asrtool.scoring.folder import HYPOTHESES, read_facts, read_hypotheses
 from asrtool.scoring.wer import align_words
 
 LEAST_CHUNK = 0.1  # seconds, what a telephone or a browser sends at a time
+BLOCK_SECONDS = 60.0  # of audio that are held at a time: 4 MB at 16 kHz
 
 
 @dataclass
@@ -103,38 +109,58 @@ def stream(
     chunk: float | None = None,
     endpointing: Endpointing | None = None,
     alignments: Path | None = None,
+    options: dict | None = None,
+    max_seconds: float = 3600.0,
 ) -> dict:
     """Recognise each cut of `cuts` chunk by chunk into `out`/hyps.jsonl; returns and writes the facts (`stream.json`).
 
     chunk: seconds of audio at a time (`default_chunk`). alignments: a manifest with alignments "word" of the same cuts,
-    which `cuts` itself may have, too. Raises DataError for audio that cannot be read, UserError for a model that needs
-    the whole utterance.
+    which `cuts` itself may have, too. `options` are what the user chose (asrtool/decoding/result_folder.py). Raises
+    DataError for audio that cannot be read or is longer than `max_seconds`, UserError for a model that needs the whole
+    utterance, and while another process writes into `out`.
     """
     recogniser = Recogniser(experiment, setup.new_search, endpointing)
     chunk = chunk or default_chunk(experiment)
     ends, totals = _word_ends(alignments) if alignments else {}, Totals()
-    count = sum(map(count_cuts, manifest_files(cuts)))
-    for entry in progress(entries(cuts), f"streaming {name}", count):
-        cut = entry.cut()
-        heard = listen(recogniser, cut, max(1, round(chunk * recogniser.rate)))
-        totals.add(heard, cut.duration, emission_delays(heard.emissions, ends.get(cut.id) or words_of(cut)))
-    rows = sorted(totals.rows, key=lambda row: row["id"])
-    facts = {"set": name, "method": method} | setup.settings | {"checkpoint": experiment.checkpoint.name}
-    facts |= {"cuts": str(cuts), "chunk_ms": round(1000 * chunk, 1), "endpoints": endpointing is not None}
-    facts |= totals.facts() | {"latency_ms": latency(experiment), "device": describe(experiment.device)}
-    facts |= {"offline": agreement(rows, experiment.folder / "decode" / name / method, experiment.checkpoint.name)}
-    write_jsonl(out / HYPOTHESES, rows)
-    write_json(out / "stream.json", facts | origin())
+    with writing(out, "asrtool stream"):
+        count = sum(map(count_cuts, manifest_files(cuts)))
+        for entry in progress(entries(cuts), f"streaming {name}", count):
+            with named_as_data():
+                cut = entry.cut()
+                heard = listen(recogniser, cut, max(1, round(chunk * recogniser.rate)), max_seconds)
+                words = ends.get(cut.id) or words_of(cut)
+            totals.add(heard, cut.duration, emission_delays(heard.emissions, words))
+        rows = sorted(totals.rows, key=lambda row: row["id"])
+        facts = {"set": name, "method": method} | setup.settings | {"checkpoint": experiment.checkpoint.name}
+        facts |= {"cuts": str(cuts), "chunk_ms": round(1000 * chunk, 1), "endpoints": endpointing is not None}
+        facts |= totals.facts() | {"latency_ms": latency(experiment), "device": describe(experiment.device)}
+        offline = experiment.folder / "decode" / name / out.name
+        facts |= {"offline": agreement(rows, offline, experiment.checkpoint.name), "options": options or {}}
+        facts |= origin()
+        write_result(out, rows, "stream.json", facts)
     return facts
 
 
-def listen(recogniser: Recogniser, cut: MonoCut, size: int) -> Heard:
-    """Stream one cut, `size` samples at a time."""
+@contextmanager
+def named_as_data() -> Iterator[None]:
+    """Inside, what is wrong with an utterance becomes a DataError that names it."""
+    try:
+        yield
+    except Bad as problem:
+        message = "stopped at unreadable data; check the manifest with `asrtool prepare`"
+        raise DataError(message, [str(problem)]) from None
+
+
+def listen(recogniser: Recogniser, cut: MonoCut, size: int, max_seconds: float = 3600.0) -> Heard:
+    """Stream one cut, `size` samples at a time. Raises Bad."""
     history, ended, chunks = History(), [], []
     clock = arrived = 0.0
-    for piece in [*_audio(cut, recogniser.rate).split(size), None]:  # None is the end
+    for piece in itertools.chain(_audio(cut, recogniser.rate, size, max_seconds), [None]):  # None is the end
         begin = time.perf_counter()
-        results = recogniser.finish() if piece is None else recogniser.accept(piece)
+        try:
+            results = recogniser.finish() if piece is None else recogniser.accept(piece)
+        except Bad as problem:
+            raise Bad(f"{cut.id}: {problem}") from problem
         chunks.append(time.perf_counter() - begin)
         arrived += 0 if piece is None else len(piece) / recogniser.rate
         clock = max(clock, arrived) + chunks[-1]
@@ -146,16 +172,17 @@ def listen(recogniser: Recogniser, cut: MonoCut, size: int) -> Heard:
     return Heard(row, history.emissions(), chunks[:-1], chunks[-1], len(ended))
 
 
-def _audio(cut: MonoCut, rate: int) -> torch.Tensor:
-    try:
-        if cut.sampling_rate != rate:
-            wanted = f"the model hears {rate} Hz (features.sampling_rate); see `asrtool prepare --resample`"
-            raise Bad(f"{cut.id}: {cut.sampling_rate} Hz, {wanted}")
-        return load_samples(cut)
-    except Bad as problem:
-        raise DataError(
-            "stopped at unreadable data; check the manifest with `asrtool prepare`", [str(problem)]
-        ) from None
+def _audio(cut: MonoCut, rate: int, size: int, max_seconds: float) -> Iterator[torch.Tensor]:
+    """The samples of a cut, `size` at a time; of a long one no more than BLOCK_SECONDS are held. Raises Bad."""
+    if cut.has_recording and cut.sampling_rate != rate:
+        wanted = f"the model hears {rate} Hz (features.sampling_rate); see `asrtool prepare --resample`"
+        raise Bad(f"{cut.id}: {cut.sampling_rate} Hz, {wanted}")
+    if not cut.has_recording or cut.duration <= BLOCK_SECONDS:
+        yield from load_samples(cut, max_seconds).split(size)
+        return
+    read, block = block_reader(cut, max_seconds), size * max(1, int(BLOCK_SECONDS * rate) // size)
+    for begin in range(0, cut.num_samples, block):
+        yield from read(begin, min(begin + block, cut.num_samples)).split(size)
 
 
 def join(results: list[Result], frame_seconds: float) -> Hypothesis:
@@ -176,13 +203,23 @@ def join(results: list[Result], frame_seconds: float) -> Hypothesis:
 
 
 def words_of(cut: MonoCut) -> list[tuple[str, float]]:
-    """The words of the cut's alignment and their ends, in seconds from its beginning; none where there is none."""
+    """The words of the cut's alignment and their ends, in seconds from its beginning; none where there is none.
+
+    Raises Bad for an alignment without times.
+    """
     aligned = (cut.supervisions[0].alignment or {}).get("word") if cut.supervisions else None
-    return [(item.symbol, item.end) for item in aligned or [] if item.symbol]
+    try:
+        words = [(str(item.symbol), float(item.end)) for item in aligned or [] if item.symbol]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise Bad(f"{cut.id}: its alignment is not one of words with times; see `asrtool align`") from error
+    if not all(math.isfinite(end) for _, end in words):
+        raise Bad(f"{cut.id}: its alignment has times that are not finite; see `asrtool align`")
+    return words
 
 
 def _word_ends(path: Path) -> dict[str, list[tuple[str, float]]]:
-    found = {cut.id: words for cut in open_cuts(path) if (words := words_of(cut))}
+    with named_as_data():
+        found = {cut.id: words for cut in open_cuts(path) if (words := words_of(cut))}
     if not found:
         raise UserError(f"{path} has no alignments of words; make them with `asrtool align`")
     return found
@@ -214,11 +251,15 @@ def agreement(rows: list[dict], folder: Path, checkpoint: str) -> dict | None:
     """How many words of an offline decoding in `folder` are the same; None where there is none of this checkpoint."""
     if not (folder / HYPOTHESES).is_file():
         return None
-    other = read_facts(folder).get("checkpoint")
+    try:
+        other, hypotheses = read_facts(folder).get("checkpoint"), read_hypotheses(folder / HYPOTHESES)
+    except AsrtoolError as error:  # what was streamed is worth more than the comparison
+        say(f"not compared with the offline decoding: {error}")
+        return None
     if other != checkpoint:
         say(f"{folder} is of {other}, not of {checkpoint}: not compared; decode again with --checkpoint")
         return None
-    offline = {row["id"]: row["hyp"] for row in read_hypotheses(folder / HYPOTHESES)}
+    offline = {row["id"]: row["hyp"] for row in hypotheses}
     both = [(offline[row["id"]], row["hyp"]) for row in rows if row["id"] in offline]
     pairs = [pair for one in both for pair in align_words(*one)]
     same = sum(a == b for a, b in pairs)
