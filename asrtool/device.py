@@ -1,20 +1,21 @@
 """Which device to run on, and how to name it beside a figure."""
 
+import re
+
 import torch
 
 from asrtool.errors import UserError
 
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
-    """ "auto" (this rank's GPU where there is one), "cpu", "cuda" or "cuda:1"."""
+    """ "auto" (this rank's GPU where there is one), "cpu", "cuda" or "cuda:1". UserError for anything else."""
     if name in ("auto", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", local_rank % torch.cuda.device_count())
     if name == "auto":
         return torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name} is not a device; give cpu, cuda or cuda:N") from error
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
+        raise UserError(f"--device {name[:50]} is not a device of asrtool; give cpu, cuda or cuda:N")
+    device = torch.device(name)
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs; give cpu or auto")
     return device

@@ -58,7 +58,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def describe_origin(made: dict) -> str:
     """The commit, shortened, and whether it is that alone; else the version: "5ace68c021", "5ace68c021 dirty"."""
-    git = made.get("git")
-    if git:
-        return git["commit"][:10] + " dirty" * git["dirty"]
-    return f"asrtool {made['version']}" if "version" in made else "-"
+    git, version = made.get("git"), made.get("version")
+    if isinstance(git, dict) and isinstance(git.get("commit"), str):
+        return git["commit"][:10] + (" dirty" if git.get("dirty") is True else "")
+    return f"asrtool {version[:30]}" if isinstance(version, str) else "-"

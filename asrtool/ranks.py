@@ -5,6 +5,7 @@ one process, and everything here does nothing.
 """
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from asrtool.errors import AsrtoolError
+from asrtool.errors import AsrtoolError, UserError
 
 # In what torch says when a rank is gone
 LOST = ("gloo", "Gloo", "NCCL", "onnection", "Timed out", "wait timeout", "Broken pipe")
@@ -48,16 +49,32 @@ class Ranks:
     @property
     def restarted(self) -> bool:
         """Whether torchrun started the processes anew after one was lost."""
-        return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        return _number("TORCHELASTIC_RESTART_COUNT") > 0
 
 
 ALONE = Ranks()
 
 
 def this_rank() -> Ranks:
-    """As torchrun says, else a run of one process."""
+    """As torchrun says, else a run of one process. UserError where the environment has no such numbers."""
     names = {"rank": "RANK", "size": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_size": "LOCAL_WORLD_SIZE"}
-    return Ranks(**{name: int(os.environ[key]) for name, key in names.items() if key in os.environ})
+    ranks = Ranks(**{name: _number(key) for name, key in names.items() if key in os.environ})
+    if not (ranks.rank < ranks.size and ranks.local_rank < ranks.local_size <= ranks.size):
+        shown = ", ".join(f"{key}={os.environ[key]}" for key in names.values() if key in os.environ)
+        raise UserError(
+            f"the environment has {shown}, which is no process of a run; start with torchrun, or unset them"
+        )
+    return ranks
+
+
+def _number(variable: str) -> int:
+    """The number that a variable of the environment has, 0 where it is not set."""
+    text = os.environ.get(variable, "0")
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise UserError(
+            f"the environment has {variable}={text[:30]}, which is no number; start with torchrun, or unset it"
+        )
+    return int(text)
 
 
 @contextmanager

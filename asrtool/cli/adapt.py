@@ -2,7 +2,7 @@
 
 import click
 
-from asrtool.cli.options import PATH, POSITIVE
+from asrtool.cli.options import PATH, POSITIVE, SEED, THREADS, WORKERS, allow_commands
 
 
 @click.command()
@@ -10,14 +10,27 @@ from asrtool.cli.options import PATH, POSITIVE
 @click.argument("cuts", type=PATH)
 @click.option("--hyps", type=PATH, help="Folder of `asrtool decode` to believe, in the place of the texts of CUTS.")
 @click.option("--out", type=PATH, help="Folder to write; EXP/adapted/SET, adapted2 in the second round.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Passes over a speaker's audio; 5.")
-@click.option("--lr", type=POSITIVE, help="Learning rate of the first step, falling to 0; 2e-4.")
-@click.option("--batch-seconds", type=POSITIVE, help="Audio in a step; 40.")
-@click.option("--seed", type=int, help="Of dropout and augmentation; 1.")
-@click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
-@click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
+@click.option(
+    "--epochs", default=5, show_default=True, type=click.IntRange(1, 10_000), help="Passes over a speaker's audio."
+)
+@click.option(
+    "--lr", default=2e-4, show_default=True, type=POSITIVE, help="Learning rate of the first step, falling to 0."
+)
+@click.option(
+    "--batch-seconds", default=40.0, show_default=True, type=POSITIVE, help="Seconds of audio in a step, at most."
+)
+@click.option("--seed", default=1, show_default=True, type=SEED, help="Seed of dropout and augmentation.")
+@click.option("--noise", type=PATH, help="Manifest of noise to mix in as the training's configuration says; none else.")
+@click.option(
+    "--checkpoint",
+    default="averaged",
+    show_default=True,
+    help="Checkpoint to adapt: averaged (else best), best, last, one inside the experiment (step-00000900), or a path.",
+)
+@click.option("--workers", default=1, show_default=True, type=WORKERS, help="Number of loader processes.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
+@click.option("--threads", type=THREADS, help="Number of CPU threads; all cores by default.")
+@allow_commands
 def adapt(exp, cuts, hyps, out, checkpoint, workers, device, threads, **how) -> None:
     """Adapt a trained experiment to each speaker of a manifest, by what was recognised of them.
 
@@ -52,7 +65,8 @@ def adapt(exp, cuts, hyps, out, checkpoint, workers, device, threads, **how) -> 
     if threads:
         torch.set_num_threads(threads)
     experiment = open_experiment(exp, checkpoint, device)
-    chosen = Adaptation(**{name: value for name, value in how.items() if value is not None})
+    noise = how.pop("noise")
+    chosen = Adaptation(**how, noise=str(noise) if noise else None)
     made = run(experiment, cuts, out, hyps, chosen, workers)
     if made:  # by the first process
         click.echo(made)

@@ -2,7 +2,7 @@
 
 import click
 
-from asrtool.cli.options import PATH
+from asrtool.cli.options import PATH, POSITIVE, THREADS, allow_commands
 
 OVERRIDE = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change the configuration.")
 
@@ -12,19 +12,19 @@ OVERRIDE = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE"
 @click.option("--exp", type=PATH, required=True, help="Experiment folder.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint in --exp, if there is one: everything.")
 @click.option("--init-from", type=PATH, help="Begin with the weights of this checkpoint of another training.")
+@click.option("--new-output", is_flag=True, help="... but draw the output layer new, for other units than it has.")
 @click.option("--init-optimizer", is_flag=True, help="... and the moments of its optimiser.")
 @click.option("--init-schedule", is_flag=True, help="... and its place in the schedule of the learning rate.")
 @click.option(
     "--phase", type=click.Choice(["main", "warmup"]), default="main", help="warmup: on one machine, at first."
 )
-@click.option("--warmup-hours", type=click.FloatRange(min=0, min_open=True), help="Audio to consume in phase warmup.")
+@click.option("--warmup-hours", type=POSITIVE, help="Hours of audio to consume in phase warmup.")
 @click.option("--dry-run", is_flag=True, help="Two steps, a validation and all checks; leaves nothing behind.")
 @click.option("--probe", is_flag=True, help="Find the largest data.batch_seconds that fits this machine, and print it.")
 @OVERRIDE
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads of a process; its share of the cores by default."
-)
+@click.option("--threads", type=THREADS, help="CPU threads of a process; its share of the cores by default.")
+@allow_commands
 def train(config, exp, resume, phase, warmup_hours, dry_run, probe, overrides, device, threads, **init) -> None:
     """Train an acoustic model.
 
@@ -35,6 +35,11 @@ def train(config, exp, resume, phase, warmup_hours, dry_run, probe, overrides, d
     asrtool train conf/transformer.yaml --exp exp/transformer
     asrtool train conf/transformer.yaml --exp exp/lower --set training.lr=5e-4 --set seed=2
     asrtool train conf/transformer.yaml --exp exp/transformer --resume
+
+    Fine-tuning begins from the weights of another training, for other units without its output layer:
+
+    \b
+    asrtool train conf/mine.yaml --exp exp/mine --init-from exp/big/checkpoints/averaged.pt --new-output
 
     On many GPUs or machines torchrun starts it; parallel.strategy says how they work together. A warmup on one machine
     comes first:
@@ -51,8 +56,7 @@ def train(config, exp, resume, phase, warmup_hours, dry_run, probe, overrides, d
     """
     if (phase == "warmup") != (warmup_hours is not None):
         raise click.UsageError("--phase warmup and --warmup-hours go together")
-    if not init["init_from"] and (init["init_optimizer"] or init["init_schedule"]):
-        raise click.UsageError("--init-optimizer and --init-schedule are for --init-from")
+    _check_init(**init)
     import torch
 
     from asrtool.config import load_config
@@ -62,7 +66,8 @@ def train(config, exp, resume, phase, warmup_hours, dry_run, probe, overrides, d
 
     if threads:
         torch.set_num_threads(threads)
-    loaded, start = load_config(config, overrides), Start(*init.values())
+    loaded = load_config(config, overrides)
+    start = Start(init["init_from"], init["init_optimizer"], init["init_schedule"], init["new_output"])
     if probe:
         from asrtool.training.probe import probe as find
 
@@ -73,10 +78,17 @@ def train(config, exp, resume, phase, warmup_hours, dry_run, probe, overrides, d
         run(loaded, exp, resume, device, start, warmup_hours)
 
 
+def _check_init(init_from, init_optimizer, init_schedule, new_output) -> None:
+    if not init_from and (init_optimizer or init_schedule or new_output):
+        raise click.UsageError("--init-optimizer, --init-schedule and --new-output are for --init-from")
+    if init_optimizer and new_output:
+        raise click.UsageError("--init-optimizer needs the output layer that --new-output leaves out")
+
+
 @click.command()
 @click.argument("config", type=PATH)
 @OVERRIDE
-@click.option("--units", type=click.IntRange(min=2), help="Outputs; those of data.tokenizer by default.")
+@click.option("--units", type=click.IntRange(2, 10**6), help="Outputs; those of data.tokenizer by default.")
 def info(config, overrides, units) -> None:
     """Print size, cost, memory and latency of the model of a configuration.
 

@@ -88,7 +88,8 @@ class Experiment:
 def open_experiment(folder: Path, which: str = "averaged", device: str = "auto") -> Experiment:
     """The model of an experiment folder from its own config.yaml, tokenizer and a checkpoint; in evaluation mode.
 
-    `which`: "averaged" (else "best"), "best", "last", or a path. Each rank of a machine takes a GPU of its own.
+    `which` names a checkpoint as of `checkpoint.find`. Each rank of a machine takes a GPU of its own. Raises UserError
+    for a tokenizer with other units than the checkpoint's, and for weights that do not fit the configuration.
     """
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not an experiment: it has no config.yaml; give the folder of `asrtool train`")
@@ -96,8 +97,8 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto")
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     path = checkpoint.find(folder, which)
     state = checkpoint.load(path)
-    model = AcousticModel(config, tokenizer.size)
-    checkpoint.load_weights(model, state, path)
+    checkpoint.check_units(state, tokenizer.symbols, path, "put back the tokenizer.json it was trained with")
+    model = checkpoint.build_model(config, tokenizer.size, state, path)
     place = pick_device(device, this_rank().local_rank)
     return Experiment(folder, config, tokenizer, model.to(place).eval(), path, place)
 

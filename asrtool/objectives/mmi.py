@@ -1,21 +1,21 @@
 """Lattice-free maximum mutual information (Povey et al. 2016), on the sums of forward_backward.py."""
 
-import json
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
-from asrtool.config import Config, Objective
+from asrtool.config import Config, Integer, Objective
 from asrtool.data.inspection import MOST_CUTS, transcript
 from asrtool.data.loading import Batch
 from asrtool.data.shards import entries_with_trees
 from asrtool.errors import UserError
-from asrtool.files import write_json
-from asrtool.graphs.training import Arcs, Counts, UnitNgram, over_frames, said
+from asrtool.files import read_json, write_json
+from asrtool.graphs.training import END, START, Arcs, Counts, UnitNgram, over_frames, said
 from asrtool.objectives.ce import CrossEntropy
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.forward_backward import GraphBatch, path_sum
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import k2
 
 UNIT_COUNTS = "unit_ngram.json"  # in an experiment's folder: what its training transcripts have
+Occurrences = Annotated[Integer, Field(gt=0, lt=2**53)]  # float64 counts so far
+COUNTS = TypeAdapter(list[tuple[list[Integer], list[tuple[Integer, Occurrences]]]])  # as Counts
 STEPS = 100  # of a walk through the graph, as many as Kaldi takes: it forgets where it started
 
 
@@ -93,10 +95,11 @@ class Mmi:
 def unit_counts(config: Config, tokenizer: Tokenizer, kept: Path) -> Counts:
     """What units follow each other in the training transcripts, for UnitNgram; counted once, then read from `kept`.
 
-    Of a long manifest the first MOST_CUTS count, as in the look through it (asrtool/data/inspection.py).
+    Of a long manifest the first MOST_CUTS count, as in the look through it (asrtool/data/inspection.py). UserError
+    when `kept` is there, and has no such counts.
     """
     if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
+        return read_counts(kept, tokenizer.size)
     cuts = islice(entries_with_trees(config.data.train), MOST_CUTS)
     texts = (transcript(tree) for _, tree in cuts)
     units = (tokenizer.encode(text) for text in texts if text and not tokenizer.unknown(text))
@@ -105,6 +108,30 @@ def unit_counts(config: Config, tokenizer: Tokenizer, kept: Path) -> Counts:
         raise UserError(f"no transcript of {config.data.train} has units of the tokenizer; look at both")
     write_json(kept, found)
     return found
+
+
+def read_counts(path: Path, size: int) -> Counts:
+    """The counts that `unit_counts` has written, of units below `size`. UserError for anything else."""
+    hint = "delete it, and the training counts again"
+    counts = read_json(path, "unit counts", hint)
+    try:
+        COUNTS.validate_python(counts)
+        histories = [tuple(history) for history, _ in counts]
+        units = {unit for history in histories for unit in history[1:]}
+        units |= {unit for history in histories for unit in history[:1] if unit != START}
+        units |= {unit for _, seen in counts for unit, _ in seen if unit != END}
+        if not all(0 < unit < size for unit in units):
+            raise ValueError(f"units that are not 1 to {size - 1}")
+        if () not in histories or len(set(histories)) < len(histories):
+            raise ValueError("no empty history, or a history twice")
+        if not all(seen for _, seen in counts):
+            raise ValueError("a history that nothing follows")
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(f"{path} has no unit counts (at {place}: {error.errors()[0]['msg']}); {hint}") from error
+    except ValueError as error:
+        raise UserError(f"{path} has no unit counts ({error}); {hint}") from error
+    return counts
 
 
 # A graph that no utterance goes through.

@@ -10,6 +10,7 @@ is supervised, from an enrolment.
 import json
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -26,22 +27,25 @@ from asrtool.data.loading import (
     shuffled_batches,
 )
 from asrtool.data.manifest import speaker_of
-from asrtool.data.shards import Entry, entries_with_trees, named
-from asrtool.decoding.adapted import round_suffix, weights_file
+from asrtool.data.shards import Entry, entries_with_trees, manifest_name, named
+from asrtool.decoding.adapted import MARKER, Facts, read_facts, round_suffix, weights_file
 from asrtool.decoding.align import Span, align_cuts, with_alignment
 from asrtool.decoding.decode import Experiment, run_name
 from asrtool.errors import DataError, UserError
-from asrtool.files import file_hash, write_json
+from asrtool.files import file_hash, require_own_folder, write_json, write_text
+from asrtool.locks import writing
 from asrtool.objectives.ce import PRIORS
 from asrtool.objectives.mmi import UNIT_COUNTS
 from asrtool.objectives.objective import Objective, make_objective
 from asrtool.origin import origin
 from asrtool.progress import progress, say
 from asrtool.ranks import ALONE, own_log, this_rank
-from asrtool.scoring.folder import HYPOTHESES, read_facts, read_hypotheses
+from asrtool.scoring.folder import HYPOTHESES, read_hypotheses
+from asrtool.scoring.folder import read_facts as facts_of_decoding
 from asrtool.training import checkpoint
 from asrtool.training.precision import products
 from asrtool.training.schedule import cosine
+from asrtool.training.session import are_finite
 from asrtool.training.train import batch_loss
 
 
@@ -53,6 +57,7 @@ class Adaptation:
     lr: float = 2e-4  # of the first step, falling to 0 along a cosine
     batch_seconds: float = 40.0  # audio in a step
     seed: int = 1
+    noise: str | None = None  # a manifest of noise to mix in; else there is none, whatever the training had
 
 
 @dataclass
@@ -77,35 +82,51 @@ def adapt(
     What was said is what `hypotheses` has, a folder of `asrtool decode`, or else the manifest's texts; a speaker with
     none that can be used keeps the weights as they are. Hypotheses of adapted weights make a further round, from the
     same weights as the first. Speakers who are there already, of the same run, are left alone, so an interrupted run
-    goes on. Under torchrun the ranks take turns at the speakers; all but the first return None.
+    goes on. Under torchrun the ranks take turns at the speakers; all but the first return None. The noise of the
+    experiment's own configuration is not opened: that of `how` is mixed in, if any.
 
-    Raises UserError for hypotheses in phones, and DataError for a manifest without speakers or with cuts that are not
-    in `hypotheses`.
+    Raises UserError for hypotheses in phones and for a folder `out` of something else, and DataError for a manifest
+    without speakers, for cuts that are not in `hypotheses`, and when no speaker could be adapted to.
     """
     ranks = this_rank()
     with own_log(ranks, experiment.folder / "logs"):
         speakers = by_speaker(cuts, said_in(hypotheses) if hypotheses else None, experiment)
-        facts = {"cuts": str(cuts), "source": str(hypotheses or cuts)} | asdict(how)
-        believed = file_hash(hypotheses / HYPOTHESES) if hypotheses else None
-        facts |= {"run": run_name(experiment, cuts, facts | {"believed": believed})}
-        before = read_facts(hypotheses) if hypotheses else {}
-        facts |= {"base": file_hash(experiment.checkpoint), "round": before.get("adapted_round", 0) + 1}
-        facts |= {"rank": ranks.rank, "rtf_before": before.get("rtf", 0.0)}
-        out = out or experiment.folder / f"adapted{round_suffix(facts['round'])}" / cuts.name.split(".")[0]
-        mine = sorted(speakers, key=lambda speaker: -speaker.seconds)[ranks.rank :: ranks.size]
-        work = _Adapter(experiment, how, workers)
-        for speaker in progress(mine, f"adapting to the speakers of {cuts.name}", len(mine), "speakers"):
-            if not _is_made(weights_file(out, speaker.name), facts["run"]):
-                work.write(speaker, weights_file(out, speaker.name), facts)
+        facts = _facts(experiment, cuts, hypotheses, how) | {"rank": ranks.rank}
+        out = out or experiment.folder / f"adapted{round_suffix(facts['round'])}" / manifest_name(cuts)
+        require_own_folder(out, MARKER, "asrtool adapt")
+        with writing(out, "asrtool adapt") if ranks.first else nullcontext():
+            write_text(out / MARKER, f"Weights of `asrtool adapt` for the speakers of {cuts}.\n")
+            mine = sorted(speakers, key=lambda speaker: -speaker.seconds)[ranks.rank :: ranks.size]
+            work = _Adapter(experiment, how, workers)
+            for speaker in progress(mine, f"adapting to the speakers of {cuts.name}", len(mine), "speakers"):
+                made = read_facts(out, speaker.name)
+                if not (made and made.run == facts["run"] and weights_file(out, speaker.name).is_file()):
+                    work.write(speaker, weights_file(out, speaker.name), facts)
+            _require_some([facts for speaker in mine if (facts := read_facts(out, speaker.name))])
     if not ranks.first:
         return None
     minutes = sum(speaker.seconds for speaker in speakers) / 60
     return f"{out}: {len(speakers)} speakers, {minutes:.1f} minutes of audio believed"
 
 
-def _is_made(path: Path, run: str) -> bool:
-    facts = path.with_suffix(".json")
-    return path.is_file() and facts.is_file() and json.loads(facts.read_text(encoding="utf-8")).get("run") == run
+def _facts(experiment: Experiment, cuts: Path, hypotheses: Path | None, how: Adaptation) -> dict:
+    """What all speakers' weights of a run have in common; `run` names all that decides over them."""
+    settings = {name: value for name, value in asdict(how).items() if name != "noise" or value}
+    facts = {"cuts": str(cuts), "source": str(hypotheses or cuts)} | settings
+    believed = file_hash(hypotheses / HYPOTHESES) if hypotheses else None
+    facts |= {"run": run_name(experiment, cuts, facts | {"believed": believed})}
+    before = facts_of_decoding(hypotheses) if hypotheses else {}
+    round_before, rtf = before.get("adapted_round", 0), before.get("rtf", 0.0)
+    if type(round_before) is not int or round_before < 0 or not isinstance(rtf, int | float):
+        raise UserError(f"the facts beside the hypotheses in {hypotheses} are damaged; decode again")
+    return facts | {"base": file_hash(experiment.checkpoint), "round": round_before + 1, "rtf_before": rtf}
+
+
+def _require_some(made: list[Facts]) -> None:
+    """DataError when training gave numbers that are not finite for every speaker."""
+    if made and all(facts.broken for facts in made):
+        problems = [f"{facts.speaker}: numbers that are not finite" for facts in made]
+        raise DataError("nothing was adapted: all speakers keep the weights as they were; lower --lr", problems)
 
 
 def said_in(folder: Path) -> dict[str, str]:
@@ -146,19 +167,29 @@ class _Adapter:
     def __init__(self, experiment: Experiment, how: Adaptation, workers: int):
         self.experiment, self.how, self.workers = experiment, how, workers
         config = experiment.config
-        data = config.data.model_copy(update={"batch_seconds": how.batch_seconds})
+        noise = Path(how.noise) if how.noise else None
+        if config.data.augment.noise and not noise:
+            say(f"without the noise that the training had ({config.data.augment.noise}); --noise FILE mixes it in")
+        augment = config.data.augment.model_copy(update={"noise": noise})
+        data = config.data.model_copy(update={"batch_seconds": how.batch_seconds, "augment": augment})
         self.config = config.model_copy(update={"data": data, "seed": how.seed})
         self.objective = objective_of(experiment)
         self.weights = {name: tensor.clone() for name, tensor in experiment.model.state_dict().items()}
 
     def write(self, speaker: Speaker, path: Path, facts: dict) -> None:
-        """Make the weights of `speaker`, and write them and, with `facts`, what that took."""
-        begin = time.monotonic()
+        """Make the weights of `speaker`, and write them and, with `facts`, what that took.
+
+        Where training broke, by numbers that are not finite, they are the weights as they were.
+        """
+        begin, model = time.monotonic(), self.experiment.model
         learnt = self.learn(speaker)
-        state = {"model": self.experiment.model.state_dict(), "config": self.experiment.config.model_dump(mode="json")}
+        if not are_finite(model.state_dict().values()) or 0 < learnt["steps"] == learnt["bad_steps"]:
+            model.load_state_dict(self.weights)
+            learnt |= {"broken": True}
+            say(f"speaker {speaker.name}: numbers that are not finite; keeps the weights as they were")
         path.with_suffix(".json").unlink(missing_ok=True)  # it says that the weights are whole
-        path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(path, state | {"versions": checkpoint.versions()})
+        described = checkpoint.described(self.experiment.config, self.experiment.tokenizer.symbols)
+        checkpoint.save(path, {"model": model.state_dict(), **described})
         learnt |= {"speaker": speaker.name, "seconds": round(time.monotonic() - begin, 2)}
         write_json(path.with_suffix(".json"), facts | learnt | origin())
 

@@ -156,6 +156,8 @@ def validate(session: Session) -> float:
     model.eval()
     loss, units, precision, broken = 0.0, 0, config.training.precision, []
     for batch in islice(batches(dataset, sampler, config.data.workers), session.dev_batches):
+        if not batch.ids:  # all are shorter than a frame
+            continue
         with products(precision, session.device):
             losses = batch_loss(model, batch, session.device, precision, session.objective)
         summed, count, names = _finite_sum(losses, batch)

@@ -91,10 +91,36 @@ def test_counts_are_kept_with_the_experiment(tiny_config, tmp_path):
     tokenizer = load_tokenizer(config.data.tokenizer)
     counts = unit_counts(config, tokenizer, tmp_path / "kept.json")
     assert json.loads((tmp_path / "kept.json").read_text()) == counts
-    (tmp_path / "kept.json").write_text("[]")
-    assert unit_counts(config, tokenizer, tmp_path / "kept.json") == []
+    (tmp_path / "kept.json").write_text("[[[], [[1, 2]]]]")
+    assert unit_counts(config, tokenizer, tmp_path / "kept.json") == [[[], [[1, 2]]]]
     with pytest.raises(UserError, match="no transcript"):
         unit_counts(config, SymbolTokenizer.train("char", ["%"]), tmp_path / "other.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("[]", "{}", "3", "null", "[[]]", "[[[1], [[2, 3]]]]", "[[[], []]]", "[[[], [[1, 0]]]]", "[[[], [[1, -1]]]]"),
+        *("[[[], [[1, true]]]]", "[[[], [[1, 1.5]]]]", '[[[], [["1", 1]]]]', "[[[], [[9, 1]]]]", "[[[], [[0, 1]]]]"),
+        *("[[[], [[1, 1]]], [[], [[1, 1]]]]", "[[[], [[1, 1]]], [[-2], [[1, 1]]]]", "[[[], [[1, NaN]]]]"),
+        *(
+            f"[[[], [[1, {10**400}]]]]",
+            "[" * 5000,
+            b"\xff",
+            "[[[], [[1, 1, 1]]]]",
+            "[[[2, -1], [[1, 1]]], [[], [[1, 1]]]]",
+        ),
+    ],
+)
+def test_counts_that_are_none_are_refused_in_one_line(tiny_config, tmp_path, content):
+    """Without the empty history the search for one would not end."""
+    from asrtool.text.tokenizer import load_tokenizer
+
+    config, kept = tiny_config(objective={"kind": "mmi"}), tmp_path / "kept.json"
+    kept.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=r"kept\.json") as caught:
+        unit_counts(config, load_tokenizer(config.data.tokenizer), kept)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500 and "delete it" in str(caught.value)
 
 
 def test_training_with_mmi_lowers_its_loss_and_resumes(tiny_config, tmp_path, capfd):
