@@ -22,15 +22,18 @@ CASE = click.Choice(["keep", "upper", "lower"])
 @click.option(
     "--min-count", default=1, type=click.IntRange(min=1), help="Of texts and lists, only words that occur so often."
 )
-@click.option("--case", type=CASE, default="keep", help="Of words, in texts and sources.")
-@click.option("--stress", type=click.Choice(["keep", "drop"]), default="keep", help="Of vowels: AH0 and AH1, or AH.")
+@click.option("--case", type=CASE, default="keep", help="Case of the words, in texts and sources.")
+@click.option(
+    "--stress", type=click.Choice(["keep", "drop"]), default="keep", help="Stress of vowels: AH0 and AH1, or AH."
+)
 @click.option("--phones", type=PATH, help="A file of the phones that the sources may have; any by default.")
 def lexicon(texts, out, sources, unknown, top, min_count, case, stress, phones) -> None:
     """Make the lexicon of the words in manifests, text files and word lists (.gz too).
 
     Words of manifests are all in it, for training needs them.
 
-    OUT gets a line a pronunciation, WORD PH PH ... Sources may be of this form, of CMUdict's, or of Kaldi's with
+    OUT, a text file, gets a line a pronunciation, WORD PH PH ... One that is there already is replaced if it is a
+    lexicon of the same phones. Sources may be of this form, of CMUdict's, or of Kaldi's with
     probabilities; cmudict is the one in the package pocketsphinx: American English, lower case, no stress.
 
     \b
@@ -42,14 +45,18 @@ def lexicon(texts, out, sources, unknown, top, min_count, case, stress, phones) 
     g2p learns from the sources with Phonetisaurus (pip install phonetisaurus), in some four minutes from CMUdict. Of
     words of CMUdict that were kept from it, it has about 7 % of the phones wrong; having seen 20,000 words only, 10 %.
     """
-    from asrtool.text.lexicon import write_lexicon
-    from asrtool.text.pronounce import pronounce, read_source
-    from asrtool.text.words import count_words, is_manifest, most_frequent, read_lines
+    from asrtool.text.lexicon import require_lexicon_output, write_lexicon
+    from asrtool.text.pronounce import CMUDICT, pronounce, read_source
+    from asrtool.text.words import composed, count_words, is_manifest, most_frequent, read_lines
 
-    allowed = {phone for line in read_lines(phones) for phone in line.split()} if phones else None
+    allowed = {phone for line in read_lines(phones) for phone in composed(line).split()} if phones else None
     opened = {name: read_source(name, stress, case, allowed) for name in sources}
     said = count_words(_lines(path for path in texts if is_manifest(path)), case)
     counts = said + count_words(_lines(path for path in texts if not is_manifest(path)), case)
+    written = {symbol for source in opened.values() for symbol in source.symbols}
+    written |= set("".join(counts)) if unknown == "characters" else set()
+    inputs = [*texts, *(name for name in sources if name != CMUDICT), *([phones] if phones else [])]
+    require_lexicon_output(out, inputs, written)
     found = pronounce(most_frequent(counts, top, min_count) | said, opened, unknown)
     write_lexicon(found.lexicon, out)
     click.echo(f"{out}: {found}")

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from asrtool.errors import UserError
+from asrtool.files import full_disk_named
 from asrtool.progress import progress, say
 from asrtool.text.lexicon import Lexicon, Pronunciation
 
@@ -31,20 +32,23 @@ def guess(words: Sequence[str], lexicon: Lexicon) -> dict[str, Pronunciation]:
     words = [word for word in words if letters.issuperset(word)]
     if not words:
         return {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, full_disk_named(folder):
         _train(lexicon, Path(folder), environment)
         (Path(folder) / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
         say(f"g2p: pronouncing {len(words)} words")
         command = ["phonetisaurus-g2pfst", "--model=model.fst", "--wordlist=words"]
-        return dict(_guesses(_run(command, folder, environment).splitlines()))
+        return dict(_guesses(_run(command, folder, environment).split("\n")))
 
 
 def _environment() -> dict[str, str]:
     if find_spec("phonetisaurus") is None:
         raise UserError("--unknown g2p needs the package phonetisaurus: pip install phonetisaurus; or --unknown drop")
-    from phonetisaurus import guess_environment
+    try:
+        from phonetisaurus import guess_environment
 
-    return guess_environment()  # PATH and LD_LIBRARY_PATH of the binaries in the package
+        return guess_environment()  # PATH and LD_LIBRARY_PATH of the binaries in the package
+    except Exception as error:  # whatever the package raises on a machine that it has no binaries for
+        raise UserError(f"phonetisaurus does not work on this machine ({error}); use --unknown drop") from error
 
 
 def _train(lexicon: Lexicon, folder: Path, environment: dict[str, str]) -> None:
@@ -59,7 +63,10 @@ def _train(lexicon: Lexicon, folder: Path, environment: dict[str, str]) -> None:
     align += ["--seq1_del=false", "--seq2_del=true"]  # a letter may be silent, a phone never unwritten
     for _ in progress(_passes(align, folder, environment), f"g2p: aligning {len(lines)} words", PASSES, "passes"):
         pass
-    longest = max(len(line.split()) for line in (folder / "pairs").read_text(encoding="utf-8").splitlines())
+    pairs = (folder / "pairs").read_text(encoding="utf-8", errors="replace").split("\n")
+    longest = max(len(line.split()) for line in pairs)
+    if not longest:
+        raise UserError("phonetisaurus could align no word of the sources with its phones; use --unknown drop")
     order = str(min(ORDER, longest + 1))  # with <s>; estimate-ngram crashes on an order that no word has
     _run(["estimate-ngram", "-o", order, "-t", "pairs", "-wl", "arpa"], folder, environment)
     _run(["phonetisaurus-arpa2wfst", "--lm=arpa", "--ofile=model.fst"], folder, environment)
@@ -95,6 +102,7 @@ def _check(status: int, command: list[str]) -> None:
 
 def _guesses(lines: Iterable[str]) -> Iterator[tuple[str, Pronunciation]]:
     for line in lines:
-        word, _, phones = line.split("\t")
+        word, _, rest = line.partition("\t")
+        _, _, phones = rest.partition("\t")  # after the cost
         if phones.split():
             yield word, tuple(phones.split())

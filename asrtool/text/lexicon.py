@@ -7,7 +7,6 @@ between words is no matter of the lexicon: graphs put it there.
 """
 
 import re
-import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -15,18 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asrtool.errors import DataError, UserError
-from asrtool.files import write_text
+from asrtool.files import require_output, require_same_kind, write_text
 from asrtool.progress import say
-from asrtool.text.words import change_case, read_lines
+from asrtool.text.words import change_case, composed, has_control_characters, is_mark, read_lines
 
 if TYPE_CHECKING:
     from asrtool.text.tokenizer import Tokenizer
 
+OTHER_SUFFIXES = (".gz", ".json", ".jsonl", ".arpa", ".npz", ".pt", ".fst")  # a lexicon is written as plain text
 RESERVED = frozenset(["<eps>", "<blank>", "<blk>", "<s>", "</s>"])  # symbols of graphs; with them #0, #1 ...
-VARIANT = re.compile(r"(?<=.)\(\d+\)$")  # CMUdict's number of an alternative
+VARIANT = re.compile(r"(?<=.)\([0-9]+\)$")  # CMUdict's number of an alternative
 STRESSED = re.compile(r"([A-Za-z]{2})[0-2]")  # vowels of ARPAbet, the only phones that carry stress
-DECIMAL = re.compile(r"\d*\.\d+")
-NUMBER = re.compile(r"\d+|\d*\.\d+")
+DECIMAL = re.compile(r"[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE]-[0-9]+")  # 0.25, 1e-05: no phones
+NUMBER = re.compile(rf"[0-9]+|{DECIMAL.pattern}")
 
 Pronunciation = tuple[str, ...]
 
@@ -69,7 +69,7 @@ def read_lexicon(
     _name_repeated(entries, path)
     ways: dict[str, dict[Pronunciation, None]] = {}
     for entry in sorted(entries, key=lambda entry: -entry.weight):  # stable: as in the file where there are no weights
-        word = change_case(unicodedata.normalize("NFC", entry.word), case)
+        word = change_case(entry.word, case)
         way = tuple(map(without_stress, entry.phones)) if stress == "drop" else entry.phones
         ways.setdefault(word, {})[way] = None
     return Lexicon({word: tuple(found) for word, found in ways.items()})
@@ -84,7 +84,7 @@ def without_stress(phone: str) -> str:
 
 def _entries(path: str | Path) -> Iterator[_Entry]:
     lines = read_lines(path, "lexicon", "make it with `asrtool lexicon`")
-    rows = [(number, fields) for number, line in enumerate(lines, 1) if (fields := _fields(line))]
+    rows = [(number, fields) for number, line in enumerate(lines, 1) if (fields := _fields(composed(line)))]
     weighted = _have_probabilities([fields for _, fields in rows])
     for number, (word, *phones) in rows:
         weight = float(phones.pop(0)) if weighted else 1.0
@@ -121,6 +121,8 @@ def _faults(entries: list[_Entry], phones: Collection[str] | None) -> Iterator[s
         where = f"line {entry.line}: {entry.word}"
         if is_reserved(entry.word):
             yield f"{where}: a reserved symbol, not a word"
+        if has_control_characters(entry.word):
+            yield f"{where}: the word has control characters"
         if not entry.phones:
             yield f"{where}: no pronunciation"
         if not bad.keys().isdisjoint(entry.phones):
@@ -128,8 +130,10 @@ def _faults(entries: list[_Entry], phones: Collection[str] | None) -> Iterator[s
 
 
 def _phone_fault(phone: str, phones: Collection[str] | None) -> str | None:
-    if is_reserved(phone):
+    if is_reserved(phone) or is_mark(phone):
         return "is a reserved symbol, not a phone"
+    if has_control_characters(phone):
+        return "has control characters"
     if DECIMAL.fullmatch(phone):
         return "is not a phone; probabilities stand behind the word, in all lines or in none"
     return "is not among the phones" if phones is not None and phone not in phones else None
@@ -137,13 +141,14 @@ def _phone_fault(phone: str, phones: Collection[str] | None) -> str | None:
 
 def is_reserved(symbol: str) -> bool:
     """Whether graphs use the symbol themselves: <eps>, <blank>, <s>, #0 ..."""
-    return symbol in RESERVED or symbol.startswith("#")
+    return symbol.lower() in RESERVED or symbol.startswith("#")
 
 
 def is_word(text: str) -> bool:
     """Whether a lexicon file can hold `text` as a word, so that it is read as the same."""
-    no_comment = not text.startswith(";;;")
-    return text.split() == [text] and no_comment and not is_reserved(text) and not VARIANT.search(text)
+    if text.split() != [text] or text.startswith(";;;") or has_control_characters(text):
+        return False
+    return not is_reserved(text) and not VARIANT.search(text)
 
 
 def write_lexicon(lexicon: Lexicon, path: str | Path) -> None:
@@ -153,6 +158,24 @@ def write_lexicon(lexicon: Lexicon, path: str | Path) -> None:
         raise DataError(f"{len(wrong)} words cannot stand in a lexicon file; leave them out", wrong)
     lines = [" ".join((word, *way)) for word, ways in sorted(lexicon.pronunciations.items()) for way in ways]
     write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def require_lexicon_output(out: str | Path, inputs: Iterable[str | Path], phones: Collection[str]) -> None:
+    """UserError unless a lexicon of `phones` may be written to `out`: a new file, or one that `write_lexicon` wrote.
+
+    Nearly every text can be read as a lexicon, all words but the first being phones, but not as one of these phones.
+    """
+
+    def require_lexicon(path: Path) -> None:
+        for line in read_lines(path):
+            _, *pronunciation = composed(line).split() or [""]
+            if not pronunciation or not set(phones).issuperset(pronunciation):
+                raise UserError(f"{path} is not a lexicon of these phones")
+
+    if str(out).endswith(OTHER_SUFFIXES):
+        raise UserError(f"OUT is {out}, but a lexicon is written as plain text (*.txt); was OUT forgotten?")
+    require_output(out, (), inputs)
+    require_same_kind(out, "a lexicon of the phones that are to be written", require_lexicon)
 
 
 def lexicon_of(tokenizer: "Tokenizer", words: Iterable[str]) -> Lexicon:

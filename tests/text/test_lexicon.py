@@ -123,7 +123,7 @@ def test_a_missing_file_says_how_to_make_it(tmp_path):
 
 
 def test_a_file_in_another_encoding_is_named(read):
-    with pytest.raises(UserError, match="lexicon.txt: not UTF-8"):
+    with pytest.raises(UserError, match="lexicon.txt:2: not UTF-8"):
         read("A a\nDÉJÀ d e\n".encode("latin-1"))
 
 
