@@ -172,9 +172,8 @@ class _KaldiFiles:
     def say_unused(self, unused: list[str]) -> None:
         """Count the audio that has no transcript, and the utterances that have no speaker."""
         if unused:
-            say(
-                f"{self.available().path}: {len(unused)} without a line in {self.text.path} are left out (--unlabelled)"
-            )
+            hint = f"have no line in {self.text.path}, and are left out (--unlabelled takes them)"
+            say(f"{self.available().path}: {len(unused)} of {len(self.available().lines)} {hint}")
         missing = sum(name not in self.speakers.values for name in self.text.values)
         if self.speakers.present and missing:
             say(f"{self.speakers.path}: {missing} utterances have no line there, and no speaker")

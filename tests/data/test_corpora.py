@@ -184,3 +184,83 @@ def test_kaldi_needs_text_and_recordings(kaldi_folder, files, said):
 def test_kaldi_refuses_a_missing_folder(tmp_path):
     with pytest.raises(UserError, match="not found"):
         list(kaldi(tmp_path / "none"))
+
+
+def test_kaldi_names_lines_that_repeat_a_key_and_leaves_out_what_depends_on_them(kaldi_folder):
+    folder = kaldi_folder(
+        wav="r0 /0.wav\nr1 /1.wav\nr0 /2.wav\nr3 /3.wav\n",
+        text="u0 A\nu1 B\nu2 C\nu3 D\nu3 E\n",
+        segments="u0 r0 0 1\nu1 r1 0 1\nu2 r1 1 2\nu1 r1 2 3\nu3 r3 0 1\n",
+        utt2spk="u0 s\nu1 s\nu2 s\nu2 z\nu3 s\n",
+    )
+    found = list(kaldi(folder))
+    assert all(isinstance(row, str) for row in found)
+    for line in ("wav.scp:3: 'r0'", "text:5: 'u3'", "segments:4: 'u1'", "utt2spk:4: 'u2'"):
+        assert sum(line in row for row in found) == 1
+    assert sum(row.startswith("u0: its recording 'r0' has several lines") for row in found) == 1
+
+
+def test_kaldi_lines_end_where_kaldi_ends_them(kaldi_folder):
+    folder = kaldi_folder(wav="u /a b.wav\r\n", text="u A\x1cB\u2028C\x85D\u00a0E\r\n", utt2spk="u\ts \r\n")
+    (row,) = kaldi(folder)
+    assert (row.audio, row.text, row.speaker) == ("/a b.wav", "A\x1cB\u2028C\x85D\u00a0E", "s")
+
+
+def test_kaldi_files_may_begin_with_a_byte_order_mark(kaldi_folder):
+    (row,) = kaldi(kaldi_folder(wav="\ufeffu /a.wav\n", text="\ufeffu A\n"))
+    assert row.id == "u"
+
+
+def test_a_kaldi_file_in_another_encoding_is_named_with_its_line(kaldi_folder):
+    folder = kaldi_folder(wav="u /a.wav\n", text="")
+    (folder / "text").write_bytes(b"u A\nv CAF\xc9\n")
+    with pytest.raises(UserError, match="text:2: not UTF-8"):
+        list(kaldi(folder))
+
+
+def test_audio_that_kaldi_has_no_transcript_of_is_counted(kaldi_folder, capsys):
+    folder = kaldi_folder(wav="u /a.wav\nv /b.wav\n", text="u A\n", utt2spk="v s\n")
+    assert [row.id for row in kaldi(folder)] == ["u"]
+    said = capsys.readouterr().err
+    assert "wav.scp: 1 of 2 have no line" in said
+    assert "utt2spk: 1 utterances have no line" in said
+
+
+@pytest.mark.parametrize("text", ["u A\n", None])
+def test_unlabelled_audio_of_kaldi_needs_no_text(kaldi_folder, text):
+    files = {"wav": "u /a.wav\nv /b.wav\n"} | ({"text": text} if text else {})
+    assert [(row.id, row.text) for row in kaldi(kaldi_folder(**files), unlabelled=True)] == [
+        ("u", "A" if text else ""),
+        ("v", ""),
+    ]
+
+
+def test_relative_paths_of_kaldi_start_at_the_root_that_is_given(kaldi_folder, tmp_path):
+    folder = kaldi_folder(wav="u a.wav\nv /b.wav\nw cat x |\n", text="u A\nv B\nw C\n")
+    assert [row.audio for row in kaldi(folder)] == ["a.wav", "/b.wav", "cat x |"]
+    assert [row.audio for row in kaldi(folder, tmp_path)] == [f"{tmp_path}/a.wav", "/b.wav", "cat x |"]
+
+
+def test_a_kaldi_segment_may_name_a_channel(kaldi_folder):
+    folder = kaldi_folder(wav="r /a.wav\n", text="u A\nv B\n", segments="u r 0 1 1\nv r 0 1 B\n")
+    one, problem = kaldi(folder)
+    assert one.channel == 1
+    assert "segments:2" in problem
+
+
+@pytest.mark.parametrize("line", ["u", "u s t"])
+def test_a_kaldi_speaker_is_one_word(kaldi_folder, line):
+    (problem,) = kaldi(kaldi_folder(wav="u /a.wav\n", text="u A\n", utt2spk=f"{line}\n"))
+    assert "utt2spk:1: no line 'ID SPEAKER'" in problem
+
+
+def test_many_speakers_may_be_named_in_one_option(libri):
+    names = ",".join(f"{number:05d}" for number in range(5000))  # longer than a file name may be
+    with pytest.raises(UserError, match="no such speaker.*00001"):
+        list(choose_speakers(librispeech(libri, ["train-a"]), names, None))
+
+
+def test_a_list_of_speakers_in_another_encoding_is_named(libri, tmp_path):
+    (tmp_path / "speakers.txt").write_bytes(b"174\nJos\xe9\n")
+    with pytest.raises(UserError, match="speakers.txt:2: not UTF-8"):
+        list(choose_speakers(librispeech(libri, ["train-a"]), str(tmp_path / "speakers.txt"), None))

@@ -1,0 +1,178 @@
+import gzip
+import json
+from itertools import islice
+
+import pytest
+from lhotse import CutSet
+
+from asrtool.data.lhotse_sets import open_cuts, read_items, read_lhotse
+from asrtool.data.manifest import copy_manifest, count_cuts
+from asrtool.data.sources import Bad
+from asrtool.errors import DataError, UserError
+
+
+@pytest.fixture
+def trees(corpus) -> list[dict]:
+    """The entries of the tiny corpus."""
+    with gzip.open(corpus, "rt") as file:
+        return [json.loads(line) for line in file]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(entries, name="in.jsonl") -> the file of a manifest"""
+
+    def make(entries, name="in.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        return tmp_path / name
+
+    return make
+
+
+def changed(tree: dict, path: str, value) -> dict:
+    """A copy of `tree` in which the field that `path` leads to is `value`."""
+    tree = json.loads(json.dumps(tree))
+    *above, last = path.split(".")
+    place = tree
+    for name in above:
+        place = place[int(name) if name.isdigit() else name]
+    place[last] = value
+    return tree
+
+
+FIELDS = {
+    "id": [None, 5, [], {}],
+    "start": ["0", None, True, [], 1e300, 10**400],
+    "duration": ["1", None, False, -(10**30)],
+    "supervisions.0.text": [5, ["a"], {"a": 1}],
+    "supervisions.0.speaker": [5, [], True],
+    "supervisions.0.start": ["0", None],
+    "recording.sampling_rate": [0, -16000, "16000", None, 16000.5, True],
+    "recording.num_samples": [-1, 0, "100", 1e400, None],
+    "recording.id": [None, 7],
+    "recording.sources": [None, 5, {}, "a.wav"],
+    "supervisions": [5, "a", [5]],
+    "recording": [5, "a", []],
+}
+
+
+@pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in FIELDS.items() for value in values])
+def test_a_field_of_another_type_is_that_entry_s_problem_and_the_others_are_read(trees, write, tmp_path, path, value):
+    good, bad = trees[0], changed(trees[1], path, value)
+    file, out = write([good, bad]), tmp_path / "out" / "cuts.jsonl.gz"
+    try:
+        copy_manifest(read_lhotse(file, None, None), out, skip_bad=True)
+    except UserError as error:  # 1e400 and 10**400 are no JSON that asrtool reads
+        assert value in (1e400, 10**400)
+        assert "line 2" in str(error)
+    else:
+        assert [cut.id for cut in open_cuts(out)] == [good["id"]]
+    with pytest.raises((UserError, DataError)) as caught:
+        copy_manifest(read_lhotse(file, None, None), out)
+    assert "in.jsonl:2" in str(caught.value) or "line 2" in str(caught.value) or bad["id"] in str(caught.value)
+
+
+def test_a_bad_entry_later_in_a_manifest_is_named_by_line_and_id(trees, write):
+    trees[2] = changed(trees[2], "recording.sources.0.type", "command")
+    cuts = open_cuts(write(trees))
+    assert len(list(islice(cuts, 2))) == 2
+    with pytest.raises(UserError, match=f"in.jsonl:3: {trees[2]['id']}: .*--allow-commands"):
+        list(cuts)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "5", "null", '"a"', "[" * 100_000, '{"id": NaN}', '{"id": "a"}', "{}"])
+def test_a_line_that_is_no_entry_is_named(trees, write, line):
+    file = write(trees[:2])
+    file.write_text(file.read_text() + line + "\n")
+    with pytest.raises(UserError, match=r"in.jsonl.*(:3|line 3)"):
+        list(open_cuts(file))
+
+
+def test_text_that_is_not_unicode_is_that_entry_s_problem(trees, write, tmp_path):
+    file = write([trees[0], changed(trees[1], "supervisions.0.text", "a\ud800")])
+    with pytest.raises(DataError, match="in.jsonl:2: .*surrogate"):
+        copy_manifest(read_lhotse(file, None, None), tmp_path / "out.jsonl.gz")
+
+
+def test_a_manifest_that_is_cut_off_is_named(corpus, tmp_path):
+    content = corpus.read_bytes()
+    damaged = content[:1000] + bytes([content[1000] ^ 255]) + content[1001:]
+    for name, part in (("cut.jsonl.gz", content[:-200]), ("bad.jsonl.gz", damaged)):
+        (tmp_path / name).write_bytes(part)
+        for read in (count_cuts, lambda path: list(open_cuts(path)), lambda path: list(read_lhotse(path, None, None))):
+            with pytest.raises(UserError, match=name):
+                read(tmp_path / name)
+
+
+def test_lines_are_bounded(tmp_path):
+    with gzip.open(tmp_path / "bomb.jsonl.gz", "wb", 1) as file:
+        for _ in range(20):
+            file.write(b" " * (1 << 20))
+    for read in (open_cuts, count_cuts):
+        with pytest.raises(UserError, match="more than 8 MB"):
+            read(tmp_path / "bomb.jsonl.gz")
+
+
+@pytest.mark.parametrize("name", ["cuts.yaml", "cuts.json", "my.wav"])
+def test_other_formats_are_refused_with_what_converts_them(write, trees, name):
+    file = write(trees, name)
+    for read in (open_cuts, lambda path: read_lhotse(path, None, None)):
+        with pytest.raises(UserError, match="lhotse copy"):
+            read(file)
+
+
+def test_a_manifest_is_read_again_and_again(corpus):
+    cuts = open_cuts(corpus)
+    assert [cut.id for cut in cuts] == [cut.id for cut in cuts] == [cut.id for cut in CutSet.from_jsonl_lazy(corpus)]
+
+
+def test_entries_have_their_lines(trees, write):
+    trees[1] = changed(trees[1], "recording.sources.0.source", "cat x |")
+    (one, good), (two, bad) = islice(read_items(write(trees), "cuts"), 2)
+    assert one.endswith(f"in.jsonl:1: {trees[0]['id']}")
+    assert good.id == trees[0]["id"]
+    assert two.endswith(f"in.jsonl:2: {trees[1]['id']}")
+    assert isinstance(bad, Bad)
+
+
+def test_recordings_and_supervisions_that_do_not_fit_together_are_all_named(trees, write, tmp_path):
+    recordings = [tree["recording"] for tree in trees[:3]]
+    supervisions = [tree["supervisions"][0] for tree in trees[:4]]
+    files = write([*recordings, recordings[0]], "r.jsonl"), write([*supervisions, supervisions[1]], "s.jsonl")
+    with pytest.raises(DataError) as caught:
+        copy_manifest(read_lhotse(None, *files), tmp_path / "out.jsonl.gz")
+    names = [tree["id"] for tree in trees]
+    assert [problem.rpartition("/")[2] for problem in caught.value.problems[:1]] == [
+        f"r.jsonl:4: {names[0]}: duplicate recording"
+    ]
+    assert f"s.jsonl:4: {names[3]}: " in caught.value.problems[1]
+    assert "no recording" in caught.value.problems[1]
+
+
+def test_one_recording_id_of_two_files_is_refused(trees, write, tmp_path):
+    trees[1] = changed(trees[1], "recording.id", trees[0]["recording"]["id"])
+    with pytest.raises(DataError, match=f"{trees[1]['id']}: its recording .* elsewhere"):
+        copy_manifest(read_lhotse(write(trees), None, None), tmp_path / "out.jsonl.gz")
+
+
+def test_cuts_without_a_transcript_are_kept_when_they_may_be(trees, write, tmp_path):
+    trees = [changed(trees[0], "supervisions", []), changed(trees[1], "supervisions.0.text", ""), trees[2]]
+    file, out = write(trees), tmp_path / "out.jsonl.gz"
+    with pytest.raises(DataError) as caught:
+        copy_manifest(read_lhotse(file, None, None), out)
+    assert len(caught.value.problems) == 2
+    copy_manifest(read_lhotse(file, None, None), out, unlabelled=True)
+    one, two, three = open_cuts(out)
+    assert one.supervisions == []
+    assert (two.supervisions[0].text, two.supervisions[0].speaker) == (None, trees[1]["supervisions"][0]["speaker"])
+    assert three.supervisions[0].text
+
+
+def test_an_end_that_overshoots_is_clamped_in_a_copy_too(trees, write, tmp_path):
+    tree = changed(trees[0], "duration", trees[0]["duration"] + 0.05)
+    tree = changed(tree, "supervisions.0.duration", tree["duration"])
+    summary = copy_manifest(read_lhotse(write([tree]), None, None), tmp_path / "out.jsonl.gz")
+    (cut,) = open_cuts(tmp_path / "out.jsonl.gz")
+    assert "1 ends beyond" in str(summary)
+    assert cut.duration == cut.supervisions[0].duration == trees[0]["duration"]
+    assert cut.load_audio().shape == (1, cut.num_samples)

@@ -1,0 +1,109 @@
+import copy
+
+import pytest
+from lhotse import MonoCut
+
+from asrtool.data.sources import Bad, allow_commands, commands_allowed, item_of, require_plain_path
+
+SOURCE = {"type": "file", "channels": [0], "source": "/a.wav"}
+RECORDING = {"id": "r", "sources": [SOURCE], "sampling_rate": 16000, "num_samples": 16000, "duration": 1.0}
+FEATURES = {"type": "kaldi-fbank", "num_frames": 100, "num_features": 80, "frame_shift": 0.01, "sampling_rate": 16000}
+FEATURES |= {"start": 0, "duration": 1.0, "storage_type": "lilcom_chunky", "storage_path": "/f.lca"}
+FEATURES |= {"storage_key": "0,1", "recording_id": "r", "channels": 0}
+CUT = {"id": "c", "start": 0, "duration": 1.0, "channel": 0, "supervisions": [], "type": "MonoCut"}
+CUT |= {"recording": RECORDING}
+COMMANDS = [
+    SOURCE | {"type": "command", "source": "touch PWNED"},
+    SOURCE | {"type": "url", "source": "pipe:touch PWNED"},
+    SOURCE | {"type": "url", "source": "https://example.org/a.wav"},
+    SOURCE | {"type": "Command", "source": "touch PWNED"},
+    SOURCE | {"type": None},
+    SOURCE | {"source": "touch PWNED |"},
+    SOURCE | {"source": "touch PWNED | "},
+    SOURCE | {"source": "| touch PWNED"},
+    SOURCE | {"source": "pipe:touch PWNED"},
+    SOURCE | {"source": "http://example.org/a.wav"},
+    SOURCE | {"source": "s3://bucket/a.wav"},
+    SOURCE | {"source": None},
+    SOURCE | {"source": "/a\0.wav"},
+]
+
+
+@pytest.fixture
+def allowed():
+    """As with --allow-commands."""
+    allow_commands()
+    yield
+    allow_commands(False)
+
+
+def with_source(source: dict) -> dict:
+    return CUT | {"recording": RECORDING | {"sources": [source]}}
+
+
+def nested(cut: dict) -> list[dict]:
+    """Entries that hold the recording of `cut` in other places."""
+    track = {"cut": cut, "type": "MonoCut", "offset": 0.0}
+    return [
+        cut,
+        cut["recording"],
+        {"id": "m", "tracks": [track], "type": "MixedCut"},
+        CUT | {"custom": {"target": cut["recording"]}},
+        CUT | {"custom": {"deep": [{"er": [cut["recording"]]}]}},
+        CUT | {"supervisions": [{"id": "s", "custom": {"x": cut["recording"]}}]},
+    ]
+
+
+@pytest.mark.parametrize("source", COMMANDS, ids=str)
+def test_a_source_that_is_no_plain_file_is_refused_wherever_it_is(source):
+    for tree in nested(with_source(source)):
+        with pytest.raises(Bad):
+            item_of(copy.deepcopy(tree))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"storage_path": "pipe:touch PWNED;:"},
+        {"storage_path": "touch PWNED |"},
+        {"storage_path": "http://example.org", "storage_type": "lilcom_url"},
+        {"storage_type": "lilcom_url"},
+        {"storage_type": "kaldiio"},
+        {"storage_type": None, "storage_path": "pipe:touch PWNED"},
+        {"storage_path": 5},
+    ],
+    ids=str,
+)
+def test_stored_features_that_are_no_plain_file_are_refused(change):
+    for tree in (FEATURES | change, CUT | {"features": FEATURES | change}, CUT | {"custom": {"x": FEATURES | change}}):
+        with pytest.raises(Bad):
+            item_of(copy.deepcopy(tree))
+
+
+def test_plain_files_become_objects():
+    assert isinstance(item_of(copy.deepcopy(CUT)), MonoCut)
+    assert item_of(copy.deepcopy(CUT | {"features": FEATURES})).features.storage_path == "/f.lca"
+    for path in ("a.wav", "x; touch PWNED; echo .sph", "a b/$(c).flac", "./pipe:x"):
+        assert item_of(copy.deepcopy(with_source(SOURCE | {"source": path}))).recording.sources[0].source == path
+
+
+@pytest.mark.usefixtures("allowed")
+def test_commands_are_let_through_where_they_are_allowed():
+    assert commands_allowed()
+    assert item_of(copy.deepcopy(with_source(COMMANDS[0]))).recording.sources[0].type == "command"
+    assert require_plain_path("cat x |") == "cat x |"
+
+
+@pytest.mark.parametrize(
+    "tree", [None, 5, "a", [], {}, {"type": "MonoCut"}, {"type": "Cut"}, {"type": []}, {"shape": 1}]
+)
+def test_what_is_no_entry_is_refused(tree):
+    with pytest.raises(Bad):
+        item_of(tree)
+
+
+@pytest.mark.parametrize("path", ["cat x |", "pipe:x", "https://example.org/a", "", "a\0b"])
+def test_a_path_that_is_no_plain_file_is_refused(path):
+    with pytest.raises(Bad):
+        require_plain_path(path)
+    assert require_plain_path("/a/b c.wav") == "/a/b c.wav"
