@@ -17,6 +17,7 @@ TEXTS = {"recording_id", "speaker", "text", "language", "gender", "storage_type"
 NUMBERS = {"start", "duration", "frame_shift"}  # seconds
 COUNTS = {"sampling_rate", "num_samples", "num_frames", "num_features"}
 FREE = {"alignment", "custom", "kwargs"}  # fields whose contents are anything
+MOST_REPEATED = 100_000  # ids: a small compressed file may repeat a line many million times
 MOST = 1e12  # of a number: beyond that it is a mistake, and too large for what is computed from it
 
 
@@ -69,6 +70,7 @@ def _joined(recordings: Path, supervisions: Path) -> Iterator[Cut | str]:
         else:
             known[recording.id] = recording
     segments: list[SupervisionSegment] = []
+    names: set[str] = set()
     for where, segment in read_items(supervisions, "supervisions"):
         if isinstance(segment, Bad):
             yield f"{where}: {segment}"
@@ -76,6 +78,11 @@ def _joined(recordings: Path, supervisions: Path) -> Iterator[Cut | str]:
             yield f"{where}: {recordings} has no recording '{segment.recording_id}'"
         else:
             segments.append(segment)
+            names.add(segment.id)
+            if len(segments) - len(names) > MOST_REPEATED:
+                raise UserError(
+                    f"{where}: more than {MOST_REPEATED:,} supervisions before it repeat an id; remove them"
+                )
     yield from CutSet.from_manifests(
         recordings=RecordingSet.from_recordings(known.values()), supervisions=SupervisionSet.from_segments(segments)
     )

@@ -23,6 +23,9 @@ from asrtool.progress import progress, say
 __all__ = ["Summary", "copy_manifest", "count_cuts", "open_cuts", "read_lhotse", "write_manifest"]
 
 
+MOST_PROBLEMS = 100_000  # that are collected: more are no use to anybody, and a small damaged file may have millions
+
+
 @dataclass(frozen=True)
 class Summary:
     """What was written."""
@@ -41,20 +44,27 @@ Result = MonoCut | str  # a cut, or what is wrong with it
 
 
 def write_manifest(
-    utterances: Iterable[Utterance | str], out: Path, skip_bad: bool = False, jobs: int = 4, **settings: Any
+    utterances: Iterable[Utterance | str],
+    out: Path,
+    sampling_rate: int = 16000,
+    skip_bad: bool = False,
+    jobs: int = 4,
+    **settings: Any,
 ) -> Summary:
     """Check `utterances`, audio included, and write their cuts to `out`.
 
-    `settings` are those of `Checks`, e.g. resample=True. A line in the place of an utterance is a problem that was
-    found with it before. Raises DataError with all problems, writing nothing, unless `skip_bad`.
+    `settings` are other fields of `Checks`, e.g. resample=True. A line instead of an utterance is a problem that its
+    reader found. Raises DataError with all problems, writing nothing, unless `skip_bad`.
     """
-    rows, checks = list(utterances), Checks(**settings)
+    rows, checks = list(utterances), Checks(sampling_rate, **settings)
     return _write(_cuts(rows, _recordings(rows, checks, jobs), checks), out, skip_bad, checks)
 
 
-def copy_manifest(cuts: Iterable[Cut | str], out: Path, skip_bad: bool = False, **settings: Any) -> Summary:
+def copy_manifest(
+    cuts: Iterable[Cut | str], out: Path, sampling_rate: int = 16000, skip_bad: bool = False, **settings: Any
+) -> Summary:
     """As `write_manifest`, for the cuts of lhotse: one cut a supervision, features kept, all checked alike."""
-    checks = Checks(**settings)
+    checks = Checks(sampling_rate, **settings)
 
     def checked() -> Iterator[Result]:
         for whole in cuts:
@@ -204,6 +214,7 @@ def _write(cuts: Iterator[Result], out: Path, skip_bad: bool, checks: Checks) ->
             for cut in cuts:
                 if isinstance(cut, str):
                     problems.append(cut)
+                    _stop_at_many(problems)
                 else:
                     writer.write(cut)
                     count, seconds = count + 1, seconds + cut.duration
@@ -216,6 +227,11 @@ def _write(cuts: Iterator[Result], out: Path, skip_bad: bool, checks: Checks) ->
         say(f"  left out {problem}")
     notes = tuple(f"{number} {note}" for note, number in checks.notes.items() if number)
     return Summary(count, seconds, len(problems), notes)
+
+
+def _stop_at_many(problems: list[str]) -> None:
+    if len(problems) >= MOST_PROBLEMS:
+        raise DataError(f"stopped after {MOST_PROBLEMS:,} problems; is it the right corpus?", problems)
 
 
 def _rate_hint(checks: Checks) -> str:

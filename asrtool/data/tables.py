@@ -67,6 +67,8 @@ class _Reader:
 
     def rows(self) -> Iterator[Utterance | str]:
         """An utterance of each row, or a line that says what is wrong with the row."""
+        if self.file.suffix == ".gz":  # a table is held as a whole, which a small compressed file can make too large
+            raise UserError(f"{self.file} is compressed; unpack it with gunzip")
         lines = enumerate(read_lines(self.file, "table", "give a .csv or .tsv file"), 1)
         lines = ((number, line.rstrip("\n")) for number, line in lines if line.strip())
         first = next(lines, (1, ""))
@@ -89,7 +91,7 @@ class _Reader:
         """That of the layout, or the one that the first line has most of; the suffix decides between equals."""
         if self.layout.delimiter:
             return self.layout.delimiter
-        usual = "\t" if self.file.name.removesuffix(".gz").endswith(".tsv") else ","
+        usual = "\t" if self.file.suffix == ".tsv" else ","
         choices = [usual, *(sign for sign in DELIMITERS.values() if sign != usual)]
         if self.layout.header is None:
             return max(choices, key=first.count)
