@@ -6,10 +6,14 @@
 # An interrupted installation is finished by the next call; a change of constraints.txt or setup.py brings it up to date.
 # All files from the package index are checked against the hashes in constraints.txt.
 
-ASRTOOL_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-export ASRTOOL_ROOT
-
 asrtool_say() { echo "path.sh: $*" >&2; }
+
+if [ -z "${BASH_VERSION:-}" ]; then
+    asrtool_say "this shell is not bash; start bash and source it there"
+    return 2
+fi
+ASRTOOL_ROOT=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) # with CDPATH, cd may go elsewhere and says where
+export ASRTOOL_ROOT
 
 # From / so that the checkout in the current folder does not count as installed.
 asrtool_importable() { (cd / && python3 -c 'import importlib.util as u, sys

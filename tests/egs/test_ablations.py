@@ -50,7 +50,7 @@ def test_claims_load_agree_and_are_equal_in_what_they_say(
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The work folder of a recipe whose stages 0 to 4 are done, of tones."""
-    folder = tmp_path_factory.mktemp("claims")
+    folder = tmp_path_factory.mktemp("my claims")
     (folder / "data" / "lang_phone").mkdir(parents=True)
     (folder / "data" / "fbank").mkdir()
     corpus = make_corpus(folder)

@@ -17,7 +17,7 @@ from tests.egs.recipes import LINE, ROOT, environment, run, tiny_config
 def digits(tmp_path_factory):
     """The digits recipe, run whole on a tiny corpus; returns its work folder, options and output."""
     pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed: no voices for the digits recipe")
-    work = tmp_path_factory.mktemp("digits")
+    work = tmp_path_factory.mktemp("my digits")
     conf = tiny_config(work, ROOT / "egs/digits/conf/transformer.yaml")
     options = ["--work", work, "--conf", conf, "--train", 24, "--dev", 8, "--test", 8]
     return work, options, run("digits", *options)

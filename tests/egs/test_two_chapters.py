@@ -46,7 +46,7 @@ def make_language(folder: Path, transcripts: list[list[str]]) -> Path:
 def recipe(tmp_path_factory):
     """Its work folder, its options and its output: phones, CTC after a warmup, then MMI, a model that streams."""
     pytest.importorskip("pocketsphinx", reason="needs CMUdict: pip install pocketsphinx")
-    part, work = chapters(), tmp_path_factory.mktemp("chapters")
+    part, work = chapters(), tmp_path_factory.mktemp("two chapters")
     for chapter in (TRAIN, DEV):
         link = work / "corpus/train-clean-5" / chapter
         link.parent.mkdir(parents=True)

@@ -100,3 +100,18 @@ def test_the_reason_why_pip_failed_is_shown_for_every_step(shell):
     err = shell(NO_PIP).stderr
     assert "torch==2" in err and "+cpu" in err and "no torch for the CPU alone, see above" in err
     assert "--require-hashes --only-binary :all:" in err and err.count("DO NOT MATCH THE HASHES") == 2
+
+
+@pytest.mark.skipif(not shutil.which("dash"), reason="no dash")
+def test_another_shell_is_told_to_start_bash(tmp_path):
+    script = f'. "{ROOT}/local/path.sh"; echo "status=$?"'
+    done = subprocess.run(["dash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stderr == "path.sh: this shell is not bash; start bash and source it there\n"
+    assert done.stdout == "status=2\n"
+
+
+def test_the_root_is_that_of_the_file_whatever_cdpath_says(environment, tmp_path):
+    (tmp_path / "local").mkdir()
+    script = f'export CDPATH="{tmp_path}"; cd "{ROOT}"; . local/path.sh; echo "root=$ASRTOOL_ROOT"'
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"root={ROOT}\n", "")
