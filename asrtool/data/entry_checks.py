@@ -103,6 +103,15 @@ def unusable(tree: dict) -> str | None:
     return None
 
 
+def overhang(tree: dict) -> str | None:
+    """Why a cut is not trained on: its transcript goes on behind its end, as in windows of a longer cut."""
+    for supervision in tree.get("supervisions") or ():
+        start, end = supervision.get("start") or 0.0, tree["duration"] + SUPERVISION_TOLERANCE
+        if start < -SUPERVISION_TOLERANCE or start + (supervision.get("duration") or 0.0) > end:
+            return "its supervision goes beyond the cut, which has a part of the transcript's audio"
+    return None
+
+
 def too_long(seconds: float, longest: float | None) -> str | None:
     """Why a cut of so many seconds is not read; None when it is short enough, or there is no limit."""
     if longest is None or seconds <= longest:

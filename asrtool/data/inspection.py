@@ -8,7 +8,8 @@ from pathlib import Path
 from lhotse.utils import compute_num_samples, perturb_num_samples
 
 from asrtool.config import Config
-from asrtool.data.features import frames_of
+from asrtool.data.entry_checks import EntryChecks, overhang
+from asrtool.data.features import SHORTEST_SECONDS, TOO_SHORT, frames_of
 from asrtool.data.shards import entries_with_trees
 from asrtool.errors import DataError, UserError
 from asrtool.progress import progress
@@ -42,20 +43,23 @@ def inspect_cuts(
     `out_length(frames)` at the fastest configured speed), or outside the configured lengths, are dropped.
 
     Of a manifest of more than MOST_CUTS only so many are looked at; training leaves out the rest's when it meets them.
-    Raises DataError with all cuts whose transcript has no units or whose sampling rate is not the configured one.
+    Raises DataError with all cuts that would be misread (see `EntryChecks`), or whose transcript has no units or whose
+    sampling rate is not the configured one.
     """
-    found, problems = Inspection(), []
+    found, problems, checks, rates = Inspection(), [], EntryChecks(), set()
     for entry, tree in progress(islice(entries_with_trees(path), MOST_CUTS), f"reading {Path(path).name}"):
         text = transcript(tree)
-        if problem := _problem(tree, text, config, tokenizer):
+        if problem := checks.problem(tree) or _problem(tree, text, config, tokenizer):
             problems.append(f"{entry.id}: {problem}")
+            rates.add(_rate(tree))
         elif reason := _unreachable(tree, tokenizer.encode(text), config, needed, out_length):
             found.dropped[entry.id] = reason
         else:
             found.cuts, found.seconds = found.cuts + 1, found.seconds + entry.duration
     found.partial = found.cuts + len(found.dropped) + len(problems) == MOST_CUTS
     if problems:
-        raise DataError(f"{len(problems)} cuts of {path} cannot be used; mend the manifest or the tokenizer", problems)
+        hint = _rate_hint(rates, config, bool(found.cuts)) or "mend the manifest or the tokenizer"
+        raise DataError(f"{len(problems)} cuts of {path} cannot be used; {hint}", problems)
     if not found.cuts and not found.dropped:
         raise UserError(f"manifest is empty: {path}; make it again with `asrtool prepare`")
     if not found.cuts:
@@ -64,15 +68,26 @@ def inspect_cuts(
     return found
 
 
+def _rate_hint(rates: set[int | None], config: Config, others: bool) -> str:
+    """What to do where all problems are of cuts with one sampling rate, which is not the configured one.
+
+    `others`: whether there are other cuts, which have the configured rate.
+    """
+    (rate,) = rates if len(rates) == 1 else (None,)
+    if rate in (None, config.features.sampling_rate):
+        return ""
+    return ("" if others else f"set features.sampling_rate={rate}, or ") + "resample with `asrtool prepare --resample`"
+
+
 def _problem(tree: dict, text: str, config: Config, tokenizer: Tokenizer) -> str | None:
+    rate, wanted = _rate(tree), config.features.sampling_rate
+    if rate != wanted:
+        return f"{rate} Hz, the configuration says features.sampling_rate={wanted}"
     if not text:
         return "empty transcript"
     if unknown := tokenizer.unknown(text):
         return f"the tokenizer has no unit for {' '.join(sorted(set(unknown)))!r}"
-    if config.objective.aligned and (problem := _unaligned(tree, tokenizer)):
-        return problem
-    rate, wanted = _audio(tree)["sampling_rate"], config.features.sampling_rate
-    return f"{rate} Hz, the configuration says features.sampling_rate={wanted}" if rate != wanted else None
+    return _unaligned(tree, tokenizer) if config.objective.aligned else None
 
 
 def _supervision(tree: dict) -> dict:
@@ -91,25 +106,33 @@ def aligned_units(tree: dict) -> list[tuple[str, float, float]]:
 
 
 def _unaligned(tree: dict, tokenizer: Tokenizer) -> str | None:
-    items = aligned_units(tree)
-    if not items:
+    try:
+        symbols = {str(symbol) for symbol, _, _ in aligned_units(tree)}
+    except (TypeError, ValueError, LookupError):
+        return "its alignment 'unit' is not a list of [symbol, start, duration]; make it with `asrtool align`"
+    if not symbols:
         return "no alignment 'unit' for objective.kind=ce; make it with `asrtool align`"
-    strange = sorted({symbol for symbol, *_ in items} - set(tokenizer.symbols))
+    strange = sorted(symbols - set(tokenizer.symbols))
     return f"aligned with {' '.join(strange)!r}, which the tokenizer has not" if strange else None
 
 
-def _audio(tree: dict) -> dict:
-    """The recording of a cut, or else its features: both know the sampling rate."""
-    return tree.get("recording") or tree["features"]
+def _rate(tree: dict) -> int | None:
+    """The sampling rate of the recording of a cut, or else of its features."""
+    return (tree.get("recording") or tree.get("features") or {}).get("sampling_rate")
 
 
 def _unreachable(tree: dict, units: list[int], config: Config, needed, out_length) -> str | None:
-    data, seconds, rate = config.data, tree["duration"], _audio(tree)["sampling_rate"]
+    data, seconds, rate = config.data, tree["duration"], _rate(tree)
     if not data.min_seconds <= seconds <= data.max_seconds:
         return f"{seconds:.2f} s is outside data.min_seconds and max_seconds"
+    if problem := overhang(tree):
+        return problem
     samples = compute_num_samples(seconds, rate)
     fastest = max(data.augment.speeds)
-    frames = out_length(frames_of(samples if fastest == 1.0 else perturb_num_samples(samples, fastest), rate))
+    samples = samples if fastest == 1.0 else perturb_num_samples(samples, fastest)
+    if samples < SHORTEST_SECONDS * rate:
+        return TOO_SHORT
+    frames = out_length(frames_of(samples, rate))
     if frames < needed(units):
         return f"{frames} output frames, its {len(units)} units need {needed(units)}"
     return None
