@@ -3,8 +3,8 @@
     OUT/model.onnx     features of whole utterances to log-probs
         step.onnx      one chunk of a stream, of a model that streams
         tokens.txt     symbol and number of each unit, a line each; 0 is the blank, and ▁ stands for a space
-        export.json    features, frame rates, latency, inputs and outputs, a stream's first state, how far the graphs
-                       were checked, and what they were made of
+        export.json    features, frame rates, latency, inputs and outputs, a stream's first state, the sha256 of each
+                       graph, how far it was checked, and what it was made of
     *.int8.onnx        beside a graph, with quantise: weights of matrix products as 8-bit integers
 
 export.json says of the features which options of Kaldi's filterbank they have; kaldi-native-fbank and others take the
@@ -15,12 +15,10 @@ stream's end: all, fewer in the one where it ends, 0 in those after it. Of the l
 frames do not count; after the end the stream is fed until ceil(frames / subsampling_factor) others have come.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,10 +26,11 @@ import torch
 import asrtool
 from asrtool.data.features import FRAME_SHIFT, extractor
 from asrtool.data.loading import OrderedSampler
+from asrtool.decoding.checks import check_cuts
 from asrtool.decoding.decode import Experiment
 from asrtool.deploy.parity import TOLERANCE, Graph, Parity, Utterances, compare_steps, compare_whole
 from asrtool.errors import AsrtoolError, UserError
-from asrtool.files import atomic_path, file_hash, write_json
+from asrtool.files import file_hash, full_disk_named, new_folder, require_own_folder, write_json
 from asrtool.graphs.folder import write_symbols
 from asrtool.models.acoustic import BLANK
 from asrtool.models.export import quiet, state_names, step_graph, whole_graph
@@ -41,7 +40,7 @@ from asrtool.text.tokenizer import SPACE
 if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
 
-META = "export.json"
+META, MADE_BY = "export.json", "asrtool export"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 BATCHES, BATCH_SECONDS = 4, 30.0  # of the check: short and long cuts alike, two minutes at most
 GRAPHS = {"model": (whole_graph, compare_whole), "step": (step_graph, compare_steps)}
@@ -55,25 +54,31 @@ def require_packages() -> None:
 
 
 def export(
-    experiment: Experiment, out: Path, opset: int, cuts: Path | None = None, quantise: bool = False
+    experiment: Experiment,
+    out: Path,
+    opset: int,
+    cuts: Path | None = None,
+    quantise: bool = False,
+    max_minutes: float = 5.0,
 ) -> dict[str, dict]:
     """Write the folder; returns for each graph its bytes and what its check found, as export.json has them.
 
-    The experiment is on the CPU. The check hears `cuts`, by default the experiment's dev set, or random features where
-    that is not there. Raises AsrtoolError when a graph that is not quantised differs from the model by more than
-    TOLERANCE, and leaves `out` as it was.
+    The experiment is on the CPU. The check hears `cuts`, and random features without: a manifest that only the
+    experiment's configuration names is not opened, since the folder may come from somebody else. `out` is new, empty,
+    or of an earlier export; what else is in it stays. Raises AsrtoolError when a graph that is not quantised differs
+    from the model by more than TOLERANCE, or cannot be made, and leaves `out` as it was.
     """
     require_packages()
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; give a folder")
-    heard, batches = _utterances(experiment, cuts)
-    with _replacing(out) as folder:
+    require_own_folder(out, META, MADE_BY)
+    heard, batches = _utterances(experiment, cuts, max_minutes)
+    with new_folder(out, META, MADE_BY) as folder:
         graphs = {}
         for name in GRAPHS if experiment.model.streams else ["model"]:
-            graphs |= _export_graph(experiment, name, folder, opset, batches, quantise)
+            with _named(f"{name}.onnx", out):
+                graphs |= _export_graph(experiment, name, folder, opset, batches, quantise)
         write_symbols(folder / "tokens.txt", spelled_apart(experiment.tokenizer.symbols))
         meta = facts(experiment) | {"opset": opset, "checked_with": heard, "tolerance": TOLERANCE, "graphs": graphs}
-        write_json(folder / META, meta)
+        write_json(folder / META, meta | {"files": sorted(path.name for path in folder.iterdir())})
     return {name: graph | {"checked_with": heard} for name, graph in graphs.items()}
 
 
@@ -150,7 +155,7 @@ def _save(program: "ONNXProgram", path: Path, opset: int) -> None:
 
 
 def _graph_facts(path: Path, found: Parity) -> dict:
-    return {"bytes": path.stat().st_size, **Graph(path).signature(), "parity": found.facts()}
+    return {"bytes": path.stat().st_size, "sha256": file_hash(path), **Graph(path).signature(), "parity": found.facts()}
 
 
 def _quantise(path: Path, out: Path) -> None:
@@ -160,17 +165,17 @@ def _quantise(path: Path, out: Path) -> None:
         quantize_dynamic(path, out, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm", "LSTM"])
 
 
-def _utterances(experiment: Experiment, cuts: Path | None) -> tuple[str, list[Utterances]]:
+def _utterances(experiment: Experiment, cuts: Path | None, max_minutes: float) -> tuple[str, list[Utterances]]:
     """What the check hears, and its name: batches from the shortest cuts to the longest, or random features."""
-    path = cuts or experiment.config.data.dev
-    if cuts is None and not path.is_file():
-        say(f"export: {path} is not here; the graphs are checked with random features (--cuts names a manifest)")
+    if cuts is None:
         return "random features", _random(experiment)
-    items = list(OrderedSampler(path, BATCH_SECONDS))
-    if not items:
-        raise UserError(f"{path} has no cuts to check the graphs with; name another manifest with --cuts")
+    check_cuts(cuts, max_minutes)
+    items = list(OrderedSampler(cuts, BATCH_SECONDS))
     items = items[-1 :: -max(1, len(items) // BATCHES)][:BATCHES]
-    return str(path), [(batch.features, batch.feature_lens) for batch in experiment.batches(items, workers=0)]
+    found = [(batch.features, batch.feature_lens) for batch in experiment.batches(items, workers=0) if batch.ids]
+    if not found:
+        raise UserError(f"{cuts} has no cut of a whole frame to check the graphs with; name another manifest")
+    return str(cuts), found
 
 
 def _random(experiment: Experiment) -> list[Utterances]:
@@ -182,14 +187,14 @@ def _random(experiment: Experiment) -> list[Utterances]:
 
 
 @contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A folder to write to, whose files move into `out` on success. export.json goes first and comes back last."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".tmp-{out.name}-", dir=out.parent) as name:
-        folder = Path(name)
-        yield folder
-        for old in [out / META, *out.glob("*.onnx")]:
-            old.unlink(missing_ok=True)
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == META):
-            with atomic_path(out / path.name) as temporary:
-                os.replace(path, temporary)
+def _named(what: str, out: Path) -> Iterator[None]:
+    """Inside, whatever torch's exporter, onnx and onnxruntime raise becomes one line that says what was made."""
+    try:
+        with full_disk_named(out):
+            yield
+    except (AsrtoolError, OSError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+        hint = "nothing was written; try another --opset, or other versions of the packages in asrtool[export]"
+        raise AsrtoolError(f"export: {what} failed ({reason}); {hint}") from error
