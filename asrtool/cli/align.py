@@ -2,24 +2,27 @@
 
 import click
 
-from asrtool.cli.options import PATH
+from asrtool.cli.options import CHECKPOINT, PATH, POSITIVE, THREADS, WORKERS, allow_commands, max_minutes
 
 
 @click.command()
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--ctm", type=PATH, help="Write the words as CTM, too.")
-@click.option("--checkpoint", default="averaged", help="averaged (else best), best, last, or a path.")
-@click.option("--batch-seconds", default=200.0, type=click.FloatRange(min=0, min_open=True), help="Audio in a batch.")
-@click.option("--workers", default=1, type=click.IntRange(min=0), help="Loader processes.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; all cores by default.")
-def align(exp, cuts, out, ctm, checkpoint, batch_seconds, workers, device, threads) -> None:
+@click.option("--ctm", type=PATH, help="CTM file to write the words to, too.")
+@click.option("--checkpoint", default="averaged", help=CHECKPOINT)
+@max_minutes(5)
+@click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
+@click.option("--workers", default=1, type=WORKERS, help="Number of loader processes.")
+@click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=THREADS, help="Number of CPU threads [default: all cores].")
+@allow_commands
+def align(exp, cuts, out, ctm, checkpoint, max_minutes, batch_seconds, workers, device, threads) -> None:
     """Find when each word and unit of the transcripts is said, with a trained experiment.
 
     OUT is the manifest CUTS with lhotse's alignments "word" and "unit", in seconds from the start of the cut; where a
-    word has several pronunciations, that of the best path. Cuts that cannot be aligned are listed and left out.
+    word has several pronunciations, that of the best path. Cuts that cannot be aligned are listed and left out. A CTM
+    names words by their recording alone, so each recording needs an id of its own, without white space.
 
     \b
     asrtool align exp/transformer data/train.jsonl.gz data/train_aligned.jsonl.gz
@@ -33,4 +36,4 @@ def align(exp, cuts, out, ctm, checkpoint, batch_seconds, workers, device, threa
     if threads:
         torch.set_num_threads(threads)
     experiment = open_experiment(exp, checkpoint, device)
-    click.echo(f"{out}: {run(experiment, cuts, out, ctm, batch_seconds, workers)}")
+    click.echo(f"{out}: {run(experiment, cuts, out, ctm, batch_seconds, workers, max_minutes)}")

@@ -15,9 +15,10 @@ from lhotse.supervision import AlignmentItem
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.loading import Batch, OrderedSampler
 from asrtool.data.manifest import open_cuts
+from asrtool.decoding.checks import check_cuts, check_recordings, recording_name
 from asrtool.decoding.decode import Experiment
-from asrtool.errors import DataError
-from asrtool.files import atomic_path
+from asrtool.errors import DataError, UserError
+from asrtool.files import atomic_path, require_output
 from asrtool.graphs.training import BLANK, Arcs, Topology, UnitGraph, over_frames, said
 from asrtool.objectives.forward_backward import GraphBatch, best_path
 from asrtool.progress import progress
@@ -36,6 +37,9 @@ class Span:
     begin: int  # output frame
     end: int  # the frame behind the last
     score: float  # mean log-probability of the frames that read it
+
+
+Found = tuple[list[Span], list[Span]] | str  # units and words, or why there are none
 
 
 def spans_of_path(path: list[int], graph: Arcs, emitted: np.ndarray, share: float) -> list[tuple[int, Span]]:
@@ -101,40 +105,62 @@ def align(
     ctm: Path | None = None,
     batch_seconds: float = 200.0,
     workers: int = 1,
+    max_minutes: float = 5.0,
 ) -> str:
     """Write the manifest `cuts` with alignments "word" and "unit" to `out`, and words as CTM; returns what there is.
 
     Raises DataError, with all of them, when there are cuts that cannot be aligned: no path, or words without units.
-    They are left out of `out`, which is written before.
+    They are left out of `out`, which is written before. Raises, before anything is aligned, what `check_cuts` does and,
+    with `ctm`, `check_recordings`, and UserError for outputs that cannot be written or are inputs.
     """
-    problems, written, found = [], 0, {}
+    _check_outputs(cuts, out, ctm)
+    check_cuts(cuts, max_minutes, experiment.config.data.max_seconds)
+    if ctm:
+        check_recordings(cuts)
+    problems, written = [], 0
     with ExitStack() as files:
         manifest = files.enter_context(CutSet.open_writer(files.enter_context(atomic_path(out))))
         lines = files.enter_context(files.enter_context(atomic_path(ctm)).open("w", encoding="utf-8")) if ctm else None
-        waiting = iter(open_cuts(cuts))  # those of `cuts` that are not written yet, in their order
-        cut = next(waiting, None)
-        loaded = experiment.batches(OrderedSampler(cuts, batch_seconds), workers)
-        for batch in progress(loaded, f"aligning {cuts.name}", units="batches"):
-            found |= align_cuts(batch, experiment)
-            while cut is not None and cut.id in found:
-                spans = found.pop(cut.id)
-                if isinstance(spans, str):
-                    problems.append(f"{cut.id}: {spans}")
-                else:
-                    manifest.write(with_alignment(cut, *spans, experiment))
-                    written += 1
-                    if lines:
-                        lines.writelines(_ctm(cut))
-                cut = next(waiting, None)
+        for cut, spans in _aligned(experiment, cuts, batch_seconds, workers):
+            if isinstance(spans, str):
+                problems.append(f"{cut.id}: {spans}")
+                continue
+            manifest.write(with_alignment(cut, *spans, experiment))
+            written += 1
+            if lines:
+                lines.writelines(_ctm(cut))
     if problems:
         raise DataError(f"{len(problems)} cuts of {cuts} could not be aligned; {out} has the other {written}", problems)
     return f"{written} cuts aligned"
 
 
-def align_cuts(batch: Batch, experiment: Experiment) -> dict[str, tuple[list[Span], list[Span]] | str]:
+def _aligned(experiment: Experiment, cuts: Path, batch_seconds: float, workers: int) -> Iterator[tuple[MonoCut, Found]]:
+    """Each cut of the manifest in its order, with what `align_cuts` finds. UserError when the manifest changes."""
+    waiting, found = iter(open_cuts(cuts)), {}
+    cut = next(waiting, None)
+    loaded = experiment.batches(OrderedSampler(cuts, batch_seconds), workers)
+    for batch in progress(loaded, f"aligning {cuts.name}", units="batches"):
+        found |= align_cuts(batch, experiment)
+        while cut is not None and cut.id in found:
+            yield cut, found.pop(cut.id)
+            cut = next(waiting, None)
+    if cut is not None:
+        raise UserError(f"{cuts} changed while it was read, at cut {cut.id}; align it again")
+
+
+def _check_outputs(cuts: Path, out: Path, ctm: Path | None) -> None:
+    require_output(out, (".jsonl.gz", ".jsonl"), [cuts])
+    if ctm:
+        require_output(ctm, (".ctm",), [cuts])
+
+
+def align_cuts(batch: Batch, experiment: Experiment) -> dict[str, Found]:
     """Units and words of each cut, by its id, or why there are none."""
     tokenizer, topology = experiment.tokenizer, experiment.config.objective.topology
-    found = dict.fromkeys(batch.ids, "words without units")
+    found: dict[str, Found] = {
+        name: "words without units" if text.split() else "no transcript"
+        for name, text in zip(batch.ids, batch.texts, strict=True)
+    }
     keep = [n for n, text in enumerate(batch.texts) if text.split() and not tokenizer.unknown(text)]
     if not keep:
         return found
@@ -167,6 +193,6 @@ def with_alignment(cut: MonoCut, units: list[Span], words: list[Span], experimen
 def _ctm(cut: MonoCut) -> Iterator[str]:
     """Lines of NIST's CTM: recording, channel, start and length in seconds of the recording, word, confidence."""
     for item in cut.supervisions[0].alignment["word"]:
-        name, start = cut.recording_id if cut.has_recording else cut.id, cut.start + item.start
+        name, start = recording_name(cut), cut.start + item.start
         confidence = min(1.0, float(np.exp(item.score)))
         yield f"{name} {cut.channel + 1} {start:.3f} {item.duration:.3f} {item.symbol} {confidence:.3f}\n"

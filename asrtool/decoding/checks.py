@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from lhotse import MonoCut
+
 from asrtool.data.shards import entries, entries_with_trees
 from asrtool.errors import DataError, UserError
 from asrtool.progress import say
@@ -61,6 +63,11 @@ def check_recordings(cuts: Path) -> None:
     if problems:
         hint = "give each recording an id of its own, without white space"
         raise DataError(f"{len(problems)} recordings of {cuts} cannot stand in a CTM; {hint}", list(problems))
+
+
+def recording_name(cut: MonoCut) -> str:
+    """What a CTM calls the recording of a cut."""
+    return cut.recording_id if cut.has_recording else cut.id
 
 
 def _recordings(cuts: Path) -> Iterator[tuple[str, str]]:
