@@ -44,16 +44,19 @@ graph_options() {
 }
 
 # Decodes with the methods $1; their folders end in $2. The rest are manifests, and options for weights of speakers.
+# The recipe owns these folders: what other options have left there is replaced.
 recognise() {
     local method plain=() nbest=() name
     for method in $1; do
         if [[ $method =~ greedy|prefix ]]; then plain+=(--method "$method"); fi
     done
-    if [ -n "${plain[*]}" ]; then asrtool decode "$exp" "${@:3}" "${plain[@]}"; fi
-    if [[ $1 == *graph* ]]; then asrtool decode "$exp" "${@:3}" --method graph "${graph[@]}" --jobs "$jobs"; fi
+    if [ -n "${plain[*]}" ]; then asrtool decode "$exp" "${@:3}" --overwrite "${plain[@]}"; fi
+    if [[ $1 == *graph* ]]; then
+        asrtool decode "$exp" "${@:3}" --overwrite --method graph "${graph[@]}" --jobs "$jobs"
+    fi
     if [[ $1 == *neural* ]]; then nbest=(--nbest $hypotheses); fi
     if [[ $1 =~ rescored|neural ]]; then
-        asrtool decode "$exp" "${@:3}" --method graph "${graph[@]}" --jobs "$jobs" "${nbest[@]}" \
+        asrtool decode "$exp" "${@:3}" --overwrite --method graph "${graph[@]}" --jobs "$jobs" "${nbest[@]}" \
             --beam $beam_of_lattices --rescore "$lang/rescore.npz" --graph-lm "$lang/graph.arpa.gz"
     fi
     if [[ $1 == *neural* ]]; then
@@ -63,13 +66,13 @@ recognise() {
             [[ $name != --adapted ]] || break
             name=$exp/decode/$(basename "$name" .jsonl.gz)
             asrtool rescore "$name/rescored$2" "$name/neural$2" --lm "$lang/neural.pt" --ngram "$lang/rescore.npz" \
-                --weight $neural_weight --mbr
+                --weight $neural_weight --mbr --overwrite
         done
     fi
 }
 
 decode_stages() {
-    local tune=$1 sets=("${@:2}") graph adapted name method round suffix=() found=$methods
+    local tune=$1 sets=("${@:2}") graph adapted name method round folders suffix=() found=$methods
     for round in $rounds; do # "_adapted", "_adapted2", ...
         suffix+=("_adapted$([ ${#suffix[@]} = 0 ] || echo $((${#suffix[@]} + 1)))")
         found+=" $best${suffix[-1]}"
@@ -94,8 +97,10 @@ decode_stages() {
     fi
     if begin 6 score "word error rates with 95 % intervals" . "$exp"; then
         for method in $found; do
+            folders=()
+            for name in "${sets[@]}"; do folders+=("$exp/decode/$(basename "$name" .jsonl.gz)/$method"); done
             echo "$method:"
-            asrtool score $(for name in "${sets[@]}"; do echo "$exp/decode/$(basename "$name" .jsonl.gz)/$method"; done)
+            asrtool score "${folders[@]}"
         done | tee "$exp/results.txt"
         finish "$exp/decode/*/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
     fi
@@ -114,7 +119,7 @@ stream_stage() {
             for method in $(echo "$methods" | sed "s/rescored\|neural//g"); do
                 options=(--method "$method" --alignments "$exp/aligned/$name.jsonl.gz")
                 if [ "$method" = graph ]; then options+=("${graph[@]}"); fi
-                asrtool stream "$exp" "$set" "${options[@]}"
+                asrtool stream "$exp" "$set" --overwrite "${options[@]}"
                 asrtool score "$exp/stream/$name/$method"
             done
         done
