@@ -28,7 +28,7 @@ SEARCH = ("beam", "max_active", "min_active", "lattice_beam", "nbest", *SCALES)
 LATTICE_BEAM = 8.0  # that of Kaldi's recipes
 PREFIX_BEAM = 8  # prefixes
 MAX_PREFIX_BEAM = 10_000  # prefixes; time and memory grow with it, and results settle below 100
-MOST_PRIOR = 1e300  # the sum of the counts has to be finite
+MOST_PRIOR = 1e100  # counts from its inverse to it: their quotients do not leave the range of float64
 LM_WEIGHT = 0.5  # below 1, for the acoustic model has learnt some of the language itself
 APPLIES = {  # the methods that have an option; all others are for the graph alone
     "beam": ("prefix", "graph"),
@@ -181,20 +181,19 @@ def _is_number(value: object) -> bool:
 
 def read_priors(path: Path, graph: Graph) -> np.ndarray:
     """Log-priors (V,) from a JSON list of counts or probabilities, one for each output of the model."""
-    needed = f"{graph.meta['outputs']} counts or probabilities, none negative, not all 0"
+    count = graph.meta["outputs"]
     require_file(path, "priors", "give a JSON list with a count or probability for each output")
     try:
-        values = read_json(path, "priors", f"it takes {needed}")
+        values = read_json(path, "priors", f"it takes {count} counts or probabilities")
     except UserError as error:
         raise UserError(f"{path} is not a JSON list of numbers: {error}") from error
     if not isinstance(values, list) or not all(map(_is_number, values)):
-        raise UserError(f"{path} is not a JSON list of numbers; it takes {needed}")
-    if len(values) != graph.meta["outputs"] or min(values) < 0 or not 0 < max(values) <= MOST_PRIOR:
-        raise UserError(f"{path} has {len(values)} numbers; it takes {needed}")
-    priors = load_priors(values)
-    if not np.isfinite(priors).all():
-        raise UserError(f"{path} has numbers that are too far apart; it takes {needed}")
-    return priors
+        raise UserError(f"{path} is not a JSON list of numbers; it takes {count} counts or probabilities")
+    if len(values) != count:
+        raise UserError(f"{path} has {len(values)} numbers; it takes {count} counts or probabilities, one an output")
+    if not any(values) or not all(value == 0 or 1 / MOST_PRIOR <= value <= MOST_PRIOR for value in values):
+        raise UserError(f"{path} has negative numbers, too large or small ones, or zeros alone; it takes counts")
+    return load_priors(values)
 
 
 def _rescoring(graph: Graph, options: Options, beam: float):

@@ -97,7 +97,8 @@ def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
     hands a copy of G as text over: so it has a process of its own.
     """
     path = Path(path)
-    with tempfile.TemporaryDirectory() as folder, full_disk_named(folder):
+    disk = f"temporary files in {tempfile.gettempdir()} (TMPDIR names another folder)"
+    with tempfile.TemporaryDirectory() as folder, full_disk_named(disk):
         plain = _unpacked(path, Path(folder)) if path.suffix == ".gz" else path
         table, fst = Path(folder, "words.txt"), Path(folder, "G.fst")
         write_symbols(table, words)
