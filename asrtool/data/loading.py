@@ -4,6 +4,8 @@ The sampler runs in the training process and sends the few cuts of a batch to a 
 A batch is named by its position, and everything random in it is drawn from that (asrtool/data/augment.py).
 """
 
+import sys
+import traceback
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -394,16 +396,24 @@ def _with_fields(batch: Batch, kind: type, convert: Any) -> Batch:
     return replace(batch, **{name: convert(value) for name, value in vars(batch).items() if isinstance(value, kind)})
 
 
+def _drop_iterator(error: Exception) -> None:
+    """Free the iterator of torch that `error` has come from: half constructed, its destructor prints a traceback."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    traceback.clear_frames(error.__traceback__)
+    sys.unraisablehook = hook
+
+
 def _named_failures(loader: DataLoader, workers: int) -> Iterator[Batch | AsrtoolError]:
     """What `loader` gives. UserError for what the operating system refuses, with what to do."""
     hint = f"lower data.workers ({workers}; 0 loads in the process itself)"
     try:
         yield from loader
     except OSError as error:
-        if workers:
-            hint = f"{hint}, raise `ulimit -n`, or give a container more /dev/shm (--shm-size)"
-            raise UserError(f"loader processes cannot be started: {error.strerror or error}; {hint}") from error
-        raise
+        if not workers:
+            raise
+        _drop_iterator(error)
+        hint = f"{hint}, raise `ulimit -n`, or give a container more /dev/shm (--shm-size)"
+        raise UserError(f"loader processes cannot be started: {error.strerror or error}; {hint}") from error
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
