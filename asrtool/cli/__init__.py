@@ -65,6 +65,8 @@ def main() -> None:
         cli.main(prog_name="asrtool", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
+    except SystemExit as stop:  # no command exits itself; click does so, with 1, when nobody reads what it prints
+        sys.exit(141 if stop.code == 1 else stop.code)
     except click.ClickException as error:
         if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # of click 8.2; 8.1 shows it itself
             error.show()
@@ -77,8 +79,6 @@ def main() -> None:
         if isinstance(error.__cause__ or error.__context__, EOFError):  # click takes the end of any file for Ctrl-C
             _fail("unexpected EOFError: a file ends too early (--debug shows where)", 70, debug)
         _fail("interrupted", 130, debug)
-    except BrokenPipeError:
-        sys.exit(141)
     except OSError as error:
         _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2, debug)
     except Exception as error:
