@@ -66,7 +66,8 @@ def store(
     with writing(plan.folder, "asrtool features"):
         plan.write_settings()
         replaced = _folder_of(out)
-        summary = _join(_store_shards(plan, jobs), out)
+        _store_shards(plan, jobs)
+        summary = _join(plan, out)
     if replaced and replaced != plan.folder and replaced.parent == plan.folder.parent:
         _remove(replaced)
     return summary
@@ -178,16 +179,15 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def _store_shards(plan: Plan, jobs: int, share: tuple[int, int] = (1, 1)) -> list[Path]:
-    """Store what is missing of a share; returns the manifests of all of it. Raises DataError."""
+def _store_shards(plan: Plan, jobs: int, share: tuple[int, int] = (1, 1)) -> None:
+    """Store what is missing of a share. Raises DataError."""
     first, step = share[0] - 1, share[1]
-    mine = range(first, plan.count_shards(), step)
+    total = len(range(first, plan.count_shards(), step))
     stored = _in_processes(_store_shard, islice(_shards(plan), first, None, step), jobs)
-    results = sorted(progress(stored, f"features of {plan.cuts.name}", len(mine), "shards"))
+    results = sorted(progress(stored, f"features of {plan.cuts.name}", total, "shards"))
     problems = [problem for _, found in results for problem in found]
     if problems:
         raise DataError(f"features of {len(problems)} cuts failed; mend or leave them out in the data stage", problems)
-    return [manifest for manifest, _ in results]
 
 
 Shard = tuple[Plan, int, list[Entry]]
@@ -201,12 +201,12 @@ def _shards(plan: Plan) -> Iterator[Shard]:
         index += 1
 
 
-def _store_shard(shard: Shard) -> tuple[Path, list[str]]:
-    """Write one archive and then its manifest; returns the manifest's path and what went wrong."""
+def _store_shard(shard: Shard) -> tuple[int, list[str]]:
+    """Write one archive and then its manifest; returns the shard's number and what went wrong."""
     plan, index, cuts = shard
     manifest, archive = plan.manifest(index), plan.archive(index)
     if plan.has(index):
-        return manifest, []
+        return index, []
     problems, done = [], []
     with atomic_path(archive) as temporary, LilcomChunkyWriter(str(temporary), TICK_POWER) as writer:
         for entry in cuts:
@@ -218,7 +218,7 @@ def _store_shard(shard: Shard) -> tuple[Path, list[str]]:
     if not problems:
         with atomic_path(manifest) as temporary:
             CutSet.from_cuts(done).to_file(temporary)
-    return manifest, problems
+    return index, problems
 
 
 def _at_speed(cut: MonoCut, speed: float) -> MonoCut:
@@ -278,19 +278,25 @@ def _in_processes(work: Callable, items: Iterator, jobs: int) -> Iterator:
         raise UserError(f"a process of --jobs {jobs} was killed; {hint}") from error
 
 
-def _join(manifests: list[Path], out: Path) -> Summary:
+def _join(plan: Plan, out: Path) -> Summary:
     """Write the lines of the shards' manifests to `out`."""
     count, seconds = 0, 0.0
     with atomic_path(out) as temporary, (gzip.open if out.suffix == ".gz" else open)(temporary, "wb") as file:
-        for manifest in manifests:
-            for entry in _stored_entries(manifest):
+        for index in range(plan.count_shards()):
+            for entry in _stored_entries(plan, index):
                 file.write(entry.line + b"\n")
                 count, seconds = count + 1, seconds + entry.duration
     return Summary(count, seconds, 0)
 
 
-def _stored_entries(manifest: Path) -> Iterator[Entry]:
+def _stored_entries(plan: Plan, index: int) -> list[Entry]:
+    """The lines of a shard's manifest, all that there should be."""
+    manifest, cuts = plan.manifest(index), min(SHARD_CUTS, plan.count - index * SHARD_CUTS)
     try:
-        yield from read(manifest)
+        stored = list(read(manifest))
+        if len(stored) == cuts * len(plan.settings["speeds"]):
+            return stored
+        cause = None
     except UserError as error:
-        raise UserError(f"{manifest} is damaged; delete it and repeat the command, which stores it again") from error
+        cause = error
+    raise UserError(f"{manifest} is damaged; delete it and repeat the command, which stores it again") from cause

@@ -1,0 +1,182 @@
+"""Lines of a manifest that are not what they should be: one line that says which, where and what to do."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asrtool.data.entry_checks import EntryChecks, overhang, unusable, wrong_field
+from asrtool.data.shards import entries, fingerprint
+from asrtool.data.sources import Bad
+from asrtool.errors import UserError
+
+NUMBERS = [float("nan"), float("inf"), -1, 0, True, "1", None, [], {}, 10**400, 1e300]
+
+
+@pytest.fixture
+def trees(corpus) -> list[dict]:
+    return [json.loads(line) for line in gzip.decompress(corpus.read_bytes()).splitlines()]
+
+
+def written(path: Path, trees: list) -> Path:
+    path.write_text("".join(json.dumps(tree) + "\n" for tree in trees), encoding="utf-8")
+    return path
+
+
+def changed(tree: dict, place: tuple, value: object) -> dict:
+    """`tree` with another value at this place, e.g. ("recording", "sampling_rate")."""
+    inner = changed(tree[place[0]], place[1:], value) if place[1:] else value
+    return {**tree, place[0]: inner} if isinstance(tree, dict) else [inner, *tree[1:]]
+
+
+PLACES = {
+    ("duration",): NUMBERS,
+    ("id",): [None, 7, "", [], {"a": 1}],
+    ("start",): [float("nan"), "0", [], True, 10**400],
+    ("channel",): ["0", -1, 0.5, [0]],
+    ("supervisions",): ["x", {}, [1], [None], 3],
+    ("supervisions", 0, "text"): [1, [], {}],
+    ("supervisions", 0, "speaker"): [1, [], {}],
+    ("supervisions", 0, "start"): [float("nan"), "0", []],
+    ("supervisions", 0, "duration"): ["1", [], 10**400],
+    ("supervisions", 0, "alignment"): ["x", [], 3],
+    ("recording",): ["x", [1], 3],
+    ("recording", "sampling_rate"): [None, "16000", float("nan"), 0, -1, 16000.5, 10**20, True],
+    ("recording", "sources"): [None, [], "x", [1], {}],
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_field_of_another_type_or_range_is_named_with_file_and_line(trees, tmp_path, place):
+    for number, value in enumerate(PLACES[place]):
+        rows = [trees[0], changed(trees[1], place, value), trees[2]]
+        path = written(tmp_path / f"{number}.jsonl", rows)
+        with pytest.raises(UserError) as caught:
+            list(entries(path))
+        said = str(caught.value)
+        assert said.startswith(f"{path}:2 ") and "asrtool prepare" in said, (value, said)
+        assert "\n" not in said and len(said) < 800
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "NaN", "Infinity", "9" * 400 + ".0"])
+@pytest.mark.parametrize("field", ["duration", "anything"])
+def test_a_number_beyond_float_is_refused_wherever_it_stands(trees, tmp_path, field, text):
+    line = json.dumps({**trees[0], field: "HERE"}).replace('"HERE"', text)
+    (tmp_path / "m.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=r"m\.jsonl:1 .*(finite|duration)"):
+        list(entries(tmp_path / "m.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe{}", b'{"id": "\xe9"}', b"\x00\x01", b'{"id": 1' + b"0" * 5000],
+)
+def test_what_is_not_json_is_named_with_its_line(trees, tmp_path, line):
+    first = json.dumps(trees[0]).encode()
+    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(first + b"\n\n" + line + b"\n"))
+    with pytest.raises(UserError, match=r"m\.jsonl\.gz:3 is not a manifest of cuts"):
+        list(entries(tmp_path / "m.jsonl.gz"))
+
+
+def test_a_good_manifest_has_no_wrong_fields(trees):
+    assert [wrong_field(tree) for tree in trees] == [None] * len(trees)
+    assert wrong_field({**trees[0], "recording": None, "features": None, "supervisions": None}) is None
+
+
+def two_supervisions(tree: dict) -> dict:
+    (one,) = tree["supervisions"]
+    half = tree["duration"] / 2
+    return {**tree, "supervisions": [{**one, "duration": half}, {**one, "id": "b", "start": half, "duration": half}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (two_supervisions, "2 supervisions; run `asrtool prepare lhotse`"),
+        (lambda tree: changed(tree, ("supervisions", 0, "duration"), 0.2), "its supervision covers 0.00 to 0.20 s"),
+        (lambda tree: changed(tree, ("supervisions", 0, "start"), 0.3), "its supervision covers 0.30 to"),
+        (lambda tree: {**tree, "recording": None}, "no recording and no features"),
+        (lambda tree: {k: v for k, v in tree.items() if k != "recording"}, "no recording and no features"),
+    ],
+)
+def test_a_cut_that_would_be_misread_is_refused(trees, tmp_path, change, said):
+    tree = change(max(trees, key=lambda tree: tree["duration"]))
+    assert unusable(tree).startswith(said)
+    (entry,) = entries(written(tmp_path / "m.jsonl", [tree]))
+    with pytest.raises(Bad, match=f"^{entry.id}: {said.split(';')[0]}"):
+        entry.cut()
+
+
+def test_a_supervision_may_lack_a_breath_at_either_end_and_a_cut_may_have_none(trees):
+    tree = max(trees, key=lambda tree: tree["duration"])
+    close = changed(tree, ("supervisions", 0, "start"), 0.09)
+    assert unusable(changed(close, ("supervisions", 0, "duration"), tree["duration"] - 0.18)) is None
+    assert unusable({**tree, "supervisions": []}) is unusable({**tree, "supervisions": None}) is None
+
+
+def test_a_window_of_a_longer_cut_has_a_transcript_that_goes_on_behind_it(trees):
+    tree = max(trees, key=lambda tree: tree["duration"])
+    assert overhang(tree) is None
+    assert "goes beyond the cut" in overhang({**tree, "duration": tree["duration"] / 2})
+    assert "goes beyond the cut" in overhang(changed(tree, ("supervisions", 0, "start"), -0.5))
+    assert unusable({**tree, "duration": tree["duration"] / 2}) is None  # it can be decoded
+
+
+def test_a_second_cut_of_one_id_is_a_duplicate(trees):
+    checks = EntryChecks()
+    assert [checks.problem(tree) for tree in (*trees[:3], trees[1])] == [None, None, None, "duplicate id"]
+
+
+def test_a_cut_above_the_limit_is_too_long(trees):
+    problem = EntryChecks(longest=60.0).problem({**trees[0], "supervisions": [], "duration": 90.0})
+    assert problem.startswith("1.5 minutes long, more than --max-minutes 1")
+
+
+def test_a_manifest_that_changes_at_the_same_size_has_another_fingerprint(corpus, tmp_path):
+    content = gzip.decompress(corpus.read_bytes())
+    for name, data in (("one", content), ("two", content.replace(b'"two', b'"six', 1))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "m.jsonl").write_bytes(data)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "m.jsonl").write_bytes(content)
+    one, two, copy = (fingerprint(tmp_path / name) for name in ("one", "two", "copy"))
+    assert (tmp_path / "one" / "m.jsonl").stat().st_size == (tmp_path / "two" / "m.jsonl").stat().st_size
+    assert one == copy != two
+
+
+BOMBS = {"blanks": b" " * (1 << 20), "one line": b"x" * (1 << 20), "line ends": b"\n" * (1 << 20)}
+READ = """
+import resource, sys
+from pathlib import Path
+from asrtool.data.shards import entries
+from asrtool.errors import UserError
+try:
+    print(len(list(entries(Path(sys.argv[1])))))
+except UserError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+
+
+@pytest.mark.parametrize("kind", ["blanks", "one line"])
+def test_a_line_of_more_than_eight_megabytes_is_refused(trees, tmp_path, kind):
+    first = json.dumps(trees[0]).encode() + b"\n"
+    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(first + 10 * BOMBS[kind], 1))
+    with pytest.raises(UserError, match=r"m\.jsonl\.gz is not .* a line of more than 8 MB"):
+        list(entries(tmp_path / "m.jsonl.gz"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_small_file_that_unpacks_to_a_gigabyte_takes_no_memory(tmp_path, kind):
+    megabytes = 100 if kind == "line ends" else 1000
+    with gzip.open(tmp_path / "bomb.jsonl.gz", "wb", compresslevel=1) as file:
+        for _ in range(megabytes):
+            file.write(BOMBS[kind])
+    ran = subprocess.run([sys.executable, "-c", READ, tmp_path / "bomb.jsonl.gz"], capture_output=True, text=True)
+    *said, peak = ran.stdout.splitlines()
+    assert int(peak) < 500, said
+    assert said == ["0"] if kind == "line ends" else "a line of more than 8 MB" in said[0], ran.stderr

@@ -1,0 +1,287 @@
+"""Stored features are those that the manifest describes, and storing them costs nobody else's files."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import CutSet, Fbank, FbankConfig, LilcomChunkyWriter, Mfcc, MfccConfig, NumpyFilesWriter
+
+from asrtool.data import feature_store
+from asrtool.data.feature_store import store, store_share
+from asrtool.data.features import load
+from asrtool.data.manifest import open_cuts
+from asrtool.data.sources import Bad
+from asrtool.errors import DataError, UserError
+
+BINS = 20
+
+
+@pytest.fixture
+def few(corpus, tmp_path) -> Path:
+    """A manifest of the first six cuts."""
+    CutSet.from_cuts(list(open_cuts(corpus))[:6]).to_file(tmp_path / "few.jsonl.gz")
+    return tmp_path / "few.jsonl.gz"
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    return tmp_path / "stored" / "few.jsonl.gz"
+
+
+def rewritten(path: Path, change) -> Path:
+    """The manifest with `change(number, tree)` instead of each tree."""
+    trees = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
+    lines = [json.dumps(change(number, tree)) + "\n" for number, tree in enumerate(trees)]
+    path.write_bytes(gzip.compress("".join(lines).encode()))
+    return path
+
+
+def archives(out: Path) -> list[Path]:
+    return sorted((out.parent / "feats").rglob("*.lca"))
+
+
+@pytest.mark.parametrize("flip", [0, -1])
+def test_a_flipped_bit_in_an_archive_is_that_cuts_problem(few, out, flip):
+    store(few, out, BINS)
+    (archive,) = archives(out)
+    content = bytearray(archive.read_bytes())
+    content[flip] ^= 4
+    archive.write_bytes(content)
+    cuts = list(open_cuts(out))
+    broken = cuts[flip]
+    with pytest.raises(Bad, match=rf"^{broken.id}: cannot read .*lca \(damaged: its checksum differs\); run"):
+        load(broken, "stored", BINS)
+    for cut in cuts:
+        if cut.id != broken.id:
+            load(cut, "stored", BINS)
+
+
+def test_a_part_of_a_cut_with_stored_features_is_verified_too(few, out):
+    store(few, out, BINS)
+    cut = max(open_cuts(out), key=lambda cut: cut.duration)
+    part = cut.truncate(offset=0.3, duration=0.4, preserve_id=True)
+    assert abs(len(load(part, "stored", BINS)) - 40) <= 1
+    cut.custom["features_crc32"] += 1
+    with pytest.raises(Bad, match="checksum differs"):
+        load(cut.truncate(offset=0.3, duration=0.4, preserve_id=True), "stored", BINS)
+
+
+KINDS = {
+    "mfcc": (Mfcc(MfccConfig(num_filters=BINS, num_ceps=BINS)), "kaldi-mfcc"),
+    "slow": (Fbank(FbankConfig(num_filters=BINS, frame_shift=0.02)), "frame_shift 0.02"),
+    "bins": (Fbank(FbankConfig(num_filters=23)), "23 bins are stored"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_of_another_kind_are_refused_with_what_is_there_and_what_is_expected(few, tmp_path, kind):
+    extractor, said = KINDS[kind]
+    cuts = CutSet.from_file(few).compute_and_store_features(extractor, tmp_path / kind, storage_type=LilcomChunkyWriter)
+    for cut in cuts:
+        with pytest.raises(Bad, match=f"^{cut.id}: .*{said}"):
+            load(cut, "stored", BINS)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("type", "fbank", "type fbank"),
+        ("sampling_rate", 8000, "sampling_rate 8000"),
+        ("frame_shift", 0.0125, "frame_shift 0.0125"),
+        ("num_features", BINS + 1, f"{BINS + 1} bins"),
+        ("storage_key", "0,999999999999", "cannot read"),
+        ("storage_key", "x", "cannot read"),
+        ("storage_path", "/none/x.lca", "cannot read"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(few, out, field, value, said):
+    store(few, out, BINS)
+    rewritten(out, lambda _, tree: {**tree, "features": {**tree["features"], field: value}})
+    with pytest.raises(Bad, match=said):
+        load(next(iter(open_cuts(out))), "stored", BINS)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_stored_features_that_are_not_finite_are_named_with_their_time(few, tmp_path, value):
+    extractor = Fbank(FbankConfig(num_filters=BINS))
+    cuts = CutSet.from_file(few).compute_and_store_features(extractor, tmp_path / "np", storage_type=NumpyFilesWriter)
+    cut = next(iter(cuts))
+    path = Path(cut.features.storage_path) / cut.features.storage_key
+    features = np.load(path)
+    features[30, 2] = value
+    np.save(path, features)
+    with pytest.raises(Bad, match=f"^{cut.id}: its features are not finite at 0.30 s"):
+        load(cut, "stored", BINS)
+    np.save(path, features[:20])
+    with pytest.raises(Bad, match=f"^{cut.id}: its stored features have the shape"):
+        load(cut, "stored", BINS)
+
+
+def test_a_bad_cut_is_named_and_blames_no_other(few, out, tmp_path):
+    cut = list(open_cuts(few))[3]
+    samples, rate = soundfile.read(cut.recording.sources[0].source, dtype="float32")
+    samples[4000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", samples, rate, "FLOAT")
+
+    def change(number: int, tree: dict) -> dict:
+        if number == 3:
+            tree["recording"]["sources"][0]["source"] = str(tmp_path / "nan.wav")
+        return tree
+
+    with pytest.raises(DataError) as caught:
+        store(rewritten(few, change), out, BINS)
+    assert caught.value.problems == [f"{cut.id}: the sample at 0.250 s is nan; samples must lie between -1 and 1"]
+    assert not out.exists()
+
+
+def test_all_cuts_that_the_lines_tell_are_bad_are_listed_before_anything_is_computed(few, out, monkeypatch):
+    def change(number: int, tree: dict) -> dict:
+        if number == 1:
+            tree["id"] = "a-00"
+        if number == 2:
+            tree["supervisions"] *= 2
+        if number == 4:
+            del tree["recording"]
+        return tree
+
+    monkeypatch.setattr(feature_store, "compute", None)
+    with pytest.raises(DataError) as caught:
+        store(rewritten(few, change), out, BINS)
+    assert [problem.partition(": ")[2].partition(";")[0] for problem in caught.value.problems] == [
+        "duplicate id",
+        "2 supervisions",
+        "no recording and no features",
+    ]
+    with pytest.raises(DataError, match="minutes long, more than --max-minutes"):
+        store(few, out, BINS, longest=0.2)
+
+
+def test_manifests_that_differ_behind_the_first_dot_have_features_of_their_own(corpus, few, tmp_path):
+    CutSet.from_cuts(list(open_cuts(corpus))[6:12]).to_file(tmp_path / "other.jsonl.gz")
+    one, two = tmp_path / "fb" / "test.clean.jsonl.gz", tmp_path / "fb" / "test.other.jsonl.gz"
+    store(few, one, BINS)
+    store(tmp_path / "other.jsonl.gz", two, BINS, speeds=(0.9, 1.1))
+    assert all(len(load(cut, "stored", BINS)) for out in (one, two) for cut in open_cuts(out))
+
+
+@pytest.mark.parametrize("where", ["NAME", "DIGEST"])
+def test_other_files_in_the_folders_remain(few, out, where):
+    store(few, out, BINS)
+    (old,) = (out.parent / "feats" / "few").iterdir()
+    thesis = (old if where == "DIGEST" else old.parent) / "thesis.txt"
+    thesis.write_text("mine")
+    store(few, out, BINS + 3)
+    assert thesis.read_text() == "mine"
+    assert (old.exists(), len(archives(out))) == (where == "DIGEST", 1)
+    assert not (old / "000000.lca").exists()
+    assert len(load(next(iter(open_cuts(out))), "stored", BINS + 3))
+
+
+def test_a_manifest_that_was_moved_away_keeps_its_features(few, out):
+    store(few, out, BINS)
+    kept = out.rename(out.with_name("kept.jsonl.gz"))
+    store(few, out, BINS + 3)
+    assert all(len(load(cut, "stored", BINS)) for cut in open_cuts(kept))
+
+
+@pytest.mark.parametrize("content", [b"my thesis", b'{"id": "x"}\n'])
+def test_an_out_of_another_kind_is_refused_and_kept(few, tmp_path, content):
+    for name in ("thesis.txt", "thesis.jsonl", "thesis.jsonl.gz"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"OUT is .*{name}"):
+            store(few, tmp_path / name, BINS)
+        assert (tmp_path / name).read_bytes() == content
+
+
+def test_an_out_that_is_an_input_or_another_manifest_is_refused_and_kept(corpus, few, tmp_path):
+    before, other = few.read_bytes(), tmp_path / "dev.jsonl.gz"
+    other.write_bytes(corpus.read_bytes())
+    for out, said in ((few, "an input"), (other, "which `asrtool features` has not written"), (tmp_path, "not end in")):
+        with pytest.raises(UserError, match=said):
+            store(few, out, BINS)
+    assert (few.read_bytes(), other.read_bytes()) == (before, corpus.read_bytes())
+
+
+def test_an_archive_that_was_deleted_is_stored_again(few, out):
+    store(few, out, BINS)
+    archives(out)[0].unlink()
+    store(few, out, BINS)
+    assert all(len(load(cut, "stored", BINS)) for cut in open_cuts(out))
+
+
+@pytest.mark.parametrize("harm", ["cut off", "no manifest", "empty", "a line lost"])
+def test_a_damaged_manifest_of_a_shard_is_named(few, out, harm):
+    store(few, out, BINS)
+    (shard,) = (out.parent / "feats").rglob("000000.jsonl.gz")
+    content = shard.read_bytes()
+    lines = gzip.decompress(content).splitlines(keepends=True)
+    harmed = {"cut off": content[: len(content) // 2], "no manifest": gzip.compress(b"x"), "empty": b""}
+    shard.write_bytes(harmed.get(harm, gzip.compress(b"".join(lines[1:]))))
+    with pytest.raises(UserError, match=r"000000\.jsonl\.gz is damaged; delete it"):
+        store(few, out, BINS)
+    shard.unlink()
+    store(few, out, BINS)
+    assert len(list(open_cuts(out))) == 6
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from asrtool.locks import writing
+with writing(Path(sys.argv[1]), "asrtool features", shared=sys.argv[2] == "shared"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("kind", ["alone", "shared"])
+def test_one_run_at_a_time_writes_into_a_folder_but_shares_do_not_hinder_each_other(few, out, kind):
+    store_share(few, out, (1, 1), BINS)
+    (folder,) = (out.parent / "feats" / "few").iterdir()
+    with subprocess.Popen([sys.executable, "-c", HOLD, folder, kind], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"in use by asrtool features \(process {other.pid} on "):
+            store(few, out, BINS)
+        if kind == "shared":
+            assert store_share(few, out, (1, 1), BINS) == (1, 1)
+        else:
+            with pytest.raises(UserError, match="in use by"):
+                store_share(few, out, (1, 1), BINS)
+        other.kill()
+    store(few, out, BINS)
+
+
+OPTIONS = [
+    (["--num-bins", "1"], "--num-bins"),
+    (["--num-bins", "100000"], "--num-bins"),
+    (["--speeds", "nan"], "--speeds"),
+    (["--speeds", "inf"], "--speeds"),
+    (["--speeds", ""], "--speeds"),
+    (["--speeds", "1,1.0"], "--speeds"),
+    (["--shard", "1/" + "9" * 26], "--shard"),
+    (["--shard", "1/999999999"], "--shard"),
+    (["--jobs", "100000"], "--jobs"),
+    (["--max-minutes", "nan"], "--max-minutes"),
+    (["--max-minutes", "0"], "--max-minutes"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), OPTIONS)
+def test_a_number_that_makes_no_sense_is_one_line_and_status_2(asr, few, out, options, said):
+    status, printed, err = asr("features", few, out, *options)
+    assert (status, printed, err.count("\n")) == (2, "", 1)
+    assert said in err and not out.parent.exists()
+
+
+def test_a_killed_process_is_one_line_with_what_to_do(few, out, monkeypatch, asr):
+    monkeypatch.setattr(feature_store, "compute", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    status, printed, err = asr("features", few, out, "--jobs", "2")
+    assert (status, printed) == (2, "")
+    assert "a process of --jobs 2 was killed" in err and "fewer --jobs" in err
