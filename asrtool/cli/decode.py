@@ -187,6 +187,7 @@ def tune(
     for folder, manifest, its_graph in ((exp, cuts, graph), *also):
         experiment = open_experiment(folder, checkpoint, device)
         check_cuts(manifest, max_minutes, experiment.config.data.max_seconds)
+        experiment.max_seconds = 60 * max_minutes
         search, _ = open_search("graph", experiment.tokenizer, given | {"graph": its_graph}, jobs)
         systems.append(System(experiment, manifest, search))
     facts = tune_systems(systems, out or systems[0].folder / "scales.json", Grid(rounds=rounds), batch_seconds, workers)

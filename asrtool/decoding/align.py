@@ -115,6 +115,7 @@ def align(
     """
     _check_outputs(cuts, out, ctm)
     check_cuts(cuts, max_minutes, experiment.config.data.max_seconds)
+    experiment.max_seconds = 60 * max_minutes
     if ctm:
         check_recordings(cuts)
     problems, written = [], 0
@@ -160,7 +161,7 @@ def align_cuts(batch: Batch, experiment: Experiment) -> dict[str, Found]:
     found: dict[str, Found] = {
         name: "words without units" if text.split() else "no transcript"
         for name, text in zip(batch.ids, batch.texts, strict=True)
-    }
+    } | {cut.id: cut.reason for cut in batch.skipped}
     keep = [n for n, text in enumerate(batch.texts) if text.split() and not tokenizer.unknown(text)]
     if not keep:
         return found

@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from lhotse import MonoCut
 
+from asrtool.data.entry_checks import EntryChecks
 from asrtool.data.shards import entries, entries_with_trees
 from asrtool.errors import DataError, UserError
 from asrtool.progress import say
@@ -16,26 +16,22 @@ UNFIT = re.compile(r"[\s\0-\x1f\x7f]")  # ends a field of a CTM, or of a text ar
 
 
 def check_cuts(cuts: Path, max_minutes: float, trained_seconds: float | None = None) -> None:
-    """DataError with all cuts of a manifest that are longer than `max_minutes`, or have the id of another one.
+    """DataError with all cuts of a manifest that cannot be recognised, e.g. longer than `max_minutes`.
 
-    Cuts that are longer than `trained_seconds`, the longest that the model was trained on, are counted in a warning.
-    UserError for a manifest without cuts.
+    Others are: an id that was there before, several supervisions, no audio. Cuts that are longer than
+    `trained_seconds`, the longest that the model was trained on, are counted in a warning. UserError for a manifest
+    without cuts.
     """
-    ids: Counter[str] = Counter()
-    too_long, beyond = [], 0
-    for entry in entries(cuts):
-        ids[entry.id] += 1
-        if entry.duration > 60 * max_minutes:
-            too_long.append(f"{entry.id}: {entry.duration / 60:.1f} minutes, more than --max-minutes {max_minutes:g}")
+    checks, problems, count, beyond = EntryChecks(60 * max_minutes), [], 0, 0
+    for entry, tree in entries_with_trees(cuts):
+        count += 1
         beyond += trained_seconds is not None and entry.duration > trained_seconds
-    count, repeated = ids.total(), [f"{name}: {times} cuts" for name, times in ids.items() if times > 1]
+        if problem := checks.problem(tree):
+            problems.append(f"{entry.id}: {problem}")
     if not count:
         raise UserError(f"manifest is empty: {cuts}; make it again with `asrtool prepare`")
-    if repeated:
-        raise DataError(f"{len(repeated)} ids occur more than once in {cuts}; give each cut its own", repeated)
-    if too_long:
-        hint = "split them at pauses, or raise --max-minutes, if there is memory for them"
-        raise DataError(f"{len(too_long)} of {count} cuts of {cuts} are too long; {hint}", too_long)
+    if problems:
+        raise DataError(f"{len(problems)} of {count} cuts of {cuts} cannot be used; mend the manifest", problems)
     if beyond:
         say(
             f"{beyond} of {count} cuts of {cuts} are longer than {trained_seconds:g} s, the longest that the model was "

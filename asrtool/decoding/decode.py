@@ -17,8 +17,9 @@ import torch
 
 import asrtool
 from asrtool.config import Config, load_config
+from asrtool.data.entry_checks import LONGEST_SECONDS
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.loading import Batch, Item, OrderedSampler, SpeechDataset, batches
+from asrtool.data.loading import Batch, Item, OrderedSampler, Skipped, SpeechDataset, batches
 from asrtool.data.manifest import speaker_of
 from asrtool.data.shards import entries_with_trees, manifest_files
 from asrtool.decoding.adapted import Adapted
@@ -56,6 +57,7 @@ class Experiment:
     checkpoint: Path
     device: torch.device
     adapted: Adapted | None = None  # weights for each speaker; a batch is then of one speaker alone
+    max_seconds: float | None = LONGEST_SECONDS  # of a cut that is read
 
     @cached_property
     def digests(self) -> list[str]:
@@ -73,6 +75,8 @@ class Experiment:
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probs (N, T', V) and lengths (N,) of a batch. DataError with the utterances whose are not finite."""
+        if not batch.ids:
+            return torch.zeros(0, 0, self.tokenizer.size), torch.zeros(0, dtype=torch.int64)
         if self.adapted:
             (speaker,) = set(batch.speakers)
             self.adapted.use(self.model, speaker)
@@ -82,7 +86,7 @@ class Experiment:
 
     def batches(self, items: Iterable[Item], workers: int) -> Iterator[Batch]:
         """What the model is to hear, without augmentation or targets."""
-        return batches(SpeechDataset(self.config, None, training=False), items, workers)
+        return batches(SpeechDataset(self.config, None, False, self.max_seconds), items, workers)
 
 
 def open_experiment(folder: Path, which: str = "averaged", device: str = "auto") -> Experiment:
@@ -162,7 +166,8 @@ def _decode(experiment: Experiment, cuts: Path, out: Path, facts: dict, find: Se
     made = _made(out, facts["run"]) if ranks.size > 1 else None
     if not (ended or made):
         items = OrderedSampler(cuts, facts["batch_seconds"], ranks=ranks, apart=experiment.adapted is not None)
-        _decode_share(experiment, items, find, workers, parts, facts["set"])
+        empty = Hypothesis([], [], 0.0, [] if facts["method"] == "graph" else None)
+        _decode_share(experiment, items, find, workers, parts, facts["set"], empty)
     if not ranks.first:
         return None
     if made:
@@ -191,9 +196,15 @@ def _made(out: Path, run: str) -> dict | None:
 
 
 def _decode_share(
-    experiment: Experiment, items: Iterable[Item], find: Search, workers: int, parts: Parts, name: str
+    experiment: Experiment,
+    items: Iterable[Item],
+    find: Search,
+    workers: int,
+    parts: Parts,
+    name: str,
+    empty: Hypothesis,
 ) -> None:
-    """Decode what is missing of this rank's `items`."""
+    """Decode what is missing of this rank's `items`; `empty` is the hypothesis of cuts without a frame."""
     done = parts.own()
     skip = sum(part.batches for part in done)
     if skip:
@@ -201,17 +212,19 @@ def _decode_share(
     loaded = experiment.batches(itertools.islice(items, skip, None), workers)
     loaded = progress(loaded, f"decoding {name}", units="batches") if parts.ranks.first else loaded
     number = len(done)
-    for part in _decoded(experiment, loaded, find):
+    for part in _decoded(experiment, loaded, find, empty):
         parts.write(number, part)
         number += 1
     parts.end(number)
 
 
-def _decoded(experiment: Experiment, loaded: Iterable[Batch], find: Search) -> Iterator[Part]:
+def _decoded(experiment: Experiment, loaded: Iterable[Batch], find: Search, empty: Hypothesis) -> Iterator[Part]:
     """The batches, decoded and gathered into parts of PART_SECONDS; the last one is shorter, or empty."""
     part, begin = Part(), time.monotonic()
     for batch in loaded:
-        _decode_batch(experiment, batch, find, part)
+        if batch.ids:
+            _decode_batch(experiment, batch, find, part)
+        part.rows += [_skipped_row(experiment.tokenizer, cut, empty) for cut in batch.skipped]
         part.batches += 1
         part.clock.total = time.monotonic() - begin
         if part.clock.total >= PART_SECONDS:
@@ -226,7 +239,9 @@ def _join(parts: Parts, out: Path, facts: dict, device: torch.device) -> dict:
     rows = sorted((row for share in shares for part in share for row in part.rows), key=lambda row: row["id"])
     clocks = [Clock.sum(part.clock for part in share) for share in shares]
     slowest = max(clocks, key=lambda clock: clock.total)
-    facts = facts | {"utterances": len(rows), "partial": _count_partial(rows)}
+    partial = _count(rows, "partial", "utterances end within the graph, with partial results")
+    skipped = _count(rows, "skipped", "cuts are too short, with empty hypotheses")
+    facts = facts | {"utterances": len(rows), "partial": partial, "skipped": skipped}
     facts |= slowest.facts(sum(clock.audio for clock in clocks), device) | origin()
     facts["rtf"] = round(facts["rtf"] + facts.get("rtf_before", 0.0), 5)
     parts.join_lattices(out / LATTICES)
@@ -234,13 +249,13 @@ def _join(parts: Parts, out: Path, facts: dict, device: torch.device) -> dict:
     return facts
 
 
-def _count_partial(rows: list[dict]) -> int:
-    """How many utterances have no path to the end of the graph; names them."""
-    partial = [row["id"] for row in rows if row.get("partial")]
-    if partial:
-        shown = ", ".join(partial[:SHOWN]) + (" ..." if len(partial) > SHOWN else "")
-        say(f"{len(partial)} of {len(rows)} utterances end within the graph, with partial results: {shown}")
-    return len(partial)
+def _count(rows: list[dict], mark: str, what: str) -> int:
+    """How many rows have this mark; names them."""
+    marked = [row["id"] for row in rows if row.get(mark)]
+    if marked:
+        shown = ", ".join(marked[:SHOWN]) + (" ..." if len(marked) > SHOWN else "")
+        say(f"{len(marked)} of {len(rows)} {what}: {shown}")
+    return len(marked)
 
 
 def _decode_batch(experiment: Experiment, batch: Batch, find: Search, part: Part) -> None:
@@ -259,14 +274,18 @@ def _decode_batch(experiment: Experiment, batch: Batch, find: Search, part: Part
         part.lattices += [f"{name}\n{found.lattice}\n"] if found.lattice else []
 
 
+def _skipped_row(tokenizer: Tokenizer, cut: Skipped, empty: Hypothesis) -> dict:
+    return hypothesis_row(tokenizer, cut.id, cut.text, empty, 0.0, cut.speaker) | {"skipped": cut.reason}
+
+
 def hypothesis_row(
     tokenizer: Tokenizer, name: str, ref: str, hypothesis: Hypothesis, frame_seconds: float, speaker: str | None
 ) -> dict:
     """A line of hyps.jsonl; `units` and `words` are [symbol, seconds from the start of the cut].
 
     `speaker` is there where the manifest names one, `partial` where no path reached the end of the graph, `nbest` where
-    there are further hypotheses. Phones stay phones where no graph makes words of them: `ref` is then in phones, too,
-    and `of` says so.
+    there are further hypotheses, `skipped` where the cut has not even one frame. Phones stay phones where no graph
+    makes words of them: `ref` is then in phones, too, and `of` says so.
     """
     symbols = [tokenizer.symbols[unit] for unit in hypothesis.tokens]
     spelled = hypothesis.words is None

@@ -52,7 +52,7 @@ def plan_runs(
     Raises what `check_cuts`, `check_keys` and `require_same_options` raise, before anything is decoded.
     """
     shared = {"checkpoint": chosen_checkpoint(experiment, checkpoint)} | ({"adapted": adapted} if adapted else {})
-    suffixes = {}
+    suffixes, experiment.max_seconds = {}, 60 * max_minutes
     for name, path in sets.items():
         check_cuts(path, max_minutes, experiment.config.data.max_seconds)
         if "lattices" in options:

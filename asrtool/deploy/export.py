@@ -170,6 +170,7 @@ def _utterances(experiment: Experiment, cuts: Path | None, max_minutes: float) -
     if cuts is None:
         return "random features", _random(experiment)
     check_cuts(cuts, max_minutes)
+    experiment.max_seconds = 60 * max_minutes
     items = list(OrderedSampler(cuts, BATCH_SECONDS))
     items = items[-1 :: -max(1, len(items) // BATCHES)][:BATCHES]
     found = [(batch.features, batch.feature_lens) for batch in experiment.batches(items, workers=0) if batch.ids]
