@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asrtool.errors import UserError, require_file
-from asrtool.files import file_hash, new_folder, read_json, read_lines, write_json, write_text
+from asrtool.files import file_hash, new_folder, read_json, read_lines, require_own_folder, write_json, write_text
 from asrtool.graphs import KINDS
 from asrtool.graphs.check import BadFst, Labels, read_fst
 from asrtool.graphs.lexicon_fst import EPSILON
@@ -145,6 +145,7 @@ def save_graph(
     The files' names, and in `sizes` the bytes and the sha256 of each FST, are added to `meta`. UserError for a folder
     that is not of `asrtool graph`, a full disk, and another process that writes there.
     """
+    require_own_folder(folder, META, COMMAND)  # before a lock is written into it
     with writing(folder, COMMAND), new_folder(folder, META, COMMAND) as new:
         for kind, fst in fsts.items():
             path = new / f"{kind}.fst"

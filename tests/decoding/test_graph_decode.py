@@ -43,6 +43,8 @@ def files(tokenizer_file, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lang")
     (folder / "old.arpa").write_text(ARPA, encoding="utf-8")
     (folder / "new.arpa").write_text(ARPA.replace("-0.3\tone", "-1.3\tone"), encoding="utf-8")
+    upper = ARPA.replace("one", "ONE").replace("two", "TWO").replace("three", "THREE").replace("four", "FOUR")
+    (folder / "upper.arpa").write_text(upper, encoding="utf-8")
     (folder / "priors.json").write_text("[5, 1, 1, 0, 3]", encoding="utf-8")
     best = {"acoustic_scale": 0.8, "blank_penalty": 1, "insertion_penalty": 4}
     (folder / "scales.json").write_text(json.dumps({"best": best}), encoding="utf-8")
@@ -222,6 +224,18 @@ def test_what_has_no_path_is_named_counted_and_partial(asr, link, corpus, tmp_pa
         ("--method graph --graph graph --priors short.json", "short.json has 2 numbers; it takes 5"),
         ("--method graph --graph graph --priors old.arpa", "old.arpa is not a JSON list"),
         ("--method graph --graph graph --scales priors.json", "priors.json has no scales"),
+        ("--method graph --graph graph --priors other", "priors not found: other"),
+        ("--method graph --graph graph --lattice-beam 1e30", "--lattice-beam 1e+30 is out of range"),
+        ("--method graph --graph graph --beam 1e300", "--beam 1e+300 is out of range"),
+        ("--method graph --graph graph --max-active 2147483648", "--max-active"),
+        ("--method graph --graph graph --insertion-penalty 1e30", "--insertion-penalty 1e+30 is out of range"),
+        ("--method prefix --beam 1000000", "--beam 1e+06 is out of range; give a number from 1 to 10000"),
+        ("--method prefix --lm upper.arpa --lm-units", "upper.arpa knows none of the model's units"),
+        ("--method prefix --lm upper.arpa", "such as 'four'; it knows them in upper case"),
+        (
+            "--method graph --graph graph --rescore upper.arpa --graph-lm old.arpa",
+            "upper.arpa knows none of the words of graph",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(

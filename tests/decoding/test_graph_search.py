@@ -1,10 +1,17 @@
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from asrtool.decoding.graph_search import GraphOptions, GraphSearch, best_path, load_priors
+from asrtool.decoding.graph_search import BOUNDS, GraphOptions, GraphSearch, best_path, load_priors
 from asrtool.errors import UserError
 from tests.decoding.graphs import all_word_sequences, graph, random_graph, random_log_probs, word_graph
 
@@ -106,6 +113,46 @@ def test_nan_is_refused():
         GraphSearch(word_graph(3), WIDE).decode(np.full((2, 3), np.nan, dtype=np.float32))
 
 
+@pytest.mark.parametrize(
+    "options", [WIDE, WIDE_LATTICE, replace(WIDE, acoustic_scale=1e4)], ids=["best", "lat", "scale"]
+)
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_one_value_that_is_no_log_prob_is_refused(options, value):
+    log_probs = random_log_probs(5, 3, 1)
+    log_probs[3, 1] = value
+    search = GraphSearch(word_graph(3), options)
+    if np.isfinite(np.float32(options.acoustic_scale) * np.float32(value)):
+        assert search.decode(log_probs).words
+    else:
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            search.decode(log_probs)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30, -1e30, 10**30])
+def test_options_that_the_decoder_cannot_take_are_refused_by_name(name, value):
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} .* out of range") as raised:
+        GraphOptions(**{name: value})
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("beam", 0), ("lattice_beam", 0), ("acoustic_scale", 0), ("acoustic_scale", -1), ("max_active", 1), ("nbest", 0)],
+)
+def test_options_that_find_nothing_are_refused(name, value):
+    with pytest.raises(UserError, match="out of range"):
+        GraphOptions(**{name: value})
+
+
+@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize("name", BOUNDS)
+def test_the_bounds_themselves_are_searched_with(name, end):
+    values = {name: BOUNDS[name][end]} | ({"lattice_beam": 8.0} if name == "nbest" else {})
+    found = GraphSearch(word_graph(4), GraphOptions(**values)).decode(random_log_probs(6, 4, 1))
+    assert math.isfinite(found.score)
+
+
 @pytest.mark.parametrize("options", [WIDE, WIDE_LATTICE], ids=["best", "lattice"])
 def test_an_utterance_without_frames_has_no_words(options):
     found = GraphSearch(word_graph(3), options).decode(np.zeros((0, 3), dtype=np.float32))
@@ -134,9 +181,37 @@ def test_several_processes_find_what_one_finds_and_padding_has_no_influence():
 
 
 def test_a_process_that_dies_is_an_error_and_no_endless_wait(monkeypatch):
-    import os
-
     monkeypatch.setattr(GraphSearch, "decode", lambda self, frames: os._exit(9))
     search = GraphSearch(word_graph(5), WIDE, jobs=2)
     with pytest.raises(UserError, match="a decoding process was killed"):
         search(torch.zeros(1, 3, 5), torch.tensor([3]))
+
+
+ORPHANS = """
+from asrtool.decoding.graph_search import GraphOptions, GraphSearch
+from tests.decoding.graphs import word_graph
+search = GraphSearch(word_graph(5), GraphOptions(), jobs=2)
+print(*search.pool._processes, flush=True)
+input()
+"""
+
+
+def test_search_processes_end_when_their_parent_is_killed():
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    parent = subprocess.Popen([sys.executable, "-c", ORPHANS], **pipes, cwd=Path(__file__).parents[2])
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert workers and all(map(is_running, workers))
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    limit = time.monotonic() + 20
+    while any(map(is_running, workers)) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert not any(map(is_running, workers))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"  # a zombie has ended; init may be slow to take it
+    except FileNotFoundError:
+        return False

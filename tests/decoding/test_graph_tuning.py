@@ -1,12 +1,14 @@
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from asrtool.decoding.graph_search import GraphOptions, GraphSearch, make_lattice
 from asrtool.decoding.log_probs import Utterance, read_log_probs, write_log_probs
-from asrtool.decoding.tuning import Grid, Scales, best, best_words, lattices, tune
+from asrtool.decoding.tuning import Grid, Scales, System, best, best_words, lattices, tune, tune_systems
+from asrtool.errors import UserError
 from tests.decoding.graphs import all_word_sequences, random_graph, random_log_probs, word_graph
 
 WIDE = GraphOptions(beam=1e4, lattice_beam=1e4)
@@ -81,3 +83,76 @@ def test_log_probs_come_back_as_they_were(tmp_path):
     assert [(u.name, u.ref) for u in read] == [(u.name, u.ref) for u in written]
     assert all(np.array_equal(one.log_probs, other.log_probs) for one, other in zip(read, written, strict=True))
     assert json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))["utterances"] == 205
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """The folder of log-probs of two utterances."""
+    utterances = [Utterance(f"u{n}", "w1", random_log_probs(4, 5, n).astype(np.float16)) for n in range(2)]
+    write_log_probs(tmp_path / "log_probs", utterances, "run")
+    return tmp_path / "log_probs"
+
+
+def test_damaged_log_probs_are_named_with_what_to_do(stored):
+    path = stored / "00000.npz"
+    whole = path.read_bytes()
+    for damage in (b"", whole[: len(whole) // 2], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:]):
+        path.write_bytes(damage)
+        with pytest.raises(UserError, match=r"00000\.npz is not log-probs.*delete its folder"):
+            list(read_log_probs(stored))
+    path.unlink()
+    with pytest.raises(UserError, match=r"00000\.npz"):
+        list(read_log_probs(stored))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {},
+        {"ids": np.array(["a"]), "refs": np.array(["w1"])},
+        {"ids": np.array(["a"]), "refs": np.array(["w1", "w2"]), "0": np.zeros((2, 5), np.float16)},
+        {"ids": np.array(["a"]), "refs": np.array(["w1"]), "0": np.full((2, 5), np.nan, np.float16)},
+        {"ids": np.array(["a"]), "refs": np.array(["w1"]), "0": np.full((2, 5), 1.0, np.float16)},
+        {"ids": np.array(["a"]), "refs": np.array(["w1"]), "0": np.zeros(5, np.float16)},
+        {"ids": np.array(["a"]), "refs": np.array(["w1"]), "0": np.zeros((2, 5), np.complex64)},
+        {"ids": np.array(3), "refs": np.array(["w1"]), "0": np.zeros((2, 5), np.float16)},
+    ],
+    ids=range(8),
+)
+def test_arrays_that_are_no_log_probs_are_refused(stored, arrays):
+    np.savez(stored / "00000.npz", **arrays)
+    with pytest.raises(UserError, match=r"00000\.npz"):
+        list(read_log_probs(stored))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", '{"files": -1, "utterances": 1}', '{"files": 1.5, "utterances": 1}']
+)
+def test_a_damaged_index_is_refused(stored, text):
+    (stored / "index.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"index\.json"):
+        list(read_log_probs(stored))
+
+
+def system(folder, cuts="dev.jsonl.gz"):
+    return System(SimpleNamespace(folder=folder), folder / cuts, GraphSearch(word_graph(5), WIDE))
+
+
+def test_a_set_is_named_for_its_whole_file_name(tmp_path):
+    assert system(tmp_path, "dev.clean.jsonl.gz").folder == tmp_path / "decode" / "dev.clean"
+
+
+@pytest.mark.parametrize(
+    ("out", "content", "complaint"),
+    [
+        ("scales.txt", None, "does not end in .json"),
+        ("tokenizer.json", '{"type": "char"}', "exists and is not scales of `asrtool tune`"),
+        ("scales.json", None, "two sets would store their log-probs in .*decode/dev/log_probs"),
+    ],
+)
+def test_what_tune_must_not_write_over_is_refused_before_anything_is_done(tmp_path, out, content, complaint):
+    if content:
+        (tmp_path / out).write_text(content)
+    with pytest.raises(UserError, match=complaint):
+        tune_systems([system(tmp_path), system(tmp_path, "dev.jsonl")], tmp_path / out, Grid())
+    assert [path.name for path in tmp_path.iterdir()] == ([out] if content else [])

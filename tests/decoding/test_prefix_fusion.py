@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from asrtool.decoding.fusion import UnitFusion, WordFusion
+from asrtool.decoding.fusion import UnitFusion, WordFusion, check_unit_lm, check_word_lm
 from asrtool.decoding.prefix_beam import PrefixBeam, ctc_prefix_beam
-from asrtool.text.tokenizer import SPACE
+from asrtool.errors import UserError
+from asrtool.text.ngram_files import load_lm
+from asrtool.text.tokenizer import SPACE, SymbolTokenizer
 
 SYMBOLS = ["<blank>", "a", "b", "c"]
 PIECES = ["<blank>", SPACE + "a", "b", SPACE, "c"]
@@ -126,3 +128,58 @@ def test_words_are_scored_when_they_end():
 def test_a_frame_that_allows_no_token_is_refused(value):
     with pytest.raises(ValueError, match="allow no token"):
         ctc_prefix_beam(torch.full((1, 2, 4), value), torch.tensor([2]), fusion=FUSIONS[0])
+
+
+def model(folder, words):
+    """A unigram model of `words`, as read from ARPA."""
+    rows = "".join(f"-1\t{word}\n" for word in ("<unk>", "<s>", "</s>", *words))
+    path = folder / "lm.arpa"
+    path.write_text(f"\\data\\\nngram 1={3 + len(words)}\n\n\\1-grams:\n{rows}\n\\end\\\n", encoding="utf-8")
+    return load_lm(path), path
+
+
+CHARACTERS = SymbolTokenizer("char", ["<blank>", "a", "b", SPACE])
+WORDS = SymbolTokenizer("word", ["<blank>", "ab", "ba"])
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "words"), [(CHARACTERS, ["a", "b"]), (CHARACTERS, ["a", "b", SPACE]), (WORDS, ["ab", "other"])]
+)
+def test_a_model_of_the_units_is_taken(tmp_path, tokenizer, words):
+    lm, path = model(tmp_path, words)
+    check_unit_lm(lm, tokenizer, path)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "words", "complaint"),
+    [
+        (CHARACTERS, ["ab", "ba"], "knows none of the model's units, such as 'a'; was it made for another system"),
+        (CHARACTERS, ["A", "B"], "knows none of the model's units, such as 'a'; it knows them in upper case"),
+        (CHARACTERS, ["a", "b", "ab"], "'ab' is not one of the model's units"),
+        (WORDS, ["AB"], "it knows them in upper case"),
+        (WORDS, ["a", "b"], "knows none of the model's units, such as 'ab'"),
+    ],
+)
+def test_a_model_of_other_units_is_refused(tmp_path, tokenizer, words, complaint):
+    lm, path = model(tmp_path, words)
+    with pytest.raises(UserError, match=complaint) as raised:
+        check_unit_lm(lm, tokenizer, path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_word_model_of_which_the_units_spell_something_is_taken(tmp_path):
+    lm, path = model(tmp_path, ["xyz", "ab"])
+    check_word_lm(lm, CHARACTERS, path)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["AB", "BA"], "cannot spell 'AB' or any other of its words; in lower case they can"),
+        (["xyz"], "'xyz'.*other units"),
+    ],
+)
+def test_a_word_model_that_the_units_cannot_spell_is_refused(tmp_path, words, complaint):
+    lm, path = model(tmp_path, words)
+    with pytest.raises(UserError, match=complaint):
+        check_word_lm(lm, CHARACTERS, path)

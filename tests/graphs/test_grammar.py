@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from asrtool.errors import UserError
-from asrtool.graphs.grammar import arpa_words, compare, grammar_fst
+from asrtool.graphs.grammar import ARPA2FST, arpa_words, compare, grammar_fst
 from asrtool.text.ngram_files import read_ngrams, write_ngrams
 from tests.graphs.paths import Bigram, outputs, sequences
 
@@ -91,6 +91,46 @@ def test_wrong_line_is_named_and_ends_no_process(arpa, old, new, message):
     with pytest.raises(UserError, match=message) as raised:
         grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
     assert "\n" not in str(raised.value) and str(arpa) in str(raised.value)
+
+
+@pytest.mark.parametrize("ending", ["open(fst, 'r+').truncate(80)", "import os; os.remove(fst)"])
+def test_a_full_temporary_folder_is_named(arpa, monkeypatch, ending):
+    monkeypatch.setattr("asrtool.graphs.grammar.ARPA2FST", ARPA2FST + ending)  # kaldilm's status is 0 all the same
+    with pytest.raises(UserError, match="set TMPDIR if no space was left in") as raised:
+        grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
+    assert "\n" not in str(raised.value) and str(arpa) in str(raised.value)
+
+
+def test_a_crash_of_kaldilm_is_one_line(arpa, monkeypatch):
+    monkeypatch.setattr("asrtool.graphs.grammar.ARPA2FST", "import os; os.kill(os.getpid(), 11)")
+    with pytest.raises(UserError, match="ended by signal 11"):
+        grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1e400"])
+def test_numbers_that_are_not_finite_are_refused(arpa, value):
+    for old in ("-0.7\tB", "-0.5\tA\t-0.3"):
+        text = arpa.read_text()
+        arpa.write_text(spoil(text, old, old.rsplit("\t", 1)[0] + f"\t{value}" if "-0.3" in old else f"{value}\tB"))
+        with pytest.raises(UserError, match="not a sound ARPA file: line"):
+            grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
+        arpa.write_text(text)
+
+
+def test_a_back_off_weight_beyond_all_costs_is_refused(arpa):
+    arpa.write_text(spoil(arpa.read_text(), "A\t-0.3", "A\t1e30"))
+    with pytest.raises(UserError, match="its G.fst, by kaldilm, has an arc of state"):
+        grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:-8] + bytes(8), lambda b: b[:20] + b"x" * 9]
+)
+def test_a_damaged_gzip_file_is_named(arpa, damage):
+    packed = arpa.with_suffix(".arpa.gz")
+    packed.write_bytes(damage(gzip.compress(arpa.read_bytes())))
+    with pytest.raises(UserError, match="lm.arpa.gz: damaged gzip file"):
+        grammar_fst(packed, ["<eps>", "A", "B", "#0"])
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00binary", b"hello\nworld\n"])

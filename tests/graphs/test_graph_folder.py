@@ -1,4 +1,9 @@
+import errno
 import json
+import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -98,6 +103,131 @@ def test_interrupted_saving_leaves_the_earlier_graph(save, monkeypatch, made):
         save("L")
     assert load_graph(folder).fst.to_str() == made.HL.to_str()
     assert {path.name for path in folder.parent.iterdir()} == {"graph"}
+
+
+def test_a_full_disk_leaves_the_earlier_graph(save, monkeypatch, made):
+    folder = save("HL")
+
+    def full(path, symbols):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("asrtool.graphs.folder.write_symbols", full)
+    with pytest.raises(UserError, match="no space left to write .*graph:"):
+        save("L")
+    assert load_graph(folder).fst.to_str() == made.HL.to_str()
+
+
+def test_a_folder_of_another_tool_is_not_touched(save, tmp_path):
+    (tmp_path / "graph").mkdir()
+    for name in ("L.fst", "G.fst", "words.txt"):
+        (tmp_path / "graph" / name).write_text("Kaldi's")
+    with pytest.raises(UserError, match="not made by `asrtool graph`"):
+        save("HL")
+    files = {path.name: path.read_text() for path in (tmp_path / "graph").iterdir()}
+    assert files == dict.fromkeys(("L.fst", "G.fst", "words.txt"), "Kaldi's")
+
+
+def test_files_of_the_user_beside_a_graph_stay(save):
+    folder = save("HL", "L")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").write_text("mine")
+    save("HL")
+    assert (folder / "notes" / "a.txt").read_text() == "mine" and not (folder / "L.fst").exists()
+
+
+def test_two_writers_of_one_folder_are_told(save, tmp_path):
+    hold = "import sys, time; from asrtool.locks import writing\nwith writing(sys.argv[1], 'asrtool graph'):\n"
+    command = [sys.executable, "-c", hold + "    print(1, flush=True); time.sleep(60)", tmp_path / "graph"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match=f"in use by asrtool graph .process {other.pid}"):
+            save("HL")
+        other.kill()
+    assert load_graph(save("HL")).fst.num_states
+
+
+def change(folder, **values):
+    """Lay `values` over graph.json."""
+    meta = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
+    (folder / "graph.json").write_text(json.dumps(meta | values), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"kind": kind} for kind in ("../sub/HLG", "XLG", 1, None, ["HL"])),
+        *({"topology": name} for name in ("none", None, 3)),
+        *({"outputs": count} for count in (0, -1, True, "4", 4.0, 10**18, None)),
+        *({"silence": silence} for silence in ("SIL", {"unit": 3}, [1])),
+        *({"sha256": hashes} for hashes in (None, {}, {"tokenizer": None}, {"tokenizer": "0", "lm": 3})),
+        *({"sizes": sizes} for sizes in (None, {"HL": {}}, {"HL": {"sha256": 3}}, {"../HL": {"sha256": "0"}})),
+    ],
+    ids=str,
+)
+def test_graph_json_with_odd_values_is_refused_in_one_line(save, values):
+    folder = save("HL")
+    change(folder, **values)
+    with pytest.raises(UserError, match=rf"graph\.json: {next(iter(values))}.*asrtool graph") as raised:
+        load_graph(folder)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("words.txt", b"<eps> 0\n\xff\xfe 1\n", "words.txt:2"),
+        ("words.txt", b"<eps> 0\nb 1\nb\n", "words.txt:3"),
+        ("words.txt", b"a 0\n", "words.txt: label 0"),
+        ("words.txt", b"", "words.txt: label 0"),
+        ("units.txt", b"<eps> 0\n<blank> 2\n", "units.txt:2"),
+        ("units.txt", b"<eps> 0\n" + b"a" * 9_000_000 + b" 1\n", "units.txt:2"),
+        ("graph.json", b'{"kind": NaN}', "graph.json"),
+        ("graph.json", b"[" * 100_000, "graph.json"),
+        ("graph.json", b"\xff", "graph.json"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_tables_and_json_that_are_none_are_named_with_the_line(save, name, content, place):
+    folder = save("HL")
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(place)):
+        load_graph(folder)
+
+
+def test_an_fst_that_was_changed_is_refused_by_its_hash(save):
+    folder = save("HL", "L")
+    shutil.copy(folder / "L.fst", folder / "HL.fst")
+    with pytest.raises(UserError, match=r"HL\.fst is not the file that graph\.json describes"):
+        load_graph(folder).fst  # noqa: B018
+    assert load_graph(folder).read("L").num_states
+
+
+def test_a_harmful_fst_is_refused_although_its_hash_is_right(save):
+    folder = save("HL", "L")
+    sizes = json.loads((folder / "graph.json").read_text(encoding="utf-8"))["sizes"]
+    units = (folder / "units.txt").read_text(encoding="utf-8")
+    (folder / "units.txt").write_text("".join(units.splitlines(True)[:2]), encoding="utf-8")  # L's units are gone
+    with pytest.raises(UserError, match=r"L\.fst has an arc of state \d+ with input label"):
+        load_graph(folder).read("L")
+    change(folder, outputs=2, sizes=sizes)
+    with pytest.raises(UserError, match=r"HL\.fst has an arc of state \d+ with input label"):
+        load_graph(folder).fst  # noqa: B018
+
+
+def test_units_are_compared_themselves(save):
+    folder = save("HL")
+    units = (folder / "units.txt").read_text(encoding="utf-8")
+    (folder / "units.txt").write_text(units.replace("a 2\nb 3", "b 2\na 3"), encoding="utf-8")
+    with pytest.raises(UserError, match="another tokenizer than the model's .its unit 'b' is 'a' there."):
+        load_graph(folder, TOKENIZER)
+
+
+@pytest.mark.parametrize("kind", ["L", "H"])
+def test_a_kind_that_decoders_cannot_search_is_refused_for_a_model(save, kind):
+    folder = save(kind)
+    assert load_graph(folder).fst.num_states
+    with pytest.raises(UserError, match=f"holds {kind}, which decoders cannot search"):
+        load_graph(folder, TOKENIZER)
 
 
 def test_hashes_know_what_matters_and_no_more():
