@@ -1,5 +1,6 @@
 """Manifests of lhotse as objects, read line by line through the gate of asrtool/data/sources.py."""
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz")
 TEXTS = {"recording_id", "speaker", "text", "language", "gender", "storage_type", "storage_path"}
 NUMBERS = {"start", "duration", "frame_shift"}  # seconds
 COUNTS = {"sampling_rate", "num_samples", "num_frames", "num_features"}
+CHANNELS = {"channel", "channels", "channel_ids"}
 FREE = {"alignment", "custom", "kwargs"}  # fields whose contents are anything
 MOST_REPEATED = 100_000  # ids: a small compressed file may repeat a line many million times
 MOST = 1e12  # of a number: beyond that it is a mistake, and too large for what is computed from it
@@ -109,6 +111,8 @@ def _item(path: Path, number: int, tree: Any, what: str) -> tuple[str, Any]:
     try:
         for problem in _wrong_fields(tree):
             raise Bad(problem)
+        if _has_surrogates(tree):
+            raise Bad("half a character (a surrogate) in a text")
         item = item_of(tree)
     except Bad as problem:
         return where, problem
@@ -135,8 +139,6 @@ def _wrong_fields(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _wrong_fields(item)
-    elif isinstance(value, str) and not _is_unicode(value):
-        yield f"half a character (a surrogate) in {ascii(value)[:50]}"
 
 
 def _wrong_field(name: str, value: Any) -> str | None:
@@ -146,11 +148,20 @@ def _wrong_field(name: str, value: Any) -> str | None:
         return "not a number of seconds"
     if name in COUNTS and not (type(value) is int and 0 < value < MOST):
         return "not a positive integer"
+    if name in CHANNELS and value is not None and not all(map(_is_channel, value if type(value) is list else [value])):
+        return "not the number of a channel, counted from 0"
+    if name == "channel_ids" and type(value) is not list:
+        return "not a list of channels"
     return None
 
 
-def _is_unicode(text: str) -> bool:
+def _is_channel(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 16
+
+
+def _has_surrogates(tree: Any) -> bool:
+    """Whether a text in it has half a character, which JSON can write (\\ud800) and UTF-8 cannot."""
     try:
-        return text.isascii() or bool(text.encode())
+        return not json.dumps(tree, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return False
+        return True

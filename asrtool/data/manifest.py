@@ -65,15 +65,8 @@ def copy_manifest(
 ) -> Summary:
     """As `write_manifest`, for the cuts of lhotse: one cut a supervision, features kept, all checked alike."""
     checks = Checks(sampling_rate, **settings)
-
-    def checked() -> Iterator[Result]:
-        for whole in cuts:
-            if isinstance(whole, str):
-                yield whole
-            else:
-                yield from (_copied(cut, checks) for cut in _one_cut_each(one_channel(whole, checks.channel)))
-
-    return _write(checked(), out, skip_bad, checks)
+    results = (result for whole in cuts for result in _copied(whole, checks))
+    return _write(results, out, skip_bad, checks)
 
 
 def _one_cut_each(cut: Cut) -> list[Cut]:
@@ -106,7 +99,7 @@ def transcripts(paths: Iterable[Path]) -> Iterator[str]:
     """The texts of all supervisions of these manifests."""
     for path in paths:
         for _, tree in entries_with_trees(path):
-            yield from (supervision.get("text") or "" for supervision in tree.get("supervisions", ()))
+            yield from (supervision.get("text") or "" for supervision in tree.get("supervisions") or ())
 
 
 Key = tuple[str, str]
@@ -164,14 +157,25 @@ def _cut(utterance: Utterance, recording: Recording | Bad, checks: Checks) -> Mo
     return MonoCut(utterance.id, utterance.start, duration, channel, [supervision], recording=recording)
 
 
-def _copied(cut: Cut, checks: Checks) -> Result:
-    """A cut of a lhotse manifest that is checked, or the line that says what is wrong with it."""
+def _copied(whole: Cut | str, checks: Checks) -> Iterator[Result]:
+    """The cuts of a lhotse cut that are checked, or lines that say what is wrong with them."""
+    if isinstance(whole, str):
+        yield whole
+        return
+    name = whole.id
+    try:
+        for cut in _one_cut_each(one_channel(whole, checks.channel)):
+            name = cut.id
+            yield _result(cut, checks)
+    except Exception as error:  # what lhotse raises over fields that do not fit each other
+        yield f"{shown(name)}: lhotse cannot use it ({type(error).__name__}: {str(error)[:200]})"
+
+
+def _result(cut: Cut, checks: Checks) -> Result:
     try:
         return _checked(cut, checks)
     except Bad as problem:
         return f"{shown(cut.id)}: {problem}"
-    except Exception as error:  # what lhotse raises over fields that do not fit each other
-        return f"{shown(cut.id)}: lhotse cannot use it ({type(error).__name__}: {str(error)[:200]})"
 
 
 def _checked(cut: Cut, checks: Checks) -> MonoCut:

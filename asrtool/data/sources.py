@@ -82,7 +82,7 @@ def _commands(value: Any) -> Iterator[str]:
 
 def _source_problems(source: Any) -> Iterator[str]:
     kind = source.get("type") if isinstance(source, dict) else None
-    if kind not in FILE_SOURCES:
+    if not isinstance(kind, str) or kind not in FILE_SOURCES:
         yield f"its audio source is of type {str(kind)[:30]!r}, which may run a command: {_shown(source)}; {HINT}"
     elif kind == "file" and (problem := _path_problem(source.get("source"))):
         yield problem
@@ -90,7 +90,7 @@ def _source_problems(source: Any) -> Iterator[str]:
 
 def _storage_problems(stored: dict) -> Iterator[str]:
     kind = stored.get("storage_type")
-    if kind is not None and kind not in STORED:
+    if kind is not None and (not isinstance(kind, str) or kind not in STORED):
         yield f"its features are stored as {str(kind)[:30]!r}, which may run a command; {HINT}"
     path = stored.get("storage_path")
     in_memory = str(kind).startswith("memory") or kind == "shar"  # its tar file is named by the manifest's own name

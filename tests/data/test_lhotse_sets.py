@@ -176,3 +176,17 @@ def test_an_end_that_overshoots_is_clamped_in_a_copy_too(trees, write, tmp_path)
     assert "1 ends beyond" in str(summary)
     assert cut.duration == cut.supervisions[0].duration == trees[0]["duration"]
     assert cut.load_audio().shape == (1, cut.num_samples)
+
+
+def test_fields_that_lhotse_cannot_use_are_that_entry_s_problem(trees, write, tmp_path):
+    alignment = {"word": [["one", "zero", 0.5]]}
+    bad = [
+        changed(trees[1], "supervisions.0.alignment", alignment),
+        changed(trees[2], "recording.channel_ids", 5),
+        changed(trees[3], "recording.sources.0.type", ["file"]),
+        changed(trees[4], "custom", {"a\ud800": 1}),
+        changed(trees[5], "channel", "0"),
+    ]
+    copy_manifest(read_lhotse(write([trees[0], *bad]), None, None), tmp_path / "out.jsonl.gz", skip_bad=True)
+    (cut,) = open_cuts(tmp_path / "out.jsonl.gz")
+    assert cut.id == trees[0]["id"]
