@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Source this in bash: it provides `asrtool`, and a `python3` that has what asrtool needs. Where it cannot, it says why and
-# returns 2; a script with `set -e` stops there, a terminal stays open.
+# Source this in bash: it provides `asrtool`, and a `python3` that has what asrtool needs. Where it cannot, it says why
+# and returns 2; a script with `set -e` stops there, a terminal stays open.
 #
-# An asrtool that python3 can import is used as it is; otherwise .venv is made at the top of the checkout, once.
-# An interrupted installation is finished by the next call; a change of constraints.txt or setup.py brings it up to date.
-# All files from the package index are checked against the hashes in constraints.txt.
+# An asrtool that python3 can import is used as it is; otherwise .venv is made at the top of the checkout, once. All files
+# from the package index are checked against the hashes in constraints.txt. An interrupted installation is finished by
+# the next call; a change of constraints.txt or setup.py brings it up to date.
 
 asrtool_say() { echo "path.sh: $*" >&2; }
 
@@ -12,7 +12,7 @@ if [ -z "${BASH_VERSION:-}" ]; then
     asrtool_say "this shell is not bash; start bash and source it there"
     return 2
 fi
-ASRTOOL_ROOT=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) # with CDPATH, cd may go elsewhere and says where
+ASRTOOL_ROOT=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) # with CDPATH, cd may go elsewhere
 export ASRTOOL_ROOT
 
 # From / so that the checkout in the current folder does not count as installed.
@@ -21,7 +21,7 @@ sys.exit(not all(u.find_spec(m) for m in ("asrtool", "torch", "lhotse", "sentenc
 
 asrtool_pip() { "$ASRTOOL_ROOT/.venv/bin/python3" -m pip install -q "$@"; }
 
-# On Linux the package index's torch comes with gigabytes of GPU libraries; the build for the CPU is on PyTorch's own index.
+# On Linux the package index's torch comes with gigabytes of GPU libraries; PyTorch's own index has one for the CPU.
 asrtool_install_cpu_torch() {
     local version
     version=$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$ASRTOOL_ROOT/constraints.txt")
@@ -31,13 +31,20 @@ asrtool_install_cpu_torch() {
         asrtool_say "no torch for the CPU alone, see above; taking the one with GPU libraries, some gigabytes"
 }
 
-# Wheels alone: a source package would run its own code, with build tools that nothing pins. The last step finds all but
-# the GPU libraries installed, whose exact versions torch names.
+# Wheels first: a source package runs its own code, with build tools that nothing pins. But not all packages have wheels
+# for every Python (pocketsphinx 5.1.1: none for 3.12).
+asrtool_install_constraints() {
+    local checked=(--no-deps --require-hashes -r "$ASRTOOL_ROOT/constraints.txt")
+    asrtool_say "installing what constraints.txt lists"
+    asrtool_pip "${checked[@]}" --only-binary :all: && return
+    asrtool_say "not all of it as wheels, see above; building the others from their sources, with unpinned build tools"
+    asrtool_pip "${checked[@]}"
+}
+
+# The last step finds all installed but the GPU libraries, whose exact versions torch names.
 asrtool_install() {
     asrtool_install_cpu_torch
-    asrtool_say "installing what constraints.txt lists"
-    asrtool_pip --no-deps --require-hashes --only-binary :all: -r "$ASRTOOL_ROOT/constraints.txt" &&
-        asrtool_pip --no-build-isolation -e "${ASRTOOL_ROOT}[recipes,export,tests]"
+    asrtool_install_constraints && asrtool_pip --no-build-isolation -e "${ASRTOOL_ROOT}[recipes,export,tests]"
 }
 
 asrtool_make_venv() {
