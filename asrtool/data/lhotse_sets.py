@@ -1,7 +1,7 @@
 """Manifests of lhotse as objects, read line by line through the gate of asrtool/data/sources.py."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz")
 TEXTS = {"recording_id", "speaker", "text", "language", "gender", "storage_type", "storage_path"}
 NUMBERS = {"start", "duration", "frame_shift"}  # seconds
 COUNTS = {"sampling_rate", "num_samples", "num_frames", "num_features"}
-CHANNELS = {"channel", "channels", "channel_ids"}
+CHANNELS = {"channel", "channels"}
 FREE = {"alignment", "custom", "kwargs"}  # fields whose contents are anything
 MOST_REPEATED = 100_000  # ids: a small compressed file may repeat a line many million times
 MOST = 1e12  # of a number: beyond that it is a mistake, and too large for what is computed from it
@@ -142,21 +142,46 @@ def _wrong_fields(value: Any) -> Iterator[str]:
 
 
 def _wrong_field(name: str, value: Any) -> str | None:
-    if name == "id" and not isinstance(value, str) or name in TEXTS and not isinstance(value, str | None):
-        return "not text"
-    if name in NUMBERS and not (type(value) in (int, float) and -MOST < value < MOST):
-        return "not a number of seconds"
-    if name in COUNTS and not (type(value) is int and 0 < value < MOST):
-        return "not a positive integer"
-    if name in CHANNELS and value is not None and not all(map(_is_channel, value if type(value) is list else [value])):
-        return "not the number of a channel, counted from 0"
-    if name == "channel_ids" and type(value) is not list:
-        return "not a list of channels"
-    return None
+    is_right, said = RULES.get(name, (None, ""))
+    return said if is_right and not is_right(value) else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -MOST < value < MOST
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < MOST
+
+
+def _are_channels(value: Any) -> bool:
+    return value is None or all(map(_is_channel, value if type(value) is list else [value]))
 
 
 def _is_channel(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 16
+
+
+def _is_alignment(value: Any) -> bool:
+    """{"word": [[symbol, start, duration, score], ...], ...}"""
+    if value is None:
+        return True
+    return type(value) is dict and all(type(items) is list and all(map(_is_aligned, items)) for items in value.values())
+
+
+def _is_aligned(item: Any) -> bool:
+    return type(item) is list and len(item) >= 3 and type(item[0]) is str and all(map(_is_number, item[1:3]))
+
+
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # fields that lhotse takes as they are, wherever they stand
+    "id": (lambda value: type(value) is str, "not text"),
+    **dict.fromkeys(TEXTS, (lambda value: isinstance(value, str | None), "not text")),
+    **dict.fromkeys(NUMBERS, (_is_number, "not a number of seconds")),
+    **dict.fromkeys(COUNTS, (_is_count, "not a positive integer")),
+    **dict.fromkeys(CHANNELS, (_are_channels, "not the number of a channel, counted from 0")),
+    "channel_ids": (lambda value: type(value) is list and _are_channels(value), "not a list of channels"),
+    "alignment": (_is_alignment, "not an alignment of symbols, starts and durations"),
+}
 
 
 def _has_surrogates(tree: Any) -> bool:
