@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from asrtool.errors import DataError, UserError
 from asrtool.files import require_output, require_same_kind, write_text
 from asrtool.progress import say
-from asrtool.text.words import change_case, composed, has_control_characters, is_mark, read_lines
+from asrtool.text.words import change_case, composed, has_control_characters, is_mark, read_lines, shortened
 
 if TYPE_CHECKING:
     from asrtool.text.tokenizer import Tokenizer
@@ -111,14 +111,15 @@ def _name_repeated(entries: list[_Entry], path: str | Path) -> None:
     for entry in entries:
         line = first.setdefault((entry.word, entry.phones), entry.line)
         if line != entry.line:
-            say(f"{path}: line {entry.line}: {entry.word}: the same pronunciation as in line {line}; it counts once")
+            where = f"{path}: line {entry.line}: {shortened(entry.word)}"
+            say(f"{where}: the same pronunciation as in line {line}; it counts once")
 
 
 def _faults(entries: list[_Entry], phones: Collection[str] | None) -> Iterator[str]:
     found = {phone for entry in entries for phone in entry.phones}
     bad = {phone: fault for phone in found if (fault := _phone_fault(phone, phones))}
     for entry in entries:
-        where = f"line {entry.line}: {entry.word}"
+        where = f"line {entry.line}: {shortened(entry.word)}"
         if is_reserved(entry.word):
             yield f"{where}: a reserved symbol, not a word"
         if has_control_characters(entry.word):
@@ -126,7 +127,8 @@ def _faults(entries: list[_Entry], phones: Collection[str] | None) -> Iterator[s
         if not entry.phones:
             yield f"{where}: no pronunciation"
         if not bad.keys().isdisjoint(entry.phones):
-            yield from (f"{where}: {phone} {bad[phone]}" for phone in dict.fromkeys(entry.phones) if phone in bad)
+            wrong = dict.fromkeys(phone for phone in entry.phones if phone in bad)
+            yield from (f"{where}: {shortened(phone)} {bad[phone]}" for phone in wrong)
 
 
 def _phone_fault(phone: str, phones: Collection[str] | None) -> str | None:
@@ -155,7 +157,7 @@ def write_lexicon(lexicon: Lexicon, path: str | Path) -> None:
     """Write the lexicon, words in the order of their characters. DataError with all words that a file cannot hold."""
     wrong = [word for word in lexicon.pronunciations if not is_word(word)]
     if wrong:
-        raise DataError(f"{len(wrong)} words cannot stand in a lexicon file; leave them out", wrong)
+        raise DataError(f"{len(wrong)} words cannot stand in a lexicon file; leave them out", [*map(shortened, wrong)])
     lines = [" ".join((word, *way)) for word, ways in sorted(lexicon.pronunciations.items()) for way in ways]
     write_text(path, "".join(f"{line}\n" for line in lines))
 

@@ -15,7 +15,7 @@ from asrtool.text.ngram import BOS, SPECIAL, NgramModel
 from asrtool.text.ngram_files import is_compiled, read_ngrams
 from asrtool.text.ngram_kenlm import KenlmModel, is_kenlm_binary
 from asrtool.text.ngram_text import Corpus, other_case
-from asrtool.text.words import change_case
+from asrtool.text.words import change_case, shortened
 
 AGREEMENT = 1e-4  # relative: float32 and seven digits in the file, summed up, differ by less
 MOSTLY = 0.5  # more unknown words than that, and text and model were not made for one another
@@ -49,7 +49,7 @@ class Report:
 
     def __str__(self) -> str:
         count = self.unknown.total()
-        most = ", ".join(f"{word} {times}" for word, times in self.unknown.most_common(SHOWN))
+        most = ", ".join(f"{shortened(word)} {times}" for word, times in self.unknown.most_common(SHOWN))
         oov = f"{count} OOV words ({100 * count / self.words:.2f} %)" + (f", most often {most}" if count else "")
         return "\n".join([f"{self.sentences} sentences, {self.words} words, {oov}", *map(str, self.perplexities)])
 
@@ -132,7 +132,7 @@ def _perplexity(logprobs: np.ndarray) -> float:
 def _refuse(corpus: Corpus, unknown: Counter, words: int, knows: Callable[[str], bool]) -> None:
     changed = (change_case(word, case) for word in corpus.words for case in ("upper", "lower"))
     cases = [word for word in changed if knows(word)]
-    few = ", ".join(word for word, _ in unknown.most_common(3))
+    few = ", ".join(shortened(word) for word, _ in unknown.most_common(3))
     hint = other_case(unknown, cases) or f"such as {few}; give a text of the model's language and units"
     raise UserError(f"{unknown.total()} of {words} words are not in the model: {hint}")
 

@@ -12,7 +12,7 @@ from asrtool.errors import UserError
 from asrtool.progress import progress, say
 from asrtool.text.ngram import BOS, EOS, SPECIAL, UNK
 from asrtool.text.tokenizer import Tokenizer
-from asrtool.text.words import SENTENCE_MARKS, change_case, composed, is_mark, read_lines, read_sentences
+from asrtool.text.words import SENTENCE_MARKS, change_case, composed, is_mark, read_lines, read_sentences, shortened
 
 UNKNOWN_MARKS = frozenset([UNK])
 VARIANT = re.compile(r"\([0-9]+\)$")  # CMUdict's mark of a further pronunciation: WORD(2)
@@ -106,9 +106,13 @@ def limit_vocabulary(corpus: Corpus, given: Iterable[str] | None = None, top: in
 
 def _given(wanted: set[str], seen: dict[str, int]) -> set[str]:
     if not wanted & seen.keys():
-        hint = other_case(wanted, seen) or f"the list has '{min(wanted, default='')}', the text '{min(seen)}'"
+        hint = other_case(wanted, seen) or f"the list has '{_first(wanted)}', the text '{_first(seen)}'"
         raise UserError(f"no word of the vocabulary is in the text: {hint}")
     return wanted
+
+
+def _first(words: Iterable[str]) -> str:
+    return shortened(min(words, default=""))
 
 
 def read_words(path: str | Path) -> list[str]:

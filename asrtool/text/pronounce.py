@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asrtool.errors import UserError
 from asrtool.text.lexicon import Lexicon, Pronunciation, is_word, read_lexicon, without_stress
+from asrtool.text.words import shortened
 
 CMUDICT = "cmudict"
 NAMED = 10  # words that are left out are named up to here: enough to see what they are like
@@ -29,7 +30,7 @@ class Found:
         made = f"{len(words)} words ({origins}), {ways} pronunciations, {len(self.lexicon.symbols)} phones"
         if not self.left_out:
             return made
-        names = " ".join(self.left_out[:NAMED]) + (" ..." if len(self.left_out) > NAMED else "")
+        names = " ".join(map(shortened, self.left_out[:NAMED])) + (" ..." if len(self.left_out) > NAMED else "")
         return f"{made}; {len(self.left_out)} left out, {self.occurrences:.2f} % of the text: {names}"
 
 
@@ -88,7 +89,7 @@ def _symbols(sources: Mapping[str, Lexicon]) -> set[str]:
 
 def _no_overlap(words: Mapping[str, int], sources: Mapping[str, Lexicon]) -> str:
     def example(of: Iterable[str]) -> str:
-        return next((word for word in of if word.isalpha()), "")
+        return shortened(next((word for word in of if word.isalpha()), ""))
 
     theirs = ", ".join(f"{name}'s like '{example(source.pronunciations)}'" for name, source in sources.items())
     return f"none of the {len(words)} words is there: they are like '{example(words)}', {theirs}; give --case?"

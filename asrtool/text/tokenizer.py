@@ -14,7 +14,7 @@ from pathlib import Path
 from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import read_json, write_json
 from asrtool.text.lexicon import Lexicon, Pronunciation, is_reserved
-from asrtool.text.words import composed, count_words, has_control_characters, is_mark, most_frequent
+from asrtool.text.words import composed, count_words, has_control_characters, is_mark, most_frequent, shortened
 
 BLANK = 0
 BLANK_SYMBOL = "<blank>"
@@ -247,8 +247,9 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 500) -> T
 
 def _refuse_marks(kind: str, texts: Iterable[str]) -> None:
     counts = count_words(texts)
-    rows = [f"{word}: {counts[word]} times; {why}" for word in most_frequent(counts) if (why := _no_unit(kind, word))]
-    if rows:
+    reasons = {word: why for word in most_frequent(counts) if (why := _no_unit(kind, word))}
+    if reasons:
+        rows = [f"{shortened(word)}: {counts[word]} times; {why}" for word, why in reasons.items()]
         hint = "remove them, or the sentences that have them, from the transcripts"
         raise DataError(f"{len(rows)} words of the transcripts cannot have units: {hint}", rows)
 
@@ -276,7 +277,7 @@ def phone_tokenizer(lexicon: Lexicon, texts: Iterable[str], silence: str | None 
     if len(missing) == len(counts):
         raise UserError(f"the lexicon has none of the transcripts' {len(counts)} words; are they in another case?")
     if missing:
-        rows = [f"{word}: {counts[word]} times" for word in missing]
+        rows = [f"{shortened(word)}: {counts[word]} times" for word in missing]
         hint = "make the lexicon for them with `asrtool lexicon --unknown g2p`"
         if marks := [word for word in missing if is_mark(word)]:
             hint = f"give {marks[0]} a line such as `{marks[0]} SPN` in the lexicon, or remove it from the transcripts"

@@ -15,6 +15,7 @@ from pathlib import Path
 from asrtool.errors import UserError
 from asrtool.files import read_lines
 
+SHOWN = 60  # characters
 CASES = {"keep": str, "upper": str.upper, "lower": str.lower}
 # Marks of language models and graphs. As words of a text they would be taken for the marks, so no unit spells them.
 SENTENCE_MARKS = frozenset(["<s>", "</s>"])
@@ -39,6 +40,11 @@ def is_mark(word: str, marks: frozenset[str] = MARKS) -> bool:
 def has_control_characters(text: str) -> bool:
     """Whether `text` has control characters, or halves of surrogate pairs, which UTF-8 cannot hold."""
     return not text.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
+def shortened(text: str) -> str:
+    """`text` as messages show it: a word may have megabytes where a file is not what it should be."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def is_manifest(path: Path) -> bool:
