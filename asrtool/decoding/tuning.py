@@ -125,12 +125,13 @@ def tune_systems(
     """
     require_output(out, (".json",), [one.cuts for one in systems])
     require_same_kind(out, "scales of `asrtool tune`", read_scales)
-    folders = [one.folder / "log_probs" for one in systems]
-    for number, folder in enumerate(folders):
-        if folder in folders[:number]:
+    stored: dict[Path, Path] = {}
+    for one in systems:
+        folder, cuts = (one.folder / "log_probs").absolute(), one.cuts.absolute()
+        if stored.setdefault(folder, cuts) != cuts:
             raise UserError(f"two sets would store their log-probs in {folder}; give one of them another file name")
     with contextlib.ExitStack() as locks:
-        for folder in folders:
+        for folder in stored:
             locks.enter_context(writing(folder, "asrtool tune"))
         facts = _tune_stored(systems, grid, batch_seconds, workers)
         write_json(out, facts)

@@ -1,3 +1,4 @@
+import gzip
 import json
 from functools import partial
 
@@ -84,3 +85,39 @@ def test_unknown_phones_of_the_lexicon_are_all_listed(make, lang):
     status, _, err = make("--tokenizer", "phones.json", "--lm", "lm.arpa", "--lexicon", "lexicon.txt")
     assert status == 1 and all(phone in err for phone in "QXY")
     assert not (lang / "graph").exists()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "1", "-0.5", "1e-400", "half"])
+def test_a_probability_of_silence_that_is_none_is_refused(make, lang, value):
+    arguments = ("--lm", "lm.arpa", "--lexicon", "lexicon.txt", "--silence", "SIL", f"--silence-prob={value}")
+    status, _, err = make("--tokenizer", "phones.json", *arguments)
+    assert status == 2 and "--silence-prob" in err and err.count("\n") == 1
+    assert not (lang / "graph").exists()
+
+
+def test_a_folder_that_is_not_of_this_command_is_refused_before_anything_is_done(make, lang):
+    (lang / "graph").mkdir()
+    (lang / "graph" / "L.fst").write_text("Kaldi's")
+    status, _, err = make("--tokenizer", "char.json", "--lm", "lm.arpa")
+    assert status == 2 and "graph was not made by `asrtool graph`" in err and err.count("\n") == 1
+    assert [path.name for path in (lang / "graph").iterdir()] == ["L.fst"]
+
+
+def test_a_graph_that_cannot_be_made_leaves_the_earlier_one(make, lang):
+    assert make("--tokenizer", "char.json", "--lm", "lm.arpa")[0] == 0
+    before = {path.name: path.read_bytes() for path in (lang / "graph").iterdir()}
+    (lang / "lm.arpa").write_text((lang / "lm.arpa").read_text().replace("-0.7\tb", "-inf\tb"))
+    status, _, err = make("--tokenizer", "char.json", "--lm", "lm.arpa")
+    assert status == 2 and "lm.arpa is not a sound ARPA file: line" in err.splitlines()[-1]
+    assert {path.name: path.read_bytes() for path in (lang / "graph").iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["lm.arpa.gz", "lexicon.txt.gz"])
+def test_damaged_gzip_files_are_one_line_and_no_interrupt(make, lang, name):
+    whole = gzip.compress((lang / name.removesuffix(".gz")).read_bytes())
+    (lang / name).write_bytes(whole[: len(whole) // 2])
+    lm, lexicon = (
+        name if name.startswith(stem) else stem + end for stem, end in (("lm", ".arpa"), ("lexicon", ".txt"))
+    )
+    status, _, err = make("--tokenizer", "phones.json", "--lm", lm, "--lexicon", lexicon)
+    assert status == 2 and name in err and "gzip" in err and not (lang / "graph").exists()
