@@ -64,6 +64,8 @@ def _computed(experiment: Experiment, cuts: Path, batch_seconds: float, workers:
         log_probs, lens = experiment.log_probs(batch)
         rows = zip(batch.ids, batch.texts, log_probs.cpu().numpy(), lens.tolist(), strict=True)
         yield from (Utterance(name, ref, row[:length].astype(np.float16)) for name, ref, row, length in rows)
+        none = np.zeros((0, experiment.tokenizer.size), np.float16)
+        yield from (Utterance(cut.id, cut.text, none) for cut in batch.skipped)  # their words count as deletions
 
 
 def _index(folder: Path) -> dict:

@@ -61,6 +61,14 @@ def test_several_processes_find_the_same(tmp_path):
     together.close()
 
 
+def test_an_utterance_without_frames_is_tuned_on_with_all_its_words_deleted():
+    utterances = [Utterance("a", "w1 w2", random_log_probs(20, 5, 1)), Utterance("b", "w1", random_log_probs(0, 5, 1))]
+    search = GraphSearch(word_graph(5), WIDE)
+    both, one = (tune(lattices(search, chosen), Grid(rounds=0)) for chosen in (utterances, utterances[:1]))
+    for row, alone in zip(both["tried"], one["tried"], strict=True):
+        assert row["wer"] == pytest.approx((2 * alone["wer"] + 100) / 3, abs=1e-3)
+
+
 def test_refinement_goes_on_from_the_best_and_never_gets_worse():
     utterances = [Utterance("a", "w1 w2 w3", random_log_probs(20, 5, 1))]
     search = GraphSearch(word_graph(5), WIDE)
