@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+LONGEST = 1500  # characters of a line; a value from a damaged file may have megabytes
 SHOWN = 10  # problems of one kind that are printed; the rest are counted, unless --debug is given
 
 
@@ -21,6 +22,9 @@ class UserError(AsrtoolError):
     """The user asked for something impossible: one line that says what, where, and what to do. Exit status 2."""
 
     exit_status = 2
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class DataError(AsrtoolError):
@@ -37,11 +41,20 @@ class DataError(AsrtoolError):
         self.problems = problems
 
     def __str__(self) -> str:
-        return "\n".join([*(f"  {problem}" for problem in fold(self.problems)), self.summary])
+        return self._lines(fold(self.problems))
 
     def all_lines(self) -> str:
         """Every problem and the summary, not folded."""
-        return "\n".join([*(f"  {problem}" for problem in self.problems), self.summary])
+        return self._lines(self.problems)
+
+    def _lines(self, problems: Iterable[str]) -> str:
+        return "\n".join([*(f"  {one_line(problem)}" for problem in problems), one_line(self.summary)])
+
+
+def one_line(text: str) -> str:
+    """`text` without line ends, cut after LONGEST characters: names and messages from files may have anything in them."""
+    text = " ".join(text.splitlines())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 
 
 def fold(problems: Iterable[str], shown: int = SHOWN) -> list[str]:

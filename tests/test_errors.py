@@ -2,7 +2,8 @@ import pickle
 
 import pytest
 
-from asrtool.errors import SHOWN, DataError, fold
+from asrtool.data.sources import Bad
+from asrtool.errors import LONGEST, SHOWN, DataError, UserError, fold
 
 
 def test_problems_of_one_kind_are_shown_ten_times_and_then_counted():
@@ -28,3 +29,9 @@ def test_a_data_error_keeps_all_problems_and_survives_pickling():
     copy = pickle.loads(pickle.dumps(error))
     assert str(copy) == str(error) and len(str(error).splitlines()) == SHOWN + 2
     assert len(copy.all_lines().splitlines()) == 31 and copy.all_lines().endswith("\nmend them")
+
+
+@pytest.mark.parametrize("kind", [UserError, Bad, lambda text: DataError(text, []), lambda text: DataError("", [text])])
+def test_a_message_is_one_line_of_bounded_length_whatever_a_file_put_into_it(kind):
+    assert str(kind("a\nb\r\nc\u2028d")).strip() == "a b c d"
+    assert len(str(kind("x" * 10_000)).strip()) == LONGEST

@@ -12,6 +12,8 @@ from typing import Any
 from lhotse.audio.backend import LibsndfileBackend, set_current_audio_backend
 from lhotse.serialization import deserialize_item
 
+from asrtool.errors import one_line
+
 FILE_SOURCES = {"file", "memory", "shar"}  # types of audio sources that read no more than a file
 STORED = {
     *("lilcom_chunky", "lilcom_files", "numpy_files", "lilcom_hdf5", "chunked_lilcom_hdf5", "numpy_hdf5"),
@@ -28,6 +30,9 @@ set_current_audio_backend(LibsndfileBackend())
 
 class Bad(Exception):
     """What is wrong with one utterance, in words that follow its name."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 def allow_commands(allowed: bool = True) -> None:
