@@ -104,7 +104,7 @@ def _keep_others(old: Path, new: Path, marker: str) -> None:
         return
     content = read_json(old / marker, "folder", "name a new folder")
     own = content.get("files") if isinstance(content, dict) else None
-    own = {marker, *(own if isinstance(own, list) else [])}
+    own = {marker, *(name for name in (own if isinstance(own, list) else ()) if isinstance(name, str))}
     for entry in old.iterdir():
         if entry.name in own or (new / entry.name).exists() or entry.name.startswith(TEMPORARY):
             continue
