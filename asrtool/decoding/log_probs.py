@@ -97,7 +97,9 @@ def _read(path: Path) -> list[Utterance]:
         read = [Utterance(*row, arrays[str(n)]) for n, row in enumerate(zip(names, refs, strict=True))]
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise damaged(path, WHAT, HINT, error) from error
-    for name, _, log_probs in read:
+    for name, ref, log_probs in read:
+        if not isinstance(name, str) or not isinstance(ref, str):
+            raise damaged(path, WHAT, HINT, ValueError("its names are not text"))
         if log_probs.ndim != 2 or log_probs.dtype != np.float16 or np.isnan(log_probs).any() or (log_probs > 0).any():
             raise damaged(path, WHAT, HINT, ValueError(f"those of {name} are not log-probs"))
     return read
