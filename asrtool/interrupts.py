@@ -1,9 +1,11 @@
 """Ctrl-C and SIGTERM, acted on where nothing is half-done, and processes that end with their parent."""
 
+import contextlib
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 from asrtool.progress import say
 
@@ -30,13 +32,21 @@ def start_worker(*_) -> None:
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
-def exit_on_sigterm() -> None:
-    """SIGTERM ends the process as an exception does, so that temporary files are removed; exit status 143."""
+@contextlib.contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM ends the process as an exception does, so that temporary files are removed; exit status 143.
+
+    Behind it nothing is left to remove, and an exception would be reported as one that was ignored.
+    """
 
     def stop(*_) -> None:
         raise SystemExit(TERMINATED)
 
     signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Interrupts:

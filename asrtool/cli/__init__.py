@@ -59,8 +59,11 @@ for command in (
 
 def main() -> None:
     """Run a command and turn errors into lines and exit statuses."""
-    debug = "--debug" in sys.argv
-    exit_on_sigterm()
+    with exit_on_sigterm():
+        _run("--debug" in sys.argv)
+
+
+def _run(debug: bool) -> None:
     try:
         cli.main(prog_name="asrtool", standalone_mode=False)
     except click.exceptions.Exit as stop:
