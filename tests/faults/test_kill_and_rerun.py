@@ -1,5 +1,6 @@
 """SIGKILL at a random moment, then the same command again: the result is that of a run left alone."""
 
+import gzip
 import random
 import shutil
 import signal
@@ -67,11 +68,13 @@ COMMANDS = {
 
 
 def results(folder: Path, patterns: tuple[str, ...]) -> dict[str, object]:
-    """What a command has written, comparable: tensors of files that also hold times."""
-    found = contents(folder, *patterns)
+    """What a command has written, without the times that gzip files and checkpoints hold."""
+    found: dict[str, object] = dict(contents(folder, *patterns))
     for name in found:
         if name.endswith(".pt"):
             found[name] = load_tensors(folder / name, "weights", "")["model"]
+        elif name.endswith(".gz"):
+            found[name] = gzip.decompress(found[name])
     return found
 
 
