@@ -52,7 +52,7 @@ class DataError(AsrtoolError):
 
 
 def one_line(text: str) -> str:
-    """`text` without line ends, cut after LONGEST characters: names and messages from files may have anything in them."""
+    """`text` without line ends, cut after LONGEST characters: names and values from files may have anything in them."""
     text = " ".join(text.splitlines())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
 
