@@ -1,0 +1,165 @@
+"""Numbers that are not finite never pass for a result: dev losses, trainings that learn nothing, broken weights."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from asrtool.errors import DataError, UserError
+from asrtool.training import train as module
+from asrtool.training.session import Progress
+from asrtool.training.train import train
+
+
+@pytest.fixture
+def run(tmp_path, tiny_config):
+    def run(name="exp", **changes):
+        train(tiny_config(**changes), tmp_path / name, device="cpu")
+        return tmp_path / name
+
+    return run
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """losses(function of (model, batch, losses)): what it returns are the losses."""
+
+    def change(function):
+        real = module.batch_loss
+        monkeypatch.setattr(
+            module, "batch_loss", lambda model, batch, *rest: function(model, batch, real(model, batch, *rest))
+        )
+
+    return change
+
+
+def bad_dev_cuts(*bad):
+    """Losses that are not finite for dev cuts whose names end so."""
+
+    def function(model, batch, found):
+        if model.training:
+            return found
+        spoilt = [math.nan if name.endswith(bad) else 1.0 for name in batch.ids]
+        return found * torch.tensor(spoilt)
+
+    return function
+
+
+def test_a_dev_cut_without_a_finite_loss_is_named_and_left_out_of_the_mean(run, rows, losses, capfd):
+    losses(bad_dev_cuts("-07"))
+    experiment = run()
+    said = capfd.readouterr().err
+    assert "step 4, 1 cuts of" in said and "they are left out of the dev loss: b-07" in said
+    found = [row["loss"] for row in rows(experiment, "dev")]
+    assert len(found) == 2 and all(math.isfinite(loss) for loss in found)
+    assert all(math.isfinite(row["loss"]) for row in rows(experiment, "finished"))
+
+
+def test_the_dev_loss_is_that_of_a_set_without_the_broken_cut(run, rows, losses, monkeypatch):
+    losses(bad_dev_cuts("-07"))
+    with_it = [row["loss"] for row in rows(run("with"), "dev")]
+    sampler = module.OrderedSampler
+    monkeypatch.setattr(
+        module,
+        "OrderedSampler",
+        lambda path, seconds, dropped, ranks: sampler(path, seconds, dropped | {"b-07"}, ranks),
+    )
+    assert [row["loss"] for row in rows(run("without"), "dev")] == pytest.approx(with_it, rel=1e-5)
+
+
+def test_a_dev_set_without_any_finite_loss_stops_training_and_names_its_cuts(run, losses):
+    losses(bad_dev_cuts(*map(str, range(10))))
+    with pytest.raises(DataError, match="at step 4, 24 cuts of .* and no others are left") as caught:
+        run()
+    assert "b-07" in caught.value.problems
+
+
+def test_a_training_whose_every_step_was_left_out_is_an_error(run, losses, tmp_path):
+    losses(lambda model, batch, found: found * math.nan if model.training else found)
+    with pytest.raises(
+        UserError, match=r"nothing was learnt: all 8 steps were bad .*bad_steps\.jsonl, above all [abc]-"
+    ):
+        run()
+    assert not (tmp_path / "exp/checkpoints/averaged.pt").exists()
+
+
+def test_bad_steps_and_the_log_are_valid_json(run, losses):
+    calls = []
+
+    def spoil(model, batch, found):
+        calls.append(model.training)
+        return found * math.nan if model.training and sum(calls) == 3 else found
+
+    losses(spoil)
+    experiment = run(training={"log_every": 1})
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    for name in ("bad_steps.jsonl", "log.jsonl"):
+        lines = (experiment / name).read_text(encoding="utf-8").splitlines()
+        assert lines and all(json.loads(line, parse_constant=refuse) for line in lines)
+    (row,) = map(json.loads, (experiment / "bad_steps.jsonl").read_text().splitlines())
+    assert set(row["losses"].values()) == {None} and row["problem"] == "loss nan"
+
+
+def test_broken_weights_are_not_written_but_gone_back_from(run, rows, monkeypatch, state):
+    """As a rate that is far too high leaves them behind a step whose loss was good."""
+    real, calls = module.training_step, []
+
+    def step(session, batches):
+        values = real(session, batches)
+        calls.append(session.progress.step)
+        if len(calls) == 8:
+            session.model.output.bias.data.fill_(math.inf)
+        return values
+
+    monkeypatch.setattr(module, "training_step", step)
+    experiment = run()
+    (back,) = rows(experiment, "rollback")
+    assert (back["step"], back["to"]) == (8, 4)
+    assert all(weight.isfinite().all() for weight in state(experiment)["model"].values())
+
+
+def test_broken_weights_with_nothing_to_go_back_to_end_training(run, monkeypatch):
+    real = module.training_step
+
+    def step(session, batches):
+        values = real(session, batches)
+        session.model.output.bias.data.fill_(math.nan)
+        return values
+
+    monkeypatch.setattr(module, "training_step", step)
+    with pytest.raises(UserError, match="weights that are not finite after step 1; lower training.lr"):
+        run(training={"validate_every": 1})
+
+
+def test_patience_counts_from_the_best_finite_loss():
+    progress = Progress(dev_losses={1: math.nan, 2: 3.0, 3: math.nan, 4: 4.0})
+    assert progress.exhausted(2) and not progress.exhausted(3)
+    assert not Progress(dev_losses={1: math.nan}).exhausted(1)
+
+
+def test_what_is_dropped_of_dev_counts_for_dev_alone(run, corpus, tmp_path):
+    """Ids may be the same in both sets, since they default to file names."""
+    from lhotse import CutSet
+
+    cuts = list(CutSet.from_file(corpus))
+    train_cuts = [cut for cut in cuts if 0.7 < cut.duration < 2.0]
+    too_short = train_cuts[0].truncate(duration=0.05, preserve_id=True)
+    CutSet.from_cuts(train_cuts).to_file(tmp_path / "train.jsonl.gz")
+    CutSet.from_cuts([too_short, *train_cuts[1:4]]).to_file(tmp_path / "dev.jsonl.gz")
+    seen = set()
+    real = module.training_step
+
+    def step(session, batches):
+        seen.update(name for batch in batches for name in batch.ids)
+        return real(session, batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "training_step", step)
+        experiment = run(data={"train": str(tmp_path / "train.jsonl.gz"), "dev": str(tmp_path / "dev.jsonl.gz")})
+    assert train_cuts[0].id in seen
+    (line,) = (experiment / "dropped.txt").read_text().splitlines()
+    assert line.startswith(f"dev {train_cuts[0].id}: ")

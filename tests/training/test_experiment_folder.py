@@ -1,0 +1,227 @@
+"""Whose folder --exp may be, one training to a folder, dry runs, and weights of another training with other units."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import asrtool
+from asrtool.config import save_config
+from asrtool.data.corpora import Utterance
+from asrtool.data.manifest import write_manifest
+from asrtool.errors import UserError
+from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
+from asrtool.training import checkpoint
+from asrtool.training.session import Start
+from asrtool.training.train import dry_run, train
+from tests.tiny import WORDS, make_config, tone
+
+ROOT = str(Path(asrtool.__file__).parents[1])
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tokenizer_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "exp"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asrtool.data.statistics.STATISTICS_SECONDS", 30.0)
+        patch.setattr("asrtool.training.train.plot_losses", lambda *_: None)
+        train(make_config(corpus, tokenizer_file), folder, device="cpu")
+    return folder
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name, text", [("thesis.txt", "mine"), ("config.yaml", "seed: 2\n"), (".hidden", "x")])
+@pytest.mark.parametrize("start", [train, dry_run])
+def test_a_folder_with_other_files_is_left_as_it_is(tiny_config, tmp_path, name, text, start):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / name).write_text(text)
+    before = content(tmp_path)
+    with pytest.raises(UserError, match="give another --exp"):
+        start(tiny_config(), tmp_path / "docs", device="cpu")
+    assert content(tmp_path) == before
+
+
+def test_a_file_is_no_experiment(tiny_config, tmp_path):
+    (tmp_path / "exp").write_text("mine")
+    with pytest.raises(UserError, match="is a file"):
+        train(tiny_config(), tmp_path / "exp", device="cpu")
+
+
+def test_an_experiment_may_hold_that_of_its_warmup_and_be_begun_again(tiny_config, tmp_path, finished):
+    shutil.copytree(finished, tmp_path / "exp/warmup")
+    (tmp_path / "exp/logs").mkdir()
+    train(tiny_config(), tmp_path / "exp", device="cpu", start=Start(tmp_path / "exp/warmup/checkpoints/averaged.pt"))
+    shutil.rmtree(tmp_path / "exp/checkpoints")  # as if it had been interrupted before its first checkpoint
+    train(tiny_config(), tmp_path / "exp", device="cpu")
+
+
+def test_a_dry_run_touches_nothing_and_points_at_nothing_that_is_gone(tiny_config, tmp_path, capfd):
+    (tmp_path / "docs.dry_run").mkdir()
+    (tmp_path / "docs.dry_run/notes.txt").write_text("mine")
+    before = content(tmp_path)
+    dry_run(tiny_config(), tmp_path / "docs", "cpu")
+    assert content(tmp_path) == before and sorted(os.listdir(tmp_path)) == ["docs.dry_run"]
+    said = capfd.readouterr().err
+    assert "dry run: all is well" in said and "loss.png" not in said and str(tmp_path) not in said
+
+
+def test_a_dry_run_of_a_new_place_makes_no_folders(tiny_config, tmp_path):
+    dry_run(tiny_config(), tmp_path / "a/b/exp", "cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+HOLD = """
+import sys, time
+from asrtool.locks import writing
+with writing(sys.argv[1], "asrtool train"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_trainings_do_not_share_a_folder(tiny_config, tmp_path):
+    """The second is told who holds it; when that one was killed, the folder is free."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "exp")],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": ROOT},
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=rf"in use by asrtool train \(process {holder.pid} on "):
+            train(tiny_config(), tmp_path / "exp", device="cpu")
+        assert os.listdir(tmp_path / "exp") == [".lock"]
+    finally:
+        holder.kill()
+        holder.wait()
+    train(tiny_config(), tmp_path / "exp", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def other_units(tmp_path_factory):
+    """other_units([...]) -> the file of a tokenizer of other words"""
+
+    def make(words):
+        path = tmp_path_factory.mktemp("units") / "tokenizer.json"
+        save_tokenizer(train_tokenizer("word", words), path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def spanish(tmp_path_factory):
+    """The manifest of three utterances with words that the tiny corpus has not."""
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("spanish")
+    utterances = []
+    for number, text in enumerate(["uno dos", "dos tres", "tres cinco"]):
+        soundfile.write(folder / f"{number}.flac", tone(500.0 + 300 * number, 1.5), 16000)
+        utterances.append(Utterance(f"s{number}", str(folder / f"{number}.flac"), text, speaker="s"))
+    write_manifest(utterances, folder / "cuts.jsonl.gz")
+    return folder / "cuts.jsonl.gz"
+
+
+def test_units_of_the_same_number_are_compared_themselves(tiny_config, tmp_path, finished, tokenizer_file):
+    """The same words in another order would be read for each other in silence."""
+    content = json.loads(tokenizer_file.read_text())
+    content["symbols"][1:] = content["symbols"][:0:-1]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    config = tiny_config(data={"tokenizer": str(tmp_path / "tokenizer.json")})
+    with pytest.raises(UserError) as caught:
+        train(config, tmp_path / "exp", device="cpu", start=Start(finished / "checkpoints/averaged.pt"))
+    said = str(caught.value)
+    assert "unit 1 of 5 is 'four' there, and 'two' of 5 here; --new-output" in said and "\n" not in said
+
+
+@pytest.mark.parametrize("words, shown", [(list(WORDS)[:3], "'four'"), ([*WORDS, "zero"], "and 'zero' of 6 here")])
+def test_fewer_or_more_units_are_named(tmp_path, words, shown, other_units):
+    from asrtool.text.tokenizer import load_tokenizer
+
+    state = {"units": load_tokenizer(other_units(WORDS)).symbols}
+    with pytest.raises(UserError, match=shown):
+        checkpoint.check_units(state, load_tokenizer(other_units(words)).symbols, tmp_path / "a.pt", "hint")
+
+
+@pytest.mark.parametrize("words", [["uno", "dos", "tres", "cinco"], ["uno", "dos", "tres", "cinco", "seis", "siete"]])
+@pytest.mark.parametrize("intermediate", [0.0, 0.3])
+def test_a_new_output_layer_is_drawn_for_other_units(
+    tmp_path, tiny_config, finished, other_units, spanish, state, words, intermediate, capfd
+):
+    before = checkpoint.load(finished / "checkpoints/averaged.pt")["model"]
+    config = tiny_config(
+        data={"tokenizer": str(other_units(words)), "train": str(spanish), "dev": str(spanish)},
+        training={"max_steps": 1, "validate_every": 1, "warmup_steps": 0, "decay": "none", "lr": 1e-4},
+        objective={"intermediate": intermediate},
+    )
+    start = Start(finished / "checkpoints/averaged.pt", new_output=True)
+    train(config, tmp_path / "exp", device="cpu", start=start)
+    assert "its weights but a new output layer" in capfd.readouterr().err
+    after = state(tmp_path / "exp")["model"]
+    assert after["output.weight"].shape == (len(words) + 1, 16)
+    for name, weight in before.items():
+        if not name.startswith("output."):
+            torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-3, msg=name)
+    again = train(config, tmp_path / "again", device="cpu", start=start)
+    assert again is None and torch.equal(state(tmp_path / "again")["model"]["output.weight"], after["output.weight"])
+
+
+def test_with_a_new_output_layer_training_learns(tmp_path, tiny_config, finished, other_units, spanish, rows):
+    units = str(other_units(["uno", "dos", "tres", "cinco"]))
+    config = tiny_config(
+        data={"tokenizer": units, "train": str(spanish), "dev": str(spanish)},
+        training={"max_steps": 60, "validate_every": 30, "lr": 1e-2, "log_every": 5},
+    )
+    train(config, tmp_path / "exp", device="cpu", start=Start(finished / "checkpoints/averaged.pt", new_output=True))
+    losses = [row["loss"] for row in rows(tmp_path / "exp", "train")]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--new-output"], "are for --init-from"),
+        (["--new-output", "--init-from", "x.pt", "--init-optimizer"], "--init-optimizer needs the output layer"),
+        (["--warmup-hours", "nan", "--phase", "warmup"], "not a finite number"),
+        *[
+            (["--device", name], "not a device of asrtool; give cpu")
+            for name in ("mps", "xpu", "meta", "cpu:7", "cuda:-1", "")
+        ],
+        (["--set", "training.lr=.inf"], "training.lr = inf"),
+        (["--threads", "0"], "0 is not in the range"),
+    ],
+)
+def test_impossible_options_are_one_line(asr, tiny_config, tmp_path, options, said):
+    save_config(tiny_config(), tmp_path / "c.yaml")
+    status, _, err = asr("train", tmp_path / "c.yaml", "--exp", tmp_path / "exp", *options)
+    assert status == 2 and said in err and len(err.splitlines()) == 1, err
+    assert not (tmp_path / "exp").exists()
+
+
+@pytest.mark.parametrize(
+    "variables", [{"RANK": "x"}, {"WORLD_SIZE": "-1"}, {"RANK": "1"}, {"WORLD_SIZE": "0"}, {"LOCAL_RANK": "1e3"}]
+)
+def test_an_environment_that_names_no_process_of_a_run_is_one_line(asr, tiny_config, tmp_path, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    save_config(tiny_config(), tmp_path / "c.yaml")
+    status, _, err = asr("train", tmp_path / "c.yaml", "--exp", tmp_path / "exp")
+    assert status == 2 and "the environment has " in err and len(err.splitlines()) == 1, err
+
+
+def test_a_decoder_refuses_units_that_are_not_its_weights_own(asr, finished, corpus, tmp_path):
+    experiment = shutil.copytree(finished, tmp_path / "exp")
+    content = json.loads((experiment / "tokenizer.json").read_text())
+    content["symbols"][1:3] = content["symbols"][2:0:-1]
+    (experiment / "tokenizer.json").write_text(json.dumps(content))
+    status, _, err = asr("decode", experiment, corpus)
+    assert status == 2 and "has other units than the tokenizer: unit 1 of 5" in err and len(err.splitlines()) == 1
