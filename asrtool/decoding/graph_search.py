@@ -280,15 +280,20 @@ def words(path: Path) -> tuple[list[int], list[int]]:
 
 
 def penalise_words(fst, penalty: float, count: int):
-    """The graph with `penalty` added to every arc that puts out one of its `count` labels; itself for 0."""
+    """The graph with `penalty` added to every arc that puts out one of its `count` labels; itself for 0.
+
+    Raises UserError for a graph without a path to a final state: nothing would be left of it.
+    """
     import kaldifst
 
     if penalty == 0:
         return fst
     loops = "".join(f"0 0 {label} {label} {penalty}\n" for label in range(1, count))
-    return kaldifst.compose(
-        fst, kaldifst.compile(f"{loops}0\n"), match_side="right"
-    )  # of the two, it is the sorted one
+    words = kaldifst.compile(f"{loops}0\n")
+    penalised = kaldifst.compose(fst, words, match_side="right")  # of the two, it is the sorted one
+    if not penalised.num_states:
+        raise UserError("the graph has no path from its start to a final state; make it again with `asrtool graph`")
+    return penalised
 
 
 _worker: GraphSearch | None = None  # of a forked process

@@ -187,6 +187,14 @@ def test_a_process_that_dies_is_an_error_and_no_endless_wait(monkeypatch):
         search(torch.zeros(1, 3, 5), torch.tensor([3]))
 
 
+@pytest.mark.parametrize("penalty", [-1.0, 1.0])
+def test_a_graph_without_a_path_to_the_end_takes_no_penalty_and_is_searched_without(penalty):
+    one = graph(["0 0 1 1", "0 1 2 2", "1 0 3 0", "2 0"], 2)
+    assert not GraphSearch(one, WIDE).decode(random_log_probs(4, 3, 1)).complete
+    with pytest.raises(UserError, match="no path from its start to a final state"):
+        GraphSearch(one, replace(WIDE, insertion_penalty=penalty))
+
+
 ORPHANS = """
 from asrtool.decoding.graph_search import GraphOptions, GraphSearch
 from tests.decoding.graphs import word_graph
