@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import time
@@ -34,6 +35,7 @@ MAX_LINE_BYTES = 8 << 20  # the longest line of a text file: a manifest's line o
 MAX_JSON_BYTES = (
     256 << 20
 )  # the largest JSON file that is read whole: a tokenizer with a lexicon of 1 M words has 60 MB
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair that stands for one character in JSON
 GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
@@ -275,7 +277,24 @@ def _finite_float(text: str) -> float:
     return value
 
 
-STRICT_JSON = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)  # made once: 3 us a line
+class _StrictDecoder(json.JSONDecoder):
+    """Refuses numbers that are not finite, and strings that UTF-8 cannot hold, by ValueError."""
+
+    def __init__(self):
+        super().__init__(parse_constant=_refuse_constant, parse_float=_finite_float)
+
+    def decode(self, text: str) -> Any:
+        """The value of a JSON text."""
+        value = super().decode(text)
+        if "\\u" in text and SURROGATE.search(text):
+            try:
+                json.dumps(value, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"a string has \\u{ord(error.object[error.start]):x}, half of a character") from error
+        return value
+
+
+STRICT_JSON = _StrictDecoder()  # made once: 3 us a line
 
 
 def read_jsonl(path: str | Path, hint: str = "write one object a line") -> Iterator[Any]:
