@@ -30,7 +30,8 @@ def line_blocks(path: Path) -> Iterator[list[bytes]]:
                     raise UserError(
                         f"{path}:{number + 1}: a line of more than {MAX_LINE_BYTES} bytes; not an ARPA file"
                     )
-                yield lines
+                if lines:
+                    yield lines
     except GZIP_ERRORS as error:
         raise UserError(f"{path}: damaged gzip file after line {number} ({error}); copy it or make it again") from error
     yield rest.split(b"\n")

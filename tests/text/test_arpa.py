@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from asrtool.errors import DataError, UserError
+from asrtool.text import ngram_blocks
 from asrtool.text.arpa import read_arpa, write_arpa
 from asrtool.text.ngram import NgramModel
 from asrtool.text.ngram_files import load_lm
@@ -251,3 +252,87 @@ def test_text_of_another_case_or_kind_is_refused_and_the_case_said(arpa):
 def test_unit_models_train_on_few_symbols(arpa):
     model = train(limit_vocabulary(read_corpus([list("abab"), list("abba")] * 4)), 5, [0, 0, 0])
     assert read_arpa(arpa(model)).trie.counts() == model.trie.counts()
+
+
+@pytest.mark.parametrize(
+    "number", ["-1_0", "nan", "-nan", "inf", "1e400", "0.1", "-\u0661", "-0x1p-3", "1,5", "--1", "1e"]
+)
+def test_numbers_in_other_spellings_are_problems_with_their_line(arpa, number):
+    with pytest.raises(DataError) as caught:
+        read_arpa(arpa(changed("-0.2 A B", f"{number} A B")))
+    assert [problem for problem in caught.value.problems if "lm.arpa:17: " in problem]
+
+
+@pytest.mark.parametrize("number", ["nan", "1_0", "inf", "1e400", "1e30", "100"])
+def test_back_off_weights_that_no_tool_writes_are_problems_with_their_line(arpa, number):
+    with pytest.raises(DataError, match="lm.arpa:10: .*no back-off weight"):
+        read_arpa(arpa(changed("-0.6\tA\t-0.4", f"-0.6\tA\t{number}")))
+
+
+@pytest.mark.parametrize("number", ["-0", "0", "-.5", "-5E-1", "-1e-300", "-1e400", "-inf", "-00.5"])
+def test_numbers_that_are_log_probabilities_are_read(arpa, number):
+    model = read_arpa(arpa(changed("-0.2 A B", f"{number} A B")))
+    assert np.isfinite(model.logprobs).all() and log10(model, "X A B")[2] == pytest.approx(max(float(number), -100))
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        (changed("ngram 2=3", f"ngram 2={10**18}"), "3 2-grams, but its head promises 100000000000000000"),
+        (changed("ngram 2=3", "ngram 2=" + "9" * 5000), "3 2-grams, but its head promises 999"),
+        (changed("-0.5 B\n", "-0.5 B" + "B" * 5000 + "\n"), "'-0.4 B </s>': a word of it is not among"),
+        (changed("-0.5 B\n", "-0.5 " + " ".join("B" * 500) + "\n"), "...': not a number, 1 words"),
+        (changed("-0.5 B\n", "-0.5 e\u0301\n").replace("-2 <unk>", "-2 \u00e9"), "its word is there twice"),
+    ],
+)
+def test_heads_and_lines_that_promise_too_much_are_problems(arpa, text, complaint):
+    with pytest.raises(DataError) as caught:
+        read_arpa(arpa(text))
+    assert any(complaint in problem and len(problem) < 500 for problem in caught.value.problems), caught.value.problems
+
+
+@pytest.mark.parametrize(
+    "counts", ["ngram 1=5\nngram 3=1\n", "ngram 1=5\nngram 1=5\n", "ngram 1=5\nngram 99999999999=1\n"]
+)
+def test_heads_that_leave_out_an_order_are_refused(arpa, counts):
+    with pytest.raises(UserError, match="does not count n-grams of 1, 2 ... "):
+        read_arpa(arpa(changed("ngram 1=5\nngram 2=3\nngram 3=1\n", counts)))
+
+
+def test_words_are_read_in_the_composed_form(arpa):
+    model = read_arpa(arpa(FOREIGN.replace(" B", " e\u0301")))
+    assert "\u00e9" in model.words and log10(model, "A \u00e9")[1] == pytest.approx(-0.1, abs=1e-6)
+
+
+def test_a_byte_order_mark_before_the_head_is_dropped(arpa):
+    plain = FOREIGN.removeprefix("made by hand\n\n")
+    assert read_arpa(arpa("\ufeff" + plain)).trie.counts() == read_arpa(arpa(FOREIGN)).trie.counts()
+
+
+@pytest.mark.parametrize("size", [16, 64, 1 << 20])
+def test_a_model_is_the_same_however_its_lines_fall_into_blocks(arpa, monkeypatch, size):
+    monkeypatch.setattr(ngram_blocks, "BLOCK_BYTES", size)
+    model = read_arpa(arpa(MODEL))
+    assert model.words == MODEL.words and (model.trie.keys == MODEL.trie.keys).all()
+
+
+def test_a_line_without_end_is_refused_by_its_number(tmp_path):
+    (tmp_path / "bomb.arpa.gz").write_bytes(gzip.compress(b"\\data\\\nngram 1=1\n\\1-grams:\n" + b"A" * (3 << 20)))
+    with pytest.raises(UserError, match="bomb.arpa.gz:4: a line of more than 65536 bytes"):
+        read_arpa(tmp_path / "bomb.arpa.gz")
+
+
+@pytest.mark.parametrize("place", [200, 1000, -9, -3])
+def test_damage_inside_a_compressed_model_is_named(tmp_path, arpa, place):
+    packed = bytearray(arpa(MODEL, "whole.arpa.gz").read_bytes())
+    packed[place] ^= 255
+    (tmp_path / "lm.arpa.gz").write_bytes(packed)
+    with pytest.raises((UserError, DataError), match="lm.arpa.gz"):
+        read_arpa(tmp_path / "lm.arpa.gz")
+
+
+def test_a_file_with_nothing_right_in_it_is_not_listed_without_end(arpa):
+    text = changed("-0.5 B\n", "x\n" * 50_000)
+    with pytest.raises(DataError, match="the first 10000 problems") as caught:
+        read_arpa(arpa(text))
+    assert len(caught.value.problems) == 10_000

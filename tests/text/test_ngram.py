@@ -11,6 +11,7 @@ from asrtool.text.ngram import SPECIAL
 from asrtool.text.ngram_prune import importance, prune, rebalance
 from asrtool.text.ngram_text import limit_vocabulary, other_case, read_corpus, read_words, sentences
 from asrtool.text.ngram_train import FALLBACK, discounts, train
+from asrtool.text.tokenizer import train_tokenizer
 
 BOS, EOS = "<s>", "</s>"
 
@@ -227,3 +228,31 @@ def test_words_come_from_lists_lexicons_and_symbol_tables(tmp_path):
 def test_case_is_blamed_only_where_it_is_the_cause():
     assert "--case lower" in other_case(["A", "B", "x"], ["a", "b"])
     assert other_case(["a", "b", "X"], ["a", "b", "x"]) == other_case(["q"], ["a"]) == other_case([], ["a"]) == ""
+
+
+@pytest.mark.parametrize("case", ["keep", "upper", "lower"])
+@pytest.mark.parametrize("line", ["<s> yes no </s>", "yes <S>", "</S>", "no </s> yes"])
+@pytest.mark.parametrize("units", [None, "char"])
+def test_sentence_marks_in_a_text_are_refused_in_any_case(tmp_path, case, line, units):
+    (tmp_path / "t.txt").write_text(f"yes\n{line}\n")
+    tokenizer = units and train_tokenizer(units, ["yes no < > / s S"])
+    with pytest.raises(UserError, match=r"sentence 2 of .*t.txt has <.*> among its words; remove <s> and </s>"):
+        list(sentences([tmp_path / "t.txt"], case, tokenizer))
+
+
+@pytest.mark.parametrize("case, words", [("keep", ["Yes", "no"]), ("upper", ["YES", "NO"]), ("lower", ["yes", "no"])])
+def test_the_unknown_word_of_a_text_stays_the_unknown_word_in_any_case(tmp_path, case, words):
+    (tmp_path / "t.txt").write_text("<unk> Yes\n<UNK> no\n<Unk> Yes\n")
+    corpus = read_corpus(sentences([tmp_path / "t.txt"], case))
+    assert corpus.words == ["<unk>", "<s>", "</s>", *words] and corpus.counts()[0] == 3
+
+
+def test_a_tokenizer_leaves_out_sentences_with_the_unknown_word(tmp_path, capsys):
+    (tmp_path / "t.txt").write_text("un <unk>\nnuk\n<UNK>\n")
+    tokenizer = train_tokenizer("char", ["unk < > UNK"])
+    assert list(sentences([tmp_path / "t.txt"], "keep", tokenizer)) == [["n", "u", "k"]]
+    assert "2 sentences were left out" in capsys.readouterr().err
+
+
+def test_log_probs_of_trained_models_are_never_above_zero():
+    assert all((model.logprobs <= 0).all() for model in (MODEL, CUT, PRUNED))
