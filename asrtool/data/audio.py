@@ -65,14 +65,14 @@ def _regular_file(path: str) -> str:
 
 
 def probe(audio: str) -> tuple[int, int]:
-    """Sampling rate and number of samples of a mono file that `look` finds nothing wrong with. Raises Bad."""
-    found = look(audio)
+    """Sampling rate and number of samples of a mono file that `inspect_audio` finds nothing wrong with. Raises Bad."""
+    found = inspect_audio(audio)
     if found.channels != 1:
         raise Bad(f"{found.channels} channels, expected one: {audio}")
     return found.rate, found.samples
 
 
-def look(audio: str) -> Audio:
+def inspect_audio(audio: str) -> Audio:
     """Rate, length and channels of an audio file whose end can be read. Raises Bad, whatever is wrong with the file.
 
     Files of floating-point numbers are read whole, since any of their samples may be NaN or of another scale.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lhotse import MonoCut, Recording
 from lhotse.audio import AudioSource
 
-from asrtool.data.audio import Audio, is_command, look
+from asrtool.data.audio import Audio, inspect_audio, is_command
 from asrtool.data.sources import Bad
 
 SHORTEST_SECONDS = 0.025  # a window of the features: what is shorter has no whole frame
@@ -37,7 +37,7 @@ class Checks:
     rates: set[int] = field(default_factory=set)  # other sampling rates that were refused
     _ids: dict[str, str] = field(default_factory=dict)
     _audio: dict[str, str] = field(default_factory=dict)
-    _looked: dict[str, Audio | Bad] = field(default_factory=dict)
+    _inspected: dict[str, Audio | Bad] = field(default_factory=dict)
 
     def check_id(self, name: str, where: str = "") -> None:
         """An utterance's id is one printable word, and has not been there before. `where`: the line it is from."""
@@ -62,14 +62,14 @@ class Checks:
         if name and (wrong := _unprintable(name)):
             raise Bad(f"the name of its speaker has {wrong}; remove it")
 
-    def look(self, audio: str) -> Audio:
-        """What there is in an audio file, looked at once."""
-        if audio not in self._looked:
+    def audio_of(self, audio: str) -> Audio:
+        """What there is in an audio file, inspected once."""
+        if audio not in self._inspected:
             try:
-                self._looked[audio] = look(audio)
+                self._inspected[audio] = inspect_audio(audio)
             except Bad as problem:
-                self._looked[audio] = problem
-        if isinstance(found := self._looked[audio], Bad):
+                self._inspected[audio] = problem
+        if isinstance(found := self._inspected[audio], Bad):
             raise found
         return found
 
@@ -174,7 +174,7 @@ def checked_audio(recording: Recording, channel: int, checks: Checks) -> str:
     if source.type == "file" and is_command(audio):
         raise Bad(f"a file whose name ends in a bar, as a command does: {audio[:200]}; rename it")
     if source.type in ("file", "command"):
-        _check_source(recording, source, checks.look(audio))
+        _check_source(recording, source, checks.audio_of(audio))
     return audio
 
 
@@ -188,9 +188,9 @@ def _check_source(recording: Recording, source: AudioSource, found: Audio) -> No
         raise Bad(f"the manifest says {said}, the file has {found.channels}: {source.source}")
 
 
-def made_recording(name: str, audio: str, checks: Checks) -> Recording:
+def recording_of(name: str, audio: str, checks: Checks) -> Recording:
     """The lhotse recording of an audio file or command, at its own sampling rate. Raises Bad."""
-    found = checks.look(audio)
+    found = checks.audio_of(audio)
     kind, place = ("command", audio.rstrip().rstrip("|")) if is_command(audio) else ("file", audio)
     source = AudioSource(kind, list(range(found.channels)), place)
     return Recording(name, [source], found.rate, found.samples, found.samples / found.rate)

@@ -11,7 +11,7 @@ from lhotse.cut import Cut
 from lhotse.utils import fastcopy
 
 from asrtool.data.audio import is_command
-from asrtool.data.checks import Checks, checked_audio, made_recording, one_channel
+from asrtool.data.checks import Checks, checked_audio, one_channel, recording_of
 from asrtool.data.corpora import Utterance
 from asrtool.data.lhotse_sets import open_cuts, read_lhotse
 from asrtool.data.shards import entries_with_trees
@@ -106,12 +106,12 @@ Key = tuple[str, str]
 
 
 def _recordings(utterances: list[Utterance | str], checks: Checks, jobs: int) -> dict[Key, Recording | Bad]:
-    """Every distinct recording, looked at, by its id and audio."""
+    """Every distinct recording, inspected, by its id and audio."""
     audio = dict.fromkeys(_key(row) for row in utterances if isinstance(row, Utterance))
 
     def make(item: Key) -> Recording | Bad:
         try:
-            return checks.at_rate(made_recording(item[0], _absolute(item[1]), checks), item[1])
+            return checks.at_rate(recording_of(item[0], _absolute(item[1]), checks), item[1])
         except Bad as problem:
             return problem
 
@@ -136,7 +136,7 @@ def _cuts(rows: list[Utterance | str], recordings: dict[Key, Recording | Bad], c
         try:
             yield _cut(row, recordings[_key(row)], checks)
         except Bad as problem:
-            yield f"{shown(row.id)}: {problem}"
+            yield f"{printable_id(row.id)}: {problem}"
 
 
 def _cut(utterance: Utterance, recording: Recording | Bad, checks: Checks) -> MonoCut:
@@ -147,9 +147,8 @@ def _cut(utterance: Utterance, recording: Recording | Bad, checks: Checks) -> Mo
     checks.check_speaker(utterance.speaker)
     text = checks.text(utterance.text)
     channel = checks.channel_of(recording, utterance.audio, utterance.channel)
-    end = checks.end_of(
-        utterance.start, recording.duration if utterance.end is None else utterance.end, recording.duration
-    )
+    end = recording.duration if utterance.end is None else utterance.end
+    end = checks.end_of(utterance.start, end, recording.duration)
     duration = round(end - utterance.start, 8)
     supervision = SupervisionSegment(
         utterance.id, recording.id, 0.0, duration, channel, text=text, speaker=utterance.speaker
@@ -162,20 +161,25 @@ def _copied(whole: Cut | str, checks: Checks) -> Iterator[Result]:
     if isinstance(whole, str):
         yield whole
         return
-    name = whole.id
     try:
-        for cut in _one_cut_each(one_channel(whole, checks.channel)):
-            name = cut.id
-            yield _result(cut, checks)
+        cuts = _one_cut_each(one_channel(whole, checks.channel))
     except Exception as error:  # what lhotse raises over fields that do not fit each other
-        yield f"{shown(name)}: lhotse cannot use it ({type(error).__name__}: {str(error)[:200]})"
+        yield _unusable(whole, error)
+        return
+    yield from (_result(cut, checks) for cut in cuts)
 
 
 def _result(cut: Cut, checks: Checks) -> Result:
     try:
         return _checked(cut, checks)
     except Bad as problem:
-        return f"{shown(cut.id)}: {problem}"
+        return f"{printable_id(cut.id)}: {problem}"
+    except Exception as error:  # likewise
+        return _unusable(cut, error)
+
+
+def _unusable(cut: Cut, error: Exception) -> str:
+    return f"{printable_id(cut.id)}: lhotse cannot use it ({type(error).__name__}: {str(error)[:200]})"
 
 
 def _checked(cut: Cut, checks: Checks) -> MonoCut:
@@ -205,7 +209,7 @@ def _until(cut: MonoCut, end: float) -> MonoCut:
     return fastcopy(cut, duration=duration, supervisions=[fastcopy(s, duration=duration) for s in cut.supervisions])
 
 
-def shown(name: str) -> str:
+def printable_id(name: str) -> str:
     """An id for a message, on one line; in quotes when it is not one word."""
     return name if name.isprintable() and name.split() == [name] else ascii(name)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asrtool.data.audio import Audio, look, probe
+from asrtool.data.audio import Audio, inspect_audio, probe
 from asrtool.data.sources import Bad, allow_commands
 
 SAMPLES = (8000 * np.sin(0.1 * np.arange(16000))).astype(np.int16)
@@ -35,7 +35,7 @@ def sphere(path, samples=SAMPLES, coding="pcm", count=None) -> str:
 
 def refused(path) -> str:
     with pytest.raises(Bad) as caught:
-        look(str(path))
+        inspect_audio(str(path))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -43,7 +43,7 @@ def refused(path) -> str:
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_U8", "FLOAT", "DOUBLE", "ULAW"])
 def test_rate_length_and_channels_are_found(sound, subtype):
     stereo = np.stack([SAMPLES, SAMPLES], 1) / 32768
-    assert look(sound("a.wav", stereo, 8000, subtype=subtype)) == Audio(8000, 16000, 2)
+    assert inspect_audio(sound("a.wav", stereo, 8000, subtype=subtype)) == Audio(8000, 16000, 2)
     with pytest.raises(Bad, match="2 channels"):
         probe(sound("a.wav", stereo))
 
@@ -54,7 +54,7 @@ def test_sphere_files_are_read_without_a_shell(tmp_path, monkeypatch, name):
 
     monkeypatch.chdir(tmp_path)
     path = sphere(tmp_path / name)
-    assert look(path) == Audio(16000, 16000, 1)
+    assert inspect_audio(path) == Audio(16000, 16000, 1)
     recording = Recording.from_dict(
         {"id": "r", "sources": [{"type": "file", "channels": [0], "source": path}], "sampling_rate": 16000}
         | {"num_samples": 16000, "duration": 1.0}
@@ -75,7 +75,7 @@ def test_a_sphere_file_that_ends_early_is_truncated(tmp_path):
 @pytest.mark.parametrize("share", [0.5, 0.99])
 def test_a_file_that_ends_early_is_noticed_in_each_format(sound, suffix, share):
     path = sound(f"a.{suffix}")
-    look(path)
+    inspect_audio(path)
     os.truncate(path, int(share * os.path.getsize(path)))
     assert path in refused(path)
 
@@ -93,7 +93,7 @@ def test_float_samples_of_the_scale_of_integers_are_refused(sound):
     problem = refused(sound("a.wav", SAMPLES.astype(np.float32), subtype="FLOAT"))
     assert "samples up to 7999" in problem
     assert "divide by 32768" in problem
-    look(sound("b.wav", SAMPLES / 32768 * 5, subtype="FLOAT"))  # a little too loud is none of our business
+    inspect_audio(sound("b.wav", SAMPLES / 32768 * 5, subtype="FLOAT"))  # a little too loud is none of our business
 
 
 def test_a_rate_or_a_length_that_no_recorder_has_is_refused(sound):
@@ -128,7 +128,7 @@ def test_damaged_headers_are_refused_or_read_and_never_raise_anything_else(tmp_p
     content[draw.integers(64, size=4)] = draw.integers(256, size=4)
     content.tofile(path)
     try:
-        look(path)
+        inspect_audio(path)
     except Bad as problem:
         assert path in str(problem)
 
@@ -140,7 +140,7 @@ def test_a_command_runs_only_where_it_is_allowed(tmp_path, sound, monkeypatch):
     assert not (tmp_path / "RAN").exists()
     allow_commands()
     try:
-        assert look(command) == Audio(16000, 16000, 1)
+        assert inspect_audio(command) == Audio(16000, 16000, 1)
     finally:
         allow_commands(False)
     assert (tmp_path / "RAN").exists()
