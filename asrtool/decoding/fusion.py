@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from asrtool.errors import UserError
 from asrtool.text.ngram import SPECIAL
 from asrtool.text.tokenizer import SPACE, Tokenizer
-from asrtool.text.words import CASES, change_case
+from asrtool.text.words import CASES, change_case, shortened
 
 if TYPE_CHECKING:
     from asrtool.text.ngram import LanguageModel
@@ -80,13 +80,13 @@ def check_unit_lm(lm: "LanguageModel", tokenizer: Tokenizer, path: Path) -> None
     Where units are words, the model may know others, too. KenLM's binaries do not list their words: there, one unit
     that is known has to do.
     """
-    units = tokenizer.symbols[1:]
+    units = dict.fromkeys(tokenizer.symbols[1:])
     check_words(lm, units, path, "the model's units")
     are_words = tokenizer.spells == "words" and not any(symbol.startswith(SPACE) for symbol in units)
-    other = [] if are_words else [word for word in _words(lm) if word not in set(units)]
-    if other:
+    other = None if are_words else next((word for word in _words(lm) if word not in units), None)
+    if other is not None:
         hint = "make it of the units, or leave --lm-units out where it is over words"
-        raise UserError(f"{path}: '{other[0]}' is not one of the model's units; {hint}")
+        raise UserError(f"{path}: '{shortened(other)}' is not one of the model's units; {hint}")
 
 
 def check_word_lm(lm: "LanguageModel", tokenizer: Tokenizer, path: Path) -> None:
@@ -95,7 +95,9 @@ def check_word_lm(lm: "LanguageModel", tokenizer: Tokenizer, path: Path) -> None
     if words and all(map(tokenizer.unknown, words)):
         cases = (case for case in CASES if any(not tokenizer.unknown(change_case(word, case)) for word in words))
         hint = f"in {case} case they can" if (case := next(cases, None)) else "was it made for other units?"
-        raise UserError(f"{path}: the model's units cannot spell '{words[0]}' or any other of its words; {hint}")
+        raise UserError(
+            f"{path}: the model's units cannot spell '{shortened(words[0])}' or any other of its words; {hint}"
+        )
 
 
 def check_words(lm: "LanguageModel", words: Iterable[str], path: Path, what: str) -> None:
@@ -104,7 +106,7 @@ def check_words(lm: "LanguageModel", words: Iterable[str], path: Path, what: str
     if words and not any(word in lm for word in words):
         cases = (case for case in CASES if any(change_case(word, case) in lm for word in words))
         hint = f"it knows them in {case} case" if (case := next(cases, None)) else "was it made for another system?"
-        raise UserError(f"{path} knows none of {what}, such as '{words[0]}'; {hint}")
+        raise UserError(f"{path} knows none of {what}, such as '{shortened(words[0])}'; {hint}")
 
 
 def _words(lm: "LanguageModel") -> list[str]:

@@ -67,9 +67,9 @@ def read_fst(path: Path, labels: Labels) -> "StdVectorFst":
 
 
 def check_fst(path: Path, labels: Labels) -> None:
-    """Raise BadFst unless the file is whole, its labels and next states exist, and all paths take time.
+    """Raise BadFst unless the file is whole, its labels and next states exist, and every cycle reads a frame.
 
-    15 million arcs take about three seconds.
+    A graph of 5 million states and 15 million arcs takes about four seconds.
     """
     if not path.stat().st_size:
         raise BadFst("is empty")

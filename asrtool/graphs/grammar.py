@@ -20,7 +20,7 @@ from asrtool.files import GZIP_ERRORS, full_disk_named
 from asrtool.graphs.check import BadFst, Labels, read_fst
 from asrtool.graphs.folder import write_symbols
 from asrtool.graphs.lexicon_fst import BACKOFF
-from asrtool.text.words import read_lines
+from asrtool.text.words import read_lines, shortened
 
 if TYPE_CHECKING:
     from kaldifst import StdVectorFst
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 SENTENCE = {"<s>", "</s>"}
 NOT_WORDS = SENTENCE | {"<unk>", "<UNK>"}
 SHOWN = 5  # words of a list that is only hinted at
+DETERMINISTIC = 0x40000  # of OpenFst's fst/properties.h: no state has two arcs with the same input label
+MAX_RATIO = 50  # of the text of an n-gram model to its .gz file; usual are 3 to 6
+SMALL = 100 << 20  # bytes of text below which the ratio does not matter
+BLOCK = 1 << 20  # bytes unpacked at once
+LONGEST = 300  # characters of a complaint of kaldilm, which repeats the line
 ARPA2FST = """
 import sys
 from kaldilm import arpa2fst
@@ -49,12 +54,22 @@ def arpa_words(path: str | Path) -> list[str]:
             raise UserError(f"{path} is not an ARPA file: it has no \\data\\ section")
         if not any(line == "\\1-grams:" for line in itertools.takewhile(_not_ngrams, lines)):
             raise UserError(f"{path} has no unigrams: the section \\1-grams: is missing; make the LM anew")
-        rows = itertools.takewhile(lambda line: not line.startswith("\\"), lines)
-        words = [row.split()[1] for row in rows if len(row.split()) > 1]
-    missing = SENTENCE - set(words)
+        words = _distinct(itertools.takewhile(lambda line: not line.startswith("\\"), lines), path)
+    missing = SENTENCE - words.keys()
     if missing:
         raise UserError(f"{path} has no unigram {' and '.join(sorted(missing))}; make the LM from whole sentences")
     return [word for word in words if word not in SENTENCE]
+
+
+def _distinct(rows: Iterable[str], path: str | Path) -> dict[str, None]:
+    """The words of unigrams, in their order. UserError for one that is there twice: kaldilm would take both."""
+    words: dict[str, None] = {}
+    for row in rows:
+        fields = row.split(maxsplit=2)
+        if len(fields) > 1 and fields[1] in words:
+            raise UserError(f"{path} has the unigram '{shortened(fields[1])}' twice; make the model again")
+        words |= dict.fromkeys(fields[1:2])
+    return words
 
 
 def _not_ngrams(line: str) -> bool:
@@ -115,10 +130,13 @@ def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
 
 def _unpacked(path: Path, folder: Path) -> Path:
     """A copy of the .gz file `path` that is not compressed, in `folder`."""
-    plain = folder / "lm.arpa"
+    plain, left = folder / "lm.arpa", max(SMALL, MAX_RATIO * path.stat().st_size)
     try:
         with gzip.open(path) as packed, open(plain, "wb") as file:
-            shutil.copyfileobj(packed, file)
+            while block := packed.read(BLOCK):
+                left -= file.write(block)
+                if left < 0:
+                    raise UserError(f"{path} unpacks to more than {MAX_RATIO} times its size; is it a language model?")
     except GZIP_ERRORS as error:
         raise UserError(f"{path}: damaged gzip file ({error}); copy it or make it again") from error
     return plain
@@ -127,19 +145,22 @@ def _unpacked(path: Path, folder: Path) -> Path:
 def _read_grammar(path: Path, fst: Path, words: int) -> "StdVectorFst":
     """What kaldilm wrote. Its exit status is 0 also where the disk was full, and then the file is cut short."""
     try:
-        return read_fst(fst, Labels(words, words))
+        grammar = read_fst(fst, Labels(words, words))
     except (BadFst, FileNotFoundError) as error:
         problem = error if isinstance(error, BadFst) else "is missing"
         disk, free = fst.parent.parent, shutil.disk_usage(fst.parent).free
         hint = f"set TMPDIR if no space was left in {disk} ({free:,} bytes now), else make the model again"
         raise UserError(f"{path}: its G.fst, by kaldilm, {problem}; {hint}") from error
+    if grammar.properties(DETERMINISTIC, True) != DETERMINISTIC:
+        raise UserError(f"{path} has an n-gram twice; make the model again")
+    return grammar
 
 
 def _complaint(result: subprocess.CompletedProcess) -> str:
     """The last thing that kaldilm calls an error in its log; without one, how its process ended."""
     errors = [line.removeprefix("[E] ") for line in result.stderr.splitlines() if line.startswith("[E] ")]
     if errors:
-        return errors[-1]
+        return errors[-1][:LONGEST]
     if result.returncode < 0:
         return f"kaldilm was ended by signal {-result.returncode}, for memory perhaps"
     return (result.stderr.strip().splitlines() or ["kaldilm says nothing"])[-1]

@@ -133,6 +133,24 @@ def test_a_damaged_gzip_file_is_named(arpa, damage):
         grammar_fst(packed, ["<eps>", "A", "B", "#0"])
 
 
+def test_ngrams_that_are_there_twice_are_refused(arpa):
+    text = arpa.read_text()
+    arpa.write_text(spoil(text, "-0.7\tB\n", "-0.7\tB\n-0.9\tB\n"))
+    with pytest.raises(UserError, match="lm.arpa has the unigram 'B' twice"):
+        arpa_words(arpa)
+    arpa.write_text(spoil(text, "-0.1\tA B\n", "-0.1\tA B\n-0.2\tA B\n").replace("ngram 2=4", "ngram 2=5"))
+    with pytest.raises(UserError, match="lm.arpa has an n-gram twice"):
+        grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
+
+
+def test_a_small_file_that_unpacks_to_very_much_is_refused(arpa, monkeypatch):
+    monkeypatch.setattr("asrtool.graphs.grammar.SMALL", 1 << 20)
+    packed = arpa.with_suffix(".arpa.gz")
+    packed.write_bytes(gzip.compress(arpa.read_bytes() + b"\n" * (4 << 20)))
+    with pytest.raises(UserError, match="lm.arpa.gz unpacks to more than 50 times its size"):
+        grammar_fst(packed, ["<eps>", "A", "B", "#0"])
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00binary", b"hello\nworld\n"])
 def test_what_is_no_arpa_file_is_refused(tmp_path, content):
     for name in ("lm.arpa", "lm.arpa.gz"):
