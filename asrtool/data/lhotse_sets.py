@@ -1,6 +1,5 @@
 """Manifests of lhotse as objects, read line by line through the gate of asrtool/data/sources.py."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,8 +110,6 @@ def _item(path: Path, number: int, tree: Any, what: str) -> tuple[str, Any]:
     try:
         for problem in _wrong_fields(tree):
             raise Bad(problem)
-        if _has_surrogates(tree):
-            raise Bad("half a character (a surrogate) in a text")
         item = item_of(tree)
     except Bad as problem:
         return where, problem
@@ -182,11 +179,3 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # fields that lhotse ta
     "channel_ids": (lambda value: type(value) is list and _are_channels(value), "not a list of channels"),
     "alignment": (_is_alignment, "not an alignment of symbols, starts and durations"),
 }
-
-
-def _has_surrogates(tree: Any) -> bool:
-    """Whether a text in it has half a character, which JSON can write (\\ud800) and UTF-8 cannot."""
-    try:
-        return not json.dumps(tree, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
