@@ -152,16 +152,19 @@ class PhoneTokenizer(Tokenizer):
     @classmethod
     def from_dict(cls, content: dict) -> "PhoneTokenizer":
         """The tokenizer that `to_dict` gave."""
-        if not all(word.split() == [word] and isinstance(ways, list) for word, ways in content["lexicon"].items()):
-            raise ValueError(
-                "its lexicon has a word that is empty or has white space, or is not lists of pronunciations"
-            )
-        lexicon = {word: tuple(tuple(way.split()) for way in ways) for word, ways in content["lexicon"].items()}
-        if not all(lexicon.values()) or not all(all(ways) for ways in lexicon.values()):
-            raise ValueError("its lexicon has empty pronunciations")
         if content["silence"] not in (None, *content["symbols"][1:]):
             raise ValueError("its silence is not a unit")
-        return cls(content["symbols"], Lexicon(lexicon), content["silence"])
+        return cls(content["symbols"], _lexicon(content["lexicon"]), content["silence"])
+
+
+def _lexicon(content: dict[str, list[str]]) -> Lexicon:
+    """The lexicon of a tokenizer file. One of INVALID where it is none."""
+    for word, ways in content.items():
+        if word.split() != [word]:
+            raise ValueError(f"{word!r:.50} is not a word of a lexicon")
+        if not isinstance(ways, list) or not ways or not all(map(str.split, ways)):
+            raise ValueError(f"{word!r:.50} has no list of pronunciations")
+    return Lexicon({word: tuple(tuple(way.split()) for way in ways) for word, ways in content.items()})
 
 
 class BpeTokenizer(Tokenizer):

@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.errors import DataError, UserError
-from asrtool.text.lexicon import Lexicon, is_word, lexicon_of, read_lexicon, write_lexicon
+from asrtool.text.lexicon import (
+    Lexicon,
+    is_word,
+    lexicon_of,
+    read_lexicon,
+    require_lexicon_output,
+    write_lexicon,
+)
 from asrtool.text.tokenizer import phone_tokenizer, train_tokenizer
 
 HELLO = ("HH", "AH", "L", "OW"), ("HH", "EH", "L", "OW")
@@ -195,3 +202,55 @@ def test_phones_are_those_of_the_lexicon_for_the_words_asked():
     lexicon = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)})
     tokenizer = phone_tokenizer(lexicon, ["a b"])
     assert lexicon_of(tokenizer, ["a", "c"]).pronunciations == {"a": (("AH",), ("EY",))}
+
+
+@pytest.mark.parametrize("probability", ["0.5", ".5", "5e-1", "1e-05", "0.5E0", "1"])
+def test_probabilities_are_read_in_all_their_spellings(read, probability):
+    assert read(f"A 1.0 a\nB {probability} b\n") == {"A": (("a",),), "B": (("b",),)}
+
+
+@pytest.mark.parametrize("probability", ["nan", "inf", "1.5", "0.0", "-0.5", "1_0.5", "\u0660.\u0665", "1e400", "0x.5"])
+def test_what_is_no_probability_is_not_taken_for_one(read, probability):
+    with pytest.raises(DataError, match="probabilities stand behind the word, in all lines or in none"):
+        read(f"A 0.5 a\nB {probability} b\n")
+
+
+@pytest.mark.parametrize("line", ["<S> a", "<EPS> a", "A <Blank>", "A <unk>", "A </s>", "A\x07 a", "A a\x00"])
+def test_marks_in_any_case_and_control_characters_are_faults(read, line):
+    with pytest.raises(DataError, match="1 faults"):
+        read(f"B b\n{line}\n")
+
+
+def test_messages_show_the_first_characters_of_a_long_word(read):
+    with pytest.raises(DataError) as error:
+        read("B b\n" + "A" * 100_000 + "\n" + "A " + "#" * 100_000 + "\n")
+    assert len(str(error.value)) < 500
+
+
+PHONES = {"AH", "EY", "B", "IY"}
+
+
+@pytest.mark.parametrize("content", [None, "", "A EY\nB B IY\n"], ids=["new", "empty", "a lexicon"])
+def test_a_lexicon_may_replace_one_of_its_phones(tmp_path, content):
+    if content is not None:
+        (tmp_path / "l.txt").write_text(content)
+    require_lexicon_output(tmp_path / "l.txt", [tmp_path / "text.txt"], PHONES)
+
+
+@pytest.mark.parametrize("content", ["THE POOR\n", "A\nB\n", "A EY\nTHE POOR\n", "A 1.0 EY\n", "\n"])
+def test_a_text_or_another_lexicon_is_not_replaced(tmp_path, content):
+    (tmp_path / "l.txt").write_text(content)
+    with pytest.raises(UserError, match="l.txt, which exists and is not a lexicon of the phones"):
+        require_lexicon_output(tmp_path / "l.txt", [], PHONES)
+
+
+@pytest.mark.parametrize("name", ["l.txt.gz", "train.jsonl", "train.jsonl.gz", "t.json", "lm.arpa", "lm.pt", "L.fst"])
+def test_a_lexicon_is_not_written_under_the_name_of_something_else(tmp_path, name):
+    with pytest.raises(UserError, match="was OUT forgotten"):
+        require_lexicon_output(tmp_path / name, [], PHONES)
+
+
+def test_a_lexicon_is_not_written_over_what_it_is_made_of(tmp_path):
+    (tmp_path / "l.txt").write_text("A EY\n")
+    with pytest.raises(UserError, match="is an input as well"):
+        require_lexicon_output(tmp_path / "l.txt", [tmp_path / "." / "l.txt"], PHONES)

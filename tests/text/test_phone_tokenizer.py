@@ -122,3 +122,33 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, tokenizer, changes):
     path.write_text(json.dumps(tokenizer.to_dict() | changes))
     with pytest.raises(UserError, match=f"{path} is not a tokenizer"):
         load_tokenizer(path)
+
+
+@pytest.mark.parametrize(
+    "changes, complaint",
+    [
+        ({"lexicon": {"A": "AH"}}, "no list of pronunciations"),
+        ({"lexicon": {"": ["AH"]}}, "is not a word of a lexicon"),
+        ({"lexicon": {"A B": ["AH"]}}, "is not a word of a lexicon"),
+        ({"lexicon": {"A": [3]}}, "t.json is not a tokenizer"),
+        ({"lexicon": {"A": [["AH"]]}}, "t.json is not a tokenizer"),
+        ({"lexicon": {"A": ["AH ZZ"]}}, "phones that are not units"),
+        ({"silence": "<blank>"}, "its silence is not a unit"),
+        ({"silence": ""}, "its silence is not a unit"),
+        ({"silence": 0}, "its silence is not a unit"),
+        ({"silence": ["AH"]}, "its silence is not a unit"),
+    ],
+)
+def test_lexicons_and_silences_that_are_not_of_the_units_are_refused(tmp_path, tokenizer, changes, complaint):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(tokenizer.to_dict() | changes))
+    with pytest.raises(UserError, match=f"{path} is not a tokenizer") as caught:
+        load_tokenizer(path)
+    assert complaint in str(caught.value)
+
+
+def test_the_unknown_word_needs_a_pronunciation_in_the_lexicon():
+    with pytest.raises(DataError, match="give <unk> a line such as `<unk> SPN` in the lexicon"):
+        phone_tokenizer(LEXICON, ["HELLO <unk>"])
+    spoken = Lexicon(LEXICON.pronunciations | {"<unk>": (("SPN",),)})
+    assert "SPN" in phone_tokenizer(spoken, ["HELLO <unk>"]).symbols

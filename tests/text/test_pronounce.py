@@ -134,3 +134,28 @@ def test_lines_of_plain_and_compressed_text(tmp_path, name):
     assert [line.split() for line in read_lines(tmp_path / name)] == [["eins", "zwei"], ["drei"]]
     with pytest.raises(UserError, match="not found"):
         list(read_lines(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("binary", ["exit 1", "kill -SEGV $$", "exit 0"])
+def test_a_failure_of_phonetisaurus_is_a_line(tmp_path, monkeypatch, binary):
+    """It may be missing for this machine, crash, or align nothing."""
+    pytest.importorskip("phonetisaurus", reason="the optional package phonetisaurus is not installed")
+    for name in ("phonetisaurus-align", "estimate-ngram", "phonetisaurus-arpa2wfst", "phonetisaurus-g2pfst"):
+        (tmp_path / name).write_text(f"#!/bin/sh\n: >pairs\n{binary}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr("phonetisaurus.guess_environment", lambda: {"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(UserError, match="--unknown drop") as caught:
+        pronounce(counts("bada gabo"), {"spelling": SPELLING}, "g2p")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_machine_without_binaries_of_phonetisaurus_is_a_line(monkeypatch):
+    pytest.importorskip("phonetisaurus", reason="the optional package phonetisaurus is not installed")
+
+    def no_machine():
+        raise ValueError("Unsupported platform: riscv64")
+
+    monkeypatch.setattr("phonetisaurus.guess_environment", no_machine)
+    with pytest.raises(UserError, match="does not work on this machine .*riscv64.*--unknown drop"):
+        pronounce(counts("bada gabo"), {"spelling": SPELLING}, "g2p")

@@ -1,9 +1,13 @@
+import base64
+import io
+import json
 import os
 import pickle
 import re
 import unicodedata
 
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -215,3 +219,75 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "t.json").write_bytes(b"\x1f\x8b\x00\xff")
     with pytest.raises(UserError, match="is not a tokenizer"):
         load_tokenizer(tmp_path / "t.json")
+
+
+def word(*symbols):
+    return {"type": "word", "symbols": [*symbols]}
+
+
+def bpe(**changes):
+    """A model of sentencepiece that asrtool would not train."""
+    model = io.BytesIO()
+    options = {"model_type": "bpe", "vocab_size": 60, "unk_id": 0, "bos_id": -1, "eos_id": -1, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(TEXTS), model_writer=model, **(options | changes))
+    return {"type": "bpe", "model": base64.b64encode(model.getvalue()).decode()}
+
+
+@pytest.mark.parametrize(
+    "content, complaint",
+    [
+        (word(), "0 symbols"),
+        (word("<blank>"), "1 symbols, not 2 to"),
+        (word("<blank>", *map(str, range(1_000_001))), "1000002 symbols"),
+        (word("a", "<blank>"), "first symbol is not <blank>"),
+        (word("<blank>", "a", "a"), "a symbol is there twice"),
+        (word("<blank>", "a", "<blank>"), "twice"),
+        (word("<blank>", "a", ""), "'' cannot be a unit"),
+        (word("<blank>", "a b"), "'a b' cannot be a unit"),
+        (word("<blank>", "a\u00a0"), "cannot be a unit"),
+        (word("<blank>", "a\n"), "cannot be a unit"),
+        (word("<blank>", "a\0b"), "cannot be a unit"),
+        (word("<blank>", "\x7f"), "cannot be a unit"),
+        (word("<blank>", "<unk>"), "'<unk>' cannot be a unit"),
+        (word("<blank>", "</S>"), "'</S>' cannot be a unit"),
+        (word("<blank>", 3), "not a list of strings"),
+        (word("<blank>", None), "not a list of strings"),
+        (word("<blank>", ["a"]), "not a list of strings"),
+        ({"type": "word", "symbols": "ab"}, "not a list of strings"),
+        ({"type": "word", "symbols": {"<blank>": 0, "a": 1}}, "not a list of strings"),
+        ({"type": "char", "symbols": ["<blank>", "ab"]}, "several characters"),
+        ({"type": "word"}, "no 'symbols'"),
+        ({"symbols": ["<blank>", "a"]}, "no 'type'"),
+        ({"type": "words", "symbols": ["<blank>", "a"]}, "no known type"),
+        ({"type": ["word"], "symbols": ["<blank>", "a"]}, "no known type"),
+        (["<blank>", "a"], "not an object"),
+        (None, "not an object"),
+        ({"type": "bpe", "model": ""}, "t.json is not a tokenizer"),
+        ({"type": "bpe", "model": "A" * 1000}, "t.json is not a tokenizer"),
+        ({"type": "bpe", "model": "%%%%"}, "t.json is not a tokenizer"),
+        ({"type": "bpe", "model": ["AAAA"]}, "t.json is not a tokenizer"),
+        (bpe(unk_id=1, bos_id=0), "unknown one"),
+        (bpe(bos_id=1), "'<s>' cannot be a unit"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_units_that_no_tokenizer_has_are_refused_by_name(tmp_path, content, complaint):
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="t.json is not a tokenizer") as caught:
+        load_tokenizer(tmp_path / "t.json")
+    assert complaint in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"type": "word", "symbols": ["<blank>", NaN]}', '"\\ud800"', "\ufeff{}"]
+)
+def test_json_that_is_not_strict_is_refused(tmp_path, content):
+    (tmp_path / "t.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match="t.json is not a tokenizer"):
+        load_tokenizer(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_units_are_trained_on_the_composed_form(kind):
+    texts = [unicodedata.normalize("NFD", text) for text in TEXTS]
+    assert train_tokenizer(kind, texts, vocab_size=60).symbols == TOKENIZERS[kind].symbols
