@@ -60,7 +60,7 @@ CUT: Fields = {"id": _is_name, "duration": _is_length, "start": _or_none(_is_num
 CUT |= {"supervisions": _or_none(_are_dicts), "recording": _or_none(_is_dict), "features": _or_none(_is_dict)}
 SUPERVISION: Fields = {"start": _or_none(_is_number), "duration": _or_none(_is_number), "text": _or_none(_is_text)}
 SUPERVISION |= {"speaker": _or_none(_is_text), "alignment": _or_none(_is_dict)}
-RECORDING: Fields = {"sampling_rate": _is_rate, "sources": _are_sources}
+RECORDING: Fields = {"sampling_rate": _is_rate, "sources": _are_sources, "duration": _is_length}
 FEATURES: Fields = {"sampling_rate": _is_rate, "storage_type": _is_text}
 
 

@@ -210,7 +210,7 @@ def words_of(cut: MonoCut) -> list[tuple[str, float]]:
     aligned = (cut.supervisions[0].alignment or {}).get("word") if cut.supervisions else None
     try:
         words = [(str(item.symbol), float(item.end)) for item in aligned or [] if item.symbol]
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Bad(f"{cut.id}: its alignment is not one of words with times; see `asrtool align`") from error
     if not all(math.isfinite(end) for _, end in words):
         raise Bad(f"{cut.id}: its alignment has times that are not finite; see `asrtool align`")

@@ -180,7 +180,7 @@ def test_from_text_to_rescored_hypotheses(asr, tmp_path, arpa):
 @pytest.mark.parametrize(
     "arguments, complaint",
     [
-        (["lm", "train-neural", "text.txt", "lm.arpa"], "'lm.arpa' is to end in .pt"),
+        (["lm", "train-neural", "text.txt", "lm.arpa"], "OUT is lm.arpa, which does not end in .pt"),
         (["lm", "train-neural", "text.txt", "lm.pt", "--dim", "30"], "30 is not an even multiple of 4 heads"),
         (["lm", "train-neural", "none.txt", "lm.pt"], "none.txt"),
         (["lm", "perplexity", "lm.arpa", "text.txt", "--ngram", "lm.arpa"], "--ngram is for a neural model"),
