@@ -120,6 +120,7 @@ def test_more_shares_than_shards_leave_some_without_work(corpus, out, single):
     assert store_share(corpus, out, (20, 20), BINS) == (0, SHARDS)
 
 
+@pytest.mark.slow
 def test_a_killed_process_that_is_started_again_changes_nothing(corpus, out, single):
     killed, whole = start(corpus, out, "1/2", killed_at=8), start(corpus, out, "2/2")
     _, said = whole.communicate(timeout=120)

@@ -101,6 +101,7 @@ def test_a_rank_that_starts_again_after_the_end_does_nothing(as_rank, single, tm
     assert as_rank(0) == facts and same(tmp_path, single("greedy"))
 
 
+@pytest.mark.slow
 def test_torchrun_gives_what_one_process_gives(experiment, corpus, single, tmp_path):
     exp = link(experiment, tmp_path / "exp")
     done = torchrun(exp, corpus, "-m", "asrtool")
@@ -130,6 +131,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_killed_rank_again_where_it_was(experiment, corpus, single, tmp_path):
     exp = link(experiment, tmp_path / "exp")
     (tmp_path / "killed.py").write_text(KILL.replace("LOG", str(tmp_path)), encoding="utf-8")

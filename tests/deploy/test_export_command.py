@@ -60,6 +60,7 @@ def by_the_folder_alone(folder, features):
     return np.stack(made[how["delay"] :][:frames])
 
 
+@pytest.mark.slow
 @needs_packages
 def test_a_folder_says_all_that_a_stream_needs(streaming, asr, tmp_path):
     out = tmp_path / "new" / "out"
@@ -77,6 +78,7 @@ def test_a_folder_says_all_that_a_stream_needs(streaming, asr, tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @needs_packages
 def test_what_needs_the_whole_utterance_has_no_step(offline, asr, tmp_path):
     status, printed, _ = asr("export", offline, tmp_path / "out")
@@ -158,6 +160,7 @@ def test_what_the_exporter_raises_is_one_line(offline, asr, tmp_path, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @needs_packages
 def test_a_graph_of_other_weights_is_refused_and_the_old_folder_stays(offline, asr, tmp_path, monkeypatch):
     def other(model, opset):

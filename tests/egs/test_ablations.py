@@ -74,6 +74,7 @@ def claims(work: Path) -> Path:
     return work
 
 
+@pytest.mark.slow
 def test_a_claim_runs_from_features_to_picture_and_verdict(work: Path, claims: Path) -> None:
     output = run("--claims", claims, "--work", work, "--from", FROM, "--minutes", 0.3, "--only", "T1")
     assert "of 3 speakers" in output and "one, seed 1: finished" in output

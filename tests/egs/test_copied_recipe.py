@@ -64,6 +64,7 @@ def make_kaldi_folder(folder: Path, speakers: str, segmented: bool) -> None:
         (folder / name).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_copy_with_another_data_stage_goes_to_a_word_error_rate(tmp_path):
     local = copy_recipe(tmp_path)
     (local / "data.sh").write_text(DATA_STAGE)
@@ -108,6 +109,7 @@ def downloading(tmp_path):
         yield download
 
 
+@pytest.mark.slow
 def test_stage_0_downloads_mini_librispeech_once(downloading, tmp_path):
     assert "stage 0 (data): made" in downloading("--lm", "openslr")
     assert {path.name for path in (tmp_path / "data").iterdir()} == {"train.jsonl.gz", "dev.jsonl.gz", "scored_sets"}
@@ -116,6 +118,7 @@ def test_stage_0_downloads_mini_librispeech_once(downloading, tmp_path):
     assert "done already" in downloading() and len(downloading.openslr.requests) == asked == 5
 
 
+@pytest.mark.slow
 def test_stage_0_takes_named_parts_and_says_which_there_are_not(downloading, tmp_path):
     parts = ["--parts", "train-clean-5 dev-clean"]
     downloading(*parts)
@@ -129,6 +132,7 @@ def test_stage_0_takes_named_parts_and_says_which_there_are_not(downloading, tmp
     assert "stage 0 (data): made" in downloading(*there, "train-clean-5 dev-clean")
 
 
+@pytest.mark.slow
 def test_yesno_is_downloaded_checked_and_a_corpus_that_is_given_is_not(tmp_path):
     local = copy_recipe(tmp_path, "yesno")
     soundfile.write(tmp_path / "tone.wav", tone(900, 1.0, rate=8000), 8000)

@@ -42,6 +42,7 @@ def test_a_rerun_does_nothing_again(digits):
     assert not LINE.search(output)
 
 
+@pytest.mark.slow
 def test_another_seed_trains_anew_on_the_same_data(digits):
     work, options, _ = digits
     output = run("digits", *options, "--seed", 2)
@@ -49,6 +50,7 @@ def test_another_seed_trains_anew_on_the_same_data(digits):
     assert (work / "exp/tiny_seed2/results.txt").is_file()
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_stage_stops_it_and_the_rerun_continues(digits, tmp_path):
     work, options, _ = digits
     command = ["bash", str(ROOT / "egs/digits/run.sh"), *map(str, [*options, "--work", tmp_path])]
@@ -68,6 +70,7 @@ def test_ctrl_c_in_a_stage_stops_it_and_the_rerun_continues(digits, tmp_path):
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_a_warmup_comes_before_the_training_and_both_are_done_once(digits):
     work, options, _ = digits
     options = [*options, "--seed", 3, "--warmup-hours", 0.005, "--stop-stage", 4]
@@ -77,6 +80,7 @@ def test_a_warmup_comes_before_the_training_and_both_are_done_once(digits):
     assert run("digits", *options).count("done already and unchanged") == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["mmi", "ce"])
 def test_other_objectives_start_from_a_ctc_system(digits, objective):
     work, options, _ = digits
@@ -90,6 +94,7 @@ def test_other_objectives_start_from_a_ctc_system(digits, objective):
     assert run("digits", *options).count("done already and unchanged") == 6
 
 
+@pytest.mark.slow
 def test_a_system_to_start_from_can_be_named(digits):
     work, options, _ = digits
     options = [*options, "--objective", "mmi", "--stop-stage", 4]
@@ -98,12 +103,14 @@ def test_a_system_to_start_from_can_be_named(digits):
     assert "CTC training" not in output
 
 
+@pytest.mark.slow
 def test_several_processes_train_together(digits):
     _, options, _ = digits
     output = run("digits", *options, "--seed", 4, "--ranks", 2, "--stop-stage", 4)
     assert "(20 s x 1 batches x 2 ranks)" in output and "stage 4 (train): made" in output
 
 
+@pytest.mark.slow
 def test_librispeech_reads_the_same_layout_and_a_model_with_chunks_streams(digits, tmp_path):
     work, _, _ = digits
     conf = tiny_config(tmp_path, ROOT / "egs/librispeech/conf/transformer_small.yaml")
@@ -145,6 +152,7 @@ def test_librispeech_reads_the_same_layout_and_a_model_with_chunks_streams(digit
     assert "tiny.yaml needs whole utterances: nothing to do" in output
 
 
+@pytest.mark.slow
 def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):
     work, _, _ = digits
     corpus = next((work / "download").iterdir())
@@ -192,6 +200,7 @@ def yesno_corpus() -> Path:
     return Path(corpora) / "yesno"
 
 
+@pytest.mark.slow
 def test_yesno_has_at_most_one_error_in_240_words(tmp_path):
     run("yesno", "--corpus-dir", yesno_corpus(), "--work", tmp_path)
     for method in ["greedy", "prefix"]:
