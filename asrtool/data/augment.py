@@ -22,7 +22,8 @@ from asrtool.data.manifest import open_cuts
 from asrtool.errors import UserError
 
 KEPT = 0.8  # of the highest frequency; formants are below
-SHORTEST_NOISE = 0.01  # seconds; nothing shorter is mixed in at the end of a cut, where rounding can leave a rest
+SHORTEST_REST = 0.01  # seconds; nothing shorter is mixed in at the end of a cut, where rounding can leave a rest
+SHORTEST_NOISE = 0.1  # seconds; a cut of 30 s has it 300 times, and with much shorter ones mixing would never end
 
 
 def generator(*key: object) -> random.Random:
@@ -61,7 +62,7 @@ def _mix_noise(cut: MonoCut, augment: Augment, draw: random.Random) -> MonoCut:
         raise UserError(f"data.augment.noise {augment.noise}: {said}; see `asrtool prepare lhotse --resample`")
     start = draw.uniform(0, max(0.0, noise.duration - cut.duration))
     snr, mixed, offset = draw.uniform(*augment.noise_snr), cut, 0.0
-    while (rest := cut.duration - offset) > SHORTEST_NOISE:
+    while (rest := cut.duration - offset) > SHORTEST_REST:
         piece = noise.truncate(offset=start, duration=min(rest, noise.duration), preserve_id=True).drop_supervisions()
         mixed = mixed.mix(piece, offset_other_by=offset, snr=snr, preserve_id="left")
         offset += piece.duration
@@ -72,7 +73,12 @@ def _mix_noise(cut: MonoCut, augment: Augment, draw: random.Random) -> MonoCut:
 def _noises(path: Path) -> list[MonoCut]:
     if not Path(path).is_file():
         raise UserError(f"data.augment.noise not found: {path}; make it with `asrtool prepare lhotse`")
-    return list(open_cuts(path))
+    noises = list(open_cuts(path))
+    for noise in noises:
+        if not (isinstance(noise, MonoCut) and noise.has_recording and noise.duration >= SHORTEST_NOISE):
+            wanted = f"a noise is one channel of a recording, of at least {SHORTEST_NOISE:g} s"
+            raise UserError(f"data.augment.noise {path}: {noise.id}: {wanted}; leave it out of the manifest")
+    return noises
 
 
 def change_vocal_tract(features: torch.Tensor, warp: float, sampling_rate: int) -> torch.Tensor:

@@ -34,7 +34,13 @@ def load_samples(cut: Cut, longest: float | None = LONGEST_SECONDS) -> torch.Ten
         raise cannot_read(cut.id, _source_name(cut), error) from error
     if len(samples) != 1:
         raise Bad(f"{cut.id}: {len(samples)} channels, expected one")
-    return require_audible(samples[0], cut, 0)
+    try:
+        return require_audible(samples[0], cut, 0)
+    except Bad:
+        if not isinstance(cut, MonoCut):  # name the noise that is to blame, not the speech that it is mixed with
+            for part in _parts(cut):
+                load_samples(part, longest)
+        raise
 
 
 def check_audio(cut: Cut, longest: float | None) -> None:
