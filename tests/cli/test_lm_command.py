@@ -120,3 +120,135 @@ def test_text_in_another_case_is_refused_with_what_to_do(asr, text, tmp_path):
     status, _, err = asr("lm", "perplexity", "lm.arpa", text)
     assert status == 2 and "--case lower" in err
     assert asr("lm", "perplexity", "lm.arpa", text, "--case", "lower")[0] == 0
+
+
+OUTPUTS = {
+    "lm train": (["lm", "train", "text.txt.gz"], [".arpa", ".arpa.gz", ".npz"]),
+    "lm train-neural": (["lm", "train-neural", "text.txt.gz"], [".pt"]),
+    "lm prune": (["lm", "prune", "good.arpa", "--size", "40"], [".arpa", ".arpa.gz", ".npz"]),
+    "lm convert": (["lm", "convert", "good.arpa"], [".arpa", ".arpa.gz", ".npz"]),
+    "tokenizer": (["tokenizer", "cuts.jsonl.gz", "--type", "word"], [".json"]),
+}
+
+
+@pytest.fixture
+def inputs(asr, text, corpus, tmp_path):
+    """good.arpa and cuts.jsonl.gz"""
+    assert asr("lm", "train", text, "good.arpa", "--order", 2)[0] == 0
+    (tmp_path / "cuts.jsonl.gz").write_bytes(corpus.read_bytes())
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+@pytest.mark.parametrize("name", ["dev.txt", "dev.jsonl.gz", "dev.txt.gz", "model", ".", "folder.npz", "dev.tar.gz"])
+def test_a_forgotten_out_costs_no_input(asr, inputs, tmp_path, command, name):
+    (tmp_path / "folder.npz").mkdir()
+    if not (tmp_path / name).is_dir():
+        (tmp_path / name).write_bytes(b"THE POOR\n")
+    status, _, err = asr(*OUTPUTS[command][0], name)
+    assert status == 2 and err.count("\n") == 1 and f"OUT is {name}, which" in err
+    assert (tmp_path / name).is_dir() or (tmp_path / name).read_bytes() == b"THE POOR\n"
+
+
+@pytest.mark.parametrize("command, suffix", [(name, end) for name, (_, ends) in OUTPUTS.items() for end in ends])
+def test_an_out_of_another_kind_is_not_overwritten(asr, inputs, tmp_path, command, suffix):
+    out = tmp_path / f"mine{suffix}"
+    out.write_bytes(gzip.compress(b"THE POOR\n") if suffix.endswith(".gz") else b"THE POOR\n")
+    before = out.read_bytes()
+    status, _, err = asr(*OUTPUTS[command][0], out.name)
+    assert status == 2 and err.count("\n") == 1 and "which exists and is not a" in err
+    assert out.read_bytes() == before
+
+
+def test_a_model_of_the_same_form_is_replaced(asr, inputs, text, tmp_path):
+    for name in ("good.npz", "good.arpa.gz"):
+        for _ in range(2):
+            assert asr("lm", "convert", "good.arpa", name)[0] == 0
+    for order in (2, 3):
+        assert asr("lm", "train", text, "good.npz", "--order", order)[0] == 0
+    for kind in ("word", "char"):
+        assert asr("tokenizer", "cuts.jsonl.gz", "t.json", "--type", kind)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["lm", "convert", "good.arpa", "good.arpa"],
+        ["lm", "prune", "good.arpa", "./good.arpa", "--size", "40"],
+        ["lm", "train", "text.txt.gz", "good.arpa", "--vocab", "good.arpa"],
+        ["lm", "train", "text.txt.gz", "text.txt.gz"],
+        ["lexicon", "words.txt", "words.txt", "--unknown", "characters"],
+    ],
+)
+def test_an_input_is_never_the_output(asr, inputs, tmp_path, arguments):
+    (tmp_path / "words.txt").write_text("ab a b\n")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    status, _, err = asr(*arguments)
+    assert status == 2 and "OUT is " in err and err.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e400", "-1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "text.txt.gz", "lm.arpa", "--prune"],
+        ["prune", "good.arpa", "lm.arpa", "--threshold"],
+        ["train-neural", "text.txt.gz", "lm.pt", "--epochs"],
+        ["train-neural", "text.txt.gz", "lm.pt", "--lr"],
+        ["train-neural", "text.txt.gz", "lm.pt", "--dropout"],
+        ["train-neural", "text.txt.gz", "lm.pt", "--seed"],
+        ["train-neural", "text.txt.gz", "lm.pt", "--dim"],
+        ["perplexity", "good.arpa", "text.txt.gz", "--weight"],
+        ["perplexity", "good.arpa", "text.txt.gz", "--context"],
+    ],
+    ids=" ".join,
+)
+def test_numbers_that_are_not_finite_or_too_small_are_refused(asr, inputs, tmp_path, arguments, number):
+    status, _, err = asr("lm", *arguments, number)
+    assert status == 2 and err.count("\n") == 1 and arguments[-1] in err
+    assert not (tmp_path / "lm.arpa").exists() and not (tmp_path / "lm.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--layers", 10**9],
+        ["--dim", 10**9],
+        ["--heads", 10**9],
+        ["--context", 10**12],
+        ["--vocab-size", 10**12],
+        ["--batch", 10**12],
+        ["--seed", 2**63],
+        ["--epochs", "1e300"],
+    ],
+)
+def test_sizes_beyond_all_models_are_refused(asr, text, options):
+    status, _, err = asr("lm", "train-neural", text, "lm.pt", *options)
+    assert status == 2 and err.count("\n") == 1 and options[0] in err
+
+
+@pytest.mark.parametrize("cutoffs", ["0,99999999999999999999", "0,-1", "0,\u0663", "0,1_0", "0,nan", "0," + "9" * 5000])
+def test_cutoffs_are_counts(asr, text, cutoffs):
+    status, _, err = asr("lm", "train", text, "lm.arpa", "--cutoffs", cutoffs)
+    assert status == 2 and "is not a list of counts" in err
+
+
+@pytest.mark.parametrize("case", ["keep", "upper", "lower"])
+def test_a_text_with_sentence_marks_is_refused_by_all_commands(asr, inputs, tmp_path, case):
+    (tmp_path / "s.txt").write_text("A B\n<s> A b </s>\n")
+    for arguments in (
+        ["train", "s.txt", "lm.arpa"],
+        ["train-neural", "s.txt", "lm.pt"],
+        ["perplexity", "good.arpa", "s.txt"],
+    ):
+        status, _, err = asr("lm", *arguments, "--case", case)
+        assert status == 2 and "sentence 2 of s.txt has <s> among its words; remove" in err
+
+
+def test_a_perplexity_that_is_infinite_is_said(asr, text, tmp_path):
+    sizes = ["--dim", 8, "--layers", 1, "--heads", 2, "--vocab-size", 8, "--epochs", 1, "--device", "cpu"]
+    assert asr("lm", "train-neural", text, "lm.pt", *sizes)[0] == 0
+    (tmp_path / "dev.txt").write_text("A B C D\nA B QUUX\n")
+    status, out, _ = asr("lm", "perplexity", "lm.pt", "dev.txt")
+    assert status == 0 and "without OOV words, infinite with them" in out
+    assert asr("lm", "perplexity", "lm.pt", "dev.txt", "--weight", "nan")[0] == 2

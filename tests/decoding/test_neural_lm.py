@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -5,9 +6,10 @@ import pytest
 import torch
 
 from asrtool.decoding import neural_lm
-from asrtool.decoding.neural_lm import NeuralLm, load_neural, mixed, save_neural
+from asrtool.decoding.neural_lm import NeuralLm, load_neural, mixed, require_neural_output, save_neural
 from asrtool.errors import UserError
 from asrtool.models.language import Shape, TransformerLm
+from asrtool.tensor_files import save_tensors
 from asrtool.text.tokenizer import train_tokenizer
 
 SHAPE = Shape(dim=16, layers=1, heads=2)
@@ -142,3 +144,91 @@ def test_what_is_no_model_is_refused(tmp_path, content):
         load_neural(tmp_path / "lm.pt")
     with pytest.raises(UserError, match="train-neural"):
         load_neural(tmp_path / "none.pt")
+
+
+def content_of(lm):
+    weights = {name: weight.clone() for name, weight in lm.model.state_dict().items()}
+    return {"shape": dict(vars(SHAPE)), "tokenizer": lm.tokenizer.to_dict(), "model": weights, "facts": {}}
+
+
+def shape(**changes):
+    return lambda content: content["shape"].update(changes)
+
+
+def weight(change):
+    return lambda content: content["model"].update({"bias": change(content["model"]["bias"])})
+
+
+DAMAGE = {
+    "a billion layers": shape(layers=10**9),
+    "more layers": shape(layers=2),
+    "no layers": shape(layers=0),
+    "layers are a float": shape(layers=1.0),
+    "layers are a bool": shape(layers=True),
+    "a width beyond memory": shape(dim=1 << 20),
+    "a width beyond numbers": shape(dim=10**30),
+    "a width below zero": shape(dim=-16),
+    "another width": shape(dim=32),
+    "heads that do not divide": shape(heads=3),
+    "no heads": shape(heads=0),
+    "a dropout of NaN": shape(dropout=math.nan),
+    "a dropout of 1": shape(dropout=1),
+    "a context below zero": shape(context=-1),
+    "a field too many": shape(more=1),
+    "a shape that is a list": lambda content: content.update(shape=[16, 1, 2]),
+    "a field missing": lambda content: content["shape"].pop("dim"),
+    "no shape": lambda content: content.pop("shape"),
+    "no tokenizer": lambda content: content.pop("tokenizer"),
+    "a tokenizer of no type": lambda content: content.update(tokenizer={"type": "none"}),
+    "a tokenizer of other units": lambda content: content.update(tokenizer=OTHER.to_dict()),
+    "a NaN": weight(lambda bias: bias.index_fill(0, torch.tensor([3]), math.nan)),
+    "an infinity": weight(lambda bias: bias.index_fill(0, torch.tensor([3]), math.inf)),
+    "a weight too short": weight(lambda bias: bias[:-1].clone()),
+    "a weight of float64": weight(lambda bias: bias.double()),
+    "a weight of whole numbers": weight(lambda bias: bias.long()),
+    "a sparse weight": weight(lambda bias: bias.to_sparse()),
+    "a weight that is a number": weight(lambda bias: 3.0),
+    "a weight missing": lambda content: content["model"].pop("bias"),
+    "a weight too many": lambda content: content["model"].update(more=torch.zeros(3)),
+    "a weight of odd name": lambda content: content["model"].update({"encoder.blocks.": torch.zeros(3)}),
+    "weights that are a list": lambda content: content.update(model=[1, 2]),
+}
+OTHER = train_tokenizer("bpe", ["THE CAT SAT", "THE DOG SAT", "A CAT"], 20)
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_file_with_anything_else_inside_is_refused_before_a_model_is_built(lm, tmp_path, damage):
+    content = content_of(lm)
+    damage(content)
+    save_tensors(tmp_path / "lm.pt", content)
+    with pytest.raises(UserError, match=r"lm.pt is not a neural language model, or damaged \(.*train-neural") as caught:
+        load_neural(tmp_path / "lm.pt", "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_is_noticed(lm, tmp_path):
+    save_neural(tmp_path / "lm.pt", lm.model, lm.tokenizer, SHAPE, {})
+    whole = (tmp_path / "lm.pt").read_bytes()
+    place = whole.index(lm.model.bias.detach().numpy().tobytes()) + 5
+    (tmp_path / "lm.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
+    with pytest.raises(UserError, match="lm.pt is not a neural language model, or damaged"):
+        load_neural(tmp_path / "lm.pt", "cpu")
+
+
+@pytest.mark.parametrize("content", [None, b"", "model"])
+def test_a_model_may_replace_a_model(lm, tmp_path, content):
+    if content == "model":
+        save_neural(tmp_path / "lm.pt", lm.model, lm.tokenizer, SHAPE, {})
+    elif content is not None:
+        (tmp_path / "lm.pt").write_bytes(content)
+    require_neural_output(tmp_path / "lm.pt", [tmp_path / "text.txt"])
+
+
+@pytest.mark.parametrize("content", [b"THE POOR", {"model": {}, "config": {}}, {"step": 3}])
+def test_a_model_does_not_replace_a_checkpoint_or_a_text(tmp_path, content):
+    if isinstance(content, bytes):
+        (tmp_path / "lm.pt").write_bytes(content)
+    else:
+        save_tensors(tmp_path / "lm.pt", content)
+    with pytest.raises(UserError, match="lm.pt, which exists and is not a neural language model"):
+        require_neural_output(tmp_path / "lm.pt", [])

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -64,6 +65,7 @@ def whole(sentences):
     return np.split(sentences.units, sentences.starts[1:-1])
 
 
+@pytest.mark.slow
 def test_a_model_with_a_context_learns_what_sentences_have_to_do_with_each_other(units, tmp_path):
     """Each sentence is the next number, so that all but the first are certain."""
     text = [[WORDS[place % len(WORDS)]] for place in range(300)]
@@ -138,6 +140,7 @@ def test_a_damaged_state_is_named(sentences, units, tmp_path):
         train(sentences, units, tmp_path / "lm.pt", SHAPE, PLAN, device="cpu")
 
 
+@pytest.mark.slow
 def test_processes_share_the_batches(tmp_path, text):
     (tmp_path / "text.txt").write_text("".join(" ".join(words) + "\n" for words in text))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "asrtool"]
@@ -148,3 +151,91 @@ def test_processes_share_the_batches(tmp_path, text):
     assert (tmp_path / "logs" / "rank-1.log").is_file(), "only the first speaks on the terminal"
     found = np.concatenate(list(load_neural(tmp_path / "lm.pt", "cpu").logprobs(text)))
     assert -found.sum() < len(text) * np.log(6) * 1.3
+
+
+@pytest.mark.parametrize("lr", [1e300, 1e10, 1e5])
+def test_a_loss_that_is_not_finite_stops_with_an_error_and_writes_no_model(sentences, units, tmp_path, lr):
+    with pytest.raises(UserError, match=r"step \d+ of \d+: the loss is not finite; give a lower --lr than"):
+        train(sentences, units, tmp_path / "lm.pt", SHAPE, Plan(epochs=20, batch=256, lr=lr), device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == [".lm.pt.lock"]
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_not_written(sentences, units, tmp_path):
+    with pytest.raises(UserError, match="lm.pt: .* not finite; it is not written; give a lower --lr than 1e"):
+        train(sentences, units, tmp_path / "lm.pt", SHAPE, Plan(epochs=1e-9, batch=256, lr=1e300), device="cpu")
+    assert not (tmp_path / "lm.pt").exists()
+
+
+def test_the_last_good_state_stays_where_the_loss_is_not_finite(sentences, units, tmp_path, monkeypatch):
+    plan = Plan(epochs=2, batch=256, lr=3e-3)
+    training = language.Training(sentences, units, SHAPE, plan, language.this_rank(), torch.device("cpu"))
+    training.update(next(training.own_batches()))
+    training.save(tmp_path / "lm.training.pt")
+    saved = (tmp_path / "lm.training.pt").read_bytes()
+    monkeypatch.setattr(language.nn.functional, "nll_loss", lambda logprobs, _: logprobs.sum() * math.nan)
+    with pytest.raises(UserError, match="step 2 of .*, and delete .*lm.training.pt, which is of this one"):
+        train(sentences, units, tmp_path / "lm.pt", SHAPE, plan, device="cpu")
+    assert (tmp_path / "lm.training.pt").read_bytes() == saved
+
+
+def test_perplexities_beyond_all_numbers_are_infinite():
+    assert language.perplexity(1e6) == math.inf and language.perplexity(math.log(3)) == pytest.approx(3)
+
+
+DAMAGE = {
+    "no step": lambda state: state.pop("step"),
+    "a step that is a float": lambda state: state.update(step=1.0),
+    "a step beyond the last": lambda state: state.update(step=10**9),
+    "a step below zero": lambda state: state.update(step=-1),
+    "settings that are a number": lambda state: state.update(settings=3),
+    "a weight of NaN": lambda state: state["model"]["bias"].fill_(math.nan),
+    "a weight missing": lambda state: state["model"].pop("bias"),
+    "moments of NaN": lambda state: state["optimizer"]["state"][0]["exp_avg"].fill_(math.nan),
+    "moments of another shape": lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)),
+    "no groups": lambda state: state["optimizer"].update(param_groups=[]),
+    "no optimiser": lambda state: state.update(optimizer=None),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_state_with_anything_else_inside_is_refused(sentences, units, tmp_path, damage):
+    training = language.Training(sentences, units, SHAPE, PLAN, language.this_rank(), torch.device("cpu"))
+    training.update(next(training.own_batches()))
+    training.save(tmp_path / "lm.training.pt")
+    state = torch.load(tmp_path / "lm.training.pt", weights_only=True)
+    damage(state)
+    torch.save(state, tmp_path / "lm.training.pt")
+    with pytest.raises(UserError, match="lm.training.pt is not the state of a training, or damaged .*; delete it"):
+        train(sentences, units, tmp_path / "lm.pt", SHAPE, PLAN, device="cpu")
+
+
+def test_two_trainings_into_one_file_are_refused_and_into_one_folder_are_not(sentences, units, tmp_path):
+    code = f"""
+from asrtool.locks import writing
+with writing({str(tmp_path)!r}, "asrtool lm train-neural", file="lm.pt"):
+    print("locked", flush=True)
+    input()
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match=r"lm.pt is in use by asrtool lm train-neural \(process \d+ on"):
+            train(sentences, units, tmp_path / "lm.pt", SHAPE, PLAN, device="cpu")
+        train(sentences, units, tmp_path / "other.pt", SHAPE, Plan(epochs=1, batch=1024), device="cpu")
+        other.communicate("\n")
+    assert (tmp_path / "other.pt").is_file() and not (tmp_path / "lm.pt").exists()
+
+
+def test_text_with_the_unknown_word_is_left_out_of_units_and_training(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("ONE TWO\nTWO ONE ONE\n<unk> ONE\nTWO <UNK>\n")
+    language.train_from_text([tmp_path / "text.txt"], tmp_path / "lm.pt", 9, SHAPE, Plan(epochs=1), device="cpu")
+    assert "2 sentences were left out" in capsys.readouterr().err
+    assert not load_neural(tmp_path / "lm.pt", "cpu").knows("<unk>")
+
+
+def test_a_dev_text_without_words_is_refused(tmp_path):
+    for name, content in (("text.txt", "ONE TWO\nTWO ONE ONE\n"), ("dev.txt", "\n \n")):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match="dev.txt has no words"):
+        paths = [tmp_path / "text.txt"], tmp_path / "lm.pt"
+        language.train_from_text(*paths, 9, SHAPE, Plan(epochs=1), tmp_path / "dev.txt", device="cpu")
