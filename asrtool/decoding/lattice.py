@@ -169,10 +169,12 @@ def nbest(lattice: Lattice, count: int) -> Iterator[Path]:
 
     A* search with the exact cost to the end as its estimate. A state is left once for each word sequence that leads to
     it, by the best path, so that other alignments of the same words cost nothing further (determinisation on the fly).
+    Of equal estimates the one that was added last comes first: homophones in a graph without a language model have
+    equal costs, and all 2^n combinations of n of them would be begun before the first one was complete.
     """
     costs, targets, outputs = lattice.costs.tolist(), lattice.target.tolist(), lattice.outputs.tolist()
     to_end, leaving, ends = _costs_to_end(lattice), lattice.leaving(), lattice.final.sum(axis=1).tolist()
-    histories, tie, seen, found = {}, itertools.count(), set(), 0
+    histories, tie, seen, found = {}, itertools.count(0, -1), set(), 0
     # (estimate of the whole, tie, cost so far, state or None behind the end, word history, (arc, what was before))
     heap = [(to_end[0], next(tie), 0.0, 0, 0, None)] if lattice.states and to_end[0] < NEVER else []
     while heap and found < count:
@@ -186,7 +188,7 @@ def nbest(lattice: Lattice, count: int) -> Iterator[Path]:
             continue
         if ends[state] < NEVER:
             heapq.heappush(heap, (cost + ends[state], next(tie), cost, None, history, (state, trail)))
-        for arc in leaving[state]:
+        for arc in reversed(leaving[state]):  # so that of equal ones the first arc is followed first
             far = cost + costs[arc]
             whole = far + to_end[targets[arc]]
             if whole < NEVER:

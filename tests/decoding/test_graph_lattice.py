@@ -130,3 +130,12 @@ def test_states_may_come_in_any_order_but_not_in_circles():
     assert [path.words for path in nbest(Lattice.of_arcs(arcs, final, start=2), 5)] == [[1, 2]]
     with pytest.raises(ValueError, match="cycle"):
         Lattice.of_arcs([*arcs, (0, 1, 1, 1, 0.0, 0.0)], final, start=2)
+
+
+def test_the_best_of_many_combinations_of_equal_words_are_found_at_once():
+    arcs = [(t, t + 1, 1, word, 1.0, 0.5) for t in range(60) for word in (1, 2, 3)]  # homophones without a model
+    final = np.full((61, 2), np.inf)
+    final[-1] = 0.0
+    found = list(nbest(Lattice.of_arcs(arcs, final), 5))
+    assert [path.words[-2:] for path in found] == [[1, 1], [1, 2], [1, 3], [2, 1], [2, 2]]
+    assert all(path.words[:-2] == [1] * 58 and path.cost == 90.0 for path in found)
