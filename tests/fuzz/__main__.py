@@ -5,14 +5,18 @@ import sys
 import tempfile
 import time
 import traceback
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from tests.fuzz import material
 from tests.fuzz.child import fault, restrict
 from tests.fuzz.driver import Driver
 from tests.fuzz.drivers import DRIVERS
-from tests.fuzz.engine import fuzz
+from tests.fuzz.engine import FINDING, fuzz
 
 
 @click.command()
@@ -24,11 +28,23 @@ from tests.fuzz.engine import fuzz
 def main(names: tuple[str, ...], seconds: float, seed: int, findings: Path, repeat: Path | None) -> None:
     """Feed changed files to the readers of asrtool; the exit status is 1 when there are findings."""
     drivers = [DRIVERS[name] for name in names or DRIVERS]
-    with tempfile.TemporaryDirectory() as folder:
-        if repeat:
-            sys.exit(read_once(drivers[0], repeat, Path(folder)))
-        found = sum(report(driver, seconds, seed, Path(folder), findings) for driver in drivers)
+    if repeat:
+        work = Path((repeat.parent / FINDING).read_text(encoding="utf-8").splitlines()[0])
+        with _folder(work.parent):
+            sys.exit(read_once(drivers[0], repeat, work))
+    with _folder(Path(tempfile.gettempdir()).resolve() / f"fuzz-{uuid.uuid4().hex[:8]}") as folder:
+        found = sum(report(driver, seconds, seed, folder, findings) for driver in drivers)
     sys.exit(bool(found))
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[Path]:
+    """A new folder at `path` for the files of all drivers, removed afterwards."""
+    material.use(path / "material")
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
 
 
 def report(driver: Driver, seconds: float, seed: int, folder: Path, findings: Path) -> int:
@@ -42,14 +58,14 @@ def report(driver: Driver, seconds: float, seed: int, folder: Path, findings: Pa
     return len(result.findings)
 
 
-def read_once(driver: Driver, path: Path, folder: Path) -> int:
-    """Read the input of a finding in this process, and print what the reader raises."""
-    (folder / "work").mkdir()
-    targets = {target.name: target.absolute() for target in driver.seeds(folder / "work")}
+def read_once(driver: Driver, path: Path, work: Path) -> int:
+    """Read the input of a finding once more, where it was read before, and print what the reader raises."""
+    work.mkdir()
+    targets = {target.name: target.absolute() for target in driver.seeds(work)}
     shutil.copyfile(path, targets[path.name])
     if driver.mend:
         driver.mend(targets[path.name])
-    restrict(driver, folder / "work")
+    restrict(driver, work)
     kind, error = fault(driver, targets[path.name])
     traceback.print_exception(error)
     click.echo(f"finding: {kind}" if kind else "no finding")

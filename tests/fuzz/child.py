@@ -44,15 +44,16 @@ def run_inputs(inputs: Inputs, first: int, end: float, pipe: int) -> NoReturn:
         for path in inputs.originals:  # this also fills caches and imports, before memory is measured
             _tell(pipe, "valid", path)
             _tell_fault(pipe, inputs.driver, path)
-        base, number = _peak_bytes(), first
-        while time.monotonic() < end and _peak_bytes() - base < MEMORY:
+        number = first
+        while time.monotonic() < end:
             target, content = inputs.make(number)
             target.write_bytes(content)
             if inputs.driver.mend:
                 inputs.driver.mend(target)
             _tell(pipe, "read", number)
+            before = _begin_peak()
             _tell_fault(pipe, inputs.driver, target)
-            if _peak_bytes() - base >= MEMORY:
+            if _kilobytes("VmHWM") - before > MEMORY >> 10:
                 _tell(pipe, "found", f"takes {MEMORY >> 20} MB and more")
             for path in {target, *(inputs.originals if inputs.driver.mend else ())}:
                 path.write_bytes(inputs.originals[path])
@@ -134,5 +135,12 @@ def _tell(pipe: int, kind: str, value: object) -> None:
     os.write(pipe, f"{kind}\t{text}".encode("utf-8", "replace")[:3000] + b"\n")
 
 
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _begin_peak() -> int:
+    """Let the kernel measure the peak memory from now on; returns the memory of now, in kB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _kilobytes("VmRSS")
+
+
+def _kilobytes(name: str) -> int:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name))

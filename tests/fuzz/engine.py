@@ -19,6 +19,7 @@ from tests.fuzz.child import run_inputs
 from tests.fuzz.driver import Driver, Inputs
 
 WAIT = 60  # seconds of silence until an input that computes nothing counts as a hang; machines are busy at times
+FINDING = "finding.txt"  # beside the input: the folder where it was read, what was wrong, how to repeat it
 MOST_FINDINGS = 20  # kinds, after which a driver stops
 
 
@@ -35,7 +36,7 @@ def fuzz(driver: Driver, seconds: float, work: Path, kept: Path, seed: int = 1) 
     work.mkdir(parents=True)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         originals = {path.absolute(): path.read_bytes() for path in driver.seeds(work)}
-    run = _Run(Inputs(driver, originals, seed), kept, time.monotonic() + seconds)
+    run = _Run(Inputs(driver, originals, seed), work, kept, time.monotonic() + seconds)
     first = 0
     while True:
         first = run.child_from(first)
@@ -46,6 +47,7 @@ def fuzz(driver: Driver, seconds: float, work: Path, kept: Path, seed: int = 1) 
 @dataclass
 class _Run:
     inputs: Inputs
+    work: Path
     kept: Path
     end: float  # of time.monotonic()
     result: Result = field(default_factory=Result)
@@ -85,7 +87,7 @@ class _Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         repeat = f"python3 -m tests.fuzz {self.inputs.driver.name} --repeat {path}"
-        (path.parent / "finding.txt").write_text(f"{kind}\n{repeat}\n", encoding="utf-8")
+        (path.parent / FINDING).write_text(f"{self.work}\n{kind}\n{repeat}\n", encoding="utf-8")
         self.result.findings[kind] = path
 
 

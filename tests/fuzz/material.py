@@ -3,12 +3,9 @@
 The functions are cached: their files are shared, and a driver copies those that it changes.
 """
 
-import atexit
 import json
-import os
 import shutil
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +18,19 @@ from tests.fuzz.driver import LONGEST, Wrong
 from tests.tiny import RATE, WORDS, make_config, make_experiment, make_tokenizer, tone
 
 TEXT = ["one two three four", "one two", "two three one", "four", "three three two one", "one"]
+FOLDERS: list[Path] = []  # where the files of this process are: see `use`
 REFUSED = (1, 2)  # exit statuses: wrong data, a wrong request
+
+
+def use(folder: Path) -> None:
+    """Keep all that is here in `folder`. It matters for repeating a finding, since manifests hold paths."""
+    folder.mkdir(parents=True)
+    FOLDERS[:] = [folder.resolve()]
+
+
+def place() -> Path:
+    """The folder of all that is here."""
+    return FOLDERS[0]
 
 
 def asrtool(*arguments: object) -> int:
@@ -44,14 +53,6 @@ def build(*arguments: object) -> None:
     """Run a command that has to succeed, to write a valid file."""
     if asrtool(*arguments):
         raise RuntimeError(f"asrtool {' '.join(map(str, arguments))} failed")
-
-
-@cache
-def place() -> Path:
-    """The folder of all that is here; the process that made it removes it."""
-    folder, owner = Path(tempfile.mkdtemp(prefix="fuzz-")).resolve(), os.getpid()
-    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
-    return folder
 
 
 @cache

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from asrtool.errors import DataError, UserError
+from asrtool.errors import AsrtoolError, DataError, UserError
 from tests.fuzz.driver import Driver, Wrong
 from tests.fuzz.engine import fuzz
 from tests.fuzz.mutations import FORMATS, change
@@ -43,8 +43,8 @@ def raise_(error: BaseException) -> None:
         (lambda: subprocess.run(["true"]), "Stopped"),
         (lambda: Path("PWNED").write_text(""), "a shell has run"),
         (lambda: bytearray(600 << 20), "takes 500 MB and more"),
-        (lambda: raise_(UserError("one\ntwo")), "a message of several lines"),
-        (lambda: raise_(UserError("x" * 5000)), "a message of more than 2000 characters"),
+        (lambda: raise_(AsrtoolError("one\ntwo")), "a message of several lines"),
+        (lambda: raise_(AsrtoolError("x" * 5000)), "a message of more than 2000 characters"),
         (lambda: raise_(UserError("")), "a message without words"),
     ],
 )
