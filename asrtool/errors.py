@@ -91,6 +91,10 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def require_file(path: str | Path, what: str, hint: str) -> Path:
     """`path` when it is a regular file, else a UserError that names it, e.g. `hint` = "make it with ..."."""
     path = Path(path)
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError:  # such as a name that no file system allows
+        found = False
+    if not found:
         raise UserError(f"{what} not found: {path}; {hint}")
     return path

@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from asrtool.data.sources import Bad
-from asrtool.errors import LONGEST, SHOWN, DataError, UserError, fold
+from asrtool.errors import LONGEST, SHOWN, DataError, UserError, fold, require_file
 
 
 def test_problems_of_one_kind_are_shown_ten_times_and_then_counted():
@@ -29,6 +29,12 @@ def test_a_data_error_keeps_all_problems_and_survives_pickling():
     copy = pickle.loads(pickle.dumps(error))
     assert str(copy) == str(error) and len(str(error).splitlines()) == SHOWN + 2
     assert len(copy.all_lines().splitlines()) == 31 and copy.all_lines().endswith("\nmend them")
+
+
+@pytest.mark.parametrize("name", ["none", "x" * 5000, "a/" * 3000, "a\0b", "\ud800"])
+def test_a_file_that_is_not_there_is_named_whatever_its_name_is(name):
+    with pytest.raises(UserError, match="table not found"):
+        require_file(name, "table", "give one")
 
 
 @pytest.mark.parametrize("kind", [UserError, Bad, lambda text: DataError(text, []), lambda text: DataError("", [text])])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from asrtool.data.corpora import Utterance, audio_beside, channel_of, seconds
 from asrtool.data.sources import Bad
-from asrtool.errors import UserError, nearest
+from asrtool.errors import UserError, nearest, one_line
 from asrtool.files import read_lines
 from asrtool.progress import say
 
@@ -137,7 +137,7 @@ class _Reader:
         similar = {name: difflib.get_close_matches(name, free, n=1) for name in unused}
         shown = [f"{name} (did you mean '{match[0]}'?)" if match else name for name, match in similar.items()]
         if shown:
-            say(f"{self.file}: columns that are not used: {', '.join(shown)}")
+            say(one_line(f"{self.file}: columns that are not used: {', '.join(shown)}"))
 
     def _utterance(self, row: dict[str, str], where: str) -> Utterance:
         """Raises Bad or ValueError."""
