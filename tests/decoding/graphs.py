@@ -97,7 +97,7 @@ def random_log_probs(frames: int, vocabulary: int, seed: int) -> np.ndarray:
 def save_word_graph(
     folder: Path, tokenizer: Tokenizer, lm: Path | None = None, lines: list[str] | None = None, **meta
 ) -> Path:
-    """A graph folder of `lines`, by default `word_graph`'s, for a word tokenizer; `lm`: the file that it was made with."""
+    """A graph folder of `lines` (by default of `word_graph`) for a word tokenizer; `lm`: the file it was made with."""
     lines = lines or word_graph(tokenizer.size).lines
     fst, words = kaldifst.compile("\n".join(lines) + "\n"), ["<eps>", *tokenizer.symbols[1:], "#0"]
     digests = {"tokenizer": tokenizer_hash(tokenizer), "lexicon": None, "lm": lm and file_hash(lm)}
