@@ -16,7 +16,8 @@ FRAME_SHIFT = 0.01  # seconds
 # The shortest audio that is one frame: a window has 25 ms, of which 7.5 before the first sample are mirrored, and as
 # many as are missing behind the last one, which cannot be more than there are.
 SHORTEST_SECONDS = (0.025 - 0.0075) / 2
-BLOCK_SECONDS = 60.0  # longer cuts are computed in blocks of that: their windows would take 20 times their samples
+WHOLE_SECONDS = 60.0  # longer cuts are computed in blocks, since windows and spectra take 20 times the samples
+BLOCK_SECONDS = 15.0
 FRAME_TOLERANCE = 2  # frames between the stored ones and those that the duration has: lhotse rounds at both ends
 
 
@@ -33,7 +34,7 @@ def compute(cut: MonoCut, num_bins: int, longest: float | None = LONGEST_SECONDS
     """
     if too_short(cut):
         raise Bad(f"{cut.id}: {TOO_SHORT}")
-    if cut.duration > BLOCK_SECONDS:
+    if cut.duration > WHOLE_SECONDS:
         return _compute_in_blocks(cut, num_bins, longest)
     samples = load_samples(cut, longest)
     return _require_finite(extractor(cut.sampling_rate, num_bins).extract(samples, cut.sampling_rate), cut, 0)

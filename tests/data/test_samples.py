@@ -114,7 +114,8 @@ def test_features_in_blocks_are_those_of_the_whole(monkeypatch, make, name, star
     cut = whole.truncate(offset=start, preserve_id=True) if start else whole
     cut = cut.perturb_speed(0.9) if change == "speed" else cut
     wanted = compute(cut, BINS)
-    monkeypatch.setattr(features, "BLOCK_SECONDS", 0.5)
+    for name in ("WHOLE_SECONDS", "BLOCK_SECONDS"):
+        monkeypatch.setattr(features, name, 0.5)
     found = compute(cut, BINS)
     assert len(found) == frames_of(cut.num_samples, 16000)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
