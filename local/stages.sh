@@ -57,7 +57,7 @@ file_content() {
 folder_content() {
     local own files small path
     own=(-name ".*")
-    for path in exp data/fbank "data/lang*" "data/claims*" data/scored_sets "data/*.jsonl.gz"; do
+    for path in exp data/fbank data/aligned "data/lang*" "data/claims*" data/scored_sets "data/*.jsonl.gz"; do
         own+=(-o -path "$(realpath "$work")/$path")
     done
     files=(find -L "$1" -mindepth 1 "(" "${own[@]}" ")" -prune -o -type f)

@@ -83,14 +83,19 @@ train_mmi() {
 }
 
 train_ce() {
-    aligned "$train"
-    set+=(--set objective.kind=ce --set data.train="$aligned")
-    aligned "$dev"
-    on_all_machines train "$last" --exp "$exp" "${set[@]}" --resume --set data.dev="$aligned"
+    aligned=data/aligned/$(basename "$exp")
+    if [ "$(cat "$aligned/made_of" 2>/dev/null)" != "$history" ]; then # of other data, or by another system
+        rm -rf "$aligned"
+        mkdir -p "$aligned"
+        echo "$history" >"$aligned/made_of"
+    fi
+    align_once "$train"
+    align_once "$dev"
+    on_all_machines train "$last" --exp "$exp" "${set[@]}" --resume --set objective.kind=ce \
+        --set data.train="$aligned/$(basename "$train")" --set data.dev="$aligned/$(basename "$dev")"
 }
 
-# The manifest $1 with alignments of $first: sets $aligned.
-aligned() {
-    aligned=$exp/aligned/$(basename "$1")
-    [ -f "$aligned" ] || asrtool align "$first" "$1" "$aligned"
+# The manifest $1 with alignments by $first, in $aligned; an interrupted training finds it there.
+align_once() {
+    [ -f "$aligned/$(basename "$1")" ] || asrtool align "$first" "$1" "$aligned/$(basename "$1")"
 }
