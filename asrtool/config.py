@@ -66,12 +66,15 @@ class Features(Section):
     num_bins: Annotated[Integer, Field(ge=4, le=1024)] = 80  # front ends halve them up to three times
 
 
+Masks = Annotated[Integer, Field(ge=0, le=1000)]  # of an utterance, each drawn; published recipes have up to 20
+
+
 class SpecAugment(Section):
     """Masks over the features, in training only (SpecAugment, arXiv 1904.08779, section 2)."""
 
-    frequency_masks: Count = 2
+    frequency_masks: Masks = 2
     frequency_width: Positive = 27  # bins, the largest width of one mask
-    time_masks: Positive = 10
+    time_masks: Annotated[Masks, Field(gt=0)] = 10
     time_width: Positive = 100  # frames of 10 ms, the largest width of one mask
     time_fraction: Fraction = 0.15  # at most this share of an utterance lies under time masks
     time_warp: Count = 80  # frames; 0 is off

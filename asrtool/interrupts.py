@@ -49,6 +49,10 @@ def exit_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, acted on as Ctrl-C is."""
+
+
 class Interrupts:
     """While open, the first Ctrl-C or SIGTERM only sets `requested`; a second one interrupts at once."""
 
@@ -56,6 +60,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.requested = False
+        self.kind: type[KeyboardInterrupt] = KeyboardInterrupt  # what to raise for the last signal
 
     def __enter__(self) -> "Interrupts":
         self._before = [signal.signal(number, self._note) for number in self.SIGNALS]
@@ -65,8 +70,9 @@ class Interrupts:
         for number, handler in zip(self.SIGNALS, self._before, strict=True):
             signal.signal(number, handler)
 
-    def _note(self, *_) -> None:
+    def _note(self, number: int, *_) -> None:
+        self.kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
         if self.requested:
-            raise KeyboardInterrupt
+            raise self.kind
         self.requested = True
         say("interrupted: stopping after this step (again to stop at once)")

@@ -24,7 +24,7 @@ from asrtool.cli.stream import stream
 from asrtool.cli.tokenizer import tokenizer
 from asrtool.cli.train import info, train
 from asrtool.errors import AsrtoolError, DataError
-from asrtool.interrupts import exit_on_sigterm
+from asrtool.interrupts import TERMINATED, Terminated, exit_on_sigterm
 from asrtool.progress import printable
 
 HELP = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -79,13 +79,18 @@ def _run(debug: bool) -> None:
     except AsrtoolError as error:
         _fail(error.all_lines() if debug and isinstance(error, DataError) else str(error), error.exit_status, debug)
     except (KeyboardInterrupt, click.Abort) as error:
-        if isinstance(error.__cause__ or error.__context__, EOFError):  # click takes the end of any file for Ctrl-C
-            _fail("unexpected EOFError: a file ends too early (--debug shows where)", 70, debug)
-        _fail("interrupted", 130, debug)
+        _fail(*_interruption(error.__cause__ or error), debug)
     except OSError as error:
         _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2, debug)
     except Exception as error:
         _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 70, debug)
+
+
+def _interruption(cause: BaseException) -> tuple[str, int]:
+    """The line and the exit status of what click takes for Ctrl-C, or what it made of that."""
+    if isinstance(cause, EOFError) or isinstance(cause.__context__, EOFError):  # the end of any file, to click
+        return "unexpected EOFError: a file ends too early (--debug shows where)", 70
+    return ("terminated", TERMINATED) if isinstance(cause, Terminated) else ("interrupted", 130)
 
 
 def _help_hint(error: click.ClickException) -> str:

@@ -269,10 +269,9 @@ def run(session: Session, log: TrainingLog, interrupts: Interrupts) -> None:
         if session.done:
             return
         if due.stop:
-            if session.temporary:
-                raise KeyboardInterrupt
-            say(f"wrote {session.save()}; continue with --resume")
-            raise KeyboardInterrupt
+            if not session.temporary:
+                say(f"wrote {session.save()}; continue with --resume")
+            raise interrupts.kind
 
 
 def report(session: Session, log: TrainingLog, meter: Meter) -> None:

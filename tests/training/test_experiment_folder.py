@@ -225,3 +225,15 @@ def test_a_decoder_refuses_units_that_are_not_its_weights_own(asr, finished, cor
     (experiment / "tokenizer.json").write_text(json.dumps(content))
     status, _, err = asr("decode", experiment, corpus)
     assert status == 2 and "has other units than the tokenizer: unit 1 of 5" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("signal, status", [("SIGINT", 130), ("SIGTERM", 143)])
+def test_the_exit_status_says_which_signal_ended_training(train_process, tiny_config, tmp_path, signal, status):
+    """After the step, with a checkpoint to go on from."""
+    code = (
+        "import signal\nfrom asrtool.training import train as module\nreal = module.training_step\n"
+        f"def step(*a):\n    signal.raise_signal(signal.{signal})\n    return real(*a)\nmodule.training_step = step"
+    )
+    done = train_process(tiny_config(), tmp_path / "exp", code)
+    assert done.returncode == status, done.stderr
+    assert "continue with --resume" in done.stderr and (tmp_path / "exp/checkpoints/step-00000001.pt").is_file()

@@ -128,7 +128,7 @@ class Bench:
         """The real loop beside the bare one."""
         config = self.config()
         session = self.session(config, "steps")
-        epoch = list(Epoch(TrainingSampler(config, session.dropped)))
+        epoch = list(Epoch(TrainingSampler(config, session.dropped.train)))
         seconds = sum(entry.duration for item in epoch for entry in item.entries)
         with TrainingLog(session.experiment, 0, NEVER) as log:
             engine = Engine(session, log)

@@ -88,7 +88,7 @@ class AsrtoolRecipe:
         self.config, self.arguments, self.folder = config, arguments, folder
         self.session = start_session(config, folder, False, "cpu", ALONE, Start())
         self.log = opened.enter_context(TrainingLog(folder, 0, NEVER))
-        items = list(itertools.islice(Epoch(TrainingSampler(config, self.session.dropped)), arguments.steps))
+        items = list(itertools.islice(Epoch(TrainingSampler(config, self.session.dropped.train)), arguments.steps))
         self.seconds = sum(map(self._heard, (entry for item in items for entry in item.entries)))
         self.dev_seconds = sum(cut.duration for cut in open_cuts(config.data.dev))
         dataset = SpeechDataset(config, self.session.tokenizer, training=True)
