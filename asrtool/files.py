@@ -8,6 +8,7 @@ so that the temporary files of processes that were killed can be recognised and 
 """
 
 import contextlib
+import ctypes
 import errno
 import gzip
 import hashlib
@@ -36,6 +37,7 @@ MAX_JSON_BYTES = (
     256 << 20
 )  # the largest JSON file that is read whole: a tokenizer with a lexicon of 1 M words has 60 MB
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair that stands for one character in JSON
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
@@ -117,18 +119,27 @@ def _keep_others(old: Path, new: Path, marker: str) -> None:
 
 
 def _swap(new: Path, out: Path) -> None:
-    """Rename `new` to `out`; what was `out` before is removed last."""
+    """Put the folder `new` in the place of `out`, in one step where the system can; what `out` was is removed last."""
+    for path in (new, *new.rglob("*")):
+        if not path.is_symlink():
+            _sync(path)
     if not out.exists():
         os.rename(new, out)
-        return
-    old = temporary_path(out)
-    os.rename(out, old)
-    try:
+    elif not _exchanged(new, out):
+        old = temporary_path(out)
+        os.rename(out, old)
         os.rename(new, out)
-    except OSError:
-        os.rename(old, out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    _sync(out.parent)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders by Linux's renameat2; False where it is not there."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except AttributeError:
+        return False
+    return rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
 
 
 def require_own_folder(out: str | Path, marker: str, made_by: str) -> None:

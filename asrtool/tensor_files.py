@@ -9,13 +9,15 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from asrtool.errors import UserError, require_file
 from asrtool.files import atomic_path
+
+if TYPE_CHECKING:
+    import torch
 
 # What the unpickler and the zip reader raise over a file that is cut short, overwritten in places or of another kind.
 DAMAGE = (
@@ -29,17 +31,21 @@ SMALL = 100 << 20  # bytes of all members below which the ratio does not matter
 
 def save_tensors(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain types. A full disk is a UserError that leaves the previous file as it was."""
+    import torch  # here, since commands that read arrays alone need no second and 200 MB for it
+
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         torch.save(dict(state), file)
         file.flush()
 
 
-def load_tensors(path: Path, what: str, hint: str, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_tensors(path: Path, what: str, hint: str, device: "torch.device | str" = "cpu") -> dict[str, Any]:
     """The tensors and plain types in `path`, never anything that runs.
 
     UserError that names the file when it is missing or damaged; `what` says what it should be, e.g. "a checkpoint of
     asrtool", and `hint` what to do.
     """
+    import torch
+
     require_file(path, what, hint)
     try:
         verify_archive(path, compressed=False)
@@ -98,6 +104,8 @@ def verify_archive(path: Path, compressed: bool) -> None:
 
 def require_finite(tensors: Mapping[str, Any], path: Path, hint: str) -> None:
     """UserError that names the first of `tensors` with a value that is not finite."""
+    import torch
+
     for name, tensor in tensors.items():
         if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
             raise Damaged(f"{path}: {name} has values that are not finite", hint)

@@ -1,4 +1,5 @@
 import errno
+import gzip
 import json
 import os
 import shutil
@@ -8,8 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asrtool import files
 from asrtool.errors import UserError
-from asrtool.files import FULL, atomic_path, read_jsonl, write_json, write_jsonl, write_text
+from asrtool.files import (
+    FULL,
+    atomic_path,
+    new_folder,
+    read_json,
+    read_jsonl,
+    read_lines,
+    sweep_temporary,
+    temporary_path,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 
 
 def names(folder):
@@ -133,3 +147,107 @@ def test_json_is_written_for_people_to_read(tmp_path):
     assert "größer" in text
     assert text.endswith("\n")
     assert json.loads(text) == {"word": "größer", "n": [1, 2]}
+
+
+@pytest.fixture
+def own_folder(tmp_path):
+    """A folder that a command wrote, with a file of the user's beside."""
+    out = tmp_path / "graph"
+    with new_folder(out, "made.json", "asrtool make") as folder:
+        write_json(folder / "made.json", {"files": ["old.fst", "same.fst"]})
+        (folder / "old.fst").write_text("1")
+        (folder / "same.fst").write_text("1")
+    (out / "thesis.txt").write_text("years of work")
+    (out / "notes").mkdir()
+    (out / "notes" / "a.txt").write_text("more of it")
+    return out
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_is_replaced_and_the_users_files_in_it_stay(own_folder, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(files, "_exchanged", lambda *_: False)
+    with new_folder(own_folder, "made.json", "asrtool make") as folder:
+        write_json(folder / "made.json", {"files": ["same.fst"]})
+        (folder / "same.fst").write_text("2")
+        assert (own_folder / "old.fst").read_text() == "1"
+    assert names(own_folder) == ["made.json", "notes", "same.fst", "thesis.txt"]
+    assert (own_folder / "same.fst").read_text() == "2"
+    assert (own_folder / "notes" / "a.txt").read_text() == "more of it"
+    assert names(own_folder.parent) == ["graph"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_folder_stays_as_it_was_when_its_replacement_fails(own_folder, failure):
+    with pytest.raises(failure), new_folder(own_folder, "made.json", "asrtool make") as folder:
+        (folder / "same.fst").write_text("half")
+        raise failure
+    assert (own_folder / "same.fst").read_text() == "1" and names(own_folder.parent) == ["graph"]
+
+
+@pytest.mark.parametrize("content", [{"words.txt": "a"}, {"made.txt": ""}, {"made.json/x": ""}])
+def test_a_folder_of_others_is_refused_untouched(tmp_path, content):
+    for name, text in content.items():
+        (tmp_path / "lang" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "lang" / name).write_text(text)
+    before = sorted(tmp_path.rglob("*"))
+    with (
+        pytest.raises(UserError, match="was not made by `asrtool make`"),
+        new_folder(tmp_path / "lang", "made.json", "asrtool make"),
+    ):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_temporary_files_of_dead_processes_of_this_machine_are_swept_and_no_others(tmp_path):
+    child = subprocess.Popen(["sleep", "0"])
+    child.wait()
+    mine = temporary_path(tmp_path / "a.txt")
+    dead = tmp_path / mine.name.replace(f"-{os.getpid()}-", f"-{child.pid}-")
+    elsewhere = tmp_path / ".tmp-another_host-1-abcdef-b.txt"
+    unknown = tmp_path / ".tmp-1003"
+    for path in (mine, dead, elsewhere, unknown):
+        path.touch()
+    sweep_temporary(tmp_path)
+    assert names(tmp_path) == sorted(path.name for path in (mine, elsewhere, unknown))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": NaN}', "[1e999]", "[-Infinity]", "{", "[" * 100_000, '{"a": 1' + "0" * 5000 + "}"]
+)
+def test_json_that_is_no_json_or_not_finite_is_one_line_that_names_the_file(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError) as refused:
+        read_json(tmp_path / "x.json", "scales", "make them again")
+    message = str(refused.value)
+    assert "x.json" in message and "make them again" in message and len(message) < 500 and "\n" not in message
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no gzip", "latin-1", "long line"])
+def test_lines_that_cannot_be_read_are_named(tmp_path, monkeypatch, damage):
+    path = tmp_path / "text.txt.gz"
+    packed = gzip.compress(b"".join(b"line %d\n" % n for n in range(10_000)))
+    if damage == "cut":
+        path.write_bytes(packed[: len(packed) // 2])
+    elif damage == "flipped":
+        path.write_bytes(packed[:500] + bytes([packed[500] ^ 255]) + packed[501:])
+    elif damage == "no gzip":
+        path.write_bytes(b"line 1\n")
+    elif damage == "latin-1":
+        path.write_bytes(gzip.compress("one\nzw\xf6lf\n".encode("latin-1")))
+    else:
+        monkeypatch.setattr(files, "MAX_LINE_BYTES", 100)
+        path.write_bytes(gzip.compress(b"one\n" + bytes(1000)))
+    with pytest.raises(UserError, match="text.txt.gz"):
+        list(read_lines(path))
+
+
+def test_lines_end_where_other_tools_end_them(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes("\ufeffone\r\ntwo\u2028three\x0bfour\x85five\n\nsix".encode())
+    assert list(read_lines(path)) == ["one\n", "two\u2028three\x0bfour\x85five\n", "\n", "six"]
+
+
+def test_numbers_that_json_lacks_are_written_as_null(tmp_path):
+    write_json(tmp_path / "a.json", {"loss": float("nan"), "all": [1.5, float("inf")]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "all": [1.5, None]}
