@@ -10,7 +10,7 @@ from typing import Any
 LONGEST_SECONDS = 3600.0  # of a cut that is read at once unless a command allows more: 230 MB of samples at 16 kHz
 SUPERVISION_TOLERANCE = 0.1  # seconds at either end that a transcript need not cover: a breath, or a rounded time
 MOST_SECONDS = 1e9  # beyond that, 30 years, a duration is a mistake, and its number of samples not a sane integer
-MOST_HERTZ = 10_000_000
+LEAST_HERTZ, MOST_HERTZ = 1000, 384_000  # as of `asrtool prepare`: no filterbank below, no recorder above
 
 
 def _is_number(value: Any) -> bool:
@@ -23,7 +23,7 @@ def _is_length(value: Any) -> bool:
 
 
 def _is_rate(value: Any) -> bool:
-    return type(value) in (int, float) and 1 <= value <= MOST_HERTZ and value == int(value)
+    return type(value) in (int, float) and LEAST_HERTZ <= value <= MOST_HERTZ and value == int(value)
 
 
 def _is_channel(value: Any) -> bool:
