@@ -11,19 +11,25 @@ from asrtool.files import GZIP_ERRORS, open_bytes
 
 BLOCK_BYTES = 1 << 20  # read at once: some 30,000 lines, enough for numpy to pay, little memory
 MAX_LINE_BYTES = 1 << 16  # five words and two numbers have some hundred
+MAX_RATIO = 50  # of the text to its compressed file: ARPA files have 3 to 6; more was made to exhaust memory
+SMALL = 32 << 20  # bytes of text below which the ratio does not matter
 SHOWN = 200  # characters of a line in a message
 
 
 def line_blocks(path: Path) -> Iterator[list[bytes]]:
     """The lines of a file (.gz too) without their line ends, about BLOCK_BYTES at a time.
 
-    UserError for a damaged gzip file, and for a line of more than MAX_LINE_BYTES. A byte order mark is dropped.
+    UserError for a damaged gzip file, one that grows by more than MAX_RATIO, and for a line of more than
+    MAX_LINE_BYTES. A byte order mark is dropped.
     """
-    rest, number = b"", 0
+    rest, number, left = b"", 0, max(SMALL, MAX_RATIO * path.stat().st_size)
     try:
         with open_bytes(path) as file:
             rest = file.read(BLOCK_BYTES).removeprefix(b"\xef\xbb\xbf")
             while data := file.read(BLOCK_BYTES):
+                left -= len(data)
+                if left < 0:
+                    raise UserError(f"{path}: unpacked it is over {MAX_RATIO} times as large; not an ARPA file")
                 *lines, rest = (rest + data).split(b"\n")
                 number += len(lines)
                 if len(rest) > MAX_LINE_BYTES:
