@@ -162,6 +162,7 @@ class Init(Section):
 
 
 Context = Annotated[Integer, Field(ge=0, le=100_000)]  # frames that a frame sees: an hour has 90,000 of 40 ms
+Chunk = Annotated[Integer, Field(ge=0, le=2000)]  # utterances are padded to it; 80 s of 40 ms, where 1 s is usual
 Frames = Context | Annotated[tuple[Context, ...], Field(max_length=1000)] | None
 # What only some models have: null is "not there", and elsewhere a number is refused, or asked for.
 NEEDS = {
@@ -196,9 +197,11 @@ class Model(Section):
     mask: Literal["full", "sliding", "chunk"] = "full"  # of architecture transformer
     left: Frames = None  # sliding: frames before, the same or one number for each layer; null is all
     right: Frames = None  # sliding: frames after, likewise; they add up over the layers
-    chunk: Annotated[Context, Field(gt=0)] | None = None  # frames that are computed together and see each other
-    memory: Context | None = None  # frames before the chunk that it sees; transformer_xl: without gradient
-    look_ahead: Context | None = None  # frames after the chunk
+    chunk: Annotated[Chunk, Field(gt=0)] | None = None  # frames that are computed together and see each other
+    memory: Annotated[Integer, Field(ge=0, le=5000)] | None = (
+        None  # frames before the chunk that it sees; transformer_xl: without gradient
+    )
+    look_ahead: Chunk | None = None  # frames after the chunk
 
     @model_validator(mode="after")
     def _consistent(self) -> "Model":

@@ -77,3 +77,14 @@ def test_an_origin_is_told_in_a_word_or_two():
     assert describe_origin({"git": None, "version": "0.1.0"}) == "asrtool 0.1.0"
     assert describe_origin({}) == "-"
     assert {"command", "version", "git"} == origin().keys() and Path(CHECKOUT / "asrtool").is_dir()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        *({"git": {"dirty": 10**18, "commit": "5ace68c021"}}, {"git": {"commit": "5ace68c021", "dirty": "x" * 99}}),
+        *({"git": {"commit": 3}}, {"git": 3}, {"git": {}}, {"git": [1]}, {"version": 3}, {"version": "1" * 10**6}, {}),
+    ],
+)
+def test_what_somebody_else_wrote_is_described_in_few_characters(made):
+    assert len(describe_origin(made)) < 60
