@@ -339,9 +339,9 @@ def test_a_file_with_nothing_right_in_it_is_not_listed_without_end(arpa):
 
 
 def test_a_compressed_file_that_grows_beyond_all_models_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(ngram_blocks, "SMALL", 1 << 20)
-    monkeypatch.setattr(ngram_blocks, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(ngram_blocks, "SMALL", 1 << 17)
+    monkeypatch.setattr(ngram_blocks, "BLOCK_BYTES", 1 << 14)
     head = b"\\data\\\nngram 1=3\nngram 2=99999999\n\n\\1-grams:\n-1 <s>\n-1 </s>\n-1 a\n\n\\2-grams:\n"
-    (tmp_path / "bomb.arpa.gz").write_bytes(gzip.compress(head + b"\n" * (2 << 20)))
+    (tmp_path / "bomb.arpa.gz").write_bytes(gzip.compress(head + b"\n" * (1 << 18)))
     with pytest.raises(UserError, match="bomb.arpa.gz: unpacked it is over 50 times as large"):
         read_arpa(tmp_path / "bomb.arpa.gz")
