@@ -50,11 +50,26 @@ def load_tensors(path: Path, what: str, hint: str, device: "torch.device | str" 
     try:
         verify_archive(path, compressed=False)
         state = torch.load(path, map_location=device, weights_only=True)
+        _require_whole(state)
     except DAMAGE as error:
         raise damaged(path, what, hint, error) from error
     if not isinstance(state, dict):
         raise Damaged(f"{path} is not {what}", hint)
     return state
+
+
+def _require_whole(value: Any) -> None:
+    """ValueError for a tensor with more elements than its file has: repeated by strides of 0, sparse, without data."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.is_meta:
+            raise ValueError(f"it has a tensor of kind {value.layout} on {value.device}")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"it has a tensor of {value.numel():,} elements without their data")
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            _require_whole(item)
 
 
 def load_arrays(path: Path, what: str, hint: str) -> dict[str, np.ndarray]:

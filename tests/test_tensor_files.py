@@ -89,3 +89,19 @@ def test_arrays_with_objects_are_never_unpickled(tmp_path):
 def test_values_that_are_not_finite_are_named(tmp_path, value):
     with pytest.raises(UserError, match="second has values that are not finite"):
         require_finite({"first": torch.ones(2), "second": torch.tensor([1.0, value])}, tmp_path / "x.pt", "retrain")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.zeros(1).expand(1 << 40), torch.zeros(4, 4).to_sparse(), torch.zeros(3, device="meta")],
+    ids=["repeated", "sparse", "without data"],
+)
+def test_a_tensor_that_unfolds_to_more_than_its_file_has_is_refused(tmp_path, tensor):
+    save_tensors(tmp_path / "a.pt", {"state": [{"weights": tensor}]})
+    with pytest.raises(UserError, match="a.pt is not a checkpoint, or damaged .it has a tensor"):
+        read(tmp_path / "a.pt")
+
+
+def test_a_part_of_a_tensor_is_read(tmp_path):
+    save_tensors(tmp_path / "a.pt", {"weights": torch.arange(10.0)[2:7:2], "turned": torch.zeros(2, 3).T})
+    assert read(tmp_path / "a.pt")["weights"].tolist() == [2, 4, 6]
