@@ -13,7 +13,7 @@ from asrtool.tensor_files import load_tensors
 from tests.faults.commands import KILLED, Command, contents, run, temporary
 from tests.tiny import equal
 
-KILLS = 4  # for each command
+KILLS = 3  # for each command
 
 
 def prepare(given, folder):

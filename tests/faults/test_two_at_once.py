@@ -16,7 +16,7 @@ def test_two_at_once_are_both_right_or_one_is_refused(given, tmp_path, command):
     finished = run(tmp_path, *command(given, folder))
     assert finished.status == 0, finished.printed
     right = results(folder, COMMANDS[command])
-    for _ in range(3):
+    for _ in range(2):
         shutil.rmtree(folder)
         place(given, folder)
         both = [Command(tmp_path, *command(given, folder)) for _ in range(2)]
