@@ -33,6 +33,7 @@ TEMPORARY = ".tmp-"
 ABANDONED_SECONDS = 7 * 24 * 3600.0  # age at which a temporary file of another machine counts as left behind
 
 MAX_LINE_BYTES = 8 << 20  # the longest line of a text file: a manifest's line of an hour with alignments has 3 MB
+LONGEST_INT = 300  # digits: 309 are more than float64 holds
 MAX_JSON_BYTES = (
     256 << 20
 )  # the largest JSON file that is read whole: a tokenizer with a lexicon of 1 M words has 60 MB
@@ -281,6 +282,12 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a finite number")
 
 
+def _bounded_int(text: str) -> int:
+    if len(text) > LONGEST_INT:
+        raise ValueError(f"{text[:30]}... is too long a number")
+    return int(text)
+
+
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -292,7 +299,7 @@ class _StrictDecoder(json.JSONDecoder):
     """Refuses numbers that are not finite, and strings that UTF-8 cannot hold, by ValueError."""
 
     def __init__(self):
-        super().__init__(parse_constant=_refuse_constant, parse_float=_finite_float)
+        super().__init__(parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_bounded_int)
 
     def decode(self, text: str) -> Any:
         """The value of a JSON text."""
