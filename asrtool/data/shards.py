@@ -18,7 +18,7 @@ from lhotse import MonoCut
 from lhotse.shar.utils import fill_shar_placeholder
 
 from asrtool.data.entry_checks import unusable, wrong_field
-from asrtool.data.sources import Bad, item_of
+from asrtool.data.sources import Bad, compose_texts, item_of
 from asrtool.errors import UserError
 from asrtool.files import GZIP_ERRORS, MAX_LINE_BYTES, STRICT_JSON, file_hash, open_bytes
 
@@ -130,6 +130,7 @@ def _read(file: Path, first: int) -> Iterator[tuple[Entry, dict]]:
             tree = STRICT_JSON.decode(line.decode("utf-8"))
             if problem := wrong_field(tree):
                 raise ValueError(f"number {number + 1} {problem}")
+            compose_texts(tree)
             parts = tuple(members(name)[number] for name in _in_shar(tree))
             yield Entry(tree["id"], tree["duration"], line, parts), tree
     except UNREADABLE as error:

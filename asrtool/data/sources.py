@@ -6,6 +6,7 @@ such sources by name unless the user gave --allow-commands to this call.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,10 +57,22 @@ def item_of(tree: dict) -> Any:
     if not _commands_allowed:
         for problem in _commands(tree):
             raise Bad(problem)
+    compose_texts(tree)
     try:
         return deserialize_item(tree)
     except Exception as error:  # whatever lhotse raises over fields that are missing or of another type
         raise Bad(f"not an entry of a lhotse manifest ({type(error).__name__}: {str(error)[:200]})") from error
+
+
+def compose_texts(tree: dict) -> None:
+    """Bring the transcripts of an entry into Unicode's composed form (NFC), in which units and lexicons are.
+
+    Other tools leave both forms of an accented letter in their manifests, which look the same and compare as different.
+    """
+    supervisions = tree.get("supervisions")
+    for supervision in supervisions if isinstance(supervisions, list) else ():
+        if isinstance(supervision, dict) and isinstance(text := supervision.get("text"), str) and not text.isascii():
+            supervision["text"] = unicodedata.normalize("NFC", text)
 
 
 def require_plain_path(path: str) -> str:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,10 +63,13 @@ def arpa_words(path: str | Path) -> list[str]:
 
 
 def _distinct(rows: Iterable[str], path: str | Path) -> dict[str, None]:
-    """The words of unigrams, in their order. UserError for one that is there twice: kaldilm would take both."""
+    """The words of unigrams, in their order. UserError for one that is there twice, which kaldilm would take twice,
+    and for one that is not in NFC, as the words of lexicons are."""
     words: dict[str, None] = {}
     for row in rows:
         fields = row.split(maxsplit=2)
+        if not unicodedata.is_normalized("NFC", row):
+            raise UserError(f"{path} has words that are not in Unicode's composed form (NFC); see `asrtool lm convert`")
         if len(fields) > 1 and fields[1] in words:
             raise UserError(f"{path} has the unigram '{shortened(fields[1])}' twice; make the model again")
         words |= dict.fromkeys(fields[1:2])

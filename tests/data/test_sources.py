@@ -1,8 +1,13 @@
 import copy
+import gzip
+import json
+import unicodedata
 
 import pytest
 from lhotse import MonoCut
 
+from asrtool.data.manifest import open_cuts, transcripts
+from asrtool.data.shards import entries_with_trees
 from asrtool.data.sources import Bad, allow_commands, commands_allowed, item_of, require_plain_path
 
 SOURCE = {"type": "file", "channels": [0], "source": "/a.wav"}
@@ -107,3 +112,18 @@ def test_a_path_that_is_no_plain_file_is_refused(path):
     with pytest.raises(Bad):
         require_plain_path(path)
     assert require_plain_path("/a/b c.wav") == "/a/b c.wav"
+
+
+def test_transcripts_come_in_one_normal_form_however_they_are_read(corpus, tmp_path):
+    decomposed = "u\u0308ber A\u030angstro\u0308m"
+    lines = [json.loads(line) for line in gzip.decompress(corpus.read_bytes()).splitlines()[:2]]
+    for line in lines:
+        line["supervisions"][0]["text"] = decomposed
+    path = tmp_path / "cuts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    wanted = unicodedata.normalize("NFC", decomposed)
+    read = list(entries_with_trees(path))
+    assert [tree["supervisions"][0]["text"] for _, tree in read] == [wanted] * 2
+    assert [entry.cut().supervisions[0].text for entry, _ in read] == [wanted] * 2
+    assert [cut.supervisions[0].text for cut in open_cuts(path)] == [wanted] * 2
+    assert list(transcripts([path])) == [wanted] * 2

@@ -184,3 +184,9 @@ def test_a_compiled_model_is_refused_with_the_way_to_arpa(arpa, tmp_path):
     write_ngrams(read_ngrams(arpa), tmp_path / "lm.npz")
     with pytest.raises(UserError, match=r"lm.npz is compiled, .* `asrtool lm convert \S+lm.npz \S+lm.arpa.gz`"):
         arpa_words(tmp_path / "lm.npz")
+
+
+def test_words_in_the_decomposed_form_are_refused_since_lexicons_are_composed(arpa):
+    arpa.write_text(arpa.read_text().replace("\tA", "\tA\u0308"))
+    with pytest.raises(UserError, match="asrtool lm convert"):
+        arpa_words(arpa)
