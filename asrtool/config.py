@@ -172,6 +172,9 @@ NEEDS = {
 }
 
 
+Dropout = Annotated[Real, Field(ge=0, le=0.95)]  # what is kept is divided by 1 minus this
+
+
 class Model(Section):
     """The acoustic model (asrtool/models). Frames are those after subsampling."""
 
@@ -180,7 +183,7 @@ class Model(Section):
     subsampling: Subsampling = Subsampling()
     dim: Annotated[Integer, Field(gt=0, le=16_384)] = 256  # an LSTM has half of it in each direction
     layers: Annotated[Integer, Field(gt=0, le=1000)] = 12
-    dropout: Fraction = 0.1  # of the input of a stack and of what a layer adds
+    dropout: Dropout = 0.1  # of the input of a stack and of what a layer adds
     # Transformers
     heads: Annotated[Integer, Field(gt=0, le=1024)] = 4
     ff_dim: Annotated[Integer, Field(gt=0, le=131_072)] = 1024
@@ -189,8 +192,8 @@ class Model(Section):
     positions: Literal["sinusoidal", "relative", "none"] = "sinusoidal"
     convolution: Convolution = Convolution()
     init: Init = Init()
-    attention_dropout: Fraction = 0.0  # of the attention weights; dear on CPU in fp32
-    ff_dropout: Fraction = 0.0  # inside the feed-forward layers
+    attention_dropout: Dropout = 0.0  # of the attention weights; dear on CPU in fp32
+    ff_dropout: Dropout = 0.0  # inside the feed-forward layers
     layer_drop: Fraction = 0.0  # probability that training skips a block in a step
     activation_checkpointing: Flag = False  # compute blocks again in the backward pass instead of keeping their insides
     # What a frame sees

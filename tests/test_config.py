@@ -149,6 +149,7 @@ STRICT = [  # text, bools, floats and numbers that are not finite, in the place 
     *("data.augment.noise_snr=[0, 1e6]", "data.augment.volume=[.inf, .inf]", "data.augment.speeds=[]"),
     *("model.ff_dim=20000000", "model.layers=1000000000", "model.dim=2000000", "model.heads=100000"),
     *("model.subsampling.channels=10000000", "model.subsampling.factor=1024", "model.convolution.kernel=100001"),
+    *("model.dropout=0.99999999", "model.ff_dropout=0.99", "model.attention_dropout=0.99"),
     *("model.chunk=100000", "model.memory=100000", "model.look_ahead=100000"),
     *("data.augment.spec_augment.time_masks=1000000", "data.augment.spec_augment.frequency_masks=1000000"),
     *("objective.order=1000", "data.workers=100000", "training.max_steps=10000000000", "features.num_bins=1"),
