@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from asrtool.errors import UserError, nearest
+from asrtool.errors import UserError, nearest, require_file
 from asrtool.files import write_text
 from asrtool.yaml_reader import NotYaml, dump_yaml, parse_yaml, read_yaml
 
+MAKE_ONE = "give a YAML file, e.g. one of egs/*/conf/"
 MAX_FILES = 100  # configuration files that one may build upon; the recipes have up to 5
 MAX_COUNT = 10**9  # of steps, masks, ...: more than any training has
 SHOWN = 10  # faults that are listed
@@ -373,14 +374,14 @@ def _read_tree(path: Path, above: tuple[Path, ...], known: dict[Path, dict]) -> 
 
     `above` are the files that led here, and `known` the trees of all files read so far: each is read once.
     """
-    name, path = path, path.resolve()
+    name, path = path, require_file(path, "configuration", MAKE_ONE).resolve()
     if path in known:
         return known[path]
     if path in above:
         raise UserError(f"{path} is its own base: {' -> '.join(p.name for p in (*above, path))}")
     if len(known) + len(above) >= MAX_FILES:
         raise UserError(f"{path}: more than {MAX_FILES} files by `base`; put them into fewer")
-    tree = read_yaml(name, "configuration", "give a YAML file, e.g. one of egs/*/conf/")
+    tree = read_yaml(name, "configuration", MAKE_ONE)
     tree = {} if tree is None else tree  # an empty file
     if not isinstance(tree, dict):
         raise UserError(f"{name}: expected keys and values, found {type(tree).__name__}")

@@ -491,3 +491,10 @@ def test_a_base_that_is_missing_or_goes_round_is_refused_by_name(tmp_path):
     two.write_text("base: one.yaml", encoding="utf-8")
     with pytest.raises(UserError, match="its own base: one.yaml -> two.yaml -> one.yaml"):
         load_config(one)
+
+
+@pytest.mark.parametrize("base", ['"a\\0b"', "x" * 5000, "/dev/zero", "."])
+def test_a_base_that_is_no_file_is_named(tmp_path, base):
+    (tmp_path / "c.yaml").write_text(f"base: {base}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="configuration not found"):
+        load_config(tmp_path / "c.yaml")
