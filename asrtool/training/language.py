@@ -298,7 +298,7 @@ class Training:
                 self.validate(dev)
             if stop:
                 self.save(state)
-                raise KeyboardInterrupt
+                raise interrupts.kind
             if time.monotonic() - saved > SAVE_SECONDS:
                 self.save(state)
                 saved = time.monotonic()
