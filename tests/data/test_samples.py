@@ -137,7 +137,7 @@ def test_a_cut_without_a_recording_is_named():
 
 
 BOMB = """
-import resource, sys
+import sys
 from lhotse import Recording
 from asrtool.data.features import compute
 from asrtool.data.sources import Bad
@@ -150,7 +150,7 @@ try:
     print(len(compute(cut, 80)))
 except Bad as problem:
     print(problem)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) >> 10)
 """
 
 

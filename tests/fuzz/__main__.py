@@ -39,12 +39,13 @@ def main(names: tuple[str, ...], seconds: float, seed: int, findings: Path, repe
 
 @contextmanager
 def _folder(path: Path) -> Iterator[Path]:
-    """A new folder at `path` for the files of all drivers, removed afterwards."""
+    """The folder `path` for the files of all drivers, removed afterwards if it is new."""
+    is_new = not path.exists()
     material.use(path / "material")
     try:
         yield path
     finally:
-        shutil.rmtree(path)
+        shutil.rmtree(path if is_new else path / "material")
 
 
 def report(driver: Driver, seconds: float, seed: int, folder: Path, findings: Path) -> int:
@@ -60,7 +61,7 @@ def report(driver: Driver, seconds: float, seed: int, folder: Path, findings: Pa
 
 def read_once(driver: Driver, path: Path, work: Path) -> int:
     """Read the input of a finding once more, where it was read before, and print what the reader raises."""
-    work.mkdir()
+    work.mkdir(exist_ok=True)
     targets = {target.name: target.absolute() for target in driver.seeds(work)}
     shutil.copyfile(path, targets[path.name])
     if driver.mend:

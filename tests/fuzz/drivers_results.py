@@ -85,7 +85,7 @@ def _parse_options(path: Path) -> None:
         command: click.Command | None = cli
         for part in name.split():
             command = command.commands.get(part) if isinstance(command, click.Group) else None
-        if command is None or isinstance(command, click.Group):
+        if command is None or isinstance(command, click.Group) or "\0" in line:  # no command line can hold a NUL
             continue
         try:
             given = command.make_context(name, ["a", "b", "c", *arguments], resilient_parsing=False).params

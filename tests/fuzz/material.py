@@ -24,6 +24,7 @@ REFUSED = (1, 2)  # exit statuses: wrong data, a wrong request
 
 def use(folder: Path) -> None:
     """Keep all that is here in `folder`. It matters for repeating a finding, since manifests hold paths."""
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier process: a finding is repeated where it was found
     folder.mkdir(parents=True)
     FOLDERS[:] = [folder.resolve()]
 
