@@ -50,6 +50,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[d
     return measure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_quick_run_reports_its_figures_beside_a_baseline(name: str, figures: Callable) -> None:
     module, package = NEEDS.get(name, ("asrtool", ""))

@@ -130,6 +130,7 @@ def scale(*options: object) -> subprocess.CompletedProcess:
     return subprocess.run(map(str, command), capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
 
 
+@pytest.mark.slow
 def test_what_it_costs_is_measured_beside_a_baseline(folder: Path, tmp_path: Path) -> None:
     done = scale(folder, "--json", tmp_path / "figures.json", "--batches", 10)
     assert done.returncode == 0, done.stderr

@@ -128,6 +128,7 @@ def around_a_meeting(config, folder):
     return seen[-2:]
 
 
+@pytest.mark.slow
 def test_bmuf_goes_on_after_a_checkpoint_as_if_nothing_had_been(trained, state, same_training):
     settings = {"strategy": "bmuf", "worker_ranks": 1, "block_steps": 3, "nesterov": True}
     lively = {"decay": "none"}
@@ -136,6 +137,7 @@ def test_bmuf_goes_on_after_a_checkpoint_as_if_nothing_had_been(trained, state, 
     same_training(whole, trained(2, half.name, True, training=lively, **settings))
 
 
+@pytest.mark.slow
 def test_parted_weights_and_their_mean_go_on_as_if_nothing_had_been(trained, same_training):
     lively = {"decay": "none", "ema": 0.5, "average": "ema", "log_layers": True}
     whole = trained(2, "whole", training=lively, strategy="fsdp")
@@ -174,6 +176,7 @@ def test_with_one_process_all_strategies_are_plain_training(tiny_config, strateg
     assert type(make_strategy(tiny_config(parallel={"strategy": strategy}), ALONE)).__name__ == "Alone"
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_restarted_by_torchrun_and_training_goes_on(tmp_path):
     config = kill_and_resume.write_config(tmp_path, workers=0, steps=12)
     assert kill_and_resume.start(config, tmp_path / "whole", 2) == 0
@@ -184,6 +187,7 @@ def test_a_killed_rank_is_restarted_by_torchrun_and_training_goes_on(tmp_path):
         assert log.read_text(encoding="utf-8").count("step 12: dev loss") == 1, rank
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks, kills", [(1, 4), (2, 2)])
 def test_killed_and_resumed_trainings_are_the_same_bits(tmp_path, ranks, kills):
     """A short version of what `python tests/training/kill_and_resume.py` does at length."""

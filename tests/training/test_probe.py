@@ -24,6 +24,7 @@ def probe_with(config, more, *then):
     return said, [attempt(factor * seconds).fits for factor in then]
 
 
+@pytest.mark.slow
 def test_the_answer_fits_more_does_not_and_more_memory_takes_more(tiny_config):
     """A fifth less and more: fragments make the limit uneven."""
     answers = [
