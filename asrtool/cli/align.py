@@ -2,7 +2,7 @@
 
 import click
 
-from asrtool.cli.options import CHECKPOINT, PATH, POSITIVE, THREADS, WORKERS, allow_commands, max_minutes
+from asrtool.cli.options import PATH, model_options
 
 
 @click.command()
@@ -10,13 +10,7 @@ from asrtool.cli.options import CHECKPOINT, PATH, POSITIVE, THREADS, WORKERS, al
 @click.argument("cuts", type=PATH)
 @click.argument("out", type=PATH)
 @click.option("--ctm", type=PATH, help="CTM file to write the words to, too.")
-@click.option("--checkpoint", default="averaged", help=CHECKPOINT)
-@max_minutes(5)
-@click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
-@click.option("--workers", default=1, type=WORKERS, help="Number of loader processes.")
-@click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=THREADS, help="Number of CPU threads [default: all cores].")
-@allow_commands
+@model_options
 def align(exp, cuts, out, ctm, checkpoint, max_minutes, batch_seconds, workers, device, threads) -> None:
     """Find when each word and unit of the transcripts is said, with a trained experiment.
 

@@ -3,17 +3,13 @@
 import click
 
 from asrtool.cli.options import (
-    CHECKPOINT,
     JOBS,
     NOT_NEGATIVE,
     NUMBER,
     PATH,
     POSITIVE,
     SHARE,
-    THREADS,
-    WORKERS,
-    allow_commands,
-    max_minutes,
+    model_options,
     set_options,
 )
 
@@ -57,14 +53,8 @@ def _search_options(command):
 @_search_options
 @click.option("--jobs", default=1, type=JOBS, help="graph: number of search processes.")
 @click.option("--adapted", type=PATH, help="Folder of weights for each speaker, of `asrtool adapt`.")
-@click.option("--checkpoint", default="averaged", help=CHECKPOINT)
+@model_options
 @set_options
-@max_minutes(5)
-@click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
-@click.option("--workers", default=1, type=WORKERS, help="Number of loader processes.")
-@click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=THREADS, help="Number of CPU threads [default: all cores].")
-@allow_commands
 def decode(
     exp, cuts, methods, jobs, adapted, checkpoint, names, tag, overwrite, max_minutes, batch_seconds, workers, device,
     threads, **options,
@@ -146,13 +136,7 @@ def _summary(facts: dict) -> str:
     "--rounds", default=2, type=click.IntRange(0, 20), help="Number of refinements, each with half the steps."
 )
 @click.option("--jobs", default=1, type=JOBS, help="Number of search processes.")
-@click.option("--checkpoint", default="averaged", help=CHECKPOINT)
-@max_minutes(5)
-@click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Audio in a batch.")
-@click.option("--workers", default=1, type=WORKERS, help="Number of loader processes.")
-@click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=THREADS, help="Number of CPU threads [default: all cores].")
-@allow_commands
+@model_options
 def tune(
     exp, cuts, graph, also, out, rounds, jobs, checkpoint, max_minutes, batch_seconds, workers, device, threads,
     **options,

@@ -92,4 +92,20 @@ def set_options(command: Callable) -> Callable:
     return command
 
 
+def model_options(command: Callable) -> Callable:
+    """Adds the options of commands that run a trained model over manifests: which weights, how long cuts, on what."""
+    options = [
+        click.option("--checkpoint", default="averaged", help=CHECKPOINT),
+        max_minutes(5),
+        click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Seconds of audio in a batch, at most."),
+        click.option("--workers", default=1, type=WORKERS, help="Number of loader processes."),
+        click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N."),
+        click.option("--threads", type=THREADS, help="Number of CPU threads; all cores by default."),
+        allow_commands,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 CHECKPOINT = "Checkpoint: averaged (else best), best, last, a name in EXP/checkpoints, or a path."
