@@ -39,6 +39,7 @@ MAX_JSON_BYTES = (
 )  # the largest JSON file that is read whole: a tokenizer with a lexicon of 1 M words has 60 MB
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair that stands for one character in JSON
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
@@ -266,7 +267,7 @@ def read_json(path: str | Path, what: str, hint: str) -> Any:
 def parse_json(text: str | bytes, where: str, hint: str, is_file: bool = False) -> Any:
     """The value of a JSON text; UserError that begins with `where` (of a file: and the line), and ends with `hint`."""
     try:
-        return STRICT_JSON.decode(text if isinstance(text, str) else text.decode("utf-8"))
+        return STRICT_JSON.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         line = f":{error.lineno}" if is_file else ""
         raise UserError(f"{where}{line}: not JSON ({error.msg}); {hint}") from error
@@ -329,13 +330,22 @@ def read_lines(path: str | Path, what: str = "text", hint: str = "give a text fi
     """
     number = 0
     for number, line in enumerate(read_byte_lines(path, what, hint), 1):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
         try:
-            text = line.decode("utf-8")
+            text = line.removeprefix(BYTE_ORDER_MARK).decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{path}:{number}: not UTF-8 ({error.reason}); convert it, e.g. with iconv") from error
-        yield text[:-2] + "\n" if text.endswith("\r\n") else text
+        if "\r" in text:
+            text = text.rstrip("\r\n") + "\n"
+        if "\r" in text or "\0" in text:
+            raise UserError(f"{path}:{number}: {_not_a_line(text)}")
+        yield text
+
+
+def _not_a_line(text: str) -> str:
+    """What is wrong with a line of text, and what to do."""
+    if "\0" in text:
+        return "a NUL character, as in UTF-16; convert it, e.g. with iconv -f UTF-16LE -t UTF-8"
+    return "a carriage return within a line, as old Macs end them; convert it, e.g. with tr '\\r' '\\n'"
 
 
 def read_byte_lines(

@@ -249,6 +249,32 @@ def test_lines_end_where_other_tools_end_them(tmp_path):
     assert list(read_lines(path)) == ["one\n", "two\u2028three\x0bfour\x85five\n", "\n", "six"]
 
 
+def test_files_put_together_on_windows_are_read_as_one(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\n\xef\xbb\xbftwo\r\r\nthree\r")
+    assert list(read_lines(path)) == ["one\n", "two\n", "three\n"]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"one\ntwo\rthree\r", r"text.txt:2: a carriage return within a line.*tr"),
+        ("one\ntwo\n".encode("utf-16-le"), r"text.txt:1: a NUL character.*iconv"),
+        (b"one\ntwo\0\n", r"text.txt:2: a NUL character"),
+    ],
+)
+def test_lines_of_other_systems_are_refused_where_they_would_be_read_as_something_else(tmp_path, content, found):
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=found):
+        list(read_lines(path))
+
+
+def test_json_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json", "numbers", "write some") == [1]
+
+
 def test_numbers_that_json_lacks_are_written_as_null(tmp_path):
     write_json(tmp_path / "a.json", {"loss": float("nan"), "all": [1.5, float("inf")]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "all": [1.5, None]}

@@ -3,7 +3,8 @@
 Two rules hold for every text, word list, lexicon and transcript:
 
 - Words are separated by Unicode white space (`str.split`): the no-break space U+00A0 and the ideographic space U+3000
-  separate words as well. Lines end with "\\n" or "\\r\\n" only; U+2028, form feeds and the like are white space.
+  separate words as well. Lines end with "\\n" or "\\r\\n" only; U+2028, form feeds and the like are white space, and
+  a carriage return elsewhere is an error.
 - Text is in Unicode's composed form (NFC), also after a change of case, which may undo it.
 """
 

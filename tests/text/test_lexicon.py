@@ -215,7 +215,7 @@ def test_what_is_no_probability_is_not_taken_for_one(read, probability):
         read(f"A 0.5 a\nB {probability} b\n")
 
 
-@pytest.mark.parametrize("line", ["<S> a", "<EPS> a", "A <Blank>", "A <unk>", "A </s>", "A\x07 a", "A a\x00"])
+@pytest.mark.parametrize("line", ["<S> a", "<EPS> a", "A <Blank>", "A <unk>", "A </s>", "A\x07 a", "A a\x01"])
 def test_marks_in_any_case_and_control_characters_are_faults(read, line):
     with pytest.raises(DataError, match="1 faults"):
         read(f"B b\n{line}\n")

@@ -43,7 +43,7 @@ def test_text_is_composed_after_a_change_of_case_which_may_undo_that(text, case)
 
 
 def test_lines_end_with_line_feeds_alone(file):
-    text = "a\u2028b\x0bc\x0cd\u0085e\x1cf\rg\r\nh\u00a0i\u3000j\n"
+    text = "a\u2028b\x0bc\x0cd\u0085e\x1cf\x1dg\r\nh\u00a0i\u3000j\n"
     assert [*sentences([file(text)])] == [[*"abcdefg"], [*"hij"]]
 
 
