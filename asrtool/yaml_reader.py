@@ -32,8 +32,11 @@ class NotYaml(Exception):
 def read_yaml(path: Path, what: str, hint: str) -> Any:
     """The value of a YAML file. UserError that names the file when it is missing, too large or not such YAML."""
     path = require_file(path, what, hint)
-    with open(path, "rb") as file:
-        content = file.read(MAX_BYTES + 1)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:  # a failed read does not know its file
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if len(content) > MAX_BYTES:
         raise UserError(f"{path}: more than {MAX_BYTES >> 10} kB, too large for a {what}; {hint}")
     try:

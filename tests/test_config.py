@@ -498,3 +498,10 @@ def test_a_base_that_is_no_file_is_named(tmp_path, base):
     (tmp_path / "c.yaml").write_text(f"base: {base}\n", encoding="utf-8")
     with pytest.raises(UserError, match="configuration not found"):
         load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "a.yaml").write_text("base: /proc/self/mem\n")
+    with pytest.raises(UserError, match="/proc/self/mem"):
+        load_config(tmp_path / "a.yaml")
