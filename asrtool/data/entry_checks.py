@@ -22,6 +22,10 @@ def _is_length(value: Any) -> bool:
     return _is_number(value) and value > 0
 
 
+def _is_offset(value: Any) -> bool:
+    return _is_number(value) and value >= 0  # lhotse reads from the end of the file before its beginning
+
+
 def _is_rate(value: Any) -> bool:
     return type(value) in (int, float) and LEAST_HERTZ <= value <= MOST_HERTZ and value == int(value)
 
@@ -56,7 +60,7 @@ def _or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 Fields = dict[str, Callable[[Any], bool]]
 
-CUT: Fields = {"id": _is_name, "duration": _is_length, "start": _or_none(_is_number), "channel": _is_channel}
+CUT: Fields = {"id": _is_name, "duration": _is_length, "start": _or_none(_is_offset), "channel": _is_channel}
 CUT |= {"supervisions": _or_none(_are_dicts), "recording": _or_none(_is_dict), "features": _or_none(_is_dict)}
 SUPERVISION: Fields = {"start": _or_none(_is_number), "duration": _or_none(_is_number), "text": _or_none(_is_text)}
 SUPERVISION |= {"speaker": _or_none(_is_text), "alignment": _or_none(_is_dict)}

@@ -114,7 +114,8 @@ def _verify_stored(cut: MonoCut) -> None:
     if stored.storage_type.startswith("memory"):
         return
     path = Path(stored.storage_path)
-    path = path / str(stored.storage_key) if stored.storage_type.endswith("_files") else path
+    if stored.storage_type.endswith("_files"):  # as lhotse joins them, also where the key begins with a "/"
+        path = Path(f"{stored.storage_path}/{stored.storage_key}")
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")
     wanted = (cut.custom or {}).get("features_crc32") if stored.storage_type == LilcomChunkyWriter.name else None

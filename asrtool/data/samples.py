@@ -1,6 +1,7 @@
 """The samples of a cut: read only from files that are what the manifest says, and only numbers that can be audio."""
 
 import io
+import math
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -10,15 +11,18 @@ import soundfile
 import torch
 from lhotse import MonoCut, Recording
 from lhotse.audio import AudioSource
-from lhotse.augmentation import AudioTransform
+from lhotse.augmentation import AudioTransform, Resample, Speed
 from lhotse.cut import Cut
 from lhotse.utils import compute_num_samples
 
-from asrtool.data.entry_checks import LONGEST_SECONDS, too_long
+from asrtool.data.entry_checks import LEAST_HERTZ, LONGEST_SECONDS, MOST_HERTZ, too_long
 from asrtool.data.sources import Bad
 
 LENGTH_TOLERANCE = 0.025  # seconds between a file and its manifest: what lhotse pads or cuts off in silence
 LOUDEST = 1000.0  # 60 dB above full scale: no gain or noise of training comes near, 16-bit integers as floats go beyond
+
+LEAST_SPEED, MOST_SPEED = 0.1, 10.0  # beyond that, nobody understands a word
+LARGEST_FILTER = 1 << 23  # numbers of a resampling filter: lhotse takes 33 bytes for each while it makes one
 
 
 def load_samples(cut: Cut, longest: float | None = LONGEST_SECONDS) -> torch.Tensor:
@@ -50,7 +54,10 @@ def check_audio(cut: Cut, longest: float | None) -> None:
     for part in _parts(cut):
         if not part.has_recording:
             raise Bad(f"{part.id}: no recording; give a manifest with audio, or use its stored features")
-        seconds = _seconds_of_files(part.recording)
+        try:
+            seconds = _seconds_of_files(part.recording)
+        except Exception as error:  # what lhotse's transforms raise over numbers that are none
+            raise Bad(f"{part.id}: its transforms cannot be applied ({str(error) or type(error).__name__})") from error
         for source in part.recording.sources:
             if source.type in ("file", "memory"):
                 _check_file(part, source, seconds)
@@ -69,8 +76,32 @@ def _seconds_of_files(recording: Recording) -> float:
     seconds = recording.duration
     for transform in reversed(recording.transforms or []):
         made = transform if isinstance(transform, AudioTransform) else AudioTransform.from_dict(transform)
+        _require_bounded(made, recording.sampling_rate)
         _, seconds = made.reverse_timestamps(0.0, seconds, recording.sampling_rate)
     return seconds
+
+
+def _require_bounded(transform: AudioTransform, rate: int) -> None:
+    """ValueError for a change of speed or rate that takes memory out of proportion to the audio."""
+    if isinstance(transform, Resample):
+        for hertz in (transform.source_sampling_rate, transform.target_sampling_rate):
+            if not LEAST_HERTZ <= hertz <= MOST_HERTZ:
+                raise ValueError(f"a change of rate from or to {hertz} Hz")
+    if not isinstance(transform, Speed):
+        return
+    if not LEAST_SPEED <= transform.factor <= MOST_SPEED:
+        raise ValueError(f"a speed of {transform.factor}")
+    wanted = round(rate * transform.factor)
+    if not _filter_fits(wanted, rate):
+        others = (other for off in range(rate) for other in (wanted - off, wanted + off))
+        near = next(other for other in others if _filter_fits(other, rate)) / rate
+        raise ValueError(f"a speed of {transform.factor:g} takes gigabytes at {rate} Hz; {near:.6g} does not")
+
+
+def _filter_fits(rate: int, other: int) -> bool:
+    """Whether the filter between two rates is small: it has a row for each phase, so they need a large divisor."""
+    divisor = math.gcd(rate, other)
+    return (rate // divisor) * (other // divisor) <= LARGEST_FILTER
 
 
 def _check_file(cut: MonoCut, source: AudioSource, seconds: float) -> None:

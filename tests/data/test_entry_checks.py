@@ -35,7 +35,7 @@ def changed(tree: dict, place: tuple, value: object) -> dict:
 PLACES = {
     ("duration",): NUMBERS,
     ("id",): [None, 7, "", [], {"a": 1}],
-    ("start",): [float("nan"), "0", [], True, 10**400],
+    ("start",): [float("nan"), "0", [], True, 10**400, -1.0],
     ("channel",): ["0", -1, 0.5, [0]],
     ("supervisions",): ["x", {}, [1], [None], 3],
     ("supervisions", 0, "text"): [1, [], {}],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from lhotse import MonoCut, Recording
+from lhotse import Features, MonoCut, Recording
 
 from asrtool.data import features
 from asrtool.data.features import compute, frames_of, load
@@ -166,3 +166,42 @@ def test_hours_of_silence_in_a_megabyte_take_no_memory(tmp_path, kind):
     assert int(peak) < 500, said
     wanted = {"whole": "360.0 minutes long", "part": "350000", "lie": "the file has 21600.000 s"}[kind]
     assert wanted in said, ran.stderr
+
+
+@pytest.mark.parametrize(
+    "transform, said",
+    [
+        ({"name": "Speed", "kwargs": {"factor": 0}}, "a speed of 0"),
+        ({"name": "Speed", "kwargs": {"factor": float("nan")}}, "a speed of nan"),
+        ({"name": "Speed", "kwargs": {"factor": "x"}}, "transforms cannot be applied"),
+        ({"name": "Speed", "kwargs": {"factor": 1.23457}}, "takes gigabytes at 16000 Hz; 1.2345 does not"),
+        ({"name": "Tempo", "kwargs": {"factor": 0}}, "transforms cannot be applied"),
+        (
+            {"name": "Resample", "kwargs": {"source_sampling_rate": 16000, "target_sampling_rate": 2 * 10**9}},
+            "2000000000 Hz",
+        ),
+    ],
+)
+def test_a_transform_that_cannot_be_applied_or_takes_all_memory_is_the_problem_of_its_cut(make, transform, said):
+    cut = make(noise(16000))
+    cut.recording.transforms = [transform]
+    with pytest.raises(Bad, match=said):
+        load_samples(cut)
+
+
+@pytest.mark.parametrize("speed, rate", [(0.9, 16000), (1.1, 8000), (0.95, 44100), (1.2345, 16000), (0.900227, 11025)])
+def test_speeds_whose_filter_is_small_are_taken(make, speed, rate):
+    assert len(load_samples(make(noise(rate), rate).perturb_speed(speed)))
+
+
+@pytest.mark.parametrize("key", ["fifo", "/fifo", "sub/../fifo"])
+def test_nobody_waits_for_stored_features_in_a_named_pipe(make, tmp_path, key):
+    (tmp_path / "sub").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    cut = make(noise(16000))
+    kind = features.extractor(16000, BINS).name
+    stored = {"type": kind, "num_frames": 100, "num_features": BINS, "frame_shift": 0.01, "sampling_rate": 16000}
+    where = {"storage_type": "numpy_files", "storage_path": str(tmp_path), "storage_key": key}
+    cut.features = Features(**stored, **where, start=0.0, duration=1.0, recording_id=cut.recording.id, channels=0)
+    with pytest.raises(Bad, match="not a regular file"):
+        load(cut, "stored", BINS)
