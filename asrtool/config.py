@@ -481,7 +481,7 @@ def _explain_one(error: dict, location: list[str]) -> str:
     name = ".".join(location)[:NAME_SHOWN]
     if error["type"] == "extra_forbidden":
         return f"unknown key '{name}' ({nearest(location[-1][:NAME_SHOWN], _fields(location[:-1]))})"
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ").removesuffix(" for <class 'pathlib.Path'>")
     if error["type"] == "value_error" and not isinstance(error["input"], str):
         return f"{name}: {message}" if name else message
     return f"{name} = {_brief.repr(error['input'])}: {message[0].lower()}{message[1:]}"

@@ -4,6 +4,7 @@ The command line (asrtool/cli) prints both as plain lines on stderr and returns 
 traceback.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -95,6 +96,8 @@ def require_file(path: str | Path, what: str, hint: str) -> Path:
         found = path.is_file()
     except OSError:  # such as a name that no file system allows
         found = False
+    if not found and os.path.isdir(path):
+        raise UserError(f"{what} not found: {path} is a folder; give a file")
     if not found:
         raise UserError(f"{what} not found: {path}; {hint}")
     return path

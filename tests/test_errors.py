@@ -41,3 +41,8 @@ def test_a_file_that_is_not_there_is_named_whatever_its_name_is(name):
 def test_a_message_is_one_line_of_bounded_length_whatever_a_file_put_into_it(kind):
     assert str(kind("a\nb\r\nc\u2028d")).strip() == "a b c d"
     assert len(str(kind("x" * 10_000)).strip()) == LONGEST
+
+
+def test_a_folder_in_the_place_of_a_file_is_said_to_be_one(tmp_path):
+    with pytest.raises(UserError, match=r"checkpoint not found: .* is a folder; give a file$"):
+        require_file(tmp_path, "checkpoint", "train first")

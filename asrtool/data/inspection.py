@@ -64,7 +64,7 @@ def inspect_cuts(
         raise UserError(f"manifest is empty: {path}; make it again with `asrtool prepare`")
     if not found.cuts:
         dropped = [f"{name}: {reason}" for name, reason in found.dropped.items()]
-        raise DataError(f"nothing of {path} is left to train on", dropped)
+        raise DataError(f"nothing of {path} is left; mend the manifest, or the limits of the configuration", dropped)
     return found
 
 
@@ -124,7 +124,8 @@ def _rate(tree: dict) -> int | None:
 def _unreachable(tree: dict, units: list[int], config: Config, needed, out_length) -> str | None:
     data, seconds, rate = config.data, tree["duration"], _rate(tree)
     if not data.min_seconds <= seconds <= data.max_seconds:
-        return f"{seconds:.2f} s is outside data.min_seconds and max_seconds"
+        limits = f"{data.min_seconds:g} to {data.max_seconds:g}"
+        return f"{seconds:.2f} s is outside data.min_seconds and max_seconds ({limits})"
     if problem := overhang(tree):
         return problem
     samples = compute_num_samples(seconds, rate)
