@@ -89,8 +89,8 @@ def new_folder(out: str | Path, marker: str, made_by: str) -> Iterator[Path]:
     its files under "files"; else UserError. Files and folders of the old `out` that its marker does not name are the
     user's own, and stay. A failure leaves the old folder as it was.
     """
-    out = Path(out).absolute()
     require_own_folder(out, marker, made_by)
+    out = Path(out).resolve()  # through symbolic links, which stay: the folder may lie on another disk
     out.parent.mkdir(parents=True, exist_ok=True)
     sweep_temporary(out.parent)
     temporary = temporary_path(out)
@@ -255,8 +255,8 @@ def finite(value: Any) -> Any:
 def read_json(path: str | Path, what: str, hint: str) -> Any:
     """The content of a JSON file. UserError that names the file when it is missing, too large or not JSON.
 
-    NaN and Infinity, which Python's reader would accept, and numbers beyond float64 are refused. `what` says what the
-    file is and `hint` what to do, e.g. "scales", "make them with `asrtool tune`".
+    NaN, Infinity and keys that occur twice, which Python's reader would accept, and numbers beyond float64 are refused.
+    `what` says what the file is and `hint` what to do, e.g. "scales", "make them with `asrtool tune`".
     """
     path = require_file(path, what, hint)
     if path.stat().st_size > MAX_JSON_BYTES:
@@ -296,11 +296,20 @@ def _finite_float(text: str) -> float:
     return value
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"the key {twice[:50]!r} is there twice")
+    return found
+
+
 class _StrictDecoder(json.JSONDecoder):
-    """Refuses numbers that are not finite, and strings that UTF-8 cannot hold, by ValueError."""
+    """Refuses numbers that are not finite, keys twice and strings that UTF-8 cannot hold, by ValueError."""
 
     def __init__(self):
-        super().__init__(parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_bounded_int)
+        numbers = {"parse_constant": _refuse_constant, "parse_float": _finite_float, "parse_int": _bounded_int}
+        super().__init__(**numbers, object_pairs_hook=_object)
 
     def decode(self, text: str) -> Any:
         """The value of a JSON text."""

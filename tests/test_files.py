@@ -214,7 +214,16 @@ def test_temporary_files_of_dead_processes_of_this_machine_are_swept_and_no_othe
 
 @pytest.mark.parametrize(
     "text",
-    ['{"a": NaN}', "[1e999]", "[-Infinity]", "{", "[" * 100_000, '{"a": 1' + "0" * 5000 + "}", "[1" + "0" * 400 + "]"],
+    [
+        '{"a": NaN}',
+        '{"a": 1, "b": {"c": 1, "c": 1}}',
+        "[1e999]",
+        "[-Infinity]",
+        "{",
+        "[" * 100_000,
+        '{"a": 1' + "0" * 5000 + "}",
+        "[1" + "0" * 400 + "]",
+    ],
 )
 def test_json_that_is_no_json_or_not_finite_is_one_line_that_names_the_file(tmp_path, text):
     (tmp_path / "x.json").write_text(text)

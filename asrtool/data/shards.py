@@ -20,7 +20,7 @@ from lhotse.shar.utils import fill_shar_placeholder
 from asrtool.data.entry_checks import unusable, wrong_field
 from asrtool.data.sources import Bad, compose_texts, item_of
 from asrtool.errors import UserError
-from asrtool.files import GZIP_ERRORS, MAX_LINE_BYTES, STRICT_JSON, file_hash, open_bytes
+from asrtool.files import BYTE_ORDER_MARK, GZIP_ERRORS, MAX_LINE_BYTES, STRICT_JSON, file_hash, open_bytes
 
 CHUNK = 1 << 20  # bytes
 # Whatever the readers of lines, JSON, gzip and tar raise over a file that is not what it should be.
@@ -126,7 +126,7 @@ def _read(file: Path, first: int) -> Iterator[tuple[Entry, dict]]:
     members, number, line_number = cache(partial(_members, file)), first - 1, 0
     try:
         for at, line in _lines(file, first):
-            number, line_number = number + 1, at
+            number, line_number, line = number + 1, at, line.removeprefix(BYTE_ORDER_MARK)
             tree = STRICT_JSON.decode(line.decode("utf-8"))
             if problem := wrong_field(tree):
                 raise ValueError(f"number {number + 1} {problem}")

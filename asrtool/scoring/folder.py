@@ -10,6 +10,7 @@ from asrtool.progress import say
 from asrtool.scoring.paired import Difference, paired_difference
 from asrtool.scoring.report import alignment_rows, alignment_text, report_text, score_dict
 from asrtool.scoring.wer import Score, score_pairs
+from asrtool.text.words import composed
 
 HYPOTHESES = "hyps.jsonl"
 FACTS = ("decode.json", "stream.json")
@@ -22,6 +23,7 @@ KINDS = ("words", "phones")
 def read_hypotheses(path: str | Path) -> list[dict]:
     """The rows of a hypotheses file (JSONL: id, ref, hyp, usually score, maybe more), in the file's order.
 
+    Words are in Unicode's composed form (NFC), whatever the file has: the form is no error of a recogniser.
     `of` is "phones" in rows whose texts are phones, not words; `speaker` is there where it is known.
 
     Raises UserError for a missing or empty file and for a row without the texts id, ref and hyp (file:line);
@@ -31,7 +33,7 @@ def read_hypotheses(path: str | Path) -> list[dict]:
     rows = []
     for number, row in enumerate(read_jsonl(path), 1):
         _check_row(row, f"{path}:{number}")
-        rows.append(row)
+        rows.append({**row, "ref": composed(row["ref"]), "hyp": composed(row["hyp"])})
     if not rows:
         raise UserError(f"no hypotheses in {path}; rerun `asrtool decode`")
     _check_ids(rows, path)

@@ -127,7 +127,7 @@ def written(folder, content: bytes, name: str):
 
 @pytest.mark.parametrize("name", ["cuts.jsonl", "cuts.jsonl.gz"])
 @pytest.mark.parametrize("chunk", [1, 700, 3000, 1 << 20])
-@pytest.mark.parametrize("shape", ["plain", "no last newline", "blank lines", "carriage returns"])
+@pytest.mark.parametrize("shape", ["plain", "no last newline", "blank lines", "carriage returns", "byte order mark"])
 def test_reading_from_any_entry_on_gives_the_rest(monkeypatch, lines, tmp_path, name, chunk, shape):
     monkeypatch.setattr(shards, "CHUNK", chunk)
     content = b"".join(lines)
@@ -137,6 +137,8 @@ def test_reading_from_any_entry_on_gives_the_rest(monkeypatch, lines, tmp_path, 
         content = b"\n" + b"".join(line + number % 4 * b" \n" for number, line in enumerate(lines)) + b"\n\n"
     elif shape == "carriage returns":
         content = content.replace(b"\n", b"\r\n")
+    elif shape == "byte order mark":
+        content = b"\xef\xbb\xbf" + content
     file = written(tmp_path, content, name)
     whole = list(read(file))
     assert [entry.tree() for entry in whole] == [json.loads(line) for line in lines]

@@ -28,6 +28,12 @@ def test_rows_are_read_in_order_with_all_their_fields(folder):
     assert read_hypotheses(folder / "hyps.jsonl") == ROWS
 
 
+def test_the_unicode_form_of_a_text_is_no_error(folder):
+    rows = [{"id": "u1", "ref": "caf\u00e9 no\u0308", "hyp": "cafe\u0301 n\u00f6"}]
+    write_rows(folder / "hyps.jsonl", rows)
+    assert score_folder(folder).wer == 0
+
+
 def test_a_decode_folder_gets_its_reports_and_nothing_else(folder):
     score = score_folder(folder, "test")
     assert score.wer == pytest.approx(20.0)
