@@ -141,7 +141,10 @@ def score_folder(folder: str | Path, name: str | None = None) -> Score:
     folder = Path(folder)
     rows = read_hypotheses(folder / HYPOTHESES)
     name = name or set_name(folder)
-    score = _score(rows)
+    try:
+        score = _score(rows)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
     for line in warnings(rows):
         say(f"{folder}: {line}")
     write_text(folder / "alignments.txt", alignment_text(rows))

@@ -126,3 +126,10 @@ def test_the_utterances_of_several_folders_count_as_one_set(asr, folder, tmp_pat
     assert len(lines) == 4 and lines[3].startswith("    [") and lines[3].endswith("] by bootstrap over the 2 speakers")
     status, _, said = asr("score", folder, folder, "--pool", "twice")
     assert status == 1 and "2 ids occur more than once" in said
+
+
+def test_a_folder_without_transcripts_is_named(folder):
+    write_rows(folder / "hyps.jsonl", [{"id": "u1", "ref": "", "hyp": "a"}])
+    with pytest.raises(UserError, match=rf"^{folder}: no reference words in 1 utterances"):
+        score_folder(folder)
+    assert [path.name for path in folder.iterdir()] == ["hyps.jsonl"]
