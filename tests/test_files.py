@@ -287,3 +287,18 @@ def test_json_may_begin_with_a_byte_order_mark(tmp_path):
 def test_numbers_that_json_lacks_are_written_as_null(tmp_path):
     write_json(tmp_path / "a.json", {"loss": float("nan"), "all": [1.5, float("inf")]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"loss": None, "all": [1.5, None]}
+
+
+def test_a_folder_behind_a_symbolic_link_is_replaced_where_it_lies(tmp_path, own_folder):
+    link = tmp_path / "link"
+    link.symlink_to(own_folder)
+    with new_folder(link, "made.json", "asrtool make") as folder:
+        (folder / "new").touch()
+    assert link.is_symlink() and (own_folder / "new").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp-")]
+
+
+def test_a_link_to_a_folder_that_is_not_there_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="link is a file"), new_folder(tmp_path / "link", "made.json", "asrtool make"):
+        pass
