@@ -181,7 +181,7 @@ class _Reader:
 
     def _word(self, raw: bytes, number: int) -> str:
         try:
-            return composed(raw.decode())
+            return composed(text := raw.decode()) or text
         except UnicodeDecodeError as error:
             raise UserError(f"{self.path}:{number}: not UTF-8 ({error.reason}); convert it, e.g. with iconv") from error
 

@@ -118,8 +118,7 @@ def _first(words: Iterable[str]) -> str:
 def read_words(path: str | Path) -> list[str]:
     """The first field of every line: of a word list, a lexicon (`WORD PH PH`) or Kaldi's words.txt."""
     lines = read_lines(path, "word list", "give a file with a word a line, or a lexicon")
-    fields = (composed(line).split(maxsplit=1)[0] for line in lines if line.strip())
-    words = dict.fromkeys(VARIANT.sub("", word) for word in fields)
+    words = dict.fromkeys(VARIANT.sub("", word) for line in lines for word in composed(line).split(maxsplit=1)[:1])
     words = [word for word in words if not NOT_WORDS.fullmatch(word)]
     if not words:
         raise UserError(f"no words in {path}; write one a line, or WORD PH PH ...")

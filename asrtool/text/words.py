@@ -5,9 +5,11 @@ Two rules hold for every text, word list, lexicon and transcript:
 - Words are separated by Unicode white space (`str.split`): the no-break space U+00A0 and the ideographic space U+3000
   separate words as well. Lines end with "\\n" or "\\r\\n" only; U+2028, form feeds and the like are white space, and
   a carriage return elsewhere is an error.
-- Text is in Unicode's composed form (NFC), also after a change of case, which may undo it.
+- Text is in Unicode's composed form (NFC), also after a change of case, which may undo it, and without characters that
+  nobody sees.
 """
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,9 @@ from pathlib import Path
 from asrtool.errors import UserError
 from asrtool.files import read_lines
 
+# Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark: no part of any spelling, and words
+# with them look the same as those without. `asrtool prepare` takes them out of transcripts.
+INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 SHOWN = 60  # characters
 CASES = {"keep": str, "upper": str.upper, "lower": str.lower}
 # Marks of language models and graphs. As words of a text they would be taken for the marks, so no unit spells them.
@@ -24,8 +29,8 @@ MARKS = SENTENCE_MARKS | {"<unk>", "<eps>", "<blank>", "<blk>"}
 
 
 def composed(text: str) -> str:
-    """`text` in Unicode's composed form (NFC)."""
-    return unicodedata.normalize("NFC", text)
+    """`text` in Unicode's composed form (NFC), without the characters of INVISIBLE."""
+    return text if text.isascii() else unicodedata.normalize("NFC", INVISIBLE.sub("", text))
 
 
 def change_case(text: str, case: str) -> str:

@@ -51,3 +51,10 @@ def test_a_byte_order_mark_is_no_part_of_a_word(file):
     path = file("\ufeffA ah\n")
     assert [*sentences([path])] == [["A", "ah"]]
     assert read_words(path) == ["A"] and list(read_lexicon(path).pronunciations) == ["A"]
+
+
+def test_characters_that_nobody_sees_are_no_part_of_a_word(file):
+    path = file("\u200fA\u200b a\u00adh\u2060\n\u200b\n\u0645\u06cc\u200c\u062e a\n")
+    assert [*filter(None, sentences([path]))] == [["A", "ah"], ["\u0645\u06cc\u200c\u062e", "a"]]  # but a joiner is
+    assert read_words(path) == ["A", "\u0645\u06cc\u200c\u062e"]
+    assert read_lexicon(path).pronunciations["A"] == (("ah",),)
