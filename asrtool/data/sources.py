@@ -6,7 +6,6 @@ such sources by name unless the user gave --allow-commands to this call.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from lhotse.audio.backend import LibsndfileBackend, set_current_audio_backend
 from lhotse.serialization import deserialize_item
 
 from asrtool.errors import one_line
+from asrtool.text.words import composed
 
 FILE_SOURCES = {"file", "memory", "shar"}  # types of audio sources that read no more than a file
 STORED = {
@@ -65,14 +65,14 @@ def item_of(tree: dict) -> Any:
 
 
 def compose_texts(tree: dict) -> None:
-    """Bring the transcripts of an entry into Unicode's composed form (NFC), in which units and lexicons are.
+    """Bring the transcripts of an entry into the form that units and lexicons have: NFC, without invisible characters.
 
     Other tools leave both forms of an accented letter in their manifests, which look the same and compare as different.
     """
     supervisions = tree.get("supervisions")
     for supervision in supervisions if isinstance(supervisions, list) else ():
         if isinstance(supervision, dict) and isinstance(text := supervision.get("text"), str) and not text.isascii():
-            supervision["text"] = unicodedata.normalize("NFC", text)
+            supervision["text"] = composed(text)
 
 
 def require_plain_path(path: str) -> str:

@@ -60,6 +60,15 @@ def _is_plain(weight: Any) -> bool:
     return not (weight.is_quantized or weight.is_complex() or weight.device.type == "meta")
 
 
+def check_sampling_rate(state: dict[str, Any], rate: int, path: Path) -> None:
+    """Raises UserError for weights that learned from features of another sampling rate (Hz): their bins differ."""
+    features = state["config"].get("features")
+    there = features.get("sampling_rate") if isinstance(features, dict) else None
+    if there not in (None, rate):
+        hint = "see `asrtool prepare --resample`"
+        raise UserError(f"{path} was trained at {there} Hz, and features.sampling_rate is {rate}; {hint}")
+
+
 def check_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
     """Raises UserError that names the first of a checkpoint's weights that does not fit `model`."""
     ours, theirs = model.state_dict(), state["model"]

@@ -115,6 +115,13 @@ def read_log(path: Path) -> list[dict]:
     return list(islice(read_jsonl(path), path.read_bytes().count(b"\n")))
 
 
+def _points(rows: list, event: str, name: str) -> list[tuple[float, float]]:
+    """Step and value of `name` in the rows of an event; rows of a resumed log may hold anything."""
+    events = (row for row in rows if isinstance(row, dict) and row.get("event") == event)
+    pairs = [(row.get("step"), row.get(name)) for row in events]
+    return [pair for pair in pairs if all(type(value) in (int, float) for value in pair)]
+
+
 def plot_losses(log: Path, picture: Path) -> None:
     """Draw the losses and the learning rate of a `log.jsonl` by step, as PNG."""
     import matplotlib
@@ -125,12 +132,12 @@ def plot_losses(log: Path, picture: Path) -> None:
     rows = list(read_jsonl(log))
     figure, axis = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for kind, label in (("train", "training loss"), ("dev", "dev loss")):
-        points = [(row["step"], row["loss"]) for row in rows if row["event"] == kind and row["loss"] is not None]
+        points = _points(rows, kind, "loss")
         axis.plot(*zip(*points, strict=True), label=label, marker="." if kind == "dev" else None) if points else None
     axis.set(xlabel="step", ylabel="nats per unit", yscale="log", title=log.parent.name)
     axis.grid(alpha=0.3)
     rate = axis.twinx()
-    points = [(row["step"], row["lr"]) for row in rows if row["event"] == "train"]
+    points = _points(rows, "train", "lr")
     rate.plot(*zip(*points, strict=True), color="grey", linestyle=":", label="learning rate") if points else None
     rate.set_ylabel("learning rate")
     figure.legend(loc="outside upper right", ncols=3)

@@ -358,6 +358,7 @@ class Session:
     def begin_from(self, start: Start) -> None:
         """Begin from another training's checkpoint: its weights, and what else `start` names."""
         path, state = start.checkpoint, checkpoint.load(start.checkpoint, self.device)
+        checkpoint.check_sampling_rate(state, self.config.features.sampling_rate, path)
         if start.new_output:
             state["model"] |= new_output(self.config, self.tokenizer.size, self.device)
         else:

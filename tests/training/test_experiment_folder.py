@@ -17,6 +17,7 @@ from asrtool.data.manifest import write_manifest
 from asrtool.errors import UserError
 from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
 from asrtool.training import checkpoint
+from asrtool.training.log import plot_losses
 from asrtool.training.session import Start
 from asrtool.training.train import dry_run, train
 from tests.tiny import WORDS, make_config, tone
@@ -237,3 +238,24 @@ def test_the_exit_status_says_which_signal_ended_training(train_process, tiny_co
     done = train_process(tiny_config(), tmp_path / "exp", code)
     assert done.returncode == status, done.stderr
     assert "continue with --resume" in done.stderr and (tmp_path / "exp/checkpoints/step-00000001.pt").is_file()
+
+
+def test_weights_of_another_sampling_rate_are_refused(tmp_path, tiny_config, finished):
+    state = checkpoint.load(finished / "checkpoints/averaged.pt")
+    state["config"]["features"]["sampling_rate"] = 8000
+    checkpoint.save(tmp_path / "narrow.pt", state)
+    with pytest.raises(UserError, match="trained at 8000 Hz, and features.sampling_rate is 16000"):
+        train(tiny_config(), tmp_path / "exp", device="cpu", start=Start(tmp_path / "narrow.pt", new_output=True))
+
+
+def test_curves_are_drawn_of_what_a_log_has_however_odd_its_lines(tmp_path):
+    lines = [
+        '{"event": "train", "step": 1, "loss": 2.0, "lr": 0.1}',
+        '{"event": "dev", "step": 1, "loss": null}',
+        "3",
+        "{}",
+    ]
+    lines += ['{"event": "train", "step": "x", "loss": [1], "lr": true}', '{"event": ["dev"], "step": 2}']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
+    plot_losses(tmp_path / "log.jsonl", tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
