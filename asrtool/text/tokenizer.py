@@ -179,7 +179,8 @@ class BpeTokenizer(Tokenizer):
         if self._pieces.unk_id() != BLANK or not all(math.isfinite(self._pieces.get_score(i)) for i in range(size)):
             raise ValueError("its pieces do not begin with the unknown one, or have scores that are not finite")
         self.symbols = [BLANK_SYMBOL, *(self._pieces.id_to_piece(i) for i in range(1, size))]
-        self._characters = {symbol for symbol in self.symbols if len(symbol) == 1}
+        # A model from elsewhere may have a piece for a character and not use it, or none for the space before it
+        self._characters = {s for s in self.symbols if len(s) == 1 and BLANK not in self._pieces.encode(s)}
 
     def encode(self, text: str) -> list[int]:
         units = self._pieces.encode(" ".join(text.split()))

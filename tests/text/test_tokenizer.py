@@ -291,3 +291,22 @@ def test_json_that_is_not_strict_is_refused(tmp_path, content):
 def test_units_are_trained_on_the_composed_form(kind):
     texts = [unicodedata.normalize("NFD", text) for text in TEXTS]
     assert train_tokenizer(kind, texts, vocab_size=60).symbols == TOKENIZERS[kind].symbols
+
+
+@pytest.mark.parametrize("piece", ["\u2581", "E", "東"])
+def test_what_a_changed_bpe_model_cannot_encode_is_unknown_to_it(tmp_path, piece):
+    content = TOKENIZERS["bpe"].to_dict()
+    model = base64.b64decode(content["model"])
+    name = piece.encode()
+    entry = b"\n" + bytes([len(name)]) + name  # field 1 of a piece: its text
+    assert model.count(entry) >= 1
+    changed = model.replace(entry, entry[:2] + ("€" if len(name) == 3 else "\x07").encode())
+    (tmp_path / "bpe.json").write_text(json.dumps({"type": "bpe", "model": base64.b64encode(changed).decode()}))
+    try:
+        found = load_tokenizer(tmp_path / "bpe.json")
+    except UserError:
+        return
+    for text in TEXTS:
+        if not found.unknown(text):
+            assert BLANK not in found.encode(text)
+    assert found.unknown(TEXTS[0] + TEXTS[3])
