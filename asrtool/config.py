@@ -127,9 +127,8 @@ class Subsampling(Section):
 
     kind: Literal["conv", "vgg", "stack"] = "conv"  # 2-D convolutions of stride 2; VGG; stacked frames and a projection
     factor: Annotated[Integer, Field(gt=0, le=64)] = 4  # a power of two but for "stack"
-    channels: Annotated[Integer, Field(gt=0, le=4096)] = (
-        64  # of the first convolution; VGG doubles them with each halving
-    )
+    # Channels of the first convolution; VGG doubles them with each halving
+    channels: Annotated[Integer, Field(gt=0, le=4096)] = 64
     causal: Flag = False  # VGG that does not look ahead; the others never do
 
     @model_validator(mode="after")

@@ -34,9 +34,7 @@ ABANDONED_SECONDS = 7 * 24 * 3600.0  # age at which a temporary file of another 
 
 MAX_LINE_BYTES = 8 << 20  # the longest line of a text file: a manifest's line of an hour with alignments has 3 MB
 LONGEST_INT = 300  # digits: 309 are more than float64 holds
-MAX_JSON_BYTES = (
-    256 << 20
-)  # the largest JSON file that is read whole: a tokenizer with a lexicon of 1 M words has 60 MB
+MAX_JSON_BYTES = 256 << 20  # the largest JSON file read whole: a tokenizer with a lexicon of 1 M words has 60 MB
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair that stands for one character in JSON
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
