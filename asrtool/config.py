@@ -91,7 +91,7 @@ class Augment(Section):
     noise: FilePath | None = None  # a manifest of noise recordings
     noise_snr: tuple[Decibel, Decibel] = (10.0, 25.0)  # dB
     noise_probability: Share = 0.5
-    vocal_tract: Fraction = 0.0  # frequencies are multiplied by 1 minus this to 1 plus this: another speaker
+    vtlp: Fraction = 0.0  # frequencies are multiplied by 1 minus this to 1 plus this: another speaker
     spec_augment: SpecAugment | None = None
 
     @model_validator(mode="after")
@@ -166,7 +166,7 @@ Chunk = Annotated[Integer, Field(ge=0, le=2000)]  # utterances are padded to it;
 Frames = Context | Annotated[tuple[Context, ...], Field(max_length=1000)] | None
 # What only some models have: null is "not there", and elsewhere a number is refused, or asked for.
 NEEDS = {
-    "chunk": "lc_blstm, transformer_xl and transformer with mask chunk",
+    "chunk_size": "lc_blstm, transformer_xl and transformer with mask chunk",
     "memory": "transformer_xl and transformer with mask chunk",
     "look_ahead": "lc_blstm",
 }
@@ -189,7 +189,7 @@ class Model(Section):
     ff_dim: Annotated[Integer, Field(gt=0, le=131_072)] = 1024
     activation: Literal["relu", "silu", "gelu"] = "silu"
     norm: Literal["pre", "post"] = "pre"
-    positions: Literal["sinusoidal", "relative", "none"] = "sinusoidal"
+    positional_encoding: Literal["sinusoidal", "relative", "none"] = "sinusoidal"
     convolution: Convolution = Convolution()
     init: Init = Init()
     attention_dropout: Dropout = 0.0  # of the attention weights; dear on CPU in fp32
@@ -198,9 +198,9 @@ class Model(Section):
     activation_checkpointing: Flag = False  # compute blocks again in the backward pass instead of keeping their insides
     # What a frame sees
     mask: Literal["full", "sliding", "chunk"] = "full"  # of architecture transformer
-    left: Frames = None  # sliding: frames before, the same or one number for each layer; null is all
-    right: Frames = None  # sliding: frames after, likewise; they add up over the layers
-    chunk: Annotated[Chunk, Field(gt=0)] | None = None  # frames that are computed together and see each other
+    left_context: Frames = None  # sliding: frames before, the same or one number for each layer; null is all
+    right_context: Frames = None  # sliding: frames after, likewise; they add up over the layers
+    chunk_size: Annotated[Chunk, Field(gt=0)] | None = None  # frames that are computed together and see each other
     memory: Annotated[Integer, Field(ge=0, le=5000)] | None = (
         None  # frames before the chunk that it sees; transformer_xl: without gradient
     )
@@ -210,19 +210,20 @@ class Model(Section):
     def _consistent(self) -> "Model":
         if self.architecture in ("blstm", "lc_blstm"):
             self._check_blstm()
-        elif self.dim % self.heads or self.positions == "sinusoidal" and self.dim % 2:
+        elif self.dim % self.heads or self.positional_encoding == "sinusoidal" and self.dim % 2:
             raise ValueError(f"dim {self.dim} must be even and a multiple of heads {self.heads}")
         if self.mask != "full" and self.architecture != "transformer":
             raise ValueError(f"mask {self.mask} is for architecture transformer, not {self.architecture}")
         chunked = self.mask == "chunk" or self.architecture == "transformer_xl"
         lc = self.architecture == "lc_blstm"
-        for name, needed in (("chunk", chunked or lc), ("memory", chunked), ("look_ahead", lc)):
+        for name, needed in (("chunk_size", chunked or lc), ("memory", chunked), ("look_ahead", lc)):
             if (getattr(self, name) is not None) != needed:
                 verb = "needs" if needed else "has no"
                 raise ValueError(f"{self.architecture} with mask {self.mask} {verb} {name}: it is for {NEEDS[name]}")
-        if self.mask != "sliding" and (self.left, self.right) != (None, None):
-            raise ValueError("left and right are for mask sliding")
-        self.per_layer(self.left), self.per_layer(self.right)
+        if self.mask != "sliding" and (self.left_context, self.right_context) != (None, None):
+            raise ValueError("left_context and right_context are for mask sliding")
+        self.per_layer(self.left_context)
+        self.per_layer(self.right_context)
         return self
 
     def _check_blstm(self) -> None:
@@ -232,7 +233,7 @@ class Model(Section):
             raise ValueError(f"convolution and init are for Transformers, not for {self.architecture}")
 
     def per_layer(self, frames: int | tuple[int, ...] | None) -> list[int | None]:
-        """`left` or `right` for each layer, the lowest first."""
+        """`left_context` or `right_context` for each layer, the lowest first."""
         if not isinstance(frames, tuple):
             return [frames] * self.layers
         if len(frames) != self.layers:
@@ -244,42 +245,37 @@ class Objective(Section):
     """What training minimises (asrtool/objectives)."""
 
     kind: Literal["ctc", "mmi", "ce"] = "ctc"
-    intermediate: Fraction = 0.0  # share of the loss that is CTC on what the middle block of a Transformer gives
+    intermediate_ctc: Fraction = 0.0  # share of the loss that is CTC on what the middle block of a Transformer gives
     # mmi: lattice-free, beside all that a unit n-gram allows
     topology: Literal["ctc", "modified"] = "ctc"  # modified: no blank is needed between equal units
-    order: Annotated[Integer, Field(gt=0, le=20)] = 4  # of the n-gram
-    least: Positive = 3  # times that a history of more than one unit must occur
-    leak: Fraction = 1e-5  # weight of a jump to any state between two frames; 0 is none
-    ctc: Weight = 0.1  # times the CTC loss that is added
-    ce: Weight = 0.0  # times the cross entropy on alignments that is added
-    engine: Literal["torch", "k2"] = "torch"  # what adds up paths; k2 has no leak, and is slower on a CPU
+    ngram_order: Annotated[Integer, Field(gt=0, le=20)] = 4  # of the n-gram
+    min_count: Positive = 3  # times that a history of more than one unit must occur
+    leaky_hmm: Fraction = 1e-5  # weight of a jump to any state between two frames; 0 is none
+    ctc_weight: Weight = 0.1  # times the CTC loss that is added
+    ce_weight: Weight = 0.0  # times the cross entropy on alignments that is added
     # cross entropy: frame by frame, on the alignments "unit" of the manifests (`asrtool align`)
     label_smoothing: Fraction = 0.0  # share of each frame that goes to all units alike
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Objective":
-        if self.kind == "mmi" and self.engine == "k2" and self.leak:
-            raise ValueError("objective.engine=k2 has no leak; set objective.leak=0, or objective.engine=torch")
-        return self
 
     @property
     def aligned(self) -> bool:
         """Whether training needs alignments."""
-        return self.kind == "ce" or self.kind == "mmi" and self.ce > 0
+        return self.kind == "ce" or self.kind == "mmi" and self.ce_weight > 0
 
 
 class Training(Section):
     """The optimiser, its schedule, and what is kept. A step is one update from `accumulate` batches of every rank."""
 
     lr: Amount = 1e-3  # at its peak; of "noam", the factor
-    lr_seconds: Seconds | None = None  # of audio in a step that lr is meant for: it grows and shrinks with that
+    lr_reference_seconds: Seconds | None = (
+        None  # of audio in a step that lr is meant for: it grows and shrinks with that
+    )
     warmup_steps: Count = 500  # until the peak
-    decay: Literal["linear", "cosine", "inverse_sqrt", "noam", "one_cycle", "none"] = "cosine"  # schedule.py
+    schedule: Literal["linear", "cosine", "inverse_sqrt", "noam", "one_cycle", "none"] = "cosine"  # schedule.py
     max_steps: Positive = 10000
     accumulate: Positive = 1  # batches to a step, on each rank
     weight_decay: Weight = 0.01
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
-    clip: Amount = 5.0  # largest gradient norm
+    max_grad_norm: Amount = 5.0  # largest gradient norm
     # bf16: autocast; weights and optimiser stay fp32. auto: bf16 where the processor has instructions for it
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     validate_every: Positive = 500  # steps; each validation writes a checkpoint
@@ -289,18 +285,20 @@ class Training(Section):
     keep_best: Positive = 5  # checkpoints, by dev loss
     keep_last: Positive = 1  # checkpoints of validations, by step
     average: Literal["best", "last", "ema"] = "best"  # what `averaged.pt` is: the mean of those kept, or of all steps
-    ema: Annotated[Real, Field(gt=0, le=1)] | None = None  # weight of the past in the mean of all steps; 1: all alike
+    ema_decay: Annotated[Real, Field(gt=0, le=1)] | None = (
+        None  # weight of the past in the mean of all steps; 1: all alike
+    )
     log_every: Positive = 50  # steps
     log_layers: Flag = False  # the gradient norm of every block, too
 
     @model_validator(mode="after")
     def _consistent(self) -> "Training":
-        if self.decay not in ("none", "inverse_sqrt", "noam") and self.warmup_steps >= self.max_steps:
+        if self.schedule not in ("none", "inverse_sqrt", "noam") and self.warmup_steps >= self.max_steps:
             raise ValueError("warmup_steps must be below max_steps")
-        if self.decay == "noam" and not self.warmup_steps:
-            raise ValueError("decay noam needs warmup_steps")
-        if self.average == "ema" and self.ema is None:
-            raise ValueError("average ema needs ema, e.g. 0.999")
+        if self.schedule == "noam" and not self.warmup_steps:
+            raise ValueError("schedule noam needs warmup_steps")
+        if self.average == "ema" and self.ema_decay is None:
+            raise ValueError("average ema needs ema_decay, e.g. 0.999")
         return self
 
 
@@ -313,7 +311,7 @@ class Parallel(Section):
     # bmuf: ranks of one machine are a worker with ddp inside; the workers meet every block_steps
     block_steps: Positive = 16
     block_momentum: Fraction | None = None  # 1 - 1 / workers by default
-    block_rate: Amount = 1.0
+    block_lr: Amount = 1.0
     nesterov: Flag = False
     block_moments: Literal["average", "reset"] = "average"  # Adam's at a meeting: BMUF-Adam, or from zero
     worker_ranks: Positive | None = None  # ranks to a worker; those of a machine by default
@@ -322,10 +320,12 @@ class Parallel(Section):
 class Guards(Section):
     """When a step is not taken, and when training goes back (asrtool/training/guards.py)."""
 
-    band: Annotated[Real, Field(gt=1)] = 10.0  # standard deviations above its running mean at which a loss is bad
-    patience: Positive = 10  # bad steps in a row before training goes back to its last checkpoint
-    rate: Annotated[Real, Field(gt=0, le=1)] = 0.5  # times the learning rate, each time it goes back
-    rollbacks: Count = 3  # before it stops
+    loss_spike_std: Annotated[Real, Field(gt=1)] = (
+        10.0  # standard deviations above its running mean at which a loss is bad
+    )
+    max_bad_steps: Positive = 10  # bad steps in a row before training goes back to its last checkpoint
+    lr_factor: Annotated[Real, Field(gt=0, le=1)] = 0.5  # times the learning rate, each time it goes back
+    max_rollbacks: Count = 3  # before it stops
 
 
 class Config(Section):
@@ -347,8 +347,8 @@ class Config(Section):
                 "data.augment.speeds, volume and noise change the audio, but features.source is 'stored': "
                 "use on_the_fly, or `asrtool features --speeds`"
             )
-        if self.objective.intermediate and not self.model.architecture.startswith("transformer"):
-            raise ValueError(f"objective.intermediate is for Transformers, not for {self.model.architecture}")
+        if self.objective.intermediate_ctc and not self.model.architecture.startswith("transformer"):
+            raise ValueError(f"objective.intermediate_ctc is for Transformers, not for {self.model.architecture}")
         if self.data.min_seconds >= self.data.max_seconds:
             raise ValueError("data.min_seconds must be below data.max_seconds")
         return self

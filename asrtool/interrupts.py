@@ -1,13 +1,15 @@
 """Ctrl-C and SIGTERM, acted on where nothing is half-done, and processes that end with their parent."""
 
 import contextlib
+import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 
-from asrtool.progress import say
+logger = logging.getLogger(__name__)
+
 
 PARENT_SECONDS = 1.0  # between two looks for the parent process
 TERMINATED = 128 + signal.SIGTERM  # exit status of a process that was asked to end, as a shell gives it
@@ -75,4 +77,4 @@ class Interrupts:
         if self.requested:
             raise self.kind
         self.requested = True
-        say("interrupted: stopping after this step (again to stop at once)")
+        logger.info("interrupted: stopping after this step (again to stop at once)")

@@ -12,6 +12,7 @@ The same command continues an interrupted download, and leaves alone what is the
 `.completed`, as lhotse's own download marks it.
 """
 
+import logging
 import signal
 
 if __name__ == "__main__":
@@ -33,7 +34,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from asrtool.errors import UserError, nearest, require_file
-from asrtool.progress import progress, say
+from asrtool.logs import log_to_stderr
+from asrtool.progress import progress
+
+logger = logging.getLogger("asrtool")
 
 BLOCK = 1 << 20  # bytes
 SILENCE = 60  # seconds without a byte after which a connection counts as lost
@@ -136,7 +140,7 @@ def get(name: str, out: Path, options: argparse.Namespace, sums: dict[str, tuple
     place, checksum = sums[name]
     path, folder, url = out / Path(place).name, options.inside / name, f"{options.url.rstrip('/')}/{place}"
     if not path.exists() and not (out / folder / ".completed").exists():
-        say(url)
+        logger.info(url)
         fetch(url, path, checksum)
     if place.endswith(ARCHIVE) and path.exists():
         unpack(path, folder, out)
@@ -166,17 +170,18 @@ def main(arguments: list[str] | None = None) -> int:
         for name in options.names:
             get(name, options.out, options, sums)
     except UserError as error:
-        say(f"download.py: error: {error}")
+        logger.info(f"download.py: error: {error}")
         return error.exit_status
     except (OSError, tarfile.TarError) as error:  # disk full, no permission
-        say(f"download.py: error: {error}; the same command goes on from here")
+        logger.info(f"download.py: error: {error}; the same command goes on from here")
         return 2
     except KeyboardInterrupt:
-        say("download.py: interrupted; the same command goes on from here")
+        logger.info("download.py: interrupted; the same command goes on from here")
         return 130
     return 0
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    log_to_stderr()
     sys.exit(main())

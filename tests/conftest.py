@@ -15,6 +15,7 @@ import soundfile
 
 from asrtool.cli import main
 from asrtool.config import Config
+from asrtool.logs import log_to_stderr
 from tests.tiny import RATE, make_config, make_corpus, make_tokenizer, tone
 
 
@@ -31,6 +32,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark in ("slow", "fuzz"):
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=f"{mark}: runs with --all"))
+
+
+@pytest.fixture(autouse=True)
+def log_lines() -> None:
+    """Log lines go to stderr, as on the command line, and to the stderr that pytest captures."""
+    log_to_stderr()
 
 
 @pytest.fixture(scope="session")

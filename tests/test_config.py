@@ -86,12 +86,12 @@ def test_overrides_are_yaml_values(write):
         "data.augment.spec_augment={time_warp: 0}",
         "training.patience=null",
     ]
-    config = load_config(write("training: {patience: 3, clip: 2.0}"), overrides)
+    config = load_config(write("training: {patience: 3, max_grad_norm: 2.0}"), overrides)
     assert config.training.lr == 0.001
     assert isinstance(config.training.lr, float)
     assert config.training.max_steps == 700
     assert config.training.patience is None
-    assert config.training.clip == 2.0  # beside an overridden key, untouched
+    assert config.training.max_grad_norm == 2.0  # beside an overridden key, untouched
     assert config.data.train == Path("my data/train.jsonl.gz")
     assert config.data.augment.speeds == (0.9, 1.1)
     assert config.data.augment.spec_augment.time_warp == 0
@@ -115,7 +115,7 @@ def test_a_malformed_override_is_refused(write, override):
         ("training.lr=fast", "training.lr"),
         ("training.lr=0", "training.lr"),
         ("training.lr=.nan", "training.lr"),
-        ("training.decay=cubic", "training.decay"),
+        ("training.schedule=cubic", "training.schedule"),
         ("model.dropout=1.0", "model.dropout"),
         ("model.dim=null", "model.dim"),
         ("model=3", "model"),
@@ -140,19 +140,31 @@ STRICT = [  # text, bools, floats and numbers that are not finite, in the place 
         "seed=-1",
         "seed=100000000000000000000",
     ),
-    *("model.layers=true", "model.heads=1e3", "model.dropout=false", "model.left=true", "model.left=[true]"),
+    *(
+        "model.layers=true",
+        "model.heads=1e3",
+        "model.dropout=false",
+        "model.left_context=true",
+        "model.left_context=[true]",
+    ),
     *("model.subsampling.causal=yes", "model.subsampling.causal=1", "model.activation_checkpointing=on"),
     *("training.lr=.inf", "training.lr=1e999", "training.lr='1e-3'", "training.lr=1:30", "training.weight_decay=.inf"),
-    *("training.clip=.nan", "training.betas=[true, 0.9]", "parallel.timeout=.inf", "parallel.block_rate=.inf"),
-    *("objective.ctc=.inf", "objective.ce=.nan", "model.init.exponent=.inf", "guards.band=.inf", "training.ema=true"),
+    *("training.max_grad_norm=.nan", "training.betas=[true, 0.9]", "parallel.timeout=.inf", "parallel.block_lr=.inf"),
+    *(
+        "objective.ctc_weight=.inf",
+        "objective.ce_weight=.nan",
+        "model.init.exponent=.inf",
+        "guards.loss_spike_std=.inf",
+        "training.ema_decay=true",
+    ),
     *("data.batch_seconds=.inf", "data.max_seconds=.nan", "data.augment.noise_snr=[.nan, .nan]"),
     *("data.augment.noise_snr=[0, 1e6]", "data.augment.volume=[.inf, .inf]", "data.augment.speeds=[]"),
     *("model.ff_dim=20000000", "model.layers=1000000000", "model.dim=2000000", "model.heads=100000"),
     *("model.subsampling.channels=10000000", "model.subsampling.factor=1024", "model.convolution.kernel=100001"),
     *("model.dropout=0.99999999", "model.ff_dropout=0.99", "model.attention_dropout=0.99"),
-    *("model.chunk=100000", "model.memory=100000", "model.look_ahead=100000"),
+    *("model.chunk_size=100000", "model.memory=100000", "model.look_ahead=100000"),
     *("data.augment.spec_augment.time_masks=1000000", "data.augment.spec_augment.frequency_masks=1000000"),
-    *("objective.order=1000", "data.workers=100000", "training.max_steps=10000000000", "features.num_bins=1"),
+    *("objective.ngram_order=1000", "data.workers=100000", "training.max_steps=10000000000", "features.num_bins=1"),
     *("features.num_bins=100000", "features.sampling_rate=1", "features.sampling_rate=100000000000000000000"),
     *('data.train="a\\0b"', 'data.dev="a\\nb"', "data.tokenizer=3", "data.train=[a]", "data.train=null"),
 ]
@@ -264,50 +276,56 @@ MODEL_REFUSALS = [  # model, what is said
         "model: convolution and init are for Transformers, not for blstm",
     ),
     (
-        "architecture: lc_blstm, chunk: 2, look_ahead: 1, init: {scheme: depth_scaled}",
+        "architecture: lc_blstm, chunk_size: 2, look_ahead: 1, init: {scheme: depth_scaled}",
         "model: convolution and init are for Transformers, not for lc_blstm",
     ),
     ("architecture: blstm, mask: sliding", "model: mask sliding is for architecture transformer, not blstm"),
     (
-        "architecture: lc_blstm, mask: chunk, chunk: 2, memory: 2, look_ahead: 1",
+        "architecture: lc_blstm, mask: chunk, chunk_size: 2, memory: 2, look_ahead: 1",
         "model: mask chunk is for architecture transformer, not lc_blstm",
     ),
     (
-        "architecture: transformer_xl, mask: chunk, chunk: 2, memory: 2",
+        "architecture: transformer_xl, mask: chunk, chunk_size: 2, memory: 2",
         "model: mask chunk is for architecture transformer, not transformer_xl",
     ),
     (
         "architecture: transformer_xl, memory: 2",
-        "model: transformer_xl with mask full needs chunk: it is for lc_blstm, transformer_xl and",
+        "model: transformer_xl with mask full needs chunk_size: it is for lc_blstm, transformer_xl and",
     ),
     (
-        "architecture: transformer_xl, chunk: 2",
+        "architecture: transformer_xl, chunk_size: 2",
         "model: transformer_xl with mask full needs memory: it is for transformer_xl and transformer with mask chunk",
     ),
     (
         "mask: chunk, memory: 2",
-        "model: transformer with mask chunk needs chunk: it is for lc_blstm, transformer_xl and",
+        "model: transformer with mask chunk needs chunk_size: it is for lc_blstm, transformer_xl and",
     ),
-    ("mask: chunk, chunk: 2", "model: transformer with mask chunk needs memory: it is for transformer_xl and"),
-    ("architecture: lc_blstm, look_ahead: 2", "model: lc_blstm with mask full needs chunk: it is for lc_blstm,"),
-    ("architecture: lc_blstm, chunk: 2", "model: lc_blstm with mask full needs look_ahead: it is for lc_blstm"),
-    ("chunk: 2", "model: transformer with mask full has no chunk: it is for lc_blstm,"),
+    ("mask: chunk, chunk_size: 2", "model: transformer with mask chunk needs memory: it is for transformer_xl and"),
+    ("architecture: lc_blstm, look_ahead: 2", "model: lc_blstm with mask full needs chunk_size: it is for lc_blstm,"),
+    ("architecture: lc_blstm, chunk_size: 2", "model: lc_blstm with mask full needs look_ahead: it is for lc_blstm"),
+    ("chunk_size: 2", "model: transformer with mask full has no chunk_size: it is for lc_blstm,"),
     ("memory: 0", "model: transformer with mask full has no memory: it is for transformer_xl and"),
     ("look_ahead: 0", "model: transformer with mask full has no look_ahead: it is for lc_blstm"),
-    ("mask: sliding, left: 2, right: 1, chunk: 2", "model: transformer with mask sliding has no chunk: it is for"),
-    ("architecture: blstm, chunk: 2", "model: blstm with mask full has no chunk: it is for lc_blstm,"),
     (
-        "architecture: lc_blstm, chunk: 2, look_ahead: 1, memory: 3",
+        "mask: sliding, left_context: 2, right_context: 1, chunk_size: 2",
+        "model: transformer with mask sliding has no chunk_size: it is for",
+    ),
+    ("architecture: blstm, chunk_size: 2", "model: blstm with mask full has no chunk_size: it is for lc_blstm,"),
+    (
+        "architecture: lc_blstm, chunk_size: 2, look_ahead: 1, memory: 3",
         "model: lc_blstm with mask full has no memory: it is for transformer_xl and",
     ),
     (
-        "architecture: transformer_xl, chunk: 2, memory: 3, look_ahead: 1",
+        "architecture: transformer_xl, chunk_size: 2, memory: 3, look_ahead: 1",
         "model: transformer_xl with mask full has no look_ahead: it is for lc_blstm",
     ),
-    ("left: 2", "model: left and right are for mask sliding"),
-    ("mask: chunk, chunk: 2, memory: 2, right: 0", "model: left and right are for mask sliding"),
-    ("mask: sliding, left: [1, 2, 3], layers: 2", "model: 3 numbers of frames for 2 layers"),
-    ("mask: sliding, left: 2, right: [1], layers: 2", "model: 1 numbers of frames for 2 layers"),
+    ("left_context: 2", "model: left_context and right_context are for mask sliding"),
+    (
+        "mask: chunk, chunk_size: 2, memory: 2, right_context: 0",
+        "model: left_context and right_context are for mask sliding",
+    ),
+    ("mask: sliding, left_context: [1, 2, 3], layers: 2", "model: 3 numbers of frames for 2 layers"),
+    ("mask: sliding, left_context: 2, right_context: [1], layers: 2", "model: 1 numbers of frames for 2 layers"),
     (
         "convolution: {kernel: 4}",
         "model.convolution: a symmetric convolution needs an odd kernel, not 4; or causal: true",
@@ -323,8 +341,8 @@ MODEL_REFUSALS = [  # model, what is said
     ("init: {alpha: 1.5}", "model.init.alpha = 1.5: "),
     ("init: {exponent: -1}", "model.init.exponent = -1: "),
     ("layer_drop: 1.0", "model.layer_drop = 1.0: "),
-    ("mask: sliding, left: -1", "= -1: input should be greater than or equal to 0"),
-    ("architecture: lc_blstm, chunk: 0, look_ahead: 1", "model.chunk = 0: "),
+    ("mask: sliding, left_context: -1", "= -1: input should be greater than or equal to 0"),
+    ("architecture: lc_blstm, chunk_size: 0, look_ahead: 1", "model.chunk_size = 0: "),
     ("architecture: rnn", "model.architecture = 'rnn': "),
 ]
 
@@ -337,14 +355,14 @@ def test_a_model_that_cannot_be_is_refused_with_its_reason(write, model, message
 @pytest.mark.parametrize(
     "model",
     [
-        "dim: 15, heads: 3, positions: relative",  # only sinusoids come in pairs
+        "dim: 15, heads: 3, positional_encoding: relative",  # only sinusoids come in pairs
         "architecture: blstm, dim: 90",  # no heads
-        "architecture: transformer_xl, chunk: 1, memory: 0",
-        "architecture: lc_blstm, chunk: 1, look_ahead: 0",
-        "mask: chunk, chunk: 1, memory: 0",
+        "architecture: transformer_xl, chunk_size: 1, memory: 0",
+        "architecture: lc_blstm, chunk_size: 1, look_ahead: 0",
+        "mask: chunk, chunk_size: 1, memory: 0",
         "mask: sliding",
-        "mask: sliding, left: 0, right: 0",
-        "mask: sliding, left: null, right: [1, 2], layers: 2",
+        "mask: sliding, left_context: 0, right_context: 0",
+        "mask: sliding, left_context: null, right_context: [1, 2], layers: 2",
         "convolution: {kernel: 4, causal: true}",
         "subsampling: {kind: stack, factor: 3}",
         "subsampling: {kind: stack, factor: 1}",
@@ -356,9 +374,11 @@ def test_a_model_at_the_edge_of_what_can_be_is_built(write, model):
 
 
 def test_frames_for_each_layer():
-    model = Config.model_validate({"model": {"layers": 3, "mask": "sliding", "left": 4, "right": [0, 1, 2]}}).model
-    assert model.per_layer(model.left) == [4, 4, 4]
-    assert model.per_layer(model.right) == [0, 1, 2]
+    model = Config.model_validate(
+        {"model": {"layers": 3, "mask": "sliding", "left_context": 4, "right_context": [0, 1, 2]}}
+    ).model
+    assert model.per_layer(model.left_context) == [4, 4, 4]
+    assert model.per_layer(model.right_context) == [0, 1, 2]
     assert model.per_layer(None) == [None, None, None]
 
 
@@ -367,7 +387,7 @@ def test_frames_for_each_layer():
     [
         "{features: {source: stored}, data: {augment: {spec_augment: {}}}}",  # changes the features alone
         "training: {warmup_steps: 99, max_steps: 100}",
-        "training: {warmup_steps: 100, max_steps: 100, decay: none}",
+        "training: {warmup_steps: 100, max_steps: 100, schedule: none}",
     ],
 )
 def test_what_only_looks_impossible_is_accepted(write, text):

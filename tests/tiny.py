@@ -7,12 +7,12 @@ import numpy as np
 import soundfile
 import torch
 
+from asrtool import checkpoint
 from asrtool.config import Config, merge, save_config
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
 from asrtool.models.acoustic import AcousticModel
 from asrtool.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from asrtool.training import checkpoint
 
 RATE = 16000  # Hz
 WORDS = {"one": 400, "two": 900, "three": 1800, "four": 3500}  # Hz, the tone of each word

@@ -44,7 +44,8 @@ from arms_run import Run, run_all
 
 from asrtool.errors import AsrtoolError, UserError, nearest
 from asrtool.files import write_text
-from asrtool.markdown import put
+from asrtool.logs import log_to_stderr
+from asrtool.scoring.markdown import put
 
 
 def options() -> argparse.ArgumentParser:
@@ -160,4 +161,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    log_to_stderr()
     sys.exit(main())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from arms_claim import OPEN, Claim, interval, overall
 
 from asrtool.files import atomic_path
-from asrtool.markdown import natural, table
+from asrtool.scoring.markdown import natural, table
 
 if TYPE_CHECKING:
     from arms_run import Run

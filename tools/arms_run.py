@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import math
 import os
 import shlex
@@ -18,7 +19,8 @@ from arms_claim import Claim
 from asrtool.config import Config, differences, load_config
 from asrtool.errors import UserError
 from asrtool.files import write_json
-from asrtool.progress import say
+
+logger = logging.getLogger("asrtool")
 
 POLL = 0.1  # seconds between looks at the trainings: nothing beside them
 INTERRUPTED = (130, -signal.SIGINT)  # exit statuses of a training that was asked to stop: to be continued, no result
@@ -98,7 +100,7 @@ class Run:
             files = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT, "cwd": directory}
             environment = os.environ | {"OMP_NUM_THREADS": str(threads)}  # else torchrun sets it, and complains
             self.process = subprocess.Popen(self.command, **files, env=environment, start_new_session=True)
-        say(f"{time.strftime('%H:%M:%S')} {self.name}, seed {self.seed}: started")
+        logger.info(f"{time.strftime('%H:%M:%S')} {self.name}, seed {self.seed}: started")
 
     def end(self) -> None:
         """Write down and say how the training ended."""
@@ -106,7 +108,7 @@ class Run:
         what = f"{self.outcome or 'interrupted'} after {self.seconds / 60:.1f} min"
         what += f", dev loss {self.dev[-1][1]:.4g}" if self.dev else ""
         what += f": {self.last_line()}" if self.outcome in ("failed", "diverged") else ""
-        say(f"{time.strftime('%H:%M:%S')} {self.name}, seed {self.seed}: {what}")
+        logger.info(f"{time.strftime('%H:%M:%S')} {self.name}, seed {self.seed}: {what}")
 
     def last_line(self) -> str:
         """The error of the last process or, where asrtool named none, its last line."""

@@ -28,6 +28,7 @@ whatever happens; what a killed run left behind is removed by the next one.
 
 import argparse
 import json
+import logging
 import os
 import re
 import shutil
@@ -43,7 +44,9 @@ from pathlib import Path
 
 from asrtool.errors import AsrtoolError, UserError, require_file
 from asrtool.files import write_json
-from asrtool.progress import say
+from asrtool.logs import log_to_stderr
+
+logger = logging.getLogger("asrtool")
 
 PREFIX, MARK = "asrtool", "ASRTOOL_NETWORK"  # of the namespaces, and in the environment of all that runs in them
 SUBNET = "10.77.0."  # seen inside the namespaces alone
@@ -523,7 +526,7 @@ def main() -> int:
     try:
         require_file(arguments.conf, "configuration", "give a YAML file")
         if gone := left_behind():
-            say(f"removing what runs {', '.join(map(str, sorted(gone)))} left behind")
+            logger.info(f"removing what runs {', '.join(map(str, sorted(gone)))} left behind")
             clean(gone)
         machines = 2 if arguments.cut else max(arguments.machines)
         with network(machines, arguments.gbit, arguments.delay) as net:
@@ -538,4 +541,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    log_to_stderr()
     sys.exit(main())

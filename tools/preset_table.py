@@ -9,9 +9,9 @@ import math
 import sys
 from pathlib import Path
 
-from asrtool import markdown
 from asrtool.config import Config, load_config
 from asrtool.models.info import Info, model_info
+from asrtool.scoring import markdown
 
 UNITS = 500
 BEGIN, END = "<!-- tools/preset_table.py writes from here -->", "<!-- to here -->"
@@ -36,7 +36,7 @@ def system(config: Config) -> str:
     ]
     if "blstm" in model.architecture:
         return ", ".join(words)
-    words += [f"{model.norm}-norm", f"{model.positions} positions".replace("none", "no")]
+    words += [f"{model.norm}-norm", f"{model.positional_encoding} positions".replace("none", "no")]
     words += [f"{model.convolution.kind} convolution"] * (model.convolution.kind != "none")
     words += ["depth-scaled init"] * (model.init.scheme == "depth_scaled")
     return ", ".join(words)

@@ -3,6 +3,7 @@
 Nothing heavy is imported at the top of a file here: `asrtool --help` must answer at once.
 """
 
+import logging
 import sys
 import traceback
 from contextlib import suppress
@@ -25,7 +26,7 @@ from asrtool.cli.tokenizer import tokenizer
 from asrtool.cli.train import info, train
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import TERMINATED, Terminated, exit_on_sigterm
-from asrtool.progress import printable
+from asrtool.logs import log_to_stderr, printable
 
 HELP = {"help_option_names": ["-h", "--help"], "show_default": True}
 
@@ -33,7 +34,9 @@ HELP = {"help_option_names": ["-h", "--help"], "show_default": True}
 @click.group(context_settings=HELP)
 @click.version_option(__version__, prog_name="asrtool")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.option("--quiet", "level", flag_value=logging.WARNING, type=int, help="Log only warnings.")
+@click.option("--verbose", "level", flag_value=logging.DEBUG, type=int, help="Log details as well.")
+def cli(debug: bool, level: int | None) -> None:
     """Train and run Transformer acoustic models for speech recognition.
 
     \b
@@ -48,6 +51,7 @@ def cli(debug: bool) -> None:
     Exit status: 0 success; 1 wrong data, listed on stderr; 2 a wrong request, one line on stderr;
     70 a fault of asrtool; 130 Ctrl-C; 143 SIGTERM.
     """
+    log_to_stderr(logging.INFO if level is None else level)
 
 
 for command in (

@@ -58,7 +58,7 @@ def adapt(exp, cuts, hyps, out, checkpoint, workers, device, threads, **how) -> 
     """
     import torch
 
-    from asrtool.decoding.decode import open_experiment
+    from asrtool.experiment import open_experiment
     from asrtool.training.adaptation import Adaptation
     from asrtool.training.adaptation import adapt as run
 

@@ -25,7 +25,7 @@ def align(exp, cuts, out, ctm, checkpoint, max_minutes, batch_seconds, workers, 
     import torch
 
     from asrtool.decoding.align import align as run
-    from asrtool.decoding.decode import open_experiment
+    from asrtool.experiment import open_experiment
 
     if threads:
         torch.set_num_threads(threads)

@@ -96,10 +96,10 @@ def decode(
     """
     import torch
 
-    from asrtool.decoding.decode import open_experiment
     from asrtool.decoding.options import check_options
     from asrtool.decoding.result_folder import set_names
     from asrtool.decoding.runs import decode_runs, plan_runs
+    from asrtool.experiment import open_experiment
 
     given = {name: value for name, value in options.items() if value is not None}
     check_options(methods, given)
@@ -157,10 +157,10 @@ def tune(
     import torch
 
     from asrtool.decoding.checks import check_cuts
-    from asrtool.decoding.decode import open_experiment
     from asrtool.decoding.options import LATTICE_BEAM, open_search
     from asrtool.decoding.tuning import Grid, Scales, System, tune_systems
     from asrtool.errors import UserError
+    from asrtool.experiment import open_experiment
 
     if threads:
         torch.set_num_threads(threads)

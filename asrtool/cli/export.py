@@ -36,9 +36,9 @@ def export(exp, out, checkpoint, cuts, max_minutes, quantise, opset, threads) ->
     """
     import torch
 
-    from asrtool.decoding.decode import open_experiment
     from asrtool.deploy.export import export as run
     from asrtool.deploy.export import require_packages
+    from asrtool.experiment import open_experiment
 
     require_packages()
     torch.set_num_threads(threads)

@@ -45,9 +45,11 @@ def lexicon(texts, out, sources, unknown, top, min_count, case, stress, phones) 
     g2p learns from the sources with Phonetisaurus (pip install phonetisaurus), in some four minutes from CMUdict. Of
     words of CMUdict that were kept from it, it has about 7 % of the phones wrong; having seen 20,000 words only, 10 %.
     """
+    from asrtool.data.texts import is_manifest
+    from asrtool.files import read_lines
     from asrtool.text.lexicon import require_lexicon_output, write_lexicon
     from asrtool.text.pronounce import CMUDICT, pronounce, read_source
-    from asrtool.text.words import composed, count_words, is_manifest, most_frequent, read_lines
+    from asrtool.text.words import composed, count_words, most_frequent
 
     allowed = {phone for line in read_lines(phones) for phone in composed(line).split()} if phones else None
     opened = {name: read_source(name, stress, case, allowed) for name in sources}
@@ -64,8 +66,8 @@ def lexicon(texts, out, sources, unknown, top, min_count, case, stress, phones) 
 
 def _lines(paths: Iterable[Path]) -> Iterator[str]:
     """The transcripts of manifests, and the lines of text files."""
+    from asrtool.data.texts import read_sentences
     from asrtool.progress import progress
-    from asrtool.text.words import read_sentences
 
     for path in paths:
         yield from progress(read_sentences(path), f"reading {path.name}", units="lines")

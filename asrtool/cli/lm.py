@@ -53,10 +53,10 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
     if vocab and (top or min_count > 1):
         raise click.UsageError("--vocab says which words there are; leave out --top and --min-count")
     limits = _cutoffs(cutoffs)
-    from asrtool.text.ngram_files import require_lm_output, write_ngrams
-    from asrtool.text.ngram_prune import prune as prune_model
-    from asrtool.text.ngram_text import limit_vocabulary, read_words
-    from asrtool.text.ngram_train import train as train_model
+    from asrtool.lm.corpus import limit_vocabulary, read_words
+    from asrtool.lm.ngram_files import require_lm_output, write_ngrams
+    from asrtool.lm.ngram_pruning import prune as prune_model
+    from asrtool.lm.ngram_training import train as train_model
 
     require_lm_output(out, [*text, *filter(None, (vocab, tokenizer))])
     given = read_words(vocab) if vocab else None
@@ -107,9 +107,9 @@ def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, contex
     """
     if dim % (2 * heads):
         raise click.BadParameter(f"{dim} is not an even multiple of {heads} heads", param_hint="--dim")
-    from asrtool.decoding.neural_lm import require_neural_output
-    from asrtool.models.language import Shape
-    from asrtool.training.language import Plan, train_from_text
+    from asrtool.lm.neural_lm import require_neural_output
+    from asrtool.lm.transformer_lm import Shape
+    from asrtool.training.language_model import Plan, train_from_text
 
     require_neural_output(out, [*text, *([dev] if dev else [])])
     train_from_text(text, out, vocab_size, Shape(dim, layers, heads, dropout, context), Plan(**plan), dev, case, device)
@@ -129,8 +129,8 @@ def prune(model, out, threshold, size) -> None:
     """
     if (threshold is None) == (size is None):
         raise click.UsageError("give --threshold or --size, one of them")
-    from asrtool.text.ngram_files import read_ngrams, require_lm_output, write_ngrams
-    from asrtool.text.ngram_prune import prune as prune_model
+    from asrtool.lm.ngram_files import read_ngrams, require_lm_output, write_ngrams
+    from asrtool.lm.ngram_pruning import prune as prune_model
 
     require_lm_output(out, [model])
     smaller = prune_model(read_ngrams(model), threshold, size)
@@ -155,7 +155,7 @@ def perplexity(model, text, ngram, weight, context, case, tokenizer) -> None:
     asrtool lm perplexity data/lang/3gram.arpa.gz data/dev.jsonl.gz
     asrtool lm perplexity data/lang/lm.pt data/dev.jsonl.gz --ngram data/lang/4gram.npz
     """
-    from asrtool.text.ngram_perplexity import measure, measure_neural
+    from asrtool.lm.perplexity import measure, measure_neural
 
     corpus = _corpus(text, case, tokenizer)
     if model.suffix == ".pt":
@@ -176,7 +176,7 @@ def convert(model, out) -> None:
     \b
     asrtool lm convert data/lang/4gram.arpa.gz data/lang/4gram.npz
     """
-    from asrtool.text.ngram_files import read_ngrams, require_lm_output, write_ngrams
+    from asrtool.lm.ngram_files import read_ngrams, require_lm_output, write_ngrams
 
     require_lm_output(out, [model])
     read = read_ngrams(model)
@@ -185,7 +185,7 @@ def convert(model, out) -> None:
 
 
 def _corpus(text, case, tokenizer):
-    from asrtool.text.ngram_text import read_corpus, sentences
+    from asrtool.lm.corpus import read_corpus, sentences
     from asrtool.text.tokenizer import load_tokenizer
 
     return read_corpus(sentences(text, case, load_tokenizer(tokenizer) if tokenizer else None))

@@ -1,10 +1,13 @@
 """`asrtool report`."""
 
+import logging
 from pathlib import Path
 
 import click
 
 from asrtool.cli.options import PATH
+
+logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -28,7 +31,6 @@ def report(exps, out, title) -> None:
     asrtool report exp/transformer exp/blstm
     asrtool report exp/* --out RESULTS.md --title "mini LibriSpeech, 5 hours"
     """
-    from asrtool.progress import say
     from asrtool.scoring.results import section, write_section
     from asrtool.scoring.systems import read_systems
 
@@ -37,4 +39,4 @@ def report(exps, out, title) -> None:
         click.echo(made)
     else:
         write_section(out, title, made)
-        say(f"wrote the section '{title}' into {out}")
+        logger.info(f"wrote the section '{title}' into {out}")

@@ -69,16 +69,16 @@ def stream(
     """
     import torch
 
-    from asrtool.decoding.decode import open_experiment
-    from asrtool.decoding.endpointing import parse_rules
-    from asrtool.decoding.live import show
     from asrtool.decoding.options import check_options
-    from asrtool.decoding.recogniser import open_stream_search
     from asrtool.decoding.result_folder import set_names
     from asrtool.decoding.runs import plan_streams
-    from asrtool.decoding.stream import stream as run
-    from asrtool.decoding.stream import summary_lines
     from asrtool.errors import UserError
+    from asrtool.experiment import open_experiment
+    from asrtool.streaming.endpointing import parse_rules
+    from asrtool.streaming.live import show
+    from asrtool.streaming.recogniser import open_stream_search
+    from asrtool.streaming.stream import stream as run
+    from asrtool.streaming.stream import summary_lines
 
     if bool(cuts) == bool(wav):
         raise UserError("give one or more manifests of cuts, or --wav FILE")

@@ -4,6 +4,7 @@ asrtool/data/manifest.py checks the utterances and writes them. A reader lists w
 form; a new layout is a new function of a screen's length. Tables are in asrtool/data/tables.py.
 """
 
+import logging
 import math
 import os
 import re
@@ -14,7 +15,8 @@ from pathlib import Path
 from asrtool.data.sources import Bad
 from asrtool.errors import UserError
 from asrtool.files import read_lines
-from asrtool.progress import say
+
+logger = logging.getLogger(__name__)
 
 BLANKS = " \t\r\n\v\f"  # what Kaldi takes for white space, and nothing of Unicode
 SECONDS = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -173,10 +175,10 @@ class _KaldiFiles:
         """Count the audio that has no transcript, and the utterances that have no speaker."""
         if unused:
             hint = f"have no line in {self.text.path}, and are left out (--unlabelled takes them)"
-            say(f"{self.available().path}: {len(unused)} of {len(self.available().lines)} {hint}")
+            logger.info(f"{self.available().path}: {len(unused)} of {len(self.available().lines)} {hint}")
         missing = sum(name not in self.speakers.values for name in self.text.values)
         if self.speakers.present and missing:
-            say(f"{self.speakers.path}: {missing} utterances have no line there, and no speaker")
+            logger.info(f"{self.speakers.path}: {missing} utterances have no line there, and no speaker")
 
 
 def seconds(text: str) -> float:

@@ -1,5 +1,6 @@
 """From utterances to a checked lhotse manifest (`*.jsonl.gz`, one cut an utterance), or a list of all that is wrong."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from asrtool.data.shards import entries_with_trees
 from asrtool.data.sources import Bad
 from asrtool.errors import DataError
 from asrtool.files import atomic_path, read_byte_lines
-from asrtool.progress import progress, say
+from asrtool.progress import progress
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Summary", "copy_manifest", "count_cuts", "open_cuts", "read_lhotse", "write_manifest"]
 
@@ -232,7 +235,7 @@ def _write(cuts: Iterator[Result], out: Path, skip_bad: bool, checks: Checks) ->
         if not count:
             raise DataError("no utterances left; nothing written", problems)
     for problem in problems:
-        say(f"  left out {problem}")
+        logger.info(f"  left out {problem}")
     notes = tuple(f"{number} {note}" for note, number in checks.notes.items() if number)
     return Summary(count, seconds, len(problems), notes)
 

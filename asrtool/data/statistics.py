@@ -5,7 +5,7 @@ from itertools import takewhile
 
 from torch import Tensor
 
-from asrtool.data.loading import Batch
+from asrtool.data.batch import Batch
 from asrtool.errors import UserError
 
 STATISTICS_SECONDS = 3600.0  # an hour of shuffled speech fixes the mean of a bin to about 0.01 of its deviation

@@ -6,6 +6,7 @@ have no quotation marks but those of the text.
 
 import csv
 import difflib
+import logging
 import os
 import re
 from collections import defaultdict
@@ -17,7 +18,8 @@ from asrtool.data.corpora import Utterance, audio_beside, channel_of, seconds
 from asrtool.data.sources import Bad
 from asrtool.errors import UserError, nearest, one_line
 from asrtool.files import read_lines
-from asrtool.progress import say
+
+logger = logging.getLogger(__name__)
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 QUOTING = ",;"
@@ -54,7 +56,7 @@ def table(file: Path, layout: Layout | None = None) -> Iterator[Utterance | str]
     reader = _Reader(Path(file), layout)
     found = list(reader.rows())
     if reader.renamed:
-        say(f"{file}: {reader.renamed} ids were made of file names with white space, which became '_'")
+        logger.info(f"{file}: {reader.renamed} ids were made of file names with white space, which became '_'")
     yield from _with_recordings(found)
 
 
@@ -137,7 +139,7 @@ class _Reader:
         similar = {name: difflib.get_close_matches(name, free, n=1) for name in unused}
         shown = [f"{name} (did you mean '{match[0]}'?)" if match else name for name, match in similar.items()]
         if shown:
-            say(one_line(f"{self.file}: columns that are not used: {', '.join(shown)}"))
+            logger.info(one_line(f"{self.file}: columns that are not used: {', '.join(shown)}"))
 
     def _utterance(self, row: dict[str, str], where: str) -> Utterance:
         """Raises Bad or ValueError."""

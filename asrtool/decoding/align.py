@@ -12,15 +12,17 @@ import torch
 from lhotse import CutSet, MonoCut
 from lhotse.supervision import AlignmentItem
 
+from asrtool.data.batch import Batch
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.loading import Batch, OrderedSampler
 from asrtool.data.manifest import open_cuts
+from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.checks import check_cuts, check_recordings, recording_name
-from asrtool.decoding.decode import Experiment
 from asrtool.errors import DataError, UserError
+from asrtool.experiment import Experiment
 from asrtool.files import atomic_path, require_output
-from asrtool.graphs.training import BLANK, Arcs, Topology, UnitGraph, over_frames, said
-from asrtool.objectives.forward_backward import GraphBatch, best_path
+from asrtool.graphs.training_graphs import BLANK, Arcs, Topology, UnitGraph, over_frames, said
+from asrtool.objectives.forward_backward import best_path
+from asrtool.objectives.graph_batch import GraphBatch
 from asrtool.progress import progress
 from asrtool.text.tokenizer import Tokenizer
 

@@ -1,5 +1,6 @@
 """What is asked of a manifest before any time is spent on it: lengths, and ids that other formats can hold."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from lhotse import MonoCut
 from asrtool.data.entry_checks import EntryChecks
 from asrtool.data.shards import entries, entries_with_trees
 from asrtool.errors import DataError, UserError
-from asrtool.progress import say
+
+logger = logging.getLogger(__name__)
 
 UNFIT = re.compile(r"[\s\0-\x1f\x7f]")  # ends a field of a CTM, or of a text archive of Kaldi
 
@@ -33,7 +35,7 @@ def check_cuts(cuts: Path, max_minutes: float, trained_seconds: float | None = N
     if problems:
         raise DataError(f"{len(problems)} of {count} cuts of {cuts} cannot be used; mend the manifest", problems)
     if beyond:
-        say(
+        logger.info(
             f"{beyond} of {count} cuts of {cuts} are longer than {trained_seconds:g} s, the longest that the model was "
             "trained on (data.max_seconds): expect more errors; split them at pauses, e.g. by the columns start and "
             "end of `asrtool prepare table`"

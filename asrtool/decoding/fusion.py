@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asrtool.errors import UserError
-from asrtool.text.ngram import SPECIAL
+from asrtool.lm.ngram import SPECIAL
 from asrtool.text.tokenizer import SPACE, Tokenizer
 from asrtool.text.words import CASES, change_case, shortened
 
 if TYPE_CHECKING:
-    from asrtool.text.ngram import LanguageModel
+    from asrtool.lm.ngram import LanguageModel
 
 
 class Fusion(Protocol):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from asrtool.text.ngram import LanguageModel
+    from asrtool.lm.ngram import LanguageModel
 
 
 NEVER = math.inf

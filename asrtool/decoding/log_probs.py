@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asrtool.data.loading import OrderedSampler
-from asrtool.decoding.decode import Experiment, run_name
+from asrtool.data.sampling import OrderedSampler
 from asrtool.errors import UserError
+from asrtool.experiment import Experiment, run_name
 from asrtool.files import atomic_path, read_json, write_json
 from asrtool.progress import progress
 from asrtool.tensor_files import damaged, load_arrays

@@ -114,7 +114,7 @@ def prefix_fusion(tokenizer: Tokenizer, options: Options) -> tuple[Fusion | None
     """The language model of --lm for a prefix search, if there is one, and what decides over its part."""
     if "lm" not in options:
         return None, {}
-    from asrtool.text.ngram_files import load_lm
+    from asrtool.lm.ngram_files import load_lm
 
     units = options.get("lm_units", False)
     if not units and not any(symbol.startswith(SPACE) for symbol in tokenizer.symbols):
@@ -143,7 +143,7 @@ def _graph(tokenizer: Tokenizer, options: Options, jobs: int) -> Setup:
 
 
 def _k2_search(graph: Graph, chosen: GraphOptions, jobs: int, **further: Any) -> GraphSearch:
-    from asrtool.k2_engine import K2Search
+    from asrtool.decoding.k2_search import K2Search
 
     if jobs > 1:
         raise UserError("--jobs has no effect on --engine k2, which searches a batch at a time")
@@ -202,7 +202,7 @@ def _rescoring(graph: Graph, options: Options, beam: float):
     What goes out is the ARPA's score. A graph lets a path back off where the higher n-gram exists, too; where that is
     cheaper, the graph's own score is better than the ARPA's by the difference, and keeps it.
     """
-    from asrtool.text.ngram_files import load_lm
+    from asrtool.lm.ngram_files import load_lm
 
     made_of = graph.meta["sha256"].get("lm")
     if made_of and file_hash(require_file(options["graph_lm"], "language model", "see --graph-lm")) != made_of:

@@ -14,6 +14,7 @@ The processes need not talk to each other: the first one waits for the files of 
 
 import gzip
 import itertools
+import logging
 import shutil
 import time
 from collections.abc import Iterable
@@ -24,10 +25,12 @@ from pathlib import Path
 import torch
 
 from asrtool.device import describe
+from asrtool.distributed import Ranks
 from asrtool.errors import UserError
 from asrtool.files import GZIP_ERRORS, atomic_path, json_line, read_json, write_json, write_text
-from asrtool.progress import LOG_SECONDS, say
-from asrtool.ranks import Ranks
+from asrtool.progress import LOG_SECONDS
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 1 << 20  # bytes that are decompressed at once to compare a checksum
 POLL_SECONDS = 0.2  # between two looks for what other ranks have written
@@ -143,7 +146,7 @@ class Parts:
                 raise UserError(f"{problem}; see what went wrong there, and repeat the command to go on")
             if now - said > LOG_SECONDS:
                 said = now
-                say(f"waiting for {self._names(missing)}")
+                logger.info(f"waiting for {self._names(missing)}")
             time.sleep(POLL_SECONDS)
 
     def remove(self) -> None:

@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asrtool.decoding.neural_lm import NeuralLm, load_neural, mixed
+from asrtool.decoding.minimum_bayes_risk import least_risk
 from asrtool.decoding.result_folder import recorded, require_same_options, write_result
-from asrtool.decoding.risk import least_risk
 from asrtool.device import describe
 from asrtool.errors import UserError, require_file
 from asrtool.files import file_hash, require_own_folder
+from asrtool.lm.neural_lm import NeuralLm, load_neural, mixed
+from asrtool.lm.ngram import EOS, LanguageModel
+from asrtool.lm.ngram_files import load_lm
 from asrtool.locks import writing
-from asrtool.origin import origin
 from asrtool.progress import progress
+from asrtool.provenance import provenance
 from asrtool.scoring import facts
 from asrtool.scoring.folder import HYPOTHESES, read_facts, read_hypotheses
-from asrtool.text.ngram import EOS, LanguageModel
-from asrtool.text.ngram_files import load_lm
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def logprobs_by(model: LanguageModel, words: Sequence[str]) -> np.ndarray:
 class Rescorer:
     """Chooses among the n best: by their scores, with those of a mixture of language models if there is one.
 
-    With `mbr` by minimum Bayes risk (asrtool/decoding/risk.py) in the place of the highest score.
+    With `mbr` by minimum Bayes risk (asrtool/decoding/minimum_bayes_risk.py) in the place of the highest score.
     """
 
     mixture: Mixture | None
@@ -149,5 +149,5 @@ def rescore_folder(folder: Path, out: Path, models: Models | None, mbr: bool = F
     if found.get("audio_seconds") and "rtf" in found:
         found["rtf"] = round(found["rtf"] + seconds / found["audio_seconds"], 5)
     with writing(out, "asrtool rescore"):
-        write_result(out, made, "decode.json", found | origin())
+        write_result(out, made, "decode.json", found | provenance())
     return found

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asrtool.decoding.checks import check_cuts, check_keys
-from asrtool.decoding.decode import Experiment, decode
+from asrtool.decoding.decode import decode
 from asrtool.decoding.options import APPLIES, Options, open_search
 from asrtool.decoding.result_folder import recorded, require_same_options, tagged
+from asrtool.experiment import Experiment
 
 RESCORED = "rescored"  # the folder of graph with --rescore, beside the one without
 

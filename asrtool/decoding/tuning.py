@@ -21,12 +21,12 @@ from typing import NamedTuple
 import numpy as np
 
 from asrtool.data.shards import manifest_name
-from asrtool.decoding.decode import Experiment
 from asrtool.decoding.graph_search import GraphSearch, make_lattice
 from asrtool.decoding.lattice import NEVER, Lattice
 from asrtool.decoding.log_probs import Utterance, read_log_probs, store_log_probs
 from asrtool.decoding.options import read_scales
 from asrtool.errors import UserError
+from asrtool.experiment import Experiment
 from asrtool.files import require_output, require_same_kind, write_json
 from asrtool.locks import writing
 from asrtool.progress import progress

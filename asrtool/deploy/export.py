@@ -15,6 +15,7 @@ stream's end: all, fewer in the one where it ends, 0 in those after it. Of the l
 frames do not count; after the end the stream is fed until ceil(frames / subsampling_factor) others have come.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -25,17 +26,19 @@ import torch
 
 import asrtool
 from asrtool.data.features import FRAME_SHIFT, extractor
-from asrtool.data.loading import OrderedSampler
+from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.checks import check_cuts
-from asrtool.decoding.decode import Experiment
+from asrtool.deploy.onnx_graphs import quiet, state_names, step_graph, whole_graph
 from asrtool.deploy.parity import TOLERANCE, Graph, Parity, Utterances, compare_steps, compare_whole
 from asrtool.errors import AsrtoolError, UserError
+from asrtool.experiment import Experiment
 from asrtool.files import file_hash, full_disk_named, new_folder, require_own_folder, write_json
 from asrtool.graphs.folder import write_symbols
 from asrtool.models.acoustic import BLANK
-from asrtool.models.export import quiet, state_names, step_graph, whole_graph
-from asrtool.progress import progress, say
+from asrtool.progress import progress
 from asrtool.text.tokenizer import SPACE
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
@@ -128,7 +131,7 @@ def _export_graph(
 ) -> dict[str, dict]:
     """Write and check one graph and, maybe, its quantised twin; returns the facts of both by file name."""
     make, compare = GRAPHS[name]
-    say(f"export: {name}.onnx")
+    logger.info(f"export: {name}.onnx")
     program = make(experiment.model, opset)
     path = folder / f"{name}.onnx"
     _save(program, path, opset)

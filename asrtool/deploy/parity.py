@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from asrtool.deploy.onnx_graphs import joined, pieces
 from asrtool.models.acoustic import AcousticModel
-from asrtool.models.export import joined, pieces
 
 # Of the largest difference of a log-prob p, relative to 1 + |p|. Single precision rounds at 6e-8; sums of hundreds of
 # terms in dozens of layers, in another order, make that 1e-6 to 1e-5. A mask that is off by a frame, or a layer that

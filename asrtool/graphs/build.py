@@ -1,7 +1,8 @@
 """A graph's folder from the files of a tokenizer, a lexicon and a language model: what `asrtool graph` does."""
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from asrtool.graphs.folder import COMMAND, META, lexicon_hash, save_graph, token
 from asrtool.graphs.grammar import NOT_WORDS, arpa_words, compare
 from asrtool.graphs.lexicon_fst import Between
 from asrtool.graphs.topology import num_outputs
-from asrtool.progress import say
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import SPACE, Tokenizer, load_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 def build_graph(
@@ -64,7 +66,8 @@ def build_graph(
 
 def _pronounce(tokenizer: Tokenizer, path: str | Path | None, words: list[str] | None) -> Lexicon:
     """The lexicon in the file `path`, or `words` as the tokenizer spells them."""
-    from asrtool.text.lexicon import lexicon_of, read_lexicon
+    from asrtool.graphs.build import lexicon_of
+    from asrtool.text.lexicon import read_lexicon
 
     if path:
         return read_lexicon(path, phones=tokenizer.symbols[1:])
@@ -78,7 +81,7 @@ def _recognisable(lexicon: Lexicon, known: list[str] | None) -> Lexicon:
     if known is None:
         return lexicon
     for line in compare(lexicon.pronunciations, known):
-        say(line)
+        logger.info(line)
     known = set(known)
     return Lexicon({word: ways for word, ways in lexicon.pronunciations.items() if word in known})
 
@@ -88,3 +91,17 @@ def _between(tokenizer: Tokenizer, silence: str | None, probability: float) -> B
     if tokenizer.separator == SPACE:
         return Between(SPACE, silence, probability)
     return Between(None, tokenizer.separator if silence is None else silence, probability)
+
+
+def lexicon_of(tokenizer: "Tokenizer", words: Iterable[str]) -> Lexicon:
+    """The pronunciations of `words` in the symbols of a tokenizer's units; words that have none are not in it.
+
+    Phones: what the tokenizer's own lexicon says. Characters: the word's, without `tokenizer.separator`, the space,
+    which stands between words. BPE: the pieces of the word alone, the first of which has sentencepiece's mark; no piece
+    reaches over a space, so that the words' pieces in turn are those of the text. Raises UserError when none is left.
+    """
+    words = list(words)
+    known = {word: tokenizer.pronunciations(word) for word in words if not tokenizer.unknown(word)}
+    if not known:
+        raise UserError(f"the tokenizer has units for none of the {len(words)} words; are they in another case?")
+    return Lexicon(known)

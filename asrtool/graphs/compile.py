@@ -5,6 +5,7 @@ before H comes, not after: CTC topologies composed with a deterministic graph ne
 icefall's compile_hlg.py. The epsilons that they leave stay: to remove them multiplies the arcs by four.
 """
 
+import logging
 import resource
 import sys
 import time
@@ -17,8 +18,9 @@ from asrtool.errors import UserError
 from asrtool.graphs.grammar import grammar_fst
 from asrtool.graphs.lexicon_fst import BACKOFF, Between, lexicon_fst, unit_table, word_table
 from asrtool.graphs.topology import DETERMINISTIC, topology_fst
-from asrtool.progress import say
 from asrtool.text.lexicon import Lexicon
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from kaldifst import StdVectorFst
@@ -129,13 +131,13 @@ class Compiler:
 
     def _step(self, name: str, make: Callable[..., "StdVectorFst"], *arguments, **options) -> "StdVectorFst":
         """What `make` makes, with a line before and one after it; the second is kept in `steps`."""
-        say(f"{name} ...")
+        logger.info(f"{name} ...")
         start, cpu = time.perf_counter(), _cpu_seconds()
         fst = make(*arguments, **options)
         seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_seconds() - cpu}
         row = {**_size(fst), **{key: round(value, 2) for key, value in seconds.items()}, "peak_mb": peak_mb()}
         self.steps.append({"step": name, **row})
-        say("{}: {states:,} states, {arcs:,} arcs, {seconds} s, peak memory {peak_mb:,} MB".format(name, **row))
+        logger.info("{}: {states:,} states, {arcs:,} arcs, {seconds} s, peak memory {peak_mb:,} MB".format(name, **row))
         return fst
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asrtool.errors import UserError
-from asrtool.files import GZIP_ERRORS, full_disk_named
+from asrtool.files import GZIP_ERRORS, full_disk_named, read_lines
 from asrtool.graphs.check import BadFst, Labels, read_fst
 from asrtool.graphs.folder import write_symbols
 from asrtool.graphs.lexicon_fst import BACKOFF
-from asrtool.text.words import read_lines, shortened
+from asrtool.text.words import shortened
 
 if TYPE_CHECKING:
     from kaldifst import StdVectorFst
@@ -44,7 +44,7 @@ arpa2fst(arpa, fst, read_symbol_table=words, disambig_symbol=backoff, max_arpa_w
 
 def arpa_words(path: str | Path) -> list[str]:
     """The words of the unigrams of an ARPA file (plain or .gz) but for <s> and </s>, which must be among them."""
-    from asrtool.text.ngram_files import is_compiled
+    from asrtool.lm.ngram_files import is_compiled
 
     if is_compiled(path):
         arpa = Path(path).with_suffix(".arpa.gz")

@@ -45,7 +45,7 @@ class AcousticModel(nn.Module):
 
     A stream is fed `lead` feature frames that do not count, then its own, `latency().chunk` at a time or a multiple of
     that. Each step returns one output frame for `subsampling.factor` feature frames; the first `delay` of a stream do
-    not count either. `asrtool.models.streaming.Stream` does all this for pieces of any length.
+    not count either. `asrtool.streaming.model_stream.Stream` does all this for pieces of any length.
     """
 
     def __init__(self, config: Config, units: int):

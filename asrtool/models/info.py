@@ -98,7 +98,9 @@ def _over_layers(count: Callable[[Config, int], int], config: Config, units: int
 
 def _shallow(config: Config, layers: int, **model) -> Config:
     contexts = {
-        name: value[:layers] for name in ("left", "right") if isinstance(value := getattr(config.model, name), tuple)
+        name: value[:layers]
+        for name in ("left_context", "right_context")
+        if isinstance(value := getattr(config.model, name), tuple)
     }
     update = {"layers": layers, "layer_drop": 0.0, **contexts, **model}
     return config.model_copy(update={"model": config.model.model_copy(update=update)})

@@ -33,7 +33,7 @@ class LcBlstm(nn.Module):
 
     def __init__(self, config: Model):
         super().__init__()
-        self.chunk, self.right = config.chunk, config.look_ahead
+        self.chunk, self.right = config.chunk_size, config.look_ahead
         self.layers = nn.ModuleList(BlstmLayer(config.dim) for _ in range(config.layers))
         self.dropout = Dropout(config.dropout)
 

@@ -36,7 +36,7 @@ class Block(nn.Module):
         super().__init__()
         dim, self.pre = config.dim, config.norm == "pre"
         self.attention_norm = nn.LayerNorm(dim)
-        relative = config.positions == "relative"
+        relative = config.positional_encoding == "relative"
         self.attention = SelfAttention(dim, config.heads, context, relative, config.attention_dropout)
         self.ff_norm = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim, config.ff_dim, config.activation, config.ff_dropout)
@@ -91,11 +91,14 @@ class Block(nn.Module):
 
 def contexts(config: Model) -> list[Context]:
     """What the frames see in each layer, the lowest first."""
-    if config.chunk:
-        return [Context(config.memory, None, config.chunk)] * config.layers
+    if config.chunk_size:
+        return [Context(config.memory, None, config.chunk_size)] * config.layers
     if config.mask == "full":
         return [Context()] * config.layers
-    return [Context(*pair) for pair in zip(config.per_layer(config.left), config.per_layer(config.right), strict=True)]
+    return [
+        Context(*pair)
+        for pair in zip(config.per_layer(config.left_context), config.per_layer(config.right_context), strict=True)
+    ]
 
 
 class TransformerEncoder(nn.Module):
@@ -108,10 +111,10 @@ class TransformerEncoder(nn.Module):
 
     def __init__(self, config: Model):
         super().__init__()
-        self.sinusoidal, self.chunk = config.positions == "sinusoidal", config.chunk or 1
+        self.sinusoidal, self.chunk = config.positional_encoding == "sinusoidal", config.chunk_size or 1
         self.layer_drop, self.recompute = config.layer_drop, config.activation_checkpointing
         # On a CPU, whose time goes into products, frames of padding are left out of them where nothing needs them.
-        self.packs = config.chunk is None and config.convolution.kind == "none"
+        self.packs = config.chunk_size is None and config.convolution.kind == "none"
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(self.block(config, context) for context in contexts(config))
         ends_in_norm = config.norm == "post" and config.convolution.kind == "none"

@@ -1,21 +1,12 @@
 """Frame-level cross entropy on alignments: the criterion that hybrid acoustic models begin with."""
 
 from collections.abc import Sequence
-from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from asrtool.config import Config
-from asrtool.data.inspection import MOST_CUTS, aligned_units
-from asrtool.data.loading import NO_LABEL, Batch
-from asrtool.data.shards import entries_with_trees
-from asrtool.files import write_json
-from asrtool.text.tokenizer import BLANK, Tokenizer
-
-PRIORS = "priors.json"  # in an experiment's folder: seconds of each unit in its training data
+from asrtool.data.batch import NO_LABEL, Batch
 
 
 class CrossEntropy:
@@ -56,22 +47,3 @@ class CrossEntropy:
         """(N, frames) of the model's frames, from those of 10 ms; NO_LABEL where there is none."""
         middle = torch.arange(frames) * self.factor + self.factor // 2
         return batch.labels[:, middle.clamp(max=batch.labels.shape[1] - 1)]
-
-
-def write_priors(config: Config, tokenizer: Tokenizer, path: Path) -> None:
-    """Seconds of each unit in the alignments of the training data, as a JSON list in the tokenizer's order.
-
-    Counted once: a file that is there is left alone. What is not aligned is blank. Decoding subtracts their logs
-    (`--priors`): a frame's posterior is then a scaled likelihood (Bourlard and Morgan 1994). Of a long manifest the
-    first MOST_CUTS count.
-    """
-    if path.is_file():
-        return
-    number = {symbol: index for index, symbol in enumerate(tokenizer.symbols)}
-    seconds = [0.0] * tokenizer.size
-    for entry, tree in islice(entries_with_trees(config.data.train), MOST_CUTS):
-        seconds[BLANK] += entry.duration
-        for symbol, _, duration in aligned_units(tree):
-            seconds[number.get(symbol, BLANK)] += duration
-            seconds[BLANK] -= duration
-    write_json(path, [round(max(value, 0.0), 3) for value in seconds])

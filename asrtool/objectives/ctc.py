@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import ctc_loss as torch_ctc_loss
 
-from asrtool.data.loading import Batch
+from asrtool.data.batch import Batch
 
 
 def frames_needed(units: Sequence[int]) -> int:

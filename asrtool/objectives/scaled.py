@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from asrtool.objectives.forward_backward import GraphBatch
+    from asrtool.objectives.graph_batch import GraphBatch
 
 LEAST = 1e-50  # sum of a frame: what was too small for a double, 1e-308, is then far below FLOOR of it
 FLOOR = 1e-250  # of a frame's sum

@@ -28,7 +28,7 @@ class Git(_Row):
 
 
 class Origin(_Row):
-    """What asrtool/origin.py records."""
+    """What asrtool/provenance.py records."""
 
     command: Text | None = None
     version: Text = ""

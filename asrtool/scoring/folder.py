@@ -1,16 +1,18 @@
 """Scoring a decode folder: hyps.jsonl in; wer.json, report.txt and alignments.txt and .jsonl beside it."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import file_hash, read_json, read_jsonl, write_json, write_jsonl, write_text
-from asrtool.progress import say
 from asrtool.scoring.paired import Difference, paired_difference
 from asrtool.scoring.report import alignment_rows, alignment_text, report_text, score_dict
 from asrtool.scoring.wer import Score, score_pairs
 from asrtool.text.words import composed
+
+logger = logging.getLogger(__name__)
 
 HYPOTHESES = "hyps.jsonl"
 FACTS = ("decode.json", "stream.json")
@@ -146,7 +148,7 @@ def score_folder(folder: str | Path, name: str | None = None) -> Score:
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
     for line in warnings(rows):
-        say(f"{folder}: {line}")
+        logger.info(f"{folder}: {line}")
     write_text(folder / "alignments.txt", alignment_text(rows))
     write_jsonl(folder / "alignments.jsonl", alignment_rows(rows))
     write_text(folder / "report.txt", report_text(name, score))

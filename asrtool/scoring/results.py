@@ -8,8 +8,8 @@ from pathlib import Path
 
 from asrtool.errors import UserError
 from asrtool.files import require_output, write_text
-from asrtool.markdown import put, table
-from asrtool.origin import command, describe_origin
+from asrtool.provenance import command, describe_provenance
+from asrtool.scoring.markdown import put, table
 from asrtool.scoring.report import interval_text
 from asrtool.scoring.systems import Decoding, System
 
@@ -81,8 +81,8 @@ def _system_row(system: System) -> list[str]:
 
 def git_states(system: System) -> str:
     """Of asrtool in training and, if it was another one, of what made the results."""
-    trained = _listed(map(describe_origin, system.training.starts))
-    others = (describe_origin(result.facts) for result in system.results)
+    trained = _listed(map(describe_provenance, system.training.starts))
+    others = (describe_provenance(result.facts) for result in system.results)
     later = _listed(state for state in others if state not in ("-", *trained.split(", ")))
     return trained if later == "-" else f"{trained}; results {later}"
 

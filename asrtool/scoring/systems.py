@@ -9,14 +9,14 @@ from asrtool.errors import UserError
 from asrtool.files import file_hash, read_json
 from asrtool.scoring import facts
 from asrtool.scoring.folder import HASH, HYPOTHESES, read_facts
-from asrtool.training.log import read_log
+from asrtool.training_log import read_log
 
 
 @dataclass(frozen=True)
 class Training:
     """What log.jsonl says; None where it does not."""
 
-    starts: list[dict]  # what ran, each time that training was begun or continued (asrtool/origin.py)
+    starts: list[dict]  # what ran, each time that training was begun or continued (asrtool/provenance.py)
     steps: int | None
     finished: bool
     hours: float | None  # of audio, over all ranks
@@ -104,9 +104,9 @@ def objective_name(objective: Objective) -> str:
     """ "CTC", "MMI + 0.1 CTC", ..."""
     name = objective.kind.upper()
     if objective.kind == "mmi":
-        added = {"CTC": objective.ctc, "CE": objective.ce}
+        added = {"CTC": objective.ctc_weight, "CE": objective.ce_weight}
         name += "".join(f" + {weight:g} {part}" for part, weight in added.items() if weight)
-    return name + f", {objective.intermediate:g} of it CTC in the middle" * (objective.intermediate > 0)
+    return name + f", {objective.intermediate_ctc:g} of it CTC in the middle" * (objective.intermediate_ctc > 0)
 
 
 def read_training(log: Path) -> Training:

@@ -4,6 +4,7 @@ Phonetisaurus (Novak, Minematsu and Hirose, 2012) aligns letters with phones, ma
 finds the best sequence of pairs that spells a word. It knows no language and no set of phones but those of the lexicon.
 """
 
+import logging
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,8 +13,10 @@ from pathlib import Path
 
 from asrtool.errors import UserError
 from asrtool.files import full_disk_named
-from asrtool.progress import progress, say
+from asrtool.progress import progress
 from asrtool.text.lexicon import Lexicon, Pronunciation
+
+logger = logging.getLogger(__name__)
 
 PASSES = (
     4  # of expectation maximisation over the alignments: 3, 6 and the package's 11 err alike within 0.1 % of phones
@@ -35,7 +38,7 @@ def guess(words: Sequence[str], lexicon: Lexicon) -> dict[str, Pronunciation]:
     with tempfile.TemporaryDirectory() as folder, full_disk_named(folder):
         _train(lexicon, Path(folder), environment)
         (Path(folder) / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
-        say(f"g2p: pronouncing {len(words)} words")
+        logger.info(f"g2p: pronouncing {len(words)} words")
         command = ["phonetisaurus-g2pfst", "--model=model.fst", "--wordlist=words"]
         return dict(_guesses(_run(command, folder, environment).split("\n")))
 

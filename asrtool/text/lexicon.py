@@ -6,6 +6,7 @@ Kaldi's lexiconp.txt (a probability behind each word, which decides the order of
 between words is no matter of the lexicon: graphs put it there.
 """
 
+import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asrtool.errors import DataError, UserError
-from asrtool.files import require_output, require_same_kind, write_text
-from asrtool.progress import say
-from asrtool.text.words import change_case, composed, has_control_characters, is_mark, read_lines, shortened
+from asrtool.files import read_lines, require_output, require_same_kind, write_text
+from asrtool.text.words import change_case, composed, has_control_characters, is_mark, shortened
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from asrtool.text.tokenizer import Tokenizer
+    pass
 
 OTHER_SUFFIXES = (".gz", ".json", ".jsonl", ".arpa", ".npz", ".pt", ".fst")  # a lexicon is written as plain text
 RESERVED = frozenset(["<eps>", "<blank>", "<blk>", "<s>", "</s>"])  # symbols of graphs; with them #0, #1 ...
@@ -112,7 +114,7 @@ def _name_repeated(entries: list[_Entry], path: str | Path) -> None:
         line = first.setdefault((entry.word, entry.phones), entry.line)
         if line != entry.line:
             where = f"{path}: line {entry.line}: {shortened(entry.word)}"
-            say(f"{where}: the same pronunciation as in line {line}; it counts once")
+            logger.info(f"{where}: the same pronunciation as in line {line}; it counts once")
 
 
 def _faults(entries: list[_Entry], phones: Collection[str] | None) -> Iterator[str]:
@@ -178,17 +180,3 @@ def require_lexicon_output(out: str | Path, inputs: Iterable[str | Path], phones
         raise UserError(f"OUT is {out}, but a lexicon is written as plain text (*.txt); was OUT forgotten?")
     require_output(out, (), inputs)
     require_same_kind(out, "a lexicon of the phones that are to be written", require_lexicon)
-
-
-def lexicon_of(tokenizer: "Tokenizer", words: Iterable[str]) -> Lexicon:
-    """The pronunciations of `words` in the symbols of a tokenizer's units; words that have none are not in it.
-
-    Phones: what the tokenizer's own lexicon says. Characters: the word's, without `tokenizer.separator`, the space,
-    which stands between words. BPE: the pieces of the word alone, the first of which has sentencepiece's mark; no piece
-    reaches over a space, so that the words' pieces in turn are those of the text. Raises UserError when none is left.
-    """
-    words = list(words)
-    known = {word: tokenizer.pronunciations(word) for word in words if not tokenizer.unknown(word)}
-    if not known:
-        raise UserError(f"the tokenizer has units for none of the {len(words)} words; are they in another case?")
-    return Lexicon(known)

@@ -12,11 +12,7 @@ Two rules hold for every text, word list, lexicon and transcript:
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-
-from asrtool.errors import UserError
-from asrtool.files import read_lines
+from collections.abc import Iterable
 
 # Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark: no part of any spelling, and words
 # with them look the same as those without. `asrtool prepare` takes them out of transcripts.
@@ -51,27 +47,6 @@ def has_control_characters(text: str) -> bool:
 def shortened(text: str) -> str:
     """`text` as messages show it: a word may have megabytes where a file is not what it should be."""
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-
-
-def is_manifest(path: Path) -> bool:
-    """Whether `path` is a manifest by its name, or a folder of some, and no text file."""
-    return path.is_dir() or path.name.endswith((".jsonl", ".jsonl.gz"))
-
-
-def read_sentences(path: Path) -> Iterator[str]:
-    """The transcripts of a manifest, or the lines of a text file, in NFC. UserError as of `read_lines`."""
-    if not is_manifest(path):
-        hint = "give a text file, a sentence a line (.gz too), or a manifest *.jsonl.gz"
-        return map(composed, read_lines(path, "text", hint))
-    from asrtool.data.manifest import transcripts
-
-    return (composed(_text(text, path)) for text in transcripts([path]))
-
-
-def _text(text: object, path: Path) -> str:
-    if not isinstance(text, str):
-        raise UserError(f"{path}: a supervision's text is {text!r:.50}, not a string; correct the manifest")
-    return text
 
 
 def count_words(texts: Iterable[str], case: str = "keep") -> Counter[str]:

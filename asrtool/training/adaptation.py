@@ -8,6 +8,7 @@ is supervised, from an enrolment.
 """
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -17,36 +18,32 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from asrtool.data.loading import (
-    Item,
-    Position,
-    SpeechDataset,
-    batches,
-    is_trained_on,
-    ordered_batches,
-    shuffled_batches,
-)
+from asrtool import checkpoint
+from asrtool.adapted_weights import MARKER, Facts, read_facts, round_suffix, weights_file
+from asrtool.data.batch import Position
+from asrtool.data.loading import SpeechDataset, batches
 from asrtool.data.manifest import speaker_of
+from asrtool.data.sampling import Item, is_trained_on, ordered_batches, shuffled_batches
 from asrtool.data.shards import Entry, entries_with_trees, manifest_name, named
-from asrtool.decoding.adapted import MARKER, Facts, read_facts, round_suffix, weights_file
 from asrtool.decoding.align import Span, align_cuts, with_alignment
-from asrtool.decoding.decode import Experiment, run_name
+from asrtool.distributed import ALONE, own_log, this_rank
 from asrtool.errors import DataError, UserError
+from asrtool.experiment import Experiment, run_name
 from asrtool.files import file_hash, require_own_folder, write_json, write_text
 from asrtool.locks import writing
-from asrtool.objectives.ce import PRIORS
-from asrtool.objectives.mmi import UNIT_COUNTS
-from asrtool.objectives.objective import Objective, make_objective
-from asrtool.origin import origin
-from asrtool.progress import progress, say
-from asrtool.ranks import ALONE, own_log, this_rank
+from asrtool.objectives.objective import Objective
+from asrtool.progress import progress
+from asrtool.provenance import provenance
 from asrtool.scoring.folder import HYPOTHESES, read_hypotheses
 from asrtool.scoring.folder import read_facts as facts_of_decoding
-from asrtool.training import checkpoint
+from asrtool.training.data_counts import PRIORS, UNIT_COUNTS
+from asrtool.training.objective import make_objective
 from asrtool.training.precision import products
 from asrtool.training.schedule import cosine
 from asrtool.training.session import are_finite
 from asrtool.training.train import batch_loss
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,9 @@ class _Adapter:
         config = experiment.config
         noise = Path(how.noise) if how.noise else None
         if config.data.augment.noise and not noise:
-            say(f"without the noise that the training had ({config.data.augment.noise}); --noise FILE mixes it in")
+            logger.info(
+                f"without the noise that the training had ({config.data.augment.noise}); --noise FILE mixes it in"
+            )
         augment = config.data.augment.model_copy(update={"noise": noise})
         data = config.data.model_copy(update={"batch_seconds": how.batch_seconds, "augment": augment})
         self.config = config.model_copy(update={"data": data, "seed": how.seed})
@@ -186,12 +185,12 @@ class _Adapter:
         if not are_finite(model.state_dict().values()) or 0 < learnt["steps"] == learnt["bad_steps"]:
             model.load_state_dict(self.weights)
             learnt |= {"broken": True}
-            say(f"speaker {speaker.name}: numbers that are not finite; keeps the weights as they were")
+            logger.info(f"speaker {speaker.name}: numbers that are not finite; keeps the weights as they were")
         path.with_suffix(".json").unlink(missing_ok=True)  # it says that the weights are whole
         described = checkpoint.described(self.experiment.config, self.experiment.tokenizer.symbols)
         checkpoint.save(path, {"model": model.state_dict(), **described})
         learnt |= {"speaker": speaker.name, "seconds": round(time.monotonic() - begin, 2)}
-        write_json(path.with_suffix(".json"), facts | learnt | origin())
+        write_json(path.with_suffix(".json"), facts | learnt | provenance())
 
     def learn(self, speaker: Speaker) -> dict:
         """Leave the speaker's weights in the experiment's model; returns what it took."""
@@ -209,7 +208,7 @@ class _Adapter:
                 loss = batch_loss(model, batch, experiment.device, training.precision, self.objective).sum()
                 optimizer.zero_grad(set_to_none=True)
                 (loss / max(1, int(batch.target_lens.sum()))).backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), training.max_grad_norm)
             if not (loss.isfinite() and norm.isfinite()):
                 bad += 1
                 continue
@@ -218,7 +217,7 @@ class _Adapter:
             optimizer.step()
         model.eval()
         if bad or not cuts:
-            say(f"speaker {speaker.name}: " + (f"{bad} bad steps left out" if bad else "nothing to learn from"))
+            logger.info(f"speaker {speaker.name}: " + (f"{bad} bad steps left out" if bad else "nothing to learn from"))
         return {"utterances": len(cuts), "steps": len(items), "bad_steps": bad, "audio_seconds": speaker.audio_seconds}
 
     def _epoch(self, cuts: list[Entry], epoch: int) -> Iterator[Item]:

@@ -1,20 +1,7 @@
 """Means of weights: of checkpoints, and of all steps so far."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
-
-
-def mean_of(models: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of weights by name, one model in memory at a time; summed in float64."""
-    sums, kinds, count = {}, {}, 0
-    for model in models:
-        count += 1
-        for name, tensor in model.items():
-            sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
-            kinds[name] = tensor.dtype
-    return {name: (tensor / count).to(kinds[name]) for name, tensor in sums.items()}
 
 
 class RunningMean:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from asrtool.config import Config
+from asrtool.distributed import ALONE, Ranks
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
-from asrtool.ranks import ALONE, Ranks
 from asrtool.training.parallel import Alone, Ddp
 
 
@@ -95,7 +95,7 @@ class Bmuf(Alone):
     def start(self, model: AcousticModel, optimizer: Optimizer) -> None:
         """The first block starts here."""
         parallel = self.config.parallel
-        self.filter = BlockFilter(model.parameters(), self.momentum, parallel.block_rate, parallel.nesterov)
+        self.filter = BlockFilter(model.parameters(), self.momentum, parallel.block_lr, parallel.nesterov)
         self._moments = self._copy_moments(optimizer)
 
     def after_step(self, model: AcousticModel, optimizer: Optimizer, finish: bool) -> bool:

@@ -43,11 +43,11 @@ class Watch:
             return f"loss {loss}"
         if not math.isfinite(gradient):
             return f"gradient norm {gradient}"
-        most = self.mean + guards.band * math.sqrt(self.variance)
+        most = self.mean + guards.loss_spike_std * math.sqrt(self.variance)
         if self.seen >= SETTLED and loss > most:
-            return f"loss {loss:.4g}, where {most:.4g} is {guards.band:g} deviations above its running mean"
+            return f"loss {loss:.4g}, where {most:.4g} is {guards.loss_spike_std:g} deviations above its running mean"
         return None
 
     def rate(self, guards: Guards) -> float:
         """The factor of the learning rate."""
-        return guards.rate**self.rollbacks
+        return guards.lr_factor**self.rollbacks

@@ -1,13 +1,15 @@
 """What training says of itself: a bar or plain lines, `log.jsonl`, TensorBoard, and a picture of the loss."""
 
+import logging
 import os
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 
 from asrtool.files import atomic_path, json_line, read_jsonl, write_jsonl
-from asrtool.progress import say
+from asrtool.training_log import read_log
+
+logger = logging.getLogger(__name__)
 
 
 class Meter:
@@ -89,7 +91,7 @@ class TrainingLog:
         if self._terminal and kind == "train":
             self._bar.set_postfix_str(line)
         else:
-            say(line)
+            logger.info(line)
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -108,11 +110,6 @@ def _stays(row: object, first_step: int) -> bool:
     """Not so the events of steps that will now be taken again after a crash, an end that was none, and other lines."""
     step = row.get("step") if isinstance(row, dict) else None
     return isinstance(step, int) and step <= first_step and row.get("event") != "finished"
-
-
-def read_log(path: Path) -> list[dict]:
-    """The events of a `log.jsonl` but for a last one that a crash cut short."""
-    return list(islice(read_jsonl(path), path.read_bytes().count(b"\n")))
 
 
 def _points(rows: list, event: str, name: str) -> list[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""Parallel strategies: how several processes train one model. They come from torchrun (asrtool/ranks.py).
+"""Parallel strategies: how several processes train one model. They come from torchrun (asrtool/distributed.py).
 
     strategy   gradients are averaged over       weights
     none       one process                       whole
@@ -18,9 +18,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from asrtool.config import Config
+from asrtool.distributed import Ranks, total
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
-from asrtool.ranks import Ranks, total
 
 
 class Alone:
@@ -149,14 +149,3 @@ class Fsdp(Alone):
         from torch.distributed.checkpoint.state_dict import StateDictOptions
 
         return StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
-def make_strategy(config: Config, ranks: Ranks) -> Alone:
-    """The configured strategy; with one process all are plain training. Raises UserError."""
-    from asrtool.training.bmuf import Bmuf
-
-    name = config.parallel.strategy
-    if ranks.size > 1 and name == "none":
-        raise UserError(f"parallel.strategy is none, but there are {ranks.size} processes; use ddp, bmuf or fsdp")
-    kinds = {"none": Alone, "ddp": Ddp, "fsdp": Fsdp, "bmuf": Bmuf}
-    return (kinds[name] if ranks.size > 1 else Alone)(config, ranks)

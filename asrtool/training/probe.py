@@ -1,5 +1,6 @@
 """The largest data.batch_seconds that this machine has memory for: found by training steps with the worst batches."""
 
+import logging
 import multiprocessing
 import resource
 import tempfile
@@ -13,20 +14,21 @@ from pathlib import Path
 import torch
 
 from asrtool.config import Config
+from asrtool.data.batch import Batch, Position
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import transcript
-from asrtool.data.loading import Batch, Position
 from asrtool.data.shards import entries_with_trees
 from asrtool.device import describe, out_of_memory, pick_device
+from asrtool.distributed import ALONE
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
-from asrtool.objectives.objective import make_objective
-from asrtool.progress import say
-from asrtool.ranks import ALONE
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
+from asrtool.training.objective import make_objective
 from asrtool.training.precision import products
 from asrtool.training.session import make_optimizer
 from asrtool.training.train import batch_loss
+
+logger = logging.getLogger(__name__)
 
 SPARE = 0.9  # of the memory that is free: what else runs needs some, and fragments are lost
 STEP = 1.1  # the answer is right to such a factor
@@ -70,7 +72,7 @@ class Prober:
         run = self.step if self.device.type == "cuda" else self._apart
         worse = min((run(seconds, cut) for cut in kinds), key=lambda t: (t.fits, -t.memory))
         self.kinds = (worse.cut,)
-        say(str(worse))
+        logger.info(str(worse))
         return worse
 
     def _apart(self, seconds: float, cut_seconds: float) -> Trial:
@@ -149,7 +151,7 @@ def probe(config: Config, device: str = "auto") -> str:
     """A line for people: the largest `data.batch_seconds` that fits, to a tenth. Raises UserError when nothing does."""
     place = pick_device(device)
     room = _room(place)
-    say(f"{describe(place)}: {room / 1e9:.1f} GB at most; training steps with a batch of")
+    logger.info(f"{describe(place)}: {room / 1e9:.1f} GB at most; training steps with a batch of")
     with tempfile.TemporaryDirectory() as folder:
         return _search(config, Prober(config, place, room, Path(folder)), room)
 

@@ -3,7 +3,7 @@
 import math
 
 from asrtool.config import Config
-from asrtool.ranks import Ranks
+from asrtool.distributed import Ranks
 
 
 def learning_rate(config: Config, step: int, ranks: int = 1) -> float:
@@ -15,16 +15,16 @@ def learning_rate(config: Config, step: int, ranks: int = 1) -> float:
     """
     training = config.training
     peak, warmup = training.lr * _scale(config, ranks), training.warmup_steps
-    if training.decay == "noam":
+    if training.schedule == "noam":
         return peak / math.sqrt(config.model.dim) * min(step**-0.5, step * warmup**-1.5)
-    if training.decay == "one_cycle":
+    if training.schedule == "one_cycle":
         return peak * _one_cycle(step, warmup, training.max_steps)
     if step <= warmup:
         return peak * step / warmup
-    if training.decay == "inverse_sqrt":
+    if training.schedule == "inverse_sqrt":
         return peak * math.sqrt(max(warmup, 1) / step)
     done = min(1.0, (step - warmup) / (training.max_steps + 1 - warmup))
-    return peak * {"linear": 1 - done, "cosine": cosine(done), "none": 1.0}[training.decay]
+    return peak * {"linear": 1 - done, "cosine": cosine(done), "none": 1.0}[training.schedule]
 
 
 def _one_cycle(step: int, warmup: int, last: int) -> float:
@@ -44,7 +44,7 @@ def step_seconds(config: Config, ranks: int) -> float:
 
 
 def _scale(config: Config, ranks: int) -> float:
-    meant_for = config.training.lr_seconds
+    meant_for = config.training.lr_reference_seconds
     return step_seconds(config, ranks) / meant_for if meant_for else 1.0
 
 
@@ -54,9 +54,3 @@ def describe_rate(config: Config, ranks: Ranks) -> str:
     peak = learning_rate(config, max(training.warmup_steps, 1), ranks.size)
     parts = f"{config.data.batch_seconds:g} s x {training.accumulate} batches x {ranks.size} ranks"
     return f"at most {seconds:g} s of audio a step ({parts}); peak rate {peak:.3g}, {peak / seconds:.2e} for a second"
-
-
-def ranked(dev_losses: dict[int, float]) -> list[int]:
-    """The steps of validations, the best first; one whose loss is not finite has no place."""
-    finite = (step for step, loss in dev_losses.items() if math.isfinite(loss))
-    return sorted(finite, key=lambda step: (dev_losses[step], step))

@@ -1,6 +1,7 @@
 """A training's state, from its folder to its first batch: what `train` (train.py) carries from step to step."""
 
 import hashlib
+import logging
 import random
 import time
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,8 @@ import torch
 from pydantic import Field, TypeAdapter
 from torch import nn
 
+from asrtool import checkpoint
+from asrtool.checkpoint import Checkpoints, ranked
 from asrtool.config import (
     Config,
     Count,
@@ -25,27 +28,32 @@ from asrtool.config import (
     load_config,
     save_config,
 )
+from asrtool.data.batch import Batch, Position
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import inspect_cuts
-from asrtool.data.loading import Batch, Position, SpeechDataset, TrainingSampler, batches
+from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.sampling import TrainingSampler
 from asrtool.data.shards import fingerprint
 from asrtool.data.statistics import feature_statistics
 from asrtool.device import describe, lacks_bf16, pick_device
+from asrtool.distributed import ALONE, Ranks, from_all, from_first, on_first, total
 from asrtool.errors import UserError, fold
 from asrtool.files import TEMPORARY, write_text
 from asrtool.locks import LOCK
+from asrtool.logs import printable
 from asrtool.models.acoustic import AcousticModel, output_layer
-from asrtool.objectives.objective import Objective, make_objective
-from asrtool.progress import printable, say
-from asrtool.ranks import ALONE, Ranks, from_all, from_first, on_first, total
+from asrtool.objectives.objective import Objective
 from asrtool.tensor_files import DAMAGE, Damaged, damaged
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
-from asrtool.training import checkpoint, saved_state
+from asrtool.training import saved_state
 from asrtool.training.average import RunningMean, is_parted
-from asrtool.training.checkpoint import Checkpoints
 from asrtool.training.guards import Watch
-from asrtool.training.parallel import Alone, make_strategy
-from asrtool.training.schedule import describe_rate, ranked
+from asrtool.training.objective import make_objective
+from asrtool.training.parallel import Alone
+from asrtool.training.schedule import describe_rate
+from asrtool.training.strategy import make_strategy
+
+logger = logging.getLogger(__name__)
 
 # What a resumed training may change: where and how long, but nothing that changes the steps already taken.
 CHANGEABLE = {"data.workers", "training.max_steps", "training.patience", "training.validate_every"}
@@ -168,11 +176,11 @@ def look_through(
     dropped: dict[str, dict[str, str]] = {}
     for name, path in (("train", config.data.train), ("dev", config.data.dev)):
         found = inspect_cuts(path, config, tokenizer, objective.frames_needed, model.out_length)
-        say(f"{name}: {found}")
+        logger.info(f"{name}: {found}")
         dropped[name] = found.dropped
     lines = [f"{name} {printable(cut)}: {reason}" for name, cuts in dropped.items() for cut, reason in cuts.items()]
     for line in fold(lines):
-        say(f"  dropped of {line}")
+        logger.info(f"  dropped of {line}")
     write_text(experiment / "dropped.txt", "".join(f"{line}\n" for line in lines))
     return Dropped(**{name: frozenset(cuts) for name, cuts in dropped.items()})
 
@@ -270,7 +278,7 @@ class Session:
         training, progress, own = self.config.training, self.progress, self.own
         late = self.ranks.first and training.save_minutes and time.monotonic() - self.saved > 60 * training.save_minutes
         validation, checkpoint_due = map(self._passed, (training.validate_every, training.save_every))
-        lost = own.watch.in_a_row >= self.config.guards.patience
+        lost = own.watch.in_a_row >= self.config.guards.max_bad_steps
         if (
             validation or checkpoint_due or late or stop or self.done
         ):  # nothing is written or measured with broken weights
@@ -336,7 +344,9 @@ class Session:
             checkpoint.restore_random_states(state["ranks"][self.ranks.rank]["random"])
             self.own = owns[self.ranks.rank]
         else:
-            say(f"{self.ranks.size} ranks go on where {len(owns)} stopped: the same data in its order, other dropout")
+            logger.info(
+                f"{self.ranks.size} ranks go on where {len(owns)} stopped: the same data in its order, other dropout"
+            )
             self.own = Own(watch=owns[0].watch)
 
     def _checked(self, state: dict, path: Path) -> tuple[Progress, list[Own]]:
@@ -371,7 +381,7 @@ class Session:
         weights = "its weights but a new output layer" if start.new_output else "its weights"
         moments = "its optimiser's moments" if start.optimizer else "fresh moments of the optimiser"
         steps = f"its schedule from step {self.progress.step} on" if start.schedule else "the schedule from its start"
-        say(f"begun from {path}: {weights}, {moments}, {steps}")
+        logger.info(f"begun from {path}: {weights}, {moments}, {steps}")
 
     def _wanted(self, start: Start, state: dict) -> dict[str, Any]:
         """What to take of a checkpoint for the model and the optimiser; takes over its step."""
@@ -390,7 +400,7 @@ class Session:
 
     def measure_features(self) -> None:
         """Mean and deviation of the features, for the model to normalise them with."""
-        say("measuring the mean and deviation of the features")
+        logger.info("measuring the mean and deviation of the features")
         per_utterance = self.config.model.normalise == "utterance"
         measure = lambda: feature_statistics(self.training_batches(ALONE, augmented=False), per_utterance)  # noqa: E731
         self.model.normalise.set_statistics(*on_first(self.ranks, measure))
@@ -419,20 +429,22 @@ def start_session(config: Config, experiment: Path, resume: bool, device: str, r
     model = AcousticModel(config, tokenizer.size).to(place)
     parameters = sum(p.numel() for p in model.parameters())
     objective = make_objective(config, tokenizer, experiment, ranks, place)
-    say(f"objective {objective}")
+    logger.info(f"objective {objective}")
     dropped = on_first(ranks, lambda: look_through(config, tokenizer, objective, model, experiment))
     strategy = make_strategy(config, ranks)
     module = strategy.wrap(model)
     optimizer = make_optimizer(model, config.training)
-    mean = RunningMean(model, config.training.ema) if config.training.ema else None
+    mean = RunningMean(model, config.training.ema_decay) if config.training.ema_decay else None
     parts = (tokenizer, objective, model, strategy, module, optimizer, mean)
     session = Session(config, experiment, ranks, place, *parts, dropped)
     torch.manual_seed(config.seed + ranks.rank)  # dropout differs from rank to rank
     _find_state(session, start)
     if config.training.precision == "bf16" and lacks_bf16(place):
-        say("this CPU has no bf16 instructions: bf16 products are computed in fp32, no faster than precision fp32")
-    say(f"{parameters / 1e6:.2f} M parameters, {tokenizer.size} units, on {ranks.size} x {describe(place)}")
-    say(describe_rate(config, ranks))
+        logger.info(
+            "this CPU has no bf16 instructions: bf16 products are computed in fp32, no faster than precision fp32"
+        )
+    logger.info(f"{parameters / 1e6:.2f} M parameters, {tokenizer.size} units, on {ranks.size} x {describe(place)}")
+    logger.info(describe_rate(config, ranks))
     return session
 
 
@@ -463,4 +475,4 @@ def _resume(session: Session, last: Path, manifest: str, start: Start) -> None:
     if start.checkpoint and progress.begun_from != str(start.checkpoint):
         raise UserError(f"{session.experiment} was begun from {progress.begun_from}, not from {start.checkpoint}")
     said = f"resumed from {last}: step {progress.step}, epoch {progress.position.epoch}"
-    say(said + (f"; it was begun from {progress.begun_from}" if progress.begun_from else ""))
+    logger.info(said + (f"; it was begun from {progress.begun_from}" if progress.begun_from else ""))

@@ -1,5 +1,6 @@
 """Training: from a configuration to an experiment folder. `train` is the loop; what it calls stands around it."""
 
+import logging
 import math
 import re
 import shutil
@@ -14,18 +15,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from asrtool.checkpoint import ranked
 from asrtool.config import Config
-from asrtool.data.loading import Batch, OrderedSampler, SpeechDataset, batches
+from asrtool.data.batch import Batch
+from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.sampling import OrderedSampler
 from asrtool.device import describe, out_of_memory, pick_device
-from asrtool.errors import DataError, UserError
-from asrtool.files import json_line, read_jsonl, sweep_temporary, temporary_path
-from asrtool.interrupts import Interrupts
-from asrtool.locks import writing
-from asrtool.objectives.ctc import Ctc
-from asrtool.objectives.objective import Objective
-from asrtool.origin import origin
-from asrtool.progress import say
-from asrtool.ranks import (
+from asrtool.distributed import (
     ALONE,
     StoppedByFirst,
     connected,
@@ -36,11 +32,20 @@ from asrtool.ranks import (
     this_rank,
     total,
 )
+from asrtool.errors import DataError, UserError
+from asrtool.files import json_line, read_jsonl, sweep_temporary, temporary_path
+from asrtool.interrupts import Interrupts
+from asrtool.locks import writing
+from asrtool.objectives.ctc import Ctc
+from asrtool.objectives.objective import Objective
+from asrtool.provenance import provenance
 from asrtool.training.average import is_parted
 from asrtool.training.log import Meter, TrainingLog, peak_memory_gb, plot_losses
 from asrtool.training.precision import products, uses_bf16
-from asrtool.training.schedule import learning_rate, ranked
+from asrtool.training.schedule import learning_rate
 from asrtool.training.session import Session, Start, require_experiment_folder, start_session
+
+logger = logging.getLogger(__name__)
 
 
 def batch_loss(
@@ -48,7 +53,7 @@ def batch_loss(
 ) -> torch.Tensor:
     """The loss of each utterance, (N,) nats; 0 for one that has no units, or more than its frames can spell."""
     features, lens = batch.features.to(device, non_blocking=True), batch.feature_lens.to(device)
-    share = objective.intermediate if model.training else 0.0
+    share = objective.intermediate_ctc if model.training else 0.0
     with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device)):
         log_probs, out_lens, *middle = model(features, lens, **({"middle": True} if share else {}))
     loss = objective(log_probs, out_lens, batch)
@@ -74,7 +79,7 @@ def collect_gradients(session: Session, step: list[Batch], scale: float) -> dict
             if not out_of_memory(error) or len(batch.ids) == 1 or last and session.strategy.sharing.size > 1:
                 raise
         loss = None  # frees its graph before the next attempt
-        say(f"out of memory with {len(batch.ids)} utterances of {batch.seconds:.0f} s: halved")
+        logger.info(f"out of memory with {len(batch.ids)} utterances of {batch.seconds:.0f} s: halved")
         return collect_gradients(session, [*step[:number], *halves(batch), *step[number + 1 :]], scale)
     names = [name for batch in step for name in batch.ids]
     return dict(zip(names, torch.cat(losses).tolist(), strict=True))
@@ -103,7 +108,7 @@ def training_step(session: Session, step: list[Batch]) -> dict[str, float]:
         group["lr"] = rate
     (units,) = strategy.total(sum(int(batch.target_lens.sum()) for batch in step))
     losses = collect_gradients(session, step, strategy.sharing.size / units)  # the strategy takes the mean over ranks
-    norm = nn.utils.clip_grad_norm_(session.model.parameters(), config.training.clip)
+    norm = nn.utils.clip_grad_norm_(session.model.parameters(), config.training.max_grad_norm)
     norm = float(norm.full_tensor() if is_parted(norm) else norm)
     loss = strategy.total(sum(losses.values()))[0] / units
     name_unusable(session, step, losses)
@@ -129,7 +134,9 @@ def name_unusable(session: Session, step: list[Batch], losses: dict[str, float])
             )
             names += [name] if count == 0 or short else []
     if names:
-        say(f"not used: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}: no units, or too many for its length")
+        logger.info(
+            f"not used: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}: no units, or too many for its length"
+        )
 
 
 def leave_out(session: Session, losses: dict[str, float], problem: str) -> None:
@@ -140,7 +147,7 @@ def leave_out(session: Session, losses: dict[str, float], problem: str) -> None:
     with open(file, "a", encoding="utf-8") as out:
         out.write(json_line(row))
     named = ", ".join((infinite or list(losses))[:5])
-    say(f"step {number} left out: {problem}; its {len(losses)} cuts are in {file.name} ({named} ...)")
+    logger.info(f"step {number} left out: {problem}; its {len(losses)} cuts are in {file.name} ({named} ...)")
 
 
 @torch.no_grad()
@@ -185,7 +192,9 @@ def name_broken(session: Session, broken: list[list[str]], none_left: bool) -> N
     where = f"at step {session.progress.step}, {len(names)} cuts of {session.config.data.dev}"
     of = f"{where} have a loss that is not finite"
     if not none_left:
-        say(f"{of}; they are left out of the dev loss: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+        logger.info(
+            f"{of}; they are left out of the dev loss: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+        )
     elif session.ranks.first:
         raise DataError(f"{of}, and no others are left; lower training.lr, or look at their audio", names)
     else:
@@ -220,7 +229,9 @@ def train(
         session.warmup_hours = warmup_hours
         _train(session)
         if warmup_hours and ranks.first:
-            say(f"warmed up: begin the main phase with --init-from {session.checkpoints.name_last('warmup.pt')}")
+            logger.info(
+                f"warmed up: begin the main phase with --init-from {session.checkpoints.name_last('warmup.pt')}"
+            )
 
 
 def _claim(experiment: Path, held: ExitStack) -> None:
@@ -242,7 +253,7 @@ def _train(session: Session) -> None:
 def begin(session: Session, log: TrainingLog) -> None:
     """Write down what runs, and on what."""
     if session.ranks.first:
-        made = origin() | {"device": describe(session.device), "ranks": session.ranks.size}
+        made = provenance() | {"device": describe(session.device), "ranks": session.ranks.size}
         log.event("start", session.progress.step, None, **made)
 
 
@@ -270,7 +281,7 @@ def run(session: Session, log: TrainingLog, interrupts: Interrupts) -> None:
             return
         if due.stop:
             if not session.temporary:
-                say(f"wrote {session.save()}; continue with --resume")
+                logger.info(f"wrote {session.save()}; continue with --resume")
             raise interrupts.kind
 
 
@@ -317,10 +328,10 @@ def go_back(session: Session, log: TrainingLog) -> None:
     """To the last checkpoint, with a smaller rate, and on with the data that comes next; or stop."""
     config, progress, own = session.config, session.progress, session.own
     watch, last = own.watch, from_first(session.ranks, session.checkpoints.last())
-    many = watch.in_a_row >= config.guards.patience
+    many = watch.in_a_row >= config.guards.max_bad_steps
     said = f"{watch.in_a_row} bad steps in a row" if many else "weights that are not finite"
     said += f" up to step {progress.step}, {watch.bad} in all" if many else f" after step {progress.step}"
-    if last is None or watch.rollbacks >= config.guards.rollbacks:
+    if last is None or watch.rollbacks >= config.guards.max_rollbacks:
         why = f"after going back {watch.rollbacks} times" if last else "with no checkpoint to go back to"
         hint = f"lower training.lr, or look at {worst_cuts(session)}"
         log.event("stopped", progress.step, None, bad_steps=watch.bad, rollbacks=watch.rollbacks)
@@ -366,7 +377,7 @@ def finish(session: Session, log: TrainingLog) -> None:
     log.event("finished", progress.step, line, averaged=steps, loss=loss, **cost)
     if session.ranks.first and not session.temporary:
         plot_losses(experiment / "log.jsonl", experiment / "loss.png")
-        say(f"curves in {experiment / 'loss.png'}")
+        logger.info(f"curves in {experiment / 'loss.png'}")
 
 
 def dry_run(config: Config, experiment: Path, device: str = "auto", start: Start = Start()) -> None:  # noqa: B008
@@ -388,7 +399,7 @@ def dry_run(config: Config, experiment: Path, device: str = "auto", start: Start
         session = start_session(short, folder, False, device, ranks, start)
         session.dev_batches, session.temporary = 2, True
         _train(session)
-        say("dry run: all is well")
+        logger.info("dry run: all is well")
 
 
 def _temporary_folder(experiment: Path, held: ExitStack) -> Path:

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from asrtool.text.ngram_files import load_lm
-from tests.text.test_ngram import toy_text
+from asrtool.lm.ngram_files import load_lm
+from tests.lm.test_ngram import toy_text
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from lhotse import CutSet
 
+from asrtool.data.batch import Batch, Position
 from asrtool.data.inspection import _unaligned, inspect_cuts
-from asrtool.data.loading import Batch, Position
 from asrtool.data.manifest import open_cuts
 from asrtool.data.statistics import feature_statistics
 from asrtool.errors import DataError, UserError

@@ -10,15 +10,17 @@ from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from lhotse.shar import SharWriter
 
-from asrtool.data import loading
+from asrtool.data import sampling
+from asrtool.data.batch import Position
 from asrtool.data.corpora import Utterance
 from asrtool.data.feature_store import store
 from asrtool.data.features import compute, frames_of
-from asrtool.data.loading import Item, OrderedSampler, Position, SpeechDataset, TrainingSampler, batches
+from asrtool.data.loading import SpeechDataset, batches
 from asrtool.data.manifest import open_cuts, write_manifest
+from asrtool.data.sampling import Item, OrderedSampler, TrainingSampler
 from asrtool.data.shards import entries, manifest_files, read
+from asrtool.distributed import Ranks
 from asrtool.errors import AsrtoolError, DataError
-from asrtool.ranks import Ranks
 from asrtool.text.tokenizer import load_tokenizer
 
 
@@ -248,7 +250,7 @@ def parts(corpus, tmp_path_factory):
 @pytest.fixture(params=[5, 7, 24])
 def in_blocks(monkeypatch, parts, tiny_config, request):
     """A configuration for that folder, which is read in blocks of 5, 7, or 24 cuts: of some files or parts of one."""
-    monkeypatch.setattr(loading, "BLOCK_CUTS", request.param)
+    monkeypatch.setattr(sampling, "BLOCK_CUTS", request.param)
     augment = {"speeds": [0.9, 1.0, 1.1]}
     return tiny_config(data={"train": str(parts), "batch_seconds": 4, "buckets": 2, "augment": augment})
 
@@ -262,7 +264,7 @@ def test_every_epoch_of_a_folder_in_blocks_holds_each_cut_once(in_blocks, corpus
 
 
 def test_files_come_in_another_order_each_epoch(monkeypatch, tiny_config, parts):
-    monkeypatch.setattr(loading, "BLOCK_CUTS", 1)
+    monkeypatch.setattr(sampling, "BLOCK_CUTS", 1)
     files = {entry.id: file for file in manifest_files(parts) for entry in read(file)}
     orders = [{} for _ in range(6)]
     sampler = TrainingSampler(tiny_config(data={"train": str(parts)}))
@@ -289,7 +291,7 @@ def test_a_file_is_opened_once_an_epoch_however_many_blocks_it_has(monkeypatch, 
         opened[file.name] += 1
         return read(file, first)
 
-    monkeypatch.setattr(loading, "read", counted)
+    monkeypatch.setattr(sampling, "read", counted)
     list(islice(TrainingSampler(in_blocks), batches_of_epoch - 1))  # to find `after` of the last, the next epoch begins
     assert opened == Counter(["a.jsonl.gz", "b.jsonl.gz", "c.jsonl.gz", "d.jsonl.gz"])
 

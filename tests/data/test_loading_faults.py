@@ -16,12 +16,14 @@ import torch
 from lhotse import CutSet
 
 from asrtool.config import save_config
-from asrtool.data import loading
+from asrtool.data import loading, sampling
 from asrtool.data.augment import change_audio
+from asrtool.data.batch import Position
 from asrtool.data.corpora import Utterance
-from asrtool.data.loading import Item, OrderedSampler, Position, SpeechDataset, TrainingSampler, batches
+from asrtool.data.loading import SpeechDataset, batches
 from asrtool.data.manifest import open_cuts, write_manifest
 from asrtool.data.samples import load_samples
+from asrtool.data.sampling import Item, OrderedSampler, TrainingSampler
 from asrtool.data.shards import entries
 from asrtool.data.sources import Bad
 from asrtool.errors import DataError, UserError
@@ -92,7 +94,7 @@ def test_all_cuts_that_would_be_misread_are_listed_at_once(cuts, manifest):
 
 
 def test_problems_in_a_later_window_are_found_too(monkeypatch, cuts, manifest):
-    monkeypatch.setattr(loading, "BLOCK_CUTS", 4)
+    monkeypatch.setattr(sampling, "BLOCK_CUTS", 4)
     with pytest.raises(DataError, match="duplicate id"):
         list(OrderedSampler(manifest([*cuts[:10], cuts[0]]), 10.0))
 
@@ -171,7 +173,8 @@ import resource, sys
 from itertools import islice
 from pathlib import Path
 from asrtool.config import load_config
-from asrtool.data.loading import SpeechDataset, TrainingSampler, batches
+from asrtool.data.loading import (SpeechDataset, batches)
+from asrtool.data.sampling import (TrainingSampler)
 from asrtool.errors import UserError
 config = load_config(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)

@@ -6,10 +6,12 @@ import torch
 from lhotse import CutSet
 
 from asrtool.data import statistics
+from asrtool.data.batch import Batch, Position
 from asrtool.data.features import compute, frames_of
 from asrtool.data.inspection import inspect_cuts
-from asrtool.data.loading import Batch, OrderedSampler, Position, SpeechDataset, batches
+from asrtool.data.loading import SpeechDataset, batches
 from asrtool.data.manifest import open_cuts
+from asrtool.data.sampling import OrderedSampler
 from asrtool.data.statistics import feature_statistics
 from asrtool.errors import DataError
 from asrtool.models.acoustic import AcousticModel

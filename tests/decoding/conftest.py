@@ -12,5 +12,5 @@ def experiment(tiny_config, tokenizer_file, tmp_path_factory):
 @pytest.fixture(scope="module")
 def stream_experiment(tiny_config, tokenizer_file, tmp_path_factory):
     """One that can stream, with chunks of 80 ms and convolution across their borders."""
-    model = {"mask": "chunk", "chunk": 2, "memory": 4, "convolution": {"kind": "residual"}}
+    model = {"mask": "chunk", "chunk_size": 2, "memory": 4, "convolution": {"kind": "residual"}}
     return make_experiment(tmp_path_factory.mktemp("stream"), tiny_config(model=model), tokenizer_file, bias=1.0)

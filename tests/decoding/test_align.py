@@ -6,8 +6,8 @@ import torch
 from lhotse import CutSet
 
 from asrtool.decoding.align import align, align_batch
-from asrtool.decoding.decode import open_experiment
 from asrtool.errors import DataError
+from asrtool.experiment import open_experiment
 from asrtool.text.tokenizer import SPACE, SymbolTokenizer
 from asrtool.training.train import train
 

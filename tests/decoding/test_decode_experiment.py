@@ -7,13 +7,14 @@ import pytest
 import torch
 from lhotse import CutSet
 
+from asrtool import checkpoint
 from asrtool.config import save_config
 from asrtool.data.manifest import open_cuts
 from asrtool.decoding import decode as decoding
 from asrtool.decoding import parts
-from asrtool.decoding.decode import decode, open_experiment
+from asrtool.decoding.decode import decode
 from asrtool.errors import UserError
-from asrtool.training import checkpoint
+from asrtool.experiment import open_experiment
 
 
 def run(experiment, corpus, out, **options):

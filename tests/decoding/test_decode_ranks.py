@@ -12,8 +12,9 @@ import pytest
 import asrtool
 from asrtool.decoding import decode as decoding
 from asrtool.decoding import parts
-from asrtool.decoding.decode import decode, open_experiment
+from asrtool.decoding.decode import decode
 from asrtool.errors import UserError
+from asrtool.experiment import open_experiment
 
 SECONDS = 4.0  # in a batch: the corpus makes about a dozen of them
 

@@ -9,7 +9,7 @@ from asrtool.decoding.graph_search import GraphOptions, GraphSearch
 from asrtool.decoding.lattice import rescore
 from asrtool.graphs.build import build_graph
 from asrtool.graphs.folder import load_graph
-from asrtool.text.ngram_files import load_lm
+from asrtool.lm.ngram_files import load_lm
 from asrtool.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from tests.decoding.graphs import random_log_probs
 

@@ -5,7 +5,7 @@ import pytest
 
 from asrtool.decoding.graph_search import GraphOptions, make_lattice
 from asrtool.decoding.lattice import Lattice, nbest, rescore
-from asrtool.text.ngram_files import load_lm
+from asrtool.lm.ngram_files import load_lm
 from tests.decoding.graphs import all_word_sequences, random_graph, random_log_probs
 
 OPTIONS = GraphOptions(beam=1e4, lattice_beam=1e4)

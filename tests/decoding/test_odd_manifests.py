@@ -11,13 +11,12 @@ import torch
 from lhotse import CutSet, Recording
 from lhotse.supervision import AlignmentItem
 
+from asrtool import checkpoint
 from asrtool.data.manifest import open_cuts
-from asrtool.decoding import decode as decoding
-from asrtool.decoding import stream as streaming
-from asrtool.decoding.decode import open_experiment
-from asrtool.decoding.stream import named_as_data, words_of
 from asrtool.errors import DataError
-from asrtool.training import checkpoint
+from asrtool.experiment import check_finite, open_experiment
+from asrtool.streaming import stream as streaming
+from asrtool.streaming.stream import named_as_data, words_of
 from tests.decoding.graphs import save_word_graph
 from tests.tiny import RATE, tone
 
@@ -163,9 +162,9 @@ def test_log_probs_that_are_not_finite_name_their_cuts(overflowing, asr, manifes
 def test_padding_may_be_anything():
     log_probs = torch.zeros(2, 3, 4)
     log_probs[1, 2] = float("nan")
-    decoding.check_finite(log_probs, torch.tensor([3, 2]), ["a", "b"])
+    check_finite(log_probs, torch.tensor([3, 2]), ["a", "b"])
     with pytest.raises(DataError, match="  b: "):
-        decoding.check_finite(log_probs, torch.tensor([3, 3]), ["a", "b"])
+        check_finite(log_probs, torch.tensor([3, 3]), ["a", "b"])
 
 
 def test_long_recordings_are_streamed_in_blocks(exp, asr, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 from asrtool.decoding.fusion import UnitFusion, WordFusion, check_unit_lm, check_word_lm
 from asrtool.decoding.prefix_beam import PrefixBeam, ctc_prefix_beam
 from asrtool.errors import UserError
-from asrtool.text.ngram_files import load_lm
+from asrtool.lm.ngram_files import load_lm
 from asrtool.text.tokenizer import SPACE, SymbolTokenizer
 
 SYMBOLS = ["<blank>", "a", "b", "c"]

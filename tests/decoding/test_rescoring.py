@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asrtool.decoding.minimum_bayes_risk import least_risk
 from asrtool.decoding.rescoring import Mixture, Models, Rescorer, logprobs_by, rescore_folder
-from asrtool.decoding.risk import least_risk
 from asrtool.errors import UserError
 from asrtool.files import file_hash
-from asrtool.text.ngram_files import read_ngrams
+from asrtool.lm.ngram_files import read_ngrams
 from tests.graphs.paths import Bigram
 
 LM = Bigram(

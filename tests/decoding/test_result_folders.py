@@ -11,8 +11,8 @@ from lhotse import CutSet
 from asrtool.data.manifest import open_cuts
 from asrtool.decoding.parts import Part, Parts
 from asrtool.decoding.result_folder import set_names, write_result
+from asrtool.distributed import ALONE
 from asrtool.errors import UserError
-from asrtool.ranks import ALONE
 from tests.tiny import make_experiment
 
 FAST = ("--device", "cpu", "--workers", 0)

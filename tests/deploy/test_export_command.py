@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from asrtool.decoding.decode import open_experiment
 from asrtool.deploy import export
+from asrtool.experiment import open_experiment
 from asrtool.files import file_hash
 from tests.tiny import make_experiment
 
@@ -32,7 +32,7 @@ def offline(make):
 @pytest.fixture(scope="module")
 def streaming(make):
     """One that streams, a few frames late."""
-    return make(mask="sliding", left=3, right=1, subsampling={"kind": "stack", "factor": 3})
+    return make(mask="sliding", left_context=3, right_context=1, subsampling={"kind": "stack", "factor": 3})
 
 
 NUMPY = {"tensor(int64)": np.int64, "tensor(float)": np.float32}

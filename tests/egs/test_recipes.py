@@ -116,7 +116,7 @@ def test_librispeech_reads_the_same_layout_and_a_model_with_chunks_streams(digit
     conf = tiny_config(tmp_path, ROOT / "egs/librispeech/conf/transformer_small.yaml")
     offline = conf.read_text()
     config = yaml.safe_load(offline)
-    config["model"] |= {"normalise": "global", "mask": "chunk", "chunk": 4, "memory": 8}
+    config["model"] |= {"normalise": "global", "mask": "chunk", "chunk_size": 4, "memory": 8}
     conf.write_text(yaml.safe_dump(config))
     parts = ["--train-parts", "train-digits", "--dev-parts", "dev-digits", "--test-parts", "test-digits"]
     parts += ["--corpus-dir", next((work / "download").iterdir()), "--vocab-size", 30, "--speeds", 1.0]

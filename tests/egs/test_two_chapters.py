@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asrtool.text.arpa import write_arpa
+from asrtool.lm.arpa import write_arpa
+from asrtool.lm.corpus import read_corpus
+from asrtool.lm.ngram_files import read_ngrams
+from asrtool.lm.ngram_training import train
 from asrtool.text.lexicon import Lexicon, write_lexicon
-from asrtool.text.ngram_files import read_ngrams
-from asrtool.text.ngram_text import read_corpus
-from asrtool.text.ngram_train import train
 from asrtool.text.pronounce import read_source
 from tests.egs.recipes import ROOT, run, tiny_config
 
@@ -56,7 +56,7 @@ def recipe(tmp_path_factory):
     language = make_language(work / "language", [line.split()[1:] for line in lines])
     conf = tiny_config(work, ROOT / "egs/librispeech/conf/transformer_small.yaml")
     config = yaml.safe_load(conf.read_text())
-    config["model"] |= {"normalise": "global", "mask": "chunk", "chunk": 8, "memory": 16}
+    config["model"] |= {"normalise": "global", "mask": "chunk", "chunk_size": 8, "memory": 16}
     conf.write_text(yaml.safe_dump(config))
     options = ["--corpus-dir", work / "corpus", "--dev-speakers", DEV.split("/")[0], "--speeds", "0.9,1.0"]
     options += ["--units", "phone", "--objective", "mmi", "--lm", language, "--warmup-hours", 0.005]

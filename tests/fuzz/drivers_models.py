@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 
 from asrtool.config import Config, load_config, save_config
-from asrtool.decoding.decode import open_experiment
-from asrtool.decoding.endpointing import parse_rules
 from asrtool.decoding.graph_search import GraphOptions, GraphSearch
 from asrtool.decoding.log_probs import Utterance, read_log_probs, write_log_probs
 from asrtool.decoding.options import graph_options, read_priors
+from asrtool.experiment import open_experiment
 from asrtool.files import file_hash
 from asrtool.graphs.folder import load_graph
-from asrtool.graphs.training import UnitNgram
-from asrtool.objectives.mmi import unit_counts
+from asrtool.graphs.training_graphs import UnitNgram
+from asrtool.streaming.endpointing import parse_rules
 from asrtool.text.tokenizer import load_tokenizer
+from asrtool.training.data_counts import unit_counts
 from tests.decoding.graphs import random_log_probs, save_word_graph
 from tests.fuzz import material
 from tests.fuzz.driver import Driver, Wrong
@@ -34,7 +34,9 @@ def _finite(tree: object) -> bool:
 
 
 def _config_seeds(folder: Path) -> list[Path]:
-    config = make_config(material.manifest(), material.tokenizer(), model={"mask": "chunk", "chunk": 4, "memory": 2})
+    config = make_config(
+        material.manifest(), material.tokenizer(), model={"mask": "chunk", "chunk_size": 4, "memory": 2}
+    )
     folder.mkdir(exist_ok=True)
     save_config(config, folder / "all.yaml")
     (folder / "base.yaml").write_text("base: all.yaml\ntraining: {lr: 1e-3}\nmodel: {layers: 3}\n", encoding="utf-8")
@@ -150,7 +152,7 @@ def _count_seeds(folder: Path) -> list[Path]:
 
 
 def _read_counts(path: Path) -> None:
-    config = make_config(material.manifest(), material.tokenizer(), objective={"kind": "mmi", "order": 3})
+    config = make_config(material.manifest(), material.tokenizer(), objective={"kind": "mmi", "ngram_order": 3})
     counts = unit_counts(config, load_tokenizer(material.tokenizer()), path)
     graph = UnitNgram(3, counts).graph()
     if not all(math.isfinite(weight) for *_, weight in graph.arcs):

@@ -7,8 +7,8 @@ import click
 
 from asrtool.cli import cli
 from asrtool.decoding.parts import Parts
+from asrtool.distributed import this_rank
 from asrtool.files import new_folder
-from asrtool.ranks import this_rank
 from tests.fuzz import material
 from tests.fuzz.driver import Driver, Wrong
 from tests.fuzz.material import TEXT, asrtool, build

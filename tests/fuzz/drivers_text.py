@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from asrtool.graphs.grammar import arpa_words, grammar_fst
+from asrtool.lm.ngram_files import load_lm
 from asrtool.text.lexicon import read_lexicon
-from asrtool.text.ngram_files import load_lm
 from asrtool.text.tokenizer import load_tokenizer
 from tests.fuzz import material
 from tests.fuzz.driver import Driver, Wrong

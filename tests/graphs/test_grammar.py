@@ -4,7 +4,7 @@ import pytest
 
 from asrtool.errors import UserError
 from asrtool.graphs.grammar import ARPA2FST, arpa_words, compare, grammar_fst
-from asrtool.text.ngram_files import read_ngrams, write_ngrams
+from asrtool.lm.ngram_files import read_ngrams, write_ngrams
 from tests.graphs.paths import Bigram, outputs, sequences
 
 LM = Bigram(

@@ -12,18 +12,18 @@ from asrtool.models.acoustic import AcousticModel
 SMALL = {"subsampling": {"channels": 3}, "dim": 8, "layers": 2, "heads": 2, "ff_dim": 12}
 BINS, UNITS = 7, 5  # an odd number of bins, as a front end must bear it
 PRESETS = sorted((Path(__file__).parents[2] / "egs").glob("*/conf/*.yaml"))
-CHUNKED = {"architecture": "transformer", "mask": "chunk", "chunk": 3, "memory": 4}
-SLIDING = {"architecture": "transformer", "mask": "sliding", "left": 3, "right": (1, 2)}
-XL = {"architecture": "transformer_xl", "chunk": 3, "memory": 4, "positions": "relative"}
-LC = {"architecture": "lc_blstm", "chunk": 3, "look_ahead": 2}
+CHUNKED = {"architecture": "transformer", "mask": "chunk", "chunk_size": 3, "memory": 4}
+SLIDING = {"architecture": "transformer", "mask": "sliding", "left_context": 3, "right_context": (1, 2)}
+XL = {"architecture": "transformer_xl", "chunk_size": 3, "memory": 4, "positional_encoding": "relative"}
+LC = {"architecture": "lc_blstm", "chunk_size": 3, "look_ahead": 2}
 KINDS = {  # one of each that matters to the layers
     "blstm": {"architecture": "blstm"},
     "lc_blstm": LC,
     "full_pre": {"convolution": {"kind": "residual"}},
-    "full_post": {"norm": "post", "positions": "relative", "convolution": {"kind": "interleaved"}},
-    "sliding": SLIDING | {"convolution": {"kind": "interleaved"}, "positions": "relative"},
+    "full_post": {"norm": "post", "positional_encoding": "relative", "convolution": {"kind": "interleaved"}},
+    "sliding": SLIDING | {"convolution": {"kind": "interleaved"}, "positional_encoding": "relative"},
     "sliding_vgg": SLIDING | {"norm": "post", "subsampling": {"kind": "vgg", "channels": 3}},
-    "chunk": CHUNKED | {"convolution": {"kind": "residual", "kernel": 5}},
+    "chunk_size": CHUNKED | {"convolution": {"kind": "residual", "kernel": 5}},
     "xl_pre": XL,
     "chunk_conformer": CHUNKED | {"convolution": {"kind": "conformer", "kernel": 3}},
     "sliding_conformer": SLIDING | {"convolution": {"kind": "conformer", "kernel": 3}},
@@ -114,14 +114,16 @@ def _sees(streams):
     """What a frame sees, for a model of two layers."""
     chunk, memory = st.integers(1, 4), st.integers(0, 6)
     dictionaries = [
-        {"architecture": st.just("lc_blstm"), "chunk": chunk, "look_ahead": st.integers(0, 4)},
-        {"architecture": st.just("transformer_xl"), "chunk": chunk, "memory": memory},
-        {"mask": st.just("chunk"), "chunk": chunk, "memory": memory},
-        {"mask": st.just("sliding"), "left": _per_layer(4), "right": _per_layer(2)},
+        {"architecture": st.just("lc_blstm"), "chunk_size": chunk, "look_ahead": st.integers(0, 4)},
+        {"architecture": st.just("transformer_xl"), "chunk_size": chunk, "memory": memory},
+        {"mask": st.just("chunk"), "chunk_size": chunk, "memory": memory},
+        {"mask": st.just("sliding"), "left_context": _per_layer(4), "right_context": _per_layer(2)},
     ]
     if not streams:
         dictionaries += [{"architecture": st.just("blstm")}, {"mask": st.just("full")}]
-        dictionaries += [{"mask": st.just("sliding"), "left": st.none() | _per_layer(2), "right": st.none()}]
+        dictionaries += [
+            {"mask": st.just("sliding"), "left_context": st.none() | _per_layer(2), "right_context": st.none()}
+        ]
     return st.one_of(*map(st.fixed_dictionaries, dictionaries))
 
 
@@ -131,7 +133,7 @@ def _models(draw, streams):
     model["normalise"] = draw(st.sampled_from(["global", "none"] if streams else ["global", "utterance", "none"]))
     if "blstm" not in model.get("architecture", "transformer"):
         model["norm"] = draw(st.sampled_from(["pre", "post"]))
-        model["positions"] = draw(st.sampled_from(["sinusoidal", "relative", "none"]))
+        model["positional_encoding"] = draw(st.sampled_from(["sinusoidal", "relative", "none"]))
         model["convolution"] = draw(_convolutions())
     return model
 

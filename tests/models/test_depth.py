@@ -89,7 +89,9 @@ def test_recomputation_gives_the_same_gradients_to_the_bit(make_model, transform
     results = []
     for recompute in (False, True):
         options = {"layers": 4, "dropout": 0.3, "layer_drop": 0.3, "activation_checkpointing": recompute}
-        options |= {"right": 1} if transformer_kind.get("mask") == "sliding" else {}  # not one number for each layer
+        options |= (
+            {"right_context": 1} if transformer_kind.get("mask") == "sliding" else {}
+        )  # not one number for each layer
         model = make_model(**transformer_kind | options).train()
         runs = counted(model.encoder)
         torch.manual_seed(12)

@@ -24,7 +24,13 @@ DEPTH_SCALED = [{}, {"alpha": 0.3}, {"exponent": 0.25}, {"exponent": 0.0}, {"alp
 
 def encoder(**init):
     torch.manual_seed(7)
-    names = {"architecture": "transformer_xl", "chunk": 4, "memory": 4, "positions": "relative", "init": init}
+    names = {
+        "architecture": "transformer_xl",
+        "chunk_size": 4,
+        "memory": 4,
+        "positional_encoding": "relative",
+        "init": init,
+    }
     sizes = {"dim": DIM, "heads": 4, "ff_dim": FF, "layers": LAYERS, "convolution": {"kind": "residual"}}
     return TransformerXl(Model.model_validate({**names, **sizes}))
 

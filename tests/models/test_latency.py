@@ -12,27 +12,30 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 EXPECTED = {  # feature frames: (right, chunk), from the figures in the papers and the layers' definitions
-    "sliding layers add up": ({"mask": "sliding", "left": 9, "right": (1, 2)}, (4 * 3, 4)),
+    "sliding layers add up": ({"mask": "sliding", "left_context": 9, "right_context": (1, 2)}, (4 * 3, 4)),
     "so do convolutions": (
-        {"mask": "sliding", "left": 9, "right": 1, "convolution": {"kind": "residual", "kernel": 5}},
+        {"mask": "sliding", "left_context": 9, "right_context": 1, "convolution": {"kind": "residual", "kernel": 5}},
         (4 * (2 * 1 + 2 * 2), 4),
     ),
     "but not causal ones": (
-        {"mask": "sliding", "left": 9, "right": 1, "convolution": {"kind": "residual", "causal": True}},
+        {"mask": "sliding", "left_context": 9, "right_context": 1, "convolution": {"kind": "residual", "causal": True}},
         (4 * 2, 4),
     ),
-    "a chunk at any depth": ({"mask": "chunk", "chunk": 5, "memory": 9, "layers": 7}, (0, 20)),
+    "a chunk at any depth": ({"mask": "chunk", "chunk_size": 5, "memory": 9, "layers": 7}, (0, 20)),
     "convolutions stop at its end": (
-        {"architecture": "transformer_xl", "chunk": 5, "memory": 9, "convolution": {"kind": "interleaved"}},
+        {"architecture": "transformer_xl", "chunk_size": 5, "memory": 9, "convolution": {"kind": "interleaved"}},
         (0, 20),
     ),
-    "lc_blstm at any depth": ({"architecture": "lc_blstm", "chunk": 5, "look_ahead": 3, "layers": 4}, (12, 20)),
-    "VGG": ({"mask": "chunk", "chunk": 5, "memory": 0, "subsampling": {"kind": "vgg"}}, (6, 20)),
-    "causal VGG": ({"mask": "chunk", "chunk": 5, "memory": 0, "subsampling": {"kind": "vgg", "causal": True}}, (0, 20)),
-    "VGG of 8": ({"mask": "chunk", "chunk": 1, "memory": 0, "subsampling": {"kind": "vgg", "factor": 8}}, (14, 8)),
+    "lc_blstm at any depth": ({"architecture": "lc_blstm", "chunk_size": 5, "look_ahead": 3, "layers": 4}, (12, 20)),
+    "VGG": ({"mask": "chunk", "chunk_size": 5, "memory": 0, "subsampling": {"kind": "vgg"}}, (6, 20)),
+    "causal VGG": (
+        {"mask": "chunk", "chunk_size": 5, "memory": 0, "subsampling": {"kind": "vgg", "causal": True}},
+        (0, 20),
+    ),
+    "VGG of 8": ({"mask": "chunk", "chunk_size": 1, "memory": 0, "subsampling": {"kind": "vgg", "factor": 8}}, (14, 8)),
     "whole utterance": ({}, (math.inf, 4)),
-    "one layer over all that follows": ({"mask": "sliding", "left": 9}, (math.inf, 4)),
-    "utterance mean": ({"mask": "chunk", "chunk": 5, "memory": 0, "normalise": "utterance"}, (math.inf, 20)),
+    "one layer over all that follows": ({"mask": "sliding", "left_context": 9}, (math.inf, 4)),
+    "utterance mean": ({"mask": "chunk", "chunk_size": 5, "memory": 0, "normalise": "utterance"}, (math.inf, 20)),
 }
 
 
@@ -117,7 +120,7 @@ def test_latency_in_feature_frames(make_model, settings, expected):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"architecture": "blstm"}, {"architecture": "lc_blstm", "chunk": 2, "look_ahead": 1}]
+    "settings", [{}, {"architecture": "blstm"}, {"architecture": "lc_blstm", "chunk_size": 2, "look_ahead": 1}]
 )
 def test_what_remembers_everything_has_an_endless_receptive_field(make_model, settings):
     model = make_model(torch.float64, **settings)

@@ -59,7 +59,7 @@ def lc_blstm(encoder, x):
 @torch.no_grad()
 def test_lc_blstm_is_the_loop_over_chunks(lengths, chunk, look_ahead, layers):
     torch.manual_seed(6)
-    names = {"architecture": "lc_blstm", "chunk": chunk, "look_ahead": look_ahead}
+    names = {"architecture": "lc_blstm", "chunk_size": chunk, "look_ahead": look_ahead}
     encoder = LcBlstm(Model.model_validate({**names, "dim": DIM, "layers": layers})).double().eval()
     utterances = rows(lengths)
     for made, utterance in zip(together(encoder, utterances), utterances, strict=True):
@@ -69,7 +69,7 @@ def test_lc_blstm_is_the_loop_over_chunks(lengths, chunk, look_ahead, layers):
 def test_lc_blstm_gradients_are_those_of_the_loop():
     """Through the states that go from chunk to chunk, too."""
     torch.manual_seed(6)
-    names = {"architecture": "lc_blstm", "chunk": 3, "look_ahead": 2, "dim": DIM, "layers": 2, "dropout": 0.0}
+    names = {"architecture": "lc_blstm", "chunk_size": 3, "look_ahead": 2, "dim": DIM, "layers": 2, "dropout": 0.0}
     encoder, utterances = LcBlstm(Model.model_validate(names)).double(), [x.requires_grad_() for x in rows([11, 4])]
     leaves = [*utterances, *encoder.parameters()]
     made = together(encoder, utterances)
@@ -84,7 +84,7 @@ def test_lc_blstm_with_a_window_over_all_is_a_blstm():
     names = {"dim": DIM, "layers": 2}
     whole = Blstm(Model.model_validate({**names, "architecture": "blstm"})).double().eval()
     for chunk, look_ahead in ((9, 0), (12, 5)):
-        lc = {"architecture": "lc_blstm", "chunk": chunk, "look_ahead": look_ahead}
+        lc = {"architecture": "lc_blstm", "chunk_size": chunk, "look_ahead": look_ahead}
         controlled = LcBlstm(Model.model_validate({**names, **lc})).double().eval()
         controlled.load_state_dict(whole.state_dict())
         utterances = rows([9, 5])
@@ -98,7 +98,7 @@ def test_lc_blstm_with_a_window_over_all_is_a_blstm():
 def test_lc_blstm_begins_where_the_utterance_does():
     """Whatever a stream was fed before its first frame."""
     torch.manual_seed(6)
-    names = {"architecture": "lc_blstm", "chunk": 3, "look_ahead": 2, "dim": DIM, "layers": 2}
+    names = {"architecture": "lc_blstm", "chunk_size": 3, "look_ahead": 2, "dim": DIM, "layers": 2}
     encoder, (x,) = LcBlstm(Model.model_validate(names)).double().eval(), rows([9])
     junk = torch.full((1, 7, DIM), 50.0, dtype=torch.float64)
     fed = torch.cat([junk, x[None], junk[:, :2]], 1)  # frames -7 to 10; what comes out is 2 frames behind

@@ -95,11 +95,14 @@ def test_attention_is_a_softmax_over_the_frames_that_may_be_seen(context, length
     "settings, expected",
     [
         ({}, [Context()] * 3),
-        ({"mask": "sliding", "left": 4, "right": 1}, [Context(4, 1)] * 3),
-        ({"mask": "sliding", "left": (4, 5, 6), "right": (0, 1, 2)}, [Context(4, 0), Context(5, 1), Context(6, 2)]),
-        ({"mask": "sliding", "right": (0, 0, 2)}, [Context(None, 0), Context(None, 0), Context(None, 2)]),
-        ({"mask": "chunk", "chunk": 5, "memory": 7}, [Context(7, None, 5)] * 3),
-        ({"architecture": "transformer_xl", "chunk": 5, "memory": 0}, [Context(0, None, 5)] * 3),
+        ({"mask": "sliding", "left_context": 4, "right_context": 1}, [Context(4, 1)] * 3),
+        (
+            {"mask": "sliding", "left_context": (4, 5, 6), "right_context": (0, 1, 2)},
+            [Context(4, 0), Context(5, 1), Context(6, 2)],
+        ),
+        ({"mask": "sliding", "right_context": (0, 0, 2)}, [Context(None, 0), Context(None, 0), Context(None, 2)]),
+        ({"mask": "chunk", "chunk_size": 5, "memory": 7}, [Context(7, None, 5)] * 3),
+        ({"architecture": "transformer_xl", "chunk_size": 5, "memory": 0}, [Context(0, None, 5)] * 3),
     ],
 )
 def test_each_layer_has_its_context(settings, expected):

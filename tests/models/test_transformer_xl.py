@@ -72,8 +72,14 @@ def layer(block, x, seen, pre):
 
 def encoder(norm, chunk, memory, layers=3, **more):
     torch.manual_seed(3)
-    names = {"architecture": "transformer_xl", "positions": "relative", "dim": DIM, "heads": HEADS, "dropout": 0.0}
-    config = {**names, "ff_dim": 8, "layers": layers, "norm": norm, "chunk": chunk, "memory": memory, **more}
+    names = {
+        "architecture": "transformer_xl",
+        "positional_encoding": "relative",
+        "dim": DIM,
+        "heads": HEADS,
+        "dropout": 0.0,
+    }
+    config = {**names, "ff_dim": 8, "layers": layers, "norm": norm, "chunk_size": chunk, "memory": memory, **more}
     made = TransformerXl(Model.model_validate(config)).double()
     with torch.no_grad():
         for parameter in made.parameters():

@@ -9,7 +9,9 @@ from lhotse import CutSet
 from lhotse.supervision import AlignmentItem
 
 from asrtool.config import load_config, save_config
-from asrtool.data.loading import NO_LABEL, OrderedSampler, SpeechDataset, batches
+from asrtool.data.batch import NO_LABEL
+from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.sampling import OrderedSampler
 from asrtool.errors import DataError
 from asrtool.objectives.ce import CrossEntropy
 from asrtool.text.tokenizer import load_tokenizer

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import ctc_loss
 
-from asrtool.graphs.training import Arcs, UnitNgram, over_frames, said
-from asrtool.objectives.forward_backward import GraphBatch, best_path, log_sums, path_sum
+from asrtool.graphs.training_graphs import Arcs, UnitNgram, over_frames, said
+from asrtool.objectives.forward_backward import best_path, log_sums, path_sum
+from asrtool.objectives.graph_batch import GraphBatch
 from asrtool.objectives.scaled import scaled_sums
 
 

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from asrtool.data.loading import OrderedSampler, SpeechDataset
+from asrtool.data.loading import SpeechDataset
+from asrtool.data.sampling import OrderedSampler
+from asrtool.distributed import ALONE
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.objectives.ctc import Ctc
-from asrtool.objectives.objective import make_objective
-from asrtool.ranks import ALONE
 from asrtool.text.tokenizer import load_tokenizer
+from asrtool.training.objective import make_objective
 from asrtool.training.train import batch_loss, train
 from tests.tiny import log_rows
 
@@ -18,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("kind", ["ctc", "mmi"])
 def test_its_share_of_the_loss_is_ctc_on_the_middle_in_training_alone(tiny_config, tmp_path, kind):
-    config = tiny_config(objective={"kind": kind, "intermediate": 0.3}, model={"layers": 2, "dropout": 0.0})
+    config = tiny_config(objective={"kind": kind, "intermediate_ctc": 0.3}, model={"layers": 2, "dropout": 0.0})
     tokenizer = load_tokenizer(config.data.tokenizer)
     item = next(iter(OrderedSampler(config.data.train, 20.0)))
     batch = SpeechDataset(config, tokenizer, training=False)[item]
@@ -32,11 +33,11 @@ def test_its_share_of_the_loss_is_ctc_on_the_middle_in_training_alone(tiny_confi
 
 
 def test_a_training_with_it_learns(tiny_config, tmp_path):
-    train(tiny_config(objective={"intermediate": 0.5}, model={"layers": 2}), tmp_path / "exp", device="cpu")
+    train(tiny_config(objective={"intermediate_ctc": 0.5}, model={"layers": 2}), tmp_path / "exp", device="cpu")
     losses = [row["loss"] for row in log_rows(tmp_path / "exp", "train")]
     assert losses[-1] < losses[0]
 
 
 def test_it_is_for_transformers(tiny_config):
-    with pytest.raises((UserError, ValueError), match="objective.intermediate is for Transformers, not for blstm"):
-        tiny_config(objective={"intermediate": 0.3}, model={"architecture": "blstm"})
+    with pytest.raises((UserError, ValueError), match="objective.intermediate_ctc is for Transformers, not for blstm"):
+        tiny_config(objective={"intermediate_ctc": 0.3}, model={"architecture": "blstm"})

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from asrtool.config import Objective
-from asrtool.data.loading import Batch, Position
+from asrtool.data.batch import Batch, Position
 from asrtool.errors import DataError, UserError
-from asrtool.graphs.training import UnitNgram, over_frames
+from asrtool.graphs.training_graphs import UnitNgram, over_frames
 from asrtool.objectives.ce import CrossEntropy
 from asrtool.objectives.ctc import Ctc
-from asrtool.objectives.mmi import Mmi, unit_counts, visits
+from asrtool.objectives.mmi import Mmi, visits
 from asrtool.text.tokenizer import SymbolTokenizer
+from asrtool.training.data_counts import unit_counts
 from asrtool.training.train import train
 from tests.tiny import log_rows
 
@@ -38,12 +39,17 @@ def batch(tokenizer):
 
 
 def objective(tokenizer, **settings):
-    config = Objective(kind="mmi", **{"ctc": 0.0, "leak": 0.0, "least": 1} | settings)
+    config = Objective(kind="mmi", **{"ctc_weight": 0.0, "leaky_hmm": 0.0, "min_count": 1} | settings)
     units = [tokenizer.encode(s.replace(" ", "")) for s in SENTENCES]
-    return Mmi(config, tokenizer, UnitNgram(config.order, UnitNgram.count(units, config.order, 1)), torch.device("cpu"))
+    return Mmi(
+        config,
+        tokenizer,
+        UnitNgram(config.ngram_order, UnitNgram.count(units, config.ngram_order, 1)),
+        torch.device("cpu"),
+    )
 
 
-@pytest.mark.parametrize("settings", [{}, {"topology": "modified"}, {"order": 1}, {"order": 2}])
+@pytest.mark.parametrize("settings", [{}, {"topology": "modified"}, {"ngram_order": 1}, {"ngram_order": 2}])
 def test_what_was_said_is_a_part_of_what_could_be_said(tokenizer, batch, settings):
     torch.manual_seed(1)
     log_probs = (3 * torch.randn(5, 7, tokenizer.size)).log_softmax(2)
@@ -57,13 +63,13 @@ def test_shares_of_all_that_could_be_said_add_up_to_one(tokenizer):
     log_probs, ones = torch.randn(1, 1, tokenizer.size).log_softmax(2).expand(2, -1, -1), torch.ones(2).long()
     units = torch.tensor([[2], [3]])
     batch = Batch(Position(), Position(), [*"bc"], [*"bc"], torch.zeros(2, 1, 1), ones, units, ones, 1.0)
-    loss = objective(tokenizer, order=2)(log_probs, ones, batch)
+    loss = objective(tokenizer, ngram_order=2)(log_probs, ones, batch)
     assert (-loss).exp().sum().item() == pytest.approx(1.0)
 
 
 def test_what_frames_cannot_spell_has_no_loss_and_no_gradient(tokenizer, batch):
     log_probs = torch.randn(5, 7, tokenizer.size).log_softmax(2).requires_grad_()
-    loss = objective(tokenizer, ctc=0.5)(log_probs, torch.tensor([1, 2, 3, 4, 5]), batch)
+    loss = objective(tokenizer, ctc_weight=0.5)(log_probs, torch.tensor([1, 2, 3, 4, 5]), batch)
     assert loss[0] == 0 and loss[1] == 0 and loss[2] > 0
     loss.sum().backward()
     assert log_probs.grad[:2].abs().max() == 0 and log_probs.grad[2].abs().max() > 0
@@ -72,7 +78,7 @@ def test_what_frames_cannot_spell_has_no_loss_and_no_gradient(tokenizer, batch):
 
 def test_a_leak_makes_more_sayable(tokenizer, batch):
     log_probs, lens = torch.randn(5, 7, tokenizer.size).log_softmax(2), torch.full((5,), 7)
-    plain, leaky = (objective(tokenizer, leak=leak)(log_probs, lens, batch)[:4] for leak in (0.0, 0.1))
+    plain, leaky = (objective(tokenizer, leaky_hmm=leak)(log_probs, lens, batch)[:4] for leak in (0.0, 0.1))
     assert (leaky > plain).all()
 
 
@@ -140,7 +146,10 @@ def test_ctc_and_cross_entropy_are_added_with_their_weights(tokenizer, batch):
     log_probs, lens = torch.randn(5, 7, tokenizer.size).log_softmax(2), torch.tensor([7, 7, 5, 6, 7])
     batch = replace(batch, labels=torch.randint(tokenizer.size, (5, 7)))
     frames = CrossEntropy(1)
-    config, plain = Objective(kind="mmi", ctc=0.5, ce=2.0, leak=0.0, least=1), objective(tokenizer)
+    config, plain = (
+        Objective(kind="mmi", ctc_weight=0.5, ce_weight=2.0, leaky_hmm=0.0, min_count=1),
+        objective(tokenizer),
+    )
     whole = Mmi(config, tokenizer, plain.ngram, torch.device("cpu"), frames)(log_probs, lens, batch)
     parts = (weight * part(log_probs, lens, batch) for weight, part in ((1, plain), (0.5, Ctc()), (2, frames)))
     assert torch.allclose(whole, sum(parts))
@@ -148,5 +157,5 @@ def test_ctc_and_cross_entropy_are_added_with_their_weights(tokenizer, batch):
 
 def test_cross_entropy_beside_it_wants_alignments(tiny_config, tmp_path):
     with pytest.raises(DataError) as error:
-        train(tiny_config(objective={"kind": "mmi", "ce": 0.1}), tmp_path / "exp", device="cpu")
+        train(tiny_config(objective={"kind": "mmi", "ce_weight": 0.1}), tmp_path / "exp", device="cpu")
     assert "align" in str(error.value) + " ".join(error.value.problems)

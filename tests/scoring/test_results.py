@@ -89,7 +89,9 @@ def page(asr):
 
 
 def test_a_row_says_what_a_system_is_and_what_it_took(make, page):
-    out = page(decoded(make(log=LOG, objective={"kind": "mmi", "ce": 0.5, "intermediate": 0.3})), "--title", "All")
+    out = page(
+        decoded(make(log=LOG, objective={"kind": "mmi", "ce_weight": 0.5, "intermediate_ctc": 0.3})), "--title", "All"
+    )
     assert out.startswith("## All\n")
     expected = {
         "git": "0123456789",

@@ -5,14 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.errors import DataError, UserError
-from asrtool.text.lexicon import (
-    Lexicon,
-    is_word,
-    lexicon_of,
-    read_lexicon,
-    require_lexicon_output,
-    write_lexicon,
-)
+from asrtool.graphs.build import lexicon_of
+from asrtool.text.lexicon import Lexicon, is_word, read_lexicon, require_lexicon_output, write_lexicon
 from asrtool.text.tokenizer import phone_tokenizer, train_tokenizer
 
 HELLO = ("HH", "AH", "L", "OW"), ("HH", "EH", "L", "OW")

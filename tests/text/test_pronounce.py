@@ -4,9 +4,10 @@ import sys
 import pytest
 
 from asrtool.errors import UserError
+from asrtool.files import read_lines
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.pronounce import pronounce, read_source
-from asrtool.text.words import count_words, most_frequent, read_lines
+from asrtool.text.words import count_words, most_frequent
 
 MINE = Lexicon({"asr": (("EY", "EH", "S", "AA", "R"),), "a": (("EY",),)})
 OTHER = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)})

@@ -2,9 +2,10 @@ import unicodedata
 
 import pytest
 
+from asrtool.data.texts import read_sentences
+from asrtool.lm.corpus import read_words, sentences
 from asrtool.text.lexicon import read_lexicon
-from asrtool.text.ngram_text import read_words, sentences
-from asrtool.text.words import change_case, count_words, read_sentences
+from asrtool.text.words import change_case, count_words
 
 NFD = unicodedata.normalize("NFD", "été ÀB")
 

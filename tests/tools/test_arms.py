@@ -108,7 +108,7 @@ def test_several_processes_are_torchruns_business(arms: ModuleType) -> None:
             "one and two have 1,",
         ),
         (
-            "arms: {one: {}, two: {set: [model.mask=sliding, model.right=1]}}\ncompare: [[one, two]]\nequal: [latency]",
+            "arms: {one: {}, two: {set: [model.mask=sliding, model.right_context=1]}}\ncompare: [[one, two]]\nequal: [latency]",
             [],
             "latencies of 120 and inf ms",
         ),

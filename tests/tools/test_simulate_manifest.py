@@ -14,8 +14,8 @@ import pytest
 from lhotse import CutSet
 
 from asrtool.config import Config
-from asrtool.data.loading import TrainingSampler
 from asrtool.data.manifest import open_cuts
+from asrtool.data.sampling import TrainingSampler
 from asrtool.data.shards import entries, manifest_files
 from tests.tools.load import load_tool
 

@@ -43,7 +43,7 @@ def die_at(moment: str, count: int) -> None:
     if moment == "time":
         threading.Timer(0.15 * count, die).start()
         return
-    import asrtool.training.checkpoint
+    import asrtool.checkpoint
     import asrtool.training.train as train
     from asrtool.data.loading import SpeechDataset
 
@@ -51,7 +51,7 @@ def die_at(moment: str, count: int) -> None:
         "loading": (SpeechDataset, "_batch"),
         "forward": (train, "batch_loss"),
         "optimizer": (torch.optim.AdamW, "step"),
-        "checkpoint": (asrtool.training.checkpoint.torch, "save"),
+        "checkpoint": (asrtool.checkpoint.torch, "save"),
         "validation": (train, "validate"),
     }
     owner, name = places[moment]
@@ -153,7 +153,7 @@ def write_config(folder: Path, workers: int = 1, steps: int = 100) -> Path:
         make_tokenizer(folder),
         data={"workers": workers, "augment": {"speeds": [0.9, 1.0, 1.1], "volume": [0.5, 2.0], "spec_augment": masks}},
         model={"dropout": 0.2, "convolution": {"kind": "residual"}},
-        training={"max_steps": steps, "validate_every": 10, "save_every": 2, "log_every": 3, "ema": 0.9},
+        training={"max_steps": steps, "validate_every": 10, "save_every": 2, "log_every": 3, "ema_decay": 0.9},
     )
     save_config(config, folder / "config.yaml")
     return folder / "config.yaml"

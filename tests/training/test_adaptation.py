@@ -7,13 +7,14 @@ import pytest
 import torch
 from lhotse import CutSet
 
-from asrtool.data.loading import OrderedSampler, SpeechDataset, batches
-from asrtool.decoding.adapted import weights_file
-from asrtool.decoding.decode import open_experiment
+from asrtool import checkpoint
+from asrtool.adapted_weights import weights_file
+from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.sampling import OrderedSampler
+from asrtool.experiment import open_experiment
 from asrtool.objectives.ctc import Ctc
-from asrtool.objectives.mmi import unit_counts
 from asrtool.text.tokenizer import load_tokenizer
-from asrtool.training import checkpoint
+from asrtool.training.data_counts import unit_counts
 from tests.tiny import equal, make_experiment
 
 SPEAKERS = "abc"

@@ -7,11 +7,11 @@ import pytest
 import torch
 from lhotse import CutSet
 
-from asrtool.decoding.adapted import MARKER, Adapted, read_facts, weights_file
+from asrtool import checkpoint
+from asrtool.adapted_weights import MARKER, Adapted, read_facts, weights_file
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.training import adaptation as module
-from asrtool.training import checkpoint
 from tests.tiny import equal, make_experiment
 
 SPEAKERS = "abc"

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from asrtool.training.average import RunningMean, mean_of
-from asrtool.training.checkpoint import Checkpoints, load
+from asrtool.checkpoint import Checkpoints, load, mean_of
+from asrtool.training.average import RunningMean
 from asrtool.training.train import train
 
 
@@ -48,7 +48,7 @@ def test_a_training_may_average_its_last_checkpoints(tmp_path, tiny_config, stat
 
 
 def test_a_training_may_average_all_its_steps(tmp_path, tiny_config, state, rows):
-    train(tiny_config(training={"ema": 1.0, "average": "ema", "save_every": 1}), tmp_path, device="cpu")
+    train(tiny_config(training={"ema_decay": 1.0, "average": "ema", "save_every": 1}), tmp_path, device="cpu")
     last, averaged = state(tmp_path), state(tmp_path, "averaged")
     assert averaged["steps"] == [] and last["mean"]["steps"] == 8
     assert not torch.equal(averaged["model"]["output.weight"], last["model"]["output.weight"])

@@ -7,10 +7,10 @@ import shutil
 import pytest
 import torch
 
+from asrtool import checkpoint
+from asrtool.checkpoint import Checkpoints
 from asrtool.errors import UserError
 from asrtool.tensor_files import Damaged
-from asrtool.training import checkpoint
-from asrtool.training.checkpoint import Checkpoints
 from asrtool.training.train import train
 from tests.tiny import make_config
 
@@ -18,7 +18,7 @@ from tests.tiny import make_config
 @pytest.fixture(scope="module")
 def config(corpus, tokenizer_file):
     def make(**training):
-        changes = {"max_steps": 4, "validate_every": 2, "keep_best": 5, "warmup_steps": 1, "ema": 0.9} | training
+        changes = {"max_steps": 4, "validate_every": 2, "keep_best": 5, "warmup_steps": 1, "ema_decay": 0.9} | training
         return make_config(corpus, tokenizer_file, training=changes)
 
     return make

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import asrtool
+from asrtool import checkpoint
 from asrtool.config import save_config
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
 from asrtool.errors import UserError
 from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
-from asrtool.training import checkpoint
 from asrtool.training.log import plot_losses
 from asrtool.training.session import Start
 from asrtool.training.train import dry_run, train
@@ -161,8 +161,8 @@ def test_a_new_output_layer_is_drawn_for_other_units(
     before = checkpoint.load(finished / "checkpoints/averaged.pt")["model"]
     config = tiny_config(
         data={"tokenizer": str(other_units(words)), "train": str(spanish), "dev": str(spanish)},
-        training={"max_steps": 1, "validate_every": 1, "warmup_steps": 0, "decay": "none", "lr": 1e-4},
-        objective={"intermediate": intermediate},
+        training={"max_steps": 1, "validate_every": 1, "warmup_steps": 0, "schedule": "none", "lr": 1e-4},
+        objective={"intermediate_ctc": intermediate},
     )
     start = Start(finished / "checkpoints/averaged.pt", new_output=True)
     train(config, tmp_path / "exp", device="cpu", start=start)

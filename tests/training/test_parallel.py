@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from asrtool.distributed import ALONE, Ranks
 from asrtool.errors import AsrtoolError, UserError
-from asrtool.ranks import ALONE, Ranks
-from asrtool.training.parallel import make_strategy
+from asrtool.training.strategy import make_strategy
 from asrtool.training.train import train
 from tests.training import kill_and_resume
 
@@ -139,16 +139,16 @@ def test_bmuf_goes_on_after_a_checkpoint_as_if_nothing_had_been(trained, state, 
 
 @pytest.mark.slow
 def test_parted_weights_and_their_mean_go_on_as_if_nothing_had_been(trained, same_training):
-    lively = {"decay": "none", "ema": 0.5, "average": "ema", "log_layers": True}
+    lively = {"decay": "none", "ema_decay": 0.5, "average": "ema", "log_layers": True}
     whole = trained(2, "whole", training=lively, strategy="fsdp")
     half = trained(2, "half", training=lively | {"max_steps": 3}, strategy="fsdp")
     same_training(whole, trained(2, half.name, True, training=lively, strategy="fsdp"))
 
 
 def test_another_number_of_ranks_goes_on_with_the_same_data(trained, state, tmp_path, capfd):
-    trained(2, "exp", training={"max_steps": 3, "decay": "none"})
+    trained(2, "exp", training={"max_steps": 3, "schedule": "none"})
     before = state(tmp_path / "exp")["progress"]
-    trained(1, "exp", True, training={"max_steps": 4, "accumulate": 1, "decay": "none"})
+    trained(1, "exp", True, training={"max_steps": 4, "accumulate": 1, "schedule": "none"})
     assert "1 ranks go on where 2 stopped: the same data in its order, other dropout" in capfd.readouterr().err
     after = state(tmp_path / "exp")["progress"]
     assert after["step"] == 4 and after["seconds"] > before["seconds"]

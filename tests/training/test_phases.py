@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from asrtool.distributed import Ranks
 from asrtool.errors import UserError
-from asrtool.ranks import Ranks
 from asrtool.training import train as module
 from asrtool.training.session import Start
 from asrtool.training.train import dry_run, train
@@ -15,7 +15,7 @@ SECONDS = 40  # a bit more than the corpus has
 @pytest.fixture
 def warm(tmp_path, tiny_config):
     """A training that was ended by its warmup hours; the path of its warmup checkpoint."""
-    config = tiny_config(training={"max_steps": 100, "validate_every": 50, "decay": "none"})
+    config = tiny_config(training={"max_steps": 100, "validate_every": 50, "schedule": "none"})
     train(config, tmp_path / "warm", device="cpu", warmup_hours=SECONDS / 3600)
     return tmp_path / "warm/checkpoints/warmup.pt"
 
@@ -28,7 +28,7 @@ def test_a_warmup_ends_when_its_audio_is_consumed(warm, rows, state):
 
 
 def test_a_warmup_that_was_interrupted_goes_on_to_the_same_end(tmp_path, tiny_config, warm, same_training):
-    config = tiny_config(training={"max_steps": 100, "validate_every": 50, "decay": "none"})
+    config = tiny_config(training={"max_steps": 100, "validate_every": 50, "schedule": "none"})
     train(config, tmp_path / "again", device="cpu", warmup_hours=SECONDS / 2 / 3600)
     train(config, tmp_path / "again", resume=True, device="cpu", warmup_hours=SECONDS / 3600)
     weights = [torch.load(e, weights_only=True)["model"] for e in (warm, tmp_path / "again/checkpoints/warmup.pt")]
@@ -42,7 +42,7 @@ def test_a_warmup_is_for_one_machine(tiny_config, tmp_path, monkeypatch):
 
 
 def begin(tmp_path, tiny_config, warm, steps=1, resume=False, **options):
-    config = tiny_config(training={"max_steps": steps, "validate_every": 1, "warmup_steps": 0, "decay": "none"})
+    config = tiny_config(training={"max_steps": steps, "validate_every": 1, "warmup_steps": 0, "schedule": "none"})
     train(config, tmp_path / "main", resume, "cpu", Start(warm, **options))
     return tmp_path / "main"
 
@@ -113,7 +113,7 @@ def test_a_dry_run_finds_what_is_wrong(tmp_path, tiny_config):
 
 
 def test_layers_log_the_norms_of_their_gradients(tmp_path, tiny_config, rows):
-    train(tiny_config(training={"log_layers": True, "log_every": 1, "clip": 1.0}), tmp_path, device="cpu")
+    train(tiny_config(training={"log_layers": True, "log_every": 1, "max_grad_norm": 1.0}), tmp_path, device="cpu")
     layers = rows(tmp_path, "layers")
     assert [row["step"] for row in layers] == list(range(1, 9))
     assert {"layer_001", "layer_002", "output", "subsampling"} <= layers[0].keys()

@@ -11,9 +11,9 @@ from asrtool.training.precision import RoundedProducts, products, uses_bf16
 SIZES = {"subsampling": {"channels": 2}, "dim": 8, "layers": 2, "heads": 2, "ff_dim": 12}
 MODELS = {
     "transformer": {"convolution": {"kind": "residual"}},
-    "transformer_xl": {"positions": "relative", "chunk": 3, "memory": 4},
+    "transformer_xl": {"positional_encoding": "relative", "chunk_size": 3, "memory": 4},
     "blstm": {},
-    "lc_blstm": {"chunk": 3, "look_ahead": 2},
+    "lc_blstm": {"chunk_size": 3, "look_ahead": 2},
 }
 
 

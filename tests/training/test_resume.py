@@ -5,8 +5,8 @@ import signal
 import pytest
 from lhotse import CutSet
 
+from asrtool.checkpoint import Checkpoints
 from asrtool.training import train as module
-from asrtool.training.checkpoint import Checkpoints
 from asrtool.training.train import train
 
 STEPS = 9  # an epoch has about six batches: a second one is begun
@@ -22,7 +22,7 @@ def lively(tiny_config, corpus, tmp_path_factory):
     return lambda workers=0, max_steps=STEPS: tiny_config(
         data={"workers": workers, "augment": augment, "dev": dev},
         model={"dropout": 0.2, "convolution": {"kind": "residual"}},
-        training={"max_steps": max_steps, "validate_every": 3, "log_every": 2, "decay": "none"},
+        training={"max_steps": max_steps, "validate_every": 3, "log_every": 2, "schedule": "none"},
     )
 
 

@@ -18,6 +18,7 @@ ddp         `asrtool train` under torchrun on the CPU: two processes with one th
 
 import argparse
 import copy
+import logging
 import os
 import statistics
 import subprocess
@@ -35,18 +36,21 @@ from loader import Epoch, report_padding
 from torch import nn
 
 from asrtool.config import Config, save_config
-from asrtool.data.loading import Batch, TrainingSampler
+from asrtool.data.batch import Batch
 from asrtool.data.manifest import open_cuts, transcripts
+from asrtool.data.sampling import TrainingSampler
 from asrtool.device import pick_device
+from asrtool.distributed import ALONE
 from asrtool.files import read_jsonl
 from asrtool.interrupts import Interrupts
+from asrtool.logs import log_to_stderr
 from asrtool.objectives.ctc import ctc_loss
-from asrtool.progress import say
-from asrtool.ranks import ALONE
 from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
 from asrtool.training.log import TrainingLog
 from asrtool.training.session import Session, Start, make_optimizer, start_session
 from asrtool.training.train import run
+
+logger = logging.getLogger("asrtool")
 
 STEPS_AIM = 0.97  # of the bare loop's throughput: an engine that costs more than 3 % is not worth its comfort
 SAVE_EVERY = 300.0  # seconds; more than that nobody wants to lose
@@ -84,7 +88,7 @@ class BareLoop:
         self.batches, self.device = engine.taken, engine.session.device
         self.model = copy.deepcopy(engine.session.model).train()
         self.optimizer = make_optimizer(self.model, engine.session.config.training)
-        self.clip = engine.session.config.training.clip
+        self.clip = engine.session.config.training.max_grad_norm
 
     def __call__(self) -> None:
         torch.manual_seed(1)
@@ -166,7 +170,7 @@ class Bench:
         save_config(self.config(max_steps=steps, validate_every=steps, log_every=steps // 2), file)
         together, apart = [], []
         for turn in range(self.arguments.repeats):
-            say(f"ddp: turn {turn + 1} of {self.arguments.repeats}")
+            logger.info(f"ddp: turn {turn + 1} of {self.arguments.repeats}")
             together.append(sum(times_real_time(file, [self.folder / f"ddp-{turn}"], RANKS)))
             apart.append(sum(times_real_time(file, [self.folder / f"alone-{turn}-{i}" for i in range(RANKS)])))
         ratios = [one / other for one, other in zip(together, apart, strict=True)]
@@ -272,4 +276,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    log_to_stderr()
     main()

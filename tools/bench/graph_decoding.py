@@ -8,7 +8,7 @@ search scales; it says nothing of a trained system, and so the report says "made
 best path   FasterDecoder, as in `asrtool decode --method graph`. Baseline of all: that at the first beam.
 lattice     LatticeSimpleDecoder and the n best of its lattice.
 streaming   chunks of --chunk frames, partial results after each, both decoders.
-k2          the best path by asrtool/k2_engine.py where k2 can be imported, --batch utterances at a time; in how many
+k2          the best path by asrtool/decoding/k2_search.py where k2 can be imported, --batch utterances at a time; in how many
             utterances its words are those of kaldi-decoder at the same beam, and with real log-probs both WERs.
 """
 
@@ -23,10 +23,10 @@ import torch
 from common import Report, Run, parse, parser
 
 from asrtool.decoding.graph_search import GraphOptions, GraphSearch
-from asrtool.decoding.streaming_graph import StreamingGraph, StreamingGraphSearch
+from asrtool.decoding.k2_search import K2Search, require_k2
 from asrtool.errors import UserError
-from asrtool.k2_engine import K2Search, require_k2
 from asrtool.scoring.wer import align_words, count_words
+from asrtool.streaming.graph_search import StreamingGraph, StreamingGraphSearch
 
 AIM = 0.05  # real-time factor beyond the network, for a trigram of 64,000 words
 

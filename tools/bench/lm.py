@@ -29,11 +29,11 @@ import numpy as np
 import torch
 from common import Report, Run, parse, parser
 
-from asrtool.text.arpa import read_arpa, write_arpa
-from asrtool.text.ngram import BOS, EOS
-from asrtool.text.ngram_files import read_ngrams, write_ngrams
-from asrtool.text.ngram_text import limit_vocabulary, read_corpus, sentences
-from asrtool.text.ngram_train import train
+from asrtool.lm.arpa import read_arpa, write_arpa
+from asrtool.lm.corpus import limit_vocabulary, read_corpus, sentences
+from asrtool.lm.ngram import BOS, EOS
+from asrtool.lm.ngram_files import read_ngrams, write_ngrams
+from asrtool.lm.ngram_training import train
 
 WORDS_A_SENTENCE = 18  # mean of read books
 CLOSE = 1e-3  # natural log; a word in a file has seven digits, and a step of back-off adds a few

@@ -32,8 +32,9 @@ from asrtool.config import Config
 from asrtool.data.augment import spec_augment
 from asrtool.data.feature_store import store
 from asrtool.data.features import extractor
-from asrtool.data.loading import SpeechDataset, TrainingSampler, batches
+from asrtool.data.loading import SpeechDataset, batches
 from asrtool.data.manifest import transcripts
+from asrtool.data.sampling import TrainingSampler
 from asrtool.text.tokenizer import Tokenizer, train_tokenizer
 
 AIM = 300  # times real time on the fly on one core: then a core feeds a GPU that trains 100 times that with some spare

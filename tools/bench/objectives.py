@@ -5,7 +5,7 @@ them, and the denominator is the 4-gram of such transcripts, made as training ma
 
 loss        All of the objective (`asrtool.objectives.mmi`), numerators being made included; no leak, no CTC added.
             Baseline: torch's CTC on the same log-probs.
-sums        The denominator alone, on the first --k2-batch utterances. Baseline: k2, all paths (asrtool/k2_engine.py).
+sums        The denominator alone, on the first --k2-batch utterances. Baseline: k2, all paths (asrtool/decoding/k2_search.py).
             "k2, beam" leaves out paths --k2-beam nats worse than the best, as recipes do: icefall's is 10.
 step        A training step with the objective. Baseline: the same with CTC. The share of the loss in a step is the
             median of that in the same turns.
@@ -26,13 +26,14 @@ from torch import Tensor
 from training_step import make_session
 
 from asrtool.config import Config, Objective
-from asrtool.data.loading import Batch, Position
+from asrtool.data.batch import Batch, Position
 from asrtool.device import pick_device
 from asrtool.errors import UserError
-from asrtool.graphs.training import UnitNgram, over_frames
+from asrtool.graphs.training_graphs import UnitNgram, over_frames
 from asrtool.models.acoustic import AcousticModel
 from asrtool.objectives.ctc import Ctc
-from asrtool.objectives.forward_backward import GraphBatch, path_sum
+from asrtool.objectives.forward_backward import path_sum
+from asrtool.objectives.graph_batch import GraphBatch
 from asrtool.objectives.mmi import Mmi
 from asrtool.text.tokenizer import SymbolTokenizer
 from asrtool.training.train import training_step
@@ -51,7 +52,7 @@ class Case:
         following = draw.dirichlet(np.full(self.units - 1, WAYS), self.units)
         texts = [self._text(draw, following, int(draw.integers(20, 60))) for _ in range(arguments.transcripts)]
         counts = UnitNgram.count(map(self.tokenizer.encode, texts), 4)
-        self.config = Config(objective=Objective(kind="mmi", leak=0.0, ctc=0.0), model={**arguments.model})
+        self.config = Config(objective=Objective(kind="mmi", leaky_hmm=0.0, ctc_weight=0.0), model={**arguments.model})
         self.ngram = UnitNgram(4, counts)
         self.mmi = Mmi(self.config.objective, self.tokenizer, self.ngram, self.device)
         self.batch = self._batch(texts[: arguments.batch], frames)
@@ -98,26 +99,26 @@ def compare_losses(report: Report, case: Case) -> None:
 
 def compare_sums(report: Report, case: Case, arguments: argparse.Namespace) -> None:
     """The denominator beside k2."""
-    from asrtool import k2_engine
+    from asrtool.decoding import k2_search
 
     graph, count = over_frames(case.ngram.graph()), arguments.k2_batch
     log_probs, lens, ours = case.log_probs[:count], case.lens[:count], GraphBatch(graph, case.device)
     try:
-        theirs = k2_engine.training_graphs(graph, case.device)
+        theirs = k2_search.training_graphs(graph, case.device)
     except UserError as error:
         report.fact("beside k2", f"not measured: {error}")
         return
     seconds = case.batch.seconds * count / arguments.batch
 
     def k2(beam: float) -> Tensor:
-        return k2_engine.path_sum(log_probs, lens, theirs, beam=beam)
+        return k2_search.path_sum(log_probs, lens, theirs, beam=beam)
 
-    difference = path_sum(log_probs, lens, ours) - k2(k2_engine.EXACT)
+    difference = path_sum(log_probs, lens, ours) - k2(k2_search.EXACT)
     report.fact("largest difference from k2, nats", float(difference.detach().abs().max()))
     runs = [
         Run("asrtool", lambda: case.finish(path_sum(log_probs, lens, ours)), seconds),
         Run(f"k2, beam {arguments.k2_beam:g}", lambda: case.finish(k2(arguments.k2_beam)), seconds),
-        Run("k2", lambda: case.finish(k2(k2_engine.EXACT)), seconds),
+        Run("k2", lambda: case.finish(k2(k2_search.EXACT)), seconds),
     ]
     report.compare("sums", runs)
     report.aim("speed beside k2", report.rate("sums", "ratio"), 1.0)

@@ -56,14 +56,17 @@ from speechbrain_recipe import SpeechBrainRecipe, count, import_recipe, planned_
 
 from asrtool.config import Config, load_config
 from asrtool.data.augment import speed_of
+from asrtool.data.batch import Batch
 from asrtool.data.feature_store import store
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.loading import Batch, SpeechDataset, TrainingSampler, batches
+from asrtool.data.loading import SpeechDataset, batches
 from asrtool.data.manifest import open_cuts, transcripts
-from asrtool.decoding.decode import decode, open_experiment
+from asrtool.data.sampling import TrainingSampler
+from asrtool.decoding.decode import decode
+from asrtool.distributed import ALONE
 from asrtool.errors import UserError
+from asrtool.experiment import open_experiment
 from asrtool.interrupts import Interrupts
-from asrtool.ranks import ALONE
 from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
 from asrtool.training.log import TrainingLog
 from asrtool.training.session import Start, start_session

@@ -33,7 +33,8 @@ from lhotse.dataset import DynamicBucketingSampler
 
 from asrtool.config import Config
 from asrtool.data import inspection
-from asrtool.data.loading import Position, TrainingSampler
+from asrtool.data.batch import Position
+from asrtool.data.sampling import TrainingSampler
 from asrtool.data.shards import entries, manifest_files
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.models.acoustic import AcousticModel

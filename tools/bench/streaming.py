@@ -18,12 +18,12 @@ import torch
 from common import Report, Run, parse, parser
 
 from asrtool.config import Config, load_config
-from asrtool.decoding.decode import Experiment
-from asrtool.decoding.endpointing import Endpointing, EndpointRule
-from asrtool.decoding.recogniser import Recogniser, open_stream_search
 from asrtool.device import pick_device
 from asrtool.errors import UserError
+from asrtool.experiment import Experiment
 from asrtool.models.acoustic import AcousticModel
+from asrtool.streaming.endpointing import Endpointing, EndpointRule
+from asrtool.streaming.recogniser import Recogniser, open_stream_search
 from asrtool.text.tokenizer import SymbolTokenizer
 
 PRESETS = Path(__file__).resolve().parents[2] / "egs" / "librispeech" / "conf"
@@ -46,7 +46,7 @@ def chunks(path: str, overrides: list[str]) -> list[tuple[Config, int]]:
         return [(config, chunk)]
     if chunk < SHORT:
         return [(config, chunk)] + [(config, SHORT)] * (SHORT % chunk == 0)
-    return [(config, chunk), (load_config(path, [*overrides, f"model.chunk={SHORT // factor}"]), SHORT)]
+    return [(config, chunk), (load_config(path, [*overrides, f"model.chunk_size={SHORT // factor}"]), SHORT)]
 
 
 class Streaming:

@@ -42,14 +42,14 @@ from encoders import (
 from profiling import as_text, time_by_kind
 
 from asrtool.config import Config, Model
-from asrtool.data.loading import Batch, Position
+from asrtool.data.batch import Batch, Position
 from asrtool.device import pick_device
+from asrtool.distributed import ALONE
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.objective import Objective
-from asrtool.ranks import ALONE
 from asrtool.training.parallel import Alone
 from asrtool.training.session import Session, make_optimizer
 from asrtool.training.train import training_step

@@ -12,6 +12,7 @@ A word starts at espeak-ng's word event (so T of TWO includes its closure) and e
 plays after it or, in fluent speech, where the next word starts. Draws depend on (seed, split, index) alone.
 """
 
+import logging
 import signal
 
 if __name__ == "__main__":
@@ -39,7 +40,10 @@ from scipy import fft
 
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.files import write_json
-from asrtool.progress import progress, say
+from asrtool.logs import log_to_stderr
+from asrtool.progress import progress
+
+logger = logging.getLogger("asrtool")
 
 VERSION = 1  # raise it when the same parameters give other bytes, so that an old corpus is not taken for a new one
 DIGITS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
@@ -403,7 +407,7 @@ def synthesise(out: Path, corpus: Corpus, jobs: int) -> None:
     if final.exists():
         if not same_parameters(final, wanted):
             raise UserError(f"{final} is there and was made otherwise; remove that folder or choose another OUT_DIR")
-        say(f"{final} is there already, made with the same parameters; nothing to do")
+        logger.info(f"{final} is there already, made with the same parameters; nothing to do")
         return
     if not same_parameters(partial, wanted):
         shutil.rmtree(partial, ignore_errors=True)
@@ -413,7 +417,7 @@ def synthesise(out: Path, corpus: Corpus, jobs: int) -> None:
     minutes = write_speakers(corpus, partial)
     os.sync()  # or a power cut just after the rename could leave empty files under the final name
     partial.rename(final)
-    say(f"{final}: {corpus.train + corpus.dev + corpus.test} utterances, {minutes / 60:.2f} hours")
+    logger.info(f"{final}: {corpus.train + corpus.dev + corpus.test} utterances, {minutes / 60:.2f} hours")
 
 
 def same_parameters(folder: Path, wanted: dict) -> bool:
@@ -452,17 +456,18 @@ def main(arguments: list[str] | None = None) -> int:
         corpus = Corpus(options.train, options.dev, options.test, options.seed)
         synthesise(options.out_dir, corpus, options.jobs)
     except AsrtoolError as error:
-        say(f"synthesise.py: {error}")
+        logger.info(f"synthesise.py: {error}")
         return error.exit_status
     except (OSError, BrokenProcessPool) as error:  # disk full, no permission, a worker killed for want of memory
-        say(f"synthesise.py: {error}; rerun to continue")
+        logger.info(f"synthesise.py: {error}; rerun to continue")
         return 2
     except KeyboardInterrupt:
-        say("synthesise.py: interrupted; rerun to continue")
+        logger.info("synthesise.py: interrupted; rerun to continue")
         return 130
     return 0
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    log_to_stderr()
     sys.exit(main())

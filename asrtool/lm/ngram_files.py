@@ -1,0 +1,78 @@
+"""N-gram models in files: ARPA, the text that all tools share, or compiled (.npz), which takes seconds to read.
+
+A compiled model is what Kaldi's ConstArpa and KenLM's binaries are: the arrays of the model as they lie in memory.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from asrtool.errors import UserError
+from asrtool.files import atomic_path, require_output, require_same_kind
+from asrtool.lm.arpa import begins_as_arpa, read_arpa, write_arpa
+from asrtool.lm.kenlm_model import KenlmModel, is_kenlm_binary
+from asrtool.lm.ngram import LanguageModel, NgramModel
+from asrtool.lm.ngram_checks import check_arrays, check_types, has_arrays
+from asrtool.lm.ngram_trie import Trie
+from asrtool.tensor_files import damaged, load_arrays
+
+COMPILED = ".npz"
+SUFFIXES = (".arpa", ".arpa.gz", COMPILED)
+
+
+def load_lm(path: str | Path) -> LanguageModel:
+    """A language model for searches: as `read_ngrams`, or a binary of KenLM by the package `kenlm`."""
+    return KenlmModel(path) if is_kenlm_binary(path) else read_ngrams(path)
+
+
+def read_ngrams(path: str | Path) -> NgramModel:
+    """The model in an ARPA file (.gz too) or in a compiled one. Raises UserError, DataError for what is wrong."""
+    return _read_compiled(Path(path)) if is_compiled(path) else read_arpa(path)
+
+
+def write_ngrams(model: NgramModel, path: str | Path) -> None:
+    """Write `model` to `path`: compiled when that ends in .npz, else as ARPA."""
+    if is_compiled(path):
+        _write_compiled(model, path)
+    else:
+        write_arpa(model, path)
+
+
+def is_compiled(path: str | Path) -> bool:
+    """Whether `path` is by its name a compiled model."""
+    return Path(path).suffix == COMPILED
+
+
+def require_lm_output(out: Path, inputs: Iterable[Path]) -> None:
+    """UserError unless an n-gram model may be written to `out`: a new file, or one that holds such a model."""
+    require_output(out, SUFFIXES, inputs)
+    require_same_kind(out, f"a model of the form {''.join(out.suffixes[-2:])}", _require_model)
+
+
+def _require_model(path: Path) -> None:
+    if not (has_arrays(path) if is_compiled(path) else begins_as_arpa(path)):
+        raise UserError(f"{path} is not an n-gram model")
+
+
+def _write_compiled(model: NgramModel, path: str | Path) -> None:
+    words = np.frombuffer("\n".join(model.words).encode(), np.uint8)
+    trie, values = model.trie, {"logprobs": model.logprobs, "backoffs": model.backoffs, "states": model.states}
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, words=words, offsets=trie.offsets, keys=trie.keys, suffixes=trie.suffixes, **values)
+
+
+def _read_compiled(path: Path) -> NgramModel:
+    hint = "make it with `asrtool lm convert`"
+    arrays = load_arrays(path, "a compiled n-gram model", hint)
+    try:
+        check_types(arrays)
+        words = arrays["words"].tobytes().decode().split("\n")
+        check_arrays(arrays, words)
+        trie = Trie(arrays["keys"], len(words), arrays["offsets"].tolist())
+        trie.suffixes = arrays["suffixes"]
+        model = NgramModel(words, trie, arrays["logprobs"], arrays["backoffs"])
+        model.states = arrays["states"]
+        return model
+    except ValueError as error:
+        raise damaged(path, "a compiled n-gram model", hint, error) from error

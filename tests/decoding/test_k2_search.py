@@ -1,0 +1,164 @@
+"""k2 finds what kaldi-decoder and our own sums find; without k2, one line says what to do."""
+
+import importlib.metadata
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from asrtool.decoding import k2_search
+from asrtool.decoding.graph_search import GraphOptions, GraphSearch, load_priors
+from asrtool.decoding.k2_search import K2Search
+from asrtool.decoding.lattice import Lattice, nbest
+from asrtool.errors import UserError
+from asrtool.graphs.training_graphs import Arcs, UnitNgram, over_frames, said
+from asrtool.objectives.forward_backward import path_sum
+from asrtool.objectives.graph_batch import GraphBatch
+from tests.decoding.graphs import all_word_sequences, graph, random_graph, random_log_probs, word_graph
+
+
+def missing() -> str:
+    try:
+        k2_search.require_k2()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+needs_k2 = pytest.mark.skipif(bool(missing()), reason=missing())
+WIDE = GraphOptions(beam=1e4, max_active=100_000)
+WIDE_LATTICE = GraphOptions(beam=1e4, max_active=100_000, lattice_beam=1e4, nbest=100_000)
+NARROW = GraphOptions(beam=12.0, lattice_beam=6.0, nbest=5)
+
+
+def numbers(hypothesis) -> tuple[int, ...]:
+    return tuple(int(word[1:]) for word in hypothesis.words)
+
+
+def test_without_k2_the_next_thing_to_do_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "k2", None)
+    with pytest.raises(UserError, match=r"k2 cannot be imported \(.*\); `bash tools/install_k2.sh`"):
+        K2Search(word_graph(3), WIDE)
+
+
+def test_the_wheel_of_the_package_index_is_recognised(monkeypatch):
+    monkeypatch.setitem(sys.modules, "k2", None)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.23.4")
+    with pytest.raises(UserError, match=r"1\.23\.4 of the package index is built for another Python") as error:
+        k2_search.require_k2()
+    assert "\n" not in str(error.value)
+
+
+@needs_k2
+@pytest.mark.parametrize("seed", range(12))
+def test_the_best_path_is_that_of_kaldi_decoder(seed):
+    one = random_graph(seed)
+    rows, lens = np.stack([random_log_probs(6, 4, seed + n) for n in range(4)]), torch.tensor([6, 4, 1, 0])
+    expected = GraphSearch(one, WIDE)(torch.from_numpy(rows), lens)
+    for row, length in zip(rows, lens, strict=True):
+        row[length:] = np.nan  # padding has no influence
+    for found, other in zip(K2Search(one, WIDE)(torch.from_numpy(rows), lens), expected, strict=True):
+        assert (found.words, found.tokens, found.frames, found.complete) == (
+            other.words,
+            other.tokens,
+            other.frames,
+            other.complete,
+        )
+        assert found.score == pytest.approx(other.score, abs=1e-4)
+
+
+@needs_k2
+@pytest.mark.parametrize("seed", range(12))
+def test_a_wide_lattice_holds_all_word_sequences_with_their_best_costs(seed):
+    one, log_probs = random_graph(seed), random_log_probs(4, 4, seed)
+    expected = all_word_sequences(one.lines, log_probs)
+    best = K2Search(one, WIDE_LATTICE).decode(log_probs)
+    if expected:
+        found = {numbers(hypothesis): -hypothesis.score for hypothesis in (best, *best.others)}
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+@needs_k2
+def test_lattices_are_those_of_kaldi_decoder_within_the_beam():
+    log_probs, one = random_log_probs(40, 6, 3), word_graph(6)
+    ours, theirs = (make(one, NARROW, keep_lattices=True).decode(log_probs) for make in (K2Search, GraphSearch))
+    assert [h.words for h in (ours, *ours.others)] == [h.words for h in (theirs, *theirs.others)]
+    first, second = (Lattice.of_text(hypothesis.lattice) for hypothesis in (ours, theirs))
+    for one, other in zip(nbest(first, 20), nbest(second, 20), strict=True):
+        assert (one.graph, one.acoustic) == pytest.approx((other.graph, other.acoustic), abs=1e-3)
+
+
+@needs_k2
+def test_scales_penalties_and_priors_are_those_of_kaldi_decoder():
+    options = GraphOptions(beam=1e4, acoustic_scale=0.6, blank_penalty=0.7, insertion_penalty=-0.4)
+    priors, log_probs = load_priors([60, 20, 20, 0]), random_log_probs(12, 4, 3)
+    ours, theirs = (make(word_graph(4), options, priors=priors).decode(log_probs) for make in (K2Search, GraphSearch))
+    assert (ours.words, ours.score) == (theirs.words, pytest.approx(theirs.score, abs=1e-4))
+
+
+@needs_k2
+def test_units_of_the_hmm_topology_begin_at_even_outputs():
+    one = graph(["0 1 3 1", "1 1 4 0", "1 1 3 1", "1 2 5 2", "2 2 6 0", "2 0"], 2, topology="hmm")
+    log_probs = np.full((6, 6), -9.0, dtype=np.float32)
+    log_probs[range(6), [2, 3, 2, 4, 5, 5]] = 0.0
+    found = K2Search(one, WIDE).decode(log_probs)
+    assert (found.tokens, found.frames, found.words) == ([1, 1, 2], [0, 2, 3], ["w1", "w1", "w2"])
+
+
+@needs_k2
+@pytest.mark.parametrize("options", [WIDE, WIDE_LATTICE], ids=["best", "lattice"])
+def test_no_path_to_a_final_state_gives_the_best_partial_one(options):
+    chain = K2Search(graph(["0 1 2 1", "1 2 3 2", "2 3 2 3", "3 0"], 3), options)
+    short, whole, long = (chain.decode(random_log_probs(frames, 3, 0)) for frames in (1, 3, 9))
+    assert (short.words, short.complete) == (["w1"], False)
+    assert (whole.words, whole.complete) == (["w1", "w2", "w3"], True)
+    assert (long.words, long.complete) == (["w1", "w2", "w3"], False)
+
+
+def values_and_gradients(function, log_probs):
+    leaf = log_probs.clone().requires_grad_()
+    values = function(leaf)
+    (values * torch.arange(1.0, 1 + len(values))).sum().backward()
+    return values.detach(), leaf.grad
+
+
+def check_sums(graphs, log_probs, lens):
+    """Values and gradients by k2 are ours."""
+    ours = values_and_gradients(lambda x: path_sum(x, lens, GraphBatch(graphs)), log_probs)
+    made = k2_search.training_graphs(graphs)
+    theirs = values_and_gradients(lambda x: k2_search.path_sum(x, lens, made), log_probs)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@needs_k2
+@pytest.mark.parametrize("shared", [True, False])
+def test_sums_over_paths_are_ours(shared):
+    draw = np.random.default_rng(1)
+    sentences = draw.integers(1, 6, (20, 6)).tolist()
+    ngram = UnitNgram(3, UnitNgram.count(sentences, 3))
+    graphs = over_frames(ngram.graph())
+    if not shared:
+        graphs = [over_frames(ngram.weighted(said([[sentence, sentence[:3]], [[2]]]))) for sentence in sentences[:4]]
+    log_probs, lens = (2 * torch.randn(4, 40, 6)).log_softmax(2), torch.tensor([33, 40, 21, 40])
+    check_sums(graphs, log_probs, lens)
+
+
+@needs_k2
+def test_starts_ends_and_arcs_with_weights_count():
+    draw = np.random.default_rng(5)
+    weights = [draw.normal(size=size) for size in (3, 3, 7)]
+    graphs = Arcs(*weights[:2], draw.integers(0, 3, 3), *draw.integers(0, 3, (2, 7)), weights[2], np.arange(3))
+    log_probs, lens = torch.randn(2, 5, 3), torch.tensor([5, 3])
+    check_sums(graphs, log_probs, lens)
+
+
+@needs_k2
+def test_sums_over_ctc_graphs_are_ctc():
+    targets = [[1, 2, 2], [3], [1, 3, 1, 2]]
+    log_probs, lens = torch.randn(3, 20, 4).log_softmax(2), torch.tensor([12, 20, 16])
+    made = k2_search.training_graphs([over_frames(said([[units]])) for units in targets])
+    flat, sizes = torch.tensor(sum(targets, [])), torch.tensor(list(map(len, targets)))
+    expected = -torch.nn.functional.ctc_loss(log_probs.transpose(0, 1), flat, lens, sizes, reduction="none")
+    torch.testing.assert_close(k2_search.path_sum(log_probs, lens, made), expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,62 @@
+import math
+
+import pytest
+
+from asrtool.errors import UserError
+from asrtool.streaming.endpointing import Endpointing, EndpointRule, parse_rules
+from asrtool.streaming.partial import Partial
+
+
+@pytest.mark.parametrize(
+    "words, seconds, trailing, cost, ended",
+    [
+        ([], 4.9, 4.9, 0.0, False),
+        ([], 5.0, 5.0, math.inf, True),
+        (["a"], 3.0, 0.4, 0.0, False),
+        (["a"], 3.0, 0.5, 2.0, True),
+        (["a"], 3.0, 0.5, 2.1, False),
+        (["a"], 3.0, 1.0, 8.0, True),
+        (["a"], 3.0, 1.9, math.inf, False),
+        (["a"], 3.0, 2.0, math.inf, True),
+        (["a"], 20.0, 0.0, math.inf, True),
+    ],
+)
+def test_endpoints_are_where_kaldis_rules_have_them(words, seconds, trailing, cost, ended):
+    partial = Partial(words, round(seconds / 0.1), round(trailing / 0.1), lambda: cost)
+    assert Endpointing().ended(partial, 0.1) == ended
+
+
+def test_other_rules_may_be_given():
+    partial = Partial(["a"], 10, 2, lambda: 5.0)
+    assert not Endpointing(()).ended(partial, 0.1)
+    assert Endpointing((EndpointRule(trailing=0.2),)).ended(partial, 0.1)
+
+
+def test_rules_come_from_text():
+    parsed = parse_rules(["words,trailing=1.2", "cost=2,trailing=0.5", "length=15"])
+    expected = EndpointRule(True, 1.2), EndpointRule(trailing=0.5, relative_cost=2.0), EndpointRule(length=15.0)
+    assert parsed.rules == expected
+    assert parse_rules(["default", "length=5"]).rules == (*Endpointing().rules, EndpointRule(length=5.0))
+    assert parse_rules([]) is None
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("trialing=1", "--endpoint trialing=1: 'trialing=1' is no part of a rule (did you mean 'trailing'?)"),
+        ("", "'' is no part of a rule"),
+        ("trailing=long", "'long' is no number from 0 on"),
+        ("trailing", "'' is no number from 0 on"),
+        ("length=-1", "'-1' is no number from 0 on"),
+        ("length=nan", "'nan' is no number from 0 on"),
+        ("length=inf", "'inf' is no number from 0 on"),
+        ("trailing=1,cost=Infinity", "'Infinity' is no number from 0 on"),
+        ("trailing=1e999", "'1e999' is no number from 0 on"),
+        ("words", "--endpoint words would hold at once; give trailing=SECONDS or length=SECONDS"),
+        ("cost=2,trailing=0", "would hold at once"),
+    ],
+)
+def test_what_is_no_rule_is_refused(text, complaint):
+    with pytest.raises(UserError) as error:
+        parse_rules([text])
+    assert complaint in str(error.value)

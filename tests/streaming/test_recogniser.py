@@ -1,0 +1,149 @@
+"""Samples in, words out: those of the same audio offline, whatever the pieces, one utterance after the other."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asrtool.data.features import extractor
+from asrtool.decoding.options import open_search
+from asrtool.errors import UserError
+from asrtool.experiment import open_experiment
+from asrtool.models.acoustic import AcousticModel
+from asrtool.streaming.endpointing import Endpointing, EndpointRule
+from asrtool.streaming.recogniser import Recogniser, check_streams, open_stream_search
+from tests.decoding.graphs import save_word_graph
+from tests.tiny import RATE, tone
+
+METHODS = ("greedy", "prefix", "graph")
+SIZES = st.lists(st.integers(0, 9000) | st.just(40000), min_size=1, max_size=4).map(lambda sizes: [*sizes, 700])
+
+
+def sound(seconds, seed=0):
+    """Tones of changing height: a model of random weights makes many words of it."""
+    draw = np.random.default_rng(seed)
+    parts = [tone(draw.uniform(200, 4000), 0.2, seed + number) for number in range(round(seconds / 0.2))]
+    return torch.from_numpy(np.concatenate(parts))
+
+
+@pytest.fixture(scope="module")
+def opened(stream_experiment):
+    return open_experiment(stream_experiment, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def options(opened, tmp_path_factory):
+    """The options of each method."""
+    graph = save_word_graph(tmp_path_factory.mktemp("graph"), opened.tokenizer)
+    return {"greedy": {}, "prefix": {"beam": 3}, "graph": {"graph": graph}}
+
+
+def offline(experiment, samples, method, options, frames=None):
+    """The hypothesis for the audio, of its first `frames` output frames."""
+    features = extractor(RATE, 20).extract(samples, RATE)[None]
+    with torch.no_grad():
+        log_probs, lens = experiment.model(features, torch.tensor([features.shape[1]]))
+    find, _ = open_search(method, experiment.tokenizer, options[method])
+    return find(log_probs, lens if frames is None else torch.tensor([frames]))[0]
+
+
+def listen(recogniser, samples, sizes):
+    """All results for the samples, cut into pieces of `sizes` in turn."""
+    found, count = [], 0
+    while len(samples):
+        size = sizes[count % len(sizes)]
+        found += recogniser.accept(samples[:size])
+        samples, count = samples[size:], count + 1
+    return found + recogniser.finish()
+
+
+def assert_same(found, expected):
+    close = replace(expected, score=pytest.approx(expected.score, abs=1e-2))
+    assert replace(found, lattice="") == close
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=6, deadline=None)
+@given(sizes=SIZES, seed=st.integers(0, 99), seconds=st.sampled_from([0.2, 1.0, 2.6]))
+def test_however_the_audio_comes_the_hypothesis_is_that_of_the_whole(opened, options, method, sizes, seed, seconds):
+    new_search, _ = open_stream_search(method, opened.tokenizer, options[method])
+    *partials, last = listen(Recogniser(opened, new_search), sound(seconds, seed), sizes)
+    assert_same(last.hypothesis, offline(opened, sound(seconds, seed), method, options))
+    assert last.final == len(last.words) == len(last.times) and last.start == 0
+    assert all(result.hypothesis is None for result in partials)
+    assert all(result.words[: result.final] == last.words[: result.final] for result in partials)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=4, deadline=None)
+@given(sizes=SIZES, seed=st.integers(0, 99))
+def test_after_an_endpoint_the_next_utterance_begins_right_there(opened, options, method, sizes, seed):
+    samples, (new_search, _) = sound(4.0, seed), open_stream_search(method, opened.tokenizer, options[method])
+    results = listen(Recogniser(opened, new_search, Endpointing((EndpointRule(length=1.0),))), samples, sizes)
+    utterances = [result for result in results if result.hypothesis]
+    assert len(utterances) == 4 and utterances[0].start == 0 and utterances[-1].end == pytest.approx(4.0, abs=0.05)
+    for number, one in enumerate(utterances):
+        last = number == len(utterances) - 1
+        # Chunks are 80 ms, and every second one is looked at: whatever the pieces, it is 1.12 s that are enough.
+        assert last or one.end == utterances[number + 1].start == pytest.approx(one.start + 1.12)
+        frames = None if last else round((one.end - one.start) / 0.04)
+        alone = offline(opened, samples[round(one.start * RATE) :], method, options, frames)
+        assert_same(one.hypothesis, alone)
+        assert all(one.start <= time < one.end for time in one.times)
+
+
+def test_partial_results_come_with_the_model_and_their_times_grow(opened, options):
+    recogniser = Recogniser(opened, open_stream_search("greedy", opened.tokenizer, {}).new_search)
+    chunk, right = opened.model.latency().chunk, opened.model.latency().right
+    heard = [recogniser.accept(piece)[-1].end for piece in sound(1.0).split(RATE // 100)]
+    assert heard == sorted(heard)
+    for number, end in enumerate(heard, 1):  # of 10 ms; 7.5 ms behind them belong to a frame of features
+        ready = number - 1 - right
+        assert end == pytest.approx(max(0, ready - ready % chunk) / 100)
+
+
+def test_it_takes_another_stream_when_one_has_ended(opened, options):
+    recogniser = Recogniser(opened, open_stream_search("greedy", opened.tokenizer, {}).new_search)
+    first, second = (listen(recogniser, sound(2.6), [3000])[-1] for _ in range(2))
+    assert first == second and first.words
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("samples", [0, 100])
+def test_next_to_no_audio_has_no_words(opened, options, method, samples):
+    new_search, _ = open_stream_search(method, opened.tokenizer, options[method])
+    recogniser = Recogniser(opened, new_search, Endpointing())
+    assert [result.words for result in recogniser.accept(torch.zeros(samples))] == [[]]
+    (result,) = recogniser.finish()
+    assert result.words == result.hypothesis.tokens == [] and (result.start, result.end) == (0, 0)
+
+
+@pytest.mark.parametrize("samples", [np.zeros(100, dtype=np.int16), np.zeros((2, 100), dtype=np.float32)])
+def test_what_is_no_audio_of_one_channel_is_refused(opened, samples):
+    recogniser = Recogniser(opened, open_stream_search("greedy", opened.tokenizer, {}).new_search)
+    with pytest.raises(ValueError, match="samples are"):
+        recogniser.accept(samples)
+
+
+@pytest.mark.parametrize(
+    "model, complaint",
+    [
+        (
+            {"mask": "chunk", "chunk_size": 2, "memory": 2, "normalise": "utterance"},
+            "train with model.normalise=global",
+        ),
+        ({"architecture": "blstm"}, "model.architecture is blstm"),
+        ({}, "model.mask is full; train with model.mask=chunk"),
+        ({"mask": "sliding", "left_context": 2}, "model.left_context or model.right_context is null"),
+    ],
+)
+def test_a_model_that_needs_the_whole_is_refused_with_the_setting_to_change(tiny_config, opened, model, complaint):
+    config = tiny_config(model=model)
+    experiment = SimpleNamespace(model=AcousticModel(config, 5), config=config, folder="exp/whole")
+    with pytest.raises(UserError, match="exp/whole cannot stream: ") as error:
+        check_streams(experiment)
+    assert complaint in str(error.value)

@@ -1,0 +1,163 @@
+"""Streaming a manifest: `asrtool stream` and what it writes."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import CutSet
+from lhotse.supervision import AlignmentItem
+
+from asrtool.data.manifest import open_cuts
+from asrtool.experiment import open_experiment
+from asrtool.streaming.partial import Emission
+from asrtool.streaming.stream import emission_delays, latency
+from tests.decoding.graphs import save_word_graph
+from tests.tiny import RATE, tone
+
+
+@pytest.fixture
+def exp(stream_experiment, tmp_path):
+    """A copy of the experiment that can stream."""
+    return shutil.copytree(stream_experiment, tmp_path / "exp")
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "hyps.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def few(corpus, tmp_path_factory):
+    """Six of the corpus's recordings, aligned: every word ends where the next one begins, after 0.45 s."""
+    cuts = []
+    for cut in list(open_cuts(corpus))[:6]:
+        words = cut.supervisions[0].text.split()
+        items = [AlignmentItem(word, 0.1 + 0.45 * number, 0.45) for number, word in enumerate(words)]
+        cut.supervisions[0].alignment = {"word": items}
+        cuts.append(cut)
+    path = tmp_path_factory.mktemp("few") / "few.jsonl.gz"
+    CutSet.from_cuts(cuts).to_file(path)
+    return path
+
+
+@pytest.mark.parametrize("method", ["greedy", "prefix", "graph"])
+def test_the_words_are_those_of_decode(exp, asr, few, method):
+    graph = ["--graph", save_word_graph(exp / "graph", open_experiment(exp, device="cpu").tokenizer)]
+    options = ["--method", method, *(graph if method == "graph" else [])]
+    assert asr("decode", exp, few, *options, "--device", "cpu", "--workers", 0)[0] == 0
+    status, out, _ = asr("stream", exp, few, *options, "--chunk-ms", 130)
+    assert status == 0 and "6 recordings, 6 utterances" in out and "100 % of" in out and "a chunk of 130 ms" in out
+    found, expected = rows(exp / "stream/few" / method), rows(exp / "decode/few" / method)
+    assert [row | {"score": 0} for row in found] == [row | {"score": 0} for row in expected]
+    assert any(row["hyp"] for row in found)
+    facts = json.loads((exp / "stream/few" / method / "stream.json").read_text(encoding="utf-8"))
+    assert (facts["set"], facts["method"], facts["checkpoint"], facts["endpoints"]) == ("few", method, "best.pt", False)
+    assert facts["command"].startswith("asrtool stream ") and {"version", "git"} <= facts.keys()
+    assert facts["rtf"] > 0 and 0 < facts["compute_ms"]["median"] <= facts["compute_ms"]["max"]
+
+
+def test_the_folder_can_be_scored_under_the_name_of_its_set(exp, asr, few):
+    assert asr("stream", exp, few)[0] == 0
+    status, out, _ = asr("score", exp / "stream/few/greedy")
+    assert status == 0 and out.startswith("few WER")
+    assert "Speakers, the highest rate first" in (exp / "stream/few/greedy/report.txt").read_text()
+    assert sorted(path.name for path in (exp / "stream/few/greedy").iterdir())[-2:] == ["stream.json", "wer.json"]
+
+
+def test_utterances_of_one_recording_are_joined(exp, asr, few):
+    _, out, _ = asr("stream", exp, few, "--endpoint", "length=0.5")
+    facts = json.loads((exp / "stream/few/greedy/stream.json").read_text(encoding="utf-8"))
+    assert facts["endpoints"] and facts["utterances"] > 12 and f"6 recordings, {facts['utterances']} utterances" in out
+    for row in rows(exp / "stream/few/greedy"):
+        times = [at for _, at in row["units"]]
+        assert times == sorted(times) and [unit for unit, _ in row["units"]] == row["hyp"].split()
+    assert max(row["units"][-1][1] for row in rows(exp / "stream/few/greedy") if row["units"]) > 1
+
+
+def test_delays_are_from_the_end_of_a_word_that_was_found():
+    words = [("a", 1.0), ("b", 1.5), ("c", 2.0)]
+    emissions = [Emission("a", 1.25, 1.75), Emission("x", 1.75, 1.75), Emission("c", 1.5, 2.5)]
+    assert emission_delays(emissions, words) == [(0.25, 0.75), (-0.5, 0.5)]
+    assert emission_delays([], words) == emission_delays(emissions, []) == []
+
+
+def test_alignments_may_come_from_another_manifest(exp, asr, few, corpus, tmp_path):
+    plain = tmp_path / "few.jsonl.gz"
+    CutSet.from_cuts(list(open_cuts(corpus))[:6]).to_file(plain)
+    assert "emission delay" not in asr("stream", exp, plain)[1]
+    sources = ([few], [plain, "--alignments", few])
+    with_own, with_other = (asr("stream", exp, *more, "--overwrite")[1] for more in sources)
+    assert "emission delay" in with_own and "emission delay" in with_other
+
+
+def test_the_latency_is_that_of_model_and_features(stream_experiment):
+    experiment = open_experiment(stream_experiment, device="cpu")
+    right, chunk = experiment.model.latency()
+    assert latency(experiment) == {"max": 10 * (right + chunk) + 7.5, "mean": 10 * (right + (chunk + 4) / 2) + 7.5}
+
+
+def test_a_decoding_with_another_checkpoint_is_not_compared(exp, asr, few):
+    assert asr("decode", exp, few, "--device", "cpu", "--workers", 0)[0] == 0
+    shutil.copy(exp / "checkpoints/best.pt", exp / "checkpoints/other.pt")
+    _, out, err = asr("stream", exp, few, "--checkpoint", exp / "checkpoints/other.pt")
+    assert "offline" not in out and "is of best.pt, not of other.pt: not compared" in err
+
+
+def test_a_recording_is_shown_while_it_comes(exp, asr, tmp_path):
+    sounds = [tone(frequency, 0.3, seed) for seed, frequency in enumerate((300, 2500, 700, 3300, 1500, 500, 2900, 900))]
+    soundfile.write(tmp_path / "a.wav", np.concatenate(sounds), RATE)
+    status, out, err = asr("stream", exp, "--wav", tmp_path / "a.wav", "--endpoint", "length=1")
+    lines = out.splitlines()
+    ended = [line.split() for line in lines if not line.endswith("...")]
+    assert status == 0 and err == "" and ended and len(lines) > len(ended)
+    assert all(float(start) < float(end) <= 2.44 for start, end, *_ in ended)
+    assert all(one != other for one, other in zip(lines, lines[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        (["CUTS", "--wav", "a.wav"], "give one or more manifests of cuts, or --wav FILE"),
+        ([], "give one or more manifests of cuts, or --wav FILE"),
+        (["--wav", "none.wav"], "recording not found: none.wav"),
+        (["--wav", "STEREO"], "2 channels, expected one"),
+        (["--wav", "SLOW"], "8000 Hz, the model hears 16000"),
+        (["--wav", "TEXT"], "not readable as audio"),
+        (["none.jsonl.gz"], "manifest not found: none.jsonl.gz"),
+        (["CUTS", "--endpoint", "silence=1"], "'silence=1' is no part of a rule"),
+        (["CUTS", "--method", "graph"], "--method graph needs --graph FOLDER"),
+        (["CUTS", "--method", "greedy", "--beam", "3"], "--beam has no effect on --method greedy"),
+        (["CUTS", "--method", "graph", "--graph", "none"], "graph not found"),
+        (["CUTS", "--alignments", "CORPUS"], "has no alignments of words; make them with `asrtool align`"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(exp, asr, few, corpus, write_audio, tmp_path, options, complaint):
+    files = {"CUTS": few, "CORPUS": corpus, "TEXT": exp / "config.yaml"}
+    files["STEREO"] = write_audio(tmp_path / "stereo.wav", channels=2)
+    files["SLOW"] = write_audio(tmp_path / "slow.wav", rate=8000)
+    status, out, err = asr("stream", exp, *[files.get(option, option) for option in options])
+    assert status == 2 and out == "" and complaint in err and err.count("\n") == 1
+    assert not (exp / "stream").exists()
+
+
+def test_a_model_that_needs_the_whole_utterance_is_refused(asr, few, experiment):
+    status, _, err = asr("stream", experiment, few)
+    assert status == 2 and f"{experiment} cannot stream: model.mask is full" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("problem", ["gone", "rate"])
+def test_bad_audio_is_named_and_nothing_is_left(exp, asr, write_audio, few, tmp_path, problem):
+    cuts = list(open_cuts(few))
+    path = write_audio(tmp_path / "bad.flac", rate=8000 if problem == "rate" else RATE)
+    cuts[1].recording.sources[0].source = str(path)
+    if problem == "gone":
+        path.unlink()
+    else:
+        cuts[1].recording.sampling_rate = 8000
+    bad = tmp_path / "bad.jsonl.gz"
+    CutSet.from_cuts(cuts).to_file(bad)
+    status, _, err = asr("stream", exp, bad)
+    said = "8000 Hz, the model hears 16000" if problem == "rate" else "cannot read"
+    assert status == 1 and f"{cuts[1].id}: {said}" in err
+    assert [path.name for path in (exp / "stream").rglob("*") if path.is_file()] == [".lock"]
