@@ -1,0 +1,1 @@
+"""Language models: n-grams (training, pruning, ARPA, queries) and neural ones."""

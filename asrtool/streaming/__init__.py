@@ -1,0 +1,1 @@
+"""Recognition chunk by chunk: recogniser, streaming searches, endpointing and latency."""
