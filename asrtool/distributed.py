@@ -1,6 +1,6 @@
-"""The processes of one run, as torchrun starts them, and what they tell each other.
+"""The processes ("ranks") of one run, as torchrun starts them, and how they exchange values.
 
-torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and the address of the first machine; without it a run is
+torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and the address of the first machine. Without it a run is
 one process, and everything here does nothing.
 """
 
@@ -19,119 +19,131 @@ import torch
 
 from asrtool.errors import AsrtoolError, UserError
 
-# In what torch says when a rank is gone
-LOST = ("gloo", "Gloo", "NCCL", "onnection", "Timed out", "wait timeout", "Broken pipe")
+# One of these is in the message of torch when a rank is gone
+LOST_RANK_SIGNS = ("gloo", "Gloo", "NCCL", "onnection", "Timed out", "wait timeout", "Broken pipe")
 
 
 class LostRank(AsrtoolError):
     """Another process is gone, or did not answer in time."""
 
 
-class StoppedByFirst(AsrtoolError):
-    """The first rank stopped, and says why."""
+class StoppedByFirstRank(AsrtoolError):
+    """The first rank stopped with an error, and reports it."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is, of how many: in all, and on this machine."""
+    """The number of this process and of all processes, in the run and on this machine."""
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    local_size: int = 1
-    group: Any = None  # torch's handle where these are some ranks only
+    local_world_size: int = 1
+    group: Any = None  # torch's process group, where these are only some of the ranks
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes what one process must write for all."""
+    def is_first(self) -> bool:
+        """Returns True for the process that writes what only one process may write."""
         return self.rank == 0
 
     @property
     def restarted(self) -> bool:
-        """Whether torchrun started the processes anew after one was lost."""
-        return _number("TORCHELASTIC_RESTART_COUNT") > 0
+        """Returns True if torchrun started the processes again after one was lost."""
+        return _environment_number("TORCHELASTIC_RESTART_COUNT") > 0
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 def this_rank() -> Ranks:
-    """As torchrun says, else a run of one process. UserError where the environment has no such numbers."""
-    names = {"rank": "RANK", "size": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_size": "LOCAL_WORLD_SIZE"}
-    ranks = Ranks(**{name: _number(key) for name, key in names.items() if key in os.environ})
-    if not (ranks.rank < ranks.size and ranks.local_rank < ranks.local_size <= ranks.size):
-        shown = ", ".join(f"{key}={os.environ[key]}" for key in names.values() if key in os.environ)
+    """Returns the numbers that torchrun sets, else those of a run of one process. UserError for impossible numbers."""
+    variables = {
+        "rank": "RANK",
+        "world_size": "WORLD_SIZE",
+        "local_rank": "LOCAL_RANK",
+        "local_world_size": "LOCAL_WORLD_SIZE",
+    }
+    ranks = Ranks(**{field: _environment_number(key) for field, key in variables.items() if key in os.environ})
+    if not (ranks.rank < ranks.world_size and ranks.local_rank < ranks.local_world_size <= ranks.world_size):
+        shown = ", ".join(f"{key}={os.environ[key]}" for key in variables.values() if key in os.environ)
         raise UserError(
-            f"the environment has {shown}, which is no process of a run; start with torchrun, or unset them"
+            f"the environment has {shown}, which does not describe a process of a run; start with torchrun, "
+            "or unset them"
         )
     return ranks
 
 
-def _number(variable: str) -> int:
-    """The number that a variable of the environment has, 0 where it is not set."""
+def _environment_number(variable: str) -> int:
+    """The number in an environment variable, 0 where it is not set."""
     text = os.environ.get(variable, "0")
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise UserError(
-            f"the environment has {variable}={text[:30]}, which is no number; start with torchrun, or unset it"
+            f"the environment has {variable}={text[:30]}, which is not a number; start with torchrun, or unset it"
         )
     return int(text)
 
 
 @contextmanager
-def connected(ranks: Ranks, device: torch.device, timeout_seconds: float) -> Iterator[None]:
-    """The ranks can talk to each other inside. Who waits longer than `timeout_seconds` for another fails."""
-    if ranks.size == 1:
+def process_group(ranks: Ranks, device: torch.device, timeout_seconds: float) -> Iterator[None]:
+    """Connects the ranks inside. A rank that waits longer than `timeout_seconds` for another one fails."""
+    if ranks.world_size == 1:
         yield
         return
     from torch import distributed
 
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        store = meet(ranks, timeout_seconds)
-        wait = timedelta(seconds=timeout_seconds)
-        distributed.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=wait)
+        store = rendezvous(ranks, timeout_seconds)
+        timeout = timedelta(seconds=timeout_seconds)
+        distributed.init_process_group(
+            backend, store=store, rank=ranks.rank, world_size=ranks.world_size, timeout=timeout
+        )
         yield
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in LOST):
+        if not any(sign in str(error) for sign in LOST_RANK_SIGNS):
             raise
-        first = str(error).strip().splitlines()[0][:200]
-        raise LostRank(f"rank {ranks.rank} lost another one ({first}); start again with --resume") from error
+        message = str(error).strip().splitlines()[0][:200]
+        raise LostRank(f"rank {ranks.rank} lost another one ({message}); start again with --resume") from error
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
 
-def meet(ranks: Ranks, timeout_seconds: float):
-    """The store in which the ranks find each other, under a name that this start alone has.
+def rendezvous(ranks: Ranks, timeout_seconds: float) -> Any:
+    """Returns the store in which the ranks find each other, under a prefix that is unique to this start.
 
     torchrun keeps one store over all its restarts, and in it the addresses of processes that are gone. The first rank
-    draws a name; another takes it only when the first one, alive, has answered it under that name.
+    draws a prefix; another rank uses it only when the first rank, alive, has answered it under that prefix.
     """
     from torch import distributed
 
     store, _, _ = next(distributed.rendezvous("env://", timeout=timedelta(seconds=timeout_seconds)))
-    mine = uuid.uuid4().hex
-    if ranks.first:
-        store.set("asrtool/name", mine)
-        for rank in range(1, ranks.size):
-            store.set(f"{mine}/{rank}/{store.get(f'{mine}/{rank}').decode()}", "met")
-        return distributed.PrefixStore(mine, store)
-    until = time.monotonic() + timeout_seconds
+    own_key = uuid.uuid4().hex
+    if ranks.is_first:
+        store.set("asrtool/prefix", own_key)
+        for rank in range(1, ranks.world_size):
+            answered_key = store.get(f"{own_key}/{rank}").decode()
+            store.set(f"{own_key}/{rank}/{answered_key}", "answered")
+        return distributed.PrefixStore(own_key, store)
+    deadline = time.monotonic() + timeout_seconds
     while True:
-        name = store.get("asrtool/name").decode()
-        store.set(f"{name}/{ranks.rank}", mine)
+        prefix = store.get("asrtool/prefix").decode()
+        store.set(f"{prefix}/{ranks.rank}", own_key)
         try:
-            store.wait([f"{name}/{ranks.rank}/{mine}"], timedelta(seconds=1))
-            return distributed.PrefixStore(name, store)
-        except distributed.DistStoreError:  # the name may be of an earlier start: look again
-            if time.monotonic() > until:
+            store.wait([f"{prefix}/{ranks.rank}/{own_key}"], timedelta(seconds=1))
+            return distributed.PrefixStore(prefix, store)
+        except distributed.DistStoreError:  # the prefix may belong to an earlier start: read it again
+            if time.monotonic() > deadline:
                 raise
 
 
 @contextmanager
-def own_log(ranks: Ranks, folder: Path) -> Iterator[None]:
-    """What ranks but the first write to stderr goes to FOLDER/rank-N.log inside; an error of their own comes out."""
-    if ranks.first:
+def rank_log(ranks: Ranks, folder: Path) -> Iterator[None]:
+    """Sends the stderr of every rank but the first to FOLDER/rank-N.log inside; a rank's own error is shown on stderr.
+
+    The file descriptor is redirected, so that the output of libraries and of worker processes goes there, too.
+    """
+    if ranks.is_first:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,8 +152,8 @@ def own_log(ranks: Ranks, folder: Path) -> Iterator[None]:
         os.dup2(log.fileno(), 2)
     try:
         yield
-    except (StoppedByFirst, KeyboardInterrupt):
-        raise  # the first one says it
+    except (StoppedByFirstRank, KeyboardInterrupt):
+        raise  # the first rank reports it
     except BaseException:
         os.dup2(terminal, 2)
         raise
@@ -149,23 +161,26 @@ def own_log(ranks: Ranks, folder: Path) -> Iterator[None]:
         os.close(terminal)
 
 
-def on_first(ranks: Ranks, work: Callable[[], Any]) -> Any:
-    """What `work` returns, of plain types, done on the first rank alone and told to all. Its AsrtoolError ends all."""
+def on_first_rank(ranks: Ranks, work: Callable[[], Any]) -> Any:
+    """Runs `work` on the first rank only and returns its result, of plain types, on every rank.
+
+    An AsrtoolError of `work` ends every rank: the others raise StoppedByFirstRank.
+    """
     outcome = None
-    if ranks.first:
+    if ranks.is_first:
         try:
             outcome = work()
         except AsrtoolError as error:
             outcome = error
-    outcome = from_first(ranks, outcome)
+    outcome = broadcast_from_first(ranks, outcome)
     if isinstance(outcome, AsrtoolError):
-        raise outcome if ranks.first else StoppedByFirst(str(outcome))
+        raise outcome if ranks.is_first else StoppedByFirstRank(str(outcome))
     return outcome
 
 
-def from_first(ranks: Ranks, value: Any) -> Any:
-    """The first rank's `value`, of plain types, on every rank."""
-    if ranks.size == 1:
+def broadcast_from_first(ranks: Ranks, value: Any) -> Any:
+    """Returns the first rank's `value`, of plain types, on every rank."""
+    if ranks.world_size == 1:
         return value
     from torch import distributed
 
@@ -174,20 +189,20 @@ def from_first(ranks: Ranks, value: Any) -> Any:
     return box[0]
 
 
-def from_all(ranks: Ranks, value: Any) -> list[Any]:
-    """Every rank's `value`, of plain types and tensors, in the order of the ranks, on every rank."""
-    if ranks.size == 1:
+def gather_from_all(ranks: Ranks, value: Any) -> list[Any]:
+    """Returns every rank's `value`, of plain types and tensors, in the order of the ranks, on every rank."""
+    if ranks.world_size == 1:
         return [value]
     from torch import distributed
 
-    values = [None] * ranks.size
+    values = [None] * ranks.world_size
     distributed.all_gather_object(values, value)
     return values
 
 
-def total(ranks: Ranks, *numbers: float) -> list[float]:
-    """The sums of `numbers` over the ranks, in float64."""
-    if ranks.size == 1:
+def sum_over_ranks(ranks: Ranks, *numbers: float) -> list[float]:
+    """Returns the sum of each of the `numbers` over the ranks, in float64."""
+    if ranks.world_size == 1:
         return list(numbers)
     from torch import distributed
 

@@ -16,7 +16,7 @@ from asrtool.data.entry_checks import EntryChecks
 from asrtool.data.features import SHORTEST_SECONDS
 from asrtool.data.manifest import speaker_of
 from asrtool.data.shards import Entry, entries_with_trees, manifest_files, read
-from asrtool.distributed import ALONE, Ranks
+from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import DataError
 
 ROUNDING = 0.001  # seconds: more than a sample, to which a changed speed rounds the length of a cut
@@ -49,7 +49,7 @@ class TrainingSampler(Iterable):
         config: Config,
         dropped: frozenset[str] = frozenset(),
         start: Position | None = None,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ):
         self.config, self.dropped, self.start, self.ranks = config, dropped, start or Position(), ranks
         self.files = manifest_files(config.data.train)
@@ -58,7 +58,7 @@ class TrainingSampler(Iterable):
         stream = self._stream()
         at, batch = next(stream)
         while True:
-            for rank in range(self.ranks.size):  # a round
+            for rank in range(self.ranks.world_size):  # a round
                 if rank == self.ranks.rank:
                     mine = at, batch
                 at, batch = next(stream)
@@ -112,7 +112,7 @@ def shuffled_batches(block: list[Entry], at: Position, config: Config) -> list[l
     draw = generator("batches", seed, at.epoch, at.file, at.line)
     draw.shuffle(block)
     timed = [(entry.duration / speed_of(entry.id, data.augment, seed, at.epoch), entry) for entry in block]
-    buckets = _buckets(timed, data.buckets, data.batch_seconds)
+    buckets = _buckets(timed, data.num_buckets, data.batch_seconds)
     found = [batch for bucket in buckets for batch in _fill(bucket, data.batch_seconds)]
     draw.shuffle(found)
     return found
@@ -148,14 +148,14 @@ class OrderedSampler(Iterable):
         path: Path,
         batch_seconds: float,
         dropped: frozenset[str] = frozenset(),
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
         apart: bool = False,
     ):
         self.path, self.batch_seconds, self.dropped, self.ranks, self.apart = path, batch_seconds, dropped, ranks, apart
         manifest_files(path)
 
     def __iter__(self) -> Iterator[Item]:
-        return islice(self._all(), self.ranks.rank, None, self.ranks.size)
+        return islice(self._all(), self.ranks.rank, None, self.ranks.world_size)
 
     def _all(self) -> Iterator[Item]:
         number, problems = 0, []

@@ -1,6 +1,6 @@
 """Decoding a manifest with an experiment: hypotheses as JSONL, and how long it took.
 
-What is decoded is kept on the way (asrtool/decoding/parts.py): an interrupted run goes on, and ranks take turns.
+What is decoded is kept on the way (asrtool/decoding/partial_results.py): an interrupted run goes on, and ranks take turns.
 """
 
 import itertools
@@ -17,12 +17,12 @@ from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.sampling import Item, OrderedSampler
 from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.hypothesis import Hypothesis
-from asrtool.decoding.parts import Clock, Part, Parts
+from asrtool.decoding.partial_results import DecodedBatches, DecodingTimes, PartialResults
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.decoding.result_folder import write_result
 from asrtool.distributed import this_rank
 from asrtool.errors import UserError
-from asrtool.experiment import Experiment, run_name
+from asrtool.experiment import Experiment, run_hash
 from asrtool.files import read_json
 from asrtool.locks import writing
 from asrtool.progress import progress
@@ -72,24 +72,24 @@ def decode(
     ranks = this_rank()
     facts = {"set": name, "method": method, "beam": beam if method == "prefix" else None} | (settings or {})
     facts |= {"checkpoint": experiment.checkpoint.name, "cuts": str(cuts), "batch_seconds": batch_seconds}
-    facts |= {"ranks": ranks.size} | (experiment.adapted.facts() if experiment.adapted else {})
-    facts |= {"run": run_name(experiment, cuts, facts)}
+    facts |= {"ranks": ranks.world_size} | (experiment.adapted.facts() if experiment.adapted else {})
+    facts |= {"run": run_hash(experiment, cuts, facts)}
     facts |= {"rtf_before": experiment.adapted.rtf} if experiment.adapted else {}
     facts |= {"options": options or {}}
-    with writing(out, "asrtool decode") if ranks.first else nullcontext():
+    with writing(out, "asrtool decode") if ranks.is_first else nullcontext():
         return _decode(experiment, cuts, out, facts, find or search(method, beam), workers)
 
 
 def _decode(experiment: Experiment, cuts: Path, out: Path, facts: dict, find: Search, workers: int) -> dict | None:
     ranks = this_rank()
-    parts = Parts(out, facts["run"], ranks)
+    parts = PartialResults(out, facts["run"], ranks)
     ended = parts.ended(ranks.rank)  # asked first, since the first rank writes decode.json and then removes the parts
-    made = _made(out, facts["run"]) if ranks.size > 1 else None
+    made = _made(out, facts["run"]) if ranks.world_size > 1 else None
     if not (ended or made):
         items = OrderedSampler(cuts, facts["batch_seconds"], ranks=ranks, apart=experiment.adapted is not None)
         empty = Hypothesis([], [], 0.0, [] if facts["method"] == "graph" else None)
         _decode_share(experiment, items, find, workers, parts, facts["set"], empty)
-    if not ranks.first:
+    if not ranks.is_first:
         return None
     if made:
         logger.info(f"{out} has this result already; delete it to have it made again")
@@ -114,7 +114,7 @@ def _decode_share(
     items: Iterable[Item],
     find: Search,
     workers: int,
-    parts: Parts,
+    parts: PartialResults,
     name: str,
     empty: Hypothesis,
 ) -> None:
@@ -124,7 +124,7 @@ def _decode_share(
     if skip:
         logger.info(f"decoding {name}: {skip} batches are there from an interrupted run, in {parts.folder}")
     loaded = experiment.batches(itertools.islice(items, skip, None), workers)
-    loaded = progress(loaded, f"decoding {name}", units="batches") if parts.ranks.first else loaded
+    loaded = progress(loaded, f"decoding {name}", units="batches") if parts.ranks.is_first else loaded
     number = len(done)
     for part in _decoded(experiment, loaded, find, empty):
         parts.write(number, part)
@@ -132,9 +132,11 @@ def _decode_share(
     parts.end(number)
 
 
-def _decoded(experiment: Experiment, loaded: Iterable[Batch], find: Search, empty: Hypothesis) -> Iterator[Part]:
+def _decoded(
+    experiment: Experiment, loaded: Iterable[Batch], find: Search, empty: Hypothesis
+) -> Iterator[DecodedBatches]:
     """The batches, decoded and gathered into parts of PART_SECONDS; the last one is shorter, or empty."""
-    part, begin = Part(), time.monotonic()
+    part, begin = DecodedBatches(), time.monotonic()
     for batch in loaded:
         if batch.ids:
             _decode_batch(experiment, batch, find, part)
@@ -143,15 +145,15 @@ def _decoded(experiment: Experiment, loaded: Iterable[Batch], find: Search, empt
         part.clock.total = time.monotonic() - begin
         if part.clock.total >= PART_SECONDS:
             yield part
-            part, begin = Part(), begin + part.clock.total
+            part, begin = DecodedBatches(), begin + part.clock.total
     yield part
 
 
-def _join(parts: Parts, out: Path, facts: dict, device: torch.device) -> dict:
+def _join(parts: PartialResults, out: Path, facts: dict, device: torch.device) -> dict:
     """Write the result from the parts of all ranks; returns its facts."""
-    shares = [parts.share(rank) for rank in range(parts.ranks.size)]
+    shares = [parts.share(rank) for rank in range(parts.ranks.world_size)]
     rows = sorted((row for share in shares for part in share for row in part.rows), key=lambda row: row["id"])
-    clocks = [Clock.sum(part.clock for part in share) for share in shares]
+    clocks = [DecodingTimes.sum(part.clock for part in share) for share in shares]
     slowest = max(clocks, key=lambda clock: clock.total)
     partial = _count(rows, "partial", "utterances end within the graph, with partial results")
     skipped = _count(rows, "skipped", "cuts are too short, with empty hypotheses")
@@ -172,7 +174,7 @@ def _count(rows: list[dict], mark: str, what: str) -> int:
     return len(marked)
 
 
-def _decode_batch(experiment: Experiment, batch: Batch, find: Search, part: Part) -> None:
+def _decode_batch(experiment: Experiment, batch: Batch, find: Search, part: DecodedBatches) -> None:
     """Add a batch's rows and lattices, and the time it took."""
     begin = time.monotonic()
     log_probs, lens = experiment.log_probs(batch)

@@ -19,16 +19,16 @@ import torch
 from torch import nn
 
 from asrtool import checkpoint
-from asrtool.adapted_weights import MARKER, Facts, read_facts, round_suffix, weights_file
+from asrtool.adapted_weights import MARKER, AdaptationInfo, read_adaptation_info, round_suffix, weights_file
 from asrtool.data.batch import Position
 from asrtool.data.loading import SpeechDataset, batches
 from asrtool.data.manifest import speaker_of
 from asrtool.data.sampling import Item, is_trained_on, ordered_batches, shuffled_batches
 from asrtool.data.shards import Entry, entries_with_trees, manifest_name, named
 from asrtool.decoding.align import Span, align_cuts, with_alignment
-from asrtool.distributed import ALONE, own_log, this_rank
+from asrtool.distributed import SINGLE_PROCESS, rank_log, this_rank
 from asrtool.errors import DataError, UserError
-from asrtool.experiment import Experiment, run_name
+from asrtool.experiment import Experiment, run_hash
 from asrtool.files import file_hash, require_own_folder, write_json, write_text
 from asrtool.locks import writing
 from asrtool.objectives.objective import Objective
@@ -86,21 +86,21 @@ def adapt(
     without speakers, for cuts that are not in `hypotheses`, and when no speaker could be adapted to.
     """
     ranks = this_rank()
-    with own_log(ranks, experiment.folder / "logs"):
+    with rank_log(ranks, experiment.folder / "logs"):
         speakers = by_speaker(cuts, said_in(hypotheses) if hypotheses else None, experiment)
         facts = _facts(experiment, cuts, hypotheses, how) | {"rank": ranks.rank}
         out = out or experiment.folder / f"adapted{round_suffix(facts['round'])}" / manifest_name(cuts)
         require_own_folder(out, MARKER, "asrtool adapt")
-        with writing(out, "asrtool adapt") if ranks.first else nullcontext():
+        with writing(out, "asrtool adapt") if ranks.is_first else nullcontext():
             write_text(out / MARKER, f"Weights of `asrtool adapt` for the speakers of {cuts}.\n")
-            mine = sorted(speakers, key=lambda speaker: -speaker.seconds)[ranks.rank :: ranks.size]
+            mine = sorted(speakers, key=lambda speaker: -speaker.seconds)[ranks.rank :: ranks.world_size]
             work = _Adapter(experiment, how, workers)
             for speaker in progress(mine, f"adapting to the speakers of {cuts.name}", len(mine), "speakers"):
-                made = read_facts(out, speaker.name)
+                made = read_adaptation_info(out, speaker.name)
                 if not (made and made.run == facts["run"] and weights_file(out, speaker.name).is_file()):
                     work.write(speaker, weights_file(out, speaker.name), facts)
-            _require_some([facts for speaker in mine if (facts := read_facts(out, speaker.name))])
-    if not ranks.first:
+            _require_some([facts for speaker in mine if (facts := read_adaptation_info(out, speaker.name))])
+    if not ranks.is_first:
         return None
     minutes = sum(speaker.seconds for speaker in speakers) / 60
     return f"{out}: {len(speakers)} speakers, {minutes:.1f} minutes of audio believed"
@@ -111,7 +111,7 @@ def _facts(experiment: Experiment, cuts: Path, hypotheses: Path | None, how: Ada
     settings = {name: value for name, value in asdict(how).items() if name != "noise" or value}
     facts = {"cuts": str(cuts), "source": str(hypotheses or cuts)} | settings
     believed = file_hash(hypotheses / HYPOTHESES) if hypotheses else None
-    facts |= {"run": run_name(experiment, cuts, facts | {"believed": believed})}
+    facts |= {"run": run_hash(experiment, cuts, facts | {"believed": believed})}
     before = facts_of_decoding(hypotheses) if hypotheses else {}
     round_before, rtf = before.get("adapted_round", 0), before.get("rtf", 0.0)
     if type(round_before) is not int or round_before < 0 or not isinstance(rtf, int | float):
@@ -119,7 +119,7 @@ def _facts(experiment: Experiment, cuts: Path, hypotheses: Path | None, how: Ada
     return facts | {"base": file_hash(experiment.checkpoint), "round": round_before + 1, "rtf_before": rtf}
 
 
-def _require_some(made: list[Facts]) -> None:
+def _require_some(made: list[AdaptationInfo]) -> None:
     """DataError when training gave numbers that are not finite for every speaker."""
     if made and all(facts.broken for facts in made):
         problems = [f"{facts.speaker}: numbers that are not finite" for facts in made]
@@ -248,4 +248,4 @@ def objective_of(experiment: Experiment) -> Objective:
     counted = experiment.folder / counts.get(config.objective.kind, "")
     if not counted.exists():
         raise UserError(f"{counted} is missing, which the training wrote; copy it there")
-    return make_objective(config, experiment.tokenizer, experiment.folder, ALONE, experiment.device)
+    return make_objective(config, experiment.tokenizer, experiment.folder, SINGLE_PROCESS, experiment.device)

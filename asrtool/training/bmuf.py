@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from asrtool.config import Config
-from asrtool.distributed import ALONE, Ranks
+from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.training.parallel import Alone, Ddp
@@ -65,18 +65,18 @@ class Bmuf(Alone):
         super().__init__(config, ranks)
         from torch import distributed
 
-        parallel, size = config.parallel, config.parallel.worker_ranks or ranks.local_size
-        if ranks.size % size:
-            raise UserError(f"{ranks.size} ranks are not workers of parallel.worker_ranks={size} each")
-        self.workers = ranks.size // size
+        parallel, size = config.parallel, config.parallel.ranks_per_worker or ranks.local_world_size
+        if ranks.world_size % size:
+            raise UserError(f"{ranks.world_size} ranks are not workers of parallel.ranks_per_worker={size} each")
+        self.workers = ranks.world_size // size
         momentum = parallel.block_momentum
         self.momentum = 1 - 1 / self.workers if momentum is None else momentum
         mine, place = divmod(ranks.rank, size)
         groups = [distributed.new_group(range(w * size, (w + 1) * size)) for w in range(self.workers)]
-        self.leaders = distributed.new_group(range(0, ranks.size, size))
+        self.leaders = distributed.new_group(range(0, ranks.world_size, size))
         self.group, self.leader, self.leads = groups[mine], mine * size, place == 0
-        self.sharing = Ranks(place, size, group=self.group) if size > 1 else ALONE
-        self.inner = Ddp(config, self.sharing) if size > 1 else Alone(config, ALONE)
+        self.sharing = Ranks(place, size, group=self.group) if size > 1 else SINGLE_PROCESS
+        self.inner = Ddp(config, self.sharing) if size > 1 else Alone(config, SINGLE_PROCESS)
         self.inner.group = self.group
         self.since = 0  # steps in this block
 
@@ -146,7 +146,7 @@ class Bmuf(Alone):
         if self.leads:
             distributed.all_reduce(flat, group=self.leaders)
             flat /= self.workers
-        if self.sharing.size > 1:
+        if self.sharing.world_size > 1:
             distributed.broadcast(flat, src=self.leader, group=self.group)
         parts = flat.split([t.numel() for t in tensors])
         return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]

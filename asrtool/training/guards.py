@@ -8,7 +8,7 @@ last checkpoint, with a smaller rate, and on with the data that comes next.
 import math
 from dataclasses import dataclass
 
-from asrtool.config import Count, Guards, Real, Weight
+from asrtool.config import Count, GuardsConfig, Real, Weight
 
 MEMORY = 0.99  # weight of the past in the running mean: about the last hundred steps
 SETTLED = 100  # steps before a loss can be far above the mean
@@ -25,7 +25,7 @@ class Watch:
     in_a_row: Count = 0
     rollbacks: Count = 0
 
-    def problem(self, guards: Guards, loss: float, gradient: float) -> str | None:
+    def problem(self, guards: GuardsConfig, loss: float, gradient: float) -> str | None:
         """What is bad about a step with this loss and gradient norm, if anything; keeps the count."""
         found = self._judge(guards, loss, gradient)
         if found:
@@ -38,7 +38,7 @@ class Watch:
         self.variance = (1 - weight) * (self.variance + weight * apart**2)
         return None
 
-    def _judge(self, guards: Guards, loss: float, gradient: float) -> str | None:
+    def _judge(self, guards: GuardsConfig, loss: float, gradient: float) -> str | None:
         if not math.isfinite(loss):
             return f"loss {loss}"
         if not math.isfinite(gradient):
@@ -48,6 +48,6 @@ class Watch:
             return f"loss {loss:.4g}, where {most:.4g} is {guards.loss_spike_std:g} deviations above its running mean"
         return None
 
-    def rate(self, guards: Guards) -> float:
+    def rate(self, guards: GuardsConfig) -> float:
         """The factor of the learning rate."""
         return guards.lr_factor**self.rollbacks

@@ -24,7 +24,16 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asrtool import config
 from asrtool.device import describe, pick_device
-from asrtool.distributed import Ranks, StoppedByFirst, connected, from_all, on_first, own_log, this_rank, total
+from asrtool.distributed import (
+    Ranks,
+    StoppedByFirstRank,
+    gather_from_all,
+    on_first_rank,
+    process_group,
+    rank_log,
+    sum_over_ranks,
+    this_rank,
+)
 from asrtool.errors import UserError
 from asrtool.interrupts import Interrupts
 from asrtool.lm.corpus import sentences
@@ -162,7 +171,7 @@ def train_from_text(
 
     Of several processes all but the first write what they do to logs/rank-N.log beside OUT.
     """
-    with own_log(this_rank(), out.parent / "logs"):
+    with rank_log(this_rank(), out.parent / "logs"):
         known = (words for words in itertools.islice(sentences(text, case), UNITS_FROM) if UNK not in words)
         units = train_tokenizer("bpe", map(" ".join, known), vocab_size)
         told = list(sentences([dev], case)) if dev else ()
@@ -187,18 +196,18 @@ def train(
     ranks = this_rank()
     place = pick_device(device, ranks.local_rank)
     state, begin = out.with_name(f"{out.stem}.training{out.suffix}"), time.monotonic()
-    with connected(ranks, place, TIMEOUT), Interrupts() as interrupts, ExitStack() as stack:
+    with process_group(ranks, place, TIMEOUT), Interrupts() as interrupts, ExitStack() as stack:
         lock = writing(out.absolute().parent, "asrtool lm train-neural", file=out.name)
-        on_first(ranks, lambda: stack.enter_context(lock))
-        if len(set(from_all(ranks, spelled.digest))) > 1:
+        on_first_rank(ranks, lambda: stack.enter_context(lock))
+        if len(set(gather_from_all(ranks, spelled.digest))) > 1:
             raise UserError("the processes have different texts; give all of them the same files")
         training = Training(spelled, tokenizer, shape, plan, ranks, place)
         parameters = sum(p.numel() for p in training.model.parameters())
-        if ranks.first:
+        if ranks.is_first:
             logger.info(f"{len(spelled)} sentences, {len(spelled.units)} units; {parameters / 1e6:.2f} M parameters")
         training.go_on(state)
         training.run(state, dev, interrupts)
-        if ranks.first:
+        if ranks.is_first:
             require_finite(training.model.state_dict(), out, f"it is not written; give a lower --lr than {plan.lr:g}")
             facts = training.settings | {"perplexity": training.validate(dev), "device": describe(place)}
             save_neural(out, training.model, tokenizer, shape, facts | {"seconds": time.monotonic() - begin})
@@ -214,12 +223,12 @@ class Training:
         self.ranks, self.device = ranks, device
         torch.manual_seed(plan.seed)
         self.model = TransformerLm(tokenizer.size, shape).to(device)
-        self.shared = nn.parallel.DistributedDataParallel(self.model) if ranks.size > 1 else self.model
-        self.optimizer = make_optimizer(self.model, config.Training(lr=plan.lr, weight_decay=plan.weight_decay))
-        self.share = max(1, plan.batch // ranks.size)  # units in a batch of one process
-        self.epoch = max(1, len(batches(self.sentences, self.share, plan.seed)) // ranks.size)  # its steps
+        self.shared = nn.parallel.DistributedDataParallel(self.model) if ranks.world_size > 1 else self.model
+        self.optimizer = make_optimizer(self.model, config.TrainingConfig(lr=plan.lr, weight_decay=plan.weight_decay))
+        self.share = max(1, plan.batch // ranks.world_size)  # units in a batch of one process
+        self.epoch = max(1, len(batches(self.sentences, self.share, plan.seed)) // ranks.world_size)  # its steps
         self.step, self.steps = 0, max(1, round(plan.epochs * self.epoch))
-        self.settings = asdict(plan) | asdict(shape) | {"text": sentences.digest, "processes": ranks.size}
+        self.settings = asdict(plan) | asdict(shape) | {"text": sentences.digest, "processes": ranks.world_size}
 
     def go_on(self, state: Path) -> None:
         """Take up what an interrupted call has left in `state`. UserError when that was another training."""
@@ -231,7 +240,7 @@ class Training:
             self._restore(found, state)
         except DAMAGE as error:
             raise damaged(state, what, hint, error) from error
-        if self.ranks.first:
+        if self.ranks.is_first:
             logger.info(f"going on after step {self.step}")
 
     def _restore(self, found: dict[str, Any], state: Path) -> None:
@@ -249,14 +258,14 @@ class Training:
 
     def save(self, state: Path) -> None:
         """What `go_on` reads."""
-        if self.ranks.first:
+        if self.ranks.is_first:
             weights = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
             save_tensors(state, weights | {"settings": self.settings, "step": self.step})
             logger.info(f"wrote {state}, from which the same command goes on")
 
     def own_batches(self) -> Iterator[np.ndarray]:
         """Those of this process from the present step on, epoch after epoch; each process has as many."""
-        size, skipped = self.ranks.size, self.step
+        size, skipped = self.ranks.world_size, self.step
         for epoch in itertools.count():
             made = batches(self.sentences, self.share, self.plan.seed + epoch)
             own = list(itertools.islice(itertools.cycle(made), -(-len(made) // size) * size))[self.ranks.rank :: size]
@@ -291,11 +300,11 @@ class Training:
         saved, meter = time.monotonic(), Meter()
         self.model.train()
         for chosen in itertools.islice(self.own_batches(), self.steps - self.step):
-            loss, units, stop = total(self.ranks, *self.update(chosen), interrupts.requested)
+            loss, units, stop = sum_over_ranks(self.ranks, *self.update(chosen), interrupts.requested)
             if not math.isfinite(loss):
                 raise self._diverged(state)
             meter.add(loss, units)
-            if self.ranks.first and (meter.due or self.step == self.steps):
+            if self.ranks.is_first and (meter.due or self.step == self.steps):
                 logger.info(f"step {self.step} of {self.steps}: {meter.take(self.steps - self.step)}")
             if self.step % self.epoch == 0 and self.step < self.steps:
                 self.validate(dev)
@@ -313,11 +322,11 @@ class Training:
         )
         if state.is_file():
             message += f", and delete {state}, which is of this one"
-        return UserError(message) if self.ranks.first else StoppedByFirst(message)
+        return UserError(message) if self.ranks.is_first else StoppedByFirstRank(message)
 
     def validate(self, dev: Sequence[Sequence[str]]) -> float | None:
         """The perplexity of a word of `dev`, sentence ends counted, words that units cannot spell not; said aloud."""
-        if not dev or not self.ranks.first:
+        if not dev or not self.ranks.is_first:
             return None
         model = NeuralLm(self.model, self.tokenizer, self.device, self.shape.context)
         values = np.concatenate(list(model.in_order(dev)))

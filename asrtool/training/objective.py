@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from asrtool.config import Config
-from asrtool.distributed import Ranks, on_first
+from asrtool.distributed import Ranks, on_first_rank
 from asrtool.graphs.training_graphs import UnitNgram
 from asrtool.objectives.ce import CrossEntropy
 from asrtool.objectives.ctc import Ctc
@@ -30,8 +30,8 @@ def _make(config: Config, tokenizer: Tokenizer, experiment: Path, ranks: Ranks, 
         return Ctc()
     cross_entropy = CrossEntropy(config.model.subsampling.factor, chosen.label_smoothing)
     if chosen.kind == "ce":
-        on_first(ranks, lambda: write_priors(config, tokenizer, experiment / PRIORS))
+        on_first_rank(ranks, lambda: write_priors(config, tokenizer, experiment / PRIORS))
         return cross_entropy
-    counts = on_first(ranks, lambda: unit_counts(config, tokenizer, experiment / UNIT_COUNTS))
+    counts = on_first_rank(ranks, lambda: unit_counts(config, tokenizer, experiment / UNIT_COUNTS))
     ngram = UnitNgram(chosen.ngram_order, counts)
     return Mmi(chosen, tokenizer, ngram, device, cross_entropy)

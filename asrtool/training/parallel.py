@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from asrtool.config import Config
-from asrtool.distributed import Ranks, total
+from asrtool.distributed import Ranks, sum_over_ranks
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
 
@@ -46,7 +46,7 @@ class Alone:
 
     def total(self, *numbers: float) -> list[float]:
         """Sums over the ranks whose gradients are averaged."""
-        return total(self.sharing, *numbers)
+        return sum_over_ranks(self.sharing, *numbers)
 
     def after_step(self, model: AcousticModel, optimizer: Optimizer, finish: bool) -> bool:
         """Whether the weights are now the same on all ranks; `finish` asks for it."""
@@ -91,9 +91,9 @@ class Ddp(Alone):
     def _compress(self) -> None:
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
-        kind = self.config.parallel.compression
+        kind = self.config.parallel.gradient_compression
         if kind == "bf16" and next(self.module.parameters()).device.type == "cpu":
-            raise UserError("parallel.compression bf16 needs GPUs; use fp16")
+            raise UserError("parallel.gradient_compression bf16 needs GPUs; use fp16")
         if kind != "none":
             self.module.register_comm_hook(self.group, getattr(default_hooks, f"{kind}_compress_hook"))
 

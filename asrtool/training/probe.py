@@ -19,7 +19,7 @@ from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import transcript
 from asrtool.data.shards import entries_with_trees
 from asrtool.device import describe, out_of_memory, pick_device
-from asrtool.distributed import ALONE
+from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
@@ -103,7 +103,7 @@ class Prober:
         try:
             model = AcousticModel(self.config, self.tokenizer.size).to(self.device).train()
             optimizer = make_optimizer(model, self.config.training)
-            objective = make_objective(self.config, self.tokenizer, self.folder, ALONE, self.device)
+            objective = make_objective(self.config, self.tokenizer, self.folder, SINGLE_PROCESS, self.device)
             batch = self._batch(seconds, cut_seconds, model)
             began, precision = time.monotonic(), self.config.training.precision
             with products(precision, self.device):

@@ -40,7 +40,7 @@ def cosine(done: float) -> float:
 
 def step_seconds(config: Config, ranks: int) -> float:
     """Audio in a step of all ranks, at most."""
-    return config.data.batch_seconds * config.training.accumulate * ranks
+    return config.data.batch_seconds * config.training.accumulate_grad_batches * ranks
 
 
 def _scale(config: Config, ranks: int) -> float:
@@ -50,7 +50,7 @@ def _scale(config: Config, ranks: int) -> float:
 
 def describe_rate(config: Config, ranks: Ranks) -> str:
     """The peak of the rate beside the audio in a step, since the one means nothing without the other."""
-    training, seconds = config.training, step_seconds(config, ranks.size)
-    peak = learning_rate(config, max(training.warmup_steps, 1), ranks.size)
-    parts = f"{config.data.batch_seconds:g} s x {training.accumulate} batches x {ranks.size} ranks"
+    training, seconds = config.training, step_seconds(config, ranks.world_size)
+    peak = learning_rate(config, max(training.warmup_steps, 1), ranks.world_size)
+    parts = f"{config.data.batch_seconds:g} s x {training.accumulate_grad_batches} batches x {ranks.world_size} ranks"
     return f"at most {seconds:g} s of audio a step ({parts}); peak rate {peak:.3g}, {peak / seconds:.2e} for a second"

@@ -21,7 +21,7 @@ from asrtool.config import (
     Count,
     Integer,
     Real,
-    Training,
+    TrainingConfig,
     Weight,
     differences,
     is_saved_config,
@@ -36,7 +36,14 @@ from asrtool.data.sampling import TrainingSampler
 from asrtool.data.shards import fingerprint
 from asrtool.data.statistics import feature_statistics
 from asrtool.device import describe, lacks_bf16, pick_device
-from asrtool.distributed import ALONE, Ranks, from_all, from_first, on_first, total
+from asrtool.distributed import (
+    SINGLE_PROCESS,
+    Ranks,
+    broadcast_from_first,
+    gather_from_all,
+    on_first_rank,
+    sum_over_ranks,
+)
 from asrtool.errors import UserError, fold
 from asrtool.files import TEMPORARY, write_text
 from asrtool.locks import LOCK
@@ -185,7 +192,7 @@ def look_through(
     return Dropped(**{name: frozenset(cuts) for name, cuts in dropped.items()})
 
 
-def make_optimizer(model: nn.Module, training: Training) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
     """AdamW, fused; weight decay on matrices only, since decaying norms and biases only shrinks them."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
@@ -245,7 +252,7 @@ class Session:
     @property
     def cost(self) -> float:
         """Device hours so far: time by the number of ranks."""
-        return (self.device_seconds + (time.monotonic() - self.begun) * self.ranks.size) / 3600
+        return (self.device_seconds + (time.monotonic() - self.begun) * self.ranks.world_size) / 3600
 
     def training_batches(self, ranks: Ranks, augmented: bool = True) -> Iterator[Batch]:
         """This rank's batches without end, from where training is."""
@@ -257,7 +264,7 @@ class Session:
         """What this rank has in each step."""
         stream = self.training_batches(self.ranks)
         while True:
-            yield list(islice(stream, self.config.training.accumulate))
+            yield list(islice(stream, self.config.training.accumulate_grad_batches))
 
     def count(self, step: list[Batch]) -> dict[str, float]:
         """A step is taken; its seconds of audio, and with padding."""
@@ -276,14 +283,14 @@ class Session:
     def agree(self, stop: bool) -> Due:
         """What to do now, the same on all ranks: `stop` is one rank's wish."""
         training, progress, own = self.config.training, self.progress, self.own
-        late = self.ranks.first and training.save_minutes and time.monotonic() - self.saved > 60 * training.save_minutes
+        late = self.ranks.is_first and training.save_minutes and time.monotonic() - self.saved > 60 * training.save_minutes
         validation, checkpoint_due = map(self._passed, (training.validate_every, training.save_every))
         lost = own.watch.in_a_row >= self.config.guards.max_bad_steps
         if (
             validation or checkpoint_due or late or stop or self.done
         ):  # nothing is written or measured with broken weights
             lost = lost or not are_finite(self.model.state_dict().values())
-        wishes = total(self.ranks, own.seconds, stop, lost, bool(late))
+        wishes = sum_over_ranks(self.ranks, own.seconds, stop, lost, bool(late))
         progress.seconds, own.seconds = progress.seconds + wishes[0], 0.0
         self.met = progress.step
         return Due(wishes[1] > 0, wishes[2] > 0, validation, checkpoint_due or wishes[3] > 0)
@@ -297,21 +304,21 @@ class Session:
         training, losses = self.config.training, self.progress.dev_losses
         if training.average != "ema":
             average, units = self.checkpoints.average, self.tokenizer.symbols
-            steps = on_first(self.ranks, lambda: average(training.average, losses, self.config, units))
+            steps = on_first_rank(self.ranks, lambda: average(training.average, losses, self.config, units))
         else:
             steps = []
             for weight, mean in zip(self.model.parameters(), self.mean.weights, strict=True):
                 weight.data.copy_(mean)
             weights = self.strategy.weights(self.model)
             write, units = self.checkpoints.write_averaged, self.tokenizer.symbols
-            on_first(self.ranks, lambda: write(weights, [], self.config, units))
+            on_first_rank(self.ranks, lambda: write(weights, [], self.config, units))
         path = self.checkpoints.folder / "averaged.pt"
         self.strategy.load(self.model, self.optimizer, {"model": checkpoint.load(path, self.device)["model"]})
         return steps
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint. All ranks take part; the first's counts."""
-        own = from_all(self.ranks, {**self.own.to_dict(), "random": checkpoint.random_states()})
+        own = gather_from_all(self.ranks, {**self.own.to_dict(), "random": checkpoint.random_states()})
         return {
             **self.strategy.states(self.model, self.optimizer),
             "mean": self.mean.state_dict() if self.mean else None,
@@ -326,7 +333,7 @@ class Session:
         state, progress = self.state(), self.progress
         self.saved = time.monotonic()
         write = self.checkpoints.write
-        return Path(on_first(self.ranks, lambda: str(write(progress.step, state, progress.dev_losses))))
+        return Path(on_first_rank(self.ranks, lambda: str(write(progress.step, state, progress.dev_losses))))
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint: weights, optimiser, position in the data and random states."""
@@ -340,12 +347,12 @@ class Session:
         vars(self.progress).update(vars(progress))
         self.met = self.progress.step
         self.device_seconds, self.begun = 3600 * state["device_hours"], time.monotonic()
-        if len(owns) == self.ranks.size:
+        if len(owns) == self.ranks.world_size:
             checkpoint.restore_random_states(state["ranks"][self.ranks.rank]["random"])
             self.own = owns[self.ranks.rank]
         else:
             logger.info(
-                f"{self.ranks.size} ranks go on where {len(owns)} stopped: the same data in its order, other dropout"
+                f"{self.ranks.world_size} ranks go on where {len(owns)} stopped: the same data in its order, other dropout"
             )
             self.own = Own(watch=owns[0].watch)
 
@@ -402,8 +409,8 @@ class Session:
         """Mean and deviation of the features, for the model to normalise them with."""
         logger.info("measuring the mean and deviation of the features")
         per_utterance = self.config.model.normalise == "utterance"
-        measure = lambda: feature_statistics(self.training_batches(ALONE, augmented=False), per_utterance)  # noqa: E731
-        self.model.normalise.set_statistics(*on_first(self.ranks, measure))
+        measure = lambda: feature_statistics(self.training_batches(SINGLE_PROCESS, augmented=False), per_utterance)  # noqa: E731
+        self.model.normalise.set_statistics(*on_first_rank(self.ranks, measure))
 
 
 def new_output(config: Config, units: int, device: torch.device) -> dict[str, torch.Tensor]:
@@ -422,7 +429,7 @@ def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
 
 def start_session(config: Config, experiment: Path, resume: bool, device: str, ranks: Ranks, start: Start) -> Session:
     """Everything up to the first step, checked: folder, data, model, and the state to resume from."""
-    tokenizer = on_first(ranks, lambda: prepare_experiment(config, experiment, resume))
+    tokenizer = on_first_rank(ranks, lambda: prepare_experiment(config, experiment, resume))
     random.seed(config.seed)
     torch.manual_seed(config.seed)
     place = pick_device(device, ranks.local_rank)
@@ -430,7 +437,7 @@ def start_session(config: Config, experiment: Path, resume: bool, device: str, r
     parameters = sum(p.numel() for p in model.parameters())
     objective = make_objective(config, tokenizer, experiment, ranks, place)
     logger.info(f"objective {objective}")
-    dropped = on_first(ranks, lambda: look_through(config, tokenizer, objective, model, experiment))
+    dropped = on_first_rank(ranks, lambda: look_through(config, tokenizer, objective, model, experiment))
     strategy = make_strategy(config, ranks)
     module = strategy.wrap(model)
     optimizer = make_optimizer(model, config.training)
@@ -443,14 +450,14 @@ def start_session(config: Config, experiment: Path, resume: bool, device: str, r
         logger.info(
             "this CPU has no bf16 instructions: bf16 products are computed in fp32, no faster than precision fp32"
         )
-    logger.info(f"{parameters / 1e6:.2f} M parameters, {tokenizer.size} units, on {ranks.size} x {describe(place)}")
+    logger.info(f"{parameters / 1e6:.2f} M parameters, {tokenizer.size} units, on {ranks.world_size} x {describe(place)}")
     logger.info(describe_rate(config, ranks))
     return session
 
 
 def _find_state(session: Session, start: Start) -> None:
     """Resume, begin from another training, or begin."""
-    last = from_first(session.ranks, session.checkpoints.last())
+    last = broadcast_from_first(session.ranks, session.checkpoints.last())
     manifest = fingerprint(session.config.data.train)
     if last is not None:
         _resume(session, last, manifest, start)

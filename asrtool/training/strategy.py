@@ -11,7 +11,7 @@ def make_strategy(config: Config, ranks: Ranks) -> Alone:
     """The configured strategy; with one process all are plain training. Raises UserError."""
 
     name = config.parallel.strategy
-    if ranks.size > 1 and name == "none":
-        raise UserError(f"parallel.strategy is none, but there are {ranks.size} processes; use ddp, bmuf or fsdp")
+    if ranks.world_size > 1 and name == "none":
+        raise UserError(f"parallel.strategy is none, but there are {ranks.world_size} processes; use ddp, bmuf or fsdp")
     kinds = {"none": Alone, "ddp": Ddp, "fsdp": Fsdp, "bmuf": Bmuf}
-    return (kinds[name] if ranks.size > 1 else Alone)(config, ranks)
+    return (kinds[name] if ranks.world_size > 1 else Alone)(config, ranks)

@@ -22,15 +22,15 @@ from asrtool.data.loading import SpeechDataset, batches
 from asrtool.data.sampling import OrderedSampler
 from asrtool.device import describe, out_of_memory, pick_device
 from asrtool.distributed import (
-    ALONE,
-    StoppedByFirst,
-    connected,
-    from_all,
-    from_first,
-    on_first,
-    own_log,
+    SINGLE_PROCESS,
+    StoppedByFirstRank,
+    broadcast_from_first,
+    gather_from_all,
+    on_first_rank,
+    process_group,
+    rank_log,
+    sum_over_ranks,
     this_rank,
-    total,
 )
 from asrtool.errors import DataError, UserError
 from asrtool.files import json_line, read_jsonl, sweep_temporary, temporary_path
@@ -76,7 +76,7 @@ def collect_gradients(session: Session, step: list[Batch], scale: float) -> dict
             losses.append(loss.detach())
             continue
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or len(batch.ids) == 1 or last and session.strategy.sharing.size > 1:
+            if not out_of_memory(error) or len(batch.ids) == 1 or last and session.strategy.sharing.world_size > 1:
                 raise
         loss = None  # frees its graph before the next attempt
         logger.info(f"out of memory with {len(batch.ids)} utterances of {batch.seconds:.0f} s: halved")
@@ -103,11 +103,11 @@ def training_step(session: Session, step: list[Batch]) -> dict[str, float]:
     update depends on how the units are spread over them.
     """
     config, strategy, watch = session.config, session.strategy, session.own.watch
-    rate = learning_rate(config, session.progress.step + 1, session.ranks.size) * watch.rate(config.guards)
+    rate = learning_rate(config, session.progress.step + 1, session.ranks.world_size) * watch.rate(config.guards)
     for group in session.optimizer.param_groups:
         group["lr"] = rate
     (units,) = strategy.total(sum(int(batch.target_lens.sum()) for batch in step))
-    losses = collect_gradients(session, step, strategy.sharing.size / units)  # the strategy takes the mean over ranks
+    losses = collect_gradients(session, step, strategy.sharing.world_size / units)  # the strategy takes the mean over ranks
     norm = nn.utils.clip_grad_norm_(session.model.parameters(), config.training.max_grad_norm)
     norm = float(norm.full_tensor() if is_parted(norm) else norm)
     loss = strategy.total(sum(losses.values()))[0] / units
@@ -143,7 +143,7 @@ def leave_out(session: Session, losses: dict[str, float], problem: str) -> None:
     """Write down a bad step, each rank its own batches: `bad_steps.jsonl`, of other ranks `bad_steps.N.jsonl`."""
     number, infinite = session.progress.step + 1, [name for name, loss in losses.items() if not math.isfinite(loss)]
     row = {"step": number, "problem": problem, "not_finite": infinite, "losses": losses}
-    file = session.experiment / ("bad_steps.jsonl" if session.ranks.first else f"bad_steps.{session.ranks.rank}.jsonl")
+    file = session.experiment / ("bad_steps.jsonl" if session.ranks.is_first else f"bad_steps.{session.ranks.rank}.jsonl")
     with open(file, "a", encoding="utf-8") as out:
         out.write(json_line(row))
     named = ", ".join((infinite or list(losses))[:5])
@@ -157,7 +157,7 @@ def validate(session: Session) -> float:
     A cut whose loss is not finite is left out, and named. Raises DataError when none is left.
     """
     config, model = session.config, session.model
-    ranks = session.ranks if session.strategy.whole else ALONE
+    ranks = session.ranks if session.strategy.whole else SINGLE_PROCESS
     sampler = OrderedSampler(config.data.dev, config.data.batch_seconds, session.dropped.dev, ranks)
     dataset = SpeechDataset(config, session.tokenizer, training=False)
     model.eval()
@@ -170,9 +170,9 @@ def validate(session: Session) -> float:
         summed, count, names = _finite_sum(losses, batch)
         loss, units, broken = loss + summed, units + count, broken + names
     model.train()
-    loss, units, lost = total(ranks, loss, units, len(broken))
+    loss, units, lost = sum_over_ranks(ranks, loss, units, len(broken))
     if lost or not units:
-        name_broken(session, from_all(ranks, broken), none_left=not units)
+        name_broken(session, gather_from_all(ranks, broken), none_left=not units)
     return loss / units
 
 
@@ -195,10 +195,10 @@ def name_broken(session: Session, broken: list[list[str]], none_left: bool) -> N
         logger.info(
             f"{of}; they are left out of the dev loss: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
         )
-    elif session.ranks.first:
+    elif session.ranks.is_first:
         raise DataError(f"{of}, and no others are left; lower training.lr, or look at their audio", names)
     else:
-        raise StoppedByFirst(of)
+        raise StoppedByFirstRank(of)
 
 
 def train(
@@ -216,19 +216,19 @@ def train(
     """
     ranks = this_rank()
     place = pick_device(device, ranks.local_rank)
-    if warmup_hours and ranks.local_size != ranks.size:
+    if warmup_hours and ranks.local_world_size != ranks.world_size:
         raise UserError("a warmup runs on one machine; start torchrun there alone, and the main phase on all")
     with (
-        own_log(ranks, experiment / "logs"),
-        connected(ranks, place, config.parallel.timeout),
+        rank_log(ranks, experiment / "logs"),
+        process_group(ranks, place, config.parallel.timeout),
         ExitStack() as held,
     ):
-        on_first(ranks, lambda: _claim(experiment, held))
-        resume = resume or any(from_all(ranks, ranks.restarted))  # each machine's torchrun counts for itself
+        on_first_rank(ranks, lambda: _claim(experiment, held))
+        resume = resume or any(gather_from_all(ranks, ranks.restarted))  # each machine's torchrun counts for itself
         session = start_session(config, experiment, resume, device, ranks, start)
         session.warmup_hours = warmup_hours
         _train(session)
-        if warmup_hours and ranks.first:
+        if warmup_hours and ranks.is_first:
             logger.info(
                 f"warmed up: begin the main phase with --init-from {session.checkpoints.name_last('warmup.pt')}"
             )
@@ -243,7 +243,7 @@ def _claim(experiment: Path, held: ExitStack) -> None:
 def _train(session: Session) -> None:
     """From the first step to the averaged weights."""
     max_steps = session.config.training.max_steps
-    with TrainingLog(session.experiment, session.progress.step, max_steps, session.ranks.first) as log:
+    with TrainingLog(session.experiment, session.progress.step, max_steps, session.ranks.is_first) as log:
         begin(session, log)
         with Interrupts() as interrupts:
             run(session, log, interrupts)
@@ -252,8 +252,8 @@ def _train(session: Session) -> None:
 
 def begin(session: Session, log: TrainingLog) -> None:
     """Write down what runs, and on what."""
-    if session.ranks.first:
-        made = provenance() | {"device": describe(session.device), "ranks": session.ranks.size}
+    if session.ranks.is_first:
+        made = provenance() | {"device": describe(session.device), "ranks": session.ranks.world_size}
         log.event("start", session.progress.step, None, **made)
 
 
@@ -288,7 +288,7 @@ def run(session: Session, log: TrainingLog, interrupts: Interrupts) -> None:
 def report(session: Session, log: TrainingLog, meter: Meter) -> None:
     """One line on training."""
     progress, training = session.progress, session.config.training
-    values = meter.take(session.ranks.size, training.max_steps - progress.step)
+    values = meter.take(session.ranks.world_size, training.max_steps - progress.step)
     values |= {"epoch": progress.position.epoch, "hours": progress.seconds / 3600, "bad_steps": session.own.watch.bad}
     of = f" of {session.warmup_hours:g}" if session.warmup_hours else ""
     line = (
@@ -327,7 +327,7 @@ def validate_and_save(session: Session, log: TrainingLog) -> None:
 def go_back(session: Session, log: TrainingLog) -> None:
     """To the last checkpoint, with a smaller rate, and on with the data that comes next; or stop."""
     config, progress, own = session.config, session.progress, session.own
-    watch, last = own.watch, from_first(session.ranks, session.checkpoints.last())
+    watch, last = own.watch, broadcast_from_first(session.ranks, session.checkpoints.last())
     many = watch.in_a_row >= config.guards.max_bad_steps
     said = f"{watch.in_a_row} bad steps in a row" if many else "weights that are not finite"
     said += f" up to step {progress.step}, {watch.bad} in all" if many else f" after step {progress.step}"
@@ -356,7 +356,7 @@ def worst_cuts(session: Session) -> str:
 def require_good_steps(session: Session) -> None:
     """UserError when steps were taken, and every one was left out: nothing was learnt."""
     watch = session.own.watch
-    seen, bad = total(session.ranks, watch.seen, watch.bad)
+    seen, bad = sum_over_ranks(session.ranks, watch.seen, watch.bad)
     if bad and not seen:
         why = f"nothing was learnt: all {watch.bad} steps were bad and left out"
         raise UserError(f"{why}; lower training.lr, or look at {worst_cuts(session)}")
@@ -373,9 +373,9 @@ def finish(session: Session, log: TrainingLog) -> None:
     loss = validate(session)
     line = f"finished at step {progress.step}; averaged {of}: dev loss {loss:.4f}; {session.cost:.2f} device hours"
     cost = {"device_hours": session.cost, "hours": progress.seconds / 3600}
-    cost |= {"peak_memory_gb": max(from_all(session.ranks, peak_memory_gb()))}
+    cost |= {"peak_memory_gb": max(gather_from_all(session.ranks, peak_memory_gb()))}
     log.event("finished", progress.step, line, averaged=steps, loss=loss, **cost)
-    if session.ranks.first and not session.temporary:
+    if session.ranks.is_first and not session.temporary:
         plot_losses(experiment / "log.jsonl", experiment / "loss.png")
         logger.info(f"curves in {experiment / 'loss.png'}")
 
@@ -391,11 +391,11 @@ def dry_run(config: Config, experiment: Path, device: str = "auto", start: Start
     place = pick_device(device, ranks.local_rank)
     with (
         tempfile.TemporaryDirectory() as logs,
-        own_log(ranks, Path(logs)),
-        connected(ranks, place, config.parallel.timeout),
+        rank_log(ranks, Path(logs)),
+        process_group(ranks, place, config.parallel.timeout),
         ExitStack() as held,
     ):
-        folder = Path(on_first(ranks, lambda: str(_temporary_folder(experiment, held))))
+        folder = Path(on_first_rank(ranks, lambda: str(_temporary_folder(experiment, held))))
         session = start_session(short, folder, False, device, ranks, start)
         session.dev_batches, session.temporary = 2, True
         _train(session)

@@ -9,9 +9,9 @@ import pytest
 from lhotse import CutSet
 
 from asrtool.data.manifest import open_cuts
-from asrtool.decoding.parts import Part, Parts
+from asrtool.decoding.partial_results import DecodedBatches, PartialResults
 from asrtool.decoding.result_folder import set_names, write_result
-from asrtool.distributed import ALONE
+from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
 from tests.tiny import make_experiment
 
@@ -180,11 +180,11 @@ def test_a_second_writer_is_told_who_the_first_is(stream_experiment, tmp_path, a
     "damage", [b"", b"{", b"\xff", b"7", b'{"batches": 1}', b'{"batches": 1, "clock": [], "rows": []}']
 )
 def test_a_damaged_part_is_decoded_again(tmp_path, damage):
-    from asrtool.decoding.parts import Part
+    from asrtool.decoding.partial_results import DecodedBatches
 
-    parts = Parts(tmp_path, "run", ALONE)
+    parts = PartialResults(tmp_path, "run", SINGLE_PROCESS)
     for number in range(3):
-        parts.write(number, Part(1, rows=[{"id": str(number)}]))
+        parts.write(number, DecodedBatches(1, rows=[{"id": str(number)}]))
     (parts.folder / "0-000001.json").write_bytes(damage)
     assert [part.rows[0]["id"] for part in parts.own()] == ["0"]
     assert sorted(path.name for path in parts.folder.iterdir()) == ["0-000000.json"]  # nothing is counted twice
@@ -194,8 +194,8 @@ def test_a_damaged_part_is_decoded_again(tmp_path, damage):
 
 
 def test_damaged_lattices_are_named(tmp_path):
-    parts = Parts(tmp_path, "run", ALONE)
-    parts.write(0, Part(1, lattices=["a\n0 1 2\n\n"] * 50))
+    parts = PartialResults(tmp_path, "run", SINGLE_PROCESS)
+    parts.write(0, DecodedBatches(1, lattices=["a\n0 1 2\n\n"] * 50))
     parts.end(1)
     path = parts.folder / "0-000000.gz"
     content = bytearray(path.read_bytes())

@@ -5,7 +5,7 @@ import torch
 
 from asrtool.data.loading import SpeechDataset
 from asrtool.data.sampling import OrderedSampler
-from asrtool.distributed import ALONE
+from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.objectives.ctc import Ctc
@@ -24,7 +24,7 @@ def test_its_share_of_the_loss_is_ctc_on_the_middle_in_training_alone(tiny_confi
     item = next(iter(OrderedSampler(config.data.train, 20.0)))
     batch = SpeechDataset(config, tokenizer, training=False)[item]
     model = AcousticModel(config, tokenizer.size).train()
-    objective = make_objective(config, tokenizer, tmp_path, ALONE, CPU)
+    objective = make_objective(config, tokenizer, tmp_path, SINGLE_PROCESS, CPU)
     log_probs, lens, middle = model(batch.features, batch.feature_lens, middle=True)
     end = objective(log_probs, lens, batch)
     expected = 0.7 * end + 0.3 * Ctc()(middle, lens, batch)

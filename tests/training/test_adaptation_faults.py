@@ -8,7 +8,7 @@ import torch
 from lhotse import CutSet
 
 from asrtool import checkpoint
-from asrtool.adapted_weights import MARKER, Adapted, read_facts, weights_file
+from asrtool.adapted_weights import MARKER, AdaptedWeights, read_adaptation_info, weights_file
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.training import adaptation as module
@@ -68,7 +68,10 @@ def test_a_speaker_whose_training_breaks_keeps_the_weights_and_is_named(asr, exp
     assert status == 0 and "speaker b: numbers that are not finite; keeps the weights as they were" in err
     assert equal(weights(exp / "adapted/cuts", "b"), base_weights(exp))
     assert not equal(weights(exp / "adapted/cuts", "a"), base_weights(exp))
-    assert read_facts(exp / "adapted/cuts", "b").broken and not read_facts(exp / "adapted/cuts", "a").broken
+    assert (
+        read_adaptation_info(exp / "adapted/cuts", "b").broken
+        and not read_adaptation_info(exp / "adapted/cuts", "a").broken
+    )
 
 
 def test_when_training_breaks_for_all_that_is_an_error_also_the_second_time(asr, exp, corpus, monkeypatch):
@@ -157,7 +160,7 @@ def test_facts_that_are_damaged_or_of_another_are_one_line(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     (tmp_path / "base.pt").write_bytes(b"weights")
     with pytest.raises(UserError, match=r"a\.json") as caught:
-        Adapted(tmp_path, ["a"], tmp_path / "base.pt")
+        AdaptedWeights(tmp_path, ["a"], tmp_path / "base.pt")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
@@ -165,7 +168,7 @@ def test_facts_that_are_whole_are_read(tmp_path):
     (tmp_path / "base.pt").write_bytes(b"weights")
     facts = FACTS | {"base": file_hash(tmp_path / "base.pt"), "more": [1]}
     (tmp_path / "a.json").write_text(json.dumps(facts))
-    assert Adapted(tmp_path, ["a"], tmp_path / "base.pt").rtf == pytest.approx(1 / 9, abs=1e-4)
+    assert AdaptedWeights(tmp_path, ["a"], tmp_path / "base.pt").rtf == pytest.approx(1 / 9, abs=1e-4)
 
 
 def test_the_folder_says_who_writes_into_it(asr, exp, corpus):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lhotse import CutSet
 
-from asrtool.config import Guards, load_config
+from asrtool.config import GuardsConfig, load_config
 from asrtool.data.sampling import TrainingSampler
 from asrtool.errors import UserError
 from asrtool.training import train as module
@@ -51,36 +51,36 @@ def settled(mean=1.0, deviation=0.1) -> Watch:
     """After many losses that lie evenly on both sides of the mean."""
     watch = Watch()
     for number in range(5 * SETTLED):
-        assert watch.problem(Guards(), mean + deviation * (-1) ** number, 1.0) is None
+        assert watch.problem(GuardsConfig(), mean + deviation * (-1) ** number, 1.0) is None
     return watch
 
 
 def test_the_band_is_so_many_deviations_above_the_mean():
     watch = settled()
     assert watch.mean == pytest.approx(1.0, abs=0.01) and math.sqrt(watch.variance) == pytest.approx(0.1, rel=0.02)
-    assert watch.problem(Guards(loss_spike_std=5), 1.45, 1.0) is None
-    assert "5 deviations above its running mean" in settled().problem(Guards(loss_spike_std=5), 1.55, 1.0)
+    assert watch.problem(GuardsConfig(loss_spike_std=5), 1.45, 1.0) is None
+    assert "5 deviations above its running mean" in settled().problem(GuardsConfig(loss_spike_std=5), 1.55, 1.0)
 
 
 def test_a_bad_loss_does_not_move_the_band():
     watch = settled()
     before = watch.mean, watch.variance
     for bad in (math.nan, math.inf, 50.0):
-        assert watch.problem(Guards(), bad, 1.0)
+        assert watch.problem(GuardsConfig(), bad, 1.0)
     assert (watch.mean, watch.variance) == before
     assert (watch.bad, watch.in_a_row) == (3, 3)
-    assert watch.problem(Guards(), 1.0, math.inf) == "gradient norm inf"
-    assert watch.problem(Guards(), 1.0, 1.0) is None and watch.in_a_row == 0
+    assert watch.problem(GuardsConfig(), 1.0, math.inf) == "gradient norm inf"
+    assert watch.problem(GuardsConfig(), 1.0, 1.0) is None and watch.in_a_row == 0
 
 
 def test_a_falling_loss_is_never_above_the_band():
     watch = Watch()
-    assert all(watch.problem(Guards(loss_spike_std=3), 50 * 0.99**step, 1.0) is None for step in range(1000))
+    assert all(watch.problem(GuardsConfig(loss_spike_std=3), 50 * 0.99**step, 1.0) is None for step in range(1000))
 
 
 def test_the_first_losses_are_only_looked_at():
     watch = Watch()
-    assert all(watch.problem(Guards(), float(loss), 1.0) is None for loss in (1, 1, 1, 1000))
+    assert all(watch.problem(GuardsConfig(), float(loss), 1.0) is None for loss in (1, 1, 1, 1000))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -148,7 +148,7 @@ class NoRoom(torch.autograd.Function):
 @pytest.mark.parametrize("backward", [False, True])
 def test_a_batch_that_memory_has_no_room_for_is_halved(run, state, monkeypatch, capfd, error, backward):
     """The update is that of the whole batch, and what the step's other batches had collected is not lost."""
-    settings = {"max_steps": 2, "validate_every": 2, "accumulate": 2, "warmup_steps": 1}
+    settings = {"max_steps": 2, "validate_every": 2, "accumulate_grad_batches": 2, "warmup_steps": 1}
     expected = state(run("whole", training=settings))["model"]
     real, sizes = module.batch_loss, []
 

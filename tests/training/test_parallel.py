@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from asrtool.distributed import ALONE, Ranks
+from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.training.strategy import make_strategy
 from asrtool.training.train import train
@@ -38,7 +38,7 @@ def weights(experiment, state):
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_are_one_with_twice_the_batches_to_a_step(trained, state, rows, strategy):
-    one, two = trained(1, "one", training={"accumulate": 2}), trained(2, "two", strategy=strategy)
+    one, two = trained(1, "one", training={"accumulate_grad_batches": 2}), trained(2, "two", strategy=strategy)
     torch.testing.assert_close(weights(one, state), weights(two, state), rtol=0, atol=1e-5)
     assert state(one)["progress"]["position"] == state(two)["progress"]["position"]
     assert state(one)["progress"]["seconds"] == pytest.approx(state(two)["progress"]["seconds"])
@@ -47,13 +47,13 @@ def test_two_ranks_are_one_with_twice_the_batches_to_a_step(trained, state, rows
 
 
 def test_batches_of_a_step_on_each_rank_are_sent_once(trained, state):
-    one = trained(1, "one", training={"accumulate": 4})
-    two = trained(2, "two", training={"accumulate": 2})
+    one = trained(1, "one", training={"accumulate_grad_batches": 4})
+    two = trained(2, "two", training={"accumulate_grad_batches": 2})
     torch.testing.assert_close(weights(one, state), weights(two, state), rtol=0, atol=1e-5)
 
 
 def test_compressed_gradients_are_nearly_the_same(trained, state):
-    plain, sent = trained(2, "plain"), trained(2, "sent", compression="fp16")
+    plain, sent = trained(2, "plain"), trained(2, "sent", gradient_compression="fp16")
     apart = (weights(plain, state) - weights(sent, state)).abs().max()
     assert 0 < apart < 1e-2
 
@@ -66,7 +66,7 @@ def test_dropped_layers_do_not_stop_ddp(tmp_path, tiny_config, on_ranks):
 
 def test_a_worker_of_bmuf_alone_is_plain_training(trained, state):
     plain = trained(2, "plain")
-    bmuf = trained(2, "bmuf", strategy="bmuf", worker_ranks=2, block_steps=3)
+    bmuf = trained(2, "bmuf", strategy="bmuf", ranks_per_worker=2, block_steps=3)
     torch.testing.assert_close(weights(plain, state), weights(bmuf, state), rtol=0, atol=1e-6)
 
 
@@ -89,7 +89,7 @@ def block_ends(config, folder):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_all_ranks_have_the_same_bits_after_every_meeting(tmp_path, tiny_config, on_ranks, nesterov):
-    parallel = {"strategy": "bmuf", "worker_ranks": 2, "block_steps": 2, "nesterov": nesterov}
+    parallel = {"strategy": "bmuf", "ranks_per_worker": 2, "block_steps": 2, "nesterov": nesterov}
     config = tiny_config(training=PLAIN | {"max_steps": 5}, parallel=parallel)
     found = on_ranks(4, block_ends, config, tmp_path / "exp")
     assert [len(seen) for seen in found] == [3] * 4  # after steps 2, 4 and, at the end, 5
@@ -100,7 +100,7 @@ def test_all_ranks_have_the_same_bits_after_every_meeting(tmp_path, tiny_config,
 def test_bmuf_without_momentum_is_the_mean_of_the_workers(tmp_path, tiny_config, on_ranks, moments):
     parallel = {
         "strategy": "bmuf",
-        "worker_ranks": 1,
+        "ranks_per_worker": 1,
         "block_steps": 3,
         "block_momentum": 0.0,
         "block_moments": moments,
@@ -130,7 +130,7 @@ def around_a_meeting(config, folder):
 
 @pytest.mark.slow
 def test_bmuf_goes_on_after_a_checkpoint_as_if_nothing_had_been(trained, state, same_training):
-    settings = {"strategy": "bmuf", "worker_ranks": 1, "block_steps": 3, "nesterov": True}
+    settings = {"strategy": "bmuf", "ranks_per_worker": 1, "block_steps": 3, "nesterov": True}
     lively = {"decay": "none"}
     whole = trained(2, "whole", training=lively, **settings)
     half = trained(2, "half", training=lively | {"max_steps": 3}, **settings)
@@ -148,7 +148,7 @@ def test_parted_weights_and_their_mean_go_on_as_if_nothing_had_been(trained, sam
 def test_another_number_of_ranks_goes_on_with_the_same_data(trained, state, tmp_path, capfd):
     trained(2, "exp", training={"max_steps": 3, "schedule": "none"})
     before = state(tmp_path / "exp")["progress"]
-    trained(1, "exp", True, training={"max_steps": 4, "accumulate": 1, "schedule": "none"})
+    trained(1, "exp", True, training={"max_steps": 4, "accumulate_grad_batches": 1, "schedule": "none"})
     assert "1 ranks go on where 2 stopped: the same data in its order, other dropout" in capfd.readouterr().err
     after = state(tmp_path / "exp")["progress"]
     assert after["step"] == 4 and after["seconds"] > before["seconds"]
@@ -163,7 +163,7 @@ def test_an_error_of_the_first_rank_ends_all_and_is_said_once(tmp_path, tiny_con
 @pytest.mark.parametrize(
     "ranks, parallel, said",
     [
-        (Ranks(size=2), {"strategy": "none"}, "2 processes; use ddp, bmuf or fsdp"),
+        (Ranks(world_size=2), {"strategy": "none"}, "2 processes; use ddp, bmuf or fsdp"),
     ],
 )
 def test_impossible_strategies_are_refused(tiny_config, ranks, parallel, said):
@@ -173,7 +173,7 @@ def test_impossible_strategies_are_refused(tiny_config, ranks, parallel, said):
 
 @pytest.mark.parametrize("strategy", ["none", "ddp", "bmuf", "fsdp"])
 def test_with_one_process_all_strategies_are_plain_training(tiny_config, strategy):
-    assert type(make_strategy(tiny_config(parallel={"strategy": strategy}), ALONE)).__name__ == "Alone"
+    assert type(make_strategy(tiny_config(parallel={"strategy": strategy}), SINGLE_PROCESS)).__name__ == "Alone"
 
 
 @pytest.mark.slow

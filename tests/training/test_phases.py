@@ -36,7 +36,7 @@ def test_a_warmup_that_was_interrupted_goes_on_to_the_same_end(tmp_path, tiny_co
 
 
 def test_a_warmup_is_for_one_machine(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "this_rank", lambda: Ranks(rank=0, size=4, local_rank=0, local_size=2))
+    monkeypatch.setattr(module, "this_rank", lambda: Ranks(rank=0, world_size=4, local_rank=0, local_world_size=2))
     with pytest.raises(UserError, match="a warmup runs on one machine"):
         train(tiny_config(), tmp_path / "exp", device="cpu", warmup_hours=1.0)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from asrtool.config import Config, Data, Model, Training
+from asrtool.config import Config, DataConfig, ModelConfig, TrainingConfig
 from asrtool.distributed import Ranks
 from asrtool.training.schedule import describe_rate, learning_rate
 
@@ -11,7 +11,7 @@ DECAYS = ["linear", "cosine", "inverse_sqrt", "none"]
 
 
 def schedule(decay, warmup=10, steps=110, lr=2.0):
-    config = Config(training=Training(lr=lr, schedule=decay, warmup_steps=warmup, max_steps=steps))
+    config = Config(training=TrainingConfig(lr=lr, schedule=decay, warmup_steps=warmup, max_steps=steps))
     return lambda step: learning_rate(config, step)
 
 
@@ -49,13 +49,13 @@ def test_without_decay_the_warmup_may_outlast_the_training():
 
 
 def test_noam_is_inverse_sqrt_with_a_peak_that_depends_on_the_width():
-    config = Config(training=Training(lr=2.0, schedule="noam", warmup_steps=25, max_steps=100), model=Model(dim=64))
+    config = Config(training=TrainingConfig(lr=2.0, schedule="noam", warmup_steps=25, max_steps=100), model=ModelConfig(dim=64))
     by_hand = [2.0 * 64**-0.5 * min(step**-0.5, step * 25**-1.5) for step in (1, 25, 100)]
     assert [learning_rate(config, step) for step in (1, 25, 100)] == pytest.approx(by_hand)
 
 
 def test_one_cycle_is_torchs():
-    config = Config(training=Training(lr=2.0, schedule="one_cycle", warmup_steps=30, max_steps=100))
+    config = Config(training=TrainingConfig(lr=2.0, schedule="one_cycle", warmup_steps=30, max_steps=100))
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     torchs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2.0, total_steps=101, pct_start=31 / 101)
     for step in range(1, 101):
@@ -66,14 +66,14 @@ def test_one_cycle_is_torchs():
 
 @pytest.mark.parametrize("ranks, accumulate, expected", [(1, 1, 0.5), (2, 1, 1.0), (2, 3, 3.0)])
 def test_a_rate_meant_for_so_much_audio_follows_the_audio_in_a_step(ranks, accumulate, expected):
-    training = Training(lr=1.0, lr_reference_seconds=200, warmup_steps=0, schedule="none", accumulate=accumulate)
-    config = Config(training=training, data=Data(batch_seconds=100))
+    training = TrainingConfig(lr=1.0, lr_reference_seconds=200, warmup_steps=0, schedule="none", accumulate_grad_batches=accumulate)
+    config = Config(training=training, data=DataConfig(batch_seconds=100))
     assert learning_rate(config, 1, ranks) == pytest.approx(expected)
 
 
 def test_the_rate_is_told_beside_the_audio_in_a_step():
-    training = Training(lr=1e-3, warmup_steps=10, accumulate=2)
-    said = describe_rate(Config(training=training, data=Data(batch_seconds=100)), Ranks(size=4))
+    training = TrainingConfig(lr=1e-3, warmup_steps=10, accumulate_grad_batches=2)
+    said = describe_rate(Config(training=training, data=DataConfig(batch_seconds=100)), Ranks(world_size=4))
     assert said == (
         "at most 800 s of audio a step (100 s x 2 batches x 4 ranks); peak rate 0.001, 1.25e-06 for a second"
     )

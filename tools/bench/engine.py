@@ -40,7 +40,7 @@ from asrtool.data.batch import Batch
 from asrtool.data.manifest import open_cuts, transcripts
 from asrtool.data.sampling import TrainingSampler
 from asrtool.device import pick_device
-from asrtool.distributed import ALONE
+from asrtool.distributed import SINGLE_PROCESS
 from asrtool.files import read_jsonl
 from asrtool.interrupts import Interrupts
 from asrtool.logs import log_to_stderr
@@ -126,7 +126,7 @@ class Bench:
 
     def session(self, config: Config, name: str) -> Session:
         """A training before its first step."""
-        return start_session(config, self.folder / name, False, self.arguments.device, ALONE, Start())
+        return start_session(config, self.folder / name, False, self.arguments.device, SINGLE_PROCESS, Start())
 
     def steps(self) -> None:
         """The real loop beside the bare one."""

@@ -63,7 +63,7 @@ from asrtool.data.loading import SpeechDataset, batches
 from asrtool.data.manifest import open_cuts, transcripts
 from asrtool.data.sampling import TrainingSampler
 from asrtool.decoding.decode import decode
-from asrtool.distributed import ALONE
+from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.interrupts import Interrupts
@@ -89,7 +89,7 @@ class AsrtoolRecipe:
 
     def __init__(self, config: Config, arguments: argparse.Namespace, folder: Path, opened: ExitStack):
         self.config, self.arguments, self.folder = config, arguments, folder
-        self.session = start_session(config, folder, False, "cpu", ALONE, Start())
+        self.session = start_session(config, folder, False, "cpu", SINGLE_PROCESS, Start())
         self.log = opened.enter_context(TrainingLog(folder, 0, NEVER))
         items = list(itertools.islice(Epoch(TrainingSampler(config, self.session.dropped.train)), arguments.steps))
         self.seconds = sum(map(self._heard, (entry for item in items for entry in item.entries)))

@@ -41,10 +41,10 @@ from encoders import (
 )
 from profiling import as_text, time_by_kind
 
-from asrtool.config import Config, Model
+from asrtool.config import Config, ModelConfig
 from asrtool.data.batch import Batch, Position
 from asrtool.device import pick_device
-from asrtool.distributed import ALONE
+from asrtool.distributed import SINGLE_PROCESS
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
@@ -74,8 +74,8 @@ class ModelStep:
 def make_session(model: AcousticModel, config: Config, device: torch.device, objective: Objective) -> Session:
     """As much of a training as a step needs."""
     nowhere = Path(os.devnull)  # a bad step, which is no whole step to measure, fails because it cannot be noted there
-    optimizer, alone = make_optimizer(model, config.training), Alone(config, ALONE)
-    return Session(config, nowhere, ALONE, device, None, objective, model, alone, model, optimizer, None, frozenset())
+    optimizer, alone = make_optimizer(model, config.training), Alone(config, SINGLE_PROCESS)
+    return Session(config, nowhere, SINGLE_PROCESS, device, None, objective, model, alone, model, optimizer, None, frozenset())
 
 
 def make_batch(arguments: argparse.Namespace, config: Config) -> Batch:
@@ -105,7 +105,7 @@ class Bench:
         for model in models(self.arguments, MODEL_DROPOUT):
             self.compare_models(model)
 
-    def compare_encoders(self, model: Model) -> None:
+    def compare_encoders(self, model: ModelConfig) -> None:
         """Encoder steps beside the matrix products alone."""
         alone = products_alone(model, self.arguments, self.device, self.labels["precision"])
         steps = {name: self._step(make(model), model, name == "asrtool") for name, make in ENCODERS.items()}
@@ -124,10 +124,10 @@ class Bench:
         alone, ours, theirs = (self.report.rate(case, what=name) for name in ("matrix products alone", *ENCODERS))
         self.report.fact(f"share of the matrix rate, {case}", ours / alone, f"torch.nn: {theirs / alone:.3g}")
 
-    def _step(self, encoder: torch.nn.Module, model: Model, rounded: bool) -> EncoderStep:
+    def _step(self, encoder: torch.nn.Module, model: ModelConfig, rounded: bool) -> EncoderStep:
         return EncoderStep(encoder, model.dim, self.arguments, self.device, self.labels["precision"], rounded)
 
-    def compare_models(self, model: Model) -> None:
+    def compare_models(self, model: ModelConfig) -> None:
         """Whole steps."""
         config = Config(model=model, training={"precision": self.labels["precision"]})
         steps = [ModelStep(kind, config, self.arguments, self.device) for kind in (False, True)]
@@ -137,7 +137,7 @@ class Bench:
         if self.arguments.profile:
             self.report.fact(f"time of asrtool, {case}", as_text(time_by_kind(steps[0], self.device)))
 
-    def _case(self, name: str, model: Model) -> str:
+    def _case(self, name: str, model: ModelConfig) -> str:
         threads = f"{self.labels['threads']} thr, " if self.device.type == "cpu" else ""
         return f"{name} {model.dim}, {self.labels['precision']}, {threads}dropout {model.dropout:g}"
 
