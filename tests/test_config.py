@@ -5,12 +5,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrtool.config import Config, SpecAugment, differences, load_config, save_config
+from asrtool.config import Config, SpecAugmentConfig
+from asrtool.config_file import differences, load_config, save_config
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.yaml_reader import dump_yaml, parse_yaml
 
-RECIPE_CONFIGS = sorted(Path(__file__).parents[1].glob("egs/*/conf/*.yaml"))
+RECIPE_CONFIGS = sorted(
+    path for pattern in ("*.yaml", "small/*.yaml") for path in Path(__file__).parents[1].glob(f"egs/*/conf/{pattern}")
+)
 
 
 @pytest.fixture
@@ -240,7 +243,7 @@ def test_a_file_that_many_build_upon_is_read_once(tmp_path, monkeypatch):
         (tmp_path / f"b{number}.yaml").write_text(f"base: [b{number + 1}.yaml, b{number + 1}.yaml]")
     (tmp_path / "b24.yaml").write_text("seed: 7")
     assert load_config(tmp_path / "b0.yaml").seed == 7
-    monkeypatch.setattr("asrtool.config.MAX_FILES", 20)
+    monkeypatch.setattr("asrtool.config_file.MAX_FILES", 20)
     assert "more than 20 files" in refusal(tmp_path / "b0.yaml")
 
 
@@ -458,7 +461,7 @@ def test_a_saved_configuration_names_the_defaults_too(tmp_path):
     save_config(config, tmp_path / "c.yaml")
     written = yaml.safe_load((tmp_path / "c.yaml").read_text())
     assert written == config.model_dump(mode="json")
-    assert written["data"]["augment"]["spec_augment"]["time_masks"] == SpecAugment().time_masks
+    assert written["data"]["augment"]["spec_augment"]["time_masks"] == SpecAugmentConfig().time_masks
 
 
 def test_differences_name_the_keys_and_both_values():

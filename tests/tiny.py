@@ -8,7 +8,8 @@ import soundfile
 import torch
 
 from asrtool import checkpoint
-from asrtool.config import Config, merge, save_config
+from asrtool.config import Config
+from asrtool.config_file import merge, save_config
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
 from asrtool.models.acoustic import AcousticModel
@@ -18,7 +19,7 @@ RATE = 16000  # Hz
 WORDS = {"one": 400, "two": 900, "three": 1800, "four": 3500}  # Hz, the tone of each word
 TINY = {  # trains on the tiny corpus in seconds
     "features": {"num_bins": 20},
-    "data": {"batch_seconds": 10, "buckets": 3, "workers": 0},
+    "data": {"batch_seconds": 10, "num_buckets": 3, "workers": 0},
     "model": {"subsampling": {"channels": 4}, "dim": 16, "layers": 2, "heads": 2, "ff_dim": 32, "dropout": 0.0},
     "training": {"lr": 3e-3, "warmup_steps": 2, "max_steps": 8, "validate_every": 4, "keep_best": 2, "log_every": 2},
 }

@@ -9,7 +9,8 @@ from typing import Annotated, Literal, NamedTuple
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from asrtool.config import Count, Positive, Section, load_config, merge
+from asrtool.config import Count, Positive, Section
+from asrtool.config_file import load_config, merge
 from asrtool.errors import UserError, nearest, require_file
 
 CONFIRMED, NOT_CONFIRMED, CONTRADICTED = "confirmed", "not confirmed at this scale", "contradicted"

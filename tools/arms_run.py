@@ -16,7 +16,8 @@ from pathlib import Path
 
 from arms_claim import Claim
 
-from asrtool.config import Config, differences, load_config
+from asrtool.config import Config
+from asrtool.config_file import differences, load_config
 from asrtool.errors import UserError
 from asrtool.files import write_json
 

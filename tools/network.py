@@ -266,7 +266,7 @@ def cases(machines: Iterable[int], blocks: Iterable[int], settings: tuple[str, .
     ddp = (*settings, "parallel.strategy=ddp")
     made = [Case("alone", 1, ddp)]
     for number in machines:
-        made += [Case("ddp", number, ddp), Case("ddp fp16", number, (*ddp, "parallel.compression=fp16"))]
+        made += [Case("ddp", number, ddp), Case("ddp fp16", number, (*ddp, "parallel.gradient_compression=fp16"))]
         for block in blocks:
             bmuf = (*settings, "parallel.strategy=bmuf", f"parallel.block_steps={block}")
             made.append(Case(f"bmuf {block}", number, bmuf, block))

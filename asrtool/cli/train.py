@@ -59,7 +59,7 @@ def train(config, exp, resume, phase, warmup_hours, dry_run, probe, overrides, d
     _check_init(**init)
     import torch
 
-    from asrtool.config import load_config
+    from asrtool.config_file import load_config
     from asrtool.training.session import Start
     from asrtool.training.train import dry_run as try_out
     from asrtool.training.train import train as run
@@ -100,7 +100,7 @@ def info(config, overrides, units) -> None:
     asrtool info conf/transformer_xl_12l.yaml --units 500 --set data.batch_seconds=1200
     asrtool info exp/transformer/config.yaml
     """
-    from asrtool.config import load_config
+    from asrtool.config_file import load_config
     from asrtool.models.info import model_info
     from asrtool.text.tokenizer import load_tokenizer
 

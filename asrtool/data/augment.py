@@ -15,8 +15,7 @@ from lhotse import MonoCut
 from lhotse.dataset import SpecAugment
 from lhotse.features.kaldi.layers import lin2mel, mel2lin
 
-from asrtool.config import Augment
-from asrtool.config import SpecAugment as SpecAugmentConfig
+from asrtool.config import AugmentConfig, SpecAugmentConfig
 from asrtool.data.features import extractor
 from asrtool.data.manifest import open_cuts
 from asrtool.errors import UserError
@@ -31,20 +30,20 @@ def generator(*key: object) -> random.Random:
     return random.Random(hashlib.blake2b(repr(key).encode(), digest_size=16).digest())
 
 
-def speed_of(identifier: str, augment: Augment, seed: int, epoch: int) -> float:
+def speed_of(identifier: str, augment: AugmentConfig, seed: int, epoch: int) -> float:
     """The speed that a cut is drawn in an epoch; bucketing knows it from the cut's name alone."""
     if len(augment.speeds) == 1:
         return augment.speeds[0]
     return generator("speed", seed, epoch, identifier).choice(augment.speeds)
 
 
-def change_speed(cut: MonoCut, augment: Augment, seed: int, epoch: int) -> MonoCut:
+def change_speed(cut: MonoCut, augment: AugmentConfig, seed: int, epoch: int) -> MonoCut:
     """`cut` at its speed of this epoch."""
     speed = speed_of(cut.id, augment, seed, epoch)
     return cut if speed == 1.0 else cut.perturb_speed(speed, affix_id=False)
 
 
-def change_audio(cut: MonoCut, augment: Augment, seed: int, epoch: int) -> MonoCut:
+def change_audio(cut: MonoCut, augment: AugmentConfig, seed: int, epoch: int) -> MonoCut:
     """`cut` with its volume changed and noise mixed in, as configured."""
     draw = generator("audio", seed, epoch, cut.id)
     if augment.volume:
@@ -54,7 +53,7 @@ def change_audio(cut: MonoCut, augment: Augment, seed: int, epoch: int) -> MonoC
     return cut
 
 
-def _mix_noise(cut: MonoCut, augment: Augment, draw: random.Random) -> MonoCut:
+def _mix_noise(cut: MonoCut, augment: AugmentConfig, draw: random.Random) -> MonoCut:
     """`cut` with one noise: a stretch of it, or the whole again and again, each time at the same ratio."""
     noise = draw.choice(_noises(augment.noise))
     if noise.sampling_rate != cut.sampling_rate:

@@ -87,7 +87,7 @@ def _problem(tree: dict, text: str, config: Config, tokenizer: Tokenizer) -> str
         return "empty transcript"
     if unknown := tokenizer.unknown(text):
         return f"the tokenizer has no unit for {' '.join(sorted(set(unknown)))!r}"
-    return _unaligned(tree, tokenizer) if config.objective.aligned else None
+    return _unaligned(tree, tokenizer) if config.objective.needs_alignments else None
 
 
 def _supervision(tree: dict) -> dict:

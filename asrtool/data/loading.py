@@ -54,7 +54,7 @@ class SpeechDataset(Dataset):
     ):
         self.features, self.augment, self.seed = config.features, config.data.augment, config.seed
         self.max_seconds = max_seconds
-        self.tokenizer, self.training, self.aligned = tokenizer, training, config.objective.aligned
+        self.tokenizer, self.training, self.aligned = tokenizer, training, config.objective.needs_alignments
         self.factor = config.model.subsampling.factor
 
     def __getitem__(self, item: Item) -> Batch | AsrtoolError:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asrtool.config import Model
+from asrtool.config import ModelConfig
 from asrtool.models.caches import Caches
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
@@ -50,7 +50,7 @@ class TransformerLm(nn.Module):
         self.units = nn.Embedding(size, shape.dim)
         nn.init.normal_(self.units.weight, std=shape.dim**-0.5)
         mask = {"mask": "sliding", "left_context": shape.context or None, "right_context": 0}
-        self.encoder = TransformerEncoder(Model(**sizes, **mask, dropout=shape.dropout))
+        self.encoder = TransformerEncoder(ModelConfig(**sizes, **mask, dropout=shape.dropout))
         self.encoder.packs = False  # a batch has sentences of one length, many of them: one product is faster
         self.bias = nn.Parameter(torch.zeros(size))
 

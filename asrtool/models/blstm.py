@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from asrtool.config import Model
+from asrtool.config import ModelConfig
 from asrtool.models.dropout import Dropout
 from asrtool.models.masks import padding_mask
 
@@ -44,7 +44,7 @@ class Blstm(nn.Module):
     chunk, streams = 1, False
     left = right = math.inf
 
-    def __init__(self, config: Model):
+    def __init__(self, config: ModelConfig):
         super().__init__()
         self.layers = nn.ModuleList(BlstmLayer(config.dim) for _ in range(config.layers))
         self.dropout = Dropout(config.dropout)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from asrtool.config import Convolution
+from asrtool.config import ConvolutionConfig
 from asrtool.models.caches import Caches
 from asrtool.models.dropout import Dropout
 from asrtool.models.masks import valid, windows
@@ -39,7 +39,7 @@ class InterleavedConvolution(nn.Module):
         output 3                       . . 1 | 1 1 .
     """
 
-    def __init__(self, config: Convolution, dim: int, dropout: float, chunk: int | None):
+    def __init__(self, config: ConvolutionConfig, dim: int, dropout: float, chunk: int | None):
         super().__init__()
         self.left = config.kernel - 1 if config.causal else config.kernel // 2
         self.right, self.chunk = config.kernel - 1 - self.left, chunk

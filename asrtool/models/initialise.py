@@ -4,10 +4,10 @@ import math
 
 from torch import Tensor, nn
 
-from asrtool.config import Init
+from asrtool.config import InitConfig
 
 
-def depth_scaled(block: nn.Module, layer: int, config: Init) -> None:
+def depth_scaled(block: nn.Module, layer: int, config: InitConfig) -> None:
     """Draw the matrices of the `layer`-th block, counted from 1, from
 
         W in R^(d_i x d_o) ~ U(-g a / l^p, g a / l^p),   g = sqrt(6 / (d_i + d_o)),   l = layer

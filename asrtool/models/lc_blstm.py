@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from asrtool.config import Model
+from asrtool.config import ModelConfig
 from asrtool.models.blstm import BlstmLayer
 from asrtool.models.caches import Caches
 from asrtool.models.dropout import Dropout
@@ -31,7 +31,7 @@ class LcBlstm(nn.Module):
 
     streams, left = True, math.inf
 
-    def __init__(self, config: Model):
+    def __init__(self, config: ModelConfig):
         super().__init__()
         self.chunk, self.right = config.chunk_size, config.look_ahead
         self.layers = nn.ModuleList(BlstmLayer(config.dim) for _ in range(config.layers))

@@ -8,12 +8,12 @@ that padding and the edges of a stream look as the utterance's own ends do.
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, pad
 
-from asrtool.config import Subsampling
+from asrtool.config import SubsamplingConfig
 from asrtool.models.caches import Caches
 from asrtool.models.masks import valid
 
 
-def make_front_end(config: Subsampling, bins: int, dim: int) -> nn.Module:
+def make_front_end(config: SubsamplingConfig, bins: int, dim: int) -> nn.Module:
     """The front end that `config.kind` names."""
     return {"stack": FrameStacking, "conv": ConvSubsampling, "vgg": Vgg}[config.kind](config, bins, dim)
 
@@ -23,7 +23,7 @@ class FrameStacking(nn.Module):
 
     left = right = delay = 0
 
-    def __init__(self, config: Subsampling, bins: int, dim: int):
+    def __init__(self, config: SubsamplingConfig, bins: int, dim: int):
         super().__init__()
         self.factor = config.factor
         self.projection = nn.Linear(bins * config.factor, dim)
@@ -57,7 +57,7 @@ class ConvSubsampling(nn.Module):
 
     right = delay = 0
 
-    def __init__(self, config: Subsampling, bins: int, dim: int):
+    def __init__(self, config: SubsamplingConfig, bins: int, dim: int):
         super().__init__()
         self.factor, self.bins, self.left = config.factor, bins, config.factor - 1
         widths = [1] + [config.channels] * halvings(config.factor)
@@ -145,7 +145,7 @@ class Vgg(nn.Module):
     more at factor 4; a stream runs two output frames behind, the next multiple.
     """
 
-    def __init__(self, config: Subsampling, bins: int, dim: int):
+    def __init__(self, config: SubsamplingConfig, bins: int, dim: int):
         super().__init__()
         self.factor, ahead = config.factor, 0 if config.causal else 1
         self.blocks, self.left, self.right, self.delay, inputs = nn.ModuleList(), 0, 0, 0, 1

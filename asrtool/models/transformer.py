@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from asrtool.config import Model
+from asrtool.config import ModelConfig
 from asrtool.models.attention import Context, SelfAttention, sinusoids
 from asrtool.models.caches import Caches
 from asrtool.models.convolution import InterleavedConvolution
@@ -32,7 +32,7 @@ class Block(nn.Module):
     norm(x + feed_forward(x)) (arXiv 1706.03762). The convolution comes after both.
     """
 
-    def __init__(self, config: Model, context: Context):
+    def __init__(self, config: ModelConfig, context: Context):
         super().__init__()
         dim, self.pre = config.dim, config.norm == "pre"
         self.attention_norm = nn.LayerNorm(dim)
@@ -89,7 +89,7 @@ class Block(nn.Module):
         return x if self.pre else norm(x)
 
 
-def contexts(config: Model) -> list[Context]:
+def contexts(config: ModelConfig) -> list[Context]:
     """What the frames see in each layer, the lowest first."""
     if config.chunk_size:
         return [Context(config.memory, None, config.chunk_size)] * config.layers
@@ -109,7 +109,7 @@ class TransformerEncoder(nn.Module):
 
     block = Block
 
-    def __init__(self, config: Model):
+    def __init__(self, config: ModelConfig):
         super().__init__()
         self.sinusoidal, self.chunk = config.positional_encoding == "sinusoidal", config.chunk_size or 1
         self.layer_drop, self.recompute = config.layer_drop, config.activation_checkpointing

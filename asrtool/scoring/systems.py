@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from asrtool.config import Config, Objective, load_config
+from asrtool.config import Config, ObjectiveConfig
+from asrtool.config_file import load_config
 from asrtool.errors import UserError
 from asrtool.files import file_hash, read_json
 from asrtool.scoring import facts
@@ -100,7 +101,7 @@ def _sizes(experiment: Path, config: Config) -> tuple[str, int]:
     return f"{tokenizer.size} {tokenizer.to_dict()['type']}", sum(p.numel() for p in model.parameters())
 
 
-def objective_name(objective: Objective) -> str:
+def objective_name(objective: ObjectiveConfig) -> str:
     """ "CTC", "MMI + 0.1 CTC", ..."""
     name = objective.kind.upper()
     if objective.kind == "mmi":

@@ -197,7 +197,7 @@ class _Adapter:
         experiment, training, model = self.experiment, self.config.training, self.experiment.model
         model.load_state_dict(self.weights)
         torch.manual_seed(self.how.seed)
-        cuts = self._aligned(speaker.cuts) if self.config.objective.aligned else speaker.cuts
+        cuts = self._aligned(speaker.cuts) if self.config.objective.needs_alignments else speaker.cuts
         items = [item for epoch in range(self.how.epochs if cuts else 0) for item in self._epoch(cuts, epoch)]
         dataset = SpeechDataset(self.config, experiment.tokenizer, training=True)
         optimizer = torch.optim.AdamW(model.parameters(), betas=training.betas, weight_decay=0.0)

@@ -16,18 +16,8 @@ from torch import nn
 
 from asrtool import checkpoint
 from asrtool.checkpoint import Checkpoints, ranked
-from asrtool.config import (
-    Config,
-    Count,
-    Integer,
-    Real,
-    TrainingConfig,
-    Weight,
-    differences,
-    is_saved_config,
-    load_config,
-    save_config,
-)
+from asrtool.config import Config, Count, Integer, Real, TrainingConfig, Weight
+from asrtool.config_file import differences, is_saved_config, load_config, save_config
 from asrtool.data.batch import Batch, Position
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import inspect_cuts
@@ -283,7 +273,9 @@ class Session:
     def agree(self, stop: bool) -> Due:
         """What to do now, the same on all ranks: `stop` is one rank's wish."""
         training, progress, own = self.config.training, self.progress, self.own
-        late = self.ranks.is_first and training.save_minutes and time.monotonic() - self.saved > 60 * training.save_minutes
+        late = (
+            self.ranks.is_first and training.save_minutes and time.monotonic() - self.saved > 60 * training.save_minutes
+        )
         validation, checkpoint_due = map(self._passed, (training.validate_every, training.save_every))
         lost = own.watch.in_a_row >= self.config.guards.max_bad_steps
         if (
@@ -450,7 +442,9 @@ def start_session(config: Config, experiment: Path, resume: bool, device: str, r
         logger.info(
             "this CPU has no bf16 instructions: bf16 products are computed in fp32, no faster than precision fp32"
         )
-    logger.info(f"{parameters / 1e6:.2f} M parameters, {tokenizer.size} units, on {ranks.world_size} x {describe(place)}")
+    logger.info(
+        f"{parameters / 1e6:.2f} M parameters, {tokenizer.size} units, on {ranks.world_size} x {describe(place)}"
+    )
     logger.info(describe_rate(config, ranks))
     return session
 

@@ -4,7 +4,7 @@ import soundfile
 import torch
 from lhotse import Recording
 
-from asrtool.config import Augment, SpecAugment
+from asrtool.config import AugmentConfig, SpecAugmentConfig
 from asrtool.data.augment import change_audio, change_speed, change_vocal_tract, mask_batch, spec_augment
 from asrtool.data.corpora import Utterance
 from asrtool.data.features import compute, extractor
@@ -45,7 +45,7 @@ def noises(tmp_path_factory):
 @pytest.mark.parametrize("seconds", [0.4, 1.5, 4.0])
 def test_noise_is_mixed_in_at_the_wanted_ratio(cut, noises, seconds, snr):
     """Also when the noise is shorter, and so repeated, or longer, and so cut out of."""
-    augment = Augment(noise=noises(seconds), noise_snr=(snr, snr), noise_probability=1.0)
+    augment = AugmentConfig(noise=noises(seconds), noise_snr=(snr, snr), noise_probability=1.0)
     mixed = change_audio(cut, augment, seed=1, epoch=0).load_audio()
     speech = cut.load_audio()
     assert mixed.shape == speech.shape
@@ -55,7 +55,7 @@ def test_noise_is_mixed_in_at_the_wanted_ratio(cut, noises, seconds, snr):
 
 
 def test_the_ratio_is_drawn_from_its_range(cut, noises):
-    augment = Augment(noise=noises(2.0), noise_snr=(5, 15), noise_probability=1.0)
+    augment = AugmentConfig(noise=noises(2.0), noise_snr=(5, 15), noise_probability=1.0)
     speech = cut.load_audio()
     mixes = [change_audio(cut, augment, seed=1, epoch=epoch).load_audio() - speech for epoch in range(8)]
     ratios = [level(speech) - level(noise) for noise in mixes]
@@ -64,14 +64,14 @@ def test_the_ratio_is_drawn_from_its_range(cut, noises):
 
 
 def test_noise_comes_as_often_as_its_probability_says(cut, noises):
-    augment = Augment(noise=noises(1.0), noise_probability=0.3)
+    augment = AugmentConfig(noise=noises(1.0), noise_probability=0.3)
     mixed = sum(change_audio(cut, augment, 1, epoch) is not cut for epoch in range(500))
     assert mixed == pytest.approx(150, abs=45)  # four deviations
 
 
 def test_a_mixed_cut_keeps_its_name_and_its_text(corpus, noises):
     cut = next(iter(open_cuts(corpus)))
-    mixed = change_audio(cut, Augment(noise=noises(1.0), noise_probability=1.0), 1, 0)
+    mixed = change_audio(cut, AugmentConfig(noise=noises(1.0), noise_probability=1.0), 1, 0)
     assert mixed.id == cut.id
     assert [s.text for s in mixed.supervisions] == [cut.supervisions[0].text]
     assert compute(mixed, 20).shape == compute(cut, 20).shape
@@ -79,11 +79,11 @@ def test_a_mixed_cut_keeps_its_name_and_its_text(corpus, noises):
 
 def test_a_missing_noise_manifest_is_named(cut, tmp_path):
     with pytest.raises(UserError, match=r"data.augment.noise not found: .*none.jsonl.gz"):
-        change_audio(cut, Augment(noise=tmp_path / "none.jsonl.gz", noise_probability=1.0), 1, 0)
+        change_audio(cut, AugmentConfig(noise=tmp_path / "none.jsonl.gz", noise_probability=1.0), 1, 0)
 
 
 def test_volume_scales_the_samples(cut):
-    changed = change_audio(cut, Augment(volume=(0.5, 0.5)), 1, 0)
+    changed = change_audio(cut, AugmentConfig(volume=(0.5, 0.5)), 1, 0)
     np.testing.assert_allclose(changed.load_audio(), 0.5 * cut.load_audio(), rtol=1e-5)
     assert changed.id == cut.id
 
@@ -91,14 +91,15 @@ def test_volume_scales_the_samples(cut):
 def test_volume_is_drawn_from_its_range(cut):
     loudest = np.abs(cut.load_audio()).max()
     gains = [
-        np.abs(change_audio(cut, Augment(volume=(0.25, 1.0)), 1, e).load_audio()).max() / loudest for e in range(9)
+        np.abs(change_audio(cut, AugmentConfig(volume=(0.25, 1.0)), 1, e).load_audio()).max() / loudest
+        for e in range(9)
     ]
     assert 0.25 <= min(gains) < 0.5 < 0.75 < max(gains) <= 1.0
 
 
 def test_speed_changes_the_duration_and_the_pitch(write_audio, tmp_path):
     cut = Recording.from_file(write_audio(tmp_path / "tone.wav", 1.0, frequency=1000)).to_cut()
-    changed = change_speed(cut, Augment(speeds=(1.1,)), 1, 0)
+    changed = change_speed(cut, AugmentConfig(speeds=(1.1,)), 1, 0)
     samples = changed.load_audio()[0]
     assert changed.duration == pytest.approx(1 / 1.1, abs=1e-3)
     assert len(samples) == changed.num_samples
@@ -107,7 +108,7 @@ def test_speed_changes_the_duration_and_the_pitch(write_audio, tmp_path):
 
 
 def test_every_speed_is_drawn_about_equally(cut):
-    augment = Augment(speeds=(0.9, 1.0, 1.1))
+    augment = AugmentConfig(speeds=(0.9, 1.0, 1.1))
     durations = [round(change_speed(cut, augment, 1, epoch).duration, 2) for epoch in range(300)]
     counts = [durations.count(round(1.5 / speed, 2)) for speed in augment.speeds]
     assert sum(counts) == 300
@@ -116,7 +117,7 @@ def test_every_speed_is_drawn_about_equally(cut):
 
 @pytest.mark.parametrize("change", [change_speed, change_audio])
 def test_draws_depend_on_seed_epoch_and_cut_alone(cut, noises, change):
-    augment = Augment(speeds=tuple(1 + n / 100 for n in range(50)), volume=(0.1, 2.0), noise=noises(3.0))
+    augment = AugmentConfig(speeds=tuple(1 + n / 100 for n in range(50)), volume=(0.1, 2.0), noise=noises(3.0))
 
     def drawn(seed, epoch, name="x"):
         torch.rand(3)
@@ -137,7 +138,7 @@ def batch(*lengths):
 
 
 def masks(**changes):
-    return spec_augment(SpecAugment(**{"frequency_width": 5, "time_width": 20, "probability": 1.0} | changes))
+    return spec_augment(SpecAugmentConfig(**{"frequency_width": 5, "time_width": 20, "probability": 1.0} | changes))
 
 
 @pytest.mark.parametrize("time_warp", [0, 80])

@@ -159,7 +159,7 @@ def test_texts_belong_to_their_cuts(tiny_config, corpus, load_epochs):
 
 @pytest.mark.parametrize("buckets", [1, 3, 10, 1000])
 def test_every_epoch_holds_each_cut_once(tiny_config, corpus, buckets):
-    config = tiny_config(data={"buckets": buckets, "augment": {"speeds": [0.9, 1.1]}})
+    config = tiny_config(data={"num_buckets": buckets, "augment": {"speeds": [0.9, 1.1]}})
     epochs = {epoch: Counter() for epoch in range(3)}
     for item in takewhile(lambda item: item.position.epoch < 3, TrainingSampler(config)):
         epochs[item.position.epoch].update(entry.id for entry in item.entries)
@@ -178,7 +178,7 @@ def test_batches_are_numbered_from_zero_in_every_epoch(tiny_config):
 @pytest.mark.parametrize("seconds", [3.5, 6, 20])
 @pytest.mark.parametrize("buckets", [1, 4])
 def test_padded_batches_stay_within_batch_seconds(tiny_config, seconds, buckets):
-    config = tiny_config(data={"batch_seconds": seconds, "buckets": buckets, "augment": {"speeds": [0.9, 1.0]}})
+    config = tiny_config(data={"batch_seconds": seconds, "num_buckets": buckets, "augment": {"speeds": [0.9, 1.0]}})
     for item in islice(TrainingSampler(config), 40):
         longest = max(SpeechDataset(config, None, True)._cut(e, item.position.epoch).duration for e in item.entries)
         assert longest * len(item.entries) <= seconds + 1e-3  # a changed speed is rounded to whole samples
@@ -196,7 +196,7 @@ def test_a_cut_longer_than_a_batch_comes_alone(tiny_config, corpus):
 
 def test_buckets_keep_padding_small(tmp_path, tiny_config):
     manifest = synthetic(tmp_path / "many.jsonl.gz", 2000)
-    config = tiny_config(data={"train": str(manifest), "batch_seconds": 100, "buckets": 10})
+    config = tiny_config(data={"train": str(manifest), "batch_seconds": 100, "num_buckets": 10})
     items = list(takewhile(lambda item: item.position.epoch < 1, TrainingSampler(config)))
     padded = sum(padded_seconds(item) for item in items)
     seconds = sum(entry.duration for item in items for entry in item.entries)
@@ -252,7 +252,7 @@ def in_blocks(monkeypatch, parts, tiny_config, request):
     """A configuration for that folder, which is read in blocks of 5, 7, or 24 cuts: of some files or parts of one."""
     monkeypatch.setattr(sampling, "BLOCK_CUTS", request.param)
     augment = {"speeds": [0.9, 1.0, 1.1]}
-    return tiny_config(data={"train": str(parts), "batch_seconds": 4, "buckets": 2, "augment": augment})
+    return tiny_config(data={"train": str(parts), "batch_seconds": 4, "num_buckets": 2, "augment": augment})
 
 
 def test_every_epoch_of_a_folder_in_blocks_holds_each_cut_once(in_blocks, corpus):

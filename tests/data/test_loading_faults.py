@@ -15,7 +15,7 @@ import soundfile
 import torch
 from lhotse import CutSet
 
-from asrtool.config import save_config
+from asrtool.config_file import save_config
 from asrtool.data import loading, sampling
 from asrtool.data.augment import change_audio
 from asrtool.data.batch import Position
@@ -172,7 +172,7 @@ LIMITED = """
 import resource, sys
 from itertools import islice
 from pathlib import Path
-from asrtool.config import load_config
+from asrtool.config_file import load_config
 from asrtool.data.loading import (SpeechDataset, batches)
 from asrtool.data.sampling import (TrainingSampler)
 from asrtool.errors import UserError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from asrtool.config import Config, load_config, save_config
+from asrtool.config import Config
+from asrtool.config_file import load_config, save_config
 from asrtool.decoding.graph_search import GraphOptions, GraphSearch
 from asrtool.decoding.log_probs import Utterance, read_log_probs, write_log_probs
 from asrtool.decoding.options import graph_options, read_priors

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from asrtool.config import Config, load_config
+from asrtool.config import Config
+from asrtool.config_file import load_config
 from asrtool.models.acoustic import AcousticModel
 
 SMALL = {"subsampling": {"channels": 3}, "dim": 8, "layers": 2, "heads": 2, "ff_dim": 12}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from asrtool.config import load_config
+from asrtool.config_file import load_config
 from asrtool.models.acoustic import AcousticModel
 
 BATCH = (50, 20, 1)

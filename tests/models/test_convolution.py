@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import silu
 
-from asrtool.config import Convolution
+from asrtool.config import ConvolutionConfig
 from asrtool.models.caches import Caches
 from asrtool.models.convolution import InterleavedConvolution
 from asrtool.models.masks import padding_mask
@@ -24,7 +24,7 @@ CHUNKS = st.none() | st.integers(1, 5)
 
 def make(kind, kernel, causal, chunk):
     torch.manual_seed(8)
-    layer = InterleavedConvolution(Convolution(kind=kind, kernel=kernel, causal=causal), DIM, 0.5, chunk).double()
+    layer = InterleavedConvolution(ConvolutionConfig(kind=kind, kernel=kernel, causal=causal), DIM, 0.5, chunk).double()
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter)
     return layer.eval()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from asrtool.config import Model
+from asrtool.config import ModelConfig
 from asrtool.models.transformer import Block, TransformerEncoder
 
 XAVIER = {"scheme": "depth_scaled", "exponent": 0.0}  # depth-scaled, but for the depth
@@ -14,7 +14,7 @@ DEPTH_SCALED = {"scheme": "depth_scaled"}
 
 def encoder(**model):
     names = {"dim": 32, "heads": 4, "ff_dim": 128, "dropout": 0.0, "activation": "relu"}
-    return TransformerEncoder(Model.model_validate(names | model))
+    return TransformerEncoder(ModelConfig.model_validate(names | model))
 
 
 def bottom_to_top(seed, **model):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d, linear, max_pool2d, pad
 
-from asrtool.config import Subsampling
+from asrtool.config import SubsamplingConfig
 from asrtool.models.subsampling import make_front_end
 
 DIM = 6
@@ -17,7 +17,7 @@ ALL += [{"kind": "stack", "factor": factor} for factor in range(1, 9)]
 
 def front_end(bins, **settings):
     torch.manual_seed(9)
-    front = make_front_end(Subsampling(channels=3, **settings), bins, DIM).double()
+    front = make_front_end(SubsamplingConfig(channels=3, **settings), bins, DIM).double()
     for parameter in front.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return front

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from asrtool.config import Model
+from asrtool.config import ModelConfig
 from asrtool.models.transformer import TransformerEncoder
 from asrtool.models.transformer_xl import TransformerXl
 
@@ -32,7 +32,7 @@ def encoder(**init):
         "init": init,
     }
     sizes = {"dim": DIM, "heads": 4, "ff_dim": FF, "layers": LAYERS, "convolution": {"kind": "residual"}}
-    return TransformerXl(Model.model_validate({**names, **sizes}))
+    return TransformerXl(ModelConfig.model_validate({**names, **sizes}))
 
 
 def matrices(module, rows):
@@ -103,7 +103,7 @@ def test_norms_and_position_biases_begin_neutral():
 def test_both_transformers_are_drawn_alike():
     names = {"dim": DIM, "ff_dim": FF, "layers": LAYERS, "init": {"scheme": "depth_scaled"}}
     torch.manual_seed(7)
-    made = TransformerEncoder(Model.model_validate(names))
+    made = TransformerEncoder(ModelConfig.model_validate(names))
     for number, block in enumerate(made.blocks, 1):
         for matrix in matrices(block.attention.qkv, DIM):
             assert_uniform(matrix, math.sqrt(6 / (2 * DIM * number)))

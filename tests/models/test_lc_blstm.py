@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from asrtool.config import Model
+from asrtool.config import ModelConfig
 from asrtool.models.blstm import Blstm, reversal
 from asrtool.models.caches import Caches
 from asrtool.models.lc_blstm import LcBlstm
@@ -60,7 +60,7 @@ def lc_blstm(encoder, x):
 def test_lc_blstm_is_the_loop_over_chunks(lengths, chunk, look_ahead, layers):
     torch.manual_seed(6)
     names = {"architecture": "lc_blstm", "chunk_size": chunk, "look_ahead": look_ahead}
-    encoder = LcBlstm(Model.model_validate({**names, "dim": DIM, "layers": layers})).double().eval()
+    encoder = LcBlstm(ModelConfig.model_validate({**names, "dim": DIM, "layers": layers})).double().eval()
     utterances = rows(lengths)
     for made, utterance in zip(together(encoder, utterances), utterances, strict=True):
         torch.testing.assert_close(made[: len(utterance)], lc_blstm(encoder, utterance), rtol=0, atol=1e-12)
@@ -70,7 +70,10 @@ def test_lc_blstm_gradients_are_those_of_the_loop():
     """Through the states that go from chunk to chunk, too."""
     torch.manual_seed(6)
     names = {"architecture": "lc_blstm", "chunk_size": 3, "look_ahead": 2, "dim": DIM, "layers": 2, "dropout": 0.0}
-    encoder, utterances = LcBlstm(Model.model_validate(names)).double(), [x.requires_grad_() for x in rows([11, 4])]
+    encoder, utterances = (
+        LcBlstm(ModelConfig.model_validate(names)).double(),
+        [x.requires_grad_() for x in rows([11, 4])],
+    )
     leaves = [*utterances, *encoder.parameters()]
     made = together(encoder, utterances)
     loss = sum(row[: len(x)].pow(2).sum() for row, x in zip(made, utterances, strict=True))
@@ -82,10 +85,10 @@ def test_lc_blstm_gradients_are_those_of_the_loop():
 def test_lc_blstm_with_a_window_over_all_is_a_blstm():
     torch.manual_seed(6)
     names = {"dim": DIM, "layers": 2}
-    whole = Blstm(Model.model_validate({**names, "architecture": "blstm"})).double().eval()
+    whole = Blstm(ModelConfig.model_validate({**names, "architecture": "blstm"})).double().eval()
     for chunk, look_ahead in ((9, 0), (12, 5)):
         lc = {"architecture": "lc_blstm", "chunk_size": chunk, "look_ahead": look_ahead}
-        controlled = LcBlstm(Model.model_validate({**names, **lc})).double().eval()
+        controlled = LcBlstm(ModelConfig.model_validate({**names, **lc})).double().eval()
         controlled.load_state_dict(whole.state_dict())
         utterances = rows([9, 5])
         for made, expected, x in zip(
@@ -99,7 +102,7 @@ def test_lc_blstm_begins_where_the_utterance_does():
     """Whatever a stream was fed before its first frame."""
     torch.manual_seed(6)
     names = {"architecture": "lc_blstm", "chunk_size": 3, "look_ahead": 2, "dim": DIM, "layers": 2}
-    encoder, (x,) = LcBlstm(Model.model_validate(names)).double().eval(), rows([9])
+    encoder, (x,) = LcBlstm(ModelConfig.model_validate(names)).double().eval(), rows([9])
     junk = torch.full((1, 7, DIM), 50.0, dtype=torch.float64)
     fed = torch.cat([junk, x[None], junk[:, :2]], 1)  # frames -7 to 10; what comes out is 2 frames behind
     made = encoder.step(fed, torch.tensor([-7]), torch.tensor([9]), Caches(encoder.initial_state(1)))
@@ -112,7 +115,7 @@ def test_lc_blstm_begins_where_the_utterance_does():
 def test_blstm_is_torchs_bidirectional_lstm_on_each_utterance_alone(lengths, layers):
     torch.manual_seed(6)
     names = {"architecture": "blstm", "dim": DIM, "layers": layers}
-    encoder = Blstm(Model.model_validate(names)).double().eval()
+    encoder = Blstm(ModelConfig.model_validate(names)).double().eval()
     utterances = rows(lengths)
     expected = nn.LSTM(DIM, DIM // 2, layers, batch_first=True, bidirectional=True).double()
     for number, layer in enumerate(encoder.layers):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrtool.config import Model
+from asrtool.config import ModelConfig
 from asrtool.models.attention import Context, SelfAttention
 from asrtool.models.masks import ENDLESS, padding_mask, sliding_mask, valid, windows
 from asrtool.models.transformer import TransformerEncoder, contexts
@@ -106,6 +106,6 @@ def test_attention_is_a_softmax_over_the_frames_that_may_be_seen(context, length
     ],
 )
 def test_each_layer_has_its_context(settings, expected):
-    config = Model.model_validate({"layers": 3, "dim": DIM, "heads": 2, "ff_dim": 4, **settings})
+    config = ModelConfig.model_validate({"layers": 3, "dim": DIM, "heads": 2, "ff_dim": 4, **settings})
     assert contexts(config) == expected
     assert [block.attention.context for block in TransformerEncoder(config).blocks] == expected

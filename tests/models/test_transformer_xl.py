@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrtool.config import Model
+from asrtool.config import ModelConfig
 from asrtool.models.attention import Context, RelativePositions, SelfAttention, relative_shift
 from asrtool.models.caches import Caches
 from asrtool.models.transformer_xl import TransformerXl
@@ -80,7 +80,7 @@ def encoder(norm, chunk, memory, layers=3, **more):
         "dropout": 0.0,
     }
     config = {**names, "ff_dim": 8, "layers": layers, "norm": norm, "chunk_size": chunk, "memory": memory, **more}
-    made = TransformerXl(Model.model_validate(config)).double()
+    made = TransformerXl(ModelConfig.model_validate(config)).double()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))  # u and v begin as zeros

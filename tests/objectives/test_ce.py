@@ -8,7 +8,7 @@ import torch
 from lhotse import CutSet
 from lhotse.supervision import AlignmentItem
 
-from asrtool.config import load_config, save_config
+from asrtool.config_file import load_config, save_config
 from asrtool.data.batch import NO_LABEL
 from asrtool.data.loading import SpeechDataset, batches
 from asrtool.data.sampling import OrderedSampler

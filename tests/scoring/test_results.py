@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from asrtool.config import save_config
+from asrtool.config_file import save_config
 from asrtool.files import write_jsonl
 from asrtool.models.acoustic import AcousticModel
 from asrtool.scoring.folder import score_folder

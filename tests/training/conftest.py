@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import asrtool
-from asrtool.config import save_config
+from asrtool.config_file import save_config
 from tests.tiny import equal, log_rows
 from tests.training import ranks
 

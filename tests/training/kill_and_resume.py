@@ -26,7 +26,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from asrtool.config import save_config  # noqa: E402
+from asrtool.config_file import save_config  # noqa: E402
 from tests.tiny import equal, log_rows, make_config, make_corpus, make_tokenizer  # noqa: E402
 
 MOMENTS = ["loading", "forward", "optimizer", "checkpoint", "validation", "time"]

@@ -12,7 +12,7 @@ import torch
 
 import asrtool
 from asrtool import checkpoint
-from asrtool.config import save_config
+from asrtool.config_file import save_config
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
 from asrtool.errors import UserError

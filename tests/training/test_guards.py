@@ -8,7 +8,8 @@ import pytest
 import torch
 from lhotse import CutSet
 
-from asrtool.config import GuardsConfig, load_config
+from asrtool.config import GuardsConfig
+from asrtool.config_file import load_config
 from asrtool.data.sampling import TrainingSampler
 from asrtool.errors import UserError
 from asrtool.training import train as module

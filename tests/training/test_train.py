@@ -10,7 +10,7 @@ import torch
 from lhotse import CutSet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from asrtool.config import load_config
+from asrtool.config_file import load_config
 from asrtool.errors import UserError
 from asrtool.training import train as module
 from asrtool.training.log import plot_losses

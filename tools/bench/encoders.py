@@ -13,7 +13,7 @@ from common import Run
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from asrtool.config import Model
+from asrtool.config import ModelConfig
 from asrtool.device import lacks_bf16, pick_device
 from asrtool.models.attention import sinusoids
 from asrtool.models.masks import padding_mask
@@ -55,11 +55,11 @@ def settle(arguments: argparse.Namespace) -> torch.device:
     return device
 
 
-def models(arguments: argparse.Namespace, dropout: float) -> list[Model]:
+def models(arguments: argparse.Namespace, dropout: float) -> list[ModelConfig]:
     """The sizes asked for."""
     sizes = zip(arguments.dims, arguments.heads, strict=True)
     rest = {"layers": arguments.layers, "dropout": dropout}
-    return [Model(dim=dim, heads=heads, ff_dim=4 * dim, **rest) for dim, heads in sizes]
+    return [ModelConfig(dim=dim, heads=heads, ff_dim=4 * dim, **rest) for dim, heads in sizes]
 
 
 def lengths(arguments: argparse.Namespace, device: torch.device | str = "cpu") -> Tensor:
@@ -75,7 +75,7 @@ def seconds(arguments: argparse.Namespace) -> float:
 class TorchEncoder(nn.Module):
     """torch.nn.TransformerEncoder behind the interface of asrtool's, with its positions and input dropout."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: ModelConfig):
         super().__init__()
         layer = nn.TransformerEncoderLayer(
             model.dim, model.heads, model.ff_dim, model.dropout, activation=silu, batch_first=True, norm_first=True
@@ -91,7 +91,7 @@ class TorchEncoder(nn.Module):
         return self.encoder(x, src_key_padding_mask=~padding_mask(x_lens, x.shape[1]))
 
 
-ENCODERS: dict[str, Callable[[Model], nn.Module]] = {"asrtool": TransformerEncoder, "torch.nn": TorchEncoder}
+ENCODERS: dict[str, Callable[[ModelConfig], nn.Module]] = {"asrtool": TransformerEncoder, "torch.nn": TorchEncoder}
 
 
 @torch.no_grad()
@@ -132,20 +132,20 @@ class EncoderStep:
         loss.item()  # waits for the device
 
 
-def matrix_flops(model: Model, lens: Tensor) -> float:
+def matrix_flops(model: ModelConfig, lens: Tensor) -> float:
     """FLOPs of the matrix products that a step cannot do without: those of the valid frames, attention included."""
     weights = model.layers * sum(rows * columns for rows, columns in matrices(model))
     scores = model.layers * 2 * model.dim * float((lens.double() ** 2).sum())  # q k and p v
     return 2 * PRODUCTS * (weights * float(lens.sum()) + scores)
 
 
-def matrices(model: Model) -> list[tuple[int, int]]:
+def matrices(model: ModelConfig) -> list[tuple[int, int]]:
     """Inputs and outputs of a layer's matrices: q k v, output, and the two of the feed-forward layer."""
     dim, ff_dim = model.dim, model.ff_dim
     return [(dim, 3 * dim), (dim, dim), (dim, ff_dim), (ff_dim, dim)]
 
 
-def products_alone(model: Model, arguments: argparse.Namespace, device: torch.device, precision: str) -> Run:
+def products_alone(model: ModelConfig, arguments: argparse.Namespace, device: torch.device, precision: str) -> Run:
     """The matrix products of one layer, three of each matrix, over the padded frames of the batch.
 
     Its amount is the audio that a step would get through, were there nothing but such products, and no padding.
@@ -164,13 +164,13 @@ def products_alone(model: Model, arguments: argparse.Namespace, device: torch.de
     return Run("matrix products alone", call, seconds(arguments) * flops / matrix_flops(model, lengths(arguments)))
 
 
-def peak_memory(name: str, model: Model, arguments: argparse.Namespace, precision: str) -> float:
+def peak_memory(name: str, model: ModelConfig, arguments: argparse.Namespace, precision: str) -> float:
     """Bytes that two steps of the encoder `name` take at most, weights and gradients included, in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_peak_of_steps, name, model, arguments, precision).result()
 
 
-def _peak_of_steps(name: str, model: Model, arguments: argparse.Namespace, precision: str) -> float:
+def _peak_of_steps(name: str, model: ModelConfig, arguments: argparse.Namespace, precision: str) -> float:
     device = torch.device(arguments.device)
     first = model.model_copy(update={"layers": 1, "dim": 16, "heads": 1, "ff_dim": 16})
     EncoderStep(ENCODERS[name](first), first.dim, arguments, device, precision)()  # what is loaded at the first call

@@ -35,7 +35,8 @@ from lhotse import CutSet
 from loader import Epoch, report_padding
 from torch import nn
 
-from asrtool.config import Config, save_config
+from asrtool.config import Config
+from asrtool.config_file import save_config
 from asrtool.data.batch import Batch
 from asrtool.data.manifest import open_cuts, transcripts
 from asrtool.data.sampling import TrainingSampler

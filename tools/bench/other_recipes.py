@@ -54,7 +54,8 @@ from lhotse import CutSet
 from loader import Epoch
 from speechbrain_recipe import SpeechBrainRecipe, count, import_recipe, planned_padding
 
-from asrtool.config import Config, load_config
+from asrtool.config import Config
+from asrtool.config_file import load_config
 from asrtool.data.augment import speed_of
 from asrtool.data.batch import Batch
 from asrtool.data.feature_store import store

@@ -20,7 +20,7 @@ from common import Report, Run, parse, parser
 from encoders import QUICK, EncoderStep, add_sizes, models, seconds, settle
 from torch import Tensor, nn
 
-from asrtool.config import Model
+from asrtool.config import ModelConfig
 from asrtool.device import pick_device
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
@@ -31,7 +31,7 @@ HINT = "espnet cannot be imported ({}): pip install --no-deps --target FOLDER es
 class EspnetEncoder(nn.Module):
     """ESPnet's encoder behind the interface of asrtool's."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: ModelConfig):
         super().__init__()
         with redirect_stdout(sys.stderr):  # it says at its import what else could be installed
             from espnet.nets.pytorch_backend.transformer.encoder import Encoder
@@ -56,7 +56,7 @@ class EspnetEncoder(nn.Module):
 ENCODERS = {"asrtool": TransformerEncoder, "espnet": EspnetEncoder}
 
 
-def compare(report: Report, model: Model, arguments: argparse.Namespace, precision: str, threads: int) -> None:
+def compare(report: Report, model: ModelConfig, arguments: argparse.Namespace, precision: str, threads: int) -> None:
     """Steps of both encoders."""
     model = model.model_copy(update={"activation": "relu"})
     device = pick_device(arguments.device)
@@ -81,7 +81,7 @@ def main() -> int:
     arguments = parse(made, **QUICK)
     settle(arguments)
     try:
-        EspnetEncoder(Model(dim=8, heads=2, ff_dim=8, layers=1))
+        EspnetEncoder(ModelConfig(dim=8, heads=2, ff_dim=8, layers=1))
     except ImportError as error:
         print(HINT.format(error), file=sys.stderr)
         return 2

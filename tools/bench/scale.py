@@ -58,7 +58,7 @@ def lhotse_stream(arguments: argparse.Namespace) -> dict[str, float]:
     def sizes() -> Iterator[int]:
         cuts = CutSet.from_files(manifest_files(arguments.manifest), seed=1)
         data = config(arguments).data
-        options = {"num_buckets": data.buckets, "shuffle": True, "seed": 1}
+        options = {"num_buckets": data.num_buckets, "shuffle": True, "seed": 1}
         return map(len, DynamicBucketingSampler(cuts, max_duration=data.batch_seconds, **options))
 
     return stream(sizes, arguments.batches)
