@@ -28,8 +28,8 @@ def write(tmp_path):
     return write
 
 
-def refusal(path, *overrides) -> str:
-    """The one line that loading is refused with; it names the file."""
+def error_of(path, *overrides) -> str:
+    """Returns the error line of loading a configuration; it names the file."""
     with pytest.raises(UserError) as caught:
         load_config(path, overrides)
     assert "\n" not in str(caught.value)
@@ -37,7 +37,7 @@ def refusal(path, *overrides) -> str:
     return str(caught.value)
 
 
-def test_what_a_file_does_not_name_has_its_default(write):
+def test_keys_that_are_not_in_the_file_have_their_defaults(write):
     config = load_config(write("training: {lr: 0.5}"))
     assert config.training.lr == 0.5
     assert config.model_copy(update={"training": Config().training}) == Config()
@@ -64,20 +64,20 @@ def test_an_empty_file_is_all_defaults(write):
 )
 def test_an_unknown_key_is_refused_with_the_nearest_name(write, text, key, hint):
     path = write(text)
-    said = refusal(path)
-    assert str(path) in said
-    assert f"unknown key '{key}'" in said
-    assert hint in said
+    message = error_of(path)
+    assert str(path) in message
+    assert f"unknown key '{key}'" in message
+    assert hint in message
 
 
 def test_an_unknown_key_in_an_override_is_refused_alike(write):
-    assert "did you mean 'layers'?" in refusal(write(""), "model.layer=3")
-    assert "unknown key 'model.'" in refusal(write(""), "model.=3")
+    assert "did you mean 'layers'?" in error_of(write(""), "model.layer=3")
+    assert "unknown key 'model.'" in error_of(write(""), "model.=3")
 
 
-def test_all_that_is_wrong_is_said_at_once(write):
-    said = refusal(write("{training: {lr: -1, clipp: 2}, model: {dim: many}}"))
-    assert all(name in said for name in ("training.lr", "training.clipp", "model.dim"))
+def test_all_errors_are_listed_in_one_line(write):
+    message = error_of(write("{training: {lr: -1, clipp: 2}, model: {dim: many}}"))
+    assert all(name in message for name in ("training.lr", "training.clipp", "model.dim"))
 
 
 def test_overrides_are_yaml_values(write):
@@ -94,7 +94,7 @@ def test_overrides_are_yaml_values(write):
     assert isinstance(config.training.lr, float)
     assert config.training.max_steps == 700
     assert config.training.patience is None
-    assert config.training.max_grad_norm == 2.0  # beside an overridden key, untouched
+    assert config.training.max_grad_norm == 2.0  # next to an overridden key, untouched
     assert config.data.train == Path("my data/train.jsonl.gz")
     assert config.data.augment.speeds == (0.9, 1.1)
     assert config.data.augment.spec_augment.time_warp == 0
@@ -106,7 +106,7 @@ def test_the_last_override_wins(write):
 
 @pytest.mark.parametrize("override", ["training.lr", "=3", "training.lr=[1", ""])
 def test_a_malformed_override_is_refused(write, override):
-    assert override in refusal(write(""), override)
+    assert override in error_of(write(""), override)
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def test_a_malformed_override_is_refused(write, override):
     ],
 )
 def test_a_value_of_the_wrong_type_or_range_is_refused_by_name(write, override, name):
-    assert f"{name} = " in refusal(write(""), override)
+    assert f"{name} = " in error_of(write(""), override)
 
 
-STRICT = [  # text, bools, floats and numbers that are not finite, in the place of other numbers; absurd sizes
+STRICT = [  # text, bools, floats and numbers that are not finite, instead of numbers; absurd sizes
     *(
         "seed=true",
         "seed=1:30",
@@ -175,13 +175,13 @@ STRICT = [  # text, bools, floats and numbers that are not finite, in the place 
 
 @pytest.mark.parametrize("override", STRICT)
 def test_types_are_strict_numbers_finite_and_sizes_bounded(write, override):
-    said = refusal(write(""), override)
-    assert f"{override.partition('=')[0]} = " in said and len(said) < 300
+    message = error_of(write(""), override)
+    assert f"{override.partition('=')[0]} = " in message and len(message) < 300
 
 
 @pytest.mark.parametrize("name", ["volume", "noise_snr"])
 def test_a_range_has_its_lower_end_first(write, name):
-    assert f"data.augment: {name} is a range" in refusal(write(""), f"data.augment.{name}=[25, 10]")
+    assert f"data.augment: {name} is a range" in error_of(write(""), f"data.augment.{name}=[25, 10]")
 
 
 @pytest.mark.parametrize(
@@ -201,15 +201,15 @@ def test_a_range_has_its_lower_end_first(write, name):
         ("seed: 1\n---\nseed: 2", "single document"),
     ],
 )
-def test_yaml_that_could_surprise_is_refused(write, text, what):
-    said = refusal(write(text))
-    assert what in said and len(said) < 500
+def test_ambiguous_or_oversized_yaml_is_refused(write, text, what):
+    message = error_of(write(text))
+    assert what in message and len(message) < 500
 
 
-def test_aliases_that_multiply_are_refused_before_anything_prints_them(write):
+def test_aliases_that_multiply_are_refused(write):
     lines = ["x0: &x0 [a, a, a, a, a, a, a, a, a]"]
     lines += [f"x{n}: &x{n} [{', '.join(9 * [f'*x{n - 1}'])}]" for n in range(1, 9)]
-    assert "more than 20000 values" in refusal(write("\n".join(lines)))
+    assert "more than 20000 values" in error_of(write("\n".join(lines)))
 
 
 def test_an_alias_is_a_copy(write):
@@ -223,31 +223,31 @@ def test_an_alias_is_a_copy(write):
 @pytest.mark.parametrize(
     "text", ["1e-3", "1:30", "010", "yes", "on", "1.5", "-3", "null", "~", "=", "<<", ".nan", "2001-01-01"]
 )
-def test_text_that_looks_like_something_else_is_written_so_that_all_read_it_as_text(text):
+def test_text_that_looks_like_another_type_is_quoted_in_yaml(text):
     assert parse_yaml(dump_yaml({"k": text})) == yaml.safe_load(dump_yaml({"k": text})) == {"k": text}
 
 
-def test_many_faults_are_counted(write):
-    said = refusal(write("\n".join(f"k{number}: 1" for number in range(2000))))
-    assert "unknown key 'k9'" in said and said.endswith("and 1990 more") and len(said) < 2000
+def test_errors_beyond_the_first_ten_are_counted(write):
+    message = error_of(write("\n".join(f"k{number}: 1" for number in range(2000))))
+    assert "unknown key 'k9'" in message and message.endswith("and 1990 more") and len(message) < 2000
 
 
 @pytest.mark.parametrize("base", ["5", "true", "[[x]]", "{a: b}", "[null]", "''"])
-def test_a_base_is_the_name_of_a_file(write, base):
-    assert "base = " in refusal(write(f"base: {base}"))
+def test_a_base_that_is_not_a_file_name_is_refused(write, base):
+    assert "base = " in error_of(write(f"base: {base}"))
 
 
-def test_a_file_that_many_build_upon_is_read_once(tmp_path, monkeypatch):
+def test_a_base_of_many_files_is_read_once(tmp_path, monkeypatch):
     """2^24 readings else."""
     for number in range(24):
         (tmp_path / f"b{number}.yaml").write_text(f"base: [b{number + 1}.yaml, b{number + 1}.yaml]")
     (tmp_path / "b24.yaml").write_text("seed: 7")
     assert load_config(tmp_path / "b0.yaml").seed == 7
     monkeypatch.setattr("asrtool.config_file.MAX_FILES", 20)
-    assert "more than 20 files" in refusal(tmp_path / "b0.yaml")
+    assert "more than 20 files" in error_of(tmp_path / "b0.yaml")
 
 
-def test_an_override_leaves_what_others_share_alone(tmp_path):
+def test_an_override_does_not_change_the_base_file(tmp_path):
     (tmp_path / "a.yaml").write_text("model: {convolution: {kernel: 5}}")
     (tmp_path / "b.yaml").write_text("base: a.yaml")
     assert load_config(tmp_path / "b.yaml", ["model.convolution.kernel=7"]).model.convolution.kernel == 7
@@ -266,11 +266,11 @@ def test_an_override_leaves_what_others_share_alone(tmp_path):
     ],
 )
 def test_an_impossible_combination_is_refused_with_its_reason(write, text, reasons):
-    said = refusal(write(text))
-    assert all(reason in said for reason in reasons)
+    message = error_of(write(text))
+    assert all(reason in message for reason in reasons)
 
 
-MODEL_REFUSALS = [  # model, what is said
+MODEL_REFUSALS = [  # model, what is message
     ("dim: 90, heads: 4", "model: dim 90 must be even and a multiple of heads 4"),
     ("dim: 15, heads: 3", "model: dim 15 must be even and a multiple of heads 3"),
     ("architecture: blstm, dim: 15", "model: dim 15 must be even: half of it for each direction"),
@@ -352,7 +352,7 @@ MODEL_REFUSALS = [  # model, what is said
 
 @pytest.mark.parametrize(("model", "message"), MODEL_REFUSALS)
 def test_a_model_that_cannot_be_is_refused_with_its_reason(write, model, message):
-    assert message in refusal(write(f"model: {{{model}}}"))
+    assert message in error_of(write(f"model: {{{model}}}"))
 
 
 @pytest.mark.parametrize(
@@ -372,11 +372,11 @@ def test_a_model_that_cannot_be_is_refused_with_its_reason(write, model, message
         "subsampling: {kind: vgg, factor: 8}",
     ],
 )
-def test_a_model_at_the_edge_of_what_can_be_is_built(write, model):
+def test_models_at_the_limits_of_the_configuration_can_be_built(write, model):
     AcousticModel(load_config(write(f"model: {{{model}}}"), ["model.ff_dim=8", "model.subsampling.channels=2"]), 3)
 
 
-def test_frames_for_each_layer():
+def test_context_of_each_layer():
     model = Config.model_validate(
         {"model": {"layers": 3, "mask": "sliding", "left_context": 4, "right_context": [0, 1, 2]}}
     ).model
@@ -393,34 +393,34 @@ def test_frames_for_each_layer():
         "training: {warmup_steps: 100, max_steps: 100, schedule: none}",
     ],
 )
-def test_what_only_looks_impossible_is_accepted(write, text):
+def test_unusual_but_possible_combinations_are_accepted(write, text):
     load_config(write(text))
 
 
 @pytest.mark.parametrize("text", ["training: [", "a: b: c", "\tx: 1"])
 def test_a_file_that_is_not_yaml_is_refused(write, text):
     path = write(text)
-    assert f"{path}: not YAML" in refusal(path)
+    assert f"{path}: not YAML" in error_of(path)
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "c.yaml").write_bytes(b"\xff\xfe\x00")
-    assert "not YAML" in refusal(tmp_path / "c.yaml")
+    assert "not YAML" in error_of(tmp_path / "c.yaml")
 
 
 @pytest.mark.parametrize("text", ["1: 2", "model: {on: 3}"])
 def test_a_key_that_is_not_a_word_is_refused(write, text):
-    assert "key" in refusal(write(text)).lower()
+    assert "key" in error_of(write(text)).lower()
 
 
 @pytest.mark.parametrize("text", ["- 1\n- 2", "just words", "[]", "false", "0"])
 def test_a_file_without_keys_is_refused(write, text):
-    assert "expected keys and values" in refusal(write(text))
+    assert "expected keys and values" in error_of(write(text))
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    assert f"not found: {tmp_path / 'none.yaml'}" in refusal(tmp_path / "none.yaml")
-    assert "not found" in refusal(tmp_path)
+    assert f"not found: {tmp_path / 'none.yaml'}" in error_of(tmp_path / "none.yaml")
+    assert "not found" in error_of(tmp_path)
 
 
 @settings(max_examples=25, deadline=None)
@@ -455,7 +455,7 @@ def test_a_saved_configuration_loads_as_the_same(tmp_path_factory, tree):
     assert load_config(path) == config
 
 
-def test_a_saved_configuration_names_the_defaults_too(tmp_path):
+def test_a_saved_configuration_contains_the_defaults(tmp_path):
     """Decoding reads nothing else, also after a default has changed."""
     config = Config.model_validate({"data": {"augment": {"spec_augment": {}}}})
     save_config(config, tmp_path / "c.yaml")
@@ -474,7 +474,7 @@ def test_differences_name_the_keys_and_both_values():
     ]
 
 
-def test_differences_notice_a_whole_section_switched_on_or_off():
+def test_differences_include_a_section_that_is_switched_on_or_off():
     on, off = Config.model_validate({"data": {"augment": {"spec_augment": {}}}}), Config()
     assert any("data.augment.spec_augment.time_masks: None -> 10" in line for line in differences(off, on))
     assert any("data.augment.spec_augment.time_masks: 10 -> None" in line for line in differences(on, off))
@@ -494,7 +494,7 @@ def test_there_are_recipes_with_configurations():
     assert RECIPE_CONFIGS
 
 
-def test_a_base_lies_under_the_file_and_the_later_base_over_the_earlier(tmp_path):
+def test_a_file_overrides_its_bases_and_a_later_base_the_earlier_ones(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "one.yaml").write_text("model: {layers: 2, dim: 64}\nseed: 5", encoding="utf-8")
     (tmp_path / "two.yaml").write_text("base: sub/one.yaml\nmodel: {dim: 128}", encoding="utf-8")
@@ -506,7 +506,7 @@ def test_a_base_lies_under_the_file_and_the_later_base_over_the_earlier(tmp_path
     assert config.seed == 5
 
 
-def test_a_base_that_is_missing_or_goes_round_is_refused_by_name(tmp_path):
+def test_a_missing_or_circular_base_is_refused_by_name(tmp_path):
     one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
     one.write_text("base: two.yaml", encoding="utf-8")
     with pytest.raises(UserError, match=r"two\.yaml"):
@@ -517,7 +517,7 @@ def test_a_base_that_is_missing_or_goes_round_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("base", ['"a\\0b"', "x" * 5000, "/dev/zero", "."])
-def test_a_base_that_is_no_file_is_named(tmp_path, base):
+def test_a_base_that_is_not_a_file_is_named(tmp_path, base):
     (tmp_path / "c.yaml").write_text(f"base: {base}\n", encoding="utf-8")
     with pytest.raises(UserError, match="configuration not found"):
         load_config(tmp_path / "c.yaml")

@@ -1,7 +1,7 @@
-"""Write the table of all presets of a recipe into its README, between the two lines that name this script.
+"""Write the table of all model configurations of a recipe into its README, between the two comments that name this script.
 
-python tools/preset_table.py egs/librispeech            # writes
-python tools/preset_table.py egs/librispeech --check    # says whether it is up to date, by the exit status
+python tools/preset_table.py egs/librispeech            # writes the table
+python tools/preset_table.py egs/librispeech --check    # exits with status 1 if the table is not up to date
 """
 
 import argparse
@@ -9,7 +9,8 @@ import math
 import sys
 from pathlib import Path
 
-from asrtool.config import Config, load_config
+from asrtool.config import Config
+from asrtool.config_file import load_config
 from asrtool.models.info import Info, model_info
 from asrtool.scoring import markdown
 
@@ -19,16 +20,16 @@ HEAD = ["configuration", "system", "parameters", "GFLOP/s", "memory", "latency, 
 
 
 def row(name: str, config: Config, info: Info) -> list[str]:
-    """A line of the table."""
+    """Returns the cells of one configuration; `name` is its path in the recipe."""
     back = "all" if math.isinf(info.left) else f"{info.left / 100:.1f} s"
     latency = f"{info.maximum_latency:,.0f} / {info.average_latency:,.0f} ms" if info.streams else "the utterance"
     memory = f"{(info.weights + info.activations) / 1e9:.1f} GB, {info.batch_seconds:.0f} s"
     millions = f"{sum(info.parameters.values()) / 1e6:.1f} M"
-    return [f"`conf/{name}.yaml`", system(config), millions, f"{info.flops / 1e9:.2f}", memory, latency, back]
+    return [f"`{name}`", system(config), millions, f"{info.flops / 1e9:.2f}", memory, latency, back]
 
 
 def system(config: Config) -> str:
-    """The model in a few words."""
+    """Returns the model in a few words: layers x width, front end, norm, positions, convolution, initialisation."""
     model = config.model
     words = [
         f"{model.layers} x {model.dim}",
@@ -43,29 +44,30 @@ def system(config: Config) -> str:
 
 
 def table(recipe: Path) -> str:
-    """The table in Markdown, full sizes first, then the twins."""
-    paths = sorted(
-        (recipe / "conf").glob("*.yaml"), key=lambda path: (path.stem.endswith("_twin"), markdown.natural(path.stem))
-    )
-    configs = {path.stem: load_config(path) for path in paths}
-    return markdown.table(HEAD, [row(name, config, model_info(config, UNITS)) for name, config in configs.items()])
+    """Returns the table in Markdown: the configurations in conf/, then the small models in conf/small/."""
+    rows = []
+    for folder in ("conf", "conf/small"):
+        for path in sorted((recipe / folder).glob("*.yaml"), key=lambda path: markdown.natural(path.stem)):
+            config = load_config(path)
+            rows.append(row(f"{folder}/{path.name}", config, model_info(config, UNITS)))
+    return markdown.table(HEAD, rows)
 
 
 def main() -> None:
-    """Write or check."""
+    """Writes or checks the table of the recipe that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("recipe", type=Path, help="folder of the recipe, with conf/ and README.md")
+    parser.add_argument("--check", action="store_true", help="only compare the table with the configurations")
     arguments = parser.parse_args()
     readme = arguments.recipe / "README.md"
     text = readme.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
-        sys.exit(f"{readme} has no lines '{BEGIN}' and '{END}'; put them where the table should stand")
-    made = markdown.put(text, BEGIN, END, table(arguments.recipe))
-    if arguments.check and made != text:
+        sys.exit(f"{readme} has no lines '{BEGIN}' and '{END}'; put them where the table belongs")
+    updated = markdown.put(text, BEGIN, END, table(arguments.recipe))
+    if arguments.check and updated != text:
         sys.exit(f"{readme} is not up to date; run python tools/preset_table.py {arguments.recipe}")
     if not arguments.check:
-        readme.write_text(made, encoding="utf-8")
+        readme.write_text(updated, encoding="utf-8")
 
 
 if __name__ == "__main__":

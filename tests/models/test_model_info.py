@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asrtool.config import load_config
+from asrtool.config_file import load_config
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.info import model_info
 
@@ -87,8 +87,9 @@ def test_an_offline_model_waits_for_the_whole_utterance(tiny_config):
 
 def test_the_table_of_presets_has_a_line_for_each_with_its_size():
     readme = (RECIPE / "README.md").read_text(encoding="utf-8")
-    for path in (RECIPE / "conf").glob("*.yaml"):
+    conf = RECIPE / "conf"
+    for path in (*conf.glob("*.yaml"), *conf.glob("small/*.yaml")):
         with torch.device("meta"):
             model = AcousticModel(load_config(path), 500)
-        row = next((line for line in readme.splitlines() if f"`conf/{path.name}`" in line), "")
+        row = next((line for line in readme.splitlines() if f"`conf/{path.relative_to(conf)}`" in line), "")
         assert f" {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M " in row, f"{path.name}: {row}"

@@ -97,6 +97,6 @@ def test_other_toolkit_that_is_missing_is_one_line_that_says_what_to_install(tmp
 
 
 def test_streaming_refuses_models_without_steps(tmp_path: Path) -> None:
-    result = run("streaming", tmp_path, str(ROOT / "egs" / "librispeech" / "conf" / "transformer_12l_twin.yaml"))
+    result = run("streaming", tmp_path, str(ROOT / "egs" / "librispeech" / "conf" / "small" / "transformer_12l.yaml"))
     assert result.returncode == 2
     assert "no configuration has steps" in result.stderr and len(result.stderr.splitlines()) == 1

@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 from common import Report, Run, parse, parser
 
-from asrtool.config import Config, load_config
+from asrtool.config import Config
+from asrtool.config_file import load_config
 from asrtool.device import pick_device
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.models.acoustic import AcousticModel
 from asrtool.streaming.endpointing import Endpointing, EndpointRule
-from asrtool.streaming.recogniser import Recogniser, open_stream_search
+from asrtool.streaming.recogniser import Recogniser, open_streaming_search
 from asrtool.text.tokenizer import SymbolTokenizer
 
 PRESETS = Path(__file__).resolve().parents[2] / "egs" / "librispeech" / "conf"
@@ -64,7 +65,7 @@ class Streaming:
         tokenizer = SymbolTokenizer("word", [str(unit) for unit in range(arguments.units)])
         experiment = Experiment(Path(), config, tokenizer, self.model, Path(), device)
         ends = Endpointing((EndpointRule(length=UTTERANCE),))
-        self.recogniser = Recogniser(experiment, open_stream_search("greedy", tokenizer, {}).new_search, ends)
+        self.recogniser = Recogniser(experiment, open_streaming_search("greedy", tokenizer, {}).new_search, ends)
         self.noise = 0.1 * torch.randn(size * FRAME_MS * config.features.sampling_rate // 1000)
 
     @torch.no_grad()
@@ -110,8 +111,8 @@ def report_aims(report: Report) -> None:
 def options() -> argparse.ArgumentParser:
     """Configurations and sizes."""
     made = parser(__doc__, repeats=9)
-    presets = sorted(map(str, PRESETS.glob("*_twin.yaml")))
-    made.add_argument("configs", nargs="*", default=presets, help="YAML files (egs/librispeech/conf/*_twin.yaml)")
+    presets = sorted(map(str, (PRESETS / "small").glob("*.yaml")))
+    made.add_argument("configs", nargs="*", default=presets, help="YAML files (egs/librispeech/conf/small/*.yaml)")
     made.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of all")
     made.add_argument("--units", type=int, default=500, help="outputs (%(default)s)")
     made.add_argument("--history", type=float, default=10.0, help="seconds that the baseline takes up (%(default)g)")
@@ -122,7 +123,7 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Measure and report; 2 where there is nothing to measure."""
-    few = [str(PRESETS / "transformer_xl_12l_twin.yaml")]
+    few = [str(PRESETS / "small" / "transformer_xl_12l.yaml")]
     arguments = parse(options(), configs=few, overrides=["model.layers=1"], units=11, history=0.5)
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(1)
