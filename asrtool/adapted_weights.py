@@ -27,7 +27,7 @@ MARKER = "adapted.txt"
 LONGEST_NAME = 150  # bytes of a percent-encoded name; file systems allow 255, with the suffix of a temporary file
 
 
-class Facts(BaseModel):
+class AdaptationInfo(BaseModel):
     """What the file of a speaker says, as far as decoding needs it. Times are in seconds."""
 
     speaker: str
@@ -50,7 +50,7 @@ def weights_file(folder: Path, speaker: str) -> Path:
     return folder / f"{name}.pt"
 
 
-def read_facts(folder: Path, speaker: str) -> Facts | None:
+def read_adaptation_info(folder: Path, speaker: str) -> AdaptationInfo | None:
     """The facts of the weights of `speaker`; None where there are none. UserError for a file with anything else."""
     path = weights_file(folder, speaker).with_suffix(".json")
     if not path.is_file():
@@ -58,7 +58,7 @@ def read_facts(folder: Path, speaker: str) -> Facts | None:
     hint = "delete it and run `asrtool adapt` again"
     content: Any = read_json(path, "facts of adapted weights", hint)
     try:
-        facts = Facts.model_validate(content)
+        facts = AdaptationInfo.model_validate(content)
     except ValidationError as error:
         place, message = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
         raise UserError(f"{path} has no facts of adapted weights ({place or 'whole'}: {message}); {hint}") from error
@@ -72,7 +72,7 @@ def round_suffix(number: int) -> str:
     return "" if number == 1 else str(number)
 
 
-class Adapted:
+class AdaptedWeights:
     """The weights of `speakers` in `folder`, adapted from those in the checkpoint `base`.
 
     Raises UserError for utterances without a speaker, and for a speaker who has no weights, or those of another model.
@@ -80,11 +80,11 @@ class Adapted:
 
     def __init__(self, folder: Path, speakers: Iterable[str | None], base: Path):
         self.folder, self._now = folder, None
-        self.made: dict[str, Facts] = {}
+        self.made: dict[str, AdaptationInfo] = {}
         for speaker in speakers:
             if not speaker:
                 raise UserError("the manifest names no speaker of some utterances; --adapted needs them all")
-            facts = read_facts(folder, speaker)
+            facts = read_adaptation_info(folder, speaker)
             if facts is None:
                 raise UserError(f"{folder} has no weights for speaker {speaker}; make them with `asrtool adapt`")
             self.made[speaker] = facts

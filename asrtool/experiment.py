@@ -11,8 +11,9 @@ import torch
 
 import asrtool
 from asrtool import checkpoint
-from asrtool.adapted_weights import Adapted
-from asrtool.config import Config, load_config
+from asrtool.adapted_weights import AdaptedWeights
+from asrtool.config import Config
+from asrtool.config_file import load_config
 from asrtool.data.batch import Batch
 from asrtool.data.entry_checks import LONGEST_SECONDS
 from asrtool.data.loading import SpeechDataset, batches
@@ -37,11 +38,11 @@ class Experiment:
     model: AcousticModel
     checkpoint: Path
     device: torch.device
-    adapted: Adapted | None = None  # weights for each speaker; a batch is then of one speaker alone
+    adapted: AdaptedWeights | None = None  # weights for each speaker; a batch is then of one speaker alone
     max_seconds: float | None = LONGEST_SECONDS  # of a cut that is read
 
     @cached_property
-    def digests(self) -> list[str]:
+    def content_hashes(self) -> list[str]:
         """Of all that decides over its hypotheses: weights, configuration, units, and asrtool's own code."""
         code = sorted(Path(asrtool.__file__).parent.rglob("*.py"))
         files = [self.checkpoint, self.folder / "config.yaml", self.folder / "tokenizer.json", *code]
@@ -51,7 +52,7 @@ class Experiment:
         """Take the weights in `folder`, of `asrtool adapt`, for the speakers of the manifest `cuts`."""
         if folder:
             speakers = dict.fromkeys(speaker_of(tree) for _, tree in entries_with_trees(cuts))
-            self.adapted = Adapted(folder, speakers, self.checkpoint)
+            self.adapted = AdaptedWeights(folder, speakers, self.checkpoint)
 
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,8 +99,8 @@ def check_finite(log_probs: torch.Tensor, lens: torch.Tensor, names: list[str]) 
         raise DataError("stopped at cuts that the model has no finite log-probs for; look at their audio", bad)
 
 
-def run_name(experiment: Experiment, cuts: Path, facts: dict) -> str:
+def run_hash(experiment: Experiment, cuts: Path, facts: dict) -> str:
     """A name for all that decides over the result: a dozen hexadecimal digits."""
     manifests = [file_hash(path) for path in manifest_files(cuts)]
-    said = json.dumps([experiment.digests, experiment.device.type, manifests, facts])
+    said = json.dumps([experiment.content_hashes, experiment.device.type, manifests, facts])
     return hashlib.sha256(said.encode()).hexdigest()[:12]

@@ -76,7 +76,7 @@ def stream(
     from asrtool.experiment import open_experiment
     from asrtool.streaming.endpointing import parse_rules
     from asrtool.streaming.live import show
-    from asrtool.streaming.recogniser import open_stream_search
+    from asrtool.streaming.recogniser import open_streaming_search
     from asrtool.streaming.stream import stream as run
     from asrtool.streaming.stream import summary_lines
 
@@ -88,7 +88,7 @@ def stream(
     endpointing = parse_rules(rules or ["default"] if wav else rules)
     sets = dict(zip(set_names(cuts, names), cuts, strict=True))
     experiment = open_experiment(exp, checkpoint, device)
-    setup, chunk = open_stream_search(method, experiment.tokenizer, given), chunk_ms and chunk_ms / 1000
+    setup, chunk = open_streaming_search(method, experiment.tokenizer, given), chunk_ms and chunk_ms / 1000
     if wav:
         show(experiment, setup, wav, chunk, endpointing)
     chosen = given | {"chunk_ms": chunk_ms, "endpoints": rules, "alignments": alignments}

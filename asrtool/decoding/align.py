@@ -20,11 +20,10 @@ from asrtool.decoding.checks import check_cuts, check_recordings, recording_name
 from asrtool.errors import DataError, UserError
 from asrtool.experiment import Experiment
 from asrtool.files import atomic_path, require_output
-from asrtool.graphs.training_graphs import BLANK, Arcs, Topology, UnitGraph, over_frames, said
-from asrtool.objectives.forward_backward import best_path
-from asrtool.objectives.graph_batch import GraphBatch
+from asrtool.graphs.training_graphs import FrameGraph, Topology, UnitGraph, expand_topology, numerator_graph
+from asrtool.objectives.viterbi import viterbi
 from asrtool.progress import progress
-from asrtool.text.tokenizer import Tokenizer
+from asrtool.text.tokenizer import BLANK, Tokenizer
 
 # Of the mean time of a unit: so many blanks on either side are the unit's; pauses are longer, and nobody's. On speech
 # with known boundaries (egs/digits) this is best for phones and for whole words as units.
@@ -44,7 +43,7 @@ class Span:
 Found = tuple[list[Span], list[Span]] | str  # units and words, or why there are none
 
 
-def spans_of_path(path: list[int], graph: Arcs, emitted: np.ndarray, share: float) -> list[tuple[int, Span]]:
+def spans_of_path(path: list[int], graph: FrameGraph, emitted: np.ndarray, share: float) -> list[tuple[int, Span]]:
     """The units of a best path (T,), each with its state of the graph over units; emitted (T, V) log-probabilities.
 
     CTC says a unit in few of its frames and blanks in the rest. The blanks between two units are shared between them,
@@ -55,7 +54,7 @@ def spans_of_path(path: list[int], graph: Arcs, emitted: np.ndarray, share: floa
         end = time + len(list(frames))
         label = int(graph.label[state])
         if label != BLANK:
-            units.append((int(graph.place[state]), Span(label, time, end, float(emitted[time:end, label].mean()))))
+            units.append((int(graph.unit_state[state]), Span(label, time, end, float(emitted[time:end, label].mean()))))
         time = end
     most = math.ceil(share * len(path) / max(1, len(units)))
     begins, ends = [span.begin for _, span in units], [span.end for _, span in units]
@@ -78,16 +77,16 @@ def align_batch(
 
     log_probs (N, T', V) and lens (N,) on the CPU. A text that the tokenizer cannot spell raises KeyError.
     """
-    spoken = [said(tokenizer.alternatives(text)) for text in texts]
-    graphs = [over_frames(graph, topology) for graph in spoken]
-    scores, paths = best_path(log_probs.float(), lens, GraphBatch(graphs))
     found: list[tuple[list[Span], list[Span]] | None] = []
-    for n, (graph, arcs) in enumerate(zip(spoken, graphs, strict=True)):
-        if not scores[n].isfinite():
+    for frames, length, text in zip(log_probs.float().numpy(), lens.tolist(), texts, strict=True):
+        numerator = numerator_graph(tokenizer.alternatives(text))
+        graph = expand_topology(numerator, topology)
+        score, path = viterbi(frames[:length], graph)
+        if not np.isfinite(score):
             found.append(None)
             continue
-        units = spans_of_path(paths[n, : lens[n]].tolist(), arcs, log_probs[n].numpy(), share)
-        found.append(([span for _, span in units], _words(units, graph)))
+        units = spans_of_path(path.tolist(), graph, frames, share)
+        found.append(([span for _, span in units], _words(units, numerator)))
     return found
 
 

@@ -1,4 +1,4 @@
-"""All that needs k2: search in decoding graphs by batches, on CPU or GPU, and sums over paths for training.
+"""All that needs k2: search in decoding graphs by batches, on CPU or GPU.
 
 k2's FSAs read a symbol on every arc, unit 0 (the blank) as label 0, and end with an arc of label -1 to their one final
 state. So a graph of asrtool/graphs/folder.py loses its epsilons on the way here (which takes memory: a graph with a
@@ -16,14 +16,11 @@ from asrtool.decoding.graph_search import GraphSearch, check_outputs, require_co
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.lattice import NEVER, Lattice, Path
 from asrtool.errors import UserError
-from asrtool.graphs.training_graphs import Arcs
 
 if TYPE_CHECKING:
     import k2
 
 ONE_PATH = 1.0  # output beam where only the best path counts: k2 never prunes that
-EXACT = 60.0  # output beam of sums: e^-60 of the best path is left out; with k2's own 10 gradients are off by 1e-2
-MOST_STATES = 2**30  # of a sum; where there are more, k2 makes the beam smaller without asking
 
 
 def require_k2() -> Any:
@@ -221,46 +218,3 @@ def _path(arcs: LatticeArcs) -> Path:
     """That of a lattice of one path, whose arcs are in order."""
     columns = arcs.table.T
     return Path(*columns[2:4].astype(np.int64).tolist(), *columns[4:].sum(1).tolist())
-
-
-def path_sum(log_probs: Tensor, lens: Tensor, graphs: "k2.Fsa", leak: None = None, beam: float = EXACT) -> Tensor:
-    """As `path_sum` of asrtool/objectives/forward_backward.py, by k2 and without a leak; `graphs` of `training_graphs`.
-
-    All paths but those that are `beam` nats worse than the best are in memory at once, frame by frame.
-    """
-    import k2
-
-    order = lens.argsort(descending=True, stable=True).cpu()  # k2 wants the longest first
-    segments = torch.stack([order, torch.zeros_like(order), lens.cpu()[order]], 1).int()
-    dense = k2.DenseFsaVec(log_probs.float(), segments)
-    if graphs.shape[0] == 1:
-        chosen = torch.zeros(len(lens), dtype=torch.int32, device=log_probs.device)
-    else:
-        chosen = order.to(log_probs.device, torch.int32)
-    paths = k2.intersect_dense(k2.index_fsa(graphs, chosen), dense, beam, max_states=MOST_STATES)
-    total = paths.get_tot_scores(use_double_scores=True, log_semiring=True)
-    return total[order.argsort().to(total.device)].to(log_probs.dtype)
-
-
-def training_graphs(graphs: Arcs | list[Arcs], device: torch.device | str = "cpu") -> "k2.Fsa":
-    """Graphs for training as a vector of k2's: one for each utterance, or one for all."""
-    k2 = require_k2()
-    parts = [graphs] if isinstance(graphs, Arcs) else graphs
-    return k2.create_fsa_vec([k2.arc_sort(_acceptor(part)) for part in parts]).to(device)
-
-
-def _acceptor(graph: Arcs) -> "k2.Fsa":
-    """States one up, behind a start state that has the arcs of all where a path may start; the last one is final.
-
-    The start leads to it, too, for k2 wants an arc at least. That is for utterances without frames: there are none.
-    """
-    k2 = require_k2()
-    starts, label = graph.start[graph.source], graph.label[graph.target]
-    last, none = np.full(graph.states + 1, graph.states + 1), np.full(graph.states + 1, -1)
-    source = np.concatenate([np.zeros_like(graph.source), graph.source + 1, np.arange(graph.states + 1)])
-    target = np.concatenate([graph.target + 1, graph.target + 1, last])
-    labels = np.concatenate([label, label, none])
-    scores = np.concatenate([starts + graph.weight, graph.weight, [0.0], graph.final]).astype(np.float32)
-    rows = np.stack([source, target, labels, scores.view(np.int32)], 1).astype(np.int32)
-    order = np.argsort(source, kind="stable")
-    return k2.Fsa(torch.from_numpy(rows[order][np.isfinite(scores[order])]))

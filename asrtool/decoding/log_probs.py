@@ -15,7 +15,7 @@ import numpy as np
 
 from asrtool.data.sampling import OrderedSampler
 from asrtool.errors import UserError
-from asrtool.experiment import Experiment, run_name
+from asrtool.experiment import Experiment, run_hash
 from asrtool.files import atomic_path, read_json, write_json
 from asrtool.progress import progress
 from asrtool.tensor_files import damaged, load_arrays
@@ -52,7 +52,7 @@ def _write(path: Path, shard: list[Utterance]) -> None:
 
 def store_log_probs(experiment: Experiment, cuts: Path, folder: Path, batch_seconds: float, workers: int) -> int:
     """Those of all cuts of a manifest; returns how many there are. What the same model wrote already is left alone."""
-    run = run_name(experiment, cuts, {"batch_seconds": batch_seconds})
+    run = run_hash(experiment, cuts, {"batch_seconds": batch_seconds})
     if not _is_written(folder, run):
         write_log_probs(folder, _computed(experiment, cuts, batch_seconds, workers), run)
     return _index(folder)["utterances"]

@@ -6,7 +6,7 @@ import kaldialign
 import numpy as np
 
 
-def least_risk(texts: Sequence[str], scores: Sequence[float]) -> int:
+def minimum_bayes_risk_index(texts: Sequence[str], scores: Sequence[float]) -> int:
     """The place of the text with the fewest expected word errors, if each is what was said with probability p.
 
     p is proportional to exp(score), natural log-probs as they are, among these texts; of equal ones the first is taken.

@@ -30,9 +30,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from asrtool.decoding.ctc_align import ctc_align
 from asrtool.decoding.fusion import Fusion
 from asrtool.decoding.hypothesis import Hypothesis
+from asrtool.objectives.viterbi import align_tokens
 
 NEVER = -math.inf
 
@@ -50,7 +50,7 @@ def ctc_prefix_beam(
     log_probs (N, T, V), any device; lens (N,) valid frames. `score` is the log-probability of the token sequence,
     summed over its paths as far as the beam of `beam` prefixes kept them (exact for a beam that holds all prefixes),
     plus what `fusion`, a language model, adds.
-    `frames` is where each token begins on the best path of that sequence (`ctc_align`).
+    `frames` is where each token begins on the best path of that sequence (`align_tokens`).
     Raises ValueError for beam < 1 and for a frame in which no token is possible.
     """
     results = []
@@ -59,7 +59,7 @@ def ctc_prefix_beam(
         search = PrefixBeam(beam, blank, fusion)
         search.advance(frames)
         best = search.best(nbest)
-        results.append([Hypothesis(tokens, ctc_align(frames, tokens, blank), score) for tokens, score in best])
+        results.append([Hypothesis(tokens, align_tokens(frames, tokens, blank), score) for tokens, score in best])
     return results
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asrtool.decoding.minimum_bayes_risk import least_risk
-from asrtool.decoding.result_folder import recorded, require_same_options, write_result
+from asrtool.decoding.minimum_bayes_risk import minimum_bayes_risk_index
+from asrtool.decoding.result_folder import options_as_json, require_same_options, write_result
 from asrtool.device import describe
 from asrtool.errors import UserError, require_file
 from asrtool.files import file_hash, require_own_folder
@@ -101,7 +101,7 @@ class Rescorer:
             found = [one | {"score": round(one["score"] + gain, 4)} for one, gain in zip(found, gains, strict=True)]
         found = sorted(found, key=lambda one: -one["score"])
         if self.mbr:
-            chosen = least_risk([one["hyp"] for one in found], [one["score"] for one in found])
+            chosen = minimum_bayes_risk_index([one["hyp"] for one in found], [one["score"] for one in found])
             found.insert(0, found.pop(chosen))
         kept = row if found[0]["hyp"] == row["hyp"] else {k: v for k, v in row.items() if k not in ("units", "words")}
         return kept | found[0] | ({"nbest": found} if "nbest" in row else {})
@@ -125,7 +125,7 @@ def rescore_folder(folder: Path, out: Path, models: Models | None, mbr: bool = F
     the real-time factor is that of decoding and rescoring together. Raises UserError for a folder without n-best lists,
     or of another n-gram, and for an OUT that is FOLDER, is not a result, or, unless `overwrite`, one of other options.
     """
-    options = recorded({"folder": folder, "mbr": mbr} | (vars(models) if models else {}))
+    options = options_as_json({"folder": folder, "mbr": mbr} | (vars(models) if models else {}))
     options.pop("device", None)
     if out.resolve() == folder.resolve():
         raise UserError(f"OUT is {out}, which is the folder to be rescored; name another one")

@@ -20,7 +20,7 @@ from asrtool.files import atomic_path, finite, json_line
 from asrtool.scoring.folder import HYPOTHESES, discard_scores, read_facts
 
 NAME = re.compile(r"[^\s/\0-\x1f\x7f][^/\0-\x1f\x7f]*")  # of a folder, readable in a list
-PARTS = "parts"  # of an interrupted run (asrtool/decoding/parts.py)
+PARTS = "parts"  # of an interrupted run (asrtool/decoding/partial_results.py)
 DIFFERENCES = 4  # shown in a message
 
 
@@ -48,7 +48,7 @@ def require_name(name: str, option: str) -> None:
         raise UserError(f"{option} {name!r} cannot be the name of a folder; give letters, digits, '-', '_' and '.'")
 
 
-def tagged(method: str, tag: str | None) -> str:
+def method_folder_name(method: str, tag: str | None) -> str:
     """The name of a method's folder."""
     if tag is None:
         return method
@@ -56,7 +56,7 @@ def tagged(method: str, tag: str | None) -> str:
     return f"{method}-{tag}"
 
 
-def recorded(options: Mapping[str, Any]) -> dict[str, Any]:
+def options_as_json(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as JSON has them: paths are absolute, so that two files of one name differ."""
     return {
         name: str(value.resolve()) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from asrtool.decoding.checks import check_cuts, check_keys
 from asrtool.decoding.decode import decode
 from asrtool.decoding.options import APPLIES, Options, open_search
-from asrtool.decoding.result_folder import recorded, require_same_options, tagged
+from asrtool.decoding.result_folder import method_folder_name, options_as_json, require_same_options
 from asrtool.experiment import Experiment
 
 RESCORED = "rescored"  # the folder of graph with --rescore, beside the one without
@@ -24,7 +24,7 @@ class Run(NamedTuple):
     options: dict
 
 
-def chosen_checkpoint(experiment: Experiment, which: str) -> str:
+def checkpoint_label(experiment: Experiment, which: str) -> str:
     """What --checkpoint asks for: a rank such as "best", or a file, inside the experiment where it is there."""
     if which in ("averaged", "best", "last"):
         return which
@@ -32,7 +32,7 @@ def chosen_checkpoint(experiment: Experiment, which: str) -> str:
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def of_method(method: str, options: Options) -> dict:
+def options_for_method(method: str, options: Options) -> dict:
     """The options that have an effect on `method`."""
     return {name: value for name, value in options.items() if method in APPLIES.get(name, ("graph",))}
 
@@ -52,7 +52,7 @@ def plan_runs(
 
     Raises what `check_cuts`, `check_keys` and `require_same_options` raise, before anything is decoded.
     """
-    shared = {"checkpoint": chosen_checkpoint(experiment, checkpoint)} | ({"adapted": adapted} if adapted else {})
+    shared = {"checkpoint": checkpoint_label(experiment, checkpoint)} | ({"adapted": adapted} if adapted else {})
     suffixes, experiment.max_seconds = {}, 60 * max_minutes
     for name, path in sets.items():
         check_cuts(path, max_minutes, experiment.config.data.max_seconds)
@@ -64,9 +64,9 @@ def plan_runs(
     for method in dict.fromkeys(methods):
         folder = RESCORED if method == "graph" and "rescore" in options else method
         for name, path in sets.items():
-            out = experiment.folder / "decode" / name / tagged(folder + suffixes[name], tag)
-            chosen = {"method": method, "cuts": path} | shared | of_method(method, options)
-            runs.append(Run(method, name, path, out, adapted, recorded(chosen)))
+            out = experiment.folder / "decode" / name / method_folder_name(folder + suffixes[name], tag)
+            chosen = {"method": method, "cuts": path} | shared | options_for_method(method, options)
+            runs.append(Run(method, name, path, out, adapted, options_as_json(chosen)))
             require_same_options(out, runs[-1].options, overwrite)
     return runs
 
@@ -85,9 +85,11 @@ def plan_streams(
     runs = []
     for name, path in sets.items():
         check_cuts(path, max_minutes)
-        chosen = {"method": method, "cuts": path, "checkpoint": chosen_checkpoint(experiment, checkpoint)} | options
-        out = experiment.folder / "stream" / name / tagged(method, tag)
-        runs.append(Run(method, name, path, out, None, recorded({k: v for k, v in chosen.items() if v is not None})))
+        chosen = {"method": method, "cuts": path, "checkpoint": checkpoint_label(experiment, checkpoint)} | options
+        out = experiment.folder / "stream" / name / method_folder_name(method, tag)
+        runs.append(
+            Run(method, name, path, out, None, options_as_json({k: v for k, v in chosen.items() if v is not None}))
+        )
         require_same_options(out, runs[-1].options, overwrite)
     return runs
 

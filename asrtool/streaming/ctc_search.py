@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from asrtool.decoding.ctc_align import ctc_align
 from asrtool.decoding.fusion import Fusion
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.prefix_beam import PrefixBeam
-from asrtool.streaming.partial import Partial
+from asrtool.objectives.viterbi import align_tokens
+from asrtool.streaming.partial_hypothesis import PartialHypothesis
 from asrtool.text.tokenizer import BLANK, SPACE, Tokenizer
 
 
-class Speller:
+class WordAssembler:
     """Words from units as they come. A word is whole when the next one begins; where units are words, at once."""
 
     def __init__(self, tokenizer: Tokenizer):
@@ -52,13 +52,13 @@ class _Silence:
 class StreamingGreedy:
     """`ctc_greedy` of one utterance. No token that was found ever changes."""
 
-    def __init__(self, speller: Speller, silences: Sequence[int] = ()):
+    def __init__(self, speller: WordAssembler, silences: Sequence[int] = ()):
         self.speller, self.silence = speller, _Silence(silences)
         self.tokens: list[int] = []
         self.frames: list[int] = []
         self.score, self.last = 0.0, BLANK
 
-    def advance(self, log_probs: np.ndarray) -> Partial:
+    def advance(self, log_probs: np.ndarray) -> PartialHypothesis:
         """Take in further frames, (T, V)."""
         best = log_probs.argmax(1)
         self.score += float(log_probs.max(1).sum(dtype=np.float64)) if len(best) else 0.0
@@ -70,7 +70,7 @@ class StreamingGreedy:
         self.silence.note(best)
         words, when = self.speller.words(self.tokens, self.frames)
         final = self.speller.whole(self.tokens)
-        return Partial(words, self.silence.frames, self.silence.trailing, word_frames=when, final=final)
+        return PartialHypothesis(words, self.silence.frames, self.silence.trailing, word_frames=when, final=final)
 
     def finish(self) -> Hypothesis:
         """The result."""
@@ -80,13 +80,15 @@ class StreamingGreedy:
 class StreamingPrefix:
     """`ctc_prefix_beam` of one utterance. What all prefixes of the beam begin with never changes."""
 
-    def __init__(self, speller: Speller, beam: int = 8, fusion: Fusion | None = None, silences: Sequence[int] = ()):
+    def __init__(
+        self, speller: WordAssembler, beam: int = 8, fusion: Fusion | None = None, silences: Sequence[int] = ()
+    ):
         self.speller, self.silence = speller, _Silence(silences)
         self.search = PrefixBeam(beam, BLANK, fusion)
         self.heard: list[torch.Tensor] = []
         self.aligned: tuple[list[int], list[int]] = ([], [])  # tokens and the frames where they begin
 
-    def advance(self, log_probs: np.ndarray) -> Partial:
+    def advance(self, log_probs: np.ndarray) -> PartialHypothesis:
         """Take in further frames, (T, V)."""
         if len(log_probs):
             self.heard.append(torch.from_numpy(log_probs))
@@ -97,7 +99,7 @@ class StreamingPrefix:
             self.aligned = tokens, self._align(tokens)
         words, when = self.speller.words(*self.aligned)
         final = self.speller.whole(tokens[: self.search.sure()])
-        return Partial(words, self.silence.frames, self.silence.trailing, word_frames=when, final=final)
+        return PartialHypothesis(words, self.silence.frames, self.silence.trailing, word_frames=when, final=final)
 
     def finish(self) -> Hypothesis:
         """The result."""
@@ -105,4 +107,4 @@ class StreamingPrefix:
         return Hypothesis(tokens, self._align(tokens), score)
 
     def _align(self, tokens: list[int]) -> list[int]:
-        return ctc_align(torch.cat(self.heard), tokens) if tokens else []
+        return align_tokens(torch.cat(self.heard), tokens) if tokens else []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asrtool.errors import UserError, nearest
-from asrtool.streaming.partial import Partial
+from asrtool.streaming.partial_hypothesis import PartialHypothesis
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class EndpointRule:
     relative_cost: float = math.inf  # of the best final state at most
     length: float = 0.0  # of the utterance at least
 
-    def holds(self, partial: Partial, frame_seconds: float) -> bool:
+    def holds(self, partial: PartialHypothesis, frame_seconds: float) -> bool:
         """Whether it does, for output frames of `frame_seconds`."""
         return (
             (bool(partial.words) or not self.needs_words)
@@ -43,7 +43,7 @@ class Endpointing:
         EndpointRule(length=20.0),  # too long to wait: results and memory must come to an end
     )
 
-    def ended(self, partial: Partial, frame_seconds: float) -> bool:
+    def ended(self, partial: PartialHypothesis, frame_seconds: float) -> bool:
         """Whether the utterance has ended with this partial result."""
         return any(rule.holds(partial, frame_seconds) for rule in self.rules)
 

@@ -17,7 +17,7 @@ from asrtool.decoding.graph_search import (
 )
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.lattice import Path
-from asrtool.streaming.partial import Partial
+from asrtool.streaming.partial_hypothesis import PartialHypothesis
 
 
 class StreamingGraph:
@@ -49,7 +49,7 @@ class StreamingGraphSearch:
         self.frames = 0
         self.path = Path([], [], 0.0, 0.0)  # the best one to any state, for as long as there was one
 
-    def advance(self, log_probs: np.ndarray) -> Partial:
+    def advance(self, log_probs: np.ndarray) -> PartialHypothesis:
         """Take in the log-probs of further frames, (T, V) float; T may be 0."""
         import kaldi_decoder
 
@@ -64,7 +64,7 @@ class StreamingGraphSearch:
         if found:
             self.path = read_path(path)
         labels, when = words(self.path)
-        return Partial(self._spell(labels), self.frames, self._trailing(), self._relative_cost, when)
+        return PartialHypothesis(self._spell(labels), self.frames, self._trailing(), self._relative_cost, when)
 
     def finish(self) -> Hypothesis:
         """The result with final states' costs, as offline.

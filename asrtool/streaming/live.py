@@ -13,18 +13,18 @@ from asrtool.data.sources import Bad
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.streaming.endpointing import Endpointing
-from asrtool.streaming.recogniser import Recogniser, Result, StreamSetup
+from asrtool.streaming.recogniser import Recogniser, Result, StreamingSetup
 from asrtool.streaming.stream import default_chunk
 
 
 def show(
     experiment: Experiment,
-    setup: StreamSetup,
+    setup: StreamingSetup,
     wav: Path,
     chunk: float | None = None,
     endpointing: Endpointing | None = None,
 ) -> None:
-    """Print the utterances of the recording `wav`: start, end, words. Partial results have "..." at their end.
+    """Print the utterances of the recording `wav`: start, end, words. PartialHypothesis results have "..." at their end.
 
     On a terminal a partial result is overwritten by the next one; elsewhere each that is new gets a line. `chunk`:
     seconds of audio at a time. UserError for what is no mono recording at the model's sampling rate.

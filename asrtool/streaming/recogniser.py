@@ -1,6 +1,6 @@
 """One stream of audio: samples in, words out.
 
-samples -> FeatureStream -> Stream of the model -> StreamSearch -> Result, and after an endpoint all of it anew
+samples -> FeatureStream -> Stream of the model -> StreamingSearch -> Result, and after an endpoint all of it anew
 """
 
 import math
@@ -19,12 +19,12 @@ from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.files import file_hash
 from asrtool.graphs.folder import Graph, load_graph
-from asrtool.streaming.ctc_search import Speller, StreamingGreedy, StreamingPrefix
+from asrtool.streaming.ctc_search import StreamingGreedy, StreamingPrefix, WordAssembler
 from asrtool.streaming.endpointing import Endpointing
 from asrtool.streaming.feature_stream import FeatureStream
 from asrtool.streaming.graph_search import StreamingGraph, StreamingGraphSearch
 from asrtool.streaming.model_stream import Stream
-from asrtool.streaming.partial import Partial, StreamSearch
+from asrtool.streaming.partial_hypothesis import PartialHypothesis, StreamingSearch
 from asrtool.text.tokenizer import Tokenizer
 
 # Between two looks for an endpoint, at least: far below the shortest silence of a rule, and a graph's best path is not
@@ -59,12 +59,12 @@ class Recogniser:
     def __init__(
         self,
         experiment: Experiment,
-        new_search: Callable[[], StreamSearch],
+        new_search: Callable[[], StreamingSearch],
         endpointing: Endpointing | None = None,
     ):
         check_streams(experiment)
         self.experiment, self.new_search, self.endpointing = experiment, new_search, endpointing
-        self.speller = Speller(experiment.tokenizer)
+        self.speller = WordAssembler(experiment.tokenizer)
         model, rate = experiment.model, experiment.config.features.sampling_rate
         self.rate, self.frame_seconds = rate, FRAME_SHIFT * model.subsampling.factor
         self.frame_samples = int(FRAME_SHIFT * rate) * model.subsampling.factor
@@ -101,7 +101,7 @@ class Recogniser:
         self._features = FeatureStream(features.sampling_rate, features.num_bins)
         self._stream, self._found = Stream(self.experiment.model), self.new_search()
         self._start, self._kept, self._dropped, self._frames = sample, kept, 0, 0
-        self._partial = Partial([], 0, 0)
+        self._partial = PartialHypothesis([], 0, 0)
 
     def _hear(self, samples: torch.Tensor) -> list[Result]:
         """Take in samples; returns the utterances that ended in them."""
@@ -180,34 +180,34 @@ def check_streams(experiment: Experiment) -> None:
     raise UserError(f"{where} cannot stream: {why}")
 
 
-class StreamSetup(NamedTuple):
+class StreamingSetup(NamedTuple):
     """What makes the search of an utterance, and all that decides over its results."""
 
-    new_search: Callable[[], StreamSearch]
+    new_search: Callable[[], StreamingSearch]
     settings: dict
 
 
-def open_stream_search(method: str, tokenizer: Tokenizer, options: Options) -> StreamSetup:
+def open_streaming_search(method: str, tokenizer: Tokenizer, options: Options) -> StreamingSetup:
     """The streaming search "greedy", "prefix" or "graph" with its options; call `check_options` first."""
-    speller = Speller(tokenizer)
+    speller = WordAssembler(tokenizer)
     quiet = _outputs([tokenizer.separator] if tokenizer.separator else [], tokenizer)
     if method == "graph":
         return _graph(tokenizer, options)
     if method == "prefix":
         beam = int(options.get("beam", PREFIX_BEAM))
         fusion, settings = prefix_fusion(tokenizer, options)
-        return StreamSetup(lambda: StreamingPrefix(speller, beam, fusion, quiet), {"beam": beam} | settings)
-    return StreamSetup(lambda: StreamingGreedy(speller, quiet), {})
+        return StreamingSetup(lambda: StreamingPrefix(speller, beam, fusion, quiet), {"beam": beam} | settings)
+    return StreamingSetup(lambda: StreamingGreedy(speller, quiet), {})
 
 
-def _graph(tokenizer: Tokenizer, options: Options) -> StreamSetup:
+def _graph(tokenizer: Tokenizer, options: Options) -> StreamingSetup:
     graph = load_graph(options["graph"], tokenizer)
     priors = read_priors(options["priors"], graph) if "priors" in options else None
     chosen, quiet = graph_options(options), _silences(graph, tokenizer)
     settings = vars(chosen) | {"graph": str(graph.folder), "graph_digest": file_hash(graph.folder / "graph.json")}
     settings |= {"priors": file_hash(options["priors"])} if "priors" in options else {}
     ready = StreamingGraph(graph, chosen)
-    return StreamSetup(lambda: StreamingGraphSearch(ready, priors, quiet), settings)
+    return StreamingSetup(lambda: StreamingGraphSearch(ready, priors, quiet), settings)
 
 
 def _silences(graph: Graph, tokenizer: Tokenizer) -> list[int]:

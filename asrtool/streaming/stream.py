@@ -35,8 +35,8 @@ from asrtool.scoring.folder import HYPOTHESES, read_facts, read_hypotheses
 from asrtool.scoring.wer import align_words
 from asrtool.streaming.endpointing import Endpointing
 from asrtool.streaming.feature_stream import FeatureStream
-from asrtool.streaming.partial import Emission, History
-from asrtool.streaming.recogniser import Recogniser, Result, StreamSetup
+from asrtool.streaming.partial_hypothesis import EmissionTracker, WordEmission
+from asrtool.streaming.recogniser import Recogniser, Result, StreamingSetup
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +45,18 @@ BLOCK_SECONDS = 60.0  # of audio that are held at a time: 4 MB at 16 kHz
 
 
 @dataclass
-class Heard:
+class StreamedRecording:
     """What came of one recording."""
 
     row: dict
-    emissions: list[Emission]  # times of the clock
+    emissions: list[WordEmission]  # times of the clock
     chunks: list[float]  # seconds of computing for each
     end: float  # and behind the last one
     utterances: int
 
 
 @dataclass
-class Totals:
+class StreamStatistics:
     """Over all recordings."""
 
     rows: list[dict] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Totals:
     audio: float = 0.0
     utterances: int = 0
 
-    def add(self, heard: Heard, seconds: float, delays: list[tuple[float, float]]) -> None:
+    def add(self, heard: StreamedRecording, seconds: float, delays: list[tuple[float, float]]) -> None:
         """A recording of `seconds`."""
         self.rows.append(heard.row)
         self.chunks += heard.chunks
@@ -109,7 +109,7 @@ def stream(
     out: Path,
     name: str,
     method: str,
-    setup: StreamSetup,
+    setup: StreamingSetup,
     chunk: float | None = None,
     endpointing: Endpointing | None = None,
     alignments: Path | None = None,
@@ -125,14 +125,14 @@ def stream(
     """
     recogniser = Recogniser(experiment, setup.new_search, endpointing)
     chunk = chunk or default_chunk(experiment)
-    ends, totals = _word_ends(alignments) if alignments else {}, Totals()
+    ends, totals = _word_ends(alignments) if alignments else {}, StreamStatistics()
     with writing(out, "asrtool stream"):
         count = sum(map(count_cuts, manifest_files(cuts)))
         for entry in progress(entries(cuts), f"streaming {name}", count):
-            with named_as_data():
+            with as_data_error():
                 cut = entry.cut()
-                heard = listen(recogniser, cut, max(1, round(chunk * recogniser.rate)), max_seconds)
-                words = ends.get(cut.id) or words_of(cut)
+                heard = stream_recording(recogniser, cut, max(1, round(chunk * recogniser.rate)), max_seconds)
+                words = ends.get(cut.id) or aligned_words(cut)
             totals.add(heard, cut.duration, emission_delays(heard.emissions, words))
         rows = sorted(totals.rows, key=lambda row: row["id"])
         facts = {"set": name, "method": method} | setup.settings | {"checkpoint": experiment.checkpoint.name}
@@ -146,7 +146,7 @@ def stream(
 
 
 @contextmanager
-def named_as_data() -> Iterator[None]:
+def as_data_error() -> Iterator[None]:
     """Inside, what is wrong with an utterance becomes a DataError that names it."""
     try:
         yield
@@ -155,9 +155,9 @@ def named_as_data() -> Iterator[None]:
         raise DataError(message, [str(problem)]) from None
 
 
-def listen(recogniser: Recogniser, cut: MonoCut, size: int, max_seconds: float = 3600.0) -> Heard:
+def stream_recording(recogniser: Recogniser, cut: MonoCut, size: int, max_seconds: float = 3600.0) -> StreamedRecording:
     """Stream one cut, `size` samples at a time. Raises Bad."""
-    history, ended, chunks = History(), [], []
+    history, ended, chunks = EmissionTracker(), [], []
     clock = arrived = 0.0
     for piece in itertools.chain(_audio(cut, recogniser.rate, size, max_seconds), [None]):  # None is the end
         begin = time.perf_counter()
@@ -173,7 +173,7 @@ def listen(recogniser: Recogniser, cut: MonoCut, size: int, max_seconds: float =
         history.note([word for result in said for word in result.words], clock)
     (text, speaker), frame = said_in(cut), recogniser.frame_seconds
     row = hypothesis_row(recogniser.experiment.tokenizer, cut.id, text, join(ended, frame), frame, speaker)
-    return Heard(row, history.emissions(), chunks[:-1], chunks[-1], len(ended))
+    return StreamedRecording(row, history.emissions(), chunks[:-1], chunks[-1], len(ended))
 
 
 def _audio(cut: MonoCut, rate: int, size: int, max_seconds: float) -> Iterator[torch.Tensor]:
@@ -206,7 +206,7 @@ def join(results: list[Result], frame_seconds: float) -> Hypothesis:
     return joined
 
 
-def words_of(cut: MonoCut) -> list[tuple[str, float]]:
+def aligned_words(cut: MonoCut) -> list[tuple[str, float]]:
     """The words of the cut's alignment and their ends, in seconds from its beginning; none where there is none.
 
     Raises Bad for an alignment without times.
@@ -222,14 +222,14 @@ def words_of(cut: MonoCut) -> list[tuple[str, float]]:
 
 
 def _word_ends(path: Path) -> dict[str, list[tuple[str, float]]]:
-    with named_as_data():
-        found = {cut.id: words for cut in open_cuts(path) if (words := words_of(cut))}
+    with as_data_error():
+        found = {cut.id: words for cut in open_cuts(path) if (words := aligned_words(cut))}
     if not found:
         raise UserError(f"{path} has no alignments of words; make them with `asrtool align`")
     return found
 
 
-def emission_delays(emissions: list[Emission], words: list[tuple[str, float]]) -> list[tuple[float, float]]:
+def emission_delays(emissions: list[WordEmission], words: list[tuple[str, float]]) -> list[tuple[float, float]]:
     """For each word that was said and found: seconds from its end until it was first there, and until it was final.
 
     words: those of the alignment and their ends. A word may be there before it ends: its delay is then negative.

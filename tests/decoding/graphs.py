@@ -100,7 +100,7 @@ def save_word_graph(
     """A graph folder of `lines` (by default of `word_graph`) for a word tokenizer; `lm`: the file it was made with."""
     lines = lines or word_graph(tokenizer.size).lines
     fst, words = kaldifst.compile("\n".join(lines) + "\n"), ["<eps>", *tokenizer.symbols[1:], "#0"]
-    digests = {"tokenizer": tokenizer_hash(tokenizer), "lexicon": None, "lm": lm and file_hash(lm)}
-    meta = {"kind": "HLG", "topology": "ctc", "outputs": tokenizer.size, "sizes": {"HLG": {}}, "sha256": digests} | meta
+    hashes = {"tokenizer": tokenizer_hash(tokenizer), "lexicon": None, "lm": lm and file_hash(lm)}
+    meta = {"kind": "HLG", "topology": "ctc", "outputs": tokenizer.size, "sizes": {"HLG": {}}, "sha256": hashes} | meta
     save_graph(folder, {"HLG": fst}, words, ["<eps>", *tokenizer.symbols], meta)
     return folder

@@ -8,10 +8,10 @@ import torch
 from lhotse import CutSet
 
 from asrtool import checkpoint
-from asrtool.config import save_config
+from asrtool.config_file import save_config
 from asrtool.data.manifest import open_cuts
 from asrtool.decoding import decode as decoding
-from asrtool.decoding import parts
+from asrtool.decoding import partial_results
 from asrtool.decoding.decode import decode
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
@@ -132,7 +132,7 @@ def test_parts_that_are_half_removed_are_not_taken_for_a_run(experiment, corpus,
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(parts.shutil, "rmtree", half)
+        patch.setattr(partial_results.shutil, "rmtree", half)
         run(experiment, corpus, tmp_path)
     assert len(run(experiment, corpus, tmp_path)[1]) == 24
     assert visible(tmp_path) == ["decode.json", "hyps.jsonl"]

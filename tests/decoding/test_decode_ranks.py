@@ -11,7 +11,7 @@ import pytest
 
 import asrtool
 from asrtool.decoding import decode as decoding
-from asrtool.decoding import parts
+from asrtool.decoding import partial_results
 from asrtool.decoding.decode import decode
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
@@ -36,7 +36,7 @@ def single(experiment, corpus, tmp_path_factory):
 @pytest.fixture
 def as_rank(experiment, corpus, tmp_path, monkeypatch):
     """as_rank(1) -> what `decode` returns as rank 1 of 2; its folder is tmp_path"""
-    monkeypatch.setattr(parts, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(partial_results, "WAIT_SECONDS", 0.5)
     monkeypatch.setattr(decoding, "PART_SECONDS", 0.0)  # a part a batch
 
     def call(rank):
@@ -116,7 +116,7 @@ def test_torchrun_gives_what_one_process_gives(experiment, corpus, single, tmp_p
 KILL = """
 import os, signal
 from asrtool.decoding import decode as decoding
-from asrtool.decoding import parts
+from asrtool.decoding import partial_results
 decoding.PART_SECONDS = 0.0
 rank, calls, real = int(os.environ["RANK"]), [], decoding.Experiment.log_probs
 def log_probs(self, batch):

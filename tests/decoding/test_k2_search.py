@@ -1,4 +1,4 @@
-"""k2 finds what kaldi-decoder and our own sums find; without k2, one line says what to do."""
+"""k2 finds what kaldi-decoder finds; without k2, one line says what to do."""
 
 import importlib.metadata
 import sys
@@ -12,9 +12,6 @@ from asrtool.decoding.graph_search import GraphOptions, GraphSearch, load_priors
 from asrtool.decoding.k2_search import K2Search
 from asrtool.decoding.lattice import Lattice, nbest
 from asrtool.errors import UserError
-from asrtool.graphs.training_graphs import Arcs, UnitNgram, over_frames, said
-from asrtool.objectives.forward_backward import path_sum
-from asrtool.objectives.graph_batch import GraphBatch
 from tests.decoding.graphs import all_word_sequences, graph, random_graph, random_log_probs, word_graph
 
 
@@ -114,51 +111,3 @@ def test_no_path_to_a_final_state_gives_the_best_partial_one(options):
     assert (short.words, short.complete) == (["w1"], False)
     assert (whole.words, whole.complete) == (["w1", "w2", "w3"], True)
     assert (long.words, long.complete) == (["w1", "w2", "w3"], False)
-
-
-def values_and_gradients(function, log_probs):
-    leaf = log_probs.clone().requires_grad_()
-    values = function(leaf)
-    (values * torch.arange(1.0, 1 + len(values))).sum().backward()
-    return values.detach(), leaf.grad
-
-
-def check_sums(graphs, log_probs, lens):
-    """Values and gradients by k2 are ours."""
-    ours = values_and_gradients(lambda x: path_sum(x, lens, GraphBatch(graphs)), log_probs)
-    made = k2_search.training_graphs(graphs)
-    theirs = values_and_gradients(lambda x: k2_search.path_sum(x, lens, made), log_probs)
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-
-
-@needs_k2
-@pytest.mark.parametrize("shared", [True, False])
-def test_sums_over_paths_are_ours(shared):
-    draw = np.random.default_rng(1)
-    sentences = draw.integers(1, 6, (20, 6)).tolist()
-    ngram = UnitNgram(3, UnitNgram.count(sentences, 3))
-    graphs = over_frames(ngram.graph())
-    if not shared:
-        graphs = [over_frames(ngram.weighted(said([[sentence, sentence[:3]], [[2]]]))) for sentence in sentences[:4]]
-    log_probs, lens = (2 * torch.randn(4, 40, 6)).log_softmax(2), torch.tensor([33, 40, 21, 40])
-    check_sums(graphs, log_probs, lens)
-
-
-@needs_k2
-def test_starts_ends_and_arcs_with_weights_count():
-    draw = np.random.default_rng(5)
-    weights = [draw.normal(size=size) for size in (3, 3, 7)]
-    graphs = Arcs(*weights[:2], draw.integers(0, 3, 3), *draw.integers(0, 3, (2, 7)), weights[2], np.arange(3))
-    log_probs, lens = torch.randn(2, 5, 3), torch.tensor([5, 3])
-    check_sums(graphs, log_probs, lens)
-
-
-@needs_k2
-def test_sums_over_ctc_graphs_are_ctc():
-    targets = [[1, 2, 2], [3], [1, 3, 1, 2]]
-    log_probs, lens = torch.randn(3, 20, 4).log_softmax(2), torch.tensor([12, 20, 16])
-    made = k2_search.training_graphs([over_frames(said([[units]])) for units in targets])
-    flat, sizes = torch.tensor(sum(targets, [])), torch.tensor(list(map(len, targets)))
-    expected = -torch.nn.functional.ctc_loss(log_probs.transpose(0, 1), flat, lens, sizes, reduction="none")
-    torch.testing.assert_close(k2_search.path_sum(log_probs, lens, made), expected, rtol=1e-4, atol=1e-4)

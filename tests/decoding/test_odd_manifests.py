@@ -16,7 +16,7 @@ from asrtool.data.manifest import open_cuts
 from asrtool.errors import DataError
 from asrtool.experiment import check_finite, open_experiment
 from asrtool.streaming import stream as streaming
-from asrtool.streaming.stream import named_as_data, words_of
+from asrtool.streaming.stream import aligned_words, as_data_error
 from tests.decoding.graphs import save_word_graph
 from tests.tiny import RATE, tone
 
@@ -200,8 +200,8 @@ def test_an_alignment_without_times_names_its_cut(manifest):
     for start in ("x", float("nan"), None, 10**400, [], {}):
         item = AlignmentItem("a", start, 1.0)
         cut.supervisions[0].alignment = {"word": [item]}
-        with pytest.raises(DataError, match="a-00: its alignment"), named_as_data():
-            words_of(cut)
+        with pytest.raises(DataError, match="a-00: its alignment"), as_data_error():
+            aligned_words(cut)
 
 
 def test_a_damaged_offline_result_does_not_cost_the_stream(exp, asr, manifest):

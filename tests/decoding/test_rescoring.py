@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrtool.decoding.minimum_bayes_risk import least_risk
+from asrtool.decoding.minimum_bayes_risk import minimum_bayes_risk_index
 from asrtool.decoding.rescoring import Mixture, Models, Rescorer, logprobs_by, rescore_folder
 from asrtool.errors import UserError
 from asrtool.files import file_hash
@@ -106,8 +106,8 @@ def test_the_least_risk_is_among_those_that_agree():
 
 
 def test_the_least_risk_of_a_sure_one_is_itself():
-    assert least_risk(["A B", "C D", "C E"], [-1.0, -9.0, -9.5]) == 0
-    assert least_risk(["A B"], [-1000.0]) == 0
+    assert minimum_bayes_risk_index(["A B", "C D", "C E"], [-1.0, -9.0, -9.5]) == 0
+    assert minimum_bayes_risk_index(["A B"], [-1000.0]) == 0
 
 
 @given(st.lists(st.tuples(st.lists(st.sampled_from("ABC"), max_size=4), st.floats(-9, 0)), min_size=1, max_size=5))
@@ -117,7 +117,7 @@ def test_the_least_risk_is_that_of_the_definition(scored):
         sum(math.exp(score) * kaldialign.edit_distance(one.split(), words)["total"] for words, score in scored)
         for one in texts
     ]
-    assert risks[least_risk(texts, scores)] == pytest.approx(min(risks))
+    assert risks[minimum_bayes_risk_index(texts, scores)] == pytest.approx(min(risks))
 
 
 def test_an_utterance_with_one_hypothesis_keeps_it(ngram):

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from asrtool.cli import cli
-from asrtool.decoding.parts import Parts
+from asrtool.decoding.partial_results import PartialResults
 from asrtool.distributed import this_rank
 from asrtool.files import new_folder
 from tests.fuzz import material
@@ -54,7 +54,7 @@ def _part_seeds(folder: Path) -> list[Path]:
 
 
 def _read_parts(path: Path) -> None:
-    parts = Parts(path.parents[2], "run", this_rank())
+    parts = PartialResults(path.parents[2], "run", this_rank())
     parts.own()
     if parts.ended(0):
         parts.share(0)

@@ -10,7 +10,7 @@ from asrtool.decoding.fusion import UnitFusion
 from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.lm.ngram_files import load_lm
-from asrtool.streaming.ctc_search import Speller, StreamingGreedy, StreamingPrefix
+from asrtool.streaming.ctc_search import StreamingGreedy, StreamingPrefix, WordAssembler
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import PhoneTokenizer, train_tokenizer
 from tests.decoding.graphs import random_log_probs
@@ -40,7 +40,7 @@ def offline(log_probs, method):
 
 
 def new(method, tokenizer=WORD, **more):
-    speller = Speller(tokenizer)
+    speller = WordAssembler(tokenizer)
     return StreamingGreedy(speller, **more) if method == "greedy" else StreamingPrefix(speller, beam=4, **more)
 
 
@@ -62,7 +62,7 @@ def test_however_it_is_cut_the_result_is_that_of_the_whole(method, seed, frames,
 def test_what_is_called_final_never_changes(method, seed, tokenizer):
     log_probs = random_log_probs(30, tokenizer.size, seed)
     parts, found = feed(new(method, tokenizer), log_probs, range(1, 30))
-    words, _ = Speller(tokenizer).words(found.tokens, found.frames)
+    words, _ = WordAssembler(tokenizer).words(found.tokens, found.frames)
     assert words == tokenizer.decode(found.tokens).split()
     finals = [part.final for part in parts]
     assert finals == sorted(finals)
@@ -100,7 +100,7 @@ def test_without_a_frame_there_are_no_words(method):
 def test_words_are_those_of_the_whole_text(bpe, data):
     tokenizer = data.draw(st.sampled_from([WORD, CHAR, PHONE, bpe]))
     tokens = data.draw(st.lists(st.integers(1, tokenizer.size - 1), max_size=8))
-    words, frames = Speller(tokenizer).words(tokens, range(len(tokens)))
+    words, frames = WordAssembler(tokenizer).words(tokens, range(len(tokens)))
     assert words == tokenizer.decode(tokens).split() and frames == sorted(frames)
 
 
@@ -108,7 +108,7 @@ def test_words_are_those_of_the_whole_text(bpe, data):
     "text, whole", [("", 0), ("she", 0), ("she\u2581", 1), ("she\u2581s", 1), ("she\u2581s\u2581\u2581", 2)]
 )
 def test_a_word_of_characters_is_whole_when_the_next_one_begins(text, whole):
-    assert Speller(CHAR).whole([CHAR.symbols.index(character) for character in text]) == whole
+    assert WordAssembler(CHAR).whole([CHAR.symbols.index(character) for character in text]) == whole
 
 
 @pytest.mark.parametrize("method", ["greedy", "prefix"])

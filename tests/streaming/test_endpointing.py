@@ -4,7 +4,7 @@ import pytest
 
 from asrtool.errors import UserError
 from asrtool.streaming.endpointing import Endpointing, EndpointRule, parse_rules
-from asrtool.streaming.partial import Partial
+from asrtool.streaming.partial_hypothesis import PartialHypothesis
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,12 @@ from asrtool.streaming.partial import Partial
     ],
 )
 def test_endpoints_are_where_kaldis_rules_have_them(words, seconds, trailing, cost, ended):
-    partial = Partial(words, round(seconds / 0.1), round(trailing / 0.1), lambda: cost)
+    partial = PartialHypothesis(words, round(seconds / 0.1), round(trailing / 0.1), lambda: cost)
     assert Endpointing().ended(partial, 0.1) == ended
 
 
 def test_other_rules_may_be_given():
-    partial = Partial(["a"], 10, 2, lambda: 5.0)
+    partial = PartialHypothesis(["a"], 10, 2, lambda: 5.0)
     assert not Endpointing(()).ended(partial, 0.1)
     assert Endpointing((EndpointRule(trailing=0.2),)).ended(partial, 0.1)
 

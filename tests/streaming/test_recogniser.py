@@ -15,7 +15,7 @@ from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.models.acoustic import AcousticModel
 from asrtool.streaming.endpointing import Endpointing, EndpointRule
-from asrtool.streaming.recogniser import Recogniser, check_streams, open_stream_search
+from asrtool.streaming.recogniser import Recogniser, check_streams, open_streaming_search
 from tests.decoding.graphs import save_word_graph
 from tests.tiny import RATE, tone
 
@@ -51,7 +51,7 @@ def offline(experiment, samples, method, options, frames=None):
     return find(log_probs, lens if frames is None else torch.tensor([frames]))[0]
 
 
-def listen(recogniser, samples, sizes):
+def stream_recording(recogniser, samples, sizes):
     """All results for the samples, cut into pieces of `sizes` in turn."""
     found, count = [], 0
     while len(samples):
@@ -70,8 +70,8 @@ def assert_same(found, expected):
 @settings(max_examples=6, deadline=None)
 @given(sizes=SIZES, seed=st.integers(0, 99), seconds=st.sampled_from([0.2, 1.0, 2.6]))
 def test_however_the_audio_comes_the_hypothesis_is_that_of_the_whole(opened, options, method, sizes, seed, seconds):
-    new_search, _ = open_stream_search(method, opened.tokenizer, options[method])
-    *partials, last = listen(Recogniser(opened, new_search), sound(seconds, seed), sizes)
+    new_search, _ = open_streaming_search(method, opened.tokenizer, options[method])
+    *partials, last = stream_recording(Recogniser(opened, new_search), sound(seconds, seed), sizes)
     assert_same(last.hypothesis, offline(opened, sound(seconds, seed), method, options))
     assert last.final == len(last.words) == len(last.times) and last.start == 0
     assert all(result.hypothesis is None for result in partials)
@@ -82,8 +82,8 @@ def test_however_the_audio_comes_the_hypothesis_is_that_of_the_whole(opened, opt
 @settings(max_examples=4, deadline=None)
 @given(sizes=SIZES, seed=st.integers(0, 99))
 def test_after_an_endpoint_the_next_utterance_begins_right_there(opened, options, method, sizes, seed):
-    samples, (new_search, _) = sound(4.0, seed), open_stream_search(method, opened.tokenizer, options[method])
-    results = listen(Recogniser(opened, new_search, Endpointing((EndpointRule(length=1.0),))), samples, sizes)
+    samples, (new_search, _) = sound(4.0, seed), open_streaming_search(method, opened.tokenizer, options[method])
+    results = stream_recording(Recogniser(opened, new_search, Endpointing((EndpointRule(length=1.0),))), samples, sizes)
     utterances = [result for result in results if result.hypothesis]
     assert len(utterances) == 4 and utterances[0].start == 0 and utterances[-1].end == pytest.approx(4.0, abs=0.05)
     for number, one in enumerate(utterances):
@@ -97,7 +97,7 @@ def test_after_an_endpoint_the_next_utterance_begins_right_there(opened, options
 
 
 def test_partial_results_come_with_the_model_and_their_times_grow(opened, options):
-    recogniser = Recogniser(opened, open_stream_search("greedy", opened.tokenizer, {}).new_search)
+    recogniser = Recogniser(opened, open_streaming_search("greedy", opened.tokenizer, {}).new_search)
     chunk, right = opened.model.latency().chunk, opened.model.latency().right
     heard = [recogniser.accept(piece)[-1].end for piece in sound(1.0).split(RATE // 100)]
     assert heard == sorted(heard)
@@ -107,15 +107,15 @@ def test_partial_results_come_with_the_model_and_their_times_grow(opened, option
 
 
 def test_it_takes_another_stream_when_one_has_ended(opened, options):
-    recogniser = Recogniser(opened, open_stream_search("greedy", opened.tokenizer, {}).new_search)
-    first, second = (listen(recogniser, sound(2.6), [3000])[-1] for _ in range(2))
+    recogniser = Recogniser(opened, open_streaming_search("greedy", opened.tokenizer, {}).new_search)
+    first, second = (stream_recording(recogniser, sound(2.6), [3000])[-1] for _ in range(2))
     assert first == second and first.words
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("samples", [0, 100])
 def test_next_to_no_audio_has_no_words(opened, options, method, samples):
-    new_search, _ = open_stream_search(method, opened.tokenizer, options[method])
+    new_search, _ = open_streaming_search(method, opened.tokenizer, options[method])
     recogniser = Recogniser(opened, new_search, Endpointing())
     assert [result.words for result in recogniser.accept(torch.zeros(samples))] == [[]]
     (result,) = recogniser.finish()
@@ -124,7 +124,7 @@ def test_next_to_no_audio_has_no_words(opened, options, method, samples):
 
 @pytest.mark.parametrize("samples", [np.zeros(100, dtype=np.int16), np.zeros((2, 100), dtype=np.float32)])
 def test_what_is_no_audio_of_one_channel_is_refused(opened, samples):
-    recogniser = Recogniser(opened, open_stream_search("greedy", opened.tokenizer, {}).new_search)
+    recogniser = Recogniser(opened, open_streaming_search("greedy", opened.tokenizer, {}).new_search)
     with pytest.raises(ValueError, match="samples are"):
         recogniser.accept(samples)
 

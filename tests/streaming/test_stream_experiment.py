@@ -11,7 +11,7 @@ from lhotse.supervision import AlignmentItem
 
 from asrtool.data.manifest import open_cuts
 from asrtool.experiment import open_experiment
-from asrtool.streaming.partial import Emission
+from asrtool.streaming.partial_hypothesis import WordEmission
 from asrtool.streaming.stream import emission_delays, latency
 from tests.decoding.graphs import save_word_graph
 from tests.tiny import RATE, tone
@@ -77,7 +77,7 @@ def test_utterances_of_one_recording_are_joined(exp, asr, few):
 
 def test_delays_are_from_the_end_of_a_word_that_was_found():
     words = [("a", 1.0), ("b", 1.5), ("c", 2.0)]
-    emissions = [Emission("a", 1.25, 1.75), Emission("x", 1.75, 1.75), Emission("c", 1.5, 2.5)]
+    emissions = [WordEmission("a", 1.25, 1.75), WordEmission("x", 1.75, 1.75), WordEmission("c", 1.5, 2.5)]
     assert emission_delays(emissions, words) == [(0.25, 0.75), (-0.5, 0.5)]
     assert emission_delays([], words) == emission_delays(emissions, []) == []
 

@@ -11,7 +11,7 @@ from asrtool.decoding.hypothesis import Hypothesis
 
 
 @dataclass(frozen=True)
-class Partial:
+class PartialHypothesis:
     """What a search knows after a chunk.
 
     words: the best hypothesis' so far, of `frames` output frames in all. trailing: how many of the last frames are
@@ -29,18 +29,18 @@ class Partial:
     final: int = 0
 
 
-class StreamSearch(Protocol):
+class StreamingSearch(Protocol):
     """The search of one utterance, chunk by chunk: the chunks' sizes make no difference to the result."""
 
-    def advance(self, log_probs: np.ndarray) -> Partial:
+    def advance(self, log_probs: np.ndarray) -> PartialHypothesis:
         """Take in the log-probs of further frames, (T, V) float32; T may be 0."""
 
     def finish(self) -> Hypothesis:
         """The result, that of the offline search on all frames."""
 
 
-class Emission(NamedTuple):
-    """A word and when it was there, in the units of `History.note`.
+class WordEmission(NamedTuple):
+    """A word and when it was there, in the units of `EmissionTracker.note`.
 
     first: when it was at its place for the first time, with the words of the final result before it. final: since when
     it and all words before it have not changed any more.
@@ -51,7 +51,7 @@ class Emission(NamedTuple):
     final: float
 
 
-class History:
+class EmissionTracker:
     """For each beginning that a result ever had, when it was first there; for that of the last one, since when."""
 
     def __init__(self) -> None:
@@ -71,8 +71,8 @@ class History:
         self._since = self._since[:kept] + [time] * (len(nodes) - kept)
         self._words, self._nodes = list(words), nodes
 
-    def emissions(self) -> list[Emission]:
+    def emissions(self) -> list[WordEmission]:
         """One for each word of the last result."""
         when = dict(self._first.values())
         first = [when[node] for node in self._nodes]
-        return [Emission(*times) for times in zip(self._words, first, self._since, strict=True)]
+        return [WordEmission(*times) for times in zip(self._words, first, self._since, strict=True)]

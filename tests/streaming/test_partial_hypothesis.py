@@ -1,29 +1,29 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrtool.streaming.partial import Emission, History
+from asrtool.streaming.partial_hypothesis import EmissionTracker, WordEmission
 
 RESULTS = st.lists(st.lists(st.sampled_from("ab"), max_size=4), min_size=1, max_size=8)
 
 
 def note(results):
-    history = History()
+    history = EmissionTracker()
     for time, words in enumerate(results, 1):
         history.note(list(words), time)
     return history.emissions()
 
 
 def test_words_that_stay_are_final_when_they_come():
-    assert note(["", "a", "ab", "ab"]) == [Emission("a", 2, 2), Emission("b", 3, 3)]
+    assert note(["", "a", "ab", "ab"]) == [WordEmission("a", 2, 2), WordEmission("b", 3, 3)]
 
 
 def test_a_word_that_goes_and_comes_back_is_final_when_it_is_back():
-    assert note(["a", "b", "a", "a"]) == [Emission("a", 1, 3)]
+    assert note(["a", "b", "a", "a"]) == [WordEmission("a", 1, 3)]
 
 
 def test_a_word_is_not_there_before_the_words_before_it_are():
-    assert note(["ab", "bb", "ab"]) == [Emission("a", 1, 3), Emission("b", 1, 3)]
-    assert note(["b", "ab"]) == [Emission("a", 2, 2), Emission("b", 2, 2)]
+    assert note(["ab", "bb", "ab"]) == [WordEmission("a", 1, 3), WordEmission("b", 1, 3)]
+    assert note(["b", "ab"]) == [WordEmission("a", 2, 2), WordEmission("b", 2, 2)]
 
 
 @given(RESULTS)
