@@ -39,6 +39,8 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair that stands for o
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
+MAX_EXPANSION = 50  # of an unpacked file to its compressed one; texts, language models and arrays have 3 to 10
+EXPANSION_FREE_BYTES = 100 << 20  # unpacked bytes up to which the ratio does not matter
 
 
 @contextlib.contextmanager
@@ -52,7 +54,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     sweep_temporary(path.parent)
     temporary = temporary_path(path)
     try:
-        with full_disk_named(path):
+        with report_full_disk(path):
             yield temporary
             _sync(temporary)
             os.replace(temporary, path)
@@ -62,7 +64,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def full_disk_named(path: str | Path) -> Iterator[None]:
+def report_full_disk(path: str | Path) -> Iterator[None]:
     """Inside, a full disk becomes a UserError that names `path`, also where a library wrapped the OSError."""
     try:
         yield
@@ -94,7 +96,7 @@ def new_folder(out: str | Path, marker: str, made_by: str) -> Iterator[Path]:
     temporary = temporary_path(out)
     temporary.mkdir()
     try:
-        with full_disk_named(out):
+        with report_full_disk(out):
             yield temporary
             _keep_others(out, temporary, marker)
             _swap(temporary, out)
@@ -221,7 +223,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: object) -> None:
     """Write `value` as indented JSON, atomically. Numbers that are not finite, which JSON lacks, become null."""
-    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite_or_null(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> int:
@@ -236,17 +238,17 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> int:
 
 def json_line(row: dict) -> str:
     """`row` as one line of JSON with its line end. Numbers that are not finite, which JSON lacks, become null."""
-    return json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(finite_or_null(row), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def finite(value: Any) -> Any:
+def finite_or_null(value: Any) -> Any:
     """A tree of plain types with null for every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: finite_or_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [finite_or_null(item) for item in value]
     return value
 
 
@@ -375,6 +377,29 @@ def read_byte_lines(
 def open_bytes(path: str | Path) -> BinaryIO:
     """A file opened for reading bytes; decompressed when its name ends in .gz."""
     return gzip.open(path, "rb") if Path(path).suffix == ".gz" else open(path, "rb")
+
+
+def max_unpacked_bytes(path: str | Path) -> int:
+    """The most bytes that the compressed file `path` may unpack to. A file beyond it was written to exhaust memory."""
+    return max(EXPANSION_FREE_BYTES, MAX_EXPANSION * Path(path).stat().st_size)
+
+
+def read_blocks(path: str | Path, what: str, block_bytes: int = 1 << 20) -> Iterator[bytes]:
+    """The content of a file, plain or .gz, in blocks of at most `block_bytes` bytes.
+
+    UserError for a damaged gzip file, and for one that unpacks to more than `max_unpacked_bytes`; `what` says what the
+    file should be, e.g. "a language model".
+    """
+    bytes_left = max_unpacked_bytes(path)
+    try:
+        with open_bytes(path) as file:
+            while block := file.read(block_bytes):
+                bytes_left -= len(block)
+                if bytes_left < 0:
+                    raise UserError(f"{path} unpacks to more than {MAX_EXPANSION} times its size; is it {what}?")
+                yield block
+    except GZIP_ERRORS as error:
+        raise UserError(f"{path}: damaged gzip file ({error}); copy it or create it again") from error
 
 
 def require_output(out: str | Path, suffixes: tuple[str, ...], inputs: Iterable[str | Path] = ()) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asrtool.errors import UserError, require_file
-from asrtool.files import atomic_path
+from asrtool.files import atomic_path, max_unpacked_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +25,6 @@ DAMAGE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, OSError, NotImplementedError),
 )
 BLOCK = 1 << 20  # bytes that are read at once to compare checksums
-MAX_RATIO = 50  # of the members' sizes to the archive's: more than that was made to exhaust memory
-SMALL = 100 << 20  # bytes of all members below which the ratio does not matter
 
 
 def save_tensors(path: Path, state: Mapping[str, Any]) -> None:
@@ -52,9 +50,9 @@ def load_tensors(path: Path, what: str, hint: str, device: "torch.device | str" 
         state = torch.load(path, map_location=device, weights_only=True)
         _require_whole(state)
     except DAMAGE as error:
-        raise damaged(path, what, hint, error) from error
+        raise damaged_file(path, what, hint, error) from error
     if not isinstance(state, dict):
-        raise Damaged(f"{path} is not {what}", hint)
+        raise DamagedFileError(f"{path} is not {what}", hint)
     return state
 
 
@@ -80,10 +78,10 @@ def load_arrays(path: Path, what: str, hint: str) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except DAMAGE as error:
-        raise damaged(path, what, hint, error) from error
+        raise damaged_file(path, what, hint, error) from error
 
 
-class Damaged(UserError):
+class DamagedFileError(UserError):
     """A file that cannot be read: what is wrong with it, and what to do."""
 
     def __init__(self, problem: str, hint: str):
@@ -94,20 +92,20 @@ class Damaged(UserError):
         return f"{self.problem}; {self.hint}"
 
 
-def damaged(path: Path, what: str, hint: str, error: BaseException) -> Damaged:
+def damaged_file(path: Path, what: str, hint: str, error: BaseException) -> DamagedFileError:
     """The error of a file that cannot be read."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return Damaged(f"{path} is not {what}, or damaged ({reason})", hint)
+    return DamagedFileError(f"{path} is not {what}, or damaged ({reason})", hint)
 
 
 def verify_archive(path: Path, compressed: bool) -> None:
     """Compare the checksum of every member of a zip archive; ValueError that names the first that differs.
 
-    With `compressed` False no member may be compressed, else all together may grow by MAX_RATIO.
+    With `compressed` False no member may be compressed, else all together may unpack to `max_unpacked_bytes`.
     """
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
-        if size > max(SMALL, MAX_RATIO * path.stat().st_size):
+        if size > max_unpacked_bytes(path):
             raise ValueError(f"unpacked it would have {size:,} bytes")
         for member in archive.infolist():
             if not compressed and member.compress_type != zipfile.ZIP_STORED:
@@ -123,4 +121,4 @@ def require_finite(tensors: Mapping[str, Any], path: Path, hint: str) -> None:
 
     for name, tensor in tensors.items():
         if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
-            raise Damaged(f"{path}: {name} has values that are not finite", hint)
+            raise DamagedFileError(f"{path}: {name} has values that are not finite", hint)

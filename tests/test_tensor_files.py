@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from asrtool.errors import UserError
-from asrtool.tensor_files import SMALL, load_arrays, load_tensors, require_finite, save_tensors
+from asrtool.files import EXPANSION_FREE_BYTES
+from asrtool.tensor_files import load_arrays, load_tensors, require_finite, save_tensors
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_compressed_file_of_tensors_is_refused_before_it_is_unpacked(tensors, 
 
 def test_arrays_that_would_fill_the_memory_are_refused(tmp_path):
     path = tmp_path / "bomb.npz"
-    np.savez_compressed(path, a=np.zeros(SMALL + 1, np.uint8))
+    np.savez_compressed(path, a=np.zeros(EXPANSION_FREE_BYTES + 1, np.uint8))
     assert path.stat().st_size < 1 << 20
     with pytest.raises(UserError, match="unpacked it would have"):
         load_arrays(path, "a language model", "make it again")

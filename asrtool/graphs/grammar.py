@@ -5,7 +5,6 @@ N-grams with words that the table lacks are left out, <unk> among them unless th
 """
 
 import contextlib
-import gzip
 import itertools
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asrtool.errors import UserError
-from asrtool.files import GZIP_ERRORS, full_disk_named, read_lines
+from asrtool.files import report_full_disk, read_blocks, read_lines
 from asrtool.graphs.check import BadFst, Labels, read_fst
 from asrtool.graphs.folder import write_symbols
 from asrtool.graphs.lexicon_fst import BACKOFF
@@ -30,9 +29,6 @@ SENTENCE = {"<s>", "</s>"}
 NOT_WORDS = SENTENCE | {"<unk>", "<UNK>"}
 SHOWN = 5  # words of a list that is only hinted at
 DETERMINISTIC = 0x40000  # of OpenFst's fst/properties.h: no state has two arcs with the same input label
-MAX_RATIO = 50  # of the text of an n-gram model to its .gz file; usual are 3 to 6
-SMALL = 100 << 20  # bytes of text below which the ratio does not matter
-BLOCK = 1 << 20  # bytes unpacked at once
 LONGEST = 300  # characters of a complaint of kaldilm, which repeats the line
 ARPA2FST = """
 import sys
@@ -117,7 +113,7 @@ def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
     """
     path = Path(path)
     disk = f"temporary files in {tempfile.gettempdir()} (TMPDIR names another folder)"
-    with tempfile.TemporaryDirectory() as folder, full_disk_named(disk):
+    with tempfile.TemporaryDirectory() as folder, report_full_disk(disk):
         plain = _unpacked(path, Path(folder)) if path.suffix == ".gz" else path
         table, fst = Path(folder, "words.txt"), Path(folder, "G.fst")
         write_symbols(table, words)
@@ -134,15 +130,9 @@ def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
 
 def _unpacked(path: Path, folder: Path) -> Path:
     """A copy of the .gz file `path` that is not compressed, in `folder`."""
-    plain, left = folder / "lm.arpa", max(SMALL, MAX_RATIO * path.stat().st_size)
-    try:
-        with gzip.open(path) as packed, open(plain, "wb") as file:
-            while block := packed.read(BLOCK):
-                left -= file.write(block)
-                if left < 0:
-                    raise UserError(f"{path} unpacks to more than {MAX_RATIO} times its size; is it a language model?")
-    except GZIP_ERRORS as error:
-        raise UserError(f"{path}: damaged gzip file ({error}); copy it or make it again") from error
+    plain = folder / "lm.arpa"
+    with open(plain, "wb") as file:
+        file.writelines(read_blocks(path, "a language model"))
     return plain
 
 

@@ -144,7 +144,7 @@ def test_ngrams_that_are_there_twice_are_refused(arpa):
 
 
 def test_a_small_file_that_unpacks_to_very_much_is_refused(arpa, monkeypatch):
-    monkeypatch.setattr("asrtool.graphs.grammar.SMALL", 1 << 20)
+    monkeypatch.setattr("asrtool.files.EXPANSION_FREE_BYTES", 1 << 20)
     packed = arpa.with_suffix(".arpa.gz")
     packed.write_bytes(gzip.compress(arpa.read_bytes() + b"\n" * (4 << 20)))
     with pytest.raises(UserError, match="lm.arpa.gz unpacks to more than 50 times its size"):
