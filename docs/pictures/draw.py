@@ -102,7 +102,7 @@ def draw_depth() -> str:
                 fill = OWN if level == 0 and seen[place] else SEEN if seen[place] else UNSEEN
                 body.append(cell(110 + place * CELL, top + level * CELL, fill))
         top += (layers + 1) * CELL + 46
-    return svg(110 + frames * CELL + 90, top - 20, "Look-ahead through the layers", body)
+    return svg(110 + frames * CELL + 190, top - 20, "Look-ahead through the layers", body)
 
 
 def draw_lc_blstm() -> str:
@@ -142,7 +142,7 @@ def draw_lc_blstm() -> str:
             "start",
         )
     )
-    return svg(760, y + 32, "Chunks of an LC-BLSTM", body)
+    return svg(860, y + 32, "Chunks of an LC-BLSTM", body)
 
 
 def main() -> None:
