@@ -20,8 +20,9 @@ from torch import nn
 from asrtool import checkpoint
 from asrtool.config import Count, Positive, Weight
 from asrtool.errors import UserError
-from asrtool.files import file_hash, read_json
+from asrtool.files import file_hash
 from asrtool.logs import printable
+from asrtool.readers import read_json
 
 MARKER = "adapted.txt"
 LONGEST_NAME = 150  # bytes of a percent-encoded name; file systems allow 255, with the suffix of a temporary file

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from asrtool.config import Config
-from asrtool.errors import UserError, nearest, require_file
+from asrtool.errors import UserError, did_you_mean, require_file
 from asrtool.files import write_text
 from asrtool.yaml_reader import NotYaml, dump_yaml, parse_yaml, read_yaml
 
@@ -169,7 +169,7 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
 def _explain_one(details: Mapping[str, Any], keys: list[str]) -> str:
     name = ".".join(keys)[:MAX_KEY_SHOWN]
     if details["type"] == "extra_forbidden":
-        return f"unknown key '{name}' ({nearest(keys[-1][:MAX_KEY_SHOWN], _valid_keys(keys[:-1]))})"
+        return f"unknown key '{name}' ({did_you_mean(keys[-1][:MAX_KEY_SHOWN], _valid_keys(keys[:-1]))})"
     message = details["msg"].removeprefix("Value error, ").removesuffix(" for <class 'pathlib.Path'>")
     if details["type"] == "value_error" and not isinstance(details["input"], str):
         return f"{name}: {message}" if name else message

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-LONGEST = 1500  # characters of a line; a value from a damaged file may have megabytes
-SHOWN = 10  # problems of one kind that are printed; the rest are counted, unless --debug is given
+MAX_LINE_LENGTH = 1500  # characters of a line; a value from a damaged file may have megabytes
+MAX_PROBLEMS_SHOWN = 10  # problems of one kind that are printed; the rest are counted, unless --debug is given
 
 
 class AsrtoolError(Exception):
@@ -31,7 +31,7 @@ class UserError(AsrtoolError):
 class DataError(AsrtoolError):
     """The data is wrong: one line for each problem, and a summary line that says what to do. Exit status 1.
 
-    `str` folds problems of the same kind (see `fold`); `problems` has all of them.
+    `str` folds problems of the same kind (see `summarise_problems`); `problems` has all of them.
     """
 
     exit_status = 1
@@ -42,7 +42,7 @@ class DataError(AsrtoolError):
         self.problems = problems
 
     def __str__(self) -> str:
-        return self._lines(fold(self.problems))
+        return self._lines(summarise_problems(self.problems))
 
     def all_lines(self) -> str:
         """Every problem and the summary, not folded."""
@@ -53,12 +53,12 @@ class DataError(AsrtoolError):
 
 
 def one_line(text: str) -> str:
-    """`text` without line ends, cut after LONGEST characters: names and values from files may have anything in them."""
+    """`text` without line ends, cut after MAX_LINE_LENGTH characters: names and values from files may have anything in them."""
     text = " ".join(text.splitlines())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+    return text if len(text) <= MAX_LINE_LENGTH else f"{text[: MAX_LINE_LENGTH - 4]} ..."
 
 
-def fold(problems: Iterable[str], shown: int = SHOWN) -> list[str]:
+def summarise_problems(problems: Iterable[str], shown: int = MAX_PROBLEMS_SHOWN) -> list[str]:
     """At most `shown` problems of each kind in their order, and a count of the others behind the last of its kind.
 
     Two problems are of the same kind when their messages, which follow the first ": ", differ in numbers, quoted text
@@ -80,7 +80,7 @@ def _kind(problem: str) -> str:
     return re.sub(r"'[^']*'|\S*[\d/]\S*", "*", message or problem)
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """The valid name that is most similar to `name`: "did you mean 'x'?", or all valid names when none is similar."""
     import difflib
 

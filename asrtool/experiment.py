@@ -15,10 +15,10 @@ from asrtool.adapted_weights import AdaptedWeights
 from asrtool.config import Config
 from asrtool.config_file import load_config
 from asrtool.data.batch import Batch
-from asrtool.data.entry_checks import LONGEST_SECONDS
-from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.entry_checks import MAX_CUT_SECONDS
+from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import speaker_of
-from asrtool.data.sampling import Item
+from asrtool.data.sampling import CutBatch
 from asrtool.data.shards import entries_with_trees, manifest_files
 from asrtool.device import pick_device
 from asrtool.distributed import this_rank
@@ -39,7 +39,7 @@ class Experiment:
     checkpoint: Path
     device: torch.device
     adapted: AdaptedWeights | None = None  # weights for each speaker; a batch is then of one speaker alone
-    max_seconds: float | None = LONGEST_SECONDS  # of a cut that is read
+    max_seconds: float | None = MAX_CUT_SECONDS  # of a cut that is read
 
     @cached_property
     def content_hashes(self) -> list[str]:
@@ -66,9 +66,9 @@ class Experiment:
         check_finite(log_probs, lens, batch.ids)
         return log_probs, lens
 
-    def batches(self, items: Iterable[Item], workers: int) -> Iterator[Batch]:
+    def batches(self, items: Iterable[CutBatch], workers: int) -> Iterator[Batch]:
         """What the model is to hear, without augmentation or targets."""
-        return batches(SpeechDataset(self.config, None, False, self.max_seconds), items, workers)
+        return load_batches(SpeechDataset(self.config, None, False, self.max_seconds), items, workers)
 
 
 def open_experiment(folder: Path, which: str = "averaged", device: str = "auto") -> Experiment:

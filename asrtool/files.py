@@ -1,4 +1,4 @@
-"""Reading and writing files: nothing half-written under a final name, and no input that can exhaust memory.
+"""Writing files and folders: nothing half-written under a final name, and no folder of the user replaced by mistake.
 
 Everything that is written goes to a temporary name in the same folder first:
 
@@ -10,37 +10,27 @@ so that the temporary files of processes that were killed can be recognised and 
 import contextlib
 import ctypes
 import errno
-import gzip
 import hashlib
 import json
 import math
 import os
-import re
 import shutil
 import socket
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from asrtool.errors import AsrtoolError, UserError, require_file
+from asrtool.errors import AsrtoolError, UserError
+from asrtool.readers import read_json
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TEMPORARY = ".tmp-"
 ABANDONED_SECONDS = 7 * 24 * 3600.0  # age at which a temporary file of another machine counts as left behind
 
-MAX_LINE_BYTES = 8 << 20  # the longest line of a text file: a manifest's line of an hour with alignments has 3 MB
-LONGEST_INT = 300  # digits: 309 are more than float64 holds
-MAX_JSON_BYTES = 256 << 20  # the largest JSON file read whole: a tokenizer with a lexicon of 1 M words has 60 MB
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair that stands for one character in JSON
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
-MAX_EXPANSION = 50  # of an unpacked file to its compressed one; texts, language models and arrays have 3 to 10
-EXPANSION_FREE_BYTES = 100 << 20  # unpacked bytes up to which the ratio does not matter
 
 
 @contextlib.contextmanager
@@ -250,156 +240,6 @@ def finite_or_null(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite_or_null(item) for item in value]
     return value
-
-
-def read_json(path: str | Path, what: str, hint: str) -> Any:
-    """The content of a JSON file. UserError that names the file when it is missing, too large or not JSON.
-
-    NaN, Infinity and keys that occur twice, which Python's reader would accept, and numbers beyond float64 are refused.
-    `what` says what the file is and `hint` what to do, e.g. "scales", "make them with `asrtool tune`".
-    """
-    path = require_file(path, what, hint)
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, too many for {what}; {hint}")
-    return parse_json(path.read_bytes(), str(path), hint, is_file=True)
-
-
-def parse_json(text: str | bytes, where: str, hint: str, is_file: bool = False) -> Any:
-    """The value of a JSON text; UserError that begins with `where` (of a file: and the line), and ends with `hint`."""
-    try:
-        return STRICT_JSON.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        line = f":{error.lineno}" if is_file else ""
-        raise UserError(f"{where}{line}: not JSON ({error.msg}); {hint}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 text ({error.reason} at byte {error.start}); {hint}") from error
-    except RecursionError as error:
-        raise UserError(f"{where}: nested too deeply; {hint}") from error
-    except ValueError as error:
-        raise UserError(f"{where}: {error}; {hint}") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a finite number")
-
-
-def _bounded_int(text: str) -> int:
-    if len(text) > LONGEST_INT:
-        raise ValueError(f"{text[:30]}... is too long a number")
-    return int(text)
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:30]} is not a finite number")
-    return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
-        raise ValueError(f"the key {twice[:50]!r} is there twice")
-    return found
-
-
-class _StrictDecoder(json.JSONDecoder):
-    """Refuses numbers that are not finite, keys twice and strings that UTF-8 cannot hold, by ValueError."""
-
-    def __init__(self):
-        numbers = {"parse_constant": _refuse_constant, "parse_float": _finite_float, "parse_int": _bounded_int}
-        super().__init__(**numbers, object_pairs_hook=_object)
-
-    def decode(self, text: str) -> Any:
-        """The value of a JSON text."""
-        value = super().decode(text)
-        if "\\u" in text and SURROGATE.search(text):
-            try:
-                json.dumps(value, ensure_ascii=False).encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(f"a string has \\u{ord(error.object[error.start]):x}, half of a character") from error
-        return value
-
-
-STRICT_JSON = _StrictDecoder()  # made once: 3 us a line
-
-
-def read_jsonl(path: str | Path, hint: str = "write one object a line") -> Iterator[Any]:
-    """The values of a JSONL file (.gz too), one by one. UserError that names the line that is not JSON."""
-    for number, line in enumerate(read_lines(path, "JSONL file", hint), 1):
-        yield parse_json(line, f"{path}:{number}", hint)
-
-
-def read_lines(path: str | Path, what: str = "text", hint: str = "give a text file, plain or .gz") -> Iterator[str]:
-    """The lines of a text file (UTF-8, a byte order mark is dropped), plain or .gz, each with its line end.
-
-    Lines end with "\\n" or "\\r\\n", and nothing else. UserError when the file is missing (`what`, `hint`), is not
-    UTF-8, is a damaged gzip file, or has a line of more than MAX_LINE_BYTES; it names the line.
-    """
-    number = 0
-    for number, line in enumerate(read_byte_lines(path, what, hint), 1):
-        try:
-            text = line.removeprefix(BYTE_ORDER_MARK).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}:{number}: not UTF-8 ({error.reason}); convert it, e.g. with iconv") from error
-        if "\r" in text:
-            text = text.rstrip("\r\n") + "\n"
-        if "\r" in text or "\0" in text:
-            raise UserError(f"{path}:{number}: {_not_a_line(text)}")
-        yield text
-
-
-def _not_a_line(text: str) -> str:
-    """What is wrong with a line of text, and what to do."""
-    if "\0" in text:
-        return "a NUL character, as in UTF-16; convert it, e.g. with iconv -f UTF-16LE -t UTF-8"
-    return "a carriage return within a line, as old Macs end them; convert it, e.g. with tr '\\r' '\\n'"
-
-
-def read_byte_lines(
-    path: str | Path, what: str = "text", hint: str = "give a text file, plain or .gz"
-) -> Iterator[bytes]:
-    """The lines of a file, plain or .gz, as bytes, with their line ends. UserError as of `read_lines`."""
-    path = require_file(path, what, hint)
-    number = 0
-    try:
-        with open_bytes(path) as file:
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES:
-                    raise UserError(f"{path}:{number}: a line of more than {MAX_LINE_BYTES >> 20} MB; is it {what}?")
-                yield line
-    except GZIP_ERRORS as error:
-        raise UserError(f"{path}: damaged gzip file after line {number} ({error}); copy it again") from error
-
-
-def open_bytes(path: str | Path) -> BinaryIO:
-    """A file opened for reading bytes; decompressed when its name ends in .gz."""
-    return gzip.open(path, "rb") if Path(path).suffix == ".gz" else open(path, "rb")
-
-
-def max_unpacked_bytes(path: str | Path) -> int:
-    """The most bytes that the compressed file `path` may unpack to. A file beyond it was written to exhaust memory."""
-    return max(EXPANSION_FREE_BYTES, MAX_EXPANSION * Path(path).stat().st_size)
-
-
-def read_blocks(path: str | Path, what: str, block_bytes: int = 1 << 20) -> Iterator[bytes]:
-    """The content of a file, plain or .gz, in blocks of at most `block_bytes` bytes.
-
-    UserError for a damaged gzip file, and for one that unpacks to more than `max_unpacked_bytes`; `what` says what the
-    file should be, e.g. "a language model".
-    """
-    bytes_left = max_unpacked_bytes(path)
-    try:
-        with open_bytes(path) as file:
-            while block := file.read(block_bytes):
-                bytes_left -= len(block)
-                if bytes_left < 0:
-                    raise UserError(f"{path} unpacks to more than {MAX_EXPANSION} times its size; is it {what}?")
-                yield block
-    except GZIP_ERRORS as error:
-        raise UserError(f"{path}: damaged gzip file ({error}); copy it or create it again") from error
 
 
 def require_output(out: str | Path, suffixes: tuple[str, ...], inputs: Iterable[str | Path] = ()) -> None:

@@ -21,7 +21,7 @@ def ignore_interrupts(*_) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def start_worker(*_) -> None:
+def init_worker(*_) -> None:
     """For worker processes: leave Ctrl-C to the parent process, and end when it is gone, even if it was killed."""
     ignore_interrupts()
     parent = os.getppid()

@@ -1,7 +1,7 @@
 """One writer for a folder, or for a file of it: a lock that ends with its process, however that ends.
 
-    with writing(folder, "asrtool train"): ...
-    with writing(folder, "asrtool lm train-neural", file="lm.pt"): ...
+    with write_lock(folder, "asrtool train"): ...
+    with write_lock(folder, "asrtool lm train-neural", file="lm.pt"): ...
 
 The lock is a POSIX record lock on the file FOLDER/.lock, or FOLDER/.FILE.lock. The operating system releases it when
 the process ends, also for processes on other machines where the mount of a file server supports locks, so that a lock
@@ -30,7 +30,7 @@ _guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def writing(folder: str | Path, command: str, shared: bool = False, file: str | None = None) -> Iterator[None]:
+def write_lock(folder: str | Path, command: str, shared: bool = False, file: str | None = None) -> Iterator[None]:
     """Inside, no other process writes into `folder`, which is created if need be; or the `file` of that name in it.
 
     `shared`: other processes that also ask for a shared lock may write at the same time, each its own files. Raises

@@ -13,11 +13,11 @@ GIT_SECONDS = 10.0  # for an answer that takes milliseconds, but on a network's 
 
 
 def provenance() -> dict:
-    """For a log or a file of facts: `command`, `version`, and `git`, the last two of asrtool."""
-    return {"command": command(), "version": asrtool.__version__, "git": git_state(CHECKOUT)}
+    """For a log or a file of facts: `command_line`, `version`, and `git`, the last two of asrtool."""
+    return {"command": command_line(), "version": asrtool.__version__, "git": git_state(CHECKOUT)}
 
 
-def command() -> str | None:
+def command_line() -> str | None:
     """The command line as a shell takes it, without the folder that it was given in; None in another program.
 
     A path below that folder, or below asrtool's checkout, is written from there on. Environment variables are no part.

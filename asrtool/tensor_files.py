@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asrtool.errors import UserError, require_file
-from asrtool.files import atomic_path, max_unpacked_bytes
+from asrtool.files import atomic_path
+from asrtool.readers import max_unpacked_bytes
 
 if TYPE_CHECKING:
     import torch

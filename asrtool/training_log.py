@@ -3,7 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
-from asrtool.files import read_jsonl
+from asrtool.readers import read_jsonl
 
 
 def read_log(path: Path) -> list[dict]:

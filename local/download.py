@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from asrtool.errors import UserError, nearest, require_file
+from asrtool.errors import UserError, did_you_mean, require_file
 from asrtool.logs import log_to_stderr
 from asrtool.progress import progress
 
@@ -136,7 +136,7 @@ def unpack(archive: Path, folder: Path, out: Path) -> None:
 def get(name: str, out: Path, options: argparse.Namespace, sums: dict[str, tuple[str, str]]) -> None:
     """Have the part or file `name` under `out`. UserError as of `fetch`, and for a name that there is not."""
     if name not in sums:
-        raise UserError(f"there is no '{name}' to download; {nearest(name, sums)}")
+        raise UserError(f"there is no '{name}' to download; {did_you_mean(name, sums)}")
     place, checksum = sums[name]
     path, folder, url = out / Path(place).name, options.inside / name, f"{options.url.rstrip('/')}/{place}"
     if not path.exists() and not (out / folder / ".completed").exists():

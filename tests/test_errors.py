@@ -2,32 +2,32 @@ import pickle
 
 import pytest
 
-from asrtool.data.sources import Bad
-from asrtool.errors import LONGEST, SHOWN, DataError, UserError, fold, require_file
+from asrtool.data.sources import InvalidEntry
+from asrtool.errors import MAX_LINE_LENGTH, MAX_PROBLEMS_SHOWN, DataError, UserError, require_file, summarise_problems
 
 
 def test_problems_of_one_kind_are_shown_ten_times_and_then_counted():
     problems = [f"utt-{n}: {n} Hz, expected 16000: /data/{n}.wav" for n in range(2250)]
-    folded = fold(problems)
-    assert folded[:SHOWN] == problems[:SHOWN]
-    assert folded[SHOWN:] == ["... and 2240 more like the last one (--debug lists all)"]
+    folded = summarise_problems(problems)
+    assert folded[:MAX_PROBLEMS_SHOWN] == problems[:MAX_PROBLEMS_SHOWN]
+    assert folded[MAX_PROBLEMS_SHOWN:] == ["... and 2240 more like the last one (--debug lists all)"]
 
 
 def test_a_rare_problem_is_not_lost_among_many_of_another_kind():
     problems = [f"u{n}: empty transcript" for n in range(50)] + ["v: no such audio file: 'x y.wav'"]
-    assert fold(problems)[-1] == "v: no such audio file: 'x y.wav'"
+    assert summarise_problems(problems)[-1] == "v: no such audio file: 'x y.wav'"
 
 
-@pytest.mark.parametrize("count", [0, 1, SHOWN])
+@pytest.mark.parametrize("count", [0, 1, MAX_PROBLEMS_SHOWN])
 def test_few_problems_are_all_shown(count):
     problems = [f"u{n}: duplicate id" for n in range(count)]
-    assert fold(problems) == problems
+    assert summarise_problems(problems) == problems
 
 
 def test_a_data_error_keeps_all_problems_and_survives_pickling():
     error = DataError("mend them", [f"u{n}: duplicate id" for n in range(30)])
     copy = pickle.loads(pickle.dumps(error))
-    assert str(copy) == str(error) and len(str(error).splitlines()) == SHOWN + 2
+    assert str(copy) == str(error) and len(str(error).splitlines()) == MAX_PROBLEMS_SHOWN + 2
     assert len(copy.all_lines().splitlines()) == 31 and copy.all_lines().endswith("\nmend them")
 
 
@@ -37,10 +37,12 @@ def test_a_file_that_is_not_there_is_named_whatever_its_name_is(name):
         require_file(name, "table", "give one")
 
 
-@pytest.mark.parametrize("kind", [UserError, Bad, lambda text: DataError(text, []), lambda text: DataError("", [text])])
+@pytest.mark.parametrize(
+    "kind", [UserError, InvalidEntry, lambda text: DataError(text, []), lambda text: DataError("", [text])]
+)
 def test_a_message_is_one_line_of_bounded_length_whatever_a_file_put_into_it(kind):
     assert str(kind("a\nb\r\nc\u2028d")).strip() == "a b c d"
-    assert len(str(kind("x" * 10_000)).strip()) == LONGEST
+    assert len(str(kind("x" * 10_000)).strip()) == MAX_LINE_LENGTH
 
 
 def test_a_folder_in_the_place_of_a_file_is_said_to_be_one(tmp_path):

@@ -9,21 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrtool import files
+from asrtool import files, readers
 from asrtool.errors import UserError
 from asrtool.files import (
     FULL,
     atomic_path,
     new_folder,
-    read_json,
-    read_jsonl,
-    read_lines,
     sweep_temporary,
     temporary_path,
     write_json,
     write_jsonl,
     write_text,
 )
+from asrtool.readers import read_json, read_jsonl, read_lines
 
 
 def names(folder):
@@ -246,7 +244,7 @@ def test_lines_that_cannot_be_read_are_named(tmp_path, monkeypatch, damage):
     elif damage == "latin-1":
         path.write_bytes(gzip.compress("one\nzw\xf6lf\n".encode("latin-1")))
     else:
-        monkeypatch.setattr(files, "MAX_LINE_BYTES", 100)
+        monkeypatch.setattr(readers, "MAX_LINE_BYTES", 100)
         path.write_bytes(gzip.compress(b"one\n" + bytes(1000)))
     with pytest.raises(UserError, match="text.txt.gz"):
         list(read_lines(path))

@@ -7,12 +7,12 @@ import time
 import pytest
 
 from asrtool.errors import UserError
-from asrtool.locks import LOCK, writing
+from asrtool.locks import LOCK, write_lock
 
 HOLD = """
 import sys, time
-from asrtool.locks import writing
-with writing(sys.argv[1], "asrtool hold", shared=sys.argv[2] == "shared"):
+from asrtool.locks import write_lock
+with write_lock(sys.argv[1], "asrtool hold", shared=sys.argv[2] == "shared"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -38,7 +38,7 @@ def holder(tmp_path):
 
 def test_the_second_process_is_told_who_holds_the_folder(tmp_path, holder):
     process = holder()
-    with pytest.raises(UserError) as refused, writing(tmp_path, "asrtool train"):
+    with pytest.raises(UserError) as refused, write_lock(tmp_path, "asrtool train"):
         pass
     assert f"in use by asrtool hold (process {process.pid} on " in str(refused.value)
 
@@ -48,7 +48,7 @@ def test_a_lock_ends_with_its_process(tmp_path, holder, number):
     process = holder()
     os.kill(process.pid, number)
     process.wait()
-    with writing(tmp_path, "asrtool train"):
+    with write_lock(tmp_path, "asrtool train"):
         assert (tmp_path / LOCK).is_file()
 
 
@@ -56,16 +56,16 @@ def test_a_lock_ends_with_its_process(tmp_path, holder, number):
 def test_shared_locks_exclude_only_the_exclusive_one(tmp_path, holder, held, wanted, allowed):
     holder(held)
     if allowed:
-        with writing(tmp_path, "asrtool features", shared=wanted):
+        with write_lock(tmp_path, "asrtool features", shared=wanted):
             pass
     else:
-        with pytest.raises(UserError), writing(tmp_path, "asrtool features", shared=wanted):
+        with pytest.raises(UserError), write_lock(tmp_path, "asrtool features", shared=wanted):
             pass
 
 
 def test_a_lock_inside_a_lock_of_the_same_process_does_not_release_it(tmp_path, holder):
-    with writing(tmp_path, "asrtool train"):
-        with writing(tmp_path, "asrtool train"):
+    with write_lock(tmp_path, "asrtool train"):
+        with write_lock(tmp_path, "asrtool train"):
             pass
         refused = subprocess.run(
             [sys.executable, "-c", HOLD, str(tmp_path), "alone"], capture_output=True, text=True, timeout=60
@@ -75,7 +75,7 @@ def test_a_lock_inside_a_lock_of_the_same_process_does_not_release_it(tmp_path, 
 
 
 def test_a_forked_process_does_not_keep_the_lock(tmp_path, holder):
-    with writing(tmp_path, "asrtool decode"):
+    with write_lock(tmp_path, "asrtool decode"):
         child = os.fork()
         if child == 0:
             time.sleep(60)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from asrtool.provenance import CHECKOUT, command, describe_provenance, git_state, provenance
+from asrtool.provenance import CHECKOUT, command_line, describe_provenance, git_state, provenance
 
 
 def git(folder, *arguments):
@@ -56,20 +56,20 @@ def test_without_git_there_is_no_commit(checkout, monkeypatch):
 def test_the_command_can_be_given_to_a_shell_again(monkeypatch, program):
     arguments = ["train", "a b.yaml", "--set", "data.noise='x'"]
     monkeypatch.setattr(sys, "argv", [program, *arguments])
-    assert shlex.split(command()) == ["asrtool", *arguments]
+    assert shlex.split(command_line()) == ["asrtool", *arguments]
 
 
 def test_another_program_s_command_is_not_ours(monkeypatch):
     for program in ("/usr/bin/pytest", "/x/asrtool/tool.py", "/x/other/__main__.py", "-c", ""):
         monkeypatch.setattr(sys, "argv", [program, "--password", "secret"])
-        assert command() is None
+        assert command_line() is None
 
 
 def test_paths_begin_where_the_command_was_given_or_at_the_checkout(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     here, conf = tmp_path / "exp" / "a", CHECKOUT / "egs" / "x.yaml"
     monkeypatch.setattr(sys, "argv", ["asrtool", str(conf), f"--exp={here}", f"{here},{here}", f"/else{here}"])
-    assert command() == f"asrtool egs/x.yaml --exp=exp/a exp/a,exp/a /else{here}"
+    assert command_line() == f"asrtool egs/x.yaml --exp=exp/a exp/a,exp/a /else{here}"
 
 
 def test_an_origin_is_told_in_a_word_or_two():

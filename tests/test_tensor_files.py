@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asrtool.errors import UserError
-from asrtool.files import EXPANSION_FREE_BYTES
+from asrtool.readers import EXPANSION_FREE_BYTES
 from asrtool.tensor_files import load_arrays, load_tensors, require_finite, save_tensors
 
 

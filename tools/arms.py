@@ -42,7 +42,7 @@ from arms_claim import Claim, load_claim
 from arms_report import OVERVIEW, draw, listing, overview, section
 from arms_run import Run, run_all
 
-from asrtool.errors import AsrtoolError, UserError, nearest
+from asrtool.errors import AsrtoolError, UserError, did_you_mean
 from asrtool.files import write_text
 from asrtool.logs import log_to_stderr
 from asrtool.scoring.markdown import put
@@ -82,7 +82,7 @@ def find_arms(text: str | None, claims: Iterable[Claim]) -> set[str]:
     valid = [name for claim in claims for name in claim.arms]
     for name in text.split(",") if text else valid:
         if name not in valid:
-            raise UserError(f"--only: there is no arm '{name}' ({nearest(name, valid)})")
+            raise UserError(f"--only: there is no arm '{name}' ({did_you_mean(name, valid)})")
         wanted |= {needed for claim in claims if name in claim.arms for needed in claim.needed(name)}
     return wanted
 

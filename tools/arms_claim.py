@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from asrtool.config import Count, Positive, Section
 from asrtool.config_file import load_config, merge
-from asrtool.errors import UserError, nearest, require_file
+from asrtool.errors import UserError, did_you_mean, require_file
 
 CONFIRMED, NOT_CONFIRMED, CONTRADICTED = "confirmed", "not confirmed at this scale", "contradicted"
 OPEN = "open"
@@ -150,7 +150,7 @@ class Claim(Section):
         names: list[str] = []
         while name is not None:
             if name not in self.arms:
-                raise ValueError(f"there is no arm '{name}' ({nearest(name, self.arms)})")
+                raise ValueError(f"there is no arm '{name}' ({did_you_mean(name, self.arms)})")
             if name in names:
                 raise ValueError(f"arms wait for each other: {' after '.join([*names, name])}")
             names.append(name)
@@ -220,5 +220,5 @@ def _explain(error: dict) -> str:
     where = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
         valid = (Arm if error["loc"][0] == "arms" else Claim).model_fields
-        return f"unknown key '{where}' ({nearest(str(error['loc'][-1]), valid)})"
+        return f"unknown key '{where}' ({did_you_mean(str(error['loc'][-1]), valid)})"
     return f"{where}: {error['msg'].removeprefix('Value error, ')}".removeprefix(": ")

@@ -102,9 +102,9 @@ def section(claim: Claim, runs: list["Run"], threads: int, command: str, picture
     """What there is to read about a claim, in Markdown; `picture` is the path to show."""
     import torch
 
-    from asrtool.device import describe, pick_device
+    from asrtool.device import describe_device, pick_device
 
-    torch.set_num_threads(threads)  # which `describe` names
+    torch.set_num_threads(threads)  # which `describe_device` names
     head = columns(claim, runs)
     rows = [arm_row(name, [run for run in runs if run.name == name], claim) for name in claim.arms]
     rows += [compare_row(pair, runs) for pair in claim.pairs]
@@ -117,7 +117,7 @@ def section(claim: Claim, runs: list["Run"], threads: int, command: str, picture
         table(head, [[row.get(column, "-") for column in head] for row in rows]),
         "\n".join(f"- `{run.name}`, seed {run.seed} {run.outcome}: {run.last_line()}" for run in failed),
         "\n".join(notes(claim, head)),
-        f"On {describe(pick_device())}:\n\n```\n{command}\n```",
+        f"On {describe_device(pick_device())}:\n\n```\n{command}\n```",
     ]
     return "\n\n".join(filter(None, parts))
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asrtool.data.audio import Bad, probe
+from asrtool.data.audio import InvalidEntry, inspect_mono_audio
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.files import atomic_path
 from asrtool.progress import progress
@@ -139,8 +139,8 @@ def write_folder(out: Path, made: Iterator[bytes]) -> int:
 def find_audio(path: Path) -> Audio:
     """What --audio is. Raises UserError."""
     try:
-        return Audio(str(path.absolute()), *probe(str(path)))
-    except Bad as problem:
+        return Audio(str(path.absolute()), *inspect_mono_audio(str(path)))
+    except InvalidEntry as problem:
         raise UserError(f"--audio: {problem}") from problem
 
 

@@ -57,12 +57,12 @@ def features(cuts, out, num_bins, speeds, jobs, shard, max_minutes) -> None:
     """
     options = {"num_bins": num_bins, "speeds": _speeds(speeds), "jobs": jobs, "longest": 60 * max_minutes}
     share = _share(shard) if shard is not None else None
-    from asrtool.data.feature_store import store, store_share
+    from asrtool.data.feature_store import store_feature_share, store_features
 
     if share is None:
-        click.echo(f"{out}: {store(cuts, out, **options)}")
+        click.echo(f"{out}: {store_features(cuts, out, **options)}")
         return
-    there, total = store_share(cuts, out, share, **options)
+    there, total = store_feature_share(cuts, out, share, **options)
     hint = "run without --shard to write it" if there == total else "the rest is for the other shares"
     click.echo(f"{out}: {there} of {total} shards are stored; {hint}")
 

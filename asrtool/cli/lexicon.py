@@ -5,10 +5,9 @@ from pathlib import Path
 
 import click
 
-from asrtool.cli.options import PATH
+from asrtool.cli.options import PATH, case_option
 
 UNKNOWN = click.Choice(["drop", "g2p", "characters"])
-CASE = click.Choice(["keep", "upper", "lower"])
 
 
 @click.command()
@@ -22,7 +21,7 @@ CASE = click.Choice(["keep", "upper", "lower"])
 @click.option(
     "--min-count", default=1, type=click.IntRange(min=1), help="Of texts and lists, only words that occur so often."
 )
-@click.option("--case", type=CASE, default="keep", help="Case of the words, in texts and sources.")
+@case_option("Case that the words of texts and sources are changed to.")
 @click.option(
     "--stress", type=click.Choice(["keep", "drop"]), default="keep", help="Stress of vowels: AH0 and AH1, or AH."
 )
@@ -46,7 +45,7 @@ def lexicon(texts, out, sources, unknown, top, min_count, case, stress, phones) 
     words of CMUdict that were kept from it, it has about 7 % of the phones wrong; having seen 20,000 words only, 10 %.
     """
     from asrtool.data.texts import is_manifest
-    from asrtool.files import read_lines
+    from asrtool.readers import read_lines
     from asrtool.text.lexicon import require_lexicon_output, write_lexicon
     from asrtool.text.pronounce import CMUDICT, pronounce, read_source
     from asrtool.text.words import composed, count_words, most_frequent

@@ -69,7 +69,7 @@ def librispeech(corpus, out, parts, speakers, exclude_speakers, **settings) -> N
     asrtool prepare librispeech /corpora/LibriSpeech data/dev.jsonl.gz --part train-clean-5 --speakers 1737,2136
     """
     from asrtool.data.corpora import choose_speakers
-    from asrtool.data.corpora import librispeech as read
+    from asrtool.data.corpora import read_librispeech as read
 
     _require_output(out)
     _write(choose_speakers(read(corpus, list(parts)), speakers, exclude_speakers), out, **settings)
@@ -86,7 +86,7 @@ def yesno(corpus, out, part, **settings) -> None:
     \b
     asrtool prepare yesno download/waves_yesno data/train.jsonl.gz --part train --sampling-rate 8000
     """
-    from asrtool.data.corpora import yesno as read
+    from asrtool.data.corpora import read_yesno as read
 
     _require_output(out)
     _write(read(corpus, part), out, **settings)
@@ -104,7 +104,7 @@ def kaldi(folder, out, audio_root, unlabelled, **settings) -> None:
     \b
     asrtool prepare kaldi /corpora/mine/data/train data/train.jsonl.gz
     """
-    from asrtool.data.corpora import kaldi as read
+    from asrtool.data.corpora import read_kaldi as read
 
     _require_output(out, *(folder.iterdir() if folder.is_dir() else ()))
     _write(read(folder, audio_root, unlabelled), out, unlabelled=unlabelled, **settings)
@@ -113,7 +113,7 @@ def kaldi(folder, out, audio_root, unlabelled, **settings) -> None:
 def _columns(_context, _option, pairs: tuple[str, ...]) -> dict[str, str]:
     """{"text": "sentence"} of --column text=sentence."""
     from asrtool.data.tables import COLUMNS
-    from asrtool.errors import nearest
+    from asrtool.errors import did_you_mean
 
     columns = {}
     for pair in pairs:
@@ -121,7 +121,7 @@ def _columns(_context, _option, pairs: tuple[str, ...]) -> dict[str, str]:
         if not sign or not name:
             raise click.BadParameter(f"{pair!r} is not COLUMN=NAME, such as text=sentence")
         if column not in COLUMNS:
-            raise click.BadParameter(f"no column {column!r}; {nearest(column, COLUMNS)}")
+            raise click.BadParameter(f"no column {column!r}; {did_you_mean(column, COLUMNS)}")
         columns[column] = name
     return columns
 
@@ -170,11 +170,11 @@ def table(file, out, columns, header, delimiter, audio_root, unlabelled, **setti
     asrtool prepare table cv/train.tsv data/train.jsonl.gz --audio-root cv/clips --resample
     asrtool prepare table metadata.csv data/train.jsonl.gz --header audio,text --delimiter bar --audio-root wavs
     """
-    from asrtool.data.tables import Layout
-    from asrtool.data.tables import table as read
+    from asrtool.data.tables import TableLayout
+    from asrtool.data.tables import read_table as read
 
     _require_output(out, file)
-    layout = Layout(columns, header, delimiter, audio_root, unlabelled)
+    layout = TableLayout(columns, header, delimiter, audio_root, unlabelled)
     _write(read(file, layout), out, unlabelled=unlabelled, **settings)
 
 

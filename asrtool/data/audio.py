@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from asrtool.data.sources import Bad, require_plain_path
+from asrtool.data.sources import InvalidEntry, require_plain_path
 
 TAIL_SECONDS = 0.1  # read from the end of each file: enough to notice a truncated one, fast enough for 960 hours
 UNKNOWN_LENGTH = 0x7FFFF000  # WAV headers written to a pipe claim about 2 or 4 GB of data: the length is not known
@@ -24,7 +24,7 @@ MOST_CHUNKS = 1000  # of a WAV or AIFF file: the data comes after a dozen at mos
 
 
 @dataclass(frozen=True)
-class Audio:
+class AudioInfo:
     """What there is in an audio file."""
 
     rate: int  # Hz
@@ -38,7 +38,7 @@ def is_command(audio: str) -> bool:
 
 
 def open_audio(audio: str) -> "io.BytesIO | str":
-    """What soundfile can open for a path, or for a Kaldi command that ends in "|". Raises Bad.
+    """What soundfile can open for a path, or for a Kaldi command that ends in "|". Raises InvalidEntry.
 
     Commands run only with --allow-commands.
     """
@@ -47,7 +47,7 @@ def open_audio(audio: str) -> "io.BytesIO | str":
     require_plain_path(audio)  # unless commands are allowed
     command = subprocess.run(audio.rstrip().rstrip("|"), shell=True, capture_output=True, check=False)
     if command.returncode or not command.stdout:
-        raise Bad(f"command failed: {audio}: {command.stderr.decode(errors='replace').strip()[:200]}")
+        raise InvalidEntry(f"command failed: {audio}: {command.stderr.decode(errors='replace').strip()[:200]}")
     return io.BytesIO(command.stdout)
 
 
@@ -55,62 +55,62 @@ def _regular_file(path: str) -> str:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
-        raise Bad(f"no such audio file: {path}") from error
+        raise InvalidEntry(f"no such audio file: {path}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise Bad(f"not readable as audio: {path} ({getattr(error, 'strerror', None) or error})") from error
+        raise InvalidEntry(f"not readable as audio: {path} ({getattr(error, 'strerror', None) or error})") from error
     if not stat.S_ISREG(mode):
-        raise Bad(f"not a regular file: {path}")
+        raise InvalidEntry(f"not a regular file: {path}")
     return path
 
 
-def probe(audio: str) -> tuple[int, int]:
-    """Sampling rate and number of samples of a mono file that `inspect_audio` finds nothing wrong with. Raises Bad."""
+def inspect_mono_audio(audio: str) -> tuple[int, int]:
+    """Sampling rate and number of samples of a mono file that `inspect_audio` finds nothing wrong with. Raises InvalidEntry."""
     found = inspect_audio(audio)
     if found.channels != 1:
-        raise Bad(f"{found.channels} channels, expected one: {audio}")
+        raise InvalidEntry(f"{found.channels} channels, expected one: {audio}")
     return found.rate, found.samples
 
 
-def inspect_audio(audio: str) -> Audio:
-    """Rate, length and channels of an audio file whose end can be read. Raises Bad, whatever is wrong with the file.
+def inspect_audio(audio: str) -> AudioInfo:
+    """Rate, length and channels of an audio file whose end can be read. Raises InvalidEntry, whatever is wrong with the file.
 
     Files of floating-point numbers are read whole, since any of their samples may be NaN or of another scale.
     """
     source = open_audio(audio)
     try:
         with soundfile.SoundFile(source) as file:
-            found = Audio(file.samplerate, file.frames, file.channels)
+            found = AudioInfo(file.samplerate, file.frames, file.channels)
             _check_header(found, audio)
             tail = min(found.samples, int(TAIL_SECONDS * found.rate))
             first = 0 if file.subtype in FLOAT_SUBTYPES else found.samples - tail
             complete = _read_samples(file, first, found, audio) == found.samples
-    except Bad:
+    except InvalidEntry:
         raise
     except Exception as error:  # libsndfile's, and what soundfile raises over numbers that its headers make up
         reason = getattr(error, "error_string", None) or str(error) or type(error).__name__
-        raise Bad(_unreadable(source, audio, reason)) from error
+        raise InvalidEntry(_unreadable(source, audio, reason)) from error
     if not complete or _ends_early(source):
-        raise Bad(f"truncated: {audio} ends before its header says")
+        raise InvalidEntry(f"truncated: {audio} ends before its header says")
     return found
 
 
-def _check_header(found: Audio, audio: str) -> None:
+def _check_header(found: AudioInfo, audio: str) -> None:
     if found.samples <= 0:
-        raise Bad(f"no samples: {audio}")
+        raise InvalidEntry(f"no samples: {audio}")
     if not LOWEST_RATE <= found.rate <= HIGHEST_RATE:
-        raise Bad(f"a header that claims {found.rate} Hz: {audio}")
+        raise InvalidEntry(f"a header that claims {found.rate} Hz: {audio}")
     if found.samples > LONGEST_SECONDS * found.rate:
         hours = found.samples / found.rate / 3600
-        raise Bad(f"a header that claims {hours:.0f} hours, more than {LONGEST_SECONDS / 3600:.0f}: {audio}")
+        raise InvalidEntry(f"a header that claims {hours:.0f} hours, more than {LONGEST_SECONDS / 3600:.0f}: {audio}")
 
 
-def _read_samples(file: soundfile.SoundFile, first: int, found: Audio, audio: str) -> int:
-    """Read from sample `first` to the end; returns where the end is. Raises Bad for samples that cannot be right."""
+def _read_samples(file: soundfile.SoundFile, first: int, found: AudioInfo, audio: str) -> int:
+    """Read from sample `first` to the end; returns where the end is. Raises InvalidEntry for samples that cannot be right."""
     position = file.seek(first)
     while len(block := file.read(max(1, BLOCK // found.channels), dtype="float32", always_2d=True)):
         wrong = np.flatnonzero(~(np.abs(block) <= LARGEST_SAMPLE).all(axis=1))  # so NaN is wrong, too
         if len(wrong):
-            raise Bad(f"{_wrong_samples(block[wrong], (position + wrong[0]) / found.rate)}: {audio}")
+            raise InvalidEntry(f"{_wrong_samples(block[wrong], (position + wrong[0]) / found.rate)}: {audio}")
         position += len(block)
     return position
 

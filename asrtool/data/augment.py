@@ -25,27 +25,27 @@ SHORTEST_REST = 0.01  # seconds; nothing shorter is mixed in at the end of a cut
 SHORTEST_NOISE = 0.1  # seconds; a cut of 30 s has it 300 times, and with much shorter ones mixing would never end
 
 
-def generator(*key: object) -> random.Random:
+def keyed_generator(*key: object) -> random.Random:
     """A random generator that depends on `key` alone."""
     return random.Random(hashlib.blake2b(repr(key).encode(), digest_size=16).digest())
 
 
-def speed_of(identifier: str, augment: AugmentConfig, seed: int, epoch: int) -> float:
+def draw_speed(identifier: str, augment: AugmentConfig, seed: int, epoch: int) -> float:
     """The speed that a cut is drawn in an epoch; bucketing knows it from the cut's name alone."""
     if len(augment.speeds) == 1:
         return augment.speeds[0]
-    return generator("speed", seed, epoch, identifier).choice(augment.speeds)
+    return keyed_generator("speed", seed, epoch, identifier).choice(augment.speeds)
 
 
-def change_speed(cut: MonoCut, augment: AugmentConfig, seed: int, epoch: int) -> MonoCut:
+def perturb_speed(cut: MonoCut, augment: AugmentConfig, seed: int, epoch: int) -> MonoCut:
     """`cut` at its speed of this epoch."""
-    speed = speed_of(cut.id, augment, seed, epoch)
+    speed = draw_speed(cut.id, augment, seed, epoch)
     return cut if speed == 1.0 else cut.perturb_speed(speed, affix_id=False)
 
 
-def change_audio(cut: MonoCut, augment: AugmentConfig, seed: int, epoch: int) -> MonoCut:
+def perturb_audio(cut: MonoCut, augment: AugmentConfig, seed: int, epoch: int) -> MonoCut:
     """`cut` with its volume changed and noise mixed in, as configured."""
-    draw = generator("audio", seed, epoch, cut.id)
+    draw = keyed_generator("audio", seed, epoch, cut.id)
     if augment.volume:
         cut = cut.perturb_volume(draw.uniform(*augment.volume), affix_id=False)
     if augment.noise and draw.random() < augment.noise_probability:
@@ -80,7 +80,7 @@ def _noises(path: Path) -> list[MonoCut]:
     return noises
 
 
-def change_vocal_tract(features: torch.Tensor, warp: float, sampling_rate: int) -> torch.Tensor:
+def perturb_vocal_tract_length(features: torch.Tensor, warp: float, sampling_rate: int) -> torch.Tensor:
     """Log-mel features (T, F) as if all frequencies had been multiplied by `warp` (Jaitly and Hinton 2013).
 
     Those that come to lie above KEPT of the highest are squeezed or stretched instead, so that the highest stays.
@@ -118,7 +118,7 @@ def spec_augment(config: SpecAugmentConfig) -> SpecAugment:
 def mask_batch(masks: SpecAugment, features: torch.Tensor, lengths: torch.Tensor, *key: object) -> torch.Tensor:
     """SpecAugment on each utterance of a padded (N, T, F) batch, its padding left alone, drawn from `key`."""
     state, numpy_state = random.getstate(), np.random.get_state()  # lhotse draws from all three libraries
-    draw = generator("masks", *key)
+    draw = keyed_generator("masks", *key)
     random.seed(draw.getrandbits(64))
     np.random.seed(draw.getrandbits(32))
     with torch.random.fork_rng(devices=[]):

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
-from asrtool.files import read_lines
+from asrtool.readers import read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Utterance:
     where: str = ""  # file:line that the utterance comes from
 
 
-def librispeech(corpus: Path, parts: list[str]) -> Iterator[Utterance]:
+def read_librispeech(corpus: Path, parts: list[str]) -> Iterator[Utterance]:
     """LibriSpeech's layout: PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt, an audio file for each of its lines."""
     corpus = _folder(corpus, "LibriSpeech corpus")
     if not any((corpus / part).is_dir() for part in parts) and (corpus / "LibriSpeech").is_dir():
@@ -50,17 +50,17 @@ def librispeech(corpus: Path, parts: list[str]) -> Iterator[Utterance]:
             raise UserError(f"no SPEAKER/CHAPTER/*.trans.txt under {corpus / part}; is it a part of LibriSpeech?")
         for transcript in transcripts:
             for number, name, text in _pairs(transcript):
-                audio, where = audio_beside(transcript.parent / name), f"{transcript}:{number}"
+                audio, where = find_audio_file(transcript.parent / name), f"{transcript}:{number}"
                 yield Utterance(name, audio, text, speaker=name.split("-")[0], where=where)
 
 
-def audio_beside(stem: Path) -> str:
+def find_audio_file(stem: Path) -> str:
     """The audio file of this stem in any format that libsndfile reads; FLAC, as published, when there is none."""
     found = (f"{stem}{suffix}" for suffix in AUDIO_SUFFIXES if os.path.isfile(f"{stem}{suffix}"))
     return next(found, f"{stem}.flac")
 
 
-def yesno(corpus: Path, part: str) -> Iterator[Utterance]:
+def read_yesno(corpus: Path, part: str) -> Iterator[Utterance]:
     """The yesno corpus (OpenSLR 1): 60 files whose names are their words; every other one is in "train" or "test"."""
     corpus = _folder(corpus, "yesno corpus")
     corpus = corpus / "waves_yesno" if (corpus / "waves_yesno").is_dir() else corpus
@@ -72,7 +72,7 @@ def yesno(corpus: Path, part: str) -> Iterator[Utterance]:
         yield Utterance(file.stem, str(file), " ".join(words), speaker="yesno")
 
 
-def kaldi(folder: Path, audio_root: Path | None = None, unlabelled: bool = False) -> Iterator[Utterance | str]:
+def read_kaldi(folder: Path, audio_root: Path | None = None, unlabelled: bool = False) -> Iterator[Utterance | str]:
     """A Kaldi data folder: wav.scp and text; segments and utt2spk where they are.
 
     Relative paths in wav.scp start at `audio_root`, or else at the current folder, as in Kaldi. With `unlabelled`,
@@ -94,7 +94,7 @@ def kaldi(folder: Path, audio_root: Path | None = None, unlabelled: bool = False
             continue  # the repeated line is listed already
         try:
             yield files.utterance(name)
-        except Bad as problem:
+        except InvalidEntry as problem:
             yield f"{name}: {problem}"
     if not unlabelled:
         files.say_unused(others)
@@ -136,12 +136,16 @@ class _KaldiFiles:
         return self.segments if self.segments.present else self.recordings
 
     def utterance(self, name: str) -> Utterance:
-        """The utterance `name`. Raises Bad when the files do not fit together."""
+        """The utterance `name`. Raises InvalidEntry when the files do not fit together."""
         recording, start, end, channel = self._span(name) if self.segments.present else (name, 0.0, None, None)
         if recording not in self.recordings.values:
-            raise Bad(f"{self.recordings.path} has no recording '{recording}' of utterance '{name}'; add its line")
+            raise InvalidEntry(
+                f"{self.recordings.path} has no recording '{recording}' of utterance '{name}'; add its line"
+            )
         if recording in self.recordings.repeated:
-            raise Bad(f"its recording '{recording}' has several lines in {self.recordings.path}; keep one of them")
+            raise InvalidEntry(
+                f"its recording '{recording}' has several lines in {self.recordings.path}; keep one of them"
+            )
         audio = self._audio(self.recordings.values[recording])
         text, speaker = self.text.values.get(name, ""), self._speaker(name)
         file = self.text if name in self.text.lines else self.available()
@@ -151,20 +155,20 @@ class _KaldiFiles:
     def _speaker(self, name: str) -> str | None:
         speaker = self.speakers.values.get(name)
         if speaker is not None and len(speaker.split()) != 1:
-            raise Bad(f"{self.speakers.path}:{self.speakers.lines[name]}: no line 'ID SPEAKER'; mend it")
+            raise InvalidEntry(f"{self.speakers.path}:{self.speakers.lines[name]}: no line 'ID SPEAKER'; mend it")
         return speaker
 
     def _span(self, name: str) -> tuple[str, float, float | None, int | None]:
-        """Recording, start, end (None: to the recording's end) and channel of an utterance. Raises Bad."""
+        """Recording, start, end (None: to the recording's end) and channel of an utterance. Raises InvalidEntry."""
         if name not in self.segments.values:
-            raise Bad(f"{self.segments.path}: no line 'ID RECORDING START END' for '{name}'; add it")
+            raise InvalidEntry(f"{self.segments.path}: no line 'ID RECORDING START END' for '{name}'; add it")
         try:
             recording, start, end, *channel = re.split(f"[{BLANKS}]+", self.segments.values[name])
-            number = channel_of(" ".join(channel)) if channel else None
-            return recording, seconds(start), None if end == "-1" else seconds(end), number
+            number = parse_channel(" ".join(channel)) if channel else None
+            return recording, parse_seconds(start), None if end == "-1" else parse_seconds(end), number
         except ValueError as error:
             where = f"{self.segments.path}:{self.segments.lines[name]}"
-            raise Bad(f"{where}: no line 'ID RECORDING START END' ({error}); mend it") from error
+            raise InvalidEntry(f"{where}: no line 'ID RECORDING START END' ({error}); mend it") from error
 
     def _audio(self, value: str) -> str:
         if self.audio_root is None or value.endswith("|"):
@@ -181,7 +185,7 @@ class _KaldiFiles:
             logger.info(f"{self.speakers.path}: {missing} utterances have no line there, and no speaker")
 
 
-def seconds(text: str) -> float:
+def parse_seconds(text: str) -> float:
     """A time in seconds, in ASCII digits with a decimal point. Raises ValueError, also for nan and infinity."""
     value = float(text) if SECONDS.fullmatch(text.strip()) else math.nan
     if not math.isfinite(value):
@@ -189,7 +193,7 @@ def seconds(text: str) -> float:
     return value
 
 
-def channel_of(text: str) -> int:
+def parse_channel(text: str) -> int:
     """A channel's number, counted from 0. Raises ValueError."""
     if not re.fullmatch("[0-9]{1,4}", text.strip()):
         raise ValueError(f"'{text[:30]}' is not the number of a channel, counted from 0")

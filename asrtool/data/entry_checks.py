@@ -1,16 +1,16 @@
 """What must be right with the lines of a manifest before anything relies on them, checked without making objects.
 
-`wrong_field` looks at the types and ranges of the fields that asrtool reads; it costs about 2 us a line. `unusable`
+`field_problem` looks at the types and ranges of the fields that asrtool reads; it costs about 2 us a line. `cut_problem`
 and `EntryChecks` find cuts that are well formed but would be misread: as the wrong transcript or the wrong cut.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-LONGEST_SECONDS = 3600.0  # of a cut that is read at once unless a command allows more: 230 MB of samples at 16 kHz
+MAX_CUT_SECONDS = 3600.0  # of a cut that is read at once unless a command allows more: 230 MB of samples at 16 kHz
 SUPERVISION_TOLERANCE = 0.1  # seconds at either end that a transcript need not cover: a breath, or a rounded time
 MOST_SECONDS = 1e9  # beyond that, 30 years, a duration is a mistake, and its number of samples not a sane integer
-LEAST_HERTZ, MOST_HERTZ = 1000, 384_000  # as of `asrtool prepare`: no filterbank below, no recorder above
+MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 1000, 384_000  # as of `asrtool prepare`: no filterbank below, no recorder above
 
 
 def _is_number(value: Any) -> bool:
@@ -27,7 +27,7 @@ def _is_offset(value: Any) -> bool:
 
 
 def _is_rate(value: Any) -> bool:
-    return type(value) in (int, float) and LEAST_HERTZ <= value <= MOST_HERTZ and value == int(value)
+    return type(value) in (int, float) and MIN_SAMPLING_RATE <= value <= MAX_SAMPLING_RATE and value == int(value)
 
 
 def _is_channel(value: Any) -> bool:
@@ -68,7 +68,7 @@ RECORDING: Fields = {"sampling_rate": _is_rate, "sources": _are_sources, "durati
 FEATURES: Fields = {"sampling_rate": _is_rate, "storage_type": _is_text}
 
 
-def wrong_field(tree: Any) -> str | None:
+def field_problem(tree: Any) -> str | None:
     """What keeps a line from being a cut, in words that follow its number; None when asrtool can read its fields."""
     if type(tree) is not dict:
         return f"is a {type(tree).__name__}"
@@ -92,7 +92,7 @@ def _wrong(tree: dict, fields: Fields, whose: str) -> str | None:
     return None
 
 
-def unusable(tree: dict) -> str | None:
+def cut_problem(tree: dict) -> str | None:
     """Why the cut of a line would be misread, in words that follow its id: its transcript is not that of its audio."""
     if not (tree.get("recording") or tree.get("features")):
         return "no recording and no features"
@@ -107,7 +107,7 @@ def unusable(tree: dict) -> str | None:
     return None
 
 
-def overhang(tree: dict) -> str | None:
+def overhang_problem(tree: dict) -> str | None:
     """Why a cut is not trained on: its transcript goes on behind its end, as in windows of a longer cut."""
     for supervision in tree.get("supervisions") or ():
         start, end = supervision.get("start") or 0.0, tree["duration"] + SUPERVISION_TOLERANCE
@@ -116,7 +116,7 @@ def overhang(tree: dict) -> str | None:
     return None
 
 
-def too_long(seconds: float, longest: float | None) -> str | None:
+def length_problem(seconds: float, longest: float | None) -> str | None:
     """Why a cut of so many seconds is not read; None when it is short enough, or there is no limit."""
     if longest is None or seconds <= longest:
         return None
@@ -135,4 +135,4 @@ class EntryChecks:
         if name in self._seen:
             return "duplicate id"
         self._seen.add(name)
-        return unusable(tree) or too_long(tree["duration"], self._longest)
+        return cut_problem(tree) or length_problem(tree["duration"], self._longest)

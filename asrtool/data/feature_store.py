@@ -29,15 +29,15 @@ from lhotse import CutSet, Features, MonoCut
 from lhotse.features.io import LilcomChunkyWriter
 from lhotse.utils import fastcopy
 
-from asrtool.data.entry_checks import LONGEST_SECONDS, EntryChecks
-from asrtool.data.features import FRAME_SHIFT, compute, extractor, stored_crc32
-from asrtool.data.manifest import Summary, open_cuts
-from asrtool.data.shards import Entry, entries, entries_with_trees, manifest_name, named, read
-from asrtool.data.sources import Bad
+from asrtool.data.entry_checks import MAX_CUT_SECONDS, EntryChecks
+from asrtool.data.features import FRAME_SHIFT, compute_features, extractor, stored_crc32
+from asrtool.data.manifest import ManifestSummary, open_cuts
+from asrtool.data.shards import Entry, deserialize_cut, entries, entries_with_trees, manifest_name, read_entries
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
 from asrtool.files import atomic_path, file_hash, require_output, write_json
-from asrtool.interrupts import start_worker
-from asrtool.locks import LOCK, writing
+from asrtool.interrupts import init_worker
+from asrtool.locks import LOCK, write_lock
 from asrtool.progress import progress
 
 # lilcom rounds to multiples of 2^TICK_POWER: half a tick is 0.002 of a natural logarithm, far below what a 16-bit
@@ -48,22 +48,22 @@ SETTINGS = "settings.json"
 OWN_FILE = re.compile(r"\d{6,}\.(lca|jsonl\.gz)")
 
 
-def store(
+def store_features(
     cuts_path: Path,
     out: Path,
     num_bins: int = 80,
     speeds: tuple[float, ...] = (1.0,),
     jobs: int = 1,
-    longest: float = LONGEST_SECONDS,
-) -> Summary:
+    longest: float = MAX_CUT_SECONDS,
+) -> ManifestSummary:
     """Store the features of every cut of `cuts_path` at each of `speeds`, and write their manifest to `out`.
 
-    What is stored already, by an earlier run or by `store_share`, is kept if it is of the same manifest and settings.
+    What is stored already, by an earlier run or by `store_feature_share`, is kept if it is of the same manifest and settings.
     Cuts of more than `longest` seconds are refused. Raises DataError with all cuts whose audio cannot be read; `out`
     and the features that it points to are then as before. UserError where another process is at work on the same.
     """
     plan = _plan(cuts_path, out, num_bins, speeds, longest)
-    with writing(plan.folder, "asrtool features"):
+    with write_lock(plan.folder, "asrtool features"):
         plan.write_settings()
         replaced = _folder_of(out)
         _store_shards(plan, jobs)
@@ -73,30 +73,30 @@ def store(
     return summary
 
 
-def store_share(
+def store_feature_share(
     cuts_path: Path,
     out: Path,
     share: tuple[int, int],
     num_bins: int = 80,
     speeds: tuple[float, ...] = (1.0,),
     jobs: int = 1,
-    longest: float = LONGEST_SECONDS,
+    longest: float = MAX_CUT_SECONDS,
 ) -> tuple[int, int]:
-    """Store the share (i, n) of what `store` does: every n-th shard from the i-th on, i counting from 1.
+    """Store the share (i, n) of what `store_features` does: every n-th shard from the i-th on, i counting from 1.
 
-    Any number of shares may be stored at the same time, on any machines that see the same folder; `store` then joins
+    Any number of shares may be stored at the same time, on any machines that see the same folder; `store_features` then joins
     them. Returns how many shards there are by now, whoever stored them, and how many there will be. Raises DataError as
-    `store` does.
+    `store_features` does.
     """
     plan = _plan(cuts_path, out, num_bins, speeds, longest)
-    with writing(plan.folder, "asrtool features --shard", shared=True):
+    with write_lock(plan.folder, "asrtool features --shard", shared=True):
         plan.write_settings()
         _store_shards(plan, jobs, share)
         return sum(plan.has(index) for index in range(plan.count_shards())), plan.count_shards()
 
 
 @dataclass(frozen=True)
-class Plan:
+class StoragePlan:
     """What is stored, and in which folder."""
 
     cuts: Path
@@ -132,7 +132,7 @@ class Plan:
         return self.manifest(index).is_file() and self.archive(index).is_file()
 
 
-def _plan(cuts_path: Path, out: Path, num_bins: int, speeds: tuple[float, ...], longest: float) -> Plan:
+def _plan(cuts_path: Path, out: Path, num_bins: int, speeds: tuple[float, ...], longest: float) -> StoragePlan:
     """Check the input and OUT, before anything is written."""
     open_cuts(cuts_path)  # refuses what is not a manifest
     require_output(out, (".jsonl.gz", ".jsonl"), [cuts_path])
@@ -141,11 +141,11 @@ def _plan(cuts_path: Path, out: Path, num_bins: int, speeds: tuple[float, ...], 
     feats = out.absolute().parent / "feats" / manifest_name(out)
     settings = {"manifest": file_hash(cuts_path), "num_bins": num_bins, "speeds": list(speeds)}
     settings |= {"shard_cuts": SHARD_CUTS, "tick_power": TICK_POWER}
-    return Plan(Path(cuts_path), _checked_count(cuts_path, longest), feats, settings, longest)
+    return StoragePlan(Path(cuts_path), _checked_count(cuts_path, longest), feats, settings, longest)
 
 
 def _folder_of(manifest: Path) -> Path | None:
-    """The folder of the features that a manifest of `store` points to; None when it is not such a manifest."""
+    """The folder of the features that a manifest of `store_features` points to; None when it is not such a manifest."""
     if not manifest.is_file():
         return None
     with suppress(UserError, StopIteration, LookupError, TypeError):
@@ -167,11 +167,11 @@ def _checked_count(cuts_path: Path, longest: float) -> int:
 
 
 def _remove(folder: Path) -> None:
-    """Delete the features in a folder of `store`, manifests first, so that an interruption leaves nothing that seems
+    """Delete the features in a folder of `store_features`, manifests first, so that an interruption leaves nothing that seems
     to be stored. Other files remain, and so does all of it while another process is at work there."""
     if not (folder / SETTINGS).is_file():
         return
-    with suppress(UserError), writing(folder, "asrtool features"):
+    with suppress(UserError), write_lock(folder, "asrtool features"):
         own = [path for path in folder.iterdir() if OWN_FILE.fullmatch(path.name)]
         for path in [*sorted(own, key=lambda path: path.suffix == ".lca"), folder / SETTINGS, folder / LOCK]:
             path.unlink(missing_ok=True)
@@ -179,7 +179,7 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def _store_shards(plan: Plan, jobs: int, share: tuple[int, int] = (1, 1)) -> None:
+def _store_shards(plan: StoragePlan, jobs: int, share: tuple[int, int] = (1, 1)) -> None:
     """Store what is missing of a share. Raises DataError."""
     first, step = share[0] - 1, share[1]
     total = len(range(first, plan.count_shards(), step))
@@ -190,10 +190,10 @@ def _store_shards(plan: Plan, jobs: int, share: tuple[int, int] = (1, 1)) -> Non
         raise DataError(f"features of {len(problems)} cuts failed; mend or leave them out in the data stage", problems)
 
 
-Shard = tuple[Plan, int, list[Entry]]
+Shard = tuple[StoragePlan, int, list[Entry]]
 
 
-def _shards(plan: Plan) -> Iterator[Shard]:
+def _shards(plan: StoragePlan) -> Iterator[Shard]:
     source = entries(plan.cuts)
     index = 0
     while shard := list(islice(source, SHARD_CUTS)):
@@ -211,9 +211,11 @@ def _store_shard(shard: Shard) -> tuple[int, list[str]]:
     with atomic_path(archive) as temporary, LilcomChunkyWriter(str(temporary), TICK_POWER) as writer:
         for entry in cuts:
             try:
-                cut = named(entry.id, entry.tree())  # not entry.cut(), which would put Shar's audio into the manifest
+                cut = deserialize_cut(
+                    entry.id, entry.tree()
+                )  # not entry.cut(), which would put Shar's audio into the manifest
                 done += [_store_cut(_at_speed(cut, speed), plan, writer, archive) for speed in plan.settings["speeds"]]
-            except Bad as problem:
+            except InvalidEntry as problem:
                 problems.append(str(problem))
     if not problems:
         with atomic_path(manifest) as temporary:
@@ -225,10 +227,10 @@ def _at_speed(cut: MonoCut, speed: float) -> MonoCut:
     return cut if speed == 1.0 else cut.perturb_speed(speed)
 
 
-def _store_cut(cut: MonoCut, plan: Plan, writer: LilcomChunkyWriter, archive: Path) -> MonoCut:
+def _store_cut(cut: MonoCut, plan: StoragePlan, writer: LilcomChunkyWriter, archive: Path) -> MonoCut:
     """Write the features of `cut`; returns it with a pointer to them in `archive`, the name they will have."""
     num_bins = plan.settings["num_bins"]
-    features = compute(cut, num_bins, plan.longest).numpy()
+    features = compute_features(cut, num_bins, plan.longest).numpy()
     key = writer.write(cut.id, features)
     writer.file.flush()
     kind = extractor(cut.sampling_rate, num_bins).name
@@ -255,7 +257,7 @@ def _features_manifest(cut, features, key, archive, kind):
 
 
 def _start_worker() -> None:
-    start_worker()
+    init_worker()
     torch.set_num_threads(1)  # one process a core is faster than many threads on short recordings
 
 
@@ -278,7 +280,7 @@ def _in_processes(work: Callable, items: Iterator, jobs: int) -> Iterator:
         raise UserError(f"a process of --jobs {jobs} was killed; {hint}") from error
 
 
-def _join(plan: Plan, out: Path) -> Summary:
+def _join(plan: StoragePlan, out: Path) -> ManifestSummary:
     """Write the lines of the shards' manifests to `out`."""
     count, seconds = 0, 0.0
     with atomic_path(out) as temporary, (gzip.open if out.suffix == ".gz" else open)(temporary, "wb") as file:
@@ -286,14 +288,14 @@ def _join(plan: Plan, out: Path) -> Summary:
             for entry in _stored_entries(plan, index):
                 file.write(entry.line + b"\n")
                 count, seconds = count + 1, seconds + entry.duration
-    return Summary(count, seconds, 0)
+    return ManifestSummary(count, seconds, 0)
 
 
-def _stored_entries(plan: Plan, index: int) -> list[Entry]:
+def _stored_entries(plan: StoragePlan, index: int) -> list[Entry]:
     """The lines of a shard's manifest, all that there should be."""
     manifest, cuts = plan.manifest(index), min(SHARD_CUTS, plan.count - index * SHARD_CUTS)
     try:
-        stored = list(read(manifest))
+        stored = list(read_entries(manifest))
         if len(stored) == cuts * len(plan.settings["speeds"]):
             return stored
         cause = None

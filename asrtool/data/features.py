@@ -8,14 +8,14 @@ import torch
 from lhotse import Fbank, FbankConfig, MonoCut
 from lhotse.features.io import LilcomChunkyWriter
 
-from asrtool.data.entry_checks import LONGEST_SECONDS, too_long
+from asrtool.data.entry_checks import MAX_CUT_SECONDS, length_problem
 from asrtool.data.samples import block_reader, load_samples
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 
 FRAME_SHIFT = 0.01  # seconds
 # The shortest audio that is one frame: a window has 25 ms, of which 7.5 before the first sample are mirrored, and as
 # many as are missing behind the last one, which cannot be more than there are.
-SHORTEST_SECONDS = (0.025 - 0.0075) / 2
+MIN_FRAME_SECONDS = (0.025 - 0.0075) / 2
 WHOLE_SECONDS = 60.0  # longer cuts are computed in blocks, since windows and spectra take 20 times the samples
 BLOCK_SECONDS = 15.0
 FRAME_TOLERANCE = 2  # frames between the stored ones and those that the duration has: lhotse rounds at both ends
@@ -27,13 +27,13 @@ def extractor(sampling_rate: int, num_bins: int) -> Fbank:
     return Fbank(FbankConfig(sampling_rate=sampling_rate, num_filters=num_bins, frame_shift=FRAME_SHIFT))
 
 
-def compute(cut: MonoCut, num_bins: int, longest: float | None = LONGEST_SECONDS) -> torch.Tensor:
+def compute_features(cut: MonoCut, num_bins: int, longest: float | None = MAX_CUT_SECONDS) -> torch.Tensor:
     """Features of one cut, (frames, bins) float32, computed from its audio alone: no batch mate changes them.
 
-    Raises Bad when the audio cannot be read or has more than `longest` seconds, and for features that are not finite.
+    Raises InvalidEntry when the audio cannot be read or has more than `longest` seconds, and for features that are not finite.
     """
-    if too_short(cut):
-        raise Bad(f"{cut.id}: {TOO_SHORT}")
+    if is_too_short(cut):
+        raise InvalidEntry(f"{cut.id}: {TOO_SHORT}")
     if cut.duration > WHOLE_SECONDS:
         return _compute_in_blocks(cut, num_bins, longest)
     samples = load_samples(cut, longest)
@@ -43,15 +43,15 @@ def compute(cut: MonoCut, num_bins: int, longest: float | None = LONGEST_SECONDS
 TOO_SHORT = f"shorter than one frame ({1000 * FRAME_SHIFT:g} ms)"
 
 
-def too_short(cut: MonoCut) -> bool:
+def is_too_short(cut: MonoCut) -> bool:
     """Whether the audio of a cut is less than a frame."""
-    return cut.has_recording and cut.num_samples < SHORTEST_SECONDS * cut.sampling_rate
+    return cut.has_recording and cut.num_samples < MIN_FRAME_SECONDS * cut.sampling_rate
 
 
 def _compute_in_blocks(cut: MonoCut, num_bins: int, longest: float | None) -> torch.Tensor:
     """The same as computing all at once: a frame depends on samples within two frame shifts of it."""
     read_samples, make = block_reader(cut, longest), extractor(cut.sampling_rate, num_bins).extract
-    frames, shift = frames_of(cut.num_samples, cut.sampling_rate), samples_per_frame(cut.sampling_rate)
+    frames, shift = count_frames(cut.num_samples, cut.sampling_rate), samples_per_frame(cut.sampling_rate)
     features, size = torch.empty(frames, num_bins), round(BLOCK_SECONDS / FRAME_SHIFT)
     for begin in range(0, frames, size):
         end = min(begin + size, frames)
@@ -63,36 +63,36 @@ def _compute_in_blocks(cut: MonoCut, num_bins: int, longest: float | None) -> to
 
 
 def _require_finite(features: torch.Tensor, cut: MonoCut, first: int) -> torch.Tensor:
-    """`features`, of which the first is frame `first` of the cut. Raises Bad for a frame that is not finite."""
+    """`features`, of which the first is frame `first` of the cut. Raises InvalidEntry for a frame that is not finite."""
     if not features.isfinite().all():
         frame = first + int(features.isfinite().all(1).logical_not().nonzero()[0])
-        raise Bad(f"{cut.id}: its features are not finite at {frame * FRAME_SHIFT:.2f} s (frame {frame})")
+        raise InvalidEntry(f"{cut.id}: its features are not finite at {frame * FRAME_SHIFT:.2f} s (frame {frame})")
     return features
 
 
-def load(cut: MonoCut, source: str, num_bins: int, longest: float | None = LONGEST_SECONDS) -> torch.Tensor:
-    """Features of one cut, (frames, bins) float32: stored ones or computed now, as `source` says. Raises Bad."""
+def load_features(cut: MonoCut, source: str, num_bins: int, longest: float | None = MAX_CUT_SECONDS) -> torch.Tensor:
+    """Features of one cut, (frames, bins) float32: stored ones or computed now, as `source` says. Raises InvalidEntry."""
     if source == "on_the_fly":
-        return compute(cut, num_bins, longest)
+        return compute_features(cut, num_bins, longest)
     if not cut.has_features:
-        raise Bad(f"{cut.id}: the manifest has no stored features; run `asrtool features`, or use on_the_fly")
-    if problem := too_long(cut.duration, longest) or _other_kind(cut, num_bins):
-        raise Bad(f"{cut.id}: {problem}")
+        raise InvalidEntry(f"{cut.id}: the manifest has no stored features; run `asrtool features`, or use on_the_fly")
+    if problem := length_problem(cut.duration, longest) or _other_kind(cut, num_bins):
+        raise InvalidEntry(f"{cut.id}: {problem}")
     try:
         _verify_stored(cut)
         features = torch.from_numpy(cut.load_features())
     except Exception as error:
         reason = f"{error}"[:200] or type(error).__name__
         path = cut.features.storage_path
-        raise Bad(f"{cut.id}: cannot read {path} ({reason}); run `asrtool features` again") from error
+        raise InvalidEntry(f"{cut.id}: cannot read {path} ({reason}); run `asrtool features` again") from error
     if features.ndim != 2 or features.shape[1] != num_bins or abs(len(features) - cut.num_frames) > FRAME_TOLERANCE:
         wanted = f"({cut.num_frames}, {num_bins})"
-        raise Bad(f"{cut.id}: its stored features have the shape {tuple(features.shape)}, not {wanted}")
+        raise InvalidEntry(f"{cut.id}: its stored features have the shape {tuple(features.shape)}, not {wanted}")
     return _require_finite(features.float(), cut, 0)
 
 
 def _other_kind(cut: MonoCut, num_bins: int) -> str | None:
-    """How the stored features differ from those of `compute`, as their manifest describes them."""
+    """How the stored features differ from those of `compute_features`, as their manifest describes them."""
     stored = cut.features
     if stored.num_features != num_bins:
         return f"{stored.num_features} bins are stored, the configuration says features.num_bins={num_bins}"
@@ -136,6 +136,6 @@ def samples_per_frame(sampling_rate: int) -> int:
     return round(FRAME_SHIFT * sampling_rate)
 
 
-def frames_of(samples: int, sampling_rate: int) -> int:
+def count_frames(samples: int, sampling_rate: int) -> int:
     """The number of frames that so many samples have, exactly."""
     return (samples + samples_per_frame(sampling_rate) // 2) // samples_per_frame(sampling_rate)

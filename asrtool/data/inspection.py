@@ -8,14 +8,14 @@ from pathlib import Path
 from lhotse.utils import compute_num_samples, perturb_num_samples
 
 from asrtool.config import Config
-from asrtool.data.entry_checks import EntryChecks, overhang
-from asrtool.data.features import SHORTEST_SECONDS, TOO_SHORT, frames_of
+from asrtool.data.entry_checks import EntryChecks, overhang_problem
+from asrtool.data.features import MIN_FRAME_SECONDS, TOO_SHORT, count_frames
 from asrtool.data.shards import entries_with_trees
 from asrtool.errors import DataError, UserError
 from asrtool.progress import progress
 from asrtool.text.tokenizer import Tokenizer
 
-MOST_CUTS = 300_000  # to look at before training starts: half a minute
+MAX_CUTS = 300_000  # to look at before training starts: half a minute
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Inspection:
     partial: bool = False
 
     def __str__(self) -> str:
-        of = f"of the first {MOST_CUTS} cuts, " if self.partial else ""
+        of = f"of the first {MAX_CUTS} cuts, " if self.partial else ""
         return f"{of}{self.cuts} cuts, {self.seconds / 3600:.2f} h; {len(self.dropped)} dropped"
 
 
@@ -42,12 +42,12 @@ def inspect_cuts(
     """Read the manifest once. Cuts that the objective cannot reach (`needed(units)` output frames against
     `out_length(frames)` at the fastest configured speed), or outside the configured lengths, are dropped.
 
-    Of a manifest of more than MOST_CUTS only so many are looked at; training leaves out the rest's when it meets them.
+    Of a manifest of more than MAX_CUTS only so many are looked at; training leaves out the rest's when it meets them.
     Raises DataError with all cuts that would be misread (see `EntryChecks`), or whose transcript has no units or whose
     sampling rate is not the configured one.
     """
     found, problems, checks, rates = Inspection(), [], EntryChecks(), set()
-    for entry, tree in progress(islice(entries_with_trees(path), MOST_CUTS), f"reading {Path(path).name}"):
+    for entry, tree in progress(islice(entries_with_trees(path), MAX_CUTS), f"reading {Path(path).name}"):
         text = transcript(tree)
         if problem := checks.problem(tree) or _problem(tree, text, config, tokenizer):
             problems.append(f"{entry.id}: {problem}")
@@ -56,7 +56,7 @@ def inspect_cuts(
             found.dropped[entry.id] = reason
         else:
             found.cuts, found.seconds = found.cuts + 1, found.seconds + entry.duration
-    found.partial = found.cuts + len(found.dropped) + len(problems) == MOST_CUTS
+    found.partial = found.cuts + len(found.dropped) + len(problems) == MAX_CUTS
     if problems:
         hint = _rate_hint(rates, config, bool(found.cuts)) or "mend the manifest or the tokenizer"
         raise DataError(f"{len(problems)} cuts of {path} cannot be used; {hint}", problems)
@@ -126,14 +126,14 @@ def _unreachable(tree: dict, units: list[int], config: Config, needed, out_lengt
     if not data.min_seconds <= seconds <= data.max_seconds:
         limits = f"{data.min_seconds:g} to {data.max_seconds:g}"
         return f"{seconds:.2f} s is outside data.min_seconds and max_seconds ({limits})"
-    if problem := overhang(tree):
+    if problem := overhang_problem(tree):
         return problem
     samples = compute_num_samples(seconds, rate)
     fastest = max(data.augment.speeds)
     samples = samples if fastest == 1.0 else perturb_num_samples(samples, fastest)
-    if samples < SHORTEST_SECONDS * rate:
+    if samples < MIN_FRAME_SECONDS * rate:
         return TOO_SHORT
-    frames = out_length(frames_of(samples, rate))
+    frames = out_length(count_frames(samples, rate))
     if frames < needed(units):
         return f"{frames} output frames, its {len(units)} units need {needed(units)}"
     return None

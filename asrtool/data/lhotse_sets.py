@@ -7,9 +7,9 @@ from typing import Any
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.cut import Cut
 
-from asrtool.data.sources import Bad, item_of
-from asrtool.errors import UserError
-from asrtool.files import parse_json, read_byte_lines, require_file
+from asrtool.data.sources import InvalidEntry, deserialize_entry
+from asrtool.errors import UserError, require_file
+from asrtool.readers import parse_json, read_byte_lines
 
 KINDS = {"cuts": Cut, "recordings": Recording, "supervisions": SupervisionSegment}
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -38,7 +38,7 @@ class _Cuts:
 
     def __iter__(self) -> Iterator[Cut]:
         for where, cut in read_items(self.path, "cuts", "make it with `asrtool prepare`"):
-            if isinstance(cut, Bad):
+            if isinstance(cut, InvalidEntry):
                 raise UserError(f"{where}: {cut}")
             yield cut
 
@@ -59,21 +59,21 @@ def read_lhotse(cuts: Path | None, recordings: Path | None, supervisions: Path |
 
 def _cuts_or_problems(path: Path) -> Iterator[Cut | str]:
     for where, cut in read_items(path, "cuts"):
-        yield f"{where}: {cut}" if isinstance(cut, Bad) else cut
+        yield f"{where}: {cut}" if isinstance(cut, InvalidEntry) else cut
 
 
 def _joined(recordings: Path, supervisions: Path) -> Iterator[Cut | str]:
     """A cut for each recording, with its supervisions; a problem for each supervision without a recording."""
     known: dict[str, Recording] = {}
     for where, recording in read_items(recordings, "recordings"):
-        if isinstance(recording, Bad) or recording.id in known:
-            yield f"{where}: {recording if isinstance(recording, Bad) else 'duplicate recording'}"
+        if isinstance(recording, InvalidEntry) or recording.id in known:
+            yield f"{where}: {recording if isinstance(recording, InvalidEntry) else 'duplicate recording'}"
         else:
             known[recording.id] = recording
     segments: list[SupervisionSegment] = []
     names: set[str] = set()
     for where, segment in read_items(supervisions, "supervisions"):
-        if isinstance(segment, Bad):
+        if isinstance(segment, InvalidEntry):
             yield f"{where}: {segment}"
         elif segment.recording_id not in known:
             yield f"{where}: {recordings} has no recording '{segment.recording_id}'"
@@ -90,7 +90,7 @@ def _joined(recordings: Path, supervisions: Path) -> Iterator[Cut | str]:
 
 
 def read_items(path: Path, what: str, hint: str = "give a lhotse *.jsonl.gz file") -> Iterator[tuple[str, Any]]:
-    """ "FILE:LINE: ID" and the object of each line of a manifest of `what` (of KINDS), or a Bad that says why not.
+    """ "FILE:LINE: ID" and the object of each line of a manifest of `what` (of KINDS), or a InvalidEntry that says why not.
 
     Raises UserError when the file cannot be read, or a line is not JSON or another kind of object.
     """
@@ -109,9 +109,9 @@ def _item(path: Path, number: int, tree: Any, what: str) -> tuple[str, Any]:
         where += f": {tree['id'] if tree['id'].isprintable() else ascii(tree['id'])}"
     try:
         for problem in _wrong_fields(tree):
-            raise Bad(problem)
-        item = item_of(tree)
-    except Bad as problem:
+            raise InvalidEntry(problem)
+        item = deserialize_entry(tree)
+    except InvalidEntry as problem:
         return where, problem
     if not isinstance(item, KINDS[what]):
         raise UserError(f"line {number} is a {type(item).__name__}")

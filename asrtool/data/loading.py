@@ -18,22 +18,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from asrtool.config import Config
 from asrtool.data.augment import (
-    change_audio,
-    change_speed,
-    change_vocal_tract,
-    generator,
+    keyed_generator,
     mask_batch,
+    perturb_audio,
+    perturb_speed,
+    perturb_vocal_tract_length,
     spec_augment,
 )
 from asrtool.data.batch import NO_LABEL, Batch, Skipped
-from asrtool.data.entry_checks import LONGEST_SECONDS
-from asrtool.data.features import FRAME_SHIFT, TOO_SHORT, load, too_short
-from asrtool.data.manifest import said_in
-from asrtool.data.sampling import Item
+from asrtool.data.entry_checks import MAX_CUT_SECONDS
+from asrtool.data.features import FRAME_SHIFT, TOO_SHORT, is_too_short, load_features
+from asrtool.data.manifest import text_and_speaker
+from asrtool.data.sampling import CutBatch
 from asrtool.data.shards import Entry
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import AsrtoolError, DataError, UserError
-from asrtool.interrupts import start_worker
+from asrtool.interrupts import init_worker
 from asrtool.text.tokenizer import BLANK, Tokenizer
 
 
@@ -50,37 +50,37 @@ class SpeechDataset(Dataset):
         config: Config,
         tokenizer: Tokenizer | None,
         training: bool,
-        max_seconds: float | None = LONGEST_SECONDS,
+        max_seconds: float | None = MAX_CUT_SECONDS,
     ):
         self.features, self.augment, self.seed = config.features, config.data.augment, config.seed
         self.max_seconds = max_seconds
         self.tokenizer, self.training, self.aligned = tokenizer, training, config.objective.needs_alignments
         self.factor = config.model.subsampling.factor
 
-    def __getitem__(self, item: Item) -> Batch | AsrtoolError:
+    def __getitem__(self, item: CutBatch) -> Batch | AsrtoolError:
         try:
             return self._batch(item)
         except AsrtoolError as error:
             return error
-        except Bad as problem:
+        except InvalidEntry as problem:
             return DataError("stopped at unreadable data; check the manifest with `asrtool prepare`", [str(problem)])
 
-    def _batch(self, item: Item) -> Batch:
+    def _batch(self, item: CutBatch) -> Batch:
         at = item.position
         cuts = sorted((self._cut(entry, at.epoch) for entry in item.entries), key=lambda cut: (-cut.duration, cut.id))
-        short = [] if self.training else list(filter(too_short, cuts))
+        short = [] if self.training else list(filter(is_too_short, cuts))
         if short:
-            cuts = list(filterfalse(too_short, cuts))
+            cuts = list(filterfalse(is_too_short, cuts))
         features = [self._features(cut, at.epoch) for cut in cuts]
         lens = torch.tensor([len(f) for f in features], dtype=torch.int64)
         padded = _pad(features, torch.zeros(0, 0, self.features.num_bins))
         if self.training and self.augment.spec_augment:
             padded = mask_batch(spec_augment(self.augment.spec_augment), padded, lens, self.seed, *vars(at).values())
-        texts, speakers = [said_in(cut)[0] for cut in cuts], [said_in(cut)[1] for cut in cuts]
+        texts, speakers = [text_and_speaker(cut)[0] for cut in cuts], [text_and_speaker(cut)[1] for cut in cuts]
         targets, target_lens = self._targets(texts)
         seconds, names = sum(cut.duration for cut in cuts), [cut.id for cut in cuts]
         labels = self._labels(cuts, lens) if self.aligned and self.tokenizer and cuts else None
-        skipped = [Skipped(cut.id, *said_in(cut), TOO_SHORT) for cut in short]
+        skipped = [Skipped(cut.id, *text_and_speaker(cut), TOO_SHORT) for cut in short]
         tensors = (padded, lens, targets, target_lens)
         return Batch(at, item.after, names, texts, *tensors, seconds, labels, speakers, skipped)
 
@@ -101,21 +101,21 @@ class SpeechDataset(Dataset):
 
     def _cut(self, entry: Entry, epoch: int) -> MonoCut:
         cut = entry.cut()
-        return change_speed(cut, self.augment, self.seed, epoch) if self.training else cut
+        return perturb_speed(cut, self.augment, self.seed, epoch) if self.training else cut
 
     def _features(self, cut: MonoCut, epoch: int) -> torch.Tensor:
         if cut.sampling_rate != self.features.sampling_rate:
             wanted = f"the configuration says features.sampling_rate={self.features.sampling_rate}"
-            raise Bad(f"{cut.id}: {cut.sampling_rate} Hz, {wanted}; see `asrtool prepare --resample`")
+            raise InvalidEntry(f"{cut.id}: {cut.sampling_rate} Hz, {wanted}; see `asrtool prepare --resample`")
         if not self.training:  # stored features and computed ones are the same: take what the manifest has
             source = "stored" if cut.has_features else "on_the_fly"
-            return load(cut, source, self.features.num_bins, self.max_seconds)
+            return load_features(cut, source, self.features.num_bins, self.max_seconds)
         if self.features.source == "on_the_fly":
-            cut = change_audio(cut, self.augment, self.seed, epoch)
-        features = load(cut, self.features.source, self.features.num_bins, self.max_seconds)
+            cut = perturb_audio(cut, self.augment, self.seed, epoch)
+        features = load_features(cut, self.features.source, self.features.num_bins, self.max_seconds)
         if most := self.augment.vtlp:
-            warp = 1 + generator("warp", self.seed, epoch, cut.id).uniform(-most, most)
-            features = change_vocal_tract(features, warp, self.features.sampling_rate)
+            warp = 1 + keyed_generator("warp", self.seed, epoch, cut.id).uniform(-most, most)
+            features = perturb_vocal_tract_length(features, warp, self.features.sampling_rate)
         return features
 
     def _targets(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,7 +130,7 @@ def _pad(rows: list[torch.Tensor], empty: torch.Tensor) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else empty
 
 
-def batches(dataset: SpeechDataset, sampler: Iterable[Item], workers: int) -> Iterator[Batch]:
+def load_batches(dataset: SpeechDataset, sampler: Iterable[CutBatch], workers: int) -> Iterator[Batch]:
     """The batches of `sampler` in its order, made by `workers` processes. Raises DataError on unreadable data.
 
     UserError when processes cannot be started, or one of them was killed.
@@ -143,7 +143,7 @@ def batches(dataset: SpeechDataset, sampler: Iterable[Item], workers: int) -> It
         num_workers=workers,
         collate_fn=_to_arrays,
         generator=own,
-        worker_init_fn=start_worker,
+        worker_init_fn=init_worker,
     )
     for batch in _named_failures(loader, workers):
         if isinstance(batch, AsrtoolError):

@@ -12,25 +12,26 @@ from lhotse.cut import Cut
 from lhotse.utils import fastcopy
 
 from asrtool.data.audio import is_command
-from asrtool.data.checks import Checks, checked_audio, one_channel, recording_of
 from asrtool.data.corpora import Utterance
 from asrtool.data.lhotse_sets import open_cuts, read_lhotse
 from asrtool.data.shards import entries_with_trees
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
+from asrtool.data.utterance_checks import UtteranceChecks, check_recording_audio, create_recording, select_channel
 from asrtool.errors import DataError
-from asrtool.files import atomic_path, read_byte_lines
+from asrtool.files import atomic_path
 from asrtool.progress import progress
+from asrtool.readers import read_byte_lines
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Summary", "copy_manifest", "count_cuts", "open_cuts", "read_lhotse", "write_manifest"]
+__all__ = ["ManifestSummary", "copy_manifest", "count_cuts", "open_cuts", "read_lhotse", "write_manifest"]
 
 
 MOST_PROBLEMS = 100_000  # that are collected: more are no use to anybody, and a small damaged file may have millions
 
 
 @dataclass(frozen=True)
-class Summary:
+class ManifestSummary:
     """What was written."""
 
     cuts: int
@@ -53,21 +54,21 @@ def write_manifest(
     skip_bad: bool = False,
     jobs: int = 4,
     **settings: Any,
-) -> Summary:
+) -> ManifestSummary:
     """Check `utterances`, audio included, and write their cuts to `out`.
 
-    `settings` are other fields of `Checks`, e.g. resample=True. A line instead of an utterance is a problem that its
+    `settings` are other fields of `UtteranceChecks`, e.g. resample=True. A line instead of an utterance is a problem that its
     reader found. Raises DataError with all problems, writing nothing, unless `skip_bad`.
     """
-    rows, checks = list(utterances), Checks(sampling_rate, **settings)
+    rows, checks = list(utterances), UtteranceChecks(sampling_rate, **settings)
     return _write(_cuts(rows, _recordings(rows, checks, jobs), checks), out, skip_bad, checks)
 
 
 def copy_manifest(
     cuts: Iterable[Cut | str], out: Path, sampling_rate: int = 16000, skip_bad: bool = False, **settings: Any
-) -> Summary:
+) -> ManifestSummary:
     """As `write_manifest`, for the cuts of lhotse: one cut a supervision, features kept, all checked alike."""
-    checks = Checks(sampling_rate, **settings)
+    checks = UtteranceChecks(sampling_rate, **settings)
     results = (result for whole in cuts for result in _copied(whole, checks))
     return _write(results, out, skip_bad, checks)
 
@@ -82,7 +83,7 @@ def _one_cut_each(cut: Cut) -> list[Cut]:
     ]
 
 
-def said_in(cut: MonoCut) -> tuple[str, str | None]:
+def text_and_speaker(cut: MonoCut) -> tuple[str, str | None]:
     """The text of a cut, "" without a supervision, and its speaker where one is named."""
     supervision = cut.supervisions[0] if cut.supervisions else None
     return (supervision.text or "", supervision.speaker) if supervision else ("", None)
@@ -108,14 +109,16 @@ def transcripts(paths: Iterable[Path]) -> Iterator[str]:
 Key = tuple[str, str]
 
 
-def _recordings(utterances: list[Utterance | str], checks: Checks, jobs: int) -> dict[Key, Recording | Bad]:
+def _recordings(
+    utterances: list[Utterance | str], checks: UtteranceChecks, jobs: int
+) -> dict[Key, Recording | InvalidEntry]:
     """Every distinct recording, inspected, by its id and audio."""
     audio = dict.fromkeys(_key(row) for row in utterances if isinstance(row, Utterance))
 
-    def make(item: Key) -> Recording | Bad:
+    def make(item: Key) -> Recording | InvalidEntry:
         try:
-            return checks.at_rate(recording_of(item[0], _absolute(item[1]), checks), item[1])
-        except Bad as problem:
+            return checks.at_rate(create_recording(item[0], _absolute(item[1]), checks), item[1])
+        except InvalidEntry as problem:
             return problem
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -130,7 +133,9 @@ def _absolute(audio: str) -> str:
     return audio if is_command(audio) else str(Path(audio).absolute())
 
 
-def _cuts(rows: list[Utterance | str], recordings: dict[Key, Recording | Bad], checks: Checks) -> Iterator[Result]:
+def _cuts(
+    rows: list[Utterance | str], recordings: dict[Key, Recording | InvalidEntry], checks: UtteranceChecks
+) -> Iterator[Result]:
     """A cut for each utterance, or the line that says what is wrong with it."""
     for row in rows:
         if isinstance(row, str):
@@ -138,13 +143,13 @@ def _cuts(rows: list[Utterance | str], recordings: dict[Key, Recording | Bad], c
             continue
         try:
             yield _cut(row, recordings[_key(row)], checks)
-        except Bad as problem:
+        except InvalidEntry as problem:
             yield f"{printable_id(row.id)}: {problem}"
 
 
-def _cut(utterance: Utterance, recording: Recording | Bad, checks: Checks) -> MonoCut:
+def _cut(utterance: Utterance, recording: Recording | InvalidEntry, checks: UtteranceChecks) -> MonoCut:
     checks.check_id(utterance.id, utterance.where)
-    if isinstance(recording, Bad):
+    if isinstance(recording, InvalidEntry):
         raise recording
     checks.check_recording(recording)
     checks.check_speaker(utterance.speaker)
@@ -159,23 +164,23 @@ def _cut(utterance: Utterance, recording: Recording | Bad, checks: Checks) -> Mo
     return MonoCut(utterance.id, utterance.start, duration, channel, [supervision], recording=recording)
 
 
-def _copied(whole: Cut | str, checks: Checks) -> Iterator[Result]:
+def _copied(whole: Cut | str, checks: UtteranceChecks) -> Iterator[Result]:
     """The cuts of a lhotse cut that are checked, or lines that say what is wrong with them."""
     if isinstance(whole, str):
         yield whole
         return
     try:
-        cuts = _one_cut_each(one_channel(whole, checks.channel))
+        cuts = _one_cut_each(select_channel(whole, checks.channel))
     except Exception as error:  # what lhotse raises over fields that do not fit each other
         yield _unusable(whole, error)
         return
     yield from (_result(cut, checks) for cut in cuts)
 
 
-def _result(cut: Cut, checks: Checks) -> Result:
+def _result(cut: Cut, checks: UtteranceChecks) -> Result:
     try:
         return _checked(cut, checks)
-    except Bad as problem:
+    except InvalidEntry as problem:
         return f"{printable_id(cut.id)}: {problem}"
     except Exception as error:  # likewise
         return _unusable(cut, error)
@@ -185,19 +190,21 @@ def _unusable(cut: Cut, error: Exception) -> str:
     return f"{printable_id(cut.id)}: lhotse cannot use it ({type(error).__name__}: {str(error)[:200]})"
 
 
-def _checked(cut: Cut, checks: Checks) -> MonoCut:
+def _checked(cut: Cut, checks: UtteranceChecks) -> MonoCut:
     checks.check_id(cut.id)
     enough = len(cut.supervisions) == 1 or checks.unlabelled and not cut.supervisions
     if not isinstance(cut, MonoCut) or not cut.has_recording or not enough:
         hint = "--channel chooses one of several, --unlabelled takes cuts without a transcript"
-        raise Bad(f"needs one recording channel and a supervision with text ({hint})")
+        raise InvalidEntry(f"needs one recording channel and a supervision with text ({hint})")
     if any(supervision.channel != cut.channel for supervision in cut.supervisions) and cut.recording.num_channels > 1:
-        raise Bad(f"its transcript is of channel {cut.supervisions[0].channel}, its audio of channel {cut.channel}")
+        raise InvalidEntry(
+            f"its transcript is of channel {cut.supervisions[0].channel}, its audio of channel {cut.channel}"
+        )
     checks.check_recording(cut.recording)
     end = checks.end_of(cut.start, cut.start + cut.duration, cut.recording.duration)
     if end < cut.start + cut.duration:
         cut = _until(cut, end)
-    audio = checked_audio(cut.recording, cut.channel, checks)
+    audio = check_recording_audio(cut.recording, cut.channel, checks)
     if cut.sampling_rate != checks.sampling_rate:
         cut = cut.resample(checks.sampling_rate) if checks.resample else cut
         checks.at_rate(cut.recording, audio)
@@ -217,7 +224,7 @@ def printable_id(name: str) -> str:
     return name if name.isprintable() and name.split() == [name] else ascii(name)
 
 
-def _write(cuts: Iterator[Result], out: Path, skip_bad: bool, checks: Checks) -> Summary:
+def _write(cuts: Iterator[Result], out: Path, skip_bad: bool, checks: UtteranceChecks) -> ManifestSummary:
     problems: list[str] = []
     count, seconds = 0, 0.0
     with atomic_path(out) as temporary:
@@ -237,7 +244,7 @@ def _write(cuts: Iterator[Result], out: Path, skip_bad: bool, checks: Checks) ->
     for problem in problems:
         logger.info(f"  left out {problem}")
     notes = tuple(f"{number} {note}" for note, number in checks.notes.items() if number)
-    return Summary(count, seconds, len(problems), notes)
+    return ManifestSummary(count, seconds, len(problems), notes)
 
 
 def _stop_at_many(problems: list[str]) -> None:
@@ -245,7 +252,7 @@ def _stop_at_many(problems: list[str]) -> None:
         raise DataError(f"stopped after {MOST_PROBLEMS:,} problems; is it the right corpus?", problems)
 
 
-def _rate_hint(checks: Checks) -> str:
+def _rate_hint(checks: UtteranceChecks) -> str:
     if not checks.rates:
         return ""
     own = f"--sampling-rate {min(checks.rates)} and features.sampling_rate={min(checks.rates)} in the configuration"

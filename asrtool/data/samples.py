@@ -15,8 +15,8 @@ from lhotse.augmentation import AudioTransform, Resample, Speed
 from lhotse.cut import Cut
 from lhotse.utils import compute_num_samples
 
-from asrtool.data.entry_checks import LEAST_HERTZ, LONGEST_SECONDS, MOST_HERTZ, too_long
-from asrtool.data.sources import Bad
+from asrtool.data.entry_checks import MAX_CUT_SECONDS, MAX_SAMPLING_RATE, MIN_SAMPLING_RATE, length_problem
+from asrtool.data.sources import InvalidEntry
 
 LENGTH_TOLERANCE = 0.025  # seconds between a file and its manifest: what lhotse pads or cuts off in silence
 LOUDEST = 1000.0  # 60 dB above full scale: no gain or noise of training comes near, 16-bit integers as floats go beyond
@@ -25,10 +25,10 @@ LEAST_SPEED, MOST_SPEED = 0.1, 10.0  # beyond that, nobody understands a word
 LARGEST_FILTER = 1 << 23  # numbers of a resampling filter: lhotse takes 33 bytes for each while it makes one
 
 
-def load_samples(cut: Cut, longest: float | None = LONGEST_SECONDS) -> torch.Tensor:
+def load_samples(cut: Cut, longest: float | None = MAX_CUT_SECONDS) -> torch.Tensor:
     """The audio of one cut, of its own channel, (samples,) float32 in -1 .. 1.
 
-    Raises Bad when the cut has more than `longest` seconds (nothing is read then), when a file cannot be read, is not a
+    Raises InvalidEntry when the cut has more than `longest` seconds (nothing is read then), when a file cannot be read, is not a
     regular file or differs in rate or length from its manifest, and for samples that are not finite or not audio.
     """
     check_audio(cut, longest)
@@ -37,10 +37,10 @@ def load_samples(cut: Cut, longest: float | None = LONGEST_SECONDS) -> torch.Ten
     except Exception as error:  # lhotse wraps whatever its many readers raise
         raise cannot_read(cut.id, _source_name(cut), error) from error
     if len(samples) != 1:
-        raise Bad(f"{cut.id}: {len(samples)} channels, expected one")
+        raise InvalidEntry(f"{cut.id}: {len(samples)} channels, expected one")
     try:
         return require_audible(samples[0], cut, 0)
-    except Bad:
+    except InvalidEntry:
         if not isinstance(cut, MonoCut):  # name the noise that is to blame, not the speech that it is mixed with
             for part in _parts(cut):
                 load_samples(part, longest)
@@ -48,16 +48,18 @@ def load_samples(cut: Cut, longest: float | None = LONGEST_SECONDS) -> torch.Ten
 
 
 def check_audio(cut: Cut, longest: float | None) -> None:
-    """Raise Bad, before any sample is read, for a cut that is too long or whose files are not as the manifest says."""
-    if problem := too_long(cut.duration, longest):
-        raise Bad(f"{cut.id}: {problem}")
+    """Raise InvalidEntry, before any sample is read, for a cut that is too long or whose files are not as the manifest says."""
+    if problem := length_problem(cut.duration, longest):
+        raise InvalidEntry(f"{cut.id}: {problem}")
     for part in _parts(cut):
         if not part.has_recording:
-            raise Bad(f"{part.id}: no recording; give a manifest with audio, or use its stored features")
+            raise InvalidEntry(f"{part.id}: no recording; give a manifest with audio, or use its stored features")
         try:
             seconds = _seconds_of_files(part.recording)
         except Exception as error:  # what lhotse's transforms raise over numbers that are none
-            raise Bad(f"{part.id}: its transforms cannot be applied ({str(error) or type(error).__name__})") from error
+            raise InvalidEntry(
+                f"{part.id}: its transforms cannot be applied ({str(error) or type(error).__name__})"
+            ) from error
         for source in part.recording.sources:
             if source.type in ("file", "memory"):
                 _check_file(part, source, seconds)
@@ -85,7 +87,7 @@ def _require_bounded(transform: AudioTransform, rate: int) -> None:
     """ValueError for a change of speed or rate that takes memory out of proportion to the audio."""
     if isinstance(transform, Resample):
         for hertz in (transform.source_sampling_rate, transform.target_sampling_rate):
-            if not LEAST_HERTZ <= hertz <= MOST_HERTZ:
+            if not MIN_SAMPLING_RATE <= hertz <= MAX_SAMPLING_RATE:
                 raise ValueError(f"a change of rate from or to {hertz} Hz")
     if not isinstance(transform, Speed):
         return
@@ -117,13 +119,13 @@ def _check_file(cut: MonoCut, source: AudioSource, seconds: float) -> None:
     wanted = None if cut.recording.transforms else cut.recording.sampling_rate
     if abs(found - seconds) > LENGTH_TOLERANCE or wanted not in (None, rate):
         said = f"{seconds:.3f} s" + (f" at {wanted} Hz" if wanted else "")
-        raise Bad(f"{cut.id}: the manifest says {said}, the file has {found:.3f} s at {rate} Hz: {name}")
+        raise InvalidEntry(f"{cut.id}: the manifest says {said}, the file has {found:.3f} s at {rate} Hz: {name}")
 
 
-def cannot_read(name: str, source: str, error: Exception) -> Bad:
+def cannot_read(name: str, source: str, error: Exception) -> InvalidEntry:
     """The problem of audio that cannot be read."""
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200] or type(error).__name__
-    return Bad(f"{name}: cannot read {source} ({reason})")
+    return InvalidEntry(f"{name}: cannot read {source} ({reason})")
 
 
 def _source_name(cut: Cut) -> str:
@@ -132,18 +134,20 @@ def _source_name(cut: Cut) -> str:
 
 
 def require_audible(samples: torch.Tensor, cut: Cut, first: int) -> torch.Tensor:
-    """`samples`, of which the first one is number `first` of the cut. Raises Bad for one that cannot be audio."""
+    """`samples`, of which the first one is number `first` of the cut. Raises InvalidEntry for one that cannot be audio."""
     if not len(samples):
         return samples
     low, high = samples.aminmax()
     if not (low > -LOUDEST and high < LOUDEST):  # NaN is neither
         at = int((samples.abs() < LOUDEST).logical_not().nonzero()[0])
         when = f"{(first + at) / cut.sampling_rate:.3f} s"
-        raise Bad(f"{cut.id}: the sample at {when} is {float(samples[at]):g}; samples must lie between -1 and 1")
+        raise InvalidEntry(
+            f"{cut.id}: the sample at {when} is {float(samples[at]):g}; samples must lie between -1 and 1"
+        )
     return samples
 
 
-def block_reader(cut: Cut, longest: float | None = LONGEST_SECONDS) -> Callable[[int, int], torch.Tensor]:
+def block_reader(cut: Cut, longest: float | None = MAX_CUT_SECONDS) -> Callable[[int, int], torch.Tensor]:
     """read(begin, end): the samples `begin` to `end` of the cut as `load_samples` gives them.
 
     A cut of a plain file is read from there each time, so that a long one is never held whole; others are read once.

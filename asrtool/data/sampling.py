@@ -8,14 +8,14 @@ from pathlib import Path
 
 from asrtool.config import Config
 from asrtool.data.augment import (
-    generator,
-    speed_of,
+    draw_speed,
+    keyed_generator,
 )
 from asrtool.data.batch import Position
 from asrtool.data.entry_checks import EntryChecks
-from asrtool.data.features import SHORTEST_SECONDS
+from asrtool.data.features import MIN_FRAME_SECONDS
 from asrtool.data.manifest import speaker_of
-from asrtool.data.shards import Entry, entries_with_trees, manifest_files, read
+from asrtool.data.shards import Entry, entries_with_trees, manifest_files, read_entries
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import DataError
 
@@ -25,7 +25,7 @@ BUCKET_BATCHES = 4  # the last batch of a bucket is not full: with fewer batches
 
 
 @dataclass(frozen=True)
-class Item:
+class CutBatch:
     """The cuts of a batch. `after` is where the data goes on when every rank has had its batch of this round."""
 
     position: Position
@@ -54,7 +54,7 @@ class TrainingSampler(Iterable):
         self.config, self.dropped, self.start, self.ranks = config, dropped, start or Position(), ranks
         self.files = manifest_files(config.data.train)
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[CutBatch]:
         stream = self._stream()
         at, batch = next(stream)
         while True:
@@ -62,7 +62,7 @@ class TrainingSampler(Iterable):
                 if rank == self.ranks.rank:
                     mine = at, batch
                 at, batch = next(stream)
-            yield Item(*mine, after=at)
+            yield CutBatch(*mine, after=at)
 
     def _stream(self) -> Iterator[tuple[Position, list[Entry]]]:
         at, empty = self.start, 0
@@ -89,10 +89,10 @@ class TrainingSampler(Iterable):
     def _lines(self, at: Position) -> Iterator[tuple[int, int, Entry]]:
         """The epoch's lines from `at` on with where they are. A file is opened once, however many blocks it has."""
         files = list(self.files)
-        generator("files", self.config.seed, at.epoch).shuffle(files)
+        keyed_generator("files", self.config.seed, at.epoch).shuffle(files)
         first = at.line
         for file in range(at.file, len(files)):
-            yield from ((file, line, entry) for line, entry in enumerate(read(files[file], first), first))
+            yield from ((file, line, entry) for line, entry in enumerate(read_entries(files[file], first), first))
             first = 0
 
     def _is_kept(self, entry: Entry) -> bool:
@@ -101,7 +101,7 @@ class TrainingSampler(Iterable):
 
 def is_trained_on(entry: Entry, config: Config) -> bool:
     """Whether the cut is as long as the configuration wants them, and has a frame at every speed."""
-    shortest = SHORTEST_SECONDS * max(config.data.augment.speeds) + ROUNDING
+    shortest = MIN_FRAME_SECONDS * max(config.data.augment.speeds) + ROUNDING
     least = max(config.data.min_seconds, shortest)
     return least <= entry.duration <= config.data.max_seconds
 
@@ -109,9 +109,9 @@ def is_trained_on(entry: Entry, config: Config) -> bool:
 def shuffled_batches(block: list[Entry], at: Position, config: Config) -> list[list[Entry]]:
     """Batches of cuts of similar length, otherwise in any order, which comes from (seed, epoch, file, line)."""
     data, seed, block = config.data, config.seed, list(block)
-    draw = generator("batches", seed, at.epoch, at.file, at.line)
+    draw = keyed_generator("batches", seed, at.epoch, at.file, at.line)
     draw.shuffle(block)
-    timed = [(entry.duration / speed_of(entry.id, data.augment, seed, at.epoch), entry) for entry in block]
+    timed = [(entry.duration / draw_speed(entry.id, data.augment, seed, at.epoch), entry) for entry in block]
     buckets = _buckets(timed, data.num_buckets, data.batch_seconds)
     found = [batch for bucket in buckets for batch in _fill(bucket, data.batch_seconds)]
     draw.shuffle(found)
@@ -154,17 +154,17 @@ class OrderedSampler(Iterable):
         self.path, self.batch_seconds, self.dropped, self.ranks, self.apart = path, batch_seconds, dropped, ranks, apart
         manifest_files(path)
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[CutBatch]:
         return islice(self._all(), self.ranks.rank, None, self.ranks.world_size)
 
-    def _all(self) -> Iterator[Item]:
+    def _all(self) -> Iterator[CutBatch]:
         number, problems = 0, []
         kept = self._checked(problems)
         while window := list(islice(kept, BLOCK_CUTS)):
             if problems:
                 raise DataError(f"{len(problems)} cuts of {self.path} cannot be used; mend the manifest", problems)
             for batch in self._batches(window):
-                yield Item(Position(batch=number), batch, Position(batch=number + 1))
+                yield CutBatch(Position(batch=number), batch, Position(batch=number + 1))
                 number += 1
 
     def _checked(self, problems: list[str]) -> Iterator[Entry]:

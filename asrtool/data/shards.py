@@ -17,17 +17,18 @@ from typing import NamedTuple
 from lhotse import MonoCut
 from lhotse.shar.utils import fill_shar_placeholder
 
-from asrtool.data.entry_checks import unusable, wrong_field
-from asrtool.data.sources import Bad, compose_texts, item_of
+from asrtool.data.entry_checks import cut_problem, field_problem
+from asrtool.data.sources import InvalidEntry, deserialize_entry, normalise_transcripts
 from asrtool.errors import UserError
-from asrtool.files import BYTE_ORDER_MARK, GZIP_ERRORS, MAX_LINE_BYTES, STRICT_JSON, file_hash, open_bytes
+from asrtool.files import file_hash
+from asrtool.readers import BYTE_ORDER_MARK, GZIP_ERRORS, MAX_LINE_BYTES, STRICT_JSON, open_bytes
 
 CHUNK = 1 << 20  # bytes
 # Whatever the readers of lines, JSON, gzip and tar raise over a file that is not what it should be.
 UNREADABLE = (OSError, *GZIP_ERRORS, ValueError, TypeError, LookupError, RecursionError, tarfile.TarError)
 
 
-class Part(NamedTuple):
+class SharItem(NamedTuple):
     """Where Shar keeps one field of a cut: a stretch of a tar file, and the name it has there."""
 
     field: str
@@ -44,18 +45,18 @@ class Entry:
     id: str
     duration: float  # seconds
     line: bytes
-    parts: tuple[Part, ...] = field(default=(), repr=False)
+    parts: tuple[SharItem, ...] = field(default=(), repr=False)
 
     def tree(self) -> dict:
         """What the line says."""
         return json.loads(self.line)
 
     def cut(self) -> MonoCut:
-        """The lhotse cut, with what Shar holds read into memory. Raises Bad, also where `unusable` says why."""
+        """The lhotse cut, with what Shar holds read into memory. Raises InvalidEntry, also where `cut_problem` says why."""
         tree = self.tree()
-        if problem := unusable(tree):
-            raise Bad(f"{self.id}: {problem}")
-        cut = named(self.id, tree)
+        if problem := cut_problem(tree):
+            raise InvalidEntry(f"{self.id}: {problem}")
+        cut = deserialize_cut(self.id, tree)
         for part in self.parts:
             try:
                 with open(part.tar, "rb") as tar:
@@ -63,16 +64,16 @@ class Entry:
                     fill_shar_placeholder(cut, tar.read(part.size), part.name, part.field)
             except Exception as error:  # also what lhotse raises over an item that is not audio or features
                 reason = getattr(error, "strerror", None) or str(error)[:200]
-                raise Bad(f"{self.id}: cannot read {part.tar} ({reason})") from error
+                raise InvalidEntry(f"{self.id}: cannot read {part.tar} ({reason})") from error
         return cut
 
 
-def named(name: str, tree: dict) -> MonoCut:
-    """The cut of a manifest's entry. Raises Bad, which begins with `name`, for what `item_of` refuses."""
+def deserialize_cut(name: str, tree: dict) -> MonoCut:
+    """The cut of a manifest's entry. Raises InvalidEntry, which begins with `name`, for what `deserialize_entry` refuses."""
     try:
-        return item_of(tree)
-    except Bad as problem:
-        raise Bad(f"{name}: {problem}") from problem
+        return deserialize_entry(tree)
+    except InvalidEntry as problem:
+        raise InvalidEntry(f"{name}: {problem}") from problem
 
 
 def manifest_name(path: Path) -> str:
@@ -117,7 +118,7 @@ def entries_with_trees(path: Path) -> Iterator[tuple[Entry, dict]]:
         yield from _read(file, 0)
 
 
-def read(file: Path, first: int = 0) -> Iterator[Entry]:
+def read_entries(file: Path, first: int = 0) -> Iterator[Entry]:
     """The entries of one file from number `first` (counted from 0) on; UserError for what is no manifest of cuts."""
     return (entry for entry, _ in _read(file, first))
 
@@ -128,9 +129,9 @@ def _read(file: Path, first: int) -> Iterator[tuple[Entry, dict]]:
         for at, line in _lines(file, first):
             number, line_number, line = number + 1, at, line.removeprefix(BYTE_ORDER_MARK)
             tree = STRICT_JSON.decode(line.decode("utf-8"))
-            if problem := wrong_field(tree):
+            if problem := field_problem(tree):
                 raise ValueError(f"number {number + 1} {problem}")
-            compose_texts(tree)
+            normalise_transcripts(tree)
             parts = tuple(members(name)[number] for name in _in_shar(tree))
             yield Entry(tree["id"], tree["duration"], line, parts), tree
     except UNREADABLE as error:
@@ -166,8 +167,8 @@ def _in_shar(tree: dict) -> Iterator[str]:
         yield "features"
 
 
-def _members(file: Path, name: str) -> list[Part]:
+def _members(file: Path, name: str) -> list[SharItem]:
     """Where the field `name` of the cuts in `file` is. A description follows each item; the line has it too."""
     tar = file.with_name(file.name.split(".jsonl")[0].replace("cuts", name, 1) + ".tar")
     with tarfile.open(tar, "r:") as archive:
-        return [Part(name, str(tar), m.name, m.offset_data, m.size) for m in archive.getmembers()[::2]]
+        return [SharItem(name, str(tar), m.name, m.offset_data, m.size) for m in archive.getmembers()[::2]]

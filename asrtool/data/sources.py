@@ -1,7 +1,7 @@
 """The gate between the entries of manifests and lhotse's objects: data may name plain files, and nothing that runs.
 
 lhotse reads audio and features from shell commands, addresses and pipes when a manifest asks for it, and .sph files by
-a command in a shell. A manifest of a stranger must not do that, so every entry comes through `item_of`, which refuses
+a command in a shell. A manifest of a stranger must not do that, so every entry comes through `deserialize_entry`, which refuses
 such sources by name unless the user gave --allow-commands to this call.
 """
 
@@ -29,7 +29,7 @@ _commands_allowed = False  # for this process and the workers that it forks
 set_current_audio_backend(LibsndfileBackend())
 
 
-class Bad(Exception):
+class InvalidEntry(Exception):
     """What is wrong with one utterance, in words that follow its name."""
 
     def __str__(self) -> str:
@@ -47,24 +47,24 @@ def commands_allowed() -> bool:
     return _commands_allowed
 
 
-def item_of(tree: dict) -> Any:
+def deserialize_entry(tree: dict) -> Any:
     """The lhotse object (cut, recording, features, supervision) of a manifest's entry.
 
-    Raises Bad for an entry that names a shell command, a pipe or an address, and for one that lhotse cannot read.
+    Raises InvalidEntry for an entry that names a shell command, a pipe or an address, and for one that lhotse cannot read.
     """
     if not isinstance(tree, dict):
-        raise Bad(f"not an entry of a manifest but a {type(tree).__name__}")
+        raise InvalidEntry(f"not an entry of a manifest but a {type(tree).__name__}")
     if not _commands_allowed:
         for problem in _commands(tree):
-            raise Bad(problem)
-    compose_texts(tree)
+            raise InvalidEntry(problem)
+    normalise_transcripts(tree)
     try:
         return deserialize_item(tree)
     except Exception as error:  # whatever lhotse raises over fields that are missing or of another type
-        raise Bad(f"not an entry of a lhotse manifest ({type(error).__name__}: {str(error)[:200]})") from error
+        raise InvalidEntry(f"not an entry of a lhotse manifest ({type(error).__name__}: {str(error)[:200]})") from error
 
 
-def compose_texts(tree: dict) -> None:
+def normalise_transcripts(tree: dict) -> None:
     """Bring the transcripts of an entry into the form that units and lexicons have: NFC, without invisible characters.
 
     Other tools leave both forms of an accented letter in their manifests, which look the same and compare as different.
@@ -76,9 +76,9 @@ def compose_texts(tree: dict) -> None:
 
 
 def require_plain_path(path: str) -> str:
-    """`path` when it is a plain file's. Raises Bad for a shell command or an address, unless they are allowed."""
+    """`path` when it is a plain file's. Raises InvalidEntry for a shell command or an address, unless they are allowed."""
     if not _commands_allowed and (problem := _path_problem(path)):
-        raise Bad(problem)
+        raise InvalidEntry(problem)
     return path
 
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from asrtool.data.corpora import Utterance, audio_beside, channel_of, seconds
-from asrtool.data.sources import Bad
-from asrtool.errors import UserError, nearest, one_line
-from asrtool.files import read_lines
+from asrtool.data.corpora import Utterance, find_audio_file, parse_channel, parse_seconds
+from asrtool.data.sources import InvalidEntry
+from asrtool.errors import UserError, did_you_mean, one_line
+from asrtool.readers import read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # what other tools call them: Common Vo
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """How to read a table. By default it has a header, and the delimiter is recognised by it."""
 
     columns: Mapping[str, str] = field(default_factory=dict)  # column of COLUMNS -> its name in the header
@@ -46,13 +46,13 @@ class Layout:
     unlabelled: bool = False  # there need not be a column text
 
 
-def table(file: Path, layout: Layout | None = None) -> Iterator[Utterance | str]:
+def read_table(file: Path, layout: TableLayout | None = None) -> Iterator[Utterance | str]:
     """The utterances of a table: columns audio and text; optionally id, speaker, start, end (seconds) and channel.
 
     Yields a line that names file and line for a row that is wrong. Raises UserError for a table without these columns.
     Ids default to the names of the audio files, with the start in milliseconds when there is one, and the channel.
     """
-    layout = layout or Layout()
+    layout = layout or TableLayout()
     reader = _Reader(Path(file), layout)
     found = list(reader.rows())
     if reader.renamed:
@@ -63,7 +63,7 @@ def table(file: Path, layout: Layout | None = None) -> Iterator[Utterance | str]
 class _Reader:
     """The rows of a table as utterances."""
 
-    def __init__(self, file: Path, layout: Layout):
+    def __init__(self, file: Path, layout: TableLayout):
         self.file, self.layout, self.renamed = file, layout, 0
         self.root = file.parent if layout.audio_root is None else layout.audio_root
 
@@ -84,9 +84,11 @@ class _Reader:
             try:
                 values = _split(line, delimiter)
                 if len(values) != len(names):
-                    raise Bad(f"{len(values)} fields, the header has {len(names)}; quote a delimiter within a field")
+                    raise InvalidEntry(
+                        f"{len(values)} fields, the header has {len(names)}; quote a delimiter within a field"
+                    )
                 yield self._utterance({name: values[index].strip() for name, index in columns.items()}, where)
-            except (Bad, ValueError) as problem:
+            except (InvalidEntry, ValueError) as problem:
                 yield f"{where}: {problem}"
 
     def _delimiter(self, first: str) -> str:
@@ -123,7 +125,7 @@ class _Reader:
         if column in self.layout.columns:
             wanted = self.layout.columns[column].strip()
             if wanted.lower() not in known:
-                raise UserError(f"{self.file}: no column '{wanted}' in the header; {nearest(wanted, names)}")
+                raise UserError(f"{self.file}: no column '{wanted}' in the header; {did_you_mean(wanted, names)}")
             return known.index(wanted.lower())
         if column in known:
             return known.index(column)
@@ -142,16 +144,16 @@ class _Reader:
             logger.info(one_line(f"{self.file}: columns that are not used: {', '.join(shown)}"))
 
     def _utterance(self, row: dict[str, str], where: str) -> Utterance:
-        """Raises Bad or ValueError."""
+        """Raises InvalidEntry or ValueError."""
         if not row["audio"]:
-            raise Bad("no audio file is named")
+            raise InvalidEntry("no audio file is named")
         if row["audio"].endswith("|"):
-            raise Bad(f"'{row['audio'][:200]}' ends in a bar, and a table runs no commands; name a file")
+            raise InvalidEntry(f"'{row['audio'][:200]}' ends in a bar, and a table runs no commands; name a file")
         audio = self.root / row["audio"]
         if not audio.suffix and not os.path.isfile(audio):
-            audio = Path(audio_beside(audio))
-        start, end = seconds(row.get("start") or "0"), seconds(row["end"]) if row.get("end") else None
-        channel = channel_of(row["channel"]) if row.get("channel") else None
+            audio = Path(find_audio_file(audio))
+        start, end = parse_seconds(row.get("start") or "0"), parse_seconds(row["end"]) if row.get("end") else None
+        channel = parse_channel(row["channel"]) if row.get("channel") else None
         name = row.get("id") or self._name(audio, start, end, channel)
         text, speaker = row.get("text", ""), row.get("speaker") or None
         return Utterance(name, str(audio), text, speaker, None, start, end, channel, where)
@@ -166,13 +168,13 @@ class _Reader:
 
 
 def _split(line: str, delimiter: str) -> list[str]:
-    """The fields of a line. Raises Bad for quotation marks that are not closed in the same line."""
+    """The fields of a line. Raises InvalidEntry for quotation marks that are not closed in the same line."""
     if delimiter not in QUOTING:
         return line.split(delimiter)
     try:
         return next(csv.reader([line], delimiter=delimiter, strict=True), [])
     except csv.Error as error:
-        raise Bad(
+        raise InvalidEntry(
             f"quotation marks do not fit ({error}); close them in the line, or double those of the text"
         ) from error
 
@@ -180,7 +182,7 @@ def _split(line: str, delimiter: str) -> list[str]:
 def _fields(line: str, delimiter: str, where: str) -> list[str]:
     try:
         return [name.strip() for name in _split(line, delimiter)]
-    except Bad as problem:
+    except InvalidEntry as problem:
         raise UserError(f"{where}: {problem}") from problem
 
 

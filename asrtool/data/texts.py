@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asrtool.errors import UserError
-from asrtool.files import read_lines
+from asrtool.readers import read_lines
 from asrtool.text.words import composed
 
 

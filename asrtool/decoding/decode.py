@@ -14,7 +14,7 @@ import torch
 
 from asrtool.data.batch import Batch, Skipped
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.sampling import Item, OrderedSampler
+from asrtool.data.sampling import CutBatch, OrderedSampler
 from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.partial_results import DecodedBatches, DecodingTimes, PartialResults
@@ -23,10 +23,10 @@ from asrtool.decoding.result_folder import write_result
 from asrtool.distributed import this_rank
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment, run_hash
-from asrtool.files import read_json
-from asrtool.locks import writing
+from asrtool.locks import write_lock
 from asrtool.progress import progress
 from asrtool.provenance import provenance
+from asrtool.readers import read_json
 from asrtool.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def decode(
     facts |= {"run": run_hash(experiment, cuts, facts)}
     facts |= {"rtf_before": experiment.adapted.rtf} if experiment.adapted else {}
     facts |= {"options": options or {}}
-    with writing(out, "asrtool decode") if ranks.is_first else nullcontext():
+    with write_lock(out, "asrtool decode") if ranks.is_first else nullcontext():
         return _decode(experiment, cuts, out, facts, find or search(method, beam), workers)
 
 
@@ -111,7 +111,7 @@ def _made(out: Path, run: str) -> dict | None:
 
 def _decode_share(
     experiment: Experiment,
-    items: Iterable[Item],
+    items: Iterable[CutBatch],
     find: Search,
     workers: int,
     parts: PartialResults,

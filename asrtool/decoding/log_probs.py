@@ -16,9 +16,10 @@ import numpy as np
 from asrtool.data.sampling import OrderedSampler
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment, run_hash
-from asrtool.files import atomic_path, read_json, write_json
+from asrtool.files import atomic_path, write_json
 from asrtool.progress import progress
-from asrtool.tensor_files import damaged, load_arrays
+from asrtool.readers import read_json
+from asrtool.tensor_files import damaged_file, load_arrays
 
 INDEX = "index.json"
 WHAT, HINT = "log-probs of `asrtool tune`", "delete its folder and repeat the command"
@@ -96,10 +97,10 @@ def _read(path: Path) -> list[Utterance]:
         names, refs = arrays["ids"].tolist(), arrays["refs"].tolist()
         read = [Utterance(*row, arrays[str(n)]) for n, row in enumerate(zip(names, refs, strict=True))]
     except (LookupError, ValueError, TypeError, AttributeError) as error:
-        raise damaged(path, WHAT, HINT, error) from error
+        raise damaged_file(path, WHAT, HINT, error) from error
     for name, ref, log_probs in read:
         if not isinstance(name, str) or not isinstance(ref, str):
-            raise damaged(path, WHAT, HINT, ValueError("its names are not text"))
+            raise damaged_file(path, WHAT, HINT, ValueError("its names are not text"))
         if log_probs.ndim != 2 or log_probs.dtype != np.float16 or np.isnan(log_probs).any() or (log_probs > 0).any():
-            raise damaged(path, WHAT, HINT, ValueError(f"those of {name} are not log-probs"))
+            raise damaged_file(path, WHAT, HINT, ValueError(f"those of {name} are not log-probs"))
     return read

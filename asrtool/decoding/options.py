@@ -19,8 +19,9 @@ from asrtool.decoding.graph_search import (
 from asrtool.decoding.lattice import Lattice, rescore
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.errors import UserError, require_file
-from asrtool.files import file_hash, read_json
+from asrtool.files import file_hash
 from asrtool.graphs.folder import Graph, load_graph
+from asrtool.readers import read_json
 from asrtool.text.tokenizer import SPACE, Tokenizer
 
 SCALES = ("acoustic_scale", "blank_penalty", "insertion_penalty")

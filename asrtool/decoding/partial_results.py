@@ -24,11 +24,12 @@ from pathlib import Path
 
 import torch
 
-from asrtool.device import describe
+from asrtool.device import describe_device
 from asrtool.distributed import Ranks
 from asrtool.errors import UserError
-from asrtool.files import GZIP_ERRORS, atomic_path, json_line, read_json, write_json, write_text
+from asrtool.files import atomic_path, json_line, write_json, write_text
 from asrtool.progress import LOG_SECONDS
+from asrtool.readers import GZIP_ERRORS, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,12 @@ class DecodingTimes:
         """Real-time factors (seconds of computing per second of `audio`), with what they were measured on."""
         parts = {"rtf": self.total, "rtf_model": self.model, "rtf_search": self.search}
         rates = {name: round(seconds / max(audio, 1e-9), 5) for name, seconds in parts.items()}
-        return {"audio_seconds": round(audio, 2), "seconds": round(self.total, 2), **rates, "device": describe(device)}
+        return {
+            "audio_seconds": round(audio, 2),
+            "seconds": round(self.total, 2),
+            **rates,
+            "device": describe_device(device),
+        }
 
 
 @dataclass

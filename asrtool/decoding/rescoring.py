@@ -14,13 +14,13 @@ import torch
 
 from asrtool.decoding.minimum_bayes_risk import minimum_bayes_risk_index
 from asrtool.decoding.result_folder import options_as_json, require_same_options, write_result
-from asrtool.device import describe
+from asrtool.device import describe_device
 from asrtool.errors import UserError, require_file
 from asrtool.files import file_hash, require_own_folder
 from asrtool.lm.neural_lm import NeuralLm, load_neural, mixed
 from asrtool.lm.ngram import EOS, LanguageModel
 from asrtool.lm.ngram_files import load_lm
-from asrtool.locks import writing
+from asrtool.locks import write_lock
 from asrtool.progress import progress
 from asrtool.provenance import provenance
 from asrtool.scoring import facts
@@ -144,10 +144,10 @@ def rescore_folder(folder: Path, out: Path, models: Models | None, mbr: bool = F
     if mixture:
         found |= {"neural": file_hash(models.neural), "neural_weight": mixture.weight}
         found |= {"neural_context": mixture.neural.context}
-    found |= {"rescoring_device": describe(torch.device(mixture.neural.device if mixture else "cpu"))}
+    found |= {"rescoring_device": describe_device(torch.device(mixture.neural.device if mixture else "cpu"))}
     found |= {"options": options}
     if found.get("audio_seconds") and "rtf" in found:
         found["rtf"] = round(found["rtf"] + seconds / found["audio_seconds"], 5)
-    with writing(out, "asrtool rescore"):
+    with write_lock(out, "asrtool rescore"):
         write_result(out, made, "decode.json", found | provenance())
     return found

@@ -16,7 +16,7 @@ from typing import Any
 
 from asrtool.data.shards import manifest_name
 from asrtool.errors import UserError
-from asrtool.files import atomic_path, finite, json_line
+from asrtool.files import atomic_path, finite_or_null, json_line
 from asrtool.scoring.folder import HYPOTHESES, discard_scores, read_facts
 
 NAME = re.compile(r"[^\s/\0-\x1f\x7f][^/\0-\x1f\x7f]*")  # of a folder, readable in a list
@@ -99,6 +99,6 @@ def write_result(folder: Path, rows: Iterable[dict], facts_name: str, facts: dic
     with atomic_path(folder / facts_name) as facts_file, atomic_path(folder / HYPOTHESES) as hypotheses:
         with open(hypotheses, "w", encoding="utf-8") as file:
             file.writelines(map(json_line, rows))
-        text = json.dumps(finite(facts), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(finite_or_null(facts), indent=2, ensure_ascii=False, allow_nan=False)
         facts_file.write_text(text + "\n", encoding="utf-8")
         discard_scores(folder)

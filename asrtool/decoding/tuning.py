@@ -28,7 +28,7 @@ from asrtool.decoding.options import read_scales
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.files import require_output, require_same_kind, write_json
-from asrtool.locks import writing
+from asrtool.locks import write_lock
 from asrtool.progress import progress
 from asrtool.scoring.wer import align_words, count_words
 
@@ -132,7 +132,7 @@ def tune_systems(
             raise UserError(f"two sets would store their log-probs in {folder}; give one of them another file name")
     with contextlib.ExitStack() as locks:
         for folder in stored:
-            locks.enter_context(writing(folder, "asrtool tune"))
+            locks.enter_context(write_lock(folder, "asrtool tune"))
         facts = _tune_stored(systems, grid, batch_seconds, workers)
         write_json(out, facts)
     return facts

@@ -32,7 +32,7 @@ from asrtool.deploy.onnx_graphs import quiet, state_names, step_graph, whole_gra
 from asrtool.deploy.parity import TOLERANCE, Graph, Parity, Utterances, compare_steps, compare_whole
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.experiment import Experiment
-from asrtool.files import file_hash, full_disk_named, new_folder, require_own_folder, write_json
+from asrtool.files import file_hash, new_folder, report_full_disk, require_own_folder, write_json
 from asrtool.graphs.folder import write_symbols
 from asrtool.models.acoustic import BLANK
 from asrtool.progress import progress
@@ -194,7 +194,7 @@ def _random(experiment: Experiment) -> list[Utterances]:
 def _named(what: str, out: Path) -> Iterator[None]:
     """Inside, whatever torch's exporter, onnx and onnxruntime raise becomes one line that says what was made."""
     try:
-        with full_disk_named(out):
+        with report_full_disk(out):
             yield
     except (AsrtoolError, OSError):
         raise

@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asrtool.errors import UserError, require_file
-from asrtool.files import file_hash, new_folder, read_json, read_lines, require_own_folder, write_json, write_text
+from asrtool.files import file_hash, new_folder, require_own_folder, write_json, write_text
 from asrtool.graphs import KINDS
 from asrtool.graphs.check import BadFst, Labels, read_fst
 from asrtool.graphs.lexicon_fst import EPSILON
 from asrtool.graphs.topology import TOPOLOGIES
-from asrtool.locks import writing
+from asrtool.locks import write_lock
+from asrtool.readers import read_json, read_lines
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import Tokenizer
 
@@ -146,7 +147,7 @@ def save_graph(
     that is not of `asrtool graph`, a full disk, and another process that writes there.
     """
     require_own_folder(folder, META, COMMAND)  # before a lock is written into it
-    with writing(folder, COMMAND), new_folder(folder, META, COMMAND) as new:
+    with write_lock(folder, COMMAND), new_folder(folder, META, COMMAND) as new:
         for kind, fst in fsts.items():
             path = new / f"{kind}.fst"
             if not fst.write(str(path)):

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asrtool.errors import UserError
-from asrtool.files import report_full_disk, read_blocks, read_lines
+from asrtool.files import report_full_disk
 from asrtool.graphs.check import BadFst, Labels, read_fst
 from asrtool.graphs.folder import write_symbols
 from asrtool.graphs.lexicon_fst import BACKOFF
+from asrtool.readers import read_blocks, read_lines
 from asrtool.text.words import shortened
 
 if TYPE_CHECKING:

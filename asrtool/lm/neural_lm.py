@@ -19,7 +19,7 @@ from asrtool.device import pick_device
 from asrtool.errors import UserError, require_file
 from asrtool.files import require_output, require_same_kind
 from asrtool.lm.transformer_lm import BOUNDARY, Shape, TransformerLm, check_weights
-from asrtool.tensor_files import DAMAGE, damaged, load_tensors, save_tensors
+from asrtool.tensor_files import DAMAGE, damaged_file, load_tensors, save_tensors
 from asrtool.text.tokenizer import Tokenizer, tokenizer_of
 
 WHAT, HINT = "a neural language model", "make it with `asrtool lm train-neural`"
@@ -142,7 +142,7 @@ def load_neural(path: str | Path, device: str = "auto", context: int | None = No
         model = TransformerLm(tokenizer.size, shape)
         model.load_state_dict(weights)
     except DAMAGE as error:
-        raise damaged(path, WHAT, HINT, error) from error
+        raise damaged_file(path, WHAT, HINT, error) from error
     return NeuralLm(model, tokenizer, place, _context(path, shape.context, context))
 
 
@@ -164,6 +164,6 @@ def _require_model(path: Path) -> None:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except DAMAGE as error:
-        raise damaged(path, WHAT, HINT, error) from error
+        raise damaged_file(path, WHAT, HINT, error) from error
     if not isinstance(found, dict) or not found.keys() >= PARTS:
         raise UserError(f"{path} is not {WHAT}")

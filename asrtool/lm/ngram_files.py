@@ -1,6 +1,6 @@
-"""N-gram models in files: ARPA, the text that all tools share, or compiled (.npz), which takes seconds to read.
+"""N-gram models in files: ARPA, the text format that all tools share, or compiled (.npz), which is read in seconds.
 
-A compiled model is what Kaldi's ConstArpa and KenLM's binaries are: the arrays of the model as they lie in memory.
+A compiled model has the arrays of the model as they lie in memory, like Kaldi's ConstArpa and KenLM's binaries.
 """
 
 from collections.abc import Iterable
@@ -13,26 +13,26 @@ from asrtool.files import atomic_path, require_output, require_same_kind
 from asrtool.lm.arpa import begins_as_arpa, read_arpa, write_arpa
 from asrtool.lm.kenlm_model import KenlmModel, is_kenlm_binary
 from asrtool.lm.ngram import LanguageModel, NgramModel
-from asrtool.lm.ngram_checks import check_arrays, check_types, has_arrays
+from asrtool.lm.ngram_checks import check_array_types, check_model_arrays, has_model_arrays
 from asrtool.lm.ngram_trie import Trie
-from asrtool.tensor_files import damaged, load_arrays
+from asrtool.tensor_files import damaged_file, load_arrays
 
-COMPILED = ".npz"
-SUFFIXES = (".arpa", ".arpa.gz", COMPILED)
+COMPILED_SUFFIX = ".npz"
+SUFFIXES = (".arpa", ".arpa.gz", COMPILED_SUFFIX)
 
 
 def load_lm(path: str | Path) -> LanguageModel:
-    """A language model for searches: as `read_ngrams`, or a binary of KenLM by the package `kenlm`."""
+    """Reads a language model for searches: as `read_ngrams`, or a binary of KenLM with the package `kenlm`."""
     return KenlmModel(path) if is_kenlm_binary(path) else read_ngrams(path)
 
 
 def read_ngrams(path: str | Path) -> NgramModel:
-    """The model in an ARPA file (.gz too) or in a compiled one. Raises UserError, DataError for what is wrong."""
+    """Reads the model in an ARPA file (.gz too) or in a compiled one. Raises UserError or DataError for a broken file."""
     return _read_compiled(Path(path)) if is_compiled(path) else read_arpa(path)
 
 
 def write_ngrams(model: NgramModel, path: str | Path) -> None:
-    """Write `model` to `path`: compiled when that ends in .npz, else as ARPA."""
+    """Writes `model` to `path`: compiled when the name ends in .npz, else as ARPA."""
     if is_compiled(path):
         _write_compiled(model, path)
     else:
@@ -40,39 +40,46 @@ def write_ngrams(model: NgramModel, path: str | Path) -> None:
 
 
 def is_compiled(path: str | Path) -> bool:
-    """Whether `path` is by its name a compiled model."""
-    return Path(path).suffix == COMPILED
+    """Whether the name of `path` is the name of a compiled model."""
+    return Path(path).suffix == COMPILED_SUFFIX
 
 
 def require_lm_output(out: Path, inputs: Iterable[Path]) -> None:
-    """UserError unless an n-gram model may be written to `out`: a new file, or one that holds such a model."""
+    """Raises UserError unless an n-gram model may be written to `out`: a new file, or one that holds such a model."""
     require_output(out, SUFFIXES, inputs)
     require_same_kind(out, f"a model of the form {''.join(out.suffixes[-2:])}", _require_model)
 
 
 def _require_model(path: Path) -> None:
-    if not (has_arrays(path) if is_compiled(path) else begins_as_arpa(path)):
+    if not (has_model_arrays(path) if is_compiled(path) else begins_as_arpa(path)):
         raise UserError(f"{path} is not an n-gram model")
 
 
 def _write_compiled(model: NgramModel, path: str | Path) -> None:
-    words = np.frombuffer("\n".join(model.words).encode(), np.uint8)
-    trie, values = model.trie, {"logprobs": model.logprobs, "backoffs": model.backoffs, "states": model.states}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, words=words, offsets=trie.offsets, keys=trie.keys, suffixes=trie.suffixes, **values)
+        np.savez(
+            file,
+            words=np.frombuffer("\n".join(model.words).encode(), np.uint8),
+            offsets=model.trie.offsets,
+            keys=model.trie.keys,
+            suffixes=model.trie.suffixes,
+            logprobs=model.logprobs,
+            backoffs=model.backoffs,
+            states=model.states,
+        )
 
 
 def _read_compiled(path: Path) -> NgramModel:
-    hint = "make it with `asrtool lm convert`"
+    hint = "write it with `asrtool lm convert`"
     arrays = load_arrays(path, "a compiled n-gram model", hint)
     try:
-        check_types(arrays)
+        check_array_types(arrays)
         words = arrays["words"].tobytes().decode().split("\n")
-        check_arrays(arrays, words)
+        check_model_arrays(arrays, words)
         trie = Trie(arrays["keys"], len(words), arrays["offsets"].tolist())
         trie.suffixes = arrays["suffixes"]
         model = NgramModel(words, trie, arrays["logprobs"], arrays["backoffs"])
         model.states = arrays["states"]
         return model
     except ValueError as error:
-        raise damaged(path, "a compiled n-gram model", hint, error) from error
+        raise damaged_file(path, "a compiled n-gram model", hint, error) from error

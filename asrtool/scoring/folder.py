@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asrtool.errors import DataError, UserError, require_file
-from asrtool.files import file_hash, read_json, read_jsonl, write_json, write_jsonl, write_text
+from asrtool.files import file_hash, write_json, write_jsonl, write_text
+from asrtool.readers import read_json, read_jsonl
 from asrtool.scoring.paired import Difference, paired_difference
 from asrtool.scoring.report import alignment_rows, alignment_text, report_text, score_dict
 from asrtool.scoring.wer import Score, score_pairs

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asrtool.errors import UserError
 from asrtool.files import require_output, write_text
-from asrtool.provenance import command, describe_provenance
+from asrtool.provenance import command_line, describe_provenance
 from asrtool.scoring.markdown import put, table
 from asrtool.scoring.report import interval_text
 from asrtool.scoring.systems import Decoding, System
@@ -189,7 +189,7 @@ def commands(systems: list[System]) -> str:
         named = (command for facts in made for command in (*facts.get("adapted_by", ()), facts.get("command")))
         found = distinct(filter(None, named))
         lines += [f"# {system.name}" + ("" if found else ": not recorded"), *found, ""]
-    return "\n".join(["```", *lines, *filter(None, ["# this section", command()]), "```"])
+    return "\n".join(["```", *lines, *filter(None, ["# this section", command_line()]), "```"])
 
 
 def figure(value: float | None, form: str) -> str:

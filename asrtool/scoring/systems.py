@@ -7,7 +7,8 @@ from pathlib import Path
 from asrtool.config import Config, ObjectiveConfig
 from asrtool.config_file import load_config
 from asrtool.errors import UserError
-from asrtool.files import file_hash, read_json
+from asrtool.files import file_hash
+from asrtool.readers import read_json
 from asrtool.scoring import facts
 from asrtool.scoring.folder import HASH, HYPOTHESES, read_facts
 from asrtool.training_log import read_log

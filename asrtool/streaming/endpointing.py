@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asrtool.errors import UserError, nearest
+from asrtool.errors import UserError, did_you_mean
 from asrtool.streaming.partial_hypothesis import PartialHypothesis
 
 
@@ -73,7 +73,7 @@ def _parse_rule(text: str) -> EndpointRule:
         elif key in KEYS:
             values[KEYS[key]] = _seconds(value, text)
         else:
-            raise UserError(f"--endpoint {text}: '{part}' is no part of a rule ({nearest(key, ['words', *KEYS])})")
+            raise UserError(f"--endpoint {text}: '{part}' is no part of a rule ({did_you_mean(key, ['words', *KEYS])})")
     if not (values.get("trailing") or values.get("length")):
         raise UserError(f"--endpoint {text} would hold at once; give trailing=SECONDS or length=SECONDS, too")
     return EndpointRule(**values)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from asrtool.data.audio import probe
-from asrtool.data.sources import Bad
+from asrtool.data.audio import inspect_mono_audio
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.streaming.endpointing import Endpointing
@@ -39,7 +39,7 @@ def show(
         for piece in _pieces(path, size):
             screen.show_all(recogniser.accept(piece))
         screen.show_all(recogniser.finish())
-    except (Bad, OSError, soundfile.LibsndfileError) as error:
+    except (InvalidEntry, OSError, soundfile.LibsndfileError) as error:
         raise UserError(f"{path}: cannot be read to its end ({error})") from error
 
 
@@ -54,17 +54,17 @@ def _recording(path: Path) -> Path:
 def probed(path: Path) -> int:
     """The sampling rate of a mono file. UserError with what is wrong with it."""
     try:
-        return probe(str(path))[0]
-    except Bad as problem:
+        return inspect_mono_audio(str(path))[0]
+    except InvalidEntry as problem:
         raise UserError(str(problem)) from None
 
 
 def _pieces(path: Path, size: int) -> Iterator[np.ndarray]:
-    """The samples of a file, `size` at a time. Raises Bad for samples that are not finite."""
+    """The samples of a file, `size` at a time. Raises InvalidEntry for samples that are not finite."""
     with soundfile.SoundFile(path) as file:
         while len(piece := file.read(size, dtype="float32")):
             if not np.isfinite(piece).all():
-                raise Bad(f"samples that are not finite after {file.tell() / file.samplerate:.2f} s")
+                raise InvalidEntry(f"samples that are not finite after {file.tell() / file.samplerate:.2f} s")
             yield piece
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.options import PREFIX_BEAM, Options, graph_options, prefix_fusion, read_priors
 from asrtool.errors import UserError
@@ -75,7 +75,7 @@ class Recogniser:
     def accept(self, samples: np.ndarray | torch.Tensor) -> list[Result]:
         """Take in (n,) samples, float in -1 .. 1; returns the utterances that ended in them, and a partial result.
 
-        Raises ValueError for integers and for more than one channel, Bad for log-probs that are not finite.
+        Raises ValueError for integers and for more than one channel, InvalidEntry for log-probs that are not finite.
         """
         samples = torch.as_tensor(samples)
         if samples.ndim != 1 or not samples.is_floating_point():
@@ -158,9 +158,9 @@ class Recogniser:
 
 
 def _finite(log_probs: torch.Tensor) -> np.ndarray:
-    """Log-probs (T, V) as an array. Raises Bad when they are not finite: no words come out of those."""
+    """Log-probs (T, V) as an array. Raises InvalidEntry when they are not finite: no words come out of those."""
     if not log_probs.isfinite().all():
-        raise Bad("the model's log-probs are not finite; look at the audio")
+        raise InvalidEntry("the model's log-probs are not finite; look at the audio")
     return log_probs.cpu().numpy()
 
 

@@ -18,17 +18,17 @@ import torch
 from lhotse import MonoCut
 
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.manifest import count_cuts, open_cuts, said_in
+from asrtool.data.manifest import count_cuts, open_cuts, text_and_speaker
 from asrtool.data.samples import block_reader, load_samples
 from asrtool.data.shards import entries, manifest_files
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 from asrtool.decoding.decode import hypothesis_row
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.result_folder import write_result
-from asrtool.device import describe
+from asrtool.device import describe_device
 from asrtool.errors import AsrtoolError, DataError, UserError
 from asrtool.experiment import Experiment
-from asrtool.locks import writing
+from asrtool.locks import write_lock
 from asrtool.progress import progress
 from asrtool.provenance import provenance
 from asrtool.scoring.folder import HYPOTHESES, read_facts, read_hypotheses
@@ -126,7 +126,7 @@ def stream(
     recogniser = Recogniser(experiment, setup.new_search, endpointing)
     chunk = chunk or default_chunk(experiment)
     ends, totals = _word_ends(alignments) if alignments else {}, StreamStatistics()
-    with writing(out, "asrtool stream"):
+    with write_lock(out, "asrtool stream"):
         count = sum(map(count_cuts, manifest_files(cuts)))
         for entry in progress(entries(cuts), f"streaming {name}", count):
             with as_data_error():
@@ -137,7 +137,7 @@ def stream(
         rows = sorted(totals.rows, key=lambda row: row["id"])
         facts = {"set": name, "method": method} | setup.settings | {"checkpoint": experiment.checkpoint.name}
         facts |= {"cuts": str(cuts), "chunk_ms": round(1000 * chunk, 1), "endpoints": endpointing is not None}
-        facts |= totals.facts() | {"latency_ms": latency(experiment), "device": describe(experiment.device)}
+        facts |= totals.facts() | {"latency_ms": latency(experiment), "device": describe_device(experiment.device)}
         offline = experiment.folder / "decode" / name / out.name
         facts |= {"offline": agreement(rows, offline, experiment.checkpoint.name), "options": options or {}}
         facts |= provenance()
@@ -150,37 +150,37 @@ def as_data_error() -> Iterator[None]:
     """Inside, what is wrong with an utterance becomes a DataError that names it."""
     try:
         yield
-    except Bad as problem:
+    except InvalidEntry as problem:
         message = "stopped at unreadable data; check the manifest with `asrtool prepare`"
         raise DataError(message, [str(problem)]) from None
 
 
 def stream_recording(recogniser: Recogniser, cut: MonoCut, size: int, max_seconds: float = 3600.0) -> StreamedRecording:
-    """Stream one cut, `size` samples at a time. Raises Bad."""
+    """Stream one cut, `size` samples at a time. Raises InvalidEntry."""
     history, ended, chunks = EmissionTracker(), [], []
     clock = arrived = 0.0
     for piece in itertools.chain(_audio(cut, recogniser.rate, size, max_seconds), [None]):  # None is the end
         begin = time.perf_counter()
         try:
             results = recogniser.finish() if piece is None else recogniser.accept(piece)
-        except Bad as problem:
-            raise Bad(f"{cut.id}: {problem}") from problem
+        except InvalidEntry as problem:
+            raise InvalidEntry(f"{cut.id}: {problem}") from problem
         chunks.append(time.perf_counter() - begin)
         arrived += 0 if piece is None else len(piece) / recogniser.rate
         clock = max(clock, arrived) + chunks[-1]
         ended += [result for result in results if result.hypothesis]
         said = [*ended, *(result for result in results if not result.hypothesis)]
         history.note([word for result in said for word in result.words], clock)
-    (text, speaker), frame = said_in(cut), recogniser.frame_seconds
+    (text, speaker), frame = text_and_speaker(cut), recogniser.frame_seconds
     row = hypothesis_row(recogniser.experiment.tokenizer, cut.id, text, join(ended, frame), frame, speaker)
     return StreamedRecording(row, history.emissions(), chunks[:-1], chunks[-1], len(ended))
 
 
 def _audio(cut: MonoCut, rate: int, size: int, max_seconds: float) -> Iterator[torch.Tensor]:
-    """The samples of a cut, `size` at a time; of a long one no more than BLOCK_SECONDS are held. Raises Bad."""
+    """The samples of a cut, `size` at a time; of a long one no more than BLOCK_SECONDS are held. Raises InvalidEntry."""
     if cut.has_recording and cut.sampling_rate != rate:
         wanted = f"the model hears {rate} Hz (features.sampling_rate); see `asrtool prepare --resample`"
-        raise Bad(f"{cut.id}: {cut.sampling_rate} Hz, {wanted}")
+        raise InvalidEntry(f"{cut.id}: {cut.sampling_rate} Hz, {wanted}")
     if not cut.has_recording or cut.duration <= BLOCK_SECONDS:
         yield from load_samples(cut, max_seconds).split(size)
         return
@@ -209,15 +209,15 @@ def join(results: list[Result], frame_seconds: float) -> Hypothesis:
 def aligned_words(cut: MonoCut) -> list[tuple[str, float]]:
     """The words of the cut's alignment and their ends, in seconds from its beginning; none where there is none.
 
-    Raises Bad for an alignment without times.
+    Raises InvalidEntry for an alignment without times.
     """
     aligned = (cut.supervisions[0].alignment or {}).get("word") if cut.supervisions else None
     try:
         words = [(str(item.symbol), float(item.end)) for item in aligned or [] if item.symbol]
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise Bad(f"{cut.id}: its alignment is not one of words with times; see `asrtool align`") from error
+        raise InvalidEntry(f"{cut.id}: its alignment is not one of words with times; see `asrtool align`") from error
     if not all(math.isfinite(end) for _, end in words):
-        raise Bad(f"{cut.id}: its alignment has times that are not finite; see `asrtool align`")
+        raise InvalidEntry(f"{cut.id}: its alignment has times that are not finite; see `asrtool align`")
     return words
 
 

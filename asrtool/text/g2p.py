@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from asrtool.errors import UserError
-from asrtool.files import full_disk_named
+from asrtool.files import report_full_disk
 from asrtool.progress import progress
 from asrtool.text.lexicon import Lexicon, Pronunciation
 
@@ -35,7 +35,7 @@ def guess(words: Sequence[str], lexicon: Lexicon) -> dict[str, Pronunciation]:
     words = [word for word in words if letters.issuperset(word)]
     if not words:
         return {}
-    with tempfile.TemporaryDirectory() as folder, full_disk_named(folder):
+    with tempfile.TemporaryDirectory() as folder, report_full_disk(folder):
         _train(lexicon, Path(folder), environment)
         (Path(folder) / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
         logger.info(f"g2p: pronouncing {len(words)} words")

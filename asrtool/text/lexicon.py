@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asrtool.errors import DataError, UserError
-from asrtool.files import read_lines, require_output, require_same_kind, write_text
+from asrtool.files import require_output, require_same_kind, write_text
+from asrtool.readers import read_lines
 from asrtool.text.words import change_case, composed, has_control_characters, is_mark, shortened
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from asrtool.errors import DataError, UserError, require_file
-from asrtool.files import read_json, write_json
+from asrtool.files import write_json
+from asrtool.readers import read_json
 from asrtool.text.lexicon import Lexicon, Pronunciation, is_reserved
 from asrtool.text.words import composed, count_words, has_control_characters, is_mark, most_frequent, shortened
 

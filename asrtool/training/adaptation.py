@@ -21,16 +21,16 @@ from torch import nn
 from asrtool import checkpoint
 from asrtool.adapted_weights import MARKER, AdaptationInfo, read_adaptation_info, round_suffix, weights_file
 from asrtool.data.batch import Position
-from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import speaker_of
-from asrtool.data.sampling import Item, is_trained_on, ordered_batches, shuffled_batches
-from asrtool.data.shards import Entry, entries_with_trees, manifest_name, named
+from asrtool.data.sampling import CutBatch, is_trained_on, ordered_batches, shuffled_batches
+from asrtool.data.shards import Entry, deserialize_cut, entries_with_trees, manifest_name
 from asrtool.decoding.align import Span, align_cuts, with_alignment
 from asrtool.distributed import SINGLE_PROCESS, rank_log, this_rank
 from asrtool.errors import DataError, UserError
 from asrtool.experiment import Experiment, run_hash
 from asrtool.files import file_hash, require_own_folder, write_json, write_text
-from asrtool.locks import writing
+from asrtool.locks import write_lock
 from asrtool.objectives.objective import Objective
 from asrtool.progress import progress
 from asrtool.provenance import provenance
@@ -91,7 +91,7 @@ def adapt(
         facts = _facts(experiment, cuts, hypotheses, how) | {"rank": ranks.rank}
         out = out or experiment.folder / f"adapted{round_suffix(facts['round'])}" / manifest_name(cuts)
         require_own_folder(out, MARKER, "asrtool adapt")
-        with writing(out, "asrtool adapt") if ranks.is_first else nullcontext():
+        with write_lock(out, "asrtool adapt") if ranks.is_first else nullcontext():
             write_text(out / MARKER, f"Weights of `asrtool adapt` for the speakers of {cuts}.\n")
             mine = sorted(speakers, key=lambda speaker: -speaker.seconds)[ranks.rank :: ranks.world_size]
             work = _Adapter(experiment, how, workers)
@@ -203,7 +203,7 @@ class _Adapter:
         optimizer = torch.optim.AdamW(model.parameters(), betas=training.betas, weight_decay=0.0)
         model.train()
         bad = 0
-        for step, batch in enumerate(batches(dataset, items, self.workers)):
+        for step, batch in enumerate(load_batches(dataset, items, self.workers)):
             with products(training.precision, experiment.device):
                 loss = batch_loss(model, batch, experiment.device, training.precision, self.objective).sum()
                 optimizer.zero_grad(set_to_none=True)
@@ -220,14 +220,14 @@ class _Adapter:
             logger.info(f"speaker {speaker.name}: " + (f"{bad} bad steps left out" if bad else "nothing to learn from"))
         return {"utterances": len(cuts), "steps": len(items), "bad_steps": bad, "audio_seconds": speaker.audio_seconds}
 
-    def _epoch(self, cuts: list[Entry], epoch: int) -> Iterator[Item]:
+    def _epoch(self, cuts: list[Entry], epoch: int) -> Iterator[CutBatch]:
         for number, batch in enumerate(shuffled_batches(cuts, Position(epoch), self.config)):
-            yield Item(Position(epoch, batch=number), batch, Position(epoch, batch=number + 1))
+            yield CutBatch(Position(epoch, batch=number), batch, Position(epoch, batch=number + 1))
 
     def _aligned(self, cuts: list[Entry]) -> list[Entry]:
         """Those that can be aligned, by the model as it is."""
         experiment, entries = self.experiment, {cut.id: cut for cut in cuts}
-        items = [Item(Position(), batch, Position()) for batch in ordered_batches(cuts, self.how.batch_seconds)]
+        items = [CutBatch(Position(), batch, Position()) for batch in ordered_batches(cuts, self.how.batch_seconds)]
         found = {}
         for batch in experiment.batches(items, self.workers):
             found |= align_cuts(batch, experiment)
@@ -239,7 +239,7 @@ class _Adapter:
 
 
 def _aligned_tree(entry: Entry, units: list[Span], words: list[Span], experiment: Experiment) -> dict:
-    return with_alignment(named(entry.id, entry.tree()), units, words, experiment).to_dict()
+    return with_alignment(deserialize_cut(entry.id, entry.tree()), units, words, experiment).to_dict()
 
 
 def objective_of(experiment: Experiment) -> Objective:

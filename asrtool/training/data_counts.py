@@ -7,12 +7,13 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from asrtool.config import Config, Integer
-from asrtool.data.inspection import MOST_CUTS, aligned_units, transcript
+from asrtool.data.inspection import MAX_CUTS, aligned_units, transcript
 from asrtool.data.shards import entries_with_trees
 from asrtool.errors import UserError
-from asrtool.files import read_json, write_json
+from asrtool.files import write_json
 from asrtool.graphs.training_graphs import END, START, Counts, UnitNgram
 from asrtool.progress import progress
+from asrtool.readers import read_json
 from asrtool.text.tokenizer import BLANK, Tokenizer
 
 PRIORS = "priors.json"  # in an experiment's folder: seconds of each unit in its training data
@@ -23,13 +24,13 @@ def write_priors(config: Config, tokenizer: Tokenizer, path: Path) -> None:
 
     Counted once: a file that is there is left alone. What is not aligned is blank. Decoding subtracts their logs
     (`--priors`): a frame's posterior is then a scaled likelihood (Bourlard and Morgan 1994). Of a long manifest the
-    first MOST_CUTS count.
+    first MAX_CUTS count.
     """
     if path.is_file():
         return
     number = {symbol: index for index, symbol in enumerate(tokenizer.symbols)}
     seconds = [0.0] * tokenizer.size
-    for entry, tree in islice(entries_with_trees(config.data.train), MOST_CUTS):
+    for entry, tree in islice(entries_with_trees(config.data.train), MAX_CUTS):
         seconds[BLANK] += entry.duration
         for symbol, _, duration in aligned_units(tree):
             seconds[number.get(symbol, BLANK)] += duration
@@ -45,12 +46,12 @@ COUNTS = TypeAdapter(list[tuple[list[Integer], list[tuple[Integer, Occurrences]]
 def unit_counts(config: Config, tokenizer: Tokenizer, kept: Path) -> Counts:
     """What units follow each other in the training transcripts, for UnitNgram; counted once, then read from `kept`.
 
-    Of a long manifest the first MOST_CUTS count, as in the look through it (asrtool/data/inspection.py). UserError
+    Of a long manifest the first MAX_CUTS count, as in the look through it (asrtool/data/inspection.py). UserError
     when `kept` is there, and has no such counts.
     """
     if kept.is_file():
         return read_counts(kept, tokenizer.size)
-    cuts = islice(entries_with_trees(config.data.train), MOST_CUTS)
+    cuts = islice(entries_with_trees(config.data.train), MAX_CUTS)
     texts = (transcript(tree) for _, tree in cuts)
     units = (tokenizer.encode(text) for text in texts if text and not tokenizer.unknown(text))
     found = UnitNgram.count(progress(units, "counting units"), config.objective.ngram_order, config.objective.min_count)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from asrtool import config
-from asrtool.device import describe, pick_device
+from asrtool.device import describe_device, pick_device
 from asrtool.distributed import (
     Ranks,
     StoppedByFirstRank,
@@ -40,9 +40,9 @@ from asrtool.lm.corpus import sentences
 from asrtool.lm.neural_lm import NeuralLm, save_neural, speller
 from asrtool.lm.ngram import UNK
 from asrtool.lm.transformer_lm import BOUNDARY, Shape, TransformerLm, check_weights
-from asrtool.locks import writing
+from asrtool.locks import write_lock
 from asrtool.progress import progress
-from asrtool.tensor_files import DAMAGE, damaged, load_tensors, require_finite, save_tensors
+from asrtool.tensor_files import DAMAGE, damaged_file, load_tensors, require_finite, save_tensors
 from asrtool.text.tokenizer import Tokenizer, train_tokenizer
 from asrtool.training.precision import products, uses_bf16
 from asrtool.training.saved_state import check_optimizer
@@ -197,7 +197,7 @@ def train(
     place = pick_device(device, ranks.local_rank)
     state, begin = out.with_name(f"{out.stem}.training{out.suffix}"), time.monotonic()
     with process_group(ranks, place, TIMEOUT), Interrupts() as interrupts, ExitStack() as stack:
-        lock = writing(out.absolute().parent, "asrtool lm train-neural", file=out.name)
+        lock = write_lock(out.absolute().parent, "asrtool lm train-neural", file=out.name)
         on_first_rank(ranks, lambda: stack.enter_context(lock))
         if len(set(gather_from_all(ranks, spelled.digest))) > 1:
             raise UserError("the processes have different texts; give all of them the same files")
@@ -209,7 +209,7 @@ def train(
         training.run(state, dev, interrupts)
         if ranks.is_first:
             require_finite(training.model.state_dict(), out, f"it is not written; give a lower --lr than {plan.lr:g}")
-            facts = training.settings | {"perplexity": training.validate(dev), "device": describe(place)}
+            facts = training.settings | {"perplexity": training.validate(dev), "device": describe_device(place)}
             save_neural(out, training.model, tokenizer, shape, facts | {"seconds": time.monotonic() - begin})
             state.unlink(missing_ok=True)
 
@@ -239,7 +239,7 @@ class Training:
         try:
             self._restore(found, state)
         except DAMAGE as error:
-            raise damaged(state, what, hint, error) from error
+            raise damaged_file(state, what, hint, error) from error
         if self.ranks.is_first:
             logger.info(f"going on after step {self.step}")
 

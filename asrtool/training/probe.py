@@ -18,7 +18,7 @@ from asrtool.data.batch import Batch, Position
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import transcript
 from asrtool.data.shards import entries_with_trees
-from asrtool.device import describe, out_of_memory, pick_device
+from asrtool.device import describe_device, is_out_of_memory, pick_device
 from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
@@ -111,7 +111,7 @@ class Prober:
             optimizer.step()
             return Trial(seconds, cut_seconds, True, _peak(self.device), time.monotonic() - began)
         except (RuntimeError, MemoryError) as error:
-            if not (out_of_memory(error) or "bad_alloc" in str(error) or "could not create" in str(error)):
+            if not (is_out_of_memory(error) or "bad_alloc" in str(error) or "could not create" in str(error)):
                 raise
             return Trial(seconds, cut_seconds, False)
         finally:
@@ -151,7 +151,7 @@ def probe(config: Config, device: str = "auto") -> str:
     """A line for people: the largest `data.batch_seconds` that fits, to a tenth. Raises UserError when nothing does."""
     place = pick_device(device)
     room = _room(place)
-    logger.info(f"{describe(place)}: {room / 1e9:.1f} GB at most; training steps with a batch of")
+    logger.info(f"{describe_device(place)}: {room / 1e9:.1f} GB at most; training steps with a batch of")
     with tempfile.TemporaryDirectory() as folder:
         return _search(config, Prober(config, place, room, Path(folder)), room)
 

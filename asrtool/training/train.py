@@ -18,9 +18,9 @@ from torch import nn
 from asrtool.checkpoint import ranked
 from asrtool.config import Config
 from asrtool.data.batch import Batch
-from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.sampling import OrderedSampler
-from asrtool.device import describe, out_of_memory, pick_device
+from asrtool.device import describe_device, is_out_of_memory, pick_device
 from asrtool.distributed import (
     SINGLE_PROCESS,
     StoppedByFirstRank,
@@ -33,12 +33,13 @@ from asrtool.distributed import (
     this_rank,
 )
 from asrtool.errors import DataError, UserError
-from asrtool.files import json_line, read_jsonl, sweep_temporary, temporary_path
+from asrtool.files import json_line, sweep_temporary, temporary_path
 from asrtool.interrupts import Interrupts
-from asrtool.locks import writing
+from asrtool.locks import write_lock
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.objective import Objective
 from asrtool.provenance import provenance
+from asrtool.readers import read_jsonl
 from asrtool.training.average import is_parted
 from asrtool.training.log import Meter, TrainingLog, peak_memory_gb, plot_losses
 from asrtool.training.precision import products, uses_bf16
@@ -76,7 +77,7 @@ def collect_gradients(session: Session, step: list[Batch], scale: float) -> dict
             losses.append(loss.detach())
             continue
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or len(batch.ids) == 1 or last and session.strategy.sharing.world_size > 1:
+            if not is_out_of_memory(error) or len(batch.ids) == 1 or last and session.strategy.sharing.world_size > 1:
                 raise
         loss = None  # frees its graph before the next attempt
         logger.info(f"out of memory with {len(batch.ids)} utterances of {batch.seconds:.0f} s: halved")
@@ -107,7 +108,9 @@ def training_step(session: Session, step: list[Batch]) -> dict[str, float]:
     for group in session.optimizer.param_groups:
         group["lr"] = rate
     (units,) = strategy.total(sum(int(batch.target_lens.sum()) for batch in step))
-    losses = collect_gradients(session, step, strategy.sharing.world_size / units)  # the strategy takes the mean over ranks
+    losses = collect_gradients(
+        session, step, strategy.sharing.world_size / units
+    )  # the strategy takes the mean over ranks
     norm = nn.utils.clip_grad_norm_(session.model.parameters(), config.training.max_grad_norm)
     norm = float(norm.full_tensor() if is_parted(norm) else norm)
     loss = strategy.total(sum(losses.values()))[0] / units
@@ -129,9 +132,7 @@ def name_unusable(session: Session, step: list[Batch], losses: dict[str, float])
     for batch in step:
         rows = zip(batch.ids, batch.feature_lens.tolist(), batch.targets.tolist(), batch.target_lens, strict=True)
         for name, frames, units, count in rows:
-            short = losses[name] == 0 and session.model.out_length(frames) < session.objective.frames_needed(
-                units[:count]
-            )
+            short = losses[name] == 0 and session.model.out_length(frames) < session.objective.min_frames(units[:count])
             names += [name] if count == 0 or short else []
     if names:
         logger.info(
@@ -143,7 +144,9 @@ def leave_out(session: Session, losses: dict[str, float], problem: str) -> None:
     """Write down a bad step, each rank its own batches: `bad_steps.jsonl`, of other ranks `bad_steps.N.jsonl`."""
     number, infinite = session.progress.step + 1, [name for name, loss in losses.items() if not math.isfinite(loss)]
     row = {"step": number, "problem": problem, "not_finite": infinite, "losses": losses}
-    file = session.experiment / ("bad_steps.jsonl" if session.ranks.is_first else f"bad_steps.{session.ranks.rank}.jsonl")
+    file = session.experiment / (
+        "bad_steps.jsonl" if session.ranks.is_first else f"bad_steps.{session.ranks.rank}.jsonl"
+    )
     with open(file, "a", encoding="utf-8") as out:
         out.write(json_line(row))
     named = ", ".join((infinite or list(losses))[:5])
@@ -162,7 +165,7 @@ def validate(session: Session) -> float:
     dataset = SpeechDataset(config, session.tokenizer, training=False)
     model.eval()
     loss, units, precision, broken = 0.0, 0, config.training.precision, []
-    for batch in islice(batches(dataset, sampler, config.data.workers), session.dev_batches):
+    for batch in islice(load_batches(dataset, sampler, config.data.workers), session.dev_batches):
         if not batch.ids:  # all are shorter than a frame
             continue
         with products(precision, session.device):
@@ -237,7 +240,7 @@ def train(
 def _claim(experiment: Path, held: ExitStack) -> None:
     """Nobody else trains into the folder while `held` is open."""
     require_experiment_folder(experiment)
-    held.enter_context(writing(experiment, "asrtool train"))
+    held.enter_context(write_lock(experiment, "asrtool train"))
 
 
 def _train(session: Session) -> None:
@@ -253,7 +256,7 @@ def _train(session: Session) -> None:
 def begin(session: Session, log: TrainingLog) -> None:
     """Write down what runs, and on what."""
     if session.ranks.is_first:
-        made = provenance() | {"device": describe(session.device), "ranks": session.ranks.world_size}
+        made = provenance() | {"device": describe_device(session.device), "ranks": session.ranks.world_size}
         log.event("start", session.progress.step, None, **made)
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from asrtool.data.audio import Audio, inspect_audio, probe
-from asrtool.data.sources import Bad, allow_commands
+from asrtool.data.audio import AudioInfo, inspect_audio, inspect_mono_audio
+from asrtool.data.sources import InvalidEntry, allow_commands
 
 SAMPLES = (8000 * np.sin(0.1 * np.arange(16000))).astype(np.int16)
 
@@ -34,7 +34,7 @@ def sphere(path, samples=SAMPLES, coding="pcm", count=None) -> str:
 
 
 def refused(path) -> str:
-    with pytest.raises(Bad) as caught:
+    with pytest.raises(InvalidEntry) as caught:
         inspect_audio(str(path))
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -43,9 +43,9 @@ def refused(path) -> str:
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_U8", "FLOAT", "DOUBLE", "ULAW"])
 def test_rate_length_and_channels_are_found(sound, subtype):
     stereo = np.stack([SAMPLES, SAMPLES], 1) / 32768
-    assert inspect_audio(sound("a.wav", stereo, 8000, subtype=subtype)) == Audio(8000, 16000, 2)
-    with pytest.raises(Bad, match="2 channels"):
-        probe(sound("a.wav", stereo))
+    assert inspect_audio(sound("a.wav", stereo, 8000, subtype=subtype)) == AudioInfo(8000, 16000, 2)
+    with pytest.raises(InvalidEntry, match="2 channels"):
+        inspect_mono_audio(sound("a.wav", stereo))
 
 
 @pytest.mark.parametrize("name", ["a.sph", "x; touch PWNED; echo .sph", "$(touch PWNED).sph", "a b/`touch PWNED`.sph"])
@@ -54,7 +54,7 @@ def test_sphere_files_are_read_without_a_shell(tmp_path, monkeypatch, name):
 
     monkeypatch.chdir(tmp_path)
     path = sphere(tmp_path / name)
-    assert inspect_audio(path) == Audio(16000, 16000, 1)
+    assert inspect_audio(path) == AudioInfo(16000, 16000, 1)
     recording = Recording.from_dict(
         {"id": "r", "sources": [{"type": "file", "channels": [0], "source": path}], "sampling_rate": 16000}
         | {"num_samples": 16000, "duration": 1.0}
@@ -129,7 +129,7 @@ def test_damaged_headers_are_refused_or_read_and_never_raise_anything_else(tmp_p
     content.tofile(path)
     try:
         inspect_audio(path)
-    except Bad as problem:
+    except InvalidEntry as problem:
         assert path in str(problem)
 
 
@@ -140,7 +140,7 @@ def test_a_command_runs_only_where_it_is_allowed(tmp_path, sound, monkeypatch):
     assert not (tmp_path / "RAN").exists()
     allow_commands()
     try:
-        assert inspect_audio(command) == Audio(16000, 16000, 1)
+        assert inspect_audio(command) == AudioInfo(16000, 16000, 1)
     finally:
         allow_commands(False)
     assert (tmp_path / "RAN").exists()

@@ -5,9 +5,9 @@ import torch
 from lhotse import Recording
 
 from asrtool.config import AugmentConfig, SpecAugmentConfig
-from asrtool.data.augment import change_audio, change_speed, change_vocal_tract, mask_batch, spec_augment
+from asrtool.data.augment import mask_batch, perturb_audio, perturb_speed, perturb_vocal_tract_length, spec_augment
 from asrtool.data.corpora import Utterance
-from asrtool.data.features import compute, extractor
+from asrtool.data.features import compute_features, extractor
 from asrtool.data.manifest import open_cuts, write_manifest
 from asrtool.errors import UserError
 
@@ -46,7 +46,7 @@ def noises(tmp_path_factory):
 def test_noise_is_mixed_in_at_the_wanted_ratio(cut, noises, seconds, snr):
     """Also when the noise is shorter, and so repeated, or longer, and so cut out of."""
     augment = AugmentConfig(noise=noises(seconds), noise_snr=(snr, snr), noise_probability=1.0)
-    mixed = change_audio(cut, augment, seed=1, epoch=0).load_audio()
+    mixed = perturb_audio(cut, augment, seed=1, epoch=0).load_audio()
     speech = cut.load_audio()
     assert mixed.shape == speech.shape
     noise = mixed - speech
@@ -57,7 +57,7 @@ def test_noise_is_mixed_in_at_the_wanted_ratio(cut, noises, seconds, snr):
 def test_the_ratio_is_drawn_from_its_range(cut, noises):
     augment = AugmentConfig(noise=noises(2.0), noise_snr=(5, 15), noise_probability=1.0)
     speech = cut.load_audio()
-    mixes = [change_audio(cut, augment, seed=1, epoch=epoch).load_audio() - speech for epoch in range(8)]
+    mixes = [perturb_audio(cut, augment, seed=1, epoch=epoch).load_audio() - speech for epoch in range(8)]
     ratios = [level(speech) - level(noise) for noise in mixes]
     assert 4.7 < min(ratios) < max(ratios) < 15.3
     assert max(ratios) - min(ratios) > 2
@@ -65,25 +65,25 @@ def test_the_ratio_is_drawn_from_its_range(cut, noises):
 
 def test_noise_comes_as_often_as_its_probability_says(cut, noises):
     augment = AugmentConfig(noise=noises(1.0), noise_probability=0.3)
-    mixed = sum(change_audio(cut, augment, 1, epoch) is not cut for epoch in range(500))
+    mixed = sum(perturb_audio(cut, augment, 1, epoch) is not cut for epoch in range(500))
     assert mixed == pytest.approx(150, abs=45)  # four deviations
 
 
 def test_a_mixed_cut_keeps_its_name_and_its_text(corpus, noises):
     cut = next(iter(open_cuts(corpus)))
-    mixed = change_audio(cut, AugmentConfig(noise=noises(1.0), noise_probability=1.0), 1, 0)
+    mixed = perturb_audio(cut, AugmentConfig(noise=noises(1.0), noise_probability=1.0), 1, 0)
     assert mixed.id == cut.id
     assert [s.text for s in mixed.supervisions] == [cut.supervisions[0].text]
-    assert compute(mixed, 20).shape == compute(cut, 20).shape
+    assert compute_features(mixed, 20).shape == compute_features(cut, 20).shape
 
 
 def test_a_missing_noise_manifest_is_named(cut, tmp_path):
     with pytest.raises(UserError, match=r"data.augment.noise not found: .*none.jsonl.gz"):
-        change_audio(cut, AugmentConfig(noise=tmp_path / "none.jsonl.gz", noise_probability=1.0), 1, 0)
+        perturb_audio(cut, AugmentConfig(noise=tmp_path / "none.jsonl.gz", noise_probability=1.0), 1, 0)
 
 
 def test_volume_scales_the_samples(cut):
-    changed = change_audio(cut, AugmentConfig(volume=(0.5, 0.5)), 1, 0)
+    changed = perturb_audio(cut, AugmentConfig(volume=(0.5, 0.5)), 1, 0)
     np.testing.assert_allclose(changed.load_audio(), 0.5 * cut.load_audio(), rtol=1e-5)
     assert changed.id == cut.id
 
@@ -91,7 +91,7 @@ def test_volume_scales_the_samples(cut):
 def test_volume_is_drawn_from_its_range(cut):
     loudest = np.abs(cut.load_audio()).max()
     gains = [
-        np.abs(change_audio(cut, AugmentConfig(volume=(0.25, 1.0)), 1, e).load_audio()).max() / loudest
+        np.abs(perturb_audio(cut, AugmentConfig(volume=(0.25, 1.0)), 1, e).load_audio()).max() / loudest
         for e in range(9)
     ]
     assert 0.25 <= min(gains) < 0.5 < 0.75 < max(gains) <= 1.0
@@ -99,7 +99,7 @@ def test_volume_is_drawn_from_its_range(cut):
 
 def test_speed_changes_the_duration_and_the_pitch(write_audio, tmp_path):
     cut = Recording.from_file(write_audio(tmp_path / "tone.wav", 1.0, frequency=1000)).to_cut()
-    changed = change_speed(cut, AugmentConfig(speeds=(1.1,)), 1, 0)
+    changed = perturb_speed(cut, AugmentConfig(speeds=(1.1,)), 1, 0)
     samples = changed.load_audio()[0]
     assert changed.duration == pytest.approx(1 / 1.1, abs=1e-3)
     assert len(samples) == changed.num_samples
@@ -109,13 +109,13 @@ def test_speed_changes_the_duration_and_the_pitch(write_audio, tmp_path):
 
 def test_every_speed_is_drawn_about_equally(cut):
     augment = AugmentConfig(speeds=(0.9, 1.0, 1.1))
-    durations = [round(change_speed(cut, augment, 1, epoch).duration, 2) for epoch in range(300)]
+    durations = [round(perturb_speed(cut, augment, 1, epoch).duration, 2) for epoch in range(300)]
     counts = [durations.count(round(1.5 / speed, 2)) for speed in augment.speeds]
     assert sum(counts) == 300
     assert min(counts) > 65  # four deviations below 100
 
 
-@pytest.mark.parametrize("change", [change_speed, change_audio])
+@pytest.mark.parametrize("change", [perturb_speed, perturb_audio])
 def test_draws_depend_on_seed_epoch_and_cut_alone(cut, noises, change):
     augment = AugmentConfig(speeds=tuple(1 + n / 100 for n in range(50)), volume=(0.1, 2.0), noise=noises(3.0))
 
@@ -213,13 +213,13 @@ def tone(hertz: float) -> torch.Tensor:
 @pytest.mark.parametrize("warp", [0.8, 0.95, 1.0, 1.1, 1.25])
 @pytest.mark.parametrize("hertz", [300, 1000, 4000])
 def test_a_warped_tone_is_a_tone_of_the_warped_frequency(warp, hertz):
-    warped, expected = change_vocal_tract(tone(hertz), warp, RATE), tone(hertz * warp)
+    warped, expected = perturb_vocal_tract_length(tone(hertz), warp, RATE), tone(hertz * warp)
     assert (warped[20:-20].argmax(1) - expected[20:-20].argmax(1)).abs().max() <= 1
-    assert warped.shape == expected.shape and torch.equal(change_vocal_tract(expected, 1.0, RATE), expected)
+    assert warped.shape == expected.shape and torch.equal(perturb_vocal_tract_length(expected, 1.0, RATE), expected)
 
 
 def test_the_highest_frequencies_stay():
     noise = torch.arange(80.0).repeat(3, 1)  # each bin its number
     for warp in (0.8, 1.25):
-        warped = change_vocal_tract(noise, warp, RATE)
+        warped = perturb_vocal_tract_length(noise, warp, RATE)
         assert warped[0, -1] == pytest.approx(79, abs=1) and (warped.diff(dim=1) >= 0).all()

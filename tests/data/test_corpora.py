@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from asrtool.data.corpora import choose_speakers, kaldi, librispeech, yesno
+from asrtool.data.corpora import choose_speakers, read_kaldi, read_librispeech, read_yesno
 from asrtool.errors import UserError
 
 
@@ -24,7 +24,7 @@ def libri(tmp_path):
 
 
 def test_librispeech_gives_ids_texts_speakers_and_audio(libri):
-    found = {u.id: u for u in librispeech(libri, ["train-a"])}
+    found = {u.id: u for u in read_librispeech(libri, ["train-a"])}
     assert set(found) == {"84-121123-0000", "84-121123-0001", "174-50561-0000"}
     utterance = found["84-121123-0001"]
     assert (utterance.text, utterance.speaker) == ("DO YOU HEAR", "84")
@@ -32,39 +32,39 @@ def test_librispeech_gives_ids_texts_speakers_and_audio(libri):
 
 
 def test_librispeech_takes_several_parts_and_the_folder_above(libri):
-    assert len(list(librispeech(libri, ["train-a", "dev-b"]))) == 4
-    assert list(librispeech(libri.parent, ["train-a"])) == list(librispeech(libri, ["train-a"]))
+    assert len(list(read_librispeech(libri, ["train-a", "dev-b"]))) == 4
+    assert list(read_librispeech(libri.parent, ["train-a"])) == list(read_librispeech(libri, ["train-a"]))
 
 
 def test_librispeech_audio_may_have_another_format(libri):
     folder = libri / "dev-b/251/118436"
     (folder / "251-118436-0000.flac").rename(folder / "251-118436-0000.opus")
-    assert next(librispeech(libri, ["dev-b"])).audio.endswith("251-118436-0000.opus")
+    assert next(read_librispeech(libri, ["dev-b"])).audio.endswith("251-118436-0000.opus")
 
 
 def test_librispeech_lists_an_utterance_whose_audio_is_missing(libri):
     audio = libri / "dev-b/251/118436/251-118436-0000.flac"
     audio.unlink()
-    assert next(librispeech(libri, ["dev-b"])).audio == str(audio)
+    assert next(read_librispeech(libri, ["dev-b"])).audio == str(audio)
 
 
 @pytest.mark.parametrize(("part", "said"), [("train-c", "part not found"), ("empty", "is it a part of LibriSpeech")])
 def test_librispeech_refuses_what_is_no_part(libri, part, said):
     (libri / "empty").mkdir()
     with pytest.raises(UserError, match=said):
-        list(librispeech(libri, [part]))
+        list(read_librispeech(libri, [part]))
 
 
 def test_librispeech_refuses_a_missing_folder(tmp_path):
     with pytest.raises(UserError, match="not found"):
-        list(librispeech(tmp_path / "none", ["train-a"]))
+        list(read_librispeech(tmp_path / "none", ["train-a"]))
 
 
 def test_a_transcript_in_another_encoding_is_named(libri):
     path = libri / "dev-b/251/118436/251-118436.trans.txt"
     path.write_bytes("251-118436-0000 GRÖSSER".encode("latin-1"))
     with pytest.raises(UserError, match=f"{path}:1: not UTF-8"):
-        list(librispeech(libri, ["dev-b"]))
+        list(read_librispeech(libri, ["dev-b"]))
 
 
 @pytest.mark.parametrize(
@@ -78,19 +78,19 @@ def test_a_transcript_in_another_encoding_is_named(libri):
     ],
 )
 def test_speakers_are_chosen_or_excluded(libri, only, without, speakers):
-    assert {u.speaker for u in choose_speakers(librispeech(libri, ["train-a"]), only, without)} == speakers
+    assert {u.speaker for u in choose_speakers(read_librispeech(libri, ["train-a"]), only, without)} == speakers
 
 
 def test_speakers_may_be_listed_in_a_file(libri, tmp_path):
     (tmp_path / "speakers.txt").write_text("174\n\n")
-    chosen = list(choose_speakers(librispeech(libri, ["train-a"]), str(tmp_path / "speakers.txt"), None))
+    chosen = list(choose_speakers(read_librispeech(libri, ["train-a"]), str(tmp_path / "speakers.txt"), None))
     assert {u.speaker for u in chosen} == {"174"}
 
 
 @pytest.mark.parametrize(("only", "without"), [("84,9999", None), (None, "9999"), ("none.txt", None)])
 def test_a_speaker_whom_the_corpus_does_not_have_is_named(libri, only, without):
     with pytest.raises(UserError, match="no such speaker.*(9999|none.txt)"):
-        list(choose_speakers(librispeech(libri, ["train-a"]), only, without))
+        list(choose_speakers(read_librispeech(libri, ["train-a"]), only, without))
 
 
 @pytest.fixture
@@ -104,25 +104,25 @@ def waves(tmp_path):
 
 
 def test_yesno_reads_the_words_off_the_file_names(waves):
-    texts = {u.id: u.text for u in yesno(waves, "train")} | {u.id: u.text for u in yesno(waves, "test")}
+    texts = {u.id: u.text for u in read_yesno(waves, "train")} | {u.id: u.text for u in read_yesno(waves, "test")}
     assert len(texts) == 60
     assert texts["0_0_1_0_1_1_1_0"] == "NO NO YES NO YES YES YES NO"
 
 
 def test_yesno_train_and_test_are_halves(waves):
-    train, test = ({u.id for u in yesno(waves, part)} for part in ("train", "test"))
+    train, test = ({u.id for u in read_yesno(waves, part)} for part in ("train", "test"))
     assert len(train) == len(test) == 30
     assert not train & test
 
 
 def test_yesno_may_be_given_the_folder_above(waves):
-    assert list(yesno(waves.parent, "test")) == list(yesno(waves, "test"))
+    assert list(read_yesno(waves.parent, "test")) == list(read_yesno(waves, "test"))
 
 
 def test_yesno_refuses_another_number_of_files(waves):
     next(waves.glob("*.wav")).unlink()
     with pytest.raises(UserError, match="59 .wav files"):
-        list(yesno(waves, "train"))
+        list(read_yesno(waves, "train"))
 
 
 @pytest.fixture
@@ -139,20 +139,20 @@ def kaldi_folder(tmp_path):
 
 def test_kaldi_without_segments(kaldi_folder):
     folder = kaldi_folder(wav="u1 /a/1.wav\nu2 sox /a/2.wav -t wav - |\n", text="u1 A B\nu2 C\n", utt2spk="u1 s1\n")
-    one, two = kaldi(folder)
+    one, two = read_kaldi(folder)
     assert (one.id, one.audio, one.text, one.speaker, one.start, one.end) == ("u1", "/a/1.wav", "A B", "s1", 0.0, None)
     assert (two.audio, two.text, two.speaker) == ("sox /a/2.wav -t wav - |", "C", None)
 
 
 def test_kaldi_with_segments(kaldi_folder):
     folder = kaldi_folder(wav="r /a/r.wav\n", text="u1 A\nu2 B\n", segments="u1 r 0.5 1.25\nu2 r 1.25 -1\n")
-    one, two = kaldi(folder)
+    one, two = read_kaldi(folder)
     assert (one.recording, one.audio, one.start, one.end) == ("r", "/a/r.wav", 0.5, 1.25)
     assert (two.recording, two.start, two.end) == ("r", 1.25, None)  # -1: to the end
 
 
 def test_kaldi_keeps_an_utterance_without_words_for_the_check(kaldi_folder):
-    assert [u.text for u in kaldi(kaldi_folder(wav="u /a.wav", text="u\n"))] == [""]
+    assert [u.text for u in read_kaldi(kaldi_folder(wav="u /a.wav", text="u\n"))] == [""]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_kaldi_keeps_an_utterance_without_words_for_the_check(kaldi_folder):
 )
 def test_kaldi_names_an_utterance_that_does_not_fit_together_and_reads_the_others(kaldi_folder, files, said):
     files = {name: f"{lines}\n{OTHERS[name]}\n" for name, lines in files.items()}
-    problem, other = kaldi(kaldi_folder(**files))
+    problem, other = read_kaldi(kaldi_folder(**files))
     assert re.match(f"u: .*{said}", problem)
     assert other.id == "other"
 
@@ -178,12 +178,12 @@ OTHERS = {"wav": "other /b.wav", "text": "other B", "segments": "other other 0 1
 @pytest.mark.parametrize(("files", "said"), [({"wav": "r /a.wav"}, "text"), ({"text": "u A"}, "wav.scp")])
 def test_kaldi_needs_text_and_recordings(kaldi_folder, files, said):
     with pytest.raises(UserError, match=said):
-        list(kaldi(kaldi_folder(**files)))
+        list(read_kaldi(kaldi_folder(**files)))
 
 
 def test_kaldi_refuses_a_missing_folder(tmp_path):
     with pytest.raises(UserError, match="not found"):
-        list(kaldi(tmp_path / "none"))
+        list(read_kaldi(tmp_path / "none"))
 
 
 def test_kaldi_names_lines_that_repeat_a_key_and_leaves_out_what_depends_on_them(kaldi_folder):
@@ -193,7 +193,7 @@ def test_kaldi_names_lines_that_repeat_a_key_and_leaves_out_what_depends_on_them
         segments="u0 r0 0 1\nu1 r1 0 1\nu2 r1 1 2\nu1 r1 2 3\nu3 r3 0 1\n",
         utt2spk="u0 s\nu1 s\nu2 s\nu2 z\nu3 s\n",
     )
-    found = list(kaldi(folder))
+    found = list(read_kaldi(folder))
     assert all(isinstance(row, str) for row in found)
     for line in ("wav.scp:3: 'r0'", "text:5: 'u3'", "segments:4: 'u1'", "utt2spk:4: 'u2'"):
         assert sum(line in row for row in found) == 1
@@ -202,12 +202,12 @@ def test_kaldi_names_lines_that_repeat_a_key_and_leaves_out_what_depends_on_them
 
 def test_kaldi_lines_end_where_kaldi_ends_them(kaldi_folder):
     folder = kaldi_folder(wav="u /a b.wav\r\n", text="u A\x1cB\u2028C\x85D\u00a0E\r\n", utt2spk="u\ts \r\n")
-    (row,) = kaldi(folder)
+    (row,) = read_kaldi(folder)
     assert (row.audio, row.text, row.speaker) == ("/a b.wav", "A\x1cB\u2028C\x85D\u00a0E", "s")
 
 
 def test_kaldi_files_may_begin_with_a_byte_order_mark(kaldi_folder):
-    (row,) = kaldi(kaldi_folder(wav="\ufeffu /a.wav\n", text="\ufeffu A\n"))
+    (row,) = read_kaldi(kaldi_folder(wav="\ufeffu /a.wav\n", text="\ufeffu A\n"))
     assert row.id == "u"
 
 
@@ -215,12 +215,12 @@ def test_a_kaldi_file_in_another_encoding_is_named_with_its_line(kaldi_folder):
     folder = kaldi_folder(wav="u /a.wav\n", text="")
     (folder / "text").write_bytes(b"u A\nv CAF\xc9\n")
     with pytest.raises(UserError, match="text:2: not UTF-8"):
-        list(kaldi(folder))
+        list(read_kaldi(folder))
 
 
 def test_audio_that_kaldi_has_no_transcript_of_is_counted(kaldi_folder, capsys):
     folder = kaldi_folder(wav="u /a.wav\nv /b.wav\n", text="u A\n", utt2spk="v s\n")
-    assert [row.id for row in kaldi(folder)] == ["u"]
+    assert [row.id for row in read_kaldi(folder)] == ["u"]
     said = capsys.readouterr().err
     assert "wav.scp: 1 of 2 have no line" in said
     assert "utt2spk: 1 utterances have no line" in said
@@ -229,7 +229,7 @@ def test_audio_that_kaldi_has_no_transcript_of_is_counted(kaldi_folder, capsys):
 @pytest.mark.parametrize("text", ["u A\n", None])
 def test_unlabelled_audio_of_kaldi_needs_no_text(kaldi_folder, text):
     files = {"wav": "u /a.wav\nv /b.wav\n"} | ({"text": text} if text else {})
-    assert [(row.id, row.text) for row in kaldi(kaldi_folder(**files), unlabelled=True)] == [
+    assert [(row.id, row.text) for row in read_kaldi(kaldi_folder(**files), unlabelled=True)] == [
         ("u", "A" if text else ""),
         ("v", ""),
     ]
@@ -237,30 +237,30 @@ def test_unlabelled_audio_of_kaldi_needs_no_text(kaldi_folder, text):
 
 def test_relative_paths_of_kaldi_start_at_the_root_that_is_given(kaldi_folder, tmp_path):
     folder = kaldi_folder(wav="u a.wav\nv /b.wav\nw cat x |\n", text="u A\nv B\nw C\n")
-    assert [row.audio for row in kaldi(folder)] == ["a.wav", "/b.wav", "cat x |"]
-    assert [row.audio for row in kaldi(folder, tmp_path)] == [f"{tmp_path}/a.wav", "/b.wav", "cat x |"]
+    assert [row.audio for row in read_kaldi(folder)] == ["a.wav", "/b.wav", "cat x |"]
+    assert [row.audio for row in read_kaldi(folder, tmp_path)] == [f"{tmp_path}/a.wav", "/b.wav", "cat x |"]
 
 
 def test_a_kaldi_segment_may_name_a_channel(kaldi_folder):
     folder = kaldi_folder(wav="r /a.wav\n", text="u A\nv B\n", segments="u r 0 1 1\nv r 0 1 B\n")
-    one, problem = kaldi(folder)
+    one, problem = read_kaldi(folder)
     assert one.channel == 1
     assert "segments:2" in problem
 
 
 @pytest.mark.parametrize("line", ["u", "u s t"])
 def test_a_kaldi_speaker_is_one_word(kaldi_folder, line):
-    (problem,) = kaldi(kaldi_folder(wav="u /a.wav\n", text="u A\n", utt2spk=f"{line}\n"))
+    (problem,) = read_kaldi(kaldi_folder(wav="u /a.wav\n", text="u A\n", utt2spk=f"{line}\n"))
     assert "utt2spk:1: no line 'ID SPEAKER'" in problem
 
 
 def test_many_speakers_may_be_named_in_one_option(libri):
     names = ",".join(f"{number:05d}" for number in range(5000))  # longer than a file name may be
     with pytest.raises(UserError, match="no such speaker.*00001"):
-        list(choose_speakers(librispeech(libri, ["train-a"]), names, None))
+        list(choose_speakers(read_librispeech(libri, ["train-a"]), names, None))
 
 
 def test_a_list_of_speakers_in_another_encoding_is_named(libri, tmp_path):
     (tmp_path / "speakers.txt").write_bytes(b"174\nJos\xe9\n")
     with pytest.raises(UserError, match="speakers.txt:2: not UTF-8"):
-        list(choose_speakers(librispeech(libri, ["train-a"]), str(tmp_path / "speakers.txt"), None))
+        list(choose_speakers(read_librispeech(libri, ["train-a"]), str(tmp_path / "speakers.txt"), None))

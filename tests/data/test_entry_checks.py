@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from asrtool.data.entry_checks import EntryChecks, overhang, unusable, wrong_field
+from asrtool.data.entry_checks import EntryChecks, cut_problem, field_problem, overhang_problem
 from asrtool.data.shards import entries, fingerprint
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
 
 NUMBERS = [float("nan"), float("inf"), -1, 0, True, "1", None, [], {}, 10**400, 1e300]
@@ -82,8 +82,8 @@ def test_what_is_not_json_is_named_with_its_line(trees, tmp_path, line):
 
 
 def test_a_good_manifest_has_no_wrong_fields(trees):
-    assert [wrong_field(tree) for tree in trees] == [None] * len(trees)
-    assert wrong_field({**trees[0], "recording": None, "features": None, "supervisions": None}) is None
+    assert [field_problem(tree) for tree in trees] == [None] * len(trees)
+    assert field_problem({**trees[0], "recording": None, "features": None, "supervisions": None}) is None
 
 
 def two_supervisions(tree: dict) -> dict:
@@ -104,25 +104,25 @@ def two_supervisions(tree: dict) -> dict:
 )
 def test_a_cut_that_would_be_misread_is_refused(trees, tmp_path, change, said):
     tree = change(max(trees, key=lambda tree: tree["duration"]))
-    assert unusable(tree).startswith(said)
+    assert cut_problem(tree).startswith(said)
     (entry,) = entries(written(tmp_path / "m.jsonl", [tree]))
-    with pytest.raises(Bad, match=f"^{entry.id}: {said.split(';')[0]}"):
+    with pytest.raises(InvalidEntry, match=f"^{entry.id}: {said.split(';')[0]}"):
         entry.cut()
 
 
 def test_a_supervision_may_lack_a_breath_at_either_end_and_a_cut_may_have_none(trees):
     tree = max(trees, key=lambda tree: tree["duration"])
     close = changed(tree, ("supervisions", 0, "start"), 0.09)
-    assert unusable(changed(close, ("supervisions", 0, "duration"), tree["duration"] - 0.18)) is None
-    assert unusable({**tree, "supervisions": []}) is unusable({**tree, "supervisions": None}) is None
+    assert cut_problem(changed(close, ("supervisions", 0, "duration"), tree["duration"] - 0.18)) is None
+    assert cut_problem({**tree, "supervisions": []}) is cut_problem({**tree, "supervisions": None}) is None
 
 
 def test_a_window_of_a_longer_cut_has_a_transcript_that_goes_on_behind_it(trees):
     tree = max(trees, key=lambda tree: tree["duration"])
-    assert overhang(tree) is None
-    assert "goes beyond the cut" in overhang({**tree, "duration": tree["duration"] / 2})
-    assert "goes beyond the cut" in overhang(changed(tree, ("supervisions", 0, "start"), -0.5))
-    assert unusable({**tree, "duration": tree["duration"] / 2}) is None  # it can be decoded
+    assert overhang_problem(tree) is None
+    assert "goes beyond the cut" in overhang_problem({**tree, "duration": tree["duration"] / 2})
+    assert "goes beyond the cut" in overhang_problem(changed(tree, ("supervisions", 0, "start"), -0.5))
+    assert cut_problem({**tree, "duration": tree["duration"] / 2}) is None  # it can be decoded
 
 
 def test_a_second_cut_of_one_id_is_a_duplicate(trees):

@@ -14,10 +14,10 @@ import soundfile
 from lhotse import CutSet, Fbank, FbankConfig, LilcomChunkyWriter, Mfcc, MfccConfig, NumpyFilesWriter
 
 from asrtool.data import feature_store
-from asrtool.data.feature_store import store, store_share
-from asrtool.data.features import load
+from asrtool.data.feature_store import store_feature_share, store_features
+from asrtool.data.features import load_features
 from asrtool.data.manifest import open_cuts
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
 
 BINS = 20
@@ -49,28 +49,28 @@ def archives(out: Path) -> list[Path]:
 
 @pytest.mark.parametrize("flip", [0, -1])
 def test_a_flipped_bit_in_an_archive_is_that_cuts_problem(few, out, flip):
-    store(few, out, BINS)
+    store_features(few, out, BINS)
     (archive,) = archives(out)
     content = bytearray(archive.read_bytes())
     content[flip] ^= 4
     archive.write_bytes(content)
     cuts = list(open_cuts(out))
     broken = cuts[flip]
-    with pytest.raises(Bad, match=rf"^{broken.id}: cannot read .*lca \(damaged: its checksum differs\); run"):
-        load(broken, "stored", BINS)
+    with pytest.raises(InvalidEntry, match=rf"^{broken.id}: cannot read .*lca \(damaged: its checksum differs\); run"):
+        load_features(broken, "stored", BINS)
     for cut in cuts:
         if cut.id != broken.id:
-            load(cut, "stored", BINS)
+            load_features(cut, "stored", BINS)
 
 
 def test_a_part_of_a_cut_with_stored_features_is_verified_too(few, out):
-    store(few, out, BINS)
+    store_features(few, out, BINS)
     cut = max(open_cuts(out), key=lambda cut: cut.duration)
     part = cut.truncate(offset=0.3, duration=0.4, preserve_id=True)
-    assert abs(len(load(part, "stored", BINS)) - 40) <= 1
+    assert abs(len(load_features(part, "stored", BINS)) - 40) <= 1
     cut.custom["features_crc32"] += 1
-    with pytest.raises(Bad, match="checksum differs"):
-        load(cut.truncate(offset=0.3, duration=0.4, preserve_id=True), "stored", BINS)
+    with pytest.raises(InvalidEntry, match="checksum differs"):
+        load_features(cut.truncate(offset=0.3, duration=0.4, preserve_id=True), "stored", BINS)
 
 
 KINDS = {
@@ -85,8 +85,8 @@ def test_features_of_another_kind_are_refused_with_what_is_there_and_what_is_exp
     extractor, said = KINDS[kind]
     cuts = CutSet.from_file(few).compute_and_store_features(extractor, tmp_path / kind, storage_type=LilcomChunkyWriter)
     for cut in cuts:
-        with pytest.raises(Bad, match=f"^{cut.id}: .*{said}"):
-            load(cut, "stored", BINS)
+        with pytest.raises(InvalidEntry, match=f"^{cut.id}: .*{said}"):
+            load_features(cut, "stored", BINS)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_features_of_another_kind_are_refused_with_what_is_there_and_what_is_exp
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(few, out, field, value, said):
-    store(few, out, BINS)
+    store_features(few, out, BINS)
     rewritten(out, lambda _, tree: {**tree, "features": {**tree["features"], field: value}})
-    with pytest.raises(Bad, match=said):
-        load(next(iter(open_cuts(out))), "stored", BINS)
+    with pytest.raises(InvalidEntry, match=said):
+        load_features(next(iter(open_cuts(out))), "stored", BINS)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -117,11 +117,11 @@ def test_stored_features_that_are_not_finite_are_named_with_their_time(few, tmp_
     features = np.load(path)
     features[30, 2] = value
     np.save(path, features)
-    with pytest.raises(Bad, match=f"^{cut.id}: its features are not finite at 0.30 s"):
-        load(cut, "stored", BINS)
+    with pytest.raises(InvalidEntry, match=f"^{cut.id}: its features are not finite at 0.30 s"):
+        load_features(cut, "stored", BINS)
     np.save(path, features[:20])
-    with pytest.raises(Bad, match=f"^{cut.id}: its stored features have the shape"):
-        load(cut, "stored", BINS)
+    with pytest.raises(InvalidEntry, match=f"^{cut.id}: its stored features have the shape"):
+        load_features(cut, "stored", BINS)
 
 
 def test_a_bad_cut_is_named_and_blames_no_other(few, out, tmp_path):
@@ -136,7 +136,7 @@ def test_a_bad_cut_is_named_and_blames_no_other(few, out, tmp_path):
         return tree
 
     with pytest.raises(DataError) as caught:
-        store(rewritten(few, change), out, BINS)
+        store_features(rewritten(few, change), out, BINS)
     assert caught.value.problems == [f"{cut.id}: the sample at 0.250 s is nan; samples must lie between -1 and 1"]
     assert not out.exists()
 
@@ -151,44 +151,44 @@ def test_all_cuts_that_the_lines_tell_are_bad_are_listed_before_anything_is_comp
             del tree["recording"]
         return tree
 
-    monkeypatch.setattr(feature_store, "compute", None)
+    monkeypatch.setattr(feature_store, "compute_features", None)
     with pytest.raises(DataError) as caught:
-        store(rewritten(few, change), out, BINS)
+        store_features(rewritten(few, change), out, BINS)
     assert [problem.partition(": ")[2].partition(";")[0] for problem in caught.value.problems] == [
         "duplicate id",
         "2 supervisions",
         "no recording and no features",
     ]
     with pytest.raises(DataError, match="minutes long, more than --max-minutes"):
-        store(few, out, BINS, longest=0.2)
+        store_features(few, out, BINS, longest=0.2)
 
 
 def test_manifests_that_differ_behind_the_first_dot_have_features_of_their_own(corpus, few, tmp_path):
     CutSet.from_cuts(list(open_cuts(corpus))[6:12]).to_file(tmp_path / "other.jsonl.gz")
     one, two = tmp_path / "fb" / "test.clean.jsonl.gz", tmp_path / "fb" / "test.other.jsonl.gz"
-    store(few, one, BINS)
-    store(tmp_path / "other.jsonl.gz", two, BINS, speeds=(0.9, 1.1))
-    assert all(len(load(cut, "stored", BINS)) for out in (one, two) for cut in open_cuts(out))
+    store_features(few, one, BINS)
+    store_features(tmp_path / "other.jsonl.gz", two, BINS, speeds=(0.9, 1.1))
+    assert all(len(load_features(cut, "stored", BINS)) for out in (one, two) for cut in open_cuts(out))
 
 
 @pytest.mark.parametrize("where", ["NAME", "DIGEST"])
 def test_other_files_in_the_folders_remain(few, out, where):
-    store(few, out, BINS)
+    store_features(few, out, BINS)
     (old,) = (out.parent / "feats" / "few").iterdir()
     thesis = (old if where == "DIGEST" else old.parent) / "thesis.txt"
     thesis.write_text("mine")
-    store(few, out, BINS + 3)
+    store_features(few, out, BINS + 3)
     assert thesis.read_text() == "mine"
     assert (old.exists(), len(archives(out))) == (where == "DIGEST", 1)
     assert not (old / "000000.lca").exists()
-    assert len(load(next(iter(open_cuts(out))), "stored", BINS + 3))
+    assert len(load_features(next(iter(open_cuts(out))), "stored", BINS + 3))
 
 
 def test_a_manifest_that_was_moved_away_keeps_its_features(few, out):
-    store(few, out, BINS)
+    store_features(few, out, BINS)
     kept = out.rename(out.with_name("kept.jsonl.gz"))
-    store(few, out, BINS + 3)
-    assert all(len(load(cut, "stored", BINS)) for cut in open_cuts(kept))
+    store_features(few, out, BINS + 3)
+    assert all(len(load_features(cut, "stored", BINS)) for cut in open_cuts(kept))
 
 
 @pytest.mark.parametrize("content", [b"my thesis", b'{"id": "x"}\n'])
@@ -196,7 +196,7 @@ def test_an_out_of_another_kind_is_refused_and_kept(few, tmp_path, content):
     for name in ("thesis.txt", "thesis.jsonl", "thesis.jsonl.gz"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"OUT is .*{name}"):
-            store(few, tmp_path / name, BINS)
+            store_features(few, tmp_path / name, BINS)
         assert (tmp_path / name).read_bytes() == content
 
 
@@ -205,37 +205,37 @@ def test_an_out_that_is_an_input_or_another_manifest_is_refused_and_kept(corpus,
     other.write_bytes(corpus.read_bytes())
     for out, said in ((few, "an input"), (other, "which `asrtool features` has not written"), (tmp_path, "not end in")):
         with pytest.raises(UserError, match=said):
-            store(few, out, BINS)
+            store_features(few, out, BINS)
     assert (few.read_bytes(), other.read_bytes()) == (before, corpus.read_bytes())
 
 
 def test_an_archive_that_was_deleted_is_stored_again(few, out):
-    store(few, out, BINS)
+    store_features(few, out, BINS)
     archives(out)[0].unlink()
-    store(few, out, BINS)
-    assert all(len(load(cut, "stored", BINS)) for cut in open_cuts(out))
+    store_features(few, out, BINS)
+    assert all(len(load_features(cut, "stored", BINS)) for cut in open_cuts(out))
 
 
 @pytest.mark.parametrize("harm", ["cut off", "no manifest", "empty", "a line lost"])
 def test_a_damaged_manifest_of_a_shard_is_named(few, out, harm):
-    store(few, out, BINS)
+    store_features(few, out, BINS)
     (shard,) = (out.parent / "feats").rglob("000000.jsonl.gz")
     content = shard.read_bytes()
     lines = gzip.decompress(content).splitlines(keepends=True)
     harmed = {"cut off": content[: len(content) // 2], "no manifest": gzip.compress(b"x"), "empty": b""}
     shard.write_bytes(harmed.get(harm, gzip.compress(b"".join(lines[1:]))))
     with pytest.raises(UserError, match=r"000000\.jsonl\.gz is damaged; delete it"):
-        store(few, out, BINS)
+        store_features(few, out, BINS)
     shard.unlink()
-    store(few, out, BINS)
+    store_features(few, out, BINS)
     assert len(list(open_cuts(out))) == 6
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from asrtool.locks import writing
-with writing(Path(sys.argv[1]), "asrtool features", shared=sys.argv[2] == "shared"):
+from asrtool.locks import write_lock
+with write_lock(Path(sys.argv[1]), "asrtool features", shared=sys.argv[2] == "shared"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -243,19 +243,19 @@ with writing(Path(sys.argv[1]), "asrtool features", shared=sys.argv[2] == "share
 
 @pytest.mark.parametrize("kind", ["alone", "shared"])
 def test_one_run_at_a_time_writes_into_a_folder_but_shares_do_not_hinder_each_other(few, out, kind):
-    store_share(few, out, (1, 1), BINS)
+    store_feature_share(few, out, (1, 1), BINS)
     (folder,) = (out.parent / "feats" / "few").iterdir()
     with subprocess.Popen([sys.executable, "-c", HOLD, folder, kind], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=rf"in use by asrtool features \(process {other.pid} on "):
-            store(few, out, BINS)
+            store_features(few, out, BINS)
         if kind == "shared":
-            assert store_share(few, out, (1, 1), BINS) == (1, 1)
+            assert store_feature_share(few, out, (1, 1), BINS) == (1, 1)
         else:
             with pytest.raises(UserError, match="in use by"):
-                store_share(few, out, (1, 1), BINS)
+                store_feature_share(few, out, (1, 1), BINS)
         other.kill()
-    store(few, out, BINS)
+    store_features(few, out, BINS)
 
 
 OPTIONS = [
@@ -281,7 +281,7 @@ def test_a_number_that_makes_no_sense_is_one_line_and_status_2(asr, few, out, op
 
 
 def test_a_killed_process_is_one_line_with_what_to_do(few, out, monkeypatch, asr):
-    monkeypatch.setattr(feature_store, "compute", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(feature_store, "compute_features", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     status, printed, err = asr("features", few, out, "--jobs", "2")
     assert (status, printed) == (2, "")
     assert "a process of --jobs 2 was killed" in err and "fewer --jobs" in err

@@ -10,10 +10,10 @@ from lhotse import CutSet, MonoCut, Recording
 
 from asrtool.data import feature_store
 from asrtool.data.corpora import Utterance
-from asrtool.data.feature_store import store
-from asrtool.data.features import compute, frames_of, load
+from asrtool.data.feature_store import store_features
+from asrtool.data.features import compute_features, count_frames, load_features
 from asrtool.data.manifest import open_cuts, write_manifest
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError
 
 BINS = 20
@@ -44,7 +44,7 @@ def broken_corpus(corpus, tmp_path, write_audio):
 
 
 def loaded(manifest) -> dict[str, torch.Tensor]:
-    return {cut.id: load(cut, "stored", BINS) for cut in open_cuts(manifest)}
+    return {cut.id: load_features(cut, "stored", BINS) for cut in open_cuts(manifest)}
 
 
 def same(one: dict, two: dict) -> bool:
@@ -59,7 +59,7 @@ def archives(out) -> dict[str, int]:
 def test_features_are_log_mel_energies_low_bins_first(corpus, write_audio, tmp_path):
     def loudest_bin(frequency):
         path = write_audio(tmp_path / f"{frequency}.wav", 0.5, frequency=frequency)
-        return compute(Recording.from_file(path).to_cut(), BINS).mean(0).argmax()
+        return compute_features(Recording.from_file(path).to_cut(), BINS).mean(0).argmax()
 
     assert 0 < loudest_bin(300) < loudest_bin(1000) < loudest_bin(4000) < BINS
 
@@ -68,7 +68,7 @@ def test_features_grow_by_the_logarithm_of_the_energy(tmp_path):
     samples = np.random.default_rng(0).normal(0, 0.05, 16000)
     for gain in (1, 4):
         soundfile.write(tmp_path / f"{gain}.wav", samples * gain, 16000, "FLOAT")
-    quiet, loud = (compute(Recording.from_file(tmp_path / f"{gain}.wav").to_cut(), BINS) for gain in (1, 4))
+    quiet, loud = (compute_features(Recording.from_file(tmp_path / f"{gain}.wav").to_cut(), BINS) for gain in (1, 4))
     assert loud - quiet == pytest.approx(np.log(16), abs=1e-2)
 
 
@@ -83,7 +83,7 @@ def test_the_number_of_frames_is_known_from_the_manifest(tmp_path_factory, sampl
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, samples), rate)
     cut = Recording.from_file(path).to_cut()
     cut = cut if speed == 1.0 else cut.perturb_speed(speed)
-    assert compute(cut, BINS).shape == (frames_of(cut.num_samples, cut.sampling_rate), BINS)
+    assert compute_features(cut, BINS).shape == (count_frames(cut.num_samples, cut.sampling_rate), BINS)
 
 
 @settings(max_examples=20, deadline=None)
@@ -92,12 +92,12 @@ def test_the_number_of_frames_of_a_segment_is_known_too(corpus, start, duration,
     recording = max(open_cuts(corpus), key=lambda cut: cut.duration).recording
     cut = MonoCut("s", round(start, 3), round(duration, 3), 0, recording=recording)
     cut = cut if speed == 1.0 else cut.perturb_speed(speed)
-    assert len(compute(cut, BINS)) == frames_of(cut.num_samples, cut.sampling_rate)
+    assert len(compute_features(cut, BINS)) == count_frames(cut.num_samples, cut.sampling_rate)
 
 
 def test_stored_features_equal_computed_ones_within_half_a_tick(corpus, out):
-    summary = store(corpus, out, BINS)
-    computed = {cut.id: compute(cut, BINS) for cut in open_cuts(corpus)}
+    summary = store_features(corpus, out, BINS)
+    computed = {cut.id: compute_features(cut, BINS) for cut in open_cuts(corpus)}
     stored = loaded(out)
     assert summary.cuts == len(stored) == 24
     assert list(stored) == list(computed)
@@ -110,23 +110,25 @@ def test_stored_features_of_segments_are_their_own(tmp_path, out, corpus):
     spans = [(0.0, 0.61), (0.61, 1.4), (1.003, 2.2)]
     rows = [Utterance(f"u{i}", audio, "one", None, "r", *span) for i, span in enumerate(spans)]
     write_manifest(rows, tmp_path / "segments.jsonl.gz")
-    store(tmp_path / "segments.jsonl.gz", out, BINS)
+    store_features(tmp_path / "segments.jsonl.gz", out, BINS)
     for cut in open_cuts(out):
-        computed = compute(cut, BINS)
-        torch.testing.assert_close(load(cut, "stored", BINS), computed, rtol=0, atol=HALF_A_TICK * 1.001)
-        assert frames_of(cut.num_samples, cut.sampling_rate) == len(computed)
+        computed = compute_features(cut, BINS)
+        torch.testing.assert_close(load_features(cut, "stored", BINS), computed, rtol=0, atol=HALF_A_TICK * 1.001)
+        assert count_frames(cut.num_samples, cut.sampling_rate) == len(computed)
 
 
 def test_every_cut_is_stored_at_every_speed_under_its_own_name(corpus, out):
-    summary = store(corpus, out, BINS, speeds=(0.9, 1.0, 1.1))
+    summary = store_features(corpus, out, BINS, speeds=(0.9, 1.0, 1.1))
     cuts = list(open_cuts(out))
     original = {cut.id: cut for cut in open_cuts(corpus)}
     assert summary.cuts == len({cut.id for cut in cuts}) == 3 * 24
     assert set(original) < {cut.id for cut in cuts}
     assert sum(cut.duration for cut in cuts) == pytest.approx(summary.seconds)
     for cut in cuts[:6]:
-        torch.testing.assert_close(load(cut, "stored", BINS), compute(cut, BINS), rtol=0, atol=HALF_A_TICK * 1.001)
-        assert len(load(cut, "stored", BINS)) == frames_of(cut.num_samples, cut.sampling_rate)
+        torch.testing.assert_close(
+            load_features(cut, "stored", BINS), compute_features(cut, BINS), rtol=0, atol=HALF_A_TICK * 1.001
+        )
+        assert len(load_features(cut, "stored", BINS)) == count_frames(cut.num_samples, cut.sampling_rate)
     slow, kept, fast = (cut for cut in cuts if cut.id.startswith("a-00"))
     assert slow.duration > kept.duration > fast.duration
     assert slow.supervisions[0].text == kept.supervisions[0].text == fast.supervisions[0].text
@@ -134,45 +136,45 @@ def test_every_cut_is_stored_at_every_speed_under_its_own_name(corpus, out):
 
 def test_one_process_and_two_store_the_same(corpus, out, tmp_path, monkeypatch):
     monkeypatch.setattr(feature_store, "SHARD_CUTS", 3)  # so many that they do not end in order
-    store(corpus, out, BINS, jobs=1)
-    store(corpus, tmp_path / "two" / "train.jsonl.gz", BINS, jobs=2)
+    store_features(corpus, out, BINS, jobs=1)
+    store_features(corpus, tmp_path / "two" / "train.jsonl.gz", BINS, jobs=2)
     assert same(loaded(out), loaded(tmp_path / "two" / "train.jsonl.gz"))
 
 
 def test_an_interrupted_run_writes_only_what_is_missing(corpus, out, small_shards):
-    store(corpus, out, BINS)
+    store_features(corpus, out, BINS)
     before, features_before = archives(out), loaded(out)
     assert len(before) == 3
     out.unlink()
     for manifest in (out.parent / "feats" / "train").glob("*/000001.jsonl.gz"):
         manifest.unlink()
-    store(corpus, out, BINS)
+    store_features(corpus, out, BINS)
     after = archives(out)
     assert {name for name in after if after[name] != before[name]} == {"000001.lca"}
     assert same(loaded(out), features_before)
 
 
 def test_a_complete_run_again_writes_no_features(corpus, out, small_shards):
-    store(corpus, out, BINS)
+    store_features(corpus, out, BINS)
     before = archives(out)
-    store(corpus, out, BINS)
+    store_features(corpus, out, BINS)
     assert archives(out) == before
 
 
 @pytest.mark.parametrize("change", ["bins", "speeds", "manifest"])
 def test_changed_settings_start_afresh(corpus, out, tmp_path, small_shards, change):
-    store(corpus, out, BINS)
+    store_features(corpus, out, BINS)
     before = archives(out)
     if change == "manifest":
         rows = list(open_cuts(corpus))[::-1]
         CutSet.from_cuts(rows).to_file(tmp_path / "other.jsonl.gz")
-        store(tmp_path / "other.jsonl.gz", out, BINS)
+        store_features(tmp_path / "other.jsonl.gz", out, BINS)
         assert [cut.id for cut in open_cuts(out)] == [cut.id for cut in rows]
     elif change == "bins":
-        store(corpus, out, BINS + 3)
-        assert all(load(cut, "stored", BINS + 3).shape[1] == BINS + 3 for cut in open_cuts(out))
+        store_features(corpus, out, BINS + 3)
+        assert all(load_features(cut, "stored", BINS + 3).shape[1] == BINS + 3 for cut in open_cuts(out))
     else:
-        store(corpus, out, BINS, speeds=(0.9,))
+        store_features(corpus, out, BINS, speeds=(0.9,))
         assert sum(1 for _ in open_cuts(out)) == 24
     after = archives(out)
     assert not any(after.get(name) == written for name, written in before.items())
@@ -182,7 +184,7 @@ def test_changed_settings_start_afresh(corpus, out, tmp_path, small_shards, chan
 def test_unreadable_cuts_are_all_listed_and_no_manifest_is_left(broken_corpus, out, small_shards, jobs):
     manifest, paths = broken_corpus
     with pytest.raises(DataError) as caught:
-        store(manifest, out, BINS, jobs=jobs)
+        store_features(manifest, out, BINS, jobs=jobs)
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["gone", "short"]
     assert all(str(path) in problem for path, problem in zip(paths, caught.value.problems, strict=True))
     assert not out.exists()
@@ -192,30 +194,30 @@ def test_unreadable_cuts_are_all_listed_and_no_manifest_is_left(broken_corpus, o
 def test_after_the_audio_is_mended_only_the_bad_shard_is_computed(broken_corpus, out, small_shards, write_audio):
     manifest, paths = broken_corpus
     with pytest.raises(DataError):
-        store(manifest, out, BINS)
+        store_features(manifest, out, BINS)
     before = archives(out)
     for path in paths:
         write_audio(path, 1.0)
-    store(manifest, out, BINS)
+    store_features(manifest, out, BINS)
     assert archives(out)["000000.lca"] == before["000000.lca"]
     assert len(loaded(out)) == 14
 
 
 def test_loading_what_is_not_stored_says_what_to_do(corpus, out):
     cut = next(iter(open_cuts(corpus)))
-    with pytest.raises(Bad, match=f"{cut.id}: .*asrtool features"):
-        load(cut, "stored", BINS)
-    store(corpus, out, BINS)
-    with pytest.raises(Bad, match="20 bins are stored, .*num_bins=80"):
-        load(next(iter(open_cuts(out))), "stored", 80)
+    with pytest.raises(InvalidEntry, match=f"{cut.id}: .*asrtool features"):
+        load_features(cut, "stored", BINS)
+    store_features(corpus, out, BINS)
+    with pytest.raises(InvalidEntry, match="20 bins are stored, .*num_bins=80"):
+        load_features(next(iter(open_cuts(out))), "stored", 80)
     for archive in out.parent.rglob("*.lca"):
         archive.unlink()
-    with pytest.raises(Bad, match="cannot read .*lca"):
-        load(next(iter(open_cuts(out))), "stored", BINS)
+    with pytest.raises(InvalidEntry, match="cannot read .*lca"):
+        load_features(next(iter(open_cuts(out))), "stored", BINS)
 
 
 def test_unreadable_audio_is_named(broken_corpus):
     manifest, paths = broken_corpus
     for cut, path in zip(list(open_cuts(manifest))[-2:], paths, strict=True):
-        with pytest.raises(Bad, match=f"{cut.id}: cannot read {path}"):
-            compute(cut, BINS)
+        with pytest.raises(InvalidEntry, match=f"{cut.id}: cannot read {path}"):
+            compute_features(cut, BINS)

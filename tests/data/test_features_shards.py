@@ -16,8 +16,8 @@ import asrtool
 from asrtool.cli import main
 from asrtool.data import feature_store
 from asrtool.data.corpora import Utterance
-from asrtool.data.feature_store import store, store_share
-from asrtool.data.features import load
+from asrtool.data.feature_store import store_feature_share, store_features
+from asrtool.data.features import load_features
 from asrtool.data.manifest import open_cuts, write_manifest
 from asrtool.errors import DataError, UserError
 
@@ -39,7 +39,7 @@ def out(tmp_path):
 @pytest.fixture
 def single(corpus, tmp_path):
     """The manifest of features that one run stored."""
-    store(corpus, tmp_path / "single" / "train.jsonl.gz", BINS)
+    store_features(corpus, tmp_path / "single" / "train.jsonl.gz", BINS)
     return tmp_path / "single" / "train.jsonl.gz"
 
 
@@ -100,24 +100,24 @@ def start(cuts, out, share, killed_at=0) -> subprocess.Popen:
 
 
 def test_shares_are_joined_to_what_one_run_stores(corpus, out, single):
-    assert store_share(corpus, out, (2, 3), BINS) == (3, SHARDS)
+    assert store_feature_share(corpus, out, (2, 3), BINS) == (3, SHARDS)
     assert sorted(archives(out)) == ["000001.lca", "000004.lca", "000007.lca"] and not out.exists()
-    assert store_share(corpus, out, (1, 3), BINS, jobs=2) == (6, SHARDS)
-    assert store_share(corpus, out, (3, 3), BINS) == (SHARDS, SHARDS) and not out.exists()
+    assert store_feature_share(corpus, out, (1, 3), BINS, jobs=2) == (6, SHARDS)
+    assert store_feature_share(corpus, out, (3, 3), BINS) == (SHARDS, SHARDS) and not out.exists()
     before = written(out)
-    store(corpus, out, BINS)
+    store_features(corpus, out, BINS)
     assert written(out) == before and same(out, single)
 
 
 def test_joining_stores_what_no_share_has_stored(corpus, out, single):
-    store_share(corpus, out, (1, 4), BINS)
+    store_feature_share(corpus, out, (1, 4), BINS)
     before = written(out)
-    store(corpus, out, BINS)
+    store_features(corpus, out, BINS)
     assert before.items() < written(out).items() and same(out, single)
 
 
 def test_more_shares_than_shards_leave_some_without_work(corpus, out, single):
-    assert store_share(corpus, out, (20, 20), BINS) == (0, SHARDS)
+    assert store_feature_share(corpus, out, (20, 20), BINS) == (0, SHARDS)
 
 
 @pytest.mark.slow
@@ -133,37 +133,37 @@ def test_a_killed_process_that_is_started_again_changes_nothing(corpus, out, sin
     again = start(corpus, out, "1/2")
     assert again.communicate(timeout=120)[0] == f"{out}: 8 of 8 shards are stored; run without --shard to write it\n"
     assert before.items() < written(out).items()
-    store(corpus, out, BINS)
+    store_features(corpus, out, BINS)
     assert same(out, single) and not list(out.parent.rglob(".tmp-*"))
 
 
 def test_shares_that_start_at_the_same_moment_do_not_disturb_each_other(corpus, out, single):
-    at_once(*(lambda i=i: store_share(corpus, out, (i, 8), BINS) for i in range(1, 9)))
+    at_once(*(lambda i=i: store_feature_share(corpus, out, (i, 8), BINS) for i in range(1, 9)))
     before = written(out)
-    store(corpus, out, BINS)
+    store_features(corpus, out, BINS)
     assert written(out) == before and same(out, single)
 
 
 def test_shares_of_different_settings_at_the_same_moment_do_not_meet(corpus, out):
-    outcomes = at_once(*(lambda bins=bins: store_share(corpus, out, (1, 1), bins) for bins in (BINS, BINS + 3)))
+    outcomes = at_once(*(lambda bins=bins: store_feature_share(corpus, out, (1, 1), bins) for bins in (BINS, BINS + 3)))
     assert outcomes == [(SHARDS, SHARDS), (SHARDS, SHARDS)]
     for bins in (BINS + 3, BINS):
-        store(corpus, out, bins)
-        assert all(load(cut, "stored", bins).shape[1] == bins for cut in open_cuts(out))
+        store_features(corpus, out, bins)
+        assert all(load_features(cut, "stored", bins).shape[1] == bins for cut in open_cuts(out))
 
 
 def test_features_that_the_manifest_points_to_remain_until_it_is_replaced(corpus, out, monkeypatch):
-    store(corpus, out, BINS)
+    store_features(corpus, out, BINS)
     before, manifest = written(out), out.read_bytes()
-    store_share(corpus, out, (2, 2), BINS + 3)
+    store_feature_share(corpus, out, (2, 2), BINS + 3)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(feature_store, "_join", lambda *_: interrupt())
-        store(corpus, out, BINS + 3)
+        store_features(corpus, out, BINS + 3)
     assert out.read_bytes() == manifest
-    assert all(load(cut, "stored", BINS).shape[1] == BINS for cut in open_cuts(out))
+    assert all(load_features(cut, "stored", BINS).shape[1] == BINS for cut in open_cuts(out))
     assert before.keys() <= written(out).keys()
-    store(corpus, out, BINS + 3)
-    assert all(load(cut, "stored", BINS + 3).shape[1] == BINS + 3 for cut in open_cuts(out))
+    store_features(corpus, out, BINS + 3)
+    assert all(load_features(cut, "stored", BINS + 3).shape[1] == BINS + 3 for cut in open_cuts(out))
     assert len(list((out.parent / "feats" / "train").iterdir())) == 1  # the replaced ones are gone
 
 
@@ -172,7 +172,7 @@ def interrupt():
 
 
 def test_an_interrupted_deletion_leaves_nothing_that_passes_for_stored(corpus, out, monkeypatch):
-    store(corpus, out, BINS)
+    store_features(corpus, out, BINS)
     deleted = []
 
     def unlink(path, **_):
@@ -183,10 +183,10 @@ def test_an_interrupted_deletion_leaves_nothing_that_passes_for_stored(corpus, o
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "unlink", lambda path, **_: None if ".tmp-" in path.name else unlink(path))
-        store(corpus, out, BINS + 3)
+        store_features(corpus, out, BINS + 3)
     for bins in (BINS, BINS + 3):
-        store(corpus, out, bins)
-        assert all(load(cut, "stored", bins).shape[1] == bins for cut in open_cuts(out))
+        store_features(corpus, out, bins)
+        assert all(load_features(cut, "stored", bins).shape[1] == bins for cut in open_cuts(out))
 
 
 def test_unreadable_cuts_of_a_share_are_listed_and_done_when_mended(corpus, tmp_path, out, write_audio):
@@ -197,15 +197,15 @@ def test_unreadable_cuts_of_a_share_are_listed_and_done_when_mended(corpus, tmp_
     for path in bad:
         path.unlink()
     with pytest.raises(DataError) as caught:
-        store_share(tmp_path / "mine.jsonl.gz", out, (2, 2), BINS)
+        store_feature_share(tmp_path / "mine.jsonl.gz", out, (2, 2), BINS)
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["bad1"]
     for path in bad:
         write_audio(path, 1.0)
-    assert [store_share(tmp_path / "mine.jsonl.gz", out, (i, 2), BINS) for i in (2, 1)] == [(1, 2), (2, 2)]
+    assert [store_feature_share(tmp_path / "mine.jsonl.gz", out, (i, 2), BINS) for i in (2, 1)] == [(1, 2), (2, 2)]
 
 
 def test_settings_are_plain_to_read(corpus, out):
-    store_share(corpus, out, (1, 8), BINS, speeds=(0.9, 1.0))
+    store_feature_share(corpus, out, (1, 8), BINS, speeds=(0.9, 1.0))
     (file,) = (out.parent / "feats" / "train").glob("*/settings.json")
     settings = json.loads(file.read_text(encoding="utf-8"))
     assert (settings["num_bins"], settings["speeds"], settings["shard_cuts"]) == (BINS, [0.9, 1.0], 3)

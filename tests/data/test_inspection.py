@@ -11,7 +11,7 @@ from asrtool.data.inspection import _unaligned, inspect_cuts
 from asrtool.data.manifest import open_cuts
 from asrtool.data.statistics import feature_statistics
 from asrtool.errors import DataError, UserError
-from asrtool.objectives.ctc import frames_needed
+from asrtool.objectives.ctc import min_frames
 from asrtool.text.tokenizer import load_tokenizer
 
 
@@ -28,7 +28,7 @@ def inspect(tiny_config, tokenizer_file, tmp_path):
         CutSet.from_cuts(cuts).to_file(tmp_path / "in.jsonl.gz")
         tokenizer = load_tokenizer(tokenizer_file)
         return inspect_cuts(
-            tmp_path / "in.jsonl.gz", tiny_config(**changes), tokenizer, frames_needed, lambda frames: frames // 4
+            tmp_path / "in.jsonl.gz", tiny_config(**changes), tokenizer, min_frames, lambda frames: frames // 4
         )
 
     return look

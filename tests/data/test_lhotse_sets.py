@@ -7,7 +7,7 @@ from lhotse import CutSet
 
 from asrtool.data.lhotse_sets import open_cuts, read_items, read_lhotse
 from asrtool.data.manifest import copy_manifest, count_cuts
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
 
 
@@ -133,7 +133,7 @@ def test_entries_have_their_lines(trees, write):
     assert one.endswith(f"in.jsonl:1: {trees[0]['id']}")
     assert good.id == trees[0]["id"]
     assert two.endswith(f"in.jsonl:2: {trees[1]['id']}")
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, InvalidEntry)
 
 
 def test_recordings_and_supervisions_that_do_not_fit_together_are_all_named(trees, write, tmp_path):

@@ -13,12 +13,12 @@ from lhotse.shar import SharWriter
 from asrtool.data import sampling
 from asrtool.data.batch import Position
 from asrtool.data.corpora import Utterance
-from asrtool.data.feature_store import store
-from asrtool.data.features import compute, frames_of
-from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.feature_store import store_features
+from asrtool.data.features import compute_features, count_frames
+from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import open_cuts, write_manifest
-from asrtool.data.sampling import Item, OrderedSampler, TrainingSampler
-from asrtool.data.shards import entries, manifest_files, read
+from asrtool.data.sampling import CutBatch, OrderedSampler, TrainingSampler
+from asrtool.data.shards import entries, manifest_files, read_entries
 from asrtool.distributed import Ranks
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.text.tokenizer import load_tokenizer
@@ -48,7 +48,7 @@ def load_epochs(tokenizer_file):
 
     def load(config, last=0, workers=0, start=None, dropped=frozenset()):
         dataset = SpeechDataset(config, load_tokenizer(tokenizer_file), training=True)
-        stream = batches(dataset, TrainingSampler(config, dropped, start), workers)
+        stream = load_batches(dataset, TrainingSampler(config, dropped, start), workers)
         return list(takewhile(lambda batch: batch.position.epoch <= last, stream))
 
     return load
@@ -108,7 +108,7 @@ def test_masks_differ_from_batch_to_batch(tiny_config, everything, corpus):
     four = list(islice(entries(corpus), 4))
 
     def features(**at):
-        return dataset[Item(Position(**at), four, Position())].features
+        return dataset[CutBatch(Position(**at), four, Position())].features
 
     assert torch.equal(features(), features())
     assert not any(torch.equal(features(**{name: 1}), features()) for name in ("epoch", "file", "line", "batch"))
@@ -117,7 +117,7 @@ def test_masks_differ_from_batch_to_batch(tiny_config, everything, corpus):
 def test_without_augmentation_training_sees_the_features_as_they_are(tiny_config, corpus, load_epochs):
     seen = utterances(load_epochs(tiny_config()))
     for cut in open_cuts(corpus):
-        assert torch.equal(seen[cut.id], compute(cut, 20))
+        assert torch.equal(seen[cut.id], compute_features(cut, 20))
 
 
 def utterances(loaded) -> dict[str, torch.Tensor]:
@@ -265,7 +265,7 @@ def test_every_epoch_of_a_folder_in_blocks_holds_each_cut_once(in_blocks, corpus
 
 def test_files_come_in_another_order_each_epoch(monkeypatch, tiny_config, parts):
     monkeypatch.setattr(sampling, "BLOCK_CUTS", 1)
-    files = {entry.id: file for file in manifest_files(parts) for entry in read(file)}
+    files = {entry.id: file for file in manifest_files(parts) for entry in read_entries(file)}
     orders = [{} for _ in range(6)]
     sampler = TrainingSampler(tiny_config(data={"train": str(parts)}))
     for item in takewhile(lambda item: item.position.epoch < 6, sampler):
@@ -289,9 +289,9 @@ def test_a_file_is_opened_once_an_epoch_however_many_blocks_it_has(monkeypatch, 
 
     def counted(file, first):
         opened[file.name] += 1
-        return read(file, first)
+        return read_entries(file, first)
 
-    monkeypatch.setattr(sampling, "read", counted)
+    monkeypatch.setattr(sampling, "read_entries", counted)
     list(islice(TrainingSampler(in_blocks), batches_of_epoch - 1))  # to find `after` of the last, the next epoch begins
     assert opened == Counter(["a.jsonl.gz", "b.jsonl.gz", "c.jsonl.gz", "d.jsonl.gz"])
 
@@ -342,7 +342,7 @@ def test_cuts_without_units_or_with_unknown_ones_have_no_targets(tiny_config, co
     dataset = SpeechDataset(tiny_config(), load_tokenizer(tokenizer_file), training=True)
     for few in ([0, 1, 2, 3, 4, 5, 6], [1, 4], [6]):
         found = list(entries(tmp_path / "odd.jsonl.gz"))
-        batch = dataset[Item(Position(), [found[number] for number in few], Position())]
+        batch = dataset[CutBatch(Position(), [found[number] for number in few], Position())]
         lens = dict(zip(batch.ids, batch.target_lens.tolist(), strict=True))
         assert lens == {found[number].id: 2 if number == 0 else 0 for number in few}
         assert batch.targets.shape == (len(few), max(lens.values()))
@@ -368,16 +368,16 @@ def test_the_ordered_sampler_gives_every_cut_once_within_batch_seconds(corpus, s
 
 def test_decoding_sees_no_augmentation_and_no_targets(tiny_config, everything, corpus):
     dataset = SpeechDataset(tiny_config(data={"augment": everything}), None, training=False)
-    loaded = list(batches(dataset, OrderedSampler(corpus, 10.0), 0))
+    loaded = list(load_batches(dataset, OrderedSampler(corpus, 10.0), 0))
     seen = utterances(loaded)
     for cut in open_cuts(corpus):
-        assert torch.equal(seen[cut.id], compute(cut, 20))
+        assert torch.equal(seen[cut.id], compute_features(cut, 20))
     assert all(batch.targets.shape == (len(batch.ids), 0) for batch in loaded)
 
 
 def test_stored_features_train_like_computed_ones(tiny_config, corpus, tmp_path, load_epochs):
     stored = tmp_path / "stored.jsonl.gz"
-    store(corpus, stored, 20)
+    store_features(corpus, stored, 20)
     one = load_epochs(tiny_config(features={"source": "stored"}, data={"train": str(stored)}))
     two = load_epochs(tiny_config())
     assert [batch.ids for batch in one] == [batch.ids for batch in two]
@@ -413,7 +413,7 @@ def test_what_goes_to_a_loader_process_holds_no_manifest(tiny_config, tmp_path, 
 def refused(config, tokenizer_file, workers) -> AsrtoolError:
     dataset = SpeechDataset(config, load_tokenizer(tokenizer_file), training=True)
     with pytest.raises(AsrtoolError) as caught:
-        list(islice(batches(dataset, TrainingSampler(config), workers), 40))
+        list(islice(load_batches(dataset, TrainingSampler(config), workers), 40))
     assert "Traceback" not in str(caught.value)
     return caught.value
 
@@ -473,6 +473,6 @@ def test_very_short_cuts_train_too(tiny_config, everything, tmp_path, write_audi
 
 
 def test_lengths_of_a_batch_are_those_the_manifest_promises(tiny_config, corpus, load_epochs):
-    promised = {cut.id: frames_of(cut.num_samples, cut.sampling_rate) for cut in open_cuts(corpus)}
+    promised = {cut.id: count_frames(cut.num_samples, cut.sampling_rate) for cut in open_cuts(corpus)}
     for batch in load_epochs(tiny_config()):
         assert batch.feature_lens.tolist() == [promised[name] for name in batch.ids]

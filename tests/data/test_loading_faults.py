@@ -17,15 +17,15 @@ from lhotse import CutSet
 
 from asrtool.config_file import save_config
 from asrtool.data import loading, sampling
-from asrtool.data.augment import change_audio
+from asrtool.data.augment import perturb_audio
 from asrtool.data.batch import Position
 from asrtool.data.corpora import Utterance
-from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import open_cuts, write_manifest
 from asrtool.data.samples import load_samples
-from asrtool.data.sampling import Item, OrderedSampler, TrainingSampler
+from asrtool.data.sampling import CutBatch, OrderedSampler, TrainingSampler
 from asrtool.data.shards import entries
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
 from asrtool.text.tokenizer import load_tokenizer
 
@@ -54,7 +54,7 @@ def clip(cut, seconds):
 def test_cuts_shorter_than_a_frame_are_beside_their_batch_with_a_reason(tiny_config, cuts, manifest):
     path = manifest([cuts[0], clip(cuts[1], 0.006), clip(cuts[2], 1e-7), clip(cuts[3], 0.00875)])
     dataset = SpeechDataset(tiny_config(), None, training=False)
-    (batch,) = batches(dataset, OrderedSampler(path, 100.0), 0)
+    (batch,) = load_batches(dataset, OrderedSampler(path, 100.0), 0)
     assert batch.ids == [cuts[0].id, cuts[3].id]
     assert batch.feature_lens.tolist()[1] == 1
     assert [tuple(skipped) for skipped in batch.skipped] == [
@@ -67,7 +67,7 @@ def test_cuts_shorter_than_a_frame_are_beside_their_batch_with_a_reason(tiny_con
 def test_a_batch_may_have_skipped_cuts_alone(tiny_config, cuts, manifest, tokenizer_file, workers):
     path = manifest([clip(cuts[1], 0.006)])
     dataset = SpeechDataset(tiny_config(), load_tokenizer(tokenizer_file), training=False)
-    (batch,) = batches(dataset, OrderedSampler(path, 100.0), workers)
+    (batch,) = load_batches(dataset, OrderedSampler(path, 100.0), workers)
     assert (batch.ids, len(batch.skipped)) == ([], 1)
     shapes = [tuple(value.shape) for value in (batch.features, batch.feature_lens, batch.targets, batch.target_lens)]
     assert shapes == [(0, 0, 20), (0,), (0, 0), (0,)]
@@ -79,7 +79,7 @@ def test_training_leaves_out_cuts_that_lack_a_frame_at_the_fastest_speed(tiny_co
     path = manifest([cuts[0], clip(cuts[1], 0.0088), clip(cuts[2], 0.03)])
     config = tiny_config(data={"train": str(path), "min_seconds": 0.001, "augment": {"speeds": speeds}})
     dataset = SpeechDataset(config, None, training=True)
-    loaded = list(islice(batches(dataset, TrainingSampler(config), 0), 10))
+    loaded = list(islice(load_batches(dataset, TrainingSampler(config), 0), 10))
     assert {name for batch in loaded for name in batch.ids} == {cuts[0].id, cuts[2].id}
 
 
@@ -112,7 +112,7 @@ def test_a_sample_that_is_not_finite_stops_with_the_name_of_its_cut(
     dataset = SpeechDataset(config, load_tokenizer(tokenizer_file), training)
     sampler = TrainingSampler(config) if training else OrderedSampler(config.data.train, 10.0)
     with pytest.raises(DataError) as caught:
-        list(islice(batches(dataset, sampler, workers), 20))
+        list(islice(load_batches(dataset, sampler, workers), 20))
     assert caught.value.problems == [f"{cuts[3].id}: the sample at 0.312 s is inf; samples must lie between -1 and 1"]
 
 
@@ -129,22 +129,22 @@ def test_noise_that_is_not_finite_is_to_blame_and_not_the_speech(tiny_config, cu
     samples[:] = np.nan
     soundfile.write(source, samples, 16000, "FLOAT")
     augment = tiny_config(data={"augment": {"noise": str(path), "noise_probability": 1.0}}).data.augment
-    with pytest.raises(Bad, match=r"^hum: the sample at 0\.000 s is nan"):
-        load_samples(change_audio(cuts[0], augment, 1, 0))
+    with pytest.raises(InvalidEntry, match=r"^hum: the sample at 0\.000 s is nan"):
+        load_samples(perturb_audio(cuts[0], augment, 1, 0))
 
 
 def test_a_noise_so_short_that_mixing_would_never_end_is_refused_by_name(tiny_config, cuts, tmp_path):
     path, _ = noise_manifest(tmp_path, np.full(800, 0.1, np.float32))
     augment = tiny_config(data={"augment": {"noise": str(path), "noise_probability": 1.0}}).data.augment
     with pytest.raises(UserError, match=r"data\.augment\.noise .*: hum: .* at least 0\.1 s"):
-        change_audio(cuts[0], augment, 1, 0)
+        perturb_audio(cuts[0], augment, 1, 0)
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_a_cut_above_the_limit_is_refused_before_it_is_read(tiny_config, cuts, corpus, training):
     dataset = SpeechDataset(tiny_config(), None, training, max_seconds=0.6)
     few = [entry for entry in entries(corpus) if entry.duration > 0.6][:1]
-    problem = dataset[Item(Position(), few, Position())]
+    problem = dataset[CutBatch(Position(), few, Position())]
     assert f"{few[0].id}: 0.0 minutes long, more than --max-minutes 0.01" in str(problem)
 
 
@@ -160,7 +160,7 @@ def test_a_batch_crosses_processes_without_shared_memory_or_descriptors(tiny_con
 
 def test_a_killed_loader_process_is_one_line_with_what_to_do(tiny_config, tokenizer_file):
     config = tiny_config()
-    stream = batches(SpeechDataset(config, load_tokenizer(tokenizer_file), True), TrainingSampler(config), 1)
+    stream = load_batches(SpeechDataset(config, load_tokenizer(tokenizer_file), True), TrainingSampler(config), 1)
     next(stream)
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid, signal.SIGKILL)
@@ -173,13 +173,13 @@ import resource, sys
 from itertools import islice
 from pathlib import Path
 from asrtool.config_file import load_config
-from asrtool.data.loading import (SpeechDataset, batches)
+from asrtool.data.loading import (SpeechDataset, load_batches)
 from asrtool.data.sampling import (TrainingSampler)
 from asrtool.errors import UserError
 config = load_config(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
 try:
-    print(len(list(islice(batches(SpeechDataset(config, None, True), TrainingSampler(config), 2), 30))))
+    print(len(list(islice(load_batches(SpeechDataset(config, None, True), TrainingSampler(config), 2), 30))))
 except UserError as error:
     print(error)
 """

@@ -9,10 +9,10 @@ import pytest
 import soundfile
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
-from asrtool.data.corpora import Utterance, kaldi
+from asrtool.data.corpora import Utterance, read_kaldi
 from asrtool.data.manifest import copy_manifest, open_cuts, read_lhotse, transcripts, write_manifest
 from asrtool.data.sources import allow_commands
-from asrtool.data.tables import table
+from asrtool.data.tables import read_table
 from asrtool.errors import DataError, UserError
 
 
@@ -88,7 +88,7 @@ def test_manifests_are_lazy(corpus):
 def test_recordings_of_the_same_name_in_two_folders_stay_apart(audio, out, tmp_path):
     one, two = audio("x/rec.wav", 1.0), audio("y/rec.wav", 2.0)
     (tmp_path / "t.csv").write_text(f"id,audio,text,start,end\nu,{one},A,0.5,0.9\nv,{two},B,0.5,0.9\n")
-    write_manifest(table(tmp_path / "t.csv"), out)
+    write_manifest(read_table(tmp_path / "t.csv"), out)
     assert [cut.recording.sources[0].source for cut in open_cuts(out)] == [one, two]
 
 
@@ -259,7 +259,7 @@ def test_a_kaldi_folder_with_segments_and_a_command_becomes_its_audio(audio, out
     (tmp_path / "wav.scp").write_text(f"r cat {path} |\n")
     (tmp_path / "text").write_text("u1 ONE\nu2 TWO\n")
     (tmp_path / "segments").write_text("u1 r 0.25 1.00\nu2 r 1.00 -1\n")
-    write_manifest(kaldi(tmp_path), out)
+    write_manifest(read_kaldi(tmp_path), out)
     one, two = open_cuts(out)
     whole, _ = soundfile.read(path, dtype="float32")
     np.testing.assert_array_equal(one.load_audio()[0], whole[4000:16000])
@@ -300,9 +300,9 @@ def test_lhotse_recordings_and_supervisions_become_a_cut_a_supervision(lhotse_fi
 
 
 def test_lhotse_cuts_keep_their_ids_and_features(corpus, out, tmp_path):
-    from asrtool.data.feature_store import store
+    from asrtool.data.feature_store import store_features
 
-    store(corpus, tmp_path / "stored.jsonl.gz", num_bins=20)
+    store_features(corpus, tmp_path / "stored.jsonl.gz", num_bins=20)
     stored = list(open_cuts(tmp_path / "stored.jsonl.gz"))
     copy_manifest(read_lhotse(tmp_path / "stored.jsonl.gz", None, None), out)
     assert list(open_cuts(out)) == stored

@@ -11,9 +11,9 @@ import torch
 from lhotse import Features, MonoCut, Recording
 
 from asrtool.data import features
-from asrtool.data.features import compute, frames_of, load
+from asrtool.data.features import compute_features, count_frames, load_features
 from asrtool.data.samples import block_reader, load_samples
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 
 BINS = 20
 
@@ -39,8 +39,8 @@ def test_a_sample_that_cannot_be_audio_is_named_with_its_time(make, value, at):
     samples = noise(16000)
     samples[at] = value
     cut = make(samples)
-    for read in (load_samples, lambda cut: block_reader(cut)(0, 16000), lambda cut: compute(cut, BINS)):
-        with pytest.raises(Bad, match=f"^{cut.id}: the sample at {at / 16000:.3f} s is "):
+    for read in (load_samples, lambda cut: block_reader(cut)(0, 16000), lambda cut: compute_features(cut, BINS)):
+        with pytest.raises(InvalidEntry, match=f"^{cut.id}: the sample at {at / 16000:.3f} s is "):
             read(cut)
 
 
@@ -49,8 +49,8 @@ def test_samples_of_large_floats_that_overflow_in_the_features_are_named_too(mon
     broken = torch.zeros(200, BINS)
     broken[150, 3] = torch.inf
     monkeypatch.setattr(features.extractor(16000, BINS), "extract", lambda *_: broken)
-    with pytest.raises(Bad, match=f"^{cut.id}: its features are not finite at 1.50 s"):
-        compute(cut, BINS)
+    with pytest.raises(InvalidEntry, match=f"^{cut.id}: its features are not finite at 1.50 s"):
+        compute_features(cut, BINS)
     features.extractor.cache_clear()
 
 
@@ -66,7 +66,7 @@ def test_a_file_that_is_not_what_its_manifest_says_is_named(make, tmp_path, chan
     }[kind]
     new = {"longer": (64000, 16000), "shorter": (24000, 16000), "rate": (32000, 8000)}[change]
     soundfile.write(tmp_path / "a.wav", noise(new[0]), new[1])
-    with pytest.raises(Bad, match=rf"^{cut.id}: the manifest says .* the file has .*a\.wav"):
+    with pytest.raises(InvalidEntry, match=rf"^{cut.id}: the manifest says .* the file has .*a\.wav"):
         load_samples(cut)
 
 
@@ -82,7 +82,7 @@ def test_what_is_not_an_audio_file_is_named_and_nobody_waits_for_it(make, tmp_pa
         "text": lambda: path.write_text("x" * 5000),
         "empty": path.touch,
     }[kind]()
-    with pytest.raises(Bad, match=rf"^{cut.id}: cannot read .*a\.wav"):
+    with pytest.raises(InvalidEntry, match=rf"^{cut.id}: cannot read .*a\.wav"):
         load_samples(cut)
 
 
@@ -94,14 +94,14 @@ def test_a_cut_has_its_own_channel(tmp_path):
         cut = MonoCut("c", 0.0, 1.0, channel, recording=recording)
         assert np.array_equal(load_samples(cut), wanted)
         assert np.array_equal(block_reader(cut)(4000, 9000), wanted[4000:9000])
-    with pytest.raises(Bad, match="^c: cannot read"):
+    with pytest.raises(InvalidEntry, match="^c: cannot read"):
         load_samples(MonoCut("c", 0.0, 1.0, 2, recording=recording))
 
 
 def test_a_cut_above_the_limit_is_refused_before_its_file_is_opened(make):
     cut = make(noise(16000))
     os.unlink(cut.recording.sources[0].source)
-    with pytest.raises(Bad, match="minutes long, more than --max-minutes"):
+    with pytest.raises(InvalidEntry, match="minutes long, more than --max-minutes"):
         load_samples(cut, longest=0.5)
 
 
@@ -113,42 +113,42 @@ def test_features_in_blocks_are_those_of_the_whole(monkeypatch, make, name, star
     whole = make(noise(samples + round(start * 16000)), name=name)
     cut = whole.truncate(offset=start, preserve_id=True) if start else whole
     cut = cut.perturb_speed(0.9) if change == "speed" else cut
-    wanted = compute(cut, BINS)
+    wanted = compute_features(cut, BINS)
     for name in ("WHOLE_SECONDS", "BLOCK_SECONDS"):
         monkeypatch.setattr(features, name, 0.5)
-    found = compute(cut, BINS)
-    assert len(found) == frames_of(cut.num_samples, 16000)
+    found = compute_features(cut, BINS)
+    assert len(found) == count_frames(cut.num_samples, 16000)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("samples", [1, 79, 100, 139])
 def test_audio_of_less_than_a_frame_is_named(make, samples):
     cut = make(noise(samples))
-    with pytest.raises(Bad, match=f"^{cut.id}: shorter than one frame"):
-        compute(cut, BINS)
-    assert len(compute(make(noise(140)), BINS)) == 1
+    with pytest.raises(InvalidEntry, match=f"^{cut.id}: shorter than one frame"):
+        compute_features(cut, BINS)
+    assert len(compute_features(make(noise(140)), BINS)) == 1
 
 
 def test_a_cut_without_a_recording_is_named():
-    with pytest.raises(Bad, match="^c: no recording"):
+    with pytest.raises(InvalidEntry, match="^c: no recording"):
         load_samples(MonoCut("c", 0.0, 1.0, 0))
-    with pytest.raises(Bad, match="^c: the manifest has no stored features"):
-        load(MonoCut("c", 0.0, 1.0, 0), "stored", BINS)
+    with pytest.raises(InvalidEntry, match="^c: the manifest has no stored features"):
+        load_features(MonoCut("c", 0.0, 1.0, 0), "stored", BINS)
 
 
 BOMB = """
 import sys
 from lhotse import Recording
-from asrtool.data.features import compute
-from asrtool.data.sources import Bad
+from asrtool.data.features import compute_features
+from asrtool.data.sources import InvalidEntry
 cut = Recording.from_file(sys.argv[1]).to_cut()
 if sys.argv[2] == "part":
     cut = cut.truncate(duration=3500.0)
 elif sys.argv[2] == "lie":
     cut.recording.num_samples, cut.recording.duration, cut.duration = 16000, 1.0, 1.0
 try:
-    print(len(compute(cut, 80)))
-except Bad as problem:
+    print(len(compute_features(cut, 80)))
+except InvalidEntry as problem:
     print(problem)
 print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) >> 10)
 """
@@ -185,7 +185,7 @@ def test_hours_of_silence_in_a_megabyte_take_no_memory(tmp_path, kind):
 def test_a_transform_that_cannot_be_applied_or_takes_all_memory_is_the_problem_of_its_cut(make, transform, said):
     cut = make(noise(16000))
     cut.recording.transforms = [transform]
-    with pytest.raises(Bad, match=said):
+    with pytest.raises(InvalidEntry, match=said):
         load_samples(cut)
 
 
@@ -203,5 +203,5 @@ def test_nobody_waits_for_stored_features_in_a_named_pipe(make, tmp_path, key):
     stored = {"type": kind, "num_frames": 100, "num_features": BINS, "frame_shift": 0.01, "sampling_rate": 16000}
     where = {"storage_type": "numpy_files", "storage_path": str(tmp_path), "storage_key": key}
     cut.features = Features(**stored, **where, start=0.0, duration=1.0, recording_id=cut.recording.id, channels=0)
-    with pytest.raises(Bad, match="not a regular file"):
-        load(cut, "stored", BINS)
+    with pytest.raises(InvalidEntry, match="not a regular file"):
+        load_features(cut, "stored", BINS)

@@ -11,10 +11,10 @@ from lhotse import CutSet
 from lhotse.shar import SharWriter
 
 from asrtool.data import shards
-from asrtool.data.feature_store import store
+from asrtool.data.feature_store import store_features
 from asrtool.data.manifest import open_cuts
-from asrtool.data.shards import entries, manifest_files, read
-from asrtool.data.sources import Bad
+from asrtool.data.shards import entries, manifest_files, read_entries
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
 
 
@@ -22,7 +22,7 @@ from asrtool.errors import UserError
 def stored(corpus, tmp_path_factory):
     """The tiny corpus with stored features."""
     out = tmp_path_factory.mktemp("stored") / "stored.jsonl.gz"
-    store(corpus, out, 20)
+    store_features(corpus, out, 20)
     return out
 
 
@@ -140,24 +140,24 @@ def test_reading_from_any_entry_on_gives_the_rest(monkeypatch, lines, tmp_path, 
     elif shape == "byte order mark":
         content = b"\xef\xbb\xbf" + content
     file = written(tmp_path, content, name)
-    whole = list(read(file))
+    whole = list(read_entries(file))
     assert [entry.tree() for entry in whole] == [json.loads(line) for line in lines]
     for first in range(len(lines) + 3):
-        assert list(read(file, first)) == whole[first:]
+        assert list(read_entries(file, first)) == whole[first:]
 
 
 def test_entries_longer_than_a_chunk_and_chunks_of_many_entries(lines, tmp_path):
     file = written(tmp_path, b"".join(lines * 200), "cuts.jsonl.gz")  # 2 MB and more
-    whole = list(read(file))
+    whole = list(read_entries(file))
     assert len(whole) == 200 * len(lines) and sum(len(entry.line) for entry in whole) > 2 * shards.CHUNK
     for first in (0, 1, 1000, 2000, 3000, len(whole) - 1, len(whole)):
-        assert list(read(file, first)) == whole[first:]
+        assert list(read_entries(file, first)) == whole[first:]
 
 
 def test_reading_shar_from_any_entry_on_finds_its_data(corpus, shar):
     (file, *_), original = manifest_files(shar), list(open_cuts(corpus))
     for first in (0, 3, 9, 10):
-        found = list(read(file, first))
+        found = list(read_entries(file, first))
         assert [entry.id for entry in found] == [cut.id for cut in original[first:10]]
         for entry, cut in zip(found[:1], original[first:], strict=False):
             assert np.array_equal(entry.cut().load_audio(), cut.load_audio())
@@ -223,7 +223,7 @@ def test_a_tar_file_that_vanishes_later_is_named(shar, tmp_path):
     folder = shutil.copytree(shar, tmp_path / "copy")
     found = next(entries(folder))
     (folder / "recording.000000.tar").unlink()
-    with pytest.raises(Bad, match=rf"{found.id}: cannot read .*recording\.000000\.tar"):
+    with pytest.raises(InvalidEntry, match=rf"{found.id}: cannot read .*recording\.000000\.tar"):
         found.cut()
 
 

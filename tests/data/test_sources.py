@@ -8,7 +8,7 @@ from lhotse import MonoCut
 
 from asrtool.data.manifest import open_cuts, transcripts
 from asrtool.data.shards import entries_with_trees
-from asrtool.data.sources import Bad, allow_commands, commands_allowed, item_of, require_plain_path
+from asrtool.data.sources import InvalidEntry, allow_commands, commands_allowed, deserialize_entry, require_plain_path
 
 SOURCE = {"type": "file", "channels": [0], "source": "/a.wav"}
 RECORDING = {"id": "r", "sources": [SOURCE], "sampling_rate": 16000, "num_samples": 16000, "duration": 1.0}
@@ -62,8 +62,8 @@ def nested(cut: dict) -> list[dict]:
 @pytest.mark.parametrize("source", COMMANDS, ids=str)
 def test_a_source_that_is_no_plain_file_is_refused_wherever_it_is(source):
     for tree in nested(with_source(source)):
-        with pytest.raises(Bad):
-            item_of(copy.deepcopy(tree))
+        with pytest.raises(InvalidEntry):
+            deserialize_entry(copy.deepcopy(tree))
 
 
 @pytest.mark.parametrize(
@@ -81,21 +81,23 @@ def test_a_source_that_is_no_plain_file_is_refused_wherever_it_is(source):
 )
 def test_stored_features_that_are_no_plain_file_are_refused(change):
     for tree in (FEATURES | change, CUT | {"features": FEATURES | change}, CUT | {"custom": {"x": FEATURES | change}}):
-        with pytest.raises(Bad):
-            item_of(copy.deepcopy(tree))
+        with pytest.raises(InvalidEntry):
+            deserialize_entry(copy.deepcopy(tree))
 
 
 def test_plain_files_become_objects():
-    assert isinstance(item_of(copy.deepcopy(CUT)), MonoCut)
-    assert item_of(copy.deepcopy(CUT | {"features": FEATURES})).features.storage_path == "/f.lca"
+    assert isinstance(deserialize_entry(copy.deepcopy(CUT)), MonoCut)
+    assert deserialize_entry(copy.deepcopy(CUT | {"features": FEATURES})).features.storage_path == "/f.lca"
     for path in ("a.wav", "x; touch PWNED; echo .sph", "a b/$(c).flac", "./pipe:x"):
-        assert item_of(copy.deepcopy(with_source(SOURCE | {"source": path}))).recording.sources[0].source == path
+        assert (
+            deserialize_entry(copy.deepcopy(with_source(SOURCE | {"source": path}))).recording.sources[0].source == path
+        )
 
 
 @pytest.mark.usefixtures("allowed")
 def test_commands_are_let_through_where_they_are_allowed():
     assert commands_allowed()
-    assert item_of(copy.deepcopy(with_source(COMMANDS[0]))).recording.sources[0].type == "command"
+    assert deserialize_entry(copy.deepcopy(with_source(COMMANDS[0]))).recording.sources[0].type == "command"
     assert require_plain_path("cat x |") == "cat x |"
 
 
@@ -103,13 +105,13 @@ def test_commands_are_let_through_where_they_are_allowed():
     "tree", [None, 5, "a", [], {}, {"type": "MonoCut"}, {"type": "Cut"}, {"type": []}, {"shape": 1}]
 )
 def test_what_is_no_entry_is_refused(tree):
-    with pytest.raises(Bad):
-        item_of(tree)
+    with pytest.raises(InvalidEntry):
+        deserialize_entry(tree)
 
 
 @pytest.mark.parametrize("path", ["cat x |", "pipe:x", "https://example.org/a", "", "a\0b"])
 def test_a_path_that_is_no_plain_file_is_refused(path):
-    with pytest.raises(Bad):
+    with pytest.raises(InvalidEntry):
         require_plain_path(path)
     assert require_plain_path("/a/b c.wav") == "/a/b c.wav"
 

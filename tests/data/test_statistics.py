@@ -7,25 +7,25 @@ from lhotse import CutSet
 
 from asrtool.data import statistics
 from asrtool.data.batch import Batch, Position
-from asrtool.data.features import compute, frames_of
+from asrtool.data.features import compute_features, count_frames
 from asrtool.data.inspection import inspect_cuts
-from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import open_cuts
 from asrtool.data.sampling import OrderedSampler
 from asrtool.data.statistics import feature_statistics
 from asrtool.errors import DataError
 from asrtool.models.acoustic import AcousticModel
-from asrtool.objectives.ctc import frames_needed
+from asrtool.objectives.ctc import min_frames
 from asrtool.text.tokenizer import load_tokenizer
 
 
 def loaded(config, corpus):
-    return batches(SpeechDataset(config, None, training=False), OrderedSampler(corpus, 10.0), 0)
+    return load_batches(SpeechDataset(config, None, training=False), OrderedSampler(corpus, 10.0), 0)
 
 
 @pytest.mark.parametrize("per_utterance", [False, True])
 def test_statistics_are_those_of_all_frames(tiny_config, corpus, per_utterance):
-    frames = [compute(cut, 20).double().numpy() for cut in open_cuts(corpus)]
+    frames = [compute_features(cut, 20).double().numpy() for cut in open_cuts(corpus)]
     if per_utterance:
         frames = [f - f.mean(0) for f in frames]
     frames = np.concatenate(frames)
@@ -69,7 +69,7 @@ def inspect(tiny_config, tokenizer, tmp_path):
         CutSet.from_cuts(cuts).to_file(tmp_path / "in.jsonl.gz")
         config = tiny_config(**changes)
         out_length = AcousticModel(config, tokenizer.size).out_length
-        return inspect_cuts(tmp_path / "in.jsonl.gz", config, tokenizer, frames_needed, out_length)
+        return inspect_cuts(tmp_path / "in.jsonl.gz", config, tokenizer, min_frames, out_length)
 
     return look
 
@@ -85,7 +85,7 @@ def with_text(cut, text):
 
 
 def out_frames(cut) -> int:
-    return (frames_of(cut.num_samples, cut.sampling_rate) + 3) // 4
+    return (count_frames(cut.num_samples, cut.sampling_rate) + 3) // 4
 
 
 def test_a_good_manifest_is_kept_whole(cuts, inspect):

@@ -1,7 +1,7 @@
 import pytest
 
 from asrtool.data.corpora import Utterance
-from asrtool.data.tables import Layout, table
+from asrtool.data.tables import TableLayout, read_table
 from asrtool.errors import UserError
 
 
@@ -9,7 +9,7 @@ from asrtool.errors import UserError
 def test_a_table_gives_ids_from_file_names_and_audio_beside_itself(tmp_path, suffix, sign):
     file = tmp_path / f"mine{suffix}"
     file.write_text("\n".join(sign.join(row) for row in [("text", "audio"), ("A B", "x/1.wav"), ("C", "/abs/2.wav")]))
-    one, two = table(file)
+    one, two = read_table(file)
     assert (one.id, one.audio, one.text, one.speaker) == ("1", str(tmp_path / "x/1.wav"), "A B", None)
     assert (two.id, two.audio) == ("2", "/abs/2.wav")
 
@@ -17,14 +17,14 @@ def test_a_table_gives_ids_from_file_names_and_audio_beside_itself(tmp_path, suf
 def test_a_table_may_quote_and_name_the_speaker(tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text('id,audio,text,speaker\nu1,1.wav,"YES, ""NO""",ann\n')
-    (utterance,) = table(file)
+    (utterance,) = read_table(file)
     assert (utterance.id, utterance.text, utterance.speaker) == ("u1", 'YES, "NO"', "ann")
 
 
 def test_a_table_may_cut_segments_out_of_recordings(tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text("audio,text,start,end\nr.wav,A,0,1.5\nr.wav,B,1.5,\n")
-    one, two = table(file)
+    one, two = read_table(file)
     assert (one.start, one.end) == (0.0, 1.5)
     assert (two.start, two.end) == (1.5, None)
     assert one.id != two.id
@@ -35,19 +35,19 @@ def test_a_table_may_cut_segments_out_of_recordings(tmp_path):
 def test_a_table_without_its_header_is_refused(tmp_path, content):
     (tmp_path / "mine.csv").write_text(content)
     with pytest.raises(UserError, match="columns audio and text"):
-        list(table(tmp_path / "mine.csv"))
+        list(read_table(tmp_path / "mine.csv"))
 
 
 def test_a_table_with_a_bad_time_names_the_line(tmp_path):
     (tmp_path / "mine.csv").write_text("audio,text,start,end\n1.wav,A,0,1\n1.wav,B,1,two\n")
-    good, bad = table(tmp_path / "mine.csv")
+    good, bad = read_table(tmp_path / "mine.csv")
     assert good.end == 1.0
     assert bad.startswith(f"{tmp_path}/mine.csv:3: 'two' is not a time in seconds")
 
 
 def test_a_missing_table_is_refused(tmp_path):
     with pytest.raises(UserError, match="not found"):
-        list(table(tmp_path / "none.csv"))
+        list(read_table(tmp_path / "none.csv"))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def write(tmp_path):
 
 def rows(file, **layout) -> list[tuple]:
     """Id, text and speaker of each utterance; a problem as its text."""
-    found = table(file, Layout(**layout))
+    found = read_table(file, TableLayout(**layout))
     return [(u.id, u.text, u.speaker) if isinstance(u, Utterance) else u for u in found]
 
 
@@ -145,7 +145,7 @@ def test_a_time_that_is_no_number_of_seconds_is_named(write, time, column):
 
 @pytest.mark.parametrize(("time", "seconds"), [("1", 1.0), (".5", 0.5), ("2.", 2.0), ("1e-1", 0.1), (" +3 ", 3.0)])
 def test_times_may_be_written_in_the_usual_ways(write, time, seconds):
-    (row,) = table(write(f"audio,text,end\n1.wav,A,{time}\n"))
+    (row,) = read_table(write(f"audio,text,end\n1.wav,A,{time}\n"))
     assert row.end == seconds
 
 
@@ -171,7 +171,7 @@ def test_a_table_without_a_header_has_the_names_that_are_given(write):
 def test_names_of_audio_without_a_suffix_are_found_under_the_root(write, tmp_path):
     (tmp_path / "wavs").mkdir()
     (tmp_path / "wavs" / "k1.wav").touch()
-    (row,) = table(write("audio,text\nk1,A\n"), Layout(audio_root=tmp_path / "wavs"))
+    (row,) = read_table(write("audio,text\nk1,A\n"), TableLayout(audio_root=tmp_path / "wavs"))
     assert row.audio == str(tmp_path / "wavs/k1.wav")
 
 
@@ -183,22 +183,22 @@ def test_unlabelled_audio_needs_no_text(write):
 
 
 def test_channels_have_ids_of_their_own_and_share_a_recording(write):
-    one, two = table(write("audio,text,channel\n1.wav,A,0\n1.wav,B,1\n"))
+    one, two = read_table(write("audio,text,channel\n1.wav,A,0\n1.wav,B,1\n"))
     assert (one.channel, two.channel) == (0, 1)
     assert one.id != two.id
     assert one.recording == two.recording
-    assert "channel" in next(table(write("audio,text,channel\n1.wav,A,left\n")))
+    assert "channel" in next(read_table(write("audio,text,channel\n1.wav,A,left\n")))
 
 
 def test_recordings_of_one_stem_are_told_apart_by_their_paths(write):
     files = ["d1/1.wav", "d2/1.wav", "my.wav", "my.mp3", "other.wav", "other.wav", "./x/../other.wav"]
     lines = [f"u{number},{file},A" for number, file in enumerate(files)]
-    found = [row.recording for row in table(write("\n".join(["id,audio,text", *lines])))]
+    found = [row.recording for row in read_table(write("\n".join(["id,audio,text", *lines])))]
     assert found == ["d1/1.wav", "d2/1.wav", "my.wav", "my.mp3", "other", "other", "other"]
 
 
 def test_ids_and_recordings_named_for_files_have_no_white_space(write, capsys):
-    (row,) = table(write("audio,text\nmy file 1.wav,A\n"))
+    (row,) = read_table(write("audio,text\nmy file 1.wav,A\n"))
     assert (row.id, row.recording) == ("my_file_1", "my_file_1")
     assert "1 ids were made of file names with white space" in capsys.readouterr().err
 

@@ -148,8 +148,8 @@ def test_a_failure_to_write_keeps_the_old_result_and_its_scores(tmp_path):
 
 HOLD = """
 import sys, time
-from asrtool.locks import writing
-with writing(sys.argv[1], "asrtool decode"):
+from asrtool.locks import write_lock
+with write_lock(sys.argv[1], "asrtool decode"):
     print("held", flush=True)
     time.sleep(60)
 """

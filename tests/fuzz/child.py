@@ -12,7 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NoReturn
 
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import AsrtoolError, DataError
 from tests.fuzz.driver import LONGEST, Driver, Inputs
 
@@ -103,7 +103,7 @@ def fault(driver: Driver, path: Path) -> tuple[str | None, BaseException | None]
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             driver.read(path)
-    except (AsrtoolError, Bad) as error:
+    except (AsrtoolError, InvalidEntry) as error:
         return _fault_of_message(error), error
     except BaseException as error:
         return f"{type(error).__name__}: {_place(error)}", error

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import soundfile
 
-from asrtool.data.audio import probe
-from asrtool.data.corpora import choose_speakers, kaldi
-from asrtool.data.features import load, load_samples
+from asrtool.data.audio import inspect_mono_audio
+from asrtool.data.corpora import choose_speakers, read_kaldi
+from asrtool.data.features import load_features, load_samples
 from asrtool.data.shards import entries_with_trees
 from tests.fuzz import material
 from tests.fuzz.driver import Driver, Wrong
@@ -70,7 +70,7 @@ def _manifest_seeds(folder: Path) -> list[Path]:
 
 def _read_manifest(path: Path) -> None:
     for entry, _ in entries_with_trees(path):
-        features = load(entry.cut(), "on_the_fly", BINS)
+        features = load_features(entry.cut(), "on_the_fly", BINS)
         require(bool(features.isfinite().all()), "features that are not finite")
 
 
@@ -91,7 +91,7 @@ def _read_audio(path: Path) -> None:
     from lhotse import Recording
     from lhotse.audio import AudioSource
 
-    rate, samples = probe(str(path))[:2]
+    rate, samples = inspect_mono_audio(str(path))[:2]
     require(rate > 0 and samples > 0, "no samples")
     source = AudioSource("file", [0], str(path))
     cut = Recording("a", [source], rate, samples, samples / rate).to_cut()
@@ -105,7 +105,7 @@ def _stored_seeds(folder: Path) -> list[Path]:
 
 def _read_stored(path: Path) -> None:
     for entry, _ in entries_with_trees(next(iter(path.parents[2].glob("fb.jsonl.gz")), path)):
-        require(bool(load(entry.cut(), "stored", BINS).isfinite().all()), "features that are not finite")
+        require(bool(load_features(entry.cut(), "stored", BINS).isfinite().all()), "features that are not finite")
 
 
 def _speaker_seeds(folder: Path) -> list[Path]:
@@ -115,7 +115,7 @@ def _speaker_seeds(folder: Path) -> list[Path]:
 
 
 def _read_speakers(path: Path) -> None:
-    chosen = list(choose_speakers(kaldi(path.parent), str(path), None))
+    chosen = list(choose_speakers(read_kaldi(path.parent), str(path), None))
     require(all(math.isfinite(u.start) for u in chosen), "a start that is not finite")
 
 

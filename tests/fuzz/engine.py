@@ -1,6 +1,6 @@
 """Feeds changed files to a reader in a child process, and keeps those that the reader does not take as it should.
 
-A reader returns, or raises an AsrtoolError (or Bad) whose lines are short. Anything else is a finding: another
+A reader returns, or raises an AsrtoolError (or InvalidEntry) whose lines are short. Anything else is a finding: another
 exception, a signal, a shell, a connection, or more time or memory than tests/fuzz/child.py allows. The engine is our
 own because hypothesis generates values, not files, at a tenth of the speed, and because atheris measures the coverage
 of Python code alone, while half of what can break here is native.

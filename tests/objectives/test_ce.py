@@ -10,7 +10,7 @@ from lhotse.supervision import AlignmentItem
 
 from asrtool.config_file import load_config, save_config
 from asrtool.data.batch import NO_LABEL
-from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.sampling import OrderedSampler
 from asrtool.errors import DataError
 from asrtool.objectives.ce import CrossEntropy
@@ -46,7 +46,7 @@ def batch(aligned):
     config = aligned()
     tokenizer = load_tokenizer(config.data.tokenizer)
     dataset = SpeechDataset(config, tokenizer, training=False)
-    return next(iter(batches(dataset, OrderedSampler(config.data.dev, 10.0), 0))), tokenizer
+    return next(iter(load_batches(dataset, OrderedSampler(config.data.dev, 10.0), 0))), tokenizer
 
 
 def test_frames_have_the_unit_that_is_said_in_them_and_equal_neighbours_a_blank_between(batch):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrtool.data.features import extractor, frames_of
+from asrtool.data.features import count_frames, extractor
 from asrtool.streaming.feature_stream import FeatureStream
 
 ROUNDING = 2e-6  # features are near 10; the last bits depend on how many frames are multiplied at once
@@ -39,7 +39,7 @@ def test_however_it_is_cut_the_features_are_those_of_the_whole(samples, sizes, r
 @pytest.mark.parametrize("samples", [140, 160, 239, 240, 401])
 def test_so_are_the_shortest_recordings(samples):
     whole = extractor(16000, 20).extract(audio(samples), 16000)
-    assert len(whole) == frames_of(samples, 16000)
+    assert len(whole) == count_frames(samples, 16000)
     torch.testing.assert_close(streamed(audio(samples), 16000, [7]), whole, rtol=0, atol=ROUNDING)
 
 

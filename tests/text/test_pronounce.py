@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from asrtool.errors import UserError
-from asrtool.files import read_lines
+from asrtool.readers import read_lines
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.pronounce import pronounce, read_source
 from asrtool.text.words import count_words, most_frequent

@@ -9,7 +9,7 @@ from lhotse import CutSet
 
 from asrtool import checkpoint
 from asrtool.adapted_weights import weights_file
-from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.sampling import OrderedSampler
 from asrtool.experiment import open_experiment
 from asrtool.objectives.ctc import Ctc
@@ -59,7 +59,9 @@ def dev_loss(experiment, corpus, file=None):
     """Mean CTC loss of the manifest's cuts."""
     opened = open_experiment(experiment, str(file) if file else "averaged")
     dataset = SpeechDataset(opened.config, opened.tokenizer, training=False)
-    losses = [Ctc()(*opened.log_probs(batch), batch) for batch in batches(dataset, OrderedSampler(corpus, 20.0), 0)]
+    losses = [
+        Ctc()(*opened.log_probs(batch), batch) for batch in load_batches(dataset, OrderedSampler(corpus, 20.0), 0)
+    ]
     return float(torch.cat(losses).mean())
 
 

@@ -10,7 +10,7 @@ import torch
 from asrtool import checkpoint
 from asrtool.checkpoint import Checkpoints
 from asrtool.errors import UserError
-from asrtool.tensor_files import Damaged
+from asrtool.tensor_files import DamagedFileError
 from asrtool.training.train import train
 from tests.tiny import make_config
 
@@ -151,7 +151,7 @@ WRONG = [  # what no training can go on from
 def test_a_state_that_cannot_be_restored_is_refused_before_anything_of_it_is_used(exp, config, number):
     last = exp / "checkpoints/step-00000004.pt"
     changed(last, WRONG[number])
-    with pytest.raises(Damaged) as caught:
+    with pytest.raises(DamagedFileError) as caught:
         train(config(max_steps=6), exp, resume=True, device="cpu")
     assert str(last) in str(caught.value) and "\n" not in str(caught.value)
     assert "it goes on from step-00000002.pt" in str(caught.value)

@@ -81,8 +81,8 @@ def test_a_dry_run_of_a_new_place_makes_no_folders(tiny_config, tmp_path):
 
 HOLD = """
 import sys, time
-from asrtool.locks import writing
-with writing(sys.argv[1], "asrtool train"):
+from asrtool.locks import write_lock
+with write_lock(sys.argv[1], "asrtool train"):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -211,8 +211,8 @@ def test_a_state_with_anything_else_inside_is_refused(sentences, units, tmp_path
 
 def test_two_trainings_into_one_file_are_refused_and_into_one_folder_are_not(sentences, units, tmp_path):
     code = f"""
-from asrtool.locks import writing
-with writing({str(tmp_path)!r}, "asrtool lm train-neural", file="lm.pt"):
+from asrtool.locks import write_lock
+with write_lock({str(tmp_path)!r}, "asrtool lm train-neural", file="lm.pt"):
     print("locked", flush=True)
     input()
 """

@@ -86,10 +86,10 @@ def environment(device: str = "cpu") -> dict:
     import torch
 
     import asrtool
-    from asrtool.device import describe, pick_device
+    from asrtool.device import describe_device, pick_device
 
     return {
-        "device": describe(pick_device(device)),
+        "device": describe_device(pick_device(device)),
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),  # of the last minute, before the start: how busy others keep the machine

@@ -42,10 +42,10 @@ from asrtool.data.manifest import open_cuts, transcripts
 from asrtool.data.sampling import TrainingSampler
 from asrtool.device import pick_device
 from asrtool.distributed import SINGLE_PROCESS
-from asrtool.files import read_jsonl
 from asrtool.interrupts import Interrupts
 from asrtool.logs import log_to_stderr
 from asrtool.objectives.ctc import ctc_loss
+from asrtool.readers import read_jsonl
 from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
 from asrtool.training.log import TrainingLog
 from asrtool.training.session import Session, Start, make_optimizer, start_session

@@ -4,11 +4,11 @@ extract     `asrtool.data.features.extractor` on samples in memory. Baseline: ka
             features, with equal settings (80 bins, 25 ms Povey windows every 10 ms, no dither, snip_edges off, 20 Hz
             to 400 Hz below Nyquist) on the same arrays. It hands out frame by frame; that is its interface, so
             fetching them is counted.
-read        `compute`: a cut in, features out, so reading FLAC is counted. Baseline: soundfile and kaldi-native-fbank,
+read        `compute_features`: a cut in, features out, so reading FLAC is counted. Baseline: soundfile and kaldi-native-fbank,
             the least code that does this.
-store       `store`: a manifest in, lilcom archives and a manifest out, one process. Baseline: lhotse's own
+store       `store_features`: a manifest in, lilcom archives and a manifest out, one process. Baseline: lhotse's own
             `compute_and_store_features` with the same extractor and the same lilcom precision.
-load        `load` of what was stored, and computing anew. Baseline: the same features as plain .npy files, the
+load        `load_features` of what was stored, and computing anew. Baseline: the same features as plain .npy files, the
             fastest that loading can be, and the price of compression.
 
 One thread everywhere. Also printed: how far the two extractors are apart (natural logarithms), how much lilcom's
@@ -28,8 +28,8 @@ from common import Report, Run, parse, parser
 from lhotse import CutSet
 from lhotse.features.io import LilcomChunkyWriter
 
-from asrtool.data.feature_store import TICK_POWER, store
-from asrtool.data.features import compute, extractor, load
+from asrtool.data.feature_store import TICK_POWER, store_features
+from asrtool.data.features import compute_features, extractor, load_features
 
 try:
     import kaldi_native_fbank
@@ -100,7 +100,7 @@ def _read(report: Report, cuts: list, seconds: float) -> None:
         return kaldi_fbank(options, samples)
 
     runs = [
-        Run("asrtool", lambda: [compute(cut, BINS) for cut in cuts], seconds),
+        Run("asrtool", lambda: [compute_features(cut, BINS) for cut in cuts], seconds),
         Run("soundfile, knf", lambda: [kaldi(cut) for cut in cuts], seconds),
     ]
     report.compare("read", runs)
@@ -110,7 +110,7 @@ def _store(report: Report, path: Path, folder: Path, seconds: float) -> None:
     numbers = count()  # each turn writes a folder of its own: none finds the work of another done
 
     def ours():
-        store(path, folder / f"asrtool{next(numbers)}" / "train.jsonl.gz", BINS)
+        store_features(path, folder / f"asrtool{next(numbers)}" / "train.jsonl.gz", BINS)
 
     def lhotse():
         out = folder / f"lhotse{next(numbers)}"
@@ -127,15 +127,15 @@ def _load(report: Report, cuts: list, folder: Path, seconds: float) -> None:
     stored = list(CutSet.from_file(next(folder.glob("asrtool*/train.jsonl.gz"))))
     files = [folder / f"{number}.npy" for number in range(len(cuts))]
     for cut, file in zip(cuts, files, strict=True):
-        np.save(file, compute(cut, BINS).numpy())
+        np.save(file, compute_features(cut, BINS).numpy())
     runs = [
-        Run("asrtool, stored", lambda: [load(cut, "stored", BINS) for cut in stored], seconds),
-        Run("asrtool, on the fly", lambda: [load(cut, "on_the_fly", BINS) for cut in cuts], seconds),
+        Run("asrtool, stored", lambda: [load_features(cut, "stored", BINS) for cut in stored], seconds),
+        Run("asrtool, on the fly", lambda: [load_features(cut, "on_the_fly", BINS) for cut in cuts], seconds),
         Run("numpy", lambda: [np.load(file) for file in files], seconds),
     ]
     report.compare("load", runs)
     rounding = max(
-        np.abs(load(a, "stored", BINS).numpy() - np.load(b)).max() for a, b in zip(stored, files, strict=True)
+        np.abs(load_features(a, "stored", BINS).numpy() - np.load(b)).max() for a, b in zip(stored, files, strict=True)
     )
     report.fact(
         "largest difference by lilcom's rounding", float(rounding), f"half a tick is {2 ** (TICK_POWER - 1):.3g}"

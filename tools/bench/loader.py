@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader
 
 from asrtool.config import Config
 from asrtool.data.augment import spec_augment
-from asrtool.data.feature_store import store
+from asrtool.data.feature_store import store_features
 from asrtool.data.features import extractor
-from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import transcripts
 from asrtool.data.sampling import TrainingSampler
 from asrtool.text.tokenizer import Tokenizer, train_tokenizer
@@ -53,7 +53,7 @@ class Epoch(Iterable):
 
 def asrtool_epoch(config: Config, tokenizer: Tokenizer, sampler: TrainingSampler, workers: int) -> int:
     """Load an epoch as training does; the number of batches."""
-    return sum(1 for _ in batches(SpeechDataset(config, tokenizer, training=True), Epoch(sampler), workers))
+    return sum(1 for _ in load_batches(SpeechDataset(config, tokenizer, training=True), Epoch(sampler), workers))
 
 
 def lhotse_epoch(config: Config, sampler: TrainingSampler, workers: int) -> int:
@@ -104,7 +104,7 @@ def make_configs(arguments: argparse.Namespace, folder: Path) -> dict[str, Confi
     """The three configurations; features are stored here, outside the clock."""
     train = corpus.manifest(arguments, folder)
     stored = folder / "stored" / "train.jsonl.gz"
-    store(train, stored)
+    store_features(train, stored)
     data = {"batch_seconds": arguments.batch_seconds}
     return {
         "on the fly": corpus.config(train, data=data),

@@ -56,11 +56,11 @@ from speechbrain_recipe import SpeechBrainRecipe, count, import_recipe, planned_
 
 from asrtool.config import Config
 from asrtool.config_file import load_config
-from asrtool.data.augment import speed_of
+from asrtool.data.augment import draw_speed
 from asrtool.data.batch import Batch
-from asrtool.data.feature_store import store
+from asrtool.data.feature_store import store_features
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.loading import SpeechDataset, batches
+from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import open_cuts, transcripts
 from asrtool.data.sampling import TrainingSampler
 from asrtool.decoding.decode import decode
@@ -96,13 +96,13 @@ class AsrtoolRecipe:
         self.seconds = sum(map(self._heard, (entry for item in items for entry in item.entries)))
         self.dev_seconds = sum(cut.duration for cut in open_cuts(config.data.dev))
         dataset = SpeechDataset(config, self.session.tokenizer, training=True)
-        self.stream = batches(dataset, itertools.cycle(items), config.data.workers)
+        self.stream = load_batches(dataset, itertools.cycle(items), config.data.workers)
         opened.callback(self.stream.close)  # and with it the loader processes
         self.session.steps, self.steps = self._steps, len(items)
         self.audio = self.padded = 0.0
 
     def _heard(self, entry) -> float:
-        return entry.duration / speed_of(entry.id, self.config.data.augment, self.config.seed, 0)
+        return entry.duration / draw_speed(entry.id, self.config.data.augment, self.config.seed, 0)
 
     def _steps(self):
         """Those of a turn; where they end, `run` ends, with neither validation nor checkpoint."""
@@ -149,7 +149,7 @@ def make_data(arguments: argparse.Namespace, folder: Path) -> dict[str, dict]:
     if dev is None:
         dev = folder / "dev.jsonl.gz"
         CutSet.from_cuts(list(open_cuts(train).subset(first=2))).to_file(dev)
-    store(train, stored, speeds=SPEEDS, jobs=max(1, arguments.workers))
+    store_features(train, stored, speeds=SPEEDS, jobs=max(1, arguments.workers))
     save_tokenizer(train_tokenizer("bpe", transcripts([train]), arguments.units), folder / "tokenizer.json")
     data = {"dev": dev, "tokenizer": folder / "tokenizer.json", "workers": arguments.workers}
     data |= {"batch_seconds": arguments.batch_seconds}

@@ -38,7 +38,7 @@ from asrtool.data.sampling import TrainingSampler
 from asrtool.data.shards import entries, manifest_files
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.models.acoustic import AcousticModel
-from asrtool.objectives.ctc import frames_needed
+from asrtool.objectives.ctc import min_frames
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 RESUMED = 0.9  # of an epoch
@@ -95,11 +95,11 @@ def late(arguments: argparse.Namespace) -> Position:
 
 def inspect(arguments: argparse.Namespace) -> dict[str, float]:
     """The look through a manifest."""
-    inspection.MOST_CUTS = arguments.inspect
+    inspection.MAX_CUTS = arguments.inspect
     tokenizer, chosen = find_tokenizer(arguments), config(arguments)
     model = AcousticModel(chosen, tokenizer.size)
     before, begin = memory(), time.perf_counter()
-    found = inspection.inspect_cuts(arguments.manifest, chosen, tokenizer, frames_needed, model.out_length)
+    found = inspection.inspect_cuts(arguments.manifest, chosen, tokenizer, min_frames, model.out_length)
     seconds, cuts = time.perf_counter() - begin, found.cuts + len(found.dropped)
     return {"cuts": cuts, "s": seconds, "cuts a second": cuts / seconds, "MB grown": memory("VmHWM") - before}
 
@@ -140,7 +140,7 @@ def options() -> argparse.ArgumentParser:
     text = "of audio in a batch: many, so that the stream is of several blocks (%(default)g)"
     made.add_argument("--batch-seconds", type=float, default=800, help=text)
     made.add_argument("--lines", type=int, help="of a manifest in one file, for `resume`, which is left out otherwise")
-    made.add_argument("--inspect", type=int, default=inspection.MOST_CUTS, help="as training does (%(default)s)")
+    made.add_argument("--inspect", type=int, default=inspection.MAX_CUTS, help="as training does (%(default)s)")
     made.add_argument("--tokenizer", type=Path, help="instead of one of characters")
     made.add_argument("--cases", nargs="+", choices=["stream", "resume", "inspection"], help="some of them only")
     return made

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from lhotse import MonoCut, Recording
 from lhotse.audio import AudioSource
 
-from asrtool.data.audio import Audio, inspect_audio, is_command
-from asrtool.data.sources import Bad
+from asrtool.data.audio import AudioInfo, inspect_audio, is_command
+from asrtool.data.sources import InvalidEntry
 
 SHORTEST_SECONDS = 0.025  # a window of the features: what is shorter has no whole frame
 EXACT_SECONDS = 1e-3  # the precision to which transcribers write times, and lhotse reads them
@@ -24,8 +24,8 @@ COMMANDS = "recordings that are shell commands: what reads this manifest needs -
 
 
 @dataclass
-class Checks:
-    """The checks of one call, their settings, and what they have seen and changed. Their methods raise Bad."""
+class UtteranceChecks:
+    """The checks of one call, their settings, and what they have seen and changed. Their methods raise InvalidEntry."""
 
     sampling_rate: int = 16000  # Hz
     case: str = "keep"  # or "upper", "lower": of the text
@@ -37,7 +37,7 @@ class Checks:
     rates: set[int] = field(default_factory=set)  # other sampling rates that were refused
     _ids: dict[str, str] = field(default_factory=dict)
     _audio: dict[str, str] = field(default_factory=dict)
-    _inspected: dict[str, Audio | Bad] = field(default_factory=dict)
+    _inspected: dict[str, AudioInfo | InvalidEntry] = field(default_factory=dict)
 
     def check_id(self, name: str, where: str = "") -> None:
         """An utterance's id is one printable word, and has not been there before. `where`: the line it is from."""
@@ -45,7 +45,7 @@ class Checks:
         same = unicodedata.normalize("NFC", name)  # letters with accents may be written in two ways
         if same in self._ids:
             both = f", in {self._ids[same]} and {where}; rename one, e.g. by a column id of a table" if where else ""
-            raise Bad(f"duplicate id{both}")
+            raise InvalidEntry(f"duplicate id{both}")
         self._ids[same] = where
 
     def check_recording(self, recording: Recording) -> None:
@@ -55,21 +55,23 @@ class Checks:
         if recording.id not in self._audio:
             self.notes[COMMANDS] += any(source.type == "command" for source in recording.sources)
         if (other := self._audio.setdefault(recording.id, own)) != own:
-            raise Bad(f"its recording '{recording.id}' is {own[:200]}, and {other[:200]} elsewhere; rename one of them")
+            raise InvalidEntry(
+                f"its recording '{recording.id}' is {own[:200]}, and {other[:200]} elsewhere; rename one of them"
+            )
 
     def check_speaker(self, name: str | None) -> None:
         """A speaker's name is printable; it may have blanks."""
         if name and (wrong := _unprintable(name)):
-            raise Bad(f"the name of its speaker has {wrong}; remove it")
+            raise InvalidEntry(f"the name of its speaker has {wrong}; remove it")
 
-    def audio_of(self, audio: str) -> Audio:
+    def audio_of(self, audio: str) -> AudioInfo:
         """What there is in an audio file, inspected once."""
         if audio not in self._inspected:
             try:
                 self._inspected[audio] = inspect_audio(audio)
-            except Bad as problem:
+            except InvalidEntry as problem:
                 self._inspected[audio] = problem
-        if isinstance(found := self._inspected[audio], Bad):
+        if isinstance(found := self._inspected[audio], InvalidEntry):
             raise found
         return found
 
@@ -80,7 +82,7 @@ class Checks:
         if not self.resample:
             self.rates.add(recording.sampling_rate)
             wanted = f"expected {self.sampling_rate}"
-            raise Bad(f"{recording.sampling_rate} Hz, {wanted}: {audio} (--sampling-rate, or --resample)")
+            raise InvalidEntry(f"{recording.sampling_rate} Hz, {wanted}: {audio} (--sampling-rate, or --resample)")
         return recording.resample(self.sampling_rate)
 
     def channel_of(self, recording: Recording, audio: str, wanted: int | None = None) -> int:
@@ -89,31 +91,31 @@ class Checks:
         there = recording.channel_ids
         if wanted is None and len(there) > 1:
             hint = "choose one with --channel, counted from 0, or a table's column channel"
-            raise Bad(f"{len(there)} channels, expected one: {audio} ({hint})")
+            raise InvalidEntry(f"{len(there)} channels, expected one: {audio} ({hint})")
         if wanted is not None and wanted not in there:
-            raise Bad(f"no channel {wanted}, counted from 0, among its {len(there)}: {audio}")
+            raise InvalidEntry(f"no channel {wanted}, counted from 0, among its {len(there)}: {audio}")
         return there[0] if wanted is None else wanted
 
     def end_of(self, start: float, end: float, duration: float) -> float:
         """The end of a segment, in seconds, clamped to its recording's when it is only a little behind that."""
         if not 0 <= start < end:
-            raise Bad(f"start {start} s and end {end} s are not a span")
+            raise InvalidEntry(f"start {start} s and end {end} s are not a span")
         if end > duration + max(self.end_tolerance, EXACT_SECONDS):
             hint = f"more than --end-tolerance {self.end_tolerance:g} s later"
-            raise Bad(f"supervision ends at {end:.3f} s, its recording at {duration:.3f} s, {hint}")
+            raise InvalidEntry(f"supervision ends at {end:.3f} s, its recording at {duration:.3f} s, {hint}")
         if clamped := end > duration + EXACT_SECONDS:
             end = duration
         if end - start < SHORTEST_SECONDS - 1e-9:  # of rounding
-            raise Bad(f"{max(0.0, end - start):.6f} s long, shorter than a frame of {SHORTEST_SECONDS} s")
+            raise InvalidEntry(f"{max(0.0, end - start):.6f} s long, shorter than a frame of {SHORTEST_SECONDS} s")
         self.notes[CLAMPED] += clamped
         return end
 
     def text(self, text: str | None) -> str | None:
         """`text`, cleaned; None when there is none and there need not be any."""
         text = text or ""
-        cleaned, invisible = clean(text, self.case)
+        cleaned, invisible = clean_transcript(text, self.case)
         if not cleaned and not self.unlabelled:
-            raise Bad("empty transcript")
+            raise InvalidEntry("empty transcript")
         self.notes[INVISIBLE] += invisible
         self.notes[SHARP_S] += self.case == "upper" and "ß" in text
         return cleaned or None
@@ -126,28 +128,28 @@ def _identity(source: AudioSource) -> str:
 
 
 def check_name(name: str, what: str) -> None:
-    """Raises Bad unless `name` is one printable word: tables, CTM and Kaldi's files have one field for it."""
+    """Raises InvalidEntry unless `name` is one printable word: tables, CTM and Kaldi's files have one field for it."""
     if not name:
-        raise Bad(f"{what} is empty")
+        raise InvalidEntry(f"{what} is empty")
     if wrong := _unprintable(name):
-        raise Bad(f"{what} has {wrong}; rename it")
+        raise InvalidEntry(f"{what} has {wrong}; rename it")
     if any(map(str.isspace, name)):
-        raise Bad(f"{what} has white space, and must be one word; rename it, e.g. by a column id of a table")
+        raise InvalidEntry(f"{what} has white space, and must be one word; rename it, e.g. by a column id of a table")
 
 
 def _unprintable(name: str) -> str | None:
     return next((f"the character U+{ord(c):04X}" for c in name if unicodedata.category(c) in UNPRINTABLE), None)
 
 
-def clean(text: str, case: str = "keep") -> tuple[str, bool]:
+def clean_transcript(text: str, case: str = "keep") -> tuple[str, bool]:
     """Text in `case` and in Unicode's composed form (NFC) with single spaces, and whether it had invisible characters.
 
-    Raises Bad for control characters.
+    Raises InvalidEntry for control characters.
     """
     text = " ".join(text.split())
     visible = text if text.isascii() else "".join(map(_visible, text, " " + text[:-1]))
     if not text.isprintable() and (wrong := _unprintable(visible.replace("\u200c", "").replace("\u200d", ""))):
-        raise Bad(f"its transcript has {wrong}; remove it")
+        raise InvalidEntry(f"its transcript has {wrong}; remove it")
     composed = unicodedata.normalize("NFC", visible)
     cased = {"keep": str, "upper": str.upper, "lower": str.lower}[case](composed)
     return " ".join(unicodedata.normalize("NFC", cased).split()), visible != text
@@ -160,43 +162,47 @@ def _visible(character: str, before: str) -> str:
     return "" if unicodedata.category(character) == "Cf" else character
 
 
-def checked_audio(recording: Recording, channel: int, checks: Checks) -> str:
-    """The file or command of a lhotse recording's channel. Raises Bad when it is not as the manifest says."""
+def check_recording_audio(recording: Recording, channel: int, checks: UtteranceChecks) -> str:
+    """The file or command of a lhotse recording's channel. Raises InvalidEntry when it is not as the manifest says."""
     source = next((source for source in recording.sources if channel in source.channels), None)
     if source is None or channel not in recording.channel_ids:
-        raise Bad(f"no channel {channel} in its recording '{recording.id}'")
+        raise InvalidEntry(f"no channel {channel} in its recording '{recording.id}'")
     if source.type == "shar":
-        raise Bad("its audio is in a tar file of Shar; give the folder of Shar itself to asrtool, without prepare")
+        raise InvalidEntry(
+            "its audio is in a tar file of Shar; give the folder of Shar itself to asrtool, without prepare"
+        )
     audio = str(source.source) + ("|" if source.type == "command" else "")
     if abs(recording.duration - recording.num_samples / recording.sampling_rate) > EXACT_SECONDS:
         said = f"{recording.num_samples} samples at {recording.sampling_rate} Hz and {recording.duration} s"
-        raise Bad(f"the manifest says {said}, which do not fit: {audio[:200]}")
+        raise InvalidEntry(f"the manifest says {said}, which do not fit: {audio[:200]}")
     if source.type == "file" and is_command(audio):
-        raise Bad(f"a file whose name ends in a bar, as a command does: {audio[:200]}; rename it")
+        raise InvalidEntry(f"a file whose name ends in a bar, as a command does: {audio[:200]}; rename it")
     if source.type in ("file", "command"):
         _check_source(recording, source, checks.audio_of(audio))
     return audio
 
 
-def _check_source(recording: Recording, source: AudioSource, found: Audio) -> None:
+def _check_source(recording: Recording, source: AudioSource, found: AudioInfo) -> None:
     said = f"{recording.num_samples} samples at {recording.sampling_rate} Hz"
     lies = (found.rate, found.samples) != (recording.sampling_rate, recording.num_samples)
     if lies and not recording.transforms:  # which change both
-        raise Bad(f"the manifest says {said}, the file has {found.samples} at {found.rate} Hz: {source.source}")
+        raise InvalidEntry(
+            f"the manifest says {said}, the file has {found.samples} at {found.rate} Hz: {source.source}"
+        )
     if found.channels != len(source.channels):
         said = f"{len(source.channels)} channels"
-        raise Bad(f"the manifest says {said}, the file has {found.channels}: {source.source}")
+        raise InvalidEntry(f"the manifest says {said}, the file has {found.channels}: {source.source}")
 
 
-def recording_of(name: str, audio: str, checks: Checks) -> Recording:
-    """The lhotse recording of an audio file or command, at its own sampling rate. Raises Bad."""
+def create_recording(name: str, audio: str, checks: UtteranceChecks) -> Recording:
+    """The lhotse recording of an audio file or command, at its own sampling rate. Raises InvalidEntry."""
     found = checks.audio_of(audio)
     kind, place = ("command", audio.rstrip().rstrip("|")) if is_command(audio) else ("file", audio)
     source = AudioSource(kind, list(range(found.channels)), place)
     return Recording(name, [source], found.rate, found.samples, found.samples / found.rate)
 
 
-def one_channel(cut: MonoCut, channel: int | None) -> MonoCut:
+def select_channel(cut: MonoCut, channel: int | None) -> MonoCut:
     """A cut of `channel` of a lhotse MultiCut, with the supervisions of that channel; other cuts as they are."""
     if channel is None or isinstance(cut, MonoCut) or not hasattr(cut, "channel"):
         return cut

@@ -2,36 +2,36 @@ import pytest
 from lhotse import Recording
 from lhotse.audio import AudioSource
 
-from asrtool.data.checks import Checks, clean
-from asrtool.data.sources import Bad
+from asrtool.data.sources import InvalidEntry
+from asrtool.data.utterance_checks import UtteranceChecks, clean_transcript
 
 
 @pytest.mark.parametrize(
     "name", ["", "a b", "a\tb", "a\nb", "a\0b", "a\u00a0b", "a\u2028", "\u200ba", "a\x7f", "\ud800"]
 )
 def test_an_id_is_one_printable_word(name):
-    with pytest.raises(Bad, match="the id"):
-        Checks().check_id(name)
+    with pytest.raises(InvalidEntry, match="the id"):
+        UtteranceChecks().check_id(name)
 
 
 @pytest.mark.parametrize("name", ["a", "../b", "ä-1", "语音_01", "a|b"])
 def test_an_id_may_have_any_visible_character(name):
-    Checks().check_id(name)
+    UtteranceChecks().check_id(name)
 
 
 def test_an_id_is_there_once_in_either_normal_form():
-    checks = Checks()
+    checks = UtteranceChecks()
     checks.check_id("caf\u00e9", "t.csv:2")
-    with pytest.raises(Bad, match="duplicate id, in t.csv:2 and t.csv:3; .*column id"):
+    with pytest.raises(InvalidEntry, match="duplicate id, in t.csv:2 and t.csv:3; .*column id"):
         checks.check_id("cafe\u0301", "t.csv:3")
 
 
 @pytest.mark.parametrize("name", ["a\nb", "\0", "a\u200b"])
 def test_a_speaker_has_a_printable_name(name):
-    Checks().check_speaker("Ann B.")
-    Checks().check_speaker(None)
-    with pytest.raises(Bad, match="speaker"):
-        Checks().check_speaker(name)
+    UtteranceChecks().check_speaker("Ann B.")
+    UtteranceChecks().check_speaker(None)
+    with pytest.raises(InvalidEntry, match="speaker"):
+        UtteranceChecks().check_speaker(name)
 
 
 def recording(name, path):
@@ -39,33 +39,33 @@ def recording(name, path):
 
 
 def test_a_recording_id_is_that_of_one_file():
-    checks = Checks()
+    checks = UtteranceChecks()
     checks.check_recording(recording("r", "/a/1.wav"))
     checks.check_recording(recording("r", "/a/x/../1.wav"))
-    with pytest.raises(Bad, match="its recording 'r' is /b/1.wav, and /a/1.wav elsewhere"):
+    with pytest.raises(InvalidEntry, match="its recording 'r' is /b/1.wav, and /a/1.wav elsewhere"):
         checks.check_recording(recording("r", "/b/1.wav"))
-    with pytest.raises(Bad, match="white space"):
+    with pytest.raises(InvalidEntry, match="white space"):
         checks.check_recording(recording("my file", "/c.wav"))
 
 
 def test_an_end_a_little_behind_the_recording_is_clamped_and_counted():
-    checks = Checks()
+    checks = UtteranceChecks()
     assert checks.end_of(0.0, 1.0005, 1.0) == 1.0005  # to a millisecond: as transcribers write times
     assert sum(checks.notes.values()) == 0
     assert checks.end_of(0.0, 1.09, 1.0) == 1.0
     assert sum(checks.notes.values()) == 1
-    with pytest.raises(Bad, match=r"ends at 1.110 s, its recording at 1.000 s"):
+    with pytest.raises(InvalidEntry, match=r"ends at 1.110 s, its recording at 1.000 s"):
         checks.end_of(0.0, 1.11, 1.0)
-    assert Checks(end_tolerance=0.2).end_of(0.0, 1.11, 1.0) == 1.0
-    with pytest.raises(Bad, match="recording"):
-        Checks(end_tolerance=0).end_of(0.0, 1.005, 1.0)
+    assert UtteranceChecks(end_tolerance=0.2).end_of(0.0, 1.11, 1.0) == 1.0
+    with pytest.raises(InvalidEntry, match="recording"):
+        UtteranceChecks(end_tolerance=0).end_of(0.0, 1.005, 1.0)
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 1e-7), (0.0, 0.006), (0.5, 0.524), (0.99, 1.05)])
 def test_a_segment_shorter_than_a_frame_is_refused(start, end):
-    Checks().end_of(start, start + 0.025, 2.0)
-    with pytest.raises(Bad, match="shorter than a frame"):
-        Checks().end_of(start, end, 1.0)
+    UtteranceChecks().end_of(start, start + 0.025, 2.0)
+    with pytest.raises(InvalidEntry, match="shorter than a frame"):
+        UtteranceChecks().end_of(start, end, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -82,23 +82,23 @@ def test_a_segment_shorter_than_a_frame_is_refused(start, end):
     ],
 )
 def test_transcripts_are_composed_after_their_case_changed_and_have_no_invisible_characters(text, case, cleaned):
-    assert clean(text, case)[0] == cleaned
+    assert clean_transcript(text, case)[0] == cleaned
 
 
 @pytest.mark.parametrize("text", ["a\0b", "a\x07", "\x7f", "a\ud800"])
 def test_a_transcript_with_a_control_character_is_refused(text):
-    with pytest.raises(Bad, match=r"transcript has the character U\+"):
-        clean(text)
+    with pytest.raises(InvalidEntry, match=r"transcript has the character U\+"):
+        clean_transcript(text)
 
 
 def test_what_was_changed_in_transcripts_is_counted():
-    checks = Checks(case="upper")
+    checks = UtteranceChecks(case="upper")
     assert [checks.text(text) for text in ("a\u200bb", "straße", "plain")] == ["AB", "STRASSE", "PLAIN"]
     assert {note.split()[-1]: count for note, count in checks.notes.items() if count} == {"U+200B": 1, "ß": 1}
 
 
 def test_a_missing_transcript_is_refused_unless_audio_may_be_unlabelled():
     for text in ("", " ", None, "\u200b"):
-        with pytest.raises(Bad, match="empty transcript"):
-            Checks(case="upper").text(text)
-        assert Checks(case="upper", unlabelled=True).text(text) is None
+        with pytest.raises(InvalidEntry, match="empty transcript"):
+            UtteranceChecks(case="upper").text(text)
+        assert UtteranceChecks(case="upper", unlabelled=True).text(text) is None
