@@ -109,12 +109,12 @@ class TransformerEncoder(nn.Module):
 
     block = Block
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, pack_frames: bool = True):
         super().__init__()
         self.sinusoidal, self.chunk = config.positional_encoding == "sinusoidal", config.chunk_size or 1
         self.layer_drop, self.recompute = config.layer_drop, config.activation_checkpointing
         # On a CPU, whose time goes into products, frames of padding are left out of them where nothing needs them.
-        self.packs = config.chunk_size is None and config.convolution.kind == "none"
+        self.packs = pack_frames and config.chunk_size is None and config.convolution.kind == "none"
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(self.block(config, context) for context in contexts(config))
         ends_in_norm = config.norm == "post" and config.convolution.kind == "none"
