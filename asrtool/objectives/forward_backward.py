@@ -1,99 +1,86 @@
 """Sums over all paths of a graph through log-probabilities, with exact gradients: forward-backward in log space.
 
-A graph is states and arcs without epsilons (`asrtool.graphs.training_graphs.Arcs`); whoever enters a state reads a frame. With
+A frame graph (`asrtool.graphs.training_graphs.FrameGraph`) has no epsilons; entering a state consumes a frame. With
 alpha_0 = start and, for each frame t,
 
     alpha_t+1(s) = log_probs_t(label s) + log sum over arcs a into s of exp(alpha_t(source a) + weight a)
 
-an utterance of T frames has the score log sum_s exp(alpha_T(s) + final(s)). Its gradient by log_probs_t(v) is the share
-of all paths, by their probability, that read v at t: the sum of exp(alpha_t+1(s) + beta_t+1(s) - score) over the states
-of label v, where beta is the same recursion from the right (Rabiner 1989, section III). Only alpha is kept, so that
-memory is frames x states, and only till the gradient is there, which is found at once.
+an utterance of T frames has the score log sum_s exp(alpha_T(s) + final(s)). Its gradient by log_probs_t(v) is the
+posterior of label v at frame t: the sum of exp(alpha_t+1(s) + beta_t+1(s) - score) over the states s of label v, where
+beta is the same recursion from the right (Rabiner 1989, section III). The gradient is computed at once in the forward
+pass, so that memory is frames x states for alpha, and that only for a moment.
 
-Most batches go by scaled.py, without logs; it also finds the few for which that would not be exact, and these go by
-the recursion above. Utterances that share one graph are columns beside each other; utterances with a graph each are one
-graph without arcs between its parts.
+Most batches are done by scaled.py, without logs; it also reports the few utterances for which that would not be exact,
+and then the batch is done by the recursion above.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from asrtool.objectives.graph_batch import GraphBatch
-from asrtool.objectives.scaled import Sums, scaled_sums
+from asrtool.objectives.scaled import PathSums, scaled_sums
 
 
-def path_sum(log_probs: Tensor, lens: Tensor, graphs: GraphBatch, leak: Tensor | None = None) -> Tensor:
+def path_sum(log_probs: Tensor, lens: Tensor, graphs: GraphBatch, leaky_weights: Tensor | None = None) -> Tensor:
     """The score of each utterance's graph, (N,) nats; -inf, and no gradient, where no path has so many frames.
 
-    log_probs (N, T, V) of the graphs' dtype; lens (N,) int64, at least 1. `leak` (S,), natural logs, lets a path go
-    from any state to state s with this weight before every frame but the first (the leaky HMM of Povey et al. 2016,
-    section 3.4), in a graph that all utterances share.
+    log_probs (N, T, V) of the graphs' dtype; lens (N,) int64, at least 1. `leaky_weights` (S,), natural logs, is the
+    leaky HMM of Povey et al. 2016, section 3.4, for a graph that all utterances share: a path may go from any state to
+    state s with this weight before every frame except the first.
     """
-    return _PathSum.apply(log_probs, lens, graphs, None if leak is None else leak[:, None])
+    leaky_weights = None if leaky_weights is None else leaky_weights[:, None]  # (S, 1)
+    return _PathSum.apply(log_probs, lens, graphs, leaky_weights)
 
 
 class _PathSum(torch.autograd.Function):
     @staticmethod
-    def forward(context, log_probs: Tensor, lens: Tensor, graphs: GraphBatch, leak: Tensor | None) -> Tensor:
-        peaks = log_probs.amax(2, keepdim=True)  # kept apart: sums over many frames stay small, and exact
-        frames, lines = graphs.frames(log_probs - peaks)
-        sums = scaled_sums(frames, lines, lens, graphs, None if leak is None else leak.double().exp())
-        if not sums.exact.all():
-            sums = log_sums(frames, lines, lens, graphs, leak)
-        beyond = torch.arange(len(frames), device=lens.device) >= lens[:, None]
-        shares = graphs.unframed(sums.shares, log_probs.shape).to(log_probs.dtype)
-        context.save_for_backward(shares.masked_fill(beyond[:, :, None], 0.0))
-        return (sums.total + peaks[:, :, 0].double().masked_fill(beyond, 0.0).sum(1)).to(log_probs.dtype)
+    def forward(
+        context: Any, log_probs: Tensor, lens: Tensor, graphs: GraphBatch, leaky_weights: Tensor | None
+    ) -> Tensor:
+        peaks = log_probs.amax(2, keepdim=True)  # (N, T, 1) summed separately: sums over many frames stay small
+        emissions, state_row = graphs.emissions(log_probs - peaks)
+        leaky_probs = None if leaky_weights is None else leaky_weights.double().exp()
+        sums = scaled_sums(emissions, state_row, lens, graphs, leaky_probs)
+        if not sums.is_exact.all():
+            sums = log_space_sums(emissions, state_row, lens, graphs, leaky_weights)
+        is_padding = torch.arange(len(emissions), device=lens.device) >= lens[:, None]  # (N, T)
+        posteriors = graphs.emissions_to_batch(sums.posteriors, log_probs.shape).to(log_probs.dtype)  # (N, T, V)
+        context.save_for_backward(posteriors.masked_fill(is_padding[:, :, None], 0.0))
+        return (sums.score + peaks[:, :, 0].double().masked_fill(is_padding, 0.0).sum(1)).to(log_probs.dtype)
 
     @staticmethod
-    def backward(context, gradient: Tensor):
-        (shares,) = context.saved_tensors
-        return shares * gradient[:, None, None], None, None, None
+    def backward(context: Any, gradient: Tensor):
+        (posteriors,) = context.saved_tensors
+        return posteriors * gradient[:, None, None], None, None, None
 
 
-def log_sums(frames: Tensor, lines: Tensor, lens: Tensor, graphs: GraphBatch, leak: Tensor | None) -> Sums:
-    """What `scaled_sums` finds, in log space; `leak` (S, 1), natural logs."""
-    all_alive, columns = int(lens.min()), frames.shape[2]
-    alpha = graphs.start.expand(-1, columns).contiguous()
-    kept, entering = [], graphs.entering.beside(columns)
-    for time, frame in enumerate(frames):
-        before = alpha
-        if leak is not None and time:
-            before = torch.logaddexp(alpha, alpha.logsumexp(0, keepdim=True) + leak)
-        after = entering.sums(before).add_(frame[lines])
-        alpha = after if time < all_alive else torch.where(graphs.beside(lens > time), after, alpha)
-        kept.append(alpha)
-    total = graphs.total(alpha + graphs.final)
-    least = graphs.beside(total.masked_fill(total == -torch.inf, torch.inf))  # no path: no share of any
-    beta, leaving = graphs.final.expand(-1, columns), graphs.leaving.beside(columns)
-    shares = torch.zeros_like(frames)
-    for time in range(len(frames) - 1, -1, -1):
-        shares[time].index_add_(0, lines, kept.pop().add_(beta).sub_(least).exp_())
-        before = leaving.sums(beta + frames[time][lines])
-        if leak is not None and time:
-            before = torch.logaddexp(before, (before + leak).logsumexp(0, keepdim=True))
-        beta = before if time < all_alive else torch.where(graphs.beside(lens > time), before, beta)
-    return Sums(total, shares, torch.ones_like(total, dtype=torch.bool))
-
-
-@torch.no_grad()
-def best_path(log_probs: Tensor, lens: Tensor, graphs: GraphBatch) -> tuple[Tensor, Tensor]:
-    """The most likely path of each utterance: its score (N,) nats, and the state behind each frame (N, T).
-
-    States are numbered as in the utterance's own graph, -1 behind its last frame and where no path has so many frames,
-    whose score is -inf.
-    """
-    (frames, lines), columns = graphs.frames(log_probs), 1 if not graphs.shared else len(log_probs)
-    entering, alpha, came = graphs.entering.beside(columns), graphs.start.expand(-1, columns).contiguous(), []
-    for time, frame in enumerate(frames):
-        best, source = entering.best(alpha)
-        alive = graphs.beside(lens > time)
-        stay = torch.arange(len(alpha), device=alpha.device)[:, None]
-        came.append(torch.where(alive, source, stay))
-        alpha = torch.where(alive, best + frame[lines], alpha)
-    scores, state = graphs.best(alpha + graphs.final)
-    path = []
-    for time in range(len(frames) - 1, -1, -1):
-        path.append(torch.where((lens > time) & scores.isfinite(), state - graphs.first, -1))
-        state = came[time][state, torch.arange(columns, device=state.device) if graphs.shared else 0]
-    return scores, torch.stack(path[::-1], 1)
+def log_space_sums(
+    emissions: Tensor, state_row: Tensor, lens: Tensor, graphs: GraphBatch, leaky_weights: Tensor | None
+) -> PathSums:
+    """As `scaled_sums`, but in log space and always exact; `leaky_weights` (S, 1), natural logs."""
+    num_columns = emissions.shape[2]
+    shortest = int(lens.min())
+    alpha = graphs.start.expand(-1, num_columns).contiguous()  # (S, C)
+    alphas = []
+    incoming = graphs.incoming.with_columns(num_columns)
+    for time, frame in enumerate(emissions):
+        previous = alpha
+        if leaky_weights is not None and time:
+            previous = torch.logaddexp(alpha, alpha.logsumexp(0, keepdim=True) + leaky_weights)
+        following = incoming.logsumexp(previous).add_(frame[state_row])
+        alpha = following if time < shortest else torch.where(graphs.per_state(lens > time), following, alpha)
+        alphas.append(alpha)
+    score = graphs.logsumexp_states(alpha + graphs.final)
+    norm = graphs.per_state(score.masked_fill(score == -torch.inf, torch.inf))  # no path: all posteriors are 0
+    beta = graphs.final.expand(-1, num_columns)
+    posteriors = torch.zeros_like(emissions)
+    outgoing = graphs.outgoing.with_columns(num_columns)
+    for time in range(len(emissions) - 1, -1, -1):
+        posteriors[time].index_add_(0, state_row, alphas.pop().add_(beta).sub_(norm).exp_())
+        previous = outgoing.logsumexp(beta + emissions[time][state_row])
+        if leaky_weights is not None and time:
+            previous = torch.logaddexp(previous, (previous + leaky_weights).logsumexp(0, keepdim=True))
+        beta = previous if time < shortest else torch.where(graphs.per_state(lens > time), previous, beta)
+    return PathSums(score=score, posteriors=posteriors, is_exact=torch.ones_like(score, dtype=torch.bool))

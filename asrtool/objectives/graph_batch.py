@@ -1,13 +1,22 @@
-"""Graphs of a batch, side by side, as tensors."""
+"""The frame graphs of a batch as tensors, in one of two layouts.
+
+One graph for all utterances: scores of states are (S, N), a column for each utterance.
+A graph for each utterance: all graphs are one graph without arcs between its parts; scores of states are (S, 1), where
+S counts the states of all graphs.
+
+Both are (S, C) below, with C the number of columns.
+"""
 
 import warnings
+from collections.abc import Iterable
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from asrtool.graphs.training_graphs import Arcs
-from asrtool.objectives.rows import Rows
+from asrtool.graphs.training_graphs import FrameGraph
+from asrtool.objectives.arc_table import ArcTable
 
 
 class GraphBatch:
@@ -16,89 +25,96 @@ class GraphBatch:
     Raises ValueError for a graph without arcs.
     """
 
-    def __init__(self, graphs: Arcs | list[Arcs], device: torch.device | str = "cpu", dtype=torch.float32):
-        self.shared = isinstance(graphs, Arcs)
-        parts = [graphs] if self.shared else graphs
-        if not all(len(part.source) for part in parts):
+    def __init__(
+        self,
+        graphs: FrameGraph | list[FrameGraph],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.is_shared = isinstance(graphs, FrameGraph)
+        parts = [graphs] if isinstance(graphs, FrameGraph) else graphs
+        if not all(part.num_arcs for part in parts):
             raise ValueError("a graph has no arcs")
-        sizes = torch.tensor([part.states for part in parts])
-        first = (sizes.cumsum(0) - sizes).tolist()
-        self.count, self.dtype = len(parts), dtype
-        self.first = torch.tensor([0] if self.shared else first, device=device)  # state of each graph
-        self.owner = torch.arange(self.count).repeat_interleave(sizes).to(device)  # of a state: which graph
+        self.num_graphs = len(parts)
+        self.dtype = dtype
+        num_states = np.array([part.num_states for part in parts])
+        offsets = num_states.cumsum() - num_states  # the first state of each graph
+        owners = np.arange(self.num_graphs).repeat(num_states)
+        self.owner = torch.from_numpy(owners).to(device)  # (S,) graph that a state belongs to
 
-        def joined(name: str, dtype: torch.dtype, shift: bool = False) -> Tensor:
-            values = [torch.from_numpy(getattr(part, name)).to(dtype) for part in parts]
-            return torch.cat([v + f if shift else v for v, f in zip(values, first, strict=True)]).to(device)
+        def joined(arrays: Iterable[np.ndarray], dtype: torch.dtype) -> Tensor:
+            return torch.from_numpy(np.concatenate(list(arrays))).to(dtype).to(device)
 
-        self.start, self.final = joined("start", dtype)[:, None], joined("final", dtype)[:, None]
-        self.begins, self.ends = self.start.double().exp(), self.final.double().exp()
-        self.label = joined("label", torch.int64)
-        self._arcs = joined("source", torch.int64, True), joined("target", torch.int64, True), joined("weight", dtype)
+        self.start = joined((part.start for part in parts), dtype)[:, None]  # (S, 1) natural logs
+        self.final = joined((part.final for part in parts), dtype)[:, None]  # (S, 1)
+        self.start_prob = self.start.double().exp()
+        self.final_prob = self.final.double().exp()
+        self.label = joined((part.label for part in parts), torch.int64)  # (S,)
+        pairs = list(zip(parts, offsets, strict=True))
+        self.source = joined((part.source + offset for part, offset in pairs), torch.int64)  # (A,)
+        self.target = joined((part.target + offset for part, offset in pairs), torch.int64)  # (A,)
+        self.weight = joined((part.weight for part in parts), dtype)  # (A,)
 
     @cached_property
-    def entering(self) -> Rows:
+    def incoming(self) -> ArcTable:
         """Arcs by the state that they enter."""
-        source, target, weight = self._arcs
-        return Rows.of(target, source, weight)
+        return ArcTable.group(self.target, self.source, self.weight)
 
     @cached_property
-    def leaving(self) -> Rows:
+    def outgoing(self) -> ArcTable:
         """Arcs by the state that they leave."""
-        source, target, weight = self._arcs
-        return Rows.of(source, target, weight)
+        return ArcTable.group(self.source, self.target, self.weight)
 
     @cached_property
-    def matrices(self) -> tuple[Tensor, Tensor]:
-        """The arcs' probabilities as sparse matrices (S, S), by the state that they enter and by that they leave."""
-        source, target, weight = self._arcs
-        size = (len(self.label),) * 2
+    def incoming_matrix(self) -> Tensor:
+        """The arcs' probabilities as a sparse matrix (S, S), a row for each target."""
+        return self._matrix(self.target, self.source)
 
-        def matrix(rows: Tensor, columns: Tensor) -> Tensor:
-            with warnings.catch_warnings(action="ignore"):  # that this layout is in beta
-                values = torch.sparse_coo_tensor(torch.stack([rows, columns]), weight.double().exp(), size)
-                return values.coalesce().to_sparse_csr()
+    @cached_property
+    def outgoing_matrix(self) -> Tensor:
+        """The arcs' probabilities as a sparse matrix (S, S), a row for each source."""
+        return self._matrix(self.source, self.target)
 
-        return matrix(target, source), matrix(source, target)
+    def _matrix(self, rows: Tensor, columns: Tensor) -> Tensor:
+        size = (len(self.label), len(self.label))
+        with warnings.catch_warnings(action="ignore"):  # that this layout is in beta
+            matrix = torch.sparse_coo_tensor(torch.stack([rows, columns]), self.weight.double().exp(), size)
+            return matrix.coalesce().to_sparse_csr()
 
-    def frames(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
-        """log_probs (N, T, V) as (T, lines, columns), and the line of each state (S,).
+    def emissions(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+        """log_probs (N, T, V) as emissions (T, R, C), and the row of each state, (S,).
 
-        Utterances that share a graph are columns; the lines of others are those of all utterances.
+        A shared graph: R = V rows, C = N columns. A graph for each utterance: R = N * V rows, one column.
         """
-        count, total, units = log_probs.shape
-        if self.shared:
-            return log_probs.permute(1, 2, 0).contiguous(), self.label
-        if count != self.count:
-            raise ValueError(f"{count} utterances, but {self.count} graphs")
-        return log_probs.transpose(0, 1).reshape(total, -1, 1), self.label + self.owner * units
+        count, frames, units = log_probs.shape
+        if self.is_shared:
+            return log_probs.permute(1, 2, 0).contiguous(), self.label  # (T, V, N)
+        if count != self.num_graphs:
+            raise ValueError(f"{count} utterances, but {self.num_graphs} graphs")
+        emissions = log_probs.transpose(0, 1).reshape(frames, -1, 1)  # (T, N * V, 1)
+        return emissions, self.label + self.owner * units
 
-    def unframed(self, values: Tensor, shape: torch.Size) -> Tensor:
-        """What `frames` made of (N, T, V), back in that shape."""
-        return values.permute(2, 0, 1) if self.shared else values.view(shape[1], shape[0], shape[2]).transpose(0, 1)
+    def emissions_to_batch(self, values: Tensor, shape: torch.Size) -> Tensor:
+        """Values in the layout of `emissions`, (T, R, C), back in `shape`, (N, T, V)."""
+        if self.is_shared:
+            return values.permute(2, 0, 1)  # (T, V, N) -> (N, T, V)
+        count, frames, units = shape
+        return values.view(frames, count, units).transpose(0, 1)  # (T, N * V, 1) -> (T, N, V) -> (N, T, V)
 
-    def beside(self, values: Tensor) -> Tensor:
-        """Values of utterances (N,) as they stand beside scores of states, (1, N) or (S, 1)."""
-        return values[None] if self.shared else values[self.owner, None]
+    def per_state(self, values: Tensor) -> Tensor:
+        """Values of utterances (N,) so that they broadcast with scores of states: (1, N), or (S, 1)."""
+        return values[None] if self.is_shared else values[self.owner, None]
 
-    def summed(self, values: Tensor) -> Tensor:
-        """The sum over the states of each utterance, (N,); values (S, columns)."""
-        if self.shared:
+    def sum_states(self, values: Tensor) -> Tensor:
+        """The sum over the states of each utterance: (S, C) to (N,)."""
+        if self.is_shared:
             return values.sum(0)
-        return values.new_zeros(self.count).index_add_(0, self.owner, values[:, 0])
+        return values.new_zeros(self.num_graphs).index_add_(0, self.owner, values[:, 0])
 
-    def total(self, scores: Tensor) -> Tensor:
-        """The log of the sum over the states of each utterance, (N,); scores (S, columns)."""
-        if self.shared:
+    def logsumexp_states(self, scores: Tensor) -> Tensor:
+        """The log of the sum of exp over the states of each utterance: (S, C) to (N,)."""
+        if self.is_shared:
             return scores.logsumexp(0)
-        most = scores.new_full((self.count,), -torch.inf).scatter_reduce(0, self.owner, scores[:, 0], "amax")
-        most = most.nan_to_num(neginf=0.0)
-        return self.summed((scores - self.beside(most)).exp()).log() + most
-
-    def best(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """The best of what `total` adds up, (N,), and its state."""
-        if self.shared:
-            return scores.max(0)
-        parts = scores[:, 0].split(self.owner.bincount().tolist())
-        best = [part.max(0) for part in parts]
-        return torch.stack([b.values for b in best]), torch.stack([b.indices for b in best]) + self.first
+        best = scores.new_full((self.num_graphs,), -torch.inf).scatter_reduce(0, self.owner, scores[:, 0], "amax")
+        best = best.nan_to_num(neginf=0.0)
+        return self.sum_states((scores - self.per_state(best)).exp()).log() + best

@@ -1,105 +1,117 @@
 """Lattice-free maximum mutual information (Povey et al. 2016), on the sums of forward_backward.py."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from asrtool.config import Objective
+from asrtool.config import ObjectiveConfig
 from asrtool.data.batch import Batch
-from asrtool.graphs.training_graphs import Arcs, UnitNgram, over_frames, said
+from asrtool.graphs.training_graphs import FrameGraph, expand_topology, numerator_graph
+from asrtool.graphs.unit_ngram import UnitNgram
 from asrtool.objectives.ce import CrossEntropy
-from asrtool.objectives.ctc import Ctc
+from asrtool.objectives.ctc import Ctc, min_frames
 from asrtool.objectives.forward_backward import path_sum
 from asrtool.objectives.graph_batch import GraphBatch
+from asrtool.objectives.objective import Objective
 from asrtool.text.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    import k2
+OCCUPANCY_STEPS = 100  # of a random walk through the denominator graph, as in Kaldi; it forgets where it started
+MIN_OCCUPANCY = 1e-30  # of a state that the walk never visits
 
-STEPS = 100  # of a walk through the graph, as many as Kaldi takes: it forgets where it started
+IMPOSSIBLE_GRAPH = FrameGraph(  # accepts nothing: the numerator of an utterance without units
+    start=np.full(1, -np.inf),
+    final=np.full(1, -np.inf),
+    label=np.zeros(1, np.int64),
+    source=np.zeros(1, np.int64),
+    target=np.zeros(1, np.int64),
+    weight=np.full(1, -np.inf),
+    unit_state=np.zeros(1, np.int64),
+)
 
 
 class Mmi:
-    """-ln of what was said beside all that could be said: the share of its paths in those of a unit n-gram.
+    """Lattice-free MMI: the denominator log-likelihood minus the numerator log-likelihood of each utterance, in nats.
 
-    What was said allows all pronunciations that the tokenizer's lexicon has, if it has one, and carries the n-gram's
-    weights, so that it is a part of what could be said and the loss is not negative. `config.leaky_hmm` is the weight of
-    a jump from any state to any other between two frames, spread as a walk through the graph spreads (section 3.4);
-    `config.ctc_weight` adds so much of the CTC loss, which keeps units in their places, `config.ce_weight` of `cross_entropy`.
+    The denominator graph is an n-gram over units. The numerator graph is the transcript, with all pronunciations that
+    the tokenizer's lexicon has, under the same n-gram weights: a part of the denominator, so that the loss is never
+    negative. `config.leaky_hmm` is the leaky-HMM coefficient of the denominator (section 3.4): between two frames, a
+    path may go to any state, with a weight of this coefficient times the state's occupancy. `config.ctc_weight` and
+    `config.ce_weight` are the weights of a CTC loss and of `cross_entropy`, which are added.
     """
 
-    intermediate = 0.0  # see asrtool/objectives/objective.py
+    intermediate_ctc = 0.0  # see asrtool/objectives/objective.py
 
     def __init__(
         self,
-        config: Objective,
+        config: ObjectiveConfig,
         tokenizer: Tokenizer,
         ngram: UnitNgram,
         device: torch.device,
         cross_entropy: CrossEntropy | None = None,
     ):
-        self.config, self.tokenizer, self.ngram = config, tokenizer, ngram
-        could = over_frames(ngram.graph(), config.topology)
-        self.batch, self.sum, self.size = GraphBatch, path_sum, (could.states, len(could.source))
-        self.could = self.batch(could, device)
-        self.leak = None
+        self.config = config
+        self.tokenizer = tokenizer
+        self.ngram = ngram
+        self.denominator = expand_topology(ngram.denominator_graph(), config.topology)
+        self.denominator_batch = GraphBatch(self.denominator, device)
+        self.leaky_weights: Tensor | None = None  # (S,) natural logs
         if config.leaky_hmm:
-            self.leak = torch.from_numpy(np.log(config.leaky_hmm * visits(could))).float().to(device)
-        self.ctc = Ctc()
-        others = (config.ctc_weight, self.ctc), (config.ce_weight, cross_entropy)
-        self.others = [(weight, objective) for weight, objective in others if weight]
+            occupancy = state_occupancy(self.denominator)
+            self.leaky_weights = torch.from_numpy(np.log(config.leaky_hmm * occupancy)).float().to(device)
+        self.added: list[tuple[float, Objective]] = []
+        if config.ctc_weight:
+            self.added.append((config.ctc_weight, Ctc()))
+        if config.ce_weight:
+            if cross_entropy is None:
+                raise ValueError("objective.ce_weight needs a CrossEntropy")
+            self.added.append((config.ce_weight, cross_entropy))
 
     def __str__(self) -> str:
-        return "mmi: what could be said has {:,} states and {:,} arcs".format(*self.size)
+        graph = self.denominator
+        return f"mmi: the denominator graph has {graph.num_states:,} states and {graph.num_arcs:,} arcs"
 
-    def frames_needed(self, units: list[int]) -> int:
-        """The fewest output frames that can spell `units`."""
-        return len(units) if self.config.topology == "modified" else self.ctc.frames_needed(units)
+    def min_frames(self, units: Sequence[int]) -> int:
+        """The fewest output frames to which `units` can be aligned."""
+        return len(units) if self.config.topology == "modified" else min_frames(units)
 
     def __call__(self, log_probs: Tensor, out_lens: Tensor, batch: Batch) -> Tensor:
-        """(N,) nats; 0 for an utterance that has no units, or more than its frames can spell."""
+        """(N,) nats; 0 for an utterance without units, or with fewer frames than `min_frames`."""
         with torch.autocast(log_probs.device.type, enabled=False):
             log_probs = log_probs.float()
-            loss = self.sum(log_probs, out_lens, self.could, self.leak)
-            loss = loss - self.sum(log_probs, out_lens, self.spoken(batch, log_probs.device))
+            loss = path_sum(log_probs, out_lens, self.denominator_batch, self.leaky_weights)
+            loss = loss - path_sum(log_probs, out_lens, self.numerators(batch, log_probs.device))
             loss = torch.where(loss.isinf(), 0.0, loss)
-        return loss + sum(weight * objective(log_probs, out_lens, batch) for weight, objective in self.others)
+        return loss + sum(weight * objective(log_probs, out_lens, batch) for weight, objective in self.added)
 
-    def spoken(self, batch: Batch, device: torch.device) -> "GraphBatch | k2.Fsa":
-        """What was said, of each utterance."""
-        rows = zip(batch.texts, batch.targets.tolist(), batch.target_lens.tolist(), strict=True)
-        return self.batch([self._spoken(text, units[:count]) for text, units, count in rows], device)
+    def numerators(self, batch: Batch, device: torch.device) -> GraphBatch:
+        """The numerator graph of each utterance."""
+        graphs = [
+            self._numerator(text) if num_units else IMPOSSIBLE_GRAPH
+            for text, num_units in zip(batch.texts, batch.target_lens.tolist(), strict=True)
+        ]
+        return GraphBatch(graphs, device)
 
-    def _spoken(self, text: str, units: list[int]) -> Arcs:
-        if not units:
-            return UNSPEAKABLE
-        return over_frames(self.ngram.weighted(said(self.tokenizer.alternatives(text))), self.config.topology)
-
-
-# A graph that no utterance goes through.
-UNSPEAKABLE = Arcs(
-    *(np.full(1, -np.inf) for _ in "se"),
-    *(np.zeros(1, np.int64) for _ in "lst"),
-    np.full(1, -np.inf),
-    np.zeros(1, np.int64),
-)
+    def _numerator(self, text: str) -> FrameGraph:
+        transcript = numerator_graph(self.tokenizer.alternatives(text))
+        return expand_topology(self.ngram.compose(transcript), self.config.topology)
 
 
-def visits(graph: Arcs) -> np.ndarray:
-    """How often a walk through `graph` is in each state, (S,), adding up to 1: its first STEPS steps, on average.
+def state_occupancy(graph: FrameGraph) -> np.ndarray:
+    """The share of time that a random walk of OCCUPANCY_STEPS steps spends in each state of `graph`, (S,), sum 1.
 
-    Arcs are taken by their weights, which are made to add up to 1 in each state.
+    In each state, arcs are taken in proportion to their weights.
     """
     from scipy.sparse import csr_array
 
-    chance = np.exp(graph.weight)
-    leaving = np.bincount(graph.source, chance, graph.states)
-    step = csr_array((chance / leaving[graph.source], (graph.target, graph.source)), shape=(graph.states,) * 2)
-    at = np.exp(graph.start) / np.exp(graph.start).sum()
-    total = np.zeros_like(at)
-    for _ in range(STEPS):
-        at = step @ at
-        total += at
-    return np.maximum(total / total.sum(), 1e-30)  # a state that is never visited stays nearly so
+    weight = np.exp(graph.weight)
+    leaving = np.bincount(graph.source, weight, graph.num_states)
+    probability = weight / leaving[graph.source]
+    transitions = csr_array((probability, (graph.target, graph.source)), shape=(graph.num_states, graph.num_states))
+    occupancy = np.exp(graph.start) / np.exp(graph.start).sum()
+    total = np.zeros_like(occupancy)
+    for _ in range(OCCUPANCY_STEPS):
+        occupancy = transitions @ occupancy
+        total += occupancy
+    return np.maximum(total / total.sum(), MIN_OCCUPANCY)

@@ -11,7 +11,7 @@ from asrtool.data.inspection import MAX_CUTS, aligned_units, transcript
 from asrtool.data.shards import entries_with_trees
 from asrtool.errors import UserError
 from asrtool.files import write_json
-from asrtool.graphs.training_graphs import END, START, Counts, UnitNgram
+from asrtool.graphs.unit_ngram import END, START, UnitCounts, UnitNgram
 from asrtool.progress import progress
 from asrtool.readers import read_json
 from asrtool.text.tokenizer import BLANK, Tokenizer
@@ -40,10 +40,10 @@ def write_priors(config: Config, tokenizer: Tokenizer, path: Path) -> None:
 
 UNIT_COUNTS = "unit_ngram.json"  # in an experiment's folder: what its training transcripts have
 Occurrences = Annotated[Integer, Field(gt=0, lt=2**53)]  # float64 counts so far
-COUNTS = TypeAdapter(list[tuple[list[Integer], list[tuple[Integer, Occurrences]]]])  # as Counts
+COUNTS = TypeAdapter(list[tuple[list[Integer], list[tuple[Integer, Occurrences]]]])  # as UnitCounts
 
 
-def unit_counts(config: Config, tokenizer: Tokenizer, kept: Path) -> Counts:
+def unit_counts(config: Config, tokenizer: Tokenizer, kept: Path) -> UnitCounts:
     """What units follow each other in the training transcripts, for UnitNgram; counted once, then read from `kept`.
 
     Of a long manifest the first MAX_CUTS count, as in the look through it (asrtool/data/inspection.py). UserError
@@ -61,7 +61,7 @@ def unit_counts(config: Config, tokenizer: Tokenizer, kept: Path) -> Counts:
     return found
 
 
-def read_counts(path: Path, size: int) -> Counts:
+def read_counts(path: Path, size: int) -> UnitCounts:
     """The counts that `unit_counts` has written, of units below `size`. UserError for anything else."""
     hint = "delete it, and the training counts again"
     counts = read_json(path, "unit counts", hint)

@@ -6,7 +6,7 @@ import torch
 
 from asrtool.config import Config
 from asrtool.distributed import Ranks, on_first_rank
-from asrtool.graphs.training_graphs import UnitNgram
+from asrtool.graphs.unit_ngram import UnitNgram
 from asrtool.objectives.ce import CrossEntropy
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.mmi import Mmi

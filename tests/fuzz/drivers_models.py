@@ -15,7 +15,7 @@ from asrtool.decoding.options import graph_options, read_priors
 from asrtool.experiment import open_experiment
 from asrtool.files import file_hash
 from asrtool.graphs.folder import load_graph
-from asrtool.graphs.training_graphs import UnitNgram
+from asrtool.graphs.unit_ngram import UnitNgram
 from asrtool.streaming.endpointing import parse_rules
 from asrtool.text.tokenizer import load_tokenizer
 from asrtool.training.data_counts import unit_counts
@@ -149,14 +149,14 @@ def _read_scales(path: Path) -> None:
 
 def _count_seeds(folder: Path) -> list[Path]:
     sentences = [[1, 2, 3, 4], [1, 2], [2, 3, 1], [4], [3, 3, 2, 1], [1]] * 3
-    return [material.write(folder / "unit_ngram.json", UnitNgram.count(sentences, order=3, least=1))]
+    return [material.write(folder / "unit_ngram.json", UnitNgram.count(sentences, order=3, min_count=1))]
 
 
 def _read_counts(path: Path) -> None:
     config = make_config(material.manifest(), material.tokenizer(), objective={"kind": "mmi", "ngram_order": 3})
     counts = unit_counts(config, load_tokenizer(material.tokenizer()), path)
-    graph = UnitNgram(3, counts).graph()
-    if not all(math.isfinite(weight) for *_, weight in graph.arcs):
+    graph = UnitNgram(3, counts).denominator_graph()
+    if not all(math.isfinite(arc.log_weight) for arc in graph.arcs):
         raise Wrong("weights that are not finite")
 
 

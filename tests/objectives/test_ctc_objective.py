@@ -5,7 +5,7 @@ from itertools import groupby, product
 import pytest
 import torch
 
-from asrtool.objectives.ctc import ctc_loss, frames_needed
+from asrtool.objectives.ctc import ctc_loss, min_frames
 
 TARGETS = [list(units) for length in range(4) for units in product([1, 2], repeat=length)]
 
@@ -24,11 +24,11 @@ def brute_force(log_probs, units):
 @pytest.mark.parametrize("units", TARGETS[1:], ids=str)
 def test_frames_needed_is_the_shortest_time_with_a_path(units):
     reachable = (T for T in range(1, 9) if any(collapse(path) == units for path in product(range(3), repeat=T)))
-    assert frames_needed(units) == next(reachable)
+    assert min_frames(units) == next(reachable)
 
 
 def test_nothing_needs_no_frames():
-    assert frames_needed([]) == 0
+    assert min_frames([]) == 0
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5])
@@ -40,7 +40,7 @@ def test_the_loss_is_the_sum_over_all_paths(frames):
     losses = ctc_loss(batch, torch.full((len(TARGETS),), frames), targets, lens)
     expected = torch.stack([brute_force(log_probs.double(), units) for units in TARGETS])
     torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
-    assert (losses == 0).tolist() == [frames < frames_needed(units) for units in TARGETS]
+    assert (losses == 0).tolist() == [frames < min_frames(units) for units in TARGETS]
 
 
 def test_padding_of_log_probs_and_targets_has_no_influence():

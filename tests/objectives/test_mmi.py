@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from asrtool.config import Objective
+from asrtool.config import ObjectiveConfig
 from asrtool.data.batch import Batch, Position
 from asrtool.errors import DataError, UserError
-from asrtool.graphs.training_graphs import UnitNgram, over_frames
+from asrtool.graphs.training_graphs import expand_topology
+from asrtool.graphs.unit_ngram import UnitNgram
 from asrtool.objectives.ce import CrossEntropy
 from asrtool.objectives.ctc import Ctc
-from asrtool.objectives.mmi import Mmi, visits
+from asrtool.objectives.mmi import Mmi, state_occupancy
 from asrtool.text.tokenizer import SymbolTokenizer
 from asrtool.training.data_counts import unit_counts
 from asrtool.training.train import train
@@ -39,7 +40,7 @@ def batch(tokenizer):
 
 
 def objective(tokenizer, **settings):
-    config = Objective(kind="mmi", **{"ctc_weight": 0.0, "leaky_hmm": 0.0, "min_count": 1} | settings)
+    config = ObjectiveConfig(kind="mmi", **{"ctc_weight": 0.0, "leaky_hmm": 0.0, "min_count": 1} | settings)
     units = [tokenizer.encode(s.replace(" ", "")) for s in SENTENCES]
     return Mmi(
         config,
@@ -50,7 +51,7 @@ def objective(tokenizer, **settings):
 
 
 @pytest.mark.parametrize("settings", [{}, {"topology": "modified"}, {"ngram_order": 1}, {"ngram_order": 2}])
-def test_what_was_said_is_a_part_of_what_could_be_said(tokenizer, batch, settings):
+def test_the_loss_is_positive_since_the_numerator_is_part_of_the_denominator(tokenizer, batch, settings):
     torch.manual_seed(1)
     log_probs = (3 * torch.randn(5, 7, tokenizer.size)).log_softmax(2)
     lens = torch.tensor([7, 7, 5, 6, 7])
@@ -58,7 +59,7 @@ def test_what_was_said_is_a_part_of_what_could_be_said(tokenizer, batch, setting
     assert (loss[:4] > 0).all() and loss[4] == 0
 
 
-def test_shares_of_all_that_could_be_said_add_up_to_one(tokenizer):
+def test_posteriors_of_all_sentences_add_up_to_one(tokenizer):
     """In one frame: the sentences "b" and "c", since "a" has never ended one."""
     log_probs, ones = torch.randn(1, 1, tokenizer.size).log_softmax(2).expand(2, -1, -1), torch.ones(2).long()
     units = torch.tensor([[2], [3]])
@@ -67,7 +68,7 @@ def test_shares_of_all_that_could_be_said_add_up_to_one(tokenizer):
     assert (-loss).exp().sum().item() == pytest.approx(1.0)
 
 
-def test_what_frames_cannot_spell_has_no_loss_and_no_gradient(tokenizer, batch):
+def test_utterances_with_too_few_frames_have_no_loss_and_no_gradient(tokenizer, batch):
     log_probs = torch.randn(5, 7, tokenizer.size).log_softmax(2).requires_grad_()
     loss = objective(tokenizer, ctc_weight=0.5)(log_probs, torch.tensor([1, 2, 3, 4, 5]), batch)
     assert loss[0] == 0 and loss[1] == 0 and loss[2] > 0
@@ -76,21 +77,21 @@ def test_what_frames_cannot_spell_has_no_loss_and_no_gradient(tokenizer, batch):
     assert torch.isfinite(log_probs.grad).all()
 
 
-def test_a_leak_makes_more_sayable(tokenizer, batch):
+def test_a_leaky_hmm_allows_more_paths_in_the_denominator(tokenizer, batch):
     log_probs, lens = torch.randn(5, 7, tokenizer.size).log_softmax(2), torch.full((5,), 7)
-    plain, leaky = (objective(tokenizer, leaky_hmm=leak)(log_probs, lens, batch)[:4] for leak in (0.0, 0.1))
+    plain, leaky = (objective(tokenizer, leaky_hmm=weight)(log_probs, lens, batch)[:4] for weight in (0.0, 0.1))
     assert (leaky > plain).all()
 
 
-def test_a_walk_visits_states_as_often_as_said():
-    graph = over_frames(UnitNgram(1, UnitNgram.count([[1], [2], [1, 1]], order=1)).graph())
-    share = visits(graph)
-    assert share.sum() == pytest.approx(1.0) and (share > 0).all()
-    by_label = np.bincount(graph.label, share)
+def test_state_occupancy_follows_the_probabilities_of_units():
+    graph = expand_topology(UnitNgram(1, UnitNgram.count([[1], [2], [1, 1]], order=1)).denominator_graph())
+    occupancy = state_occupancy(graph)
+    assert occupancy.sum() == pytest.approx(1.0) and (occupancy > 0).all()
+    by_label = np.bincount(graph.label, occupancy)
     assert by_label[1] > by_label[2]  # 1 is three times as likely
 
 
-def test_counts_are_kept_with_the_experiment(tiny_config, tmp_path):
+def test_unit_counts_are_stored_in_the_experiment_folder(tiny_config, tmp_path):
     config = tiny_config(objective={"kind": "mmi"})
     from asrtool.text.tokenizer import load_tokenizer
 
@@ -118,7 +119,7 @@ def test_counts_are_kept_with_the_experiment(tiny_config, tmp_path):
         ),
     ],
 )
-def test_counts_that_are_none_are_refused_in_one_line(tiny_config, tmp_path, content):
+def test_files_without_valid_unit_counts_are_refused_in_one_line(tiny_config, tmp_path, content):
     """Without the empty history the search for one would not end."""
     from asrtool.text.tokenizer import load_tokenizer
 
@@ -134,7 +135,7 @@ def test_training_with_mmi_lowers_its_loss_and_resumes(tiny_config, tmp_path, ca
         return tiny_config(objective={"kind": "mmi"}, training={"max_steps": steps, "warmup_steps": 2, "lr": 0.01})
 
     train(config(16), tmp_path / "exp", device="cpu")
-    assert "mmi: what could be said has" in capfd.readouterr().err
+    assert "mmi: the denominator graph has" in capfd.readouterr().err
     dev = [row["loss"] for row in log_rows(tmp_path / "exp", "dev")]
     assert dev[-1] < dev[0] and all(math.isfinite(loss) for loss in dev)
     train(config(20), tmp_path / "exp", resume=True, device="cpu")
@@ -147,7 +148,7 @@ def test_ctc_and_cross_entropy_are_added_with_their_weights(tokenizer, batch):
     batch = replace(batch, labels=torch.randint(tokenizer.size, (5, 7)))
     frames = CrossEntropy(1)
     config, plain = (
-        Objective(kind="mmi", ctc_weight=0.5, ce_weight=2.0, leaky_hmm=0.0, min_count=1),
+        ObjectiveConfig(kind="mmi", ctc_weight=0.5, ce_weight=2.0, leaky_hmm=0.0, min_count=1),
         objective(tokenizer),
     )
     whole = Mmi(config, tokenizer, plain.ngram, torch.device("cpu"), frames)(log_probs, lens, batch)
@@ -155,7 +156,7 @@ def test_ctc_and_cross_entropy_are_added_with_their_weights(tokenizer, batch):
     assert torch.allclose(whole, sum(parts))
 
 
-def test_cross_entropy_beside_it_wants_alignments(tiny_config, tmp_path):
+def test_an_added_cross_entropy_needs_alignments(tiny_config, tmp_path):
     with pytest.raises(DataError) as error:
         train(tiny_config(objective={"kind": "mmi", "ce_weight": 0.1}), tmp_path / "exp", device="cpu")
     assert "align" in str(error.value) + " ".join(error.value.problems)

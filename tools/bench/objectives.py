@@ -1,15 +1,16 @@
-"""LF-MMI: forward and backward of the loss, beside k2 and beside CTC, and its share of a training step.
+"""LF-MMI: forward and backward of the loss, compared with k2 and with CTC, and its share of a training step.
 
-The log-probs are random, the transcripts come from a random chain of units with few ways on from each, as phones have
-them, and the denominator is the 4-gram of such transcripts, made as training makes it.
+The log-probs are random. The transcripts come from a random Markov chain of units in which few units follow each, as
+with phones. The denominator is the 4-gram of such transcripts, built as in training.
 
-loss        All of the objective (`asrtool.objectives.mmi`), numerators being made included; no leak, no CTC added.
-            Baseline: torch's CTC on the same log-probs.
-sums        The denominator alone, on the first --k2-batch utterances. Baseline: k2, all paths (asrtool/decoding/k2_search.py).
-            "k2, beam" leaves out paths --k2-beam nats worse than the best, as recipes do: icefall's is 10.
+loss        The whole objective (`asrtool.objectives.mmi`), building the numerators included; no leaky HMM, no CTC
+            added. Baseline: torch's CTC on the same log-probs.
+sums        The denominator alone, on the first --k2-batch utterances. Baseline: k2, all paths
+            (tests/objectives/k2_oracle.py). "k2, beam" leaves out paths --k2-beam nats worse than the best, as recipes
+            do: icefall's is 10.
 step        A training step with the objective. Baseline: the same with CTC. The share of the loss in a step is the
-            median of that in the same turns.
-memory      What the loss takes at most, in a process of its own, for each of --memory-frames: linear in frames.
+            median of the shares in each turn.
+memory      Peak memory of the loss, in a process of its own, for each of --memory-frames: linear in frames.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import statistics
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,11 +27,11 @@ from encoders import peak
 from torch import Tensor
 from training_step import make_session
 
-from asrtool.config import Config, Objective
+from asrtool.config import Config, ObjectiveConfig
 from asrtool.data.batch import Batch, Position
 from asrtool.device import pick_device
 from asrtool.errors import UserError
-from asrtool.graphs.training_graphs import UnitNgram, over_frames
+from asrtool.graphs.unit_ngram import UnitNgram
 from asrtool.models.acoustic import AcousticModel
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.forward_backward import path_sum
@@ -39,20 +41,22 @@ from asrtool.text.tokenizer import SymbolTokenizer
 from asrtool.training.train import training_step
 
 FRAME_SECONDS = 0.04
-WAYS = 0.05  # of the Dirichlet that draws what follows a unit: two or three units have most of it
+CONCENTRATION = 0.05  # of the Dirichlet distribution of following units: two or three have most of the probability
 
 
 class Case:
     """Objective, batch and log-probs of `frames` frames an utterance."""
 
     def __init__(self, arguments: argparse.Namespace, frames: int):
-        draw, self.device = np.random.default_rng(1), pick_device(arguments.device)
+        draw = np.random.default_rng(1)
+        self.device = pick_device(arguments.device)
         self.tokenizer = SymbolTokenizer.train("char", ["".join(map(chr, range(0x3B1, 0x3B1 + arguments.units - 1)))])
         self.units = self.tokenizer.size
-        following = draw.dirichlet(np.full(self.units - 1, WAYS), self.units)
+        following = draw.dirichlet(np.full(self.units - 1, CONCENTRATION), self.units)
         texts = [self._text(draw, following, int(draw.integers(20, 60))) for _ in range(arguments.transcripts)]
         counts = UnitNgram.count(map(self.tokenizer.encode, texts), 4)
-        self.config = Config(objective=Objective(kind="mmi", leaky_hmm=0.0, ctc_weight=0.0), model={**arguments.model})
+        objective = ObjectiveConfig(kind="mmi", leaky_hmm=0.0, ctc_weight=0.0)
+        self.config = Config(objective=objective, model={**arguments.model})
         self.ngram = UnitNgram(4, counts)
         self.mmi = Mmi(self.config.objective, self.tokenizer, self.ngram, self.device)
         self.batch = self._batch(texts[: arguments.batch], frames)
@@ -69,8 +73,8 @@ class Case:
 
     def _batch(self, texts: list[str], frames: int) -> Batch:
         """A unit every six frames of 40 ms, about what characters and phones have."""
-        said = "".join(texts * (1 + frames // 100))
-        texts = [said[20 * n :][: max(1, frames // 6)] for n in range(len(texts))]
+        text = "".join(texts * (1 + frames // 100))
+        texts = [text[20 * n :][: max(1, frames // 6)] for n in range(len(texts))]
         factor = self.config.model.subsampling.factor
         units = [torch.tensor(self.tokenizer.encode(text)) for text in texts]
         targets = torch.nn.utils.rnn.pad_sequence(units, batch_first=True)
@@ -91,41 +95,44 @@ class Case:
 
 
 def compare_losses(report: Report, case: Case) -> None:
-    """The whole loss beside CTC."""
+    """The whole loss and CTC."""
     ctc = Ctc()
     runs = [Run("mmi", lambda: case.loss(case.mmi), case.batch.seconds)]
     report.compare("loss", [*runs, Run("torch ctc", lambda: case.loss(ctc), case.batch.seconds)])
 
 
 def compare_sums(report: Report, case: Case, arguments: argparse.Namespace) -> None:
-    """The denominator beside k2."""
-    from asrtool.decoding import k2_search
+    """The denominator and the same sums by k2."""
+    sys.path.append(str(Path(__file__).parents[2]))  # the checkout
+    from tests.objectives import k2_oracle
 
-    graph, count = over_frames(case.ngram.graph()), arguments.k2_batch
-    log_probs, lens, ours = case.log_probs[:count], case.lens[:count], GraphBatch(graph, case.device)
+    count = arguments.k2_batch
+    log_probs = case.log_probs[:count]
+    lens = case.lens[:count]
+    denominator = GraphBatch(case.mmi.denominator, case.device)
     try:
-        theirs = k2_search.training_graphs(graph, case.device)
+        fsas = k2_oracle.fsa_vector(case.mmi.denominator, case.device)
     except UserError as error:
-        report.fact("beside k2", f"not measured: {error}")
+        report.fact("compared with k2", f"not measured: {error}")
         return
     seconds = case.batch.seconds * count / arguments.batch
 
     def k2(beam: float) -> Tensor:
-        return k2_search.path_sum(log_probs, lens, theirs, beam=beam)
+        return k2_oracle.path_sum(log_probs, lens, fsas, beam=beam)
 
-    difference = path_sum(log_probs, lens, ours) - k2(k2_search.EXACT)
+    difference = path_sum(log_probs, lens, denominator) - k2(k2_oracle.EXACT_BEAM)
     report.fact("largest difference from k2, nats", float(difference.detach().abs().max()))
     runs = [
-        Run("asrtool", lambda: case.finish(path_sum(log_probs, lens, ours)), seconds),
+        Run("asrtool", lambda: case.finish(path_sum(log_probs, lens, denominator)), seconds),
         Run(f"k2, beam {arguments.k2_beam:g}", lambda: case.finish(k2(arguments.k2_beam)), seconds),
-        Run("k2", lambda: case.finish(k2(k2_search.EXACT)), seconds),
+        Run("k2", lambda: case.finish(k2(k2_oracle.EXACT_BEAM)), seconds),
     ]
     report.compare("sums", runs)
-    report.aim("speed beside k2", report.rate("sums", "ratio"), 1.0)
+    report.aim("speed compared with k2", report.rate("sums", "ratio"), 1.0)
 
 
 def compare_steps(report: Report, case: Case, arguments: argparse.Namespace) -> None:
-    """Training steps with either objective, and the share of the loss."""
+    """Training steps with either objective, and the share of the loss in a step."""
 
     def step(objective: Mmi | Ctc):
         model = AcousticModel(case.config, case.units).to(case.device).train()
@@ -142,47 +149,49 @@ def compare_steps(report: Report, case: Case, arguments: argparse.Namespace) -> 
 
 
 def report_memory(report: Report, arguments: argparse.Namespace) -> None:
-    """Peaks of the loss; by how much each frame adds to them."""
-    found = []
+    """Peak memory of the loss for each length, and how much each frame adds."""
+    peaks = []
     for frames in arguments.memory_frames:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found.append(pool.submit(_peak_of_loss, arguments, frames).result() / 1e6)
-        report.fact(f"MB of the loss at most, {frames} frames", found[-1])
-    growth = (found[-1] - found[0]) / (arguments.memory_frames[-1] - arguments.memory_frames[0])
+            peaks.append(pool.submit(_peak_of_loss, arguments, frames).result() / 1e6)
+        report.fact(f"MB of the loss at most, {frames} frames", peaks[-1])
+    growth = (peaks[-1] - peaks[0]) / (arguments.memory_frames[-1] - arguments.memory_frames[0])
     report.fact("MB a further frame", growth)
 
 
 def _peak_of_loss(arguments: argparse.Namespace, frames: int) -> float:
     torch.set_num_threads(arguments.threads)
     few = Case(arguments, 10)
-    few.loss(few.mmi)  # what is loaded at the first call
+    few.loss(few.mmi)  # loads libraries
     case = Case(arguments, frames)
     before = peak(case.device)
     case.loss(case.mmi)
     return peak(case.device) - before
 
 
-def options() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Sizes, threads and device."""
-    made = parser(__doc__, repeats=5, limit=120.0)
-    made.add_argument("--units", type=int, default=40, help="outputs of the model (%(default)s)")
-    made.add_argument("--transcripts", type=int, default=520, help="that the n-gram is of (%(default)s)")
-    made.add_argument("--batch", type=int, default=16, help="utterances (%(default)s)")
-    made.add_argument("--frames", type=int, default=250, help="of 40 ms, of each (%(default)s)")
-    made.add_argument("--k2-batch", type=int, default=4, help="utterances, beside k2 (%(default)s)")
-    made.add_argument("--k2-beam", type=float, default=10.0, help="(%(default)s)")
-    made.add_argument("--dim", type=int, default=256, help="model width of the training step (%(default)s)")
-    made.add_argument("--layers", type=int, default=12, help="of it (%(default)s)")
-    made.add_argument("--memory-frames", type=int, nargs="+", default=[250, 500, 1000])
-    made.add_argument("--threads", type=int, default=1, help="(%(default)s)")
-    made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (%(default)s)")
-    return made
+    options = parser(__doc__, repeats=5, limit=120.0)
+    options.add_argument("--units", type=int, default=40, help="outputs of the model (%(default)s)")
+    options.add_argument(
+        "--transcripts", type=int, default=520, help="texts that the n-gram is counted on (%(default)s)"
+    )
+    options.add_argument("--batch", type=int, default=16, help="utterances of a batch (%(default)s)")
+    options.add_argument("--frames", type=int, default=250, help="frames of 40 ms of each utterance (%(default)s)")
+    options.add_argument("--k2-batch", type=int, default=4, help="utterances of the comparison with k2 (%(default)s)")
+    options.add_argument("--k2-beam", type=float, default=10.0, help="output beam of k2 in nats (%(default)s)")
+    options.add_argument("--dim", type=int, default=256, help="model width of the training step (%(default)s)")
+    options.add_argument("--layers", type=int, default=12, help="layers of the training step's model (%(default)s)")
+    options.add_argument("--memory-frames", type=int, nargs="+", default=[250, 500, 1000], help="frames (%(default)s)")
+    options.add_argument("--threads", type=int, default=1, help="threads of torch (%(default)s)")
+    options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (%(default)s)")
+    return options
 
 
 def main() -> int:
     """Measure and report."""
     quick = {"units": 8, "transcripts": 20, "batch": 2, "frames": 20, "k2_batch": 2, "dim": 16, "layers": 1}
-    arguments = parse(options(), **quick, memory_frames=[20, 40])
+    arguments = parse(make_parser(), **quick, memory_frames=[20, 40])
     torch.set_num_threads(arguments.threads)
     arguments.model = {"dim": arguments.dim, "layers": arguments.layers, "heads": 4, "ff_dim": 4 * arguments.dim}
     report = Report("objectives", arguments, "audio s", arguments.device)
