@@ -6,6 +6,7 @@ Nothing heavy is imported at the top of a file here: `asrtool --help` must answe
 import logging
 import sys
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 
 import click
@@ -28,10 +29,13 @@ from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import TERMINATED, Terminated, exit_on_sigterm
 from asrtool.logs import log_to_stderr, printable
 
-HELP = {"help_option_names": ["-h", "--help"], "show_default": True}
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
+INTERRUPTED = 130  # exit status after Ctrl-C, as in shells: 128 + SIGINT
+BROKEN_PIPE = 141  # exit status when nobody reads the output: 128 + SIGPIPE
+BUG = 70  # exit status of an unexpected error: EX_SOFTWARE of sysexits.h
 
 
-@click.group(context_settings=HELP)
+@click.group(context_settings=CONTEXT_SETTINGS)
 @click.version_option(__version__, prog_name="asrtool")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option("--quiet", "level", flag_value=logging.WARNING, type=int, help="Log only warnings.")
@@ -47,22 +51,53 @@ def cli(debug: bool, level: int | None) -> None:
       asrtool decode exp/transformer data/test.jsonl.gz
       asrtool score exp/transformer/decode/test/greedy
 
-    \b
-    Exit status: 0 success; 1 wrong data, listed on stderr; 2 a wrong request, one line on stderr;
-    70 a fault of asrtool; 130 Ctrl-C; 143 SIGTERM.
+    The options --debug, --quiet and --verbose may also stand after the name of a command.
+
+    A usage error prints one line and exits with status 2. Data errors are listed completely and exit with status 1. A
+    bug in asrtool exits with status 70, Ctrl-C with 130 and SIGTERM with 143.
     """
     log_to_stderr(logging.INFO if level is None else level)
 
 
-for command in (
+COMMANDS = (
     *(prepare, features, lexicon, tokenizer, lm, graph),
     *(train, info, align, decode, tune, rescore, adapt, score, stream, report, export),
-):
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 
+def _set_level(_context: click.Context, option: click.Parameter, is_given: bool) -> None:
+    """Apply --quiet or --verbose after the name of a command. The group has set the default level before."""
+    if is_given:
+        log_to_stderr(logging.WARNING if option.name == "quiet" else logging.DEBUG)
+
+
+def leaf_commands(group: click.Group) -> Iterator[click.Command]:
+    """Yields all commands below a group that are not groups themselves."""
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from leaf_commands(command)
+        else:
+            yield command
+
+
+def add_common_options(command: click.Command) -> None:
+    """Let --debug, --quiet and --verbose stand after the name of a command, too. `main` itself looks for --debug."""
+    flags = [
+        click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."),
+        click.Option(["--quiet"], is_flag=True, expose_value=False, callback=_set_level, help="Log only warnings."),
+        click.Option(["--verbose"], is_flag=True, expose_value=False, callback=_set_level, help="Log details as well."),
+    ]
+    command.params.extend(flags)
+
+
+for command in leaf_commands(cli):
+    add_common_options(command)
+
+
 def main() -> None:
-    """Run a command and turn errors into lines and exit statuses."""
+    """Run a command, and turn its errors into lines on stderr and exit statuses."""
     with exit_on_sigterm():
         _run("--debug" in sys.argv)
 
@@ -72,42 +107,49 @@ def _run(debug: bool) -> None:
         cli.main(prog_name="asrtool", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except SystemExit as stop:  # no command exits itself; click does so, with 1, when nobody reads what it prints
-        sys.exit(141 if stop.code == 1 else stop.code)
+    except SystemExit as stop:  # no command calls sys.exit; click does, with status 1, when a pipe is closed
+        sys.exit(BROKEN_PIPE if stop.code == 1 else stop.code)
     except click.ClickException as error:
-        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # of click 8.2; 8.1 shows it itself
-            error.show()
-            sys.exit(error.exit_code)
-        message = " ".join(error.format_message().split())  # click lists choices on lines of their own
-        _fail(message + _help_hint(error), error.exit_code, debug)
+        _fail_usage(error, debug)
+    except DataError as error:
+        _fail(error.all_lines() if debug else str(error), error.exit_status, debug)
     except AsrtoolError as error:
-        _fail(error.all_lines() if debug and isinstance(error, DataError) else str(error), error.exit_status, debug)
+        _fail(str(error), error.exit_status, debug)
     except (KeyboardInterrupt, click.Abort) as error:
-        _fail(*_interruption(error.__cause__ or error), debug)
+        _fail(*_explain_abort(error.__cause__ or error), debug)
     except OSError as error:
-        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2, debug)
+        place = f": {error.filename}" if error.filename else ""
+        _fail(f"{error.strerror or error}{place}", 2, debug)
     except Exception as error:
-        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 70, debug)
+        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", BUG, debug)
 
 
-def _interruption(cause: BaseException) -> tuple[str, int]:
-    """The line and the exit status of what click takes for Ctrl-C, or what it made of that."""
-    if isinstance(cause, EOFError) or isinstance(cause.__context__, EOFError):  # the end of any file, to click
-        return "unexpected EOFError: a file ends too early (--debug shows where)", 70
-    return ("terminated", TERMINATED) if isinstance(cause, Terminated) else ("interrupted", 130)
-
-
-def _help_hint(error: click.ClickException) -> str:
+def _fail_usage(error: click.ClickException, debug: bool) -> None:
+    """Exit with the error's line and a hint at the command's help; a group without a command shows its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # of click 8.2; click 8.1 prints the help itself
+        error.show()
+        sys.exit(error.exit_code)
+    message = " ".join(error.format_message().split())  # click lists choices on lines of their own
     context = getattr(error, "ctx", None)
-    return f" (see `{context.command_path} --help`)" if context else ""
+    hint = f" (see `{context.command_path} --help`)" if context else ""
+    _fail(message + hint, error.exit_code, debug)
+
+
+def _explain_abort(cause: BaseException) -> tuple[str, int]:
+    """Returns the error line and the exit status for KeyboardInterrupt, and for what click turns into its Abort."""
+    if isinstance(cause, EOFError) or isinstance(cause.__context__, EOFError):  # click raises Abort for any EOFError
+        return "unexpected EOFError: a file ends too early (--debug shows where)", BUG
+    if isinstance(cause, Terminated):
+        return "terminated", TERMINATED
+    return "interrupted", INTERRUPTED
 
 
 def _fail(message: str, status: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    *before, last = message.splitlines() or [""]
+    *details, last = message.splitlines() or [""]
     with suppress(OSError, ValueError):  # a closed stderr does not change the exit status
-        for line in before:
+        for line in details:
             print(printable(line), file=sys.stderr)
         print(f"asrtool: error: {printable(last)}", file=sys.stderr)
     sys.exit(status)

@@ -2,7 +2,17 @@
 
 import click
 
-from asrtool.cli.options import PATH, POSITIVE, SEED, THREADS, WORKERS, allow_commands
+from asrtool.cli.options import (
+    PATH,
+    POSITIVE,
+    SEED,
+    allow_commands,
+    batch_seconds_option,
+    checkpoint_option,
+    device_option,
+    threads_option,
+    workers_option,
+)
 
 
 @click.command()
@@ -16,20 +26,13 @@ from asrtool.cli.options import PATH, POSITIVE, SEED, THREADS, WORKERS, allow_co
 @click.option(
     "--lr", default=2e-4, show_default=True, type=POSITIVE, help="Learning rate of the first step, falling to 0."
 )
-@click.option(
-    "--batch-seconds", default=40.0, show_default=True, type=POSITIVE, help="Seconds of audio in a step, at most."
-)
+@batch_seconds_option(40.0)
 @click.option("--seed", default=1, show_default=True, type=SEED, help="Seed of dropout and augmentation.")
 @click.option("--noise", type=PATH, help="Manifest of noise to mix in as the training's configuration says; none else.")
-@click.option(
-    "--checkpoint",
-    default="averaged",
-    show_default=True,
-    help="Checkpoint to adapt: averaged (else best), best, last, one inside the experiment (step-00000900), or a path.",
-)
-@click.option("--workers", default=1, show_default=True, type=WORKERS, help="Number of loader processes.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=THREADS, help="Number of CPU threads; all cores by default.")
+@checkpoint_option()
+@workers_option()
+@device_option()
+@threads_option()
 @allow_commands
 def adapt(exp, cuts, hyps, out, checkpoint, workers, device, threads, **how) -> None:
     """Adapt a trained experiment to each speaker of a manifest, by what was recognised of them.

@@ -9,6 +9,7 @@ from asrtool.cli.options import (
     PATH,
     POSITIVE,
     SHARE,
+    device_option,
     model_options,
     set_options,
 )
@@ -194,7 +195,7 @@ def tune(
 )
 @click.option("--mbr", is_flag=True, help="Take the hypothesis with the fewest expected word errors.")
 @click.option("--overwrite", is_flag=True, help="Replace a result of other options in OUT.")
-@click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
+@device_option()
 def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
     """Choose from n-best lists: by a mixture of an n-gram and a neural language model, minimum Bayes risk, or both.
 

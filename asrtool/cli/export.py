@@ -4,53 +4,61 @@ from pathlib import Path
 
 import click
 
-from asrtool.cli.options import CHECKPOINT, PATH, THREADS, allow_commands, max_minutes
+from asrtool.cli.options import PATH, allow_commands, checkpoint_option, max_minutes, threads_option
 
 
 @click.command()
 @click.argument("exp", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--checkpoint", default="averaged", help=CHECKPOINT)
-@click.option("--cuts", type=PATH, help="Manifest to check the graphs with [default: random features].")
+@checkpoint_option()
+@click.option(
+    "--cuts", type=PATH, show_default="random features", help="Manifest of the cuts to check the graphs with."
+)
 @max_minutes(5)
-@click.option("--quantise", type=click.Choice(["int8"]), help="Also write smaller graphs, and measure them.")
-@click.option("--opset", default=18, type=click.IntRange(min=18), help="ONNX operator set.")
-@click.option("--threads", default=1, type=THREADS, help="Number of CPU threads.")
+@click.option(
+    "--quantise",
+    type=click.Choice(["int8"]),
+    show_default="no quantisation",
+    help="Type of quantised weights; the quantised graphs are written as well, and their error is measured.",
+)
+@click.option("--opset", default=18, type=click.IntRange(min=18), help="Version of the ONNX operator set.")
+@threads_option(1)
 @allow_commands
 def export(exp, out, checkpoint, cuts, max_minutes, quantise, opset, threads) -> None:
-    """Write a trained model as ONNX into the folder OUT, for other runtimes, and check it against itself.
+    """Export a trained model as ONNX graphs and check them.
 
-    OUT/model.onnx takes whole utterances; OUT/step.onnx, of a model that can stream, one chunk and the stream's state.
-    tokens.txt has the units, export.json all else that a runtime must know. onnxruntime runs the graphs over the cuts
-    of --cuts, or over random features, step.onnx chunk by chunk; when it gets other log-probs than asrtool, nothing is
-    written, and the exit status is 1. Of the graphs with 8-bit weights of --quantise int8 the difference is measured
-    and printed.
+    The folder OUT is for other runtimes. OUT/model.onnx takes whole utterances. OUT/step.onnx, for models that can
+    stream, takes one chunk and the state of the stream. tokens.txt lists the units; export.json has everything else
+    that a runtime needs.
 
-    OUT is new, empty, or the folder of an earlier export, of which only its own files are replaced.
+    The check runs the graphs in onnxruntime, step.onnx chunk by chunk, over --cuts or over random features. If their
+    log-probs differ from the model's by more than rounding, nothing is written and the exit status is 1. --quantise
+    int8 also writes graphs with 8-bit weights, and prints how much their log-probs differ.
+
+    OUT must be new, empty, or the folder of an earlier export, of which only the exported files are replaced.
 
     \b
     asrtool export exp/transformer exp/transformer/export
     asrtool export exp/chunk exp/chunk/export --quantise int8 --cuts data/test.jsonl.gz
 
-    It needs packages of its own: pip install 'asrtool[export]'.
+    The command needs further packages: pip install 'asrtool[export]'.
     """
     import torch
 
-    from asrtool.deploy.export import export as run
+    from asrtool.deploy.export import export as export_graphs
     from asrtool.deploy.export import require_packages
     from asrtool.experiment import open_experiment
 
     require_packages()
     torch.set_num_threads(threads)
-    graphs = run(open_experiment(exp, checkpoint, "cpu"), out, opset, cuts, quantise == "int8", max_minutes)
+    graphs = export_graphs(open_experiment(exp, checkpoint, "cpu"), out, opset, cuts, quantise == "int8", max_minutes)
     for name, graph in graphs.items():
         click.echo(_summary(out / name, graph))
 
 
 def _summary(path: Path, graph: dict) -> str:
     parity = graph["parity"]
-    return (
-        f"{path}: {graph['bytes'] / 1e6:.1f} MB; log-probs differ by {parity['largest_difference']:.1e} at most, the "
-        f"best unit is the same in {100 * parity['best_unit_equal']:.2f} % of {parity['frames']} frames "
-        f"({graph['checked_with']})"
-    )
+    size = f"{graph['bytes'] / 1e6:.1f} MB"
+    difference = f"log-probs differ by at most {parity['largest_difference']:.1e}"
+    equal = f"the best unit is the same in {100 * parity['best_unit_equal']:.2f} % of {parity['frames']} frames"
+    return f"{path}: {size}; {difference}, {equal} ({graph['checked_with']})"

@@ -35,7 +35,7 @@ from asrtool.graphs.topology import TOPOLOGIES
     "--silence-prob",
     "silence_probability",
     default=0.5,
-    type=Number(0, 1, open=True, most_open=True),
+    type=Number(0, 1, minimum_open=True, maximum_open=True),
     help="Probability of silence at each place where it may be.",
 )
 def graph(out, **options) -> None:

@@ -1,111 +1,169 @@
-"""What the options of all commands share: types that refuse bad values with a clear line, and common options."""
+"""Shared parts of the commands' options: types that refuse bad values with a clear line, and common options."""
 
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-PATH = click.Path(path_type=Path)
-LARGEST_SEED = 2**63 - 1
+Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
+Decorator = Callable[[Decorated], Decorated]
 
 
 class Number(click.ParamType):
-    """A finite number, at least `least` (above it with `open`) and at most `most`. click's own types take nan."""
+    """A finite number from `minimum` to `maximum`; an open bound is not part of the range. click's FLOAT takes nan."""
 
     name = "float"
 
     def __init__(
-        self, least: float | None = None, most: float | None = None, open: bool = False, most_open: bool = False
+        self,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        minimum_open: bool = False,
+        maximum_open: bool = False,
     ):
-        self.least, self.most, self.open, self.most_open = least, most, open, most_open
+        self.minimum = minimum
+        self.maximum = maximum
+        self.minimum_open = minimum_open
+        self.maximum_open = maximum_open
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
-        """The number that `value` says."""
+        """Returns `value` as a float; fails with a usage error if it is no number within the bounds."""
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
             self.fail(f"{value!r} is not a number", param, context)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number", param, context)
-        if self.least is not None and (number < self.least or self.open and number == self.least):
-            self.fail(f"{value} is not {'above' if self.open else 'at least'} {self.least:g}", param, context)
-        if self.most is not None and (number > self.most or self.most_open and number == self.most):
-            self.fail(f"{value} is not {'below' if self.most_open else 'at most'} {self.most:g}", param, context)
+        if self._is_too_small(number):
+            self.fail(f"{value} is not {'above' if self.minimum_open else 'at least'} {self.minimum:g}", param, context)
+        if self._is_too_large(number):
+            self.fail(f"{value} is not {'below' if self.maximum_open else 'at most'} {self.maximum:g}", param, context)
         return number
 
+    def _is_too_small(self, number: float) -> bool:
+        if self.minimum is None:
+            return False
+        return number <= self.minimum if self.minimum_open else number < self.minimum
+
+    def _is_too_large(self, number: float) -> bool:
+        if self.maximum is None:
+            return False
+        return number >= self.maximum if self.maximum_open else number > self.maximum
+
     def get_metavar(self, *_: Any, **__: Any) -> str:
-        """As in `--beam FLOAT`."""
+        """Returns the name of the value in a help text, such as FLOAT in `--beam FLOAT`."""
         return "FLOAT"
 
 
+PATH = click.Path(path_type=Path)
 NUMBER = Number()
-POSITIVE = Number(0, open=True)
+POSITIVE = Number(0, minimum_open=True)
 NOT_NEGATIVE = Number(0)
 SHARE = Number(0, 1)
-SEED = click.IntRange(0, LARGEST_SEED)
+SEED = click.IntRange(0, 2**63 - 1)
 JOBS = click.IntRange(1, 1024)
 WORKERS = click.IntRange(0, 256)
 THREADS = click.IntRange(1, 4096)
+CASES = click.Choice(["keep", "upper", "lower"])
 
 
-def allow_commands(command: Callable) -> Callable:
-    """Adds --allow-commands, which holds for this call: see asrtool/data/sources.py."""
+def add_options(*options: Decorator) -> Decorator:
+    """Returns a decorator that adds all `options` to a command; its help lists them in this order."""
 
-    def allow(context: click.Context, _option: click.Parameter, value: bool) -> None:
-        if value:
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def device_option(default: str = "auto") -> Decorator:
+    """Returns --device, the device that runs the model."""
+    return click.option("--device", default=default, help="Device of the model: auto, cpu, cuda or cuda:N.")
+
+
+def threads_option(default: int | None = None, default_text: str = "all cores") -> Decorator:
+    """Returns --threads, the number of CPU threads; `default_text` describes what None stands for."""
+    shown = default_text if default is None else True
+    return click.option(
+        "--threads", default=default, show_default=shown, type=THREADS, help="Number of CPU threads of a process."
+    )
+
+
+def workers_option(default: int = 1) -> Decorator:
+    """Returns --workers, the number of loader processes."""
+    text = "Number of loader processes; 0 loads in the main process."
+    return click.option("--workers", default=default, type=WORKERS, help=text)
+
+
+def batch_seconds_option(default: float = 200.0) -> Decorator:
+    """Returns --batch-seconds, the size of a batch."""
+    return click.option(
+        "--batch-seconds", default=default, type=POSITIVE, help="Largest amount of audio in a batch, in seconds."
+    )
+
+
+def checkpoint_option() -> Decorator:
+    """Returns --checkpoint, the weights of an experiment."""
+    return click.option(
+        "--checkpoint",
+        default="averaged",
+        help="Checkpoint: averaged (best if there is none), best, last, a name in EXP/checkpoints, or a path.",
+    )
+
+
+def max_minutes(default: float) -> Decorator:
+    """Returns --max-minutes, the length of a cut beyond which a command refuses it by name."""
+    return click.option(
+        "--max-minutes",
+        default=default,
+        type=POSITIVE,
+        help="Longest cut in minutes; longer ones are refused, since memory and time grow with the length.",
+    )
+
+
+def case_option(help: str) -> Decorator:
+    """Returns --case, which changes the case of texts."""
+    return click.option("--case", type=CASES, default="keep", help=help)
+
+
+def allow_commands(command: Decorated) -> Decorated:
+    """Adds --allow-commands, which is in force until this call ends: see asrtool/data/sources.py."""
+
+    def allow(context: click.Context, _option: click.Parameter, is_given: bool) -> None:
+        if is_given:
             from asrtool.data.sources import allow_commands as allow_in_process
 
             allow_in_process()
             context.call_on_close(lambda: allow_in_process(False))
 
-    return click.option(
+    add_option: Decorator = click.option(
         "--allow-commands",
         is_flag=True,
         expose_value=False,
         callback=allow,
         help="Run the shell commands and open the addresses that the data names. Only for data that you trust.",
-    )(command)
-
-
-def max_minutes(default: float) -> Callable:
-    """Adds --max-minutes, the length of a recording beyond which a command refuses it by name."""
-    return click.option(
-        "--max-minutes",
-        default=default,
-        show_default=True,
-        type=POSITIVE,
-        help="Length beyond which a cut is refused, since memory and time grow with it.",
     )
+    return add_option(command)
 
 
-def set_options(command: Callable) -> Callable:
-    """Adds --name, --tag and --overwrite, which say what the folder of a result is called and what it replaces."""
-    options = [
-        click.option("--name", "names", multiple=True, help="Name of the set; once for each CUTS, in their order."),
-        click.option("--tag", help="Text behind the method in the name of the folder, to keep results apart."),
-        click.option("--overwrite", is_flag=True, help="Replace a result of other options."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+# How a result's folder is named, and whether it may be replaced.
+set_options = add_options(
+    click.option("--name", "names", multiple=True, help="Name of the set; once for each CUTS, in their order."),
+    click.option("--tag", help="Text after the method in the name of the result's folder, to keep results apart."),
+    click.option("--overwrite", is_flag=True, help="Replace a result that was made with other options."),
+)
 
-
-def model_options(command: Callable) -> Callable:
-    """Adds the options of commands that run a trained model over manifests: which weights, how long cuts, on what."""
-    options = [
-        click.option("--checkpoint", default="averaged", help=CHECKPOINT),
-        max_minutes(5),
-        click.option("--batch-seconds", default=200.0, type=POSITIVE, help="Seconds of audio in a batch, at most."),
-        click.option("--workers", default=1, type=WORKERS, help="Number of loader processes."),
-        click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N."),
-        click.option("--threads", type=THREADS, help="Number of CPU threads; all cores by default."),
-        allow_commands,
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-CHECKPOINT = "Checkpoint: averaged (else best), best, last, a name in EXP/checkpoints, or a path."
+# For commands that run a trained model over manifests.
+model_options = add_options(
+    checkpoint_option(),
+    max_minutes(5),
+    batch_seconds_option(),
+    workers_option(),
+    device_option(),
+    threads_option(),
+    allow_commands,
+)

@@ -3,16 +3,17 @@
 import click
 
 from asrtool.cli.options import (
-    CHECKPOINT,
     NOT_NEGATIVE,
     NUMBER,
     PATH,
     POSITIVE,
-    THREADS,
     Number,
     allow_commands,
+    checkpoint_option,
+    device_option,
     max_minutes,
     set_options,
+    threads_option,
 )
 
 CHUNK_MS = Number(1, 60_000)  # from less than the samples of a frame to a minute
@@ -40,11 +41,11 @@ CHUNK_MS = Number(1, 60_000)  # from less than the samples of a frame to a minut
 @click.option("--blank-penalty", type=NUMBER, help="graph: cost of each blank frame [default: 0].")
 @click.option("--scales", type=PATH, help="graph: the scale and both penalties, from `asrtool tune`.")
 @click.option("--priors", type=PATH, help="graph: JSON list of class counts, divided out of the log-probs.")
-@click.option("--checkpoint", default="averaged", help=CHECKPOINT)
+@checkpoint_option()
 @set_options
 @max_minutes(60)
-@click.option("--device", default="cpu", help="Device: auto, cpu, cuda or cuda:N.")
-@click.option("--threads", default=1, type=THREADS, help="Number of CPU threads.")
+@device_option("cpu")
+@threads_option(1)
 @allow_commands
 def stream(
     exp, cuts, wav, method, chunk_ms, rules, alignments, checkpoint, names, tag, overwrite, max_minutes, device,

@@ -1,6 +1,7 @@
-"""What every command has in common: fast help, one line for a user's error, all of the data's, exit statuses."""
+"""What all commands share: fast help, one line for a usage error, all data errors, exit statuses, log levels."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 import asrtool
-from asrtool.cli import cli
+from asrtool.cli import add_common_options, cli
 from asrtool.errors import DataError, UserError
 
 ROOT = str(Path(asrtool.__file__).parents[1])
@@ -36,7 +37,7 @@ def test_help_explains_the_command(asr, path):
         assert any(line.strip().startswith(" ".join(("asrtool", *path))) for line in out.splitlines())
 
 
-def test_help_of_no_command_imports_anything_heavy():
+def test_the_help_of_all_commands_imports_nothing_heavy():
     script = f"""
 import json, sys
 from asrtool.cli import main
@@ -80,7 +81,7 @@ def test_python_dash_m_is_the_command():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_the_user_did_wrong_is_one_line_and_status_2(asr, monkeypatch, tmp_path, arguments, complaint):
+def test_a_usage_error_is_one_line_and_status_2(asr, monkeypatch, tmp_path, arguments, complaint):
     monkeypatch.chdir(tmp_path)
     status, out, err = asr(*arguments)
     assert (status, out) == (2, "")
@@ -96,7 +97,7 @@ def test_a_group_without_a_command_shows_its_help(asr, path):
     assert status in (0, 2)
 
 
-def test_what_the_data_has_wrong_is_listed_whole_with_status_1(asr, tmp_path, write_audio):
+def test_data_errors_are_listed_completely_with_status_1(asr, tmp_path, write_audio):
     write_audio(tmp_path / "good.wav")
     write_audio(tmp_path / "slow.wav", rate=8000)
     (tmp_path / "t.csv").write_text("audio,text\ngood.wav,one\nslow.wav,two\nnone.wav,three\n", encoding="utf-8")
@@ -109,13 +110,14 @@ def test_what_the_data_has_wrong_is_listed_whole_with_status_1(asr, tmp_path, wr
 
 @pytest.fixture
 def failing(monkeypatch):
-    """failing(error): `asrtool fail` raises it."""
+    """failing(error): makes `asrtool fail` raise the error."""
 
     def register(error):
         @click.command()
         def fail():
             raise error
 
+        add_common_options(fail)
         monkeypatch.setitem(cli.commands, "fail", fail)
 
     return register
@@ -154,13 +156,39 @@ def test_a_file_that_may_not_be_written_is_one_line(asr, failing):
 @pytest.mark.parametrize("error", [UserError("wrong"), DataError("bad", ["x"]), ZeroDivisionError("of all things")])
 def test_debug_shows_the_traceback(asr, failing, error):
     failing(error)
-    _, _, quiet = asr("fail")
-    status, _, loud = asr("--debug", "fail")
-    assert status and "Traceback (most recent call last)" in loud and "Traceback" not in quiet
+    assert "Traceback" not in asr("fail")[2]
+    for arguments in (["--debug", "fail"], ["fail", "--debug"]):
+        status, _, err = asr(*arguments)
+        assert status and "Traceback (most recent call last)" in err
+
+
+@pytest.mark.parametrize(
+    "arguments, lines",
+    [
+        (["log"], ["a line", "a warning"]),
+        (["--quiet", "log"], ["a warning"]),
+        (["log", "--quiet"], ["a warning"]),
+        (["--verbose", "log"], ["a detail", "a line", "a warning"]),
+        (["log", "--verbose"], ["a detail", "a line", "a warning"]),
+    ],
+    ids=" ".join,
+)
+def test_quiet_and_verbose_may_stand_before_or_after_the_command(asr, monkeypatch, arguments, lines):
+    @click.command()
+    def log():
+        logger = logging.getLogger("asrtool.test")
+        logger.debug("a detail")
+        logger.info("a line")
+        logger.warning("a warning")
+
+    add_common_options(log)
+    monkeypatch.setitem(cli.commands, "log", log)
+    _, _, err = asr(*arguments)
+    assert [line.split(" ", 2)[2] for line in err.splitlines()] == lines
 
 
 def test_from_a_table_to_a_word_error_rate(asr, tmp_path, corpus, tiny_config, monkeypatch):
-    """The whole way, as a user goes it, on stored features."""
+    """All commands in the usual order, on stored features."""
     monkeypatch.chdir(tmp_path)
     texts = {path.stem: path for path in corpus.parent.glob("*.flac")}
     lines = [f"{path},{'one two' if name[0] == 'a' else 'two three'},{name[0]}" for name, path in texts.items()]
