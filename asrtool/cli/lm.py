@@ -4,13 +4,11 @@ import re
 
 import click
 
-from asrtool.cli.options import PATH, POSITIVE, SEED, SHARE, Number
+from asrtool.cli.options import PATH, POSITIVE, SEED, SHARE, Number, case_option, device_option
 
 LARGEST_COUNT = 2**31 - 1  # of occurrences, in --cutoffs
 LARGEST_CONTEXT = 1 << 20  # units; attention over as many is far beyond any memory
-CASE = click.option(
-    "--case", type=click.Choice(["keep", "upper", "lower"]), default="keep", help="Case that the text is changed to."
-)
+CASE = case_option("Case that the text is changed to.")
 CONTEXT = click.option(
     "--context",
     type=click.IntRange(0, LARGEST_CONTEXT),
@@ -53,17 +51,17 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
     if vocab and (top or min_count > 1):
         raise click.UsageError("--vocab says which words there are; leave out --top and --min-count")
     limits = _cutoffs(cutoffs)
-    from asrtool.lm.corpus import limit_vocabulary, read_words
+    from asrtool.lm.corpus import limit_vocabulary, read_word_list
     from asrtool.lm.ngram_files import require_lm_output, write_ngrams
-    from asrtool.lm.ngram_pruning import prune as prune_model
-    from asrtool.lm.ngram_training import train as train_model
+    from asrtool.lm.ngram_pruning import prune_ngrams
+    from asrtool.lm.ngram_training import train_ngrams
 
     require_lm_output(out, [*text, *filter(None, (vocab, tokenizer))])
-    given = read_words(vocab) if vocab else None
+    given = read_word_list(vocab) if vocab else None
     corpus = limit_vocabulary(_corpus(text, case, tokenizer), given, top, min_count)
-    model = train_model(corpus, order, limits)
+    model = train_ngrams(corpus, order, limits)
     if threshold:
-        model = prune_model(model, threshold)
+        model = prune_ngrams(model, threshold)
     write_ngrams(model, out)
     click.echo(f"{out}: {model}")
 
@@ -76,14 +74,14 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
 @click.option("--dim", default=256, type=click.IntRange(2, 1 << 14), help="Width of the model.")
 @click.option("--layers", default=6, type=click.IntRange(1, 1000), help="Blocks of the Transformer.")
 @click.option("--heads", default=4, type=click.IntRange(1, 1000), help="Heads of the attention.")
-@click.option("--dropout", default=0.1, type=Number(0, 1, most_open=True), help="Dropout of what each layer adds.")
+@click.option("--dropout", default=0.1, type=Number(0, 1, maximum_open=True), help="Dropout of what each layer adds.")
 @click.option(
     "--context",
     default=0,
     type=click.IntRange(0, LARGEST_CONTEXT),
     help="Units seen at once, of a sentence and of those before it; 0: of each sentence alone.",
 )
-@click.option("--epochs", default=2.0, type=Number(0, 1e6, open=True), help="How often to go through the text.")
+@click.option("--epochs", default=2.0, type=Number(0, 1e6, minimum_open=True), help="How often to go through the text.")
 @click.option("--batch", default=4096, type=click.IntRange(1, LARGEST_COUNT), help="Units in a step.")
 @click.option("--lr", default=2e-3, type=POSITIVE, help="Highest learning rate.")
 @click.option(
@@ -93,7 +91,7 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
     help="Number format of the products; auto: bf16 where that is fast.",
 )
 @click.option("--seed", default=1, type=SEED, help="Seed of the weights, the order and the dropout.")
-@click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
+@device_option()
 @CASE
 def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, context, device, case, **plan) -> None:
     """Train a Transformer language model over BPE units, and write it with them to OUT, a file *.pt.
@@ -108,11 +106,20 @@ def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, contex
     if dim % (2 * heads):
         raise click.BadParameter(f"{dim} is not an even multiple of {heads} heads", param_hint="--dim")
     from asrtool.lm.neural_lm import require_neural_output
-    from asrtool.lm.transformer_lm import Shape
+    from asrtool.lm.transformer_lm import TransformerLmConfig
     from asrtool.training.language_model import Plan, train_from_text
 
     require_neural_output(out, [*text, *([dev] if dev else [])])
-    train_from_text(text, out, vocab_size, Shape(dim, layers, heads, dropout, context), Plan(**plan), dev, case, device)
+    train_from_text(
+        text,
+        out,
+        vocab_size,
+        TransformerLmConfig(dim, layers, heads, dropout, context),
+        Plan(**plan),
+        dev,
+        case,
+        device,
+    )
 
 
 @lm.command()
@@ -130,10 +137,10 @@ def prune(model, out, threshold, size) -> None:
     if (threshold is None) == (size is None):
         raise click.UsageError("give --threshold or --size, one of them")
     from asrtool.lm.ngram_files import read_ngrams, require_lm_output, write_ngrams
-    from asrtool.lm.ngram_pruning import prune as prune_model
+    from asrtool.lm.ngram_pruning import prune_ngrams
 
     require_lm_output(out, [model])
-    smaller = prune_model(read_ngrams(model), threshold, size)
+    smaller = prune_ngrams(read_ngrams(model), threshold, size)
     write_ngrams(smaller, out)
     click.echo(f"{out}: {smaller}")
 
@@ -155,16 +162,16 @@ def perplexity(model, text, ngram, weight, context, case, tokenizer) -> None:
     asrtool lm perplexity data/lang/3gram.arpa.gz data/dev.jsonl.gz
     asrtool lm perplexity data/lang/lm.pt data/dev.jsonl.gz --ngram data/lang/4gram.npz
     """
-    from asrtool.lm.perplexity import measure, measure_neural
+    from asrtool.lm.perplexity import measure_neural_perplexity, measure_perplexity
 
     corpus = _corpus(text, case, tokenizer)
     if model.suffix == ".pt":
-        click.echo(measure_neural(model, corpus, ngram, weight, context))
+        click.echo(measure_neural_perplexity(model, corpus, ngram, weight, context))
     elif ngram or context is not None:
         option = "--ngram" if ngram else "--context"
         raise click.UsageError(f"{option} is for a neural model (*.pt), and {model} is none")
     else:
-        click.echo(measure(model, corpus))
+        click.echo(measure_perplexity(model, corpus))
 
 
 @lm.command()
@@ -185,10 +192,10 @@ def convert(model, out) -> None:
 
 
 def _corpus(text, case, tokenizer):
-    from asrtool.lm.corpus import read_corpus, sentences
+    from asrtool.lm.corpus import build_corpus, read_word_sequences
     from asrtool.text.tokenizer import load_tokenizer
 
-    return read_corpus(sentences(text, case, load_tokenizer(tokenizer) if tokenizer else None))
+    return build_corpus(read_word_sequences(text, case, load_tokenizer(tokenizer) if tokenizer else None))
 
 
 def _cutoffs(text: str) -> list[int]:

@@ -11,9 +11,9 @@ import numpy as np
 
 from asrtool.data.texts import read_sentences
 from asrtool.errors import UserError
-from asrtool.files import read_lines
 from asrtool.lm.ngram import BOS, EOS, SPECIAL_WORDS, UNK
 from asrtool.progress import progress
+from asrtool.readers import read_lines
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.text.words import SENTENCE_MARKS, change_case, composed, is_mark, shortened
 

@@ -1,4 +1,4 @@
-"""Perplexity of a text under a model, and the words that the model does not know."""
+"""Perplexity of a text under a model, and the words of the text that are not in the model's vocabulary."""
 
 import logging
 import math
@@ -11,39 +11,42 @@ from pathlib import Path
 import numpy as np
 
 from asrtool.errors import DataError, UserError
-from asrtool.lm.corpus import Corpus, other_case
+from asrtool.lm.corpus import Corpus, case_hint
 from asrtool.lm.kenlm_model import KenlmModel, is_kenlm_binary
-from asrtool.lm.ngram import BOS, SPECIAL, NgramModel
+from asrtool.lm.ngram import BOS, SPECIAL_WORDS, NgramModel
 from asrtool.lm.ngram_files import is_compiled, read_ngrams
 from asrtool.progress import progress
 from asrtool.text.words import change_case, shortened
 
 logger = logging.getLogger(__name__)
 
-AGREEMENT = 1e-4  # relative: float32 and seven digits in the file, summed up, differ by less
-MOSTLY = 0.5  # more unknown words than that, and text and model were not made for one another
-SHOWN = 10  # of the most frequent unknown words
+# Relative difference of asrtool's and KenLM's perplexity; float32, and seven digits in the file, add up to less
+MAX_DIFFERENCE = 1e-4
+MAX_UNKNOWN_SHARE = 0.5  # with more unknown words, text and model do not belong together
+MAX_SHOWN = 10  # of the most frequent unknown words
+BOS_ID = SPECIAL_WORDS.index(BOS)
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """What a model, read by `reader`, makes of a text: per token, sentence ends counted, <s> not.
+    """The perplexity per token of a text under a model as read by `reader`; sentence ends are tokens, <s> is not.
 
-    `known` leaves out the unknown words, as SRILM and Kaldi report it; `all` scores them as <unk>.
+    `without_unknown` leaves out the unknown words, as SRILM and Kaldi report it; `with_unknown` scores them as <unk>.
     """
 
     reader: str
-    all: float
-    known: float
+    with_unknown: float
+    without_unknown: float
 
     def __str__(self) -> str:
-        with_oov = f"{self.all:.6g} with them as <unk>" if math.isfinite(self.all) else "infinite with them"
-        return f"{self.reader}: perplexity {self.known:.6g} without OOV words, {with_oov}"
+        is_finite = math.isfinite(self.with_unknown)
+        with_unknown = f"{self.with_unknown:.6g} with them as <unk>" if is_finite else "infinite with them"
+        return f"{self.reader}: perplexity {self.without_unknown:.6g} without OOV words, {with_unknown}"
 
 
 @dataclass(frozen=True)
-class Report:
-    """A text beside a model: its size, its unknown words, and perplexities by one or two readers of the model."""
+class PerplexityReport:
+    """The size of a text, its words that the model does not know, and perplexities by one or more models or readers."""
 
     sentences: int
     words: int
@@ -52,97 +55,111 @@ class Report:
 
     def __str__(self) -> str:
         count = self.unknown.total()
-        most = ", ".join(f"{shortened(word)} {times}" for word, times in self.unknown.most_common(SHOWN))
+        most = ", ".join(f"{shortened(word)} {times}" for word, times in self.unknown.most_common(MAX_SHOWN))
         oov = f"{count} OOV words ({100 * count / self.words:.2f} %)" + (f", most often {most}" if count else "")
         return "\n".join([f"{self.sentences} sentences, {self.words} words, {oov}", *map(str, self.perplexities)])
 
 
-def measure(path: Path, corpus: Corpus) -> Report:
-    """The model in `path` on `corpus`; by KenLM too when that is installed, and by it alone if the file is its binary.
+def measure_perplexity(path: Path, corpus: Corpus) -> PerplexityReport:
+    """The perplexity of `corpus` under the n-gram model in `path`.
 
-    Raises UserError when most words are unknown, DataError when the two readers differ by more than AGREEMENT.
+    KenLM, where it is installed, reads the same file as well, and it alone reads its own binaries. Raises UserError
+    when most words are unknown, DataError when the two readers differ by more than MAX_DIFFERENCE.
     """
     if is_kenlm_binary(path):
-        model = KenlmModel(path)
-        return _report(corpus, model.__contains__, {"kenlm": _by_kenlm(model, corpus)})
+        kenlm_model = KenlmModel(path)
+        return _report(corpus, kenlm_model.__contains__, {"kenlm": _kenlm_logprobs(kenlm_model, corpus)})
     model = read_ngrams(path)
-    values = {"asrtool": _by_ngrams(model, corpus)}
+    logprobs = {"asrtool": _ngram_logprobs(model, corpus)}
     if find_spec("kenlm") and not is_compiled(path):
         try:
-            values["kenlm"] = _by_kenlm(KenlmModel(path), corpus)
-        except UserError as error:  # it takes fewer files than we do
-            logger.info(f"warning: {error}")
-    report = _report(corpus, model.ids.__contains__, values)
-    if len(values) == 2:
-        _compare(report, path)
+            logprobs["kenlm"] = _kenlm_logprobs(KenlmModel(path), corpus)
+        except UserError as error:  # KenLM reads fewer files than asrtool
+            logger.warning(f"warning: {error}")
+    report = _report(corpus, model.ids.__contains__, logprobs)
+    if len(logprobs) == 2:
+        _compare_readers(report, path)
     return report
 
 
-def measure_neural(
+def measure_neural_perplexity(
     path: Path, corpus: Corpus, ngram: Path | None = None, weight: float = 0.5, context: int | None = None
-) -> Report:
-    """The neural model in `path` on `corpus`; with `ngram` also that model, and the mixture of both.
+) -> PerplexityReport:
+    """The perplexity of `corpus` under the neural model in `path`; with `ngram` also under that and under the mixture.
 
-    A model with a context (`context` as in `load_neural`) takes the sentences, in their order, as one text. Words that
-    one of the two does not know are unknown to all. Raises UserError when these are most.
+    A model with a context (`context` as in `load_neural_lm`) reads the sentences, in their order, as one text. Words
+    outside the vocabulary of one of the two models are unknown to all. Raises UserError when most words are unknown.
     """
-    from asrtool.lm.neural_lm import load_neural, mixed
+    from asrtool.lm.neural_lm import interpolate_logprobs, load_neural_lm
 
-    model, start = load_neural(path, context=context), SPECIAL.index(BOS)
-    sentences = np.split(corpus.tokens, np.flatnonzero(corpus.tokens == start)[1:])
-    said = ([corpus.words[number] for number in sentence[1:-1].tolist()] for sentence in sentences)
-    found = model.in_order(progress(said, "scoring text", len(sentences), "sentences"))
-    neural = np.concatenate([part for logprobs in found for part in (np.zeros(1), logprobs)])
+    model = load_neural_lm(path, context=context)
+    tokens = np.split(corpus.tokens, np.flatnonzero(corpus.tokens == BOS_ID)[1:])
+    sentences = ([corpus.words[number] for number in sentence[1:-1].tolist()] for sentence in tokens)
+    sentence_logprobs = model.text_logprobs(progress(sentences, "scoring text", len(tokens), "sentences"))
+    neural = np.concatenate([part for logprobs in sentence_logprobs for part in (np.zeros(1), logprobs)])
     if ngram is None:
-        return _report(corpus, model.knows, {"neural": neural})
-    other = read_ngrams(ngram)
-    values = {"neural": neural, "n-gram": _by_ngrams(other, corpus)}
-    values[f"{weight:g} neural"] = mixed(neural, values["n-gram"], weight)
-    return _report(corpus, lambda word: word in other.ids and model.knows(word), values)
+        return _report(corpus, model.__contains__, {"neural": neural})
+    ngram_model = read_ngrams(ngram)
+    ngram_logprobs = _ngram_logprobs(ngram_model, corpus)
+    mixture = interpolate_logprobs(neural, ngram_logprobs, weight)
+    return _report(
+        corpus,
+        lambda word: word in ngram_model and word in model,
+        {"neural": neural, "n-gram": ngram_logprobs, f"{weight:g} neural": mixture},
+    )
 
 
-def _by_ngrams(model: NgramModel, corpus: Corpus) -> np.ndarray:
-    return model.logprobs_of(np.array(model.numbers(corpus.words))[corpus.tokens])
+def _ngram_logprobs(model: NgramModel, corpus: Corpus) -> np.ndarray:
+    return model.token_logprobs(np.array(model.word_ids(corpus.words))[corpus.tokens])
 
 
-def _by_kenlm(model: KenlmModel, corpus: Corpus) -> np.ndarray:
-    return model.logprobs_of([corpus.words[number] for number in corpus.tokens.tolist()])
+def _kenlm_logprobs(model: KenlmModel, corpus: Corpus) -> np.ndarray:
+    return model.token_logprobs([corpus.words[number] for number in corpus.tokens.tolist()])
 
 
-def _report(corpus: Corpus, knows: Callable[[str], bool], values: dict[str, np.ndarray]) -> Report:
-    start = SPECIAL.index(BOS)
-    unknown = np.array([not knows(word) for word in corpus.words])
-    unknown[: len(SPECIAL)] = [True, False, False]
-    missing, predicted = unknown[corpus.tokens], corpus.tokens != start
-    counts = zip(corpus.words, np.where(unknown, corpus.counts(), 0).tolist(), strict=True)
-    found = Counter({word: count for word, count in counts if count})
-    words = int(predicted.sum()) - corpus.sentences
-    if found.total() > MOSTLY * words:
-        _refuse(corpus, found, words, knows)
+def _report(corpus: Corpus, is_known: Callable[[str], bool], logprobs: dict[str, np.ndarray]) -> PerplexityReport:
+    """The report of `logprobs` (L,) of the corpus's tokens by the name of their reader."""
+    unknown_words = np.array([not is_known(word) for word in corpus.words])
+    unknown_words[: len(SPECIAL_WORDS)] = [True, False, False]
+    unknown_tokens = unknown_words[corpus.tokens]
+    predicted = corpus.tokens != BOS_ID
+    counts = zip(corpus.words, np.where(unknown_words, corpus.word_counts(), 0).tolist(), strict=True)
+    unknown = Counter({word: count for word, count in counts if count})
+    num_words = int(predicted.sum()) - corpus.num_sentences
+    if unknown.total() > MAX_UNKNOWN_SHARE * num_words:
+        raise _mostly_unknown(corpus, unknown, num_words, is_known)
     perplexities = [
-        Perplexity(name, *(_perplexity(of[where]) for where in (predicted, predicted & ~missing)))
-        for name, of in values.items()
+        Perplexity(
+            reader=reader,
+            with_unknown=_mean_perplexity(values[predicted]),
+            without_unknown=_mean_perplexity(values[predicted & ~unknown_tokens]),
+        )
+        for reader, values in logprobs.items()
     ]
-    return Report(corpus.sentences, words, found, perplexities)
+    return PerplexityReport(corpus.num_sentences, num_words, unknown, perplexities)
 
 
-def _perplexity(logprobs: np.ndarray) -> float:
+def _mean_perplexity(logprobs: np.ndarray) -> float:
     """exp of the mean of negative log-probs; infinite when one of them is, or beyond float64."""
     with np.errstate(over="ignore"):
         return float(np.exp(-logprobs.mean()))
 
 
-def _refuse(corpus: Corpus, unknown: Counter, words: int, knows: Callable[[str], bool]) -> None:
+def _mostly_unknown(corpus: Corpus, unknown: Counter, num_words: int, is_known: Callable[[str], bool]) -> UserError:
     changed = (change_case(word, case) for word in corpus.words for case in ("upper", "lower"))
-    cases = [word for word in changed if knows(word)]
-    few = ", ".join(shortened(word) for word, _ in unknown.most_common(3))
-    hint = other_case(unknown, cases) or f"such as {few}; give a text of the model's language and units"
-    raise UserError(f"{unknown.total()} of {words} words are not in the model: {hint}")
+    known_in_other_case = [word for word in changed if is_known(word)]
+    examples = ", ".join(shortened(word) for word, _ in unknown.most_common(3))
+    hint = case_hint(unknown, known_in_other_case)
+    hint = hint or f"such as {examples}; give a text of the model's language and units"
+    return UserError(f"{unknown.total()} of {num_words} words are not in the model: {hint}")
 
 
-def _compare(report: Report, path: Path) -> None:
-    ours, theirs = report.perplexities
-    for mine, other in ((ours.known, theirs.known), (ours.all, theirs.all)):
-        if abs(mine / other - 1) > AGREEMENT:
+def _compare_readers(report: PerplexityReport, path: Path) -> None:
+    asrtool, kenlm = report.perplexities
+    for ours, theirs in (
+        (asrtool.without_unknown, kenlm.without_unknown),
+        (asrtool.with_unknown, kenlm.with_unknown),
+    ):
+        if abs(ours / theirs - 1) > MAX_DIFFERENCE:
             summary = f"{path}: asrtool and KenLM read it differently; please report it"
             raise DataError(summary, str(report).splitlines())

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from asrtool.lm.arpa import write_arpa
-from asrtool.lm.corpus import read_corpus
+from asrtool.lm.corpus import build_corpus
 from asrtool.lm.ngram_files import read_ngrams
-from asrtool.lm.ngram_training import train
+from asrtool.lm.ngram_training import train_ngrams
 from asrtool.text.lexicon import Lexicon, write_lexicon
 from asrtool.text.pronounce import read_source
 from tests.egs.recipes import ROOT, run, tiny_config
@@ -35,7 +35,7 @@ def make_language(folder: Path, transcripts: list[list[str]]) -> Path:
     """What --lm takes, made of the transcripts alone: a 3-gram, a 4-gram and a lexicon with stress."""
     folder.mkdir()
     for order, name in [(3, "3-gram.pruned.1e-7.arpa.gz"), (4, "4-gram.arpa.gz")]:
-        write_arpa(train(read_corpus(transcripts), order, [0]), folder / name)
+        write_arpa(train_ngrams(build_corpus(transcripts), order, [0]), folder / name)
     cmudict = read_source("cmudict", case="upper").pronunciations
     words = sorted({word for line in transcripts for word in line})
     ways = {word: cmudict.get(word) or (tuple(NOT_IN_CMUDICT[word].split()),) for word in words}

@@ -4,15 +4,16 @@ import math
 import numpy as np
 import pytest
 
+from asrtool import readers
 from asrtool.errors import DataError, UserError
-from asrtool.lm import arpa_blocks as ngram_blocks
+from asrtool.lm import arpa_blocks
 from asrtool.lm.arpa import read_arpa, write_arpa
-from asrtool.lm.corpus import limit_vocabulary, read_corpus
+from asrtool.lm.corpus import build_corpus, limit_vocabulary
 from asrtool.lm.ngram import NgramModel
 from asrtool.lm.ngram_files import load_lm
-from asrtool.lm.ngram_pruning import prune
-from asrtool.lm.ngram_training import train
-from asrtool.lm.perplexity import measure
+from asrtool.lm.ngram_pruning import prune_ngrams
+from asrtool.lm.ngram_training import train_ngrams
+from asrtool.lm.perplexity import measure_perplexity
 from tests.lm.test_ngram import MODEL, PRUNED, numbers, toy_text
 
 FOREIGN = """made by hand
@@ -60,7 +61,7 @@ def changed(old, new):
 
 
 def log10(model, sentence):
-    return model.logprobs_of(numbers(model, [sentence.split()]))[1:] / math.log(10)
+    return model.token_logprobs(numbers(model, [sentence.split()]))[1:] / math.log(10)
 
 
 @pytest.mark.parametrize("model", [MODEL, PRUNED], ids=["all", "pruned"])
@@ -132,15 +133,15 @@ def test_what_is_no_model_is_refused_in_one_line(arpa, text, complaint):
 @pytest.mark.parametrize(
     "text, complaint",
     [
-        (changed("ngram 2=3", "ngram 2=4"), "3 2-grams, but its head promises 4"),
-        (changed("ngram 1=5", "ngram 1=4"), "5 1-grams, but its head promises 4"),
+        (changed("ngram 2=3", "ngram 2=4"), "3 2-grams, but its header promises 4"),
+        (changed("ngram 1=5", "ngram 1=4"), "5 1-grams, but its header promises 4"),
         (changed("-0.2 A B", "-0.2 A D"), "lm.arpa:17: '-0.2 A D': a word of it is not among the 1-grams"),
         (changed("-0.3 <s> A -0.1", "-0.3 A A -0.1"), "'-0.1 <s> A B': its first words are not among the 2-grams"),
-        (changed("-0.4 B </s>", "-0.4 A B"), "lm.arpa:18: this 2-gram is there twice"),
-        (changed("-0.5 B\n", "-0.5 A\n"), "its word is there twice"),
-        (changed("-0.2 A B", "0.2 A B"), "its values are no log-probability"),
-        (changed("-0.2 A B", "x A B"), "its values are no log-probability"),
-        (changed("-0.6\tA\t-0.4", "-0.6\tA\tnan"), "its values are no log-probability and no back-off weight"),
+        (changed("-0.4 B </s>", "-0.4 A B"), "lm.arpa:18: this 2-gram occurs twice"),
+        (changed("-0.5 B\n", "-0.5 A\n"), "its word occurs twice"),
+        (changed("-0.2 A B", "0.2 A B"), "its values are not a log-probability"),
+        (changed("-0.2 A B", "x A B"), "its values are not a log-probability"),
+        (changed("-0.6\tA\t-0.4", "-0.6\tA\tnan"), "its values are not a log-probability and a back-off weight"),
         (changed("-0.2 A B", "-0.2 A"), "lm.arpa:17: '-0.2 A': not a number, 2 words"),
         (changed("-0.2 A B", "-0.2 A B -0.1 -0.1"), "not a number, 2 words"),
         (changed("\\end\\", ""), "not complete"),
@@ -190,14 +191,14 @@ def test_failed_writing_leaves_the_old_file(arpa, tmp_path):
     assert path.read_text() == FOREIGN and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("model", [MODEL, PRUNED, prune(MODEL, size=30)], ids=["all", "pruned", "small"])
+@pytest.mark.parametrize("model", [MODEL, PRUNED, prune_ngrams(MODEL, size=30)], ids=["all", "pruned", "small"])
 def test_kenlm_reads_our_files_and_agrees_word_by_word(arpa, model):
     pytest.importorskip("kenlm")
     from asrtool.lm.kenlm_model import KenlmModel
 
     theirs, state, ours = KenlmModel(arpa(model)), None, model.start
     words = [word for line in LINES for word in ["<s>", *line, "</s>"]]
-    assert model.logprobs_of(numbers(model, LINES)) == pytest.approx(theirs.logprobs_of(words), abs=2e-5)
+    assert model.token_logprobs(numbers(model, LINES)) == pytest.approx(theirs.token_logprobs(words), abs=2e-5)
     for word in words:
         if word == "<s>":
             ours, state = model.start, theirs.start
@@ -210,17 +211,17 @@ def test_kenlm_reads_our_files_and_agrees_word_by_word(arpa, model):
 def test_ngram_without_its_own_suffix_is_scored_as_by_kenlm(arpa):
     pytest.importorskip("kenlm")
     trie = MODEL.trie
-    endings = np.setdiff1d(trie.suffixes[trie.nodes(4)], np.flatnonzero(trie.inner))
+    endings = np.setdiff1d(trie.suffixes[trie.nodes(4)], np.flatnonzero(trie.has_children))
     chosen = ~np.isin(np.arange(len(trie)), endings[:3])
-    kept = NgramModel(MODEL.words, trie.keep(chosen), MODEL.logprobs[chosen], MODEL.backoffs[chosen])
+    kept = NgramModel(MODEL.words, trie.subset(chosen), MODEL.logprobs[chosen], MODEL.backoffs[chosen])
     assert len(kept.trie) == len(trie) - 3
-    ours, theirs = measure(arpa(kept), read_corpus(LINES)).perplexities
-    assert ours.known == pytest.approx(theirs.known, rel=1e-5)
+    ours, theirs = measure_perplexity(arpa(kept), build_corpus(LINES)).perplexities
+    assert ours.without_unknown == pytest.approx(theirs.without_unknown, rel=1e-5)
 
 
 def test_model_that_only_kenlm_cannot_read_is_measured_all_the_same(arpa, capsys):
     pytest.importorskip("kenlm")
-    report = measure(arpa(FOREIGN), read_corpus([["A", "B"]]))
+    report = measure_perplexity(arpa(FOREIGN), build_corpus([["A", "B"]]))
     assert [one.reader for one in report.perplexities] == ["asrtool"] and "KenLM cannot read" in capsys.readouterr().err
 
 
@@ -232,25 +233,25 @@ def test_kaldilm_compiles_our_files(arpa):
 
 
 def test_perplexity_counts_unknown_words_and_leaves_them_out(arpa):
-    corpus = read_corpus([["a", "b", "x"], ["x", "y", "c", "d"]])
-    report = measure(arpa(MODEL), corpus)
+    corpus = build_corpus([["a", "b", "x"], ["x", "y", "c", "d"]])
+    report = measure_perplexity(arpa(MODEL), corpus)
     assert (report.sentences, report.words) == (2, 7) and report.unknown == {"x": 2, "y": 1}
-    values = MODEL.logprobs_of(np.array(MODEL.numbers(corpus.words))[corpus.tokens])
+    values = MODEL.token_logprobs(np.array(MODEL.word_ids(corpus.words))[corpus.tokens])
     known = [value for value, number in zip(values, corpus.tokens, strict=True) if corpus.words[number] in "abcd</s>"]
-    assert report.perplexities[0].all == pytest.approx(math.exp(-values.sum() / 9), rel=1e-5)
-    assert report.perplexities[0].known == pytest.approx(math.exp(-sum(known) / 6), rel=1e-5)
+    assert report.perplexities[0].with_unknown == pytest.approx(math.exp(-values.sum() / 9), rel=1e-5)
+    assert report.perplexities[0].without_unknown == pytest.approx(math.exp(-sum(known) / 6), rel=1e-5)
     assert "3 OOV words (42.86 %), most often x 2, y 1" in str(report)
 
 
 def test_text_of_another_case_or_kind_is_refused_and_the_case_said(arpa):
     with pytest.raises(UserError, match="--case lower"):
-        measure(arpa(MODEL), read_corpus([["A", "B"], ["C"]]))
+        measure_perplexity(arpa(MODEL), build_corpus([["A", "B"], ["C"]]))
     with pytest.raises(UserError, match="3 of 3 words are not in the model: such as"):
-        measure(arpa(MODEL), read_corpus([["ga", "bu", "zo"]]))
+        measure_perplexity(arpa(MODEL), build_corpus([["ga", "bu", "zo"]]))
 
 
 def test_unit_models_train_on_few_symbols(arpa):
-    model = train(limit_vocabulary(read_corpus([list("abab"), list("abba")] * 4)), 5, [0, 0, 0])
+    model = train_ngrams(limit_vocabulary(build_corpus([list("abab"), list("abba")] * 4)), 5, [0, 0, 0])
     assert read_arpa(arpa(model)).trie.counts() == model.trie.counts()
 
 
@@ -265,7 +266,7 @@ def test_numbers_in_other_spellings_are_problems_with_their_line(arpa, number):
 
 @pytest.mark.parametrize("number", ["nan", "1_0", "inf", "1e400", "1e30", "100"])
 def test_back_off_weights_that_no_tool_writes_are_problems_with_their_line(arpa, number):
-    with pytest.raises(DataError, match="lm.arpa:10: .*no back-off weight"):
+    with pytest.raises(DataError, match="lm.arpa:10: .*a back-off weight"):
         read_arpa(arpa(changed("-0.6\tA\t-0.4", f"-0.6\tA\t{number}")))
 
 
@@ -278,11 +279,11 @@ def test_numbers_that_are_log_probabilities_are_read(arpa, number):
 @pytest.mark.parametrize(
     "text, complaint",
     [
-        (changed("ngram 2=3", f"ngram 2={10**18}"), "3 2-grams, but its head promises 100000000000000000"),
-        (changed("ngram 2=3", "ngram 2=" + "9" * 5000), "3 2-grams, but its head promises 999"),
+        (changed("ngram 2=3", f"ngram 2={10**18}"), "3 2-grams, but its header promises 100000000000000000"),
+        (changed("ngram 2=3", "ngram 2=" + "9" * 5000), "3 2-grams, but its header promises 999"),
         (changed("-0.5 B\n", "-0.5 B" + "B" * 5000 + "\n"), "'-0.4 B </s>': a word of it is not among"),
         (changed("-0.5 B\n", "-0.5 " + " ".join("B" * 500) + "\n"), "...': not a number, 1 words"),
-        (changed("-0.5 B\n", "-0.5 e\u0301\n").replace("-2 <unk>", "-2 \u00e9"), "its word is there twice"),
+        (changed("-0.5 B\n", "-0.5 e\u0301\n").replace("-2 <unk>", "-2 \u00e9"), "its word occurs twice"),
     ],
 )
 def test_heads_and_lines_that_promise_too_much_are_problems(arpa, text, complaint):
@@ -311,7 +312,7 @@ def test_a_byte_order_mark_before_the_head_is_dropped(arpa):
 
 @pytest.mark.parametrize("size", [16, 64, 1 << 20])
 def test_a_model_is_the_same_however_its_lines_fall_into_blocks(arpa, monkeypatch, size):
-    monkeypatch.setattr(ngram_blocks, "BLOCK_BYTES", size)
+    monkeypatch.setattr(arpa_blocks, "BLOCK_BYTES", size)
     model = read_arpa(arpa(MODEL))
     assert model.words == MODEL.words and (model.trie.keys == MODEL.trie.keys).all()
 
@@ -339,9 +340,9 @@ def test_a_file_with_nothing_right_in_it_is_not_listed_without_end(arpa):
 
 
 def test_a_compressed_file_that_grows_beyond_all_models_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(ngram_blocks, "SMALL", 1 << 17)
-    monkeypatch.setattr(ngram_blocks, "BLOCK_BYTES", 1 << 14)
+    monkeypatch.setattr(readers, "EXPANSION_FREE_BYTES", 1 << 17)
+    monkeypatch.setattr(arpa_blocks, "BLOCK_BYTES", 1 << 14)
     head = b"\\data\\\nngram 1=3\nngram 2=99999999\n\n\\1-grams:\n-1 <s>\n-1 </s>\n-1 a\n\n\\2-grams:\n"
     (tmp_path / "bomb.arpa.gz").write_bytes(gzip.compress(head + b"\n" * (1 << 18)))
-    with pytest.raises(UserError, match="bomb.arpa.gz: unpacked it is over 50 times as large"):
+    with pytest.raises(UserError, match="bomb.arpa.gz unpacks to more than 50 times its size"):
         read_arpa(tmp_path / "bomb.arpa.gz")

@@ -7,12 +7,12 @@ import torch
 
 from asrtool.errors import UserError
 from asrtool.lm import neural_lm
-from asrtool.lm.neural_lm import NeuralLm, load_neural, mixed, require_neural_output, save_neural
-from asrtool.lm.transformer_lm import Shape, TransformerLm
+from asrtool.lm.neural_lm import NeuralLm, interpolate_logprobs, load_neural_lm, require_neural_output, save_neural_lm
+from asrtool.lm.transformer_lm import TransformerLm, TransformerLmConfig
 from asrtool.tensor_files import save_tensors
 from asrtool.text.tokenizer import train_tokenizer
 
-SHAPE = Shape(dim=16, layers=1, heads=2)
+SHAPE = TransformerLmConfig(dim=16, layers=1, heads=2)
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +83,17 @@ def test_of_what_was_said_the_last_sentences_that_fit_are_seen(reader):
 def test_all_come_after_the_same_also_in_several_batches(reader, monkeypatch):
     said, texts = [["THE", "CAT", "SAT"]], [["DOG"], ["THE", "CAT"] * 8, ["A"]]
     whole = list(reader.logprobs(texts, said))
-    monkeypatch.setattr(neural_lm, "BATCH", 1)
+    monkeypatch.setattr(neural_lm, "BATCH_UNITS", 1)
     for one, other in zip(reader.logprobs(texts, said), whole, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_a_text_is_read_in_its_order(reader, lm):
     text = [["A", "DOG"], ["ÉTÉ"], ["THE", "CAT"]]
-    first, _, last = reader.in_order(text)
+    first, _, last = reader.text_logprobs(text)
     assert first.sum() == pytest.approx(after(reader, [], "A DOG"), abs=1e-4)
     assert last.sum() == pytest.approx(after(reader, [["A", "DOG"]], "THE CAT"), abs=1e-4)
-    for alone, other in zip(lm.logprobs(text), lm.in_order(text), strict=True):  # which has no context
+    for alone, other in zip(lm.logprobs(text), lm.text_logprobs(text), strict=True):  # which has no context
         np.testing.assert_array_equal(alone, other)
 
 
@@ -103,7 +103,7 @@ def test_nothing_said_has_an_end(lm):
 
 
 def test_a_word_that_cannot_be_spelled_is_impossible_and_not_there(lm):
-    assert not lm.knows("ÉTÉ") and lm.knows("DOG")
+    assert "ÉTÉ" not in lm and "DOG" in lm
     (with_it, alone) = lm.logprobs([["THE", "ÉTÉ", "CAT"], ["THE", "CAT"]])
     assert with_it[1] == -np.inf
     np.testing.assert_allclose(with_it[[0, 2, 3]], alone, atol=1e-5)
@@ -112,47 +112,47 @@ def test_a_word_that_cannot_be_spelled_is_impossible_and_not_there(lm):
 def test_many_sentences_go_through_in_their_order(lm, monkeypatch):
     texts = [["CAT"] * n for n in (3, 1, 9, 2, 2)]
     whole = list(lm.logprobs(texts))
-    monkeypatch.setattr(neural_lm, "BATCH", 12)
+    monkeypatch.setattr(neural_lm, "BATCH_UNITS", 12)
     for one, other in zip(lm.logprobs(texts), whole, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_a_mixture_is_one_of_probabilities():
     one, other = np.log([0.2, 0.5]), np.array([np.log(0.4), -np.inf])
-    np.testing.assert_allclose(np.exp(mixed(one, other, 0.25)), [0.35, 0.125])
-    assert mixed(one, other, 0) is other and mixed(one, other, 1) is one
+    np.testing.assert_allclose(np.exp(interpolate_logprobs(one, other, 0.25)), [0.35, 0.125])
+    assert interpolate_logprobs(one, other, 0) is other and interpolate_logprobs(one, other, 1) is one
 
 
 def test_a_file_has_all_that_scoring_needs(lm, tmp_path):
-    save_neural(tmp_path / "lm.pt", lm.model, lm.tokenizer, SHAPE, {"seconds": 1.0})
-    [found], [expected] = (one.logprobs([["A", "DOG"]]) for one in (load_neural(tmp_path / "lm.pt", "cpu"), lm))
+    save_neural_lm(tmp_path / "lm.pt", lm.model, lm.tokenizer, SHAPE, {"seconds": 1.0})
+    [found], [expected] = (one.logprobs([["A", "DOG"]]) for one in (load_neural_lm(tmp_path / "lm.pt", "cpu"), lm))
     np.testing.assert_array_equal(found, expected)
 
 
 def test_a_context_is_as_in_training_or_smaller(lm, tmp_path):
     shape = replace(SHAPE, context=40)
-    save_neural(tmp_path / "lm.pt", TransformerLm(lm.tokenizer.size, shape), lm.tokenizer, shape, {})
-    assert [load_neural(tmp_path / "lm.pt", "cpu", size).context for size in (None, 0, 40)] == [40, 0, 40]
+    save_neural_lm(tmp_path / "lm.pt", TransformerLm(lm.tokenizer.size, shape), lm.tokenizer, shape, {})
+    assert [load_neural_lm(tmp_path / "lm.pt", "cpu", size).context for size in (None, 0, 40)] == [40, 0, 40]
     with pytest.raises(UserError, match="lm.pt has a context of 40 units; --context 41 is more"):
-        load_neural(tmp_path / "lm.pt", "cpu", 41)
+        load_neural_lm(tmp_path / "lm.pt", "cpu", 41)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\\data\\\n"])
 def test_what_is_no_model_is_refused(tmp_path, content):
     (tmp_path / "lm.pt").write_bytes(content)
     with pytest.raises(UserError, match="is not a neural language model"):
-        load_neural(tmp_path / "lm.pt")
+        load_neural_lm(tmp_path / "lm.pt")
     with pytest.raises(UserError, match="train-neural"):
-        load_neural(tmp_path / "none.pt")
+        load_neural_lm(tmp_path / "none.pt")
 
 
 def content_of(lm):
     weights = {name: weight.clone() for name, weight in lm.model.state_dict().items()}
-    return {"shape": dict(vars(SHAPE)), "tokenizer": lm.tokenizer.to_dict(), "model": weights, "facts": {}}
+    return {"config": dict(vars(SHAPE)), "tokenizer": lm.tokenizer.to_dict(), "model": weights, "facts": {}}
 
 
 def shape(**changes):
-    return lambda content: content["shape"].update(changes)
+    return lambda content: content["config"].update(changes)
 
 
 def weight(change):
@@ -175,9 +175,9 @@ DAMAGE = {
     "a dropout of 1": shape(dropout=1),
     "a context below zero": shape(context=-1),
     "a field too many": shape(more=1),
-    "a shape that is a list": lambda content: content.update(shape=[16, 1, 2]),
-    "a field missing": lambda content: content["shape"].pop("dim"),
-    "no shape": lambda content: content.pop("shape"),
+    "a shape that is a list": lambda content: content.update(config=[16, 1, 2]),
+    "a field missing": lambda content: content["config"].pop("dim"),
+    "no shape": lambda content: content.pop("config"),
     "no tokenizer": lambda content: content.pop("tokenizer"),
     "a tokenizer of no type": lambda content: content.update(tokenizer={"type": "none"}),
     "a tokenizer of other units": lambda content: content.update(tokenizer=OTHER.to_dict()),
@@ -202,23 +202,23 @@ def test_a_file_with_anything_else_inside_is_refused_before_a_model_is_built(lm,
     damage(content)
     save_tensors(tmp_path / "lm.pt", content)
     with pytest.raises(UserError, match=r"lm.pt is not a neural language model, or damaged \(.*train-neural") as caught:
-        load_neural(tmp_path / "lm.pt", "cpu")
+        load_neural_lm(tmp_path / "lm.pt", "cpu")
     assert "\n" not in str(caught.value)
 
 
 def test_a_flipped_bit_is_noticed(lm, tmp_path):
-    save_neural(tmp_path / "lm.pt", lm.model, lm.tokenizer, SHAPE, {})
+    save_neural_lm(tmp_path / "lm.pt", lm.model, lm.tokenizer, SHAPE, {})
     whole = (tmp_path / "lm.pt").read_bytes()
     place = whole.index(lm.model.bias.detach().numpy().tobytes()) + 5
     (tmp_path / "lm.pt").write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
     with pytest.raises(UserError, match="lm.pt is not a neural language model, or damaged"):
-        load_neural(tmp_path / "lm.pt", "cpu")
+        load_neural_lm(tmp_path / "lm.pt", "cpu")
 
 
 @pytest.mark.parametrize("content", [None, b"", "model"])
 def test_a_model_may_replace_a_model(lm, tmp_path, content):
     if content == "model":
-        save_neural(tmp_path / "lm.pt", lm.model, lm.tokenizer, SHAPE, {})
+        save_neural_lm(tmp_path / "lm.pt", lm.model, lm.tokenizer, SHAPE, {})
     elif content is not None:
         (tmp_path / "lm.pt").write_bytes(content)
     require_neural_output(tmp_path / "lm.pt", [tmp_path / "text.txt"])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from asrtool.errors import UserError
-from asrtool.lm.corpus import limit_vocabulary, other_case, read_corpus, read_words, sentences
-from asrtool.lm.ngram import SPECIAL
-from asrtool.lm.ngram_pruning import importance, prune, rebalance
-from asrtool.lm.ngram_training import FALLBACK, discounts, train
+from asrtool.lm.corpus import build_corpus, case_hint, limit_vocabulary, read_word_list, read_word_sequences
+from asrtool.lm.ngram import SPECIAL_WORDS
+from asrtool.lm.ngram_pruning import perplexity_rises, prune_ngrams, recompute_backoffs
+from asrtool.lm.ngram_training import FALLBACK_DISCOUNTS, kneser_ney_discounts, train_ngrams
 from asrtool.text.tokenizer import train_tokenizer
 
 BOS, EOS = "<s>", "</s>"
@@ -31,10 +31,10 @@ def toy_text(count=300, seed=1):
 
 
 TEXT = toy_text()
-CORPUS = limit_vocabulary(read_corpus(TEXT))
-MODEL = train(CORPUS, 4)
-CUT = train(CORPUS, 4, [0, 0, 1, 2])
-PRUNED = prune(MODEL, 1e-3)
+CORPUS = limit_vocabulary(build_corpus(TEXT))
+MODEL = train_ngrams(CORPUS, 4)
+CUT = train_ngrams(CORPUS, 4, [0, 0, 1, 2])
+PRUNED = prune_ngrams(MODEL, 1e-3)
 
 
 def textbook(lines, order, cutoffs, vocabulary):
@@ -77,7 +77,7 @@ def ngrams(model):
     found = {}
     for n in range(1, model.order + 1):
         nodes = np.arange(model.trie.nodes(n).start, model.trie.nodes(n).stop)
-        for node, *numbers in zip(nodes, *model.trie.spell(nodes, n), strict=True):
+        for node, *numbers in zip(nodes, *model.trie.ngram_words(nodes, n), strict=True):
             gram = tuple(model.words[number] for number in numbers)
             found[gram] = float(model.logprobs[node]), float(model.backoffs[node])
     return found
@@ -93,12 +93,12 @@ def sums(model, rounds=60):
 
 
 def numbers(model, lines):
-    return np.array([number for line in lines for number in model.numbers([BOS, *line, EOS])])
+    return np.array([number for line in lines for number in model.word_ids([BOS, *line, EOS])])
 
 
 @pytest.mark.parametrize("order, cutoffs", [(1, [0]), (2, [0, 0]), (3, [0, 0, 0]), (4, [0] * 4), (4, [0, 0, 1, 2])])
 def test_trained_model_is_what_the_textbook_says(order, cutoffs):
-    found = ngrams(train(CORPUS, order, cutoffs))
+    found = ngrams(train_ngrams(CORPUS, order, cutoffs))
     probs, gammas = textbook(TEXT, order, cutoffs, CORPUS.words)
     assert found.keys() == probs.keys() and sum(len(gram) == order for gram in probs) > 6
     for gram, (logprob, backoff) in found.items():
@@ -107,14 +107,16 @@ def test_trained_model_is_what_the_textbook_says(order, cutoffs):
         assert math.exp(backoff) == pytest.approx(gammas.get(gram, 1), rel=1e-5), gram
 
 
-@pytest.mark.parametrize("model", [MODEL, CUT, PRUNED, prune(CUT, size=60)], ids=["all", "cut", "pruned", "both"])
+@pytest.mark.parametrize(
+    "model", [MODEL, CUT, PRUNED, prune_ngrams(CUT, size=60)], ids=["all", "cut", "pruned", "both"]
+)
 def test_probabilities_sum_to_one_after_any_history(model):
     assert list(sums(model)) == pytest.approx([1] * 60, abs=2e-5)
 
 
 def test_words_outside_the_vocabulary_are_learnt_as_unknown():
-    model = train(limit_vocabulary(read_corpus(TEXT), given=["a", "b", "c", "never"]), 3)
-    assert model.words == [*SPECIAL, "a", "b", "c", "never"]
+    model = train_ngrams(limit_vocabulary(build_corpus(TEXT), vocabulary=["a", "b", "c", "never"]), 3)
+    assert model.words == [*SPECIAL_WORDS, "a", "b", "c", "never"]
     assert list(sums(model)) == pytest.approx([1] * 60, abs=2e-5)
     assert model.score(model.start, "f") == model.score(model.start, "<unk>") > model.score(model.start, "never")
     assert model.score(model.start, "never")[0] > -10
@@ -123,7 +125,7 @@ def test_words_outside_the_vocabulary_are_learnt_as_unknown():
 @pytest.mark.parametrize("model", [MODEL, CUT, PRUNED], ids=["all", "cut", "pruned"])
 def test_a_text_scored_whole_and_word_by_word_and_by_histories_is_the_same(model):
     lines = [*toy_text(20, seed=5), ["a", "zzz", "b"], []]
-    whole = iter(model.logprobs_of(numbers(model, lines)))
+    whole = iter(model.token_logprobs(numbers(model, lines)))
     for line in lines:
         assert next(whole) == 0
         state, history = model.start, [model.bos]
@@ -136,7 +138,7 @@ def test_a_text_scored_whole_and_word_by_word_and_by_histories_is_the_same(model
 
 
 def test_states_forget_what_no_longer_matters():
-    model = train(limit_vocabulary(read_corpus([["a", "b", "c"], ["d", "b", "e"], ["a", "c"]])), 3)
+    model = train_ngrams(limit_vocabulary(build_corpus([["a", "b", "c"], ["d", "b", "e"], ["a", "c"]])), 3)
     state = {line: model.start for line in itertools.product("acde", "cde")}
     for line in state:
         for word in line:
@@ -146,52 +148,52 @@ def test_states_forget_what_no_longer_matters():
 
 
 def test_too_few_ngrams_for_discounts_take_the_fallback_and_say_so(capsys):
-    assert (discounts(np.array([1, 1, 2, 7]), 3) == FALLBACK).all()
+    assert (kneser_ney_discounts(np.array([1, 1, 2, 7]), 3) == FALLBACK_DISCOUNTS).all()
     assert "warning" in capsys.readouterr().err
     enough = np.repeat([1, 2, 3, 4], [40, 20, 10, 5])
-    assert discounts(enough, 3) == pytest.approx([0, 0.5, 1.25, 2])  # y = 40 / 80
+    assert kneser_ney_discounts(enough, 3) == pytest.approx([0, 0.5, 1.25, 2])  # y = 40 / 80
     assert capsys.readouterr().err == ""
 
 
 def test_vocabulary_is_the_most_frequent_words_or_those_seen_often_enough():
-    corpus = read_corpus([["b"] * 5 + ["a"] * 3 + ["c"] * 3 + ["d"]])
-    assert limit_vocabulary(corpus, top=2).words == [*SPECIAL, "a", "b"]  # of a and c the first by name
-    assert limit_vocabulary(corpus, min_count=3).words == [*SPECIAL, "a", "b", "c"]
-    assert limit_vocabulary(corpus, top=9).counts().tolist() == [0, 1, 1, 3, 5, 3, 1]
-    assert limit_vocabulary(corpus, top=1).counts().tolist() == [7, 1, 1, 5]
+    corpus = build_corpus([["b"] * 5 + ["a"] * 3 + ["c"] * 3 + ["d"]])
+    assert limit_vocabulary(corpus, top=2).words == [*SPECIAL_WORDS, "a", "b"]  # of a and c the first by name
+    assert limit_vocabulary(corpus, min_count=3).words == [*SPECIAL_WORDS, "a", "b", "c"]
+    assert limit_vocabulary(corpus, top=9).word_counts().tolist() == [0, 1, 1, 3, 5, 3, 1]
+    assert limit_vocabulary(corpus, top=1).word_counts().tolist() == [7, 1, 1, 5]
 
 
 def test_importance_is_the_rise_of_perplexity_when_one_ngram_is_taken_out():
-    model = train(CORPUS, 3)
-    rises, joint = importance(model), {(BOS,): model.logprobs[1 + model.eos]}
+    model = train_ngrams(CORPUS, 3)
+    rises, joint = perplexity_rises(model), {(BOS,): model.logprobs[1 + model.eos]}
     found = ngrams(model)
     for gram, (logprob, _) in found.items():
         joint.setdefault(gram, joint.get(gram[:-1], 0) + logprob)
-    needed = np.isin(np.arange(len(rises)), model.trie.suffixes) | model.trie.inner
+    needed = np.isin(np.arange(len(rises)), model.trie.suffixes) | model.trie.has_children
     leaves = np.flatnonzero(~needed & np.isfinite(rises))
     for node in leaves[:: len(leaves) // 25]:
         chosen = np.arange(len(rises)) != node
         values = (values[chosen] for values in (model.logprobs, model.backoffs))
-        without = rebalance(type(model)(model.words, model.trie.keep(chosen), *values))
+        without = recompute_backoffs(type(model)(model.words, model.trie.subset(chosen), *values))
         *history, _ = gram = list(found)[node - 1]
-        after = [[m.logprob(m.numbers(history), w) for w in range(len(m.words))] for m in (model, without)]
+        after = [[m.logprob(m.word_ids(history), w) for w in range(len(m.words))] for m in (model, without)]
         divergence = sum(math.exp(p) * (p - q) for w, (p, q) in enumerate(zip(*after, strict=True)) if w != model.bos)
         rise = math.expm1(math.exp(joint[tuple(history)]) * divergence)
         assert rises[node] == pytest.approx(rise, rel=1e-2, abs=1e-7), gram
 
 
 def test_pruning_keeps_words_and_prefixes_and_suffixes_and_takes_more_at_a_higher_threshold():
-    sizes = [set(ngrams(prune(MODEL, threshold))) for threshold in (1e-9, 1e-4, 1e-2, 1e9)]
+    sizes = [set(ngrams(prune_ngrams(MODEL, threshold))) for threshold in (1e-9, 1e-4, 1e-2, 1e9)]
     assert sizes[0] > sizes[1] > sizes[2] > sizes[3] == {(word,) for word in CORPUS.words}
     assert all({gram[:-1], gram[1:]} <= kept for kept in sizes for gram in kept if len(gram) > 1)
 
 
 @pytest.mark.parametrize("size", [20, 77, 10**6])
 def test_pruning_to_a_size_keeps_the_most_useful(size):
-    model = prune(MODEL, size=size)
+    model = prune_ngrams(MODEL, size=size)
     assert min(size, len(MODEL.trie) - 1) * 0.8 < sum(model.trie.counts()) <= size
     tokens = numbers(MODEL, TEXT)
-    assert model.logprobs_of(tokens).sum() <= MODEL.logprobs_of(tokens).sum() + 1e-2
+    assert model.token_logprobs(tokens).sum() <= MODEL.token_logprobs(tokens).sum() + 1e-2
 
 
 def test_impossible_wishes_are_refused(tmp_path):
@@ -199,19 +201,19 @@ def test_impossible_wishes_are_refused(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     (tmp_path / "torn.gz").write_bytes(b"\x1f\x8b\x08\x00\x00")
     wishes = {
-        "--order 3": lambda: train(limit_vocabulary(read_corpus([["a"]])), 4),
-        "cutoffs 0,2,1": lambda: train(CORPUS, 3, [0, 2, 1]),
-        "the first must be 0": lambda: train(CORPUS, 3, [1]),
-        "no room": lambda: prune(MODEL, size=3),
-        "no words": lambda: read_corpus(sentences([tmp_path / "empty.txt"])),
-        "not UTF-8": lambda: read_corpus(sentences([tmp_path / "latin.txt"])),
-        "torn.gz": lambda: read_corpus(sentences([tmp_path / "torn.gz"])),
-        "none.txt": lambda: read_corpus(sentences([tmp_path / "none.txt"])),
-        "sentence 2": lambda: read_corpus([["a"], ["a", "</s>", "b"]]),
-        "--case upper": lambda: limit_vocabulary(CORPUS, given=["A", "B", "C"]),
-        "'x'": lambda: limit_vocabulary(CORPUS, given=["x", "y"]),
-        "no words in": lambda: read_words(tmp_path / "empty.txt"),
-        "word list": lambda: read_words(tmp_path / "none.txt"),
+        "--order 3": lambda: train_ngrams(limit_vocabulary(build_corpus([["a"]])), 4),
+        "cutoffs 0,2,1": lambda: train_ngrams(CORPUS, 3, [0, 2, 1]),
+        "the first must be 0": lambda: train_ngrams(CORPUS, 3, [1]),
+        "no room": lambda: prune_ngrams(MODEL, size=3),
+        "no words": lambda: build_corpus(read_word_sequences([tmp_path / "empty.txt"])),
+        "not UTF-8": lambda: build_corpus(read_word_sequences([tmp_path / "latin.txt"])),
+        "torn.gz": lambda: build_corpus(read_word_sequences([tmp_path / "torn.gz"])),
+        "none.txt": lambda: build_corpus(read_word_sequences([tmp_path / "none.txt"])),
+        "sentence 2": lambda: build_corpus([["a"], ["a", "</s>", "b"]]),
+        "--case upper": lambda: limit_vocabulary(CORPUS, vocabulary=["A", "B", "C"]),
+        "'x'": lambda: limit_vocabulary(CORPUS, vocabulary=["x", "y"]),
+        "no words in": lambda: read_word_list(tmp_path / "empty.txt"),
+        "word list": lambda: read_word_list(tmp_path / "none.txt"),
     }
     for complaint, wish in wishes.items():
         with pytest.raises(UserError) as caught:
@@ -222,12 +224,12 @@ def test_impossible_wishes_are_refused(tmp_path):
 def test_words_come_from_lists_lexicons_and_symbol_tables(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("<eps> 0\nA AH\nA(2) EY\n\nbé B EY\nA AH\n<s> 4\n#0 5\n<UNK> 6\n", encoding="utf-8")
-    assert read_words(path) == ["A", "bé"]
+    assert read_word_list(path) == ["A", "bé"]
 
 
 def test_case_is_blamed_only_where_it_is_the_cause():
-    assert "--case lower" in other_case(["A", "B", "x"], ["a", "b"])
-    assert other_case(["a", "b", "X"], ["a", "b", "x"]) == other_case(["q"], ["a"]) == other_case([], ["a"]) == ""
+    assert "--case lower" in case_hint(["A", "B", "x"], ["a", "b"])
+    assert case_hint(["a", "b", "X"], ["a", "b", "x"]) == case_hint(["q"], ["a"]) == case_hint([], ["a"]) == ""
 
 
 @pytest.mark.parametrize("case", ["keep", "upper", "lower"])
@@ -237,20 +239,20 @@ def test_sentence_marks_in_a_text_are_refused_in_any_case(tmp_path, case, line, 
     (tmp_path / "t.txt").write_text(f"yes\n{line}\n")
     tokenizer = units and train_tokenizer(units, ["yes no < > / s S"])
     with pytest.raises(UserError, match=r"sentence 2 of .*t.txt has <.*> among its words; remove <s> and </s>"):
-        list(sentences([tmp_path / "t.txt"], case, tokenizer))
+        list(read_word_sequences([tmp_path / "t.txt"], case, tokenizer))
 
 
 @pytest.mark.parametrize("case, words", [("keep", ["Yes", "no"]), ("upper", ["YES", "NO"]), ("lower", ["yes", "no"])])
 def test_the_unknown_word_of_a_text_stays_the_unknown_word_in_any_case(tmp_path, case, words):
     (tmp_path / "t.txt").write_text("<unk> Yes\n<UNK> no\n<Unk> Yes\n")
-    corpus = read_corpus(sentences([tmp_path / "t.txt"], case))
-    assert corpus.words == ["<unk>", "<s>", "</s>", *words] and corpus.counts()[0] == 3
+    corpus = build_corpus(read_word_sequences([tmp_path / "t.txt"], case))
+    assert corpus.words == ["<unk>", "<s>", "</s>", *words] and corpus.word_counts()[0] == 3
 
 
 def test_a_tokenizer_leaves_out_sentences_with_the_unknown_word(tmp_path, capsys):
     (tmp_path / "t.txt").write_text("un <unk>\nnuk\n<UNK>\n")
     tokenizer = train_tokenizer("char", ["unk < > UNK"])
-    assert list(sentences([tmp_path / "t.txt"], "keep", tokenizer)) == [["n", "u", "k"]]
+    assert list(read_word_sequences([tmp_path / "t.txt"], "keep", tokenizer)) == [["n", "u", "k"]]
     assert "2 sentences were left out" in capsys.readouterr().err
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from asrtool.errors import UserError
-from asrtool.lm.corpus import read_corpus
+from asrtool.lm.corpus import build_corpus
 from asrtool.lm.ngram_files import load_lm, read_ngrams, write_ngrams
-from asrtool.lm.perplexity import measure
+from asrtool.lm.perplexity import measure_perplexity
 from tests.lm.test_ngram import MODEL, PRUNED, toy_text
 
 
@@ -39,11 +39,11 @@ def test_searches_step_through_a_compiled_model_as_through_the_arpa(tmp_path):
 
 
 def test_compiled_model_has_the_perplexity_of_the_arpa(tmp_path):
-    corpus = read_corpus(toy_text(20, seed=3))
+    corpus = build_corpus(toy_text(20, seed=3))
     found = []
     for name in ("lm.npz", "lm.arpa"):
         write_ngrams(MODEL, tmp_path / name)
-        found.append(measure(tmp_path / name, corpus).perplexities[0].known)
+        found.append(measure_perplexity(tmp_path / name, corpus).perplexities[0].without_unknown)
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 

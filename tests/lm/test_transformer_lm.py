@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from asrtool.lm.transformer_lm import Shape, TransformerLm
+from asrtool.lm.transformer_lm import TransformerLm, TransformerLmConfig
 
-SHAPE = Shape(dim=16, layers=2, heads=2, dropout=0.3)
+SHAPE = TransformerLmConfig(dim=16, layers=2, heads=2, dropout=0.3)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import unicodedata
 import pytest
 
 from asrtool.data.texts import read_sentences
-from asrtool.lm.corpus import read_words, sentences
+from asrtool.lm.corpus import read_word_list, read_word_sequences
 from asrtool.text.lexicon import read_lexicon
 from asrtool.text.words import change_case, count_words
 
@@ -23,14 +23,14 @@ def file(tmp_path):
 
 @pytest.mark.parametrize("case, expected", [("keep", "été ÀB"), ("upper", "ÉTÉ ÀB"), ("lower", "été àb")])
 def test_every_reader_of_text_brings_words_into_the_composed_form(file, case, expected):
-    assert [*sentences([file(NFD)], case)] == [expected.split()]
+    assert [*read_word_sequences([file(NFD)], case)] == [expected.split()]
     assert set(count_words(read_sentences(file(NFD)), case)) == {*expected.split()}
     assert change_case(NFD, case) == expected
 
 
 def test_lexicons_and_word_lists_are_composed_as_well(file):
     path = file(unicodedata.normalize("NFD", "été é t é\n"))
-    assert read_words(path) == ["été"]
+    assert read_word_list(path) == ["été"]
     assert read_lexicon(path).pronunciations == {"été": (("é", "t", "é"),)}
 
 
@@ -45,17 +45,20 @@ def test_text_is_composed_after_a_change_of_case_which_may_undo_that(text, case)
 
 def test_lines_end_with_line_feeds_alone(file):
     text = "a\u2028b\x0bc\x0cd\u0085e\x1cf\x1dg\r\nh\u00a0i\u3000j\n"
-    assert [*sentences([file(text)])] == [[*"abcdefg"], [*"hij"]]
+    assert [*read_word_sequences([file(text)])] == [[*"abcdefg"], [*"hij"]]
 
 
 def test_a_byte_order_mark_is_no_part_of_a_word(file):
     path = file("\ufeffA ah\n")
-    assert [*sentences([path])] == [["A", "ah"]]
-    assert read_words(path) == ["A"] and list(read_lexicon(path).pronunciations) == ["A"]
+    assert [*read_word_sequences([path])] == [["A", "ah"]]
+    assert read_word_list(path) == ["A"] and list(read_lexicon(path).pronunciations) == ["A"]
 
 
 def test_characters_that_nobody_sees_are_no_part_of_a_word(file):
     path = file("\u200fA\u200b a\u00adh\u2060\n\u200b\n\u0645\u06cc\u200c\u062e a\n")
-    assert [*filter(None, sentences([path]))] == [["A", "ah"], ["\u0645\u06cc\u200c\u062e", "a"]]  # but a joiner is
-    assert read_words(path) == ["A", "\u0645\u06cc\u200c\u062e"]
+    assert [*filter(None, read_word_sequences([path]))] == [
+        ["A", "ah"],
+        ["\u0645\u06cc\u200c\u062e", "a"],
+    ]  # but a joiner is
+    assert read_word_list(path) == ["A", "\u0645\u06cc\u200c\u062e"]
     assert read_lexicon(path).pronunciations["A"] == (("ah",),)

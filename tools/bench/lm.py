@@ -30,10 +30,10 @@ import torch
 from common import Report, Run, parse, parser
 
 from asrtool.lm.arpa import read_arpa, write_arpa
-from asrtool.lm.corpus import limit_vocabulary, read_corpus, sentences
+from asrtool.lm.corpus import build_corpus, limit_vocabulary, read_word_sequences
 from asrtool.lm.ngram import BOS, EOS
 from asrtool.lm.ngram_files import read_ngrams, write_ngrams
-from asrtool.lm.ngram_training import train
+from asrtool.lm.ngram_training import train_ngrams
 
 WORDS_A_SENTENCE = 18  # mean of read books
 CLOSE = 1e-3  # natural log; a word in a file has seven digits, and a step of back-off adds a few
@@ -58,7 +58,7 @@ def make_text(path: Path, count: int, vocabulary: int) -> Path:
 def by_asrtool(text: Path, order: int, out: Path) -> None:
     """As `asrtool lm train TEXT OUT`, without its lines of progress."""
     with contextlib.redirect_stderr(io.StringIO()):
-        write_arpa(train(limit_vocabulary(read_corpus(sentences([text]))), order), out)
+        write_arpa(train_ngrams(limit_vocabulary(build_corpus(read_word_sequences([text]))), order), out)
 
 
 def by_kaldingram(text: Path, order: int, out: Path) -> None:
@@ -204,15 +204,15 @@ def compare_scoring(report: Report, text: Path, folder: Path, order: int) -> Non
         read_arpa(folder / f"asrtool{order}.arpa"),
         read_dictionary(folder / f"dictionaries{order}.arpa"),
     )
-    tokens = np.array([number for line in lines for number in model.numbers([BOS, *line, EOS])])
+    tokens = np.array([number for line in lines for number in model.word_ids([BOS, *line, EOS])])
     words = len(tokens) - len(lines)
     runs = [
-        Run("asrtool", lambda: model.logprobs_of(tokens), words),
+        Run("asrtool", lambda: model.token_logprobs(tokens), words),
         Run("asrtool, steps", lambda: score_by_steps(model, lines), words),
         Run("dictionaries", lambda: score_by_dictionary(dictionary, lines, order), words),
     ]
     report.compare(f"score, order {order}", runs, order=order)
-    found = [float(model.logprobs_of(tokens).sum()), score_by_steps(model, lines)]
+    found = [float(model.token_logprobs(tokens).sum()), score_by_steps(model, lines)]
     expected = score_by_dictionary(dictionary, lines, order)
     report.fact(f"same log-probs, order {order}", max(abs(one - expected) / words for one in found) < CLOSE)
 
