@@ -1,0 +1,141 @@
+"""A folder that looks like a checkout to the commands of the documentation, with a tiny corpus and tiny trainings."""
+
+import csv
+import gzip
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from tests.docs.pages import PAGES, ROOT, Block, blocks
+from tests.egs.recipes import TINY
+from tests.tiny import RATE, tone
+
+SETS = {"mine": 60, "mine-dev": 9, "mine-test": 9}  # table: utterances
+WORD_SECONDS = 0.45
+# Pages whose commands use what the commands of other pages have left; all others begin in a folder of their own.
+CONTINUES = {
+    "language.md": ["own_corpus.md"],
+    "objectives.md": ["own_corpus.md", "language.md"],
+    "decoding.md": ["own_corpus.md", "language.md", "objectives.md"],
+    "streaming.md": ["own_corpus.md", "language.md", "objectives.md"],
+}
+# Before the commands of a block: trainings become tiny, and the digits recipe speaks a few words only.
+PRELUDE = """
+set -euo pipefail
+asrtool() {
+    case "$1 ${2-}" in
+        "train "*) set -- "$@" %s ;;
+        "lm train-neural") set -- "$@" --vocab-size 60 --dim 16 --layers 1 --heads 2 --epochs 1 ;;
+    esac
+    python3 -m asrtool "$@"
+}
+bash() {
+    case $1 in
+        egs/digits/run.sh) command bash "$@" --train 24 --dev 8 --test 8 ;;
+        tests/run.sh) ;;
+        *) command bash "$@" ;;
+    esac
+}
+"""
+
+
+def tiny_settings() -> str:
+    """Options of `asrtool train` that make any configuration train within seconds."""
+    model = {**TINY["model"], "layers": 2}
+    flat = {f"model.{key}": value for key, value in model.items() if key != "subsampling"}
+    flat |= {"model.subsampling.channels": 4}
+    flat |= {f"data.{key}": value for key, value in TINY["data"].items()}
+    flat |= {f"training.{key}": value for key, value in TINY["training"].items()}
+    return " ".join(f"--set {key}={value}" for key, value in flat.items())
+
+
+def words() -> list[str]:
+    """Words that CMUdict has, in upper case."""
+    pocketsphinx = pytest.importorskip("pocketsphinx", reason="needs pocketsphinx, which has CMUdict")
+    dictionary = Path(pocketsphinx.get_model_path()) / "en-us" / "cmudict-en-us.dict"
+    known = [line.split()[0].upper() for line in dictionary.read_text(encoding="utf-8").splitlines() if line]
+    return random.Random(1).sample([word for word in known if word.isalpha() and 3 <= len(word) <= 7], 300)
+
+
+def write_tables(folder: Path, vocabulary: list[str]) -> None:
+    """The tables of three sets with their recordings, tones of three speakers; a text; a longer recording."""
+    draw = random.Random(2)
+    (folder / "recordings").mkdir()
+    for table, count in SETS.items():
+        rows = []
+        for number in range(count):
+            text = draw.sample(vocabulary, draw.randint(2, 6))
+            name = f"{'abc'[number % 3]}-{table}-{number:02d}"
+            samples = np.concatenate([tone(300 + 40 * len(word), WORD_SECONDS, number) for word in text])
+            soundfile.write(folder / "recordings" / f"{name}.flac", samples, RATE)
+            rows.append([name, f"recordings/{name}.flac", " ".join(text), name[0]])
+        with (folder / f"{table}.tsv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter="\t").writerows([["id", "audio", "text", "speaker"], *rows])
+    shutil.copyfile(folder / "mine-test.tsv", folder / "recordings.tsv")
+    soundfile.write(folder / "talk.wav", np.concatenate([tone(500, 2.0), 0.01 * tone(100, 2.0), tone(900, 1.0)]), RATE)
+    with gzip.open(folder / "lm-text.txt.gz", "wt", encoding="utf-8") as file:
+        file.writelines(" ".join(draw.choices(vocabulary, k=8)) + "\n" for _ in range(400))
+
+
+def write_checkout(folder: Path, vocabulary: list[str]) -> Path:
+    """The parts of this checkout that commands name, and the tiny corpus."""
+    for name in ("egs", "local", "tools/slurm"):
+        ignored = shutil.ignore_patterns("data", "exp", "download", ".done", "__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    conf = folder / "egs/digits/conf/transformer.yaml"
+    config = yaml.safe_load(conf.read_text(encoding="utf-8"))
+    for section, values in TINY.items():
+        config[section] |= values
+    conf.write_text(yaml.safe_dump(config), encoding="utf-8")
+    write_tables(folder, vocabulary)
+    return folder
+
+
+def run_block(block: Block, folder: Path) -> str:
+    """Runs a block; returns what it printed. An exit status other than 0 fails the test."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": paths}
+    command = ["bash", "-c", PRELUDE % tiny_settings() + block.text]
+    if block.language == "python":
+        command = [sys.executable, "-c", block.text]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, **output)
+    assert done.returncode == 0, f"{block.page}:{block.line}\n{block.text}\n{done.stdout[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def run_page(tmp_path_factory) -> Callable[[str], None]:
+    """run_page("decoding.md") runs the commands of a page, after those of the pages that it continues, each once."""
+    vocabulary = words()
+    folders: dict[str, Path] = {}
+    done: set[str] = set()
+    pages = {page.name: page for page in PAGES}
+
+    def run(name: str) -> None:
+        before = CONTINUES.get(name, [])
+        for other in before:
+            run(other)
+        if name in done:
+            return
+        together = "shared" if before or name == "own_corpus.md" else name
+        if together not in folders:
+            folders[together] = write_checkout(tmp_path_factory.mktemp("checkout"), vocabulary)
+            if together == "shared":
+                test_set = "asrtool prepare table mine-test.tsv data/test.jsonl.gz\n"
+                run_block(Block(name, 0, "bash", test_set, None), folders[together])
+        for block in blocks(pages[name], ("bash", "python")):
+            if block.not_run is None:
+                run_block(block, folders[together])
+        done.add(name)
+
+    return run
