@@ -45,7 +45,7 @@ from arms_run import Run, run_all
 from asrtool.errors import AsrtoolError, UserError, did_you_mean
 from asrtool.files import write_text
 from asrtool.logs import log_to_stderr
-from asrtool.scoring.markdown import put
+from asrtool.scoring.markdown import replace_section
 
 
 def options() -> argparse.ArgumentParser:
@@ -113,8 +113,8 @@ def report(claim: Claim, stem: str, runs: list[Run], arguments: argparse.Namespa
     made = section(claim, runs, arguments.threads, command, picture)
     if results:
         markers = (f"<!-- arms: {claim.name} {which} here -->" for which in ("from", "to"))
-        text = put(results.read_text(encoding="utf-8") if results.is_file() else "", *markers, made)
-        write_text(results, put(text, *OVERVIEW, overview(text)) if OVERVIEW[0] in text else text)
+        text = replace_section(results.read_text(encoding="utf-8") if results.is_file() else "", *markers, made)
+        write_text(results, replace_section(text, *OVERVIEW, overview(text)) if OVERVIEW[0] in text else text)
     return "" if results else made
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from arms_claim import OPEN, Claim, interval, overall
 
 from asrtool.files import atomic_path
-from asrtool.scoring.markdown import natural, table
+from asrtool.scoring.markdown import markdown_table, natural_sort_key
 
 if TYPE_CHECKING:
     from arms_run import Run
@@ -114,7 +114,7 @@ def section(claim: Claim, runs: list["Run"], threads: int, command: str, picture
         f"Claim: {claim.claim}",
         verdict(claim, runs),
         picture and f"![dev losses of {claim.name}]({picture})",
-        table(head, [[row.get(column, "-") for column in head] for row in rows]),
+        markdown_table(head, [[row.get(column, "-") for column in head] for row in rows]),
         "\n".join(f"- `{run.name}`, seed {run.seed} {run.outcome}: {run.last_line()}" for run in failed),
         "\n".join(notes(claim, head)),
         f"On {describe_device(pick_device())}:\n\n```\n{command}\n```",
@@ -145,7 +145,7 @@ def listing(claims: dict[str, Claim], runs: dict[str, list["Run"]], left: list["
     head = ["claim", "arm", "parameters", "steps", "processes", "seeds", "to do", "minutes a run"]
     minutes = sum((run.arm.minutes or math.nan) * min(run.processes, jobs) for run in left) / jobs
     time = "nobody has measured how long" if math.isnan(minutes) else f"about {minutes:.0f} minutes"
-    return f"{table(head, rows)}\n\n{len(left)} runs to do, {jobs} processes at a time: {time}"
+    return f"{markdown_table(head, rows)}\n\n{len(left)} runs to do, {jobs} processes at a time: {time}"
 
 
 def draw(claim: Claim, runs: list["Run"], path: Path) -> None:
@@ -191,7 +191,7 @@ def _mean_curve(curves: list[list[tuple[float, float]]]) -> tuple[list[float], l
 def overview(text: str) -> str:
     """A table of the claims that have a section in `text`, by number: what they say, and the verdict."""
     found = re.findall(r"^## (.+)\n\nClaim: (.+)\n\n\*\*Verdict: (.+?)\*\*", text, re.MULTILINE)
-    found.sort(key=lambda row: natural(row[0]))
+    found.sort(key=lambda row: natural_sort_key(row[0]))
     links = (re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title, *_ in found)
     rows = [(f"[{title}](#{link})", *rest) for link, (title, *rest) in zip(links, found, strict=True)]
-    return table(["claim", "what it says", "verdict"], rows)
+    return markdown_table(["claim", "what it says", "verdict"], rows)

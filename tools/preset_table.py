@@ -11,7 +11,7 @@ from pathlib import Path
 
 from asrtool.config import Config
 from asrtool.config_file import load_config
-from asrtool.models.info import Info, model_info
+from asrtool.models.info import ModelInfo, model_info
 from asrtool.scoring import markdown
 
 UNITS = 500
@@ -19,7 +19,7 @@ BEGIN, END = "<!-- tools/preset_table.py writes from here -->", "<!-- to here --
 HEAD = ["configuration", "system", "parameters", "GFLOP/s", "memory", "latency, at most / on average", "looks back"]
 
 
-def row(name: str, config: Config, info: Info) -> list[str]:
+def row(name: str, config: Config, info: ModelInfo) -> list[str]:
     """Returns the cells of one configuration; `name` is its path in the recipe."""
     back = "all" if math.isinf(info.left) else f"{info.left / 100:.1f} s"
     latency = f"{info.maximum_latency:,.0f} / {info.average_latency:,.0f} ms" if info.streams else "the utterance"
@@ -47,10 +47,10 @@ def table(recipe: Path) -> str:
     """Returns the table in Markdown: the configurations in conf/, then the small models in conf/small/."""
     rows = []
     for folder in ("conf", "conf/small"):
-        for path in sorted((recipe / folder).glob("*.yaml"), key=lambda path: markdown.natural(path.stem)):
+        for path in sorted((recipe / folder).glob("*.yaml"), key=lambda path: markdown.natural_sort_key(path.stem)):
             config = load_config(path)
             rows.append(row(f"{folder}/{path.name}", config, model_info(config, UNITS)))
-    return markdown.table(HEAD, rows)
+    return markdown.markdown_table(HEAD, rows)
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
     text = readme.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         sys.exit(f"{readme} has no lines '{BEGIN}' and '{END}'; put them where the table belongs")
-    updated = markdown.put(text, BEGIN, END, table(arguments.recipe))
+    updated = markdown.replace_section(text, BEGIN, END, table(arguments.recipe))
     if arguments.check and updated != text:
         sys.exit(f"{readme} is not up to date; run python tools/preset_table.py {arguments.recipe}")
     if not arguments.check:

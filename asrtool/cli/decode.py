@@ -237,16 +237,19 @@ def score(folders, name, pooled, against) -> None:
     asrtool score fold_*/exp/transformer/decode/held_out/graph --pool "all folds"
     asrtool score exp/transformer/decode/test/graph --against exp/blstm/decode/test/graph
     """
-    from asrtool.scoring.folder import compare, pool, score_folder, set_name
-    from asrtool.scoring.report import difference_line, speakers_lines, summary_line
+    from asrtool.scoring.folder import compare_folders, score_folder, score_pooled, set_name
+    from asrtool.scoring.report import difference_line, speaker_interval_lines, summary_line
 
-    def say(line, of):
-        click.echo(line)
+    def print_difference(scored_folders):
         if against:
-            click.echo(difference_line(compare(of, against)))
+            click.echo(difference_line(compare_folders(scored_folders, against)))
 
     for folder in folders:
-        say(summary_line(name or set_name(folder), score_folder(folder, name)), [folder])
+        click.echo(summary_line(name or set_name(folder), score_folder(folder, name)))
+        print_difference([folder])
     if pooled:
-        found = pool(folders)
-        say("\n".join([summary_line(pooled, found), *speakers_lines(found)]), folders)
+        pooled_score = score_pooled(folders)
+        click.echo(summary_line(pooled, pooled_score))
+        for line in speaker_interval_lines(pooled_score):
+            click.echo(line)
+        print_difference(folders)

@@ -16,27 +16,27 @@ logger = logging.getLogger(__name__)
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     default="-",
-    help="Markdown file with the section; - prints it.",
+    help="Markdown file to write the section into; - prints it.",
 )
-@click.option("--title", default="Systems", help="Of the section; a file may have several.")
+@click.option("--title", default="Systems", help="Title of the section; a file may have several sections.")
 def report(exps, out, title) -> None:
-    """Put results side by side: a section of a Markdown file from the folders of trained and scored experiments.
+    """Compare scored experiments in a Markdown file.
 
-    Its tables say of each system what it is and what it took, with which state of asrtool; its error rates on each set
-    by each method, with 95 % intervals; real-time factors; what `asrtool stream` measured; and all commands. What was
-    not measured is "-". In a file that has the section it takes the place of the old one, else it comes last; all other
-    text stays as it is.
+    The command writes a section. Its tables show the size and the training of each system with the revision of
+    asrtool, the error rates of each set and method with 95 % intervals, real-time factors, the measurements of
+    `asrtool stream`, and all commands. Values that were not measured are shown as "-". A section of the same title in
+    the file is replaced, a new one is added at the end; all other text stays as it is.
 
     \b
     asrtool report exp/transformer exp/blstm
     asrtool report exp/* --out RESULTS.md --title "mini LibriSpeech, 5 hours"
     """
-    from asrtool.scoring.results import section, write_section
+    from asrtool.scoring.results import results_section, write_section
     from asrtool.scoring.systems import read_systems
 
-    made = section(read_systems(exps), title)
+    text = results_section(read_systems(exps), title)
     if out == Path("-"):
-        click.echo(made)
+        click.echo(text)
     else:
-        write_section(out, title, made)
+        write_section(out, title, text)
         logger.info(f"wrote the section '{title}' into {out}")

@@ -1,28 +1,30 @@
-"""Error rates of samples drawn from a test set: what they spread by is how sure the rate is (Bisani and Ney, 2004)."""
+"""Bootstrap estimates of the uncertainty of error rates (Bisani and Ney, ICASSP 2004)."""
 
 import numpy as np
 
-REPLICATIONS = 10_000  # what Bisani and Ney and Kaldi's compute-wer-bootci use
+REPLICATIONS = 10_000  # as Bisani and Ney, and Kaldi's compute-wer-bootci
 SEED = 0
-DRAWN = 10_000_000  # items at a time: 80 MB
+MAX_SAMPLES_AT_ONCE = 10_000_000  # 80 MB
 
 
-def drawn_rates(errors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The error rate of each draw in percent, (<= REPLICATIONS,): of as many items as there are, with replacement.
+def bootstrap_rates(errors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Returns the error rate of each bootstrap replication in percent, (at most REPLICATIONS,).
 
-    `errors` and `lengths` (N,) are those of the items: utterances, or speakers. Draws without a reference word are left
-    out.
+    `errors` and `lengths` (N,) belong to the items that are drawn with replacement, N at a time: utterances or
+    speakers. Replications without a reference word are left out.
     """
-    rng, count = np.random.default_rng(SEED), len(errors)
-    at_once = max(1, DRAWN // count)
+    rng = np.random.default_rng(SEED)
+    count = len(errors)
+    step = max(1, MAX_SAMPLES_AT_ONCE // count)
     parts = []
-    for start in range(0, REPLICATIONS, at_once):
-        chosen = rng.integers(count, size=(min(at_once, REPLICATIONS - start), count))
-        words = lengths[chosen].sum(1)
-        parts.append(100 * errors[chosen].sum(1)[words > 0] / words[words > 0])
+    for start in range(0, REPLICATIONS, step):
+        replications = min(step, REPLICATIONS - start)
+        drawn = rng.integers(count, size=(replications, count))
+        words = lengths[drawn].sum(1)
+        parts.append(100 * errors[drawn].sum(1)[words > 0] / words[words > 0])
     return np.concatenate(parts)
 
 
-def half_width(drawn: np.ndarray) -> float:
-    """Half of the 95 % interval: 1.96 standard deviations."""
-    return 1.96 * float(drawn.std())
+def interval_half_width(rates: np.ndarray) -> float:
+    """Returns half of the width of the 95 % interval: 1.96 standard deviations."""
+    return 1.96 * float(rates.std())

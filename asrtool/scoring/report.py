@@ -1,57 +1,59 @@
-"""Scores as text for people and as plain types for JSON."""
+"""Scores as readable text and as plain values for JSON."""
 
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
-from asrtool.scoring.paired import Difference
-from asrtool.scoring.wer import GAP, Alignment, ErrorCounts, Interval, Score, align_words, count_words, error_mark
+from asrtool.scoring.paired import PairedDifference
+from asrtool.scoring.wer import GAP, Alignment, ErrorCounts, Interval, Score, align_words, count_word_errors, error_mark
 
 GAP_TEXT = "***"
 # Alignments are folded at this many columns: wide enough for most utterances, narrow enough for a terminal.
-FOLD = 116
+FOLD_COLUMNS = 116
+RATE_NAMES = {"words": "WER", "phones": "PER"}
 
 
-RATE = {"words": "WER", "phones": "PER"}
-
-
-def interval_text(interval: Interval | None, form: str = "{:.2f}") -> str:
-    """ "[9.30, 11.15]", or "[-]" where there is no interval."""
-    return f"[{', '.join(map(form.format, interval))}]" if interval else "[-]"
+def format_interval(interval: Interval | None, number_format: str = "{:.2f}") -> str:
+    """Returns an interval such as "[9.30, 11.15]", or "[-]" if there is none."""
+    if interval is None:
+        return "[-]"
+    low, high = (number_format.format(limit) for limit in interval)
+    return f"[{low}, {high}]"
 
 
 def summary_line(name: str, score: Score) -> str:
-    """The result of one set on one line; rates in percent, the interval in brackets."""
+    """Returns the result of one set in one line; rates are in percent, the interval is in brackets."""
     counts = score.words
-    cer = f" CER {score.cer:.2f} %" if score.of == "words" else ""  # names of phones are no spelling
-    return (
-        f"{name} {RATE[score.of]} {score.wer:.2f} % {interval_text(score.interval)} "
-        f"({counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub / {counts.length} {score.of}) "
-        f"SER {score.ser:.2f} %{cer} empty {score.empty_hypotheses}"
-    )
+    edits = f"{counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub"
+    rate = f"{RATE_NAMES[score.token_type]} {score.wer:.2f} % {format_interval(score.interval)}"
+    cer = f" CER {score.cer:.2f} %" if score.token_type == "words" else ""  # characters of phone names mean nothing
+    total = f"{counts.length} {score.token_type}"
+    return f"{name} {rate} ({edits} / {total}) SER {score.ser:.2f} %{cer} empty {score.empty_hypotheses}"
 
 
-def speakers_lines(score: Score) -> list[str]:
-    """Below the summary line: the interval that holds for other speakers, too, where it is known."""
+def speaker_interval_lines(score: Score) -> list[str]:
+    """Returns a line with the bootstrap interval over speakers, to be shown below the summary line, if it is known."""
     if not score.speaker_interval:
         return []
-    low, high = score.speaker_interval
-    return [f"    [{low:.2f}, {high:.2f}] by bootstrap over the {len(score.speakers)} speakers"]
+    interval = format_interval(score.speaker_interval)
+    return [f"    {interval} by bootstrap over the {len(score.speakers)} speakers"]
 
 
-def difference_line(found: Difference) -> str:
-    """How an error rate differs from another system's on the same utterances, in points of percent."""
-    line = f"    {found.rate:+.2f} {interval_text(found.interval, '{:+.2f}')} against the other"
-    if found.lower is None:
-        return f"{line}, on a single utterance: nothing says how sure that is"
-    return f"{line}, lower in {found.lower:.1f} % of draws of {found.utterances} utterances"
+def difference_line(difference: PairedDifference) -> str:
+    """Returns a line with the difference to another system's error rate on the same utterances, in percent."""
+    interval = format_interval(difference.interval, "{:+.2f}")
+    line = f"    {difference.difference:+.2f} {interval} against the other"
+    if difference.percent_lower is None:
+        return f"{line}, on a single utterance: its uncertainty is unknown"
+    lower = f"lower in {difference.percent_lower:.1f} % of bootstrap replications"
+    return f"{line}, {lower} of {difference.utterances} utterances"
 
 
 def score_dict(score: Score) -> dict:
-    """`score` in plain types for JSON; rates and the interval in percent, None where infinite, which JSON has not."""
+    """Returns the score in plain values for JSON; rates and intervals are in percent, infinite rates are None."""
     return {
-        "of": score.of,
+        "token_type": score.token_type,
         "wer": score.wer,
         "wer_interval": score.interval and list(score.interval),
         "wer_interval_speakers": score.speaker_interval and list(score.speaker_interval),
@@ -76,23 +78,30 @@ def _counts_dict(counts: ErrorCounts) -> dict:
 
 
 def report_text(name: str, score: Score) -> str:
-    """A report to read: the summary line, a table of totals, the most frequent confusions, and every speaker."""
-    lines = [summary_line(name, score), "", *_totals(score), ""]
-    lines += _confusion_table("Substitutions (reference -> hypothesis)", _arrows(score.confusions.substitutions))
-    lines += _confusion_table("Insertions", score.confusions.insertions)
-    lines += _confusion_table("Deletions", score.confusions.deletions)
-    lines += _speakers(score)
+    """Returns a readable report: the summary line, a table of totals, the most frequent confusions, every speaker."""
+    substitutions = [(f"{ref} -> {hyp}", count) for ref, hyp, count in score.confusions.substitutions]
+    lines = [
+        summary_line(name, score),
+        "",
+        *_totals(score),
+        "",
+        *_confusion_lines("Substitutions (reference -> hypothesis)", substitutions),
+        *_confusion_lines("Insertions", score.confusions.insertions),
+        *_confusion_lines("Deletions", score.confusions.deletions),
+        *_speaker_lines(score),
+    ]
     return "\n".join(lines)
 
 
 def _totals(score: Score) -> Iterator[str]:
-    yield from _counts_table([(score.of, score.words), ("characters", score.characters)])
+    yield from _counts_table([(score.token_type, score.words), ("characters", score.characters)])
     yield f"{'sentences':<12}{score.utterances:>10}{score.sentence_errors:>10}{'':>24}{score.ser:>10.2f}"
     yield ""
+    rate = RATE_NAMES[score.token_type]
     for drawn, interval in (("utterances", score.interval), ("speakers", score.speaker_interval)):
         if interval:
             low, high = interval
-            yield f"95 % interval of the {RATE[score.of]} (bootstrap over {drawn}): {low:.2f} to {high:.2f}"
+            yield f"95 % interval of the {rate} (bootstrap over {drawn}): {low:.2f} to {high:.2f}"
     yield f"empty hypotheses: {score.empty_hypotheses}"
     yield "characters are counted in the text with single spaces, the spaces included"
 
@@ -105,67 +114,66 @@ def _counts_table(rows: list[tuple[str, ErrorCounts]]) -> Iterator[str]:
         yield f"{_pad(name, width)}{counts.length:>10}{counts.errors:>10}{edits}{counts.rate:>10.2f}"
 
 
-def _speakers(score: Score) -> list[str]:
-    """Those whose errors are the most come first, as they are who to listen to."""
+def _speaker_lines(score: Score) -> list[str]:
+    """Returns a table of the speakers, the highest error rate first: these are the recordings to listen to."""
     if not score.speakers:
         return []
     ranked = sorted(score.speakers.items(), key=lambda item: -item[1].rate)
-    return [f"Speakers, the highest rate first, in {score.of}", *_counts_table(ranked), ""]
+    return [f"Speakers, the highest rate first, in {score.token_type}", *_counts_table(ranked), ""]
 
 
-def _arrows(substitutions: list[tuple[str, str, int]]) -> list[tuple[str, int]]:
-    return [(f"{ref} -> {hyp}", count) for ref, hyp, count in substitutions]
-
-
-def _confusion_table(title: str, rows: list[tuple[str, int]]) -> list[str]:
+def _confusion_lines(title: str, rows: list[tuple[str, int]]) -> list[str]:
     lines = [f"{count:>8}  {text}" for text, count in rows] or ["    none"]
     return [f"{title}, the most frequent first", *lines, ""]
 
 
 def alignment_text(rows: Iterable[dict]) -> str:
-    """Every utterance's alignment, words under words; `rows` hold id, ref and hyp. Long utterances are folded.
+    """Returns the alignment of every utterance in columns; `rows` hold id, ref and hyp. Long utterances are folded.
 
     utt-7  4 words, 2 errors: 1 ins, 1 del, 0 sub
     REF  the  cat  sat  ***   down
     HYP  the  ***  sat  back  down
               D         I
     """
-    return "\n".join(line for row in rows for line in _utterance(row))
+    return "\n".join(line for row in rows for line in _utterance_lines(row))
 
 
 def alignment_rows(rows: Iterable[dict]) -> Iterator[dict]:
-    """The same for programs, one object an utterance: id, the counts, and pairs [ref, hyp] with "" for a gap."""
+    """Yields the alignment of every utterance for programs: id, counts, and pairs [ref, hyp] with "" for a gap."""
     for row in rows:
         alignment = align_words(row["ref"], row["hyp"])
-        counts = count_words(alignment)
-        yield {"id": row["id"], **vars(counts), "errors": counts.errors, "alignment": [list(p) for p in alignment]}
+        counts = count_word_errors(alignment)
+        pairs = [list(pair) for pair in alignment]
+        yield {"id": row["id"], **asdict(counts), "errors": counts.errors, "alignment": pairs}
 
 
-def _utterance(row: dict) -> Iterator[str]:
+def _utterance_lines(row: dict) -> Iterator[str]:
     alignment = align_words(row["ref"], row["hyp"])
-    counts = count_words(alignment)
+    counts = count_word_errors(alignment)
     edits = f"{counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub"
     yield f"{row['id']}  {counts.length} words, {counts.errors} errors: {edits}"
     for part in _fold(alignment):
-        yield from _columns(part)
+        yield from _column_lines(part)
     yield ""
 
 
 def _fold(alignment: Alignment) -> Iterator[Alignment]:
-    """Cut an alignment into parts of at most FOLD columns (one word may be longer); at least one part."""
-    part, used = [], 0
+    """Cuts an alignment into parts of at most FOLD_COLUMNS (one word may be longer); yields at least one part."""
+    part: Alignment = []
+    used = 0
     for pair in alignment:
         width = _cell_width(pair)
-        if part and used + width > FOLD:
+        if part and used + width > FOLD_COLUMNS:
             yield part
-            part, used = [], 0
+            part = []
+            used = 0
         part.append(pair)
         used += width
     yield part
 
 
-def _columns(part: Alignment) -> Iterator[str]:
-    """The REF line, the HYP line and, when there are errors, the line of marks under them."""
+def _column_lines(part: Alignment) -> Iterator[str]:
+    """Yields the REF line, the HYP line and, if there are errors, the line of marks under them."""
     widths = [_cell_width(pair) for pair in part]
     texts = {
         "REF": [ref or GAP_TEXT for ref, _ in part],
@@ -187,7 +195,11 @@ def _pad(text: str, width: int) -> str:
 
 
 def _display_width(text: str) -> int:
-    """Terminal columns of `text`: East Asian wide characters take two, combining marks none."""
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )
+    """Returns the terminal columns of `text`: East Asian wide characters take two, combining marks none."""
+    return sum(_character_width(character) for character in text)
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

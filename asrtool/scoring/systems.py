@@ -1,24 +1,28 @@
-"""What an experiment folder says of a system: how it was trained, what it costs, and how it scored."""
+"""Summaries of experiment folders: how a system was trained, what it cost, and how it scored."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from asrtool.config import Config, ObjectiveConfig
+from asrtool.config import ObjectiveConfig
 from asrtool.config_file import load_config
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.readers import read_json
-from asrtool.scoring import facts
-from asrtool.scoring.folder import HASH, HYPOTHESES, read_facts
+from asrtool.scoring import schemas
+from asrtool.scoring.folder import HASH_KEY, HYPOTHESES, read_result_facts
+from asrtool.text.tokenizer import load_tokenizer
 from asrtool.training_log import read_log
+
+FACTS_SCHEMAS = {"decode": schemas.DecodeFacts, "stream": schemas.StreamFacts}
 
 
 @dataclass(frozen=True)
-class Training:
-    """What log.jsonl says; None where it does not."""
+class TrainingSummary:
+    """The content of log.jsonl, None where it is not recorded."""
 
-    starts: list[dict]  # what ran, each time that training was begun or continued (asrtool/provenance.py)
+    starts: list[dict]  # the rows of all times that the training began or continued, with their provenance
+    parameters: int | None
     steps: int | None
     finished: bool
     hours: float | None  # of audio, over all ranks
@@ -27,134 +31,142 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """EXP/decode/SET/METHOD or EXP/stream/SET/METHOD."""
+class DecodingSummary:
+    """The content of EXP/decode/SET/METHOD or EXP/stream/SET/METHOD."""
 
     set: str
     method: str
-    facts: dict  # decode.json or stream.json, empty where there is none
+    facts: dict  # decode.json or stream.json, empty if there is neither
     score: dict | None  # wer.json
 
 
 @dataclass(frozen=True)
-class System:
+class SystemSummary:
     """A row of a table of results."""
 
     name: str
     units: str
     objective: str
-    parameters: int
-    training: Training
-    decodings: list[Decoding]
-    streams: list[Decoding]
+    training: TrainingSummary
+    decodings: list[DecodingSummary]
+    streams: list[DecodingSummary]
 
     @property
-    def results(self) -> list[Decoding]:
-        """Of both kinds."""
+    def results(self) -> list[DecodingSummary]:
+        """All results, of whole utterances and of streams."""
         return self.decodings + self.streams
 
-    def scored(self, name: str) -> list[Decoding]:
-        """The decodings of the set `name` that were scored."""
-        return [result for result in self.decodings if result.set == name and result.score]
+    def scored(self, set_name: str) -> list[DecodingSummary]:
+        """Returns the decodings of a set that were scored."""
+        return [result for result in self.decodings if result.set == set_name and result.score]
 
 
-def read_systems(experiments: Iterable[Path]) -> list[System]:
-    """The systems of these folders. Raises UserError for one that is no experiment, or was never scored."""
+def read_systems(experiments: Iterable[Path]) -> list[SystemSummary]:
+    """Returns the systems in these folders. Raises UserError for a folder without an experiment or without scores."""
     folders = list(dict.fromkeys(experiments))
-    return [read_system(folder, name) for folder, name in zip(folders, distinct_names(folders), strict=True)]
+    names = distinct_names(folders)
+    return [read_system(folder, name) for folder, name in zip(folders, names, strict=True)]
 
 
 def distinct_names(folders: list[Path]) -> list[str]:
-    """As many of the last parts of each path as tell them apart: "transformer"; "5h/blstm" beside "100h/blstm"."""
+    """Returns as many of the last parts of each path as are needed to tell them apart: "transformer", "5h/blstm"."""
     paths = [folder.resolve().parts[1:] for folder in folders]
-    for depth in range(1, max(map(len, paths), default=0) + 1):
+    longest = max(map(len, paths), default=0)
+    for depth in range(1, longest + 1):
         names = ["/".join(parts[-depth:]) for parts in paths]
         if len(set(names)) == len(names):
             return names
     raise UserError(f"two of {', '.join(map(str, folders))} are the same folder; give each one once")
 
 
-def read_system(experiment: Path, name: str) -> System:
-    """The system in a folder of `asrtool train`."""
+def read_system(experiment: Path, name: str) -> SystemSummary:
+    """Returns the system in a folder of `asrtool train`."""
     if not (experiment / "config.yaml").is_file():
         raise UserError(f"{experiment} is not an experiment: it has no config.yaml; give folders of `asrtool train`")
     config = load_config(experiment / "config.yaml")
-    units, parameters = _sizes(experiment, config)
-    decodings, streams = (list(_decodings(experiment / kind)) for kind in ("decode", "stream"))
-    if not any(result.score for result in decodings + streams):
-        folders = experiment / ("decode" if decodings or not streams else "stream") / "*" / "*"
-        decoded = "" if decodings or streams else f" `asrtool decode {experiment} CUTS`, then"
-        raise UserError(f"{experiment} was never scored; run{decoded} `asrtool score {folders}`")
-    objective = objective_name(config.objective)
-    return System(name, units, objective, parameters, read_training(experiment / "log.jsonl"), decodings, streams)
-
-
-def _sizes(experiment: Path, config: Config) -> tuple[str, int]:
-    """Number and kind of the units, with the blank, and the number of the model's weights, of which none is drawn."""
-    import torch
-
-    from asrtool.models.acoustic import AcousticModel
-    from asrtool.text.tokenizer import load_tokenizer
-
     tokenizer = load_tokenizer(experiment / "tokenizer.json")
-    with torch.device("meta"):
-        model = AcousticModel(config, tokenizer.size)
-    return f"{tokenizer.size} {tokenizer.to_dict()['type']}", sum(p.numel() for p in model.parameters())
+    decodings = list(_read_results(experiment / "decode"))
+    streams = list(_read_results(experiment / "stream"))
+    if not any(result.score for result in decodings + streams):
+        raise UserError(f"{experiment} was never scored; run {_scoring_commands(experiment, decodings, streams)}")
+    return SystemSummary(
+        name=name,
+        units=f"{tokenizer.size} {tokenizer.to_dict()['type']}",
+        objective=describe_objective(config.objective),
+        training=read_training(experiment / "log.jsonl"),
+        decodings=decodings,
+        streams=streams,
+    )
 
 
-def objective_name(objective: ObjectiveConfig) -> str:
-    """ "CTC", "MMI + 0.1 CTC", ..."""
+def _scoring_commands(experiment: Path, decodings: list[DecodingSummary], streams: list[DecodingSummary]) -> str:
+    if not decodings and not streams:
+        return f"`asrtool decode {experiment} CUTS`, then `asrtool score {experiment / 'decode' / '*' / '*'}`"
+    folder = "decode" if decodings else "stream"
+    return f"`asrtool score {experiment / folder / '*' / '*'}`"
+
+
+def describe_objective(objective: ObjectiveConfig) -> str:
+    """Returns a name such as "CTC", or "MMI + 0.1 CTC, intermediate CTC 0.3"."""
     name = objective.kind.upper()
     if objective.kind == "mmi":
-        added = {"CTC": objective.ctc_weight, "CE": objective.ce_weight}
-        name += "".join(f" + {weight:g} {part}" for part, weight in added.items() if weight)
-    return name + f", {objective.intermediate_ctc:g} of it CTC in the middle" * (objective.intermediate_ctc > 0)
+        weights = {"CTC": objective.ctc_weight, "CE": objective.ce_weight}
+        name += "".join(f" + {weight:g} {added}" for added, weight in weights.items() if weight)
+    if objective.intermediate_ctc:
+        name += f", intermediate CTC {objective.intermediate_ctc:g}"
+    return name
 
 
-def read_training(log: Path) -> Training:
-    """From log.jsonl, which may be of a training that goes on, or of a version of asrtool that wrote less."""
-    rows = _read_events(log) if log.is_file() else []
+def read_training(log: Path) -> TrainingSummary:
+    """Returns the summary of log.jsonl, which may belong to an unfinished training or an older version of asrtool."""
+    rows = _read_rows(log) if log.is_file() else []
+    starts = [row for row in rows if row["event"] == "start"]
     ends = [row for row in rows if row["event"] == "finished"]
+    parameters = [row["parameters"] for row in starts if row.get("parameters") is not None]
     steps = rows[-1].get("step", 0) if rows else None
     # The last report may be older than the last step.
     hours = [row["hours"] for row in rows if "hours" in row and row.get("step", 0) == steps]
-    return Training(
-        starts=[row for row in rows if row["event"] == "start"],
+    memory = [row["peak_memory_gb"] for row in rows if row.get("peak_memory_gb") is not None]
+    return TrainingSummary(
+        starts=starts,
+        parameters=parameters[-1] if parameters else None,
         steps=steps,
         finished=bool(ends),
         hours=hours[-1] if hours else None,
         device_hours=ends[-1].get("device_hours") if ends else None,
-        peak_memory_gb=max((gb for row in rows if (gb := row.get("peak_memory_gb")) is not None), default=None),
+        peak_memory_gb=max(memory, default=None),
     )
 
 
-def _read_events(log: Path) -> list[dict]:
+def _read_rows(log: Path) -> list[dict]:
     hint = "`asrtool train` writes it; delete it to report without it"
     rows = read_log(log)
     for number, row in enumerate(rows, 1):
-        begins = isinstance(row, dict) and row.get("event") == "start"
-        facts.check(facts.Start if begins else facts.Event, row, f"{log}:{number}", hint)
+        is_start = isinstance(row, dict) and row.get("event") == "start"
+        schemas.check_schema(schemas.StartRow if is_start else schemas.LogRow, row, f"{log}:{number}", hint)
     return rows
 
 
-def _decodings(folder: Path) -> Iterator[Decoding]:
-    """What is in `folder`/SET/METHOD."""
-    name, kind = f"{folder.name}.json", {"decode": facts.Decoded, "stream": facts.Streamed}[folder.name]
-    for path in sorted({found.parent for file in (name, "wer.json") for found in folder.glob(f"*/*/{file}")}):
-        found = read_facts(path)
-        if found:
-            facts.check(kind, found, path / name, f"rerun `asrtool {folder.name}`")
-        yield Decoding(path.parent.name, path.name, found, _read_score(path))
+def _read_results(folder: Path) -> Iterator[DecodingSummary]:
+    """Yields the results in `folder`/SET/METHOD; `folder` is EXP/decode or EXP/stream."""
+    command = folder.name
+    facts_file = f"{command}.json"
+    results = {path.parent for name in (facts_file, "wer.json") for path in folder.glob(f"*/*/{name}")}
+    for result in sorted(results):
+        facts = read_result_facts(result)
+        if facts:
+            schemas.check_schema(FACTS_SCHEMAS[command], facts, result / facts_file, f"rerun `asrtool {command}`")
+        yield DecodingSummary(set=result.parent.name, method=result.name, facts=facts, score=_read_score(result))
 
 
 def _read_score(folder: Path) -> dict | None:
-    """wer.json, which must be of the hypotheses that are there."""
-    path, hypotheses = folder / "wer.json", folder / HYPOTHESES
+    """Returns the content of wer.json, which must belong to the hypotheses that are in the folder."""
+    path = folder / "wer.json"
+    hypotheses = folder / HYPOTHESES
     if not path.is_file():
         return None
     hint = f"it is not what `asrtool score` writes; run `asrtool score {folder}`"
-    score = facts.check(facts.Scored, read_json(path, "scores", hint), path, hint)
-    score = {"of": "words"} | score
-    if HASH in score and hypotheses.is_file() and score[HASH] != file_hash(hypotheses):
-        raise UserError(f"{hypotheses} was made again since it was scored; run `asrtool score {folder}`")
-    return score
+    score = schemas.check_schema(schemas.ScoreFacts, read_json(path, "scores", hint), path, hint)
+    if HASH_KEY in score and hypotheses.is_file() and score[HASH_KEY] != file_hash(hypotheses):
+        raise UserError(f"{hypotheses} has changed since it was scored; run `asrtool score {folder}`")
+    return {"token_type": "words"} | score

@@ -1,7 +1,7 @@
 """Error rates of hypotheses against references: pure functions over (ref, hyp) pairs of strings.
 
-Words are what `str.split` yields; nothing is normalised here (case, punctuation: that is the text step's work).
-Alignments and bootstrap come from kaldialign; insertions, deletions and substitutions each cost 1.
+Words are separated by white space. Case and punctuation are not normalised here: manifests and hypotheses have the
+same form already. Alignments and bootstrap come from kaldialign; insertions, deletions and substitutions each cost 1.
 """
 
 import math
@@ -13,13 +13,13 @@ import kaldialign
 import numpy as np
 
 from asrtool.errors import UserError
-from asrtool.scoring.bootstrap import REPLICATIONS, SEED, drawn_rates, half_width
+from asrtool.scoring.bootstrap import REPLICATIONS, SEED, bootstrap_rates, interval_half_width
 
-# Stands for "no word here" in an alignment. str.split never yields it, so no word of any text can be taken for a gap.
+# The word of a gap in an alignment. str.split never returns it, so that no word of a text can be mistaken for a gap.
 GAP = ""
 
-# A confusion beyond the 30th has never more than a few counts, and a report must stay one that somebody reads.
-MOST_FREQUENT = 30
+# Confusions beyond the 30th rarely occur more than a few times, and a longer report would not be read.
+MAX_CONFUSIONS = 30
 
 Alignment = list[tuple[str, str]]
 Interval = tuple[float, float]
@@ -27,7 +27,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class ErrorCounts:
-    """Edit operations that turn the reference into the hypothesis; `length` is the reference's, in the same units."""
+    """The numbers of edit operations that turn the reference into the hypothesis, and the length of the reference."""
 
     insertions: int
     deletions: int
@@ -41,7 +41,7 @@ class ErrorCounts:
 
     @property
     def rate(self) -> float:
-        """Errors per reference unit in percent, maybe over 100. For an empty reference: 0 without errors, else inf."""
+        """Errors in percent of the reference's length, possibly over 100; for an empty reference 0 or infinity."""
         if self.length == 0:
             return math.inf if self.errors else 0.0
         return 100 * self.errors / self.length
@@ -49,7 +49,7 @@ class ErrorCounts:
 
 @dataclass(frozen=True)
 class Confusions:
-    """The most frequent word errors, most frequent first, ties in alphabetical order; the last entry is the count."""
+    """The most frequent word errors with their counts, the most frequent first, ties in alphabetical order."""
 
     substitutions: list[tuple[str, str, int]]  # reference word, hypothesis word, count
     insertions: list[tuple[str, int]]
@@ -58,18 +58,18 @@ class Confusions:
 
 @dataclass(frozen=True)
 class Score:
-    """What one set of hypotheses scored. Rates and the interval are in percent."""
+    """The score of a set of hypotheses. Rates and intervals are in percent."""
 
     words: ErrorCounts
-    characters: ErrorCounts  # of the words joined by single spaces; a space counts as a character
-    interval: Interval | None  # 95 % bootstrap interval of the WER: for other utterances of the same speakers
+    characters: ErrorCounts  # over the words joined by single spaces; a space counts as a character
+    interval: Interval | None  # 95 % bootstrap interval of the WER over utterances: for other ones of the same speakers
     utterances: int
     sentence_errors: int  # utterances with at least one word error
     empty_hypotheses: int  # hypotheses without a word, whatever the reference
     confusions: Confusions
-    of: str = "words"  # or "phones": then what is called word here is a phone, and the WER a phone error rate
-    speakers: dict[str, ErrorCounts] = field(default_factory=dict)  # word errors of each that is known
-    speaker_interval: Interval | None = None  # the same for other speakers, where all of several are known
+    token_type: str = "words"  # or "phones": then each word here is a phone, and the WER is a phone error rate
+    speakers: dict[str, ErrorCounts] = field(default_factory=dict)  # word errors of each known speaker
+    speaker_interval: Interval | None = None  # 95 % bootstrap interval over speakers, if there are several, all known
 
     @property
     def wer(self) -> float:
@@ -88,12 +88,12 @@ class Score:
 
 
 def align_words(ref: str, hyp: str) -> Alignment:
-    """Pairs (reference word, hypothesis word) of one minimal alignment; GAP in place of an absent word."""
+    """Returns the pairs (reference word, hypothesis word) of one minimal alignment, with GAP for an absent word."""
     return kaldialign.align(ref.split(), hyp.split(), GAP)
 
 
 def error_mark(ref_word: str, hyp_word: str) -> str:
-    """ "I", "D" or "S" for an insertion, deletion or substitution; "" for a match."""
+    """Returns "I", "D" or "S" for an insertion, deletion or substitution; "" for a match."""
     if ref_word == hyp_word:
         return ""
     if ref_word == GAP:
@@ -101,104 +101,107 @@ def error_mark(ref_word: str, hyp_word: str) -> str:
     return "D" if hyp_word == GAP else "S"
 
 
-def count_words(alignment: Alignment) -> ErrorCounts:
-    """The word errors of an alignment.
+def count_word_errors(alignment: Alignment) -> ErrorCounts:
+    """Returns the word errors of an alignment.
 
-    Counted from the alignment itself, not by `kaldialign.edit_distance`: several alignments may be minimal
-    (2 substitutions, or 1 insertion + 1 deletion), and the totals must be those of the one that is shown.
+    They are counted in the alignment itself, not by `kaldialign.edit_distance`: several alignments may be minimal
+    (2 substitutions, or 1 insertion + 1 deletion), and the totals must match the alignment that is shown.
     """
     marks = Counter(error_mark(ref, hyp) for ref, hyp in alignment)
     return ErrorCounts(marks["I"], marks["D"], marks["S"], length=len(alignment) - marks["I"])
 
 
-def count_characters(pairs: Iterable[tuple[str, str]]) -> ErrorCounts:
-    """The character errors over all pairs, each text with single spaces between its words."""
-    pairs = [(" ".join(ref.split()), " ".join(hyp.split())) for ref, hyp in pairs]
-    found = kaldialign.batch_error_rate([ref for ref, _ in pairs], [hyp for _, hyp in pairs])
-    return ErrorCounts(found["ins"], found["del"], found["sub"], found["ref_len"])
+def count_character_errors(pairs: Iterable[tuple[str, str]]) -> ErrorCounts:
+    """Returns the character errors over all pairs, each text with single spaces between its words."""
+    spaced = [(" ".join(ref.split()), " ".join(hyp.split())) for ref, hyp in pairs]
+    counts = kaldialign.batch_error_rate([ref for ref, _ in spaced], [hyp for _, hyp in spaced])
+    return ErrorCounts(counts["ins"], counts["del"], counts["sub"], counts["ref_len"])
 
 
 def wer_interval(pairs: Sequence[tuple[str, str]], wer: float) -> Interval | None:
-    """The 95 % interval (low, high) around `wer`, all in percent: +-1.96 standard deviations of the resampled WER.
+    """Returns the 95 % interval (low, high) around `wer`, in percent: +-1.96 standard deviations of the resampled WER.
 
-    Utterances are drawn with replacement, 10,000 times with a fixed seed (Bisani and Ney, ICASSP 2004). It is centred
-    on `wer` itself, not on the mean of the replications, which differs by their noise; below 0 it is cut off.
+    Utterances are drawn with replacement, 10,000 times with a fixed seed (Bisani and Ney, ICASSP 2004). The interval is
+    centred on `wer` itself, not on the mean of the replications, which differs by their noise; it is cut off below 0.
 
-    None for a single utterance: it has no spread that would say anything of others.
+    Returns None for a single utterance, which has no spread from which other utterances could be predicted.
     """
     if len(pairs) < 2:
         return None
     half = _half_width(pairs)
     if not math.isfinite(half):
-        # Some draw held only utterances without reference words and so has no WER (sets of a few utterances, some of
-        # them empty). Only the utterances that have words are drawn then.
+        # A replication of a small set may hold only utterances without reference words, and then has no WER. In that
+        # case only the utterances with reference words are drawn.
         half = _half_width([(ref, hyp) for ref, hyp in pairs if ref.split()])
     return max(0.0, wer - 100 * half), wer + 100 * half
 
 
 def _half_width(pairs: Sequence[tuple[str, str]]) -> float:
     refs, hyps = [ref.split() for ref, _ in pairs], [hyp.split() for _, hyp in pairs]
-    found = kaldialign.bootstrap_wer_ci(refs, hyps, replications=REPLICATIONS, seed=SEED)
-    # With an infinite mean kaldialign gives 0 as the interval.
-    return found["ci95"] if math.isfinite(found["wer"]) else math.inf
+    bootstrap = kaldialign.bootstrap_wer_ci(refs, hyps, replications=REPLICATIONS, seed=SEED)
+    # kaldialign returns an interval of 0 if the mean is infinite.
+    return bootstrap["ci95"] if math.isfinite(bootstrap["wer"]) else math.inf
 
 
 def speaker_interval(speakers: dict[str, ErrorCounts], words: ErrorCounts) -> Interval | None:
-    """As `wer_interval`, but whole speakers are drawn: it holds for other speakers, too. Rough where there are few.
+    """Returns the interval like `wer_interval`, but whole speakers are drawn, so that it also covers other speakers.
 
-    None where there is one speaker, or where not all of `words` are of `speakers`.
+    It is rough if there are few speakers. Returns None for a single speaker, and if some of `words` have no speaker.
     """
-    counts = [(counts.errors, counts.length) for counts in speakers.values()]
-    if len(counts) < 2 or tuple(map(sum, zip(*counts, strict=True))) != (words.errors, words.length):
+    errors = np.array([counts.errors for counts in speakers.values()])
+    lengths = np.array([counts.length for counts in speakers.values()])
+    if len(speakers) < 2 or errors.sum() != words.errors or lengths.sum() != words.length:
         return None
-    half = half_width(drawn_rates(*np.array(counts).T))
+    half = interval_half_width(bootstrap_rates(errors, lengths))
     return max(0.0, words.rate - half), words.rate + half
 
 
-def require_words(refs: Sequence[str]) -> None:
+def require_reference_words(refs: Sequence[str]) -> None:
     """Raises UserError when no reference holds a word: an error rate is undefined."""
     if not any(ref.split() for ref in refs):
         raise UserError(f"no reference words in {len(refs)} utterances: a WER is undefined; it needs transcripts")
 
 
 def score_pairs(
-    pairs: Sequence[tuple[str, str]], of: str = "words", speakers: Sequence[str | None] | None = None
+    pairs: Sequence[tuple[str, str]], token_type: str = "words", speakers: Sequence[str | None] | None = None
 ) -> Score:
-    """Score (ref, hyp) pairs, one an utterance, `of` "words" or "phones"; `speakers`: of each, None where unknown.
+    """Returns the score of (ref, hyp) pairs, one per utterance.
 
-    Raises UserError when no reference holds a word: WER is undefined.
+    `token_type` is "words" or "phones". `speakers` has the speaker of each utterance, or None if it is unknown. Raises
+    UserError when no reference holds a word: the WER is undefined.
     """
-    require_words([ref for ref, _ in pairs])
+    require_reference_words([ref for ref, _ in pairs])
     alignments = [align_words(ref, hyp) for ref, hyp in pairs]
-    words = count_words([pair for alignment in alignments for pair in alignment])
-    by_speaker = count_speakers(alignments, speakers) if speakers else {}
+    words = count_word_errors([pair for alignment in alignments for pair in alignment])
+    by_speaker = count_errors_by_speaker(alignments, speakers) if speakers else {}
     return Score(
         words=words,
-        characters=count_characters(pairs),
+        characters=count_character_errors(pairs),
         interval=wer_interval(pairs, words.rate),
         utterances=len(pairs),
         sentence_errors=sum(ref.split() != hyp.split() for ref, hyp in pairs),
         empty_hypotheses=sum(not hyp.split() for _, hyp in pairs),
-        confusions=most_frequent(alignments),
-        of=of,
+        confusions=most_frequent_errors(alignments),
+        token_type=token_type,
         speakers=by_speaker,
         speaker_interval=speaker_interval(by_speaker, words),
     )
 
 
-def count_speakers(alignments: Sequence[Alignment], speakers: Sequence[str | None]) -> dict[str, ErrorCounts]:
-    """The word errors of each speaker, in the order of their names; utterances of None are left out."""
-    pairs = defaultdict(list)
+def count_errors_by_speaker(alignments: Sequence[Alignment], speakers: Sequence[str | None]) -> dict[str, ErrorCounts]:
+    """Returns the word errors of each speaker, sorted by name, without the utterances of unknown speakers."""
+    by_speaker: defaultdict[str, Alignment] = defaultdict(list)
     for speaker, alignment in zip(speakers, alignments, strict=True):
-        pairs[speaker] += alignment
-    return {speaker: count_words(pairs[speaker]) for speaker in sorted(pairs.keys() - {None})}
+        if speaker is not None:
+            by_speaker[speaker] += alignment
+    return {speaker: count_word_errors(by_speaker[speaker]) for speaker in sorted(by_speaker)}
 
 
-def most_frequent(alignments: Iterable[Alignment], limit: int = MOST_FREQUENT) -> Confusions:
-    """The `limit` most frequent substitutions, insertions and deletions."""
+def most_frequent_errors(alignments: Iterable[Alignment], limit: int = MAX_CONFUSIONS) -> Confusions:
+    """Returns the `limit` most frequent substitutions, insertions and deletions."""
     counts = Counter(pair for alignment in alignments for pair in alignment if pair[0] != pair[1])
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    kinds = {"S": [], "I": [], "D": []}
+    kinds: dict[str, list[tuple[str, str, int]]] = {"S": [], "I": [], "D": []}
     for (ref, hyp), count in ranked:
         kinds[error_mark(ref, hyp)].append((ref, hyp, count))
     return Confusions(

@@ -31,7 +31,7 @@ from asrtool.experiment import Experiment
 from asrtool.locks import write_lock
 from asrtool.progress import progress
 from asrtool.provenance import provenance
-from asrtool.scoring.folder import HYPOTHESES, read_facts, read_hypotheses
+from asrtool.scoring.folder import HYPOTHESES, read_result_facts, read_hypotheses
 from asrtool.scoring.wer import align_words
 from asrtool.streaming.endpointing import Endpointing
 from asrtool.streaming.feature_stream import FeatureStream
@@ -256,7 +256,7 @@ def agreement(rows: list[dict], folder: Path, checkpoint: str) -> dict | None:
     if not (folder / HYPOTHESES).is_file():
         return None
     try:
-        other, hypotheses = read_facts(folder).get("checkpoint"), read_hypotheses(folder / HYPOTHESES)
+        other, hypotheses = read_result_facts(folder).get("checkpoint"), read_hypotheses(folder / HYPOTHESES)
     except AsrtoolError as error:  # what was streamed is worth more than the comparison
         logger.info(f"not compared with the offline decoding: {error}")
         return None

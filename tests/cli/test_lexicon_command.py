@@ -2,7 +2,7 @@
 
 import pytest
 
-from asrtool.data.inspection import inspect_cuts
+from asrtool.data.inspection import CutRequirements, inspect_cuts
 from asrtool.files import write_jsonl
 from asrtool.text.lexicon import read_lexicon
 from asrtool.text.tokenizer import load_tokenizer
@@ -65,13 +65,16 @@ def test_a_tokenizer_of_phones_serves_training(asr, corpus, tiny_config, tmp_pat
     status, out, _ = asr("tokenizer", corpus, "t.json", *phones, "--silence", "SIL")
     assert (status, out) == (0, "t.json: 13 units (phone)\n")
     tokenizer = load_tokenizer("t.json")
-    assert tokenizer.separator == "SIL" and len(tokenizer.alternatives("one two")[0]) == 2
-    found = inspect_cuts(corpus, tiny_config(), tokenizer, len, lambda frames: frames)
+    assert tokenizer.separator == "SIL" and len(tokenizer.pronunciation_units("one two")[0]) == 2
+    requirements = CutRequirements(
+        data=tiny_config().data, sampling_rate=16000, tokenizer=tokenizer, min_frames=len, out_length=lambda frames: frames
+    )
+    found = inspect_cuts(corpus, requirements)
     assert found.cuts == 24 and not found.dropped
 
 
 def test_phones_that_no_graph_made_words_are_scored_as_phones(asr):
-    row = {"id": "u1", "ref": "W AH N T UW", "hyp": "W AH T UW", "of": "phones"}
+    row = {"id": "u1", "ref": "W AH N T UW", "hyp": "W AH T UW", "token_type": "phones"}
     write_jsonl("test/greedy/hyps.jsonl", [row])
     status, out, _ = asr("score", "test/greedy", "--name", "test")
     assert status == 0 and out.startswith("test PER 20.00 % ") and " 5 phones) " in out

@@ -1,11 +1,13 @@
+"""Tables and replaceable sections in Markdown."""
+
 import pytest
 
 from asrtool.errors import UserError
-from asrtool.scoring.markdown import put, table
+from asrtool.scoring.markdown import markdown_table, replace_section
 
 
-def test_short_rows_are_filled_and_bars_do_not_end_a_cell():
-    assert table(["a", "b"], [["1", "x|y"], ["2"]]) == "| a | b |\n| --- | --- |\n| 1 | x\\|y |\n| 2 | - |"
+def test_short_rows_are_filled_and_bars_are_escaped():
+    assert markdown_table(["a", "b"], [["1", "x|y"], ["2"]]) == "| a | b |\n| --- | --- |\n| 1 | x\\|y |\n| 2 | - |"
 
 
 @pytest.mark.parametrize(
@@ -17,12 +19,12 @@ def test_short_rows_are_filled_and_bars_do_not_end_a_cell():
         ("before <old> after", "before <\n\nnew\n\n> after"),
     ],
 )
-def test_a_section_is_put_where_its_lines_are_or_at_the_end(text, expected):
-    assert put(text, "<", ">", "new") == expected
-    assert put(expected, "<", ">", "new") == expected
+def test_a_section_is_replaced_or_added_at_the_end(text, expected):
+    assert replace_section(text, "<", ">", "new") == expected
+    assert replace_section(expected, "<", ">", "new") == expected
 
 
 @pytest.mark.parametrize("text", ["<", ">", "> <"])
 def test_half_a_section_is_refused(text):
     with pytest.raises(UserError, match="need both '<' and '>'"):
-        put(text, "<", ">", "new")
+        replace_section(text, "<", ">", "new")

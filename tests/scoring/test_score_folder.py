@@ -1,3 +1,5 @@
+"""Scoring a decode folder: what is read, written and refused."""
+
 import json
 
 import pytest
@@ -28,7 +30,7 @@ def test_rows_are_read_in_order_with_all_their_fields(folder):
     assert read_hypotheses(folder / "hyps.jsonl") == ROWS
 
 
-def test_the_unicode_form_of_a_text_is_no_error(folder):
+def test_the_unicode_form_of_a_text_is_not_an_error(folder):
     rows = [{"id": "u1", "ref": "caf\u00e9 no\u0308", "hyp": "cafe\u0301 n\u00f6"}]
     write_rows(folder / "hyps.jsonl", rows)
     assert score_folder(folder).wer == 0
@@ -47,14 +49,14 @@ def test_a_decode_folder_gets_its_reports_and_nothing_else(folder):
     assert "中文" in (folder / "alignments.txt").read_text(encoding="utf-8")
 
 
-def test_each_speaker_is_counted_whatever_stands_for_the_name(folder):
+def test_errors_are_counted_by_speaker_also_for_numeric_names(folder):
     more = [{"id": "u3", "ref": "a", "hyp": "b", "speaker": 7}, {"id": "u4", "ref": "a", "hyp": "a", "speaker": "ann"}]
     write_rows(folder / "hyps.jsonl", [*ROWS, *more])
     assert {name: counts.rate for name, counts in score_folder(folder).speakers.items()} == {"7": 100.0, "ann": 0.0}
 
 
 @pytest.mark.parametrize("given, expected", [(None, "dev-clean"), ("mine", "mine")])
-def test_the_name_comes_from_the_caller_or_decode_json(folder, given, expected):
+def test_the_set_name_comes_from_the_caller_or_decode_json(folder, given, expected):
     (folder / "decode.json").write_text('{"set": "dev-clean", "beam": 8}', encoding="utf-8")
     score_folder(folder, given)
     assert json.loads((folder / "wer.json").read_text(encoding="utf-8"))["set"] == expected
@@ -111,7 +113,7 @@ def test_a_failed_scoring_leaves_no_report(folder):
     assert [path.name for path in folder.iterdir()] == ["hyps.jsonl"]
 
 
-def test_the_utterances_of_several_folders_count_as_one_set(asr, folder, tmp_path):
+def test_several_folders_are_pooled_into_one_set(asr, folder, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     write_rows(other / "hyps.jsonl", [{"id": "u3", "ref": "a b c d e", "hyp": "a b c x y"}])
@@ -124,8 +126,8 @@ def test_the_utterances_of_several_folders_count_as_one_set(asr, folder, tmp_pat
         (fold / "hyps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = asr("score", folder, other, "--pool", "all folds")[1].splitlines()
     assert len(lines) == 4 and lines[3].startswith("    [") and lines[3].endswith("] by bootstrap over the 2 speakers")
-    status, _, said = asr("score", folder, folder, "--pool", "twice")
-    assert status == 1 and "2 ids occur more than once" in said
+    status, _, err = asr("score", folder, folder, "--pool", "twice")
+    assert status == 1 and "2 ids occur more than once" in err
 
 
 def test_a_folder_without_transcripts_is_named(folder):

@@ -1,10 +1,12 @@
+"""The readable report, alignments in columns, and the score as JSON."""
+
 import json
 import unicodedata
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrtool.scoring.report import FOLD, GAP_TEXT, alignment_text, report_text, score_dict, summary_line
+from asrtool.scoring.report import FOLD_COLUMNS, GAP_TEXT, alignment_text, report_text, score_dict, summary_line
 from asrtool.scoring.wer import Confusions, ErrorCounts, Score, score_pairs
 
 SCORE = Score(
@@ -41,7 +43,7 @@ def test_report_shows_totals_and_confusions():
     assert ["none"] in rows
 
 
-def test_report_has_the_speakers_the_worst_first():
+def test_report_lists_speakers_with_the_highest_error_rate_first():
     score = score_pairs([("a b", "a b"), ("a b", "a c"), ("c", "c"), ("d", "")], speakers=["eve", "eve", "ann", None])
     *_, head, eve, ann = report_text("test", score).splitlines()
     assert head.split()[:3] == ["reference", "errors", "ins"]
@@ -50,14 +52,14 @@ def test_report_has_the_speakers_the_worst_first():
     assert score_dict(score)["speakers"]["eve"]["rate"] == 25.0
 
 
-def test_report_has_an_interval_for_other_speakers():
+def test_report_has_a_bootstrap_interval_over_speakers():
     score = score_pairs([("a b", "a b"), ("a b", "a c")], speakers=["eve", "ann"])
     assert "95 % interval of the WER (bootstrap over speakers): 0.00 to 59" in report_text("test", score)
     assert score_dict(score)["wer_interval_speakers"] == list(score.speaker_interval)
     assert score_dict(score_pairs([("a", "a")]))["wer_interval_speakers"] is None
 
 
-def test_a_speaker_who_was_to_say_nothing_has_no_rate():
+def test_a_speaker_without_reference_words_has_no_rate():
     score = score_pairs([("a b", "a b"), ("", "a")], speakers=["eve", "ann"])
     assert score_dict(score)["speakers"]["ann"] == {
         "rate": None, "errors": 1, "insertions": 1, "deletions": 0, "substitutions": 0, "length": 0
@@ -65,14 +67,14 @@ def test_a_speaker_who_was_to_say_nothing_has_no_rate():
     assert json.loads(json.dumps(score_dict(score), allow_nan=False))["speakers"]["eve"]["rate"] == 0.0
 
 
-def test_report_keeps_its_columns_under_each_other_for_any_name():
+def test_report_columns_are_aligned_for_any_name():
     for name in ("a" * 40, "说话人"):
         score = score_pairs([("a", "a"), ("a", "b")], speakers=[name, "b"])
         lines = report_text("test", score).splitlines()[-3:]
         assert len({sum(2 if char in "说话人" else 1 for char in line) for line in lines}) == 1
 
 
-def test_report_of_nobody_in_particular_has_no_speakers():
+def test_report_without_known_speakers_has_no_speaker_table():
     assert "Speakers" not in report_text("test", score_pairs([("a", "b")], speakers=[None]))
     assert "Speakers" not in report_text("test", SCORE)
 
@@ -104,7 +106,7 @@ def test_alignment_of_wide_characters_keeps_the_columns():
 def test_a_long_utterance_is_folded():
     row = {"id": "long", "ref": " ".join(f"word{i}" for i in range(200)), "hyp": " ".join(["word1"] * 150)}
     text = alignment_text([row])
-    assert max(map(len, text.splitlines())) <= FOLD + 5
+    assert max(map(len, text.splitlines())) <= FOLD_COLUMNS + 5
     assert words_of(text, "REF") == row["ref"].split()
     assert words_of(text, "HYP") == row["hyp"].split()
 

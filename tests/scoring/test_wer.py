@@ -1,3 +1,5 @@
+"""Error counts, rates and intervals of (ref, hyp) pairs."""
+
 import math
 
 import kaldialign
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.errors import UserError
-from asrtool.scoring.wer import GAP, ErrorCounts, align_words, count_words, score_pairs
+from asrtool.scoring.wer import GAP, ErrorCounts, align_words, count_word_errors, score_pairs
 
 # Few words, so that repeats and rival minimal alignments are common; one that looks like a gap, two not in ASCII.
 texts = st.lists(st.sampled_from(["a", "b", "c", "***", "é", "中文"]), max_size=8).map(" ".join)
@@ -42,7 +44,7 @@ def test_sentence_errors_and_empty_hypotheses_by_hand():
     assert score.ser == pytest.approx(80.0)
 
 
-def test_spacing_is_no_error():
+def test_spacing_is_not_an_error():
     score = score_pairs([(" a  b\tc ", "a b c")])
     assert score.words.errors == score.characters.errors == score.sentence_errors == 0
 
@@ -54,7 +56,7 @@ def test_confusions_are_ranked_by_count_then_alphabet():
     assert score.confusions.deletions == [("p", 1), ("r", 1)]
 
 
-def test_an_empty_reference_beside_others_counts_only_insertions():
+def test_an_empty_reference_among_others_counts_only_insertions():
     score = score_pairs([("a b", "a b"), ("", "x y")])
     assert score.words == ErrorCounts(insertions=2, deletions=0, substitutions=0, length=2)
     assert all(math.isfinite(bound) for bound in score.interval)
@@ -64,7 +66,7 @@ def test_one_utterance_has_no_interval():
     assert score_pairs([("a b c", "a b")]).interval is None
 
 
-def test_interval_is_near_the_analytic_one_and_the_same_each_time():
+def test_interval_is_close_to_the_analytic_one_and_deterministic():
     # 400 one-word utterances, a tenth of them wrong: binomial, 1.96 * sqrt(0.1 * 0.9 / 400) = 2.94 %
     pairs = [("a", "b" if i % 10 == 0 else "a") for i in range(400)]
     low, high = score_pairs(pairs).interval
@@ -73,7 +75,7 @@ def test_interval_is_near_the_analytic_one_and_the_same_each_time():
 
 
 @pytest.mark.parametrize("pairs", [[], [("", "")], [(" ", "a b")]])
-def test_no_reference_words_at_all_is_refused(pairs):
+def test_a_set_without_reference_words_is_refused(pairs):
     with pytest.raises(UserError, match="no reference words"):
         score_pairs(pairs)
 
@@ -83,8 +85,8 @@ def test_rate_of_an_empty_reference():
     assert ErrorCounts(1, 0, 0, 0).rate == math.inf
 
 
-def test_the_speakers_interval_is_the_analytic_one_and_wider_where_speakers_differ():
-    """Of speakers with as many words each the rate is a mean, whose deviation is known."""
+def test_speaker_interval_matches_the_analytic_one_and_is_wider_if_speakers_differ():
+    """With equally many words per speaker the rate is a mean, whose standard deviation is known."""
     rates = np.random.default_rng(1).integers(0, 10, size=40)  # of 10 words each; each speaker's utterances are alike
     pairs = [("a " * 10, "x " * rate + "a " * (10 - rate)) for rate in rates for _ in range(20)]
     names = [f"s{number}" for number in range(40) for _ in range(20)]
@@ -94,7 +96,7 @@ def test_the_speakers_interval_is_the_analytic_one_and_wider_where_speakers_diff
     assert score.interval[1] - score.interval[0] < half
 
 
-def test_an_interval_over_speakers_needs_several_and_all():
+def test_speaker_interval_needs_several_speakers_and_all_known():
     pairs = [("a b", "a b"), ("a b", "a"), ("c", "c")]
     assert score_pairs(pairs, speakers=["eve", "ann", "ann"]).speaker_interval
     for speakers in (None, ["eve"] * 3, ["eve", "ann", None]):
@@ -104,7 +106,7 @@ def test_an_interval_over_speakers_needs_several_and_all():
 @given(texts, texts)
 def test_an_alignment_is_minimal_and_complete(ref, hyp):
     alignment = align_words(ref, hyp)
-    counts = count_words(alignment)
+    counts = count_word_errors(alignment)
     assert counts.errors == kaldialign.edit_distance(ref.split(), hyp.split())["total"]
     assert counts.insertions - counts.deletions == len(hyp.split()) - len(ref.split())
     assert counts.length == len(ref.split())
@@ -114,10 +116,10 @@ def test_an_alignment_is_minimal_and_complete(ref, hyp):
 
 @settings(max_examples=50, deadline=None)
 @given(pair_lists)
-def test_the_interval_holds_the_wer_and_the_confusions_add_up(pairs):
+def test_interval_contains_the_wer_and_confusions_add_up(pairs):
     score = score_pairs(pairs)
     low, high = score.interval or (score.wer, score.wer)
     assert 0 <= low <= score.wer <= high < math.inf and (score.interval is None) == (len(pairs) == 1)
-    found = score.confusions
-    totals = [sum(row[-1] for row in rows) for rows in (found.insertions, found.deletions, found.substitutions)]
+    errors = score.confusions
+    totals = [sum(row[-1] for row in rows) for rows in (errors.insertions, errors.deletions, errors.substitutions)]
     assert totals == [score.words.insertions, score.words.deletions, score.words.substitutions]

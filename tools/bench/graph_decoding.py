@@ -25,7 +25,7 @@ from common import Report, Run, parse, parser
 from asrtool.decoding.graph_search import GraphOptions, GraphSearch
 from asrtool.decoding.k2_search import K2Search, require_k2
 from asrtool.errors import UserError
-from asrtool.scoring.wer import align_words, count_words
+from asrtool.scoring.wer import align_words, count_word_errors
 from asrtool.streaming.graph_search import StreamingGraph, StreamingGraphSearch
 
 AIM = 0.05  # real-time factor beyond the network, for a trigram of 64,000 words
@@ -100,7 +100,7 @@ def compare_engines(report: Report, beam: float, ours: list, theirs: list, refs:
     report.fact(f"same best path by k2, beam {beam:g}", same, f"share of {len(ours)} utterances")
     report.aim(f"same best path by k2, beam {beam:g}", same, 0.99)
     for name, found in (("kaldi-decoder", ours), ("k2", theirs)) if refs else ():
-        counts = [count_words(align_words(ref, " ".join(words))) for ref, words in zip(refs, found, strict=True)]
+        counts = [count_word_errors(align_words(ref, " ".join(words))) for ref, words in zip(refs, found, strict=True)]
         wer = 100 * sum(count.errors for count in counts) / max(1, sum(count.length for count in counts))
         report.fact(f"WER of {name}, beam {beam:g}, percent", round(wer, 3))
 

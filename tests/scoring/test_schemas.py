@@ -1,24 +1,24 @@
-"""What a report reads may be of a stranger, or damaged: one line that names the file, and never a traceback."""
+"""The files that a report reads may be damaged: the error is one line that names the file, never a traceback."""
 
 import json
 import random
 
 import pytest
 
-from tests.scoring.test_results import DECODED, LOG, STREAMED, decoded, make  # noqa: F401 - a fixture
+from tests.scoring.test_results import DECODED, LOG, STREAMED, add_result, make_experiment  # noqa: F401 - a fixture
 
 ODD = [None, True, -1, 0, 1e300, 10**400, 10**18, "x", "", [], [1], {}, {"dirty": 10**18}, [[[]]], float("nan")]
 
 
 def paths(tree, at=()):
-    """The places of all values in a tree of plain types."""
+    """Yields the paths to all values in a tree of plain types."""
     yield at
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
         yield from paths(value, (*at, key))
 
 
 def changed(tree, at, value):
-    """The tree with `value` at a place; None takes the place out."""
+    """Returns a copy of the tree with `value` at a path; None removes the entry."""
     if not at:
         return value
     copy = json.loads(json.dumps(tree))
@@ -33,11 +33,11 @@ def changed(tree, at, value):
 
 
 @pytest.fixture
-def whole(make):  # noqa: F811
-    """An experiment with all that a report reads."""
+def whole(make_experiment):  # noqa: F811
+    """An experiment with every file that a report reads."""
     git = {"git": {"commit": "0" * 40, "dirty": False}, "version": "1", "command": "asrtool", "adapted_by": ["x"]}
-    experiment = decoded(make(log=LOG), **DECODED, **git, ranks=2, jobs=2)
-    return decoded(experiment, "stream/test/greedy", **STREAMED, **git)
+    experiment = add_result(make_experiment(log=LOG), **DECODED, **git, ranks=2, jobs=2)
+    return add_result(experiment, "stream/test/greedy", **STREAMED, **git)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def whole(make):  # noqa: F811
         ("decode", "decode"), ("decode", "wer"), ("stream", "stream"), ("stream", "wer")
     ])]
 )  # fmt: skip
-def test_every_field_may_hold_anything(whole, asr, name):
+def test_a_field_with_any_value_is_accepted_or_refused_in_one_line(whole, asr, name):
     path, draw = whole / name, random.Random(1)
     rows = [json.loads(line) for line in path.read_text().splitlines()] if name == "log.jsonl" else None
     tree = rows if rows else json.loads(path.read_text())
@@ -64,13 +64,13 @@ def test_every_field_may_hold_anything(whole, asr, name):
 
 @pytest.mark.parametrize("name", ["decode/test/greedy/decode.json", "decode/test/greedy/wer.json", "log.jsonl"])
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b"7", b"{", b'{"wer": 1e999}', b'{"git": NaN}'])
-def test_what_is_no_json_is_named(whole, asr, name, content):
+def test_a_file_that_is_not_json_is_named(whole, asr, name, content):
     (whole / name).write_bytes(content + b"\n")
     status, _, err = asr("report", whole)
     assert status == 2 and name.rpartition("/")[2] in err and err.count("\n") == 1
 
 
-def test_a_report_goes_into_markdown_alone(whole, asr, tmp_path):
+def test_a_report_is_written_to_markdown_files_only(whole, asr, tmp_path):
     other = tmp_path / "audio.wav"
     other.write_bytes(b"RIFF")
     status, _, err = asr("report", whole, "--out", other)
@@ -81,7 +81,7 @@ def test_a_report_goes_into_markdown_alone(whole, asr, tmp_path):
     assert status == 2 and "page.md: not UTF-8" in err and page.read_bytes() == b"caf\xe9"
 
 
-def test_a_page_keeps_its_line_ends(whole, asr, tmp_path):
+def test_a_page_keeps_its_line_endings(whole, asr, tmp_path):
     page = tmp_path / "page.md"
     page.write_bytes(b"# Mine\r\n\r\nText.\r\n")
     assert asr("report", whole, "--out", page)[0] == 0
