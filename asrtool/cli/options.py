@@ -29,7 +29,7 @@ class Number(click.ParamType):
         self.maximum_open = maximum_open
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
-        """Returns `value` as a float; fails with a usage error if it is no number within the bounds."""
+        """Returns `value` as a float; fails with a usage error unless it is a number within the bounds."""
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError):

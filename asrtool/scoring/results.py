@@ -18,7 +18,7 @@ METHODS = ["greedy", "prefix", "graph", "rescored", "neural"]  # ordered by how 
 
 SYSTEMS_NOTE = """\
 Units include the blank. Git is the revision of asrtool in training and, after "results", in decoding if it differs.
-Hours of audio and device-hours are those of this training alone, without the system whose weights `--init-from` loads.
+Hours of audio and device-hours count this training alone, without the system whose weights `--init-from` loads.
 Peak memory is the memory of one training process, on its GPU if it has one."""
 RATES_NOTE = "Word error rate, or phone error rate (PER), in percent, and its 95 % bootstrap interval over utterances."
 RTF_NOTE = """\

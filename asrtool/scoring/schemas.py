@@ -105,7 +105,7 @@ class EmissionFigures(_Schema):
 
 
 class OfflineAgreement(_Schema):
-    """The agreement of the streamed words with those of offline decoding."""
+    """The agreement between the words of streaming and of offline decoding."""
 
     words: Count
     same_percent: Figure

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from asrtool.config import ObjectiveConfig
 from asrtool.config_file import load_config
 from asrtool.errors import UserError
@@ -14,7 +16,7 @@ from asrtool.scoring.folder import HASH_KEY, HYPOTHESES, read_result_facts
 from asrtool.text.tokenizer import load_tokenizer
 from asrtool.training_log import read_log
 
-FACTS_SCHEMAS = {"decode": schemas.DecodeFacts, "stream": schemas.StreamFacts}
+FACTS_SCHEMAS: dict[str, type[BaseModel]] = {"decode": schemas.DecodeFacts, "stream": schemas.StreamFacts}
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def test_figures_that_were_not_recorded_are_dashes(make_experiment, page):
     old = [{"event": "train", "step": 950, "hours": 9.2, "memory_gb": 1.0}, {"event": "finished", "step": 1000}]
     out = page(add_result(make_experiment(log=old)))
     for column in ("git", "parameters", "hours of audio", "device-hours", "hardware", "peak memory"):
-        assert cell(out, "`a`", column) == "-", column  # the hours of an earlier step are not those of the last one
+        assert cell(out, "`a`", column) == "-", column  # hours that were logged before the last step do not count
     assert "Real-time" not in out and "Streaming" not in out and "# a: not recorded" in out
 
 
