@@ -1,128 +1,171 @@
 #!/usr/bin/env bash
-# Source this after train.sh: stages 5, 6 and 7, the same in every recipe.
+# Source this after train.sh. It defines what stages 5, 6 and 7 of the recipes share: decoding, scoring and streaming.
 #
-#   decode_stages TUNE MANIFEST ...     decodes and scores $exp; the graph is $lang/graph, and its scales are chosen on
-#                                       the manifest TUNE; where that is "", all are 1
-#   stream_stage TUNE MANIFEST ...      the same chunk by chunk from raw audio, where the model can
+# The option --decode is a list of methods, each of which writes the folder EXP/decode/SET/METHOD:
 #
-# Options of the recipe that it uses:
-#   --decode "METHOD ..."   of greedy, prefix, graph, rescored (the graph's lattices with $lang/rescore.npz in the place
-#                           of $lang/graph.arpa.gz, the graph's own) and neural (of the n best of these the one with
-#                           the fewest expected errors by the neural language model $lang/neural.pt, too, which the
-#                           recipe's make_neural_lm makes); at last adapted, once or several times: as the method
-#                           before it, with the model adapted to each speaker by the words that were found last
-#   --scales FILE           of the graph's search, as `asrtool tune` writes it, in the place of those chosen on TUNE: say
-#                           of a cross-validation, for few speakers on dev make scales that are worse for others
-#   --jobs N
+#   greedy      the best unit of each frame
+#   prefix      CTC prefix beam search
+#   graph       search in the graph LANG/graph with a word n-gram
+#   rescored    lattices from the graph, rescored with a larger n-gram: LANG/rescore.npz instead of LANG/graph.arpa.gz
+#   neural      the 100 best hypotheses of these lattices, by minimum Bayes risk under a mixture of the n-gram and the
+#               neural language model LANG/neural.pt
+#   adapted     last, once or more often: the previous method again, with the model adapted to each speaker on the
+#               words that the previous method recognised; the folders are METHOD_adapted, METHOD_adapted2, ...
+#
+# For the two searches in the graph, WEIGHTS is a file of decoding weights that `asrtool tune` has written (acoustic
+# scale, blank penalty and insertion penalty). If it is "" or does not exist, the defaults of `asrtool decode` apply.
 
-: "${decode:=greedy prefix graph}" "${scales:=}" "${jobs:=1}"
-# Of searches for lattices, which know no --max-active: more than four fifths of the arcs of 16 in half the time or less
-beam_of_lattices=12
-hypotheses=100 # an utterance, for the neural language model
-neural_weight=0.7 # of it, the rest is the 4-gram's; better than 0.5 for speakers held out (librispeech's TUNING.md)
-for method in $decode; do
-    [[ $method =~ ^(greedy|prefix|graph|rescored|neural|adapted)$ ]] ||
-        stages_stop "--decode takes greedy, prefix, graph, rescored, neural and adapted, not '$method'"
-done
-decode=$(echo $decode) # single spaces
-methods=${decode%% adapted*} # without the rounds of adaptation
-rounds=${decode#"$methods"} best=${methods##* }
-[[ $methods != *adapted* && $rounds =~ ^(\ adapted)*$ ]] ||
-    stages_stop "--decode: adapted comes last, after the method that it repeats"
-if [ -n "$scales" ]; then
-    scales=$(located "$scales")
-    [ -f "$scales" ] || stages_stop "--scales: no such file: $scales; give what \`asrtool tune\` wrote"
-fi
-[[ $decode != *neural* || $decode == *rescored* ]] || stages_stop "--decode neural needs rescored: it takes its n best"
+# Searches for lattices ignore --max-active: a beam of 12 keeps four fifths of the arcs of 16 in half the time or less.
+lattice_beam=12
+nbest=100 # hypotheses of an utterance that the neural language model scores
+neural_weight=0.7 # of the neural model in the mixture; better than 0.5 on held-out speakers (egs/librispeech/TUNING.md)
 
-# What the search in the graph takes: sets $graph. $1 is the manifest of scales.
+# check_decode_options DECODE WEIGHTS METHOD...: exits with an error unless DECODE is a valid list of these METHODs, and
+# WEIGHTS is "" or a file.
+check_decode_options() {
+    local methods=$1 weights=$2 method first
+    shift 2
+    [ -n "${methods// /}" ] || option_error "--decode needs a method: ${*}"
+    for method in $methods; do require_choice --decode "$method" "$@"; done
+    first=$(first_pass_methods "$methods")
+    if [ -z "$first" ] || [[ " $first " == *" adapted "* ]]; then
+        option_error "--decode: adapted comes last, after the method that it repeats"
+    fi
+    if [[ $methods == *neural* && $methods != *rescored* ]]; then
+        option_error "--decode neural needs rescored: it chooses among the best hypotheses of the rescored lattices"
+    fi
+    if [ -n "$weights" ] && [ ! -f "$weights" ]; then
+        option_error "--decoding-weights: no such file: $weights; give a file that \`asrtool tune\` has written"
+    fi
+}
+
+# first_pass_methods DECODE: prints the methods without the rounds of adaptation at the end.
+first_pass_methods() {
+    local methods
+    methods=$(echo $1) # single spaces
+    while [[ $methods == *" adapted" ]]; do methods=${methods% adapted}; done
+    if [ "$methods" != adapted ]; then echo "$methods"; fi
+}
+
+# adaptation_suffixes DECODE: prints the endings of the folders of the rounds of adaptation: _adapted, _adapted2, ...
+adaptation_suffixes() {
+    local first methods round=0
+    methods=$(echo $1)
+    first=$(first_pass_methods "$1")
+    for _ in ${methods#"$first"}; do
+        round=$((round + 1))
+        if [ $round = 1 ]; then echo _adapted; else echo "_adapted$round"; fi
+    done
+}
+
+# result_folders DECODE: prints the names of the folders in EXP/decode/SET that these methods write.
+result_folders() {
+    local first suffix
+    first=$(first_pass_methods "$1")
+    printf '%s\n' $first
+    for suffix in $(adaptation_suffixes "$1"); do echo "${first##* }$suffix"; done
+}
+
+# graph_options ARRAY EXP LANG WEIGHTS: puts the options of a search in the graph into the array that is named ARRAY.
 graph_options() {
-    local tuned=${scales:-$exp/decode/$(basename "$1" .jsonl.gz)/scales.json}
-    graph=(--graph "$lang/graph")
-    if [ -f "$exp/priors.json" ]; then graph+=(--priors "$exp/priors.json"); fi # of a frame-level model
-    if [ -n "$1$scales" ] && [ -f "$tuned" ]; then graph+=(--scales "$tuned"); fi
+    local -n graph_options_array=$1
+    local exp=$2 lang=$3 weights=$4
+    graph_options_array=(--graph "$lang/graph")
+    if [ -f "$exp/priors.json" ]; then graph_options_array+=(--priors "$exp/priors.json"); fi # of objective ce
+    if [ -n "$weights" ] && [ -f "$weights" ]; then graph_options_array+=(--scales "$weights"); fi
 }
 
-# Decodes with the methods $1; their folders end in $2. The rest are manifests, and options for weights of speakers.
-# The recipe owns these folders: what other options have left there is replaced.
-recognise() {
-    local method plain=() nbest=() name
-    for method in $1; do
-        if [[ $method =~ greedy|prefix ]]; then plain+=(--method "$method"); fi
+# tune_decoding EXP LANG JOBS MANIFEST: finds the best decoding weights on MANIFEST; writes EXP/decode/SET/scales.json.
+tune_decoding() {
+    local exp=$1 lang=$2 jobs=$3 manifest=$4 search
+    graph_options search "$exp" "$lang" ""
+    asrtool tune "$exp" "$manifest" "${search[@]}" --beam "$lattice_beam" --jobs "$jobs"
+}
+
+# decode_once EXP LANG WEIGHTS JOBS METHODS SUFFIX ARGUMENT...: runs `asrtool decode` by METHODS. ARGUMENTs are
+# manifests, and then perhaps options. The names of the folders of results end in SUFFIX. Earlier results are replaced.
+decode_once() {
+    local exp=$1 lang=$2 weights=$3 jobs=$4 methods=$5 suffix=$6
+    local method argument folder search on_units=() lattice_options=()
+    shift 6
+    graph_options search "$exp" "$lang" "$weights"
+    for method in $methods; do
+        if [[ $method =~ ^(greedy|prefix)$ ]]; then on_units+=(--method "$method"); fi
     done
-    if [ -n "${plain[*]}" ]; then asrtool decode "$exp" "${@:3}" --overwrite "${plain[@]}"; fi
-    if [[ $1 == *graph* ]]; then
-        asrtool decode "$exp" "${@:3}" --overwrite --method graph "${graph[@]}" --jobs "$jobs"
+    if [ ${#on_units[@]} -gt 0 ]; then
+        asrtool decode "$exp" "$@" --overwrite "${on_units[@]}"
     fi
-    if [[ $1 == *neural* ]]; then nbest=(--nbest $hypotheses); fi
-    if [[ $1 =~ rescored|neural ]]; then
-        asrtool decode "$exp" "${@:3}" --overwrite --method graph "${graph[@]}" --jobs "$jobs" "${nbest[@]}" \
-            --beam $beam_of_lattices --rescore "$lang/rescore.npz" --graph-lm "$lang/graph.arpa.gz"
+    if [[ $methods == *graph* ]]; then
+        asrtool decode "$exp" "$@" --overwrite --method graph "${search[@]}" --jobs "$jobs"
     fi
-    if [[ $1 == *neural* ]]; then
-        declare -F make_neural_lm >/dev/null || stages_stop "--decode neural: this recipe has no make_neural_lm"
-        [ -f "$lang/neural.pt" ] || make_neural_lm
-        for name in "${@:3}"; do
-            [[ $name != --adapted ]] || break
-            name=$exp/decode/$(basename "$name" .jsonl.gz)
-            asrtool rescore "$name/rescored$2" "$name/neural$2" --lm "$lang/neural.pt" --ngram "$lang/rescore.npz" \
-                --weight $neural_weight --mbr --overwrite
+    if [[ $methods =~ rescored|neural ]]; then
+        if [[ $methods == *neural* ]]; then lattice_options=(--nbest "$nbest"); fi
+        asrtool decode "$exp" "$@" --overwrite --method graph "${search[@]}" --jobs "$jobs" "${lattice_options[@]}" \
+            --beam "$lattice_beam" --rescore "$lang/rescore.npz" --graph-lm "$lang/graph.arpa.gz"
+    fi
+    if [[ $methods == *neural* ]]; then
+        for argument in "$@"; do
+            if [[ $argument == --* ]]; then break; fi
+            folder=$exp/decode/$(basename "$argument" .jsonl.gz)
+            asrtool rescore "$folder/rescored$suffix" "$folder/neural$suffix" --overwrite --lm "$lang/neural.pt" \
+                --ngram "$lang/rescore.npz" --weight "$neural_weight" --mbr
         done
     fi
 }
 
-decode_stages() {
-    local tune=$1 sets=("${@:2}") graph adapted name method round folders suffix=() found=$methods
-    for round in $rounds; do # "_adapted", "_adapted2", ...
-        suffix+=("_adapted$([ ${#suffix[@]} = 0 ] || echo $((${#suffix[@]} + 1)))")
-        found+=" $best${suffix[-1]}"
+# decode_sets EXP LANG WEIGHTS JOBS RANKS DECODE MANIFEST...: decodes each manifest by all methods of DECODE, with the
+# rounds of adaptation, for which RANKS processes adapt the model to the speakers.
+decode_sets() {
+    local exp=$1 lang=$2 weights=$3 jobs=$4 ranks=$5 methods=$6 first last manifest name source suffix adapted
+    shift 6
+    first=$(first_pass_methods "$methods")
+    last=${first##* }
+    decode_once "$exp" "$lang" "$weights" "$jobs" "$first" "" "$@"
+    for manifest in "$@"; do
+        name=$(basename "$manifest" .jsonl.gz)
+        source=$last # the folder of the words to adapt to
+        for suffix in $(adaptation_suffixes "$methods"); do
+            adapted=$exp/${suffix#_}/$name
+            run_ranks "$ranks" adapt "$exp" "$manifest" --hyps "$exp/decode/$name/$source" --out "$adapted"
+            decode_once "$exp" "$lang" "$weights" "$jobs" "$last" "$suffix" "$manifest" --adapted "$adapted"
+            source=$last$suffix
+        done
     done
-    if begin 5 decode "${decode// /, }" . "$exp" "$decode" ${scales:+"$scales"}; then
-        if [[ $decode =~ graph|rescored && -n $tune && -z $scales ]]; then
-            graph_options ""
-            asrtool tune "$exp" "$tune" "${graph[@]}" --beam $beam_of_lattices --jobs "$jobs"
-        fi
-        graph_options "$tune"
-        recognise "$methods" "" "${sets[@]}"
-        for name in "${sets[@]}"; do
-            method=$best
-            for round in "${suffix[@]}"; do
-                adapted=$exp/${round#_}/$(basename "$name" .jsonl.gz)
-                on_this_machine adapt "$exp" "$name" --hyps "$exp/decode/${adapted##*/}/$method" --out "$adapted"
-                recognise "$best" "$round" "$name" --adapted "$adapted"
-                method=$best$round
-            done
-        done
-        finish "$exp/decode/*/{${found// /,}}/hyps.jsonl"
-    fi
-    if begin 6 score "word error rates with 95 % intervals" . "$exp"; then
-        for method in $found; do
-            folders=()
-            for name in "${sets[@]}"; do folders+=("$exp/decode/$(basename "$name" .jsonl.gz)/$method"); done
-            echo "$method:"
-            asrtool score "${folders[@]}"
-        done | tee "$exp/results.txt"
-        finish "$exp/decode/*/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
-    fi
 }
 
-stream_stage() {
-    local tune=$1 set name method graph options
-    begin 7 stream "chunk by chunk: ${decode// /, }" . "$exp" "$decode" || return 0
-    if asrtool info "$conf" --units 2 | grep -q "^streams *no"; then
-        echo "$(basename "$conf") needs whole utterances: nothing to do"
-    else
-        graph_options "$tune"
-        for set in "${@:2}"; do
-            name=$(basename "$set" .jsonl.gz)
-            asrtool align "$exp" "$set" "$exp/aligned/$name.jsonl.gz" || [ $? = 1 ] # 1: some words have no units
-            for method in $(echo "$methods" | sed "s/rescored\|neural//g"); do
-                options=(--method "$method" --alignments "$exp/aligned/$name.jsonl.gz")
-                if [ "$method" = graph ]; then options+=("${graph[@]}"); fi
-                asrtool stream "$exp" "$set" --overwrite "${options[@]}"
-                asrtool score "$exp/stream/$name/$method"
-            done
-        done
+# score_sets EXP DECODE SET...: prints the error rates of each method on each set.
+score_sets() {
+    local exp=$1 methods=$2 folder name folders
+    shift 2
+    for folder in $(result_folders "$methods"); do
+        folders=()
+        for name in "$@"; do folders+=("$exp/decode/$name/$folder"); done
+        echo "$folder:"
+        asrtool score "${folders[@]}"
+    done
+}
+
+# stream_sets EXP LANG WEIGHTS DECODE MANIFEST...: recognises the manifests of audio chunk by chunk, by each method of
+# DECODE that streams, and scores the result; alignments give the delay of each word. A model that needs whole utterances
+# is left out.
+stream_sets() {
+    local exp=$1 lang=$2 weights=$3 methods=$4 manifest name method alignments search options
+    shift 4
+    if [[ ! $(asrtool info "$exp/config.yaml" --units 2) =~ streams\ +yes ]]; then
+        echo "The model of $exp needs whole utterances: nothing to do"
+        return 0
     fi
-    finish "$exp/stream/*/*/stream.json"
+    graph_options search "$exp" "$lang" "$weights"
+    for manifest in "$@"; do
+        name=$(basename "$manifest" .jsonl.gz)
+        alignments=$exp/aligned/$name.jsonl.gz
+        asrtool align "$exp" "$manifest" "$alignments" || [ $? = 1 ] # status 1: some words have no units
+        for method in $(first_pass_methods "$methods"); do
+            if [[ $method =~ ^(rescored|neural)$ ]]; then continue; fi
+            options=(--method "$method" --alignments "$alignments")
+            if [ "$method" = graph ]; then options+=("${search[@]}"); fi
+            asrtool stream "$exp" "$manifest" --overwrite "${options[@]}"
+            asrtool score "$exp/stream/$name/$method"
+        done
+    done
 }

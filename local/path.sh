@@ -1,47 +1,47 @@
 #!/usr/bin/env bash
-# Source this in bash: it provides `asrtool`, and a `python3` that has what asrtool needs. Where it cannot, it says why
-# and returns 2; a script with `set -e` stops there, a terminal stays open.
+# Source this in bash: it provides the command `asrtool`, and a `python3` with the packages that asrtool needs. If it
+# cannot, it prints the reason and returns 2: a script with `set -e` stops there, and a terminal stays open.
 #
-# An asrtool that python3 can import is used as it is; otherwise .venv is made at the top of the checkout, once. All files
-# from the package index are checked against the hashes in constraints.txt. An interrupted installation is finished by
-# the next call; a change of constraints.txt or setup.py brings it up to date.
+# If python3 can import asrtool, that installation is used. Otherwise .venv is made at the top of the checkout, once. All
+# files from the package index are checked against the hashes in constraints.txt. The next call completes an interrupted
+# installation, and updates it when constraints.txt or setup.py have changed.
 
-asrtool_say() { echo "path.sh: $*" >&2; }
+asrtool_message() { echo "path.sh: $*" >&2; }
 
 if [ -z "${BASH_VERSION:-}" ]; then
-    asrtool_say "this shell is not bash; start bash and source it there"
+    asrtool_message "this shell is not bash; start bash and source it there"
     return 2
 fi
 ASRTOOL_ROOT=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) # with CDPATH, cd may go elsewhere
 export ASRTOOL_ROOT
 
-# From / so that the checkout in the current folder does not count as installed.
+# It runs in /, so that a checkout in the current folder does not count as an installation.
 asrtool_importable() { (cd / && python3 -c 'import importlib.util as u, sys
 sys.exit(not all(u.find_spec(m) for m in ("asrtool", "torch", "lhotse", "sentencepiece", "kaldialign", "pydantic")))'); }
 
 asrtool_pip() { "$ASRTOOL_ROOT/.venv/bin/python3" -m pip install -q "$@"; }
 
-# On Linux the package index's torch comes with gigabytes of GPU libraries; PyTorch's own index has one for the CPU.
+# On Linux, torch from the package index comes with gigabytes of GPU libraries; PyTorch's own index has a build for the CPU.
 asrtool_install_cpu_torch() {
     local version
     version=$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$ASRTOOL_ROOT/constraints.txt")
     if [ "$(uname)" != Linux ] || nvidia-smi >/dev/null 2>&1; then return 0; fi
-    asrtool_say "installing torch $version for the CPU"
+    asrtool_message "installing torch $version for the CPU"
     asrtool_pip --no-deps "torch==$version+cpu" --extra-index-url https://download.pytorch.org/whl/cpu ||
-        asrtool_say "no torch for the CPU alone, see above; taking the one with GPU libraries, some gigabytes"
+        asrtool_message "no torch for the CPU alone, see above; taking the one with GPU libraries, some gigabytes"
 }
 
-# Wheels first: a source package runs its own code, with build tools that nothing pins. But not all packages have wheels
-# for every Python (pocketsphinx 5.1.1: none for 3.12).
+# Wheels come first, because a source package runs its own code, with build tools that are not pinned. Not all packages
+# have wheels for every Python (pocketsphinx 5.1.1 has none for 3.12).
 asrtool_install_constraints() {
     local checked=(--no-deps --require-hashes -r "$ASRTOOL_ROOT/constraints.txt")
-    asrtool_say "installing what constraints.txt lists"
+    asrtool_message "installing what constraints.txt lists"
     asrtool_pip "${checked[@]}" --only-binary :all: && return
-    asrtool_say "not all of it as wheels, see above; building the others from their sources, with unpinned build tools"
+    asrtool_message "not all of it as wheels, see above; building the others from their sources, with unpinned build tools"
     asrtool_pip "${checked[@]}"
 }
 
-# The last step finds all installed but the GPU libraries, whose exact versions torch names.
+# When the last step runs, everything is installed but the GPU libraries, whose exact versions torch names.
 asrtool_install() {
     asrtool_install_cpu_torch
     asrtool_install_constraints && asrtool_pip --no-build-isolation -e "${ASRTOOL_ROOT}[recipes,export,tests,docs]"
@@ -52,28 +52,28 @@ asrtool_make_venv() {
     stamp=$venv/installed-$(cat "$ASRTOOL_ROOT/constraints.txt" "$ASRTOOL_ROOT/setup.py" | cksum | cut -d' ' -f1)
     if [ ! -e "$stamp" ]; then
         if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-            asrtool_say "python3 is $(python3 --version 2>&1); asrtool needs 3.11 or newer: put one first in PATH"
+            asrtool_message "python3 is $(python3 --version 2>&1); asrtool needs 3.11 or newer: put one first in PATH"
             return 2
         fi
-        asrtool_say "no asrtool to import: making $venv (about 1 GB, some minutes; a second call finds it)"
+        asrtool_message "no asrtool to import: making $venv (about 1 GB, some minutes, only once)"
         if ! "$venv/bin/python3" -m pip --version >/dev/null 2>&1 && ! python3 -m venv --clear "$venv"; then
-            asrtool_say "cannot make a virtual environment; install python3's venv package (Debian: python3-venv)"
+            asrtool_message "cannot make a virtual environment; install python3's venv package (Debian: python3-venv)"
             return 2
         fi
         if ! asrtool_install; then
-            asrtool_say "installation failed; see above, mend it and call again: it continues"
+            asrtool_message "installation failed; see above, fix the cause and call again: it continues"
             return 2
         fi
         rm -f "$venv"/installed-*
         : >"$stamp"
-        asrtool_say "installed"
+        asrtool_message "installed"
     fi
     export PATH=$venv/bin:$PATH VIRTUAL_ENV=$venv
 }
 
 asrtool_provide() {
     if ! command -v python3 >/dev/null; then
-        asrtool_say "no python3 in PATH; install Python 3.11 or newer"
+        asrtool_message "no python3 in PATH; install Python 3.11 or newer"
         return 2
     fi
     asrtool_importable || asrtool_make_venv

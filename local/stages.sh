@@ -1,76 +1,88 @@
 #!/usr/bin/env bash
-# Source this after parse_options.sh. A stage of a recipe is
+# Source this after parse_options.sh. It defines the stages of a recipe, which run in the work folder:
 #
-#   if begin 1 features "80-bin log-mel" "$work" "$num_bins"; then
-#       ...
-#       finish "what was made"
+#   setup_stages "$stage" "$stop_stage" "$force"    # options of the recipe: which stages to run
+#   cd "$work"
+#   if begin_stage 1 "compute features" "$speeds"; then
+#       asrtool features ...
+#       finish_stage "data/fbank/*.jsonl.gz"        # what the stage wrote
 #   fi
 #
-# It runs when --stage <= 1 <= --stop-stage, unless its marker in $work/.done says that it was done with the same
-# settings (the further arguments) after the same stages; --force true runs it all the same. A setting is a value, or a
-# file, which counts by its content, or the absolute path of a folder, such as a corpus, which counts by its path and its
-# content: a changed transcript, or another recording, is another setting. A relative path of a folder is a value: it is
-# something that the recipe itself makes. A stage that fails or is interrupted leaves no marker, so the next call takes
-# it up again.
+# A stage runs if --stage <= 1 <= --stop-stage, unless its marker .done/stage1 shows that it was completed with the same
+# settings, after the same earlier stages; `--force true` runs it again. A stage that fails or is interrupted leaves no
+# marker, so that the next call repeats it. The settings of a stage are the arguments after its title:
+#
+#   a file               counts by its content, together with the files that a configuration names as its `base`
+#   an absolute folder   counts by its path and its content (a corpus: a changed transcript is another setting)
+#   any other text       counts by its value; a relative folder is a name, since the recipe itself writes there
 
-: "${force:=false}"
+stages_first=0
+stages_last=8
+stages_force=false
+stages_fingerprint="" # checksum of the settings of this stage and of all stages before it
+stages_current="" # number and title of the stage that is running
+stages_started=0 # in seconds of this script's run time
 
-stages_stop() {
-    trap - EXIT # it says all there is to say
-    echo "$0: error: $*" >&2
-    exit 2
+# setup_stages FIRST LAST FORCE: checks the options --stage, --stop-stage and --force, and traps errors and Ctrl-C.
+setup_stages() {
+    local number
+    for number in "$1" "$2"; do
+        [[ $number =~ ^[0-8]$ ]] || option_error "stage '$number' is not a number from 0 to 8 (see $0 --help)"
+    done
+    [ "$1" -le "$2" ] || option_error "--stage $1 is after --stop-stage $2"
+    require_choice --force "$3" true false
+    stages_first=$1
+    stages_last=$2
+    stages_force=$3
+    trap 'echo "$0: interrupted; the same command continues here" >&2; exit 130' INT TERM
+    trap 'report_failure $?' EXIT
 }
 
-for number in "$stage" "$stop_stage"; do
-    [[ $number =~ ^[0-8]$ ]] || stages_stop "stage '$number' is not a number from 0 to 8 (see $0 --help)"
-done
-[ "$stage" -le "$stop_stage" ] || stages_stop "--stage $stage is after --stop-stage $stop_stage"
-[[ $force =~ ^(true|false)$ ]] || stages_stop "--force is true or false, not '$force'"
-
-trap 'echo "$0: interrupted; the same command continues here" >&2; exit 130' INT TERM
-trap 'status=$?; [ $status = 0 ] || echo "$0: stopped with exit status $status${current:+ in stage $current}" >&2' EXIT
-
-history="" # of the stages so far: a stage is unchanged only when all before it are
-current=""
-
-# The files that the `base` of the configuration $1 names, one a line: a name, a list in brackets, or one of lines.
-bases() {
-    awk '/^base:/ { sub(/^base:/, ""); listed = 1; print; next } /^[^-[:space:]#]/ { listed = 0 } listed' "$1" |
-        sed 's/\(^\|[[:space:]]\)#.*//; s/^[[:space:]]*-[[:space:]]//' | tr -d "[]\"'" | tr , '\n' |
-        sed 's/^[[:space:]]*//; s/[[:space:]]*$//; /^$/d'
-}
-
-# The file $1 and, if it is a configuration, the files that its `base` names, each once.
-file_content() {
-    local base path
-    path=$(realpath -m -- "$1")
-    if [[ $visited == *"|$path|"* ]] || [ ! -f "$path" ]; then return 0; fi # asrtool says what is wrong with them
-    visited+="|$path|"
-    cat -- "$path"
-    if [[ $path == *.yaml ]]; then
-        while IFS= read -r base; do file_content "$(dirname "$path")/$base"; done < <(bases "$path")
+# report_failure STATUS: prints in which stage the script stopped.
+report_failure() {
+    if [ "$1" != 0 ]; then
+        echo "$0: stopped with exit status $1${stages_current:+ in stage $stages_current}" >&2
     fi
 }
 
-# What lies in the folder $1: the checksum of each file; of audio and of files of 64 MB or more, which take long to read,
-# the size and the time of the last change. Hidden files do not count, nor does what the recipe itself makes.
-folder_content() {
-    local own files small path
-    own=(-name ".*")
-    for path in exp data/fbank data/aligned "data/lang*" "data/claims*" data/scored_sets "data/*.jsonl.gz"; do
-        own+=(-o -path "$(realpath "$work")/$path")
+# begin_stage NUMBER TITLE SETTING...: succeeds if the stage has to run.
+begin_stage() {
+    local number=$1 title=$2 marker=.done/stage$1 setting later
+    shift 2
+    for setting in "$@"; do
+        stages_fingerprint+="|$(setting_fingerprint "$setting")"
     done
-    files=(find -L "$1" -mindepth 1 "(" "${own[@]}" ")" -prune -o -type f)
-    small=(-size -64M -not -iregex '.*[.]\(wav\|flac\|mp3\|ogg\|opus\|m4a\|aac\|sph\|aif\|aiff\)')
-    "${files[@]}" "${small[@]}" -print0 | LC_ALL=C sort -z | xargs -0r cksum
-    "${files[@]}" -not "(" "${small[@]}" ")" -printf '%p %s %T@\n' | LC_ALL=C sort
+    stages_fingerprint=$(echo "$stages_fingerprint|$number" | cksum)
+    if [ "$number" -lt "$stages_first" ] || [ "$number" -gt "$stages_last" ]; then return 1; fi
+    if [ "$stages_force" = false ] && [ -f "$marker" ] && [ "$(head -n 1 "$marker")" = "$stages_fingerprint" ]; then
+        echo "Stage $number: $title: already done and unchanged; $(sed -n 2p "$marker")"
+        return 1
+    fi
+    for ((later = number; later <= 8; later++)); do rm -f ".done/stage$later"; done # they depend on this stage
+    stages_current="$number ($title)"
+    stages_started=$SECONDS
+    echo "Stage $number: $title"
 }
 
-# What the setting $1 is recognised by.
-identity() {
-    local visited=""
+# finish_stage OUTPUT...: records that the stage is complete; OUTPUT says what it wrote.
+finish_stage() {
+    local marker=.done/stage${stages_current%% *}
+    mkdir -p .done
+    printf '%s\n%s\n' "$stages_fingerprint" "$*" >"$marker.tmp"
+    mv "$marker.tmp" "$marker"
+    echo "Stage ${stages_current%% *}: wrote $* ($((SECONDS - stages_started)) s)"
+    stages_current=""
+}
+
+# stage_fingerprint: prints the checksum of the settings of the running stage and of all stages before it.
+stage_fingerprint() {
+    echo "$stages_fingerprint"
+}
+
+# setting_fingerprint SETTING: prints what identifies a setting.
+setting_fingerprint() {
     if [ -f "$1" ]; then
-        file_content "$1" | cksum
+        config_files "$1" | tr '\n' '\0' | xargs -0r cat -- | cksum
     elif [[ $1 == /* && -d $1 ]]; then
         printf '%s %s\n' "$1" "$(folder_content "$1" | cksum)"
     else
@@ -78,29 +90,40 @@ identity() {
     fi
 }
 
-begin() {
-    local number=$1 name=$2 text=$3 work=$4 setting after
-    shift 4
-    current="$number ($name)"
-    marker=$work/.done/$number-$name
-    for setting in "$@"; do
-        history+="|$(identity "$setting")"
+# config_files FILE: prints the path of FILE and, if it is a configuration, of all files that it is based on, each once.
+config_files() {
+    local waiting=("$1") seen="|" path base
+    while [ ${#waiting[@]} -gt 0 ]; do
+        path=$(realpath -m -- "${waiting[0]}")
+        waiting=("${waiting[@]:1}")
+        if [[ $seen == *"|$path|"* ]] || [ ! -f "$path" ]; then continue; fi # asrtool reports missing files and cycles
+        seen+="$path|"
+        echo "$path"
+        if [[ $path == *.yaml ]]; then
+            while IFS= read -r base; do waiting+=("$(dirname "$path")/$base"); done < <(config_bases "$path")
+        fi
     done
-    history=$(echo "$history|$number" | cksum)
-    [ "$stage" -le "$number" ] && [ "$number" -le "$stop_stage" ] || return 1
-    if [ "$force" = false ] && [ -f "$marker" ] && [ "$(head -n 1 "$marker")" = "$history" ]; then
-        echo "stage $number ($name): done already and unchanged${marker:+; $(sed -n 2p "$marker")}"
-        return 1
-    fi
-    for ((after = number; after <= 8; after++)); do rm -f "$work/.done/$after"-*; done # they rest on this one
-    started=$SECONDS
-    echo "stage $number ($name): $text"
 }
 
-finish() {
-    mkdir -p "$(dirname "$marker")"
-    printf '%s\n%s\n' "$history" "$*" >"$marker.tmp"
-    mv "$marker.tmp" "$marker"
-    echo "stage $current: made $* ($((SECONDS - started)) s)"
-    current=""
+# config_bases FILE: prints the files that the key `base` of a configuration names, one a line. The value of `base` is a
+# name, a list in brackets, or a list with one name a line.
+config_bases() {
+    awk '/^base:/ { sub(/^base:/, ""); listed = 1; print; next } /^[^-[:space:]#]/ { listed = 0 } listed' "$1" |
+        sed 's/\(^\|[[:space:]]\)#.*//; s/^[[:space:]]*-[[:space:]]//' | tr -d "[]\"'" | tr , '\n' |
+        sed 's/^[[:space:]]*//; s/[[:space:]]*$//; /^$/d'
+}
+
+# folder_content FOLDER: prints the checksum of each file in FOLDER. Audio files and files of 64 MB or more take long to
+# read: of these, it prints the size and the modification time. Hidden files do not count, nor do the files that the
+# recipe itself writes into the work folder.
+folder_content() {
+    local ignored files small path
+    ignored=(-name ".*")
+    for path in exp data/fbank data/aligned "data/lang*" "data/ablations*" data/scored_sets "data/*.jsonl.gz"; do
+        ignored+=(-o -path "$(realpath .)/$path")
+    done
+    files=(find -L "$1" -mindepth 1 "(" "${ignored[@]}" ")" -prune -o -type f)
+    small=(-size -64M -not -iregex '.*[.]\(wav\|flac\|mp3\|ogg\|opus\|m4a\|aac\|sph\|aif\|aiff\)')
+    "${files[@]}" "${small[@]}" -print0 | LC_ALL=C sort -z | xargs -0r cksum
+    "${files[@]}" -not "(" "${small[@]}" ")" -printf '%p %s %T@\n' | LC_ALL=C sort
 }

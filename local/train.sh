@@ -1,34 +1,63 @@
 #!/usr/bin/env bash
-# Source this after stages.sh: stages 3 and 4, the same in every recipe.
-#
-#   name_experiment USUAL       sets $exp and $lang: the folders of a training and of its units, which they name
-#                               unless they are the usual ones
-#   train_stages TRAIN DEV      trains $exp with the units of $lang on these manifests
-#
-# Options of the recipe that it uses:
-#   --conf FILE --seed N --units NAME
-#   --objective ctc|mmi|ce  what the training minimises; ce and mmi start from another system, a CTC one as a rule
-#   --from EXP         that system; its weights are mmi's first ones, its alignments are ce's targets. By default the
-#                      one that --objective ctc makes with the same options, which stage 4 trains if it is not there;
-#                      none: mmi from nothing. Where there is conf/NAME_mmi.yaml (_ce) beside --conf conf/NAME.yaml,
-#                      it is what mmi (ce) trains with, e.g. at another rate
-#   --warmup-hours H   audio to train on with one machine before the training proper; 0: no warmup
-#   --ranks N          processes on this machine, one a GPU
-#   --launcher CMD     starts stage 4 instead, e.g. on all machines: "srun -N 4 torchrun --nnodes 4 ..."
-#
-# Stage 4 begins with the weights that stage 3 leaves. Both go on where they were interrupted.
+# Source this after parse_options.sh. It defines what stages 3 and 4 of the recipes share: names of folders, and how
+# `asrtool train` is started.
 
-: "${objective:=ctc}" "${from:=}" "${warmup_hours:=0}" "${ranks:=1}" "${launcher:=}"
-[[ $objective =~ ^(ctc|mmi|ce)$ ]] || stages_stop "--objective is ctc, mmi or ce, not '$objective'"
-[ -z "$from" ] || [ "$objective" != ctc ] || stages_stop "--from is for --objective mmi and ce; ctc starts from nothing"
-[[ $warmup_hours =~ ^[0-9]+\.?[0-9]*$ ]] || stages_stop "--warmup-hours is a number, not '$warmup_hours'"
-[[ $ranks =~ ^[1-9][0-9]*$ ]] || stages_stop "--ranks is a number of processes, not '$ranks'"
-[ "$from" != none ] || [ "$objective" = mmi ] || stages_stop "--from none is for --objective mmi; ce needs alignments"
-if [ -n "$from" ] && [ "$from" != none ]; then from=$(located "$from"); fi
-conf=$(located "$conf")
-[ -f "$conf" ] || stages_stop "--conf: no such file: $conf"
+# check_training_options OBJECTIVE FROM WARMUP_HOURS RANKS CONF: exits with an error if one of these options is wrong.
+check_training_options() {
+    local objective=$1 from=$2 warmup_hours=$3 ranks=$4 conf=$5
+    require_choice --objective "$objective" ctc mmi ce
+    if [ -n "$from" ] && [ "$objective" = ctc ]; then
+        option_error "--from is for --objective mmi and ce; ctc starts from random weights"
+    fi
+    if [ "$from" = none ] && [ "$objective" != mmi ]; then
+        option_error "--from none is for --objective mmi; ce needs the alignments of a system"
+    fi
+    [[ $warmup_hours =~ ^[0-9]+\.?[0-9]*$ ]] || option_error "--warmup-hours is a number, not '$warmup_hours'"
+    [[ $ranks =~ ^[1-9][0-9]*$ ]] || option_error "--ranks is a number of processes, not '$ranks'"
+    [ -f "$conf" ] || option_error "--conf: no such file: $conf"
+}
 
-on_this_machine() {
+# lang_folder UNITS DEFAULT_UNITS: prints the folder of the units, lexicon and graph; it names UNITS unless they are the
+# recipe's default.
+lang_folder() {
+    if [ "$1" = "$2" ]; then echo data/lang; else echo "data/lang_$1"; fi
+}
+
+# experiment_folder CONF UNITS DEFAULT_UNITS OBJECTIVE SEED: prints the folder of a training, e.g.
+# exp/transformer_12l_small_phone_mmi_seed1 for conf/small/transformer_12l.yaml.
+experiment_folder() {
+    local conf=$1 units=$2 default_units=$3 objective=$4 seed=$5 name
+    name=$(basename "$conf" .yaml)
+    if [[ $conf == */conf/small/* ]]; then name+=_small; fi
+    if [ "$units" != "$default_units" ]; then name+=_$units; fi
+    if [ "$objective" != ctc ]; then name+=_$objective; fi
+    echo "exp/${name}_seed$seed"
+}
+
+# starting_system FROM CONF UNITS DEFAULT_UNITS OBJECTIVE SEED: prints the folder of the system that is trained first.
+# Its weights are the first weights of mmi; its alignments are the targets of ce. For ctc, and for mmi with
+# `--from none`, it is the experiment itself.
+starting_system() {
+    local from=$1 conf=$2 units=$3 default_units=$4 objective=$5 seed=$6
+    if [ -n "$from" ] && [ "$from" != none ]; then
+        echo "$from"
+    elif [ "$from" = none ]; then
+        experiment_folder "$conf" "$units" "$default_units" "$objective" "$seed"
+    else
+        experiment_folder "$conf" "$units" "$default_units" ctc "$seed"
+    fi
+}
+
+# final_config CONF OBJECTIVE: prints conf/NAME_mmi.yaml (or NAME_ce.yaml) if it exists beside CONF, else CONF.
+final_config() {
+    local config=${1%.yaml}_$2.yaml
+    if [ -f "$config" ]; then echo "$config"; else echo "$1"; fi
+}
+
+# run_ranks RANKS COMMAND...: runs `asrtool COMMAND...` in RANKS processes on this machine.
+run_ranks() {
+    local ranks=$1
+    shift
     if [ "$ranks" = 1 ]; then
         asrtool "$@"
     else
@@ -36,66 +65,27 @@ on_this_machine() {
     fi
 }
 
-on_all_machines() {
-    if [ -n "$launcher" ]; then $launcher -m asrtool "$@"; else on_this_machine "$@"; fi
+# run_machines LAUNCHER RANKS COMMAND...: runs `asrtool COMMAND...` by LAUNCHER, which may start it on several machines,
+# e.g. "srun -N 4 torchrun --nnodes 4 ..."; if LAUNCHER is "", in RANKS processes on this machine.
+run_machines() {
+    local launcher=$1 ranks=$2
+    shift 2
+    if [ -n "$launcher" ]; then $launcher -m asrtool "$@"; else run_ranks "$ranks" "$@"; fi
 }
 
-name_experiment() {
-    local suffix="" system
-    if [ "$units" != "$1" ]; then suffix=_$units; fi
-    lang=data/lang$suffix
-    system=exp/$(basename "$conf" .yaml)$suffix
-    exp=${system}_seed$seed
-    if [ "$objective" != ctc ]; then
-        : "${from:=$exp}"
-        exp=${system}_${objective}_seed$seed
-    fi
-}
-
-train_stages() {
-    local train=$1 dev=$2 set=(--set seed="$seed" --set data.tokenizer="$lang/tokenizer.json") name first warm=()
-    local last=${conf%.yaml}_$objective.yaml
-    [ -f "$last" ] || last=$conf
-    name="$(basename "$conf"), seed $seed"
-    first=${from:-$exp}
-    if [ "$from" = none ]; then first=$exp set+=(--set objective.kind=mmi); fi
-    if [[ $warmup_hours =~ [1-9] ]]; then
-        warm=(--init-from "$first/warmup/checkpoints/warmup.pt")
-        if begin 3 warmup "$warmup_hours h of audio on one machine: $name" . "$conf" "$seed" "$warmup_hours"; then
-            on_this_machine train "$conf" --exp "$first/warmup" "${set[@]}" --resume \
-                --phase warmup --warmup-hours "$warmup_hours"
-            finish "${warm[1]}"
-        fi
-    fi
-    name="$(basename "$last"), seed $seed${from:+, from $from}${warm:+, begun from the warmup}"
-    if begin 4 train "${objective^^} training of $name" . "$conf" "$last" "$seed" "$objective" "from $from"; then
-        if [ ! -f "$first/checkpoints/averaged.pt" ] || [ "$first" = "$exp" ]; then
-            on_all_machines train "$conf" --exp "$first" "${set[@]}" --resume "${warm[@]}"
-        fi
-        if [ "$first" != "$exp" ]; then "train_$objective"; fi
-        finish "$exp/checkpoints/averaged.pt and $exp/loss.png"
-    fi
-}
-
-train_mmi() {
-    on_all_machines train "$last" --exp "$exp" "${set[@]}" --resume --set objective.kind=mmi \
-        --init-from "$first/checkpoints/averaged.pt"
-}
-
-train_ce() {
-    aligned=data/aligned/$(basename "$exp")
-    if [ "$(cat "$aligned/made_of" 2>/dev/null)" != "$history" ]; then # of other data, or by another system
-        rm -rf "$aligned"
-        mkdir -p "$aligned"
-        echo "$history" >"$aligned/made_of"
-    fi
-    align_once "$train"
-    align_once "$dev"
-    on_all_machines train "$last" --exp "$exp" "${set[@]}" --resume --set objective.kind=ce \
-        --set data.train="$aligned/$(basename "$train")" --set data.dev="$aligned/$(basename "$dev")"
-}
-
-# The manifest $1 with alignments by $first, in $aligned; an interrupted training finds it there.
+# align_once SYSTEM FOLDER FINGERPRINT MANIFEST...: writes the manifests with alignments by SYSTEM into FOLDER, each
+# only once, so that an interrupted training continues with the same alignments. If another FINGERPRINT shows that
+# FOLDER holds the alignments of other data or of another system, they are replaced.
 align_once() {
-    [ -f "$aligned/$(basename "$1")" ] || asrtool align "$first" "$1" "$aligned/$(basename "$1")"
+    local system=$1 folder=$2 fingerprint=$3 manifest out
+    shift 3
+    if [ "$(cat "$folder/fingerprint" 2>/dev/null)" != "$fingerprint" ]; then
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        echo "$fingerprint" >"$folder/fingerprint"
+    fi
+    for manifest in "$@"; do
+        out=$folder/$(basename "$manifest")
+        if [ ! -f "$out" ]; then asrtool align "$system" "$manifest" "$out"; fi
+    done
 }

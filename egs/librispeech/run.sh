@@ -1,120 +1,173 @@
 #!/usr/bin/env bash
-# LibriSpeech (OpenSLR 12 and 31), any of its parts: BPE units or phones, any objective, a graph with an n-gram.
+# LibriSpeech (OpenSLR 12 and 31), all or any of its parts: BPE units or phones, any objective, a graph with an n-gram.
 #
-#   bash egs/librispeech/run.sh                                     downloads mini LibriSpeech (5 h), and uses it
-#   bash egs/librispeech/run.sh --parts 960h --lm openslr           downloads everything, and the usual LMs and lexicon
-#   bash egs/librispeech/run.sh --corpus-dir /corpora/LibriSpeech   all parts that are there
+#   bash egs/librispeech/run.sh                                     # downloads mini LibriSpeech (5 h) and uses it
+#   bash egs/librispeech/run.sh --parts 960h --lm openslr           # downloads all, and OpenSLR's LMs and lexicon
+#   bash egs/librispeech/run.sh --corpus-dir /corpora/LibriSpeech   # uses all parts in this folder
 #   bash egs/librispeech/run.sh --corpus-dir /corpora/LibriSpeech --train-parts train-clean-5 --dev-speakers 1737,2136
 #
 #   --stage N, --stop-stage N   first and last stage: 0 data, 1 features, 2 lang, 3 warmup, 4 train, 5 decode, 6 score,
-#                               7 stream, 8 export (default 0 to 8)
-#   --parts mini|100h|960h      or names, "train-clean-100 dev-clean": the parts to use (default mini, or all there)
-#   --corpus-dir DIR            the folder of the parts, or the one above it; without it the parts are downloaded
-#   --mirror URL                to download from (default https://www.openslr.org/resources)
-#   --train-parts "P P"         of these, the parts to train on (default all train-*)
-#   --dev-parts "P P"           parts for the dev set (default all dev-*)
-#   --dev-speakers LIST         instead: these speakers of the training parts, comma-separated or a file
-#   --test-speakers LIST|K/N    these of the training parts, or every N-th from the K-th on, are a test set, "held_out"
-#   --test-parts "P P"          test sets (default all test-*; with none, dev is scored alone)
-#   --units bpe|char|phone      what the model puts out (default bpe)
-#   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
-#   --from EXP                  that system (default the same with ctc, trained when it is not there)
-#   --decode "METHOD ..."       of greedy, prefix, graph, rescored (the graph's lattices with a 4-gram), neural (the n
-#                               best of these with a neural language model, by minimum Bayes risk) and, at last, adapted
-#                               (as the one before, with the model adapted to each speaker by what was found last), once
-#                               or several times; default: all but the last two
-#   --scales FILE               of the search in the graph, from `asrtool tune` (default: tuned on dev)
-#   --lm openslr                LibriSpeech's 3-gram, 4-gram and lexicon (OpenSLR 11), or the folder that has these files
-#   --lm-text "FILE FILE"       without --lm: text for language models beside the training transcripts (default none)
-#   --lm-words N                its most frequent words (default 64000)
-#   --neural "OPTIONS"          of `asrtool lm train-neural`, for the neural language model of the same text; to train
-#                               it anew, remove neural.pt in the lang folder (default "--epochs 2")
-#   --lm-prune P                of the graph's 3-gram: least rise of perplexity (default 1e-7)
-#   --conf FILE                 model and training (default conf/transformer_small.yaml)
-#   --vocab-size N              BPE units (default 500)
-#   --speeds LIST               of the training features (default 0.9,1.0,1.1)
-#   --seed N                    of the training (default 1)
-#   --warmup-hours H            audio to train on with one machine before the training proper (default 0)
-#   --ranks N                   training processes on this machine, one a GPU (default 1)
-#   --launcher CMD              starts stage 4 on all machines (see local/train.sh)
-#   --work DIR                  where data/ and exp/ go (default this recipe's folder)
-#   --jobs N                    processes for data preparation (default 2)
-#   --force true                do stages again that are done and unchanged
+#                               7 stream, 8 export (default 0 and 8)
+#   --parts mini|100h|960h      parts to use, or their names, "train-clean-100 dev-clean" (default mini, or all parts of
+#                               --corpus-dir)
+#   --corpus-dir DIR            folder of the parts, or the folder above it; without it the parts are downloaded
+#   --mirror URL                OpenSLR's resources (default https://www.openslr.org/resources)
+#   --train-parts "P P"         parts to train on (default all train-*)
+#   --dev-parts "P P"           parts of the dev set (default all dev-*)
+#   --dev-speakers LIST         instead: speakers of the training parts, comma-separated or a file
+#   --test-speakers LIST|K/N    speakers of the training parts for a test set "held_out": a list, or every N-th from the
+#                               K-th on
+#   --test-parts "P P"          test sets, one each (default all test-*; if there are none, dev alone is scored)
+#   --units bpe|char|phone      output units of the model (default bpe)
+#   --vocab-size N              number of BPE units (default 500)
+#   --speeds LIST               speeds of the training audio (default 0.9,1.0,1.1)
+#   --lm openslr|DIR            language models and lexicon of OpenSLR 11, or a folder with these files (default: train
+#                               n-grams on the transcripts, and take CMUdict)
+#   --lm-text "FILE FILE"       more text to train language models on, without --lm (default none)
+#   --lm-words N                number of words of the language models: the most frequent ones (default 64000)
+#   --lm-prune P                threshold of the pruning of the 3-gram: relative rise of the perplexity (default 1e-7)
+#   --neural "OPTIONS"          options of `asrtool lm train-neural` for --decode neural (default "--epochs 2")
+#   --objective ctc|mmi|ce      training objective (default ctc); mmi and ce start from a CTC system
+#   --from EXP                  system that mmi and ce start from (default the CTC system of the same options); with
+#                               `--from none` mmi starts from random weights
+#   --conf FILE                 configuration of the model and the training (default conf/transformer_small.yaml)
+#   --seed N                    seed of the training (default 1)
+#   --warmup-hours H            hours of audio of the warmup on one machine before the training (default 0: no warmup)
+#   --ranks N                   training processes on this machine, one per GPU (default 1)
+#   --launcher CMD              command that starts stage 4 on all machines, e.g. "srun -N 4 torchrun --nnodes 4 ..."
+#   --decode "METHOD ..."       of greedy, prefix, graph, rescored, neural and adapted, see ../../local/decode.sh
+#                               (default the first four)
+#   --decoding-weights FILE     decoding weights of the graph search, from `asrtool tune` (default: tuned on dev)
+#   --work DIR                  folder for data/ and exp/ (default the folder of this recipe)
+#   --jobs N                    processes of data preparation and graph search (default 2)
+#   --force true                run stages again although they are done and unchanged
 set -euo pipefail
 cd "$(dirname "$0")"
-here=$PWD
+recipe=$PWD
 
 stage=0 stop_stage=8 parts="" corpus_dir="" mirror=https://www.openslr.org/resources
-train_parts="" dev_parts="" dev_speakers="" test_speakers="" test_parts="" units=bpe objective=ctc from=""
-decode="greedy prefix graph rescored" scales="" lm="" lm_text="" lm_words=64000 lm_prune=1e-7 neural="--epochs 2"
-conf=$here/conf/transformer_small.yaml vocab_size=500 speeds=0.9,1.0,1.1 seed=1 warmup_hours=0 ranks=1 launcher=""
-work=$here jobs=2 force=false
+train_parts="" dev_parts="" dev_speakers="" test_speakers="" test_parts="" units=bpe vocab_size=500 speeds=0.9,1.0,1.1
+lm="" lm_text="" lm_words=64000 lm_prune=1e-7 neural="--epochs 2"
+objective=ctc from="" conf=$recipe/conf/transformer_small.yaml seed=1 warmup_hours=0 ranks=1 launcher=""
+decode="greedy prefix graph rescored" decoding_weights="" work=$recipe jobs=2 force=false
 options="stage stop_stage parts corpus_dir mirror train_parts dev_parts dev_speakers test_speakers test_parts units"
-options+=" objective from decode scales lm lm_text lm_words lm_prune neural conf vocab_size speeds seed warmup_hours"
-options+=" ranks launcher work jobs force"
+options+=" vocab_size speeds lm lm_text lm_words lm_prune neural objective from conf seed warmup_hours ranks launcher"
+options+=" decode decoding_weights work jobs force"
+path_options="corpus_dir lm conf from decoding_weights work" # become absolute
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh
 . ../../local/decode.sh
+. ./local/lang.sh
+
+if [ -f "$(absolute_path "$dev_speakers")" ]; then dev_speakers=$(absolute_path "$dev_speakers"); fi
+if [ -f "$(absolute_path "$test_speakers")" ]; then test_speakers=$(absolute_path "$test_speakers"); fi
+setup_stages "$stage" "$stop_stage" "$force"
+require_choice --units "$units" bpe char phone
+check_training_options "$objective" "$from" "$warmup_hours" "$ranks" "$conf"
+check_decode_options "$decode" "$decoding_weights" greedy prefix graph rescored neural adapted
+[ -z "$lm" ] || [ -z "$lm_text" ] || option_error "--lm-text is for training LMs, and --lm gives LMs: choose one"
+lm_folder=$lm
+if [ "$lm" = openslr ]; then lm_folder=download/lm; elif [ -n "$lm" ]; then check_lm_folder "$lm"; fi
+mapfile -t lm_texts < <(text_paths "$lm_text")
+texts=(data/train.jsonl.gz "${lm_texts[@]}") # to train language models on
 . ../../local/path.sh
-. local/data.sh
-. local/lang.sh
-[[ $units =~ ^(bpe|char|phone)$ ]] || stages_stop "--units is bpe, char or phone, not '$units'"
-[ -z "$lm" ] || [ -z "$lm_text" ] || stages_stop "--lm-text makes language models; --lm has them: give one of the two"
-texts=(data/train.jsonl.gz)
-if [ -f "$(located "$lm_text")" ]; then # one file, whose name may have spaces
-    texts+=("$(located "$lm_text")")
-else
-    for text in $lm_text; do texts+=("$(located "$text")"); done
-fi
-if [ -n "$lm" ] && [ "$lm" != openslr ]; then
-    lm=$(located "$lm")
-    find_lm
-fi
-if [ -n "$corpus_dir" ]; then corpus_dir=$(located "$corpus_dir"); fi
-if [ -f "$(located "$dev_speakers")" ]; then dev_speakers=$(located "$dev_speakers"); fi
-if [ -f "$(located "$test_speakers")" ]; then test_speakers=$(located "$test_speakers"); fi
-work=$(located "$work")
-mkdir -p "$work"
-cd "$work"
-name_experiment bpe
+mkdir -p "$work" && cd "$work"
 
-data_stage
+lang=$(lang_folder "$units" bpe)
+exp=$(experiment_folder "$conf" "$units" bpe "$objective" "$seed")
+start=$(starting_system "$from" "$conf" "$units" bpe "$objective" "$seed")
+weights=${decoding_weights:-$exp/decode/dev/scales.json}
+aligned=data/aligned/$(basename "$exp")
+final_conf=$(final_config "$conf" "$objective")
+train_options=(--set seed="$seed" --set data.tokenizer="$lang/tokenizer.json" --resume)
+if [ "$from" = none ]; then train_options+=(--set objective.kind=mmi); fi
+warmup_weights=()
+if [[ $warmup_hours =~ [1-9] ]]; then warmup_weights=(--init-from "$start/warmup/checkpoints/warmup.pt"); fi
 
-if begin 1 features "80-bin log-mel, the training set at speeds $speeds, stored" . "$speeds"; then
+if begin_stage 0 "prepare data (${corpus_dir:-a download of ${parts:-mini} LibriSpeech})" \
+    "$corpus_dir" "$parts" "$train_parts" "$dev_parts" "$dev_speakers" "$test_speakers" "$test_parts"; then
+    bash "$recipe/local/data.sh" --corpus-dir "$corpus_dir" --mirror "$mirror" --sums "$recipe/local/md5sum.txt" \
+        --parts "$parts" --train-parts "$train_parts" --dev-parts "$dev_parts" --test-parts "$test_parts" \
+        --dev-speakers "$dev_speakers" --test-speakers "$test_speakers"
+    if [ "$lm" = openslr ]; then download_lm "$mirror" "$recipe/local/md5sum.txt" "$lm_folder"; fi
+    finish_stage "data/*.jsonl.gz"
+fi
+sets=$(cat data/scored_sets 2>/dev/null || true) # dev and the test sets
+
+if begin_stage 1 "compute features (80-bin log-mel, the training set at speeds $speeds)" "$speeds"; then
     asrtool features data/train.jsonl.gz data/fbank/train.jsonl.gz --speeds "$speeds" --jobs "$jobs"
-    for name in $(cat data/scored_sets); do
-        asrtool features data/$name.jsonl.gz data/fbank/$name.jsonl.gz --jobs "$jobs"
-    done
-    finish "data/fbank/*.jsonl.gz"
+    for name in $sets; do asrtool features data/$name.jsonl.gz data/fbank/$name.jsonl.gz --jobs "$jobs"; done
+    finish_stage "data/fbank/*.jsonl.gz"
 fi
 
-if begin 2 lang "${units/bpe/$vocab_size BPE} units; a 3-gram and a 4-gram of ${lm:-$lm_words words}; a graph" . \
-    "$units" "$vocab_size" "$lm" "$lm_words" "$lm_prune" "${texts[@]:1}"; then
-    make_lms
-    spelling=()
+if begin_stage 2 "make ${units/bpe/$vocab_size BPE} units, a word 3-gram and 4-gram, and the decoding graph" \
+    "$units" "$vocab_size" "$lm" "$lm_words" "$lm_prune" "${lm_texts[@]}"; then
+    if [ "$lm" = openslr ]; then download_lm "$mirror" "$recipe/local/md5sum.txt" "$lm_folder"; fi
+    make_lms "$lang" "$lm_folder" "$lm_words" "$lm_prune" "${texts[@]}" # $lang/graph.arpa.gz and $lang/rescore.npz
+    lexicon=()
     if [ "$units" = phone ]; then
-        make_lexicon
-        spelling=(--lexicon "$lang/lexicon.txt")
+        make_lexicon "$lang" "$lm_folder" "$lm_words" "${texts[@]}" # $lang/lexicon.txt
+        lexicon=(--lexicon "$lang/lexicon.txt")
     fi
     asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
-        "${spelling[@]}"
-    for model in graph.arpa.gz rescore.npz; do asrtool lm perplexity "$lang/$model" data/dev.jsonl.gz; done
-    asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/graph.arpa.gz" "${spelling[@]}"
-    finish "$lang/tokenizer.json and $lang/graph"
+        "${lexicon[@]}"
+    asrtool lm perplexity "$lang/graph.arpa.gz" data/dev.jsonl.gz
+    asrtool lm perplexity "$lang/rescore.npz" data/dev.jsonl.gz
+    asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/graph.arpa.gz" "${lexicon[@]}"
+    finish_stage "$lang/tokenizer.json and $lang/graph"
 fi
 
-train_stages data/fbank/{train,dev}.jsonl.gz
-sets=()
-for name in $(cat data/scored_sets 2>/dev/null); do sets+=("data/fbank/$name.jsonl.gz"); done
-decode_stages data/fbank/dev.jsonl.gz "${sets[@]}"
+if [[ $warmup_hours =~ [1-9] ]] && begin_stage 3 "warmup on one machine ($warmup_hours hours of audio)" \
+    "$conf" "$seed" "$warmup_hours"; then
+    run_ranks "$ranks" train "$conf" --exp "$start/warmup" "${train_options[@]}" \
+        --phase warmup --warmup-hours "$warmup_hours"
+    finish_stage "$start/warmup/checkpoints/warmup.pt"
+fi
 
-stream_stage data/fbank/dev.jsonl.gz "${sets[@]/fbank\//}" # from the audio, not the stored features
-if begin 8 export "ONNX graphs for other runtimes, checked against the model; all systems of this folder in a table" \
-    . "$exp"; then
+if begin_stage 4 "train with objective $objective ($(basename "$conf"), seed $seed${from:+, from $from})" \
+    "$conf" "$final_conf" "$seed" "$objective" "from $start"; then
+    if [ "$start" = "$exp" ] || [ ! -f "$start/checkpoints/averaged.pt" ]; then
+        run_machines "$launcher" "$ranks" train "$conf" --exp "$start" "${train_options[@]}" "${warmup_weights[@]}"
+    fi
+    if [ "$objective" = mmi ] && [ "$start" != "$exp" ]; then
+        run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
+            --set objective.kind=mmi --init-from "$start/checkpoints/averaged.pt"
+    elif [ "$objective" = ce ]; then
+        align_once "$start" "$aligned" "$(stage_fingerprint)" data/fbank/train.jsonl.gz data/fbank/dev.jsonl.gz
+        run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
+            --set objective.kind=ce --set data.train="$aligned/train.jsonl.gz" --set data.dev="$aligned/dev.jsonl.gz"
+    fi
+    finish_stage "$exp/checkpoints/averaged.pt and $exp/loss.png"
+fi
+
+features=() audio=()
+for name in $sets; do features+=("data/fbank/$name.jsonl.gz") audio+=("data/$name.jsonl.gz"); done
+if begin_stage 5 "decode (${decode// /, })" "$exp" "$decode" "$decoding_weights"; then
+    if [[ $decode =~ graph|rescored && -z $decoding_weights ]]; then
+        tune_decoding "$exp" "$lang" "$jobs" data/fbank/dev.jsonl.gz
+    fi
+    if [[ $decode == *neural* && ! -f $lang/neural.pt ]]; then # remove it to train it again, by other options --neural
+        run_ranks "$ranks" lm train-neural "${texts[@]}" "$lang/neural.pt" --case upper --dev data/dev.jsonl.gz $neural
+        asrtool lm perplexity "$lang/neural.pt" data/dev.jsonl.gz --ngram "$lang/rescore.npz"
+    fi
+    decode_sets "$exp" "$lang" "$weights" "$jobs" "$ranks" "$decode" "${features[@]}"
+    finish_stage "$exp/decode/*/*/hyps.jsonl"
+fi
+
+if begin_stage 6 "score (error rates with 95 % intervals)" "$exp"; then
+    score_sets "$exp" "$decode" $sets | tee "$exp/results.txt"
+    finish_stage "$exp/results.txt and $exp/decode/*/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
+fi
+
+if begin_stage 7 "stream chunk by chunk from audio (${decode// /, })" "$exp" "$decode"; then
+    stream_sets "$exp" "$lang" "$weights" "$decode" "${audio[@]}" # nothing, if the model needs whole utterances
+    finish_stage "$exp/stream/*/*/stream.json"
+fi
+
+if begin_stage 8 "export to ONNX, and write a table of all systems in exp/" "$exp"; then
     asrtool export "$exp" "$exp/export" --cuts data/fbank/dev.jsonl.gz
-    systems=()
-    for results in exp/*/results.txt; do systems+=("$(dirname "$results")"); done
-    asrtool report "${systems[@]}" --out RESULTS.md
-    finish "$exp/export and RESULTS.md"
+    scored=(exp/*/results.txt)
+    asrtool report "${scored[@]%/results.txt}" --out RESULTS.md
+    finish_stage "$exp/export and RESULTS.md"
 fi

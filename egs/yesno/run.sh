@@ -1,66 +1,108 @@
 #!/usr/bin/env bash
-# The yesno corpus (OpenSLR 1): one speaker, 60 recordings of eight Hebrew words, each "yes" or "no". Trains in a minute.
+# The yesno corpus (OpenSLR 1): 60 recordings of one speaker who says eight times "yes" or "no" in Hebrew. Trains in a
+# minute.
 #
-#   bash egs/yesno/run.sh                              downloads the corpus, and does everything
-#   bash egs/yesno/run.sh --corpus-dir /corpora/yesno  uses the copy there
+#   bash egs/yesno/run.sh                              # downloads the corpus and runs all stages
+#   bash egs/yesno/run.sh --corpus-dir /corpora/yesno  # uses this copy of the corpus
 #
 #   --stage N, --stop-stage N   first and last stage: 0 data, 2 lang, 3 warmup, 4 train, 5 decode, 6 score
-#   --corpus-dir DIR            the folder with the 60 .wav files, or the one above it
+#   --corpus-dir DIR            the folder with the 60 .wav files, or the folder above it (default: download)
 #   --mirror URL                OpenSLR's resources (default https://www.openslr.org/resources)
-#   --units word|phone          what the model puts out (default word)
-#   --objective ctc|mmi|ce      what the training minimises (default ctc); mmi and ce start from a CTC system
-#   --from EXP                  that system (default the same with ctc, trained when it is not there)
-#   --decode "METHOD ..."       of greedy, prefix and graph (default all), and at last, adapted: as the one before, with
-#                               the model adapted to each speaker by what was found last; repeatable
-#   --scales FILE               of the search in the graph, from `asrtool tune` (default: none)
-#   --conf FILE                 configuration of the model and its training (default conf/transformer.yaml)
-#   --seed N                    of the training (default 1)
-#   --warmup-hours H            audio to train on with one machine before the training proper (default 0)
-#   --ranks N                   training processes on this machine, one a GPU (default 1)
-#   --launcher CMD              starts stage 4 on all machines (see local/train.sh)
-#   --work DIR                  where data/ and exp/ go (default this recipe's folder)
-#   --force true                do stages again that are done and unchanged
+#   --units word|phone          output units of the model (default word)
+#   --objective ctc|mmi|ce      training objective (default ctc); mmi and ce start from a CTC system
+#   --from EXP                  system that mmi and ce start from (default the CTC system of the same options); with
+#                               `--from none` mmi starts from random weights
+#   --decode "METHOD ..."       of greedy, prefix, graph and adapted, see local/decode.sh (default the first three)
+#   --decoding-weights FILE     decoding weights of the graph search, from `asrtool tune` (default: none)
+#   --conf FILE                 configuration of the model and the training (default conf/transformer.yaml)
+#   --seed N                    seed of the training (default 1)
+#   --warmup-hours H            hours of audio of the warmup on one machine before the training (default 0: no warmup)
+#   --ranks N                   training processes on this machine, one per GPU (default 1)
+#   --launcher CMD              command that starts stage 4 on all machines, e.g. "srun -N 4 torchrun --nnodes 4 ..."
+#   --work DIR                  folder for data/ and exp/ (default the folder of this recipe)
+#   --force true                run stages again although they are done and unchanged
 set -euo pipefail
 cd "$(dirname "$0")"
-here=$PWD
+recipe=$PWD
 
-stage=0 stop_stage=6 corpus_dir="" conf=$here/conf/transformer.yaml seed=1 work=$here force=false
+stage=0 stop_stage=6 corpus_dir="" conf=$recipe/conf/transformer.yaml seed=1 work=$recipe force=false
 mirror=https://www.openslr.org/resources
-units=word objective=ctc from="" decode="greedy prefix graph" scales="" warmup_hours=0 ranks=1 launcher=""
-options="stage stop_stage corpus_dir mirror conf seed work force units objective from decode scales"
+units=word objective=ctc from="" decode="greedy prefix graph" decoding_weights="" warmup_hours=0 ranks=1 launcher=""
+options="stage stop_stage corpus_dir mirror conf seed work force units objective from decode decoding_weights"
 options+=" warmup_hours ranks launcher"
+path_options="corpus_dir conf from decoding_weights work" # become absolute
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh
 . ../../local/decode.sh
-. ../../local/path.sh
-[[ $units =~ ^(word|phone)$ ]] || stages_stop "--units is word or phone, not '$units'"
-if [ -n "$corpus_dir" ]; then corpus_dir=$(located "$corpus_dir"); fi
-work=$(located "$work")
-mkdir -p "$work"
-cd "$work"
-name_experiment word
 
-if begin 0 data "60 recordings: every other one to train and to test" . "$corpus_dir"; then
+setup_stages "$stage" "$stop_stage" "$force"
+require_choice --units "$units" word phone
+check_training_options "$objective" "$from" "$warmup_hours" "$ranks" "$conf"
+check_decode_options "$decode" "$decoding_weights" greedy prefix graph adapted
+. ../../local/path.sh
+mkdir -p "$work" && cd "$work"
+
+lang=$(lang_folder "$units" word)
+exp=$(experiment_folder "$conf" "$units" word "$objective" "$seed")
+start=$(starting_system "$from" "$conf" "$units" word "$objective" "$seed")
+aligned=data/aligned/$(basename "$exp")
+final_conf=$(final_config "$conf" "$objective")
+train_options=(--set seed="$seed" --set data.tokenizer="$lang/tokenizer.json" --resume)
+if [ "$from" = none ]; then train_options+=(--set objective.kind=mmi); fi
+warmup_weights=()
+if [[ $warmup_hours =~ [1-9] ]]; then warmup_weights=(--init-from "$start/warmup/checkpoints/warmup.pt"); fi
+
+if begin_stage 0 "prepare data (every other recording for training, the others for the test)" "$corpus_dir"; then
     if [ -z "$corpus_dir" ]; then
         corpus_dir=download
         python3 "$ASRTOOL_ROOT/local/download.py" "$corpus_dir" waves_yesno \
-            --url "$mirror" --sums "$here/local/sha256sum.txt"
+            --url "$mirror" --sums "$recipe/local/sha256sum.txt"
     fi
-    for part in train test; do
-        asrtool prepare yesno "$corpus_dir" data/$part.jsonl.gz --part $part --sampling-rate 8000
+    for name in train test; do
+        asrtool prepare yesno "$corpus_dir" data/$name.jsonl.gz --part $name --sampling-rate 8000
     done
-    finish "data/{train,test}.jsonl.gz"
+    finish_stage "data/{train,test}.jsonl.gz"
 fi
 
-if begin 2 lang "units: ${units}s; a bigram of words; the graph of both" . "$units"; then
-    spelling=()
-    if [ "$units" = phone ]; then spelling=(--lexicon "$here/local/lexicon.txt"); fi
-    asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" "${spelling[@]}"
+if begin_stage 2 "make $units units, a word bigram and the decoding graph" "$units"; then
+    lexicon=()
+    if [ "$units" = phone ]; then lexicon=(--lexicon "$recipe/local/lexicon.txt"); fi
+    asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" "${lexicon[@]}"
     asrtool lm train data/train.jsonl.gz "$lang/bigram.arpa" --order 2
-    asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/bigram.arpa" "${spelling[@]}"
-    finish "$lang/tokenizer.json and $lang/graph"
+    asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/bigram.arpa" "${lexicon[@]}"
+    finish_stage "$lang/tokenizer.json and $lang/graph"
 fi
 
-train_stages data/train.jsonl.gz data/train.jsonl.gz
-decode_stages "" data/test.jsonl.gz # with no set to tune the graph's scales on
+if [[ $warmup_hours =~ [1-9] ]] && begin_stage 3 "warmup on one machine ($warmup_hours hours of audio)" \
+    "$conf" "$seed" "$warmup_hours"; then
+    run_ranks "$ranks" train "$conf" --exp "$start/warmup" "${train_options[@]}" \
+        --phase warmup --warmup-hours "$warmup_hours"
+    finish_stage "$start/warmup/checkpoints/warmup.pt"
+fi
+
+if begin_stage 4 "train with objective $objective ($(basename "$conf"), seed $seed${from:+, from $from})" \
+    "$conf" "$final_conf" "$seed" "$objective" "from $start"; then
+    if [ "$start" = "$exp" ] || [ ! -f "$start/checkpoints/averaged.pt" ]; then
+        run_machines "$launcher" "$ranks" train "$conf" --exp "$start" "${train_options[@]}" "${warmup_weights[@]}"
+    fi
+    if [ "$objective" = mmi ] && [ "$start" != "$exp" ]; then
+        run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
+            --set objective.kind=mmi --init-from "$start/checkpoints/averaged.pt"
+    elif [ "$objective" = ce ]; then
+        align_once "$start" "$aligned" "$(stage_fingerprint)" data/train.jsonl.gz
+        run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
+            --set objective.kind=ce --set data.train="$aligned/train.jsonl.gz" --set data.dev="$aligned/train.jsonl.gz"
+    fi
+    finish_stage "$exp/checkpoints/averaged.pt and $exp/loss.png"
+fi
+
+if begin_stage 5 "decode (${decode// /, })" "$exp" "$decode" "$decoding_weights"; then
+    decode_sets "$exp" "$lang" "$decoding_weights" 1 "$ranks" "$decode" data/test.jsonl.gz
+    finish_stage "$exp/decode/test/*/hyps.jsonl"
+fi
+
+if begin_stage 6 "score (error rates with 95 % intervals)" "$exp"; then
+    score_sets "$exp" "$decode" test | tee "$exp/results.txt"
+    finish_stage "$exp/results.txt and $exp/decode/*/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
+fi

@@ -1,4 +1,4 @@
-"""Running a recipe as a user does, with a configuration that takes seconds."""
+"""Runs recipes as a user does, with a configuration that takes seconds."""
 
 import os
 import re
@@ -18,12 +18,12 @@ TINY = {
 
 
 def environment() -> dict[str, str]:
-    """With the python that runs the tests first in PATH, as local/path.sh wants it."""
+    """Returns an environment with the Python that runs the tests first in PATH, so that local/path.sh uses it."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def run(recipe: str, *options: object, status: int = 0, root: Path = ROOT) -> str:
-    """Run a recipe of the checkout `root`; its output, stdout and stderr together."""
+    """Runs a recipe of the checkout `root`; returns its output, stdout and stderr together."""
     command = ["bash", str(root / "egs" / recipe / "run.sh"), *map(str, options)]
     done = subprocess.run(command, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == status, done.stdout
@@ -31,7 +31,7 @@ def run(recipe: str, *options: object, status: int = 0, root: Path = ROOT) -> st
 
 
 def tiny_config(folder: Path, recipe_config: Path) -> Path:
-    """The recipe's own configuration with a model and a training that take seconds."""
+    """Writes the recipe's own configuration with a model and a training that take seconds; returns its path."""
     config = yaml.safe_load(recipe_config.read_text())
     config["data"] |= TINY["data"]
     config["model"] |= TINY["model"]

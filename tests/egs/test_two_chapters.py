@@ -1,4 +1,4 @@
-"""The whole LibriSpeech recipe, stages 0 to 8, on two chapters of real speech: what each stage must leave."""
+"""The whole LibriSpeech recipe, stages 0 to 8, on two chapters of real speech: what each stage must write."""
 
 import json
 import os
@@ -13,18 +13,18 @@ from asrtool.lm.corpus import build_corpus
 from asrtool.lm.ngram_files import read_ngrams
 from asrtool.lm.ngram_training import train_ngrams
 from asrtool.text.lexicon import Lexicon, write_lexicon
-from asrtool.text.pronounce import read_source
+from asrtool.text.lexicon_building import read_dictionary
 from tests.egs.recipes import ROOT, run, tiny_config
 
 TRAIN, DEV = "32/21631", "1737/146161"  # SPEAKER/CHAPTER: 20 utterances of 4.5 minutes, 18 of 3
 NOT_IN_CMUDICT = {"BEAVER'S": "B IY1 V ER0 Z", "SINGSONG": "S IH1 NG S AO2 NG", "SQUIRREL'S": "S K W ER1 AH0 L Z",
                   "SEAMED": "S IY1 M D"}  # fmt: skip
 pytestmark = pytest.mark.slow
-METHODS = ["prefix", "graph", "rescored", "neural", "neural_adapted"]  # greedily, such a model says nothing at all
+METHODS = ["prefix", "graph", "rescored", "neural", "neural_adapted"]  # the greedy hypotheses of such a model are empty
 
 
 def chapters() -> Path:
-    """The part that has the two, when ASRTOOL_CORPORA has it."""
+    """Returns the folder with both chapters; skips the test if ASRTOOL_CORPORA does not have it."""
     part = Path(os.environ.get("ASRTOOL_CORPORA", "none")) / "librispeech-train-clean-5" / "train-clean-5"
     if not all((part / chapter).is_dir() for chapter in (TRAIN, DEV)):
         pytest.skip(f"no real speech: set ASRTOOL_CORPORA to a folder that has librispeech-train-clean-5 with {TRAIN}")
@@ -32,20 +32,20 @@ def chapters() -> Path:
 
 
 def make_language(folder: Path, transcripts: list[list[str]]) -> Path:
-    """What --lm takes, made of the transcripts alone: a 3-gram, a 4-gram and a lexicon with stress."""
+    """Writes a folder for --lm from the transcripts alone: a 3-gram, a 4-gram and a lexicon with stress."""
     folder.mkdir()
     for order, name in [(3, "3-gram.pruned.1e-7.arpa.gz"), (4, "4-gram.arpa.gz")]:
         write_arpa(train_ngrams(build_corpus(transcripts), order, [0]), folder / name)
-    cmudict = read_source("cmudict", case="upper").pronunciations
+    cmudict = read_dictionary("cmudict", case="upper").pronunciations
     words = sorted({word for line in transcripts for word in line})
-    ways = {word: cmudict.get(word) or (tuple(NOT_IN_CMUDICT[word].split()),) for word in words}
-    write_lexicon(Lexicon(ways), folder / "librispeech-lexicon.txt")
+    pronunciations = {word: cmudict.get(word) or (tuple(NOT_IN_CMUDICT[word].split()),) for word in words}
+    write_lexicon(Lexicon(pronunciations), folder / "librispeech-lexicon.txt")
     return folder
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    """Its work folder, its options and its output: phones, CTC after a warmup, then MMI, a model that streams."""
+    """Runs phones, CTC after a warmup, then MMI, with a model that streams; returns work folder, options and output."""
     pytest.importorskip("pocketsphinx", reason="needs CMUdict: pip install pocketsphinx")
     part, work = chapters(), tmp_path_factory.mktemp("two chapters")
     for chapter in (TRAIN, DEV):
@@ -65,14 +65,14 @@ def recipe(tmp_path_factory):
     return work, options, run("librispeech", *options)
 
 
-def test_all_stages_run_and_a_second_call_does_nothing_again(recipe):
+def test_all_stages_run_and_a_second_call_repeats_none(recipe):
     _, options, output = recipe
-    made = [line.split()[1] for line in output.splitlines() if line.startswith("stage") and ": made" in line]
-    assert made == list("012345678")
-    assert run("librispeech", *options).count("done already and unchanged") == 9
+    completed = re.findall(r"^Stage (\d): wrote", output, re.MULTILINE)
+    assert completed == list("012345678")
+    assert run("librispeech", *options).count("already done and unchanged") == 9
 
 
-def test_data_and_features_are_those_of_the_two_chapters(recipe):
+def test_data_and_features_have_the_two_chapters(recipe):
     from lhotse import CutSet
 
     work, _, _ = recipe
@@ -85,7 +85,7 @@ def test_data_and_features_are_those_of_the_two_chapters(recipe):
         assert stored[0].load_features().shape == (stored[0].num_frames, 80)
 
 
-def test_the_language_is_phones_without_stress_and_the_models_given(recipe):
+def test_the_lexicon_has_phones_without_stress_and_the_given_language_models_are_used(recipe):
     work, _, _ = recipe
     lang = work / "data/lang_phone"
     assert "BEAVER'S B IY V ER Z" in (lang / "lexicon.txt").read_text()
@@ -112,14 +112,14 @@ def test_every_method_has_hypotheses_and_a_score(recipe):
         folder = exp / "decode/dev" / method
         assert len((folder / "hyps.jsonl").read_text().splitlines()) == 18
         assert json.loads((folder / "wer.json").read_text())["set"] == "dev"
-    said = [json.loads(line)["hyp"] for line in (exp / "decode/dev/neural/hyps.jsonl").open()]
-    learnt = json.loads((exp / "adapted/dev/1737.json").read_text())
-    assert learnt["source"].endswith("decode/dev/neural")
-    assert learnt["utterances"] == sum(map(bool, said))  # by minimum Bayes risk such a model may say nothing at all
-    assert (learnt["steps"] > 0) == any(said)
+    hypotheses = [json.loads(line)["hyp"] for line in (exp / "decode/dev/neural/hyps.jsonl").open()]
+    adapted = json.loads((exp / "adapted/dev/1737.json").read_text())
+    assert adapted["source"].endswith("decode/dev/neural")
+    assert adapted["utterances"] == sum(map(bool, hypotheses))  # by minimum Bayes risk they may all be empty
+    assert (adapted["steps"] > 0) == any(hypotheses)
 
 
-def test_streaming_has_latencies_and_the_words_of_decoding(recipe):
+def test_streaming_has_latencies_and_the_same_words_as_decoding(recipe):
     work, _, _ = recipe
     for method in ["prefix", "graph"]:
         folder = work / "exp/tiny_phone_mmi_seed1/stream/dev" / method

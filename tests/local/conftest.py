@@ -17,7 +17,7 @@ def environment():
 
 @pytest.fixture
 def bash(tmp_path, environment):
-    """bash(script, "--option", ...) -> the finished process; `script` is egs/mine/run.sh beside a copy of local/"""
+    """bash(script, "--option", ...) returns the finished process; `script` becomes egs/mine/run.sh."""
     egs = tmp_path / "egs" / "mine"
     egs.mkdir(parents=True)
     (tmp_path / "local").mkdir()

@@ -44,7 +44,7 @@ def test_options_set_the_variables_of_their_names(bash, options, printed):
         (["--my-option", "a", "b"], "unexpected argument 'b'"),
     ],
 )
-def test_wrong_options_are_one_line_and_status_2(bash, options, complaint):
+def test_a_wrong_option_prints_one_line_and_exits_with_status_2(bash, options, complaint):
     done = bash(SCRIPT, *options)
     assert (done.returncode, done.stdout) == (2, "")
     assert complaint in done.stderr and done.stderr.count("\n") == 1 and "run.sh: error: " in done.stderr
@@ -58,18 +58,18 @@ def test_help_is_the_comment_at_the_head_of_the_script(bash, option):
     assert "set -euo" not in done.stdout and "#" not in done.stdout
 
 
-def test_the_script_keeps_its_name_in_an_error(bash, tmp_path):
+def test_an_error_names_the_script(bash, tmp_path):
     done = bash(SCRIPT, "--un_known", "x")
     assert done.stderr.startswith(f"{tmp_path}/egs/mine/run.sh: error: unknown option --un_known")
 
 
-LOCATING = """#!/usr/bin/env bash
+ABSOLUTE = """#!/usr/bin/env bash
 set -euo pipefail
 cd "$(dirname "$0")"
 path=$PWD/default
 options=path
 . ../../local/parse_options.sh
-located "$path"
+absolute_path "$path"
 """
 
 
@@ -86,13 +86,45 @@ located "$path"
         (None, "{recipe}/default"),
     ],
 )
-def test_a_path_counts_from_where_the_recipe_is_called_or_else_from_the_recipe(bash, tmp_path, path, expected):
+def test_a_path_is_relative_to_where_the_recipe_is_called_or_else_to_the_recipe(bash, tmp_path, path, expected):
     caller = tmp_path / "somewhere"
     caller.mkdir()
     recipe = tmp_path / "egs/mine"
     for folder, names in [(caller, ["here.txt", "both.txt", "a b.txt"]), (recipe, ["recipe.txt", "both.txt"])]:
         for name in names:
             (folder / name).touch()
-    done = bash(LOCATING, *(["--path", path] if path else []), cwd=caller)
-    found = expected.format(caller=caller, recipe=recipe, above=caller.parent)
-    assert (done.returncode, done.stdout, done.stderr) == (0, found + "\n", "")
+    done = bash(ABSOLUTE, *(["--path", path] if path else []), cwd=caller)
+    resolved = expected.format(caller=caller, recipe=recipe, above=caller.parent)
+    assert (done.returncode, done.stdout, done.stderr) == (0, resolved + "\n", "")
+
+
+PATHS = """#!/usr/bin/env bash
+set -euo pipefail
+cd "$(dirname "$0")"
+work=$PWD from="" lm=openslr
+options="work from lm"
+path_options="work from lm"
+. ../../local/parse_options.sh
+require_choice --lm "$lm" none openslr other
+echo "work=$work from=$from lm=$lm"
+"""
+
+
+@pytest.mark.parametrize(
+    "options, printed",
+    [
+        ([], "work={recipe} from= lm=openslr"),
+        (["--work", "w", "--from", "none", "--lm", "none"], "work={caller}/w from=none lm=none"),
+        (["--from", "exp/a b"], "work={recipe} from={caller}/exp/a b lm=openslr"),
+    ],
+)
+def test_path_options_become_absolute_unless_they_are_empty_or_a_keyword(bash, tmp_path, options, printed):
+    done = bash(PATHS, *options)
+    resolved = printed.format(caller=tmp_path, recipe=tmp_path / "egs/mine")
+    assert (done.returncode, done.stdout, done.stderr) == (0, resolved + "\n", "")
+
+
+def test_a_value_that_is_not_among_the_choices_prints_them(bash):
+    done = bash(PATHS, "--lm", "/srilm")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--lm is none, openslr or other, not '/srilm'" in done.stderr

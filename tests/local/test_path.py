@@ -1,4 +1,4 @@
-"""path.sh provides asrtool, installs nothing where it can be imported, and never ends the shell that sources it."""
+"""path.sh provides asrtool, installs nothing if asrtool can be imported, and never ends the shell that sources it."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ bash -c 'asrtool --version'
 """
 OLD = '#!/bin/sh\ncase "$*" in *version_info*) exit 1 ;; --version) echo Python 3.9.1 ;; *) exit 1 ;; esac\n'
 NO_VENV = '#!/bin/sh\ncase "$*" in *version_info*) exit 0 ;; *) echo "No module named venv" >&2; exit 1 ;; esac\n'
-# A virtual environment whose pip always fails, and tells which step it was asked for.
+# A virtual environment whose pip always fails, and prints which step it was asked for.
 NO_PIP = """#!/bin/bash
 case "$*" in
 *version_info*) exit 0 ;;
@@ -31,9 +31,9 @@ esac
 
 @pytest.fixture
 def shell(tmp_path):
-    """shell(python3) -> the finished bash that sources path.sh of a checkout, with a space in its name, and goes on.
+    """shell(python3) returns the finished bash that sources path.sh of a checkout with a space in its name.
 
-    `python3` is the text of the program of that name, the only one in PATH; None: there is none.
+    `python3` is the text of the only program of that name in PATH; with None there is no such program.
     """
     checkout, tools = tmp_path / "my clone", tmp_path / "tools"
     (checkout / "local").mkdir(parents=True)
@@ -55,7 +55,7 @@ def shell(tmp_path):
     return run
 
 
-def test_an_importable_asrtool_is_used_as_it_is(bash, tmp_path):
+def test_an_importable_asrtool_is_used(bash, tmp_path):
     before = sorted(path.name for path in tmp_path.iterdir())
     done = bash(SCRIPT)
     assert (done.returncode, done.stderr) == (0, "")
@@ -64,7 +64,7 @@ def test_an_importable_asrtool_is_used_as_it_is(bash, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == before  # no .venv
 
 
-def test_without_python_the_next_thing_to_do_is_said(bash, tmp_path, environment):
+def test_without_python_the_message_names_what_to_install(bash, tmp_path, environment):
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("bash", "dirname"):
@@ -81,17 +81,17 @@ def test_without_python_the_next_thing_to_do_is_said(bash, tmp_path, environment
         (None, "no python3 in PATH; install Python 3.11 or newer"),
         (OLD, "python3 is Python 3.9.1; asrtool needs 3.11 or newer: put one first in PATH"),
         (NO_VENV, "cannot make a virtual environment; install python3's venv package (Debian: python3-venv)"),
-        (NO_PIP, "installation failed; see above, mend it and call again: it continues"),
+        (NO_PIP, "installation failed; see above, fix the cause and call again: it continues"),
     ],
 )
-def test_the_shell_that_sources_it_stays_open_and_as_it_was(shell, python3, last_line):
+def test_the_shell_that_sources_it_stays_open_and_unchanged(shell, python3, last_line):
     done = shell(python3)
     assert done.stdout.splitlines() == ["status=2", shell.path, "shell still here"]
     assert done.stderr.splitlines()[-1] == f"path.sh: {last_line}"
 
 
 @pytest.mark.parametrize("python3", [None, OLD, NO_VENV, NO_PIP])
-def test_a_script_with_set_e_stops_there(shell, python3):
+def test_a_script_with_set_e_stops(shell, python3):
     done = shell(python3, before="set -euo pipefail")
     assert (done.returncode, done.stdout) == (2, "")
 
@@ -112,7 +112,7 @@ def test_another_shell_is_told_to_start_bash(tmp_path):
     assert done.stdout == "status=2\n"
 
 
-def test_the_root_is_that_of_the_file_whatever_cdpath_says(environment, tmp_path):
+def test_the_root_is_the_checkout_of_the_file_whatever_cdpath_is(environment, tmp_path):
     (tmp_path / "local").mkdir()
     script = f'export CDPATH="{tmp_path}"; cd "{ROOT}"; . local/path.sh; echo "root=$ASRTOOL_ROOT"'
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""The stages of a recipe: what runs, what is skipped, and what is left when one fails."""
+"""The stages of a recipe: which stages run, which are skipped, and what a failing stage leaves behind."""
 
 import os
 import signal
@@ -15,26 +15,29 @@ stage=0 stop_stage=6 force=false size=1 work=work
 options="stage stop_stage force size work"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
+recipe=$PWD
+setup_stages "$stage" "$stop_stage" "$force"
 mkdir -p "$work"
+cd "$work"
 """
 SCRIPT = (
     HEAD
     + """
-if begin 0 data "fetch" "$work"; then
+if begin_stage 0 "fetch data"; then
     echo ran 0
-    finish "the data"
+    finish_stage "the data"
 fi
-if begin 1 features "compute" "$work" "$size"; then
+if begin_stage 1 "compute features" "$size"; then
     echo ran 1
-    finish "the features"
+    finish_stage "the features"
 fi
-if begin 4 train "learn" "$work" conf.yaml; then
+if begin_stage 4 "train" "$recipe/conf.yaml"; then
     echo ran 4
-    finish "the model"
+    finish_stage "the model"
 fi
 """
 )
-FAILING = HEAD + 'if begin 4 train "learn" "$work"; then\n    false\n    echo never\n    finish "the model"\nfi\n'
+FAILING = HEAD + 'if begin_stage 4 "train"; then\n    false\n    echo never\n    finish_stage "the model"\nfi\n'
 
 
 @pytest.fixture
@@ -54,17 +57,17 @@ def markers(tmp_path):
     return sorted(path.name for path in (tmp_path / "egs/mine/work/.done").glob("*"))
 
 
-def test_each_stage_says_what_it_will_do_and_what_it_made(bash, tmp_path):
+def test_each_stage_prints_its_title_and_what_it_wrote(bash, tmp_path):
     (tmp_path / "egs/mine/conf.yaml").touch()
     out = bash(SCRIPT).stdout
-    assert "stage 1 (features): compute" in out and "stage 1 (features): made the features" in out
+    assert "Stage 1: compute features" in out and "Stage 1: wrote the features (" in out
     again = bash(SCRIPT).stdout
-    assert "stage 1 (features): done already and unchanged; the features" in again and "ran" not in again
+    assert "Stage 1: compute features: already done and unchanged; the features" in again and "ran" not in again
 
 
-def test_what_is_done_and_unchanged_is_skipped(recipe, tmp_path):
+def test_stages_that_are_done_and_unchanged_are_skipped(recipe, tmp_path):
     assert recipe() == [0, 1, 4]
-    assert markers(tmp_path) == ["0-data", "1-features", "4-train"]
+    assert markers(tmp_path) == ["stage0", "stage1", "stage4"]
     assert recipe() == []
 
 
@@ -81,14 +84,14 @@ def test_only_the_stages_asked_for_run(recipe, options, ran):
     assert recipe(*options) == ran
 
 
-def test_a_changed_setting_does_its_stage_and_all_later_ones_again(recipe):
+def test_a_changed_setting_repeats_its_stage_and_all_later_stages(recipe):
     recipe()
     assert recipe("--size", "2") == [1, 4]
     assert recipe("--size", "2") == []
     assert recipe() == [1, 4]
 
 
-def test_a_setting_changed_in_one_stage_alone_makes_the_later_ones_stale(recipe):
+def test_a_setting_changed_in_one_stage_alone_makes_the_later_stages_stale(recipe):
     recipe()
     assert recipe("--size", "2", "--stop-stage", "1") == [1]
     assert recipe("--size", "2") == [4]
@@ -115,7 +118,7 @@ def test_the_base_of_a_configuration_counts_too(recipe, tmp_path, base):
     assert recipe() == [4]
 
 
-def test_force_does_again_what_is_done(recipe):
+def test_force_repeats_stages_that_are_done(recipe):
     recipe()
     assert recipe("--force", "true") == [0, 1, 4]
     assert recipe("--force", "true", "--stage", "1", "--stop-stage", "1") == [1]
@@ -133,36 +136,36 @@ def test_force_does_again_what_is_done(recipe):
         (["--force", "yes"], "--force is true or false, not 'yes'"),
     ],
 )
-def test_impossible_stages_are_one_line_and_status_2(bash, tmp_path, options, complaint):
+def test_an_impossible_stage_prints_one_line_and_exits_with_status_2(bash, tmp_path, options, complaint):
     done = bash(SCRIPT, *options)
     assert (done.returncode, done.stdout) == (2, "")
     assert complaint in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "egs/mine/work").exists()
 
 
-def test_a_failing_stage_is_named_leaves_no_marker_and_is_taken_up_again(bash, tmp_path):
+def test_a_failing_stage_is_named_leaves_no_marker_and_is_repeated(bash, tmp_path):
     done = bash(FAILING)
     assert done.returncode == 1 and "never" not in done.stdout
     assert "stopped with exit status 1 in stage 4 (train)" in done.stderr
     assert markers(tmp_path) == []
-    assert "made the model" in bash(FAILING.replace("false\n", "true\n")).stdout
-    assert markers(tmp_path) == ["4-train"]
+    assert "wrote the model" in bash(FAILING.replace("false\n", "true\n")).stdout
+    assert markers(tmp_path) == ["stage4"]
 
 
-def test_a_stage_that_fails_when_done_again_loses_its_marker(bash, tmp_path):
+def test_a_stage_that_fails_when_repeated_loses_its_marker(bash, tmp_path):
     bash(FAILING.replace("    false\n", ""))
     assert bash(FAILING, "--force", "true").returncode == 1
     assert markers(tmp_path) == []
 
 
-def test_a_failure_in_a_pipe_or_with_another_status_counts(bash, tmp_path):
+def test_a_failure_in_a_pipe_or_with_another_status_stops_the_script(bash, tmp_path):
     assert bash(FAILING.replace("    false\n", "    (exit 7) | cat\n")).returncode == 7
     assert markers(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_is_status_130_and_leaves_no_marker(tmp_path, bash, environment, number):
-    script = HEAD + 'if begin 4 train "learn" "$work"; then\n    touch started\n    sleep 20\n    finish "it"\nfi\n'
+def test_an_interrupt_exits_with_status_130_and_leaves_no_marker(tmp_path, bash, environment, number):
+    script = HEAD + 'if begin_stage 4 "train"; then\n    touch started\n    sleep 20\n    finish_stage "it"\nfi\n'
     bash(script, "--help")  # writes it
     egs = tmp_path / "egs/mine"
     process = subprocess.Popen(
@@ -174,7 +177,7 @@ def test_an_interrupt_is_status_130_and_leaves_no_marker(tmp_path, bash, environ
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # the tests may run where it is ignored
     )
     deadline = time.monotonic() + 30
-    while not (egs / "started").exists() and time.monotonic() < deadline:
+    while not (egs / "work/started").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, number)  # as the terminal does: to the script and its child
     _, err = process.communicate(timeout=15)
@@ -186,7 +189,7 @@ def test_an_interrupt_is_status_130_and_leaves_no_marker(tmp_path, bash, environ
     "listed",
     ["base:\n  - other.yaml\n  - under/my base.yaml\nlr: 1", "base:\n- 'other.yaml' # one\n- under/my base.yaml"],
 )
-def test_bases_in_lines_of_their_own_and_with_spaces_count_too(recipe, tmp_path, listed):
+def test_bases_on_separate_lines_and_with_spaces_count_too(recipe, tmp_path, listed):
     folder = tmp_path / "egs/mine"
     (folder / "under").mkdir()
     for name, text in (("conf", listed), ("other", ""), ("under/my base", "seed: 1")):
@@ -197,7 +200,7 @@ def test_bases_in_lines_of_their_own_and_with_spaces_count_too(recipe, tmp_path,
     assert recipe() == [4]
 
 
-def test_configurations_that_name_each_other_many_times_are_read_once(recipe, tmp_path):
+def test_configurations_that_name_each_other_are_read_once(recipe, tmp_path):
     folder = tmp_path / "egs/mine"
     for number in range(40):
         (folder / f"{number}.yaml").write_text(f"base: [{number + 1}.yaml, ./{number + 1}.yaml]\n", encoding="utf-8")
@@ -207,11 +210,10 @@ def test_configurations_that_name_each_other_many_times_are_read_once(recipe, tm
 
 
 FOLDER = HEAD.replace("size=1", 'size=1 corpus=""').replace("size work", "size work corpus") + (
-    '[ -z "$corpus" ] || corpus=$(located "$corpus")\ncd "$work"\n'
-    'if begin 0 data "read" . "$corpus"; then\n    mkdir -p data\n    date +%N >data/train.jsonl.gz\n    echo ran 0\n'
-    '    finish "it"\nfi\n'
-    'if begin 1 lang "units" . "$size"; then\n    mkdir -p data/lang exp/a\n    date +%N | tee data/lang/u >exp/a/log\n'
-    '    echo ran 1\n    finish "it"\nfi\n'
+    'if begin_stage 0 "data" "$corpus"; then\n    mkdir -p data\n    date +%N >data/train.jsonl.gz\n    echo ran 0\n'
+    '    finish_stage "it"\nfi\n'
+    'if begin_stage 1 "lang" "$size"; then\n    mkdir -p data/lang exp/a\n    date +%N | tee data/lang/u >exp/a/log\n'
+    '    echo ran 1\n    finish_stage "it"\nfi\n'
 )
 
 
@@ -242,7 +244,7 @@ def stages(bash, corpus):
     return run
 
 
-def test_a_corpus_that_is_untouched_or_only_copied_in_place_is_not_read_again(stages, corpus):
+def test_a_corpus_that_is_unchanged_or_only_copied_in_place_is_not_read_again(stages, corpus):
     assert stages() == [0, 1]
     for path in [corpus / "train/text", corpus / "SPEAKERS.TXT", corpus / "train", corpus]:
         os.utime(path, (0, 0))
@@ -251,7 +253,7 @@ def test_a_corpus_that_is_untouched_or_only_copied_in_place_is_not_read_again(st
 
 
 @pytest.mark.parametrize("name", ["train/text", "train/wav.scp", "SPEAKERS.TXT", "new.tsv", "train/b.wav"])
-def test_a_changed_or_new_file_of_a_corpus_does_all_stages_again(stages, corpus, name):
+def test_a_changed_or_new_file_of_a_corpus_repeats_all_stages(stages, corpus, name):
     stages()
     before = (corpus / name).stat() if (corpus / name).exists() else None
     (corpus / name).write_text("a TWO\n", encoding="utf-8")
@@ -261,7 +263,7 @@ def test_a_changed_or_new_file_of_a_corpus_does_all_stages_again(stages, corpus,
     assert stages() == []
 
 
-def test_a_removed_file_and_a_renamed_one_are_noticed(stages, corpus):
+def test_a_removed_file_and_a_renamed_file_are_noticed(stages, corpus):
     stages()
     (corpus / "SPEAKERS.TXT").rename(corpus / "speakers.txt")
     assert stages() == [0, 1]
@@ -269,13 +271,13 @@ def test_a_removed_file_and_a_renamed_one_are_noticed(stages, corpus):
     assert stages() == [0, 1]
 
 
-def test_audio_counts_by_its_size_and_time(stages, corpus):
+def test_audio_counts_by_its_size_and_modification_time(stages, corpus):
     stages()
     os.utime(corpus / "a.wav", (0, 0))
     assert stages() == [0, 1]
 
 
-def test_what_is_behind_a_link_counts_and_a_link_to_nowhere_does_not_stop_it(stages, corpus, tmp_path):
+def test_files_behind_a_link_count_and_a_broken_link_is_ignored(stages, corpus, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/text").write_text("a ONE\n")
     (corpus / "linked").symlink_to(tmp_path / "elsewhere")
@@ -286,7 +288,7 @@ def test_what_is_behind_a_link_counts_and_a_link_to_nowhere_does_not_stop_it(sta
 
 
 @pytest.mark.parametrize("place", [".", "data", "data/kaldi"])
-def test_what_the_recipe_makes_is_no_part_of_a_corpus_that_lies_in_its_work_folder(bash, tmp_path, place):
+def test_files_that_the_recipe_writes_are_not_part_of_a_corpus_in_its_work_folder(bash, tmp_path, place):
     folder = tmp_path / "work" / place
     folder.mkdir(parents=True)
     (folder / "text").write_text("a ONE\n")
@@ -297,9 +299,7 @@ def test_what_the_recipe_makes_is_no_part_of_a_corpus_that_lies_in_its_work_fold
     assert "ran 0" in bash(FOLDER, *options).stdout
 
 
-def test_a_folder_that_the_recipe_makes_is_a_name(bash, tmp_path):
-    script = (
-        HEAD + 'cd "$work"\nmkdir -p exp\nif begin 4 train "x" . exp; then\n    date +%N >exp/log\n    finish it\nfi\n'
-    )
-    assert "made it" in bash(script).stdout
-    assert "done already" in bash(script).stdout
+def test_a_folder_that_the_recipe_writes_counts_by_its_name(bash, tmp_path):
+    script = HEAD + 'mkdir -p exp\nif begin_stage 4 "x" exp; then\n    date +%N >exp/log\n    finish_stage it\nfi\n'
+    assert "wrote it" in bash(script).stdout
+    assert "already done" in bash(script).stdout

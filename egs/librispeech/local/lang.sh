@@ -1,49 +1,62 @@
 #!/usr/bin/env bash
-# Sourced by run.sh: what stage 2 needs for its language models and its lexicon, from text or, with --lm, ready-made.
+# Source this after parse_options.sh. It defines where the language models and the lexicon of stage 2 come from.
 
-lm_files="3-gram.pruned.1e-7.arpa.gz 4-gram.arpa.gz librispeech-lexicon.txt"
+lm_files="3-gram.pruned.1e-7.arpa.gz 4-gram.arpa.gz librispeech-lexicon.txt" # of OpenSLR 11
 
-# The folder of the files that --lm names: sets $lm_dir.
-find_lm() {
+# check_lm_folder FOLDER: exits with an error unless FOLDER has all files of OpenSLR 11 that the recipe uses.
+check_lm_folder() {
     local file
-    lm_dir=$lm
-    if [ "$lm" = openslr ]; then
-        lm_dir=download/lm
-        python3 "$ASRTOOL_ROOT/local/download.py" "$lm_dir" $lm_files --url "$mirror" --sums "$here/local/md5sum.txt"
-    fi
     for file in $lm_files; do
-        [ -f "$lm_dir/$file" ] || stages_stop "no $file in $lm_dir; --lm takes a folder with $lm_files, or openslr"
+        [ -f "$1/$file" ] || option_error "no $file in $1; --lm takes a folder with $lm_files, or openslr"
     done
 }
 
-# $lang/graph.arpa.gz for the graph, $lang/rescore.npz for its lattices: compiled, as it is read at every decoding
-make_lms() {
-    mkdir -p "$lang"
-    rm -f "$lang/graph.arpa.gz" # which may be a link
-    if [ -n "$lm" ]; then
-        find_lm
-        ln -s "$(realpath "$lm_dir/3-gram.pruned.1e-7.arpa.gz")" "$lang/graph.arpa.gz"
-        asrtool lm convert "$lm_dir/4-gram.arpa.gz" "$lang/rescore.npz"
+# download_lm MIRROR SUMS FOLDER: downloads the files of OpenSLR 11 into FOLDER, unless they are there.
+download_lm() {
+    python3 "$ASRTOOL_ROOT/local/download.py" "$3" $lm_files --url "$1" --sums "$2"
+}
+
+# text_paths "FILE FILE": prints the absolute paths of the files of --lm-text, one a line. The name of a single file may
+# contain spaces.
+text_paths() {
+    local text
+    if [ -f "$(absolute_path "$1")" ]; then
+        absolute_path "$1"
     else
-        asrtool lm train "${texts[@]}" "$lang/graph.arpa.gz" --order 3 --case upper --top "$lm_words" --prune "$lm_prune"
-        asrtool lm train "${texts[@]}" "$lang/rescore.npz" --order 4 --case upper --top "$lm_words"
+        for text in $1; do absolute_path "$text"; done
     fi
 }
 
-# $lang/neural.pt, with the options --neural
-make_neural_lm() {
-    on_this_machine lm train-neural "${texts[@]}" "$lang/neural.pt" --case upper --dev data/dev.jsonl.gz $neural
-    asrtool lm perplexity "$lang/neural.pt" data/dev.jsonl.gz --ngram "$lang/rescore.npz"
+# make_lms LANG LM_FOLDER WORDS PRUNE TEXT...: makes LANG/graph.arpa.gz, the pruned 3-gram of the decoding graph, and
+# LANG/rescore.npz, the 4-gram that rescores its lattices. Both come from LM_FOLDER or, if that is "", they are trained
+# on the TEXTs with the WORDS most frequent words.
+make_lms() {
+    local lang=$1 lm_folder=$2 words=$3 prune=$4
+    shift 4
+    mkdir -p "$lang"
+    rm -f "$lang/graph.arpa.gz" # it may be a link
+    if [ -n "$lm_folder" ]; then
+        check_lm_folder "$lm_folder"
+        ln -s "$(realpath "$lm_folder/3-gram.pruned.1e-7.arpa.gz")" "$lang/graph.arpa.gz"
+        asrtool lm convert "$lm_folder/4-gram.arpa.gz" "$lang/rescore.npz"
+    else
+        asrtool lm train "$@" "$lang/graph.arpa.gz" --order 3 --case upper --top "$words" --prune "$prune"
+        asrtool lm train "$@" "$lang/rescore.npz" --order 4 --case upper --top "$words"
+    fi
 }
 
-# $lang/lexicon.txt, also of the words of dev, for the dev loss; the graph has those of the 3-gram
+# make_lexicon LANG LM_FOLDER WORDS TEXT...: makes LANG/lexicon.txt, with pronunciations from the lexicon in LM_FOLDER,
+# without stress, or, if that is "", from CMUdict; words that have none get one by grapheme-to-phoneme. It also has the
+# words of dev, for the dev loss; the graph has the words of the 3-gram.
 make_lexicon() {
-    if [ -n "$lm" ]; then
-        awk '{print $1}' "$lm_dir/librispeech-lexicon.txt" >"$lang/words.txt"
+    local lang=$1 lm_folder=$2 words=$3
+    shift 3
+    if [ -n "$lm_folder" ]; then
+        awk '{print $1}' "$lm_folder/librispeech-lexicon.txt" >"$lang/words.txt"
         asrtool lexicon data/dev.jsonl.gz data/train.jsonl.gz "$lang/words.txt" "$lang/lexicon.txt" \
-            --source "$lm_dir/librispeech-lexicon.txt" --stress drop --unknown g2p
+            --source "$lm_folder/librispeech-lexicon.txt" --stress drop --unknown g2p
     else
-        asrtool lexicon data/dev.jsonl.gz "${texts[@]}" "$lang/lexicon.txt" --source cmudict --case upper \
-            --unknown g2p --top "$lm_words"
+        asrtool lexicon data/dev.jsonl.gz "$@" "$lang/lexicon.txt" --source cmudict --case upper \
+            --unknown g2p --top "$words"
     fi
 }
