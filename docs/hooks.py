@@ -6,6 +6,7 @@ click: every command with its usage, its help, its arguments and its options.
 
 import ast
 import inspect
+import math
 import re
 import tokenize
 import types
@@ -23,6 +24,7 @@ from asrtool.cli import cli
 
 EXTRA = re.compile(r"\s*\[([^\[\]]*(?:\[[^\]]*\][^\[\]]*)*)\]$")  # what click adds to a help text
 BASIC = {int: "integer", float: "number", bool: "true or false", str: "text"}
+VALUES = {"INTEGER RANGE": "integer", "INTEGER": "integer", "FLOAT": "number", "TEXT": "text", "PATH": "path"}
 LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 CONFIGURATION = """# Configuration
@@ -110,16 +112,8 @@ def read_comments(source: str) -> dict[tuple[str, str], str]:
                     parts = [
                         comments[line] for line in range(first, (item.end_lineno or first) + 1) if line in comments
                     ]
-                    texts[node.name, item.target.id] = joined(parts)
+                    texts[node.name, item.target.id] = " ".join(parts)
     return texts
-
-
-def joined(parts: list[str]) -> str:
-    """Comment lines as one text; a line that begins with a capital begins a sentence."""
-    text = ""
-    for part in parts:
-        text += (". " if text and part[:1].isupper() and text[-1] not in ".:;," else " ") + part
-    return text.strip()
 
 
 def type_text(field: FieldInfo) -> str:
@@ -141,19 +135,21 @@ def describe(annotation: Any, metadata: Any = ()) -> str:
     if origin is tuple:
         items = [item for item in get_args(annotation) if item is not Ellipsis]
         count = "list" if Ellipsis in get_args(annotation) else f"list of {len(items)}"
-        return f"{count}: {describe(items[0])}"
+        return f"{count} ({describe(items[0])})"
     name = BASIC.get(annotation, "path")
     return ", ".join([name, *limits(metadata)])
 
 
 def limits(metadata: Any) -> Iterator[str]:
     """The bounds among the metadata of a type."""
+    bounds: dict[str, float] = {}
     for item in metadata:
         for bound in getattr(item, "metadata", None) or [item]:  # pydantic's Field holds them in a list
-            for key, words in LIMITS.items():
-                value = getattr(bound, key, None)
-                if value is not None:
-                    yield f"{words} {value:,}" if isinstance(value, int) else f"{words} {value:g}"
+            bounds |= {key: getattr(bound, key) for key in LIMITS if getattr(bound, key, None) is not None}
+    if bounds.get("gt", -1) >= bounds.get("ge", math.inf):
+        del bounds["ge"]
+    for key, value in bounds.items():
+        yield f"{LIMITS[key]} {value:,.0f}" if value == int(value) else f"{LIMITS[key]} {value:g}"
 
 
 def default_text(value: Any) -> str:
@@ -228,9 +224,8 @@ def option_records(command: click.Command, context: click.Context) -> Iterator[s
         if facts and extra:
             text = text[: extra.start()]
         default = next((fact.removeprefix("default: ") for fact in facts if fact.startswith("default: ")), "")
-        ranges = [fact for fact in facts if not fact.startswith("default: ")]
         flags, values = split_names(names)
-        values = ", ".join(filter(None, [values, *ranges]))
+        values = ", ".join(filter(None, [value_text(values), *map(range_text, facts)]))
         default = f"`{default}`" if default else ""
         yield f"| {flags} | {escape(values)} | {escape(default)} | {escape(text)} |"
 
@@ -247,6 +242,23 @@ def split_names(names: str) -> tuple[str, str]:
         name, _, values = part.partition(" ")
         flags.append(f"`{name}`")
     return ", ".join(flags), values
+
+
+def value_text(values: str) -> str:
+    """What an option takes, in words: `INTEGER RANGE` as integer, `[a|b]` as a, b."""
+    if values.startswith("["):
+        return ", ".join(f"`{value}`" for value in values.strip("[]").split("|"))
+    return VALUES.get(values, values)
+
+
+def range_text(fact: str) -> str:
+    """A range of click in words: `1<=x<=9` as 1 to 9. Empty for a default, which has a column of its own."""
+    between = re.fullmatch(r"(\S+)<=x<=(\S+)", fact)
+    if between:
+        return f"{between[1]} to {between[2]}"
+    if fact.startswith("default: "):
+        return ""
+    return fact.replace("x>=", "at least ").replace("x<=", "at most ")
 
 
 # both
