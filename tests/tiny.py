@@ -10,10 +10,12 @@ import torch
 from asrtool import checkpoint
 from asrtool.config import Config
 from asrtool.config_file import merge, save_config
+from asrtool.data.batch import Batch
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
 from asrtool.models.acoustic import AcousticModel
-from asrtool.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 
 RATE = 16000  # Hz
 WORDS = {"one": 400, "two": 900, "three": 1800, "four": 3500}  # Hz, the tone of each word
@@ -65,17 +67,34 @@ def make_experiment(folder: Path, config: Config, tokenizer: Path, bias: float |
     save_config(config, folder / "config.yaml")
     save_tokenizer(load_tokenizer(tokenizer), folder / "tokenizer.json")
     torch.manual_seed(3)
-    model = AcousticModel(config, 5)
+    model = AcousticModel(config.model, config.features.num_bins, 5)
     model.normalise.set_statistics(torch.full((20,), -5.0), torch.full((20,), 3.0))
     torch.nn.init.normal_(model.output.weight)
     if bias is not None:
         model.output.bias.data[0] = bias
     state = {"model": model.state_dict(), "config": config.model_dump(mode="json")}
-    checkpoint.save(folder / "checkpoints" / "best.pt", state)
+    checkpoint.save_checkpoint(folder / "checkpoints" / "best.pt", state)
     return folder
 
 
-CLOCK = {"times_real_time", "hours_left", "peak_memory_gb", "device_hours"}  # what two equal trainings differ in
+def feature_batch(features: torch.Tensor, feature_lens: torch.Tensor, seconds: float) -> Batch:
+    """A batch of features (N, T, F) without transcripts."""
+    none = torch.zeros(len(features), 0, dtype=torch.int64)
+    ids = [str(number) for number in range(len(features))]
+    texts = [""] * len(features)
+    return Batch(
+        ids=ids,
+        texts=texts,
+        features=features,
+        feature_lens=feature_lens,
+        targets=none,
+        target_lens=none.sum(1),
+        seconds=seconds,
+    )
+
+
+# The values of a log in which two equal trainings differ
+CLOCK = {"time", "times_real_time", "hours_left", "peak_memory_gb", "device_hours"}
 
 
 def log_rows(experiment: Path, *events: str) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Looking at audio files before anything relies on them."""
+"""Checks of audio files before anything relies on them."""
 
 import io
 import os
@@ -15,17 +15,19 @@ from asrtool.data.sources import InvalidEntry, require_plain_path
 
 TAIL_SECONDS = 0.1  # read from the end of each file: enough to notice a truncated one, fast enough for 960 hours
 UNKNOWN_LENGTH = 0x7FFFF000  # WAV headers written to a pipe claim about 2 or 4 GB of data: the length is not known
-LOWEST_RATE, HIGHEST_RATE = 1000, 384_000  # Hz, from telemetry to the fastest recorders; others are damaged headers
-LONGEST_SECONDS = 24 * 3600.0  # a day: no recording is read as a whole here, but a header that claims more is damaged
-LARGEST_SAMPLE = 2.0  # of full scale: peaks of float files go a little above 1, 16-bit integers stored there far above
+MIN_RATE, MAX_RATE = 1000, 384_000  # Hz, from telemetry to the fastest recorders; others are damaged headers
+MAX_RECORDING_SECONDS = 24 * 3600.0  # a day; a header that claims more is damaged
+MAX_SAMPLE = 2.0  # of full scale: peaks of float files go a little above 1, 16-bit integers stored there far above
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")  # those whose samples may be NaN, or of any scale
 BLOCK = 1 << 18  # samples that are read at a time
-MOST_CHUNKS = 1000  # of a WAV or AIFF file: the data comes after a dozen at most
+MAX_CHUNKS = 1000  # of a WAV or AIFF file: the data comes after a dozen at most
+
+PathOrBytes = str | io.BytesIO  # the path of an audio file, or the output of a command
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What there is in an audio file."""
+    """Sampling rate, length and number of channels of an audio file."""
 
     rate: int  # Hz
     samples: int  # of each channel
@@ -33,12 +35,12 @@ class AudioInfo:
 
 
 def is_command(audio: str) -> bool:
-    """Whether `audio` is a shell command, as in Kaldi's wav.scp."""
+    """Returns True if `audio` is a shell command, as in Kaldi's wav.scp."""
     return audio.rstrip().endswith("|")
 
 
-def open_audio(audio: str) -> "io.BytesIO | str":
-    """What soundfile can open for a path, or for a Kaldi command that ends in "|". Raises InvalidEntry.
+def open_audio(audio: str) -> PathOrBytes:
+    """Returns what soundfile can open for a path, or for a Kaldi command that ends in "|". Raises InvalidEntry.
 
     Commands run only with --allow-commands.
     """
@@ -64,95 +66,103 @@ def _regular_file(path: str) -> str:
 
 
 def inspect_mono_audio(audio: str) -> tuple[int, int]:
-    """Sampling rate and number of samples of a mono file that `inspect_audio` finds nothing wrong with. Raises InvalidEntry."""
-    found = inspect_audio(audio)
-    if found.channels != 1:
-        raise InvalidEntry(f"{found.channels} channels, expected one: {audio}")
-    return found.rate, found.samples
+    """Returns sampling rate and number of samples of a mono file that passes `inspect_audio`. Raises InvalidEntry."""
+    info = inspect_audio(audio)
+    if info.channels != 1:
+        raise InvalidEntry(f"{info.channels} channels, expected one: {audio}")
+    return info.rate, info.samples
 
 
 def inspect_audio(audio: str) -> AudioInfo:
-    """Rate, length and channels of an audio file whose end can be read. Raises InvalidEntry, whatever is wrong with the file.
+    """Returns rate, length and channels of an audio file whose end can be read. Raises InvalidEntry for any fault of it.
 
     Files of floating-point numbers are read whole, since any of their samples may be NaN or of another scale.
     """
     source = open_audio(audio)
     try:
         with soundfile.SoundFile(source) as file:
-            found = AudioInfo(file.samplerate, file.frames, file.channels)
-            _check_header(found, audio)
-            tail = min(found.samples, int(TAIL_SECONDS * found.rate))
-            first = 0 if file.subtype in FLOAT_SUBTYPES else found.samples - tail
-            complete = _read_samples(file, first, found, audio) == found.samples
+            info = AudioInfo(file.samplerate, file.frames, file.channels)
+            _check_header(info, audio)
+            tail = min(info.samples, int(TAIL_SECONDS * info.rate))
+            first = 0 if file.subtype in FLOAT_SUBTYPES else info.samples - tail
+            is_complete = _read_samples(file, first, info, audio) == info.samples
     except InvalidEntry:
         raise
     except Exception as error:  # libsndfile's, and what soundfile raises over numbers that its headers make up
         reason = getattr(error, "error_string", None) or str(error) or type(error).__name__
-        raise InvalidEntry(_unreadable(source, audio, reason)) from error
-    if not complete or _ends_early(source):
+        raise InvalidEntry(_describe_unreadable(source, audio, reason)) from error
+    if not is_complete or _ends_early(source):
         raise InvalidEntry(f"truncated: {audio} ends before its header says")
-    return found
+    return info
 
 
-def _check_header(found: AudioInfo, audio: str) -> None:
-    if found.samples <= 0:
+def _check_header(info: AudioInfo, audio: str) -> None:
+    if info.samples <= 0:
         raise InvalidEntry(f"no samples: {audio}")
-    if not LOWEST_RATE <= found.rate <= HIGHEST_RATE:
-        raise InvalidEntry(f"a header that claims {found.rate} Hz: {audio}")
-    if found.samples > LONGEST_SECONDS * found.rate:
-        hours = found.samples / found.rate / 3600
-        raise InvalidEntry(f"a header that claims {hours:.0f} hours, more than {LONGEST_SECONDS / 3600:.0f}: {audio}")
+    if not MIN_RATE <= info.rate <= MAX_RATE:
+        raise InvalidEntry(f"a header that claims {info.rate} Hz: {audio}")
+    if info.samples > MAX_RECORDING_SECONDS * info.rate:
+        hours = info.samples / info.rate / 3600
+        limit = MAX_RECORDING_SECONDS / 3600
+        raise InvalidEntry(f"a header that claims {hours:.0f} hours, more than {limit:.0f}: {audio}")
 
 
-def _read_samples(file: soundfile.SoundFile, first: int, found: AudioInfo, audio: str) -> int:
-    """Read from sample `first` to the end; returns where the end is. Raises InvalidEntry for samples that cannot be right."""
+def _read_samples(file: soundfile.SoundFile, first: int, info: AudioInfo, audio: str) -> int:
+    """Reads from sample `first` to the end; returns the position of the end. Raises InvalidEntry for wrong samples."""
     position = file.seek(first)
-    while len(block := file.read(max(1, BLOCK // found.channels), dtype="float32", always_2d=True)):
-        wrong = np.flatnonzero(~(np.abs(block) <= LARGEST_SAMPLE).all(axis=1))  # so NaN is wrong, too
+    while len(
+        block := file.read(max(1, BLOCK // info.channels), dtype="float32", always_2d=True)
+    ):  # (samples, channels)
+        wrong = np.flatnonzero(~(np.abs(block) <= MAX_SAMPLE).all(axis=1))  # NaN counts as wrong
         if len(wrong):
-            raise InvalidEntry(f"{_wrong_samples(block[wrong], (position + wrong[0]) / found.rate)}: {audio}")
+            seconds = (position + wrong[0]) / info.rate
+            raise InvalidEntry(f"{_describe_wrong_samples(block[wrong], seconds)}: {audio}")
         position += len(block)
     return position
 
 
-def _wrong_samples(samples: np.ndarray, at: float) -> str:
-    """What is wrong with samples of which the first is at `at` seconds."""
+def _describe_wrong_samples(samples: np.ndarray, seconds: float) -> str:
+    """Says what is wrong with samples of which the first is at `seconds`."""
     if not np.isfinite(samples).all():
-        return f"samples that are not finite numbers, first at {at:.3f} s"
+        return f"samples that are not finite numbers, first at {seconds:.3f} s"
     return f"samples up to {np.abs(samples).max():.0f}, not within -1 and 1 (divide by 32768, or store as 16 bit)"
 
 
-def _unreadable(source: "io.BytesIO | str", audio: str, reason: str) -> str:
-    with _open(source) as file:
+def _describe_unreadable(source: PathOrBytes, audio: str, reason: str) -> str:
+    with _open_bytes(source) as file:
         if b"shorten" in _nist_header(file):
             return f"compressed with shorten: {audio}; decompress it, e.g. with `sph2pipe -p -f wav`"
     return f"not readable as audio: {audio} ({reason[:200]})"
 
 
-def _open(source: "io.BytesIO | str") -> BinaryIO:
+def _open_bytes(source: PathOrBytes) -> BinaryIO:
     return open(source, "rb") if isinstance(source, str) else io.BytesIO(source.getbuffer())
 
 
-def _ends_early(source: "io.BytesIO | str") -> bool:
-    """Whether a file is shorter than its header claims, which libsndfile corrects in silence."""
-    with _open(source) as file:
+def _ends_early(source: PathOrBytes) -> bool:
+    """Returns True if a file is shorter than its header claims, which libsndfile corrects silently."""
+    with _open_bytes(source) as file:
         kind = file.read(12)
-        if kind.startswith(b"RIFF") or kind.startswith(b"FORM"):
-            claimed = _end_of_chunks(file, "<" if kind.startswith(b"RIFF") else ">")
+        if kind.startswith(b"RIFF"):
+            claimed = _end_of_chunks(file, "<")
+        elif kind.startswith(b"FORM"):
+            claimed = _end_of_chunks(file, ">")
         elif kind.startswith(b".snd"):
             start, size = struct.unpack(">4xII", kind)
             claimed = start + size if size < UNKNOWN_LENGTH else 0
+        elif kind.startswith(b"NIST"):
+            claimed = _end_of_nist(file)
         else:
-            claimed = _end_of_nist(file) if kind.startswith(b"NIST") else 0
+            claimed = 0
         return file.seek(0, io.SEEK_END) < claimed
 
 
-def _end_of_chunks(file: BinaryIO, order: str) -> int:
-    """Where the samples of a WAV (little-endian) or AIFF file end by its header; 0 when it does not say."""
-    for _ in range(MOST_CHUNKS):
+def _end_of_chunks(file: BinaryIO, byte_order: str) -> int:
+    """Returns where the samples of a WAV (little-endian) or AIFF file end by its header; 0 if it does not say."""
+    for _ in range(MAX_CHUNKS):
         if len(header := file.read(8)) < 8:
             break
-        name, size = struct.unpack(f"{order}4sI", header)
+        name, size = struct.unpack(f"{byte_order}4sI", header)
         if name in (b"data", b"SSND"):
             return file.tell() + size if size < UNKNOWN_LENGTH else 0
         file.seek(size + size % 2, io.SEEK_CUR)
@@ -160,10 +170,12 @@ def _end_of_chunks(file: BinaryIO, order: str) -> int:
 
 
 def _nist_header(file: BinaryIO) -> bytes:
-    """The header of a NIST SPHERE file: lines "NAME -TYPE VALUE"; empty for another file."""
+    """Returns the header of a NIST SPHERE file, which has lines "NAME -TYPE VALUE"; b"" for another file."""
     file.seek(0)
     header = file.read(16)
-    return header + file.read(1 << 16).partition(b"end_head")[0] if header.startswith(b"NIST_1A") else b""
+    if not header.startswith(b"NIST_1A"):
+        return b""
+    return header + file.read(1 << 16).partition(b"end_head")[0]
 
 
 def _end_of_nist(file: BinaryIO) -> int:

@@ -1,16 +1,20 @@
-"""A batch of utterances: padded features, and what the objectives need to know of each."""
+"""A batch of utterances: padded features, and what the objectives need to know of each utterance."""
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 
-NO_LABEL = -100  # the index that torch leaves out of a cross entropy
+WHOLE_BATCH_FIELDS = {"position", "next_position", "seconds", "skipped"}  # all others have an entry per utterance
+NO_LABEL = -100  # the index that torch's cross entropy leaves out
 
 
 @dataclass(frozen=True)
 class Position:
-    """A place in the data: batch `batch` of the block that begins at line `line` of the epoch's `file`-th file."""
+    """A place in the training data: number `batch` of the block that begins at line `line` of file `file` of an epoch.
+
+    All numbers count from 0; files are numbered in the epoch's order.
+    """
 
     epoch: int = 0
     file: int = 0
@@ -18,8 +22,8 @@ class Position:
     batch: int = 0
 
 
-class Skipped(NamedTuple):
-    """A cut that cannot be in a batch, since it has not even one frame, and why."""
+class SkippedCut(NamedTuple):
+    """A cut that is shorter than one frame, so that it cannot be in a batch."""
 
     id: str
     text: str
@@ -27,22 +31,31 @@ class Skipped(NamedTuple):
     reason: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Batch:
-    """Padded features and targets. Padding is zero and must have no influence on anything.
+    """Padded features and targets of N utterances. Padding is zero and must have no influence on anything.
 
-    Without training, cuts shorter than a frame are in `skipped` alone; N may then be 0.
+    Without training, cuts shorter than a frame are listed in `skipped` alone; N may then be 0.
     """
 
-    position: Position
-    after: Position
+    position: Position = Position()
+    next_position: Position = Position()  # where the data goes on after every rank's batch of this round
     ids: list[str]
     texts: list[str]
     features: torch.Tensor  # (N, T, F) float32
-    feature_lens: torch.Tensor  # (N,) int64, frames
-    targets: torch.Tensor  # (N, U) int64 unit numbers; empty in decoding
+    feature_lens: torch.Tensor  # (N,) int64, in frames
+    targets: torch.Tensor  # (N, U) int64 numbers of units; (N, 0) in decoding
     target_lens: torch.Tensor  # (N,) int64
-    seconds: float  # audio, padding not counted
-    labels: torch.Tensor | None = None  # (N, T) int64 aligned unit of each frame, for objective ce; else NO_LABEL
+    seconds: float  # of audio, without padding
+    labels: torch.Tensor | None = None  # (N, T) int64 aligned unit of each frame or NO_LABEL; for objective ce
     speakers: list[str | None] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[SkippedCut] = field(default_factory=list)
+
+    def select(self, rows: slice) -> "Batch":
+        """Returns the batch of some of the utterances, with their share of the frames as the share of the seconds."""
+        selected: dict[str, Any] = {}
+        for name, values in vars(self).items():
+            if name not in WHOLE_BATCH_FIELDS:
+                selected[name] = None if values is None else values[rows]
+        share = float(self.feature_lens[rows].sum() / self.feature_lens.sum().clamp(min=1))
+        return replace(self, **selected, seconds=self.seconds * share)

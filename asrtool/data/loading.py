@@ -1,14 +1,15 @@
-"""Batches for training and decoding: lazy manifests, bucketing by seconds, features in loader processes.
+"""Batches for training and decoding: cuts become tensors, in loader processes.
 
-The sampler runs in the training process and sends the few cuts of a batch to a loader process; nobody holds a manifest.
-A batch is named by its position, and everything random in it is drawn from that (asrtool/data/augment.py).
+The sampler (asrtool/data/sampling.py) runs in the training process and sends the few cuts of a batch to a loader
+process; nobody holds a manifest. A batch is identified by its position, and everything random in it is drawn from that
+(asrtool/data/augment.py).
 """
 
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import filterfalse, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from asrtool.data.augment import (
     perturb_vocal_tract_length,
     spec_augment,
 )
-from asrtool.data.batch import NO_LABEL, Batch, Skipped
+from asrtool.data.batch import NO_LABEL, Batch, Position, SkippedCut
 from asrtool.data.entry_checks import MAX_CUT_SECONDS
 from asrtool.data.features import FRAME_SHIFT, TOO_SHORT, is_too_short, load_features
 from asrtool.data.manifest import text_and_speaker
@@ -38,10 +39,10 @@ from asrtool.text.tokenizer import BLANK, Tokenizer
 
 
 class SpeechDataset(Dataset):
-    """Turns the cuts of one batch into tensors; holds the configuration and no cuts.
+    """Turns the cuts of one batch into tensors; holds parts of the configuration and no cuts.
 
-    `tokenizer` None leaves the targets empty; `training` switches augmentation on. A cut of more than `max_seconds` is
-    an error before its audio is read; None is no limit. What goes wrong comes back as a value, since an exception that
+    Without a `tokenizer` the targets are empty; `training` switches augmentation on. A cut of more than `max_seconds`
+    is an error before its audio is read; None is no limit. Errors are returned as values, since an exception that
     crosses a process arrives wrapped in the text of two tracebacks.
     """
 
@@ -52,131 +53,161 @@ class SpeechDataset(Dataset):
         training: bool,
         max_seconds: float | None = MAX_CUT_SECONDS,
     ):
-        self.features, self.augment, self.seed = config.features, config.data.augment, config.seed
+        self.features = config.features
+        self.augment = config.data.augment
+        self.seed = config.seed
+        self.needs_alignments = config.objective.needs_alignments
+        self.subsampling_factor = config.model.subsampling.factor
+        self.tokenizer = tokenizer
+        self.training = training
         self.max_seconds = max_seconds
-        self.tokenizer, self.training, self.aligned = tokenizer, training, config.objective.needs_alignments
-        self.factor = config.model.subsampling.factor
 
-    def __getitem__(self, item: CutBatch) -> Batch | AsrtoolError:
+    def __getitem__(self, cut_batch: CutBatch) -> Batch | AsrtoolError:
         try:
-            return self._batch(item)
+            return self._load(cut_batch)
         except AsrtoolError as error:
             return error
         except InvalidEntry as problem:
             return DataError("stopped at unreadable data; check the manifest with `asrtool prepare`", [str(problem)])
 
-    def _batch(self, item: CutBatch) -> Batch:
-        at = item.position
-        cuts = sorted((self._cut(entry, at.epoch) for entry in item.entries), key=lambda cut: (-cut.duration, cut.id))
-        short = [] if self.training else list(filter(is_too_short, cuts))
-        if short:
-            cuts = list(filterfalse(is_too_short, cuts))
-        features = [self._features(cut, at.epoch) for cut in cuts]
-        lens = torch.tensor([len(f) for f in features], dtype=torch.int64)
-        padded = _pad(features, torch.zeros(0, 0, self.features.num_bins))
-        if self.training and self.augment.spec_augment:
-            padded = mask_batch(spec_augment(self.augment.spec_augment), padded, lens, self.seed, *vars(at).values())
-        texts, speakers = [text_and_speaker(cut)[0] for cut in cuts], [text_and_speaker(cut)[1] for cut in cuts]
+    def _load(self, cut_batch: CutBatch) -> Batch:
+        position = cut_batch.position
+        cuts = [self._cut(entry, position.epoch) for entry in cut_batch.entries]
+        cuts.sort(key=lambda cut: (-cut.duration, cut.id))
+        skipped: list[MonoCut] = []
+        if not self.training:
+            skipped = [cut for cut in cuts if is_too_short(cut)]
+            cuts = [cut for cut in cuts if not is_too_short(cut)]
+        features, feature_lens = self._padded_features(cuts, position)
+        texts = [text_and_speaker(cut)[0] for cut in cuts]
         targets, target_lens = self._targets(texts)
-        seconds, names = sum(cut.duration for cut in cuts), [cut.id for cut in cuts]
-        labels = self._labels(cuts, lens) if self.aligned and self.tokenizer and cuts else None
-        skipped = [Skipped(cut.id, *text_and_speaker(cut), TOO_SHORT) for cut in short]
-        tensors = (padded, lens, targets, target_lens)
-        return Batch(at, item.after, names, texts, *tensors, seconds, labels, speakers, skipped)
-
-    def _labels(self, cuts: list[MonoCut], lens: torch.Tensor) -> torch.Tensor:
-        """What each frame is aligned with: blank between units, and for an output frame where equal ones meet."""
-        numbers = {symbol: number for number, symbol in enumerate(self.tokenizer.symbols)}
-        labels = torch.full((len(cuts), int(lens.max())), NO_LABEL)
-        for row, cut, length in zip(labels, cuts, lens.tolist(), strict=True):
-            items = ((cut.supervisions[0].alignment or {}).get("unit") or []) if cut.supervisions else []
-            if items:
-                row[:length] = BLANK
-            for item, after in pairwise([*items, None]):
-                begin, end = (round(time / FRAME_SHIFT) for time in (item.start, item.end))
-                if after and after.symbol == item.symbol:
-                    end = min(end, round(after.start / FRAME_SHIFT) - self.factor)
-                row[begin : min(end, length)] = numbers.get(item.symbol, NO_LABEL)
-        return labels
+        has_labels = self.needs_alignments and self.tokenizer is not None and cuts
+        return Batch(
+            position=position,
+            next_position=cut_batch.next_position,
+            ids=[cut.id for cut in cuts],
+            texts=texts,
+            features=features,
+            feature_lens=feature_lens,
+            targets=targets,
+            target_lens=target_lens,
+            seconds=sum(cut.duration for cut in cuts),
+            labels=self._labels(cuts, feature_lens) if has_labels else None,
+            speakers=[text_and_speaker(cut)[1] for cut in cuts],
+            skipped=[_skipped(cut) for cut in skipped],
+        )
 
     def _cut(self, entry: Entry, epoch: int) -> MonoCut:
         cut = entry.cut()
         return perturb_speed(cut, self.augment, self.seed, epoch) if self.training else cut
 
+    def _padded_features(self, cuts: list[MonoCut], position: Position) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the features (N, T, F) of a batch, in training with SpecAugment, and their lengths (N,)."""
+        features = [self._features(cut, position.epoch) for cut in cuts]
+        lens = torch.tensor([len(frames) for frames in features], dtype=torch.int64)
+        padded = _pad(features, torch.zeros(0, 0, self.features.num_bins))
+        if self.training and self.augment.spec_augment:
+            masks = spec_augment(self.augment.spec_augment)
+            key = (self.seed, position.epoch, position.file, position.line, position.batch)
+            padded = mask_batch(masks, padded, lens, *key)
+        return padded, lens
+
     def _features(self, cut: MonoCut, epoch: int) -> torch.Tensor:
-        if cut.sampling_rate != self.features.sampling_rate:
-            wanted = f"the configuration says features.sampling_rate={self.features.sampling_rate}"
-            raise InvalidEntry(f"{cut.id}: {cut.sampling_rate} Hz, {wanted}; see `asrtool prepare --resample`")
-        if not self.training:  # stored features and computed ones are the same: take what the manifest has
+        """Returns the features (T, F) of one cut, in training with noise, volume and VTLP as configured."""
+        config = self.features
+        if cut.sampling_rate != config.sampling_rate:
+            expected = f"the configuration says features.sampling_rate={config.sampling_rate}"
+            raise InvalidEntry(f"{cut.id}: {cut.sampling_rate} Hz, {expected}; see `asrtool prepare --resample`")
+        if not self.training:  # stored features and computed ones are the same: use what the manifest has
             source = "stored" if cut.has_features else "on_the_fly"
-            return load_features(cut, source, self.features.num_bins, self.max_seconds)
-        if self.features.source == "on_the_fly":
+            return load_features(cut, source, config.num_bins, self.max_seconds)
+        if config.source == "on_the_fly":
             cut = perturb_audio(cut, self.augment, self.seed, epoch)
-        features = load_features(cut, self.features.source, self.features.num_bins, self.max_seconds)
-        if most := self.augment.vtlp:
-            warp = 1 + keyed_generator("warp", self.seed, epoch, cut.id).uniform(-most, most)
-            features = perturb_vocal_tract_length(features, warp, self.features.sampling_rate)
+        features = load_features(cut, config.source, config.num_bins, self.max_seconds)
+        if self.augment.vtlp:
+            generator = keyed_generator("warp", self.seed, epoch, cut.id)
+            warp = 1 + generator.uniform(-self.augment.vtlp, self.augment.vtlp)
+            features = perturb_vocal_tract_length(features, warp, config.sampling_rate)
         return features
 
     def _targets(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        known = [t if self.tokenizer and not self.tokenizer.unknown(t) else "" for t in texts]
-        units = [torch.tensor(self.tokenizer.encode(t) if t else [], dtype=torch.int64) for t in known]
-        lens = torch.tensor([len(u) for u in units], dtype=torch.int64)
+        """Returns the units (N, U) of texts and their numbers (N,): none for a text that has unknown characters."""
+        units = [torch.tensor(self._encode(text), dtype=torch.int64) for text in texts]
+        lens = torch.tensor([len(numbers) for numbers in units], dtype=torch.int64)
         return _pad(units, torch.zeros(0, 0, dtype=torch.int64)), lens
+
+    def _encode(self, text: str) -> list[int]:
+        if self.tokenizer is None or self.tokenizer.unknown(text):
+            return []
+        return self.tokenizer.encode(text)
+
+    def _labels(self, cuts: list[MonoCut], lens: torch.Tensor) -> torch.Tensor:
+        """Returns the unit (N, T) that each frame is aligned with: blank between units.
+
+        Where two equal units follow each other without a gap, the last output frame of the first one is blank, too.
+        """
+        assert self.tokenizer is not None
+        numbers = {symbol: number for number, symbol in enumerate(self.tokenizer.symbols)}
+        labels = torch.full((len(cuts), int(lens.max())), NO_LABEL)  # (N, T)
+        for row, cut, length in zip(labels, cuts, lens.tolist(), strict=True):
+            items = ((cut.supervisions[0].alignment or {}).get("unit") or []) if cut.supervisions else []
+            if items:
+                row[:length] = BLANK
+            for item, following in pairwise([*items, None]):
+                begin = round(item.start / FRAME_SHIFT)
+                end = round(item.end / FRAME_SHIFT)
+                if following and following.symbol == item.symbol:
+                    end = min(end, round(following.start / FRAME_SHIFT) - self.subsampling_factor)
+                row[begin : min(end, length)] = numbers.get(item.symbol, NO_LABEL)
+        return labels
+
+
+def _skipped(cut: MonoCut) -> SkippedCut:
+    text, speaker = text_and_speaker(cut)
+    return SkippedCut(cut.id, text, speaker, TOO_SHORT)
 
 
 def _pad(rows: list[torch.Tensor], empty: torch.Tensor) -> torch.Tensor:
-    """Rows of several lengths as one tensor; `empty` where there are none."""
+    """Returns rows of several lengths as one tensor; `empty` if there are none."""
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else empty
 
 
 def load_batches(dataset: SpeechDataset, sampler: Iterable[CutBatch], workers: int) -> Iterator[Batch]:
-    """The batches of `sampler` in its order, made by `workers` processes. Raises DataError on unreadable data.
+    """Yields the batches of `sampler` in its order, loaded by `workers` processes. Raises DataError on unreadable data.
 
     UserError when processes cannot be started, or one of them was killed.
     """
-    own = torch.Generator()  # else every loader draws a seed from the generator that dropout uses
-    loader = DataLoader(
+    # The loader draws its seed from a generator of its own, not from the one that dropout uses
+    loader: DataLoader = DataLoader(
         dataset,
         batch_size=None,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=_to_arrays,
-        generator=own,
+        collate_fn=_to_arrays,  # type: ignore[arg-type]  # without a batch size torch hands over one item, not a list
+        generator=torch.Generator(),
         worker_init_fn=init_worker,
     )
-    for batch in _named_failures(loader, workers):
+    for batch in _with_named_failures(loader, workers):
         if isinstance(batch, AsrtoolError):
             raise batch
-        yield _to_tensors(batch)
+        yield _convert_fields(batch, np.ndarray, torch.from_numpy)
 
 
 def _to_arrays(batch: Batch | AsrtoolError) -> Batch | AsrtoolError:
-    """Tensors as arrays, which cross from a loader process through its pipe.
+    """Returns the batch with arrays instead of tensors, which a loader process sends through its pipe.
 
     torch would send each tensor as a file in /dev/shm and its descriptor: where either runs out, that waits for ever.
     """
-    return _with_fields(batch, torch.Tensor, torch.Tensor.numpy) if isinstance(batch, Batch) else batch
+    return _convert_fields(batch, torch.Tensor, torch.Tensor.numpy) if isinstance(batch, Batch) else batch
 
 
-def _to_tensors(batch: Batch) -> Batch:
-    return _with_fields(batch, np.ndarray, torch.from_numpy)
-
-
-def _with_fields(batch: Batch, kind: type, convert: Any) -> Batch:
-    """`batch` with all fields of a kind converted."""
+def _convert_fields(batch: Batch, kind: type, convert: Callable[[Any], Any]) -> Batch:
+    """Returns `batch` with all fields of type `kind` converted."""
     return replace(batch, **{name: convert(value) for name, value in vars(batch).items() if isinstance(value, kind)})
 
 
-def _drop_iterator(error: Exception) -> None:
-    """Free the iterator of torch that `error` has come from: half constructed, its destructor prints a traceback."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    traceback.clear_frames(error.__traceback__)
-    sys.unraisablehook = hook
-
-
-def _named_failures(loader: DataLoader, workers: int) -> Iterator[Batch | AsrtoolError]:
-    """What `loader` gives. UserError for what the operating system refuses, with what to do."""
+def _with_named_failures(loader: DataLoader, workers: int) -> Iterator[Batch | AsrtoolError]:
+    """Yields what `loader` yields. UserError for what the operating system refuses, with what to do."""
     hint = f"lower data.workers ({workers}; 0 loads in the process itself)"
     try:
         yield from loader
@@ -190,3 +221,11 @@ def _named_failures(loader: DataLoader, workers: int) -> Iterator[Batch | Asrtoo
         if not str(error).startswith("DataLoader worker"):
             raise
         raise UserError(f"a loader process was killed; memory may have run out: {hint}, or batch_seconds") from error
+
+
+def _drop_iterator(error: Exception) -> None:
+    """Frees torch's half-constructed iterator that raised `error`, whose destructor would print a traceback."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    traceback.clear_frames(error.__traceback__)
+    sys.unraisablehook = hook

@@ -1,4 +1,4 @@
-"""Samplers: which cuts make up each batch, in training (shuffled, bucketed by seconds) and in decoding (in order)."""
+"""Samplers: which cuts make up each batch, in training (shuffled, bucketed by duration) and in decoding (in order)."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -6,11 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from asrtool.config import Config
-from asrtool.data.augment import (
-    draw_speed,
-    keyed_generator,
-)
+from asrtool.config import DataConfig
+from asrtool.data.augment import draw_speed, keyed_generator
 from asrtool.data.batch import Position
 from asrtool.data.entry_checks import EntryChecks
 from asrtool.data.features import MIN_FRAME_SECONDS
@@ -19,25 +16,25 @@ from asrtool.data.shards import Entry, entries_with_trees, manifest_files, read_
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import DataError
 
-ROUNDING = 0.001  # seconds: more than a sample, to which a changed speed rounds the length of a cut
+ROUNDING_SECONDS = 0.001  # more than a sample, to which a changed speed rounds the length of a cut
 BLOCK_CUTS = 50_000  # cuts held for shuffling: about 60 MB, and two seconds to read
-BUCKET_BATCHES = 4  # the last batch of a bucket is not full: with fewer batches, that would be many of them
+MIN_BUCKET_BATCHES = 4  # the last batch of a bucket is not full: with fewer batches, that would be many of them
 
 
 @dataclass(frozen=True)
 class CutBatch:
-    """The cuts of a batch. `after` is where the data goes on when every rank has had its batch of this round."""
+    """The manifest entries of one batch, from which a loader process makes a `Batch`."""
 
     position: Position
     entries: list[Entry]
-    after: Position
+    next_position: Position  # where the data goes on after every rank's batch of this round
 
 
-class TrainingSampler(Iterable):
-    """An endless stream of a rank's items from `start` on: shuffled, bucketed, another order each epoch.
+class TrainingSampler(Iterable[CutBatch]):
+    """An endless stream of a rank's batches from `start` on: shuffled, bucketed, in another order each epoch.
 
-    An epoch is read in blocks of BLOCK_CUTS lines, and a block is parted into batches as a whole. Their order comes
-    from (seed, epoch, where the block begins), so that going on in the middle of an epoch reads one block and no more.
+    An epoch is read in blocks of BLOCK_CUTS lines, and each block is divided into batches. Their order depends on
+    (seed, epoch, where the block begins), so that resuming in the middle of an epoch reads one block and no more.
     All ranks see the same stream of batches and take turns, across the ends of epochs too. With 2 ranks:
 
         batch      0 1 2 3 4 | 0 1 2 ...      epoch 0 has five batches
@@ -46,101 +43,109 @@ class TrainingSampler(Iterable):
 
     def __init__(
         self,
-        config: Config,
+        data: DataConfig,
+        seed: int,
         dropped: frozenset[str] = frozenset(),
         start: Position | None = None,
         ranks: Ranks = SINGLE_PROCESS,
     ):
-        self.config, self.dropped, self.start, self.ranks = config, dropped, start or Position(), ranks
-        self.files = manifest_files(config.data.train)
+        self.data = data
+        self.seed = seed
+        self.dropped = dropped
+        self.start = start or Position()
+        self.ranks = ranks
+        self.files = manifest_files(data.train)
 
     def __iter__(self) -> Iterator[CutBatch]:
-        stream = self._stream()
-        at, batch = next(stream)
+        stream = self._batches_of_all_ranks()
+        position, entries = next(stream)
         while True:
-            for rank in range(self.ranks.world_size):  # a round
+            for rank in range(self.ranks.world_size):  # one round: a batch for each rank
                 if rank == self.ranks.rank:
-                    mine = at, batch
-                at, batch = next(stream)
-            yield CutBatch(*mine, after=at)
+                    own_position, own_entries = position, entries
+                position, entries = next(stream)
+            yield CutBatch(own_position, own_entries, next_position=position)
 
-    def _stream(self) -> Iterator[tuple[Position, list[Entry]]]:
-        at, empty = self.start, 0
-        while empty < 2:  # ends of epochs since the last batch
-            for begin, block in self._blocks(at):
-                for number, batch in islice(enumerate(shuffled_batches(block, begin, self.config)), begin.batch, None):
-                    empty = 0
-                    yield replace(begin, batch=number), batch
-                del block  # before the next one is read
-            at, empty = Position(at.epoch + 1), empty + 1
-        raise DataError(f"nothing of {self.config.data.train} is left to train on", [])
+    def _batches_of_all_ranks(self) -> Iterator[tuple[Position, list[Entry]]]:
+        position = self.start
+        ends_since_batch = 0  # ends of epochs since the last batch
+        while ends_since_batch < 2:
+            for begin, block in self._blocks(position):
+                batches = shuffled_batches(block, begin, self.data, self.seed)
+                for number in range(begin.batch, len(batches)):
+                    ends_since_batch = 0
+                    yield replace(begin, batch=number), batches[number]
+                del block, batches  # before the next block is read
+            position = Position(position.epoch + 1)
+            ends_since_batch += 1
+        raise DataError(f"nothing of {self.data.train} is left to train on", [])
 
-    def _blocks(self, at: Position) -> Iterator[tuple[Position, list[Entry]]]:
-        """The blocks of the epoch from the one at `at` on, each with its entries that are kept."""
-        begin, kept = at, []
-        for number, (file, line, entry) in enumerate(self._lines(at)):
+    def _blocks(self, start: Position) -> Iterator[tuple[Position, list[Entry]]]:
+        """Yields the blocks of the epoch from the one at `start` on, each with its entries that are trained on."""
+        begin = start
+        block: list[Entry] = []
+        for number, (file, line, entry) in enumerate(self._lines(start)):
             if number and number % BLOCK_CUTS == 0:
-                yield begin, kept
-                begin, kept = Position(at.epoch, file, line), []
-            if self._is_kept(entry):
-                kept.append(entry)
-        yield begin, kept
+                yield begin, block
+                begin = Position(start.epoch, file, line)
+                block = []
+            if is_trained_on(entry, self.data) and entry.id not in self.dropped:
+                block.append(entry)
+        yield begin, block
 
-    def _lines(self, at: Position) -> Iterator[tuple[int, int, Entry]]:
-        """The epoch's lines from `at` on with where they are. A file is opened once, however many blocks it has."""
+    def _lines(self, start: Position) -> Iterator[tuple[int, int, Entry]]:
+        """Yields (file, line, entry) of the epoch from `start` on. A file is opened once, however many blocks it has."""
         files = list(self.files)
-        keyed_generator("files", self.config.seed, at.epoch).shuffle(files)
-        first = at.line
-        for file in range(at.file, len(files)):
-            yield from ((file, line, entry) for line, entry in enumerate(read_entries(files[file], first), first))
-            first = 0
-
-    def _is_kept(self, entry: Entry) -> bool:
-        return is_trained_on(entry, self.config) and entry.id not in self.dropped
+        keyed_generator("files", self.seed, start.epoch).shuffle(files)
+        first_line = start.line
+        for file in range(start.file, len(files)):
+            for line, entry in enumerate(read_entries(files[file], first_line), first_line):
+                yield file, line, entry
+            first_line = 0
 
 
-def is_trained_on(entry: Entry, config: Config) -> bool:
-    """Whether the cut is as long as the configuration wants them, and has a frame at every speed."""
-    shortest = MIN_FRAME_SECONDS * max(config.data.augment.speeds) + ROUNDING
-    least = max(config.data.min_seconds, shortest)
-    return least <= entry.duration <= config.data.max_seconds
+def is_trained_on(entry: Entry, data: DataConfig) -> bool:
+    """Returns True if the cut's length is within the configured limits, and it has a frame at every speed."""
+    min_seconds = max(data.min_seconds, MIN_FRAME_SECONDS * max(data.augment.speeds) + ROUNDING_SECONDS)
+    return min_seconds <= entry.duration <= data.max_seconds
 
 
-def shuffled_batches(block: list[Entry], at: Position, config: Config) -> list[list[Entry]]:
-    """Batches of cuts of similar length, otherwise in any order, which comes from (seed, epoch, file, line)."""
-    data, seed, block = config.data, config.seed, list(block)
-    draw = keyed_generator("batches", seed, at.epoch, at.file, at.line)
-    draw.shuffle(block)
-    timed = [(entry.duration / draw_speed(entry.id, data.augment, seed, at.epoch), entry) for entry in block]
+def shuffled_batches(block: list[Entry], begin: Position, data: DataConfig, seed: int) -> list[list[Entry]]:
+    """Divides a block into batches of cuts of similar length, in an order drawn from (seed, epoch, file, line)."""
+    generator = keyed_generator("batches", seed, begin.epoch, begin.file, begin.line)
+    shuffled = list(block)
+    generator.shuffle(shuffled)
+    timed = [(entry.duration / draw_speed(entry.id, data.augment, seed, begin.epoch), entry) for entry in shuffled]
     buckets = _buckets(timed, data.num_buckets, data.batch_seconds)
-    found = [batch for bucket in buckets for batch in _fill(bucket, data.batch_seconds)]
-    draw.shuffle(found)
-    return found
+    batches = [batch for bucket in buckets for batch in _pack(bucket, data.batch_seconds)]
+    generator.shuffle(batches)
+    return batches
 
 
-Timed = tuple[float, Entry]  # seconds at the speed that was drawn
+TimedEntry = tuple[float, Entry]  # seconds at the speed that was drawn
 
 
-def _buckets(timed: list[Timed], most: int, batch_seconds: float) -> list[list[Timed]]:
-    """Parts of similar length, each with about the same amount of audio, and no fewer than BUCKET_BATCHES batches."""
+def _buckets(timed: list[TimedEntry], max_buckets: int, batch_seconds: float) -> list[list[TimedEntry]]:
+    """Divides entries by length into buckets of about the same amount of audio, at least MIN_BUCKET_BATCHES batches."""
     total = sum(seconds for seconds, _ in timed)
-    count = max(1, min(most, int(total / (BUCKET_BATCHES * batch_seconds))))
-    bounds, passed = [], 0.0
+    count = max(1, min(max_buckets, int(total / (MIN_BUCKET_BATCHES * batch_seconds))))
+    bounds: list[float] = []
+    passed = 0.0
     for seconds in sorted(seconds for seconds, _ in timed):
         passed += seconds
         if passed > total * (len(bounds) + 1) / count:
             bounds.append(seconds)
-    buckets = [[] for _ in range(len(bounds) + 1)]
-    for item in timed:
-        buckets[bisect_left(bounds, item[0])].append(item)
+    buckets: list[list[TimedEntry]] = [[] for _ in range(len(bounds) + 1)]
+    for seconds, entry in timed:
+        buckets[bisect_left(bounds, seconds)].append((seconds, entry))
     return buckets
 
 
-class OrderedSampler(Iterable):
-    """Every cut of a manifest once, in batches of at most `batch_seconds` with similar lengths together.
+class OrderedSampler(Iterable[CutBatch]):
+    """Every cut of a manifest once, in batches of at most `batch_seconds`, cuts of similar length together.
 
-    `apart`: one speaker alone in each batch. Raises DataError with all cuts whose line tells that they cannot be used:
-    an id that was there before, several supervisions, no audio.
+    With `separate_speakers` a batch has cuts of one speaker only. Raises DataError with all cuts whose line shows that
+    they cannot be used: a repeated id, several supervisions, no audio.
     """
 
     def __init__(
@@ -149,57 +154,64 @@ class OrderedSampler(Iterable):
         batch_seconds: float,
         dropped: frozenset[str] = frozenset(),
         ranks: Ranks = SINGLE_PROCESS,
-        apart: bool = False,
+        separate_speakers: bool = False,
     ):
-        self.path, self.batch_seconds, self.dropped, self.ranks, self.apart = path, batch_seconds, dropped, ranks, apart
-        manifest_files(path)
+        self.path = path
+        self.batch_seconds = batch_seconds
+        self.dropped = dropped
+        self.ranks = ranks
+        self.separate_speakers = separate_speakers
+        manifest_files(path)  # raises an error where there are none
 
     def __iter__(self) -> Iterator[CutBatch]:
-        return islice(self._all(), self.ranks.rank, None, self.ranks.world_size)
+        return islice(self._batches_of_all_ranks(), self.ranks.rank, None, self.ranks.world_size)
 
-    def _all(self) -> Iterator[CutBatch]:
-        number, problems = 0, []
-        kept = self._checked(problems)
-        while window := list(islice(kept, BLOCK_CUTS)):
+    def _batches_of_all_ranks(self) -> Iterator[CutBatch]:
+        problems: list[str] = []
+        entries = self._checked_entries(problems)
+        number = 0
+        while block := list(islice(entries, BLOCK_CUTS)):
             if problems:
                 raise DataError(f"{len(problems)} cuts of {self.path} cannot be used; mend the manifest", problems)
-            for batch in self._batches(window):
-                yield CutBatch(Position(batch=number), batch, Position(batch=number + 1))
-                number += 1
+            for group in self._speakers(block) if self.separate_speakers else [block]:
+                for batch in ordered_batches(group, self.batch_seconds):
+                    yield CutBatch(Position(batch=number), batch, next_position=Position(batch=number + 1))
+                    number += 1
 
-    def _checked(self, problems: list[str]) -> Iterator[Entry]:
-        """The entries that are kept; what is wrong with them is added to `problems`."""
+    def _checked_entries(self, problems: list[str]) -> Iterator[Entry]:
+        """Yields the entries that are not dropped; adds what is wrong with them to `problems`."""
         checks = EntryChecks()
         for entry, tree in entries_with_trees(self.path):
-            if entry.id not in self.dropped:
-                problem = checks.problem(tree)
-                problems += [f"{entry.id}: {problem}"] if problem else []
-                yield entry
+            if entry.id in self.dropped:
+                continue
+            if problem := checks.problem(tree):
+                problems.append(f"{entry.id}: {problem}")
+            yield entry
 
-    def _batches(self, window: list[Entry]) -> Iterator[list[Entry]]:
-        groups = [window]
-        if self.apart:
-            by_speaker: dict[str | None, list[Entry]] = {}
-            for entry in window:
-                by_speaker.setdefault(speaker_of(entry.tree()), []).append(entry)
-            groups = by_speaker.values()
-        for group in groups:
-            yield from ordered_batches(group, self.batch_seconds)
+    @staticmethod
+    def _speakers(block: list[Entry]) -> Iterable[list[Entry]]:
+        groups: dict[str | None, list[Entry]] = {}
+        for entry in block:
+            groups.setdefault(speaker_of(entry.tree()), []).append(entry)
+        return groups.values()
 
 
-def ordered_batches(cuts: Iterable[Entry], batch_seconds: float) -> Iterator[list[Entry]]:
-    """Batches of at most `batch_seconds`, padding included, the shortest cuts first; a longer cut comes alone."""
-    return _fill(sorted(((cut.duration, cut) for cut in cuts), key=lambda item: (item[0], item[1].id)), batch_seconds)
+def ordered_batches(entries: Iterable[Entry], batch_seconds: float) -> Iterator[list[Entry]]:
+    """Yields batches of at most `batch_seconds`, padding included, the shortest cuts first; a longer cut comes alone."""
+    in_order = sorted(entries, key=lambda entry: (entry.duration, entry.id))
+    return _pack(((entry.duration, entry) for entry in in_order), batch_seconds)
 
 
-def _fill(timed: Iterable[Timed], batch_seconds: float) -> Iterator[list[Entry]]:
-    """Runs of cuts whose padded size stays within `batch_seconds`; a longer cut comes alone."""
-    batch, longest = [], 0.0
+def _pack(timed: Iterable[TimedEntry], batch_seconds: float) -> Iterator[list[Entry]]:
+    """Yields runs of entries whose padded length is at most `batch_seconds`; a longer cut comes alone."""
+    batch: list[Entry] = []
+    longest = 0.0
     for seconds, entry in timed:
         longest = max(longest, seconds)
         if batch and longest * (len(batch) + 1) > batch_seconds:
             yield batch
-            batch, longest = [], seconds
+            batch = []
+            longest = seconds
         batch.append(entry)
     if batch:
         yield batch

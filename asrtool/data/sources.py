@@ -1,8 +1,8 @@
 """The gate between the entries of manifests and lhotse's objects: data may name plain files, and nothing that runs.
 
 lhotse reads audio and features from shell commands, addresses and pipes when a manifest asks for it, and .sph files by
-a command in a shell. A manifest of a stranger must not do that, so every entry comes through `deserialize_entry`, which refuses
-such sources by name unless the user gave --allow-commands to this call.
+a command in a shell. A manifest of a stranger must not do that, so every entry comes through `deserialize_entry`, which
+refuses such sources by name unless the user gave --allow-commands to this call.
 """
 
 import re
@@ -16,7 +16,7 @@ from asrtool.errors import one_line
 from asrtool.text.words import composed
 
 FILE_SOURCES = {"file", "memory", "shar"}  # types of audio sources that read no more than a file
-STORED = {
+FILE_STORAGE = {  # types of feature storage that read no more than a file
     *("lilcom_chunky", "lilcom_files", "numpy_files", "lilcom_hdf5", "chunked_lilcom_hdf5", "numpy_hdf5"),
     *("memory_lilcom", "memory_raw", "memory_npy", "shar"),
 }
@@ -30,32 +30,33 @@ set_current_audio_backend(LibsndfileBackend())
 
 
 class InvalidEntry(Exception):
-    """What is wrong with one utterance, in words that follow its name."""
+    """A problem of one entry of a manifest, or of its audio or features. The message follows the entry's id."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
 
 
 def allow_commands(allowed: bool = True) -> None:
-    """Let manifests name shell commands and addresses, in this process. For the option --allow-commands alone."""
+    """Lets manifests name shell commands and addresses, in this process. For the option --allow-commands alone."""
     global _commands_allowed
     _commands_allowed = allowed
 
 
 def commands_allowed() -> bool:
-    """Whether this call has --allow-commands."""
+    """Returns True if this call has --allow-commands."""
     return _commands_allowed
 
 
 def deserialize_entry(tree: dict) -> Any:
-    """The lhotse object (cut, recording, features, supervision) of a manifest's entry.
+    """Returns the lhotse object (cut, recording, features, supervision) of a manifest's entry.
 
-    Raises InvalidEntry for an entry that names a shell command, a pipe or an address, and for one that lhotse cannot read.
+    Raises InvalidEntry for an entry that names a shell command, a pipe or an address, and for one that lhotse cannot
+    read.
     """
     if not isinstance(tree, dict):
         raise InvalidEntry(f"not an entry of a manifest but a {type(tree).__name__}")
     if not _commands_allowed:
-        for problem in _commands(tree):
+        for problem in _command_problems(tree):
             raise InvalidEntry(problem)
     normalise_transcripts(tree)
     try:
@@ -65,7 +66,7 @@ def deserialize_entry(tree: dict) -> Any:
 
 
 def normalise_transcripts(tree: dict) -> None:
-    """Bring the transcripts of an entry into the form that units and lexicons have: NFC, without invisible characters.
+    """Brings the transcripts of an entry into the form of units and lexicons: NFC, without invisible characters.
 
     Other tools leave both forms of an accented letter in their manifests, which look the same and compare as different.
     """
@@ -76,14 +77,17 @@ def normalise_transcripts(tree: dict) -> None:
 
 
 def require_plain_path(path: str) -> str:
-    """`path` when it is a plain file's. Raises InvalidEntry for a shell command or an address, unless they are allowed."""
+    """Returns `path` if it is a plain file's. Raises InvalidEntry for a shell command or an address, unless allowed."""
     if not _commands_allowed and (problem := _path_problem(path)):
         raise InvalidEntry(problem)
     return path
 
 
-def _commands(value: Any) -> Iterator[str]:
-    """What is not a plain file, at any depth: recordings are also in transforms, features in custom fields."""
+def _command_problems(value: Any) -> Iterator[str]:
+    """Yields a problem for each source that is not a plain file, at any depth of an entry.
+
+    Recordings are also in the fields of transforms, features in custom fields.
+    """
     if isinstance(value, dict):
         if isinstance(value.get("sources"), list):
             for source in value["sources"]:
@@ -92,26 +96,26 @@ def _commands(value: Any) -> Iterator[str]:
             yield from _storage_problems(value)
         for key, item in value.items():
             if key not in ("alignment", "sources"):
-                yield from _commands(item)
+                yield from _command_problems(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _commands(item)
+            yield from _command_problems(item)
 
 
 def _source_problems(source: Any) -> Iterator[str]:
     kind = source.get("type") if isinstance(source, dict) else None
     if not isinstance(kind, str) or kind not in FILE_SOURCES:
-        yield f"its audio source is of type {str(kind)[:30]!r}, which may run a command: {_shown(source)}; {HINT}"
+        yield f"its audio source is of type {str(kind)[:30]!r}, which may run a command: {_quoted(source)}; {HINT}"
     elif kind == "file" and (problem := _path_problem(source.get("source"))):
         yield problem
 
 
-def _storage_problems(stored: dict) -> Iterator[str]:
-    kind = stored.get("storage_type")
-    if kind is not None and (not isinstance(kind, str) or kind not in STORED):
+def _storage_problems(features: dict) -> Iterator[str]:
+    kind = features.get("storage_type")
+    if kind is not None and (not isinstance(kind, str) or kind not in FILE_STORAGE):
         yield f"its features are stored as {str(kind)[:30]!r}, which may run a command; {HINT}"
-    path = stored.get("storage_path")
-    in_memory = str(kind).startswith("memory") or kind == "shar"  # its tar file is named by the manifest's own name
+    path = features.get("storage_path")
+    in_memory = str(kind).startswith("memory") or kind == "shar"  # Shar's tar file is named by the manifest's own name
     if path is not None and not in_memory and (problem := _path_problem(path)):
         yield problem
 
@@ -120,9 +124,9 @@ def _path_problem(path: Any) -> str | None:
     if not isinstance(path, str) or not path or "\0" in path:
         return f"not the path of a file: {str(path)[:200]!r}"
     if path.strip().endswith("|") or path.strip().startswith("|") or ADDRESS.match(path):
-        return f"a command or an address, not a file: {_shown(path)}; {HINT}"
+        return f"a command or an address, not a file: {_quoted(path)}; {HINT}"
     return None
 
 
-def _shown(value: Any) -> str:
+def _quoted(value: Any) -> str:
     return repr(value.get("source") if isinstance(value, dict) else value)[:200]

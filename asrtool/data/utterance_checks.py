@@ -1,21 +1,24 @@
-"""What `asrtool prepare` requires of each utterance, whatever corpus it comes from."""
+"""The checks of `asrtool prepare` of each utterance, whatever corpus it comes from."""
 
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lhotse import MonoCut, Recording
 from lhotse.audio import AudioSource
+from lhotse.cut import Cut
 
 from asrtool.data.audio import AudioInfo, inspect_audio, is_command
 from asrtool.data.sources import InvalidEntry
 
-SHORTEST_SECONDS = 0.025  # a window of the features: what is shorter has no whole frame
-EXACT_SECONDS = 1e-3  # the precision to which transcribers write times, and lhotse reads them
+MIN_SEGMENT_SECONDS = 0.025  # a window of the features: what is shorter has no whole frame
+TIME_PRECISION = 1e-3  # seconds: the precision to which transcribers write times, and lhotse reads them
 UNPRINTABLE = {"Cc", "Cf", "Cs"}  # Unicode's control and format characters, and halves of characters
 JOINERS = "\u200c\u200d"  # part of the spelling behind letters of the scripts of these blocks, Arabic to Sinhala:
 JOINING_SCRIPTS = ("\u0600", "\u0dff")
+CASES: dict[str, Callable[[str], str]] = {"keep": str, "upper": str.upper, "lower": str.lower}
 
 CLAMPED = "ends beyond their recording clamped to it (--end-tolerance)"
 INVISIBLE = "transcripts freed of invisible characters such as U+200B"
@@ -25,7 +28,7 @@ COMMANDS = "recordings that are shell commands: what reads this manifest needs -
 
 @dataclass
 class UtteranceChecks:
-    """The checks of one call, their settings, and what they have seen and changed. Their methods raise InvalidEntry."""
+    """The checks of one call: settings, and what was checked and changed so far. Its methods raise InvalidEntry."""
 
     sampling_rate: int = 16000  # Hz
     case: str = "keep"  # or "upper", "lower": of the text
@@ -33,90 +36,92 @@ class UtteranceChecks:
     channel: int | None = None  # of recordings that have several; counted from 0
     unlabelled: bool = False  # utterances need no transcript
     end_tolerance: float = 0.1  # seconds that an utterance may end behind its recording; it is then clamped
-    notes: Counter = field(default_factory=Counter)  # how often something was changed
-    rates: set[int] = field(default_factory=set)  # other sampling rates that were refused
-    _ids: dict[str, str] = field(default_factory=dict)
-    _audio: dict[str, str] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)  # how often something was changed
+    refused_rates: set[int] = field(default_factory=set)  # other sampling rates
+    _lines_of_ids: dict[str, str] = field(default_factory=dict)
+    _audio_of_recordings: dict[str, str] = field(default_factory=dict)
     _inspected: dict[str, AudioInfo | InvalidEntry] = field(default_factory=dict)
 
     def check_id(self, name: str, where: str = "") -> None:
-        """An utterance's id is one printable word, and has not been there before. `where`: the line it is from."""
+        """Checks that an utterance's id is one printable word, and does not repeat. `where`: the line it is from."""
         check_name(name, "the id")
-        same = unicodedata.normalize("NFC", name)  # letters with accents may be written in two ways
-        if same in self._ids:
-            both = f", in {self._ids[same]} and {where}; rename one, e.g. by a column id of a table" if where else ""
-            raise InvalidEntry(f"duplicate id{both}")
-        self._ids[same] = where
+        normalised = unicodedata.normalize("NFC", name)  # letters with accents may be written in two ways
+        if normalised in self._lines_of_ids:
+            hint = "rename one, e.g. by a column id of a table"
+            lines = f", in {self._lines_of_ids[normalised]} and {where}; {hint}" if where else ""
+            raise InvalidEntry(f"duplicate id{lines}")
+        self._lines_of_ids[normalised] = where
 
     def check_recording(self, recording: Recording) -> None:
-        """A recording's id is one printable word, and the name of one file only."""
+        """Checks that a recording's id is one printable word, and the name of one file only."""
         check_name(recording.id, "its recording's id")
-        own = " ".join(_identity(source) for source in recording.sources)
-        if recording.id not in self._audio:
+        audio = " ".join(_identity(source) for source in recording.sources)
+        if recording.id not in self._audio_of_recordings:
             self.notes[COMMANDS] += any(source.type == "command" for source in recording.sources)
-        if (other := self._audio.setdefault(recording.id, own)) != own:
-            raise InvalidEntry(
-                f"its recording '{recording.id}' is {own[:200]}, and {other[:200]} elsewhere; rename one of them"
-            )
+        if (other := self._audio_of_recordings.setdefault(recording.id, audio)) != audio:
+            both = f"{audio[:200]}, and {other[:200]} elsewhere"
+            raise InvalidEntry(f"its recording '{recording.id}' is {both}; rename one of them")
 
     def check_speaker(self, name: str | None) -> None:
-        """A speaker's name is printable; it may have blanks."""
-        if name and (wrong := _unprintable(name)):
-            raise InvalidEntry(f"the name of its speaker has {wrong}; remove it")
+        """Checks that a speaker's name is printable; it may have blanks."""
+        if name and (character := _unprintable(name)):
+            raise InvalidEntry(f"the name of its speaker has {character}; remove it")
 
-    def audio_of(self, audio: str) -> AudioInfo:
-        """What there is in an audio file, inspected once."""
+    def inspect(self, audio: str) -> AudioInfo:
+        """Returns rate, length and channels of an audio file, which is inspected once."""
         if audio not in self._inspected:
             try:
                 self._inspected[audio] = inspect_audio(audio)
             except InvalidEntry as problem:
                 self._inspected[audio] = problem
-        if isinstance(found := self._inspected[audio], InvalidEntry):
-            raise found
-        return found
+        info = self._inspected[audio]
+        if isinstance(info, InvalidEntry):
+            raise info
+        return info
 
-    def at_rate(self, recording: Recording, audio: str) -> Recording:
-        """`recording` at the sampling rate."""
+    def at_sampling_rate(self, recording: Recording, audio: str) -> Recording:
+        """Returns `recording`, resampled to the sampling rate if that is asked for."""
         if recording.sampling_rate == self.sampling_rate:
             return recording
         if not self.resample:
-            self.rates.add(recording.sampling_rate)
-            wanted = f"expected {self.sampling_rate}"
-            raise InvalidEntry(f"{recording.sampling_rate} Hz, {wanted}: {audio} (--sampling-rate, or --resample)")
+            self.refused_rates.add(recording.sampling_rate)
+            expected = f"expected {self.sampling_rate}"
+            raise InvalidEntry(f"{recording.sampling_rate} Hz, {expected}: {audio} (--sampling-rate, or --resample)")
         return recording.resample(self.sampling_rate)
 
-    def channel_of(self, recording: Recording, audio: str, wanted: int | None = None) -> int:
-        """The channel that is used of a recording: `wanted`, --channel, or the only one."""
-        wanted = self.channel if wanted is None else wanted
-        there = recording.channel_ids
-        if wanted is None and len(there) > 1:
+    def choose_channel(self, recording: Recording, audio: str, channel: int | None = None) -> int:
+        """Returns the channel that is used of a recording: `channel`, --channel, or the only one."""
+        channel = self.channel if channel is None else channel
+        available = recording.channel_ids
+        if channel is None and len(available) > 1:
             hint = "choose one with --channel, counted from 0, or a table's column channel"
-            raise InvalidEntry(f"{len(there)} channels, expected one: {audio} ({hint})")
-        if wanted is not None and wanted not in there:
-            raise InvalidEntry(f"no channel {wanted}, counted from 0, among its {len(there)}: {audio}")
-        return there[0] if wanted is None else wanted
+            raise InvalidEntry(f"{len(available)} channels, expected one: {audio} ({hint})")
+        if channel is not None and channel not in available:
+            raise InvalidEntry(f"no channel {channel}, counted from 0, among its {len(available)}: {audio}")
+        return available[0] if channel is None else channel
 
-    def end_of(self, start: float, end: float, duration: float) -> float:
-        """The end of a segment, in seconds, clamped to its recording's when it is only a little behind that."""
+    def check_end(self, start: float, end: float, duration: float) -> float:
+        """Returns the end of a segment in seconds, clamped to its recording's if it is within the tolerance."""
         if not 0 <= start < end:
             raise InvalidEntry(f"start {start} s and end {end} s are not a span")
-        if end > duration + max(self.end_tolerance, EXACT_SECONDS):
+        if end > duration + max(self.end_tolerance, TIME_PRECISION):
             hint = f"more than --end-tolerance {self.end_tolerance:g} s later"
             raise InvalidEntry(f"supervision ends at {end:.3f} s, its recording at {duration:.3f} s, {hint}")
-        if clamped := end > duration + EXACT_SECONDS:
+        if clamped := end > duration + TIME_PRECISION:
             end = duration
-        if end - start < SHORTEST_SECONDS - 1e-9:  # of rounding
-            raise InvalidEntry(f"{max(0.0, end - start):.6f} s long, shorter than a frame of {SHORTEST_SECONDS} s")
+        if end - start < MIN_SEGMENT_SECONDS - 1e-9:  # of rounding
+            seconds = max(0.0, end - start)
+            raise InvalidEntry(f"{seconds:.6f} s long, shorter than a frame of {MIN_SEGMENT_SECONDS} s")
         self.notes[CLAMPED] += clamped
         return end
 
-    def text(self, text: str | None) -> str | None:
-        """`text`, cleaned; None when there is none and there need not be any."""
+    def clean_text(self, text: str | None) -> str | None:
+        """Returns `text`, cleaned; None if it is empty and may be."""
         text = text or ""
-        cleaned, invisible = clean_transcript(text, self.case)
+        cleaned, had_invisible = clean_transcript(text, self.case)
         if not cleaned and not self.unlabelled:
             raise InvalidEntry("empty transcript")
-        self.notes[INVISIBLE] += invisible
+        self.notes[INVISIBLE] += had_invisible
         self.notes[SHARP_S] += self.case == "upper" and "ß" in text
         return cleaned or None
 
@@ -131,8 +136,8 @@ def check_name(name: str, what: str) -> None:
     """Raises InvalidEntry unless `name` is one printable word: tables, CTM and Kaldi's files have one field for it."""
     if not name:
         raise InvalidEntry(f"{what} is empty")
-    if wrong := _unprintable(name):
-        raise InvalidEntry(f"{what} has {wrong}; rename it")
+    if character := _unprintable(name):
+        raise InvalidEntry(f"{what} has {character}; rename it")
     if any(map(str.isspace, name)):
         raise InvalidEntry(f"{what} has white space, and must be one word; rename it, e.g. by a column id of a table")
 
@@ -142,69 +147,73 @@ def _unprintable(name: str) -> str | None:
 
 
 def clean_transcript(text: str, case: str = "keep") -> tuple[str, bool]:
-    """Text in `case` and in Unicode's composed form (NFC) with single spaces, and whether it had invisible characters.
+    """Returns text in `case` and NFC with single spaces, and whether it had invisible characters.
 
     Raises InvalidEntry for control characters.
     """
     text = " ".join(text.split())
     visible = text if text.isascii() else "".join(map(_visible, text, " " + text[:-1]))
-    if not text.isprintable() and (wrong := _unprintable(visible.replace("\u200c", "").replace("\u200d", ""))):
-        raise InvalidEntry(f"its transcript has {wrong}; remove it")
-    composed = unicodedata.normalize("NFC", visible)
-    cased = {"keep": str, "upper": str.upper, "lower": str.lower}[case](composed)
+    if not text.isprintable() and (character := _unprintable(visible.replace("\u200c", "").replace("\u200d", ""))):
+        raise InvalidEntry(f"its transcript has {character}; remove it")
+    cased = CASES[case](unicodedata.normalize("NFC", visible))
     return " ".join(unicodedata.normalize("NFC", cased).split()), visible != text
 
 
-def _visible(character: str, before: str) -> str:
-    """`character`, or nothing when it is an invisible format character."""
-    if character in JOINERS and JOINING_SCRIPTS[0] <= before <= JOINING_SCRIPTS[1]:
+def _visible(character: str, previous: str) -> str:
+    """Returns `character`, or nothing if it is an invisible format character."""
+    if character in JOINERS and JOINING_SCRIPTS[0] <= previous <= JOINING_SCRIPTS[1]:
         return character
     return "" if unicodedata.category(character) == "Cf" else character
 
 
 def check_recording_audio(recording: Recording, channel: int, checks: UtteranceChecks) -> str:
-    """The file or command of a lhotse recording's channel. Raises InvalidEntry when it is not as the manifest says."""
+    """Returns the file or command of a recording's channel. Raises InvalidEntry if the manifest is wrong about it."""
     source = next((source for source in recording.sources if channel in source.channels), None)
     if source is None or channel not in recording.channel_ids:
         raise InvalidEntry(f"no channel {channel} in its recording '{recording.id}'")
     if source.type == "shar":
-        raise InvalidEntry(
-            "its audio is in a tar file of Shar; give the folder of Shar itself to asrtool, without prepare"
-        )
+        hint = "give the folder of Shar itself to asrtool, without prepare"
+        raise InvalidEntry(f"its audio is in a tar file of Shar; {hint}")
     audio = str(source.source) + ("|" if source.type == "command" else "")
-    if abs(recording.duration - recording.num_samples / recording.sampling_rate) > EXACT_SECONDS:
-        said = f"{recording.num_samples} samples at {recording.sampling_rate} Hz and {recording.duration} s"
-        raise InvalidEntry(f"the manifest says {said}, which do not fit: {audio[:200]}")
+    if abs(recording.duration - recording.num_samples / recording.sampling_rate) > TIME_PRECISION:
+        fields = f"{recording.num_samples} samples at {recording.sampling_rate} Hz and {recording.duration} s"
+        raise InvalidEntry(f"the manifest says {fields}, which do not fit: {audio[:200]}")
     if source.type == "file" and is_command(audio):
         raise InvalidEntry(f"a file whose name ends in a bar, as a command does: {audio[:200]}; rename it")
     if source.type in ("file", "command"):
-        _check_source(recording, source, checks.audio_of(audio))
+        _compare_with_file(recording, source, checks.inspect(audio))
     return audio
 
 
-def _check_source(recording: Recording, source: AudioSource, found: AudioInfo) -> None:
-    said = f"{recording.num_samples} samples at {recording.sampling_rate} Hz"
-    lies = (found.rate, found.samples) != (recording.sampling_rate, recording.num_samples)
-    if lies and not recording.transforms:  # which change both
-        raise InvalidEntry(
-            f"the manifest says {said}, the file has {found.samples} at {found.rate} Hz: {source.source}"
-        )
-    if found.channels != len(source.channels):
-        said = f"{len(source.channels)} channels"
-        raise InvalidEntry(f"the manifest says {said}, the file has {found.channels}: {source.source}")
+def _compare_with_file(recording: Recording, source: AudioSource, info: AudioInfo) -> None:
+    differs = (info.rate, info.samples) != (recording.sampling_rate, recording.num_samples)
+    if differs and not recording.transforms:  # which change both
+        manifest = f"{recording.num_samples} samples at {recording.sampling_rate} Hz"
+        file = f"{info.samples} at {info.rate} Hz"
+        raise InvalidEntry(f"the manifest says {manifest}, the file has {file}: {source.source}")
+    if info.channels != len(source.channels):
+        manifest = f"{len(source.channels)} channels"
+        raise InvalidEntry(f"the manifest says {manifest}, the file has {info.channels}: {source.source}")
 
 
 def create_recording(name: str, audio: str, checks: UtteranceChecks) -> Recording:
-    """The lhotse recording of an audio file or command, at its own sampling rate. Raises InvalidEntry."""
-    found = checks.audio_of(audio)
-    kind, place = ("command", audio.rstrip().rstrip("|")) if is_command(audio) else ("file", audio)
-    source = AudioSource(kind, list(range(found.channels)), place)
-    return Recording(name, [source], found.rate, found.samples, found.samples / found.rate)
+    """Returns the lhotse recording of an audio file or command, at its own sampling rate. Raises InvalidEntry."""
+    info = checks.inspect(audio)
+    channels = list(range(info.channels))
+    if is_command(audio):
+        source = AudioSource("command", channels, audio.rstrip().rstrip("|"))
+    else:
+        source = AudioSource("file", channels, audio)
+    return Recording(name, [source], info.rate, info.samples, info.samples / info.rate)
 
 
-def select_channel(cut: MonoCut, channel: int | None) -> MonoCut:
-    """A cut of `channel` of a lhotse MultiCut, with the supervisions of that channel; other cuts as they are."""
+def select_channel(cut: Cut, channel: int | None) -> Cut:
+    """Returns a cut of `channel` of a lhotse MultiCut, with the supervisions of that channel; other cuts unchanged."""
     if channel is None or isinstance(cut, MonoCut) or not hasattr(cut, "channel"):
         return cut
-    own = [s for s in cut.supervisions if channel in (s.channel if isinstance(s.channel, list) else [s.channel])]
-    return MonoCut(cut.id, cut.start, cut.duration, channel, own, recording=cut.recording)
+    supervisions = [s for s in cut.supervisions if channel in _channels(s.channel)]
+    return MonoCut(cut.id, cut.start, cut.duration, channel, supervisions, recording=cut.recording)
+
+
+def _channels(channel: int | list[int]) -> list[int]:
+    return channel if isinstance(channel, list) else [channel]

@@ -131,7 +131,7 @@ def test_a_second_cut_of_one_id_is_a_duplicate(trees):
 
 
 def test_a_cut_above_the_limit_is_too_long(trees):
-    problem = EntryChecks(longest=60.0).problem({**trees[0], "supervisions": [], "duration": 90.0})
+    problem = EntryChecks(max_seconds=60.0).problem({**trees[0], "supervisions": [], "duration": 90.0})
     assert problem.startswith("1.5 minutes long, more than --max-minutes 1")
 
 

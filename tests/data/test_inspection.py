@@ -6,13 +6,13 @@ import pytest
 import torch
 from lhotse import CutSet
 
-from asrtool.data.batch import Batch, Position
-from asrtool.data.inspection import _unaligned, inspect_cuts
+from asrtool.data.inspection import CutRequirements, alignment_problem, inspect_cuts
 from asrtool.data.manifest import open_cuts
 from asrtool.data.statistics import feature_statistics
 from asrtool.errors import DataError, UserError
 from asrtool.objectives.ctc import min_frames
 from asrtool.text.tokenizer import load_tokenizer
+from tests.tiny import feature_batch
 
 
 @pytest.fixture
@@ -26,10 +26,15 @@ def inspect(tiny_config, tokenizer_file, tmp_path):
 
     def look(cuts, **changes):
         CutSet.from_cuts(cuts).to_file(tmp_path / "in.jsonl.gz")
-        tokenizer = load_tokenizer(tokenizer_file)
-        return inspect_cuts(
-            tmp_path / "in.jsonl.gz", tiny_config(**changes), tokenizer, min_frames, lambda frames: frames // 4
+        config = tiny_config(**changes)
+        requirements = CutRequirements(
+            data=config.data,
+            sampling_rate=config.features.sampling_rate,
+            tokenizer=load_tokenizer(tokenizer_file),
+            min_frames=min_frames,
+            out_length=lambda frames: frames // 4,
         )
+        return inspect_cuts(tmp_path / "in.jsonl.gz", requirements)
 
     return look
 
@@ -86,12 +91,12 @@ def test_data_of_another_rate_as_a_whole_is_told_which_setting_to_change(cuts, i
 def test_an_alignment_of_another_shape_is_that_cuts_problem(cuts, unit):
     tree = cuts[0].to_dict()
     tree["supervisions"][0]["alignment"] = {"unit": unit}
-    assert "is not a list of [symbol, start, duration]" in _unaligned(tree, None)
+    assert "is not a list of [symbol, start, duration]" in alignment_problem(tree, None)
 
 
 def test_no_frames_or_no_finite_mean_is_an_error_with_the_place_to_look():
     def batch(features, lens):
-        return Batch(Position(), Position(), [], [], features, torch.tensor(lens), None, None, 1.0)
+        return feature_batch(features, torch.tensor(lens), seconds=1.0)
 
     for given in ([], [batch(torch.zeros(0, 0, 3), [])]):
         with pytest.raises(UserError, match=r"data\.train has no cut with a whole frame"):

@@ -48,7 +48,7 @@ def load_epochs(tokenizer_file):
 
     def load(config, last=0, workers=0, start=None, dropped=frozenset()):
         dataset = SpeechDataset(config, load_tokenizer(tokenizer_file), training=True)
-        stream = load_batches(dataset, TrainingSampler(config, dropped, start), workers)
+        stream = load_batches(dataset, TrainingSampler(config.data, config.seed, dropped, start), workers)
         return list(takewhile(lambda batch: batch.position.epoch <= last, stream))
 
     return load
@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_epoch_and_another_seed_does_not(tiny_confi
 
 
 def test_epochs_differ_in_their_order(tiny_config):
-    items = positions(TrainingSampler(tiny_config()), 20)
+    items = positions(TrainingSampler(tiny_config().data, seed=1), 20)
     first, second = ([names for position, names in items if position.epoch == epoch] for epoch in (0, 1))
     assert first != second
 
@@ -161,16 +161,16 @@ def test_texts_belong_to_their_cuts(tiny_config, corpus, load_epochs):
 def test_every_epoch_holds_each_cut_once(tiny_config, corpus, buckets):
     config = tiny_config(data={"num_buckets": buckets, "augment": {"speeds": [0.9, 1.1]}})
     epochs = {epoch: Counter() for epoch in range(3)}
-    for item in takewhile(lambda item: item.position.epoch < 3, TrainingSampler(config)):
+    for item in takewhile(lambda item: item.position.epoch < 3, TrainingSampler(config.data, config.seed)):
         epochs[item.position.epoch].update(entry.id for entry in item.entries)
     once = Counter(cut.id for cut in open_cuts(corpus))
     assert all(found == once for found in epochs.values())
 
 
 def test_batches_are_numbered_from_zero_in_every_epoch(tiny_config):
-    found = list(islice(TrainingSampler(tiny_config()), 30))
+    found = list(islice(TrainingSampler(tiny_config().data, seed=1), 30))
     for before, after in zip(found, found[1:], strict=False):
-        assert before.after == after.position
+        assert before.next_position == after.position
         epoch, batch = before.position.epoch, before.position.batch
         assert after.position in (Position(epoch, batch=batch + 1), Position(epoch + 1))
 
@@ -179,7 +179,7 @@ def test_batches_are_numbered_from_zero_in_every_epoch(tiny_config):
 @pytest.mark.parametrize("buckets", [1, 4])
 def test_padded_batches_stay_within_batch_seconds(tiny_config, seconds, buckets):
     config = tiny_config(data={"batch_seconds": seconds, "num_buckets": buckets, "augment": {"speeds": [0.9, 1.0]}})
-    for item in islice(TrainingSampler(config), 40):
+    for item in islice(TrainingSampler(config.data, config.seed), 40):
         longest = max(SpeechDataset(config, None, True)._cut(e, item.position.epoch).duration for e in item.entries)
         assert longest * len(item.entries) <= seconds + 1e-3  # a changed speed is rounded to whole samples
 
@@ -190,14 +190,14 @@ def padded_seconds(item) -> float:
 
 def test_a_cut_longer_than_a_batch_comes_alone(tiny_config, corpus):
     config = tiny_config(data={"batch_seconds": 1.0})
-    for item in takewhile(lambda item: item.position.epoch < 1, TrainingSampler(config)):
+    for item in takewhile(lambda item: item.position.epoch < 1, TrainingSampler(config.data, config.seed)):
         assert len(item.entries) == 1 or padded_seconds(item) <= 1.0
 
 
 def test_buckets_keep_padding_small(tmp_path, tiny_config):
     manifest = synthetic(tmp_path / "many.jsonl.gz", 2000)
     config = tiny_config(data={"train": str(manifest), "batch_seconds": 100, "num_buckets": 10})
-    items = list(takewhile(lambda item: item.position.epoch < 1, TrainingSampler(config)))
+    items = list(takewhile(lambda item: item.position.epoch < 1, TrainingSampler(config.data, config.seed)))
     padded = sum(padded_seconds(item) for item in items)
     seconds = sum(entry.duration for item in items for entry in item.entries)
     assert seconds / padded > 0.85  # without buckets 0.55
@@ -209,7 +209,7 @@ def test_dropped_cuts_never_come(tiny_config, corpus, sampler):
     dropped = frozenset(cut.id for cut in open_cuts(corpus).subset(first=9))
     config = tiny_config(data={"augment": {"speeds": [0.9, 1.0, 1.1]}})
     if sampler == "training":
-        items = islice(TrainingSampler(config, dropped), 30)
+        items = islice(TrainingSampler(config.data, config.seed, dropped), 30)
     else:
         items = OrderedSampler(corpus, 10.0, dropped)
     names = {entry.id for item in items for entry in item.entries}
@@ -218,17 +218,22 @@ def test_dropped_cuts_never_come(tiny_config, corpus, sampler):
 
 def test_the_stream_goes_on_from_any_position(tiny_config):
     config = tiny_config(data={"augment": {"speeds": [0.9, 1.0, 1.1]}, "batch_seconds": 6})
-    whole = positions(TrainingSampler(config), 40)
+    whole = positions(TrainingSampler(config.data, config.seed), 40)
     assert whole[-1][0].epoch >= 2
     for number, (position, _) in enumerate(whole):
-        assert positions(TrainingSampler(config, start=position), 40 - number)[:6] == whole[number : number + 6]
+        assert (
+            positions(TrainingSampler(config.data, config.seed, start=position), 40 - number)[:6]
+            == whole[number : number + 6]
+        )
 
 
 def test_a_position_at_the_end_of_an_epoch_goes_on_with_the_next(tiny_config):
     config = tiny_config()
-    whole = positions(TrainingSampler(config), 20)
+    whole = positions(TrainingSampler(config.data, config.seed), 20)
     size = sum(position.epoch == 0 for position, _ in whole)
-    assert positions(TrainingSampler(config, start=Position(0, batch=size)), 3) == whole[size : size + 3]
+    assert (
+        positions(TrainingSampler(config.data, config.seed, start=Position(0, batch=size)), 3) == whole[size : size + 3]
+    )
 
 
 def test_a_resumed_stream_is_the_same_bits(tiny_config, everything, load_epochs):
@@ -257,7 +262,7 @@ def in_blocks(monkeypatch, parts, tiny_config, request):
 
 def test_every_epoch_of_a_folder_in_blocks_holds_each_cut_once(in_blocks, corpus):
     epochs = {epoch: Counter() for epoch in range(4)}
-    for item in takewhile(lambda item: item.position.epoch < 4, TrainingSampler(in_blocks)):
+    for item in takewhile(lambda item: item.position.epoch < 4, TrainingSampler(in_blocks.data, in_blocks.seed)):
         epochs[item.position.epoch].update(entry.id for entry in item.entries)
     once = Counter(cut.id for cut in open_cuts(corpus))
     assert all(found == once for found in epochs.values())
@@ -267,7 +272,7 @@ def test_files_come_in_another_order_each_epoch(monkeypatch, tiny_config, parts)
     monkeypatch.setattr(sampling, "BLOCK_CUTS", 1)
     files = {entry.id: file for file in manifest_files(parts) for entry in read_entries(file)}
     orders = [{} for _ in range(6)]
-    sampler = TrainingSampler(tiny_config(data={"train": str(parts)}))
+    sampler = TrainingSampler(tiny_config(data={"train": str(parts)}).data, seed=1)
     for item in takewhile(lambda item: item.position.epoch < 6, sampler):
         orders[item.position.epoch] |= {files[entry.id]: None for entry in item.entries}
     assert all(set(order) == set(files.values()) for order in orders)
@@ -275,16 +280,18 @@ def test_files_come_in_another_order_each_epoch(monkeypatch, tiny_config, parts)
 
 
 def test_a_folder_in_blocks_goes_on_from_any_position(in_blocks):
-    found = list(takewhile(lambda item: item.position.epoch < 3, TrainingSampler(in_blocks)))
+    found = list(takewhile(lambda item: item.position.epoch < 3, TrainingSampler(in_blocks.data, in_blocks.seed)))
     whole = positions(found, len(found))
     for number, (before, after) in enumerate(zip(found, found[1:], strict=False)):
-        assert before.after == after.position
-        resumed = TrainingSampler(in_blocks, start=before.position)
+        assert before.next_position == after.position
+        resumed = TrainingSampler(in_blocks.data, in_blocks.seed, start=before.position)
         assert positions(resumed, min(9, len(whole) - number)) == whole[number : number + 9]
 
 
 def test_a_file_is_opened_once_an_epoch_however_many_blocks_it_has(monkeypatch, in_blocks):
-    batches_of_epoch = sum(1 for _ in takewhile(lambda item: item.position.epoch < 1, TrainingSampler(in_blocks)))
+    batches_of_epoch = sum(
+        1 for _ in takewhile(lambda item: item.position.epoch < 1, TrainingSampler(in_blocks.data, in_blocks.seed))
+    )
     opened = Counter()
 
     def counted(file, first):
@@ -292,28 +299,36 @@ def test_a_file_is_opened_once_an_epoch_however_many_blocks_it_has(monkeypatch, 
         return read_entries(file, first)
 
     monkeypatch.setattr(sampling, "read_entries", counted)
-    list(islice(TrainingSampler(in_blocks), batches_of_epoch - 1))  # to find `after` of the last, the next epoch begins
+    list(
+        islice(TrainingSampler(in_blocks.data, in_blocks.seed), batches_of_epoch - 1)
+    )  # to find `next_position` of the last, the next epoch begins
     assert opened == Counter(["a.jsonl.gz", "b.jsonl.gz", "c.jsonl.gz", "d.jsonl.gz"])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_ranks_share_the_stream_of_one(in_blocks, size):
-    one = positions(TrainingSampler(in_blocks), 60)
-    ranks = [list(islice(TrainingSampler(in_blocks, ranks=Ranks(r, size)), 60 // size)) for r in range(size)]
+    one = positions(TrainingSampler(in_blocks.data, in_blocks.seed), 60)
+    ranks = [
+        list(islice(TrainingSampler(in_blocks.data, in_blocks.seed, ranks=Ranks(r, size)), 60 // size))
+        for r in range(size)
+    ]
     rounds = list(zip(*ranks, strict=True))
     assert positions((item for items in rounds for item in items), 60) == one
     for items, following in zip(rounds, rounds[1:], strict=False):
-        assert {item.after for item in items} == {following[0].position}
+        assert {item.next_position for item in items} == {following[0].position}
 
 
 @pytest.mark.parametrize("sizes", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
 def test_going_on_with_another_number_of_ranks_keeps_the_stream(in_blocks, sizes):
     at, found = Position(), []
     for size, rounds in zip(sizes, (3, 7, 5), strict=True):
-        ranks = [list(islice(TrainingSampler(in_blocks, frozenset(), at, Ranks(r, size)), rounds)) for r in range(size)]
+        ranks = [
+            list(islice(TrainingSampler(in_blocks.data, in_blocks.seed, frozenset(), at, Ranks(r, size)), rounds))
+            for r in range(size)
+        ]
         found += [item for items in zip(*ranks, strict=True) for item in items]
-        at = found[-1].after
-    assert positions(found, len(found)) == positions(TrainingSampler(in_blocks), len(found))
+        at = found[-1].next_position
+    assert positions(found, len(found)) == positions(TrainingSampler(in_blocks.data, in_blocks.seed), len(found))
 
 
 def test_ranks_decode_each_cut_once(in_blocks, corpus, parts):
@@ -404,7 +419,7 @@ def test_what_goes_to_a_loader_process_holds_no_manifest(tiny_config, tmp_path, 
     manifest = synthetic(tmp_path / "many.jsonl.gz", 2000)
     config = tiny_config(data={"train": str(manifest), "batch_seconds": 60})
     dataset = SpeechDataset(config, load_tokenizer(tokenizer_file), training=True)
-    item = next(iter(TrainingSampler(config)))
+    item = next(iter(TrainingSampler(config.data, config.seed)))
     assert len(pickle.dumps(dataset)) < 100_000
     assert len(pickle.dumps(item)) < 100_000
     assert len(pickle.dumps(pickle.loads(pickle.dumps(dataset)))) < 100_000
@@ -413,7 +428,7 @@ def test_what_goes_to_a_loader_process_holds_no_manifest(tiny_config, tmp_path, 
 def refused(config, tokenizer_file, workers) -> AsrtoolError:
     dataset = SpeechDataset(config, load_tokenizer(tokenizer_file), training=True)
     with pytest.raises(AsrtoolError) as caught:
-        list(islice(load_batches(dataset, TrainingSampler(config), workers), 40))
+        list(islice(load_batches(dataset, TrainingSampler(config.data, config.seed), workers), 40))
     assert "Traceback" not in str(caught.value)
     return caught.value
 

@@ -79,7 +79,7 @@ def test_training_leaves_out_cuts_that_lack_a_frame_at_the_fastest_speed(tiny_co
     path = manifest([cuts[0], clip(cuts[1], 0.0088), clip(cuts[2], 0.03)])
     config = tiny_config(data={"train": str(path), "min_seconds": 0.001, "augment": {"speeds": speeds}})
     dataset = SpeechDataset(config, None, training=True)
-    loaded = list(islice(load_batches(dataset, TrainingSampler(config), 0), 10))
+    loaded = list(islice(load_batches(dataset, TrainingSampler(config.data, config.seed), 0), 10))
     assert {name for batch in loaded for name in batch.ids} == {cuts[0].id, cuts[2].id}
 
 
@@ -110,7 +110,7 @@ def test_a_sample_that_is_not_finite_stops_with_the_name_of_its_cut(
     cuts[3].recording.sources[0].source = str(tmp_path / "inf.wav")
     config = tiny_config(data={"train": str(manifest(cuts[:6])), "augment": {"volume": [0.5, 2.0]}})
     dataset = SpeechDataset(config, load_tokenizer(tokenizer_file), training)
-    sampler = TrainingSampler(config) if training else OrderedSampler(config.data.train, 10.0)
+    sampler = TrainingSampler(config.data, config.seed) if training else OrderedSampler(config.data.train, 10.0)
     with pytest.raises(DataError) as caught:
         list(islice(load_batches(dataset, sampler, workers), 20))
     assert caught.value.problems == [f"{cuts[3].id}: the sample at 0.312 s is inf; samples must lie between -1 and 1"]
@@ -153,14 +153,16 @@ def test_a_batch_crosses_processes_without_shared_memory_or_descriptors(tiny_con
     item = next(iter(OrderedSampler(corpus, 10.0)))
     sent = loading._to_arrays(dataset[item])
     assert not any(isinstance(value, torch.Tensor) for value in vars(sent).values())
-    got = loading._to_tensors(pickle.loads(pickle.dumps(sent)))
+    got = loading._convert_fields(pickle.loads(pickle.dumps(sent)), np.ndarray, torch.from_numpy)
     assert torch.equal(got.features, dataset[item].features)
     got.features[0, 0] = 1.0  # it can be written to, as training may
 
 
 def test_a_killed_loader_process_is_one_line_with_what_to_do(tiny_config, tokenizer_file):
     config = tiny_config()
-    stream = load_batches(SpeechDataset(config, load_tokenizer(tokenizer_file), True), TrainingSampler(config), 1)
+    stream = load_batches(
+        SpeechDataset(config, load_tokenizer(tokenizer_file), True), TrainingSampler(config.data, config.seed), 1
+    )
     next(stream)
     (worker,) = multiprocessing.active_children()
     os.kill(worker.pid, signal.SIGKILL)
@@ -179,7 +181,7 @@ from asrtool.errors import UserError
 config = load_config(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
 try:
-    print(len(list(islice(load_batches(SpeechDataset(config, None, True), TrainingSampler(config), 2), 30))))
+    print(len(list(islice(load_batches(SpeechDataset(config, None, True), TrainingSampler(config.data, config.seed), 2), 30))))
 except UserError as error:
     print(error)
 """

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import cycle, islice
 
 import numpy as np
@@ -6,9 +7,8 @@ import torch
 from lhotse import CutSet
 
 from asrtool.data import statistics
-from asrtool.data.batch import Batch, Position
 from asrtool.data.features import compute_features, count_frames
-from asrtool.data.inspection import inspect_cuts
+from asrtool.data.inspection import CutRequirements, inspect_cuts
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import open_cuts
 from asrtool.data.sampling import OrderedSampler
@@ -17,6 +17,7 @@ from asrtool.errors import DataError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.objectives.ctc import min_frames
 from asrtool.text.tokenizer import load_tokenizer
+from tests.tiny import feature_batch
 
 
 def loaded(config, corpus):
@@ -39,7 +40,7 @@ def test_statistics_are_those_of_all_frames(tiny_config, corpus, per_utterance):
 def test_statistics_are_exact_far_from_zero():
     """A large mean and a small deviation: single precision would lose it."""
     features = torch.randn(4, 500, 3, generator=torch.Generator().manual_seed(0)) * 1e-2 + 1000
-    batch = Batch(Position(), Position(), [], [], features, torch.full((4,), 500), None, None, 20.0)
+    batch = feature_batch(features, torch.full((4,), 500), seconds=20.0)
     _, deviation = feature_statistics([batch], per_utterance=False)
     np.testing.assert_allclose(deviation, features.double().flatten(0, 1).numpy().std(0), rtol=1e-3)
 
@@ -50,7 +51,7 @@ def test_statistics_take_about_an_hour_of_an_endless_stream(tiny_config, corpus)
     def endless():
         for batch in cycle(islice(loaded(tiny_config(), corpus), 2)):
             taken.append(1)
-            yield Batch(**vars(batch) | {"seconds": 600.0})
+            yield replace(batch, seconds=600.0)
 
     feature_statistics(endless(), per_utterance=False)
     assert len(taken) * 600 == pytest.approx(statistics.STATISTICS_SECONDS, abs=1200)
@@ -68,8 +69,14 @@ def inspect(tiny_config, tokenizer, tmp_path):
     def look(cuts, **changes):
         CutSet.from_cuts(cuts).to_file(tmp_path / "in.jsonl.gz")
         config = tiny_config(**changes)
-        out_length = AcousticModel(config, tokenizer.size).out_length
-        return inspect_cuts(tmp_path / "in.jsonl.gz", config, tokenizer, min_frames, out_length)
+        requirements = CutRequirements(
+            data=config.data,
+            sampling_rate=config.features.sampling_rate,
+            tokenizer=tokenizer,
+            min_frames=min_frames,
+            out_length=AcousticModel(config.model, config.features.num_bins, tokenizer.size).out_length,
+        )
+        return inspect_cuts(tmp_path / "in.jsonl.gz", requirements)
 
     return look
 

@@ -50,22 +50,22 @@ def test_a_recording_id_is_that_of_one_file():
 
 def test_an_end_a_little_behind_the_recording_is_clamped_and_counted():
     checks = UtteranceChecks()
-    assert checks.end_of(0.0, 1.0005, 1.0) == 1.0005  # to a millisecond: as transcribers write times
+    assert checks.check_end(0.0, 1.0005, 1.0) == 1.0005  # to a millisecond: as transcribers write times
     assert sum(checks.notes.values()) == 0
-    assert checks.end_of(0.0, 1.09, 1.0) == 1.0
+    assert checks.check_end(0.0, 1.09, 1.0) == 1.0
     assert sum(checks.notes.values()) == 1
     with pytest.raises(InvalidEntry, match=r"ends at 1.110 s, its recording at 1.000 s"):
-        checks.end_of(0.0, 1.11, 1.0)
-    assert UtteranceChecks(end_tolerance=0.2).end_of(0.0, 1.11, 1.0) == 1.0
+        checks.check_end(0.0, 1.11, 1.0)
+    assert UtteranceChecks(end_tolerance=0.2).check_end(0.0, 1.11, 1.0) == 1.0
     with pytest.raises(InvalidEntry, match="recording"):
-        UtteranceChecks(end_tolerance=0).end_of(0.0, 1.005, 1.0)
+        UtteranceChecks(end_tolerance=0).check_end(0.0, 1.005, 1.0)
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 1e-7), (0.0, 0.006), (0.5, 0.524), (0.99, 1.05)])
 def test_a_segment_shorter_than_a_frame_is_refused(start, end):
-    UtteranceChecks().end_of(start, start + 0.025, 2.0)
+    UtteranceChecks().check_end(start, start + 0.025, 2.0)
     with pytest.raises(InvalidEntry, match="shorter than a frame"):
-        UtteranceChecks().end_of(start, end, 1.0)
+        UtteranceChecks().check_end(start, end, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_a_transcript_with_a_control_character_is_refused(text):
 
 def test_what_was_changed_in_transcripts_is_counted():
     checks = UtteranceChecks(case="upper")
-    assert [checks.text(text) for text in ("a\u200bb", "straße", "plain")] == ["AB", "STRASSE", "PLAIN"]
+    assert [checks.clean_text(text) for text in ("a\u200bb", "straße", "plain")] == ["AB", "STRASSE", "PLAIN"]
     assert {note.split()[-1]: count for note, count in checks.notes.items() if count} == {"U+200B": 1, "ß": 1}
 
 
 def test_a_missing_transcript_is_refused_unless_audio_may_be_unlabelled():
     for text in ("", " ", None, "\u200b"):
         with pytest.raises(InvalidEntry, match="empty transcript"):
-            UtteranceChecks(case="upper").text(text)
-        assert UtteranceChecks(case="upper", unlabelled=True).text(text) is None
+            UtteranceChecks(case="upper").clean_text(text)
+        assert UtteranceChecks(case="upper", unlabelled=True).clean_text(text) is None

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from asrtool.config import ObjectiveConfig
-from asrtool.data.batch import Batch, Position
+from asrtool.data.batch import Batch
 from asrtool.errors import DataError, UserError
 from asrtool.graphs.training_graphs import expand_topology
 from asrtool.graphs.unit_ngram import UnitNgram
@@ -36,7 +36,15 @@ def batch(tokenizer):
     texts, lens = [s.replace(" ", "") for s in SENTENCES], torch.tensor([len(t) for t in targets])
     padded = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True)
     nothing = torch.zeros(len(targets), 1, 1)
-    return Batch(Position(), Position(), [*"12345"], texts, nothing, lens, padded, lens, 1.0)
+    return Batch(
+        ids=[*"12345"],
+        texts=texts,
+        features=nothing,
+        feature_lens=lens,
+        targets=padded,
+        target_lens=lens,
+        seconds=1.0,
+    )
 
 
 def objective(tokenizer, **settings):
@@ -63,7 +71,15 @@ def test_posteriors_of_all_sentences_add_up_to_one(tokenizer):
     """In one frame: the sentences "b" and "c", since "a" has never ended one."""
     log_probs, ones = torch.randn(1, 1, tokenizer.size).log_softmax(2).expand(2, -1, -1), torch.ones(2).long()
     units = torch.tensor([[2], [3]])
-    batch = Batch(Position(), Position(), [*"bc"], [*"bc"], torch.zeros(2, 1, 1), ones, units, ones, 1.0)
+    batch = Batch(
+        ids=[*"bc"],
+        texts=[*"bc"],
+        features=torch.zeros(2, 1, 1),
+        feature_lens=ones,
+        targets=units,
+        target_lens=ones,
+        seconds=1.0,
+    )
     loss = objective(tokenizer, ngram_order=2)(log_probs, ones, batch)
     assert (-loss).exp().sum().item() == pytest.approx(1.0)
 
@@ -96,12 +112,12 @@ def test_unit_counts_are_stored_in_the_experiment_folder(tiny_config, tmp_path):
     from asrtool.text.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(config.data.tokenizer)
-    counts = unit_counts(config, tokenizer, tmp_path / "kept.json")
+    counts = unit_counts(config.data.train, config.objective, tokenizer, tmp_path / "kept.json")
     assert json.loads((tmp_path / "kept.json").read_text()) == counts
     (tmp_path / "kept.json").write_text("[[[], [[1, 2]]]]")
-    assert unit_counts(config, tokenizer, tmp_path / "kept.json") == [[[], [[1, 2]]]]
+    assert unit_counts(config.data.train, config.objective, tokenizer, tmp_path / "kept.json") == [[[], [[1, 2]]]]
     with pytest.raises(UserError, match="no transcript"):
-        unit_counts(config, SymbolTokenizer.train("char", ["%"]), tmp_path / "other.json")
+        unit_counts(config.data.train, config.objective, SymbolTokenizer.train("char", ["%"]), tmp_path / "other.json")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +142,7 @@ def test_files_without_valid_unit_counts_are_refused_in_one_line(tiny_config, tm
     config, kept = tiny_config(objective={"kind": "mmi"}), tmp_path / "kept.json"
     kept.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=r"kept\.json") as caught:
-        unit_counts(config, load_tokenizer(config.data.tokenizer), kept)
+        unit_counts(config.data.train, config.objective, load_tokenizer(config.data.tokenizer), kept)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500 and "delete it" in str(caught.value)
 
 

@@ -46,7 +46,8 @@ from asrtool.interrupts import Interrupts
 from asrtool.logs import log_to_stderr
 from asrtool.objectives.ctc import ctc_loss
 from asrtool.readers import read_jsonl
-from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
+from asrtool.text.tokenizer import save_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training.log import TrainingLog
 from asrtool.training.session import Session, Start, make_optimizer, start_session
 from asrtool.training.train import run
@@ -78,7 +79,7 @@ class Engine:
         for step in self.stream:
             self.taken += step
             yield step
-            if step[-1].after.epoch > step[-1].position.epoch:
+            if step[-1].next_position.epoch > step[-1].position.epoch:
                 return
 
 
@@ -133,7 +134,7 @@ class Bench:
         """The real loop beside the bare one."""
         config = self.config()
         session = self.session(config, "steps")
-        epoch = list(Epoch(TrainingSampler(config, session.dropped.train)))
+        epoch = list(Epoch(TrainingSampler(config.data, config.seed, session.dropped.train)))
         seconds = sum(entry.duration for item in epoch for entry in item.entries)
         with TrainingLog(session.experiment, 0, NEVER) as log:
             engine = Engine(session, log)

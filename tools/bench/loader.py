@@ -35,7 +35,8 @@ from asrtool.data.features import extractor
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import transcripts
 from asrtool.data.sampling import TrainingSampler
-from asrtool.text.tokenizer import Tokenizer, train_tokenizer
+from asrtool.text.tokenizer import Tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 
 AIM = 300  # times real time on the fly on one core: then a core feeds a GPU that trains 100 times that with some spare
 AUGMENT = {"speeds": (0.9, 1.0, 1.1), "volume": (0.125, 2.0), "spec_augment": {}}
@@ -73,7 +74,7 @@ def measure(report: Report, configs: dict[str, Config], workers: Iterable[int]) 
     """Each way to get features with each number of workers."""
     tokenizer = train_tokenizer("char", transcripts([next(iter(configs.values())).data.train]))
     for name, config in configs.items():
-        sampler = TrainingSampler(config)
+        sampler = TrainingSampler(config.data, config.seed)
         seconds = sum(entry.duration for item in Epoch(sampler) for entry in item.entries)
         for count in workers:
             ours = partial(asrtool_epoch, config, tokenizer, sampler, count)
@@ -93,7 +94,7 @@ def padding_share(batches_of_cuts: Iterable[CutSet]) -> float:
 
 def report_padding(report: Report, config: Config) -> None:
     """Padding with buckets beside padding without."""
-    buckets = padding_share(item.entries for item in Epoch(TrainingSampler(config)))
+    buckets = padding_share(item.entries for item in Epoch(TrainingSampler(config.data, config.seed)))
     cuts = CutSet.from_file(config.data.train)
     plain = padding_share(DynamicCutSampler(cuts, max_duration=config.data.batch_seconds, shuffle=True, seed=1))
     report.fact("padding share", buckets, f"without buckets: {plain:.3g}")

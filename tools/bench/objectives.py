@@ -28,7 +28,7 @@ from torch import Tensor
 from training_step import make_session
 
 from asrtool.config import Config, ObjectiveConfig
-from asrtool.data.batch import Batch, Position
+from asrtool.data.batch import Batch
 from asrtool.device import pick_device
 from asrtool.errors import UserError
 from asrtool.graphs.unit_ngram import UnitNgram
@@ -81,7 +81,15 @@ class Case:
         sizes, lens = torch.tensor(list(map(len, units))), torch.full((len(texts),), factor * frames)
         features = torch.randn(len(texts), factor * frames, self.config.features.num_bins)
         seconds = FRAME_SECONDS * frames * len(texts)
-        return Batch(Position(), Position(), texts, texts, features, lens, targets, sizes, seconds)
+        return Batch(
+            ids=texts,
+            texts=texts,
+            features=features,
+            feature_lens=lens,
+            targets=targets,
+            target_lens=sizes,
+            seconds=seconds,
+        )
 
     def loss(self, objective: Mmi | Ctc) -> None:
         """Forward and backward."""
@@ -135,7 +143,7 @@ def compare_steps(report: Report, case: Case, arguments: argparse.Namespace) -> 
     """Training steps with either objective, and the share of the loss in a step."""
 
     def step(objective: Mmi | Ctc):
-        model = AcousticModel(case.config, case.units).to(case.device).train()
+        model = AcousticModel(case.config.model, case.config.features.num_bins, case.units).to(case.device).train()
         session = make_session(model, case.config, case.device, objective)
         return lambda: training_step(session, [case.batch])
 

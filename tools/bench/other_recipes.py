@@ -68,7 +68,8 @@ from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.interrupts import Interrupts
-from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
+from asrtool.text.tokenizer import save_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training.log import TrainingLog
 from asrtool.training.session import Start, start_session
 from asrtool.training.train import run
@@ -92,7 +93,11 @@ class AsrtoolRecipe:
         self.config, self.arguments, self.folder = config, arguments, folder
         self.session = start_session(config, folder, False, "cpu", SINGLE_PROCESS, Start())
         self.log = opened.enter_context(TrainingLog(folder, 0, NEVER))
-        items = list(itertools.islice(Epoch(TrainingSampler(config, self.session.dropped.train)), arguments.steps))
+        items = list(
+            itertools.islice(
+                Epoch(TrainingSampler(config.data, config.seed, self.session.dropped.train)), arguments.steps
+            )
+        )
         self.seconds = sum(map(self._heard, (entry for item in items for entry in item.entries)))
         self.dev_seconds = sum(cut.duration for cut in open_cuts(config.data.dev))
         dataset = SpeechDataset(config, self.session.tokenizer, training=True)
@@ -135,7 +140,9 @@ class AsrtoolRecipe:
 
     def planned_padding(self) -> float:
         """The same of an epoch as the sampler plans it, which knows the speeds."""
-        lengths = [list(map(self._heard, item.entries)) for item in Epoch(TrainingSampler(self.config))]
+        lengths = [
+            list(map(self._heard, item.entries)) for item in Epoch(TrainingSampler(self.config.data, self.config.seed))
+        ]
         return planned_padding(lengths)
 
     def parameters(self) -> tuple[int, int]:

@@ -39,7 +39,8 @@ from asrtool.data.shards import entries, manifest_files
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.objectives.ctc import min_frames
-from asrtool.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from asrtool.text.tokenizer import Tokenizer, load_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 
 RESUMED = 0.9  # of an epoch
 TOKENIZER_CUTS = 10_000  # whose characters a tokenizer has; that of a language with more of them is for --tokenizer
@@ -49,7 +50,7 @@ Work = Callable[[argparse.Namespace], dict[str, float]]
 
 def our_stream(arguments: argparse.Namespace) -> dict[str, float]:
     """asrtool's sampler."""
-    return stream(lambda: (len(item.entries) for item in TrainingSampler(config(arguments))), arguments.batches)
+    return stream(lambda: (len(item.entries) for item in sampler(arguments)), arguments.batches)
 
 
 def lhotse_stream(arguments: argparse.Namespace) -> dict[str, float]:
@@ -81,8 +82,14 @@ def stream(sizes: Callable[[], Iterator[int]], batches: int) -> dict[str, float]
 def resume(arguments: argparse.Namespace) -> dict[str, float]:
     """asrtool's sampler late in an epoch."""
     begin = time.perf_counter()
-    next(iter(TrainingSampler(config(arguments), start=late(arguments))))
+    next(iter(sampler(arguments, late(arguments))))
     return {"s to the first batch": time.perf_counter() - begin, "MB at most": memory("VmHWM")}
+
+
+def sampler(arguments: argparse.Namespace, start: Position | None = None) -> TrainingSampler:
+    """The sampler of training, from `start` on."""
+    chosen = config(arguments)
+    return TrainingSampler(chosen.data, chosen.seed, start=start)
 
 
 def late(arguments: argparse.Namespace) -> Position:
@@ -97,9 +104,16 @@ def inspect(arguments: argparse.Namespace) -> dict[str, float]:
     """The look through a manifest."""
     inspection.MAX_CUTS = arguments.inspect
     tokenizer, chosen = find_tokenizer(arguments), config(arguments)
-    model = AcousticModel(chosen, tokenizer.size)
+    model = AcousticModel(chosen.model, chosen.features.num_bins, tokenizer.size)
+    requirements = inspection.CutRequirements(
+        data=chosen.data,
+        sampling_rate=chosen.features.sampling_rate,
+        tokenizer=tokenizer,
+        min_frames=min_frames,
+        out_length=model.out_length,
+    )
     before, begin = memory(), time.perf_counter()
-    found = inspection.inspect_cuts(arguments.manifest, chosen, tokenizer, min_frames, model.out_length)
+    found = inspection.inspect_cuts(arguments.manifest, requirements)
     seconds, cuts = time.perf_counter() - begin, found.cuts + len(found.dropped)
     return {"cuts": cuts, "s": seconds, "cuts a second": cuts / seconds, "MB grown": memory("VmHWM") - before}
 

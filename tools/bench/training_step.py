@@ -42,7 +42,7 @@ from encoders import (
 from profiling import as_text, time_by_kind
 
 from asrtool.config import Config, ModelConfig
-from asrtool.data.batch import Batch, Position
+from asrtool.data.batch import Batch
 from asrtool.device import pick_device
 from asrtool.distributed import SINGLE_PROCESS
 from asrtool.models.acoustic import AcousticModel
@@ -61,7 +61,7 @@ class ModelStep:
     """Steps of the whole model, as training takes them."""
 
     def __init__(self, torch_encoder: bool, config: Config, arguments: argparse.Namespace, device: torch.device):
-        model = AcousticModel(config, arguments.units)
+        model = AcousticModel(config.model, config.features.num_bins, arguments.units)
         if torch_encoder:
             model.encoder = TorchEncoder(config.model)
         self.session = make_session(model.to(device).train(), config, device, Ctc())
@@ -75,7 +75,9 @@ def make_session(model: AcousticModel, config: Config, device: torch.device, obj
     """As much of a training as a step needs."""
     nowhere = Path(os.devnull)  # a bad step, which is no whole step to measure, fails because it cannot be noted there
     optimizer, alone = make_optimizer(model, config.training), Alone(config, SINGLE_PROCESS)
-    return Session(config, nowhere, SINGLE_PROCESS, device, None, objective, model, alone, model, optimizer, None, frozenset())
+    return Session(
+        config, nowhere, SINGLE_PROCESS, device, None, objective, model, alone, model, optimizer, None, frozenset()
+    )
 
 
 def make_batch(arguments: argparse.Namespace, config: Config) -> Batch:
@@ -86,7 +88,13 @@ def make_batch(arguments: argparse.Namespace, config: Config) -> Batch:
     targets = torch.randint(1, arguments.units, (arguments.batch, int(target_lens.max())))
     names = [str(number) for number in range(arguments.batch)]
     return Batch(
-        Position(), Position(), names, names, features, factor * lens, targets, target_lens, seconds(arguments)
+        ids=names,
+        texts=names,
+        features=features,
+        feature_lens=factor * lens,
+        targets=targets,
+        target_lens=target_lens,
+        seconds=seconds(arguments),
     )
 
 
