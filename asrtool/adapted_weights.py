@@ -1,11 +1,11 @@
-"""A model's weights for each speaker, as `asrtool adapt` leaves them (asrtool/training/adaptation.py).
+"""A model's weights for each speaker, as `asrtool adapt` writes them (asrtool/training/adaptation.py).
 
-    FOLDER/SPEAKER.pt      a checkpoint, which `--checkpoint` takes, too
-           SPEAKER.json    what it was made of, and what that took; written last
+    FOLDER/SPEAKER.pt      a checkpoint; `--checkpoint` accepts it as well
+           SPEAKER.json    how it was trained, and how long that took; written last
 
-           adapted.txt     says that `asrtool adapt` writes into this folder
+           adapted.txt     marks a folder that `asrtool adapt` writes into
 
-SPEAKER is percent-encoded where it could not be the name of a file, and ends in a hash where that is too long for one.
+SPEAKER is percent-encoded where it could not be a file name, and ends in a hash where that would be too long.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ from asrtool.logs import printable
 from asrtool.readers import read_json
 
 MARKER = "adapted.txt"
-LONGEST_NAME = 150  # bytes of a percent-encoded name; file systems allow 255, with the suffix of a temporary file
+MAX_NAME_BYTES = 150  # of a percent-encoded name; file systems allow 255, with the suffix of a temporary file
 
 
 class AdaptationInfo(BaseModel):
-    """What the file of a speaker says, as far as decoding needs it. Times are in seconds."""
+    """The fields of a speaker's JSON file that decoding needs. Times are in seconds."""
 
     speaker: str
     run: str
@@ -38,92 +38,102 @@ class AdaptationInfo(BaseModel):
     rank: Count
     seconds: Weight
     audio_seconds: Weight
-    rtf_before: Weight
+    rtf_before: Weight  # of the decoding that found the pseudo-labels
     command: str | None = None
-    broken: bool = False  # the weights are the base's, since training on the speaker gave numbers that are not finite
+    broken: bool = False  # training gave numbers that are not finite, so the weights are the base's
 
 
 def weights_file(folder: Path, speaker: str) -> Path:
-    """Where the weights of `speaker` are."""
+    """Returns the path of the weights of `speaker`."""
     name = quote(speaker, safe=" ")
-    if len(name) > LONGEST_NAME:
+    if len(name) > MAX_NAME_BYTES:
         name = f"{name[:100]}-{hashlib.sha256(speaker.encode()).hexdigest()[:16]}"
     return folder / f"{name}.pt"
 
 
 def read_adaptation_info(folder: Path, speaker: str) -> AdaptationInfo | None:
-    """The facts of the weights of `speaker`; None where there are none. UserError for a file with anything else."""
+    """Returns the information on the weights of `speaker`; None where there are none.
+
+    Raises UserError for a file with another content.
+    """
     path = weights_file(folder, speaker).with_suffix(".json")
     if not path.is_file():
         return None
     hint = "delete it and run `asrtool adapt` again"
-    content: Any = read_json(path, "facts of adapted weights", hint)
+    content: Any = read_json(path, "information on adapted weights", hint)
     try:
-        facts = AdaptationInfo.model_validate(content)
+        info = AdaptationInfo.model_validate(content)
     except ValidationError as error:
-        place, message = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
-        raise UserError(f"{path} has no facts of adapted weights ({place or 'whole'}: {message}); {hint}") from error
-    if facts.speaker != speaker:
-        raise UserError(f"{path} is of another speaker ({printable(facts.speaker[:50])}); {hint}")
-    return facts
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "whole"
+        problem = f"{place}: {first['msg']}"
+        raise UserError(f"{path} is not the information on adapted weights ({problem}); {hint}") from error
+    if info.speaker != speaker:
+        raise UserError(f"{path} is of another speaker ({printable(info.speaker[:50])}); {hint}")
+    return info
 
 
 def round_suffix(number: int) -> str:
-    """Behind the names of what a round of adaptation leaves: nothing in the first, "2", "3", ..."""
+    """Returns the suffix of the names that a round of adaptation writes: "" in the first round, then "2", "3", ..."""
     return "" if number == 1 else str(number)
 
 
 class AdaptedWeights:
-    """The weights of `speakers` in `folder`, adapted from those in the checkpoint `base`.
+    """The weights of `speakers` in `folder`, adapted from the checkpoint `base`.
 
-    Raises UserError for utterances without a speaker, and for a speaker who has no weights, or those of another model.
+    Raises UserError for utterances without a speaker, and for a speaker without weights, or with another model's.
     """
 
     def __init__(self, folder: Path, speakers: Iterable[str | None], base: Path):
-        self.folder, self._now = folder, None
-        self.made: dict[str, AdaptationInfo] = {}
+        self.folder = folder
+        self.info: dict[str, AdaptationInfo] = {}  # by speaker
+        self._loaded: str | None = None  # the speaker whose weights the model has
         for speaker in speakers:
             if not speaker:
                 raise UserError("the manifest names no speaker of some utterances; --adapted needs them all")
-            facts = read_adaptation_info(folder, speaker)
-            if facts is None:
-                raise UserError(f"{folder} has no weights for speaker {speaker}; make them with `asrtool adapt`")
-            self.made[speaker] = facts
-        own = file_hash(base)
-        if any(made.base != own for made in self.made.values()):
+            info = read_adaptation_info(folder, speaker)
+            if info is None:
+                raise UserError(f"{folder} has no weights for speaker {speaker}; create them with `asrtool adapt`")
+            self.info[speaker] = info
+        base_hash = file_hash(base)
+        if any(info.base != base_hash for info in self.info.values()):
             raise UserError(f"{folder} was adapted from another checkpoint than {base}; run `asrtool adapt` again")
 
-    def use(self, model: nn.Module, speaker: str) -> None:
-        """Give `model` the weights of `speaker`."""
-        if speaker != self._now:
+    def load_into(self, model: nn.Module, speaker: str | None) -> None:
+        """Loads the weights of `speaker` into `model`, unless it has them."""
+        if speaker != self._loaded:
+            assert speaker is not None  # the manifest was checked
             path = weights_file(self.folder, speaker)
-            checkpoint.load_weights(model, checkpoint.load(path), path)
-            self._now = speaker
+            checkpoint.load_weights(model, checkpoint.load_checkpoint(path), path)
+            self._loaded = speaker
 
     def facts(self) -> dict:
-        """For decode.json: which weights these are, and what made them."""
-        hashes = [file_hash(weights_file(self.folder, speaker)) for speaker in sorted(self.made)]
-        commands = dict.fromkeys(made.command for made in self.made.values() if made.command)
-        weights = hashlib.sha256("".join(hashes).encode()).hexdigest()
-        facts = {"adapted": str(self.folder), "adapted_round": self.round, "adapted_weights": weights}
-        return facts | {"adapted_by": list(commands)}
+        """Returns the entries of decode.json that identify the weights and the commands that wrote them."""
+        hashes = [file_hash(weights_file(self.folder, speaker)) for speaker in sorted(self.info)]
+        commands = dict.fromkeys(info.command for info in self.info.values() if info.command)
+        return {
+            "adapted": str(self.folder),
+            "adapted_round": self.round,
+            "adapted_weights": hashlib.sha256("".join(hashes).encode()).hexdigest(),
+            "adapted_by": list(commands),
+        }
 
     @property
     def round(self) -> int:
-        """1, or one more than that whose weights found what was learnt from."""
-        return max((made.round for made in self.made.values()), default=1)
+        """The round of adaptation: 1, or one more than the round whose weights found the pseudo-labels."""
+        return max((info.round for info in self.info.values()), default=1)
 
     @property
     def suffix(self) -> str:
-        """Of the method's name, where it is done with these weights: "_adapted", "_adapted2", ..."""
+        """The suffix of a method that decodes with these weights: "_adapted", "_adapted2", ..."""
         return f"_adapted{round_suffix(self.round)}"
 
     @property
     def rtf(self) -> float:
-        """The real-time factor of all that led to these weights: the hypotheses, and the slowest rank's training."""
-        taken: dict[int, float] = {}
-        for made in self.made.values():
-            taken[made.rank] = taken.get(made.rank, 0.0) + made.seconds
-        audio = sum(made.audio_seconds for made in self.made.values())
-        before = max((made.rtf_before for made in self.made.values()), default=0.0)
-        return round(before + max(taken.values(), default=0.0) / max(audio, 1e-9), 5)
+        """The real-time factor of everything before decoding: the pseudo-labels, and the slowest rank's training."""
+        training: dict[int, float] = {}  # rank -> seconds
+        for info in self.info.values():
+            training[info.rank] = training.get(info.rank, 0.0) + info.seconds
+        audio = sum(info.audio_seconds for info in self.info.values())
+        before = max((info.rtf_before for info in self.info.values()), default=0.0)
+        return round(before + max(training.values(), default=0.0) / max(audio, 1e-9), 5)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import asrtool
-from asrtool.config import Config
+from asrtool.config import Config, ModelConfig
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.tensor_files import DamagedFileError, load_tensors, require_finite, save_tensors
@@ -104,8 +104,9 @@ def require_same_units(state: dict[str, Any], symbols: Sequence[str], path: Path
     pairs = zip([*saved_units, None], [*expected_units, None], strict=False)  # None: behind the last unit
     number, (saved, expected) = next((number, pair) for number, pair in enumerate(pairs) if pair[0] != pair[1])
     saved_shown, expected_shown = ("nothing" if unit is None else repr(unit[:50]) for unit in (saved, expected))
-    difference = f"unit {number} of {len(saved_units)} is {saved_shown} there, and {expected_shown} of {len(expected_units)} here"
-    raise UserError(f"{path} has other units than the tokenizer: {difference}; {hint}")
+    there = f"unit {number} of {len(saved_units)} is {saved_shown} there"
+    here = f"{expected_shown} of {len(expected_units)} here"
+    raise UserError(f"{path} has other units than the tokenizer: {there}, and {here}; {hint}")
 
 
 def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
@@ -114,26 +115,26 @@ def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> N
     model.load_state_dict(state["model"])
 
 
-def meta_model(config: Config, num_units: int) -> AcousticModel:
+def meta_model(config: ModelConfig, num_bins: int, num_units: int) -> AcousticModel:
     """Returns the model of a configuration without memory for its weights, on torch's device "meta".
 
     Raises UserError for a model with more than MAX_PARAMETERS weights.
     """
     with torch.device("meta"):
-        model = AcousticModel(config, num_units)
+        model = AcousticModel(config, num_bins, num_units)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > MAX_PARAMETERS:
         raise UserError(f"the configured model has {count:,} weights; at most {MAX_PARAMETERS:,} are supported")
     return model
 
 
-def build_model(config: Config, num_units: int, state: dict[str, Any], path: Path) -> AcousticModel:
+def build_model(config: ModelConfig, num_bins: int, num_units: int, state: dict[str, Any], path: Path) -> AcousticModel:
     """Returns the model of a configuration with the weights of a checkpoint.
 
     The weights are compared with the model before memory is allocated for it. Raises UserError when they do not fit.
     """
-    require_matching_weights(meta_model(config, num_units), state, path)
-    model = AcousticModel(config, num_units)
+    require_matching_weights(meta_model(config, num_bins, num_units), state, path)
+    model = AcousticModel(config, num_bins, num_units)
     model.load_state_dict(state["model"])
     return model
 

@@ -1,4 +1,4 @@
-"""A trained system on disk: the folder that training leaves, opened by everything that comes after training."""
+"""A trained system on disk: the folder that `asrtool train` writes, opened by everything that comes after training."""
 
 import hashlib
 import json
@@ -16,6 +16,7 @@ from asrtool.config import Config
 from asrtool.config_file import load_config
 from asrtool.data.batch import Batch
 from asrtool.data.entry_checks import MAX_CUT_SECONDS
+from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import speaker_of
 from asrtool.data.sampling import CutBatch
@@ -30,7 +31,7 @@ from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 
 @dataclass
 class Experiment:
-    """A trained model and what decoding needs beside it."""
+    """A trained model with its configuration and tokenizer."""
 
     folder: Path
     config: Config
@@ -38,69 +39,88 @@ class Experiment:
     model: AcousticModel
     checkpoint: Path
     device: torch.device
-    adapted: AdaptedWeights | None = None  # weights for each speaker; a batch is then of one speaker alone
-    max_seconds: float | None = MAX_CUT_SECONDS  # of a cut that is read
+    adapted: AdaptedWeights | None = None  # weights of each speaker; a batch must then have one speaker
+    max_seconds: float | None = MAX_CUT_SECONDS  # longest cut that is read
+
+    @property
+    def frame_seconds(self) -> float:
+        """The duration of an output frame of the model, in seconds."""
+        return FRAME_SHIFT * self.model.subsampling.factor
 
     @cached_property
     def content_hashes(self) -> list[str]:
-        """Of all that decides over its hypotheses: weights, configuration, units, and asrtool's own code."""
+        """The hashes of everything in the experiment that determines hypotheses.
+
+        These are the weights, the configuration, the tokenizer, and asrtool's own code.
+        """
         code = sorted(Path(asrtool.__file__).parent.rglob("*.py"))
         files = [self.checkpoint, self.folder / "config.yaml", self.folder / "tokenizer.json", *code]
         return [file_hash(path) for path in files]
 
-    def adapt(self, folder: Path | None, cuts: Path) -> None:
-        """Take the weights in `folder`, of `asrtool adapt`, for the speakers of the manifest `cuts`."""
-        if folder:
-            speakers = dict.fromkeys(speaker_of(tree) for _, tree in entries_with_trees(cuts))
-            self.adapted = AdaptedWeights(folder, speakers, self.checkpoint)
+    def load_adapted(self, folder: Path, cuts: Path) -> AdaptedWeights:
+        """Uses the weights that `asrtool adapt` wrote into `folder`, for the speakers of the manifest `cuts`."""
+        speakers = dict.fromkeys(speaker_of(tree) for _, tree in entries_with_trees(cuts))
+        self.adapted = AdaptedWeights(folder, speakers, self.checkpoint)
+        return self.adapted
 
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probs (N, T', V) and lengths (N,) of a batch. DataError with the utterances whose are not finite."""
+        """Returns log-probs (N, T', V) and lengths (N,) of a batch.
+
+        Raises DataError with the utterances whose log-probs are not finite.
+        """
         if not batch.ids:
             return torch.zeros(0, 0, self.tokenizer.size), torch.zeros(0, dtype=torch.int64)
         if self.adapted:
             (speaker,) = set(batch.speakers)
-            self.adapted.use(self.model, speaker)
+            self.adapted.load_into(self.model, speaker)
         log_probs, lens = self.model(batch.features.to(self.device), batch.feature_lens.to(self.device))
         check_finite(log_probs, lens, batch.ids)
         return log_probs, lens
 
-    def batches(self, items: Iterable[CutBatch], workers: int) -> Iterator[Batch]:
-        """What the model is to hear, without augmentation or targets."""
-        return load_batches(SpeechDataset(self.config, None, False, self.max_seconds), items, workers)
+    def batches(self, cut_batches: Iterable[CutBatch], workers: int) -> Iterator[Batch]:
+        """Yields the features of each batch of cuts, without augmentation or targets."""
+        dataset = SpeechDataset(self.config, tokenizer=None, training=False, max_seconds=self.max_seconds)
+        return load_batches(dataset, cut_batches, workers)
 
 
 def open_experiment(folder: Path, which: str = "averaged", device: str = "auto") -> Experiment:
-    """The model of an experiment folder from its own config.yaml, tokenizer and a checkpoint; in evaluation mode.
+    """Returns the experiment in `folder` with the weights of one checkpoint; the model is in evaluation mode.
 
-    `which` names a checkpoint as of `checkpoint.find`. Each rank of a machine takes a GPU of its own. Raises UserError
-    for a tokenizer with other units than the checkpoint's, and for weights that do not fit the configuration.
+    `which` names a checkpoint as in `checkpoint.find_checkpoint`. Each rank of a machine uses its own GPU. Raises
+    UserError for a tokenizer with other units than the checkpoint's, and for weights that do not fit the configuration.
     """
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not an experiment: it has no config.yaml; give the folder of `asrtool train`")
     config = load_config(folder / "config.yaml")
     tokenizer = load_tokenizer(folder / "tokenizer.json")
-    path = checkpoint.find(folder, which)
-    state = checkpoint.load(path)
-    checkpoint.check_units(state, tokenizer.symbols, path, "put back the tokenizer.json it was trained with")
-    model = checkpoint.build_model(config, tokenizer.size, state, path)
-    place = pick_device(device, this_rank().local_rank)
-    return Experiment(folder, config, tokenizer, model.to(place).eval(), path, place)
+    path = checkpoint.find_checkpoint(folder, which)
+    state = checkpoint.load_checkpoint(path)
+    checkpoint.require_same_units(state, tokenizer.symbols, path, "put back the tokenizer.json it was trained with")
+    model = checkpoint.build_model(config.model, config.features.num_bins, tokenizer.size, state, path)
+    model_device = pick_device(device, this_rank().local_rank)
+    return Experiment(
+        folder=folder,
+        config=config,
+        tokenizer=tokenizer,
+        model=model.to(model_device).eval(),
+        checkpoint=path,
+        device=model_device,
+    )
 
 
 def check_finite(log_probs: torch.Tensor, lens: torch.Tensor, names: list[str]) -> None:
-    """DataError with the utterances that have log-probs (N, T', V) which are not finite: no words come out of those."""
+    """Raises DataError with the utterances whose log-probs (N, T', V) are not finite: they cannot be decoded."""
     if log_probs.isfinite().all():
         return
     rows = zip(names, log_probs, lens.tolist(), strict=True)
     bad = [f"{name}: the model's log-probs are not finite" for name, row, n in rows if not row[:n].isfinite().all()]
-    if bad:  # else it is padding
-        raise DataError("stopped at cuts that the model has no finite log-probs for; look at their audio", bad)
+    if bad:  # else only padding is not finite
+        raise DataError("stopped at cuts for which the model's log-probs are not finite; look at their audio", bad)
 
 
-def run_hash(experiment: Experiment, cuts: Path, facts: dict) -> str:
-    """A name for all that decides over the result: a dozen hexadecimal digits."""
+def run_hash(experiment: Experiment, cuts: Path, settings: dict) -> str:
+    """Returns a hash of everything that determines the result of a run: twelve hexadecimal digits."""
     manifests = [file_hash(path) for path in manifest_files(cuts)]
-    said = json.dumps([experiment.content_hashes, experiment.device.type, manifests, facts])
-    return hashlib.sha256(said.encode()).hexdigest()[:12]
+    content = json.dumps([experiment.content_hashes, experiment.device.type, manifests, settings])
+    return hashlib.sha256(content.encode()).hexdigest()[:12]

@@ -1,8 +1,8 @@
 """Log lines of asrtool: the standard `logging` under the name "asrtool", shown on stderr with the time and the rank.
 
-Every module logs to `logging.getLogger(__name__)`, below "asrtool". The command line calls `log_to_stderr`; a program
-that uses asrtool as a library sees no lines below WARNING unless it configures logging, and can silence or redirect
-all of them at the logger "asrtool".
+Every module logs to `logging.getLogger(__name__)`, below "asrtool". The command line calls `log_to_stderr`. A program
+that uses asrtool as a library sees no lines below WARNING unless it configures logging, and can silence or redirect all
+of them at the logger "asrtool".
 """
 
 import logging
@@ -10,43 +10,54 @@ import os
 import sys
 from contextlib import suppress
 
-CONTROL = {number: f"\\x{number:02x}" for number in (*range(32), 127, *range(128, 160)) if chr(number) not in "\n\t"}
+# Control characters, but for line ends and tabs, as \xNN
+ESCAPES = {number: f"\\x{number:02x}" for number in (*range(32), 127, *range(128, 160)) if chr(number) not in "\n\t"}
 
 
 def printable(message: str) -> str:
-    """`message` with control characters as \\xNN: names come from data, and must not steer a terminal."""
-    return message.translate(CONTROL)
+    """Returns `message` with control characters as \\xNN: names come from data, and must not control a terminal."""
+    return message.translate(ESCAPES)
 
 
 class LineFormatter(logging.Formatter):
-    """`2026-11-28 20:07:15 message`, with `rank N: ` before the message where there are several processes."""
+    """Formats `2026-11-28 20:07:15 message`; with several processes `2026-11-28 20:07:15 rank 1: message`.
 
-    default_msec_format = None
+    A warning or an error has its level before the message. The time is local time.
+    """
 
-    def __init__(self):
-        several = int(os.environ.get("WORLD_SIZE") or 1) > 1
-        rank = f"rank {os.environ.get('RANK', '0')}: " if several else ""
-        super().__init__(f"%(asctime)s {rank}%(message)s")
+    default_msec_format = None  # no milliseconds
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Returns the line of a record, without its traceback."""
+        has_ranks = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun sets it
+        rank = f"rank {os.environ.get('RANK', '0')}: " if has_ranks else ""
+        level = f"{record.levelname}: " if record.levelno >= logging.WARNING else ""
+        return f"{record.asctime} {rank}{level}{record.message}"
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record, without control characters."""
+        """Returns the line of a record, with its traceback, if any, and without control characters."""
         return printable(super().format(record))
 
 
 class StderrHandler(logging.Handler):
-    """Writes lines to the current `sys.stderr`, clear of any progress bar; stdout is kept for results."""
+    """Writes lines to the current `sys.stderr` without disturbing a progress bar; stdout is kept for results."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record. A closed stderr is not a reason to stop."""
+        """Writes one record. A closed stderr is not an error."""
         from tqdm import tqdm
 
+        if sys.stderr is None:
+            return
         with suppress(OSError, ValueError):
             tqdm.write(self.format(record), file=sys.stderr)
             sys.stderr.flush()
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
-    """Show the log lines of asrtool from `level` on, on stderr. A second call only changes the level."""
+    """Shows the log lines of asrtool from `level` on, on stderr. A second call only changes the level."""
     logger = logging.getLogger("asrtool")
     logger.setLevel(level)
     logger.propagate = False
@@ -54,3 +65,9 @@ def log_to_stderr(level: int = logging.INFO) -> None:
         handler = StderrHandler()
         handler.setFormatter(LineFormatter())
         logger.addHandler(handler)
+
+
+def shows_bars() -> bool:
+    """Returns True if progress bars are wanted: stderr is a terminal, and log lines of level INFO are shown."""
+    is_terminal = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+    return is_terminal and logging.getLogger("asrtool").isEnabledFor(logging.INFO)

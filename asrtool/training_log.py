@@ -1,4 +1,4 @@
-"""The log of a training, log.jsonl, as it is read."""
+"""Reading log.jsonl, the log of a training."""
 
 from itertools import islice
 from pathlib import Path
@@ -7,5 +7,6 @@ from asrtool.readers import read_jsonl
 
 
 def read_log(path: Path) -> list[dict]:
-    """The events of a `log.jsonl` but for a last one that a crash cut short."""
-    return list(islice(read_jsonl(path), path.read_bytes().count(b"\n")))
+    """Returns the events of a `log.jsonl`, without a last line that a crash cut short."""
+    num_complete_lines = path.read_bytes().count(b"\n")
+    return list(islice(read_jsonl(path), num_complete_lines))

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from asrtool import checkpoint
-from asrtool.checkpoint import Checkpoints
 from asrtool.errors import UserError
+from asrtool.training import saved_state
+from asrtool.training.checkpoint_folder import Checkpoints
 
 STATE = {"model": {"w": torch.arange(6.0).reshape(2, 3)}, "config": {"seed": 1}, "progress": {"step": 3}}
 
@@ -23,8 +24,8 @@ def names(folder):
 
 
 def test_what_is_saved_is_loaded_by_anyone_without_running_code(tmp_path):
-    checkpoint.save(tmp_path / "a.pt", STATE)
-    for loaded in (checkpoint.load(tmp_path / "a.pt"), torch.load(tmp_path / "a.pt", weights_only=True)):
+    checkpoint.save_checkpoint(tmp_path / "a.pt", STATE)
+    for loaded in (checkpoint.load_checkpoint(tmp_path / "a.pt"), torch.load(tmp_path / "a.pt", weights_only=True)):
         assert torch.equal(loaded["model"]["w"], STATE["model"]["w"])
         assert loaded["progress"] == {"step": 3} and loaded["config"] == {"seed": 1}
     assert names(tmp_path) == ["a.pt"]
@@ -33,30 +34,30 @@ def test_what_is_saved_is_loaded_by_anyone_without_running_code(tmp_path):
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_named(tmp_path, keep):
     path = tmp_path / "a.pt"
-    checkpoint.save(path, STATE)
+    checkpoint.save_checkpoint(path, STATE)
     content = path.read_bytes()
     path.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
     with pytest.raises(UserError, match=r"a\.pt is not a checkpoint of asrtool, or damaged"):
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
 
 
 @pytest.mark.parametrize("content", [b"not a checkpoint", b"\x80\x04.", b"PK\x03\x04 nor a zip", b"{}"])
 def test_another_file_is_no_checkpoint(tmp_path, content):
     (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(UserError, match="is not a checkpoint of asrtool"):
-        checkpoint.load(tmp_path / "a.pt")
+        checkpoint.load_checkpoint(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("content", [{"weights": torch.ones(2)}, torch.ones(2), [1, 2], {"model": print, "config": {}}])
 def test_what_somebody_else_saved_is_no_checkpoint(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(UserError, match="is not a checkpoint of asrtool"):
-        checkpoint.load(tmp_path / "a.pt")
+        checkpoint.load_checkpoint(tmp_path / "a.pt")
 
 
 def test_a_missing_checkpoint_says_how_to_get_one(tmp_path):
     with pytest.raises(UserError, match=r"checkpoint not found: .*a\.pt; train first"):
-        checkpoint.load(tmp_path / "a.pt")
+        checkpoint.load_checkpoint(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize(
@@ -82,9 +83,9 @@ def test_random_states_come_back_exactly_from_a_file(tmp_path):
         return [random.random(), random.gauss(0, 1), torch.rand(3).tolist(), torch.randperm(9).tolist()]
 
     random.gauss(0, 1)  # leaves a second value for the next call
-    checkpoint.save(tmp_path / "a.pt", STATE | {"random": checkpoint.random_states()})
+    checkpoint.save_checkpoint(tmp_path / "a.pt", STATE | {"random": saved_state.random_states()})
     drawn = [draw(), draw()]
-    checkpoint.restore_random_states(checkpoint.load(tmp_path / "a.pt")["random"])
+    saved_state.restore_random_states(checkpoint.load_checkpoint(tmp_path / "a.pt")["random"])
     assert [draw(), draw()] == drawn
 
 
@@ -107,7 +108,11 @@ def test_a_full_disk_leaves_the_earlier_checkpoints_as_they_were(tmp_path, monke
         checkpoints.write(2, state_with(2.0), {1: 0.5, 2: 0.1})
     assert "\n" not in str(caught.value)
     assert names(tmp_path) == before
-    assert checkpoint.load(checkpoints.last())["model"]["n"] == checkpoint.load(tmp_path / "best.pt")["model"]["n"] == 1
+    assert (
+        checkpoint.load_checkpoint(checkpoints.last())["model"]["n"]
+        == checkpoint.load_checkpoint(tmp_path / "best.pt")["model"]["n"]
+        == 1
+    )
 
 
 def test_the_best_and_the_last_are_kept(tmp_path):
@@ -116,33 +121,37 @@ def test_the_best_and_the_last_are_kept(tmp_path):
         losses[step] = loss
         checkpoints.write(step, state_with(step), losses)
         assert checkpoints.last().name == f"step-{step:08d}.pt"
-        assert checkpoint.load(tmp_path / "best.pt")["model"]["n"] == min(losses, key=losses.get)
+        assert checkpoint.load_checkpoint(tmp_path / "best.pt")["model"]["n"] == min(losses, key=losses.get)
     assert names(tmp_path) == ["best.pt", "step-00000010.pt", "step-00000015.pt", "step-00000025.pt"]
 
 
 def test_the_last_is_that_of_the_highest_step(tmp_path):
     assert Checkpoints(tmp_path, 1).last() is None
     for step in (9, 10, 12345678):
-        checkpoint.save(Checkpoints(tmp_path, 1)._path(step), state_with(step))
-        assert checkpoint.load(Checkpoints(tmp_path, 1).last())["model"]["n"] == step
+        checkpoint.save_checkpoint(Checkpoints(tmp_path, 1)._path(step), state_with(step))
+        assert checkpoint.load_checkpoint(Checkpoints(tmp_path, 1).last())["model"]["n"] == step
 
 
 def test_averaged_is_the_mean_of_the_best(tmp_path, tiny_config):
     checkpoints, losses = Checkpoints(tmp_path, keep_best=2), {5: 3.0, 10: 1.0, 15: 2.0}
     for step in losses:
         checkpoints.write(step, state_with(step), losses)
-    assert checkpoints.average("best", losses, tiny_config()) == [10, 15]
-    averaged = checkpoint.load(tmp_path / "averaged.pt")
+    assert checkpoints.average("best", losses, checkpoint.checkpoint_metadata(tiny_config(), ["a"])) == [10, 15]
+    averaged = checkpoint.load_checkpoint(tmp_path / "averaged.pt")
     assert averaged["model"]["w"].tolist() == [12.5, 12.5] and averaged["model"]["w"].dtype == torch.float32
     assert averaged["config"] == tiny_config().model_dump(mode="json")
 
 
 def test_find_names_the_checkpoint_that_is_meant(tmp_path):
     folder = tmp_path / "checkpoints"
-    checkpoint.save(folder / "best.pt", STATE)
-    assert checkpoint.find(tmp_path, "averaged") == checkpoint.find(tmp_path, "best") == folder / "best.pt"
-    checkpoint.save(folder / "averaged.pt", STATE)
-    checkpoint.save(folder / "step-00000007.pt", STATE)
-    assert checkpoint.find(tmp_path, "averaged") == folder / "averaged.pt"
-    assert checkpoint.find(tmp_path, "last") == folder / "step-00000007.pt"
-    assert str(checkpoint.find(tmp_path, "some/where.pt")) == "some/where.pt"
+    checkpoint.save_checkpoint(folder / "best.pt", STATE)
+    assert (
+        checkpoint.find_checkpoint(tmp_path, "averaged")
+        == checkpoint.find_checkpoint(tmp_path, "best")
+        == folder / "best.pt"
+    )
+    checkpoint.save_checkpoint(folder / "averaged.pt", STATE)
+    checkpoint.save_checkpoint(folder / "step-00000007.pt", STATE)
+    assert checkpoint.find_checkpoint(tmp_path, "averaged") == folder / "averaged.pt"
+    assert checkpoint.find_checkpoint(tmp_path, "last") == folder / "step-00000007.pt"
+    assert str(checkpoint.find_checkpoint(tmp_path, "some/where.pt")) == "some/where.pt"

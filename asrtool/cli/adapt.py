@@ -62,14 +62,14 @@ def adapt(exp, cuts, hyps, out, checkpoint, workers, device, threads, **how) -> 
     import torch
 
     from asrtool.experiment import open_experiment
-    from asrtool.training.adaptation import Adaptation
     from asrtool.training.adaptation import adapt as run
+    from asrtool.training.speaker_trainer import AdaptationSettings
 
     if threads:
         torch.set_num_threads(threads)
     experiment = open_experiment(exp, checkpoint, device)
     noise = how.pop("noise")
-    chosen = Adaptation(**how, noise=str(noise) if noise else None)
+    chosen = AdaptationSettings(**how, noise=str(noise) if noise else None)
     made = run(experiment, cuts, out, hyps, chosen, workers)
     if made:  # by the first process
         click.echo(made)

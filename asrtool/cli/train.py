@@ -83,7 +83,7 @@ def train(
     if init_from:
         initial = InitialWeights(init_from, init_optimizer, init_schedule, new_output)
     if probe:
-        from asrtool.training.probe import probe as run_probe
+        from asrtool.training.probe import probe_batch_seconds as run_probe
 
         click.echo(run_probe(loaded, device))
     elif dry_run:

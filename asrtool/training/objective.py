@@ -1,4 +1,4 @@
-"""The objective of a training, made from its configuration and its data."""
+"""The objective of a training, created from its configuration and its data."""
 
 from pathlib import Path
 
@@ -15,23 +15,22 @@ from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.data_counts import PRIORS, UNIT_COUNTS, unit_counts, write_priors
 
 
-def make_objective(
+def create_objective(
     config: Config, tokenizer: Tokenizer, experiment: Path, ranks: Ranks, device: torch.device
 ) -> Objective:
-    """The objective, on `device`. What it counts in the training data is kept in the experiment's folder."""
-    objective = _make(config, tokenizer, experiment, ranks, device)
-    objective.intermediate_ctc = config.objective.intermediate_ctc
+    """Returns the objective on `device`. Its counts over the training data are kept in the experiment's folder."""
+    section = config.objective
+    train = config.data.train
+    objective: Objective
+    if section.kind == "ctc":
+        objective = Ctc()
+    elif section.kind == "ce":
+        on_first_rank(ranks, lambda: write_priors(train, tokenizer, experiment / PRIORS))
+        objective = CrossEntropy(config.model.subsampling.factor, section.label_smoothing)
+    else:
+        path = experiment / UNIT_COUNTS
+        counts = on_first_rank(ranks, lambda: unit_counts(train, section, tokenizer, path))
+        cross_entropy = CrossEntropy(config.model.subsampling.factor, section.label_smoothing)
+        objective = Mmi(section, tokenizer, UnitNgram(section.ngram_order, counts), device, cross_entropy)
+    objective.intermediate_ctc = section.intermediate_ctc
     return objective
-
-
-def _make(config: Config, tokenizer: Tokenizer, experiment: Path, ranks: Ranks, device: torch.device) -> Objective:
-    chosen = config.objective
-    if chosen.kind == "ctc":
-        return Ctc()
-    cross_entropy = CrossEntropy(config.model.subsampling.factor, chosen.label_smoothing)
-    if chosen.kind == "ce":
-        on_first_rank(ranks, lambda: write_priors(config, tokenizer, experiment / PRIORS))
-        return cross_entropy
-    counts = on_first_rank(ranks, lambda: unit_counts(config, tokenizer, experiment / UNIT_COUNTS))
-    ngram = UnitNgram(chosen.ngram_order, counts)
-    return Mmi(chosen, tokenizer, ngram, device, cross_entropy)

@@ -1,12 +1,12 @@
-"""Parallel strategies: how several processes train one model. They come from torchrun (asrtool/distributed.py).
+"""Parallel strategies: how several processes train one model. torchrun starts them (asrtool/distributed.py).
 
     strategy   gradients are averaged over       weights
     none       one process                       whole
     ddp        all ranks, in every step          whole on every rank, the same on all
-    fsdp       all ranks, in every step          parted over the ranks, together while they are needed
-    bmuf       the ranks of a worker             whole; workers drift apart and meet every block (bmuf.py)
+    fsdp       all ranks, in every step          sharded over the ranks, gathered while they are needed
+    bmuf       the ranks of a BMUF worker        whole; workers diverge, and are averaged after every block (bmuf.py)
 
-One class each with the same methods; the training loop knows no more of them than `Alone` shows.
+Each strategy is a class with the methods of `SingleProcess`; the training loop uses nothing else of it.
 """
 
 from collections.abc import Iterator
@@ -17,98 +17,106 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from asrtool.config import Config
 from asrtool.distributed import Ranks, sum_over_ranks
 from asrtool.errors import UserError
-from asrtool.models.acoustic import AcousticModel
 
 
-class Alone:
-    """One process."""
+class SingleProcess:
+    """Training in one process, and the methods that every strategy has."""
 
-    whole = True  # each rank has the whole model, and can run it by itself
+    has_whole_model = True  # each rank has all weights, and can run the model without the others
 
-    def __init__(self, config: Config, ranks: Ranks):
-        self.config, self.ranks = config, ranks
-        self.sharing = ranks  # those whose gradients are averaged: a step is theirs together
+    def __init__(self, ranks: Ranks):
+        self.gradient_group = ranks  # the ranks whose gradients are averaged: they take each step together
 
-    def wrap(self, model: AcousticModel) -> nn.Module:
-        """What is to be called for a forward pass with gradients; before the optimiser is made."""
-        self.module = model
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Returns the module to call for a forward pass with gradients. Called before the optimizer is created."""
         return model
 
-    def start(self, model: AcousticModel, optimizer: Optimizer) -> None:
-        """Training begins, or goes on, from these."""
+    def start(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Called once when model and optimizer have the state from which training starts."""
 
-    def collecting(self, last: bool) -> AbstractContextManager:
-        """Around the forward and backward pass of one of the batches of a step; ranks talk in the last alone."""
+    def accumulating(self, last: bool) -> AbstractContextManager:
+        """Returns the context for the forward and backward pass of a batch; `last`: of the last batch of a step.
+
+        Ranks exchange gradients in the last batch only.
+        """
         return nullcontext()
 
-    def total(self, *numbers: float) -> list[float]:
-        """Sums over the ranks whose gradients are averaged."""
-        return sum_over_ranks(self.sharing, *numbers)
+    def sum_over_group(self, *numbers: float) -> list[float]:
+        """Returns the sum of each of the `numbers` over the ranks whose gradients are averaged."""
+        return sum_over_ranks(self.gradient_group, *numbers)
 
-    def after_step(self, model: AcousticModel, optimizer: Optimizer, finish: bool) -> bool:
-        """Whether the weights are now the same on all ranks; `finish` asks for it."""
+    def synchronise(self, model: nn.Module, optimizer: Optimizer, force: bool) -> bool:
+        """Called after every step. Returns True if all ranks now have the same weights; `force` makes sure of it."""
         return True
 
-    def states(self, model: AcousticModel, optimizer: Optimizer) -> dict[str, Any]:
-        """For a checkpoint: "model", "optimizer" and what else there is. All ranks take part; the first's counts."""
+    def state_dicts(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+        """Returns "model", "optimizer" and the strategy's own state for a checkpoint.
+
+        Called on all ranks; only the first rank's result is complete.
+        """
         return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
 
-    def load(self, model: AcousticModel, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        """Undo `states`, as far as `state` goes; weights that do not fit were refused before."""
+    def load_state_dicts(self, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        """Restores what `state_dicts` returned; "optimizer" may be missing. The weights must fit the model."""
         model.load_state_dict(state["model"])
         if "optimizer" in state:
             optimizer.load_state_dict(state["optimizer"])
 
-    def weights(self, model: AcousticModel) -> dict[str, torch.Tensor]:
-        """Whole weights by name. All ranks take part; the first's count."""
+    def whole_weights(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """Returns whole weights by name. Called on all ranks; only the first rank's result is complete."""
         return model.state_dict()
 
 
-class Ddp(Alone):
-    """torch's DistributedDataParallel: gradients travel while the backward pass goes on."""
+class Ddp(SingleProcess):
+    """torch's DistributedDataParallel: gradients are exchanged while the backward pass runs.
 
-    group = None  # all ranks
+    `compression` is parallel.gradient_compression. `skips_layers`: a step may leave out layers, which get no gradient.
+    """
 
-    def wrap(self, model: AcousticModel) -> nn.Module:
-        """Without compression, or with what is sent in half the bits."""
+    def __init__(self, ranks: Ranks, compression: str = "none", skips_layers: bool = False):
+        super().__init__(ranks)
+        self.compression = compression
+        self.skips_layers = skips_layers
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Returns DDP around the model."""
         from torch.nn.parallel import DistributedDataParallel
 
         device = next(model.parameters()).device
         self.module = DistributedDataParallel(
             model,
             device_ids=[device] if device.type == "cuda" else None,
-            process_group=self.group,
+            process_group=self.gradient_group.group,
             forward_sync_buffers=False,  # they do not change
             gradient_as_bucket_view=True,
-            find_unused_parameters=self.config.model.layer_drop > 0,
+            find_unused_parameters=self.skips_layers,
         )
-        self._compress()
+        self._compress_gradients(device)
         return self.module
 
-    def _compress(self) -> None:
+    def _compress_gradients(self, device: torch.device) -> None:
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
-        kind = self.config.parallel.gradient_compression
-        if kind == "bf16" and next(self.module.parameters()).device.type == "cpu":
+        if self.compression == "bf16" and device.type == "cpu":
             raise UserError("parallel.gradient_compression bf16 needs GPUs; use fp16")
-        if kind != "none":
-            self.module.register_comm_hook(self.group, getattr(default_hooks, f"{kind}_compress_hook"))
+        if self.compression != "none":
+            hook = getattr(default_hooks, f"{self.compression}_compress_hook")
+            self.module.register_comm_hook(self.gradient_group.group, hook)
 
-    def collecting(self, last: bool) -> AbstractContextManager:
-        """Only the last backward pass of a step sends."""
+    def accumulating(self, last: bool) -> AbstractContextManager:
+        """Suppresses the exchange of gradients in all but the last batch of a step."""
         return nullcontext() if last else self.module.no_sync()
 
 
-class Fsdp(Alone):
-    """torch's FSDP2: every rank keeps its part of weights, gradients and moments."""
+class Fsdp(SingleProcess):
+    """torch's FSDP2: every rank keeps its shards of weights, gradients and moments."""
 
-    whole = False
+    has_whole_model = False
 
-    def wrap(self, model: AcousticModel) -> nn.Module:
-        """In place, block by block."""
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Shards the model in place, block by block."""
         from torch.distributed.fsdp import fully_shard
 
         for block in getattr(model.encoder, "blocks", ()):
@@ -117,35 +125,36 @@ class Fsdp(Alone):
         return model
 
     @contextmanager
-    def collecting(self, last: bool) -> Iterator[None]:
-        """Only the last backward pass of a step sends."""
+    def accumulating(self, last: bool) -> Iterator[None]:
+        """Suppresses the exchange of gradients in all but the last batch of a step."""
         self.module.set_requires_gradient_sync(last)
         yield
 
-    def states(self, model: AcousticModel, optimizer: Optimizer) -> dict[str, Any]:
-        """Whole tensors on the first rank."""
+    def state_dicts(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+        """Gathers whole tensors on the first rank."""
         from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
         return {
-            "model": self.weights(model),
+            "model": self.whole_weights(model),
             "optimizer": get_optimizer_state_dict(model, optimizer, options=self._options()),
         }
 
-    def load(self, model: AcousticModel, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        """Every rank takes its part of the whole."""
+    def load_state_dicts(self, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        """Loads each rank's shards of whole tensors."""
         from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_optimizer_state_dict
 
         set_model_state_dict(model, state["model"], options=self._options())
         if "optimizer" in state:
             set_optimizer_state_dict(model, optimizer, state["optimizer"], options=self._options())
 
-    def weights(self, model: AcousticModel) -> dict[str, torch.Tensor]:
-        """Gathered on the first rank."""
+    def whole_weights(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """Gathers whole weights on the first rank."""
         from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
-        return get_model_state_dict(model, options=self._options())
+        weights = get_model_state_dict(model, options=self._options())
+        return {name: weight for name, weight in weights.items() if isinstance(weight, torch.Tensor)}
 
-    def _options(self):
+    def _options(self) -> Any:
         from torch.distributed.checkpoint.state_dict import StateDictOptions
 
         return StateDictOptions(full_state_dict=True, cpu_offload=True)

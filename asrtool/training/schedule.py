@@ -1,56 +1,61 @@
-"""Learning rate by step."""
+"""Learning-rate schedules: the learning rate of each step."""
 
 import math
 
-from asrtool.config import Config
-from asrtool.distributed import Ranks
+from asrtool.config import TrainingConfig
 
 
-def learning_rate(config: Config, step: int, ranks: int = 1) -> float:
-    """The rate of step 1, 2, ...: linear warmup to `lr`, then the configured decay, to 0 after `max_steps`.
+def learning_rate(training: TrainingConfig, step: int, dim: int, scale: float = 1.0) -> float:
+    """Returns the learning rate of step 1, 2, ...: linear warmup to `lr` times `scale`, then the configured schedule.
 
-    "inverse_sqrt" falls as lr * sqrt(warmup_steps / step) and never reaches 0; "noam" is the same with a peak of
-    lr / sqrt(dim * warmup_steps) (arXiv 1706.03762, section 5.3). "one_cycle" rises from lr / 25 and falls to nearly 0,
+    "linear" and "cosine" fall to 0 after `max_steps`, "none" stays at the peak. "inverse_sqrt" falls as
+    lr * sqrt(warmup_steps / step) and never reaches 0; "noam" is the same with a peak of lr / sqrt(dim * warmup_steps)
+    for a model of width `dim` (arXiv 1706.03762, section 5.3). "one_cycle" rises from lr / 25 and falls to nearly 0,
     both along a cosine (arXiv 1708.07120).
     """
-    training = config.training
-    peak, warmup = training.lr * _scale(config, ranks), training.warmup_steps
+    peak = training.lr * scale
+    warmup = training.warmup_steps
     if training.schedule == "noam":
-        return peak / math.sqrt(config.model.dim) * min(step**-0.5, step * warmup**-1.5)
+        return peak / math.sqrt(dim) * min(step**-0.5, step * warmup**-1.5)
     if training.schedule == "one_cycle":
         return peak * _one_cycle(step, warmup, training.max_steps)
     if step <= warmup:
         return peak * step / warmup
     if training.schedule == "inverse_sqrt":
         return peak * math.sqrt(max(warmup, 1) / step)
-    done = min(1.0, (step - warmup) / (training.max_steps + 1 - warmup))
-    return peak * {"linear": 1 - done, "cosine": cosine(done), "none": 1.0}[training.schedule]
+    if training.schedule == "none":
+        return peak
+    progress = min(1.0, (step - warmup) / (training.max_steps + 1 - warmup))
+    return peak * (1 - progress if training.schedule == "linear" else cosine_decay(progress))
 
 
-def _one_cycle(step: int, warmup: int, last: int) -> float:
+def _one_cycle(step: int, warmup: int, max_steps: int) -> float:
     if step <= warmup:
-        return 1 - 0.96 * cosine(step / warmup)
-    return 1e-5 + (1 - 1e-5) * cosine(min(1.0, (step - warmup) / max(last - warmup, 1)))
+        return 1 - 0.96 * cosine_decay(step / warmup)
+    return 1e-5 + (1 - 1e-5) * cosine_decay(min(1.0, (step - warmup) / max(max_steps - warmup, 1)))
 
 
-def cosine(done: float) -> float:
-    """From 1 to 0."""
-    return (1 + math.cos(math.pi * done)) / 2
+def cosine_decay(progress: float) -> float:
+    """Returns a factor that falls from 1 to 0 along half a cosine while `progress` goes from 0 to 1."""
+    return (1 + math.cos(math.pi * progress)) / 2
 
 
-def step_seconds(config: Config, ranks: int) -> float:
-    """Audio in a step of all ranks, at most."""
-    return config.data.batch_seconds * config.training.accumulate_grad_batches * ranks
+def seconds_per_step(batch_seconds: float, accumulate_grad_batches: int, world_size: int) -> float:
+    """Returns the largest amount of audio, padding counted, in a step of all ranks."""
+    return batch_seconds * accumulate_grad_batches * world_size
 
 
-def _scale(config: Config, ranks: int) -> float:
-    meant_for = config.training.lr_reference_seconds
-    return step_seconds(config, ranks) / meant_for if meant_for else 1.0
+def reference_scale(training: TrainingConfig, step_seconds: float) -> float:
+    """Returns the factor of the learning rate that follows from the audio in a step; 1 without lr_reference_seconds."""
+    return step_seconds / training.lr_reference_seconds if training.lr_reference_seconds else 1.0
 
 
-def describe_rate(config: Config, ranks: Ranks) -> str:
-    """The peak of the rate beside the audio in a step, since the one means nothing without the other."""
-    training, seconds = config.training, step_seconds(config, ranks.world_size)
-    peak = learning_rate(config, max(training.warmup_steps, 1), ranks.world_size)
-    parts = f"{config.data.batch_seconds:g} s x {training.accumulate_grad_batches} batches x {ranks.world_size} ranks"
-    return f"at most {seconds:g} s of audio a step ({parts}); peak rate {peak:.3g}, {peak / seconds:.2e} for a second"
+def describe_learning_rate(training: TrainingConfig, dim: int, batch_seconds: float, world_size: int) -> str:
+    """Returns a log line with the peak of the learning rate and the audio in a step, on which the rate depends."""
+    seconds = seconds_per_step(batch_seconds, training.accumulate_grad_batches, world_size)
+    peak = learning_rate(training, max(training.warmup_steps, 1), dim, reference_scale(training, seconds))
+    factors = f"{batch_seconds:g} s x {training.accumulate_grad_batches} batches x {world_size} ranks"
+    return (
+        f"at most {seconds:g} s of audio per step ({factors}); peak learning rate {peak:.3g}, "
+        f"{peak / seconds:.2e} per second of audio"
+    )

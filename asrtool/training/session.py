@@ -87,9 +87,10 @@ class Session:
 
     def training_batches(self, ranks: Ranks, augmented: bool = True) -> Iterator[Batch]:
         """Yields the batches of a rank without end, from the current position in the data."""
-        sampler = TrainingSampler(self.config, self.dropped.train, self.progress.position, ranks)
-        dataset = SpeechDataset(self.config, self.tokenizer, training=augmented)
-        return load_batches(dataset, sampler, self.config.data.workers)
+        config = self.config
+        sampler = TrainingSampler(config.data, config.seed, self.dropped.train, self.progress.position, ranks)
+        dataset = SpeechDataset(config, self.tokenizer, training=augmented)
+        return load_batches(dataset, sampler, config.data.workers)
 
     def step_batches(self) -> Iterator[list[Batch]]:
         """Yields the batches of this rank for each step."""
@@ -102,7 +103,7 @@ class Session:
         for batch in batches:
             self.rank_state.count_batch(batch)
         self.progress.step += 1
-        self.progress.position = batches[-1].after
+        self.progress.position = batches[-1].next_position
         padded = sum(batch.features.shape[0] * batch.features.shape[1] * FRAME_SHIFT for batch in batches)
         return {"seconds": sum(batch.seconds for batch in batches), "padded": padded}
 

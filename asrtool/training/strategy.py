@@ -1,17 +1,23 @@
-"""The parallel strategy that a configuration names."""
+"""The choice of the parallel strategy that a configuration names."""
 
-from asrtool.config import Config
+from asrtool.config import ParallelConfig
 from asrtool.distributed import Ranks
 from asrtool.errors import UserError
 from asrtool.training.bmuf import Bmuf
-from asrtool.training.parallel import Alone, Ddp, Fsdp
+from asrtool.training.parallel import Ddp, Fsdp, SingleProcess
 
 
-def make_strategy(config: Config, ranks: Ranks) -> Alone:
-    """The configured strategy; with one process all are plain training. Raises UserError."""
+def create_strategy(parallel: ParallelConfig, ranks: Ranks, skips_layers: bool) -> SingleProcess:
+    """Returns the configured strategy; with one process it is always SingleProcess.
 
-    name = config.parallel.strategy
-    if ranks.world_size > 1 and name == "none":
-        raise UserError(f"parallel.strategy is none, but there are {ranks.world_size} processes; use ddp, bmuf or fsdp")
-    kinds = {"none": Alone, "ddp": Ddp, "fsdp": Fsdp, "bmuf": Bmuf}
-    return (kinds[name] if ranks.world_size > 1 else Alone)(config, ranks)
+    `skips_layers`: training leaves out layers at random (model.layer_drop). Raises UserError.
+    """
+    if ranks.world_size == 1:
+        return SingleProcess(ranks)
+    if parallel.strategy == "ddp":
+        return Ddp(ranks, parallel.gradient_compression, skips_layers)
+    if parallel.strategy == "fsdp":
+        return Fsdp(ranks)
+    if parallel.strategy == "bmuf":
+        return Bmuf(parallel, ranks, skips_layers)
+    raise UserError(f"parallel.strategy is none, but there are {ranks.world_size} processes; use ddp, bmuf or fsdp")

@@ -43,15 +43,14 @@ def die_at(moment: str, count: int) -> None:
     if moment == "time":
         threading.Timer(0.15 * count, die).start()
         return
-    import asrtool.checkpoint
-    import asrtool.training.train as train
     from asrtool.data.loading import SpeechDataset
+    from asrtool.training import step, train
 
     places = {
-        "loading": (SpeechDataset, "_batch"),
-        "forward": (train, "batch_loss"),
+        "loading": (SpeechDataset, "_load"),
+        "forward": (step, "batch_loss"),
         "optimizer": (torch.optim.AdamW, "step"),
-        "checkpoint": (asrtool.checkpoint.torch, "save"),
+        "checkpoint": (torch, "save"),
         "validation": (train, "validate"),
     }
     owner, name = places[moment]

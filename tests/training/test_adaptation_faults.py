@@ -11,7 +11,7 @@ from asrtool import checkpoint
 from asrtool.adapted_weights import MARKER, AdaptedWeights, read_adaptation_info, weights_file
 from asrtool.errors import UserError
 from asrtool.files import file_hash
-from asrtool.training import adaptation as module
+from asrtool.training import speaker_trainer as module
 from tests.tiny import equal, make_experiment
 
 SPEAKERS = "abc"
@@ -30,11 +30,11 @@ def exp(tiny_config, tokenizer_file, tmp_path):
 
 
 def weights(folder, speaker):
-    return checkpoint.load(weights_file(folder, speaker))["model"]
+    return checkpoint.load_checkpoint(weights_file(folder, speaker))["model"]
 
 
 def base_weights(exp):
-    return checkpoint.load(exp / "checkpoints/best.pt")["model"]
+    return checkpoint.load_checkpoint(exp / "checkpoints/best.pt")["model"]
 
 
 def test_the_noise_that_only_the_experiment_names_is_not_opened(asr, exp, corpus, tmp_path):
@@ -65,7 +65,7 @@ def break_steps(monkeypatch, *speakers):
 def test_a_speaker_whose_training_breaks_keeps_the_weights_and_is_named(asr, exp, corpus, monkeypatch):
     break_steps(monkeypatch, "b")
     status, _, err = asr("adapt", exp, corpus, "--workers", 0, "--epochs", 1)
-    assert status == 0 and "speaker b: numbers that are not finite; keeps the weights as they were" in err
+    assert status == 0 and "speaker b: numbers that are not finite; keeps the model's weights" in err
     assert equal(weights(exp / "adapted/cuts", "b"), base_weights(exp))
     assert not equal(weights(exp / "adapted/cuts", "a"), base_weights(exp))
     assert (
@@ -78,20 +78,20 @@ def test_when_training_breaks_for_all_that_is_an_error_also_the_second_time(asr,
     break_steps(monkeypatch, *SPEAKERS)
     for _ in range(2):
         status, _, err = asr("adapt", exp, corpus, "--workers", 0, "--epochs", 1)
-        assert status == 1 and "nothing was adapted" in err
+        assert status == 1 and "no speaker was adapted to" in err
     for speaker in SPEAKERS:
         assert equal(weights(exp / "adapted/cuts", speaker), base_weights(exp))
 
 
 def test_weights_that_a_last_step_breaks_are_not_written(asr, exp, corpus, monkeypatch):
-    real = module._Adapter.learn
+    real = module.SpeakerTrainer.train
 
     def learn(self, speaker):
         learnt = real(self, speaker)
         self.experiment.model.output.bias.data.fill_(torch.inf)
         return learnt
 
-    monkeypatch.setattr(module._Adapter, "learn", learn)
+    monkeypatch.setattr(module.SpeakerTrainer, "train", learn)
     assert asr("adapt", exp, corpus, "--workers", 0, "--epochs", 1)[0] == 1
     assert equal(weights(exp / "adapted/cuts", "a"), base_weights(exp))
 

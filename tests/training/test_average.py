@@ -4,21 +4,22 @@ import pytest
 import torch
 from torch import nn
 
-from asrtool.checkpoint import Checkpoints, load, mean_of
-from asrtool.training.average import RunningMean
+from asrtool.checkpoint import load_checkpoint
+from asrtool.training.average import EmaWeights, mean_weights
+from asrtool.training.checkpoint_folder import Checkpoints
 from asrtool.training.train import train
 
 
 def test_the_mean_of_models_keeps_their_types():
     models = [{"w": torch.full((2,), value), "b": torch.tensor([value]).double()} for value in (1.0, 2.0, 6.0)]
-    mean = mean_of(iter(models))
+    mean = mean_weights(iter(models))
     assert mean["w"].tolist() == [3.0, 3.0] and mean["w"].dtype == torch.float32
     assert mean["b"].item() == 3.0 and mean["b"].dtype == torch.float64
 
 
 def weights_after(decay: float, values: list[float]) -> float:
     model = nn.Linear(1, 1, bias=False)
-    mean = RunningMean(model, decay)
+    mean = EmaWeights(model, decay)
     for value in values:
         nn.init.constant_(model.weight, value)
         mean.update(model)
@@ -43,17 +44,17 @@ def test_a_training_may_average_its_last_checkpoints(tmp_path, tiny_config, stat
     train(tiny_config(training=settings), tmp_path, device="cpu")
     assert state(tmp_path, "averaged")["steps"] == [4, 6, 8]
     models = [state(tmp_path, f"step-0000000{step}")["model"] for step in (4, 6, 8)]
-    for name, weight in mean_of(models).items():
+    for name, weight in mean_weights(models).items():
         assert torch.equal(state(tmp_path, "averaged")["model"][name], weight)
 
 
 def test_a_training_may_average_all_its_steps(tmp_path, tiny_config, state, rows):
     train(tiny_config(training={"ema_decay": 1.0, "average": "ema", "save_every": 1}), tmp_path, device="cpu")
     last, averaged = state(tmp_path), state(tmp_path, "averaged")
-    assert averaged["steps"] == [] and last["mean"]["steps"] == 8
+    assert averaged["steps"] == [] and last["ema"]["steps"] == 8
     assert not torch.equal(averaged["model"]["output.weight"], last["model"]["output.weight"])
     assert torch.equal(averaged["model"]["normalise.mean"], last["model"]["normalise.mean"])
-    assert any(torch.equal(averaged["model"]["output.weight"], weight) for weight in last["mean"]["weights"])
+    assert any(torch.equal(averaged["model"]["output.weight"], weight) for weight in last["ema"]["weights"])
     assert rows(tmp_path, "finished")[0]["loss"] != rows(tmp_path, "dev")[-1]["loss"]
 
 
@@ -63,4 +64,4 @@ def test_checkpoints_keep_the_best_and_the_last(tmp_path):
         losses[step] = loss
         checkpoints.write(step, {"model": {}, "config": {}}, losses)
     assert [path.name for path in sorted(tmp_path.glob("step-*"))] == [f"step-0000000{n}.pt" for n in (2, 4, 5)]
-    assert load(checkpoints.last()) == {"model": {}, "config": {}}
+    assert load_checkpoint(checkpoints.last()) == {"model": {}, "config": {}}

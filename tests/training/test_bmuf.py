@@ -16,7 +16,7 @@ def blocks(filtered: BlockFilter, count: int, gradient: float = 1.0, steps: int 
     """The start of each block when the workers' mean always goes `gradient` further."""
     starts = []
     for _ in range(count):
-        filtered.meet([filtered.start[0] + gradient], steps)
+        filtered.update([filtered.start[0] + gradient], steps)
         starts.append(filtered.start[0].item())
     return starts
 
@@ -26,7 +26,7 @@ def test_without_momentum_it_is_the_mean_of_the_models():
     filtered = BlockFilter(weights, momentum=0.0)
     for _ in range(3):
         means = [torch.randn(3, 2), torch.randn(4)]
-        assert filtered.meet(means, 5) == 5
+        assert filtered.update(means, 5) == 5
         for start, mean in zip(filtered.start, means, strict=True):
             torch.testing.assert_close(start, mean)
 
@@ -35,7 +35,7 @@ def test_without_momentum_it_is_the_mean_of_the_models():
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_a_constant_gradient_moves_by_rate_over_one_minus_momentum(momentum, rate, nesterov):
     """The same for classical and Nesterov's momentum: eight times the gradient for eight workers."""
-    filtered = one_weight(momentum=momentum, rate=rate, nesterov=nesterov)
+    filtered = one_weight(momentum=momentum, lr=rate, nesterov=nesterov)
     starts = blocks(filtered, 300)
     steady = rate / (1 - momentum)
     assert filtered.delta[0].item() == pytest.approx(steady)
@@ -63,7 +63,7 @@ def test_the_way_is_how_far_the_start_has_moved_in_steps(nesterov):
     filtered = one_weight(momentum=0.75, nesterov=nesterov)
     before = 0.0
     for _ in range(20):
-        way = filtered.meet([filtered.start[0] + 4.0], 4)
+        way = filtered.update([filtered.start[0] + 4.0], 4)
         assert filtered.start[0].item() - before == pytest.approx(way)
         before = filtered.start[0].item()
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from asrtool.errors import DataError, UserError
+from asrtool.training import step, validation
 from asrtool.training import train as module
-from asrtool.training.session import Progress
+from asrtool.training.state import TrainingProgress
 from asrtool.training.train import train
 
 
@@ -26,10 +27,13 @@ def losses(monkeypatch):
     """losses(function of (model, batch, losses)): what it returns are the losses."""
 
     def change(function):
-        real = module.batch_loss
-        monkeypatch.setattr(
-            module, "batch_loss", lambda model, batch, *rest: function(model, batch, real(model, batch, *rest))
-        )
+        real = step.batch_loss
+
+        def changed(model, batch, *rest):
+            return function(model, batch, real(model, batch, *rest))
+
+        for module_with_loss in (step, validation):
+            monkeypatch.setattr(module_with_loss, "batch_loss", changed)
 
     return change
 
@@ -59,9 +63,9 @@ def test_a_dev_cut_without_a_finite_loss_is_named_and_left_out_of_the_mean(run, 
 def test_the_dev_loss_is_that_of_a_set_without_the_broken_cut(run, rows, losses, monkeypatch):
     losses(bad_dev_cuts("-07"))
     with_it = [row["loss"] for row in rows(run("with"), "dev")]
-    sampler = module.OrderedSampler
+    sampler = validation.OrderedSampler
     monkeypatch.setattr(
-        module,
+        validation,
         "OrderedSampler",
         lambda path, seconds, dropped, ranks: sampler(path, seconds, dropped | {"b-07"}, ranks),
     )
@@ -78,7 +82,7 @@ def test_a_dev_set_without_any_finite_loss_stops_training_and_names_its_cuts(run
 def test_a_training_whose_every_step_was_left_out_is_an_error(run, losses, tmp_path):
     losses(lambda model, batch, found: found * math.nan if model.training else found)
     with pytest.raises(
-        UserError, match=r"nothing was learnt: all 8 steps were bad .*bad_steps\.jsonl, above all [abc]-"
+        UserError, match=r"the model learned nothing: all 8 steps were bad .*bad_steps\.jsonl, above all [abc]-"
     ):
         run()
     assert not (tmp_path / "exp/checkpoints/averaged.pt").exists()
@@ -108,14 +112,14 @@ def test_broken_weights_are_not_written_but_gone_back_from(run, rows, monkeypatc
     """As a rate that is far too high leaves them behind a step whose loss was good."""
     real, calls = module.training_step, []
 
-    def step(session, batches):
+    def changed_step(session, batches):
         values = real(session, batches)
         calls.append(session.progress.step)
         if len(calls) == 8:
             session.model.output.bias.data.fill_(math.inf)
         return values
 
-    monkeypatch.setattr(module, "training_step", step)
+    monkeypatch.setattr(module, "training_step", changed_step)
     experiment = run()
     (back,) = rows(experiment, "rollback")
     assert (back["step"], back["to"]) == (8, 4)
@@ -125,20 +129,20 @@ def test_broken_weights_are_not_written_but_gone_back_from(run, rows, monkeypatc
 def test_broken_weights_with_nothing_to_go_back_to_end_training(run, monkeypatch):
     real = module.training_step
 
-    def step(session, batches):
+    def changed_step(session, batches):
         values = real(session, batches)
         session.model.output.bias.data.fill_(math.nan)
         return values
 
-    monkeypatch.setattr(module, "training_step", step)
+    monkeypatch.setattr(module, "training_step", changed_step)
     with pytest.raises(UserError, match="weights that are not finite after step 1; lower training.lr"):
         run(training={"validate_every": 1})
 
 
 def test_patience_counts_from_the_best_finite_loss():
-    progress = Progress(dev_losses={1: math.nan, 2: 3.0, 3: math.nan, 4: 4.0})
-    assert progress.exhausted(2) and not progress.exhausted(3)
-    assert not Progress(dev_losses={1: math.nan}).exhausted(1)
+    progress = TrainingProgress(dev_losses={1: math.nan, 2: 3.0, 3: math.nan, 4: 4.0})
+    assert progress.patience_is_over(2) and not progress.patience_is_over(3)
+    assert not TrainingProgress(dev_losses={1: math.nan}).patience_is_over(1)
 
 
 def test_what_is_dropped_of_dev_counts_for_dev_alone(run, corpus, tmp_path):
@@ -153,12 +157,12 @@ def test_what_is_dropped_of_dev_counts_for_dev_alone(run, corpus, tmp_path):
     seen = set()
     real = module.training_step
 
-    def step(session, batches):
+    def changed_step(session, batches):
         seen.update(name for batch in batches for name in batch.ids)
         return real(session, batches)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "training_step", step)
+        patch.setattr(module, "training_step", changed_step)
         experiment = run(data={"train": str(tmp_path / "train.jsonl.gz"), "dev": str(tmp_path / "dev.jsonl.gz")})
     assert train_cuts[0].id in seen
     (line,) = (experiment / "dropped.txt").read_text().splitlines()

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from asrtool import checkpoint
-from asrtool.checkpoint import Checkpoints
 from asrtool.errors import UserError
 from asrtool.tensor_files import DamagedFileError
+from asrtool.training.checkpoint_folder import Checkpoints
 from asrtool.training.train import train
 from tests.tiny import make_config
 
@@ -65,7 +65,7 @@ def test_a_damaged_last_checkpoint_is_named_with_the_one_to_go_on_from(exp, conf
     said = str(caught.value)
     assert str(last) in said and "\n" not in said
     assert said.endswith(
-        "delete step-00000004.pt and repeat the command: it goes on from step-00000002.pt, which is whole"
+        "delete step-00000004.pt and repeat the command: it resumes from step-00000002.pt, which is intact"
     )
     last.unlink()
     train(config(max_steps=6), exp, resume=True, device="cpu")
@@ -75,14 +75,14 @@ def test_a_damaged_last_checkpoint_is_named_with_the_one_to_go_on_from(exp, conf
 def test_when_no_checkpoint_is_whole_that_is_said(exp, config):
     for path in (exp / "checkpoints").glob("step-*.pt"):
         path.write_bytes(b"gone")
-    with pytest.raises(UserError, match="no earlier one is whole"):
+    with pytest.raises(UserError, match="no earlier one is intact"):
         train(config(max_steps=6), exp, resume=True, device="cpu")
 
 
 def changed(path, change):
     state = torch.load(path, weights_only=True)
     change(state)
-    checkpoint.save(path, state)
+    checkpoint.save_checkpoint(path, state)
 
 
 def put(*keys_and_value):
@@ -101,12 +101,12 @@ NAN = math.nan
 WRONG = [  # what no training can go on from
     *[
         put(key, value)
-        for key in ("optimizer", "progress", "ranks", "device_hours", "mean")
+        for key in ("optimizer", "progress", "ranks", "device_hours", "ema")
         for value in (None, "text", 3.5j)
     ],
     *[
         lambda state, key=key: state.pop(key)
-        for key in ("optimizer", "progress", "ranks", "device_hours", "mean", "model")
+        for key in ("optimizer", "progress", "ranks", "device_hours", "ema", "model")
     ],
     put("progress", "step", "4"),
     put("progress", "step", -1),
@@ -121,10 +121,10 @@ WRONG = [  # what no training can go on from
     put("ranks", 0, "random", "torch", lambda state: state[:100]),
     put("ranks", 0, "random", "python", [3, [1, 2], None]),
     put("ranks", 0, "random", {}),
-    put("ranks", 0, "watch", "mean", "low"),
-    put("ranks", 0, "watch", {"seen": NAN}),
-    put("ranks", 0, "recent", [{"loss": "high"}]),
-    put("ranks", 0, "seconds", None),
+    put("ranks", 0, "guard", "mean", "low"),
+    put("ranks", 0, "guard", {"good_steps": NAN}),
+    put("ranks", 0, "unreported", [{"loss": "high"}]),
+    put("ranks", 0, "unsynced_seconds", None),
     put("optimizer", "state", 0, "exp_avg", torch.zeros(3)),
     put("optimizer", "state", 0, "exp_avg_sq", lambda moment: moment * NAN),
     put("optimizer", "state", 0, "step", "4"),
@@ -132,9 +132,9 @@ WRONG = [  # what no training can go on from
     put("optimizer", "param_groups", []),
     put("optimizer", "param_groups", 0, "betas", "high"),
     put("optimizer", "param_groups", 0, "eps", math.inf),
-    put("mean", "weights", []),
-    put("mean", "steps", "many"),
-    put("mean", "weights", 0, lambda weight: weight * NAN),
+    put("ema", "weights", []),
+    put("ema", "steps", "many"),
+    put("ema", "weights", 0, lambda weight: weight * NAN),
     put("device_hours", math.inf),
     put("model", torch.zeros(3)),
     put("model", "output.bias", "text"),
@@ -154,14 +154,14 @@ def test_a_state_that_cannot_be_restored_is_refused_before_anything_of_it_is_use
     with pytest.raises(DamagedFileError) as caught:
         train(config(max_steps=6), exp, resume=True, device="cpu")
     assert str(last) in str(caught.value) and "\n" not in str(caught.value)
-    assert "it goes on from step-00000002.pt" in str(caught.value)
+    assert "it resumes from step-00000002.pt" in str(caught.value)
 
 
 def test_a_weight_that_is_not_finite_is_named_where_weights_are_loaded(exp):
     best = exp / "checkpoints/best.pt"
     changed(best, put("model", "output.weight", lambda weight: weight / 0.0))
     with pytest.raises(UserError, match=r"best\.pt: output\.weight has values that are not finite"):
-        checkpoint.load(best)
+        checkpoint.load_checkpoint(best)
 
 
 def test_nothing_is_averaged_from_weights_that_are_not_finite(exp, config):
@@ -169,9 +169,9 @@ def test_nothing_is_averaged_from_weights_that_are_not_finite(exp, config):
     checkpoints = Checkpoints(exp / "checkpoints", keep_best=2)
     before = (exp / "checkpoints/averaged.pt").read_bytes()
     with pytest.raises(UserError, match=r"step-00000002\.pt: output\.bias has values that are not finite"):
-        checkpoints.average("best", {2: 1.0, 4: 2.0}, config())
+        checkpoints.average("best", {2: 1.0, 4: 2.0}, {"config": {}})
     with pytest.raises(UserError, match="not finite; it was not written"):
-        checkpoints.write_averaged({"w": torch.full((1,), NAN)}, [], config())
+        checkpoints.write_averaged({"w": torch.full((1,), NAN)}, [], {"config": {}})
     assert (exp / "checkpoints/averaged.pt").read_bytes() == before
 
 
@@ -195,26 +195,26 @@ def test_a_loss_that_is_not_finite_never_ranks_as_best(tmp_path):
         losses[step] = loss
         checkpoints.write(step, {"model": {"n": torch.tensor(step)}, "config": {}}, losses)
     assert [path.name for path in checkpoints.all()] == [f"step-0000000{step}.pt" for step in (2, 4, 5)]
-    assert checkpoint.load(tmp_path / "best.pt")["model"]["n"] == 4
+    assert checkpoint.load_checkpoint(tmp_path / "best.pt")["model"]["n"] == 4
 
 
 @pytest.mark.parametrize("name", ["step-00000002", "step-00000002.pt", "2", "00000002"])
 def test_a_checkpoint_inside_the_experiment_has_a_short_name(exp, name):
-    assert checkpoint.find(exp, name) == exp / "checkpoints/step-00000002.pt"
+    assert checkpoint.find_checkpoint(exp, name) == exp / "checkpoints/step-00000002.pt"
 
 
 def test_a_name_that_is_not_there_lists_those_that_are(exp):
     with pytest.raises(UserError, match="checkpoint not found: 77; .*averaged, best, step-00000002, step-00000004"):
-        checkpoint.find(exp, "77")
+        checkpoint.find_checkpoint(exp, "77")
 
 
 def test_a_configuration_that_the_weights_do_not_fit_takes_no_memory(exp, config, tokenizer_file, corpus, monkeypatch):
     best = exp / "checkpoints/best.pt"
-    state = checkpoint.load(best)
+    state = checkpoint.load_checkpoint(best)
     vast = make_config(corpus, tokenizer_file, model={"dim": 16, "heads": 2, "layers": 3, "ff_dim": 131_072})
     monkeypatch.setattr("torch.nn.init.kaiming_uniform_", lambda tensor, **_: tensor if tensor.is_meta else 1 / 0)
     with pytest.raises(UserError, match="does not fit the configuration"):
-        checkpoint.build_model(vast, 5, state, best)
+        checkpoint.build_model(vast.model, vast.features.num_bins, 5, state, best)
 
 
 def test_a_model_beyond_all_memory_is_refused_before_training(tiny_config, tmp_path):
@@ -228,7 +228,7 @@ def test_restoring_leaves_a_training_that_was_whole_as_it_was(exp, config):
     before = copy.deepcopy(torch.load(exp / "checkpoints/step-00000004.pt", weights_only=True))
     changed(
         exp / "checkpoints/step-00000004.pt",
-        put("ranks", 0, "recent", [{"loss": NAN, "gradient_norm": 1.0, "lr": 1.0, "seconds": 1.0, "padded": 1.0}]),
+        put("ranks", 0, "unreported", [{"loss": NAN, "gradient_norm": 1.0, "lr": 1.0, "seconds": 1.0, "padded": 1.0}]),
     )
     train(config(), exp, resume=True, device="cpu")
     after = torch.load(exp / "checkpoints/step-00000004.pt", weights_only=True)

@@ -16,9 +16,10 @@ from asrtool.config_file import save_config
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
 from asrtool.errors import UserError
-from asrtool.text.tokenizer import save_tokenizer, train_tokenizer
-from asrtool.training.log import plot_losses
-from asrtool.training.session import Start
+from asrtool.text.tokenizer import save_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
+from asrtool.training.loss_plot import plot_losses
+from asrtool.training.resume import InitialWeights
 from asrtool.training.train import dry_run, train
 from tests.tiny import WORDS, make_config, tone
 
@@ -59,7 +60,12 @@ def test_a_file_is_no_experiment(tiny_config, tmp_path):
 def test_an_experiment_may_hold_that_of_its_warmup_and_be_begun_again(tiny_config, tmp_path, finished):
     shutil.copytree(finished, tmp_path / "exp/warmup")
     (tmp_path / "exp/logs").mkdir()
-    train(tiny_config(), tmp_path / "exp", device="cpu", start=Start(tmp_path / "exp/warmup/checkpoints/averaged.pt"))
+    train(
+        tiny_config(),
+        tmp_path / "exp",
+        device="cpu",
+        initial=InitialWeights(tmp_path / "exp/warmup/checkpoints/averaged.pt"),
+    )
     shutil.rmtree(tmp_path / "exp/checkpoints")  # as if it had been interrupted before its first checkpoint
     train(tiny_config(), tmp_path / "exp", device="cpu")
 
@@ -139,7 +145,7 @@ def test_units_of_the_same_number_are_compared_themselves(tiny_config, tmp_path,
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     config = tiny_config(data={"tokenizer": str(tmp_path / "tokenizer.json")})
     with pytest.raises(UserError) as caught:
-        train(config, tmp_path / "exp", device="cpu", start=Start(finished / "checkpoints/averaged.pt"))
+        train(config, tmp_path / "exp", device="cpu", initial=InitialWeights(finished / "checkpoints/averaged.pt"))
     said = str(caught.value)
     assert "unit 1 of 5 is 'four' there, and 'two' of 5 here; --new-output" in said and "\n" not in said
 
@@ -150,7 +156,7 @@ def test_fewer_or_more_units_are_named(tmp_path, words, shown, other_units):
 
     state = {"units": load_tokenizer(other_units(WORDS)).symbols}
     with pytest.raises(UserError, match=shown):
-        checkpoint.check_units(state, load_tokenizer(other_units(words)).symbols, tmp_path / "a.pt", "hint")
+        checkpoint.require_same_units(state, load_tokenizer(other_units(words)).symbols, tmp_path / "a.pt", "hint")
 
 
 @pytest.mark.parametrize("words", [["uno", "dos", "tres", "cinco"], ["uno", "dos", "tres", "cinco", "seis", "siete"]])
@@ -158,21 +164,21 @@ def test_fewer_or_more_units_are_named(tmp_path, words, shown, other_units):
 def test_a_new_output_layer_is_drawn_for_other_units(
     tmp_path, tiny_config, finished, other_units, spanish, state, words, intermediate, capfd
 ):
-    before = checkpoint.load(finished / "checkpoints/averaged.pt")["model"]
+    before = checkpoint.load_checkpoint(finished / "checkpoints/averaged.pt")["model"]
     config = tiny_config(
         data={"tokenizer": str(other_units(words)), "train": str(spanish), "dev": str(spanish)},
         training={"max_steps": 1, "validate_every": 1, "warmup_steps": 0, "schedule": "none", "lr": 1e-4},
         objective={"intermediate_ctc": intermediate},
     )
-    start = Start(finished / "checkpoints/averaged.pt", new_output=True)
-    train(config, tmp_path / "exp", device="cpu", start=start)
-    assert "its weights but a new output layer" in capfd.readouterr().err
+    initial = InitialWeights(finished / "checkpoints/averaged.pt", new_output=True)
+    train(config, tmp_path / "exp", device="cpu", initial=initial)
+    assert "its weights with a new output layer" in capfd.readouterr().err
     after = state(tmp_path / "exp")["model"]
     assert after["output.weight"].shape == (len(words) + 1, 16)
     for name, weight in before.items():
         if not name.startswith("output."):
             torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-3, msg=name)
-    again = train(config, tmp_path / "again", device="cpu", start=start)
+    again = train(config, tmp_path / "again", device="cpu", initial=initial)
     assert again is None and torch.equal(state(tmp_path / "again")["model"]["output.weight"], after["output.weight"])
 
 
@@ -182,7 +188,12 @@ def test_with_a_new_output_layer_training_learns(tmp_path, tiny_config, finished
         data={"tokenizer": units, "train": str(spanish), "dev": str(spanish)},
         training={"max_steps": 60, "validate_every": 30, "lr": 1e-2, "log_every": 5},
     )
-    train(config, tmp_path / "exp", device="cpu", start=Start(finished / "checkpoints/averaged.pt", new_output=True))
+    train(
+        config,
+        tmp_path / "exp",
+        device="cpu",
+        initial=InitialWeights(finished / "checkpoints/averaged.pt", new_output=True),
+    )
     losses = [row["loss"] for row in rows(tmp_path / "exp", "train")]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -241,11 +252,16 @@ def test_the_exit_status_says_which_signal_ended_training(train_process, tiny_co
 
 
 def test_weights_of_another_sampling_rate_are_refused(tmp_path, tiny_config, finished):
-    state = checkpoint.load(finished / "checkpoints/averaged.pt")
+    state = checkpoint.load_checkpoint(finished / "checkpoints/averaged.pt")
     state["config"]["features"]["sampling_rate"] = 8000
-    checkpoint.save(tmp_path / "narrow.pt", state)
+    checkpoint.save_checkpoint(tmp_path / "narrow.pt", state)
     with pytest.raises(UserError, match="trained at 8000 Hz, and features.sampling_rate is 16000"):
-        train(tiny_config(), tmp_path / "exp", device="cpu", start=Start(tmp_path / "narrow.pt", new_output=True))
+        train(
+            tiny_config(),
+            tmp_path / "exp",
+            device="cpu",
+            initial=InitialWeights(tmp_path / "narrow.pt", new_output=True),
+        )
 
 
 def test_curves_are_drawn_of_what_a_log_has_however_odd_its_lines(tmp_path):

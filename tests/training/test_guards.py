@@ -12,8 +12,8 @@ from asrtool.config import GuardsConfig
 from asrtool.config_file import load_config
 from asrtool.data.sampling import TrainingSampler
 from asrtool.errors import UserError
-from asrtool.training import train as module
-from asrtool.training.guards import SETTLED, Watch
+from asrtool.training import step as module
+from asrtool.training.guards import MIN_GOOD_STEPS, LossGuard
 from asrtool.training.train import train
 
 
@@ -48,40 +48,42 @@ def spoil(monkeypatch):
     return arrange
 
 
-def settled(mean=1.0, deviation=0.1) -> Watch:
+def settled(mean=1.0, deviation=0.1) -> LossGuard:
     """After many losses that lie evenly on both sides of the mean."""
-    watch = Watch()
-    for number in range(5 * SETTLED):
-        assert watch.problem(GuardsConfig(), mean + deviation * (-1) ** number, 1.0) is None
-    return watch
+    guard = LossGuard()
+    for number in range(5 * MIN_GOOD_STEPS):
+        assert guard.problem(GuardsConfig(), mean + deviation * (-1) ** number, 1.0) is None
+    return guard
 
 
 def test_the_band_is_so_many_deviations_above_the_mean():
-    watch = settled()
-    assert watch.mean == pytest.approx(1.0, abs=0.01) and math.sqrt(watch.variance) == pytest.approx(0.1, rel=0.02)
-    assert watch.problem(GuardsConfig(loss_spike_std=5), 1.45, 1.0) is None
-    assert "5 deviations above its running mean" in settled().problem(GuardsConfig(loss_spike_std=5), 1.55, 1.0)
+    guard = settled()
+    assert guard.mean == pytest.approx(1.0, abs=0.01) and math.sqrt(guard.variance) == pytest.approx(0.1, rel=0.02)
+    assert guard.problem(GuardsConfig(loss_spike_std=5), 1.45, 1.0) is None
+    assert "5 standard deviations above its running mean" in settled().problem(
+        GuardsConfig(loss_spike_std=5), 1.55, 1.0
+    )
 
 
 def test_a_bad_loss_does_not_move_the_band():
-    watch = settled()
-    before = watch.mean, watch.variance
+    guard = settled()
+    before = guard.mean, guard.variance
     for bad in (math.nan, math.inf, 50.0):
-        assert watch.problem(GuardsConfig(), bad, 1.0)
-    assert (watch.mean, watch.variance) == before
-    assert (watch.bad, watch.in_a_row) == (3, 3)
-    assert watch.problem(GuardsConfig(), 1.0, math.inf) == "gradient norm inf"
-    assert watch.problem(GuardsConfig(), 1.0, 1.0) is None and watch.in_a_row == 0
+        assert guard.problem(GuardsConfig(), bad, 1.0)
+    assert (guard.mean, guard.variance) == before
+    assert (guard.bad_steps, guard.bad_in_a_row) == (3, 3)
+    assert guard.problem(GuardsConfig(), 1.0, math.inf) == "gradient norm inf"
+    assert guard.problem(GuardsConfig(), 1.0, 1.0) is None and guard.bad_in_a_row == 0
 
 
 def test_a_falling_loss_is_never_above_the_band():
-    watch = Watch()
-    assert all(watch.problem(GuardsConfig(loss_spike_std=3), 50 * 0.99**step, 1.0) is None for step in range(1000))
+    guard = LossGuard()
+    assert all(guard.problem(GuardsConfig(loss_spike_std=3), 50 * 0.99**step, 1.0) is None for step in range(1000))
 
 
 def test_the_first_losses_are_only_looked_at():
-    watch = Watch()
-    assert all(watch.problem(GuardsConfig(), float(loss), 1.0) is None for loss in (1, 1, 1, 1000))
+    guard = LossGuard()
+    assert all(guard.problem(GuardsConfig(), float(loss), 1.0) is None for loss in (1, 1, 1, 1000))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -113,22 +115,21 @@ def test_many_bad_steps_go_back_to_the_last_checkpoint_and_on_with_the_next_data
     assert (back["step"], back["to"]) == (7, 4)
     rates = [(row["step"], row["lr"]) for row in rows(experiment, "train")]
     assert rates[-4:] == [(step, pytest.approx(1.5e-3)) for step in (5, 6, 7, 8)]  # half of 3e-3
-    stream = islice(TrainingSampler(load_config(experiment / "config.yaml")), 7 + 4)
+    config = load_config(experiment / "config.yaml")
+    stream = islice(TrainingSampler(config.data, config.seed), 7 + 4)
     assert [set(ids) for ids in calls] == [{entry.id for entry in item.entries} for item in stream]
 
 
 def test_a_training_that_stays_bad_stops_with_a_report(run, rows, spoil, tmp_path):
     spoil(lambda call: math.nan if call > 5 else 1)
-    with pytest.raises(
-        UserError, match=r"stopped after going back 2 times: 2 bad steps in a row .* lower training\.lr"
-    ):
+    with pytest.raises(UserError, match=r"stopped after 2 rollbacks: 2 bad steps in a row .* lower training\.lr"):
         run(guards={"max_bad_steps": 2, "max_rollbacks": 2}, training={"max_steps": 40})
     assert [row["rollbacks"] for row in rows(tmp_path / "exp", "stopped")] == [2]
 
 
 def test_with_no_checkpoint_to_go_back_to_it_stops(run, spoil):
     spoil(lambda call: math.inf)
-    with pytest.raises(UserError, match="stopped with no checkpoint to go back to: 10 bad steps in a row"):
+    with pytest.raises(UserError, match="stopped with no checkpoint to roll back to: 10 bad steps in a row"):
         run(training={"max_steps": 40, "validate_every": 40})
 
 
@@ -173,7 +174,7 @@ def test_a_batch_that_memory_has_no_room_for_is_halved(run, state, monkeypatch, 
 
 def test_cuts_that_nobody_looked_at_are_left_out_when_they_come(run, rows, corpus, tmp_path, monkeypatch, capfd):
     """Of a long manifest only the beginning is looked through before training starts."""
-    monkeypatch.setattr("asrtool.data.inspection.MOST_CUTS", 3)
+    monkeypatch.setattr("asrtool.data.inspection.MAX_CUTS", 3)
     cuts = list(CutSet.from_file(corpus))
     for cut, text in zip(cuts[3:6], ["", "five", "one two " * 500], strict=True):
         cut.supervisions[0].text = text

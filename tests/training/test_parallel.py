@@ -5,7 +5,8 @@ import torch
 
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import AsrtoolError, UserError
-from asrtool.training.strategy import make_strategy
+from asrtool.training.parallel import SingleProcess
+from asrtool.training.strategy import create_strategy
 from asrtool.training.train import train
 from tests.training import kill_and_resume
 
@@ -74,7 +75,7 @@ def block_ends(config, folder):
     """Train; this rank's weights after each meeting."""
     from asrtool.training.bmuf import Bmuf
 
-    seen, meet = [], Bmuf.meet
+    seen, meet = [], Bmuf.finish_block
 
     def noted(self, model, optimizer):
         meet(self, model, optimizer)
@@ -82,7 +83,7 @@ def block_ends(config, folder):
         seen.append(torch.cat([t.detach().flatten() for t in (*model.parameters(), *states)]).numpy().tobytes())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Bmuf, "meet", noted)
+        patch.setattr(Bmuf, "finish_block", noted)
         train(config, folder, device="cpu")
     return seen
 
@@ -115,7 +116,7 @@ def around_a_meeting(config, folder):
     """Train; this rank's weights before and after the last meeting."""
     from asrtool.training.bmuf import Bmuf
 
-    seen, meet = [], Bmuf.meet
+    seen, meet = [], Bmuf.finish_block
 
     def noted(self, model, optimizer):
         for act in (lambda: None, lambda: meet(self, model, optimizer)):
@@ -123,7 +124,7 @@ def around_a_meeting(config, folder):
             seen.append(torch.cat([p.detach().flatten() for p in model.parameters()]).numpy())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Bmuf, "meet", noted)
+        patch.setattr(Bmuf, "finish_block", noted)
         train(config, folder, device="cpu")
     return seen[-2:]
 
@@ -131,7 +132,7 @@ def around_a_meeting(config, folder):
 @pytest.mark.slow
 def test_bmuf_goes_on_after_a_checkpoint_as_if_nothing_had_been(trained, state, same_training):
     settings = {"strategy": "bmuf", "ranks_per_worker": 1, "block_steps": 3, "nesterov": True}
-    lively = {"decay": "none"}
+    lively = {"schedule": "none"}
     whole = trained(2, "whole", training=lively, **settings)
     half = trained(2, "half", training=lively | {"max_steps": 3}, **settings)
     same_training(whole, trained(2, half.name, True, training=lively, **settings))
@@ -139,7 +140,7 @@ def test_bmuf_goes_on_after_a_checkpoint_as_if_nothing_had_been(trained, state, 
 
 @pytest.mark.slow
 def test_parted_weights_and_their_mean_go_on_as_if_nothing_had_been(trained, same_training):
-    lively = {"decay": "none", "ema_decay": 0.5, "average": "ema", "log_layers": True}
+    lively = {"schedule": "none", "ema_decay": 0.5, "average": "ema", "log_layers": True}
     whole = trained(2, "whole", training=lively, strategy="fsdp")
     half = trained(2, "half", training=lively | {"max_steps": 3}, strategy="fsdp")
     same_training(whole, trained(2, half.name, True, training=lively, strategy="fsdp"))
@@ -149,7 +150,7 @@ def test_another_number_of_ranks_goes_on_with_the_same_data(trained, state, tmp_
     trained(2, "exp", training={"max_steps": 3, "schedule": "none"})
     before = state(tmp_path / "exp")["progress"]
     trained(1, "exp", True, training={"max_steps": 4, "accumulate_grad_batches": 1, "schedule": "none"})
-    assert "1 ranks go on where 2 stopped: the same data in its order, other dropout" in capfd.readouterr().err
+    assert "1 ranks continue where 2 stopped: the same data in the same order, other dropout" in capfd.readouterr().err
     after = state(tmp_path / "exp")["progress"]
     assert after["step"] == 4 and after["seconds"] > before["seconds"]
 
@@ -168,12 +169,13 @@ def test_an_error_of_the_first_rank_ends_all_and_is_said_once(tmp_path, tiny_con
 )
 def test_impossible_strategies_are_refused(tiny_config, ranks, parallel, said):
     with pytest.raises(UserError, match=said):
-        make_strategy(tiny_config(parallel=parallel), ranks)
+        create_strategy(tiny_config(parallel=parallel).parallel, ranks, skips_layers=False)
 
 
 @pytest.mark.parametrize("strategy", ["none", "ddp", "bmuf", "fsdp"])
 def test_with_one_process_all_strategies_are_plain_training(tiny_config, strategy):
-    assert type(make_strategy(tiny_config(parallel={"strategy": strategy}), SINGLE_PROCESS)).__name__ == "Alone"
+    parallel = tiny_config(parallel={"strategy": strategy}).parallel
+    assert type(create_strategy(parallel, SINGLE_PROCESS, skips_layers=False)) is SingleProcess
 
 
 @pytest.mark.slow

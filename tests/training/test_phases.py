@@ -6,7 +6,7 @@ import torch
 from asrtool.distributed import Ranks
 from asrtool.errors import UserError
 from asrtool.training import train as module
-from asrtool.training.session import Start
+from asrtool.training.resume import InitialWeights
 from asrtool.training.train import dry_run, train
 
 SECONDS = 40  # a bit more than the corpus has
@@ -43,15 +43,15 @@ def test_a_warmup_is_for_one_machine(tiny_config, tmp_path, monkeypatch):
 
 def begin(tmp_path, tiny_config, warm, steps=1, resume=False, **options):
     config = tiny_config(training={"max_steps": steps, "validate_every": 1, "warmup_steps": 0, "schedule": "none"})
-    train(config, tmp_path / "main", resume, "cpu", Start(warm, **options))
+    train(config, tmp_path / "main", resume, "cpu", InitialWeights(warm, **options))
     return tmp_path / "main"
 
 
 def test_the_main_phase_begins_with_the_weights_alone_unless_told_otherwise(tmp_path, tiny_config, warm, state, capfd):
     experiment = begin(tmp_path, tiny_config, warm)
-    assert "its weights, fresh moments of the optimiser, the schedule from its start" in capfd.readouterr().err
+    assert "its weights, a new optimizer, the schedule from its start" in capfd.readouterr().err
     progress = state(experiment)["progress"]
-    assert progress["step"] == 1 and progress["begun_from"] == str(warm)
+    assert progress["step"] == 1 and progress["initialised_from"] == str(warm)
     old, new = torch.load(warm, weights_only=True), state(experiment)
     moved = (old["model"]["output.weight"] - new["model"]["output.weight"]).abs().max()
     assert 0 < moved < 0.01  # one step from there, not another model
@@ -62,8 +62,8 @@ def test_the_main_phase_begins_with_the_weights_alone_unless_told_otherwise(tmp_
 def test_moments_and_schedule_are_options(tmp_path, tiny_config, warm, state, capfd):
     before = torch.load(warm, weights_only=True)
     step = before["progress"]["step"]
-    experiment = begin(tmp_path, tiny_config, warm, steps=step + 1, optimizer=True, schedule=True)
-    said = f"its weights, its optimiser's moments, its schedule from step {step} on"
+    experiment = begin(tmp_path, tiny_config, warm, steps=step + 1, with_optimizer=True, with_schedule=True)
+    said = f"its weights, the moments of its optimizer, its schedule from step {step} on"
     assert said in capfd.readouterr().err
     after = state(experiment)
     assert after["progress"]["step"] == step + 1
@@ -75,7 +75,7 @@ def test_resuming_is_not_beginning(tmp_path, tiny_config, warm, state, capfd):
     capfd.readouterr()
     experiment = begin(tmp_path, tiny_config, warm, steps=2, resume=True)
     said = capfd.readouterr().err
-    assert f"resumed from {experiment}" in said and f"it was begun from {warm}" in said
+    assert f"resumed from {experiment}" in said and f"it was initialised from {warm}" in said
     assert "its weights" not in said
     assert state(experiment)["progress"]["step"] == 2
 
@@ -83,20 +83,20 @@ def test_resuming_is_not_beginning(tmp_path, tiny_config, warm, state, capfd):
 def test_another_beginning_than_the_first_is_refused(tmp_path, tiny_config, warm):
     begin(tmp_path, tiny_config, warm)
     (warm.parent / "other.pt").write_bytes(warm.read_bytes())
-    with pytest.raises(UserError, match="was begun from .*warmup.pt, not from .*other.pt"):
+    with pytest.raises(UserError, match="was initialised from .*warmup.pt, not from .*other.pt"):
         begin(tmp_path, tiny_config, warm.parent / "other.pt", steps=2, resume=True)
 
 
 def test_weights_alone_have_no_moments_to_begin_with(tmp_path, tiny_config, warm):
-    with pytest.raises(UserError, match="holds weights alone; leave --init-optimizer"):
-        begin(tmp_path, tiny_config, warm.parent / "averaged.pt", optimizer=True)
+    with pytest.raises(UserError, match="has only weights; leave --init-optimizer"):
+        begin(tmp_path, tiny_config, warm.parent / "averaged.pt", with_optimizer=True)
     begin(tmp_path, tiny_config, warm.parent / "averaged.pt")
 
 
 def test_weights_of_another_model_are_refused(tmp_path, tiny_config, warm):
     config = tiny_config(model={"dim": 24})
     with pytest.raises(UserError, match="does not fit the configuration"):
-        train(config, tmp_path / "other", device="cpu", start=Start(warm))
+        train(config, tmp_path / "other", device="cpu", initial=InitialWeights(warm))
 
 
 def test_a_dry_run_does_everything_and_leaves_nothing(tmp_path, tiny_config, capfd):

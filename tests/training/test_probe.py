@@ -8,7 +8,7 @@ import torch
 
 from asrtool.errors import UserError
 from asrtool.training import probe as module
-from asrtool.training.train import batch_loss
+from asrtool.training.step import batch_loss
 from tests.training.ranks import run_on_ranks
 
 WIDE = {"model": {"dim": 256, "ff_dim": 1024, "layers": 2, "heads": 4}, "data": {"max_seconds": 10.0}}
@@ -16,9 +16,9 @@ WIDE = {"model": {"dim": 256, "ff_dim": 1024, "layers": 2, "heads": 4}, "data": 
 
 def probe_with(config, more, *then):
     """Probe where only `more` bytes may be had; whether a step with batches of `then` times the answer fits."""
-    room = module._status("VmRSS") + more
-    module._room = lambda _: room
-    said = module.probe(config, "cpu")
+    room = module._process_status("VmRSS") + more
+    module._max_memory = lambda _: room
+    said = module.probe_batch_seconds(config, "cpu")
     seconds = int(re.match(r"data\.batch_seconds=(\d+) fits", said)[1])
     attempt = module.Prober(config, torch.device("cpu"), room, Path(config.data.tokenizer).parent)
     return said, [attempt(factor * seconds).fits for factor in then]
@@ -48,7 +48,7 @@ def broken(config):
         raise RuntimeError("something else")
 
     module.batch_loss = fails
-    module.probe(config, "cpu")
+    module.probe_batch_seconds(config, "cpu")
 
 
 def test_what_has_nothing_to_do_with_memory_is_no_answer(tiny_config):
@@ -63,8 +63,8 @@ def test_a_step_that_takes_long_ends_the_search(tiny_config):
 
 def hasty(config):
     """Any step takes too long."""
-    module.LONG = 0.0
-    return module.probe(config, "cpu")
+    module.MAX_STEP_SECONDS = 0.0
+    return module.probe_batch_seconds(config, "cpu")
 
 
 @pytest.mark.parametrize("kind", ["mmi", "ce"])

@@ -3,16 +3,15 @@
 import pytest
 import torch
 
-from asrtool.config import Config, DataConfig, ModelConfig, TrainingConfig
-from asrtool.distributed import Ranks
-from asrtool.training.schedule import describe_rate, learning_rate
+from asrtool.config import TrainingConfig
+from asrtool.training.schedule import describe_learning_rate, learning_rate, reference_scale, seconds_per_step
 
 DECAYS = ["linear", "cosine", "inverse_sqrt", "none"]
 
 
 def schedule(decay, warmup=10, steps=110, lr=2.0):
-    config = Config(training=TrainingConfig(lr=lr, schedule=decay, warmup_steps=warmup, max_steps=steps))
-    return lambda step: learning_rate(config, step)
+    training = TrainingConfig(lr=lr, schedule=decay, warmup_steps=warmup, max_steps=steps)
+    return lambda step: learning_rate(training, step, dim=256)
 
 
 @pytest.mark.parametrize("decay", DECAYS)
@@ -49,31 +48,31 @@ def test_without_decay_the_warmup_may_outlast_the_training():
 
 
 def test_noam_is_inverse_sqrt_with_a_peak_that_depends_on_the_width():
-    config = Config(training=TrainingConfig(lr=2.0, schedule="noam", warmup_steps=25, max_steps=100), model=ModelConfig(dim=64))
+    training = TrainingConfig(lr=2.0, schedule="noam", warmup_steps=25, max_steps=100)
     by_hand = [2.0 * 64**-0.5 * min(step**-0.5, step * 25**-1.5) for step in (1, 25, 100)]
-    assert [learning_rate(config, step) for step in (1, 25, 100)] == pytest.approx(by_hand)
+    assert [learning_rate(training, step, dim=64) for step in (1, 25, 100)] == pytest.approx(by_hand)
 
 
 def test_one_cycle_is_torchs():
-    config = Config(training=TrainingConfig(lr=2.0, schedule="one_cycle", warmup_steps=30, max_steps=100))
+    training = TrainingConfig(lr=2.0, schedule="one_cycle", warmup_steps=30, max_steps=100)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     torchs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2.0, total_steps=101, pct_start=31 / 101)
     for step in range(1, 101):
         optimizer.step()
         torchs.step()
-        assert learning_rate(config, step) == pytest.approx(torchs.get_last_lr()[0], abs=2e-5)
+        assert learning_rate(training, step, dim=256) == pytest.approx(torchs.get_last_lr()[0], abs=2e-5)
 
 
-@pytest.mark.parametrize("ranks, accumulate, expected", [(1, 1, 0.5), (2, 1, 1.0), (2, 3, 3.0)])
-def test_a_rate_meant_for_so_much_audio_follows_the_audio_in_a_step(ranks, accumulate, expected):
-    training = TrainingConfig(lr=1.0, lr_reference_seconds=200, warmup_steps=0, schedule="none", accumulate_grad_batches=accumulate)
-    config = Config(training=training, data=DataConfig(batch_seconds=100))
-    assert learning_rate(config, 1, ranks) == pytest.approx(expected)
+@pytest.mark.parametrize("world_size, accumulate, expected", [(1, 1, 0.5), (2, 1, 1.0), (2, 3, 3.0)])
+def test_with_lr_reference_seconds_the_rate_is_proportional_to_the_audio_in_a_step(world_size, accumulate, expected):
+    training = TrainingConfig(lr=1.0, lr_reference_seconds=200, warmup_steps=0, schedule="none")
+    scale = reference_scale(training, seconds_per_step(100, accumulate, world_size))
+    assert learning_rate(training, 1, dim=256, scale=scale) == pytest.approx(expected)
 
 
-def test_the_rate_is_told_beside_the_audio_in_a_step():
+def test_the_log_line_has_the_peak_rate_and_the_audio_in_a_step():
     training = TrainingConfig(lr=1e-3, warmup_steps=10, accumulate_grad_batches=2)
-    said = describe_rate(Config(training=training, data=DataConfig(batch_seconds=100)), Ranks(world_size=4))
-    assert said == (
-        "at most 800 s of audio a step (100 s x 2 batches x 4 ranks); peak rate 0.001, 1.25e-06 for a second"
+    assert describe_learning_rate(training, dim=256, batch_seconds=100, world_size=4) == (
+        "at most 800 s of audio per step (100 s x 2 batches x 4 ranks); peak learning rate 0.001, "
+        "1.25e-06 per second of audio"
     )

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from asrtool.config_file import load_config
 from asrtool.errors import UserError
 from asrtool.training import train as module
-from asrtool.training.log import plot_losses
+from asrtool.training.loss_plot import plot_losses
 from asrtool.training.train import train
 
 

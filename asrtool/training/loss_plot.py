@@ -1,0 +1,48 @@
+"""The picture of a training's losses and learning rate."""
+
+from pathlib import Path
+from typing import TypeGuard
+
+from asrtool.files import atomic_path
+from asrtool.readers import read_jsonl
+
+
+def plot_losses(log: Path, picture: Path) -> None:
+    """Draws the losses and the learning rate of a `log.jsonl` by step, as PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = list(read_jsonl(log))
+    figure, axis = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    if points := _points(rows, "train", "loss"):
+        axis.plot(*zip(*points, strict=True), label="training loss")
+    if points := _points(rows, "dev", "loss"):
+        axis.plot(*zip(*points, strict=True), label="dev loss", marker=".")
+    axis.set(xlabel="step", ylabel="nats per unit", yscale="log", title=log.parent.name)
+    axis.grid(alpha=0.3)
+    lr_axis = axis.twinx()
+    if points := _points(rows, "train", "lr"):
+        lr_axis.plot(*zip(*points, strict=True), color="grey", linestyle=":", label="learning rate")
+    lr_axis.set_ylabel("learning rate")
+    figure.legend(loc="outside upper right", ncols=3)
+    with atomic_path(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    pyplot.close(figure)
+
+
+def _points(rows: list, event: str, name: str) -> list[tuple[float, float]]:
+    """Step and value of `name` in the rows of an event. Rows of a resumed log may hold anything."""
+    points = []
+    for row in rows:
+        if isinstance(row, dict) and row.get("event") == event:
+            step = row.get("step")
+            value = row.get(name)
+            if _is_number(step) and _is_number(value):
+                points.append((float(step), float(value)))
+    return points
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,64 @@
+"""The reports of a training in its log: where it runs, its progress, and the gradients of its layers."""
+
+import math
+import re
+
+from torch import nn
+
+from asrtool.device import describe_device
+from asrtool.provenance import provenance
+from asrtool.training.average import gathered
+from asrtool.training.log import Meter, TrainingLog, peak_memory_gb
+from asrtool.training.session import Session
+
+
+def report_start(session: Session, log: TrainingLog) -> None:
+    """Logs what runs, and on what; `parameters` is the number of the model's parameters."""
+    if session.ranks.is_first:
+        facts = {
+            "device": describe_device(session.device),
+            "ranks": session.ranks.world_size,
+            "parameters": session.num_parameters,
+        }
+        log.event("start", session.progress.step, None, **provenance(), **facts)
+
+
+def report_progress(session: Session, log: TrainingLog, meter: Meter) -> None:
+    """Logs the steps since the last report."""
+    training = session.config.training
+    progress = session.progress
+    steps = meter.take()
+    values = {
+        "loss": steps.means["loss"],
+        "gradient_norm": steps.means["gradient_norm"],
+        "lr": steps.last["lr"],
+        "padding": 1 - steps.sums["seconds"] / steps.sums["padded"],
+        "times_real_time": session.ranks.world_size * steps.timed_sums["seconds"] / steps.seconds,
+        "peak_memory_gb": peak_memory_gb(),
+        "hours_left": (training.max_steps - progress.step) * steps.seconds_per_step / 3600,
+        "epoch": progress.position.epoch,
+        "hours": progress.seconds / 3600,
+        "bad_steps": session.rank_state.guard.bad_steps,
+    }
+    of_warmup = f" of {session.warmup_hours:g}" if session.warmup_hours else ""
+    line = (
+        f"step {progress.step} epoch {values['epoch']}: loss {values['loss']:.4f}, lr {values['lr']:.2e}, "
+        f"gradient {values['gradient_norm']:.2f}, {values['hours']:.2f}{of_warmup} h of audio, "
+        f"{values['times_real_time']:.0f}x real time, padding {values['padding']:.1%}, "
+        f"{values['peak_memory_gb']:.1f} GB, {values['hours_left']:.1f} h left"
+    )
+    log.event("train", progress.step, line, **values)
+    if training.log_layers:
+        log.event("layers", progress.step, None, **layer_gradient_norms(session.model))
+
+
+def layer_gradient_norms(model: nn.Module) -> dict[str, float]:
+    """Returns the norm of the last, clipped, gradient of each block, the lowest first, and of each other module."""
+    squares: dict[str, float] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None:
+            continue
+        block = re.match(r"encoder\.\w+\.(\d+)\.", name)
+        layer = f"layer_{int(block[1]) + 1:03d}" if block else name.split(".")[0]
+        squares[layer] = squares.get(layer, 0.0) + float(gathered(parameter.grad.norm())) ** 2
+    return {layer: math.sqrt(square) for layer, square in squares.items()}

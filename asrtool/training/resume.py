@@ -1,0 +1,174 @@
+"""A training's state in its checkpoints: saving, resuming, averaging, and starting from another training's weights."""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asrtool.checkpoint import (
+    DAMAGED_HINT,
+    checkpoint_metadata,
+    load_checkpoint,
+    require_matching_weights,
+    require_same_units,
+    require_sampling_rate,
+)
+from asrtool.distributed import gather_from_all, on_first_rank
+from asrtool.errors import UserError
+from asrtool.models.acoustic import make_output_layer
+from asrtool.tensor_files import DAMAGE, damaged_file
+from asrtool.training import saved_state
+from asrtool.training.session import Session
+from asrtool.training.state import RankState, TrainingProgress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """The checkpoint of another training to start from, when there is nothing to resume."""
+
+    checkpoint: Path
+    with_optimizer: bool = False  # also the moments of its optimizer
+    with_schedule: bool = False  # also its number of steps, from which the learning-rate schedule continues
+    new_output: bool = False  # all weights but the output layer, which is created for the units of this training
+
+
+def session_state(session: Session) -> dict[str, Any]:
+    """Returns the state for a checkpoint. Called on all ranks; only the first rank's result is complete."""
+    rank_state = session.rank_state.to_dict() | {"random": saved_state.random_states()}
+    rank_states = gather_from_all(session.ranks, rank_state)
+    return {
+        **session.strategy.state_dicts(session.model, session.optimizer),
+        "ema": session.ema.state_dict() if session.ema else None,
+        "progress": session.progress.to_dict(),
+        "ranks": rank_states,
+        "device_hours": session.device_hours,
+        **checkpoint_metadata(session.config, session.tokenizer.symbols),
+    }
+
+
+def save_session(session: Session) -> Path:
+    """Writes the checkpoint of this step on the first rank, while the others wait; returns its path."""
+    state = session_state(session)
+    progress = session.progress
+    session.last_save_time = time.monotonic()
+    checkpoints = session.checkpoints
+    return Path(on_first_rank(session.ranks, lambda: str(checkpoints.write(progress.step, state, progress.dev_losses))))
+
+
+def restore_session(session: Session, path: Path) -> None:
+    """Restores weights, optimizer, position in the data and random states from a checkpoint of this training.
+
+    Everything in it is checked first. Raises Damaged when the checkpoint is not complete.
+    """
+    state = load_checkpoint(path, session.device)
+    hint = "put back the tokenizer.json it was trained with"
+    require_same_units(state, session.tokenizer.symbols, path, hint)
+    require_matching_weights(session.model, state, path)
+    progress, rank_states = _checked_state(session, state, path)
+    session.strategy.load_state_dicts(session.model, session.optimizer, state)
+    if session.ema:
+        session.ema.load_state_dict(state["ema"])
+    session.progress = progress
+    session.last_sync_step = progress.step
+    session.earlier_device_seconds = 3600 * state["device_hours"]
+    session.start_time = time.monotonic()
+    ranks = session.ranks
+    if len(rank_states) == ranks.world_size:
+        saved_state.restore_random_states(state["ranks"][ranks.rank]["random"])
+        session.rank_state = rank_states[ranks.rank]
+    else:
+        logger.warning(
+            f"{ranks.world_size} ranks continue where {len(rank_states)} stopped: the same data in the same order, "
+            "other dropout"
+        )
+        session.rank_state = RankState(guard=rank_states[0].guard)
+
+
+def _checked_state(session: Session, state: dict[str, Any], path: Path) -> tuple[TrainingProgress, list[RankState]]:
+    """The progress and the states of the ranks in a checkpoint; Damaged unless all of it can be restored."""
+    try:
+        saved_state.check_optimizer(session.model, session.optimizer, state["optimizer"])
+        saved_state.check_ema(session.ema, state["ema"])
+        saved_state.check_block_filter(session.model, state.get("bmuf"))
+        saved_state.check_hours(state["device_hours"])
+        rank_states = []
+        for saved in state["ranks"]:
+            saved_state.check_random_states(saved["random"])
+            rank_states.append(RankState.from_dict({key: saved[key] for key in saved if key != "random"}))
+        if not rank_states:
+            raise ValueError("it has no ranks")
+        return TrainingProgress.from_dict(state["progress"]), rank_states
+    except DAMAGE as error:
+        raise damaged_file(path, "the state of a training that can be resumed", DAMAGED_HINT, error) from error
+
+
+def initialise_session(session: Session, initial: InitialWeights) -> None:
+    """Starts from another training's checkpoint: its weights, and what else `initial` names."""
+    path = initial.checkpoint
+    state = load_checkpoint(path, session.device)
+    require_sampling_rate(state, session.config.features.sampling_rate, path)
+    if initial.new_output:
+        state["model"] |= _new_output_layer(session)
+    else:
+        hint = "--new-output keeps its other weights, and creates a new output layer for these"
+        require_same_units(state, session.tokenizer.symbols, path, hint)
+    require_matching_weights(session.model, state, path)
+    session.strategy.load_state_dicts(session.model, session.optimizer, _wanted_state(session, initial, state))
+    session.progress.initialised_from = str(path)
+    step = session.progress.step
+    session.last_sync_step = step
+    weights = "its weights with a new output layer" if initial.new_output else "its weights"
+    moments = "the moments of its optimizer" if initial.with_optimizer else "a new optimizer"
+    schedule = f"its schedule from step {step} on" if initial.with_schedule else "the schedule from its start"
+    logger.info(f"initialised from {path}: {weights}, {moments}, {schedule}")
+
+
+def _wanted_state(session: Session, initial: InitialWeights, state: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a checkpoint for model and optimizer; the session's step becomes the checkpoint's, if wanted."""
+    if not (initial.with_optimizer or initial.with_schedule):
+        return {"model": state["model"]}
+    path = initial.checkpoint
+    if "optimizer" not in state:
+        raise UserError(f"{path} has only weights; leave --init-optimizer and --init-schedule out")
+    try:
+        saved_state.check_optimizer(session.model, session.optimizer, state["optimizer"])
+        saved_step = TrainingProgress.from_dict(state["progress"]).step
+    except DAMAGE as error:
+        raise damaged_file(path, "the state of a training", DAMAGED_HINT, error) from error
+    if initial.with_schedule:
+        session.progress.step = saved_step
+    if initial.with_optimizer:
+        return {"model": state["model"], "optimizer": state["optimizer"]}
+    return {"model": state["model"]}
+
+
+def _new_output_layer(session: Session) -> dict[str, torch.Tensor]:
+    """The weights of a new output layer by their names in the model, drawn from the seed: the same on all ranks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(session.config.seed)
+        layer = make_output_layer(session.config.model.dim, session.tokenizer.size)
+    return {f"output.{name}": weight.to(session.device) for name, weight in layer.state_dict().items()}
+
+
+def write_averaged_weights(session: Session) -> list[int]:
+    """Writes `averaged.pt` and loads its weights; returns the steps that they are the mean of, [] for all steps."""
+    training = session.config.training
+    checkpoints = session.checkpoints
+    metadata = checkpoint_metadata(session.config, session.tokenizer.symbols)
+    steps: list[int] = []
+    if training.average == "ema":
+        assert session.ema is not None  # config.py refuses average=ema without ema_decay
+        session.ema.copy_to(session.model)
+        weights = session.strategy.whole_weights(session.model)
+        on_first_rank(session.ranks, lambda: checkpoints.write_averaged(weights, [], metadata))
+    else:
+        losses = session.progress.dev_losses
+        steps = on_first_rank(session.ranks, lambda: checkpoints.average(training.average, losses, metadata))
+    averaged = load_checkpoint(checkpoints.averaged, session.device)["model"]
+    session.strategy.load_state_dicts(session.model, session.optimizer, {"model": averaged})
+    return steps

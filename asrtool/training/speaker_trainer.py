@@ -1,0 +1,165 @@
+"""The training on the cuts of one speaker, for adaptation (asrtool/training/adaptation.py)."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from asrtool.checkpoint import checkpoint_metadata, save_checkpoint
+from asrtool.data.batch import Batch, Position
+from asrtool.data.loading import SpeechDataset, load_batches
+from asrtool.data.sampling import CutBatch, ordered_batches, shuffled_batches
+from asrtool.data.shards import Entry, deserialize_cut
+from asrtool.decoding.align import align_cuts, with_alignment
+from asrtool.decoding.alignment import Span
+from asrtool.distributed import SINGLE_PROCESS
+from asrtool.errors import UserError
+from asrtool.experiment import Experiment
+from asrtool.files import write_json
+from asrtool.objectives.objective import Objective
+from asrtool.provenance import provenance
+from asrtool.training.average import are_finite
+from asrtool.training.data_counts import PRIORS, UNIT_COUNTS
+from asrtool.training.objective import create_objective
+from asrtool.training.optimizer import set_learning_rate
+from asrtool.training.schedule import cosine_decay
+from asrtool.training.speaker_cuts import SpeakerCuts
+from asrtool.training.step import batch_loss
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AdaptationSettings:
+    """How the weights are adapted; the defaults were chosen on held-out speakers (egs/librispeech/TUNING.md)."""
+
+    epochs: int = 5  # passes over the audio of a speaker
+    lr: float = 2e-4  # learning rate of the first step, falling to 0 along a cosine
+    batch_seconds: float = 40.0  # of audio in a step
+    seed: int = 1
+    noise: str | None = None  # a manifest of noise to mix in; the noise of the training is not used
+
+
+class SpeakerTrainer:
+    """Trains the model of an experiment on one speaker after another, each time from the experiment's weights."""
+
+    def __init__(self, experiment: Experiment, settings: AdaptationSettings, workers: int):
+        self.experiment = experiment
+        self.settings = settings
+        self.workers = workers
+        config = experiment.config
+        noise = Path(settings.noise) if settings.noise else None
+        if config.data.augment.noise and not noise:
+            logger.warning(
+                f"without the noise that the training had ({config.data.augment.noise}); --noise FILE mixes it in"
+            )
+        augment = config.data.augment.model_copy(update={"noise": noise})
+        data = config.data.model_copy(update={"batch_seconds": settings.batch_seconds, "augment": augment})
+        self.config = config.model_copy(update={"data": data, "seed": settings.seed})
+        self.objective = load_objective(experiment)
+        self.base_weights = {name: tensor.clone() for name, tensor in experiment.model.state_dict().items()}
+
+    def write(self, speaker: SpeakerCuts, path: Path, facts: dict[str, Any]) -> None:
+        """Trains on the speaker, and writes the weights and, next to them, `facts` and the cost of the training.
+
+        Where the training fails, with numbers that are not finite, the experiment's weights are written.
+        """
+        start_time = time.monotonic()
+        model = self.experiment.model
+        result = self.train(speaker)
+        all_steps_bad = 0 < result["steps"] == result["bad_steps"]
+        if all_steps_bad or not are_finite(model.state_dict().values()):
+            model.load_state_dict(self.base_weights)
+            result["broken"] = True
+            logger.warning(f"speaker {speaker.name}: numbers that are not finite; keeps the model's weights")
+        path.with_suffix(".json").unlink(missing_ok=True)  # it exists only beside complete weights
+        metadata = checkpoint_metadata(self.experiment.config, self.experiment.tokenizer.symbols)
+        save_checkpoint(path, {"model": model.state_dict(), **metadata})
+        result["speaker"] = speaker.name
+        result["seconds"] = round(time.monotonic() - start_time, 2)
+        write_json(path.with_suffix(".json"), facts | result | provenance())
+
+    def train(self, speaker: SpeakerCuts) -> dict[str, Any]:
+        """Leaves the speaker's weights in the experiment's model; returns counts of utterances and steps."""
+        model = self.experiment.model
+        model.load_state_dict(self.base_weights)
+        torch.manual_seed(self.settings.seed)
+        needs_alignments = self.config.objective.needs_alignments
+        cuts = self._align(speaker.cuts) if needs_alignments else speaker.cuts
+        num_epochs = self.settings.epochs if cuts else 0
+        cut_batches = [item for epoch in range(num_epochs) for item in self._epoch(cuts, epoch)]
+        dataset = SpeechDataset(self.config, self.experiment.tokenizer, training=True)
+        optimizer = torch.optim.AdamW(model.parameters(), betas=self.config.training.betas, weight_decay=0.0)
+        model.train()
+        bad_steps = 0
+        for step, batch in enumerate(load_batches(dataset, cut_batches, self.workers)):
+            set_learning_rate(optimizer, self.settings.lr * cosine_decay(step / len(cut_batches)))
+            if not self._step(batch, optimizer):
+                bad_steps += 1
+        model.eval()
+        if bad_steps:
+            logger.warning(f"speaker {speaker.name}: {bad_steps} bad steps left out")
+        elif not cuts:
+            logger.warning(f"speaker {speaker.name}: nothing to adapt on")
+        return {
+            "utterances": len(cuts),
+            "steps": len(cut_batches),
+            "bad_steps": bad_steps,
+            "audio_seconds": speaker.audio_seconds,
+        }
+
+    def _step(self, batch: Batch, optimizer: torch.optim.Optimizer) -> bool:
+        """Takes one step; returns False, and takes none, if the loss or the gradient is not finite."""
+        model = self.experiment.model
+        training = self.config.training
+        loss = batch_loss(model, batch, self.experiment.device, training.precision, self.objective).sum()
+        optimizer.zero_grad(set_to_none=True)
+        (loss / max(1, int(batch.target_lens.sum()))).backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), training.max_grad_norm)
+        if not (loss.isfinite() and norm.isfinite()):
+            return False
+        optimizer.step()
+        return True
+
+    def _epoch(self, cuts: list[Entry], epoch: int) -> Iterator[CutBatch]:
+        batches = shuffled_batches(cuts, Position(epoch), self.config.data, self.config.seed)
+        for number, batch in enumerate(batches):
+            yield CutBatch(Position(epoch, batch=number), batch, Position(epoch, batch=number + 1))
+
+    def _align(self, cuts: list[Entry]) -> list[Entry]:
+        """The cuts that the current model can align, with their alignments."""
+        experiment = self.experiment
+        entries = {cut.id: cut for cut in cuts}
+        cut_batches = [
+            CutBatch(Position(), batch, Position()) for batch in ordered_batches(cuts, self.settings.batch_seconds)
+        ]
+        aligned = []
+        for batch in experiment.batches(cut_batches, self.workers):
+            for name, alignment in align_cuts(batch, experiment).items():
+                if not isinstance(alignment, str):  # else the reason why there is none
+                    aligned.append(_with_alignment(entries[name], *alignment, experiment))
+        return aligned
+
+
+def _with_alignment(entry: Entry, units: list[Span], words: list[Span], experiment: Experiment) -> Entry:
+    cut = with_alignment(deserialize_cut(entry.id, entry.tree()), units, words, experiment)
+    return replace(entry, line=json.dumps(cut.to_dict()).encode())
+
+
+def load_objective(experiment: Experiment) -> Objective:
+    """Returns the objective of the experiment's training, with the counts that the training has written.
+
+    Raises UserError when the counts are missing.
+    """
+    config = experiment.config
+    counts = {"mmi": UNIT_COUNTS, "ce": PRIORS}
+    path = experiment.folder / counts.get(config.objective.kind, "")
+    if not path.exists():
+        raise UserError(f"{path} is missing, which the training wrote; copy it there")
+    return create_objective(config, experiment.tokenizer, experiment.folder, SINGLE_PROCESS, experiment.device)

@@ -1,0 +1,125 @@
+"""The start of a training: everything up to its first step, checked."""
+
+import logging
+import random
+from pathlib import Path
+
+import torch
+
+from asrtool.config import Config
+from asrtool.data.inspection import CutRequirements
+from asrtool.data.shards import fingerprint
+from asrtool.data.statistics import feature_statistics
+from asrtool.device import describe_device, pick_device
+from asrtool.distributed import SINGLE_PROCESS, Ranks, broadcast_from_first, on_first_rank
+from asrtool.errors import UserError
+from asrtool.models.acoustic import AcousticModel
+from asrtool.tensor_files import DamagedFileError
+from asrtool.training.average import EmaWeights
+from asrtool.training.experiment_folder import prepare_experiment, scan_manifests
+from asrtool.training.objective import create_objective
+from asrtool.training.optimizer import create_optimizer
+from asrtool.training.precision import log_precision_fallback
+from asrtool.training.resume import InitialWeights, initialise_session, restore_session
+from asrtool.training.schedule import describe_learning_rate
+from asrtool.training.session import Session
+from asrtool.training.strategy import create_strategy
+
+logger = logging.getLogger(__name__)
+
+
+def start_session(
+    config: Config,
+    experiment: Path,
+    ranks: Ranks,
+    device_name: str = "auto",
+    resume: bool = False,
+    initial: InitialWeights | None = None,
+) -> Session:
+    """Checks folder and data, builds the model, and resumes or initialises it. Called on all ranks.
+
+    `resume`: the folder may hold a training, which is continued. `initial` is used when it holds none.
+    """
+    tokenizer = on_first_rank(ranks, lambda: prepare_experiment(config, experiment, resume))
+    random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    device = pick_device(device_name, ranks.local_rank)
+    model = AcousticModel(config.model, config.features.num_bins, tokenizer.size).to(device)
+    objective = create_objective(config, tokenizer, experiment, ranks, device)
+    logger.info(f"objective {objective}")
+    data = config.data
+    requirements = CutRequirements(
+        data=data,
+        sampling_rate=config.features.sampling_rate,
+        tokenizer=tokenizer,
+        min_frames=objective.min_frames,
+        out_length=model.out_length,
+        needs_alignments=config.objective.needs_alignments,
+    )
+    dropped = on_first_rank(ranks, lambda: scan_manifests(data.train, data.dev, requirements, experiment))
+    strategy = create_strategy(config.parallel, ranks, skips_layers=config.model.layer_drop > 0)
+    train_model = strategy.wrap(model)
+    session = Session(
+        config=config,
+        experiment=experiment,
+        ranks=ranks,
+        device=device,
+        tokenizer=tokenizer,
+        objective=objective,
+        model=model,
+        strategy=strategy,
+        train_model=train_model,
+        optimizer=create_optimizer(model, config.training),
+        ema=EmaWeights(model, config.training.ema_decay) if config.training.ema_decay else None,
+        dropped=dropped,
+    )
+    torch.manual_seed(config.seed + ranks.rank)  # dropout differs from rank to rank
+    _resume_or_initialise(session, initial)
+    log_precision_fallback(config.training.precision, device)
+    size = f"{session.num_parameters / 1e6:.2f} M parameters, {tokenizer.size} units"
+    logger.info(f"{size}, on {ranks.world_size} x {describe_device(device)}")
+    training = config.training
+    logger.info(describe_learning_rate(training, config.model.dim, config.data.batch_seconds, ranks.world_size))
+    return session
+
+
+def _resume_or_initialise(session: Session, initial: InitialWeights | None) -> None:
+    """Resumes from the last checkpoint; without one, starts from other weights or from new ones."""
+    last = broadcast_from_first(session.ranks, session.checkpoints.last())
+    manifest = fingerprint(session.config.data.train)
+    if last is not None:
+        _resume(session, last, manifest, initial)
+        return
+    session.progress.manifest = manifest
+    if initial:
+        initialise_session(session, initial)
+    elif session.config.model.normalise != "none":
+        _measure_features(session)
+    session.strategy.start(session.model, session.optimizer)
+
+
+def _resume(session: Session, last: Path, manifest: str, initial: InitialWeights | None) -> None:
+    """Resumes from the checkpoint `last`, if data and initial weights are the same as in its training."""
+    try:
+        restore_session(session, last)
+    except DamagedFileError as error:
+        raise DamagedFileError(error.problem, session.checkpoints.damage_hint(last)) from error
+    progress = session.progress
+    if progress.manifest != manifest:
+        raise UserError(f"{session.config.data.train} was changed since {last} was written; give another --exp")
+    source = progress.initialised_from
+    if initial and source != str(initial.checkpoint):
+        raise UserError(f"{session.experiment} was initialised from {source}, not from {initial.checkpoint}")
+    line = f"resumed from {last}: step {progress.step}, epoch {progress.position.epoch}"
+    logger.info(f"{line}; it was initialised from {source}" if source else line)
+
+
+def _measure_features(session: Session) -> None:
+    """Measures mean and standard deviation of the features, with which the model normalises them."""
+    logger.info("measuring the mean and standard deviation of the features")
+    per_utterance = session.config.model.normalise == "utterance"
+
+    def measure() -> tuple[torch.Tensor, torch.Tensor]:
+        return feature_statistics(session.training_batches(SINGLE_PROCESS, augmented=False), per_utterance)
+
+    session.model.normalise.set_statistics(*on_first_rank(session.ranks, measure))

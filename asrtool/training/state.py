@@ -1,0 +1,76 @@
+"""The state of a training beside weights and optimizer: its progress, and what each rank counts for itself."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from asrtool.config import Count, Integer, Real, Weight
+from asrtool.data.batch import Batch, Position
+from asrtool.training.checkpoint_folder import rank_by_loss
+from asrtool.training.guards import LossGuard
+
+
+@dataclass
+class TrainingProgress:
+    """How far a training is. It is the same on all ranks, and saved in checkpoints."""
+
+    step: Count = 0
+    position: Position = field(default_factory=Position)  # of the next batch in the data
+    seconds: Weight = 0.0  # audio consumed by all ranks
+    dev_losses: dict[Integer, Real] = field(default_factory=dict)  # by step
+    initialised_from: str | None = None  # path of another training's checkpoint
+    manifest: str = ""  # fingerprint of data.train
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain types for a checkpoint."""
+        return {**vars(self), "position": list(vars(self.position).values())}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainingProgress":
+        """Returns the progress that `to_dict` saved. Raises ValueError or others for anything else."""
+        position = Position(*TypeAdapter(tuple[Count, Count, Count, Count]).validate_python(values["position"]))
+        return TypeAdapter(cls).validate_python({**values, "position": position})
+
+    def patience_is_over(self, patience: int | None) -> bool:
+        """Returns True if the last `patience` validations had no better dev loss than an earlier one."""
+        ranked = rank_by_loss(self.dev_losses)
+        if patience is None or not ranked:
+            return False
+        return sum(step > ranked[0] for step in self.dev_losses) >= patience
+
+
+@dataclass
+class RankState:
+    """What each rank counts for itself. A checkpoint has the state of every rank."""
+
+    guard: LossGuard = field(default_factory=LossGuard)
+    # Values of the steps since the last report (see Meter); those of bad steps may be NaN
+    unreported: list[dict[str, Annotated[float, Field(strict=True)]]] = field(default_factory=list)
+    unsynced_seconds: Weight = 0.0  # audio that is not yet in `TrainingProgress.seconds`
+    digest: str = ""  # of the ids of all cuts so far, in their order
+
+    def count_batch(self, batch: Batch) -> None:
+        """Counts the audio and the cuts of a batch."""
+        self.unsynced_seconds += batch.seconds
+        self.digest = hashlib.blake2b(repr((self.digest, batch.ids)).encode(), digest_size=16).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain types for a checkpoint."""
+        return {**vars(self), "guard": vars(self.guard)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RankState":
+        """Returns the state that `to_dict` saved. Raises ValueError or others for anything else."""
+        return TypeAdapter(cls).validate_python(values)
+
+
+@dataclass(frozen=True)
+class StepActions:
+    """What all ranks do after a step."""
+
+    stop: bool = False
+    roll_back: bool = False
+    validate: bool = False
+    save: bool = False

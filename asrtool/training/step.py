@@ -1,0 +1,123 @@
+"""One training step: the gradients of its batches, and one update of the weights."""
+
+import logging
+
+import torch
+from torch import nn
+
+from asrtool.data.batch import Batch
+from asrtool.device import is_out_of_memory
+from asrtool.objectives.ctc import Ctc
+from asrtool.objectives.objective import Objective
+from asrtool.training.average import gathered
+from asrtool.training.optimizer import set_learning_rate
+from asrtool.training.precision import autocast
+from asrtool.training.recovery import leave_out_step
+from asrtool.training.session import Session
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED_CUTS = 5  # in a log line
+
+
+def training_step(session: Session, batches: list[Batch]) -> dict[str, float]:
+    """Takes one step with the batches of this rank; returns its values for the log. A bad step changes no weights.
+
+    The loss is divided by the target units of all batches of all ranks that average their gradients: neither its scale
+    nor the update depends on how the units are distributed over them.
+    """
+    config = session.config
+    strategy = session.strategy
+    lr = session.next_learning_rate()
+    set_learning_rate(session.optimizer, lr)
+    (num_units,) = strategy.sum_over_group(sum(int(batch.target_lens.sum()) for batch in batches))
+    scale = strategy.gradient_group.world_size / num_units  # the strategy averages gradients over the group
+    losses = accumulate_gradients(session, batches, scale)
+    norm = nn.utils.clip_grad_norm_(session.model.parameters(), config.training.max_grad_norm)
+    gradient_norm = float(gathered(norm))
+    loss = strategy.sum_over_group(sum(losses.values()))[0] / num_units
+    log_unusable_cuts(session, batches, losses)
+    problem = session.rank_state.guard.problem(config.guards, loss, gradient_norm)
+    if problem:
+        leave_out_step(session, losses, problem)
+    else:
+        session.optimizer.step()
+        if session.ema:
+            session.ema.update(session.model)
+    return {"loss": loss, "gradient_norm": gradient_norm, "lr": lr}
+
+
+def batch_loss(
+    model: nn.Module, batch: Batch, device: torch.device, precision: str, objective: Objective
+) -> torch.Tensor:
+    """Returns the loss of each utterance, (N,) nats; 0 without units, or with more units than its frames allow."""
+    features = batch.features.to(device, non_blocking=True)
+    lens = batch.feature_lens.to(device)
+    weight = objective.intermediate_ctc if model.training else 0.0
+    if not weight:
+        with autocast(precision, device):
+            log_probs, out_lens = model(features, lens)
+        return objective(log_probs, out_lens, batch)
+    with autocast(precision, device):
+        log_probs, out_lens, intermediate = model(features, lens, with_intermediate=True)
+    loss = objective(log_probs, out_lens, batch)
+    return torch.lerp(loss, Ctc()(intermediate, out_lens, batch), weight)
+
+
+def accumulate_gradients(session: Session, batches: list[Batch], scale: float) -> dict[str, float]:
+    """Adds up the gradients of `scale` times the losses of a step's batches; returns the loss of each cut.
+
+    Where the memory is too small for a batch, it is split into two halves and the step starts again.
+    """
+    session.optimizer.zero_grad(set_to_none=True)
+    losses: list[torch.Tensor] = []
+    too_large = None
+    for number, batch in enumerate(batches):
+        is_last = number == len(batches) - 1
+        other_ranks_wait = is_last and session.strategy.gradient_group.world_size > 1
+        try:
+            losses.append(_backward(session, batch, scale, is_last))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(batch.ids) == 1 or other_ranks_wait:
+                raise
+            too_large = number
+            break
+    if too_large is None:
+        ids = [name for batch in batches for name in batch.ids]
+        return dict(zip(ids, torch.cat(losses).tolist(), strict=True))
+    batch = batches[too_large]
+    logger.warning(f"out of memory with {len(batch.ids)} utterances of {batch.seconds:.0f} s: split into two batches")
+    halves = [batch.select(slice(0, None, 2)), batch.select(slice(1, None, 2))]
+    return accumulate_gradients(session, [*batches[:too_large], *halves, *batches[too_large + 1 :]], scale)
+
+
+def _backward(session: Session, batch: Batch, scale: float, is_last: bool) -> torch.Tensor:
+    """Forward and backward pass of one batch; returns the losses, (N,) nats."""
+    with session.strategy.accumulating(is_last):
+        precision = session.config.training.precision
+        loss = batch_loss(session.train_model, batch, session.device, precision, session.objective)
+        (loss.sum() * scale).backward()
+    return loss.detach()
+
+
+def log_unusable_cuts(session: Session, batches: list[Batch], losses: dict[str, float]) -> None:
+    """Logs cuts that cannot have a loss. The scan before training drops such cuts, but not in very long manifests."""
+    if all(loss > 0 for loss in losses.values()):
+        return
+    unusable = [name for batch in batches for name in _unusable_cuts(session, batch, losses)]
+    if unusable:
+        names = ", ".join(unusable[:MAX_NAMED_CUTS]) + (" ..." if len(unusable) > MAX_NAMED_CUTS else "")
+        logger.warning(f"not used: {names}: no units, or too many for their length")
+
+
+def _unusable_cuts(session: Session, batch: Batch, losses: dict[str, float]) -> list[str]:
+    """The cuts of a batch without units, and those whose units need more output frames than there are."""
+    unusable = []
+    rows = zip(batch.ids, batch.feature_lens.tolist(), batch.targets.tolist(), batch.target_lens.tolist(), strict=True)
+    for name, num_frames, units, num_units in rows:
+        is_empty = num_units == 0
+        min_frames = session.objective.min_frames(units[:num_units])
+        is_short = losses[name] == 0 and session.model.out_length(num_frames) < min_frames
+        if is_empty or is_short:
+            unusable.append(name)
+    return unusable

@@ -1,0 +1,73 @@
+"""Validation: the loss over the dev set."""
+
+import logging
+import math
+from itertools import islice
+
+import torch
+
+from asrtool.data.batch import Batch
+from asrtool.data.loading import SpeechDataset, load_batches
+from asrtool.data.sampling import OrderedSampler
+from asrtool.distributed import SINGLE_PROCESS, StoppedByFirstRank, gather_from_all, sum_over_ranks
+from asrtool.errors import DataError
+from asrtool.training.session import Session
+from asrtool.training.step import batch_loss
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED_CUTS = 5  # in a log line
+
+
+@torch.no_grad()
+def validate(session: Session) -> float:
+    """Returns the dev loss in nats per unit over all dev cuts, which the ranks share.
+
+    A cut whose loss is not finite is left out, and logged. Raises DataError when no other cuts are left.
+    """
+    config = session.config
+    model = session.model
+    ranks = session.ranks if session.strategy.has_whole_model else SINGLE_PROCESS
+    sampler = OrderedSampler(config.data.dev, config.data.batch_seconds, session.dropped.dev, ranks)
+    dataset = SpeechDataset(config, session.tokenizer, training=False)
+    model.eval()
+    loss = 0.0
+    num_units = 0
+    not_finite: list[str] = []
+    for batch in islice(load_batches(dataset, sampler, config.data.workers), session.max_dev_batches):
+        if not batch.ids:  # all cuts are shorter than a frame
+            continue
+        losses = batch_loss(model, batch, session.device, config.training.precision, session.objective)
+        batch_sum, batch_units, names = _finite_sum(losses, batch)
+        loss += batch_sum
+        num_units += batch_units
+        not_finite += names
+    model.train()
+    total_loss, total_units, num_not_finite = sum_over_ranks(ranks, loss, num_units, len(not_finite))
+    if num_not_finite or not total_units:
+        names = [name for part in gather_from_all(ranks, not_finite) for name in part]
+        _report_not_finite(session, names, none_left=not total_units)
+    return total_loss / total_units
+
+
+def _finite_sum(losses: torch.Tensor, batch: Batch) -> tuple[float, int, list[str]]:
+    """The sum of a batch's finite losses, their target units, and the cuts whose losses are not finite."""
+    summed = losses.sum().item()
+    if math.isfinite(summed):
+        return summed, int(batch.target_lens.sum()), []
+    is_finite = losses.isfinite().cpu()
+    not_finite = [name for name, finite in zip(batch.ids, is_finite.tolist(), strict=True) if not finite]
+    return losses.double().cpu()[is_finite].sum().item(), int(batch.target_lens[is_finite].sum()), not_finite
+
+
+def _report_not_finite(session: Session, names: list[str], none_left: bool) -> None:
+    """Logs dev cuts whose loss is not finite; DataError when there are no others."""
+    where = f"at step {session.progress.step}, {len(names)} cuts of {session.config.data.dev}"
+    problem = f"{where} have a loss that is not finite"
+    if not none_left:
+        named = ", ".join(names[:MAX_NAMED_CUTS]) + (" ..." if len(names) > MAX_NAMED_CUTS else "")
+        logger.warning(f"{problem}; they are left out of the dev loss: {named}")
+    elif session.ranks.is_first:
+        raise DataError(f"{problem}, and no others are left; lower training.lr, or look at their audio", names)
+    else:
+        raise StoppedByFirstRank(problem)
