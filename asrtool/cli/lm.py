@@ -1,47 +1,89 @@
 """`asrtool lm`: language models."""
 
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from asrtool.cli.options import PATH, POSITIVE, SEED, SHARE, Number, case_option, device_option
 
-LARGEST_COUNT = 2**31 - 1  # of occurrences, in --cutoffs
-LARGEST_CONTEXT = 1 << 20  # units; attention over as many is far beyond any memory
+if TYPE_CHECKING:
+    from asrtool.lm.corpus import Corpus
+
+MAX_COUNT = 2**31 - 1  # of occurrences, in --cutoffs
+MAX_CONTEXT = 1 << 20  # units; attention over as many does not fit into any memory
+CONTEXT_RANGE = click.IntRange(0, MAX_CONTEXT)
 CASE = case_option("Case that the text is changed to.")
-CONTEXT = click.option(
-    "--context",
-    type=click.IntRange(0, LARGEST_CONTEXT),
-    help="Units that a neural model sees at once [default: as it was trained]",
+TOKENIZER = click.option(
+    "--tokenizer", type=PATH, help="Tokenizer file: the text becomes its units, and the model is over units, not words."
 )
-UNITS = click.option("--tokenizer", type=PATH, help="Take the text as units of this tokenizer instead of words.")
 
 
 @click.group()
 def lm() -> None:
     """Train, prune, measure and convert language models.
 
-    An n-gram model is an ARPA file (.gz too), or compiled (.npz), which is read in seconds: for `asrtool decode
-    --rescore`. A neural model is a file *.pt, for `asrtool rescore`.
-    TEXT is a file with a sentence a line (.gz too), or a manifest *.jsonl.gz, whose transcripts are taken. Sentences
-    are marked here: <s> and </s> in the text are refused, and <unk>, in any case, is the unknown word. A file OUT that
-    exists is replaced if it holds a model of the same form.
+    An n-gram model is an ARPA file (.gz too), or compiled (.npz), which is read in seconds; it is used by `asrtool
+    graph` and `asrtool decode`. A neural model is a file *.pt, and is used by `asrtool rescore`.
+
+    TEXT is a file with a sentence a line (.gz too), or a manifest *.jsonl.gz, whose transcripts are used. Each sentence
+    gets its marks here: <s> and </s> in the text are refused, and <unk>, in any case, is the unknown word. An existing
+    OUT is replaced if it is a model of the same format.
     """
 
 
 @lm.command()
 @click.argument("text", type=PATH, nargs=-1, required=True)
 @click.argument("out", type=PATH)
-@click.option("--order", default=3, type=click.IntRange(1, 5), help="Words in the longest n-grams.")
-@click.option("--vocab", type=PATH, help="A word list or a lexicon; other words become <unk>.")
-@click.option("--top", default=0, type=click.IntRange(min=0), help="Only the so many most frequent words; 0: all.")
-@click.option("--min-count", default=1, type=click.IntRange(min=1), help="Only words seen at least so often.")
-@click.option("--cutoffs", default="0", help="Leave out n-grams seen at most so often, by order, such as 0,0,1.")
-@click.option("--prune", "threshold", type=POSITIVE, help="As --threshold of `asrtool lm prune`, at once.")
+@click.option("--order", default=3, type=click.IntRange(1, 5), help="Number of words in the longest n-grams.")
+@click.option(
+    "--vocab",
+    type=PATH,
+    show_default="all words of TEXT",
+    help="Word list or lexicon with the vocabulary; other words become <unk>.",
+)
+@click.option(
+    "--top",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Number of words in the vocabulary, the most frequent ones; 0 stands for all.",
+)
+@click.option(
+    "--min-count",
+    default=1,
+    type=click.IntRange(min=1),
+    help="Number of occurrences below which a word is left out of the vocabulary.",
+)
+@click.option(
+    "--cutoffs",
+    default="0",
+    help="Counts up to which n-grams are left out, by order, such as 0,0,1; the last one holds for all further orders.",
+)
+@click.option(
+    "--prune",
+    "threshold",
+    type=POSITIVE,
+    show_default="no pruning",
+    help="Threshold for pruning the trained model, as --threshold of `asrtool lm prune`.",
+)
 @CASE
-@UNITS
-def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tokenizer) -> None:
-    """Train a model with interpolated modified Kneser-Ney smoothing and write it to OUT, *.arpa, *.arpa.gz or *.npz.
+@TOKENIZER
+def train(
+    text: tuple[Path, ...],
+    out: Path,
+    order: int,
+    vocab: Path | None,
+    top: int,
+    min_count: int,
+    cutoffs: str,
+    threshold: float | None,
+    case: str,
+    tokenizer: Path | None,
+) -> None:
+    """Train an n-gram model with interpolated modified Kneser-Ney smoothing.
+
+    OUT is a file *.arpa, *.arpa.gz or *.npz (compiled).
 
     \b
     asrtool lm train text.txt.gz data/lang/3gram.arpa.gz --top 64000 --prune 1e-8
@@ -50,16 +92,16 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
     """
     if vocab and (top or min_count > 1):
         raise click.UsageError("--vocab says which words there are; leave out --top and --min-count")
-    limits = _cutoffs(cutoffs)
+    cutoff_by_order = _parse_cutoffs(cutoffs)
     from asrtool.lm.corpus import limit_vocabulary, read_word_list
     from asrtool.lm.ngram_files import require_lm_output, write_ngrams
     from asrtool.lm.ngram_pruning import prune_ngrams
     from asrtool.lm.ngram_training import train_ngrams
 
     require_lm_output(out, [*text, *filter(None, (vocab, tokenizer))])
-    given = read_word_list(vocab) if vocab else None
-    corpus = limit_vocabulary(_corpus(text, case, tokenizer), given, top, min_count)
-    model = train_ngrams(corpus, order, limits)
+    vocabulary = read_word_list(vocab) if vocab else None
+    corpus = limit_vocabulary(_read_corpus(text, case, tokenizer), vocabulary, top, min_count)
+    model = train_ngrams(corpus, order, cutoff_by_order)
     if threshold:
         model = prune_ngrams(model, threshold)
     write_ngrams(model, out)
@@ -69,35 +111,62 @@ def train(text, out, order, vocab, top, min_count, cutoffs, threshold, case, tok
 @lm.command("train-neural")
 @click.argument("text", type=PATH, nargs=-1, required=True)
 @click.argument("out", type=PATH)
-@click.option("--dev", type=PATH, help="Text whose perplexity is measured after each epoch, and at the end.")
+@click.option("--dev", type=PATH, help="Text whose perplexity is measured after each epoch and at the end.")
 @click.option("--vocab-size", default=2000, type=click.IntRange(2, 1_000_000), help="Number of BPE units.")
 @click.option("--dim", default=256, type=click.IntRange(2, 1 << 14), help="Width of the model.")
-@click.option("--layers", default=6, type=click.IntRange(1, 1000), help="Blocks of the Transformer.")
-@click.option("--heads", default=4, type=click.IntRange(1, 1000), help="Heads of the attention.")
-@click.option("--dropout", default=0.1, type=Number(0, 1, maximum_open=True), help="Dropout of what each layer adds.")
+@click.option("--layers", default=6, type=click.IntRange(1, 1000), help="Number of Transformer blocks.")
+@click.option("--heads", default=4, type=click.IntRange(1, 1000), help="Number of attention heads.")
+@click.option(
+    "--dropout", default=0.1, type=Number(0, 1, maximum_open=True), help="Dropout probability after each layer."
+)
 @click.option(
     "--context",
     default=0,
-    type=click.IntRange(0, LARGEST_CONTEXT),
-    help="Units seen at once, of a sentence and of those before it; 0: of each sentence alone.",
+    type=CONTEXT_RANGE,
+    help="Number of units seen at once, of a sentence and the sentences before it; 0 is each sentence alone.",
 )
-@click.option("--epochs", default=2.0, type=Number(0, 1e6, minimum_open=True), help="How often to go through the text.")
-@click.option("--batch", default=4096, type=click.IntRange(1, LARGEST_COUNT), help="Units in a step.")
-@click.option("--lr", default=2e-3, type=POSITIVE, help="Highest learning rate.")
+@click.option(
+    "--epochs", default=2.0, type=Number(0, 1e6, minimum_open=True), help="Number of passes over the training text."
+)
+@click.option(
+    "--batch",
+    default=4096,
+    type=click.IntRange(1, MAX_COUNT),
+    help="Number of units in a step over all processes, padding included.",
+)
+@click.option("--lr", default=2e-3, type=POSITIVE, help="Peak learning rate.")
 @click.option(
     "--precision",
     default="auto",
     type=click.Choice(["fp32", "bf16", "auto"]),
-    help="Number format of the products; auto: bf16 where that is fast.",
+    help="Precision of the computation; auto is bf16 where the processor supports it.",
 )
-@click.option("--seed", default=1, type=SEED, help="Seed of the weights, the order and the dropout.")
+@click.option("--seed", default=1, type=SEED, help="Seed of the weights, the order of the text and the dropout.")
 @device_option()
 @CASE
-def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, context, device, case, **plan) -> None:
-    """Train a Transformer language model over BPE units, and write it with them to OUT, a file *.pt.
+def train_neural(
+    text: tuple[Path, ...],
+    out: Path,
+    dev: Path | None,
+    vocab_size: int,
+    dim: int,
+    layers: int,
+    heads: int,
+    dropout: float,
+    context: int,
+    epochs: float,
+    batch: int,
+    lr: float,
+    precision: Literal["fp32", "bf16", "auto"],
+    seed: int,
+    device: str,
+    case: str,
+) -> None:
+    """Train a Transformer language model over BPE units, and write both to OUT, a file *.pt.
 
-    With --context the lines of TEXT are to follow one another as they were written or said. The same command goes on
-    where it was interrupted; under torchrun several processes share the work.
+    With --context, consecutive lines of TEXT must be consecutive sentences. The folder lm.training, next to an OUT
+    lm.pt, has log.jsonl, TensorBoard files, and a checkpoint from which the same command resumes after an interruption.
+    Under torchrun several processes share the work.
 
     \b
     asrtool lm train-neural text.txt.gz data/lang/lm.pt --dev data/dev.jsonl.gz --context 256
@@ -107,28 +176,37 @@ def train_neural(text, out, dev, vocab_size, dim, layers, heads, dropout, contex
         raise click.BadParameter(f"{dim} is not an even multiple of {heads} heads", param_hint="--dim")
     from asrtool.lm.neural_lm import require_neural_output
     from asrtool.lm.transformer_lm import TransformerLmConfig
-    from asrtool.training.language_model import Plan, train_from_text
+    from asrtool.training.language_model import train_language_model_from_text
+    from asrtool.training.lm_session import LmTrainingConfig
 
     require_neural_output(out, [*text, *([dev] if dev else [])])
-    train_from_text(
-        text,
-        out,
-        vocab_size,
-        TransformerLmConfig(dim, layers, heads, dropout, context),
-        Plan(**plan),
-        dev,
-        case,
-        device,
+    train_language_model_from_text(
+        text=text,
+        out=out,
+        vocab_size=vocab_size,
+        model=TransformerLmConfig(dim=dim, layers=layers, heads=heads, dropout=dropout, context=context),
+        training=LmTrainingConfig(epochs=epochs, batch=batch, lr=lr, precision=precision, seed=seed),
+        dev=dev,
+        case=case,
+        device=device,
     )
 
 
 @lm.command()
 @click.argument("model", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--threshold", type=POSITIVE, help="Least relative rise of perplexity that keeps an n-gram.")
-@click.option("--size", type=click.IntRange(min=1), help="Number of n-grams to keep, of all orders together.")
-def prune(model, out, threshold, size) -> None:
-    """Leave out the n-grams whose loss raises the perplexity least (Stolcke 1998, as SRILM's -prune).
+@click.option(
+    "--threshold",
+    type=POSITIVE,
+    help="Relative rise of the perplexity below which an n-gram is removed; give this or --size.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    help="Number of n-grams to keep, of all orders together; give this or --threshold.",
+)
+def prune(model: Path, out: Path, threshold: float | None, size: int | None) -> None:
+    """Remove the n-grams whose removal raises the perplexity least (Stolcke 1998, as SRILM's -prune).
 
     \b
     asrtool lm prune data/lang/4gram.arpa.gz data/lang/small.arpa.gz --threshold 1e-8
@@ -140,23 +218,37 @@ def prune(model, out, threshold, size) -> None:
     from asrtool.lm.ngram_pruning import prune_ngrams
 
     require_lm_output(out, [model])
-    smaller = prune_ngrams(read_ngrams(model), threshold, size)
-    write_ngrams(smaller, out)
-    click.echo(f"{out}: {smaller}")
+    pruned = prune_ngrams(read_ngrams(model), threshold, size)
+    write_ngrams(pruned, out)
+    click.echo(f"{out}: {pruned}")
 
 
 @lm.command()
 @click.argument("model", type=PATH)
 @click.argument("text", type=PATH, nargs=-1, required=True)
-@click.option("--ngram", type=PATH, help="N-gram model that a neural MODEL is mixed with.")
-@click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the mixture.")
-@CONTEXT
+@click.option("--ngram", type=PATH, help="N-gram model that a neural MODEL is interpolated with.")
+@click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the interpolation.")
+@click.option(
+    "--context",
+    type=CONTEXT_RANGE,
+    show_default="the context that it was trained with",
+    help="Number of units that a neural model sees at once.",
+)
 @CASE
-@UNITS
-def perplexity(model, text, ngram, weight, context, case, tokenizer) -> None:
-    """Perplexity and unknown (OOV) words of a text; beside KenLM's reading of an ARPA file where `kenlm` is installed.
+@TOKENIZER
+def perplexity(
+    model: Path,
+    text: tuple[Path, ...],
+    ngram: Path | None,
+    weight: float,
+    context: int | None,
+    case: str,
+    tokenizer: Path | None,
+) -> None:
+    """Measure the perplexity of a text, and count its unknown (OOV) words.
 
-    MODEL may be a binary of KenLM or a neural model (*.pt), too.
+    MODEL is an n-gram model, a binary of KenLM, or a neural model (*.pt). An ARPA file is scored by KenLM as well where
+    the package kenlm is installed, and the two results are compared.
 
     \b
     asrtool lm perplexity data/lang/3gram.arpa.gz data/dev.jsonl.gz
@@ -164,12 +256,12 @@ def perplexity(model, text, ngram, weight, context, case, tokenizer) -> None:
     """
     from asrtool.lm.perplexity import measure_neural_perplexity, measure_perplexity
 
-    corpus = _corpus(text, case, tokenizer)
+    corpus = _read_corpus(text, case, tokenizer)
     if model.suffix == ".pt":
         click.echo(measure_neural_perplexity(model, corpus, ngram, weight, context))
     elif ngram or context is not None:
         option = "--ngram" if ngram else "--context"
-        raise click.UsageError(f"{option} is for a neural model (*.pt), and {model} is none")
+        raise click.UsageError(f"{option} is for a neural model (*.pt), and {model} is not one")
     else:
         click.echo(measure_perplexity(model, corpus))
 
@@ -177,8 +269,8 @@ def perplexity(model, text, ngram, weight, context, case, tokenizer) -> None:
 @lm.command()
 @click.argument("model", type=PATH)
 @click.argument("out", type=PATH)
-def convert(model, out) -> None:
-    """Write a model in the form that OUT ends in: .npz compiled, .arpa or .arpa.gz as ARPA.
+def convert(model: Path, out: Path) -> None:
+    """Convert an n-gram model to the format of OUT's name: .npz compiled, .arpa or .arpa.gz as ARPA.
 
     \b
     asrtool lm convert data/lang/4gram.arpa.gz data/lang/4gram.npz
@@ -186,20 +278,20 @@ def convert(model, out) -> None:
     from asrtool.lm.ngram_files import read_ngrams, require_lm_output, write_ngrams
 
     require_lm_output(out, [model])
-    read = read_ngrams(model)
-    write_ngrams(read, out)
-    click.echo(f"{out}: {read}")
+    ngrams = read_ngrams(model)
+    write_ngrams(ngrams, out)
+    click.echo(f"{out}: {ngrams}")
 
 
-def _corpus(text, case, tokenizer):
+def _read_corpus(text: tuple[Path, ...], case: str, tokenizer: Path | None) -> "Corpus":
     from asrtool.lm.corpus import build_corpus, read_word_sequences
     from asrtool.text.tokenizer import load_tokenizer
 
     return build_corpus(read_word_sequences(text, case, load_tokenizer(tokenizer) if tokenizer else None))
 
 
-def _cutoffs(text: str) -> list[int]:
+def _parse_cutoffs(text: str) -> list[int]:
     parts = text.split(",")
-    if not all(re.fullmatch("[0-9]{1,10}", part.strip()) and int(part) <= LARGEST_COUNT for part in parts):
+    if not all(re.fullmatch("[0-9]{1,10}", part.strip()) and int(part) <= MAX_COUNT for part in parts):
         raise click.BadParameter(f"'{text}' is not a list of counts such as 0,0,1", param_hint="--cutoffs")
     return [int(part) for part in parts]

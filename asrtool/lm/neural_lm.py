@@ -21,7 +21,7 @@ from asrtool.files import require_output, require_same_kind
 from asrtool.lm.sentences import word_encoder
 from asrtool.lm.transformer_lm import BOUNDARY, TransformerLm, TransformerLmConfig, check_lm_weights
 from asrtool.tensor_files import DAMAGE, damaged_file, load_tensors, save_tensors
-from asrtool.text.tokenizer import Tokenizer, tokenizer_of
+from asrtool.text.tokenizer import Tokenizer, tokenizer_from_dict
 
 WHAT = "a neural language model"
 HINT = "train one with `asrtool lm train-neural`"
@@ -146,7 +146,7 @@ def load_neural_lm(path: str | Path, device: str = "auto", context: int | None =
     torch_device = pick_device(device)
     content = load_tensors(path, WHAT, HINT)
     try:
-        tokenizer = tokenizer_of(content["tokenizer"])
+        tokenizer = tokenizer_from_dict(content["tokenizer"])
         config = TransformerLmConfig.from_dict(content["config"])
         weights = dict(content["model"])
         check_lm_weights(weights, tokenizer.size, config)

@@ -94,7 +94,7 @@ class Mmi:
         return GraphBatch(graphs, device)
 
     def _numerator(self, text: str) -> FrameGraph:
-        transcript = numerator_graph(self.tokenizer.alternatives(text))
+        transcript = numerator_graph(self.tokenizer.pronunciation_units(text))
         return expand_topology(self.ngram.compose(transcript), self.config.topology)
 
 

@@ -1,7 +1,7 @@
-"""Pronunciations for words that no lexicon has: grapheme to phoneme, learnt from a lexicon by Phonetisaurus.
+"""Grapheme-to-phoneme conversion: pronunciations for words outside a lexicon, learned from it by Phonetisaurus.
 
-Phonetisaurus (Novak, Minematsu and Hirose, 2012) aligns letters with phones, makes an n-gram model of the pairs, and
-finds the best sequence of pairs that spells a word. It knows no language and no set of phones but those of the lexicon.
+Phonetisaurus (Novak, Minematsu and Hirose, 2012) aligns letters with phones, trains an n-gram model of the pairs, and
+finds the best sequence of pairs for a word. It knows no language and no set of phones but those of the lexicon.
 """
 
 import logging
@@ -18,15 +18,15 @@ from asrtool.text.lexicon import Lexicon, Pronunciation
 
 logger = logging.getLogger(__name__)
 
-PASSES = (
-    4  # of expectation maximisation over the alignments: 3, 6 and the package's 11 err alike within 0.1 % of phones
-)
-ORDER = 8  # of the model of pairs: what the package's own training takes
+# Passes of expectation maximisation over the alignments. With 3, 6 and the package's default 11 the phone error rates
+# are within 0.1 % of each other.
+PASSES = 4
+ORDER = 8  # of the n-gram model of pairs: the default of the package
 MARKS = frozenset("|_}")  # Phonetisaurus joins pairs with these
 
 
-def guess(words: Sequence[str], lexicon: Lexicon) -> dict[str, Pronunciation]:
-    """Pronunciations of `words`, learnt from all of `lexicon`; words with letters that it has not are left out.
+def predict_pronunciations(words: Sequence[str], lexicon: Lexicon) -> dict[str, Pronunciation]:
+    """Pronunciations of `words`, learned from all of `lexicon`; words with letters that the lexicon lacks are left out.
 
     Raises UserError when Phonetisaurus is not installed, or cannot learn from so small a lexicon.
     """
@@ -38,74 +38,84 @@ def guess(words: Sequence[str], lexicon: Lexicon) -> dict[str, Pronunciation]:
     with tempfile.TemporaryDirectory() as folder, report_full_disk(folder):
         _train(lexicon, Path(folder), environment)
         (Path(folder) / "words").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
-        logger.info(f"g2p: pronouncing {len(words)} words")
+        logger.info(f"g2p: predicting pronunciations of {len(words)} words")
         command = ["phonetisaurus-g2pfst", "--model=model.fst", "--wordlist=words"]
-        return dict(_guesses(_run(command, folder, environment).split("\n")))
+        return dict(_parse_predictions(_run(command, folder, environment).split("\n")))
 
 
 def _environment() -> dict[str, str]:
+    """The environment variables for the package's binaries: PATH and LD_LIBRARY_PATH."""
     if find_spec("phonetisaurus") is None:
         raise UserError("--unknown g2p needs the package phonetisaurus: pip install phonetisaurus; or --unknown drop")
     try:
         from phonetisaurus import guess_environment
 
-        return guess_environment()  # PATH and LD_LIBRARY_PATH of the binaries in the package
+        return guess_environment()
     except Exception as error:  # whatever the package raises on a machine that it has no binaries for
         raise UserError(f"phonetisaurus does not work on this machine ({error}); use --unknown drop") from error
 
 
 def _train(lexicon: Lexicon, folder: Path, environment: dict[str, str]) -> None:
     lines = [
-        f"{word}\t{' '.join(way)}\n"
-        for word, ways in lexicon.pronunciations.items()
-        for way in ways
-        if MARKS.isdisjoint(word) and MARKS.isdisjoint("".join(way))
+        f"{word}\t{' '.join(pronunciation)}\n"
+        for word, pronunciations in lexicon.pronunciations.items()
+        for pronunciation in pronunciations
+        if MARKS.isdisjoint(word) and MARKS.isdisjoint("".join(pronunciation))
     ]
     (folder / "lexicon").write_text("".join(lines), encoding="utf-8")
     align = ["phonetisaurus-align", "--input=lexicon", "--ofile=pairs", f"--iter={PASSES}"]
-    align += ["--seq1_del=false", "--seq2_del=true"]  # a letter may be silent, a phone never unwritten
+    align += ["--seq1_del=false", "--seq2_del=true"]  # a letter may be silent, a phone always has a letter
     for _ in progress(_passes(align, folder, environment), f"g2p: aligning {len(lines)} words", PASSES, "passes"):
         pass
     pairs = (folder / "pairs").read_text(encoding="utf-8", errors="replace").split("\n")
     longest = max(len(line.split()) for line in pairs)
     if not longest:
         raise UserError("phonetisaurus could align no word of the sources with its phones; use --unknown drop")
-    order = str(min(ORDER, longest + 1))  # with <s>; estimate-ngram crashes on an order that no word has
+    order = str(min(ORDER, longest + 1))  # with <s>; estimate-ngram crashes on an order above every word's length
     _run(["estimate-ngram", "-o", order, "-t", "pairs", "-wl", "arpa"], folder, environment)
     _run(["phonetisaurus-arpa2wfst", "--lm=arpa", "--ofile=model.fst"], folder, environment)
 
 
 def _passes(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[str]:
-    """Run the aligner; its line on each pass as it comes."""
+    """Runs the aligner; yields its line on each pass as it comes."""
     with _start(command, folder, environment) as process:
+        assert process.stderr is not None
         yield from (line for line in process.stderr if line.startswith("Iteration"))
-    _check(process.returncode, command)
+    _require_success(process.returncode, command)
 
 
 def _run(command: list[str], folder: str | Path, environment: dict[str, str]) -> str:
-    """Run a command of Phonetisaurus; what it printed."""
+    """Runs a command of Phonetisaurus; returns its standard output."""
     with _start(command, folder, environment) as process:
         out, _ = process.communicate()
-    _check(process.returncode, command)
+    _require_success(process.returncode, command)
     return out
 
 
-def _start(command: list[str], folder: str | Path, environment: dict[str, str]) -> subprocess.Popen:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
+def _start(command: list[str], folder: str | Path, environment: dict[str, str]) -> subprocess.Popen[str]:
     try:
-        return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+        return subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+        )
     except OSError as error:
         raise UserError(f"phonetisaurus has no {command[0]} for this machine; use --unknown drop") from error
 
 
-def _check(status: int, command: list[str]) -> None:
+def _require_success(status: int, command: list[str]) -> None:
     if status:
         raise UserError(f"{command[0]} failed (status {status}): too few words to learn from? Use --unknown drop")
 
 
-def _guesses(lines: Iterable[str]) -> Iterator[tuple[str, Pronunciation]]:
+def _parse_predictions(lines: Iterable[str]) -> Iterator[tuple[str, Pronunciation]]:
+    """Words and their phones from lines of word, cost and phones."""
     for line in lines:
         word, _, rest = line.partition("\t")
-        _, _, phones = rest.partition("\t")  # after the cost
+        _, _, phones = rest.partition("\t")
         if phones.split():
             yield word, tuple(phones.split())

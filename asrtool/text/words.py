@@ -5,21 +5,21 @@ Two rules hold for every text, word list, lexicon and transcript:
 - Words are separated by Unicode white space (`str.split`): the no-break space U+00A0 and the ideographic space U+3000
   separate words as well. Lines end with "\\n" or "\\r\\n" only; U+2028, form feeds and the like are white space, and
   a carriage return elsewhere is an error.
-- Text is in Unicode's composed form (NFC), also after a change of case, which may undo it, and without characters that
-  nobody sees.
+- Text is in Unicode's composed form (NFC), also after a change of case, which may undo it, and without invisible
+  characters.
 """
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-# Soft hyphen, zero-width space, marks of direction, word joiner, byte order mark: no part of any spelling, and words
-# with them look the same as those without. `asrtool prepare` takes them out of transcripts.
+# Soft hyphen, zero-width space, direction marks, word joiner, byte order mark: no word's spelling contains them, and
+# words with them look the same as words without. `asrtool prepare` removes them from transcripts.
 INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
-SHOWN = 60  # characters
-CASES = {"keep": str, "upper": str.upper, "lower": str.lower}
-# Marks of language models and graphs. As words of a text they would be taken for the marks, so no unit spells them.
+MAX_SHOWN = 60  # characters of a word in a message
+CASES: dict[str, Callable[[str], str]] = {"keep": str, "upper": str.upper, "lower": str.lower}
+# Marks of language models and graphs. As words of a text they would be taken for the marks, so no unit stands for them.
 SENTENCE_MARKS = frozenset(["<s>", "</s>"])
 MARKS = SENTENCE_MARKS | {"<unk>", "<eps>", "<blank>", "<blk>"}
 
@@ -35,18 +35,18 @@ def change_case(text: str, case: str) -> str:
 
 
 def is_mark(word: str, marks: frozenset[str] = MARKS) -> bool:
-    """Whether `word` is one of `marks` in any case, as <UNK> is."""
+    """Whether `word` is one of `marks` in any case, such as <UNK>."""
     return word.startswith("<") and word.lower() in marks
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether `text` has control characters, or halves of surrogate pairs, which UTF-8 cannot hold."""
+    """Whether `text` has control characters, or halves of surrogate pairs, which UTF-8 cannot encode."""
     return not text.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def shortened(text: str) -> str:
-    """`text` as messages show it: a word may have megabytes where a file is not what it should be."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    """The beginning of `text` for a message: a "word" may have megabytes where a file is of another kind."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def count_words(texts: Iterable[str], case: str = "keep") -> Counter[str]:
@@ -57,7 +57,7 @@ def count_words(texts: Iterable[str], case: str = "keep") -> Counter[str]:
     return counts
 
 
-def most_frequent(counts: Counter[str], top: int | None = None, min_count: int = 1) -> dict[str, int]:
+def most_frequent_words(counts: Counter[str], top: int | None = None, min_count: int = 1) -> dict[str, int]:
     """The words with at least `min_count` occurrences, at most `top` of them, the most frequent first."""
-    found = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
-    return {word: counts[word] for word in found[:top]}
+    words = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
+    return {word: counts[word] for word in words[:top]}

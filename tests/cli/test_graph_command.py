@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 
 from asrtool.graphs.folder import load_graph
-from asrtool.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 from tests.graphs.paths import Bigram, outputs
 
 LM = Bigram({"ab": -0.5, "b": -0.7, "<unk>": -2.0, "</s>": -0.4}, {"<s>": -0.2}, {("ab", "b"): -0.1})

@@ -10,7 +10,8 @@ from asrtool.decoding.lattice import rescore
 from asrtool.graphs.build import build_graph
 from asrtool.graphs.folder import load_graph
 from asrtool.lm.ngram_files import load_lm
-from asrtool.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 from tests.decoding.graphs import random_log_probs
 
 WORDS = ["x", "y", "z"]

@@ -63,7 +63,7 @@ def _read_tokenizer(path: Path) -> None:
             units = found.encode(sentence)
             if not all(0 < unit < found.size for unit in units):
                 raise Wrong("a unit that is not there")
-            found.decode(units), found.alternatives(sentence)
+            found.decode(units), found.pronunciation_units(sentence)
 
 
 def _neural_seeds(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from asrtool.lm import neural_lm
 from asrtool.lm.neural_lm import NeuralLm, interpolate_logprobs, load_neural_lm, require_neural_output, save_neural_lm
 from asrtool.lm.transformer_lm import TransformerLm, TransformerLmConfig
 from asrtool.tensor_files import save_tensors
-from asrtool.text.tokenizer import train_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 
 SHAPE = TransformerLmConfig(dim=16, layers=1, heads=2)
 

@@ -11,7 +11,7 @@ from asrtool.lm.corpus import build_corpus, case_hint, limit_vocabulary, read_wo
 from asrtool.lm.ngram import SPECIAL_WORDS
 from asrtool.lm.ngram_pruning import perplexity_rises, prune_ngrams, recompute_backoffs
 from asrtool.lm.ngram_training import FALLBACK_DISCOUNTS, kneser_ney_discounts, train_ngrams
-from asrtool.text.tokenizer import train_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 
 BOS, EOS = "<s>", "</s>"
 

@@ -12,7 +12,8 @@ from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.lm.ngram_files import load_lm
 from asrtool.streaming.ctc_search import StreamingGreedy, StreamingPrefix, WordAssembler
 from asrtool.text.lexicon import Lexicon
-from asrtool.text.tokenizer import PhoneTokenizer, train_tokenizer
+from asrtool.text.tokenizer import PhoneTokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 from tests.decoding.graphs import random_log_probs
 
 TEXTS = ["she sells sea shells", "the shells she sells", "he sees the sea"]

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from asrtool.errors import DataError, UserError
 from asrtool.graphs.build import lexicon_of
-from asrtool.text.lexicon import Lexicon, is_word, read_lexicon, require_lexicon_output, write_lexicon
-from asrtool.text.tokenizer import phone_tokenizer, train_tokenizer
+from asrtool.text.lexicon import Lexicon, is_lexicon_word, read_lexicon, require_lexicon_output, write_lexicon
+from asrtool.text.tokenizer_training import phone_tokenizer, train_tokenizer
 
 HELLO = ("HH", "AH", "L", "OW"), ("HH", "EH", "L", "OW")
 few = settings(max_examples=50, deadline=None)
@@ -135,7 +135,7 @@ def test_a_damaged_gzip_is_named(tmp_path):
 
 
 symbols = st.text("abcÉ'_-.()12", min_size=1, max_size=4)
-words = symbols.filter(is_word)
+words = symbols.filter(is_lexicon_word)
 phones = st.text("abAÉ:_1", min_size=1, max_size=3)
 lexicons = st.dictionaries(
     words, st.lists(st.lists(phones, min_size=1, max_size=4).map(tuple), min_size=1, max_size=3, unique=True).map(tuple)
@@ -157,7 +157,7 @@ def test_a_written_lexicon_is_in_order(tmp_path):
 
 @pytest.mark.parametrize("word", ["<eps>", "#0", "#tag", ";;;", "a(2)", "two words", "", "</s>"])
 def test_words_that_a_file_cannot_hold_are_not_written(tmp_path, word):
-    assert not is_word(word)
+    assert not is_lexicon_word(word)
     with pytest.raises(DataError, match="1 words cannot stand"):
         write_lexicon(Lexicon({"fine": (("a",),), word: (("a",),)}), tmp_path / "l.txt")
     assert not list(tmp_path.iterdir())
@@ -205,7 +205,7 @@ def test_probabilities_are_read_in_all_their_spellings(read, probability):
 
 @pytest.mark.parametrize("probability", ["nan", "inf", "1.5", "0.0", "-0.5", "1_0.5", "\u0660.\u0665", "1e400", "0x.5"])
 def test_what_is_no_probability_is_not_taken_for_one(read, probability):
-    with pytest.raises(DataError, match="probabilities stand behind the word, in all lines or in none"):
+    with pytest.raises(DataError, match="probabilities follow the word, in all lines or in none"):
         read(f"A 0.5 a\nB {probability} b\n")
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from asrtool.errors import DataError, UserError
 from asrtool.text.lexicon import Lexicon
-from asrtool.text.tokenizer import BLANK, load_tokenizer, phone_tokenizer, save_tokenizer
+from asrtool.text.tokenizer import BLANK, load_tokenizer, save_tokenizer
+from asrtool.text.tokenizer_training import phone_tokenizer
 
 LEXICON = Lexicon(
     {
@@ -35,7 +36,7 @@ def test_a_text_is_its_usual_pronunciations(tokenizer):
 
 
 def test_alternatives_come_word_by_word_the_usual_one_first(tokenizer):
-    found = tokenizer.alternatives("A LOW HELLO")
+    found = tokenizer.pronunciation_units("A LOW HELLO")
     assert [[tokenizer.decode(way) for way in ways] for ways in found] == [
         ["AH", "EY"],
         ["L OW"],
@@ -47,13 +48,13 @@ def test_alternatives_come_word_by_word_the_usual_one_first(tokenizer):
 def test_words_without_pronunciation_are_unknown_and_not_encoded(tokenizer):
     assert tokenizer.unknown("HELLO hello WORLD A") == ["hello", "WORLD"]
     assert tokenizer.unknown("<blank> HH") == ["<blank>", "HH"]
-    for method in (tokenizer.encode, tokenizer.alternatives):
+    for method in (tokenizer.encode, tokenizer.pronunciation_units):
         with pytest.raises(KeyError):
             method("HELLO WORLD")
 
 
 def test_the_reference_is_in_phones_and_a_word_without_any_is_an_error_for_sure(tokenizer):
-    assert tokenizer.spells == "phones"
+    assert tokenizer.output_type == "phones"
     assert tokenizer.reference("A LOW") == tokenizer.decode(tokenizer.encode("A LOW"))
     assert tokenizer.reference("A WORLD LOW") == "AH <unk> L OW" and "<unk>" not in tokenizer.symbols
 
@@ -73,7 +74,7 @@ def test_silence_is_a_unit_that_targets_have_not_and_text_leaves_out(silence):
 
 @pytest.mark.parametrize("silence", ["<blank>", "#0", "two words", "<eps>"])
 def test_silence_needs_a_name_of_its_own(silence):
-    with pytest.raises(UserError, match="cannot name the silence"):
+    with pytest.raises(UserError, match="cannot be the name of the silence unit"):
         phone_tokenizer(LEXICON, TEXTS, silence)
 
 
@@ -83,7 +84,7 @@ def test_a_copy_is_the_same(tmp_path, silence):
     save_tokenizer(tokenizer, tmp_path / "t.json")
     for copy in (load_tokenizer(tmp_path / "t.json"), pickle.loads(pickle.dumps(tokenizer))):
         assert copy.to_dict() == tokenizer.to_dict()
-        assert copy.alternatives("HELLO A") == tokenizer.alternatives("HELLO A")
+        assert copy.pronunciation_units("HELLO A") == tokenizer.pronunciation_units("HELLO A")
         assert (copy.symbols, copy.separator) == (tokenizer.symbols, silence)
 
 

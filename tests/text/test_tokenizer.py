@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.errors import DataError, UserError
-from asrtool.text.tokenizer import BLANK, load_tokenizer, save_tokenizer, train_tokenizer
+from asrtool.text.tokenizer import BLANK, load_tokenizer, save_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 
 KINDS = ["bpe", "char", "word"]
 TEXTS = [
@@ -240,7 +241,7 @@ def bpe(**changes):
         (word("<blank>"), "1 symbols, not 2 to"),
         (word("<blank>", *map(str, range(1_000_001))), "1000002 symbols"),
         (word("a", "<blank>"), "first symbol is not <blank>"),
-        (word("<blank>", "a", "a"), "a symbol is there twice"),
+        (word("<blank>", "a", "a"), "a symbol occurs twice"),
         (word("<blank>", "a", "<blank>"), "twice"),
         (word("<blank>", "a", ""), "'' cannot be a unit"),
         (word("<blank>", "a b"), "'a b' cannot be a unit"),
@@ -258,8 +259,8 @@ def bpe(**changes):
         ({"type": "char", "symbols": ["<blank>", "ab"]}, "several characters"),
         ({"type": "word"}, "no 'symbols'"),
         ({"symbols": ["<blank>", "a"]}, "no 'type'"),
-        ({"type": "words", "symbols": ["<blank>", "a"]}, "no known type"),
-        ({"type": ["word"], "symbols": ["<blank>", "a"]}, "no known type"),
+        ({"type": "words", "symbols": ["<blank>", "a"]}, "type is unknown"),
+        ({"type": ["word"], "symbols": ["<blank>", "a"]}, "type is unknown"),
         (["<blank>", "a"], "not an object"),
         (None, "not an object"),
         ({"type": "bpe", "model": ""}, "t.json is not a tokenizer"),

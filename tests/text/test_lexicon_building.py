@@ -6,8 +6,8 @@ import pytest
 from asrtool.errors import UserError
 from asrtool.readers import read_lines
 from asrtool.text.lexicon import Lexicon
-from asrtool.text.pronounce import pronounce, read_source
-from asrtool.text.words import count_words, most_frequent
+from asrtool.text.lexicon_building import build_lexicon, read_dictionary
+from asrtool.text.words import count_words, most_frequent_words
 
 MINE = Lexicon({"asr": (("EY", "EH", "S", "AA", "R"),), "a": (("EY",),)})
 OTHER = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)})
@@ -18,65 +18,65 @@ SPELLING = Lexicon({word: (tuple(letter.upper() for letter in word),) for word i
 
 
 def counts(text):
-    return most_frequent(count_words([text]))
+    return most_frequent_words(count_words([text]))
 
 
 def test_the_first_source_that_has_a_word_gives_all_its_pronunciations():
-    found = pronounce(counts("a b asr"), SOURCES)
+    found = build_lexicon(counts("a b asr"), SOURCES)
     expected = {"a": (("EY",),), "b": (("B", "IY"),), "asr": (("EY", "EH", "S", "AA", "R"),)}
     assert found.lexicon.pronunciations == expected
-    assert found.origins == {"from mine": 2, "from other": 1} and found.left_out == []
-    assert pronounce(counts("a"), {"other": OTHER, "mine": MINE}).lexicon.pronunciations["a"] == (("AH",), ("EY",))
+    assert found.words_by_source == {"from mine": 2, "from other": 1} and found.left_out == []
+    assert build_lexicon(counts("a"), {"other": OTHER, "mine": MINE}).lexicon.pronunciations["a"] == (("AH",), ("EY",))
 
 
 def test_words_that_no_source_has_are_left_out_and_named_with_their_share():
-    found = pronounce(counts("a a b x y x b a a a"), SOURCES)
+    found = build_lexicon(counts("a a b x y x b a a a"), SOURCES)
     assert set(found.lexicon.pronunciations) == {"a", "b"} and found.left_out == ["x", "y"]
-    assert found.occurrences == pytest.approx(30)
+    assert found.left_out_percent == pytest.approx(30)
     assert "2 left out, 30.00 % of the text: x y" in str(found) and "3 phones" in str(found)
 
 
 def test_words_can_be_spelled_instead():
-    found = pronounce(counts("a été"), SOURCES, "characters")
+    found = build_lexicon(counts("a été"), SOURCES, "characters")
     assert found.lexicon.pronunciations == {"a": (("EY",),), "été": (("é", "t", "é"),)}
-    assert found.origins == {"from mine": 1, "by characters": 1}
-    assert pronounce(counts("ab ba"), {}, "characters").lexicon.symbols == ["a", "b"]
+    assert found.words_by_source == {"from mine": 1, "by characters": 1}
+    assert build_lexicon(counts("ab ba"), {}, "characters").lexicon.symbols == ["a", "b"]
 
 
 def test_a_letter_is_not_taken_for_a_phone():
     with pytest.raises(UserError, match="^B R: phones of the sources, and letters"):
-        pronounce(counts("a BRX"), SOURCES, "characters")
+        build_lexicon(counts("a BRX"), SOURCES, "characters")
 
 
 def test_symbols_of_graphs_are_never_pronounced():
-    found = pronounce(counts("ab <s> <unk> #0 a(2) ;;;"), {}, "characters")
+    found = build_lexicon(counts("ab <s> <unk> #0 a(2) ;;;"), {}, "characters")
     assert list(found.lexicon.pronunciations) == ["ab"] and len(found.left_out) == 5
 
 
 def test_no_overlap_is_an_error_that_shows_both():
     with pytest.raises(UserError, match="none of the 2 words.*'HELLO'.*mine's like 'asr'.*--case"):
-        pronounce(counts("HELLO WORLD"), SOURCES, "characters")
+        build_lexicon(counts("HELLO WORLD"), SOURCES, "characters")
 
 
 @pytest.mark.parametrize("unknown", ["drop", "characters"])
 def test_no_words_are_no_lexicon(unknown):
     with pytest.raises(UserError, match="no words"):
-        pronounce({}, {}, unknown)
+        build_lexicon({}, {}, unknown)
 
 
 def test_sources_with_and_without_stress_are_not_mixed():
     with pytest.raises(UserError, match="both AH0 and AH.*--stress drop"):
-        pronounce(counts("a"), {"other": OTHER, "stressed": Lexicon({"the": (("DH", "AH0"),)})})
+        build_lexicon(counts("a"), {"other": OTHER, "stressed": Lexicon({"the": (("DH", "AH0"),)})})
 
 
 def test_g2p_learns_from_the_sources():
     pytest.importorskip("phonetisaurus", reason="the optional package phonetisaurus is not installed")
     kept, known = REGULAR[::40], Lexicon({w: SPELLING.pronunciations[w] for w in REGULAR if w not in REGULAR[::40]})
-    found = pronounce(counts(" ".join([*kept, "bada", "züb", "b_d"])), {"spelling": known}, "g2p")
+    found = build_lexicon(counts(" ".join([*kept, "bada", "züb", "b_d"])), {"spelling": known}, "g2p")
     assert found.left_out == ["b_d", "züb"]  # letters that it has not heard
     right = [word for word in kept if found.lexicon.pronunciations[word] == SPELLING.pronunciations[word]]
     assert len(right) >= 0.9 * len(kept)
-    assert found.origins == {"from spelling": 1, "by g2p": len(kept)}
+    assert found.words_by_source == {"from spelling": 1, "by g2p": len(kept)}
     assert set(found.lexicon.symbols) <= set(known.symbols)
 
 
@@ -84,7 +84,7 @@ def test_g2p_of_a_lexicon_too_small_is_a_line():
     pytest.importorskip("phonetisaurus", reason="the optional package phonetisaurus is not installed")
     tiny = Lexicon({"ab": (("A", "B"),), "abc": (("X",),)})
     try:
-        found = pronounce(counts("ab bc"), {"tiny": tiny}, "g2p")
+        found = build_lexicon(counts("ab bc"), {"tiny": tiny}, "g2p")
     except UserError as error:
         assert "too few words to learn from" in str(error) and "\n" not in str(error)
     else:
@@ -94,20 +94,20 @@ def test_g2p_of_a_lexicon_too_small_is_a_line():
 def test_g2p_says_what_to_install(monkeypatch):
     monkeypatch.setattr("asrtool.text.g2p.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install phonetisaurus"):
-        pronounce(counts("a zz"), SOURCES, "g2p")
-    assert not pronounce(counts("a b"), SOURCES, "g2p").left_out  # nothing to guess, nothing to install
+        build_lexicon(counts("a zz"), SOURCES, "g2p")
+    assert not build_lexicon(counts("a b"), SOURCES, "g2p").left_out  # nothing to guess, nothing to install
 
 
 def test_g2p_needs_something_to_learn_from():
     with pytest.raises(UserError, match="give a --source"):
-        pronounce(counts("a"), {}, "g2p")
+        build_lexicon(counts("a"), {}, "g2p")
 
 
 def test_cmudict_is_found_without_its_packages_audio():
     pytest.importorskip("pocketsphinx", reason="the optional package pocketsphinx is not installed")
     loaded = sys.modules.pop("pocketsphinx")
     try:
-        words = read_source("cmudict", case="upper")
+        words = read_dictionary("cmudict", case="upper")
         assert "pocketsphinx" not in sys.modules
     finally:
         sys.modules["pocketsphinx"] = loaded
@@ -116,16 +116,16 @@ def test_cmudict_is_found_without_its_packages_audio():
 
 
 def test_cmudict_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("asrtool.text.pronounce.find_spec", lambda name: None)
+    monkeypatch.setattr("asrtool.text.lexicon_building.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install pocketsphinx"):
-        read_source("cmudict")
+        read_dictionary("cmudict")
 
 
 def test_words_are_counted_and_chosen_the_most_frequent_first():
     found = count_words(["B a", "a\tb c\n", "e\u0301 \u00e9 a"], case="lower")
-    assert most_frequent(found) == {"a": 3, "b": 2, "\u00e9": 2, "c": 1}
-    assert list(most_frequent(found, top=2)) == ["a", "b"]
-    assert list(most_frequent(found, min_count=2)) == ["a", "b", "\u00e9"]
+    assert most_frequent_words(found) == {"a": 3, "b": 2, "\u00e9": 2, "c": 1}
+    assert list(most_frequent_words(found, top=2)) == ["a", "b"]
+    assert list(most_frequent_words(found, min_count=2)) == ["a", "b", "\u00e9"]
 
 
 @pytest.mark.parametrize("name", ["t.txt", "t.txt.gz"])
@@ -147,7 +147,7 @@ def test_a_failure_of_phonetisaurus_is_a_line(tmp_path, monkeypatch, binary):
     monkeypatch.setattr("phonetisaurus.guess_environment", lambda: {"PATH": f"{tmp_path}:/usr/bin:/bin"})
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(UserError, match="--unknown drop") as caught:
-        pronounce(counts("bada gabo"), {"spelling": SPELLING}, "g2p")
+        build_lexicon(counts("bada gabo"), {"spelling": SPELLING}, "g2p")
     assert "\n" not in str(caught.value)
 
 
@@ -159,4 +159,4 @@ def test_a_machine_without_binaries_of_phonetisaurus_is_a_line(monkeypatch):
 
     monkeypatch.setattr("phonetisaurus.guess_environment", no_machine)
     with pytest.raises(UserError, match="does not work on this machine .*riscv64.*--unknown drop"):
-        pronounce(counts("bada gabo"), {"spelling": SPELLING}, "g2p")
+        build_lexicon(counts("bada gabo"), {"spelling": SPELLING}, "g2p")
