@@ -97,7 +97,7 @@ def test_a_model_with_a_context_learns_from_the_sentences_before(tokenizer, trai
     training = LmTrainingConfig(epochs=20, batch=96, lr=1e-2)
     train(text=encode_sentences(text, tokenizer), model=model, training=training, dev=text[:20])
     lm = load_neural_lm(tmp_path / "lm.pt", "cpu")
-    after, alone = (-np.concatenate(list(found)) for found in (lm.text_logprobs(text[:60]), lm.logprobs(text[:60])))
+    after, alone = (-np.concatenate(list(scores)) for scores in (lm.text_logprobs(text[:60]), lm.logprobs(text[:60])))
     assert after[2:].mean() < 0.1 and alone.mean() > 0.5
 
 
@@ -140,7 +140,7 @@ def test_a_second_training_of_the_same_model_begins_a_new_log(train, tmp_path):
     assert [row["event"] for row in rows] == ["start", "train", "finished"]
 
 
-def test_an_interrupted_training_goes_on_as_if_nothing_had_been(train, tmp_path, monkeypatch):
+def test_a_resumed_training_leads_to_the_same_weights_as_an_uninterrupted_one(train, tmp_path, monkeypatch):
     train("whole.pt")
     with monkeypatch.context() as patch:
         interrupt_after(patch, 3)
@@ -148,9 +148,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(train, tmp_path,
             train()
     [saved] = (tmp_path / "lm.training/checkpoints").iterdir()
     assert saved.name == "step-00000003.pt"
-    with pytest.raises(
-        UserError, match="00003.pt is of a training with another lr, layers; delete .*lm.training"
-    ):
+    with pytest.raises(UserError, match="00003.pt is of a training with another lr, layers; delete .*lm.training"):
         train(
             model=TransformerLmConfig(dim=32, layers=3, heads=2),
             training=LmTrainingConfig(epochs=2, batch=256, lr=1e-3),
@@ -243,7 +241,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_checkpoint_with_anything_else_inside_is_refused(session, train, damage):
+def test_a_checkpoint_with_invalid_content_is_refused(session, train, damage):
     [path] = session.checkpoints.all()
     state = torch.load(path, weights_only=True)
     damage(state)

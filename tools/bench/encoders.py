@@ -18,7 +18,7 @@ from asrtool.device import lacks_bf16, pick_device
 from asrtool.models.attention import sinusoids
 from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
-from asrtool.training.precision import products
+from asrtool.training.precision import autocast
 
 FRAME_SECONDS = 0.04  # of an encoder frame: four feature frames of 10 ms
 PRODUCTS = 3  # of a matrix: forward, gradient of its input, gradient of its weights
@@ -111,24 +111,20 @@ def copy_weights(ours: TransformerEncoder, theirs: TorchEncoder) -> None:
 class EncoderStep:
     """Forward and backward of an encoder on random frames; the loss is a random projection, which costs nothing.
 
-    `rounded`: as asrtool trains in bf16 where the processor has no such instructions (asrtool.training.precision).
+    `precision` is that of training: on a CPU without bf16 instructions, bf16 is fp32 (asrtool.training.precision).
     """
 
-    def __init__(
-        self, encoder: nn.Module, dim: int, arguments: argparse.Namespace, device, precision: str, rounded=True
-    ):
+    def __init__(self, encoder: nn.Module, dim: int, arguments: argparse.Namespace, device, precision: str):
         self.encoder, self.precision, self.device = encoder.to(device).train(), precision, torch.device(device)
-        self.products = precision if rounded else "fp32"
         self.lens = lengths(arguments, device)
         self.x, self.direction = torch.randn(2, arguments.batch, arguments.frames[1], dim, device=device)
 
     def __call__(self) -> None:
-        with products(self.products, self.device):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                y = self.encoder(self.x, self.lens)
-            loss = (y.float() * self.direction).mean()
-            self.encoder.zero_grad(set_to_none=True)
-            loss.backward()
+        with autocast(self.precision, self.device):
+            y = self.encoder(self.x, self.lens)
+        loss = (y.float() * self.direction).mean()
+        self.encoder.zero_grad(set_to_none=True)
+        loss.backward()
         loss.item()  # waits for the device
 
 

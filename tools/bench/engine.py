@@ -1,11 +1,11 @@
 """What the training engine costs beside bare PyTorch.
 
-steps       Epochs of the real loop, `asrtool.training.train.run`: sampler, loader, guards, log, agreement of the ranks.
+steps       Epochs of the real loop, `asrtool.training.train.training_loop`: sampler, loader, guards, log, all ranks.
             Baseline: a bare loop over the same batches, which it finds in memory: forward, backward, clipping, a fused
             AdamW step and nothing else. It begins with the same weights and draws the same dropout, and has the same
             weights in the end: by how much they differ is printed. Loader processes run beside the steps and do not
             count in the column per CPU second. Validation and checkpoints are not due in these epochs.
-checkpoint  `Session.save`, for each of --dims: collects the state, writes it, syncs it to the disk, drops the one
+checkpoint  `save_session`, for each of --dims: collects the state, writes it, syncs it to the disk, drops the one
             before. Baseline: torch.save of the same state to the same disk and its removal, without sync. The rate is
             in MB; the environment variable TMPDIR says on which disk.
 padding     The share of padding in the batches. Baseline: the same without buckets. It costs next to nothing and means
@@ -49,8 +49,11 @@ from asrtool.readers import read_jsonl
 from asrtool.text.tokenizer import save_tokenizer
 from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training.log import TrainingLog
-from asrtool.training.session import Session, Start, make_optimizer, start_session
-from asrtool.training.train import run
+from asrtool.training.optimizer import create_optimizer
+from asrtool.training.resume import save_session, session_state
+from asrtool.training.session import Session
+from asrtool.training.start import start_session
+from asrtool.training.train import training_loop
 
 logger = logging.getLogger("asrtool")
 
@@ -67,13 +70,13 @@ class Engine:
     def __init__(self, session: Session, log: TrainingLog):
         self.session, self.log = session, log
         self.taken: list[Batch] = []  # of the last epoch
-        self.stream = session.steps()
-        session.steps = self._epoch  # where it ends, `run` ends, with neither validation nor checkpoint
+        self.stream = session.step_batches()
+        session.step_batches = self._epoch  # where it ends, the loop ends, with neither validation nor checkpoint
 
     def __call__(self) -> None:
         torch.manual_seed(1)
         self.taken.clear()
-        run(self.session, self.log, Interrupts())
+        training_loop(self.session, self.log, Interrupts())
 
     def _epoch(self) -> Iterator[list[Batch]]:
         for step in self.stream:
@@ -89,7 +92,7 @@ class BareLoop:
     def __init__(self, engine: Engine):
         self.batches, self.device = engine.taken, engine.session.device
         self.model = copy.deepcopy(engine.session.model).train()
-        self.optimizer = make_optimizer(self.model, engine.session.config.training)
+        self.optimizer = create_optimizer(self.model, engine.session.config.training)
         self.clip = engine.session.config.training.max_grad_norm
 
     def __call__(self) -> None:
@@ -122,13 +125,13 @@ class Bench:
         model = {"dim": dim, "heads": sizes.heads[size], "ff_dim": 4 * dim, "layers": sizes.layers}
         model["subsampling"] = {"kind": "vgg", "channels": sizes.channels}
         # a rate that never changes is one that the bare loop can have, too
-        steady = {"lr": 1e-4, "warmup_steps": 0, "decay": "none", "log_every": sizes.log_every}
+        steady = {"lr": 1e-4, "warmup_steps": 0, "schedule": "none", "log_every": sizes.log_every}
         sections = {"model": model, "training": {**never, **steady, **training}}
         return corpus.config(self.data["train"], data=self.data, **sections)
 
     def session(self, config: Config, name: str) -> Session:
         """A training before its first step."""
-        return start_session(config, self.folder / name, False, self.arguments.device, SINGLE_PROCESS, Start())
+        return start_session(config, self.folder / name, SINGLE_PROCESS, self.arguments.device)
 
     def steps(self) -> None:
         """The real loop beside the bare one."""
@@ -153,9 +156,12 @@ class Bench:
             name = self._name(size)
             session = self.session(self.config(size), f"checkpoint-{size}")
             fill_moments(session)
-            megabytes = session.save().stat().st_size / 1e6
-            ours, theirs = partial(save, session), partial(save_plainly, session.state(), self.folder / "plain.pt")
-            runs = [Run("Session.save", ours, megabytes), Run("torch.save, no sync", theirs, megabytes)]
+            megabytes = save_session(session).stat().st_size / 1e6
+            ours, theirs = (
+                partial(save, session),
+                partial(save_plainly, session_state(session), self.folder / "plain.pt"),
+            )
+            runs = [Run("save_session", ours, megabytes), Run("torch.save, no sync", theirs, megabytes)]
             self.report.compare(f"checkpoint, {name}", runs)
             self.report.fact(f"MB of a checkpoint, {name}", megabytes)
             share = self.report.rate(f"checkpoint, {name}", "seconds") / SAVE_EVERY
@@ -212,7 +218,7 @@ def fill_moments(session: Session) -> None:
 def save(session: Session) -> None:
     """The checkpoint of a next step, as in training: a new file, for which the last one goes."""
     session.progress.step += 1
-    session.save()
+    save_session(session)
 
 
 def save_plainly(state: dict, path: Path) -> None:

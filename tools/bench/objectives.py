@@ -38,7 +38,7 @@ from asrtool.objectives.forward_backward import path_sum
 from asrtool.objectives.graph_batch import GraphBatch
 from asrtool.objectives.mmi import Mmi
 from asrtool.text.tokenizer import SymbolTokenizer
-from asrtool.training.train import training_step
+from asrtool.training.step import training_step
 
 FRAME_SECONDS = 0.04
 CONCENTRATION = 0.05  # of the Dirichlet distribution of following units: two or three have most of the probability

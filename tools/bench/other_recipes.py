@@ -71,8 +71,9 @@ from asrtool.interrupts import Interrupts
 from asrtool.text.tokenizer import save_tokenizer
 from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training.log import TrainingLog
-from asrtool.training.session import Start, start_session
-from asrtool.training.train import run
+from asrtool.training.resume import save_session
+from asrtool.training.start import start_session
+from asrtool.training.train import training_loop
 
 CONF = Path(__file__).resolve().parents[2] / "egs" / "librispeech" / "conf" / "transformer_small.yaml"
 SPEEDS = (0.9, 1.0, 1.1)  # of egs/librispeech/run.sh
@@ -91,7 +92,7 @@ class AsrtoolRecipe:
 
     def __init__(self, config: Config, arguments: argparse.Namespace, folder: Path, opened: ExitStack):
         self.config, self.arguments, self.folder = config, arguments, folder
-        self.session = start_session(config, folder, False, "cpu", SINGLE_PROCESS, Start())
+        self.session = start_session(config, folder, SINGLE_PROCESS, "cpu")
         self.log = opened.enter_context(TrainingLog(folder, 0, NEVER))
         items = list(
             itertools.islice(
@@ -103,14 +104,14 @@ class AsrtoolRecipe:
         dataset = SpeechDataset(config, self.session.tokenizer, training=True)
         self.stream = load_batches(dataset, itertools.cycle(items), config.data.workers)
         opened.callback(self.stream.close)  # and with it the loader processes
-        self.session.steps, self.steps = self._steps, len(items)
+        self.session.step_batches, self.steps = self._steps, len(items)
         self.audio = self.padded = 0.0
 
     def _heard(self, entry) -> float:
         return entry.duration / draw_speed(entry.id, self.config.data.augment, self.config.seed, 0)
 
     def _steps(self):
-        """Those of a turn; where they end, `run` ends, with neither validation nor checkpoint."""
+        """Those of a turn; where they end, the loop ends, with neither validation nor checkpoint."""
         for batch in itertools.islice(self.stream, self.steps):
             self._listen(batch)
             yield [batch]
@@ -121,7 +122,7 @@ class AsrtoolRecipe:
 
     def train(self) -> None:
         """The steps of a turn."""
-        run(self.session, self.log, Interrupts())
+        training_loop(self.session, self.log, Interrupts())
 
     def decode(self) -> None:
         """All of dev by greedy search with the weights of the last checkpoint."""
@@ -131,7 +132,7 @@ class AsrtoolRecipe:
 
     def open(self) -> None:
         """Write a checkpoint, and open it for decoding."""
-        self.session.save()
+        save_session(self.session)
         self.trained = open_experiment(self.folder, "last", "cpu")
 
     def padding(self) -> float:

@@ -9,14 +9,12 @@ encoder     Forward and backward of `asrtool.models.transformer.TransformerEncod
             "matrix products alone" are the products of a layer's matrices, forward and twice backward, of the same
             shapes and type, in the same turns: as fast as a step could be that did nothing else. What a step reaches
             of that is its share of the machine's matrix rate. Padding counts as lost.
-model       `asrtool.training.train.training_step`, all of it: normalisation, front end, encoder, CTC over --units,
+model       `asrtool.training.step.training_step`, all of it: normalisation, front end, encoder, CTC over --units,
             gradient clipping, AdamW. Baseline: the same step with torch.nn.TransformerEncoder as the encoder.
 memory      What two steps of an encoder take in a process of their own: weights, gradients, activations.
 
 Frames are those of the encoder, 40 ms each, and only those of utterances count as audio. bf16 is autocast. On a CPU
-without instructions for it torch takes many times as long as for fp32; asrtool computes its products in fp32 and rounds
-them (asrtool/training/precision.py), in whole steps for the baseline too. There bf16 is only measured when --precisions
-says so; a smaller --layers lets the baseline end.
+without bf16 instructions asrtool computes in fp32 instead (asrtool/training/precision.py), and so does the baseline.
 """
 
 import argparse
@@ -50,9 +48,11 @@ from asrtool.models.masks import padding_mask
 from asrtool.models.transformer import TransformerEncoder
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.objective import Objective
-from asrtool.training.parallel import Alone
-from asrtool.training.session import Session, make_optimizer
-from asrtool.training.train import training_step
+from asrtool.training.experiment_folder import DroppedCuts
+from asrtool.training.optimizer import create_optimizer
+from asrtool.training.parallel import SingleProcess
+from asrtool.training.session import Session
+from asrtool.training.step import training_step
 
 MODEL_DROPOUT = 0.1  # of whole steps, as in training
 
@@ -74,9 +74,19 @@ class ModelStep:
 def make_session(model: AcousticModel, config: Config, device: torch.device, objective: Objective) -> Session:
     """As much of a training as a step needs."""
     nowhere = Path(os.devnull)  # a bad step, which is no whole step to measure, fails because it cannot be noted there
-    optimizer, alone = make_optimizer(model, config.training), Alone(config, SINGLE_PROCESS)
     return Session(
-        config, nowhere, SINGLE_PROCESS, device, None, objective, model, alone, model, optimizer, None, frozenset()
+        config=config,
+        experiment=nowhere,
+        ranks=SINGLE_PROCESS,
+        device=device,
+        tokenizer=None,
+        objective=objective,
+        model=model,
+        strategy=SingleProcess(SINGLE_PROCESS),
+        train_model=model,
+        optimizer=create_optimizer(model, config.training),
+        ema=None,
+        dropped=DroppedCuts(),
     )
 
 
@@ -116,9 +126,9 @@ class Bench:
     def compare_encoders(self, model: ModelConfig) -> None:
         """Encoder steps beside the matrix products alone."""
         alone = products_alone(model, self.arguments, self.device, self.labels["precision"])
-        steps = {name: self._step(make(model), model, name == "asrtool") for name, make in ENCODERS.items()}
+        steps = {name: self._step(make(model), model) for name, make in ENCODERS.items()}
         if self.arguments.compile:
-            compiled = {name: self._step(torch.compile(make(model)), model, True) for name, make in ENCODERS.items()}
+            compiled = {name: self._step(torch.compile(make(model)), model) for name, make in ENCODERS.items()}
             steps = {f"{name}, compiled": step for name, step in compiled.items()} | steps
         runs = [Run(name, step, seconds(self.arguments)) for name, step in steps.items()]
         case = self._case("encoder", model)
@@ -132,8 +142,8 @@ class Bench:
         alone, ours, theirs = (self.report.rate(case, what=name) for name in ("matrix products alone", *ENCODERS))
         self.report.fact(f"share of the matrix rate, {case}", ours / alone, f"torch.nn: {theirs / alone:.3g}")
 
-    def _step(self, encoder: torch.nn.Module, model: ModelConfig, rounded: bool) -> EncoderStep:
-        return EncoderStep(encoder, model.dim, self.arguments, self.device, self.labels["precision"], rounded)
+    def _step(self, encoder: torch.nn.Module, model: ModelConfig) -> EncoderStep:
+        return EncoderStep(encoder, model.dim, self.arguments, self.device, self.labels["precision"])
 
     def compare_models(self, model: ModelConfig) -> None:
         """Whole steps."""
