@@ -212,7 +212,8 @@ def test_an_impossible_model_is_refused_with_its_reason(write, model, message):
     ],
 )
 def test_models_at_the_limits_of_the_configuration_can_be_built(write, model):
-    AcousticModel(load_config(write(f"model: {{{model}}}"), ["model.ff_dim=8", "model.subsampling.channels=2"]), 3)
+    config = load_config(write(f"model: {{{model}}}"), ["model.ff_dim=8", "model.subsampling.channels=2"])
+    AcousticModel(config.model, config.features.num_bins, 3)
 
 
 def test_context_of_each_layer():

@@ -22,7 +22,7 @@ HEAD = ["configuration", "system", "parameters", "GFLOP/s", "memory", "latency, 
 def row(name: str, config: Config, info: ModelInfo) -> list[str]:
     """Returns the cells of one configuration; `name` is its path in the recipe."""
     back = "all" if math.isinf(info.left) else f"{info.left / 100:.1f} s"
-    latency = f"{info.maximum_latency:,.0f} / {info.average_latency:,.0f} ms" if info.streams else "the utterance"
+    latency = f"{info.maximum_latency:,.0f} / {info.average_latency:,.0f} ms" if info.can_stream else "the utterance"
     memory = f"{(info.weights + info.activations) / 1e9:.1f} GB, {info.batch_seconds:.0f} s"
     millions = f"{sum(info.parameters.values()) / 1e6:.1f} M"
     return [f"`{name}`", system(config), millions, f"{info.flops / 1e9:.2f}", memory, latency, back]

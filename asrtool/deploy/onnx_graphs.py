@@ -1,10 +1,10 @@
-"""The model as ONNX graphs: one over whole utterances, and of a model that streams one of a step.
+"""The model as ONNX graphs: one over whole utterances and, for a model that can stream, one of a single step.
 
-             inputs                                          outputs
-    whole    x (N, T, F), x_lens (N,)                        log_probs (N, T', V), log_probs_lens (N,)
-    step     x (N, chunk, F), x_lens (N,), the state's NAME  log_probs (N, chunk / factor, V), the state's new_NAME
+               inputs                                          outputs
+    forward    x (N, T, F), x_lens (N,)                        log_probs (N, T', V), log_probs_lens (N,)
+    step       x (N, chunk, F), x_lens (N,), the state's NAME  log_probs (N, chunk / factor, V), the state's new_NAME
 
-N and T are free, from 1 on. What the tensors mean: see `AcousticModel.forward` and `step`.
+N and T are free, from 1 on. `AcousticModel.forward` and `step` describe the tensors.
 """
 
 import copy
@@ -19,141 +19,184 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from asrtool.models.acoustic import AcousticModel
+from asrtool.models.blstm import Blstm
 from asrtool.models.lc_blstm import LcBlstm
 
 if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
 
-BATCH = 2  # utterances of the example that is traced; from two on, a size counts as free
+EXAMPLE_BATCH = 2  # utterances in the traced example; the exporter takes a size of 1 for a constant
 
 
-def whole_graph(model: AcousticModel, opset: int) -> "ONNXProgram":
-    """`forward` as a graph. The model is in evaluation mode and on the CPU."""
-    module = InSteps(model) if isinstance(model.encoder, LcBlstm) else Whole(_with_lstm_nodes(model))
-    frames = 7 * model.latency().chunk + 1  # fills neither strides nor chunks: a trace must see all padding
-    inputs = _features(model, frames), torch.tensor([frames, frames - 1])
-    names = ["x", "x_lens"], ["log_probs", "log_probs_lens"]
-    return _trace(module, inputs, ({0: "N", 1: "T"}, {0: "N"}), names, opset)
+def forward_graph(model: AcousticModel, opset: int) -> "ONNXProgram":
+    """Returns `forward` as a graph. The model is in evaluation mode and on the CPU."""
+    module = ForwardInSteps(model) if isinstance(model.encoder, LcBlstm) else Forward(_replace_lstms(model))
+    frames = 7 * model.latency().chunk + 1  # fills neither strides nor chunks, so that the trace contains all padding
+    inputs = (_example_features(model, frames), torch.tensor([frames, frames - 1]))
+    dynamic_shapes = ({0: "N", 1: "T"}, {0: "N"})
+    return _trace(module, inputs, dynamic_shapes, ["x", "x_lens"], ["log_probs", "log_probs_lens"], opset)
 
 
 def step_graph(model: AcousticModel, opset: int) -> "ONNXProgram":
-    """`step` of one chunk as a graph. The model streams; it is in evaluation mode and on the CPU."""
-    chunk, rows, state = model.latency().chunk, {0: "N"}, state_names(model)
-    inputs = _features(model, chunk), torch.full((BATCH,), chunk), model.initial_state(BATCH)
-    names = ["x", "x_lens", *state], ["log_probs", *(f"new_{name}" for name in state)]
-    return _trace(Step(model), inputs, (rows, rows, [rows] * len(state)), names, opset)
+    """Returns `step` over one chunk as a graph. The model can stream; it is in evaluation mode and on the CPU."""
+    chunk = model.latency().chunk
+    names = state_names(model)
+    inputs = (
+        _example_features(model, chunk),
+        torch.full((EXAMPLE_BATCH,), chunk),
+        model.initial_state(EXAMPLE_BATCH),
+    )
+    batch_axis = {0: "N"}
+    dynamic_shapes = (batch_axis, batch_axis, [batch_axis] * len(names))
+    outputs = ["log_probs", *(f"new_{name}" for name in names)]
+    return _trace(Step(model), inputs, dynamic_shapes, ["x", "x_lens", *names], outputs, opset)
 
 
 def state_names(model: AcousticModel) -> list[str]:
-    """A name for each tensor of a state, in its order."""
-    counts = {part: len(getattr(model, part).initial_state(1)) for part in ("subsampling", "encoder")}
-    return ["next_frame", "length", *(f"{part}_{i}" for part, count in counts.items() for i in range(count))]
+    """Returns a name for each tensor of a state, in the order of the state."""
+    names = ["next_frame", "length"]
+    names += [f"subsampling_{i}" for i in range(len(model.subsampling.initial_state(1)))]
+    names += [f"encoder_{i}" for i in range(len(model.encoder.initial_state(1)))]
+    return names
 
 
-class Whole(nn.Module):
-    """`forward` with what it always takes."""
+class Forward(nn.Module):
+    """`forward` of the model with its two tensors as the only arguments."""
 
     def __init__(self, model: AcousticModel):
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, ...]:
-        """As that of the model."""
+        """(N, T, F), (N,); returns log-probs (N, T', V) and lengths (N,)."""
         return self.model(x, x_lens)
 
 
-class InSteps(Whole):
-    """Whole utterances as streams, step by step: where the model has a loop whose turns a trace would count."""
+class ForwardInSteps(nn.Module):
+    """`forward` computed as a stream, step by step, for models with a loop whose number of turns a trace would fix."""
+
+    def __init__(self, model: AcousticModel):
+        super().__init__()
+        self.model = model
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, ...]:
-        """As that of the model."""
+        """(N, T, F), (N,); returns log-probs (N, T', V) and lengths (N,)."""
         from torch._higher_order_ops.scan import scan
 
-        def step(state: list[Tensor], piece: tuple[Tensor, Tensor]) -> tuple[list[Tensor], Tensor]:
-            log_probs, state = self.model.step(*piece, state)
-            return [tensor.clone() for tensor in state], log_probs  # clones, for no input may come out as it is
+        def step(state: list[Tensor], chunk: tuple[Tensor, Tensor]) -> tuple[list[Tensor], Tensor]:
+            log_probs, state = self.model.step(*chunk, state)
+            return [tensor.clone() for tensor in state], log_probs  # cloned: scan forbids an output that is an input
 
-        _, made = scan(step, self.model.initial_state(x.shape[0]), pieces(self.model, x, x_lens))
-        return joined(self.model, made, self.model.out_length(x.shape[1])), self.model.out_length(x_lens)
+        chunks = split_into_chunks(self.model, x, x_lens)
+        _, log_probs = scan(step, self.model.initial_state(x.shape[0]), chunks)  # (M, N, n, V)
+        return join_chunks(self.model, log_probs, self.model.out_length(x.shape[1])), self.model.out_length(x_lens)
 
 
-class LstmNode(nn.Module):
-    """An LSTM over any number of frames as a node of ONNX; torch would trace one step for each frame."""
+class Step(nn.Module):
+    """`step` of the model with a flat result."""
+
+    def __init__(self, model: AcousticModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, x_lens: Tensor, state: list[Tensor]) -> tuple[Tensor, ...]:
+        """(N, chunk, F), (N,), the state; returns log-probs (N, chunk / factor, V) and the tensors of the new state."""
+        log_probs, state = self.model.step(x, x_lens, state)
+        return log_probs, *state
+
+
+class OnnxLstm(nn.Module):
+    """An LSTM as ONNX's LSTM operator, over any number of frames; torch would trace one step for each frame."""
+
+    w: Tensor
+    r: Tensor
+    b: Tensor
 
     def __init__(self, lstm: nn.LSTM):
         super().__init__()
         self.size = lstm.hidden_size
-        self.register_buffer("w", self._reordered(lstm.weight_ih_l0)[None])
-        self.register_buffer("r", self._reordered(lstm.weight_hh_l0)[None])
-        self.register_buffer("b", torch.cat([self._reordered(lstm.bias_ih_l0), self._reordered(lstm.bias_hh_l0)])[None])
+        weights = {name: self._reorder_gates(weight) for name, weight in lstm.named_parameters()}
+        self.register_buffer("w", weights["weight_ih_l0"][None])
+        self.register_buffer("r", weights["weight_hh_l0"][None])
+        self.register_buffer("b", torch.cat([weights["bias_ih_l0"], weights["bias_hh_l0"]])[None])
 
     @staticmethod
-    def _reordered(weight: Tensor) -> Tensor:
-        """Input, forget, cell, output gate of torch to input, output, forget, cell of ONNX."""
+    def _reorder_gates(weight: Tensor) -> Tensor:
+        """From torch's order (input, forget, cell, output) to the order of ONNX (input, output, forget, cell)."""
         i, f, c, o = weight.detach().chunk(4)
         return torch.cat([i, o, f, c])
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
         """(N, T, D); returns (N, T, size), and no state."""
-        shape = x.shape[1], 1, x.shape[0], self.size
-        inputs = x.transpose(0, 1), self.w, self.r, self.b
+        inputs = (x.transpose(0, 1), self.w, self.r, self.b)
+        shape = (x.shape[1], 1, x.shape[0], self.size)  # (T, directions, N, size)
         y = torch.onnx.ops.symbolic("LSTM", inputs, {"hidden_size": self.size}, dtype=x.dtype, shape=shape)
         return y.squeeze(1).transpose(0, 1), None
 
 
-class Step(Whole):
-    """`step` with a flat result."""
-
-    def forward(self, x: Tensor, x_lens: Tensor, state: list[Tensor]) -> tuple[Tensor, ...]:
-        """As `step` of the model."""
-        log_probs, state = self.model.step(x, x_lens, state)
-        return log_probs, *state
-
-
-def pieces(model: AcousticModel, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
-    """Utterances (N, T, F), (N,) as the M steps of streams, one chunk each: (M, N, chunk, F) and (M, N)."""
+def split_into_chunks(model: AcousticModel, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+    """Splits utterances (N, T, F), (N,) into the M steps of streams, one chunk each: (M, N, chunk, F) and (M, N)."""
     chunk = model.latency().chunk
-    per_step = chunk // model.subsampling.factor
-    steps = (model.out_length(x.shape[1]) + model.delay + per_step - 1) // per_step
-    x = pad(x, (0, 0, model.lead, steps * chunk - model.lead - x.shape[1]))
-    begin = chunk * torch.arange(steps, device=x.device)[:, None]
-    return x.unflatten(1, (steps, chunk)).transpose(0, 1), (x_lens + model.lead - begin).clamp(0, chunk)
+    frames_per_step = chunk // model.subsampling.factor
+    steps = (model.out_length(x.shape[1]) + model.delay + frames_per_step - 1) // frames_per_step
+    x = pad(x, (0, 0, model.lead_padding, steps * chunk - model.lead_padding - x.shape[1]))  # (N, M * chunk, F)
+    starts = chunk * torch.arange(steps, device=x.device)[:, None]  # (M, 1)
+    chunks = x.unflatten(1, (steps, chunk)).transpose(0, 1)  # (M, N, chunk, F)
+    return chunks, (x_lens + model.lead_padding - starts).clamp(0, chunk)
 
 
-def joined(model: AcousticModel, made: Tensor, size: int) -> Tensor:
-    """Log-probs of steps (M, N, n, V) one after the other: the `size` frames that count, (N, size, V)."""
-    return made.transpose(0, 1).flatten(1, 2)[:, model.delay : model.delay + size]
+def join_chunks(model: AcousticModel, log_probs: Tensor, size: int) -> Tensor:
+    """Joins the log-probs of steps (M, N, n, V); returns the `size` frames after the model's delay, (N, size, V)."""
+    return log_probs.transpose(0, 1).flatten(1, 2)[:, model.delay : model.delay + size]
 
 
-def _with_lstm_nodes(model: AcousticModel) -> AcousticModel:
-    """The model, or a copy of it with nodes for its LSTMs."""
+def _replace_lstms(model: AcousticModel) -> AcousticModel:
+    """Returns the model, or a copy of it with ONNX operators instead of its LSTMs."""
     if not any(isinstance(module, nn.LSTM) for module in model.modules()):
         return model
     model = copy.deepcopy(model)
+    assert isinstance(model.encoder, Blstm)  # the only other encoder with LSTMs, LcBlstm, is traced in steps
     for layer in model.encoder.layers:
-        layer.ahead, layer.back = LstmNode(layer.ahead), LstmNode(layer.back)
+        layer.ahead = OnnxLstm(layer.ahead)  # type: ignore[assignment]  # it has the LSTM's interface, not its type
+        layer.back = OnnxLstm(layer.back)  # type: ignore[assignment]
     return model
 
 
-def _features(model: AcousticModel, frames: int) -> Tensor:
-    return torch.zeros(BATCH, frames, len(model.normalise.mean))
+def _example_features(model: AcousticModel, frames: int) -> Tensor:
+    return torch.zeros(EXAMPLE_BATCH, frames, len(model.normalise.mean))
 
 
-def _trace(module: nn.Module, inputs: tuple, free: tuple, names: tuple, opset: int) -> "ONNXProgram":
-    taken, made = names
-    sizes = {"dynamic_shapes": free, "input_names": taken, "output_names": made, "opset_version": opset}
-    with quiet(), torch.no_grad():
-        return torch.onnx.export(module.eval(), inputs, dynamo=True, verbose=False, **sizes)
+def _trace(
+    module: nn.Module,
+    inputs: tuple,
+    dynamic_shapes: tuple,
+    input_names: list[str],
+    output_names: list[str],
+    opset: int,
+) -> "ONNXProgram":
+    with silence_exporter(), torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(),
+            inputs,
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=dynamic_shapes,
+            input_names=input_names,
+            output_names=output_names,
+            opset_version=opset,
+        )
+    assert program is not None  # with dynamo, torch returns a program
+    return program
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without what torch and onnxruntime say about their own workings."""
-    before = logging.root.manager.disable
+def silence_exporter() -> Iterator[None]:
+    """Suppresses the warnings and log lines of torch and onnxruntime about their internals."""
+    level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        logging.disable(level)

@@ -1,14 +1,18 @@
-"""Features to log-probabilities: pure modules that know of nothing but tensors and their configuration.
+"""Features to log-probabilities: modules that depend only on torch and on their section of the configuration.
 
-acoustic.py         the model: normalisation, front end, encoder, output; `forward`, `step`, `latency`
-normalise.py        the first part
+acoustic.py         the whole model: normalisation, front end, encoder, output layer; `forward`, `step`, `latency`
+interface.py        what front ends and encoders have in common: `forward`, `initial_state`, `step`
+normalise.py        feature normalisation
 subsampling.py      front ends: stacked frames, 2-D convolution, VGG
-blstm.py lc_blstm.py transformer.py transformer_xl.py      an encoder each
-attention.py convolution.py initialise.py                  what the Transformers are made of
-masks.py caches.py                                         which frames see which; what a stream remembers
-streaming.py        streams of pieces of any length through `step`
+blstm.py            encoder: bidirectional LSTM
+lc_blstm.py         encoder: latency-controlled BLSTM
+transformer.py      encoder: Transformer over the whole utterance, a sliding window or chunks
+transformer_xl.py   encoder: Transformer-XL, chunks with memory
+attention.py        self-attention with relative positions, under any of these masks
+convolution.py      convolution between the Transformer's blocks
+dropout.py          dropout that is cheap on a CPU
+initialise.py       depth-scaled initialisation
+masks.py            padding, sliding windows and chunks
+caches.py           the state of a stream within a step
 info.py             size, cost, memory and latency of a configuration
-
-A layer has `forward`, over whole utterances, and where it can stream `initial_state` and `step`, which give the same
-numbers chunk by chunk, `delay` frames later.
 """

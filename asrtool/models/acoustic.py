@@ -6,127 +6,149 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asrtool.config import Config
+from asrtool.config import ModelConfig
 from asrtool.models.blstm import Blstm
 from asrtool.models.caches import Caches
+from asrtool.models.interface import Encoder, Length
 from asrtool.models.lc_blstm import LcBlstm
-from asrtool.models.masks import ENDLESS, padding_mask, valid
+from asrtool.models.masks import ENDLESS, padding_mask, valid_frames
 from asrtool.models.normalise import Normalise
 from asrtool.models.subsampling import make_front_end
 from asrtool.models.transformer import TransformerEncoder
 from asrtool.models.transformer_xl import TransformerXl
 
-ENCODERS = {"blstm": Blstm, "lc_blstm": LcBlstm, "transformer": TransformerEncoder, "transformer_xl": TransformerXl}
-
 BLANK = 0  # the unit that CTC puts between the others
-# The blank's share of the frames before training. A trained CTC model's is about this; from equal shares, hundreds of
-# steps go into learning it, and the more the features say, the longer it takes.
-BLANK_SHARE = 0.95
+# The probability of the blank before training, about that of a trained CTC model. From equal probabilities, hundreds of
+# steps go into learning it, and the more informative the features, the more.
+BLANK_PROBABILITY = 0.95
 
 
 class Latency(NamedTuple):
-    """What a frame waits for, in feature frames: the end of its `chunk`, counted from the utterance's start, and
-    `right` frames more (infinite for a whole utterance)."""
+    """What an output frame waits for, in feature frames: the end of its chunk, and `right` frames more."""
 
-    right: float
-    chunk: int
+    right: float  # infinite where the whole utterance is needed
+    chunk: int  # the size of a chunk; the first one begins with the utterance
 
 
-def output_layer(dim: int, units: int) -> nn.Linear:
-    """The last layer, of `units` outputs, at least 2, the blank the first; freshly drawn."""
-    layer = nn.Linear(dim, units)
+def make_encoder(config: ModelConfig, pack_frames: bool = True) -> Encoder:
+    """The encoder that `config.architecture` names; `pack_frames`: see TransformerEncoder."""
+    if config.architecture == "blstm":
+        return Blstm(config)
+    if config.architecture == "lc_blstm":
+        return LcBlstm(config)
+    if config.architecture == "transformer_xl":
+        return TransformerXl(config, pack_frames)
+    return TransformerEncoder(config, pack_frames)
+
+
+def make_output_layer(dim: int, num_units: int) -> nn.Linear:
+    """The last layer, of `num_units` outputs, at least 2, of which the blank is the first; with random weights."""
+    layer = nn.Linear(dim, num_units)
     nn.init.zeros_(layer.bias)
-    nn.init.constant_(layer.bias[BLANK], math.log(BLANK_SHARE / (1 - BLANK_SHARE) * (units - 1)))
+    nn.init.constant_(layer.bias[BLANK], math.log(BLANK_PROBABILITY / (1 - BLANK_PROBABILITY) * (num_units - 1)))
     return layer
 
 
 class AcousticModel(nn.Module):
-    """Features to log-probabilities of `units` units, blank included; whole utterances, or streams step by step.
+    """Features to log-probabilities of units, blank included; whole utterances, or streams step by step.
 
-    A stream is fed `lead` feature frames that do not count, then its own, `latency().chunk` at a time or a multiple of
-    that. Each step returns one output frame for `subsampling.factor` feature frames; the first `delay` of a stream do
-    not count either. `asrtool.streaming.model_stream.Stream` does all this for pieces of any length.
+    A stream is fed `lead_padding` zero frames, then its own feature frames, `latency().chunk` at a time or a multiple.
+    Each step returns one output frame for `subsampling.factor` feature frames; the first `delay` output frames of a
+    stream are meaningless. `asrtool.streaming.model_stream.ModelStream` does all this for pieces of any length.
     """
 
-    def __init__(self, config: Config, units: int):
+    def __init__(self, config: ModelConfig, num_bins: int, num_units: int, pack_frames: bool = True):
+        """`num_bins` features for each frame; `pack_frames`: see TransformerEncoder."""
         super().__init__()
-        model, bins = config.model, config.features.num_bins
-        self.normalise = Normalise(model.normalise, bins)
-        self.subsampling = make_front_end(model.subsampling, bins, model.dim)
-        self.encoder = ENCODERS[model.architecture](model)
-        self.output = output_layer(model.dim, units)
+        self.normalise = Normalise(config.normalise, num_bins)
+        self.subsampling = make_front_end(config.subsampling, num_bins, config.dim)
+        self.encoder = make_encoder(config, pack_frames)
+        self.output = make_output_layer(config.dim, num_units)
 
-    def forward(self, x: Tensor, x_lens: Tensor, middle: bool = False) -> tuple[Tensor, ...]:
-        """x (N, T, F) float, x_lens (N,) int64; returns log-probs (N, T', units), float32 or more, and lengths (N,).
+    def forward(self, x: Tensor, x_lens: Tensor, with_intermediate: bool = False) -> tuple[Tensor, ...]:
+        """x (N, T, F) float, x_lens (N,) int64; returns log-probs (N, T', V), float32 or more, and lengths (N,).
 
-        `middle`, of Transformers: also the log-probs that the lower half of the blocks alone would give.
+        `with_intermediate`, of Transformers: also the log-probs for intermediate CTC, which the output layer computes
+        from the lower half of the blocks.
 
         Neither the amount of padding nor its content, nor the other utterances of the batch, change an utterance's
-        frames; frames beyond `out_lens` are meaningless.
+        frames; frames beyond their lengths are meaningless.
         """
-        x = self.subsampling(self.normalise(x, padding_mask(x_lens, x.shape[1])), x_lens)
-        x_lens = self.out_length(x_lens)
-        last, *others = self.encoder.outputs(x, x_lens, middle) if middle else [self.encoder(x, x_lens)]
-        return self._log_probs(last), x_lens, *map(self._log_probs, others)
+        x = self.normalise(x, padding_mask(x_lens, x.shape[1]))
+        x = self.subsampling(x, x_lens)  # (N, T', D)
+        out_lens = self.out_length(x_lens)
+        if not with_intermediate:
+            return self._log_probs(self.encoder(x, out_lens)), out_lens
+        assert isinstance(self.encoder, TransformerEncoder)  # the configuration requires it
+        last, intermediate = self.encoder.forward_with_intermediate(x, out_lens)
+        return self._log_probs(last), out_lens, self._log_probs(intermediate)
 
-    def out_length(self, n):
-        """Output frames for `n` feature frames, exactly; an int or a tensor of them."""
+    def out_length(self, n: Length) -> Length:
+        """Output frames for `n` feature frames, exactly."""
         return self.subsampling.out_length(n)
 
     def latency(self) -> Latency:
-        """From the layers' own facts."""
-        front = self.subsampling
-        right = front.factor * self.encoder.right + front.right
-        return Latency(math.inf if self.normalise.kind == "utterance" else right, front.factor * self.encoder.chunk)
+        """What an output frame waits for, in feature frames."""
+        front_end = self.subsampling
+        right = front_end.factor * self.encoder.right + front_end.right
+        chunk = front_end.factor * self.encoder.chunk
+        return Latency(math.inf if self.normalise.kind == "utterance" else right, chunk)
 
     def receptive_field(self) -> tuple[float, float]:
         """Feature frames before the first and after the last of an output's chunk that it may depend on."""
-        front, encoder = self.subsampling, self.encoder
-        left = front.factor * encoder.left + front.left
+        left = self.subsampling.factor * self.encoder.left + self.subsampling.left
         return math.inf if self.normalise.kind == "utterance" else left, self.latency().right
 
     @property
-    def streams(self) -> bool:
-        """Whether there are steps: the look-ahead and the memory have a bound."""
-        return self.encoder.streams and self.normalise.kind != "utterance"
+    def can_stream(self) -> bool:
+        """Whether there is a bound to what a stream waits for and keeps, so that there are steps."""
+        return self.encoder.can_stream and self.normalise.kind != "utterance"
 
     @property
     def delay(self) -> int:
-        """Output frames at the start of a stream that do not count: whole chunks."""
-        behind = self.subsampling.delay + self.encoder.right
-        return behind + -behind % self.encoder.chunk
+        """Meaningless output frames at the start of a stream: whole chunks."""
+        chunk = self.encoder.chunk
+        return -(-self._layers_delay // chunk) * chunk
 
     @property
-    def lead(self) -> int:
-        """Feature frames to feed before an utterance's own, so that the encoder's chunks start where they should."""
-        return self.subsampling.factor * (self.delay - self.subsampling.delay - self.encoder.right)
+    def lead_padding(self) -> int:
+        """Zero feature frames to feed before an utterance, so that the encoder's chunks start where they should."""
+        return self.subsampling.factor * (self.delay - self._layers_delay)
+
+    @property
+    def _layers_delay(self) -> int:
+        """Output frames that the front end and the encoder run behind in a stream."""
+        return self.subsampling.delay + int(self.encoder.right)
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """The state of `batch` streams before their first step: (N, ...) tensors, a row a stream.
+        """The state of `batch` streams before their first step: (N, ...) tensors, a row for each stream.
 
-        The first two are the index of the next feature frame and the length, unknown until a stream ends.
+        The first two are the index of the next feature frame, and the length, ENDLESS until a stream ends.
         """
-        if not self.streams:
+        if not self.can_stream:
             raise ValueError("this model needs the whole utterance: it has no steps")
         device = self.output.weight.device
-        times = [torch.full((batch,), value, device=device) for value in (-self.lead, ENDLESS)]
-        return [*times, *self.subsampling.initial_state(batch), *self.encoder.initial_state(batch)]
+        first = torch.full((batch,), -self.lead_padding, device=device)
+        lens = torch.full((batch,), ENDLESS, device=device)
+        return [first, lens, *self.subsampling.initial_state(batch), *self.encoder.initial_state(batch)]
 
     def step(self, x: Tensor, x_lens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """x (N, n, F), n a multiple of latency().chunk; returns log-probs (N, n / factor, units) and the new state.
+        """x (N, n, F), n a multiple of latency().chunk; returns log-probs (N, n / factor, V) and the new state.
 
         x_lens (N,): frames of x up to the end of its stream; n for all where it goes on, 0 in each step after the end.
         The numbers are those of `forward`, `delay` output frames later; what comes before them and after the end is
         meaningless.
         """
-        (first, lens), caches = state[:2], Caches(state[2:])
-        size, front = x.shape[1], self.subsampling
+        first, lens, *layer_state = state
+        caches = Caches(layer_state)
+        size = x.shape[1]
+        front_end = self.subsampling
         lens = torch.where(x_lens < size, torch.minimum(lens, first + x_lens), lens)
-        x = self.normalise(x, valid(first, size, lens))
-        x = front.step(x, first, lens, caches)
-        behind = first // front.factor - front.delay
-        log_probs = self._log_probs(self.encoder.step(x, behind, self.out_length(lens), caches))
-        return log_probs, [first + size, lens, *caches.new]
+        x = self.normalise(x, valid_frames(first, size, lens))
+        x = front_end.step(x, first, lens, caches)  # (N, n / factor, D)
+        first_encoder_frame = first // front_end.factor - front_end.delay
+        x = self.encoder.step(x, first_encoder_frame, self.out_length(lens), caches)
+        return self._log_probs(x), [first + size, lens, *caches.new]
 
     def _log_probs(self, x: Tensor) -> Tensor:
         x = self.output(x)

@@ -1,6 +1,7 @@
 """Latency-controlled BLSTM (Zhang et al., ICASSP 2016; arXiv 1510.08983)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,83 +11,104 @@ from asrtool.config import ModelConfig
 from asrtool.models.blstm import BlstmLayer
 from asrtool.models.caches import Caches
 from asrtool.models.dropout import Dropout
-from asrtool.models.masks import valid
+from asrtool.models.interface import Encoder
+from asrtool.models.masks import valid_frames
 
-State = tuple[Tensor, Tensor]  # hidden and cell of an LSTM, (1, N, D/2) each
+State = tuple[Tensor, Tensor]  # hidden and cell state of an LSTM, (1, N, D/2) each
 
 
-class LcBlstm(nn.Module):
-    """A BLSTM over windows of `chunk` frames and `look_ahead` frames after them, of which only the chunk is kept.
+class LcBlstm(Encoder):
+    """A BLSTM over windows of `chunk` frames and `look_ahead` frames after them; only the chunk's output is kept.
 
-    The forward LSTM carries its state from chunk to chunk; through the look-ahead it runs from there, and that state is
-    thrown away. The backward LSTM starts afresh at the end of each window. chunk 3, look_ahead 2:
+    The forward LSTM carries its state from chunk to chunk; it runs on through the look-ahead, and the state after that
+    is discarded. The backward LSTM starts from zeros at the end of each window. chunk 3, look_ahead 2:
 
         frames        0 1 2 3 4 5 6 7 8
         window 0      c c c a a                 c: forward from window to window; kept
         window 1            c c c a a           a: forward from the last c; not kept
         window 2                  c c c         c and a: backward from the right
 
-    All layers work on the same window, so the look-ahead does not grow with their number.
+    All layers work on the same window, so the look-ahead does not grow with their number. In the shapes below, M is the
+    number of chunks and W = chunk + look_ahead.
     """
 
-    streams, left = True, math.inf
+    right: int
+    layers: Sequence[BlstmLayer]
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.chunk, self.right = config.chunk_size, config.look_ahead
-        self.layers = nn.ModuleList(BlstmLayer(config.dim) for _ in range(config.layers))
+        assert config.chunk_size is not None and config.look_ahead is not None  # the configuration requires both
+        self.chunk = config.chunk_size
+        self.left = math.inf
+        self.right = config.look_ahead
+        self.can_stream = True
+        layers = [BlstmLayer(config.dim) for _ in range(config.layers)]
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # torch has no type for its elements
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, D), (N,); returns (N, T, D)."""
-        size, first = x.shape[1], torch.zeros_like(x_lens)
-        x = pad(x, (0, 0, 0, -size % self.chunk + self.right))
+        size = x.shape[1]
+        x = pad(x, (0, 0, 0, -size % self.chunk + self.right))  # (N, M * chunk + look_ahead, D)
         caches = Caches(self._initial_lstm_states(len(x)))
-        return self._run(x, first, x_lens, caches)[:, :size]
+        return self._run(x, torch.zeros_like(x_lens), x_lens, caches)[:, :size]
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """The frames of the look-ahead; for each layer hidden and cell."""
-        ahead = self.layers[0].ahead
-        return [ahead.weight_ih_l0.new_zeros(batch, self.right, ahead.input_size), *self._initial_lstm_states(batch)]
+        """The frames of the look-ahead; for each layer the hidden and the cell state of the forward LSTM."""
+        dim = self.layers[0].ahead.input_size
+        look_ahead = next(self.parameters()).new_zeros(batch, self.right, dim)
+        return [look_ahead, *self._initial_lstm_states(batch)]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
         """(N, n, D), frames `first` (N,) and on of `lens` (N,), n in whole chunks; returns those `right` earlier."""
         return self._run(caches.extend(x), first - self.right, lens, caches)
 
     def _initial_lstm_states(self, batch: int) -> list[Tensor]:
-        like = self.layers[0].ahead.weight_ih_l0
-        return [like.new_zeros(batch, self.layers[0].ahead.hidden_size) for _ in range(2 * len(self.layers))]
+        weight = next(self.parameters())
+        hidden_size = self.layers[0].ahead.hidden_size
+        return [weight.new_zeros(batch, hidden_size) for _ in range(2 * len(self.layers))]
 
     def _run(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
-        """x (N, M * chunk + right, D), frames `first` (N,) and on; returns (N, M * chunk, D)."""
-        keep = valid(first, x.shape[1], lens)
-        x, keep = (t.unfold(1, self.chunk + self.right, self.chunk) for t in (x * keep[:, :, None], keep))
-        x = x.transpose(2, 3)  # (N, M, chunk + right, D)
-        starts = first[:, None] + self.chunk * torch.arange(x.shape[1], device=x.device)
+        """x (N, M * chunk + look_ahead, D), frames `first` (N,) and on; returns (N, M * chunk, D)."""
+        mask = valid_frames(first, x.shape[1], lens)  # (N, M * chunk + look_ahead)
+        x = x * mask[:, :, None]
+        x = x.unfold(1, self.chunk + self.right, self.chunk)  # (N, M, D, W)
+        mask = mask.unfold(1, self.chunk + self.right, self.chunk)  # (N, M, W)
+        x = x.transpose(2, 3)  # (N, M, W, D)
+        chunk_starts = first[:, None] + self.chunk * torch.arange(x.shape[1], device=x.device)  # (N, M)
         for layer in self.layers:
-            x = self.dropout(self._layer(layer, x, keep, starts >= 0, caches))
-        return x[:, :, : self.chunk].flatten(1, 2)
+            x = self.dropout(self._layer(layer, x, mask, chunk_starts >= 0, caches))
+        return x[:, :, : self.chunk].flatten(1, 2)  # (N, M * chunk, D)
 
-    def _layer(self, layer: BlstmLayer, x: Tensor, keep: Tensor, begun: Tensor, caches: Caches) -> Tensor:
-        """x (N, M, W, D), keep (N, M, W), begun (N, M): the chunk is not before the utterance; returns (N, M, W, D)."""
-        ahead, ends = self._chunks(layer.ahead, x[:, :, : self.chunk], begun, caches)
+    def _layer(self, layer: BlstmLayer, x: Tensor, padding_mask: Tensor, has_begun: Tensor, caches: Caches) -> Tensor:
+        """x (N, M, W, D), padding_mask (N, M, W); returns (N, M, W, D).
+
+        has_begun (N, M): False for chunks before the utterance, which leave the state at zero.
+        """
+        ahead, ends = self._forward_chunks(layer.ahead, x[:, :, : self.chunk], has_begun, caches)
         if self.right:
-            tails, _ = layer.ahead(x[:, :, self.chunk :].flatten(0, 1), ends)
-            ahead = torch.cat([ahead, tails.unflatten(0, x.shape[:2])], dim=2)
-        back = layer.backward_pass(x.flatten(0, 1), keep.flatten(0, 1)).unflatten(0, x.shape[:2])
-        return torch.cat([ahead, back], dim=-1)
+            tails, _ = layer.ahead(x[:, :, self.chunk :].flatten(0, 1), ends)  # (N * M, look_ahead, D/2)
+            ahead = torch.cat([ahead, tails.unflatten(0, x.shape[:2])], dim=2)  # (N, M, W, D/2)
+        back = layer.backward_pass(x.flatten(0, 1), padding_mask.flatten(0, 1))  # (N * M, W, D/2)
+        return torch.cat([ahead, back.unflatten(0, x.shape[:2])], dim=-1)  # (N, M, W, D)
 
     @staticmethod
-    def _chunks(lstm: nn.LSTM, x: Tensor, begun: Tensor, caches: Caches) -> tuple[Tensor, State]:
-        """The chunks one after the other: outputs (N, M, chunk, D/2), and the states at their ends (1, N * M, D/2)."""
-        kept = caches.take(), caches.take()
-        state = tuple(part[None].to(x.dtype) for part in kept)  # under autocast x is narrower, and torch wants the same
-        outputs, ends = [], []
-        for chunk, there in zip(x.unbind(1), begun.unbind(1), strict=True):
-            y, state = lstm(chunk, state)
-            state = tuple(part * there[:, None] for part in state)
+    def _forward_chunks(lstm: nn.LSTM, x: Tensor, has_begun: Tensor, caches: Caches) -> tuple[Tensor, State]:
+        """The chunks one after the other: outputs (N, M, chunk, D/2), and the states at their ends, (1, N * M, D/2)."""
+        cached_hidden = caches.take()  # (N, D/2)
+        cached_cell = caches.take()
+        dtype = cached_hidden.dtype
+        hidden = cached_hidden[None].to(x.dtype)  # under autocast x is narrower, and torch wants the same dtype
+        cell = cached_cell[None].to(x.dtype)
+        outputs, hiddens, cells = [], [], []
+        for chunk, begun in zip(x.unbind(1), has_begun.unbind(1), strict=True):
+            y, (hidden, cell) = lstm(chunk, (hidden, cell))
+            hidden = hidden * begun[:, None]
+            cell = cell * begun[:, None]
             outputs.append(y)
-            ends.append(state)
-        for part in state:
-            caches.put(part[0].to(kept[0].dtype))
-        return torch.stack(outputs, 1), tuple(torch.stack(parts, 2).flatten(1, 2) for parts in zip(*ends, strict=True))
+            hiddens.append(hidden)
+            cells.append(cell)
+        caches.put(hidden[0].to(dtype))
+        caches.put(cell[0].to(dtype))
+        ends = (torch.stack(hiddens, 2).flatten(1, 2), torch.stack(cells, 2).flatten(1, 2))  # (1, N, M, D/2) flattened
+        return torch.stack(outputs, 1), ends

@@ -1,33 +1,37 @@
-"""Which frames are data, and which frames may see which."""
+"""Which frames are data, and which frames may attend to which. All masks are True where a frame counts."""
 
-from torch import Tensor, arange
+import torch
+from torch import Tensor
 
 ENDLESS = 1 << 60  # the length of a stream that has not ended
 
 
-def valid(first: Tensor | int, size: int, lens: Tensor) -> Tensor:
+def valid_frames(first: Tensor | int, size: int, lens: Tensor) -> Tensor:
     """(N, size) bool: which of the frames first, first + 1, ... lie in their utterance of `lens` (N,) frames.
 
     first -1, lens 3, 1; size 5  ->  . 1 1 1 .
                                      . 1 . . .
     """
     if isinstance(first, Tensor):
-        first = first[:, None]
-    index = first + arange(size, device=lens.device)
+        first = first[:, None]  # (N, 1)
+    index = first + torch.arange(size, device=lens.device)  # (N, size), or (size,) for an int
     return (index >= 0) & (index < lens[:, None])
 
 
 def padding_mask(lens: Tensor, size: int) -> Tensor:
-    """(N,) lengths to (N, size) bool, true where there is data:
+    """(N,) lengths to a mask (N, size) bool, False at padding (torch's `key_padding_mask` is its complement).
 
     lens 3, 1; size 4  ->  1 1 1 .
                            1 . . .
     """
-    return valid(0, size, lens)
+    return valid_frames(0, size, lens)
 
 
-def sliding_mask(queries: int, keys: int, offset: int, left: int | None, right: int | None, device=None) -> Tensor:
-    """(queries, keys) bool: query i stands at key i + offset, and sees `left` keys before it and `right` after it.
+def sliding_mask(
+    queries: int, keys: int, offset: int, left: int | None, right: int | None, device: torch.device | None = None
+) -> Tensor:
+    """(queries, keys) bool: query i is at the position of key i + offset, and sees `left` keys before it and `right`
+    after it.
 
     None is no limit. Whole utterance (offset 0), left 2, right 1:    a stream's step of 2 frames (offset = left):
 
@@ -40,15 +44,19 @@ def sliding_mask(queries: int, keys: int, offset: int, left: int | None, right: 
 
     Each layer looks `right` frames further: 12 layers with right 1 wait for 12 frames.
     """
-    ahead = arange(keys, device=device) - (arange(queries, device=device)[:, None] + offset)
-    seen = ahead == ahead
+    position = torch.arange(queries, device=device)[:, None] + offset  # (queries, 1)
+    distance = torch.arange(keys, device=device) - position  # (queries, keys), negative before the query
+    mask = torch.ones_like(distance, dtype=torch.bool)
     if left is not None:
-        seen = seen & (ahead >= -left)
-    return seen if right is None else seen & (ahead <= right)
+        mask = mask & (distance >= -left)
+    if right is not None:
+        mask = mask & (distance <= right)
+    return mask
 
 
 def windows(x: Tensor, chunk: int, memory: int) -> Tensor:
-    """(N, memory + M*chunk, D) to (N, M, memory + chunk, D): what each of M chunks sees, `memory` frames and itself.
+    """(N, memory + M * chunk, D) to (N, M, memory + chunk, D): the window that each of M chunks sees, which is `memory`
+    frames and the chunk itself.
 
     chunk 2, memory 3, M 3; frames a b c come before the first chunk:
 
@@ -62,4 +70,4 @@ def windows(x: Tensor, chunk: int, memory: int) -> Tensor:
 
     A frame waits for the end of its chunk however many layers there are; what it remembers grows with the layers.
     """
-    return x.unfold(1, memory + chunk, chunk).transpose(2, 3)
+    return x.unfold(1, memory + chunk, chunk).transpose(2, 3)  # (N, M, D, memory + chunk) before the transpose

@@ -1,35 +1,43 @@
-"""Front ends, which reduce the frame rate: (N, T, F) features to (N, T / factor, D).
+"""Front ends, which reduce the frame rate: (N, T, F) features to (N, T / factor, D); see interface.py.
 
-Each has `factor`; `left` and `right`, the feature frames that an output looks at beyond its own `factor`; and `delay`,
-the output frames that `step` runs behind. Whatever lies outside an utterance is zeroed before each convolution, so
-that padding and the edges of a stream look as the utterance's own ends do.
+Whatever lies outside an utterance is zeroed before each convolution, so that padding and the edges of a stream look as
+the utterance's own ends do.
 """
+
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, pad
 
 from asrtool.config import SubsamplingConfig
 from asrtool.models.caches import Caches
-from asrtool.models.masks import valid
+from asrtool.models.interface import FrontEnd, Length
+from asrtool.models.masks import valid_frames
 
 
-def make_front_end(config: SubsamplingConfig, bins: int, dim: int) -> nn.Module:
+def make_front_end(config: SubsamplingConfig, bins: int, dim: int) -> FrontEnd:
     """The front end that `config.kind` names."""
-    return {"stack": FrameStacking, "conv": ConvSubsampling, "vgg": Vgg}[config.kind](config, bins, dim)
+    front_ends: dict[str, type[FrameStacking | ConvSubsampling | Vgg]] = {
+        "stack": FrameStacking,
+        "conv": ConvSubsampling,
+        "vgg": Vgg,
+    }
+    return front_ends[config.kind](config, bins, dim)
 
 
-class FrameStacking(nn.Module):
-    """`factor` frames side by side, then a projection: the front end of hybrid models."""
-
-    left = right = delay = 0
+class FrameStacking(FrontEnd):
+    """`factor` frames stacked into one vector, then a projection: the front end of hybrid models."""
 
     def __init__(self, config: SubsamplingConfig, bins: int, dim: int):
         super().__init__()
         self.factor = config.factor
+        self.left = 0
+        self.right = 0
+        self.delay = 0
         self.projection = nn.Linear(bins * config.factor, dim)
 
-    def out_length(self, n):
-        """Frames that come out for `n` that go in, an int or a tensor of them."""
+    def out_length(self, n: Length) -> Length:
+        """Encoder frames for `n` feature frames."""
         return (n + self.factor - 1) // self.factor
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
@@ -37,7 +45,7 @@ class FrameStacking(nn.Module):
         return self._stack(pad(x, (0, 0, 0, -x.shape[1] % self.factor)), 0, x_lens)
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """Nothing."""
+        """No state: a step has all the frames that it needs."""
         return []
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
@@ -45,89 +53,112 @@ class FrameStacking(nn.Module):
         return self._stack(x, first, lens)
 
     def _stack(self, x: Tensor, first: Tensor | int, lens: Tensor) -> Tensor:
-        x = x * valid(first, x.shape[1], lens)[:, :, None]
-        return self.projection(x.unflatten(1, (-1, self.factor)).flatten(2))
+        x = x * valid_frames(first, x.shape[1], lens)[:, :, None]
+        x = x.unflatten(1, (-1, self.factor)).flatten(2)  # (N, T', factor, F) to (N, T', factor * F)
+        return self.projection(x)
 
 
-class ConvSubsampling(nn.Module):
+class ConvSubsampling(FrontEnd):
     """3x3 convolutions of stride 2 over time and frequency, one for each halving, then a projection.
 
-    An output needs no frame beyond its own `factor`: output k of one convolution looks at 2k-1, 2k and 2k+1.
+    An output needs no frame after its own `factor`: output k of one convolution depends on 2k-1, 2k and 2k+1.
     """
 
-    right = delay = 0
+    convolutions: Sequence[nn.Conv2d]
 
     def __init__(self, config: SubsamplingConfig, bins: int, dim: int):
         super().__init__()
-        self.factor, self.bins, self.left = config.factor, bins, config.factor - 1
-        widths = [1] + [config.channels] * halvings(config.factor)
-        convolutions = [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)]
-        self.convolutions = nn.ModuleList(convolutions)
-        self.projection = nn.Linear(config.channels * halve(bins, len(convolutions)), dim)
+        self.factor = config.factor
+        self.left = config.factor - 1
+        self.right = 0
+        self.delay = 0
+        self.bins = bins
+        convolutions = []
+        channels = 1
+        for _ in range(halvings(config.factor)):
+            convolutions.append(nn.Conv2d(channels, config.channels, 3, stride=2, padding=1))
+            channels = config.channels
+        self.convolutions = nn.ModuleList(convolutions)  # type: ignore[assignment]  # torch has no type for its elements
+        self.projection = nn.Linear(channels * halve(bins, len(convolutions)), dim)
 
-    def out_length(self, n):
-        """Frames that come out for `n` that go in, an int or a tensor of them."""
+    def out_length(self, n: Length) -> Length:
+        """Encoder frames for `n` feature frames."""
         return halve(n, len(self.convolutions))
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, F), (N,); returns (N, T', D)."""
-        x = x[:, None]
+        x = x[:, None]  # (N, 1, T, F)
         for convolution in self.convolutions:
-            x = convolution(x * _mask(x, 0, x_lens)).relu()
+            x = convolution(x * _frame_mask(x, 0, x_lens)).relu()  # (N, C, T / 2, F / 2)
             x_lens = halve(x_lens)
         return self._project(x)
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """A frame of the input of each convolution."""
-        shapes = [(c.in_channels, 1, halve(self.bins, i)) for i, c in enumerate(self.convolutions)]
+        """One frame of the input of each convolution."""
+        shapes = [(layer.in_channels, 1, halve(self.bins, number)) for number, layer in enumerate(self.convolutions)]
         return [self.projection.weight.new_zeros(batch, *shape) for shape in shapes]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
         """(N, n, F), frames `first` (N,) and on; n and first multiples of `factor`. Returns (N, n / factor, D)."""
-        x = x[:, None]
+        x = x[:, None]  # (N, 1, n, F)
         for layer in self.convolutions:
-            x = caches.extend(x * _mask(x, first, lens), axis=2)
+            x = caches.extend(x * _frame_mask(x, first, lens), axis=2)
             x = conv2d(x, layer.weight, layer.bias, stride=2, padding=(0, 1)).relu()
-            first, lens = first // 2, halve(lens)
+            first = first // 2
+            lens = halve(lens)
         return self._project(x)
 
     def _project(self, x: Tensor) -> Tensor:
-        return self.projection(x.transpose(1, 2).flatten(2))
+        return self.projection(x.transpose(1, 2).flatten(2))  # (N, C, T', F') to (N, T', C * F') to (N, T', D)
 
 
 class VggBlock(nn.Module):
-    """Two 3x3 convolutions, then the maximum over pairs of frames and of bins: (N, C, T, F) to (N, C', T/2, F/2).
+    """Two 3x3 convolutions, then max pooling over pairs of frames and of bins: (N, C, T, F) to (N, C', T/2, F/2).
 
-    Each convolution looks `ahead` frames ahead, so in a stream it runs as many behind; its input is `behind` already.
+    Each convolution looks `look_ahead` frames ahead, so that in a stream it runs as many frames late; its input already
+    comes `input_delay` frames late.
     """
 
-    def __init__(self, inputs: int, outputs: int, bins: int, ahead: int, behind: int):
+    convolutions: Sequence[nn.Conv2d]
+
+    def __init__(self, inputs: int, outputs: int, bins: int, look_ahead: int, input_delay: int):
         super().__init__()
-        self.convolutions = nn.ModuleList([nn.Conv2d(inputs, outputs, 3), nn.Conv2d(outputs, outputs, 3)])
-        self.bins, self.ahead, self.behind = bins, ahead, behind
-        self.wait = behind % 2  # frames more, since a pooled pair starts at an even frame
-        self.delay = (behind + 2 * ahead + self.wait) // 2  # pooled frames that a stream is behind
+        convolutions = [nn.Conv2d(inputs, outputs, 3), nn.Conv2d(outputs, outputs, 3)]
+        self.convolutions = nn.ModuleList(convolutions)  # type: ignore[assignment]  # torch has no type for its elements
+        self.bins = bins
+        self.look_ahead = look_ahead
+        self.input_delay = input_delay
+        self.wait = input_delay % 2  # further frames of delay, since a pooled pair starts at an even frame
+        self.delay = (input_delay + 2 * look_ahead + self.wait) // 2  # pooled frames that a stream runs behind
 
     def forward(self, x: Tensor, lens: Tensor) -> Tensor:
-        """(N, C, T, F), (N,)."""
+        """(N, C, T, F), (N,); returns (N, C', T/2, F/2)."""
         for layer in self.convolutions:
-            x = self._convolve(layer, pad(x * _mask(x, 0, lens), (0, 0, 2 - self.ahead, self.ahead)))
-        return self._pool(pad(x * _mask(x, 0, lens), (0, 0, 0, x.shape[2] % 2)))
+            x = x * _frame_mask(x, 0, lens)
+            x = self._convolve(layer, pad(x, (0, 0, 2 - self.look_ahead, self.look_ahead)))
+        x = x * _frame_mask(x, 0, lens)
+        return self._pool(pad(x, (0, 0, 0, x.shape[2] % 2)))
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """Two frames of the input of each convolution, and what waits for its pair."""
-        widths = [(layer.in_channels, 2) for layer in self.convolutions]
-        widths += [(self.convolutions[1].out_channels, 1)] * self.wait
-        return [self.convolutions[0].weight.new_zeros(batch, *width, self.bins) for width in widths]
+        """Two frames of the input of each convolution, and the frame that waits for the other one of its pair."""
+        shapes = [(layer.in_channels, 2, self.bins) for layer in self.convolutions]
+        if self.wait:
+            shapes.append((self.convolutions[1].out_channels, 1, self.bins))
+        return [self.convolutions[0].weight.new_zeros(batch, *shape) for shape in shapes]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
-        """(N, C, n, F), n even: frames `first` (N,), even, and on, but for those that it is behind."""
-        first = first - self.behind
+        """(N, C, n, F), n even; returns (N, C', n/2, F/2), `delay` frames behind.
+
+        x has the frames `first` (N,), which is even, and on, but `input_delay` earlier.
+        """
+        first = first - self.input_delay
         for layer in self.convolutions:
-            x = self._convolve(layer, caches.extend(x * _mask(x, first, lens), axis=2))
-            first = first - self.ahead
-        x = caches.delay(x, axis=2) if self.wait else x
-        return self._pool(x * _mask(x, first - self.wait, lens))
+            x = caches.extend(x * _frame_mask(x, first, lens), axis=2)  # (N, C, 2 + n, F)
+            x = self._convolve(layer, x)
+            first = first - self.look_ahead
+        if self.wait:
+            x = caches.delay(x, axis=2)
+        return self._pool(x * _frame_mask(x, first - self.wait, lens))
 
     @staticmethod
     def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -135,48 +166,67 @@ class VggBlock(nn.Module):
 
     @staticmethod
     def _pool(x: Tensor) -> Tensor:
-        return max_pool2d(pad(x, (0, x.shape[3] % 2)), 2)  # an odd last bin is alone; zeros are below what relu left
+        x = pad(x, (0, x.shape[3] % 2))  # the last one of an odd number of bins; after relu, zeros change no maximum
+        return max_pool2d(x, 2)
 
 
-class Vgg(nn.Module):
+class Vgg(FrontEnd):
     """A VGG block for each halving (arXiv 1409.1556), with twice the channels each time, then a projection.
 
-    `causal` convolutions look two frames back instead of one to each side. Symmetric ones need right = 6 feature frames
-    more at factor 4; a stream runs two output frames behind, the next multiple.
+    Causal convolutions look two frames back instead of one to each side. Symmetric ones depend on right = 6 feature
+    frames more at factor 4; a stream runs two encoder frames behind, the next multiple.
     """
+
+    blocks: Sequence[VggBlock]
 
     def __init__(self, config: SubsamplingConfig, bins: int, dim: int):
         super().__init__()
-        self.factor, ahead = config.factor, 0 if config.causal else 1
-        self.blocks, self.left, self.right, self.delay, inputs = nn.ModuleList(), 0, 0, 0, 1
-        for i in range(halvings(config.factor)):
-            outputs = config.channels << i
-            self.blocks.append(VggBlock(inputs, outputs, bins, ahead, self.delay))
-            self.left, self.right = self.left + (2 * (2 - ahead) << i), self.right + (2 * ahead << i)
-            inputs, bins, self.delay = outputs, halve(bins), self.blocks[-1].delay
-        self.projection = nn.Linear(inputs * bins, dim)
+        self.factor = config.factor
+        self.left = 0
+        self.right = 0
+        self.delay = 0
+        look_ahead = 0 if config.causal else 1
+        channels = 1
+        blocks = []
+        for number in range(halvings(config.factor)):
+            outputs = config.channels << number
+            block = VggBlock(channels, outputs, bins, look_ahead, self.delay)
+            blocks.append(block)
+            self.left += 2 * (2 - look_ahead) << number
+            self.right += 2 * look_ahead << number
+            self.delay = block.delay
+            channels = outputs
+            bins = halve(bins)
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]  # torch has no type for its elements
+        self.projection = nn.Linear(channels * bins, dim)
 
-    def out_length(self, n):
-        """Frames that come out for `n` that go in, an int or a tensor of them."""
+    def out_length(self, n: Length) -> Length:
+        """Encoder frames for `n` feature frames."""
         return halve(n, len(self.blocks))
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, F), (N,); returns (N, T', D)."""
-        x = x[:, None]
+        x = x[:, None]  # (N, 1, T, F)
         for block in self.blocks:
-            x, x_lens = block(x, x_lens), halve(x_lens)
-        return self.projection(x.transpose(1, 2).flatten(2))
+            x = block(x, x_lens)
+            x_lens = halve(x_lens)
+        return self._project(x)
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """Of the blocks, in their order."""
+        """The states of the blocks, in their order."""
         return [tensor for block in self.blocks for tensor in block.initial_state(batch)]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
         """(N, n, F), frames `first` (N,) and on; n and first multiples of `factor`. Returns (N, n / factor, D)."""
-        x = x[:, None]
+        x = x[:, None]  # (N, 1, n, F)
         for block in self.blocks:
-            x, first, lens = block.step(x, first, lens, caches), first // 2, halve(lens)
-        return self.projection(x.transpose(1, 2).flatten(2))
+            x = block.step(x, first, lens, caches)
+            first = first // 2
+            lens = halve(lens)
+        return self._project(x)
+
+    def _project(self, x: Tensor) -> Tensor:
+        return self.projection(x.transpose(1, 2).flatten(2))  # (N, C, T', F') to (N, T', C * F') to (N, T', D)
 
 
 def halvings(factor: int) -> int:
@@ -184,13 +234,13 @@ def halvings(factor: int) -> int:
     return factor.bit_length() - 1
 
 
-def halve(n, times: int = 1):
-    """Length after `times` halvings that round up; an int or a tensor."""
+def halve(n: Length, times: int = 1) -> Length:
+    """A length after `times` halvings that round up."""
     for _ in range(times):
         n = (n + 1) // 2
     return n
 
 
-def _mask(x: Tensor, first: Tensor | int, lens: Tensor) -> Tensor:
-    """(N, 1, T, 1) bool for x (N, C, T, F)."""
-    return valid(first, x.shape[2], lens)[:, None, :, None]
+def _frame_mask(x: Tensor, first: Tensor | int, lens: Tensor) -> Tensor:
+    """(N, 1, T, 1) bool for x (N, C, T, F): which frames are in the utterance."""
+    return valid_frames(first, x.shape[2], lens)[:, None, :, None]

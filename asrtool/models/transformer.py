@@ -1,24 +1,26 @@
-"""Transformer encoders: whole utterance, sliding window or chunks; Pre-Norm or Post-Norm; convolution or none."""
+"""Transformer encoders: whole utterance, sliding window or chunks; Pre-Norm or Post-Norm; convolution or not."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from asrtool.config import ModelConfig
-from asrtool.models.attention import Context, SelfAttention, sinusoids
+from asrtool.models.attention import AttentionContext, SelfAttention, sinusoids
 from asrtool.models.caches import Caches
 from asrtool.models.convolution import InterleavedConvolution
 from asrtool.models.dropout import Dropout
-from asrtool.models.initialise import depth_scaled
+from asrtool.models.initialise import depth_scaled_init
+from asrtool.models.interface import Encoder
 from asrtool.models.masks import padding_mask
 
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
 class FeedForward(nn.Sequential):
-    """Position-wise feed-forward layer; `dropout` is inside it."""
+    """Position-wise feed-forward layer; `dropout` follows the activation."""
 
     def __init__(self, dim: int, ff_dim: int, activation: str = "silu", dropout: float = 0.0):
         inside = nn.Sequential(ACTIVATIONS[activation](), Dropout(dropout))
@@ -26,15 +28,16 @@ class FeedForward(nn.Sequential):
 
 
 class Block(nn.Module):
-    """Attention, feed-forward layer and, where there is one, convolution.
+    """Attention, feed-forward layer and, optionally, convolution.
 
     "pre" norm: x + attention(norm(x)), x + feed_forward(norm(x)) (arXiv 2002.04745). "post": norm(x + attention(x)),
     norm(x + feed_forward(x)) (arXiv 1706.03762). The convolution comes after both.
     """
 
-    def __init__(self, config: ModelConfig, context: Context):
+    def __init__(self, config: ModelConfig, context: AttentionContext):
         super().__init__()
-        dim, self.pre = config.dim, config.norm == "pre"
+        dim = config.dim
+        self.is_pre_norm = config.norm == "pre"
         self.attention_norm = nn.LayerNorm(dim)
         relative = config.positional_encoding == "relative"
         self.attention = SelfAttention(dim, config.heads, context, relative, config.attention_dropout)
@@ -46,147 +49,162 @@ class Block(nn.Module):
             self.convolution = InterleavedConvolution(config.convolution, dim, config.dropout, context.chunk)
 
     @property
-    def delay(self) -> int:
-        """Frames that `step` runs behind."""
+    def delay(self) -> float:
+        """Frames that `step` runs behind; infinite where it needs the whole utterance."""
+        if self.attention.context.delay is None:
+            return math.inf
         return self.attention.context.delay + (self.convolution.delay if self.convolution else 0)
 
-    def forward(self, x: Tensor, keep: Tensor | list[int]) -> Tensor:
-        """(N, T, D); `keep` (N, T) bool, true where there is data.
+    def forward(self, x: Tensor, padding_mask: Tensor | list[int]) -> Tensor:
+        """(N, T, D); padding_mask (N, T) bool, False at padding.
 
-        Or without padding: (sum of lengths, D), the utterances one after the other, and the list of their lengths.
+        Without convolution and chunks, x may be packed: (sum of lengths, D), the utterances one after the other, and
+        the list of their lengths instead of the mask.
         """
-        y = self.attention(self._enter(self.attention_norm, x), keep, self.memory(x))
-        x = self._feed_forward(self._leave(self.attention_norm, x, y))
-        return self.convolution(x, keep) if self.convolution else x
+        y = self.attention(self._pre_norm(self.attention_norm, x), padding_mask, self.memory(x))
+        x = self._add_branch(self.attention_norm, x, y)
+        x = self._add_feed_forward(x)
+        return self.convolution(x, padding_mask) if self.convolution else x
 
     def memory(self, x: Tensor) -> Tensor | None:
-        """What stands in for the input of the attention where later chunks look at it; None for itself."""
+        """What replaces the input of the attention where later chunks see it; None for that input itself."""
         return None
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """Of the attention, of the residual connection that waits for it, and of the convolution."""
-        state, delay = self.attention.initial_state(batch), self.attention.context.delay
+        """The states of the attention, of the residual connection that waits for it, and of the convolution."""
+        state = self.attention.initial_state(batch)
+        delay = self.attention.context.delay
         if delay:
             state.append(self.ff_norm.weight.new_zeros(batch, delay, len(self.ff_norm.weight)))
-        return state + (self.convolution.initial_state(batch) if self.convolution else [])
+        if self.convolution:
+            state += self.convolution.initial_state(batch)
+        return state
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
         """(N, n, D), frames `first` (N,) and on of `lens` (N,); returns those `delay` earlier."""
         delay = self.attention.context.delay
-        y = self.attention.step(self._enter(self.attention_norm, x), first, lens, caches)
-        x = caches.delay(x) if delay else x
-        x = self._feed_forward(self._leave(self.attention_norm, x, y))
-        return self.convolution.step(x, first - delay, lens, caches) if self.convolution else x
+        y = self.attention.step(self._pre_norm(self.attention_norm, x), first, lens, caches)
+        if delay:
+            x = caches.delay(x)
+            first = first - delay
+        x = self._add_branch(self.attention_norm, x, y)
+        x = self._add_feed_forward(x)
+        return self.convolution.step(x, first, lens, caches) if self.convolution else x
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        return self._leave(self.ff_norm, x, self.feed_forward(self._enter(self.ff_norm, x)))
+    def _add_feed_forward(self, x: Tensor) -> Tensor:
+        return self._add_branch(self.ff_norm, x, self.feed_forward(self._pre_norm(self.ff_norm, x)))
 
-    def _enter(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
-        return norm(x) if self.pre else x
+    def _pre_norm(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        """The input of a branch: normalised in a Pre-Norm block."""
+        return norm(x) if self.is_pre_norm else x
 
-    def _leave(self, norm: nn.LayerNorm, x: Tensor, y: Tensor) -> Tensor:
+    def _add_branch(self, norm: nn.LayerNorm, x: Tensor, y: Tensor) -> Tensor:
+        """The residual connection around the branch whose output is y: normalised in a Post-Norm block."""
         x = x + self.dropout(y)
-        return x if self.pre else norm(x)
+        return x if self.is_pre_norm else norm(x)
 
 
-def contexts(config: ModelConfig) -> list[Context]:
+def attention_contexts(config: ModelConfig) -> list[AttentionContext]:
     """What the frames see in each layer, the lowest first."""
     if config.chunk_size:
-        return [Context(config.memory, None, config.chunk_size)] * config.layers
+        return [AttentionContext(left=config.memory, chunk=config.chunk_size)] * config.layers
     if config.mask == "full":
-        return [Context()] * config.layers
-    return [
-        Context(*pair)
-        for pair in zip(config.per_layer(config.left_context), config.per_layer(config.right_context), strict=True)
-    ]
+        return [AttentionContext()] * config.layers
+    left = config.per_layer(config.left_context)
+    right = config.per_layer(config.right_context)
+    return [AttentionContext(left=a, right=b) for a, b in zip(left, right, strict=True)]
 
 
-class TransformerEncoder(nn.Module):
+class TransformerEncoder(Encoder):
     """Blocks and a final norm, which Post-Norm blocks without convolution have already.
 
-    Padded frames are never attended to; what they hold themselves is nobody's input.
+    Padded frames are never attended to; what comes out for them is ignored.
     """
 
-    block = Block
+    block_class = Block
+    blocks: Sequence[Block]
 
     def __init__(self, config: ModelConfig, pack_frames: bool = True):
+        """With `pack_frames`, a CPU leaves padding out of the matrix products where no layer needs it."""
         super().__init__()
-        self.sinusoidal, self.chunk = config.positional_encoding == "sinusoidal", config.chunk_size or 1
-        self.layer_drop, self.recompute = config.layer_drop, config.activation_checkpointing
-        # On a CPU, whose time goes into products, frames of padding are left out of them where nothing needs them.
-        self.packs = pack_frames and config.chunk_size is None and config.convolution.kind == "none"
+        self.is_sinusoidal = config.positional_encoding == "sinusoidal"
+        self.chunk = config.chunk_size or 1
+        self.layer_drop = config.layer_drop
+        self.activation_checkpointing = config.activation_checkpointing
+        self.pack_frames = pack_frames and config.chunk_size is None and config.convolution.kind == "none"
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(self.block(config, context) for context in contexts(config))
+        blocks = [self.block_class(config, context) for context in attention_contexts(config)]
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]  # torch has no type for its elements
         ends_in_norm = config.norm == "post" and config.convolution.kind == "none"
         self.norm = nn.Identity() if ends_in_norm else nn.LayerNorm(config.dim)
         if config.init.scheme == "depth_scaled":
             for layer, block in enumerate(self.blocks, 1):
-                depth_scaled(block, layer, config.init)
+                depth_scaled_init(block, layer, config.init)
+        self.can_stream = all(block.attention.context.can_stream for block in self.blocks)
+        self.right = sum(block.delay for block in self.blocks)
+        self.left = self._left_context()
 
-    @property
-    def right(self) -> float:
-        """Frames that an output needs beyond its chunk."""
-        whole = any(b.attention.context.delay is None for b in self.blocks)
-        return math.inf if whole else sum(block.delay for block in self.blocks)
-
-    @property
-    def left(self) -> float:
-        """Frames before it that an output may depend on; with chunks, before the start of its chunk."""
-        if any(b.attention.context.left is None for b in self.blocks):
-            return math.inf
+    def _left_context(self) -> float:
+        """Frames before an output that it may depend on; with chunks, frames before the start of its chunk."""
         frame = 0
         for block in reversed(self.blocks):
+            if block.attention.context.left is None:
+                return math.inf
             if block.convolution:
                 frame -= block.convolution.left
             frame -= frame % self.chunk + block.attention.context.left
         return -frame
 
-    @property
-    def streams(self) -> bool:
-        """Whether there is a bound to what must be waited for and kept."""
-        return all(None not in (b.attention.context.left, b.attention.context.delay) for b in self.blocks)
-
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, D), (N,); returns (N, T, D)."""
-        return self.outputs(x, x_lens)[0]
+        return self._encode(x, x_lens, with_intermediate=False)[0]
 
-    def outputs(self, x: Tensor, x_lens: Tensor, middle: bool = False) -> list[Tensor]:
-        """What `forward` returns; with `middle` also what it would return if the lower half of the blocks were all."""
+    def forward_with_intermediate(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, T, D), (N,); returns what `forward` does, and what it would return with the lower half of the blocks."""
+        last, intermediate = self._encode(x, x_lens, with_intermediate=True)
+        return last, intermediate
+
+    def _encode(self, x: Tensor, x_lens: Tensor, with_intermediate: bool) -> list[Tensor]:
         size = x.shape[1]
-        x = nn.functional.pad(self._enter(x, torch.arange(size, device=x.device)), (0, 0, 0, -size % self.chunk))
-        keep = padding_mask(x_lens, x.shape[1])
-        if self.packs and x.device.type == "cpu" and not torch.compiler.is_exporting():  # a graph knows no lengths
-            found = self._through_blocks(x[keep], x_lens.tolist(), middle)
-            return [torch.zeros_like(x, dtype=y.dtype).masked_scatter(keep[:, :, None], y) for y in found]
-        return [y[:, :size] for y in self._through_blocks(x, keep, middle)]
+        x = self._embed(x, torch.arange(size, device=x.device))
+        x = nn.functional.pad(x, (0, 0, 0, -size % self.chunk))  # (N, M * chunk, D)
+        mask = padding_mask(x_lens, x.shape[1])
+        is_exporting = torch.compiler.is_exporting()  # an exported graph does not know the lengths
+        if self.pack_frames and x.device.type == "cpu" and not is_exporting:
+            outputs = self._run_blocks(x[mask], x_lens.tolist(), with_intermediate)  # (sum of lengths, D) each
+            return [torch.zeros_like(x, dtype=y.dtype).masked_scatter(mask[:, :, None], y) for y in outputs]
+        return [y[:, :size] for y in self._run_blocks(x, mask, with_intermediate)]
 
-    def _through_blocks(self, x: Tensor, keep: Tensor | list[int], middle: bool) -> list[Tensor]:
-        found = []
+    def _run_blocks(self, x: Tensor, padding_mask: Tensor | list[int], with_intermediate: bool) -> list[Tensor]:
+        """The last output and, with_intermediate, that of the lower half of the blocks; x as in `Block.forward`."""
+        intermediate = []
         for number, block in enumerate(self.blocks):
-            if middle and number == len(self.blocks) // 2:
-                found.append(self.norm(x))
+            if with_intermediate and number == len(self.blocks) // 2:
+                intermediate = [self.norm(x)]
             if self.training and self.layer_drop and torch.rand(()) < self.layer_drop:
                 continue
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, keep, use_reentrant=False)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, padding_mask, use_reentrant=False)
             else:
-                x = block(x, keep)
-        return [self.norm(x), *found]
+                x = block(x, padding_mask)
+        return [self.norm(x), *intermediate]
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """Of the blocks, in their order."""
+        """The states of the blocks, in their order."""
         return [tensor for block in self.blocks for tensor in block.initial_state(batch)]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
         """(N, n, D), frames `first` (N,) and on of `lens` (N,), n in whole chunks; returns those `right` earlier."""
-        x = self._enter(x, first[:, None] + torch.arange(x.shape[1], device=x.device))
+        x = self._embed(x, first[:, None] + torch.arange(x.shape[1], device=x.device))
         for block in self.blocks:
             x = block.step(x, first, lens, caches)
             first = first - block.delay
         return self.norm(x)
 
-    def _enter(self, x: Tensor, positions: Tensor) -> Tensor:
-        x = x * math.sqrt(x.shape[2])  # else the positions, and soon the residuals, drown what was heard (section 3.4)
-        if self.sinusoidal:
+    def _embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Scales x (N, T, D), since positions, and soon residuals, would drown it otherwise (section 3.4), and adds the
+        sinusoids of `positions` (T,) or (N, T)."""
+        x = x * math.sqrt(x.shape[2])
+        if self.is_sinusoidal:
             x = x + sinusoids(positions, x.shape[2]).to(x.dtype)
         return self.dropout(x)

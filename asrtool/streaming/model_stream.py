@@ -6,50 +6,52 @@ from torch import Tensor
 from asrtool.models.acoustic import AcousticModel
 
 
-class Stream:
-    """A batch of streams through a model: cuts what comes into steps, and leaves out the frames that do not count."""
+class ModelStream:
+    """A batch of streams through a model: divides the input into steps, and leaves out the meaningless frames."""
 
     def __init__(self, model: AcousticModel, batch: int = 1):
-        self.model, self._state = model, model.initial_state(batch)
+        self.model = model
         weight = model.output.weight
-        self._waiting = weight.new_zeros(batch, model.lead, len(model.normalise.mean))
-        self._came = torch.full((batch,), model.lead, device=weight.device)  # frames of each stream, the lead included
-        self._stepped = 0  # frames that went into steps
-        self._skip = model.delay  # output frames that do not count
+        lead = model.lead_padding
+        self._state = model.initial_state(batch)
+        self._pending = weight.new_zeros(batch, lead, len(model.normalise.mean))  # frames that are not in a step yet
+        self._received = torch.full((batch,), lead, device=weight.device)  # frames of each stream, with the padding
+        self._stepped = 0  # frames that were in steps
+        self._to_skip = model.delay  # meaningless output frames at the start
 
     @property
     def out_lens(self) -> Tensor:
-        """(N,) output frames of the streams as far as they have come; what is returned beyond them is meaningless."""
-        return self.model.out_length(self._came - self.model.lead)
+        """(N,) output frames for the input of each stream so far; frames that are returned beyond are meaningless."""
+        return self.model.out_length(self._received - self.model.lead_padding)
 
     def accept(self, x: Tensor, x_lens: Tensor | None = None) -> Tensor:
-        """x (N, n, F), any n; returns those log-probs (N, m, units) that are now sure, m >= 0.
+        """x (N, n, F), any n; returns the log-probs (N, m, V) that no further input can change, m >= 0.
 
-        `x_lens` (N,), n by default: below n, a stream ends here, and has 0 from then on.
+        `x_lens` (N,), n by default: a stream whose length is below n ends here, and has length 0 from then on.
         """
-        self._came = self._came + (x.shape[1] if x_lens is None else x_lens)
-        self._waiting = torch.cat([self._waiting, x], 1)
-        size = self._waiting.shape[1]
+        self._received = self._received + (x.shape[1] if x_lens is None else x_lens)
+        self._pending = torch.cat([self._pending, x], 1)
+        size = self._pending.shape[1]
         return self._step(size - size % self.model.latency().chunk)
 
     def finish(self) -> Tensor:
-        """End all streams; returns the rest of their log-probs."""
-        out = int(self.out_lens.max()) + self.model.delay
+        """Ends all streams; returns the rest of their log-probs."""
+        num_outputs = int(self.out_lens.max()) + self.model.delay
         chunk = self.model.latency().chunk
-        missing = max(0, out * self.model.subsampling.factor - self._stepped - self._waiting.shape[1])
-        missing += -(self._waiting.shape[1] + missing) % chunk
-        self._waiting = torch.nn.functional.pad(self._waiting, (0, 0, 0, missing))
-        return self._step(self._waiting.shape[1])
+        missing = max(0, num_outputs * self.model.subsampling.factor - self._stepped - self._pending.shape[1])
+        missing += -(self._pending.shape[1] + missing) % chunk
+        self._pending = torch.nn.functional.pad(self._pending, (0, 0, 0, missing))
+        return self._step(self._pending.shape[1])
 
     @torch.no_grad()
     def _step(self, size: int) -> Tensor:
-        """Step over `size` of the waiting frames."""
-        x, self._waiting = self._waiting[:, :size], self._waiting[:, size:]
+        """Runs the model over the first `size` pending frames."""
+        x, self._pending = self._pending[:, :size], self._pending[:, size:]
         if not size:
             return self.model.output.weight.new_zeros(len(x), 0, self.model.output.out_features)
-        lens = (self._came - self._stepped).clamp(0, size)
+        lens = (self._received - self._stepped).clamp(0, size)
         log_probs, self._state = self.model.step(x, lens, self._state)
         self._stepped += size
-        skipped = min(self._skip, log_probs.shape[1])
-        self._skip -= skipped
+        skipped = min(self._to_skip, log_probs.shape[1])
+        self._to_skip -= skipped
         return log_probs[:, skipped:]

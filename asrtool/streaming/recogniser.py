@@ -1,12 +1,11 @@
 """One stream of audio: samples in, words out.
 
-samples -> FeatureStream -> Stream of the model -> StreamingSearch -> Result, and after an endpoint all of it anew
+samples -> FeatureStream -> ModelStream -> StreamingSearch -> RecognitionResult; after an endpoint, all of them are new
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,30 +13,26 @@ import torch
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.sources import InvalidEntry
 from asrtool.decoding.hypothesis import Hypothesis
-from asrtool.decoding.options import PREFIX_BEAM, Options, graph_options, prefix_fusion, read_priors
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
-from asrtool.files import file_hash
-from asrtool.graphs.folder import Graph, load_graph
-from asrtool.streaming.ctc_search import StreamingGreedy, StreamingPrefix, WordAssembler
+from asrtool.streaming.ctc_search import WordAssembler
 from asrtool.streaming.endpointing import Endpointing
 from asrtool.streaming.feature_stream import FeatureStream
-from asrtool.streaming.graph_search import StreamingGraph, StreamingGraphSearch
-from asrtool.streaming.model_stream import Stream
+from asrtool.streaming.model_stream import ModelStream
 from asrtool.streaming.partial_hypothesis import PartialHypothesis, StreamingSearch
-from asrtool.text.tokenizer import Tokenizer
 
-# Between two looks for an endpoint, at least: far below the shortest silence of a rule, and a graph's best path is not
-# traced back for every frame.
-LOOK_SECONDS = 0.1
+# The least time between two checks for an endpoint: far below the shortest silence of a rule, and long enough that a
+# graph's best path is not traced back for every frame.
+ENDPOINT_CHECK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Result:
-    """What has been heard of an utterance; times in seconds from the start of the stream.
+class RecognitionResult:
+    """The words of an utterance so far; times in seconds from the start of the stream.
 
-    times: where each of the words begins. final: so many of them, from the first on, will never change. start, end: of
-    the audio that was searched. hypothesis: once the utterance has ended; its frames are counted from `start`.
+    times: where each of the words begins. final: this many words, from the first on, cannot change any more. start,
+    end: of the audio that was searched. hypothesis: only when the utterance has ended; its frames are counted from
+    `start`.
     """
 
     words: list[str]
@@ -49,11 +44,12 @@ class Result:
 
 
 class Recogniser:
-    """Feed it audio as it comes, in pieces of any size, which make no difference to what is found.
+    """Recognises audio as it arrives, in pieces of any size, which do not change the result.
 
-    An utterance is what `asrtool decode` would find in its audio alone. It ends with the stream, or where `endpointing`
-    has it; the next one begins right there, with model and search as at the start of a stream: nothing is lost between
-    them, and what was said long ago costs neither time nor memory. `new_search` makes the search of an utterance.
+    The result of an utterance is what `asrtool decode` finds in its audio alone. An utterance ends with the stream, or
+    where `endpointing` ends it; the next one begins right there, with model and search as at the start of a stream:
+    no audio is lost between them, and past audio costs neither time nor memory. `new_search` creates the search of an
+    utterance.
     """
 
     def __init__(
@@ -62,161 +58,138 @@ class Recogniser:
         new_search: Callable[[], StreamingSearch],
         endpointing: Endpointing | None = None,
     ):
-        check_streams(experiment)
-        self.experiment, self.new_search, self.endpointing = experiment, new_search, endpointing
-        self.speller = WordAssembler(experiment.tokenizer)
-        model, rate = experiment.model, experiment.config.features.sampling_rate
-        self.rate, self.frame_seconds = rate, FRAME_SHIFT * model.subsampling.factor
-        self.frame_samples = int(FRAME_SHIFT * rate) * model.subsampling.factor
-        chunk = model.latency().chunk // model.subsampling.factor
-        self.grid = chunk * math.ceil(LOOK_SECONDS / (chunk * self.frame_seconds))  # frames between two looks
-        self._begin(0, torch.zeros(0))
+        require_streaming_model(experiment)
+        self.experiment = experiment
+        self.new_search = new_search
+        self.endpointing = endpointing
+        self.assembler = WordAssembler(experiment.tokenizer)
+        self.rate = experiment.config.features.sampling_rate
+        self.frame_seconds = experiment.frame_seconds
+        factor = experiment.model.subsampling.factor
+        self.frame_samples = int(FRAME_SHIFT * self.rate) * factor
+        chunk = experiment.model.latency().chunk // factor
+        # frames between two checks for an endpoint
+        self.check_interval = chunk * math.ceil(ENDPOINT_CHECK_SECONDS / (chunk * self.frame_seconds))
+        self._begin_utterance(0, torch.zeros(0))
 
-    def accept(self, samples: np.ndarray | torch.Tensor) -> list[Result]:
-        """Take in (n,) samples, float in -1 .. 1; returns the utterances that ended in them, and a partial result.
+    def accept(self, samples: np.ndarray | torch.Tensor) -> list[RecognitionResult]:
+        """Takes (n,) samples, float in -1 .. 1; returns the utterances that ended in them, and a partial result.
 
-        Raises ValueError for integers and for more than one channel, InvalidEntry for log-probs that are not finite.
+        Raises ValueError for integers and for several channels, InvalidEntry for log-probs that are not finite.
         """
         samples = torch.as_tensor(samples)
         if samples.ndim != 1 or not samples.is_floating_point():
-            raise ValueError(
-                f"{samples.dtype} {tuple(samples.shape)}: samples are (n,) float in -1 .. 1, of one channel"
-            )
-        # At most a second at a time: what was heard beyond an endpoint is heard again by the next utterance.
-        ended = [result for piece in samples.float().split(self.rate) for result in self._hear(piece)]
+            expected = "samples are (n,) float in -1 .. 1, of one channel"
+            raise ValueError(f"{samples.dtype} {tuple(samples.shape)}: {expected}")
+        # At most a second at a time: audio behind an endpoint is processed again for the next utterance.
+        ended = [result for piece in samples.float().split(self.rate) for result in self._process(piece)]
         return [*ended, self._result(self._partial.words, self._partial.word_frames, self._partial.final)]
 
-    def finish(self) -> list[Result]:
-        """The stream has ended; returns its last utterance, and is ready for another stream."""
-        rest = self._log_probs(self._features.finish())
-        rest = np.concatenate([rest, _finite(self._stream.finish()[0])])
-        self._search(rest[: int(self._stream.out_lens[0]) - self._frames])
-        result = self._end()
-        self._begin(0, torch.zeros(0))
+    def finish(self) -> list[RecognitionResult]:
+        """Ends the stream; returns its last utterance. The recogniser is then ready for another stream."""
+        log_probs = self._log_probs(self._features.finish())
+        log_probs = np.concatenate([log_probs, _finite(self._model.finish()[0])])
+        self._search_frames(log_probs[: int(self._model.out_lens[0]) - self._num_frames])
+        result = self._end_utterance()
+        self._begin_utterance(0, torch.zeros(0))
         return [result]
 
-    def _begin(self, sample: int, kept: torch.Tensor) -> None:
-        """A new utterance at `sample` of the stream; `kept`: the samples from there on that have come already."""
+    def _begin_utterance(self, sample: int, kept: torch.Tensor) -> None:
+        """Begins an utterance at `sample` of the stream; `kept` are the samples from there on that have arrived."""
         features = self.experiment.config.features
         self._features = FeatureStream(features.sampling_rate, features.num_bins)
-        self._stream, self._found = Stream(self.experiment.model), self.new_search()
-        self._start, self._kept, self._dropped, self._frames = sample, kept, 0, 0
+        self._model = ModelStream(self.experiment.model)
+        self._search = self.new_search()
+        self._start = sample
+        self._kept = kept  # samples of frames that were not searched yet
+        self._num_dropped = 0  # samples of the utterance before those
+        self._num_frames = 0  # that were searched
         self._partial = PartialHypothesis([], 0, 0)
 
-    def _hear(self, samples: torch.Tensor) -> list[Result]:
-        """Take in samples; returns the utterances that ended in them."""
-        self._kept, ended = torch.cat([self._kept, samples]), []
-        while self._advance(self._log_probs(self._features.accept(samples))):
-            ended.append(self._end())
-            samples = self._kept  # the next utterance hears what this one has no frames for
-        self._drop()
+    def _process(self, samples: torch.Tensor) -> list[RecognitionResult]:
+        """Takes samples; returns the utterances that ended in them."""
+        self._kept = torch.cat([self._kept, samples])
+        ended = []
+        while self._search_to_endpoint(self._log_probs(self._features.accept(samples))):
+            ended.append(self._end_utterance())
+            samples = self._kept  # the next utterance takes the samples behind the last frame
+        self._drop_samples()
         return ended
 
     def _log_probs(self, features: torch.Tensor) -> np.ndarray:
-        """(T, V) that are now sure, for further features (n, F)."""
-        return _finite(self._stream.accept(features[None].to(self.experiment.device))[0])
+        """Returns the log-probs (T, V) that are now final, for further features (n, F)."""
+        return _finite(self._model.accept(features[None].to(self.experiment.device))[0])
 
-    def _advance(self, log_probs: np.ndarray) -> bool:
-        """Search further frames up to the end of the utterance; whether it was reached."""
+    def _search_to_endpoint(self, log_probs: np.ndarray) -> bool:
+        """Searches further frames up to the end of the utterance; returns True if it was reached."""
         if self.endpointing is None:
-            self._search(log_probs)
+            self._search_frames(log_probs)
             return False
-        first = self.grid - self._frames % self.grid
-        for piece in np.split(log_probs, range(first, len(log_probs), self.grid)):
-            self._search(piece)
-            look = len(piece) and self._frames % self.grid == 0
-            if look and self.endpointing.ended(self._partial, self.frame_seconds):
+        first = self.check_interval - self._num_frames % self.check_interval
+        for piece in np.split(log_probs, range(first, len(log_probs), self.check_interval)):
+            self._search_frames(piece)
+            is_check = len(piece) and self._num_frames % self.check_interval == 0
+            if is_check and self.endpointing.has_ended(self._partial, self.frame_seconds):
                 return True
         return False
 
-    def _search(self, log_probs: np.ndarray) -> None:
+    def _search_frames(self, log_probs: np.ndarray) -> None:
         if len(log_probs):
-            self._partial = self._found.advance(log_probs)
-            self._frames += len(log_probs)
+            self._partial = self._search.advance(log_probs)
+            self._num_frames += len(log_probs)
 
-    def _end(self) -> Result:
-        """The result of the utterance; another one begins behind its last frame."""
-        found = self._found.finish()
-        if found.words is None:
-            words, frames = self.speller.words(found.tokens, found.frames)
+    def _end_utterance(self) -> RecognitionResult:
+        """Returns the result of the utterance, and begins another one behind its last frame."""
+        hypothesis = self._search.finish()
+        if hypothesis.words is None:
+            words, frames = self.assembler.words(hypothesis.tokens, hypothesis.frames)
         else:
-            words, frames = found.words, found.word_frames
-        result = self._result(words, frames, len(words), found)
-        self._drop()
-        self._begin(self._start + self._dropped, self._kept)
+            words, frames = hypothesis.words, hypothesis.word_frames
+        result = self._result(words, frames, len(words), hypothesis)
+        self._drop_samples()
+        self._begin_utterance(self._start + self._num_dropped, self._kept)
         return result
 
-    def _result(self, words: list[str], frames: list[int], final: int, found: Hypothesis | None = None) -> Result:
+    def _result(
+        self, words: list[str], frames: list[int], final: int, hypothesis: Hypothesis | None = None
+    ) -> RecognitionResult:
         start, frame = self._start / self.rate, self.frame_seconds
-        times = [round(start + number * frame, 3) for number in frames]
-        return Result(words, times, final, round(start, 3), round(start + self._frames * frame, 3), found)
+        return RecognitionResult(
+            words=words,
+            times=[round(start + number * frame, 3) for number in frames],
+            final=final,
+            start=round(start, 3),
+            end=round(start + self._num_frames * frame, 3),
+            hypothesis=hypothesis,
+        )
 
-    def _drop(self) -> None:
-        """Forget the samples of frames that were searched."""
-        searched = self._frames * self.frame_samples
-        self._kept, self._dropped = self._kept[searched - self._dropped :], searched
+    def _drop_samples(self) -> None:
+        """Deletes the samples of frames that were searched."""
+        num_searched = self._num_frames * self.frame_samples
+        self._kept = self._kept[num_searched - self._num_dropped :]
+        self._num_dropped = num_searched
 
 
 def _finite(log_probs: torch.Tensor) -> np.ndarray:
-    """Log-probs (T, V) as an array. Raises InvalidEntry when they are not finite: no words come out of those."""
+    """Returns log-probs (T, V) as an array. Raises InvalidEntry when they are not finite: they cannot be decoded."""
     if not log_probs.isfinite().all():
         raise InvalidEntry("the model's log-probs are not finite; look at the audio")
     return log_probs.cpu().numpy()
 
 
-def check_streams(experiment: Experiment) -> None:
-    """Refuse a model that needs the whole utterance; the message says which setting makes it so."""
-    if experiment.model.streams:
+def require_streaming_model(experiment: Experiment) -> None:
+    """Raises UserError for a model that needs the whole utterance; the message names the setting that causes it."""
+    if experiment.model.can_stream:
         return
-    model, where = experiment.config.model, experiment.folder
+    model = experiment.config.model
     if model.normalise == "utterance":
-        why = "model.normalise is utterance, which needs all of it; train with model.normalise=global"
+        reason = "model.normalise is utterance, which needs all of it; train with model.normalise=global"
     elif model.architecture == "blstm":
-        why = "model.architecture is blstm, which reads it backwards; train lc_blstm, or a transformer with mask chunk"
+        hint = "train lc_blstm, or a transformer with mask chunk"
+        reason = f"model.architecture is blstm, which reads it backwards; {hint}"
     elif model.mask == "full":
-        why = "model.mask is full; train with model.mask=chunk, model.chunk_size and model.memory, or with mask=sliding"
+        hint = "train with model.mask=chunk, model.chunk_size and model.memory, or with mask=sliding"
+        reason = f"model.mask is full; {hint}"
     else:
-        why = "model.left_context or model.right_context is null, without a bound; train with numbers for both"
-    raise UserError(f"{where} cannot stream: {why}")
-
-
-class StreamingSetup(NamedTuple):
-    """What makes the search of an utterance, and all that decides over its results."""
-
-    new_search: Callable[[], StreamingSearch]
-    settings: dict
-
-
-def open_streaming_search(method: str, tokenizer: Tokenizer, options: Options) -> StreamingSetup:
-    """The streaming search "greedy", "prefix" or "graph" with its options; call `check_options` first."""
-    speller = WordAssembler(tokenizer)
-    quiet = _outputs([tokenizer.separator] if tokenizer.separator else [], tokenizer)
-    if method == "graph":
-        return _graph(tokenizer, options)
-    if method == "prefix":
-        beam = int(options.get("beam", PREFIX_BEAM))
-        fusion, settings = prefix_fusion(tokenizer, options)
-        return StreamingSetup(lambda: StreamingPrefix(speller, beam, fusion, quiet), {"beam": beam} | settings)
-    return StreamingSetup(lambda: StreamingGreedy(speller, quiet), {})
-
-
-def _graph(tokenizer: Tokenizer, options: Options) -> StreamingSetup:
-    graph = load_graph(options["graph"], tokenizer)
-    priors = read_priors(options["priors"], graph) if "priors" in options else None
-    chosen, quiet = graph_options(options), _silences(graph, tokenizer)
-    settings = vars(chosen) | {"graph": str(graph.folder), "graph_digest": file_hash(graph.folder / "graph.json")}
-    settings |= {"priors": file_hash(options["priors"])} if "priors" in options else {}
-    ready = StreamingGraph(graph, chosen)
-    return StreamingSetup(lambda: StreamingGraphSearch(ready, priors, quiet), settings)
-
-
-def _silences(graph: Graph, tokenizer: Tokenizer) -> list[int]:
-    silence = graph.meta.get("silence")
-    units = _outputs([silence["unit"]] if silence else [], tokenizer)
-    return (
-        [output for unit in units for output in (2 * unit, 2 * unit + 1)] if graph.meta["topology"] == "hmm" else units
-    )
-
-
-def _outputs(symbols: list[str], tokenizer: Tokenizer) -> list[int]:
-    return [number for number, symbol in enumerate(tokenizer.symbols) if symbol in symbols]
+        reason = "model.left_context or model.right_context is null, without a bound; train with numbers for both"
+    raise UserError(f"{experiment.folder} cannot stream: {reason}")

@@ -49,7 +49,7 @@ def make_model():
 def random_weights(config, dtype):
     """No bias is zero and no norm is neutral, so that nothing can be left out unnoticed."""
     torch.manual_seed(1)
-    model = AcousticModel(config, UNITS)
+    model = AcousticModel(config.model, config.features.num_bins, UNITS)
     model.normalise.set_statistics(torch.randn(BINS), torch.rand(BINS) + 0.5)
     for parameter in model.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))

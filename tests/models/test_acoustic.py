@@ -74,18 +74,18 @@ def test_dropout_is_drawn_in_training_mode(make_model, kind):
 def test_every_preset_of_the_recipes_builds(preset):
     config = load_config(preset)
     with torch.device("meta"):  # shapes without memory: some are large
-        model = AcousticModel(config, 500)
+        model = AcousticModel(config.model, config.features.num_bins, 500)
     assert len(model.output.bias) == 500
 
 
 @pytest.mark.parametrize("convolution", [{}, {"convolution": {"kind": "none"}}])  # without, a CPU leaves out padding
-def test_the_middle_is_what_half_of_the_blocks_give(make_model, kind, convolution):
+def test_intermediate_log_probs_are_those_of_the_lower_half_of_the_blocks(make_model, kind, convolution):
     if "blstm" in kind.get("architecture", ""):
         pytest.skip("a BLSTM has no blocks")
     model = make_model(**kind | convolution)
-    whole, lens, middle = model(*batch(), middle=True)
+    whole, lens, intermediate = model(*batch(), with_intermediate=True)
     assert torch.equal(whole, model(*batch())[0])
     model.encoder.blocks = model.encoder.blocks[:1]
     half = model(*batch())[0]
-    for row, expected, length in zip(middle, half, lens, strict=True):
+    for row, expected, length in zip(intermediate, half, lens, strict=True):
         assert torch.equal(row[:length], expected[:length])

@@ -79,7 +79,7 @@ def test_layer_drop_skips_its_share_of_the_blocks_in_training_only():
 
 def test_a_dropped_layer_changes_nothing():
     model, x = encoder(layers=3, layer_drop=0.999999).train(), torch.randn(1, 4, 32)
-    expected = model.norm(model._enter(x, torch.arange(4)))
+    expected = model.norm(model._embed(x, torch.arange(4)))
     assert torch.equal(model(x, torch.tensor([4])), expected)
 
 

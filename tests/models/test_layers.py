@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from asrtool.models.attention import sinusoids, weighted_means
+from asrtool.models.attention import dot_product_attention, sinusoids
 from asrtool.models.masks import padding_mask
 from asrtool.models.normalise import Normalise
 
@@ -54,7 +54,7 @@ def test_attention_trained_in_bf16_is_near_to_fp32_and_so_are_its_gradients(mask
         means.backward(upstream.to(dtype))
         return [means.detach(), *(x.grad for x in inputs)]
 
-    made = outcome(weighted_means, torch.bfloat16)
+    made = outcome(dot_product_attention, torch.bfloat16)
     exact = outcome(torch.nn.functional.scaled_dot_product_attention, torch.float32)
     for ours, theirs in zip(made, exact, strict=True):
         assert ours.dtype == torch.bfloat16

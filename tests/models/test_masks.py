@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.config import ModelConfig
-from asrtool.models.attention import Context, SelfAttention
-from asrtool.models.masks import ENDLESS, padding_mask, sliding_mask, valid, windows
-from asrtool.models.transformer import TransformerEncoder, contexts
+from asrtool.models.attention import AttentionContext, SelfAttention
+from asrtool.models.masks import ENDLESS, padding_mask, sliding_mask, valid_frames, windows
+from asrtool.models.transformer import TransformerEncoder, attention_contexts
 
 DIM = 6
 SIDES = st.none() | st.integers(0, 5)
-CONTEXTS = st.builds(Context, SIDES, SIDES, st.none()) | st.builds(
-    Context, st.integers(0, 6), st.none(), st.integers(1, 5)
+CONTEXTS = st.builds(AttentionContext, SIDES, SIDES, st.none()) | st.builds(
+    AttentionContext, st.integers(0, 6), st.none(), st.integers(1, 5)
 )
 
 
@@ -25,12 +25,12 @@ def drawn(rows):
 
 
 def test_valid_as_drawn():
-    made = valid(torch.tensor([-1, -1]), 5, torch.tensor([3, 1]))
+    made = valid_frames(torch.tensor([-1, -1]), 5, torch.tensor([3, 1]))
     assert made.int().tolist() == drawn([". 1 1 1 .", ". 1 . . ."])
 
 
 def test_valid_counts_from_each_rows_own_frame():
-    made = valid(torch.tensor([-2, 0, 5]), 4, torch.tensor([1, 3, ENDLESS]))
+    made = valid_frames(torch.tensor([-2, 0, 5]), 4, torch.tensor([1, 3, ENDLESS]))
     assert made.int().tolist() == drawn([". . 1 .", "1 1 1 .", "1 1 1 1"])
 
 
@@ -94,18 +94,21 @@ def test_attention_is_a_softmax_over_the_frames_that_may_be_seen(context, length
 @pytest.mark.parametrize(
     "settings, expected",
     [
-        ({}, [Context()] * 3),
-        ({"mask": "sliding", "left_context": 4, "right_context": 1}, [Context(4, 1)] * 3),
+        ({}, [AttentionContext()] * 3),
+        ({"mask": "sliding", "left_context": 4, "right_context": 1}, [AttentionContext(4, 1)] * 3),
         (
             {"mask": "sliding", "left_context": (4, 5, 6), "right_context": (0, 1, 2)},
-            [Context(4, 0), Context(5, 1), Context(6, 2)],
+            [AttentionContext(4, 0), AttentionContext(5, 1), AttentionContext(6, 2)],
         ),
-        ({"mask": "sliding", "right_context": (0, 0, 2)}, [Context(None, 0), Context(None, 0), Context(None, 2)]),
-        ({"mask": "chunk", "chunk_size": 5, "memory": 7}, [Context(7, None, 5)] * 3),
-        ({"architecture": "transformer_xl", "chunk_size": 5, "memory": 0}, [Context(0, None, 5)] * 3),
+        (
+            {"mask": "sliding", "right_context": (0, 0, 2)},
+            [AttentionContext(None, 0), AttentionContext(None, 0), AttentionContext(None, 2)],
+        ),
+        ({"mask": "chunk", "chunk_size": 5, "memory": 7}, [AttentionContext(7, None, 5)] * 3),
+        ({"architecture": "transformer_xl", "chunk_size": 5, "memory": 0}, [AttentionContext(0, None, 5)] * 3),
     ],
 )
 def test_each_layer_has_its_context(settings, expected):
     config = ModelConfig.model_validate({"layers": 3, "dim": DIM, "heads": 2, "ff_dim": 4, **settings})
-    assert contexts(config) == expected
+    assert attention_contexts(config) == expected
     assert [block.attention.context for block in TransformerEncoder(config).blocks] == expected

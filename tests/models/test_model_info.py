@@ -17,7 +17,7 @@ PLAIN = {"convolution": {"kind": "none"}, "subsampling": {"kind": "stack"}, "dro
 def test_parameters_are_those_of_the_model(tiny_config):
     config = tiny_config(model={"convolution": {"kind": "residual"}})
     info = model_info(config, 37)
-    everything = sum(p.numel() for p in AcousticModel(config, 37).parameters())
+    everything = sum(p.numel() for p in AcousticModel(config.model, config.features.num_bins, 37).parameters())
     assert sum(info.parameters.values()) == everything
     assert info.lines()["parameters"].startswith(f"{everything:,} (")
 
@@ -49,7 +49,7 @@ def test_kept_memory_grows_with_the_batch_and_checkpointing_saves_it(tiny_config
 def test_kept_memory_is_what_autograd_keeps(tiny_config):
     """The same count on real tensors: what the allocator gave between the start and the end of a forward pass."""
     config = tiny_config(model={"layers": 2}, data={"batch_seconds": 15})
-    model, kept = AcousticModel(config, 7), {}
+    model, kept = AcousticModel(config.model, config.features.num_bins, 7), {}
 
     def keep(x):
         kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
@@ -75,14 +75,14 @@ def test_latency_of_the_streaming_presets(name, maximum, average):
     with torch.device("meta"):
         config = load_config(RECIPE / "conf" / f"{name}.yaml", ["model.dim=16", "data.batch_seconds=1"])
     info = model_info(config, 50)
-    assert (info.maximum_latency, info.average_latency, info.streams) == (maximum, average, True)
+    assert (info.maximum_latency, info.average_latency, info.can_stream) == (maximum, average, True)
     assert info.lines()["latency"] == f"{maximum} ms at most, {average} ms on average"
 
 
 def test_an_offline_model_waits_for_the_whole_utterance(tiny_config):
     info = model_info(tiny_config(), 5)
     assert math.isinf(info.maximum_latency) and info.lines()["latency"].startswith("the whole utterance")
-    assert info.lines()["streams"] == "no"
+    assert info.lines()["can stream"] == "no"
 
 
 def test_the_table_of_presets_has_a_line_for_each_with_its_size():
@@ -90,6 +90,7 @@ def test_the_table_of_presets_has_a_line_for_each_with_its_size():
     conf = RECIPE / "conf"
     for path in (*conf.glob("*.yaml"), *conf.glob("small/*.yaml")):
         with torch.device("meta"):
-            model = AcousticModel(load_config(path), 500)
+            config = load_config(path)
+            model = AcousticModel(config.model, config.features.num_bins, 500)
         row = next((line for line in readme.splitlines() if f"`conf/{path.relative_to(conf)}`" in line), "")
         assert f" {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M " in row, f"{path.name}: {row}"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.config import ModelConfig
-from asrtool.models.attention import Context, RelativePositions, SelfAttention, relative_shift
+from asrtool.models.attention import AttentionContext, RelativePositions, SelfAttention, relative_shift
 from asrtool.models.caches import Caches
 from asrtool.models.transformer_xl import TransformerXl
 
@@ -156,7 +156,9 @@ def test_a_stream_is_the_loop_over_chunks(norm):
         torch.testing.assert_close(torch.cat(made), direct(model, x, 3, 4, norm == "pre"), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("context", [Context(), Context(2, 3), Context(0, 2), Context(None, 1)])
+@pytest.mark.parametrize(
+    "context", [AttentionContext(), AttentionContext(2, 3), AttentionContext(0, 2), AttentionContext(None, 1)]
+)
 def test_relative_scores_under_other_masks(context):
     """Positive and negative distances, over the whole utterance or a window."""
     torch.manual_seed(4)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrtool.streaming.model_stream import Stream
+from asrtool.streaming.model_stream import ModelStream
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}  # absolute, of log-probs
 LENGTHS = st.lists(st.integers(1, 5) | st.integers(1, 45), min_size=1, max_size=3)
@@ -47,12 +47,12 @@ def layout(state):
 
 def padded_stream(model, whole):
     """The frames of a batch of streams, whole chunks of them; not a number where they do not count. And their ends."""
-    ends = torch.tensor([model.lead + len(utterance) for utterance in whole])
+    ends = torch.tensor([model.lead_padding + len(utterance) for utterance in whole])
     chunk, factor = model.latency().chunk, model.subsampling.factor
     size = (max(model.out_length(len(utterance)) for utterance in whole) + model.delay) * factor
     x = torch.full((len(whole), size + -size % chunk, 7), math.nan, dtype=whole[0].dtype)
     for row, utterance in zip(x, whole, strict=True):
-        row[model.lead : model.lead + len(utterance)] = utterance[: len(row) - model.lead]
+        row[model.lead_padding : model.lead_padding + len(utterance)] = utterance[: len(row) - model.lead_padding]
     return x, ends
 
 
@@ -85,7 +85,7 @@ def test_steps_equal_forward(make_model, streaming_models, dtype, data, lengths,
 @torch.no_grad()
 def test_presets_stream_or_say_that_they_cannot(make_preset, dtype):
     model = make_preset(dtype)
-    if model.streams:
+    if model.can_stream:
         factor, chunk = model.subsampling.factor, model.latency().chunk
         whole = utterances([3 * chunk, 2 * chunk + 4 * factor + 1, 1], dtype)
         assert_as_whole(model, by_steps(model, whole, [1, 2]), whole)
@@ -98,7 +98,7 @@ def test_presets_stream_or_say_that_they_cannot(make_preset, dtype):
 @pytest.mark.parametrize("model", WHOLE.values(), ids=WHOLE)
 def test_a_model_that_needs_the_whole_utterance_has_no_state(make_model, model):
     model = make_model(**model)
-    assert not model.streams
+    assert not model.can_stream
     with pytest.raises(ValueError, match="needs the whole utterance"):
         model.initial_state(2)
 
@@ -109,7 +109,7 @@ def test_pieces_of_any_length_give_the_same(make_model, streaming_models, data, 
     """Streams that end in different pieces, pieces of no frames, a stream without frames."""
     model = make_model(torch.float64, **data.draw(streaming_models))
     whole = utterances(lengths + [0] * empty, torch.float64)
-    stream, at, made = Stream(model, len(whole)), 0, []
+    stream, at, made = ModelStream(model, len(whole)), 0, []
     while at < max(lengths):
         size = sizes[len(made) % len(sizes)]
         pieces = [utterance[at : at + size] for utterance in whole]
@@ -141,7 +141,7 @@ def test_streams_may_end_with_a_chunk_while_others_go_on(make_model, streaming_k
 def test_a_stream_without_lengths_goes_on_to_its_finish(make_model, streaming_kind):
     model = make_model(torch.float64, **streaming_kind)
     (whole,) = utterances([2 * model.latency().chunk], torch.float64)  # ends with a chunk
-    stream = Stream(model)
+    stream = ModelStream(model)
     pieces = [stream.accept(piece[None]) for piece in whole.split(5)]
     assert_as_whole(model, torch.cat([*pieces, stream.finish()], 1), [whole])
 
@@ -152,7 +152,7 @@ def test_a_stream_returns_a_chunk_as_soon_as_its_right_context_is_there(make_mod
     model = make_model(**data.draw(streaming_models))
     (right, chunk), factor = model.latency(), model.subsampling.factor
     waits = right + -right % factor  # steps are of whole output frames
-    made = Stream(model).accept(torch.zeros(1, size, 7))
+    made = ModelStream(model).accept(torch.zeros(1, size, 7))
     assert made.shape[1] == max(0, (size - waits) // chunk * chunk // factor)
 
 
@@ -173,7 +173,7 @@ def test_a_row_can_start_anew_while_the_others_go_on(make_model, streaming_model
                 tensor[0] = fresh[0]
         pieces = [x[0, at : at + chunk] for x in (slot, beside)]
         ends = [len(first) if at < begin else begin + len(second), len(other)]
-        lens = [min(max(model.lead + end - at, 0), chunk) for end in ends]
+        lens = [min(max(model.lead_padding + end - at, 0), chunk) for end in ends]
         log_probs, state = model.step(padded(pieces, chunk), torch.tensor(lens), state)
         made.append(log_probs)
     made, behind = torch.cat(made, 1), begin // model.subsampling.factor

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.data.features import extractor
-from asrtool.decoding.options import open_search
+from asrtool.decoding.search_setup import open_search
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.models.acoustic import AcousticModel
 from asrtool.streaming.endpointing import Endpointing, EndpointRule
-from asrtool.streaming.recogniser import Recogniser, check_streams, open_streaming_search
+from asrtool.streaming.recogniser import Recogniser, require_streaming_model
+from asrtool.streaming.search_setup import open_streaming_search
 from tests.decoding.graphs import save_word_graph
 from tests.tiny import RATE, tone
 
@@ -143,7 +144,9 @@ def test_what_is_no_audio_of_one_channel_is_refused(opened, samples):
 )
 def test_a_model_that_needs_the_whole_is_refused_with_the_setting_to_change(tiny_config, opened, model, complaint):
     config = tiny_config(model=model)
-    experiment = SimpleNamespace(model=AcousticModel(config, 5), config=config, folder="exp/whole")
+    experiment = SimpleNamespace(
+        model=AcousticModel(config.model, config.features.num_bins, 5), config=config, folder="exp/whole"
+    )
     with pytest.raises(UserError, match="exp/whole cannot stream: ") as error:
-        check_streams(experiment)
+        require_streaming_model(experiment)
     assert complaint in str(error.value)

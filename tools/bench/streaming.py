@@ -24,7 +24,8 @@ from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.models.acoustic import AcousticModel
 from asrtool.streaming.endpointing import Endpointing, EndpointRule
-from asrtool.streaming.recogniser import Recogniser, open_streaming_search
+from asrtool.streaming.recogniser import Recogniser
+from asrtool.streaming.search_setup import open_streaming_search
 from asrtool.text.tokenizer import SymbolTokenizer
 
 PRESETS = Path(__file__).resolve().parents[2] / "egs" / "librispeech" / "conf"
@@ -39,8 +40,8 @@ COLUMNS = ["ms", "% of chunk", "latency ms"]
 def chunks(path: str, overrides: list[str]) -> list[tuple[Config, int]]:
     """Configurations of `path` and feature frames of a step: as it is, and with steps of 160 ms; none without steps."""
     config = load_config(path, overrides)
-    own = AcousticModel(config, 2)
-    if not own.streams:
+    own = AcousticModel(config.model, config.features.num_bins, 2)
+    if not own.can_stream:
         return []
     chunk, factor = own.latency().chunk, config.model.subsampling.factor
     if chunk == SHORT or SHORT % factor:
@@ -54,7 +55,7 @@ class Streaming:
     """One stream of random features or noise: a step, the same output without state, and all from audio to words."""
 
     def __init__(self, config: Config, size: int, arguments: argparse.Namespace, device: torch.device):
-        self.model = AcousticModel(config, arguments.units).to(device).eval()
+        self.model = AcousticModel(config.model, config.features.num_bins, arguments.units).to(device).eval()
         left, right = self.model.receptive_field()
         history = min(left, 1000 * arguments.history / FRAME_MS)
         self.x = torch.randn(1, int(history + size + right), config.features.num_bins, device=device)
