@@ -1,78 +1,77 @@
 #!/usr/bin/env bash
-# The claims of the paper (arXiv 2005.09684) put to the test: arms x seeds, loss curves, a table and a verdict for each.
+# Ablations that test the findings of the paper (arXiv 2005.09684): variants x seeds, with loss curves, a table and a
+# result for each hypothesis.
 #
-#   bash egs/librispeech/run.sh --units phone --stop-stage 4 ...    first: features, phones and a CTC system to align with
-#   bash egs/librispeech/ablations.sh                               all claims; the same command continues
-#   bash egs/librispeech/ablations.sh --list true                   what there is to do, and how long it takes
+#   bash egs/librispeech/run.sh --units phone --stop-stage 4 ...    # first: features, phones and a CTC system
+#   bash egs/librispeech/ablations.sh                               # all ablations; the same command continues
+#   bash egs/librispeech/ablations.sh --list true                   # lists the runs that are left, and their time
 #   bash egs/librispeech/ablations.sh --only "T6 T9"
 #
 #   --only "T.. T.."      some of T1 to T12 (default all)
 #   --scale small|full    small: an hour of speech, models of 0.3 to 5 M parameters, two to three hours on two cores
-#                         (default); full: the presets of conf/ and all of data/fbank, for 8 GPUs
-#   --seeds LIST          instead of those of the claims, e.g. 1,2
-#   --from EXP            the system whose alignments are the targets (default exp/transformer_small_phone_seed1 there)
-#   --work DIR            the work folder of run.sh (default this folder); the runs go to its exp/claims
-#   --results FILE        where the sections go (default RESULTS.md there; pictures/ lies beside it)
-#   --jobs N              training processes at a time, one thread each (default 2)
-#   --threads N           of each instead (default 1)
-#   --retry-failed true   run again what failed or diverged, which otherwise is a result
-#   --claims DIR          the claims' files (default claims/)
-#   --minutes N           of speech to train on (default 60), as much of each speaker; a twelfth of it is dev
-#   --list true           only say what there is to do
+#                         (default); full: the configurations in conf/ and all of data/fbank, for 8 GPUs
+#   --seeds LIST          seeds, e.g. 1,2 (default: the seeds of each ablation)
+#   --from EXP            system whose alignments are the targets (default exp/transformer_small_phone_seed1 in --work)
+#   --work DIR            work folder of run.sh (default this folder); the runs are written to its exp/ablations
+#   --results FILE        file for the sections (default RESULTS.md in --work); pictures/ lies beside it
+#   --jobs N              training processes at a time (default 2)
+#   --threads N           threads of each process (default 1)
+#   --retry-failed true   repeat runs that failed or diverged; otherwise a failed run is a result
+#   --ablations DIR       folder of the ablations' files (default ablations/)
+#   --minutes N           minutes of speech to train on, equally many of each speaker (default 60); dev has a twelfth
+#   --list true           only list the runs that are left
 set -euo pipefail
 cd "$(dirname "$0")"
-
-only="" scale=small seeds="" from=exp/transformer_small_phone_seed1 work=$PWD results="" jobs=2 threads=1
-retry_failed=false claims=$PWD/claims minutes=60 list=false
-options="only scale seeds from work results jobs threads retry_failed claims minutes list"
-. ../../local/parse_options.sh
-. ../../local/path.sh
-
-stop() {
-    echo "$0: error: $*" >&2
-    exit 2
-}
-[[ $scale =~ ^(small|full)$ ]] || stop "--scale is small or full, not '$scale'"
-[[ $jobs =~ ^[1-9][0-9]*$ && $threads =~ ^[1-9][0-9]*$ ]] || stop "--jobs and --threads are numbers of processes and threads"
-[[ $minutes =~ ^[0-9]+\.?[0-9]*$ ]] || stop "--minutes is a number, not '$minutes'"
-[[ $list =~ ^(true|false)$ && $retry_failed =~ ^(true|false)$ ]] || stop "--list and --retry-failed are true or false"
-claims=$(located "$claims")
-known=$(cd "$claims" 2>/dev/null && ls T*.yaml 2>/dev/null | sed 's/\.yaml$//' | sort -V) || stop "no claims in '$claims'"
-files=()
-for claim in ${only:-$known}; do
-    [[ " "$(echo $known)" " == *" $claim "* ]] || stop "--only: there is no claim '$claim'; there are" $known
-    files+=("$claims/$claim.yaml")
-done
 recipe=$PWD
-if [ -n "$results" ]; then results=$(located "$results"); fi
-work=$(located "$work")
-[ -d "$work" ] || stop "--work $work is no folder; make it with run.sh --units phone --stop-stage 4 --work $work"
-if [ -d "$(located "$from")" ]; then from=$(located "$from"); fi
-cd "$work"
-: "${results:=$PWD/RESULTS.md}"
 
-arms=(python3 "$ASRTOOL_ROOT/tools/arms.py" "${files[@]}" --scale "$scale" --jobs "$jobs" --threads "$threads")
-folder=exp/claims
-if [ "$scale" = full ]; then folder+=_full; elif [ "$minutes" != 60 ]; then folder+=_$minutes; fi # other data
-arms+=(--work "$folder" --results "$results" --pictures "$(dirname "$results")/pictures")
-arms+=(--command "bash egs/librispeech/ablations.sh --only {claim} --scale $scale")
-if [ -n "$seeds" ]; then arms+=(--seeds "$seeds"); fi
-if [ "$retry_failed" = true ]; then arms+=(--retry-failed); fi
-if [ "$list" = true ]; then exec "${arms[@]}" --list; fi
-
-for made in data/fbank/{train,dev}.jsonl.gz data/lang_phone/tokenizer.json "$from/checkpoints/averaged.pt"; do
-    [ -e "$made" ] || stop "$made is missing in $PWD; make it with run.sh --units phone --stop-stage 4 --work $PWD"
+only="" scale=small seeds="" from=exp/transformer_small_phone_seed1 work=$recipe results="" jobs=2 threads=1
+retry_failed=false ablations=$recipe/ablations minutes=60 list=false
+options="only scale seeds from work results jobs threads retry_failed ablations minutes list"
+path_options="work results ablations" # become absolute
+. ../../local/parse_options.sh
+require_choice --scale "$scale" small full
+require_choice --list "$list" true false
+require_choice --retry-failed "$retry_failed" true false
+[[ $jobs =~ ^[1-9][0-9]*$ && $threads =~ ^[1-9][0-9]*$ ]] || option_error "--jobs and --threads are positive numbers"
+[[ $minutes =~ ^[0-9]+\.?[0-9]*$ ]] || option_error "--minutes is a number, not '$minutes'"
+known=$(find "$ablations" -name 'T*.yaml' -printf '%f\n' 2>/dev/null | sed 's/\.yaml$//' | sort -V | xargs) || true
+[ -n "$known" ] || option_error "no ablations in '$ablations'"
+files=()
+for name in ${only:-$known}; do
+    [[ " $known " == *" $name "* ]] || option_error "--only: there is no ablation '$name'; there are $known"
+    files+=("$ablations/$name.yaml")
 done
-data=data/claims chosen=data/claims/chosen
-if [ "$scale" = full ]; then data=data/claims_full chosen=data/fbank; fi
-if [ "$(cat "$data/made_of" 2>/dev/null)" != "$minutes $from" ]; then
-    rm -rf "$data"
+make_it="make it with run.sh --units phone --stop-stage 4 --work $work"
+[ -d "$work" ] || option_error "--work $work is not a folder; $make_it"
+if [ -d "$(absolute_path "$from")" ]; then from=$(absolute_path "$from"); fi
+. ../../local/path.sh
+cd "$work"
+
+folder=ablations
+if [ "$scale" = full ]; then folder=ablations_full; fi
+runs=exp/$folder
+if [ "$scale" = small ] && [ "$minutes" != 60 ]; then runs=exp/ablations_$minutes; fi # other training data
+results=${results:-$PWD/RESULTS.md}
+command=(python3 "$ASRTOOL_ROOT/tools/ablations.py" "${files[@]}" --scale "$scale" --jobs "$jobs" --threads "$threads"
+    --work "$runs" --results "$results" --pictures "$(dirname "$results")/pictures"
+    --command "bash egs/librispeech/ablations.sh --only {ablation} --scale $scale")
+if [ -n "$seeds" ]; then command+=(--seeds "$seeds"); fi
+if [ "$retry_failed" = true ]; then command+=(--retry-failed); fi
+if [ "$list" = true ]; then exec "${command[@]}" --list; fi
+
+for file in data/fbank/{train,dev}.jsonl.gz data/lang_phone/tokenizer.json "$from/checkpoints/averaged.pt"; do
+    [ -e "$file" ] || option_error "$file is missing in $PWD; $make_it"
+done
+if [ "$(cat "data/$folder/made_from" 2>/dev/null)" != "$minutes $from" ]; then
+    rm -rf "data/$folder"
+    selection=data/fbank
     if [ "$scale" = small ]; then
-        python3 "$recipe/local/choose_cuts.py" data/fbank "$chosen" --minutes "$minutes"
+        selection=data/$folder/selection
+        python3 "$recipe/local/choose_cuts.py" data/fbank "$selection" --minutes "$minutes"
     fi
-    for name in train dev; do
-        asrtool align "$from" "$chosen/$name.jsonl.gz" "$data/$name.jsonl.gz" || [ $? = 1 ] # 1: some cuts cannot be
+    for name in train dev; do # status 1: some cuts cannot be aligned
+        asrtool align "$from" "$selection/$name.jsonl.gz" "data/$folder/$name.jsonl.gz" || [ $? = 1 ]
     done
-    echo "$minutes $from" >"$data/made_of"
+    echo "$minutes $from" >"data/$folder/made_from"
 fi
-exec "${arms[@]}"
+exec "${command[@]}"

@@ -1,4 +1,4 @@
-"""A stand-in for asrtool under tools/arms.py, and what its runs left."""
+"""A stand-in for asrtool for tests of tools/ablations.py, and readers of its records."""
 
 import json
 from pathlib import Path
@@ -48,9 +48,9 @@ print("asrtool: error: no luck in", folder)
 print("=====")
 sys.exit(130 if given.end == "interrupted" else 1)
 """
-CLAIM = """
-name: A claim
-claim: one is better
+ABLATION = """
+name: An ablation
+hypothesis: one is better
 seeds: [1, 2, 3]
 conf: conf/model.yaml
 set: [training.max_steps=900]
@@ -58,12 +58,12 @@ set: [training.max_steps=900]
 
 
 def calls(work: Path) -> list:
-    """What the stand-in was called with: arm, seed and arguments."""
+    """Returns variant, seed and arguments of each call of the stand-in."""
     path = work / "calls.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def cells(text: str, arm: str) -> dict[str, str]:
-    """A row of the table, by column."""
+def cells(text: str, variant: str) -> dict[str, str]:
+    """Returns a row of the table, by column."""
     rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
-    return dict(zip(rows[0], next(row for row in rows if row[0] == arm), strict=True))
+    return dict(zip(rows[0], next(row for row in rows if row[0] == variant), strict=True))

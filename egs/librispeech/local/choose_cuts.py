@@ -1,6 +1,6 @@
-"""Choose some speech of train.jsonl.gz and dev.jsonl.gz, as much of every speaker: the same at every call.
+"""Chooses a part of train.jsonl.gz and dev.jsonl.gz, with equally much speech of every speaker, reproducibly.
 
-python3 local/choose_cuts.py data/fbank data/claims --minutes 60
+python3 local/choose_cuts.py data/fbank data/ablations/selection --minutes 60
 """
 
 import argparse
@@ -15,37 +15,42 @@ from lhotse import CutSet
 from asrtool.errors import AsrtoolError, UserError, require_file
 from asrtool.files import atomic_path
 
-DEV_SHARE = 12  # five minutes for an hour: dev is heard ten times in a training, and must not take much of its time
+DEV_SHARE = 12  # five minutes for an hour: a training validates ten times, which must not take much of its time
 
 
 def utterance(cut: str) -> str:
-    """The utterance that a cut is of, at whatever speed (lhotse's suffix _sp0.9)."""
+    """Returns the id of the utterance of a cut, which may be at another speed (lhotse's suffix _sp0.9)."""
     return re.sub(r"_sp[\d.]+$", "", cut)
 
 
 def choose(seconds: dict[str, float], speakers: dict[str, str], total: float) -> set[str]:
-    """Utterances of `total` seconds or little more: the next is always of the speaker of whom there is least.
+    """Returns utterances of at least `total` seconds; the next one is always from the speaker with the least so far.
 
-    The order within a speaker is that of a hash, which mixes the chapters. Raises UserError where there is too little.
+    The order of a speaker's utterances is by a hash, which mixes the chapters. Raises UserError if there is too little
+    speech.
     """
-    waiting, chosen, heard = defaultdict(list), set(), {}
+    waiting = defaultdict(list)
+    chosen = set()
+    chosen_seconds = {}
     for name in sorted(seconds, key=lambda name: hashlib.sha256(name.encode()).digest()):
         waiting[speakers[name]].append(name)
-        heard[speakers[name]] = 0.0
-    while sum(heard.values()) < total:
+        chosen_seconds[speakers[name]] = 0.0
+    while sum(chosen_seconds.values()) < total:
         left = [speaker for speaker in waiting if waiting[speaker]]
         if not left:
-            raise UserError(f"there are {sum(heard.values()) / 60:.1f} minutes in all; ask for less, or prepare more")
-        speaker = min(left, key=lambda speaker: (heard[speaker], speaker))
+            raise UserError(
+                f"there are {sum(chosen_seconds.values()) / 60:.1f} minutes in all; ask for less, or prepare more"
+            )
+        speaker = min(left, key=lambda speaker: (chosen_seconds[speaker], speaker))
         name = waiting[speaker].pop()
         chosen.add(name)
-        heard[speaker] += seconds[name]
+        chosen_seconds[speaker] += seconds[name]
     return chosen
 
 
 def copy(manifest: Path, out: Path, minutes: float) -> None:
-    """Write the chosen cuts of a manifest, at all speeds that it has; `minutes` are of those at their own."""
-    require_file(manifest, "manifest", "make it with stages 0 and 1 of run.sh")
+    """Writes the chosen cuts of a manifest, at all its speeds; `minutes` count the cuts at the original speed."""
+    require_file(manifest, "manifest", "write it with stages 0 and 1 of run.sh")
     cuts = CutSet.from_file(manifest).to_eager()
     seconds = {cut.id: cut.duration for cut in cuts if utterance(cut.id) == cut.id}
     speakers = {cut.id: cut.supervisions[0].speaker for cut in cuts if cut.id in seconds}
@@ -60,15 +65,15 @@ def copy(manifest: Path, out: Path, minutes: float) -> None:
 
 
 def main() -> int:
-    """Choose and write; 2 for what the user did wrong."""
+    """Returns the exit status: 2 for a usage error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, required=True, help=f"of train; of dev 1/{DEV_SHARE} of it")
-    given = parser.parse_args()
+    parser.add_argument("folder", type=Path, help="folder with the manifests train.jsonl.gz and dev.jsonl.gz")
+    parser.add_argument("out", type=Path, help="folder to write the selected cuts to")
+    parser.add_argument("--minutes", type=float, required=True, help=f"minutes of train; dev has 1/{DEV_SHARE} of it")
+    arguments = parser.parse_args()
     try:
-        for name, minutes in (("train", given.minutes), ("dev", given.minutes / DEV_SHARE)):
-            copy(given.folder / f"{name}.jsonl.gz", given.out / f"{name}.jsonl.gz", minutes)
+        for name, minutes in (("train", arguments.minutes), ("dev", arguments.minutes / DEV_SHARE)):
+            copy(arguments.folder / f"{name}.jsonl.gz", arguments.out / f"{name}.jsonl.gz", minutes)
     except AsrtoolError as error:
         print(error, file=sys.stderr)
         return error.exit_status
