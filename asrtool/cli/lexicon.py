@@ -45,17 +45,7 @@ from asrtool.cli.options import PATH, case_option
 @click.option(
     "--phones", type=PATH, show_default="any phone", help="File of the phones that the sources are allowed to have."
 )
-def lexicon(
-    texts: tuple[Path, ...],
-    out: Path,
-    sources: tuple[str, ...],
-    unknown: str,
-    top: int | None,
-    min_count: int,
-    case: str,
-    stress: str,
-    phones: Path | None,
-) -> None:
+def lexicon(texts, out, sources, unknown, top, min_count, case, stress, phones) -> None:
     """Create the lexicon of the words in manifests, text files and word lists (.gz too).
 
     It has all words of the manifests, whatever --top and --min-count are, since training needs them.
@@ -86,7 +76,7 @@ def lexicon(
     symbols = {symbol for dictionary in dictionaries.values() for symbol in dictionary.symbols}
     if unknown == "characters":
         symbols |= set("".join(counts))
-    inputs = [*texts, *(name for name in sources if name != CMUDICT), *([phones] if phones else [])]
+    inputs: list[str | Path] = [*texts, *(name for name in sources if name != CMUDICT), *([phones] if phones else [])]
     require_lexicon_output(out, inputs, symbols)
     word_counts = most_frequent_words(counts, top, min_count) | transcript_counts
     report = build_lexicon(word_counts, dictionaries, unknown)

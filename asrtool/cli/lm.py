@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -145,22 +145,7 @@ def train(
 @device_option()
 @CASE
 def train_neural(
-    text: tuple[Path, ...],
-    out: Path,
-    dev: Path | None,
-    vocab_size: int,
-    dim: int,
-    layers: int,
-    heads: int,
-    dropout: float,
-    context: int,
-    epochs: float,
-    batch: int,
-    lr: float,
-    precision: Literal["fp32", "bf16", "auto"],
-    seed: int,
-    device: str,
-    case: str,
+    text, out, dev, vocab_size, dim, layers, heads, dropout, context, epochs, batch, lr, precision, seed, device, case
 ) -> None:
     """Train a Transformer language model over BPE units, and write both to OUT, a file *.pt.
 

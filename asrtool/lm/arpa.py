@@ -85,7 +85,7 @@ def read_arpa(path: str | Path) -> NgramModel:
 
 
 def begins_as_arpa(path: Path) -> bool:
-    """Whether the file `path` has the line \\data\\ in its first megabyte. UserError when it cannot be read."""
+    """Returns whether the file `path` has the line \\data\\ in its first megabyte. UserError when it cannot be read."""
     return any(line.strip() == DATA_MARKER for line in next(line_blocks(path), []))
 
 
@@ -120,7 +120,7 @@ class _ArpaReader:
         )
 
     def _read_header(self) -> list[int]:
-        """The counts of n-grams in the file's header, for orders 1, 2 ..."""
+        """Returns the counts of n-grams in the file's header, for orders 1, 2 ..."""
         while self.marker != DATA_MARKER:
             for _ in self._lines_until_marker():
                 pass
@@ -141,7 +141,10 @@ class _ArpaReader:
         return UserError(f"{self.path} has no unigrams, so no words; train the model again")
 
     def _read_section(self, order: int, expected: int) -> Iterator[NgramLines]:
-        """The lines of the section that begins here. Lines without an n-gram or with unsound values are problems."""
+        """Yields the lines of the section that begins here.
+
+        Lines without an n-gram or with unsound values are problems.
+        """
         if self.marker != b"\\%d-grams:" % order:
             if expected:
                 self._add_problem(f"{self.path}: no section \\{order}-grams: after the {order - 1}-grams")
@@ -161,7 +164,7 @@ class _ArpaReader:
             self._add_problem(f"{self.path}: {count} {order}-grams, but its header promises {expected}")
 
     def _lines_until_marker(self) -> Iterator[tuple[int, list[bytes]]]:
-        """All lines up to the next line that begins with a backslash, which becomes the marker.
+        """Yields all lines up to the next line that begins with a backslash, which becomes the marker.
 
         They come in blocks: the number of the first line, and the lines.
         """
@@ -174,7 +177,7 @@ class _ArpaReader:
             yield self.first_line + start, self.lines[start:end]
 
     def _has_lines(self) -> bool:
-        """Whether there are more lines; reads the next block when the current one is used up."""
+        """Returns whether there are more lines; reads the next block when the current one is used up."""
         if self.next_row >= len(self.lines):
             self.first_line += len(self.lines)
             self.lines = next(self.blocks, [])
@@ -182,7 +185,7 @@ class _ArpaReader:
         return bool(self.lines)
 
     def _read_unigrams(self, expected: int) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """The words, and the log-probs and back-off weights of the empty history and of the words, (1 + V,) each."""
+        """Returns the words, and log-probs and back-off weights of the empty history and the words, (1 + V,) each."""
         values = [np.zeros((1, 2))]
         words: dict[str, int] = {}
         for block in self._read_section(1, expected):
@@ -216,7 +219,7 @@ class _ArpaReader:
         return words, logprobs, backoffs
 
     def _read_order(self, trie: Trie, order: int, expected: int) -> tuple[Trie, np.ndarray, np.ndarray]:
-        """`trie` with the n-grams of `order`, and their log-probs and back-off weights."""
+        """Returns `trie` with the n-grams of `order`, and their log-probs and back-off weights."""
         block_keys = [np.zeros(0, np.int64)]
         block_values = [np.zeros((0, 2))]
         block_lines = [np.zeros(0, np.int64)]
@@ -237,7 +240,7 @@ class _ArpaReader:
         return Trie(np.append(trie.keys, keys), trie.vocab_size, offsets), logprobs, backoffs
 
     def _keys(self, trie: Trie, block: NgramLines, order: int) -> np.ndarray:
-        """The key of each n-gram; -1, and a problem, where its words or its prefix are not in the file."""
+        """Returns the key of each n-gram; -1, and a problem, where its words or its prefix are not in the file."""
         numbers = [self.ids.get(word, -1) for word in block.words]
         words = np.array(numbers, np.int64).reshape(-1, order)  # (m, order)
         unknown = (words < 0).any(1)

@@ -15,7 +15,7 @@ MAX_SHOWN = 200  # characters of a line in a message
 
 
 def line_blocks(path: Path) -> Iterator[list[bytes]]:
-    """The lines of a file (.gz too) without their line ends, about BLOCK_BYTES at a time.
+    """Yields the lines of a file (.gz too) without their line ends, about BLOCK_BYTES at a time.
 
     UserError as of `read_blocks`, and for a line of more than MAX_LINE_BYTES. A byte order mark is dropped.
     """
@@ -55,13 +55,16 @@ class NgramLines:
         return self.first_line + self.rows
 
     def quote(self, row: int) -> str:
-        """The number and the text of line `row` of the block."""
+        """Returns the number and the text of line `row` of the block."""
         text = " ".join(self.lines[row].decode(errors="replace").split())
         return f"{self.first_line + row}: '{text[:MAX_SHOWN]}{'...' if len(text) > MAX_SHOWN else ''}'"
 
 
 def parse_ngrams(lines: list[bytes], first_line: int, order: int) -> NgramLines:
-    """The n-grams of `order` in `lines`, the first of which is line `first_line` of its file. Skips blank lines."""
+    """Returns the n-grams of `order` in `lines`, the first of which is line `first_line` of its file.
+
+    Skips blank lines.
+    """
     fields = [line.split() for line in lines]
     counts = np.fromiter(map(len, fields), int, len(fields))
     well_formed = (counts == order + 1) | (counts == order + 2)

@@ -41,18 +41,19 @@ class Corpus:
         return int((self.tokens == SPECIAL_WORDS.index(BOS)).sum())
 
     def word_counts(self) -> np.ndarray:
-        """How often each word occurs, (V,)."""
+        """Returns how often each word occurs, (V,)."""
         return np.bincount(self.tokens, minlength=len(self.words))
 
 
 def read_word_sequences(
     paths: Iterable[Path], case: str = "keep", tokenizer: Tokenizer | None = None
 ) -> Iterator[list[str]]:
-    """The words of every sentence: a line of a text file (.gz too), or a transcript of a manifest (*.jsonl, .jsonl.gz).
+    """Yields the words of every sentence of text files and manifests.
 
-    `case` ("keep", "upper", "lower") is applied to all words but <unk>, which is the unknown word in any case. A
-    `tokenizer` turns each sentence into the symbols of its units; sentences that it cannot encode are left out and
-    counted. Blank lines are skipped. UserError for <s> and </s> in any case, since each sentence gets them here.
+    A sentence is a line of a text file (.gz too), or a transcript of a manifest (*.jsonl, *.jsonl.gz). `case` ("keep",
+    "upper", "lower") is applied to all words but <unk>, which is the unknown word in any case. A `tokenizer` turns each
+    sentence into the symbols of its units; sentences that it cannot encode are left out and counted. Blank lines are
+    skipped. UserError for <s> and </s> in any case, since each sentence gets them here.
     """
     left_out = 0
     for path in paths:
@@ -67,7 +68,10 @@ def read_word_sequences(
 
 
 def _words(line: str, case: str, where: str) -> list[str]:
-    """The words of `line` in `case`. Marks are recognised first, since a change of case would turn them into words."""
+    """Returns the words of `line` in `case`.
+
+    Marks are recognised first, since a change of case would turn them into words.
+    """
     if "<" not in line:
         return change_case(line, case).split()
     words = line.split()
@@ -81,7 +85,10 @@ def _unit_symbols(tokenizer: Tokenizer, words: list[str]) -> list[str]:
 
 
 def build_corpus(sentences: Iterable[list[str]]) -> Corpus:
-    """The corpus of `sentences`, with word ids in the order of the words' first occurrence. Keeps 4 bytes a word."""
+    """Returns the corpus of `sentences`, with word ids in the order of the words' first occurrence.
+
+    Keeps 4 bytes a word.
+    """
     numbers = {word: number for number, word in enumerate(SPECIAL_WORDS)}
     start = numbers[BOS]
     end = numbers[EOS]
@@ -101,7 +108,7 @@ def build_corpus(sentences: Iterable[list[str]]) -> Corpus:
 def limit_vocabulary(
     corpus: Corpus, vocabulary: Iterable[str] | None = None, top: int = 0, min_count: int = 1
 ) -> Corpus:
-    """The corpus with all words outside a vocabulary replaced by <unk>, and its words sorted.
+    """Returns the corpus with all words outside a vocabulary replaced by <unk>, and its words sorted.
 
     Without `vocabulary` it has the words that occur at least `min_count` times, the `top` most frequent of them if
     `top` is not 0.
@@ -129,7 +136,7 @@ def _require_overlap(vocabulary: set[str], seen: dict[str, int]) -> None:
 
 
 def read_word_list(path: str | Path) -> list[str]:
-    """The first field of every line: of a word list, a lexicon (`WORD PH PH`) or Kaldi's words.txt."""
+    """Returns the first field of every line: of a word list, a lexicon (`WORD PH PH`) or Kaldi's words.txt."""
     lines = read_lines(path, "word list", "give a file with a word a line, or a lexicon")
     fields = (VARIANT.sub("", word) for line in lines for word in composed(line).split(maxsplit=1)[:1])
     words = [word for word in dict.fromkeys(fields) if not NOT_WORDS.fullmatch(word)]
@@ -139,7 +146,7 @@ def read_word_list(path: str | Path) -> list[str]:
 
 
 def case_hint(words: Iterable[str], known: Iterable[str]) -> str:
-    """What to do about unknown `words` when most of them are known in another case; else an empty text."""
+    """Returns what to do about unknown `words` when most of them are known in another case; else an empty text."""
     words = [word for word in words if word not in SPECIAL_WORDS]
     known = set(known)
     for case in ("upper", "lower"):

@@ -12,7 +12,7 @@ MAGIC = b"mmap lm http://kheafield.com/code"  # the first bytes of KenLM's binar
 
 
 def is_kenlm_binary(path: str | Path) -> bool:
-    """Whether the file `path` is a binary of KenLM."""
+    """Returns whether the file `path` is a binary of KenLM."""
     with open(require_file(path, "language model", "train one with `asrtool lm train`"), "rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 
@@ -42,12 +42,12 @@ class KenlmModel:
         return word in self._model
 
     def score(self, state: Hashable, word: str) -> tuple[float, Hashable]:
-        """The natural log-prob of `word` after `state`, and the state after it."""
+        """Returns the natural log-prob of `word` after `state`, and the state after it."""
         after = self._kenlm.State()
         return self._model.BaseScore(state, word, after) * LN10, after
 
     def token_logprobs(self, words: list[str]) -> np.ndarray:
-        """The log-prob of every word of a text, as `NgramModel.token_logprobs`: <s> ... </s> for each sentence."""
+        """Returns the log-probs of the words of a text, with <s> and </s>, as `NgramModel.token_logprobs`."""
         values = np.zeros(len(words))
         state = self.start
         for place, word in enumerate(words):

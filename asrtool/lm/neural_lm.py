@@ -43,15 +43,15 @@ class NeuralLm:
         self.encode_word = word_encoder(tokenizer)
 
     def __contains__(self, word: str) -> bool:
-        """Whether all characters of `word` have units."""
+        """Returns whether all characters of `word` have units."""
         return self.encode_word(word) is not None
 
     def new_history(self) -> deque[Sequence[str]]:
-        """An empty queue for the sentences before the next one, which keeps as many as the context may hold."""
+        """Returns an empty queue for the sentences before the next one, which keeps as many as the context may hold."""
         return deque(maxlen=self.context)
 
     def text_logprobs(self, sentences: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
-        """`logprobs` of the sentences of a text, each after the sentences before it as far as the context goes."""
+        """Yields `logprobs` of each sentence of a text, after the sentences before it as far as the context goes."""
         if not self.context:
             yield from self.logprobs(sentences)
             return
@@ -61,7 +61,7 @@ class NeuralLm:
             history.append(words)
 
     def logprobs(self, sentences: Iterable[Sequence[str]], history: History = ()) -> Iterator[np.ndarray]:
-        """For each sentence the natural log-probs of its words and of its end, (words + 1,) float64.
+        """Yields the natural log-probs of its words and of its end, (words + 1,) float64.
 
         `history` has the sentences before each of `sentences`, which are alternatives; the last ones that the context
         has room for are used. A word without units has -inf, and the words after it are scored as if it were absent.
@@ -84,7 +84,7 @@ class NeuralLm:
             yield from self._score(batch, history_units)
 
     def _encode(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
-        """The units of a sentence and of its end, and the number of the word that each unit belongs to."""
+        """Returns the units of a sentence and of its end, and the number of the word that each unit belongs to."""
         units: list[int] = []
         word_numbers: list[int] = []
         for number, word in enumerate(words):
@@ -94,7 +94,7 @@ class NeuralLm:
         return [*units, BOUNDARY], [*word_numbers, len(words)]
 
     def _history_units(self, history: History, longest: int) -> list[int]:
-        """The units of the last sentences, each after its boundary, that leave room for `longest` more."""
+        """Returns the units of the last sentences, each after its boundary, that leave room for `longest` more."""
         history_units: list[int] = []
         for words in reversed(history):
             units = [BOUNDARY, *self._encode(words)[0][:-1]]
@@ -121,7 +121,7 @@ class NeuralLm:
 
 
 def interpolate_logprobs(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
-    """Log-probs of the mixture of two models: `weight` times the first's probabilities, the rest the second's."""
+    """Returns log-probs of a mixture: `weight` times the first model's probabilities, the rest the second's."""
     if weight in (0, 1):
         return first if weight else second
     return np.logaddexp(np.log(weight) + first, np.log1p(-weight) + second)

@@ -30,10 +30,13 @@ class LanguageModel(Protocol[State]):
         """The state after <s>."""
 
     def __contains__(self, word: str) -> bool:
-        """Whether the model has a log-prob for `word` itself."""
+        """Returns whether the model has a log-prob for `word` itself."""
 
     def score(self, state: State, word: str) -> tuple[float, State]:
-        """The natural log-prob of `word` (</s> at the end) after `state`, and the state after it. States hash."""
+        """Returns the natural log-prob of `word` (</s> at the end) after `state`, and the state after it.
+
+        States hash.
+        """
 
 
 class NgramModel:
@@ -66,7 +69,7 @@ class NgramModel:
         return ", ".join(f"{count} {n}-grams" for n, count in enumerate(self.trie.counts(), 1))
 
     def word_ids(self, words: Iterable[str]) -> list[int]:
-        """The id of each word, `unk` for words outside the vocabulary."""
+        """Returns the id of each word, `unk` for words outside the vocabulary."""
         return [self.ids.get(word, self.unk) for word in words]
 
     @property
@@ -75,11 +78,11 @@ class NgramModel:
         return int(self.states[1 + self.bos])
 
     def score(self, state: int, word: str) -> tuple[float, int]:
-        """The log-prob of `word` after `state` and the state after it."""
+        """Returns the log-prob of `word` after `state` and the state after it."""
         return self.score_id(state, self.ids.get(word, self.unk))
 
     def score_id(self, state: int, word: int) -> tuple[float, int]:
-        """As `score`, with the id of the word."""
+        """Returns as `score`, with the id of the word."""
         trie = self.trie
         total = 0.0
         while True:
@@ -91,19 +94,19 @@ class NgramModel:
             state = int(trie.suffixes[state])
 
     def logprob(self, history: Sequence[int], word: int) -> float:
-        """log p(word | history), words by id; a history from the start of a sentence begins with `bos`."""
+        """Returns log p(word | history), words by id; a history from the start of a sentence begins with `bos`."""
         state = 0
         for earlier in history[max(0, len(history) - self.order + 1) :]:
             state = self.score_id(state, earlier)[1]
         return self.score_id(state, word)[0]
 
     def logprobs_after(self, contexts: np.ndarray, words: np.ndarray) -> np.ndarray:
-        """log p (N,) of each word after its context (a node)."""
+        """Returns log p (N,) of each word after its context (a node)."""
         nodes, backoffs = self.trie.find_with_backoff(contexts, words, self.backoffs)
         return backoffs + self.logprobs[nodes]
 
     def token_logprobs(self, tokens: np.ndarray) -> np.ndarray:
-        """The log-prob (N,) of every token of a text (N,), words by id, after the tokens before it in its sentence.
+        """Returns the log-probs (N,) of the tokens of a text (N,), word ids, after the tokens before in their sentence.
 
         A sentence is `bos`, its words, `eos`. The values at `bos`, where nothing is predicted, are 0.
         """
@@ -132,5 +135,5 @@ class NgramModel:
 
 
 def _shifted(nodes: np.ndarray) -> np.ndarray:
-    """The nodes of one position earlier; -1 before the first."""
+    """Returns the nodes of one position earlier; -1 before the first."""
     return np.concatenate([np.full(1, -1, np.int64), nodes[:-1]])

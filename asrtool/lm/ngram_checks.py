@@ -30,7 +30,7 @@ MAX_BACKOFF = 99.01 * LN10
 
 
 def has_model_arrays(path: Path) -> bool:
-    """Whether the file `path` has the arrays of a compiled n-gram model, by their names."""
+    """Returns whether the file `path` has the arrays of a compiled n-gram model, by their names."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {f"{name}.npy" for name in ARRAY_TYPES} <= set(archive.namelist())

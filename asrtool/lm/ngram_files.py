@@ -40,7 +40,7 @@ def write_ngrams(model: NgramModel, path: str | Path) -> None:
 
 
 def is_compiled(path: str | Path) -> bool:
-    """Whether the name of `path` is the name of a compiled model."""
+    """Returns whether the name of `path` is the name of a compiled model."""
     return Path(path).suffix == COMPILED_SUFFIX
 
 

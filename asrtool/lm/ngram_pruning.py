@@ -16,8 +16,9 @@ MIN_LEFTOVER = 1e-6
 
 
 def prune_ngrams(model: NgramModel, threshold: float | None = None, size: int | None = None) -> NgramModel:
-    """The model without n-grams whose removal raises its perplexity by less than `threshold`, such as 1e-8 (relative).
+    """Returns the model without n-grams whose removal raises its perplexity by less than `threshold`.
 
+    The threshold is relative, such as 1e-8.
     With `size` instead, the most useful n-grams, at most `size` in all. The words all stay. Raises UserError when
     `size` is below the number of words.
     """
@@ -31,7 +32,7 @@ def prune_ngrams(model: NgramModel, threshold: float | None = None, size: int | 
 
 
 def _threshold_for_size(rises: np.ndarray, size: int, words: int) -> float:
-    """The lowest threshold that keeps at most `size` n-grams; the empty history is not counted."""
+    """Returns the lowest threshold that keeps at most `size` n-grams; the empty history is not counted."""
     if size < words:
         raise UserError(f"--size {size} has no room for the {words} words; give more, or train with fewer words")
     if size >= len(rises) - 1:
@@ -41,7 +42,7 @@ def _threshold_for_size(rises: np.ndarray, size: int, words: int) -> float:
 
 
 def perplexity_rises(model: NgramModel) -> np.ndarray:
-    """The relative rise of the perplexity when each n-gram is removed, (M,).
+    """Returns the relative rise of the perplexity when each n-gram is removed, (M,).
 
     If a longer n-gram begins or ends with it and has a higher value, that value. Infinite for words, and for the
     n-grams of histories that leave no probability to other words: pruning must not touch these.
@@ -68,7 +69,7 @@ def perplexity_rises(model: NgramModel) -> np.ndarray:
 def _relative_rise(
     history: np.ndarray, explicit: np.ndarray, lower: np.ndarray, leftover: np.ndarray, lower_leftover: np.ndarray
 ) -> np.ndarray:
-    """Stolcke, equations 5 to 7: exp of the divergence, minus 1, (N,).
+    """Returns the relative rise of the perplexity, (N,): exp of the divergence in Stolcke's equations 5 to 7, minus 1.
 
     Arguments, each (N,): p(h), p(w|h), p(w|h'), and 1 minus the sums of p(w|h) and of p(w|h') over the n-grams of h.
     """
@@ -82,7 +83,10 @@ def _relative_rise(
 
 
 def _joint_logprobs(model: NgramModel) -> np.ndarray:
-    """log p of every n-gram as a whole, (M,); <s> has the probability of </s>, since both occur once a sentence."""
+    """Returns log p of every n-gram as a whole, (M,).
+
+    <s> has the probability of </s>, since both occur once a sentence.
+    """
     joint = np.zeros(len(model.trie))
     for n in range(1, model.order + 1):
         nodes = model.trie.nodes(n)
@@ -94,13 +98,13 @@ def _joint_logprobs(model: NgramModel) -> np.ndarray:
 
 
 def _leftover(prefixes: np.ndarray, probs: np.ndarray, histories: slice) -> np.ndarray:
-    """For each n-gram (N,): 1 minus the sum of `probs` (N,) over all n-grams of its history."""
+    """Returns for each n-gram (N,): 1 minus the sum of `probs` (N,) over all n-grams of its history."""
     sums = np.bincount(prefixes - histories.start, probs, minlength=histories.stop - histories.start)
     return 1 - sums[prefixes - histories.start]
 
 
 def recompute_backoffs(model: NgramModel) -> NgramModel:
-    """The same n-grams with back-off weights that make the probabilities after each history sum to 1 again."""
+    """Returns the same n-grams with back-off weights that make the probabilities after each history sum to 1 again."""
     trie = model.trie
     backoffs = np.where(trie.has_children, model.backoffs, 0).astype(np.float32)
     model = NgramModel(model.words, trie, model.logprobs, backoffs)

@@ -26,10 +26,11 @@ FALLBACK_DISCOUNTS = np.array([0, 0.5, 1.0, 1.5])  # lmplz --discount_fallback
 
 
 def train_ngrams(corpus: Corpus, order: int, cutoffs: Sequence[int] = ()) -> NgramModel:
-    """A model of `order` from `corpus`. N-grams of order n that occur `cutoffs[n - 1]` times or less are left out.
+    """Returns a model of `order` from `corpus`.
 
-    Their probability goes to the lower order; the last cutoff holds for all further orders. Raises UserError when no
-    sentence is long enough for an n-gram of `order`.
+    N-grams of order n that occur `cutoffs[n - 1]` times or less are left out. Their probability goes to the lower
+    order; the last cutoff holds for all further orders. Raises UserError when no sentence is long enough for an
+    n-gram of `order`.
     """
     limits = _cutoff_by_order(cutoffs, order)
     trie, counts = count_ngrams(corpus.tokens, len(corpus.words), order)
@@ -58,7 +59,10 @@ def _cutoff_by_order(cutoffs: Sequence[int], order: int) -> list[int]:
 
 
 def count_ngrams(tokens: np.ndarray, vocab_size: int, order: int) -> tuple[Trie, np.ndarray]:
-    """All n-grams up to `order` in `tokens` (L,), ids below `vocab_size`, and how often each occurs, (M,) int64."""
+    """Returns all n-grams up to `order` in `tokens` (L,), and how often each occurs, (M,) int64.
+
+    The tokens are word ids below `vocab_size`.
+    """
     keys = [np.array([-1]), np.arange(vocab_size)]
     counts = [np.zeros(1, int), np.bincount(tokens, minlength=vocab_size)]
     offsets = [0, 1, 1 + vocab_size]
@@ -80,7 +84,7 @@ def count_ngrams(tokens: np.ndarray, vocab_size: int, order: int) -> tuple[Trie,
 
 
 def kneser_ney_counts(trie: Trie, counts: np.ndarray) -> np.ndarray:
-    """The counts c of Kneser-Ney, (M,) int64, from the counts of the text."""
+    """Returns the counts c of Kneser-Ney, (M,) int64, from the counts of the text."""
     adjusted = counts.copy()
     begins_with_bos = np.zeros(len(trie), bool)  # no word can occur before these n-grams
     begins_with_bos[1 + BOS_ID] = True
@@ -96,8 +100,9 @@ def kneser_ney_counts(trie: Trie, counts: np.ndarray) -> np.ndarray:
 
 
 def kneser_ney_discounts(counts: np.ndarray, order: int) -> np.ndarray:
-    """D(0), D(1), D(2), D(3 and more) for n-grams of `order` with adjusted `counts` (Chen and Goodman, equation 26).
+    """Returns D(0), D(1), D(2), D(3 and more) for n-grams of `order` with adjusted `counts`.
 
+    The formula is Chen and Goodman's equation 26.
     FALLBACK_DISCOUNTS and a warning where the counts of counts allow no discounts, as in tiny texts.
     """
     n = np.bincount(counts[counts < 5], minlength=5).astype(float)
@@ -113,7 +118,7 @@ def kneser_ney_discounts(counts: np.ndarray, order: int) -> np.ndarray:
 
 
 def kneser_ney_probabilities(trie: Trie, counts: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of the n-grams and gammas of the histories, (M,) each, from adjusted `counts`.
+    """Returns probabilities of the n-grams and gammas of the histories, (M,) each, from adjusted `counts`.
 
     An n-gram that is not `kept` (M,) gives its whole count to the gamma of its history. Gamma is 1 for a history that
     no n-gram begins with.

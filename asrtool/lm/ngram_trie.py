@@ -36,19 +36,19 @@ class Trie:
         return len(self.keys)
 
     def nodes(self, order: int) -> slice:
-        """The nodes of the n-grams of `order`; order 0 is the empty history."""
+        """Returns the nodes of the n-grams of `order`; order 0 is the empty history."""
         return slice(self.offsets[order], self.offsets[order + 1])
 
     def counts(self) -> list[int]:
-        """The number of n-grams of order 1, 2 ..."""
+        """Returns the number of n-grams of order 1, 2 ..."""
         return [self.offsets[n + 1] - self.offsets[n] for n in range(1, self.order + 1)]
 
     def prefixes_and_words(self, order: int) -> tuple[np.ndarray, np.ndarray]:
-        """The prefix (a node) and the last word of every n-gram of `order`."""
+        """Returns the prefix (a node) and the last word of every n-gram of `order`."""
         return np.divmod(self.keys[self.nodes(order)], self.vocab_size)
 
     def find(self, contexts: np.ndarray, words: np.ndarray) -> np.ndarray:
-        """The nodes of `contexts` followed by `words`, -1 where the trie has none. A context of -1 has none."""
+        """Returns the nodes of `contexts` followed by `words`, -1 where the trie has none. A context of -1 has none."""
         keys = contexts.astype(np.int64) * self.vocab_size + words
         nodes = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
         nodes[(self.keys[nodes] != keys) | (keys < 0)] = -1
@@ -57,7 +57,7 @@ class Trie:
     def find_with_backoff(
         self, contexts: np.ndarray, words: np.ndarray, backoffs: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The nodes of the longest n-grams that end a context and its word, and the weights of backing off to them.
+        """Returns the nodes of the longest n-grams that end a context and its word, and the back-off weights.
 
         `backoffs` (M,) are the log back-off weights of the histories; they are summed over the histories that were
         left, (N,). Without `backoffs` the sums are 0.
@@ -93,7 +93,7 @@ class Trie:
         return has_children
 
     def subset(self, kept: np.ndarray) -> "Trie":
-        """The trie of the nodes where `kept` (M,) bool is true; it must be true for all words and all prefixes."""
+        """Returns the trie of the nodes where `kept` (M,) bool is true. It must be true for all words and prefixes."""
         new_nodes = np.cumsum(kept) - 1
         keys = [self.keys[:1]]
         offsets = [0]
@@ -105,7 +105,7 @@ class Trie:
         return Trie(np.concatenate(keys), self.vocab_size, [*offsets, offsets[-1] + len(keys[-1])])
 
     def ngram_words(self, nodes: np.ndarray, order: int) -> list[np.ndarray]:
-        """The words of n-grams of `order`: an array with the first word of each, one with the second, and so on."""
+        """Returns the words of n-grams of `order`: an array with the first word of each, one with the second ..."""
         columns = []
         for _ in range(order):
             nodes, words = np.divmod(self.keys[nodes], self.vocab_size)

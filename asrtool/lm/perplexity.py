@@ -61,7 +61,7 @@ class PerplexityReport:
 
 
 def measure_perplexity(path: Path, corpus: Corpus) -> PerplexityReport:
-    """The perplexity of `corpus` under the n-gram model in `path`.
+    """Returns the perplexity of `corpus` under the n-gram model in `path`.
 
     KenLM, where it is installed, reads the same file as well, and it alone reads its own binaries. Raises UserError
     when most words are unknown, DataError when the two readers differ by more than MAX_DIFFERENCE.
@@ -85,10 +85,11 @@ def measure_perplexity(path: Path, corpus: Corpus) -> PerplexityReport:
 def measure_neural_perplexity(
     path: Path, corpus: Corpus, ngram: Path | None = None, weight: float = 0.5, context: int | None = None
 ) -> PerplexityReport:
-    """The perplexity of `corpus` under the neural model in `path`; with `ngram` also under that and under the mixture.
+    """Returns the perplexity of `corpus` under the neural model in `path`.
 
-    A model with a context (`context` as in `load_neural_lm`) reads the sentences, in their order, as one text. Words
-    outside the vocabulary of one of the two models are unknown to all. Raises UserError when most words are unknown.
+    With `ngram` also under that model and under the mixture of both. A model with a context (`context` as in
+    `load_neural_lm`) reads the sentences, in their order, as one text. Words outside the vocabulary of one of the two
+    models are unknown to all. Raises UserError when most words are unknown.
     """
     from asrtool.lm.neural_lm import interpolate_logprobs, load_neural_lm
 
@@ -118,7 +119,7 @@ def _kenlm_logprobs(model: KenlmModel, corpus: Corpus) -> np.ndarray:
 
 
 def _report(corpus: Corpus, is_known: Callable[[str], bool], logprobs: dict[str, np.ndarray]) -> PerplexityReport:
-    """The report of `logprobs` (L,) of the corpus's tokens by the name of their reader."""
+    """Returns the report of `logprobs` (L,) of the corpus's tokens by the name of their reader."""
     unknown_words = np.array([not is_known(word) for word in corpus.words])
     unknown_words[: len(SPECIAL_WORDS)] = [True, False, False]
     unknown_tokens = unknown_words[corpus.tokens]
@@ -140,7 +141,7 @@ def _report(corpus: Corpus, is_known: Callable[[str], bool], logprobs: dict[str,
 
 
 def _mean_perplexity(logprobs: np.ndarray) -> float:
-    """exp of the mean of negative log-probs; infinite when one of them is, or beyond float64."""
+    """Returns exp of the mean of negative log-probs; infinite when one of them is, or beyond float64."""
     with np.errstate(over="ignore"):
         return float(np.exp(-logprobs.mean()))
 

@@ -24,7 +24,10 @@ WordEncoder = Callable[[str], list[int] | None]
 
 
 def word_encoder(tokenizer: Tokenizer) -> WordEncoder:
-    """A function from a word to its units, None for a word with characters that have no unit. It caches its results."""
+    """Returns a function from a word to its units, None for a word with characters that have no unit.
+
+    It caches its results.
+    """
     return cache(lambda word: None if tokenizer.unknown(word) else tokenizer.encode(word))
 
 
@@ -49,7 +52,7 @@ class UnitSentences:
         return hashlib.sha256(self.units.tobytes() + self.starts.tobytes()).hexdigest()
 
     def batch(self, chosen: Iterable[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs (N, T) of the `chosen` sentences, their lengths (N,), and the units to predict, (sum of lengths,)."""
+        """Returns inputs (N, T) of the `chosen` sentences, their lengths (N,), and the targets, (sum of lengths,)."""
         units = [torch.from_numpy(self.units[self.starts[i] : self.starts[i + 1]].astype(np.int64)) for i in chosen]
         boundary = torch.tensor([BOUNDARY])
         inputs = pad_sequence([torch.cat([boundary, sentence]) for sentence in units], batch_first=True)
@@ -58,7 +61,10 @@ class UnitSentences:
 
 
 def encode_sentences(sentences: Iterable[Sequence[str]], tokenizer: Tokenizer) -> UnitSentences:
-    """The units of `sentences` of words, 4 bytes each. Leaves out and counts sentences with a word without units."""
+    """Returns the units of `sentences` of words, 4 bytes each.
+
+    Leaves out and counts sentences with a word without units.
+    """
     units = array("i")
     starts = array("q", [0])
     encode = word_encoder(tokenizer)
@@ -94,7 +100,7 @@ def join_sentences(sentences: UnitSentences, max_units: int) -> UnitSentences:
 
 
 def sentence_batches(sentences: UnitSentences, max_units: int, seed: int) -> list[np.ndarray]:
-    """All sentences once, in random order, in batches of at most `max_units` units, padding included.
+    """Returns all sentences once, in random order, in batches of at most `max_units` units, padding included.
 
     A sentence of more than `max_units` has a batch of its own.
     """

@@ -30,7 +30,10 @@ class TransformerLmConfig:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "TransformerLmConfig":
-        """The configuration with the fields `content`. ValueError where one is missing or not of its type and range."""
+        """Returns the configuration with the fields `content`.
+
+        ValueError where one is missing or not of its type and range.
+        """
         names = [field.name for field in fields(cls)]
         if not isinstance(content, dict) or content.keys() != set(names):
             raise ValueError(f"its configuration does not have the fields {', '.join(names)}")
@@ -66,8 +69,9 @@ class TransformerLm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_units))
 
     def forward(self, units: Tensor, lens: Tensor, history: Tensor | None = None) -> Tensor:
-        """The log-probs of every unit after each of `units` (N, T) int64, whose first `lens` (N,) are not padding.
+        """Returns the log-probs of every unit after each of `units` (N, T) int64.
 
+        The first `lens` (N,) of them are not padding.
         `history` (B,) int64, for models with a context: units before each of the N sentences. It is computed once for
         all of them. Returns (sum of lens, V) float32, the sentences one after the other.
         """

@@ -1,7 +1,7 @@
 """Grapheme-to-phoneme conversion: pronunciations for words outside a lexicon, learned from it by Phonetisaurus.
 
 Phonetisaurus (Novak, Minematsu and Hirose, 2012) aligns letters with phones, trains an n-gram model of the pairs, and
-finds the best sequence of pairs for a word. It knows no language and no set of phones but those of the lexicon.
+finds the best sequence of pairs for a word. It knows no language and no set of phones but the lexicon's.
 """
 
 import logging
@@ -26,9 +26,10 @@ MARKS = frozenset("|_}")  # Phonetisaurus joins pairs with these
 
 
 def predict_pronunciations(words: Sequence[str], lexicon: Lexicon) -> dict[str, Pronunciation]:
-    """Pronunciations of `words`, learned from all of `lexicon`; words with letters that the lexicon lacks are left out.
+    """Returns pronunciations of `words`, learned from all of `lexicon`.
 
-    Raises UserError when Phonetisaurus is not installed, or cannot learn from so small a lexicon.
+    Words with letters that the lexicon lacks are left out. Raises UserError when Phonetisaurus is not installed, or
+    cannot learn from so small a lexicon.
     """
     environment = _environment()
     letters = {letter for word in lexicon.pronunciations for letter in word} - MARKS
@@ -44,7 +45,7 @@ def predict_pronunciations(words: Sequence[str], lexicon: Lexicon) -> dict[str, 
 
 
 def _environment() -> dict[str, str]:
-    """The environment variables for the package's binaries: PATH and LD_LIBRARY_PATH."""
+    """Returns the environment variables for the package's binaries: PATH and LD_LIBRARY_PATH."""
     if find_spec("phonetisaurus") is None:
         raise UserError("--unknown g2p needs the package phonetisaurus: pip install phonetisaurus; or --unknown drop")
     try:
@@ -113,7 +114,7 @@ def _require_success(status: int, command: list[str]) -> None:
 
 
 def _parse_predictions(lines: Iterable[str]) -> Iterator[tuple[str, Pronunciation]]:
-    """Words and their phones from lines of word, cost and phones."""
+    """Yields words and their phones from lines of word, cost and phones."""
     for line in lines:
         word, _, rest = line.partition("\t")
         _, _, phones = rest.partition("\t")

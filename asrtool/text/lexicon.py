@@ -67,7 +67,7 @@ def read_lexicon(
         raise DataError(f"{len(faults)} faults in {path}; correct them, or leave these lines out", faults)
     _log_repeated(entries, path)
     pronunciations: dict[str, dict[Pronunciation, None]] = {}
-    # A stable sort: entries stay in the order of the file where there are no probabilities.
+    # A stable sort: entries stay in the order of the file without probabilities.
     for entry in sorted(entries, key=lambda entry: -entry.probability):
         word = change_case(entry.word, case)
         pronunciation = tuple(map(without_stress, entry.phones)) if stress == "drop" else entry.phones
@@ -77,7 +77,7 @@ def read_lexicon(
 
 @cache
 def without_stress(phone: str) -> str:
-    """AH for AH0, AH1 and AH2; phones that are not vowels of ARPAbet stay as they are."""
+    """Returns AH for AH0, AH1 and AH2; phones that are not vowels of ARPAbet stay as they are."""
     stressed = STRESSED.fullmatch(phone)
     return stressed[1] if stressed else phone
 
@@ -92,7 +92,10 @@ def _read_entries(path: str | Path) -> Iterator[_Entry]:
 
 
 def _fields(line: str) -> list[str]:
-    """The fields of a line before any comment. CMUdict's comments begin with ;;; or #, or are after the last phone."""
+    """Returns the fields of a line before any comment.
+
+    CMUdict's comments begin with ;;; or #, or are after the last phone.
+    """
     fields = line.split()
     if not fields or fields[0].startswith(";;;") or (fields[0][0] == "#" and not fields[0][1:].isdecimal()):
         return []
@@ -100,7 +103,7 @@ def _fields(line: str) -> list[str]:
 
 
 def _have_probabilities(rows: list[list[str]]) -> bool:
-    """Whether each second field is a number in (0, 1], and one has a decimal point: `1` alone may well be a phone."""
+    """Returns whether each second field is a number in (0, 1], and one has a decimal point: `1` may well be a phone."""
     seconds = [fields[1] if len(fields) > 1 else "" for fields in rows]
     return any(map(DECIMAL.fullmatch, seconds)) and all(NUMBER.fullmatch(s) and 0 < float(s) <= 1 for s in seconds)
 
@@ -142,12 +145,12 @@ def _phone_fault(phone: str, phones: Collection[str] | None) -> str | None:
 
 
 def is_reserved(symbol: str) -> bool:
-    """Whether graphs use the symbol themselves: <eps>, <blank>, <s>, #0 ..."""
+    """Returns whether graphs use the symbol themselves: <eps>, <blank>, <s>, #0 ..."""
     return symbol.lower() in RESERVED or symbol.startswith("#")
 
 
 def is_lexicon_word(text: str) -> bool:
-    """Whether a lexicon file with `text` as a word is read with the same word."""
+    """Returns whether a lexicon file with `text` as a word is read with the same word."""
     if text.split() != [text] or text.startswith(";;;") or has_control_characters(text):
         return False
     return not is_reserved(text) and not VARIANT.search(text)

@@ -1,4 +1,4 @@
-"""Builds the lexicon of a list of words: looks them up in dictionaries, and predicts or spells out the rest."""
+"""Builds the lexicon of a list of words: looks them up in dictionaries, and predicts the others."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -39,12 +39,18 @@ class LexiconReport:
 def read_dictionary(
     name: str, stress: str = "keep", case: str = "keep", phones: Collection[str] | None = None
 ) -> Lexicon:
-    """The dictionary `name`: "cmudict", or the path of a lexicon file. Options and errors as of `read_lexicon`."""
+    """Returns the dictionary `name`: "cmudict", or the path of a lexicon file.
+
+    Options and errors as of `read_lexicon`.
+    """
     return read_lexicon(cmudict_path() if name == CMUDICT else name, stress, case, phones)
 
 
 def cmudict_path() -> Path:
-    """CMUdict (American English, lower case, no stress) in the package pocketsphinx, which need not be imported."""
+    """Returns the path of CMUdict in the package pocketsphinx, which is not imported.
+
+    It has American English, in lower case, without stress.
+    """
     package = find_spec("pocketsphinx")
     for folder in (package.submodule_search_locations or ()) if package else ():
         if (path := Path(folder) / "model/en-us/cmudict-en-us.dict").is_file():
@@ -55,7 +61,7 @@ def cmudict_path() -> Path:
 def build_lexicon(
     word_counts: Mapping[str, int], dictionaries: Mapping[str, Lexicon], unknown: str = "drop"
 ) -> LexiconReport:
-    """The pronunciations of the words in `word_counts`, each word's from the first of `dictionaries` that has it.
+    """Returns the pronunciations of the words in `word_counts`, from the first of `dictionaries` that has the word.
 
     Words that no dictionary has: `unknown` "drop" leaves them out, "characters" takes their characters as phones, "g2p"
     predicts a pronunciation with a model trained on all dictionaries, and leaves out words with letters that these

@@ -36,10 +36,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """The units of `text`. Check `unknown` first: KeyError for a character or word without a unit."""
+        """Returns the units of `text`. Check `unknown` first: KeyError for a character or word without a unit."""
 
     def pronunciation_units(self, text: str) -> list[list[list[int]]]:
-        """For each word of `text` all its pronunciations in units, the usual one first. KeyError as `encode`.
+        """Returns all pronunciations of each word of `text` in units, the usual one first. KeyError as `encode`.
 
         Here each word has one, the units that `encode` returns for it; a word begins with the mark of the space.
         """
@@ -52,23 +52,23 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, units: Iterable[int]) -> str:
-        """The text of `units`, words joined by single spaces."""
+        """Returns the text of `units`, words joined by single spaces."""
 
     def reference(self, text: str) -> str:
-        """The text that `decode` returns for a perfect recognition of the transcript `text`."""
+        """Returns the text that `decode` returns for a perfect recognition of the transcript `text`."""
         return text
 
     @abstractmethod
     def unknown(self, text: str) -> list[str]:
-        """The characters or words of `text` that have no unit."""
+        """Returns the characters or words of `text` that have no unit."""
 
     def pronunciations(self, word: str) -> tuple[Pronunciation, ...]:
-        """All pronunciations of `word` as unit symbols, the usual one first. Check `unknown` first."""
+        """Returns all pronunciations of `word` as unit symbols, the usual one first. Check `unknown` first."""
         return (tuple(self.symbols[unit] for unit in self.encode(word)),)
 
     @abstractmethod
     def to_dict(self) -> dict:
-        """The tokenizer as plain values for its file."""
+        """Returns the tokenizer as plain values for its file."""
 
 
 class SymbolTokenizer(Tokenizer):
@@ -83,29 +83,29 @@ class SymbolTokenizer(Tokenizer):
         self._units = {symbol: unit for unit, symbol in enumerate(self.symbols) if unit != BLANK}
 
     def split(self, text: str) -> list[str]:
-        """The words of `text`, or its characters with a mark for each space."""
+        """Returns the words of `text`, or its characters with a mark for each space."""
         words = text.split()
         return words if self.kind == "word" else list(SPACE.join(words))
 
     def encode(self, text: str) -> list[int]:
-        """The units of `text`."""
+        """Returns the units of `text`."""
         return [self._units[symbol] for symbol in self.split(text)]
 
     def pronunciation_units(self, text: str) -> list[list[list[int]]]:
-        """For each word of `text` its only pronunciation: one unit if units are words, else its characters."""
+        """Returns the only pronunciation of each word of `text`: one unit if units are words, else its characters."""
         return [[[unit]] for unit in self.encode(text)] if self.kind == "word" else super().pronunciation_units(text)
 
     def decode(self, units: Iterable[int]) -> str:
-        """The text of `units`."""
+        """Returns the text of `units`."""
         symbols = [self.symbols[unit] for unit in units]
         return " ".join(symbols) if self.kind == "word" else " ".join("".join(symbols).replace(SPACE, " ").split())
 
     def unknown(self, text: str) -> list[str]:
-        """The words, or characters, of `text` that have no unit."""
+        """Returns the words, or characters, of `text` that have no unit."""
         return [symbol for symbol in self.split(text) if symbol not in self._units]
 
     def to_dict(self) -> dict:
-        """The tokenizer as plain values for its file."""
+        """Returns the tokenizer as plain values for its file."""
         return {"type": self.kind, "symbols": self.symbols}
 
 
@@ -126,48 +126,51 @@ class PhoneTokenizer(Tokenizer):
         self._units = {symbol: unit for unit, symbol in enumerate(self.symbols)}
 
     def encode(self, text: str) -> list[int]:
-        """The units of the usual pronunciation of each word."""
+        """Returns the units of the usual pronunciation of each word."""
         return [unit for pronunciations in self.pronunciation_units(text) for unit in pronunciations[0]]
 
     def pronunciation_units(self, text: str) -> list[list[list[int]]]:
-        """For each word of `text` all its pronunciations in units, the usual one first. KeyError as `encode`."""
+        """Returns all pronunciations of each word of `text` in units, the usual one first.
+
+        KeyError as `encode`.
+        """
         units = self._units
         return [[[units[phone] for phone in pron] for pron in self.pronunciations(word)] for word in text.split()]
 
     def decode(self, units: Iterable[int]) -> str:
-        """The phones, joined by single spaces, without silence."""
+        """Returns the phones, joined by single spaces, without silence."""
         return " ".join(symbol for symbol in map(self.symbols.__getitem__, units) if symbol != self.separator)
 
     def reference(self, text: str) -> str:
-        """The usual pronunciations, without silence; a word without any is one <unk>, which no hypothesis has."""
+        """Returns the usual pronunciations, without silence. A word without any is <unk>, which no hypothesis has."""
         phones: list[str] = []
         for word in text.split():
             phones += self.lexicon.pronunciations.get(word, (("<unk>",),))[0]
         return " ".join(phone for phone in phones if phone != self.separator)
 
     def unknown(self, text: str) -> list[str]:
-        """The words of `text` without a pronunciation."""
+        """Returns the words of `text` without a pronunciation."""
         return [word for word in text.split() if word not in self.lexicon.pronunciations]
 
     def pronunciations(self, word: str) -> tuple[Pronunciation, ...]:
-        """All pronunciations of `word` in phones, the usual one first."""
+        """Returns all pronunciations of `word` in phones, the usual one first."""
         return self.lexicon.pronunciations[word]
 
     def to_dict(self) -> dict:
-        """The tokenizer as plain values for its file."""
+        """Returns the tokenizer as plain values for its file."""
         lexicon = {word: [" ".join(pron) for pron in prons] for word, prons in self.lexicon.pronunciations.items()}
         return {"type": "phone", "symbols": self.symbols, "silence": self.separator, "lexicon": lexicon}
 
     @classmethod
     def from_dict(cls, content: dict) -> "PhoneTokenizer":
-        """The tokenizer whose `to_dict` returned `content`."""
+        """Returns the tokenizer whose `to_dict` returned `content`."""
         if content["silence"] not in (None, *content["symbols"][1:]):
             raise ValueError("its silence is not a unit")
         return cls(content["symbols"], _lexicon_from_dict(content["lexicon"]), content["silence"])
 
 
 def _lexicon_from_dict(content: dict[str, list[str]]) -> Lexicon:
-    """The lexicon of a tokenizer file. One of INVALID where `content` is not a lexicon."""
+    """Returns the lexicon of a tokenizer file. One of INVALID where `content` is not a lexicon."""
     for word, prons in content.items():
         if word.split() != [word]:
             raise ValueError(f"{word!r:.50} is not a word of a lexicon")
@@ -192,25 +195,25 @@ class BpeTokenizer(Tokenizer):
         self._characters = {s for s in self.symbols if len(s) == 1 and BLANK not in self._pieces.encode(s)}
 
     def encode(self, text: str) -> list[int]:
-        """The units of `text`."""
+        """Returns the units of `text`."""
         units = self._pieces.encode(" ".join(text.split()))
         if BLANK in units:
             raise KeyError(text)
         return units
 
     def decode(self, units: Iterable[int]) -> str:
-        """The text of `units`."""
+        """Returns the text of `units`."""
         return self._pieces.decode(list(units))
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of `text` that have no unit."""
+        """Returns the characters of `text` that have no unit."""
         return [character for character in "".join(text.split()) if character not in self._characters]
 
     def __reduce__(self):
         return BpeTokenizer, (self._model,)
 
     def to_dict(self) -> dict:
-        """The tokenizer as plain values for its file."""
+        """Returns the tokenizer as plain values for its file."""
         return {"type": "bpe", "model": base64.b64encode(self._model).decode("ascii")}
 
 
@@ -234,7 +237,10 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def tokenizer_from_dict(content: dict) -> Tokenizer:
-    """The tokenizer whose `to_dict` returned `content`. One of INVALID, with the reason, for any other content."""
+    """Returns the tokenizer whose `to_dict` returned `content`.
+
+    One of INVALID, with the reason, for any other content.
+    """
     if not isinstance(content, dict):
         raise ValueError("it is not an object with a type")
     kind = content["type"]

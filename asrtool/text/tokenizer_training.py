@@ -11,7 +11,7 @@ from asrtool.text.words import composed, count_words, has_control_characters, is
 
 
 def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 500) -> Tokenizer:
-    """A tokenizer of `kind` "bpe", "char" or "word" from transcripts. `vocab_size` is used for bpe alone.
+    """Returns a tokenizer of `kind` "bpe", "char" or "word" from transcripts. `vocab_size` is used for bpe alone.
 
     Raises UserError without any text, and DataError that counts the words no unit can stand for, such as <unk>.
     """
@@ -27,7 +27,10 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int = 500) -> T
 
 
 def _train_bpe(texts: Sequence[str], vocab_size: int) -> BpeTokenizer:
-    """BPE of exactly `vocab_size` units, blank included. Raises UserError when the text has too few different ones."""
+    """Returns BPE of exactly `vocab_size` units, blank included.
+
+    Raises UserError when the text has too few different ones.
+    """
     import sentencepiece
 
     model = io.BytesIO()
@@ -52,7 +55,7 @@ def _train_bpe(texts: Sequence[str], vocab_size: int) -> BpeTokenizer:
 
 
 def _explain(message: str, vocab_size: int) -> str:
-    """sentencepiece's complaint about the vocabulary size in one line; its figure is the largest possible size."""
+    """Returns sentencepiece's complaint about the vocabulary size in one line, with the sizes that are possible."""
     if "Vocabulary size too high" in message:
         largest = message.rstrip().rstrip(".").split()[-1]
         return f"--vocab-size {vocab_size} is more than the text can fill; the largest possible is {largest}"
@@ -72,7 +75,7 @@ def _refuse_words_without_units(kind: str, texts: Iterable[str]) -> None:
 
 
 def _why_no_unit(kind: str, word: str) -> str:
-    """Why a tokenizer of `kind` can have no unit for `word`; an empty text where it can."""
+    """Returns why a tokenizer of `kind` can have no unit for `word`; an empty text where it can."""
     if is_mark(word) or (kind == "word" and is_reserved(word)):
         return "a mark of language models and graphs, not a spoken word"
     if has_control_characters(word):
@@ -81,7 +84,7 @@ def _why_no_unit(kind: str, word: str) -> str:
 
 
 def phone_tokenizer(lexicon: Lexicon, texts: Iterable[str], silence: str | None = None) -> PhoneTokenizer:
-    """A tokenizer of the lexicon's phones, sorted, after the blank and the unit `silence` if one is named.
+    """Returns a tokenizer of the lexicon's phones, sorted, after the blank and the unit `silence` if one is named.
 
     Raises DataError with all words of the transcripts `texts` that have no pronunciation.
     """

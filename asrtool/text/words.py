@@ -25,32 +25,32 @@ MARKS = SENTENCE_MARKS | {"<unk>", "<eps>", "<blank>", "<blk>"}
 
 
 def composed(text: str) -> str:
-    """`text` in Unicode's composed form (NFC), without the characters of INVISIBLE."""
+    """Returns `text` in Unicode's composed form (NFC), without the characters of INVISIBLE."""
     return text if text.isascii() else unicodedata.normalize("NFC", INVISIBLE.sub("", text))
 
 
 def change_case(text: str, case: str) -> str:
-    """`text` in `case`: "keep", "upper" or "lower"; in the composed form (NFC)."""
+    """Returns `text` in `case`: "keep", "upper" or "lower"; in the composed form (NFC)."""
     return composed(CASES[case](composed(text)))
 
 
 def is_mark(word: str, marks: frozenset[str] = MARKS) -> bool:
-    """Whether `word` is one of `marks` in any case, such as <UNK>."""
+    """Returns whether `word` is one of `marks` in any case, such as <UNK>."""
     return word.startswith("<") and word.lower() in marks
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether `text` has control characters, or halves of surrogate pairs, which UTF-8 cannot encode."""
+    """Returns whether `text` has control characters, or halves of surrogate pairs, which UTF-8 cannot encode."""
     return not text.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def shortened(text: str) -> str:
-    """The beginning of `text` for a message: a "word" may have megabytes where a file is of another kind."""
+    """Returns the beginning of `text` for a message: a "word" may have megabytes where a file is of another kind."""
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def count_words(texts: Iterable[str], case: str = "keep") -> Counter[str]:
-    """How often each word occurs in `texts`, in `case` and in the composed form (NFC)."""
+    """Returns how often each word occurs in `texts`, in `case` and in the composed form (NFC)."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(change_case(text, case).split())
@@ -58,6 +58,6 @@ def count_words(texts: Iterable[str], case: str = "keep") -> Counter[str]:
 
 
 def most_frequent_words(counts: Counter[str], top: int | None = None, min_count: int = 1) -> dict[str, int]:
-    """The words with at least `min_count` occurrences, at most `top` of them, the most frequent first."""
+    """Returns the words with at least `min_count` occurrences, at most `top` of them, the most frequent first."""
     words = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
     return {word: counts[word] for word in words[:top]}

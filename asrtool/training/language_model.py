@@ -86,7 +86,7 @@ def train_language_model_from_text(
 
 
 def training_folder(out: Path) -> Path:
-    """The folder next to the model `out` with the log and the checkpoints of its training: lm.training for lm.pt."""
+    """Returns the folder of the log and checkpoints of the model `out`: lm.training next to lm.pt."""
     return out.with_name(f"{out.stem}.training")
 
 
@@ -185,7 +185,7 @@ def _training_loop(session: LmSession, log: TrainingLog, interrupts: Interrupts,
 
 
 def _divergence_error(session: LmSession) -> Exception:
-    """The error of a step whose loss or gradient is not finite, which all processes raise at the same time."""
+    """Returns the error of a step whose loss or gradient is not finite, which all processes raise at the same time."""
     message = (
         f"step {session.step + 1} of {session.max_steps}: the loss is not finite; "
         f"give a lower --lr than {session.config.lr:g}"
@@ -252,5 +252,5 @@ def _finish(session: LmSession, log: TrainingLog, dev: Texts, out: Path) -> None
 
 
 def perplexity(loss: float) -> float:
-    """e to the power of `loss`, a mean of negative log-probs; infinite where that is beyond float64."""
+    """Returns e to the power of `loss`, a mean of negative log-probs; infinite where that is beyond float64."""
     return math.exp(loss) if loss < MAX_EXPONENT else math.inf

@@ -76,12 +76,8 @@ class LmSession:
         num_batches = len(sentence_batches(self.sentences, self.rank_units, training.seed))
         self.epoch_steps = max(1, num_batches // ranks.world_size)
         self.config = _training_config(training, max(1, round(training.epochs * self.epoch_steps)))
-        self.settings = {
-            **asdict(training),
-            **asdict(model_config),
-            "text": sentences.digest,
-            "processes": ranks.world_size,
-        }
+        self.settings = asdict(training) | asdict(model_config)
+        self.settings |= {"text": sentences.digest, "processes": ranks.world_size}
         torch.manual_seed(training.seed)
         self.model = TransformerLm(tokenizer.size, model_config).to(device)
         self.strategy = Ddp(ranks) if ranks.world_size > 1 else SingleProcess(ranks)
@@ -194,7 +190,7 @@ class LmSession:
 
 
 def _training_config(training: LmTrainingConfig, steps: int) -> TrainingConfig:
-    """The section of the configuration that the parts of the acoustic trainer read."""
+    """Returns the section of the configuration that the parts of the acoustic trainer read."""
     if steps > MAX_COUNT:
         raise UserError(f"--epochs {training.epochs:g} are {steps:,} steps; at most {MAX_COUNT:,} are supported")
     return TrainingConfig(

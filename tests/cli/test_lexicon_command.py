@@ -26,25 +26,27 @@ def test_the_lexicon_of_manifests_text_and_lists_from_several_sources(asr, corpu
     assert status == 0
     assert "new/lexicon.txt: 4 words (3 from digits.txt, 1 from four.txt), 5 pronunciations, 11 phones" in out
     assert "1 left out" in out and "five" in out
-    found = read_lexicon("new/lexicon.txt").pronunciations
-    assert found["one"] == (("W", "AH", "N"), ("HH", "W", "AH", "N")) and found["two"] == (("T", "UW"),)
+    pronunciations = read_lexicon("new/lexicon.txt").pronunciations
+    assert pronunciations["one"] == (("W", "AH", "N"), ("HH", "W", "AH", "N")) and pronunciations["two"] == (
+        ("T", "UW"),
+    )
 
 
 @pytest.mark.parametrize("options, left", [(["--top", 1], {"one"}), (["--min-count", 2], {"one", "two"})])
-def test_the_list_can_be_cut(asr, tmp_path, options, left):
+def test_rare_words_can_be_left_out(asr, tmp_path, options, left):
     (tmp_path / "text").write_text("one two one three\ntwo one\n")
     assert asr("lexicon", "text", "out", "--source", "digits.txt", *options)[0] == 0
     assert set(read_lexicon("out").pronunciations) == left
 
 
-def test_words_of_manifests_are_not_cut_from_the_list(asr, corpus, tmp_path):
+def test_words_of_manifests_are_never_left_out(asr, corpus, tmp_path):
     (tmp_path / "text").write_text("four four four\none\n")
     options = ["--source", "digits.txt", "--source", "four.txt", "--stress", "drop", "--top", 1]
     assert asr("lexicon", corpus, "text", "out", *options)[0] == 0
     assert set(read_lexicon("out").pronunciations) == {"one", "two", "three", "four"}
 
 
-def test_a_dictionary_in_another_case_is_refused_or_brought_into_it(asr, tmp_path):
+def test_a_dictionary_in_another_case_is_refused_or_converted(asr, tmp_path):
     (tmp_path / "text").write_text("ONE Two\n")
     status, _, err = asr("lexicon", "text", "out", "--source", "digits.txt")
     assert status == 2 and "none of the 2 words" in err and "--case" in err and err.count("\n") == 1
@@ -67,13 +69,17 @@ def test_a_tokenizer_of_phones_serves_training(asr, corpus, tiny_config, tmp_pat
     tokenizer = load_tokenizer("t.json")
     assert tokenizer.separator == "SIL" and len(tokenizer.pronunciation_units("one two")[0]) == 2
     requirements = CutRequirements(
-        data=tiny_config().data, sampling_rate=16000, tokenizer=tokenizer, min_frames=len, out_length=lambda frames: frames
+        data=tiny_config().data,
+        sampling_rate=16000,
+        tokenizer=tokenizer,
+        min_frames=len,
+        out_length=lambda frames: frames,
     )
-    found = inspect_cuts(corpus, requirements)
-    assert found.cuts == 24 and not found.dropped
+    inspection = inspect_cuts(corpus, requirements)
+    assert inspection.cuts == 24 and not inspection.dropped
 
 
-def test_phones_that_no_graph_made_words_are_scored_as_phones(asr):
+def test_hypotheses_in_phones_are_scored_as_phones(asr):
     row = {"id": "u1", "ref": "W AH N T UW", "hyp": "W AH T UW", "token_type": "phones"}
     write_jsonl("test/greedy/hyps.jsonl", [row])
     status, out, _ = asr("score", "test/greedy", "--name", "test")
@@ -91,6 +97,6 @@ def test_words_without_pronunciation_are_listed_with_status_1(asr, corpus):
     [["--type", "phone"], ["--type", "bpe", "--lexicon", "digits.txt"], ["--type", "char", "--silence", "SIL"]],
     ids=" ".join,
 )
-def test_options_that_do_not_go_together(asr, corpus, options):
+def test_options_that_exclude_each_other_are_refused(asr, corpus, options):
     status, _, err = asr("tokenizer", corpus, "t.json", *options)
     assert status == 2 and "--type phone needs --lexicon" in err and err.count("\n") == 1

@@ -23,7 +23,7 @@ def text(tmp_path):
 
 
 def figure(printed, reader):
-    """The perplexity without OOV words that `reader` found."""
+    """The perplexity without OOV words by `reader`."""
     line = next(line for line in printed.splitlines() if line.startswith(reader))
     return float(line.split("perplexity ")[1].split()[0])
 
@@ -34,10 +34,10 @@ def test_train_prune_and_measure(asr, text, tmp_path):
     status, out, _ = asr("lm", "prune", "lang/3gram.arpa.gz", "small.arpa", "--size", 40)
     assert status == 0 and sum(load_lm(tmp_path / "small.arpa").trie.counts()) <= 40
     (tmp_path / "dev.txt").write_text("A B C\nB QUUX\n")
-    found = [asr("lm", "perplexity", model, "dev.txt") for model in ("lang/3gram.arpa.gz", "small.arpa")]
+    results = [asr("lm", "perplexity", model, "dev.txt") for model in ("lang/3gram.arpa.gz", "small.arpa")]
     summary = "2 sentences, 5 words, 1 OOV words (20.00 %), most often QUUX 1"
-    assert all(status == 0 and summary in out for status, out, _ in found)
-    assert 1 < figure(found[0][1], "asrtool") != figure(found[1][1], "asrtool")
+    assert all(status == 0 and summary in out for status, out, _ in results)
+    assert 1 < figure(results[0][1], "asrtool") != figure(results[1][1], "asrtool")
 
 
 def test_a_model_is_compiled_and_turned_back(asr, text, tmp_path):
@@ -47,11 +47,11 @@ def test_a_model_is_compiled_and_turned_back(asr, text, tmp_path):
     assert asr("lm", "convert", "lm.npz", "again.arpa")[0] == 0
     assert (tmp_path / "again.arpa").read_bytes() == (tmp_path / "lm.arpa").read_bytes()
     assert asr("lm", "train", text, "trained.npz")[0] == 0
-    found = [figure(asr("lm", "perplexity", model, text)[1], "asrtool") for model in ("lm.arpa", "trained.npz")]
-    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    perplexities = [figure(asr("lm", "perplexity", model, text)[1], "asrtool") for model in ("lm.arpa", "trained.npz")]
+    assert perplexities[0] == pytest.approx(perplexities[1], rel=1e-4)
 
 
-def test_kenlm_stands_beside_and_agrees(asr, text):
+def test_kenlm_measures_the_same_perplexity(asr, text):
     pytest.importorskip("kenlm")
     asr("lm", "train", text, "lm.arpa", "--order", 4, "--prune", 1e-4)
     _, out, _ = asr("lm", "perplexity", "lm.arpa", text)
@@ -77,7 +77,7 @@ def test_transcripts_of_a_manifest_as_words_or_units(asr, corpus, tokenizer_file
     assert status == 0 and " 0 OOV words" in out
 
 
-def test_text_that_the_tokenizer_cannot_spell_is_left_out_and_counted(asr, text, tokenizer_file, tmp_path):
+def test_text_that_the_tokenizer_cannot_encode_is_left_out_and_counted(asr, text, tokenizer_file, tmp_path):
     (tmp_path / "some.txt").write_text("one two\nONE\nthree\n")
     status, _, err = asr("lm", "train", "some.txt", "units.arpa", "--order", 2, "--tokenizer", tokenizer_file)
     assert status == 0 and "1 sentences were left out" in err
@@ -100,13 +100,13 @@ def test_text_that_the_tokenizer_cannot_spell_is_left_out_and_counted(asr, text,
         (["perplexity", "none.arpa", "text.txt.gz"], "asrtool lm train"),
     ],
 )
-def test_what_the_user_did_wrong_is_one_line_and_status_2(asr, text, tmp_path, arguments, complaint):
+def test_usage_errors_are_one_line_with_status_2(asr, text, tmp_path, arguments, complaint):
     status, out, err = asr("lm", *arguments)
     assert status == 2 and out == "" and complaint in err.splitlines()[-1]
     assert err.splitlines()[-1].startswith("asrtool: error: ") and not (tmp_path / "lm.arpa").exists()
 
 
-def test_wrong_model_is_listed_whole_with_status_1(asr, text, tmp_path):
+def test_all_problems_of_a_model_are_listed_with_status_1(asr, text, tmp_path):
     asr("lm", "train", text, "lm.arpa", "--order", 2)
     lines = (tmp_path / "lm.arpa").read_text()
     (tmp_path / "bad.arpa").write_text(lines.replace("\tA B", "\tA NEVER").replace("\tB D", "\tB D D D"))
@@ -140,7 +140,7 @@ def inputs(asr, text, corpus, tmp_path):
 
 @pytest.mark.parametrize("command", OUTPUTS)
 @pytest.mark.parametrize("name", ["dev.txt", "dev.jsonl.gz", "dev.txt.gz", "model", ".", "folder.npz", "dev.tar.gz"])
-def test_a_forgotten_out_costs_no_input(asr, inputs, tmp_path, command, name):
+def test_a_forgotten_out_does_not_overwrite_an_input(asr, inputs, tmp_path, command, name):
     (tmp_path / "folder.npz").mkdir()
     if not (tmp_path / name).is_dir():
         (tmp_path / name).write_bytes(b"THE POOR\n")
@@ -150,7 +150,7 @@ def test_a_forgotten_out_costs_no_input(asr, inputs, tmp_path, command, name):
 
 
 @pytest.mark.parametrize("command, suffix", [(name, end) for name, (_, ends) in OUTPUTS.items() for end in ends])
-def test_an_out_of_another_kind_is_not_overwritten(asr, inputs, tmp_path, command, suffix):
+def test_an_out_of_another_type_is_not_overwritten(asr, inputs, tmp_path, command, suffix):
     out = tmp_path / f"mine{suffix}"
     out.write_bytes(gzip.compress(b"THE POOR\n") if suffix.endswith(".gz") else b"THE POOR\n")
     before = out.read_bytes()
@@ -222,7 +222,7 @@ def test_numbers_that_are_not_finite_or_too_small_are_refused(asr, inputs, tmp_p
         ["--epochs", "1e300"],
     ],
 )
-def test_sizes_beyond_all_models_are_refused(asr, text, options):
+def test_too_large_sizes_are_refused(asr, text, options):
     status, _, err = asr("lm", "train-neural", text, "lm.pt", *options)
     assert status == 2 and err.count("\n") == 1 and options[0] in err
 
@@ -245,7 +245,7 @@ def test_a_text_with_sentence_marks_is_refused_by_all_commands(asr, inputs, tmp_
         assert status == 2 and "sentence 2 of s.txt has <s> among its words; remove" in err
 
 
-def test_a_perplexity_that_is_infinite_is_said(asr, text, tmp_path):
+def test_an_infinite_perplexity_is_printed(asr, text, tmp_path):
     sizes = ["--dim", 8, "--layers", 1, "--heads", 2, "--vocab-size", 8, "--epochs", 1, "--device", "cpu"]
     assert asr("lm", "train-neural", text, "lm.pt", *sizes)[0] == 0
     (tmp_path / "dev.txt").write_text("A B C D\nA B QUUX\n")

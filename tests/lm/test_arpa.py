@@ -16,7 +16,7 @@ from asrtool.lm.ngram_training import train_ngrams
 from asrtool.lm.perplexity import measure_perplexity
 from tests.lm.test_ngram import MODEL, PRUNED, numbers, toy_text
 
-FOREIGN = """made by hand
+FOREIGN = """written by hand
 
 \\data\\
 ngram 1=5
@@ -66,7 +66,7 @@ def log10(model, sentence):
 
 @pytest.mark.parametrize("model", [MODEL, PRUNED], ids=["all", "pruned"])
 @pytest.mark.parametrize("name", ["lm.arpa", "lm.arpa.gz"])
-def test_what_is_written_is_read_again(arpa, model, name):
+def test_a_written_model_is_read_unchanged(arpa, model, name):
     again = read_arpa(arpa(model, name))
     assert again.words == model.words and again.trie.counts() == model.trie.counts()
     assert (again.trie.keys == model.trie.keys).all()
@@ -103,12 +103,12 @@ def test_other_ways_to_write_the_same_model_are_read(arpa, text):
 
 
 @pytest.mark.parametrize("line", ["-2 <unk>\n", "-0.7 </s>\n", "-99 <s> -0.5\n"])
-def test_missing_special_words_are_added_and_said(arpa, capsys, line):
+def test_missing_special_words_are_added_with_a_warning(arpa, capsys, line):
     text = changed(line, "").replace("ngram 1=5", "ngram 1=4")
     text = text.replace("-0.4 B </s>\n", "").replace("-0.3 <s> A -0.1\n", "").replace("ngram 2=3", "ngram 2=1")
     text = text.replace("-0.1 <s> A B\n", "").replace("ngram 3=1", "ngram 3=0").replace("\\3-grams:\n", "")
     model = read_arpa(arpa(text))
-    assert "warning" in (said := capsys.readouterr().err) and line.split()[1] in said
+    assert "warning" in (err := capsys.readouterr().err) and line.split()[1] in err
     assert log10(model, "A B")[1] == pytest.approx(-0.2, abs=1e-6)
     assert log10(model, "A C")[1] < -2
 
@@ -124,7 +124,7 @@ def test_missing_special_words_are_added_and_said(arpa, capsys, line):
         ("\\data\\\n\\end\\\n", "no unigrams"),
     ],
 )
-def test_what_is_no_model_is_refused_in_one_line(arpa, text, complaint):
+def test_files_without_a_model_are_refused_in_one_line(arpa, text, complaint):
     with pytest.raises(UserError, match=complaint) as caught:
         read_arpa(arpa(text))
     assert "\n" not in str(caught.value) and "lm.arpa" in str(caught.value)
@@ -148,14 +148,14 @@ def test_what_is_no_model_is_refused_in_one_line(arpa, text, complaint):
         (FOREIGN[: FOREIGN.index("\\3-grams")], "no section \\3-grams:"),
     ],
 )
-def test_what_is_wrong_in_a_model_is_named_with_its_line(arpa, text, complaint):
+def test_problems_of_a_model_are_named_with_their_line(arpa, text, complaint):
     with pytest.raises(DataError) as caught:
         read_arpa(arpa(text))
     assert any(complaint in problem for problem in caught.value.problems), caught.value.problems
     assert "lm.arpa" in caught.value.summary
 
 
-def test_all_that_is_wrong_is_listed_at_once(arpa):
+def test_all_problems_are_listed_at_once(arpa):
     text = changed("ngram 2=3", "ngram 2=9").replace("-0.5 B", "-0.5").replace("-0.1 <s> A B", "-0.1 <s> Q B")
     with pytest.raises(DataError) as caught:
         read_arpa(arpa(text.replace("-99 <s>", "+99 <s>")))
@@ -219,7 +219,7 @@ def test_ngram_without_its_own_suffix_is_scored_as_by_kenlm(arpa):
     assert ours.without_unknown == pytest.approx(theirs.without_unknown, rel=1e-5)
 
 
-def test_model_that_only_kenlm_cannot_read_is_measured_all_the_same(arpa, capsys):
+def test_model_that_kenlm_cannot_read_is_measured_by_asrtool_alone(arpa, capsys):
     pytest.importorskip("kenlm")
     report = measure_perplexity(arpa(FOREIGN), build_corpus([["A", "B"]]))
     assert [one.reader for one in report.perplexities] == ["asrtool"] and "KenLM cannot read" in capsys.readouterr().err
@@ -243,7 +243,7 @@ def test_perplexity_counts_unknown_words_and_leaves_them_out(arpa):
     assert "3 OOV words (42.86 %), most often x 2, y 1" in str(report)
 
 
-def test_text_of_another_case_or_kind_is_refused_and_the_case_said(arpa):
+def test_text_in_another_case_or_of_other_words_is_refused_with_a_hint(arpa):
     with pytest.raises(UserError, match="--case lower"):
         measure_perplexity(arpa(MODEL), build_corpus([["A", "B"], ["C"]]))
     with pytest.raises(UserError, match="3 of 3 words are not in the model: such as"):
@@ -258,14 +258,14 @@ def test_unit_models_train_on_few_symbols(arpa):
 @pytest.mark.parametrize(
     "number", ["-1_0", "nan", "-nan", "inf", "1e400", "0.1", "-\u0661", "-0x1p-3", "1,5", "--1", "1e"]
 )
-def test_numbers_in_other_spellings_are_problems_with_their_line(arpa, number):
+def test_malformed_numbers_are_problems_with_their_line(arpa, number):
     with pytest.raises(DataError) as caught:
         read_arpa(arpa(changed("-0.2 A B", f"{number} A B")))
     assert [problem for problem in caught.value.problems if "lm.arpa:17: " in problem]
 
 
 @pytest.mark.parametrize("number", ["nan", "1_0", "inf", "1e400", "1e30", "100"])
-def test_back_off_weights_that_no_tool_writes_are_problems_with_their_line(arpa, number):
+def test_impossible_back_off_weights_are_problems_with_their_line(arpa, number):
     with pytest.raises(DataError, match="lm.arpa:10: .*a back-off weight"):
         read_arpa(arpa(changed("-0.6\tA\t-0.4", f"-0.6\tA\t{number}")))
 
@@ -286,7 +286,7 @@ def test_numbers_that_are_log_probabilities_are_read(arpa, number):
         (changed("-0.5 B\n", "-0.5 e\u0301\n").replace("-2 <unk>", "-2 \u00e9"), "its word occurs twice"),
     ],
 )
-def test_heads_and_lines_that_promise_too_much_are_problems(arpa, text, complaint):
+def test_headers_and_lines_with_too_many_entries_are_problems(arpa, text, complaint):
     with pytest.raises(DataError) as caught:
         read_arpa(arpa(text))
     assert any(complaint in problem and len(problem) < 500 for problem in caught.value.problems), caught.value.problems
@@ -295,7 +295,7 @@ def test_heads_and_lines_that_promise_too_much_are_problems(arpa, text, complain
 @pytest.mark.parametrize(
     "counts", ["ngram 1=5\nngram 3=1\n", "ngram 1=5\nngram 1=5\n", "ngram 1=5\nngram 99999999999=1\n"]
 )
-def test_heads_that_leave_out_an_order_are_refused(arpa, counts):
+def test_headers_that_leave_out_an_order_are_refused(arpa, counts):
     with pytest.raises(UserError, match="does not count n-grams of 1, 2 ... "):
         read_arpa(arpa(changed("ngram 1=5\nngram 2=3\nngram 3=1\n", counts)))
 
@@ -305,8 +305,8 @@ def test_words_are_read_in_the_composed_form(arpa):
     assert "\u00e9" in model.words and log10(model, "A \u00e9")[1] == pytest.approx(-0.1, abs=1e-6)
 
 
-def test_a_byte_order_mark_before_the_head_is_dropped(arpa):
-    plain = FOREIGN.removeprefix("made by hand\n\n")
+def test_a_byte_order_mark_before_the_header_is_dropped(arpa):
+    plain = FOREIGN.removeprefix("written by hand\n\n")
     assert read_arpa(arpa("\ufeff" + plain)).trie.counts() == read_arpa(arpa(FOREIGN)).trie.counts()
 
 
@@ -332,14 +332,14 @@ def test_damage_inside_a_compressed_model_is_named(tmp_path, arpa, place):
         read_arpa(tmp_path / "lm.arpa.gz")
 
 
-def test_a_file_with_nothing_right_in_it_is_not_listed_without_end(arpa):
+def test_the_list_of_problems_has_a_limit(arpa):
     text = changed("-0.5 B\n", "x\n" * 50_000)
     with pytest.raises(DataError, match="the first 10000 problems") as caught:
         read_arpa(arpa(text))
     assert len(caught.value.problems) == 10_000
 
 
-def test_a_compressed_file_that_grows_beyond_all_models_is_refused(tmp_path, monkeypatch):
+def test_a_compressed_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "EXPANSION_FREE_BYTES", 1 << 17)
     monkeypatch.setattr(arpa_blocks, "BLOCK_BYTES", 1 << 14)
     head = b"\\data\\\nngram 1=3\nngram 2=99999999\n\n\\1-grams:\n-1 <s>\n-1 </s>\n-1 a\n\n\\2-grams:\n"

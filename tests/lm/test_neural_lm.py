@@ -27,16 +27,16 @@ def by_hand(lm, text):
     units = [0, *lm.tokenizer.encode(text), 0]
     total = 0.0
     for place in range(1, len(units)):
-        found = lm.model(torch.tensor([units[:place]]), torch.tensor([place]))
-        total += found[-1, units[place]].item()
+        logprobs = lm.model(torch.tensor([units[:place]]), torch.tensor([place]))
+        total += logprobs[-1, units[place]].item()
     return total
 
 
 def test_a_sentence_has_the_probability_of_its_units(lm):
     texts = ["THE CAT SAT", "A DOG", "CAT"]
-    for text, found in zip(texts, lm.logprobs(map(str.split, texts)), strict=True):
-        assert len(found) == len(text.split()) + 1
-        assert found.sum() == pytest.approx(by_hand(lm, text), abs=1e-4)
+    for text, logprobs in zip(texts, lm.logprobs(map(str.split, texts)), strict=True):
+        assert len(logprobs) == len(text.split()) + 1
+        assert logprobs.sum() == pytest.approx(by_hand(lm, text), abs=1e-4)
 
 
 def test_a_word_has_the_probability_of_its_own_units(lm):
@@ -52,43 +52,43 @@ def reader(lm):
     return NeuralLm(TransformerLm(lm.tokenizer.size, shape), lm.tokenizer, context=40)
 
 
-def after(lm, said, text):
+def after(lm, history, text):
     """The log-prob of a text behind others, by hand."""
-    before = [unit for words in said for unit in [0, *lm.tokenizer.encode(" ".join(words))]]
+    before = [unit for words in history for unit in [0, *lm.tokenizer.encode(" ".join(words))]]
     units = [0, *lm.tokenizer.encode(text), 0]
     inputs = torch.tensor([before + units[:-1]])
-    found = lm.model(inputs, torch.tensor([inputs.shape[1]]))[len(before) :]
-    return found[range(len(units) - 1), units[1:]].sum().item()
+    logprobs = lm.model(inputs, torch.tensor([inputs.shape[1]]))[len(before) :]
+    return logprobs[range(len(units) - 1), units[1:]].sum().item()
 
 
-def test_a_sentence_is_seen_behind_what_was_said(reader):
-    said = [["A", "DOG"], ["THE", "CAT", "SAT"]]
-    one, other = reader.logprobs([["THE", "CAT"], ["DOG"]], said)
-    assert one.sum() == pytest.approx(after(reader, said, "THE CAT"), abs=1e-4)
-    assert other.sum() == pytest.approx(after(reader, said, "DOG"), abs=1e-4)
+def test_a_sentence_is_scored_after_its_history(reader):
+    history = [["A", "DOG"], ["THE", "CAT", "SAT"]]
+    one, other = reader.logprobs([["THE", "CAT"], ["DOG"]], history)
+    assert one.sum() == pytest.approx(after(reader, history, "THE CAT"), abs=1e-4)
+    assert other.sum() == pytest.approx(after(reader, history, "DOG"), abs=1e-4)
     assert abs(one.sum() - after(reader, [], "THE CAT")) > 1e-3
 
 
-def test_of_what_was_said_the_last_sentences_that_fit_are_seen(reader):
+def test_the_last_sentences_of_the_history_that_fit_are_used(reader):
     long = ["THE", "CAT"] * 5
     units = len(reader.tokenizer.encode(" ".join(long))) + 1
     kept = (40 - len(reader.tokenizer.encode("DOG")) - 1) // units
     assert 0 < kept < 4
-    [found] = reader.logprobs([["DOG"]], [["A"], long, long, long, long])
-    assert found.sum() == pytest.approx(after(reader, [long] * kept, "DOG"), abs=1e-4)
-    [found] = reader.logprobs([["DOG"]], [["A"], ["CAT"] * 60])
-    assert found.sum() == pytest.approx(after(reader, [], "DOG"), abs=1e-4)
+    [logprobs] = reader.logprobs([["DOG"]], [["A"], long, long, long, long])
+    assert logprobs.sum() == pytest.approx(after(reader, [long] * kept, "DOG"), abs=1e-4)
+    [logprobs] = reader.logprobs([["DOG"]], [["A"], ["CAT"] * 60])
+    assert logprobs.sum() == pytest.approx(after(reader, [], "DOG"), abs=1e-4)
 
 
-def test_all_come_after_the_same_also_in_several_batches(reader, monkeypatch):
-    said, texts = [["THE", "CAT", "SAT"]], [["DOG"], ["THE", "CAT"] * 8, ["A"]]
-    whole = list(reader.logprobs(texts, said))
+def test_all_sentences_have_the_same_history_in_several_batches(reader, monkeypatch):
+    history, texts = [["THE", "CAT", "SAT"]], [["DOG"], ["THE", "CAT"] * 8, ["A"]]
+    whole = list(reader.logprobs(texts, history))
     monkeypatch.setattr(neural_lm, "BATCH_UNITS", 1)
-    for one, other in zip(reader.logprobs(texts, said), whole, strict=True):
+    for one, other in zip(reader.logprobs(texts, history), whole, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_a_text_is_read_in_its_order(reader, lm):
+def test_each_sentence_of_a_text_is_scored_after_the_ones_before(reader, lm):
     text = [["A", "DOG"], ["ÉTÉ"], ["THE", "CAT"]]
     first, _, last = reader.text_logprobs(text)
     assert first.sum() == pytest.approx(after(reader, [], "A DOG"), abs=1e-4)
@@ -97,19 +97,19 @@ def test_a_text_is_read_in_its_order(reader, lm):
         np.testing.assert_array_equal(alone, other)
 
 
-def test_nothing_said_has_an_end(lm):
-    [found] = lm.logprobs([[]])
-    assert found.tolist() == pytest.approx([by_hand(lm, "")], abs=1e-5)
+def test_an_empty_sentence_has_the_probability_of_its_end(lm):
+    [logprobs] = lm.logprobs([[]])
+    assert logprobs.tolist() == pytest.approx([by_hand(lm, "")], abs=1e-5)
 
 
-def test_a_word_that_cannot_be_spelled_is_impossible_and_not_there(lm):
+def test_a_word_without_units_is_impossible_and_ignored_by_later_words(lm):
     assert "ÉTÉ" not in lm and "DOG" in lm
     (with_it, alone) = lm.logprobs([["THE", "ÉTÉ", "CAT"], ["THE", "CAT"]])
     assert with_it[1] == -np.inf
     np.testing.assert_allclose(with_it[[0, 2, 3]], alone, atol=1e-5)
 
 
-def test_many_sentences_go_through_in_their_order(lm, monkeypatch):
+def test_sentences_in_several_batches_keep_their_order(lm, monkeypatch):
     texts = [["CAT"] * n for n in (3, 1, 9, 2, 2)]
     whole = list(lm.logprobs(texts))
     monkeypatch.setattr(neural_lm, "BATCH_UNITS", 12)
@@ -117,16 +117,16 @@ def test_many_sentences_go_through_in_their_order(lm, monkeypatch):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_a_mixture_is_one_of_probabilities():
+def test_interpolation_is_a_mixture_of_probabilities():
     one, other = np.log([0.2, 0.5]), np.array([np.log(0.4), -np.inf])
     np.testing.assert_allclose(np.exp(interpolate_logprobs(one, other, 0.25)), [0.35, 0.125])
     assert interpolate_logprobs(one, other, 0) is other and interpolate_logprobs(one, other, 1) is one
 
 
-def test_a_file_has_all_that_scoring_needs(lm, tmp_path):
+def test_a_saved_model_scores_the_same(lm, tmp_path):
     save_neural_lm(tmp_path / "lm.pt", lm.model, lm.tokenizer, SHAPE, {"seconds": 1.0})
-    [found], [expected] = (one.logprobs([["A", "DOG"]]) for one in (load_neural_lm(tmp_path / "lm.pt", "cpu"), lm))
-    np.testing.assert_array_equal(found, expected)
+    [logprobs], [expected] = (one.logprobs([["A", "DOG"]]) for one in (load_neural_lm(tmp_path / "lm.pt", "cpu"), lm))
+    np.testing.assert_array_equal(logprobs, expected)
 
 
 def test_a_context_is_as_in_training_or_smaller(lm, tmp_path):
@@ -138,7 +138,7 @@ def test_a_context_is_as_in_training_or_smaller(lm, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\\data\\\n"])
-def test_what_is_no_model_is_refused(tmp_path, content):
+def test_files_without_a_model_are_refused(tmp_path, content):
     (tmp_path / "lm.pt").write_bytes(content)
     with pytest.raises(UserError, match="is not a neural language model"):
         load_neural_lm(tmp_path / "lm.pt")
@@ -197,7 +197,7 @@ OTHER = train_tokenizer("bpe", ["THE CAT SAT", "THE DOG SAT", "A CAT"], 20)
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_file_with_anything_else_inside_is_refused_before_a_model_is_built(lm, tmp_path, damage):
+def test_a_file_with_invalid_content_is_refused_before_a_model_is_built(lm, tmp_path, damage):
     content = content_of(lm)
     damage(content)
     save_tensors(tmp_path / "lm.pt", content)

@@ -60,9 +60,9 @@ def textbook(lines, order, cutoffs, vocabulary):
         followers = defaultdict(list)
         for gram in grams:
             followers[gram[:-1]].append(gram)
-        for history, found in followers.items():
-            total = sum(full[gram] for gram in found)
-            kept = [gram for gram in found if n == 1 or raw[gram] > cutoffs[n - 1]]
+        for history, grams in followers.items():
+            total = sum(full[gram] for gram in grams)
+            kept = [gram for gram in grams if n == 1 or raw[gram] > cutoffs[n - 1]]
             spent = {gram: d[min(full[gram], 3)] for gram in kept}
             gamma = (total - sum(full[gram] - spent[gram] for gram in kept)) / total if total else 1
             gammas[history] = gamma
@@ -74,13 +74,13 @@ def textbook(lines, order, cutoffs, vocabulary):
 
 def ngrams(model):
     """{n-gram: (log-prob, log back-off weight)} of a model."""
-    found = {}
+    entries = {}
     for n in range(1, model.order + 1):
         nodes = np.arange(model.trie.nodes(n).start, model.trie.nodes(n).stop)
         for node, *numbers in zip(nodes, *model.trie.ngram_words(nodes, n), strict=True):
             gram = tuple(model.words[number] for number in numbers)
-            found[gram] = float(model.logprobs[node]), float(model.backoffs[node])
-    return found
+            entries[gram] = float(model.logprobs[node]), float(model.backoffs[node])
+    return entries
 
 
 def sums(model, rounds=60):
@@ -98,10 +98,10 @@ def numbers(model, lines):
 
 @pytest.mark.parametrize("order, cutoffs", [(1, [0]), (2, [0, 0]), (3, [0, 0, 0]), (4, [0] * 4), (4, [0, 0, 1, 2])])
 def test_trained_model_is_what_the_textbook_says(order, cutoffs):
-    found = ngrams(train_ngrams(CORPUS, order, cutoffs))
+    entries = ngrams(train_ngrams(CORPUS, order, cutoffs))
     probs, gammas = textbook(TEXT, order, cutoffs, CORPUS.words)
-    assert found.keys() == probs.keys() and sum(len(gram) == order for gram in probs) > 6
-    for gram, (logprob, backoff) in found.items():
+    assert entries.keys() == probs.keys() and sum(len(gram) == order for gram in probs) > 6
+    for gram, (logprob, backoff) in entries.items():
         if gram != (BOS,):
             assert math.exp(logprob) == pytest.approx(probs[gram], rel=1e-5), gram
         assert math.exp(backoff) == pytest.approx(gammas.get(gram, 1), rel=1e-5), gram
@@ -114,7 +114,7 @@ def test_probabilities_sum_to_one_after_any_history(model):
     assert list(sums(model)) == pytest.approx([1] * 60, abs=2e-5)
 
 
-def test_words_outside_the_vocabulary_are_learnt_as_unknown():
+def test_words_outside_the_vocabulary_are_learned_as_unknown():
     model = train_ngrams(limit_vocabulary(build_corpus(TEXT), vocabulary=["a", "b", "c", "never"]), 3)
     assert model.words == [*SPECIAL_WORDS, "a", "b", "c", "never"]
     assert list(sums(model)) == pytest.approx([1] * 60, abs=2e-5)
@@ -123,7 +123,7 @@ def test_words_outside_the_vocabulary_are_learnt_as_unknown():
 
 
 @pytest.mark.parametrize("model", [MODEL, CUT, PRUNED], ids=["all", "cut", "pruned"])
-def test_a_text_scored_whole_and_word_by_word_and_by_histories_is_the_same(model):
+def test_scoring_a_whole_text_or_word_by_word_or_by_histories_is_the_same(model):
     lines = [*toy_text(20, seed=5), ["a", "zzz", "b"], []]
     whole = iter(model.token_logprobs(numbers(model, lines)))
     for line in lines:
@@ -137,7 +137,7 @@ def test_a_text_scored_whole_and_word_by_word_and_by_histories_is_the_same(model
     assert next(whole, None) is None
 
 
-def test_states_forget_what_no_longer_matters():
+def test_states_are_equal_where_the_history_no_longer_matters():
     model = train_ngrams(limit_vocabulary(build_corpus([["a", "b", "c"], ["d", "b", "e"], ["a", "c"]])), 3)
     state = {line: model.start for line in itertools.product("acde", "cde")}
     for line in state:
@@ -147,7 +147,7 @@ def test_states_forget_what_no_longer_matters():
     assert state["a", "c"] != state["e", "c"]  # this one was
 
 
-def test_too_few_ngrams_for_discounts_take_the_fallback_and_say_so(capsys):
+def test_too_few_ngrams_get_fallback_discounts_with_a_warning(capsys):
     assert (kneser_ney_discounts(np.array([1, 1, 2, 7]), 3) == FALLBACK_DISCOUNTS).all()
     assert "warning" in capsys.readouterr().err
     enough = np.repeat([1, 2, 3, 4], [40, 20, 10, 5])
@@ -163,11 +163,11 @@ def test_vocabulary_is_the_most_frequent_words_or_those_seen_often_enough():
     assert limit_vocabulary(corpus, top=1).word_counts().tolist() == [7, 1, 1, 5]
 
 
-def test_importance_is_the_rise_of_perplexity_when_one_ngram_is_taken_out():
+def test_perplexity_rises_are_exact_when_one_ngram_is_removed():
     model = train_ngrams(CORPUS, 3)
     rises, joint = perplexity_rises(model), {(BOS,): model.logprobs[1 + model.eos]}
-    found = ngrams(model)
-    for gram, (logprob, _) in found.items():
+    entries = ngrams(model)
+    for gram, (logprob, _) in entries.items():
         joint.setdefault(gram, joint.get(gram[:-1], 0) + logprob)
     needed = np.isin(np.arange(len(rises)), model.trie.suffixes) | model.trie.has_children
     leaves = np.flatnonzero(~needed & np.isfinite(rises))
@@ -175,14 +175,14 @@ def test_importance_is_the_rise_of_perplexity_when_one_ngram_is_taken_out():
         chosen = np.arange(len(rises)) != node
         values = (values[chosen] for values in (model.logprobs, model.backoffs))
         without = recompute_backoffs(type(model)(model.words, model.trie.subset(chosen), *values))
-        *history, _ = gram = list(found)[node - 1]
+        *history, _ = gram = list(entries)[node - 1]
         after = [[m.logprob(m.word_ids(history), w) for w in range(len(m.words))] for m in (model, without)]
         divergence = sum(math.exp(p) * (p - q) for w, (p, q) in enumerate(zip(*after, strict=True)) if w != model.bos)
         rise = math.expm1(math.exp(joint[tuple(history)]) * divergence)
         assert rises[node] == pytest.approx(rise, rel=1e-2, abs=1e-7), gram
 
 
-def test_pruning_keeps_words_and_prefixes_and_suffixes_and_takes_more_at_a_higher_threshold():
+def test_pruning_keeps_words_prefixes_and_suffixes_and_removes_more_at_a_higher_threshold():
     sizes = [set(ngrams(prune_ngrams(MODEL, threshold))) for threshold in (1e-9, 1e-4, 1e-2, 1e9)]
     assert sizes[0] > sizes[1] > sizes[2] > sizes[3] == {(word,) for word in CORPUS.words}
     assert all({gram[:-1], gram[1:]} <= kept for kept in sizes for gram in kept if len(gram) > 1)
@@ -196,7 +196,7 @@ def test_pruning_to_a_size_keeps_the_most_useful(size):
     assert model.token_logprobs(tokens).sum() <= MODEL.token_logprobs(tokens).sum() + 1e-2
 
 
-def test_impossible_wishes_are_refused(tmp_path):
+def test_impossible_requests_are_refused(tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     (tmp_path / "torn.gz").write_bytes(b"\x1f\x8b\x08\x00\x00")
@@ -227,7 +227,7 @@ def test_words_come_from_lists_lexicons_and_symbol_tables(tmp_path):
     assert read_word_list(path) == ["A", "bé"]
 
 
-def test_case_is_blamed_only_where_it_is_the_cause():
+def test_the_case_hint_is_given_only_where_case_is_the_cause():
     assert "--case lower" in case_hint(["A", "B", "x"], ["a", "b"])
     assert case_hint(["a", "b", "X"], ["a", "b", "x"]) == case_hint(["q"], ["a"]) == case_hint([], ["a"]) == ""
 

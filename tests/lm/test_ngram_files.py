@@ -40,11 +40,11 @@ def test_searches_step_through_a_compiled_model_as_through_the_arpa(tmp_path):
 
 def test_compiled_model_has_the_perplexity_of_the_arpa(tmp_path):
     corpus = build_corpus(toy_text(20, seed=3))
-    found = []
+    perplexities = []
     for name in ("lm.npz", "lm.arpa"):
         write_ngrams(MODEL, tmp_path / name)
-        found.append(measure_perplexity(tmp_path / name, corpus).perplexities[0].without_unknown)
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
+        perplexities.append(measure_perplexity(tmp_path / name, corpus).perplexities[0].without_unknown)
+    assert perplexities[0] == pytest.approx(perplexities[1], rel=1e-5)
 
 
 def test_broken_compiled_models_are_refused_in_one_line(tmp_path):
@@ -110,7 +110,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_compiled_models_that_no_search_could_use_are_refused_in_one_line(tmp_path, damage):
+def test_unsound_compiled_models_are_refused_in_one_line(tmp_path, damage):
     write_ngrams(MODEL, tmp_path / "lm.npz")
     with np.load(tmp_path / "lm.npz") as file:
         arrays = dict(file)
@@ -121,7 +121,7 @@ def test_compiled_models_that_no_search_could_use_are_refused_in_one_line(tmp_pa
     assert "\n" not in str(caught.value)
 
 
-def test_a_member_that_is_no_array_is_refused(tmp_path):
+def test_a_member_that_is_not_an_array_is_refused(tmp_path):
     write_ngrams(MODEL, tmp_path / "lm.npz")
     with zipfile.ZipFile(tmp_path / "lm.npz") as old, zipfile.ZipFile(tmp_path / "bad.npz", "w") as new:
         for name in old.namelist():

@@ -39,7 +39,7 @@ def faults(error):
     ],
     ids=["plain", "tabs", "cmudict", "windows", "kaldi's lexiconp"],
 )
-def test_every_format_says_the_same(read, text):
+def test_every_format_gives_the_same_lexicon(read, text):
     assert read(text) == {"HELLO": HELLO, "YES": (("Y", "EH", "S"),)}
 
 
@@ -54,14 +54,14 @@ def test_alternatives_of_equal_probability_stay_as_in_the_file(read):
 
 
 @pytest.mark.parametrize("text", ["ONE 1\nTWO 2 0\n", "ONE 1 1\nTWO 1\n", "ONE 1 a\nTWO 1 b\n"])
-def test_phones_that_are_digits_are_no_probabilities(read, text):
-    assert {phone for ways in read(text).values() for way in ways for phone in way} == set(text.split()) - {
+def test_phones_that_are_digits_are_not_probabilities(read, text):
+    assert {phone for prons in read(text).values() for pron in prons for phone in pron} == set(text.split()) - {
         "ONE",
         "TWO",
     }
 
 
-def test_stress_is_kept_or_dropped_and_what_becomes_equal_is_one(read):
+def test_stress_is_kept_or_dropped_and_equal_pronunciations_are_merged(read):
     text = "a AH0\na EY1\na AH1\nb B IY1\nten t1 N2 EH1 E:1\n"
     assert read(text)["a"] == (("AH0",), ("EY1",), ("AH1",))
     assert read(text, stress="drop") == {
@@ -71,13 +71,13 @@ def test_stress_is_kept_or_dropped_and_what_becomes_equal_is_one(read):
     }
 
 
-def test_case_is_that_of_the_words_alone(read):
+def test_case_is_changed_for_words_alone(read):
     text = "Polish P ow\npolish P aa\nPOLISH P aa\n"
     assert read(text, case="upper") == {"POLISH": (("P", "ow"), ("P", "aa"))}
     assert set(read(text)) == {"Polish", "polish", "POLISH"}
 
 
-def test_words_come_composed_as_transcripts_are(read):
+def test_words_are_brought_into_the_composed_form(read):
     assert list(read("e\u0301te\u0301 e t e\n")) == ["\u00e9t\u00e9"]
 
 
@@ -89,7 +89,7 @@ def test_all_faults_are_listed_with_their_lines(read):
     assert "zz is not among the phones" in str(error.value) and "D" in str(error.value)
 
 
-def test_any_phone_will_do_where_none_are_given(read):
+def test_any_phone_is_allowed_without_a_list_of_phones(read):
     assert read("A a\nB zz\n") == {"A": (("a",),), "B": (("zz",),)}
 
 
@@ -144,13 +144,13 @@ lexicons = st.dictionaries(
 
 @few
 @given(lexicons)
-def test_a_written_lexicon_is_read_as_it_was(tmp_path_factory, pronunciations):
+def test_a_written_lexicon_is_read_unchanged(tmp_path_factory, pronunciations):
     path = tmp_path_factory.mktemp("lexicon") / "l.txt"
     write_lexicon(Lexicon(pronunciations), path)
     assert read_lexicon(path).pronunciations == pronunciations
 
 
-def test_a_written_lexicon_is_in_order(tmp_path):
+def test_a_written_lexicon_is_sorted(tmp_path):
     write_lexicon(Lexicon({"b": (("y",), ("x",)), "a": (("z", "z"),)}), tmp_path / "l.txt")
     assert (tmp_path / "l.txt").read_text() == "a z z\nb y\nb x\n"
 
@@ -169,42 +169,42 @@ WORDS = " ".join(TEXTS).split()
 
 @few
 @given(st.sampled_from(["bpe", "word"]), st.lists(st.sampled_from(WORDS), min_size=1))
-def test_units_of_the_words_in_turn_are_those_of_the_text(kind, chosen):
+def test_the_units_of_all_words_are_the_units_of_the_text(kind, chosen):
     tokenizer = train_tokenizer(kind, TEXTS, vocab_size=50)
-    spelled = lexicon_of(tokenizer, WORDS).pronunciations
-    units = [symbol for word in chosen for symbol in spelled[word][0]]
+    pronunciations = lexicon_of(tokenizer, WORDS).pronunciations
+    units = [symbol for word in chosen for symbol in pronunciations[word][0]]
     assert units == [tokenizer.symbols[unit] for unit in tokenizer.encode(" ".join(chosen))]
 
 
-def test_characters_of_the_words_with_the_separator_between_are_those_of_the_text():
+def test_the_characters_of_words_with_separators_are_the_characters_of_the_text():
     tokenizer = train_tokenizer("char", TEXTS)
-    spelled = lexicon_of(tokenizer, ["dog", "it's"]).pronunciations
-    assert spelled == {"dog": (("d", "o", "g"),), "it's": (("i", "t", "'", "s"),)}
-    between = [*spelled["it's"][0], tokenizer.separator, *spelled["dog"][0]]
+    pronunciations = lexicon_of(tokenizer, ["dog", "it's"]).pronunciations
+    assert pronunciations == {"dog": (("d", "o", "g"),), "it's": (("i", "t", "'", "s"),)}
+    between = [*pronunciations["it's"][0], tokenizer.separator, *pronunciations["dog"][0]]
     assert between == [tokenizer.symbols[unit] for unit in tokenizer.encode("it's dog")]
 
 
 @pytest.mark.parametrize("kind", ["bpe", "char", "word"])
-def test_words_that_units_cannot_spell_are_not_in_it(kind):
+def test_words_without_units_are_left_out_of_the_lexicon(kind):
     tokenizer = train_tokenizer(kind, TEXTS, vocab_size=50)
     assert list(lexicon_of(tokenizer, ["dog", "東京", "fox"]).pronunciations) == ["dog", "fox"]
     with pytest.raises(UserError, match="none of the 2 words"):
         lexicon_of(tokenizer, ["DOG", "FOX"])
 
 
-def test_phones_are_those_of_the_lexicon_for_the_words_asked():
+def test_pronunciations_in_phones_come_from_the_lexicon():
     lexicon = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)})
     tokenizer = phone_tokenizer(lexicon, ["a b"])
     assert lexicon_of(tokenizer, ["a", "c"]).pronunciations == {"a": (("AH",), ("EY",))}
 
 
 @pytest.mark.parametrize("probability", ["0.5", ".5", "5e-1", "1e-05", "0.5E0", "1"])
-def test_probabilities_are_read_in_all_their_spellings(read, probability):
+def test_probabilities_are_read_in_all_notations(read, probability):
     assert read(f"A 1.0 a\nB {probability} b\n") == {"A": (("a",),), "B": (("b",),)}
 
 
 @pytest.mark.parametrize("probability", ["nan", "inf", "1.5", "0.0", "-0.5", "1_0.5", "\u0660.\u0665", "1e400", "0x.5"])
-def test_what_is_no_probability_is_not_taken_for_one(read, probability):
+def test_other_numbers_are_not_taken_for_probabilities(read, probability):
     with pytest.raises(DataError, match="probabilities follow the word, in all lines or in none"):
         read(f"A 0.5 a\nB {probability} b\n")
 
@@ -244,7 +244,7 @@ def test_a_lexicon_is_not_written_under_the_name_of_something_else(tmp_path, nam
         require_lexicon_output(tmp_path / name, [], PHONES)
 
 
-def test_a_lexicon_is_not_written_over_what_it_is_made_of(tmp_path):
+def test_a_lexicon_is_not_written_over_its_inputs(tmp_path):
     (tmp_path / "l.txt").write_text("A EY\n")
     with pytest.raises(UserError, match="is an input as well"):
         require_lexicon_output(tmp_path / "l.txt", [tmp_path / "." / "l.txt"], PHONES)

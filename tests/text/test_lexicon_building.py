@@ -12,7 +12,7 @@ from asrtool.text.words import count_words, most_frequent_words
 MINE = Lexicon({"asr": (("EY", "EH", "S", "AA", "R"),), "a": (("EY",),)})
 OTHER = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)})
 SOURCES = {"mine": MINE, "other": OTHER}
-# Spelled as it is said, a letter a phone: whatever learns from it must get a new word right.
+# Each letter is one phone: a model that learns from it must get a new word right.
 REGULAR = [x + v + y + w for x in "bdfgklmnp" for v in "aeiou" for y in "bdfgklmnp" for w in "ae"]
 SPELLING = Lexicon({word: (tuple(letter.upper() for letter in word),) for word in REGULAR})
 
@@ -22,24 +22,24 @@ def counts(text):
 
 
 def test_the_first_source_that_has_a_word_gives_all_its_pronunciations():
-    found = build_lexicon(counts("a b asr"), SOURCES)
+    report = build_lexicon(counts("a b asr"), SOURCES)
     expected = {"a": (("EY",),), "b": (("B", "IY"),), "asr": (("EY", "EH", "S", "AA", "R"),)}
-    assert found.lexicon.pronunciations == expected
-    assert found.words_by_source == {"from mine": 2, "from other": 1} and found.left_out == []
+    assert report.lexicon.pronunciations == expected
+    assert report.words_by_source == {"from mine": 2, "from other": 1} and report.left_out == []
     assert build_lexicon(counts("a"), {"other": OTHER, "mine": MINE}).lexicon.pronunciations["a"] == (("AH",), ("EY",))
 
 
 def test_words_that_no_source_has_are_left_out_and_named_with_their_share():
-    found = build_lexicon(counts("a a b x y x b a a a"), SOURCES)
-    assert set(found.lexicon.pronunciations) == {"a", "b"} and found.left_out == ["x", "y"]
-    assert found.left_out_percent == pytest.approx(30)
-    assert "2 left out, 30.00 % of the text: x y" in str(found) and "3 phones" in str(found)
+    report = build_lexicon(counts("a a b x y x b a a a"), SOURCES)
+    assert set(report.lexicon.pronunciations) == {"a", "b"} and report.left_out == ["x", "y"]
+    assert report.left_out_percent == pytest.approx(30)
+    assert "2 left out, 30.00 % of the text: x y" in str(report) and "3 phones" in str(report)
 
 
-def test_words_can_be_spelled_instead():
-    found = build_lexicon(counts("a été"), SOURCES, "characters")
-    assert found.lexicon.pronunciations == {"a": (("EY",),), "été": (("é", "t", "é"),)}
-    assert found.words_by_source == {"from mine": 1, "by characters": 1}
+def test_characters_can_be_the_phones_of_unknown_words():
+    report = build_lexicon(counts("a été"), SOURCES, "characters")
+    assert report.lexicon.pronunciations == {"a": (("EY",),), "été": (("é", "t", "é"),)}
+    assert report.words_by_source == {"from mine": 1, "by characters": 1}
     assert build_lexicon(counts("ab ba"), {}, "characters").lexicon.symbols == ["a", "b"]
 
 
@@ -48,9 +48,9 @@ def test_a_letter_is_not_taken_for_a_phone():
         build_lexicon(counts("a BRX"), SOURCES, "characters")
 
 
-def test_symbols_of_graphs_are_never_pronounced():
-    found = build_lexicon(counts("ab <s> <unk> #0 a(2) ;;;"), {}, "characters")
-    assert list(found.lexicon.pronunciations) == ["ab"] and len(found.left_out) == 5
+def test_symbols_of_graphs_never_get_a_pronunciation():
+    report = build_lexicon(counts("ab <s> <unk> #0 a(2) ;;;"), {}, "characters")
+    assert list(report.lexicon.pronunciations) == ["ab"] and len(report.left_out) == 5
 
 
 def test_no_overlap_is_an_error_that_shows_both():
@@ -59,7 +59,7 @@ def test_no_overlap_is_an_error_that_shows_both():
 
 
 @pytest.mark.parametrize("unknown", ["drop", "characters"])
-def test_no_words_are_no_lexicon(unknown):
+def test_a_lexicon_without_words_is_refused(unknown):
     with pytest.raises(UserError, match="no words"):
         build_lexicon({}, {}, unknown)
 
@@ -72,38 +72,38 @@ def test_sources_with_and_without_stress_are_not_mixed():
 def test_g2p_learns_from_the_sources():
     pytest.importorskip("phonetisaurus", reason="the optional package phonetisaurus is not installed")
     kept, known = REGULAR[::40], Lexicon({w: SPELLING.pronunciations[w] for w in REGULAR if w not in REGULAR[::40]})
-    found = build_lexicon(counts(" ".join([*kept, "bada", "züb", "b_d"])), {"spelling": known}, "g2p")
-    assert found.left_out == ["b_d", "züb"]  # letters that it has not heard
-    right = [word for word in kept if found.lexicon.pronunciations[word] == SPELLING.pronunciations[word]]
+    report = build_lexicon(counts(" ".join([*kept, "bada", "züb", "b_d"])), {"spelling": known}, "g2p")
+    assert report.left_out == ["b_d", "züb"]  # letters that the dictionary lacks
+    right = [word for word in kept if report.lexicon.pronunciations[word] == SPELLING.pronunciations[word]]
     assert len(right) >= 0.9 * len(kept)
-    assert found.words_by_source == {"from spelling": 1, "by g2p": len(kept)}
-    assert set(found.lexicon.symbols) <= set(known.symbols)
+    assert report.words_by_source == {"from spelling": 1, "by g2p": len(kept)}
+    assert set(report.lexicon.symbols) <= set(known.symbols)
 
 
-def test_g2p_of_a_lexicon_too_small_is_a_line():
+def test_g2p_from_too_small_a_lexicon_fails_in_one_line():
     pytest.importorskip("phonetisaurus", reason="the optional package phonetisaurus is not installed")
     tiny = Lexicon({"ab": (("A", "B"),), "abc": (("X",),)})
     try:
-        found = build_lexicon(counts("ab bc"), {"tiny": tiny}, "g2p")
+        report = build_lexicon(counts("ab bc"), {"tiny": tiny}, "g2p")
     except UserError as error:
         assert "too few words to learn from" in str(error) and "\n" not in str(error)
     else:
-        assert set(found.lexicon.symbols) <= set(tiny.symbols)
+        assert set(report.lexicon.symbols) <= set(tiny.symbols)
 
 
-def test_g2p_says_what_to_install(monkeypatch):
+def test_g2p_without_phonetisaurus_names_the_package(monkeypatch):
     monkeypatch.setattr("asrtool.text.g2p.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install phonetisaurus"):
         build_lexicon(counts("a zz"), SOURCES, "g2p")
     assert not build_lexicon(counts("a b"), SOURCES, "g2p").left_out  # nothing to guess, nothing to install
 
 
-def test_g2p_needs_something_to_learn_from():
+def test_g2p_without_a_dictionary_is_refused():
     with pytest.raises(UserError, match="give a --source"):
         build_lexicon(counts("a"), {}, "g2p")
 
 
-def test_cmudict_is_found_without_its_packages_audio():
+def test_cmudict_is_read_without_importing_its_package():
     pytest.importorskip("pocketsphinx", reason="the optional package pocketsphinx is not installed")
     loaded = sys.modules.pop("pocketsphinx")
     try:
@@ -115,17 +115,17 @@ def test_cmudict_is_found_without_its_packages_audio():
     assert words.pronunciations["HELLO"][0] == ("HH", "AH", "L", "OW")
 
 
-def test_cmudict_says_what_to_install(monkeypatch):
+def test_cmudict_without_pocketsphinx_names_the_package(monkeypatch):
     monkeypatch.setattr("asrtool.text.lexicon_building.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install pocketsphinx"):
         read_dictionary("cmudict")
 
 
 def test_words_are_counted_and_chosen_the_most_frequent_first():
-    found = count_words(["B a", "a\tb c\n", "e\u0301 \u00e9 a"], case="lower")
-    assert most_frequent_words(found) == {"a": 3, "b": 2, "\u00e9": 2, "c": 1}
-    assert list(most_frequent_words(found, top=2)) == ["a", "b"]
-    assert list(most_frequent_words(found, min_count=2)) == ["a", "b", "\u00e9"]
+    word_counts = count_words(["B a", "a\tb c\n", "e\u0301 \u00e9 a"], case="lower")
+    assert most_frequent_words(word_counts) == {"a": 3, "b": 2, "\u00e9": 2, "c": 1}
+    assert list(most_frequent_words(word_counts, top=2)) == ["a", "b"]
+    assert list(most_frequent_words(word_counts, min_count=2)) == ["a", "b", "\u00e9"]
 
 
 @pytest.mark.parametrize("name", ["t.txt", "t.txt.gz"])
@@ -138,7 +138,7 @@ def test_lines_of_plain_and_compressed_text(tmp_path, name):
 
 
 @pytest.mark.parametrize("binary", ["exit 1", "kill -SEGV $$", "exit 0"])
-def test_a_failure_of_phonetisaurus_is_a_line(tmp_path, monkeypatch, binary):
+def test_a_failure_of_phonetisaurus_is_one_line(tmp_path, monkeypatch, binary):
     """It may be missing for this machine, crash, or align nothing."""
     pytest.importorskip("phonetisaurus", reason="the optional package phonetisaurus is not installed")
     for name in ("phonetisaurus-align", "estimate-ngram", "phonetisaurus-arpa2wfst", "phonetisaurus-g2pfst"):
@@ -151,7 +151,7 @@ def test_a_failure_of_phonetisaurus_is_a_line(tmp_path, monkeypatch, binary):
     assert "\n" not in str(caught.value)
 
 
-def test_a_machine_without_binaries_of_phonetisaurus_is_a_line(monkeypatch):
+def test_a_machine_without_binaries_of_phonetisaurus_is_one_line(monkeypatch):
     pytest.importorskip("phonetisaurus", reason="the optional package phonetisaurus is not installed")
 
     def no_machine():

@@ -28,21 +28,21 @@ def test_units_are_the_blank_and_the_phones(tokenizer):
     assert (tokenizer.size, tokenizer.separator) == (7, None)
 
 
-def test_a_text_is_its_usual_pronunciations(tokenizer):
+def test_a_text_is_encoded_by_its_usual_pronunciations(tokenizer):
     units = tokenizer.encode(" LOW\tHELLO  A ")
     assert tokenizer.decode(units) == "L OW HH AH L OW AH"
     assert all(BLANK < unit < tokenizer.size for unit in units)
     assert tokenizer.encode("") == [] and tokenizer.decode([]) == ""
 
 
-def test_alternatives_come_word_by_word_the_usual_one_first(tokenizer):
-    found = tokenizer.pronunciation_units("A LOW HELLO")
-    assert [[tokenizer.decode(way) for way in ways] for ways in found] == [
+def test_pronunciations_come_word_by_word_the_usual_one_first(tokenizer):
+    pronunciations = tokenizer.pronunciation_units("A LOW HELLO")
+    assert [[tokenizer.decode(pron) for pron in prons] for prons in pronunciations] == [
         ["AH", "EY"],
         ["L OW"],
         ["HH AH L OW", "HH EH L OW"],
     ]
-    assert [unit for ways in found for unit in ways[0]] == tokenizer.encode("A LOW HELLO")
+    assert [unit for prons in pronunciations for unit in prons[0]] == tokenizer.encode("A LOW HELLO")
 
 
 def test_words_without_pronunciation_are_unknown_and_not_encoded(tokenizer):
@@ -53,14 +53,14 @@ def test_words_without_pronunciation_are_unknown_and_not_encoded(tokenizer):
             method("HELLO WORLD")
 
 
-def test_the_reference_is_in_phones_and_a_word_without_any_is_an_error_for_sure(tokenizer):
+def test_the_reference_is_in_phones_and_a_word_without_phones_is_always_an_error(tokenizer):
     assert tokenizer.output_type == "phones"
     assert tokenizer.reference("A LOW") == tokenizer.decode(tokenizer.encode("A LOW"))
     assert tokenizer.reference("A WORLD LOW") == "AH <unk> L OW" and "<unk>" not in tokenizer.symbols
 
 
 @pytest.mark.parametrize("silence", ["SIL", "L"], ids=["new", "a phone of the lexicon"])
-def test_silence_is_a_unit_that_targets_have_not_and_text_leaves_out(silence):
+def test_silence_is_a_unit_that_neither_targets_nor_texts_have(silence):
     tokenizer = phone_tokenizer(LEXICON, TEXTS, silence)
     assert tokenizer.separator == silence and tokenizer.symbols.count(silence) == 1
     unit = tokenizer.symbols.index(silence)
@@ -94,7 +94,7 @@ def test_words_of_the_transcripts_without_pronunciation_are_all_listed_the_most_
     assert error.value.problems == ["WORLD: 2 times", "AGAIN: 1 times"]
 
 
-def test_a_lexicon_for_other_words_is_refused_in_a_line():
+def test_a_lexicon_for_other_words_is_refused_in_one_line():
     with pytest.raises(UserError, match="none of the transcripts' 2 words.*case"):
         phone_tokenizer(LEXICON, ["hello low"])
 
@@ -140,7 +140,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, tokenizer, changes):
         ({"silence": ["AH"]}, "its silence is not a unit"),
     ],
 )
-def test_lexicons_and_silences_that_are_not_of_the_units_are_refused(tmp_path, tokenizer, changes, complaint):
+def test_files_whose_lexicon_or_silence_is_not_among_the_units_are_refused(tmp_path, tokenizer, changes, complaint):
     path = tmp_path / "t.json"
     path.write_text(json.dumps(tokenizer.to_dict() | changes))
     with pytest.raises(UserError, match=f"{path} is not a tokenizer") as caught:

@@ -35,7 +35,7 @@ def tokenizer(request):
 
 @few
 @given(st.sampled_from(["bpe", "char"]), seen_characters)
-def test_units_of_characters_spell_any_text_of_known_characters(kind, text):
+def test_units_of_characters_encode_any_text_of_known_characters(kind, text):
     tokenizer = TOKENIZERS[kind]
     units = tokenizer.encode(text)
     assert tokenizer.unknown(text) == []
@@ -45,7 +45,7 @@ def test_units_of_characters_spell_any_text_of_known_characters(kind, text):
 
 @few
 @given(seen_words)
-def test_units_of_words_spell_any_text_of_known_words(text):
+def test_units_of_words_encode_any_text_of_known_words(text):
     tokenizer = TOKENIZERS["word"]
     units = tokenizer.encode(text)
     assert len(units) == len(text.split())
@@ -87,7 +87,7 @@ def test_unknown_lists_what_has_no_unit_and_encode_refuses_it(kind, text, missin
 
 @few
 @given(st.text())
-def test_what_unknown_lets_pass_can_be_encoded(text):
+def test_a_text_without_unknown_characters_can_be_encoded(text):
     for tokenizer in TOKENIZERS.values():
         if not tokenizer.unknown(text):
             assert BLANK not in tokenizer.encode(text)
@@ -115,11 +115,11 @@ def test_words_that_units_would_take_for_something_else_are_refused(kind, word):
         train_tokenizer(kind, [*TEXTS, word], vocab_size=60)
 
 
-def test_words_in_angle_brackets_that_are_no_marks_are_words():
+def test_words_in_angle_brackets_that_are_not_marks_are_words():
     assert train_tokenizer("word", ["a <noise> b <"]).symbols == ["<blank>", "<", "<noise>", "a", "b"]
 
 
-def test_the_text_is_not_normalised_in_silence(tokenizer):
+def test_the_text_is_not_normalised(tokenizer):
     """What the recipe wrote is what is learnt: the full-width letter is not the letter."""
     assert tokenizer.unknown("\uff34\uff28\uff25")
     decomposed = unicodedata.normalize("NFD", "été")
@@ -272,7 +272,7 @@ def bpe(**changes):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_units_that_no_tokenizer_has_are_refused_by_name(tmp_path, content, complaint):
+def test_files_with_invalid_units_are_refused_by_name(tmp_path, content, complaint):
     (tmp_path / "t.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="t.json is not a tokenizer") as caught:
         load_tokenizer(tmp_path / "t.json")
@@ -295,7 +295,7 @@ def test_units_are_trained_on_the_composed_form(kind):
 
 
 @pytest.mark.parametrize("piece", ["\u2581", "E", "東"])
-def test_what_a_changed_bpe_model_cannot_encode_is_unknown_to_it(tmp_path, piece):
+def test_characters_that_a_changed_bpe_model_cannot_encode_are_unknown(tmp_path, piece):
     content = TOKENIZERS["bpe"].to_dict()
     model = base64.b64decode(content["model"])
     name = piece.encode()
@@ -304,10 +304,10 @@ def test_what_a_changed_bpe_model_cannot_encode_is_unknown_to_it(tmp_path, piece
     changed = model.replace(entry, entry[:2] + ("€" if len(name) == 3 else "\x07").encode())
     (tmp_path / "bpe.json").write_text(json.dumps({"type": "bpe", "model": base64.b64encode(changed).decode()}))
     try:
-        found = load_tokenizer(tmp_path / "bpe.json")
+        loaded = load_tokenizer(tmp_path / "bpe.json")
     except UserError:
         return
     for text in TEXTS:
-        if not found.unknown(text):
-            assert BLANK not in found.encode(text)
-    assert found.unknown(TEXTS[0] + TEXTS[3])
+        if not loaded.unknown(text):
+            assert BLANK not in loaded.encode(text)
+    assert loaded.unknown(TEXTS[0] + TEXTS[3])

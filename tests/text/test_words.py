@@ -48,13 +48,13 @@ def test_lines_end_with_line_feeds_alone(file):
     assert [*read_word_sequences([file(text)])] == [[*"abcdefg"], [*"hij"]]
 
 
-def test_a_byte_order_mark_is_no_part_of_a_word(file):
+def test_a_byte_order_mark_is_not_part_of_a_word(file):
     path = file("\ufeffA ah\n")
     assert [*read_word_sequences([path])] == [["A", "ah"]]
     assert read_word_list(path) == ["A"] and list(read_lexicon(path).pronunciations) == ["A"]
 
 
-def test_characters_that_nobody_sees_are_no_part_of_a_word(file):
+def test_invisible_characters_are_not_part_of_a_word(file):
     path = file("\u200fA\u200b a\u00adh\u2060\n\u200b\n\u0645\u06cc\u200c\u062e a\n")
     assert [*filter(None, read_word_sequences([path]))] == [
         ["A", "ah"],
