@@ -165,11 +165,11 @@ def test_debug_shows_the_traceback(asr, failing, error):
 @pytest.mark.parametrize(
     "arguments, lines",
     [
-        (["log"], ["a line", "a warning"]),
-        (["--quiet", "log"], ["a warning"]),
-        (["log", "--quiet"], ["a warning"]),
-        (["--verbose", "log"], ["a detail", "a line", "a warning"]),
-        (["log", "--verbose"], ["a detail", "a line", "a warning"]),
+        (["log"], ["a line", "WARNING: a warning"]),
+        (["--quiet", "log"], ["WARNING: a warning"]),
+        (["log", "--quiet"], ["WARNING: a warning"]),
+        (["--verbose", "log"], ["a detail", "a line", "WARNING: a warning"]),
+        (["log", "--verbose"], ["a detail", "a line", "WARNING: a warning"]),
     ],
     ids=" ".join,
 )
