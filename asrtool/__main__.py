@@ -1,4 +1,4 @@
-"""`python -m asrtool`."""
+"""Runs the command line as `python -m asrtool`."""
 
 import sys
 
@@ -6,5 +6,5 @@ try:
     from asrtool.cli import main
 
     main()
-except KeyboardInterrupt:  # before main could take care of it
+except KeyboardInterrupt:  # before main could handle it
     sys.exit(130)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from asrtool.config import Config
 from asrtool.errors import UserError, did_you_mean, require_file
 from asrtool.files import write_text
-from asrtool.yaml_reader import NotYaml, dump_yaml, parse_yaml, read_yaml
+from asrtool.yaml_reader import InvalidYaml, dump_yaml, parse_yaml, read_yaml
 
 HINT = "give a YAML file, e.g. one of egs/*/conf/"
 MAX_FILES = 100  # files that a configuration may be built from; the recipes use up to 5
@@ -95,7 +95,7 @@ def _apply_override(tree: dict, override: str) -> dict:
         raise UserError(f"--set {shown}: expected KEY=VALUE, e.g. --set training.lr=1e-3")
     try:
         value = parse_yaml(text)
-    except NotYaml as error:
+    except InvalidYaml as error:
         raise UserError(f"--set {shown}: the value is not YAML: {error}") from error
     return _with_value(tree, key.split(".", maxsplit=MAX_KEY_DEPTH), value)
 

@@ -1,4 +1,4 @@
-"""Which device to run on, and how to name it beside a figure."""
+"""The choice of the device that runs a model, and its description next to a measurement."""
 
 import re
 
@@ -8,7 +8,7 @@ from asrtool.errors import UserError
 
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
-    """ "auto" (this rank's GPU where there is one), "cpu", "cuda" or "cuda:1". UserError for anything else."""
+    """Returns the device for "auto" (this rank's GPU, else the CPU), "cpu", "cuda" or "cuda:1". UserError otherwise."""
     if name in ("auto", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", local_rank % torch.cuda.device_count())
     if name == "auto":
@@ -22,19 +22,19 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device's name and, on CPU, its model and threads: "AMD EPYC, 2 threads"."""
+    """Returns the name of the GPU, or the model and number of threads of the CPU: "AMD EPYC, 2 threads"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_cpu_name()}, {torch.get_num_threads()} threads"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is the device saying that there is no room."""
+    """Returns True if an error says that the device has no memory left."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def lacks_bf16(device: torch.device) -> bool:
-    """Whether `device` is a CPU without bf16 instructions, where bf16 is many times slower than fp32."""
+    """Returns True for a CPU without bf16 instructions, on which bf16 is many times slower than fp32."""
     return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

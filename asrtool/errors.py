@@ -31,7 +31,7 @@ class UserError(AsrtoolError):
 class DataError(AsrtoolError):
     """The data is wrong: one line for each problem, and a summary line that says what to do. Exit status 1.
 
-    `str` folds problems of the same kind (see `summarise_problems`); `problems` has all of them.
+    `str` lists the first problems of each kind (see `summarise_problems`); `problems` has all of them.
     """
 
     exit_status = 1
@@ -45,7 +45,7 @@ class DataError(AsrtoolError):
         return self._lines(summarise_problems(self.problems))
 
     def all_lines(self) -> str:
-        """Every problem and the summary, not folded."""
+        """Returns every problem and the summary."""
         return self._lines(self.problems)
 
     def _lines(self, problems: Iterable[str]) -> str:
@@ -53,26 +53,26 @@ class DataError(AsrtoolError):
 
 
 def one_line(text: str) -> str:
-    """`text` without line ends, cut after MAX_LINE_LENGTH characters: names and values from files may have anything in them."""
+    """Returns `text` without line ends, cut after MAX_LINE_LENGTH characters: values from files may be anything."""
     text = " ".join(text.splitlines())
     return text if len(text) <= MAX_LINE_LENGTH else f"{text[: MAX_LINE_LENGTH - 4]} ..."
 
 
 def summarise_problems(problems: Iterable[str], shown: int = MAX_PROBLEMS_SHOWN) -> list[str]:
-    """At most `shown` problems of each kind in their order, and a count of the others behind the last of its kind.
+    """Returns at most `shown` problems of each kind in their order, each followed by a count of the others.
 
-    Two problems are of the same kind when their messages, which follow the first ": ", differ in numbers, quoted text
-    and paths only.
+    Two problems are of the same kind if their messages, which follow the first ": ", differ only in numbers, quoted
+    text and paths.
     """
-    kinds: dict[str, list[str]] = {}
+    problems_of_kind: dict[str, list[str]] = {}
     for problem in problems:
-        kinds.setdefault(_kind(problem), []).append(problem)
-    folded: list[str] = []
-    for same in kinds.values():
-        folded += same[:shown]
-        if len(same) > shown:
-            folded.append(f"... and {len(same) - shown} more like the last one (--debug lists all)")
-    return folded
+        problems_of_kind.setdefault(_kind(problem), []).append(problem)
+    lines: list[str] = []
+    for same_kind in problems_of_kind.values():
+        lines += same_kind[:shown]
+        if len(same_kind) > shown:
+            lines.append(f"... and {len(same_kind) - shown} more like the last one (--debug lists all)")
+    return lines
 
 
 def _kind(problem: str) -> str:
@@ -81,7 +81,7 @@ def _kind(problem: str) -> str:
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """The valid name that is most similar to `name`: "did you mean 'x'?", or all valid names when none is similar."""
+    """Returns "did you mean 'x'?" for the valid name most similar to `name`, or all valid names if none is similar."""
     import difflib
 
     valid = sorted(valid)
@@ -90,14 +90,14 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 
 def require_file(path: str | Path, what: str, hint: str) -> Path:
-    """`path` when it is a regular file, else a UserError that names it, e.g. `hint` = "make it with ..."."""
+    """Returns `path` if it is a regular file. UserError that names it otherwise, e.g. `hint` = "make it with ..."."""
     path = Path(path)
     try:
-        found = path.is_file()
+        is_file = path.is_file()
     except OSError:  # such as a name that no file system allows
-        found = False
-    if not found and os.path.isdir(path):
+        is_file = False
+    if is_file:
+        return path
+    if os.path.isdir(path):
         raise UserError(f"{what} not found: {path} is a folder; give a file")
-    if not found:
-        raise UserError(f"{what} not found: {path}; {hint}")
-    return path
+    raise UserError(f"{what} not found: {path}; {hint}")

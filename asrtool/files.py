@@ -26,7 +26,7 @@ from typing import Any
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.readers import read_json
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TEMPORARY = ".tmp-"
 ABANDONED_SECONDS = 7 * 24 * 3600.0  # age at which a temporary file of another machine counts as left behind
 
@@ -35,9 +35,9 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path` (same suffixes) to write to; synced and renamed on success, removed on failure.
+    """Yields a temporary name in the folder of `path`; the file is renamed to `path` on success, else removed.
 
-    A full disk becomes a UserError; a failure leaves the previous file under `path`, if any, untouched.
+    It has the suffixes of `path`. A full disk becomes a UserError; a failure leaves an existing `path` unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,27 +59,28 @@ def report_full_disk(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        cause = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno in FULL), None)
+        causes = (cause for cause in _causes(error) if isinstance(cause, OSError))
+        cause = next((cause for cause in causes if cause.errno in DISK_FULL_ERRORS), None)
         if cause is None:
             raise
         raise UserError(f"no space left to write {path}: {cause.strerror}; free some space and rerun") from error
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 @contextlib.contextmanager
-def new_folder(out: str | Path, marker: str, made_by: str) -> Iterator[Path]:
-    """A temporary folder beside `out` to write to; on success it takes the place of `out`.
+def new_folder(out: str | Path, marker: str, command: str) -> Iterator[Path]:
+    """Yields a temporary folder next to `out`, which replaces `out` on success.
 
-    `out` must be new, empty, or have the JSON file `marker`, which the command `made_by` writes with the names of all
-    its files under "files"; else UserError. Files and folders of the old `out` that its marker does not name are the
-    user's own, and stay. A failure leaves the old folder as it was.
+    `out` must be new, empty, or have the JSON file `marker`, which `command` writes with the names of all its files
+    under "files"; else UserError. Files and folders of the old `out` that its marker does not name are the user's own,
+    and stay. A failure leaves the old folder unchanged.
     """
-    require_own_folder(out, marker, made_by)
+    require_own_folder(out, marker, command)
     out = Path(out).resolve()  # through symbolic links, which stay: the folder may lie on another disk
     out.parent.mkdir(parents=True, exist_ok=True)
     sweep_temporary(out.parent)
@@ -88,21 +89,21 @@ def new_folder(out: str | Path, marker: str, made_by: str) -> Iterator[Path]:
     try:
         with report_full_disk(out):
             yield temporary
-            _keep_others(out, temporary, marker)
-            _swap(temporary, out)
+            _keep_user_files(out, temporary, marker)
+            _replace_folder(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _keep_others(old: Path, new: Path, marker: str) -> None:
-    """Link what the user has put into the folder `old` into `new`."""
+def _keep_user_files(old: Path, new: Path, marker: str) -> None:
+    """Links the files that the user has put into the folder `old` into `new`."""
     if not (old / marker).is_file():
         return
     content = read_json(old / marker, "folder", "name a new folder")
-    own = content.get("files") if isinstance(content, dict) else None
-    own = {marker, *(name for name in (own if isinstance(own, list) else ()) if isinstance(name, str))}
+    files = content.get("files") if isinstance(content, dict) else None
+    written = {name for name in files if isinstance(name, str)} if isinstance(files, list) else set()
     for entry in old.iterdir():
-        if entry.name in own or (new / entry.name).exists() or entry.name.startswith(TEMPORARY):
+        if entry.name in written | {marker} or (new / entry.name).exists() or entry.name.startswith(TEMPORARY):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=os.link)
@@ -110,14 +111,14 @@ def _keep_others(old: Path, new: Path, marker: str) -> None:
             os.link(entry, new / entry.name, follow_symlinks=False)
 
 
-def _swap(new: Path, out: Path) -> None:
-    """Put the folder `new` in the place of `out`, in one step where the system can; what `out` was is removed last."""
+def _replace_folder(new: Path, out: Path) -> None:
+    """Replaces the folder `out` by `new`, in one step if the system can; the old folder is removed last."""
     for path in (new, *new.rglob("*")):
         if not path.is_symlink():
             _sync(path)
     if not out.exists():
         os.rename(new, out)
-    elif not _exchanged(new, out):
+    elif not _exchange(new, out):
         old = temporary_path(out)
         os.rename(out, old)
         os.rename(new, out)
@@ -125,8 +126,8 @@ def _swap(new: Path, out: Path) -> None:
     _sync(out.parent)
 
 
-def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders by Linux's renameat2; False where it is not there."""
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges the names of two folders by Linux's renameat2; returns False if the system does not have it."""
     try:
         rename = ctypes.CDLL(None).renameat2
     except AttributeError:
@@ -134,20 +135,20 @@ def _exchanged(one: Path, other: Path) -> bool:
     return rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
 
 
-def require_own_folder(out: str | Path, marker: str, made_by: str) -> None:
-    """UserError unless `out` is new, empty, or a folder with the file `marker`, which `made_by` writes."""
+def require_own_folder(out: str | Path, marker: str, command: str) -> None:
+    """Raises UserError unless `out` is new, empty, or a folder with the file `marker`, which `command` writes."""
     out = Path(out)
     if not out.exists() and not out.is_symlink():
         return
     if not out.is_dir():
-        raise UserError(f"{out} is a file; `{made_by}` writes a folder: name a new one")
+        raise UserError(f"{out} is a file; `{command}` writes a folder: name a new one")
     others = [name for name in os.listdir(out) if name != ".lock" and not name.startswith(TEMPORARY)]
     if others and not (out / marker).is_file():
-        raise UserError(f"{out} was not made by `{made_by}` (it has no {marker}) and is not empty; name a new folder")
+        raise UserError(f"{out} was not made by `{command}` (it has no {marker}) and is not empty; name a new folder")
 
 
 def temporary_path(path: Path) -> Path:
-    """A new name for a temporary file or folder beside `path`, with the same suffixes."""
+    """Returns a new name for a temporary file or folder next to `path`, with the same suffixes."""
     name = os.fsencode(path.name)[-150:].decode(errors="ignore")  # file systems allow 255 bytes
     return path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}-{name}")
 
@@ -157,18 +158,19 @@ def _host() -> str:
     return socket.gethostname().replace("-", "_").replace("/", "_")[:64] or "host"
 
 
-_swept: set[tuple[int, Path]] = set()  # process and folder
+_swept: set[tuple[int, Path]] = set()  # (process, folder)
 
 
 def sweep_temporary(folder: str | Path) -> None:
-    """Remove the temporary files in `folder` that processes of this machine left when they were killed.
+    """Removes the temporary files in `folder` that processes of this machine left when they were killed.
 
-    Those of other machines go when they are a week old. A process looks into each folder once.
+    Files of other machines are removed when they are a week old. A process checks each folder once.
     """
     folder = Path(folder)
-    if (os.getpid(), folder.absolute()) in _swept:
+    key = (os.getpid(), folder.absolute())
+    if key in _swept:
         return
-    _swept.add((os.getpid(), folder.absolute()))
+    _swept.add(key)
     with contextlib.suppress(OSError):
         for entry in os.scandir(folder):
             if entry.name.startswith(TEMPORARY) and _is_abandoned(entry):
@@ -187,7 +189,7 @@ def _is_abandoned(entry: os.DirEntry) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine has the number `pid`."""
+    """Returns True if a process of this machine has the number `pid`."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -206,7 +208,7 @@ def _sync(path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` (UTF-8) atomically."""
+    """Writes `text` (UTF-8) atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -217,7 +219,7 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> int:
-    """Write one JSON object a line, atomically; returns the number of lines."""
+    """Writes one JSON object a line, atomically; returns the number of lines."""
     count = 0
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for row in rows:
@@ -227,12 +229,12 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> int:
 
 
 def json_line(row: dict) -> str:
-    """`row` as one line of JSON with its line end. Numbers that are not finite, which JSON lacks, become null."""
+    """Returns `row` as a line of JSON with its line end. Numbers that are not finite, which JSON lacks, become null."""
     return json.dumps(finite_or_null(row), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def finite_or_null(value: Any) -> Any:
-    """A tree of plain types with null for every number that is not finite."""
+    """Returns a tree of plain types with None for every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -243,7 +245,7 @@ def finite_or_null(value: Any) -> Any:
 
 
 def require_output(out: str | Path, suffixes: tuple[str, ...], inputs: Iterable[str | Path] = ()) -> None:
-    """UserError unless the file `out` may be written: it has one of `suffixes`, and is not a folder or an input."""
+    """Raises UserError unless `out` may be written: it has one of `suffixes`, and is not a folder or an input."""
     out = Path(out)
     if suffixes and not out.name.endswith(suffixes):
         raise UserError(f"OUT is {out}, which does not end in {' or '.join(suffixes)}; was OUT forgotten?")
@@ -255,9 +257,10 @@ def require_output(out: str | Path, suffixes: tuple[str, ...], inputs: Iterable[
 
 
 def require_same_kind(out: str | Path, what: str, read: Callable[[Path], object]) -> None:
-    """UserError when the file `out` exists, is not empty, and `read`, which raises AsrtoolError, does not take it.
+    """Raises UserError if the file `out` exists, is not empty, and `read`, which raises AsrtoolError, cannot read it.
 
-    So a command replaces what it wrote itself, and never another file that was named by mistake. `what`: "a tokenizer".
+    So a command replaces what it wrote itself, and never another file that was named by mistake. `what` says what the
+    command writes, e.g. "a tokenizer".
     """
     out = Path(out)
     if not out.exists() or (out.is_file() and not out.stat().st_size):
@@ -269,6 +272,6 @@ def require_same_kind(out: str | Path, what: str, read: Callable[[Path], object]
 
 
 def file_hash(path: str | Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal digits."""
+    """Returns the SHA-256 of a file's bytes, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, acted on where nothing is half-done, and processes that end with their parent."""
+"""Ctrl-C and SIGTERM, handled where nothing is half-done, and worker processes that end with their parent."""
 
 import contextlib
 import logging
@@ -10,19 +10,18 @@ from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
 
-
-PARENT_SECONDS = 1.0  # between two looks for the parent process
+PARENT_SECONDS = 1.0  # between two checks that the parent process lives
 TERMINATED = 128 + signal.SIGTERM  # exit status of a process that was asked to end, as a shell gives it
 
 
-def ignore_interrupts(*_) -> None:
-    """For worker processes: Ctrl-C reaches the whole process group, and the parent process acts on it."""
+def ignore_interrupts(*_: object) -> None:
+    """Makes a worker process ignore Ctrl-C, which reaches the whole process group: the parent process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def init_worker(*_) -> None:
-    """For worker processes: leave Ctrl-C to the parent process, and end when it is gone, even if it was killed."""
+def init_worker(*_: object) -> None:
+    """Makes a worker process leave Ctrl-C to its parent, and end when the parent is gone, even if that was killed."""
     ignore_interrupts()
     parent = os.getppid()
 
@@ -38,10 +37,10 @@ def init_worker(*_) -> None:
 def exit_on_sigterm() -> Iterator[None]:
     """Inside, SIGTERM ends the process as an exception does, so that temporary files are removed; exit status 143.
 
-    Behind it nothing is left to remove, and an exception would be reported as one that was ignored.
+    Afterwards SIGTERM ends it at once: nothing is left to remove, and an exception would be reported as ignored.
     """
 
-    def stop(*_) -> None:
+    def stop(*_: object) -> None:
         raise SystemExit(TERMINATED)
 
     signal.signal(signal.SIGTERM, stop)
@@ -52,7 +51,7 @@ def exit_on_sigterm() -> Iterator[None]:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, acted on as Ctrl-C is."""
+    """SIGTERM was received; it is handled as Ctrl-C is."""
 
 
 class Interrupts:
@@ -62,17 +61,17 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.requested = False
-        self.kind: type[KeyboardInterrupt] = KeyboardInterrupt  # what to raise for the last signal
+        self.kind: type[KeyboardInterrupt] = KeyboardInterrupt  # the exception for the last signal
 
     def __enter__(self) -> "Interrupts":
-        self._before = [signal.signal(number, self._note) for number in self.SIGNALS]
+        self._previous = [signal.signal(number, self._handle) for number in self.SIGNALS]
         return self
 
-    def __exit__(self, *_) -> None:
-        for number, handler in zip(self.SIGNALS, self._before, strict=True):
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip(self.SIGNALS, self._previous, strict=True):
             signal.signal(number, handler)
 
-    def _note(self, number: int, *_) -> None:
+    def _handle(self, number: int, *_: object) -> None:
         self.kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
         if self.requested:
             raise self.kind

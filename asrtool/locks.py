@@ -1,11 +1,11 @@
-"""One writer for a folder, or for a file of it: a lock that ends with its process, however that ends.
+"""Locks, so that a folder or a file has one writer at a time. A lock ends with its process, however that ends.
 
     with write_lock(folder, "asrtool train"): ...
     with write_lock(folder, "asrtool lm train-neural", file="lm.pt"): ...
 
 The lock is a POSIX record lock on the file FOLDER/.lock, or FOLDER/.FILE.lock. The operating system releases it when
 the process ends, also for processes on other machines where the mount of a file server supports locks, so that a lock
-is never stale. The file says who holds the lock, and stays. Loader and search processes do not inherit it.
+is never stale. The file names the holder of the lock, and is not removed. Worker processes do not inherit the lock.
 """
 
 import contextlib
@@ -25,25 +25,25 @@ LOCK = ".lock"
 BUSY = {errno.EACCES, errno.EAGAIN}
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
-_held: dict[tuple[int, Path], tuple[int, bool]] = {}  # process and lock -> how often it is entered, shared
+_held: dict[tuple[int, Path], tuple[int, bool]] = {}  # (process, lock file) -> (times entered, shared)
 _guard = threading.Lock()
 
 
 @contextlib.contextmanager
 def write_lock(folder: str | Path, command: str, shared: bool = False, file: str | None = None) -> Iterator[None]:
-    """Inside, no other process writes into `folder`, which is created if need be; or the `file` of that name in it.
+    """Inside, no other process writes into `folder`, which is created if it is missing, or to its `file`.
 
-    `shared`: other processes that also ask for a shared lock may write at the same time, each its own files. Raises
-    UserError with the host and process that hold the lock. Where the file system has no locks, there is no protection.
+    With `shared`, other processes with a shared lock may write at the same time, each its own files. Raises UserError
+    with the host and process that hold the lock. On a file system without locks there is no protection.
     """
     folder = Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / (f".{file}.lock" if file else LOCK)
-    key = os.getpid(), lock
+    key = (os.getpid(), lock)
     with _guard:
         depth = _held.get(key, (0, shared))[0]
-        _held[key] = depth + 1, shared
-    if depth:  # POSIX locks belong to the process: a second one inside would be released with the first
+        _held[key] = (depth + 1, shared)
+    if depth:  # POSIX locks belong to the process: releasing an inner one would release the outer one
         try:
             yield
         finally:
@@ -67,26 +67,27 @@ def _leave(key: tuple[int, Path]) -> None:
         if depth == 1:
             del _held[key]
         else:
-            _held[key] = depth - 1, shared
+            _held[key] = (depth - 1, shared)
 
 
 def _acquire(descriptor: int, path: Path, command: str, shared: bool) -> None:
     try:
-        fcntl.lockf(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.lockf(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in UNSUPPORTED:
             return
         if error.errno not in BUSY:
             raise
-        holder = _describe(os.pread(descriptor, 4096, 0))
+        holder = _describe_holder(os.pread(descriptor, 4096, 0))
         raise UserError(f"{path} is in use by {holder}; wait for it, end it, or name another one") from error
     text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "command": command}).encode() + b"\n"
-    with contextlib.suppress(OSError):  # on a full disk the lock holds as well, without a name
+    with contextlib.suppress(OSError):  # on a full disk the lock works as well, without a name
         os.pwrite(descriptor, text, 0)
         os.ftruncate(descriptor, len(text))
 
 
-def _describe(content: bytes) -> str:
+def _describe_holder(content: bytes) -> str:
     try:
         holder = json.loads(content)
         return f"{holder['command']} (process {holder['pid']} on {holder['host']})"

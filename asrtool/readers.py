@@ -1,4 +1,4 @@
-"""Readers of JSON, JSONL and lines of text that no input can make exhaust memory, and that name what is wrong where."""
+"""Readers of JSON, JSONL and lines of text: they bound what an input can take, and name the place of an error."""
 
 import gzip
 import json
@@ -7,13 +7,13 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from asrtool.errors import UserError, require_file
 
-MAX_LINE_BYTES = 8 << 20  # the longest line of a text file: a manifest's line of an hour with alignments has 3 MB
-LONGEST_INT = 300  # digits: 309 are more than float64 holds
-MAX_JSON_BYTES = 256 << 20  # the largest JSON file read whole: a tokenizer with a lexicon of 1 M words has 60 MB
+MAX_LINE_BYTES = 8 << 20  # of a text file: a manifest's line of an hour with alignments has 3 MB
+MAX_INT_DIGITS = 300  # 309 digits are more than float64 holds
+MAX_JSON_BYTES = 256 << 20  # of a file, which is read whole: a tokenizer with a lexicon of 1 M words has 60 MB
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair that stands for one character in JSON
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
@@ -22,7 +22,7 @@ EXPANSION_FREE_BYTES = 100 << 20  # unpacked bytes up to which the ratio does no
 
 
 def read_json(path: str | Path, what: str, hint: str) -> Any:
-    """The content of a JSON file. UserError that names the file when it is missing, too large or not JSON.
+    """Returns the content of a JSON file. UserError that names the file if it is missing, too large or not JSON.
 
     NaN, Infinity and keys that occur twice, which Python's reader would accept, and numbers beyond float64 are refused.
     `what` says what the file is and `hint` what to do, e.g. "scales", "make them with `asrtool tune`".
@@ -34,7 +34,7 @@ def read_json(path: str | Path, what: str, hint: str) -> Any:
 
 
 def parse_json(text: str | bytes, where: str, hint: str, is_file: bool = False) -> Any:
-    """The value of a JSON text; UserError that begins with `where` (of a file: and the line), and ends with `hint`."""
+    """Returns the value of a JSON text. UserError that begins with `where` (and the line, of a file), with `hint`."""
     try:
         return STRICT_JSON.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -53,7 +53,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _bounded_int(text: str) -> int:
-    if len(text) > LONGEST_INT:
+    if len(text) > MAX_INT_DIGITS:
         raise ValueError(f"{text[:30]}... is too long a number")
     return int(text)
 
@@ -65,23 +65,27 @@ def _finite_float(text: str) -> float:
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
-        raise ValueError(f"the key {twice[:50]!r} is there twice")
-    return found
+def _object_with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = dict(pairs)
+    if len(values) < len(pairs):
+        repeated = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"the key {repeated[:50]!r} is there twice")
+    return values
 
 
 class _StrictDecoder(json.JSONDecoder):
-    """Refuses numbers that are not finite, keys twice and strings that UTF-8 cannot hold, by ValueError."""
+    """Refuses numbers that are not finite, repeated keys and strings that UTF-8 cannot hold, by ValueError."""
 
-    def __init__(self):
-        numbers = {"parse_constant": _refuse_constant, "parse_float": _finite_float, "parse_int": _bounded_int}
-        super().__init__(**numbers, object_pairs_hook=_object)
+    def __init__(self) -> None:
+        super().__init__(
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            parse_int=_bounded_int,
+            object_pairs_hook=_object_with_unique_keys,
+        )
 
-    def decode(self, text: str) -> Any:
-        """The value of a JSON text."""
+    def decode(self, text: str) -> Any:  # type: ignore[override]  # the private second argument is not used
+        """Returns the value of a JSON text."""
         value = super().decode(text)
         if "\\u" in text and SURROGATE.search(text):
             try:
@@ -91,22 +95,21 @@ class _StrictDecoder(json.JSONDecoder):
         return value
 
 
-STRICT_JSON = _StrictDecoder()  # made once: 3 us a line
+STRICT_JSON = _StrictDecoder()  # constructed once, which saves 3 us a line
 
 
 def read_jsonl(path: str | Path, hint: str = "write one object a line") -> Iterator[Any]:
-    """The values of a JSONL file (.gz too), one by one. UserError that names the line that is not JSON."""
+    """Yields the values of a JSONL file (.gz too), one by one. UserError that names the line that is not JSON."""
     for number, line in enumerate(read_lines(path, "JSONL file", hint), 1):
         yield parse_json(line, f"{path}:{number}", hint)
 
 
 def read_lines(path: str | Path, what: str = "text", hint: str = "give a text file, plain or .gz") -> Iterator[str]:
-    """The lines of a text file (UTF-8, a byte order mark is dropped), plain or .gz, each with its line end.
+    """Yields the lines of a text file (UTF-8, a byte order mark is dropped), plain or .gz, each with its line end.
 
-    Lines end with "\\n" or "\\r\\n", and nothing else. UserError when the file is missing (`what`, `hint`), is not
-    UTF-8, is a damaged gzip file, or has a line of more than MAX_LINE_BYTES; it names the line.
+    Lines end with "\\n" or "\\r\\n", and nothing else. UserError if the file is missing (`what`, `hint`), is not UTF-8,
+    is a damaged gzip file, or has a line of more than MAX_LINE_BYTES; it names the line.
     """
-    number = 0
     for number, line in enumerate(read_byte_lines(path, what, hint), 1):
         try:
             text = line.removeprefix(BYTE_ORDER_MARK).decode("utf-8")
@@ -115,12 +118,12 @@ def read_lines(path: str | Path, what: str = "text", hint: str = "give a text fi
         if "\r" in text:
             text = text.rstrip("\r\n") + "\n"
         if "\r" in text or "\0" in text:
-            raise UserError(f"{path}:{number}: {_not_a_line(text)}")
+            raise UserError(f"{path}:{number}: {_line_problem(text)}")
         yield text
 
 
-def _not_a_line(text: str) -> str:
-    """What is wrong with a line of text, and what to do."""
+def _line_problem(text: str) -> str:
+    """Says what is wrong with a line of text, and what to do."""
     if "\0" in text:
         return "a NUL character, as in UTF-16; convert it, e.g. with iconv -f UTF-16LE -t UTF-8"
     return "a carriage return within a line, as old Macs end them; convert it, e.g. with tr '\\r' '\\n'"
@@ -129,7 +132,7 @@ def _not_a_line(text: str) -> str:
 def read_byte_lines(
     path: str | Path, what: str = "text", hint: str = "give a text file, plain or .gz"
 ) -> Iterator[bytes]:
-    """The lines of a file, plain or .gz, as bytes, with their line ends. UserError as of `read_lines`."""
+    """Yields the lines of a file, plain or .gz, as bytes, with their line ends. UserError as of `read_lines`."""
     path = require_file(path, what, hint)
     number = 0
     try:
@@ -144,17 +147,17 @@ def read_byte_lines(
 
 
 def open_bytes(path: str | Path) -> BinaryIO:
-    """A file opened for reading bytes; decompressed when its name ends in .gz."""
-    return gzip.open(path, "rb") if Path(path).suffix == ".gz" else open(path, "rb")
+    """Opens a file to read bytes, decompressed if its name ends in .gz."""
+    return cast(BinaryIO, gzip.open(path, "rb")) if Path(path).suffix == ".gz" else open(path, "rb")
 
 
 def max_unpacked_bytes(path: str | Path) -> int:
-    """The most bytes that the compressed file `path` may unpack to. A file beyond it was written to exhaust memory."""
+    """Returns the most bytes that the compressed file `path` may unpack to; one with more is made to exhaust memory."""
     return max(EXPANSION_FREE_BYTES, MAX_EXPANSION * Path(path).stat().st_size)
 
 
 def read_blocks(path: str | Path, what: str, block_bytes: int = 1 << 20) -> Iterator[bytes]:
-    """The content of a file, plain or .gz, in blocks of at most `block_bytes` bytes.
+    """Yields the content of a file, plain or .gz, in blocks of at most `block_bytes` bytes.
 
     UserError for a damaged gzip file, and for one that unpacks to more than `max_unpacked_bytes`; `what` says what the
     file should be, e.g. "a language model".

@@ -1,7 +1,7 @@
 """Files of tensors and plain types: written atomically, with a checksum that is verified before anything is used.
 
 torch and numpy both write a zip archive, in which every member has a CRC-32. Neither compares it when it reads, so a
-flipped bit would become a wrong weight in silence: `load_tensors` and `load_arrays` do compare it.
+flipped bit would silently become a wrong weight: `load_tensors` and `load_arrays` do compare it.
 """
 
 import pickle
@@ -20,7 +20,7 @@ from asrtool.readers import max_unpacked_bytes
 if TYPE_CHECKING:
     import torch
 
-# What the unpickler and the zip reader raise over a file that is cut short, overwritten in places or of another kind.
+# Errors of the unpickler and the zip reader for a file that is cut short, overwritten in places or of another kind.
 DAMAGE = (
     *(RuntimeError, EOFError, LookupError, TypeError, ValueError, AssertionError, AttributeError, MemoryError),
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, OSError, NotImplementedError),
@@ -29,8 +29,8 @@ BLOCK = 1 << 20  # bytes that are read at once to compare checksums
 
 
 def save_tensors(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and plain types. A full disk is a UserError that leaves the previous file as it was."""
-    import torch  # here, since commands that read arrays alone need no second and 200 MB for it
+    """Writes tensors and plain types. A full disk is a UserError that leaves the previous file unchanged."""
+    import torch  # here, since commands that read only arrays need not spend a second and 200 MB on it
 
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         torch.save(dict(state), file)
@@ -38,9 +38,9 @@ def save_tensors(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_tensors(path: Path, what: str, hint: str, device: "torch.device | str" = "cpu") -> dict[str, Any]:
-    """The tensors and plain types in `path`, never anything that runs.
+    """Returns the tensors and plain types in `path`, never anything that runs.
 
-    UserError that names the file when it is missing or damaged; `what` says what it should be, e.g. "a checkpoint of
+    UserError that names the file if it is missing or damaged; `what` says what it should be, e.g. "a checkpoint of
     asrtool", and `hint` what to do.
     """
     import torch
@@ -49,7 +49,7 @@ def load_tensors(path: Path, what: str, hint: str, device: "torch.device | str" 
     try:
         verify_archive(path, compressed=False)
         state = torch.load(path, map_location=device, weights_only=True)
-        _require_whole(state)
+        _require_stored(state)
     except DAMAGE as error:
         raise damaged_file(path, what, hint, error) from error
     if not isinstance(state, dict):
@@ -57,8 +57,8 @@ def load_tensors(path: Path, what: str, hint: str, device: "torch.device | str" 
     return state
 
 
-def _require_whole(value: Any) -> None:
-    """ValueError for a tensor with more elements than its file has: repeated by strides of 0, sparse, without data."""
+def _require_stored(value: Any) -> None:
+    """Raises ValueError for a tensor with more elements than its file has: strides of 0, sparse, or without data."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -68,11 +68,11 @@ def _require_whole(value: Any) -> None:
             raise ValueError(f"it has a tensor of {value.numel():,} elements without their data")
     elif isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
-            _require_whole(item)
+            _require_stored(item)
 
 
 def load_arrays(path: Path, what: str, hint: str) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file by name. UserError as of `load_tensors`."""
+    """Returns all arrays of an .npz file by name. UserError as of `load_tensors`."""
     require_file(path, what, hint)
     try:
         verify_archive(path, compressed=True)
@@ -83,24 +83,25 @@ def load_arrays(path: Path, what: str, hint: str) -> dict[str, np.ndarray]:
 
 
 class DamagedFileError(UserError):
-    """A file that cannot be read: what is wrong with it, and what to do."""
+    """A file cannot be read: `problem` says what is wrong with it, `hint` what to do."""
 
     def __init__(self, problem: str, hint: str):
         super().__init__(problem, hint)  # both, so that the error can be pickled for other processes
-        self.problem, self.hint = problem, hint
+        self.problem = problem
+        self.hint = hint
 
     def __str__(self) -> str:
         return f"{self.problem}; {self.hint}"
 
 
 def damaged_file(path: Path, what: str, hint: str, error: BaseException) -> DamagedFileError:
-    """The error of a file that cannot be read."""
+    """Returns the error of a file that cannot be read."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return DamagedFileError(f"{path} is not {what}, or damaged ({reason})", hint)
 
 
 def verify_archive(path: Path, compressed: bool) -> None:
-    """Compare the checksum of every member of a zip archive; ValueError that names the first that differs.
+    """Compares the checksum of every member of a zip archive; ValueError that names the first that differs.
 
     With `compressed` False no member may be compressed, else all together may unpack to `max_unpacked_bytes`.
     """
@@ -117,7 +118,7 @@ def verify_archive(path: Path, compressed: bool) -> None:
 
 
 def require_finite(tensors: Mapping[str, Any], path: Path, hint: str) -> None:
-    """UserError that names the first of `tensors` with a value that is not finite."""
+    """Raises UserError that names the first of `tensors` with a value that is not finite."""
     import torch
 
     for name, tensor in tensors.items():

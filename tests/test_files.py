@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asrtool import files, readers
 from asrtool.errors import UserError
 from asrtool.files import (
-    FULL,
+    DISK_FULL_ERRORS,
     atomic_path,
     new_folder,
     sweep_temporary,
@@ -66,7 +66,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-@pytest.mark.parametrize("code", sorted(FULL))
+@pytest.mark.parametrize("code", sorted(DISK_FULL_ERRORS))
 def test_a_disk_that_is_full_only_at_the_end_is_a_user_error(tmp_path, monkeypatch, step, code):
     """Network file systems report a full disk as late as fsync."""
     target = tmp_path / "file.txt"
@@ -164,7 +164,7 @@ def own_folder(tmp_path):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_folder_is_replaced_and_the_users_files_in_it_stay(own_folder, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(files, "_exchanged", lambda *_: False)
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
     with new_folder(own_folder, "made.json", "asrtool make") as folder:
         write_json(folder / "made.json", {"files": ["same.fst"]})
         (folder / "same.fst").write_text("2")

@@ -6,39 +6,42 @@ import click
 
 from asrtool.cli.options import JOBS, PATH, allow_commands, max_minutes
 
-LEAST_BINS, MOST_BINS = 4, 1024  # as features.num_bins of a configuration
-MOST_SHARES = 100_000
+MIN_BINS, MAX_BINS = 4, 1024  # as features.num_bins of a configuration
+MAX_SHARES = 100_000
 
 
 @click.command()
 @click.argument("cuts", type=PATH)
 @click.argument("out", type=PATH)
-@click.option(
-    "--num-bins", default=80, show_default=True, type=click.IntRange(LEAST_BINS, MOST_BINS), help="Number of mel bins."
-)
+@click.option("--num-bins", default=80, type=click.IntRange(MIN_BINS, MAX_BINS), help="Number of mel bins.")
 @click.option(
     "--speeds",
     default="1.0",
-    show_default=True,
     metavar="NUMBERS",
-    help="Comma-separated speeds; each cut is stored at every one of them.",
+    help="Comma-separated speeds; the features of each cut are stored at all of them.",
 )
-@click.option("--jobs", default=2, show_default=True, type=JOBS, help="Number of processes.")
-@click.option("--shard", metavar="I/N", help="Store the I-th of N shares alone, and do not write OUT.")
+@click.option("--jobs", default=2, type=JOBS, help="Number of processes.")
+@click.option(
+    "--shard",
+    "share",
+    metavar="I/N",
+    show_default="all shares",
+    help="Number of the share to store and number of all shares; OUT is not written.",
+)
 @max_minutes(60.0)
 @allow_commands
-def features(cuts, out, num_bins, speeds, jobs, shard, max_minutes) -> None:
-    """Store log-mel features with lilcom (training can also compute them on the fly).
+def features(cuts, out, num_bins, speeds, jobs, share, max_minutes) -> None:
+    """Store log-mel features with lilcom; training can also compute them on the fly.
 
-    An interrupted run continues where it was. OUT is the manifest (.jsonl.gz); the features lie beside it, in the
-    folder feats/NAME, where NAME is OUT without its suffix. A repeated run with another input or other settings
-    deletes the features of the OUT that it replaces, and nothing else, when the new OUT is complete.
+    An interrupted run continues where it stopped. OUT is the manifest (.jsonl.gz); the features are in the folder
+    feats/NAME next to it, where NAME is OUT without its suffix. A repeated run with another input or other settings
+    deletes the features of the OUT that it replaces, and nothing else, once the new OUT is complete.
 
     \b
     asrtool features data/train.jsonl.gz data/train_fbank.jsonl.gz --speeds 0.9,1.0,1.1 --jobs 8
 
-    Several machines that see the same folders share the work with --shard, each started when it likes, and again when
-    it was killed. The same command without --shard then stores what is still missing and writes OUT:
+    Several machines with access to the same folders can share the work with --shard; they can start at any time, and
+    again if they were killed. The same command without --shard then stores what is still missing and writes OUT:
 
     \b
     asrtool features data/train.jsonl.gz data/fbank.jsonl.gz --shard 3/20                # one of them
@@ -55,28 +58,34 @@ def features(cuts, out, num_bins, speeds, jobs, shard, max_minutes) -> None:
     wait
     asrtool features data/train.jsonl.gz data/fbank.jsonl.gz
     """
-    options = {"num_bins": num_bins, "speeds": _speeds(speeds), "jobs": jobs, "longest": 60 * max_minutes}
-    share = _share(shard) if shard is not None else None
+    options = {
+        "num_bins": num_bins,
+        "speeds": _parse_speeds(speeds),
+        "jobs": jobs,
+        "max_seconds": 60 * max_minutes,
+    }
+    numbers = _parse_share(share) if share is not None else None
     from asrtool.data.feature_store import store_feature_share, store_features
 
-    if share is None:
+    if numbers is None:
         click.echo(f"{out}: {store_features(cuts, out, **options)}")
         return
-    there, total = store_feature_share(cuts, out, share, **options)
-    hint = "run without --shard to write it" if there == total else "the rest is for the other shares"
-    click.echo(f"{out}: {there} of {total} shards are stored; {hint}")
+    stored, total = store_feature_share(cuts, out, numbers, **options)
+    hint = "run without --shard to write it" if stored == total else "the rest is for the other shares"
+    click.echo(f"{out}: {stored} of {total} shards are stored; {hint}")
 
 
-def _share(text: str) -> tuple[int, int]:
-    share = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-    if not share or not 1 <= int(share[1]) <= int(share[2]):
+def _parse_share(text: str) -> tuple[int, int]:
+    """Returns (3, 20) for "3/20"."""
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise click.BadParameter(f"'{text}' is not I/N with I from 1 to N, such as 3/20", param_hint="--shard")
-    if int(share[2]) > MOST_SHARES:
-        raise click.BadParameter(f"'{text}' has more than {MOST_SHARES:,} shares", param_hint="--shard")
-    return int(share[1]), int(share[2])
+    if int(match[2]) > MAX_SHARES:
+        raise click.BadParameter(f"'{text}' has more than {MAX_SHARES:,} shares", param_hint="--shard")
+    return int(match[1]), int(match[2])
 
 
-def _speeds(text: str) -> tuple[float, ...]:
+def _parse_speeds(text: str) -> tuple[float, ...]:
     try:
         speeds = tuple(float(part) for part in text.split(","))
     except ValueError as error:

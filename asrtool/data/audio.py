@@ -74,7 +74,7 @@ def inspect_mono_audio(audio: str) -> tuple[int, int]:
 
 
 def inspect_audio(audio: str) -> AudioInfo:
-    """Returns rate, length and channels of an audio file whose end can be read. Raises InvalidEntry for any fault of it.
+    """Returns rate, length and channels of an audio file whose end can be read. Raises InvalidEntry for any fault.
 
     Files of floating-point numbers are read whole, since any of their samples may be NaN or of another scale.
     """

@@ -16,67 +16,73 @@ FRAME_SHIFT = 0.01  # seconds
 # The shortest audio that is one frame: a window has 25 ms, of which 7.5 before the first sample are mirrored, and as
 # many as are missing behind the last one, which cannot be more than there are.
 MIN_FRAME_SECONDS = (0.025 - 0.0075) / 2
-WHOLE_SECONDS = 60.0  # longer cuts are computed in blocks, since windows and spectra take 20 times the samples
+MAX_WHOLE_SECONDS = 60.0  # longer cuts are computed in blocks, since windows and spectra take 20 times the samples
 BLOCK_SECONDS = 15.0
 FRAME_TOLERANCE = 2  # frames between the stored ones and those that the duration has: lhotse rounds at both ends
+TOO_SHORT = f"shorter than one frame ({1000 * FRAME_SHIFT:g} ms)"
 
 
 @lru_cache(maxsize=2)
 def extractor(sampling_rate: int, num_bins: int) -> Fbank:
-    """The log-mel filterbank: 25 ms Povey windows every 10 ms, 20 Hz up to 400 Hz below half the sampling rate."""
+    """Returns the log-mel filterbank: 25 ms Povey windows every 10 ms, 20 Hz up to 400 Hz below half the rate."""
     return Fbank(FbankConfig(sampling_rate=sampling_rate, num_filters=num_bins, frame_shift=FRAME_SHIFT))
 
 
-def compute_features(cut: MonoCut, num_bins: int, longest: float | None = MAX_CUT_SECONDS) -> torch.Tensor:
-    """Features of one cut, (frames, bins) float32, computed from its audio alone: no batch mate changes them.
+def compute_features(cut: MonoCut, num_bins: int, max_seconds: float | None = MAX_CUT_SECONDS) -> torch.Tensor:
+    """Returns the features of one cut, (T, F) float32, computed from its audio alone: other cuts do not change them.
 
-    Raises InvalidEntry when the audio cannot be read or has more than `longest` seconds, and for features that are not finite.
+    Raises InvalidEntry if the audio cannot be read or has more than `max_seconds`, and for features that are not
+    finite.
     """
     if is_too_short(cut):
         raise InvalidEntry(f"{cut.id}: {TOO_SHORT}")
-    if cut.duration > WHOLE_SECONDS:
-        return _compute_in_blocks(cut, num_bins, longest)
-    samples = load_samples(cut, longest)
-    return _require_finite(extractor(cut.sampling_rate, num_bins).extract(samples, cut.sampling_rate), cut, 0)
-
-
-TOO_SHORT = f"shorter than one frame ({1000 * FRAME_SHIFT:g} ms)"
+    if cut.duration > MAX_WHOLE_SECONDS:
+        return _compute_in_blocks(cut, num_bins, max_seconds)
+    samples = load_samples(cut, max_seconds)
+    features = extractor(cut.sampling_rate, num_bins).extract(samples, cut.sampling_rate)
+    return _require_finite(features, cut, 0)
 
 
 def is_too_short(cut: MonoCut) -> bool:
-    """Whether the audio of a cut is less than a frame."""
+    """Returns True if the audio of a cut is shorter than a frame."""
     return cut.has_recording and cut.num_samples < MIN_FRAME_SECONDS * cut.sampling_rate
 
 
-def _compute_in_blocks(cut: MonoCut, num_bins: int, longest: float | None) -> torch.Tensor:
-    """The same as computing all at once: a frame depends on samples within two frame shifts of it."""
-    read_samples, make = block_reader(cut, longest), extractor(cut.sampling_rate, num_bins).extract
-    frames, shift = count_frames(cut.num_samples, cut.sampling_rate), samples_per_frame(cut.sampling_rate)
-    features, size = torch.empty(frames, num_bins), round(BLOCK_SECONDS / FRAME_SHIFT)
-    for begin in range(0, frames, size):
-        end = min(begin + size, frames)
-        first, last = max(0, begin - 2), min(frames, end + 2)
-        samples = read_samples(first * shift, cut.num_samples if last == frames else last * shift)
-        block = make(samples, cut.sampling_rate)[begin - first : end - first]
+def _compute_in_blocks(cut: MonoCut, num_bins: int, max_seconds: float | None) -> torch.Tensor:
+    """Computes the same features block by block: a frame depends on samples within two frame shifts of it."""
+    read_samples = block_reader(cut, max_seconds)
+    extract = extractor(cut.sampling_rate, num_bins).extract
+    num_frames = count_frames(cut.num_samples, cut.sampling_rate)
+    shift = samples_per_frame(cut.sampling_rate)
+    block_frames = round(BLOCK_SECONDS / FRAME_SHIFT)
+    features = torch.empty(num_frames, num_bins)  # (T, F)
+    for begin in range(0, num_frames, block_frames):
+        end = min(begin + block_frames, num_frames)
+        first = max(0, begin - 2)
+        last = min(num_frames, end + 2)
+        samples = read_samples(first * shift, cut.num_samples if last == num_frames else last * shift)
+        block = extract(samples, cut.sampling_rate)[begin - first : end - first]
         features[begin:end] = _require_finite(block, cut, begin)
     return features
 
 
 def _require_finite(features: torch.Tensor, cut: MonoCut, first: int) -> torch.Tensor:
-    """`features`, of which the first is frame `first` of the cut. Raises InvalidEntry for a frame that is not finite."""
+    """Returns `features`, which begin at frame `first` of the cut. Raises InvalidEntry if a frame is not finite."""
     if not features.isfinite().all():
         frame = first + int(features.isfinite().all(1).logical_not().nonzero()[0])
         raise InvalidEntry(f"{cut.id}: its features are not finite at {frame * FRAME_SHIFT:.2f} s (frame {frame})")
     return features
 
 
-def load_features(cut: MonoCut, source: str, num_bins: int, longest: float | None = MAX_CUT_SECONDS) -> torch.Tensor:
-    """Features of one cut, (frames, bins) float32: stored ones or computed now, as `source` says. Raises InvalidEntry."""
+def load_features(
+    cut: MonoCut, source: str, num_bins: int, max_seconds: float | None = MAX_CUT_SECONDS
+) -> torch.Tensor:
+    """Returns the features of one cut, (T, F) float32: `source` is "stored" or "on_the_fly". Raises InvalidEntry."""
     if source == "on_the_fly":
-        return compute_features(cut, num_bins, longest)
+        return compute_features(cut, num_bins, max_seconds)
     if not cut.has_features:
         raise InvalidEntry(f"{cut.id}: the manifest has no stored features; run `asrtool features`, or use on_the_fly")
-    if problem := length_problem(cut.duration, longest) or _other_kind(cut, num_bins):
+    if problem := length_problem(cut.duration, max_seconds) or _kind_problem(cut, num_bins):
         raise InvalidEntry(f"{cut.id}: {problem}")
     try:
         _verify_stored(cut)
@@ -86,27 +92,30 @@ def load_features(cut: MonoCut, source: str, num_bins: int, longest: float | Non
         path = cut.features.storage_path
         raise InvalidEntry(f"{cut.id}: cannot read {path} ({reason}); run `asrtool features` again") from error
     if features.ndim != 2 or features.shape[1] != num_bins or abs(len(features) - cut.num_frames) > FRAME_TOLERANCE:
-        wanted = f"({cut.num_frames}, {num_bins})"
-        raise InvalidEntry(f"{cut.id}: its stored features have the shape {tuple(features.shape)}, not {wanted}")
+        expected = f"({cut.num_frames}, {num_bins})"
+        raise InvalidEntry(f"{cut.id}: its stored features have the shape {tuple(features.shape)}, not {expected}")
     return _require_finite(features.float(), cut, 0)
 
 
-def _other_kind(cut: MonoCut, num_bins: int) -> str | None:
-    """How the stored features differ from those of `compute_features`, as their manifest describes them."""
+def _kind_problem(cut: MonoCut, num_bins: int) -> str | None:
+    """Returns how the stored features differ from those of `compute_features`, as their manifest describes them."""
     stored = cut.features
     if stored.num_features != num_bins:
         return f"{stored.num_features} bins are stored, the configuration says features.num_bins={num_bins}"
-    found = {"type": stored.type, "frame_shift": stored.frame_shift, "sampling_rate": stored.sampling_rate}
     rate = cut.recording.sampling_rate if cut.has_recording else stored.sampling_rate
-    wanted = {"type": extractor(rate, num_bins).name, "frame_shift": FRAME_SHIFT, "sampling_rate": rate}
-    if found == wanted:
+    actual = _describe_kind(stored.type, stored.frame_shift, stored.sampling_rate)
+    expected = _describe_kind(extractor(rate, num_bins).name, FRAME_SHIFT, rate)
+    if actual == expected:
         return None
-    shown = (", ".join(f"{name} {value}" for name, value in kind.items()) for kind in (found, wanted))
-    return "its stored features have {}, not {}; store them with `asrtool features`".format(*shown)
+    return f"its stored features have {actual}, not {expected}; store them with `asrtool features`"
+
+
+def _describe_kind(name: str, frame_shift: float, sampling_rate: int) -> str:
+    return f"type {name}, frame_shift {frame_shift}, sampling_rate {sampling_rate}"
 
 
 def _verify_stored(cut: MonoCut) -> None:
-    """Compare the checksum that `store` has written to the manifest with the bytes in the archive. Raises ValueError.
+    """Compares the checksum that `asrtool features` wrote to the manifest with the stored bytes. Raises ValueError.
 
     The file must be a regular one: reading a named pipe would wait for ever.
     """
@@ -118,13 +127,13 @@ def _verify_stored(cut: MonoCut) -> None:
         path = Path(f"{stored.storage_path}/{stored.storage_key}")
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")
-    wanted = (cut.custom or {}).get("features_crc32") if stored.storage_type == LilcomChunkyWriter.name else None
-    if wanted is not None and stored_crc32(path, stored.storage_key) != wanted:
+    expected = (cut.custom or {}).get("features_crc32") if stored.storage_type == LilcomChunkyWriter.name else None
+    if expected is not None and stored_crc32(path, stored.storage_key) != expected:
         raise ValueError("damaged: its checksum differs")
 
 
 def stored_crc32(archive: Path, key: str) -> int:
-    """CRC-32 of the bytes of one feature matrix. `key`: its offset and the sizes of its parts, as lhotse has it."""
+    """Returns the CRC-32 of the bytes of one feature matrix. `key` of lhotse: its offset and the sizes of its parts."""
     offset, *sizes = map(int, key.split(","))
     with open(archive, "rb") as file:
         file.seek(offset)
@@ -132,10 +141,11 @@ def stored_crc32(archive: Path, key: str) -> int:
 
 
 def samples_per_frame(sampling_rate: int) -> int:
-    """The number of samples between the beginnings of two frames."""
+    """Returns the number of samples between the beginnings of two frames."""
     return round(FRAME_SHIFT * sampling_rate)
 
 
 def count_frames(samples: int, sampling_rate: int) -> int:
-    """The number of frames that so many samples have, exactly."""
-    return (samples + samples_per_frame(sampling_rate) // 2) // samples_per_frame(sampling_rate)
+    """Returns the number of frames of so many samples, exactly."""
+    shift = samples_per_frame(sampling_rate)
+    return (samples + shift // 2) // shift

@@ -13,25 +13,26 @@ from asrtool.readers import parse_json, read_byte_lines
 
 KINDS = {"cuts": Cut, "recordings": Recording, "supervisions": SupervisionSegment}
 SUFFIXES = (".jsonl", ".jsonl.gz")
-TEXTS = {"recording_id", "speaker", "text", "language", "gender", "storage_type", "storage_path"}
-NUMBERS = {"start", "duration", "frame_shift"}  # seconds
-COUNTS = {"sampling_rate", "num_samples", "num_frames", "num_features"}
-CHANNELS = {"channel", "channels"}
-FREE = {"alignment", "custom", "kwargs"}  # fields whose contents are anything
-MOST_REPEATED = 100_000  # ids: a small compressed file may repeat a line many million times
-MOST = 1e12  # of a number: beyond that it is a mistake, and too large for what is computed from it
+MAX_REPEATED_IDS = 100_000  # a small compressed file may repeat a line many million times
+MAX_NUMBER = 1e12  # beyond it a number is a mistake, and too large for what is computed from it
+
+TEXT_FIELDS = {"recording_id", "speaker", "text", "language", "gender", "storage_type", "storage_path"}
+SECONDS_FIELDS = {"start", "duration", "frame_shift"}
+COUNT_FIELDS = {"sampling_rate", "num_samples", "num_frames", "num_features"}
+CHANNEL_FIELDS = {"channel", "channels"}
+FREE_FIELDS = {"alignment", "custom", "kwargs"}  # their contents are not checked
 
 
 def open_cuts(path: Path) -> CutSet:
-    """A manifest of cuts, opened lazily; UserError when it is missing, empty or not one, also later, for any line."""
-    cuts = CutSet(_Cuts(Path(path)))
+    """Returns a manifest of cuts, opened lazily. UserError if it is missing, empty or not one; later for any line."""
+    cuts = CutSet(_LazyCuts(Path(path)))
     if next(iter(cuts), None) is None:
         raise UserError(f"manifest is empty: {path}; make it again with `asrtool prepare`")
     return cuts
 
 
-class _Cuts:
-    """The cuts of a manifest, as often as they are asked for."""
+class _LazyCuts:
+    """The cuts of a manifest, which is read again for each iteration."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -44,7 +45,7 @@ class _Cuts:
 
 
 def read_lhotse(cuts: Path | None, recordings: Path | None, supervisions: Path | None) -> Iterable[Cut | str]:
-    """The cuts of lhotse manifests: a CutSet, or recordings and supervisions; and a line for each entry that is wrong.
+    """Returns the cuts of lhotse manifests (a CutSet, or recordings and supervisions), and a line for each problem.
 
     Raises UserError for files that are missing, or not manifests of this kind.
     """
@@ -63,36 +64,38 @@ def _cuts_or_problems(path: Path) -> Iterator[Cut | str]:
 
 
 def _joined(recordings: Path, supervisions: Path) -> Iterator[Cut | str]:
-    """A cut for each recording, with its supervisions; a problem for each supervision without a recording."""
-    known: dict[str, Recording] = {}
+    """Yields a cut for each recording, with its supervisions; a problem for each supervision without a recording."""
+    known_recordings: dict[str, Recording] = {}
     for where, recording in read_items(recordings, "recordings"):
-        if isinstance(recording, InvalidEntry) or recording.id in known:
-            yield f"{where}: {recording if isinstance(recording, InvalidEntry) else 'duplicate recording'}"
+        if isinstance(recording, InvalidEntry):
+            yield f"{where}: {recording}"
+        elif recording.id in known_recordings:
+            yield f"{where}: duplicate recording"
         else:
-            known[recording.id] = recording
+            known_recordings[recording.id] = recording
     segments: list[SupervisionSegment] = []
-    names: set[str] = set()
+    ids: set[str] = set()
     for where, segment in read_items(supervisions, "supervisions"):
         if isinstance(segment, InvalidEntry):
             yield f"{where}: {segment}"
-        elif segment.recording_id not in known:
+        elif segment.recording_id not in known_recordings:
             yield f"{where}: {recordings} has no recording '{segment.recording_id}'"
         else:
             segments.append(segment)
-            names.add(segment.id)
-            if len(segments) - len(names) > MOST_REPEATED:
-                raise UserError(
-                    f"{where}: more than {MOST_REPEATED:,} supervisions before it repeat an id; remove them"
-                )
+            ids.add(segment.id)
+            if len(segments) - len(ids) > MAX_REPEATED_IDS:
+                repeated = f"more than {MAX_REPEATED_IDS:,} supervisions before it repeat an id"
+                raise UserError(f"{where}: {repeated}; remove them")
     yield from CutSet.from_manifests(
-        recordings=RecordingSet.from_recordings(known.values()), supervisions=SupervisionSet.from_segments(segments)
+        recordings=RecordingSet.from_recordings(known_recordings.values()),
+        supervisions=SupervisionSet.from_segments(segments),
     )
 
 
 def read_items(path: Path, what: str, hint: str = "give a lhotse *.jsonl.gz file") -> Iterator[tuple[str, Any]]:
-    """ "FILE:LINE: ID" and the object of each line of a manifest of `what` (of KINDS), or a InvalidEntry that says why not.
+    """Yields "FILE:LINE: ID" and the object of each line of a manifest of `what` (of KINDS), or its InvalidEntry.
 
-    Raises UserError when the file cannot be read, or a line is not JSON or another kind of object.
+    Raises UserError if the file cannot be read, or a line is not JSON or another kind of object.
     """
     _require_manifest(path, hint)
     try:
@@ -108,7 +111,7 @@ def _item(path: Path, number: int, tree: Any, what: str) -> tuple[str, Any]:
     if isinstance(tree, dict) and isinstance(tree.get("id"), str):
         where += f": {tree['id'] if tree['id'].isprintable() else ascii(tree['id'])}"
     try:
-        for problem in _wrong_fields(tree):
+        for problem in _field_problems(tree):
             raise InvalidEntry(problem)
         item = deserialize_entry(tree)
     except InvalidEntry as problem:
@@ -125,30 +128,36 @@ def _require_manifest(path: Path, hint: str) -> None:
         raise UserError(f"{path} does not end in {ends}; `lhotse copy {path} NAME.jsonl.gz` converts other manifests")
 
 
-def _wrong_fields(value: Any) -> Iterator[str]:
-    """What is of the wrong type among the fields that lhotse takes as they are, at any depth."""
+def _field_problems(value: Any) -> Iterator[str]:
+    """Yields the fields of wrong types, at any depth, among those that lhotse takes without a check."""
     if isinstance(value, dict):
         for name, item in value.items():
-            if problem := _wrong_field(name, item):
+            if problem := _field_problem(name, item):
                 yield f"its {name} is {problem}: {ascii(item)[:50]}"
-            elif name not in FREE:
-                yield from _wrong_fields(item)
+            elif name not in FREE_FIELDS:
+                yield from _field_problems(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _wrong_fields(item)
+            yield from _field_problems(item)
 
 
-def _wrong_field(name: str, value: Any) -> str | None:
-    is_right, said = RULES.get(name, (None, ""))
-    return said if is_right and not is_right(value) else None
+def _field_problem(name: str, value: Any) -> str | None:
+    if name not in RULES:
+        return None
+    is_valid, problem = RULES[name]
+    return None if is_valid(value) else problem
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | None)
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and -MOST < value < MOST
+    return type(value) in (int, float) and -MAX_NUMBER < value < MAX_NUMBER
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 < value < MOST
+    return type(value) is int and 0 < value < MAX_NUMBER
 
 
 def _are_channels(value: Any) -> bool:
@@ -160,7 +169,7 @@ def _is_channel(value: Any) -> bool:
 
 
 def _is_alignment(value: Any) -> bool:
-    """{"word": [[symbol, start, duration, score], ...], ...}"""
+    """Returns True for {"word": [[symbol, start, duration, score], ...], ...} and None."""
     if value is None:
         return True
     return type(value) is dict and all(type(items) is list and all(map(_is_aligned, items)) for items in value.values())
@@ -170,12 +179,13 @@ def _is_aligned(item: Any) -> bool:
     return type(item) is list and len(item) >= 3 and type(item[0]) is str and all(map(_is_number, item[1:3]))
 
 
-RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # fields that lhotse takes as they are, wherever they stand
+# Fields that lhotse takes without a check, wherever they stand: a check, and the problem where it fails
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "id": (lambda value: type(value) is str, "not text"),
-    **dict.fromkeys(TEXTS, (lambda value: isinstance(value, str | None), "not text")),
-    **dict.fromkeys(NUMBERS, (_is_number, "not a number of seconds")),
-    **dict.fromkeys(COUNTS, (_is_count, "not a positive integer")),
-    **dict.fromkeys(CHANNELS, (_are_channels, "not the number of a channel, counted from 0")),
+    **dict.fromkeys(TEXT_FIELDS, (_is_text, "not text")),
+    **dict.fromkeys(SECONDS_FIELDS, (_is_number, "not a number of seconds")),
+    **dict.fromkeys(COUNT_FIELDS, (_is_count, "not a positive integer")),
+    **dict.fromkeys(CHANNEL_FIELDS, (_are_channels, "not the number of a channel, counted from 0")),
     "channel_ids": (lambda value: type(value) is list and _are_channels(value), "not a list of channels"),
     "alignment": (_is_alignment, "not an alignment of symbols, starts and durations"),
 }

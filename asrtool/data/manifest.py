@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.cut import Cut
@@ -43,7 +43,7 @@ class ManifestSummary:
         return "; ".join([f"{self.cuts} utterances, {self.seconds / 3600:.2f} h", *left_out, *self.notes])
 
 
-CutOrProblem = MonoCut | str
+CutOrProblem: TypeAlias = MonoCut | str
 RecordingKey = tuple[str, str]  # id and audio
 
 

@@ -94,7 +94,7 @@ class TrainingSampler(Iterable[CutBatch]):
         yield begin, block
 
     def _lines(self, start: Position) -> Iterator[tuple[int, int, Entry]]:
-        """Yields (file, line, entry) of the epoch from `start` on. A file is opened once, however many blocks it has."""
+        """Yields (file, line, entry) of the epoch from `start` on. A file is opened once for all its blocks."""
         files = list(self.files)
         keyed_generator("files", self.seed, start.epoch).shuffle(files)
         first_line = start.line
@@ -197,7 +197,7 @@ class OrderedSampler(Iterable[CutBatch]):
 
 
 def ordered_batches(entries: Iterable[Entry], batch_seconds: float) -> Iterator[list[Entry]]:
-    """Yields batches of at most `batch_seconds`, padding included, the shortest cuts first; a longer cut comes alone."""
+    """Yields batches of at most `batch_seconds`, padding included, the shortest cuts first; longer cuts are alone."""
     in_order = sorted(entries, key=lambda entry: (entry.duration, entry.id))
     return _pack(((entry.duration, entry) for entry in in_order), batch_seconds)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from itertools import takewhile
 
+import torch
 from torch import Tensor
 
 from asrtool.data.batch import Batch
@@ -12,17 +13,23 @@ STATISTICS_SECONDS = 3600.0  # an hour of shuffled speech fixes the mean of a bi
 
 
 def feature_statistics(batches: Iterable[Batch], per_utterance: bool) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per bin, (F,) float32 each, over an hour of `batches`, or the first epoch of them.
+    """Returns mean and standard deviation per bin, (F,) float32 each, over an hour of `batches`, or the first epoch.
 
-    `per_utterance`: the deviation is that around each utterance's own mean. UserError when there are no frames, or
-    values that no mean can be computed of.
+    With `per_utterance` the deviation is that around each utterance's own mean. UserError if there are no frames, or
+    values of which no mean can be computed.
     """
-    count, seconds, total, squares = 0, 0.0, 0.0, 0.0
+    count = 0
+    seconds = 0.0
+    total = torch.zeros((), dtype=torch.float64)
+    squares = torch.zeros((), dtype=torch.float64)
     for batch in takewhile(lambda batch: batch.position.epoch == 0, batches):
         for features, length in zip(batch.features.double(), batch.feature_lens.tolist(), strict=True):
-            frames = features[:length]
-            frames = frames - frames.mean(0) if per_utterance else frames
-            count, total, squares = count + length, total + frames.sum(0), squares + (frames**2).sum(0)
+            frames = features[:length]  # (T, F)
+            if per_utterance:
+                frames = frames - frames.mean(0)
+            count += length
+            total = total + frames.sum(0)
+            squares = squares + (frames**2).sum(0)
         seconds += batch.seconds
         if seconds > STATISTICS_SECONDS:
             break

@@ -1,4 +1,4 @@
-"""Texts, one sentence a line, and the transcripts of manifests."""
+"""Sentences of text files, one a line, and the transcripts of manifests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,16 +9,16 @@ from asrtool.text.words import composed
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether `path` is a manifest by its name, or a folder of some, and no text file."""
+    """Returns True if `path` is named as a manifest or is a folder of manifests, and False for a text file."""
     return path.is_dir() or path.name.endswith((".jsonl", ".jsonl.gz"))
 
 
 def read_sentences(path: Path) -> Iterator[str]:
-    """The transcripts of a manifest, or the lines of a text file, in NFC. UserError as of `read_lines`."""
+    """Yields the transcripts of a manifest, or the lines of a text file, in NFC. UserError as of `read_lines`."""
     if not is_manifest(path):
         hint = "give a text file, a sentence a line (.gz too), or a manifest *.jsonl.gz"
         return map(composed, read_lines(path, "text", hint))
-    from asrtool.data.manifest import transcripts
+    from asrtool.data.manifest import transcripts  # here, since text files do not need lhotse
 
     return (composed(_text(text, path)) for text in transcripts([path]))
 

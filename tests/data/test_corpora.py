@@ -2,7 +2,8 @@ import re
 
 import pytest
 
-from asrtool.data.corpora import choose_speakers, read_kaldi, read_librispeech, read_yesno
+from asrtool.data.corpora import choose_speakers, read_librispeech, read_yesno
+from asrtool.data.kaldi_folder import read_kaldi
 from asrtool.errors import UserError
 
 

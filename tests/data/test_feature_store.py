@@ -160,7 +160,7 @@ def test_all_cuts_that_the_lines_tell_are_bad_are_listed_before_anything_is_comp
         "no recording and no features",
     ]
     with pytest.raises(DataError, match="minutes long, more than --max-minutes"):
-        store_features(few, out, BINS, longest=0.2)
+        store_features(few, out, BINS, max_seconds=0.2)
 
 
 def test_manifests_that_differ_behind_the_first_dot_have_features_of_their_own(corpus, few, tmp_path):

@@ -78,13 +78,13 @@ KILL = """
 import os, signal
 from asrtool.data import feature_store
 feature_store.SHARD_CUTS = 3
-real, calls = feature_store.compute, []
+real, calls = feature_store.compute_features, []
 def compute(*arguments):
     calls.append(1)
     if len(calls) == KILLED_AT:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*arguments)
-feature_store.compute = compute
+feature_store.compute_features = compute
 from asrtool.cli import main
 main()
 """
@@ -157,7 +157,7 @@ def test_features_that_the_manifest_points_to_remain_until_it_is_replaced(corpus
     before, manifest = written(out), out.read_bytes()
     store_feature_share(corpus, out, (2, 2), BINS + 3)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(feature_store, "_join", lambda *_: interrupt())
+        patch.setattr(feature_store, "_join_manifests", lambda *_: interrupt())
         store_features(corpus, out, BINS + 3)
     assert out.read_bytes() == manifest
     assert all(load_features(cut, "stored", BINS).shape[1] == BINS for cut in open_cuts(out))

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
-from asrtool.data.corpora import Utterance, read_kaldi
+from asrtool.data.corpora import Utterance
+from asrtool.data.kaldi_folder import read_kaldi
 from asrtool.data.manifest import copy_manifest, open_cuts, read_lhotse, transcripts, write_manifest
 from asrtool.data.sources import allow_commands
 from asrtool.data.tables import read_table

@@ -102,7 +102,7 @@ def test_a_cut_above_the_limit_is_refused_before_its_file_is_opened(make):
     cut = make(noise(16000))
     os.unlink(cut.recording.sources[0].source)
     with pytest.raises(InvalidEntry, match="minutes long, more than --max-minutes"):
-        load_samples(cut, longest=0.5)
+        load_samples(cut, max_seconds=0.5)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
@@ -114,7 +114,7 @@ def test_features_in_blocks_are_those_of_the_whole(monkeypatch, make, name, star
     cut = whole.truncate(offset=start, preserve_id=True) if start else whole
     cut = cut.perturb_speed(0.9) if change == "speed" else cut
     wanted = compute_features(cut, BINS)
-    for name in ("WHOLE_SECONDS", "BLOCK_SECONDS"):
+    for name in ("MAX_WHOLE_SECONDS", "BLOCK_SECONDS"):
         monkeypatch.setattr(features, name, 0.5)
     found = compute_features(cut, BINS)
     assert len(found) == count_frames(cut.num_samples, 16000)

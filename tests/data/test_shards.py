@@ -59,7 +59,7 @@ def test_a_file_holds_what_lhotse_reads(corpus, tmp_path, name):
     found = list(entries(tmp_path / name))
     assert [entry.cut() for entry in found] == list(CutSet.from_file(tmp_path / name))
     assert [(entry.id, entry.duration) for entry in found] == [(cut.id, cut.duration) for cut in open_cuts(corpus)]
-    assert all(entry.parts == () for entry in found)
+    assert all(entry.shar_items == () for entry in found)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])

@@ -7,7 +7,8 @@ from pathlib import Path
 import soundfile
 
 from asrtool.data.audio import inspect_mono_audio
-from asrtool.data.corpora import choose_speakers, read_kaldi
+from asrtool.data.corpora import choose_speakers
+from asrtool.data.kaldi_folder import read_kaldi
 from asrtool.data.features import load_features, load_samples
 from asrtool.data.shards import entries_with_trees
 from tests.fuzz import material
