@@ -28,7 +28,10 @@ CONTINUES = {
     "decoding.md": ["own_corpus.md", "language.md", "objectives.md"],
     "streaming.md": ["own_corpus.md", "language.md", "objectives.md"],
 }
-# Before the commands of a block: trainings become tiny, and the digits recipe speaks a few words only.
+# Pages that run in the folder of another page: the recipe has then done its stages already.
+SHARES = {"tutorial.md": "README.md"}
+# Before the commands of a block: trainings become tiny, the digits recipe speaks a few words only, the tests do not run
+# themselves, and nothing is installed.
 PRELUDE = """
 set -euo pipefail
 asrtool() {
@@ -38,6 +41,7 @@ asrtool() {
     esac
     python3 -m asrtool "$@"
 }
+pip() { echo "nothing is installed in a test: pip $*"; }
 bash() {
     case $1 in
         egs/digits/run.sh) command bash "$@" --train 24 --dev 8 --test 8 ;;
@@ -118,6 +122,7 @@ def run_page(tmp_path_factory) -> Callable[[str], None]:
     """run_page("decoding.md") runs the commands of a page, after those of the pages that it continues, each once."""
     vocabulary = words()
     folders: dict[str, Path] = {}
+    begun: set[str] = set()
     done: set[str] = set()
     pages = {page.name: page for page in PAGES}
 
@@ -127,7 +132,9 @@ def run_page(tmp_path_factory) -> Callable[[str], None]:
             run(other)
         if name in done:
             return
-        together = "shared" if before or name == "own_corpus.md" else name
+        assert name not in begun, f"the commands of {name} have failed already"
+        begun.add(name)
+        together = "shared" if before or name == "own_corpus.md" else SHARES.get(name, name)
         if together not in folders:
             folders[together] = write_checkout(tmp_path_factory.mktemp("checkout"), vocabulary)
             if together == "shared":

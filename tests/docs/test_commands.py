@@ -70,12 +70,7 @@ def test_every_configuration_key_exists(page):
     for match in INLINE.finditer(page.read_text(encoding="utf-8")):
         key = match[1].split("=")[0].split(":")[0].strip()
         first, *rest = key.split(".")
-        if (
-            first in sections
-            and rest
-            and re.fullmatch(r"[\w.]+", key)
-            and rest[-1] not in FILE_SUFFIXES
-        ):
+        if first in sections and rest and re.fullmatch(r"[\w.]+", key) and rest[-1] not in FILE_SUFFIXES:
             section = Config
             for name in (first, *rest):
                 assert name in section.model_fields, f"{page.name}: `{match[1]}` is no key of the configuration"
