@@ -181,10 +181,11 @@ def _delimiter(_context, _option, value: str | None) -> str | None:
 )
 @common_options
 def table(file, out, columns, header, delimiter, audio_root, unlabelled, **settings) -> None:
-    """Read a table with a header: audio and text; optionally id, speaker, start, end (s) and channel (from 0).
+    """Read a table with a header.
 
-    Common column names of other tools, such as path and sentence, are recognised. Comma- and semicolon-separated
-    fields may be quoted; tab- and bar-separated fields are read without quotes.
+    Its columns are audio and text, and optionally id, speaker, start, end (in seconds) and channel (from 0). Common
+    column names of other tools, such as path and sentence, are recognised. Comma- and semicolon-separated fields may
+    be quoted; tab- and bar-separated fields are read without quotes.
 
     \b
     asrtool prepare table mine.tsv data/train.jsonl.gz --case upper
