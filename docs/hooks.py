@@ -220,12 +220,13 @@ def option_records(command: click.Command, context: click.Context) -> Iterator[s
             continue
         names, text = record
         extra = EXTRA.search(text)
-        facts = extra.group(1).split("; ") if extra and is_extra(extra.group(1)) else []
+        facts = re.split(r"; (?![^()]*\))", extra.group(1)) if extra and is_extra(extra.group(1)) else []
         if facts and extra:
             text = text[: extra.start()]
         default = next((fact.removeprefix("default: ") for fact in facts if fact.startswith("default: ")), "")
         flags, values = split_names(names)
         values = ", ".join(filter(None, [value_text(values), *map(range_text, facts)]))
+        default = re.sub(r"^\((.*)\)$", r"\1", default)  # where the default depends on something, click has parentheses
         default = f"`{default}`" if default else ""
         yield f"| {flags} | {escape(values)} | {escape(default)} | {escape(text)} |"
 
