@@ -1,4 +1,4 @@
-"""`asrtool graph`: units, lexicon and language model to what graph decoders search."""
+"""`asrtool graph`: compiles a decoding graph from units, a lexicon and a language model."""
 
 import click
 
@@ -9,14 +9,18 @@ from asrtool.graphs.topology import TOPOLOGIES
 
 @click.command()
 @click.argument("out", type=PATH)
-@click.option("--tokenizer", required=True, type=PATH, help="Tokenizer of the acoustic model.")
-@click.option("--lm", type=PATH, metavar="ARPA", help="N-gram model, plain or .gz; needed for all kinds with a G.")
-@click.option("--lexicon", type=PATH, help="WORD UNIT UNIT ... a line; by default the tokenizer spells the LM's words.")
+@click.option("--tokenizer", required=True, type=PATH, help="The tokenizer of the acoustic model.")
+@click.option("--lm", type=PATH, metavar="ARPA", help="The n-gram model, plain or .gz; needed for all kinds with a G.")
+@click.option(
+    "--lexicon",
+    type=PATH,
+    help="Lexicon with lines WORD UNIT ...  [default: the tokenizer's pronunciations]",
+)
 @click.option(
     "--topology",
     type=click.Choice(TOPOLOGIES),
     default="ctc",
-    help="Topology of the units in frames.",
+    help="Topology H: how units are aligned to frames.",
 )
 @click.option(
     "--kind",
@@ -24,19 +28,19 @@ from asrtool.graphs.topology import TOPOLOGIES
     type=click.Choice(KINDS),
     multiple=True,
     default=["HLG"],
-    help="Graph to store; may be repeated.",
+    help="Kind of graph to store; may be repeated. The first one is decoded with.",
 )
 @click.option(
     "--silence",
     metavar="UNIT",
-    help="Unit that may stand between words; by default the silence of a phone tokenizer. '' is none.",
+    help="Unit of optional silence between words; '' is none.  [default: the silence of a phone tokenizer]",
 )
 @click.option(
     "--silence-prob",
     "silence_probability",
     default=0.5,
     type=Number(0, 1, minimum_open=True, maximum_open=True),
-    help="Probability of silence at each place where it may be.",
+    help="Probability of silence at each word boundary.",
 )
 def graph(out, **options) -> None:
     """Compile a decoding graph into the folder OUT: OpenFst files, words.txt, units.txt and graph.json.
@@ -46,8 +50,8 @@ def graph(out, **options) -> None:
     asrtool graph exp/lang/graph --tokenizer data/phones.json --lexicon data/lexicon.txt --lm data/3gram.arpa.gz
     asrtool graph exp/lang/graph --tokenizer data/phones.json --lm data/3gram.arpa --kind HLG --kind G
 
-    H is the topology (ctc; modified: equal units need no blank between them; hmm: two states a unit, for models with
-    two outputs a unit), L the lexicon, G the LM. Several kinds are stored beside each other; the first is decoded with.
+    H is the topology (ctc; modified: equal units need no blank between them; hmm: two states for each unit, for models
+    with two outputs for each unit), L is the lexicon and G the language model.
 
     OUT must be new, empty, or a folder of `asrtool graph`, whose graph is replaced when the new one is complete.
     """
@@ -60,5 +64,5 @@ def graph(out, **options) -> None:
 
 
 def _summary(size: dict) -> str:
-    holds = ", ".join(name.replace("_", " ") for name, value in size.items() if value is True)
-    return f"{size['states']:,} states, {size['arcs']:,} arcs, {size['bytes']:,} bytes; {holds}"
+    properties = ", ".join(name.replace("_", " ") for name, value in size.items() if value is True)
+    return f"{size['states']:,} states, {size['arcs']:,} arcs, {size['bytes']:,} bytes; {properties}"

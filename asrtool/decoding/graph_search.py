@@ -1,7 +1,7 @@
 """Search in a decoding graph on the CPU by kaldi-decoder, by several processes.
 
-    cost of a path = sum over its frames of acoustic_scale * (-log p(unit) + log prior(unit) + [blank] blank_penalty)
-                     + the graph's costs (language model, lexicon, topology) + insertion_penalty * number of words
+cost of a path = sum over its frames of acoustic_scale * (-log p(unit) + log prior(unit) + [blank] blank_penalty)
+                 + the graph's costs (language model, lexicon, topology) + insertion_penalty * number of words
 """
 
 from collections import deque
@@ -35,9 +35,9 @@ MAX_PENDING = 200  # utterances that are submitted to worker processes ahead of 
 class GraphSearch:
     """The search in one graph. It is a `Search` of asrtool/decoding/hypothesis.py, and what its worker processes run.
 
-    `graph`: a `Graph` of asrtool/graphs/folder.py. `priors`: see GraphOptions.scaled_log_likelihoods. `rescore`: changes
-    each lattice before its best words are taken. With `jobs` > 1 as many processes are forked at once, after the graph
-    was loaded, so that they share its memory; they never touch a GPU.
+    `graph`: a `DecodingGraph` of asrtool/graphs/folder.py. `priors`: see GraphOptions.scaled_log_likelihoods.
+    `rescore`: changes each lattice before its best words are taken. With `jobs` > 1 as many processes are forked at
+    once, after the graph was loaded, so that they share its memory; they never touch a GPU.
     """
 
     def __init__(

@@ -1,3 +1,11 @@
-"""Units, lexicon and language model to graphs, for decoding and for training."""
+"""Units, lexicon and language model to graphs, for decoding and for training.
 
-KINDS = ("HLG", "HL", "LG", "H", "L", "G")  # compositions of the topology H, the lexicon L and the language model G
+Decoding: compile.py composes topology.py (H), lexicon_fst.py (L) and grammar.py (G); build.py is `asrtool graph`,
+folder.py the folder that it writes, check.py the check of OpenFst files. Training: training_graphs.py, unit_ngram.py.
+"""
+
+from typing import Literal, get_args
+
+# Compositions of the topology H, the lexicon L and the grammar G, which is the language model.
+Kind = Literal["HLG", "HL", "LG", "H", "L", "G"]
+KINDS: tuple[Kind, ...] = get_args(Kind)

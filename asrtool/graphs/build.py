@@ -1,4 +1,4 @@
-"""A graph's folder from the files of a tokenizer, a lexicon and a language model: what `asrtool graph` does."""
+"""Builds the folder of a decoding graph from a tokenizer, a lexicon and a language model, as `asrtool graph` does."""
 
 import logging
 import time
@@ -10,10 +10,10 @@ from asrtool.errors import UserError
 from asrtool.files import file_hash, require_own_folder
 from asrtool.graphs.compile import Compiler, peak_mb
 from asrtool.graphs.folder import COMMAND, META, lexicon_hash, save_graph, tokenizer_hash
-from asrtool.graphs.grammar import NOT_WORDS, arpa_words, compare
-from asrtool.graphs.lexicon_fst import Between
+from asrtool.graphs.grammar import NOT_WORDS, arpa_words, compare_vocabularies
+from asrtool.graphs.lexicon_fst import WordBoundary
 from asrtool.graphs.topology import num_outputs
-from asrtool.text.lexicon import Lexicon
+from asrtool.text.lexicon import Lexicon, read_lexicon
 from asrtool.text.tokenizer import SPACE, Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -29,32 +29,33 @@ def build_graph(
     silence: str | None = None,
     silence_probability: float = 0.5,
 ) -> dict:
-    """Compile the graphs `kinds` into the folder `out`, the first being the one to decode with; returns graph.json.
+    """Compiles the graphs `kinds` into the folder `out`; returns graph.json, the time and the peak memory.
 
-    Without `lexicon`, the words of the LM are spelled by the tokenizer. `silence` None is the tokenizer's own, where it
-    has one; "" is none. UserError for what does not fit together, and for an `out` that another command wrote.
+    The first of the kinds is the graph to decode with. Without `lexicon`, the tokenizer gives the pronunciations of the
+    LM's words. `silence` None is the tokenizer's own, where it has one; "" is none. Raises UserError for inputs that do
+    not fit together, and for a folder that another command wrote.
     """
     start = time.perf_counter()
     require_own_folder(out, META, COMMAND)
     units = load_tokenizer(tokenizer)
     if lm is None and any("G" in kind for kind in kinds):
         raise UserError(f"{', '.join(kinds)}: G is the language model; give it with --lm ARPA, or ask for --kind HL")
-    known = arpa_words(lm) if lm else None
-    spelled = _pronounce(units, lexicon, known)
-    between = _between(units, silence, silence_probability)
-    compiler = Compiler(units.symbols, _recognisable(spelled, known), lm, topology, between)
+    lm_words = arpa_words(lm) if lm else None
+    pronunciations = _load_lexicon(units, lexicon, lm_words)
+    boundary = _word_boundary(units, silence, silence_probability)
+    compiler = Compiler(units.symbols, _in_both(pronunciations, lm_words), lm, topology, boundary)
     fsts = {kind: getattr(compiler, kind) for kind in dict.fromkeys(kinds)}
     meta = {
         "kind": kinds[0],
         "topology": topology,
         "outputs": num_outputs(topology, units.size),
-        "words": len(compiler.words) - 2,  # less <eps> and #0
-        "separator": between.separator,
-        "silence": {"unit": between.silence, "probability": between.probability} if between.silence else None,
+        "words": len(compiler.words) - 2,  # without <eps> and #0
+        "separator": boundary.separator,
+        "silence": {"unit": boundary.silence, "probability": boundary.probability} if boundary.silence else None,
         "sizes": {kind: compiler.sizes[kind] for kind in fsts},
         "sha256": {
             "tokenizer": tokenizer_hash(units),
-            "lexicon": lexicon_hash(spelled),
+            "lexicon": lexicon_hash(pronunciations),
             "lm": file_hash(lm) if lm else None,
         },
         "steps": compiler.steps,
@@ -64,41 +65,39 @@ def build_graph(
     return meta | {"seconds": round(time.perf_counter() - start, 1), "peak_mb": peak_mb()}
 
 
-def _pronounce(tokenizer: Tokenizer, path: str | Path | None, words: list[str] | None) -> Lexicon:
-    """The lexicon in the file `path`, or `words` as the tokenizer spells them."""
-    from asrtool.graphs.build import lexicon_of
-    from asrtool.text.lexicon import read_lexicon
-
+def _load_lexicon(tokenizer: Tokenizer, path: str | Path | None, words: list[str] | None) -> Lexicon:
+    """The lexicon in the file `path`, or the tokenizer's pronunciations of `words`."""
     if path:
         return read_lexicon(path, phones=tokenizer.symbols[1:])
     if words is None:
-        raise UserError("no words to make a graph of; give --lexicon FILE or --lm ARPA")
-    return lexicon_of(tokenizer, [word for word in words if word not in NOT_WORDS])
+        raise UserError("no words to build a graph of; give --lexicon FILE or --lm ARPA")
+    return tokenizer_lexicon(tokenizer, [word for word in words if word not in NOT_WORDS])
 
 
-def _recognisable(lexicon: Lexicon, known: list[str] | None) -> Lexicon:
-    """The part of the lexicon that the LM knows; what each of the two lacks is said."""
-    if known is None:
+def _in_both(lexicon: Lexicon, lm_words: list[str] | None) -> Lexicon:
+    """The part of the lexicon whose words the LM has; logs how many words each of the two lacks."""
+    if lm_words is None:
         return lexicon
-    for line in compare(lexicon.pronunciations, known):
+    for line in compare_vocabularies(lexicon.pronunciations, lm_words):
         logger.info(line)
-    known = set(known)
-    return Lexicon({word: ways for word, ways in lexicon.pronunciations.items() if word in known})
+    in_lm = set(lm_words)
+    return Lexicon({word: several for word, several in lexicon.pronunciations.items() if word in in_lm})
 
 
-def _between(tokenizer: Tokenizer, silence: str | None, probability: float) -> Between:
-    """Characters have a mark between words; words of BPE begin with theirs; a phone tokenizer may name its silence."""
+def _word_boundary(tokenizer: Tokenizer, silence: str | None, probability: float) -> WordBoundary:
+    """A separator for characters; nothing for BPE, whose words begin with a mark; for phones, optional silence."""
     if tokenizer.separator == SPACE:
-        return Between(SPACE, silence, probability)
-    return Between(None, tokenizer.separator if silence is None else silence, probability)
+        return WordBoundary(SPACE, silence, probability)
+    return WordBoundary(None, tokenizer.separator if silence is None else silence, probability)
 
 
-def lexicon_of(tokenizer: "Tokenizer", words: Iterable[str]) -> Lexicon:
-    """The pronunciations of `words` in the symbols of a tokenizer's units; words that have none are not in it.
+def tokenizer_lexicon(tokenizer: Tokenizer, words: Iterable[str]) -> Lexicon:
+    """The pronunciations of `words` in a tokenizer's units, for the words that have any.
 
-    Phones: what the tokenizer's own lexicon says. Characters: the word's, without `tokenizer.separator`, the space,
-    which stands between words. BPE: the pieces of the word alone, the first of which has sentencepiece's mark; no piece
-    reaches over a space, so that the words' pieces in turn are those of the text. Raises UserError when none is left.
+    Phones: the pronunciations of the tokenizer's own lexicon. Characters: the word's characters, without
+    `tokenizer.separator`, the space, which stands between words. BPE: the pieces of the word alone, the first of which
+    has sentencepiece's mark; no piece contains a space, so that the pieces of a text are those of its words. Raises
+    UserError when no word has a pronunciation.
     """
     words = list(words)
     known = {word: tokenizer.pronunciations(word) for word in words if not tokenizer.unknown(word)}

@@ -1,8 +1,8 @@
-"""OpenFst files are checked here before the library reads them, since it trusts every number in them.
+"""Checks OpenFst files before the library reads them, since it trusts every number in them.
 
 An arc with an input label that the model has no output for makes the decoder read outside of a frame's scores, a wrong
-count in the header reserves all memory, and a cycle of arcs without an input label is followed for ever. Files are
-those that `asrtool graph` writes, of type vector with arcs of type standard:
+count in the header allocates all memory, and a cycle of arcs with input epsilons is followed for ever. Accepted are
+files as `asrtool graph` writes them, of type vector with arcs of type standard:
 
     header   magic, "vector", "standard", version, flags, properties, start, number of states, number of arcs (unused)
     state    weight float32 (infinity: not final), number of arcs int64, then its arcs
@@ -21,40 +21,46 @@ import numpy as np
 if TYPE_CHECKING:
     from kaldifst import StdVectorFst
 
-KIND = b"\xd6\xfd\xb2~\x06\0\0\0vector\x08\0\0\0standard\x02\0\0\0"  # version 2 of the format, the only one since 2006
+MAGIC = b"\xd6\xfd\xb2~\x06\0\0\0vector\x08\0\0\0standard\x02\0\0\0"  # version 2 of the format, the only one since 2006
 HEADER = struct.Struct("<iQqqq")  # flags, properties, start, states, arcs
 COUNT = struct.Struct("<q")
 STATE_BYTES, ARC_BYTES = 12, 16
-STATES_AT_ONCE = 1 << 18  # states whose arcs are looked at together: some 10 MB of a usual graph
-MOST_COST = 1e6  # of an arc; log10 of -99 is 228 nats, and float32 holds the sum of an hour of such arcs
-KNOWN = 0xFFFFFFFF0007  # the properties that a file may claim: expanded, mutable, error, and those of OpenFst's tests
-EXPANDED_MUTABLE = 3  # what is true of every vector FST
+BLOCK_STATES = 1 << 18  # states whose arcs are checked together: some 10 MB of a typical graph
+MAX_COST = 1e6  # of an arc; a log10 of -99 is 228 nats, and float32 holds the sum of an hour of such arcs
+ALL_PROPERTIES = 0xFFFFFFFF0007  # that a file may claim: expanded, mutable, error, and those that OpenFst tests
+EXPANDED_MUTABLE = 3  # properties of every vector FST
+PROPERTIES = {  # bits of OpenFst's fst/properties.h
+    "deterministic": 0x40000,  # no state has two arcs with the same input label
+    "input_epsilon_free": 0x2000000,
+    "input_sorted": 0x10000000,
+    "connected": 0x50000000000,  # every state is on a path from the start to an end
+}
 
 
 class BadFst(ValueError):
-    """What is wrong with an FST file, as the end of a sentence that begins with its name."""
+    """A problem of an FST file, as the end of a sentence that begins with the file's name."""
 
 
-class Labels(NamedTuple):
-    """How many input and output labels an FST may have, epsilon included."""
+class LabelCounts(NamedTuple):
+    """The numbers of input and output labels that an FST may have, epsilon included."""
 
     inputs: int
     outputs: int
 
 
-class Arcs(NamedTuple):
-    """Arcs of some states in a row: `states` (A,) their states, `labels` (A, 2) int32, `costs` (A,), `targets` (A,)."""
+class FstArcs(NamedTuple):
+    """The A arcs of a block of states."""
 
-    states: np.ndarray
-    labels: np.ndarray
-    costs: np.ndarray
-    targets: np.ndarray
+    source: np.ndarray  # (A,) int64
+    labels: np.ndarray  # (A, 2) int32, input and output
+    cost: np.ndarray  # (A,) float32
+    target: np.ndarray  # (A,) int32
 
 
-def read_fst(path: Path, labels: Labels) -> "StdVectorFst":
-    """The FST in `path`, checked. Raises BadFst.
+def read_fst(path: Path, labels: LabelCounts) -> "StdVectorFst":
+    """Reads and checks the FST in `path`. Raises BadFst.
 
-    Its claims about itself (sorted, without cycles ...) are forgotten: OpenFst finds out when it needs to know.
+    The properties that the file claims (sorted, acyclic ...) are discarded: OpenFst computes those that it needs.
     """
     import kaldifst
 
@@ -62,100 +68,113 @@ def read_fst(path: Path, labels: Labels) -> "StdVectorFst":
     fst = kaldifst.StdVectorFst.read(str(path))
     if fst is None:
         raise BadFst("cannot be read by OpenFst")
-    fst.set_properties(EXPANDED_MUTABLE, KNOWN)
+    fst.set_properties(EXPANDED_MUTABLE, ALL_PROPERTIES)
     return fst
 
 
-def check_fst(path: Path, labels: Labels) -> None:
-    """Raise BadFst unless the file is whole, its labels and next states exist, and every cycle reads a frame.
+def has_property(fst: "StdVectorFst", name: str) -> bool:
+    """Whether `fst` has the property `name` of PROPERTIES, which OpenFst computes when it does not know it."""
+    return fst.properties(PROPERTIES[name], True) == PROPERTIES[name]
+
+
+def check_fst(path: Path, labels: LabelCounts) -> None:
+    """Raises BadFst unless the file is complete, its labels and next states exist, and every cycle takes a frame.
 
     A graph of 5 million states and 15 million arcs takes about four seconds.
     """
     if not path.stat().st_size:
         raise BadFst("is empty")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        states = _check_header(content)
-        begins = _walk(content, states)
-        silent = [_check_arcs(arcs, labels, states) for arcs in _arcs(content, begins)]
-    _check_cycles(np.concatenate(silent), states)
+        num_states = _check_header(content)
+        offsets = _state_offsets(content, num_states)
+        epsilon_arcs = [_check_arcs(arcs, labels, num_states) for arcs in _read_arcs(content, offsets)]
+    _check_epsilon_cycles(np.concatenate(epsilon_arcs), num_states)
 
 
 def _check_header(content: mmap.mmap) -> int:
-    """The number of states."""
-    if content[: len(KIND)] != KIND or len(content) < len(KIND) + HEADER.size:
+    """Returns the number of states."""
+    if content[: len(MAGIC)] != MAGIC or len(content) < len(MAGIC) + HEADER.size:
         raise BadFst("is not an OpenFst file of type vector with arcs of type standard")
-    flags, _, start, states, _ = HEADER.unpack_from(content, len(KIND))
+    flags, _, start, states, _ = HEADER.unpack_from(content, len(MAGIC))
     if flags:
         raise BadFst("has symbol tables inside, or is aligned; `asrtool graph` writes neither")
-    if not 0 < states <= (len(content) - len(KIND) - HEADER.size) // STATE_BYTES:
+    if not 0 < states <= (len(content) - len(MAGIC) - HEADER.size) // STATE_BYTES:
         raise BadFst(f"has {states} states by its header, which do not fit its {len(content):,} bytes")
     if not 0 <= start < states:
         raise BadFst(f"starts in state {start}, and has states 0 to {states - 1}")
     return states
 
 
-def _walk(content: mmap.mmap, states: int) -> np.ndarray:
+def _state_offsets(content: mmap.mmap, states: int) -> np.ndarray:
     """Where each state begins, and the last one ends, (S + 1,) in bytes."""
-    begins, size = array("q"), len(content)
-    at = len(KIND) + HEADER.size
+    offsets = array("q")
+    size = len(content)
+    offset = len(MAGIC) + HEADER.size
     for state in range(states):
-        begins.append(at)
-        if at + STATE_BYTES > size:
+        offsets.append(offset)
+        if offset + STATE_BYTES > size:
             raise BadFst(f"is cut short: it ends before state {state} of {states}")
-        (count,) = COUNT.unpack_from(content, at + 4)
-        at += STATE_BYTES + ARC_BYTES * count
-        if count < 0 or at > size:
+        (count,) = COUNT.unpack_from(content, offset + 4)
+        offset += STATE_BYTES + ARC_BYTES * count
+        if count < 0 or offset > size:
             raise BadFst(f"is cut short or damaged: {count} arcs of state {state} do not fit its {size:,} bytes")
-    if at != size:
-        raise BadFst(f"has {size - at:,} bytes more than its {states} states")
-    begins.append(at)
-    return np.frombuffer(begins, np.int64)
+    if offset != size:
+        raise BadFst(f"has {size - offset:,} bytes more than its {states} states")
+    offsets.append(offset)
+    return np.frombuffer(offsets, np.int64)
 
 
-def _arcs(content: mmap.mmap, begins: np.ndarray) -> Iterator[Arcs]:
-    """All arcs, STATES_AT_ONCE states at a time. Raises BadFst for the weight of a final state."""
-    for first in range(0, len(begins) - 1, STATES_AT_ONCE):
-        here = begins[first : first + STATES_AT_ONCE + 1]
-        words = np.frombuffer(content[here[0] : here[-1]], "<i4")
-        heads = (here[:-1] - here[0]) // 4
-        _check_final(words[heads].view("<f4"), first)
+def _read_arcs(content: mmap.mmap, offsets: np.ndarray) -> Iterator[FstArcs]:
+    """All arcs, BLOCK_STATES states at a time. Raises BadFst for the weight of a final state."""
+    for first in range(0, len(offsets) - 1, BLOCK_STATES):
+        block = offsets[first : first + BLOCK_STATES + 1]
+        words = np.frombuffer(content[block[0] : block[-1]], "<i4")
+        heads = (block[:-1] - block[0]) // 4  # index in `words` of each state
+        _check_final_weights(words[heads].view("<f4"), first)
         is_arc = np.ones(len(words), bool)
         is_arc[heads[:, None] + np.arange(STATE_BYTES // 4)] = False
-        table = words[is_arc].reshape(-1, ARC_BYTES // 4)
-        states = np.repeat(np.arange(first, first + len(heads)), (np.diff(here) - STATE_BYTES) // ARC_BYTES)
-        yield Arcs(states, table[:, :2], table[:, 2].copy().view("<f4"), table[:, 3])
+        table = words[is_arc].reshape(-1, ARC_BYTES // 4)  # (A, 4)
+        num_arcs = (np.diff(block) - STATE_BYTES) // ARC_BYTES  # of each state
+        yield FstArcs(
+            source=np.repeat(np.arange(first, first + len(heads)), num_arcs),
+            labels=table[:, :2],
+            cost=table[:, 2].copy().view("<f4"),
+            target=table[:, 3],
+        )
 
 
-def _check_final(weights: np.ndarray, first: int) -> None:
-    bad = ~((np.abs(weights) <= MOST_COST) | (weights == np.inf))
+def _check_final_weights(weights: np.ndarray, first: int) -> None:
+    bad = ~((np.abs(weights) <= MAX_COST) | (weights == np.inf))
     if bad.any():
         state = bad.argmax()
         raise BadFst(f"has a final weight of {weights[state]} in state {first + state}")
 
 
-def _check_arcs(arcs: Arcs, labels: Labels, states: int) -> np.ndarray:
-    """Raise BadFst for the first arc that is wrong; returns from where to where arcs without input label go, (E, 2)."""
+def _check_arcs(arcs: FstArcs, labels: LabelCounts, states: int) -> np.ndarray:
+    """Raises BadFst for the first wrong arc; returns source and target of each arc with an input epsilon, (E, 2)."""
     for side, name in enumerate(("input", "output")):
         wrong = (arcs.labels[:, side] < 0) | (arcs.labels[:, side] >= labels[side])
         _refuse(wrong, arcs, arcs.labels[:, side], f"{name} label", f"there are 0 to {labels[side] - 1}")
-    _refuse((arcs.targets < 0) | (arcs.targets >= states), arcs, arcs.targets, "next state", f"there are {states}")
-    _refuse(~((np.abs(arcs.costs) <= MOST_COST) | (arcs.costs == np.inf)), arcs, arcs.costs, "weight", "no usable cost")
-    silent = arcs.labels[:, 0] == 0
-    return np.stack([arcs.states[silent], arcs.targets[silent]], axis=1)
+    wrong = (arcs.target < 0) | (arcs.target >= states)
+    _refuse(wrong, arcs, arcs.target, "next state", f"there are {states}")
+    wrong = ~((np.abs(arcs.cost) <= MAX_COST) | (arcs.cost == np.inf))
+    _refuse(wrong, arcs, arcs.cost, "weight", "not a usable cost")
+    is_epsilon = arcs.labels[:, 0] == 0
+    return np.stack([arcs.source[is_epsilon], arcs.target[is_epsilon]], axis=1)
 
 
-def _refuse(wrong: np.ndarray, arcs: Arcs, values: np.ndarray, what: str, valid: str) -> None:
+def _refuse(wrong: np.ndarray, arcs: FstArcs, values: np.ndarray, what: str, valid: str) -> None:
     if wrong.any():
         arc = wrong.argmax()
-        raise BadFst(f"has an arc of state {arcs.states[arc]} with {what} {values[arc]} ({valid})")
+        raise BadFst(f"has an arc of state {arcs.source[arc]} with {what} {values[arc]} ({valid})")
 
 
-def _check_cycles(silent: np.ndarray, states: int) -> None:
-    """Raise BadFst for a cycle of `silent` arcs, (E, 2): it takes no frame, so decoders would not come out of it."""
+def _check_epsilon_cycles(epsilon_arcs: np.ndarray, states: int) -> None:
+    """Raises BadFst for a cycle of `epsilon_arcs`, (E, 2): it takes no frame, so decoders would never leave it."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    source, target = silent.T
+    source, target = epsilon_arcs.T
     graph = coo_array((np.ones(len(source), np.int8), (source, target)), (states, states)).tocsr()
     count, component = connected_components(graph, directed=True, connection="strong")
     cyclic = np.bincount(component)[component] > 1 if count < states else np.zeros(states, bool)

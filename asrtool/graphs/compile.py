@@ -1,8 +1,9 @@
 """H, L and G composed: L o G determinised and minimised, H on top of it, in the order of Kaldi's mkgraph.sh.
 
-As there, determinisation is in the log semiring and no weights are pushed otherwise. Disambiguation symbols are removed
-before H comes, not after: CTC topologies composed with a deterministic graph need no other determinisation, as in
-icefall's compile_hlg.py. The epsilons that they leave stay: to remove them multiplies the arcs by four.
+As there, determinisation is in the log semiring, and weights are not pushed in another step. Disambiguation symbols are
+removed before the composition with H, not after it: CTC topologies composed with a deterministic graph need no further
+determinisation, as in icefall's compile_hlg.py. The epsilons that replace the symbols stay: without them there would be
+four times as many arcs.
 """
 
 import logging
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asrtool.errors import UserError
+from asrtool.graphs.check import PROPERTIES, has_property
 from asrtool.graphs.grammar import grammar_fst
-from asrtool.graphs.lexicon_fst import BACKOFF, Between, lexicon_fst, unit_table, word_table
-from asrtool.graphs.topology import DETERMINISTIC, topology_fst
+from asrtool.graphs.lexicon_fst import BACKOFF, WordBoundary, lexicon_fst, unit_table, word_table
+from asrtool.graphs.topology import DETERMINISTIC_TOPOLOGIES, topology_fst
 from asrtool.text.lexicon import Lexicon
 
 logger = logging.getLogger(__name__)
@@ -25,131 +27,140 @@ logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from kaldifst import StdVectorFst
 
-KILOBYTE = 1 if sys.platform == "darwin" else 1024  # the unit of getrusage's ru_maxrss in bytes
-QUANTUM = 2.0**-16  # to which minimisation rounds weights; Kaldi's 2^-10 saves 0.3 % of the states, and sums of it show
-PROPERTIES = {  # bits of OpenFst's fst/properties.h
-    "deterministic": 0x40000,  # no state has two arcs with the same input label
-    "input_epsilon_free": 0x2000000,
-    "input_sorted": 0x10000000,
-    "connected": 0x50000000000,  # every state is on a path from the start to an end
-}
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; the unit of getrusage's ru_maxrss
+# Minimisation rounds weights to multiples of this. Kaldi's 2^-10 saves 0.3 % of the states, but its errors add up.
+MINIMISATION_DELTA = 2.0**-16
 
 
 class Compiler:
-    """The graphs of KINDS, each made when first asked for: `compiler.HLG`, `compiler.G` ...
+    """The graphs of KINDS, each compiled when it is first used: `compiler.HLG`, `compiler.G` ...
 
-    `symbols` are the tokenizer's. `steps` tells what each step made, how long it took and the peak memory till then;
-    `sizes` the same of the graphs alone. Raises UserError for an LM or lexicon that leaves no sentence to recognise.
+    `steps` has the size of each step's result, its time, and the peak memory up to then; `sizes` has the size and the
+    properties of each graph. UserError for an LM or lexicon that leaves no sentence to recognise.
     """
 
-    def __init__(self, symbols: list[str], lexicon: Lexicon, arpa: Path | None, topology: str, between: Between):
-        self.lexicon, self.arpa, self.topology, self.between = lexicon, arpa, topology, between
+    def __init__(
+        self, symbols: list[str], lexicon: Lexicon, arpa: str | Path | None, topology: str, boundary: WordBoundary
+    ):
+        """`symbols` are the tokenizer's; the G of `arpa` is in the kinds whose name has a G."""
+        self.lexicon = lexicon
+        self.arpa = arpa
+        self.topology = topology
+        self.boundary = boundary
         self.words = word_table(lexicon)
-        self.units = unit_table(symbols, lexicon, between)
+        self.units = unit_table(symbols, lexicon, boundary)
         self.steps: list[dict] = []
         self.sizes: dict[str, dict] = {}
 
     @cached_property
     def H(self) -> "StdVectorFst":
         """The topology over the units that the lexicon uses."""
-        used = {*self.lexicon.symbols, self.between.separator, self.between.silence}
+        used = {*self.lexicon.symbols, self.boundary.separator, self.boundary.silence}
         units = [label - 1 for label, symbol in enumerate(self.units) if symbol in used]
         fst = self._step("H", topology_fst, self.topology, units)
-        _require("H", fst, "input_epsilon_free", *(["deterministic"] if self.topology in DETERMINISTIC else []))
-        return self._keep("H", fst)
+        _require("H", fst, "input_epsilon_free")
+        if self.topology in DETERMINISTIC_TOPOLOGIES:
+            _require("H", fst, "deterministic")
+        return self._finish("H", fst)
 
     @cached_property
     def L(self) -> "StdVectorFst":
         """The lexicon, not determinised: a word is on the first arc of its pronunciation."""
-        return self._keep("L", self._unmarked("L", self._marked_lexicon, backoff=False))
+        return self._finish("L", self._remove_disambiguation("L", self._disambiguated_lexicon, backoff=False))
 
     @cached_property
     def G(self) -> "StdVectorFst":
         """The n-gram model."""
-        return self._keep("G", self._step("G", grammar_fst, self.arpa, self.words))
+        return self._finish("G", self._step("G", grammar_fst, self.arpa, self.words))
 
     @cached_property
     def LG(self) -> "StdVectorFst":
-        """Lexicon and n-gram model."""
+        """The lexicon composed with the n-gram model."""
         import kaldifst
 
-        fst = self._step("L o G", kaldifst.compose, self._marked_lexicon, self.G)
-        return self._keep("LG", self._unmarked("LG", self._minimal("LG", fst), backoff=True))
+        fst = self._step("L o G", kaldifst.compose, self._disambiguated_lexicon, self.G)
+        self._determinise_and_minimise("LG", fst)
+        return self._finish("LG", self._remove_disambiguation("LG", fst, backoff=True))
 
     @cached_property
     def HL(self) -> "StdVectorFst":
-        """Any words of the lexicon in any order, all at no cost."""
-        tree = self._minimal("L", self._marked_lexicon.copy())
-        return self._on_top("HL", self._unmarked("L", tree, backoff=False))
+        """Any words of the lexicon in any order, all with cost 0."""
+        tree = self._disambiguated_lexicon.copy()
+        self._determinise_and_minimise("L", tree)
+        return self._compose_topology("HL", self._remove_disambiguation("L", tree, backoff=False))
 
     @cached_property
     def HLG(self) -> "StdVectorFst":
-        """What decoders search."""
-        return self._on_top("HLG", self.LG)
+        """The graph that decoders search with a language model."""
+        return self._compose_topology("HLG", self.LG)
 
     @cached_property
-    def _marked_lexicon(self) -> "StdVectorFst":
-        return self._step("L", lexicon_fst, self.lexicon, self.words, self.units, self.between)
+    def _disambiguated_lexicon(self) -> "StdVectorFst":
+        return self._step("L", lexicon_fst, self.lexicon, self.words, self.units, self.boundary)
 
-    def _minimal(self, name: str, fst: "StdVectorFst") -> "StdVectorFst":
-        """`fst`, with disambiguation symbols, determinised and minimised in place."""
+    def _determinise_and_minimise(self, name: str, fst: "StdVectorFst") -> None:
+        """Changes `fst`, which has disambiguation symbols, in place."""
         import kaldifst
 
         self._step(f"{name} determinised", _in_place, kaldifst.determinize_star, fst, use_log=True)
-        self._step(f"{name} minimised", _in_place, kaldifst.minimize_encoded, fst, delta=QUANTUM)
+        self._step(f"{name} minimised", _in_place, kaldifst.minimize_encoded, fst, delta=MINIMISATION_DELTA)
         _require(name, fst, "deterministic", "input_epsilon_free")
-        return fst
 
-    def _unmarked(self, name: str, fst: "StdVectorFst", backoff: bool) -> "StdVectorFst":
-        """`fst` with epsilons for disambiguation symbols; without `backoff`, arcs of #0 go: they would be loops."""
+    def _remove_disambiguation(self, name: str, fst: "StdVectorFst", backoff: bool) -> "StdVectorFst":
+        """`fst` with epsilons instead of disambiguation symbols.
+
+        Without `backoff`, the arcs of #0 are removed: with epsilon they would be loops.
+        """
         import kaldifst
 
-        zero = self.units.index(BACKOFF)
-        lines = [f"0 0 {label} {label}\n" for label in range(1, zero)]
-        lines += [f"0 0 0 {label}\n" for label in range(zero + (not backoff), len(self.units))]
-        return self._step(f"{name} without symbols", kaldifst.compose, kaldifst.compile("".join([*lines, "0\n"])), fst)
+        backoff_label = self.units.index(BACKOFF)
+        first_mark = backoff_label if backoff else backoff_label + 1
+        lines = [f"0 0 {label} {label}\n" for label in range(1, backoff_label)]
+        lines += [f"0 0 0 {label}\n" for label in range(first_mark, len(self.units))]
+        to_epsilon = kaldifst.compile("".join([*lines, "0\n"]))
+        return self._step(f"{name} without symbols", kaldifst.compose, to_epsilon, fst)
 
-    def _on_top(self, name: str, fst: "StdVectorFst") -> "StdVectorFst":
-        """H composed with `fst`, whose input are units."""
+    def _compose_topology(self, name: str, fst: "StdVectorFst") -> "StdVectorFst":
+        """H composed with `fst`, whose input labels are units."""
         import kaldifst
 
         kaldifst.arcsort(fst, "ilabel")
         topology = self.H.copy()
         kaldifst.arcsort(topology, "olabel")
-        return self._keep(name, self._step(name, kaldifst.compose, topology, fst))
+        return self._finish(name, self._step(name, kaldifst.compose, topology, fst))
 
-    def _keep(self, name: str, fst: "StdVectorFst") -> "StdVectorFst":
-        """`fst` sorted by input label, its promises checked and its size noted: fit to be stored."""
+    def _finish(self, name: str, fst: "StdVectorFst") -> "StdVectorFst":
+        """Sorts `fst` by input label, checks it and records its size and properties, so that it can be stored."""
         import kaldifst
 
         if not fst.num_states:
-            raise UserError(f"{name} has no path: no sentence of the LM can be spelled; compare LM and lexicon")
+            raise UserError(f"{name} has no path: no sentence of the LM has a pronunciation; compare LM and lexicon")
         kaldifst.arcsort(fst, "ilabel")
         _require(name, fst, "input_sorted", "connected")
-        self.sizes[name] = {**_size(fst), **{key: has(fst, key) for key in PROPERTIES}}
+        self.sizes[name] = {**_size(fst), **{key: has_property(fst, key) for key in PROPERTIES}}
         return fst
 
-    def _step(self, name: str, make: Callable[..., "StdVectorFst"], *arguments, **options) -> "StdVectorFst":
-        """What `make` makes, with a line before and one after it; the second is kept in `steps`."""
+    def _step(self, name: str, operation: Callable[..., "StdVectorFst"], *arguments, **options) -> "StdVectorFst":
+        """Returns `operation(*arguments, **options)`, logs its size and time, and adds them to `steps`."""
         logger.info(f"{name} ...")
-        start, cpu = time.perf_counter(), _cpu_seconds()
-        fst = make(*arguments, **options)
-        seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_seconds() - cpu}
-        row = {**_size(fst), **{key: round(value, 2) for key, value in seconds.items()}, "peak_mb": peak_mb()}
+        start = time.perf_counter()
+        start_cpu = _cpu_seconds()
+        fst = operation(*arguments, **options)
+        row = {
+            **_size(fst),
+            "seconds": round(time.perf_counter() - start, 2),
+            "cpu_seconds": round(_cpu_seconds() - start_cpu, 2),
+            "peak_mb": peak_mb(),
+        }
         self.steps.append({"step": name, **row})
         logger.info("{}: {states:,} states, {arcs:,} arcs, {seconds} s, peak memory {peak_mb:,} MB".format(name, **row))
         return fst
 
 
-def has(fst: "StdVectorFst", name: str) -> bool:
-    """Whether `fst` has the property `name` of PROPERTIES; OpenFst looks when it does not know."""
-    return fst.properties(PROPERTIES[name], True) == PROPERTIES[name]
-
-
 def _require(name: str, fst: "StdVectorFst", *properties: str) -> None:
-    missing = [key for key in properties if not has(fst, key)]
+    missing = [key for key in properties if not has_property(fst, key)]
     if missing:
-        raise RuntimeError(f"{name} ought to be {' and '.join(missing).replace('_', ' ')}, and is not")
+        raise RuntimeError(f"{name} is not {' and '.join(missing).replace('_', ' ')}")
 
 
 def _in_place(operation: Callable, fst: "StdVectorFst", **options) -> "StdVectorFst":
@@ -162,14 +173,14 @@ def _size(fst: "StdVectorFst") -> dict[str, int]:
 
 
 def peak_mb() -> int:
-    """The most memory that this process, or kaldilm's, has had so far, in MB."""
-    return round(max(used.ru_maxrss for used in _usage()) * KILOBYTE / 1e6)
+    """Peak memory so far of this process or of kaldilm's, in MB."""
+    return round(max(usage.ru_maxrss for usage in _usages()) * RSS_UNIT / 1e6)
 
 
 def _cpu_seconds() -> float:
-    return sum(used.ru_utime + used.ru_stime for used in _usage())
+    return sum(usage.ru_utime + usage.ru_stime for usage in _usages())
 
 
-def _usage() -> list[resource.struct_rusage]:
-    """Of this process, and of those that it started and that have ended: kaldilm's."""
+def _usages() -> list[resource.struct_rusage]:
+    """Resource usage of this process, and of the processes that it started and that have ended: kaldilm's."""
     return [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

@@ -1,18 +1,18 @@
-"""The folder of a decoding graph: what `asrtool graph` writes and the decoders read.
+"""The folder of a decoding graph, which `asrtool graph` writes and the decoders read.
 
-    OUT/HLG.fst       the graph, an OpenFst file named for its kind; other kinds beside it when they were asked for
+    OUT/HLG.fst       the graph, an OpenFst file named for its kind; there may be files of other kinds, too
         words.txt     symbol table: <eps> 0, the words from 1, #0 last
         units.txt     symbol table: <eps> 0, unit u at u + 1 (so <blank> is 1), then #0, #1 ...
         graph.json    kind, topology, outputs, silence, the sizes and sha256 of each FST; its files; sha256 of
                       the tokenizer, the lexicon and the LM
 
     kind             input labels           output labels
-    H, HL, HLG       acoustic output + 1    words; those of H alone: units
+    H, HL, HLG       acoustic output + 1    words; H alone: units
     L, LG            units                  words
     G                words                  words; #0 before a back-off arc, as in Kaldi
 
-Input labels of H are what `DecodableCtc` of kaldi-decoder expects; `meta["outputs"]` is how many outputs the model must
-have. Disambiguation symbols are in no graph but G. Weights are costs, -log probability.
+Input labels of H are as `DecodableCtc` of kaldi-decoder expects them; `meta["outputs"]` is the number of outputs that
+the model must have. Only G has disambiguation symbols. Weights are costs, -log probability.
 """
 
 import hashlib
@@ -27,10 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asrtool.errors import UserError, require_file
 from asrtool.files import file_hash, new_folder, require_own_folder, write_json, write_text
-from asrtool.graphs import KINDS
-from asrtool.graphs.check import BadFst, Labels, read_fst
+from asrtool.graphs import Kind
+from asrtool.graphs.check import BadFst, LabelCounts, read_fst
 from asrtool.graphs.lexicon_fst import EPSILON
-from asrtool.graphs.topology import TOPOLOGIES
 from asrtool.locks import write_lock
 from asrtool.readers import read_json, read_lines
 from asrtool.text.lexicon import Lexicon
@@ -39,10 +38,12 @@ from asrtool.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from kaldifst import StdVectorFst
 
-META, WORDS, UNITS = "graph.json", "words.txt", "units.txt"
+META = "graph.json"
+WORDS = "words.txt"
+UNITS = "units.txt"
 COMMAND = "asrtool graph"
-REMAKE = f"make it again with `{COMMAND}`"
-SEARCHED = ("HLG", "HL")  # the kinds that go from the model's outputs to words
+REBUILD = f"build it again with `{COMMAND}`"
+SEARCHABLE = ("HLG", "HL")  # the kinds from the model's outputs to words
 MAX_OUTPUTS = 1 << 24  # far more than any model has; labels are int32
 
 
@@ -64,19 +65,19 @@ class _Fst(_Strict):
 
 
 class _Meta(_Strict):
-    """What is read of graph.json."""
+    """The fields of graph.json that are read."""
 
-    kind: Literal[KINDS]
-    topology: Literal[tuple(TOPOLOGIES)]
+    kind: Kind
+    topology: Literal["ctc", "modified", "hmm"]
     outputs: int = Field(ge=1, le=MAX_OUTPUTS)
     silence: _Silence | None = None
     sha256: _Hashes
-    sizes: dict[Literal[KINDS], _Fst]
+    sizes: dict[Kind, _Fst]
 
 
 @dataclass(frozen=True)
-class Graph:
-    """A graph on disk. `words[label]` and `units[label]` name its labels; `meta` is graph.json."""
+class DecodingGraph:
+    """A graph on disk. `words` and `units` are symbols by label; `meta` is graph.json."""
 
     folder: Path
     words: list[str]
@@ -85,73 +86,83 @@ class Graph:
 
     @cached_property
     def fst(self) -> "StdVectorFst":
-        """The graph itself, read when first asked for."""
+        """The graph of `meta["kind"]`, read when it is first used."""
         return self.read(self.meta["kind"])
 
     def read(self, kind: str) -> "StdVectorFst":
-        """The FST of `kind` in the folder, e.g. "G". UserError when it was not stored, or is damaged."""
-        path = require_file(self.folder / f"{kind}.fst", "graph", f"make it with `{COMMAND} --kind {kind}`")
+        """Reads the FST of `kind`, e.g. "G", in the folder. UserError when it was not stored, or is damaged."""
+        path = require_file(self.folder / f"{kind}.fst", "graph", f"build it with `{COMMAND} --kind {kind}`")
         try:
             if file_hash(path) != self.meta["sizes"].get(kind, {}).get("sha256"):
                 raise BadFst(f"is not the file that {META} describes (its sha256 is another)")
             return read_fst(path, self._labels(kind))
         except BadFst as error:
-            raise UserError(f"{path} {error}; copy the whole folder again, or {REMAKE}") from error
+            raise UserError(f"{path} {error}; copy the whole folder again, or {REBUILD}") from error
 
-    def _labels(self, kind: str) -> Labels:
-        """How many labels each side of the FST of `kind` may have."""
-        outputs, words, units = 1 + self.meta["outputs"], len(self.words), len(self.units)
-        inputs = outputs if kind.startswith("H") else words if kind == "G" else units
-        return Labels(inputs, units if kind == "H" else words)
+    def _labels(self, kind: str) -> LabelCounts:
+        """The numbers of labels that the FST of `kind` may have."""
+        inputs = len(self.units)
+        if kind.startswith("H"):
+            inputs = 1 + self.meta["outputs"]
+        elif kind == "G":
+            inputs = len(self.words)
+        return LabelCounts(inputs=inputs, outputs=len(self.units if kind == "H" else self.words))
 
 
-def load_graph(folder: str | Path, tokenizer: Tokenizer | None = None) -> Graph:
+def load_graph(folder: str | Path, tokenizer: Tokenizer | None = None) -> DecodingGraph:
     """The graph in `folder`. UserError when there is none, or it is damaged.
 
-    With the `tokenizer` of a model, UserError also for a graph that was made for other units or that cannot be searched
-    from the model's outputs to words.
+    With the `tokenizer` of a model, UserError also for a graph that was built for other units, or of a kind that a
+    search from the model's outputs to words cannot use.
     """
     folder = Path(folder)
-    meta = read_json(folder / META, "graph", f"make it with `{COMMAND}`")
+    meta = read_json(folder / META, "graph", f"build it with `{COMMAND}`")
     try:
         _Meta.model_validate(meta)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "all of it"
-        raise UserError(f"{folder / META}: {where}: {first['msg']}; {REMAKE}") from error
-    graph = Graph(folder, _read_symbols(folder / WORDS), _read_symbols(folder / UNITS), meta)
+        raise UserError(f"{folder / META}: {where}: {first['msg']}; {REBUILD}") from error
+    graph = DecodingGraph(
+        folder=folder,
+        words=_read_symbols(folder / WORDS),
+        units=_read_symbols(folder / UNITS),
+        meta=meta,
+    )
     if tokenizer is not None:
         _check_model(graph, tokenizer)
     return graph
 
 
-def _check_model(graph: Graph, tokenizer: Tokenizer) -> None:
-    """Refuse a graph that a model with the units of `tokenizer` cannot search."""
+def _check_model(graph: DecodingGraph, tokenizer: Tokenizer) -> None:
+    """Refuses a graph that a model with the units of `tokenizer` cannot search."""
     units = graph.units[1 : 1 + tokenizer.size]
     if units != tokenizer.symbols or graph.meta["sha256"]["tokenizer"] != tokenizer_hash(tokenizer):
         pairs = zip(units, tokenizer.symbols, strict=False)
         other = next((f" (its unit '{one}' is '{two}' there)" for one, two in pairs if one != two), "")
         raise UserError(
-            f"{graph.folder} was made for another tokenizer than the model's{other}; {REMAKE} --tokenizer THE_MODEL'S"
+            f"{graph.folder} was built for another tokenizer than the model's{other}; {REBUILD} --tokenizer THE_MODEL'S"
         )
-    if graph.meta["kind"] not in SEARCHED:
-        raise UserError(f"{graph.folder} holds {graph.meta['kind']}, which decoders cannot search; {REMAKE} --kind HLG")
+    if graph.meta["kind"] not in SEARCHABLE:
+        raise UserError(
+            f"{graph.folder} holds {graph.meta['kind']}, which decoders cannot search; {REBUILD} --kind HLG"
+        )
 
 
 def save_graph(
     folder: str | Path, fsts: Mapping[str, "StdVectorFst"], words: Sequence[str], units: Sequence[str], meta: dict
 ) -> None:
-    """Write the folder, `fsts` by kind, in place of an earlier graph there, which stays when this fails.
+    """Writes the folder, `fsts` by kind, and replaces an earlier graph there when it is complete.
 
-    The files' names, and in `sizes` the bytes and the sha256 of each FST, are added to `meta`. UserError for a folder
-    that is not of `asrtool graph`, a full disk, and another process that writes there.
+    The names of the files, and in `sizes` the bytes and the sha256 of each FST, are added to `meta`. UserError for a
+    folder that `asrtool graph` did not write, a full disk, and another process that writes there.
     """
     require_own_folder(folder, META, COMMAND)  # before a lock is written into it
     with write_lock(folder, COMMAND), new_folder(folder, META, COMMAND) as new:
         for kind, fst in fsts.items():
             path = new / f"{kind}.fst"
             if not fst.write(str(path)):
-                raise UserError(f"OpenFst could not write {folder}/{path.name}; see whether there is space, and rerun")
+                raise UserError(f"OpenFst could not write {folder}/{path.name}; check the free space, and run it again")
             meta["sizes"][kind] |= {"bytes": path.stat().st_size, "sha256": file_hash(path)}
         write_symbols(new / WORDS, words)
         write_symbols(new / UNITS, units)
@@ -160,30 +171,30 @@ def save_graph(
 
 
 def write_symbols(path: str | Path, symbols: Sequence[str]) -> None:
-    """An OpenFst symbol table: `symbols[label]` and its label, a line each."""
+    """Writes an OpenFst symbol table: a line for each symbol, with its label."""
     write_text(path, "".join(f"{symbol} {label}\n" for label, symbol in enumerate(symbols)))
 
 
 def _read_symbols(path: Path) -> list[str]:
-    """The symbols by label. UserError for what is no table whose labels are 0, 1, 2 ..."""
+    """Reads the symbols by label. UserError for a file that is not a table with the labels 0, 1, 2 ..."""
     symbols: list[str] = []
-    for number, line in enumerate(read_lines(path, "symbol table of a graph", REMAKE), 1):
+    for number, line in enumerate(read_lines(path, "symbol table of a graph", REBUILD), 1):
         symbol, _, label = line.rstrip("\n").rpartition(" ")
         if not symbol or label != str(len(symbols)):
-            raise UserError(f"{path}:{number}: not a symbol and the label {len(symbols)}; {REMAKE}")
+            raise UserError(f"{path}:{number}: not a symbol and the label {len(symbols)}; {REBUILD}")
         symbols.append(symbol)
     if symbols[:1] != [EPSILON]:
-        raise UserError(f"{path}: label 0 is not {EPSILON}; {REMAKE}")
+        raise UserError(f"{path}: label 0 is not {EPSILON}; {REBUILD}")
     return symbols
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """sha256 of what the tokenizer's file says, however the file is laid out."""
+    """sha256 of the tokenizer's content, whatever the layout of its file."""
     return _hash(tokenizer.to_dict())
 
 
 def lexicon_hash(lexicon: Lexicon) -> str:
-    """sha256 of the words and their pronunciations, in whatever order the words came."""
+    """sha256 of the words and their pronunciations, whatever the order of the words."""
     return _hash(lexicon.pronunciations)
 
 

@@ -1,10 +1,9 @@
-"""G: an n-gram model in ARPA format as a word acceptor, made by kaldilm as Kaldi's arpa2fst makes it.
+"""G, the grammar: an n-gram model in ARPA format as an acceptor of words, built by kaldilm like Kaldi's arpa2fst.
 
-Back-off arcs have #0 on the input side, sentences begin in the start state (<s>) and end in final ones (</s>).
-N-grams with words that the table lacks are left out, <unk> among them unless the lexicon pronounces it.
+Back-off arcs have the input label #0; sentences begin in the start state (<s>) and end in final states (</s>). N-grams
+with words that are not in the word table are left out, also <unk> unless the lexicon has a pronunciation of it.
 """
 
-import contextlib
 import itertools
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from asrtool.errors import UserError
 from asrtool.files import report_full_disk
-from asrtool.graphs.check import BadFst, Labels, read_fst
+from asrtool.graphs.check import BadFst, LabelCounts, has_property, read_fst
 from asrtool.graphs.folder import write_symbols
 from asrtool.graphs.lexicon_fst import BACKOFF
 from asrtool.readers import read_blocks, read_lines
@@ -26,11 +25,10 @@ from asrtool.text.words import shortened
 if TYPE_CHECKING:
     from kaldifst import StdVectorFst
 
-SENTENCE = {"<s>", "</s>"}
-NOT_WORDS = SENTENCE | {"<unk>", "<UNK>"}
-SHOWN = 5  # words of a list that is only hinted at
-DETERMINISTIC = 0x40000  # of OpenFst's fst/properties.h: no state has two arcs with the same input label
-LONGEST = 300  # characters of a complaint of kaldilm, which repeats the line
+SENTENCE_MARKS = {"<s>", "</s>"}
+NOT_WORDS = SENTENCE_MARKS | {"<unk>", "<UNK>"}
+MAX_EXAMPLES = 5  # words of a list that is not shown completely
+MAX_ERROR_CHARACTERS = 300  # of an error of kaldilm, which repeats the line
 ARPA2FST = """
 import sys
 from kaldilm import arpa2fst
@@ -40,82 +38,87 @@ arpa2fst(arpa, fst, read_symbol_table=words, disambig_symbol=backoff, max_arpa_w
 
 
 def arpa_words(path: str | Path) -> list[str]:
-    """The words of the unigrams of an ARPA file (plain or .gz) but for <s> and </s>, which must be among them."""
+    """The words of the unigrams of an ARPA file (plain or .gz) without <s> and </s>, which it must have, too."""
     from asrtool.lm.ngram_files import is_compiled
 
     if is_compiled(path):
         arpa = Path(path).with_suffix(".arpa.gz")
-        raise UserError(f"{path} is compiled, for rescoring; a graph takes ARPA: `asrtool lm convert {path} {arpa}`")
-    with contextlib.closing(read_lines(path, "language model", "make it with `asrtool lm`")) as file:
-        lines = map(str.strip, file)
-        if not any(line == "\\data\\" for line in lines):
-            raise UserError(f"{path} is not an ARPA file: it has no \\data\\ section")
-        if not any(line == "\\1-grams:" for line in itertools.takewhile(_not_ngrams, lines)):
-            raise UserError(f"{path} has no unigrams: the section \\1-grams: is missing; make the LM anew")
-        words = _distinct(itertools.takewhile(lambda line: not line.startswith("\\"), lines), path)
-    missing = SENTENCE - words.keys()
+        raise UserError(f"{path} is compiled for rescoring; a graph needs ARPA: `asrtool lm convert {path} {arpa}`")
+    lines = map(str.strip, read_lines(path, "language model", "create it with `asrtool lm`"))
+    if not any(line == "\\data\\" for line in lines):
+        raise UserError(f"{path} is not an ARPA file: it has no \\data\\ section")
+    if not any(line == "\\1-grams:" for line in itertools.takewhile(_is_before_ngrams, lines)):
+        raise UserError(f"{path} has no unigrams: the section \\1-grams: is missing; train the LM again")
+    words = _unigram_words(itertools.takewhile(lambda line: not line.startswith("\\"), lines), path)
+    missing = SENTENCE_MARKS - words.keys()
     if missing:
-        raise UserError(f"{path} has no unigram {' and '.join(sorted(missing))}; make the LM from whole sentences")
-    return [word for word in words if word not in SENTENCE]
+        raise UserError(f"{path} has no unigram {' and '.join(sorted(missing))}; train the LM on whole sentences")
+    return [word for word in words if word not in SENTENCE_MARKS]
 
 
-def _distinct(rows: Iterable[str], path: str | Path) -> dict[str, None]:
-    """The words of unigrams, in their order. UserError for one that is there twice, which kaldilm would take twice,
-    and for one that is not in NFC, as the words of lexicons are."""
+def _unigram_words(rows: Iterable[str], path: str | Path) -> dict[str, None]:
+    """The words of the rows of unigrams, in their order.
+
+    UserError for a word that occurs twice, of which kaldilm would keep both, and for a word that is not in NFC, which
+    the words of lexicons are.
+    """
     words: dict[str, None] = {}
     for row in rows:
         fields = row.split(maxsplit=2)
         if not unicodedata.is_normalized("NFC", row):
             raise UserError(f"{path} has words that are not in Unicode's composed form (NFC); see `asrtool lm convert`")
         if len(fields) > 1 and fields[1] in words:
-            raise UserError(f"{path} has the unigram '{shortened(fields[1])}' twice; make the model again")
+            raise UserError(f"{path} has the unigram '{shortened(fields[1])}' twice; train the model again")
         words |= dict.fromkeys(fields[1:2])
     return words
 
 
-def _not_ngrams(line: str) -> bool:
+def _is_before_ngrams(line: str) -> bool:
     return not line.startswith("\\") or line == "\\1-grams:"
 
 
-def compare(lexicon: Collection[str], lm: Collection[str]) -> list[str]:
-    """What each of the two vocabularies lacks, a line each. UserError when they have no word in common."""
-    pronounced, known = set(lexicon) - NOT_WORDS, set(lm) - NOT_WORDS
-    if not pronounced & known:
-        hint = "give both the same case" if _case(known, pronounced) else "take a lexicon of the LM's words"
-        words = f"LM: {_some(known)}; lexicon: {_some(pronounced)}"
+def compare_vocabularies(lexicon: Collection[str], lm: Collection[str]) -> list[str]:
+    """A line for each of the two vocabularies that lacks words of the other; UserError for no word in common."""
+    lexicon_words = set(lexicon) - NOT_WORDS
+    lm_words = set(lm) - NOT_WORDS
+    if not lexicon_words & lm_words:
+        hint = "take a lexicon of the LM's words"
+        if _case_hint(lm_words, lexicon_words):
+            hint = "give both the same case"
+        words = f"LM: {_examples(lm_words)}; lexicon: {_examples(lexicon_words)}"
         raise UserError(f"no word of the LM is in the lexicon ({words}); {hint}")
     lines = []
-    for mine, other, text in (
-        (known, pronounced, "words of the LM have no pronunciation, so they are left out"),
-        (pronounced, known, "words of the lexicon are not in the LM, so they are left out"),
+    for own, others, text in (
+        (lm_words, lexicon_words, "words of the LM have no pronunciation, so they are left out"),
+        (lexicon_words, lm_words, "words of the lexicon are not in the LM, so they are left out"),
     ):
-        missing = mine - other
+        missing = own - others
         if missing:
-            lines.append(f"{len(missing)} of {len(mine)} {text}: {_some(missing)}{_case(missing, other)}")
+            lines.append(f"{len(missing)} of {len(own)} {text}: {_examples(missing)}{_case_hint(missing, others)}")
     return lines
 
 
-def _some(words: Iterable[str]) -> str:
-    words = sorted(words)
-    return ", ".join(words[:SHOWN]) + (" ..." if len(words) > SHOWN else "")
+def _examples(words: Collection[str]) -> str:
+    return ", ".join(sorted(words)[:MAX_EXAMPLES]) + (" ..." if len(words) > MAX_EXAMPLES else "")
 
 
-def _case(missing: set[str], other: set[str]) -> str:
-    folded = {word.casefold() for word in other}
+def _case_hint(missing: set[str], others: set[str]) -> str:
+    """Says how many of the missing words are among the others in another case; empty for none."""
+    folded = {word.casefold() for word in others}
     count = sum(word.casefold() in folded for word in missing)
-    return f" ({count} of them would be there in another case)" if count else ""
+    return f" ({count} of them are there in another case)" if count else ""
 
 
 def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
-    """G of an ARPA file over `words` by label, sorted by input label.
+    """G of an ARPA file, sorted by input label; `words` are symbols by label.
 
-    UserError with the line that is wrong, and for a full temporary folder. kaldilm ends its process at an error, and
-    hands a copy of G as text over: so it has a process of its own.
+    UserError with the wrong line, and for a full temporary folder. kaldilm runs in a process of its own, since it ends
+    its process at an error, and returns G as text.
     """
     path = Path(path)
     disk = f"temporary files in {tempfile.gettempdir()} (TMPDIR names another folder)"
     with tempfile.TemporaryDirectory() as folder, report_full_disk(disk):
-        plain = _unpacked(path, Path(folder)) if path.suffix == ".gz" else path
+        plain = _decompress(path, Path(folder)) if path.suffix == ".gz" else path
         table, fst = Path(folder, "words.txt"), Path(folder, "G.fst")
         write_symbols(table, words)
         result = subprocess.run(
@@ -125,12 +128,12 @@ def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
             errors="replace",
         )
         if result.returncode:
-            raise UserError(f"{path} is not a sound ARPA file: {_complaint(result)}; make the model again")
+            raise UserError(f"{path} is not a valid ARPA file: {_kaldilm_error(result)}; train the model again")
         return _read_grammar(path, fst, len(words))
 
 
-def _unpacked(path: Path, folder: Path) -> Path:
-    """A copy of the .gz file `path` that is not compressed, in `folder`."""
+def _decompress(path: Path, folder: Path) -> Path:
+    """An uncompressed copy of the .gz file `path` in `folder`."""
     plain = folder / "lm.arpa"
     with open(plain, "wb") as file:
         file.writelines(read_blocks(path, "a language model"))
@@ -138,24 +141,25 @@ def _unpacked(path: Path, folder: Path) -> Path:
 
 
 def _read_grammar(path: Path, fst: Path, words: int) -> "StdVectorFst":
-    """What kaldilm wrote. Its exit status is 0 also where the disk was full, and then the file is cut short."""
+    """Reads the FST that kaldilm wrote. Its exit status is 0 even if the disk was full; then the file is cut short."""
     try:
-        grammar = read_fst(fst, Labels(words, words))
+        grammar = read_fst(fst, LabelCounts(words, words))
     except (BadFst, FileNotFoundError) as error:
         problem = error if isinstance(error, BadFst) else "is missing"
-        disk, free = fst.parent.parent, shutil.disk_usage(fst.parent).free
-        hint = f"set TMPDIR if no space was left in {disk} ({free:,} bytes now), else make the model again"
-        raise UserError(f"{path}: its G.fst, by kaldilm, {problem}; {hint}") from error
-    if grammar.properties(DETERMINISTIC, True) != DETERMINISTIC:
-        raise UserError(f"{path} has an n-gram twice; make the model again")
+        disk = fst.parent.parent
+        free = shutil.disk_usage(fst.parent).free
+        hint = f"set TMPDIR if no space was left in {disk} ({free:,} bytes now), or train the model again"
+        raise UserError(f"{path}: its G.fst from kaldilm {problem}; {hint}") from error
+    if not has_property(grammar, "deterministic"):
+        raise UserError(f"{path} has an n-gram twice; train the model again")
     return grammar
 
 
-def _complaint(result: subprocess.CompletedProcess) -> str:
-    """The last thing that kaldilm calls an error in its log; without one, how its process ended."""
+def _kaldilm_error(result: subprocess.CompletedProcess[str]) -> str:
+    """The last error in the log of kaldilm; without one, how its process ended."""
     errors = [line.removeprefix("[E] ") for line in result.stderr.splitlines() if line.startswith("[E] ")]
     if errors:
-        return errors[-1][:LONGEST]
+        return errors[-1][:MAX_ERROR_CHARACTERS]
     if result.returncode < 0:
-        return f"kaldilm was ended by signal {-result.returncode}, for memory perhaps"
-    return (result.stderr.strip().splitlines() or ["kaldilm says nothing"])[-1]
+        return f"kaldilm was ended by signal {-result.returncode}, perhaps for lack of memory"
+    return (result.stderr.strip().splitlines() or ["kaldilm printed no message"])[-1]

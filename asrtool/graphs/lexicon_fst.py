@@ -1,7 +1,7 @@
-"""L: from units to words, as Kaldi's make_lexicon_fst.py and add_lex_disambig.pl make it.
+"""L, the lexicon: a transducer from units to words, built as by Kaldi's make_lexicon_fst.py and add_lex_disambig.pl.
 
-A disambiguation symbol #1, #2 ... ends every pronunciation that is also that of another word, or the beginning of a
-longer one; without them, L composed with G could not be determinised. #0 stands for the back-off arcs of G.
+A disambiguation symbol #1, #2 ... ends every pronunciation that another word has, too, or that is the beginning of a
+longer one; without them, L composed with G could not be determinised. #0 is on the back-off arcs of G.
 """
 
 import math
@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 EPSILON = "<eps>"
 BACKOFF = "#0"
-RESERVED = {EPSILON, BACKOFF, "<s>", "</s>"}  # they mean something else to a grammar
-WORDS, END = 0, 1  # states: before any word, and after the last one
+RESERVED = {EPSILON, BACKOFF, "<s>", "</s>"}  # symbols with another meaning in G
+BEFORE_WORD = 0  # state where each pronunciation begins
+AFTER_WORD = 1  # state where each pronunciation ends
 
 
 @dataclass(frozen=True)
-class Between:
-    """What stands between words: nothing, `separator` always, or `silence` with `probability`, also at the ends."""
+class WordBoundary:
+    """Units between words: none, always `separator`, or `silence` with `probability`.
+
+    Silence may also precede the first word and follow the last one; a separator does not.
+    """
 
     separator: str | None = None
     silence: str | None = None
@@ -41,32 +45,35 @@ def word_table(lexicon: Lexicon) -> list[str]:
     """Words by label: <eps>, the words in order, #0."""
     reserved = RESERVED & lexicon.pronunciations.keys()
     if reserved:
-        raise UserError(f"the lexicon pronounces {', '.join(sorted(reserved))}, which is no word; take it out")
+        raise UserError(f"the lexicon pronounces {', '.join(sorted(reserved))}, which is not a word; remove it")
     return [EPSILON, *sorted(lexicon.pronunciations), BACKOFF]
 
 
-def unit_table(symbols: Sequence[str], lexicon: Lexicon, between: Between) -> list[str]:
-    """Units by label: <eps>, the tokenizer's symbols, #0, those that the lexicon needs, one more for silence."""
-    count = 1 + max(disambiguate([way for _, way in _entries(lexicon)]), default=0) + bool(between.silence)
-    marks = [f"#{number}" for number in range(count)]
+def unit_table(symbols: Sequence[str], lexicon: Lexicon, boundary: WordBoundary) -> list[str]:
+    """Units by label: <eps>, the tokenizer's symbols, then the disambiguation symbols, #0 the first."""
+    most = max(disambiguate([pronunciation for _, pronunciation in _entries(lexicon)]), default=0)
+    if boundary.silence:
+        most += 1  # follows the silence between words
+    marks = [f"#{number}" for number in range(most + 1)]
     taken = {EPSILON, *marks} & set(symbols)
     if taken:
-        raise UserError(f"the tokenizer has units that graphs use otherwise: {', '.join(sorted(taken))}; train another")
+        names = ", ".join(sorted(taken))
+        raise UserError(f"the tokenizer has units with names that graphs reserve: {names}; train another")
     return [EPSILON, *symbols, *marks]
 
 
-def lexicon_fst(lexicon: Lexicon, words: Sequence[str], units: Sequence[str], between: Between) -> "StdVectorFst":
-    """L with its disambiguation symbols, sorted by output label; `words` and `units` name the labels.
+def lexicon_fst(lexicon: Lexicon, words: Sequence[str], units: Sequence[str], boundary: WordBoundary) -> "StdVectorFst":
+    """L with its disambiguation symbols, sorted by output label; `words` and `units` are symbols by label.
 
-    Raises DataError that lists the words whose pronunciation is empty or has symbols that are no unit.
+    Raises DataError with all words whose pronunciation is empty or has symbols that are not units.
     """
     import kaldifst
 
     labels = {unit: label for label, unit in enumerate(units)}
     usable = set(units[2 : labels[BACKOFF]])  # neither <eps> nor blank
-    _check_between(between, usable)
+    _check_boundary(boundary, usable)
     _check_lexicon(lexicon, usable)
-    lines = [*_gaps(between, labels, len(units) - 1), *_paths(lexicon, words, labels)]
+    lines = [*_boundary_arcs(boundary, labels, len(units) - 1), *_pronunciation_arcs(lexicon, words, labels)]
     fst = kaldifst.compile("\n".join(lines) + "\n")
     kaldifst.add_self_loops(fst, [labels[BACKOFF]], [len(words) - 1])
     kaldifst.arcsort(fst, "olabel")
@@ -74,65 +81,77 @@ def lexicon_fst(lexicon: Lexicon, words: Sequence[str], units: Sequence[str], be
 
 
 def _entries(lexicon: Lexicon) -> list[tuple[str, tuple[str, ...]]]:
-    """Words with their pronunciations, each different one once."""
-    return [(word, way) for word, ways in lexicon.pronunciations.items() for way in dict.fromkeys(ways)]
+    """Pairs of a word and a pronunciation; a pronunciation that a word has twice comes once."""
+    return [(word, units) for word, several in lexicon.pronunciations.items() for units in dict.fromkeys(several)]
 
 
-def disambiguate(ways: Sequence[tuple[str, ...]]) -> list[int]:
-    """For each pronunciation the number of the symbol that ends it, 0 for none."""
-    counts = Counter(ways)
-    beginnings = {way[:length] for way in counts for length in range(1, len(way))}
-    used: Counter = Counter()
+def disambiguate(pronunciations: Sequence[tuple[str, ...]]) -> list[int]:
+    """For each pronunciation the number of the disambiguation symbol that ends it; 0: it needs none."""
+    counts = Counter(pronunciations)
+    prefixes = {units[:length] for units in counts for length in range(1, len(units))}
+    used: Counter[tuple[str, ...]] = Counter()
     marks = []
-    for way in ways:
-        used[way] += 1
-        marks.append(used[way] if counts[way] > 1 or way in beginnings else 0)
+    for units in pronunciations:
+        used[units] += 1
+        marks.append(used[units] if counts[units] > 1 or units in prefixes else 0)
     return marks
 
 
-def _check_between(between: Between, usable: set[str]) -> None:
-    missing = {between.separator, between.silence} - usable - {None}
-    if missing:
-        raise UserError(f"the tokenizer has no unit '{missing.pop()}', which is to stand between words")
+def _check_boundary(boundary: WordBoundary, usable: set[str]) -> None:
+    for unit in (boundary.separator, boundary.silence):
+        if unit and unit not in usable:
+            raise UserError(f"the tokenizer has no unit '{unit}' to put between words")
 
 
 def _check_lexicon(lexicon: Lexicon, usable: set[str]) -> None:
     problems = []
-    for word, ways in lexicon.pronunciations.items():
-        unknown = sorted({symbol for way in ways for symbol in way} - usable)
+    for word, pronunciations in lexicon.pronunciations.items():
+        unknown = sorted({symbol for units in pronunciations for symbol in units} - usable)
         if unknown:
-            problems.append(f"{word}: no units of the tokenizer: {' '.join(unknown)}")
-        if not ways or not all(ways):
+            problems.append(f"{word}: not units of the tokenizer: {' '.join(unknown)}")
+        if not pronunciations or not all(pronunciations):
             problems.append(f"{word}: an empty pronunciation")
     if problems:
-        raise DataError(f"{len(problems)} words of the lexicon cannot be used; mend or drop them", problems)
+        raise DataError(f"{len(problems)} words of the lexicon cannot be used; correct or remove them", problems)
 
 
-def _gaps(between: Between, labels: dict[str, int], mark: int) -> Iterator[str]:
+def _boundary_arcs(boundary: WordBoundary, labels: dict[str, int], mark: int) -> Iterator[str]:
     """Arcs and final states around words, as OpenFst text; the first line begins with the start state, 2.
 
-    Words begin in state WORDS and end in END. `mark` is the label of the symbol that follows silence, so that it is
-    told from the same unit inside words.
+    `mark` is the label of the disambiguation symbol that follows silence, which distinguishes it from the same unit
+    inside words.
     """
-    if between.separator:  # none before the first word, none after the last
-        yield from (f"2 {WORDS} 0 0", "2 3 0 0", f"{END} {WORDS} {labels[between.separator]} 0", f"{END} 3 0 0", "3")
-    elif between.silence:
-        silent, other = -math.log(between.probability), -math.log(1 - between.probability)
-        yield from (f"2 {END} 0 0", f"{END} {WORDS} 0 0 {other}", f"{END} 3 {labels[between.silence]} 0 {silent}")
-        yield from (f"3 {WORDS} {mark} 0", f"{WORDS}")
+    if boundary.separator:
+        yield f"2 {BEFORE_WORD} 0 0"
+        yield "2 3 0 0"
+        yield f"{AFTER_WORD} {BEFORE_WORD} {labels[boundary.separator]} 0"
+        yield f"{AFTER_WORD} 3 0 0"
+        yield "3"
+    elif boundary.silence:
+        yield f"2 {AFTER_WORD} 0 0"
+        yield f"{AFTER_WORD} {BEFORE_WORD} 0 0 {-math.log(1 - boundary.probability)}"
+        yield f"{AFTER_WORD} 3 {labels[boundary.silence]} 0 {-math.log(boundary.probability)}"
+        yield f"3 {BEFORE_WORD} {mark} 0"
+        yield f"{BEFORE_WORD}"
     else:
-        yield from (f"2 {WORDS} 0 0", f"{END} {WORDS} 0 0", f"{WORDS}")
+        yield f"2 {BEFORE_WORD} 0 0"
+        yield f"{AFTER_WORD} {BEFORE_WORD} 0 0"
+        yield f"{BEFORE_WORD}"
 
 
-def _paths(lexicon: Lexicon, words: Sequence[str], labels: dict[str, int]) -> Iterator[str]:
+def _pronunciation_arcs(lexicon: Lexicon, words: Sequence[str], labels: dict[str, int]) -> Iterator[str]:
     """The arcs of each pronunciation; the word is on the first one."""
-    numbers = {word: label for label, word in enumerate(words)}
+    word_labels = {word: label for label, word in enumerate(words)}
     entries = _entries(lexicon)
-    marks = disambiguate([way for _, way in entries])
-    state = 4
-    for (word, way), mark in zip(entries, marks, strict=True):
-        path = [labels[symbol] for symbol in way] + ([labels[f"#{mark}"]] if mark else [])
-        stops = [WORDS, *range(state, state + len(path) - 1), END]
-        state += len(path) - 1
-        outputs = [numbers[word]] + [0] * (len(path) - 1)
-        yield from map("{} {} {} {}".format, stops, stops[1:], path, outputs)
+    marks = disambiguate([units for _, units in entries])
+    next_state = 4
+    for (word, units), mark in zip(entries, marks, strict=True):
+        symbols = [*units, f"#{mark}"] if mark else list(units)
+        source = BEFORE_WORD
+        output = word_labels[word]
+        for symbol in symbols[:-1]:
+            yield f"{source} {next_state} {labels[symbol]} {output}"
+            source = next_state
+            next_state += 1
+            output = 0
+        yield f"{source} {AFTER_WORD} {labels[symbols[-1]]} {output}"

@@ -24,28 +24,30 @@ def lang(tmp_path):
 
 
 @pytest.fixture
-def make(asr, lang, monkeypatch):
-    """make("--tokenizer", "char.json" ...) -> exit status, stdout, stderr of `asrtool graph graph` in that folder"""
+def run_graph(asr, lang, monkeypatch):
+    """run_graph("--tokenizer", "char.json" ...) -> exit status, stdout, stderr of `asrtool graph graph` there"""
     monkeypatch.chdir(lang)
     return partial(asr, "graph", "graph")
 
 
 @pytest.mark.parametrize("topology", ["ctc", "modified"])
 @pytest.mark.parametrize("kind", ["char", "bpe", "word"])
-def test_units_of_a_text_become_the_words_of_the_text(make, lang, kind, topology):
-    status, out, err = make("--tokenizer", f"{kind}.json", "--lm", "lm.arpa", "--topology", topology)
+def test_a_graph_maps_the_units_of_a_text_to_its_words(run_graph, lang, kind, topology):
+    status, out, err = run_graph("--tokenizer", f"{kind}.json", "--lm", "lm.arpa", "--topology", topology)
     assert status == 0 and "HLG.fst" in out and "states" in err
     tokenizer = load_tokenizer(lang / f"{kind}.json")
     graph = load_graph(lang / "graph", tokenizer)
     assert graph.words == ["<eps>", "ab", "b", "#0"] and graph.meta["outputs"] == tokenizer.size
     frames = [label for unit in tokenizer.encode("ab b") for label in (unit + 1, 1)]  # a blank after each
-    found = {tuple(graph.words[label] for label in labels): cost for labels, cost in outputs(graph.fst, frames).items()}
-    assert found["ab", "b"] == pytest.approx(LM.cost(["ab", "b"]), abs=1e-3)
+    costs = {tuple(graph.words[label] for label in labels): cost for labels, cost in outputs(graph.fst, frames).items()}
+    assert costs["ab", "b"] == pytest.approx(LM.cost(["ab", "b"]), abs=1e-3)
 
 
-def test_phones_with_lexicon_and_silence(make, lang):
+def test_phones_with_lexicon_and_silence(run_graph, lang):
     arguments = ("--lm", "lm.arpa", "--lexicon", "lexicon.txt", "--silence", "SIL", "--silence-prob", "0.2")
-    status, out, err = make("--tokenizer", "phones.json", *arguments, "--kind", "HLG", "--kind", "G", "--kind", "L")
+    status, out, err = run_graph(
+        "--tokenizer", "phones.json", *arguments, "--kind", "HLG", "--kind", "G", "--kind", "L"
+    )
     assert status == 0 and "1 of 3 words of the lexicon are not in the LM" in err and "ba" in err
     graph = load_graph(lang / "graph")
     assert graph.meta["silence"] == {"unit": "SIL", "probability": 0.2}
@@ -55,8 +57,8 @@ def test_phones_with_lexicon_and_silence(make, lang):
     assert (graph.words.index("ab"),) in outputs(graph.fst, sounds)
 
 
-def test_loop_of_words_needs_no_lm(make, lang):
-    status, out, _ = make("--tokenizer", "phones.json", "--lexicon", "lexicon.txt", "--kind", "HL")
+def test_a_loop_of_words_needs_no_lm(run_graph, lang):
+    status, out, _ = run_graph("--tokenizer", "phones.json", "--lexicon", "lexicon.txt", "--kind", "HL")
     assert status == 0 and "HL.fst" in out
     assert load_graph(lang / "graph").words == ["<eps>", "ab", "b", "ba", "#0"]
 
@@ -75,50 +77,50 @@ def test_loop_of_words_needs_no_lm(make, lang):
         (["--tokenizer", "char.json", "--lm", "lm.arpa", "--kind", "GL"], "GL"),
     ],
 )
-def test_what_does_not_fit_is_one_line(make, lang, arguments, message):
-    status, _, err = make(*arguments)
+def test_inputs_that_do_not_fit_together_are_one_line(run_graph, lang, arguments, message):
+    status, _, err = run_graph(*arguments)
     assert status == 2 and message in err.splitlines()[-1] and "Traceback" not in err
     assert not (lang / "graph").exists()
 
 
-def test_unknown_phones_of_the_lexicon_are_all_listed(make, lang):
+def test_unknown_phones_of_the_lexicon_are_all_listed(run_graph, lang):
     (lang / "lexicon.txt").write_text("ab AH Q\nb B\nba X Y\n")
-    status, _, err = make("--tokenizer", "phones.json", "--lm", "lm.arpa", "--lexicon", "lexicon.txt")
+    status, _, err = run_graph("--tokenizer", "phones.json", "--lm", "lm.arpa", "--lexicon", "lexicon.txt")
     assert status == 1 and all(phone in err for phone in "QXY")
     assert not (lang / "graph").exists()
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "0", "1", "-0.5", "1e-400", "half"])
-def test_a_probability_of_silence_that_is_none_is_refused(make, lang, value):
+def test_an_invalid_silence_probability_is_refused(run_graph, lang, value):
     arguments = ("--lm", "lm.arpa", "--lexicon", "lexicon.txt", "--silence", "SIL", f"--silence-prob={value}")
-    status, _, err = make("--tokenizer", "phones.json", *arguments)
+    status, _, err = run_graph("--tokenizer", "phones.json", *arguments)
     assert status == 2 and "--silence-prob" in err and err.count("\n") == 1
     assert not (lang / "graph").exists()
 
 
-def test_a_folder_that_is_not_of_this_command_is_refused_before_anything_is_done(make, lang):
+def test_a_folder_of_another_tool_is_refused_and_left_unchanged(run_graph, lang):
     (lang / "graph").mkdir()
     (lang / "graph" / "L.fst").write_text("Kaldi's")
-    status, _, err = make("--tokenizer", "char.json", "--lm", "lm.arpa")
+    status, _, err = run_graph("--tokenizer", "char.json", "--lm", "lm.arpa")
     assert status == 2 and "graph was not made by `asrtool graph`" in err and err.count("\n") == 1
     assert [path.name for path in (lang / "graph").iterdir()] == ["L.fst"]
 
 
-def test_a_graph_that_cannot_be_made_leaves_the_earlier_one(make, lang):
-    assert make("--tokenizer", "char.json", "--lm", "lm.arpa")[0] == 0
+def test_a_failed_build_leaves_the_earlier_graph(run_graph, lang):
+    assert run_graph("--tokenizer", "char.json", "--lm", "lm.arpa")[0] == 0
     before = {path.name: path.read_bytes() for path in (lang / "graph").iterdir()}
     (lang / "lm.arpa").write_text((lang / "lm.arpa").read_text().replace("-0.7\tb", "-inf\tb"))
-    status, _, err = make("--tokenizer", "char.json", "--lm", "lm.arpa")
-    assert status == 2 and "lm.arpa is not a sound ARPA file: line" in err.splitlines()[-1]
+    status, _, err = run_graph("--tokenizer", "char.json", "--lm", "lm.arpa")
+    assert status == 2 and "lm.arpa is not a valid ARPA file: line" in err.splitlines()[-1]
     assert {path.name: path.read_bytes() for path in (lang / "graph").iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["lm.arpa.gz", "lexicon.txt.gz"])
-def test_damaged_gzip_files_are_one_line_and_no_interrupt(make, lang, name):
+def test_damaged_gzip_files_are_named_in_one_line(run_graph, lang, name):
     whole = gzip.compress((lang / name.removesuffix(".gz")).read_bytes())
     (lang / name).write_bytes(whole[: len(whole) // 2])
     lm, lexicon = (
         name if name.startswith(stem) else stem + end for stem, end in (("lm", ".arpa"), ("lexicon", ".txt"))
     )
-    status, _, err = make("--tokenizer", "phones.json", "--lm", lm, "--lexicon", lexicon)
+    status, _, err = run_graph("--tokenizer", "phones.json", "--lm", lm, "--lexicon", lexicon)
     assert status == 2 and name in err and "gzip" in err and not (lang / "graph").exists()

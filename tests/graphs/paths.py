@@ -1,4 +1,4 @@
-"""Graphs seen as what they mean: which output goes with an input, at what cost; and the same, worked out by hand."""
+"""Outputs and costs of a graph for an input, and the expected ones, enumerated from lexicon and LM."""
 
 import itertools
 import math
@@ -14,17 +14,17 @@ def outputs(fst: kaldifst.StdVectorFst, labels) -> dict[tuple[int, ...], float]:
     line = kaldifst.make_linear_acceptor(list(labels))
     kaldifst.arcsort(line, "olabel")
     both = kaldifst.compose(line, fst)
-    found: dict[tuple[int, ...], float] = {}
+    costs: dict[tuple[int, ...], float] = {}
     todo = [(both.start, (), 0.0)] if both.num_states else []
     while todo:
         state, output, cost = todo.pop()
         final = cost + both.final(state).value
         if final < math.inf:
-            found[output] = min(final, found.get(output, math.inf))
+            costs[output] = min(final, costs.get(output, math.inf))
         for arc in kaldifst.ArcIterator(both, state):
             longer = output if arc.olabel == EPSILON else (*output, arc.olabel)
             todo.append((arc.nextstate, longer, cost + arc.weight.value))
-    return found
+    return costs
 
 
 def sequences(symbols, longest: int):
@@ -33,13 +33,13 @@ def sequences(symbols, longest: int):
 
 
 class Bigram:
-    """A back-off bigram model given by log10 probabilities: a grammar by hand, and its ARPA file."""
+    """A back-off bigram model given by log10 probabilities, and its ARPA file."""
 
     def __init__(self, unigrams: dict[str, float], backoffs: dict[str, float], bigrams: dict[tuple[str, str], float]):
         self.unigrams, self.backoffs, self.bigrams = unigrams, backoffs, bigrams
 
     def cost(self, words) -> float:
-        """-ln of the best way through the model, which may back off even where it has the bigram, as Kaldi's G."""
+        """Cost of the best path through the model, which may back off even where it has the bigram, as in Kaldi's G."""
         if not {*words, "</s>"} <= self.unigrams.keys():
             return math.inf
         return -math.log(10) * sum(map(self._step, ("<s>", *words), (*words, "</s>")))
@@ -59,8 +59,8 @@ class Bigram:
         return path
 
 
-def spoken(lexicon, words, separator=None, silence=None, probability=0.5):
-    """All unit sequences of `words`, each with the cost of silences; one may come twice."""
+def unit_sequences(lexicon, words, separator=None, silence=None, probability=0.5):
+    """All unit sequences of `words`, each with the cost of its silences; one may come twice."""
     gap = [((), 0.0)]
     if silence:
         gap = [((), -math.log(1 - probability)), ((silence,), -math.log(probability))]
@@ -68,23 +68,23 @@ def spoken(lexicon, words, separator=None, silence=None, probability=0.5):
     for number, word in enumerate(words):
         if separator and number:
             parts.append([((separator,), 0.0)])
-        parts += [[(way, 0.0) for way in lexicon.pronunciations[word]], gap]
+        parts += [[(units, 0.0) for units in lexicon.pronunciations[word]], gap]
     for choice in itertools.product(*parts):
         yield tuple(itertools.chain.from_iterable(units for units, _ in choice)), sum(cost for _, cost in choice)
 
 
 def expected(lexicon, cost, longest: int, **between) -> dict[tuple, dict[tuple, float]]:
-    """For each unit sequence up to `longest`: the word sequences it can be, each with its least cost."""
-    found: dict[tuple, dict[tuple, float]] = {}
+    """For each unit sequence up to `longest`: its word sequences, each with the least cost."""
+    result: dict[tuple, dict[tuple, float]] = {}
     for words in sequences(lexicon.pronunciations, longest):
-        for units, silences in spoken(lexicon, words, **between):
+        for units, silences in unit_sequences(lexicon, words, **between):
             total = cost(words) + silences
             if len(units) <= longest and total < math.inf:
-                ways = found.setdefault(units, {})
-                ways[words] = min(total, ways.get(words, math.inf))
-    return found
+                costs = result.setdefault(units, {})
+                costs[words] = min(total, costs.get(words, math.inf))
+    return result
 
 
 def collapse(frames) -> tuple[int, ...]:
-    """What CTC makes of one unit a frame; 0 is the blank."""
+    """The units of a CTC alignment, one for each frame; 0 is the blank."""
     return tuple(unit for unit, _ in itertools.groupby(frames) if unit)

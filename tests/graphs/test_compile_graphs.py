@@ -1,4 +1,4 @@
-"""Compiled graphs against enumeration: the weight of every short input is lexicon times LM, worked out by hand."""
+"""Compiled graphs compared with enumeration: the weight of every short input is lexicon times LM, computed by hand."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from asrtool.errors import DataError, UserError
 from asrtool.graphs.compile import Compiler
-from asrtool.graphs.lexicon_fst import Between
+from asrtool.graphs.lexicon_fst import WordBoundary
 from asrtool.text.lexicon import Lexicon
 from tests.graphs.paths import Bigram, collapse, expected, outputs, sequences
 
@@ -33,12 +33,12 @@ BETWEEN = {
 }
 
 
-def lexicon_of(ways: dict) -> Lexicon:
-    return Lexicon({word: tuple(pronunciations) for word, pronunciations in ways.items()})
+def make_lexicon(pronunciations: dict) -> Lexicon:
+    return Lexicon({word: tuple(several) for word, several in pronunciations.items()})
 
 
 def compiler(lexicon: Lexicon, arpa, topology="ctc", **between) -> Compiler:
-    return Compiler(SYMBOLS, lexicon, arpa, topology, Between(**between))
+    return Compiler(SYMBOLS, lexicon, arpa, topology, WordBoundary(**between))
 
 
 def check(made: Compiler, kind: str, wanted: dict, longest: int, symbols=(1, 2, 3, 4)) -> None:
@@ -57,16 +57,16 @@ def arpa(tmp_path_factory):
 
 @pytest.mark.parametrize("between", BETWEEN)
 @pytest.mark.parametrize("name", LEXICONS)
-def test_costs_are_those_of_lexicon_and_lm(name, between, arpa):
-    lexicon = lexicon_of(LEXICONS[name])
+def test_lg_has_the_costs_of_lexicon_and_lm(name, between, arpa):
+    lexicon = make_lexicon(LEXICONS[name])
     made = compiler(lexicon, arpa, **BETWEEN[between])
     symbols = {"nothing": (1, 2), "separator": (1, 2, 4), "silence": (1, 2, 3)}[between]
     check(made, "LG", expected(lexicon, LM.cost, 4, **BETWEEN[between]), 4, symbols)
 
 
 @pytest.mark.parametrize("kind", ["L", "HL"])
-def test_without_lm_all_words_cost_nothing(kind):
-    lexicon = lexicon_of(LEXICONS["all at once"])
+def test_without_lm_all_words_have_cost_zero(kind):
+    lexicon = make_lexicon(LEXICONS["all at once"])
     made = compiler(lexicon, None)
     wanted = expected(lexicon, lambda words: 0.0, 4)
     if kind == "L":
@@ -79,9 +79,9 @@ def test_without_lm_all_words_cost_nothing(kind):
 
 @pytest.mark.parametrize("between", ["nothing", "silence"])
 @pytest.mark.parametrize("topology", ["ctc", "modified", "hmm"])
-def test_topology_on_top_changes_no_cost(topology, between, arpa):
-    """HLG of frames is the least of LG over what H alone makes of them."""
-    made = compiler(lexicon_of(LEXICONS["all at once"]), arpa, topology, **BETWEEN[between])
+def test_composing_the_topology_changes_no_cost(topology, between, arpa):
+    """HLG of frames has the least cost of LG over the unit sequences that H maps them to."""
+    made = compiler(make_lexicon(LEXICONS["all at once"]), arpa, topology, **BETWEEN[between])
     columns = range(2, 8) if topology == "hmm" else range(4)
     for frames in sequences(columns, 3):
         labels = [frame + 1 for frame in frames]
@@ -93,7 +93,7 @@ def test_topology_on_top_changes_no_cost(topology, between, arpa):
 
 
 WORDS = ["X", "Y", "Z"]
-ways = st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map(tuple), min_size=1, max_size=2)
+PRONUNCIATIONS = st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map(tuple), min_size=1, max_size=2)
 logprobs = st.floats(-3, -0.05)
 
 
@@ -109,23 +109,23 @@ def bigrams(draw) -> Bigram:
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.fixed_dictionaries(dict.fromkeys(WORDS, ways)), bigrams())
-def test_any_lexicon_with_any_bigram_model(tmp_path, ways, lm):
-    lexicon = lexicon_of(ways)
+@given(st.fixed_dictionaries(dict.fromkeys(WORDS, PRONUNCIATIONS)), bigrams())
+def test_any_lexicon_with_any_bigram_model(tmp_path, pronunciations, lm):
+    lexicon = make_lexicon(pronunciations)
     made = compiler(lexicon, lm.write(tmp_path / "lm.arpa"))
     check(made, "LG", expected(lexicon, lm.cost, 3), 3, (1, 2))
 
 
 def test_words_are_labelled_from_1_and_units_from_their_number_plus_1(arpa):
-    made = compiler(lexicon_of(LEXICONS["prefixes"]), arpa)
+    made = compiler(make_lexicon(LEXICONS["prefixes"]), arpa)
     assert made.words == ["<eps>", "X", "Y", "Z", "#0"]
     assert made.units[:6] == ["<eps>", *SYMBOLS] and made.units[6:] == ["#0", "#1"]
-    assert len(compiler(lexicon_of(LEXICONS["homophones"]), arpa).units) == 6 + 3  # #0, one for X and one for Y
-    assert len(compiler(lexicon_of(LEXICONS["plain"]), arpa, silence="SIL").units) == 6 + 2  # #0 and that of silence
+    assert len(compiler(make_lexicon(LEXICONS["homophones"]), arpa).units) == 6 + 3  # #0, one for X and one for Y
+    assert len(compiler(make_lexicon(LEXICONS["plain"]), arpa, silence="SIL").units) == 6 + 2  # #0 and that of silence
 
 
-def test_promised_properties_hold_and_sizes_are_told(arpa):
-    made = compiler(lexicon_of(LEXICONS["all at once"]), arpa)
+def test_properties_hold_and_sizes_are_recorded(arpa):
+    made = compiler(make_lexicon(LEXICONS["all at once"]), arpa)
     assert made.HLG.num_states == made.sizes["HLG"]["states"]
     for kind in ("HLG", "LG", "H", "G"):
         assert made.sizes[kind]["input_sorted"] and made.sizes[kind]["connected"]
@@ -138,13 +138,13 @@ def test_promised_properties_hold_and_sizes_are_told(arpa):
 def test_no_disambiguation_symbol_is_left(kind, arpa):
     import kaldifst
 
-    made = compiler(lexicon_of(LEXICONS["all at once"]), arpa, silence="SIL")
+    made = compiler(make_lexicon(LEXICONS["all at once"]), arpa, silence="SIL")
     fst = getattr(made, kind)
     arcs = [arc for state in range(fst.num_states) for arc in kaldifst.ArcIterator(fst, state)]
     assert all(arc.ilabel <= len(SYMBOLS) and arc.olabel < len(made.words) - 1 for arc in arcs)
 
 
-def test_graph_of_bpe_like_units_needs_nothing_between_words(arpa):
+def test_a_graph_of_bpe_units_needs_nothing_between_words(arpa):
     lexicon = Lexicon({"X": (("\u2581", "a"),), "Y": (("\u2581", "a", "b"),)})
     check(compiler(lexicon, arpa), "LG", expected(lexicon, LM.cost, 4), 4, (1, 2, 4))
 
@@ -166,17 +166,17 @@ def test_unusable_words_are_all_listed():
         ({"silence": "SIL", "separator": "\u2581"}, "leave --silence out"),
     ],
 )
-def test_impossible_gaps_are_refused(between, message):
+def test_impossible_word_boundaries_are_refused(between, message):
     with pytest.raises(UserError, match=message):
-        compiler(lexicon_of(LEXICONS["plain"]), None, **between).L  # noqa: B018
+        compiler(make_lexicon(LEXICONS["plain"]), None, **between).L  # noqa: B018
 
 
 @pytest.mark.parametrize("word", ["<s>", "</s>", "<eps>", "#0"])
-def test_symbols_of_graphs_are_no_words(word):
-    with pytest.raises(UserError, match=f"{word}.* no word"):
+def test_reserved_symbols_are_refused_as_words(word):
+    with pytest.raises(UserError, match=f"{word}.* not a word"):
         compiler(Lexicon({word: (("a",),)}), None)
 
 
 def test_units_named_as_disambiguation_symbols_are_refused():
     with pytest.raises(UserError, match="#0"):
-        Compiler(["<blank>", "a", "#0"], lexicon_of({"X": [("a",)]}), None, "ctc", Between())
+        Compiler(["<blank>", "a", "#0"], make_lexicon({"X": [("a",)]}), None, "ctc", WordBoundary())

@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from asrtool.errors import UserError
-from asrtool.graphs.grammar import ARPA2FST, arpa_words, compare, grammar_fst
+from asrtool.graphs.grammar import ARPA2FST, arpa_words, compare_vocabularies, grammar_fst
 from asrtool.lm.ngram_files import read_ngrams, write_ngrams
 from tests.graphs.paths import Bigram, outputs, sequences
 
@@ -32,7 +32,7 @@ def costs(fst, words, longest=3):
 
 
 @pytest.mark.parametrize("words", [["A", "B"], ["A", "B", "C"], ["<unk>", "A", "B"], ["B"]])
-def test_sentences_cost_what_the_lm_says(arpa, words):
+def test_sentences_have_the_costs_of_the_lm(arpa, words):
     table = ["<eps>", *words, "#0"]
     for sentence, cost in costs(grammar_fst(arpa, table), table).items():
         if "C" in sentence:
@@ -41,7 +41,7 @@ def test_sentences_cost_what_the_lm_says(arpa, words):
             assert cost == pytest.approx(LM.cost(sentence), abs=1e-4), sentence
 
 
-def test_packed_file_is_read_as_well(arpa):
+def test_a_compressed_file_is_read_as_well(arpa):
     packed = arpa.with_suffix(".arpa.gz")
     packed.write_bytes(gzip.compress(arpa.read_bytes()))
     table = ["<eps>", "A", "B", "#0"]
@@ -49,7 +49,7 @@ def test_packed_file_is_read_as_well(arpa):
     assert costs(grammar_fst(packed, table), table) == costs(grammar_fst(arpa, table), table)
 
 
-def test_back_off_weights_that_are_missing_are_nothing(arpa):
+def test_missing_back_off_weights_are_zero(arpa):
     arpa.write_text(arpa.read_text().replace("\t-0.3\n", "\n"))
     table = ["<eps>", "A", "B", "#0"]
     bare = Bigram(LM.unigrams, {"<s>": -0.2}, LM.bigrams)
@@ -70,7 +70,7 @@ def spoil(text: str, old: str, new: str) -> str:
         ("</s>", "END", "no unigram </s>"),
     ],
 )
-def test_lacking_sections_and_symbols_are_named(arpa, old, new, message):
+def test_missing_sections_and_symbols_are_named(arpa, old, new, message):
     arpa.write_text(spoil(arpa.read_text(), old, new))
     with pytest.raises(UserError, match=message) as raised:
         arpa_words(arpa)
@@ -86,7 +86,7 @@ def test_lacking_sections_and_symbols_are_named(arpa, old, new, message):
         ("-0.1\tA B", "-0.1\tA B A B A", "Invalid n-gram"),
     ],
 )
-def test_wrong_line_is_named_and_ends_no_process(arpa, old, new, message):
+def test_a_wrong_line_is_named_and_ends_no_process(arpa, old, new, message):
     arpa.write_text(spoil(arpa.read_text(), old, new))
     with pytest.raises(UserError, match=message) as raised:
         grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
@@ -112,14 +112,14 @@ def test_numbers_that_are_not_finite_are_refused(arpa, value):
     for old in ("-0.7\tB", "-0.5\tA\t-0.3"):
         text = arpa.read_text()
         arpa.write_text(spoil(text, old, old.rsplit("\t", 1)[0] + f"\t{value}" if "-0.3" in old else f"{value}\tB"))
-        with pytest.raises(UserError, match="not a sound ARPA file: line"):
+        with pytest.raises(UserError, match="not a valid ARPA file: line"):
             grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
         arpa.write_text(text)
 
 
-def test_a_back_off_weight_beyond_all_costs_is_refused(arpa):
+def test_a_huge_back_off_weight_is_refused(arpa):
     arpa.write_text(spoil(arpa.read_text(), "A\t-0.3", "A\t1e30"))
-    with pytest.raises(UserError, match="its G.fst, by kaldilm, has an arc of state"):
+    with pytest.raises(UserError, match="its G.fst from kaldilm has an arc of state"):
         grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
 
 
@@ -133,7 +133,7 @@ def test_a_damaged_gzip_file_is_named(arpa, damage):
         grammar_fst(packed, ["<eps>", "A", "B", "#0"])
 
 
-def test_ngrams_that_are_there_twice_are_refused(arpa):
+def test_ngrams_that_occur_twice_are_refused(arpa):
     text = arpa.read_text()
     arpa.write_text(spoil(text, "-0.7\tB\n", "-0.7\tB\n-0.9\tB\n"))
     with pytest.raises(UserError, match="lm.arpa has the unigram 'B' twice"):
@@ -143,8 +143,8 @@ def test_ngrams_that_are_there_twice_are_refused(arpa):
         grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
 
 
-def test_a_small_file_that_unpacks_to_very_much_is_refused(arpa, monkeypatch):
-    monkeypatch.setattr("asrtool.files.EXPANSION_FREE_BYTES", 1 << 20)
+def test_a_small_file_that_decompresses_to_very_much_is_refused(arpa, monkeypatch):
+    monkeypatch.setattr("asrtool.readers.EXPANSION_FREE_BYTES", 1 << 20)
     packed = arpa.with_suffix(".arpa.gz")
     packed.write_bytes(gzip.compress(arpa.read_bytes() + b"\n" * (4 << 20)))
     with pytest.raises(UserError, match="lm.arpa.gz unpacks to more than 50 times its size"):
@@ -152,7 +152,7 @@ def test_a_small_file_that_unpacks_to_very_much_is_refused(arpa, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00binary", b"hello\nworld\n"])
-def test_what_is_no_arpa_file_is_refused(tmp_path, content):
+def test_files_that_are_not_arpa_are_refused(tmp_path, content):
     for name in ("lm.arpa", "lm.arpa.gz"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=name):
@@ -166,23 +166,23 @@ def test_lm_that_is_not_there_is_refused(tmp_path):
 
 def test_what_each_vocabulary_lacks_is_counted_and_the_first_named():
     lm = ["<unk>", *(f"W{number}" for number in range(20)), "yes"]
-    lines = compare(["W1", "W2", "EXTRA", "YES"], lm)
+    lines = compare_vocabularies(["W1", "W2", "EXTRA", "YES"], lm)
     assert len(lines) == 2
     assert "19 of 21 words of the LM" in lines[0] and "W0, W10, W11" in lines[0] and "..." in lines[0]
     assert "2 of 4 words of the lexicon" in lines[1] and "EXTRA, YES" in lines[1]
-    assert all("1 of them would be there in another case" in line for line in lines)
-    assert compare(["A", "<unk>"], ["A"]) == compare(["A"], ["A", "<unk>"]) == []
+    assert all("1 of them are there in another case" in line for line in lines)
+    assert compare_vocabularies(["A", "<unk>"], ["A"]) == compare_vocabularies(["A"], ["A", "<unk>"]) == []
 
 
 def test_nothing_in_common_is_one_line_with_words_of_both():
     with pytest.raises(UserError, match="hello") as raised:
-        compare(["HELLO"], ["hello", "<unk>"])
+        compare_vocabularies(["HELLO"], ["hello", "<unk>"])
     assert "HELLO" in str(raised.value) and "case" in str(raised.value)
 
 
 def test_a_compiled_model_is_refused_with_the_way_to_arpa(arpa, tmp_path):
     write_ngrams(read_ngrams(arpa), tmp_path / "lm.npz")
-    with pytest.raises(UserError, match=r"lm.npz is compiled, .* `asrtool lm convert \S+lm.npz \S+lm.arpa.gz`"):
+    with pytest.raises(UserError, match=r"lm.npz is compiled .* `asrtool lm convert \S+lm.npz \S+lm.arpa.gz`"):
         arpa_words(tmp_path / "lm.npz")
 
 

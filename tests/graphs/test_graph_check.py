@@ -7,13 +7,14 @@ import kaldifst
 import numpy as np
 import pytest
 
-from asrtool.decoding.graph_search import GraphOptions, GraphSearch
-from asrtool.graphs.check import HEADER, KIND, BadFst, Labels, check_fst, read_fst
+from asrtool.decoding.graph_options import GraphOptions
+from asrtool.decoding.graph_search import GraphSearch
+from asrtool.graphs.check import HEADER, MAGIC, BadFst, LabelCounts, check_fst, read_fst
 from tests.decoding.graphs import random_graph, random_log_probs
 
 LINES = ["0 1 1 1 0.5", "0 1 2 0 0.5", "1 2 0 2 0.25", "2 0 1 0 1", "2 1.5"]
-LABELS = Labels(3, 3)
-BODY = len(KIND) + HEADER.size
+LABELS = LabelCounts(3, 3)
+BODY = len(MAGIC) + HEADER.size
 FIRST_ARC = BODY + 12
 
 
@@ -48,7 +49,7 @@ def test_a_sound_graph_is_read_as_openfst_reads_it(write):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_random_graphs_pass(write, seed):
-    check_fst(write(random_graph(seed).lines), Labels(5, 4))
+    check_fst(write(random_graph(seed).lines), LabelCounts(5, 4))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_random_graphs_pass(write, seed):
         ({BODY - 16: struct.pack("<q", 4)}, "ends before state 3"),
         ({BODY - 24: struct.pack("<q", 3)}, "starts in state 3"),
         ({BODY - 24: struct.pack("<q", -1)}, "starts in state -1"),
-        ({len(KIND): integer(1)}, "symbol tables"),
+        ({len(MAGIC): integer(1)}, "symbol tables"),
         ({0: b"#!"}, "not an OpenFst file"),
         ({8: b"const!"}, "not an OpenFst file"),
     ],
@@ -99,7 +100,7 @@ def test_a_cycle_that_takes_no_frame_is_refused(write, cycle, cost):
         check_fst(write(["0 1 1 1 1", "1 2 1 1 1", *(line.format(cost) for line in cycle), "2"]), LABELS)
 
 
-@pytest.mark.parametrize("content", [b"", b"x", KIND, KIND + bytes(HEADER.size - 1), KIND + bytes(HEADER.size)])
+@pytest.mark.parametrize("content", [b"", b"x", MAGIC, MAGIC + bytes(HEADER.size - 1), MAGIC + bytes(HEADER.size)])
 def test_what_is_no_fst_is_refused(tmp_path, content):
     (tmp_path / "HLG.fst").write_bytes(content)
     with pytest.raises(BadFst):
@@ -131,7 +132,7 @@ def test_a_mutated_graph_is_refused_or_searched(write, seed):
         place = BODY + 4 * draw.randrange((size - BODY) // 4)
         changes[place] = draw.choice([integer(draw.choice([-1, 0, 1, 3, 5, 2**31 - 1])), number(draw.uniform(-9, 9))])
     try:
-        one.fst = read_fst(write(one.lines, changes), Labels(5, 4))
+        one.fst = read_fst(write(one.lines, changes), LabelCounts(5, 4))
     except BadFst:
         return
     for options in (GraphOptions(), GraphOptions(lattice_beam=8.0, nbest=3)):
@@ -139,7 +140,7 @@ def test_a_mutated_graph_is_refused_or_searched(write, seed):
 
 
 def test_states_are_checked_beyond_the_first_block(write, monkeypatch):
-    monkeypatch.setattr("asrtool.graphs.check.STATES_AT_ONCE", 2)
+    monkeypatch.setattr("asrtool.graphs.check.BLOCK_STATES", 2)
     chain = [f"{n} {n + 1} 1 1" for n in range(9)] + ["9"]
     check_fst(write(chain), LABELS)
     with pytest.raises(BadFst, match="state 8 with output label 5"):

@@ -10,7 +10,7 @@ import pytest
 from asrtool.errors import UserError
 from asrtool.graphs.compile import Compiler
 from asrtool.graphs.folder import lexicon_hash, load_graph, save_graph, tokenizer_hash
-from asrtool.graphs.lexicon_fst import Between
+from asrtool.graphs.lexicon_fst import WordBoundary
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import SymbolTokenizer
 
@@ -20,7 +20,7 @@ LEXICON = Lexicon({"ab": (("a", "b"),), "b": (("b",),), "été": (("a",),)})
 
 @pytest.fixture
 def made() -> Compiler:
-    return Compiler(TOKENIZER.symbols, LEXICON, None, "ctc", Between(separator="\u2581"))
+    return Compiler(TOKENIZER.symbols, LEXICON, None, "ctc", WordBoundary(separator="\u2581"))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def save(tmp_path, made):
     return write
 
 
-def test_what_was_saved_is_loaded(save, made):
+def test_a_saved_graph_is_loaded(save, made):
     folder = save("HL", "L")
     graph = load_graph(folder, TOKENIZER)
     assert graph.words == ["<eps>", "ab", "b", "été", "#0"] and graph.units == made.units
@@ -50,10 +50,10 @@ def test_another_tokenizer_is_refused_in_one_line(save):
     with pytest.raises(UserError, match="another tokenizer") as raised:
         load_graph(folder, other)
     assert "\n" not in str(raised.value) and str(folder) in str(raised.value)
-    assert load_graph(folder, SymbolTokenizer("char", list(TOKENIZER.symbols))).words  # the same, made anew
+    assert load_graph(folder, SymbolTokenizer("char", list(TOKENIZER.symbols))).words  # the same symbols
 
 
-def test_graphs_of_an_earlier_making_are_gone(save):
+def test_graphs_of_an_earlier_build_are_removed(save):
     save("HL", "L")
     graph = load_graph(save("L"))
     assert graph.meta["kind"] == "L" and graph.fst.num_states
@@ -135,8 +135,8 @@ def test_files_of_the_user_beside_a_graph_stay(save):
     assert (folder / "notes" / "a.txt").read_text() == "mine" and not (folder / "L.fst").exists()
 
 
-def test_two_writers_of_one_folder_are_told(save, tmp_path):
-    hold = "import sys, time; from asrtool.locks import writing\nwith writing(sys.argv[1], 'asrtool graph'):\n"
+def test_a_second_writer_of_a_folder_is_refused(save, tmp_path):
+    hold = "import sys, time; from asrtool.locks import write_lock\nwith write_lock(sys.argv[1], 'asrtool graph'):\n"
     command = [sys.executable, "-c", hold + "    print(1, flush=True); time.sleep(60)", tmp_path / "graph"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
@@ -147,7 +147,7 @@ def test_two_writers_of_one_folder_are_told(save, tmp_path):
 
 
 def change(folder, **values):
-    """Lay `values` over graph.json."""
+    """Changes fields of graph.json."""
     meta = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
     (folder / "graph.json").write_text(json.dumps(meta | values), encoding="utf-8")
 
@@ -187,7 +187,7 @@ def test_graph_json_with_odd_values_is_refused_in_one_line(save, values):
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_tables_and_json_that_are_none_are_named_with_the_line(save, name, content, place):
+def test_invalid_tables_and_json_are_named_with_the_line(save, name, content, place):
     folder = save("HL")
     (folder / name).write_bytes(content)
     with pytest.raises(UserError, match=re.escape(place)):
@@ -214,7 +214,7 @@ def test_a_harmful_fst_is_refused_although_its_hash_is_right(save):
         load_graph(folder).fst  # noqa: B018
 
 
-def test_units_are_compared_themselves(save):
+def test_the_symbols_of_units_are_compared(save):
     folder = save("HL")
     units = (folder / "units.txt").read_text(encoding="utf-8")
     (folder / "units.txt").write_text(units.replace("a 2\nb 3", "b 2\na 3"), encoding="utf-8")
@@ -223,14 +223,14 @@ def test_units_are_compared_themselves(save):
 
 
 @pytest.mark.parametrize("kind", ["L", "H"])
-def test_a_kind_that_decoders_cannot_search_is_refused_for_a_model(save, kind):
+def test_kinds_that_decoders_cannot_search_are_refused_for_a_model(save, kind):
     folder = save(kind)
     assert load_graph(folder).fst.num_states
     with pytest.raises(UserError, match=f"holds {kind}, which decoders cannot search"):
         load_graph(folder, TOKENIZER)
 
 
-def test_hashes_know_what_matters_and_no_more():
+def test_hashes_depend_on_content_alone():
     turned = Lexicon(dict(reversed(LEXICON.pronunciations.items())))
     assert lexicon_hash(turned) == lexicon_hash(LEXICON)
     assert lexicon_hash(Lexicon({**LEXICON.pronunciations, "b": (("a",),)})) != lexicon_hash(LEXICON)

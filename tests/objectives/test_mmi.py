@@ -16,7 +16,7 @@ from asrtool.graphs.unit_ngram import UnitNgram
 from asrtool.objectives.ce import CrossEntropy
 from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.mmi import Mmi, state_occupancy
-from asrtool.text.tokenizer import SymbolTokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training.data_counts import unit_counts
 from asrtool.training.train import train
 from tests.tiny import log_rows
@@ -26,7 +26,7 @@ SENTENCES = ["a b", "b a c", "c", "a a b", "b b"]
 
 @pytest.fixture
 def tokenizer():
-    return SymbolTokenizer.train("char", ["abc"])
+    return train_tokenizer("char", ["abc"])
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_unit_counts_are_stored_in_the_experiment_folder(tiny_config, tmp_path):
     (tmp_path / "kept.json").write_text("[[[], [[1, 2]]]]")
     assert unit_counts(config.data.train, config.objective, tokenizer, tmp_path / "kept.json") == [[[], [[1, 2]]]]
     with pytest.raises(UserError, match="no transcript"):
-        unit_counts(config.data.train, config.objective, SymbolTokenizer.train("char", ["%"]), tmp_path / "other.json")
+        unit_counts(config.data.train, config.objective, train_tokenizer("char", ["%"]), tmp_path / "other.json")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.errors import DataError, UserError
-from asrtool.graphs.build import lexicon_of
+from asrtool.graphs.build import tokenizer_lexicon
 from asrtool.text.lexicon import Lexicon, is_lexicon_word, read_lexicon, require_lexicon_output, write_lexicon
 from asrtool.text.tokenizer_training import phone_tokenizer, train_tokenizer
 
@@ -171,14 +171,14 @@ WORDS = " ".join(TEXTS).split()
 @given(st.sampled_from(["bpe", "word"]), st.lists(st.sampled_from(WORDS), min_size=1))
 def test_the_units_of_all_words_are_the_units_of_the_text(kind, chosen):
     tokenizer = train_tokenizer(kind, TEXTS, vocab_size=50)
-    pronunciations = lexicon_of(tokenizer, WORDS).pronunciations
+    pronunciations = tokenizer_lexicon(tokenizer, WORDS).pronunciations
     units = [symbol for word in chosen for symbol in pronunciations[word][0]]
     assert units == [tokenizer.symbols[unit] for unit in tokenizer.encode(" ".join(chosen))]
 
 
 def test_the_characters_of_words_with_separators_are_the_characters_of_the_text():
     tokenizer = train_tokenizer("char", TEXTS)
-    pronunciations = lexicon_of(tokenizer, ["dog", "it's"]).pronunciations
+    pronunciations = tokenizer_lexicon(tokenizer, ["dog", "it's"]).pronunciations
     assert pronunciations == {"dog": (("d", "o", "g"),), "it's": (("i", "t", "'", "s"),)}
     between = [*pronunciations["it's"][0], tokenizer.separator, *pronunciations["dog"][0]]
     assert between == [tokenizer.symbols[unit] for unit in tokenizer.encode("it's dog")]
@@ -187,15 +187,15 @@ def test_the_characters_of_words_with_separators_are_the_characters_of_the_text(
 @pytest.mark.parametrize("kind", ["bpe", "char", "word"])
 def test_words_without_units_are_left_out_of_the_lexicon(kind):
     tokenizer = train_tokenizer(kind, TEXTS, vocab_size=50)
-    assert list(lexicon_of(tokenizer, ["dog", "東京", "fox"]).pronunciations) == ["dog", "fox"]
+    assert list(tokenizer_lexicon(tokenizer, ["dog", "東京", "fox"]).pronunciations) == ["dog", "fox"]
     with pytest.raises(UserError, match="none of the 2 words"):
-        lexicon_of(tokenizer, ["DOG", "FOX"])
+        tokenizer_lexicon(tokenizer, ["DOG", "FOX"])
 
 
 def test_pronunciations_in_phones_come_from_the_lexicon():
     lexicon = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)})
     tokenizer = phone_tokenizer(lexicon, ["a b"])
-    assert lexicon_of(tokenizer, ["a", "c"]).pronunciations == {"a": (("AH",), ("EY",))}
+    assert tokenizer_lexicon(tokenizer, ["a", "c"]).pronunciations == {"a": (("AH",), ("EY",))}
 
 
 @pytest.mark.parametrize("probability", ["0.5", ".5", "5e-1", "1e-05", "0.5E0", "1"])

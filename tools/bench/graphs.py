@@ -19,7 +19,7 @@ from common import Report, Run, parse, parser
 
 from asrtool.graphs.compile import Compiler, peak_mb
 from asrtool.graphs.grammar import arpa_words, grammar_fst
-from asrtool.graphs.lexicon_fst import BACKOFF, Between, lexicon_fst
+from asrtool.graphs.lexicon_fst import BACKOFF, WordBoundary, lexicon_fst
 from asrtool.graphs.topology import TOPOLOGIES, topology_fst
 from asrtool.text.lexicon import Lexicon
 
@@ -125,7 +125,7 @@ def main() -> None:
         symbols = ["<blank>", *lexicon.symbols]
 
         def make() -> Compiler:
-            return Compiler(symbols, lexicon, arpa, options.topology, Between())
+            return Compiler(symbols, lexicon, arpa, options.topology, WordBoundary())
 
         first_time(report, make)
         if not options.alone:

@@ -37,7 +37,7 @@ from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.forward_backward import path_sum
 from asrtool.objectives.graph_batch import GraphBatch
 from asrtool.objectives.mmi import Mmi
-from asrtool.text.tokenizer import SymbolTokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training.step import training_step
 
 FRAME_SECONDS = 0.04
@@ -50,7 +50,7 @@ class Case:
     def __init__(self, arguments: argparse.Namespace, frames: int):
         draw = np.random.default_rng(1)
         self.device = pick_device(arguments.device)
-        self.tokenizer = SymbolTokenizer.train("char", ["".join(map(chr, range(0x3B1, 0x3B1 + arguments.units - 1)))])
+        self.tokenizer = train_tokenizer("char", ["".join(map(chr, range(0x3B1, 0x3B1 + arguments.units - 1)))])
         self.units = self.tokenizer.size
         following = draw.dirichlet(np.full(self.units - 1, CONCENTRATION), self.units)
         texts = [self._text(draw, following, int(draw.integers(20, 60))) for _ in range(arguments.transcripts)]
