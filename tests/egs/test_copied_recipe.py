@@ -148,7 +148,7 @@ def test_yesno_is_downloaded_and_checked_unless_a_corpus_is_given(tmp_path):
     with serve({"1/waves_yesno.tar.gz": packed.getvalue()}) as openslr:
         options = ["--mirror", openslr.url, "--stop-stage", 0, "--work"]
         output = run("copied", *options, tmp_path / "other", root=tmp_path, status=2)
-        assert "has not the SHA-256 sum c3f49e0c" in output  # of the real corpus
+        assert "does not have the SHA-256 sum c3f49e0c" in output  # of the real corpus
         digest = hashlib.sha256(packed.getvalue()).hexdigest()
         (recipe / "local/sha256sum.txt").write_text(f"{digest}  1/waves_yesno.tar.gz\n")
         assert "Stage 0: wrote" in run("copied", *options, tmp_path / "my work", root=tmp_path)

@@ -1,4 +1,4 @@
-"""The download of a corpus: whole, checked and unpacked once, whatever happens on the way."""
+"""A corpus is downloaded completely, checked and unpacked once, despite interruptions and damage."""
 
 import hashlib
 import importlib.util
@@ -41,7 +41,7 @@ def openslr(packed):
 
 @pytest.fixture
 def download(script, openslr, tmp_path, capsys):
-    """download("train-clean-5") -> exit status and what was said; into tmp_path / "out"."""
+    """download("train-clean-5") -> exit status and lines on stderr; into tmp_path / "out"."""
     sums = openslr.write_sums(tmp_path / "sums.txt")
 
     def run(*names: str, url: str = openslr.url, inside: str = "LibriSpeech") -> tuple[int, list[str]]:
@@ -58,7 +58,7 @@ def is_whole(out: Path, part: str) -> bool:
     return sound and (folder / ".completed").exists() and not list(out.glob(f"{part}*"))
 
 
-def test_parts_are_unpacked_and_a_second_call_asks_for_nothing(download, openslr):
+def test_parts_are_unpacked_and_a_second_call_downloads_nothing(download, openslr):
     assert download(*PARTS)[0] == 0
     assert all(is_whole(download.out, part) for part in PARTS)
     openslr.requests.clear()
@@ -66,12 +66,12 @@ def test_parts_are_unpacked_and_a_second_call_asks_for_nothing(download, openslr
     assert openslr.requests == []
 
 
-def test_a_file_that_is_no_archive_stays_as_it_is(download):
+def test_a_file_that_is_not_an_archive_is_not_unpacked(download):
     assert download("4-gram.arpa.gz")[0] == 0
     assert [(path.name, path.read_bytes()) for path in download.out.iterdir()] == [("4-gram.arpa.gz", b"a model")]
 
 
-def test_an_interrupted_download_goes_on_where_it_was(download, openslr):
+def test_an_interrupted_download_continues_where_it_stopped(download, openslr):
     name = "31/train-clean-5.tar.gz"
     download.out.mkdir()
     (download.out / "train-clean-5.tar.gz.part").write_bytes(openslr.files[name][:2_000_000])
@@ -79,14 +79,14 @@ def test_an_interrupted_download_goes_on_where_it_was(download, openslr):
     assert openslr.requests == [(name, 2_000_000)] and is_whole(download.out, "train-clean-5")
 
 
-def test_lost_connections_are_made_again(download, openslr):
+def test_a_lost_connection_is_opened_again(download, openslr):
     openslr.lose_after = 1_200_000
     assert download("train-clean-5")[0] == 0
     assert [first for _, first in openslr.requests] == [0, 1_200_000, 2_400_000]
     assert is_whole(download.out, "train-clean-5")
 
 
-def test_a_server_that_cannot_go_on_sends_all_anew(download, openslr):
+def test_a_server_without_ranges_sends_the_whole_file_again(download, openslr):
     openslr.ranges = False
     download.out.mkdir()
     (download.out / "train-clean-5.tar.gz.part").write_bytes(b"the beginning")
@@ -94,13 +94,13 @@ def test_a_server_that_cannot_go_on_sends_all_anew(download, openslr):
 
 
 @pytest.mark.parametrize("damaged", [b"x" * 2_000_000, b"x" * 9_000_000])
-def test_what_was_damaged_before_is_fetched_anew(download, damaged):
+def test_a_damaged_partial_file_is_downloaded_again(download, damaged):
     download.out.mkdir()
     (download.out / "train-clean-5.tar.gz.part").write_bytes(damaged)
     assert download("train-clean-5")[0] == 0 and is_whole(download.out, "train-clean-5")
 
 
-def test_an_interrupted_unpacking_is_done_again_without_a_download(download, openslr):
+def test_an_interrupted_unpacking_is_repeated_without_a_download(download, openslr):
     (download.out / "LibriSpeech/train-clean-5/9").mkdir(parents=True)
     (download.out / "train-clean-5.tar.gz").write_bytes(openslr.files["31/train-clean-5.tar.gz"])
     assert download("train-clean-5")[0] == 0
@@ -108,57 +108,59 @@ def test_an_interrupted_unpacking_is_done_again_without_a_download(download, ope
     assert not (download.out / "LibriSpeech/train-clean-5/9").exists()
 
 
-def test_another_file_than_the_published_one_is_refused_and_removed(download, openslr):
+def test_a_file_with_another_checksum_is_refused_and_removed(download, openslr):
     openslr.files["31/dev-clean-2.tar.gz"] = openslr.files["31/train-clean-5.tar.gz"]
-    status, said = download("dev-clean-2")
-    assert status == 2 and "has not the MD5 sum" in said[-1] and "Traceback" not in "".join(said)
+    status, lines = download("dev-clean-2")
+    assert status == 2 and "does not have the MD5 sum" in lines[-1] and "Traceback" not in "".join(lines)
     assert list(download.out.iterdir()) == []
 
 
-def test_a_missing_file_and_a_missing_server_are_one_line(download, openslr):
+def test_a_missing_file_and_a_missing_server_are_one_error_line(download, openslr):
     del openslr.files["31/dev-clean-2.tar.gz"]
-    status, said = download("dev-clean-2")
-    assert status == 2 and "404" in said[-1] and "--mirror" in said[-1]
-    status, said = download("train-clean-5", url="http://127.0.0.1:9/none")
-    assert status == 2 and "cannot download http://127.0.0.1:9/none/31/train-clean-5.tar.gz" in said[-1]
+    status, lines = download("dev-clean-2")
+    assert status == 2 and "404" in lines[-1] and "--mirror" in lines[-1]
+    status, lines = download("train-clean-5", url="http://127.0.0.1:9/none")
+    assert status == 2 and "cannot download http://127.0.0.1:9/none/31/train-clean-5.tar.gz" in lines[-1]
 
 
-def test_an_unknown_part_is_named_beside_the_nearest(download):
+def test_an_unknown_part_is_named_with_the_nearest_one(download):
     assert download("train-clean-500") == (
         2,
         ["download.py: error: there is no 'train-clean-500' to download; did you mean 'train-clean-5'?"],
     )
 
 
-def test_there_is_a_sum_for_each_part_that_the_recipe_names(script):
+def test_each_part_that_the_recipe_names_has_a_checksum(script):
     named = re.findall(r'parts="([^"$]*)|scored="([^"]*)', (RECIPE / "local" / "data.sh").read_text())
     parts = {part for pair in named for part in " ".join(pair).split()}
     files = set(re.search(r'lm_files="(.*)"', (RECIPE / "local" / "lang.sh").read_text())[1].split())
-    sums = script.read_sums(RECIPE / "local" / "md5sum.txt")
+    sums = script.read_checksums(RECIPE / "local" / "md5sum.txt")
     assert parts | files == set(sums) and len(parts) == 9
-    assert all(re.fullmatch("[0-9a-f]{32}", md5) for _, md5 in sums.values())
+    assert all(re.fullmatch("[0-9a-f]{32}", file.checksum) for file in sums.values())
 
 
-def test_yesno_is_checked_by_its_sha256_sum(script):
-    sums = script.read_sums(ROOT / "egs" / "yesno" / "local" / "sha256sum.txt")
-    assert list(sums) == ["waves_yesno"] and re.fullmatch("[0-9a-f]{64}", sums["waves_yesno"][1])
+def test_yesno_has_a_sha256_checksum(script):
+    sums = script.read_checksums(ROOT / "egs" / "yesno" / "local" / "sha256sum.txt")
+    assert list(sums) == ["waves_yesno"] and re.fullmatch("[0-9a-f]{64}", sums["waves_yesno"].checksum)
 
 
-def test_sha256_sums_are_checked_as_md5_sums_are(download, openslr):
+def test_sha256_checksums_are_compared(download, openslr):
     data = openslr.files["11/4-gram.arpa.gz"]
     download.sums.write_text(f"# a comment\n{hashlib.sha256(data).hexdigest()}  11/4-gram.arpa.gz\n")
     assert download("4-gram.arpa.gz")[0] == 0
     (download.out / "4-gram.arpa.gz").unlink()
     openslr.files["11/4-gram.arpa.gz"] = b"another"
-    status, said = download("4-gram.arpa.gz")
-    assert status == 2 and "has not the SHA-256 sum" in said[-1] and list(download.out.iterdir()) == []
+    status, lines = download("4-gram.arpa.gz")
+    assert status == 2 and "does not have the SHA-256 sum" in lines[-1] and list(download.out.iterdir()) == []
 
 
 @pytest.mark.parametrize("line", ["no sum", "0123  11/x", "Z" * 32 + "  11/x", "0" * 32, "0" * 40 + "  11/x"])
-def test_a_line_that_is_no_checksum_is_named(download, line):
+def test_a_line_that_is_not_a_checksum_is_named(download, line):
     download.sums.write_text(f"# a comment\n{line}\n")
-    status, said = download("x")
-    assert status == 2 and said == [f"download.py: error: {download.sums}:2: not a line of md5sum or sha256sum: {line}"]
+    status, lines = download("x")
+    assert status == 2 and lines == [
+        f"download.py: error: {download.sums}:2: not a line of md5sum or sha256sum: {line}"
+    ]
 
 
 def unsafe(**settings: object) -> bytes:
@@ -187,17 +189,17 @@ def unsafe(**settings: object) -> bytes:
         {"type": tarfile.FIFOTYPE},
     ],
 )
-def test_a_member_that_leaves_the_folder_or_is_no_file_is_refused(download, openslr, settings):
+def test_an_archive_member_outside_the_folder_or_that_is_not_a_file_is_refused(download, openslr, settings):
     openslr.files["31/train-clean-5.tar.gz"] = unsafe(**settings)
     openslr.write_sums(download.sums)
-    status, said = download("train-clean-5")
-    assert status == 2 and said[-1].startswith("download.py: error: ") and "Traceback" not in "".join(said)
+    status, lines = download("train-clean-5")
+    assert status == 2 and lines[-1].startswith("download.py: error: ") and "Traceback" not in "".join(lines)
     assert not (download.out.parent / "evil").exists() and not (download.out / "evil").exists()
     assert not (download.out / "LibriSpeech/train-clean-5/.completed").exists()
 
 
 def test_a_python_that_cannot_unpack_safely_is_refused_before_the_download(download, openslr, monkeypatch):
     monkeypatch.delattr(tarfile, "data_filter")
-    status, said = download("train-clean-5")
-    assert status == 2 and len(said) == 1 and "cannot unpack archives safely; use 3.11.4 or newer" in said[0]
+    status, lines = download("train-clean-5")
+    assert status == 2 and len(lines) == 1 and "cannot unpack archives safely; use 3.11.4 or newer" in lines[0]
     assert openslr.requests == []
