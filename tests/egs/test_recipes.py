@@ -202,6 +202,7 @@ def yesno_corpus() -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.corpus
 def test_yesno_has_at_most_one_error_in_240_words(tmp_path):
     run("yesno", "--corpus-dir", yesno_corpus(), "--work", tmp_path)
     for method in ["greedy", "prefix"]:

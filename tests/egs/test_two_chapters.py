@@ -19,7 +19,7 @@ from tests.egs.recipes import ROOT, run, tiny_config
 TRAIN, DEV = "32/21631", "1737/146161"  # SPEAKER/CHAPTER: 20 utterances of 4.5 minutes, 18 of 3
 NOT_IN_CMUDICT = {"BEAVER'S": "B IY1 V ER0 Z", "SINGSONG": "S IH1 NG S AO2 NG", "SQUIRREL'S": "S K W ER1 AH0 L Z",
                   "SEAMED": "S IY1 M D"}  # fmt: skip
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.corpus]
 METHODS = ["prefix", "graph", "rescored", "neural", "neural_adapted"]  # the greedy hypotheses of such a model are empty
 
 
