@@ -1,1 +1,1 @@
-"""Language models: n-grams (training, pruning, ARPA, queries) and neural ones."""
+"""Language models: n-grams (training, pruning, ARPA files, scoring), perplexity, and Transformer models."""

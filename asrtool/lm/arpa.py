@@ -79,13 +79,13 @@ def read_arpa(path: str | Path) -> NgramModel:
     """Reads the model in an ARPA file of any tool, plain or .gz. Words are brought into Unicode's composed form (NFC).
 
     <s>, </s> and <unk> are added, with nearly zero probability and a warning, where the file lacks them. Raises
-    UserError for a file that is not ARPA, and DataError with a line for each n-gram that is wrong.
+    Raises UserError for a file that is not ARPA, and DataError with a line for each n-gram that is wrong.
     """
     return _ArpaReader(require_file(path, "language model", "train one with `asrtool lm train`")).read()
 
 
 def begins_as_arpa(path: Path) -> bool:
-    """Returns whether the file `path` has the line \\data\\ in its first megabyte. UserError when it cannot be read."""
+    """Returns whether a file has the line \\data\\ in its first megabyte. Raises UserError when it cannot be read."""
     return any(line.strip() == DATA_MARKER for line in next(line_blocks(path), []))
 
 

@@ -1,4 +1,4 @@
-"""Many lines of an ARPA file at once, as columns of numpy arrays."""
+"""Parses the n-grams of many lines of an ARPA file into numpy arrays."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ MAX_SHOWN = 200  # characters of a line in a message
 def line_blocks(path: Path) -> Iterator[list[bytes]]:
     """Yields the lines of a file (.gz too) without their line ends, about BLOCK_BYTES at a time.
 
-    UserError as of `read_blocks`, and for a line of more than MAX_LINE_BYTES. A byte order mark is dropped.
+    Raises UserError as of `read_blocks`, and for a line of more than MAX_LINE_BYTES. A byte order mark is dropped.
     """
     blocks = read_blocks(path, "an ARPA file", BLOCK_BYTES)
     rest = next(blocks, b"").removeprefix(BYTE_ORDER_MARK)

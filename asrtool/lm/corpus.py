@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 UNK_MARKS = frozenset([UNK])
 VARIANT = re.compile(r"\([0-9]+\)$")  # CMUdict's number of a further pronunciation: WORD(2)
-# Kaldi's words.txt has these symbols beside its words
+# Symbols of Kaldi's words.txt that are not words
 NOT_WORDS = re.compile(r"<eps>|#[0-9]+|" + "|".join(SPECIAL_WORDS), re.IGNORECASE)
 
 
@@ -53,7 +53,7 @@ def read_word_sequences(
     A sentence is a line of a text file (.gz too), or a transcript of a manifest (*.jsonl, *.jsonl.gz). `case` ("keep",
     "upper", "lower") is applied to all words but <unk>, which is the unknown word in any case. A `tokenizer` turns each
     sentence into the symbols of its units; sentences that it cannot encode are left out and counted. Blank lines are
-    skipped. UserError for <s> and </s> in any case, since each sentence gets them here.
+    skipped. Raises UserError for <s> and </s> in any case, since each sentence gets them here.
     """
     left_out = 0
     for path in paths:

@@ -141,7 +141,7 @@ def save_neural_lm(
 
 
 def load_neural_lm(path: str | Path, device: str = "auto", context: int | None = None) -> NeuralLm:
-    """Reads the model in the file `path`, with its context or a smaller one. UserError for a file without one."""
+    """Reads a model from `path`, with its context or a smaller one. Raises UserError for a file without one."""
     path = require_file(path, "language model", HINT)
     torch_device = pick_device(device)
     content = load_tensors(path, WHAT, HINT)

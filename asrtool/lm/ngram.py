@@ -35,7 +35,7 @@ class LanguageModel(Protocol[State]):
     def score(self, state: State, word: str) -> tuple[float, State]:
         """Returns the natural log-prob of `word` (</s> at the end) after `state`, and the state after it.
 
-        States hash.
+        States are hashable.
         """
 
 

@@ -27,7 +27,7 @@ def load_lm(path: str | Path) -> LanguageModel:
 
 
 def read_ngrams(path: str | Path) -> NgramModel:
-    """Reads the model in an ARPA file (.gz too) or in a compiled one. UserError or DataError for a broken file."""
+    """Reads an ARPA file (.gz too) or a compiled model. Raises UserError or DataError for a broken file."""
     return _read_compiled(Path(path)) if is_compiled(path) else read_arpa(path)
 
 

@@ -32,7 +32,7 @@ class TransformerLmConfig:
     def from_dict(cls, content: Mapping[str, Any]) -> "TransformerLmConfig":
         """Returns the configuration with the fields `content`.
 
-        ValueError where one is missing or not of its type and range.
+        Raises ValueError where one is missing or not of its type and range.
         """
         names = [field.name for field in fields(cls)]
         if not isinstance(content, dict) or content.keys() != set(names):

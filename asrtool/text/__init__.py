@@ -1,1 +1,1 @@
-"""Transcripts in, units out."""
+"""Text: words, lexicons, grapheme-to-phoneme conversion, and tokenizers."""

@@ -36,10 +36,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Returns the units of `text`. Check `unknown` first: KeyError for a character or word without a unit."""
+        """Returns the units of `text`. Raises KeyError for text without units: check `unknown` first."""
 
     def pronunciation_units(self, text: str) -> list[list[list[int]]]:
-        """Returns all pronunciations of each word of `text` in units, the usual one first. KeyError as `encode`.
+        """Returns all pronunciations of each word of `text` in units, the usual one first. Raises KeyError as `encode`.
 
         Here each word has one, the units that `encode` returns for it; a word begins with the mark of the space.
         """
@@ -132,7 +132,7 @@ class PhoneTokenizer(Tokenizer):
     def pronunciation_units(self, text: str) -> list[list[list[int]]]:
         """Returns all pronunciations of each word of `text` in units, the usual one first.
 
-        KeyError as `encode`.
+        Raises KeyError as `encode`.
         """
         units = self._units
         return [[[units[phone] for phone in pron] for pron in self.pronunciations(word)] for word in text.split()]
@@ -170,7 +170,7 @@ class PhoneTokenizer(Tokenizer):
 
 
 def _lexicon_from_dict(content: dict[str, list[str]]) -> Lexicon:
-    """Returns the lexicon of a tokenizer file. One of INVALID where `content` is not a lexicon."""
+    """Returns the lexicon of a tokenizer file. Raises one of INVALID where `content` is not a lexicon."""
     for word, prons in content.items():
         if word.split() != [word]:
             raise ValueError(f"{word!r:.50} is not a word of a lexicon")
@@ -239,7 +239,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 def tokenizer_from_dict(content: dict) -> Tokenizer:
     """Returns the tokenizer whose `to_dict` returned `content`.
 
-    One of INVALID, with the reason, for any other content.
+    Raises one of INVALID, with the reason, for any other content.
     """
     if not isinstance(content, dict):
         raise ValueError("it is not an object with a type")

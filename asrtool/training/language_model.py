@@ -148,7 +148,7 @@ def _require_folder(folder: Path) -> None:
 
 
 def _report_start(session: LmSession, log: TrainingLog) -> None:
-    """Logs what runs, and on what."""
+    """Logs the program, the device, and the sizes of text and model."""
     if session.ranks.is_first:
         log.event(
             "start",

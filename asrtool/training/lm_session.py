@@ -1,7 +1,7 @@
 """The session of a language model training: everything that it carries from step to step.
 
-The loop that uses it is in language_model.py. Optimizer, schedule, precision, strategies, checkpoints and log are those
-of acoustic models.
+The loop that uses it is in language_model.py. Optimizer, schedule, precision, strategies, checkpoints and log are the
+ones that train acoustic models.
 """
 
 import itertools
@@ -148,7 +148,7 @@ class LmSession:
         return {"loss_sum": loss.item() * len(targets), **values}
 
     def save(self) -> Path:
-        """Writes the checkpoint of this step on the first rank; returns its path."""
+        """Writes the checkpoint of this step; returns its path. Called on the first rank only."""
         self.last_save_time = time.monotonic()
         state = {
             **self.strategy.state_dicts(self.model, self.optimizer),
