@@ -72,10 +72,11 @@ graph_options() {
     local exp=$2 lang=$3 weights=$4
     graph_options_array=(--graph "$lang/graph")
     if [ -f "$exp/priors.json" ]; then graph_options_array+=(--priors "$exp/priors.json"); fi # of objective ce
-    if [ -n "$weights" ] && [ -f "$weights" ]; then graph_options_array+=(--scales "$weights"); fi
+    if [ -n "$weights" ] && [ -f "$weights" ]; then graph_options_array+=(--decoding-weights "$weights"); fi
 }
 
-# tune_decoding EXP LANG JOBS MANIFEST: finds the best decoding weights on MANIFEST; writes EXP/decode/SET/scales.json.
+# tune_decoding EXP LANG JOBS MANIFEST: finds the best decoding weights on MANIFEST, and writes them to
+# EXP/decode/SET/decoding_weights.json.
 tune_decoding() {
     local exp=$1 lang=$2 jobs=$3 manifest=$4 search
     graph_options search "$exp" "$lang" ""

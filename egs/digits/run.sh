@@ -44,7 +44,7 @@ mkdir -p "$work" && cd "$work"
 lang=$(lang_folder "$units" word)
 exp=$(experiment_folder "$conf" "$units" word "$objective" "$seed")
 start=$(starting_system "$from" "$conf" "$units" word "$objective" "$seed")
-weights=${decoding_weights:-$exp/decode/dev/scales.json}
+weights=${decoding_weights:-$exp/decode/dev/decoding_weights.json}
 aligned=data/aligned/$(basename "$exp")
 final_conf=$(final_config "$conf" "$objective")
 train_options=(--set seed="$seed" --set data.tokenizer="$lang/tokenizer.json" --resume)
