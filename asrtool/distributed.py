@@ -56,7 +56,7 @@ SINGLE_PROCESS = Ranks()
 
 
 def this_rank() -> Ranks:
-    """Returns the numbers that torchrun sets, else those of a run of one process. UserError for impossible numbers."""
+    """Returns the numbers that torchrun sets, or SINGLE_PROCESS without torchrun. UserError for impossible numbers."""
     variables = {
         "rank": "RANK",
         "world_size": "WORLD_SIZE",

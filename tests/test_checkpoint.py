@@ -23,7 +23,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_is_saved_is_loaded_by_anyone_without_running_code(tmp_path):
+def test_a_checkpoint_loads_with_weights_only(tmp_path):
     checkpoint.save_checkpoint(tmp_path / "a.pt", STATE)
     for loaded in (checkpoint.load_checkpoint(tmp_path / "a.pt"), torch.load(tmp_path / "a.pt", weights_only=True)):
         assert torch.equal(loaded["model"]["w"], STATE["model"]["w"])
@@ -32,7 +32,7 @@ def test_what_is_saved_is_loaded_by_anyone_without_running_code(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
-def test_a_truncated_checkpoint_is_named(tmp_path, keep):
+def test_a_truncated_checkpoint_is_refused(tmp_path, keep):
     path = tmp_path / "a.pt"
     checkpoint.save_checkpoint(path, STATE)
     content = path.read_bytes()
@@ -42,20 +42,20 @@ def test_a_truncated_checkpoint_is_named(tmp_path, keep):
 
 
 @pytest.mark.parametrize("content", [b"not a checkpoint", b"\x80\x04.", b"PK\x03\x04 nor a zip", b"{}"])
-def test_another_file_is_no_checkpoint(tmp_path, content):
+def test_a_file_of_another_kind_is_refused(tmp_path, content):
     (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(UserError, match="is not a checkpoint of asrtool"):
         checkpoint.load_checkpoint(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("content", [{"weights": torch.ones(2)}, torch.ones(2), [1, 2], {"model": print, "config": {}}])
-def test_what_somebody_else_saved_is_no_checkpoint(tmp_path, content):
+def test_other_tensors_and_objects_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(UserError, match="is not a checkpoint of asrtool"):
         checkpoint.load_checkpoint(tmp_path / "a.pt")
 
 
-def test_a_missing_checkpoint_says_how_to_get_one(tmp_path):
+def test_the_error_about_a_missing_checkpoint_says_how_to_get_one(tmp_path):
     with pytest.raises(UserError, match=r"checkpoint not found: .*a\.pt; train first"):
         checkpoint.load_checkpoint(tmp_path / "a.pt")
 
@@ -78,7 +78,7 @@ def test_the_first_weight_that_does_not_fit_is_named(tmp_path, model, complaint)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def test_random_states_come_back_exactly_from_a_file(tmp_path):
+def test_random_states_are_restored_exactly_from_a_file(tmp_path):
     def draw():
         return [random.random(), random.gauss(0, 1), torch.rand(3).tolist(), torch.randperm(9).tolist()]
 
@@ -99,7 +99,7 @@ def full_while_writing(state, file):
 
 
 @pytest.mark.parametrize("what, how", [("torch.save", full_while_writing), ("os.fsync", full), ("os.replace", full)])
-def test_a_full_disk_leaves_the_earlier_checkpoints_as_they_were(tmp_path, monkeypatch, what, how):
+def test_a_full_disk_leaves_the_earlier_checkpoints_unchanged(tmp_path, monkeypatch, what, how):
     checkpoints = Checkpoints(tmp_path, keep_best=1)
     checkpoints.write(1, state_with(1.0), {1: 0.5})
     before = names(tmp_path)
@@ -125,14 +125,14 @@ def test_the_best_and_the_last_are_kept(tmp_path):
     assert names(tmp_path) == ["best.pt", "step-00000010.pt", "step-00000015.pt", "step-00000025.pt"]
 
 
-def test_the_last_is_that_of_the_highest_step(tmp_path):
+def test_the_last_checkpoint_has_the_highest_step(tmp_path):
     assert Checkpoints(tmp_path, 1).last() is None
     for step in (9, 10, 12345678):
         checkpoint.save_checkpoint(Checkpoints(tmp_path, 1)._path(step), state_with(step))
         assert checkpoint.load_checkpoint(Checkpoints(tmp_path, 1).last())["model"]["n"] == step
 
 
-def test_averaged_is_the_mean_of_the_best(tmp_path, tiny_config):
+def test_averaged_weights_are_the_mean_of_the_best_checkpoints(tmp_path, tiny_config):
     checkpoints, losses = Checkpoints(tmp_path, keep_best=2), {5: 3.0, 10: 1.0, 15: 2.0}
     for step in losses:
         checkpoints.write(step, state_with(step), losses)
@@ -142,7 +142,7 @@ def test_averaged_is_the_mean_of_the_best(tmp_path, tiny_config):
     assert averaged["config"] == tiny_config().model_dump(mode="json")
 
 
-def test_find_names_the_checkpoint_that_is_meant(tmp_path):
+def test_find_checkpoint_by_name_or_path(tmp_path):
     folder = tmp_path / "checkpoints"
     checkpoint.save_checkpoint(folder / "best.pt", STATE)
     assert (

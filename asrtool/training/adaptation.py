@@ -38,10 +38,10 @@ def adapt(
 ) -> str | None:
     """Writes weights for each speaker of the manifest `cuts` into the folder `out`; returns a line for people.
 
-    The texts are those of `hypotheses`, a folder of `asrtool decode`, or else of the manifest. A speaker without usable
-    texts keeps the model's weights. Hypotheses that were found with adapted weights lead to a further round, which
-    starts from the same weights as the first. Speakers that have weights of the same run already are skipped, so that
-    an interrupted run can be repeated. Under torchrun the ranks share the speakers; all but the first return None.
+    The texts are the hypotheses in `hypotheses`, a folder of `asrtool decode`, or else the texts of the manifest. A
+    speaker without usable texts keeps the model's weights. Hypotheses from adapted weights lead to a further round,
+    which starts from the same weights as the first. Speakers that have weights of the same run already are skipped, so
+    that an interrupted run can be repeated. Under torchrun the ranks share the speakers; all but the first return None.
 
     Raises UserError for hypotheses in phones and for a folder `out` of something else, and DataError for a manifest
     without speakers, for cuts that are not in `hypotheses`, and when no speaker could be adapted to.

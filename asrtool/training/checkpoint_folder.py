@@ -40,7 +40,7 @@ class Checkpoints:
         return step_checkpoints(self.folder)
 
     def last(self) -> Path | None:
-        """Returns the checkpoint of the highest step, None where there is no checkpoint."""
+        """Returns the checkpoint of the highest step, None in an empty folder."""
         return max(self.all(), default=None)
 
     def load(self, path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

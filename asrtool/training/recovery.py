@@ -9,12 +9,11 @@ from asrtool.errors import UserError
 from asrtool.files import json_line
 from asrtool.readers import read_jsonl
 from asrtool.training.log import TrainingLog
+from asrtool.training.reports import list_cuts
 from asrtool.training.resume import restore_session
 from asrtool.training.session import Session
 
 logger = logging.getLogger(__name__)
-
-MAX_NAMED_CUTS = 5  # in a log line
 
 
 def leave_out_step(session: Session, losses: dict[str, float], problem: str) -> None:
@@ -25,14 +24,14 @@ def leave_out_step(session: Session, losses: dict[str, float], problem: str) -> 
     name = "bad_steps.jsonl" if session.ranks.is_first else f"bad_steps.{session.ranks.rank}.jsonl"
     with open(session.experiment / name, "a", encoding="utf-8") as out:
         out.write(json_line(row))
-    named = ", ".join((not_finite or list(losses))[:MAX_NAMED_CUTS])
-    logger.warning(f"step {step} left out: {problem}; its {len(losses)} cuts are in {name} ({named} ...)")
+    named = list_cuts(not_finite or list(losses))
+    logger.warning(f"step {step} left out: {problem}; its {len(losses)} cuts are in {name} ({named})")
 
 
 def roll_back(session: Session, log: TrainingLog) -> None:
     """Restores the last checkpoint, lowers the learning rate and continues with the data that comes next.
 
-    Raises UserError when there is no checkpoint, or after guards.max_rollbacks.
+    Raises UserError without a checkpoint, and after guards.max_rollbacks.
     """
     guards = session.config.guards
     rank_state = session.rank_state
@@ -68,7 +67,7 @@ def describe_worst_cuts(session: Session) -> str:
     counts: Counter[str] = Counter()
     for row in read_jsonl(file) if file.is_file() else ():
         counts.update(row["not_finite"] or dict.fromkeys(row["losses"], 1))
-    named = ", ".join(name for name, _ in counts.most_common(MAX_NAMED_CUTS))
+    named = list_cuts([name for name, _ in counts.most_common()])
     return f"the cuts in {file}" + (f", above all {named}" if named else "")
 
 

@@ -1,7 +1,8 @@
-"""The reports of a training in its log: where it runs, its progress, and the gradients of its layers."""
+"""The log lines of a training: where it runs, its progress, the gradients of its layers, and cuts by name."""
 
 import math
 import re
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -10,6 +11,8 @@ from asrtool.provenance import provenance
 from asrtool.training.average import gathered
 from asrtool.training.log import Meter, TrainingLog, peak_memory_gb
 from asrtool.training.session import Session
+
+MAX_NAMED_CUTS = 5  # in a log line
 
 
 def report_start(session: Session, log: TrainingLog) -> None:
@@ -50,6 +53,11 @@ def report_progress(session: Session, log: TrainingLog, meter: Meter) -> None:
     log.event("train", progress.step, line, **values)
     if training.log_layers:
         log.event("layers", progress.step, None, **layer_gradient_norms(session.model))
+
+
+def list_cuts(names: Sequence[str]) -> str:
+    """Returns the ids of the first cuts for a log line, with "..." where there are more."""
+    return ", ".join(names[:MAX_NAMED_CUTS]) + (" ..." if len(names) > MAX_NAMED_CUTS else "")
 
 
 def layer_gradient_norms(model: nn.Module) -> dict[str, float]:

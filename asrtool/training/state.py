@@ -46,7 +46,7 @@ class RankState:
     """What each rank counts for itself. A checkpoint has the state of every rank."""
 
     guard: LossGuard = field(default_factory=LossGuard)
-    # Values of the steps since the last report (see Meter); those of bad steps may be NaN
+    # Values of the steps since the last report (see Meter); NaN is possible in bad steps
     unreported: list[dict[str, Annotated[float, Field(strict=True)]]] = field(default_factory=list)
     unsynced_seconds: Weight = 0.0  # audio that is not yet in `TrainingProgress.seconds`
     digest: str = ""  # of the ids of all cuts so far, in their order

@@ -13,11 +13,10 @@ from asrtool.training.average import gathered
 from asrtool.training.optimizer import set_learning_rate
 from asrtool.training.precision import autocast
 from asrtool.training.recovery import leave_out_step
+from asrtool.training.reports import list_cuts
 from asrtool.training.session import Session
 
 logger = logging.getLogger(__name__)
-
-MAX_NAMED_CUTS = 5  # in a log line
 
 
 def training_step(session: Session, batches: list[Batch]) -> dict[str, float]:
@@ -106,8 +105,7 @@ def log_unusable_cuts(session: Session, batches: list[Batch], losses: dict[str, 
         return
     unusable = [name for batch in batches for name in _unusable_cuts(session, batch, losses)]
     if unusable:
-        names = ", ".join(unusable[:MAX_NAMED_CUTS]) + (" ..." if len(unusable) > MAX_NAMED_CUTS else "")
-        logger.warning(f"not used: {names}: no units, or too many for their length")
+        logger.warning(f"not used: {list_cuts(unusable)}: no units, or too many for their length")
 
 
 def _unusable_cuts(session: Session, batch: Batch, losses: dict[str, float]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Training: from a configuration to an experiment folder. `train` and its loop; the modules beside it have the parts.
+"""Training: from a configuration to an experiment folder. This file has `train` and its loop; the parts are:
 
 start.py       everything up to the first step         recovery.py    bad steps: leave out, roll back, stop
 session.py     the state from step to step             validation.py  the dev loss

@@ -11,12 +11,11 @@ from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.sampling import OrderedSampler
 from asrtool.distributed import SINGLE_PROCESS, StoppedByFirstRank, gather_from_all, sum_over_ranks
 from asrtool.errors import DataError
+from asrtool.training.reports import list_cuts
 from asrtool.training.session import Session
 from asrtool.training.step import batch_loss
 
 logger = logging.getLogger(__name__)
-
-MAX_NAMED_CUTS = 5  # in a log line
 
 
 @torch.no_grad()
@@ -61,12 +60,11 @@ def _finite_sum(losses: torch.Tensor, batch: Batch) -> tuple[float, int, list[st
 
 
 def _report_not_finite(session: Session, names: list[str], none_left: bool) -> None:
-    """Logs dev cuts whose loss is not finite; DataError when there are no others."""
+    """Logs dev cuts whose loss is not finite; DataError when no other cuts are left."""
     where = f"at step {session.progress.step}, {len(names)} cuts of {session.config.data.dev}"
     problem = f"{where} have a loss that is not finite"
     if not none_left:
-        named = ", ".join(names[:MAX_NAMED_CUTS]) + (" ..." if len(names) > MAX_NAMED_CUTS else "")
-        logger.warning(f"{problem}; they are left out of the dev loss: {named}")
+        logger.warning(f"{problem}; they are left out of the dev loss: {list_cuts(names)}")
     elif session.ranks.is_first:
         raise DataError(f"{problem}, and no others are left; lower training.lr, or look at their audio", names)
     else:

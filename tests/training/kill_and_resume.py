@@ -56,7 +56,7 @@ def die_at(moment: str, count: int) -> None:
     owner, name = places[moment]
     real, calls = getattr(owner, name), itertools.count(1)
 
-    def struck(*args, **kwargs):
+    def killing_call(*args, **kwargs):
         if next(calls) < count:
             return real(*args, **kwargs)
         if moment == "checkpoint":  # half of it
@@ -66,7 +66,7 @@ def die_at(moment: str, count: int) -> None:
             args[1].flush()
         return die()
 
-    setattr(owner, name, struck)
+    setattr(owner, name, killing_call)
 
 
 def child(arguments: list[str]) -> None:
@@ -96,20 +96,20 @@ def start(config: Path, experiment: Path, ranks: int, moment="time", count=10**6
 
 
 def compare(one: Path, other: Path) -> list[str]:
-    """What differs between two experiment folders; nothing should."""
-    found = []
+    """Returns the differences between two experiment folders; there should be none."""
+    differences = []
     for name in sorted(path.name for path in (one / "checkpoints").glob("*.pt")):
         first, second = (torch.load(e / "checkpoints" / name, weights_only=True) for e in (one, other))
         parts = set(first) - {"device_hours", "config"}
-        found += [f"{name}: {part}" for part in sorted(parts) if not equal(first[part], second[part])]
+        differences += [f"{name}: {part}" for part in sorted(parts) if not equal(first[part], second[part])]
     same = log_rows(one, "train", "dev") == log_rows(other, "train", "dev")
-    return found + ([] if same else ["log.jsonl"])
+    return differences + ([] if same else ["log.jsonl"])
 
 
 def kill_and_resume(config: Path, work: Path, ranks: int, kills: int, seed: int = 1) -> list[str]:
     """What differs after `kills` kills of a training of `ranks` processes; a line for each."""
     draw = random.Random(seed)
-    whole, struck = work / f"whole{ranks}", work / f"struck{ranks}"
+    whole, killed = work / f"whole{ranks}", work / f"killed{ranks}"
     if status := start(config, whole, ranks):
         return [f"the training left alone ended with status {status}: see {whole}.log"]
     for kill in range(kills):
@@ -117,15 +117,15 @@ def kill_and_resume(config: Path, work: Path, ranks: int, kills: int, seed: int 
         count = draw.randint(1, MOST.get(moment, 9))
         rank = 0 if moment == "checkpoint" else draw.randrange(ranks)  # the first one writes them
         began = time.monotonic()
-        status = start(config, struck, ranks, moment, count, rank)
+        status = start(config, killed, ranks, moment, count, rank)
         spent = time.monotonic() - began
         print(f"kill {kill + 1}: {moment} {count} of rank {rank}, status {status}, {spent:.0f} s", flush=True)
         if status == 0:  # it came to its end before the moment did
-            if found := compare(whole, struck):
-                return found
-            shutil.rmtree(struck)
-    status = start(config, struck, ranks)
-    return compare(whole, struck) if status == 0 else [f"the last resume ended with status {status}: see {struck}.log"]
+            if differences := compare(whole, killed):
+                return differences
+            shutil.rmtree(killed)
+    status = start(config, killed, ranks)
+    return compare(whole, killed) if status == 0 else [f"the last resume ended with status {status}: see {killed}.log"]
 
 
 def main() -> int:
@@ -139,9 +139,9 @@ def main() -> int:
     options = parser.parse_args()
     options.work.mkdir(parents=True)
     config = write_config(options.work, options.workers)
-    found = kill_and_resume(config, options.work, options.ranks, options.kills, options.seed)
-    print("\n".join(f"differs: {what}" for what in found) or f"{options.kills} kills: the same to the bit")
-    return 1 if found else 0
+    differences = kill_and_resume(config, options.work, options.ranks, options.kills, options.seed)
+    print("\n".join(f"differs: {what}" for what in differences) or f"{options.kills} kills: the same to the bit")
+    return 1 if differences else 0
 
 
 def write_config(folder: Path, workers: int = 1, steps: int = 100) -> Path:

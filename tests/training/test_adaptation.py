@@ -67,7 +67,7 @@ def dev_loss(experiment, corpus, file=None):
     return float(torch.cat(losses).mean())
 
 
-def test_a_model_learns_of_its_speaker_and_of_nobody_else(asr, exp, corpus, tmp_path):
+def test_the_weights_of_a_speaker_depend_on_that_speaker_only(asr, exp, corpus, tmp_path):
     options = ["--lr", 1e-2, "--batch-seconds", 5, "--epochs", 10, "--workers", 0]
     status, out, err = asr("adapt", exp, corpus, *options)
     assert (status, out) == (
@@ -90,32 +90,32 @@ def sum_of(corpus):
     return sum(cut.duration for cut in CutSet.from_file(corpus))
 
 
-def test_the_hypotheses_are_what_is_believed(asr, exp, corpus, tmp_path):
+def test_with_hyps_the_hypotheses_replace_the_texts_of_the_manifest(asr, exp, corpus, tmp_path):
     asr("decode", exp, corpus)
-    found = {row["id"]: row["hyp"] for row in rows(exp / "decode/cuts/greedy")}
-    assert any(found.values())
-    changed = part(corpus, tmp_path / "said.jsonl.gz", SPEAKERS, found)
+    hypotheses = {row["id"]: row["hyp"] for row in rows(exp / "decode/cuts/greedy")}
+    assert any(hypotheses.values())
+    changed = part(corpus, tmp_path / "labelled.jsonl.gz", SPEAKERS, hypotheses)
     asr("adapt", exp, corpus, "--hyps", exp / "decode/cuts/greedy", "--workers", 0)
     asr("adapt", exp, changed, "--workers", 0)
     asr("adapt", exp, corpus, "--out", exp / "adapted/true", "--workers", 0)
     for speaker in SPEAKERS:
-        assert equal(weights(exp / "adapted/cuts", speaker), weights(exp / "adapted/said", speaker))
+        assert equal(weights(exp / "adapted/cuts", speaker), weights(exp / "adapted/labelled", speaker))
         assert not equal(weights(exp / "adapted/cuts", speaker), weights(exp / "adapted/true", speaker))
 
 
-def test_decode_takes_the_weights_of_each_speaker(asr, exp, corpus, tmp_path):
+def test_decode_uses_the_weights_of_each_speaker(asr, exp, corpus, tmp_path):
     asr("decode", exp, corpus)
     before = json.loads((exp / "decode/cuts/greedy/decode.json").read_text())
     asr("adapt", exp, corpus, "--hyps", exp / "decode/cuts/greedy", "--lr", 1e-2, "--workers", 0)
     status, _, _ = asr("decode", exp, corpus, "--adapted", exp / "adapted/cuts", "--batch-seconds", 6)
-    found = {row["id"]: row for row in rows(exp / "decode/cuts/greedy_adapted")}
-    assert status == 0 and len(found) == 24
+    results = {row["id"]: row for row in rows(exp / "decode/cuts/greedy_adapted")}
+    assert status == 0 and len(results) == 24
     for speaker in SPEAKERS:
         own = part(corpus, tmp_path / f"{speaker}.jsonl.gz", speaker)
         asr("decode", exp, own, "--checkpoint", exp / f"adapted/cuts/{speaker}.pt", "--batch-seconds", 6)
         alone = rows(exp / f"decode/{speaker}/greedy")
         assert [(row["id"], row["hyp"], row["units"]) for row in alone] == [
-            (name, row["hyp"], row["units"]) for name, row in sorted(found.items()) if row["speaker"] == speaker
+            (name, row["hyp"], row["units"]) for name, row in sorted(results.items()) if row["speaker"] == speaker
         ]
     facts = json.loads((exp / "decode/cuts/greedy_adapted/decode.json").read_text())
     learnt = [json.loads((exp / f"adapted/cuts/{speaker}.json").read_text())["seconds"] for speaker in SPEAKERS]
@@ -124,7 +124,7 @@ def test_decode_takes_the_weights_of_each_speaker(asr, exp, corpus, tmp_path):
     assert facts["adapted"] == str(exp / "adapted/cuts")
 
 
-def test_a_second_round_learns_from_the_first_and_begins_where_it_began(asr, exp, corpus):
+def test_a_second_round_uses_the_hypotheses_of_the_first_and_starts_from_the_same_weights(asr, exp, corpus):
     options = ["--lr", 1e-2, "--workers", 0]
     asr("decode", exp, corpus)
     asr("adapt", exp, corpus, "--hyps", exp / "decode/cuts/greedy", *options)
@@ -136,11 +136,11 @@ def test_a_second_round_learns_from_the_first_and_begins_where_it_began(asr, exp
     first = json.loads((exp / "decode/cuts/greedy_adapted/decode.json").read_text())
     assert facts["adapted_round"] == 2 and facts["rtf_before"] > first["rtf"]
     texts = {row["id"]: row["hyp"] for row in rows(exp / "decode/cuts/greedy_adapted")}
-    asr("adapt", exp, part(corpus, exp / "said.jsonl.gz", SPEAKERS, texts), *options)
-    assert equal(weights(exp / "adapted/said", "a"), weights(exp / "adapted2/cuts", "a"))
+    asr("adapt", exp, part(corpus, exp / "labelled.jsonl.gz", SPEAKERS, texts), *options)
+    assert equal(weights(exp / "adapted/labelled", "a"), weights(exp / "adapted2/cuts", "a"))
 
 
-def test_other_weights_are_another_result(asr, exp, corpus):
+def test_decoding_with_other_weights_is_another_run(asr, exp, corpus):
     decode = ["decode", exp, corpus, "--adapted", exp / "adapted/cuts"]
     runs = set()
     for lr in (1e-3, 1e-2):
@@ -150,7 +150,7 @@ def test_other_weights_are_another_result(asr, exp, corpus):
     assert len(runs) == 2
 
 
-def test_what_is_there_is_left_alone_and_what_is_missing_is_made_to_the_bit(asr, exp, corpus):
+def test_existing_weights_are_kept_and_missing_ones_are_written_bit_by_bit(asr, exp, corpus):
     folder = exp / "adapted/cuts"
     asr("adapt", exp, corpus, "--workers", 0)
     first = {speaker: weights(folder, speaker) for speaker in SPEAKERS}
@@ -163,7 +163,7 @@ def test_what_is_there_is_left_alone_and_what_is_missing_is_made_to_the_bit(asr,
     assert all((folder / f"{s}.pt").stat().st_mtime_ns != times[s] for s in SPEAKERS)
 
 
-def test_ranks_take_turns_at_the_speakers(asr, exp, corpus, monkeypatch):
+def test_ranks_share_the_speakers(asr, exp, corpus, monkeypatch):
     asr("adapt", exp, corpus, "--out", exp / "adapted/alone", "--workers", 0)
     monkeypatch.setenv("WORLD_SIZE", "2")
     printed = []
@@ -191,24 +191,24 @@ def test_each_objective_adapts(asr, trained, corpus, tmp_path, kind):
     assert status == 2 and "missing, which the training wrote" in err and len(err.splitlines()) == 1
 
 
-def test_a_speaker_of_whom_nothing_was_recognised_keeps_the_weights(asr, exp, corpus, tmp_path):
+def test_a_speaker_with_empty_hypotheses_keeps_the_weights_of_the_model(asr, exp, corpus, tmp_path):
     asr("decode", exp, corpus)
-    made = [row | {"hyp": "" if row["speaker"] == "b" else row["hyp"]} for row in rows(exp / "decode/cuts/greedy")]
-    (exp / "decode/cuts/greedy/hyps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    changed = [row | {"hyp": "" if row["speaker"] == "b" else row["hyp"]} for row in rows(exp / "decode/cuts/greedy")]
+    (exp / "decode/cuts/greedy/hyps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
     status, _, err = asr("adapt", exp, corpus, "--hyps", exp / "decode/cuts/greedy", "--workers", 0)
     assert status == 0 and "speaker b: nothing to adapt on" in err
     assert equal(weights(exp / "adapted/cuts", "b"), checkpoint.load_checkpoint(exp / "checkpoints/best.pt")["model"])
 
 
-def test_a_batch_has_one_speaker_where_it_must(corpus):
-    apart = [[entry.id for entry in item.entries] for item in OrderedSampler(corpus, 8.0, separate_speakers=True)]
-    assert all(len({name[0] for name in batch}) == 1 for batch in apart)
+def test_with_separate_speakers_a_batch_has_one_speaker(corpus):
+    separate = [[entry.id for entry in item.entries] for item in OrderedSampler(corpus, 8.0, separate_speakers=True)]
+    assert all(len({name[0] for name in batch}) == 1 for batch in separate)
     together = [entry.id for item in OrderedSampler(corpus, 8.0) for entry in item.entries]
-    assert sorted(name for batch in apart for name in batch) == sorted(together)
-    assert len(apart) < 24
+    assert sorted(name for batch in separate for name in batch) == sorted(together)
+    assert len(separate) < 24
 
 
-def test_a_name_that_cannot_be_a_file_is_encoded(tmp_path):
+def test_a_speaker_name_that_cannot_be_a_file_name_is_encoded(tmp_path):
     assert weights_file(tmp_path, "../x/y").parent == tmp_path
     assert weights_file(tmp_path, "Ana María").name != weights_file(tmp_path, "Ana Maria").name
 
@@ -224,21 +224,21 @@ def nameless(corpus, out):
 def test_errors_are_one_line_or_a_list(asr, exp, corpus, tmp_path):
     asr("decode", exp, corpus)
     hyps = exp / "decode/cuts/greedy"
-    nobody = nameless(corpus, tmp_path / "nobody.jsonl.gz")
-    status, _, err = asr("adapt", exp, nobody)
+    no_speakers = nameless(corpus, tmp_path / "no_speakers.jsonl.gz")
+    status, _, err = asr("adapt", exp, no_speakers)
     assert status == 1 and "24 cuts" in err and "no speaker" in err
     status, _, err = asr("adapt", exp, corpus, "--hyps", tmp_path / "nothing")
     assert status == 2 and "hypotheses not found" in err and len(err.splitlines()) == 1
     asr("adapt", exp, part(corpus, tmp_path / "few.jsonl.gz", "ab"), "--workers", 0)
     few, weights_of_a = exp / "adapted/few", exp / "adapted/few/a.pt"
-    for options, said in (
+    for options, message in (
         ([corpus, "--adapted", few], "no weights for speaker c"),
         ([corpus, "--adapted", tmp_path / "nothing"], "no weights for speaker a"),
-        ([nobody, "--adapted", few], "names no speaker"),
+        ([no_speakers, "--adapted", few], "names no speaker"),
         ([tmp_path / "few.jsonl.gz", "--adapted", few, "--checkpoint", weights_of_a], "another checkpoint"),
     ):
         status, _, err = asr("decode", exp, *options)
-        assert status == 2 and said in err and len(err.splitlines()) == 1, err
+        assert status == 2 and message in err and len(err.splitlines()) == 1, err
     kept = rows(hyps)
     (hyps / "hyps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept[:-2]))
     status, _, err = asr("adapt", exp, corpus, "--hyps", hyps)

@@ -37,7 +37,7 @@ def base_weights(exp):
     return checkpoint.load_checkpoint(exp / "checkpoints/best.pt")["model"]
 
 
-def test_the_noise_that_only_the_experiment_names_is_not_opened(asr, exp, corpus, tmp_path):
+def test_the_noise_manifest_of_the_training_is_not_opened(asr, exp, corpus, tmp_path):
     status, _, err = asr("adapt", exp, corpus, "--workers", 0, "--epochs", 1)
     assert status == 0 and "without the noise that the training had" in err
     assert not (tmp_path / "PWNED").exists()
@@ -45,7 +45,7 @@ def test_the_noise_that_only_the_experiment_names_is_not_opened(asr, exp, corpus
     assert status != 0 and "--allow-commands" in err and not (tmp_path / "PWNED").exists()
 
 
-def test_noise_that_the_user_names_is_mixed_in(asr, exp, corpus):
+def test_noise_given_as_an_option_is_mixed_in(asr, exp, corpus):
     options = ["--workers", 0, "--epochs", 1, "--lr", 1e-2]
     assert asr("adapt", exp, corpus, *options)[0] == 0
     status, _, err = asr("adapt", exp, corpus, *options, "--noise", corpus, "--out", exp / "noisy")
@@ -62,7 +62,7 @@ def break_steps(monkeypatch, *speakers):
     )
 
 
-def test_a_speaker_whose_training_breaks_keeps_the_weights_and_is_named(asr, exp, corpus, monkeypatch):
+def test_a_speaker_whose_training_fails_keeps_the_weights_of_the_model_and_is_logged(asr, exp, corpus, monkeypatch):
     break_steps(monkeypatch, "b")
     status, _, err = asr("adapt", exp, corpus, "--workers", 0, "--epochs", 1)
     assert status == 0 and "speaker b: numbers that are not finite; keeps the model's weights" in err
@@ -74,7 +74,7 @@ def test_a_speaker_whose_training_breaks_keeps_the_weights_and_is_named(asr, exp
     )
 
 
-def test_when_training_breaks_for_all_that_is_an_error_also_the_second_time(asr, exp, corpus, monkeypatch):
+def test_training_that_fails_for_every_speaker_is_an_error_every_time(asr, exp, corpus, monkeypatch):
     break_steps(monkeypatch, *SPEAKERS)
     for _ in range(2):
         status, _, err = asr("adapt", exp, corpus, "--workers", 0, "--epochs", 1)
@@ -83,7 +83,7 @@ def test_when_training_breaks_for_all_that_is_an_error_also_the_second_time(asr,
         assert equal(weights(exp / "adapted/cuts", speaker), base_weights(exp))
 
 
-def test_weights_that_a_last_step_breaks_are_not_written(asr, exp, corpus, monkeypatch):
+def test_weights_that_are_not_finite_after_the_last_step_are_not_written(asr, exp, corpus, monkeypatch):
     real = module.SpeakerTrainer.train
 
     def learn(self, speaker):
@@ -104,34 +104,34 @@ def test_weights_that_a_last_step_breaks_are_not_written(asr, exp, corpus, monke
         *(["--workers", "100000"], ["--threads", "0"], ["--device", "meta"], ["--checkpoint", "77"]),
     ],
 )
-def test_bad_numbers_and_names_are_one_line(asr, exp, corpus, option):
+def test_impossible_option_values_are_one_line(asr, exp, corpus, option):
     status, _, err = asr("adapt", exp, corpus, *option)
     assert status == 2 and len(err.splitlines()) == 1, err
     assert not (exp / "adapted").exists()
 
 
 @pytest.mark.parametrize("name", ["x" * 400, "語" * 29, "語" * 200, "..", "a/b", "con ", "é" * 60])
-def test_names_of_speakers_are_files_of_their_own(asr, exp, corpus, tmp_path, name):
+def test_each_speaker_name_has_its_own_file(asr, exp, corpus, tmp_path, name):
     cuts = list(CutSet.from_file(corpus).subset(first=3))
     for cut, speaker in zip(cuts, (name, name + "1", name[:-1] + "2"), strict=True):
         cut.supervisions[0].speaker = speaker
     CutSet.from_cuts(cuts).to_file(tmp_path / "named.jsonl.gz")
     status, _, err = asr("adapt", exp, tmp_path / "named.jsonl.gz", "--workers", 0, "--epochs", 1)
     assert status == 0, err
-    made = sorted(path.name for path in (exp / "adapted/named").glob("*.pt"))
-    assert len(made) == 3 and all(len(file.encode()) <= 160 for file in made)
+    files = sorted(path.name for path in (exp / "adapted/named").glob("*.pt"))
+    assert len(files) == 3 and all(len(file.encode()) <= 160 for file in files)
     options = ["--adapted", exp / "adapted/named"]
     assert asr("decode", exp, tmp_path / "named.jsonl.gz", *options)[0] == 0
 
 
-def test_sets_whose_names_differ_behind_a_dot_have_folders_of_their_own(asr, exp, corpus, tmp_path):
+def test_sets_whose_names_differ_after_a_dot_have_separate_folders(asr, exp, corpus, tmp_path):
     for name in ("test.clean", "test.other"):
         shutil.copy(corpus, tmp_path / f"{name}.jsonl.gz")
         asr("adapt", exp, tmp_path / f"{name}.jsonl.gz", "--workers", 0, "--epochs", 1)
     assert {path.name for path in (exp / "adapted").iterdir()} == {"test.clean", "test.other"}
 
 
-def test_a_folder_of_something_else_is_left_as_it_is(asr, exp, corpus, tmp_path):
+def test_a_folder_with_other_files_is_refused_and_stays_unchanged(asr, exp, corpus, tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.json").write_text("mine")
     status, _, err = asr("adapt", exp, corpus, "--out", tmp_path / "docs", "--workers", 0)
@@ -156,7 +156,7 @@ FACTS = {"speaker": "a", "run": "r", "round": 1, "rank": 0, "seconds": 1.0, "aud
         json.dumps(FACTS | {"base": "x", "command": ["rm"]}),
     ],
 )
-def test_facts_that_are_damaged_or_of_another_are_one_line(tmp_path, content):
+def test_damaged_facts_and_facts_of_another_speaker_are_one_line(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     (tmp_path / "base.pt").write_bytes(b"weights")
     with pytest.raises(UserError, match=r"a\.json") as caught:
@@ -164,13 +164,13 @@ def test_facts_that_are_damaged_or_of_another_are_one_line(tmp_path, content):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
-def test_facts_that_are_whole_are_read(tmp_path):
+def test_complete_facts_are_read(tmp_path):
     (tmp_path / "base.pt").write_bytes(b"weights")
     facts = FACTS | {"base": file_hash(tmp_path / "base.pt"), "more": [1]}
     (tmp_path / "a.json").write_text(json.dumps(facts))
     assert AdaptedWeights(tmp_path, ["a"], tmp_path / "base.pt").rtf == pytest.approx(1 / 9, abs=1e-4)
 
 
-def test_the_folder_says_who_writes_into_it(asr, exp, corpus):
+def test_the_marker_file_names_the_command(asr, exp, corpus):
     asr("adapt", exp, corpus, "--workers", 0, "--epochs", 1)
     assert "asrtool adapt" in (exp / "adapted/cuts" / MARKER).read_text()

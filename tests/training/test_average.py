@@ -10,7 +10,7 @@ from asrtool.training.checkpoint_folder import Checkpoints
 from asrtool.training.train import train
 
 
-def test_the_mean_of_models_keeps_their_types():
+def test_mean_weights_keep_their_dtypes():
     models = [{"w": torch.full((2,), value), "b": torch.tensor([value]).double()} for value in (1.0, 2.0, 6.0)]
     mean = mean_weights(iter(models))
     assert mean["w"].tolist() == [3.0, 3.0] and mean["w"].dtype == torch.float32
@@ -26,11 +26,11 @@ def weights_after(decay: float, values: list[float]) -> float:
     return mean.weights[0].item()
 
 
-def test_with_decay_1_it_is_the_mean_of_all_steps():
+def test_with_decay_1_the_average_is_the_mean_of_all_steps():
     assert weights_after(1.0, [1.0, 2.0, 6.0]) == pytest.approx(3.0)
 
 
-def test_the_past_fades_by_decay_and_the_first_steps_are_a_plain_mean():
+def test_the_average_is_exponential_after_a_plain_mean_of_the_first_steps():
     by_hand = mean = 0.0
     for step, value in enumerate(values := [1.0, 5.0, 2.0, 4.0, 8.0, -3.0], 1):
         weight = max(1 / 4, 1 / step)

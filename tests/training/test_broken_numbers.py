@@ -24,7 +24,7 @@ def run(tmp_path, tiny_config):
 
 @pytest.fixture
 def losses(monkeypatch):
-    """losses(function of (model, batch, losses)): what it returns are the losses."""
+    """losses(function): training and validation use the losses that function(model, batch, losses) returns."""
 
     def change(function):
         real = step.batch_loss
@@ -39,28 +39,28 @@ def losses(monkeypatch):
 
 
 def bad_dev_cuts(*bad):
-    """Losses that are not finite for dev cuts whose names end so."""
+    """Losses that are not finite for dev cuts whose names end with one of `bad`."""
 
-    def function(model, batch, found):
+    def function(model, batch, losses):
         if model.training:
-            return found
+            return losses
         spoilt = [math.nan if name.endswith(bad) else 1.0 for name in batch.ids]
-        return found * torch.tensor(spoilt)
+        return losses * torch.tensor(spoilt)
 
     return function
 
 
-def test_a_dev_cut_without_a_finite_loss_is_named_and_left_out_of_the_mean(run, rows, losses, capfd):
+def test_a_dev_cut_without_a_finite_loss_is_logged_and_left_out_of_the_mean(run, rows, losses, capfd):
     losses(bad_dev_cuts("-07"))
     experiment = run()
-    said = capfd.readouterr().err
-    assert "step 4, 1 cuts of" in said and "they are left out of the dev loss: b-07" in said
-    found = [row["loss"] for row in rows(experiment, "dev")]
-    assert len(found) == 2 and all(math.isfinite(loss) for loss in found)
+    stderr = capfd.readouterr().err
+    assert "step 4, 1 cuts of" in stderr and "they are left out of the dev loss: b-07" in stderr
+    dev_losses = [row["loss"] for row in rows(experiment, "dev")]
+    assert len(dev_losses) == 2 and all(math.isfinite(loss) for loss in dev_losses)
     assert all(math.isfinite(row["loss"]) for row in rows(experiment, "finished"))
 
 
-def test_the_dev_loss_is_that_of_a_set_without_the_broken_cut(run, rows, losses, monkeypatch):
+def test_the_dev_loss_equals_the_loss_of_the_set_without_the_bad_cut(run, rows, losses, monkeypatch):
     losses(bad_dev_cuts("-07"))
     with_it = [row["loss"] for row in rows(run("with"), "dev")]
     sampler = validation.OrderedSampler
@@ -79,8 +79,8 @@ def test_a_dev_set_without_any_finite_loss_stops_training_and_names_its_cuts(run
     assert "b-07" in caught.value.problems
 
 
-def test_a_training_whose_every_step_was_left_out_is_an_error(run, losses, tmp_path):
-    losses(lambda model, batch, found: found * math.nan if model.training else found)
+def test_a_training_with_only_bad_steps_is_an_error(run, losses, tmp_path):
+    losses(lambda model, batch, real: real * math.nan if model.training else real)
     with pytest.raises(
         UserError, match=r"the model learned nothing: all 8 steps were bad .*bad_steps\.jsonl, above all [abc]-"
     ):
@@ -91,9 +91,9 @@ def test_a_training_whose_every_step_was_left_out_is_an_error(run, losses, tmp_p
 def test_bad_steps_and_the_log_are_valid_json(run, losses):
     calls = []
 
-    def spoil(model, batch, found):
+    def spoil(model, batch, real):
         calls.append(model.training)
-        return found * math.nan if model.training and sum(calls) == 3 else found
+        return real * math.nan if model.training and sum(calls) == 3 else real
 
     losses(spoil)
     experiment = run(training={"log_every": 1})
@@ -108,8 +108,8 @@ def test_bad_steps_and_the_log_are_valid_json(run, losses):
     assert set(row["losses"].values()) == {None} and row["problem"] == "loss nan"
 
 
-def test_broken_weights_are_not_written_but_gone_back_from(run, rows, monkeypatch, state):
-    """As a rate that is far too high leaves them behind a step whose loss was good."""
+def test_weights_that_are_not_finite_are_not_saved_but_rolled_back(run, rows, monkeypatch, state):
+    """A learning rate that is far too high can leave such weights after a step with a good loss."""
     real, calls = module.training_step, []
 
     def changed_step(session, batches):
@@ -126,7 +126,7 @@ def test_broken_weights_are_not_written_but_gone_back_from(run, rows, monkeypatc
     assert all(weight.isfinite().all() for weight in state(experiment)["model"].values())
 
 
-def test_broken_weights_with_nothing_to_go_back_to_end_training(run, monkeypatch):
+def test_weights_that_are_not_finite_stop_a_training_without_a_checkpoint(run, monkeypatch):
     real = module.training_step
 
     def changed_step(session, batches):
@@ -145,7 +145,7 @@ def test_patience_counts_from_the_best_finite_loss():
     assert not TrainingProgress(dev_losses={1: math.nan}).patience_is_over(1)
 
 
-def test_what_is_dropped_of_dev_counts_for_dev_alone(run, corpus, tmp_path):
+def test_a_cut_dropped_from_dev_stays_in_train(run, corpus, tmp_path):
     """Ids may be the same in both sets, since they default to file names."""
     from lhotse import CutSet
 

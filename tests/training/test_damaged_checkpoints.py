@@ -57,14 +57,14 @@ def flip_a_bit_of_a_weight(path):
     ],
     ids=["bit", "half", "byte_short", "empty", "zeros"],
 )
-def test_a_damaged_last_checkpoint_is_named_with_the_one_to_go_on_from(exp, config, damage):
+def test_a_damaged_last_checkpoint_is_reported_with_the_one_to_resume_from(exp, config, damage):
     last = exp / "checkpoints/step-00000004.pt"
     damage(last)
     with pytest.raises(UserError) as caught:
         train(config(max_steps=6), exp, resume=True, device="cpu")
-    said = str(caught.value)
-    assert str(last) in said and "\n" not in said
-    assert said.endswith(
+    message = str(caught.value)
+    assert str(last) in message and "\n" not in message
+    assert message.endswith(
         "delete step-00000004.pt and repeat the command: it resumes from step-00000002.pt, which is intact"
     )
     last.unlink()
@@ -72,7 +72,7 @@ def test_a_damaged_last_checkpoint_is_named_with_the_one_to_go_on_from(exp, conf
     assert Checkpoints(exp / "checkpoints", 1).last().name == "step-00000006.pt"
 
 
-def test_when_no_checkpoint_is_whole_that_is_said(exp, config):
+def test_if_no_checkpoint_is_intact_the_error_says_so(exp, config):
     for path in (exp / "checkpoints").glob("step-*.pt"):
         path.write_bytes(b"gone")
     with pytest.raises(UserError, match="no earlier one is intact"):
@@ -148,7 +148,7 @@ WRONG = [  # what no training can go on from
 
 
 @pytest.mark.parametrize("number", range(len(WRONG)))
-def test_a_state_that_cannot_be_restored_is_refused_before_anything_of_it_is_used(exp, config, number):
+def test_an_invalid_state_is_refused_before_any_of_it_is_used(exp, config, number):
     last = exp / "checkpoints/step-00000004.pt"
     changed(last, WRONG[number])
     with pytest.raises(DamagedFileError) as caught:
@@ -157,14 +157,14 @@ def test_a_state_that_cannot_be_restored_is_refused_before_anything_of_it_is_use
     assert "it resumes from step-00000002.pt" in str(caught.value)
 
 
-def test_a_weight_that_is_not_finite_is_named_where_weights_are_loaded(exp):
+def test_loading_names_a_weight_that_is_not_finite(exp):
     best = exp / "checkpoints/best.pt"
     changed(best, put("model", "output.weight", lambda weight: weight / 0.0))
     with pytest.raises(UserError, match=r"best\.pt: output\.weight has values that are not finite"):
         checkpoint.load_checkpoint(best)
 
 
-def test_nothing_is_averaged_from_weights_that_are_not_finite(exp, config):
+def test_weights_that_are_not_finite_are_not_averaged(exp, config):
     changed(exp / "checkpoints/step-00000002.pt", put("model", "output.bias", torch.full((5,), NAN)))
     checkpoints = Checkpoints(exp / "checkpoints", keep_best=2)
     before = (exp / "checkpoints/averaged.pt").read_bytes()
@@ -175,7 +175,7 @@ def test_nothing_is_averaged_from_weights_that_are_not_finite(exp, config):
     assert (exp / "checkpoints/averaged.pt").read_bytes() == before
 
 
-def test_other_files_are_no_checkpoints_of_steps(exp, config):
+def test_files_with_similar_names_are_not_step_checkpoints(exp, config):
     for name in (
         "step-zzz.pt",
         "step-99999999.pt.bak",
@@ -199,16 +199,18 @@ def test_a_loss_that_is_not_finite_never_ranks_as_best(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["step-00000002", "step-00000002.pt", "2", "00000002"])
-def test_a_checkpoint_inside_the_experiment_has_a_short_name(exp, name):
+def test_a_checkpoint_of_the_experiment_can_be_named_by_its_step(exp, name):
     assert checkpoint.find_checkpoint(exp, name) == exp / "checkpoints/step-00000002.pt"
 
 
-def test_a_name_that_is_not_there_lists_those_that_are(exp):
+def test_an_unknown_checkpoint_name_lists_the_existing_names(exp):
     with pytest.raises(UserError, match="checkpoint not found: 77; .*averaged, best, step-00000002, step-00000004"):
         checkpoint.find_checkpoint(exp, "77")
 
 
-def test_a_configuration_that_the_weights_do_not_fit_takes_no_memory(exp, config, tokenizer_file, corpus, monkeypatch):
+def test_no_memory_is_allocated_for_a_model_that_the_weights_do_not_fit(
+    exp, config, tokenizer_file, corpus, monkeypatch
+):
     best = exp / "checkpoints/best.pt"
     state = checkpoint.load_checkpoint(best)
     vast = make_config(corpus, tokenizer_file, model={"dim": 16, "heads": 2, "layers": 3, "ff_dim": 131_072})
@@ -217,13 +219,13 @@ def test_a_configuration_that_the_weights_do_not_fit_takes_no_memory(exp, config
         checkpoint.build_model(vast.model, vast.features.num_bins, 5, state, best)
 
 
-def test_a_model_beyond_all_memory_is_refused_before_training(tiny_config, tmp_path):
+def test_a_model_with_too_many_parameters_is_refused_before_training(tiny_config, tmp_path):
     config = tiny_config(model={"dim": 16_384, "heads": 2, "layers": 4, "ff_dim": 131_072})
     with pytest.raises(UserError, match="the configured model has .* weights; at most"):
         train(config, tmp_path / "exp", device="cpu")
 
 
-def test_restoring_leaves_a_training_that_was_whole_as_it_was(exp, config):
+def test_resuming_a_complete_checkpoint_changes_nothing(exp, config):
     """The checks take what training writes, with a running mean and with steps that were left out."""
     before = copy.deepcopy(torch.load(exp / "checkpoints/step-00000004.pt", weights_only=True))
     changed(

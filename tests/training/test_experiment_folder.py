@@ -1,4 +1,4 @@
-"""Whose folder --exp may be, one training to a folder, dry runs, and weights of another training with other units."""
+"""Checks of the experiment folder, dry runs, and initial weights of a training with other units."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def content(folder):
 
 @pytest.mark.parametrize("name, text", [("thesis.txt", "mine"), ("config.yaml", "seed: 2\n"), (".hidden", "x")])
 @pytest.mark.parametrize("start", [train, dry_run])
-def test_a_folder_with_other_files_is_left_as_it_is(tiny_config, tmp_path, name, text, start):
+def test_a_folder_with_other_files_is_refused_and_stays_unchanged(tiny_config, tmp_path, name, text, start):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / name).write_text(text)
     before = content(tmp_path)
@@ -51,13 +51,13 @@ def test_a_folder_with_other_files_is_left_as_it_is(tiny_config, tmp_path, name,
     assert content(tmp_path) == before
 
 
-def test_a_file_is_no_experiment(tiny_config, tmp_path):
+def test_a_file_as_experiment_folder_is_refused(tiny_config, tmp_path):
     (tmp_path / "exp").write_text("mine")
     with pytest.raises(UserError, match="is a file"):
         train(tiny_config(), tmp_path / "exp", device="cpu")
 
 
-def test_an_experiment_may_hold_that_of_its_warmup_and_be_begun_again(tiny_config, tmp_path, finished):
+def test_an_experiment_may_contain_its_warmup_and_be_started_again(tiny_config, tmp_path, finished):
     shutil.copytree(finished, tmp_path / "exp/warmup")
     (tmp_path / "exp/logs").mkdir()
     train(
@@ -70,17 +70,17 @@ def test_an_experiment_may_hold_that_of_its_warmup_and_be_begun_again(tiny_confi
     train(tiny_config(), tmp_path / "exp", device="cpu")
 
 
-def test_a_dry_run_touches_nothing_and_points_at_nothing_that_is_gone(tiny_config, tmp_path, capfd):
+def test_a_dry_run_leaves_no_files_and_names_none_in_its_log(tiny_config, tmp_path, capfd):
     (tmp_path / "docs.dry_run").mkdir()
     (tmp_path / "docs.dry_run/notes.txt").write_text("mine")
     before = content(tmp_path)
     dry_run(tiny_config(), tmp_path / "docs", "cpu")
     assert content(tmp_path) == before and sorted(os.listdir(tmp_path)) == ["docs.dry_run"]
-    said = capfd.readouterr().err
-    assert "dry run: all is well" in said and "loss.png" not in said and str(tmp_path) not in said
+    stderr = capfd.readouterr().err
+    assert "dry run: all is well" in stderr and "loss.png" not in stderr and str(tmp_path) not in stderr
 
 
-def test_a_dry_run_of_a_new_place_makes_no_folders(tiny_config, tmp_path):
+def test_a_dry_run_creates_no_parent_folders(tiny_config, tmp_path):
     dry_run(tiny_config(), tmp_path / "a/b/exp", "cpu")
     assert list(tmp_path.iterdir()) == []
 
@@ -94,8 +94,8 @@ with write_lock(sys.argv[1], "asrtool train"):
 """
 
 
-def test_two_trainings_do_not_share_a_folder(tiny_config, tmp_path):
-    """The second is told who holds it; when that one was killed, the folder is free."""
+def test_two_trainings_cannot_use_one_folder(tiny_config, tmp_path):
+    """The error of the second names the first; when the first was killed, the folder is free."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "exp")],
         stdout=subprocess.PIPE,
@@ -138,20 +138,20 @@ def spanish(tmp_path_factory):
     return folder / "cuts.jsonl.gz"
 
 
-def test_units_of_the_same_number_are_compared_themselves(tiny_config, tmp_path, finished, tokenizer_file):
-    """The same words in another order would be read for each other in silence."""
+def test_the_same_number_of_units_in_another_order_is_refused(tiny_config, tmp_path, finished, tokenizer_file):
+    """Without the check the words would be mistaken for each other."""
     content = json.loads(tokenizer_file.read_text())
     content["symbols"][1:] = content["symbols"][:0:-1]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     config = tiny_config(data={"tokenizer": str(tmp_path / "tokenizer.json")})
     with pytest.raises(UserError) as caught:
         train(config, tmp_path / "exp", device="cpu", initial=InitialWeights(finished / "checkpoints/averaged.pt"))
-    said = str(caught.value)
-    assert "unit 1 of 5 is 'four' there, and 'two' of 5 here; --new-output" in said and "\n" not in said
+    message = str(caught.value)
+    assert "unit 1 of 5 is 'four' there, and 'two' of 5 here; --new-output" in message and "\n" not in message
 
 
 @pytest.mark.parametrize("words, shown", [(list(WORDS)[:3], "'four'"), ([*WORDS, "zero"], "and 'zero' of 6 here")])
-def test_fewer_or_more_units_are_named(tmp_path, words, shown, other_units):
+def test_an_error_about_fewer_or_more_units_names_the_first_difference(tmp_path, words, shown, other_units):
     from asrtool.text.tokenizer import load_tokenizer
 
     state = {"units": load_tokenizer(other_units(WORDS)).symbols}
@@ -161,7 +161,7 @@ def test_fewer_or_more_units_are_named(tmp_path, words, shown, other_units):
 
 @pytest.mark.parametrize("words", [["uno", "dos", "tres", "cinco"], ["uno", "dos", "tres", "cinco", "seis", "siete"]])
 @pytest.mark.parametrize("intermediate", [0.0, 0.3])
-def test_a_new_output_layer_is_drawn_for_other_units(
+def test_new_output_keeps_all_weights_but_the_output_layer(
     tmp_path, tiny_config, finished, other_units, spanish, state, words, intermediate, capfd
 ):
     before = checkpoint.load_checkpoint(finished / "checkpoints/averaged.pt")["model"]
@@ -199,7 +199,7 @@ def test_with_a_new_output_layer_training_learns(tmp_path, tiny_config, finished
 
 
 @pytest.mark.parametrize(
-    "options, said",
+    "options, message",
     [
         (["--new-output"], "are for --init-from"),
         (["--new-output", "--init-from", "x.pt", "--init-optimizer"], "--init-optimizer needs the output layer"),
@@ -212,17 +212,17 @@ def test_with_a_new_output_layer_training_learns(tmp_path, tiny_config, finished
         (["--threads", "0"], "0 is not in the range"),
     ],
 )
-def test_impossible_options_are_one_line(asr, tiny_config, tmp_path, options, said):
+def test_impossible_options_are_one_line(asr, tiny_config, tmp_path, options, message):
     save_config(tiny_config(), tmp_path / "c.yaml")
     status, _, err = asr("train", tmp_path / "c.yaml", "--exp", tmp_path / "exp", *options)
-    assert status == 2 and said in err and len(err.splitlines()) == 1, err
+    assert status == 2 and message in err and len(err.splitlines()) == 1, err
     assert not (tmp_path / "exp").exists()
 
 
 @pytest.mark.parametrize(
     "variables", [{"RANK": "x"}, {"WORLD_SIZE": "-1"}, {"RANK": "1"}, {"WORLD_SIZE": "0"}, {"LOCAL_RANK": "1e3"}]
 )
-def test_an_environment_that_names_no_process_of_a_run_is_one_line(asr, tiny_config, tmp_path, monkeypatch, variables):
+def test_impossible_ranks_in_the_environment_are_one_line(asr, tiny_config, tmp_path, monkeypatch, variables):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     save_config(tiny_config(), tmp_path / "c.yaml")
@@ -230,7 +230,7 @@ def test_an_environment_that_names_no_process_of_a_run_is_one_line(asr, tiny_con
     assert status == 2 and "the environment has " in err and len(err.splitlines()) == 1, err
 
 
-def test_a_decoder_refuses_units_that_are_not_its_weights_own(asr, finished, corpus, tmp_path):
+def test_decoding_refuses_a_tokenizer_with_other_units(asr, finished, corpus, tmp_path):
     experiment = shutil.copytree(finished, tmp_path / "exp")
     content = json.loads((experiment / "tokenizer.json").read_text())
     content["symbols"][1:3] = content["symbols"][2:0:-1]
@@ -240,7 +240,7 @@ def test_a_decoder_refuses_units_that_are_not_its_weights_own(asr, finished, cor
 
 
 @pytest.mark.parametrize("signal, status", [("SIGINT", 130), ("SIGTERM", 143)])
-def test_the_exit_status_says_which_signal_ended_training(train_process, tiny_config, tmp_path, signal, status):
+def test_the_exit_status_shows_which_signal_ended_training(train_process, tiny_config, tmp_path, signal, status):
     """After the step, with a checkpoint to go on from."""
     code = (
         "import signal\nfrom asrtool.training import train as module\nreal = module.training_step\n"
@@ -264,7 +264,7 @@ def test_weights_of_another_sampling_rate_are_refused(tmp_path, tiny_config, fin
         )
 
 
-def test_curves_are_drawn_of_what_a_log_has_however_odd_its_lines(tmp_path):
+def test_loss_curves_are_drawn_from_a_log_with_odd_lines(tmp_path):
     lines = [
         '{"event": "train", "step": 1, "loss": 2.0, "lr": 0.1}',
         '{"event": "dev", "step": 1, "loss": null}',

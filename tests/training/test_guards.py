@@ -1,4 +1,4 @@
-"""Bad steps: left out, written down, and what comes of many."""
+"""Bad steps are left out and logged; many of them roll back or stop the training."""
 
 import json
 import math
@@ -49,14 +49,14 @@ def spoil(monkeypatch):
 
 
 def settled(mean=1.0, deviation=0.1) -> LossGuard:
-    """After many losses that lie evenly on both sides of the mean."""
+    """A guard after many losses that lie evenly on both sides of the mean."""
     guard = LossGuard()
     for number in range(5 * MIN_GOOD_STEPS):
         assert guard.problem(GuardsConfig(), mean + deviation * (-1) ** number, 1.0) is None
     return guard
 
 
-def test_the_band_is_so_many_deviations_above_the_mean():
+def test_a_loss_is_a_spike_beyond_loss_spike_std_deviations_above_the_mean():
     guard = settled()
     assert guard.mean == pytest.approx(1.0, abs=0.01) and math.sqrt(guard.variance) == pytest.approx(0.1, rel=0.02)
     assert guard.problem(GuardsConfig(loss_spike_std=5), 1.45, 1.0) is None
@@ -65,7 +65,7 @@ def test_the_band_is_so_many_deviations_above_the_mean():
     )
 
 
-def test_a_bad_loss_does_not_move_the_band():
+def test_a_bad_loss_does_not_change_mean_and_variance():
     guard = settled()
     before = guard.mean, guard.variance
     for bad in (math.nan, math.inf, 50.0):
@@ -76,29 +76,29 @@ def test_a_bad_loss_does_not_move_the_band():
     assert guard.problem(GuardsConfig(), 1.0, 1.0) is None and guard.bad_in_a_row == 0
 
 
-def test_a_falling_loss_is_never_above_the_band():
+def test_a_falling_loss_is_never_a_spike():
     guard = LossGuard()
     assert all(guard.problem(GuardsConfig(loss_spike_std=3), 50 * 0.99**step, 1.0) is None for step in range(1000))
 
 
-def test_the_first_losses_are_only_looked_at():
+def test_the_first_losses_are_never_spikes():
     guard = LossGuard()
     assert all(guard.problem(GuardsConfig(), float(loss), 1.0) is None for loss in (1, 1, 1, 1000))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_bad_batch_is_left_out_named_and_written_down(run, rows, state, spoil, capfd, bad):
+def test_a_bad_step_is_left_out_and_logged_with_its_cuts(run, rows, state, spoil, capfd, bad):
     calls = spoil({3: bad})
     experiment = run()
     (row,) = map(json.loads, (experiment / "bad_steps.jsonl").read_text(encoding="utf-8").splitlines())
     assert row["step"] == 3 and sorted(row["not_finite"]) == sorted(row["losses"]) == sorted(calls[2])
-    said = capfd.readouterr().err
-    assert "step 3 left out: loss" in said and calls[2][0] in said
+    stderr = capfd.readouterr().err
+    assert "step 3 left out: loss" in stderr and calls[2][0] in stderr
     assert rows(experiment, "train")[-1]["bad_steps"] == 1 and rows(experiment, "train")[-1]["step"] == 8
     assert all(weight.isfinite().all() for weight in state(experiment)["model"].values())
 
 
-def test_a_step_left_out_changes_no_weight(run, state, spoil):
+def test_a_bad_step_changes_no_weight(run, state, spoil):
     spoil({2: math.nan})
     experiment = run(
         training={"max_steps": 2, "validate_every": 1, "warmup_steps": 1, "keep_best": 9, "schedule": "none"}
@@ -108,7 +108,7 @@ def test_a_step_left_out_changes_no_weight(run, state, spoil):
     assert two["progress"]["step"] == 2 and two["progress"]["seconds"] > one["progress"]["seconds"]
 
 
-def test_many_bad_steps_go_back_to_the_last_checkpoint_and_on_with_the_next_data(run, rows, spoil):
+def test_many_bad_steps_roll_back_to_the_last_checkpoint_and_continue_with_the_next_data(run, rows, spoil):
     calls = spoil({6: math.nan, 7: math.nan})
     experiment = run(guards={"max_bad_steps": 2}, training={"log_every": 1, "schedule": "none", "max_steps": 8})
     (back,) = rows(experiment, "rollback")
@@ -120,14 +120,14 @@ def test_many_bad_steps_go_back_to_the_last_checkpoint_and_on_with_the_next_data
     assert [set(ids) for ids in calls] == [{entry.id for entry in item.entries} for item in stream]
 
 
-def test_a_training_that_stays_bad_stops_with_a_report(run, rows, spoil, tmp_path):
+def test_training_stops_after_max_rollbacks(run, rows, spoil, tmp_path):
     spoil(lambda call: math.nan if call > 5 else 1)
     with pytest.raises(UserError, match=r"stopped after 2 rollbacks: 2 bad steps in a row .* lower training\.lr"):
         run(guards={"max_bad_steps": 2, "max_rollbacks": 2}, training={"max_steps": 40})
     assert [row["rollbacks"] for row in rows(tmp_path / "exp", "stopped")] == [2]
 
 
-def test_with_no_checkpoint_to_go_back_to_it_stops(run, spoil):
+def test_many_bad_steps_stop_a_training_without_a_checkpoint(run, spoil):
     spoil(lambda call: math.inf)
     with pytest.raises(UserError, match="stopped with no checkpoint to roll back to: 10 bad steps in a row"):
         run(training={"max_steps": 40, "validate_every": 40})
@@ -148,8 +148,8 @@ class NoRoom(torch.autograd.Function):
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
 @pytest.mark.parametrize("backward", [False, True])
-def test_a_batch_that_memory_has_no_room_for_is_halved(run, state, monkeypatch, capfd, error, backward):
-    """The update is that of the whole batch, and what the step's other batches had collected is not lost."""
+def test_a_batch_that_runs_out_of_memory_is_split_in_two(run, state, monkeypatch, capfd, error, backward):
+    """The update equals that of the whole batch, with the gradients of the other batches of the step."""
     settings = {"max_steps": 2, "validate_every": 2, "accumulate_grad_batches": 2, "warmup_steps": 1}
     expected = state(run("whole", training=settings))["model"]
     real, sizes = module.batch_loss, []
@@ -164,29 +164,31 @@ def test_a_batch_that_memory_has_no_room_for_is_halved(run, state, monkeypatch, 
         raise error
 
     monkeypatch.setattr(module, "batch_loss", tight)
-    found = state(run("halved", training=settings))["model"]
+    weights = state(run("halved", training=settings))["model"]
     assert f"out of memory with {sizes[1]} utterances" in capfd.readouterr().err
     assert sizes[:5] == [sizes[0], sizes[1], sizes[0], -(-sizes[1] // 2), sizes[1] // 2]
     for name, tensor in expected.items():
         if not name.endswith("qkv.bias"):  # of keys: no gradient but rounding
-            torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-5, msg=name)
+            torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5, msg=name)
 
 
-def test_cuts_that_nobody_looked_at_are_left_out_when_they_come(run, rows, corpus, tmp_path, monkeypatch, capfd):
-    """Of a long manifest only the beginning is looked through before training starts."""
+def test_unusable_cuts_behind_the_scanned_part_of_a_manifest_are_logged_in_training(
+    run, rows, corpus, tmp_path, monkeypatch, capfd
+):
+    """Only the beginning of a long manifest is scanned before training starts."""
     monkeypatch.setattr("asrtool.data.inspection.MAX_CUTS", 3)
     cuts = list(CutSet.from_file(corpus))
     for cut, text in zip(cuts[3:6], ["", "five", "one two " * 500], strict=True):
         cut.supervisions[0].text = text
     CutSet.from_cuts(cuts).to_file(tmp_path / "train.jsonl.gz")
     experiment = run(data={"train": str(tmp_path / "train.jsonl.gz")})
-    said = "".join(line for line in capfd.readouterr().err.splitlines() if "not used: " in line)
-    assert all(cut.id in said for cut in cuts[3:6]) and not any(cut.id in said for cut in cuts[:3] + cuts[6:])
+    message = "".join(line for line in capfd.readouterr().err.splitlines() if "not used: " in line)
+    assert all(cut.id in message for cut in cuts[3:6]) and not any(cut.id in message for cut in cuts[:3] + cuts[6:])
     assert all(math.isfinite(row["loss"]) for row in rows(experiment, "train"))
     assert rows(experiment, "train")[-1]["bad_steps"] == 0
 
 
-def test_one_utterance_that_memory_has_no_room_for_is_an_error(run, monkeypatch):
+def test_one_utterance_that_runs_out_of_memory_is_an_error(run, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 

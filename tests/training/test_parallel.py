@@ -1,4 +1,4 @@
-"""Trainings of several processes, beside those of one."""
+"""Trainings with several processes, compared with one process."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def trained(tmp_path, tiny_config, on_ranks, state):
 
 
 def weights(experiment, state):
-    """All weights, but for the biases of keys: attention does not depend on these, so that Adam follows rounding."""
+    """All weights but the biases of keys: attention does not depend on them, so that Adam amplifies rounding errors."""
     model = state(experiment)["model"]
     for name, tensor in model.items():
         if name.endswith("qkv.bias"):
@@ -38,7 +38,7 @@ def weights(experiment, state):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_ranks_are_one_with_twice_the_batches_to_a_step(trained, state, rows, strategy):
+def test_two_ranks_equal_one_rank_that_accumulates_two_batches(trained, state, rows, strategy):
     one, two = trained(1, "one", training={"accumulate_grad_batches": 2}), trained(2, "two", strategy=strategy)
     torch.testing.assert_close(weights(one, state), weights(two, state), rtol=0, atol=1e-5)
     assert state(one)["progress"]["position"] == state(two)["progress"]["position"]
@@ -47,38 +47,38 @@ def test_two_ranks_are_one_with_twice_the_batches_to_a_step(trained, state, rows
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
 
 
-def test_batches_of_a_step_on_each_rank_are_sent_once(trained, state):
+def test_ranks_that_accumulate_batches_equal_one_rank_with_all_of_them(trained, state):
     one = trained(1, "one", training={"accumulate_grad_batches": 4})
     two = trained(2, "two", training={"accumulate_grad_batches": 2})
     torch.testing.assert_close(weights(one, state), weights(two, state), rtol=0, atol=1e-5)
 
 
-def test_compressed_gradients_are_nearly_the_same(trained, state):
+def test_compressed_gradients_give_nearly_the_same_weights(trained, state):
     plain, sent = trained(2, "plain"), trained(2, "sent", gradient_compression="fp16")
-    apart = (weights(plain, state) - weights(sent, state)).abs().max()
-    assert 0 < apart < 1e-2
+    difference = (weights(plain, state) - weights(sent, state)).abs().max()
+    assert 0 < difference < 1e-2
 
 
-def test_dropped_layers_do_not_stop_ddp(tmp_path, tiny_config, on_ranks):
+def test_ddp_trains_with_layer_drop(tmp_path, tiny_config, on_ranks):
     config = tiny_config(model={"layer_drop": 0.5, "layers": 3}, training=PLAIN)
     on_ranks(2, train, config, tmp_path / "exp", False, "cpu")
     assert (tmp_path / "exp/checkpoints/averaged.pt").is_file()
 
 
-def test_a_worker_of_bmuf_alone_is_plain_training(trained, state):
+def test_bmuf_with_one_worker_equals_ddp(trained, state):
     plain = trained(2, "plain")
     bmuf = trained(2, "bmuf", strategy="bmuf", ranks_per_worker=2, block_steps=3)
     torch.testing.assert_close(weights(plain, state), weights(bmuf, state), rtol=0, atol=1e-6)
 
 
 def block_ends(config, folder):
-    """Train; this rank's weights after each meeting."""
+    """Train; this rank's weights after each block."""
     from asrtool.training.bmuf import Bmuf
 
-    seen, meet = [], Bmuf.finish_block
+    seen, finish_block = [], Bmuf.finish_block
 
     def noted(self, model, optimizer):
-        meet(self, model, optimizer)
+        finish_block(self, model, optimizer)
         states = [s[name] for s in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq", "step")]
         seen.append(torch.cat([t.detach().flatten() for t in (*model.parameters(), *states)]).numpy().tobytes())
 
@@ -89,12 +89,12 @@ def block_ends(config, folder):
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_all_ranks_have_the_same_bits_after_every_meeting(tmp_path, tiny_config, on_ranks, nesterov):
+def test_all_ranks_have_the_same_bits_after_every_block(tmp_path, tiny_config, on_ranks, nesterov):
     parallel = {"strategy": "bmuf", "ranks_per_worker": 2, "block_steps": 2, "nesterov": nesterov}
     config = tiny_config(training=PLAIN | {"max_steps": 5}, parallel=parallel)
-    found = on_ranks(4, block_ends, config, tmp_path / "exp")
-    assert [len(seen) for seen in found] == [3] * 4  # after steps 2, 4 and, at the end, 5
-    assert all(seen == found[0] for seen in found)
+    results = on_ranks(4, block_ends, config, tmp_path / "exp")
+    assert [len(seen) for seen in results] == [3] * 4  # after steps 2, 4 and, at the end, 5
+    assert all(seen == results[0] for seen in results)
 
 
 @pytest.mark.parametrize("moments", ["average", "reset"])
@@ -107,19 +107,19 @@ def test_bmuf_without_momentum_is_the_mean_of_the_workers(tmp_path, tiny_config,
         "block_moments": moments,
     }
     config = tiny_config(training=PLAIN | {"max_steps": 3}, parallel=parallel)
-    (before, after), (other, same) = on_ranks(2, around_a_meeting, config, tmp_path / "exp")
+    (before, after), (other, same) = on_ranks(2, around_last_block, config, tmp_path / "exp")
     assert (before != other).any() and (after == same).all()
     assert after == pytest.approx((before + other) / 2, abs=1e-6)
 
 
-def around_a_meeting(config, folder):
-    """Train; this rank's weights before and after the last meeting."""
+def around_last_block(config, folder):
+    """Train; this rank's weights before and after the last block."""
     from asrtool.training.bmuf import Bmuf
 
-    seen, meet = [], Bmuf.finish_block
+    seen, finish_block = [], Bmuf.finish_block
 
     def noted(self, model, optimizer):
-        for act in (lambda: None, lambda: meet(self, model, optimizer)):
+        for act in (lambda: None, lambda: finish_block(self, model, optimizer)):
             act()
             seen.append(torch.cat([p.detach().flatten() for p in model.parameters()]).numpy())
 
@@ -130,23 +130,23 @@ def around_a_meeting(config, folder):
 
 
 @pytest.mark.slow
-def test_bmuf_goes_on_after_a_checkpoint_as_if_nothing_had_been(trained, state, same_training):
+def test_bmuf_resumes_to_the_same_bits(trained, state, same_training):
     settings = {"strategy": "bmuf", "ranks_per_worker": 1, "block_steps": 3, "nesterov": True}
-    lively = {"schedule": "none"}
-    whole = trained(2, "whole", training=lively, **settings)
-    half = trained(2, "half", training=lively | {"max_steps": 3}, **settings)
-    same_training(whole, trained(2, half.name, True, training=lively, **settings))
+    changes = {"schedule": "none"}
+    whole = trained(2, "whole", training=changes, **settings)
+    half = trained(2, "half", training=changes | {"max_steps": 3}, **settings)
+    same_training(whole, trained(2, half.name, True, training=changes, **settings))
 
 
 @pytest.mark.slow
-def test_parted_weights_and_their_mean_go_on_as_if_nothing_had_been(trained, same_training):
-    lively = {"schedule": "none", "ema_decay": 0.5, "average": "ema", "log_layers": True}
-    whole = trained(2, "whole", training=lively, strategy="fsdp")
-    half = trained(2, "half", training=lively | {"max_steps": 3}, strategy="fsdp")
-    same_training(whole, trained(2, half.name, True, training=lively, strategy="fsdp"))
+def test_sharded_weights_and_their_average_resume_to_the_same_bits(trained, same_training):
+    changes = {"schedule": "none", "ema_decay": 0.5, "average": "ema", "log_layers": True}
+    whole = trained(2, "whole", training=changes, strategy="fsdp")
+    half = trained(2, "half", training=changes | {"max_steps": 3}, strategy="fsdp")
+    same_training(whole, trained(2, half.name, True, training=changes, strategy="fsdp"))
 
 
-def test_another_number_of_ranks_goes_on_with_the_same_data(trained, state, tmp_path, capfd):
+def test_another_number_of_ranks_continues_with_the_same_data(trained, state, tmp_path, capfd):
     trained(2, "exp", training={"max_steps": 3, "schedule": "none"})
     before = state(tmp_path / "exp")["progress"]
     trained(1, "exp", True, training={"max_steps": 4, "accumulate_grad_batches": 1, "schedule": "none"})
@@ -155,43 +155,43 @@ def test_another_number_of_ranks_goes_on_with_the_same_data(trained, state, tmp_
     assert after["step"] == 4 and after["seconds"] > before["seconds"]
 
 
-def test_an_error_of_the_first_rank_ends_all_and_is_said_once(tmp_path, tiny_config, on_ranks, capfd):
+def test_an_error_of_the_first_rank_ends_all_ranks(tmp_path, tiny_config, on_ranks, capfd):
     config = tiny_config(data={"train": str(tmp_path / "none.jsonl.gz")})
     with pytest.raises(AsrtoolError):
         on_ranks(2, train, config, tmp_path / "exp", False, "cpu")
 
 
 @pytest.mark.parametrize(
-    "ranks, parallel, said",
+    "ranks, parallel, message",
     [
         (Ranks(world_size=2), {"strategy": "none"}, "2 processes; use ddp, bmuf or fsdp"),
     ],
 )
-def test_impossible_strategies_are_refused(tiny_config, ranks, parallel, said):
-    with pytest.raises(UserError, match=said):
+def test_impossible_strategies_are_refused(tiny_config, ranks, parallel, message):
+    with pytest.raises(UserError, match=message):
         create_strategy(tiny_config(parallel=parallel).parallel, ranks, skips_layers=False)
 
 
 @pytest.mark.parametrize("strategy", ["none", "ddp", "bmuf", "fsdp"])
-def test_with_one_process_all_strategies_are_plain_training(tiny_config, strategy):
+def test_with_one_process_every_strategy_is_single_process(tiny_config, strategy):
     parallel = tiny_config(parallel={"strategy": strategy}).parallel
     assert type(create_strategy(parallel, SINGLE_PROCESS, skips_layers=False)) is SingleProcess
 
 
 @pytest.mark.slow
-def test_a_killed_rank_is_restarted_by_torchrun_and_training_goes_on(tmp_path):
+def test_training_continues_after_torchrun_restarts_a_killed_rank(tmp_path):
     config = kill_and_resume.write_config(tmp_path, workers=0, steps=12)
     assert kill_and_resume.start(config, tmp_path / "whole", 2) == 0
-    assert kill_and_resume.start(config, tmp_path / "struck", 2, "forward", 8, 1, restarts=1) == 0
-    assert "resumed from" in (tmp_path / "struck.log").read_text(encoding="utf-8")
-    assert kill_and_resume.compare(tmp_path / "whole", tmp_path / "struck") == []
+    assert kill_and_resume.start(config, tmp_path / "killed", 2, "forward", 8, 1, restarts=1) == 0
+    assert "resumed from" in (tmp_path / "killed.log").read_text(encoding="utf-8")
+    assert kill_and_resume.compare(tmp_path / "whole", tmp_path / "killed") == []
     for rank, log in ((0, tmp_path / "whole.log"), (1, tmp_path / "whole/logs/rank-1.log")):
         assert log.read_text(encoding="utf-8").count("step 12: dev loss") == 1, rank
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks, kills", [(1, 4), (2, 2)])
-def test_killed_and_resumed_trainings_are_the_same_bits(tmp_path, ranks, kills):
+def test_killed_and_resumed_trainings_give_the_same_bits(tmp_path, ranks, kills):
     """A short version of what `python tests/training/kill_and_resume.py` does at length."""
     config = kill_and_resume.write_config(tmp_path, steps=20)
     assert kill_and_resume.kill_and_resume(config, tmp_path, ranks, kills) == []

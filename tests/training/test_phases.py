@@ -20,14 +20,14 @@ def warm(tmp_path, tiny_config):
     return tmp_path / "warm/checkpoints/warmup.pt"
 
 
-def test_a_warmup_ends_when_its_audio_is_consumed(warm, rows, state):
+def test_a_warmup_ends_after_its_hours_of_audio(warm, rows, state):
     progress = state(warm.parents[1])["progress"]
     assert SECONDS <= progress["seconds"] < SECONDS + 10 and progress["step"] < 20
     assert rows(warm.parents[1], "dev")[-1]["step"] == progress["step"]
     assert torch.load(warm, weights_only=True)["progress"] == progress
 
 
-def test_a_warmup_that_was_interrupted_goes_on_to_the_same_end(tmp_path, tiny_config, warm, same_training):
+def test_an_interrupted_warmup_resumes_to_the_same_bits(tmp_path, tiny_config, warm, same_training):
     config = tiny_config(training={"max_steps": 100, "validate_every": 50, "schedule": "none"})
     train(config, tmp_path / "again", device="cpu", warmup_hours=SECONDS / 2 / 3600)
     train(config, tmp_path / "again", resume=True, device="cpu", warmup_hours=SECONDS / 3600)
@@ -35,7 +35,7 @@ def test_a_warmup_that_was_interrupted_goes_on_to_the_same_end(tmp_path, tiny_co
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_warmup_is_for_one_machine(tiny_config, tmp_path, monkeypatch):
+def test_a_warmup_on_several_machines_is_refused(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "this_rank", lambda: Ranks(rank=0, world_size=4, local_rank=0, local_world_size=2))
     with pytest.raises(UserError, match="a warmup runs on one machine"):
         train(tiny_config(), tmp_path / "exp", device="cpu", warmup_hours=1.0)
@@ -47,7 +47,7 @@ def begin(tmp_path, tiny_config, warm, steps=1, resume=False, **options):
     return tmp_path / "main"
 
 
-def test_the_main_phase_begins_with_the_weights_alone_unless_told_otherwise(tmp_path, tiny_config, warm, state, capfd):
+def test_the_main_phase_takes_only_the_weights_by_default(tmp_path, tiny_config, warm, state, capfd):
     experiment = begin(tmp_path, tiny_config, warm)
     assert "its weights, a new optimizer, the schedule from its start" in capfd.readouterr().err
     progress = state(experiment)["progress"]
@@ -59,35 +59,35 @@ def test_the_main_phase_begins_with_the_weights_alone_unless_told_otherwise(tmp_
     assert new["optimizer"]["state"][0]["step"] == 1
 
 
-def test_moments_and_schedule_are_options(tmp_path, tiny_config, warm, state, capfd):
+def test_the_main_phase_can_take_moments_and_schedule(tmp_path, tiny_config, warm, state, capfd):
     before = torch.load(warm, weights_only=True)
     step = before["progress"]["step"]
     experiment = begin(tmp_path, tiny_config, warm, steps=step + 1, with_optimizer=True, with_schedule=True)
-    said = f"its weights, the moments of its optimizer, its schedule from step {step} on"
-    assert said in capfd.readouterr().err
+    message = f"its weights, the moments of its optimizer, its schedule from step {step} on"
+    assert message in capfd.readouterr().err
     after = state(experiment)
     assert after["progress"]["step"] == step + 1
     assert after["optimizer"]["state"][0]["step"] == before["optimizer"]["state"][0]["step"] + 1
 
 
-def test_resuming_is_not_beginning(tmp_path, tiny_config, warm, state, capfd):
+def test_a_resumed_training_does_not_load_the_initial_weights_again(tmp_path, tiny_config, warm, state, capfd):
     begin(tmp_path, tiny_config, warm)
     capfd.readouterr()
     experiment = begin(tmp_path, tiny_config, warm, steps=2, resume=True)
-    said = capfd.readouterr().err
-    assert f"resumed from {experiment}" in said and f"it was initialised from {warm}" in said
-    assert "its weights" not in said
+    stderr = capfd.readouterr().err
+    assert f"resumed from {experiment}" in stderr and f"it was initialised from {warm}" in stderr
+    assert "its weights" not in stderr
     assert state(experiment)["progress"]["step"] == 2
 
 
-def test_another_beginning_than_the_first_is_refused(tmp_path, tiny_config, warm):
+def test_resuming_with_other_initial_weights_is_refused(tmp_path, tiny_config, warm):
     begin(tmp_path, tiny_config, warm)
     (warm.parent / "other.pt").write_bytes(warm.read_bytes())
     with pytest.raises(UserError, match="was initialised from .*warmup.pt, not from .*other.pt"):
         begin(tmp_path, tiny_config, warm.parent / "other.pt", steps=2, resume=True)
 
 
-def test_weights_alone_have_no_moments_to_begin_with(tmp_path, tiny_config, warm):
+def test_a_checkpoint_with_only_weights_has_no_moments_to_load(tmp_path, tiny_config, warm):
     with pytest.raises(UserError, match="has only weights; leave --init-optimizer"):
         begin(tmp_path, tiny_config, warm.parent / "averaged.pt", with_optimizer=True)
     begin(tmp_path, tiny_config, warm.parent / "averaged.pt")
@@ -99,20 +99,20 @@ def test_weights_of_another_model_are_refused(tmp_path, tiny_config, warm):
         train(config, tmp_path / "other", device="cpu", initial=InitialWeights(warm))
 
 
-def test_a_dry_run_does_everything_and_leaves_nothing(tmp_path, tiny_config, capfd):
+def test_a_dry_run_validates_and_leaves_no_files(tmp_path, tiny_config, capfd):
     dry_run(tiny_config(), tmp_path / "exp", "cpu")
-    said = capfd.readouterr().err
-    assert "step 2: dev loss" in said and said.rstrip().endswith("dry run: all is well")
+    stderr = capfd.readouterr().err
+    assert "step 2: dev loss" in stderr and stderr.rstrip().endswith("dry run: all is well")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_finds_what_is_wrong(tmp_path, tiny_config):
+def test_a_dry_run_reports_a_missing_manifest(tmp_path, tiny_config):
     with pytest.raises(UserError, match="manifest not found"):
         dry_run(tiny_config(data={"dev": tmp_path / "none.jsonl.gz"}), tmp_path / "exp", "cpu")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_layers_log_the_norms_of_their_gradients(tmp_path, tiny_config, rows):
+def test_log_layers_logs_the_gradient_norm_of_each_layer(tmp_path, tiny_config, rows):
     train(tiny_config(training={"log_layers": True, "log_every": 1, "max_grad_norm": 1.0}), tmp_path, device="cpu")
     layers = rows(tmp_path, "layers")
     assert [row["step"] for row in layers] == list(range(1, 9))

@@ -18,25 +18,27 @@ def probe_with(config, more, *then):
     """Probe where only `more` bytes may be had; whether a step with batches of `then` times the answer fits."""
     room = module._process_status("VmRSS") + more
     module._max_memory = lambda _: room
-    said = module.probe_batch_seconds(config, "cpu")
-    seconds = int(re.match(r"data\.batch_seconds=(\d+) fits", said)[1])
+    message = module.probe_batch_seconds(config, "cpu")
+    seconds = int(re.match(r"data\.batch_seconds=(\d+) fits", message)[1])
     attempt = module.Prober(config, torch.device("cpu"), room, Path(config.data.tokenizer).parent)
-    return said, [attempt(factor * seconds).fits for factor in then]
+    return message, [attempt(factor * seconds).fits for factor in then]
 
 
 @pytest.mark.slow
-def test_the_answer_fits_more_does_not_and_more_memory_takes_more(tiny_config):
+def test_the_found_batch_size_fits_a_larger_one_does_not_and_it_grows_with_the_memory(tiny_config):
     """A fifth less and more: fragments make the limit uneven."""
     answers = [
         run_on_ranks(1, probe_with, tiny_config(**WIDE), more, 0.8, 1.4)[0] for more in (250_000_000, 600_000_000)
     ]
     assert [fits for _, fits in answers] == [[True, False]] * 2
-    found = [re.fullmatch(r"data\.batch_seconds=(\d+) fits \(.* GB\); (\d+) does not", said) for said, _ in answers]
-    small, large = (int(match[1]) for match in found)
-    assert large > 1.5 * small and all(int(match[2]) < 1.2 * int(match[1]) for match in found)
+    matches = [
+        re.fullmatch(r"data\.batch_seconds=(\d+) fits \(.* GB\); (\d+) does not", message) for message, _ in answers
+    ]
+    small, large = (int(match[1]) for match in matches)
+    assert large > 1.5 * small and all(int(match[2]) < 1.2 * int(match[1]) for match in matches)
 
 
-def test_a_model_for_which_no_cut_fits_is_refused(tiny_config):
+def test_a_model_for_which_not_one_cut_fits_is_an_error(tiny_config):
     with pytest.raises(UserError, match="not even one cut of data.max_seconds=10 fits"):
         run_on_ranks(1, probe_with, tiny_config(**WIDE), 1_000_000)
 
@@ -51,14 +53,14 @@ def broken(config):
     module.probe_batch_seconds(config, "cpu")
 
 
-def test_what_has_nothing_to_do_with_memory_is_no_answer(tiny_config):
+def test_an_error_that_is_not_about_memory_is_raised(tiny_config):
     with pytest.raises(RuntimeError, match="something else"):
         run_on_ranks(1, broken, tiny_config(**WIDE))
 
 
-def test_a_step_that_takes_long_ends_the_search(tiny_config):
-    (said,) = run_on_ranks(1, hasty, tiny_config(**WIDE))
-    assert "more was not tried, since a step takes" in said
+def test_a_slow_step_ends_the_search(tiny_config):
+    (message,) = run_on_ranks(1, hasty, tiny_config(**WIDE))
+    assert "more was not tried, since a step takes" in message
 
 
 def hasty(config):
@@ -68,7 +70,7 @@ def hasty(config):
 
 
 @pytest.mark.parametrize("kind", ["mmi", "ce"])
-def test_the_objective_of_the_training_is_measured(tiny_config, tmp_path, monkeypatch, kind):
+def test_the_configured_objective_is_measured(tiny_config, tmp_path, monkeypatch, kind):
     """Words of the training data as targets, a label for each frame."""
     seen = []
     monkeypatch.setattr(module, "batch_loss", lambda *given: seen.append(given) or batch_loss(*given))

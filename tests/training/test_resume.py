@@ -11,12 +11,12 @@ from asrtool.training.checkpoint_folder import Checkpoints
 from asrtool.training.train import train
 
 MODULES = {"learning_rate": session, "batch_loss": step}  # that call a function, unless it is the loop
-STEPS = 9  # an epoch has about six batches: a second one is begun
+STEPS = 9  # an epoch has about six batches: training reaches the second
 
 
 @pytest.fixture(scope="module")
-def lively(tiny_config, corpus, tmp_path_factory):
-    """lively(workers, max_steps) -> a configuration in which everything that can be random is"""
+def make_config(tiny_config, corpus, tmp_path_factory):
+    """make_config(workers, max_steps) -> a configuration with dropout, augmentation and loader processes"""
     dev = tmp_path_factory.mktemp("dev") / "dev.jsonl.gz"
     CutSet.from_file(corpus).subset(first=4).to_file(dev)
     masks = {"frequency_width": 5, "time_width": 10, "time_warp": 10}
@@ -29,12 +29,12 @@ def lively(tiny_config, corpus, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(lively, tmp_path_factory):
+def uninterrupted(make_config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("asrtool.data.statistics.STATISTICS_SECONDS", 30.0)
         patch.setattr("asrtool.training.train.plot_losses", lambda *_: None)
-        train(lively(), folder, device="cpu")
+        train(make_config(), folder, device="cpu")
     return folder
 
 
@@ -51,7 +51,7 @@ def interrupted(config, folder, name, call, action):
     module = MODULES.get(name, loop)
     real, calls = getattr(module, name), []
 
-    def struck(*args, **kwargs):
+    def interrupted_call(*args, **kwargs):
         result = real(*args, **kwargs)
         calls.append(name)
         if len(calls) == call:
@@ -59,7 +59,7 @@ def interrupted(config, folder, name, call, action):
         return result
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, name, struck)
+        patch.setattr(module, name, interrupted_call)
         train(config, folder, device="cpu")
 
 
@@ -73,32 +73,34 @@ def interrupted(config, folder, name, call, action):
         ("training_step", 7, 1),  # in the second epoch
     ],
 )
-def test_ctrl_c_and_resume_give_the_same_bits(lively, uninterrupted, tmp_path, same_training, name, call, workers):
-    interrupted(lively(workers), tmp_path, name, call, ctrl_c)
+def test_ctrl_c_and_resume_give_the_same_bits(make_config, uninterrupted, tmp_path, same_training, name, call, workers):
+    interrupted(make_config(workers), tmp_path, name, call, ctrl_c)
     assert Checkpoints(tmp_path / "checkpoints", 1).last() is not None
-    train(lively(workers), tmp_path, resume=True, device="cpu")
+    train(make_config(workers), tmp_path, resume=True, device="cpu")
     same_training(uninterrupted, tmp_path)
 
 
 @pytest.mark.parametrize(
     "name, call", [("training_step", 2), ("training_step", 5), ("validate", 2), ("report_progress", 4)]
 )
-def test_a_crash_anywhere_and_resume_give_the_same_bits(lively, uninterrupted, tmp_path, same_training, name, call):
-    interrupted(lively(), tmp_path, name, call, crash)
-    train(lively(), tmp_path, resume=True, device="cpu")
+def test_a_crash_anywhere_and_resume_give_the_same_bits(
+    make_config, uninterrupted, tmp_path, same_training, name, call
+):
+    interrupted(make_config(), tmp_path, name, call, crash)
+    train(make_config(), tmp_path, resume=True, device="cpu")
     same_training(uninterrupted, tmp_path)
 
 
-def test_workers_do_not_change_a_bit(lively, uninterrupted, tmp_path, same_training):
-    train(lively(workers=2), tmp_path, device="cpu")
+def test_workers_do_not_change_a_bit(make_config, uninterrupted, tmp_path, same_training):
+    train(make_config(workers=2), tmp_path, device="cpu")
     same_training(uninterrupted, tmp_path)
 
 
-def test_going_on_for_longer_is_having_trained_for_longer(lively, uninterrupted, tmp_path, same_training):
-    train(lively(max_steps=6), tmp_path, device="cpu")
+def test_resuming_with_more_steps_equals_one_longer_training(make_config, uninterrupted, tmp_path, same_training):
+    train(make_config(max_steps=6), tmp_path, device="cpu")
     with open(tmp_path / "log.jsonl", "a", encoding="utf-8") as log:  # and a crash in the middle of a line
         log.write('{"event": "train", "step": 8, "loss": 1.0}\n{"event": "train", "st')
-    train(lively(), tmp_path, resume=True, device="cpu")
+    train(make_config(), tmp_path, resume=True, device="cpu")
     same_training(uninterrupted, tmp_path)
 
 
@@ -116,35 +118,37 @@ module.training_step = killed
 """
 
 
-def test_a_killed_process_is_resumed_to_the_same_bits(lively, uninterrupted, tmp_path, same_training, train_process):
-    killed = train_process(lively(1), tmp_path / "exp", KILL)
+def test_a_killed_process_is_resumed_to_the_same_bits(
+    make_config, uninterrupted, tmp_path, same_training, train_process
+):
+    killed = train_process(make_config(1), tmp_path / "exp", KILL)
     assert killed.returncode == -signal.SIGKILL
-    train(lively(1), tmp_path / "exp", resume=True, device="cpu")
+    train(make_config(1), tmp_path / "exp", resume=True, device="cpu")
     same_training(uninterrupted, tmp_path / "exp")
 
 
-def test_no_event_is_logged_twice_however_often_a_training_is_resumed(lively, tmp_path, rows):
-    interrupted(lively(), tmp_path, "training_step", 5, crash)
+def test_no_event_is_logged_twice_when_a_training_is_resumed(make_config, tmp_path, rows):
+    interrupted(make_config(), tmp_path, "training_step", 5, crash)
     for _ in range(2):
-        train(lively(), tmp_path, resume=True, device="cpu")
-    found = [(row["event"], row["step"]) for row in rows(tmp_path, "train", "dev", "finished")]
-    assert len(found) == len(set(found)) and found[-1] == ("finished", STEPS)
+        train(make_config(), tmp_path, resume=True, device="cpu")
+    events = [(row["event"], row["step"]) for row in rows(tmp_path, "train", "dev", "finished")]
+    assert len(events) == len(set(events)) and events[-1] == ("finished", STEPS)
 
 
-def test_resume_with_fewer_steps_than_were_taken_ends_there(lively, tmp_path, state):
-    interrupted(lively(), tmp_path, "training_step", 2, ctrl_c)
-    train(lively(max_steps=2), tmp_path, resume=True, device="cpu")
+def test_resume_with_fewer_steps_than_were_taken_finishes_at_once(make_config, tmp_path, state):
+    interrupted(make_config(), tmp_path, "training_step", 2, ctrl_c)
+    train(make_config(max_steps=2), tmp_path, resume=True, device="cpu")
     assert state(tmp_path, "averaged")["steps"] == [2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_stops_at_once_and_the_handlers_come_back(lively, tmp_path, number):
+def test_a_second_signal_stops_at_once_and_the_handlers_are_restored(make_config, tmp_path, number):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
     def twice():
         signal.raise_signal(number)
         signal.raise_signal(number)
 
-    interrupted(lively(), tmp_path, "learning_rate", 1, twice)
+    interrupted(make_config(), tmp_path, "learning_rate", 1, twice)
     assert not list(tmp_path.glob("checkpoints/*"))
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -1,4 +1,4 @@
-"""What training does, from a configuration to an experiment folder."""
+"""Training, from a configuration to an experiment folder."""
 
 import json
 import math
@@ -30,11 +30,11 @@ def run(tmp_path, tiny_config):
 
 @pytest.fixture
 def dev_losses(monkeypatch):
-    """dev_losses(3.0, 1.0, ...): what the coming validations are to find."""
+    """dev_losses(3.0, 1.0, ...): the results of the next validations."""
 
     def pretend(*losses):
         coming = iter(losses)
-        monkeypatch.setattr(module, "validate", lambda *_: next(coming, 0.0))  # the last is that of the average
+        monkeypatch.setattr(module, "validate", lambda *_: next(coming, 0.0))  # the last one is of the averaged weights
 
     return pretend
 
@@ -43,7 +43,7 @@ def checkpoints(experiment):
     return sorted(path.name for path in (experiment / "checkpoints").iterdir())
 
 
-def test_the_log_says_what_ran_on_what_and_what_it_took(tmp_path, tiny_config, train_process):
+def test_the_log_has_command_device_parameters_time_and_cost(tmp_path, tiny_config, train_process):
     config = tiny_config(training={"max_steps": 3, "validate_every": 2, "log_every": 2})
     code = "import sys; sys.argv[0] = 'asrtool'"
     for resume in ([], ["--resume", "--set", "training.max_steps=5"]):
@@ -68,10 +68,10 @@ def test_training_learns_the_tiny_corpus(run, rows):
     assert rows(experiment, "dev")[-1]["loss"] < math.log(4)
 
 
-def test_a_training_leaves_all_that_decoding_and_people_need(run, rows, state, tiny_config):
+def test_training_writes_all_files_of_an_experiment(run, rows, state, tiny_config):
     experiment = run()
-    made = {"config.yaml", "tokenizer.json", "checkpoints", "log.jsonl", "tensorboard", "dropped.txt", ".lock"}
-    assert {path.name for path in experiment.iterdir()} == made
+    files = {"config.yaml", "tokenizer.json", "checkpoints", "log.jsonl", "tensorboard", "dropped.txt", ".lock"}
+    assert {path.name for path in experiment.iterdir()} == files
     assert load_config(experiment / "config.yaml") == tiny_config()
     assert checkpoints(experiment) == ["averaged.pt", "best.pt", "step-00000004.pt", "step-00000008.pt"]
     assert [row["step"] for row in rows(experiment, "train")] == [2, 4, 6, 8]
@@ -80,7 +80,7 @@ def test_a_training_leaves_all_that_decoding_and_people_need(run, rows, state, t
 
 
 @pytest.mark.parametrize("normalise", ["global", "utterance", "none"])
-def test_the_features_reach_the_encoder_normalised(run, state, normalise):
+def test_feature_statistics_are_measured_as_configured(run, state, normalise):
     buffers = state(run(model={"normalise": normalise}))["model"]
     measured = (buffers["normalise.mean"] != 0).all(), (buffers["normalise.inverse_deviation"] != 1).all()
     assert measured == ((False, False) if normalise == "none" else (normalise == "global", True)) or all(measured)
@@ -105,7 +105,7 @@ def test_bf16_trains_with_weights_in_fp32(run, rows, state):
     assert all(math.isfinite(row["loss"]) for row in rows(experiment, "train", "dev"))
 
 
-def test_the_best_are_kept_and_their_mean_is_the_average(run, state, rows, dev_losses):
+def test_the_best_checkpoints_are_kept_and_averaged(run, state, rows, dev_losses):
     dev_losses(5.0, 2.0, 3.0, 4.0)
     experiment = run(training={"validate_every": 2})
     kept = ["step-00000004.pt", "step-00000006.pt", "step-00000008.pt"]  # the two best, and the last
@@ -124,7 +124,7 @@ def test_patience_stops_a_training_that_no_longer_improves(run, rows, dev_losses
     assert "averaged.pt" in checkpoints(experiment)
 
 
-def test_a_training_out_of_patience_takes_no_step_when_resumed(run, rows, dev_losses):
+def test_resuming_after_patience_is_over_takes_no_step(run, rows, dev_losses):
     dev_losses(1.0, 2.0)
     settings = {"validate_every": 1, "patience": 1}
     run(training=settings)
@@ -164,11 +164,11 @@ def test_resume_refuses_a_manifest_that_was_changed(run, corpus, tmp_path):
         run(resume=True, data={"train": str(changed)}, training={"max_steps": 12})
 
 
-def test_resume_of_nothing_begins(run):
+def test_resume_without_a_checkpoint_starts_training(run):
     assert "averaged.pt" in checkpoints(run(resume=True))
 
 
-def test_a_real_limit_on_file_sizes_is_one_line_and_status_2(train_process, tiny_config, run, state):
+def test_a_limit_on_file_sizes_is_one_line_and_status_2(train_process, tiny_config, run, state):
     experiment = run()
     before = checkpoints(experiment)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40000, resource.RLIM_INFINITY))"
@@ -181,7 +181,7 @@ def test_a_real_limit_on_file_sizes_is_one_line_and_status_2(train_process, tiny
     assert state(experiment)["progress"]["step"] == 8
 
 
-def test_cuts_that_cannot_be_reached_are_left_out_and_listed(run, rows):
+def test_dropped_cuts_are_listed(run, rows):
     experiment = run(data={"max_seconds": 2.0})
     dropped = (experiment / "dropped.txt").read_text(encoding="utf-8").splitlines()
     assert 0 < len(dropped) < 24 and all("outside data.min_seconds and max_seconds" in line for line in dropped)
@@ -196,12 +196,12 @@ def test_log_and_tensorboard_agree_on_the_losses(run, rows):
         assert shown == [(step, pytest.approx(loss, rel=1e-6)) for step, loss in logged]
 
 
-def test_the_curves_are_drawn(run, tmp_path):
+def test_loss_curves_are_drawn(run, tmp_path):
     plot_losses(run() / "log.jsonl", tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_curves_without_a_single_loss_are_drawn_too(tmp_path):
+def test_loss_curves_are_drawn_from_a_log_without_losses(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"event": "finished", "step": 0}\n', encoding="utf-8")
     plot_losses(tmp_path / "log.jsonl", tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
