@@ -32,7 +32,7 @@ def test_a_data_error_keeps_all_problems_and_survives_pickling():
 
 
 @pytest.mark.parametrize("name", ["none", "x" * 5000, "a/" * 3000, "a\0b", "\ud800"])
-def test_a_file_that_is_not_there_is_named_whatever_its_name_is(name):
+def test_a_missing_file_is_named_for_any_name(name):
     with pytest.raises(UserError, match="table not found"):
         require_file(name, "table", "give one")
 
@@ -40,11 +40,11 @@ def test_a_file_that_is_not_there_is_named_whatever_its_name_is(name):
 @pytest.mark.parametrize(
     "kind", [UserError, InvalidEntry, lambda text: DataError(text, []), lambda text: DataError("", [text])]
 )
-def test_a_message_is_one_line_of_bounded_length_whatever_a_file_put_into_it(kind):
+def test_a_message_is_one_line_of_bounded_length(kind):
     assert str(kind("a\nb\r\nc\u2028d")).strip() == "a b c d"
     assert len(str(kind("x" * 10_000)).strip()) == MAX_LINE_LENGTH
 
 
-def test_a_folder_in_the_place_of_a_file_is_said_to_be_one(tmp_path):
+def test_a_folder_instead_of_a_file_is_reported_as_a_folder(tmp_path):
     with pytest.raises(UserError, match=r"checkpoint not found: .* is a folder; give a file$"):
         require_file(tmp_path, "checkpoint", "train first")

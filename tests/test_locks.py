@@ -36,7 +36,7 @@ def holder(tmp_path):
         process.stdout.close()
 
 
-def test_the_second_process_is_told_who_holds_the_folder(tmp_path, holder):
+def test_the_second_process_gets_an_error_with_the_holder_of_the_lock(tmp_path, holder):
     process = holder()
     with pytest.raises(UserError) as refused, write_lock(tmp_path, "asrtool train"):
         pass

@@ -22,13 +22,13 @@ def read(path):
     return load_tensors(path, "a checkpoint", "use another one")
 
 
-def test_what_was_written_is_read(tensors):
+def test_tensors_are_read_as_they_were_written(tensors):
     path, state = tensors
     found = read(path)
     assert found["step"] == 3 and torch.equal(found["weights"], state["weights"])
 
 
-def test_a_flipped_bit_is_noticed_or_changes_nothing(tensors):
+def test_a_flipped_bit_is_an_error_or_changes_nothing(tensors):
     path, state = tensors
     whole, draw = path.read_bytes(), random.Random(1)
     refused = 0
@@ -71,7 +71,7 @@ def test_a_compressed_file_of_tensors_is_refused_before_it_is_unpacked(tensors, 
         read(tmp_path / "b.pt")
 
 
-def test_arrays_that_would_fill_the_memory_are_refused(tmp_path):
+def test_arrays_that_unpack_to_gigabytes_are_refused(tmp_path):
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, a=np.zeros(EXPANSION_FREE_BYTES + 1, np.uint8))
     assert path.stat().st_size < 1 << 20
@@ -97,12 +97,12 @@ def test_values_that_are_not_finite_are_named(tmp_path, value):
     [torch.zeros(1).expand(1 << 40), torch.zeros(4, 4).to_sparse(), torch.zeros(3, device="meta")],
     ids=["repeated", "sparse", "without data"],
 )
-def test_a_tensor_that_unfolds_to_more_than_its_file_has_is_refused(tmp_path, tensor):
+def test_a_tensor_with_more_elements_than_its_file_is_refused(tmp_path, tensor):
     save_tensors(tmp_path / "a.pt", {"state": [{"weights": tensor}]})
     with pytest.raises(UserError, match="a.pt is not a checkpoint, or damaged .it has a tensor"):
         read(tmp_path / "a.pt")
 
 
-def test_a_part_of_a_tensor_is_read(tmp_path):
+def test_a_view_of_a_tensor_is_read(tmp_path):
     save_tensors(tmp_path / "a.pt", {"weights": torch.arange(10.0)[2:7:2], "turned": torch.zeros(2, 3).T})
     assert read(tmp_path / "a.pt")["weights"].tolist() == [2, 4, 6]

@@ -1,11 +1,14 @@
 """A tiny corpus in which each word is a tone, a configuration for it, and how to compare two trainings on it."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
+from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse.audio import AudioSource
 
 from asrtool import checkpoint
 from asrtool.config import Config
@@ -48,6 +51,33 @@ def make_corpus(folder: Path) -> Path:
         utterances.append(Utterance(name, str(folder / f"{name}.flac"), " ".join(words), speaker=name[0]))
     write_manifest(utterances, folder / "cuts.jsonl.gz", jobs=2)
     return folder / "cuts.jsonl.gz"
+
+
+def make_manifest_without_audio(path: Path, cuts: int) -> Path:
+    """Writes a manifest of `cuts` cuts of 1 to 20 s whose audio does not exist; returns its path."""
+    seconds = np.random.default_rng(0).uniform(1, 20, cuts).round(2)
+
+    def cut(number: int) -> MonoCut:
+        source = AudioSource("file", [0], f"/none/{number}.flac")
+        duration = float(seconds[number])
+        recording = Recording(f"r{number}", [source], 16000, round(duration * 16000), duration)
+        supervision = SupervisionSegment(f"u{number}", f"r{number}", 0, duration, text="one two")
+        return MonoCut(f"u{number}", 0, duration, 0, [supervision], recording=recording)
+
+    CutSet.from_cuts(map(cut, range(cuts))).to_file(path)
+    return path
+
+
+def cut_short(path: str, share: float) -> str:
+    """Truncates a file to `share` of its bytes; returns its path."""
+    os.truncate(path, int(os.path.getsize(path) * share))
+    return path
+
+
+def write_text_file(path: str) -> str:
+    """Writes text instead of audio; returns the path."""
+    Path(path).write_text("these are words, no samples")
+    return path
 
 
 def make_tokenizer(folder: Path) -> Path:

@@ -50,7 +50,7 @@ def test_no_data_runs_a_command_unless_it_is_allowed(asr, folder):
     assert not commands_allowed()  # any more
 
 
-def test_rates_that_differ_are_folded_and_the_remedy_is_the_right_one(asr, folder, write_audio):
+def test_different_rates_are_summarised_with_the_right_remedy(asr, folder, write_audio):
     (folder / "t.tsv").write_text("audio\ttext\n" + "".join(f"a{number}.wav\tA\n" for number in range(50)))
     for number in range(50):
         write_audio(folder / f"a{number}.wav", 0.1, rate=8000)
@@ -62,14 +62,14 @@ def test_rates_that_differ_are_folded_and_the_remedy_is_the_right_one(asr, folde
 
 
 @pytest.mark.parametrize("out", [".", "k", "out.json", "text", "../x.wav"])
-def test_out_is_a_manifest(asr, folder, out):
+def test_the_output_must_be_named_as_a_manifest(asr, folder, out):
     (folder / "t.tsv").write_text("audio\ttext\n0.wav\tA\n")
     status, _, said = asr("prepare", "table", "t.tsv", out)
     assert status == 2
     assert "OUT" in said
 
 
-def test_out_is_not_an_input(asr, folder):
+def test_the_output_must_not_be_an_input(asr, folder):
     (folder / "t.tsv").write_text("audio\ttext\n0.wav\tA\n")
     assert asr("prepare", "table", "t.tsv", "out.jsonl.gz")[0] == 0
     os.link("out.jsonl.gz", "same.jsonl.gz")
@@ -119,7 +119,7 @@ def test_a_channel_of_a_lhotse_recording_is_chosen(asr, folder):
         assert level("out.jsonl.gz") == pytest.approx([sample])
 
 
-def test_a_table_of_another_tool_needs_a_few_options(asr, folder):
+def test_a_table_of_another_tool_is_read_with_a_few_options(asr, folder):
     (folder / "cv.tsv").write_text('client_id\tpath\tsentence\tage\ns1\t0.wav\t"Yes\t20\ns2\t1.wav\tNo\t30\n')
     status, _, said = asr("prepare", "table", "cv.tsv", "out.jsonl.gz")
     assert status == 0
@@ -149,7 +149,7 @@ def test_a_table_of_another_tool_needs_a_few_options(asr, folder):
         (("--channel", "-1"), "channel"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(asr, folder, options, said):
+def test_impossible_options_are_refused(asr, folder, options, said):
     (folder / "t.csv").write_text("audio,text\n0.wav,A\n")
     status, _, printed = asr("prepare", "table", "t.csv", "out.jsonl.gz", *options)
     assert status == 2
@@ -163,7 +163,7 @@ def test_unlabelled_audio_is_prepared(asr, folder):
     assert all("text" not in cut["supervisions"][0] for cut in cuts())
 
 
-def test_what_was_changed_is_counted_in_the_summary(asr, folder):
+def test_changes_are_counted_in_the_summary(asr, folder):
     (folder / "t.csv").write_text(
         "audio,text,start,end\n0.wav,Stra\u200bße,0,1.05\n1.wav,B,0.5,1.1\n", encoding="utf-8"
     )
@@ -174,7 +174,7 @@ def test_what_was_changed_is_counted_in_the_summary(asr, folder):
     assert [cut["duration"] for cut in cuts()] == [1.0, 0.6]
 
 
-def test_one_bad_recording_stops_no_other(asr, folder):
+def test_one_bad_recording_does_not_stop_the_others(asr, folder):
     os.mkfifo("pipe.wav")
     soundfile.write("nan.wav", np.array([0.0] * 8000 + [np.nan] * 8000), 16000, subtype="FLOAT")
     soundfile.write("short.wav", np.zeros(100), 16000)
@@ -204,7 +204,7 @@ def test_ids_made_of_the_same_file_name_are_named_with_their_lines(asr, folder, 
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
-def test_a_manifest_of_lhotse_that_is_cut_off_is_one_line(asr, corpus, folder, share):
+def test_a_truncated_lhotse_manifest_is_one_error_line(asr, corpus, folder, share):
     content = corpus.read_bytes()
     (folder / "cut.jsonl.gz").write_bytes(content[: int(len(content) * share)])
     status, _, said = asr("prepare", "lhotse", "--cuts", "cut.jsonl.gz", "out.jsonl.gz")

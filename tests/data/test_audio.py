@@ -41,7 +41,7 @@ def refused(path) -> str:
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_U8", "FLOAT", "DOUBLE", "ULAW"])
-def test_rate_length_and_channels_are_found(sound, subtype):
+def test_rate_length_and_channels_are_returned(sound, subtype):
     stereo = np.stack([SAMPLES, SAMPLES], 1) / 32768
     assert inspect_audio(sound("a.wav", stereo, 8000, subtype=subtype)) == AudioInfo(8000, 16000, 2)
     with pytest.raises(InvalidEntry, match="2 channels"):
@@ -63,17 +63,17 @@ def test_sphere_files_are_read_without_a_shell(tmp_path, monkeypatch, name):
     assert not list(tmp_path.rglob("PWNED"))
 
 
-def test_a_sphere_file_that_is_compressed_is_refused_with_what_to_do(tmp_path):
+def test_a_compressed_sphere_file_is_refused_with_the_remedy(tmp_path):
     assert "sph2pipe" in refused(sphere(tmp_path / "a.sph", coding="pcm,embedded-shorten-v2.00"))
 
 
-def test_a_sphere_file_that_ends_early_is_truncated(tmp_path):
+def test_a_truncated_sphere_file_is_refused(tmp_path):
     assert "truncated" in refused(sphere(tmp_path / "a.sph", count=16001))
 
 
 @pytest.mark.parametrize("suffix", ["aiff", "au", "wav", "flac"])
 @pytest.mark.parametrize("share", [0.5, 0.99])
-def test_a_file_that_ends_early_is_noticed_in_each_format(sound, suffix, share):
+def test_a_truncated_file_is_refused_in_each_format(sound, suffix, share):
     path = sound(f"a.{suffix}")
     inspect_audio(path)
     os.truncate(path, int(share * os.path.getsize(path)))
@@ -89,20 +89,20 @@ def test_a_sample_that_is_not_a_finite_number_is_named_with_its_time(sound, valu
     assert f"not finite numbers, first at {place / 16000:.3f} s" in refused(sound("a.wav", samples, subtype=subtype))
 
 
-def test_float_samples_of_the_scale_of_integers_are_refused(sound):
+def test_float_samples_in_the_range_of_integers_are_refused(sound):
     problem = refused(sound("a.wav", SAMPLES.astype(np.float32), subtype="FLOAT"))
     assert "samples up to 7999" in problem
     assert "divide by 32768" in problem
     inspect_audio(sound("b.wav", SAMPLES / 32768 * 5, subtype="FLOAT"))  # a little too loud is none of our business
 
 
-def test_a_rate_or_a_length_that_no_recorder_has_is_refused(sound):
+def test_an_impossible_sampling_rate_or_length_is_refused(sound):
     assert "claims 7 Hz" in refused(sound("a.wav", rate=7))
     assert "claims 1000000 Hz" in refused(sound("a.wav", rate=1_000_000))
 
 
 @pytest.mark.parametrize("samples", [16000 * 86401, 2**36 - 1])
-def test_a_length_that_no_recording_has_is_refused_before_anything_is_read(sound, samples):
+def test_an_impossible_length_is_refused_before_samples_are_read(sound, samples):
     path = sound("a.flac")
     with open(path, "r+b") as file:  # the 36 bits of STREAMINFO
         file.seek(21)
@@ -112,7 +112,7 @@ def test_a_length_that_no_recording_has_is_refused_before_anything_is_read(sound
     assert "hours" in refused(path)
 
 
-def test_what_is_not_a_regular_file_is_refused_without_waiting(tmp_path):
+def test_a_pipe_or_folder_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     for path in (tmp_path / "pipe.wav", tmp_path, "/dev/zero"):
         assert "not a regular file" in refused(path)
@@ -133,7 +133,7 @@ def test_damaged_headers_are_refused_or_read_and_never_raise_anything_else(tmp_p
         assert path in str(problem)
 
 
-def test_a_command_runs_only_where_it_is_allowed(tmp_path, sound, monkeypatch):
+def test_a_command_runs_only_if_it_is_allowed(tmp_path, sound, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = f"touch RAN; cat {sound('a.wav')} |"
     assert "--allow-commands" in refused(command)

@@ -43,7 +43,7 @@ def noises(tmp_path_factory):
 
 @pytest.mark.parametrize("snr", [0.0, 10.0, 25.0])
 @pytest.mark.parametrize("seconds", [0.4, 1.5, 4.0])
-def test_noise_is_mixed_in_at_the_wanted_ratio(cut, noises, seconds, snr):
+def test_noise_is_mixed_in_at_the_requested_snr(cut, noises, seconds, snr):
     """Also when the noise is shorter, and so repeated, or longer, and so cut out of."""
     augment = AugmentConfig(noise=noises(seconds), noise_snr=(snr, snr), noise_probability=1.0)
     mixed = perturb_audio(cut, augment, seed=1, epoch=0).load_audio()
@@ -54,7 +54,7 @@ def test_noise_is_mixed_in_at_the_wanted_ratio(cut, noises, seconds, snr):
     assert level(noise[0, -1600:]) == pytest.approx(level(noise), abs=1)  # up to the end
 
 
-def test_the_ratio_is_drawn_from_its_range(cut, noises):
+def test_the_snr_is_drawn_from_its_range(cut, noises):
     augment = AugmentConfig(noise=noises(2.0), noise_snr=(5, 15), noise_probability=1.0)
     speech = cut.load_audio()
     mixes = [perturb_audio(cut, augment, seed=1, epoch=epoch).load_audio() - speech for epoch in range(8)]
@@ -63,7 +63,7 @@ def test_the_ratio_is_drawn_from_its_range(cut, noises):
     assert max(ratios) - min(ratios) > 2
 
 
-def test_noise_comes_as_often_as_its_probability_says(cut, noises):
+def test_noise_is_mixed_in_with_its_probability(cut, noises):
     augment = AugmentConfig(noise=noises(1.0), noise_probability=0.3)
     mixed = sum(perturb_audio(cut, augment, 1, epoch) is not cut for epoch in range(500))
     assert mixed == pytest.approx(150, abs=45)  # four deviations
@@ -116,7 +116,7 @@ def test_every_speed_is_drawn_about_equally(cut):
 
 
 @pytest.mark.parametrize("change", [perturb_speed, perturb_audio])
-def test_draws_depend_on_seed_epoch_and_cut_alone(cut, noises, change):
+def test_augmentation_depends_on_seed_epoch_and_cut_alone(cut, noises, change):
     augment = AugmentConfig(speeds=tuple(1 + n / 100 for n in range(50)), volume=(0.1, 2.0), noise=noises(3.0))
 
     def drawn(seed, epoch, name="x"):
@@ -151,14 +151,14 @@ def test_padding_stays_zero_under_masks(time_warp):
 
 
 @pytest.mark.parametrize("length", range(1, 30))
-def test_very_short_cuts_survive_masks(length):
+def test_very_short_cuts_can_be_masked(length):
     features, lens = batch(40, length)
     masked = mask_batch(masks(time_warp=80, time_width=100), features, lens, "key")
     assert masked.isfinite().all()
     assert masked[1, :length].abs().sum() > 0
 
 
-def test_at_most_the_share_is_under_time_masks():
+def test_time_masks_cover_at_most_the_configured_share():
     features, lens = batch(400, 200)
     only_time = masks(time_warp=0, frequency_masks=0, time_masks=10, time_width=50, time_fraction=0.2)
     for key in range(20):
@@ -179,7 +179,7 @@ def test_masks_cover_whole_bins_no_wider_than_configured():
     assert len(widths) > 1
 
 
-def test_masks_come_as_often_as_their_probability_says():
+def test_masks_are_applied_with_their_probability():
     features, lens = batch(50)
     none = [mask_batch(masks(probability=0.0), features.clone(), lens, key) for key in range(10)]
     half = [mask_batch(masks(probability=0.5), features.clone(), lens, key) for key in range(200)]
@@ -212,13 +212,13 @@ def tone(hertz: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("warp", [0.8, 0.95, 1.0, 1.1, 1.25])
 @pytest.mark.parametrize("hertz", [300, 1000, 4000])
-def test_a_warped_tone_is_a_tone_of_the_warped_frequency(warp, hertz):
+def test_vtlp_moves_a_tone_to_the_warped_frequency(warp, hertz):
     warped, expected = perturb_vocal_tract_length(tone(hertz), warp, RATE), tone(hertz * warp)
     assert (warped[20:-20].argmax(1) - expected[20:-20].argmax(1)).abs().max() <= 1
     assert warped.shape == expected.shape and torch.equal(perturb_vocal_tract_length(expected, 1.0, RATE), expected)
 
 
-def test_the_highest_frequencies_stay():
+def test_vtlp_keeps_the_highest_frequency():
     noise = torch.arange(80.0).repeat(3, 1)  # each bin its number
     for warp in (0.8, 1.25):
         warped = perturb_vocal_tract_length(noise, warp, RATE)

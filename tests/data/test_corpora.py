@@ -50,7 +50,7 @@ def test_librispeech_lists_an_utterance_whose_audio_is_missing(libri):
 
 
 @pytest.mark.parametrize(("part", "said"), [("train-c", "part not found"), ("empty", "is it a part of LibriSpeech")])
-def test_librispeech_refuses_what_is_no_part(libri, part, said):
+def test_librispeech_refuses_a_folder_that_is_not_a_part(libri, part, said):
     (libri / "empty").mkdir()
     with pytest.raises(UserError, match=said):
         list(read_librispeech(libri, [part]))
@@ -89,7 +89,7 @@ def test_speakers_may_be_listed_in_a_file(libri, tmp_path):
 
 
 @pytest.mark.parametrize(("only", "without"), [("84,9999", None), (None, "9999"), ("none.txt", None)])
-def test_a_speaker_whom_the_corpus_does_not_have_is_named(libri, only, without):
+def test_a_speaker_that_the_corpus_lacks_is_named(libri, only, without):
     with pytest.raises(UserError, match="no such speaker.*(9999|none.txt)"):
         list(choose_speakers(read_librispeech(libri, ["train-a"]), only, without))
 
@@ -116,7 +116,7 @@ def test_yesno_train_and_test_are_halves(waves):
     assert not train & test
 
 
-def test_yesno_may_be_given_the_folder_above(waves):
+def test_yesno_accepts_the_folder_above(waves):
     assert list(read_yesno(waves.parent, "test")) == list(read_yesno(waves, "test"))
 
 
@@ -152,7 +152,7 @@ def test_kaldi_with_segments(kaldi_folder):
     assert (two.recording, two.start, two.end) == ("r", 1.25, None)  # -1: to the end
 
 
-def test_kaldi_keeps_an_utterance_without_words_for_the_check(kaldi_folder):
+def test_kaldi_leaves_the_check_for_an_empty_transcript_to_the_manifest(kaldi_folder):
     assert [u.text for u in read_kaldi(kaldi_folder(wav="u /a.wav", text="u\n"))] == [""]
 
 
@@ -166,7 +166,7 @@ def test_kaldi_keeps_an_utterance_without_words_for_the_check(kaldi_folder):
         ({"wav": "r /a.wav", "text": "u A", "segments": "u r zero 1"}, "segments:1: no line .*'zero'"),
     ],
 )
-def test_kaldi_names_an_utterance_that_does_not_fit_together_and_reads_the_others(kaldi_folder, files, said):
+def test_kaldi_names_an_inconsistent_utterance_and_reads_the_others(kaldi_folder, files, said):
     files = {name: f"{lines}\n{OTHERS[name]}\n" for name, lines in files.items()}
     problem, other = read_kaldi(kaldi_folder(**files))
     assert re.match(f"u: .*{said}", problem)
@@ -187,7 +187,7 @@ def test_kaldi_refuses_a_missing_folder(tmp_path):
         list(read_kaldi(tmp_path / "none"))
 
 
-def test_kaldi_names_lines_that_repeat_a_key_and_leaves_out_what_depends_on_them(kaldi_folder):
+def test_kaldi_names_repeated_keys_and_leaves_out_their_utterances(kaldi_folder):
     folder = kaldi_folder(
         wav="r0 /0.wav\nr1 /1.wav\nr0 /2.wav\nr3 /3.wav\n",
         text="u0 A\nu1 B\nu2 C\nu3 D\nu3 E\n",
@@ -201,7 +201,7 @@ def test_kaldi_names_lines_that_repeat_a_key_and_leaves_out_what_depends_on_them
     assert sum(row.startswith("u0: its recording 'r0' has several lines") for row in found) == 1
 
 
-def test_kaldi_lines_end_where_kaldi_ends_them(kaldi_folder):
+def test_kaldi_files_have_the_line_ends_and_white_space_of_kaldi(kaldi_folder):
     folder = kaldi_folder(wav="u /a b.wav\r\n", text="u A\x1cB\u2028C\x85D\u00a0E\r\n", utt2spk="u\ts \r\n")
     (row,) = read_kaldi(folder)
     assert (row.audio, row.text, row.speaker) == ("/a b.wav", "A\x1cB\u2028C\x85D\u00a0E", "s")
@@ -219,7 +219,7 @@ def test_a_kaldi_file_in_another_encoding_is_named_with_its_line(kaldi_folder):
         list(read_kaldi(folder))
 
 
-def test_audio_that_kaldi_has_no_transcript_of_is_counted(kaldi_folder, capsys):
+def test_kaldi_audio_without_a_transcript_is_counted(kaldi_folder, capsys):
     folder = kaldi_folder(wav="u /a.wav\nv /b.wav\n", text="u A\n", utt2spk="v s\n")
     assert [row.id for row in read_kaldi(folder)] == ["u"]
     said = capsys.readouterr().err
@@ -228,7 +228,7 @@ def test_audio_that_kaldi_has_no_transcript_of_is_counted(kaldi_folder, capsys):
 
 
 @pytest.mark.parametrize("text", ["u A\n", None])
-def test_unlabelled_audio_of_kaldi_needs_no_text(kaldi_folder, text):
+def test_unlabelled_kaldi_audio_needs_no_text(kaldi_folder, text):
     files = {"wav": "u /a.wav\nv /b.wav\n"} | ({"text": text} if text else {})
     assert [(row.id, row.text) for row in read_kaldi(kaldi_folder(**files), unlabelled=True)] == [
         ("u", "A" if text else ""),
@@ -236,7 +236,7 @@ def test_unlabelled_audio_of_kaldi_needs_no_text(kaldi_folder, text):
     ]
 
 
-def test_relative_paths_of_kaldi_start_at_the_root_that_is_given(kaldi_folder, tmp_path):
+def test_relative_kaldi_paths_start_at_the_given_root(kaldi_folder, tmp_path):
     folder = kaldi_folder(wav="u a.wav\nv /b.wav\nw cat x |\n", text="u A\nv B\nw C\n")
     assert [row.audio for row in read_kaldi(folder)] == ["a.wav", "/b.wav", "cat x |"]
     assert [row.audio for row in read_kaldi(folder, tmp_path)] == [f"{tmp_path}/a.wav", "/b.wav", "cat x |"]

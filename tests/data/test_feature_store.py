@@ -63,7 +63,7 @@ def test_a_flipped_bit_in_an_archive_is_that_cuts_problem(few, out, flip):
             load_features(cut, "stored", BINS)
 
 
-def test_a_part_of_a_cut_with_stored_features_is_verified_too(few, out):
+def test_stored_features_of_a_part_of_a_cut_are_verified(few, out):
     store_features(few, out, BINS)
     cut = max(open_cuts(out), key=lambda cut: cut.duration)
     part = cut.truncate(offset=0.3, duration=0.4, preserve_id=True)
@@ -81,7 +81,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_features_of_another_kind_are_refused_with_what_is_there_and_what_is_expected(few, tmp_path, kind):
+def test_features_of_another_kind_are_refused_with_both_descriptions(few, tmp_path, kind):
     extractor, said = KINDS[kind]
     cuts = CutSet.from_file(few).compute_and_store_features(extractor, tmp_path / kind, storage_type=LilcomChunkyWriter)
     for cut in cuts:
@@ -101,7 +101,7 @@ def test_features_of_another_kind_are_refused_with_what_is_there_and_what_is_exp
         ("storage_path", "/none/x.lca", "cannot read"),
     ],
 )
-def test_a_description_that_does_not_fit_is_refused(few, out, field, value, said):
+def test_an_inconsistent_features_description_is_refused(few, out, field, value, said):
     store_features(few, out, BINS)
     rewritten(out, lambda _, tree: {**tree, "features": {**tree["features"], field: value}})
     with pytest.raises(InvalidEntry, match=said):
@@ -124,7 +124,7 @@ def test_stored_features_that_are_not_finite_are_named_with_their_time(few, tmp_
         load_features(cut, "stored", BINS)
 
 
-def test_a_bad_cut_is_named_and_blames_no_other(few, out, tmp_path):
+def test_only_the_bad_cut_is_named(few, out, tmp_path):
     cut = list(open_cuts(few))[3]
     samples, rate = soundfile.read(cut.recording.sources[0].source, dtype="float32")
     samples[4000] = np.nan
@@ -141,7 +141,7 @@ def test_a_bad_cut_is_named_and_blames_no_other(few, out, tmp_path):
     assert not out.exists()
 
 
-def test_all_cuts_that_the_lines_tell_are_bad_are_listed_before_anything_is_computed(few, out, monkeypatch):
+def test_all_cuts_with_bad_lines_are_listed_before_features_are_computed(few, out, monkeypatch):
     def change(number: int, tree: dict) -> dict:
         if number == 1:
             tree["id"] = "a-00"
@@ -163,7 +163,7 @@ def test_all_cuts_that_the_lines_tell_are_bad_are_listed_before_anything_is_comp
         store_features(few, out, BINS, max_seconds=0.2)
 
 
-def test_manifests_that_differ_behind_the_first_dot_have_features_of_their_own(corpus, few, tmp_path):
+def test_manifests_whose_names_differ_after_the_first_dot_have_separate_features(corpus, few, tmp_path):
     CutSet.from_cuts(list(open_cuts(corpus))[6:12]).to_file(tmp_path / "other.jsonl.gz")
     one, two = tmp_path / "fb" / "test.clean.jsonl.gz", tmp_path / "fb" / "test.other.jsonl.gz"
     store_features(few, one, BINS)
@@ -172,7 +172,7 @@ def test_manifests_that_differ_behind_the_first_dot_have_features_of_their_own(c
 
 
 @pytest.mark.parametrize("where", ["NAME", "DIGEST"])
-def test_other_files_in_the_folders_remain(few, out, where):
+def test_other_files_in_the_features_folders_remain(few, out, where):
     store_features(few, out, BINS)
     (old,) = (out.parent / "feats" / "few").iterdir()
     thesis = (old if where == "DIGEST" else old.parent) / "thesis.txt"
@@ -192,7 +192,7 @@ def test_a_manifest_that_was_moved_away_keeps_its_features(few, out):
 
 
 @pytest.mark.parametrize("content", [b"my thesis", b'{"id": "x"}\n'])
-def test_an_out_of_another_kind_is_refused_and_kept(few, tmp_path, content):
+def test_an_existing_file_of_another_kind_is_refused_as_output_and_kept(few, tmp_path, content):
     for name in ("thesis.txt", "thesis.jsonl", "thesis.jsonl.gz"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"OUT is .*{name}"):
@@ -200,7 +200,7 @@ def test_an_out_of_another_kind_is_refused_and_kept(few, tmp_path, content):
         assert (tmp_path / name).read_bytes() == content
 
 
-def test_an_out_that_is_an_input_or_another_manifest_is_refused_and_kept(corpus, few, tmp_path):
+def test_an_input_or_another_manifest_is_refused_as_output_and_kept(corpus, few, tmp_path):
     before, other = few.read_bytes(), tmp_path / "dev.jsonl.gz"
     other.write_bytes(corpus.read_bytes())
     for out, said in ((few, "an input"), (other, "which `asrtool features` has not written"), (tmp_path, "not end in")):
@@ -242,7 +242,7 @@ with write_lock(Path(sys.argv[1]), "asrtool features", shared=sys.argv[2] == "sh
 
 
 @pytest.mark.parametrize("kind", ["alone", "shared"])
-def test_one_run_at_a_time_writes_into_a_folder_but_shares_do_not_hinder_each_other(few, out, kind):
+def test_full_runs_exclude_each_other_and_shares_do_not(few, out, kind):
     store_feature_share(few, out, (1, 1), BINS)
     (folder,) = (out.parent / "feats" / "few").iterdir()
     with subprocess.Popen([sys.executable, "-c", HOLD, folder, kind], stdout=subprocess.PIPE, text=True) as other:
@@ -274,13 +274,13 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("options", "said"), OPTIONS)
-def test_a_number_that_makes_no_sense_is_one_line_and_status_2(asr, few, out, options, said):
+def test_an_impossible_option_is_one_error_line_and_status_2(asr, few, out, options, said):
     status, printed, err = asr("features", few, out, *options)
     assert (status, printed, err.count("\n")) == (2, "", 1)
     assert said in err and not out.parent.exists()
 
 
-def test_a_killed_process_is_one_line_with_what_to_do(few, out, monkeypatch, asr):
+def test_a_killed_process_is_one_error_line_with_the_remedy(few, out, monkeypatch, asr):
     monkeypatch.setattr(feature_store, "compute_features", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     status, printed, err = asr("features", few, out, "--jobs", "2")
     assert (status, printed) == (2, "")

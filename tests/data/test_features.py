@@ -88,7 +88,7 @@ def test_the_number_of_frames_is_known_from_the_manifest(tmp_path_factory, sampl
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0, 1.5), st.floats(0.05, 0.45), st.sampled_from([1.0, 1.1]))
-def test_the_number_of_frames_of_a_segment_is_known_too(corpus, start, duration, speed):
+def test_the_number_of_frames_of_a_segment_is_known_from_the_manifest(corpus, start, duration, speed):
     recording = max(open_cuts(corpus), key=lambda cut: cut.duration).recording
     cut = MonoCut("s", round(start, 3), round(duration, 3), 0, recording=recording)
     cut = cut if speed == 1.0 else cut.perturb_speed(speed)
@@ -105,7 +105,7 @@ def test_stored_features_equal_computed_ones_within_half_a_tick(corpus, out):
     assert max((stored[name] - computed[name]).abs().max() for name in computed) <= HALF_A_TICK * 1.001
 
 
-def test_stored_features_of_segments_are_their_own(tmp_path, out, corpus):
+def test_segments_of_one_recording_have_their_own_stored_features(tmp_path, out, corpus):
     audio = max(open_cuts(corpus), key=lambda cut: cut.duration).recording.sources[0].source
     spans = [(0.0, 0.61), (0.61, 1.4), (1.003, 2.2)]
     rows = [Utterance(f"u{i}", audio, "one", None, "r", *span) for i, span in enumerate(spans)]
@@ -162,7 +162,7 @@ def test_a_complete_run_again_writes_no_features(corpus, out, small_shards):
 
 
 @pytest.mark.parametrize("change", ["bins", "speeds", "manifest"])
-def test_changed_settings_start_afresh(corpus, out, tmp_path, small_shards, change):
+def test_changed_settings_compute_all_features_again(corpus, out, tmp_path, small_shards, change):
     store_features(corpus, out, BINS)
     before = archives(out)
     if change == "manifest":
@@ -203,7 +203,7 @@ def test_after_the_audio_is_mended_only_the_bad_shard_is_computed(broken_corpus,
     assert len(loaded(out)) == 14
 
 
-def test_loading_what_is_not_stored_says_what_to_do(corpus, out):
+def test_loading_features_that_are_not_stored_names_the_remedy(corpus, out):
     cut = next(iter(open_cuts(corpus)))
     with pytest.raises(InvalidEntry, match=f"{cut.id}: .*asrtool features"):
         load_features(cut, "stored", BINS)

@@ -99,7 +99,7 @@ def start(cuts, out, share, killed_at=0) -> subprocess.Popen:
     return subprocess.Popen(arguments, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def test_shares_are_joined_to_what_one_run_stores(corpus, out, single):
+def test_joined_shares_equal_the_features_of_one_run(corpus, out, single):
     assert store_feature_share(corpus, out, (2, 3), BINS) == (3, SHARDS)
     assert sorted(archives(out)) == ["000001.lca", "000004.lca", "000007.lca"] and not out.exists()
     assert store_feature_share(corpus, out, (1, 3), BINS, jobs=2) == (6, SHARDS)
@@ -109,7 +109,7 @@ def test_shares_are_joined_to_what_one_run_stores(corpus, out, single):
     assert written(out) == before and same(out, single)
 
 
-def test_joining_stores_what_no_share_has_stored(corpus, out, single):
+def test_joining_stores_the_missing_shards(corpus, out, single):
     store_feature_share(corpus, out, (1, 4), BINS)
     before = written(out)
     store_features(corpus, out, BINS)
@@ -144,7 +144,7 @@ def test_shares_that_start_at_the_same_moment_do_not_disturb_each_other(corpus, 
     assert written(out) == before and same(out, single)
 
 
-def test_shares_of_different_settings_at_the_same_moment_do_not_meet(corpus, out):
+def test_simultaneous_shares_of_different_settings_do_not_disturb_each_other(corpus, out):
     outcomes = at_once(*(lambda bins=bins: store_feature_share(corpus, out, (1, 1), bins) for bins in (BINS, BINS + 3)))
     assert outcomes == [(SHARDS, SHARDS), (SHARDS, SHARDS)]
     for bins in (BINS + 3, BINS):
@@ -152,7 +152,7 @@ def test_shares_of_different_settings_at_the_same_moment_do_not_meet(corpus, out
         assert all(load_features(cut, "stored", bins).shape[1] == bins for cut in open_cuts(out))
 
 
-def test_features_that_the_manifest_points_to_remain_until_it_is_replaced(corpus, out, monkeypatch):
+def test_features_remain_until_their_manifest_is_replaced(corpus, out, monkeypatch):
     store_features(corpus, out, BINS)
     before, manifest = written(out), out.read_bytes()
     store_feature_share(corpus, out, (2, 2), BINS + 3)
@@ -171,7 +171,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def test_an_interrupted_deletion_leaves_nothing_that_passes_for_stored(corpus, out, monkeypatch):
+def test_after_an_interrupted_deletion_no_shard_seems_complete(corpus, out, monkeypatch):
     store_features(corpus, out, BINS)
     deleted = []
 
@@ -189,7 +189,7 @@ def test_an_interrupted_deletion_leaves_nothing_that_passes_for_stored(corpus, o
         assert all(load_features(cut, "stored", bins).shape[1] == bins for cut in open_cuts(out))
 
 
-def test_unreadable_cuts_of_a_share_are_listed_and_done_when_mended(corpus, tmp_path, out, write_audio):
+def test_unreadable_cuts_of_a_share_are_listed_and_stored_after_repair(corpus, tmp_path, out, write_audio):
     bad = [write_audio(tmp_path / f"bad{number}.flac", 1.0) for number in range(2)]
     rows = [Utterance(cut.id, cut.recording.sources[0].source, "one") for cut in open_cuts(corpus).subset(first=4)]
     rows[1:1], rows[5:5] = ([Utterance(path.stem, str(path), "one")] for path in bad)  # in the first and second shard
@@ -204,7 +204,7 @@ def test_unreadable_cuts_of_a_share_are_listed_and_done_when_mended(corpus, tmp_
     assert [store_feature_share(tmp_path / "mine.jsonl.gz", out, (i, 2), BINS) for i in (2, 1)] == [(1, 2), (2, 2)]
 
 
-def test_settings_are_plain_to_read(corpus, out):
+def test_settings_are_readable_json(corpus, out):
     store_feature_share(corpus, out, (1, 8), BINS, speeds=(0.9, 1.0))
     (file,) = (out.parent / "feats" / "train").glob("*/settings.json")
     settings = json.loads(file.read_text(encoding="utf-8"))
@@ -212,7 +212,7 @@ def test_settings_are_plain_to_read(corpus, out):
 
 
 @pytest.mark.parametrize("share", ["0/2", "3/2", "x", "1/2/3", "1/", "-1/2", ""])
-def test_what_is_no_share_is_one_line_and_status_2(monkeypatch, capsys, tmp_path, share):
+def test_an_invalid_share_is_one_error_line_and_status_2(monkeypatch, capsys, tmp_path, share):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["asrtool", "features", "a.jsonl.gz", "b.jsonl.gz", f"--shard={share}"])
     with pytest.raises(SystemExit) as stop:

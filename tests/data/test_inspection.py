@@ -60,7 +60,7 @@ def test_cuts_that_would_be_misread_are_listed_with_their_reasons(cuts, inspect)
     ]
 
 
-def test_a_window_whose_transcript_goes_on_behind_it_is_left_out_by_name(cuts, inspect):
+def test_a_window_with_an_overhanging_transcript_is_dropped_by_name(cuts, inspect):
     window = replace(cuts[5], duration=cuts[5].duration / 2)
     found = inspect([*cuts[:5], window])
     assert list(found.dropped) == [window.id]
@@ -70,13 +70,13 @@ def test_a_window_whose_transcript_goes_on_behind_it_is_left_out_by_name(cuts, i
 
 
 @pytest.mark.parametrize("speeds", [[1.0], [0.9, 1.1]])
-def test_a_cut_without_a_whole_frame_is_left_out_by_name_however_short_cuts_may_be(cuts, inspect, speeds):
+def test_a_cut_shorter_than_a_frame_is_dropped_even_if_short_cuts_are_allowed(cuts, inspect, speeds):
     short = part(replace(cuts[0], duration=0.006))
     data = {"min_seconds": 0.001, "augment": {"speeds": speeds}}
     assert "shorter than one frame" in inspect([*cuts[1:4], short], data=data).dropped[short.id]
 
 
-def test_data_of_another_rate_as_a_whole_is_told_which_setting_to_change(cuts, inspect):
+def test_if_all_data_has_another_rate_the_setting_to_change_is_named(cuts, inspect):
     slow = [cut.resample(8000) for cut in cuts]
     with pytest.raises(DataError) as caught:
         inspect(slow)
@@ -88,13 +88,13 @@ def test_data_of_another_rate_as_a_whole_is_told_which_setting_to_change(cuts, i
 
 
 @pytest.mark.parametrize("unit", [["x"], "x", [["one", 0.0]], [3], {"a": 1}])
-def test_an_alignment_of_another_shape_is_that_cuts_problem(cuts, unit):
+def test_an_alignment_of_another_shape_is_a_problem_of_its_cut(cuts, unit):
     tree = cuts[0].to_dict()
     tree["supervisions"][0]["alignment"] = {"unit": unit}
     assert "is not a list of [symbol, start, duration]" in alignment_problem(tree, None)
 
 
-def test_no_frames_or_no_finite_mean_is_an_error_with_the_place_to_look():
+def test_statistics_without_frames_or_finite_mean_are_an_error():
     def batch(features, lens):
         return feature_batch(features, torch.tensor(lens), seconds=1.0)
 

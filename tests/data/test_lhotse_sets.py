@@ -57,7 +57,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in FIELDS.items() for value in values])
-def test_a_field_of_another_type_is_that_entry_s_problem_and_the_others_are_read(trees, write, tmp_path, path, value):
+def test_a_field_of_another_type_is_a_problem_of_its_entry_alone(trees, write, tmp_path, path, value):
     good, bad = trees[0], changed(trees[1], path, value)
     file, out = write([good, bad]), tmp_path / "out" / "cuts.jsonl.gz"
     try:
@@ -81,7 +81,7 @@ def test_a_bad_entry_later_in_a_manifest_is_named_by_line_and_id(trees, write):
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "5", "null", '"a"', "[" * 100_000, '{"id": NaN}', '{"id": "a"}', "{}"])
-def test_a_line_that_is_no_entry_is_named(trees, write, line):
+def test_a_line_that_is_not_an_entry_is_named(trees, write, line):
     file = write(trees[:2])
     file.write_text(file.read_text() + line + "\n")
     with pytest.raises(UserError, match=r"in.jsonl.*(:3|line 3)"):
@@ -105,7 +105,7 @@ def test_a_manifest_that_is_cut_off_is_named(corpus, tmp_path):
                 read(tmp_path / name)
 
 
-def test_lines_are_bounded(tmp_path):
+def test_a_line_that_is_too_long_is_refused(tmp_path):
     with gzip.open(tmp_path / "bomb.jsonl.gz", "wb", 1) as file:
         for _ in range(20):
             file.write(b" " * (1 << 20))
@@ -115,19 +115,19 @@ def test_lines_are_bounded(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cuts.yaml", "cuts.json", "my.wav"])
-def test_other_formats_are_refused_with_what_converts_them(write, trees, name):
+def test_other_formats_are_refused_with_the_command_that_converts_them(write, trees, name):
     file = write(trees, name)
     for read in (open_cuts, lambda path: read_lhotse(path, None, None)):
         with pytest.raises(UserError, match="lhotse copy"):
             read(file)
 
 
-def test_a_manifest_is_read_again_and_again(corpus):
+def test_a_manifest_can_be_iterated_more_than_once(corpus):
     cuts = open_cuts(corpus)
     assert [cut.id for cut in cuts] == [cut.id for cut in cuts] == [cut.id for cut in CutSet.from_jsonl_lazy(corpus)]
 
 
-def test_entries_have_their_lines(trees, write):
+def test_entries_are_returned_with_their_line_numbers(trees, write):
     trees[1] = changed(trees[1], "recording.sources.0.source", "cat x |")
     (one, good), (two, bad) = islice(read_items(write(trees), "cuts"), 2)
     assert one.endswith(f"in.jsonl:1: {trees[0]['id']}")
@@ -136,7 +136,7 @@ def test_entries_have_their_lines(trees, write):
     assert isinstance(bad, InvalidEntry)
 
 
-def test_recordings_and_supervisions_that_do_not_fit_together_are_all_named(trees, write, tmp_path):
+def test_all_inconsistent_recordings_and_supervisions_are_named(trees, write, tmp_path):
     recordings = [tree["recording"] for tree in trees[:3]]
     supervisions = [tree["supervisions"][0] for tree in trees[:4]]
     files = write([*recordings, recordings[0]], "r.jsonl"), write([*supervisions, supervisions[1]], "s.jsonl")
@@ -156,7 +156,7 @@ def test_one_recording_id_of_two_files_is_refused(trees, write, tmp_path):
         copy_manifest(read_lhotse(write(trees), None, None), tmp_path / "out.jsonl.gz")
 
 
-def test_cuts_without_a_transcript_are_kept_when_they_may_be(trees, write, tmp_path):
+def test_cuts_without_a_transcript_are_kept_with_unlabelled(trees, write, tmp_path):
     trees = [changed(trees[0], "supervisions", []), changed(trees[1], "supervisions.0.text", ""), trees[2]]
     file, out = write(trees), tmp_path / "out.jsonl.gz"
     with pytest.raises(DataError) as caught:
@@ -169,7 +169,7 @@ def test_cuts_without_a_transcript_are_kept_when_they_may_be(trees, write, tmp_p
     assert three.supervisions[0].text
 
 
-def test_an_end_that_overshoots_is_clamped_in_a_copy_too(trees, write, tmp_path):
+def test_an_end_beyond_the_recording_is_clamped_in_a_copy(trees, write, tmp_path):
     tree = changed(trees[0], "duration", trees[0]["duration"] + 0.05)
     tree = changed(tree, "supervisions.0.duration", tree["duration"])
     summary = copy_manifest(read_lhotse(write([tree]), None, None), tmp_path / "out.jsonl.gz")
@@ -179,7 +179,7 @@ def test_an_end_that_overshoots_is_clamped_in_a_copy_too(trees, write, tmp_path)
     assert cut.load_audio().shape == (1, cut.num_samples)
 
 
-def test_fields_that_lhotse_cannot_use_are_that_entry_s_problem(trees, write, tmp_path):
+def test_fields_that_lhotse_cannot_use_are_a_problem_of_their_entry(trees, write, tmp_path):
     alignment = {"word": [["one", "zero", 0.5]]}
     bad = [
         changed(trees[1], "supervisions.0.alignment", alignment),

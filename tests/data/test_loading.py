@@ -1,16 +1,13 @@
 import pickle
-from collections import Counter
 from itertools import islice, takewhile
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
-from lhotse.audio import AudioSource
+from lhotse import CutSet
 from lhotse.shar import SharWriter
 
-from asrtool.data import sampling
 from asrtool.data.batch import Position
 from asrtool.data.corpora import Utterance
 from asrtool.data.feature_store import store_features
@@ -18,10 +15,10 @@ from asrtool.data.features import compute_features, count_frames
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import open_cuts, write_manifest
 from asrtool.data.sampling import CutBatch, OrderedSampler, TrainingSampler
-from asrtool.data.shards import entries, manifest_files, read_entries
-from asrtool.distributed import Ranks
+from asrtool.data.shards import entries
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.text.tokenizer import load_tokenizer
+from tests.tiny import make_manifest_without_audio
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +51,6 @@ def load_epochs(tokenizer_file):
     return load
 
 
-def positions(sampler, count):
-    return [(item.position, [entry.id for entry in item.entries]) for item in islice(sampler, count)]
-
-
 def assert_same(one, two):
     assert [batch.position for batch in one] == [batch.position for batch in two]
     for a, b in zip(one, two, strict=True):
@@ -68,7 +61,7 @@ def assert_same(one, two):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_loader_processes_give_the_same_bits(tiny_config, everything, load_epochs, workers):
+def test_loader_processes_return_the_same_bits(tiny_config, everything, load_epochs, workers):
     config = tiny_config(data={"augment": everything, "batch_seconds": 6})
     assert_same(load_epochs(config, 1, workers), load_epochs(config, 1))
 
@@ -78,12 +71,6 @@ def test_the_same_seed_gives_the_same_epoch_and_another_seed_does_not(tiny_confi
     one, two, other = (load_epochs(tiny_config(seed=seed, data=data)) for seed in (1, 1, 2))
     assert_same(one, two)
     assert [batch.ids for batch in one] != [batch.ids for batch in other]
-
-
-def test_epochs_differ_in_their_order(tiny_config):
-    items = positions(TrainingSampler(tiny_config().data, seed=1), 20)
-    first, second = ([names for position, names in items if position.epoch == epoch] for epoch in (0, 1))
-    assert first != second
 
 
 def test_epochs_differ_in_their_speeds(tiny_config, load_epochs):
@@ -102,7 +89,7 @@ def test_epochs_differ_in_their_augmentation(tiny_config, everything, load_epoch
     assert sum(not torch.equal(one[name], two[name]) for name in one) > 20
 
 
-def test_masks_differ_from_batch_to_batch(tiny_config, everything, corpus):
+def test_masks_differ_between_batches(tiny_config, everything, corpus):
     augment = {"spec_augment": everything["spec_augment"] | {"probability": 1.0}}
     dataset = SpeechDataset(tiny_config(data={"augment": augment}), None, training=True)
     four = list(islice(entries(corpus), 4))
@@ -114,7 +101,7 @@ def test_masks_differ_from_batch_to_batch(tiny_config, everything, corpus):
     assert not any(torch.equal(features(**{name: 1}), features()) for name in ("epoch", "file", "line", "batch"))
 
 
-def test_without_augmentation_training_sees_the_features_as_they_are(tiny_config, corpus, load_epochs):
+def test_without_augmentation_training_features_are_unchanged(tiny_config, corpus, load_epochs):
     seen = utterances(load_epochs(tiny_config()))
     for cut in open_cuts(corpus):
         assert torch.equal(seen[cut.id], compute_features(cut, 20))
@@ -129,7 +116,7 @@ def utterances(loaded) -> dict[str, torch.Tensor]:
     }
 
 
-def test_batch_mates_do_not_change_a_cut(tiny_config, on_audio, load_epochs):
+def test_features_of_a_cut_do_not_depend_on_its_batch(tiny_config, on_audio, load_epochs):
     one, two = (
         utterances(load_epochs(tiny_config(data={"augment": on_audio, "batch_seconds": seconds})))
         for seconds in (4, 15)
@@ -157,188 +144,14 @@ def test_texts_belong_to_their_cuts(tiny_config, corpus, load_epochs):
         assert batch.texts == [texts[name] for name in batch.ids]
 
 
-@pytest.mark.parametrize("buckets", [1, 3, 10, 1000])
-def test_every_epoch_holds_each_cut_once(tiny_config, corpus, buckets):
-    config = tiny_config(data={"num_buckets": buckets, "augment": {"speeds": [0.9, 1.1]}})
-    epochs = {epoch: Counter() for epoch in range(3)}
-    for item in takewhile(lambda item: item.position.epoch < 3, TrainingSampler(config.data, config.seed)):
-        epochs[item.position.epoch].update(entry.id for entry in item.entries)
-    once = Counter(cut.id for cut in open_cuts(corpus))
-    assert all(found == once for found in epochs.values())
-
-
-def test_batches_are_numbered_from_zero_in_every_epoch(tiny_config):
-    found = list(islice(TrainingSampler(tiny_config().data, seed=1), 30))
-    for before, after in zip(found, found[1:], strict=False):
-        assert before.next_position == after.position
-        epoch, batch = before.position.epoch, before.position.batch
-        assert after.position in (Position(epoch, batch=batch + 1), Position(epoch + 1))
-
-
-@pytest.mark.parametrize("seconds", [3.5, 6, 20])
-@pytest.mark.parametrize("buckets", [1, 4])
-def test_padded_batches_stay_within_batch_seconds(tiny_config, seconds, buckets):
-    config = tiny_config(data={"batch_seconds": seconds, "num_buckets": buckets, "augment": {"speeds": [0.9, 1.0]}})
-    for item in islice(TrainingSampler(config.data, config.seed), 40):
-        longest = max(SpeechDataset(config, None, True)._cut(e, item.position.epoch).duration for e in item.entries)
-        assert longest * len(item.entries) <= seconds + 1e-3  # a changed speed is rounded to whole samples
-
-
-def padded_seconds(item) -> float:
-    return max(entry.duration for entry in item.entries) * len(item.entries)
-
-
-def test_a_cut_longer_than_a_batch_comes_alone(tiny_config, corpus):
-    config = tiny_config(data={"batch_seconds": 1.0})
-    for item in takewhile(lambda item: item.position.epoch < 1, TrainingSampler(config.data, config.seed)):
-        assert len(item.entries) == 1 or padded_seconds(item) <= 1.0
-
-
-def test_buckets_keep_padding_small(tmp_path, tiny_config):
-    manifest = synthetic(tmp_path / "many.jsonl.gz", 2000)
-    config = tiny_config(data={"train": str(manifest), "batch_seconds": 100, "num_buckets": 10})
-    items = list(takewhile(lambda item: item.position.epoch < 1, TrainingSampler(config.data, config.seed)))
-    padded = sum(padded_seconds(item) for item in items)
-    seconds = sum(entry.duration for item in items for entry in item.entries)
-    assert seconds / padded > 0.85  # without buckets 0.55
-    assert seconds / len(items) > 70  # and the batches are full
-
-
-@pytest.mark.parametrize("sampler", ["training", "ordered"])
-def test_dropped_cuts_never_come(tiny_config, corpus, sampler):
-    dropped = frozenset(cut.id for cut in open_cuts(corpus).subset(first=9))
-    config = tiny_config(data={"augment": {"speeds": [0.9, 1.0, 1.1]}})
-    if sampler == "training":
-        items = islice(TrainingSampler(config.data, config.seed, dropped), 30)
-    else:
-        items = OrderedSampler(corpus, 10.0, dropped)
-    names = {entry.id for item in items for entry in item.entries}
-    assert names == {cut.id for cut in open_cuts(corpus)} - dropped
-
-
-def test_the_stream_goes_on_from_any_position(tiny_config):
-    config = tiny_config(data={"augment": {"speeds": [0.9, 1.0, 1.1]}, "batch_seconds": 6})
-    whole = positions(TrainingSampler(config.data, config.seed), 40)
-    assert whole[-1][0].epoch >= 2
-    for number, (position, _) in enumerate(whole):
-        assert (
-            positions(TrainingSampler(config.data, config.seed, start=position), 40 - number)[:6]
-            == whole[number : number + 6]
-        )
-
-
-def test_a_position_at_the_end_of_an_epoch_goes_on_with_the_next(tiny_config):
-    config = tiny_config()
-    whole = positions(TrainingSampler(config.data, config.seed), 20)
-    size = sum(position.epoch == 0 for position, _ in whole)
-    assert (
-        positions(TrainingSampler(config.data, config.seed, start=Position(0, batch=size)), 3) == whole[size : size + 3]
-    )
-
-
-def test_a_resumed_stream_is_the_same_bits(tiny_config, everything, load_epochs):
+def test_a_resumed_stream_has_the_same_bits(tiny_config, everything, load_epochs):
     config = tiny_config(data={"augment": everything, "batch_seconds": 6})
     whole = load_epochs(config, 1)
     half = len(whole) // 2
     assert_same(load_epochs(config, 1, start=whole[half].position), whole[half:])
 
 
-@pytest.fixture(scope="module")
-def parts(corpus, tmp_path_factory):
-    """The corpus as a folder of four files, of 5, 1, 10 and 8 cuts."""
-    folder, cuts = tmp_path_factory.mktemp("parts"), iter(open_cuts(corpus))
-    for name, count in (("a", 5), ("b", 1), ("c", 10), ("d", 8)):
-        CutSet.from_cuts(list(islice(cuts, count))).to_file(folder / f"{name}.jsonl.gz")
-    return folder
-
-
-@pytest.fixture(params=[5, 7, 24])
-def in_blocks(monkeypatch, parts, tiny_config, request):
-    """A configuration for that folder, which is read in blocks of 5, 7, or 24 cuts: of some files or parts of one."""
-    monkeypatch.setattr(sampling, "BLOCK_CUTS", request.param)
-    augment = {"speeds": [0.9, 1.0, 1.1]}
-    return tiny_config(data={"train": str(parts), "batch_seconds": 4, "num_buckets": 2, "augment": augment})
-
-
-def test_every_epoch_of_a_folder_in_blocks_holds_each_cut_once(in_blocks, corpus):
-    epochs = {epoch: Counter() for epoch in range(4)}
-    for item in takewhile(lambda item: item.position.epoch < 4, TrainingSampler(in_blocks.data, in_blocks.seed)):
-        epochs[item.position.epoch].update(entry.id for entry in item.entries)
-    once = Counter(cut.id for cut in open_cuts(corpus))
-    assert all(found == once for found in epochs.values())
-
-
-def test_files_come_in_another_order_each_epoch(monkeypatch, tiny_config, parts):
-    monkeypatch.setattr(sampling, "BLOCK_CUTS", 1)
-    files = {entry.id: file for file in manifest_files(parts) for entry in read_entries(file)}
-    orders = [{} for _ in range(6)]
-    sampler = TrainingSampler(tiny_config(data={"train": str(parts)}).data, seed=1)
-    for item in takewhile(lambda item: item.position.epoch < 6, sampler):
-        orders[item.position.epoch] |= {files[entry.id]: None for entry in item.entries}
-    assert all(set(order) == set(files.values()) for order in orders)
-    assert len({tuple(order) for order in orders}) > 2
-
-
-def test_a_folder_in_blocks_goes_on_from_any_position(in_blocks):
-    found = list(takewhile(lambda item: item.position.epoch < 3, TrainingSampler(in_blocks.data, in_blocks.seed)))
-    whole = positions(found, len(found))
-    for number, (before, after) in enumerate(zip(found, found[1:], strict=False)):
-        assert before.next_position == after.position
-        resumed = TrainingSampler(in_blocks.data, in_blocks.seed, start=before.position)
-        assert positions(resumed, min(9, len(whole) - number)) == whole[number : number + 9]
-
-
-def test_a_file_is_opened_once_an_epoch_however_many_blocks_it_has(monkeypatch, in_blocks):
-    batches_of_epoch = sum(
-        1 for _ in takewhile(lambda item: item.position.epoch < 1, TrainingSampler(in_blocks.data, in_blocks.seed))
-    )
-    opened = Counter()
-
-    def counted(file, first):
-        opened[file.name] += 1
-        return read_entries(file, first)
-
-    monkeypatch.setattr(sampling, "read_entries", counted)
-    list(
-        islice(TrainingSampler(in_blocks.data, in_blocks.seed), batches_of_epoch - 1)
-    )  # to find `next_position` of the last, the next epoch begins
-    assert opened == Counter(["a.jsonl.gz", "b.jsonl.gz", "c.jsonl.gz", "d.jsonl.gz"])
-
-
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_ranks_share_the_stream_of_one(in_blocks, size):
-    one = positions(TrainingSampler(in_blocks.data, in_blocks.seed), 60)
-    ranks = [
-        list(islice(TrainingSampler(in_blocks.data, in_blocks.seed, ranks=Ranks(r, size)), 60 // size))
-        for r in range(size)
-    ]
-    rounds = list(zip(*ranks, strict=True))
-    assert positions((item for items in rounds for item in items), 60) == one
-    for items, following in zip(rounds, rounds[1:], strict=False):
-        assert {item.next_position for item in items} == {following[0].position}
-
-
-@pytest.mark.parametrize("sizes", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
-def test_going_on_with_another_number_of_ranks_keeps_the_stream(in_blocks, sizes):
-    at, found = Position(), []
-    for size, rounds in zip(sizes, (3, 7, 5), strict=True):
-        ranks = [
-            list(islice(TrainingSampler(in_blocks.data, in_blocks.seed, frozenset(), at, Ranks(r, size)), rounds))
-            for r in range(size)
-        ]
-        found += [item for items in zip(*ranks, strict=True) for item in items]
-        at = found[-1].next_position
-    assert positions(found, len(found)) == positions(TrainingSampler(in_blocks.data, in_blocks.seed), len(found))
-
-
-def test_ranks_decode_each_cut_once(in_blocks, corpus, parts):
-    names = [
-        entry.id for r in range(3) for item in OrderedSampler(parts, 4.0, ranks=Ranks(r, 3)) for entry in item.entries
-    ]
-    assert Counter(names) == Counter(cut.id for cut in open_cuts(corpus))
-
-
-def test_shar_trains_like_the_manifest_it_was_made_of(tiny_config, on_audio, corpus, tmp_path, load_epochs):
+def test_shar_gives_the_batches_of_its_original_manifest(tiny_config, on_audio, corpus, tmp_path, load_epochs):
     with SharWriter(tmp_path, {"recording": "flac"}, shard_size=10) as writer:
         for cut in open_cuts(corpus):
             writer.write(cut)
@@ -364,7 +177,7 @@ def test_cuts_without_units_or_with_unknown_ones_have_no_targets(tiny_config, co
         assert batch.texts == [texts.get(name) or "" for name in batch.ids]
 
 
-def test_loading_leaves_the_random_states_of_training_alone(tiny_config, everything, load_epochs):
+def test_loading_does_not_change_the_random_states_of_training(tiny_config, everything, load_epochs):
     torch.manual_seed(5)
     expected = torch.rand(3)
     for workers in (0, 1):
@@ -373,15 +186,7 @@ def test_loading_leaves_the_random_states_of_training_alone(tiny_config, everyth
         assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("seconds", [3.0, 10.0, 1000.0])
-def test_the_ordered_sampler_gives_every_cut_once_within_batch_seconds(corpus, seconds):
-    items = list(OrderedSampler(corpus, seconds))
-    assert Counter(e.id for item in items for e in item.entries) == Counter(c.id for c in open_cuts(corpus))
-    assert [item.position for item in items] == [Position(batch=number) for number in range(len(items))]
-    assert all(padded_seconds(item) <= seconds for item in items)
-
-
-def test_decoding_sees_no_augmentation_and_no_targets(tiny_config, everything, corpus):
+def test_decoding_batches_have_no_augmentation_and_no_targets(tiny_config, everything, corpus):
     dataset = SpeechDataset(tiny_config(data={"augment": everything}), None, training=False)
     loaded = list(load_batches(dataset, OrderedSampler(corpus, 10.0), 0))
     seen = utterances(loaded)
@@ -390,7 +195,7 @@ def test_decoding_sees_no_augmentation_and_no_targets(tiny_config, everything, c
     assert all(batch.targets.shape == (len(batch.ids), 0) for batch in loaded)
 
 
-def test_stored_features_train_like_computed_ones(tiny_config, corpus, tmp_path, load_epochs):
+def test_stored_features_equal_computed_ones_in_training(tiny_config, corpus, tmp_path, load_epochs):
     stored = tmp_path / "stored.jsonl.gz"
     store_features(corpus, stored, 20)
     one = load_epochs(tiny_config(features={"source": "stored"}, data={"train": str(stored)}))
@@ -400,23 +205,8 @@ def test_stored_features_train_like_computed_ones(tiny_config, corpus, tmp_path,
         torch.testing.assert_close(a.features, b.features, rtol=0, atol=2.0**-8)
 
 
-def synthetic(path, cuts):
-    """A manifest of `cuts` cuts of 1 to 20 s whose audio does not exist."""
-    seconds = np.random.default_rng(0).uniform(1, 20, cuts).round(2)
-
-    def cut(number):
-        source = AudioSource("file", [0], f"/none/{number}.flac")
-        duration = float(seconds[number])
-        recording = Recording(f"r{number}", [source], 16000, round(duration * 16000), duration)
-        supervision = SupervisionSegment(f"u{number}", f"r{number}", 0, duration, text="one two")
-        return MonoCut(f"u{number}", 0, duration, 0, [supervision], recording=recording)
-
-    CutSet.from_cuts(map(cut, range(cuts))).to_file(path)
-    return path
-
-
-def test_what_goes_to_a_loader_process_holds_no_manifest(tiny_config, tmp_path, tokenizer_file):
-    manifest = synthetic(tmp_path / "many.jsonl.gz", 2000)
+def test_a_loader_process_receives_no_manifest(tiny_config, tmp_path, tokenizer_file):
+    manifest = make_manifest_without_audio(tmp_path / "many.jsonl.gz", 2000)
     config = tiny_config(data={"train": str(manifest), "batch_seconds": 60})
     dataset = SpeechDataset(config, load_tokenizer(tokenizer_file), training=True)
     item = next(iter(TrainingSampler(config.data, config.seed)))
@@ -487,7 +277,7 @@ def test_very_short_cuts_train_too(tiny_config, everything, tmp_path, write_audi
     assert sum(len(batch.ids) for batch in loaded) == 40
 
 
-def test_lengths_of_a_batch_are_those_the_manifest_promises(tiny_config, corpus, load_epochs):
+def test_lengths_of_a_batch_are_those_of_the_manifest(tiny_config, corpus, load_epochs):
     promised = {cut.id: count_frames(cut.num_samples, cut.sampling_rate) for cut in open_cuts(corpus)}
     for batch in load_epochs(tiny_config()):
         assert batch.feature_lens.tolist() == [promised[name] for name in batch.ids]

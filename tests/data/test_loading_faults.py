@@ -51,7 +51,7 @@ def clip(cut, seconds):
     return replace(cut, duration=seconds, supervisions=[replace(cut.supervisions[0], duration=seconds)])
 
 
-def test_cuts_shorter_than_a_frame_are_beside_their_batch_with_a_reason(tiny_config, cuts, manifest):
+def test_cuts_shorter_than_a_frame_are_listed_as_skipped_with_a_reason(tiny_config, cuts, manifest):
     path = manifest([cuts[0], clip(cuts[1], 0.006), clip(cuts[2], 1e-7), clip(cuts[3], 0.00875)])
     dataset = SpeechDataset(tiny_config(), None, training=False)
     (batch,) = load_batches(dataset, OrderedSampler(path, 100.0), 0)
@@ -64,7 +64,7 @@ def test_cuts_shorter_than_a_frame_are_beside_their_batch_with_a_reason(tiny_con
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_batch_may_have_skipped_cuts_alone(tiny_config, cuts, manifest, tokenizer_file, workers):
+def test_a_batch_may_have_only_skipped_cuts(tiny_config, cuts, manifest, tokenizer_file, workers):
     path = manifest([clip(cuts[1], 0.006)])
     dataset = SpeechDataset(tiny_config(), load_tokenizer(tokenizer_file), training=False)
     (batch,) = load_batches(dataset, OrderedSampler(path, 100.0), workers)
@@ -93,7 +93,7 @@ def test_all_cuts_that_would_be_misread_are_listed_at_once(cuts, manifest):
     assert str(path) in caught.value.summary
 
 
-def test_problems_in_a_later_window_are_found_too(monkeypatch, cuts, manifest):
+def test_problems_in_a_later_block_are_reported(monkeypatch, cuts, manifest):
     monkeypatch.setattr(sampling, "BLOCK_CUTS", 4)
     with pytest.raises(DataError, match="duplicate id"):
         list(OrderedSampler(manifest([*cuts[:10], cuts[0]]), 10.0))
@@ -101,7 +101,7 @@ def test_problems_in_a_later_window_are_found_too(monkeypatch, cuts, manifest):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("training", [False, True])
-def test_a_sample_that_is_not_finite_stops_with_the_name_of_its_cut(
+def test_a_sample_that_is_not_finite_is_an_error_with_the_name_of_its_cut(
     tiny_config, cuts, manifest, tmp_path, tokenizer_file, workers, training
 ):
     samples, rate = soundfile.read(cuts[3].recording.sources[0].source, dtype="float32")
@@ -123,7 +123,7 @@ def noise_manifest(folder, samples):
     return folder / "noise.jsonl.gz", source
 
 
-def test_noise_that_is_not_finite_is_to_blame_and_not_the_speech(tiny_config, cuts, tmp_path):
+def test_noise_that_is_not_finite_is_named_instead_of_the_speech(tiny_config, cuts, tmp_path):
     samples = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     path, source = noise_manifest(tmp_path, samples)
     samples[:] = np.nan
@@ -133,7 +133,7 @@ def test_noise_that_is_not_finite_is_to_blame_and_not_the_speech(tiny_config, cu
         load_samples(perturb_audio(cuts[0], augment, 1, 0))
 
 
-def test_a_noise_so_short_that_mixing_would_never_end_is_refused_by_name(tiny_config, cuts, tmp_path):
+def test_a_very_short_noise_is_refused_by_name(tiny_config, cuts, tmp_path):
     path, _ = noise_manifest(tmp_path, np.full(800, 0.1, np.float32))
     augment = tiny_config(data={"augment": {"noise": str(path), "noise_probability": 1.0}}).data.augment
     with pytest.raises(UserError, match=r"data\.augment\.noise .*: hum: .* at least 0\.1 s"):
@@ -158,7 +158,7 @@ def test_a_batch_crosses_processes_without_shared_memory_or_descriptors(tiny_con
     got.features[0, 0] = 1.0  # it can be written to, as training may
 
 
-def test_a_killed_loader_process_is_one_line_with_what_to_do(tiny_config, tokenizer_file):
+def test_a_killed_loader_process_is_one_error_line_with_the_remedy(tiny_config, tokenizer_file):
     config = tiny_config()
     stream = load_batches(
         SpeechDataset(config, load_tokenizer(tokenizer_file), True), TrainingSampler(config.data, config.seed), 1
@@ -181,7 +181,8 @@ from asrtool.errors import UserError
 config = load_config(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]),) * 2)
 try:
-    print(len(list(islice(load_batches(SpeechDataset(config, None, True), TrainingSampler(config.data, config.seed), 2), 30))))
+    sampler = TrainingSampler(config.data, config.seed)
+    print(len(list(islice(load_batches(SpeechDataset(config, None, True), sampler, 2), 30))))
 except UserError as error:
     print(error)
 """
@@ -189,7 +190,7 @@ except UserError as error:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("limit", "said"), [(40, "30"), (12, "loader processes cannot be started: Too many open")])
-def test_few_descriptors_are_enough_or_too_few_but_never_a_wait(tiny_config, tmp_path, limit, said):
+def test_few_descriptors_are_enough_or_an_error_but_never_a_wait(tiny_config, tmp_path, limit, said):
     save_config(tiny_config(), tmp_path / "config.yaml")
     arguments = [sys.executable, "-c", LIMITED, tmp_path / "config.yaml", str(limit)]
     ran = subprocess.run(arguments, capture_output=True, text=True, timeout=120)

@@ -44,7 +44,7 @@ def test_a_sample_that_cannot_be_audio_is_named_with_its_time(make, value, at):
             read(cut)
 
 
-def test_samples_of_large_floats_that_overflow_in_the_features_are_named_too(monkeypatch, make):
+def test_large_samples_that_overflow_in_the_features_are_named(monkeypatch, make):
     cut = make(noise(32000))
     broken = torch.zeros(200, BINS)
     broken[150, 3] = torch.inf
@@ -56,7 +56,7 @@ def test_samples_of_large_floats_that_overflow_in_the_features_are_named_too(mon
 
 @pytest.mark.parametrize("change", ["longer", "shorter", "rate"])
 @pytest.mark.parametrize("kind", ["plain", "speed", "resampled", "segment"])
-def test_a_file_that_is_not_what_its_manifest_says_is_named(make, tmp_path, change, kind):
+def test_a_file_that_differs_from_its_manifest_is_named(make, tmp_path, change, kind):
     cut = make(noise(32000))
     cut = {
         "plain": cut,
@@ -71,7 +71,7 @@ def test_a_file_that_is_not_what_its_manifest_says_is_named(make, tmp_path, chan
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "gone", "text", "empty"])
-def test_what_is_not_an_audio_file_is_named_and_nobody_waits_for_it(make, tmp_path, kind):
+def test_a_source_that_is_not_an_audio_file_is_named_without_waiting(make, tmp_path, kind):
     cut, path = make(noise(16000)), tmp_path / "a.wav"
     path.unlink()
     {
@@ -86,7 +86,7 @@ def test_what_is_not_an_audio_file_is_named_and_nobody_waits_for_it(make, tmp_pa
         load_samples(cut)
 
 
-def test_a_cut_has_its_own_channel(tmp_path):
+def test_the_samples_of_a_cut_are_of_its_channel(tmp_path):
     left, right = noise(16000), noise(16000)[::-1]
     soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], 1), 16000, "FLOAT")
     recording = Recording.from_file(tmp_path / "stereo.wav")
@@ -109,7 +109,7 @@ def test_a_cut_above_the_limit_is_refused_before_its_file_is_opened(make):
 @pytest.mark.parametrize("start", [0.0, 0.3217])
 @pytest.mark.parametrize("samples", [48000, 48079, 48080, 32161, 32160])
 @pytest.mark.parametrize("change", ["none", "speed"])
-def test_features_in_blocks_are_those_of_the_whole(monkeypatch, make, name, start, samples, change):
+def test_features_computed_in_blocks_equal_those_of_the_whole(monkeypatch, make, name, start, samples, change):
     whole = make(noise(samples + round(start * 16000)), name=name)
     cut = whole.truncate(offset=start, preserve_id=True) if start else whole
     cut = cut.perturb_speed(0.9) if change == "speed" else cut
@@ -156,7 +156,7 @@ print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["whole", "part", "lie"])
-def test_hours_of_silence_in_a_megabyte_take_no_memory(tmp_path, kind):
+def test_hours_of_silence_in_a_megabyte_take_bounded_memory(tmp_path, kind):
     with soundfile.SoundFile(tmp_path / "silence.flac", "w", 16000, 1) as file:
         for _ in range(6 * 60):
             file.write(np.zeros(60 * 16000, np.int16))
@@ -182,7 +182,7 @@ def test_hours_of_silence_in_a_megabyte_take_no_memory(tmp_path, kind):
         ),
     ],
 )
-def test_a_transform_that_cannot_be_applied_or_takes_all_memory_is_the_problem_of_its_cut(make, transform, said):
+def test_an_impossible_or_huge_transform_is_a_problem_of_its_cut(make, transform, said):
     cut = make(noise(16000))
     cut.recording.transforms = [transform]
     with pytest.raises(InvalidEntry, match=said):
@@ -190,12 +190,12 @@ def test_a_transform_that_cannot_be_applied_or_takes_all_memory_is_the_problem_o
 
 
 @pytest.mark.parametrize("speed, rate", [(0.9, 16000), (1.1, 8000), (0.95, 44100), (1.2345, 16000), (0.900227, 11025)])
-def test_speeds_whose_filter_is_small_are_taken(make, speed, rate):
+def test_speeds_with_a_small_filter_are_accepted(make, speed, rate):
     assert len(load_samples(make(noise(rate), rate).perturb_speed(speed)))
 
 
 @pytest.mark.parametrize("key", ["fifo", "/fifo", "sub/../fifo"])
-def test_nobody_waits_for_stored_features_in_a_named_pipe(make, tmp_path, key):
+def test_stored_features_in_a_named_pipe_are_refused_without_waiting(make, tmp_path, key):
     (tmp_path / "sub").mkdir()
     os.mkfifo(tmp_path / "fifo")
     cut = make(noise(16000))

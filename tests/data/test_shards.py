@@ -54,7 +54,7 @@ def lines(corpus):
 
 
 @pytest.mark.parametrize("name", ["cuts.jsonl", "cuts.jsonl.gz"])
-def test_a_file_holds_what_lhotse_reads(corpus, tmp_path, name):
+def test_entries_of_a_file_are_the_cuts_that_lhotse_reads(corpus, tmp_path, name):
     CutSet.from_cuts(open_cuts(corpus)).to_file(tmp_path / name)
     found = list(entries(tmp_path / name))
     assert [entry.cut() for entry in found] == list(CutSet.from_file(tmp_path / name))
@@ -63,7 +63,7 @@ def test_a_file_holds_what_lhotse_reads(corpus, tmp_path, name):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
-def test_a_folder_holds_its_files_in_the_order_of_their_names(corpus, tmp_path, suffix):
+def test_files_of_a_folder_are_read_in_the_order_of_their_names(corpus, tmp_path, suffix):
     cuts = list(open_cuts(corpus))
     for name, part in (("b", cuts[:5]), ("c", cuts[5:6]), ("a", cuts[6:])):
         CutSet.from_cuts(part).to_file(tmp_path / f"{name}{suffix}")
@@ -72,13 +72,13 @@ def test_a_folder_holds_its_files_in_the_order_of_their_names(corpus, tmp_path, 
     assert [entry.cut() for entry in entries(tmp_path)] == list(CutSet.from_files(files, shuffle_iters=False))
 
 
-def test_files_that_are_no_manifests_or_not_finished_are_left_alone(lines, tmp_path):
+def test_other_and_unfinished_files_of_a_folder_are_ignored(lines, tmp_path):
     for name in ("a.jsonl", ".tmp-17-b.jsonl", "c.jsonl~", "a.jsonl.bak", "feats.tar"):
         (tmp_path / name).write_bytes(b"".join(lines))
     assert manifest_files(tmp_path) == [tmp_path / "a.jsonl"]
 
 
-def test_shar_of_audio_holds_what_lhotse_reads_and_what_was_written(corpus, shar):
+def test_shar_of_audio_has_the_cuts_that_lhotse_reads(corpus, shar):
     found = list(entries(shar))
     pairs = zip(found, CutSet.from_shar(in_dir=shar), open_cuts(corpus), strict=True)
     for entry, theirs, original in pairs:
@@ -89,7 +89,7 @@ def test_shar_of_audio_holds_what_lhotse_reads_and_what_was_written(corpus, shar
         assert np.array_equal(cut.load_audio(), original.load_audio())
 
 
-def test_shar_of_features_holds_what_lhotse_reads_and_what_was_written(stored, shar_features):
+def test_shar_of_features_has_the_cuts_that_lhotse_reads(stored, shar_features):
     pairs = zip(entries(shar_features), CutSet.from_shar(in_dir=shar_features), open_cuts(stored), strict=True)
     for entry, theirs, original in pairs:
         features = entry.cut().load_features()
@@ -97,7 +97,7 @@ def test_shar_of_features_holds_what_lhotse_reads_and_what_was_written(stored, s
         assert np.abs(features - original.load_features()).max() <= 2.0**-5  # lhotse's lilcom is coarser than ours
 
 
-def test_other_fields_of_shar_and_cuts_without_one_do_no_harm(stored, tmp_path):
+def test_other_fields_of_shar_and_missing_fields_are_ignored(stored, tmp_path):
     cuts = list(open_cuts(stored))
     mixed = [cut.drop_features() if number % 3 else cut for number, cut in enumerate(cuts)]
     for number, cut in enumerate(mixed):
@@ -111,7 +111,7 @@ def test_other_fields_of_shar_and_cuts_without_one_do_no_harm(stored, tmp_path):
         assert np.array_equal(cut.load_audio(), original.load_audio())
 
 
-def test_shar_without_numbers_is_read_too(corpus, tmp_path):
+def test_shar_without_numbers_is_read(corpus, tmp_path):
     with SharWriter(tmp_path, {"recording": "wav"}, shard_size=None) as writer:
         for cut in open_cuts(corpus):
             writer.write(cut)
@@ -128,7 +128,7 @@ def written(folder, content: bytes, name: str):
 @pytest.mark.parametrize("name", ["cuts.jsonl", "cuts.jsonl.gz"])
 @pytest.mark.parametrize("chunk", [1, 700, 3000, 1 << 20])
 @pytest.mark.parametrize("shape", ["plain", "no last newline", "blank lines", "carriage returns", "byte order mark"])
-def test_reading_from_any_entry_on_gives_the_rest(monkeypatch, lines, tmp_path, name, chunk, shape):
+def test_reading_can_start_at_any_entry(monkeypatch, lines, tmp_path, name, chunk, shape):
     monkeypatch.setattr(shards, "CHUNK", chunk)
     content = b"".join(lines)
     if shape == "no last newline":
@@ -154,7 +154,7 @@ def test_entries_longer_than_a_chunk_and_chunks_of_many_entries(lines, tmp_path)
         assert list(read_entries(file, first)) == whole[first:]
 
 
-def test_reading_shar_from_any_entry_on_finds_its_data(corpus, shar):
+def test_reading_shar_can_start_at_any_entry(corpus, shar):
     (file, *_), original = manifest_files(shar), list(open_cuts(corpus))
     for first in (0, 3, 9, 10):
         found = list(read_entries(file, first))
@@ -185,7 +185,7 @@ def test_a_broken_gzip_is_refused(lines, tmp_path):
 
 
 @pytest.mark.parametrize("line", [b"not JSON", b"[1, 2]", b"7", b'"id"', b"{}", b'{"id": "a"}', b"\xff\xfe", b"{"])
-def test_what_is_no_cut_is_refused(lines, tmp_path, line):
+def test_an_entry_that_is_not_a_cut_is_refused(lines, tmp_path, line):
     assert "is not a manifest of cuts" in refused(written(tmp_path, lines[0] + line + b"\n" + lines[1], "x.jsonl"))
 
 

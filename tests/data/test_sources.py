@@ -60,7 +60,7 @@ def nested(cut: dict) -> list[dict]:
 
 
 @pytest.mark.parametrize("source", COMMANDS, ids=str)
-def test_a_source_that_is_no_plain_file_is_refused_wherever_it_is(source):
+def test_a_source_that_is_not_a_plain_file_is_refused_at_any_depth(source):
     for tree in nested(with_source(source)):
         with pytest.raises(InvalidEntry):
             deserialize_entry(copy.deepcopy(tree))
@@ -79,7 +79,7 @@ def test_a_source_that_is_no_plain_file_is_refused_wherever_it_is(source):
     ],
     ids=str,
 )
-def test_stored_features_that_are_no_plain_file_are_refused(change):
+def test_stored_features_that_are_not_in_a_plain_file_are_refused(change):
     for tree in (FEATURES | change, CUT | {"features": FEATURES | change}, CUT | {"custom": {"x": FEATURES | change}}):
         with pytest.raises(InvalidEntry):
             deserialize_entry(copy.deepcopy(tree))
@@ -95,7 +95,7 @@ def test_plain_files_become_objects():
 
 
 @pytest.mark.usefixtures("allowed")
-def test_commands_are_let_through_where_they_are_allowed():
+def test_commands_are_accepted_if_they_are_allowed():
     assert commands_allowed()
     assert deserialize_entry(copy.deepcopy(with_source(COMMANDS[0]))).recording.sources[0].type == "command"
     assert require_plain_path("cat x |") == "cat x |"
@@ -104,19 +104,19 @@ def test_commands_are_let_through_where_they_are_allowed():
 @pytest.mark.parametrize(
     "tree", [None, 5, "a", [], {}, {"type": "MonoCut"}, {"type": "Cut"}, {"type": []}, {"shape": 1}]
 )
-def test_what_is_no_entry_is_refused(tree):
+def test_a_value_that_is_not_an_entry_is_refused(tree):
     with pytest.raises(InvalidEntry):
         deserialize_entry(tree)
 
 
 @pytest.mark.parametrize("path", ["cat x |", "pipe:x", "https://example.org/a", "", "a\0b"])
-def test_a_path_that_is_no_plain_file_is_refused(path):
+def test_a_path_that_is_not_of_a_plain_file_is_refused(path):
     with pytest.raises(InvalidEntry):
         require_plain_path(path)
     assert require_plain_path("/a/b c.wav") == "/a/b c.wav"
 
 
-def test_transcripts_come_in_one_normal_form_however_they_are_read(corpus, tmp_path):
+def test_transcripts_have_one_normal_form_in_all_readers(corpus, tmp_path):
     decomposed = "u\u0308ber A\u030angstro\u0308m"
     lines = [json.loads(line) for line in gzip.decompress(corpus.read_bytes()).splitlines()[:2]]
     for line in lines:

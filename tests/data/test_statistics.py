@@ -103,7 +103,7 @@ def test_a_good_manifest_is_kept_whole(cuts, inspect):
 
 
 @pytest.mark.parametrize("repeats", [0, 3])
-def test_a_cut_is_kept_up_to_exactly_the_units_that_its_frames_can_spell(cuts, inspect, repeats):
+def test_a_cut_is_kept_if_its_frames_are_exactly_enough_for_its_units(cuts, inspect, repeats):
     """Each pair of equal neighbours needs one frame more, for the blank between them."""
     cut = cuts[0]
     frames = out_frames(cut)
@@ -131,7 +131,7 @@ def needed_by(cut) -> int:
     return len(words) + sum(words[i] == words[i + 1] for i in range(len(words) - 1))
 
 
-def test_the_fastest_speed_decides(cuts, inspect):
+def test_a_cut_must_have_enough_frames_at_the_fastest_speed(cuts, inspect):
     """A cut must be reachable at whatever speed an epoch draws."""
     cut = max(cuts, key=lambda cut: cut.duration)
     fast = out_frames(cut.perturb_speed(1.1))

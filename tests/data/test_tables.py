@@ -6,7 +6,7 @@ from asrtool.errors import UserError
 
 
 @pytest.mark.parametrize(("suffix", "sign"), [(".csv", ","), (".tsv", "\t")])
-def test_a_table_gives_ids_from_file_names_and_audio_beside_itself(tmp_path, suffix, sign):
+def test_a_table_has_ids_from_file_names_and_audio_in_its_folder(tmp_path, suffix, sign):
     file = tmp_path / f"mine{suffix}"
     file.write_text("\n".join(sign.join(row) for row in [("text", "audio"), ("A B", "x/1.wav"), ("C", "/abs/2.wav")]))
     one, two = read_table(file)
@@ -21,7 +21,7 @@ def test_a_table_may_quote_and_name_the_speaker(tmp_path):
     assert (utterance.id, utterance.text, utterance.speaker) == ("u1", 'YES, "NO"', "ann")
 
 
-def test_a_table_may_cut_segments_out_of_recordings(tmp_path):
+def test_a_table_may_have_segments_of_recordings(tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text("audio,text,start,end\nr.wav,A,0,1.5\nr.wav,B,1.5,\n")
     one, two = read_table(file)
@@ -67,7 +67,7 @@ def rows(file, **layout) -> list[tuple]:
     return [(u.id, u.text, u.speaker) if isinstance(u, Utterance) else u for u in found]
 
 
-def test_the_byte_order_mark_of_a_spreadsheet_is_no_part_of_the_first_column(write):
+def test_a_byte_order_mark_is_not_part_of_the_first_column(write):
     assert rows(write("id,audio,text\nu1,1.wav,A\n", encoding="utf-8-sig")) == [("u1", "A", None)]
     assert rows(write("audio,text\n1.wav,A\n", encoding="utf-8-sig")) == [("1", "A", None)]
 
@@ -98,12 +98,12 @@ def test_columns_may_be_named(write):
     assert rows(file, columns=columns) == [("1", "A", "s")]
 
 
-def test_a_column_that_is_named_and_not_there_is_refused_with_the_most_similar_one(write):
+def test_a_missing_column_is_refused_with_the_most_similar_one(write):
     with pytest.raises(UserError, match="no column 'sentense' .*did you mean 'sentence'"):
         rows(write("audio,sentence\n1.wav,A\n"), columns={"text": "sentense"})
 
 
-def test_two_columns_that_may_both_be_meant_are_refused(write):
+def test_two_columns_for_one_field_are_refused(write):
     file = write("path,file,text\n1.wav,2.wav,A\n")
     with pytest.raises(UserError, match="path and file may both be audio.*--column audio="):
         rows(file)
@@ -111,7 +111,7 @@ def test_two_columns_that_may_both_be_meant_are_refused(write):
 
 
 @pytest.mark.parametrize("header", ["audio,text,text", "audio,Text,text", "audio,text,age,age"])
-def test_a_column_that_is_there_twice_is_refused(write, header):
+def test_a_repeated_column_is_refused(write, header):
     with pytest.raises(UserError, match="more than once"):
         rows(write(f"{header}\n1.wav,A,B,C\n"))
 
@@ -122,7 +122,7 @@ def test_columns_that_are_not_used_are_named(write, capsys):
 
 
 @pytest.mark.parametrize(("sign", "name"), [("\t", "mine.tsv"), ("|", "mine.csv")])
-def test_quotation_marks_of_a_table_without_quoting_are_of_the_text(write, sign, name):
+def test_quotation_marks_belong_to_the_text_of_a_table_without_quoting(write, sign, name):
     texts = ["HELLO", '"STOP HE SAID', "GOOD DAY", 'COME BACK" SHE SAID', '"BYE"']
     lines = [f"audio{sign}text", *(f"{number}.wav{sign}{text}" for number, text in enumerate(texts))]
     assert [text for _, text, _ in rows(write("\n".join(lines), name))] == texts
@@ -137,7 +137,7 @@ def test_a_row_that_does_not_fit_the_header_is_named_and_the_others_are_read(wri
 
 @pytest.mark.parametrize("time", ["nan", "inf", "1e999", "1_0", "0:05", "1,5", "\u0661", "0x1", "five"])
 @pytest.mark.parametrize("column", ["start", "end"])
-def test_a_time_that_is_no_number_of_seconds_is_named(write, time, column):
+def test_a_time_that_is_not_a_number_of_seconds_is_named(write, time, column):
     (problem,) = rows(write(f"audio\ttext\t{column}\n1.wav\tA\t{time}\n"))
     assert "mine.csv:2: " in problem
     assert "not a time in seconds" in problem
@@ -161,14 +161,14 @@ def test_a_table_runs_no_command(write):
     assert "runs no commands" in problem
 
 
-def test_a_table_without_a_header_has_the_names_that_are_given(write):
+def test_a_table_without_a_header_needs_given_names(write):
     file = write("k1|Guten Tag, gut\nk2|Ja\n")
     with pytest.raises(UserError, match="--delimiter"):
         rows(file, header=["audio", "text"])
     assert rows(file, header=["audio", "text"], delimiter="|") == [("k1", "Guten Tag, gut", None), ("k2", "Ja", None)]
 
 
-def test_names_of_audio_without_a_suffix_are_found_under_the_root(write, tmp_path):
+def test_audio_names_without_a_suffix_are_completed(write, tmp_path):
     (tmp_path / "wavs").mkdir()
     (tmp_path / "wavs" / "k1.wav").touch()
     (row,) = read_table(write("audio,text\nk1,A\n"), TableLayout(audio_root=tmp_path / "wavs"))
@@ -182,7 +182,7 @@ def test_unlabelled_audio_needs_no_text(write):
         rows(file)
 
 
-def test_channels_have_ids_of_their_own_and_share_a_recording(write):
+def test_channels_have_separate_ids_and_share_a_recording(write):
     one, two = read_table(write("audio,text,channel\n1.wav,A,0\n1.wav,B,1\n"))
     assert (one.channel, two.channel) == (0, 1)
     assert one.id != two.id
@@ -190,7 +190,7 @@ def test_channels_have_ids_of_their_own_and_share_a_recording(write):
     assert "channel" in next(read_table(write("audio,text,channel\n1.wav,A,left\n")))
 
 
-def test_recordings_of_one_stem_are_told_apart_by_their_paths(write):
+def test_recordings_with_equal_stems_are_named_by_their_paths(write):
     files = ["d1/1.wav", "d2/1.wav", "my.wav", "my.mp3", "other.wav", "other.wav", "./x/../other.wav"]
     lines = [f"u{number},{file},A" for number, file in enumerate(files)]
     found = [row.recording for row in read_table(write("\n".join(["id,audio,text", *lines])))]
@@ -203,5 +203,5 @@ def test_ids_and_recordings_named_for_files_have_no_white_space(write, capsys):
     assert "1 ids were made of file names with white space" in capsys.readouterr().err
 
 
-def test_a_transcript_may_hold_what_other_readers_take_for_line_ends(write):
+def test_a_transcript_may_have_unicode_line_separators(write):
     assert [text for _, text, _ in rows(write("audio,text\n1.wav,A\x1cB\u2028C\x85D\n"))] == ["A\x1cB\u2028C\x85D"]

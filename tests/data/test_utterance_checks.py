@@ -19,7 +19,7 @@ def test_an_id_may_have_any_visible_character(name):
     UtteranceChecks().check_id(name)
 
 
-def test_an_id_is_there_once_in_either_normal_form():
+def test_an_id_in_another_normal_form_is_a_duplicate():
     checks = UtteranceChecks()
     checks.check_id("caf\u00e9", "t.csv:2")
     with pytest.raises(InvalidEntry, match="duplicate id, in t.csv:2 and t.csv:3; .*column id"):
@@ -38,7 +38,7 @@ def recording(name, path):
     return Recording(name, [AudioSource("file", [0], path)], 16000, 16000, 1.0)
 
 
-def test_a_recording_id_is_that_of_one_file():
+def test_a_recording_id_may_name_only_one_file():
     checks = UtteranceChecks()
     checks.check_recording(recording("r", "/a/1.wav"))
     checks.check_recording(recording("r", "/a/x/../1.wav"))
@@ -48,7 +48,7 @@ def test_a_recording_id_is_that_of_one_file():
         checks.check_recording(recording("my file", "/c.wav"))
 
 
-def test_an_end_a_little_behind_the_recording_is_clamped_and_counted():
+def test_an_end_slightly_beyond_the_recording_is_clamped_and_counted():
     checks = UtteranceChecks()
     assert checks.check_end(0.0, 1.0005, 1.0) == 1.0005  # to a millisecond: as transcribers write times
     assert sum(checks.notes.values()) == 0
@@ -91,7 +91,7 @@ def test_a_transcript_with_a_control_character_is_refused(text):
         clean_transcript(text)
 
 
-def test_what_was_changed_in_transcripts_is_counted():
+def test_changes_of_transcripts_are_counted():
     checks = UtteranceChecks(case="upper")
     assert [checks.clean_text(text) for text in ("a\u200bb", "straße", "plain")] == ["AB", "STRASSE", "PLAIN"]
     assert {note.split()[-1]: count for note, count in checks.notes.items() if count} == {"U+200B": 1, "ß": 1}

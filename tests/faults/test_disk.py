@@ -56,7 +56,7 @@ def fill(disk, left):
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("left", [0, 4096])
-def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(given, mount, tmp_path, command, left):
+def test_a_full_disk_is_one_error_line_and_leaves_nothing_half_written(given, mount, tmp_path, command, left):
     disk = mount("4m")
     put_experiment(given, disk, command)
     fill(disk, left)
@@ -70,7 +70,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(given, mount, t
 
 
 @pytest.mark.parametrize("command", [prepare, tokenizer, language_model, graph])
-def test_a_full_disk_leaves_the_old_result_as_it_was(given, mount, tmp_path, command):
+def test_a_full_disk_leaves_the_old_result_unchanged(given, mount, tmp_path, command):
     disk = mount("4m")
     assert run(tmp_path, *command(given, disk)).status == 0
     before = contents(disk, "*")
@@ -83,7 +83,7 @@ def test_a_full_disk_leaves_the_old_result_as_it_was(given, mount, tmp_path, com
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_read_only_folder_is_one_line(given, mount, tmp_path, command):
+def test_a_read_only_folder_is_one_error_line(given, mount, tmp_path, command):
     disk = mount("8m")
     put_experiment(given, disk, command)
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
@@ -91,7 +91,7 @@ def test_a_read_only_folder_is_one_line(given, mount, tmp_path, command):
     assert finished.refused("ead-only", str(disk)), finished.printed
 
 
-def test_a_full_temporary_folder_does_not_make_a_cut_graph(given, mount, tmp_path):
+def test_a_full_temporary_folder_does_not_give_a_truncated_graph(given, mount, tmp_path):
     disk = mount("16k")
     fill(disk, 4096)
     words = "".join(f"-1 w{number}\n" for number in range(3000))

@@ -21,7 +21,7 @@ def decoding(exp, given, workers):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count, workers", [(16, 0), (32, 2), (64, 2), (64, 6)])
-def test_few_descriptors_end_in_a_result_or_in_one_line(given, experiment_copy, tmp_path, count, workers):
+def test_few_descriptors_end_in_a_result_or_in_one_error_line(given, experiment_copy, tmp_path, count, workers):
     before = ("descriptors", count)
     for command in (training(given, tmp_path / "train", workers), decoding(experiment_copy, given, workers)):
         finished = run(tmp_path, *command, before=before)
@@ -30,7 +30,7 @@ def test_few_descriptors_end_in_a_result_or_in_one_line(given, experiment_copy, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "decode"])
-def test_a_tiny_shared_memory_ends_in_a_result_or_in_one_line(given, experiment_copy, tmp_path, command):
+def test_a_tiny_shared_memory_ends_in_a_result_or_in_one_error_line(given, experiment_copy, tmp_path, command):
     commands = {"train": training(given, tmp_path / "train", 1), "decode": decoding(experiment_copy, given, 1)}
     finished = run(tmp_path, *commands[command], before=("shared_memory", "64k"))
     if finished.status == UNABLE:
@@ -52,7 +52,7 @@ def test_closed_streams_do_not_change_a_refusal(given, tmp_path):
 
 
 @pytest.mark.parametrize("descriptor", [1, 2])
-def test_a_broken_pipe_is_no_fault_of_asrtool(given, experiment_copy, tmp_path, descriptor):
+def test_a_broken_pipe_is_not_reported_as_a_bug(given, experiment_copy, tmp_path, descriptor):
     finished = run(tmp_path, *decoding(experiment_copy, given, 0), before=("readers", descriptor))
     assert finished.status == (141 if descriptor == 1 else 0), finished.printed  # 141: SIGPIPE, as a shell gives it
     assert "Traceback" not in finished.printed

@@ -63,7 +63,7 @@ def check(finished, plain, statuses=(1, 2)):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cuts.jsonl.gz", "text.gz", "lexicon.txt.gz", "lm.arpa.gz"])
-def test_a_packed_line_of_gigabytes(given, plain, tmp_path, name):
+def test_a_compressed_line_of_gigabytes_takes_bounded_memory(given, plain, tmp_path, name):
     path = blank_line(tmp_path / name)
     assert path.stat().st_size < 4 * PACKED
     commands = {
@@ -87,14 +87,14 @@ def test_a_packed_line_of_gigabytes(given, plain, tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_compiled_language_model_of_zeros(given, plain, tmp_path):
+def test_a_compressed_language_model_of_zeros_takes_bounded_memory(given, plain, tmp_path):
     names = ("words.npy", "keys.npy", "offsets.npy", "suffixes.npy", "logprobs.npy", "backoffs.npy", "states.npy")
     path = zeros(tmp_path / "lm.npz", names)
     check(run(tmp_path, "lm", "perplexity", path, given.text), plain)
 
 
 @pytest.mark.slow
-def test_a_checkpoint_whose_records_are_packed(given, experiment_copy, plain, tmp_path):
+def test_a_checkpoint_with_compressed_records_takes_bounded_memory(given, experiment_copy, plain, tmp_path):
     path = experiment_copy / "checkpoints" / "best.pt"
     packed = zipfile.ZipFile(tmp_path / "new.pt", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
     with zipfile.ZipFile(path) as old, packed as new:
@@ -109,7 +109,7 @@ def test_a_checkpoint_whose_records_are_packed(given, experiment_copy, plain, tm
 
 
 @pytest.mark.slow
-def test_hours_of_silence(given, plain, tmp_path):
+def test_hours_of_silence_take_bounded_memory(given, plain, tmp_path):
     audio = silence(tmp_path / "long.flac", 6)
     assert audio.stat().st_size < 2 * PACKED
     (tmp_path / "t.csv").write_text(f"audio,text\n{audio},one\n", encoding="utf-8")
@@ -121,7 +121,7 @@ def test_hours_of_silence(given, plain, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["aliases", "bases", "depth", "width"])
-def test_a_configuration_that_unfolds_to_gigabytes(given, plain, tmp_path, kind):
+def test_a_configuration_that_expands_to_gigabytes_takes_bounded_memory(given, plain, tmp_path, kind):
     path = tmp_path / "c.yaml"
     if kind == "aliases":
         lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
@@ -142,14 +142,14 @@ def test_a_configuration_that_unfolds_to_gigabytes(given, plain, tmp_path, kind)
     check(finished, plain, (0, 1, 2) if kind == "bases" else (1, 2))
 
 
-def test_an_experiment_whose_configuration_is_larger_than_its_weights(given, experiment_copy, plain, tmp_path):
+def test_a_configuration_larger_than_its_weights_takes_bounded_memory(given, experiment_copy, plain, tmp_path):
     path = experiment_copy / "config.yaml"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("ff_dim: 32", "ff_dim: 20000000"), encoding="utf-8")
     check(run(tmp_path, "decode", experiment_copy, given.cuts, "--device", "cpu"), plain)
 
 
-def test_counts_that_promise_gigabytes(given, experiment_copy, plain, tmp_path):
+def test_file_headers_that_claim_gigabytes_take_bounded_memory(given, experiment_copy, plain, tmp_path):
     arpa = tmp_path / "lm.arpa"
     arpa.write_text(given.arpa.read_text().replace("ngram 1=", "ngram 1=99999999999"), encoding="utf-8")
     check(run(tmp_path, "lm", "perplexity", arpa, given.text), plain)

@@ -11,7 +11,7 @@ from tests.tiny import equal
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_two_at_once_are_both_right_or_one_is_refused(given, tmp_path, command):
+def test_of_two_processes_both_are_right_or_one_is_refused(given, tmp_path, command):
     folder = place(given, tmp_path / "work")
     finished = run(tmp_path, *command(given, folder))
     assert finished.status == 0, finished.printed

@@ -8,8 +8,8 @@ import soundfile
 
 from asrtool.data.audio import inspect_mono_audio
 from asrtool.data.corpora import choose_speakers
-from asrtool.data.kaldi_folder import read_kaldi
 from asrtool.data.features import load_features, load_samples
+from asrtool.data.kaldi_folder import read_kaldi
 from asrtool.data.shards import entries_with_trees
 from tests.fuzz import material
 from tests.fuzz.driver import Driver, Wrong

@@ -9,8 +9,9 @@ import torch
 
 from asrtool.config import Config
 from asrtool.config_file import load_config, save_config
-from asrtool.decoding.graph_search import GraphOptions, GraphSearch
-from asrtool.decoding.log_probs import Utterance, read_log_probs, write_log_probs
+from asrtool.decoding.graph_options import GraphOptions
+from asrtool.decoding.graph_search import GraphSearch
+from asrtool.decoding.log_probs import UtteranceLogProbs, read_log_probs, write_log_probs
 from asrtool.decoding.options import graph_options, read_priors
 from asrtool.experiment import open_experiment
 from asrtool.files import file_hash
@@ -128,21 +129,21 @@ def _search_graph(path: Path) -> None:
         GraphSearch(graph, options)(log_probs, torch.tensor([FRAMES]))
 
 
-def _scale_seeds(folder: Path) -> list[Path]:
+def _decoding_weight_seeds(folder: Path) -> list[Path]:
     save_word_graph(folder / "graph", load_tokenizer(material.tokenizer()))
     best = {"acoustic_scale": 0.8, "blank_penalty": 1, "insertion_penalty": 4.0}
     return [
-        material.write(folder / "scales.json", {"best": best}),
+        material.write(folder / "decoding_weights.json", {"best": best}),
         material.write(folder / "priors.json", [5, 1, 1, 0, 3]),
     ]
 
 
-def _read_scales(path: Path) -> None:
+def _read_decoding_weights(path: Path) -> None:
     graph, options = load_graph(path.parent / "graph"), GraphOptions()
-    if path.name == "scales.json":
-        options = graph_options({"scales": path})
+    if path.name == "decoding_weights.json":
+        options = graph_options({"decoding_weights": path})
         if not _finite(vars(options)) or options.acoustic_scale <= 0:
-            raise Wrong(f"scales that no search takes: {options}")
+            raise Wrong(f"decoding weights that no search takes: {options}")
     elif not (read_priors(path, graph) < math.inf).all():
         raise Wrong("priors that are not numbers")
 
@@ -162,7 +163,9 @@ def _read_counts(path: Path) -> None:
 
 def _log_prob_seeds(folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
-    rows = [Utterance(f"u{n}", "one two", random_log_probs(FRAMES, UNITS, n).astype("float16")) for n in range(3)]
+    rows = [
+        UtteranceLogProbs(f"u{n}", "one two", random_log_probs(FRAMES, UNITS, n).astype("float16")) for n in range(3)
+    ]
     write_log_probs(folder, rows, "run")
     return [folder / "00000.npz", folder / "index.json"]
 
@@ -196,7 +199,7 @@ DRIVERS = [
     Driver("resume", _resume_seeds, _resume),
     Driver("adapted", _adapted_seeds, _decode_adapted),
     Driver("graph", _graph_seeds, _search_graph, mend=_write_hash),
-    Driver("scales", _scale_seeds, _read_scales),
+    Driver("decoding_weights", _decoding_weight_seeds, _read_decoding_weights),
     Driver("unit-counts", _count_seeds, _read_counts),
     Driver("log-probs", _log_prob_seeds, _read_log_probs),
     Driver("endpoint-rules", _rule_seeds, _read_rules),

@@ -55,9 +55,9 @@ def _part_seeds(folder: Path) -> list[Path]:
 
 def _read_parts(path: Path) -> None:
     parts = PartialResults(path.parents[2], "run", this_rank())
-    parts.own()
-    if parts.ended(0):
-        parts.share(0)
+    parts.resume()
+    if parts.is_finished(0):
+        parts.read_rank(0)
 
 
 def _option_seeds(folder: Path) -> list[Path]:

@@ -48,7 +48,7 @@ def raise_(error: BaseException) -> None:
         (lambda: raise_(UserError("")), "a message without words"),
     ],
 )
-def test_a_fault_is_found_and_its_input_kept(fault, kind, tmp_path):
+def test_a_fault_is_a_finding_and_its_input_is_kept(fault, kind, tmp_path):
     result = fuzz(driver(fault), 0.3, tmp_path / "work", tmp_path / "kept")
     assert len(result.findings) == 1
     ((found, path),) = result.findings.items()
@@ -56,25 +56,25 @@ def test_a_fault_is_found_and_its_input_kept(fault, kind, tmp_path):
     assert path.read_bytes() != VALID and str(path) in (path.parent / "finding.txt").read_text()
 
 
-def test_endless_computing_is_found(tmp_path, monkeypatch):
+def test_endless_computing_is_a_finding(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.fuzz.child.SECONDS", 0.2)
     result = fuzz(driver(lambda: [None for _ in iter(int, 1)]), 0.3, tmp_path / "work", tmp_path / "kept")
     assert [kind for kind in result.findings if kind.startswith("Stopped")]
 
 
-def test_waiting_without_end_is_found(tmp_path, monkeypatch):
+def test_endless_waiting_is_a_finding(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.fuzz.engine.WAIT", 0.5)
     result = fuzz(driver(lambda: signal.pause()), 0.3, tmp_path / "work", tmp_path / "kept")
     assert "hangs for 0.5 s" in result.findings
 
 
-def test_a_valid_file_that_is_refused_is_found(tmp_path):
+def test_a_refused_valid_file_is_a_finding(tmp_path):
     broken = Driver("x", driver(None).seeds, lambda path: raise_(KeyError(path)))
     result = fuzz(broken, 0.1, tmp_path / "work", tmp_path / "kept")
     assert any(kind.startswith("a valid file: KeyError") for kind in result.findings)
 
 
-def test_refusals_are_no_findings(tmp_path):
+def test_refusals_are_not_findings(tmp_path):
     for error in (UserError("no"), DataError("2 of 3", ["x: bad", "y: bad"])):
         refusing = driver(lambda error=error: raise_(error))
         result = fuzz(refusing, 0.5, tmp_path / type(error).__name__, tmp_path / "kept")

@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("name", DRIVERS)
-def test_a_reader_takes_or_refuses_changed_files(name, folder):
+def test_a_reader_accepts_or_refuses_changed_files(name, folder):
     result = fuzz(DRIVERS[name], SECONDS, folder / name, folder / "findings")
     assert not result.findings, "\n".join(f"{kind}: {path}" for kind, path in result.findings.items())
     assert result.inputs > 1
