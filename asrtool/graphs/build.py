@@ -96,8 +96,8 @@ def tokenizer_lexicon(tokenizer: Tokenizer, words: Iterable[str]) -> Lexicon:
 
     Phones: the pronunciations of the tokenizer's own lexicon. Characters: the word's characters, without
     `tokenizer.separator`, the space, which stands between words. BPE: the pieces of the word alone, the first of which
-    has sentencepiece's mark; no piece contains a space, so that the pieces of a text are those of its words. Raises
-    UserError when no word has a pronunciation.
+    has sentencepiece's mark; no piece contains a space, so that the pieces of its words are the pieces of a text.
+    Raises UserError when no word has a pronunciation.
     """
     words = list(words)
     known = {word: tokenizer.pronunciations(word) for word in words if not tokenizer.unknown(word)}

@@ -50,7 +50,7 @@ def hmm_arcs(units: Iterable[int]) -> Iterator[Arc]:
     Unit u is one frame of output 2 u, its first frame, and then any number of frames of output 2 u + 1. So equal units
     need nothing between them, and there is no blank: silence is a unit of the lexicon. The model has two outputs for
     every unit of the tokenizer, also for unit 0, the blank, so that output // 2 is the unit; no path takes outputs 0
-    and 1. Transitions have cost 0: in LF-MMI those of numerator and denominator cancel. State 0 is the start, and state
+    and 1. Transitions have cost 0: in LF-MMI they cancel. State 0 is the start, and state
     u stands for unit u as the last one; all are final. Deterministic, V^2 arcs.
     """
     units = list(units)

@@ -18,8 +18,8 @@ from asrtool.models.transformer import TransformerEncoder
 from asrtool.models.transformer_xl import TransformerXl
 
 BLANK = 0  # the unit that CTC puts between the others
-# The probability of the blank before training, about that of a trained CTC model. From equal probabilities, hundreds of
-# steps go into learning it, and the more informative the features, the more.
+# The probability of the blank before training; trained CTC models have about the same. From equal probabilities,
+# hundreds of steps go into learning it, and the more informative the features, the more.
 BLANK_PROBABILITY = 0.95
 
 
@@ -136,8 +136,8 @@ class AcousticModel(nn.Module):
         """x (N, n, F), n a multiple of latency().chunk; returns log-probs (N, n / factor, V) and the new state.
 
         x_lens (N,): frames of x up to the end of its stream; n for all where it goes on, 0 in each step after the end.
-        The numbers are those of `forward`, `delay` output frames later; what comes before them and after the end is
-        meaningless.
+        The numbers are the same as from `forward`, `delay` output frames later; frames before the first one and after
+        the end are meaningless.
         """
         first, lens, *layer_state = state
         caches = Caches(layer_state)

@@ -16,7 +16,7 @@ class AttentionContext(NamedTuple):
     """The frames that a frame sees: `left` before it and `right` after it; or, with `chunk`, `left` before its chunk,
     and its chunk.
 
-    None is no limit. Chunks are counted from the start of the utterance.
+    None means no limit. Chunks are counted from the start of the utterance.
     """
 
     left: int | None = None
@@ -118,9 +118,9 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, padding_mask: Tensor | list[int], memory: Tensor | None = None) -> Tensor:
         """(N, T, D); padding_mask (N, T) bool, False at padding; T is a multiple of the chunk, if there is one.
 
-        `memory` (N, T, D) replaces `x` where a frame is seen from later chunks: that of Transformer-XL has the same
-        numbers, but no gradient. Without chunks, x may also be packed: (sum of lengths, D), and the list of lengths
-        instead of the mask.
+        `memory` (N, T, D) replaces `x` where a frame is seen from later chunks: Transformer-XL's memory has the same
+        numbers as x, but no gradient. Without chunks, x may also be packed: (sum of lengths, D), and padding_mask is
+        the list of lengths.
         """
         dim = x.shape[-1]
         qkv = self.qkv(x)  # (N, T, 3D)
@@ -206,7 +206,7 @@ class SelfAttention(nn.Module):
         """All chunks at once, as a batch of windows: q (N, M * chunk, D), kv (N, left + M * chunk, 2D), mask (N * M, 1,
         W); returns (N, M * chunk, D).
 
-        past_kv, like kv: keys and values of the frames before a chunk, where they are not those of kv.
+        past_kv, like kv, replaces kv for the frames before each chunk.
         """
         left, chunk = self._chunk_sizes()
         if past_kv is None and q.shape[1] == chunk:

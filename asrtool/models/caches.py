@@ -18,7 +18,7 @@ class Caches:
         self.new: list[Tensor] = []
 
     def extend(self, x: Tensor, axis: int = 1) -> Tensor:
-        """The cached frames, then those of `x`, in its dtype. The last ones are cached, as many as before."""
+        """The cached frames followed by `x`, in its dtype. The last frames are cached, as many as before."""
         past = next(self._remaining)
         size = past.shape[axis]
         x = torch.cat([past.to(x.dtype), x], axis)

@@ -29,7 +29,7 @@ class InterleavedConvolution(nn.Module):
         "residual"      x + dropout(relu(conv(norm(x))))
         "conformer"     x + dropout(linear(silu(norm(conv(glu(linear(norm(x))))))))     (arXiv 2005.08100, section 2.2)
 
-    The convolution is dense; that of "conformer" is depthwise, and a LayerNorm, which can stream, replaces BatchNorm.
+    The convolution is dense; "conformer" has a depthwise one, and a LayerNorm, which can stream, replaces BatchNorm.
     Padding is zeroed before the convolution. A symmetric convolution looks as far ahead as back, and each such layer
     adds to the look-ahead; a causal one only looks back. With chunks of `chunk` frames, a symmetric convolution sees
     zeros after the end of the chunk, so that it waits for nothing:

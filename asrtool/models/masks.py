@@ -33,7 +33,7 @@ def sliding_mask(
     """(queries, keys) bool: query i is at the position of key i + offset, and sees `left` keys before it and `right`
     after it.
 
-    None is no limit. Whole utterance (offset 0), left 2, right 1:    a stream's step of 2 frames (offset = left):
+    None means no limit. Whole utterance (offset 0), left 2, right 1:    a stream's step of 2 frames (offset = left):
 
                         key 0 1 2 3 4                                 key 0 1 2 3 4
               query 0       1 1 . . .                       query 0       1 1 1 1 .

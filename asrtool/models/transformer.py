@@ -176,7 +176,7 @@ class TransformerEncoder(Encoder):
         return [y[:, :size] for y in self._run_blocks(x, mask, with_intermediate)]
 
     def _run_blocks(self, x: Tensor, padding_mask: Tensor | list[int], with_intermediate: bool) -> list[Tensor]:
-        """The last output and, with_intermediate, that of the lower half of the blocks; x as in `Block.forward`."""
+        """The normalised output of the last block, then of the block in the middle; x as in `Block.forward`."""
         intermediate = []
         for number, block in enumerate(self.blocks):
             if with_intermediate and number == len(self.blocks) // 2:

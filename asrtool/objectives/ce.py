@@ -45,6 +45,7 @@ class CrossEntropy:
         return loss.sum(1) * (batch.target_lens.to(loss.device) > 0)
 
     def labels(self, batch: Batch, frames: int) -> Tensor:
-        """Labels of output frames (N, frames), from those of feature frames; NO_LABEL where there is none."""
+        """Labels of output frames (N, frames); NO_LABEL where the feature frame in the middle has none."""
+        assert batch.labels is not None  # the loader reads alignments for this objective
         middle = torch.arange(frames) * self.factor + self.factor // 2
         return batch.labels[:, middle.clamp(max=batch.labels.shape[1] - 1)]

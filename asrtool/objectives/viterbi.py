@@ -14,7 +14,7 @@ def viterbi(log_probs: np.ndarray, graph: FrameGraph) -> tuple[float, np.ndarray
     """The most likely path of one utterance: its score in nats, and the state entered at each frame, (T,) int64.
 
     log_probs (T, V). Scores are added up in the dtype of `log_probs`. The score is -inf, and the states mean nothing,
-    where no path of the graph has T frames. Of equally likely predecessors, that of the earlier arc in `graph` wins.
+    where no path of the graph has T frames. Of equally likely arcs into a state, the first one in `graph` wins.
     """
     sources, weights = _incoming_arcs(graph, log_probs.dtype)
     scores = np.empty((len(log_probs) + 1, graph.num_states), log_probs.dtype)  # of the best path into each state

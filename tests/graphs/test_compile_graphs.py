@@ -41,13 +41,13 @@ def compiler(lexicon: Lexicon, arpa, topology="ctc", **between) -> Compiler:
     return Compiler(SYMBOLS, lexicon, arpa, topology, WordBoundary(**between))
 
 
-def check(made: Compiler, kind: str, wanted: dict, longest: int, symbols=(1, 2, 3, 4)) -> None:
+def check(compiled: Compiler, kind: str, wanted: dict, longest: int, symbols=(1, 2, 3, 4)) -> None:
     """Every unit sequence up to `longest` has the word sequences and costs of `wanted`, and no others."""
-    fst = getattr(made, kind)
+    fst = getattr(compiled, kind)
     for units in sequences(symbols, longest):
         labels = outputs(fst, [unit + 1 for unit in units])
-        found = {tuple(made.words[label] for label in words): cost for words, cost in labels.items()}
-        assert found == pytest.approx(wanted.get(tuple(SYMBOLS[unit] for unit in units), {}), abs=2e-3), units
+        costs = {tuple(compiled.words[label] for label in words): cost for words, cost in labels.items()}
+        assert costs == pytest.approx(wanted.get(tuple(SYMBOLS[unit] for unit in units), {}), abs=2e-3), units
 
 
 @pytest.fixture(scope="module")
@@ -59,37 +59,37 @@ def arpa(tmp_path_factory):
 @pytest.mark.parametrize("name", LEXICONS)
 def test_lg_has_the_costs_of_lexicon_and_lm(name, between, arpa):
     lexicon = make_lexicon(LEXICONS[name])
-    made = compiler(lexicon, arpa, **BETWEEN[between])
+    compiled = compiler(lexicon, arpa, **BETWEEN[between])
     symbols = {"nothing": (1, 2), "separator": (1, 2, 4), "silence": (1, 2, 3)}[between]
-    check(made, "LG", expected(lexicon, LM.cost, 4, **BETWEEN[between]), 4, symbols)
+    check(compiled, "LG", expected(lexicon, LM.cost, 4, **BETWEEN[between]), 4, symbols)
 
 
 @pytest.mark.parametrize("kind", ["L", "HL"])
 def test_without_lm_all_words_have_cost_zero(kind):
     lexicon = make_lexicon(LEXICONS["all at once"])
-    made = compiler(lexicon, None)
+    compiled = compiler(lexicon, None)
     wanted = expected(lexicon, lambda words: 0.0, 4)
     if kind == "L":
-        return check(made, "L", wanted, 4, (1, 2))
+        return check(compiled, "L", wanted, 4, (1, 2))
     for frames in sequences((0, 1, 2), 4):
-        labels = outputs(made.HL, [frame + 1 for frame in frames])
-        found = {tuple(made.words[label] for label in words): cost for words, cost in labels.items()}
-        assert found == pytest.approx(wanted.get(tuple(SYMBOLS[unit] for unit in collapse(frames)), {})), frames
+        labels = outputs(compiled.HL, [frame + 1 for frame in frames])
+        costs = {tuple(compiled.words[label] for label in words): cost for words, cost in labels.items()}
+        assert costs == pytest.approx(wanted.get(tuple(SYMBOLS[unit] for unit in collapse(frames)), {})), frames
 
 
 @pytest.mark.parametrize("between", ["nothing", "silence"])
 @pytest.mark.parametrize("topology", ["ctc", "modified", "hmm"])
 def test_composing_the_topology_changes_no_cost(topology, between, arpa):
     """HLG of frames has the least cost of LG over the unit sequences that H maps them to."""
-    made = compiler(make_lexicon(LEXICONS["all at once"]), arpa, topology, **BETWEEN[between])
+    compiled = compiler(make_lexicon(LEXICONS["all at once"]), arpa, topology, **BETWEEN[between])
     columns = range(2, 8) if topology == "hmm" else range(4)
     for frames in sequences(columns, 3):
         labels = [frame + 1 for frame in frames]
         wanted: dict[tuple, float] = {}
-        for units in outputs(made.H, labels):
-            for words, cost in outputs(made.LG, units).items():
+        for units in outputs(compiled.H, labels):
+            for words, cost in outputs(compiled.LG, units).items():
                 wanted[words] = min(cost, wanted.get(words, math.inf))
-        assert outputs(made.HLG, labels) == pytest.approx(wanted, abs=1e-3), frames
+        assert outputs(compiled.HLG, labels) == pytest.approx(wanted, abs=1e-3), frames
 
 
 WORDS = ["X", "Y", "Z"]
@@ -112,36 +112,36 @@ def bigrams(draw) -> Bigram:
 @given(st.fixed_dictionaries(dict.fromkeys(WORDS, PRONUNCIATIONS)), bigrams())
 def test_any_lexicon_with_any_bigram_model(tmp_path, pronunciations, lm):
     lexicon = make_lexicon(pronunciations)
-    made = compiler(lexicon, lm.write(tmp_path / "lm.arpa"))
-    check(made, "LG", expected(lexicon, lm.cost, 3), 3, (1, 2))
+    compiled = compiler(lexicon, lm.write(tmp_path / "lm.arpa"))
+    check(compiled, "LG", expected(lexicon, lm.cost, 3), 3, (1, 2))
 
 
 def test_words_are_labelled_from_1_and_units_from_their_number_plus_1(arpa):
-    made = compiler(make_lexicon(LEXICONS["prefixes"]), arpa)
-    assert made.words == ["<eps>", "X", "Y", "Z", "#0"]
-    assert made.units[:6] == ["<eps>", *SYMBOLS] and made.units[6:] == ["#0", "#1"]
+    compiled = compiler(make_lexicon(LEXICONS["prefixes"]), arpa)
+    assert compiled.words == ["<eps>", "X", "Y", "Z", "#0"]
+    assert compiled.units[:6] == ["<eps>", *SYMBOLS] and compiled.units[6:] == ["#0", "#1"]
     assert len(compiler(make_lexicon(LEXICONS["homophones"]), arpa).units) == 6 + 3  # #0, one for X and one for Y
     assert len(compiler(make_lexicon(LEXICONS["plain"]), arpa, silence="SIL").units) == 6 + 2  # #0 and that of silence
 
 
 def test_properties_hold_and_sizes_are_recorded(arpa):
-    made = compiler(make_lexicon(LEXICONS["all at once"]), arpa)
-    assert made.HLG.num_states == made.sizes["HLG"]["states"]
+    compiled = compiler(make_lexicon(LEXICONS["all at once"]), arpa)
+    assert compiled.HLG.num_states == compiled.sizes["HLG"]["states"]
     for kind in ("HLG", "LG", "H", "G"):
-        assert made.sizes[kind]["input_sorted"] and made.sizes[kind]["connected"]
-    assert made.sizes["H"]["deterministic"] and made.sizes["H"]["input_epsilon_free"]
-    assert made.sizes["G"]["deterministic"] and made.sizes["G"]["input_epsilon_free"]
-    assert {"L", "G", "LG determinised", "HLG"} <= {step["step"] for step in made.steps}
+        assert compiled.sizes[kind]["input_sorted"] and compiled.sizes[kind]["connected"]
+    assert compiled.sizes["H"]["deterministic"] and compiled.sizes["H"]["input_epsilon_free"]
+    assert compiled.sizes["G"]["deterministic"] and compiled.sizes["G"]["input_epsilon_free"]
+    assert {"L", "G", "LG determinised", "HLG"} <= {step["step"] for step in compiled.steps}
 
 
 @pytest.mark.parametrize("kind", ["L", "LG", "HL", "HLG"])
 def test_no_disambiguation_symbol_is_left(kind, arpa):
     import kaldifst
 
-    made = compiler(make_lexicon(LEXICONS["all at once"]), arpa, silence="SIL")
-    fst = getattr(made, kind)
+    compiled = compiler(make_lexicon(LEXICONS["all at once"]), arpa, silence="SIL")
+    fst = getattr(compiled, kind)
     arcs = [arc for state in range(fst.num_states) for arc in kaldifst.ArcIterator(fst, state)]
-    assert all(arc.ilabel <= len(SYMBOLS) and arc.olabel < len(made.words) - 1 for arc in arcs)
+    assert all(arc.ilabel <= len(SYMBOLS) and arc.olabel < len(compiled.words) - 1 for arc in arcs)
 
 
 def test_a_graph_of_bpe_units_needs_nothing_between_words(arpa):

@@ -27,8 +27,10 @@ def costs(fst, words, longest=3):
     free = kaldifst.compile(back_off)
     kaldifst.arcsort(free, "olabel")
     known = {label: words[label] for label in range(1, len(words) - 1)}
-    found = {labels: outputs(kaldifst.compose(free, fst), labels) for labels in sequences(known, longest)}
-    return {tuple(known[label] for label in labels): ways.get(labels) for labels, ways in found.items()}
+    costs = {}
+    for labels in sequences(known, longest):
+        costs[tuple(known[label] for label in labels)] = outputs(kaldifst.compose(free, fst), labels).get(labels)
+    return costs
 
 
 @pytest.mark.parametrize("words", [["A", "B"], ["A", "B", "C"], ["<unk>", "A", "B"], ["B"]])

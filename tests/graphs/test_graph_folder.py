@@ -19,28 +19,28 @@ LEXICON = Lexicon({"ab": (("a", "b"),), "b": (("b",),), "été": (("a",),)})
 
 
 @pytest.fixture
-def made() -> Compiler:
+def compiled() -> Compiler:
     return Compiler(TOKENIZER.symbols, LEXICON, None, "ctc", WordBoundary(separator="\u2581"))
 
 
 @pytest.fixture
-def save(tmp_path, made):
+def save(tmp_path, compiled):
     def write(*kinds):
         meta = {"kind": kinds[0], "topology": "ctc", "outputs": TOKENIZER.size}
         meta |= {"sizes": {kind: {} for kind in kinds}, "sha256": {"tokenizer": tokenizer_hash(TOKENIZER)}}
-        fsts = {kind: getattr(made, kind) for kind in kinds}
-        save_graph(tmp_path / "graph", fsts, made.words, made.units, meta)
+        fsts = {kind: getattr(compiled, kind) for kind in kinds}
+        save_graph(tmp_path / "graph", fsts, compiled.words, compiled.units, meta)
         return tmp_path / "graph"
 
     return write
 
 
-def test_a_saved_graph_is_loaded(save, made):
+def test_a_saved_graph_is_loaded(save, compiled):
     folder = save("HL", "L")
     graph = load_graph(folder, TOKENIZER)
-    assert graph.words == ["<eps>", "ab", "b", "été", "#0"] and graph.units == made.units
+    assert graph.words == ["<eps>", "ab", "b", "été", "#0"] and graph.units == compiled.units
     assert graph.folder == folder and graph.meta["kind"] == "HL"
-    assert graph.fst.to_str() == made.HL.to_str() and graph.read("L").to_str() == made.L.to_str()
+    assert graph.fst.to_str() == compiled.HL.to_str() and graph.read("L").to_str() == compiled.L.to_str()
     assert graph.meta["sizes"]["L"]["bytes"] == (folder / "L.fst").stat().st_size
 
 
@@ -96,16 +96,16 @@ def test_truncated_fst_is_refused(save):
         load_graph(folder).fst  # noqa: B018
 
 
-def test_interrupted_saving_leaves_the_earlier_graph(save, monkeypatch, made):
+def test_interrupted_saving_leaves_the_earlier_graph(save, monkeypatch, compiled):
     folder = save("HL")
     monkeypatch.setattr("asrtool.graphs.folder.write_symbols", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         save("L")
-    assert load_graph(folder).fst.to_str() == made.HL.to_str()
+    assert load_graph(folder).fst.to_str() == compiled.HL.to_str()
     assert {path.name for path in folder.parent.iterdir()} == {"graph"}
 
 
-def test_a_full_disk_leaves_the_earlier_graph(save, monkeypatch, made):
+def test_a_full_disk_leaves_the_earlier_graph(save, monkeypatch, compiled):
     folder = save("HL")
 
     def full(path, symbols):
@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_the_earlier_graph(save, monkeypatch, made):
     monkeypatch.setattr("asrtool.graphs.folder.write_symbols", full)
     with pytest.raises(UserError, match="no space left to write .*graph:"):
         save("L")
-    assert load_graph(folder).fst.to_str() == made.HL.to_str()
+    assert load_graph(folder).fst.to_str() == compiled.HL.to_str()
 
 
 def test_a_folder_of_another_tool_is_not_touched(save, tmp_path):

@@ -11,7 +11,7 @@ from asrtool.config_file import load_config
 from asrtool.models.acoustic import AcousticModel
 
 SMALL = {"subsampling": {"channels": 3}, "dim": 8, "layers": 2, "heads": 2, "ff_dim": 12}
-BINS, UNITS = 7, 5  # an odd number of bins, as a front end must bear it
+BINS, UNITS = 7, 5  # an odd number of bins, which a front end must handle
 PRESETS = sorted((Path(__file__).parents[2] / "egs").glob("*/conf/*.yaml"))
 CHUNKED = {"architecture": "transformer", "mask": "chunk", "chunk_size": 3, "memory": 4}
 SLIDING = {"architecture": "transformer", "mask": "sliding", "left_context": 3, "right_context": (1, 2)}

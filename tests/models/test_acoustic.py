@@ -15,7 +15,7 @@ def batch():
 
 
 @torch.no_grad()
-def test_out_length_is_the_length_that_comes_out(make_model, kind):
+def test_out_length_is_the_number_of_output_frames(make_model, kind):
     model = make_model(**kind)
     for length in [*range(1, 30), 99, 200]:
         log_probs, out_lens = model(torch.zeros(1, length, 7), torch.tensor([length]))
@@ -37,14 +37,14 @@ def test_autocast_changes_little_and_trains_every_weight(make_model, kind):
     expected, out_lens = model(*batch())
     with torch.autocast("cpu", torch.bfloat16):
         log_probs, _ = model(*batch())
-    for made, right, length in zip(log_probs, expected, out_lens, strict=True):
-        assert 0 < (made[:length] - right[:length]).abs().mean() < 0.1
+    for row, right, length in zip(log_probs, expected, out_lens, strict=True):
+        assert 0 < (row[:length] - right[:length]).abs().mean() < 0.1
     log_probs[0].pow(2).mean().backward()
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
 
 
 @torch.no_grad()
-def test_a_step_under_autocast_keeps_the_types_of_its_state(make_model, streaming_kind):
+def test_a_step_under_autocast_keeps_the_dtypes_of_its_state(make_model, streaming_kind):
     model = make_model(**streaming_kind)
     state, chunk = model.initial_state(2), model.latency().chunk
     before = [tensor.dtype for tensor in state]

@@ -1,4 +1,4 @@
-"""The convolution between blocks against its definition, one output frame at a time."""
+"""The convolution between blocks compared with its definition, one output frame at a time."""
 
 import math
 
@@ -31,7 +31,7 @@ def make(kind, kernel, causal, chunk):
 
 
 def direct(layer, x, kind, kernel, causal, chunk):
-    """(T, D), one utterance: a loop over frames and over the taps of the kernel."""
+    """(T, D), one utterance: a loop over frames and over the kernel."""
     seen = x if kind == "interleaved" else layer.norm(x)
     if kind == "conformer":
         a, b = layer.gate[0](seen).chunk(2, -1)
@@ -40,9 +40,9 @@ def direct(layer, x, kind, kernel, causal, chunk):
     for t in range(len(x)):
         end = len(x) if chunk is None else min(len(x), (t // chunk + 1) * chunk)
         y = layer.convolution.bias
-        for tap in range(kernel):
-            if 0 <= t - left + tap < end:
-                weight, frame = layer.convolution.weight[:, :, tap], seen[t - left + tap]
+        for offset in range(kernel):
+            if 0 <= t - left + offset < end:
+                weight, frame = layer.convolution.weight[:, :, offset], seen[t - left + offset]
                 y = y + (weight[:, 0] * frame if kind == "conformer" else weight @ frame)
         y = layer.after[2](silu(layer.after[0](y))) if kind == "conformer" else y.relu()
         outputs.append(y if kind == "interleaved" else x[t] + y)
@@ -52,13 +52,13 @@ def direct(layer, x, kind, kernel, causal, chunk):
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=3), kind=KINDS, kernel=KERNELS, chunk=CHUNKS)
 @settings(max_examples=50, deadline=None)
 @torch.no_grad()
-def test_an_output_is_a_sum_over_the_taps_within_the_utterance_and_the_chunk(lengths, kind, kernel, chunk):
+def test_an_output_is_a_sum_over_the_kernel_within_the_utterance_and_the_chunk(lengths, kind, kernel, chunk):
     layer, size = make(kind, *kernel, chunk), max(lengths) + 1
     size += -size % (chunk or 1)
     x = torch.randn(len(lengths), size, DIM, dtype=torch.float64)
-    made = layer(x, padding_mask(torch.tensor(lengths), size))
-    assert made.shape == x.shape
-    for row, y, length in zip(x, made, lengths, strict=True):
+    result = layer(x, padding_mask(torch.tensor(lengths), size))
+    assert result.shape == x.shape
+    for row, y, length in zip(x, result, lengths, strict=True):
         expected = direct(layer, row[:length], kind, *kernel, chunk)
         torch.testing.assert_close(y[:length], expected, rtol=0, atol=1e-12)
 
@@ -66,37 +66,37 @@ def test_an_output_is_a_sum_over_the_taps_within_the_utterance_and_the_chunk(len
 @given(steps=st.integers(1, 4), kind=KINDS, kernel=KERNELS, chunk=CHUNKS, size=st.integers(1, 3))
 @settings(max_examples=40, deadline=None)
 @torch.no_grad()
-def test_a_stream_runs_behind_by_what_it_looks_ahead(steps, kind, kernel, chunk, size):
+def test_a_stream_is_delayed_by_its_look_ahead(steps, kind, kernel, chunk, size):
     layer, size = make(kind, *kernel, chunk), size * (chunk or 1)
     delay = 0 if chunk or kernel[1] else kernel[0] // 2
     assert layer.delay == delay
     x = torch.randn(1, steps * size + delay, DIM, dtype=torch.float64)
-    lens, state, made = torch.tensor([steps * size]), layer.initial_state(1), []
+    lens, state, result = torch.tensor([steps * size]), layer.initial_state(1), []
     for first in range(0, x.shape[1], size):
         caches = Caches(state)
-        made.append(layer.step(x[:, first : first + size], torch.tensor([first]), lens, caches))
+        result.append(layer.step(x[:, first : first + size], torch.tensor([first]), lens, caches))
         state = caches.new
     expected = direct(layer, x[0, : steps * size], kind, *kernel, chunk)
-    torch.testing.assert_close(torch.cat(made, 1)[0, delay:], expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.cat(result, 1)[0, delay:], expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_dropout_is_on_the_branch_alone(kind):
+def test_dropout_is_on_the_residual_branch_only(kind):
     """As published there is none; around the residual connection the input stays."""
     layer, x = make(kind, 3, False, None), torch.randn(1, 50, DIM, dtype=torch.float64)
-    keep = torch.ones(1, 50, dtype=torch.bool)
-    whole = layer(x, keep)
-    made = layer.train()(x, keep)
+    mask = torch.ones(1, 50, dtype=torch.bool)
+    whole = layer(x, mask)
+    result = layer.train()(x, mask)
     if kind == "interleaved":
-        assert torch.equal(made, whole)
+        assert torch.equal(result, whole)
     else:
-        branch = (made - x) / (whole - x).masked_fill(whole == x, math.inf)
+        branch = (result - x) / (whole - x).masked_fill(whole == x, math.inf)
         dropped, doubled = (branch.abs() < 1e-9), (branch - 2).abs() < 1e-9
         assert (dropped | doubled).all() and doubled.any() and (dropped & (whole != x)).any()
 
 
-def test_a_drawn_matrix_holds():
-    """That of the layer's docstring: chunks of 3, a kernel of 3."""
+def test_outputs_depend_on_the_frames_drawn_in_the_docstring():
+    """Chunks of 3, a kernel of 3."""
     layer = make("interleaved", 3, False, 3)
     seen = []
     for frame in range(6):

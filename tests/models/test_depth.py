@@ -20,10 +20,10 @@ def encoder(**model):
 def bottom_to_top(seed, **model):
     """Norm of the loss's gradient by the second layer's input, to that by the last layer's."""
     torch.manual_seed(seed)
-    made, inputs = encoder(**model), []
-    for block in made.blocks:
+    result, inputs = encoder(**model), []
+    for block in result.blocks:
         block.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
-    y = made(torch.randn(2, 16, 32, requires_grad=True), torch.tensor([16, 16]))
+    y = result(torch.randn(2, 16, 32, requires_grad=True), torch.tensor([16, 16]))
     bottom, top = torch.autograd.grad((y * torch.randn_like(y)).sum(), [inputs[1], inputs[-1]])
     return math.log(bottom.norm() / top.norm())
 
@@ -35,7 +35,7 @@ def tendency(layers, norm, init, seeds=4):
 
 
 @pytest.mark.parametrize("init", [{}, XAVIER], ids=["default", "xavier"])
-def test_post_norm_loses_the_gradient_on_the_way_down_the_more_layers_there_are(init):
+def test_post_norm_gradients_shrink_towards_lower_layers_the_more_layers_there_are(init):
     """arXiv 1908.11365, section 3; 2002.04745, section 3. Measured: 0.9 at 6 layers, 0.5 at 24, 0.1 to 0.4 at 96."""
     shallow, *deep = (tendency(layers, "post", init) for layers in (3, 24, 48, 96))
     assert shallow > 0.8
@@ -44,14 +44,14 @@ def test_post_norm_loses_the_gradient_on_the_way_down_the_more_layers_there_are(
 
 
 @pytest.mark.parametrize("layers", [24, 48, 96])
-def test_depth_scaled_initialisation_keeps_it(layers):
+def test_depth_scaled_initialisation_preserves_the_gradient(layers):
     """Measured: 0.94 to 1.04 in single draws."""
     assert 0.85 < tendency(layers, "post", DEPTH_SCALED, seeds=2) < 1.15
 
 
 @pytest.mark.parametrize("layers", [24, 48, 96])
 @pytest.mark.parametrize("init", [{}, XAVIER, DEPTH_SCALED], ids=["default", "xavier", "depth_scaled"])
-def test_pre_norm_keeps_it_with_any_initialisation(layers, init):
+def test_pre_norm_preserves_the_gradient_with_any_initialisation(layers, init):
     """Measured: 1.0 to 1.8, the lower layers having more of it."""
     assert 0.95 < tendency(layers, "pre", init, seeds=1) < 2.5
 
@@ -84,7 +84,7 @@ def test_a_dropped_layer_changes_nothing():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_recomputation_gives_the_same_gradients_to_the_bit(make_model, transformer_kind, dtype):
+def test_activation_checkpointing_gives_bitwise_equal_gradients(make_model, transformer_kind, dtype):
     """With dropout and dropped layers too: what was drawn is drawn again."""
     results = []
     for recompute in (False, True):
@@ -106,7 +106,7 @@ def test_recomputation_gives_the_same_gradients_to_the_bit(make_model, transform
         assert (without is None and with_ is None) or torch.equal(without, with_)
 
 
-def test_recomputation_keeps_less(make_model):
+def test_activation_checkpointing_saves_memory(make_model):
     def kept(recompute):
         sizes = []
         model = make_model(layers=6, activation_checkpointing=recompute)
@@ -119,7 +119,8 @@ def test_recomputation_keeps_less(make_model):
 
 def test_a_block_is_pre_norm_or_post_norm():
     """Pre: x + f(norm(x)); post: norm(x + f(x)); first for the attention, then for the feed-forward layer."""
-    x, keep = torch.randn(1, 5, 32), torch.ones(1, 5, dtype=torch.bool)
+    x = torch.randn(1, 5, 32)
+    mask = torch.ones(1, 5, dtype=torch.bool)
     for norm in ("pre", "post"):
         block = encoder(layers=1, norm=norm).blocks[0]
         assert isinstance(block, Block)
@@ -127,14 +128,14 @@ def test_a_block_is_pre_norm_or_post_norm():
             torch.nn.init.normal_(layer_norm.weight), torch.nn.init.normal_(layer_norm.bias)
         y = x
         for branch, normalise in (
-            (lambda z, block=block: block.attention(z, keep), block.attention_norm),
+            (lambda z, block=block: block.attention(z, mask), block.attention_norm),
             (block.feed_forward, block.ff_norm),
         ):
             y = y + branch(normalise(y)) if norm == "pre" else normalise(y + branch(y))
-        torch.testing.assert_close(block(x, keep), y)
+        torch.testing.assert_close(block(x, mask), y)
 
 
 @pytest.mark.parametrize("norm, kind, ends", [("pre", "none", 1), ("post", "none", 0), ("post", "interleaved", 1)])
-def test_there_is_a_last_norm_unless_the_last_block_ends_in_one(norm, kind, ends):
+def test_a_final_norm_follows_unless_the_last_block_ends_in_one(norm, kind, ends):
     model = encoder(layers=2, norm=norm, convolution={"kind": kind})
     assert isinstance(model.norm, torch.nn.LayerNorm) == bool(ends)

@@ -8,7 +8,7 @@ from asrtool.models.dropout import Dropout
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.3, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_the_share_is_dropped_and_the_rest_scaled_up_forward_and_back(p, dtype):
+def test_elements_are_dropped_with_probability_p_and_the_rest_scaled_up_forward_and_backward(p, dtype):
     torch.manual_seed(1)
     x = torch.full((7, 41, 301), 2.0, dtype=dtype, requires_grad=True)
     y = Dropout(p).train()(x)

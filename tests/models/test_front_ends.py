@@ -1,4 +1,4 @@
-"""The front ends against plain torch code on one utterance, and their lengths."""
+"""The front ends compared with plain torch code on one utterance, and their lengths."""
 
 import pytest
 import torch
@@ -55,12 +55,11 @@ def direct(front, x, kind, factor, causal=False):
 )
 @settings(max_examples=50, deadline=None)
 @torch.no_grad()
-def test_a_front_end_is_its_plain_definition(settings_, bins, lengths):
-    """On each utterance alone, whatever is beside it and behind it."""
+def test_a_front_end_equals_its_plain_definition_on_each_utterance(settings_, bins, lengths):
     front, size = front_end(bins, **settings_), max(lengths) + 3
     x = torch.randn(len(lengths), size, bins, dtype=torch.float64)
-    made = front(x, torch.tensor(lengths))
-    for row, y, length in zip(x, made, lengths, strict=True):
+    result = front(x, torch.tensor(lengths))
+    for row, y, length in zip(x, result, lengths, strict=True):
         expected = direct(front, row[:length], **settings_)
         assert len(expected) == front.out_length(length)
         torch.testing.assert_close(y[: len(expected)], expected, rtol=0, atol=1e-11)
@@ -72,8 +71,8 @@ def test_out_length_is_exact_and_rounds_up(settings):
     front, factor = front_end(2, **settings), settings["factor"]
     lengths = range(1, 201)
     for length in lengths:
-        made = front(torch.zeros(1, length, 2, dtype=torch.float64), torch.tensor([length]))
-        assert made.shape == (1, front.out_length(length), DIM)
+        result = front(torch.zeros(1, length, 2, dtype=torch.float64), torch.tensor([length]))
+        assert result.shape == (1, front.out_length(length), DIM)
         assert front.out_length(length) == -(-length // factor)
     assert front.out_length(torch.tensor(lengths)).tolist() == [front.out_length(length) for length in lengths]
     assert front.out_length(0) == 0
@@ -81,8 +80,8 @@ def test_out_length_is_exact_and_rounds_up(settings):
 
 
 @pytest.mark.parametrize("settings", ALL, ids=lambda s: "-".join(map(str, s.values())))
-def test_the_context_of_an_output_is_what_left_and_right_say(settings):
-    """Frames whose change reaches output 8, found by gradients over several inputs."""
+def test_an_output_depends_on_left_and_right_feature_frames(settings):
+    """Frames whose change reaches output 8, by the gradients of several inputs."""
     front, factor = front_end(7, **settings), settings["factor"]
     x = torch.randn(16, 20 * factor, 7, dtype=torch.float64, requires_grad=True)
     front(x, torch.full((16,), 20 * factor))[:, 8].pow(2).sum().backward()

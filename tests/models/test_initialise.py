@@ -48,9 +48,9 @@ def assert_uniform(matrix, bound):
 
 
 def named(block):
-    found = {n: m for n, m in block.named_modules() if isinstance(m, nn.Linear | nn.Conv1d)}
-    assert found.keys() == FANS.keys()
-    return found.items()
+    layers = {n: m for n, m in block.named_modules() if isinstance(m, nn.Linear | nn.Conv1d)}
+    assert layers.keys() == FANS.keys()
+    return layers.items()
 
 
 @pytest.mark.parametrize("init", DEPTH_SCALED)
@@ -71,7 +71,7 @@ def test_queries_keys_and_values_are_three_matrices():
 
 
 @pytest.mark.parametrize("scope", ["all", "qkv"])
-def test_the_scope_says_which_matrices_are_drawn(scope):
+def test_the_scope_selects_the_matrices_that_are_initialised(scope):
     """The others stay as torch draws them, within 1 / sqrt(d_i)."""
     for number, block in enumerate(encoder(scheme="depth_scaled", scope=scope).blocks, 1):
         for name, module in named(block):
@@ -84,14 +84,14 @@ def test_the_scope_says_which_matrices_are_drawn(scope):
             assert module.bias is None or inside == (module.bias == 0).all()
 
 
-def test_the_default_is_what_torch_draws():
+def test_the_default_is_the_initialisation_of_torch():
     for block in encoder().blocks:
         for name, module in named(block):
             for matrix in matrices(module, FANS[name][1]):
                 assert_uniform(matrix, 1 / math.sqrt(module.weight[0].numel()))
 
 
-def test_norms_and_position_biases_begin_neutral():
+def test_norms_and_position_biases_are_neutral_at_first():
     for scheme in ("default", "depth_scaled"):
         for block in encoder(scheme=scheme).blocks:
             for norm in (block.attention_norm, block.ff_norm, block.convolution.norm):
@@ -100,10 +100,10 @@ def test_norms_and_position_biases_begin_neutral():
             assert (relative.content_bias == 0).all() and (relative.position_bias == 0).all()
 
 
-def test_both_transformers_are_drawn_alike():
+def test_transformer_and_transformer_xl_are_initialised_alike():
     names = {"dim": DIM, "ff_dim": FF, "layers": LAYERS, "init": {"scheme": "depth_scaled"}}
     torch.manual_seed(7)
-    made = TransformerEncoder(ModelConfig.model_validate(names))
-    for number, block in enumerate(made.blocks, 1):
+    model = TransformerEncoder(ModelConfig.model_validate(names))
+    for number, block in enumerate(model.blocks, 1):
         for matrix in matrices(block.attention.qkv, DIM):
             assert_uniform(matrix, math.sqrt(6 / (2 * DIM * number)))

@@ -1,7 +1,7 @@
-"""What a frame waits for and how far back it looks is what latency() and receptive_field() say: no more, no less.
+"""Outputs depend on exactly the frames that latency() and receptive_field() name.
 
-Changes of the input show that nothing beyond is used; gradients, which do not drown in rounding however deep a model
-is, that the last frame within is.
+Changes of the input show that no frame beyond is used. Gradients show that the last frame within is used: they are not
+lost in rounding however deep a model is.
 """
 
 import math
@@ -85,11 +85,11 @@ def assert_waits_exactly(model, number):
 
 @given(data=st.data(), number=st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
-def test_nothing_later_is_used_and_the_last_frame_is(make_model, streaming_models, data, number):
+def test_latency_is_exact_for_any_streaming_model(make_model, streaming_models, data, number):
     assert_waits_exactly(make_model(torch.float64, **data.draw(streaming_models)), number)
 
 
-def test_presets_wait_exactly(make_preset):
+def test_latency_is_exact_for_the_presets(make_preset):
     model = make_preset(torch.float64)
     if math.isinf(model.latency().right):
         x = features(60)
@@ -100,7 +100,7 @@ def test_presets_wait_exactly(make_preset):
 
 @given(data=st.data(), number=st.integers(0, 3))
 @settings(max_examples=40, deadline=None)
-def test_nothing_before_the_receptive_field_is_used_and_its_first_frame_is(make_model, streaming_models, data, number):
+def test_the_receptive_field_is_exact_for_any_streaming_model(make_model, streaming_models, data, number):
     settings = data.draw(streaming_models)
     model = make_model(torch.float64, **settings)
     left, right = model.receptive_field()
@@ -122,7 +122,7 @@ def test_latency_in_feature_frames(make_model, settings, expected):
 @pytest.mark.parametrize(
     "settings", [{}, {"architecture": "blstm"}, {"architecture": "lc_blstm", "chunk_size": 2, "look_ahead": 1}]
 )
-def test_what_remembers_everything_has_an_endless_receptive_field(make_model, settings):
+def test_models_without_a_bounded_history_have_an_infinite_receptive_field(make_model, settings):
     model = make_model(torch.float64, **settings)
     assert math.isinf(model.receptive_field()[0])
     x = features(80)

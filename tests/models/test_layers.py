@@ -1,4 +1,4 @@
-"""The layers against what their papers say, written out."""
+"""The layers compared with the formulas of their papers."""
 
 import math
 
@@ -11,16 +11,16 @@ from asrtool.models.normalise import Normalise
 
 
 @pytest.mark.parametrize("length, dim", [(1, 2), (50, 8), (300, 16), (7, 5)])
-def test_sinusoids_are_those_of_the_paper(length, dim):
+def test_sinusoids_follow_the_formula_of_the_paper(length, dim):
     """PE(pos, 2i) = sin(pos / 10000^(2i/dim)), PE(pos, 2i+1) its cosine; here all sines stand before all cosines."""
     angles = [[pos / 10000 ** (2 * i / dim) for i in range(math.ceil(dim / 2))] for pos in range(length)]
     expected = torch.tensor([[f(a) for f in (math.sin, math.cos) for a in row][:dim] for row in angles])
-    made = sinusoids(torch.arange(length), dim)
-    assert made.dtype == torch.float32
-    torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
+    result = sinusoids(torch.arange(length), dim)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
 
 
-def test_global_normalisation_uses_the_statistics_and_utterance_the_own_mean():
+def test_global_normalisation_uses_the_statistics_and_utterance_normalisation_its_own_mean():
     x, lens = torch.randn(2, 6, 3) * 5 + 2, torch.tensor([6, 4])
     mean, deviation = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 0.5, 4.0])
     for kind in ("global", "utterance", "none"):
@@ -54,8 +54,8 @@ def test_attention_trained_in_bf16_is_near_to_fp32_and_so_are_its_gradients(mask
         means.backward(upstream.to(dtype))
         return [means.detach(), *(x.grad for x in inputs)]
 
-    made = outcome(dot_product_attention, torch.bfloat16)
+    result = outcome(dot_product_attention, torch.bfloat16)
     exact = outcome(torch.nn.functional.scaled_dot_product_attention, torch.float32)
-    for ours, theirs in zip(made, exact, strict=True):
+    for ours, theirs in zip(result, exact, strict=True):
         assert ours.dtype == torch.bfloat16
         assert (ours.float() - theirs).norm() < 0.01 * theirs.norm()

@@ -1,4 +1,4 @@
-"""BLSTM and LC-BLSTM against explicit loops over chunks, layers, directions and utterances."""
+"""BLSTM and LC-BLSTM compared with explicit loops over chunks, layers, directions and utterances."""
 
 import pytest
 import torch
@@ -57,16 +57,16 @@ def lc_blstm(encoder, x):
 )
 @settings(max_examples=40, deadline=None)
 @torch.no_grad()
-def test_lc_blstm_is_the_loop_over_chunks(lengths, chunk, look_ahead, layers):
+def test_lc_blstm_equals_a_loop_over_chunks(lengths, chunk, look_ahead, layers):
     torch.manual_seed(6)
     names = {"architecture": "lc_blstm", "chunk_size": chunk, "look_ahead": look_ahead}
     encoder = LcBlstm(ModelConfig.model_validate({**names, "dim": DIM, "layers": layers})).double().eval()
     utterances = rows(lengths)
-    for made, utterance in zip(together(encoder, utterances), utterances, strict=True):
-        torch.testing.assert_close(made[: len(utterance)], lc_blstm(encoder, utterance), rtol=0, atol=1e-12)
+    for result, utterance in zip(together(encoder, utterances), utterances, strict=True):
+        torch.testing.assert_close(result[: len(utterance)], lc_blstm(encoder, utterance), rtol=0, atol=1e-12)
 
 
-def test_lc_blstm_gradients_are_those_of_the_loop():
+def test_lc_blstm_gradients_equal_those_of_a_loop_over_chunks():
     """Through the states that go from chunk to chunk, too."""
     torch.manual_seed(6)
     names = {"architecture": "lc_blstm", "chunk_size": 3, "look_ahead": 2, "dim": DIM, "layers": 2, "dropout": 0.0}
@@ -75,14 +75,14 @@ def test_lc_blstm_gradients_are_those_of_the_loop():
         [x.requires_grad_() for x in rows([11, 4])],
     )
     leaves = [*utterances, *encoder.parameters()]
-    made = together(encoder, utterances)
-    loss = sum(row[: len(x)].pow(2).sum() for row, x in zip(made, utterances, strict=True))
+    result = together(encoder, utterances)
+    loss = sum(row[: len(x)].pow(2).sum() for row, x in zip(result, utterances, strict=True))
     expected = sum(lc_blstm(encoder, x).pow(2).sum() for x in utterances)
     torch.testing.assert_close(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves))
 
 
 @torch.no_grad()
-def test_lc_blstm_with_a_window_over_all_is_a_blstm():
+def test_lc_blstm_with_a_window_over_the_whole_utterance_is_a_blstm():
     torch.manual_seed(6)
     names = {"dim": DIM, "layers": 2}
     whole = Blstm(ModelConfig.model_validate({**names, "architecture": "blstm"})).double().eval()
@@ -91,28 +91,28 @@ def test_lc_blstm_with_a_window_over_all_is_a_blstm():
         controlled = LcBlstm(ModelConfig.model_validate({**names, **lc})).double().eval()
         controlled.load_state_dict(whole.state_dict())
         utterances = rows([9, 5])
-        for made, expected, x in zip(
+        for result, expected, x in zip(
             together(controlled, utterances), together(whole, utterances), utterances, strict=True
         ):
-            torch.testing.assert_close(made[: len(x)], expected[: len(x)], rtol=0, atol=1e-12)
+            torch.testing.assert_close(result[: len(x)], expected[: len(x)], rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
-def test_lc_blstm_begins_where_the_utterance_does():
+def test_lc_blstm_ignores_frames_before_the_utterance():
     """Whatever a stream was fed before its first frame."""
     torch.manual_seed(6)
     names = {"architecture": "lc_blstm", "chunk_size": 3, "look_ahead": 2, "dim": DIM, "layers": 2}
     encoder, (x,) = LcBlstm(ModelConfig.model_validate(names)).double().eval(), rows([9])
     junk = torch.full((1, 7, DIM), 50.0, dtype=torch.float64)
     fed = torch.cat([junk, x[None], junk[:, :2]], 1)  # frames -7 to 10; what comes out is 2 frames behind
-    made = encoder.step(fed, torch.tensor([-7]), torch.tensor([9]), Caches(encoder.initial_state(1)))
-    torch.testing.assert_close(made[0, 9:], lc_blstm(encoder, x), rtol=0, atol=1e-12)
+    result = encoder.step(fed, torch.tensor([-7]), torch.tensor([9]), Caches(encoder.initial_state(1)))
+    torch.testing.assert_close(result[0, 9:], lc_blstm(encoder, x), rtol=0, atol=1e-12)
 
 
 @given(lengths=st.lists(st.integers(1, 14), min_size=1, max_size=4), layers=st.integers(1, 3))
 @settings(max_examples=30, deadline=None)
 @torch.no_grad()
-def test_blstm_is_torchs_bidirectional_lstm_on_each_utterance_alone(lengths, layers):
+def test_blstm_equals_torchs_bidirectional_lstm_on_each_utterance(lengths, layers):
     torch.manual_seed(6)
     names = {"architecture": "blstm", "dim": DIM, "layers": layers}
     encoder = Blstm(ModelConfig.model_validate(names)).double().eval()
@@ -122,11 +122,11 @@ def test_blstm_is_torchs_bidirectional_lstm_on_each_utterance_alone(lengths, lay
         for part, suffix in ((layer.ahead, ""), (layer.back, "_reverse")):
             for name, value in part.named_parameters():
                 getattr(expected, f"{name[:-1]}{number}{suffix}").copy_(value)
-    for made, utterance in zip(together(encoder, utterances), utterances, strict=True):
-        torch.testing.assert_close(made[: len(utterance)], expected(utterance[None])[0][0], rtol=0, atol=1e-12)
+    for result, utterance in zip(together(encoder, utterances), utterances, strict=True):
+        torch.testing.assert_close(result[: len(utterance)], expected(utterance[None])[0][0], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("keep, order", [("1110", "2103"), ("1000", "0123"), ("1111", "3210"), ("0000", "0123")])
-def test_reversal_turns_the_kept_frames_around(keep, order):
-    keep = torch.tensor([[digit == "1" for digit in keep]] * 2)
-    assert reversal(keep).tolist() == [[int(digit) for digit in order]] * 2
+@pytest.mark.parametrize("mask, order", [("1110", "2103"), ("1000", "0123"), ("1111", "3210"), ("0000", "0123")])
+def test_reversal_reverses_the_valid_frames(mask, order):
+    mask = torch.tensor([[digit == "1" for digit in mask]] * 2)
+    assert reversal(mask).tolist() == [[int(digit) for digit in order]] * 2

@@ -1,4 +1,4 @@
-"""Which frames see which: the masks as drawn in the docstrings, and attention under them against a plain softmax."""
+"""The masks as drawn in the docstrings, and attention under them compared with a plain softmax."""
 
 import math
 
@@ -24,14 +24,14 @@ def drawn(rows):
     return [[int(sign == "1") for sign in row.split()] for row in rows]
 
 
-def test_valid_as_drawn():
-    made = valid_frames(torch.tensor([-1, -1]), 5, torch.tensor([3, 1]))
-    assert made.int().tolist() == drawn([". 1 1 1 .", ". 1 . . ."])
+def test_valid_frames_as_drawn():
+    result = valid_frames(torch.tensor([-1, -1]), 5, torch.tensor([3, 1]))
+    assert result.int().tolist() == drawn([". 1 1 1 .", ". 1 . . ."])
 
 
-def test_valid_counts_from_each_rows_own_frame():
-    made = valid_frames(torch.tensor([-2, 0, 5]), 4, torch.tensor([1, 3, ENDLESS]))
-    assert made.int().tolist() == drawn([". . 1 .", "1 1 1 .", "1 1 1 1"])
+def test_valid_frames_count_from_the_first_frame_of_each_row():
+    result = valid_frames(torch.tensor([-2, 0, 5]), 4, torch.tensor([1, 3, ENDLESS]))
+    assert result.int().tolist() == drawn([". . 1 .", "1 1 1 .", "1 1 1 1"])
 
 
 def test_the_padding_mask_as_drawn():
@@ -46,22 +46,22 @@ def test_the_sliding_mask_as_drawn():
 
 @given(queries=st.integers(1, 6), keys=st.integers(1, 9), offset=st.integers(0, 5), left=SIDES, right=SIDES)
 def test_the_sliding_mask_is_a_band(queries, keys, offset, left, right):
-    made = sliding_mask(queries, keys, offset, left, right)
+    result = sliding_mask(queries, keys, offset, left, right)
     before, after = (math.inf if side is None else side for side in (left, right))
-    assert made.tolist() == [[-before <= j - i - offset <= after for j in range(keys)] for i in range(queries)]
+    assert result.tolist() == [[-before <= j - i - offset <= after for j in range(keys)] for i in range(queries)]
 
 
 def test_the_windows_as_drawn():
     frames = torch.tensor([ord(name) for name in "abc012345"])[None, :, None]
-    made = ["".join(map(chr, window)) for window in windows(frames, 2, 3)[0, :, :, 0].tolist()]
-    assert made == ["abc01", "c0123", "12345"]
+    result = ["".join(map(chr, window)) for window in windows(frames, 2, 3)[0, :, :, 0].tolist()]
+    assert result == ["abc01", "c0123", "12345"]
 
 
 @given(chunks=st.integers(1, 4), chunk=st.integers(1, 5), memory=st.integers(0, 9))
 def test_a_window_is_a_chunk_and_the_frames_before_it(chunks, chunk, memory):
     x = torch.arange(2 * (memory + chunks * chunk) * 3).view(2, -1, 3)
-    made = windows(x, chunk, memory)
-    assert torch.equal(made, torch.stack([x[:, m * chunk :][:, : memory + chunk] for m in range(chunks)], 1))
+    result = windows(x, chunk, memory)
+    assert torch.equal(result, torch.stack([x[:, m * chunk :][:, : memory + chunk] for m in range(chunks)], 1))
 
 
 def sees(context, i, j):
@@ -81,9 +81,9 @@ def test_attention_is_a_softmax_over_the_frames_that_may_be_seen(context, length
     layer, size = SelfAttention(DIM, 2, context).double(), max(lengths) + 2
     size += -size % (context.chunk or 1)
     x = torch.randn(len(lengths), size, DIM, dtype=torch.float64)
-    made = layer(x, padding_mask(torch.tensor(lengths), size))
-    assert made.isfinite().all()
-    for row, y, length in zip(x, made, lengths, strict=True):
+    result = layer(x, padding_mask(torch.tensor(lengths), size))
+    assert result.isfinite().all()
+    for row, y, length in zip(x, result, lengths, strict=True):
         hidden = torch.tensor([[not sees(context, i, j) for j in range(length)] for i in range(length)])
         q, k, v = (part.split(3, -1) for part in layer.qkv(row[:length]).chunk(3, -1))
         scores = [(q[h] @ k[h].T / math.sqrt(3)).masked_fill(hidden, -math.inf) for h in range(2)]

@@ -1,4 +1,4 @@
-"""What `asrtool info` says, against the model itself."""
+"""The figures of `asrtool info` compared with the model itself."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,7 @@ RECIPE = Path(__file__).parents[2] / "egs" / "librispeech"
 PLAIN = {"convolution": {"kind": "none"}, "subsampling": {"kind": "stack"}, "dropout": 0.0}
 
 
-def test_parameters_are_those_of_the_model(tiny_config):
+def test_parameters_are_counted(tiny_config):
     config = tiny_config(model={"convolution": {"kind": "residual"}})
     info = model_info(config, 37)
     everything = sum(p.numel() for p in AcousticModel(config.model, config.features.num_bins, 37).parameters())
@@ -22,7 +22,7 @@ def test_parameters_are_those_of_the_model(tiny_config):
     assert info.lines()["parameters"].startswith(f"{everything:,} (")
 
 
-def test_operations_of_a_transformer_are_those_of_its_matrices(tiny_config):
+def test_operations_of_a_transformer_are_counted(tiny_config):
     config = tiny_config(model={**PLAIN, "dim": 16, "layers": 3, "heads": 2, "ff_dim": 24})
     bins, frames, dim = config.features.num_bins, 375, 16  # 15 s at 40 ms
     matrices = bins * 4 * dim + 3 * (4 * dim * dim + 2 * dim * 24) + dim * 7
@@ -30,14 +30,14 @@ def test_operations_of_a_transformer_are_those_of_its_matrices(tiny_config):
     assert model_info(config, 7).flops == pytest.approx(2 * frames * (matrices + attention) / 15)
 
 
-def test_operations_of_an_lstm_are_those_of_its_matrices(tiny_config):
+def test_operations_of_an_lstm_are_counted(tiny_config):
     config = tiny_config(model={**PLAIN, "architecture": "blstm", "dim": 16, "layers": 2})
     bins, frames, dim = config.features.num_bins, 375, 16
     lstm = 4 * 8 * (dim + 8)
     assert model_info(config, 7).flops == pytest.approx(2 * frames * (bins * 4 * dim + 4 * lstm + dim * 7) / 15)
 
 
-def test_kept_memory_grows_with_the_batch_and_checkpointing_saves_it(tiny_config):
+def test_activation_memory_grows_with_the_batch_and_checkpointing_reduces_it(tiny_config):
     def kept(seconds=30, **model):
         return model_info(tiny_config(model={"layers": 6, **model}, data={"batch_seconds": seconds}), 7).activations
 
@@ -46,7 +46,7 @@ def test_kept_memory_grows_with_the_batch_and_checkpointing_saves_it(tiny_config
     assert kept(layer_drop=0.5) == kept()
 
 
-def test_kept_memory_is_what_autograd_keeps(tiny_config):
+def test_activation_memory_is_what_autograd_saves(tiny_config):
     """The same count on real tensors: what the allocator gave between the start and the end of a forward pass."""
     config = tiny_config(model={"layers": 2}, data={"batch_seconds": 15})
     model, kept = AcousticModel(config.model, config.features.num_bins, 7), {}

@@ -51,7 +51,7 @@ def test_neither_padding_nor_batch_mates_change_an_utterance(
 
 @pytest.mark.parametrize("normalise", ["global", "utterance", "none"])
 @pytest.mark.parametrize("filling", [0.0, math.inf, math.nan])
-def test_padding_gets_no_gradient_and_gives_none_to_the_weights(make_model, kind, normalise, filling):
+def test_padding_has_no_gradient_and_adds_none_to_the_weights(make_model, kind, normalise, filling):
     model = make_model(torch.float64, **kind | {"normalise": normalise})
 
     def gradients(extra, filling):

@@ -1,4 +1,4 @@
-"""Transformer-XL against its formula (arXiv 1901.02860, sections 3.2 and 3.3), written out in loops.
+"""Transformer-XL compared with its formula (arXiv 1901.02860, sections 3.2 and 3.3), written out in loops.
 
     score(i, j) = [(q_i + u) . k_j + (q_i + v) . (W_r R_(i-j))] / sqrt(d_head)
 
@@ -28,7 +28,7 @@ def sinusoid(distance):
 
 def scores(layer, q, k, first):
     """(T, D) queries that stand at key `first` and on, (W, D) keys; returns (H, T, W), one number at a time."""
-    relative, made = layer.relative, torch.empty(HEADS, len(q), len(k), dtype=torch.float64)
+    relative, result = layer.relative, torch.empty(HEADS, len(q), len(k), dtype=torch.float64)
     u, v = relative.content_bias[:, 0], relative.position_bias[:, 0]
     rows = []
     for h in range(HEADS):
@@ -37,7 +37,7 @@ def scores(layer, q, k, first):
             for j in range(len(k)):
                 r = (relative.projection.weight @ sinusoid(first + i - j))[part]
                 rows.append(((q[i, part] + u[h]) @ k[j, part] + (q[i, part] + v[h]) @ r) / math.sqrt(SIZE))
-    return torch.stack(rows).view(made.shape)
+    return torch.stack(rows).view(result.shape)
 
 
 def attention(layer, x, seen):
@@ -80,11 +80,11 @@ def encoder(norm, chunk, memory, layers=3, **more):
         "dropout": 0.0,
     }
     config = {**names, "ff_dim": 8, "layers": layers, "norm": norm, "chunk_size": chunk, "memory": memory, **more}
-    made = TransformerXl(ModelConfig.model_validate(config)).double()
+    result = TransformerXl(ModelConfig.model_validate(config)).double()
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in result.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))  # u and v begin as zeros
-    return made
+    return result
 
 
 def sizes(lengths, dim=DIM):
@@ -96,40 +96,40 @@ def batch(rows):
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
 
 
-def results(made, inputs, weights):
+def results(result, inputs, weights):
     """The output, and the gradients by the inputs and by the parameters, of a sum of squares."""
-    made.pow(2).sum().backward()
+    result.pow(2).sum().backward()
     gradients = [x.grad for x in inputs] + [weight.grad for weight in weights]
     for tensor in [*inputs, *weights]:
         tensor.grad = None
-    return made.detach(), gradients
+    return result.detach(), gradients
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize(
     "chunk, memory, lengths", [(3, 4, [10, 5]), (2, 1, [7]), (4, 0, [9]), (1, 2, [5, 1]), (2, 7, [8])]
 )
-def test_outputs_and_gradients_are_those_of_a_loop_over_chunks_with_detached_caches(norm, chunk, memory, lengths):
+def test_outputs_and_gradients_equal_a_loop_over_chunks_with_detached_caches(norm, chunk, memory, lengths):
     model = encoder(norm, chunk, memory)
     inputs, weights = [x.requires_grad_() for x in sizes(lengths)], list(model.parameters())
     together = model(*batch(inputs))
     together = torch.cat([row[:length] for row, length in zip(together, lengths, strict=True)])
-    made, gradients = results(together, inputs, weights)
+    result, gradients = results(together, inputs, weights)
     alone = torch.cat([direct(model, x, chunk, memory, norm == "pre") for x in inputs])
     expected, expected_gradients = results(alone, inputs, weights)
-    torch.testing.assert_close(made, expected, rtol=1e-9, atol=1e-6)  # the sinusoids are float32
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-6)  # the sinusoids are float32
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_no_gradient_goes_from_a_chunk_to_one_before(checkpointing):
+def test_no_gradient_goes_into_earlier_chunks(checkpointing):
     model, (x,) = encoder("pre", 3, 6, activation_checkpointing=checkpointing), sizes([12])
     x.requires_grad_()
     model(x[None], torch.tensor([12]))[0, 6:9].pow(2).sum().backward()
     assert (x.grad[:6] == 0).all() and (x.grad[6:9] != 0).all() and (x.grad[9:] == 0).all()
 
 
-def test_the_memory_is_looked_at_all_the_same():
+def test_the_memory_is_attended_to():
     model, (x,) = encoder("pre", 3, 6, layers=1), sizes([12])
     other = torch.cat([x[:1].flip(1), x[1:]])
     before, after = (model(rows[None], torch.tensor([12]))[0] for rows in (x, other))
@@ -145,21 +145,21 @@ def test_the_numbers_are_the_same_with_and_without_gradients():
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_a_stream_is_the_loop_over_chunks(norm):
+def test_a_stream_equals_a_loop_over_chunks(norm):
     model, (x,) = encoder(norm, 3, 4), sizes([9])
-    state, made = model.initial_state(1), []
+    state, result = model.initial_state(1), []
     with torch.no_grad():
         for first, chunk in enumerate(x.split(3)):
             caches = Caches(state)
-            made.append(model.step(chunk[None], torch.tensor([3 * first]), torch.tensor([9]), caches)[0])
+            result.append(model.step(chunk[None], torch.tensor([3 * first]), torch.tensor([9]), caches)[0])
             state = caches.new
-        torch.testing.assert_close(torch.cat(made), direct(model, x, 3, 4, norm == "pre"), rtol=0, atol=1e-6)
+        torch.testing.assert_close(torch.cat(result), direct(model, x, 3, 4, norm == "pre"), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     "context", [AttentionContext(), AttentionContext(2, 3), AttentionContext(0, 2), AttentionContext(None, 1)]
 )
-def test_relative_scores_under_other_masks(context):
+def test_relative_scores_over_whole_utterances_and_windows(context):
     """Positive and negative distances, over the whole utterance or a window."""
     torch.manual_seed(4)
     layer, (x,) = SelfAttention(DIM, HEADS, context, relative=True).double(), sizes([7])
@@ -169,29 +169,29 @@ def test_relative_scores_under_other_masks(context):
     hidden = torch.tensor([[not -left <= j - i <= right for j in range(7)] for i in range(7)])
     weights = scores(layer, q, k, 0).masked_fill(hidden, -math.inf).softmax(-1)
     heads = [weights[h] @ v[:, h * SIZE : (h + 1) * SIZE] for h in range(HEADS)]
-    made = layer(x[None], torch.ones(1, 7, dtype=torch.bool))[0]
-    torch.testing.assert_close(made, layer.out(torch.cat(heads, -1)), rtol=0, atol=1e-6)
+    result = layer(x[None], torch.ones(1, 7, dtype=torch.bool))[0]
+    torch.testing.assert_close(result, layer.out(torch.cat(heads, -1)), rtol=0, atol=1e-6)
 
 
 @given(queries=st.integers(1, 7), keys=st.integers(1, 9), offset=st.integers(0, 9))
 @settings(max_examples=40, deadline=None)
-def test_the_position_term_is_v_and_the_sinusoid_of_the_distance(queries, keys, offset):
+def test_the_position_term_is_the_product_of_q_plus_v_and_the_sinusoid_of_the_distance(queries, keys, offset):
     torch.manual_seed(5)
     layer, q = RelativePositions(DIM, HEADS).double(), torch.randn(2, HEADS, queries, SIZE, dtype=torch.float64)
     torch.nn.init.normal_(layer.position_bias)
-    made = layer(q, keys, offset)
-    assert made.shape == (2, HEADS, queries, keys)
+    result = layer(q, keys, offset)
+    assert result.shape == (2, HEADS, queries, keys)
     for i in range(queries):
         for j in range(keys):
             r = (layer.projection.weight @ sinusoid(i + offset - j)).view(HEADS, SIZE)
             expected = ((q[:, :, i] + layer.position_bias[:, 0]) * r).sum(-1) / math.sqrt(SIZE)
-            torch.testing.assert_close(made[:, :, i, j], expected, rtol=0, atol=1e-6)
+            torch.testing.assert_close(result[:, :, i, j], expected, rtol=0, atol=1e-6)
 
 
 @given(batch=st.lists(st.integers(1, 3), max_size=2), queries=st.integers(1, 9), keys=st.integers(1, 9))
 @settings(max_examples=60, deadline=None)
-def test_the_relative_shift_moves_each_row_one_place_further(batch, queries, keys):
+def test_relative_shift_moves_each_row_one_place_further(batch, queries, keys):
     x = torch.arange(math.prod(batch) * queries * (queries + keys)).view(*batch, queries, queries + keys)
-    made = relative_shift(x, keys)
+    result = relative_shift(x, keys)
     expected = [x[..., i, queries - 1 - i : queries - 1 - i + keys] for i in range(queries)]
-    assert torch.equal(made, torch.stack(expected, -2))
+    assert torch.equal(result, torch.stack(expected, -2))

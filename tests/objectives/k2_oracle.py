@@ -48,7 +48,7 @@ def _acceptor(graph: FrameGraph) -> "k2.Fsa":
     """A k2 FSA with one start state and one final state.
 
     State s of `graph` is state s + 1. State 0 has the arcs of all states where a path may start, and an arc to the
-    final state, since k2 wants at least one arc; no path takes that one, for there are no utterances without frames.
+    final state, since k2 wants at least one arc; no path takes it, since every utterance has frames.
     """
     k2 = require_k2()
     count = graph.num_states

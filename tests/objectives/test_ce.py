@@ -21,7 +21,7 @@ from tests.tiny import log_rows
 
 @pytest.fixture
 def aligned(tiny_config, tmp_path):
-    """A configuration whose manifests say that words of equal length fill each cut but its first tenth."""
+    """A configuration with aligned manifests: words of equal length fill each cut except for its first tenth."""
     cuts = list(CutSet.from_file(tiny_config().data.train))
     for cut in cuts:
         words = cut.supervisions[0].text.split()
@@ -49,28 +49,28 @@ def batch(aligned):
     return next(iter(load_batches(dataset, OrderedSampler(config.data.dev, 10.0), 0))), tokenizer
 
 
-def test_frames_have_the_unit_that_is_said_in_them_and_equal_neighbours_a_blank_between(batch):
+def test_frames_are_labelled_with_their_aligned_unit_and_a_blank_between_equal_units(batch):
     batch, tokenizer = batch
     for row, length, text in zip(batch.labels, batch.feature_lens, batch.texts, strict=True):
         assert (row[length:] == NO_LABEL).all() and (row[:length] != NO_LABEL).all() and row[0] == 0
         assert [u for u in row[:length].unique_consecutive().tolist() if u] == tokenizer.encode(text)
 
 
-def test_the_loss_is_that_of_each_frame(batch):
+def test_the_loss_is_the_sum_over_frames(batch):
     batch, tokenizer = batch
     objective, lens = CrossEntropy(4), (batch.feature_lens - 3) // 4
     log_probs = torch.randn(len(batch.ids), int(lens.max()), tokenizer.size).log_softmax(2)
     labels = objective.labels(batch, log_probs.shape[1])
-    found = objective(log_probs, lens, batch)
+    losses = objective(log_probs, lens, batch)
     for n, length in enumerate(lens.tolist()):
         direct = -sum(log_probs[n, t, labels[n, t]] for t in range(length))
-        assert found[n].item() == pytest.approx(direct.item(), rel=1e-5)
+        assert losses[n].item() == pytest.approx(direct.item(), rel=1e-5)
         assert labels[n, 3] == batch.labels[n, 14]
     even = CrossEntropy(4, smoothing=1 - 1e-9)(log_probs, lens, batch)
     assert even[0].item() == pytest.approx(-log_probs[0, : lens[0]].mean(1).sum().item(), rel=1e-4)
 
 
-def test_training_lowers_it(aligned, tmp_path):
+def test_training_lowers_cross_entropy_and_writes_priors(aligned, tmp_path):
     train(aligned(training={"max_steps": 12, "lr": 0.01}), tmp_path / "exp", device="cpu")
     seconds = json.loads((tmp_path / "exp" / "priors.json").read_text())
     cuts = list(CutSet.from_file(aligned().data.train))
@@ -80,7 +80,7 @@ def test_training_lowers_it(aligned, tmp_path):
     assert losses[-1] < losses[0] and all(math.isfinite(loss) for loss in losses)
 
 
-def test_cuts_without_alignment_are_all_named(aligned, tiny_config, tmp_path):
+def test_all_cuts_without_alignment_are_named(aligned, tiny_config, tmp_path):
     bare = tiny_config().data.train
     config = aligned(data={"train": str(bare), "dev": str(bare)})
     save_config(config, tmp_path / "c.yaml")

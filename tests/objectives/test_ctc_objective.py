@@ -1,4 +1,4 @@
-"""CTC against its definition: the sum over all paths that collapse to the targets."""
+"""CTC compared with its definition: the sum over all paths that collapse to the targets."""
 
 from itertools import groupby, product
 
@@ -15,19 +15,19 @@ def collapse(path):
 
 
 def brute_force(log_probs, units):
-    """-log of the probability of all paths that spell `units`, in float64; 0 when there is none."""
+    """-log of the probability of all CTC alignments of `units`, in float64; 0 when there is none."""
     paths = [path for path in product(range(log_probs.shape[1]), repeat=len(log_probs)) if collapse(path) == units]
     scores = [sum(log_probs[t, unit] for t, unit in enumerate(path)) for path in paths]
     return -torch.stack(scores).logsumexp(0) if scores else torch.tensor(0.0).double()
 
 
 @pytest.mark.parametrize("units", TARGETS[1:], ids=str)
-def test_frames_needed_is_the_shortest_time_with_a_path(units):
+def test_min_frames_is_the_fewest_frames_with_an_alignment(units):
     reachable = (T for T in range(1, 9) if any(collapse(path) == units for path in product(range(3), repeat=T)))
     assert min_frames(units) == next(reachable)
 
 
-def test_nothing_needs_no_frames():
+def test_no_units_need_no_frames():
     assert min_frames([]) == 0
 
 

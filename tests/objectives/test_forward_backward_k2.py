@@ -12,6 +12,8 @@ from asrtool.objectives.forward_backward import path_sum
 from asrtool.objectives.graph_batch import GraphBatch
 from tests.objectives import k2_oracle
 
+pytestmark = pytest.mark.k2
+
 
 @pytest.fixture(autouse=True, scope="module")
 def k2_is_installed():
@@ -29,7 +31,7 @@ def values_and_gradients(function, log_probs):
 
 
 def check_sums(graphs, log_probs, lens):
-    """Values and gradients are those of k2."""
+    """Values and gradients equal k2's."""
     ours = values_and_gradients(lambda x: path_sum(x, lens, GraphBatch(graphs)), log_probs)
     fsas = k2_oracle.fsa_vector(graphs)
     theirs = values_and_gradients(lambda x: k2_oracle.path_sum(x, lens, fsas), log_probs)
