@@ -9,14 +9,14 @@ from asrtool.cli.options import PATH, model_options
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--ctm", type=PATH, help="CTM file to write the words to, too.")
+@click.option("--ctm", type=PATH, help="CTM file to write the words to as well.")
 @model_options
 def align(exp, cuts, out, ctm, checkpoint, max_minutes, batch_seconds, workers, device, threads) -> None:
-    """Find when each word and unit of the transcripts is said, with a trained experiment.
+    """Find the times of each word and unit of the transcripts.
 
-    OUT is the manifest CUTS with lhotse's alignments "word" and "unit", in seconds from the start of the cut; where a
-    word has several pronunciations, that of the best path. Cuts that cannot be aligned are listed and left out. A CTM
-    names words by their recording alone, so each recording needs an id of its own, without white space.
+    OUT is the manifest CUTS with lhotse's alignments "word" and "unit", in seconds from the start of the cut. Of
+    several pronunciations of a word, that of the best path is aligned. Cuts that cannot be aligned are listed and left
+    out. A CTM identifies a word's audio by the recording only, so each recording needs its own id, without white space.
 
     \b
     asrtool align exp/transformer data/train.jsonl.gz data/train_aligned.jsonl.gz

@@ -1,59 +1,63 @@
-"""`asrtool decode`, `asrtool tune` and `asrtool score`."""
+"""`asrtool decode`, `asrtool tune`, `asrtool rescore` and `asrtool score`."""
 
 import click
 
-from asrtool.cli.options import (
-    JOBS,
-    NOT_NEGATIVE,
-    NUMBER,
-    PATH,
-    POSITIVE,
-    SHARE,
-    device_option,
-    model_options,
-    set_options,
+from asrtool.cli.options import JOBS, PATH, POSITIVE, SHARE, device_option, model_options, set_options
+from asrtool.cli.search_options import (
+    METHOD,
+    beam_option,
+    graph_option,
+    graph_search_options,
+    prefix_search_options,
+    priors_option,
 )
 
-METHOD = click.Choice(["greedy", "prefix", "graph"])
-MOST_HYPOTHESES = 1000  # of an utterance: rescoring gains nothing from more than some hundreds
-LONGEST_CONTEXT = 100_000  # words: an hour of speech has 10,000
-SHOWN = 5  # of the scales that `asrtool tune` has tried
-
-
-def _search_options(command):
-    """The options of searches; those not given are None, and do not count as given."""
-    options = [
-        click.option("--beam", type=POSITIVE, help="prefix: prefixes kept [default: 8]. graph: cost beam [16]."),
-        click.option("--nbest", type=click.IntRange(1, MOST_HYPOTHESES), help="Hypotheses in hyps.jsonl [default: 1]."),
-        click.option("--insertion-penalty", type=NUMBER, help="Cost of a word; prefix: of a word or unit of --lm."),
-        click.option("--lm", type=PATH, help="prefix: n-gram model, ARPA, .npz or KenLM binary."),
-        click.option("--lm-weight", type=NOT_NEGATIVE, help="prefix: weight of the LM's log-probs [default: 0.5]."),
-        click.option("--lm-units", is_flag=True, default=None, help="prefix: the model of --lm is over units."),
-        click.option("--graph", type=PATH, help="graph: folder of `asrtool graph`."),
-        click.option("--engine", type=click.Choice(["kaldi", "k2"]), help="graph: decoder; k2 for GPUs and batches."),
-        click.option("--max-active", type=click.IntRange(min=2), help="graph: most states a frame [default: 7000]."),
-        click.option("--min-active", type=click.IntRange(min=0), help="graph: least states a frame [default: 20]."),
-        click.option("--acoustic-scale", type=POSITIVE, help="graph: scale of the log-probs [default: 1]."),
-        click.option("--blank-penalty", type=NUMBER, help="graph: cost of each blank frame [default: 0]."),
-        click.option("--scales", type=PATH, help="graph: the scale and both penalties, from `asrtool tune`."),
-        click.option("--priors", type=PATH, help="graph: JSON list of class counts, divided out of the log-probs."),
-        click.option("--lattices", is_flag=True, default=None, help="graph: write lat.gz, a text archive of Kaldi."),
-        click.option("--lattice-beam", type=POSITIVE, help="graph: cost beam of the lattices [default: 8]."),
-        click.option("--rescore", type=PATH, help="graph: n-gram model that replaces the one of the graph."),
-        click.option("--graph-lm", type=PATH, help="graph: n-gram model that the graph was built from, for --rescore."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+MAX_NBEST = 1000  # hypotheses of an utterance: rescoring gains nothing from more than some hundreds
+MAX_CONTEXT = 100_000  # words: an hour of speech has 10,000
+NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has tried
 
 
 @click.command()
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH, nargs=-1, required=True)
-@click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="Search; repeatable.")
-@_search_options
-@click.option("--jobs", default=1, type=JOBS, help="graph: number of search processes.")
-@click.option("--adapted", type=PATH, help="Folder of weights for each speaker, of `asrtool adapt`.")
+@click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="Search method; repeatable.")
+@beam_option
+@click.option(
+    "--nbest",
+    type=click.IntRange(1, MAX_NBEST),
+    show_default="1",
+    help="Number of hypotheses in hyps.jsonl (--method prefix or graph).",
+)
+@prefix_search_options
+@graph_option
+@click.option(
+    "--engine",
+    type=click.Choice(["kaldi", "k2"]),
+    show_default="kaldi",
+    help="Decoder of the graph: kaldi on CPUs, k2 for batches and GPUs (--method graph only).",
+)
+@graph_search_options
+@click.option(
+    "--lattices", is_flag=True, default=None, help="Write lat.gz, a text archive of Kaldi (--method graph only)."
+)
+@click.option(
+    "--lattice-beam",
+    type=POSITIVE,
+    show_default="8.0",
+    help="Lattice beam, the largest cost above the best path (--method graph only).",
+)
+@click.option(
+    "--rescore",
+    type=PATH,
+    help="N-gram model for lattice rescoring; it replaces the one that the graph was built from.",
+)
+@click.option(
+    "--graph-lm",
+    type=PATH,
+    help="N-gram model that the graph was built from; needed with --rescore to subtract its scores.",
+)
+@click.option("--jobs", default=1, type=JOBS, help="Number of search processes (--method graph only).")
+@click.option("--adapted", type=PATH, help="Weights of each speaker, a folder of `asrtool adapt`.")
 @model_options
 @set_options
 def decode(
@@ -62,15 +66,15 @@ def decode(
 ) -> None:  # fmt: skip
     """Recognise the cuts of one or more manifests with a trained experiment.
 
-    Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, and prints the real-time factor of each. SET is the
-    manifest's name without .jsonl.gz, or that of --name; METHOD is "rescored" for graph with --rescore. With --adapted
-    it is METHOD_adapted, METHOD_adapted2 in the second round; with --tag it ends in -TAG.
+    Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, and prints the real-time factor of each. SET is the name of
+    --name, or of the manifest without .jsonl.gz. METHOD is "rescored" for graph with --rescore. With --adapted the
+    folder is METHOD_adapted, in the second round METHOD_adapted2; with --tag it ends in -TAG.
 
-    The same command again goes on where an interrupted one was, or replaces its own result. A result of other options
-    stays: --tag keeps both, --overwrite replaces it. A new result removes the old scores beside it.
+    The same command again resumes an interrupted run, or replaces its own result. A result of other options is not
+    replaced: --tag keeps both, --overwrite replaces it. A new result deletes the scores of the old one.
 
-    Cuts longer than --max-minutes are refused. A cut without a whole frame has an empty hypothesis and is named. Cuts
-    need no transcript.
+    Cuts longer than --max-minutes are refused. A cut without a whole frame gets an empty hypothesis, and is listed.
+    Cuts need no transcript.
 
     \b
     asrtool decode exp/transformer data/test.jsonl.gz
@@ -85,10 +89,10 @@ def decode(
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph \\
         --adapted exp/transformer/adapted/test
 
-    torchrun shares the batches among processes, on one machine or on several that see the same folders; each takes a
-    GPU of its own where there are some. The words are those that one process finds, the real-time factor is that of the
-    slowest process, and the first one prints. With --max-restarts, or with the same command again, killed processes go
-    on where they were, to half a minute. torchrun does not make a result again that is there: delete its folder first.
+    With torchrun, several processes share the batches, on one machine or on several with the same file system; each
+    uses its own GPU, if there are any. The hypotheses are those of a single process, and the real-time factor is that
+    of the slowest process. With --max-restarts, or with the same command again, killed processes resume; at most half a
+    minute of decoding is lost. torchrun does not decode again what has a result: delete its folder first.
 
     \b
     torchrun --nproc-per-node 2 -m asrtool decode exp/transformer data/test.jsonl.gz
@@ -125,16 +129,29 @@ def _summary(facts: dict) -> str:
 @click.command()
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH)
-@click.option("--graph", required=True, type=PATH, help="Folder of `asrtool graph`.")
-@click.option("--beam", type=POSITIVE, help="Cost beam of the search [default: 16].")
-@click.option("--lattice-beam", type=POSITIVE, help="Cost beam of the lattices [default: 8].")
-@click.option("--priors", type=PATH, help="JSON list of class counts, divided out of the log-probs.")
+@click.option("--graph", required=True, type=PATH, help="Decoding graph, a folder of `asrtool graph`.")
 @click.option(
-    "--also", type=(PATH, PATH, PATH), multiple=True, metavar="EXP CUTS GRAPH", help="A further system; repeatable."
+    "--beam", type=POSITIVE, show_default="16.0", help="Beam of the search, the largest cost above the best path."
 )
-@click.option("--out", type=PATH, help="JSON file to write [default: EXP/decode/SET/scales.json].")
 @click.option(
-    "--rounds", default=2, type=click.IntRange(0, 20), help="Number of refinements, each with half the steps."
+    "--lattice-beam", type=POSITIVE, show_default="8.0", help="Lattice beam, the largest cost above the best path."
+)
+@priors_option
+@click.option(
+    "--also",
+    type=(PATH, PATH, PATH),
+    multiple=True,
+    metavar="EXP CUTS GRAPH",
+    help="Further system that is tuned together with the first; repeatable.",
+)
+@click.option(
+    "--out", type=PATH, show_default="EXP/decode/SET/decoding_weights.json", help="JSON file to write the weights to."
+)
+@click.option(
+    "--rounds",
+    default=2,
+    type=click.IntRange(0, 20),
+    help="Number of refinements of the grid, each with half the steps.",
 )
 @click.option("--jobs", default=1, type=JOBS, help="Number of search processes.")
 @model_options
@@ -142,24 +159,27 @@ def tune(
     exp, cuts, graph, also, out, rounds, jobs, checkpoint, max_minutes, batch_seconds, workers, device, threads,
     **options,
 ) -> None:  # fmt: skip
-    """Find the acoustic scale, blank penalty and insertion penalty with the lowest WER on a development set.
+    """Find the decoding weights with the lowest WER on a development set.
 
-    Stores log-probs in EXP/decode/SET/log_probs and searches each utterance once; prints the WER of the best of the
-    scales tried, and writes EXP/decode/SET/scales.json for `asrtool decode --scales`, which has them all.
+    The decoding weights are acoustic scale, blank penalty and insertion penalty. The command stores log-probs in
+    EXP/decode/SET/log_probs and searches each utterance once. It prints the WER of the best weights that it has tried,
+    and writes all of them to EXP/decode/SET/decoding_weights.json for `asrtool decode --decoding-weights`.
 
-    Scales follow the speakers they are tuned on: few of them are better for those, and worse for others. --also takes
-    the other folds of a cross-validation, each with its own graph, and adds up the errors of all.
+    Weights that are tuned on few speakers are better for these and worse for others. --also adds the other folds of a
+    cross-validation, each with its own graph; the errors of all are summed.
 
     \b
     asrtool tune exp/transformer data/dev.jsonl.gz --graph exp/lang/graph
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph \\
-        --scales exp/transformer/decode/dev/scales.json
+        --decoding-weights exp/transformer/decode/dev/decoding_weights.json
     """
     import torch
 
     from asrtool.decoding.checks import check_cuts
-    from asrtool.decoding.options import LATTICE_BEAM, open_search
-    from asrtool.decoding.tuning import Grid, Scales, System, tune_systems
+    from asrtool.decoding.lattice_weights import DecodingWeights
+    from asrtool.decoding.options import DEFAULT_LATTICE_BEAM
+    from asrtool.decoding.search_setup import open_graph_search
+    from asrtool.decoding.tuning import Grid, TunedSystem, tune_systems
     from asrtool.errors import UserError
     from asrtool.experiment import open_experiment
 
@@ -167,40 +187,44 @@ def tune(
         torch.set_num_threads(threads)
     if also and options["priors"]:
         raise UserError("--priors are of one system's classes, and --also names another; tune each system alone")
-    given = {"lattice_beam": LATTICE_BEAM} | {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
+    given.setdefault("lattice_beam", DEFAULT_LATTICE_BEAM)
     systems = []
-    for folder, manifest, its_graph in ((exp, cuts, graph), *also):
+    for folder, manifest, graph_folder in ((exp, cuts, graph), *also):
         experiment = open_experiment(folder, checkpoint, device)
         check_cuts(manifest, max_minutes, experiment.config.data.max_seconds)
         experiment.max_seconds = 60 * max_minutes
-        search, _ = open_search("graph", experiment.tokenizer, given | {"graph": its_graph}, jobs)
-        systems.append(System(experiment, manifest, search))
-    facts = tune_systems(systems, out or systems[0].folder / "scales.json", Grid(rounds=rounds), batch_seconds, workers)
-    for row in sorted(facts["tried"], key=lambda row: row["wer"])[:SHOWN]:
-        click.echo(f"WER {row.pop('wer'):.2f} %: {Scales(**row)}")
+        search, _ = open_graph_search(experiment.tokenizer, given | {"graph": graph_folder}, jobs)
+        systems.append(TunedSystem(experiment, manifest, search))
+    out = out or systems[0].folder / "decoding_weights.json"
+    facts = tune_systems(systems, out, Grid(rounds=rounds), batch_seconds, workers)
+    for row in sorted(facts["tried"], key=lambda row: row["wer"])[:NUM_PRINTED]:
+        click.echo(f"WER {row.pop('wer'):.2f} %: {DecodingWeights(**row)}")
     click.echo(f"best: WER {facts['wer']:.2f} % in the lattices, {facts['decoded']:.2f} % decoded: ", nl=False)
-    click.echo(f"{Scales(**facts['best'])}; {facts['before']:.2f} % without any")
+    click.echo(f"{DecodingWeights(**facts['best'])}; {facts['before']:.2f} % with the default weights")
 
 
 @click.command()
 @click.argument("folder", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--lm", "neural", type=PATH, help="Neural language model, of `asrtool lm train-neural`.")
-@click.option("--ngram", type=PATH, help="n-gram model of --rescore that FOLDER was decoded with; needed with --lm.")
-@click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the mixture of both.")
+@click.option("--lm", "neural", type=PATH, help="Neural language model of `asrtool lm train-neural`.")
+@click.option("--ngram", type=PATH, help="N-gram model of --rescore that FOLDER was decoded with; needed with --lm.")
+@click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the interpolation.")
 @click.option(
     "--context",
-    type=click.IntRange(0, LONGEST_CONTEXT),
-    help="Words of context, at most those of training.",
+    type=click.IntRange(0, MAX_CONTEXT),
+    show_default="that of its training",
+    help="Context of the neural model in words, at most that of its training.",
 )
-@click.option("--mbr", is_flag=True, help="Take the hypothesis with the fewest expected word errors.")
-@click.option("--overwrite", is_flag=True, help="Replace a result of other options in OUT.")
+@click.option("--mbr", is_flag=True, help="Choose by minimum Bayes risk: the fewest expected word errors.")
+@click.option("--overwrite", is_flag=True, help="Replace a result in OUT that was made with other options.")
 @device_option()
 def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
-    """Choose from n-best lists: by a mixture of an n-gram and a neural language model, minimum Bayes risk, or both.
+    """Choose from n-best lists by a neural language model or minimum Bayes risk.
 
-    A model with a context takes an utterance as what comes after the best hypotheses of the same speaker's ones before.
-    --mbr takes the scores for log-probs of what was said, and of the n hypotheses the one that is nearest to it.
+    The neural language model is interpolated with the n-gram of --rescore. One with a context reads an utterance after
+    the best hypotheses of the same speaker's earlier utterances. --mbr takes the scores as log-probs, and chooses the
+    hypothesis with the fewest expected word errors; without it the highest score is chosen.
 
     \b
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph data/lang/graph \\
@@ -213,23 +237,24 @@ def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
         raise click.UsageError("--lm and --ngram go together")
     if neural is None and not mbr:
         raise click.UsageError("give --lm and --ngram, or --mbr, or both")
-    from asrtool.decoding.rescoring import Models, rescore_folder
+    from asrtool.decoding.rescoring import LmMixtureFiles, rescore_folder
 
-    facts = rescore_folder(folder, out, Models(neural, ngram, **options) if neural else None, mbr, overwrite)
+    files = LmMixtureFiles(neural, ngram, **options) if neural else None
+    facts = rescore_folder(folder, out, files, mbr, overwrite)
     seconds, device = facts["rescoring_seconds"], facts["rescoring_device"]
     click.echo(f"{out}: {facts.get('utterances', '')} utterances, {seconds:.1f} s on {device}")
 
 
 @click.command()
 @click.argument("folders", type=PATH, nargs=-1, required=True)
-@click.option("--name", help="Name of the set [default: the one that it was decoded under].")
+@click.option("--name", show_default="the name that it was decoded under", help="Name of the set.")
 @click.option("--pool", "pooled", metavar="NAME", help="Also score all utterances as one set of this name.")
-@click.option("--against", type=PATH, multiple=True, help="Folder to compare with, by paired bootstrap; repeatable.")
+@click.option("--against", type=PATH, multiple=True, help="Folder to compare with by paired bootstrap; repeatable.")
 def score(folders, name, pooled, against) -> None:
-    """Word error rate of decoded folders, with its 95 % bootstrap interval: one line a folder.
+    """Print the word error rate of each decoded folder.
 
-    Beside hyps.jsonl it writes wer.json, report.txt (confusions, speakers), and alignments.txt and .jsonl (every
-    utterance).
+    Each line has the 95 % bootstrap interval. Next to hyps.jsonl the command writes wer.json, report.txt (confusions,
+    speakers), and alignments.txt and alignments.jsonl (every utterance).
 
     \b
     asrtool score exp/transformer/decode/test/greedy

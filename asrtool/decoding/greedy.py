@@ -6,10 +6,10 @@ from asrtool.decoding.hypothesis import Hypothesis
 
 
 def ctc_greedy(log_probs: torch.Tensor, lens: torch.Tensor, blank: int = 0) -> list[Hypothesis]:
-    """The best token of each frame, repeats collapsed, then blanks dropped; one Hypothesis an utterance.
+    """Returns the best token of each frame, with repeats collapsed and then blanks removed, for each utterance.
 
     log_probs (N, T, V) float, any device; lens (N,) valid frames. `frames` holds the first frame of each token's run;
-    `score` is the log-probability of the one best path, not of the token sequence (which sums over its paths).
+    `score` is the log-probability of the single best path, not of the token sequence (which sums over its paths).
     """
     if log_probs.size(1) == 0:
         return [Hypothesis([], [], 0.0) for _ in range(log_probs.size(0))]
@@ -23,6 +23,6 @@ def ctc_greedy(log_probs: torch.Tensor, lens: torch.Tensor, blank: int = 0) -> l
     starts, path = starts.cpu(), path.cpu()
     frames = [row.nonzero().squeeze(1) for row in starts]
     return [
-        Hypothesis(row[when].tolist(), when.tolist(), score)
-        for row, when, score in zip(path, frames, scores, strict=True)
+        Hypothesis(row[row_frames].tolist(), row_frames.tolist(), score)
+        for row, row_frames, score in zip(path, frames, scores, strict=True)
     ]

@@ -1,19 +1,21 @@
-"""What every search returns."""
+"""The result of every search."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+
+import torch
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One decoded token sequence, and what a graph adds to it.
+    """A decoded token sequence, and what a graph adds to it.
 
     tokens: token ids, without blanks. frames: for each token the index of the output frame (after subsampling) where
-    it begins. score: natural log-probability; each search says of what (a path, or all paths of the sequence).
+    it begins. score: natural log-probability; each search defines of what (a path, or all paths of the sequence).
 
-    words: those of the graph's output labels; None where the tokens spell the text. word_frames: for each word the
-    frame in which the graph put it out, which is within the word or just behind it. complete: whether the path ends in
-    a final state; if not, this is the best partial one. others: further hypotheses, best first. lattice: its lines in
+    words: the output labels of a graph; None where the tokens themselves make the text. word_frames: for each word the
+    frame in which the graph emitted it, which is within the word or just behind it. complete: whether the path ends in
+    a final state; if not, this is the best partial path. others: further hypotheses, best first. lattice: its lines in
     Kaldi's text format, where one was asked for.
     """
 
@@ -26,6 +28,10 @@ class Hypothesis:
     others: tuple["Hypothesis", ...] = ()
     lattice: str = ""
 
-    def among(self, others: Sequence["Hypothesis"]) -> "Hypothesis":
-        """This one, with further hypotheses behind it."""
+    def with_others(self, others: Sequence["Hypothesis"]) -> "Hypothesis":
+        """Returns this hypothesis with further ones as `others`."""
         return replace(self, others=tuple(others)) if others else self
+
+
+# log-probs (N, T, V) and lengths (N,) -> a hypothesis of each utterance
+Search = Callable[[torch.Tensor, torch.Tensor], list[Hypothesis]]

@@ -211,9 +211,7 @@ def split_lattices(lattices: "k2.Fsa") -> Iterator[LatticeArcs]:
         yield _one_word_per_arc(table, several, several_words, num_states)
 
 
-def _one_word_per_arc(
-    table: np.ndarray, arcs: np.ndarray, words: Sequence[np.ndarray], num_states: int
-) -> LatticeArcs:
+def _one_word_per_arc(table: np.ndarray, arcs: np.ndarray, words: Sequence[np.ndarray], num_states: int) -> LatticeArcs:
     """Replaces each of `arcs`, which have several words, by a chain of arcs; the first one reads the frame."""
     final = num_states - 1
     blocks = []

@@ -7,20 +7,21 @@ import numpy as np
 
 
 def minimum_bayes_risk_index(texts: Sequence[str], scores: Sequence[float]) -> int:
-    """The place of the text with the fewest expected word errors, if each is what was said with probability p.
+    """Returns the index of the text with the fewest expected word errors; the first one of several.
 
-    p is proportional to exp(score), natural log-probs as they are, among these texts; of equal ones the first is taken.
-    The most probable sentence has the fewest sentence errors; this one has the fewest word errors (Goel and Byrne,
-    Minimum Bayes-risk automatic speech recognition, 2000).
+    The probability that a text is the correct one is proportional to exp(score), where scores are natural log-probs,
+    normalised over these texts. The most probable sentence has the fewest sentence errors; this one has the fewest word
+    errors (Goel and Byrne, Minimum Bayes-risk automatic speech recognition, 2000).
     """
     probabilities = np.exp(np.array(scores) - max(scores))
-    return int((distances(texts) @ probabilities).argmin())
+    return int((pairwise_word_errors(texts) @ probabilities).argmin())
 
 
-def distances(texts: Sequence[str]) -> np.ndarray:
-    """The word errors of each text against each other one, (N, N)."""
-    words, found = [text.split() for text in texts], np.zeros((len(texts), len(texts)))
-    for one in range(len(texts)):
-        for other in range(one):
-            found[one, other] = kaldialign.edit_distance(words[one], words[other])["total"]
-    return found + found.T
+def pairwise_word_errors(texts: Sequence[str]) -> np.ndarray:
+    """Returns the word errors between each two texts, (N, N)."""
+    words = [text.split() for text in texts]
+    errors = np.zeros((len(texts), len(texts)))
+    for row in range(len(texts)):
+        for column in range(row):
+            errors[row, column] = kaldialign.edit_distance(words[row], words[column])["total"]
+    return errors + errors.T

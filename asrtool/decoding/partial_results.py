@@ -1,15 +1,15 @@
-"""What the processes of a decoding have found so far, in files.
+"""Partial results of a decoding, in files: a store from which an interrupted run resumes.
 
-Each process writes what it has decoded, some batches at a time, into a folder named for all that decides over the
-result (checkpoint, manifest, settings, number of processes), and begins behind what is there already:
+Each process writes what it has decoded, some batches at a time, into a folder named by the hash of everything that
+determines the result (checkpoint, manifest, settings, number of processes), and continues behind what is there:
 
-    OUT/parts/RUN/0-000000.json    the first batches of rank 0, of every two if there are two ranks
+    OUT/parts/RUN/0-000000.json    the first batches of rank 0; of every two if there are two ranks
                   0-000000.gz      their lattices, if there are any
                   0-000001.json    the next ones
-                  0-end.json       rank 0 is done, and wrote so many parts
+                  0-end.json       rank 0 has finished; the number of its files
                   1-000000.json    ...
 
-The processes need not talk to each other: the first one waits for the files of the others, and joins them.
+The processes do not communicate: the first one waits for the files of the others, and joins them.
 """
 
 import gzip
@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -33,14 +33,15 @@ from asrtool.readers import GZIP_ERRORS, read_json
 
 logger = logging.getLogger(__name__)
 
+FILE_KIND = "partial result of a decoding"
 BLOCK = 1 << 20  # bytes that are decompressed at once to compare a checksum
-POLL_SECONDS = 0.2  # between two looks for what other ranks have written
-WAIT_SECONDS = 1800.0  # without a new part of anybody, after which a rank counts as missing: many times a part's
+POLL_SECONDS = 0.2  # between two looks at the files of other ranks
+WAIT_SECONDS = 1800.0  # a rank counts as missing if no rank writes for this long: many times the time of a file
 
 
 @dataclass
 class DecodingTimes:
-    """Seconds spent in each part of decoding, without the wait for the first features."""
+    """Seconds spent in each part of decoding, without the wait for the first features; audio: seconds decoded."""
 
     audio: float = 0.0
     model: float = 0.0
@@ -48,89 +49,100 @@ class DecodingTimes:
     total: float = 0.0
 
     @classmethod
-    def sum(cls, clocks: Iterable["DecodingTimes"]) -> "DecodingTimes":
-        """Of parts that came one after another."""
-        return cls(*map(sum, zip(*map(astuple, clocks), strict=True)))
+    def sum(cls, times: Iterable["DecodingTimes"]) -> "DecodingTimes":
+        """Returns the times of work that was done one after the other."""
+        result = cls()
+        for one in times:
+            result.audio += one.audio
+            result.model += one.model
+            result.search += one.search
+            result.total += one.total
+        return result
 
     def facts(self, audio: float, device: torch.device) -> dict:
-        """Real-time factors (seconds of computing per second of `audio`), with what they were measured on."""
+        """Returns real-time factors (computing time over `audio`, in seconds) and the device that was measured."""
         parts = {"rtf": self.total, "rtf_model": self.model, "rtf_search": self.search}
-        rates = {name: round(seconds / max(audio, 1e-9), 5) for name, seconds in parts.items()}
-        return {
-            "audio_seconds": round(audio, 2),
-            "seconds": round(self.total, 2),
-            **rates,
-            "device": describe_device(device),
-        }
+        factors = {name: round(seconds / max(audio, 1e-9), 5) for name, seconds in parts.items()}
+        facts = {"audio_seconds": round(audio, 2), "seconds": round(self.total, 2)}
+        return facts | factors | {"device": describe_device(device)}
 
 
 @dataclass
 class DecodedBatches:
-    """Some batches of a rank, decoded: the rows of hyps.jsonl in no order, and lattices as text (in files apart)."""
+    """Some decoded batches of a rank: rows of hyps.jsonl in no order, and lattices as text (in files of their own)."""
 
     batches: int = 0
-    clock: DecodingTimes = field(default_factory=DecodingTimes)
+    times: DecodingTimes = field(default_factory=DecodingTimes)
     rows: list[dict] = field(default_factory=list)
     lattices: list[str] = field(default_factory=list)
 
 
 class PartialResults:
-    """The parts of one run, of all its ranks, in `out`/parts/RUN. Every file appears whole or not at all."""
+    """The partial results of one run, of all its ranks, in `out`/parts/RUN. Each file is written atomically."""
 
     def __init__(self, out: Path, run: str, ranks: Ranks):
-        self.folder, self.ranks = out / "parts" / run, ranks
+        self.folder = out / "parts" / run
+        self.ranks = ranks
 
-    def write(self, number: int, part: DecodedBatches) -> None:
-        """The part `number` of this rank; its JSON last, for that is what says that it is there."""
+    def write(self, number: int, decoded: DecodedBatches) -> None:
+        """Writes file `number` of this rank. The JSON is written last, since it marks the file as complete."""
         path = self._path(self.ranks.rank, number)
-        if part.lattices:
+        if decoded.lattices:
             with atomic_path(path.with_suffix(".gz")) as temporary:
-                temporary.write_bytes(gzip.compress("".join(part.lattices).encode(), mtime=0))
-        tree = {"batches": part.batches, "clock": vars(part.clock), "rows": part.rows}
+                temporary.write_bytes(gzip.compress("".join(decoded.lattices).encode(), mtime=0))
+        tree = {"batches": decoded.batches, "times": asdict(decoded.times), "rows": decoded.rows}
         write_text(path, json_line(tree))
 
-    def end(self, number: int) -> None:
-        """This rank is done, with `number` parts."""
-        write_json(self._end(self.ranks.rank), number)
+    def finish(self, num_files: int) -> None:
+        """Marks this rank as finished, after `num_files` files."""
+        write_json(self._end_path(self.ranks.rank), num_files)
 
-    def ended(self, rank: int) -> bool:
-        """Whether `rank` is done."""
-        return self._end(rank).is_file()
+    def is_finished(self, rank: int) -> bool:
+        """Returns True if `rank` has finished."""
+        return self._end_path(rank).is_file()
 
-    def own(self) -> list[DecodedBatches]:
-        """What this rank has decoded so far, up to the first part that is missing or damaged; the others go."""
-        found = []
+    def resume(self) -> list[DecodedBatches]:
+        """Returns what this rank has decoded so far, up to the first missing or damaged file; deletes those behind it.
+
+        Their batches are decoded again, in files of other sizes.
+        """
+        decoded = []
         with suppress(UserError):
             for number in itertools.count():
-                found.append(_read_part(self._path(self.ranks.rank, number), self._hint))
-        for number in itertools.count(len(found)):  # their batches are decoded again, in parts of other sizes
+                decoded.append(_read_file(self._path(self.ranks.rank, number), self._hint))
+        for number in itertools.count(len(decoded)):
             path = self._path(self.ranks.rank, number)
             if not path.is_file():
-                return found
+                break
             path.unlink()
+        return decoded
 
-    def share(self, rank: int) -> list[DecodedBatches]:
-        """All that a rank that is done has decoded. It said how many: a shared folder may list its files late.
+    def read_rank(self, rank: int) -> list[DecodedBatches]:
+        """Returns everything that a finished rank has decoded. Raises UserError for a missing or damaged file.
 
-        UserError for a part that is missing or damaged.
+        The rank has written the number of its files, since a shared file system may list them late.
         """
-        return [_read_part(self._path(rank, part), self._hint) for part in range(self._count(rank))]
+        return [_read_file(self._path(rank, number), self._hint) for number in range(self._num_files(rank))]
 
-    def _count(self, rank: int) -> int:
-        number = read_json(self._end(rank), "part of a decoding", self._hint)
-        if type(number) is not int or number < 0:
-            raise UserError(f"{self._end(rank)} is damaged; {self._hint}")
-        return number
+    def _num_files(self, rank: int) -> int:
+        count = read_json(self._end_path(rank), FILE_KIND, self._hint)
+        if type(count) is not int or count < 0:
+            raise UserError(f"{self._end_path(rank)} is damaged; {self._hint}")
+        return count
 
     @property
     def _hint(self) -> str:
         return f"delete {self.folder} and repeat the command"
 
     def join_lattices(self, out: Path) -> None:
-        """All lattices in one file, or no such file when there are none. (Gzipped files in a row are one.)"""
-        counts = [self._count(rank) for rank in range(self.ranks.world_size)]
-        numbers = [(rank, number) for rank, count in enumerate(counts) for number in range(count)]
-        paths = [self._path(*place).with_suffix(".gz") for place in numbers]
+        """Writes all lattices into one file; deletes `out` when there are none.
+
+        Concatenated gzip files are one gzip file.
+        """
+        counts = [self._num_files(rank) for rank in range(self.ranks.world_size)]
+        paths = [
+            self._path(rank, number).with_suffix(".gz") for rank, count in enumerate(counts) for number in range(count)
+        ]
         if not any(path.is_file() for path in paths):
             out.unlink(missing_ok=True)
             return
@@ -141,22 +153,27 @@ class PartialResults:
                     shutil.copyfileobj(source, file)
 
     def wait(self) -> None:
-        """Until all ranks are done; UserError with those that are not when nobody has written for WAIT_SECONDS."""
-        files, written = 0, time.monotonic()
-        said = written
-        while missing := [rank for rank in range(self.ranks.world_size) if not self.ended(rank)]:
-            now, before, files = time.monotonic(), files, sum(1 for _ in self.folder.iterdir())
-            written = written if files == before else now
-            if now - written > WAIT_SECONDS:
-                problem = f"{self._names(missing)} wrote nothing into {self.folder} for {WAIT_SECONDS:.0f} s"
-                raise UserError(f"{problem}; see what went wrong there, and repeat the command to go on")
-            if now - said > LOG_SECONDS:
-                said = now
-                logger.info(f"waiting for {self._names(missing)}")
+        """Waits until all ranks have finished. Raises UserError with the others when none writes for WAIT_SECONDS."""
+        num_files = 0
+        last_write = last_log = time.monotonic()
+        while missing := [rank for rank in range(self.ranks.world_size) if not self.is_finished(rank)]:
+            now = time.monotonic()
+            previous, num_files = num_files, sum(1 for _ in self.folder.iterdir())
+            if num_files != previous:
+                last_write = now
+            if now - last_write > WAIT_SECONDS:
+                problem = f"{self._describe(missing)} wrote nothing into {self.folder} for {WAIT_SECONDS:.0f} s"
+                raise UserError(f"{problem}; see what went wrong there, and repeat the command to continue")
+            if now - last_log > LOG_SECONDS:
+                last_log = now
+                logger.info(f"waiting for {self._describe(missing)}")
             time.sleep(POLL_SECONDS)
 
     def remove(self) -> None:
-        """All parts, of other runs too. Away by name first: what is left of a run must not look like its beginning."""
+        """Deletes all partial results, those of other runs as well.
+
+        The folder is renamed first: a half-deleted run must not look like the beginning of one.
+        """
         old = self.folder.with_name("old")
         shutil.rmtree(old, ignore_errors=True)
         if self.folder.is_dir():
@@ -166,27 +183,27 @@ class PartialResults:
     def _path(self, rank: int, number: int) -> Path:
         return self.folder / f"{rank}-{number:06d}.json"
 
-    def _end(self, rank: int) -> Path:
+    def _end_path(self, rank: int) -> Path:
         return self.folder / f"{rank}-end.json"
 
-    def _names(self, ranks: list[int]) -> str:
+    def _describe(self, ranks: list[int]) -> str:
         return f"rank {', '.join(map(str, ranks))} of 0 to {self.ranks.world_size - 1}"
 
 
-def _read_part(path: Path, hint: str) -> DecodedBatches:
-    """A part without its lattices; UserError when it is missing or damaged."""
-    tree = read_json(path, "part of a decoding", hint)
+def _read_file(path: Path, hint: str) -> DecodedBatches:
+    """Returns a file's content without its lattices. Raises UserError when it is missing or damaged."""
+    tree = read_json(path, FILE_KIND, hint)
     try:
-        clock = DecodingTimes(**{name: float(seconds) for name, seconds in tree["clock"].items()})
+        times = DecodingTimes(**{name: float(seconds) for name, seconds in tree["times"].items()})
         if type(tree["batches"]) is not int or not all(isinstance(row["id"], str) for row in tree["rows"]):
             raise TypeError("another type")
-        return DecodedBatches(tree["batches"], clock, tree["rows"])
+        return DecodedBatches(tree["batches"], times, tree["rows"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged; {hint}") from error
 
 
 def _check_gzip(path: Path, hint: str) -> None:
-    """UserError for lattices whose checksum differs."""
+    """Raises UserError for lattices whose checksum differs."""
     try:
         with gzip.open(path, "rb") as source:
             while source.read(BLOCK):

@@ -1,6 +1,6 @@
-"""N-best lists once more: with a neural language model beside the n-gram they were found with, by minimum Bayes risk.
+"""Rescoring of n-best lists: with a neural language model interpolated with the n-gram, by minimum Bayes risk, or both.
 
-A model with a context hears what was said before: the best hypotheses of the speaker's utterances one after the other.
+A language model with a context reads the best hypotheses of the same speaker's earlier utterances, one after the other.
 """
 
 import time
@@ -8,47 +8,47 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from asrtool.decoding.minimum_bayes_risk import minimum_bayes_risk_index
-from asrtool.decoding.result_folder import options_as_json, require_same_options, write_result
+from asrtool.decoding.result_folder import options_as_json, require_same_options, result_lock, write_result
 from asrtool.device import describe_device
 from asrtool.errors import UserError, require_file
 from asrtool.files import file_hash, require_own_folder
-from asrtool.lm.neural_lm import NeuralLm, load_neural, mixed
+from asrtool.lm.neural_lm import History, NeuralLm, interpolate_logprobs, load_neural_lm
 from asrtool.lm.ngram import EOS, LanguageModel
 from asrtool.lm.ngram_files import load_lm
-from asrtool.locks import write_lock
 from asrtool.progress import progress
 from asrtool.provenance import provenance
-from asrtool.scoring import facts
-from asrtool.scoring.folder import HYPOTHESES, read_facts, read_hypotheses
+from asrtool.scoring import schemas
+from asrtool.scoring.folder import HYPOTHESES, read_hypotheses, read_result_facts
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """Word by word, `weight` times the probability of the neural model and the rest that of the n-gram."""
+class LmMixture:
+    """A neural language model, interpolated with an n-gram word by word; `weight` is the neural model's share."""
 
     neural: NeuralLm
     ngram: LanguageModel
     weight: float
 
-    def gains(self, texts: Sequence[str], said: Sequence | deque = ()) -> Iterator[float]:
-        """For each text how much higher its log-prob is than by the n-gram alone, sentence end included.
+    def gains(self, texts: Sequence[str], history: History = ()) -> Iterator[float]:
+        """Yields for each text how much higher its log-prob is than by the n-gram alone, sentence end included.
 
-        The neural model takes each as what comes after the sentences `said`.
+        The neural model takes each text as what follows the sentences of `history`.
         """
         sentences = [text.split() for text in texts]
-        for words, neural in zip(sentences, self.neural.logprobs(sentences, said), strict=True):
-            ngram = logprobs_by(self.ngram, words)
-            yield float((mixed(neural, ngram, self.weight) - ngram).sum())
+        for words, neural in zip(sentences, self.neural.logprobs(sentences, history), strict=True):
+            ngram = sentence_logprobs(self.ngram, words)
+            yield float((interpolate_logprobs(neural, ngram, self.weight) - ngram).sum())
 
 
 @dataclass(frozen=True)
-class Models:
-    """The files of a mixture, its weight, and the context as in `load_neural`."""
+class LmMixtureFiles:
+    """The files of a mixture of language models, its weight, and the context as in `load_neural_lm`."""
 
     neural: Path
     ngram: Path
@@ -56,98 +56,118 @@ class Models:
     context: int | None = None
     device: str = "auto"
 
-    def load(self) -> Mixture:
-        """From the files. UserError where one is none, or damaged."""
-        return Mixture(load_neural(self.neural, self.device, self.context), load_lm(self.ngram), self.weight)
+    def load(self) -> LmMixture:
+        """Reads the files. Raises UserError where one is another kind of file, or damaged."""
+        neural = load_neural_lm(self.neural, self.device, self.context)
+        return LmMixture(neural, load_lm(self.ngram), self.weight)
+
+    def facts(self, mixture: LmMixture) -> dict[str, Any]:
+        """Returns the entries of decode.json that describe the mixture."""
+        return {
+            "neural": file_hash(self.neural),
+            "neural_weight": mixture.weight,
+            "neural_context": mixture.neural.context,
+        }
 
 
-def logprobs_by(model: LanguageModel, words: Sequence[str]) -> np.ndarray:
-    """The log-probs of the words and of the sentence's end, (words + 1,)."""
-    values, state = np.zeros(len(words) + 1), model.start
-    for place, word in enumerate([*words, EOS]):
-        values[place], state = model.score(state, word)
-    return values
+def sentence_logprobs(model: LanguageModel, words: Sequence[str]) -> np.ndarray:
+    """Returns the log-probs of the words and of the sentence end, (words + 1,)."""
+    logprobs = np.zeros(len(words) + 1)
+    state = model.start
+    for position, word in enumerate([*words, EOS]):
+        logprobs[position], state = model.score(state, word)
+    return logprobs
 
 
 @dataclass(frozen=True)
 class Rescorer:
-    """Chooses among the n best: by their scores, with those of a mixture of language models if there is one.
+    """Chooses from n-best lists by their scores, with those of a mixture of language models if there is one.
 
-    With `mbr` by minimum Bayes risk (asrtool/decoding/minimum_bayes_risk.py) in the place of the highest score.
+    With `mbr` it chooses by minimum Bayes risk (asrtool/decoding/minimum_bayes_risk.py) instead of the highest score.
     """
 
-    mixture: Mixture | None
+    mixture: LmMixture | None
     mbr: bool = False
 
-    def rows(self, rows: Iterable[dict]) -> Iterator[dict]:
-        """`row` of each, after what was found in those before it as long as the speaker is the same one."""
-        said, speaker = self.mixture.neural.said() if self.mixture else deque(maxlen=0), None
+    def rescore_all(self, rows: Iterable[dict]) -> Iterator[dict]:
+        """Yields the rescored rows; the chosen hypotheses of the same speaker are the history of the next one."""
+        history: deque = self.mixture.neural.new_history() if self.mixture else deque(maxlen=0)
+        speaker = None
         for row in rows:
             if row.get("speaker") is None or row["speaker"] != speaker:
-                said.clear()
+                history.clear()
             speaker = row.get("speaker")
-            made = self.row(row, said)
-            said.append(made["hyp"].split())
-            yield made
+            rescored = self.rescore_row(row, history)
+            history.append(rescored["hyp"].split())
+            yield rescored
 
-    def row(self, row: dict, said: Sequence | deque = ()) -> dict:
-        """A line of hyps.jsonl with the hypothesis that is chosen, first of the n best, the others by their scores.
+    def rescore_row(self, row: dict, history: History = ()) -> dict:
+        """Returns a row of hyps.jsonl with the chosen hypothesis first, the others in the order of their scores.
 
-        Only the best of before had its units and words with their times: they stay when it is the best still.
+        Only the best hypothesis of the input has units and words with times: they stay if it is chosen.
         """
-        found = row.get("nbest") or [{"hyp": row["hyp"], "score": row["score"]}]
+        nbest = row.get("nbest") or [{"hyp": row["hyp"], "score": row["score"]}]
         if self.mixture:
-            gains = self.mixture.gains([one["hyp"] for one in found], said)
-            found = [one | {"score": round(one["score"] + gain, 4)} for one, gain in zip(found, gains, strict=True)]
-        found = sorted(found, key=lambda one: -one["score"])
+            gains = self.mixture.gains([entry["hyp"] for entry in nbest], history)
+            pairs = zip(nbest, gains, strict=True)
+            nbest = [entry | {"score": round(entry["score"] + gain, 4)} for entry, gain in pairs]
+        nbest = sorted(nbest, key=lambda entry: -entry["score"])
         if self.mbr:
-            chosen = minimum_bayes_risk_index([one["hyp"] for one in found], [one["score"] for one in found])
-            found.insert(0, found.pop(chosen))
-        kept = row if found[0]["hyp"] == row["hyp"] else {k: v for k, v in row.items() if k not in ("units", "words")}
-        return kept | found[0] | ({"nbest": found} if "nbest" in row else {})
+            chosen = minimum_bayes_risk_index([entry["hyp"] for entry in nbest], [entry["score"] for entry in nbest])
+            nbest.insert(0, nbest.pop(chosen))
+        rescored = dict(row)
+        if nbest[0]["hyp"] != row["hyp"]:
+            rescored.pop("units", None)
+            rescored.pop("words", None)
+        rescored |= nbest[0]
+        if "nbest" in row:
+            rescored["nbest"] = nbest
+        return rescored
 
 
-def read_lists(folder: Path) -> tuple[list[dict], dict]:
-    """The rows of a folder of n-best lists, and its facts. UserError for a folder without them, or with odd ones."""
-    rows, found = read_hypotheses(folder / HYPOTHESES), read_facts(folder)
-    facts.check(facts.Decoded, found, folder, "decode it again")
-    if found.get("nbest", 1) < 2:
+def read_nbest_lists(folder: Path) -> tuple[list[dict], dict]:
+    """Returns the rows of a folder of n-best lists, and its facts. Raises UserError for a folder without them."""
+    rows = read_hypotheses(folder / HYPOTHESES)
+    facts = read_result_facts(folder)
+    schemas.check_schema(schemas.DecodeFacts, facts, folder, "decode it again")
+    if facts.get("nbest", 1) < 2:
         raise UserError(f"{folder} has one hypothesis an utterance; decode it with --nbest, 100 for example")
     for row in rows:
-        facts.check(facts.Listed, row, f"{folder / HYPOTHESES}: {row['id']}", "decode again")
-    return rows, found
+        schemas.check_schema(schemas.NBestRow, row, f"{folder / HYPOTHESES}: {row['id']}", "decode again")
+    return rows, facts
 
 
-def rescore_folder(folder: Path, out: Path, models: Models | None, mbr: bool = False, overwrite: bool = False) -> dict:
-    """Choose among the n best hypotheses in `folder`, which `asrtool decode --nbest N` made, and write these to `out`.
+def rescore_folder(
+    folder: Path, out: Path, files: LmMixtureFiles | None, mbr: bool = False, overwrite: bool = False
+) -> dict:
+    """Chooses from the n-best lists in `folder`, a result of `asrtool decode --nbest N`; writes the result into `out`.
 
-    `models` as in `Rescorer`, which the n-gram of `--rescore` belongs to. Returns and writes the facts (decode.json);
-    the real-time factor is that of decoding and rescoring together. Raises UserError for a folder without n-best lists,
-    or of another n-gram, and for an OUT that is FOLDER, is not a result, or, unless `overwrite`, one of other options.
+    `files` is the mixture of `Rescorer`; its n-gram is that of `--rescore`. Writes and returns the facts (decode.json);
+    the real-time factor is that of decoding and rescoring together. Raises UserError for a folder without n-best lists
+    or with another n-gram, and for an OUT that is FOLDER, not a result, or, unless `overwrite`, one of other options.
     """
-    options = options_as_json({"folder": folder, "mbr": mbr} | (vars(models) if models else {}))
+    options = options_as_json({"folder": folder, "mbr": mbr} | (vars(files) if files else {}))
     options.pop("device", None)
     if out.resolve() == folder.resolve():
         raise UserError(f"OUT is {out}, which is the folder to be rescored; name another one")
     require_own_folder(out, "decode.json", "asrtool rescore")
-    rows, found = read_lists(folder)
-    if models and found.get("rescore") != file_hash(require_file(models.ngram, "n-gram model", "see --ngram")):
-        raise UserError(
-            f"{folder} was not decoded with --rescore {models.ngram}: its sha256 is another, or there is none"
-        )
-    mixture = models.load() if models else None
+    rows, facts = read_nbest_lists(folder)
+    if files and facts.get("rescore") != file_hash(require_file(files.ngram, "n-gram model", "see --ngram")):
+        problem = "its sha256 is another, or there is none"
+        raise UserError(f"{folder} was not decoded with --rescore {files.ngram}: {problem}")
+    mixture = files.load() if files else None
     require_same_options(out, options, overwrite, "another OUT")
     begin = time.monotonic()
-    made = list(Rescorer(mixture, mbr).rows(progress(rows, f"rescoring {folder}", len(rows), "utterances")))
+    rescorer = Rescorer(mixture, mbr)
+    rescored = list(rescorer.rescore_all(progress(rows, f"rescoring {folder}", len(rows), "utterances")))
     seconds = time.monotonic() - begin
-    found |= {"method": out.name, "rescored": str(folder), "mbr": mbr, "rescoring_seconds": round(seconds, 2)}
-    if mixture:
-        found |= {"neural": file_hash(models.neural), "neural_weight": mixture.weight}
-        found |= {"neural_context": mixture.neural.context}
-    found |= {"rescoring_device": describe_device(torch.device(mixture.neural.device if mixture else "cpu"))}
-    found |= {"options": options}
-    if found.get("audio_seconds") and "rtf" in found:
-        found["rtf"] = round(found["rtf"] + seconds / found["audio_seconds"], 5)
-    with write_lock(out, "asrtool rescore"):
-        write_result(out, made, "decode.json", found | provenance())
-    return found
+    facts |= {"method": out.name, "rescored": str(folder), "mbr": mbr, "rescoring_seconds": round(seconds, 2)}
+    if files and mixture:
+        facts |= files.facts(mixture)
+    device = torch.device(mixture.neural.device if mixture else "cpu")
+    facts |= {"rescoring_device": describe_device(device), "options": options}
+    if facts.get("audio_seconds") and "rtf" in facts:
+        facts["rtf"] = round(facts["rtf"] + seconds / facts["audio_seconds"], 5)
+    with result_lock(out, "asrtool rescore"):
+        write_result(out, rescored, "decode.json", facts | provenance())
+    return facts

@@ -1,20 +1,21 @@
-"""The decodings that one command asks for: every set by every method."""
+"""The runs of one command: every set by every method."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from asrtool.decoding.checks import check_cuts, check_keys
+from asrtool.decoding.checks import check_archive_keys, check_cuts
 from asrtool.decoding.decode import decode
-from asrtool.decoding.options import APPLIES, Options, open_search
+from asrtool.decoding.options import Options, methods_of_option
 from asrtool.decoding.result_folder import method_folder_name, options_as_json, require_same_options
+from asrtool.decoding.search_setup import open_search
 from asrtool.experiment import Experiment
 
-RESCORED = "rescored"  # the folder of graph with --rescore, beside the one without
+RESCORED = "rescored"  # the folder of --method graph with --rescore
 
 
-class Run(NamedTuple):
-    """One set by one method, the folder it goes into, and what the user chose."""
+class DecodingRun(NamedTuple):
+    """One set by one method, the folder of its result, and the options that the user chose."""
 
     method: str
     name: str
@@ -25,16 +26,19 @@ class Run(NamedTuple):
 
 
 def checkpoint_label(experiment: Experiment, which: str) -> str:
-    """What --checkpoint asks for: a rank such as "best", or a file, inside the experiment where it is there."""
+    """Returns the value of --checkpoint as results record it.
+
+    This is a name such as "best", or a path, relative to the experiment if it is inside.
+    """
     if which in ("averaged", "best", "last"):
         return which
     path, folder = experiment.checkpoint.resolve(), experiment.folder.resolve()
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def options_for_method(method: str, options: Options) -> dict:
-    """The options that have an effect on `method`."""
-    return {name: value for name, value in options.items() if method in APPLIES.get(name, ("graph",))}
+def options_for_method(method: str, options: Options) -> dict[str, Any]:
+    """Returns the options that have an effect on `method`."""
+    return {name: value for name, value in options.items() if method in methods_of_option(name)}
 
 
 def plan_runs(
@@ -47,27 +51,30 @@ def plan_runs(
     tag: str | None = None,
     overwrite: bool = False,
     max_minutes: float = 5.0,
-) -> list[Run]:
-    """The runs, method by method.
+) -> list[DecodingRun]:
+    """Returns the runs of `asrtool decode`, method by method.
 
-    Raises what `check_cuts`, `check_keys` and `require_same_options` raise, before anything is decoded.
+    Raises the errors of `check_cuts`, `check_archive_keys` and `require_same_options` before anything is decoded.
     """
-    shared = {"checkpoint": checkpoint_label(experiment, checkpoint)} | ({"adapted": adapted} if adapted else {})
-    suffixes, experiment.max_seconds = {}, 60 * max_minutes
+    shared: dict[str, Any] = {"checkpoint": checkpoint_label(experiment, checkpoint)}
+    if adapted:
+        shared["adapted"] = adapted
+    suffixes = {}
+    experiment.max_seconds = 60 * max_minutes
     for name, path in sets.items():
         check_cuts(path, max_minutes, experiment.config.data.max_seconds)
         if "lattices" in options:
-            check_keys(path)
-        experiment.adapt(adapted, path)
-        suffixes[name] = experiment.adapted.suffix if adapted else ""
+            check_archive_keys(path)
+        suffixes[name] = experiment.load_adapted(adapted, path).suffix if adapted else ""
     runs = []
     for method in dict.fromkeys(methods):
         folder = RESCORED if method == "graph" and "rescore" in options else method
         for name, path in sets.items():
             out = experiment.folder / "decode" / name / method_folder_name(folder + suffixes[name], tag)
             chosen = {"method": method, "cuts": path} | shared | options_for_method(method, options)
-            runs.append(Run(method, name, path, out, adapted, options_as_json(chosen)))
-            require_same_options(out, runs[-1].options, overwrite)
+            run = DecodingRun(method, name, path, out, adapted, options_as_json(chosen))
+            require_same_options(out, run.options, overwrite)
+            runs.append(run)
     return runs
 
 
@@ -80,28 +87,29 @@ def plan_streams(
     tag: str | None = None,
     overwrite: bool = False,
     max_minutes: float = 60.0,
-) -> list[Run]:
-    """The same for `asrtool stream`. Also raises what `require_same_options` raises."""
+) -> list[DecodingRun]:
+    """Returns the runs of `asrtool stream`. Raises the errors of `check_cuts` and `require_same_options`."""
+    given = {name: value for name, value in options.items() if value is not None}
     runs = []
     for name, path in sets.items():
         check_cuts(path, max_minutes)
-        chosen = {"method": method, "cuts": path, "checkpoint": checkpoint_label(experiment, checkpoint)} | options
+        chosen = {"method": method, "cuts": path, "checkpoint": checkpoint_label(experiment, checkpoint), **given}
         out = experiment.folder / "stream" / name / method_folder_name(method, tag)
-        runs.append(
-            Run(method, name, path, out, None, options_as_json({k: v for k, v in chosen.items() if v is not None}))
-        )
-        require_same_options(out, runs[-1].options, overwrite)
+        run = DecodingRun(method, name, path, out, None, options_as_json(chosen))
+        require_same_options(out, run.options, overwrite)
+        runs.append(run)
     return runs
 
 
 def decode_runs(
-    experiment: Experiment, runs: Sequence[Run], options: Options, jobs: int, batch_seconds: float, workers: int
+    experiment: Experiment, runs: Sequence[DecodingRun], options: Options, jobs: int, batch_seconds: float, workers: int
 ) -> Iterator[dict]:
-    """Decode them; the facts of each, in the first of several ranks."""
+    """Decodes the runs; yields the facts of each, in the first of several ranks."""
     for method in dict.fromkeys(run.method for run in runs):
-        find, settings = open_search(method, experiment.tokenizer, options, jobs)
+        search, settings = open_search(method, experiment.tokenizer, options, jobs)
         for run in (run for run in runs if run.method == method):
-            experiment.adapt(run.adapted, run.cuts)  # anew: the model has other weights by now
+            if run.adapted:
+                experiment.load_adapted(run.adapted, run.cuts)  # the run before may have loaded another set's weights
             facts = decode(
                 experiment,
                 run.cuts,
@@ -110,7 +118,7 @@ def decode_runs(
                 method,
                 batch_seconds=batch_seconds,
                 workers=workers,
-                find=find,
+                search=search,
                 settings=settings,
                 options=run.options,
             )

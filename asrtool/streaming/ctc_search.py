@@ -1,4 +1,4 @@
-"""Greedy and prefix search chunk by chunk, with the words that the units spell so far."""
+"""Greedy and prefix search chunk by chunk, with the words of the units so far."""
 
 from collections.abc import Sequence
 
@@ -14,52 +14,60 @@ from asrtool.text.tokenizer import BLANK, SPACE, Tokenizer
 
 
 class WordAssembler:
-    """Words from units as they come. A word is whole when the next one begins; where units are words, at once."""
+    """Puts words together from units. A word is complete when the next one begins; at once where units are words."""
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        self.begins = [symbol.startswith(SPACE) for symbol in tokenizer.symbols]
-        self.marked = any(self.begins)
+        self.begins_word = [symbol.startswith(SPACE) for symbol in tokenizer.symbols]
+        self.has_marks = any(self.begins_word)
 
     def words(self, tokens: Sequence[int], frames: Sequence[int]) -> tuple[list[str], list[int]]:
-        """The words of `tokenizer.decode`, and the frame in which the first unit of each begins."""
-        found = [(self.tokenizer.decode(tokens[a:b]), frames[a]) for a, b in self._bounds(tokens)]
-        return [word for word, _ in found if word], [frame for word, frame in found if word]
+        """Returns the words of `tokenizer.decode`, and the frame in which the first unit of each begins."""
+        pairs = [(self.tokenizer.decode(tokens[a:b]), frames[a]) for a, b in self._bounds(tokens)]
+        return [word for word, _ in pairs if word], [frame for word, frame in pairs if word]
 
-    def whole(self, tokens: Sequence[int]) -> int:
-        """How many words of `tokens` no further token can change."""
+    def num_complete(self, tokens: Sequence[int]) -> int:
+        """Returns the number of words of `tokens` that no further token can change."""
         bounds = self._bounds(tokens)
-        return sum(bool(self.tokenizer.decode(tokens[a:b])) for a, b in bounds[: len(bounds) - self.marked])
+        complete = bounds[: len(bounds) - self.has_marks]
+        return sum(bool(self.tokenizer.decode(tokens[a:b])) for a, b in complete)
 
     def _bounds(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
-        starts = [n for n, token in enumerate(tokens) if n == 0 or not self.marked or self.begins[token]]
+        starts = [n for n, token in enumerate(tokens) if n == 0 or not self.has_marks or self.begins_word[token]]
         return list(zip(starts, [*starts[1:], len(tokens)], strict=True)) if starts else []
 
 
-class _Silence:
-    """How many of the last frames have blank, or a unit that stands for silence, as their most likely output."""
+class _TrailingSilence:
+    """The number of frames at the end whose most likely output is blank or a unit of silence."""
 
     def __init__(self, silences: Sequence[int]):
-        self.outputs, self.frames, self.trailing = [BLANK, *silences], 0, 0
+        self.outputs = [BLANK, *silences]
+        self.frames = 0
+        self.trailing = 0
 
-    def note(self, best: np.ndarray) -> None:
-        """The most likely outputs of further frames, (T,)."""
+    def update(self, best: np.ndarray) -> None:
+        """Counts the most likely outputs of further frames, (T,)."""
         self.frames += len(best)
-        loud = np.flatnonzero(~np.isin(best, self.outputs))
-        self.trailing = len(best) - 1 - int(loud[-1]) if len(loud) else self.trailing + len(best)
+        speech = np.flatnonzero(~np.isin(best, self.outputs))
+        if len(speech):
+            self.trailing = len(best) - 1 - int(speech[-1])
+        else:
+            self.trailing += len(best)
 
 
 class StreamingGreedy:
-    """`ctc_greedy` of one utterance. No token that was found ever changes."""
+    """`ctc_greedy` of one utterance. No token ever changes."""
 
-    def __init__(self, speller: WordAssembler, silences: Sequence[int] = ()):
-        self.speller, self.silence = speller, _Silence(silences)
+    def __init__(self, assembler: WordAssembler, silences: Sequence[int] = ()):
+        self.assembler = assembler
+        self.silence = _TrailingSilence(silences)
         self.tokens: list[int] = []
         self.frames: list[int] = []
-        self.score, self.last = 0.0, BLANK
+        self.score = 0.0
+        self.last = BLANK
 
     def advance(self, log_probs: np.ndarray) -> PartialHypothesis:
-        """Take in further frames, (T, V)."""
+        """Searches further frames, (T, V)."""
         best = log_probs.argmax(1)
         self.score += float(log_probs.max(1).sum(dtype=np.float64)) if len(best) else 0.0
         for frame, unit in enumerate(best.tolist(), self.silence.frames):
@@ -67,44 +75,56 @@ class StreamingGreedy:
                 self.tokens.append(unit)
                 self.frames.append(frame)
             self.last = unit
-        self.silence.note(best)
-        words, when = self.speller.words(self.tokens, self.frames)
-        final = self.speller.whole(self.tokens)
-        return PartialHypothesis(words, self.silence.frames, self.silence.trailing, word_frames=when, final=final)
+        self.silence.update(best)
+        words, word_frames = self.assembler.words(self.tokens, self.frames)
+        return PartialHypothesis(
+            words=words,
+            frames=self.silence.frames,
+            trailing=self.silence.trailing,
+            word_frames=word_frames,
+            final=self.assembler.num_complete(self.tokens),
+        )
 
     def finish(self) -> Hypothesis:
-        """The result."""
+        """Returns the result."""
         return Hypothesis(self.tokens, self.frames, self.score)
 
 
 class StreamingPrefix:
-    """`ctc_prefix_beam` of one utterance. What all prefixes of the beam begin with never changes."""
+    """`ctc_prefix_beam` of one utterance. Tokens with which all prefixes of the beam begin never change."""
 
     def __init__(
-        self, speller: WordAssembler, beam: int = 8, fusion: Fusion | None = None, silences: Sequence[int] = ()
+        self, assembler: WordAssembler, beam: int = 8, fusion: Fusion | None = None, silences: Sequence[int] = ()
     ):
-        self.speller, self.silence = speller, _Silence(silences)
+        self.assembler = assembler
+        self.silence = _TrailingSilence(silences)
         self.search = PrefixBeam(beam, BLANK, fusion)
-        self.heard: list[torch.Tensor] = []
+        self.log_probs: list[torch.Tensor] = []  # all so far
         self.aligned: tuple[list[int], list[int]] = ([], [])  # tokens and the frames where they begin
 
     def advance(self, log_probs: np.ndarray) -> PartialHypothesis:
-        """Take in further frames, (T, V)."""
+        """Searches further frames, (T, V)."""
         if len(log_probs):
-            self.heard.append(torch.from_numpy(log_probs))
-            self.search.advance(self.heard[-1])
-            self.silence.note(log_probs.argmax(1))
+            self.log_probs.append(torch.from_numpy(log_probs))
+            self.search.advance(self.log_probs[-1])
+            self.silence.update(log_probs.argmax(1))
         ((tokens, _),) = self.search.best()
-        if tokens != self.aligned[0]:  # else it stays as it was with fewer frames: aligning costs more than searching
+        if tokens != self.aligned[0]:  # else the alignment to fewer frames is kept: aligning costs more than searching
             self.aligned = tokens, self._align(tokens)
-        words, when = self.speller.words(*self.aligned)
-        final = self.speller.whole(tokens[: self.search.sure()])
-        return PartialHypothesis(words, self.silence.frames, self.silence.trailing, word_frames=when, final=final)
+        words, word_frames = self.assembler.words(*self.aligned)
+        stable_tokens = tokens[: self.search.num_stable_tokens()]
+        return PartialHypothesis(
+            words=words,
+            frames=self.silence.frames,
+            trailing=self.silence.trailing,
+            word_frames=word_frames,
+            final=self.assembler.num_complete(stable_tokens),
+        )
 
     def finish(self) -> Hypothesis:
-        """The result."""
+        """Returns the result."""
         ((tokens, score),) = self.search.best()
         return Hypothesis(tokens, self._align(tokens), score)
 
     def _align(self, tokens: list[int]) -> list[int]:
-        return align_tokens(torch.cat(self.heard), tokens) if tokens else []
+        return align_tokens(torch.cat(self.log_probs), tokens) if tokens else []

@@ -1,4 +1,4 @@
-"""When the speaker has ended: Kaldi's rules (online2/online-endpoint.h)."""
+"""Endpointing: the rules by which an utterance has ended, as in Kaldi (online2/online-endpoint.h)."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from asrtool.streaming.partial_hypothesis import PartialHypothesis
 
 @dataclass(frozen=True)
 class EndpointRule:
-    """An utterance has ended when all of this holds; times in seconds, the cost in natural logarithms."""
+    """A rule is met when all of its conditions are; times are in seconds, the cost in natural logarithms."""
 
     needs_words: bool = False
-    trailing: float = 0.0  # of silence or blank at least, at the end
-    relative_cost: float = math.inf  # of the best final state at most
-    length: float = 0.0  # of the utterance at least
+    trailing: float = 0.0  # least silence or blank at the end
+    relative_cost: float = math.inf  # largest cost of the best final state, compared with the best path
+    length: float = 0.0  # least duration of the utterance
 
-    def holds(self, partial: PartialHypothesis, frame_seconds: float) -> bool:
-        """Whether it does, for output frames of `frame_seconds`."""
+    def is_met(self, partial: PartialHypothesis, frame_seconds: float) -> bool:
+        """Returns True if the rule is met, for output frames of `frame_seconds`."""
         return (
             (bool(partial.words) or not self.needs_words)
             and partial.trailing * frame_seconds >= self.trailing
@@ -29,32 +29,32 @@ class EndpointRule:
 
 @dataclass(frozen=True)
 class Endpointing:
-    """Rules of which one is enough; by default Kaldi's, with its values.
+    """An utterance has ended when one of the rules is met. The default rules are Kaldi's, with its values.
 
-    The more likely the words are to be a whole sentence, the shorter the silence has to be. Without a graph nothing
-    says how likely that is, and the second and third rule never hold.
+    The more likely the words are a whole sentence, the shorter the silence has to be. Without a graph that likelihood
+    is unknown, and the second and third rule are never met.
     """
 
     rules: tuple[EndpointRule, ...] = (
-        EndpointRule(trailing=5.0),  # nobody says anything
-        EndpointRule(needs_words=True, trailing=0.5, relative_cost=2.0),  # it sounds finished
-        EndpointRule(needs_words=True, trailing=1.0, relative_cost=8.0),  # it may be finished
-        EndpointRule(needs_words=True, trailing=2.0),  # whatever was said
-        EndpointRule(length=20.0),  # too long to wait: results and memory must come to an end
+        EndpointRule(trailing=5.0),  # nobody speaks
+        EndpointRule(needs_words=True, trailing=0.5, relative_cost=2.0),  # probably a whole sentence
+        EndpointRule(needs_words=True, trailing=1.0, relative_cost=8.0),  # possibly a whole sentence
+        EndpointRule(needs_words=True, trailing=2.0),  # any words
+        EndpointRule(length=20.0),  # bounds the memory and the wait for results
     )
 
-    def ended(self, partial: PartialHypothesis, frame_seconds: float) -> bool:
-        """Whether the utterance has ended with this partial result."""
-        return any(rule.holds(partial, frame_seconds) for rule in self.rules)
+    def has_ended(self, partial: PartialHypothesis, frame_seconds: float) -> bool:
+        """Returns True if the utterance has ended with this partial hypothesis."""
+        return any(rule.is_met(partial, frame_seconds) for rule in self.rules)
 
 
-KEYS = {"trailing": "trailing", "cost": "relative_cost", "length": "length"}
+RULE_KEYS = {"trailing": "trailing", "cost": "relative_cost", "length": "length"}  # in text, and in EndpointRule
 
 
 def parse_rules(texts: Sequence[str]) -> Endpointing | None:
-    """Rules as the command line has them: "default", or "words,trailing=1.2", "cost=2,trailing=0.5", "length=15" ...
+    """Returns the rules of --endpoint: "default", or "words,trailing=1.2", "cost=2,trailing=0.5", "length=15" ...
 
-    None for none. UserError for what is no rule.
+    Without rules it returns None. Raises UserError for a text that is not a rule.
     """
     if not texts:
         return None
@@ -70,12 +70,14 @@ def _parse_rule(text: str) -> EndpointRule:
         key, _, value = part.strip().partition("=")
         if part.strip() == "words":
             values["needs_words"] = True
-        elif key in KEYS:
-            values[KEYS[key]] = _seconds(value, text)
+        elif key in RULE_KEYS:
+            values[RULE_KEYS[key]] = _seconds(value, text)
         else:
-            raise UserError(f"--endpoint {text}: '{part}' is no part of a rule ({did_you_mean(key, ['words', *KEYS])})")
+            raise UserError(
+                f"--endpoint {text}: '{part}' is not a condition ({did_you_mean(key, ['words', *RULE_KEYS])})"
+            )
     if not (values.get("trailing") or values.get("length")):
-        raise UserError(f"--endpoint {text} would hold at once; give trailing=SECONDS or length=SECONDS, too")
+        raise UserError(f"--endpoint {text} would be met at once; give trailing=SECONDS or length=SECONDS as well")
     return EndpointRule(**values)
 
 
@@ -85,5 +87,5 @@ def _seconds(value: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:
-        raise UserError(f"--endpoint {text}: '{value}' is no number from 0 on, or not finite; e.g. words,trailing=1.2")
+        raise UserError(f"--endpoint {text}: '{value}' is not a finite number from 0 on; e.g. words,trailing=1.2")
     return number

@@ -1,4 +1,4 @@
-"""What is understood of one recording, shown while it comes."""
+"""Recognition of one audio file, printed while it is read."""
 
 import shutil
 import sys
@@ -13,28 +13,31 @@ from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.streaming.endpointing import Endpointing
-from asrtool.streaming.recogniser import Recogniser, Result, StreamingSetup
-from asrtool.streaming.stream import default_chunk
+from asrtool.streaming.latency import default_chunk_seconds
+from asrtool.streaming.recogniser import Recogniser, RecognitionResult
+from asrtool.streaming.search_setup import StreamingSetup
 
 
-def show(
+def print_recording(
     experiment: Experiment,
     setup: StreamingSetup,
     wav: Path,
     chunk: float | None = None,
     endpointing: Endpointing | None = None,
 ) -> None:
-    """Print the utterances of the recording `wav`: start, end, words. PartialHypothesis results have "..." at their end.
+    """Prints the utterances of the recording `wav`: start, end, words. Partial results end in "...".
 
-    On a terminal a partial result is overwritten by the next one; elsewhere each that is new gets a line. `chunk`:
-    seconds of audio at a time. UserError for what is no mono recording at the model's sampling rate.
+    On a terminal a partial result is overwritten by the next one; elsewhere each new one gets a line. `chunk` is the
+    audio that arrives at a time, in seconds. Raises UserError for a file that is not a mono recording at the model's
+    sampling rate.
     """
     recogniser = Recogniser(experiment, setup.new_search, endpointing)
-    path = _recording(wav)
-    rate = probed(path)
+    path = _require_audio_file(wav)
+    rate = sampling_rate_of(path)
     if rate != recogniser.rate:
-        raise UserError(f"{path}: {rate} Hz, the model hears {recogniser.rate}; convert it, e.g. with sox")
-    screen, size = _Screen(), max(1, round((chunk or default_chunk(experiment)) * rate))
+        raise UserError(f"{path}: {rate} Hz, the model needs {recogniser.rate} Hz; convert it, e.g. with sox")
+    screen = _Screen()
+    size = max(1, round((chunk or default_chunk_seconds(experiment)) * rate))
     try:
         for piece in _pieces(path, size):
             screen.show_all(recogniser.accept(piece))
@@ -43,16 +46,16 @@ def show(
         raise UserError(f"{path}: cannot be read to its end ({error})") from error
 
 
-def _recording(path: Path) -> Path:
+def _require_audio_file(path: Path) -> Path:
     if not path.exists() and str(path) != "-":
-        raise UserError(f"recording not found: {path}; give a file of audio")
+        raise UserError(f"recording not found: {path}; give an audio file")
     if not path.is_file():
-        raise UserError(f"--wav {path} is not a file of audio; from a pipe or a microphone, record into a file first")
+        raise UserError(f"--wav {path} is not an audio file; from a pipe or a microphone, record into a file first")
     return path
 
 
-def probed(path: Path) -> int:
-    """The sampling rate of a mono file. UserError with what is wrong with it."""
+def sampling_rate_of(path: Path) -> int:
+    """Returns the sampling rate of a mono file. Raises UserError with what is wrong with it."""
     try:
         return inspect_mono_audio(str(path))[0]
     except InvalidEntry as problem:
@@ -60,7 +63,7 @@ def probed(path: Path) -> int:
 
 
 def _pieces(path: Path, size: int) -> Iterator[np.ndarray]:
-    """The samples of a file, `size` at a time. Raises InvalidEntry for samples that are not finite."""
+    """Yields the samples of a file, `size` at a time. Raises InvalidEntry for samples that are not finite."""
     with soundfile.SoundFile(path) as file:
         while len(piece := file.read(size, dtype="float32")):
             if not np.isfinite(piece).all():
@@ -69,13 +72,14 @@ def _pieces(path: Path, size: int) -> Iterator[np.ndarray]:
 
 
 class _Screen:
-    """Lines on stdout, the last of them open if it is a terminal."""
+    """Lines on stdout; on a terminal the last one is overwritten while it is partial."""
 
     def __init__(self) -> None:
-        self.live, self.last = sys.stdout.isatty(), ""
+        self.is_terminal = sys.stdout.isatty()
+        self.last = ""  # partial text
 
-    def show(self, result: Result) -> None:
-        """An utterance that ended, or a partial result if there is anything new in it."""
+    def show(self, result: RecognitionResult) -> None:
+        """Prints an utterance that has ended, or a partial result if it is new."""
         text = " ".join(result.words)
         if result.hypothesis:
             if text:
@@ -83,17 +87,18 @@ class _Screen:
             self.last = ""
         elif text != self.last:
             self.last = text
-            self._print(f"{result.start:8.2f} {result.end:8.2f}  {text} ...", "" if self.live else "\n")
+            self._print(f"{result.start:8.2f} {result.end:8.2f}  {text} ...", "" if self.is_terminal else "\n")
 
-    def show_all(self, results: Iterable[Result]) -> None:
-        """Several, in their order."""
+    def show_all(self, results: Iterable[RecognitionResult]) -> None:
+        """Prints several results in order."""
         for result in results:
             self.show(result)
 
     def _print(self, line: str, end: str) -> None:
-        if not self.live:
+        if not self.is_terminal:
             print(line, end=end, flush=True)
             return
         width = shutil.get_terminal_size().columns - 1
-        shown = line if end or len(line) <= width else line[:20] + "..." + line[23 - width :]  # its end, where news are
-        print(f"\r\x1b[K{shown}", end=end, flush=True)
+        if not end and len(line) > width:  # the end of a partial result, where it changes, stays visible
+            line = line[:20] + "..." + line[23 - width :]
+        print(f"\r\x1b[K{line}", end=end, flush=True)

@@ -1,7 +1,7 @@
-"""What is known of an utterance before its end, and when each word was known."""
+"""Hypotheses of an utterance before its end, and the times at which its words appeared."""
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -12,13 +12,13 @@ from asrtool.decoding.hypothesis import Hypothesis
 
 @dataclass(frozen=True)
 class PartialHypothesis:
-    """What a search knows after a chunk.
+    """The best hypothesis of a search after a chunk.
 
-    words: the best hypothesis' so far, of `frames` output frames in all. trailing: how many of the last frames are
-    blank or silence. relative_cost: asked before the next chunk, says how much worse the best path to a final state of
-    the graph is; inf if none is reached, or if there is no graph. word_frames: for each word the frame in which it
-    begins; of a graph, in which it was put out. final: so many of the words, from the first on, will never change
-    whatever comes.
+    words: the words of the best hypothesis for `frames` output frames so far. trailing: the number of frames at the end
+    that are blank or silence. relative_cost: a function, valid until the next chunk, that returns how much more the
+    best path to a final state of the graph costs than the best path; inf if none reaches one, or if there is no graph.
+    word_frames: for each word the frame in which it begins; with a graph, in which it was emitted. final: this many
+    words, from the first on, cannot change any more.
     """
 
     words: list[str]
@@ -30,20 +30,20 @@ class PartialHypothesis:
 
 
 class StreamingSearch(Protocol):
-    """The search of one utterance, chunk by chunk: the chunks' sizes make no difference to the result."""
+    """The search of one utterance, chunk by chunk. The sizes of the chunks do not change the result."""
 
     def advance(self, log_probs: np.ndarray) -> PartialHypothesis:
-        """Take in the log-probs of further frames, (T, V) float32; T may be 0."""
+        """Searches the log-probs of further frames, (T, V) float32; T may be 0."""
 
     def finish(self) -> Hypothesis:
-        """The result, that of the offline search on all frames."""
+        """Returns the result, which is that of the offline search on all frames."""
 
 
 class WordEmission(NamedTuple):
-    """A word and when it was there, in the units of `EmissionTracker.note`.
+    """A word of the final result, and when it appeared, in the time unit of `EmissionTracker.update`.
 
-    first: when it was at its place for the first time, with the words of the final result before it. final: since when
-    it and all words before it have not changed any more.
+    first: when it first stood at its place, with the words of the final result before it. final: since when it and all
+    words before it have not changed any more.
     """
 
     word: str
@@ -52,27 +52,31 @@ class WordEmission(NamedTuple):
 
 
 class EmissionTracker:
-    """For each beginning that a result ever had, when it was first there; for that of the last one, since when."""
+    """Records when each word sequence first was the beginning of a result, and since when it is that of the last."""
 
     def __init__(self) -> None:
-        self._first: dict[tuple[int, Hashable], tuple[int, float]] = {}  # (beginning, next word) -> (its number, time)
-        self._words: list = []  # of the last result
-        self._nodes: list[int] = []  # its beginnings of 1, 2, ... words
-        self._since: list[float] = []
+        # (beginning, next word) -> number of the longer beginning, and when it first appeared; the empty one is 0
+        self._beginnings: dict[tuple[int, str], tuple[int, float]] = {}
+        self._words: list[str] = []  # of the last result
+        self._numbers: list[int] = []  # of its beginnings of 1, 2, ... words
+        self._since: list[float] = []  # when these began to be in every result
 
-    def note(self, words: Sequence[Hashable], time: float) -> None:
-        """A new result at `time`."""
-        nodes, node = [], 0
+    def update(self, words: Sequence[str], time: float) -> None:
+        """Records a new result at `time`."""
+        numbers = []
+        number = 0
         for word in words:
-            node, _ = self._first.setdefault((node, word), (len(self._first) + 1, time))
-            nodes.append(node)
-        kept = next((n for n, pair in enumerate(zip(nodes, self._nodes)) if pair[0] != pair[1]), None)  # noqa: B905
-        kept = min(len(nodes), len(self._nodes)) if kept is None else kept
-        self._since = self._since[:kept] + [time] * (len(nodes) - kept)
-        self._words, self._nodes = list(words), nodes
+            number, _ = self._beginnings.setdefault((number, word), (len(self._beginnings) + 1, time))
+            numbers.append(number)
+        kept = 0  # words at the beginning that did not change
+        while kept < min(len(numbers), len(self._numbers)) and numbers[kept] == self._numbers[kept]:
+            kept += 1
+        self._since = self._since[:kept] + [time] * (len(numbers) - kept)
+        self._words = list(words)
+        self._numbers = numbers
 
     def emissions(self) -> list[WordEmission]:
-        """One for each word of the last result."""
-        when = dict(self._first.values())
-        first = [when[node] for node in self._nodes]
-        return [WordEmission(*times) for times in zip(self._words, first, self._since, strict=True)]
+        """Returns one emission for each word of the last result."""
+        first_times = dict(self._beginnings.values())
+        rows = zip(self._words, self._numbers, self._since, strict=True)
+        return [WordEmission(word, first_times[number], since) for word, number, since in rows]

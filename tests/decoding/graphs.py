@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import kaldifst
 import numpy as np
 
+from asrtool.decoding.lattice import Lattice
 from asrtool.files import file_hash
 from asrtool.graphs.folder import save_graph, tokenizer_hash
 from asrtool.text.tokenizer import Tokenizer
@@ -92,6 +93,23 @@ def _append(words: tuple, word: int) -> tuple:
 def random_log_probs(frames: int, vocabulary: int, seed: int) -> np.ndarray:
     """(T, V) float32."""
     return np.log(np.random.default_rng(seed).dirichlet(np.full(vocabulary, 0.5), frames) + 1e-6).astype(np.float32)
+
+
+def read_lattice(text: str) -> Lattice:
+    """The lattice of the lines of `Lattice.to_text`, or of a text archive of Kaldi (without the utterance's id)."""
+    arcs, final_costs = [], {}
+    for fields in map(str.split, text.splitlines()):
+        graph, acoustic = map(float, fields[-1].split(",")[:2]) if "," in fields[-1] else (0.0, 0.0)
+        labels = [int(field) for field in fields if "," not in field]
+        if len(labels) == 4:
+            arcs.append((*labels, graph, acoustic))
+        else:
+            final_costs[labels[0]] = graph, acoustic
+    num_states = 1 + max([*final_costs, *(state for arc in arcs for state in arc[:2])])
+    final = np.full((num_states, 2), np.inf)
+    for state, costs in final_costs.items():
+        final[state] = costs
+    return Lattice.from_arcs(arcs, final)
 
 
 def save_word_graph(

@@ -5,10 +5,12 @@ import pytest
 import torch
 from lhotse import CutSet
 
-from asrtool.decoding.align import align, align_batch
+from asrtool.decoding.align import align
+from asrtool.decoding.alignment import align_texts
 from asrtool.errors import DataError
 from asrtool.experiment import open_experiment
 from asrtool.text.tokenizer import SPACE, SymbolTokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training.train import train
 
 
@@ -20,47 +22,47 @@ def certain(labels: str, tokenizer: SymbolTokenizer) -> torch.Tensor:
 
 @pytest.fixture
 def tokenizer():
-    return SymbolTokenizer.train("char", ["ab c"])
+    return train_tokenizer("char", ["ab c"])
 
 
-def test_units_share_the_blanks_between_them_up_to_a_pause(tokenizer):
+def test_blanks_between_two_units_are_divided_between_them_up_to_a_pause(tokenizer):
     labels = "....a..bb......" + SPACE + "c.a.."
-    units, words = align_batch(
+    units, words = align_texts(
         certain(labels, tokenizer)[None], torch.tensor([len(labels)]), ["ab ca"], tokenizer, "ctc", 0.4
     )[0]
-    assert [(tokenizer.symbols[u.number], u.begin, u.end) for u in units] == [
+    assert [(tokenizer.symbols[u.index], u.begin, u.end) for u in units] == [
         ("a", 2, 6),  # two blanks before, one of the two behind
         ("b", 6, 11),
         (SPACE, 13, 16),  # two frames between are a pause
         ("c", 16, 18),
         ("a", 18, 21),
     ]
-    assert [(w.number, w.begin, w.end) for w in words] == [(0, 2, 11), (1, 13, 21)]
+    assert [(w.index, w.begin, w.end) for w in words] == [(0, 2, 11), (1, 13, 21)]
     assert all(unit.score == pytest.approx(0, abs=1e-6) for unit in units)
 
 
-def test_utterances_of_a_batch_are_aligned_each_for_itself(tokenizer):
+def test_utterances_of_a_batch_are_aligned_independently(tokenizer):
     labels = ["a.b..", "c.", "b.b"]
     lens = torch.tensor([len(text) for text in labels])
     log_probs = torch.nn.utils.rnn.pad_sequence([certain(text, tokenizer) for text in labels], batch_first=True)
     texts = ["ab", "abc", "bb"]
-    first, second, third = align_batch(log_probs, lens, texts, tokenizer, "ctc", 0)
+    first, second, third = align_texts(log_probs, lens, texts, tokenizer, "ctc", 0)
     assert [(u.begin, u.end) for u in first[0]] == [(0, 1), (2, 3)]
     assert second is None  # three units, two frames
     assert [(u.begin, u.end) for u in third[0]] == [(0, 1), (2, 3)]
-    assert align_batch(log_probs[2:, :2], torch.tensor([2]), ["bb"], tokenizer, "ctc", 0) == [None]
-    assert align_batch(log_probs[2:, :2], torch.tensor([2]), ["bb"], tokenizer, "modified", 0) != [None]
+    assert align_texts(log_probs[2:, :2], torch.tensor([2]), ["bb"], tokenizer, "ctc", 0) == [None]
+    assert align_texts(log_probs[2:, :2], torch.tensor([2]), ["bb"], tokenizer, "modified", 0) != [None]
 
 
 @pytest.mark.parametrize("pronounced, expected", [("a.b", [1, 2]), ("c..", [3])])
-def test_the_pronunciation_that_was_said_is_taken(tokenizer, monkeypatch, pronounced, expected):
+def test_the_best_of_several_pronunciations_is_aligned(tokenizer, monkeypatch, pronounced, expected):
     symbols = [tokenizer.symbols.index(symbol) for symbol in "abc"]
-    ways = [[[symbols[0], symbols[1]], [symbols[2]]]]
-    monkeypatch.setattr(tokenizer, "alternatives", lambda _: ways)
-    units, words = align_batch(certain(pronounced, tokenizer)[None], torch.tensor([3]), ["word"], tokenizer, "ctc", 0)[
+    pronunciations = [[[symbols[0], symbols[1]], [symbols[2]]]]
+    monkeypatch.setattr(tokenizer, "pronunciation_units", lambda _: pronunciations)
+    units, words = align_texts(certain(pronounced, tokenizer)[None], torch.tensor([3]), ["word"], tokenizer, "ctc", 0)[
         0
     ]
-    assert [unit.number for unit in units] == [symbols[n - 1] for n in expected] and len(words) == 1
+    assert [unit.index for unit in units] == [symbols[n - 1] for n in expected] and len(words) == 1
 
 
 def test_a_manifest_gets_its_alignments_and_a_ctm(tiny_config, tmp_path):

@@ -77,7 +77,7 @@ def log(monkeypatch):
         return real(self, batch)
 
     monkeypatch.setattr(decoding.Experiment, "log_probs", log_probs)
-    monkeypatch.setattr(decoding, "PART_SECONDS", 0.0)  # a part a batch
+    monkeypatch.setattr(decoding, "FILE_SECONDS", 0.0)  # a part a batch
     return log
 
 
@@ -92,22 +92,22 @@ def interrupted(experiment, corpus, tmp_path, log):
     return tmp_path / "out"
 
 
-def test_an_interrupted_run_goes_on_and_leaves_the_same_files(experiment, corpus, tmp_path, log, interrupted, capsys):
+def test_an_interrupted_run_resumes_and_writes_the_same_files(experiment, corpus, tmp_path, log, interrupted, capsys):
     facts, rows = run(experiment, corpus, interrupted, batch_seconds=4)
-    assert log == list(range(len(log))) and "4 batches are there from an interrupted run" in capsys.readouterr().err
+    assert log == list(range(len(log))) and "resuming behind 4 batches of an interrupted run" in capsys.readouterr().err
     whole, expected = run(experiment, corpus, tmp_path / "whole", batch_seconds=4)
     assert rows == expected and facts["audio_seconds"] == whole["audio_seconds"]
     assert visible(interrupted) == ["decode.json", "hyps.jsonl"]
 
 
 @pytest.mark.parametrize("change", ["weights", "manifest", "batches", "method"])
-def test_what_was_decoded_otherwise_is_not_used(experiment, corpus, tmp_path, log, interrupted, change):
+def test_partial_results_of_other_settings_are_not_used(experiment, corpus, tmp_path, log, interrupted, change):
     folder, options = tmp_path / "exp", {"batch_seconds": 4}
     shutil.copytree(experiment, folder)
     if change == "weights":
-        state = checkpoint.load(folder / "checkpoints" / "best.pt")
+        state = checkpoint.load_checkpoint(folder / "checkpoints" / "best.pt")
         state["model"]["output.weight"] *= 2
-        checkpoint.save(folder / "checkpoints" / "best.pt", state)
+        checkpoint.save_checkpoint(folder / "checkpoints" / "best.pt", state)
     elif change == "manifest":
         corpus = shutil.copy(corpus, tmp_path / "cuts.jsonl.gz")
         CutSet.from_cuts(list(open_cuts(corpus))[1:]).to_file(corpus)
@@ -119,12 +119,12 @@ def test_what_was_decoded_otherwise_is_not_used(experiment, corpus, tmp_path, lo
     assert visible(interrupted) == ["decode.json", "hyps.jsonl"]
 
 
-def test_one_process_decodes_again_when_asked_again(experiment, corpus, tmp_path, log):
+def test_a_single_process_decodes_again_when_the_command_is_repeated(experiment, corpus, tmp_path, log):
     assert run(experiment, corpus, tmp_path)[1] == run(experiment, corpus, tmp_path)[1]
     assert log == 2 * list(range(len(log) // 2))
 
 
-def test_parts_that_are_half_removed_are_not_taken_for_a_run(experiment, corpus, tmp_path, log, monkeypatch):
+def test_half_deleted_partial_results_are_not_resumed(experiment, corpus, tmp_path, log, monkeypatch):
     def half(folder, **_):
         ends = [path for path in folder.rglob("*-000000.json")] if folder.is_dir() else []
         if ends:
@@ -143,7 +143,7 @@ def test_a_wider_beam_finds_no_worse_hypothesis(experiment, corpus, tmp_path):
     assert sum(row["score"] for row in wide) >= sum(row["score"] for row in narrow)
 
 
-def test_a_folder_without_configuration_is_no_experiment(tmp_path):
+def test_a_folder_without_configuration_is_not_an_experiment(tmp_path):
     with pytest.raises(UserError, match="is not an experiment: it has no config.yaml"):
         open_experiment(tmp_path)
 
@@ -173,7 +173,7 @@ def test_a_missing_manifest_leaves_nothing_behind(experiment, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_no_gpu_is_said_before_anything_is_decoded(experiment):
+def test_a_missing_gpu_is_an_error_before_anything_is_decoded(experiment):
     count = torch.cuda.device_count()
     with pytest.raises(UserError, match=f"this machine has {count} GPUs"):
         open_experiment(experiment, device=f"cuda:{count}")

@@ -37,7 +37,7 @@ def single(experiment, corpus, tmp_path_factory):
 def as_rank(experiment, corpus, tmp_path, monkeypatch):
     """as_rank(1) -> what `decode` returns as rank 1 of 2; its folder is tmp_path"""
     monkeypatch.setattr(partial_results, "WAIT_SECONDS", 0.5)
-    monkeypatch.setattr(decoding, "PART_SECONDS", 0.0)  # a part a batch
+    monkeypatch.setattr(decoding, "FILE_SECONDS", 0.0)  # a part a batch
 
     def call(rank):
         with monkeypatch.context() as patch:
@@ -78,7 +78,7 @@ def link(experiment, folder):
     return folder
 
 
-def test_the_first_rank_joins_what_all_have_found(as_rank, single, tmp_path):
+def test_the_first_rank_joins_the_results_of_all_ranks(as_rank, single, tmp_path):
     assert as_rank(1) is None and not (tmp_path / "hyps.jsonl").exists()
     facts = as_rank(0)
     assert same(tmp_path, single("greedy"))
@@ -95,7 +95,7 @@ def test_a_missing_rank_is_named_and_may_come_later(as_rank, single, tmp_path):
     assert as_rank(0)["utterances"] == 24 and same(tmp_path, single("greedy"))
 
 
-def test_a_rank_that_starts_again_after_the_end_does_nothing(as_rank, single, tmp_path):
+def test_a_rank_that_is_restarted_after_the_end_does_nothing(as_rank, single, tmp_path):
     as_rank(1)
     facts = as_rank(0)
     assert as_rank(1) is None and same(tmp_path, single("greedy"))
@@ -103,7 +103,7 @@ def test_a_rank_that_starts_again_after_the_end_does_nothing(as_rank, single, tm
 
 
 @pytest.mark.slow
-def test_torchrun_gives_what_one_process_gives(experiment, corpus, single, tmp_path):
+def test_torchrun_gives_the_result_of_one_process(experiment, corpus, single, tmp_path):
     exp = link(experiment, tmp_path / "exp")
     done = torchrun(exp, corpus, "-m", "asrtool")
     assert done.returncode == 0, done.stderr
@@ -117,7 +117,7 @@ KILL = """
 import os, signal
 from asrtool.decoding import decode as decoding
 from asrtool.decoding import partial_results
-decoding.PART_SECONDS = 0.0
+decoding.FILE_SECONDS = 0.0
 rank, calls, real = int(os.environ["RANK"]), [], decoding.Experiment.log_probs
 def log_probs(self, batch):
     calls.append(1)
@@ -133,7 +133,7 @@ main()
 
 
 @pytest.mark.slow
-def test_torchrun_starts_a_killed_rank_again_where_it_was(experiment, corpus, single, tmp_path):
+def test_a_killed_rank_resumes_under_torchrun(experiment, corpus, single, tmp_path):
     exp = link(experiment, tmp_path / "exp")
     (tmp_path / "killed.py").write_text(KILL.replace("LOG", str(tmp_path)), encoding="utf-8")
     done = torchrun(exp, corpus, "--max-restarts", "1", str(tmp_path / "killed.py"))

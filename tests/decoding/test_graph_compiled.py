@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from asrtool.decoding.graph_search import GraphOptions, GraphSearch
-from asrtool.decoding.lattice import rescore
+from asrtool.decoding.graph_options import GraphOptions
+from asrtool.decoding.graph_search import GraphSearch
+from asrtool.decoding.lattice_rescoring import rescore_lattice
 from asrtool.graphs.build import build_graph
 from asrtool.graphs.folder import load_graph
 from asrtool.lm.ngram_files import load_lm
@@ -70,7 +71,9 @@ def sentence(lm, words: list[str]) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_all_words_have_the_scores_of_both_models(made, seed, model):
     graph, old, new = made
-    lm, change = (old, None) if model == "its own" else (new, lambda found: rescore(found, graph.words, old, new))
+    lm, change = (
+        (old, None) if model == "its own" else (new, lambda found: rescore_lattice(found, graph.words, old, new))
+    )
     log_probs = random_log_probs(5, 4, seed)
     search = GraphSearch(graph, GraphOptions(beam=1e4, lattice_beam=1e4, nbest=100_000), rescore=change)
     best = search.decode(log_probs)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from asrtool.decoding import decode as decoding
-from asrtool.decoding.lattice import Lattice, nbest
+from asrtool.decoding.lattice import nbest_paths
 from asrtool.decoding.log_probs import read_log_probs
 from asrtool.locks import LOCK
 from asrtool.text.tokenizer import load_tokenizer
-from tests.decoding.graphs import save_word_graph
+from tests.decoding.graphs import read_lattice, save_word_graph
 
 ARPA = """\\data\\
 ngram 1=7
@@ -47,7 +47,7 @@ def files(tokenizer_file, tmp_path_factory):
     (folder / "upper.arpa").write_text(upper, encoding="utf-8")
     (folder / "priors.json").write_text("[5, 1, 1, 0, 3]", encoding="utf-8")
     best = {"acoustic_scale": 0.8, "blank_penalty": 1, "insertion_penalty": 4}
-    (folder / "scales.json").write_text(json.dumps({"best": best}), encoding="utf-8")
+    (folder / "decoding_weights.json").write_text(json.dumps({"best": best}), encoding="utf-8")
     save_word_graph(folder / "graph", load_tokenizer(tokenizer_file), folder / "old.arpa")
     save_word_graph(folder / "other", load_tokenizer(tokenizer_file), sha256={"tokenizer": "0"})
     save_word_graph(folder / "wide", load_tokenizer(tokenizer_file), outputs=9)
@@ -89,7 +89,7 @@ def lattices(folder):
     """utterance -> Lattice"""
     blocks = gzip.decompress((folder / "lat.gz").read_bytes()).decode().split("\n\n")
     pairs = [block.split("\n", 1) for block in blocks if block]
-    return {name: Lattice.of_text(text) for name, text in pairs}
+    return {name: read_lattice(text) for name, text in pairs}
 
 
 def test_rows_have_words_with_times(decode):
@@ -106,14 +106,18 @@ def test_several_processes_write_the_same_rows(decode):
     assert decode("--jobs", 2)[0] == decode()[0]
 
 
-def test_the_options_reach_the_search(decode):
+def test_options_change_the_search_and_are_recorded(decode):
     plain, _ = decode()
     few, facts = decode("--insertion-penalty", 4, "--acoustic-scale", 0.8, "--max-active", 50)
     assert sum(len(row["words"]) for row in few) < sum(len(row["words"]) for row in plain)
     assert (facts["insertion_penalty"], facts["acoustic_scale"], facts["max_active"]) == (4, 0.8, 50)
-    for option in (("--blank-penalty", 3), ("--priors", "priors.json"), ("--scales", "scales.json")):
+    for option in (
+        ("--blank-penalty", 3),
+        ("--priors", "priors.json"),
+        ("--decoding-weights", "decoding_weights.json"),
+    ):
         assert decode(*option)[0] != plain
-    few, facts = decode("--scales", "scales.json", "--blank-penalty", 0)
+    few, facts = decode("--decoding-weights", "decoding_weights.json", "--blank-penalty", 0)
     assert (facts["insertion_penalty"], facts["acoustic_scale"], facts["blank_penalty"]) == (4, 0.8, 0)
 
 
@@ -127,13 +131,13 @@ def test_nbest_and_lattices_hold_the_best_path(decode):
         best = row["nbest"]
         assert best[0] == {"hyp": row["hyp"], "score": row["score"]}
         assert len({one["hyp"] for one in best}) == len(best) <= 4
-        costs = [path.cost for path in nbest(found[row["id"]], 4)]
+        costs = [path.cost for path in nbest_paths(found[row["id"]], 4)]
         assert [-one["score"] for one in best] == pytest.approx(costs, abs=2e-3)
     decode()
     assert not (decode.out / "lat.gz").exists()
 
 
-def test_rescoring_puts_one_model_in_the_place_of_the_other(decode):
+def test_rescoring_replaces_the_scores_of_one_model_by_those_of_the_other(decode):
     rows, _ = decode("--nbest", 50, "--lattice-beam", 20)
     same, _ = decode("--nbest", 50, "--lattice-beam", 20, "--rescore", "old.arpa", "--graph-lm", "old.arpa")
     other, _ = decode("--nbest", 50, "--lattice-beam", 20, "--rescore", "new.arpa", "--graph-lm", "old.arpa")
@@ -148,6 +152,7 @@ def test_rescoring_puts_one_model_in_the_place_of_the_other(decode):
                 assert one["score"] == pytest.approx(before[one["hyp"]] - pairs * math.log(10), abs=2e-3)
 
 
+@pytest.mark.k2
 @pytest.mark.parametrize(
     "options", [(), ("--lattices", "--nbest", 3, "--rescore", "new.arpa", "--graph-lm", "old.arpa")]
 )
@@ -167,7 +172,7 @@ def test_without_k2_its_engine_is_refused(asr, link, corpus, files, monkeypatch)
     assert status == 2 and "tools/install_k2.sh" in err and err.count("\n") == 1
 
 
-def test_an_interrupted_run_goes_on_with_its_lattices(decode, monkeypatch, asr):
+def test_an_interrupted_run_resumes_with_its_lattices(decode, monkeypatch, asr):
     rows, _ = decode("--lattices", "--batch-seconds", 4)
     whole = (decode.out / "hyps.jsonl").read_bytes(), lattices(decode.out).keys()
     real, seen = decoding.Experiment.log_probs, []
@@ -179,7 +184,7 @@ def test_an_interrupted_run_goes_on_with_its_lattices(decode, monkeypatch, asr):
         return real(self, batch)
 
     monkeypatch.setattr(decoding.Experiment, "log_probs", log_probs)
-    monkeypatch.setattr(decoding, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(decoding, "FILE_SECONDS", 0.0)
     with pytest.raises(AssertionError, match="interrupted"):
         decode("--lattices", "--batch-seconds", 4)
     decode("--lattices", "--batch-seconds", 4)
@@ -188,7 +193,7 @@ def test_an_interrupted_run_goes_on_with_its_lattices(decode, monkeypatch, asr):
     assert decode.names() == ["decode.json", "hyps.jsonl", "lat.gz"]
 
 
-def test_what_has_no_path_is_named_counted_and_partial(asr, link, corpus, tmp_path, tokenizer_file):
+def test_utterances_without_a_complete_path_are_listed_counted_and_partial(asr, link, corpus, tmp_path, tokenizer_file):
     two = ["0 1 2 1 0", "0 1 1 0 0", "0 1 3 2 0", "1 2 2 1 0", "1 2 1 0 0", "1 2 3 2 0", "2 0"]
     folder = save_word_graph(tmp_path / "graph", load_tokenizer(tokenizer_file), lines=two)
     status, _, err = asr("decode", link, corpus, "--method", "graph", "--graph", folder, "--workers", 0)
@@ -204,7 +209,7 @@ def test_what_has_no_path_is_named_counted_and_partial(asr, link, corpus, tmp_pa
         ("--graph graph", "--graph has no effect on --method greedy; it is for --method graph"),
         ("--beam 4", "--beam has no effect on --method greedy; it is for --method prefix or --method graph"),
         ("--method prefix --lattices", "--lattices has no effect on --method prefix"),
-        ("--method prefix --beam 2.5", "--beam 2.5 is no number of prefixes"),
+        ("--method prefix --beam 2.5", "--beam 2.5 is not possible with --method prefix"),
         ("--method prefix --lm-weight 1", "--lm-weight needs --lm"),
         ("--method prefix --insertion-penalty 1", "--insertion-penalty needs --lm"),
         ("--method prefix --lm none.arpa", "none.arpa"),
@@ -212,33 +217,33 @@ def test_what_has_no_path_is_named_counted_and_partial(asr, link, corpus, tmp_pa
         ("--method graph --graph graph --rescore new.arpa", "--rescore needs --graph-lm"),
         (
             "--method graph --graph graph --rescore new.arpa --graph-lm new.arpa",
-            "was not made with --graph-lm new.arpa",
+            "was not built with --graph-lm new.arpa",
         ),
         ("--method graph --graph graph --lattices --max-active 9", "--max-active and --lattices exclude each other"),
         ("--method graph --graph none", "graph not found: none"),
         ("--method prefix --engine k2", "--engine has no effect on --method prefix"),
         ("--method graph --graph graph --engine k2 --jobs 2", "--jobs has no effect on --engine k2"),
-        ("--method graph --graph other", "other was made for another tokenizer"),
+        ("--method graph --graph other", "other was built for another tokenizer"),
         ("--method graph --graph wide", "the graph is for a model of 9 outputs, this one has 5"),
         ("--method graph --graph hmm --blank-penalty 1", "hmm has no blank"),
         ("--method graph --graph graph --priors short.json", "short.json has 2 numbers; it takes 5"),
         ("--method graph --graph graph --priors old.arpa", "old.arpa is not a JSON list"),
-        ("--method graph --graph graph --scales priors.json", "priors.json has no scales"),
+        ("--method graph --graph graph --decoding-weights priors.json", "priors.json has no decoding weights"),
         ("--method graph --graph graph --priors other", "priors not found: other"),
         ("--method graph --graph graph --lattice-beam 1e30", "--lattice-beam 1e+30 is out of range"),
         ("--method graph --graph graph --beam 1e300", "--beam 1e+300 is out of range"),
         ("--method graph --graph graph --max-active 2147483648", "--max-active"),
         ("--method graph --graph graph --insertion-penalty 1e30", "--insertion-penalty 1e+30 is out of range"),
         ("--method prefix --beam 1000000", "--beam 1e+06 is out of range; give a number from 1 to 10000"),
-        ("--method prefix --lm upper.arpa --lm-units", "upper.arpa knows none of the model's units"),
-        ("--method prefix --lm upper.arpa", "such as 'four'; it knows them in upper case"),
+        ("--method prefix --lm upper.arpa --lm-units", "upper.arpa contains none of the model's units"),
+        ("--method prefix --lm upper.arpa", "such as 'four'; it has them in upper case"),
         (
             "--method graph --graph graph --rescore upper.arpa --graph-lm old.arpa",
-            "upper.arpa knows none of the words of graph",
+            "upper.arpa contains none of the words of graph",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(
+def test_options_and_files_that_do_not_fit_are_refused_in_one_line(
     asr, link, corpus, files, tokenizer_file, monkeypatch, options, complaint
 ):
     monkeypatch.chdir(files)
@@ -263,28 +268,30 @@ def test_prefix_search_takes_a_language_model(asr, link, corpus, files, options)
     assert len(rows) == 24 and all(("nbest" in row) == ("--nbest" in options) for row in rows)
 
 
-def test_scales_are_tuned_on_stored_log_probs_and_read_by_decode(asr, link, corpus, files, decode, monkeypatch):
+def test_tuning_uses_stored_log_probs_and_decode_reads_its_weights(
+    asr, link, corpus, files, decode, monkeypatch
+):
     command = ("tune", link, corpus, "--graph", files / "graph", "--workers", 0, "--device", "cpu", "--rounds", 1)
     status, out, err = asr(*command)
     assert status == 0, err
     folder = link / "decode" / "cuts"
-    found = json.loads((folder / "scales.json").read_text(encoding="utf-8"))
+    found = json.loads((folder / "decoding_weights.json").read_text(encoding="utf-8"))
     lines = out.splitlines()
     assert len(found["tried"]) > 100 and len(lines) == 6 and lines[-1].startswith(f"best: WER {found['wer']:.2f} %")
     assert found["wer"] == pytest.approx(min(row["wer"] for row in found["tried"]), abs=1e-3)
     with monkeypatch.context() as patch:
         patch.setattr(decoding.Experiment, "log_probs", lambda *_: pytest.fail("the network was run again"))
         assert asr(*command)[:2] == (0, out)
-    _, facts = decode("--scales", folder / "scales.json")
+    _, facts = decode("--decoding-weights", folder / "decoding_weights.json")
     assert {name: facts[name] for name in found["best"]} == found["best"]
 
 
-def test_scales_of_several_systems_are_tuned_on_all_their_words(asr, link, corpus, files, tmp_path):
+def test_decoding_weights_of_several_systems_are_tuned_on_all_their_words(asr, link, corpus, files, tmp_path):
     def tuned(exp, cuts, graph, *options):
         command = ("tune", exp, cuts, "--graph", graph, "--workers", 0, "--device", "cpu", "--rounds", 0)
-        status, _, err = asr(*command, *options, "--out", tmp_path / "scales.json")
+        status, _, err = asr(*command, *options, "--out", tmp_path / "decoding_weights.json")
         assert status == 0, err
-        return json.loads((tmp_path / "scales.json").read_text(encoding="utf-8"))
+        return json.loads((tmp_path / "decoding_weights.json").read_text(encoding="utf-8"))
 
     few, renamed = tmp_path / "few.jsonl.gz", tmp_path / "renamed"
     few.write_bytes(gzip.compress(b"\n".join(gzip.decompress(corpus.read_bytes()).splitlines()[:9])))

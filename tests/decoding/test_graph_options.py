@@ -11,7 +11,7 @@ from asrtool.decoding.options import check_options, graph_options, read_priors
 from asrtool.errors import UserError
 
 GRAPH = SimpleNamespace(meta={"outputs": 3})
-SCALES = {"acoustic_scale": 0.8, "blank_penalty": 1, "insertion_penalty": -4.5}
+WEIGHTS = {"acoustic_scale": 0.8, "blank_penalty": 1, "insertion_penalty": -4.5}
 
 
 @pytest.fixture
@@ -25,17 +25,17 @@ def write(tmp_path):
     return make
 
 
-def test_scales_are_taken_but_for_those_that_are_given(write):
-    options = graph_options({"scales": write(json.dumps({"best": SCALES})), "acoustic_scale": 2.0})
+def test_options_that_are_given_replace_those_of_the_file_of_decoding_weights(write):
+    options = graph_options({"decoding_weights": write(json.dumps({"best": WEIGHTS})), "acoustic_scale": 2.0})
     assert (options.acoustic_scale, options.blank_penalty, options.insertion_penalty) == (2.0, 1.0, -4.5)
 
 
-@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("name", WEIGHTS)
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "1e30", "true", "null", '"1"', "[1]", "1" + 400 * "0"])
-def test_scales_that_are_no_numbers_are_refused_by_file(write, name, value):
-    path = write(json.dumps({"best": SCALES | {name: "HERE"}}).replace('"HERE"', value))
-    with pytest.raises(UserError, match=r"file\.json.*make them with `asrtool tune`") as raised:
-        graph_options({"scales": path})
+def test_decoding_weights_that_are_not_numbers_are_refused_with_the_name_of_the_file(write, name, value):
+    path = write(json.dumps({"best": WEIGHTS | {name: "HERE"}}).replace('"HERE"', value))
+    with pytest.raises(UserError, match=r"file\.json.*create them with `asrtool tune`") as raised:
+        graph_options({"decoding_weights": path})
     assert "\n" not in str(raised.value)
 
 
@@ -43,14 +43,18 @@ def test_scales_that_are_no_numbers_are_refused_by_file(write, name, value):
 def test_an_acoustic_scale_that_is_not_above_0_is_refused(write, value):
     with pytest.raises(UserError, match=r"file\.json: --acoustic-scale"):
         graph_options(
-            {"scales": write(f'{{"best": {{"acoustic_scale": {value}, "blank_penalty": 0, "insertion_penalty": 0}}}}')}
+            {
+                "decoding_weights": write(
+                    f'{{"best": {{"acoustic_scale": {value}, "blank_penalty": 0, "insertion_penalty": 0}}}}'
+                )
+            }
         )
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "null", "{}", '{"best": []}', '{"best": {}}', "[" * 100_000])
-def test_what_has_no_scales_is_refused(write, text):
+def test_files_without_decoding_weights_are_refused(write, text):
     with pytest.raises(UserError, match=r"file\.json"):
-        graph_options({"scales": write(text)})
+        graph_options({"decoding_weights": write(text)})
 
 
 @pytest.mark.parametrize("text", ["[1, 2, 0]", "[1e-100, 1e100, 0]", "[0, 0, 5]", "[0.5, 0.25, 0.25]"])
@@ -61,14 +65,14 @@ def test_priors_are_finite(write, text):
 @pytest.mark.parametrize(
     "value", ["NaN", "Infinity", "1e999", "-1", "1e300", "1e-320", "true", "null", '"1"', "1" + 400 * "0"]
 )
-def test_priors_that_are_no_counts_are_refused_by_file(write, value):
+def test_priors_that_are_not_counts_are_refused_with_the_name_of_the_file(write, value):
     with pytest.raises(UserError, match=r"file\.json") as raised:
         read_priors(write(f"[1, 2, {value}]"), GRAPH)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "3", "[0, 0, 0]", "[1, 2]", "[1, 2, 3, 4]", "[[1], [2], [3]]"])
-def test_what_are_no_priors_is_refused(write, text):
+def test_files_without_priors_are_refused(write, text):
     with pytest.raises(UserError, match=r"file\.json"):
         read_priors(write(text), GRAPH)
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from asrtool.decoding.graph_search import BOUNDS, GraphOptions, GraphSearch, best_path, load_priors
+from asrtool.decoding.graph_options import BOUNDS, GraphOptions, log_priors
+from asrtool.decoding.graph_search import GraphSearch
+from asrtool.decoding.kaldi_search import search_best_path
 from asrtool.errors import UserError
 from tests.decoding.graphs import all_word_sequences, graph, random_graph, random_log_probs, word_graph
 
@@ -56,7 +58,7 @@ def test_units_words_and_their_frames():
 
 
 @pytest.mark.parametrize("option", ["acoustic_scale", "blank_penalty", "insertion_penalty"])
-def test_scales_and_penalties_enter_the_cost_as_documented(option):
+def test_scale_and_penalties_enter_the_cost_as_documented(option):
     log_probs, values = random_log_probs(6, 4, 3), {"acoustic_scale": 0.6, option: 0.7}
     options = GraphOptions(beam=1e4, **values)
     changed = 0.6 * log_probs if option != "acoustic_scale" else 0.7 * log_probs
@@ -69,7 +71,7 @@ def test_scales_and_penalties_enter_the_cost_as_documented(option):
 
 
 def test_priors_are_subtracted_and_counts_are_normalised():
-    log_probs, priors = random_log_probs(6, 4, 3), load_priors([60, 20, 20, 0])
+    log_probs, priors = random_log_probs(6, 4, 3), log_priors([60, 20, 20, 0])
     assert priors == pytest.approx(np.log(np.array([60, 20, 20, 10]) / 110))
     one = word_graph(4)
     with_priors, without = GraphSearch(one, WIDE, priors=priors), GraphSearch(one, WIDE)
@@ -77,7 +79,7 @@ def test_priors_are_subtracted_and_counts_are_normalised():
 
 
 @pytest.mark.parametrize("options", [WIDE, WIDE_LATTICE], ids=["best", "lattice"])
-def test_no_path_to_a_final_state_gives_the_best_partial_one(options):
+def test_without_a_path_to_a_final_state_the_best_partial_path_is_returned(options):
     # The words w1 w2 w3 take three frames and no more than that; one frame reaches w1.
     chain = graph(["0 1 2 1", "1 2 3 2", "2 3 2 3", "3 0"], 3)
     short = GraphSearch(chain, options).decode(random_log_probs(1, 3, 0))
@@ -86,12 +88,12 @@ def test_no_path_to_a_final_state_gives_the_best_partial_one(options):
     assert (long.words, long.complete, long.frames) == (["w1", "w2", "w3"], False, [0, 1, 2])
 
 
-def test_impossible_units_end_the_path_where_they_are_needed():
+def test_a_path_ends_where_all_units_are_impossible():
     log_probs = random_log_probs(5, 3, 1)
     log_probs[3] = -math.inf
     found = GraphSearch(word_graph(3), WIDE).decode(log_probs)
     assert not found.complete and math.isfinite(found.score)
-    assert best_path(word_graph(3).fst, log_probs[:3], WIDE)[0].words == [int(word[1:]) for word in found.words]
+    assert search_best_path(word_graph(3).fst, log_probs[:3], WIDE)[0].words == [int(word[1:]) for word in found.words]
 
 
 def test_units_of_the_hmm_topology_begin_at_even_outputs():
@@ -117,7 +119,7 @@ def test_nan_is_refused():
     "options", [WIDE, WIDE_LATTICE, replace(WIDE, acoustic_scale=1e4)], ids=["best", "lat", "scale"]
 )
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
-def test_one_value_that_is_no_log_prob_is_refused(options, value):
+def test_a_single_value_that_is_not_a_log_prob_is_refused(options, value):
     log_probs = random_log_probs(5, 3, 1)
     log_probs[3, 1] = value
     search = GraphSearch(word_graph(3), options)
@@ -140,14 +142,14 @@ def test_options_that_the_decoder_cannot_take_are_refused_by_name(name, value):
     ("name", "value"),
     [("beam", 0), ("lattice_beam", 0), ("acoustic_scale", 0), ("acoustic_scale", -1), ("max_active", 1), ("nbest", 0)],
 )
-def test_options_that_find_nothing_are_refused(name, value):
+def test_options_with_which_no_path_is_found_are_refused(name, value):
     with pytest.raises(UserError, match="out of range"):
         GraphOptions(**{name: value})
 
 
 @pytest.mark.parametrize("end", [0, 1])
 @pytest.mark.parametrize("name", BOUNDS)
-def test_the_bounds_themselves_are_searched_with(name, end):
+def test_options_at_their_bounds_can_be_searched_with(name, end):
     values = {name: BOUNDS[name][end]} | ({"lattice_beam": 8.0} if name == "nbest" else {})
     found = GraphSearch(word_graph(4), GraphOptions(**values)).decode(random_log_probs(6, 4, 1))
     assert math.isfinite(found.score)
@@ -167,7 +169,7 @@ def test_a_narrow_search_still_finds_a_path_no_better_than_the_best(beam, max_ac
     assert found.complete and found.score <= best.score + 1e-4
 
 
-def test_several_processes_find_what_one_finds_and_padding_has_no_influence():
+def test_several_processes_give_the_result_of_one_and_padding_has_no_influence():
     rows = np.stack([random_log_probs(20, 5, seed) for seed in range(6)])
     lens = torch.tensor([20, 3, 0, 11, 20, 7])
     alone = GraphSearch(word_graph(5), WIDE)(torch.from_numpy(rows), lens)
@@ -180,7 +182,7 @@ def test_several_processes_find_what_one_finds_and_padding_has_no_influence():
         search.close()
 
 
-def test_a_process_that_dies_is_an_error_and_no_endless_wait(monkeypatch):
+def test_a_killed_process_is_an_error_and_not_an_endless_wait(monkeypatch):
     monkeypatch.setattr(GraphSearch, "decode", lambda self, frames: os._exit(9))
     search = GraphSearch(word_graph(5), WIDE, jobs=2)
     with pytest.raises(UserError, match="a decoding process was killed"):
@@ -188,7 +190,7 @@ def test_a_process_that_dies_is_an_error_and_no_endless_wait(monkeypatch):
 
 
 @pytest.mark.parametrize("penalty", [-1.0, 1.0])
-def test_a_graph_without_a_path_to_the_end_takes_no_penalty_and_is_searched_without(penalty):
+def test_a_graph_without_a_path_to_the_end_is_searched_only_without_penalty(penalty):
     one = graph(["0 0 1 1", "0 1 2 2", "1 0 3 0", "2 0"], 2)
     assert not GraphSearch(one, WIDE).decode(random_log_probs(4, 3, 1)).complete
     with pytest.raises(UserError, match="no path from its start to a final state"):
@@ -196,7 +198,8 @@ def test_a_graph_without_a_path_to_the_end_takes_no_penalty_and_is_searched_with
 
 
 ORPHANS = """
-from asrtool.decoding.graph_search import GraphOptions, GraphSearch
+from asrtool.decoding.graph_options import GraphOptions
+from asrtool.decoding.graph_search import GraphSearch
 from tests.decoding.graphs import word_graph
 search = GraphSearch(word_graph(5), GraphOptions(), jobs=2)
 print(*search.pool._processes, flush=True)

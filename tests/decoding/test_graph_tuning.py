@@ -5,31 +5,39 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from asrtool.decoding.graph_search import GraphOptions, GraphSearch, make_lattice
-from asrtool.decoding.log_probs import Utterance, read_log_probs, write_log_probs
-from asrtool.decoding.tuning import Grid, Scales, System, best, best_words, lattices, tune, tune_systems
+from asrtool.decoding.graph_options import GraphOptions
+from asrtool.decoding.graph_search import GraphSearch
+from asrtool.decoding.kaldi_search import search_lattice
+from asrtool.decoding.lattice_weights import DecodingWeights, best_words
+from asrtool.decoding.log_probs import UtteranceLogProbs, read_log_probs, write_log_probs
+from asrtool.decoding.tuning import Grid, TunedSystem, best_weights, reference_lattices, search_grid, tune_systems
 from asrtool.errors import UserError
 from tests.decoding.graphs import all_word_sequences, random_graph, random_log_probs, word_graph
 
 WIDE = GraphOptions(beam=1e4, lattice_beam=1e4)
-SOME = [Scales(1.0, 0.0, 0.0), Scales(0.4, 1.5, -0.7), Scales(2.5, -1.0, 1.2), Scales(0.7, 0.0, 30.0)]
+SOME = [
+    DecodingWeights(1.0, 0.0, 0.0),
+    DecodingWeights(0.4, 1.5, -0.7),
+    DecodingWeights(2.5, -1.0, 1.2),
+    DecodingWeights(0.7, 0.0, 30.0),
+]
 
 
-def shifted(scales: Scales, lines: list[str], log_probs: np.ndarray) -> dict[tuple[int, ...], float]:
-    """The cost of each word sequence at these scales, by enumeration."""
+def shifted(weights: DecodingWeights, lines: list[str], log_probs: np.ndarray) -> dict[tuple[int, ...], float]:
+    """The cost of each word sequence at these weights, by enumeration."""
     changed = log_probs.copy()
-    changed[:, 0] -= scales.blank_penalty
-    found = all_word_sequences(lines, scales.acoustic_scale * changed)
-    return {words: cost + scales.insertion_penalty * len(words) for words, cost in found.items()}
+    changed[:, 0] -= weights.blank_penalty
+    found = all_word_sequences(lines, weights.acoustic_scale * changed)
+    return {words: cost + weights.insertion_penalty * len(words) for words, cost in found.items()}
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_lattice_has_the_best_words_at_all_scales(seed):
+def test_a_lattice_has_the_best_words_for_all_decoding_weights(seed):
     one, log_probs = random_graph(seed), random_log_probs(4, 4, seed)
-    lattice, complete = make_lattice(one.fst, log_probs, WIDE)
+    lattice, complete = search_lattice(one.fst, log_probs, WIDE)
     if complete:
-        for scales, words in zip(SOME, best_words(lattice, SOME), strict=True):
-            costs = shifted(scales, one.lines, log_probs)
+        for weights, words in zip(SOME, best_words(lattice, SOME), strict=True):
+            costs = shifted(weights, one.lines, log_probs)
             assert costs[words] == pytest.approx(min(costs.values()), abs=1e-4)
 
 
@@ -42,50 +50,64 @@ def test_tuning_finds_what_real_searches_find_on_the_grid(scale):
     for seed in range(6):
         log_probs = random_log_probs(12, 5, seed)
         ref = " ".join(GraphSearch(one, truth).decode(log_probs).words)
-        utterances.append(Utterance(str(seed), ref, log_probs))
+        utterances.append(UtteranceLogProbs(str(seed), ref, log_probs))
     search = GraphSearch(one, GraphOptions(beam=1e4, lattice_beam=1e4, acoustic_scale=scale))
-    found = tune(lattices(search, utterances), grid)
+    found = search_grid(reference_lattices(search, utterances), grid)
     assert len(found["tried"]) == 18 and found["wer"] == 0.0
     for row in found["tried"][::5]:
-        options = {name: row[name] for name in Scales._fields}
+        options = {name: row[name] for name in DecodingWeights._fields}
         wrong = [GraphSearch(one, GraphOptions(beam=1e4, **options)).decode(u.log_probs).words for u in utterances]
         same = all(" ".join(words) == u.ref for words, u in zip(wrong, utterances, strict=True))
         assert (row["wer"] == 0.0) == same
 
 
 def test_several_processes_find_the_same(tmp_path):
-    utterances = [Utterance(str(n), "w1 w2", random_log_probs(10 + n, 5, n)) for n in range(5)]
+    utterances = [UtteranceLogProbs(str(n), "w1 w2", random_log_probs(10 + n, 5, n)) for n in range(5)]
     alone, together = (GraphSearch(word_graph(5), WIDE, jobs) for jobs in (1, 2))
-    one, other = (tune(lattices(search, iter(utterances)), Grid(rounds=1)) for search in (alone, together))
+    one, other = (
+        search_grid(reference_lattices(search, iter(utterances)), Grid(rounds=1)) for search in (alone, together)
+    )
     assert one == other
     together.close()
 
 
 def test_an_utterance_without_frames_is_tuned_on_with_all_its_words_deleted():
-    utterances = [Utterance("a", "w1 w2", random_log_probs(20, 5, 1)), Utterance("b", "w1", random_log_probs(0, 5, 1))]
+    utterances = [
+        UtteranceLogProbs("a", "w1 w2", random_log_probs(20, 5, 1)),
+        UtteranceLogProbs("b", "w1", random_log_probs(0, 5, 1)),
+    ]
     search = GraphSearch(word_graph(5), WIDE)
-    both, one = (tune(lattices(search, chosen), Grid(rounds=0)) for chosen in (utterances, utterances[:1]))
+    both, one = (
+        search_grid(reference_lattices(search, chosen), Grid(rounds=0)) for chosen in (utterances, utterances[:1])
+    )
     for row, alone in zip(both["tried"], one["tried"], strict=True):
         assert row["wer"] == pytest.approx((2 * alone["wer"] + 100) / 3, abs=1e-3)
 
 
-def test_refinement_goes_on_from_the_best_and_never_gets_worse():
-    utterances = [Utterance("a", "w1 w2 w3", random_log_probs(20, 5, 1))]
+def test_refinement_continues_from_the_best_and_never_gets_worse():
+    utterances = [UtteranceLogProbs("a", "w1 w2 w3", random_log_probs(20, 5, 1))]
     search = GraphSearch(word_graph(5), WIDE)
-    coarse, fine = (tune(lattices(search, utterances), Grid(rounds=rounds)) for rounds in (0, 2))
+    coarse, fine = (search_grid(reference_lattices(search, utterances), Grid(rounds=rounds)) for rounds in (0, 2))
     assert fine["wer"] <= coarse["wer"] and fine["tried"][: len(coarse["tried"])] == coarse["tried"]
-    tried = [tuple(row[name] for name in Scales._fields) for row in fine["tried"]]
+    tried = [tuple(row[name] for name in DecodingWeights._fields) for row in fine["tried"]]
     assert len(set(tried)) == len(tried) > len(coarse["tried"])
     assert all(math.isfinite(row["wer"]) and row["acoustic_scale"] > 0 for row in fine["tried"])
 
 
-def test_of_equals_the_scales_that_change_least_are_best():
-    found = {Scales(2.0, 0.0, 0.0): 5.0, Scales(1.0, 1.0, 0.0): 5.0, Scales(1.0, 0.0, 0.5): 5.0, Scales(1, 0, 0): 6.0}
-    assert best(found) == Scales(1.0, 0.0, 0.5)
+def test_of_equal_wers_the_weights_nearest_to_the_defaults_are_best():
+    found = {
+        DecodingWeights(2.0, 0.0, 0.0): 5.0,
+        DecodingWeights(1.0, 1.0, 0.0): 5.0,
+        DecodingWeights(1.0, 0.0, 0.5): 5.0,
+        DecodingWeights(1, 0, 0): 6.0,
+    }
+    assert best_weights(found) == DecodingWeights(1.0, 0.0, 0.5)
 
 
-def test_log_probs_come_back_as_they_were(tmp_path):
-    written = [Utterance(f"u{n}", f"ref {n}", random_log_probs(n % 7, 5, n).astype(np.float16)) for n in range(205)]
+def test_log_probs_are_read_as_they_were_written(tmp_path):
+    written = [
+        UtteranceLogProbs(f"u{n}", f"ref {n}", random_log_probs(n % 7, 5, n).astype(np.float16)) for n in range(205)
+    ]
     write_log_probs(tmp_path, iter(written), "run")
     read = list(read_log_probs(tmp_path))
     assert [(u.name, u.ref) for u in read] == [(u.name, u.ref) for u in written]
@@ -96,7 +118,7 @@ def test_log_probs_come_back_as_they_were(tmp_path):
 @pytest.fixture
 def stored(tmp_path):
     """The folder of log-probs of two utterances."""
-    utterances = [Utterance(f"u{n}", "w1", random_log_probs(4, 5, n).astype(np.float16)) for n in range(2)]
+    utterances = [UtteranceLogProbs(f"u{n}", "w1", random_log_probs(4, 5, n).astype(np.float16)) for n in range(2)]
     write_log_probs(tmp_path / "log_probs", utterances, "run")
     return tmp_path / "log_probs"
 
@@ -127,7 +149,7 @@ def test_damaged_log_probs_are_named_with_what_to_do(stored):
     ],
     ids=range(8),
 )
-def test_arrays_that_are_no_log_probs_are_refused(stored, arrays):
+def test_arrays_that_are_not_log_probs_are_refused(stored, arrays):
     np.savez(stored / "00000.npz", **arrays)
     with pytest.raises(UserError, match=r"00000\.npz"):
         list(read_log_probs(stored))
@@ -143,22 +165,22 @@ def test_a_damaged_index_is_refused(stored, text):
 
 
 def system(folder, cuts="dev.jsonl.gz"):
-    return System(SimpleNamespace(folder=folder), folder / cuts, GraphSearch(word_graph(5), WIDE))
+    return TunedSystem(SimpleNamespace(folder=folder), folder / cuts, GraphSearch(word_graph(5), WIDE))
 
 
-def test_a_set_is_named_for_its_whole_file_name(tmp_path):
+def test_the_name_of_a_set_is_its_file_name_up_to_the_suffix(tmp_path):
     assert system(tmp_path, "dev.clean.jsonl.gz").folder == tmp_path / "decode" / "dev.clean"
 
 
 @pytest.mark.parametrize(
     ("out", "content", "complaint"),
     [
-        ("scales.txt", None, "does not end in .json"),
-        ("tokenizer.json", '{"type": "char"}', "exists and is not scales of `asrtool tune`"),
-        ("scales.json", None, "two sets would store their log-probs in .*decode/dev/log_probs"),
+        ("weights.txt", None, "does not end in .json"),
+        ("tokenizer.json", '{"type": "char"}', "exists and is not decoding weights of `asrtool tune`"),
+        ("weights.json", None, "two sets would store their log-probs in .*decode/dev/log_probs"),
     ],
 )
-def test_what_tune_must_not_write_over_is_refused_before_anything_is_done(tmp_path, out, content, complaint):
+def test_tune_refuses_outputs_that_it_must_not_overwrite_before_any_work(tmp_path, out, content, complaint):
     if content:
         (tmp_path / out).write_text(content)
     with pytest.raises(UserError, match=complaint):

@@ -26,7 +26,7 @@ def test_repeats_collapse_unless_a_blank_is_between():
 
 
 @pytest.mark.parametrize("blank", [0, 3])
-def test_equals_the_two_line_reference(blank):
+def test_greedy_search_equals_the_two_line_reference(blank):
     torch.manual_seed(1)
     log_probs = torch.randn(16, 40, 4).log_softmax(-1)
     lens = torch.randint(0, 41, (16,))

@@ -16,7 +16,8 @@ from asrtool.data.manifest import open_cuts
 from asrtool.errors import DataError
 from asrtool.experiment import check_finite, open_experiment
 from asrtool.streaming import stream as streaming
-from asrtool.streaming.stream import aligned_words, as_data_error
+from asrtool.streaming.latency import aligned_words
+from asrtool.streaming.stream import as_data_error
 from tests.decoding.graphs import save_word_graph
 from tests.tiny import RATE, tone
 
@@ -125,7 +126,7 @@ def test_cuts_without_transcripts_are_decoded_and_not_scored(exp, asr, manifest)
         assert status == 2 and out == "" and "no reference words in 6 utterances" in err and err.count("\n") == 1
 
 
-def test_references_that_are_missing_here_and_there_are_counted(exp, asr, manifest):
+def test_utterances_without_reference_are_counted(exp, asr, manifest):
     def unlabelled(cuts):
         cuts[0].supervisions = []
 
@@ -134,7 +135,7 @@ def test_references_that_are_missing_here_and_there_are_counted(exp, asr, manife
     assert status == 0 and "1 of 6 utterances have no reference words" in err
 
 
-def test_nothing_recognised_is_said(asr, tmp_path):
+def test_a_warning_is_logged_if_all_hypotheses_are_empty(asr, tmp_path):
     rows = [{"id": str(number), "ref": "a", "hyp": ""} for number in range(3)]
     (tmp_path / "hyps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "all 3 hypotheses are empty" in asr("score", tmp_path)[2]
@@ -144,22 +145,52 @@ def test_nothing_recognised_is_said(asr, tmp_path):
 def overflowing(exp):
     """An experiment whose weights are finite, but whose log-probs are not."""
     path = exp / "checkpoints/best.pt"
-    state = checkpoint.load(path)
+    state = checkpoint.load_checkpoint(path)
     state["model"]["output.weight"] = torch.full_like(state["model"]["output.weight"], 3e38)
-    checkpoint.save(path, state)
+    checkpoint.save_checkpoint(path, state)
     return exp
 
 
 @pytest.mark.parametrize("method", ["greedy", "prefix"])
 @pytest.mark.parametrize("command", ["decode", "stream", "align"])
-def test_log_probs_that_are_not_finite_name_their_cuts(overflowing, asr, manifest, tmp_path, command, method):
+def test_cuts_with_log_probs_that_are_not_finite_are_named(overflowing, asr, manifest, tmp_path, command, method):
     options = [tmp_path / "out.jsonl.gz"] if command == "align" else ["--method", method]
     status, out, err = asr(command, overflowing, manifest(lambda cuts: None), *options, "--device", "cpu")
     assert status == 1 and out == "" and "the model's log-probs are not finite" in err and "a-00: " in err
     assert not list(overflowing.rglob("hyps.jsonl")) and not (tmp_path / "out.jsonl.gz").exists()
 
 
-def test_padding_may_be_anything():
+@pytest.mark.parametrize("command", ["decode", "stream"])
+def test_a_command_that_stops_before_it_has_a_result_leaves_no_folder_for_it(overflowing, asr, manifest, command):
+    """So that `asrtool score EXP/decode/*/greedy` only finds folders with hypotheses."""
+    assert asr(command, overflowing, manifest(lambda cuts: None), "--device", "cpu")[0] == 1
+    assert not (overflowing / command / "test" / "greedy").exists()
+
+
+def test_a_failed_run_keeps_an_earlier_result(exp, asr, manifest):
+    cuts = manifest(lambda cuts: None)
+    assert asr("decode", exp, cuts, "--device", "cpu")[0] == 0
+    before = (exp / "decode/test/greedy/hyps.jsonl").read_bytes()
+    path = exp / "checkpoints/best.pt"
+    state = checkpoint.load_checkpoint(path)
+    state["model"]["output.weight"] = torch.full_like(state["model"]["output.weight"], 3e38)
+    checkpoint.save_checkpoint(path, state)
+    assert asr("decode", exp, cuts, "--device", "cpu")[0] == 1
+    assert (exp / "decode/test/greedy/hyps.jsonl").read_bytes() == before
+
+
+def test_if_no_cut_can_be_aligned_nothing_is_written(exp, asr, manifest, tmp_path):
+    def without_transcripts(cuts):
+        for cut in cuts:
+            cut.supervisions[0].text = ""
+
+    out, ctm = tmp_path / "out.jsonl.gz", tmp_path / "out.ctm"
+    status, _, err = asr("align", exp, manifest(without_transcripts), out, "--ctm", ctm, "--device", "cpu")
+    assert status == 1 and "none of the 6 cuts" in err and "a-00: no transcript" in err
+    assert not out.exists() and not ctm.exists()
+
+
+def test_padding_need_not_be_finite():
     log_probs = torch.zeros(2, 3, 4)
     log_probs[1, 2] = float("nan")
     check_finite(log_probs, torch.tensor([3, 2]), ["a", "b"])
@@ -180,7 +211,7 @@ def test_long_recordings_are_streamed_in_blocks(exp, asr, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("what", ["-", "FIFO", "FOLDER", "NAN", "HALF"])
-def test_what_cannot_be_streamed_as_audio_is_one_line(exp, asr, tmp_path, what):
+def test_files_that_cannot_be_streamed_are_refused_in_one_line(exp, asr, tmp_path, what):
     path = tmp_path / "x.wav"
     if what == "FIFO":
         os.mkfifo(path)
@@ -204,7 +235,7 @@ def test_an_alignment_without_times_names_its_cut(manifest):
             aligned_words(cut)
 
 
-def test_a_damaged_offline_result_does_not_cost_the_stream(exp, asr, manifest):
+def test_a_damaged_offline_result_does_not_stop_streaming(exp, asr, manifest):
     cuts = manifest(lambda cuts: None)
     assert asr("decode", exp, cuts, "--device", "cpu")[0] == 0
     (exp / "decode/test/greedy/decode.json").write_bytes(b"\xff")
@@ -266,7 +297,7 @@ def test_outputs_of_align_that_would_replace_something_else_are_refused(exp, asr
     assert cuts.read_bytes() == before and (tmp_path / "sound.wav").read_text() == "mine"
 
 
-def test_ids_with_white_space_are_no_keys_of_lattices(exp, asr, manifest, tmp_path):
+def test_ids_with_white_space_cannot_be_keys_of_lattices(exp, asr, manifest, tmp_path):
     def rename_cut(cuts):
         return [cut.with_id(f"my {cut.id}") for cut in cuts]
 

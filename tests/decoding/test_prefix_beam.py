@@ -61,7 +61,7 @@ def test_a_wide_beam_finds_all_sequences_with_their_exact_probabilities(frames, 
 
 @pytest.mark.parametrize("beam", [1, 2, 3, 8])
 @pytest.mark.parametrize("vocabulary, scale", [(2, 1.0), (4, 2.0), (12, 1.0), (12, 4.0), (40, 3.0)])
-def test_the_early_pruning_changes_nothing_against_the_plain_algorithm(beam, vocabulary, scale):
+def test_early_pruning_gives_the_result_of_the_plain_algorithm(beam, vocabulary, scale):
     log_probs = random_log_probs(4, 25, vocabulary, seed=beam, scale=scale)
     for row, found in zip(log_probs, ctc_prefix_beam(log_probs, torch.full((4,), 25), beam, nbest=beam), strict=True):
         expected = plain_prefix_beam(row, beam)
@@ -69,7 +69,7 @@ def test_the_early_pruning_changes_nothing_against_the_plain_algorithm(beam, voc
         assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-9)
 
 
-def test_a_beam_of_one_may_leave_the_best_token_when_it_is_the_prefixs_last():
+def test_a_beam_of_one_may_choose_another_token_than_a_repeated_best_one():
     # After two frames "1" ends as often in blank as in 1. Then 1 is the best token, but its probability is shared
     # between "1" and "1 1" (half of 0.5 each), and "1 2" with 0.49 is the best prefix.
     log_probs = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.5, 0.0], [0.01, 0.5, 0.49]], dtype=torch.float64).log()
@@ -78,7 +78,7 @@ def test_a_beam_of_one_may_leave_the_best_token_when_it_is_the_prefixs_last():
     assert found.score == pytest.approx(math.log(0.49))
 
 
-def test_it_sums_over_paths_where_greedy_takes_one():
+def test_prefix_search_sums_over_paths_where_greedy_takes_one():
     # Graves's example: blank blank is the best path (0.36), but "1" has 0.4 * 0.4 + 2 * 0.4 * 0.6 = 0.64.
     log_probs = torch.tensor([[[0.6, 0.4], [0.6, 0.4]]], dtype=torch.float64).log()
     ((found,),) = ctc_prefix_beam(log_probs, torch.tensor([2]))
@@ -95,7 +95,7 @@ def test_clear_log_probs_give_what_greedy_gives_tokens_and_frames():
     assert (found.tokens, found.frames) == ([2, 2, 3, 1], [1, 4, 5, 7])
 
 
-def test_padding_and_batch_mates_have_no_influence():
+def test_padding_and_other_utterances_of_the_batch_have_no_influence():
     log_probs = random_log_probs(3, 12, 5)
     lens = torch.tensor([12, 5, 8])
     alone = [ctc_prefix_beam(log_probs[i : i + 1, :n], lens[i : i + 1], nbest=3)[0] for i, n in enumerate(lens)]
@@ -139,6 +139,6 @@ def test_a_frame_that_allows_no_token_is_refused(value):
         ctc_prefix_beam(torch.full((1, 2, 3), value), torch.tensor([2]))
 
 
-def test_a_beam_of_none_is_refused():
+def test_a_beam_of_0_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         ctc_prefix_beam(torch.zeros(1, 2, 3), torch.tensor([2]), beam=0)

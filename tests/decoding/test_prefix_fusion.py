@@ -99,7 +99,7 @@ def test_a_wide_beam_finds_all_sequences_with_the_scores_of_both_models(fusion, 
 
 @pytest.mark.parametrize("beam", [1, 2, 5])
 @pytest.mark.parametrize("vocabulary, penalty", [(4, 0.0), (12, -1.5), (30, 0.5)])
-def test_the_early_way_out_changes_nothing(beam, vocabulary, penalty):
+def test_stopping_early_among_the_tokens_does_not_change_the_result(beam, vocabulary, penalty):
     fusion = UnitFusion(Bigram(), [f"u{n}" for n in range(vocabulary)], 0.9, penalty)
     for seed in range(3):
         log_probs = random_log_probs(25, vocabulary, seed)
@@ -111,7 +111,7 @@ def test_the_early_way_out_changes_nothing(beam, vocabulary, penalty):
         assert [score for _, score in search.best(beam)] == pytest.approx([score for _, score in expected], abs=1e-9)
 
 
-def test_without_weight_and_penalty_it_is_the_search_without_a_model():
+def test_with_weight_and_penalty_of_0_the_result_is_that_without_a_language_model():
     log_probs, lens = random_log_probs(30, 4, 7)[None], torch.tensor([30])
     fused = ctc_prefix_beam(log_probs, lens, beam=4, nbest=4, fusion=FUSIONS[2])
     assert [one.tokens for one in fused[0]] == [one.tokens for one in ctc_prefix_beam(log_probs, lens, 4, nbest=4)[0]]
@@ -145,7 +145,7 @@ WORDS = SymbolTokenizer("word", ["<blank>", "ab", "ba"])
 @pytest.mark.parametrize(
     ("tokenizer", "words"), [(CHARACTERS, ["a", "b"]), (CHARACTERS, ["a", "b", SPACE]), (WORDS, ["ab", "other"])]
 )
-def test_a_model_of_the_units_is_taken(tmp_path, tokenizer, words):
+def test_a_language_model_over_the_units_is_accepted(tmp_path, tokenizer, words):
     lm, path = model(tmp_path, words)
     check_unit_lm(lm, tokenizer, path)
 
@@ -153,21 +153,25 @@ def test_a_model_of_the_units_is_taken(tmp_path, tokenizer, words):
 @pytest.mark.parametrize(
     ("tokenizer", "words", "complaint"),
     [
-        (CHARACTERS, ["ab", "ba"], "knows none of the model's units, such as 'a'; was it made for another system"),
-        (CHARACTERS, ["A", "B"], "knows none of the model's units, such as 'a'; it knows them in upper case"),
+        (
+            CHARACTERS,
+            ["ab", "ba"],
+            "contains none of the model's units, such as 'a'; was it trained for another system",
+        ),
+        (CHARACTERS, ["A", "B"], "contains none of the model's units, such as 'a'; it has them in upper case"),
         (CHARACTERS, ["a", "b", "ab"], "'ab' is not one of the model's units"),
-        (WORDS, ["AB"], "it knows them in upper case"),
-        (WORDS, ["a", "b"], "knows none of the model's units, such as 'ab'"),
+        (WORDS, ["AB"], "it has them in upper case"),
+        (WORDS, ["a", "b"], "contains none of the model's units, such as 'ab'"),
     ],
 )
-def test_a_model_of_other_units_is_refused(tmp_path, tokenizer, words, complaint):
+def test_a_language_model_over_other_units_is_refused(tmp_path, tokenizer, words, complaint):
     lm, path = model(tmp_path, words)
     with pytest.raises(UserError, match=complaint) as raised:
         check_unit_lm(lm, tokenizer, path)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_a_word_model_of_which_the_units_spell_something_is_taken(tmp_path):
+def test_a_word_language_model_with_some_word_in_the_units_is_accepted(tmp_path):
     lm, path = model(tmp_path, ["xyz", "ab"])
     check_word_lm(lm, CHARACTERS, path)
 
@@ -175,11 +179,11 @@ def test_a_word_model_of_which_the_units_spell_something_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["AB", "BA"], "cannot spell 'AB' or any other of its words; in lower case they can"),
+        (["AB", "BA"], "cannot write 'AB' or any other of its words; in lower case they can"),
         (["xyz"], "'xyz'.*other units"),
     ],
 )
-def test_a_word_model_that_the_units_cannot_spell_is_refused(tmp_path, words, complaint):
+def test_a_word_language_model_without_any_word_in_the_units_is_refused(tmp_path, words, complaint):
     lm, path = model(tmp_path, words)
     with pytest.raises(UserError, match=complaint):
         check_word_lm(lm, CHARACTERS, path)

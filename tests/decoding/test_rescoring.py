@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asrtool.decoding.minimum_bayes_risk import minimum_bayes_risk_index
-from asrtool.decoding.rescoring import Mixture, Models, Rescorer, logprobs_by, rescore_folder
+from asrtool.decoding.rescoring import LmMixture, LmMixtureFiles, Rescorer, rescore_folder, sentence_logprobs
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.lm.ngram_files import read_ngrams
@@ -44,12 +44,12 @@ def row(*texts):
     return {"id": "u1", "ref": "B", **nbest[0], "units": [["a", 0.1]], "words": [["A", 0.1]], "nbest": nbest}
 
 
-def test_the_ngrams_log_probs_are_those_of_its_costs(ngram):
-    assert logprobs_by(ngram, ["A", "B"]).sum() == pytest.approx(-LM.cost(("A", "B")), abs=1e-4)
+def test_the_ngram_log_probs_equal_its_costs(ngram):
+    assert sentence_logprobs(ngram, ["A", "B"]).sum() == pytest.approx(-LM.cost(("A", "B")), abs=1e-4)
 
 
-def test_the_neural_model_comes_in_where_the_ngram_goes_out(ngram):
-    made = Rescorer(Mixture(Neural(), ngram, 1.0)).row(row("A", "B B", "B"))
+def test_rescoring_adds_the_neural_score_and_subtracts_the_ngram_score(ngram):
+    made = Rescorer(LmMixture(Neural(), ngram, 1.0)).rescore_row(row("A", "B B", "B"))
     scores = {one["hyp"]: one["score"] for one in made["nbest"]}
     assert scores == pytest.approx(
         {"A": LM.cost(("A",)) - 20, "B B": LM.cost(("B", "B")) - 1, "B": LM.cost(("B",)) - 2}, abs=1e-3
@@ -59,59 +59,59 @@ def test_the_neural_model_comes_in_where_the_ngram_goes_out(ngram):
     assert "words" not in made and "units" not in made  # whose times were those of another hypothesis
 
 
-def test_without_weight_all_stays_as_it_was(ngram):
+def test_with_a_weight_of_0_nothing_changes(ngram):
     before = row("A", "B B", "B")
-    assert Rescorer(Mixture(Neural(), ngram, 0.0)).row(before) == before
+    assert Rescorer(LmMixture(Neural(), ngram, 0.0)).rescore_row(before) == before
 
 
-def test_the_mixture_is_word_by_word(ngram):
-    [gain] = Mixture(Neural(), ngram, 0.5).gains(["A B"])
-    ngrams, neural = logprobs_by(ngram, ["A", "B"]), [-20.0, 0.0, 0.0]
+def test_the_models_are_interpolated_word_by_word(ngram):
+    [gain] = LmMixture(Neural(), ngram, 0.5).gains(["A B"])
+    ngrams, neural = sentence_logprobs(ngram, ["A", "B"]), [-20.0, 0.0, 0.0]
     expected = sum(math.log((math.exp(a) + math.exp(b)) / 2) - a for a, b in zip(ngrams, neural, strict=True))
     assert gain == pytest.approx(expected)
 
 
 class Copying(Neural):
-    """What was said last is certain, all else nearly impossible; it keeps what it was told."""
+    """The words of the last sentence are certain, all others nearly impossible; it records the histories."""
 
     def __init__(self):
-        self.told = []
+        self.histories = []
 
-    def said(self):
+    def new_history(self):
         return deque(maxlen=2)
 
-    def logprobs(self, sentences, said):
-        self.told.append([" ".join(words) for words in said])
-        last = said[-1] if said else ["B"]
+    def logprobs(self, sentences, history):
+        self.histories.append([" ".join(words) for words in history])
+        last = history[-1] if history else ["B"]
         return [np.array([0.0 if word in last else -20.0 for word in words] + [0.0]) for words in sentences]
 
 
-def test_an_utterance_comes_after_the_best_of_the_speakers_before(ngram):
+def test_the_history_is_the_best_hypotheses_of_the_same_speaker(ngram):
     neural = Copying()
     rows = [row("A", "B") | {"speaker": name} for name in "1112"] + [row("A", "B"), row("A", "B")]
-    made = list(Rescorer(Mixture(neural, ngram, 1.0)).rows(rows))
+    made = list(Rescorer(LmMixture(neural, ngram, 1.0)).rescore_all(rows))
     assert [one["hyp"] for one in made] == ["B"] * 6
-    assert neural.told == [[], ["B"], ["B", "B"], [], [], []], "those of another speaker, or of none, are not before it"
+    assert neural.histories == [[], ["B"], ["B", "B"], [], [], []], "other speakers, or none, are not in the history"
 
 
-def test_the_least_risk_is_among_those_that_agree():
+def test_minimum_bayes_risk_chooses_among_similar_hypotheses():
     """A B is the most probable, but two that are near each other outweigh it."""
     scores = {"A B": -1.0, "C D": -1.1, "C E": -1.2}
     nbest = [{"hyp": text, "score": score} for text, score in scores.items()]
-    made = Rescorer(None, mbr=True).row(
+    made = Rescorer(None, mbr=True).rescore_row(
         {"id": "u1", "ref": "", "hyp": "A B", "score": -1.0, "units": [], "nbest": nbest}
     )
     assert made["hyp"] == "C D" and made["score"] == -1.1 and "units" not in made
     assert [one["hyp"] for one in made["nbest"]] == ["C D", "A B", "C E"]
 
 
-def test_the_least_risk_of_a_sure_one_is_itself():
+def test_minimum_bayes_risk_chooses_a_hypothesis_of_high_probability():
     assert minimum_bayes_risk_index(["A B", "C D", "C E"], [-1.0, -9.0, -9.5]) == 0
     assert minimum_bayes_risk_index(["A B"], [-1000.0]) == 0
 
 
 @given(st.lists(st.tuples(st.lists(st.sampled_from("ABC"), max_size=4), st.floats(-9, 0)), min_size=1, max_size=5))
-def test_the_least_risk_is_that_of_the_definition(scored):
+def test_minimum_bayes_risk_equals_its_definition(scored):
     texts, scores = [" ".join(words) for words, _ in scored], [score for _, score in scored]
     risks = [
         sum(math.exp(score) * kaldialign.edit_distance(one.split(), words)["total"] for words, score in scored)
@@ -122,7 +122,7 @@ def test_the_least_risk_is_that_of_the_definition(scored):
 
 def test_an_utterance_with_one_hypothesis_keeps_it(ngram):
     alone = {key: value for key, value in row("A").items() if key != "nbest"}
-    made = Rescorer(Mixture(Neural(), ngram, 1.0)).row(alone)
+    made = Rescorer(LmMixture(Neural(), ngram, 1.0)).rescore_row(alone)
     assert made["hyp"] == "A" and "nbest" not in made and made["score"] == pytest.approx(LM.cost(("A",)) - 20, abs=1e-3)
 
 
@@ -138,14 +138,14 @@ def test_an_utterance_with_one_hypothesis_keeps_it(ngram):
         ([row("A", "B")], {"rescore": "wrong", "nbest": 2}, "was not decoded with --rescore"),
     ],
 )
-def test_what_cannot_be_rescored_is_refused(tmp_path, arpa, rows, facts, complaint):
+def test_folders_that_cannot_be_rescored_are_refused(tmp_path, arpa, rows, facts, complaint):
     folder = tmp_path / "rescored"
     folder.mkdir()
     (folder / "hyps.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     facts = {name: file_hash(arpa) if value == "right" else value for name, value in facts.items()}
     (folder / "decode.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match=complaint):
-        rescore_folder(folder, tmp_path / "neural", Models(tmp_path / "lm.pt", arpa))
+        rescore_folder(folder, tmp_path / "neural", LmMixtureFiles(tmp_path / "lm.pt", arpa))
     assert not (tmp_path / "neural").exists()
 
 
@@ -190,7 +190,7 @@ def test_from_text_to_rescored_hypotheses(asr, tmp_path, arpa):
         (["lm", "perplexity", "none.pt", "text.txt"], "train-neural"),
     ],
 )
-def test_what_is_wrong_is_one_line(asr, tmp_path, arpa, monkeypatch, arguments, complaint):
+def test_usage_errors_of_lm_and_rescore_are_one_line(asr, tmp_path, arpa, monkeypatch, arguments, complaint):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("A B\n")
     status, _, said = asr(*arguments)

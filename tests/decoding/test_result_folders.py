@@ -44,7 +44,7 @@ def ids(folder):
     return [json.loads(line)["id"] for line in (folder / "hyps.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_names_that_differ_behind_a_dot_are_two_sets(exp, asr, part):
+def test_names_that_differ_after_a_dot_are_two_sets(exp, asr, part):
     first, second = part("test.clean.jsonl.gz", 0, 2), part("test.other.jsonl.gz", 2, 5)
     status, out, _ = asr("decode", exp, first, second, *FAST)
     assert status == 0 and [line.split()[0] for line in out.splitlines()] == ["test.clean", "test.other"]
@@ -52,7 +52,7 @@ def test_names_that_differ_behind_a_dot_are_two_sets(exp, asr, part):
 
 
 @pytest.mark.parametrize("command", ["decode", "stream"])
-def test_two_sets_of_one_name_are_refused_before_any_work_or_told_apart(
+def test_two_sets_of_one_name_are_refused_before_any_work_unless_names_are_given(
     stream_experiment, tmp_path, asr, part, command
 ):
     exp = shutil.copytree(stream_experiment, tmp_path / "exp")
@@ -75,7 +75,7 @@ def test_names_that_cannot_be_folders_are_refused(tmp_path, names):
 @pytest.mark.parametrize(
     "change", ["checkpoint", "--method", "--beam", "cuts", "nbest"]
 )  # fmt: skip
-def test_a_result_of_other_options_stays(exp, asr, part, change):
+def test_a_result_of_other_options_is_not_replaced(exp, asr, part, change):
     first = part("a/test.jsonl.gz", 0, 2)
     (exp / "checkpoints/other.pt").write_bytes((exp / "checkpoints/best.pt").read_bytes())
     base = ("decode", exp, first, *FAST, "--method", "prefix")
@@ -107,13 +107,13 @@ def test_the_same_command_replaces_its_result_also_after_more_training(exp, asr,
     assert asr("decode", exp, cuts, *FAST)[0] == 0
 
 
-def test_an_option_without_effect_on_the_method_is_no_other_result(exp, asr, part):
+def test_an_option_without_effect_on_the_method_does_not_make_another_result(exp, asr, part):
     cuts = part("test.jsonl.gz")
     assert asr("decode", exp, cuts, *FAST, "--method", "greedy", "--method", "prefix", "--beam", 4)[0] == 0
     assert asr("decode", exp, cuts, *FAST, "--method", "greedy")[0] == 0
 
 
-def test_hypotheses_of_others_are_not_replaced(exp, asr, part):
+def test_hypotheses_without_recorded_options_are_not_replaced(exp, asr, part):
     mine = exp / "decode/test/greedy/hyps.jsonl"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
@@ -156,7 +156,7 @@ with write_lock(sys.argv[1], "asrtool decode"):
 
 
 @pytest.mark.parametrize("command", ["decode", "stream", "rescore"])
-def test_a_second_writer_is_told_who_the_first_is(stream_experiment, tmp_path, asr, part, command):
+def test_a_second_writer_is_refused_with_the_process_of_the_first(stream_experiment, tmp_path, asr, part, command):
     exp = shutil.copytree(stream_experiment, tmp_path / "exp")
     cuts, source = part("test.jsonl.gz"), exp / "decode/test/prefix"
     folder = tmp_path / "out" if command == "rescore" else exp / command / "test/greedy"
@@ -177,26 +177,26 @@ def test_a_second_writer_is_told_who_the_first_is(stream_experiment, tmp_path, a
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"\xff", b"7", b'{"batches": 1}', b'{"batches": 1, "clock": [], "rows": []}']
+    "damage", [b"", b"{", b"\xff", b"7", b'{"batches": 1}', b'{"batches": 1, "times": [], "rows": []}']
 )
-def test_a_damaged_part_is_decoded_again(tmp_path, damage):
+def test_a_damaged_partial_result_is_decoded_again(tmp_path, damage):
     from asrtool.decoding.partial_results import DecodedBatches
 
     parts = PartialResults(tmp_path, "run", SINGLE_PROCESS)
     for number in range(3):
         parts.write(number, DecodedBatches(1, rows=[{"id": str(number)}]))
     (parts.folder / "0-000001.json").write_bytes(damage)
-    assert [part.rows[0]["id"] for part in parts.own()] == ["0"]
+    assert [part.rows[0]["id"] for part in parts.resume()] == ["0"]
     assert sorted(path.name for path in parts.folder.iterdir()) == ["0-000000.json"]  # nothing is counted twice
-    parts.end(2)
+    parts.finish(2)
     with pytest.raises(UserError, match="0-000001.json"):
-        parts.share(0)
+        parts.read_rank(0)
 
 
 def test_damaged_lattices_are_named(tmp_path):
     parts = PartialResults(tmp_path, "run", SINGLE_PROCESS)
     parts.write(0, DecodedBatches(1, lattices=["a\n0 1 2\n\n"] * 50))
-    parts.end(1)
+    parts.finish(1)
     path = parts.folder / "0-000000.gz"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 8

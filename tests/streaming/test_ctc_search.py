@@ -41,14 +41,14 @@ def offline(log_probs, method):
 
 
 def new(method, tokenizer=WORD, **more):
-    speller = WordAssembler(tokenizer)
-    return StreamingGreedy(speller, **more) if method == "greedy" else StreamingPrefix(speller, beam=4, **more)
+    assembler = WordAssembler(tokenizer)
+    return StreamingGreedy(assembler, **more) if method == "greedy" else StreamingPrefix(assembler, beam=4, **more)
 
 
 @pytest.mark.parametrize("method", ["greedy", "prefix"])
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 999), frames=st.integers(1, 30), cuts=st.lists(st.integers(0, 30), max_size=8))
-def test_however_it_is_cut_the_result_is_that_of_the_whole(method, seed, frames, cuts):
+def test_the_result_of_chunks_is_that_of_the_whole_utterance(method, seed, frames, cuts):
     log_probs = random_log_probs(frames, 6, seed)
     parts, found = feed(new(method), log_probs, cuts)
     expected = offline(log_probs, method)
@@ -60,7 +60,7 @@ def test_however_it_is_cut_the_result_is_that_of_the_whole(method, seed, frames,
 @pytest.mark.parametrize("method", ["greedy", "prefix"])
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 999), tokenizer=st.sampled_from([WORD, CHAR, PHONE]))
-def test_what_is_called_final_never_changes(method, seed, tokenizer):
+def test_final_words_never_change(method, seed, tokenizer):
     log_probs = random_log_probs(30, tokenizer.size, seed)
     parts, found = feed(new(method, tokenizer), log_probs, range(1, 30))
     words, _ = WordAssembler(tokenizer).words(found.tokens, found.frames)
@@ -80,7 +80,7 @@ def test_words_become_final_while_the_utterance_goes_on(method):
     assert 8 <= parts[-1].final <= len(found.tokens) == 12
 
 
-def test_a_language_model_takes_part_as_it_does_offline(tmp_path):
+def test_a_language_model_has_the_same_effect_as_offline(tmp_path):
     (tmp_path / "lm.arpa").write_text(
         "\\data\\\nngram 1=5\n\n\\1-grams:\n-1 <unk>\n-99 <s>\n-1 </s>\n-0.1 sea\n-2 she\n\n\\end\\\n"
     )
@@ -98,7 +98,7 @@ def test_without_a_frame_there_are_no_words(method):
 
 
 @given(st.data())
-def test_words_are_those_of_the_whole_text(bpe, data):
+def test_assembled_words_are_those_of_the_whole_text(bpe, data):
     tokenizer = data.draw(st.sampled_from([WORD, CHAR, PHONE, bpe]))
     tokens = data.draw(st.lists(st.integers(1, tokenizer.size - 1), max_size=8))
     words, frames = WordAssembler(tokenizer).words(tokens, range(len(tokens)))
@@ -108,8 +108,8 @@ def test_words_are_those_of_the_whole_text(bpe, data):
 @pytest.mark.parametrize(
     "text, whole", [("", 0), ("she", 0), ("she\u2581", 1), ("she\u2581s", 1), ("she\u2581s\u2581\u2581", 2)]
 )
-def test_a_word_of_characters_is_whole_when_the_next_one_begins(text, whole):
-    assert WordAssembler(CHAR).whole([CHAR.symbols.index(character) for character in text]) == whole
+def test_a_word_of_characters_is_complete_when_the_next_one_begins(text, whole):
+    assert WordAssembler(CHAR).num_complete([CHAR.symbols.index(character) for character in text]) == whole
 
 
 @pytest.mark.parametrize("method", ["greedy", "prefix"])

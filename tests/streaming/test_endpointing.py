@@ -21,18 +21,18 @@ from asrtool.streaming.partial_hypothesis import PartialHypothesis
         (["a"], 20.0, 0.0, math.inf, True),
     ],
 )
-def test_endpoints_are_where_kaldis_rules_have_them(words, seconds, trailing, cost, ended):
+def test_endpoints_follow_the_rules_of_kaldi(words, seconds, trailing, cost, ended):
     partial = PartialHypothesis(words, round(seconds / 0.1), round(trailing / 0.1), lambda: cost)
-    assert Endpointing().ended(partial, 0.1) == ended
+    assert Endpointing().has_ended(partial, 0.1) == ended
 
 
 def test_other_rules_may_be_given():
     partial = PartialHypothesis(["a"], 10, 2, lambda: 5.0)
-    assert not Endpointing(()).ended(partial, 0.1)
-    assert Endpointing((EndpointRule(trailing=0.2),)).ended(partial, 0.1)
+    assert not Endpointing(()).has_ended(partial, 0.1)
+    assert Endpointing((EndpointRule(trailing=0.2),)).has_ended(partial, 0.1)
 
 
-def test_rules_come_from_text():
+def test_rules_are_parsed_from_text():
     parsed = parse_rules(["words,trailing=1.2", "cost=2,trailing=0.5", "length=15"])
     expected = EndpointRule(True, 1.2), EndpointRule(trailing=0.5, relative_cost=2.0), EndpointRule(length=15.0)
     assert parsed.rules == expected
@@ -43,20 +43,20 @@ def test_rules_come_from_text():
 @pytest.mark.parametrize(
     "text, complaint",
     [
-        ("trialing=1", "--endpoint trialing=1: 'trialing=1' is no part of a rule (did you mean 'trailing'?)"),
-        ("", "'' is no part of a rule"),
-        ("trailing=long", "'long' is no number from 0 on"),
-        ("trailing", "'' is no number from 0 on"),
-        ("length=-1", "'-1' is no number from 0 on"),
-        ("length=nan", "'nan' is no number from 0 on"),
-        ("length=inf", "'inf' is no number from 0 on"),
-        ("trailing=1,cost=Infinity", "'Infinity' is no number from 0 on"),
-        ("trailing=1e999", "'1e999' is no number from 0 on"),
-        ("words", "--endpoint words would hold at once; give trailing=SECONDS or length=SECONDS"),
-        ("cost=2,trailing=0", "would hold at once"),
+        ("trialing=1", "--endpoint trialing=1: 'trialing=1' is not a condition (did you mean 'trailing'?)"),
+        ("", "'' is not a condition"),
+        ("trailing=long", "'long' is not a finite number from 0 on"),
+        ("trailing", "'' is not a finite number from 0 on"),
+        ("length=-1", "'-1' is not a finite number from 0 on"),
+        ("length=nan", "'nan' is not a finite number from 0 on"),
+        ("length=inf", "'inf' is not a finite number from 0 on"),
+        ("trailing=1,cost=Infinity", "'Infinity' is not a finite number from 0 on"),
+        ("trailing=1e999", "'1e999' is not a finite number from 0 on"),
+        ("words", "--endpoint words would be met at once; give trailing=SECONDS or length=SECONDS"),
+        ("cost=2,trailing=0", "would be met at once"),
     ],
 )
-def test_what_is_no_rule_is_refused(text, complaint):
+def test_texts_that_are_not_rules_are_refused(text, complaint):
     with pytest.raises(UserError) as error:
         parse_rules([text])
     assert complaint in str(error.value)

@@ -30,25 +30,25 @@ def streamed(samples, rate, sizes):
     sizes=st.lists(st.integers(0, 900), max_size=4).map(lambda sizes: [*sizes, 61]),
     rate=st.sampled_from([8000, 16000, 22050]),
 )
-def test_however_it_is_cut_the_features_are_those_of_the_whole(samples, sizes, rate):
+def test_features_of_pieces_equal_those_of_the_whole_recording(samples, sizes, rate):
     samples += rate // 40  # offline, less than a window cannot be mirrored
     whole = extractor(rate, 20).extract(audio(samples, samples), rate)
     torch.testing.assert_close(streamed(audio(samples, samples), rate, sizes), whole, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("samples", [140, 160, 239, 240, 401])
-def test_so_are_the_shortest_recordings(samples):
+def test_features_of_the_shortest_recordings_equal_those_of_the_whole(samples):
     whole = extractor(16000, 20).extract(audio(samples), 16000)
     assert len(whole) == count_frames(samples, 16000)
     torch.testing.assert_close(streamed(audio(samples), 16000, [7]), whole, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("samples", [0, 1, 79, 139])
-def test_what_is_too_short_to_be_mirrored_has_no_frames(samples):
+def test_recordings_that_are_too_short_to_be_mirrored_have_no_frames(samples):
     assert streamed(audio(samples), 16000, [50]).shape == (0, 20)
 
 
-def test_a_frame_is_there_as_soon_as_its_last_sample():
+def test_a_frame_is_returned_as_soon_as_its_last_sample_arrives():
     stream = FeatureStream(16000, 20)
     assert stream.look_ahead == 0.0075
     ready = round((3 * 0.01 + stream.look_ahead) * 16000)  # three frames

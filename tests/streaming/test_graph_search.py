@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrtool.decoding.graph_search import GraphOptions, GraphSearch
+from asrtool.decoding.graph_options import GraphOptions
+from asrtool.decoding.graph_search import GraphSearch
 from asrtool.streaming.graph_search import StreamingGraph, StreamingGraphSearch
 from tests.decoding.graphs import graph, random_log_probs, word_graph
 
@@ -29,7 +30,7 @@ def stream(one, options: GraphOptions = GraphOptions(), **more) -> StreamingGrap
     max_active=st.sampled_from([2, 4, 7000]),
     insertion=st.sampled_from([0.0, 0.5]),
 )
-def test_however_it_is_cut_the_result_is_that_of_the_whole(seed, cuts, beam, max_active, insertion):
+def test_the_result_of_chunks_is_that_of_the_whole_utterance(seed, cuts, beam, max_active, insertion):
     one, log_probs = word_graph(6), random_log_probs(40, 6, seed)
     options = GraphOptions(beam=beam, max_active=max_active, min_active=1, insertion_penalty=insertion)
     search = stream(one, options)
@@ -39,7 +40,7 @@ def test_however_it_is_cut_the_result_is_that_of_the_whole(seed, cuts, beam, max
     assert found == GraphSearch(one, options).decode(log_probs) and partial.frames == 40
 
 
-def test_partial_results_grow_and_say_where_their_words_are():
+def test_partial_results_grow_and_have_the_times_of_their_words():
     search = stream(word_graph(4))
     parts = [search.advance(chunk) for chunk in np.split(clear([0, 1, 0, 2, 2, 0, 3, 0]), [2, 4, 6])]
     assert [part.words for part in parts] == [["w1"], ["w1", "w2"], ["w1", "w2"], ["w1", "w2", "w3"]]
@@ -48,7 +49,7 @@ def test_partial_results_grow_and_say_where_their_words_are():
     assert all(part.final == 0 for part in parts)  # the decoder does not say what else is in its beam
 
 
-def test_a_word_may_go_and_come_back():
+def test_a_word_of_a_partial_result_may_disappear_and_return():
     # w1 is the first choice; unit 1 in the second frame speaks for w2, unit 2 in the third for w1 again.
     paths = ["0 1 1 1 0", "0 2 1 2 1", "1 1 1 0 0", "1 1 2 0 4", "1 1 3 0 0", "2 2 1 0 0", "2 2 2 0 0", "2 2 3 0 9"]
     search = stream(graph([*paths, "1 0", "2 0"], 2))
@@ -70,7 +71,7 @@ def test_the_relative_cost_is_that_of_the_best_final_state():
     assert search.advance(clear([1], 2)).relative_cost() == pytest.approx(1.5)
 
 
-def test_the_best_partial_result_survives_the_end_of_all_paths():
+def test_the_best_partial_result_is_kept_when_all_paths_have_ended():
     one = graph(["0 1 1 1", "1 2 2 2", "2 0"], 2)
     search = stream(one)
     parts = [search.advance(frame[None]).words for frame in clear([0, 1, 0, 0], 2)]

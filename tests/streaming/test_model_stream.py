@@ -83,7 +83,7 @@ def test_steps_equal_forward(make_model, streaming_models, dtype, data, lengths,
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @torch.no_grad()
-def test_presets_stream_or_say_that_they_cannot(make_preset, dtype):
+def test_each_preset_streams_or_raises_an_error(make_preset, dtype):
     model = make_preset(dtype)
     if model.can_stream:
         factor, chunk = model.subsampling.factor, model.latency().chunk
@@ -128,7 +128,7 @@ def padded(pieces, size):
 
 
 @torch.no_grad()
-def test_streams_may_end_with_a_chunk_while_others_go_on(make_model, streaming_kind):
+def test_a_stream_may_end_with_a_chunk_while_others_continue(make_model, streaming_kind):
     """Which only the next step can tell."""
     model = make_model(torch.float64, **streaming_kind)
     chunk = model.latency().chunk
@@ -138,7 +138,7 @@ def test_streams_may_end_with_a_chunk_while_others_go_on(make_model, streaming_k
 
 
 @torch.no_grad()
-def test_a_stream_without_lengths_goes_on_to_its_finish(make_model, streaming_kind):
+def test_a_stream_without_lengths_continues_to_its_finish(make_model, streaming_kind):
     model = make_model(torch.float64, **streaming_kind)
     (whole,) = utterances([2 * model.latency().chunk], torch.float64)  # ends with a chunk
     stream = ModelStream(model)
@@ -159,7 +159,7 @@ def test_a_stream_returns_a_chunk_as_soon_as_its_right_context_is_there(make_mod
 @given(data=st.data(), lengths=st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(1, 45)))
 @settings(max_examples=30, deadline=None)
 @torch.no_grad()
-def test_a_row_can_start_anew_while_the_others_go_on(make_model, streaming_models, data, lengths):
+def test_a_row_of_the_state_can_start_again_while_the_others_continue(make_model, streaming_models, data, lengths):
     """A server's slot: its row of the state becomes that of a new stream, and the other row notices nothing."""
     model = make_model(torch.float64, **data.draw(streaming_models))
     first, second, other = utterances(lengths, torch.float64)
@@ -187,7 +187,7 @@ def test_a_state_is_a_flat_list_with_a_row_for_each_stream(make_model, streaming
     assert all(isinstance(tensor, torch.Tensor) and len(tensor) == 3 for tensor in state)
 
 
-def test_a_step_leaves_the_state_it_was_given_alone(make_model, streaming_kind):
+def test_a_step_does_not_change_its_input_state(make_model, streaming_kind):
     """So that a stream can go on from the same state twice."""
     model = make_model(**streaming_kind)
     x, lens = torch.randn(2, model.latency().chunk, 7), torch.full((2,), model.latency().chunk)

@@ -9,25 +9,25 @@ RESULTS = st.lists(st.lists(st.sampled_from("ab"), max_size=4), min_size=1, max_
 def note(results):
     history = EmissionTracker()
     for time, words in enumerate(results, 1):
-        history.note(list(words), time)
+        history.update(list(words), time)
     return history.emissions()
 
 
-def test_words_that_stay_are_final_when_they_come():
+def test_words_that_stay_are_final_when_they_appear():
     assert note(["", "a", "ab", "ab"]) == [WordEmission("a", 2, 2), WordEmission("b", 3, 3)]
 
 
-def test_a_word_that_goes_and_comes_back_is_final_when_it_is_back():
+def test_a_word_that_disappears_and_returns_is_final_when_it_returns():
     assert note(["a", "b", "a", "a"]) == [WordEmission("a", 1, 3)]
 
 
-def test_a_word_is_not_there_before_the_words_before_it_are():
+def test_a_word_has_not_appeared_before_all_words_before_it_have():
     assert note(["ab", "bb", "ab"]) == [WordEmission("a", 1, 3), WordEmission("b", 1, 3)]
     assert note(["b", "ab"]) == [WordEmission("a", 2, 2), WordEmission("b", 2, 2)]
 
 
 @given(RESULTS)
-def test_first_and_final_are_what_their_names_say(results):
+def test_first_and_final_follow_their_definitions(results):
     emissions = note(results)
     assert [emission.word for emission in emissions] == results[-1]
     for number, (_, first, final) in enumerate(emissions, 1):

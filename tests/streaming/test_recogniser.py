@@ -70,7 +70,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=6, deadline=None)
 @given(sizes=SIZES, seed=st.integers(0, 99), seconds=st.sampled_from([0.2, 1.0, 2.6]))
-def test_however_the_audio_comes_the_hypothesis_is_that_of_the_whole(opened, options, method, sizes, seed, seconds):
+def test_the_hypothesis_of_pieces_of_audio_is_that_of_the_whole(opened, options, method, sizes, seed, seconds):
     new_search, _ = open_streaming_search(method, opened.tokenizer, options[method])
     *partials, last = stream_recording(Recogniser(opened, new_search), sound(seconds, seed), sizes)
     assert_same(last.hypothesis, offline(opened, sound(seconds, seed), method, options))
@@ -97,7 +97,7 @@ def test_after_an_endpoint_the_next_utterance_begins_right_there(opened, options
         assert all(one.start <= time < one.end for time in one.times)
 
 
-def test_partial_results_come_with_the_model_and_their_times_grow(opened, options):
+def test_partial_results_follow_the_latency_of_the_model(opened, options):
     recogniser = Recogniser(opened, open_streaming_search("greedy", opened.tokenizer, {}).new_search)
     chunk, right = opened.model.latency().chunk, opened.model.latency().right
     heard = [recogniser.accept(piece)[-1].end for piece in sound(1.0).split(RATE // 100)]
@@ -107,7 +107,7 @@ def test_partial_results_come_with_the_model_and_their_times_grow(opened, option
         assert end == pytest.approx(max(0, ready - ready % chunk) / 100)
 
 
-def test_it_takes_another_stream_when_one_has_ended(opened, options):
+def test_the_recogniser_can_be_used_for_another_stream(opened, options):
     recogniser = Recogniser(opened, open_streaming_search("greedy", opened.tokenizer, {}).new_search)
     first, second = (stream_recording(recogniser, sound(2.6), [3000])[-1] for _ in range(2))
     assert first == second and first.words
@@ -115,7 +115,7 @@ def test_it_takes_another_stream_when_one_has_ended(opened, options):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("samples", [0, 100])
-def test_next_to_no_audio_has_no_words(opened, options, method, samples):
+def test_audio_of_less_than_a_frame_has_no_words(opened, options, method, samples):
     new_search, _ = open_streaming_search(method, opened.tokenizer, options[method])
     recogniser = Recogniser(opened, new_search, Endpointing())
     assert [result.words for result in recogniser.accept(torch.zeros(samples))] == [[]]
@@ -124,7 +124,7 @@ def test_next_to_no_audio_has_no_words(opened, options, method, samples):
 
 
 @pytest.mark.parametrize("samples", [np.zeros(100, dtype=np.int16), np.zeros((2, 100), dtype=np.float32)])
-def test_what_is_no_audio_of_one_channel_is_refused(opened, samples):
+def test_samples_that_are_not_float_or_not_mono_are_refused(opened, samples):
     recogniser = Recogniser(opened, open_streaming_search("greedy", opened.tokenizer, {}).new_search)
     with pytest.raises(ValueError, match="samples are"):
         recogniser.accept(samples)
@@ -142,7 +142,9 @@ def test_what_is_no_audio_of_one_channel_is_refused(opened, samples):
         ({"mask": "sliding", "left_context": 2}, "model.left_context or model.right_context is null"),
     ],
 )
-def test_a_model_that_needs_the_whole_is_refused_with_the_setting_to_change(tiny_config, opened, model, complaint):
+def test_a_model_that_cannot_stream_is_refused_with_the_setting_to_change(
+    tiny_config, opened, model, complaint
+):
     config = tiny_config(model=model)
     experiment = SimpleNamespace(
         model=AcousticModel(config.model, config.features.num_bins, 5), config=config, folder="exp/whole"

@@ -1,15 +1,16 @@
 """Graph search: real-time factor at several beams on one core, without the network.
 
---graph FOLDER --log-probs FOLDER measures the real thing: a graph of `asrtool graph`, and log-probs of a model, as
-`asrtool tune` stores them in EXP/decode/SET/log_probs. Without these two, the graph is a lexicon of made-up words with
-equal costs and no language model, and the log-probs are made up as well: paths of words in noise. That shows how the
-search scales; it says nothing of a trained system, and so the report says "made up".
+--graph FOLDER --log-probs FOLDER measures a real system: a graph of `asrtool graph`, and log-probs of a model, as
+`asrtool tune` stores them in EXP/decode/SET/log_probs. Without them, the graph is a lexicon of random words with equal
+costs and no language model, and the log-probs are paths of words in noise. This shows how the search scales, but says
+nothing about a trained system; the report calls it "made up".
 
-best path   FasterDecoder, as in `asrtool decode --method graph`. Baseline of all: that at the first beam.
+best path   FasterDecoder, as in `asrtool decode --method graph`. Baseline of all: the same at the first beam.
 lattice     LatticeSimpleDecoder and the n best of its lattice.
 streaming   chunks of --chunk frames, partial results after each, both decoders.
-k2          the best path by asrtool/decoding/k2_search.py where k2 can be imported, --batch utterances at a time; in how many
-            utterances its words are those of kaldi-decoder at the same beam, and with real log-probs both WERs.
+k2          the best path by asrtool/decoding/k2_search.py if k2 can be imported, --batch utterances at a time; in
+            how many utterances its words are those of kaldi-decoder at the same beam, and with real log-probs both
+            WERs.
 """
 
 import argparse
@@ -22,7 +23,8 @@ import numpy as np
 import torch
 from common import Report, Run, parse, parser
 
-from asrtool.decoding.graph_search import GraphOptions, GraphSearch
+from asrtool.decoding.graph_options import GraphOptions
+from asrtool.decoding.graph_search import GraphSearch
 from asrtool.decoding.k2_search import K2Search, require_k2
 from asrtool.errors import UserError
 from asrtool.scoring.wer import align_words, count_word_errors
@@ -71,7 +73,7 @@ def made_up_log_probs(words: list[list[int]], utterances: int, frames: int, unit
 
 
 def streamed(graph: StreamingGraph, log_probs: list[np.ndarray], chunk: int) -> None:
-    """All utterances, chunk by chunk."""
+    """Decodes all utterances, chunk by chunk."""
     for frames in log_probs:
         search = StreamingGraphSearch(graph)
         for first in range(0, len(frames), chunk):
@@ -80,12 +82,12 @@ def streamed(graph: StreamingGraph, log_probs: list[np.ndarray], chunk: int) -> 
 
 
 def searched(search: GraphSearch, log_probs: list[np.ndarray]) -> list[list[str]]:
-    """The words of all utterances."""
+    """Returns the words of all utterances."""
     return [search.decode(frames).words for frames in log_probs]
 
 
 def batched(search: GraphSearch, log_probs: list[np.ndarray], size: int) -> list[list[str]]:
-    """The words of all utterances, `size` at a time."""
+    """Returns the words of all utterances, searched `size` at a time."""
     found = []
     for first in range(0, len(log_probs), size):
         rows = [torch.from_numpy(frames) for frames in log_probs[first : first + size]]
@@ -121,20 +123,32 @@ def load(arguments: argparse.Namespace):
 
 
 def options() -> argparse.ArgumentParser:
-    """Sizes."""
-    made = parser(__doc__, repeats=3, limit=120)
-    made.add_argument("--graph", type=Path, help="folder of `asrtool graph`")
-    made.add_argument("--log-probs", type=Path, help="folder of stored log-probs, EXP/decode/SET/log_probs")
-    made.add_argument("--beams", type=float, nargs="+", default=[8.0, 12.0, 16.0])
-    made.add_argument("--max-active", type=int, default=7000, help="(%(default)s)")
-    made.add_argument("--frame-seconds", type=float, default=0.04, help="of an output frame (%(default)s)")
-    made.add_argument("--chunk", type=int, default=8, help="frames of a chunk (%(default)s)")
-    made.add_argument("--batch", type=int, default=20, help="utterances at a time, of k2 (%(default)s)")
-    made.add_argument("--utterances", type=int, default=10, help="at most (%(default)s)")
-    made.add_argument("--words", type=int, default=20000, help="of the made-up lexicon (%(default)s)")
-    made.add_argument("--units", type=int, default=40, help="of it, blank included (%(default)s)")
-    made.add_argument("--frames", type=int, default=250, help="in a made-up utterance (%(default)s)")
-    return made
+    """Returns the parser of the command line."""
+    command_line = parser(__doc__, repeats=3, limit=120)
+    command_line.add_argument("--graph", type=Path, help="folder of `asrtool graph`")
+    command_line.add_argument("--log-probs", type=Path, help="folder of stored log-probs, EXP/decode/SET/log_probs")
+    command_line.add_argument("--beams", type=float, nargs="+", default=[8.0, 12.0, 16.0])
+    command_line.add_argument(
+        "--max-active", type=int, default=7000, help="largest number of active states [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--frame-seconds", type=float, default=0.04, help="seconds of an output frame [default: %(default)s]"
+    )
+    command_line.add_argument("--chunk", type=int, default=8, help="frames of a chunk [default: %(default)s]")
+    command_line.add_argument(
+        "--batch", type=int, default=20, help="utterances that k2 searches at a time [default: %(default)s]"
+    )
+    command_line.add_argument("--utterances", type=int, default=10, help="utterances, at most [default: %(default)s]")
+    command_line.add_argument(
+        "--words", type=int, default=20000, help="words of the random lexicon [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--units", type=int, default=40, help="units of the random lexicon, including the blank [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--frames", type=int, default=250, help="frames of a random utterance [default: %(default)s]"
+    )
+    return command_line
 
 
 def main() -> int:

@@ -1,13 +1,12 @@
-"""One step of a stream, for each configuration: what a server does when the next chunk has come.
+"""One streaming step for each configuration: what a server does when the next chunk arrives.
 
-`AcousticModel.step` on one stream that is under way, with the model's own chunk; and with 160 ms, for which a larger
-chunk is made smaller and a smaller one repeated. `audio to words` is all of it: `Recogniser.accept` on a chunk of raw
-audio, i.e. features, step, greedy search and the words so far, in utterances of 10 s. Baseline: the same output as the
-step's without state, `AcousticModel.forward` over the chunk and all the frames before and after it that it depends on,
-at most --history seconds of them.
+`AcousticModel.step` on one running stream, with the model's own chunk, and with 160 ms: a larger chunk is reduced to
+it, and a smaller one repeated. `audio to words` is the whole path: `Recogniser.accept` on a chunk of raw audio, with
+features, step, greedy search and the words so far, in utterances of 10 s. Baseline: the same output computed without
+state, by `AcousticModel.forward` over the chunk and all frames that it depends on, at most --history seconds.
 
-`% of chunk` is the time of a step beside the chunk's own; `latency ms` what must have been heard before the first frame
-of a chunk is known, at most, from the layers' own facts, without the time of the step. Weights are random.
+`% of chunk` is the time of a step in percent of the chunk's duration. `latency ms` is the audio that has to arrive
+before the first frame of a chunk is known, at most, from the layers, without the time of the step. Weights are random.
 """
 
 import argparse
@@ -88,7 +87,7 @@ class Streaming:
 
 
 def compare(report: Report, name: str, config: Config, size: int, arguments: argparse.Namespace) -> None:
-    """A step of `size` feature frames beside the baseline."""
+    """Compares a step of `size` feature frames with the baseline."""
     stream, duration = Streaming(config, size, arguments, pick_device(arguments.device)), size * FRAME_MS / 1000
     latency = stream.model.latency()
     milliseconds = FRAME_MS * (latency.right + max(size, latency.chunk))
@@ -103,27 +102,40 @@ def compare(report: Report, name: str, config: Config, size: int, arguments: arg
 
 
 def report_aims(report: Report) -> None:
-    """The share of a 160 ms chunk that its step takes, of each model of 12 layers."""
+    """Reports the time of a step in percent of a 160 ms chunk, for each model of 12 layers."""
     for row in report.values["rows"]:
         if row["what"] == "step" and row["layers"] == AIM_LAYERS and row["chunk_frames"] == SHORT:
             report.aim(f"% of the chunk's time, {row['case']}", row["% of chunk"], AIM, at_most=True)
 
 
 def options() -> argparse.ArgumentParser:
-    """Configurations and sizes."""
-    made = parser(__doc__, repeats=9)
+    """Returns the parser of the command line."""
+    command_line = parser(__doc__, repeats=9)
     presets = sorted(map(str, (PRESETS / "small").glob("*.yaml")))
-    made.add_argument("configs", nargs="*", default=presets, help="YAML files (egs/librispeech/conf/small/*.yaml)")
-    made.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of all")
-    made.add_argument("--units", type=int, default=500, help="outputs (%(default)s)")
-    made.add_argument("--history", type=float, default=10.0, help="seconds that the baseline takes up (%(default)g)")
-    made.add_argument("--threads", type=int, default=1, help="(%(default)s)")
-    made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (%(default)s)")
-    return made
+    command_line.add_argument(
+        "configs", nargs="*", default=presets, help="configurations [default: egs/librispeech/conf/small/*.yaml]"
+    )
+    command_line.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="settings of all configurations",
+    )
+    command_line.add_argument("--units", type=int, default=500, help="output units [default: %(default)s]")
+    command_line.add_argument(
+        "--history", type=float, default=10.0, help="seconds of history of the baseline, at most [default: %(default)g]"
+    )
+    command_line.add_argument("--threads", type=int, default=1, help="threads [default: %(default)s]")
+    command_line.add_argument(
+        "--device", default="cpu", help="device: cpu, cuda, cuda:N or auto [default: %(default)s]"
+    )
+    return command_line
 
 
 def main() -> int:
-    """Measure and report; 2 where there is nothing to measure."""
+    """Measures and reports; exit status 2 if there is nothing to measure."""
     few = [str(PRESETS / "small" / "transformer_xl_12l.yaml")]
     arguments = parse(options(), configs=few, overrides=["model.layers=1"], units=11, history=0.5)
     torch.set_num_threads(arguments.threads)

@@ -1,0 +1,84 @@
+"""Options of searches that `asrtool decode` and `asrtool stream` share; those that are not given are None.
+
+Their defaults are those of asrtool/decoding/graph_options.py and asrtool/decoding/options.py, which are not imported
+here since a help text must appear at once.
+"""
+
+import click
+
+from asrtool.cli.options import NOT_NEGATIVE, NUMBER, PATH, POSITIVE, add_options
+
+METHOD = click.Choice(["greedy", "prefix", "graph"])
+
+beam_option = click.option(
+    "--beam",
+    type=POSITIVE,
+    show_default="8 prefixes; in graph search 16.0",
+    help="Beam: the number of prefixes (--method prefix), or the largest cost above the best path (--method graph).",
+)
+
+prefix_search_options = add_options(
+    click.option(
+        "--insertion-penalty",
+        type=NUMBER,
+        show_default="0.0",
+        help="Word insertion penalty, a cost for each word; with --method prefix for each word or unit of --lm.",
+    ),
+    click.option(
+        "--lm",
+        type=PATH,
+        help="Language model for shallow fusion: ARPA, .npz or a KenLM binary (--method prefix only).",
+    ),
+    click.option(
+        "--lm-weight",
+        type=NOT_NEGATIVE,
+        show_default="0.5",
+        help="Weight of the log-probs of --lm (--method prefix only).",
+    ),
+    click.option(
+        "--lm-units",
+        is_flag=True,
+        default=None,
+        help="The language model of --lm is over units instead of words (--method prefix only).",
+    ),
+)
+
+graph_option = click.option("--graph", type=PATH, help="Decoding graph, a folder of `asrtool graph`.")
+priors_option = click.option(
+    "--priors",
+    type=PATH,
+    help="Class counts, a JSON list; the log-priors are subtracted from the log-probs (--method graph only).",
+)
+
+graph_search_options = add_options(
+    click.option(
+        "--max-active",
+        type=click.IntRange(min=2),
+        show_default="7000",
+        help="Largest number of active states in a frame (--method graph only).",
+    ),
+    click.option(
+        "--min-active",
+        type=click.IntRange(min=0),
+        show_default="20",
+        help="Number of active states in a frame that are kept outside of the beam, too (--method graph only).",
+    ),
+    click.option(
+        "--acoustic-scale",
+        type=POSITIVE,
+        show_default="1.0",
+        help="Scale applied to the acoustic log-probs (--method graph only).",
+    ),
+    click.option(
+        "--blank-penalty",
+        type=NUMBER,
+        show_default="0.0",
+        help="Blank penalty, a cost for each frame of blank (--method graph only).",
+    ),
+    click.option(
+        "--decoding-weights",
+        type=PATH,
+        help="Acoustic scale and both penalties, a file of `asrtool tune` (--method graph only).",
+    ),
+    priors_option,
+)

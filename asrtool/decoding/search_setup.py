@@ -1,0 +1,147 @@
+"""From the options of a command to a search: opens the files that they name and checks that these fit together."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from asrtool.decoding.fusion import Fusion, UnitFusion, WordFusion, check_unit_lm, check_vocabulary, check_word_lm
+from asrtool.decoding.graph_options import GraphOptions
+from asrtool.decoding.graph_search import GraphSearch
+from asrtool.decoding.greedy import ctc_greedy
+from asrtool.decoding.hypothesis import Hypothesis, Search
+from asrtool.decoding.kaldi_search import require_num_outputs
+from asrtool.decoding.lattice import POS_INF, Lattice
+from asrtool.decoding.lattice_rescoring import rescore_lattice
+from asrtool.decoding.options import (
+    DEFAULT_LM_WEIGHT,
+    DEFAULT_PREFIX_BEAM,
+    Options,
+    graph_options,
+    read_priors,
+)
+from asrtool.decoding.prefix_beam import ctc_prefix_beam
+from asrtool.errors import UserError, require_file
+from asrtool.files import file_hash
+from asrtool.graphs.folder import DecodingGraph, load_graph
+from asrtool.text.tokenizer import SPACE, Tokenizer
+
+
+class SearchSetup(NamedTuple):
+    """A search, and the settings that determine its results."""
+
+    search: Search
+    settings: dict
+
+
+def open_search(method: str, tokenizer: Tokenizer, options: Options, jobs: int = 1) -> SearchSetup:
+    """Returns the search of `method` with its options. Call `check_options` first.
+
+    `jobs` is the number of processes of a graph search.
+    """
+    if method == "graph":
+        search, settings = open_graph_search(tokenizer, options, jobs)
+        return SearchSetup(search, settings)
+    if method == "prefix":
+        return _open_prefix_search(tokenizer, options)
+    return SearchSetup(ctc_greedy, {})
+
+
+def _open_prefix_search(tokenizer: Tokenizer, options: Options) -> SearchSetup:
+    beam = int(options.get("beam", DEFAULT_PREFIX_BEAM))
+    nbest = options.get("nbest", 1)
+    fusion, settings = open_fusion(tokenizer, options)
+
+    def search(log_probs: torch.Tensor, lens: torch.Tensor) -> list[Hypothesis]:
+        nbest_lists = ctc_prefix_beam(log_probs, lens, beam, nbest=nbest, fusion=fusion)
+        return [best.with_others(others) for best, *others in nbest_lists]
+
+    return SearchSetup(search, {"beam": beam, "nbest": nbest} | settings)
+
+
+def open_fusion(tokenizer: Tokenizer, options: Options) -> tuple[Fusion | None, dict]:
+    """Returns the language model of --lm for a prefix search, if there is one, and its settings."""
+    if "lm" not in options:
+        return None, {}
+    from asrtool.lm.ngram_files import load_lm
+
+    # with a word tokenizer, units are words
+    over_units = options.get("lm_units") or not any(symbol.startswith(SPACE) for symbol in tokenizer.symbols)
+    weight = options.get("lm_weight", DEFAULT_LM_WEIGHT)
+    penalty = options.get("insertion_penalty", 0.0)
+    lm = load_lm(options["lm"])
+    fusion: Fusion
+    if over_units:
+        check_unit_lm(lm, tokenizer, options["lm"])
+        fusion = UnitFusion(lm, tokenizer.symbols, weight, penalty)
+    else:
+        check_word_lm(lm, tokenizer, options["lm"])
+        fusion = WordFusion(lm, tokenizer.symbols, weight, penalty)
+    settings = {"lm": file_hash(options["lm"]), "lm_weight": weight}
+    return fusion, settings | {"insertion_penalty": penalty, "lm_units": bool(over_units)}
+
+
+class GraphSetup(NamedTuple):
+    """An opened graph, the options of its search, log-priors (V,), and the settings of the files."""
+
+    graph: DecodingGraph
+    options: GraphOptions
+    priors: np.ndarray | None
+    settings: dict
+
+
+def open_graph(tokenizer: Tokenizer, options: Options) -> GraphSetup:
+    """Opens the files of --graph, --priors and --decoding-weights. Raises UserError for files that do not fit."""
+    graph = load_graph(options["graph"], tokenizer)
+    if graph.meta["topology"] == "hmm" and options.get("blank_penalty"):
+        raise UserError(f"--blank-penalty has no effect: {graph.folder} has no blank, its topology is hmm")
+    require_num_outputs(tokenizer.size, graph.meta["outputs"])
+    priors = read_priors(options["priors"], graph) if "priors" in options else None
+    settings = {"graph": str(graph.folder), "graph_digest": file_hash(graph.folder / "graph.json")}
+    if "priors" in options:
+        settings["priors"] = file_hash(options["priors"])
+    return GraphSetup(graph, graph_options(options), priors, settings)
+
+
+def open_graph_search(tokenizer: Tokenizer, options: Options, jobs: int = 1) -> tuple[GraphSearch, dict]:
+    """Returns the search in the graph of --graph by `jobs` processes, and the settings that determine its results."""
+    setup = open_graph(tokenizer, options)
+    rescore = _open_rescoring(setup, options) if "rescore" in options else None
+    keep_lattices = "lattices" in options
+    search: GraphSearch
+    if options.get("engine") == "k2":
+        from asrtool.decoding.k2_search import K2Search
+
+        if jobs > 1:
+            raise UserError("--jobs has no effect on --engine k2, which searches a batch at a time")
+        search = K2Search(setup.graph, setup.options, setup.priors, rescore, keep_lattices)
+    else:
+        search = GraphSearch(setup.graph, setup.options, jobs, setup.priors, rescore, keep_lattices)
+    settings = search.settings | setup.settings
+    if "rescore" in options:
+        settings["rescore"] = file_hash(options["rescore"])
+    return search, settings | {"lattices": keep_lattices, "jobs": jobs}
+
+
+def _open_rescoring(setup: GraphSetup, options: Options) -> Callable[[Lattice], Lattice]:
+    """Returns a function that replaces the language model of --graph-lm in a lattice by that of --rescore.
+
+    The lattice is pruned by its beam again. What is subtracted is the ARPA's score. A graph lets a path back off where
+    the higher n-gram exists as well; where that is cheaper, the graph's score is better than the ARPA's by the
+    difference, and keeps it.
+    """
+    from asrtool.lm.ngram_files import load_lm
+
+    graph, graph_lm, new_lm = setup.graph, options["graph_lm"], options["rescore"]
+    expected_hash = graph.meta["sha256"].get("lm")
+    if expected_hash and file_hash(require_file(graph_lm, "language model", "see --graph-lm")) != expected_hash:
+        raise UserError(f"{graph.folder} was not built with --graph-lm {graph_lm}: its sha256 is another")
+    old, new = load_lm(graph_lm), load_lm(new_lm)
+    check_vocabulary(new, graph.words[1:-1], new_lm, f"the words of {graph.folder}")
+    beam = POS_INF if setup.options.lattice_beam is None else setup.options.lattice_beam
+
+    def rescore(lattice: Lattice) -> Lattice:
+        return rescore_lattice(lattice, graph.words, old, new, beam)
+
+    return rescore
