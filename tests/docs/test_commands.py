@@ -8,13 +8,17 @@ import pytest
 
 from asrtool.cli import cli
 from asrtool.config import Config
-from tests.docs.pages import INLINE, PAGES, ROOT, blocks, commands, prose_commands, recipe_options
+from tests.docs.pages import INLINE, OTHERS, PAGES, ROOT, blocks, commands, prose_commands, recipe_options
 
 RUN = [page.name for page in PAGES if any(block.not_run is None for block in blocks(page))]
 # Names of files in the pages that are no files of the checkout: what commands write, and examples.
 PATHS = re.compile(r"^(asrtool|egs|local|tests|tools|docs)/[\w./-]+\.(py|sh|md|yaml|json|sbatch|txt)$")
 FILE_SUFFIXES = {"py", "jsonl", "md", "yaml", "onnx", "sbatch"}  # of names that begin as a key does, such as data.py
 WRITTEN = re.compile(r"/(data|exp|mine)/|^egs/digits/loss")
+
+
+SHELL = ("bash", "")  # languages of blocks of commands; pages outside of docs/ name none
+EVERY_PAGE = pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def parse(arguments: list[str]) -> None:
@@ -32,9 +36,9 @@ def parse(arguments: list[str]) -> None:
     command.make_parser(context).parse_args(list(arguments))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@EVERY_PAGE
 def test_every_command_and_option_in_a_block_exists(page):
-    for block in blocks(page):
+    for block in blocks(page, SHELL):
         for arguments in commands(block.text):
             try:
                 parse(arguments)
@@ -42,7 +46,7 @@ def test_every_command_and_option_in_a_block_exists(page):
                 pytest.fail(f"{page.name}:{block.line}: asrtool {' '.join(arguments)}: {error.format_message()}")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@EVERY_PAGE
 def test_every_command_and_option_in_the_text_exists(page):
     for text in prose_commands(page):
         words = text.split()[1:]
@@ -56,15 +60,15 @@ def test_every_command_and_option_in_the_text_exists(page):
         assert not unknown, f"{page.name}: `{text}` names unknown options {unknown}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@EVERY_PAGE
 def test_every_option_of_a_recipe_exists(page):
-    for block in blocks(page):
+    for block in blocks(page, SHELL):
         for script, option in recipe_options(block.text):
             help_text = script.read_text(encoding="utf-8").split("set -euo pipefail")[0]
             assert re.search(rf"{option}\b", help_text), f"{page.name}:{block.line}: {script.name} has no {option}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@EVERY_PAGE
 def test_every_configuration_key_exists(page):
     sections = set(Config.model_fields)
     for match in INLINE.finditer(page.read_text(encoding="utf-8")):
@@ -79,12 +83,13 @@ def test_every_configuration_key_exists(page):
                 section = next((option for option in options if hasattr(option, "model_fields")), None)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@EVERY_PAGE
 def test_every_file_of_the_checkout_exists(page):
     for match in INLINE.finditer(page.read_text(encoding="utf-8")):
         for word in match[1].split():
             if PATHS.match(word) and not WRITTEN.search(word):
-                assert Path(ROOT, word).is_file(), f"{page.name} names {word}, which does not exist"
+                here = [Path(ROOT, word), Path(page.parent, word)]
+                assert any(path.is_file() for path in here), f"{page} names {word}, which does not exist"
 
 
 @pytest.mark.slow
