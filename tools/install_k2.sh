@@ -5,11 +5,11 @@
 #   bash tools/install_k2.sh --install    and run it
 #   bash tools/install_k2.sh --page FILE_OR_URL
 #
-# k2's wheels are made for one torch and CUDA each, and are listed on pages of its own, cpu.html and cuda.html of
-# https://k2-fsa.github.io/k2; --page is another place, such as a page that was saved where there is a network: a file,
-# file://... or https://.... Where the page has a hash of the wheel, pip checks it; otherwise https is all the protection
-# that there is. The package index has wheels called k2 as well; they are for an old torch, and one of them calls itself fit for Pythons
-# that cannot import it. PYTHON is the interpreter to install for, python3 by default.
+# Each wheel of k2 is built for one version of torch and CUDA; they are listed on cpu.html and cuda.html of
+# https://k2-fsa.github.io/k2. --page names another list, such as a saved page: a file, file://... or https://.... If the
+# page has a hash of the wheel, pip checks it; otherwise https is the only protection. The package index also has wheels
+# of k2, but for an old torch, and one of them claims to fit Pythons that cannot import it. PYTHON is the interpreter to
+# install for, python3 by default.
 set -euo pipefail
 
 PYTHON=${PYTHON:-python3}

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Writes constraints.txt: the exact versions of all that asrtool needs, with the SHA-256 of every file of each version.
+# Writes constraints.txt: the exact versions of all packages that asrtool needs, with the SHA-256 of each of their files.
 #
-#   bash tools/lock.sh                             after a change of setup.py: keeps the versions that are there
-#   bash tools/lock.sh --upgrade-package lhotse    takes the newest lhotse, too
+#   bash tools/lock.sh                             after a change of setup.py: keeps the current versions
+#   bash tools/lock.sh --upgrade-package lhotse    also takes the newest lhotse
 #   bash tools/lock.sh --upgrade                   takes the newest version of everything
 #
-# It needs uv (python3 -m pip install uv). The further options are those of `uv pip compile`.
+# It needs uv (python3 -m pip install uv). Further options are passed to `uv pip compile`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v uv >/dev/null || {

@@ -1,29 +1,28 @@
-"""Several machines on one: train over links of a known speed, and see what a cut link does.
+"""Simulates several machines on one: trains over links of a known speed, and tests what a cut link does.
 
 python tools/network.py CONF.yaml --work exp/network --json exp/network/figures.json    # as root; a table
 python tools/network.py CONF.yaml --work exp/network --machines 2 4 --blocks 1 8 64
-python tools/network.py CONF.yaml --work exp/network --cut 10                            # seconds; status 0: it goes on
+python tools/network.py CONF.yaml --work exp/network --cut 10                            # cuts a link for 10 s
 
-Each machine is a network namespace with one link to a switch, which is a bridge in a namespace of its own, so that
-nothing of the real machine's network is touched:
+Each machine is a network namespace with one link to a switch, which is a bridge in another namespace, so that the
+network of the real machine is not changed:
 
     asrtool-PID-1 (10.77.0.1) net0 ---- port1 .
                                                asrtool-PID-0, the switch
     asrtool-PID-2 (10.77.0.2) net0 ---- port2 '
 
-Both ends of a link send at --gbit at most; with the kernel's netem also --delay ms later. Without netem the links have
-their rate alone; where there can be no namespaces, the machines are processes that talk over loopback without limits.
-Either is said, and stands beside the figures. torchrun runs in every machine as it would on real ones.
+Both ends of a link are limited to --gbit, and with the kernel's netem delayed by --delay ms. Without netem the links
+have only the limit; if namespaces cannot be created, the machines are processes that communicate over loopback without
+limits. Both cases are reported with the figures. torchrun runs in every machine as on real machines.
 
-A figure is that of --steps steps in a row after the first --skip, whole blocks of bmuf. Seconds of a step are those
-that training logs itself, with no start-up, validation or checkpoint among them; bytes are those that the link's device
-counts meanwhile, headers included. All machines share the cores of this one: where processes outnumber those
-that are idle, the ratio to one machine says nothing of real ones, but what the network costs can be read from the
-table. tools/scaling.py does so.
+Figures are for --steps consecutive steps after the first --skip, in whole blocks of bmuf. The seconds of a step are
+from the log of training, without start-up, validation and checkpoints; the bytes are counted by the link's device, with
+headers. All machines share the cores of this one: if there are more processes than idle cores, the ratio to one machine
+says nothing about real machines, but the table still shows the cost of the network, which tools/scaling.py fits.
 
-With --cut the link of machine 2 is down for so long in mid-training; its ranks must notice within parallel.timeout, and
-torchrun must start them again from the last checkpoint, up to the last step. Namespaces and processes are removed
-whatever happens; what a killed run left behind is removed by the next one.
+With --cut the link of machine 2 is down for so many seconds during training; its ranks must fail within
+parallel.timeout, and torchrun must restart them from the last checkpoint until the last step. Namespaces and processes
+are always removed; the next run removes the remains of a killed run.
 """
 
 import argparse
@@ -63,8 +62,8 @@ CUT_AT, CUT_STEPS = 20, 100  # the step at which the link is cut, and the last o
 CUT = ("training.log_every=1", f"training.max_steps={CUT_STEPS}", f"training.validate_every={CUT_STEPS}")
 CUT += ("training.save_every=10", "parallel.strategy=ddp", "parallel.timeout=5")
 RESTARTS = 3  # the ranks may fail once more while they find each other again
-PATIENCE = 180.0  # seconds from the end of the cut to that of the training; then it hangs
-TOLD = ("lost another", "resumed from", "finished at step", "asrtool: error")  # what a machine says that is of interest
+END_TIMEOUT = 180.0  # seconds from the end of the cut until the training must have ended
+REPORTED = ("lost another", "resumed from", "finished at step", "asrtool: error")  # log lines that are printed
 
 
 class Failed(AsrtoolError):
@@ -191,7 +190,7 @@ def run_all(lines: Iterable[str]) -> None:
 
 
 def owners(spaces: Iterable[str]) -> dict[int, list[str]]:
-    """The namespaces that are those of this script, by the process that made them."""
+    """Returns the namespaces of this script, by the process that created them."""
     found: dict[int, list[str]] = {}
     for name in spaces:
         if match := re.fullmatch(rf"{PREFIX}-(\d+)-\d+", name):
@@ -252,7 +251,7 @@ class Case:
     name: str
     machines: int
     settings: tuple[str, ...]
-    block: int = 1  # steps from meeting to meeting
+    block: int = 1  # steps between synchronisations
     restarts: int = 0
 
     @property
@@ -296,11 +295,11 @@ class Training:
     processes: list[subprocess.Popen] = field(default_factory=list)
 
     def log(self, number: int) -> Path:
-        """What a machine has said."""
+        """Returns the output of a machine."""
         return self.work / f"{self.case.folder}.machine-{number}.log"
 
     def said(self) -> str:
-        """What all machines have said."""
+        """Returns the output of all machines."""
         paths = (self.log(number) for number in range(1, self.case.machines + 1))
         return "".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
 
@@ -332,7 +331,7 @@ class Training:
 
 @contextmanager
 def training(net: Network, case: Case, conf: Path, work: Path, processes: int) -> Iterator[Training]:
-    """A case, started anew in all machines, and ended."""
+    """Starts a case in all machines, and ends it."""
     shutil.rmtree(work / case.folder, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     made, port = Training(net, case, work), free_port()
@@ -407,7 +406,7 @@ def line(*cells: object) -> str:
 
 
 def bench(net: Network, arguments: argparse.Namespace) -> None:
-    """The table, and the JSON file: laid out as those of tools/bench, with the link beside."""
+    """Prints the table and writes the JSON file, in the format of tools/bench, with facts about the link."""
     from bench.common import environment
 
     values = {"benchmark": "network", **environment()}
@@ -427,7 +426,7 @@ def cut(net: Network, arguments: argparse.Namespace) -> None:
     with started(net, case, arguments) as running:
         story = Story(running)
         running.wait_for(CUT_AT, START)
-        for state, seconds in (("down", arguments.cut), ("up", PATIENCE)):
+        for state, seconds in (("down", arguments.cut), ("up", END_TIMEOUT)):
             net.plug(2, state)
             story.tell(f"the link of machine 2 is {state}, after step {running.step()}")
             story.follow(seconds)
@@ -451,7 +450,7 @@ class Story:
         print(f"{time.monotonic() - self.begun:7.1f} s  {what}", flush=True)
 
     def follow(self, seconds: float) -> None:
-        """Tell what the machines say of interest for so long, or until they have ended."""
+        """Prints new lines of interest for so long, or until all machines have ended."""
         deadline = time.monotonic() + seconds
         ended = False
         while not ended and time.monotonic() < deadline:
@@ -463,7 +462,7 @@ class Story:
     def _look(self, number: int) -> None:
         lines = self.running.log(number).read_text(encoding="utf-8", errors="replace").splitlines()
         for said in lines[self.told[number] :]:
-            if any(sign in said for sign in TOLD):
+            if any(sign in said for sign in REPORTED):
                 self.tell(f"machine {number}: {said[:160]}")
         self.told[number] = len(lines)
 
@@ -475,7 +474,7 @@ def problems(statuses: list[int | None], finished: list[dict], said: str) -> lis
     """
     found = []
     if None in statuses:
-        found.append(f"it hangs: {PATIENCE:.0f} s after the cut it had not ended")
+        found.append(f"it hangs: {END_TIMEOUT:.0f} s after the cut it had not ended")
     elif any(statuses):
         found.append(f"the machines ended with status {', '.join(map(str, statuses))}")
     if [row["step"] for row in finished] != [CUT_STEPS]:
@@ -485,21 +484,41 @@ def problems(statuses: list[int | None], finished: list[dict], said: str) -> lis
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("conf", type=Path, help="configuration, whose model is replaced by one of 6 M parameters")
-    made.add_argument("--work", type=Path, required=True, help="folder for logs and experiments")
-    made.add_argument("--machines", type=int, nargs="+", choices=(2, 4), default=[2], help="(2)")
-    made.add_argument("--processes", type=positive(int), default=1, help="of each machine (%(default)s)")
-    made.add_argument("--blocks", type=positive(int), nargs="+", default=[1, 4, 16], help="of bmuf, steps (1 4 16)")
-    made.add_argument("--steps", type=positive(int), default=16, help="measured (%(default)s)")
-    made.add_argument("--skip", type=positive(int), default=3, help="steps before that (%(default)s)")
-    made.add_argument("--gbit", type=positive(float), default=1.0, help="Gbit/s of a link (%(default)g)")
-    made.add_argument("--delay", type=positive(float), default=0.5, help="ms, where there is netem (%(default)g)")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the configuration")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    made.add_argument("--cut", type=positive(float), metavar="SECONDS", help="cut a link instead")
-    return made
+    """Returns the parser of the command line."""
+    command_line = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command_line.add_argument("conf", type=Path, help="configuration, whose model is replaced by one of 6 M parameters")
+    command_line.add_argument("--work", type=Path, required=True, help="folder for logs and experiments")
+    command_line.add_argument(
+        "--machines", type=int, nargs="+", choices=(2, 4), default=[2], help="numbers of machines [default: 2]"
+    )
+    command_line.add_argument(
+        "--processes", type=positive(int), default=1, help="processes of each machine [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--blocks",
+        type=positive(int),
+        nargs="+",
+        default=[1, 4, 16],
+        help="block lengths of bmuf in steps [default: 1 4 16]",
+    )
+    command_line.add_argument("--steps", type=positive(int), default=16, help="measured steps [default: %(default)s]")
+    command_line.add_argument(
+        "--skip", type=positive(int), default=3, help="steps before the measured ones [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--gbit", type=positive(float), default=1.0, help="rate of a link in Gbit/s [default: %(default)g]"
+    )
+    command_line.add_argument(
+        "--delay", type=positive(float), default=0.5, help="delay of a link in ms, with netem [default: %(default)g]"
+    )
+    command_line.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="settings of the configuration"
+    )
+    command_line.add_argument("--json", type=Path, metavar="FILE", help="file for the figures")
+    command_line.add_argument(
+        "--cut", type=positive(float), metavar="SECONDS", help="cut a link for so many seconds instead of measuring"
+    )
+    return command_line
 
 
 def positive(kind: type):
@@ -519,7 +538,7 @@ def stop(*_) -> None:
 
 
 def main() -> int:
-    """Measure or cut; 1 when a training fails, 2 for what the user did wrong, 130 after Ctrl-C."""
+    """Measures or cuts; exit status 1 if a training fails, 2 for a usage error, 130 after Ctrl-C."""
     arguments = options().parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)

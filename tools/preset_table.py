@@ -1,4 +1,4 @@
-"""Write the table of all model configurations of a recipe into its README, between the two comments that name this script.
+"""Writes the table of all model configurations of a recipe into its README, between two comments.
 
 python tools/preset_table.py egs/librispeech            # writes the table
 python tools/preset_table.py egs/librispeech --check    # exits with status 1 if the table is not up to date

@@ -1,25 +1,25 @@
-"""How a training grows with its workers: a model of a step's time, fitted to what tools/network.py measured.
+"""Predicts how training scales with the number of workers: a model of the time of a step, fitted to tools/network.py.
 
 python tools/scaling.py                                          # predictions from assumptions alone
-python tools/scaling.py exp/network/figures.json [MORE.json]     # fits the model first, and says how well it fits
+python tools/scaling.py exp/network/figures.json [MORE.json]     # fits the model first, and prints its error
 python tools/scaling.py figures.json --compute 0.2 --audio 300 --parameters 30e6 --latency 5
 
-What it prints of 8 to 64 GPUs are PREDICTIONS OF A MODEL, NOT MEASUREMENTS.
+The figures for 8 to 64 GPUs are PREDICTIONS OF A MODEL, NOT MEASUREMENTS.
 
 A step of n workers with P parameters, on links of R bit/s:
 
     seconds = compute x (1 + crowding x (processes - 1)) + sending - hidden
     sending = wire x 8 bytes / R + messages x latency
-    hidden  = at most overlap x compute, of ddp; nothing of bmuf, whose workers stand still while they meet
+    hidden  = at most overlap x compute, of ddp; nothing of bmuf, whose workers wait while they synchronise
 
     ddp       bytes 2 (n-1)/n x 4 P, with fp16 2 P;    messages 2 (n-1) for each of its sums (a ring's all-reduce)
     bmuf B    3 times these bytes, for weights and two moments of Adam (asrtool/training/bmuf.py), once in B steps
 
-`wire` is what a byte costs beside what it must: headers, waiting, adding up. `crowding` is what processes cost each
-other by sharing cores: 0 where each has its own, and in all predictions. A worker is a GPU with a link of its own; read
-it as a machine where GPUs of one machine are quick among themselves, since a ring crosses each machine's link once.
+`wire` is the cost of a byte relative to the minimum: headers, waiting, reduction. `crowding` is the slowdown by
+processes that share cores: 0 if each has its own, and in all predictions. A worker is a GPU with its own link; if the
+GPUs of a machine have fast connections, a worker is a machine, because a ring crosses each machine's link once.
 
-Speed is all there is here: bmuf's workers need more audio for the same loss the longer its blocks are.
+This is about speed only: with longer blocks, bmuf needs more audio for the same loss.
 """
 
 import argparse
@@ -36,13 +36,13 @@ from asrtool.errors import AsrtoolError, UserError, require_file
 WORKERS, LINKS, BLOCKS = (8, 16, 32, 64), (10.0, 100.0), (8, 16, 32, 64)  # what is predicted; Gbit/s, steps
 FIRST_BUCKET, BUCKET = 2**20, 25 * 2**20  # bytes of gradients that ddp adds up at once, as torch sets them
 SMALL = 3  # sums of a few numbers in each step: units, loss, and what to do next (train.py, session.py)
-MEETING = 6  # sums at a meeting of bmuf: weights, two moments of two groups of parameters, what to do next
+SYNCHRONISATION = 6  # sums when bmuf synchronises: weights, two moments of two groups of parameters, next actions
 STARTS = tuple(product((0.0, 1.0), (0.0, 0.3, 0.8)))  # crowding and overlap, whose limits have kinks: from both sides
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a step costs. Without a fit: assumptions for GPUs."""
+    """The parameters of the model. The defaults are assumptions for GPUs."""
 
     compute: float = 0.3  # s a step: 85 M x 6 x 25 frames x 400 s = 5.1 TFLOP, at 17 TFLOP/s
     crowding: float = 0.0
@@ -57,7 +57,7 @@ UPPER = Costs(math.inf, 10.0, 100.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Scheme:
-    """How workers share what they learn."""
+    """How workers share gradients or weights."""
 
     kind: str  # alone, ddp or bmuf
     value_bytes: int = 4  # of what is sent
@@ -90,7 +90,7 @@ class Point:
 
     @property
     def scheme(self) -> Scheme:
-        """How its workers share."""
+        """The scheme of its workers."""
         return Scheme.parse(self.name)
 
 
@@ -100,14 +100,14 @@ def traffic(scheme: Scheme, workers: int, parameters: float) -> tuple[float, flo
         return 0.0, 0.0
     size, sums = scheme.value_bytes * parameters, SMALL
     if scheme.kind == "bmuf":
-        size, sums = 3 * size / scheme.block, MEETING / scheme.block
+        size, sums = 3 * size / scheme.block, SYNCHRONISATION / scheme.block
     else:
         sums += 1 + math.ceil(max(0.0, 4 * parameters - FIRST_BUCKET) / BUCKET)
     return 2 * (workers - 1) / workers * size, 2 * (workers - 1) * sums
 
 
 def step_seconds(costs: Costs, point: Point) -> float:
-    """The model."""
+    """Returns the seconds of a step by the model."""
     sent, messages = traffic(point.scheme, point.workers, point.parameters)
     compute = costs.compute * (1 + costs.crowding * (point.processes - 1))
     sending = costs.wire * 8 * sent / (1e9 * point.gbit) + messages * costs.latency
@@ -116,12 +116,12 @@ def step_seconds(costs: Costs, point: Point) -> float:
 
 
 def efficiency(costs: Costs, point: Point) -> float:
-    """The audio a second of each worker beside that of a worker alone, with cores of its own."""
+    """Returns the speed of a worker relative to a single worker that has its own cores."""
     return costs.compute / step_seconds(costs, point)
 
 
 def errors(costs: Costs, points: Iterable[Point]) -> list[float]:
-    """By which part the model says too much of each point."""
+    """Returns the relative error of the model at each point."""
     return [step_seconds(costs, point) / point.seconds - 1 for point in points]
 
 
@@ -174,7 +174,7 @@ def _point(row: dict, gbit: float) -> Point:
 
 
 def print_fit(costs: Costs, points: list[Point]) -> None:
-    """The costs, and how far the model is from every point."""
+    """Prints the parameters, and the error of the model at every point."""
     print(f"fitted to {len(points)} measurements (not those of GPUs):")
     print(f"  compute {costs.compute:.3f} s a step, + {costs.crowding:.0%} for every further process on these cores")
     print(f"  {costs.wire:.2f} times the least time on the link, {1e6 * costs.latency:.0f} us a message")
@@ -212,17 +212,30 @@ def _line(*cells: object) -> str:
 
 def options() -> argparse.ArgumentParser:
     """The command line; None by default has what a fit may find."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("figures", type=Path, nargs="*", help="JSON files of tools/network.py")
-    made.add_argument("--parameters", type=at_least(1), default=85e6, help="24 x 512 with VGG (%(default)g)")
-    text = "s of a GPU's step without network, an assumption (%(default)g)"
-    made.add_argument("--compute", type=at_least(1e-9), default=Costs.compute, help=text)
-    made.add_argument("--audio", type=at_least(1e-9), default=400.0, help="s of audio in it (%(default)g)")
-    made.add_argument("--wire", type=at_least(0), help=f"times the least time (fitted, or {Costs.wire:g})")
-    text = "us a message, of the network that is predicted, whatever that measured had (%(default)g)"
-    made.add_argument("--latency", type=at_least(0), default=1e6 * Costs.latency, help=text)
-    made.add_argument("--overlap", type=at_least(0), help=f"of compute (fitted, or {Costs.overlap:g})")
-    return made
+    command_line = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command_line.add_argument("figures", type=Path, nargs="*", help="JSON files of tools/network.py")
+    command_line.add_argument(
+        "--parameters",
+        type=at_least(1),
+        default=85e6,
+        help="parameters of the model [default: %(default)g, 24 x 512 with VGG]",
+    )
+    text = "s of a GPU's step without network, an assumption [default: %(default)g]"
+    command_line.add_argument("--compute", type=at_least(1e-9), default=Costs.compute, help=text)
+    command_line.add_argument(
+        "--audio", type=at_least(1e-9), default=400.0, help="seconds of audio in a step [default: %(default)g]"
+    )
+    command_line.add_argument(
+        "--wire", type=at_least(0), help=f"cost of a byte relative to the minimum [default: fitted, or {Costs.wire:g}]"
+    )
+    text = "us a message, of the network that is predicted, whatever that measured had [default: %(default)g]"
+    command_line.add_argument("--latency", type=at_least(0), default=1e6 * Costs.latency, help=text)
+    command_line.add_argument(
+        "--overlap",
+        type=at_least(0),
+        help=f"share of the computation that sending overlaps with [default: fitted, or {Costs.overlap:g}]",
+    )
+    return command_line
 
 
 def at_least(least: float) -> Callable[[str], float]:
@@ -244,7 +257,7 @@ def assumed(arguments: argparse.Namespace, fitted: Costs) -> Costs:
 
 
 def main() -> int:
-    """Fit where there are figures, and predict; 2 for what the user did wrong."""
+    """Fits the model if there are figures, and predicts; exit status 2 for a usage error."""
     arguments, costs = options().parse_args(), Costs()
     try:
         points = [point for path in arguments.figures for point in read(path)]

@@ -1,14 +1,14 @@
-"""A manifest as large as that of 65,000 hours, without the audio: to see what so many cuts cost before they are there.
+"""Writes a manifest as large as for 65,000 hours of audio, without the audio, to measure the cost of so many cuts.
 
 python tools/simulate_manifest.py exp/big                                             # a folder, 20 M cuts, 2.3 GB
 python tools/simulate_manifest.py exp/big.jsonl.gz --hours 650 --shape single
 python tools/simulate_manifest.py exp/small --hours 10 --audio some.flac              # every recording is this file
 
 Lines are as `asrtool prepare` writes them: cuts of 2 to 20 s, 11.7 s on average, as LibriSpeech's, about three words a
-second, 50 cuts in a row of one speaker. They are put together as text, which is a hundred times quicker than making
-lhotse's objects. The same options give the same bytes, whatever --jobs is; a file has its own random numbers.
+second, 50 cuts in a row of one speaker. They are assembled as text, which is a hundred times faster than
+through lhotse's objects. The same options give the same bytes for any --jobs; each file has its own random numbers.
 
-Audio paths lead nowhere unless --audio is given; no cut is then longer than that file.
+Audio paths do not exist unless --audio is given; then no cut is longer than that file.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def make(file: File) -> bytes:
 
 
 def lines(file: File) -> Iterator[str]:
-    """Its cuts."""
+    """Yields the lines of a file, one for each cut."""
     draw = np.random.default_rng([file.seed, file.number])
     ticks = np.rint((SHORTEST + (LONGEST - SHORTEST) * draw.beta(*SKEW, file.cuts)) / TICK).astype(int)
     starts, text = stock(file.seed)
@@ -131,13 +131,13 @@ def write_single(out: Path, made: Iterator[bytes]) -> int:
 
 
 def write_folder(out: Path, made: Iterator[bytes]) -> int:
-    """A file each, named by its number."""
+    """Writes a folder of files, named by their numbers; returns the bytes."""
     out.mkdir(parents=True, exist_ok=True)
     return sum((out / f"{number:06d}.jsonl.gz").write_bytes(content) for number, content in enumerate(made))
 
 
 def find_audio(path: Path) -> Audio:
-    """What --audio is. Raises UserError."""
+    """Returns the facts of the file --audio. Raises UserError."""
     try:
         return Audio(str(path.absolute()), *inspect_mono_audio(str(path)))
     except InvalidEntry as problem:
@@ -145,20 +145,25 @@ def find_audio(path: Path) -> Audio:
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("out", type=Path, help="a folder, or with --shape single a file, *.jsonl.gz")
-    made.add_argument("--hours", type=float, default=65000, help="(%(default)g)")
-    made.add_argument("--cuts-per-file", type=int, default=10_000, help="(%(default)s)")
-    made.add_argument("--shape", choices=["folder", "single"], default="folder", help="(%(default)s)")
-    made.add_argument("--audio", type=Path, help="a mono file that every recording is to be")
-    made.add_argument("--seed", type=int, default=1, help="(%(default)s)")
-    made.add_argument("--jobs", type=int, default=2, help="processes (%(default)s)")
-    return made
+    """Returns the parser of the command line."""
+    command_line = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command_line.add_argument("out", type=Path, help="folder to write or, with --shape single, file *.jsonl.gz")
+    command_line.add_argument("--hours", type=float, default=65000, help="hours of audio [default: %(default)g]")
+    command_line.add_argument("--cuts-per-file", type=int, default=10_000, help="cuts per file [default: %(default)s]")
+    command_line.add_argument(
+        "--shape",
+        choices=["folder", "single"],
+        default="folder",
+        help="one file or a folder of files [default: %(default)s]",
+    )
+    command_line.add_argument("--audio", type=Path, help="mono file that every recording refers to")
+    command_line.add_argument("--seed", type=int, default=1, help="seed [default: %(default)s]")
+    command_line.add_argument("--jobs", type=int, default=2, help="processes [default: %(default)s]")
+    return command_line
 
 
 def main() -> int:
-    """Write the manifest; 2 for what the user did wrong."""
+    """Writes the manifest; exit status 2 for a usage error."""
     arguments = options().parse_args()
     try:
         audio = find_audio(arguments.audio) if arguments.audio else None

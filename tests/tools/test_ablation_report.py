@@ -69,7 +69,10 @@ explanation: {supported: So it is., refuted: Who knows.}
     assert "`gone > 2` supported, 3 of 3 seeds). So it is." in table
     assert "**Result: refuted** (`two < one` refuted" in run(text + "expect: [two < one, one < 2]")[1]
     table = run(text + "expect: [two < one]\nmeasure: mean")[1]  # of two losses, of which the first is twice the last
-    assert cells(table, "`one`")["mean dev loss"].startswith("0.2 [") and "Mean dev loss: mean over all validations" in table
+    assert (
+        cells(table, "`one`")["mean dev loss"].startswith("0.2 [")
+        and "Mean dev loss: mean over all validations" in table
+    )
 
 
 def test_picture_is_drawn_and_shown_in_the_results(run: Callable, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""What the benchmarks share: options, timing in turns, facts about the machine, the table and the JSON file.
+"""Shared parts of the benchmarks: options, timing in turns, facts about the machine, the table and the JSON file.
 
-A machine is never quite idle and never at one clock speed for long, so whatever is compared is run in turns (A B A B)
-and the ratio is taken turn by turn. Read the spread of the ratio before its median.
+A machine is never quite idle, and its clock speed changes. So candidates run in turns (A B A B), and ratios are
+computed for each turn. Look at the spread of a ratio before its median.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-MINIMUM_TURN = 0.05  # seconds; what is quicker is called several times a turn, so that a hiccup of 1 ms is 2 %
+MINIMUM_TURN = 0.05  # seconds; faster calls are repeated within a turn, so that a delay of 1 ms is 2 %
 PACKAGES = ("torch", "lhotse", "numpy", "soundfile", "lilcom", "kaldi-native-fbank", "click")
 
 
 class Run(NamedTuple):
-    """One thing to time: `call` does `amount` of work, in the unit of its report."""
+    """A candidate to time: `call` does `amount` of work, in the unit of its report."""
 
     name: str
     call: Callable[[], object]
@@ -30,29 +30,35 @@ class Run(NamedTuple):
 
 
 def parser(description: str, repeats: int, limit: float = 60.0) -> argparse.ArgumentParser:
-    """The options of all benchmarks; `description` is the docstring that says what is measured against what."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--json", metavar="FILE", help="write the figures there; '-' is stdout (the table: stderr)")
-    made.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that the benchmark runs, measures nothing"
+    """Returns a parser with the options of all benchmarks; `description` explains what is compared with what."""
+    command_line = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--repeats", type=int, default=repeats, help="turns of each candidate (%(default)s)")
-    text = "seconds; a comparison that has taken longer gets no further turn, so that a slow one ends (%(default)g)"
-    made.add_argument("--limit", type=float, default=limit, help=text)
-    return made
+    command_line.add_argument(
+        "--json", metavar="FILE", help="file for the figures; '-' is stdout, and the table goes to stderr"
+    )
+    command_line.add_argument(
+        "--quick", action="store_true", help="tiny sizes, to test that the benchmark runs; the figures mean nothing"
+    )
+    command_line.add_argument(
+        "--repeats", type=int, default=repeats, help="number of turns of each candidate [default: %(default)s]"
+    )
+    text = "seconds after which a comparison gets no further turn [default: %(default)g]"
+    command_line.add_argument("--limit", type=float, default=limit, help=text)
+    return command_line
 
 
-def parse(made: argparse.ArgumentParser, **quick) -> argparse.Namespace:
-    """The options given; --quick changes the defaults to `quick`, but not what was given."""
-    if made.parse_args().quick:
-        made.set_defaults(repeats=1, **quick)
-    return made.parse_args()
+def parse(command_line: argparse.ArgumentParser, **quick) -> argparse.Namespace:
+    """Returns the options of the command line; --quick replaces the defaults by `quick`, but no given option."""
+    if command_line.parse_args().quick:
+        command_line.set_defaults(repeats=1, **quick)
+    return command_line.parse_args()
 
 
 def in_turns(
     runs: Sequence[Run], repeats: int, quick: bool = False, limit: float = 60.0
 ) -> list[tuple[list[float], list[float]]]:
-    """Wall and CPU seconds of each turn of each run, taken A B A B after one warm-up each; one turn at least."""
+    """Returns wall and CPU seconds of each turn of each run, in turns A B A B after one warm-up; at least one turn."""
     loops, start = [], time.perf_counter()
     for run in runs:
         wall, _ = _clock(run.call, 1)
@@ -69,7 +75,7 @@ def in_turns(
 
 
 def _clock(call: Callable[[], object], count: int) -> tuple[float, float]:
-    """Wall and CPU seconds of one of `count` calls; CPU includes child processes that ended meanwhile."""
+    """Returns mean wall and CPU seconds of `count` calls; CPU time includes child processes that ended meanwhile."""
     cpu, wall = _cpu_seconds(), time.perf_counter()
     for _ in range(count):
         call()
@@ -82,7 +88,7 @@ def _cpu_seconds() -> float:
 
 
 def environment(device: str = "cpu") -> dict:
-    """What the figures were measured on and with. Call it when the number of threads is set."""
+    """Returns facts about machine and software. Call it after the number of threads is set."""
     import torch
 
     import asrtool
@@ -92,7 +98,7 @@ def environment(device: str = "cpu") -> dict:
         "device": describe_device(pick_device(device)),
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),  # of the last minute, before the start: how busy others keep the machine
+        "load": round(os.getloadavg()[0], 2),  # of the last minute before the start: load by other processes
         "platform": platform.platform(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {"python": platform.python_version(), "asrtool": asrtool.__version__} | _versions(),
@@ -100,21 +106,21 @@ def environment(device: str = "cpu") -> dict:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
 class Report:
-    """The figures of one benchmark: printed as they come, written as JSON at the end.
+    """The figures of one benchmark: printed as they are measured, written as JSON at the end.
 
-    Columns: `median s`, wall time of a call; the rate in `unit`/s by wall time and by CPU time (all threads and
-    processes added up, so nearly blind to what else the machine does); `speed`, times as fast as the baseline, the
-    median over the turns, with its lowest and highest turn.
+    Columns: `median s`, wall time of a call; the rate in `unit`/s by wall time and by CPU time (sum over all threads
+    and processes, so nearly independent of the load by other processes); `speed`, relative to the baseline: the median
+    over the turns, with the lowest and the highest turn.
     """
 
     def __init__(self, name: str, arguments: argparse.Namespace, unit: str, device: str = "cpu", extra: Sequence = ()):
@@ -136,7 +142,7 @@ class Report:
         print(_line("case", "what", numbers), file=self.out)
 
     def compare(self, case: str, runs: Sequence[Run], extra: Callable[[float], dict] | None = None, **labels) -> None:
-        """Time `runs` in turns; the last one is the baseline. `extra(rate)` gives the values of the extra columns."""
+        """Times `runs` in turns; the last one is the baseline. `extra(rate)` returns values of the extra columns."""
         times = in_turns(runs, self.arguments.repeats, self.arguments.quick, self.arguments.limit)
         baseline = [wall / runs[-1].amount for wall in times[-1][0]]
         for run, (walls, cpus) in zip(runs, times, strict=True):
@@ -153,25 +159,25 @@ class Report:
         print(_line(row["case"], row["what"], [*numbers, f"{row['ratio']:.2f}", spread]), file=self.out, flush=True)
 
     def rate(self, case: str, key: str = "rate", what: str | None = None) -> float:
-        """A figure of the row of `case` that is called `what`, the first by default."""
+        """Returns a figure of the row of `case` named `what`, by default of the first row."""
         rows = (row for row in self.values["rows"] if row["case"] == case)
         return next(row[key] for row in rows if what in (None, row["what"]))
 
     def fact(self, name: str, value, baseline: str = "") -> None:
-        """Something that is not a time; `baseline` says what to hold it against."""
+        """Adds a figure that is not a time; `baseline` says what to compare it with."""
         self.values["facts"][name] = value
         shown = _short(value) if isinstance(value, float) else value
         print(f"{name}: {shown}{f' ({baseline})' if baseline else ''}", file=self.out, flush=True)
 
     def aim(self, name: str, value: float, limit: float, at_most: bool = False) -> None:
-        """Whether a figure is where it should be. It has no say in the exit status: that is for errors."""
+        """Adds whether a figure reaches its aim. It does not change the exit status, which is for errors."""
         reached = value <= limit if at_most else value >= limit
         self.values["aims"].append({"name": name, "value": value, "limit": limit, "reached": reached})
         verdict = "reached" if reached else "missed"
         print(f"aim: {name} {'<=' if at_most else '>='} {limit:g}: {_short(value)}, {verdict}", file=self.out)
 
     def finish(self) -> None:
-        """Write the JSON where it was asked for."""
+        """Writes the JSON file, if one was requested."""
         text = json.dumps(self.values, indent=1, default=str)
         if self.arguments.json == "-":
             print(text)

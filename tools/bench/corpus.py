@@ -1,7 +1,7 @@
-"""The audio that benchmarks read: speech-like noise as FLAC files, or the beginning of a manifest of one's own.
+"""Audio for benchmarks: speech-like noise as FLAC files, or the beginning of a given manifest.
 
-Values do not matter to the time of a filterbank, but they do to decoders and compressors: white noise would make FLAC
-and lilcom slower than speech does. So the noise has speech's tilt over frequency and its rhythm over time.
+The time of a filterbank does not depend on the values, but the time of decoders and compressors does: white noise would
+make FLAC and lilcom slower than speech. So the noise has the spectral tilt and the rhythm of speech.
 """
 
 import argparse
@@ -22,14 +22,16 @@ LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 SYLLABLES = 4.0  # Hz, the rate of syllables, which the loudness of speech follows
 
 
-def add_options(made: argparse.ArgumentParser, minutes: float) -> None:
-    """--cuts and --minutes."""
-    made.add_argument("--cuts", type=Path, metavar="MANIFEST", help="audio of one's own (16 kHz) instead of noise")
-    made.add_argument("--minutes", type=float, default=minutes, help="of audio (%(default)s)")
+def add_options(command_line: argparse.ArgumentParser, minutes: float) -> None:
+    """Adds the options --cuts and --minutes."""
+    command_line.add_argument(
+        "--cuts", type=Path, metavar="MANIFEST", help="manifest of audio (16 kHz) to use instead of noise"
+    )
+    command_line.add_argument("--minutes", type=float, default=minutes, help="minutes of audio [default: %(default)s]")
 
 
 def manifest(arguments: argparse.Namespace, folder: Path) -> Path:
-    """A manifest of about --minutes of audio, of --cuts or made in `folder`."""
+    """Returns a manifest of about --minutes of audio, from --cuts or written into `folder`."""
     out = folder / "train.jsonl.gz"
     if arguments.cuts:
         ends = accumulate(cut.duration for cut in open_cuts(arguments.cuts))
@@ -41,13 +43,13 @@ def manifest(arguments: argparse.Namespace, folder: Path) -> Path:
 
 
 def config(train: Path, **sections) -> Config:
-    """The default configuration over `train`, with `sections` changed."""
+    """Returns the default configuration for the manifest `train`, with `sections` changed."""
     data = {"train": train, "dev": train} | sections.pop("data", {})
     return Config.model_validate({"data": data, **sections})
 
 
 def _utterances(folder: Path, seconds: float) -> Iterator[Utterance]:
-    """Files until `seconds` are full. Lengths are skewed as LibriSpeech's: 1 to 16.5 s, most above 12."""
+    """Writes files of `seconds` in all. Their lengths are skewed like LibriSpeech's: 1 to 16.5 s, most above 12 s."""
     folder.mkdir()
     draw = np.random.default_rng(1)
     total = 0.0
@@ -55,14 +57,14 @@ def _utterances(folder: Path, seconds: float) -> Iterator[Utterance]:
         length = 1 + 15.5 * draw.beta(4, 1.3)
         path = folder / f"{total:09.2f}.flac"
         soundfile.write(path, speech_like(length, draw), RATE, subtype="PCM_16")
-        letters = draw.choice(LETTERS, size=int(15 * length))  # people read about 15 letters a second
+        letters = draw.choice(LETTERS, size=int(15 * length))  # readers speak about 15 letters per second
         text = " ".join("".join(letters[at : at + 5]) for at in range(0, len(letters), 5))
         yield Utterance(path.stem, str(path), text)
         total += length
 
 
 def speech_like(seconds: float, draw: np.random.Generator) -> np.ndarray:
-    """Noise that falls 6 dB an octave above 500 Hz, its loudness swinging at the rate of syllables; (samples,)."""
+    """Returns noise that falls 6 dB per octave above 500 Hz, with a loudness at the rate of syllables; (samples,)."""
     samples = int(seconds * RATE)
     spectrum = np.fft.rfft(draw.standard_normal(samples))
     frequencies = np.fft.rfftfreq(samples, 1 / RATE)

@@ -1,15 +1,15 @@
-"""CTC searches: real-time factor and milliseconds an utterance, on made-up log-probs for each size of vocabulary.
+"""CTC searches: real-time factor and milliseconds per utterance, on synthetic log-probs for each vocabulary size.
 
-The log-probs are peaky, as those of a trained CTC model: most frames are blank, the best unit of a frame has about
-0.9 of the probability, one rival half of the rest. A frame is 40 ms; one thread.
+The log-probs are peaky, like the log-probs of a trained CTC model: most frames are blank, the best unit of a frame has
+about 0.9 of the probability, one competitor half of the rest. A frame is 40 ms; one thread.
 
-greedy      `ctc_greedy` on a batch. Baseline: a plain loop over the frames with one argmax each, the way it is written
-            in tutorials; it yields the tokens alone, `ctc_greedy` their frames and the score as well.
+greedy      `ctc_greedy` on a batch. Baseline: a plain loop over the frames with one argmax each, as in tutorials; it
+            returns only the tokens, `ctc_greedy` also their frames and the score.
 prefix      `ctc_prefix_beam` over whole utterances ("asrtool"), and over one short piece ("asrtool, short").
-            Baseline: Hannun's algorithm 1 (arXiv 1408.2873) as it is written, without a language model: a dictionary
-            of tuples, every unit tried on every prefix, the same beam, on the same short piece, since it is slow.
-            asrtool also aligns the result to get the frame of each token. Both must find the same sequence; whether
-            they do is printed.
+            Baseline: Hannun's algorithm 1 (arXiv 1408.2873) as published, without a language model: a dictionary
+            of tuples, every unit tried on every prefix, the same beam, on the same short piece because it is slow.
+            asrtool also aligns the result to get the frame of each token. The benchmark prints whether both find
+            the same sequence.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def peaky(utterances: int, frames: int, vocabulary: int) -> torch.Tensor:
 
 
 def naive_greedy(log_probs: torch.Tensor, blank: int = 0) -> list[list[int]]:
-    """The tokens of each utterance, frame by frame."""
+    """Returns the tokens of each utterance, by a loop over the frames."""
     results = []
     for frames in log_probs:
         tokens, last = [], blank
@@ -57,7 +57,7 @@ def naive_greedy(log_probs: torch.Tensor, blank: int = 0) -> list[list[int]]:
 
 
 def textbook_beam(log_probs: torch.Tensor, beam: int, blank: int = 0) -> list[int]:
-    """Hannun's algorithm 1 over one utterance, (T, V): the tokens of the best prefix."""
+    """Returns the tokens of the best prefix of one utterance, (T, V), by Hannun's algorithm 1."""
     prefixes = {(): (0.0, NEVER)}
     for frame in log_probs.tolist():
         found = defaultdict(lambda: (NEVER, NEVER))
@@ -78,14 +78,14 @@ def textbook_beam(log_probs: torch.Tensor, beam: int, blank: int = 0) -> list[in
 
 
 def log_add(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))."""
+    """Returns log(exp(a) + exp(b))."""
     if a < b:
         a, b = b, a
     return a if b == NEVER else a + math.log1p(math.exp(b - a))
 
 
 def compare_greedy(report: Report, log_probs: torch.Tensor, vocabulary: int) -> None:
-    """Greedy search beside the loop."""
+    """Compares greedy search with the loop."""
     utterances, frames = log_probs.shape[:2]
     lens = torch.full((utterances,), frames)
     seconds = utterances * frames * FRAME_SECONDS
@@ -99,7 +99,7 @@ def compare_greedy(report: Report, log_probs: torch.Tensor, vocabulary: int) -> 
 
 
 def compare_prefix(report: Report, log_probs: torch.Tensor, vocabulary: int, beam: int) -> None:
-    """Prefix beam search on everything, and beside the textbook's on a piece that the latter can manage."""
+    """Measures prefix beam search on everything, and compares it with the textbook algorithm on a short piece."""
     utterances, frames = log_probs.shape[:2]
     short = min(frames, max(4, TRIALS // (beam * vocabulary)))
     piece, lens, short_lens = log_probs[:1, :short], torch.full((utterances,), frames), torch.tensor([short])
@@ -115,22 +115,26 @@ def compare_prefix(report: Report, log_probs: torch.Tensor, vocabulary: int, bea
 
 
 def _extra(frames: int):
-    """Columns from a rate: real-time factor, and milliseconds for an utterance of `frames`."""
+    """Returns columns from a rate: real-time factor, and milliseconds for an utterance of `frames`."""
     return lambda rate: {"RTF": 1 / rate, "ms/utterance": 1000 * frames * FRAME_SECONDS / rate}
 
 
 def options() -> argparse.ArgumentParser:
-    """Sizes."""
-    made = parser(__doc__, repeats=5)
-    made.add_argument("--vocabularies", type=int, nargs="+", default=[11, 500, 5000], help="units, blank included")
-    made.add_argument("--beams", type=int, nargs="+", default=[4, 8, 16], help="prefixes kept")
-    made.add_argument("--utterances", type=int, default=8, help="in a batch (%(default)s)")
-    made.add_argument("--frames", type=int, default=250, help="of 40 ms in an utterance (%(default)s)")
-    return made
+    """Returns the parser of the command line."""
+    command_line = parser(__doc__, repeats=5)
+    command_line.add_argument(
+        "--vocabularies", type=int, nargs="+", default=[11, 500, 5000], help="vocabulary sizes, including the blank"
+    )
+    command_line.add_argument("--beams", type=int, nargs="+", default=[4, 8, 16], help="beam sizes, in prefixes")
+    command_line.add_argument("--utterances", type=int, default=8, help="utterances in a batch [default: %(default)s]")
+    command_line.add_argument(
+        "--frames", type=int, default=250, help="frames of 40 ms in an utterance [default: %(default)s]"
+    )
+    return command_line
 
 
 def main() -> int:
-    """Measure and report; exit status 1 when two searches disagree."""
+    """Measures and reports; exit status 1 if two searches disagree."""
     arguments = parse(options(), vocabularies=[11, 50], beams=[4], utterances=2, frames=20)
     torch.set_num_threads(1)
     report = Report("decoding", arguments, "audio s", extra=["RTF", "ms/utterance"])

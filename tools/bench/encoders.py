@@ -1,4 +1,4 @@
-"""What the benchmarks of encoders share: sizes, a batch, the baseline, a step, its matrix products and its memory."""
+"""Shared parts of the encoder benchmarks: sizes, a batch, the baseline, a step, its matrix products, its memory."""
 
 import argparse
 import resource
@@ -24,22 +24,46 @@ FRAME_SECONDS = 0.04  # of an encoder frame: four feature frames of 10 ms
 PRODUCTS = 3  # of a matrix: forward, gradient of its input, gradient of its weights
 
 
-def add_sizes(made: argparse.ArgumentParser) -> None:
-    """The options that say how large encoders and batch are, and where they run: by default the paper's, and narrow."""
-    made.add_argument("--dims", type=int, nargs="+", default=[512, 192], help="model widths, each measured (512 192)")
-    made.add_argument("--heads", type=int, nargs="+", default=[8, 4], help="for each width (8 4)")
-    made.add_argument("--layers", type=int, default=12, help="(%(default)s); a layer's feed-forward width is 4 dims")
-    made.add_argument("--batch", type=int, default=8, help="utterances (%(default)s)")
-    made.add_argument(
-        "--frames", type=int, nargs=2, default=[300, 500], metavar=("SHORTEST", "LONGEST"), help="of an utterance"
+def add_sizes(command_line: argparse.ArgumentParser) -> None:
+    """Adds options for sizes of encoders and batch, and the device; by default the paper's size and a narrow one."""
+    command_line.add_argument(
+        "--dims", type=int, nargs="+", default=[512, 192], help="model widths to measure [default: 512 192]"
     )
-    made.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="each of these in turn (1 2)")
-    made.add_argument(
-        "--precisions", nargs="+", choices=["fp32", "bf16"], help="fp32, and bf16 where it is in hardware"
+    command_line.add_argument(
+        "--heads", type=int, nargs="+", default=[8, 4], help="attention heads for each width [default: 8 4]"
     )
-    made.add_argument("--dropouts", type=float, nargs="+", default=[0.0, 0.1], help="(0 0.1)")
-    made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (%(default)s)")
-    made.add_argument("--compile", action="store_true", help="the encoders under torch.compile too")
+    command_line.add_argument(
+        "--layers", type=int, default=12, help="layers, with a feed-forward width of 4 dims [default: %(default)s]"
+    )
+    command_line.add_argument("--batch", type=int, default=8, help="utterances in a batch [default: %(default)s]")
+    command_line.add_argument(
+        "--frames",
+        type=int,
+        nargs=2,
+        default=[300, 500],
+        metavar=("SHORTEST", "LONGEST"),
+        help="frames of the shortest and the longest utterance",
+    )
+    command_line.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads to measure [default: 1 2]"
+    )
+    command_line.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=["fp32", "bf16"],
+        help="precisions to measure [default: fp32, and bf16 if the hardware has it]",
+    )
+    command_line.add_argument(
+        "--dropouts",
+        type=float,
+        nargs="+",
+        default=[0.0, 0.1],
+        help="dropout probabilities to measure [default: 0 0.1]",
+    )
+    command_line.add_argument(
+        "--device", default="cpu", help="device: cpu, cuda, cuda:N or auto [default: %(default)s]"
+    )
+    command_line.add_argument("--compile", action="store_true", help="also measure the encoders under torch.compile")
 
 
 QUICK = {"dims": [32], "heads": [2], "layers": 1, "batch": 2, "frames": [6, 8], "threads": [1], "dropouts": [0.1]}
@@ -56,24 +80,24 @@ def settle(arguments: argparse.Namespace) -> torch.device:
 
 
 def models(arguments: argparse.Namespace, dropout: float) -> list[ModelConfig]:
-    """The sizes asked for."""
+    """Returns the requested models."""
     sizes = zip(arguments.dims, arguments.heads, strict=True)
     rest = {"layers": arguments.layers, "dropout": dropout}
     return [ModelConfig(dim=dim, heads=heads, ff_dim=4 * dim, **rest) for dim, heads in sizes]
 
 
 def lengths(arguments: argparse.Namespace, device: torch.device | str = "cpu") -> Tensor:
-    """(N,) lengths from the longest to the shortest of --frames, in even steps."""
+    """Returns (N,) lengths from the longest to the shortest of --frames, in even steps."""
     return torch.linspace(*arguments.frames, arguments.batch).round().long().flip(0).to(device)
 
 
 def seconds(arguments: argparse.Namespace) -> float:
-    """Of audio in the batch, without padding."""
+    """Returns seconds of audio in the batch, without padding."""
     return FRAME_SECONDS * int(lengths(arguments).sum())
 
 
 class TorchEncoder(nn.Module):
-    """torch.nn.TransformerEncoder behind the interface of asrtool's, with its positions and input dropout."""
+    """torch.nn.TransformerEncoder with the interface, positions and input dropout of asrtool's encoder."""
 
     def __init__(self, model: ModelConfig):
         super().__init__()
@@ -96,7 +120,7 @@ ENCODERS: dict[str, Callable[[ModelConfig], nn.Module]] = {"asrtool": Transforme
 
 @torch.no_grad()
 def copy_weights(ours: TransformerEncoder, theirs: TorchEncoder) -> None:
-    """Give `theirs` the weights of `ours`."""
+    """Copies the weights of `ours` to `theirs`."""
     for block, layer in zip(ours.blocks, theirs.encoder.layers, strict=True):
         layer.self_attn.in_proj_weight.copy_(block.attention.qkv.weight)
         layer.self_attn.in_proj_bias.copy_(block.attention.qkv.bias)
@@ -129,14 +153,14 @@ class EncoderStep:
 
 
 def matrix_flops(model: ModelConfig, lens: Tensor) -> float:
-    """FLOPs of the matrix products that a step cannot do without: those of the valid frames, attention included."""
+    """Returns the FLOPs of the necessary matrix products of a step: for valid frames only, including attention."""
     weights = model.layers * sum(rows * columns for rows, columns in matrices(model))
     scores = model.layers * 2 * model.dim * float((lens.double() ** 2).sum())  # q k and p v
     return 2 * PRODUCTS * (weights * float(lens.sum()) + scores)
 
 
 def matrices(model: ModelConfig) -> list[tuple[int, int]]:
-    """Inputs and outputs of a layer's matrices: q k v, output, and the two of the feed-forward layer."""
+    """Returns input and output sizes of a layer's matrices: q k v, output, and two in the feed-forward layer."""
     dim, ff_dim = model.dim, model.ff_dim
     return [(dim, 3 * dim), (dim, dim), (dim, ff_dim), (ff_dim, dim)]
 
@@ -146,7 +170,7 @@ def products_alone(model: ModelConfig, arguments: argparse.Namespace, device: to
 
     Its amount is the audio that a step would get through, were there nothing but such products, and no padding.
     """
-    bf16 = precision == "bf16" and not lacks_bf16(device)  # without instructions for it the rate is that of fp32
+    bf16 = precision == "bf16" and not lacks_bf16(device)  # without bf16 instructions, measure fp32
     rows, kind = arguments.batch * arguments.frames[1], torch.bfloat16 if bf16 else torch.float32
     shapes = [((rows, a), (rows, b), (b, a)) for a, b in matrices(model)]
     tensors = [[torch.randn(shape, device=device).to(kind) for shape in three] for three in shapes]
@@ -161,7 +185,7 @@ def products_alone(model: ModelConfig, arguments: argparse.Namespace, device: to
 
 
 def peak_memory(name: str, model: ModelConfig, arguments: argparse.Namespace, precision: str) -> float:
-    """Bytes that two steps of the encoder `name` take at most, weights and gradients included, in a fresh process."""
+    """Returns peak bytes of two steps of the encoder `name`, with weights and gradients, in a fresh process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_peak_of_steps, name, model, arguments, precision).result()
 
@@ -169,7 +193,7 @@ def peak_memory(name: str, model: ModelConfig, arguments: argparse.Namespace, pr
 def _peak_of_steps(name: str, model: ModelConfig, arguments: argparse.Namespace, precision: str) -> float:
     device = torch.device(arguments.device)
     first = model.model_copy(update={"layers": 1, "dim": 16, "heads": 1, "ff_dim": 16})
-    EncoderStep(ENCODERS[name](first), first.dim, arguments, device, precision)()  # what is loaded at the first call
+    EncoderStep(ENCODERS[name](first), first.dim, arguments, device, precision)()  # loads what the first call loads
     before = peak(device)
     step = EncoderStep(ENCODERS[name](model), model.dim, arguments, device, precision)
     step()
@@ -178,7 +202,7 @@ def _peak_of_steps(name: str, model: ModelConfig, arguments: argparse.Namespace,
 
 
 def peak(device: torch.device) -> float:
-    """Most bytes that this process has ever held, on its device."""
+    """Returns the peak memory of this process in bytes, on its device."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError):  # what getrusage says starts at the size of the parent, on Linux

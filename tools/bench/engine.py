@@ -1,19 +1,19 @@
-"""What the training engine costs beside bare PyTorch.
+"""The cost of the training engine, compared with bare PyTorch.
 
 steps       Epochs of the real loop, `asrtool.training.train.training_loop`: sampler, loader, guards, log, all ranks.
-            Baseline: a bare loop over the same batches, which it finds in memory: forward, backward, clipping, a fused
-            AdamW step and nothing else. It begins with the same weights and draws the same dropout, and has the same
-            weights in the end: by how much they differ is printed. Loader processes run beside the steps and do not
-            count in the column per CPU second. Validation and checkpoints are not due in these epochs.
-checkpoint  `save_session`, for each of --dims: collects the state, writes it, syncs it to the disk, drops the one
-            before. Baseline: torch.save of the same state to the same disk and its removal, without sync. The rate is
-            in MB; the environment variable TMPDIR says on which disk.
-padding     The share of padding in the batches. Baseline: the same without buckets. It costs next to nothing and means
-            more with batches as they are in earnest: --parts padding --minutes 60 --batch-seconds 120.
+            Baseline: a bare loop over the same batches, which are in memory: forward, backward, clipping, a fused
+            AdamW step and nothing else. It starts from the same weights and draws the same dropout, and the difference
+            of the final weights is printed. Loader processes run in parallel, and do not count in the column per CPU
+            second. These epochs have no validation and no checkpoint.
+checkpoint  `save_session`, for each of --dims: collects the state, writes it, syncs it to the disk, removes the
+            previous one. Baseline: torch.save of the same state to the same disk and its removal, without sync. The
+            rate is in MB; the environment variable TMPDIR selects the disk.
+padding     The share of padding in the batches. Baseline: the same without buckets. It is quick, and more meaningful
+            with batches of the usual size: --parts padding --minutes 60 --batch-seconds 120.
 ddp         `asrtool train` under torchrun on the CPU: two processes with one thread each that share their gradients.
-            Baseline: two trainings of one process with one thread at once, that have nothing to do with each other, so
-            that they share memory and caches in the same way. The efficiency is the ratio of their times_real_time,
-            which is taken from log.jsonl for the later half of the steps.
+            Baseline: two independent trainings of one process with one thread at the same time, so that they share
+            memory and caches in the same way. The efficiency is the ratio of their times_real_time, which is taken from
+            log.jsonl for the later half of the steps.
 """
 
 import argparse
@@ -57,8 +57,8 @@ from asrtool.training.train import training_loop
 
 logger = logging.getLogger("asrtool")
 
-STEPS_AIM = 0.97  # of the bare loop's throughput: an engine that costs more than 3 % is not worth its comfort
-SAVE_EVERY = 300.0  # seconds; more than that nobody wants to lose
+STEPS_AIM = 0.97  # of the bare loop's throughput
+SAVE_EVERY = 300.0  # seconds between checkpoints
 SAVE_AIM = 0.01  # of the time
 NEVER = 10**9  # steps
 RANKS = 2
@@ -87,7 +87,7 @@ class Engine:
 
 
 class BareLoop:
-    """The loop that one writes in an afternoon, over the batches that an engine took last."""
+    """A minimal training loop over the batches of the engine's last epoch."""
 
     def __init__(self, engine: Engine):
         self.batches, self.device = engine.taken, engine.session.device
@@ -112,7 +112,7 @@ class BareLoop:
 
 
 class Bench:
-    """The parts, over one corpus; every training has a folder of its own."""
+    """The parts of the benchmark, on one corpus; every training has its own folder."""
 
     def __init__(self, report: Report, arguments: argparse.Namespace, folder: Path):
         self.report, self.arguments, self.folder = report, arguments, folder
@@ -130,11 +130,11 @@ class Bench:
         return corpus.config(self.data["train"], data=self.data, **sections)
 
     def session(self, config: Config, name: str) -> Session:
-        """A training before its first step."""
+        """Returns a training before its first step."""
         return start_session(config, self.folder / name, SINGLE_PROCESS, self.arguments.device)
 
     def steps(self) -> None:
-        """The real loop beside the bare one."""
+        """Compares the real loop with the bare loop."""
         config = self.config()
         session = self.session(config, "steps")
         epoch = list(Epoch(TrainingSampler(config.data, config.seed, session.dropped.train)))
@@ -151,7 +151,7 @@ class Bench:
         self.report.aim("throughput of the engine beside the bare loop", self.report.rate(case, "ratio"), STEPS_AIM)
 
     def checkpoint(self) -> None:
-        """The cost of a checkpoint for each size."""
+        """Measures the cost of a checkpoint for each size."""
         for size in range(len(self.arguments.dims)):
             name = self._name(size)
             session = self.session(self.config(size), f"checkpoint-{size}")
@@ -169,11 +169,11 @@ class Bench:
             self.report.aim(said, share, SAVE_AIM, at_most=True)
 
     def padding(self) -> None:
-        """Padding with buckets beside padding without."""
+        """Compares padding with and without buckets."""
         report_padding(self.report, self.config())
 
     def ddp(self) -> None:
-        """Trainings of two processes that are one, and that are two, in turns."""
+        """Compares one training of two processes with two independent trainings, in turns."""
         steps, file = self.arguments.ddp_steps, self.folder / "ddp.yaml"
         save_config(self.config(max_steps=steps, validate_every=steps, log_every=steps // 2), file)
         together, apart = [], []
@@ -202,7 +202,7 @@ def make_data(arguments: argparse.Namespace, folder: Path) -> dict:
 
 @torch.no_grad()
 def largest_difference(one: nn.Module, other: nn.Module) -> float:
-    """Between the weights of two models of the same shape."""
+    """Returns the largest difference of the weights of two models of the same shape."""
     pairs = zip(one.parameters(), other.parameters(), strict=True)
     return max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
 
@@ -241,7 +241,7 @@ def times_real_time(config: Path, experiments: list[Path], ranks: int = 1) -> li
 
 
 def last_report(experiment: Path) -> dict:
-    """The last line on training in an experiment's log."""
+    """Returns the last row of training in an experiment's log."""
     return [row for row in read_jsonl(experiment / "log.jsonl") if row["event"] == "train"][-1]
 
 
@@ -249,21 +249,47 @@ PARTS = {"steps": Bench.steps, "checkpoint": Bench.checkpoint, "padding": Bench.
 
 
 def options() -> argparse.ArgumentParser:
-    """Parts, sizes and device."""
-    made = parser(__doc__, repeats=5, limit=300.0)
-    corpus.add_options(made, minutes=8)
-    made.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (all)")
-    made.add_argument("--dims", type=int, nargs="+", default=[192, 512], help="widths; steps of the first (192 512)")
-    made.add_argument("--heads", type=int, nargs="+", default=[4, 8], help="for each width (4 8)")
-    made.add_argument("--layers", type=int, default=12, help="(%(default)s); a layer's feed-forward width is 4 dims")
-    made.add_argument("--channels", type=int, default=16, help="of the VGG front end (%(default)s)")
-    made.add_argument("--batch-seconds", type=float, default=30, help="of audio in a batch (%(default)s)")
-    made.add_argument("--workers", type=int, default=1, help="loader processes of a training (%(default)s)")
-    made.add_argument("--log-every", type=int, default=10, help="steps between two lines of the log (%(default)s)")
-    made.add_argument("--ddp-steps", type=int, default=40, help="of each training of ddp, 2 or more (%(default)s)")
-    made.add_argument("--threads", type=int, default=1, help="of the steps; of ddp's processes it is 1 (%(default)s)")
-    made.add_argument("--device", default="cpu", help="but for ddp: cpu, cuda, cuda:N or auto (%(default)s)")
-    return made
+    """Returns the parser of the command line."""
+    command_line = parser(__doc__, repeats=5, limit=300.0)
+    corpus.add_options(command_line, minutes=8)
+    command_line.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure [default: all]"
+    )
+    command_line.add_argument(
+        "--dims",
+        type=int,
+        nargs="+",
+        default=[192, 512],
+        help="model widths; `steps` takes the first [default: 192 512]",
+    )
+    command_line.add_argument(
+        "--heads", type=int, nargs="+", default=[4, 8], help="attention heads for each width [default: 4 8]"
+    )
+    command_line.add_argument(
+        "--layers", type=int, default=12, help="layers, with a feed-forward width of 4 dims [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--channels", type=int, default=16, help="channels of the VGG front end [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--batch-seconds", type=float, default=30, help="seconds of audio in a batch [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--workers", type=int, default=1, help="loader processes of a training [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--log-every", type=int, default=10, help="steps between two lines of the log [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--ddp-steps", type=int, default=40, help="steps of each training of ddp, at least 2 [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--threads", type=int, default=1, help="threads of the steps; processes of ddp have 1 [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--device", default="cpu", help="device, except for ddp: cpu, cuda, cuda:N or auto [default: %(default)s]"
+    )
+    return command_line
 
 
 QUICK = {"minutes": 0.3, "dims": [16, 32], "heads": [2, 2], "layers": 1, "channels": 2, "batch_seconds": 20}

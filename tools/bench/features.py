@@ -2,17 +2,17 @@
 
 extract     `asrtool.data.features.extractor` on samples in memory. Baseline: kaldi-native-fbank, the C++ of Kaldi's
             features, with equal settings (80 bins, 25 ms Povey windows every 10 ms, no dither, snip_edges off, 20 Hz
-            to 400 Hz below Nyquist) on the same arrays. It hands out frame by frame; that is its interface, so
-            fetching them is counted.
-read        `compute_features`: a cut in, features out, so reading FLAC is counted. Baseline: soundfile and kaldi-native-fbank,
-            the least code that does this.
+            to 400 Hz below Nyquist) on the same arrays. Its interface returns frame by frame, so fetching
+            the frames is counted.
+read        `compute_features`: a cut in, features out, so reading FLAC is counted. Baseline: soundfile and
+            kaldi-native-fbank, with the least code for it.
 store       `store_features`: a manifest in, lilcom archives and a manifest out, one process. Baseline: lhotse's own
             `compute_and_store_features` with the same extractor and the same lilcom precision.
-load        `load_features` of what was stored, and computing anew. Baseline: the same features as plain .npy files, the
-            fastest that loading can be, and the price of compression.
+load        `load_features` on the stored features, and computing them again. Baseline: the same features as plain .npy
+            files, the fastest way to load, which shows the cost of compression.
 
-One thread everywhere. Also printed: how far the two extractors are apart (natural logarithms), how much lilcom's
-rounding adds, and the bytes stored.
+One thread everywhere. It also prints the difference between the two extractors (natural logarithms), the error that
+lilcom's rounding adds, and the stored bytes.
 """
 
 import sys
@@ -40,14 +40,14 @@ BINS = 80
 
 
 class FineLilcom(LilcomChunkyWriter):
-    """lhotse's writer with asrtool's precision, which lhotse itself has no way to ask for."""
+    """lhotse's writer with asrtool's precision, which lhotse has no option for."""
 
     def __init__(self, storage_path, mode: str = "wb"):
         super().__init__(storage_path, TICK_POWER, mode)
 
 
 def kaldi_options() -> kaldi_native_fbank.FbankOptions:
-    """The settings of `asrtool.data.features.extractor` in Kaldi's words."""
+    """Returns the settings of `asrtool.data.features.extractor` for kaldi-native-fbank."""
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.samp_freq = corpus.RATE
     options.frame_opts.dither = 0
@@ -60,13 +60,13 @@ def kaldi_options() -> kaldi_native_fbank.FbankOptions:
 def kaldi_fbank(options: kaldi_native_fbank.FbankOptions, samples: np.ndarray) -> np.ndarray:
     """(samples,) to (frames, bins) by kaldi-native-fbank."""
     fbank = kaldi_native_fbank.OnlineFbank(options)
-    fbank.accept_waveform(corpus.RATE, samples.tolist())  # an array works as well, and takes half as long again
+    fbank.accept_waveform(corpus.RATE, samples.tolist())  # an array works as well, but takes 1.5 times as long
     fbank.input_finished()
     return np.stack([fbank.get_frame(index) for index in range(fbank.num_frames_ready)])
 
 
 def measure(report: Report, path: Path, folder: Path) -> None:
-    """All cases, over the manifest `path`."""
+    """Measures all cases on the manifest `path`."""
     cuts = list(CutSet.from_file(path))
     seconds = sum(cut.duration for cut in cuts)
     arrays = [cut.load_audio() for cut in cuts]
@@ -107,7 +107,7 @@ def _read(report: Report, cuts: list, seconds: float) -> None:
 
 
 def _store(report: Report, path: Path, folder: Path, seconds: float) -> None:
-    numbers = count()  # each turn writes a folder of its own: none finds the work of another done
+    numbers = count()  # each turn writes into its own folder, so that no turn finds the files of another
 
     def ours():
         store_features(path, folder / f"asrtool{next(numbers)}" / "train.jsonl.gz", BINS)
@@ -147,9 +147,9 @@ def _load(report: Report, cuts: list, folder: Path, seconds: float) -> None:
 
 def main() -> None:
     """Measure and report."""
-    made = parser(__doc__, repeats=5)
-    corpus.add_options(made, minutes=5)
-    arguments = parse(made, minutes=0.1)
+    command_line = parser(__doc__, repeats=5)
+    corpus.add_options(command_line, minutes=5)
+    arguments = parse(command_line, minutes=0.1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         report = Report("features", arguments, "audio s")

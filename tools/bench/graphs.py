@@ -1,11 +1,11 @@
-"""Compiling decoding graphs: words a second, memory and sizes, of HLG from a phone lexicon and a 3-gram.
+"""Compilation of decoding graphs: words per second, memory and sizes of HLG from a phone lexicon and a 3-gram.
 
-Lexicon and LM are made up (--words, --ngrams), or files: --lexicon and --lm. One compilation comes first and alone;
-each of its steps and the peak memory of the process are facts. The aims are those for 64,000 words, shown with --lm.
+Lexicon and LM are synthetic (--words, --ngrams), or files: --lexicon and --lm. One compilation runs first, alone: it
+reports the time of each step and the peak memory of the process. The aims are for 64,000 words, and shown with --lm.
 
-compile     `Compiler.HLG` ("asrtool"): disambiguation symbols go before H comes. Baseline: the order of Kaldi's
-            mkgraph.sh, H composed with the symbols in place, the whole determinised and minimised once more; the arcs
-            of both results are printed. With --alone there is no comparison, for models that take minutes.
+compile     `Compiler.HLG` ("asrtool"): disambiguation symbols are removed before H is composed. Baseline: the order
+            of Kaldi's mkgraph.sh: H is composed with the symbols in place, and the result determinised and minimised
+            again; the arcs of both results are printed. --alone skips the baseline, for models that take minutes.
 """
 
 import argparse
@@ -109,16 +109,24 @@ def first_time(report: Report, make) -> None:
 
 def main() -> None:
     """Compile, alone and in turns with the baseline."""
-    made = parser(__doc__, repeats=3)
-    made.add_argument("--words", type=int, default=5000, help="of the lexicon that is made up (%(default)s)")
-    made.add_argument("--ngrams", type=int, default=100_000, help="bigrams and trigrams together (%(default)s)")
-    made.add_argument("--lexicon", help="a file, WORD PHONE PHONE ... a line, instead; with --lm")
-    made.add_argument("--lm", help="a file in ARPA format instead; with --lexicon")
-    made.add_argument("--topology", choices=list(TOPOLOGIES), default="ctc", help="%(default)s")
-    made.add_argument("--alone", action="store_true", help="one compilation, without the baseline")
-    options = parse(made, words=200, ngrams=1000)
+    command_line = parser(__doc__, repeats=3)
+    command_line.add_argument(
+        "--words", type=int, default=5000, help="words of the synthetic lexicon [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--ngrams", type=int, default=100_000, help="number of synthetic bigrams and trigrams [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--lexicon", help="lexicon file to use instead, with lines WORD PHONE PHONE ...; needs --lm"
+    )
+    command_line.add_argument("--lm", help="ARPA file to use instead; needs --lexicon")
+    command_line.add_argument(
+        "--topology", choices=list(TOPOLOGIES), default="ctc", help="topology [default: %(default)s]"
+    )
+    command_line.add_argument("--alone", action="store_true", help="measure one compilation, without the baseline")
+    options = parse(command_line, words=200, ngrams=1000)
     if bool(options.lm) != bool(options.lexicon):
-        made.error("--lexicon and --lm go together")
+        command_line.error("--lexicon and --lm go together")
     report = Report("graphs", options, "words")
     with tempfile.TemporaryDirectory() as folder:
         lexicon, arpa = prepare(options, Path(folder))

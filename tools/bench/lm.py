@@ -1,15 +1,16 @@
 """N-gram language models: training, reading and scoring, time and memory.
 
 train       From a text file to an ARPA file, modified Kneser-Ney, in this process. Baselines: "kaldingram", when it is
-            installed, which is plain Python with one discount an order and no interpolation, so less work; and
-            "dictionaries", the textbook: the same smoothing on dictionaries of tuples.
-read        The model from its file, compiled or ARPA, by the words of the text that it is of. Baseline: "ARPA".
-score       Log-probs of every word of the text: all at once ("asrtool"), word by word as a search asks for them
-            ("asrtool, steps"). Baseline: "dictionaries", a dictionary of tuples that backs off. Its log-probs must be
-            those of asrtool; the exit status is 1 when they are not.
-memory      MB at most that each way of training adds, in a fresh process of its own.
+            installed, which is plain Python with one discount per order and no interpolation, so less work; and
+            "dictionaries", the textbook algorithm: the same smoothing on dictionaries of tuples.
+read        The model from its file, compiled or ARPA, measured in words of its training text per second. Baseline:
+            "ARPA".
+score       Log-probs of every word of the text: all at once ("asrtool"), word by word as in a search
+            ("asrtool, steps"). Baseline: "dictionaries", a dictionary of tuples that backs off. The exit status is 1
+            if the log-probs of both differ.
+memory      Peak MB that each implementation of training adds, in a fresh process.
 
-The text is made up: words of a Zipf distribution, each sentence a walk that likes to go on from a word in few ways.
+The text is synthetic: words have a Zipf distribution, and each word has few likely successors.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def by_kaldingram(text: Path, order: int, out: Path) -> None:
 
 
 def by_dictionaries(text: Path, order: int, out: Path) -> None:
-    """Chen and Goodman's modified Kneser-Ney as it is written, on tuples of words."""
+    """Chen and Goodman's modified Kneser-Ney as published, on tuples of words."""
     raw, before, words = Counter(), defaultdict(set), {"<unk>", BOS, EOS}
     for line in text.read_text().splitlines():
         line = [BOS, *line.split(), EOS]
@@ -126,7 +127,7 @@ def read_dictionary(path: Path) -> dict[tuple[str, ...], tuple[float, float]]:
 
 
 def score_by_dictionary(model: dict, lines: list[list[str]], order: int) -> float:
-    """The log-prob of a text."""
+    """Returns the log-prob of a text."""
     total = 0.0
     for line in lines:
         line = [BOS, *line, EOS]
@@ -140,7 +141,7 @@ def score_by_dictionary(model: dict, lines: list[list[str]], order: int) -> floa
 
 
 def score_by_steps(model, lines: list[list[str]]) -> float:
-    """The log-prob of a text, asked for word by word."""
+    """Returns the log-prob of a text, computed word by word."""
     total = 0.0
     for line in lines:
         state = model.start
@@ -151,7 +152,7 @@ def score_by_steps(model, lines: list[list[str]]) -> float:
 
 
 def compare_training(report: Report, text: Path, folder: Path, arguments: argparse.Namespace) -> None:
-    """Time and memory of each way to make the same model, and whether two of them do."""
+    """Measures time and memory of each way to train the same model, and checks that two of them agree."""
     ways = {"asrtool": by_asrtool, "dictionaries": by_dictionaries}
     if find_spec("kaldingram"):
         ways = {"asrtool": by_asrtool, "kaldingram": by_kaldingram, "dictionaries": by_dictionaries}
@@ -178,7 +179,7 @@ def _grown(way: Callable, *arguments) -> float:
 
 
 def _peak() -> float:
-    """MB that this process has ever held at most; Linux alone tells."""
+    """Returns the peak memory of this process in MB (Linux only)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
 
@@ -218,17 +219,21 @@ def compare_scoring(report: Report, text: Path, folder: Path, order: int) -> Non
 
 
 def options() -> argparse.ArgumentParser:
-    """Sizes."""
-    made = parser(__doc__, repeats=3)
-    made.add_argument("--orders", type=int, nargs="+", default=[3, 4], help="of the models")
-    made.add_argument("--text", type=Path, help="a text of one's own, a sentence a line")
-    made.add_argument("--sentences", type=int, default=10_000, help="of the text that is made up (%(default)s)")
-    made.add_argument("--vocabulary", type=int, default=20_000, help="its words (%(default)s)")
-    return made
+    """Returns the parser of the command line."""
+    command_line = parser(__doc__, repeats=3)
+    command_line.add_argument("--orders", type=int, nargs="+", default=[3, 4], help="orders of the models")
+    command_line.add_argument("--text", type=Path, help="text to use instead, one sentence per line")
+    command_line.add_argument(
+        "--sentences", type=int, default=10_000, help="sentences of the synthetic text [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--vocabulary", type=int, default=20_000, help="vocabulary size of the synthetic text [default: %(default)s]"
+    )
+    return command_line
 
 
 def main() -> int:
-    """Measure and report; exit status 1 when two ways disagree."""
+    """Measures and reports; exit status 1 if two implementations disagree."""
     arguments = parse(options(), orders=[3], sentences=200, vocabulary=100)
     torch.set_num_threads(1)
     report = Report("lm", arguments, "words")

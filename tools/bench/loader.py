@@ -1,16 +1,17 @@
-"""Loader throughput: seconds of audio per second, from manifest to padded batch.
+"""Loader throughput: seconds of audio per second, from the manifest to padded batches.
 
 Measured: one epoch of `asrtool.data.loading` (training sampler, dataset, collation) with features computed on the fly,
-with stored ones, and on the fly with speed and volume perturbation and SpecAugment. `0 workers` loads in the process
-itself with one thread: that is the figure per core. With workers each has one thread, and the sampler runs beside
-them; divide by the cores, or read the column per CPU second. Starting the workers is counted, so give enough --minutes.
+with stored ones, and on the fly with speed and volume perturbation and SpecAugment. `0 workers` loads in the main
+process with one thread: that is the figure per core. Workers have one thread each, and the sampler runs in the main
+process; divide by the cores, or read the column per CPU second. The start of the workers counts, so --minutes should be
+large.
 
 Baseline: lhotse's K2SpeechRecognitionDataset with OnTheFlyFeatures or PrecomputedFeatures, fed by the same sampler
-through the same DataLoader with the same extractor and the same augmentation settings, as its recipes do. asrtool does
-a little more in that time: it also turns the texts into unit numbers, and draws augmentation anew from fixed seeds.
+through the same DataLoader with the same extractor and the same augmentation settings, as its recipes do. asrtool also
+encodes the texts as units in this time, and draws augmentation from fixed seeds.
 
-Also: the share of padding in the batches of the bucketing sampler. Baseline: lhotse's DynamicCutSampler, which
-shuffles without buckets, with the same seconds in a batch.
+It also reports the share of padding in the batches of the bucketing sampler. Baseline: lhotse's DynamicCutSampler,
+which shuffles without buckets, with the same seconds in a batch.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from asrtool.data.sampling import TrainingSampler
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.text.tokenizer_training import train_tokenizer
 
-AIM = 300  # times real time on the fly on one core: then a core feeds a GPU that trains 100 times that with some spare
+AIM = 300  # times real time on the fly on one core
 AUGMENT = {"speeds": (0.9, 1.0, 1.1), "volume": (0.125, 2.0), "spec_augment": {}}
 
 
@@ -53,12 +54,12 @@ class Epoch(Iterable):
 
 
 def asrtool_epoch(config: Config, tokenizer: Tokenizer, sampler: TrainingSampler, workers: int) -> int:
-    """Load an epoch as training does; the number of batches."""
+    """Loads an epoch as training does; returns the number of batches."""
     return sum(1 for _ in load_batches(SpeechDataset(config, tokenizer, training=True), Epoch(sampler), workers))
 
 
 def lhotse_epoch(config: Config, sampler: TrainingSampler, workers: int) -> int:
-    """Load the same epoch by lhotse's dataset; the number of batches."""
+    """Loads the same epoch by lhotse's dataset; returns the number of batches."""
     augment = config.data.augment
     ours = extractor(config.features.sampling_rate, config.features.num_bins)
     dataset = K2SpeechRecognitionDataset(
@@ -84,7 +85,7 @@ def measure(report: Report, configs: dict[str, Config], workers: Iterable[int]) 
 
 
 def padding_share(batches_of_cuts: Iterable[CutSet]) -> float:
-    """The part of padded batches that is padding, in seconds."""
+    """Returns the padding in padded batches, in seconds."""
     audio = padded = 0.0
     for cuts in batches_of_cuts:
         durations = [cut.duration for cut in cuts]
@@ -93,7 +94,7 @@ def padding_share(batches_of_cuts: Iterable[CutSet]) -> float:
 
 
 def report_padding(report: Report, config: Config) -> None:
-    """Padding with buckets beside padding without."""
+    """Compares padding with and without buckets."""
     buckets = padding_share(item.entries for item in Epoch(TrainingSampler(config.data, config.seed)))
     cuts = CutSet.from_file(config.data.train)
     plain = padding_share(DynamicCutSampler(cuts, max_duration=config.data.batch_seconds, shuffle=True, seed=1))
@@ -116,11 +117,15 @@ def make_configs(arguments: argparse.Namespace, folder: Path) -> dict[str, Confi
 
 def main() -> None:
     """Measure and report."""
-    made = parser(__doc__, repeats=3)
-    corpus.add_options(made, minutes=30)
-    made.add_argument("--batch-seconds", type=float, default=100, help="of audio in a batch (%(default)s)")
-    made.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of loader processes")
-    arguments = parse(made, minutes=0.3, batch_seconds=20, workers=[0, 1])
+    command_line = parser(__doc__, repeats=3)
+    corpus.add_options(command_line, minutes=30)
+    command_line.add_argument(
+        "--batch-seconds", type=float, default=100, help="seconds of audio in a batch [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of loader processes to measure"
+    )
+    arguments = parse(command_line, minutes=0.3, batch_seconds=20, workers=[0, 1])
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         configs = make_configs(arguments, Path(folder))

@@ -1,43 +1,44 @@
-"""asrtool's LibriSpeech recipe beside SpeechBrain's: training, padding and greedy decoding of the same audio.
+"""asrtool's LibriSpeech recipe compared with SpeechBrain's: training, padding and greedy decoding of the same audio.
 
-train       Steps of each recipe's own loop with its own loader, augmentation and optimiser: `training.train.run` with
+train       Steps of each recipe's own loop with its own loader, augmentation and optimizer: `training_loop` with
             egs/librispeech/conf/transformer_small.yaml, on features stored at three speeds as in its stage 1, and on
             features computed on the fly at these speeds; and `Brain.fit` of SpeechBrain's CTC recipe
             (speechbrain_recipe.py), which computes features on the fly. Every turn takes the same --steps batches.
 decode      Dev from audio to words by greedy search: features, model, search and text, all in this process. asrtool
-            also writes the hypotheses in that time. Both models are as good as untrained, and greedy search takes as
-            long as with a trained one.
-padding     The share of padding in what the models hear in training, and in a whole epoch as the samplers plan it.
+            also writes the hypotheses in that time. Both models are practically untrained; greedy search takes the same
+            time with a trained model.
+padding     The share of padding in the batches of the training, and in a whole epoch as the samplers plan it.
 
-The same in both: recordings and texts; width, layers, heads and feed-forward width of the encoder; --units BPE units;
-the most seconds in a batch, padding counted; fp32; threads; loader processes. Parameters of both are printed. A second
-of audio is one that the model hears: SpeechBrain's recipe puts each batch before the model twice at once, as it is and
-augmented. Both count, and its sampler gets half the seconds for that.
+Equal in both: recordings and texts; width, layers, heads and feed-forward width of the encoder; --units BPE units; the
+largest seconds in a batch, including padding; fp32; threads; loader processes. The parameters of both are printed.
+Seconds of audio count what the model processes: SpeechBrain's recipe passes each batch to the model twice, as it is and
+augmented. Both count, so its sampler gets half the seconds.
 
-What differs is what the recipes differ in. SpeechBrain's: the same cuts are together in a batch in every epoch, sorted
+The recipes differ in these points. SpeechBrain's: the same cuts are together in a batch in every epoch, sorted
 by length; samples are resampled to one of three speeds in the loader, then all of a batch again, with chunks dropped
 and frequencies notched; dropout also of attention weights and inside feed-forward layers; GELU; layer norm and dropout
-in the front end; the optimiser steps every other batch. asrtool's: batches drawn anew in each epoch, speeds, masks over
-features (SpecAugment), dropout of what a layer adds, SiLU, the optimiser steps with every batch.
+in the front end; the optimiser steps every other batch. asrtool's: batches drawn again in each epoch, speeds, masks
+over features (SpecAugment), dropout of the output of a layer, SiLU, the optimiser steps with every batch.
 
 --encoder transformer   asrtool's blocks without convolution; the encoder of SpeechBrain's transformer.yaml in its CTC
                         recipe. They have the same number of parameters.
 --encoder conformer     asrtool's blocks with relative positions and Conformer's convolution; the encoder that the CTC
                         recipe has by default, its two feed-forward layers half as wide as asrtool's one.
 
---cuts and --dev-cuts are manifests of whole recordings, as of the recipe's stage 0; without them it is noise:
+--cuts and --dev-cuts are manifests of whole recordings, as stage 0 of the recipe writes them; without them the audio is
+noise:
 
     asrtool prepare librispeech LibriSpeech train.jsonl.gz --part train-clean-5 --exclude-speakers 1737,2136
     asrtool prepare librispeech LibriSpeech dev.jsonl.gz --part train-clean-5 --speakers 1737,2136
     PYTHONPATH=.:FOLDER python tools/bench/other_recipes.py --cuts train.jsonl.gz --dev-cuts dev.jsonl.gz \\
         --minutes 300 --speechbrain CHECKOUT
 
-CHECKOUT is one of github.com/speechbrain/speechbrain, and what it imports lies in a folder of its own:
+CHECKOUT is a checkout of github.com/speechbrain/speechbrain; the packages that it imports go into a separate folder:
 
     pip install --no-deps --target FOLDER hyperpyyaml 'ruamel.yaml<0.19' joblib cloudpickle torchaudio
 
-torchaudio must be of the same build as torch. Where torch is the CPU build and torchaudio is not, delete its compiled
-libraries (FOLDER/torchaudio/lib/*.so): resampling, all that is needed of it, is Python.
+torchaudio must be of the same build as torch. If torch is the CPU build and torchaudio is not, delete its compiled
+libraries (FOLDER/torchaudio/lib/*.so): only its resampling is needed, which is in Python.
 """
 
 import argparse
@@ -111,7 +112,7 @@ class AsrtoolRecipe:
         return entry.duration / draw_speed(entry.id, self.config.data.augment, self.config.seed, 0)
 
     def _steps(self):
-        """Those of a turn; where they end, the loop ends, with neither validation nor checkpoint."""
+        """Yields the batches of a turn; then the loop ends, without validation and checkpoint."""
         for batch in itertools.islice(self.stream, self.steps):
             self._listen(batch)
             yield [batch]
@@ -136,7 +137,7 @@ class AsrtoolRecipe:
         self.trained = open_experiment(self.folder, "last", "cpu")
 
     def padding(self) -> float:
-        """The share of padding in what the model has heard in training."""
+        """Returns the share of padding in the batches of the training so far."""
         return 1 - self.audio / self.padded
 
     def planned_padding(self) -> float:
@@ -207,23 +208,40 @@ def compare_decoding(report: Report, recipes: dict, name: str) -> None:
 
 def options() -> argparse.ArgumentParser:
     """Audio, sizes, and where the other toolkit is."""
-    made = parser(__doc__, repeats=5, limit=1800.0)
-    corpus.add_options(made, minutes=60)
-    made.add_argument("--dev-cuts", type=Path, metavar="MANIFEST", help="to decode (two cuts of the training audio)")
-    made.add_argument("--speechbrain", type=Path, metavar="CHECKOUT", help="of its repository, with its recipes")
-    made.add_argument("--alone", action="store_true", help="asrtool's rows, without SpeechBrain's")
-    made.add_argument("--encoder", choices=ENCODERS, default="transformer", help="of both (%(default)s)")
-    made.add_argument("--dim", type=int, default=192, help="width (%(default)s)")
-    made.add_argument("--layers", type=int, default=6, help="(%(default)s)")
-    made.add_argument("--heads", type=int, default=4, help="(%(default)s)")
-    made.add_argument("--ff-dim", type=int, default=768, help="feed-forward width (%(default)s)")
-    made.add_argument("--units", type=int, default=500, help="BPE units (%(default)s)")
-    made.add_argument("--steps", type=int, default=8, help="batches in a turn (%(default)s)")
-    made.add_argument("--batch-seconds", type=float, default=120, help="that a model hears in a step (%(default)s)")
-    made.add_argument("--decode-seconds", type=float, default=100, help="in a batch of decoding (%(default)s)")
-    made.add_argument("--workers", type=int, default=1, help="loader processes of a training (%(default)s)")
-    made.add_argument("--threads", type=int, default=1, help="of the steps and of decoding (%(default)s)")
-    return made
+    command_line = parser(__doc__, repeats=5, limit=1800.0)
+    corpus.add_options(command_line, minutes=60)
+    command_line.add_argument(
+        "--dev-cuts", type=Path, metavar="MANIFEST", help="manifest to decode [default: two cuts of the training audio]"
+    )
+    command_line.add_argument(
+        "--speechbrain", type=Path, metavar="CHECKOUT", help="checkout of SpeechBrain's repository, with its recipes"
+    )
+    command_line.add_argument("--alone", action="store_true", help="measure asrtool alone, without SpeechBrain")
+    command_line.add_argument(
+        "--encoder", choices=ENCODERS, default="transformer", help="encoder of both recipes [default: %(default)s]"
+    )
+    command_line.add_argument("--dim", type=int, default=192, help="model width [default: %(default)s]")
+    command_line.add_argument("--layers", type=int, default=6, help="layers [default: %(default)s]")
+    command_line.add_argument("--heads", type=int, default=4, help="attention heads [default: %(default)s]")
+    command_line.add_argument("--ff-dim", type=int, default=768, help="feed-forward width [default: %(default)s]")
+    command_line.add_argument("--units", type=int, default=500, help="BPE units [default: %(default)s]")
+    command_line.add_argument("--steps", type=int, default=8, help="batches in a turn [default: %(default)s]")
+    command_line.add_argument(
+        "--batch-seconds",
+        type=float,
+        default=120,
+        help="seconds of audio that a model processes in a step [default: %(default)s]",
+    )
+    command_line.add_argument(
+        "--decode-seconds", type=float, default=100, help="in a batch of decoding [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--workers", type=int, default=1, help="loader processes of a training [default: %(default)s]"
+    )
+    command_line.add_argument(
+        "--threads", type=int, default=1, help="of the steps and of decoding [default: %(default)s]"
+    )
+    return command_line
 
 
 def main() -> int:

@@ -1,11 +1,11 @@
-"""Forward and backward of asrtool's encoder beside that of another toolkit, of the same size, batch, type and dropout.
+"""Forward and backward of asrtool's encoder, compared with another toolkit's at the same size, batch, type and dropout.
 
 espnet      `espnet.nets.pytorch_backend.transformer.encoder.Encoder`, Pre-Norm, ReLU, sinusoidal positions, with its
-            option to attend through torch's scaled_dot_product_attention, its faster way. asrtool's encoder has ReLU
-            here too. ESPnet also drops out inside the feed-forward layer, and projects queries, keys and values one
-            by one; with the dropout of 0 that is all the difference. Parameters of both are printed.
+            faster option, attention through torch's scaled_dot_product_attention. asrtool's encoder has ReLU here,
+            too. ESPnet also has dropout inside the feed-forward layer, and projects queries, keys and values
+            separately; with a dropout of 0 this is the only difference. The parameters of both are printed.
 
-The toolkit is no dependency of asrtool. A folder of its own is enough, since the encoder needs nothing but torch:
+The toolkit is not a dependency of asrtool. Install it into a separate folder; the encoder needs only torch:
 
     pip install --no-deps --target FOLDER espnet        then PYTHONPATH=FOLDER
 """
@@ -29,11 +29,11 @@ HINT = "espnet cannot be imported ({}): pip install --no-deps --target FOLDER es
 
 
 class EspnetEncoder(nn.Module):
-    """ESPnet's encoder behind the interface of asrtool's."""
+    """ESPnet's encoder with the interface of asrtool's encoder."""
 
     def __init__(self, model: ModelConfig):
         super().__init__()
-        with redirect_stdout(sys.stderr):  # it says at its import what else could be installed
+        with redirect_stdout(sys.stderr):  # its import prints which packages are missing
             from espnet.nets.pytorch_backend.transformer.encoder import Encoder
         self.encoder = Encoder(
             model.dim,
@@ -57,7 +57,7 @@ ENCODERS = {"asrtool": TransformerEncoder, "espnet": EspnetEncoder}
 
 
 def compare(report: Report, model: ModelConfig, arguments: argparse.Namespace, precision: str, threads: int) -> None:
-    """Steps of both encoders."""
+    """Compares steps of both encoders."""
     model = model.model_copy(update={"activation": "relu"})
     device = pick_device(arguments.device)
     encoders = {name: make(model) for name, make in ENCODERS.items()}
@@ -75,10 +75,10 @@ def compare(report: Report, model: ModelConfig, arguments: argparse.Namespace, p
 
 
 def main() -> int:
-    """Measure and report; 2 where the other toolkit is missing."""
-    made = parser(__doc__, repeats=5, limit=300.0)
-    add_sizes(made)
-    arguments = parse(made, **QUICK)
+    """Measures and reports; exit status 2 if the other toolkit is missing."""
+    command_line = parser(__doc__, repeats=5, limit=300.0)
+    add_sizes(command_line)
+    arguments = parse(command_line, **QUICK)
     settle(arguments)
     try:
         EspnetEncoder(ModelConfig(dim=8, heads=2, ff_dim=8, layers=1))

@@ -1,4 +1,4 @@
-"""Where the time of a step goes, by kind of operation: torch.profiler, summed up."""
+"""The time of a step by kind of operation, summed over the records of torch.profiler."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-# The first kind whose pattern is found in the name of an operation, or of one that it was called by, inside out.
+# An operation belongs to the first kind whose pattern matches its name or, outwards, the name of a caller.
 KINDS = {
     "optimiser": r"Optimizer|_fused_adam|foreach|clip_grad",
     "CTC": r"ctc_loss|CtcLoss",
@@ -22,7 +22,7 @@ KINDS = {
 
 
 def time_by_kind(call: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """Share of each kind of operation in one call after a warm-up; the rest is Python, small operations and waiting."""
+    """Returns the share of each kind of operation in one call after a warm-up; the rest is Python and waiting."""
     call()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with profile(activities=activities) as found:

@@ -1,17 +1,17 @@
-"""What a manifest of any size costs: seconds until the first batch, cuts a second, and memory.
+"""The cost of large manifests: seconds until the first batch, cuts per second, and memory.
 
-python tools/bench/scale.py exp/big                                # a folder, of tools/simulate_manifest.py for example
+python tools/bench/scale.py exp/big                                # a folder, e.g. from tools/simulate_manifest.py
 python tools/bench/scale.py exp/big.jsonl.gz --lines 20000000
 
-Measured, each in a process of its own, so that its memory is its own (Linux alone says how much that is):
+Each case runs in its own process, to measure its memory (on Linux only):
 
-    stream      TrainingSampler, from making it to its first batch, and on to batch --batches; what a batch holds is not
+    stream      TrainingSampler, from its construction to its first batch, and on to batch --batches; no audio is
                 loaded. Baseline: lhotse's DynamicBucketingSampler with the same seconds in a batch, buckets and seed
     resume      TrainingSampler from 90 % of epoch 0 on, of its files or of the --lines of one file, to its first batch
-    inspection  the look through the first --inspect cuts before training starts, with a tokenizer of characters
+    inspection  the scan of the first --inspect cuts before training starts, with a tokenizer of characters
 
-Cuts a second are those of all batches over all the time, what has been read for later ones included: the more batches,
-the less that weighs. Audio is never opened.
+Cuts per second count all batches and the whole time, which includes reading ahead for later batches: with more batches
+this weighs less. Audio is never opened.
 """
 
 import argparse
@@ -43,18 +43,18 @@ from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 from asrtool.text.tokenizer_training import train_tokenizer
 
 RESUMED = 0.9  # of an epoch
-TOKENIZER_CUTS = 10_000  # whose characters a tokenizer has; that of a language with more of them is for --tokenizer
+TOKENIZER_CUTS = 10_000  # whose characters form the tokenizer; give --tokenizer for languages with more characters
 TINY = {"dim": 16, "layers": 1, "heads": 2, "ff_dim": 32}  # inspection asks a model for its subsampling alone
 Work = Callable[[argparse.Namespace], dict[str, float]]
 
 
 def our_stream(arguments: argparse.Namespace) -> dict[str, float]:
-    """asrtool's sampler."""
+    """Measures asrtool's sampler."""
     return stream(lambda: (len(item.entries) for item in sampler(arguments)), arguments.batches)
 
 
 def lhotse_stream(arguments: argparse.Namespace) -> dict[str, float]:
-    """lhotse's."""
+    """Measures lhotse's sampler."""
 
     def sizes() -> Iterator[int]:
         cuts = CutSet.from_files(manifest_files(arguments.manifest), seed=1)
@@ -80,7 +80,7 @@ def stream(sizes: Callable[[], Iterator[int]], batches: int) -> dict[str, float]
 
 
 def resume(arguments: argparse.Namespace) -> dict[str, float]:
-    """asrtool's sampler late in an epoch."""
+    """Measures asrtool's sampler when it resumes late in an epoch."""
     begin = time.perf_counter()
     next(iter(sampler(arguments, late(arguments))))
     return {"s to the first batch": time.perf_counter() - begin, "MB at most": memory("VmHWM")}
@@ -101,7 +101,7 @@ def late(arguments: argparse.Namespace) -> Position:
 
 
 def inspect(arguments: argparse.Namespace) -> dict[str, float]:
-    """The look through a manifest."""
+    """Measures the scan of a manifest before training."""
     inspection.MAX_CUTS = arguments.inspect
     tokenizer, chosen = find_tokenizer(arguments), config(arguments)
     model = AcousticModel(chosen.model, chosen.features.num_bins, tokenizer.size)
@@ -132,7 +132,7 @@ def config(arguments: argparse.Namespace) -> Config:
 
 
 def memory(kind: str = "VmRSS") -> float:
-    """MB of this process in memory now, or with "VmHWM" at most so far."""
+    """Returns the current memory of this process in MB, or with "VmHWM" its peak."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(kind)) * 1024 / 1e6
 
@@ -147,17 +147,24 @@ def measure(work: Work, arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
-    made = parser(__doc__, repeats=1)
-    made.add_argument("manifest", type=Path, help="a file, a folder of them, or Shar")
-    made.add_argument("--batches", type=int, default=2000, help="of the stream (%(default)s)")
-    text = "of audio in a batch: many, so that the stream is of several blocks (%(default)g)"
-    made.add_argument("--batch-seconds", type=float, default=800, help=text)
-    made.add_argument("--lines", type=int, help="of a manifest in one file, for `resume`, which is left out otherwise")
-    made.add_argument("--inspect", type=int, default=inspection.MAX_CUTS, help="as training does (%(default)s)")
-    made.add_argument("--tokenizer", type=Path, help="instead of one of characters")
-    made.add_argument("--cases", nargs="+", choices=["stream", "resume", "inspection"], help="some of them only")
-    return made
+    """Returns the parser of the command line."""
+    command_line = parser(__doc__, repeats=1)
+    command_line.add_argument("manifest", type=Path, help="manifest file, a folder of manifest files, or Shar")
+    command_line.add_argument("--batches", type=int, default=2000, help="batches of `stream` [default: %(default)s]")
+    text = "of audio in a batch: many, so that the stream is of several blocks [default: %(default)g]"
+    command_line.add_argument("--batch-seconds", type=float, default=800, help=text)
+    command_line.add_argument("--lines", type=int, help="lines of a manifest in one file; needed by `resume`")
+    command_line.add_argument(
+        "--inspect",
+        type=int,
+        default=inspection.MAX_CUTS,
+        help="cuts to scan in `inspection`, as training does [default: %(default)s]",
+    )
+    command_line.add_argument("--tokenizer", type=Path, help="tokenizer to use [default: characters]")
+    command_line.add_argument(
+        "--cases", nargs="+", choices=["stream", "resume", "inspection"], help="cases to measure [default: all]"
+    )
+    return command_line
 
 
 def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, str, Work]]:
@@ -190,7 +197,7 @@ def run(arguments: argparse.Namespace) -> dict:
 
 
 def main() -> int:
-    """Measure and report; 2 for what the user did wrong."""
+    """Measures and reports; exit status 2 for a usage error."""
     arguments = parse(options(), batches=20, inspect=1000)
     torch.set_num_threads(1)
     try:

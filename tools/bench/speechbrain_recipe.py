@@ -1,8 +1,8 @@
-"""SpeechBrain's LibriSpeech CTC recipe, `recipes/LibriSpeech/ASR/CTC`, as it is: train.py and conformer_large.yaml.
+"""SpeechBrain's LibriSpeech CTC recipe, `recipes/LibriSpeech/ASR/CTC`, unchanged: train.py and conformer_large.yaml.
 
-The recipe is imported, not copied, and only values of its YAML file are set, as one does on its command line. What is
-left out is what its __main__ does around the training: the preparation of the corpus, since its CSV files are written
-here from the manifests that asrtool trains on, and validation and checkpoints, which are due in neither toolkit.
+The recipe is imported, not copied, and only values of its YAML file are set, as on its command line. Two parts of its
+__main__ are left out: the preparation of the corpus, because its CSV files are written here from asrtool's manifests,
+and validation and checkpoints, which the comparison has in neither toolkit.
 """
 
 import argparse
@@ -106,7 +106,7 @@ class SpeechBrainRecipe:
         self.dev_seconds = sum(sum(self.dev_sampler.get_durations(batch)) for batch in self.dev_sampler)
 
     def _values(self, train: Path, dev: Path) -> dict:
-        """What is set in its YAML file."""
+        """Returns the values to set in its YAML file."""
         sizes = self.arguments
         conformer = sizes.encoder == "conformer"
         return {
@@ -137,7 +137,7 @@ class SpeechBrainRecipe:
             return load_hyperpyyaml(opened, values)
 
     def _start(self) -> None:
-        """What its __main__ does before the training."""
+        """Does what its __main__ does before the training."""
         from speechbrain.core import Stage
 
         hparams, recipe = self.hparams, self.recipe
@@ -188,7 +188,7 @@ class SpeechBrainRecipe:
         return words
 
     def padding(self) -> float:
-        """The share of padding in what the model has heard in training."""
+        """Returns the share of padding in the batches of the training so far."""
         return 1 - self.brain.audio / self.brain.padded
 
     def planned_padding(self) -> float:
@@ -222,5 +222,5 @@ def planned_padding(lengths: list[list[float]]) -> float:
 
 
 def count(module: torch.nn.Module) -> int:
-    """Its parameters."""
+    """Returns the number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,12 +1,12 @@
-"""How long a user waits for `--help`.
+"""Time until `--help` answers.
 
-Measured: the wall time of `python -m asrtool COMMAND --help`, for the program and each of its commands, from starting
-the process to its end. Baseline: `python -c "import click"`, the least that any click program costs; `python -c pass`
-is what Python itself costs. All three are started alike, with output thrown away, and files are in the page cache
+Measured: the wall time of `python -m asrtool COMMAND --help`, for the program and each of its commands, from the
+start of the process to its end. Baseline: `python -c "import click"`, the minimum of any click program; `python -c
+pass` is the minimum of Python. All three are started in the same way, without output, and files are in the page cache
 after the warm-up. An answer within 0.3 s feels immediate.
 
-Also checked: that `--help` imports none of the packages that take seconds (torch, lhotse, pydantic); exit status 1
-and a list when it does.
+It also checks that `--help` imports no package that takes seconds (torch, lhotse, pydantic); otherwise it lists them
+and exits with status 1.
 """
 
 import subprocess
@@ -30,7 +30,7 @@ print("heavy:", *(name for name in {HEAVY} if name in sys.modules))
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of every command: the program itself is (), a command of a group ("prepare", "table")."""
+    """Yields the words of every command: () for the program itself, ("prepare", "table") for a command of a group."""
     yield path
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
@@ -40,24 +40,24 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 
 def start(*words: str) -> None:
-    """Run Python with `words` and wait for its end."""
+    """Runs Python with the arguments `words` until its end."""
     subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=True)
 
 
 def heavy_imports(path: tuple[str, ...]) -> list[str]:
-    """Which of HEAVY are loaded after `--help` of a command."""
+    """Returns which of HEAVY are loaded after `--help` of a command."""
     words = [sys.executable, "-c", IMPORTED, *path, "--help"]
     result = subprocess.run(words, capture_output=True, text=True, check=True)
     return result.stdout.splitlines()[-1].split()[1:]
 
 
 def main() -> int:
-    """Measure, check, report."""
+    """Measures, checks and reports."""
     from asrtool.cli import cli
 
-    made = parser(__doc__, repeats=7)
-    made.add_argument("--commands", type=int, help="only the first so many (all)")
-    arguments = parse(made, commands=1)
+    command_line = parser(__doc__, repeats=7)
+    command_line.add_argument("--commands", type=int, help="number of commands to measure [default: all]")
+    arguments = parse(command_line, commands=1)
     chosen = list(commands(cli))[: arguments.commands]
     report = Report("startup", arguments, "starts")
     for path in chosen:

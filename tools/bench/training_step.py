@@ -4,16 +4,16 @@ encoder     Forward and backward of `asrtool.models.transformer.TransformerEncod
             torch.nn.TransformerEncoder of the same size (Pre-Norm, SiLU, final norm, batch first, padding mask), on the
             same frames with the same position encodings and parameter count. With dropout 0 both compute the same
             function: weights are copied over and the largest difference of the outputs is printed. With dropout torch
-            also draws masks over attention weights and inside the feed-forward layer, which asrtool leaves out on
-            purpose; that difference is a part of what is measured.
+            also draws masks over attention weights and inside the feed-forward layer, which asrtool omits on
+            purpose; the measurement includes this difference.
             "matrix products alone" are the products of a layer's matrices, forward and twice backward, of the same
-            shapes and type, in the same turns: as fast as a step could be that did nothing else. What a step reaches
-            of that is its share of the machine's matrix rate. Padding counts as lost.
+            shapes and type, in the same turns: the speed of a step that did nothing else. The ratio of both is the
+            share of the machine's matrix rate that a step reaches. Padding counts as lost.
 model       `asrtool.training.step.training_step`, all of it: normalisation, front end, encoder, CTC over --units,
             gradient clipping, AdamW. Baseline: the same step with torch.nn.TransformerEncoder as the encoder.
-memory      What two steps of an encoder take in a process of their own: weights, gradients, activations.
+memory      The memory of two steps of an encoder in their own process: weights, gradients, activations.
 
-Frames are those of the encoder, 40 ms each, and only those of utterances count as audio. bf16 is autocast. On a CPU
+Frames are encoder frames of 40 ms; padding does not count as audio. bf16 is autocast. On a CPU
 without bf16 instructions asrtool computes in fp32 instead (asrtool/training/precision.py), and so does the baseline.
 """
 
@@ -72,7 +72,7 @@ class ModelStep:
 
 
 def make_session(model: AcousticModel, config: Config, device: torch.device, objective: Objective) -> Session:
-    """As much of a training as a step needs."""
+    """Returns as much of a training session as a step needs."""
     nowhere = Path(os.devnull)  # a bad step, which is no whole step to measure, fails because it cannot be noted there
     return Session(
         config=config,
@@ -124,7 +124,7 @@ class Bench:
             self.compare_models(model)
 
     def compare_encoders(self, model: ModelConfig) -> None:
-        """Encoder steps beside the matrix products alone."""
+        """Compares encoder steps with the matrix products alone."""
         alone = products_alone(model, self.arguments, self.device, self.labels["precision"])
         steps = {name: self._step(make(model), model) for name, make in ENCODERS.items()}
         if self.arguments.compile:
@@ -192,12 +192,14 @@ def report_aims(report: Report, arguments: argparse.Namespace) -> None:
 
 
 def options() -> argparse.ArgumentParser:
-    """Sizes, threads and device."""
-    made = parser(__doc__, repeats=5, limit=300.0)
-    add_sizes(made)
-    made.add_argument("--units", type=int, default=500, help="outputs of the whole model (%(default)s)")
-    made.add_argument("--profile", action="store_true", help="where the time goes, by kind of operation")
-    return made
+    """Returns the parser of the command line."""
+    command_line = parser(__doc__, repeats=5, limit=300.0)
+    add_sizes(command_line)
+    command_line.add_argument(
+        "--units", type=int, default=500, help="output units of the whole model [default: %(default)s]"
+    )
+    command_line.add_argument("--profile", action="store_true", help="report the time by kind of operation")
+    return command_line
 
 
 def main() -> None:
