@@ -38,7 +38,7 @@ class AdaptationInfo(BaseModel):
     rank: Count
     seconds: Weight
     audio_seconds: Weight
-    rtf_before: Weight  # of the decoding that found the pseudo-labels
+    rtf_before: Weight  # of decoding the pseudo-labels
     command: str | None = None
     broken: bool = False  # training gave numbers that are not finite, so the weights are the base's
 
@@ -120,7 +120,7 @@ class AdaptedWeights:
 
     @property
     def round(self) -> int:
-        """The round of adaptation: 1, or one more than the round whose weights found the pseudo-labels."""
+        """The round of adaptation: 1, or one more than the round whose weights decoded the pseudo-labels."""
         return max((info.round for info in self.info.values()), default=1)
 
     @property

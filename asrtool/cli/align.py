@@ -15,8 +15,9 @@ def align(exp, cuts, out, ctm, checkpoint, max_minutes, batch_seconds, workers, 
     """Find the times of each word and unit of the transcripts.
 
     OUT is the manifest CUTS with lhotse's alignments "word" and "unit", in seconds from the start of the cut. Of
-    several pronunciations of a word, that of the best path is aligned. Cuts that cannot be aligned are listed and left
-    out. A CTM identifies a word's audio by the recording only, so each recording needs its own id, without white space.
+    several pronunciations of a word, the one on the best path is aligned. Cuts that cannot be aligned are listed and
+    left out. A CTM identifies a word's audio by the recording only, so each recording needs its own id, without white
+    space.
 
     \b
     asrtool align exp/transformer data/train.jsonl.gz data/train_aligned.jsonl.gz

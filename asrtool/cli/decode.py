@@ -90,7 +90,7 @@ def decode(
         --adapted exp/transformer/adapted/test
 
     With torchrun, several processes share the batches, on one machine or on several with the same file system; each
-    uses its own GPU, if there are any. The hypotheses are those of a single process, and the real-time factor is that
+    uses its own GPU, if there are any. The hypotheses equal a single process's, and the real-time factor is that
     of the slowest process. With --max-restarts, or with the same command again, killed processes resume; at most half a
     minute of decoding is lost. torchrun does not decode again what has a result: delete its folder first.
 
@@ -213,11 +213,11 @@ def tune(
 @click.option(
     "--context",
     type=click.IntRange(0, MAX_CONTEXT),
-    show_default="that of its training",
-    help="Context of the neural model in words, at most that of its training.",
+    show_default="the context of its training",
+    help="Context of the neural model in words, at most the context of its training.",
 )
 @click.option("--mbr", is_flag=True, help="Choose by minimum Bayes risk: the fewest expected word errors.")
-@click.option("--overwrite", is_flag=True, help="Replace a result in OUT that was made with other options.")
+@click.option("--overwrite", is_flag=True, help="Replace a result in OUT that has other options.")
 @device_option()
 def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
     """Choose from n-best lists by a neural language model or minimum Bayes risk.

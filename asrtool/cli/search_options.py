@@ -1,7 +1,7 @@
 """Options of searches that `asrtool decode` and `asrtool stream` share; those that are not given are None.
 
-Their defaults are those of asrtool/decoding/graph_options.py and asrtool/decoding/options.py, which are not imported
-here since a help text must appear at once.
+asrtool/decoding/graph_options.py and asrtool/decoding/options.py define the defaults; they are not imported here since
+a help text must appear at once.
 """
 
 import click

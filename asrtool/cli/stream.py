@@ -73,9 +73,10 @@ def stream(
     from asrtool.experiment import open_experiment
     from asrtool.streaming.endpointing import parse_rules
     from asrtool.streaming.live import print_recording
+    from asrtool.streaming.recogniser import Recogniser
     from asrtool.streaming.report import summary_lines
     from asrtool.streaming.search_setup import open_streaming_search
-    from asrtool.streaming.stream import stream_cuts
+    from asrtool.streaming.stream import stream_run
 
     if bool(cuts) == bool(wav):
         raise UserError("give one or more manifests of cuts, or --wav FILE")
@@ -86,22 +87,11 @@ def stream(
     sets = dict(zip(set_names(cuts, names), cuts, strict=True))
     experiment = open_experiment(exp, checkpoint, device)
     setup = open_streaming_search(method, experiment.tokenizer, given)
+    recogniser = Recogniser(experiment, setup.new_search, endpointing)
     chunk = chunk_ms and chunk_ms / 1000
     if wav:
-        print_recording(experiment, setup, wav, chunk, endpointing)
+        print_recording(recogniser, wav, chunk)
     chosen = given | {"chunk_ms": chunk_ms, "endpoints": rules, "alignments": alignments}
     for run in plan_streams(experiment, sets, method, chosen, checkpoint, tag, overwrite, max_minutes):
-        facts = stream_cuts(
-            experiment,
-            run.cuts,
-            run.out,
-            run.name,
-            method,
-            setup,
-            chunk,
-            endpointing,
-            alignments,
-            options=run.options,
-            max_seconds=60 * max_minutes,
-        )
+        facts = stream_run(recogniser, run, setup.settings, chunk, alignments, 60 * max_minutes)
         click.echo("\n".join(summary_lines(facts)))

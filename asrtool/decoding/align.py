@@ -1,6 +1,6 @@
 """Forced alignment of a manifest with an experiment: `asrtool align`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,22 +34,39 @@ def align(
 
     Cuts that cannot be aligned (without a path, or with words without units) are left out of `out`, and a DataError
     with all of them is raised after it was written; nothing is written if there are no other cuts. Before anything is
-    aligned it raises the errors of `check_cuts`, with `ctm` those of `check_recordings`, and UserError for outputs that
+    aligned it raises the errors of `check_cuts` and, with `ctm`, of `check_recordings`, and UserError for outputs that
     cannot be written or are inputs.
     """
-    _check_outputs(cuts, out, ctm)
+    require_output(out, (".jsonl.gz", ".jsonl"), [cuts])
+    if ctm:
+        require_output(ctm, (".ctm",), [cuts])
     check_cuts(cuts, max_minutes, experiment.config.data.max_seconds)
     experiment.max_seconds = 60 * max_minutes
     if ctm:
         check_recordings(cuts)
+    results = _align_in_order(experiment, cuts, batch_seconds, workers)
+    num_written, problems = _write_alignments(results, experiment, out, ctm)
+    if problems:
+        summary = f"{len(problems)} cuts of {cuts} could not be aligned; {out} has the other {num_written}"
+        raise DataError(summary, problems)
+    return f"{num_written} cuts aligned"
+
+
+def _write_alignments(
+    results: Iterable[tuple[MonoCut, AlignmentResult]], experiment: Experiment, out: Path, ctm: Path | None
+) -> tuple[int, list[str]]:
+    """Writes the aligned cuts; returns their number, and the problems of the others.
+
+    Raises DataError, and writes nothing, if there are only problems.
+    """
     problems = []
     num_written = 0
     with ExitStack() as files:
         manifest = files.enter_context(CutSet.open_writer(files.enter_context(atomic_path(out))))
-        ctm_file = (
-            files.enter_context(files.enter_context(atomic_path(ctm)).open("w", encoding="utf-8")) if ctm else None
-        )
-        for cut, result in _align_in_order(experiment, cuts, batch_seconds, workers):
+        ctm_file = None
+        if ctm:
+            ctm_file = files.enter_context(files.enter_context(atomic_path(ctm)).open("w", encoding="utf-8"))
+        for cut, result in results:
             if isinstance(result, str):
                 problems.append(f"{cut.id}: {result}")
                 continue
@@ -58,17 +75,8 @@ def align(
             if ctm_file:
                 ctm_file.writelines(_ctm_lines(cut))
         if problems and not num_written:
-            raise DataError(f"none of the {len(problems)} cuts of {cuts} could be aligned; nothing written", problems)
-    if problems:
-        summary = f"{len(problems)} cuts of {cuts} could not be aligned; {out} has the other {num_written}"
-        raise DataError(summary, problems)
-    return f"{num_written} cuts aligned"
-
-
-def _check_outputs(cuts: Path, out: Path, ctm: Path | None) -> None:
-    require_output(out, (".jsonl.gz", ".jsonl"), [cuts])
-    if ctm:
-        require_output(ctm, (".ctm",), [cuts])
+            raise DataError(f"none of the {len(problems)} cuts could be aligned; nothing written", problems)
+    return num_written, problems
 
 
 def _align_in_order(

@@ -63,8 +63,8 @@ def decode(
     Raises UserError while another process decodes into `out`.
 
     Under torchrun the ranks share the batches; all but the first return None when they have finished. The real-time
-    factor is that of the slowest rank over all audio. A result of the same run is then not computed again: a rank that
-    is restarted may find that the first one has all it needs, and has finished.
+    factor is the time of the slowest rank over all audio. A result of the same run is then not computed again: a rank
+    that is restarted may find that the first one has all it needs, and has finished.
     """
     ranks = this_rank()
     facts = {"set": name, "method": method, "beam": beam if method == "prefix" else None} | (settings or {})

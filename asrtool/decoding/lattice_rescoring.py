@@ -15,7 +15,7 @@ LmStates = tuple[Any, Any]  # of the old and of the new model
 def rescore_lattice(
     lattice: Lattice, words: Sequence[str], old: LanguageModel, new: LanguageModel, beam: float = POS_INF
 ) -> Lattice:
-    """Returns the lattice with the scores of the language model `new` instead of those of `old`, on all its paths.
+    """Returns the lattice with the scores of the language model `new` instead of `old`, on all its paths.
 
     This composes the lattice with the difference of the two models: a state splits into as many as there are histories
     that the models distinguish. It is exact for each path of the lattice: `old`'s whole ln probability of its words,
@@ -23,7 +23,7 @@ def rescore_lattice(
     `words[label]` is the word of an output label.
 
     Frame by frame, paths that cost more than the best one by over `beam` are left out, by the costs of `new` up to the
-    frame and those of `old` behind it: a lattice of a model that is uncertain everywhere would outgrow all memory.
+    frame and of `old` behind it: a lattice of a model that is uncertain everywhere would outgrow all memory.
     """
 
     @cache

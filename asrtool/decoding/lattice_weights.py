@@ -30,7 +30,7 @@ class DecodingWeights(NamedTuple):
 def best_words(lattice: Lattice, candidates: Sequence[DecodingWeights]) -> list[tuple[int, ...]]:
     """Returns the words of the best path with each of S candidate weights: the Viterbi algorithm for all at once.
 
-    The costs of the lattice are those of the weights 1, 0, 0. States of equal depth (the longest path from the start)
+    The lattice has the costs of the weights 1, 0, 0. States of equal depth (the longest path from the start)
     are a group that numpy handles at once.
     """
     weights = np.array(candidates)  # (S, 3)

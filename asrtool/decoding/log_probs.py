@@ -3,7 +3,7 @@
     FOLDER/00000.npz ...   some utterances each: ids, refs, and 0, 1 ..., their log-probs (T, V) as float16
            index.json      the numbers of files and utterances, and the hash of the run; written last
 
-float16 has 11 bits, so a log-prob of -20 is off by 0.01 at most, and those of likely units by far less.
+float16 has 11 bits, so the error of a log-prob of -20 is at most 0.01, and far less for likely units.
 """
 
 import itertools

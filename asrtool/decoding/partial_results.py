@@ -170,7 +170,7 @@ class PartialResults:
             time.sleep(POLL_SECONDS)
 
     def remove(self) -> None:
-        """Deletes all partial results, those of other runs as well.
+        """Deletes all partial results, also of other runs.
 
         The folder is renamed first: a half-deleted run must not look like the beginning of one.
         """

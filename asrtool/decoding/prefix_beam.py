@@ -150,7 +150,7 @@ class PrefixBeam:
     def _extend_fused(
         self, frame: np.ndarray, tokens: list[tuple[int, float]], scores: list[float], fusion: Fusion
     ) -> list[_Entry]:
-        """Does what `_extend` does with the gains of the language model. `scores` are those of the kept prefixes."""
+        """Does what `_extend` does with the gains of the language model. `scores`: of the kept prefixes."""
         entries: list[_Entry] = []
         best = heapq.nlargest(self.beam, scores)
         best = [NEG_INF] * (self.beam - len(best)) + best[::-1]  # a heap, its smallest first

@@ -81,7 +81,7 @@ def sentence_logprobs(model: LanguageModel, words: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Rescorer:
-    """Chooses from n-best lists by their scores, with those of a mixture of language models if there is one.
+    """Chooses from n-best lists by their scores, with the gains of a mixture of language models if there is one.
 
     With `mbr` it chooses by minimum Bayes risk (asrtool/decoding/minimum_bayes_risk.py) instead of the highest score.
     """
@@ -142,9 +142,10 @@ def rescore_folder(
 ) -> dict:
     """Chooses from the n-best lists in `folder`, a result of `asrtool decode --nbest N`; writes the result into `out`.
 
-    `files` is the mixture of `Rescorer`; its n-gram is that of `--rescore`. Writes and returns the facts (decode.json);
-    the real-time factor is that of decoding and rescoring together. Raises UserError for a folder without n-best lists
-    or with another n-gram, and for an OUT that is FOLDER, not a result, or, unless `overwrite`, one of other options.
+    `files` is the mixture of `Rescorer`; its n-gram is the model of `--rescore`. Writes and returns the facts
+    (decode.json); the real-time factor covers decoding and rescoring. Raises UserError for a folder without n-best
+    lists or with another n-gram, and for an OUT that is FOLDER, not a result, or, unless `overwrite`, one of other
+    options.
     """
     options = options_as_json({"folder": folder, "mbr": mbr} | (vars(files) if files else {}))
     options.pop("device", None)

@@ -125,7 +125,7 @@ def open_graph_search(tokenizer: Tokenizer, options: Options, jobs: int = 1) -> 
 
 
 def _open_rescoring(setup: GraphSetup, options: Options) -> Callable[[Lattice], Lattice]:
-    """Returns a function that replaces the language model of --graph-lm in a lattice by that of --rescore.
+    """Returns a function that replaces the scores of --graph-lm in a lattice by those of --rescore.
 
     The lattice is pruned by its beam again. What is subtracted is the ARPA's score. A graph lets a path back off where
     the higher n-gram exists as well; where that is cheaper, the graph's score is better than the ARPA's by the

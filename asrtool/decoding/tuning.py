@@ -56,7 +56,7 @@ class TunedSystem(NamedTuple):
 class ReferenceLattice(NamedTuple):
     """The lattice of an utterance with its transcript, and the words of its graph.
 
-    Its costs are those of the decoding weights 1, 0, 0, whatever it was built with.
+    It has the costs of the decoding weights 1, 0, 0, whatever weights it was built with.
     """
 
     ref: str
@@ -149,9 +149,9 @@ def tune_systems(
 ) -> dict:
     """Tunes on the manifests of all systems together. Writes the file `out` and returns its content.
 
-    Log-probs are stored in each system's folder, and used again. The result has, besides that of `search_grid`,
-    `decoded`, the WER of a real search with the best weights, and `before`, that with the weights 1, 0, 0. Raises
-    UserError for an `out` that is another kind of file, for two systems with one folder, and without transcripts.
+    Log-probs are stored in each system's folder, and used again. The result has the entries of `search_grid`,
+    `decoded`, the WER of a real search with the best weights, and `before`, the same with 1, 0, 0. Raises UserError for
+    an `out` that is another kind of file, for two systems with one folder, and without transcripts.
     """
     require_output(out, (".json",), [system.cuts for system in systems])
     require_same_kind(out, "decoding weights of `asrtool tune`", read_decoding_weights)

@@ -39,7 +39,7 @@ class StreamingGraph:
 
 
 class StreamingGraphSearch:
-    """The search of one utterance, chunk by chunk: the result is that of the offline search for any chunks.
+    """The search of one utterance, chunk by chunk. For any chunks the result equals the offline search.
 
     `priors` as in GraphSearch; `silences`: outputs of the model that count as silence at the end, besides blank. No
     word is final before the end: kaldi-decoder returns only its best path, not what all its paths have in common.

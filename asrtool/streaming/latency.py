@@ -62,7 +62,7 @@ def read_aligned_words(path: Path) -> dict[str, list[tuple[str, float]]]:
 def emission_delays(emissions: list[WordEmission], words: list[tuple[str, float]]) -> list[tuple[float, float]]:
     """Returns for each correctly recognised word the seconds from its end until it appeared, and until it was final.
 
-    `words` are those of the alignment with their ends. A word may appear before it ends: its delay is then negative.
+    `words`: the words of the alignment with their ends. A word may appear before it ends: its delay is then negative.
     """
     pairs = align_words(" ".join(word for word, _ in words), " ".join(emission.word for emission in emissions))
     ends = iter(end for _, end in words)

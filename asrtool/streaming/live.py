@@ -11,33 +11,23 @@ import soundfile
 from asrtool.data.audio import inspect_mono_audio
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
-from asrtool.experiment import Experiment
-from asrtool.streaming.endpointing import Endpointing
 from asrtool.streaming.latency import default_chunk_seconds
 from asrtool.streaming.recogniser import Recogniser, RecognitionResult
-from asrtool.streaming.search_setup import StreamingSetup
 
 
-def print_recording(
-    experiment: Experiment,
-    setup: StreamingSetup,
-    wav: Path,
-    chunk: float | None = None,
-    endpointing: Endpointing | None = None,
-) -> None:
+def print_recording(recogniser: Recogniser, wav: Path, chunk: float | None = None) -> None:
     """Prints the utterances of the recording `wav`: start, end, words. Partial results end in "...".
 
     On a terminal a partial result is overwritten by the next one; elsewhere each new one gets a line. `chunk` is the
     audio that arrives at a time, in seconds. Raises UserError for a file that is not a mono recording at the model's
     sampling rate.
     """
-    recogniser = Recogniser(experiment, setup.new_search, endpointing)
     path = _require_audio_file(wav)
-    rate = sampling_rate_of(path)
+    rate = _sampling_rate(path)
     if rate != recogniser.rate:
         raise UserError(f"{path}: {rate} Hz, the model needs {recogniser.rate} Hz; convert it, e.g. with sox")
     screen = _Screen()
-    size = max(1, round((chunk or default_chunk_seconds(experiment)) * rate))
+    size = max(1, round((chunk or default_chunk_seconds(recogniser.experiment)) * rate))
     try:
         for piece in _pieces(path, size):
             screen.show_all(recogniser.accept(piece))
@@ -54,7 +44,7 @@ def _require_audio_file(path: Path) -> Path:
     return path
 
 
-def sampling_rate_of(path: Path) -> int:
+def _sampling_rate(path: Path) -> int:
     """Returns the sampling rate of a mono file. Raises UserError with what is wrong with it."""
     try:
         return inspect_mono_audio(str(path))[0]

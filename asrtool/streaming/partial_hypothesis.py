@@ -36,7 +36,7 @@ class StreamingSearch(Protocol):
         """Searches the log-probs of further frames, (T, V) float32; T may be 0."""
 
     def finish(self) -> Hypothesis:
-        """Returns the result, which is that of the offline search on all frames."""
+        """Returns the result, which equals the offline search on all frames."""
 
 
 class WordEmission(NamedTuple):
@@ -52,7 +52,7 @@ class WordEmission(NamedTuple):
 
 
 class EmissionTracker:
-    """Records when each word sequence first was the beginning of a result, and since when it is that of the last."""
+    """Records when each word sequence first began a result, and since when all results begin with it."""
 
     def __init__(self) -> None:
         # (beginning, next word) -> number of the longer beginning, and when it first appeared; the empty one is 0

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def offline_agreement(rows: list[dict], folder: Path, checkpoint: str) -> dict[str, Any] | None:
-    """Returns how many words are those of the offline decoding in `folder`; None if it has none of this checkpoint."""
+    """Returns how many words the offline decoding in `folder` has as well; None without one of this checkpoint."""
     if not (folder / HYPOTHESES).is_file():
         return None
     try:

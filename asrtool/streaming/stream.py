@@ -1,7 +1,7 @@
 """Streaming a manifest as if it were spoken now: words, the computing time of each chunk, and the delay of each word.
 
-The simulated clock of a recording is that of a recogniser with one thread: a chunk arrives when its last sample has
-been spoken, and is processed as soon as the one before is done, in the time that this really takes.
+The simulated clock of a recording is the clock of a recogniser with one thread: a chunk arrives when its last sample
+has been spoken, and is processed as soon as the one before is done, in the time that this really takes.
 """
 
 import itertools
@@ -22,12 +22,11 @@ from asrtool.data.sources import InvalidEntry
 from asrtool.decoding.decode import hypothesis_row
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.result_folder import result_lock, write_result
+from asrtool.decoding.runs import DecodingRun
 from asrtool.device import describe_device
 from asrtool.errors import DataError
-from asrtool.experiment import Experiment
 from asrtool.progress import progress
 from asrtool.provenance import provenance
-from asrtool.streaming.endpointing import Endpointing
 from asrtool.streaming.latency import (
     algorithmic_latency,
     aligned_words,
@@ -39,7 +38,6 @@ from asrtool.streaming.latency import (
 from asrtool.streaming.partial_hypothesis import EmissionTracker, WordEmission
 from asrtool.streaming.recogniser import Recogniser, RecognitionResult
 from asrtool.streaming.report import offline_agreement
-from asrtool.streaming.search_setup import StreamingSetup
 
 BLOCK_SECONDS = 60.0  # of audio that are in memory at a time: 4 MB at 16 kHz
 
@@ -90,48 +88,44 @@ class StreamStatistics:
         return facts
 
 
-def stream_cuts(
-    experiment: Experiment,
-    cuts: Path,
-    out: Path,
-    name: str,
-    method: str,
-    setup: StreamingSetup,
+def stream_run(
+    recogniser: Recogniser,
+    run: DecodingRun,
+    settings: dict,
     chunk: float | None = None,
-    endpointing: Endpointing | None = None,
     alignments: Path | None = None,
-    options: dict | None = None,
     max_seconds: float = 3600.0,
 ) -> dict:
-    """Recognises each cut of `cuts` chunk by chunk into `out`/hyps.jsonl; writes and returns the facts (`stream.json`).
+    """Recognises each cut of a run chunk by chunk into hyps.jsonl; writes and returns the facts (`stream.json`).
 
-    chunk: audio that arrives at a time, in seconds (`default_chunk_seconds`). alignments: a manifest of the same cuts
-    with alignments "word", if `cuts` has none. `options` are what the user chose (asrtool/decoding/result_folder.py).
-    Raises DataError for audio that cannot be read or is longer than `max_seconds`, UserError for a model that needs the
-    whole utterance, and while another process writes into `out`.
+    settings: everything that determines the results of the search. chunk: audio that arrives at a time, in seconds
+    (`default_chunk_seconds`). alignments: a manifest of the same cuts with alignments "word", if the run's has none.
+    Raises DataError for audio that cannot be read or is longer than `max_seconds`, UserError while another process
+    writes into the run's folder.
     """
-    recogniser = Recogniser(experiment, setup.new_search, endpointing)
+    experiment = recogniser.experiment
     chunk = chunk or default_chunk_seconds(experiment)
+    size = max(1, round(chunk * recogniser.rate))
     statistics = StreamStatistics()
     with as_data_error():
         words_of = read_aligned_words(alignments) if alignments else {}
-    with result_lock(out, "asrtool stream"):
-        count = sum(map(count_cuts, manifest_files(cuts)))
-        for entry in progress(entries(cuts), f"streaming {name}", count):
+    with result_lock(run.out, "asrtool stream"):
+        count = sum(map(count_cuts, manifest_files(run.cuts)))
+        for entry in progress(entries(run.cuts), f"streaming {run.name}", count):
             with as_data_error():
                 cut = entry.cut()
-                recording = stream_recording(recogniser, cut, max(1, round(chunk * recogniser.rate)), max_seconds)
+                recording = stream_recording(recogniser, cut, size, max_seconds)
                 words = words_of.get(cut.id) or aligned_words(cut)
             statistics.add(recording, cut.duration, emission_delays(recording.emissions, words))
         rows = sorted(statistics.rows, key=lambda row: row["id"])
-        facts = {"set": name, "method": method} | setup.settings | {"checkpoint": experiment.checkpoint.name}
-        facts |= {"cuts": str(cuts), "chunk_ms": round(1000 * chunk, 1), "endpoints": endpointing is not None}
-        facts |= statistics.facts() | {"latency_ms": algorithmic_latency(experiment)}
-        facts |= {"device": describe_device(experiment.device)}
-        offline = experiment.folder / "decode" / name / out.name
-        facts |= {"offline": offline_agreement(rows, offline, experiment.checkpoint.name), "options": options or {}}
+        facts = {"set": run.name, "method": run.method} | settings | {"checkpoint": experiment.checkpoint.name}
+        facts |= {"cuts": str(run.cuts), "chunk_ms": round(1000 * chunk, 1)}
+        facts |= {"endpoints": recogniser.endpointing is not None} | statistics.facts()
+        facts |= {"latency_ms": algorithmic_latency(experiment), "device": describe_device(experiment.device)}
+        offline = experiment.folder / "decode" / run.name / run.out.name
+        facts |= {"offline": offline_agreement(rows, offline, experiment.checkpoint.name), "options": run.options}
         facts |= provenance()
-        write_result(out, rows, "stream.json", facts)
+        write_result(run.out, rows, "stream.json", facts)
     return facts
 
 

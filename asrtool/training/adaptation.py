@@ -22,7 +22,7 @@ from asrtool.files import file_hash, require_own_folder, write_text
 from asrtool.locks import write_lock
 from asrtool.progress import progress
 from asrtool.scoring.folder import HYPOTHESES, read_result_facts
-from asrtool.training.speaker_cuts import cuts_by_speaker, read_pseudo_labels
+from asrtool.training.speaker_cuts import SpeakerCuts, cuts_by_speaker, read_pseudo_labels
 from asrtool.training.speaker_trainer import AdaptationSettings, SpeakerTrainer
 
 logger = logging.getLogger(__name__)
@@ -57,18 +57,22 @@ def adapt(
             write_text(out / MARKER, f"Weights of `asrtool adapt` for the speakers of {cuts}.\n")
             own_speakers = sorted(speakers, key=lambda speaker: -speaker.seconds)[ranks.rank :: ranks.world_size]
             trainer = SpeakerTrainer(experiment, settings, workers)
-            description = f"adapting to the speakers of {cuts.name}"
-            for speaker in progress(own_speakers, description, len(own_speakers), "speakers"):
-                info = read_adaptation_info(out, speaker.name)
-                path = weights_file(out, speaker.name)
-                if info is None or info.run != facts["run"] or not path.is_file():
-                    trainer.write(speaker, path, facts)
-            infos = [read_adaptation_info(out, speaker.name) for speaker in own_speakers]
-            _require_adapted([info for info in infos if info])
+            _adapt_speakers(own_speakers, trainer, out, facts)
     if not ranks.is_first:
         return None
     minutes = sum(speaker.seconds for speaker in speakers) / 60
     return f"{out}: {len(speakers)} speakers, adapted on {minutes:.1f} minutes of audio"
+
+
+def _adapt_speakers(speakers: list[SpeakerCuts], trainer: SpeakerTrainer, out: Path, facts: dict[str, Any]) -> None:
+    """Writes the weights of each speaker who has none of this run yet."""
+    for speaker in progress(speakers, "adapting to the speakers", len(speakers), "speakers"):
+        info = read_adaptation_info(out, speaker.name)
+        path = weights_file(out, speaker.name)
+        if info is None or info.run != facts["run"] or not path.is_file():
+            trainer.write(speaker, path, facts)
+    infos = [read_adaptation_info(out, speaker.name) for speaker in speakers]
+    _require_adapted([info for info in infos if info])
 
 
 def _run_facts(

@@ -135,7 +135,7 @@ def test_a_folder_with_other_files_is_refused_and_stays_unchanged(asr, exp, corp
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.json").write_text("mine")
     status, _, err = asr("adapt", exp, corpus, "--out", tmp_path / "docs", "--workers", 0)
-    assert status == 2 and "was not made by `asrtool adapt`" in err and len(err.splitlines()) == 1
+    assert status == 2 and "was not written by `asrtool adapt`" in err and len(err.splitlines()) == 1
     assert [path.name for path in (tmp_path / "docs").iterdir()] == ["a.json"]
 
 
