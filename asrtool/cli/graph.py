@@ -9,12 +9,13 @@ from asrtool.graphs.topology import TOPOLOGIES
 
 @click.command()
 @click.argument("out", type=PATH)
-@click.option("--tokenizer", required=True, type=PATH, help="The tokenizer of the acoustic model.")
-@click.option("--lm", type=PATH, metavar="ARPA", help="The n-gram model, plain or .gz; needed for all kinds with a G.")
+@click.option("--tokenizer", required=True, type=PATH, help="Tokenizer of the acoustic model.")
+@click.option("--lm", type=PATH, metavar="ARPA", help="N-gram model, plain or .gz; needed for all kinds with a G.")
 @click.option(
     "--lexicon",
     type=PATH,
-    help="Lexicon with lines WORD UNIT ...  [default: the tokenizer's pronunciations]",
+    show_default="the tokenizer's pronunciations",
+    help="Lexicon with lines WORD UNIT ...",
 )
 @click.option(
     "--topology",
@@ -33,7 +34,8 @@ from asrtool.graphs.topology import TOPOLOGIES
 @click.option(
     "--silence",
     metavar="UNIT",
-    help="Unit of optional silence between words; '' is none.  [default: the silence of a phone tokenizer]",
+    show_default="the silence of a phone tokenizer",
+    help="Unit of optional silence between words; '' is none.",
 )
 @click.option(
     "--silence-prob",
@@ -43,7 +45,9 @@ from asrtool.graphs.topology import TOPOLOGIES
     help="Probability of silence at each word boundary.",
 )
 def graph(out, **options) -> None:
-    """Compile a decoding graph into the folder OUT: OpenFst files, words.txt, units.txt and graph.json.
+    """Compile a decoding graph.
+
+    The folder OUT gets OpenFst files, words.txt, units.txt and graph.json.
 
     \b
     asrtool graph exp/lang/graph --tokenizer data/lang/tokenizer.json --lm data/lang/3gram.arpa

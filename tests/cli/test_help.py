@@ -1,0 +1,49 @@
+"""The help of every command and option: phrases with a noun, and defaults that click shows."""
+
+import click
+import pytest
+
+from asrtool.cli import CONTEXT_SETTINGS, cli
+
+# Options with a value that stand for something which is left out when they are not given. Any other option has a
+# default, which click shows, or declares with `show_default="..."` what happens without it.
+OPTIONAL = {
+    *("--adapted", "--alignments", "--ctm", "--cuts", "--decoding-weights", "--dev", "--graph", "--graph-lm", "--hyps"),
+    *("--init-from", "--lexicon", "--lm", "--ngram", "--noise", "--pool", "--priors", "--recordings", "--rescore"),
+    *("--silence", "--size", "--supervisions", "--tag", "--threshold", "--tokenizer", "--warmup-hours", "--wav"),
+}
+
+
+def commands(group, path=()):
+    """Yields the path and the object of every command, groups included."""
+    yield path, group
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, (*path, name))
+
+
+def options():
+    """Every option of every command that is not hidden."""
+    for path, command in commands(cli):
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.hidden:
+                yield pytest.param(command, option, id=" ".join(["asrtool", *path, option.opts[0]]))
+
+
+@pytest.mark.parametrize("command", [command for _, command in commands(cli)], ids=lambda command: command.name)
+def test_the_help_of_a_command_begins_with_a_short_sentence(command):
+    first = (command.help or "").strip().splitlines()[0]
+    assert first[:1].isupper() and first.endswith(".") and len(first) <= 100, first
+
+
+@pytest.mark.parametrize("command, option", options())
+def test_the_help_of_an_option_is_a_phrase(command, option):
+    text = option.help or ""
+    assert text[:1].isupper() and text.endswith("."), text
+    assert "[default" not in text and "by default" not in text, "let click show the default"
+
+
+@pytest.mark.parametrize("command, option", options())
+def test_the_help_of_an_option_shows_its_default(command, option):
+    _, text = option.get_help_record(click.Context(command, **CONTEXT_SETTINGS))
+    is_explained = option.is_flag or option.required or option.multiple or option.opts[0] in OPTIONAL
+    assert is_explained or "[default: " in text, text
