@@ -2,7 +2,7 @@
 
 Everything that is written goes to a temporary name in the same folder first:
 
-    .tmp-HOST-PID-RANDOM-NAME      HOST and PID are those of the process that writes it
+    .tmp-HOST-PID-RANDOM-NAME      HOST and PID of the process that writes it
 
 so that the temporary files of processes that were killed can be recognised and removed (`sweep_temporary`).
 """
@@ -144,7 +144,7 @@ def require_own_folder(out: str | Path, marker: str, command: str) -> None:
         raise UserError(f"{out} is a file; `{command}` writes a folder: name a new one")
     others = [name for name in os.listdir(out) if name != ".lock" and not name.startswith(TEMPORARY)]
     if others and not (out / marker).is_file():
-        raise UserError(f"{out} was not made by `{command}` (it has no {marker}) and is not empty; name a new folder")
+        raise UserError(f"{out} was not written by `{command}` (it has no {marker}) and is not empty; name a new folder")
 
 
 def temporary_path(path: Path) -> Path:

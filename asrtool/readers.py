@@ -25,7 +25,7 @@ def read_json(path: str | Path, what: str, hint: str) -> Any:
     """Returns the content of a JSON file. UserError that names the file if it is missing, too large or not JSON.
 
     NaN, Infinity and keys that occur twice, which Python's reader would accept, and numbers beyond float64 are refused.
-    `what` says what the file is and `hint` what to do, e.g. "scales", "make them with `asrtool tune`".
+    `what` says what the file is and `hint` what to do, e.g. "a tokenizer", "make one with `asrtool tokenizer`".
     """
     path = require_file(path, what, hint)
     if path.stat().st_size > MAX_JSON_BYTES:
@@ -152,7 +152,7 @@ def open_bytes(path: str | Path) -> BinaryIO:
 
 
 def max_unpacked_bytes(path: str | Path) -> int:
-    """Returns the most bytes that the compressed file `path` may unpack to; one with more is made to exhaust memory."""
+    """Returns the most bytes that the compressed file `path` may unpack to; more would exhaust memory."""
     return max(EXPANSION_FREE_BYTES, MAX_EXPANSION * Path(path).stat().st_size)
 
 

@@ -14,7 +14,7 @@ from asrtool.errors import UserError, require_file
 
 MAX_BYTES = 256 << 10  # of a file: the longest configuration of the recipes has 3 kB, and 256 kB take seconds to parse
 MAX_DEPTH = 20  # of nesting; a configuration has 4
-MAX_NODES = 20_000  # values of a file, those of an alias counted each time; a number for each of 1,000 layers fits
+MAX_NODES = 20_000  # values of a file; an alias counts each time. A number for each of 1,000 layers fits
 MAX_DIGITS = 40  # of an integer; 64 bits have 20
 
 NULL = re.compile(r"~|null|Null|NULL|")

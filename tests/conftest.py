@@ -1,8 +1,8 @@
-"""What the tests share: the tiny corpus of tests/tiny.py, its tokenizer, and a configuration for it."""
+"""Shared fixtures: the tiny corpus of tests/tiny.py, its tokenizer and configuration, and the command line."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes in; child processes inherit it
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; child processes inherit it
 
 import sys
 from collections.abc import Callable
@@ -20,12 +20,12 @@ from tests.tiny import RATE, make_config, make_corpus, make_tokenizer, tone
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--all: also the tests marked `slow` and `fuzz`, which a default run skips."""
+    """Adds --all, which also runs the tests marked `slow` and `fuzz`."""
     parser.addoption("--all", action="store_true", help="also run the tests marked slow or fuzz")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip slow and fuzz tests without --all. A test that is named on the command line (file::test) always runs."""
+    """Skips slow and fuzz tests without --all. A test that is named on the command line (file::test) always runs."""
     if config.getoption("--all") or any("::" in argument for argument in config.args):
         return
     for item in items:
@@ -36,13 +36,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def log_lines() -> None:
-    """Log lines go to stderr, as on the command line, and to the stderr that pytest captures."""
+    """Shows log lines on stderr, as the command line does, where pytest captures them."""
     log_to_stderr()
 
 
 @pytest.fixture(scope="session")
 def write_audio() -> Callable[..., Path]:
-    """write_audio(path, seconds=1.0, rate=16000, frequency=500, channels=1) -> path; the format is its suffix."""
+    """write_audio(path, seconds=1.0, rate=16000, frequency=500, channels=1) writes a tone and returns the path."""
 
     def write(path, seconds=1.0, rate=RATE, frequency=500.0, channels=1) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,13 +55,13 @@ def write_audio() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
-    """The manifest of the tiny corpus."""
+    """Returns the manifest of the tiny corpus."""
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="session")
 def tokenizer_file(tmp_path_factory) -> Path:
-    """The file of its tokenizer."""
+    """Returns the tokenizer file of the tiny corpus."""
     return make_tokenizer(tmp_path_factory.mktemp("lang"))
 
 

@@ -171,7 +171,7 @@ def test_a_folder_without_the_marker_is_refused_and_unchanged(tmp_path, content)
         (tmp_path / "lang" / name).write_text(text)
     before = sorted(tmp_path.rglob("*"))
     with (
-        pytest.raises(UserError, match="was not made by `asrtool make`"),
+        pytest.raises(UserError, match="was not written by `asrtool make`"),
         new_folder(tmp_path / "lang", "made.json", "asrtool make"),
     ):
         pass

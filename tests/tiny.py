@@ -1,4 +1,4 @@
-"""A tiny corpus in which each word is a tone, a configuration for it, and how to compare two trainings on it."""
+"""Tiny inputs for tests: a corpus in which each word is a tone, its configuration and experiment; comparisons."""
 
 import json
 import os
@@ -31,14 +31,14 @@ TINY = {  # trains on the tiny corpus in seconds
 
 
 def tone(frequency: float, seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
-    """A tone with a little noise, float32, -14 dB: never digital silence, whose logarithm is another matter."""
+    """Returns a tone with a little noise, float32, -14 dB: never digital silence, whose logarithm is -inf."""
     samples = round(seconds * rate)
     noise = np.random.default_rng(seed).normal(0, 0.01, samples)
     return (0.2 * np.sin(2 * np.pi * frequency * np.arange(samples) / rate) + noise).astype(np.float32)
 
 
 def make_corpus(folder: Path) -> Path:
-    """A manifest of 24 utterances, FLAC of 16 kHz, 0.5 to 3 s of 1 to 6 words, from 3 speakers."""
+    """Writes 24 utterances, FLAC of 16 kHz, 0.5 to 3 s of 1 to 6 words, of 3 speakers; returns their manifest."""
     draw = np.random.default_rng(1)
     utterances = []
     for number in range(24):
@@ -81,19 +81,19 @@ def write_text_file(path: str) -> str:
 
 
 def make_tokenizer(folder: Path) -> Path:
-    """The file of a word tokenizer for the corpus: a blank and four words."""
+    """Writes a word tokenizer for the corpus, a blank and four words; returns its file."""
     save_tokenizer(train_tokenizer("word", WORDS), folder / "tokenizer.json")
     return folder / "tokenizer.json"
 
 
 def make_config(corpus: Path, tokenizer: Path, **changes: dict) -> Config:
-    """TINY for the corpus, with `changes` laid over it."""
+    """Returns the configuration TINY for the corpus, merged with `changes`."""
     paths = {"data": {"train": str(corpus), "dev": str(corpus), "tokenizer": str(tokenizer)}}
     return Config.model_validate(merge(merge(TINY, paths), changes))
 
 
 def make_experiment(folder: Path, config: Config, tokenizer: Path, bias: float | None = None) -> Path:
-    """An experiment folder with random weights; `bias`: of the blank, which has most of the frames by default."""
+    """Writes an experiment folder with random weights; `bias` is the blank's, which by default wins most frames."""
     save_config(config, folder / "config.yaml")
     save_tokenizer(load_tokenizer(tokenizer), folder / "tokenizer.json")
     torch.manual_seed(3)
@@ -108,7 +108,7 @@ def make_experiment(folder: Path, config: Config, tokenizer: Path, bias: float |
 
 
 def feature_batch(features: torch.Tensor, feature_lens: torch.Tensor, seconds: float) -> Batch:
-    """A batch of features (N, T, F) without transcripts."""
+    """Returns a batch of features (N, T, F) without transcripts."""
     none = torch.zeros(len(features), 0, dtype=torch.int64)
     ids = [str(number) for number in range(len(features))]
     texts = [""] * len(features)
@@ -128,13 +128,13 @@ CLOCK = {"time", "times_real_time", "hours_left", "peak_memory_gb", "device_hour
 
 
 def log_rows(experiment: Path, *events: str) -> list[dict]:
-    """The rows of an experiment's log.jsonl of these events, without what the clock says."""
+    """Returns the rows of these events in an experiment's log.jsonl, without times."""
     found = map(json.loads, (experiment / "log.jsonl").read_text(encoding="utf-8").splitlines())
     return [{k: v for k, v in row.items() if k not in CLOCK} for row in found if row["event"] in events]
 
 
 def equal(one: object, other: object) -> bool:
-    """Whether two trees of plain types and tensors are the same, bit by bit."""
+    """Returns True if two trees of plain types and tensors are equal bit by bit."""
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):

@@ -36,7 +36,7 @@ common_options = add_options(
         "--end-tolerance",
         default=0.1,
         type=NOT_NEGATIVE,
-        help="Seconds that an utterance may end after its recording; its end is then that of the recording.",
+        help="Seconds that an utterance may end after its recording; it is then cut off at the end of the recording.",
     ),
     click.option("--skip-bad", is_flag=True, help="List bad utterances and leave them out."),
 )

@@ -28,7 +28,7 @@ class Utterance:
     audio: str
     text: str
     speaker: str | None = None
-    recording: str | None = None  # id of the recording; that of the utterance by default
+    recording: str | None = None  # id of the recording; the id of the utterance by default
     start: float = 0.0  # seconds
     end: float | None = None  # seconds; the recording's end by default
     channel: int | None = None  # counted from 0; the only one by default

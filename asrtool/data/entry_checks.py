@@ -105,7 +105,7 @@ def _invalid_field(tree: dict, checks: FieldChecks, owner: str) -> str | None:
 
 
 def cut_problem(tree: dict) -> str | None:
-    """Returns why the cut of a line would be misread: its transcript is not that of its audio. Follows the cut's id."""
+    """Returns why a line's cut would be misread: its transcript does not fit its audio. The text follows the id."""
     if not (tree.get("recording") or tree.get("features")):
         return "no recording and no features"
     supervisions = tree.get("supervisions") or ()

@@ -7,8 +7,8 @@ that are missing, and several machines can each store some of them:
                       000000.lca         the features of the first SHARD_CUTS cuts
                       000000.jsonl.gz    their manifest
 
-NAME is that of the manifest OUT, which lists all features. With another input or other settings DIGEST is another one,
-so that the features that OUT lists remain until a new OUT replaces it. Only these files are ever deleted.
+NAME is the name of the manifest OUT, which lists all features. Another input or other settings have another DIGEST, so
+that the features that OUT lists remain until a new OUT replaces it. Only these files are ever deleted.
 """
 
 import gzip

@@ -98,7 +98,7 @@ def load_features(
 
 
 def _kind_problem(cut: MonoCut, num_bins: int) -> str | None:
-    """Returns how the stored features differ from those of `compute_features`, as their manifest describes them."""
+    """Returns how stored features, by their manifest, differ from the features of `compute_features`."""
     stored = cut.features
     if stored.num_features != num_bins:
         return f"{stored.num_features} bins are stored, the configuration says features.num_bins={num_bins}"

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["ManifestSummary", "copy_manifest", "count_cuts", "open_cuts", "read_lhotse", "write_manifest"]
 
-MAX_PROBLEMS = 100_000  # that are collected: more are no use to anybody, and a small damaged file may have millions
+MAX_PROBLEMS = 100_000  # that are collected: nobody reads more, and a small damaged file may have millions
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def deserialize_cut(cut_id: str, tree: dict) -> MonoCut:
 
 
 def manifest_name(path: Path) -> str:
-    """Returns the name of a manifest: that of its file without .jsonl.gz or .jsonl, or that of its folder."""
+    """Returns the name of a manifest: its file's name without .jsonl.gz or .jsonl, or its folder's name."""
     name = Path(path).absolute().name
     return name.removesuffix(".gz").removesuffix(".jsonl") or name
 

@@ -15,7 +15,7 @@ STATISTICS_SECONDS = 3600.0  # an hour of shuffled speech fixes the mean of a bi
 def feature_statistics(batches: Iterable[Batch], per_utterance: bool) -> tuple[Tensor, Tensor]:
     """Returns mean and standard deviation per bin, (F,) float32 each, over an hour of `batches`, or the first epoch.
 
-    With `per_utterance` the deviation is that around each utterance's own mean. UserError if there are no frames, or
+    With `per_utterance` the deviation is around each utterance's own mean. UserError if there are no frames, or
     values of which no mean can be computed.
     """
     count = 0

@@ -102,7 +102,7 @@ def test_a_folder_of_another_tool_is_refused_and_left_unchanged(run_graph, lang)
     (lang / "graph").mkdir()
     (lang / "graph" / "L.fst").write_text("Kaldi's")
     status, _, err = run_graph("--tokenizer", "char.json", "--lm", "lm.arpa")
-    assert status == 2 and "graph was not made by `asrtool graph`" in err and err.count("\n") == 1
+    assert status == 2 and "graph was not written by `asrtool graph`" in err and err.count("\n") == 1
     assert [path.name for path in (lang / "graph").iterdir()] == ["L.fst"]
 
 

@@ -146,7 +146,7 @@ def test_a_folder_with_other_files_is_refused_and_kept(offline, asr, tmp_path, m
     monkeypatch.setattr(export, "require_packages", lambda: None)
     (tmp_path / "model.onnx").write_text("mine")
     status, _, err = asr("export", offline, tmp_path)
-    assert status == 2 and "was not made by `asrtool export`" in err and err.count("\n") == 1
+    assert status == 2 and "was not written by `asrtool export`" in err and err.count("\n") == 1
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 

@@ -19,7 +19,7 @@ KILLED = -signal.SIGKILL
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended: its exit status (negative: the signal), what it printed, and its peak memory in bytes."""
+    """The end of a command: its exit status (negative: the signal), its output, and its peak memory in bytes."""
 
     status: int
     printed: str
@@ -27,18 +27,18 @@ class Finished:
 
     @property
     def errors(self) -> list[str]:
-        """Its lines that report an error."""
+        """The lines of the output that report an error."""
         return [line for line in self.printed.splitlines() if line.startswith("asrtool: error: ")]
 
     def refused(self, *words: str) -> bool:
-        """Whether it ended with exit status 2 and one line that has all `words`, and no traceback."""
+        """Returns True if it ended with exit status 2, one error line that has all `words`, and no traceback."""
         fits = len(self.errors) == 1 and all(word in self.errors[0] for word in words)
         return self.status == 2 and fits and "Traceback" not in self.printed
 
 
 @cache
 def _server() -> subprocess.Popen:
-    """The process that forks commands, one for all tests of this process; it ends with it."""
+    """Returns the process that forks commands, one for all tests of this process; it ends with this process."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.faults.server"]
     return subprocess.Popen(
@@ -54,7 +54,7 @@ def _ask(**request: object) -> int | None:
 
 
 class Command:
-    """A running `asrtool ARGUMENTS`. `before` names a function of limits.py, and its values, that it begins with."""
+    """A running `asrtool ARGUMENTS`. `before` is a function of limits.py, and its values, that it calls first."""
 
     def __init__(self, folder: Path, *arguments: object, before: tuple | None = None):
         self.log = folder / f"command-{uuid.uuid4().hex[:8]}.log"
@@ -64,17 +64,17 @@ class Command:
 
     @property
     def ended(self) -> bool:
-        """Whether it has."""
+        """True if the command has ended."""
         self.status = _ask(wait=self.pid) if self.status is None else self.status
         return self.status is not None
 
     @property
     def printed(self) -> str:
-        """Its output so far."""
+        """The output so far."""
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def wait(self, seconds: float = PATIENCE) -> Finished:
-        """Its end; AssertionError, with all its processes killed, when that does not come."""
+        """Waits for the end; AssertionError, with all its processes killed, if it does not end in time."""
         if not until(lambda: self.ended, seconds):
             for pid in [self.pid, *children(self.pid)]:
                 os.kill(pid, signal.SIGKILL)
@@ -84,28 +84,29 @@ class Command:
         return Finished(self.status, self.printed, 1024 * int(peak.read_text()) if peak.exists() else 0)
 
     def signal(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal, unless the command has ended."""
+        """Sends a signal unless the command has ended."""
         if not self.ended:
             os.kill(self.pid, number)
 
 
 def run(folder: Path, *arguments: object, before: tuple | None = None) -> Finished:
-    """Run a command to its end; what it prints goes to a file in `folder`."""
+    """Runs a command to its end; its output goes to a file in `folder`."""
     return Command(folder, *arguments, before=before).wait()
 
 
 def children(pid: int) -> list[int]:
-    """The processes that `pid` has started, and those that they have started."""
+    """Returns the child processes of `pid`, and their child processes."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and (found := _parent(entry)) is not None:
-            parents.setdefault(found, []).append(int(entry.name))
-    waiting, found = [pid], []
+        if entry.name.isdecimal() and (parent := _parent(entry)) is not None:
+            parents.setdefault(parent, []).append(int(entry.name))
+    waiting = [pid]
+    descendants: list[int] = []
     while waiting:
-        own = parents.get(waiting.pop(), [])
-        found += own
-        waiting += own
-    return found
+        own_children = parents.get(waiting.pop(), [])
+        descendants += own_children
+        waiting += own_children
+    return descendants
 
 
 def _parent(entry: Path) -> int | None:
@@ -116,7 +117,7 @@ def _parent(entry: Path) -> int | None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and is no zombie."""
+    """Returns True if a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (OSError, IndexError):
@@ -124,7 +125,7 @@ def alive(pid: int) -> bool:
 
 
 def until(holds: Callable[[], object], seconds: float = PATIENCE) -> bool:
-    """Wait until `holds`; whether it did in time."""
+    """Waits until `holds` returns true; returns False if it does not in time."""
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
@@ -134,11 +135,11 @@ def until(holds: Callable[[], object], seconds: float = PATIENCE) -> bool:
 
 
 def temporary(folder: Path) -> list[Path]:
-    """The temporary files below `folder`."""
+    """Returns the temporary files below `folder`."""
     return [path for path in folder.rglob("*") if path.name.startswith(".tmp-")]
 
 
 def contents(folder: Path, *patterns: str) -> dict[str, bytes]:
-    """The bytes of the files below `folder` that fit one of `patterns`, by name."""
-    found: Iterator[Path] = (path for pattern in patterns for path in folder.rglob(pattern) if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+    """Returns the bytes of the files below `folder` that match one of `patterns`, by name."""
+    paths: Iterator[Path] = (path for pattern in patterns for path in folder.rglob(pattern) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}

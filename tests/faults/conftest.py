@@ -1,4 +1,4 @@
-"""What the fault tests share: an experiment, language models, and file systems that are small or read-only."""
+"""Shared fixtures of the fault tests: an experiment, language models, and small file systems."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ from tests.tiny import WORDS, make_experiment
 
 @pytest.fixture(scope="session")
 def given(corpus, tokenizer_file, tiny_config, tmp_path_factory) -> SimpleNamespace:
-    """Inputs of all commands: cuts, tokenizer, exp (random weights), config, text, arpa, lexicon, graph, table."""
+    """Returns inputs of all commands: cuts, tokenizer, exp (random weights), config, text, arpa, lexicon, ..."""
     folder = tmp_path_factory.mktemp("given")
     exp = make_experiment(folder / "exp", tiny_config(), tokenizer_file)
     text, arpa = folder / "text.txt", folder / "lm.arpa"
@@ -42,13 +42,13 @@ def given(corpus, tokenizer_file, tiny_config, tmp_path_factory) -> SimpleNamesp
 
 @pytest.fixture
 def experiment_copy(given, tmp_path) -> Path:
-    """The experiment with a place of its own for results."""
+    """Returns a copy of the experiment, for results of one test."""
     return Path(shutil.copytree(given.exp, tmp_path / "exp"))
 
 
 @pytest.fixture
 def mount(tmp_path) -> Iterator[Callable[..., Path]]:
-    """mount("64k") -> a new, empty file system of that size; skips without the right to mount."""
+    """mount("64k") returns a new, empty file system of that size; skips without the right to mount."""
     mounted: list[Path] = []
 
     def mount_tmpfs(size: str) -> Path:

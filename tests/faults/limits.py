@@ -1,4 +1,4 @@
-"""What a command can be starved of: functions that its process calls before it begins."""
+"""Limits of resources: functions that the process of a command calls before it begins."""
 
 import ctypes
 import os
@@ -7,16 +7,16 @@ import subprocess
 import tempfile
 
 CLONE_NEWNS = 0x20000
-UNABLE = 77  # exit status where this user may not do that
+UNABLE = 77  # exit status if this user may not set the limit
 
 
 def descriptors(count: int) -> None:
-    """Allow so many open files."""
+    """Allows so many open files."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
 
 def shared_memory(size: str) -> None:
-    """Give this process a /dev/shm of `size`, in a mount namespace of its own."""
+    """Gives this process a /dev/shm of `size`, in its own mount namespace."""
     library = ctypes.CDLL(None, use_errno=True)
     if library.unshare(CLONE_NEWNS):
         os._exit(UNABLE)
@@ -26,13 +26,13 @@ def shared_memory(size: str) -> None:
 
 
 def streams(*numbers: int) -> None:
-    """Close some of stdin, stdout and stderr, as `2>&-` does."""
+    """Closes some of stdin, stdout and stderr, as `2>&-` does."""
     for number in numbers:
         os.close(number)
 
 
 def readers(number: int) -> None:
-    """Make a stream a pipe that nobody reads, as before `head`."""
+    """Makes a stream a pipe that nobody reads, as with `| head`."""
     reading, writing = os.pipe()
     os.close(reading)
     os.dup2(writing, number)
@@ -40,6 +40,6 @@ def readers(number: int) -> None:
 
 
 def temporary_space(folder: str) -> None:
-    """Put temporary files into `folder`."""
+    """Puts temporary files into `folder`."""
     os.environ["TMPDIR"] = folder
     tempfile.tempdir = None

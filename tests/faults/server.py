@@ -18,19 +18,21 @@ from tests.faults import limits
 
 
 def serve() -> None:
-    """Answer requests until stdin ends."""
+    """Answers requests until stdin ends."""
     _import()
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
             answer = _status(request["wait"])
-        elif not (answer := os.fork()):
-            _run(**request)
+        else:
+            answer = os.fork()
+            if answer == 0:  # the child
+                _run(**request)
         print(json.dumps(answer), flush=True)
 
 
 def _import() -> None:
-    """What commands import, so that they need not."""
+    """Imports the modules of commands once, before they are forked."""
     import kaldi_decoder  # noqa: F401
     import kaldifst  # noqa: F401
 
@@ -46,12 +48,13 @@ def _status(pid: int) -> int | None:
 
 
 def _run(arguments: list[str], log: str, before: tuple[str, list] | None) -> NoReturn:
-    """Be `asrtool ARGUMENTS`, with stdout and stderr in the file `log`, and the peak memory beside it at the end."""
+    """Runs `asrtool ARGUMENTS`, with stdout and stderr in `log`, and at the end the peak memory in LOG.peak."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, descriptor in ((nothing, 0), (file, 1), (file, 2)):
         os.dup2(source, descriptor)
-    os.close(nothing), os.close(file)
+    os.close(nothing)
+    os.close(file)
     sys.argv = ["asrtool", *arguments]
     atexit.register(lambda: Path(f"{log}.peak").write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)))
     if before:

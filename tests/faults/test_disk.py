@@ -1,4 +1,4 @@
-"""Full disks and read-only folders: one line that names the path, and nothing lost or left behind."""
+"""Full disks and read-only folders: one error line that names the path, and nothing lost or left behind."""
 
 import shutil
 import subprocess
@@ -44,13 +44,13 @@ COMMANDS = [prepare, features, tokenizer, language_model, graph, train, decode, 
 
 
 def put_experiment(given, disk, command):
-    """`decode` writes into the experiment that it reads."""
+    """Copies the experiment for `decode`, which writes into the experiment that it reads."""
     if command is decode:
         shutil.copytree(given.exp, disk / "exp", dirs_exist_ok=True)
 
 
 def fill(disk, left):
-    """Write a file that leaves `left` bytes of the disk."""
+    """Writes a file that leaves `left` bytes of the disk."""
     (disk / "other").write_bytes(b"x" * (shutil.disk_usage(disk).free - left))
 
 
@@ -63,7 +63,7 @@ def test_a_full_disk_is_one_error_line_and_leaves_nothing_half_written(given, mo
     before = contents(disk, "*")
     finished = run(tmp_path, *command(given, disk))
     if left and finished.status == 0:
-        return  # what it writes has room
+        return  # its output fits
     assert finished.refused("space", str(disk)), finished.printed
     assert not temporary(disk)
     assert contents(disk, "*").items() >= before.items()

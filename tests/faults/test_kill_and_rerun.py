@@ -1,4 +1,4 @@
-"""SIGKILL at a random moment, then the same command again: the result is that of a run left alone."""
+"""After SIGKILL at a random moment the repeated command gives the result of an undisturbed run."""
 
 import gzip
 import random
@@ -68,18 +68,18 @@ COMMANDS = {
 
 
 def results(folder: Path, patterns: tuple[str, ...]) -> dict[str, object]:
-    """What a command has written, without the times that gzip files and checkpoints hold."""
-    found: dict[str, object] = dict(contents(folder, *patterns))
-    for name in found:
+    """Returns the files that a command has written, without the times in gzip files and checkpoints."""
+    files: dict[str, object] = dict(contents(folder, *patterns))
+    for name in files:
         if name.endswith(".pt"):
-            found[name] = load_tensors(folder / name, "weights", "")["model"]
+            files[name] = load_tensors(folder / name, "weights", "")["model"]
         elif name.endswith(".gz"):
-            found[name] = gzip.decompress(found[name])
-    return found
+            files[name] = gzip.decompress(files[name])
+    return files
 
 
 def place(given, folder: Path) -> Path:
-    """A folder for results, with the experiment in it."""
+    """Makes a folder for results, with the experiment in it."""
     folder.mkdir()
     shutil.copytree(given.exp, folder / "exp")
     return folder

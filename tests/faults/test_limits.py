@@ -1,4 +1,4 @@
-"""Few descriptors, a tiny /dev/shm, closed or broken streams, a parent that is gone: always an end, in few words."""
+"""With few descriptors, a tiny /dev/shm, broken streams or a dead parent a command ends, with one error line at most."""
 
 import signal
 
@@ -7,7 +7,7 @@ import pytest
 from tests.faults.commands import Command, alive, children, run, until
 from tests.faults.limits import UNABLE
 
-ENDS_WITHIN = 10  # seconds after the parent process; orphans look for it each second
+ENDS_WITHIN = 10  # seconds after the parent process; orphans check for it each second
 
 
 def training(given, tmp_path, workers):
@@ -42,7 +42,7 @@ def test_a_tiny_shared_memory_ends_in_a_result_or_in_one_error_line(given, exper
 @pytest.mark.parametrize("descriptors", [(2,), (1, 2), (0, 1, 2)])
 def test_closed_streams_do_not_lose_the_result(given, experiment_copy, tmp_path, descriptors):
     finished = run(tmp_path, *decoding(experiment_copy, given, 0), before=("streams", *descriptors))
-    assert finished.status == (2 if 1 in descriptors else 0)  # as of `ls >&-`: what it prints can go nowhere
+    assert finished.status == (2 if 1 in descriptors else 0)  # as of `ls >&-`: its output can go nowhere
     assert (experiment_copy / "decode" / "cuts" / "greedy" / "decode.json").is_file()
 
 

@@ -1,4 +1,4 @@
-"""Small files that unpack to gigabytes: refused, or read with at most 500 MB above what a command takes anyway."""
+"""Small files that unpack to gigabytes are refused, or read with at most 500 MB above a command's usual memory."""
 
 import gzip
 import shutil
@@ -17,7 +17,7 @@ BLOCK = b" " * (1 << 20)
 
 
 def blank_line(path: Path) -> Path:
-    """A gzip file of one line of 1.5 GB."""
+    """Writes a gzip file of one line of 1.5 GB."""
     with gzip.open(path, "wb", 1) as file:
         for _ in range(1500):
             file.write(BLOCK)
@@ -26,7 +26,7 @@ def blank_line(path: Path) -> Path:
 
 
 def zeros(path: Path, names: tuple[str, ...]) -> Path:
-    """A zip archive whose members, .npy arrays, unpack to 1.5 GB in all."""
+    """Writes a zip archive whose members, .npy arrays, unpack to 1.5 GB in all."""
     head = Path(f"{path}.head")
     count = (1500 << 20) // len(names) // 8
     with open(head, "wb") as file:
@@ -41,7 +41,7 @@ def zeros(path: Path, names: tuple[str, ...]) -> Path:
 
 
 def silence(path: Path, hours: float) -> Path:
-    """A FLAC file of hours of digital silence: a megabyte."""
+    """Writes a FLAC file of hours of digital silence, which has a megabyte."""
     with soundfile.SoundFile(path, "w", 16000, 1) as file:
         for _ in range(int(hours * 60)):
             file.write(np.zeros(16000 * 60, np.float32))
@@ -50,7 +50,7 @@ def silence(path: Path, hours: float) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(given, tmp_path_factory) -> int:
-    """The peak memory of a command that reads little."""
+    """Returns the peak memory of a command that reads little."""
     folder = tmp_path_factory.mktemp("plain")
     return run(folder, "lm", "perplexity", given.arpa, given.text).peak
 

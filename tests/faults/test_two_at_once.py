@@ -1,4 +1,4 @@
-"""Two processes of one command on one folder: each is right, or the second one is told who is at work."""
+"""Of two processes of one command on one folder, both are right, or the second gets an error with the first one."""
 
 import shutil
 

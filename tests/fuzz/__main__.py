@@ -1,4 +1,4 @@
-"""Fuzz one reader or all of them by hand; see README.md beside this file."""
+"""Fuzzes one reader or all of them by hand; see README.md in this folder."""
 
 import shutil
 import sys
@@ -21,12 +21,18 @@ from tests.fuzz.engine import FINDING, fuzz
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[DRIVER ...]", type=click.Choice(sorted(DRIVERS)))
-@click.option("--seconds", default=600.0, show_default=True, help="Time for each driver.")
-@click.option("--seed", default=1, show_default=True, help="Another seed gives other inputs.")
-@click.option("--findings", default="fuzz-findings", show_default=True, type=click.Path(path_type=Path), help="Folder.")
-@click.option("--repeat", type=click.Path(exists=True, path_type=Path), help="Read this input of a finding once.")
+@click.option("--seconds", default=600.0, show_default=True, help="Seconds for each driver.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the inputs.")
+@click.option(
+    "--findings",
+    default="fuzz-findings",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder for findings.",
+)
+@click.option("--repeat", type=click.Path(exists=True, path_type=Path), help="Input of a finding to read once.")
 def main(names: tuple[str, ...], seconds: float, seed: int, findings: Path, repeat: Path | None) -> None:
-    """Feed changed files to the readers of asrtool; the exit status is 1 when there are findings."""
+    """Feed changed files to the readers of asrtool. The exit status is 1 if there are findings."""
     drivers = [DRIVERS[name] for name in names or DRIVERS]
     if repeat:
         work = Path((repeat.parent / FINDING).read_text(encoding="utf-8").splitlines()[0])
@@ -39,7 +45,7 @@ def main(names: tuple[str, ...], seconds: float, seed: int, findings: Path, repe
 
 @contextmanager
 def _folder(path: Path) -> Iterator[Path]:
-    """The folder `path` for the files of all drivers, removed afterwards if it is new."""
+    """Yields the folder `path` for the files of all drivers, removed afterwards if it is new."""
     is_new = not path.exists()
     material.use(path / "material")
     try:
@@ -49,7 +55,7 @@ def _folder(path: Path) -> Iterator[Path]:
 
 
 def report(driver: Driver, seconds: float, seed: int, folder: Path, findings: Path) -> int:
-    """Fuzz with one driver, and print what it found; returns how many kinds of findings."""
+    """Fuzzes with one driver, and prints its findings; returns the number of their kinds."""
     begin = time.monotonic()
     result = fuzz(driver, seconds, folder / driver.name, findings.absolute(), seed)
     spent = time.monotonic() - begin
@@ -60,7 +66,7 @@ def report(driver: Driver, seconds: float, seed: int, folder: Path, findings: Pa
 
 
 def read_once(driver: Driver, path: Path, work: Path) -> int:
-    """Read the input of a finding once more, where it was read before, and print what the reader raises."""
+    """Reads the input of a finding again, where it was read before, and prints the exception of the reader."""
     work.mkdir(exist_ok=True)
     targets = {target.name: target.absolute() for target in driver.seeds(work)}
     shutil.copyfile(path, targets[path.name])

@@ -1,4 +1,4 @@
-"""The child process of a fuzzing run: reads one input after another, and tells its parent through a pipe."""
+"""The child process of a fuzzing run: reads one input after another, and reports to its parent through a pipe."""
 
 import faulthandler
 import io
@@ -16,9 +16,9 @@ from asrtool.data.sources import InvalidEntry
 from asrtool.errors import AsrtoolError, DataError
 from tests.fuzz.driver import LONGEST, Driver, Inputs
 
-SECONDS = 10  # of computing for one input; valid ones take milliseconds
+SECONDS = 10  # of computation for one input; valid ones take milliseconds
 MEMORY = 500 << 20  # bytes that an input may take beyond what the valid files took
-ADDRESSES = 6 << 30  # bytes that a child may ask for in all, so that a finding does not end the machine
+ADDRESSES = 6 << 30  # bytes that a child may allocate in all, so that a finding does not exhaust the machine
 SHELLS = {
     "os.system",
     "os.exec",
@@ -32,47 +32,47 @@ UNPICKLED = {"pickle.find_class"}
 
 
 class Stopped(BaseException):
-    """An input takes too long, or does what is forbidden. It is no Exception, so that no reader catches it."""
+    """An input takes too long, or does something forbidden. It is not an Exception, so that no reader catches it."""
 
 
 def run_inputs(inputs: Inputs, first: int, end: float, pipe: int) -> NoReturn:
-    """Read the valid files, then inputs from number `first` on until `end`, and exit."""
+    """Reads the valid files, then inputs from number `first` on until `end`, and exits."""
     status = 1
     try:
         restrict(inputs.driver, next(iter(inputs.originals)).parent)
         _silence()
         for path in inputs.originals:  # this also fills caches and imports, before memory is measured
-            _tell(pipe, "valid", path)
-            _tell_fault(pipe, inputs.driver, path)
+            _report(pipe, "valid", path)
+            _report_fault(pipe, inputs.driver, path)
         number = first
         while time.monotonic() < end:
             target, content = inputs.make(number)
             target.write_bytes(content)
             if inputs.driver.mend:
                 inputs.driver.mend(target)
-            _tell(pipe, "read", number)
+            _report(pipe, "read", number)
             before = _begin_peak()
-            _tell_fault(pipe, inputs.driver, target)
+            _report_fault(pipe, inputs.driver, target)
             if _kilobytes("VmHWM") - before > MEMORY >> 10:
-                _tell(pipe, "found", f"takes {MEMORY >> 20} MB and more")
+                _report(pipe, "found", f"takes {MEMORY >> 20} MB and more")
             for path in {target, *(inputs.originals if inputs.driver.mend else ())}:
                 path.write_bytes(inputs.originals[path])
             number += 1
-        _tell(pipe, "end", "")
+        _report(pipe, "end", "")
         status = 0
     except BaseException as error:
-        _tell(pipe, "found", f"the engine itself: {error!r}")
+        _report(pipe, "found", f"the engine itself: {error!r}")
     os._exit(status)
 
 
-def _tell_fault(pipe: int, driver: Driver, path: Path) -> None:
+def _report_fault(pipe: int, driver: Driver, path: Path) -> None:
     kind, _ = fault(driver, path)
     if kind:
-        _tell(pipe, "found", kind)
+        _report(pipe, "found", kind)
 
 
 def restrict(driver: Driver, folder: Path) -> None:
-    """Put this process into `folder` for good, with limits: memory, no core files, no shells and no connections."""
+    """Moves this process into `folder`, with limits: memory, no core files, no shells and no connections."""
     os.chdir(folder)
     faulthandler.disable()  # a signal is a finding, not a page of pytest's output
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -98,7 +98,7 @@ def _too_slow(*_: object) -> None:
 
 
 def fault(driver: Driver, path: Path) -> tuple[str | None, BaseException | None]:
-    """What is wrong with how the driver reads `path`, None when nothing is; and what it raised."""
+    """Returns the fault of the driver that reads `path`, None if there is none, and the exception that it raised."""
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -113,7 +113,7 @@ def fault(driver: Driver, path: Path) -> tuple[str | None, BaseException | None]
 
 
 def _fault_of_message(error: Exception) -> str | None:
-    """What is wrong with the words of an error that readers may raise."""
+    """Returns the fault of the message of an error that readers may raise."""
     lines = str(error).split("\n")
     if not lines[-1].strip():
         return f"a message without words: {_place(error)}"
@@ -125,18 +125,18 @@ def _fault_of_message(error: Exception) -> str | None:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line of asrtool that an exception passed."""
+    """Returns the innermost line of asrtool in a traceback."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "asrtool" in frame.filename.split("/")]
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "outside of asrtool"
 
 
-def _tell(pipe: int, kind: str, value: object) -> None:
+def _report(pipe: int, kind: str, value: object) -> None:
     text = " ".join(str(value).split())
     os.write(pipe, f"{kind}\t{text}".encode("utf-8", "replace")[:3000] + b"\n")
 
 
 def _begin_peak() -> int:
-    """Let the kernel measure the peak memory from now on; returns the memory of now, in kB."""
+    """Lets the kernel measure the peak memory from now on; returns the current memory, in kB."""
     Path("/proc/self/clear_refs").write_text("5")
     return _kilobytes("VmRSS")
 

@@ -1,4 +1,4 @@
-"""What a driver is: a reader of asrtool, and valid files for it."""
+"""A driver of the fuzzer: a reader of asrtool, and valid files for it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ LONGEST = 2000  # characters of a line of a message
 class Driver:
     """How to fuzz a reader.
 
-    `seeds` writes valid files into an empty folder and returns those that are to be changed; `read` reads one of these.
-    `mend` follows a change, e.g. to write the file's hash anew, so that what is behind a comparison is tried as well.
-    `spawns`: the reader has child processes of its own.
+    `seeds` writes valid files into an empty folder and returns the files to change; `read` reads one of these. `mend`
+    follows a change, e.g. to update the file's hash, so that the code behind a comparison is reached as well. `spawns`
+    is True if the reader starts child processes.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Driver:
 
 
 class Wrong(Exception):
-    """A reader has returned what it should have refused."""
+    """A reader returned a value that it should have refused."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Inputs:
     seed: int
 
     def make(self, number: int) -> tuple[Path, bytes]:
-        """One of the files, and its new content."""
+        """Returns one of the files, and its new content."""
         draw = Random(f"{self.driver.name} {self.seed} {number}")
         target = draw.choice(list(self.originals))
         return target, change(target.name, self.originals[target], draw)

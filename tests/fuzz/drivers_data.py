@@ -20,7 +20,7 @@ BINS = 20  # of features, as in tests/tiny.py
 
 
 def require(holds: bool, problem: str) -> None:
-    """Wrong, unless it holds."""
+    """Raises Wrong unless `holds`."""
     if not holds:
         raise Wrong(problem)
 

@@ -1,4 +1,4 @@
-"""Feeds changed files to a reader in a child process, and keeps those that the reader does not take as it should.
+"""Feeds changed files to a reader in a child process, and keeps the files that the reader mishandles.
 
 A reader returns, or raises an AsrtoolError (or InvalidEntry) whose lines are short. Anything else is a finding: another
 exception, a signal, a shell, a connection, or more time or memory than tests/fuzz/child.py allows. The engine is our
@@ -18,21 +18,21 @@ from pathlib import Path
 from tests.fuzz.child import run_inputs
 from tests.fuzz.driver import Driver, Inputs
 
-WAIT = 60  # seconds of silence until an input that computes nothing counts as a hang; machines are busy at times
-FINDING = "finding.txt"  # beside the input: the folder where it was read, what was wrong, how to repeat it
-MOST_FINDINGS = 20  # kinds, after which a driver stops
+WAIT = 60  # seconds of silence after which an input that does not compute counts as a hang, on a busy machine
+FINDING = "finding.txt"  # next to the input: the folder where it was read, the fault, how to repeat it
+MAX_FINDINGS = 20  # kinds, after which a driver stops
 
 
 @dataclass
 class Result:
-    """`inputs` were read; `findings` has the file of one input for each kind of finding."""
+    """The number of `inputs` that were read; `findings` has the file of one input for each kind of finding."""
 
     inputs: int = 0
     findings: dict[str, Path] = field(default_factory=dict)
 
 
 def fuzz(driver: Driver, seconds: float, work: Path, kept: Path, seed: int = 1) -> Result:
-    """Feed `driver` for `seconds`, in the new folder `work`; inputs of findings go to the folder `kept`."""
+    """Fuzzes with `driver` for `seconds`, in the new folder `work`; inputs of findings go to the folder `kept`."""
     work.mkdir(parents=True)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         originals = {path.absolute(): path.read_bytes() for path in driver.seeds(work)}
@@ -40,7 +40,7 @@ def fuzz(driver: Driver, seconds: float, work: Path, kept: Path, seed: int = 1) 
     first = 0
     while True:
         first = run.child_from(first)
-        if time.monotonic() > run.end or len(run.result.findings) >= MOST_FINDINGS:
+        if time.monotonic() > run.end or len(run.result.findings) >= MAX_FINDINGS:
             return run.result
 
 
@@ -53,7 +53,7 @@ class _Run:
     result: Result = field(default_factory=Result)
 
     def child_from(self, first: int) -> int:
-        """Run one child from input number `first` until the end or its death; returns the number to go on with."""
+        """Runs one child from input number `first` until the end or its death; returns the number to continue with."""
         reading, writing = os.pipe()
         child = os.fork()
         if not child:
@@ -78,7 +78,7 @@ class _Run:
         return number + (valid is None)
 
     def keep(self, kind: str, number: int, valid: Path | None) -> None:
-        """Store the input of a finding, one of each kind: number `number`, or a valid file."""
+        """Stores the input of a finding, one of each kind: number `number`, or a valid file."""
         kind = f"a valid file: {kind}" if valid else kind
         if kind in self.result.findings:
             return
@@ -92,7 +92,7 @@ class _Run:
 
 
 def _end_of(child: int) -> str:
-    """How a child that has closed its pipe, or says nothing any more, ended; it is killed if it lives."""
+    """Returns how a child ended that closed its pipe, or became silent; it is killed if it lives."""
     for _ in range(10):  # the pipe closes a moment before the process is gone
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:

@@ -1,6 +1,6 @@
-"""Valid files for the drivers, made once by asrtool itself: a tiny corpus, a tokenizer, an experiment, language models.
+"""Valid files for the drivers, written once by asrtool: a tiny corpus, a tokenizer, an experiment, language models.
 
-The functions are cached: their files are shared, and a driver copies those that it changes.
+The functions are cached: their files are shared, and a driver copies the files that it changes.
 """
 
 import json
@@ -23,19 +23,19 @@ REFUSED = (1, 2)  # exit statuses: wrong data, a wrong request
 
 
 def use(folder: Path) -> None:
-    """Keep all that is here in `folder`. It matters for repeating a finding, since manifests hold paths."""
+    """Makes `folder` the folder of these files. It matters for repeating a finding, since manifests hold paths."""
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier process: a finding is repeated where it was found
     folder.mkdir(parents=True)
     FOLDERS[:] = [folder.resolve()]
 
 
 def place() -> Path:
-    """The folder of all that is here."""
+    """Returns the folder of these files."""
     return FOLDERS[0]
 
 
 def asrtool(*arguments: object) -> int:
-    """Run a command in this process; its exit status. Raises what it ends with unless that is 0 or a refusal."""
+    """Runs a command in this process; returns its exit status. Raises its exception unless it is a refusal."""
     status = 0
     sys.argv = ["asrtool", *map(str, arguments)]
     try:
@@ -51,14 +51,14 @@ def asrtool(*arguments: object) -> int:
 
 
 def build(*arguments: object) -> None:
-    """Run a command that has to succeed, to write a valid file."""
+    """Runs a command that has to succeed, to write a valid file."""
     if asrtool(*arguments):
         raise RuntimeError(f"asrtool {' '.join(map(str, arguments))} failed")
 
 
 @cache
 def audio() -> list[Path]:
-    """Three recordings of 0.5 s and more: FLAC, WAV and Ogg."""
+    """Returns three recordings of 0.5 s and more: FLAC, WAV and Ogg."""
     paths = [place() / name for name in ("a.flac", "b.wav", "c.ogg")]
     for number, path in enumerate(paths):
         soundfile.write(path, tone(500 * (number + 1), 0.5 + 0.1 * number), RATE)
@@ -67,7 +67,7 @@ def audio() -> list[Path]:
 
 @cache
 def manifest() -> Path:
-    """A manifest of an utterance of each recording, by two speakers."""
+    """Returns a manifest of an utterance of each recording, by two speakers."""
     utterances = [Utterance(p.stem, str(p), TEXT[n], speaker="xyx"[n]) for n, p in enumerate(audio())]
     write_manifest(utterances, place() / "cuts.jsonl.gz", jobs=1)
     return place() / "cuts.jsonl.gz"
@@ -75,20 +75,20 @@ def manifest() -> Path:
 
 @cache
 def tokenizer() -> Path:
-    """A word tokenizer of four words."""
+    """Returns a word tokenizer of four words."""
     return make_tokenizer(place())
 
 
 @cache
 def experiment() -> Path:
-    """An experiment with random weights."""
+    """Returns an experiment with random weights."""
     config = make_config(manifest(), tokenizer())
     return make_experiment(place() / "exp", config, tokenizer())
 
 
 @cache
 def lexicon() -> Path:
-    """Pronunciations of the words, one with two."""
+    """Returns a lexicon of the words, one of which has two pronunciations."""
     lines = [f"{word} {' '.join(word)}" for word in WORDS] + ["one w u n"]
     (place() / "lexicon.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return place() / "lexicon.txt"
@@ -96,26 +96,26 @@ def lexicon() -> Path:
 
 @cache
 def text() -> Path:
-    """Sentences of the words."""
+    """Returns sentences of the words."""
     (place() / "text.txt").write_text("\n".join(TEXT) + "\n", encoding="utf-8")
     return place() / "text.txt"
 
 
 @cache
 def language_model(name: str) -> Path:
-    """A 3-gram of the sentences as .arpa, .arpa.gz or .npz."""
+    """Returns a 3-gram of the sentences as .arpa, .arpa.gz or .npz."""
     build("lm", "train", text(), place() / name, "--order", 3)
     return place() / name
 
 
 def copy(folder: Path, *sources: Path) -> list[Path]:
-    """Copies of files in `folder`, under their names."""
+    """Copies files into `folder`, under their names; returns the copies."""
     folder.mkdir(parents=True, exist_ok=True)
     return [Path(shutil.copyfile(source, folder / source.name)) for source in sources]
 
 
 def write(path: Path, value: object) -> Path:
-    """`value` as a JSON file, or a list as JSONL, by the suffix."""
+    """Writes `value` as a JSON file, or a list as JSONL, by the suffix; returns `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.dumps(row) + "\n" for row in value] if path.suffix == ".jsonl" else [json.dumps(value)]
     path.write_text("".join(rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Valid files, changed: bytes, lines, or the tree of values inside a container whose checksums are written anew.
+"""Changes of valid files: bytes, lines, or the tree of values inside a container whose checksums are updated.
 
 Readers refuse a flipped bit in a zip archive or a gzip file by its checksum, so changes of bytes alone would never
 reach the code behind that. A file of a known format is therefore also unpacked, changed inside, and packed again.
@@ -32,25 +32,25 @@ TEXTS = [
     *("nan", "NaN", "inf", "-inf", "1e999", "1_000", "0x10", "010", "1:30", "-1", "-0", "true", "null", "9" * 400),
     *("x" * 300, "x" * 70_000, *COMMANDS, *PATHS),
 ]
-MOST_BYTES = 1 << 20  # of a changed file: larger ones cost time, and the bombs have tests of their own
+MAX_BYTES = 1 << 20  # of a changed file: larger ones cost time, and the bombs have tests of their own
 
 Change = Callable[[bytes, Random], bytes]
 
 
 def change(name: str, data: bytes, draw: Random) -> bytes:
-    """The content `data` of a file `name`, changed in one to three places, by bytes or by what its format holds."""
+    """Returns the content `data` of a file `name`, changed in one to three places, by bytes or by its format."""
     inside = FORMATS.get(name.rpartition(".")[2], _lines)
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
         how = inside if draw.random() < 0.8 else _bytes
         try:
-            data = how(data, draw)[:MOST_BYTES]
-        except Exception:  # an earlier change has made another format of it
+            data = how(data, draw)[:MAX_BYTES]
+        except Exception:  # an earlier change has given it another format
             data = _bytes(data, draw)
     return data
 
 
 def _bytes(data: bytes, draw: Random) -> bytes:
-    """Bits flipped, a stretch cut out, doubled, moved or replaced by a number, the end cut off or lengthened."""
+    """Flips bits, cuts out, doubles or replaces bytes, or truncates or lengthens the content."""
     place, end = sorted((draw.randrange(len(data) + 1), draw.randrange(len(data) + 1)))
     end = min(end, place + draw.choice((1, 4, 64, 1024, len(data))))
     changed = bytearray(data)
@@ -84,7 +84,7 @@ def _packed(draw: Random) -> bytes:
 
 
 def _lines(data: bytes, draw: Random) -> bytes:
-    """Text: lines taken out, doubled or swapped, and fields replaced."""
+    """Removes, doubles or swaps lines of text, and replaces fields."""
     lines = data.split(b"\n")
     place, other = draw.randrange(len(lines)), draw.randrange(len(lines))
     match draw.randrange(6):
@@ -102,7 +102,7 @@ def _lines(data: bytes, draw: Random) -> bytes:
 
 
 def _fields(line: str, draw: Random) -> bytes:
-    """One field of a line, parted by one of the usual delimiters, is replaced, doubled or taken out."""
+    """Replaces, doubles or removes one field of a line, between usual delimiters."""
     mark = draw.choice([mark for mark in "\t ,=:|" if mark in line] or [" "])
     fields = line.split(mark)
     place = draw.randrange(len(fields))
@@ -122,7 +122,7 @@ def _json(data: bytes, draw: Random) -> bytes:
 
 
 def _jsonl(data: bytes, draw: Random) -> bytes:
-    """The tree of one line, or the lines as text."""
+    """Changes the tree of one line, or the lines as text."""
     lines = data.rstrip(b"\n").split(b"\n")
     if draw.random() < 0.2:
         return _lines(data, draw)
@@ -142,7 +142,7 @@ def _yaml(data: bytes, draw: Random) -> bytes:
 
 
 def _gzip(data: bytes, draw: Random) -> bytes:
-    """What is packed, by the format it looks like."""
+    """Changes the compressed content, by the format that it seems to have."""
     content = gzip.decompress(data)
     return gzip.compress((_jsonl if content.startswith(b"{") else _lines)(content, draw), 1)
 
@@ -162,7 +162,7 @@ def _arrays(data: bytes, draw: Random) -> bytes:
 
 
 def _tree(tree: Any, draw: Random) -> Any:
-    """A tree of values with one of its nodes, at any depth, replaced, doubled, taken out, or named otherwise."""
+    """Returns a tree of values with one of its nodes, at any depth, replaced, doubled, removed or renamed."""
     keys = list(tree) if isinstance(tree, dict) else list(range(len(tree))) if isinstance(tree, list | tuple) else []
     if not keys or draw.random() < 0.1:
         return _value(tree, draw)
@@ -185,7 +185,7 @@ def _tree(tree: Any, draw: Random) -> Any:
 
 
 def _value(old: Any, draw: Random) -> Any:
-    """Another value in the place of `old`: of its kind, a bit off, or of another kind."""
+    """Returns another value instead of `old`: of its kind, slightly different, or of another kind."""
     if isinstance(old, np.ndarray) and draw.random() < 0.9:
         return _array(old, draw)
     if isinstance(old, torch.Tensor) and draw.random() < 0.9:
@@ -206,7 +206,7 @@ def _nested(draw: Random) -> Any:
 
 
 def _array(old: np.ndarray, draw: Random) -> np.ndarray:
-    """An array with other elements, another shape or another type."""
+    """Returns an array with other elements, another shape or another type."""
     match draw.randrange(6):
         case 0:
             return old.astype(draw.choice(("f2", "f4", "f8", "i1", "i4", "i8", "u8", "U3", "c8", "?", ">i4")))
@@ -225,7 +225,7 @@ def _array(old: np.ndarray, draw: Random) -> np.ndarray:
 
 
 def _tensor(old: torch.Tensor, draw: Random) -> torch.Tensor:
-    """A tensor with other elements, another shape, type or layout."""
+    """Returns a tensor with other elements, another shape, type or layout."""
     match draw.randrange(6):
         case 0:
             kinds = (torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.int64, torch.bool, torch.complex64)

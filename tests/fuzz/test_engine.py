@@ -1,4 +1,4 @@
-"""The engine itself: it finds faults that were put into a reader."""
+"""The engine reports faults that were put into a reader."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ VALID = b'{"a": 1, "b": [1.5, "x"]}\n'
 
 
 def driver(fault) -> Driver:
-    """A reader with a `fault` in every input but the valid one."""
+    """Returns a reader with a `fault` in every input but the valid one."""
 
     def seeds(folder: Path) -> list[Path]:
         (folder / "x.json").write_bytes(VALID)
@@ -27,7 +27,7 @@ def driver(fault) -> Driver:
 
 
 def raise_(error: BaseException) -> None:
-    """An expression that raises."""
+    """Raises `error`, as an expression."""
     raise error
 
 

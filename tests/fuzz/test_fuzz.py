@@ -1,4 +1,4 @@
-"""Each reader meets changed files for some seconds; `python3 -m tests.fuzz` goes on for longer (README.md)."""
+"""Each reader reads changed files for some seconds; `python3 -m tests.fuzz` runs for longer (README.md)."""
 
 import os
 
@@ -13,7 +13,7 @@ SECONDS = float(os.environ.get("ASRTOOL_FUZZ_SECONDS", 10))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder for the files of all drivers."""
+    """Returns a folder for the files of all drivers."""
     path = tmp_path_factory.mktemp("fuzz")
     material.use(path / "material")
     return path
