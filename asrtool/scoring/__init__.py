@@ -1,1 +1,1 @@
-"""Hypotheses in; word error rates with intervals and readable reports out."""
+"""Scoring of hypotheses: error rates with intervals, readable reports, and tables of results."""

@@ -219,3 +219,7 @@ def test_from_a_table_to_a_word_error_rate(asr, tmp_path, corpus, tiny_config, m
     status, out, _ = asr("score", "exp/tiny/decode/fbank/greedy", "exp/tiny/decode/fbank/prefix")
     assert status == 0 and len(out.splitlines()) == 2
     assert all(line.startswith("fbank WER ") and " % [" in line for line in out.splitlines())
+
+    parameters = json.loads(Path("exp/tiny/log.jsonl").read_text(encoding="utf-8").splitlines()[0])["parameters"]
+    status, out, _ = asr("report", "exp/tiny")
+    assert status == 0 and f"| {parameters / 1e6:.2f} M |" in out
