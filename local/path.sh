@@ -81,4 +81,4 @@ asrtool_provide() {
 
 asrtool() { python3 -m asrtool "$@"; }
 export -f asrtool
-asrtool_provide # the last command, so that its status is that of sourcing this file
+asrtool_provide # the last command: its status is the status of sourcing this file

@@ -127,7 +127,7 @@ def test_rerun_keeps_the_corpus_or_refuses(corpus, script, capsys):
 
 
 def test_interrupted_run_is_continued(corpus, tmp_path):
-    """Speakers already there are kept, a half-written one is made anew."""
+    """Speakers already there are kept, an incomplete one is created again."""
     import shutil
 
     partial = tmp_path / ".partial"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a corpus of connected digits with espeak-ng: offline, free, every sound known.
+"""Creates a corpus of connected digits with espeak-ng: offline, free, with exact word times.
 
   synthesise.py OUT_DIR [--train 3600] [--dev 300] [--test 500] [--seed 1] [--jobs 2]
 
@@ -7,7 +7,7 @@ OUT_DIR/LibriSpeech gets train-digits, dev-digits and test-digits in LibriSpeech
 lhotse's prepare_librispeech reads it. A speaker is an accent and a voice variant of espeak-ng, e.g. en-gb-scotland+f2.
 Splits share all accents but no variant. An utterance is 1 to 7 digits at its own rate, pitch, gaps, level and noise.
 
-alignment.txt holds the END time of each word in seconds, silence as the empty word, as LibriSpeech-Alignments has it.
+alignment.txt has the END time of each word in seconds, with silence as the empty word, as in LibriSpeech-Alignments.
 A word starts at espeak-ng's word event (so T of TWO includes its closure) and ends at the first pause that espeak-ng
 plays after it or, in fluent speech, where the next word starts. Draws depend on (seed, split, index) alone.
 """
@@ -45,19 +45,19 @@ from asrtool.progress import progress
 
 logger = logging.getLogger("asrtool")
 
-VERSION = 1  # raise it when the same parameters give other bytes, so that an old corpus is not taken for a new one
+VERSION = 1  # to increase when the same parameters give other bytes, so that an old corpus is not reused
 DIGITS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
 SPLITS = ("train", "dev", "test")
 RATE, ESPEAK_RATE = 16000, 22050  # Hz
 HELD_OUT = {"test": (4, 3), "dev": (3, 2)}  # families of male and of female variants; all others are for training
 UTTERANCE, SPEAKER, VARIANTS = 1, 2, 3  # the first word of a generator's seed keeps the streams apart
 NOISES = ("white", "pink", "brown", "hum", "babble")
-CLEAN_SHARE = 0.2  # of the utterances get only a faint hiss (50 dB), since exact zeros occur in no recording
+CLEAN_SHARE = 0.2  # of the utterances get only a faint hiss (50 dB), because recordings have no exact zeros
 BABBLE_BANK = 24  # utterances of the split that babble is mixed from
 
-# Reads English in the Shavian alphabet; our Latin letters it speaks as plain "en", which would be there twice.
+# It reads the Shavian alphabet, and speaks Latin letters as plain "en", which would occur twice.
 UNUSED_ACCENTS = {"en-shaw"}
-# Not like human speech by their parameter files; the other variants keep voicing and formants within a human range.
+# Unlike human speech by their parameter files; the other variants keep voicing and formants within a human range.
 UNUSED_VARIANTS = {
     *("whisper", "whisperf", "caleb"),  # (nearly) no voicing, full breath: whispers
     *("croak", "Demonic"),  # a croak, and a monster: 70 % formants, 43 Hz, long echo
@@ -73,7 +73,7 @@ UNUSED_VARIANTS = {
 
 @dataclass(frozen=True)
 class Corpus:
-    """What determines every byte of the corpus: utterances in each split, and the seed."""
+    """The parameters that determine every byte of the corpus: utterances in each split, and the seed."""
 
     train: int
     dev: int
@@ -94,7 +94,7 @@ class Speech:
 
 
 def espeak_paths() -> tuple[Path, Path]:
-    """espeak-ng's shared library and its data folder, from the espeakng-loader wheel."""
+    """Returns espeak-ng's shared library and its data folder, from the espeakng-loader wheel."""
     try:
         import espeakng_loader
     except ImportError:
@@ -103,12 +103,12 @@ def espeak_paths() -> tuple[Path, Path]:
 
 
 def list_accents(data: Path) -> list[str]:
-    """The English accents that espeak-ng speaks, e.g. en-us."""
+    """Returns the English accents of espeak-ng, e.g. en-us."""
     return sorted({path.name.lower() for path in (data / "lang" / "gmw").glob("en*")} - UNUSED_ACCENTS)
 
 
 def list_variants(data: Path) -> dict[str, tuple[bool, tuple]]:
-    """{variant: (female, family)}. Of one family are variants with the same vocal tract, i.e. places of formants 1-5.
+    """Returns {variant: (female, family)}. The variants of a family have the same vocal tract, i.e. formants 1-5.
 
     Copies of a variant, or one with another echo or tone, thus count as the same person and stay in one split.
     """
@@ -124,7 +124,7 @@ def list_variants(data: Path) -> dict[str, tuple[bool, tuple]]:
 
 @functools.cache
 def split_variants(seed: int) -> dict[str, list[str]]:
-    """{split: variants}: whole families, drawn by `seed`; those of three and more members always go to training."""
+    """Returns {split: variants}: whole families, drawn by `seed`; families of three and more always go to training."""
     families, chosen = {}, {split: ([], []) for split in SPLITS}
     for name, key in list_variants(espeak_paths()[1]).items():
         families.setdefault(key, []).append(name)
@@ -137,13 +137,13 @@ def split_variants(seed: int) -> dict[str, list[str]]:
 
 
 def interleave(first: list, second: list) -> list:
-    """Both lists spread evenly over one, so that even a small corpus has male and female voices."""
+    """Returns both lists merged evenly, so that even a small corpus has male and female voices."""
     return [x for _, x in sorted(((n + 0.5) / len(names), x) for names in (first, second) for n, x in enumerate(names))]
 
 
 @functools.cache
 def list_voices(split: str, corpus: Corpus) -> list[str]:
-    """The split's speakers as espeak-ng's voice names; neighbours differ in accent and variant."""
+    """Returns the split's speakers as espeak-ng's voice names; neighbours differ in accent and variant."""
     accents, variants = list_accents(espeak_paths()[1]), split_variants(corpus.seed)[split]
     blocks = [[*variants[n:], *variants[:n]] * len(accents) for n in range(len(variants))]
     voices = [f"{accent}+{variant}" for block in blocks for accent, variant in zip(accents, block, strict=False)]
@@ -169,8 +169,11 @@ SETTINGS = {"rate": 1, "volume": 2, "pitch": 3, "range": 4, "gap": 7}  # numbers
 
 @contextlib.contextmanager
 def fresh_espeak() -> Iterator[ctypes.CDLL]:
-    """espeak-ng just loaded. It keeps phases and noise from one utterance to the next, and initialising it again does
-    not reset them; unloading does. So a speaker sounds the same whatever the process spoke before."""
+    """Yields a newly loaded espeak-ng.
+
+    It keeps phases and noise from one utterance to the next, and only unloading it resets them. So a speaker sounds the
+    same, no matter what the process has synthesised before.
+    """
     import _ctypes
 
     path, data = espeak_paths()
@@ -187,7 +190,7 @@ def fresh_espeak() -> Iterator[ctypes.CDLL]:
 def run_espeak(
     library: ctypes.CDLL, voice: str, words: list[str], seed: int, **settings: int
 ) -> tuple[np.ndarray, list]:
-    """What espeak-ng says: samples (n,) at 22050 Hz as float, and the span of each word in samples."""
+    """Returns the samples (n,) of `words` at 22050 Hz as float, and the span of each word in samples."""
     chunks, events = [], []
 
     @CALLBACK
@@ -197,7 +200,7 @@ def run_espeak(
             events.append((one.type, one.sample, one.name))
         return 0
 
-    text = " ".join(words).lower().encode()  # words, since "012" would be read as a number
+    text = " ".join(words).lower().encode()  # as words, because "012" would be read as a number
     library.espeak_SetSynthCallback(receive)
     library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
     failed = library.espeak_SetVoiceByName(voice.encode())
@@ -211,7 +214,7 @@ def run_espeak(
 
 
 def find_words(events: list[tuple[int, int, bytes]], length: int) -> list[tuple[int, int]]:
-    """(start, end) of each word: from its event to the first pause (phoneme _ or _:) or else the next word."""
+    """Returns (start, end) of each word: from its event to the first pause (phoneme _ or _:), or to the next word."""
     starts = [sample for kind, sample, _ in events if kind == WORD]
     pauses = [sample for kind, sample, name in events if kind == PHONEME and name.startswith(b"_")]
     following = [*starts[1:], length]
@@ -222,7 +225,7 @@ def find_words(events: list[tuple[int, int, bytes]], length: int) -> list[tuple[
 
 
 def speak_all(corpus: Corpus, split: str, indices: Iterable[int]) -> Iterator[tuple[np.random.Generator, Speech]]:
-    """Utterances of a split without noise, each with its generator for what is still to be drawn."""
+    """Yields utterances of a split without noise, each with its generator for later draws."""
     with fresh_espeak() as library:
         for index in indices:
             rng = np.random.default_rng([UTTERANCE, corpus.seed, SPLITS.index(split), index])
@@ -230,7 +233,7 @@ def speak_all(corpus: Corpus, split: str, indices: Iterable[int]) -> Iterator[tu
 
 
 def speak(library: ctypes.CDLL, corpus: Corpus, split: str, index: int, rng: np.random.Generator) -> Speech:
-    """Utterance `index` of a split without noise, but with silence around it."""
+    """Returns utterance `index` of a split without noise, with silence around it."""
     voices = list_voices(split, corpus)
     number = index % len(voices)
     manner = np.random.default_rng([SPEAKER, corpus.seed, SPLITS.index(split), number])
@@ -240,7 +243,7 @@ def speak(library: ctypes.CDLL, corpus: Corpus, split: str, index: int, rng: np.
         "pitch": int(np.clip(manner.uniform(35, 65) + rng.normal(0, 5), 10, 90)),  # percent, 50 is the voice's own
         "range": int(np.clip(manner.uniform(30, 70) + rng.normal(0, 10), 5, 95)),
         "gap": int(rng.integers(2, 12)) if rng.random() < 0.7 else 0,  # 10 ms; 0 is fluent, with no pause between words
-        "volume": 70,  # full volume clips in a few voices; the level is drawn when noise is there too
+        "volume": 70,  # full volume clips in a few voices; the level is drawn after noise is added
     }
     samples, spans = run_espeak(library, voices[number], words, int(rng.integers(1, 2**31 - 1)), **settings)
     samples, spans = stretch_gaps(samples, spans, rng)
@@ -254,21 +257,21 @@ def speak(library: ctypes.CDLL, corpus: Corpus, split: str, index: int, rng: np.
 
 @functools.cache
 def low_pass() -> np.ndarray:
-    """The filter that resample_poly would design anew each time, which takes as long as its use."""
+    """Returns the filter of resample_poly, which would design it in each call; that takes as long as its use."""
     from scipy.signal import firwin
 
     return firwin(20 * 441 + 1, 1 / 441, window=("kaiser", 5.0)).astype(np.float32)
 
 
 def resample(samples: np.ndarray) -> np.ndarray:
-    """Samples (n,) at 22050 Hz -> (ceil(n * 320 / 441),) at 16 kHz."""
-    from scipy.signal import resample_poly  # here, since it takes a second to import and `--help` should not
+    """Resamples (n,) samples at 22050 Hz to (ceil(n * 320 / 441),) at 16 kHz."""
+    from scipy.signal import resample_poly  # here, because the import takes a second, which `--help` should not need
 
     return resample_poly(samples, 320, 441, window=low_pass())
 
 
 def stretch_gaps(samples: np.ndarray, spans: list, rng: np.random.Generator) -> tuple[np.ndarray, list]:
-    """Lengthen each pause between words by a random time (mean 60 ms, at most 0.4 s); words that touch stay so."""
+    """Lengthens each pause between words by a random time (mean 60 ms, at most 0.4 s); fluent words stay fluent."""
     parts, moved, shift, last = [], [spans[0]], 0, 0
     for (_, end), (start, stop) in zip(spans, spans[1:], strict=False):
         extra = int(min(rng.exponential(0.06), 0.4) * ESPEAK_RATE) if start > end else 0
@@ -281,19 +284,19 @@ def stretch_gaps(samples: np.ndarray, spans: list, rng: np.random.Generator) -> 
 
 
 def rms(signal: np.ndarray) -> float:
-    """Root mean square, never 0."""
+    """Returns the root mean square, never 0."""
     return float(np.sqrt(np.mean(signal**2)) + 1e-9)
 
 
 @functools.cache
 def babble_bank(corpus: Corpus, split: str) -> dict[int, np.ndarray]:
-    """{index: signal} of utterances spread over the split, without their noise."""
+    """Returns {index: signal} of utterances spread over the split, without noise."""
     indices = sorted({int(n) for n in np.linspace(0, getattr(corpus, split) - 1, BABBLE_BANK)})
     return {n: speech.signal for n, (_, speech) in zip(indices, speak_all(corpus, split, indices), strict=True)}
 
 
 def make_noise(kind: str, length: int, rng: np.random.Generator, talkers: list[np.ndarray]) -> np.ndarray:
-    """Noise (length,) with an RMS of 1; `talkers` are signals for babble (none: pink noise instead)."""
+    """Returns noise (length,) with an RMS of 1; `talkers` are signals for babble (without any: pink noise)."""
     if kind == "hum":
         phases = np.arange(1, 9)[:, None] * (2 * np.pi * rng.choice([50, 60]) * np.arange(length) / RATE)
         noise = rng.uniform(0.1, 1, 8) @ np.sin(phases + rng.uniform(0, 2 * np.pi, (8, 1)))
@@ -305,13 +308,13 @@ def make_noise(kind: str, length: int, rng: np.random.Generator, talkers: list[n
         slope = {"white": 0.0, "brown": 1.0}.get(kind, 0.5)
         frequencies = np.maximum(fft.rfftfreq(length, 1 / RATE), 30.0).astype(
             np.float32
-        )  # Hz; flat below, else all energy is there
+        )  # Hz; flat below, otherwise all energy is there
         noise = fft.irfft(fft.rfft(rng.standard_normal(length, np.float32)) * frequencies**-slope, length)
     return noise / rms(noise)
 
 
 def add_noise(signal: np.ndarray, rng: np.random.Generator, corpus: Corpus, split: str, index: int) -> np.ndarray:
-    """`signal` (samples,) as it is stored: noise added, level set; full scale is 1 and the peak is at most 0.9."""
+    """Returns `signal` (samples,) with noise added and its level set; full scale is 1 and the peak is at most 0.9."""
     kind, snr = ("white", 50.0) if rng.random() < CLEAN_SHARE else (rng.choice(NOISES), rng.uniform(10, 30))
     talkers = [s for n, s in babble_bank(corpus, split).items() if n != index] if kind == "babble" else []
     signal = signal + 10 ** (-snr / 20) * make_noise(kind, len(signal), rng, talkers)
@@ -323,7 +326,7 @@ def add_noise(signal: np.ndarray, rng: np.random.Generator, corpus: Corpus, spli
 
 
 def align_line(name: str, speech: Speech) -> str:
-    """`name "W1,,W2,.." "t1,t2,.."`: each word's end in seconds, silence as the empty word."""
+    """Returns `name "W1,,W2,.." "t1,t2,.."`: the end of each word in seconds, with silence as the empty word."""
     items, time = [], 0
     for word, (start, end) in zip(speech.words, speech.spans, strict=True):
         items += [("", start)] if start > time else []
@@ -334,13 +337,13 @@ def align_line(name: str, speech: Speech) -> str:
 
 
 def speaker_ids(split: str, number: int) -> tuple[int, int]:
-    """The speaker's and the chapter's number, unique over the splits (a speaker reads one chapter)."""
+    """Returns the numbers of speaker and chapter, unique over the splits (a speaker reads one chapter)."""
     speaker = 1000 * (SPLITS.index(split) + 1) + number
     return speaker, 100000 + speaker
 
 
 def make_speaker(corpus: Corpus, split: str, number: int, folder: Path) -> None:
-    """Write one speaker's folder under `folder`, whole or not at all; left as it is when already there."""
+    """Writes one speaker's folder under `folder`, completely or not at all; an existing folder stays."""
     import soundfile
 
     speaker, chapter = speaker_ids(split, number)
@@ -351,8 +354,8 @@ def make_speaker(corpus: Corpus, split: str, number: int, folder: Path) -> None:
     (unfinished / str(chapter)).mkdir(parents=True)
     texts, alignments = [], []
     indices = range(number, getattr(corpus, split), len(list_voices(split, corpus)))
-    spoken = list(speak_all(corpus, split, indices))  # all, since babble needs an espeak-ng of its own
-    for order, (index, (rng, speech)) in enumerate(zip(indices, spoken, strict=True)):
+    utterances = list(speak_all(corpus, split, indices))  # all at once: babble needs its own espeak-ng
+    for order, (index, (rng, speech)) in enumerate(zip(indices, utterances, strict=True)):
         name, buffer = f"{speaker}-{chapter}-{order:04d}", io.BytesIO()
         signal = add_noise(speech.signal, rng, corpus, split, index)
         soundfile.write(buffer, signal, RATE, format="FLAC", subtype="PCM_16")
@@ -365,7 +368,7 @@ def make_speaker(corpus: Corpus, split: str, number: int, folder: Path) -> None:
 
 
 def write_speakers(corpus: Corpus, folder: Path) -> float:
-    """SPEAKERS.TXT as LibriSpeech has it, the voice as the reader's name; returns the corpus's length in minutes."""
+    """Writes LibriSpeech's SPEAKERS.TXT, with the voice as the reader's name; returns the length in minutes."""
     variants, total = list_variants(espeak_paths()[1]), 0.0
     lines = [";ID  |SEX| SUBSET           |MINUTES| NAME"]
     for split, (number, voice) in ((s, item) for s in SPLITS for item in enumerate(list_voices(s, corpus))):
@@ -379,12 +382,12 @@ def write_speakers(corpus: Corpus, folder: Path) -> float:
 
 
 def ignore_interrupts() -> None:
-    """Workers leave Ctrl-C to the parent, which lets them finish the speaker at hand."""
+    """Makes workers ignore Ctrl-C; the parent lets them finish the current speaker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def make_speakers(corpus: Corpus, folder: Path, jobs: int) -> None:
-    """All speakers of all splits, in `jobs` processes."""
+    """Writes all speakers of all splits, in `jobs` processes."""
     with ProcessPoolExecutor(jobs, initializer=ignore_interrupts) as pool:
         try:
             tasks = [
@@ -400,9 +403,9 @@ def make_speakers(corpus: Corpus, folder: Path, jobs: int) -> None:
 
 
 def synthesise(out: Path, corpus: Corpus, jobs: int) -> None:
-    """Make the corpus in `out`/.partial and rename it to `out`/LibriSpeech; an interrupted run is continued."""
+    """Creates the corpus in `out`/.partial and renames it to `out`/LibriSpeech; continues an interrupted run."""
     final, partial = out / "LibriSpeech", out / ".partial"
-    espeak_paths()  # first of all, since it says what to install
+    espeak_paths()  # first, because its error names what to install
     wanted = {**asdict(corpus), "version": VERSION, "espeakng-loader": importlib.metadata.version("espeakng-loader")}
     if final.exists():
         if not same_parameters(final, wanted):
@@ -421,13 +424,13 @@ def synthesise(out: Path, corpus: Corpus, jobs: int) -> None:
 
 
 def same_parameters(folder: Path, wanted: dict) -> bool:
-    """Whether `folder` was made, or begun, with the `wanted` parameters."""
+    """Returns True if `folder` was created, or started, with the `wanted` parameters."""
     path = folder / "params.json"
     return path.is_file() and json.loads(path.read_text()) == wanted
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line; a UserError says what is wrong with it."""
+    """Parses the command line. Raises UserError if something is wrong with it."""
 
     def refuse(message: str) -> None:
         raise UserError(f"{message}; see --help")
@@ -435,11 +438,21 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = refuse
     parser.add_argument("out_dir", type=Path)
-    parser.add_argument("--train", type=int, default=3600, metavar="N", help="training utterances (%(default)s)")
-    parser.add_argument("--dev", type=int, default=300, metavar="N", help="development utterances (%(default)s)")
-    parser.add_argument("--test", type=int, default=500, metavar="N", help="test utterances (%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="another seed is another corpus (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes; any number gives the same corpus")
+    parser.add_argument(
+        "--train", type=int, default=3600, metavar="N", help="training utterances [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--dev", type=int, default=300, metavar="N", help="development utterances [default: %(default)s]"
+    )
+    parser.add_argument("--test", type=int, default=500, metavar="N", help="test utterances [default: %(default)s]")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the corpus [default: %(default)s]")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=2,
+        metavar="N",
+        help="processes; any number gives the same corpus [default: %(default)s]",
+    )
     options = parser.parse_args(arguments)
     for name, least in (("train", 0), ("dev", 0), ("test", 0), ("seed", 0), ("jobs", 1)):
         if getattr(options, name) < least:
@@ -450,7 +463,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Runs the command; returns its exit status."""
     try:
         options = parse_arguments(arguments)
         corpus = Corpus(options.train, options.dev, options.test, options.seed)
@@ -458,7 +471,10 @@ def main(arguments: list[str] | None = None) -> int:
     except AsrtoolError as error:
         logger.info(f"synthesise.py: {error}")
         return error.exit_status
-    except (OSError, BrokenProcessPool) as error:  # disk full, no permission, a worker killed for want of memory
+    except (
+        OSError,
+        BrokenProcessPool,
+    ) as error:  # disk full, no permission, a worker killed by the out-of-memory killer
         logger.info(f"synthesise.py: {error}; rerun to continue")
         return 2
     except KeyboardInterrupt:

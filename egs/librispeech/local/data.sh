@@ -13,8 +13,8 @@ corpus_dir="" mirror="" sums="" parts="" train_parts="" dev_parts="" test_parts=
 options="corpus_dir mirror sums parts train_parts dev_parts test_parts dev_speakers test_speakers"
 . "$ASRTOOL_ROOT/local/parse_options.sh"
 
-# select_parts PARTS CORPUS_DIR PREFIX: prints those of PARTS or, without any, of the folders in CORPUS_DIR whose names
-# begin with PREFIX.
+# select_parts PARTS CORPUS_DIR PREFIX: prints the PARTS whose names begin with PREFIX or, if PARTS is "", the folders in
+# CORPUS_DIR.
 select_parts() {
     local parts=$1 corpus_dir=$2 prefix=$3
     if [ -n "$parts" ]; then
