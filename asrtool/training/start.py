@@ -15,6 +15,7 @@ from asrtool.distributed import SINGLE_PROCESS, Ranks, broadcast_from_first, on_
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.tensor_files import DamagedFileError
+from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.average import EmaWeights
 from asrtool.training.experiment_folder import prepare_experiment, scan_manifests
 from asrtool.training.objective import create_objective
@@ -44,6 +45,21 @@ def start_session(
     random.seed(config.seed)
     torch.manual_seed(config.seed)
     device = pick_device(device_name, ranks.local_rank)
+    session = _create_session(config, experiment, ranks, device, tokenizer)
+    torch.manual_seed(config.seed + ranks.rank)  # dropout differs from rank to rank
+    _resume_or_initialise(session, initial)
+    training = config.training
+    log_precision_fallback(training.precision, device)
+    size = f"{session.num_parameters / 1e6:.2f} M parameters, {tokenizer.size} units"
+    logger.info(f"{size}, on {ranks.world_size} x {describe_device(device)}")
+    logger.info(describe_learning_rate(training, config.model.dim, config.data.batch_seconds, ranks.world_size))
+    return session
+
+
+def _create_session(
+    config: Config, experiment: Path, ranks: Ranks, device: torch.device, tokenizer: Tokenizer
+) -> Session:
+    """Creates model, objective and optimizer, and scans the manifests."""
     model = AcousticModel(config.model, config.features.num_bins, tokenizer.size).to(device)
     objective = create_objective(config, tokenizer, experiment, ranks, device)
     logger.info(f"objective {objective}")
@@ -59,7 +75,7 @@ def start_session(
     dropped = on_first_rank(ranks, lambda: scan_manifests(data.train, data.dev, requirements, experiment))
     strategy = create_strategy(config.parallel, ranks, skips_layers=config.model.layer_drop > 0)
     train_model = strategy.wrap(model)
-    session = Session(
+    return Session(
         config=config,
         experiment=experiment,
         ranks=ranks,
@@ -73,14 +89,6 @@ def start_session(
         ema=EmaWeights(model, config.training.ema_decay) if config.training.ema_decay else None,
         dropped=dropped,
     )
-    torch.manual_seed(config.seed + ranks.rank)  # dropout differs from rank to rank
-    _resume_or_initialise(session, initial)
-    log_precision_fallback(config.training.precision, device)
-    size = f"{session.num_parameters / 1e6:.2f} M parameters, {tokenizer.size} units"
-    logger.info(f"{size}, on {ranks.world_size} x {describe_device(device)}")
-    training = config.training
-    logger.info(describe_learning_rate(training, config.model.dim, config.data.batch_seconds, ranks.world_size))
-    return session
 
 
 def _resume_or_initialise(session: Session, initial: InitialWeights | None) -> None:
