@@ -166,8 +166,14 @@ def kaldi_arcs(lattice: Any, state: int) -> Iterator[LatticeArc]:
 
 
 def nbest_paths(lattice: Lattice, count: int) -> Iterator[LatticePath]:
-    """Yields the best path of each of the `count` best word sequences, best first; fewer if there are no more."""
-    return itertools.islice(_NBestSearch(lattice).paths(), count)
+    """Yields the best path of each of the `count` best word sequences, best first; fewer if there are no more.
+
+    A* search with the exact cost to the end as its estimate. A state is expanded once for each word sequence that leads
+    to it, by the best path, so that other alignments of the same words cost nothing further (determinisation on the
+    fly). Of equal estimates the one that was added last comes first: homophones in a graph without a language model
+    have equal costs, and all 2^n combinations of n of them would be begun before the first one was complete.
+    """
+    return itertools.islice(_best_paths(lattice), count)
 
 
 # A partial path in the queue: estimated cost of the whole path, tie breaker, cost so far, state (None behind the end),
@@ -177,64 +183,41 @@ _Trail = tuple[int, Any] | None
 _PartialPath = tuple[float, int, float, int | None, int, _Trail]
 
 
-class _NBestSearch:
-    """A* search with the exact cost to the end as its estimate.
+def _best_paths(lattice: Lattice) -> Iterator[LatticePath]:
+    """Yields the best path of each word sequence, best first."""
+    costs, targets, outputs = lattice.costs.tolist(), lattice.target.tolist(), lattice.outputs.tolist()
+    to_end, outgoing, final = lattice.costs_to_end(), lattice.outgoing_arcs(), lattice.final.sum(axis=1).tolist()
+    histories: dict[tuple[int, int], int] = {}  # (word sequence, next word) -> number of the longer sequence
+    expanded: set[tuple[int | None, int]] = set()  # (state, word sequence)
+    ties = itertools.count(0, -1)
+    queue: list[_PartialPath] = []
+    if lattice.num_states and to_end[0] < POS_INF:
+        queue.append((to_end[0], next(ties), 0.0, 0, 0, None))
+    while queue:
+        _, _, cost, state, history, trail = heapq.heappop(queue)
+        if (state, history) in expanded:
+            continue
+        expanded.add((state, history))
+        if state is None:
+            yield _trail_path(lattice, trail)
+            continue
+        if final[state] < POS_INF:
+            heapq.heappush(queue, (cost + final[state], next(ties), cost, None, history, (state, trail)))
+        for arc in reversed(outgoing[state]):  # so that of equal ones the first arc is followed first
+            cost_so_far = cost + costs[arc]
+            estimate = cost_so_far + to_end[targets[arc]]
+            if estimate < POS_INF:
+                word = outputs[arc]
+                longer = histories.setdefault((history, word), len(histories) + 1) if word else history
+                heapq.heappush(queue, (estimate, next(ties), cost_so_far, targets[arc], longer, (arc, trail)))
 
-    A state is expanded once for each word sequence that leads to it, by the best path, so that other alignments of the
-    same words cost nothing further (determinisation on the fly). Of equal estimates the one that was added last comes
-    first: homophones in a graph without a language model have equal costs, and all 2^n combinations of n of them would
-    be begun before the first one was complete.
-    """
 
-    def __init__(self, lattice: Lattice):
-        self.lattice = lattice
-        self.costs = lattice.costs.tolist()
-        self.targets = lattice.target.tolist()
-        self.outputs = lattice.outputs.tolist()
-        self.final = lattice.final.sum(axis=1).tolist()
-        self.outgoing = lattice.outgoing_arcs()
-        self.to_end = lattice.costs_to_end()
-        self.histories: dict[tuple[int, int], int] = {}  # (word sequence, next word) -> number of the longer sequence
-        self.ties = itertools.count(0, -1)
-        self.queue: list[_PartialPath] = []
-
-    def paths(self) -> Iterator[LatticePath]:
-        """Yields the best path of each word sequence, best first."""
-        expanded: set[tuple[int | None, int]] = set()
-        if self.lattice.num_states:
-            self._push(self.to_end[0], 0.0, 0, 0, None)
-        while self.queue:
-            _, _, cost, state, history, trail = heapq.heappop(self.queue)
-            if (state, history) in expanded:
-                continue
-            expanded.add((state, history))
-            if state is None:
-                yield self._path(trail)
-            else:
-                self._expand(cost, state, history, trail)
-
-    def _expand(self, cost: float, state: int, history: int, trail: _Trail) -> None:
-        """Adds the end, if the state is final, and all paths that are one arc longer."""
-        self._push(cost + self.final[state], cost, None, history, (state, trail))
-        for arc in reversed(self.outgoing[state]):  # so that of equal ones the first arc is followed first
-            word, target = self.outputs[arc], self.targets[arc]
-            longer = history
-            if word and self.to_end[target] < POS_INF:
-                longer = self.histories.setdefault((history, word), len(self.histories) + 1)
-            cost_so_far = cost + self.costs[arc]
-            self._push(cost_so_far + self.to_end[target], cost_so_far, target, longer, (arc, trail))
-
-    def _push(self, estimate: float, cost: float, state: int | None, history: int, trail: _Trail) -> None:
-        """Adds a partial path unless it cannot reach the end."""
-        if estimate < POS_INF:
-            heapq.heappush(self.queue, (estimate, next(self.ties), cost, state, history, trail))
-
-    def _path(self, trail: _Trail) -> LatticePath:
-        """Returns the path of a trail that begins with its final state."""
-        assert trail is not None
-        end, trail = trail
-        arcs = []
-        while trail is not None:
-            arc, trail = trail
-            arcs.append(arc)
-        return self.lattice.path(arcs[::-1], end)
+def _trail_path(lattice: Lattice, trail: _Trail) -> LatticePath:
+    """Returns the path of a trail that begins with its final state."""
+    assert trail is not None
+    end, trail = trail
+    arcs = []
+    while trail is not None:
+        arc, trail = trail
+        arcs.append(arc)
+    return lattice.path(arcs[::-1], end)
