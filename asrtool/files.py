@@ -144,7 +144,8 @@ def require_own_folder(out: str | Path, marker: str, command: str) -> None:
         raise UserError(f"{out} is a file; `{command}` writes a folder: name a new one")
     others = [name for name in os.listdir(out) if name != ".lock" and not name.startswith(TEMPORARY)]
     if others and not (out / marker).is_file():
-        raise UserError(f"{out} was not written by `{command}` (it has no {marker}) and is not empty; name a new folder")
+        problem = f"{out} was not written by `{command}` (it has no {marker}) and is not empty"
+        raise UserError(f"{problem}; name a new folder")
 
 
 def temporary_path(path: Path) -> Path:

@@ -130,7 +130,7 @@ def test_json_is_written_with_indentation_and_unicode(tmp_path):
 
 @pytest.fixture
 def own_folder(tmp_path):
-    """A folder that a command wrote, with a file of the user's beside."""
+    """A folder that a command wrote, with a file and a folder of the user."""
     out = tmp_path / "graph"
     with new_folder(out, "made.json", "asrtool make") as folder:
         write_json(folder / "made.json", {"files": ["old.fst", "same.fst"]})

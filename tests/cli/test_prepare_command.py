@@ -37,15 +37,15 @@ def test_no_data_runs_a_command_unless_it_is_allowed(asr, folder):
         (folder / f"{number}.jsonl").write_text(json.dumps(cut | {"recording": recording | {"sources": sources}}))
     runs = [("table", "t.tsv"), ("kaldi", "k"), ("lhotse", "--cuts", "0.jsonl"), ("lhotse", "--cuts", "1.jsonl")]
     for layout, *arguments in runs:
-        status, _, said = asr("prepare", layout, *arguments, "out.jsonl.gz")
+        status, _, message = asr("prepare", layout, *arguments, "out.jsonl.gz")
         assert status == 1
-        assert "command" in said
+        assert "command" in message
     assert asr("prepare", "table", "t.tsv", "out.jsonl.gz", "--allow-commands")[0] == 2  # tables have none
     assert not (folder / "PWNED").exists()
     for layout, *arguments in (runs[1], runs[2]):
-        status, said, _ = asr("prepare", layout, *arguments, "out.jsonl.gz", "--allow-commands")
+        status, message, _ = asr("prepare", layout, *arguments, "out.jsonl.gz", "--allow-commands")
         assert status == 0
-        assert "1 recordings that are shell commands" in said
+        assert "1 recordings that are shell commands" in message
         (folder / "PWNED").unlink()
     assert not commands_allowed()  # any more
 
@@ -54,38 +54,38 @@ def test_different_rates_are_summarised_with_the_right_remedy(asr, folder, write
     (folder / "t.tsv").write_text("audio\ttext\n" + "".join(f"a{number}.wav\tA\n" for number in range(50)))
     for number in range(50):
         write_audio(folder / f"a{number}.wav", 0.1, rate=8000)
-    status, _, said = asr("prepare", "table", "t.tsv", "out.jsonl.gz")
+    status, _, message = asr("prepare", "table", "t.tsv", "out.jsonl.gz")
     assert status == 1
-    assert len(said.splitlines()) == 12
-    assert "--resample, or --sampling-rate 8000 and features.sampling_rate=8000" in said.splitlines()[-1]
+    assert len(message.splitlines()) == 12
+    assert "--resample, or --sampling-rate 8000 and features.sampling_rate=8000" in message.splitlines()[-1]
     assert asr("prepare", "table", "t.tsv", "out.jsonl.gz", "--sampling-rate", 8000)[0] == 0
 
 
 @pytest.mark.parametrize("out", [".", "k", "out.json", "text", "../x.wav"])
 def test_the_output_must_be_named_as_a_manifest(asr, folder, out):
     (folder / "t.tsv").write_text("audio\ttext\n0.wav\tA\n")
-    status, _, said = asr("prepare", "table", "t.tsv", out)
+    status, _, message = asr("prepare", "table", "t.tsv", out)
     assert status == 2
-    assert "OUT" in said
+    assert "OUT" in message
 
 
 def test_the_output_must_not_be_an_input(asr, folder):
     (folder / "t.tsv").write_text("audio\ttext\n0.wav\tA\n")
     assert asr("prepare", "table", "t.tsv", "out.jsonl.gz")[0] == 0
     os.link("out.jsonl.gz", "same.jsonl.gz")
-    status, _, said = asr("prepare", "lhotse", "--cuts", "out.jsonl.gz", "same.jsonl.gz")
+    status, _, message = asr("prepare", "lhotse", "--cuts", "out.jsonl.gz", "same.jsonl.gz")
     assert status == 2
-    assert "input" in said
+    assert "input" in message
 
 
 def test_a_channel_of_stereo_audio_is_chosen(asr, folder):
     left, right = np.full(16000, 0.25), np.full(16000, -0.5)
     soundfile.write("call.wav", np.stack([left, right], 1), 16000)
     (folder / "t.csv").write_text("audio,text\ncall.wav,A\n")
-    status, _, said = asr("prepare", "table", "t.csv", "out.jsonl.gz")
+    status, _, message = asr("prepare", "table", "t.csv", "out.jsonl.gz")
     assert status == 1
-    assert "2 channels" in said
-    assert "--channel" in said
+    assert "2 channels" in message
+    assert "--channel" in message
     assert "no channel 2" in asr("prepare", "table", "t.csv", "out.jsonl.gz", "--channel", 2)[2]
     assert asr("prepare", "table", "t.csv", "out.jsonl.gz", "--channel", 1)[0] == 0
     assert level("out.jsonl.gz") == pytest.approx([-0.5])
@@ -121,9 +121,9 @@ def test_a_channel_of_a_lhotse_recording_is_chosen(asr, folder):
 
 def test_a_table_of_another_tool_is_read_with_a_few_options(asr, folder):
     (folder / "cv.tsv").write_text('client_id\tpath\tsentence\tage\ns1\t0.wav\t"Yes\t20\ns2\t1.wav\tNo\t30\n')
-    status, _, said = asr("prepare", "table", "cv.tsv", "out.jsonl.gz")
+    status, _, message = asr("prepare", "table", "cv.tsv", "out.jsonl.gz")
     assert status == 0
-    assert "not used: age" in said
+    assert "not used: age" in message
     assert [(cut["supervisions"][0]["speaker"], cut["supervisions"][0]["text"]) for cut in cuts()] == [
         ("s1", '"Yes'),
         ("s2", "No"),
@@ -137,7 +137,7 @@ def test_a_table_of_another_tool_is_read_with_a_few_options(asr, folder):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--column", "text"), "not COLUMN=NAME"),
         (("--column", "txt=a"), "did you mean 'text'"),
@@ -149,11 +149,11 @@ def test_a_table_of_another_tool_is_read_with_a_few_options(asr, folder):
         (("--channel", "-1"), "channel"),
     ],
 )
-def test_impossible_options_are_refused(asr, folder, options, said):
+def test_impossible_options_are_refused(asr, folder, options, message):
     (folder / "t.csv").write_text("audio,text\n0.wav,A\n")
     status, _, printed = asr("prepare", "table", "t.csv", "out.jsonl.gz", *options)
     assert status == 2
-    assert said in printed
+    assert message in printed
 
 
 def test_unlabelled_audio_is_prepared(asr, folder):
@@ -167,10 +167,10 @@ def test_changes_are_counted_in_the_summary(asr, folder):
     (folder / "t.csv").write_text(
         "audio,text,start,end\n0.wav,Stra\u200bße,0,1.05\n1.wav,B,0.5,1.1\n", encoding="utf-8"
     )
-    status, said, _ = asr("prepare", "table", "t.csv", "out.jsonl.gz", "--case", "upper")
+    status, message, _ = asr("prepare", "table", "t.csv", "out.jsonl.gz", "--case", "upper")
     assert status == 0
     for note in ("1 ends beyond", "1 transcripts freed of invisible", "1 transcripts in which upper case made SS of ß"):
-        assert note in said
+        assert note in message
     assert [cut["duration"] for cut in cuts()] == [1.0, 0.6]
 
 
@@ -181,11 +181,11 @@ def test_one_bad_recording_does_not_stop_the_others(asr, folder):
     soundfile.write("loud.wav", np.arange(16000.0), 16000, subtype="FLOAT")
     names = ["pipe", "nan", "short", "loud", "0", "none", "1"]
     (folder / "t.csv").write_text("audio,text\n" + "".join(f"{name}.wav,A\n" for name in names))
-    status, _, said = asr("prepare", "table", "t.csv", "out.jsonl.gz")
+    status, _, message = asr("prepare", "table", "t.csv", "out.jsonl.gz")
     assert status == 1
     for name in ("pipe", "nan", "short", "loud", "none"):
-        assert f"  {name}: " in said
-    assert "5 of 7 utterances are bad" in said
+        assert f"  {name}: " in message
+    assert "5 of 7 utterances are bad" in message
     assert asr("prepare", "table", "t.csv", "out.jsonl.gz", "--skip-bad")[0] == 0
     assert [cut["id"] for cut in cuts()] == ["0", "1"]
 
@@ -194,10 +194,10 @@ def test_ids_made_of_the_same_file_name_are_named_with_their_lines(asr, folder, 
     (folder / "t.csv").write_text("audio,text\na/1.wav,A\nb/1.wav,B\n")
     for name in "ab":
         write_audio(folder / name / "1.wav")
-    status, _, said = asr("prepare", "table", "t.csv", "out.jsonl.gz")
+    status, _, message = asr("prepare", "table", "t.csv", "out.jsonl.gz")
     assert status == 1
-    assert "1: duplicate id, in t.csv:2 and t.csv:3" in said
-    assert "column id" in said
+    assert "1: duplicate id, in t.csv:2 and t.csv:3" in message
+    assert "column id" in message
     (folder / "t.csv").write_text("id,audio,text\nx,a/1.wav,A\ny,b/1.wav,B\n")
     assert asr("prepare", "table", "t.csv", "out.jsonl.gz")[0] == 0
     assert [cut["recording"]["id"] for cut in cuts()] == ["a/1.wav", "b/1.wav"]
@@ -207,7 +207,7 @@ def test_ids_made_of_the_same_file_name_are_named_with_their_lines(asr, folder, 
 def test_a_truncated_lhotse_manifest_is_one_error_line(asr, corpus, folder, share):
     content = corpus.read_bytes()
     (folder / "cut.jsonl.gz").write_bytes(content[: int(len(content) * share)])
-    status, _, said = asr("prepare", "lhotse", "--cuts", "cut.jsonl.gz", "out.jsonl.gz")
+    status, _, message = asr("prepare", "lhotse", "--cuts", "cut.jsonl.gz", "out.jsonl.gz")
     assert status == 2
-    assert "cut.jsonl.gz" in said
-    assert len(said.splitlines()) == 1
+    assert "cut.jsonl.gz" in message
+    assert len(message.splitlines()) == 1

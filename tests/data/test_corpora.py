@@ -49,10 +49,10 @@ def test_librispeech_lists_an_utterance_whose_audio_is_missing(libri):
     assert next(read_librispeech(libri, ["dev-b"])).audio == str(audio)
 
 
-@pytest.mark.parametrize(("part", "said"), [("train-c", "part not found"), ("empty", "is it a part of LibriSpeech")])
-def test_librispeech_refuses_a_folder_that_is_not_a_part(libri, part, said):
+@pytest.mark.parametrize(("part", "message"), [("train-c", "part not found"), ("empty", "is it a part of LibriSpeech")])
+def test_librispeech_refuses_a_folder_that_is_not_a_part(libri, part, message):
     (libri / "empty").mkdir()
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         list(read_librispeech(libri, [part]))
 
 
@@ -157,7 +157,7 @@ def test_kaldi_leaves_the_check_for_an_empty_transcript_to_the_manifest(kaldi_fo
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({"wav": "r /a.wav", "text": "u A"}, "no recording 'u'"),
         ({"wav": "r /a.wav", "text": "u A", "segments": "u q 0 1"}, "no recording 'q' of utterance 'u'"),
@@ -166,19 +166,19 @@ def test_kaldi_leaves_the_check_for_an_empty_transcript_to_the_manifest(kaldi_fo
         ({"wav": "r /a.wav", "text": "u A", "segments": "u r zero 1"}, "segments:1: no line .*'zero'"),
     ],
 )
-def test_kaldi_names_an_inconsistent_utterance_and_reads_the_others(kaldi_folder, files, said):
+def test_kaldi_names_an_inconsistent_utterance_and_reads_the_others(kaldi_folder, files, message):
     files = {name: f"{lines}\n{OTHERS[name]}\n" for name, lines in files.items()}
     problem, other = read_kaldi(kaldi_folder(**files))
-    assert re.match(f"u: .*{said}", problem)
+    assert re.match(f"u: .*{message}", problem)
     assert other.id == "other"
 
 
 OTHERS = {"wav": "other /b.wav", "text": "other B", "segments": "other other 0 1"}
 
 
-@pytest.mark.parametrize(("files", "said"), [({"wav": "r /a.wav"}, "text"), ({"text": "u A"}, "wav.scp")])
-def test_kaldi_needs_text_and_recordings(kaldi_folder, files, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize(("files", "message"), [({"wav": "r /a.wav"}, "text"), ({"text": "u A"}, "wav.scp")])
+def test_kaldi_needs_text_and_recordings(kaldi_folder, files, message):
+    with pytest.raises(UserError, match=message):
         list(read_kaldi(kaldi_folder(**files)))
 
 
@@ -222,9 +222,9 @@ def test_a_kaldi_file_in_another_encoding_is_named_with_its_line(kaldi_folder):
 def test_kaldi_audio_without_a_transcript_is_counted(kaldi_folder, capsys):
     folder = kaldi_folder(wav="u /a.wav\nv /b.wav\n", text="u A\n", utt2spk="v s\n")
     assert [row.id for row in read_kaldi(folder)] == ["u"]
-    said = capsys.readouterr().err
-    assert "wav.scp: 1 of 2 have no line" in said
-    assert "utt2spk: 1 utterances have no line" in said
+    message = capsys.readouterr().err
+    assert "wav.scp: 1 of 2 have no line" in message
+    assert "utt2spk: 1 utterances have no line" in message
 
 
 @pytest.mark.parametrize("text", ["u A\n", None])

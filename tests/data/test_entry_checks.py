@@ -56,9 +56,9 @@ def test_a_field_of_another_type_or_range_is_named_with_file_and_line(trees, tmp
         path = written(tmp_path / f"{number}.jsonl", rows)
         with pytest.raises(UserError) as caught:
             list(entries(path))
-        said = str(caught.value)
-        assert said.startswith(f"{path}:2 ") and "asrtool prepare" in said, (value, said)
-        assert "\n" not in said and len(said) < 800
+        message = str(caught.value)
+        assert message.startswith(f"{path}:2 ") and "asrtool prepare" in message, (value, message)
+        assert "\n" not in message and len(message) < 800
 
 
 @pytest.mark.parametrize("text", ["1e999", "-1e999", "NaN", "Infinity", "9" * 400 + ".0"])
@@ -93,7 +93,7 @@ def two_supervisions(tree: dict) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (two_supervisions, "2 supervisions; run `asrtool prepare lhotse`"),
         (lambda tree: changed(tree, ("supervisions", 0, "duration"), 0.2), "its supervision covers 0.00 to 0.20 s"),
@@ -102,11 +102,11 @@ def two_supervisions(tree: dict) -> dict:
         (lambda tree: {k: v for k, v in tree.items() if k != "recording"}, "no recording and no features"),
     ],
 )
-def test_a_cut_that_would_be_misread_is_refused(trees, tmp_path, change, said):
+def test_a_cut_that_would_be_misread_is_refused(trees, tmp_path, change, message):
     tree = change(max(trees, key=lambda tree: tree["duration"]))
-    assert cut_problem(tree).startswith(said)
+    assert cut_problem(tree).startswith(message)
     (entry,) = entries(written(tmp_path / "m.jsonl", [tree]))
-    with pytest.raises(InvalidEntry, match=f"^{entry.id}: {said.split(';')[0]}"):
+    with pytest.raises(InvalidEntry, match=f"^{entry.id}: {message.split(';')[0]}"):
         entry.cut()
 
 
@@ -177,6 +177,6 @@ def test_a_small_file_that_unpacks_to_a_gigabyte_takes_bounded_memory(tmp_path, 
         for _ in range(megabytes):
             file.write(BOMBS[kind])
     ran = subprocess.run([sys.executable, "-c", READ, tmp_path / "bomb.jsonl.gz"], capture_output=True, text=True)
-    *said, peak = ran.stdout.splitlines()
-    assert int(peak) < 500, said
-    assert said == ["0"] if kind == "line ends" else "a line of more than 8 MB" in said[0], ran.stderr
+    *message, peak = ran.stdout.splitlines()
+    assert int(peak) < 500, message
+    assert message == ["0"] if kind == "line ends" else "a line of more than 8 MB" in message[0], ran.stderr

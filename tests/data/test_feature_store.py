@@ -82,15 +82,15 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_features_of_another_kind_are_refused_with_both_descriptions(few, tmp_path, kind):
-    extractor, said = KINDS[kind]
+    extractor, message = KINDS[kind]
     cuts = CutSet.from_file(few).compute_and_store_features(extractor, tmp_path / kind, storage_type=LilcomChunkyWriter)
     for cut in cuts:
-        with pytest.raises(InvalidEntry, match=f"^{cut.id}: .*{said}"):
+        with pytest.raises(InvalidEntry, match=f"^{cut.id}: .*{message}"):
             load_features(cut, "stored", BINS)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("type", "fbank", "type fbank"),
         ("sampling_rate", 8000, "sampling_rate 8000"),
@@ -101,10 +101,10 @@ def test_features_of_another_kind_are_refused_with_both_descriptions(few, tmp_pa
         ("storage_path", "/none/x.lca", "cannot read"),
     ],
 )
-def test_an_inconsistent_features_description_is_refused(few, out, field, value, said):
+def test_an_inconsistent_features_description_is_refused(few, out, field, value, message):
     store_features(few, out, BINS)
     rewritten(out, lambda _, tree: {**tree, "features": {**tree["features"], field: value}})
-    with pytest.raises(InvalidEntry, match=said):
+    with pytest.raises(InvalidEntry, match=message):
         load_features(next(iter(open_cuts(out))), "stored", BINS)
 
 
@@ -203,8 +203,12 @@ def test_an_existing_file_of_another_kind_is_refused_as_output_and_kept(few, tmp
 def test_an_input_or_another_manifest_is_refused_as_output_and_kept(corpus, few, tmp_path):
     before, other = few.read_bytes(), tmp_path / "dev.jsonl.gz"
     other.write_bytes(corpus.read_bytes())
-    for out, said in ((few, "an input"), (other, "which `asrtool features` has not written"), (tmp_path, "not end in")):
-        with pytest.raises(UserError, match=said):
+    for out, message in (
+        (few, "an input"),
+        (other, "which `asrtool features` has not written"),
+        (tmp_path, "not end in"),
+    ):
+        with pytest.raises(UserError, match=message):
             store_features(few, out, BINS)
     assert (few.read_bytes(), other.read_bytes()) == (before, corpus.read_bytes())
 
@@ -273,11 +277,11 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("options", "said"), OPTIONS)
-def test_an_impossible_option_is_one_error_line_and_status_2(asr, few, out, options, said):
+@pytest.mark.parametrize(("options", "message"), OPTIONS)
+def test_an_impossible_option_is_one_error_line_and_status_2(asr, few, out, options, message):
     status, printed, err = asr("features", few, out, *options)
     assert (status, printed, err.count("\n")) == (2, "", 1)
-    assert said in err and not out.parent.exists()
+    assert message in err and not out.parent.exists()
 
 
 def test_a_killed_process_is_one_error_line_with_the_remedy(few, out, monkeypatch, asr):

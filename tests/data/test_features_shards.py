@@ -123,8 +123,8 @@ def test_more_shares_than_shards_leave_some_without_work(corpus, out, single):
 @pytest.mark.slow
 def test_a_killed_process_that_is_started_again_changes_nothing(corpus, out, single):
     killed, whole = start(corpus, out, "1/2", killed_at=8), start(corpus, out, "2/2")
-    _, said = whole.communicate(timeout=120)
-    assert (killed.wait(timeout=120), whole.returncode) == (-signal.SIGKILL, 0), said
+    _, message = whole.communicate(timeout=120)
+    assert (killed.wait(timeout=120), whole.returncode) == (-signal.SIGKILL, 0), message
     assert len(archives(out)) == 6 and not out.exists()
     finished = archives(single)
     assert all(path.read_bytes() == finished[name].read_bytes() for name, path in archives(out).items())

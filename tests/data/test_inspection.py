@@ -65,7 +65,7 @@ def test_a_window_with_an_overhanging_transcript_is_dropped_by_name(cuts, inspec
     found = inspect([*cuts[:5], window])
     assert list(found.dropped) == [window.id]
     assert "goes beyond the cut" in found.dropped[window.id]
-    too_short = replace(cuts[5], duration=0.05)  # an error in its length, which is said first
+    too_short = replace(cuts[5], duration=0.05)  # its length is reported first
     assert "0.05 s is outside" in inspect([*cuts[:5], too_short]).dropped[too_short.id]
 
 

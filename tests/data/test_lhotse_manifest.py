@@ -94,10 +94,10 @@ def test_a_lhotse_supervision_beyond_its_recording_is_named_and_the_others_are_k
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [({"rate": 8000}, "8000 Hz, expected 16000"), ({"channels": 2}, "one recording channel")]
+    ("options", "message"), [({"rate": 8000}, "8000 Hz, expected 16000"), ({"channels": 2}, "one recording channel")]
 )
-def test_a_lhotse_recording_of_another_form_is_refused(lhotse_files, out, options, said):
-    with pytest.raises(DataError, match=said):
+def test_a_lhotse_recording_of_another_form_is_refused(lhotse_files, out, options, message):
+    with pytest.raises(DataError, match=message):
         copy(*lhotse_files([segment("u", 0.0, 1.0)], **options), out)
     assert not out.exists()
 

@@ -189,9 +189,9 @@ except UserError as error:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limit", "said"), [(40, "30"), (12, "loader processes cannot be started: Too many open")])
-def test_few_descriptors_are_enough_or_an_error_but_never_a_wait(tiny_config, tmp_path, limit, said):
+@pytest.mark.parametrize(("limit", "message"), [(40, "30"), (12, "loader processes cannot be started: Too many open")])
+def test_few_descriptors_are_enough_or_an_error_but_never_a_wait(tiny_config, tmp_path, limit, message):
     save_config(tiny_config(), tmp_path / "config.yaml")
     arguments = [sys.executable, "-c", LIMITED, tmp_path / "config.yaml", str(limit)]
     ran = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
-    assert said in ran.stdout, ran.stderr
+    assert message in ran.stdout, ran.stderr

@@ -106,10 +106,10 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 @pytest.mark.usefixtures("commands")
 def test_a_bad_utterance_is_refused_with_its_reason(audio, out, kind):
-    bad, said = BAD[kind](audio)
+    bad, message = BAD[kind](audio)
     problem = one_problem([Utterance("good", audio("good.flac"), "A"), bad], out)
     assert problem.startswith("u: ")
-    assert said in problem
+    assert message in problem
 
 
 @pytest.mark.usefixtures("commands")

@@ -162,14 +162,14 @@ def test_hours_of_silence_in_a_megabyte_take_bounded_memory(tmp_path, kind):
             file.write(np.zeros(60 * 16000, np.int16))
     arguments = [sys.executable, "-c", BOMB, tmp_path / "silence.flac", kind]
     ran = subprocess.run(arguments, capture_output=True, text=True)
-    said, peak = ran.stdout.splitlines()
-    assert int(peak) < 500, said
+    message, peak = ran.stdout.splitlines()
+    assert int(peak) < 500, message
     wanted = {"whole": "360.0 minutes long", "part": "350000", "lie": "the file has 21600.000 s"}[kind]
-    assert wanted in said, ran.stderr
+    assert wanted in message, ran.stderr
 
 
 @pytest.mark.parametrize(
-    "transform, said",
+    "transform, message",
     [
         ({"name": "Speed", "kwargs": {"factor": 0}}, "a speed of 0"),
         ({"name": "Speed", "kwargs": {"factor": float("nan")}}, "a speed of nan"),
@@ -182,10 +182,10 @@ def test_hours_of_silence_in_a_megabyte_take_bounded_memory(tmp_path, kind):
         ),
     ],
 )
-def test_an_impossible_or_huge_transform_is_a_problem_of_its_cut(make, transform, said):
+def test_an_impossible_or_huge_transform_is_a_problem_of_its_cut(make, transform, message):
     cut = make(noise(16000))
     cut.recording.transforms = [transform]
-    with pytest.raises(InvalidEntry, match=said):
+    with pytest.raises(InvalidEntry, match=message):
         load_samples(cut)
 
 

@@ -164,12 +164,12 @@ def test_reading_shar_can_start_at_any_entry(corpus, shar):
 
 
 def refused(path) -> str:
-    """What is said instead of entries, in one line that names the manifest."""
+    """Returns the error of reading entries, which is one line that names the manifest."""
     with pytest.raises(UserError) as caught:
         list(entries(path))
-    said = str(caught.value)
-    assert "\n" not in said and str(path) in said and "asrtool prepare" in said
-    return said
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message and "asrtool prepare" in message
+    return message
 
 
 def test_a_broken_gzip_is_refused(lines, tmp_path):
@@ -214,9 +214,9 @@ def test_a_tar_file_that_is_missing_or_broken_is_refused(shar, shar_features, tm
         tar.write_bytes(gzip.compress(tar.read_bytes()))
     else:
         tarfile.open(tar, "w").close()
-    said = refused(folder)
-    assert "cuts.000001.jsonl.gz" in said
-    assert (tar.name in said) == (harm == "missing")
+    message = refused(folder)
+    assert "cuts.000001.jsonl.gz" in message
+    assert (tar.name in message) == (harm == "missing")
 
 
 def test_a_tar_file_that_vanishes_later_is_named(shar, tmp_path):

@@ -1,4 +1,4 @@
-"""With few descriptors, a tiny /dev/shm, broken streams or a dead parent a command ends, with one error line at most."""
+"""With few descriptors, a tiny /dev/shm, broken streams or a dead parent a command ends, with at most one error."""
 
 import signal
 
