@@ -48,7 +48,7 @@ starting_system() {
     fi
 }
 
-# final_config CONF OBJECTIVE: prints conf/NAME_mmi.yaml (or NAME_ce.yaml) if it exists beside CONF, else CONF.
+# final_config CONF OBJECTIVE: prints conf/NAME_mmi.yaml (or NAME_ce.yaml) if it exists next to CONF, else CONF.
 final_config() {
     local config=${1%.yaml}_$2.yaml
     if [ -f "$config" ]; then echo "$config"; else echo "$1"; fi

@@ -28,7 +28,7 @@ INTERRUPTED = (130, -signal.SIGINT)  # exit statuses of a training that was aske
 
 
 class Run:
-    """The training of a variant with a seed, in `folder`; the files FOLDER.log and FOLDER.json lie beside it.
+    """The training of a variant with a seed, in `folder`; the files FOLDER.log and FOLDER.json are next to it.
 
     Raises UserError if the folder holds a training with other settings.
 

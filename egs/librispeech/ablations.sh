@@ -13,7 +13,7 @@
 #   --seeds LIST          seeds, e.g. 1,2 (default: the seeds of each ablation)
 #   --from EXP            system whose alignments are the targets (default exp/transformer_small_phone_seed1 in --work)
 #   --work DIR            work folder of run.sh (default this folder); the runs are written to its exp/ablations
-#   --results FILE        file for the sections (default RESULTS.md in --work); pictures/ lies beside it
+#   --results FILE        file for the sections (default RESULTS.md in --work); pictures/ is next to it
 #   --jobs N              training processes at a time (default 2)
 #   --threads N           threads of each process (default 1)
 #   --retry-failed true   repeat runs that failed or diverged; otherwise a failed run is a result

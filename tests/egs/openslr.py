@@ -1,4 +1,4 @@
-"""A made-up OpenSLR on this machine, for the tests of what downloads from it."""
+"""A local server in place of OpenSLR, for tests of downloads."""
 
 import contextlib
 import hashlib

@@ -35,7 +35,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
-    """A tiny corpus, made once by two processes."""
+    """A tiny corpus, created once by two processes."""
     out = tmp_path_factory.mktemp("digits")
     result = run(out, "--jobs", "2")
     assert result.returncode == 0, result.stderr
@@ -56,30 +56,30 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def voices(corpus: Path) -> dict[str, set[tuple[str, str]]]:
     """{split: (accent, variant) pairs} by SPEAKERS.TXT."""
-    found = {}
+    voices = {}
     for line in (corpus / "SPEAKERS.TXT").read_text().splitlines()[1:]:
         _, _, split, _, voice = (column.strip() for column in line.split("|"))
-        found.setdefault(split, set()).add(tuple(voice.split("+")))
-    return found
+        voices.setdefault(split, set()).add(tuple(voice.split("+")))
+    return voices
 
 
 def test_lhotse_reads_everything(manifests):
     for split, count in SIZES.items():
-        found = manifests[f"{split}-digits"]
-        assert len(found["recordings"]) == len(found["supervisions"]) == count
-        assert {(r.sampling_rate, r.num_channels) for r in found["recordings"]} == {(16000, 1)}
+        manifest = manifests[f"{split}-digits"]
+        assert len(manifest["recordings"]) == len(manifest["supervisions"]) == count
+        assert {(r.sampling_rate, r.num_channels) for r in manifest["recordings"]} == {(16000, 1)}
 
 
 def test_transcripts_are_digit_strings(manifests):
-    for found in manifests.values():
-        for supervision in found["supervisions"]:
+    for manifest in manifests.values():
+        for supervision in manifest["supervisions"]:
             assert 1 <= len(supervision.text.split()) <= 7
             assert set(supervision.text.split()) <= DIGITS
 
 
 def test_alignments_fit_words_and_sound(manifests):
-    for found in manifests.values():
-        for supervision in found["supervisions"]:
+    for manifest in manifests.values():
+        for supervision in manifest["supervisions"]:
             items = supervision.alignment["word"]
             assert [item.symbol for item in items if item.symbol] == supervision.text.split()
             assert all(item.duration > 0 for item in items)
@@ -91,9 +91,9 @@ def test_words_are_louder_than_silence(manifests):
     def power(signal, items):
         return min(float((signal[int(i.start * 16000) : int(i.end * 16000)] ** 2).mean()) for i in items)
 
-    for found in manifests.values():
-        sounds = {recording.id: recording for recording in found["recordings"]}
-        for supervision in found["supervisions"]:
+    for manifest in manifests.values():
+        sounds = {recording.id: recording for recording in manifest["recordings"]}
+        for supervision in manifest["supervisions"]:
             signal = sounds[supervision.recording_id].load_audio()[0]
             items = supervision.alignment["word"]
             assert 0.01 < abs(signal).max() < 0.95

@@ -39,8 +39,8 @@ def pins() -> dict[str, tuple[str, list[str]]]:
     """{name: (version, hashes)} of constraints.txt."""
     text = (ROOT / "constraints.txt").read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    found = (re.match(r"(\S+)==(\S+)", line).groups() + (re.findall(r"--hash=(\S+)", line),) for line in lines)
-    return {canonicalize_name(name): (version, hashes) for name, version, hashes in found}
+    pinned = (re.match(r"(\S+)==(\S+)", line).groups() + (re.findall(r"--hash=(\S+)", line),) for line in lines)
+    return {canonicalize_name(name): (version, hashes) for name, version, hashes in pinned}
 
 
 @pytest.mark.parametrize("folder", ["above", "clone", "elsewhere"])

@@ -219,7 +219,7 @@ FOLDER = HEAD.replace("size=1", 'size=1 corpus=""').replace("size work", "size w
 
 @pytest.fixture
 def corpus(tmp_path):
-    """A Kaldi data folder beside recordings, and a sheet of speakers, in a folder with a space in its name."""
+    """A corpus with a Kaldi data folder, recordings and a list of speakers; its path contains a space."""
     folder = tmp_path / "my corpus"
     for name, text in [
         ("train/text", "a ONE"),

@@ -1,4 +1,4 @@
-"""The benchmarks run and report what they must; how fast anything is, is not a test's business."""
+"""The benchmarks run and report their figures; speed is not tested."""
 
 import importlib.util
 import json
@@ -30,7 +30,7 @@ NEEDS = {"features": ("kaldi_native_fbank", "kaldi-native-fbank"), "other_toolki
 
 
 def run(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
-    """The benchmark `name`, tiny, in `folder`."""
+    """Runs the benchmark `name` with tiny sizes in `folder`."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, str(ROOT / "tools" / "bench" / f"{name}.py"), "--quick", *options]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env={**os.environ, "PYTHONPATH": paths})
@@ -38,7 +38,7 @@ def run(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[dict, str]]:
-    """What the benchmark of a name writes and prints; each runs once."""
+    """figures(name) returns the figures and the output of a benchmark, which runs once."""
 
     @cache
     def measure(name: str) -> tuple[dict, str]:
@@ -52,37 +52,37 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[d
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_quick_run_reports_its_figures_beside_a_baseline(name: str, figures: Callable) -> None:
+def test_a_quick_run_reports_its_figures_with_a_baseline(name: str, figures: Callable) -> None:
     module, package = NEEDS.get(name, ("asrtool", ""))
     if not importlib.util.find_spec(module):
         pytest.skip(f"its baseline is missing: pip install {package}")
-    found, printed = figures(name)
-    assert found["device"] and found["threads"] and found["sizes"] and found["versions"]["asrtool"]
-    assert found["rows"]
-    for case in {row["case"] for row in found["rows"]}:
-        rows = [row for row in found["rows"] if row["case"] == case]
+    report, printed = figures(name)
+    assert report["device"] and report["threads"] and report["sizes"] and report["versions"]["asrtool"]
+    assert report["rows"]
+    for case in {row["case"] for row in report["rows"]}:
+        rows = [row for row in report["rows"] if row["case"] == case]
         assert [row["baseline"] for row in rows] == [False] * (len(rows) - 1) + [True] and len(rows) >= 2
         assert all(row["ratio"] > 0 and row["seconds"] > 0 for row in rows)
         assert case in printed
 
 
-def test_training_step_says_where_the_time_goes_and_what_a_step_takes(figures: Callable) -> None:
+def test_training_step_reports_time_by_operation_and_memory(figures: Callable) -> None:
     facts = figures("training_step")[0]["facts"]
     assert any("matrix products" in str(value) for name, value in facts.items() if name.startswith("time of asrtool"))
     assert all(value > 0 for name, value in facts.items() if name.startswith(("share of the matrix rate", "MB at")))
     assert facts["largest difference of the outputs"] < 1e-4
 
 
-def test_engine_does_what_the_bare_loop_does_and_reports_on_checkpoints_padding_and_ranks(figures: Callable) -> None:
-    found = figures("engine")[0]
-    assert found["facts"]["largest difference of the weights"] < 1e-6
-    assert all(value > 0 for name, value in found["facts"].items() if name.startswith(("MB of", "efficiency of ddp")))
-    assert {"padding share", "efficiency of ddp at 2 ranks"} < found["facts"].keys()
-    parts = {row["case"].split(",")[0] for row in found["rows"]}
-    assert parts == {"steps", "checkpoint"} and len(found["aims"]) == 3  # one for the steps, one for each size
+def test_engine_agrees_with_the_bare_loop_and_reports_checkpoints_padding_and_ranks(figures: Callable) -> None:
+    report = figures("engine")[0]
+    assert report["facts"]["largest difference of the weights"] < 1e-6
+    assert all(value > 0 for name, value in report["facts"].items() if name.startswith(("MB of", "efficiency of ddp")))
+    assert {"padding share", "efficiency of ddp at 2 ranks"} < report["facts"].keys()
+    parts = {row["case"].split(",")[0] for row in report["rows"]}
+    assert parts == {"steps", "checkpoint"} and len(report["aims"]) == 3  # one for the steps, one for each size
 
 
-def test_objectives_say_what_share_of_a_step_the_loss_has_and_what_a_frame_takes(figures: Callable) -> None:
+def test_objectives_report_the_share_of_the_loss_in_a_step_and_memory_per_frame(figures: Callable) -> None:
     facts = figures("objectives")[0]["facts"]
     assert facts["share of the loss in a step"] > 0
     assert facts.get("largest difference from k2, nats", 0.0) < 1e-3
@@ -90,7 +90,7 @@ def test_objectives_say_what_share_of_a_step_the_loss_has_and_what_a_frame_takes
 
 
 @pytest.mark.skipif(bool(importlib.util.find_spec("espnet")), reason="espnet is installed")
-def test_other_toolkit_that_is_missing_is_one_line_that_says_what_to_install(tmp_path: Path) -> None:
+def test_a_missing_toolkit_prints_one_line_that_names_what_to_install(tmp_path: Path) -> None:
     result = run("other_toolkits", tmp_path)
     assert result.returncode == 2
     assert "pip install" in result.stderr and len(result.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The installer of k2 finds the wheel that fits, and says what to do where there is none."""
+"""The installer of k2 finds the wheel that fits; if there is none, it prints what to do."""
 
 import os
 import subprocess
@@ -101,7 +101,7 @@ def test_without_a_wheel_the_ways_out_are_said(install, facts):
 
 
 @pytest.mark.parametrize(
-    "options, settings, said",
+    "options, settings, message",
     [
         ([], {"facts": ""}, "python3 cannot import torch; install it first"),
         ([], {"page": "none.html"}, "cannot read none.html"),
@@ -110,11 +110,11 @@ def test_without_a_wheel_the_ways_out_are_said(install, facts):
         (["--page"], {"page": ""}, "--page needs a value"),
     ],
 )
-def test_what_is_wrong_is_the_last_line_and_status_2(install, options, settings, said):
+def test_an_error_is_the_last_line_with_status_2(install, options, settings, message):
     (install.folder / "pip.html").write_text("nothing here")
     done = install(*options, **settings)
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

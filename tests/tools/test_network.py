@@ -16,7 +16,7 @@ from tests.tools.load import load_tool
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "network.py"
 SERVER = "import socket; s = socket.create_server(('', 5001)); print(flush=True); s.accept()[0].sendall(b'x' * 4096)"
 CLIENT = "import socket; s = socket.create_connection(('10.77.0.1', 5001), 5); print(len(s.recv(9999)), flush=True)"
-# A run that is killed before it could clean up: it has said so when its namespaces and a process are there.
+# A run that is killed before it could clean up: it is ready when its namespaces and a process exist.
 KILLED = """
 import os, subprocess, sys, time
 sys.path.insert(0, sys.argv[1])
@@ -37,10 +37,10 @@ def network(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def net(network: ModuleType) -> Iterator[object]:
     """Two real machines."""
-    with network.network(2, 1.0, 0.5) as made:
-        if not made.spaces:
-            pytest.skip(f"this kernel or user may not make network namespaces: {made.link}")
-        yield made
+    with network.network(2, 1.0, 0.5) as machines:
+        if not machines.spaces:
+            pytest.skip(f"this kernel or user may not make network namespaces: {machines.link}")
+        yield machines
 
 
 def test_layout_gives_each_machine_a_link_to_the_switch_and_touches_nothing_else(network: ModuleType) -> None:
@@ -73,24 +73,24 @@ def test_without_netem_a_link_has_its_rate_alone_and_says_so(
     monkeypatch.setattr(network, "call", call)
     assert network.lay_out(2, 1.0, 0.5).delay == 0.5
     refused.append("netem")
-    found = network.lay_out(2, 1.0, 0.5)
-    assert (found.gbit, found.delay) == (1.0, None) and "no netem" in found.link
+    result = network.lay_out(2, 1.0, 0.5)
+    assert (result.gbit, result.delay) == (1.0, None) and "no netem" in result.link
     refused.append("tbf")
-    found = network.lay_out(2, 1.0, 0.5)
-    assert found.spaces and found.gbit is None and "no limits" in found.link
+    result = network.lay_out(2, 1.0, 0.5)
+    assert result.spaces and result.gbit is None and "no limits" in result.link
     refused.append("netns")
-    found = network.lay_out(2, 1.0, 0.5)
-    assert not found.spaces and found.gbit is None and "loopback" in found.link
-    assert found.enter(1) == [] and found.address(2) == "127.0.0.1" and found.device == "lo"
+    result = network.lay_out(2, 1.0, 0.5)
+    assert not result.spaces and result.gbit is None and "loopback" in result.link
+    assert result.enter(1) == [] and result.address(2) == "127.0.0.1" and result.device == "lo"
 
 
 def test_cases_are_one_machine_then_every_way_over_several(network: ModuleType) -> None:
-    made = network.cases([2, 4], [1, 8], ("seed=2",))
-    assert [(case.machines, case.name) for case in made] == [(1, "alone")] + [
+    cases = network.cases([2, 4], [1, 8], ("seed=2",))
+    assert [(case.machines, case.name) for case in cases] == [(1, "alone")] + [
         (machines, name) for machines in (2, 4) for name in ("ddp", "ddp fp16", "bmuf 1", "bmuf 8")
     ]
-    assert all("seed=2" in case.settings for case in made) and len({case.folder for case in made}) == 9
-    assert made[4].block == 8 and "parallel.block_steps=8" in made[4].settings
+    assert all("seed=2" in case.settings for case in cases) and len({case.folder for case in cases}) == 9
+    assert cases[4].block == 8 and "parallel.block_steps=8" in cases[4].settings
 
 
 def test_command_runs_torchrun_inside_its_machine(network: ModuleType) -> None:
@@ -110,16 +110,16 @@ def test_figures_are_computed_from_the_rows_of_the_log(network: ModuleType) -> N
         left = seconds * (network.ENDLESS - step) / 3600
         return {"step": step, "hours_left": left, "times_real_time": audio / seconds}
 
-    found = network.figures([row(4, 0.5, 10), row(5, 1.5, 20)])
-    assert found["seconds"] == pytest.approx(1.0) and found["rate"] == pytest.approx(15.0)
+    result = network.figures([row(4, 0.5, 10), row(5, 1.5, 20)])
+    assert result["seconds"] == pytest.approx(1.0) and result["rate"] == pytest.approx(15.0)
 
 
 def test_training_that_went_on_after_a_cut_has_no_problems(network: ModuleType) -> None:
-    said, finished = "rank 0 lost another one\nresumed from x\n", [{"step": network.CUT_STEPS}]
-    assert network.problems([0, 0], finished, said) == []
-    assert "hangs" in network.problems([0, None], finished, said)[0]
-    assert "status 0, 1" in network.problems([0, 1], finished, said)[0]
-    assert "not reached" in network.problems([0, 0], [], said)[0]
+    output, finished = "rank 0 lost another one\nresumed from x\n", [{"step": network.CUT_STEPS}]
+    assert network.problems([0, 0], finished, output) == []
+    assert "hangs" in network.problems([0, None], finished, output)[0]
+    assert "status 0, 1" in network.problems([0, 1], finished, output)[0]
+    assert "not reached" in network.problems([0, 0], [], output)[0]
     assert len(network.problems([0, 0], finished, "")) == 2
 
 

@@ -67,11 +67,11 @@ def test_their_table_has_every_recording_and_refuses_a_part_of_one(
 def test_asrtool_alone_trains_and_decodes_with_stored_features_and_without(tmp_path: Path) -> None:
     result = run(tmp_path, "--quick", "--alone", "--json", "figures.json")
     assert result.returncode == 0, result.stderr
-    found = json.loads((tmp_path / "figures.json").read_text())
-    rows = [(row["case"].split()[0], row["what"]) for row in found["rows"]]
+    report = json.loads((tmp_path / "figures.json").read_text())
+    rows = [(row["case"].split()[0], row["what"]) for row in report["rows"]]
     assert rows == [("train", "asrtool, stored"), ("train", "asrtool, on the fly"), ("decode", "asrtool, on the fly")]
-    assert all(row["rate"] > 0 for row in found["rows"])
-    facts = found["facts"]
+    assert all(row["rate"] > 0 for row in report["rows"])
+    facts = report["facts"]
     assert facts["parameters, asrtool, stored"] == facts["parameters, asrtool, on the fly"] > 0
     assert all(0 <= value < 1 for name, value in facts.items() if name.startswith("padding"))
     assert facts["RTF of greedy decoding, asrtool, on the fly"] > 0

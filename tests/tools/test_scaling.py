@@ -36,9 +36,9 @@ def measured(scaling: ModuleType, costs: object, links: tuple[float, ...] = (1.0
 def test_fit_finds_the_costs_that_made_the_measurements(scaling: ModuleType, costs: tuple) -> None:
     known = scaling.Costs(*costs)
     points = measured(scaling, known)
-    found = scaling.fit(points)
-    assert max(map(abs, scaling.errors(found, points))) < 1e-4
-    for value, true in zip(scaling.astuple(found), costs, strict=True):
+    fitted = scaling.fit(points)
+    assert max(map(abs, scaling.errors(fitted, points))) < 1e-4
+    for value, true in zip(scaling.astuple(fitted), costs, strict=True):
         assert value == pytest.approx(true, rel=1e-2, abs=1e-5)
 
 
@@ -48,9 +48,9 @@ def test_fit_goes_through_the_middle_of_noise(scaling: ModuleType) -> None:
         replace(point, seconds=point.seconds * (1.02 if number % 2 else 0.98))
         for number, point in enumerate(measured(scaling, known))
     ]
-    found = scaling.fit(points)
-    assert found.compute == pytest.approx(known.compute, rel=0.1) and found.wire == pytest.approx(known.wire, rel=0.1)
-    assert max(map(abs, scaling.errors(found, points))) < 0.06
+    fitted = scaling.fit(points)
+    assert fitted.compute == pytest.approx(known.compute, rel=0.1) and fitted.wire == pytest.approx(known.wire, rel=0.1)
+    assert max(map(abs, scaling.errors(fitted, points))) < 0.06
 
 
 def test_too_few_measurements_are_refused(scaling: ModuleType) -> None:

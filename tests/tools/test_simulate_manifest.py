@@ -87,8 +87,8 @@ def test_same_options_give_the_same_bytes_and_another_seed_does_not(
     make: Callable[..., int], folder: Path, tmp_path: Path
 ) -> None:
     assert make(tmp_path / "again", "--jobs", 2) == make(tmp_path / "other", "--seed", 2) == 0
-    found = [[file.read_bytes() for file in manifest_files(path)] for path in (folder, tmp_path / "again")]
-    assert found[0] == found[1]
+    result = [[file.read_bytes() for file in manifest_files(path)] for path in (folder, tmp_path / "again")]
+    assert result[0] == result[1]
     assert content(tmp_path / "other") != content(folder)
 
 
@@ -101,8 +101,8 @@ def test_single_file_holds_the_lines_of_the_folder(make: Callable[..., int], fol
 def test_training_runs_over_it(folder: Path, tiny_config: Callable[..., Config]) -> None:
     config = tiny_config(data={"train": str(folder), "batch_seconds": 200})
     items = list(takewhile(lambda item: item.position.epoch < 1, TrainingSampler(config.data, config.seed)))
-    found = sorted(entry.id for item in items for entry in item.entries)
-    assert found == [entry.id for entry in entries(folder)]
+    result = sorted(entry.id for item in items for entry in item.entries)
+    assert result == [entry.id for entry in entries(folder)]
 
 
 def test_all_recordings_can_be_one_file(make: Callable[..., int], tmp_path: Path, write_audio: Callable) -> None:
@@ -134,11 +134,11 @@ def scale(*options: object) -> subprocess.CompletedProcess:
 def test_what_it_costs_is_measured_beside_a_baseline(folder: Path, tmp_path: Path) -> None:
     done = scale(folder, "--json", tmp_path / "figures.json", "--batches", 10)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "figures.json").read_text())
-    assert found["device"] and found["sizes"]["manifest"] == str(folder)
-    measured = [(row["case"], row["what"]) for row in found["rows"]]
+    result = json.loads((tmp_path / "figures.json").read_text())
+    assert result["device"] and result["sizes"]["manifest"] == str(folder)
+    measured = [(row["case"], row["what"]) for row in result["rows"]]
     assert measured == [("stream", "asrtool"), ("stream", "lhotse"), ("resume", "asrtool"), ("inspection", "asrtool")]
-    for row in found["rows"]:
+    for row in result["rows"]:
         figures = {name: value for name, value in row.items() if name not in ("case", "what", "baseline")}
         assert all(value > 0 for name, value in figures.items() if "grown" not in name)
         assert all(name in done.stdout for name in figures)
@@ -146,4 +146,4 @@ def test_what_it_costs_is_measured_beside_a_baseline(folder: Path, tmp_path: Pat
 
 def test_missing_manifest_is_one_line(tmp_path: Path) -> None:
     done = scale(tmp_path / "none")
-    assert done.returncode == 2 and "manifest not found" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and "manifest not result" in done.stderr and done.stderr.count("\n") == 1

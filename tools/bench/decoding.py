@@ -24,7 +24,7 @@ from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
 
 FRAME_SECONDS = 0.04
-NEVER = -math.inf
+NEG_INF = -math.inf
 TRIALS = 1_000_000  # prefix times unit times frames that the textbook's search may try: about a second of Python
 
 
@@ -58,21 +58,21 @@ def naive_greedy(log_probs: torch.Tensor, blank: int = 0) -> list[list[int]]:
 
 def textbook_beam(log_probs: torch.Tensor, beam: int, blank: int = 0) -> list[int]:
     """Returns the tokens of the best prefix of one utterance, (T, V), by Hannun's algorithm 1."""
-    prefixes = {(): (0.0, NEVER)}
+    prefixes = {(): (0.0, NEG_INF)}
     for frame in log_probs.tolist():
-        found = defaultdict(lambda: (NEVER, NEVER))
+        extended = defaultdict(lambda: (NEG_INF, NEG_INF))
         for prefix, (in_blank, in_token) in prefixes.items():
             total = log_add(in_blank, in_token)
             for token, value in enumerate(frame):
                 longer = (*prefix, token)
                 if token == blank:
-                    found[prefix] = (log_add(found[prefix][0], total + value), found[prefix][1])
+                    extended[prefix] = (log_add(extended[prefix][0], total + value), extended[prefix][1])
                 elif prefix and token == prefix[-1]:
-                    found[prefix] = (found[prefix][0], log_add(found[prefix][1], in_token + value))
-                    found[longer] = (found[longer][0], log_add(found[longer][1], in_blank + value))
+                    extended[prefix] = (extended[prefix][0], log_add(extended[prefix][1], in_token + value))
+                    extended[longer] = (extended[longer][0], log_add(extended[longer][1], in_blank + value))
                 else:
-                    found[longer] = (found[longer][0], log_add(found[longer][1], total + value))
-        best = sorted(found.items(), key=lambda item: log_add(*item[1]), reverse=True)
+                    extended[longer] = (extended[longer][0], log_add(extended[longer][1], total + value))
+        best = sorted(extended.items(), key=lambda item: log_add(*item[1]), reverse=True)
         prefixes = dict(best[:beam])
     return list(next(iter(prefixes)))
 
@@ -81,7 +81,7 @@ def log_add(a: float, b: float) -> float:
     """Returns log(exp(a) + exp(b))."""
     if a < b:
         a, b = b, a
-    return a if b == NEVER else a + math.log1p(math.exp(b - a))
+    return a if b == NEG_INF else a + math.log1p(math.exp(b - a))
 
 
 def compare_greedy(report: Report, log_probs: torch.Tensor, vocabulary: int) -> None:

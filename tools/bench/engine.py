@@ -60,7 +60,7 @@ logger = logging.getLogger("asrtool")
 STEPS_AIM = 0.97  # of the bare loop's throughput
 SAVE_EVERY = 300.0  # seconds between checkpoints
 SAVE_AIM = 0.01  # of the time
-NEVER = 10**9  # steps
+NO_STEP = 10**9  # steps
 RANKS = 2
 
 
@@ -120,7 +120,7 @@ class Bench:
 
     def config(self, size: int = 0, **training) -> Config:
         """The model of the `size`-th of --dims, in a training in which nothing is due but what `training` says."""
-        sizes, never = self.arguments, {"max_steps": NEVER, "validate_every": NEVER, "save_minutes": None}
+        sizes, never = self.arguments, {"max_steps": NO_STEP, "validate_every": NO_STEP, "save_minutes": None}
         dim = sizes.dims[size]
         model = {"dim": dim, "heads": sizes.heads[size], "ff_dim": 4 * dim, "layers": sizes.layers}
         model["subsampling"] = {"kind": "vgg", "channels": sizes.channels}
@@ -139,7 +139,7 @@ class Bench:
         session = self.session(config, "steps")
         epoch = list(Epoch(TrainingSampler(config.data, config.seed, session.dropped.train)))
         seconds = sum(entry.duration for item in epoch for entry in item.entries)
-        with TrainingLog(session.experiment, 0, NEVER) as log:
+        with TrainingLog(session.experiment, 0, NO_STEP) as log:
             engine = Engine(session, log)
             bare = BareLoop(engine)
             case = f"steps, {self._name(0)}"
@@ -148,7 +148,9 @@ class Bench:
         self.report.fact("seconds of a step", self.report.rate(case, "seconds") / len(epoch), f"{len(epoch)} in a turn")
         apart = largest_difference(session.model, bare.model)
         self.report.fact("largest difference of the weights", apart, "both loops after the last turn")
-        self.report.aim("throughput of the engine beside the bare loop", self.report.rate(case, "ratio"), STEPS_AIM)
+        self.report.aim(
+            "throughput of the engine relative to the bare loop", self.report.rate(case, "ratio"), STEPS_AIM
+        )
 
     def checkpoint(self) -> None:
         """Measures the cost of a checkpoint for each size."""
@@ -165,8 +167,8 @@ class Bench:
             self.report.compare(f"checkpoint, {name}", runs)
             self.report.fact(f"MB of a checkpoint, {name}", megabytes)
             share = self.report.rate(f"checkpoint, {name}", "seconds") / SAVE_EVERY
-            said = f"share of time at a checkpoint every {SAVE_EVERY / 60:g} minutes, {name}"
-            self.report.aim(said, share, SAVE_AIM, at_most=True)
+            name_of_aim = f"share of time at a checkpoint every {SAVE_EVERY / 60:g} minutes, {name}"
+            self.report.aim(name_of_aim, share, SAVE_AIM, at_most=True)
 
     def padding(self) -> None:
         """Compares padding with and without buckets."""
@@ -234,9 +236,9 @@ def times_real_time(config: Path, experiments: list[Path], ranks: int = 1) -> li
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(config.parent)}  # torchrun leaves files there
     start = partial(subprocess.Popen, stderr=subprocess.PIPE, text=True, env=variables)
     running = [start([*command, "--exp", str(experiment)]) for experiment in experiments]
-    for process, said in [(process, process.communicate()[1]) for process in running]:
+    for process, output in [(process, process.communicate()[1]) for process in running]:
         if process.returncode:
-            sys.exit(f"{' '.join(process.args)} failed:\n{said}")
+            sys.exit(f"{' '.join(process.args)} failed:\n{output}")
     return [last_report(experiment)["times_real_time"] for experiment in experiments]
 
 

@@ -78,7 +78,7 @@ from asrtool.training.train import training_loop
 
 CONF = Path(__file__).resolve().parents[2] / "egs" / "librispeech" / "conf" / "transformer_small.yaml"
 SPEEDS = (0.9, 1.0, 1.1)  # of egs/librispeech/run.sh
-NEVER = 10**9  # steps
+NO_STEP = 10**9  # steps
 ENCODERS = {
     "transformer": {"convolution": {"kind": "none"}},
     "conformer": {"convolution": {"kind": "conformer", "kernel": 31}, "positions": "relative"},
@@ -94,7 +94,7 @@ class AsrtoolRecipe:
     def __init__(self, config: Config, arguments: argparse.Namespace, folder: Path, opened: ExitStack):
         self.config, self.arguments, self.folder = config, arguments, folder
         self.session = start_session(config, folder, SINGLE_PROCESS, "cpu")
-        self.log = opened.enter_context(TrainingLog(folder, 0, NEVER))
+        self.log = opened.enter_context(TrainingLog(folder, 0, NO_STEP))
         items = list(
             itertools.islice(
                 Epoch(TrainingSampler(config.data, config.seed, self.session.dropped.train)), arguments.steps
@@ -170,7 +170,7 @@ def make_config(arguments: argparse.Namespace, sections: dict) -> Config:
     """The recipe's configuration with the sizes of this comparison, and nothing due but steps."""
     changed = {key: getattr(arguments, key) for key in ("dim", "layers", "heads", "ff_dim")}
     model = changed | ENCODERS[arguments.encoder]
-    training = {"max_steps": NEVER, "validate_every": NEVER, "save_minutes": None}
+    training = {"max_steps": NO_STEP, "validate_every": NO_STEP, "save_minutes": None}
     values = load_config(CONF).model_dump()
     return Config.model_validate(merged(values, {"model": model, "training": training} | sections))
 
