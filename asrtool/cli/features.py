@@ -10,6 +10,31 @@ MIN_BINS, MAX_BINS = 4, 1024  # as features.num_bins of a configuration
 MAX_SHARES = 100_000
 
 
+def _parse_share(_context, _option, text: str | None) -> tuple[int, int] | None:
+    """Returns (3, 20) for "3/20"."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise click.BadParameter(f"'{text}' is not I/N with I from 1 to N, such as 3/20")
+    if int(match[2]) > MAX_SHARES:
+        raise click.BadParameter(f"'{text}' has more than {MAX_SHARES:,} shares")
+    return int(match[1]), int(match[2])
+
+
+def _parse_speeds(_context, _option, text: str) -> tuple[float, ...]:
+    """Returns (0.9, 1.0) for "0.9,1.0"."""
+    try:
+        speeds = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"'{text}' is not a comma-separated list of numbers") from error
+    if not all(0.3 < speed < 3 for speed in speeds):  # NaN and infinity are outside, too
+        raise click.BadParameter(f"'{text}' has a speed outside 0.3 to 3")
+    if len(set(speeds)) < len(speeds):
+        raise click.BadParameter(f"'{text}' has a speed twice")
+    return speeds
+
+
 @click.command()
 @click.argument("cuts", type=PATH)
 @click.argument("out", type=PATH)
@@ -17,6 +42,7 @@ MAX_SHARES = 100_000
 @click.option(
     "--speeds",
     default="1.0",
+    callback=_parse_speeds,
     metavar="NUMBERS",
     help="Comma-separated speeds; the features of each cut are stored at all of them.",
 )
@@ -24,6 +50,7 @@ MAX_SHARES = 100_000
 @click.option(
     "--shard",
     "share",
+    callback=_parse_share,
     metavar="I/N",
     show_default="all shares",
     help="Number of the share to store and number of all shares; OUT is not written.",
@@ -58,40 +85,12 @@ def features(cuts, out, num_bins, speeds, jobs, share, max_minutes) -> None:
     wait
     asrtool features data/train.jsonl.gz data/fbank.jsonl.gz
     """
-    options = {
-        "num_bins": num_bins,
-        "speeds": _parse_speeds(speeds),
-        "jobs": jobs,
-        "max_seconds": 60 * max_minutes,
-    }
-    numbers = _parse_share(share) if share is not None else None
     from asrtool.data.feature_store import store_feature_share, store_features
 
-    if numbers is None:
+    options = {"num_bins": num_bins, "speeds": speeds, "jobs": jobs, "max_seconds": 60 * max_minutes}
+    if share is None:
         click.echo(f"{out}: {store_features(cuts, out, **options)}")
         return
-    stored, total = store_feature_share(cuts, out, numbers, **options)
+    stored, total = store_feature_share(cuts, out, share, **options)
     hint = "run without --shard to write it" if stored == total else "the rest is for the other shares"
     click.echo(f"{out}: {stored} of {total} shards are stored; {hint}")
-
-
-def _parse_share(text: str) -> tuple[int, int]:
-    """Returns (3, 20) for "3/20"."""
-    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise click.BadParameter(f"'{text}' is not I/N with I from 1 to N, such as 3/20", param_hint="--shard")
-    if int(match[2]) > MAX_SHARES:
-        raise click.BadParameter(f"'{text}' has more than {MAX_SHARES:,} shares", param_hint="--shard")
-    return int(match[1]), int(match[2])
-
-
-def _parse_speeds(text: str) -> tuple[float, ...]:
-    try:
-        speeds = tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"'{text}' is not a comma-separated list of numbers", param_hint="--speeds") from error
-    if not all(0.3 < speed < 3 for speed in speeds):  # NaN and infinity are outside, too
-        raise click.BadParameter(f"'{text}' has a speed outside 0.3 to 3", param_hint="--speeds")
-    if len(set(speeds)) < len(speeds):
-        raise click.BadParameter(f"'{text}' has a speed twice", param_hint="--speeds")
-    return speeds
