@@ -53,11 +53,7 @@ def build_graph(
         "separator": boundary.separator,
         "silence": {"unit": boundary.silence, "probability": boundary.probability} if boundary.silence else None,
         "sizes": {kind: compiler.sizes[kind] for kind in fsts},
-        "sha256": {
-            "tokenizer": tokenizer_hash(units),
-            "lexicon": lexicon_hash(pronunciations),
-            "lm": file_hash(lm) if lm else None,
-        },
+        "sha256": _hashes(units, pronunciations, lm),
         "steps": compiler.steps,
         "kaldifst": version("kaldifst"),
     }
@@ -89,6 +85,15 @@ def _word_boundary(tokenizer: Tokenizer, silence: str | None, probability: float
     if tokenizer.separator == SPACE:
         return WordBoundary(SPACE, silence, probability)
     return WordBoundary(None, tokenizer.separator if silence is None else silence, probability)
+
+
+def _hashes(tokenizer: Tokenizer, lexicon: Lexicon, lm: str | Path | None) -> dict[str, str | None]:
+    """The sha256 of what a graph is built from."""
+    return {
+        "tokenizer": tokenizer_hash(tokenizer),
+        "lexicon": lexicon_hash(lexicon),
+        "lm": file_hash(lm) if lm else None,
+    }
 
 
 def tokenizer_lexicon(tokenizer: Tokenizer, words: Iterable[str]) -> Lexicon:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 MAGIC = b"\xd6\xfd\xb2~\x06\0\0\0vector\x08\0\0\0standard\x02\0\0\0"  # version 2 of the format, the only one since 2006
 HEADER = struct.Struct("<iQqqq")  # flags, properties, start, states, arcs
 COUNT = struct.Struct("<q")
-STATE_BYTES, ARC_BYTES = 12, 16
+STATE_BYTES = 12  # without arcs
+ARC_BYTES = 16
 BLOCK_STATES = 1 << 18  # states whose arcs are checked together: some 10 MB of a typical graph
 MAX_COST = 1e6  # of an arc; a log10 of -99 is 228 nats, and float32 holds the sum of an hour of such arcs
 ALL_PROPERTIES = 0xFFFFFFFF0007  # that a file may claim: expanded, mutable, error, and those that OpenFst tests

@@ -119,7 +119,8 @@ def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
     disk = f"temporary files in {tempfile.gettempdir()} (TMPDIR names another folder)"
     with tempfile.TemporaryDirectory() as folder, report_full_disk(disk):
         plain = _decompress(path, Path(folder)) if path.suffix == ".gz" else path
-        table, fst = Path(folder, "words.txt"), Path(folder, "G.fst")
+        table = Path(folder, "words.txt")
+        fst = Path(folder, "G.fst")
         write_symbols(table, words)
         result = subprocess.run(
             [sys.executable, "-c", ARPA2FST, plain, fst, table, BACKOFF],

@@ -100,7 +100,9 @@ class LcBlstm(Encoder):
         dtype = cached_hidden.dtype
         hidden = cached_hidden[None].to(x.dtype)  # under autocast x is narrower, and torch wants the same dtype
         cell = cached_cell[None].to(x.dtype)
-        outputs, hiddens, cells = [], [], []
+        outputs = []
+        hiddens = []
+        cells = []
         for chunk, begun in zip(x.unbind(1), has_begun.unbind(1), strict=True):
             y, (hidden, cell) = lstm(chunk, (hidden, cell))
             hidden = hidden * begun[:, None]

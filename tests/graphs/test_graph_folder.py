@@ -121,7 +121,7 @@ def test_a_folder_of_another_tool_is_not_touched(save, tmp_path):
     (tmp_path / "graph").mkdir()
     for name in ("L.fst", "G.fst", "words.txt"):
         (tmp_path / "graph" / name).write_text("Kaldi's")
-    with pytest.raises(UserError, match="not made by `asrtool graph`"):
+    with pytest.raises(UserError, match="not written by `asrtool graph`"):
         save("HL")
     files = {path.name: path.read_text() for path in (tmp_path / "graph").iterdir()}
     assert files == dict.fromkeys(("L.fst", "G.fst", "words.txt"), "Kaldi's")
