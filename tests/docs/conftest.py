@@ -7,7 +7,8 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ asrtool() {
         "train "*) set -- "$@" %s ;;
         "lm train-neural") set -- "$@" --vocab-size 60 --dim 16 --layers 1 --heads 2 --epochs 1 ;;
     esac
-    python3 -m asrtool "$@"
+    python3 -S "$PRELOADED" run "$SOCKET" "$@"
 }
 pip() { echo "nothing is installed in a test: pip $*"; }
 bash() {
@@ -104,21 +105,37 @@ def write_checkout(folder: Path, vocabulary: list[str]) -> Path:
     return folder
 
 
-def run_block(block: Block, folder: Path) -> str:
-    """Runs a block; returns what it printed. An exit status other than 0 fails the test."""
+def environment() -> dict[str, str]:
+    """With the python that runs the tests first in PATH, and this checkout first in PYTHONPATH."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": paths}
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": paths}
+
+
+def run_block(block: Block, folder: Path, server: Path) -> None:
+    """Runs a block; an exit status other than 0 fails the test. `server` is the socket of preloaded.py."""
+    variables = {**environment(), "PRELOADED": str(ROOT / "tests/docs/preloaded.py"), "SOCKET": str(server)}
     command = ["bash", "-c", PRELUDE % tiny_settings() + block.text]
     if block.language == "python":
         command = [sys.executable, "-c", block.text]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(command, cwd=folder, env=environment, text=True, **output)
+    done = subprocess.run(command, cwd=folder, env=variables, text=True, **output)
     assert done.returncode == 0, f"{block.page}:{block.line}\n{block.text}\n{done.stdout[-4000:]}"
-    return done.stdout
 
 
 @pytest.fixture(scope="session")
-def run_page(tmp_path_factory) -> Callable[[str], None]:
+def server(tmp_path_factory) -> Iterator[Path]:
+    """The socket of a process that runs commands of asrtool (preloaded.py)."""
+    path = tmp_path_factory.mktemp("server") / "socket"
+    command = [sys.executable, "-m", "tests.docs.preloaded", "serve", str(path)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment()) as process:
+        while not path.exists() and process.poll() is None:
+            time.sleep(0.1)
+        yield path
+        process.terminate()
+
+
+@pytest.fixture(scope="session")
+def run_page(tmp_path_factory, server) -> Callable[[str], None]:
     """run_page("decoding.md") runs the commands of a page, after those of the pages that it continues, each once."""
     vocabulary = words()
     folders: dict[str, Path] = {}
@@ -139,10 +156,10 @@ def run_page(tmp_path_factory) -> Callable[[str], None]:
             folders[together] = write_checkout(tmp_path_factory.mktemp("checkout"), vocabulary)
             if together == "shared":
                 test_set = "asrtool prepare table mine-test.tsv data/test.jsonl.gz\n"
-                run_block(Block(name, 0, "bash", test_set, None), folders[together])
+                run_block(Block(name, 0, "bash", test_set, None), folders[together], server)
         for block in blocks(pages[name], ("bash", "python")):
             if block.not_run is None:
-                run_block(block, folders[together])
+                run_block(block, folders[together], server)
         done.add(name)
 
     return run
