@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from asrtool.decoding.lattice import POS_INF, Lattice
 from asrtool.lm.ngram import EOS, LanguageModel
 
 LmStates = tuple[Any, Any]  # of the old and of the new model
+_SplitArc = tuple[int, int, int, float]  # arc of the lattice; source and target, split states; change of its cost
 
 
 def rescore_lattice(
@@ -43,17 +44,8 @@ def rescore_lattice(
                 change, following = cost_change(lm_states, outputs[arc])
                 target = split.enter(targets[arc], following, split.costs[number] + costs[arc] + change)
                 if target is not None:
-                    arcs.append(_SplitArc(arc, number, target, change))
+                    arcs.append((arc, number, target, change))
     return _split_lattice(lattice, split, arcs, final)
-
-
-class _SplitArc(NamedTuple):
-    """An arc between two split states."""
-
-    arc: int  # of the lattice
-    source: int
-    target: int
-    cost_change: float
 
 
 class _SplitStates:
