@@ -7,9 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from asrtool.decoding.options import check_options, graph_options, read_priors
+from asrtool.cli.decode import decode
+from asrtool.decoding.graph_options import GraphOptions
+from asrtool.decoding.options import (
+    DEFAULT_LATTICE_BEAM,
+    DEFAULT_LM_WEIGHT,
+    DEFAULT_PREFIX_BEAM,
+    check_options,
+    graph_options,
+    read_priors,
+)
 from asrtool.errors import UserError
 
+SHOWN = ["nbest", "insertion_penalty", "max_active", "min_active", "acoustic_scale", "blank_penalty"]
 GRAPH = SimpleNamespace(meta={"outputs": 3})
 WEIGHTS = {"acoustic_scale": 0.8, "blank_penalty": 1, "insertion_penalty": -4.5}
 
@@ -83,3 +93,15 @@ def test_files_without_priors_are_refused(write, text):
 def test_numbers_of_a_prefix_search_are_checked(options):
     with pytest.raises(UserError, match="out of range"):
         check_options(["prefix"], options)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_help_of_decode_shows_the_defaults_of_graph_search(name):
+    (option,) = (option for option in decode.params if option.name == name)
+    assert option.default is None and float(option.show_default) == getattr(GraphOptions(), name)
+
+
+def test_the_help_of_decode_shows_the_other_defaults_of_searches():
+    shown = {option.name: option.show_default for option in decode.params}
+    assert shown["beam"] == f"{DEFAULT_PREFIX_BEAM} prefixes; in graph search {GraphOptions().beam}"
+    assert float(shown["lattice_beam"]) == DEFAULT_LATTICE_BEAM and float(shown["lm_weight"]) == DEFAULT_LM_WEIGHT
