@@ -157,14 +157,14 @@ class SelfAttention(nn.Module):
         keys = kv.shape[1]
         first_key = first - self.context.cache_size
         if self.context.chunk:
-            mask = caches.compute_once(
-                self.context, lambda: self._chunk_mask(valid_frames(first_key, keys, lens))
-            )  # (N * M, 1, W)
+            # All layers have the same mask of chunks (N * M, 1, W).
+            mask = caches.compute_once(self.context, lambda: self._chunk_mask(valid_frames(first_key, keys, lens)))
             return self.out(self._attend_in_chunks(q, kv, mask))
+        # Layers of the same context have the same window (1, n, left + delay + n), but wait for different frames.
         window = caches.compute_once(
             self.context, lambda: sliding_mask(size, keys, left, left, self.context.right, q.device)[None]
-        )  # (1, n, left + delay + n)
-        mask = unmask_empty_rows(window & valid_frames(first_key, keys, lens)[:, None, :])
+        )
+        mask = unmask_empty_rows(window & valid_frames(first_key, keys, lens)[:, None, :])  # (N, n, left + delay + n)
         return self.out(self._attend(q, kv, mask, left))
 
     def _window(self, q: Tensor) -> Tensor | None:
