@@ -98,10 +98,10 @@ def test_numbers_of_a_prefix_search_are_checked(options):
 @pytest.mark.parametrize("name", SHOWN)
 def test_the_help_of_decode_shows_the_defaults_of_graph_search(name):
     (option,) = (option for option in decode.params if option.name == name)
-    assert option.default is None and float(option.show_default) == getattr(GraphOptions(), name)
+    assert float(option.show_default) == getattr(GraphOptions(), name)
 
 
 def test_the_help_of_decode_shows_the_other_defaults_of_searches():
-    shown = {option.name: option.show_default for option in decode.params}
+    shown = {option.name: getattr(option, "show_default", None) for option in decode.params}
     assert shown["beam"] == f"{DEFAULT_PREFIX_BEAM} prefixes; in graph search {GraphOptions().beam}"
     assert float(shown["lattice_beam"]) == DEFAULT_LATTICE_BEAM and float(shown["lm_weight"]) == DEFAULT_LM_WEIGHT
