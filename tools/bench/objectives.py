@@ -180,19 +180,27 @@ def _peak_of_loss(arguments: argparse.Namespace, frames: int) -> float:
 def make_parser() -> argparse.ArgumentParser:
     """Sizes, threads and device."""
     options = parser(__doc__, repeats=5, limit=120.0)
-    options.add_argument("--units", type=int, default=40, help="outputs of the model (%(default)s)")
+    options.add_argument("--units", type=int, default=40, help="outputs of the model [default: %(default)s]")
     options.add_argument(
-        "--transcripts", type=int, default=520, help="texts that the n-gram is counted on (%(default)s)"
+        "--transcripts", type=int, default=520, help="texts that the n-gram is counted on [default: %(default)s]"
     )
-    options.add_argument("--batch", type=int, default=16, help="utterances of a batch (%(default)s)")
-    options.add_argument("--frames", type=int, default=250, help="frames of 40 ms of each utterance (%(default)s)")
-    options.add_argument("--k2-batch", type=int, default=4, help="utterances of the comparison with k2 (%(default)s)")
-    options.add_argument("--k2-beam", type=float, default=10.0, help="output beam of k2 in nats (%(default)s)")
-    options.add_argument("--dim", type=int, default=256, help="model width of the training step (%(default)s)")
-    options.add_argument("--layers", type=int, default=12, help="layers of the training step's model (%(default)s)")
-    options.add_argument("--memory-frames", type=int, nargs="+", default=[250, 500, 1000], help="frames (%(default)s)")
-    options.add_argument("--threads", type=int, default=1, help="threads of torch (%(default)s)")
-    options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (%(default)s)")
+    options.add_argument("--batch", type=int, default=16, help="utterances of a batch [default: %(default)s]")
+    options.add_argument(
+        "--frames", type=int, default=250, help="frames of 40 ms of each utterance [default: %(default)s]"
+    )
+    options.add_argument(
+        "--k2-batch", type=int, default=4, help="utterances of the comparison with k2 [default: %(default)s]"
+    )
+    options.add_argument("--k2-beam", type=float, default=10.0, help="output beam of k2 in nats [default: %(default)s]")
+    options.add_argument("--dim", type=int, default=256, help="model width of the training step [default: %(default)s]")
+    options.add_argument(
+        "--layers", type=int, default=12, help="layers of the training step's model [default: %(default)s]"
+    )
+    options.add_argument(
+        "--memory-frames", type=int, nargs="+", default=[250, 500, 1000], help="frames [default: %(default)s]"
+    )
+    options.add_argument("--threads", type=int, default=1, help="threads of torch [default: %(default)s]")
+    options.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto [default: %(default)s]")
     return options
 
 
