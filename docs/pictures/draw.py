@@ -1,4 +1,4 @@
-"""Draws the pictures of streaming.md: `python docs/pictures/draw.py` writes the *.svg beside it.
+"""Draws the pictures of streaming.md: `python docs/pictures/draw.py` writes the *.svg of this folder.
 
 The matrices come from the code that the models use (asrtool/models/masks.py), so the pictures show what is computed.
 """

@@ -11,7 +11,7 @@ from asrtool.config import Config
 from tests.docs.pages import INLINE, OTHERS, PAGES, ROOT, blocks, commands, prose_commands, recipe_options
 
 RUN = [page.name for page in PAGES if any(block.not_run is None for block in blocks(page))]
-# Names of files in the pages that are no files of the checkout: what commands write, and examples.
+# Files that a page may name: files of the checkout must exist, other than those that commands write.
 PATHS = re.compile(r"^(asrtool|egs|local|tests|tools|docs)/[\w./-]+\.(py|sh|md|yaml|json|sbatch|txt)$")
 FILE_SUFFIXES = {"py", "jsonl", "md", "yaml", "onnx", "sbatch"}  # of names that begin as a key does, such as data.py
 WRITTEN = re.compile(r"/(data|exp|mine)/|^egs/digits/loss")
@@ -77,7 +77,7 @@ def test_every_configuration_key_exists(page):
         if first in sections and rest and re.fullmatch(r"[\w.]+", key) and rest[-1] not in FILE_SUFFIXES:
             section = Config
             for name in (first, *rest):
-                assert name in section.model_fields, f"{page.name}: `{match[1]}` is no key of the configuration"
+                assert name in section.model_fields, f"{page.name}: `{match[1]}` is not a key of the configuration"
                 annotation = section.model_fields[name].annotation
                 options = (annotation, *getattr(annotation, "__args__", ()))
                 section = next((option for option in options if hasattr(option, "model_fields")), None)
