@@ -136,7 +136,7 @@ def server(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def run_page(tmp_path_factory, server) -> Callable[[str], None]:
-    """run_page("decoding.md") runs the commands of a page, each once, after the commands of the pages that it continues."""
+    """run_page("decoding.md") runs the commands of a page once, after the commands of the pages that it continues."""
     vocabulary = words()
     folders: dict[str, Path] = {}
     begun: set[str] = set()
