@@ -37,25 +37,26 @@ setup(
     # With this, an editable installation is a path entry (.pth) and not an import hook. Python then prefers the package
     # to a folder called asrtool without __init__.py in the current folder: the clone, seen from the folder above it.
     package_dir={"": "."},
+    # The lower bounds are tried by tools/test_floors.sh.
     install_requires=[
-        "torch>=2.13",
-        "lhotse>=1.33",
-        "sentencepiece>=0.2.1",
-        "click>=8.1",
+        "torch>=2.7",
+        "lhotse>=1.30.3",
+        "sentencepiece>=0.2.2",
+        "click>=8.1.7",
         "kaldialign>=0.12",
-        "kaldifst>=1.8",  # graphs: OpenFst, with Kaldi's determinisation
-        "kaldi-decoder>=0.3",
-        "kaldilm>=1.15",  # ARPA files to graphs
-        "numpy",
-        "pydantic>=2.10",
-        "pyyaml",
-        "soundfile",
-        "lilcom",
-        "scipy",  # lhotse resamples with it and does not declare it
-        "urllib3",  # likewise, at import
-        "tqdm",
-        "tensorboard",
-        "matplotlib",
+        "kaldifst>=1.8.3",  # graphs: OpenFst, with Kaldi's determinisation
+        "kaldi-decoder>=0.3.2",
+        "kaldilm>=1.15.5",  # ARPA files to graphs
+        "numpy>=1.26.4",
+        "pydantic>=2.8",
+        "pyyaml>=6.0.1",
+        "soundfile>=0.12.1",
+        "lilcom>=1.7",
+        "scipy>=1.12",  # lhotse resamples with it and does not declare it
+        "urllib3>=2.0.7",  # likewise, at import
+        "tqdm>=4.66.1",
+        "tensorboard>=2.16.2",
+        "matplotlib>=3.8.4",
     ],
     extras_require={
         "recipes": [
@@ -65,7 +66,16 @@ setup(
         ],
         "export": ["onnx", "onnxscript", "onnxruntime"],
         "docs": ["mkdocs-material"],
-        "tests": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "import-linter", "types-PyYAML", "types-tqdm"],
+        "tests": [
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "import-linter",
+            "types-PyYAML",
+            "types-tqdm",
+        ],
         "dev": ["pre-commit", "coverage"],
         "bench": ["kaldi-native-fbank"],
     },

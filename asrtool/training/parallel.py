@@ -9,6 +9,7 @@
 Each strategy is a class with the methods of `SingleProcess`; the training loop uses nothing else of it.
 """
 
+import inspect
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -69,6 +70,12 @@ class SingleProcess:
         return model.state_dict()
 
 
+def _buffers_option(kind: type) -> str:
+    """The argument of DistributedDataParallel for sending buffers; torch 2.13 renamed it."""
+    names = inspect.signature(kind).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+
+
 class Ddp(SingleProcess):
     """torch's DistributedDataParallel: gradients are exchanged while the backward pass runs.
 
@@ -89,9 +96,9 @@ class Ddp(SingleProcess):
             model,
             device_ids=[device] if device.type == "cuda" else None,
             process_group=self.gradient_group.group,
-            forward_sync_buffers=False,  # they do not change
             gradient_as_bucket_view=True,
             find_unused_parameters=self.skips_layers,
+            **{_buffers_option(DistributedDataParallel): False},  # buffers do not change
         )
         self._compress_gradients(device)
         return self.module
