@@ -76,7 +76,7 @@ def test_a_warmup_comes_before_the_training_and_both_run_once(digits):
     options = [*options, "--seed", 3, "--warmup-hours", 0.005, "--stop-stage", 4]
     output = run("digits", *options)
     assert "Stage 3: warmup on one machine (0.005 hours of audio)" in output
-    assert "begun from exp/tiny_seed3/warmup/checkpoints/warmup.pt: its weights, fresh moments" in output
+    assert "initialised from exp/tiny_seed3/warmup/checkpoints/warmup.pt: its weights, a new optimizer" in output
     assert run("digits", *options).count("already done and unchanged") == 5
 
 
@@ -100,7 +100,7 @@ def test_from_names_the_system_to_start_from(digits):
     options = [*options, "--objective", "mmi", "--stop-stage", 4]
     log = (work / "exp/tiny_seed1/log.jsonl").read_bytes()
     output = run("digits", *options, "--from", work / "exp/tiny_seed1")
-    assert f"begun from {work / 'exp/tiny_seed1/checkpoints/averaged.pt'}: its weights, fresh moments" in output
+    assert f"initialised from {work / 'exp/tiny_seed1/checkpoints/averaged.pt'}: its weights, a new optimizer" in output
     assert (work / "exp/tiny_seed1/log.jsonl").read_bytes() == log  # it is not trained again
 
 

@@ -99,8 +99,8 @@ def test_a_warmup_ctc_and_mmi_were_trained(recipe):
     for exp in ["tiny_phone_seed1", "tiny_phone_mmi_seed1"]:
         for name in ["config.yaml", "loss.png", "checkpoints/averaged.pt"]:
             assert (work / "exp" / exp / name).is_file(), (exp, name)
-    assert "begun from exp/tiny_phone_seed1/warmup/checkpoints/warmup.pt" in output
-    assert "begun from exp/tiny_phone_seed1/checkpoints/averaged.pt" in output
+    assert "initialised from exp/tiny_phone_seed1/warmup/checkpoints/warmup.pt" in output
+    assert "initialised from exp/tiny_phone_seed1/checkpoints/averaged.pt" in output
 
 
 def test_every_method_has_hypotheses_and_a_score(recipe):
