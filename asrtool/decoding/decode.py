@@ -1,7 +1,7 @@
 """Decoding a manifest with an experiment: hypotheses as JSONL, and the time it took.
 
-Partial results are stored on the way (asrtool/decoding/partial_results.py): an interrupted run resumes, and ranks share
-the batches.
+Rows are stored on the way, in files of `PartialResults`: an interrupted run resumes, and ranks share the batches. A new
+search is a function as `hypothesis.Search`, which `search_setup.open_search` opens for its method.
 """
 
 import itertools
@@ -15,10 +15,8 @@ import torch
 
 from asrtool.data.batch import Batch, SkippedCut
 from asrtool.data.sampling import CutBatch, OrderedSampler
-from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.hypothesis import Hypothesis, Search
 from asrtool.decoding.partial_results import DecodedBatches, DecodingTimes, PartialResults
-from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.decoding.result_folder import result_lock, write_result
 from asrtool.distributed import this_rank
 from asrtool.errors import UserError
@@ -30,56 +28,53 @@ from asrtool.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-FILE_SECONDS = 30.0  # of decoding go into a file of partial results, and are lost with a process; writing takes ms
+# Decoding time after which a file of partial results is written: at most this much is lost when a process is killed.
+# Writing a file takes milliseconds.
+FILE_SECONDS = 30.0
 MAX_LISTED = 10  # utterances named in a log line; hyps.jsonl marks all
+WORD_METHODS = {"graph"}  # methods whose hypotheses have words; those of the others have tokens only
 LATTICES = "lat.gz"  # a text archive of Kaldi: `lattice-copy "ark:gunzip -c lat.gz |" ark:lat.ark`
-
-
-def ctc_search(method: str, beam: int = 8) -> Search:
-    """Returns the search "greedy" or "prefix", with one hypothesis for each utterance."""
-    if method == "greedy":
-        return ctc_greedy
-    return lambda log_probs, lens: [nbest[0] for nbest in ctc_prefix_beam(log_probs, lens, beam)]
 
 
 def decode(
     experiment: Experiment,
     cuts: Path,
     out: Path,
-    name: str,
-    method: str = "greedy",
-    beam: int = 8,
+    set_name: str,
+    method: str,
+    search: Search,
+    settings: dict,
+    options: dict | None = None,
     batch_seconds: float = 200.0,
     workers: int = 1,
-    search: Search | None = None,
-    settings: dict | None = None,
-    options: dict | None = None,
 ) -> dict | None:
-    """Decodes every cut of the manifest `cuts` into `out`/hyps.jsonl; writes and returns the facts (`decode.json`).
+    """Decodes every cut of the manifest `cuts` into `out`/hyps.jsonl; writes and returns the facts (decode.json).
 
-    The real-time factor counts everything from audio to words: features, model and search. An interrupted run resumes.
-    `search` is used instead of `ctc_search(method, beam)`, and `settings` is everything that determines its results.
-    `options` are what the user chose (asrtool/decoding/result_folder.py). Scores of earlier hypotheses are deleted.
-    Raises UserError while another process decodes into `out`.
+    The facts say what was decoded, how, and how long it took. `search` and its `settings`, which are everything that
+    determines its results, come from `search_setup.open_search` for `method`. `options` are the user's (see
+    asrtool/decoding/result_folder.py). An interrupted run resumes. Scores of earlier hypotheses are deleted. The
+    real-time factor counts everything from audio to words: features, model and search. Raises UserError while another
+    process decodes into `out`.
 
     Under torchrun the ranks share the batches; all but the first return None when they have finished. The real-time
-    factor is the time of the slowest rank over all audio. A result of the same run is then not computed again: a rank
-    that is restarted may find that the first one has all it needs, and has finished.
+    factor is the time of the slowest rank over all audio. Only then does a finished result of the same run count: a
+    rank that is restarted after the first one has joined all results has nothing left to do.
     """
     ranks = this_rank()
-    facts = {"set": name, "method": method, "beam": beam if method == "prefix" else None} | (settings or {})
+    facts = {"set": set_name, "method": method, "beam": None} | settings
     facts |= {"checkpoint": experiment.checkpoint.name, "cuts": str(cuts), "batch_seconds": batch_seconds}
     facts |= {"ranks": ranks.world_size} | (experiment.adapted.facts() if experiment.adapted else {})
     facts |= {"run": run_hash(experiment, cuts, facts)}
     facts |= {"rtf_before": experiment.adapted.rtf} if experiment.adapted else {}
     facts |= {"options": options or {}}
     with result_lock(out, "asrtool decode") if ranks.is_first else nullcontext():
-        return _decode_and_join(experiment, cuts, out, facts, search or ctc_search(method, beam), workers)
+        return _decode_and_join(experiment, cuts, out, facts, search, workers)
 
 
 def _decode_and_join(
     experiment: Experiment, cuts: Path, out: Path, facts: dict, search: Search, workers: int
 ) -> dict | None:
+    """Decodes this rank's batches; the first rank joins the results of all ranks, and returns the facts."""
     ranks = this_rank()
     partial_results = PartialResults(out, facts["run"], ranks)
     # Asked first, since the first rank writes decode.json and then deletes the partial results.
@@ -88,7 +83,7 @@ def _decode_and_join(
     if not (is_finished or result):
         separate_speakers = experiment.adapted is not None
         batches = OrderedSampler(cuts, facts["batch_seconds"], ranks=ranks, separate_speakers=separate_speakers)
-        empty = Hypothesis([], [], 0.0, [] if facts["method"] == "graph" else None)
+        empty = Hypothesis([], [], 0.0, [] if facts["method"] in WORD_METHODS else None)
         _decode_own_batches(experiment, batches, search, workers, partial_results, facts["set"], empty)
     if not ranks.is_first:
         return None
@@ -116,7 +111,7 @@ def _decode_own_batches(
     search: Search,
     workers: int,
     partial_results: PartialResults,
-    name: str,
+    set_name: str,
     empty: Hypothesis,
 ) -> None:
     """Decodes the remaining batches of this rank; `empty` is the hypothesis of cuts without a frame."""
@@ -124,10 +119,10 @@ def _decode_own_batches(
     num_done = sum(decoded.batches for decoded in done)
     if num_done:
         folder = partial_results.folder
-        logger.info(f"decoding {name}: resuming behind {num_done} batches of an interrupted run, in {folder}")
+        logger.info(f"decoding {set_name}: resuming after {num_done} batches of an interrupted run, in {folder}")
     batches = experiment.batches(itertools.islice(cut_batches, num_done, None), workers)
     if partial_results.ranks.is_first:
-        batches = progress(batches, f"decoding {name}", units="batches")
+        batches = progress(batches, f"decoding {set_name}", units="batches")
     number = len(done)
     for decoded in _decode_batches(experiment, batches, search, empty):
         partial_results.write(number, decoded)
@@ -138,7 +133,7 @@ def _decode_own_batches(
 def _decode_batches(
     experiment: Experiment, batches: Iterable[Batch], search: Search, empty: Hypothesis
 ) -> Iterator[DecodedBatches]:
-    """Yields the decoded batches of every FILE_SECONDS; the last ones may be fewer, or none."""
+    """Yields what was decoded in each FILE_SECONDS: what one file of partial results holds. The last may be empty."""
     decoded = DecodedBatches()
     begin = time.monotonic()
     for batch in batches:
@@ -165,23 +160,23 @@ def _decode_batch(experiment: Experiment, batch: Batch, search: Search, decoded:
     decoded.times.search += time.monotonic() - middle
     decoded.times.audio += batch.seconds
     utterances = zip(batch.ids, batch.texts, batch.speakers, hypotheses, strict=True)
-    for name, ref, speaker, hypothesis in utterances:
-        row = hypothesis_row(experiment.tokenizer, name, ref, hypothesis, experiment.frame_seconds, speaker)
+    for utterance, ref, speaker, hypothesis in utterances:
+        row = hypothesis_row(experiment.tokenizer, utterance, ref, hypothesis, experiment.frame_seconds, speaker)
         decoded.rows.append(row)
         if hypothesis.lattice:
-            decoded.lattices.append(f"{name}\n{hypothesis.lattice}\n")
+            decoded.lattices.append(f"{utterance}\n{hypothesis.lattice}\n")
 
 
 def _join(partial_results: PartialResults, out: Path, facts: dict, device: torch.device) -> dict:
     """Writes the result from the partial results of all ranks; returns its facts."""
-    ranks = [partial_results.read_rank(rank) for rank in range(partial_results.ranks.world_size)]
-    rows = [row for rank in ranks for decoded in rank for row in decoded.rows]
+    by_rank = [partial_results.read_rank(rank) for rank in range(partial_results.ranks.world_size)]
+    rows = [row for files in by_rank for decoded in files for row in decoded.rows]
     rows.sort(key=lambda row: row["id"])
-    times = [DecodingTimes.sum(decoded.times for decoded in rank) for rank in ranks]
+    times = [DecodingTimes.sum(decoded.times for decoded in files) for files in by_rank]
     slowest = max(times, key=lambda rank_times: rank_times.total)
-    partial = _count_marked(rows, "partial", "utterances end within the graph, with partial results")
+    incomplete = _count_marked(rows, "partial", "utterances have no path to the end of the graph, only a partial one")
     skipped = _count_marked(rows, "skipped", "cuts are too short, with empty hypotheses")
-    facts = facts | {"utterances": len(rows), "partial": partial, "skipped": skipped}
+    facts = facts | {"utterances": len(rows), "partial": incomplete, "skipped": skipped}
     facts |= slowest.facts(sum(rank_times.audio for rank_times in times), device) | provenance()
     facts["rtf"] = round(facts["rtf"] + facts.get("rtf_before", 0.0), 5)
     partial_results.join_lattices(out / LATTICES)
@@ -199,20 +194,22 @@ def _count_marked(rows: list[dict], mark: str, description: str) -> int:
 
 
 def _skipped_row(tokenizer: Tokenizer, cut: SkippedCut, empty: Hypothesis) -> dict:
+    """Returns the row of a cut without a single frame: an empty hypothesis, and the reason as `skipped`."""
     return hypothesis_row(tokenizer, cut.id, cut.text, empty, 0.0, cut.speaker) | {"skipped": cut.reason}
 
 
 def hypothesis_row(
-    tokenizer: Tokenizer, name: str, ref: str, hypothesis: Hypothesis, frame_seconds: float, speaker: str | None
+    tokenizer: Tokenizer, cut_id: str, ref: str, hypothesis: Hypothesis, frame_seconds: float, speaker: str | None
 ) -> dict:
-    """Returns a row of hyps.jsonl; `units` and `words` are lists of [symbol, seconds from the start of the cut].
+    """Returns a row of hyps.jsonl.
 
-    `speaker` is there where the manifest names one, `partial` where no path reached the end of the graph, `nbest` where
-    there are further hypotheses, `skipped` where the cut has not even one frame. Where the units are phones and no
-    graph makes words of them, `ref` is in phones as well, and `token_type` is "phones".
+    `units`, the hypothesis's tokens, and `words` are lists of [symbol, seconds from the start of the cut]. `score` is
+    the hypothesis's natural log-probability. `speaker` is there where the manifest names one, `partial` where no path
+    reached the end of the graph, `nbest` where there are further hypotheses; `_skipped_row` adds `skipped`. Where the
+    units are phones and no graph makes words of them, `ref` and `hyp` are phones, and `token_type` is "phones".
     """
     symbols = [tokenizer.symbols[unit] for unit in hypothesis.tokens]
-    row: dict = {"id": name}
+    row: dict = {"id": cut_id}
     if speaker:
         row["speaker"] = speaker
     row["ref"] = tokenizer.reference(ref) if hypothesis.words is None else ref

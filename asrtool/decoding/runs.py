@@ -116,11 +116,11 @@ def decode_runs(
                 run.out,
                 run.name,
                 method,
+                search,
+                settings,
+                run.options,
                 batch_seconds=batch_seconds,
                 workers=workers,
-                search=search,
-                settings=settings,
-                options=run.options,
             )
             if facts:
                 yield facts

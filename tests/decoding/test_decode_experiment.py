@@ -13,12 +13,15 @@ from asrtool.data.manifest import open_cuts
 from asrtool.decoding import decode as decoding
 from asrtool.decoding import partial_results
 from asrtool.decoding.decode import decode
+from asrtool.decoding.search_setup import open_search
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 
 
-def run(experiment, corpus, out, **options):
-    facts = decode(open_experiment(experiment, device="cpu"), corpus, out, "test", workers=0, **options)
+def run(experiment, corpus, out, method="greedy", batch_seconds=200.0, **options):
+    opened = open_experiment(experiment, device="cpu")
+    search, settings = open_search(method, opened.tokenizer, options)
+    facts = decode(opened, corpus, out, "test", method, search, settings, batch_seconds=batch_seconds, workers=0)
     rows = [json.loads(line) for line in (out / "hyps.jsonl").read_text(encoding="utf-8").splitlines()]
     return facts, rows
 
@@ -94,7 +97,7 @@ def interrupted(experiment, corpus, tmp_path, log):
 
 def test_an_interrupted_run_resumes_and_writes_the_same_files(experiment, corpus, tmp_path, log, interrupted, capsys):
     facts, rows = run(experiment, corpus, interrupted, batch_seconds=4)
-    assert log == list(range(len(log))) and "resuming behind 4 batches of an interrupted run" in capsys.readouterr().err
+    assert log == list(range(len(log))) and "resuming after 4 batches of an interrupted run" in capsys.readouterr().err
     whole, expected = run(experiment, corpus, tmp_path / "whole", batch_seconds=4)
     assert rows == expected and facts["audio_seconds"] == whole["audio_seconds"]
     assert visible(interrupted) == ["decode.json", "hyps.jsonl"]

@@ -13,6 +13,7 @@ import asrtool
 from asrtool.decoding import decode as decoding
 from asrtool.decoding import partial_results
 from asrtool.decoding.decode import decode
+from asrtool.decoding.search_setup import open_search
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 
@@ -21,7 +22,8 @@ SECONDS = 4.0  # in a batch: the corpus makes about a dozen of them
 
 def run(experiment, corpus, out, method="greedy"):
     found = open_experiment(experiment, device="cpu")
-    return decode(found, corpus, out, "test", method, batch_seconds=SECONDS, workers=0)
+    search, settings = open_search(method, found.tokenizer, {})
+    return decode(found, corpus, out, "test", method, search, settings, batch_seconds=SECONDS, workers=0)
 
 
 @pytest.fixture(scope="module")
