@@ -8,16 +8,18 @@
 #       finish_stage "data/fbank/*.jsonl.gz"        # what the stage wrote
 #   fi
 #
-# A stage runs if --stage <= 1 <= --stop-stage, unless its marker .done/stage1 shows that it was completed with the same
-# settings, after the same earlier stages; `--force true` runs it again. A stage that fails or is interrupted leaves no
-# marker, so that the next call repeats it. The settings of a stage are the arguments after its title:
+# Stage N runs if it is between --stage and --stop-stage, unless its marker .done/stageN shows that it was completed
+# with the same settings, after the same earlier stages; `--force true` runs it again. A stage that fails or is
+# interrupted leaves no marker, so that the next call repeats it. The settings of a stage are the arguments after its
+# title. Its commands do not count: use --force after an edit of them.
 #
 #   a file               counts by its content, together with the files that a configuration names as its `base`
 #   an absolute folder   counts by its path and its content (a corpus: a changed transcript is another setting)
-#   any other text       counts by its value; a relative folder is a name, since the recipe itself writes there
+#   any other text       counts by its value, also the name of a relative folder such as exp/NAME: the recipe itself
+#                        writes there, so its content follows from the earlier stages
 
 stages_first=0
-stages_last=8
+stages_last=8 # the last stage that any recipe has
 stages_force=false
 stages_fingerprint="" # checksum of the settings of this stage and of all stages before it
 stages_current="" # number and title of the stage that is running
@@ -106,7 +108,8 @@ config_files() {
 }
 
 # config_bases FILE: prints the files that the key `base` of a configuration names, one a line. The value of `base` is a
-# name, a list in brackets, or a list with one name a line.
+# name, a list in brackets, or a list with one name a line. awk prints the value of `base` up to the next key, and sed
+# removes comments, list marks and white space.
 config_bases() {
     awk '/^base:/ { sub(/^base:/, ""); listed = 1; print; next } /^[^-[:space:]#]/ { listed = 0 } listed' "$1" |
         sed 's/\(^\|[[:space:]]\)#.*//; s/^[[:space:]]*-[[:space:]]//' | tr -d "[]\"'" | tr , '\n' |

@@ -34,9 +34,9 @@ experiment_folder() {
     echo "exp/${name}_seed$seed"
 }
 
-# starting_system FROM CONF UNITS DEFAULT_UNITS OBJECTIVE SEED: prints the folder of the system that is trained first.
-# Its weights are the first weights of mmi; its alignments are the targets of ce. For ctc, and for mmi with
-# `--from none`, it is the experiment itself.
+# starting_system FROM CONF UNITS DEFAULT_UNITS OBJECTIVE SEED: prints the folder of the system that mmi and ce start
+# from: FROM or, if that is "", the CTC system of the same options. mmi starts from its weights; its alignments are the
+# targets of ce. For ctc, and for mmi with `--from none`, it is the experiment itself.
 starting_system() {
     local from=$1 conf=$2 units=$3 default_units=$4 objective=$5 seed=$6
     if [ -n "$from" ] && [ "$from" != none ]; then
@@ -48,7 +48,8 @@ starting_system() {
     fi
 }
 
-# final_config CONF OBJECTIVE: prints conf/NAME_mmi.yaml (or NAME_ce.yaml) if it exists next to CONF, else CONF.
+# final_config CONF OBJECTIVE: prints the configuration of the training with mmi or ce that follows CTC. If CONF is
+# NAME.yaml, it is NAME_mmi.yaml (or NAME_ce.yaml) next to it, or CONF itself if there is no such file.
 final_config() {
     local config=${1%.yaml}_$2.yaml
     if [ -f "$config" ]; then echo "$config"; else echo "$1"; fi

@@ -27,9 +27,10 @@ recipe=$PWD
 stage=0 stop_stage=6 train=3600 dev=300 test=500 work=$recipe jobs=2 force=false
 conf=$recipe/conf/transformer.yaml seed=1
 units=word objective=ctc from="" decode="greedy prefix graph" decoding_weights="" warmup_hours=0 ranks=1 launcher=""
+# parse_options.sh accepts the options in $options and makes those in $path_options absolute paths.
 options="stage stop_stage conf seed train dev test work jobs force units objective from decode decoding_weights"
 options+=" warmup_hours ranks launcher"
-path_options="conf from decoding_weights work" # become absolute
+path_options="conf from decoding_weights work"
 . ../../local/parse_options.sh
 . ../../local/stages.sh
 . ../../local/train.sh
@@ -41,12 +42,13 @@ check_decode_options "$decode" "$decoding_weights" greedy prefix graph adapted
 . ../../local/path.sh
 mkdir -p "$work" && cd "$work"
 
+# Folders and files of this system, see local/train.sh: `start` is the CTC system that mmi and ce start from.
 lang=$(lang_folder "$units" word)
 exp=$(experiment_folder "$conf" "$units" word "$objective" "$seed")
 start=$(starting_system "$from" "$conf" "$units" word "$objective" "$seed")
 weights=${decoding_weights:-$exp/decode/dev/decoding_weights.json}
-aligned=data/aligned/$(basename "$exp")
-final_conf=$(final_config "$conf" "$objective")
+aligned=data/aligned/$(basename "$exp") # training and dev manifests with alignments, for ce
+final_conf=$(final_config "$conf" "$objective") # for mmi and ce
 train_options=(--set seed="$seed" --set data.tokenizer="$lang/tokenizer.json" --resume)
 if [ "$from" = none ]; then train_options+=(--set objective.kind=mmi); fi
 warmup_weights=()
