@@ -82,7 +82,7 @@ class StreamingGreedy:
             frames=self.silence.frames,
             trailing=self.silence.trailing,
             word_frames=word_frames,
-            final=self.assembler.num_complete(self.tokens),
+            num_final=self.assembler.num_complete(self.tokens),
         )
 
     def finish(self) -> Hypothesis:
@@ -118,7 +118,7 @@ class StreamingPrefix:
             frames=self.silence.frames,
             trailing=self.silence.trailing,
             word_frames=word_frames,
-            final=self.assembler.num_complete(stable_tokens),
+            num_final=self.assembler.num_complete(stable_tokens),
         )
 
     def finish(self) -> Hypothesis:

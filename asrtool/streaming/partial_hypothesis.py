@@ -17,7 +17,7 @@ class PartialHypothesis:
     words: the words of the best hypothesis for `frames` output frames so far. trailing: the number of frames at the end
     that are blank or silence. relative_cost: a function, valid until the next chunk, that returns how much more the
     best path to a final state of the graph costs than the best path; inf if none reaches one, or if there is no graph.
-    word_frames: for each word the frame in which it begins; with a graph, in which it was emitted. final: this many
+    word_frames: for each word the frame in which it begins; with a graph, in which it was emitted. num_final: this many
     words, from the first on, cannot change any more.
     """
 
@@ -26,7 +26,7 @@ class PartialHypothesis:
     trailing: int
     relative_cost: Callable[[], float] = lambda: math.inf
     word_frames: list[int] = field(default_factory=list)
-    final: int = 0
+    num_final: int = 0
 
 
 class StreamingSearch(Protocol):

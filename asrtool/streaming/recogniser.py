@@ -30,14 +30,14 @@ ENDPOINT_CHECK_SECONDS = 0.1
 class RecognitionResult:
     """The words of an utterance so far; times in seconds from the start of the stream.
 
-    times: where each of the words begins. final: this many words, from the first on, cannot change any more. start,
-    end: of the audio that was searched. hypothesis: only when the utterance has ended; its frames are counted from
-    `start`.
+    times: where each of the words begins. num_final: this many words, from the first on, cannot change any more. start,
+    end: of the audio that was searched. hypothesis: None while the utterance goes on (a partial result), then the
+    search's hypothesis, whose frames are counted from `start`.
     """
 
     words: list[str]
     times: list[float]
-    final: int
+    num_final: int
     start: float
     end: float
     hypothesis: Hypothesis | None = None
@@ -67,8 +67,8 @@ class Recogniser:
         self.frame_seconds = experiment.frame_seconds
         factor = experiment.model.subsampling.factor
         self.frame_samples = int(FRAME_SHIFT * self.rate) * factor
-        chunk = experiment.model.latency().chunk // factor
-        # frames between two checks for an endpoint
+        chunk = experiment.model.latency().chunk // factor  # output frames that the model computes at a time
+        # output frames between two checks for an endpoint
         self.check_interval = chunk * math.ceil(ENDPOINT_CHECK_SECONDS / (chunk * self.frame_seconds))
         self._begin_utterance(0, torch.zeros(0))
 
@@ -81,15 +81,16 @@ class Recogniser:
         if samples.ndim != 1 or not samples.is_floating_point():
             expected = "samples are (n,) float in -1 .. 1, of one channel"
             raise ValueError(f"{samples.dtype} {tuple(samples.shape)}: {expected}")
-        # At most a second at a time: audio behind an endpoint is processed again for the next utterance.
+        # At most a second at a time: audio after an endpoint is processed again for the next utterance.
         ended = [result for piece in samples.float().split(self.rate) for result in self._process(piece)]
-        return [*ended, self._result(self._partial.words, self._partial.word_frames, self._partial.final)]
+        return [*ended, self._result(self._partial.words, self._partial.word_frames, self._partial.num_final)]
 
     def finish(self) -> list[RecognitionResult]:
         """Ends the stream; returns its last utterance. The recogniser is then ready for another stream."""
         log_probs = self._log_probs(self._features.finish())
         log_probs = np.concatenate([log_probs, _finite(self._model.finish()[0])])
-        self._search_frames(log_probs[: int(self._model.out_lens[0]) - self._num_frames])
+        num_left = int(self._model.out_lens[0]) - self._num_frames  # the model's further frames are of padding
+        self._search_frames(log_probs[:num_left])
         result = self._end_utterance()
         self._begin_utterance(0, torch.zeros(0))
         return [result]
@@ -101,9 +102,9 @@ class Recogniser:
         self._model = ModelStream(self.experiment.model)
         self._search = self.new_search()
         self._start = sample
-        self._kept = kept  # samples of frames that were not searched yet
-        self._num_dropped = 0  # samples of the utterance before those
-        self._num_frames = 0  # that were searched
+        self._kept = kept  # samples of output frames that were not searched yet
+        self._num_dropped = 0  # samples of the utterance before `_kept`
+        self._num_frames = 0  # output frames of the utterance that were searched
         self._partial = PartialHypothesis([], 0, 0)
 
     def _process(self, samples: torch.Tensor) -> list[RecognitionResult]:
@@ -112,7 +113,7 @@ class Recogniser:
         ended = []
         while self._search_to_endpoint(self._log_probs(self._features.accept(samples))):
             ended.append(self._end_utterance())
-            samples = self._kept  # the next utterance takes the samples behind the last frame
+            samples = self._kept  # the next utterance takes the samples after the last frame
         self._drop_samples()
         return ended
 
@@ -134,12 +135,13 @@ class Recogniser:
         return False
 
     def _search_frames(self, log_probs: np.ndarray) -> None:
+        """Searches the log-probs (T, V) of further frames; T may be 0."""
         if len(log_probs):
             self._partial = self._search.advance(log_probs)
             self._num_frames += len(log_probs)
 
     def _end_utterance(self) -> RecognitionResult:
-        """Returns the result of the utterance, and begins another one behind its last frame."""
+        """Returns the result of the utterance, and begins another one after its last frame."""
         hypothesis = self._search.finish()
         if hypothesis.words is None:
             words, frames = self.assembler.words(hypothesis.tokens, hypothesis.frames)
@@ -151,15 +153,17 @@ class Recogniser:
         return result
 
     def _result(
-        self, words: list[str], frames: list[int], final: int, hypothesis: Hypothesis | None = None
+        self, words: list[str], frames: list[int], num_final: int, hypothesis: Hypothesis | None = None
     ) -> RecognitionResult:
-        start, frame = self._start / self.rate, self.frame_seconds
+        """Returns the result that the words are, from their first frames, counted from the start of the utterance."""
+        start = self._start / self.rate  # seconds
+        frame_seconds = self.frame_seconds
         return RecognitionResult(
             words=words,
-            times=[round(start + number * frame, 3) for number in frames],
-            final=final,
+            times=[round(start + frame * frame_seconds, 3) for frame in frames],
+            num_final=num_final,
             start=round(start, 3),
-            end=round(start + self._num_frames * frame, 3),
+            end=round(start + self._num_frames * frame_seconds, 3),
             hypothesis=hypothesis,
         )
 

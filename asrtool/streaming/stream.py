@@ -44,12 +44,12 @@ BLOCK_SECONDS = 60.0  # of audio that are in memory at a time: 4 MB at 16 kHz
 
 @dataclass
 class StreamedRecording:
-    """The result of one recording."""
+    """The result of one cut, streamed as a recording of its own."""
 
     row: dict  # of hyps.jsonl
     emissions: list[WordEmission]  # in seconds of the simulated clock
-    chunk_seconds: list[float]  # computing time of each chunk
-    end_seconds: float  # computing time after the last chunk
+    compute_seconds: list[float]  # computing time of each chunk
+    end_compute_seconds: float  # computing time after the last chunk
     num_utterances: int
 
 
@@ -58,28 +58,30 @@ class StreamStatistics:
     """The results and times of all recordings."""
 
     rows: list[dict] = field(default_factory=list)
-    chunk_seconds: list[float] = field(default_factory=list)
-    end_seconds: list[float] = field(default_factory=list)
-    delays: list[tuple[float, float]] = field(default_factory=list)  # until a word appeared, and until it was final
+    compute_seconds: list[float] = field(default_factory=list)  # computing time of each chunk
+    end_compute_seconds: list[float] = field(default_factory=list)  # of each recording, after its last chunk
+    # for each word the seconds from its end until it appeared, and until it was final
+    delays: list[tuple[float, float]] = field(default_factory=list)
     audio_seconds: float = 0.0
     num_utterances: int = 0
 
     def add(self, recording: StreamedRecording, seconds: float, delays: list[tuple[float, float]]) -> None:
         """Adds a recording of `seconds`, with the delays of its words."""
         self.rows.append(recording.row)
-        self.chunk_seconds += recording.chunk_seconds
-        self.end_seconds.append(recording.end_seconds)
+        self.compute_seconds += recording.compute_seconds
+        self.end_compute_seconds.append(recording.end_compute_seconds)
         self.delays += delays
         self.audio_seconds += seconds
         self.num_utterances += recording.num_utterances
 
     def facts(self) -> dict[str, Any]:
         """Returns the entries of stream.json."""
-        seconds = sum(self.chunk_seconds) + sum(self.end_seconds)
+        seconds = sum(self.compute_seconds) + sum(self.end_compute_seconds)
         facts: dict[str, Any] = {"recordings": len(self.rows), "utterances": self.num_utterances}
         facts |= {"audio_seconds": round(self.audio_seconds, 2)}
         facts |= {"seconds": round(seconds, 2), "rtf": round(seconds / self.audio_seconds, 5)}
-        facts |= {"compute_ms": time_statistics(self.chunk_seconds), "end_ms": time_statistics(self.end_seconds)}
+        facts |= {"compute_ms": time_statistics(self.compute_seconds)}
+        facts |= {"end_ms": time_statistics(self.end_compute_seconds)}
         facts |= {"emission": None}
         if self.delays:
             first = time_statistics([first for first, _ in self.delays])
@@ -98,14 +100,15 @@ def stream_run(
 ) -> dict:
     """Recognises each cut of a run chunk by chunk into hyps.jsonl; writes and returns the facts (`stream.json`).
 
-    settings: everything that determines the results of the search. chunk: audio that arrives at a time, in seconds
-    (`default_chunk_seconds`). alignments: a manifest of the same cuts with alignments "word", if the run's has none.
+    settings: everything that determines the results of the search. chunk: seconds of audio that arrive at a time, by
+    default `default_chunk_seconds`. alignments: a manifest of the same cuts with alignments "word", if the run's has
+    none. max_seconds: the longest cut that is read.
     Raises DataError for audio that cannot be read or is longer than `max_seconds`, UserError while another process
     writes into the run's folder.
     """
     experiment = recogniser.experiment
     chunk = chunk or default_chunk_seconds(experiment)
-    size = max(1, round(chunk * recogniser.rate))
+    chunk_samples = max(1, round(chunk * recogniser.rate))
     statistics = StreamStatistics()
     with as_data_error():
         words_of = read_aligned_words(alignments) if alignments else {}
@@ -114,7 +117,7 @@ def stream_run(
         for entry in progress(entries(run.cuts), f"streaming {run.name}", count):
             with as_data_error():
                 cut = entry.cut()
-                recording = stream_recording(recogniser, cut, size, max_seconds)
+                recording = stream_recording(recogniser, cut, chunk_samples, max_seconds)
                 words = words_of.get(cut.id) or aligned_words(cut)
             statistics.add(recording, cut.duration, emission_delays(recording.emissions, words))
         rows = sorted(statistics.rows, key=lambda row: row["id"])
@@ -139,20 +142,22 @@ def as_data_error() -> Iterator[None]:
         raise DataError(message, [str(problem)]) from None
 
 
-def stream_recording(recogniser: Recogniser, cut: MonoCut, size: int, max_seconds: float = 3600.0) -> StreamedRecording:
-    """Streams one cut, `size` samples at a time. Raises InvalidEntry."""
+def stream_recording(
+    recogniser: Recogniser, cut: MonoCut, chunk_samples: int, max_seconds: float = 3600.0
+) -> StreamedRecording:
+    """Streams one cut, `chunk_samples` samples at a time. Raises InvalidEntry."""
     tracker = EmissionTracker()
     utterances: list[RecognitionResult] = []
     compute_seconds: list[float] = []
-    clock = arrived = 0.0
-    for piece in itertools.chain(_pieces(cut, recogniser.rate, size, max_seconds), [None]):  # None is the end
+    clock = arrived = 0.0  # seconds: the simulated time, and the audio that has been spoken
+    for chunk in itertools.chain(_chunks(cut, recogniser.rate, chunk_samples, max_seconds), [None]):  # None is the end
         begin = time.perf_counter()
         try:
-            results = recogniser.finish() if piece is None else recogniser.accept(piece)
+            results = recogniser.finish() if chunk is None else recogniser.accept(chunk)
         except InvalidEntry as problem:
             raise InvalidEntry(f"{cut.id}: {problem}") from problem
         compute_seconds.append(time.perf_counter() - begin)
-        arrived += 0 if piece is None else len(piece) / recogniser.rate
+        arrived += 0 if chunk is None else len(chunk) / recogniser.rate
         clock = max(clock, arrived) + compute_seconds[-1]
         utterances += [result for result in results if result.hypothesis]
         partial = [result for result in results if not result.hypothesis]
@@ -162,23 +167,27 @@ def stream_recording(recogniser: Recogniser, cut: MonoCut, size: int, max_second
     return StreamedRecording(
         row=hypothesis_row(recogniser.experiment.tokenizer, cut.id, text, hypothesis, frame, speaker),
         emissions=tracker.emissions(),
-        chunk_seconds=compute_seconds[:-1],
-        end_seconds=compute_seconds[-1],
+        compute_seconds=compute_seconds[:-1],
+        end_compute_seconds=compute_seconds[-1],
         num_utterances=len(utterances),
     )
 
 
-def _pieces(cut: MonoCut, rate: int, size: int, max_seconds: float) -> Iterator[torch.Tensor]:
-    """Yields the samples of a cut, `size` at a time; at most BLOCK_SECONDS are in memory. Raises InvalidEntry."""
+def _chunks(cut: MonoCut, rate: int, chunk_samples: int, max_seconds: float) -> Iterator[torch.Tensor]:
+    """Yields the samples of a cut, `chunk_samples` at a time; at most BLOCK_SECONDS are in memory.
+
+    Raises InvalidEntry for audio that cannot be read, has another sampling rate, or is longer than `max_seconds`.
+    """
     if cut.has_recording and cut.sampling_rate != rate:
         expected = f"the model needs {rate} Hz (features.sampling_rate); see `asrtool prepare --resample`"
         raise InvalidEntry(f"{cut.id}: {cut.sampling_rate} Hz, {expected}")
     if not cut.has_recording or cut.duration <= BLOCK_SECONDS:
-        yield from load_samples(cut, max_seconds).split(size)
+        yield from load_samples(cut, max_seconds).split(chunk_samples)
         return
-    read, block = block_reader(cut, max_seconds), size * max(1, int(BLOCK_SECONDS * rate) // size)
-    for begin in range(0, cut.num_samples, block):
-        yield from read(begin, min(begin + block, cut.num_samples)).split(size)
+    read = block_reader(cut, max_seconds)
+    block_samples = chunk_samples * max(1, int(BLOCK_SECONDS * rate) // chunk_samples)  # whole chunks
+    for begin in range(0, cut.num_samples, block_samples):
+        yield from read(begin, min(begin + block_samples, cut.num_samples)).split(chunk_samples)
 
 
 def join_utterances(results: list[RecognitionResult], frame_seconds: float) -> Hypothesis:
@@ -187,7 +196,7 @@ def join_utterances(results: list[RecognitionResult], frame_seconds: float) -> H
     for result in results:
         hypothesis = result.hypothesis
         assert hypothesis is not None  # the utterances have ended
-        first = round(result.start / frame_seconds)
+        first = round(result.start / frame_seconds)  # the frame of the recording in which the utterance begins
         words = None if hypothesis.words is None else [*(joined.words or []), *hypothesis.words]
         joined = replace(
             joined,

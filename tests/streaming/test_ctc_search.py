@@ -65,9 +65,9 @@ def test_final_words_never_change(method, seed, tokenizer):
     parts, found = feed(new(method, tokenizer), log_probs, range(1, 30))
     words, _ = WordAssembler(tokenizer).words(found.tokens, found.frames)
     assert words == tokenizer.decode(found.tokens).split()
-    finals = [part.final for part in parts]
+    finals = [part.num_final for part in parts]
     assert finals == sorted(finals)
-    assert all(part.words[: part.final] == words[: part.final] for part in parts)
+    assert all(part.words[: part.num_final] == words[: part.num_final] for part in parts)
     assert all(len(part.words) == len(part.word_frames) for part in parts)
 
 
@@ -77,7 +77,7 @@ def test_words_become_final_while_the_utterance_goes_on(method):
     log_probs[16:] = -2.0  # less sure of these: what is still in the beam differs here
     log_probs[range(24), [2, 0, 3, 0] * 6] = 0.0
     parts, found = feed(new(method), log_probs, range(4, 24, 4))
-    assert 8 <= parts[-1].final <= len(found.tokens) == 12
+    assert 8 <= parts[-1].num_final <= len(found.tokens) == 12
 
 
 def test_a_language_model_has_the_same_effect_as_offline(tmp_path):
@@ -94,7 +94,7 @@ def test_a_language_model_has_the_same_effect_as_offline(tmp_path):
 @pytest.mark.parametrize("method", ["greedy", "prefix"])
 def test_without_a_frame_there_are_no_words(method):
     parts, found = feed(new(method), np.zeros((0, 6), dtype=np.float32), [])
-    assert (parts[0].words, parts[0].final, parts[0].trailing, found.tokens) == ([], 0, 0, [])
+    assert (parts[0].words, parts[0].num_final, parts[0].trailing, found.tokens) == ([], 0, 0, [])
 
 
 @given(st.data())

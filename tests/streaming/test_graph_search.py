@@ -46,7 +46,7 @@ def test_partial_results_grow_and_have_the_times_of_their_words():
     assert [part.words for part in parts] == [["w1"], ["w1", "w2"], ["w1", "w2"], ["w1", "w2", "w3"]]
     assert [(part.frames, part.trailing) for part in parts] == [(2, 0), (4, 0), (6, 1), (8, 1)]
     assert parts[-1].word_frames == search.finish().word_frames == [1, 3, 6]
-    assert all(part.final == 0 for part in parts)  # the decoder does not say what else is in its beam
+    assert all(part.num_final == 0 for part in parts)  # the decoder does not say what else is in its beam
 
 
 def test_a_word_of_a_partial_result_may_disappear_and_return():

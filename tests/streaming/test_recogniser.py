@@ -74,9 +74,9 @@ def test_the_hypothesis_of_pieces_of_audio_is_that_of_the_whole(opened, options,
     new_search, _ = open_streaming_search(method, opened.tokenizer, options[method])
     *partials, last = stream_recording(Recogniser(opened, new_search), sound(seconds, seed), sizes)
     assert_same(last.hypothesis, offline(opened, sound(seconds, seed), method, options))
-    assert last.final == len(last.words) == len(last.times) and last.start == 0
+    assert last.num_final == len(last.words) == len(last.times) and last.start == 0
     assert all(result.hypothesis is None for result in partials)
-    assert all(result.words[: result.final] == last.words[: result.final] for result in partials)
+    assert all(result.words[: result.num_final] == last.words[: result.num_final] for result in partials)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -142,9 +142,7 @@ def test_samples_that_are_not_float_or_not_mono_are_refused(opened, samples):
         ({"mask": "sliding", "left_context": 2}, "model.left_context or model.right_context is null"),
     ],
 )
-def test_a_model_that_cannot_stream_is_refused_with_the_setting_to_change(
-    tiny_config, opened, model, complaint
-):
+def test_a_model_that_cannot_stream_is_refused_with_the_setting_to_change(tiny_config, opened, model, complaint):
     config = tiny_config(model=model)
     experiment = SimpleNamespace(
         model=AcousticModel(config.model, config.features.num_bins, 5), config=config, folder="exp/whole"
