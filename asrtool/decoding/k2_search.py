@@ -36,6 +36,7 @@ def require_k2() -> Any:
 
 
 def _import_problem(error: ImportError) -> str:
+    """Returns why k2 cannot be imported: a wheel that does not fit this Python and torch, or the error's first line."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -65,7 +66,7 @@ class K2Search(GraphSearch):
     ):
         require_k2()
         super().__init__(graph, options, priors=priors, rescore=rescore, keep_lattices=keep_lattices)
-        self.k2_graph = k2_graph(self.fst)
+        self.k2_graph = convert_graph(self.fst)
 
     def __call__(self, log_probs: Tensor, lens: Tensor) -> list[Hypothesis]:
         """See GraphSearch."""
@@ -85,7 +86,7 @@ class K2Search(GraphSearch):
         return super().decode(log_probs)
 
     def with_options(self, options: GraphOptions) -> "K2Search":
-        """Returns a search of the same graph with other options."""
+        """Returns a search of the same graph and priors with other options; it neither rescores nor keeps lattices."""
         return K2Search(self.graph, options, priors=self.priors)
 
     @property
@@ -119,11 +120,12 @@ class K2Search(GraphSearch):
         return hypotheses
 
     def _arcs_hypothesis(self, arcs: "LatticeArcs") -> Hypothesis:
+        """Returns the hypothesis of a lattice, which is a single path without a lattice beam."""
         if self.options.lattice_beam is None:
-            return self.path_hypothesis(_linear_path(arcs), True)
+            return self.path_hypothesis(_linear_path(arcs), is_complete=True)
         final = np.full((arcs.num_states, 2), POS_INF)
-        final[arcs.final] = 0.0
-        return self.lattice_hypothesis(Lattice.from_arcs(arcs.table, final), True)
+        final[arcs.final_state] = 0.0
+        return self.lattice_hypothesis(Lattice.from_arcs(arcs.table, final), is_complete=True)
 
     def _scaled_log_likelihoods(self, log_probs: Tensor, lens: Tensor) -> Tensor:
         """Does what GraphOptions.scaled_log_likelihoods does on the device of the log-probs; padding becomes 0."""
@@ -137,12 +139,13 @@ class K2Search(GraphSearch):
         return scaled
 
     def _graph_on(self, device: torch.device) -> "k2.Fsa":
+        """Returns the graph on `device`, where it stays for the next batches."""
         if self.k2_graph.device != device:
             self.k2_graph = self.k2_graph.to(device)
         return self.k2_graph
 
 
-def k2_graph(fst: Any) -> "k2.Fsa":
+def convert_graph(fst: Any) -> "k2.Fsa":
     """Returns a kaldifst graph as k2's FSA, without epsilons.
 
     `aux_labels` are the words of each arc, `graph_scores` its score in the graph.
@@ -162,20 +165,23 @@ def k2_graph(fst: Any) -> "k2.Fsa":
 def _words_on_units(arcs: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns arcs (B, 4) and words (B, W) in which no word is on an epsilon, of k2's arcs (A, 4) and words (A, 1).
 
-    A word of 0 is none. An epsilon arc with a word is joined with each arc that leaves its target. k2.remove_epsilon
-    alone would keep only the best of the words that lead from one state to another without a unit, as homophones do.
+    The columns of the arcs are source, target, label and score (float32 bits); they are sorted by source. A word of 0
+    is none. An epsilon arc with a word is joined with each arc that leaves its target: the joined arc has the words of
+    both. k2.remove_epsilon alone would keep only the best of the words that lead from one state to another without a
+    unit, as homophones do.
     """
-    while (is_silent := (arcs[:, 2] == 0) & (words > 0).any(1)).any():
+    while (is_epsilon_word := (arcs[:, 2] == 0) & (words > 0).any(1)).any():
         out_degree = np.bincount(arcs[:, 0], minlength=arcs[:, :2].max() + 1)
-        num_next = out_degree[arcs[is_silent, 1]]
-        first = np.repeat(np.flatnonzero(is_silent), num_next)  # of each joined pair of arcs
+        num_next = out_degree[arcs[is_epsilon_word, 1]]
+        # The joined pairs of arcs, by their indices: each epsilon arc with a word, and each arc that follows it
+        first = np.repeat(np.flatnonzero(is_epsilon_word), num_next)
         offset = np.arange(len(first)) - np.repeat(num_next.cumsum() - num_next, num_next)
         second = (out_degree.cumsum() - out_degree)[arcs[first, 1]] + offset
         joined = arcs[second].copy()
         joined[:, 0] = arcs[first, 0]
         joined[:, 3] = (arcs[first, 3].view(np.float32) + arcs[second, 3].view(np.float32)).view(np.int32)
-        arcs = np.concatenate([arcs[~is_silent], joined])
-        padded_words = np.pad(words[~is_silent], ((0, 0), (0, words.shape[1])))
+        arcs = np.concatenate([arcs[~is_epsilon_word], joined])
+        padded_words = np.pad(words[~is_epsilon_word], ((0, 0), (0, words.shape[1])))
         words = np.concatenate([padded_words, np.hstack([words[first], words[second]])])
         order = np.argsort(arcs[:, 0], kind="stable")
         arcs, words = arcs[order], words[order]
@@ -183,15 +189,15 @@ def _words_on_units(arcs: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np
 
 
 class LatticeArcs(NamedTuple):
-    """The arcs of an utterance's lattice as for `Lattice.from_arcs`, (A, 6) float64, with the final state."""
+    """The arcs of an utterance's lattice, and its one final state, where no path has a further cost."""
 
-    table: np.ndarray
+    table: np.ndarray  # (A, 6) float64: rows as `Lattice.from_arcs` takes them
     num_states: int
-    final: int
+    final_state: int
 
 
 def split_lattices(lattices: "k2.Fsa") -> Iterator[LatticeArcs]:
-    """Yields the arcs of each lattice in a vector of k2's; no arcs where there is no path."""
+    """Yields the arcs of each lattice of an FsaVec of k2, whose scores become costs; no arcs where there is no path."""
     lattices = lattices.to("cpu")
     shape = lattices.arcs.shape()
     first_state = shape.row_splits(1).long()
@@ -201,21 +207,27 @@ def split_lattices(lattices: "k2.Fsa") -> Iterator[LatticeArcs]:
     acoustic = lattices.scores.double().numpy() - graph
     words = lattices.aux_labels
     first_word, labels = words.shape.row_splits(1).numpy(), words.values.numpy()
-    label = np.where(first_word[1:] > first_word[:-1], np.append(labels, 0)[first_word[:-1]], 0)
+    # The first word of each arc, 0 for an arc without a word
+    output = np.where(first_word[1:] > first_word[:-1], np.append(labels, 0)[first_word[:-1]], 0)
     for n, num_states in enumerate(first_state.diff().tolist()):
-        own = slice(first_arc[n], first_arc[n + 1])
-        columns = *numbers[own, :2].T, numbers[own, 2] + 1, label[own], -graph[own], -acoustic[own]
+        own = slice(first_arc[n], first_arc[n + 1])  # the arcs of this lattice
+        source, target = numbers[own, :2].T
+        columns = source, target, numbers[own, 2] + 1, output[own], -graph[own], -acoustic[own]
         table = np.stack(columns, axis=1, dtype=np.float64)
-        several = np.flatnonzero(np.diff(first_word[own.start : own.stop + 1]) > 1)  # arcs with several words
+        has_several_words = np.diff(first_word[own.start : own.stop + 1]) > 1
+        several = np.flatnonzero(has_several_words)  # rows of the table
         several_words = [labels[first_word[a] : first_word[a + 1]] for a in several + own.start]
         yield _one_word_per_arc(table, several, several_words, num_states)
 
 
 def _one_word_per_arc(table: np.ndarray, arcs: np.ndarray, words: Sequence[np.ndarray], num_states: int) -> LatticeArcs:
-    """Replaces each of `arcs`, which have several words, by a chain of arcs; the first one reads the frame."""
-    final = num_states - 1
+    """Replaces each arc that has several words by a chain of arcs, of which the first one reads the frame.
+
+    `arcs` are the rows of the table (A, 6) that have several words, in order; `words` are all words of each of them.
+    """
+    final_state = num_states - 1
     blocks = []
-    copied = 0  # arcs of the table
+    copied = 0  # number of rows of the table that are in the blocks
     for arc, labels in zip(arcs.tolist(), words, strict=True):
         target = table[arc, 1]
         table[arc, 1] = num_states
@@ -226,7 +238,7 @@ def _one_word_per_arc(table: np.ndarray, arcs: np.ndarray, words: Sequence[np.nd
         blocks.append(chain)
         num_states += len(chain)
         copied = arc + 1
-    return LatticeArcs(np.concatenate([*blocks, table[copied:]]), num_states, final)
+    return LatticeArcs(np.concatenate([*blocks, table[copied:]]), num_states, final_state)
 
 
 def _linear_path(arcs: LatticeArcs) -> LatticePath:

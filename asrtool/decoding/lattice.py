@@ -22,7 +22,10 @@ LatticeArc = tuple[int, int, int, int, float, float]
 
 
 class LatticePath(NamedTuple):
-    """A path through a lattice: the labels of its arcs, and the summed costs of all arcs and of the final state."""
+    """A path through a lattice: the labels of its arcs, and their summed costs, with those of its final state.
+
+    graph, acoustic: the two costs, as of an arc.
+    """
 
     inputs: list[int]
     outputs: list[int]
@@ -44,8 +47,8 @@ class LatticePath(NamedTuple):
 class Lattice:
     """Arcs in arrays of A, sorted by source; states are numbered in topological order, and state 0 is the start.
 
-    source, target, inputs, outputs: (A,) int64; graph, acoustic: (A,) float64. final: (S, 2) float64, the graph and
-    acoustic cost of ending in a state, inf where the state is not final.
+    source, target, inputs, outputs: (A,) int64; graph, acoustic: (A,) float64, the costs of the arcs. final: (S, 2)
+    float64, the graph and acoustic cost of ending in each of the S states, inf where the state is not final.
     """
 
     source: np.ndarray
@@ -60,7 +63,8 @@ class Lattice:
     def from_arcs(cls, arcs: Sequence[LatticeArc] | np.ndarray, final: np.ndarray, start: int = 0) -> "Lattice":
         """Returns the lattice of `arcs`, a list or an array (A, 6), in any order and with any numbering of states.
 
-        Raises ValueError for a cycle.
+        The costs of `final` (S, 2) are in the same numbering. Arcs to the start are left out, even where
+        they close a cycle. Raises ValueError for any other cycle.
         """
         table = np.array(arcs, dtype=np.float64).reshape(-1, 6)
         numbers = table[:, :4].astype(np.int64)
@@ -69,7 +73,7 @@ class Lattice:
         new_number[order] = np.arange(len(order))
         source, target = new_number[numbers[:, 0]], new_number[numbers[:, 1]]
         kept = np.argsort(source, kind="stable")
-        kept = kept[target[kept] > 0]  # an arc to the start is on no path
+        kept = kept[target[kept] > 0]  # state 0 is the start
         return cls(
             source=source[kept],
             target=target[kept],
@@ -115,7 +119,7 @@ class Lattice:
         return [range(first, last) for first, last in itertools.pairwise(bounds)]
 
     def costs_to_end(self) -> list[float]:
-        """Returns for each state the cost of the best path to the end, with the final cost."""
+        """Returns for each state the cost of the best path from it to a final state, final cost included."""
         best = self.final.sum(axis=1).tolist()
         arcs = zip(self.source.tolist(), self.target.tolist(), self.costs.tolist(), strict=True)
         for source, target, cost in reversed(list(arcs)):
@@ -135,7 +139,10 @@ class Lattice:
 
 
 def _topological_order(arcs: np.ndarray, num_states: int, start: int) -> list[int]:
-    """Returns the states in topological order, `start` first; arcs (A, 2) are pairs of source and target."""
+    """Returns the states in topological order, `start` first; arcs (A, 2) are pairs of source and target.
+
+    Arcs to `start` are ignored. Raises ValueError for any other cycle.
+    """
     if start == 0 and (arcs[:, 0] < arcs[:, 1]).all():
         return list(range(num_states))
     predecessors: dict[int, list[int]] = {state: [] for state in range(num_states)}
@@ -169,16 +176,16 @@ def nbest_paths(lattice: Lattice, count: int) -> Iterator[LatticePath]:
     """Yields the best path of each of the `count` best word sequences, best first; fewer if there are no more.
 
     A* search with the exact cost to the end as its estimate. A state is expanded once for each word sequence that leads
-    to it, by the best path, so that other alignments of the same words cost nothing further (determinisation on the
-    fly). Of equal estimates the one that was added last comes first: homophones in a graph without a language model
-    have equal costs, and all 2^n combinations of n of them would be begun before the first one was complete.
+    to it, by the best path, so that other alignments of the same words are not followed (determinisation on the fly).
+    Of partial paths with equal estimates the one that was added last comes first: homophones in a graph without a
+    language model have equal costs, and all 2^n combinations of n of them would be begun before one was complete.
     """
     return itertools.islice(_best_paths(lattice), count)
 
 
-# A partial path in the queue: estimated cost of the whole path, tie breaker, cost so far, state (None behind the end),
-# number of the word sequence, and its arcs as a linked list: (last arc, those before it). Behind the end this list
-# begins with the final state.
+# A partial path in the queue: estimated cost of the whole path, tie breaker, cost so far, state, number of its word
+# sequence, and its arcs as a linked list: (last arc, those before it). A path that has ended has the state None, and
+# its list begins with the final state.
 _Trail = tuple[int, Any] | None
 _PartialPath = tuple[float, int, float, int | None, int, _Trail]
 
@@ -187,29 +194,32 @@ def _best_paths(lattice: Lattice) -> Iterator[LatticePath]:
     """Yields the best path of each word sequence, best first."""
     costs, targets, outputs = lattice.costs.tolist(), lattice.target.tolist(), lattice.outputs.tolist()
     to_end, outgoing, final = lattice.costs_to_end(), lattice.outgoing_arcs(), lattice.final.sum(axis=1).tolist()
-    histories: dict[tuple[int, int], int] = {}  # (word sequence, next word) -> number of the longer sequence
-    expanded: set[tuple[int | None, int]] = set()  # (state, word sequence)
+    # Word sequences have numbers; the empty one is 0. (number of a sequence, next word) -> number of the longer one
+    longer_sequences: dict[tuple[int, int], int] = {}
+    expanded: set[tuple[int | None, int]] = set()  # (state, number of the word sequence)
     ties = itertools.count(0, -1)
     queue: list[_PartialPath] = []
     if lattice.num_states and to_end[0] < POS_INF:
         queue.append((to_end[0], next(ties), 0.0, 0, 0, None))
     while queue:
-        _, _, cost, state, history, trail = heapq.heappop(queue)
-        if (state, history) in expanded:
+        _, _, cost, state, sequence, trail = heapq.heappop(queue)
+        if (state, sequence) in expanded:
             continue
-        expanded.add((state, history))
+        expanded.add((state, sequence))
         if state is None:
             yield _trail_path(lattice, trail)
             continue
         if final[state] < POS_INF:
-            heapq.heappush(queue, (cost + final[state], next(ties), cost, None, history, (state, trail)))
+            heapq.heappush(queue, (cost + final[state], next(ties), cost, None, sequence, (state, trail)))
         for arc in reversed(outgoing[state]):  # so that of equal ones the first arc is followed first
             cost_so_far = cost + costs[arc]
             estimate = cost_so_far + to_end[targets[arc]]
             if estimate < POS_INF:
                 word = outputs[arc]
-                longer = histories.setdefault((history, word), len(histories) + 1) if word else history
-                heapq.heappush(queue, (estimate, next(ties), cost_so_far, targets[arc], longer, (arc, trail)))
+                extended = sequence
+                if word:
+                    extended = longer_sequences.setdefault((sequence, word), len(longer_sequences) + 1)
+                heapq.heappush(queue, (estimate, next(ties), cost_so_far, targets[arc], extended, (arc, trail)))
 
 
 def _trail_path(lattice: Lattice, trail: _Trail) -> LatticePath:

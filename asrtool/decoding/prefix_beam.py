@@ -3,8 +3,9 @@
 Hannun et al. 2014, "First-pass large vocabulary continuous speech recognition using bi-directional recurrent DNNs"
 (arXiv 1408.2873), algorithm 1; the prefix search itself is Graves's (2012, section 7.5.3).
 
-Each prefix in the beam has two log-probabilities, each summed over the paths that collapse to the prefix: one over the
-paths that end in blank, one over the paths that end in the prefix's last token. A frame updates them as follows:
+A token is a unit other than blank, by its number. Each prefix in the beam has two log-probabilities, each summed over
+the paths that collapse to the prefix: one over the paths that end in blank, one over the paths that end in the prefix's
+last token. A frame updates them as follows:
 
     prefix  --blank-->                  prefix, ends in blank        from both
     prefix  --its last token-->         prefix, ends in the token    from "ends in the token" (a repeat collapses)
@@ -12,12 +13,13 @@ paths that end in blank, one over the paths that end in the prefix's last token.
     prefix  --its last token-->         prefix + the token again     from "ends in blank" only
 
 Which tokens are tried: a prefix is extended only by the frame's `beam` + 1 best tokens, and only while the result is
-better than the worst prefix that the beam will hold in any case. Neither changes the result: for a token of lower rank,
-the same prefix extended by the better tokens already fills the beam (`beam` of them; one more because the prefix's own
-last token gets less than its rank promises). The result is the same as with all V tokens, without a tuned threshold.
+better than the worst of the prefixes that are in the beam already, when these fill it. Neither changes the result: if a
+token has a lower rank, at least `beam` extensions of the same prefix by better tokens are better than its own. (`beam`
++ 1 tokens are needed for `beam` extensions, since the prefix's last token again extends only paths that end in blank,
+and may score less than tokens of lower rank.) There is no threshold to tune.
 
-With a language model (asrtool/decoding/fusion.py) a new token also adds its gain, a weighted ln P, which is part of all
-later scores. A token that ranks lower may then be the better one, so all V are tried, best first, as long as the result
+With a language model (asrtool/decoding/fusion.py) a new token also adds its gain, a weighted ln P, to the score of all
+its paths. A token that ranks lower may then be the better one, so all V are tried, best first, as long as the result
 would be better than the worst of the `beam` best entries so far if the gain were the highest possible. This does not
 change the result either.
 """
@@ -37,8 +39,8 @@ from asrtool.objectives.viterbi import align_tokens
 
 NEG_INF = -math.inf  # the log-probability of what is impossible
 
-# log-probability of all paths, of those that end in blank and in the last token; the prefix, and the token that extends
-# it (None: the prefix itself)
+# A candidate for the beam after a frame: the log-probability of all its paths, of those that end in blank and of those
+# that end in the last token; a prefix, and the token that extends it (None: the candidate is the prefix itself)
 _Entry = tuple[float, float, float, "_Prefix", int | None]
 
 
@@ -59,12 +61,12 @@ def ctc_prefix_beam(
     Raises ValueError for beam < 1 and for a frame in which no token is possible.
     """
     results = []
-    for frames, length in zip(log_probs.detach().cpu(), lens.tolist(), strict=True):
-        frames = frames[:length]
+    for padded, length in zip(log_probs.detach().cpu(), lens.tolist(), strict=True):
+        own = padded[:length]  # (T, V) log-probs of one utterance
         search = PrefixBeam(beam, blank, fusion)
-        search.advance(frames)
+        search.advance(own)
         best = search.best(nbest)
-        results.append([Hypothesis(tokens, align_tokens(frames, tokens, blank), score) for tokens, score in best])
+        results.append([Hypothesis(tokens, align_tokens(own, tokens, blank), score) for tokens, score in best])
     return results
 
 
@@ -83,7 +85,7 @@ class PrefixBeam:
     def advance(self, log_probs: torch.Tensor) -> None:
         """Searches further frames, (T, V) on the CPU. Raises ValueError for a frame in which no token is possible."""
         log_probs = log_probs.detach()
-        values, ids = log_probs.topk(min(self.beam + 2, log_probs.size(1)), dim=1)  # one more, for the blank is in it
+        values, ids = log_probs.topk(min(self.beam + 2, log_probs.size(1)), dim=1)  # `beam` + 1 tokens, and blank
         for frame, frame_ids, frame_values in zip(log_probs.numpy(), ids.tolist(), values.tolist(), strict=True):
             tokens = [pair for pair in zip(frame_ids, frame_values, strict=True) if pair[0] != self.blank]
             kept = self._keep(frame)
@@ -150,7 +152,10 @@ class PrefixBeam:
     def _extend_fused(
         self, frame: np.ndarray, tokens: list[tuple[int, float]], scores: list[float], fusion: Fusion
     ) -> list[_Entry]:
-        """Does what `_extend` does with the gains of the language model. `scores`: of the kept prefixes."""
+        """Does what `_extend` does, with the gains of the language model.
+
+        `scores` are the log-probabilities of the prefixes that stay unchanged: they compete for the beam as well.
+        """
         entries: list[_Entry] = []
         best = heapq.nlargest(self.beam, scores)
         best = [NEG_INF] * (self.beam - len(best)) + best[::-1]  # a heap, its smallest first
@@ -169,7 +174,7 @@ class PrefixBeam:
         return entries
 
     def _ranked(self, frame: np.ndarray, tokens: list[tuple[int, float]]) -> Iterator[tuple[int, float]]:
-        """Yields all tokens but blank with their log-probs, best first. `tokens` are the first ones, mostly enough."""
+        """Yields all tokens with their log-probs, best first; `tokens` are the first ones, mostly enough."""
         yield from tokens
         known = {self.blank, *(token for token, _ in tokens)}
         rest = (token for token in np.argsort(-frame, kind="stable").tolist() if token not in known)
@@ -194,11 +199,11 @@ class PrefixBeam:
 
 
 class _Prefix:
-    """A node of the trie of prefixes. It remains when it leaves the beam: its children may be in it, or it may return.
+    """A node of the trie of prefixes. It remains when it leaves the beam: its children may be there, or it may return.
 
     total, in_blank, in_token: log-probabilities of all its paths, and of the paths that end in blank or in its last
     token; valid only while `kept`, which means in the beam. gain, state: the language model's gain of the last token,
-    and its state behind it. extensions: gain and state behind each token that was tried.
+    and its state after it. extensions: gain and state after each token that was tried.
     """
 
     __slots__ = ("token", "parent", "children", "total", "in_blank", "in_token", "kept", "gain", "state", "extensions")
@@ -225,7 +230,7 @@ class _Prefix:
         return root
 
     def child(self, token: int, fusion: Fusion | None) -> "_Prefix":
-        """Returns the node of this prefix + `token`, which is always the same."""
+        """Returns the node of this prefix + `token`; there is only one, created when it is first asked for."""
         if token not in self.children:
             self.children[token] = child = _Prefix(token, self)
             if fusion:
@@ -233,7 +238,7 @@ class _Prefix:
         return self.children[token]
 
     def extension(self, token: int, fusion: Fusion) -> tuple[float, Any]:
-        """Returns the language model's gain of `token` behind this prefix, and its state behind the token."""
+        """Returns the language model's gain of `token` after this prefix, and its state after the token."""
         extension = self.extensions.get(token)
         if extension is None:
             extension = self.extensions[token] = fusion.extend(self.state, token)
