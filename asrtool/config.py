@@ -27,11 +27,11 @@ Flag = Annotated[bool, Field(strict=True)]
 FilePath = Annotated[Path, AfterValidator(_plain_path)]
 Positive = Annotated[Integer, Field(gt=0, le=MAX_COUNT)]
 Count = Annotated[Integer, Field(ge=0, le=MAX_COUNT)]
-Seed = Annotated[Integer, Field(ge=0, lt=2**63)]  # the range of torch's generators, ranks added
+Seed = Annotated[Integer, Field(ge=0, lt=2**63)]  # torch takes seeds below 2**64, so that seed + rank is one, too
 Amount = Annotated[Real, Field(gt=0)]
 Weight = Annotated[Real, Field(ge=0)]
-Share = Annotated[Real, Field(ge=0, le=1)]
-Fraction = Annotated[Real, Field(ge=0, lt=1)]
+Share = Annotated[Real, Field(ge=0, le=1)]  # 1 included
+Fraction = Annotated[Real, Field(ge=0, lt=1)]  # 1 excluded
 Duration = Annotated[Real, Field(gt=0, le=1e7)]  # in seconds, up to four months
 Decibel = Annotated[Real, Field(ge=-200, le=200)]  # audio of 24 bits has a range of 144 dB
 Gain = Annotated[Real, Field(gt=0, le=1000)]
@@ -39,7 +39,8 @@ Speed = Annotated[Real, Field(gt=0.3, lt=3)]
 Masks = Annotated[Integer, Field(ge=0, le=1000)]  # drawn for every utterance; published recipes have up to 20
 Dropout = Annotated[Real, Field(ge=0, le=0.95)]  # a probability p; the values that remain are divided by 1 - p
 Context = Annotated[Integer, Field(ge=0, le=100_000)]  # frames; an hour has 90,000 of 40 ms
-Chunk = Annotated[Integer, Field(ge=0, le=2000)]  # frames; 2000 of 40 ms are 80 s, where 1 s is usual
+# Frames of a chunk, or of its look-ahead; 2000 of 40 ms are 80 s, where 1 s is usual
+Chunk = Annotated[Integer, Field(ge=0, le=2000)]
 ContextPerLayer = Context | Annotated[tuple[Context, ...], Field(max_length=1000)] | None
 
 
@@ -56,7 +57,7 @@ class FeaturesConfig(Section):
     source: Literal["on_the_fly", "stored"] = "on_the_fly"
     # Sampling rate of all audio in Hz. Recordings at another rate are refused, not resampled silently
     sampling_rate: Annotated[Integer, Field(ge=1000, le=384_000)] = 16000
-    # Number of mel bins. Convolutional front ends halve it up to three times
+    # Number of mel bins. Convolutional front ends halve it as often as the frame rate, three times at factor 8
     num_bins: Annotated[Integer, Field(ge=4, le=1024)] = 80
 
 
@@ -67,11 +68,12 @@ class SpecAugmentConfig(Section):
     frequency_masks: Masks = 2
     # Largest width of a frequency mask, in mel bins
     frequency_width: Positive = 27
-    # Number of time masks per utterance
+    # Number of time masks per utterance; at least 1, since lhotse divides the share below by it
     time_masks: Annotated[Masks, Field(gt=0)] = 10
     # Largest width of a time mask, in frames of 10 ms
     time_width: Positive = 100
-    # Largest share of an utterance that time masks may cover together
+    # Largest share of an utterance that time masks may cover together; an utterance of which that is less than one
+    # frame is not augmented at all, so that 0 turns frequency masks and time warping off, too
     time_fraction: Fraction = 0.15
     # Time warping factor, the largest shift in frames of 10 ms; 0 turns time warping off
     time_warp: Count = 80
@@ -130,7 +132,7 @@ class DataConfig(Section):
     max_seconds: Duration = 30.0
     # Number of loader processes per rank; 0 loads in the training process
     workers: Annotated[Integer, Field(ge=0, le=256)] = 1
-    # Section of augmentation
+    # Section of the augmentation of training cuts
     augment: AugmentConfig = AugmentConfig()
 
 
@@ -139,18 +141,20 @@ class SubsamplingConfig(Section):
 
     # Type: 2-D convolutions of stride 2, VGG blocks, or stacked frames with a linear projection
     kind: Literal["conv", "vgg", "stack"] = "conv"
-    # Subsampling factor: 2, 4 or 8; any number for "stack"
+    # Subsampling factor: a power of two, usually 2, 4 or 8; any number for "stack"
     factor: Annotated[Integer, Field(gt=0, le=64)] = 4
     # Number of channels of the first convolution; "vgg" doubles it with each halving of the frame rate
     channels: Annotated[Integer, Field(gt=0, le=4096)] = 64
-    # vgg: whether its convolutions look at past frames only; the other types never look ahead
+    # vgg: whether its convolutions see no later frames; the other types never look ahead
     causal: Flag = False
 
     @model_validator(mode="after")
     def _check_factor(self) -> "SubsamplingConfig":
         is_power_of_two = self.factor >= 2 and self.factor.bit_count() == 1
         if self.kind != "stack" and not is_power_of_two:
-            raise ValueError(f"factor {self.factor} of {self.kind} must be 2, 4 or 8; any factor needs kind stack")
+            raise ValueError(
+                f"factor {self.factor} of {self.kind} must be a power of two, 2 or more; other factors need kind stack"
+            )
         return self
 
 
@@ -161,7 +165,7 @@ class ConvolutionConfig(Section):
     kind: Literal["none", "interleaved", "residual", "conformer"] = "none"
     # Kernel size in frames; odd unless the convolution is causal
     kernel: Annotated[Integer, Field(gt=1, le=1001)] = 3
-    # Whether it looks at past frames only; otherwise it looks ahead half a kernel, which adds up over the layers
+    # Whether it sees no later frames; otherwise it looks ahead half a kernel, which adds up over the layers
     causal: Flag = False
 
     @model_validator(mode="after")
@@ -184,7 +188,7 @@ class InitConfig(Section):
     scope: Literal["all", "qkv"] = "all"
 
 
-# Keys that only some models have, and which; null means "not there". Other models refuse a number, these need one.
+# Keys that only some models have: key -> the models that need a number there. All other models need null.
 MODELS_WITH_KEY = {
     "chunk_size": "lc_blstm, transformer_xl and transformer with mask chunk",
     "memory": "transformer_xl and transformer with mask chunk",
@@ -236,9 +240,10 @@ class ModelConfig(Section):
     left_context: ContextPerLayer = None
     # sliding: right context (look-ahead) in frames, like left_context; it adds up over the layers
     right_context: ContextPerLayer = None
-    # Number of frames of a chunk, which are computed together and see each other
+    # lc_blstm, transformer_xl, mask chunk: number of frames of a chunk, which are computed together and see each other
     chunk_size: Annotated[Chunk, Field(gt=0)] | None = None
-    # Number of frames before a chunk that its frames attend to; transformer_xl sends no gradient through them
+    # transformer_xl, mask chunk: number of frames before a chunk that its frames attend to; transformer_xl sends no
+    # gradient through them
     memory: Annotated[Integer, Field(ge=0, le=5000)] | None = None
     # lc_blstm: number of frames after a chunk that are read for its backward LSTM
     look_ahead: Chunk | None = None
@@ -281,9 +286,10 @@ class ModelConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """The training objective (asrtool/objectives)."""
+    """The training objective (asrtool/objectives), which asrtool/training/objective.py creates."""
 
-    # Objective: CTC, lattice-free MMI, or frame-wise cross entropy on alignments ("unit" in manifests, `asrtool align`)
+    # Objective: CTC, lattice-free MMI, or frame-wise cross entropy on alignments: those named "unit" in the manifests,
+    # which `asrtool align` writes
     kind: Literal["ctc", "mmi", "ce"] = "ctc"
     # Share of the loss that is CTC on the output of the middle block of a Transformer (intermediate CTC)
     intermediate_ctc: Fraction = 0.0
@@ -291,7 +297,8 @@ class ObjectiveConfig(Section):
     topology: Literal["ctc", "modified"] = "ctc"
     # mmi: order of the unit n-gram model of the denominator graph
     ngram_order: Annotated[Integer, Field(gt=0, le=20)] = 4
-    # mmi: smallest count of an n-gram history of two units or more in the denominator's model
+    # mmi: smallest count of an n-gram history of two units or more in the denominator's model; for a history with a
+    # smaller count, the longest shorter one is used
     min_count: Positive = 3
     # mmi: leaky-HMM coefficient: weight of a jump to any state of the denominator between frames; 0 turns it off
     leaky_hmm: Fraction = 1e-5
@@ -366,8 +373,8 @@ class TrainingConfig(Section):
 class ParallelConfig(Section):
     """Training with several processes, started by torchrun (asrtool/training/parallel.py, bmuf.py)."""
 
-    # Strategy: DistributedDataParallel, blockwise model update filtering (BMUF), sharded weights (FSDP2), or none, which
-    # refuses more than one process
+    # Strategy: DistributedDataParallel, blockwise model-update filtering (BMUF), sharded weights (FSDP2), or none,
+    # which refuses more than one process
     strategy: Literal["none", "ddp", "bmuf", "fsdp"] = "ddp"
     # ddp: number format in which gradients are sent; none is fp32, bf16 needs GPUs
     gradient_compression: Literal["none", "fp16", "bf16"] = "none"

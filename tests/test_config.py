@@ -175,9 +175,9 @@ MODEL_REFUSALS = [  # model, what is message
     ("convolution: {kernel: 1}", "model.convolution.kernel = 1: "),
     (
         "subsampling: {kind: vgg, factor: 3}",
-        "model.subsampling: factor 3 of vgg must be 2, 4 or 8; any factor needs kind stack",
+        "model.subsampling: factor 3 of vgg must be a power of two, 2 or more; other factors need kind stack",
     ),
-    ("subsampling: {factor: 1}", "model.subsampling: factor 1 of conv must be 2, 4 or 8"),
+    ("subsampling: {factor: 1}", "model.subsampling: factor 1 of conv must be a power of two"),
     ("subsampling: {kind: wide}", "model.subsampling.kind = 'wide': "),
     ("init: {alpha: 0}", "model.init.alpha = 0: "),
     ("init: {alpha: 1.5}", "model.init.alpha = 1.5: "),

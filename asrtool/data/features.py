@@ -13,13 +13,14 @@ from asrtool.data.samples import block_reader, load_samples
 from asrtool.data.sources import InvalidEntry
 
 FRAME_SHIFT = 0.01  # seconds
-# The shortest audio that is one frame: a window has 25 ms, of which 7.5 before the first sample are mirrored, and as
-# many as are missing behind the last one, which cannot be more than there are.
+# The shortest audio that gives one frame. The first window begins 7.5 ms before the audio and ends 17.5 ms after its
+# start; lhotse fills what is missing at either end with mirrored samples, so that no more can be missing than is there:
+# 17.5 ms - x <= x.
 MIN_FRAME_SECONDS = (0.025 - 0.0075) / 2
-MAX_WHOLE_SECONDS = 60.0  # longer cuts are computed in blocks, since windows and spectra take 20 times the samples
+MAX_WHOLE_SECONDS = 60.0  # longer cuts are computed in blocks: windows and spectra take 20 times the samples' memory
 BLOCK_SECONDS = 15.0
-FRAME_TOLERANCE = 2  # frames between the stored ones and those that the duration has: lhotse rounds at both ends
-TOO_SHORT = f"shorter than one frame ({1000 * FRAME_SHIFT:g} ms)"
+FRAME_TOLERANCE = 2  # largest difference of stored frames from the duration's: lhotse rounds both ends of a cut
+TOO_SHORT = f"shorter than one frame, which needs {1000 * MIN_FRAME_SECONDS:g} ms of audio"
 
 
 @lru_cache(maxsize=2)
@@ -31,8 +32,8 @@ def extractor(sampling_rate: int, num_bins: int) -> Fbank:
 def compute_features(cut: MonoCut, num_bins: int, max_seconds: float | None = MAX_CUT_SECONDS) -> torch.Tensor:
     """Returns the features of one cut, (T, F) float32, computed from its audio alone: other cuts do not change them.
 
-    Raises InvalidEntry if the audio cannot be read or has more than `max_seconds`, and for features that are not
-    finite.
+    Raises InvalidEntry if the audio cannot be read or has more than `max_seconds` (None is no limit), and for features
+    that are not finite.
     """
     if is_too_short(cut):
         raise InvalidEntry(f"{cut.id}: {TOO_SHORT}")
@@ -98,7 +99,7 @@ def load_features(
 
 
 def _kind_problem(cut: MonoCut, num_bins: int) -> str | None:
-    """Returns how stored features, by their manifest, differ from the features of `compute_features`."""
+    """Returns how the type, rate or bins of stored features differ from `compute_features`; None if they are equal."""
     stored = cut.features
     if stored.num_features != num_bins:
         return f"{stored.num_features} bins are stored, the configuration says features.num_bins={num_bins}"
@@ -123,7 +124,7 @@ def _verify_stored(cut: MonoCut) -> None:
     if stored.storage_type.startswith("memory"):
         return
     path = Path(stored.storage_path)
-    if stored.storage_type.endswith("_files"):  # as lhotse joins them, also where the key begins with a "/"
+    if stored.storage_type.endswith("_files"):  # lhotse puts a "/" between them, even before a key that begins with one
         path = Path(f"{stored.storage_path}/{stored.storage_key}")
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")
@@ -133,7 +134,10 @@ def _verify_stored(cut: MonoCut) -> None:
 
 
 def stored_crc32(archive: Path, key: str) -> int:
-    """Returns the CRC-32 of the bytes of one feature matrix. `key` of lhotse: its offset and the sizes of its parts."""
+    """Returns the CRC-32 of the bytes of one feature matrix.
+
+    `key` is lhotse's storage key, "offset,size,size,...": where the matrix begins, and the sizes of its parts in bytes.
+    """
     offset, *sizes = map(int, key.split(","))
     with open(archive, "rb") as file:
         file.seek(offset)
@@ -146,6 +150,6 @@ def samples_per_frame(sampling_rate: int) -> int:
 
 
 def count_frames(samples: int, sampling_rate: int) -> int:
-    """Returns the number of frames of so many samples, exactly."""
+    """Returns the number of frames of `samples` samples, the same as lhotse computes (its snip_edges=False)."""
     shift = samples_per_frame(sampling_rate)
     return (samples + shift // 2) // shift

@@ -16,9 +16,9 @@ from asrtool.data.shards import Entry, entries_with_trees, manifest_files, read_
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import DataError
 
-ROUNDING_SECONDS = 0.001  # more than a sample, to which a changed speed rounds the length of a cut
+ROUNDING_SECONDS = 0.001  # speed perturbation rounds a cut to whole samples; a sample is shorter than this
 BLOCK_CUTS = 50_000  # cuts held for shuffling: about 60 MB, and two seconds to read
-MIN_BUCKET_BATCHES = 4  # the last batch of a bucket is not full: with fewer batches, that would be many of them
+MIN_BUCKET_BATCHES = 4  # the last batch of a bucket is not full: that should be at most one batch in four
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class TrainingSampler(Iterable[CutBatch]):
 
     An epoch is read in blocks of BLOCK_CUTS lines, and each block is divided into batches. Their order depends on
     (seed, epoch, where the block begins), so that resuming in the middle of an epoch reads one block and no more.
-    All ranks see the same stream of batches and take turns, across the ends of epochs too. With 2 ranks:
+    All ranks see the same stream of batches and take turns, across the ends of epochs too. `dropped` has the ids of
+    cuts that are left out. With 2 ranks:
 
         batch      0 1 2 3 4 | 0 1 2 ...      epoch 0 has five batches
         of rank    0 1 0 1 0 | 1 0 1 ...      each batch has one rank, and each rank has as many as the other
@@ -58,7 +59,7 @@ class TrainingSampler(Iterable[CutBatch]):
 
     def __iter__(self) -> Iterator[CutBatch]:
         stream = self._batches_of_all_ranks()
-        position, entries = next(stream)
+        position, entries = next(stream)  # one batch ahead: its position is where the next round begins
         while True:
             for rank in range(self.ranks.world_size):  # one round: a batch for each rank
                 if rank == self.ranks.rank:
@@ -69,7 +70,7 @@ class TrainingSampler(Iterable[CutBatch]):
     def _batches_of_all_ranks(self) -> Iterator[tuple[Position, list[Entry]]]:
         position = self.start
         ends_since_batch = 0  # ends of epochs since the last batch
-        while ends_since_batch < 2:
+        while ends_since_batch < 2:  # the first epoch may have been resumed at its end; the second one is whole
             for begin, block in self._blocks(position):
                 batches = shuffled_batches(block, begin, self.data, self.seed)
                 for number in range(begin.batch, len(batches)):
@@ -94,7 +95,10 @@ class TrainingSampler(Iterable[CutBatch]):
         yield begin, block
 
     def _lines(self, start: Position) -> Iterator[tuple[int, int, Entry]]:
-        """Yields (file, line, entry) of the epoch from `start` on. A file is opened once for all its blocks."""
+        """Yields the entries of the epoch from `start` on, each with its file and line number as in `Position`.
+
+        A file is opened once for all its blocks.
+        """
         files = list(self.files)
         keyed_generator("files", self.seed, start.epoch).shuffle(files)
         first_line = start.line
@@ -122,7 +126,7 @@ def shuffled_batches(block: list[Entry], begin: Position, data: DataConfig, seed
     return batches
 
 
-TimedEntry = tuple[float, Entry]  # seconds at the speed that was drawn
+TimedEntry = tuple[float, Entry]  # its seconds, in training at the speed that was drawn
 
 
 def _buckets(timed: list[TimedEntry], max_buckets: int, batch_seconds: float) -> list[list[TimedEntry]]:
@@ -144,8 +148,9 @@ def _buckets(timed: list[TimedEntry], max_buckets: int, batch_seconds: float) ->
 class OrderedSampler(Iterable[CutBatch]):
     """Every cut of a manifest once, in batches of at most `batch_seconds`, cuts of similar length together.
 
-    With `separate_speakers` a batch has cuts of one speaker only. Raises DataError with all cuts whose line shows that
-    they cannot be used: a repeated id, several supervisions, no audio.
+    With `separate_speakers` a batch has cuts of one speaker only. Entries are read in blocks of BLOCK_CUTS. Raises
+    DataError with all cuts of a block whose line shows that they cannot be used: a repeated id, several supervisions,
+    no audio.
     """
 
     def __init__(
@@ -173,7 +178,7 @@ class OrderedSampler(Iterable[CutBatch]):
         while block := list(islice(entries, BLOCK_CUTS)):
             if problems:
                 raise DataError(f"{len(problems)} cuts of {self.path} cannot be used; mend the manifest", problems)
-            for group in self._speakers(block) if self.separate_speakers else [block]:
+            for group in self._group_by_speaker(block) if self.separate_speakers else [block]:
                 for batch in ordered_batches(group, self.batch_seconds):
                     yield CutBatch(Position(batch=number), batch, next_position=Position(batch=number + 1))
                     number += 1
@@ -189,7 +194,7 @@ class OrderedSampler(Iterable[CutBatch]):
             yield entry
 
     @staticmethod
-    def _speakers(block: list[Entry]) -> Iterable[list[Entry]]:
+    def _group_by_speaker(block: list[Entry]) -> Iterable[list[Entry]]:
         groups: dict[str | None, list[Entry]] = {}
         for entry in block:
             groups.setdefault(speaker_of(entry.tree()), []).append(entry)

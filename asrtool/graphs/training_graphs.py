@@ -61,7 +61,7 @@ class UnitGraph:
 
 
 def numerator_graph(words: Iterable[Sequence[Sequence[int]]]) -> UnitGraph:
-    """The transcript of an utterance with all pronunciations of each word, all with weight 0.
+    """The transcript of an utterance with all pronunciations of each word, all with log weight 0.
 
     `words` has the pronunciations of each word, as units. Raises ValueError for a word without a pronunciation, or with
     an empty one.
@@ -99,46 +99,59 @@ def expand_topology(graph: UnitGraph, topology: Topology = "ctc") -> FrameGraph:
     A state of the frame graph is a state of `graph` with the label of the last frame: the blank, or a unit on an arc
     into that state.
     """
-    states = {(0, BLANK)}
+    states = {(0, BLANK)}  # (state of `graph`, label)
     for arc in graph.arcs:
         states.add((arc.target, BLANK))
         states.add((arc.target, arc.unit))
-    number = {state: index for index, state in enumerate(sorted(states))}
-    labels: dict[int, list[int]] = {}  # of the frame states of each unit state
-    for unit_state, label in number:
-        labels.setdefault(unit_state, []).append(label)
-
-    arcs = [(index, index, 0.0) for index in number.values()]
-    arcs += [(index, number[unit_state, BLANK], 0.0) for (unit_state, label), index in number.items() if label != BLANK]
-    for arc in graph.arcs:
-        target = number[arc.target, arc.unit]
-        for label in labels[arc.source]:
-            if label != arc.unit or topology == "modified":
-                arcs.append((number[arc.source, label], target, arc.log_weight))
-
-    start = np.full(len(number), -np.inf)
-    start[number[0, BLANK]] = 0.0
+    index_of = {state: index for index, state in enumerate(sorted(states))}
+    arcs = _frame_arcs(graph, topology, index_of)
+    start = np.full(len(index_of), -np.inf)
+    start[index_of[0, BLANK]] = 0.0
     return FrameGraph(
         start=start,
-        final=np.array([graph.final.get(unit_state, -np.inf) for unit_state, _ in number]),
-        label=np.array([label for _, label in number]),
+        final=np.array([graph.final.get(unit_state, -np.inf) for unit_state, _ in index_of]),
+        label=np.array([label for _, label in index_of]),
         source=np.array([source for source, _, _ in arcs]),
         target=np.array([target for _, target, _ in arcs]),
         weight=np.array([weight for _, _, weight in arcs]),
-        unit_state=np.array([unit_state for unit_state, _ in number]),
+        unit_state=np.array([unit_state for unit_state, _ in index_of]),
     )
 
 
-def ctc_graph(tokens: Sequence[int], blank: int = BLANK) -> FrameGraph:
-    """All CTC alignments of a token sequence: `expand_topology` of it, built without a loop, with states in time order.
+def _frame_arcs(
+    graph: UnitGraph, topology: Topology, index_of: dict[tuple[int, int], int]
+) -> list[tuple[int, int, float]]:
+    """Returns (source, target, log weight) of each arc of the frame graph.
 
-    States: blank, token 0, blank, token 1, ..., blank. The odd ones are tokens; a path starts in state 0, which stands
-    for "no frame yet" as well.
+    `index_of` numbers its states: (state of `graph`, label) -> index.
     """
-    label = np.full(2 * len(tokens) + 1, blank)
-    label[1::2] = tokens
+    labels: dict[int, list[int]] = {}  # state of `graph` -> the labels of its frame states
+    for unit_state, label in index_of:
+        labels.setdefault(unit_state, []).append(label)
+    arcs = [(index, index, 0.0) for index in index_of.values()]  # a unit or blank goes on for another frame
+    for (unit_state, label), index in index_of.items():
+        if label != BLANK:
+            arcs.append((index, index_of[unit_state, BLANK], 0.0))  # a blank after the unit
+    for arc in graph.arcs:
+        target = index_of[arc.target, arc.unit]
+        for label in labels[arc.source]:
+            if label != arc.unit or topology == "modified":
+                arcs.append((index_of[arc.source, label], target, arc.log_weight))
+    return arcs
+
+
+def ctc_graph(units: Sequence[int], blank: int = BLANK) -> FrameGraph:
+    """All CTC alignments of a unit sequence, with states in time order.
+
+    This is the graph that `expand_topology` returns for the sequence, but built without a loop.
+
+    States: blank, unit 0, blank, unit 1, ..., blank. The odd ones are units; a path starts in state 0, which stands for
+    "no frame yet" as well.
+    """
+    label = np.full(2 * len(units) + 1, blank)
+    label[1::2] = units
     states = np.arange(len(label))
-    # The blank between two tokens may be skipped unless they are equal; two blanks are equal, too.
+    # The blank between two units may be skipped unless they are equal; two blanks are equal, too.
     skips = states[:-2][label[2:] != label[:-2]]
     start = np.full(len(label), -np.inf)
     start[0] = 0.0

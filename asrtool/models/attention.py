@@ -16,7 +16,8 @@ class AttentionContext(NamedTuple):
     """The frames that a frame sees: `left` before it and `right` after it; or, with `chunk`, `left` before its chunk,
     and its chunk.
 
-    None means no limit. Chunks are counted from the start of the utterance.
+    None means no limit. Chunks are counted from the start of the utterance. With `chunk`, `left` is the key
+    model.memory of the configuration.
     """
 
     left: int | None = None
@@ -25,7 +26,7 @@ class AttentionContext(NamedTuple):
 
     @property
     def delay(self) -> int | None:
-        """Frames that a stream waits for beyond the chunk; None: the rest of the utterance."""
+        """Frames after the current one or its chunk that a stream waits for; None: the rest of the utterance."""
         return 0 if self.chunk else self.right
 
     @property
@@ -35,7 +36,7 @@ class AttentionContext(NamedTuple):
 
     @property
     def cache_size(self) -> int:
-        """Earlier frames that a stream keeps."""
+        """Frames that a stream keeps from earlier steps."""
         assert self.left is not None and self.delay is not None
         return self.left + self.delay
 
@@ -70,7 +71,10 @@ class RelativePositions(nn.Module):
         return relative_shift(scores, keys) / math.sqrt(head_dim)
 
     def _encodings(self, first: int, end: int, device: torch.device) -> Tensor:
-        """R of the distances first, first - 1, ..., end + 1: the distances i - j, the largest first, and one more."""
+        """R of the distances first, first - 1, ..., end + 1.
+
+        These are all i - j of the queries and keys, the largest first, and one more for `relative_shift`.
+        """
         dim = self.projection.in_features
         if torch.compiler.is_exporting():  # distances are symbols then, which cannot be compared
             return sinusoids(torch.arange(first, end, -1, device=device), dim)
@@ -82,10 +86,15 @@ class RelativePositions(nn.Module):
 
 
 def relative_shift(x: Tensor, keys: int) -> Tensor:
-    """(..., Q, Q + keys) by distance, the largest first, to (..., Q, keys) by key: row i starts at Q - 1 - i.
+    """Scores (..., Q, Q + keys) by distance, the largest first, to scores (..., Q, keys) by key.
 
-    Q 2, keys 3:   . a b c .      a b c         A slice and a view of the rows laid end to end: row i + 1 starts one
-                   d e f . .  ->  d e f         place to the left of row i.
+    The scores of query i begin in column Q - 1 - i. With Q 2, keys 3:
+
+        . a b c .  ->  a b c
+        d e f . .      d e f
+
+    In the flattened rows, the scores of query i + 1 begin Q + keys - 1 places after those of query i: dropping the
+    first Q - 1 places and cutting the rest into rows of that length puts them below each other.
     """
     queries, distances = x.shape[-2:]
     x = x.flatten(-2)  # (..., Q * (Q + keys))
@@ -94,9 +103,10 @@ def relative_shift(x: Tensor, keys: int) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention. Dropout of the attention weights triples the time of the layer on a CPU in fp32.
+    """Multi-head self-attention within an `AttentionContext`; None is the whole utterance.
 
     In the shapes below, M is the number of chunks and W = left + chunk is a window: what the frames of a chunk see.
+    `relative` adds RelativePositions. `dropout` of the attention weights triples the layer's time on a CPU in fp32.
     """
 
     def __init__(
@@ -116,11 +126,13 @@ class SelfAttention(nn.Module):
         self.relative = RelativePositions(dim, heads) if relative else None
 
     def forward(self, x: Tensor, padding_mask: Tensor | list[int], memory: Tensor | None = None) -> Tensor:
-        """(N, T, D); padding_mask (N, T) bool, False at padding; T is a multiple of the chunk, if there is one.
+        """x (N, T, D), padding_mask (N, T) bool, False at padding; returns (N, T, D).
 
-        `memory` (N, T, D) replaces `x` where a frame is seen from later chunks: Transformer-XL's memory has the same
-        numbers as x, but no gradient. Without chunks, x may also be packed: (sum of lengths, D), and padding_mask is
-        the list of lengths.
+        With chunks, T is a multiple of the chunk. `memory` (N, T, D) replaces `x` where a frame is seen from later
+        chunks: Transformer-XL's memory has the same numbers as x, but no gradient.
+
+        Without chunks, x may also be packed, without padding: x (sum of lengths, D), with the list of lengths instead
+        of padding_mask; returns (sum of lengths, D).
         """
         dim = x.shape[-1]
         qkv = self.qkv(x)  # (N, T, 3D)
@@ -137,12 +149,15 @@ class SelfAttention(nn.Module):
         return self.out(self._attend(q, kv, unmask_empty_rows(mask), 0))
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """Keys and values of the cached frames; their queries too where these wait for later frames."""
+        """Zeros for keys and values of the cached frames, and for queries where these wait for later frames."""
         parts = 3 if self.context.delay else 2
         return [self.qkv.weight.new_zeros(batch, self.context.cache_size, parts * self.out.in_features)]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
-        """(N, n, D), frames `first` (N,) and on of `lens` (N,); returns those `context.delay` earlier."""
+        """x (N, n, D) begins at frame `first` (N,) of utterances of `lens` (N,) frames; returns (N, n, D).
+
+        The output begins `context.delay` frames earlier than x.
+        """
         size, dim = x.shape[1:]
         left = self.context.left
         assert left is not None
@@ -168,7 +183,7 @@ class SelfAttention(nn.Module):
         return self.out(self._attend(q, kv, mask, left))
 
     def _window(self, q: Tensor) -> Tensor | None:
-        """The sliding mask (1, Q, Q) of whole utterances; None where everything is seen."""
+        """The sliding mask (1, T, T) of whole utterances, q (N, T, D); None where everything is seen."""
         if self.context.left is None and self.context.right is None:
             return None
         size = q.shape[1]
@@ -232,7 +247,7 @@ class SelfAttention(nn.Module):
         v = self._split_heads(v)
         if mask is not None:
             mask = mask[:, None]  # (N or 1, 1, 1 or Q, K)
-        if self.relative is not None:
+        if self.relative is not None:  # the mask of torch's function may be numbers that it adds to the scores
             position_scores = self.relative(q, k.shape[2], offset)  # (N, H, Q, K)
             mask = position_scores if mask is None else torch.where(mask, position_scores, -math.inf)
             q = q + self.relative.content_bias

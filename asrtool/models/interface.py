@@ -21,8 +21,9 @@ class FrontEnd(nn.Module):
     """Reduces the frame rate: feature frames (N, T, F) to encoder frames (N, T / factor, D)."""
 
     factor: int  # feature frames for each encoder frame
-    left: int  # feature frames before its own `factor` that an output depends on
-    right: int  # feature frames after its own `factor` that an output depends on
+    # Output frame k depends on the feature frames from factor * k - left up to factor * (k + 1) - 1 + right.
+    left: int
+    right: int
     delay: int  # encoder frames that `step` runs behind
 
     def out_length(self, n: Length) -> Length:

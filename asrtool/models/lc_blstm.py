@@ -24,9 +24,9 @@ class LcBlstm(Encoder):
     is discarded. The backward LSTM starts from zeros at the end of each window. chunk 3, look_ahead 2:
 
         frames        0 1 2 3 4 5 6 7 8
-        window 0      c c c a a                 c: forward from window to window; kept
-        window 1            c c c a a           a: forward from the last c; not kept
-        window 2                  c c c         c and a: backward from the right
+        window 0      c c c a a                 c: chunk, whose output is kept; the forward LSTM goes from c to c
+        window 1            c c c a a           a: look-ahead; the forward LSTM goes on from the last c of its window
+        window 2                  c c c         the backward LSTM goes from the last frame of a window to its first
 
     All layers work on the same window, so the look-ahead does not grow with their number. In the shapes below, M is the
     number of chunks and W = chunk + look_ahead.
@@ -54,13 +54,16 @@ class LcBlstm(Encoder):
         return self._run(x, torch.zeros_like(x_lens), x_lens, caches)[:, :size]
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """The frames of the look-ahead; for each layer the hidden and the cell state of the forward LSTM."""
+        """Zeros for the frames of the look-ahead, and for each layer's hidden and cell state of the forward LSTM."""
         dim = self.layers[0].ahead.input_size
         look_ahead = next(self.parameters()).new_zeros(batch, self.right, dim)
         return [look_ahead, *self._initial_lstm_states(batch)]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
-        """(N, n, D), frames `first` (N,) and on of `lens` (N,), n in whole chunks; returns those `right` earlier."""
+        """x (N, n, D), n in whole chunks, begins at frame `first` (N,) of its utterance; returns (N, n, D).
+
+        The output begins `right` frames earlier than x, and at the start of a chunk (`AcousticModel.lead_padding`).
+        """
         return self._run(caches.extend(x), first - self.right, lens, caches)
 
     def _initial_lstm_states(self, batch: int) -> list[Tensor]:
@@ -69,7 +72,7 @@ class LcBlstm(Encoder):
         return [weight.new_zeros(batch, hidden_size) for _ in range(2 * len(self.layers))]
 
     def _run(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
-        """x (N, M * chunk + look_ahead, D), frames `first` (N,) and on; returns (N, M * chunk, D)."""
+        """x (N, M * chunk + look_ahead, D) begins at frame `first` (N,), a chunk's; returns (N, M * chunk, D)."""
         mask = valid_frames(first, x.shape[1], lens)  # (N, M * chunk + look_ahead)
         x = x * mask[:, :, None]
         x = x.unfold(1, self.chunk + self.right, self.chunk)  # (N, M, D, W)
@@ -83,7 +86,7 @@ class LcBlstm(Encoder):
     def _layer(self, layer: BlstmLayer, x: Tensor, padding_mask: Tensor, has_begun: Tensor, caches: Caches) -> Tensor:
         """x (N, M, W, D), padding_mask (N, M, W); returns (N, M, W, D).
 
-        has_begun (N, M): False for chunks before the utterance, which leave the state at zero.
+        has_begun (N, M) is False for chunks before the utterance, with which a stream begins: the state stays zero.
         """
         ahead, ends = self._forward_chunks(layer.ahead, x[:, :, : self.chunk], has_begun, caches)
         if self.right:

@@ -1,4 +1,6 @@
-"""Front ends, which reduce the frame rate: (N, T, F) features to (N, T / factor, D); see interface.py.
+"""Front ends, which reduce the frame rate: (N, T, F) features to (N, T', D), T' = T / factor rounded up.
+
+interface.py describes their attributes (`left`, `right` and `delay`) and methods.
 
 Whatever lies outside an utterance is zeroed before each convolution, so that padding and the edges of a stream look as
 the utterance's own ends do.
@@ -49,7 +51,7 @@ class FrameStacking(FrontEnd):
         return []
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
-        """(N, n, F), frames `first` (N,) and on; n and first multiples of `factor`. Returns (N, n / factor, D)."""
+        """x (N, n, F) begins at frame `first` (N,), n and first multiples of `factor`; returns (N, n / factor, D)."""
         return self._stack(x, first, lens)
 
     def _stack(self, x: Tensor, first: Tensor | int, lens: Tensor) -> Tensor:
@@ -61,7 +63,8 @@ class FrameStacking(FrontEnd):
 class ConvSubsampling(FrontEnd):
     """3x3 convolutions of stride 2 over time and frequency, one for each halving, then a projection.
 
-    An output needs no frame after its own `factor`: output k of one convolution depends on 2k-1, 2k and 2k+1.
+    They never look ahead: output k of a convolution depends on its inputs 2k - 1, 2k and 2k + 1, of which 2k and 2k + 1
+    are the frames that it stands for.
     """
 
     convolutions: Sequence[nn.Conv2d]
@@ -99,7 +102,7 @@ class ConvSubsampling(FrontEnd):
         return [self.projection.weight.new_zeros(batch, *shape) for shape in shapes]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
-        """(N, n, F), frames `first` (N,) and on; n and first multiples of `factor`. Returns (N, n / factor, D)."""
+        """x (N, n, F) begins at frame `first` (N,), n and first multiples of `factor`; returns (N, n / factor, D)."""
         x = x[:, None]  # (N, 1, n, F)
         for layer in self.convolutions:
             x = caches.extend(x * _frame_mask(x, first, lens), axis=2)
@@ -173,8 +176,8 @@ class VggBlock(nn.Module):
 class Vgg(FrontEnd):
     """A VGG block for each halving (arXiv 1409.1556), with twice the channels each time, then a projection.
 
-    Causal convolutions look two frames back instead of one to each side. Symmetric ones depend on right = 6 feature
-    frames more at factor 4; a stream runs two encoder frames behind, the next multiple.
+    Causal convolutions look two frames back, symmetric ones a frame back and a frame ahead. At factor 4, symmetric ones
+    look `right` = 6 feature frames ahead; a stream then runs `delay` = 2 encoder frames (8 feature frames) behind.
     """
 
     blocks: Sequence[VggBlock]
@@ -189,11 +192,12 @@ class Vgg(FrontEnd):
         channels = 1
         blocks = []
         for number in range(halvings(config.factor)):
-            outputs = config.channels << number
+            outputs = config.channels * 2**number
             block = VggBlock(channels, outputs, bins, look_ahead, self.delay)
             blocks.append(block)
-            self.left += 2 * (2 - look_ahead) << number
-            self.right += 2 * look_ahead << number
+            frame_size = 2**number  # feature frames for each frame of the block's input
+            self.left += 2 * (2 - look_ahead) * frame_size  # two convolutions
+            self.right += 2 * look_ahead * frame_size
             self.delay = block.delay
             channels = outputs
             bins = halve(bins)
@@ -217,7 +221,7 @@ class Vgg(FrontEnd):
         return [tensor for block in self.blocks for tensor in block.initial_state(batch)]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
-        """(N, n, F), frames `first` (N,) and on; n and first multiples of `factor`. Returns (N, n / factor, D)."""
+        """x (N, n, F) begins at frame `first` (N,), n and first multiples of `factor`; returns (N, n / factor, D)."""
         x = x[:, None]  # (N, 1, n, F)
         for block in self.blocks:
             x = block.step(x, first, lens, caches)

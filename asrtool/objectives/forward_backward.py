@@ -5,13 +5,13 @@ alpha_0 = start and, for each frame t,
 
     alpha_t+1(s) = log_probs_t(label s) + log sum over arcs a into s of exp(alpha_t(source a) + weight a)
 
-an utterance of T frames has the score log sum_s exp(alpha_T(s) + final(s)). Its gradient by log_probs_t(v) is the
-posterior of label v at frame t: the sum of exp(alpha_t+1(s) + beta_t+1(s) - score) over the states s of label v, where
-beta is the same recursion from the right (Rabiner 1989, section III). The gradient is computed at once in the forward
-pass, so that memory is frames x states for alpha, and that only for a moment.
+an utterance of T frames has the score log sum_s exp(alpha_T(s) + final(s)). Its gradient with respect to log_probs_t(v)
+is the posterior of label v at frame t: the sum of exp(alpha_t+1(s) + beta_t+1(s) - score) over the states s of label v,
+where beta is the same recursion from the right (Rabiner 1989, section III). Autograd's forward pass already computes
+the posteriors, and keeps nothing else for the backward pass: alpha, frames x states, is freed at once.
 
-Most batches are done by scaled.py, without logs; it also reports the few utterances for which that would not be exact,
-and then the batch is done by the recursion above.
+scaled.py computes most batches, without logs. It also reports utterances for which its result is not exact; where a
+batch has one, `log_space_sums` computes the whole batch by the recursion above.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from asrtool.objectives.scaled import PathSums, scaled_sums
 
 
 def path_sum(log_probs: Tensor, lens: Tensor, graphs: GraphBatch, leaky_weights: Tensor | None = None) -> Tensor:
-    """The score of each utterance's graph, (N,) nats; -inf, and no gradient, where no path has so many frames.
+    """The score of each utterance's graph, (N,) nats; -inf, and a gradient of 0, where no path has `lens` frames.
 
     log_probs (N, T, V) of the graphs' dtype; lens (N,) int64, at least 1. `leaky_weights` (S,), natural logs, is the
     leaky HMM of Povey et al. 2016, section 3.4, for a graph that all utterances share: a path may go from any state to
@@ -35,11 +35,14 @@ def path_sum(log_probs: Tensor, lens: Tensor, graphs: GraphBatch, leaky_weights:
 
 
 class _PathSum(torch.autograd.Function):
+    """`path_sum` with leaky_weights (S, 1); the forward pass saves the gradient, (N, T, V)."""
+
     @staticmethod
     def forward(
         context: Any, log_probs: Tensor, lens: Tensor, graphs: GraphBatch, leaky_weights: Tensor | None
     ) -> Tensor:
-        peaks = log_probs.amax(2, keepdim=True)  # (N, T, 1) summed separately: sums over many frames stay small
+        # (N, T, 1), added to the score at the end, so that the sums over paths stay small
+        peaks = log_probs.amax(2, keepdim=True)
         emissions, state_row = graphs.emissions(log_probs - peaks)
         leaky_probs = None if leaky_weights is None else leaky_weights.double().exp()
         sums = scaled_sums(emissions, state_row, lens, graphs, leaky_probs)
@@ -61,7 +64,7 @@ def log_space_sums(
 ) -> PathSums:
     """As `scaled_sums`, but in log space and always exact; `leaky_weights` (S, 1), natural logs."""
     num_columns = emissions.shape[2]
-    shortest = int(lens.min())
+    shortest = int(lens.min())  # up to here no utterance has ended; after its end, alpha and beta of one do not change
     alpha = graphs.start.expand(-1, num_columns).contiguous()  # (S, C)
     alphas = []
     incoming = graphs.incoming.with_columns(num_columns)

@@ -20,9 +20,10 @@ from asrtool.objectives.arc_table import ArcTable
 
 
 class GraphBatch:
-    """Graphs on a device: one that all utterances share, or one for each utterance in their order.
+    """Graphs on a device: one that all utterances share, or a list with one for each utterance in their order.
 
-    Raises ValueError for a graph without arcs.
+    The shapes have S states, A arcs, N utterances and V labels; the module describes C, and `emissions` R. Raises
+    ValueError for a graph without arcs.
     """
 
     def __init__(
@@ -42,8 +43,8 @@ class GraphBatch:
         owners = np.arange(self.num_graphs).repeat(num_states)
         self.owner = torch.from_numpy(owners).to(device)  # (S,) graph that a state belongs to
 
-        def joined(arrays: Iterable[np.ndarray], dtype: torch.dtype) -> Tensor:
-            return torch.from_numpy(np.concatenate(list(arrays))).to(dtype).to(device)
+        def joined(arrays: Iterable[np.ndarray], joined_dtype: torch.dtype) -> Tensor:
+            return torch.from_numpy(np.concatenate(list(arrays))).to(joined_dtype).to(device)
 
         self.start = joined((part.start for part in parts), dtype)[:, None]  # (S, 1) natural logs
         self.final = joined((part.final for part in parts), dtype)[:, None]  # (S, 1)
@@ -77,7 +78,7 @@ class GraphBatch:
 
     def _matrix(self, rows: Tensor, columns: Tensor) -> Tensor:
         size = (len(self.label), len(self.label))
-        with warnings.catch_warnings(action="ignore"):  # that this layout is in beta
+        with warnings.catch_warnings(action="ignore"):  # torch warns that its CSR layout is in beta
             matrix = torch.sparse_coo_tensor(torch.stack([rows, columns]), self.weight.double().exp(), size)
             return matrix.coalesce().to_sparse_csr()
 

@@ -37,12 +37,12 @@ class BlockFilter:
         self.momentum = momentum
         self.lr = lr
         self.nesterov = nesterov
-        self.steps = 0.0  # the number of steps that Delta stands for, if all gradients were equal (rho)
+        self.steps = 0.0  # rho: the number of local steps that would move the weights by Delta, with equal gradients
 
     def update(self, means: Iterable[Tensor], steps: int) -> float:
-        """Filters the means of the workers' weights after `steps` local steps; `start` is S(t) then.
+        """Filters the means of the workers' weights after `steps` local steps; `self.start` is S(t) then.
 
-        Returns the number of steps that the move from S(t-1) to S(t) stands for, if all gradients were equal.
+        Returns the number of local steps that would move the weights from S(t-1) to S(t), with equal gradients.
         """
         for weight, start, delta, mean in zip(self.weights, self.start, self.delta, means, strict=True):
             delta.mul_(self.momentum).add_(mean - start, alpha=self.lr)
@@ -56,7 +56,7 @@ class BlockFilter:
 
 
 def filtered_moment(beta: float, before: Tensor, mean: Tensor, steps: int, block_steps: float) -> Tensor:
-    """Returns Adam's moment after the `block_steps` that a block stands for (Chen, Ding & Huo, ICASSP 2020).
+    """Returns Adam's moment after `block_steps`, which `BlockFilter.update` returned (Chen, Ding & Huo, ICASSP 2020).
 
     `before` is the moment with which all workers started the block, `mean` the mean of their moments after `steps`
     local steps. With g the mean gradient (or its square), mean = beta^steps before + (1 - beta^steps) g; the result is
@@ -67,9 +67,9 @@ def filtered_moment(beta: float, before: Tensor, mean: Tensor, steps: int, block
 
 
 class Bmuf(SingleProcess):
-    """BMUF workers of one machine each, with DDP inside a worker.
+    """BMUF: each worker is a group of ranks, by default those of one machine, with DDP inside.
 
-    Checkpoints and validations are postponed to the next synchronisation.
+    `skips_layers`: see Ddp. Checkpoints and validations are postponed to the next synchronisation.
     """
 
     def __init__(self, parallel: ParallelConfig, ranks: Ranks, skips_layers: bool):
@@ -108,7 +108,7 @@ class Bmuf(SingleProcess):
         return self.inner.accumulating(last)
 
     def start(self, model: nn.Module, optimizer: Optimizer) -> None:
-        """Starts the first block."""
+        """Starts the first block with the weights of `model` and the moments of `optimizer`."""
         parallel = self.parallel
         self.filter = BlockFilter(model.parameters(), self.momentum, parallel.block_lr, parallel.nesterov)
         self._moments = _copy_moments(optimizer)
@@ -173,7 +173,7 @@ class Bmuf(SingleProcess):
         super().load_state_dicts(model, optimizer, state)
         if "bmuf" not in state:
             return
-        self.start(model, optimizer)
+        self.start(model, optimizer)  # S: the model was saved at a synchronisation, so that its weights are S(t)
         saved = state["bmuf"]
         for tensor, value in zip(self.filter.weights, saved["weights"], strict=True):
             tensor.copy_(value)

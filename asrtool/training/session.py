@@ -35,9 +35,9 @@ class Session:
     ranks: Ranks
     device: torch.device
     tokenizer: Tokenizer
-    objective: Objective
+    objective: Objective  # created by asrtool/training/objective.py
     model: AcousticModel
-    strategy: SingleProcess
+    strategy: SingleProcess  # or a class derived from it: Ddp, Fsdp or Bmuf
     train_model: nn.Module  # `model` as the strategy wraps it, for forward passes with gradients
     optimizer: torch.optim.Optimizer
     ema: EmaWeights | None
@@ -86,7 +86,10 @@ class Session:
         return lr * self.rank_state.guard.lr_factor(config.guards)
 
     def training_batches(self, ranks: Ranks, augmented: bool = True) -> Iterator[Batch]:
-        """Yields the batches of a rank without end, from the current position in the data."""
+        """Yields the batches of a rank without end, from the current position in the data.
+
+        `augmented` False leaves out the augmentation.
+        """
         config = self.config
         sampler = TrainingSampler(config.data, config.seed, self.dropped.train, self.progress.position, ranks)
         dataset = SpeechDataset(config, self.tokenizer, training=augmented)
@@ -108,14 +111,18 @@ class Session:
         return {"seconds": sum(batch.seconds for batch in batches), "padded": padded}
 
     def synchronise(self) -> bool:
-        """Returns True if all ranks have the same weights after this step; they always have after the last one."""
+        """Averages the weights if the strategy does so after this step.
+
+        Returns True if all ranks have the same weights now; they always have after the last step.
+        """
         is_last_step = self.progress.step == self.config.training.max_steps
         return self.strategy.synchronise(self.model, self.optimizer, force=is_last_step)
 
     def all_ranks_agree(self, stop_requested: bool) -> StepActions:
-        """Returns what all ranks do after this step; `stop_requested` is this rank's request, e.g. after Ctrl-C.
+        """Returns the actions after this step, the same on all ranks: what any rank requests, all ranks do.
 
-        A rank that requests something gets it on all ranks. Called on all ranks after `synchronise` returned True.
+        `stop_requested` is this rank's request, e.g. after Ctrl-C. Also adds up the audio that the ranks have
+        consumed. Called on all ranks after `synchronise` returned True.
         """
         training = self.config.training
         must_validate = self._is_due(training.validate_every)

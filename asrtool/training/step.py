@@ -29,12 +29,12 @@ def training_step(session: Session, batches: list[Batch]) -> dict[str, float]:
     strategy = session.strategy
     lr = session.next_learning_rate()
     set_learning_rate(session.optimizer, lr)
-    (num_units,) = strategy.sum_over_group(sum(int(batch.target_lens.sum()) for batch in batches))
+    num_units = strategy.sum_over_group(sum(int(batch.target_lens.sum()) for batch in batches))[0]
     scale = strategy.gradient_group.world_size / num_units  # the strategy averages gradients over the group
     losses = accumulate_gradients(session, batches, scale)
     norm = nn.utils.clip_grad_norm_(session.model.parameters(), config.training.max_grad_norm)
-    gradient_norm = float(gathered(norm))
-    loss = strategy.sum_over_group(sum(losses.values()))[0] / num_units
+    gradient_norm = float(gathered(norm))  # with fsdp the norm is a DTensor
+    loss = strategy.sum_over_group(sum(losses.values()))[0] / num_units  # nats per unit
     log_unusable_cuts(session, batches, losses)
     problem = session.rank_state.guard.problem(config.guards, loss, gradient_norm)
     if problem:
@@ -70,28 +70,39 @@ def accumulate_gradients(session: Session, batches: list[Batch], scale: float) -
     """
     session.optimizer.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
-    too_large = None
     for number, batch in enumerate(batches):
-        is_last = number == len(batches) - 1
-        other_ranks_wait = is_last and session.strategy.gradient_group.world_size > 1
-        try:
-            losses.append(_backward(session, batch, scale, is_last))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(batch.ids) == 1 or other_ranks_wait:
-                raise
-            too_large = number
-            break
-    if too_large is None:
-        ids = [name for batch in batches for name in batch.ids]
-        return dict(zip(ids, torch.cat(losses).tolist(), strict=True))
-    batch = batches[too_large]
+        loss = _add_gradients_or_none(session, batch, scale, is_last=number == len(batches) - 1)
+        if loss is None:
+            smaller = [*batches[:number], *_split(batch), *batches[number + 1 :]]
+            return accumulate_gradients(session, smaller, scale)
+        losses.append(loss)
+    ids = [name for batch in batches for name in batch.ids]
+    return dict(zip(ids, torch.cat(losses).tolist(), strict=True))
+
+
+def _split(batch: Batch) -> list[Batch]:
+    """Splits a batch that is too large for the memory into two halves, with a warning."""
     logger.warning(f"out of memory with {len(batch.ids)} utterances of {batch.seconds:.0f} s: split into two batches")
-    halves = [batch.select(slice(0, None, 2)), batch.select(slice(1, None, 2))]
-    return accumulate_gradients(session, [*batches[:too_large], *halves, *batches[too_large + 1 :]], scale)
+    return [batch.select(slice(0, None, 2)), batch.select(slice(1, None, 2))]
 
 
-def _backward(session: Session, batch: Batch, scale: float, is_last: bool) -> torch.Tensor:
-    """Forward and backward pass of one batch; returns the losses, (N,) nats."""
+def _add_gradients_or_none(session: Session, batch: Batch, scale: float, is_last: bool) -> torch.Tensor | None:
+    """As `_add_gradients`, but returns None where the memory is too small for the batch and it can be split.
+
+    The error is raised if the batch has one utterance, and in the last batch with several ranks: the others wait for
+    its gradients. The error, which holds the activations, is freed when this function returns.
+    """
+    other_ranks_wait = is_last and session.strategy.gradient_group.world_size > 1
+    try:
+        return _add_gradients(session, batch, scale, is_last)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or len(batch.ids) == 1 or other_ranks_wait:
+            raise
+        return None
+
+
+def _add_gradients(session: Session, batch: Batch, scale: float, is_last: bool) -> torch.Tensor:
+    """Runs the forward and backward pass of one batch; returns the losses, (N,) nats."""
     with session.strategy.accumulating(is_last):
         precision = session.config.training.precision
         loss = batch_loss(session.train_model, batch, session.device, precision, session.objective)
@@ -100,7 +111,7 @@ def _backward(session: Session, batch: Batch, scale: float, is_last: bool) -> to
 
 
 def log_unusable_cuts(session: Session, batches: list[Batch], losses: dict[str, float]) -> None:
-    """Logs cuts that cannot have a loss. The scan before training drops such cuts, but not in very long manifests."""
+    """Logs cuts that cannot be used. The scan before training drops such cuts, but not in very long manifests."""
     if all(loss > 0 for loss in losses.values()):
         return
     unusable = [name for batch in batches for name in _unusable_cuts(session, batch, losses)]

@@ -44,6 +44,9 @@ def train(
 ) -> None:
     """Trains until `max_steps`, until patience is over, or until `warmup_hours` of audio have been consumed.
 
+    `warmup_hours` is for the warmup phase, in which one machine trains before the main phase on all machines
+    (docs/parallel.md); it has nothing to do with the learning rate's training.warmup_steps.
+
     `resume` continues from the last checkpoint, if there is one; else training starts from `initial`, or from new
     weights. Under torchrun all ranks call this. Ctrl-C writes a checkpoint first; a run with `resume` then leads to the
     same weights as an uninterrupted one.
@@ -57,7 +60,7 @@ def train(
         ExitStack() as stack,
     ):
         on_first_rank(ranks, lambda: _lock_folder(experiment, stack))
-        resume = resume or any(gather_from_all(ranks, ranks.restarted))  # each machine's torchrun counts for itself
+        resume = resume or any(gather_from_all(ranks, ranks.restarted))  # only a machine's own torchrun knows it
         session = start_session(config, experiment, ranks, device, resume, initial)
         session.warmup_hours = warmup_hours
         _train(session)
@@ -125,9 +128,9 @@ def finish(session: Session, log: TrainingLog) -> None:
     """Averages the weights, validates them, draws the loss curves, and logs the cost of the training."""
     require_good_steps(session)
     progress = session.progress
-    if progress.step not in progress.dev_losses:  # resumed after an interrupt, with no steps left
+    if progress.step not in progress.dev_losses:  # resumed with no steps left, after an interrupt
         validate_and_save(session, log)
-    steps = write_averaged_weights(session)
+    steps = write_averaged_weights(session)  # session.model has the averaged weights now
     is_ema = session.config.training.average == "ema"
     averaged = "all steps" if is_ema else f"the checkpoints of steps {', '.join(map(str, steps))}"
     loss = validate(session)
@@ -139,7 +142,7 @@ def finish(session: Session, log: TrainingLog) -> None:
         averaged=steps,
         loss=loss,
         device_hours=hours,
-        hours=progress.seconds / 3600,
+        hours=progress.seconds / 3600,  # of audio
         peak_memory_gb=max(gather_from_all(session.ranks, peak_memory_gb())),
     )
     if session.ranks.is_first and not session.is_dry_run:

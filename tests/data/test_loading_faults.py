@@ -58,7 +58,12 @@ def test_cuts_shorter_than_a_frame_are_listed_as_skipped_with_a_reason(tiny_conf
     assert batch.ids == [cuts[0].id, cuts[3].id]
     assert batch.feature_lens.tolist()[1] == 1
     assert [tuple(skipped) for skipped in batch.skipped] == [
-        (cut.id, cut.supervisions[0].text, cut.supervisions[0].speaker, "shorter than one frame (10 ms)")
+        (
+            cut.id,
+            cut.supervisions[0].text,
+            cut.supervisions[0].speaker,
+            "shorter than one frame, which needs 8.75 ms of audio",
+        )
         for cut in (cuts[1], cuts[2])
     ]
 
