@@ -76,6 +76,7 @@ def summarise_problems(problems: Iterable[str], shown: int = MAX_PROBLEMS_SHOWN)
 
 
 def _kind(problem: str) -> str:
+    """Returns the message of "NAME: message" with * for numbers, quoted text and paths."""
     _, _, message = problem.partition(": ")
     return re.sub(r"'[^']*'|\S*[\d/]\S*", "*", message or problem)
 
@@ -90,7 +91,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 
 def require_file(path: str | Path, what: str, hint: str) -> Path:
-    """Returns `path` if it is a regular file. UserError that names it otherwise, e.g. `hint` = "make it with ..."."""
+    """Returns `path` if it is a regular file. Raises UserError otherwise, with `hint`, such as "create it with ..."."""
     path = Path(path)
     try:
         is_file = path.is_file()

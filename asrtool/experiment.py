@@ -37,10 +37,10 @@ class Experiment:
     config: Config
     tokenizer: Tokenizer
     model: AcousticModel
-    checkpoint: Path
+    checkpoint: Path  # the file that the weights are from
     device: torch.device
     adapted: AdaptedWeights | None = None  # weights of each speaker; a batch must then have one speaker
-    max_seconds: float | None = MAX_CUT_SECONDS  # longest cut that is read
+    max_seconds: float | None = MAX_CUT_SECONDS  # longest cut that is read; None: cuts of any length
 
     @property
     def frame_seconds(self) -> float:
@@ -58,28 +58,31 @@ class Experiment:
         return [file_hash(path) for path in files]
 
     def load_adapted(self, folder: Path, cuts: Path) -> AdaptedWeights:
-        """Uses the weights that `asrtool adapt` wrote into `folder`, for the speakers of the manifest `cuts`."""
+        """Sets `adapted` to the weights that `asrtool adapt` wrote into `folder`, for the speakers of `cuts`.
+
+        `log_probs` loads a speaker's weights into the model when a batch of this speaker comes.
+        """
         speakers = dict.fromkeys(speaker_of(tree) for _, tree in entries_with_trees(cuts))
         self.adapted = AdaptedWeights(folder, speakers, self.checkpoint)
         return self.adapted
 
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns log-probs (N, T', V) and lengths (N,) of a batch.
+        """Returns log-probs (N, T', V) of a batch of N cuts, for T' output frames and V units, and their lengths (N,).
 
-        Raises DataError with the utterances whose log-probs are not finite.
+        Raises DataError with the cuts whose log-probs are not finite.
         """
         if not batch.ids:
             return torch.zeros(0, 0, self.tokenizer.size), torch.zeros(0, dtype=torch.int64)
         if self.adapted:
-            (speaker,) = set(batch.speakers)
+            (speaker,) = set(batch.speakers)  # the sampler separates speakers
             self.adapted.load_into(self.model, speaker)
         log_probs, lens = self.model(batch.features.to(self.device), batch.feature_lens.to(self.device))
         check_finite(log_probs, lens, batch.ids)
         return log_probs, lens
 
     def batches(self, cut_batches: Iterable[CutBatch], workers: int) -> Iterator[Batch]:
-        """Yields the features of each batch of cuts, without augmentation or targets."""
+        """Yields the features of each batch of cuts, without augmentation or targets; `workers` processes load them."""
         dataset = SpeechDataset(self.config, tokenizer=None, training=False, max_seconds=self.max_seconds)
         return load_batches(dataset, cut_batches, workers)
 
@@ -109,18 +112,21 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto")
     )
 
 
-def check_finite(log_probs: torch.Tensor, lens: torch.Tensor, names: list[str]) -> None:
-    """Raises DataError with the utterances whose log-probs (N, T', V) are not finite: they cannot be decoded."""
+def check_finite(log_probs: torch.Tensor, lens: torch.Tensor, ids: list[str]) -> None:
+    """Raises DataError with the ids of the cuts whose log-probs (N, T', V) are not finite: they cannot be decoded."""
     if log_probs.isfinite().all():
         return
-    rows = zip(names, log_probs, lens.tolist(), strict=True)
-    bad = [f"{name}: the model's log-probs are not finite" for name, row, n in rows if not row[:n].isfinite().all()]
+    rows = zip(ids, log_probs, lens.tolist(), strict=True)
+    bad = [f"{cut}: the model's log-probs are not finite" for cut, row, n in rows if not row[:n].isfinite().all()]
     if bad:  # else only padding is not finite
         raise DataError("stopped at cuts for which the model's log-probs are not finite; look at their audio", bad)
 
 
 def run_hash(experiment: Experiment, cuts: Path, settings: dict) -> str:
-    """Returns a hash of everything that determines the result of a run: twelve hexadecimal digits."""
+    """Returns a hash of everything that determines the result of a run: twelve hexadecimal digits.
+
+    `settings` is what does not come from the experiment or the manifest, such as the method and the search's options.
+    """
     manifests = [file_hash(path) for path in manifest_files(cuts)]
     content = json.dumps([experiment.content_hashes, experiment.device.type, manifests, settings])
     return hashlib.sha256(content.encode()).hexdigest()[:12]

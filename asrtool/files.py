@@ -28,7 +28,7 @@ from asrtool.readers import read_json
 
 DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TEMPORARY = ".tmp-"
-ABANDONED_SECONDS = 7 * 24 * 3600.0  # age at which a temporary file of another machine counts as left behind
+ABANDONED_SECONDS = 7 * 24 * 3600.0  # age at which a temporary file of another machine counts as abandoned
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
@@ -142,6 +142,7 @@ def require_own_folder(out: str | Path, marker: str, command: str) -> None:
         return
     if not out.is_dir():
         raise UserError(f"{out} is a file; `{command}` writes a folder: name a new one")
+    # .lock is the file of asrtool.locks, which the command may hold already
     others = [name for name in os.listdir(out) if name != ".lock" and not name.startswith(TEMPORARY)]
     if others and not (out / marker).is_file():
         problem = f"{out} was not written by `{command}` (it has no {marker}) and is not empty"
@@ -215,7 +216,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Write `value` as indented JSON, atomically. Numbers that are not finite, which JSON lacks, become null."""
+    """Writes `value` as indented JSON, atomically. Numbers that are not finite, which JSON lacks, become null."""
     write_text(path, json.dumps(finite_or_null(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -10,10 +10,11 @@
 export.json lists the options of Kaldi's filterbank for the features; kaldi-native-fbank and others take the same.
 Samples are floats from -1 to 1. Mean and variance normalisation is inside the graphs.
 
-A stream begins with `lead_padding` frames of zeros, followed by its own frames, `chunk` frames per step. x_lens is the
-number of frames of the chunk that belong to the stream: all of them, fewer in the chunk in which the stream ends, and 0
-in chunks after it. The first `delay` output frames are meaningless. After the end of the stream, steps go on until
-ceil(frames / subsampling_factor) further output frames have been computed.
+A stream begins with `lead_padding` frames of zeros, followed by its own frames, `chunk` frames per step. The input
+x_lens of step.onnx is the number of frames of the chunk that belong to the stream, leading zeros included: all of them,
+fewer in the chunk in which the stream ends, and 0 in chunks after it, which are zeros. The first `delay` output frames
+are meaningless: steps go on after the end of the stream until delay + ceil(frames / subsampling_factor) output frames
+have been computed in all.
 """
 
 import logging
@@ -74,10 +75,10 @@ def export(
     quantise: bool = False,
     max_minutes: float = 5.0,
 ) -> dict[str, dict]:
-    """Writes the folder, and returns the size of each graph and the result of its check, as in export.json.
+    """Writes the folder; returns the facts of each graph by file name: its size and the result of its check.
 
-    The experiment is on the CPU. The check uses `cuts`, or random features by default: a manifest that is only named
-    by the experiment's configuration is not opened, since the folder may come from somebody else. `out` is new, empty,
+    The experiment must be on the CPU. The check uses `cuts`, or random features by default: a manifest that only the
+    experiment's configuration names is not opened, since the folder may come from somebody else. `out` is new, empty,
     or the folder of an earlier export; other files in it are kept. Raises AsrtoolError if a graph that is not quantised
     differs from the model by more than TOLERANCE, or cannot be created, and leaves `out` as it was.
     """
@@ -110,7 +111,8 @@ def model_facts(experiment: Experiment) -> dict:
     tokenizer = experiment.tokenizer
     features = experiment.config.features
     options = extractor(features.sampling_rate, features.num_bins).config.to_dict()
-    options = {name: value for name, value in options.items() if name not in ("device", "energy_floor")}
+    no_effect = ("device", "energy_floor")  # the floor is for the energy, which is not among the features
+    options = {name: value for name, value in options.items() if name not in no_effect}
     latency = model.latency()
     return {
         "source": {
@@ -150,6 +152,7 @@ def stream_facts(model: AcousticModel) -> dict:
 
 
 def _common_value(tensor: torch.Tensor) -> int | float:
+    """Returns the value that all elements of the tensor have."""
     values = tensor.unique().tolist()
     assert len(values) <= 1
     return values[0] if values else 0.0  # a tensor of the state may be empty
@@ -165,10 +168,10 @@ def _export_graph(
     _save(create_graph(model, opset), path, opset)
     parity = check_graph(model, OnnxGraph(path), _with_progress(batches, path))
     if not parity.is_within_tolerance:
+        difference = f"{parity.largest_relative_difference:.1e} relative to a log-prob"
         raise AsrtoolError(
-            f"{path.name} differs from the model by {parity.largest_relative_difference:.1e} of a log-prob, at most "
-            f"{TOLERANCE:.0e} is rounding; nothing was written; try another --opset, and report this with the "
-            f"experiment's config.yaml"
+            f"{path.name} differs from the model by {difference}, and rounding explains at most {TOLERANCE:.0e}; "
+            f"nothing was written; try another --opset, and report this with the experiment's config.yaml"
         )
     graphs = {path.name: _graph_facts(path, parity)}
     if quantise:
@@ -184,6 +187,7 @@ def _with_progress(batches: list[FeatureBatch], path: Path) -> Iterator[FeatureB
 
 
 def _save(program: "ONNXProgram", path: Path, opset: int) -> None:
+    """Writes a graph, weights included. Raises UserError if torch could not write this version of the operator set."""
     written = program.model.opset_imports[""]
     if written != opset:  # torch keeps its own version silently if it cannot convert
         raise UserError(f"--opset {opset}: torch could only write {written}; give that, or leave the option out")
@@ -200,6 +204,7 @@ def _graph_facts(path: Path, parity: Parity) -> dict:
 
 
 def _quantise(path: Path, out: Path) -> None:
+    """Writes the graph in `path` to `out` with 8-bit integer weights in matrix products and LSTMs."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with silence_exporter():
@@ -207,7 +212,7 @@ def _quantise(path: Path, out: Path) -> None:
 
 
 def _check_batches(experiment: Experiment, cuts: Path | None, max_minutes: float) -> tuple[str, list[FeatureBatch]]:
-    """Returns the features for the check, and their name: batches of cuts of all lengths, or random features."""
+    """Returns a name for what the graphs are checked with, and its features: cuts of all lengths, or random ones."""
     if cuts is None:
         return "random features", _random_batches(experiment.model)
     check_cuts(cuts, max_minutes)

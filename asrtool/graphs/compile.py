@@ -33,16 +33,18 @@ MINIMISATION_DELTA = 2.0**-16
 
 
 class Compiler:
-    """The graphs of KINDS, each compiled when it is first used: `compiler.HLG`, `compiler.G` ...
+    """The graphs of each kind of `asrtool.graphs.KINDS`, compiled when first used: `compiler.HLG`, `compiler.G` ...
 
-    `steps` has the size of each step's result, its time, and the peak memory up to then; `sizes` has the size and the
-    properties of each graph. UserError for an LM or lexicon that leaves no sentence to recognise.
+    `words` and `units` are symbols by label; label 0 is epsilon, so a unit has the label unit + 1, and the last labels
+    are disambiguation symbols. `steps` has the size of each step's result, its time, and the peak memory up to then;
+    `sizes` has the size and the properties of each graph. Raises UserError for an LM or lexicon that leaves no sentence
+    to recognise.
     """
 
     def __init__(
         self, symbols: list[str], lexicon: Lexicon, arpa: str | Path | None, topology: str, boundary: WordBoundary
     ):
-        """`symbols` are the tokenizer's; the G of `arpa` is in the kinds whose name has a G."""
+        """`symbols` are the tokenizer's. `arpa` is the n-gram model of G; the kinds without a G do not need it."""
         self.lexicon = lexicon
         self.arpa = arpa
         self.topology = topology
@@ -56,8 +58,8 @@ class Compiler:
     def H(self) -> "StdVectorFst":
         """The topology over the units that the lexicon uses."""
         used = {*self.lexicon.symbols, self.boundary.separator, self.boundary.silence}
-        units = [label - 1 for label, symbol in enumerate(self.units) if symbol in used]
-        fst = self._step("H", topology_fst, self.topology, units)
+        unit_numbers = [label - 1 for label, symbol in enumerate(self.units) if symbol in used]
+        fst = self._step("H", topology_fst, self.topology, unit_numbers)
         _require("H", fst, "input_epsilon_free")
         if self.topology in DETERMINISTIC_TOPOLOGIES:
             _require("H", fst, "deterministic")
@@ -75,7 +77,7 @@ class Compiler:
 
     @cached_property
     def LG(self) -> "StdVectorFst":
-        """The lexicon composed with the n-gram model."""
+        """The lexicon composed with the n-gram model, determinised and minimised."""
         import kaldifst
 
         fst = self._step("L o G", kaldifst.compose, self._disambiguated_lexicon, self.G)
@@ -84,18 +86,19 @@ class Compiler:
 
     @cached_property
     def HL(self) -> "StdVectorFst":
-        """Any words of the lexicon in any order, all with cost 0."""
-        tree = self._disambiguated_lexicon.copy()
-        self._determinise_and_minimise("L", tree)
-        return self._compose_topology("HL", self._remove_disambiguation("L", tree, backoff=False))
+        """H composed with L, determinised and minimised: any words of the lexicon in any order, all with cost 0."""
+        fst = self._disambiguated_lexicon.copy()
+        self._determinise_and_minimise("L", fst)
+        return self._compose_topology("HL", self._remove_disambiguation("determinised L", fst, backoff=False))
 
     @cached_property
     def HLG(self) -> "StdVectorFst":
-        """The graph that decoders search with a language model."""
+        """H composed with LG: the graph that decoders search with a language model."""
         return self._compose_topology("HLG", self.LG)
 
     @cached_property
     def _disambiguated_lexicon(self) -> "StdVectorFst":
+        """The lexicon with its disambiguation symbols, and loops of #0 for the back-off arcs of G."""
         return self._step("L", lexicon_fst, self.lexicon, self.words, self.units, self.boundary)
 
     def _determinise_and_minimise(self, name: str, fst: "StdVectorFst") -> None:
@@ -107,21 +110,22 @@ class Compiler:
         _require(name, fst, "deterministic", "input_epsilon_free")
 
     def _remove_disambiguation(self, name: str, fst: "StdVectorFst", backoff: bool) -> "StdVectorFst":
-        """`fst` with epsilons instead of disambiguation symbols.
+        """Returns `fst` with epsilons instead of the disambiguation symbols on its input side.
 
-        Without `backoff`, the arcs of #0 are removed: with epsilon they would be loops.
+        `backoff`: #0 becomes epsilon as well, as on the back-off arcs of G. Otherwise its arcs are removed: in L they
+        are loops, and with epsilon they would be loops that read nothing.
         """
         import kaldifst
 
         backoff_label = self.units.index(BACKOFF)
-        first_mark = backoff_label if backoff else backoff_label + 1
-        lines = [f"0 0 {label} {label}\n" for label in range(1, backoff_label)]
-        lines += [f"0 0 0 {label}\n" for label in range(first_mark, len(self.units))]
+        first_removed = backoff_label if backoff else backoff_label + 1
+        lines = [f"0 0 {label} {label}\n" for label in range(1, backoff_label)]  # units stay
+        lines += [f"0 0 0 {label}\n" for label in range(first_removed, len(self.units))]
         to_epsilon = kaldifst.compile("".join([*lines, "0\n"]))
-        return self._step(f"{name} without symbols", kaldifst.compose, to_epsilon, fst)
+        return self._step(f"{name} without disambiguation symbols", kaldifst.compose, to_epsilon, fst)
 
     def _compose_topology(self, name: str, fst: "StdVectorFst") -> "StdVectorFst":
-        """H composed with `fst`, whose input labels are units."""
+        """Returns H composed with `fst`, whose input labels are units."""
         import kaldifst
 
         kaldifst.arcsort(fst, "ilabel")
@@ -141,7 +145,7 @@ class Compiler:
         return fst
 
     def _step(self, name: str, operation: Callable[..., "StdVectorFst"], *arguments, **options) -> "StdVectorFst":
-        """Returns `operation(*arguments, **options)`, logs its size and time, and adds them to `steps`."""
+        """Returns the graph `operation(*arguments, **options)`; logs its size and time, and adds them to `steps`."""
         logger.info(f"{name} ...")
         start = time.perf_counter()
         start_cpu = _cpu_seconds()
@@ -158,12 +162,14 @@ class Compiler:
 
 
 def _require(name: str, fst: "StdVectorFst", *properties: str) -> None:
+    """Raises RuntimeError unless `fst` has all of `properties`, which are keys of check.PROPERTIES."""
     missing = [key for key in properties if not has_property(fst, key)]
     if missing:
         raise RuntimeError(f"{name} is not {' and '.join(missing).replace('_', ' ')}")
 
 
 def _in_place(operation: Callable, fst: "StdVectorFst", **options) -> "StdVectorFst":
+    """Returns `fst` after an operation that changes it and returns nothing."""
     operation(fst, **options)
     return fst
 
@@ -173,14 +179,15 @@ def _size(fst: "StdVectorFst") -> dict[str, int]:
 
 
 def peak_mb() -> int:
-    """Peak memory so far of this process or of kaldilm's, in MB."""
+    """Returns the peak memory so far of this process or of kaldilm's, whichever is more, in MB."""
     return round(max(usage.ru_maxrss for usage in _usages()) * RSS_UNIT / 1e6)
 
 
 def _cpu_seconds() -> float:
+    """Returns the CPU time so far of this process and of kaldilm's, in seconds."""
     return sum(usage.ru_utime + usage.ru_stime for usage in _usages())
 
 
 def _usages() -> list[resource.struct_rusage]:
-    """Resource usage of this process, and of the processes that it started and that have ended: kaldilm's."""
+    """Returns the resource usage of this process, and of its child processes that have ended: kaldilm runs in one."""
     return [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

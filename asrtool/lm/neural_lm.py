@@ -31,7 +31,11 @@ History = Sequence[Sequence[str]] | deque[Sequence[str]]  # the sentences before
 
 
 class NeuralLm:
-    """A trained model that scores sentences, with `context` units to see at once (0: each sentence alone)."""
+    """A trained model that scores sentences.
+
+    `context` is the largest number of units, of a sentence and of those before it, that the model sees at once; 0 means
+    that each sentence is scored alone.
+    """
 
     def __init__(
         self, model: TransformerLm, tokenizer: Tokenizer, device: torch.device | str = "cpu", context: int = 0
@@ -107,6 +111,7 @@ class NeuralLm:
 
     @torch.no_grad()
     def _score(self, batch: list[tuple[list[int], list[int]]], history_units: list[int]) -> Iterator[np.ndarray]:
+        """Yields the log-probs (words + 1,) of each sentence of a batch of `_encode` results, after `history_units`."""
         inputs = [torch.tensor([BOUNDARY, *units[:-1]]) for units, _ in batch]
         lens = torch.tensor([len(units) for units, _ in batch], device=self.device)
         targets = torch.tensor([unit for units, _ in batch for unit in units], device=self.device)
@@ -116,7 +121,8 @@ class NeuralLm:
         for (_, word_numbers), unit_logprobs in zip(batch, target_logprobs, strict=True):
             word_logprobs = np.zeros(word_numbers[-1] + 1)
             np.add.at(word_logprobs, word_numbers, unit_logprobs.numpy())
-            word_logprobs[np.setdiff1d(np.arange(word_numbers[-1]), word_numbers)] = -np.inf
+            words_without_units = np.setdiff1d(np.arange(word_numbers[-1]), word_numbers)
+            word_logprobs[words_without_units] = -np.inf
             yield word_logprobs
 
 
@@ -130,7 +136,7 @@ def interpolate_logprobs(first: np.ndarray, second: np.ndarray, weight: float) -
 def save_neural_lm(
     path: Path, model: TransformerLm, tokenizer: Tokenizer, config: TransformerLmConfig, facts: dict[str, Any]
 ) -> None:
-    """Writes a model to `path`; `facts` say how it was trained."""
+    """Writes a model to `path`, with `facts`: a dictionary of plain values that says how it was trained."""
     content = {
         "config": vars(config),
         "tokenizer": tokenizer.to_dict(),
@@ -141,7 +147,10 @@ def save_neural_lm(
 
 
 def load_neural_lm(path: str | Path, device: str = "auto", context: int | None = None) -> NeuralLm:
-    """Reads a model from `path`, with its context or a smaller one. Raises UserError for a file without one."""
+    """Reads a model from `path`; `context` is its own if None, or a smaller one.
+
+    Raises UserError for a file that does not hold such a model, and for a context that is larger than its own.
+    """
     path = require_file(path, "language model", HINT)
     torch_device = pick_device(device)
     content = load_tensors(path, WHAT, HINT)
@@ -167,7 +176,7 @@ def require_neural_output(out: Path, inputs: Iterable[Path]) -> None:
 
 
 def _require_neural_lm(path: Path) -> None:
-    """Raises UserError unless the file has the keys of a model; the weights are mapped, not read."""
+    """Raises UserError unless the file has the keys of a model; the weights are memory-mapped, not read."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except DAMAGE as error:

@@ -23,7 +23,10 @@ State = TypeVar("State")
 
 
 class LanguageModel(Protocol[State]):
-    """The language model that searches and rescoring call: `NgramModel` and `KenlmModel` implement it."""
+    """The word-by-word language model that searches and lattice rescoring call: `NgramModel` or `KenlmModel`.
+
+    `NeuralLm` does not implement it, since it scores whole sentences.
+    """
 
     @property
     def start(self) -> State:
@@ -42,9 +45,10 @@ class LanguageModel(Protocol[State]):
 class NgramModel:
     """N-grams with their log-probs (M,) and the back-off weights of the histories (M,), both natural logs, float32.
 
-    `words[i]` is the word of id i. `unk` is the id that stands for all words outside the vocabulary. A state is a node
-    of the trie: the longest history that still matters for the words to come, so hypotheses with equal states may
-    merge.
+    M is the number of nodes of the trie: node 0 is the empty history, node 1 + i is the unigram of word i, and the
+    longer n-grams follow. `words[i]` is the word of id i. `unk` is the id that stands for all words outside the
+    vocabulary. A state is a node: the longest history that still matters for the words to come, so hypotheses with
+    equal states may merge.
     """
 
     def __init__(self, words: Sequence[str], trie: Trie, logprobs: np.ndarray, backoffs: np.ndarray):
@@ -82,10 +86,10 @@ class NgramModel:
         return self.score_id(state, self.ids.get(word, self.unk))
 
     def score_id(self, state: int, word: int) -> tuple[float, int]:
-        """Returns as `score`, with the id of the word."""
+        """Does what `score` does for the word with this id."""
         trie = self.trie
         total = 0.0
-        while True:
+        while True:  # ends at the empty history at the latest: every word has a unigram
             key = state * trie.vocab_size + word
             node = int(trie.keys.searchsorted(key))
             if node < len(trie) and trie.keys[node] == key:
@@ -95,7 +99,7 @@ class NgramModel:
 
     def logprob(self, history: Sequence[int], word: int) -> float:
         """Returns log p(word | history), words by id; a history from the start of a sentence begins with `bos`."""
-        state = 0
+        state = 0  # the empty history
         for earlier in history[max(0, len(history) - self.order + 1) :]:
             state = self.score_id(state, earlier)[1]
         return self.score_id(state, word)[0]
@@ -106,13 +110,14 @@ class NgramModel:
         return backoffs + self.logprobs[nodes]
 
     def token_logprobs(self, tokens: np.ndarray) -> np.ndarray:
-        """Returns the log-probs (N,) of the tokens of a text (N,), word ids, after the tokens before in their sentence.
+        """Returns the log-probs (N,) of the running words of a text, each after the words before it in its sentence.
 
-        A sentence is `bos`, its words, `eos`. The values at `bos`, where nothing is predicted, are 0.
+        `tokens` (N,) are word ids: for each sentence `bos`, its words, `eos`. The values at `bos`, where nothing is
+        predicted, are 0.
         """
         starts = tokens == self.bos
-        nodes = 1 + tokens.astype(np.int64)
-        contexts = nodes
+        nodes = 1 + tokens.astype(np.int64)  # unigrams first, then longer n-grams that end at each token; -1: none
+        contexts = nodes  # the longest n-gram of at most order - 1 words that ends at each token
         for _ in range(2, self.order):
             nodes = self.trie.find(_shifted(nodes), tokens)
             nodes[starts] = -1  # no n-gram goes across sentences
@@ -127,10 +132,10 @@ class NgramModel:
     def states(self) -> np.ndarray:
         """(M,) int32: the state after each n-gram: itself, or its longest suffix that is a history of n-grams."""
         states = np.arange(len(self.trie), dtype=np.int32)
-        useful = self.trie.has_children | (self.backoffs != 0)
+        is_history = self.trie.has_children | (self.backoffs != 0)  # else each word would back off at no cost
         for n in range(1, self.order + 1):
             nodes = self.trie.nodes(n)
-            states[nodes] = np.where(useful[nodes], states[nodes], states[self.trie.suffixes[nodes]])
+            states[nodes] = np.where(is_history[nodes], states[nodes], states[self.trie.suffixes[nodes]])
         return states
 
 

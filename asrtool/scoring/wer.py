@@ -58,18 +58,20 @@ class Confusions:
 
 @dataclass(frozen=True)
 class Score:
-    """The score of a set of hypotheses. Rates and intervals are in percent."""
+    """The error counts and rates of a set of hypotheses. Rates and intervals are in percent."""
 
-    words: ErrorCounts
-    characters: ErrorCounts  # over the words joined by single spaces; a space counts as a character
-    interval: Interval | None  # 95 % bootstrap interval of the WER over utterances: for other ones of the same speakers
+    words: ErrorCounts  # word errors
+    characters: ErrorCounts  # character errors, over the words joined by single spaces; a space counts as a character
+    # 95 % bootstrap interval of the WER over utterances: how much it varies with what the same speakers say
+    interval: Interval | None
     utterances: int
     sentence_errors: int  # utterances with at least one word error
     empty_hypotheses: int  # hypotheses without a word, whatever the reference
     confusions: Confusions
     token_type: str = "words"  # or "phones": then each word here is a phone, and the WER is a phone error rate
     speakers: dict[str, ErrorCounts] = field(default_factory=dict)  # word errors of each known speaker
-    speaker_interval: Interval | None = None  # 95 % bootstrap interval over speakers, if there are several, all known
+    # 95 % bootstrap interval of the WER over speakers; None unless there are several, and all utterances have one
+    speaker_interval: Interval | None = None
 
     @property
     def wer(self) -> float:
@@ -122,13 +124,14 @@ def wer_interval(pairs: Sequence[tuple[str, str]], wer: float) -> Interval | Non
     """Returns the 95 % interval (low, high) around `wer`, in percent: +-1.96 standard deviations of the resampled WER.
 
     Utterances are drawn with replacement, 10,000 times with a fixed seed (Bisani and Ney, ICASSP 2004). The interval is
-    centred on `wer` itself, not on the mean of the replications, which differs by their noise; it is cut off below 0.
+    centred on `wer` itself, not on the mean of the replications, which differs a little by chance. Its lower end is at
+    least 0.
 
     Returns None for a single utterance, which has no spread from which other utterances could be predicted.
     """
     if len(pairs) < 2:
         return None
-    half = _half_width(pairs)
+    half = _half_width(pairs)  # a fraction, not percent
     if not math.isfinite(half):
         # A replication of a small set may hold only utterances without reference words, and then has no WER. In that
         # case only the utterances with reference words are drawn.
@@ -137,6 +140,7 @@ def wer_interval(pairs: Sequence[tuple[str, str]], wer: float) -> Interval | Non
 
 
 def _half_width(pairs: Sequence[tuple[str, str]]) -> float:
+    """Returns half of the width of the interval as a fraction; infinity if a replication has no reference words."""
     refs, hyps = [ref.split() for ref, _ in pairs], [hyp.split() for _, hyp in pairs]
     bootstrap = kaldialign.bootstrap_wer_ci(refs, hyps, replications=REPLICATIONS, seed=SEED)
     # kaldialign returns an interval of 0 if the mean is infinite.
@@ -144,15 +148,17 @@ def _half_width(pairs: Sequence[tuple[str, str]]) -> float:
 
 
 def speaker_interval(speakers: dict[str, ErrorCounts], words: ErrorCounts) -> Interval | None:
-    """Returns the interval like `wer_interval`, but whole speakers are drawn, so that it also covers other speakers.
+    """Returns the interval like `wer_interval`, but whole speakers are drawn.
 
-    It is rough if there are few speakers. Returns None for a single speaker, and if some of `words` have no speaker.
+    It shows how much the WER varies with the speakers, and is rough if there are few speakers. Returns None
+    for a single speaker, and if some of `words` have no speaker.
     """
     errors = np.array([counts.errors for counts in speakers.values()])
     lengths = np.array([counts.length for counts in speakers.values()])
-    if len(speakers) < 2 or errors.sum() != words.errors or lengths.sum() != words.length:
+    has_unknown_speakers = errors.sum() != words.errors or lengths.sum() != words.length
+    if len(speakers) < 2 or has_unknown_speakers:
         return None
-    half = interval_half_width(bootstrap_rates(errors, lengths))
+    half = interval_half_width(bootstrap_rates(errors, lengths))  # percent
     return max(0.0, words.rate - half), words.rate + half
 
 

@@ -17,17 +17,22 @@ from asrtool.text.words import has_control_characters, is_mark
 
 BLANK = 0
 BLANK_SYMBOL = "<blank>"
-INVALID = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError)  # see `tokenizer_from_dict`
-MAX_UNITS = 1_000_000  # a model's output layer for more has gigabytes; vocabularies of words have 200,000
+# What `tokenizer_from_dict` raises for content that is not a tokenizer
+INVALID = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError)
+MAX_UNITS = 1_000_000  # for more, a model's output layer has gigabytes; vocabularies of words have about 200,000
 SPACE = "\u2581"  # sentencepiece's mark for a space, used by the character tokenizer as well
 
 
 class Tokenizer(ABC):
-    """Text to units and back. A unit is a number; `symbols[i]` is the printable name of unit i."""
+    """Text to units and back. A unit is a number; `symbols[i]` is the printable name of unit i.
+
+    Searches call a unit of a hypothesis a token.
+    """
 
     symbols: list[str]
     separator: str | None = None  # the symbol of the unit between words, if there is one: a space, or silence
-    output_type: str = "words"  # of the texts that `decode` and `reference` return: "words" or "phones"
+    # What the texts of `decode` and `reference` consist of: "words" or "phones" (the `token_type` of hyps.jsonl)
+    output_type: str = "words"
 
     @property
     def size(self) -> int:
@@ -41,7 +46,7 @@ class Tokenizer(ABC):
     def pronunciation_units(self, text: str) -> list[list[list[int]]]:
         """Returns all pronunciations of each word of `text` in units, the usual one first. Raises KeyError as `encode`.
 
-        Here each word has one, the units that `encode` returns for it; a word begins with the mark of the space.
+        Without a lexicon each word has one: the units that `encode` returns for it; a word begins with SPACE.
         """
         words: list[list[int]] = []
         for unit in self.encode(text):
@@ -55,7 +60,7 @@ class Tokenizer(ABC):
         """Returns the text of `units`, words joined by single spaces."""
 
     def reference(self, text: str) -> str:
-        """Returns the text that `decode` returns for a perfect recognition of the transcript `text`."""
+        """Returns the reference for scoring: the text that `decode` returns if the transcript `text` is recognised."""
         return text
 
     @abstractmethod
@@ -180,7 +185,10 @@ def _lexicon_from_dict(content: dict[str, list[str]]) -> Lexicon:
 
 
 class BpeTokenizer(Tokenizer):
-    """Byte-pair units by sentencepiece. Its <unk>, piece 0, has the number of the blank; `encode` never returns it."""
+    """Byte-pair units by sentencepiece.
+
+    sentencepiece numbers <unk> 0. As `encode` refuses text that needs it, this number is free, and is the blank's.
+    """
 
     def __init__(self, model: bytes):
         import sentencepiece
@@ -191,13 +199,15 @@ class BpeTokenizer(Tokenizer):
         if self._pieces.unk_id() != BLANK or not all(math.isfinite(self._pieces.get_score(i)) for i in range(size)):
             raise ValueError("its pieces do not begin with the unknown one, or have scores that are not finite")
         self.symbols = [BLANK_SYMBOL, *(self._pieces.id_to_piece(i) for i in range(1, size))]
-        # A model from elsewhere may have a piece for a character and not use it, or none for the space before it
-        self._characters = {s for s in self.symbols if len(s) == 1 and BLANK not in self._pieces.encode(s)}
+        # A sentencepiece model that was not trained by asrtool may have a piece for a character and still return <unk>
+        # for it, or have no piece for the space before it.
+        unk = BLANK
+        self._characters = {s for s in self.symbols if len(s) == 1 and unk not in self._pieces.encode(s)}
 
     def encode(self, text: str) -> list[int]:
         """Returns the units of `text`."""
         units = self._pieces.encode(" ".join(text.split()))
-        if BLANK in units:
+        if self._pieces.unk_id() in units:
             raise KeyError(text)
         return units
 
@@ -210,6 +220,7 @@ class BpeTokenizer(Tokenizer):
         return [character for character in "".join(text.split()) if character not in self._characters]
 
     def __reduce__(self):
+        """Pickles the model's bytes, for loader processes."""
         return BpeTokenizer, (self._model,)
 
     def to_dict(self) -> dict:
@@ -255,7 +266,7 @@ def tokenizer_from_dict(content: dict) -> Tokenizer:
 
 
 def _check_symbols(symbols: Sequence[str]) -> None:
-    """Raises ValueError unless these can be the symbols of units: the blank, and others that differ, without spaces."""
+    """Raises ValueError unless these can be the symbols of units: the blank first, all different, none with spaces."""
     if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
         raise ValueError("its symbols are not a list of strings")
     if not 2 <= len(symbols) <= MAX_UNITS:
