@@ -101,10 +101,9 @@ def stream_run(
     """Recognises each cut of a run chunk by chunk into hyps.jsonl; writes and returns the facts (`stream.json`).
 
     settings: everything that determines the results of the search. chunk: seconds of audio that arrive at a time, by
-    default `default_chunk_seconds`. alignments: a manifest of the same cuts with alignments "word", if the run's has
-    none. max_seconds: the longest cut that is read.
-    Raises DataError for audio that cannot be read or is longer than `max_seconds`, UserError while another process
-    writes into the run's folder.
+    default `default_chunk_seconds`. alignments: a manifest of the same cuts with alignments "word", if the run's lacks
+    them. Raises DataError for audio that cannot be read or is longer than `max_seconds`, UserError while another
+    process writes into the run's folder.
     """
     experiment = recogniser.experiment
     chunk = chunk or default_chunk_seconds(experiment)

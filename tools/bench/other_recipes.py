@@ -65,6 +65,7 @@ from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import open_cuts, transcripts
 from asrtool.data.sampling import TrainingSampler
 from asrtool.decoding.decode import decode
+from asrtool.decoding.greedy import ctc_greedy
 from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
@@ -129,7 +130,7 @@ class AsrtoolRecipe:
         """All of dev by greedy search with the weights of the last checkpoint."""
         with tempfile.TemporaryDirectory() as out:
             sizes = {"batch_seconds": self.arguments.decode_seconds, "workers": 0}
-            decode(self.trained, self.config.data.dev, Path(out), "dev", **sizes)
+            decode(self.trained, self.config.data.dev, Path(out), "dev", "greedy", ctc_greedy, {}, **sizes)
 
     def open(self) -> None:
         """Write a checkpoint, and open it for decoding."""
