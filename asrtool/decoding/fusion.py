@@ -23,7 +23,7 @@ class Fusion(Protocol):
     max_gain: float
 
     def extend(self, state: Any, unit: int) -> tuple[float, Any]:
-        """Returns what the unit adds to the score, and the state behind it."""
+        """Returns what the unit adds to the score, and the state after it."""
 
     def end(self, state: Any) -> float:
         """Returns what the end of the utterance adds to the score."""
@@ -41,7 +41,7 @@ class UnitFusion:
         self.max_gain = max(0.0, -penalty)
 
     def extend(self, state: Any, unit: int) -> tuple[float, Any]:
-        """Returns the gain of a unit, and the language model's state behind it."""
+        """Returns the gain of a unit, and the language model's state after it."""
         score, next_state = self.lm.score(state, self.symbols[unit])
         return self.weight * score - self.penalty, next_state
 
@@ -67,7 +67,7 @@ class WordFusion:
         self.max_gain = max(0.0, -penalty)
 
     def extend(self, state: tuple[Any, str], unit: int) -> tuple[float, tuple[Any, str]]:
-        """Returns the gain of the word that the unit ends (0 if it ends none), and the state behind the unit."""
+        """Returns the gain of the word that the unit ends (0 if it ends none), and the state after the unit."""
         lm_state, word = state
         symbol = self.symbols[unit]
         if not symbol.startswith(SPACE):

@@ -14,7 +14,7 @@ class Hypothesis:
     it begins. score: natural log-probability; each search defines of what (a path, or all paths of the sequence).
 
     words: the output labels of a graph; None where the tokens themselves make the text. word_frames: for each word the
-    frame in which the graph emitted it, which is within the word or just behind it. complete: whether the path ends in
+    frame in which the graph emitted it, which is within the word or just after it. complete: whether the path ends in
     a final state; if not, this is the best partial path. others: further hypotheses, best first. lattice: its lines in
     Kaldi's text format, where one was asked for.
     """

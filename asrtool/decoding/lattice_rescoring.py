@@ -109,7 +109,7 @@ def _num_frames(lattice: Lattice) -> list[int]:
 
 
 def _cost_change(states: LmStates, word: str, old: LanguageModel, new: LanguageModel) -> tuple[float, LmStates]:
-    """Returns what `word` adds to the graph cost, and the LM states behind it."""
+    """Returns what `word` adds to the graph cost, and the LM states after it."""
     old_score, old_state = old.score(states[0], word)
     new_score, new_state = new.score(states[1], word)
     return old_score - new_score, (old_state, new_state)

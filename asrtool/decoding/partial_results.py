@@ -1,7 +1,7 @@
 """Partial results of a decoding, in files: a store from which an interrupted run resumes.
 
 Each process writes what it has decoded, some batches at a time, into a folder named by the hash of everything that
-determines the result (checkpoint, manifest, settings, number of processes), and continues behind what is there:
+determines the result (checkpoint, manifest, settings, number of processes), and continues after what is there:
 
     OUT/parts/RUN/0-000000.json    the first batches of rank 0; of every two if there are two ranks
                   0-000000.gz      their lattices, if there are any
@@ -102,7 +102,7 @@ class PartialResults:
         return self._end_path(rank).is_file()
 
     def resume(self) -> list[DecodedBatches]:
-        """Returns what this rank has decoded so far, up to the first missing or damaged file; deletes those behind it.
+        """Returns what this rank has decoded so far, up to the first missing or damaged file; deletes those after it.
 
         Their batches are decoded again, in files of other sizes.
         """
