@@ -92,13 +92,14 @@ class Ddp(SingleProcess):
         from torch.nn.parallel import DistributedDataParallel
 
         device = next(model.parameters()).device
+        options: dict[str, Any] = {_buffers_option(DistributedDataParallel): False}  # buffers do not change
         self.module = DistributedDataParallel(
             model,
             device_ids=[device] if device.type == "cuda" else None,
             process_group=self.gradient_group.group,
             gradient_as_bucket_view=True,
             find_unused_parameters=self.skips_layers,
-            **{_buffers_option(DistributedDataParallel): False},  # buffers do not change
+            **options,
         )
         self._compress_gradients(device)
         return self.module
