@@ -146,4 +146,4 @@ def test_what_it_costs_is_measured_beside_a_baseline(folder: Path, tmp_path: Pat
 
 def test_missing_manifest_is_one_line(tmp_path: Path) -> None:
     done = scale(tmp_path / "none")
-    assert done.returncode == 2 and "manifest not result" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and "manifest not found" in done.stderr and done.stderr.count("\n") == 1
