@@ -43,7 +43,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from error
+        place = f"{path} with --set" if overrides else path
+        raise UserError(f"{place}: {_explain(error)}") from error
 
 
 def _read_tree(path: Path, parents: tuple[Path, ...], trees: dict[Path, dict]) -> dict:
@@ -64,7 +65,7 @@ def _read_tree(path: Path, parents: tuple[Path, ...], trees: dict[Path, dict]) -
     if tree is None:  # an empty file
         tree = {}
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}")
+        raise UserError(f"{path}: expected keys and values, found {type(tree).__name__}; {HINT}")
     merged: dict = {}
     for base in _base_names(tree.pop("base", []), path):
         merged = merge(merged, _read_tree(resolved.parent / base, (*parents, resolved), trees))

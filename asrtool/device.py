@@ -14,7 +14,7 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     if name == "auto":
         return torch.device("cpu")
     if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
-        raise UserError(f"--device {name[:50]} is not a device of asrtool; give cpu, cuda or cuda:N")
+        raise UserError(f"--device {name[:50]} is not a device of asrtool; give auto, cpu, cuda or cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} GPUs; give cpu or auto")

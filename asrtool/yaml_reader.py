@@ -42,7 +42,7 @@ def read_yaml(path: Path, what: str, hint: str) -> Any:
     try:
         return parse_yaml(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not YAML: not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise UserError(f"{path}: not YAML: not UTF-8 text ({error.reason} at byte {error.start}); {hint}") from error
     except InvalidYaml as error:
         raise UserError(f"{path}: not YAML: {error}") from error
 

@@ -29,7 +29,7 @@ stages_started=0 # in seconds of this script's run time
 setup_stages() {
     local number
     for number in "$1" "$2"; do
-        [[ $number =~ ^[0-8]$ ]] || option_error "stage '$number' is not a number from 0 to 8 (see $0 --help)"
+        [[ $number =~ ^[0-8]$ ]] || option_error "--stage or --stop-stage: stage '$number' is not a number from 0 to 8 (see $0 --help)"
     done
     [ "$1" -le "$2" ] || option_error "--stage $1 is after --stop-stage $2"
     require_choice --force "$3" true false

@@ -131,8 +131,11 @@ def _fail_usage(error: click.ClickException, debug: bool) -> None:
         sys.exit(error.exit_code)
     message = " ".join(error.format_message().split())  # click lists choices on lines of their own
     context = getattr(error, "ctx", None)
+    if context and isinstance(error, click.MissingParameter) and isinstance(error.param, click.Argument):
+        arguments = " ".join(context.command.collect_usage_pieces(context)[1:])
+        message = f"{message.removesuffix('.')}; the arguments are {arguments}"  # A... OUT: click blames the first
     hint = f" (see `{context.command_path} --help`)" if context else ""
-    _fail(message + hint, error.exit_code, debug)
+    _fail(message.removesuffix(".") + hint, error.exit_code, debug)
 
 
 def _explain_abort(cause: BaseException) -> tuple[str, int]:

@@ -64,7 +64,7 @@ def decode(
     exp, cuts, methods, jobs, adapted, checkpoint, names, tag, overwrite, max_minutes, batch_seconds, workers, device,
     threads, **options,
 ) -> None:  # fmt: skip
-    """Recognise the cuts of one or more manifests with a trained experiment.
+    """Recognise the cuts of manifests with a trained experiment.
 
     Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, and prints the real-time factor of each. SET is the name of
     --name, or of the manifest without .jsonl.gz. METHOD is "rescored" for graph with --rescore. With --adapted the
@@ -159,7 +159,7 @@ def tune(
     exp, cuts, graph, also, out, rounds, jobs, checkpoint, max_minutes, batch_seconds, workers, device, threads,
     **options,
 ) -> None:  # fmt: skip
-    """Find the decoding weights with the lowest WER on a development set.
+    """Find the decoding weights with the lowest WER on a dev set.
 
     The decoding weights are acoustic scale, blank penalty and insertion penalty. The command stores log-probs in
     EXP/decode/SET/log_probs and searches each utterance once. It prints the WER of the best weights that it has tried,
@@ -208,23 +208,24 @@ def tune(
 @click.argument("folder", type=PATH)
 @click.argument("out", type=PATH)
 @click.option("--lm", "neural", type=PATH, help="Neural language model of `asrtool lm train-neural`.")
-@click.option("--ngram", type=PATH, help="N-gram model of --rescore that FOLDER was decoded with; needed with --lm.")
+@click.option("--ngram", type=PATH, help="N-gram model of `asrtool decode --rescore` for FOLDER; needed with --lm.")
 @click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the interpolation.")
 @click.option(
     "--context",
     type=click.IntRange(0, MAX_CONTEXT),
     show_default="the context of its training",
-    help="Context of the neural model in words, at most the context of its training.",
+    help="Number of units that the neural model sees at once, at most the context of its training.",
 )
 @click.option("--mbr", is_flag=True, help="Choose by minimum Bayes risk: the fewest expected word errors.")
 @click.option("--overwrite", is_flag=True, help="Replace a result in OUT that has other options.")
 @device_option()
 def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
-    """Choose from n-best lists by a neural language model or minimum Bayes risk.
+    """Rescore n-best lists by a neural LM or minimum Bayes risk.
 
-    The neural language model is interpolated with the n-gram of --rescore. One with a context reads an utterance after
-    the best hypotheses of the same speaker's earlier utterances. --mbr takes the scores as log-probs, and chooses the
-    hypothesis with the fewest expected word errors; without it the highest score is chosen.
+    The neural language model is interpolated with the n-gram model that `asrtool decode --rescore` used. One with a
+    context reads an utterance after the best hypotheses of the same speaker's earlier utterances. --mbr takes the
+    scores as log-probs, and chooses the hypothesis with the fewest expected word errors; without it the highest score
+    is chosen.
 
     \b
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph data/lang/graph \\
@@ -234,7 +235,7 @@ def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
     asrtool rescore exp/transformer/decode/test/rescored exp/transformer/decode/test/mbr --mbr
     """
     if (neural is None) != (ngram is None):
-        raise click.UsageError("--lm and --ngram go together")
+        raise click.UsageError("--lm and --ngram go together: give both or none")
     if neural is None and not mbr:
         raise click.UsageError("give --lm and --ngram, or --mbr, or both")
     from asrtool.decoding.rescoring import LmMixtureFiles, rescore_folder

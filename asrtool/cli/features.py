@@ -58,7 +58,9 @@ def _parse_speeds(_context, _option, text: str) -> tuple[float, ...]:
 @max_minutes(60.0)
 @allow_commands
 def features(cuts, out, num_bins, speeds, jobs, share, max_minutes) -> None:
-    """Store log-mel features with lilcom; training can also compute them on the fly.
+    """Store log-mel features on disk, compressed with lilcom.
+
+    This is optional: training computes features that are not stored on the fly.
 
     An interrupted run continues where it stopped. OUT is the manifest (.jsonl.gz); the features are in the folder
     feats/NAME next to it, where NAME is OUT without its suffix. A repeated run with another input or other settings

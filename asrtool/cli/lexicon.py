@@ -46,7 +46,9 @@ from asrtool.cli.options import PATH, case_option
     "--phones", type=PATH, show_default="any phone", help="File of the phones that the sources are allowed to have."
 )
 def lexicon(texts, out, sources, unknown, top, min_count, case, stress, phones) -> None:
-    """Create the lexicon of the words in manifests, text files and word lists (.gz too).
+    """Create a lexicon for the words of manifests and texts.
+
+    TEXTS are manifests, text files and word lists (.gz too).
 
     It has all words of the manifests, whatever --top and --min-count are, since training needs them.
 

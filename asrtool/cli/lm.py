@@ -81,7 +81,7 @@ def train(
     case: str,
     tokenizer: Path | None,
 ) -> None:
-    """Train an n-gram model with interpolated modified Kneser-Ney smoothing.
+    """Train an n-gram model (interpolated modified Kneser-Ney).
 
     OUT is a file *.arpa, *.arpa.gz or *.npz (compiled).
 
@@ -147,7 +147,9 @@ def train(
 def train_neural(
     text, out, dev, vocab_size, dim, layers, heads, dropout, context, epochs, batch, lr, precision, seed, device, case
 ) -> None:
-    """Train a Transformer language model over BPE units, and write both to OUT, a file *.pt.
+    """Train a Transformer language model over BPE units.
+
+    OUT is a file *.pt with the model and its units.
 
     With --context, consecutive lines of TEXT must be consecutive sentences. The folder lm.training, next to an OUT
     lm.pt, has log.jsonl, TensorBoard files, and a checkpoint from which the same command resumes after an interruption.
@@ -191,14 +193,16 @@ def train_neural(
     help="Number of n-grams to keep, of all orders together; give this or --threshold.",
 )
 def prune(model: Path, out: Path, threshold: float | None, size: int | None) -> None:
-    """Remove the n-grams whose removal raises the perplexity least (Stolcke 1998, as SRILM's -prune).
+    """Prune an n-gram model by relative entropy (Stolcke 1998).
+
+    The n-grams whose removal raises the perplexity least are removed, as by SRILM's -prune.
 
     \b
     asrtool lm prune data/lang/4gram.arpa.gz data/lang/small.arpa.gz --threshold 1e-8
     asrtool lm prune data/lang/4gram.arpa.gz data/lang/small.arpa.gz --size 2000000
     """
     if (threshold is None) == (size is None):
-        raise click.UsageError("give --threshold or --size, one of them")
+        raise click.UsageError("give exactly one of --threshold or --size")
     from asrtool.lm.ngram_files import read_ngrams, require_lm_output, write_ngrams
     from asrtool.lm.ngram_pruning import prune_ngrams
 
@@ -230,7 +234,7 @@ def perplexity(
     case: str,
     tokenizer: Path | None,
 ) -> None:
-    """Measure the perplexity of a text, and count its unknown (OOV) words.
+    """Measure the perplexity and count the OOV words of a text.
 
     MODEL is an n-gram model, a binary of KenLM, or a neural model (*.pt). An ARPA file is scored by KenLM as well where
     the package kenlm is installed, and the two results are compared.
@@ -255,7 +259,9 @@ def perplexity(
 @click.argument("model", type=PATH)
 @click.argument("out", type=PATH)
 def convert(model: Path, out: Path) -> None:
-    """Convert an n-gram model to the format of OUT's name: .npz compiled, .arpa or .arpa.gz as ARPA.
+    """Convert an n-gram model to the format of OUT's name.
+
+    The formats are .npz (compiled), and .arpa or .arpa.gz (ARPA).
 
     \b
     asrtool lm convert data/lang/4gram.arpa.gz data/lang/4gram.npz

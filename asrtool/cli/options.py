@@ -82,7 +82,9 @@ def add_options(*options: Decorator) -> Decorator:
 
 def device_option(default: str = "auto") -> Decorator:
     """Returns --device, the device that runs the model."""
-    return click.option("--device", default=default, help="Device of the model: auto, cpu, cuda or cuda:N.")
+    return click.option(
+        "--device", default=default, help="Device of the model: auto (a GPU if there is one), cpu, cuda or cuda:N."
+    )
 
 
 def threads_option(default: int | None = None, default_text: str = "all cores") -> Decorator:
@@ -145,7 +147,7 @@ def allow_commands(command: Decorated) -> Decorated:
         is_flag=True,
         expose_value=False,
         callback=allow,
-        help="Run the shell commands and open the addresses that the data names. Only for data that you trust.",
+        help="Run the shell commands and open the URLs that the data names. Only for data that you trust.",
     )
     return add_option(command)
 

@@ -68,7 +68,9 @@ def _require_output(out: Path, *inputs: Path | None) -> None:
 )
 @common_options
 def librispeech(corpus, out, parts, speakers, exclude_speakers, **settings) -> None:
-    """Read a folder in LibriSpeech's layout: PART/SPEAKER/CHAPTER/*.trans.txt and audio files.
+    """Read a folder in LibriSpeech's layout.
+
+    The layout is PART/SPEAKER/CHAPTER/*.trans.txt with the audio files next to it.
 
     \b
     asrtool prepare librispeech /corpora/LibriSpeech data/train.jsonl.gz --part train-clean-100 --part train-clean-360
@@ -87,7 +89,9 @@ def librispeech(corpus, out, parts, speakers, exclude_speakers, **settings) -> N
 @click.option("--part", type=click.Choice(["train", "test"]), required=True, help="Half of the 60 recordings to take.")
 @common_options
 def yesno(corpus, out, part, **settings) -> None:
-    """Read the yesno corpus (OpenSLR 1), 8 kHz, whose file names are the transcripts.
+    """Read the yesno corpus (OpenSLR 1), 8 kHz.
+
+    The file names are the transcripts.
 
     \b
     asrtool prepare yesno download/waves_yesno data/train.jsonl.gz --part train --sampling-rate 8000
@@ -107,7 +111,9 @@ def yesno(corpus, out, part, **settings) -> None:
 @allow_commands
 @common_options
 def kaldi(folder, out, audio_root, unlabelled, **settings) -> None:
-    """Read a Kaldi data folder: wav.scp and text, and segments and utt2spk if they exist.
+    """Read a Kaldi data folder.
+
+    It needs wav.scp and text; segments and utt2spk are read if they exist.
 
     \b
     asrtool prepare kaldi /corpora/mine/data/train data/train.jsonl.gz
@@ -209,7 +215,9 @@ def table(file, out, columns, header, delimiter, audio_root, unlabelled, **setti
 @allow_commands
 @common_options
 def lhotse(out, cuts, recordings, supervisions, **settings) -> None:
-    """Read manifests of lhotse (*.jsonl.gz or *.jsonl), line by line.
+    """Read manifests of lhotse (*.jsonl.gz or *.jsonl).
+
+    They are read line by line.
 
     \b
     asrtool prepare lhotse data/train.jsonl.gz --cuts fbank/train_cuts.jsonl.gz

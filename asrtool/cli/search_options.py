@@ -47,7 +47,8 @@ graph_option = click.option("--graph", type=PATH, help="Decoding graph, a folder
 priors_option = click.option(
     "--priors",
     type=PATH,
-    help="Class counts, a JSON list; the log-priors are subtracted from the log-probs (--method graph only).",
+    help="Counts of the units, a JSON list such as EXP/priors.json of objective ce; the log-priors are subtracted "
+    "from the log-probs in graph search.",
 )
 
 graph_search_options = add_options(

@@ -29,7 +29,11 @@ CHUNK_MS = Number(1, 60_000)  # from less than a frame to a minute
     help="Audio that arrives at a time, in milliseconds.",
 )
 @click.option(
-    "--endpoint", "rules", multiple=True, help="Endpointing rule that ends an utterance, as above; repeatable."
+    "--endpoint",
+    "rules",
+    multiple=True,
+    show_default="none; with --wav Kaldi's five rules",
+    help="Endpointing rule that ends an utterance, as above; repeatable.",
 )
 @click.option("--alignments", type=PATH, help="Manifest with alignments of the words, if CUTS have none.")
 @beam_option
@@ -46,7 +50,7 @@ def stream(
     exp, cuts, wav, method, chunk_ms, rules, alignments, checkpoint, names, tag, overwrite, max_minutes, device,
     threads, **options,
 ) -> None:  # fmt: skip
-    """Recognise recordings chunk by chunk, as if they were spoken now.
+    """Recognise recordings chunk by chunk, as a live stream.
 
     The model must be one that can stream. The command writes EXP/stream/SET/METHOD/hyps.jsonl, which `asrtool score`
     reads, and stream.json; --name, --tag and --overwrite are as in `asrtool decode`. It prints the real-time factor,
@@ -79,7 +83,7 @@ def stream(
     from asrtool.streaming.stream import stream_run
 
     if bool(cuts) == bool(wav):
-        raise UserError("give one or more manifests of cuts, or --wav FILE")
+        raise UserError("give one or more manifests of cuts, or --wav FILE, not both")
     given = {name: value for name, value in options.items() if value is not None}
     check_options([method], given)
     torch.set_num_threads(threads)

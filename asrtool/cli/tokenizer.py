@@ -21,11 +21,11 @@ TYPES = click.Choice(["bpe", "char", "phone", "word"])
     help="Number of units of type bpe, the blank included.",
 )
 @click.option("--lexicon", type=PATH, help="Lexicon file with the pronunciations; needed for type phone.")
-@click.option("--silence", help="Name of a unit for silence, which graphs insert between words; for type phone.")
+@click.option("--silence", help="Silence unit to add, which graphs insert between words; for type phone only.")
 def tokenizer(
     cuts: tuple[Path, ...], out: Path, kind: str, vocab_size: int, lexicon: Path | None, silence: str | None
 ) -> None:
-    """Create the units of a model from the transcripts of one or more manifests.
+    """Create the output units of a model from transcripts.
 
     Phones come from a lexicon, which must have all words of the transcripts. OUT is a file *.json; an existing OUT is
     replaced if it is a tokenizer. Transcripts with marks such as <unk> or <s>, which no unit can stand for, are refused
@@ -37,7 +37,7 @@ def tokenizer(
     asrtool tokenizer data/train.jsonl.gz data/lang/tokenizer.json --type phone --lexicon data/lang/lexicon.txt
     """
     if (kind == "phone") != (lexicon is not None) or (silence and kind != "phone"):
-        raise click.UsageError("--type phone needs --lexicon, and may have --silence; other types have neither")
+        raise click.UsageError("--type phone needs --lexicon FILE; --lexicon and --silence are for --type phone only")
     from asrtool.data.manifest import transcripts
     from asrtool.files import require_output, require_same_kind
     from asrtool.text.lexicon import read_lexicon

@@ -9,7 +9,7 @@ OVERRIDE = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Key of the configuration to change, and its value; repeatable.",
+    help="Key of the configuration to change, and its value; EXP/config.yaml lists all keys; repeatable.",
 )
 PHASES = click.Choice(["main", "warmup"])
 
@@ -19,13 +19,21 @@ PHASES = click.Choice(["main", "warmup"])
 @click.option("--exp", type=PATH, required=True, help="Experiment folder to write.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint in --exp if there is one.")
 @click.option("--init-from", type=PATH, help="Checkpoint of another training whose weights this one starts from.")
-@click.option("--new-output", is_flag=True, help="With --init-from, initialise the output layer, for other units.")
+@click.option(
+    "--new-output",
+    is_flag=True,
+    help="With --init-from, initialise the output layer; for other units.",
+)
 @click.option("--init-optimizer", is_flag=True, help="With --init-from, also load the moments of the optimiser.")
 @click.option("--init-schedule", is_flag=True, help="With --init-from, also load the position in the schedule.")
 @click.option("--phase", type=PHASES, default="main", help="Phase of the training; warmup runs on one machine, first.")
-@click.option("--warmup-hours", type=POSITIVE, help="Hours of audio that phase warmup trains on.")
+@click.option("--warmup-hours", type=POSITIVE, help="Hours of audio to train on; with --phase warmup only.")
 @click.option("--dry-run", is_flag=True, help="Run two steps, a validation and all checks, and leave nothing behind.")
-@click.option("--probe", is_flag=True, help="Print the largest data.batch_seconds that fits into memory, and stop.")
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Print the largest data.batch_seconds that fits into memory, and stop; this takes minutes.",
+)
 @OVERRIDE
 @device_option()
 @threads_option(default_text="its share of the cores")
@@ -64,9 +72,9 @@ def train(
     starts from --init-from only if there is no checkpoint to resume from.
     """
     if (phase == "warmup") != (warmup_hours is not None):
-        raise click.UsageError("--phase warmup and --warmup-hours go together")
+        raise click.UsageError("--phase warmup and --warmup-hours go together: give both or none")
     if not init_from and (init_optimizer or init_schedule or new_output):
-        raise click.UsageError("--init-optimizer, --init-schedule and --new-output are for --init-from")
+        raise click.UsageError("--init-optimizer, --init-schedule and --new-output need --init-from CHECKPOINT")
     if init_optimizer and new_output:
         raise click.UsageError("--init-optimizer needs the output layer that --new-output leaves out")
     import torch

@@ -134,7 +134,8 @@ def length_problem(seconds: float, max_seconds: float | None) -> str | None:
     """Returns why a cut of so many seconds is not read; None if it is short enough, or there is no limit."""
     if max_seconds is None or seconds <= max_seconds:
         return None
-    return f"{seconds / 60:.1f} minutes long, more than --max-minutes {max_seconds / 60:g}; cut it into shorter ones"
+    minutes = f"{seconds / 60:.1f}" if seconds >= 60 else f"{seconds / 60:.3g}"  # 0.0 would hide why
+    return f"{minutes} minutes long, more than --max-minutes {max_seconds / 60:g}; cut it into shorter ones"
 
 
 class EntryChecks:

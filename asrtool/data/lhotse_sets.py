@@ -125,7 +125,9 @@ def _require_manifest(path: Path, hint: str) -> None:
     require_file(path, "manifest", hint)
     if not Path(path).name.endswith(SUFFIXES):
         ends = " or ".join(SUFFIXES)
-        raise UserError(f"{path} does not end in {ends}; `lhotse copy {path} NAME.jsonl.gz` converts other manifests")
+        raise UserError(
+            f"{path} does not end in {ends}; {hint}, or convert a lhotse manifest: `lhotse copy {path} NAME.jsonl.gz`"
+        )
 
 
 def _field_problems(value: Any) -> Iterator[str]:

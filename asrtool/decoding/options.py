@@ -47,7 +47,7 @@ def check_options(methods: Sequence[str], options: Options) -> None:
             raise UserError(f"{option_flag(name)} has no effect on --method {given}; it is for {valid_methods}")
     for name, needed in REQUIRED_OPTIONS:
         if name in options and needed not in options:
-            raise UserError(f"{option_flag(name)} needs {option_flag(needed)}")
+            raise UserError(f"{option_flag(name)} needs {option_flag(needed)} (see --help)")
     if "prefix" in methods:
         _check_prefix_options(methods, options)
     if "graph" in methods:

@@ -131,7 +131,7 @@ def read_nbest_lists(folder: Path) -> tuple[list[dict], dict]:
     facts = read_result_facts(folder)
     schemas.check_schema(schemas.DecodeFacts, facts, folder, "decode it again")
     if facts.get("nbest", 1) < 2:
-        raise UserError(f"{folder} has one hypothesis an utterance; decode it with --nbest, 100 for example")
+        raise UserError(f"{folder} has one hypothesis per utterance; decode with --method graph --nbest 100")
     for row in rows:
         schemas.check_schema(schemas.NBestRow, row, f"{folder / HYPOTHESES}: {row['id']}", "decode again")
     return rows, facts

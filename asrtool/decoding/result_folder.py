@@ -32,7 +32,9 @@ def set_names(manifests: Sequence[Path], names: Sequence[str] = ()) -> list[str]
     Raises UserError for two sets of one name, and for a name that no folder can have.
     """
     if names and len(names) != len(manifests):
-        raise UserError(f"{len(names)} times --name for {len(manifests)} manifests; give one for each, in order")
+        raise UserError(
+            f"--name is given {len(names)} times for {len(manifests)} manifests; give one for each, in order"
+        )
     chosen = list(names) or [manifest_name(path) for path in manifests]
     for name in chosen:
         require_name(name, "--name")
@@ -87,14 +89,14 @@ def require_same_options(folder: Path, options: Mapping[str, Any], overwrite: bo
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Returns e.g. "beam 16 (now none), cuts /a/test.jsonl.gz (now /b/test.jsonl.gz)"."""
+    """Returns e.g. "beam 16 (now not given), cuts /a/test.jsonl.gz (now /b/test.jsonl.gz)"."""
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     shown = [f"{name} {_shown(before.get(name))} (now {_shown(now.get(name))})" for name in changed[:MAX_DIFFERENCES]]
     return ", ".join(shown) + (" ..." if len(changed) > MAX_DIFFERENCES else "")
 
 
 def _shown(value: Any) -> str:
-    return "none" if value is None else str(value)[:200]
+    return "not given" if value is None else str(value)[:200]
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def build_graph(
     require_own_folder(out, META, COMMAND)
     units = load_tokenizer(tokenizer)
     if lm is None and any("G" in kind for kind in kinds):
-        raise UserError(f"{', '.join(kinds)}: G is the language model; give it with --lm ARPA, or ask for --kind HL")
+        raise UserError(f"--kind {', '.join(kinds)} has a language model, G; give --lm ARPA, or ask for --kind HL")
     lm_words = arpa_words(lm) if lm else None
     pronunciations = _load_lexicon(units, lexicon, lm_words)
     boundary = _word_boundary(units, silence, silence_probability)

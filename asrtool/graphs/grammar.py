@@ -46,7 +46,7 @@ def arpa_words(path: str | Path) -> list[str]:
         raise UserError(f"{path} is compiled for rescoring; a graph needs ARPA: `asrtool lm convert {path} {arpa}`")
     lines = map(str.strip, read_lines(path, "language model", "create it with `asrtool lm`"))
     if not any(line == "\\data\\" for line in lines):
-        raise UserError(f"{path} is not an ARPA file: it has no \\data\\ section")
+        raise UserError(f"{path} is not an ARPA file: it has no \\data\\ section; create one with `asrtool lm train`")
     if not any(line == "\\1-grams:" for line in itertools.takewhile(_is_before_ngrams, lines)):
         raise UserError(f"{path} has no unigrams: the section \\1-grams: is missing; train the LM again")
     words = _unigram_words(itertools.takewhile(lambda line: not line.startswith("\\"), lines), path)

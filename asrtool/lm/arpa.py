@@ -126,7 +126,7 @@ class _ArpaReader:
                 pass
             if not self.marker:
                 raise UserError(
-                    f"{self.path} is not an ARPA file, without \\data\\; train a model with `asrtool lm train`"
+                    f"{self.path} is not an ARPA file: it has no \\data\\ section; create one with `asrtool lm train`"
                 )
         rows = [match for _, lines in self._lines_until_marker() for line in lines if (match := COUNT_LINE.match(line))]
         orders = [int(row[1][:MAX_COUNT_DIGITS]) for row in rows]
@@ -212,7 +212,7 @@ class _ArpaReader:
         """Adds <unk>, <s> and </s> where the file lacks them."""
         for word, value in ((UNK, LOG_UNK_ARPA), (BOS, LOG_ZERO_ARPA), (EOS, LOG_ZERO_ARPA)):
             if word not in words and not (word == UNK and UNK.upper() in words):
-                logger.warning(f"warning: {self.path} has no {word}; it gets a log10 probability of {value:g}")
+                logger.warning(f"{self.path} has no {word}; it gets a log10 probability of {value:g}")
                 words = [*words, word]
                 logprobs = np.append(logprobs, value)
                 backoffs = np.append(backoffs, 0)

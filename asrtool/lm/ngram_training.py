@@ -53,7 +53,7 @@ def _cutoff_by_order(cutoffs: Sequence[int], order: int) -> list[int]:
     if limits[0] or limits != sorted(limits):
         shown = ",".join(map(str, cutoffs))
         raise UserError(
-            f"cutoffs {shown}: the first must be 0, since words stay, and none lower than the one before it"
+            f"--cutoffs {shown}: the first must be 0 (no word is left out), and they must not decrease; e.g. 0,0,1"
         )
     return limits
 
@@ -112,8 +112,8 @@ def kneser_ney_discounts(counts: np.ndarray, order: int) -> np.ndarray:
         discounts = j - (j + 1) * y * n[j + 1] / n[j]
         if (discounts > 0).all():
             return np.array([0, *discounts])
-    seen = ", ".join(f"{int(n[j])} seen {j} times" for j in range(1, 5))
-    logger.warning(f"warning: no discounts from so few {order}-grams ({seen}); 0.5, 1 and 1.5 are used")
+    seen = ", ".join(f"{int(n[j])} with count {j}" for j in range(1, 5))
+    logger.warning(f"too few {order}-grams to estimate the discounts ({seen}); 0.5, 1 and 1.5 are used")
     return FALLBACK_DISCOUNTS
 
 

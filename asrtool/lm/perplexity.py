@@ -75,7 +75,7 @@ def measure_perplexity(path: Path, corpus: Corpus) -> PerplexityReport:
         try:
             logprobs["kenlm"] = _kenlm_logprobs(KenlmModel(path), corpus)
         except UserError as error:  # KenLM reads fewer files than asrtool
-            logger.warning(f"warning: {error}")
+            logger.warning(str(error))
     report = _report(corpus, model.ids.__contains__, logprobs)
     if len(logprobs) == 2:
         _compare_readers(report, path)

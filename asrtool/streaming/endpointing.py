@@ -74,7 +74,8 @@ def _parse_rule(text: str) -> EndpointRule:
             values[RULE_KEYS[key]] = _seconds(value, text)
         else:
             raise UserError(
-                f"--endpoint {text}: '{part}' is not a condition ({did_you_mean(key, ['words', *RULE_KEYS])})"
+                f"--endpoint {text}: '{part}' is not a condition ({did_you_mean(key, ['words', *RULE_KEYS])}); "
+                "an example is words,trailing=1.2"
             )
     if not (values.get("trailing") or values.get("length")):
         raise UserError(f"--endpoint {text} would be met at once; give trailing=SECONDS or length=SECONDS as well")

@@ -58,10 +58,11 @@ def _explain(message: str, vocab_size: int) -> str:
     """Returns sentencepiece's complaint about the vocabulary size in one line, with the sizes that are possible."""
     if "Vocabulary size too high" in message:
         largest = message.rstrip().rstrip(".").split()[-1]
-        return f"--vocab-size {vocab_size} is more than the text can fill; the largest possible is {largest}"
+        return f"--vocab-size {vocab_size} is more than this text has units for; give at most {largest}"
     if "smaller than required_chars" in message or "Vocabulary size is smaller" in message:
         match = re.search(r"\d+ vs (\d+)", message)
-        return f"--vocab-size {vocab_size} is too few for the text's characters; give {match[1] if match else 'more'}"
+        advice = f"at least {match[1]}" if match else "more"
+        return f"--vocab-size {vocab_size} is too few for the text's characters; give {advice}"
     return f"sentencepiece could not train on this text: {' '.join(message.split())}"
 
 

@@ -35,7 +35,7 @@
 #   --warmup-hours H            hours of audio of the warmup on one machine before the training (default 0: no warmup)
 #   --ranks N                   training processes on this machine, one per GPU (default 1)
 #   --launcher CMD              command that starts stage 4 on all machines, e.g. "srun -N 4 torchrun --nnodes 4 ..."
-#   --decode "METHOD ..."       of greedy, prefix, graph, rescored, neural and adapted, see ../../local/decode.sh
+#   --decode "METHOD ..."       of greedy, prefix, graph, rescored, neural and adapted, see local/decode.sh of the checkout
 #                               (default the first four)
 #   --decoding-weights FILE     decoding weights of the graph search, from `asrtool tune` (default: tuned on dev)
 #   --work DIR                  folder for data/ and exp/ (default the folder of this recipe)

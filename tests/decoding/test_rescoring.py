@@ -132,7 +132,7 @@ def test_an_utterance_with_one_hypothesis_keeps_it(ngram):
         (
             [{"id": "u1", "ref": "A", "hyp": "A", "score": 0}],
             {"rescore": "right", "nbest": 1},
-            "one hypothesis an utterance",
+            "one hypothesis per utterance",
         ),
         ([row("A", "B")], {"nbest": 2}, "was not decoded with --rescore"),
         ([row("A", "B")], {"rescore": "wrong", "nbest": 2}, "was not decoded with --rescore"),

@@ -108,7 +108,7 @@ def test_missing_special_words_are_added_with_a_warning(arpa, capsys, line):
     text = text.replace("-0.4 B </s>\n", "").replace("-0.3 <s> A -0.1\n", "").replace("ngram 2=3", "ngram 2=1")
     text = text.replace("-0.1 <s> A B\n", "").replace("ngram 3=1", "ngram 3=0").replace("\\3-grams:\n", "")
     model = read_arpa(arpa(text))
-    assert "warning" in (err := capsys.readouterr().err) and line.split()[1] in err
+    assert "WARNING" in (err := capsys.readouterr().err) and line.split()[1] in err
     assert log10(model, "A B")[1] == pytest.approx(-0.2, abs=1e-6)
     assert log10(model, "A C")[1] < -2
 

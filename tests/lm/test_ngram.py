@@ -149,7 +149,7 @@ def test_states_are_equal_where_the_history_no_longer_matters():
 
 def test_too_few_ngrams_get_fallback_discounts_with_a_warning(capsys):
     assert (kneser_ney_discounts(np.array([1, 1, 2, 7]), 3) == FALLBACK_DISCOUNTS).all()
-    assert "warning" in capsys.readouterr().err
+    assert "WARNING" in capsys.readouterr().err
     enough = np.repeat([1, 2, 3, 4], [40, 20, 10, 5])
     assert kneser_ney_discounts(enough, 3) == pytest.approx([0, 0.5, 1.25, 2])  # y = 40 / 80
     assert capsys.readouterr().err == ""

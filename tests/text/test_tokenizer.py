@@ -151,18 +151,18 @@ def test_bpe_has_exactly_the_size_asked_for():
 
 
 def test_a_vocabulary_too_large_is_refused_with_the_largest_that_works():
-    with pytest.raises(UserError, match="--vocab-size 5000 .* largest possible is") as caught:
+    with pytest.raises(UserError, match="--vocab-size 5000 .* give at most") as caught:
         train_tokenizer("bpe", TEXTS, vocab_size=5000)
-    largest = int(re.search(r"largest possible is (\d+)$", str(caught.value)).group(1))
+    largest = int(re.search(r"give at most (\d+)$", str(caught.value)).group(1))
     assert train_tokenizer("bpe", TEXTS, vocab_size=largest).size == largest
-    with pytest.raises(UserError, match=f"largest possible is {largest}"):
+    with pytest.raises(UserError, match=f"give at most {largest}"):
         train_tokenizer("bpe", TEXTS, vocab_size=largest + 1)
 
 
 def test_a_vocabulary_too_small_is_refused_with_the_smallest_that_works():
     with pytest.raises(UserError, match="--vocab-size 10 .* characters") as caught:
         train_tokenizer("bpe", TEXTS, vocab_size=10)
-    smallest = int(re.search(r"give (\d+)$", str(caught.value)).group(1))
+    smallest = int(re.search(r"at least (\d+)$", str(caught.value)).group(1))
     assert train_tokenizer("bpe", TEXTS, vocab_size=smallest).size == smallest
     with pytest.raises(UserError, match="characters"):
         train_tokenizer("bpe", TEXTS, vocab_size=smallest - 1)

@@ -201,11 +201,11 @@ def test_with_a_new_output_layer_training_learns(tmp_path, tiny_config, finished
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--new-output"], "are for --init-from"),
+        (["--new-output"], "need --init-from CHECKPOINT"),
         (["--new-output", "--init-from", "x.pt", "--init-optimizer"], "--init-optimizer needs the output layer"),
         (["--warmup-hours", "nan", "--phase", "warmup"], "not a finite number"),
         *[
-            (["--device", name], "not a device of asrtool; give cpu")
+            (["--device", name], "not a device of asrtool; give auto, cpu")
             for name in ("mps", "xpu", "meta", "cpu:7", "cuda:-1", "")
         ],
         (["--set", "training.lr=.inf"], "training.lr = inf"),
