@@ -32,7 +32,7 @@ PHASES = click.Choice(["main", "warmup"])
 @click.option(
     "--probe",
     is_flag=True,
-    help="Print the largest data.batch_seconds that fits into memory, and stop; this takes minutes.",
+    help="Print the largest data.batch_seconds that fits into memory, and stop; minutes on a CPU.",
 )
 @OVERRIDE
 @device_option()
