@@ -51,10 +51,9 @@ class StderrHandler(logging.Handler):
 
         if sys.stderr is None:
             return
-        with suppress(OSError, ValueError):
-            with tqdm.external_write_mode(file=sys.stderr):
-                sys.stderr.write(f"{self.format(record)}\n")  # one write: other processes may write to the same pipe
-                sys.stderr.flush()
+        with suppress(OSError, ValueError), tqdm.external_write_mode(file=sys.stderr):
+            sys.stderr.write(f"{self.format(record)}\n")  # one write: other processes may write to the same pipe
+            sys.stderr.flush()
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
