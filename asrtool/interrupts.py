@@ -7,10 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.popen_fork import Popen
+from types import FrameType
 
 logger = logging.getLogger(__name__)
 
 PARENT_SECONDS = 1.0  # between two checks that the parent process lives
+RETRY_SECONDS = 0.05  # until SIGTERM is handled that came while a process was forked
 TERMINATED = 128 + signal.SIGTERM  # exit status of a process that was asked to end, as a shell gives it
 
 
@@ -39,15 +42,30 @@ def exit_on_sigterm() -> Iterator[None]:
 
     Afterwards SIGTERM ends it at once: nothing is left to remove, and an exception would be reported as ignored.
     """
+    process = os.getpid()
 
-    def stop(*_: object) -> None:
+    def stop(_: int, frame: FrameType | None) -> None:
+        if os.getpid() == process and _is_in_fork_hook(frame):
+            signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)  # calls this function again
+            return
         raise SystemExit(TERMINATED)
 
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGALRM, stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def _is_in_fork_hook(frame: FrameType | None) -> bool:
+    """Returns True in functions that Python calls around os.fork, such as logging's: it ignores their exceptions."""
+    caller = frame.f_back if frame else None
+    launch = getattr(Popen, "_launch").__code__  # noqa: B009  the types lack it
+    while caller and caller.f_code is not launch:
+        caller = caller.f_back
+    return caller is not None
 
 
 class Terminated(KeyboardInterrupt):

@@ -33,7 +33,8 @@ def submit(tmp_path):
             "SLURM_JOB_NODELIST": "node[07-08]",
             "SLURM_JOB_NUM_NODES": "2",
         }
-        environment = {**os.environ, **slurm, **variables, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+        inherited = {name: value for name, value in os.environ.items() if "asrtool" not in name.lower()}
+        environment = {**inherited, **slurm, **variables, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
         command = ["bash", str(SLURM / script), *arguments]
         return subprocess.run(command, env=environment, text=True, capture_output=True)
 

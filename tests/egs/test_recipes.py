@@ -115,8 +115,7 @@ def test_several_processes_train_together(digits):
 def test_librispeech_reads_the_same_layout_and_a_model_with_chunks_streams(digits, tmp_path):
     work, _, _ = digits
     conf = tiny_config(tmp_path, ROOT / "egs/librispeech/conf/transformer_small.yaml")
-    offline = conf.read_text()
-    config = yaml.safe_load(offline)
+    config = yaml.safe_load(conf.read_text())
     config["model"] |= {"normalise": "global", "mask": "chunk", "chunk_size": 4, "memory": 8}
     conf.write_text(yaml.safe_dump(config))
     parts = ["--train-parts", "train-digits", "--dev-parts", "dev-digits", "--test-parts", "test-digits"]
@@ -148,7 +147,9 @@ def test_librispeech_reads_the_same_layout_and_a_model_with_chunks_streams(digit
         assert facts["adapted"].endswith(f"adapted2/{name}") and facts["adapted_round"] == 2
         learnt = json.loads((exp / "adapted2" / name / f"{speakers.pop()}.json").read_text())
         assert learnt["source"].endswith(f"decode/{name}/graph_adapted") and learnt["rtf_before"] > 0
-    conf.write_text(offline)
+    trained = yaml.safe_load((exp / "config.yaml").read_text())
+    trained["model"] |= {"mask": "full", "chunk_size": None, "memory": None}
+    (exp / "config.yaml").write_text(yaml.safe_dump(trained))
     output = run("librispeech", *parts, "--work", tmp_path, "--conf", conf, "--stage", 7, "--stop-stage", 7)
     assert "The model of exp/tiny_seed1 needs whole utterances: nothing to do" in output
 

@@ -56,7 +56,7 @@ def made_up_lm(words: list[str], ngrams: int, path: Path) -> Path:
 def kaldi_order(made: Compiler) -> kaldifst.StdVectorFst:
     """HLG of what `made` has, H below the disambiguation symbols."""
     graph = kaldifst.compose(
-        lexicon_fst(made.lexicon, made.words, made.units, made.between), grammar_fst(made.arpa, made.words)
+        lexicon_fst(made.lexicon, made.words, made.units, made.boundary), grammar_fst(made.arpa, made.words)
     )
     kaldifst.determinize_star(graph, use_log=True)
     kaldifst.minimize_encoded(graph)

@@ -1,0 +1,48 @@
+"""SIGTERM ends a process with status 143 and without a traceback, even while it starts another process."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asrtool.interrupts import TERMINATED
+
+SCRIPT = """
+import multiprocessing, os, signal, time
+from asrtool.interrupts import exit_on_sigterm
+
+def interrupted():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.001)  # the handler runs here
+
+def nothing():
+    pass
+
+with exit_on_sigterm():
+    os.register_at_fork(**{HOOK: interrupted})
+    multiprocessing.get_context("fork").Process(target=nothing).start()
+    time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("hook", ["before", "after_in_parent"])
+def test_sigterm_in_a_hook_of_fork_ends_the_process_soon_after(hook):
+    script = SCRIPT.replace("HOOK", repr(hook))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=20)
+    assert (done.returncode, done.stderr) == (TERMINATED, "")
+
+
+def test_sigterm_elsewhere_ends_the_process_at_once():
+    script = (
+        "import time\nfrom asrtool.interrupts import exit_on_sigterm\nwith exit_on_sigterm():\n    print(flush=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", f"{script}    time.sleep(30)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == TERMINATED
