@@ -4,10 +4,10 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from multiprocessing.popen_fork import Popen
 from types import FrameType
 
 logger = logging.getLogger(__name__)
@@ -61,9 +61,11 @@ def exit_on_sigterm() -> Iterator[None]:
 
 def _is_in_fork_hook(frame: FrameType | None) -> bool:
     """Returns True in functions that Python calls around os.fork, such as logging's: it ignores their exceptions."""
+    popen = getattr(sys.modules.get("multiprocessing.popen_fork"), "Popen", None)
+    if popen is None:  # no process was forked yet; importing the module here only would slow down every start
+        return False
     caller = frame.f_back if frame else None
-    launch = getattr(Popen, "_launch").__code__  # noqa: B009  the types lack it
-    while caller and caller.f_code is not launch:
+    while caller and caller.f_code is not popen._launch.__code__:
         caller = caller.f_back
     return caller is not None
 
