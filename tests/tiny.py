@@ -30,6 +30,14 @@ TINY = {  # trains on the tiny corpus in seconds
 }
 
 
+NUMBERS = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX"]  # the words of `counting_sentences`
+
+
+def counting_sentences() -> list[list[str]]:
+    """Returns 300 sentences that count from somewhere to SIX: all words but the first are certain."""
+    return [NUMBERS[start:] for start in np.random.default_rng(1).integers(len(NUMBERS), size=300)]
+
+
 def tone(frequency: float, seconds: float, seed: int = 0, rate: int = RATE) -> np.ndarray:
     """Returns a tone with a little noise, float32, -14 dB: never digital silence, whose logarithm is -inf."""
     samples = round(seconds * rate)

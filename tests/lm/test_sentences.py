@@ -4,15 +4,12 @@ import pytest
 from asrtool.errors import UserError
 from asrtool.lm.sentences import encode_sentences, join_sentences, sentence_batches
 from asrtool.text.tokenizer_training import train_tokenizer
-
-WORDS = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX"]
+from tests.tiny import counting_sentences
 
 
 @pytest.fixture(scope="module")
 def text():
-    """Sentences that count from somewhere to SIX."""
-    rng = np.random.default_rng(1)
-    return [WORDS[start:] for start in rng.integers(len(WORDS), size=300)]
+    return counting_sentences()
 
 
 @pytest.fixture(scope="module")

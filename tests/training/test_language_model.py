@@ -16,17 +16,15 @@ from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training import language_model
 from asrtool.training.language_model import perplexity, train_language_model, train_language_model_from_text
 from asrtool.training.lm_session import LmSession, LmTrainingConfig
+from tests.tiny import NUMBERS, counting_sentences
 
-WORDS = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX"]
 MODEL = TransformerLmConfig(dim=32, layers=2, heads=2, dropout=0.1)
 TRAINING = LmTrainingConfig(epochs=2, batch=256, lr=3e-3)
 
 
 @pytest.fixture(scope="module")
 def text():
-    """Sentences that count from somewhere to SIX."""
-    rng = np.random.default_rng(1)
-    return [WORDS[start:] for start in rng.integers(len(WORDS), size=300)]
+    return counting_sentences()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +90,7 @@ def interrupt_after(monkeypatch, steps):
 @pytest.mark.slow
 def test_a_model_with_a_context_learns_from_the_sentences_before(tokenizer, train, tmp_path):
     """Each sentence is the next number, so that all but the first are certain."""
-    text = [[WORDS[place % len(WORDS)]] for place in range(300)]
+    text = [[NUMBERS[place % len(NUMBERS)]] for place in range(300)]
     model = TransformerLmConfig(32, 2, 2, dropout=0, context=24)
     training = LmTrainingConfig(epochs=20, batch=96, lr=1e-2)
     train(text=encode_sentences(text, tokenizer), model=model, training=training, dev=text[:20])
