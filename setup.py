@@ -57,12 +57,20 @@ setup(
         "tqdm>=4.66.1",
         "tensorboard>=2.16.2",
         "matplotlib>=3.8.4",
+        "safetensors>=0.5",  # weights of packs
+        "soxr>=0.5",  # resampling, of whole files and of streams
+        "pysubs2>=1.8",  # subtitles
+        "praatio>=6.2",  # TextGrid
     ],
     extras_require={
         "recipes": [
             "espeakng-loader",  # the voices of egs/digits
             "pocketsphinx",  # CMUdict
             "phonetisaurus",  # pronunciations of words that no dictionary has
+        ],
+        "audio": [
+            "av",  # m4a, mp4 and other containers, by FFmpeg
+            "silero-vad",  # speech in long recordings; its weights are in the package
         ],
         "export": ["onnx", "onnxscript", "onnxruntime"],
         "docs": ["mkdocs-material"],
@@ -77,7 +85,7 @@ setup(
             "types-tqdm",
         ],
         "dev": ["pre-commit", "coverage"],
-        "bench": ["kaldi-native-fbank"],
+        "bench": ["kaldi-native-fbank", "sherpa-onnx"],
     },
     entry_points={"console_scripts": ["asrtool=asrtool.cli:main"]},
 )
