@@ -1,0 +1,71 @@
+"""What recognition of a recording returns: words with times and confidence, in segments."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Word:
+    """A recognised word; `start` and `end` in seconds of the recording.
+
+    confidence: the probability that the word is correct, calibrated where the system has a calibration; None where the
+    method gives none.
+    """
+
+    text: str
+    start: float
+    end: float
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A further hypothesis of a segment, and its natural log-probability."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech between pauses; `start` and `end` in seconds of the recording.
+
+    alternatives: the n-best list, the recognised text first; empty unless it was asked for.
+    """
+
+    start: float
+    end: float
+    words: Sequence[Word]
+    confidence: float | None = None
+    alternatives: Sequence[Alternative] = ()
+
+    @cached_property
+    def text(self) -> str:
+        """The words, joined by single spaces."""
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The result of a recording, or of one of its channels.
+
+    source: the path or name of the recording. seconds: its duration. channel: the recognised channel, from 0 on, or
+    None for the mean of all. method: how it was recognised, e.g. "greedy" or "graph".
+    """
+
+    source: str
+    seconds: float
+    segments: Sequence[Segment]
+    method: str
+    channel: int | None = None
+
+    @cached_property
+    def words(self) -> list[Word]:
+        """All words in order."""
+        return [word for segment in self.segments for word in segment.words]
+
+    @cached_property
+    def text(self) -> str:
+        """All words, joined by single spaces."""
+        return " ".join(segment.text for segment in self.segments if segment.text)
