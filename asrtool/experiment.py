@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from asrtool.distributed import this_rank
 from asrtool.errors import DataError, UserError
 from asrtool.files import file_hash
 from asrtool.models.acoustic import AcousticModel
+from asrtool.system_files import SystemFiles, experiment_files
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -39,6 +40,7 @@ class Experiment:
     model: AcousticModel
     checkpoint: Path  # the file that the weights are from
     device: torch.device
+    files: SystemFiles = field(default_factory=SystemFiles)  # graph, language models and weights that it carries
     adapted: AdaptedWeights | None = None  # weights of each speaker; a batch must then have one speaker
     max_seconds: float | None = MAX_CUT_SECONDS  # longest cut that is read; None: cuts of any length
 
@@ -109,6 +111,7 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto")
         model=model.to(model_device).eval(),
         checkpoint=path,
         device=model_device,
+        files=experiment_files(folder),
     )
 
 

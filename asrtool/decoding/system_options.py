@@ -1,0 +1,74 @@
+"""The options of a search that a trained system carries, and the best method that it allows."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from asrtool.decoding.options import Options, check_options, methods_of_option
+from asrtool.experiment import Experiment
+
+# The files of a system that a method reads, by the names of its options.
+METHOD_FILES: dict[str, tuple[str, ...]] = {
+    "greedy": (),
+    "prefix": ("lm",),
+    "graph": ("graph", "priors", "decoding_weights", "rescore", "graph_lm"),
+}
+# Carried options that are left out where the user gives one of these instead.
+REPLACED_BY = {
+    "graph": ("decoding_weights", "rescore", "graph_lm", "lattice_beam"),  # they belong to the carried graph
+    "lm": ("lm_weight", "lm_units", "insertion_penalty"),  # they belong to the carried model
+}
+RESCORING_FILES = ("rescore", "graph_lm")
+LATTICE_OPTIONS = (*RESCORING_FILES, "lattice_beam", "nbest")
+LIMITS = ("max_active", "min_active")  # of graph search; a search that builds lattices on CPUs has none
+
+
+def carried_options(experiment: Experiment, method: str, streaming: bool = False) -> dict[str, Any]:
+    """Returns the options of a search that a system carries, by the names of asrtool/decoding/options.py.
+
+    With `method` "graph" these are the graph, the priors, the decoding weights, and, unless `streaming`, the models for
+    lattice rescoring.
+    """
+    files = experiment.files
+    options = dict(files.options.get(method, {}))
+    options |= {name: getattr(files, name) for name in METHOD_FILES[method] if getattr(files, name) is not None}
+    if not {*RESCORING_FILES} <= {*options}:
+        options = _without(options, RESCORING_FILES)
+    return _without(options, LATTICE_OPTIONS) if streaming else options
+
+
+def search_options(experiment: Experiment, method: str, given: Options, streaming: bool = False) -> dict[str, Any]:
+    """Returns the options of one method: those that the user has given, and those that the system carries otherwise.
+
+    What was made for a carried graph or language model is left out where the user gives another. Raises the errors of
+    `check_options`.
+    """
+    options = carried_options(experiment, method, streaming)
+    chosen = {name: value for name, value in given.items() if method in methods_of_option(name)}
+    for name, dependent in REPLACED_BY.items():
+        if name in chosen:
+            options = _without(options, dependent)
+    if {*LIMITS} & {*chosen} and chosen.get("engine") != "k2":
+        options = _without(options, LATTICE_OPTIONS)
+    if "rescore" in chosen and "graph" not in chosen and experiment.files.graph_lm:
+        options["graph_lm"] = experiment.files.graph_lm
+    options |= chosen
+    check_options([method], options)
+    return options
+
+
+def _without(options: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in names}
+
+
+def best_method(experiment: Experiment) -> str:
+    """Returns the most accurate search that a system carries the files for.
+
+    That is the method that it was packed for; else "graph" where there is a graph, "prefix" where the units spell
+    words, and "greedy" for phones.
+    """
+    files = experiment.files
+    if files.default_method:
+        return files.default_method
+    if files.graph:
+        return "graph"
+    return "prefix" if experiment.tokenizer.output_type == "words" else "greedy"
