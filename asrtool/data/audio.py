@@ -82,7 +82,7 @@ def inspect_audio(audio: str) -> AudioInfo:
     try:
         with soundfile.SoundFile(source) as file:
             info = AudioInfo(file.samplerate, file.frames, file.channels)
-            _check_header(info, audio)
+            check_header(info, audio)
             tail = min(info.samples, int(TAIL_SECONDS * info.rate))
             first = 0 if file.subtype in FLOAT_SUBTYPES else info.samples - tail
             is_complete = _read_samples(file, first, info, audio) == info.samples
@@ -90,13 +90,14 @@ def inspect_audio(audio: str) -> AudioInfo:
         raise
     except Exception as error:  # libsndfile's, and what soundfile raises over numbers that its headers make up
         reason = getattr(error, "error_string", None) or str(error) or type(error).__name__
-        raise InvalidEntry(_describe_unreadable(source, audio, reason)) from error
-    if not is_complete or _ends_early(source):
+        raise InvalidEntry(describe_unreadable(source, audio, reason)) from error
+    if not is_complete or missing_bytes(source):
         raise InvalidEntry(f"truncated: {audio} ends before its header says")
     return info
 
 
-def _check_header(info: AudioInfo, audio: str) -> None:
+def check_header(info: AudioInfo, audio: str) -> None:
+    """Raises InvalidEntry for a header whose rate or length is impossible."""
     if info.samples <= 0:
         raise InvalidEntry(f"no samples: {audio}")
     if not MIN_RATE <= info.rate <= MAX_RATE:
@@ -116,19 +117,20 @@ def _read_samples(file: soundfile.SoundFile, first: int, info: AudioInfo, audio:
         wrong = np.flatnonzero(~(np.abs(block) <= MAX_SAMPLE).all(axis=1))  # NaN counts as wrong
         if len(wrong):
             seconds = (position + wrong[0]) / info.rate
-            raise InvalidEntry(f"{_describe_wrong_samples(block[wrong], seconds)}: {audio}")
+            raise InvalidEntry(f"{describe_wrong_samples(block[wrong], seconds)}: {audio}")
         position += len(block)
     return position
 
 
-def _describe_wrong_samples(samples: np.ndarray, seconds: float) -> str:
+def describe_wrong_samples(samples: np.ndarray, seconds: float) -> str:
     """Says what is wrong with samples of which the first is at `seconds`."""
     if not np.isfinite(samples).all():
         return f"samples that are not finite numbers, first at {seconds:.3f} s"
     return f"samples up to {np.abs(samples).max():.0f}, not within -1 and 1 (divide by 32768, or store as 16 bit)"
 
 
-def _describe_unreadable(source: PathOrBytes, audio: str, reason: str) -> str:
+def describe_unreadable(source: PathOrBytes, audio: str, reason: str) -> str:
+    """Says why libsndfile cannot read `audio`; `reason` is the message of libsndfile."""
     with _open_bytes(source) as file:
         if b"shorten" in _nist_header(file):
             return f"compressed with shorten: {audio}; decompress it, e.g. with `sph2pipe -p -f wav`"
@@ -139,8 +141,8 @@ def _open_bytes(source: PathOrBytes) -> BinaryIO:
     return open(source, "rb") if isinstance(source, str) else io.BytesIO(source.getbuffer())
 
 
-def _ends_early(source: PathOrBytes) -> bool:
-    """Returns True if a file is shorter than its header claims, which libsndfile corrects silently."""
+def missing_bytes(source: PathOrBytes) -> int:
+    """Returns by how many bytes a file is shorter than its header claims, which libsndfile corrects silently."""
     with _open_bytes(source) as file:
         kind = file.read(12)
         if kind.startswith(b"RIFF"):
@@ -154,7 +156,7 @@ def _ends_early(source: PathOrBytes) -> bool:
             claimed = _end_of_nist(file)
         else:
             claimed = 0
-        return file.seek(0, io.SEEK_END) < claimed
+        return max(0, claimed - file.seek(0, io.SEEK_END))
 
 
 def _end_of_chunks(file: BinaryIO, byte_order: str) -> int:
