@@ -59,6 +59,16 @@ class Tokenizer(ABC):
     def decode(self, units: Iterable[int]) -> str:
         """Returns the text of `units`, words joined by single spaces."""
 
+    @property
+    def without_context(self) -> "Tokenizer":
+        """The tokenizer of the phones, if units are phones in context; otherwise this tokenizer."""
+        return self
+
+    def aligned_units(self, symbols: Sequence[str]) -> list[int | None]:
+        """Returns the unit of each symbol of the alignment of an utterance; None for a symbol that is unknown."""
+        numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
+        return [numbers.get(symbol) for symbol in symbols]
+
     def reference(self, text: str) -> str:
         """Returns the reference for scoring: the text that `decode` returns if the transcript `text` is recognised."""
         return text
@@ -257,15 +267,19 @@ def tokenizer_from_dict(content: dict) -> Tokenizer:
     kind = content["type"]
     if kind == "bpe":
         tokenizer = BpeTokenizer(base64.b64decode(content["model"], validate=True))
-        _check_symbols(tokenizer.symbols)
+        check_symbols(tokenizer.symbols)
         return tokenizer
+    if kind in ("biphone", "triphone"):
+        from asrtool.text.context_units import ContextTokenizer  # which imports this module
+
+        return ContextTokenizer.from_dict(content)
     if kind not in ("char", "phone", "word"):
         raise ValueError(f"its type is unknown: {kind!r:.50}")
-    _check_symbols(content["symbols"])
+    check_symbols(content["symbols"])
     return PhoneTokenizer.from_dict(content) if kind == "phone" else SymbolTokenizer(kind, content["symbols"])
 
 
-def _check_symbols(symbols: Sequence[str]) -> None:
+def check_symbols(symbols: Sequence[str]) -> None:
     """Raises ValueError unless these can be the symbols of units: the blank first, all different, none with spaces."""
     if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
         raise ValueError("its symbols are not a list of strings")

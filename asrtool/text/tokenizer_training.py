@@ -5,8 +5,19 @@ import re
 from collections.abc import Iterable, Sequence
 
 from asrtool.errors import DataError, UserError
+from asrtool.text.context_units import SIDES, ContextTokenizer, untied_trees
 from asrtool.text.lexicon import Lexicon, is_reserved
-from asrtool.text.tokenizer import BLANK, BLANK_SYMBOL, SPACE, BpeTokenizer, PhoneTokenizer, SymbolTokenizer, Tokenizer
+from asrtool.text.tokenizer import (
+    BLANK,
+    BLANK_SYMBOL,
+    MAX_UNITS,
+    SPACE,
+    BpeTokenizer,
+    PhoneTokenizer,
+    SymbolTokenizer,
+    Tokenizer,
+    check_symbols,
+)
 from asrtool.text.words import composed, count_words, has_control_characters, is_mark, most_frequent_words, shortened
 
 
@@ -105,3 +116,21 @@ def phone_tokenizer(lexicon: Lexicon, texts: Iterable[str], silence: str | None 
         raise DataError(f"{len(missing)} of {len(counts)} words have no pronunciation; {hint}", rows)
     phones = [phone for phone in lexicon.symbols if phone != silence]
     return PhoneTokenizer([BLANK_SYMBOL, *([silence] if silence else []), *phones], lexicon, silence)
+
+
+def untied_tokenizer(kind: str, phones: PhoneTokenizer) -> ContextTokenizer:
+    """Returns a tokenizer of `kind` "biphone" or "triphone" with a unit for each phone in each context.
+
+    Raises UserError where they are more than a tokenizer may have, or where names of phones make two units equal.
+    """
+    contexts = phones.size ** len(SIDES[kind])
+    if phones.size * contexts > MAX_UNITS:
+        raise UserError(
+            f"{phones.size - 1} phones have too many contexts for --type {kind}; tie them by `asrtool tree`"
+        )
+    symbols, trees = untied_trees(kind, phones)
+    try:
+        check_symbols(symbols)
+    except ValueError as error:
+        raise UserError(f"units of --type {kind} cannot be named: {error}; rename the phones of the lexicon") from error
+    return ContextTokenizer(kind, symbols, phones, trees)
