@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from asrtool.deploy.recordings import STDIN, Recording, utf8_path
 from asrtool.errors import UserError
 from asrtool.files import file_hash, json_line, report_full_disk
 from asrtool.readers import parse_json, read_byte_lines
@@ -68,14 +69,15 @@ class Ledger:
         """The file of the ledger."""
         return self.folder / LEDGER
 
-    def state(self, name: str, recording: Path, settings: Mapping[str, Any]) -> OutputState:
-        """Returns the state of the output `name` of a regular file `recording` under `settings`.
+    def state(self, name: str, recording: Recording, settings: Mapping[str, Any]) -> OutputState:
+        """Returns the state of the output `name` of a recording under `settings`.
 
         It is "new" where there is no output, "done" where it was made from the same, also if it was edited since,
         "stale" where the recording or the settings have changed, and a "conflict" where writing it would lose another
         file, an edit, or the transcript of another recording.
         """
         output = self.folder / name
+        name = utf8_path(name)
         if not output.is_file():
             return OutputState("conflict", "is not a file") if output.exists() else OutputState("new")
         rows = self.rows.get(name)
@@ -93,17 +95,18 @@ class Ledger:
         reason = "the recording has changed" if relation == "changed" else self._changes(row.settings, settings)
         return OutputState("conflict", f"was edited, and {reason}") if is_edited else OutputState("stale", reason)
 
-    def _relation(self, before: RecordingFacts, recording: Path) -> Literal["same", "changed", "other"]:
+    def _relation(self, before: RecordingFacts, recording: Recording) -> Literal["same", "changed", "other"]:
         """Returns whether a recording is the one of a row, a changed version of it, or another one.
 
-        The content is read only if the path or the time differs.
+        The content is read only if the path or the time differs. A stream is never the same.
         """
-        stat = recording.stat()
         is_same_path = before.path == _relative(recording, self.folder)
-        if is_same_path and (before.bytes, before.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
-            return "same"
-        if before.bytes == stat.st_size and before.sha256 == file_hash(recording):
-            return "same"
+        if not recording.is_stream:
+            stat = recording.path.stat()
+            if is_same_path and (before.bytes, before.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+                return "same"
+            if before.bytes == stat.st_size and before.sha256 == file_hash(recording.path):
+                return "same"
         return "changed" if is_same_path else "other"
 
     def _changes(self, before: str, settings: Mapping[str, Any]) -> str:
@@ -116,17 +119,18 @@ class Ledger:
         return ", ".join(shown[:MAX_CHANGES_SHOWN]) + (" ..." if len(shown) > MAX_CHANGES_SHOWN else "")
 
     def add(self, recording: RecordingFacts, settings: Mapping[str, Any], outputs: Mapping[str, str]) -> None:
-        """Appends a row for `outputs` (SHA-256 by name), and its settings if they are new. UserError for a full disk."""
+        """Appends a row for `outputs` (SHA-256 by name), with new settings. UserError if the disk is full."""
         key = digest(settings)
+        outputs = {utf8_path(name): content for name, content in outputs.items()}
         rows: list[dict] = []
         if key not in self.settings:
             rows.append({"settings": key, "values": dict(settings)})
-        rows.append({"recording": asdict(recording), "settings": key, "outputs": dict(outputs)})
+        rows.append({"recording": asdict(recording), "settings": key, "outputs": outputs})
         with report_full_disk(self.path):
             _append(self.path, "".join(map(json_line, rows)))
         self.settings[key] = dict(settings)
         for name in outputs:
-            self.rows.setdefault(name, []).append(Row(recording, key, dict(outputs)))
+            self.rows.setdefault(name, []).append(Row(recording, key, outputs))
 
 
 def read_ledger(folder: Path) -> Ledger:
@@ -157,10 +161,13 @@ def _read_row(tree: Any, ledger: Ledger) -> None:
         ledger.rows.setdefault(name, []).append(row)
 
 
-def recording_facts(recording: Path, folder: Path) -> RecordingFacts:
-    """Returns the facts of a regular file for the ledger of `folder`; reads it once."""
-    stat = recording.stat()
-    return RecordingFacts(_relative(recording, folder), stat.st_size, stat.st_mtime_ns, file_hash(recording))
+def recording_facts(recording: Recording, folder: Path) -> RecordingFacts:
+    """Returns the facts of a recording for the ledger of `folder`; reads a file once, and a stream not at all."""
+    path = _relative(recording, folder)
+    if recording.is_stream:
+        return RecordingFacts(path, bytes=-1, mtime_ns=0, sha256="")
+    stat = recording.path.stat()
+    return RecordingFacts(path, stat.st_size, stat.st_mtime_ns, file_hash(recording.path))
 
 
 def digest(settings: Mapping[str, Any]) -> str:
@@ -168,10 +175,9 @@ def digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _relative(recording: Path, folder: Path) -> str:
-    r"""Returns the path seen from the folder, which may be moved with it; bytes that are not UTF-8 become \xNN."""
-    path = os.path.relpath(recording, folder)
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def _relative(recording: Recording, folder: Path) -> str:
+    """Returns the path seen from the folder, which may be moved with it."""
+    return "-" if recording.path == STDIN else utf8_path(os.path.relpath(recording.path, folder))
 
 
 def _append(path: Path, text: str) -> None:

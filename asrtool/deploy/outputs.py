@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import asrtool
+from asrtool.deploy.recordings import utf8_path
 from asrtool.deploy.results import Segment, Transcript, Word
 from asrtool.deploy.subtitles import srt_text, vtt_text
 from asrtool.files import finite_or_null
@@ -48,7 +49,7 @@ def ctm_lines(words: Iterable[Word], recording: str, channel: int = 1) -> Iterab
     Times are seconds, and channels begin at 1. The fields are separated by spaces, so that spaces in the recording's
     name become "_". A word without a confidence has none.
     """
-    recording = "_".join(recording.split())
+    recording = "_".join(utf8_path(recording).split())
     for word in words:
         confidence = "" if word.confidence is None else f" {word.confidence:.{CONFIDENCE_DIGITS}f}"
         yield f"{recording} {channel} {word.start:.3f} {word.end - word.start:.3f} {word.text}{confidence}\n"
@@ -106,7 +107,7 @@ def json_text(transcript: Transcript, name: str) -> str:
 def as_json(transcript: Transcript) -> dict[str, Any]:
     """Returns the whole result as plain types."""
     return {
-        "recording": printable_path(transcript.source),
+        "recording": utf8_path(transcript.source),
         "seconds": round(transcript.seconds, DIGITS),
         "channel": transcript.channel,
         "method": transcript.method,
@@ -139,11 +140,6 @@ def _segment_as_json(segment: Segment) -> dict[str, Any]:
 
 def _rounded(confidence: float | None) -> float | None:
     return None if confidence is None else round(confidence, CONFIDENCE_DIGITS)
-
-
-def printable_path(path: str) -> str:
-    r"""Returns a path as UTF-8 can hold it: bytes of a file's name that are not UTF-8 become \xNN."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 # A writer takes the transcript and the name that the recording has in the file.

@@ -157,6 +157,11 @@ def is_audio_header(start: bytes) -> bool:
     return start[8:12] in kinds if kinds else start.startswith(SIGNATURES)
 
 
+def utf8_path(path: str | Path) -> str:
+    r"""Returns a path as UTF-8 can hold it: bytes of a file's name that are not UTF-8 become \xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _unreadable(path: Path, error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError):
         reason = "a link to a file that is not there" if os.path.islink(path) else "no such file or folder"
