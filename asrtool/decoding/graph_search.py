@@ -26,6 +26,7 @@ from asrtool.decoding.kaldi_search import (
     search_lattice,
 )
 from asrtool.decoding.lattice import Lattice, LatticePath, nbest_paths
+from asrtool.decoding.lattice_posteriors import word_posteriors
 from asrtool.errors import UserError
 from asrtool.interrupts import init_worker
 
@@ -102,9 +103,10 @@ class GraphSearch:
         """Returns the best hypothesis of a lattice, after rescoring if asked for, with the other n-best ones."""
         if self.rescore:
             lattice = self.rescore(lattice)
-        paths = nbest_paths(lattice, self.options.nbest)
+        paths = list(nbest_paths(lattice, self.options.nbest))
         best, *others = [self.path_hypothesis(path, is_complete) for path in paths]
-        best = best.with_others(others)
+        posteriors = word_posteriors(lattice, paths[0].words, best.word_frames)
+        best = replace(best.with_others(others), word_posteriors=posteriors)
         return replace(best, lattice=lattice.to_text()) if self.keep_lattices else best
 
     def path_hypothesis(self, path: LatticePath, is_complete: bool) -> Hypothesis:

@@ -16,7 +16,8 @@ class Hypothesis:
     words: the output labels of a graph; None where the tokens themselves make the text. word_frames: for each word the
     frame in which the graph emitted it, which is within the word or just after it. complete: whether the path ends in
     a final state; if not, this is the best partial path. others: further hypotheses, best first. lattice: its lines in
-    Kaldi's text format, where one was asked for.
+    Kaldi's text format, where one was asked for. word_posteriors: the posterior of each word in the lattice; None where
+    the search has no lattice.
     """
 
     tokens: list[int]
@@ -27,6 +28,7 @@ class Hypothesis:
     complete: bool = True
     others: tuple["Hypothesis", ...] = ()
     lattice: str = ""
+    word_posteriors: list[float] | None = None
 
     def with_others(self, others: Sequence["Hypothesis"]) -> "Hypothesis":
         """Returns this hypothesis with further ones as `others`."""

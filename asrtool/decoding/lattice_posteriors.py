@@ -1,0 +1,66 @@
+"""Posteriors of words in a lattice, by forward-backward over its paths (Wessel et al. 2001, section III)."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from asrtool.decoding.lattice import Lattice
+
+NEG_INF = -math.inf
+
+
+def arc_posteriors(lattice: Lattice, scale: float = 1.0) -> list[float]:
+    """Returns for each arc the share of the paths through it, (A,), where a path weighs exp(-scale * its cost)."""
+    arcs = list(zip(lattice.source.tolist(), lattice.target.tolist(), (scale * lattice.costs).tolist(), strict=True))
+    forward = [NEG_INF] * lattice.num_states
+    forward[0] = 0.0
+    for source, target, cost in arcs:
+        forward[target] = _log_add(forward[target], forward[source] - cost)
+    backward = (-scale * lattice.final.sum(axis=1)).tolist()
+    for source, target, cost in reversed(arcs):
+        backward[source] = _log_add(backward[source], backward[target] - cost)
+    total = backward[0]
+    if total == NEG_INF:
+        return [0.0] * len(arcs)
+    return [math.exp(min(0.0, forward[source] - cost + backward[target] - total)) for source, target, cost in arcs]
+
+
+def word_posteriors(
+    lattice: Lattice, labels: Sequence[int], word_frames: Sequence[int], scale: float = 1.0
+) -> list[float]:
+    """Returns the posterior of each word of a hypothesis: how likely the lattice has the word at this place.
+
+    `labels` are output labels, `word_frames` the frames in which they are emitted, as of `path_words`. Arcs of the same
+    word at about the same time count together, as time-overlapping words do in confusion networks (Mangu et al. 2000):
+    those whose frame is nearer to the word's than to that of its neighbours. A path that has the word twice there
+    counts twice; the sum is at most 1.
+    """
+    frames_to = _frames_to_states(lattice)
+    arcs_of_word: dict[int, list[tuple[int, float]]] = defaultdict(list)  # (frame, posterior)
+    wanted = set(labels)
+    posteriors = arc_posteriors(lattice, scale)
+    for source, label, posterior in zip(lattice.source.tolist(), lattice.outputs.tolist(), posteriors, strict=True):
+        if label in wanted:
+            arcs_of_word[label].append((frames_to[source], posterior))
+    bounds = [-math.inf, *((a + b) / 2 for a, b in zip(word_frames, word_frames[1:], strict=False)), math.inf]
+    return [
+        min(1.0, sum(posterior for frame, posterior in arcs_of_word[label] if first <= frame <= last))
+        for label, first, last in zip(labels, bounds, bounds[1:], strict=False)
+    ]
+
+
+def _frames_to_states(lattice: Lattice) -> list[int]:
+    """Returns for each state the number of frames on a path to it."""
+    frames = [0] * lattice.num_states
+    for source, target, label in zip(
+        lattice.source.tolist(), lattice.target.tolist(), lattice.inputs.tolist(), strict=True
+    ):
+        frames[target] = frames[source] + (label > 0)
+    return frames
+
+
+def _log_add(a: float, b: float) -> float:
+    """Returns log(exp(a) + exp(b)); either may be -inf."""
+    if a < b:
+        a, b = b, a
+    return a if b == NEG_INF else a + math.log1p(math.exp(b - a))

@@ -1,0 +1,119 @@
+"""Which units of a hypothesis belong to which word."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+
+from asrtool.decoding.hypothesis import Hypothesis
+from asrtool.graphs.folder import DecodingGraph
+from asrtool.text.tokenizer import SPACE, Tokenizer
+
+Bounds = tuple[int, int]  # of a word among the units: the first one, and the one behind the last
+Added = Mapping[str, Sequence[Sequence[str]]]  # word -> pronunciations in symbols, beyond those of the tokenizer
+
+
+class WordSplitter:
+    """Divides the units of hypotheses among their words.
+
+    Where the units make the text, a word begins at the mark of a space, or at each unit (words, phones). The words of a
+    graph have their units by their pronunciations; `added` has those of words that the tokenizer cannot write.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, graph: DecodingGraph | None = None, added: Added | None = None):
+        self.tokenizer = tokenizer
+        self.numbers = {symbol: unit for unit, symbol in enumerate(tokenizer.symbols)}
+        self.added = added or {}
+        self.begins_word = [symbol.startswith(SPACE) for symbol in tokenizer.symbols]
+        self.has_marks = any(self.begins_word)
+        self.merges_repeats = graph is not None and graph.meta["topology"] == "modified"
+        self.pronunciations = cache(self._pronunciations)
+
+    def words(self, hypothesis: Hypothesis) -> list[tuple[str, Bounds]]:
+        """Returns each word of a hypothesis with the bounds of its units among `hypothesis.tokens`.
+
+        The texts are the words of `hypothesis_row`. A word may have no unit where units and words do not fit together.
+        """
+        if hypothesis.words is None:
+            return list(self._words_of_units(hypothesis.tokens))
+        bounds = self._match(hypothesis.words, hypothesis.tokens)
+        if bounds is None:
+            bounds = _bounds_by_time(hypothesis)
+        return list(zip(hypothesis.words, bounds, strict=True))
+
+    def _words_of_units(self, tokens: Sequence[int]) -> Iterator[tuple[str, Bounds]]:
+        starts = [n for n, token in enumerate(tokens) if n == 0 or not self.has_marks or self.begins_word[token]]
+        for begin, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
+            for word in self.tokenizer.decode(tokens[begin:end]).split():
+                yield word, (begin, end)
+
+    def _pronunciations(self, word: str) -> list[tuple[int, ...]]:
+        """Returns the pronunciations of a word in units; none where it is not known how the word is pronounced."""
+        symbols = self.added.get(word)
+        if symbols is None and not self.tokenizer.unknown(word):
+            symbols = self.tokenizer.pronunciations(word)
+        try:
+            return [tuple(self.numbers[symbol] for symbol in one) for one in symbols or ()]
+        except KeyError:
+            return []
+
+    def _match(self, words: Sequence[str], tokens: Sequence[int]) -> list[Bounds] | None:
+        """Returns the bounds of each word, or None where its pronunciations do not make up the units.
+
+        Separators (silence, a space) may be before each word and behind the last. Where repeats are merged, the last
+        unit of a word may be the first one of the next word as well. Of several divisions the first one is returned,
+        which takes the usual pronunciation of the earliest word where they differ.
+        """
+        separator = self.numbers.get(self.tokenizer.separator or "", -1)
+        # reached[n]: how the first n words can end: end among the units -> bounds of the n-th word
+        reached: list[dict[int, Bounds]] = [{0: (0, 0)}]
+        for word in words:
+            ends: dict[int, Bounds] = {}
+            for end in reached[-1]:
+                for begin in self._begins(end, tokens, separator):
+                    for pronunciation in self.pronunciations(word):
+                        stop = begin + len(pronunciation)
+                        if tuple(tokens[begin:stop]) == pronunciation:
+                            ends.setdefault(stop, (begin, stop))
+            reached.append(ends)
+        return _trace_back(reached, tokens, separator)
+
+    def _begins(self, end: int, tokens: Sequence[int], separator: int) -> Iterator[int]:
+        """Yields the units at which a word may begin behind one that ends before unit `end`."""
+        yield end
+        if end < len(tokens) and tokens[end] == separator:
+            yield end + 1
+        elif self.merges_repeats and end:
+            yield end - 1
+
+
+def _trace_back(reached: list[dict[int, Bounds]], tokens: Sequence[int], separator: int) -> list[Bounds] | None:
+    last = len(tokens)
+    if last not in reached[-1] and last and tokens[-1] == separator:
+        last -= 1
+    if last not in reached[-1]:
+        return None
+    bounds: list[Bounds] = []
+    end = last
+    for number in range(len(reached) - 1, 0, -1):
+        begin, stop = reached[number][end]
+        bounds.append((begin, stop))
+        previous = reached[number - 1]
+        end = next(one for one in (begin, begin - 1, begin + 1) if one in previous)
+    return bounds[::-1]
+
+
+def _bounds_by_time(hypothesis: Hypothesis) -> list[Bounds]:
+    """Returns bounds of words by the frames in which the graph emitted them: roughly right, and always there.
+
+    A graph emits a word within its units or just behind them. Units up to the frame of a word, and behind that of the
+    word before, are the word's.
+    """
+    bounds = []
+    begin = 0
+    for number, frame in enumerate(hypothesis.word_frames):
+        is_last = number == len(hypothesis.word_frames) - 1
+        end = begin
+        while end < len(hypothesis.tokens) and (is_last or hypothesis.frames[end] <= frame):
+            end += 1
+        bounds.append((begin, end))
+        begin = end
+    return bounds

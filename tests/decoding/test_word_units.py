@@ -1,0 +1,94 @@
+"""The division of the units of a hypothesis among its words."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from asrtool.decoding.hypothesis import Hypothesis
+from asrtool.decoding.word_units import WordSplitter
+from asrtool.text.lexicon import Lexicon
+from asrtool.text.tokenizer import SPACE, PhoneTokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
+
+LEXICON = {"a": (("x",), ("x", "y")), "b": (("y", "z"),), "c": (("z",),), "d": (("z", "x"),)}
+
+
+def phone_tokenizer() -> PhoneTokenizer:
+    return PhoneTokenizer(["<blank>", "SIL", "x", "y", "z"], Lexicon(LEXICON), "SIL")
+
+
+def graph(topology: str = "ctc") -> SimpleNamespace:
+    return SimpleNamespace(meta={"topology": topology})
+
+
+def hypothesis(words: str, units: str, word_frames=None) -> Hypothesis:
+    """Units as letters, "_" is silence; unit n begins in frame 2 n."""
+    tokens = ["?_xyz".index(unit) for unit in units]
+    frames = [2 * n for n in range(len(tokens))]
+    return Hypothesis(tokens, frames, 0.0, words.split(), word_frames or [0] * len(words.split()))
+
+
+@pytest.mark.parametrize("words, units, bounds", [
+    ("a b", "xyz", [(0, 1), (1, 3)]),
+    ("a c", "xyz", [(0, 2), (2, 3)]),
+    ("a b", "_xyyz_", [(1, 3), (3, 5)]),
+    ("a b", "x_yz", [(0, 1), (2, 4)]),
+    ("a a a", "xxyx", [(0, 1), (1, 3), (3, 4)]),
+    ("", "_", []),
+    ("", "", []),
+])  # fmt: skip
+def test_words_of_a_graph_have_the_units_of_their_pronunciations(words, units, bounds):
+    found = WordSplitter(phone_tokenizer(), graph()).words(hypothesis(words, units))
+    assert found == list(zip(words.split(), bounds, strict=True))
+
+
+def test_random_words_get_their_own_units():
+    draw = np.random.default_rng(1)
+    splitter = WordSplitter(phone_tokenizer(), graph())
+    for _ in range(100):
+        words = [str(word) for word in draw.choice(list(LEXICON), int(draw.integers(1, 8)))]
+        units = []
+        for word in words:
+            pronunciations = LEXICON[word]
+            units += ["_"] * int(draw.integers(2)) + list(pronunciations[int(draw.integers(len(pronunciations)))])
+        found = splitter.words(hypothesis(" ".join(words), "".join(units)))
+        assert [word for word, _ in found] == words
+        for word, (begin, end) in found:
+            assert tuple(units[begin:end]) in LEXICON[word]
+        ends = [0, *(end for _, (_, end) in found)]
+        between = [units[end:begin] for end, (_, (begin, _)) in zip(ends, found, strict=False)]
+        assert all(gap in ([], ["_"]) for gap in between)
+
+
+def test_where_repeats_are_merged_a_unit_may_belong_to_two_words():
+    found = WordSplitter(phone_tokenizer(), graph("modified")).words(hypothesis("b c", "yz"))
+    assert found == [("b", (0, 2)), ("c", (1, 2))]
+
+
+def test_added_words_have_their_own_pronunciations():
+    splitter = WordSplitter(phone_tokenizer(), graph(), {"new": [("z", "z")]})
+    assert splitter.words(hypothesis("a new b", "xzzyz")) == [("a", (0, 1)), ("new", (1, 3)), ("b", (3, 5))]
+
+
+def test_units_that_no_pronunciation_explains_are_divided_by_time():
+    splitter = WordSplitter(phone_tokenizer(), graph())
+    found = splitter.words(hypothesis("a unknown", "xzzy", word_frames=[1, 5]))
+    assert found == [("a", (0, 1)), ("unknown", (1, 4))]
+
+
+@pytest.mark.parametrize("text", ["ab c", "c", "c c ab"])
+def test_words_of_characters_begin_at_the_mark_of_a_space(text):
+    tokenizer = train_tokenizer("char", ["ab c"])
+    tokens = tokenizer.encode(text)
+    found = WordSplitter(tokenizer).words(Hypothesis(tokens, list(range(len(tokens))), 0.0))
+    assert [word for word, _ in found] == tokenizer.decode(tokens).split()
+    for word, (begin, end) in found:
+        assert "".join(tokenizer.symbols[unit] for unit in tokens[begin:end]).strip(SPACE) == word
+
+
+def test_units_that_are_words_or_phones_stand_alone():
+    words = train_tokenizer("word", ["ab", "c"])
+    assert WordSplitter(words).words(Hypothesis(words.encode("c ab"), [0, 3], 0.0)) == [("c", (0, 1)), ("ab", (1, 2))]
+    phones = WordSplitter(phone_tokenizer()).words(Hypothesis([1, 2, 4], [0, 1, 2], 0.0))
+    assert phones == [("x", (1, 2)), ("z", (2, 3))]
