@@ -4,6 +4,7 @@ import zlib
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from lhotse import Fbank, FbankConfig, MonoCut
 from lhotse.features.io import LilcomChunkyWriter
@@ -42,6 +43,16 @@ def compute_features(cut: MonoCut, num_bins: int, max_seconds: float | None = MA
     samples = load_samples(cut, max_seconds)
     features = extractor(cut.sampling_rate, num_bins).extract(samples, cut.sampling_rate)
     return _require_finite(features, cut, 0)
+
+
+def features_of_samples(samples: np.ndarray, sampling_rate: int, num_bins: int) -> torch.Tensor:
+    """Returns the features of samples (n,) float32 in -1 .. 1, as `compute_features` of a cut of them: (T, F) float32.
+
+    T is 0 for samples that are shorter than a frame. All samples are computed at once: meant for at most a minute.
+    """
+    if len(samples) < MIN_FRAME_SECONDS * sampling_rate:
+        return torch.zeros(0, num_bins)
+    return torch.as_tensor(extractor(sampling_rate, num_bins).extract(samples, sampling_rate))
 
 
 def is_too_short(cut: MonoCut) -> bool:

@@ -69,3 +69,9 @@ class Transcript:
     def text(self) -> str:
         """All words, joined by single spaces."""
         return " ".join(segment.text for segment in self.segments if segment.text)
+
+    def _repr_html_(self) -> str:
+        """Returns the words as HTML, shaded by confidence: notebooks display it."""
+        from asrtool.deploy.display import transcript_html
+
+        return transcript_html(self)

@@ -1,0 +1,250 @@
+"""The Python interface: `asrtool.load` opens a trained system, which transcribes, streams and aligns."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from asrtool.decoding.options import Options, methods_of_option
+from asrtool.decoding.system_options import LATTICE_OPTIONS, best_method, search_options
+from asrtool.deploy.interim import WordDescriber
+from asrtool.deploy.results import Segment, Transcript
+from asrtool.deploy.stream import Stream
+from asrtool.deploy.transcriber import BATCH_SECONDS, Audio, Channel, Transcriber
+from asrtool.errors import UserError, did_you_mean
+from asrtool.experiment import Experiment, open_experiment
+from asrtool.streaming.endpointing import parse_rules
+from asrtool.streaming.search_setup import open_streaming_search
+
+logger = logging.getLogger(__name__)
+
+Recordings = list[str] | list[Path] | list[np.ndarray] | list[Audio] | tuple[Audio, ...]
+
+METHODS = ("greedy", "prefix", "graph")
+FILE_OPTIONS = ("graph", "graph_lm", "rescore", "lm", "priors", "decoding_weights", "hotwords")
+VALUE_OPTIONS = (
+    "beam", "max_active", "min_active", "lattice_beam", "acoustic_scale", "blank_penalty", "insertion_penalty",
+    "lm_weight", "lm_units", "nbest",
+)  # fmt: skip
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    method: str | None = None,
+    graph: str | Path | None = None,
+    rescore: str | Path | None = None,
+    graph_lm: str | Path | None = None,
+    lm: str | Path | None = None,
+    hotwords: str | Path | Sequence[str] | None = None,
+    jobs: int = 1,
+    checkpoint: str = "averaged",
+    batch_seconds: float = BATCH_SECONDS,
+    max_seconds: float | None = None,
+    **options: Any,
+) -> "Model":
+    """Opens a trained system: an experiment folder, or a pack of `asrtool pack`.
+
+        model = asrtool.load("exp/mine")
+        model = asrtool.load("exp/mine", graph="data/lang/graph", device="cuda")
+
+    device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
+    method: "greedy", "prefix" or "graph"; by default "graph" with a `graph`, "prefix" with an `lm`, else the best that
+        the system carries the files for.
+    graph: a decoding graph of `asrtool graph`. lm: a language model for prefix search.
+    rescore, graph_lm: an n-gram model for lattice rescoring, and the one that the graph was built from.
+    hotwords: phrases that are expected, in a file or a list.
+    jobs: search processes beside the model; 1 searches in this process.
+    checkpoint: "averaged", "best", "last" or a file.
+    batch_seconds: audio in a batch of segments, with padding.
+    max_seconds: the longest segment that a recording is cut into, by default the longest utterance of the training.
+    options: further options of `asrtool decode` by name, such as beam=12.0 or acoustic_scale=0.7.
+
+    Files that the system carries are used where none is given.
+
+    Raises UserError for what does not exist or does not fit together.
+    """
+    files = {"graph": graph, "rescore": rescore, "graph_lm": graph_lm, "lm": lm, "hotwords": hotwords}
+    given = _given_options({**files, **options})
+    experiment = open_experiment(Path(path), checkpoint, device)
+    method = method or _default_method(experiment, given)
+    _check_method(method, given)
+    return Model(experiment, method, given, jobs, batch_seconds, max_seconds)
+
+
+def _given_options(values: Options) -> dict[str, Any]:
+    """Returns the options that are not None, with paths for files. Raises UserError for unknown names."""
+    valid = (*FILE_OPTIONS, *VALUE_OPTIONS)
+    for name in values:
+        if name not in valid:
+            raise UserError(f"load has no option {name} ({did_you_mean(name, valid)})")
+    given = {name: value for name, value in values.items() if value is not None}
+    files = {name: given[name] for name in FILE_OPTIONS if isinstance(given.get(name), str | Path)}
+    return given | {name: Path(path) for name, path in files.items()}
+
+
+def _default_method(experiment: Experiment, given: Options) -> str:
+    if "graph" in given:
+        return "graph"
+    return "prefix" if "lm" in given else best_method(experiment)
+
+
+def _check_method(method: str, given: Options) -> None:
+    """Raises UserError for an unknown method, and for options that have no effect on it."""
+    if method not in METHODS:
+        raise UserError(f"there is no method {method!r}; give one of {', '.join(METHODS)}")
+    for name in given:
+        if method not in methods_of_option(name):
+            valid = " or ".join(methods_of_option(name))
+            raise UserError(f"the option {name} has no effect on the method {method}; it is for {valid}")
+
+
+class Model:
+    """A trained system that is ready to recognise; `asrtool.load` opens it.
+
+    It is a context manager: leaving it ends the search processes of `jobs`.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        method: str,
+        options: Options,
+        jobs: int = 1,
+        batch_seconds: float = BATCH_SECONDS,
+        max_seconds: float | None = None,
+    ):
+        self.experiment = experiment
+        self.method = method
+        self.options = search_options(experiment, method, options)
+        self.jobs = jobs
+        self.batch_seconds = batch_seconds
+        self.max_seconds = max_seconds
+        self._given = options
+        self._transcriber: tuple[int, Transcriber] | None = None  # and its nbest
+        if method != "graph" and experiment.tokenizer.output_type != "words":
+            logger.warning(
+                f"{experiment.folder}: the results are {experiment.tokenizer.output_type}, since the units of this "
+                "system are not parts of words; for words, give a graph of `asrtool graph`"
+            )
+
+    @property
+    def sampling_rate(self) -> int:
+        """The sampling rate of the model in Hz; audio of other rates is resampled to it."""
+        return self.experiment.config.features.sampling_rate
+
+    @overload
+    def transcribe(
+        self,
+        source: Audio,
+        *,
+        rate: int | None = None,
+        channel: Channel = "mix",
+        nbest: int | None = None,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Transcript: ...
+
+    @overload
+    def transcribe(
+        self,
+        source: Recordings,
+        *,
+        rate: int | None = None,
+        channel: Channel = "mix",
+        nbest: int | None = None,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> list[Transcript]: ...
+
+    def transcribe(
+        self,
+        source: Audio | Recordings,
+        *,
+        rate: int | None = None,
+        channel: Channel = "mix",
+        nbest: int | None = None,
+        on_progress: Callable[[float], object] | None = None,
+    ) -> Transcript | list[Transcript]:
+        """Returns the words of a recording, or of each in a list.
+
+            transcript = model.transcribe("talk.mp3")
+            for word in transcript.words:
+                print(word.start, word.end, word.text, word.confidence)
+            model.transcribe(samples, rate=44100)     # a NumPy array
+            model.transcribe(["a.wav", "b.wav"])      # a list of transcripts
+
+        source: the path of a file, an open binary file, or an array (n,) or (n, channels) of int16, int32 or floats in
+        -1 .. 1, which needs its `rate` in Hz. Any length and sampling rate. channel: its number from 0 on, or "mix" for
+        the mean of all. nbest: the number of hypotheses of each segment, in `Segment.alternatives`, for the methods
+        "prefix" and "graph". on_progress: is called with the seconds of the recording that are done.
+
+        Raises UserError or InvalidEntry, with a line that says what is wrong with a recording.
+        """
+        transcriber = self._open_transcriber(nbest)
+        if isinstance(source, list | tuple):
+            return [transcriber.transcribe(one, channel, rate, on_progress) for one in source]
+        return transcriber.transcribe(source, channel, rate, on_progress)
+
+    def segments(
+        self, source: Audio, *, rate: int | None = None, channel: Channel = "mix", nbest: int | None = None
+    ) -> Iterator[Segment]:
+        """Yields the segments of a recording in order, each as soon as it is recognised; see `transcribe`.
+
+        for segment in model.segments("three_hours.mp3"):
+            print(segment.start, segment.text)
+        """
+        return self._open_transcriber(nbest).segments(source, channel, rate)
+
+    def stream(self, rate: int | None = None, endpoint: Sequence[str] = ("default",)) -> Stream:
+        """Returns a stream that accepts samples as they arrive; see `asrtool.deploy.stream.Stream`.
+
+            stream = model.stream(rate=48000)
+            for result in stream.results(pieces):
+                print(result.text, "" if result.is_final else "...")
+
+        rate: the sampling rate of the samples in Hz, by default the model's. endpoint: the rules by which an utterance
+        ends, as for `asrtool stream --endpoint`; none of them (an empty list) makes the stream one utterance. Raises
+        UserError for a model that needs whole utterances.
+        """
+        new_search, describer = self._streaming_search
+        return Stream(self.experiment, new_search, describer, rate, parse_rules(endpoint))
+
+    @cached_property
+    def _streaming_search(self) -> tuple[Callable, WordDescriber]:
+        """The function that creates the search of an utterance, and what describes its words."""
+        given = {name: value for name, value in self._given.items() if name not in LATTICE_OPTIONS}
+        options = search_options(self.experiment, self.method, given, streaming=True)
+        new_search = open_streaming_search(self.method, self.experiment.tokenizer, options).new_search
+        return new_search, WordDescriber(self.experiment, None, None)
+
+    def _open_transcriber(self, nbest: int | None) -> Transcriber:
+        """Returns the transcriber for n-best lists of this length; only the last one is kept, a graph takes memory."""
+        count = nbest or self.options.get("nbest", 1)
+        if self._transcriber is None or self._transcriber[0] != count:
+            self.close()
+            options = dict(self.options)
+            if nbest:
+                options["nbest"] = nbest
+            transcriber = Transcriber(
+                self.experiment, self.method, options, self.jobs, self.batch_seconds, self.max_seconds
+            )
+            self._transcriber = count, transcriber
+        return self._transcriber[1]
+
+    def close(self) -> None:
+        """Ends the search processes; the next transcription starts them again."""
+        if self._transcriber:
+            self._transcriber[1].close()
+            self._transcriber = None
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<asrtool.Model {self.experiment.folder}, {self.method}, {self.experiment.device}>"

@@ -1,0 +1,117 @@
+"""From the log-probs of a segment to its words: search, then times and confidence, in worker processes if wanted."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from asrtool.decoding.hypothesis import Hypothesis, Search
+from asrtool.deploy.interim import UtteranceWords, WordDescriber
+from asrtool.deploy.results import Alternative
+from asrtool.errors import UserError
+from asrtool.interrupts import init_worker
+from asrtool.text.tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+# Segments whose log-probs wait for a search process: twice as many as processes would keep these busy, the rest lets
+# the model finish a batch. 100 segments of 10 s and 500 units are 50 MB.
+MAX_PENDING = 100
+
+
+@dataclass(frozen=True)
+class SegmentWords:
+    """The words of a segment, with seconds from its start, and its n-best list if there is one, the best first."""
+
+    described: UtteranceWords
+    alternatives: tuple[Alternative, ...] = ()
+
+
+class SegmentSearch:
+    """Search and description of one segment after the other."""
+
+    def __init__(self, search: Search, describer: WordDescriber, tokenizer: Tokenizer):
+        self.search = search
+        self.describer = describer
+        self.tokenizer = tokenizer
+
+    def __call__(self, log_probs: np.ndarray) -> SegmentWords:
+        """Returns the words of a segment with log-probs (T, V) float32."""
+        if not len(log_probs):
+            return SegmentWords(UtteranceWords([], None))
+        batch = torch.from_numpy(log_probs)[None]  # (1, T, V)
+        (hypothesis,) = self.search(batch, torch.tensor([len(log_probs)]))
+        nbest = (hypothesis, *hypothesis.others) if hypothesis.others else ()
+        alternatives = tuple(Alternative(self._text(one), one.score) for one in nbest)
+        return SegmentWords(self.describer.describe(hypothesis, log_probs), alternatives)
+
+    def _text(self, hypothesis: Hypothesis) -> str:
+        return self.tokenizer.decode(hypothesis.tokens) if hypothesis.words is None else " ".join(hypothesis.words)
+
+
+class SearchProcesses:
+    """Processes that search while the model computes the next batch; with `jobs` = 1, this process searches itself.
+
+    They are forked at once, when the graph was loaded, so that they share its memory, and before the model ran on a
+    GPU, which they never touch.
+    """
+
+    def __init__(self, search: SegmentSearch, jobs: int = 1):
+        self.search = search
+        self.pool: ProcessPoolExecutor | None = None
+        if jobs > 1:
+            self.pool = ProcessPoolExecutor(jobs, get_context("fork"), initializer=_start, initargs=(search,))
+            self.pool.submit(int).result()  # the first call starts them all
+
+    def map(self, items: Iterable[tuple[T, np.ndarray]]) -> Iterator[tuple[T, SegmentWords]]:
+        """Yields each item with the words of its log-probs (T, V), in order and as soon as they are there.
+
+        At most MAX_PENDING items are read ahead. Raises UserError when a process was killed.
+        """
+        if self.pool is None:
+            yield from ((item, self.search(log_probs)) for item, log_probs in items)
+            return
+        pending: deque[tuple[T, Future[SegmentWords]]] = deque()
+        try:
+            for item, log_probs in items:
+                pending.append((item, self.pool.submit(_search, log_probs)))
+                while pending and (pending[0][1].done() or len(pending) >= MAX_PENDING):
+                    yield _result(pending.popleft())
+            while pending:
+                yield _result(pending.popleft())
+        except BrokenProcessPool as error:
+            raise UserError("a search process was killed, for memory perhaps; try fewer --jobs") from error
+        finally:
+            for _, future in pending:  # the caller stopped early
+                future.cancel()
+
+    def close(self) -> None:
+        """Ends the processes."""
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+
+def _result(pending: tuple[T, "Future[SegmentWords]"]) -> tuple[T, SegmentWords]:
+    item, future = pending
+    return item, future.result()
+
+
+_worker_search: SegmentSearch | None = None  # of a forked process
+
+
+def _start(search: SegmentSearch) -> None:
+    global _worker_search
+    _worker_search = search
+    torch.set_num_threads(1)  # the processes are the parallelism; threads of OpenMP do not survive a fork
+    init_worker()
+
+
+def _search(log_probs: np.ndarray) -> SegmentWords:
+    assert _worker_search is not None
+    return _worker_search(log_probs)

@@ -1,0 +1,170 @@
+"""Audio as it arrives, at any sampling rate, to partial and final words with times and confidence."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from asrtool.decoding.hypothesis import Hypothesis
+from asrtool.deploy.interim import WordDescriber
+from asrtool.deploy.results import Word
+from asrtool.errors import UserError
+from asrtool.experiment import Experiment
+from asrtool.streaming.endpointing import Endpointing
+from asrtool.streaming.partial_hypothesis import PartialHypothesis, StreamingSearch
+from asrtool.streaming.recogniser import Recogniser, RecognitionResult
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """The words of an utterance so far, `start` and `end` in seconds from the start of the stream.
+
+    is_final: True once the utterance has ended; its words then have the times of a forced alignment, and confidence.
+    Words of a partial result end where the next one begins. num_final: this many words, from the first on, cannot
+    change any more. confidence: of the whole utterance, for final results.
+    """
+
+    words: Sequence[Word]
+    start: float
+    end: float
+    is_final: bool
+    num_final: int
+    confidence: float | None = None
+
+    @cached_property
+    def text(self) -> str:
+        """The words, joined by single spaces."""
+        return " ".join(word.text for word in self.words)
+
+
+class Stream:
+    """One stream of audio; `asrtool.Model.stream` opens it.
+
+        stream = model.stream(rate=48000)
+        for samples in microphone:
+            for result in stream.accept(samples):
+                print(result.text, "" if result.is_final else "...")
+        for result in stream.finish():
+            print(result.text)
+
+    The sizes of the pieces do not change the result. After `finish` it is ready for the next stream.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        new_search: Callable[[], StreamingSearch],
+        describer: WordDescriber,
+        rate: int | None = None,
+        endpointing: Endpointing | None = None,
+    ):
+        self._new_search = new_search
+        self._describer = describer
+        self._recorded: deque[_RecordedSearch] = deque()  # of the utterances that have no final result yet
+        self._recogniser = Recogniser(experiment, self._start_search, endpointing)
+        self.rate = rate or self._recogniser.rate
+        self._begin()
+
+    def accept(self, samples: np.ndarray) -> list[StreamResult]:
+        """Takes samples; returns the utterances that ended in them, and the partial result of the next one.
+
+        samples: (n,) or (n, channels), of which the mean is recognised; float in -1 .. 1, int16 or int32. Raises
+        UserError for other samples, InvalidEntry for audio that the model cannot recognise.
+        """
+        return self._results(self._recogniser.accept(self._resample(mono_samples(samples))))
+
+    def finish(self) -> list[StreamResult]:
+        """Ends the stream; returns its last utterances. The object is then ready for another stream."""
+        results = self._recogniser.accept(self._resample(np.zeros(0, np.float32), last=True))[:-1]
+        final = self._results([*results, *self._recogniser.finish()])
+        self._begin()
+        return final
+
+    def results(self, pieces: Iterable[np.ndarray]) -> Iterator[StreamResult]:
+        """Yields the results of a whole stream, which are those of `accept` for each piece and of `finish`."""
+        for samples in pieces:
+            yield from self.accept(samples)
+        yield from self.finish()
+
+    def _begin(self) -> None:
+        import soxr
+
+        while len(self._recorded) > 1:  # the last one is the search that the recogniser has just begun
+            self._recorded.popleft()
+        model_rate = self._recogniser.rate
+        self._resampler = None
+        if self.rate != model_rate:
+            self._resampler = soxr.ResampleStream(self.rate, model_rate, 1, dtype="float32")
+
+    def _resample(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
+        return samples if self._resampler is None else self._resampler.resample_chunk(samples, last=last)
+
+    def _start_search(self) -> StreamingSearch:
+        search = _RecordedSearch(self._new_search())
+        self._recorded.append(search)
+        return search
+
+    def _results(self, results: Sequence[RecognitionResult]) -> list[StreamResult]:
+        return [self._final(result) if result.hypothesis else _partial(result) for result in results]
+
+    def _final(self, result: RecognitionResult) -> StreamResult:
+        """Returns an utterance with the times and the confidence of its words."""
+        assert result.hypothesis is not None
+        log_probs = self._recorded.popleft().all_log_probs()
+        words: list[Word] = []
+        confidence = None
+        if len(log_probs):
+            described = self._describer.describe(result.hypothesis, log_probs)
+            confidence = described.confidence
+            for word in described.words:
+                start, end = round(result.start + word.start, 3), round(result.start + word.end, 3)
+                words.append(Word(word.text, start, end, word.confidence))
+        return StreamResult(words, result.start, result.end, True, len(words), confidence)
+
+
+def _partial(result: RecognitionResult) -> StreamResult:
+    ends = [*result.times, result.end][1:]
+    rows = zip(result.words, result.times, ends, strict=True)
+    words = [Word(text, start, max(start, end)) for text, start, end in rows]
+    return StreamResult(words, result.start, result.end, False, result.num_final)
+
+
+class _RecordedSearch:
+    """A streaming search that keeps the log-probs of its utterance, from which times and confidence are computed."""
+
+    def __init__(self, search: StreamingSearch):
+        self.search = search
+        self.log_probs: list[np.ndarray] = []
+
+    def advance(self, log_probs: np.ndarray) -> PartialHypothesis:
+        """Searches the log-probs of further frames, (T, V) float32."""
+        self.log_probs.append(log_probs)
+        return self.search.advance(log_probs)
+
+    def finish(self) -> Hypothesis:
+        """Returns the hypothesis."""
+        return self.search.finish()
+
+    def all_log_probs(self) -> np.ndarray:
+        """Returns the log-probs of the utterance, (T, V); an empty array (0, 0) for one without a frame."""
+        return np.concatenate(self.log_probs) if self.log_probs else np.zeros((0, 0), np.float32)
+
+
+def mono_samples(samples: np.ndarray) -> np.ndarray:
+    """Returns samples (n,) float32 in -1 .. 1 of (n,) or (n, channels) floats, int16 or int32: the channels' mean.
+
+    Raises UserError for other arrays, and for samples that are not finite.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2) or samples.dtype not in (np.int16, np.int32, np.float16, np.float32, np.float64):
+        found = f"{samples.dtype} of shape {samples.shape}"
+        raise UserError(f"samples are {found}; give (n,) or (n, channels) of int16, int32 or floats in -1 .. 1")
+    scale = 1.0 if samples.dtype.kind == "f" else -float(np.iinfo(samples.dtype).min)
+    mixed = samples.astype(np.float64) / scale
+    if mixed.ndim == 2:
+        mixed = mixed.mean(axis=1)
+    if not np.isfinite(mixed).all():
+        raise UserError("samples are not all finite numbers")
+    return mixed.astype(np.float32)

@@ -1,0 +1,154 @@
+"""The Python interface: loading, transcribing arrays, files and lists, streaming."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+import asrtool
+from asrtool.errors import UserError
+from tests.tiny import RATE, tone
+
+
+@pytest.fixture(scope="module")
+def samples() -> np.ndarray:
+    """Six seconds of tones, float32."""
+    return np.concatenate([tone(300 + 400 * number, 1.0, number) for number in range(6)])
+
+
+@pytest.fixture(scope="module")
+def model(experiment) -> asrtool.Model:
+    """The experiment with random weights."""
+    return asrtool.load(experiment, method="greedy", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def stream_model(stream_experiment) -> asrtool.Model:
+    """One that can stream."""
+    return asrtool.load(stream_experiment, method="greedy", device="cpu")
+
+
+def test_import_is_light():
+    code = "import asrtool, sys; dir(asrtool); print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_unknown_names_of_the_package_are_attribute_errors():
+    with pytest.raises(AttributeError, match="transcribe"):
+        asrtool.transcribe  # noqa: B018
+    assert {*asrtool.__all__} <= {*dir(asrtool)}
+
+
+def test_array_file_and_open_file_have_the_same_words(model, samples, tmp_path):
+    path = tmp_path / "tones.wav"
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+    of_array = model.transcribe(samples, rate=RATE)
+    assert of_array.words
+    assert model.transcribe(path).words == of_array.words
+    assert model.transcribe(str(path)).words == of_array.words
+    with path.open("rb") as file:
+        assert model.transcribe(file).words == of_array.words
+    assert list(model.segments(path)) == of_array.segments
+
+
+def test_a_list_gives_a_list(model, samples, tmp_path):
+    path = tmp_path / "tones.wav"
+    soundfile.write(path, samples, RATE)
+    transcripts = model.transcribe([path, str(path)])
+    assert [transcript.source for transcript in transcripts] == [str(path)] * 2
+    assert transcripts[0].words == transcripts[1].words
+
+
+def test_channels_are_mixed_or_chosen(model, samples):
+    silent = 1e-4 * tone(50, len(samples) / RATE)
+    stereo = np.stack([samples, silent], axis=1)
+    assert model.transcribe(stereo, rate=RATE, channel=0).words == model.transcribe(samples, rate=RATE).words
+    assert model.transcribe(stereo, rate=RATE, channel=0).channel == 0
+    assert (
+        model.transcribe(np.stack([samples, samples], axis=1), rate=RATE).text
+        == model.transcribe(samples, rate=RATE).text
+    )
+
+
+def test_nbest_lists_begin_with_the_result(experiment, samples):
+    model = asrtool.load(experiment, method="prefix", device="cpu")
+    (segment,) = model.transcribe(samples[: 2 * RATE], rate=RATE, nbest=3).segments
+    assert len(segment.alternatives) == 3
+    assert segment.alternatives[0].text == segment.text
+    scores = [alternative.score for alternative in segment.alternatives]
+    assert scores == sorted(scores, reverse=True)
+    (segment,) = model.transcribe(samples[: 2 * RATE], rate=RATE).segments
+    assert segment.alternatives == ()
+
+
+def test_progress_grows_to_the_end(model, samples):
+    seconds: list[float] = []
+    transcript = model.transcribe(samples, rate=RATE, on_progress=seconds.append)
+    assert seconds == sorted(seconds)
+    assert seconds[-1] == pytest.approx(transcript.seconds)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "viterbi"}, "no method 'viterbi'; give one of greedy"),
+        ({"method": "graph"}, "--graph"),
+        ({"method": "greedy", "beam": 4}, "beam has no effect on the method greedy; it is for prefix or graph"),
+        ({"beem": 4}, "no option beem .did you mean 'beam'"),
+        ({"graph": "nowhere"}, "nowhere"),
+        ({"device": "tpu"}, "tpu"),
+    ],
+)
+def test_impossible_options_are_one_line(experiment, options, message, samples):
+    with pytest.raises(UserError, match=message) as caught:
+        asrtool.load(experiment, **options).transcribe(samples, rate=RATE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stream_has_the_words_of_the_whole(stream_model, samples):
+    whole = stream_model.transcribe(samples, rate=RATE)
+    stream = stream_model.stream(endpoint=[])
+    for size in (len(samples), 1600, 777):
+        pieces = [samples[begin : begin + size] for begin in range(0, len(samples), size)]
+        *partial, final = stream.results(pieces)
+        assert final.is_final and not any(result.is_final for result in partial)
+        assert final.words == whole.words
+        for result in partial:
+            assert result.words[: result.num_final] == [] or result.text.startswith(
+                " ".join(word.text for word in final.words[: result.num_final])
+            )
+
+
+def test_a_stream_takes_other_rates_types_and_channels(stream_model, samples):
+    soxr = pytest.importorskip("soxr")
+    fast = soxr.resample(samples, RATE, 48000)
+    integers = (np.clip(fast, -1, 1) * 32767).astype(np.int16)
+    stream = stream_model.stream(rate=48000, endpoint=[])
+    of_floats = [*stream.results(np.split(fast, 10))][-1]
+    of_integers = [*stream.results(np.split(np.stack([integers] * 2, 1), 10))][-1]
+    whole = stream_model.transcribe(samples, rate=RATE)
+    assert of_floats.text == of_integers.text == whole.text
+    starts = np.array([[word.start for word in result.words] for result in (of_floats, whole)])
+    assert np.abs(starts[0] - starts[1]).max() <= stream_model.experiment.frame_seconds
+
+
+def test_endpoints_end_utterances_and_times_go_on(stream_model, samples):
+    stream = stream_model.stream(endpoint=["length=1.5"])
+    finals = [result for result in stream.results(np.split(samples, 12)) if result.is_final]
+    assert len(finals) >= 4
+    assert all(before.end <= after.start + 1e-6 for before, after in zip(finals, finals[1:], strict=False))
+    assert all(final.start <= word.start <= word.end <= final.end for final in finals for word in final.words)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((2, 2, 2)), np.zeros(4, np.uint8), np.array([0.0, np.nan]), np.array(["a"])])
+def test_bad_samples_are_refused(stream_model, bad):
+    with pytest.raises(UserError, match="samples are"):
+        stream_model.stream().accept(bad)
+
+
+def test_a_model_that_needs_whole_utterances_does_not_stream(model):
+    with pytest.raises(UserError, match="cannot stream"):
+        model.stream()
