@@ -8,11 +8,12 @@ from asrtool.cli.search_options import (
     beam_option,
     graph_option,
     graph_search_options,
+    nbest_option,
     prefix_search_options,
     priors_option,
+    rescoring_options,
 )
 
-MAX_NBEST = 1000  # hypotheses of an utterance: rescoring gains nothing from more than some hundreds
 MAX_CONTEXT = 100_000  # words: an hour of speech has 10,000
 NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has tried
 
@@ -22,12 +23,7 @@ NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has 
 @click.argument("cuts", type=PATH, nargs=-1, required=True)
 @click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="Search method; repeatable.")
 @beam_option
-@click.option(
-    "--nbest",
-    type=click.IntRange(1, MAX_NBEST),
-    show_default="1",
-    help="Number of hypotheses in hyps.jsonl (--method prefix or graph).",
-)
+@nbest_option
 @prefix_search_options
 @graph_option
 @click.option(
@@ -40,22 +36,7 @@ NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has 
 @click.option(
     "--lattices", is_flag=True, default=None, help="Write lat.gz, a text archive of Kaldi (--method graph only)."
 )
-@click.option(
-    "--lattice-beam",
-    type=POSITIVE,
-    show_default="8.0",
-    help="Lattice beam, the largest cost above the best path (--method graph only).",
-)
-@click.option(
-    "--rescore",
-    type=PATH,
-    help="N-gram model for lattice rescoring; it replaces the one that the graph was built from.",
-)
-@click.option(
-    "--graph-lm",
-    type=PATH,
-    help="N-gram model that the graph was built from; needed with --rescore to subtract its scores.",
-)
+@rescoring_options
 @click.option("--jobs", default=1, type=JOBS, help="Number of search processes (--method graph only).")
 @click.option("--adapted", type=PATH, help="Weights of each speaker, a folder of `asrtool adapt`.")
 @model_options

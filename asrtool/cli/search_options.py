@@ -9,6 +9,7 @@ import click
 from asrtool.cli.options import NOT_NEGATIVE, NUMBER, PATH, POSITIVE, add_options
 
 METHOD = click.Choice(["greedy", "prefix", "graph"])
+MAX_NBEST = 1000  # hypotheses of an utterance: rescoring gains nothing from more than some hundreds
 
 beam_option = click.option(
     "--beam",
@@ -82,4 +83,29 @@ graph_search_options = add_options(
         help="Acoustic scale and both penalties, a file of `asrtool tune` (--method graph only).",
     ),
     priors_option,
+)
+
+nbest_option = click.option(
+    "--nbest",
+    type=click.IntRange(1, MAX_NBEST),
+    show_default="1",
+    help="Number of hypotheses that are written for an utterance (--method prefix or graph).",
+)
+rescoring_options = add_options(
+    click.option(
+        "--lattice-beam",
+        type=POSITIVE,
+        show_default="8.0",
+        help="Lattice beam, the largest cost above the best path (--method graph only).",
+    ),
+    click.option(
+        "--rescore",
+        type=PATH,
+        help="N-gram model for lattice rescoring; it replaces the one that the graph was built from.",
+    ),
+    click.option(
+        "--graph-lm",
+        type=PATH,
+        help="N-gram model that the graph was built from; needed with --rescore to subtract its scores.",
+    ),
 )
