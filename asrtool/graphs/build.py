@@ -13,6 +13,7 @@ from asrtool.graphs.folder import COMMAND, META, lexicon_hash, save_graph, token
 from asrtool.graphs.grammar import NOT_WORDS, arpa_words, compare_vocabularies
 from asrtool.graphs.lexicon_fst import WordBoundary
 from asrtool.graphs.topology import num_outputs
+from asrtool.text.context_units import ContextTokenizer
 from asrtool.text.lexicon import Lexicon, read_lexicon
 from asrtool.text.tokenizer import SPACE, Tokenizer, load_tokenizer
 
@@ -43,7 +44,8 @@ def build_graph(
     lm_words = arpa_words(lm) if lm else None
     pronunciations = _load_lexicon(units, lexicon, lm_words)
     boundary = _word_boundary(units, silence, silence_probability)
-    compiler = Compiler(units.symbols, _in_both(pronunciations, lm_words), lm, topology, boundary)
+    context = units if isinstance(units, ContextTokenizer) else None
+    compiler = Compiler(units.symbols, _in_both(pronunciations, lm_words), lm, topology, boundary, context)
     fsts = {kind: getattr(compiler, kind) for kind in dict.fromkeys(kinds)}
     meta = {
         "kind": kinds[0],
@@ -57,14 +59,14 @@ def build_graph(
         "steps": compiler.steps,
         "kaldifst": version("kaldifst"),
     }
-    save_graph(out, fsts, compiler.words, compiler.units, meta)
+    save_graph(out, fsts, compiler.words, compiler.units, meta, compiler.phones if context else None)
     return meta | {"seconds": round(time.perf_counter() - start, 1), "peak_mb": peak_mb()}
 
 
 def _load_lexicon(tokenizer: Tokenizer, path: str | Path | None, words: list[str] | None) -> Lexicon:
     """The lexicon in the file `path`, or the tokenizer's pronunciations of `words`."""
     if path:
-        return read_lexicon(path, phones=tokenizer.symbols[1:])
+        return read_lexicon(path, phones=tokenizer.without_context.symbols[1:])
     if words is None:
         raise UserError("no words to build a graph of; give --lexicon FILE or --lm ARPA")
     return tokenizer_lexicon(tokenizer, [word for word in words if word not in NOT_WORDS])

@@ -1,9 +1,10 @@
-"""H, L and G composed: L o G determinised and minimised, H on top of it, in the order of Kaldi's mkgraph.sh.
+"""H, C, L and G composed: L o G determinised and minimised, H on top of it, in the order of Kaldi's mkgraph.sh.
 
 As there, determinisation is in the log semiring, and weights are not pushed in another step. Disambiguation symbols are
-removed before the composition with H, not after it: CTC topologies composed with a deterministic graph need no further
+removed before the composition with H, not after it: topologies composed with a deterministic graph need no further
 determinisation, as in icefall's compile_hlg.py. The epsilons that replace the symbols stay: without them there would be
-four times as many arcs.
+four times as many arcs. Units in context put C between H and LG: it is deterministic on its units, so CLG is as well,
+and is only minimised.
 """
 
 import logging
@@ -17,9 +18,11 @@ from typing import TYPE_CHECKING
 
 from asrtool.errors import UserError
 from asrtool.graphs.check import PROPERTIES, has_property
+from asrtool.graphs.context import context_fst
 from asrtool.graphs.grammar import grammar_fst
 from asrtool.graphs.lexicon_fst import BACKOFF, WordBoundary, lexicon_fst, unit_table, word_table
 from asrtool.graphs.topology import DETERMINISTIC_TOPOLOGIES, topology_fst
+from asrtool.text.context_units import ContextTokenizer
 from asrtool.text.lexicon import Lexicon
 
 logger = logging.getLogger(__name__)
@@ -36,29 +39,45 @@ class Compiler:
     """The graphs of each kind of `asrtool.graphs.KINDS`, compiled when first used: `compiler.HLG`, `compiler.G` ...
 
     `words` and `units` are symbols by label; label 0 is epsilon, so a unit has the label unit + 1, and the last labels
-    are disambiguation symbols. `steps` has the size of each step's result, its time, and the peak memory up to then;
-    `sizes` has the size and the properties of each graph. Raises UserError for an LM or lexicon that leaves no sentence
-    to recognise.
+    are disambiguation symbols. `phones` are the symbols of the lexicon, by the input labels of L and LG: the phones if
+    units are phones in context, otherwise `units`. `steps` has the size of each step's result, its time, and the peak
+    memory up to then; `sizes` has the size and the properties of each graph. Raises UserError for an LM or lexicon that
+    leaves no sentence to recognise.
     """
 
     def __init__(
-        self, symbols: list[str], lexicon: Lexicon, arpa: str | Path | None, topology: str, boundary: WordBoundary
+        self,
+        symbols: list[str],
+        lexicon: Lexicon,
+        arpa: str | Path | None,
+        topology: str,
+        boundary: WordBoundary,
+        context: ContextTokenizer | None = None,
     ):
-        """`symbols` are the tokenizer's. `arpa` is the n-gram model of G; the kinds without a G do not need it."""
+        """`symbols` are the tokenizer's; `context` is this tokenizer, if its units are phones in context.
+
+        `arpa` is the n-gram model of G; the kinds without a G do not need it.
+        """
         self.lexicon = lexicon
         self.arpa = arpa
         self.topology = topology
         self.boundary = boundary
         self.words = word_table(lexicon)
+        self.context = context
         self.units = unit_table(symbols, lexicon, boundary)
+        self.phones = self.units
+        if context:
+            self.phones = unit_table(context.without_context.symbols, lexicon, boundary)
         self.steps: list[dict] = []
         self.sizes: dict[str, dict] = {}
 
     @cached_property
     def H(self) -> "StdVectorFst":
         """The topology over the units that the lexicon uses."""
-        used = {*self.lexicon.symbols, self.boundary.separator, self.boundary.silence}
-        unit_numbers = [label - 1 for label, symbol in enumerate(self.units) if symbol in used]
+        unit_numbers = self._used_phones
+        if self.context:
+            phone_of = self.context.phone_of
+            unit_numbers = [unit for unit, phone in enumerate(phone_of) if phone in unit_numbers]
         fst = self._step("H", topology_fst, self.topology, unit_numbers)
         _require("H", fst, "input_epsilon_free")
         if self.topology in DETERMINISTIC_TOPOLOGIES:
@@ -66,9 +85,21 @@ class Compiler:
         return self._finish("H", fst)
 
     @cached_property
+    def C(self) -> "StdVectorFst":
+        """The context of the units, from units in context to phones, with disambiguation symbols."""
+        assert self.context is not None
+        first_mark = self.phones.index(BACKOFF)
+        marks = [(self.units.index(mark), label) for label, mark in enumerate(self.phones) if label >= first_mark]
+        fst = self._step("C", context_fst, self.context, self._used_phones, marks)
+        _require("C", fst, "deterministic", "input_epsilon_free")
+        return fst
+
+    @cached_property
     def L(self) -> "StdVectorFst":
         """The lexicon, not determinised: a word is on the first arc of its pronunciation."""
-        return self._finish("L", self._remove_disambiguation("L", self._disambiguated_lexicon, backoff=False))
+        return self._finish(
+            "L", self._remove_disambiguation("L", self._disambiguated_lexicon, self.phones, backoff=False)
+        )
 
     @cached_property
     def G(self) -> "StdVectorFst":
@@ -78,28 +109,55 @@ class Compiler:
     @cached_property
     def LG(self) -> "StdVectorFst":
         """The lexicon composed with the n-gram model, determinised and minimised."""
-        import kaldifst
-
-        fst = self._step("L o G", kaldifst.compose, self._disambiguated_lexicon, self.G)
-        self._determinise_and_minimise("LG", fst)
-        return self._finish("LG", self._remove_disambiguation("LG", fst, backoff=True))
+        return self._finish("LG", self._remove_disambiguation("LG", self._disambiguated_lg, self.phones, backoff=True))
 
     @cached_property
     def HL(self) -> "StdVectorFst":
         """H composed with L, determinised and minimised: any words of the lexicon in any order, all with cost 0."""
         fst = self._disambiguated_lexicon.copy()
         self._determinise_and_minimise("L", fst)
-        return self._compose_topology("HL", self._remove_disambiguation("determinised L", fst, backoff=False))
+        if self.context:
+            fst = self._compose_context("CL", fst)
+        fst = self._remove_disambiguation("determinised L", fst, self.units, backoff=False)
+        return self._compose_topology("HL", fst)
 
     @cached_property
     def HLG(self) -> "StdVectorFst":
-        """H composed with LG: the graph that decoders search with a language model."""
-        return self._compose_topology("HLG", self.LG)
+        """H composed with LG, or with C and LG: the graph that decoders search with a language model."""
+        if not self.context:
+            return self._compose_topology("HLG", self.LG)
+        fst = self._compose_context("CLG", self._disambiguated_lg)
+        return self._compose_topology("HLG", self._remove_disambiguation("CLG", fst, self.units, backoff=True))
 
     @cached_property
     def _disambiguated_lexicon(self) -> "StdVectorFst":
         """The lexicon with its disambiguation symbols, and loops of #0 for the back-off arcs of G."""
-        return self._step("L", lexicon_fst, self.lexicon, self.words, self.units, self.boundary)
+        return self._step("L", lexicon_fst, self.lexicon, self.words, self.phones, self.boundary)
+
+    @cached_property
+    def _disambiguated_lg(self) -> "StdVectorFst":
+        """LG with its disambiguation symbols, determinised and minimised."""
+        import kaldifst
+
+        fst = self._step("L o G", kaldifst.compose, self._disambiguated_lexicon, self.G)
+        self._determinise_and_minimise("LG", fst)
+        return fst
+
+    @cached_property
+    def _used_phones(self) -> list[int]:
+        """The numbers of the units, or of the phones of units in context, that the lexicon uses."""
+        used = {*self.lexicon.symbols, self.boundary.separator, self.boundary.silence}
+        return [label - 1 for label, symbol in enumerate(self.phones) if symbol in used]
+
+    def _compose_context(self, name: str, fst: "StdVectorFst") -> "StdVectorFst":
+        """Returns C composed with `fst`, which is deterministic on its phones, minimised."""
+        import kaldifst
+
+        kaldifst.arcsort(fst, "ilabel")
+        composed = self._step(name, kaldifst.compose, self.C, fst)
+        self._step(f"{name} minimised", _in_place, kaldifst.minimize_encoded, composed, delta=MINIMISATION_DELTA)
+        _require(name, composed, "deterministic", "input_epsilon_free")
+        return composed
 
     def _determinise_and_minimise(self, name: str, fst: "StdVectorFst") -> None:
         """Changes `fst`, which has disambiguation symbols, in place."""
@@ -109,18 +167,18 @@ class Compiler:
         self._step(f"{name} minimised", _in_place, kaldifst.minimize_encoded, fst, delta=MINIMISATION_DELTA)
         _require(name, fst, "deterministic", "input_epsilon_free")
 
-    def _remove_disambiguation(self, name: str, fst: "StdVectorFst", backoff: bool) -> "StdVectorFst":
-        """Returns `fst` with epsilons instead of the disambiguation symbols on its input side.
+    def _remove_disambiguation(self, name: str, fst: "StdVectorFst", units: list[str], backoff: bool) -> "StdVectorFst":
+        """Returns `fst` with epsilons instead of the disambiguation symbols on its input side; `units` by input label.
 
         `backoff`: #0 becomes epsilon as well, as on the back-off arcs of G. Otherwise its arcs are removed: in L they
         are loops, and with epsilon they would be loops that read nothing.
         """
         import kaldifst
 
-        backoff_label = self.units.index(BACKOFF)
+        backoff_label = units.index(BACKOFF)
         first_removed = backoff_label if backoff else backoff_label + 1
         lines = [f"0 0 {label} {label}\n" for label in range(1, backoff_label)]  # units stay
-        lines += [f"0 0 0 {label}\n" for label in range(first_removed, len(self.units))]
+        lines += [f"0 0 0 {label}\n" for label in range(first_removed, len(units))]
         to_epsilon = kaldifst.compile("".join([*lines, "0\n"]))
         return self._step(f"{name} without disambiguation symbols", kaldifst.compose, to_epsilon, fst)
 

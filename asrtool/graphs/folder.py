@@ -3,12 +3,13 @@
     OUT/HLG.fst       the graph, an OpenFst file named for its kind; there may be files of other kinds, too
         words.txt     symbol table: <eps> 0, the words from 1, #0 last
         units.txt     symbol table: <eps> 0, unit u at u + 1 (so <blank> is 1), then #0, #1 ...
+        phones.txt    the same for phones, if units are phones in context (asrtool/text/context_units.py)
         graph.json    kind, topology, outputs, silence, the sizes and sha256 of each FST; its files; sha256 of
                       the tokenizer, the lexicon and the LM
 
     kind             input labels           output labels
     H, HL, HLG       acoustic output + 1    words; H alone: units
-    L, LG            units                  words
+    L, LG            units, or phones       words
     G                words                  words; #0 before a back-off arc, as in Kaldi
 
 Input labels of H are as `DecodableCtc` of kaldi-decoder expects them; `meta["outputs"]` is the number of outputs that
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 META = "graph.json"
 WORDS = "words.txt"
 UNITS = "units.txt"
+PHONES = "phones.txt"
 COMMAND = "asrtool graph"
 REBUILD = f"build it again with `{COMMAND}`"
 SEARCHABLE = ("HLG", "HL")  # the kinds from the model's outputs to words
@@ -150,10 +152,16 @@ def _check_model(graph: DecodingGraph, tokenizer: Tokenizer) -> None:
 
 
 def save_graph(
-    folder: str | Path, fsts: Mapping[str, "StdVectorFst"], words: Sequence[str], units: Sequence[str], meta: dict
+    folder: str | Path,
+    fsts: Mapping[str, "StdVectorFst"],
+    words: Sequence[str],
+    units: Sequence[str],
+    meta: dict,
+    phones: Sequence[str] | None = None,
 ) -> None:
     """Writes the folder, `fsts` by kind, and replaces an earlier graph there when it is complete.
 
+    `words`, `units` and `phones` are symbols by label; there are `phones` if units are phones in context.
     The names of the files, and in `sizes` the bytes and the sha256 of each FST, are added to `meta`. UserError for a
     folder that `asrtool graph` did not write, a full disk, and another process that writes there.
     """
@@ -167,6 +175,9 @@ def save_graph(
         write_symbols(new / WORDS, words)
         write_symbols(new / UNITS, units)
         meta["files"] = [META, WORDS, UNITS, *(f"{kind}.fst" for kind in fsts)]
+        if phones:
+            write_symbols(new / PHONES, phones)
+            meta["files"].append(PHONES)
         write_json(new / META, meta)
 
 
