@@ -45,7 +45,7 @@ def open_audio(audio: str) -> PathOrBytes:
     Commands run only with --allow-commands.
     """
     if not is_command(audio):
-        return _regular_file(audio)
+        return regular_file(audio)
     require_plain_path(audio)  # unless commands are allowed
     command = subprocess.run(audio.rstrip().rstrip("|"), shell=True, capture_output=True, check=False)
     if command.returncode or not command.stdout:
@@ -53,7 +53,8 @@ def open_audio(audio: str) -> PathOrBytes:
     return io.BytesIO(command.stdout)
 
 
-def _regular_file(path: str) -> str:
+def regular_file(path: str) -> str:
+    """Returns `path` if it is a regular file. Raises InvalidEntry."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:

@@ -1,0 +1,26 @@
+"""Resampling of audio that arrives in blocks, by libsoxr."""
+
+import numpy as np
+import soxr
+
+
+class StreamResampler:
+    """Converts mono blocks from one sampling rate to another; sample n of the output is at n / to_rate seconds.
+
+    libsoxr compensates the delay of its linear-phase filter: blocks of the output come later, but the times of their
+    samples are those of the input. After `finish`, the output has input * to_rate / from_rate samples, rounded.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int):
+        self._soxr = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32")
+
+    def accept(self, samples: np.ndarray) -> np.ndarray:
+        """Returns the output (m,) float32 that the further samples (n,) float32 complete."""
+        if self._soxr is None:
+            return samples
+        return self._soxr.resample_chunk(np.ascontiguousarray(samples, dtype=np.float32))
+
+    def finish(self) -> np.ndarray:
+        """Returns the rest of the output (m,) float32. No samples may follow."""
+        empty = np.zeros(0, np.float32)
+        return empty if self._soxr is None else self._soxr.resample_chunk(empty, last=True)
