@@ -1,5 +1,6 @@
 """The best alignment of audio with a transcript that may be partly wrong (`asrtool/decoding/edit_graph.py`)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -18,20 +19,31 @@ class Filler(NamedTuple):
     end: int  # the frame after the last
 
 
+class AlignedUnit(NamedTuple):
+    """A unit of a word that is in the audio."""
+
+    word: int
+    unit: int
+    begin: int  # output frame
+    end: int  # the frame after the last
+
+
 @dataclass(frozen=True)
 class EditAlignment:
-    """The best path of T frames through the graph of J words."""
+    """The best path of T frames through the graph of J words. Words without units in `units` are not in the audio."""
 
     score: float  # log-probability of the path, costs subtracted
-    begin: np.ndarray  # (J,) int64 frame in which each word begins; -1 for a word that is not in the audio
-    end: np.ndarray  # (J,) int64 the frame after its last unit's last frame; -1 likewise
+    num_words: int  # J
+    units: list[AlignedUnit]
     fillers: list[Filler]
     loss: np.ndarray  # (T,) float64 nats by which the label of each frame is worse than the best one; 0 in fillers
 
     @property
     def present(self) -> np.ndarray:
         """(J,) True for each word that is in the audio."""
-        return self.begin >= 0
+        present = np.zeros(self.num_words, bool)
+        present[[unit.word for unit in self.units]] = True
+        return present
 
 
 class _Choices(NamedTuple):
@@ -122,30 +134,36 @@ def _trace(node: int, choices: _Choices, graph: EditGraph) -> np.ndarray:
 
 
 def _describe(score: float, path: np.ndarray, emissions: np.ndarray, graph: EditGraph) -> EditAlignment:
-    begin = np.full(graph.num_words, -1)
-    end = np.full(graph.num_words, -1)
-    words = graph.word[path]
-    is_word = words >= 0
-    frames = np.flatnonzero(is_word)  # a word's frames are together, and words are in order
-    present, first = np.unique(words[is_word], return_index=True)
-    begin[present] = frames[first]
-    end[present] = frames[np.append(first[1:], len(frames))[: len(first)] - 1] + 1
     labels = graph.label[path]
     best = emissions[:, :-1].max(axis=1)
     own = emissions[np.arange(len(path)), labels]
     loss = np.where(labels == graph.num_labels, 0.0, best - own)
-    return EditAlignment(score, begin, end, _fillers(path, emissions, graph), loss)
+    return EditAlignment(score, graph.num_words, _units(path, graph), _fillers(path, emissions, graph), loss)
+
+
+def _state_runs(path: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Yields each state of the path with its first frame and the frame after its last."""
+    begin = 0
+    for state, group in groupby(path.tolist()):
+        end = begin + len(list(group))
+        yield state, begin, end
+        begin = end
+
+
+def _units(path: np.ndarray, graph: EditGraph) -> list[AlignedUnit]:
+    return [
+        AlignedUnit(int(graph.word[state]), int(graph.label[state]), begin, end)
+        for state, begin, end in _state_runs(path)
+        if graph.word[state] >= 0 and graph.label[state] != BLANK
+    ]
 
 
 def _fillers(path: np.ndarray, emissions: np.ndarray, graph: EditGraph) -> list[Filler]:
     """Returns the stretches of filler, without the blanks at both ends, which cost the same as in the blank state."""
     is_unit = emissions[:, :-1].argmax(axis=1) != BLANK
     fillers = []
-    begin = 0
-    for state, group in groupby(path.tolist()):
-        end = begin + len(list(group))
+    for state, begin, end in _state_runs(path):
         units = begin + np.flatnonzero(is_unit[begin:end])
         if graph.label[state] == graph.num_labels and len(units):
             fillers.append(Filler(int(graph.place[state]), int(units[0]), int(units[-1]) + 1))
-        begin = end
     return fillers

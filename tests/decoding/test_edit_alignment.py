@@ -93,7 +93,7 @@ def test_a_right_transcript_has_no_edits_and_no_loss():
     present, fillers, found = described(".1.2..3.44.", [[1, 2], [3, 4]])
     assert present == [True, True] and fillers == []
     assert found.loss.max() == 0
-    assert found.begin.tolist() == [1, 6] and found.end.tolist() == [4, 10]
+    assert found.units == [(0, 1, 1, 2), (0, 2, 3, 4), (1, 3, 6, 7), (1, 4, 8, 10)]
 
 
 def test_words_that_are_not_in_the_audio_are_skipped():

@@ -1,0 +1,160 @@
+"""From a text as people write it to the words of a system: the rule that long recordings are aligned by.
+
+1. Unicode NFC; typographic apostrophes become ', and invisible characters are removed.
+2. A word that the system can write as it stands is kept. Otherwise its punctuation is removed; dashes, slashes and
+   ellipses within a word separate words.
+3. Case: the one of keep, upper and lower in which the system can write the most words, for the whole text.
+4. Words that the lexicon of a phone system lacks get a pronunciation by g2p, as far as their letters are known.
+5. What is left, such as numbers in digits, cannot be written: it is left out and listed.
+"""
+
+import logging
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asrtool.errors import UserError
+from asrtool.readers import read_lines
+from asrtool.text.g2p import predict_pronunciations
+from asrtool.text.lexicon import Lexicon, Pronunciation
+from asrtool.text.tokenizer import PhoneTokenizer, Tokenizer
+from asrtool.text.words import CASES, change_case, composed
+
+logger = logging.getLogger(__name__)
+
+APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
+SEPARATORS = re.compile(r"[-\u2010-\u2015/\u2026_]|\.\.+")  # hyphens, dashes, slashes, ellipses
+SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u00bb)\]]*$")
+MAX_TEXT_WORDS = 1_000_000  # about 100 hours of speech
+
+
+@dataclass(frozen=True)
+class SpokenWord:
+    """A word in the system's own form. `line` counts from 1; `ends_sentence`: a sentence or a line ends after it."""
+
+    text: str
+    line: int
+    ends_sentence: bool = False
+
+
+@dataclass(frozen=True)
+class SpokenText:
+    """The words of a text, in order, and what became of the others.
+
+    tokenizer: the system's own, with pronunciations for further words of the text.
+    """
+
+    words: list[SpokenWord]
+    tokenizer: Tokenizer
+    case: str  # "keep", "upper" or "lower"
+    punctuation: int = 0  # words whose punctuation was removed, and punctuation that stood alone
+    pronounced: tuple[str, ...] = ()  # words that g2p pronounced
+    unwritable: list[SpokenWord] = field(default_factory=list)  # words that were left out
+
+    def summary(self) -> str:
+        """Returns what was changed, for the user."""
+        notes = [f"{len(self.words)} words", f"case: {self.case}", f"punctuation removed {self.punctuation} times"]
+        if self.pronounced:
+            notes.append(f"{len(self.pronounced)} words pronounced by g2p: {_some(self.pronounced)}")
+        if self.unwritable:
+            left_out = _some(f"{word.text} (line {word.line})" for word in self.unwritable)
+            notes.append(f"{len(self.unwritable)} words left out that the system cannot write: {left_out}")
+        return "; ".join(notes)
+
+
+def _some(words: Iterable[str], shown: int = 10) -> str:
+    words = list(dict.fromkeys(words))
+    return ", ".join(words[:shown]) + (", ..." if len(words) > shown else "")
+
+
+def read_spoken_text(path: Path, tokenizer: Tokenizer) -> SpokenText:
+    """Returns the text of a file (UTF-8, plain or .gz) in the form of `tokenizer`. UserError for one without words."""
+    lines = read_lines(path, "text", "give a plain text file of what is said in the recording")
+    return spoken_text(lines, tokenizer, str(path))
+
+
+def spoken_text(lines: Iterable[str], tokenizer: Tokenizer, where: str = "the text") -> SpokenText:
+    """Returns the words of `lines` in the form of `tokenizer`.
+
+    Raises UserError if there are none, or none that the system can write.
+    """
+    rows = [(number, composed(line).translate(APOSTROPHES).split()) for number, line in enumerate(lines, 1)]
+    num_words = sum(len(words) for _, words in rows)
+    if not num_words:
+        raise UserError(f"{where} has no words; give what is said in the recording")
+    if num_words > MAX_TEXT_WORDS:
+        raise UserError(f"{where} has {num_words:,} words, more than {MAX_TEXT_WORDS:,}; split recording and text")
+    case = _best_case(rows, tokenizer)
+    words, punctuation = _written(rows, case, tokenizer)
+    missing = list(dict.fromkeys(word.text for word in words if tokenizer.unknown(word.text)))
+    new = _predict(missing, tokenizer) if missing and isinstance(tokenizer, PhoneTokenizer) else {}
+    larger = _with_pronunciations(tokenizer, new)
+    writable = [word for word in words if not larger.unknown(word.text)]
+    unwritable = [word for word in words if larger.unknown(word.text)]
+    if not writable:
+        shown = _some(missing) or "punctuation only"
+        raise UserError(f"no word of {where} can be written in the system's units ({shown}); is it its language?")
+    return SpokenText(writable, larger, case, punctuation, tuple(new), unwritable)
+
+
+def _best_case(rows: list[tuple[int, list[str]]], tokenizer: Tokenizer) -> str:
+    counts = Counter(word for _, words in rows for part in words for word in _parts(part))
+
+    def known(case: str) -> int:
+        return sum(count for word, count in counts.items() if not tokenizer.unknown(change_case(word, case)))
+
+    return max(CASES, key=known)  # the first of equally good ones: keep
+
+
+def _parts(word: str) -> list[str]:
+    """Returns the words within a written word, without punctuation."""
+    parts = SEPARATORS.sub(" ", word).split()
+    return [part for part in map(_without_punctuation, parts) if part]
+
+
+def _without_punctuation(word: str) -> str:
+    kept = "".join(c for c in word if c == "'" or unicodedata.category(c)[0] in "LMN")
+    return kept if kept.strip("'") else ""
+
+
+def _written(rows: list[tuple[int, list[str]]], case: str, tokenizer: Tokenizer) -> tuple[list[SpokenWord], int]:
+    """Returns all words without punctuation, and how often it was removed."""
+    words: list[SpokenWord] = []
+    punctuation = 0
+    for line, written in rows:
+        for position, raw in enumerate(written, 1):
+            ends = position == len(written) or bool(SENTENCE_END.search(raw))
+            parts = _forms(raw, case, tokenizer)
+            punctuation += parts != [change_case(raw, case)]
+            words += [SpokenWord(part, line, ends and number == len(parts)) for number, part in enumerate(parts, 1)]
+    return words, punctuation
+
+
+def _forms(raw: str, case: str, tokenizer: Tokenizer) -> list[str]:
+    """Returns the words of a written word: itself if the system can write it, else what is left of it."""
+    whole = change_case(raw, case)
+    if not tokenizer.unknown(whole):
+        return [whole]
+    parts = [change_case(part, case) for part in _parts(raw)]
+    return [part.strip("'") if tokenizer.unknown(part) and part.strip("'") else part for part in parts]
+
+
+def _predict(words: list[str], tokenizer: PhoneTokenizer) -> dict[str, Pronunciation]:
+    """Returns pronunciations of words that the lexicon lacks, as far as g2p has any in the system's phones."""
+    try:
+        predicted = predict_pronunciations(words, tokenizer.lexicon)
+    except UserError as error:
+        logger.warning(f"words without a pronunciation are left out: {error}")
+        return {}
+    return {word: phones for word, phones in predicted.items() if set(tokenizer.symbols).issuperset(phones)}
+
+
+def _with_pronunciations(tokenizer: Tokenizer, new: dict[str, Pronunciation]) -> Tokenizer:
+    if not new or not isinstance(tokenizer, PhoneTokenizer):
+        return tokenizer
+    pronunciations = {word: (phones,) for word, phones in new.items()}
+    lexicon = Lexicon({**tokenizer.lexicon.pronunciations, **pronunciations})
+    return PhoneTokenizer(tokenizer.symbols, lexicon, tokenizer.separator)
