@@ -25,6 +25,7 @@ from asrtool.cli.report import report
 from asrtool.cli.stream import stream
 from asrtool.cli.tokenizer import tokenizer
 from asrtool.cli.train import info, train
+from asrtool.cli.transcribe import transcribe
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import TERMINATED, Terminated, exit_on_sigterm
 from asrtool.logs import log_to_stderr, printable
@@ -61,7 +62,7 @@ def cli(debug: bool, level: int | None) -> None:
 
 COMMANDS = (
     *(prepare, features, lexicon, tokenizer, lm, graph),
-    *(train, info, align, decode, tune, rescore, adapt, score, stream, report, export),
+    *(train, info, align, decode, tune, rescore, adapt, score, transcribe, stream, report, export),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -57,6 +57,24 @@ class Number(click.ParamType):
         return "FLOAT"
 
 
+class Channel(click.ParamType):
+    """A channel of a recording: its number from 0 on, "mix" for the mean of all, or "each"."""
+
+    name = "channel"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int | str:
+        """Returns the number or the word; fails with a usage error for anything else."""
+        if value in ("mix", "each") or isinstance(value, int):
+            return value
+        if not str(value).isdecimal() or len(str(value)) > 4:
+            self.fail(f"{value!r} is not a channel; give mix, each, or a number from 0 on", param, context)
+        return int(value)
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        """Returns the valid values for a help text."""
+        return "[mix|each|0|1|...]"
+
+
 PATH = click.Path(path_type=Path)
 NUMBER = Number()
 POSITIVE = Number(0, minimum_open=True)
@@ -84,6 +102,16 @@ def device_option(default: str = "auto") -> Decorator:
     """Returns --device, the device that runs the model."""
     return click.option(
         "--device", default=default, help="Device of the model: auto (a GPU if there is one), cpu, cuda or cuda:N."
+    )
+
+
+def channel_option() -> Decorator:
+    """Returns --channel, the channels of a recording that are recognised."""
+    return click.option(
+        "--channel",
+        type=Channel(),
+        default="mix",
+        help="Channel to recognise: the mean of all, each with outputs of its own, or one, counted from 0.",
     )
 
 

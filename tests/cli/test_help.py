@@ -9,7 +9,7 @@ from asrtool.cli import CONTEXT_SETTINGS, cli
 # default, which click shows, or declares with `show_default="..."` what happens without it.
 OPTIONAL = {
     *("--adapted", "--alignments", "--ctm", "--cuts", "--decoding-weights", "--dev", "--graph", "--graph-lm", "--hyps"),
-    *("--init-from", "--lexicon", "--lm", "--ngram", "--noise", "--pool", "--priors", "--recordings", "--rescore"),
+    *("--init-from", "--lexicon", "--list", "--lm", "--ngram", "--noise", "--pool", "--priors", "--recordings", "--rescore"),
     *("--silence", "--size", "--supervisions", "--tag", "--threshold", "--tokenizer", "--warmup-hours", "--wav"),
 }
 

@@ -1,0 +1,138 @@
+"""`asrtool transcribe`."""
+
+import click
+
+from asrtool.cli.options import (
+    JOBS,
+    PATH,
+    POSITIVE,
+    batch_seconds_option,
+    channel_option,
+    checkpoint_option,
+    device_option,
+    threads_option,
+)
+from asrtool.cli.search_options import (
+    METHOD,
+    beam_option,
+    graph_option,
+    graph_search_options,
+    nbest_option,
+    prefix_search_options,
+    rescoring_options,
+)
+
+FORMATS = ("txt", "json", "srt", "vtt", "ctm", "textgrid", "tsv")  # the keys of asrtool.deploy.outputs.FORMATS
+
+
+class FormatList(click.ParamType):
+    """Names of output formats, separated by commas."""
+
+    name = "formats"
+
+    def convert(
+        self, value: str | tuple[str, ...], param: click.Parameter | None, context: click.Context | None
+    ) -> tuple[str, ...]:
+        """Returns the names; fails with a usage error for an unknown one."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip().lower() for name in value.split(",") if name.strip())
+        unknown = [name for name in names if name not in FORMATS]
+        if unknown or not names:
+            self.fail(f"{value!r} is not a list of formats; valid are {', '.join(FORMATS)}", param, context)
+        return names
+
+    def get_metavar(self, *_: object, **__: object) -> str:
+        """Returns the valid names for a help text."""
+        return f"[{'|'.join(FORMATS)}],..."
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.argument("recordings", type=PATH, nargs=-1, metavar="[FILE|DIR|-]...")
+@click.option("--list", "list_file", type=PATH, help="Text file with further paths, one a line, as seen from here.")
+@click.option(
+    "--format",
+    "formats",
+    type=FormatList(),
+    multiple=True,
+    show_default="txt",
+    help="Formats of the output files, separated by commas; repeatable.",
+)
+@click.option(
+    "--output-dir",
+    type=PATH,
+    show_default="beside each recording, or - without --format",
+    help="Folder of the output files, or - for standard output.",
+)
+@click.option("--keep-suffix", is_flag=True, help="Output names with the recording's suffix, such as talk.mp3.txt.")
+@click.option("--overwrite", is_flag=True, help="Replace output files, whoever wrote them, also those that are done.")
+@channel_option()
+@click.option("--method", type=METHOD, show_default="the best that MODEL has the files for", help="Search method.")
+@beam_option
+@nbest_option
+@prefix_search_options
+@graph_option
+@graph_search_options
+@rescoring_options
+@click.option("--jobs", default=1, type=JOBS, help="Number of search processes beside the model.")
+@click.option(
+    "--max-seconds",
+    type=POSITIVE,
+    show_default="that of the training",
+    help="Longest segment in seconds; longer speech is cut at pauses.",
+)
+@checkpoint_option()
+@batch_seconds_option(100.0)
+@device_option()
+@threads_option()
+def transcribe(
+    model, recordings, list_file, formats, output_dir, keep_suffix, overwrite, channel, method, jobs, max_seconds,
+    checkpoint, batch_seconds, device, threads, **options,
+) -> None:  # fmt: skip
+    """Write the text of recordings, with times and confidence.
+
+    MODEL is an experiment folder or a pack. Recordings are audio or video of any length and sampling rate: files,
+    folders with all audio below them, - for standard input. A file whose name begins with - is given as ./-NAME.
+
+    The text goes to standard output, or to files with --format or --output-dir: beside each recording, or into the
+    output folder with the sub-folders of DIR. A rerun skips what is done; outputs of other options, or of a recording
+    that has changed, are written again. A recording that cannot be read is named, the others go on, and the exit status
+    is 1.
+
+    \b
+    asrtool transcribe exp/mine talk.mp3
+    asrtool transcribe exp/mine talk.mp3 --format srt,json
+    asrtool transcribe exp/mine recordings --output-dir text --format txt --format ctm
+    asrtool transcribe exp/mine call.wav --channel each --format tsv
+    asrtool transcribe exp/mine --list recordings.txt --output-dir text --jobs 4
+    sox talk.wav -t wav - trim 0 60 | asrtool transcribe exp/mine -
+    asrtool transcribe exp/mine talk.mp3 --method graph --graph data/lang/graph
+    """
+    import torch
+
+    from asrtool.deploy.model import load
+    from asrtool.deploy.output_plan import output_options
+    from asrtool.deploy.recordings import find_recordings
+    from asrtool.deploy.transcribe import system_settings, transcribe_to_files, transcribe_to_stdout
+
+    given = {name: value for name, value in options.items() if value is not None}
+    names = tuple(dict.fromkeys(name for group in formats for name in group))
+    found = find_recordings(recordings, list_file)
+    outputs = output_options(found.recordings, names, output_dir, channel, keep_suffix, overwrite)
+    if threads:
+        torch.set_num_threads(threads)
+    with load(
+        model,
+        device=device,
+        method=method,
+        jobs=jobs,
+        checkpoint=checkpoint,
+        batch_seconds=batch_seconds,
+        max_seconds=max_seconds,
+        **given,
+    ) as system:
+        if outputs.to_stdout:
+            transcribe_to_stdout(system, found, outputs, lambda text: click.echo(text, nl=False))
+        else:
+            click.echo(transcribe_to_files(system, found, outputs, system_settings(system)))
