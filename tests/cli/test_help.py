@@ -9,8 +9,9 @@ from asrtool.cli import CONTEXT_SETTINGS, cli
 # default, which click shows, or declares with `show_default="..."` what happens without it.
 OPTIONAL = {
     *("--adapted", "--alignments", "--ctm", "--cuts", "--decoding-weights", "--dev", "--graph", "--graph-lm", "--hyps"),
-    *("--init-from", "--lexicon", "--list", "--lm", "--ngram", "--noise", "--pool", "--priors", "--recordings", "--rescore"),
-    *("--silence", "--size", "--supervisions", "--tag", "--threshold", "--tokenizer", "--warmup-hours", "--wav"),
+    *("--init-from", "--lexicon", "--list", "--lm", "--ngram", "--noise", "--pool", "--priors", "--recordings"),
+    *("--rescore", "--silence", "--size", "--supervisions"),
+    *("--tag", "--threshold", "--tokenizer", "--warmup-hours", "--wav"),
 }
 
 
