@@ -1,4 +1,4 @@
-"""Alignment of long recordings in blocks: the same as in one piece, with known edits, and bounded where nothing fits."""
+"""Alignment of long recordings in blocks: as in one piece, with known edits, and bounded where nothing fits."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ NUM_UNITS = 20
 
 
 def speech(words, draw, errors=0.1):
-    """Log-probs in which the units of `words` are spoken, some of them misrecognised; and the first frame of each word."""
+    """Log-probs in which `words` are spoken, with misrecognised units; and the first frame of each word."""
     labels, starts = [], []
     for word in words:
         labels += [0] * int(draw.integers(0, 6))
