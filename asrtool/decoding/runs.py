@@ -106,7 +106,7 @@ def decode_runs(
 ) -> Iterator[dict]:
     """Decodes the runs; yields the facts of each, in the first of several ranks."""
     for method in dict.fromkeys(run.method for run in runs):
-        search, settings = open_search(method, experiment.tokenizer, options, jobs)
+        search, settings, _ = open_search(method, experiment.tokenizer, options, jobs)
         for run in (run for run in runs if run.method == method):
             if run.adapted:
                 experiment.load_adapted(run.adapted, run.cuts)  # the run before may have loaded another set's weights

@@ -29,10 +29,11 @@ from asrtool.text.tokenizer import SPACE, Tokenizer
 
 
 class SearchSetup(NamedTuple):
-    """A search, and the settings that determine its results."""
+    """A search, the settings that determine its results, and the graph that it searches, if it does."""
 
     search: Search
     settings: dict
+    graph: DecodingGraph | None = None
 
 
 def open_search(method: str, tokenizer: Tokenizer, options: Options, jobs: int = 1) -> SearchSetup:
@@ -42,7 +43,7 @@ def open_search(method: str, tokenizer: Tokenizer, options: Options, jobs: int =
     """
     if method == "graph":
         search, settings = open_graph_search(tokenizer, options, jobs)
-        return SearchSetup(search, settings)
+        return SearchSetup(search, settings, search.graph)
     if method == "prefix":
         return _open_prefix_search(tokenizer, options)
     return SearchSetup(ctc_greedy, {})

@@ -41,7 +41,7 @@ class WordSplitter:
 
     def _words_of_units(self, tokens: Sequence[int]) -> Iterator[tuple[str, Bounds]]:
         starts = [n for n, token in enumerate(tokens) if n == 0 or not self.has_marks or self.begins_word[token]]
-        for begin, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
+        for begin, end in zip(starts, [*starts, len(tokens)][1:], strict=True):
             for word in self.tokenizer.decode(tokens[begin:end]).split():
                 yield word, (begin, end)
 

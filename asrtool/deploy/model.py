@@ -10,10 +10,10 @@ import numpy as np
 
 from asrtool.decoding.options import Options, methods_of_option
 from asrtool.decoding.system_options import LATTICE_OPTIONS, best_method, search_options
-from asrtool.deploy.interim import WordDescriber
+from asrtool.decoding.words import WordDescriber
 from asrtool.deploy.results import Segment, Transcript
 from asrtool.deploy.stream import Stream
-from asrtool.deploy.transcriber import BATCH_SECONDS, Audio, Channel, Transcriber
+from asrtool.deploy.transcriber import BATCH_SECONDS, Audio, Channel, Transcriber, method_calibration
 from asrtool.errors import UserError, did_you_mean
 from asrtool.experiment import Experiment, open_experiment
 from asrtool.streaming.endpointing import parse_rules
@@ -217,8 +217,9 @@ class Model:
         """The function that creates the search of an utterance, and what describes its words."""
         given = {name: value for name, value in self._given.items() if name not in LATTICE_OPTIONS}
         options = search_options(self.experiment, self.method, given, streaming=True)
-        new_search = open_streaming_search(self.method, self.experiment.tokenizer, options).new_search
-        return new_search, WordDescriber(self.experiment, None, None)
+        setup = open_streaming_search(self.method, self.experiment.tokenizer, options)
+        calibration = method_calibration(self.experiment, self.method)
+        return setup.new_search, WordDescriber(self.experiment, setup.graph, calibration)
 
     def _open_transcriber(self, nbest: int | None) -> Transcriber:
         """Returns the transcriber for n-best lists of this length; only the last one is kept, a graph takes memory."""

@@ -1,6 +1,7 @@
 """The segments of a recording through the acoustic model, in batches of similar length and in bounded memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +12,15 @@ from asrtool.deploy.interim import AudioSegment
 from asrtool.experiment import Experiment
 
 # Audio that is sorted by length at once. With segments of up to 20 s, batches from 200 s of audio have about 5 % of
-# padding; its samples take 13 MB at 16 kHz, its log-probs 10 MB for 500 units.
+# padding; its samples take 13 MB at 16 kHz, its features 6 MB, its log-probs 10 MB for 500 units.
 WINDOW_SECONDS = 200.0
+
+
+class SegmentFrames(NamedTuple):
+    """The log-mel features (T, F) of a segment and its log-probs (T', V), both float32."""
+
+    features: np.ndarray
+    log_probs: np.ndarray
 
 
 def segment_windows(
@@ -51,23 +59,25 @@ def length_batches(lengths: Sequence[int], max_total: int) -> list[list[int]]:
     return batches
 
 
-def segment_log_probs(
+def segment_frames(
     experiment: Experiment, segments: Sequence[AudioSegment], batch_seconds: float
-) -> list[np.ndarray]:
-    """Returns the log-probs (T', V) float32 of each segment, with T' = 0 for segments without a frame.
+) -> list[SegmentFrames]:
+    """Returns features and log-probs of each segment, with T = T' = 0 for segments that are shorter than a frame.
 
     A batch has at most `batch_seconds` of audio, padding included. Raises DataError where log-probs are not finite.
     """
     rate, num_bins = experiment.config.features.sampling_rate, experiment.config.features.num_bins
     lengths = [len(segment.samples) for segment in segments]
-    results = [np.zeros((0, experiment.tokenizer.size), np.float32)] * len(segments)
+    no_frames = SegmentFrames(np.zeros((0, num_bins), np.float32), np.zeros((0, experiment.tokenizer.size), np.float32))
+    results = [no_frames] * len(segments)
     for indices in length_batches(lengths, round(batch_seconds * rate)):
         features = [features_of_samples(segments[index].samples, rate, num_bins) for index in indices]
         chosen = [n for n, frames in enumerate(features) if len(frames)]
         names = [f"segment at {segments[indices[n]].start:.2f} s" for n in chosen]
         log_probs, lens = experiment.log_probs(feature_batch([features[n] for n in chosen], names))
         for n, row, length in zip(chosen, log_probs.float().cpu().numpy(), lens.tolist(), strict=True):
-            results[indices[n]] = row[:length].copy()  # a view would keep the padded batch in memory
+            # a view of the log-probs would keep the padded batch in memory
+            results[indices[n]] = SegmentFrames(features[n].numpy(), row[:length].copy())
     return results
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TypeVar
 
-import numpy as np
 import torch
 
 from asrtool.decoding.hypothesis import Hypothesis, Search
-from asrtool.deploy.interim import UtteranceWords, WordDescriber
+from asrtool.decoding.words import UtteranceWords, WordDescriber
 from asrtool.deploy.results import Alternative
+from asrtool.deploy.segment_batches import SegmentFrames
 from asrtool.errors import UserError
 from asrtool.interrupts import init_worker
 from asrtool.text.tokenizer import Tokenizer
@@ -21,7 +21,7 @@ from asrtool.text.tokenizer import Tokenizer
 T = TypeVar("T")
 
 # Segments whose log-probs wait for a search process: twice as many as processes would keep these busy, the rest lets
-# the model finish a batch. 100 segments of 10 s and 500 units are 50 MB.
+# the model finish a batch. 100 segments of 10 s and 500 units are 80 MB, with their features.
 MAX_PENDING = 100
 
 
@@ -41,15 +41,16 @@ class SegmentSearch:
         self.describer = describer
         self.tokenizer = tokenizer
 
-    def __call__(self, log_probs: np.ndarray) -> SegmentWords:
-        """Returns the words of a segment with log-probs (T, V) float32."""
+    def __call__(self, frames: SegmentFrames) -> SegmentWords:
+        """Returns the words of a segment."""
+        log_probs = frames.log_probs
         if not len(log_probs):
             return SegmentWords(UtteranceWords([], None))
         batch = torch.from_numpy(log_probs)[None]  # (1, T, V)
         (hypothesis,) = self.search(batch, torch.tensor([len(log_probs)]))
         nbest = (hypothesis, *hypothesis.others) if hypothesis.others else ()
         alternatives = tuple(Alternative(self._text(one), one.score) for one in nbest)
-        return SegmentWords(self.describer.describe(hypothesis, log_probs), alternatives)
+        return SegmentWords(self.describer.describe(hypothesis, log_probs, frames.features), alternatives)
 
     def _text(self, hypothesis: Hypothesis) -> str:
         return self.tokenizer.decode(hypothesis.tokens) if hypothesis.words is None else " ".join(hypothesis.words)
@@ -69,18 +70,18 @@ class SearchProcesses:
             self.pool = ProcessPoolExecutor(jobs, get_context("fork"), initializer=_start, initargs=(search,))
             self.pool.submit(int).result()  # the first call starts them all
 
-    def map(self, items: Iterable[tuple[T, np.ndarray]]) -> Iterator[tuple[T, SegmentWords]]:
-        """Yields each item with the words of its log-probs (T, V), in order and as soon as they are there.
+    def map(self, items: Iterable[tuple[T, SegmentFrames]]) -> Iterator[tuple[T, SegmentWords]]:
+        """Yields each item with the words of its frames, in order and as soon as they are there.
 
         At most MAX_PENDING items are read ahead. Raises UserError when a process was killed.
         """
         if self.pool is None:
-            yield from ((item, self.search(log_probs)) for item, log_probs in items)
+            yield from ((item, self.search(frames)) for item, frames in items)
             return
         pending: deque[tuple[T, Future[SegmentWords]]] = deque()
         try:
-            for item, log_probs in items:
-                pending.append((item, self.pool.submit(_search, log_probs)))
+            for item, frames in items:
+                pending.append((item, self.pool.submit(_search, frames)))
                 while pending and (pending[0][1].done() or len(pending) >= MAX_PENDING):
                     yield _result(pending.popleft())
             while pending:
@@ -112,6 +113,6 @@ def _start(search: SegmentSearch) -> None:
     init_worker()
 
 
-def _search(log_probs: np.ndarray) -> SegmentWords:
+def _search(frames: SegmentFrames) -> SegmentWords:
     assert _worker_search is not None
-    return _worker_search(log_probs)
+    return _worker_search(frames)

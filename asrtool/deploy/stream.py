@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from asrtool.decoding.hypothesis import Hypothesis
-from asrtool.deploy.interim import WordDescriber
+from asrtool.decoding.words import WordDescriber
 from asrtool.deploy.results import Word
+from asrtool.deploy.transcriber import rounded_confidence, words_at
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.streaming.endpointing import Endpointing
@@ -117,10 +118,8 @@ class Stream:
         confidence = None
         if len(log_probs):
             described = self._describer.describe(result.hypothesis, log_probs)
-            confidence = described.confidence
-            for word in described.words:
-                start, end = round(result.start + word.start, 3), round(result.start + word.end, 3)
-                words.append(Word(word.text, start, end, word.confidence))
+            words = words_at(result.start, described.words)
+            confidence = rounded_confidence(described.confidence)
         return StreamResult(words, result.start, result.end, True, len(words), confidence)
 
 

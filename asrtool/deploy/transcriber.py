@@ -7,18 +7,20 @@ first words appear before the last ones are read.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
 
+from asrtool.decoding.calibration import MethodCalibration, read_calibration
 from asrtool.decoding.options import Options, check_options
 from asrtool.decoding.search_setup import open_search
-from asrtool.deploy.interim import AudioSegment, WordDescriber, read_segments
+from asrtool.decoding.words import TimedWord, WordDescriber
+from asrtool.deploy.interim import AudioSegment, read_segments
 from asrtool.deploy.results import Segment, Transcript, Word
-from asrtool.deploy.segment_batches import segment_log_probs, segment_windows
+from asrtool.deploy.segment_batches import SegmentFrames, segment_frames, segment_windows
 from asrtool.deploy.segment_search import SearchProcesses, SegmentSearch, SegmentWords
 from asrtool.experiment import Experiment
 
@@ -48,9 +50,9 @@ class Transcriber:
         self.rate = experiment.config.features.sampling_rate
         self.batch_seconds = batch_seconds
         self.max_seconds = max_seconds or experiment.config.data.max_seconds
-        search = open_search(method, experiment.tokenizer, options).search
-        describer = WordDescriber(experiment, getattr(search, "graph", None), None)
-        self._processes = SearchProcesses(SegmentSearch(search, describer, experiment.tokenizer), jobs)
+        setup = open_search(method, experiment.tokenizer, options)
+        describer = WordDescriber(experiment, setup.graph, method_calibration(experiment, method))
+        self._processes = SearchProcesses(SegmentSearch(setup.search, describer, experiment.tokenizer), jobs)
 
     def transcribe(
         self,
@@ -78,28 +80,50 @@ class Transcriber:
         `rate` is the sampling rate of `source` if it is an array, in Hz.
         """
         audio = read_segments(source, rate, self.rate, channel, self.max_seconds)
-        for segment, words in self._processes.map(self._with_log_probs(audio)):
+        for segment, words in self._processes.map(self._with_frames(audio)):
             if words.described.words:
                 yield _as_segment(segment, words)
 
-    def _with_log_probs(self, segments: Iterable[AudioSegment]) -> Iterator[tuple[AudioSegment, np.ndarray]]:
-        """Yields each segment, without its samples, and its log-probs (T, V), in order."""
+    def _with_frames(self, segments: Iterable[AudioSegment]) -> Iterator[tuple[AudioSegment, SegmentFrames]]:
+        """Yields each segment, without its samples, and its features and log-probs, in order."""
         for window in segment_windows(segments, self.rate):
-            log_probs = segment_log_probs(self.experiment, window, self.batch_seconds)
+            frames = segment_frames(self.experiment, window, self.batch_seconds)
             bare = (replace(segment, samples=segment.samples[:0]) for segment in window)
-            yield from zip(bare, log_probs, strict=True)
+            yield from zip(bare, frames, strict=True)
 
     def close(self) -> None:
         """Ends the search processes."""
         self._processes.close()
 
 
+def method_calibration(experiment: Experiment, method: str) -> MethodCalibration | None:
+    """Returns the calibration of a method that the system carries, if there is one. UserError for a damaged file."""
+    path = experiment.files.calibration
+    return read_calibration(path).get(method) if path else None
+
+
 def _as_segment(audio: AudioSegment, result: SegmentWords) -> Segment:
-    words = [
-        Word(word.text, round(audio.start + word.start, 3), round(audio.start + word.end, 3), word.confidence)
-        for word in result.described.words
+    words = words_at(audio.start, result.described.words)
+    confidence = rounded_confidence(result.described.confidence)
+    return Segment(words[0].start, words[-1].end, words, confidence, result.alternatives)
+
+
+def words_at(start: float, words: Sequence[TimedWord]) -> list[Word]:
+    """Returns words whose times count from `start`, in seconds, with times from 0 on."""
+    return [
+        Word(
+            text=word.text,
+            start=round(start + word.start, 3),
+            end=round(start + word.end, 3),
+            confidence=rounded_confidence(word.confidence),
+        )
+        for word in words
     ]
-    return Segment(words[0].start, words[-1].end, words, result.described.confidence, result.alternatives)
+
+
+def rounded_confidence(confidence: float | None) -> float | None:
+    """Returns a confidence with four decimals: further ones depend on the order of additions in a batch."""
+    return None if confidence is None else round(confidence, 4)
 
 
 def _name(source: Audio) -> str:

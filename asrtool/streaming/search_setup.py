@@ -14,10 +14,11 @@ from asrtool.text.tokenizer import Tokenizer
 
 
 class StreamingSetup(NamedTuple):
-    """A function that creates the search of an utterance, and the settings that determine its results."""
+    """A function that creates the search of an utterance, the settings that determine its results, and its graph."""
 
     new_search: Callable[[], StreamingSearch]
     settings: dict
+    graph: DecodingGraph | None = None
 
 
 def open_streaming_search(method: str, tokenizer: Tokenizer, options: Options) -> StreamingSetup:
@@ -38,7 +39,7 @@ def _open_graph_search(tokenizer: Tokenizer, options: Options) -> StreamingSetup
     graph = StreamingGraph(setup.graph, setup.options)
     silences = _silence_outputs(setup.graph, tokenizer)
     settings = asdict(setup.options) | setup.settings
-    return StreamingSetup(lambda: StreamingGraphSearch(graph, setup.priors, silences), settings)
+    return StreamingSetup(lambda: StreamingGraphSearch(graph, setup.priors, silences), settings, setup.graph)
 
 
 def _silence_outputs(graph: DecodingGraph, tokenizer: Tokenizer) -> list[int]:

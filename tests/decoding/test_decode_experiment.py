@@ -20,7 +20,7 @@ from asrtool.experiment import open_experiment
 
 def run(experiment, corpus, out, method="greedy", batch_seconds=200.0, **options):
     opened = open_experiment(experiment, device="cpu")
-    search, settings = open_search(method, opened.tokenizer, options)
+    search, settings, _ = open_search(method, opened.tokenizer, options)
     facts = decode(opened, corpus, out, "test", method, search, settings, batch_seconds=batch_seconds, workers=0)
     rows = [json.loads(line) for line in (out / "hyps.jsonl").read_text(encoding="utf-8").splitlines()]
     return facts, rows

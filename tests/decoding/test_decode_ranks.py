@@ -22,7 +22,7 @@ SECONDS = 4.0  # in a batch: the corpus makes about a dozen of them
 
 def run(experiment, corpus, out, method="greedy"):
     found = open_experiment(experiment, device="cpu")
-    search, settings = open_search(method, found.tokenizer, {})
+    search, settings, _ = open_search(method, found.tokenizer, {})
     return decode(found, corpus, out, "test", method, search, settings, batch_seconds=SECONDS, workers=0)
 
 

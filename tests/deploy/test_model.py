@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -28,6 +29,13 @@ def model(experiment) -> asrtool.Model:
 def stream_model(stream_experiment) -> asrtool.Model:
     """One that can stream."""
     return asrtool.load(stream_experiment, method="greedy", device="cpu")
+
+
+def assert_same_words(words, expected):
+    """Texts and times are equal, and confidences up to the order of additions."""
+    assert [word[:3] for word in map(astuple, words)] == [word[:3] for word in map(astuple, expected)]
+    confidences = [[word.confidence for word in one] for one in (words, expected)]
+    np.testing.assert_allclose(*confidences, atol=2e-4)
 
 
 def test_import_is_light():
@@ -115,7 +123,7 @@ def test_a_stream_has_the_words_of_the_whole(stream_model, samples):
         pieces = [samples[begin : begin + size] for begin in range(0, len(samples), size)]
         *partial, final = stream.results(pieces)
         assert final.is_final and not any(result.is_final for result in partial)
-        assert final.words == whole.words
+        assert_same_words(final.words, whole.words)
         for result in partial:
             assert result.words[: result.num_final] == [] or result.text.startswith(
                 " ".join(word.text for word in final.words[: result.num_final])

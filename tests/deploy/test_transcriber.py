@@ -5,6 +5,7 @@ import pytest
 
 from asrtool.deploy.transcriber import Transcriber
 from asrtool.experiment import open_experiment
+from tests.deploy.test_model import assert_same_words
 from tests.tiny import RATE, tone
 
 
@@ -28,5 +29,6 @@ def test_words_do_not_depend_on_batches(opened, samples):
         Transcriber(opened, "greedy", {}, batch_seconds=seconds, max_seconds=3).transcribe(samples, rate=RATE)
         for seconds in (1, 7, 1000)
     ]
-    assert results[0].words
-    assert results[0] == results[1] == results[2]
+    assert len(results[0].segments) > 4
+    for result in results[1:]:
+        assert_same_words(result.words, results[0].words)

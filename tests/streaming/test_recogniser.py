@@ -48,7 +48,7 @@ def offline(experiment, samples, method, options, frames=None):
     features = extractor(RATE, 20).extract(samples, RATE)[None]
     with torch.no_grad():
         log_probs, lens = experiment.model(features, torch.tensor([features.shape[1]]))
-    find, _ = open_search(method, experiment.tokenizer, options[method])
+    find = open_search(method, experiment.tokenizer, options[method]).search
     return find(log_probs, lens if frames is None else torch.tensor([frames]))[0]
 
 
@@ -71,7 +71,7 @@ def assert_same(found, expected):
 @settings(max_examples=6, deadline=None)
 @given(sizes=SIZES, seed=st.integers(0, 99), seconds=st.sampled_from([0.2, 1.0, 2.6]))
 def test_the_hypothesis_of_pieces_of_audio_is_that_of_the_whole(opened, options, method, sizes, seed, seconds):
-    new_search, _ = open_streaming_search(method, opened.tokenizer, options[method])
+    new_search = open_streaming_search(method, opened.tokenizer, options[method]).new_search
     *partials, last = stream_recording(Recogniser(opened, new_search), sound(seconds, seed), sizes)
     assert_same(last.hypothesis, offline(opened, sound(seconds, seed), method, options))
     assert last.num_final == len(last.words) == len(last.times) and last.start == 0
@@ -83,7 +83,8 @@ def test_the_hypothesis_of_pieces_of_audio_is_that_of_the_whole(opened, options,
 @settings(max_examples=4, deadline=None)
 @given(sizes=SIZES, seed=st.integers(0, 99))
 def test_after_an_endpoint_the_next_utterance_begins_right_there(opened, options, method, sizes, seed):
-    samples, (new_search, _) = sound(4.0, seed), open_streaming_search(method, opened.tokenizer, options[method])
+    samples = sound(4.0, seed)
+    new_search = open_streaming_search(method, opened.tokenizer, options[method]).new_search
     results = stream_recording(Recogniser(opened, new_search, Endpointing((EndpointRule(length=1.0),))), samples, sizes)
     utterances = [result for result in results if result.hypothesis]
     assert len(utterances) == 4 and utterances[0].start == 0 and utterances[-1].end == pytest.approx(4.0, abs=0.05)
@@ -116,7 +117,7 @@ def test_the_recogniser_can_be_used_for_another_stream(opened, options):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("samples", [0, 100])
 def test_audio_of_less_than_a_frame_has_no_words(opened, options, method, samples):
-    new_search, _ = open_streaming_search(method, opened.tokenizer, options[method])
+    new_search = open_streaming_search(method, opened.tokenizer, options[method]).new_search
     recogniser = Recogniser(opened, new_search, Endpointing())
     assert [result.words for result in recogniser.accept(torch.zeros(samples))] == [[]]
     (result,) = recogniser.finish()
