@@ -1,6 +1,7 @@
 """Checkpoint files: tensors and plain types, written atomically, loadable with `weights_only=True`.
 
-Training writes them (asrtool/training/checkpoint_folder.py); decoding, streaming, adaptation and export read them.
+Training writes them (asrtool/training/checkpoint_folder.py); decoding, streaming, adaptation and export read them. A
+pack has the weights as safetensors (asrtool/weight_files.py).
 """
 
 import platform
@@ -17,7 +18,9 @@ import asrtool
 from asrtool.config import Config, ModelConfig
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
+from asrtool.pack_manifest import WEIGHTS, is_pack, open_pack
 from asrtool.tensor_files import DamagedFileError, load_tensors, require_finite, save_tensors
+from asrtool.weight_files import SAFETENSORS, load_safetensors
 
 FILE_KIND = "a checkpoint of asrtool"
 DAMAGED_HINT = "use another one"
@@ -39,7 +42,10 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     """
     if not path.is_file():
         raise UserError(f"checkpoint not found: {path}; train first with `asrtool train`")
-    state = load_tensors(path, FILE_KIND, DAMAGED_HINT, device)
+    if path.suffix == SAFETENSORS:
+        state = load_safetensors(path, FILE_KIND, DAMAGED_HINT, device)
+    else:
+        state = load_tensors(path, FILE_KIND, DAMAGED_HINT, device)
     weights = state.get("model")
     units = state.get("units", [])
     if not isinstance(weights, dict) or not isinstance(state.get("config"), dict):
@@ -147,9 +153,11 @@ def step_checkpoints(folder: Path) -> list[Path]:
 def find_checkpoint(experiment: Path, name: str) -> Path:
     """Returns the path of the checkpoint `name`: "averaged" (else "best"), "best", "last", a file name, or a path.
 
-    A checkpoint of the experiment can be named by its file ("step-00000900.pt"), without .pt, or by its step ("900").
-    Raises UserError with the names that exist when `name` is not one of them, nor a path.
+    A checkpoint of the experiment can be named by its file ("step-00000900.pt"), without .pt, or by its step ("900"). A
+    pack has one, "averaged". Raises UserError with the names that exist when `name` is not one of them, nor a path.
     """
+    if is_pack(experiment):
+        return _checkpoint_of_pack(experiment, name)
     folder = experiment / "checkpoints"
     if name == "last":
         return max(step_checkpoints(folder), default=folder / "last")
@@ -164,3 +172,28 @@ def find_checkpoint(experiment: Path, name: str) -> Path:
             return folder / file
     existing = ", ".join(sorted(path.stem for path in folder.glob("*.pt"))) or "nothing"
     raise UserError(f"checkpoint not found: {name}; {folder} has {existing}; or give the path of another one")
+
+
+def _checkpoint_of_pack(pack: Path, name: str) -> Path:
+    if name in ("averaged", WEIGHTS):
+        return pack / WEIGHTS
+    if Path(name).is_file():
+        return Path(name)
+    hint = "leave --checkpoint out, or give the path of another one"
+    raise UserError(f"checkpoint not found: {name}; {pack} is a pack, which has one checkpoint; {hint}")
+
+
+def initial_checkpoint(path: Path) -> Path:
+    """Returns the checkpoint to start a training from: `path` itself, or that of an experiment folder or a pack.
+
+    A pack is verified. Raises UserError for a folder that is neither.
+    """
+    pack = path if path.is_dir() else path.parent
+    if is_pack(pack) and path in (pack, pack / WEIGHTS):
+        open_pack(pack)
+        return pack / WEIGHTS
+    if not path.is_dir():
+        return path
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{path} is neither a checkpoint nor an experiment or a pack; give one of them")
+    return find_checkpoint(path, "averaged")

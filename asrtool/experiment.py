@@ -1,4 +1,7 @@
-"""A trained system on disk: the folder that `asrtool train` writes, opened by everything that comes after training."""
+"""A trained system on disk, opened by everything that comes after training.
+
+It is the folder that `asrtool train` writes, or a pack, which `asrtool pack` makes of it (asrtool/pack_manifest.py).
+"""
 
 import hashlib
 import json
@@ -26,6 +29,7 @@ from asrtool.distributed import this_rank
 from asrtool.errors import DataError, UserError
 from asrtool.files import file_hash
 from asrtool.models.acoustic import AcousticModel
+from asrtool.pack_manifest import MANIFEST, Manifest, is_pack, open_pack, pack_files
 from asrtool.system_files import SystemFiles, experiment_files
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -90,15 +94,20 @@ class Experiment:
 
 
 def open_experiment(folder: Path, which: str = "averaged", device: str = "auto") -> Experiment:
-    """Returns the experiment in `folder` with the weights of one checkpoint; the model is in evaluation mode.
+    """Returns the experiment in `folder`, or the pack, with the weights of one checkpoint, in evaluation mode.
 
     `which` names a checkpoint as in `checkpoint.find_checkpoint`. Each rank of a machine uses its own GPU. Raises
-    UserError for a tokenizer with other units than the checkpoint's, and for weights that do not fit the configuration.
+    UserError for a damaged pack, a tokenizer with other units than the checkpoint's, and for weights that do not fit
+    the configuration.
     """
+    manifest = open_pack(folder) if is_pack(folder) else None
     if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} is not an experiment: it has no config.yaml; give the folder of `asrtool train`")
+        hint = "give the folder of `asrtool train` or of `asrtool pack`"
+        raise UserError(f"{folder} is not an experiment: it has no config.yaml; {hint}")
     config = load_config(folder / "config.yaml")
     tokenizer = load_tokenizer(folder / "tokenizer.json")
+    if manifest:
+        _require_same_facts(folder, manifest, config, tokenizer)
     path = checkpoint.find_checkpoint(folder, which)
     state = checkpoint.load_checkpoint(path)
     checkpoint.require_same_units(state, tokenizer.symbols, path, "put back the tokenizer.json it was trained with")
@@ -111,8 +120,23 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto")
         model=model.to(model_device).eval(),
         checkpoint=path,
         device=model_device,
-        files=experiment_files(folder),
+        files=pack_files(folder, manifest) if manifest else experiment_files(folder),
     )
+
+
+def _require_same_facts(pack: Path, manifest: Manifest, config: Config, tokenizer: Tokenizer) -> None:
+    """Raises UserError where model.json contradicts the configuration or the units of its pack."""
+    features = config.features
+    facts = {
+        "features.sampling_rate": (manifest.features.sampling_rate, features.sampling_rate),
+        "features.num_bins": (manifest.features.num_bins, features.num_bins),
+        "units.count": (manifest.units.count, tokenizer.size),
+        "units.output_type": (manifest.units.output_type, tokenizer.output_type),
+    }
+    for name, (listed, actual) in facts.items():
+        if listed != actual:
+            problem = f"{name} is {listed} in {MANIFEST}, and {actual} in the files of the pack"
+            raise UserError(f"{pack}: {problem}; write it again with `asrtool pack`")
 
 
 def check_finite(log_probs: torch.Tensor, lens: torch.Tensor, ids: list[str]) -> None:

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from asrtool.errors import UserError
+from asrtool.files import file_hash
+
 PRIORS = "priors.json"
 CALIBRATION = "calibration.json"
 
@@ -20,7 +23,8 @@ class SystemFiles:
     """The paths of what a system carries, None where it carries none; `graph` is a folder of `asrtool graph`.
 
     default_method: the search that the system was packed for, None if it was not packed. options: the default options
-    of each search method, by the names of asrtool/decoding/options.py.
+    of each search method, by the names of asrtool/decoding/options.py. unverified: the sha256 of large files of a pack,
+    which are compared only before they are read (`verified`).
     """
 
     graph: Path | None = None
@@ -32,6 +36,24 @@ class SystemFiles:
     calibration: Path | None = None
     default_method: str | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    unverified: Mapping[Path, str] = field(default_factory=dict)
+
+    def verified(self, name: str) -> Path | None:
+        """Returns the path of what is carried under a name of the fields, once its file has been verified.
+
+        Raises UserError for a file that is not the one that was packed.
+        """
+        path: Path | None = getattr(self, name)
+        if path is not None and path in self.unverified:
+            require_sha256(path, self.unverified[path])
+        return path
+
+
+def require_sha256(path: Path, sha256: str) -> None:
+    """Raises UserError unless a file of a pack has this sha256."""
+    if file_hash(path) != sha256:
+        problem = f"{path} is damaged, or not the file that was packed (its sha256 is another)"
+        raise UserError(f"{problem}; copy the whole pack again, or write it again with `asrtool pack`")
 
 
 def experiment_files(folder: Path) -> SystemFiles:

@@ -26,14 +26,18 @@ def carried_options(experiment: Experiment, method: str, streaming: bool = False
     """Returns the options of a search that a system carries, by the names of asrtool/decoding/options.py.
 
     With `method` "graph" these are the graph, the priors, the decoding weights, and, unless `streaming`, the models for
-    lattice rescoring.
+    lattice rescoring. Raises UserError for a file of a pack that is not the one that was packed.
     """
     files = experiment.files
     options = dict(files.options.get(method, {}))
     options |= {name: getattr(files, name) for name in METHOD_FILES[method] if getattr(files, name) is not None}
     if not {*RESCORING_FILES} <= {*options}:
         options = _without(options, RESCORING_FILES)
-    return _without(options, LATTICE_OPTIONS) if streaming else options
+    if streaming:
+        options = _without(options, LATTICE_OPTIONS)
+    for name in {*METHOD_FILES[method]} & {*options}:
+        files.verified(name)
+    return options
 
 
 def search_options(experiment: Experiment, method: str, given: Options, streaming: bool = False) -> dict[str, Any]:

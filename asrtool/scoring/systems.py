@@ -1,4 +1,4 @@
-"""Summaries of experiment folders: how a system was trained, what it cost, and how it scored."""
+"""Summaries of experiment folders and packs: how a system was trained, what it cost, and how it scored."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from asrtool.config import ObjectiveConfig
 from asrtool.config_file import load_config
 from asrtool.errors import UserError
 from asrtool.files import file_hash
+from asrtool.pack_manifest import MANIFEST, Manifest, is_pack, open_pack
 from asrtool.readers import read_json
 from asrtool.scoring import schemas
 from asrtool.scoring.folder import HASH_KEY, HYPOTHESES, read_result_facts
@@ -82,20 +83,21 @@ def distinct_names(folders: list[Path]) -> list[str]:
 
 
 def read_system(experiment: Path, name: str) -> SystemSummary:
-    """Returns the system in a folder of `asrtool train`."""
+    """Returns the system in a folder of `asrtool train`, or in a pack."""
+    manifest = open_pack(experiment) if is_pack(experiment) else None
     if not (experiment / "config.yaml").is_file():
         raise UserError(f"{experiment} is not an experiment: it has no config.yaml; give folders of `asrtool train`")
     config = load_config(experiment / "config.yaml")
     tokenizer = load_tokenizer(experiment / "tokenizer.json")
-    decodings = list(_read_results(experiment / "decode"))
-    streams = list(_read_results(experiment / "stream"))
+    decodings = read_results(experiment / "decode", manifest)
+    streams = read_results(experiment / "stream", manifest)
     if not any(result.score for result in decodings + streams):
         raise UserError(f"{experiment} was never scored; run {_scoring_commands(experiment, decodings, streams)}")
     return SystemSummary(
         name=name,
         units=f"{tokenizer.size} {tokenizer.to_dict()['type']}",
         objective=describe_objective(config.objective),
-        training=read_training(experiment / "log.jsonl"),
+        training=packed_training(manifest) if manifest else read_training(experiment / "log.jsonl"),
         decodings=decodings,
         streams=streams,
     )
@@ -140,6 +142,22 @@ def read_training(log: Path) -> TrainingSummary:
     )
 
 
+def packed_training(manifest: Manifest) -> TrainingSummary:
+    """Returns the summary of the training that a pack records."""
+    training = manifest.training
+    for row in training.starts:
+        schemas.check_schema(schemas.StartRow, row, f"{MANIFEST}: training.starts", "write the pack again")
+    return TrainingSummary(
+        starts=training.starts,
+        parameters=manifest.parameters,
+        steps=training.steps,
+        finished=training.finished,
+        hours=training.seen_hours,
+        device_hours=training.device_hours,
+        peak_memory_gb=training.peak_memory_gb,
+    )
+
+
 def _read_rows(log: Path) -> list[dict]:
     hint = "`asrtool train` writes it; delete it to report without it"
     rows = read_log(log)
@@ -149,8 +167,27 @@ def _read_rows(log: Path) -> list[dict]:
     return rows
 
 
-def _read_results(folder: Path) -> Iterator[DecodingSummary]:
-    """Yields the results in `folder`/SET/METHOD; `folder` is EXP/decode or EXP/stream."""
+def read_results(folder: Path, manifest: Manifest | None = None) -> list[DecodingSummary]:
+    """Returns the results in `folder`/SET/METHOD; `folder` is EXP/decode or EXP/stream.
+
+    The results that a pack records are among them, unless the folder has a result of the same set and method.
+    """
+    results = {(result.set, result.method): result for result in _packed_results(folder.name, manifest)}
+    results |= {(result.set, result.method): result for result in _read_folders(folder)}
+    return list(results.values())
+
+
+def _packed_results(command: str, manifest: Manifest | None) -> Iterator[DecodingSummary]:
+    for result in manifest.results if manifest else ():
+        if result.command == command:
+            place = f"{MANIFEST}: results: {result.set} {result.method}"
+            hint = "write the pack again"
+            facts = schemas.check_schema(FACTS_SCHEMAS[command], result.facts, place, hint)
+            score = schemas.check_schema(schemas.ScoreFacts, result.score, place, hint)
+            yield DecodingSummary(set=result.set, method=result.method, facts=facts, score=score)
+
+
+def _read_folders(folder: Path) -> Iterator[DecodingSummary]:
     command = folder.name
     facts_file = f"{command}.json"
     results = {path.parent for name in (facts_file, "wer.json") for path in folder.glob(f"*/*/{name}")}

@@ -1,0 +1,211 @@
+"""Writing a pack: a trained system with everything that recognition needs (asrtool/pack_manifest.py describes it)."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from asrtool.checkpoint import checkpoint_metadata, load_checkpoint
+from asrtool.config_file import save_config
+from asrtool.data.shards import entries, manifest_name
+from asrtool.decoding.search_setup import open_search
+from asrtool.decoding.system_options import search_options
+from asrtool.deploy.model_card import model_card
+from asrtool.deploy.pack_contents import chosen_files, copy_files
+from asrtool.errors import UserError
+from asrtool.experiment import Experiment, open_experiment
+from asrtool.files import file_hash, new_folder, require_own_folder, write_json, write_text
+from asrtool.pack_manifest import (
+    CARD,
+    COMMAND,
+    CONFIG,
+    FORMAT_VERSION,
+    MANIFEST,
+    ONNX,
+    TOKENIZER,
+    UNIT_COUNTS,
+    WEIGHTS,
+    Manifest,
+    is_pack,
+    read_manifest,
+)
+from asrtool.progress import progress
+from asrtool.provenance import provenance
+from asrtool.scoring import schemas
+from asrtool.scoring.systems import FACTS_SCHEMAS, describe_objective, packed_training, read_results, read_training
+from asrtool.text.tokenizer import save_tokenizer
+from asrtool.weight_files import save_safetensors
+
+RESULT_COMMANDS = ("decode", "stream")
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """What a pack has besides the files for recognition.
+
+    method: the default search method, None for the most accurate that there are files for. licence: the terms of use,
+    any text. train_cuts: the manifest of the training, whose hours the model card states. export: adds the ONNX graphs
+    of `asrtool export`.
+    """
+
+    method: str | None = None
+    licence: str | None = None
+    train_cuts: Path | None = None
+    export: bool = False
+
+
+def write_pack(experiment: Experiment, out: Path, given: Mapping[str, Any], settings: PackSettings) -> Manifest:
+    """Writes the experiment, or another pack, as a pack into the folder `out`; returns its manifest.
+
+    `given` are the files and the default options, as in `pack_contents.chosen_files`. `out` is new, empty, or an
+    earlier pack; other files in it are kept. The experiment must be on the CPU. Before the pack gets its name it is
+    opened, and so is every search that it has files for. Raises UserError for files that do not fit, and leaves `out`
+    as it was.
+    """
+    require_own_folder(out, MANIFEST, COMMAND)
+    files = chosen_files(experiment, given, settings.method)
+    with new_folder(out, MANIFEST, COMMAND) as folder:
+        _write_model(experiment, folder)
+        carried = copy_files(experiment, files, folder)
+        if settings.export:
+            _export(experiment, folder / ONNX)
+        content = _facts(experiment, settings) | {
+            "name": out.resolve().name[:200],
+            "default_method": files.default_method,
+            "options": {method: dict(options) for method, options in files.options.items()},
+            "carried": carried,
+            "hashes": dict(_hashes(folder)),
+            "files": sorted({MANIFEST, CARD, *(path.name for path in folder.iterdir())}),
+        }
+        manifest = _validated(content)
+        write_text(folder / CARD, model_card(manifest, experiment))
+        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+        _open_searches(folder, manifest)
+    return manifest
+
+
+def _write_model(experiment: Experiment, folder: Path) -> None:
+    """Writes configuration, units, weights, and the counts that adaptation needs."""
+    tokenizer = experiment.tokenizer
+    save_config(experiment.config, folder / CONFIG)
+    save_tokenizer(tokenizer, folder / TOKENIZER)
+    state = load_checkpoint(experiment.checkpoint)
+    metadata = checkpoint_metadata(experiment.config, tokenizer.symbols)
+    metadata["versions"] = state.get("versions", {})  # of the training
+    save_safetensors(folder / WEIGHTS, state["model"], metadata)
+    counts = experiment.folder / UNIT_COUNTS
+    if counts.is_file():
+        shutil.copyfile(counts, folder / UNIT_COUNTS)
+
+
+def _export(experiment: Experiment, folder: Path) -> None:
+    from asrtool.deploy.export import export
+
+    export(experiment, folder, opset=18)
+
+
+def _hashes(folder: Path) -> Iterator[tuple[str, dict]]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in progress(paths, "computing sha256", len(paths), "files"):
+        yield str(path.relative_to(folder)), {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+
+
+def _facts(experiment: Experiment, settings: PackSettings) -> dict:
+    """Returns the entries of model.json about the model, its training and its results."""
+    model, tokenizer, config = experiment.model, experiment.tokenizer, experiment.config
+    old = read_manifest(experiment.folder) if is_pack(experiment.folder) else None
+    latency = model.latency()
+    licence = settings.licence or (old.licence if old else None)
+    return {
+        "format": COMMAND,
+        "format_version": FORMAT_VERSION,
+        "licence": licence,
+        "versions": checkpoint_metadata(config, tokenizer.symbols)["versions"],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "features": {
+            "sampling_rate": config.features.sampling_rate,
+            "num_bins": config.features.num_bins,
+            "output_frame_seconds": round(experiment.frame_seconds, 6),
+        },
+        "units": {
+            "count": tokenizer.size,
+            "type": tokenizer.to_dict()["type"],
+            "output_type": tokenizer.output_type,
+        },
+        "latency": {"chunk": int(latency.chunk), "right": int(latency.right)} if model.can_stream else None,
+        "training": _training(experiment, old, settings.train_cuts),
+        "results": _results(experiment, old),
+        "provenance": provenance(),
+    }
+
+
+def _training(experiment: Experiment, old: Manifest | None, train_cuts: Path | None) -> dict:
+    """Returns how the weights were trained."""
+    config = experiment.config
+    summary = packed_training(old) if old else read_training(experiment.folder / "log.jsonl")
+    data = {
+        "data": old.training.data if old else manifest_name(Path(config.data.train))[:200],
+        "data_hours": old.training.data_hours if old else None,
+        "data_utterances": old.training.data_utterances if old else None,
+    }
+    if train_cuts:
+        durations = [entry.duration for entry in progress(entries(train_cuts), f"reading {train_cuts}")]
+        data = {
+            "data": manifest_name(train_cuts)[:200],
+            "data_hours": round(sum(durations) / 3600, 3),
+            "data_utterances": len(durations),
+        }
+    return data | {
+        "objective": describe_objective(config.objective)[:200],
+        "seen_hours": summary.hours,
+        "steps": summary.steps,
+        "finished": summary.finished,
+        "device_hours": summary.device_hours,
+        "peak_memory_gb": summary.peak_memory_gb,
+        "starts": summary.starts,
+        "checkpoint": old.training.checkpoint if old else experiment.checkpoint.name[:200],
+        "checkpoint_sha256": old.training.checkpoint_sha256 if old else file_hash(experiment.checkpoint),
+        "longest_seconds": config.data.max_seconds,
+    }
+
+
+def _results(experiment: Experiment, old: Manifest | None) -> list[dict]:
+    """Returns the scored results of the experiment with this checkpoint."""
+    results = []
+    checkpoints = {experiment.checkpoint.name, old.training.checkpoint if old else None, None}
+    for command in RESULT_COMMANDS:
+        for result in read_results(experiment.folder / command, old):
+            if not result.score or result.facts.get("checkpoint") not in checkpoints:
+                continue
+            facts = {name: result.facts[name] for name in _kept(FACTS_SCHEMAS[command]) if name in result.facts}
+            score = {name: result.score[name] for name in _kept(schemas.ScoreFacts) if name in result.score}
+            score.pop("hypotheses", None)  # the hash of a file that the pack does not have
+            results.append(
+                {"command": command, "set": result.set, "method": result.method, "facts": facts, "score": score}
+            )
+    return results
+
+
+def _kept(schema: type[BaseModel]) -> list[str]:
+    return [*schema.model_fields, "checkpoint"]
+
+
+def _validated(content: dict) -> Manifest:
+    """Returns the manifest with this content. Raises UserError for a fact of the experiment that it cannot have."""
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(map(str, details["loc"]))[:100]
+        raise UserError(f"the experiment cannot be packed: {field}: {details['msg'][:200]}") from error
+
+
+def _open_searches(folder: Path, manifest: Manifest) -> None:
+    """Opens a new pack and its searches. Raises UserError where its files do not fit together."""
+    experiment = open_experiment(folder, device="cpu")
+    methods = {name for name, needed in (("graph", "graph"), ("prefix", "lm")) if getattr(manifest.carried, needed)}
+    for method in sorted({manifest.default_method} | methods):
+        open_search(method, experiment.tokenizer, search_options(experiment, method, {}))
