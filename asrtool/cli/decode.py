@@ -8,6 +8,7 @@ from asrtool.cli.search_options import (
     beam_option,
     graph_option,
     graph_search_options,
+    hotwords_option,
     nbest_option,
     prefix_search_options,
     priors_option,
@@ -25,6 +26,7 @@ NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has 
 @beam_option
 @nbest_option
 @prefix_search_options
+@hotwords_option
 @graph_option
 @click.option(
     "--engine",

@@ -44,6 +44,11 @@ prefix_search_options = add_options(
     ),
 )
 
+hotwords_option = click.option(
+    "--hotwords",
+    type=PATH,
+    help="Phrases to expect, one a line, each with its weight after a tab if it has one (--method prefix or graph).",
+)
 graph_option = click.option("--graph", type=PATH, help="Decoding graph, a folder of `asrtool graph`.")
 priors_option = click.option(
     "--priors",

@@ -12,7 +12,14 @@ from asrtool.cli.options import (
     set_options,
     threads_option,
 )
-from asrtool.cli.search_options import METHOD, beam_option, graph_option, graph_search_options, prefix_search_options
+from asrtool.cli.search_options import (
+    METHOD,
+    beam_option,
+    graph_option,
+    graph_search_options,
+    hotwords_option,
+    prefix_search_options,
+)
 
 CHUNK_MS = Number(1, 60_000)  # from less than a frame to a minute
 
@@ -38,6 +45,7 @@ CHUNK_MS = Number(1, 60_000)  # from less than a frame to a minute
 @click.option("--alignments", type=PATH, help="Manifest with alignments of the words, if CUTS have none.")
 @beam_option
 @prefix_search_options
+@hotwords_option
 @graph_option
 @graph_search_options
 @checkpoint_option()

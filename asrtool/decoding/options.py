@@ -25,6 +25,7 @@ METHODS_OF_OPTION = {  # all other options are for --method graph only
     "lm": ("prefix",),
     "lm_weight": ("prefix",),
     "lm_units": ("prefix",),
+    "hotwords": ("prefix", "graph"),
 }
 # an option, and the one that it needs
 REQUIRED_OPTIONS = (("lm_weight", "lm"), ("lm_units", "lm"), ("rescore", "graph_lm"), ("graph_lm", "rescore"))

@@ -10,6 +10,8 @@ from asrtool.decoding.fusion import Fusion, UnitFusion, WordFusion, check_unit_l
 from asrtool.decoding.graph_options import GraphOptions
 from asrtool.decoding.graph_search import GraphSearch
 from asrtool.decoding.greedy import ctc_greedy
+from asrtool.decoding.hotword_fusion import HotwordFusion
+from asrtool.decoding.hotwords import hotwords_hash, read_hotwords, require_writable
 from asrtool.decoding.hypothesis import Hypothesis, Search
 from asrtool.decoding.kaldi_search import require_num_outputs
 from asrtool.decoding.lattice import POS_INF, Lattice
@@ -62,9 +64,21 @@ def _open_prefix_search(tokenizer: Tokenizer, options: Options) -> SearchSetup:
 
 
 def open_fusion(tokenizer: Tokenizer, options: Options) -> tuple[Fusion | None, dict]:
-    """Returns the language model of --lm for a prefix search, if there is one, and its settings."""
-    if "lm" not in options:
-        return None, {}
+    """Returns the language model of --lm and the bonuses of --hotwords for a prefix search, and their settings.
+
+    Without both there is no fusion.
+    """
+    fusion, settings = _open_lm_fusion(tokenizer, options) if "lm" in options else (None, {})
+    if "hotwords" not in options:
+        return fusion, settings
+    if tokenizer.output_type != "words":
+        raise UserError("--hotwords needs words, and the model's units are phones; use --method graph")
+    hotwords = read_hotwords(options["hotwords"])
+    require_writable(hotwords, tokenizer)
+    return HotwordFusion(hotwords, tokenizer.symbols, fusion), settings | {"hotwords": hotwords_hash(hotwords)}
+
+
+def _open_lm_fusion(tokenizer: Tokenizer, options: Options) -> tuple[Fusion, dict]:
     from asrtool.lm.ngram_files import load_lm
 
     # with a word tokenizer, units are words
