@@ -139,12 +139,13 @@ def _supervision(tree: dict) -> dict:
 def alignment_problem(tree: dict, tokenizer: Tokenizer) -> str | None:
     """Returns why the alignment of a line of a manifest cannot be trained on; None if it can."""
     try:
-        symbols = {str(symbol) for symbol, _, _ in aligned_units(tree)}
+        symbols = [str(symbol) for symbol, _, _ in aligned_units(tree)]
     except (TypeError, ValueError, LookupError):
         return "its alignment 'unit' is not a list of [symbol, start, duration]; make it with `asrtool align`"
     if not symbols:
         return "no alignment 'unit' for objective.kind=ce; make it with `asrtool align`"
-    unknown = sorted(symbols - set(tokenizer.symbols))
+    units = tokenizer.aligned_units(symbols)
+    unknown = sorted({symbol for symbol, unit in zip(symbols, units, strict=True) if unit is None})
     return f"aligned with {' '.join(unknown)!r}, which the tokenizer does not have" if unknown else None
 
 

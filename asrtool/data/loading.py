@@ -147,18 +147,18 @@ class SpeechDataset(Dataset):
         Where two equal units follow each other without a gap, the last output frame of the first one is blank, too.
         """
         assert self.tokenizer is not None
-        numbers = {symbol: number for number, symbol in enumerate(self.tokenizer.symbols)}
         labels = torch.full((len(cuts), int(lens.max())), NO_LABEL)  # (N, T)
         for row, cut, length in zip(labels, cuts, lens.tolist(), strict=True):
             items = ((cut.supervisions[0].alignment or {}).get("unit") or []) if cut.supervisions else []
             if items:
                 row[:length] = BLANK
-            for item, following in pairwise([*items, None]):
+            units = self.tokenizer.aligned_units([item.symbol for item in items])
+            for (unit, item), (next_unit, following) in pairwise([*zip(units, items, strict=True), (None, None)]):
                 begin = round(item.start / FRAME_SHIFT)
                 end = round(item.end / FRAME_SHIFT)
-                if following and following.symbol == item.symbol:
+                if following and next_unit == unit:
                     end = min(end, round(following.start / FRAME_SHIFT) - self.subsampling_factor)
-                row[begin : min(end, length)] = numbers.get(item.symbol, NO_LABEL)
+                row[begin : min(end, length)] = NO_LABEL if unit is None else unit
         return labels
 
 

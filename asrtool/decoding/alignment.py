@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from asrtool.graphs.training_graphs import FrameGraph, Topology, UnitGraph, expand_topology, numerator_graph
+from asrtool.graphs.context import transcript_graph
+from asrtool.graphs.training_graphs import FrameGraph, Topology, UnitGraph, expand_topology
 from asrtool.objectives.viterbi import viterbi
 from asrtool.text.tokenizer import BLANK, Tokenizer
 
@@ -49,7 +50,7 @@ def align_texts(
     """
     alignments: list[Alignment | None] = []
     for frames, length, text in zip(log_probs.float().numpy(), lens.tolist(), texts, strict=True):
-        numerator = numerator_graph(tokenizer.pronunciation_units(text))
+        numerator = transcript_graph(tokenizer, text)
         graph = expand_topology(numerator, topology)
         score, path = viterbi(frames[:length], graph)
         if not np.isfinite(score):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from asrtool.config import ObjectiveConfig
 from asrtool.data.batch import Batch
+from asrtool.graphs.context import add_context
 from asrtool.graphs.training_graphs import FrameGraph, expand_topology, numerator_graph
 from asrtool.graphs.unit_ngram import UnitNgram
 from asrtool.objectives.ce import CrossEntropy
@@ -34,11 +35,12 @@ IMPOSSIBLE_GRAPH = FrameGraph(  # accepts nothing: the numerator of an utterance
 class Mmi:
     """Lattice-free MMI: the denominator log-likelihood minus the numerator log-likelihood of each utterance, in nats.
 
-    The denominator graph is an n-gram over units. The numerator graph is the transcript, with all pronunciations that
-    the tokenizer's lexicon has, under the same n-gram weights: a part of the denominator, so that the loss is never
-    negative. `config.leaky_hmm` is the leaky-HMM coefficient of the denominator (section 3.4): between two frames, a
-    path may go to any state, with a weight of this coefficient times the state's occupancy. `config.ctc_weight` and
-    `config.ce_weight` are the weights of a CTC loss and of `cross_entropy`, which are added.
+    The denominator graph is an n-gram over units, or over phones if units are phones in context. The numerator graph
+    is the transcript, with all pronunciations that the tokenizer's lexicon has, under the same n-gram weights: a part
+    of the denominator, so that the loss is never negative. `config.leaky_hmm` is the leaky-HMM coefficient of the
+    denominator (section 3.4): between two frames, a path may go to any state, with a weight of this coefficient times
+    the state's occupancy. `config.ctc_weight` and `config.ce_weight` are the weights of a CTC loss and of
+    `cross_entropy`, which are added.
     """
 
     intermediate_ctc = 0.0  # see asrtool/objectives/objective.py
@@ -54,7 +56,7 @@ class Mmi:
         self.config = config
         self.tokenizer = tokenizer
         self.ngram = ngram
-        self.denominator = expand_topology(ngram.denominator_graph(), config.topology)
+        self.denominator = expand_topology(add_context(ngram.denominator_graph(), tokenizer), config.topology)
         self.denominator_batch = GraphBatch(self.denominator, device)
         self.leaky_weights: Tensor | None = None  # (S,) natural logs
         if config.leaky_hmm:
@@ -94,8 +96,9 @@ class Mmi:
         return GraphBatch(graphs, device)
 
     def _numerator(self, text: str) -> FrameGraph:
-        transcript = numerator_graph(self.tokenizer.pronunciation_units(text))
-        return expand_topology(self.ngram.compose(transcript), self.config.topology)
+        transcript = numerator_graph(self.tokenizer.without_context.pronunciation_units(text))
+        graph = add_context(self.ngram.compose(transcript), self.tokenizer)
+        return expand_topology(graph, self.config.topology)
 
 
 def state_occupancy(graph: FrameGraph) -> np.ndarray:

@@ -33,12 +33,13 @@ def write_priors(manifest: Path, tokenizer: Tokenizer, path: Path) -> None:
     """
     if path.is_file():
         return
-    number = {symbol: index for index, symbol in enumerate(tokenizer.symbols)}
     seconds = [0.0] * tokenizer.size
     for entry, tree in islice(entries_with_trees(manifest), MAX_CUTS):
         seconds[BLANK] += entry.duration
-        for symbol, _, duration in aligned_units(tree):
-            seconds[number.get(symbol, BLANK)] += duration
+        items = aligned_units(tree)
+        units = tokenizer.aligned_units([symbol for symbol, _, _ in items])
+        for unit, (_, _, duration) in zip(units, items, strict=True):
+            seconds[BLANK if unit is None else unit] += duration
             seconds[BLANK] -= duration
     write_json(path, [round(max(value, 0.0), 3) for value in seconds])
 
@@ -50,13 +51,14 @@ COUNTS = TypeAdapter(list[tuple[list[Integer], list[tuple[Integer, Occurrences]]
 def unit_counts(manifest: Path, objective: ObjectiveConfig, tokenizer: Tokenizer, path: Path) -> UnitCounts:
     """Returns the n-gram counts of units in the transcripts of a manifest (`UnitNgram.count`).
 
-    They are written to `path`, or read from it when it exists. Only the first MAX_CUTS of a long manifest count, as in
-    its scan (asrtool/data/inspection.py). Raises UserError when `path` has no such counts.
+    If units are phones in context, the phones are counted. The counts are written to `path`, or read from it when it
+    exists. Only the first MAX_CUTS of a long manifest count, as in its scan (asrtool/data/inspection.py). Raises
+    UserError when `path` has no such counts.
     """
     if path.is_file():
-        return read_unit_counts(path, tokenizer.size)
+        return read_unit_counts(path, tokenizer.without_context.size)
     texts = (transcript(tree) for _, tree in islice(entries_with_trees(manifest), MAX_CUTS))
-    units = (tokenizer.encode(text) for text in texts if text and not tokenizer.unknown(text))
+    units = (tokenizer.without_context.encode(text) for text in texts if text and not tokenizer.unknown(text))
     counts = UnitNgram.count(progress(units, "counting units"), objective.ngram_order, objective.min_count)
     if not counts:
         raise UserError(f"no transcript of {manifest} has units of the tokenizer; look at both")
