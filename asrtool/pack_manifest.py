@@ -228,11 +228,11 @@ def _check_carried(path: Path, manifest: Manifest) -> None:
         raise UserError(f"{path}: default_method is graph, and the pack has no graph; {HINT}")
 
 
-def open_pack(pack: Path) -> Manifest:
+def open_pack(pack: Path, large_files: bool = False) -> Manifest:
     """Returns the manifest of a pack whose files have been verified.
 
-    Every listed file must be a regular file of the listed size, and all but language models and FSTs of the listed
-    sha256. Raises UserError that names the first file that is not.
+    Every listed file must be a regular file of the listed size and sha256; the sha256 of language models and FSTs is
+    compared only with `large_files`. Raises UserError that names the first file that is another.
     """
     manifest = read_manifest(pack)
     for name, entry in manifest.hashes.items():
@@ -243,7 +243,7 @@ def open_pack(pack: Path) -> Manifest:
             raise UserError(f"{pack / name} is not listed in {MANIFEST}; delete it, or write the pack again")
     _require_listed(pack / GRAPH, manifest)
     for name, entry in manifest.hashes.items():
-        if not name.startswith(f"{LM}/") and not name.endswith(".fst"):
+        if large_files or not (name.startswith(f"{LM}/") or name.endswith(".fst")):
             require_sha256(pack / name, entry.sha256)
     config = read_yaml(pack / CONFIG, "configuration", HINT)
     if isinstance(config, dict) and "base" in config:

@@ -20,8 +20,10 @@ from asrtool.cli.features import features
 from asrtool.cli.graph import graph
 from asrtool.cli.lexicon import lexicon
 from asrtool.cli.lm import lm
+from asrtool.cli.pack import pack
 from asrtool.cli.prepare import prepare
 from asrtool.cli.report import report
+from asrtool.cli.segment import segment
 from asrtool.cli.stream import stream
 from asrtool.cli.tokenizer import tokenizer
 from asrtool.cli.train import info, train
@@ -62,7 +64,7 @@ def cli(debug: bool, level: int | None) -> None:
 
 COMMANDS = (
     *(prepare, features, lexicon, tokenizer, lm, graph),
-    *(train, info, align, decode, tune, rescore, adapt, score, transcribe, stream, report, export),
+    *(train, info, align, segment, decode, tune, rescore, adapt, score, transcribe, stream, report, export, pack),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -10,6 +10,7 @@ from asrtool.cli.search_options import (
     graph_search_options,
     hotwords_option,
     nbest_option,
+    no_rescore_option,
     prefix_search_options,
     priors_option,
     rescoring_options,
@@ -39,15 +40,20 @@ NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has 
     "--lattices", is_flag=True, default=None, help="Write lat.gz, a text archive of Kaldi (--method graph only)."
 )
 @rescoring_options
+@no_rescore_option
 @click.option("--jobs", default=1, type=JOBS, help="Number of search processes (--method graph only).")
 @click.option("--adapted", type=PATH, help="Weights of each speaker, a folder of `asrtool adapt`.")
 @model_options
+@click.option("--out", type=PATH, show_default="EXP/decode", help="Folder of the results, which get OUT/SET/METHOD.")
 @set_options
 def decode(
-    exp, cuts, methods, jobs, adapted, checkpoint, names, tag, overwrite, max_minutes, batch_seconds, workers, device,
-    threads, **options,
+    exp, cuts, methods, jobs, adapted, checkpoint, out, names, tag, overwrite, max_minutes, batch_seconds, workers,
+    device, threads, **options,
 ) -> None:  # fmt: skip
     """Recognise the cuts of manifests with a trained experiment.
+
+    EXP is a folder of `asrtool train`, or a pack, whose graph, language models, priors and decoding weights are used
+    where no option names others.
 
     Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, and prints the real-time factor of each. SET is the name of
     --name, or of the manifest without .jsonl.gz. METHOD is "rescored" for graph with --rescore. With --adapted the
@@ -63,6 +69,7 @@ def decode(
     asrtool decode exp/transformer data/test.jsonl.gz
     asrtool decode exp/transformer data/dev.jsonl.gz data/test.jsonl.gz --method greedy --method prefix
     asrtool decode exp/transformer a/test.jsonl.gz b/test.jsonl.gz --name a --name b
+    asrtool decode packs/english data/test.jsonl.gz --method graph --out results
     asrtool decode exp/transformer data/test.jsonl.gz --checkpoint last --tag last
     asrtool decode exp/transformer data/test.jsonl.gz --method prefix --beam 16 --lm data/lang/4gram.arpa
     asrtool decode exp/transformer data/test.jsonl.gz --method graph --graph exp/lang/graph --jobs 4
@@ -84,19 +91,19 @@ def decode(
     """
     import torch
 
-    from asrtool.decoding.options import check_options
+    from asrtool.decoding.options import require_effect
     from asrtool.decoding.result_folder import set_names
     from asrtool.decoding.runs import decode_runs, plan_runs
     from asrtool.experiment import open_experiment
 
     given = {name: value for name, value in options.items() if value is not None}
-    check_options(methods, given)
+    require_effect(methods, given)
     sets = dict(zip(set_names(cuts, names), cuts, strict=True))
     if threads:
         torch.set_num_threads(threads)
     experiment = open_experiment(exp, checkpoint, device)
-    runs = plan_runs(experiment, sets, methods, given, checkpoint, adapted, tag, overwrite, max_minutes)
-    for facts in decode_runs(experiment, runs, given, jobs, batch_seconds, workers):
+    runs = plan_runs(experiment, sets, methods, given, checkpoint, adapted, tag, overwrite, max_minutes, out)
+    for facts in decode_runs(experiment, runs, jobs, batch_seconds, workers):
         click.echo(_summary(facts))
 
 

@@ -49,6 +49,12 @@ hotwords_option = click.option(
     type=PATH,
     help="Phrases to expect, one a line, each with its weight after a tab if it has one (--method prefix or graph).",
 )
+no_rescore_option = click.option(
+    "--no-rescore",
+    is_flag=True,
+    default=None,
+    help="Leave out the lattice rescoring that a pack has a language model for (--method graph only).",
+)
 graph_option = click.option("--graph", type=PATH, help="Decoding graph, a folder of `asrtool graph`.")
 priors_option = click.option(
     "--priors",

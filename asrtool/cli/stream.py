@@ -49,21 +49,23 @@ CHUNK_MS = Number(1, 60_000)  # from less than a frame to a minute
 @graph_option
 @graph_search_options
 @checkpoint_option()
+@click.option("--out", type=PATH, show_default="EXP/stream", help="Folder of the results, which get OUT/SET/METHOD.")
 @set_options
 @max_minutes(60)
 @device_option("cpu")
 @threads_option(1)
 @allow_commands
 def stream(
-    exp, cuts, wav, method, chunk_ms, rules, alignments, checkpoint, names, tag, overwrite, max_minutes, device,
+    exp, cuts, wav, method, chunk_ms, rules, alignments, checkpoint, out, names, tag, overwrite, max_minutes, device,
     threads, **options,
 ) -> None:  # fmt: skip
     """Recognise recordings chunk by chunk, as a live stream.
 
-    The model must be one that can stream. The command writes EXP/stream/SET/METHOD/hyps.jsonl, which `asrtool score`
-    reads, and stream.json; --name, --tag and --overwrite are as in `asrtool decode`. It prints the real-time factor,
-    the computing time of a chunk, the latency of model and features, and the emission delay: the time from the end of a
-    word in the alignment until the word is final. If EXP/decode/SET/METHOD exists, it prints how many words agree.
+    The model must be one that can stream. EXP may be a pack, whose files are used as in `asrtool decode`, but without
+    rescoring. The command writes EXP/stream/SET/METHOD/hyps.jsonl, which `asrtool score` reads, and stream.json;
+    --name, --tag and --overwrite are as in `asrtool decode`. It prints the real-time factor, the computing time of a
+    chunk, the latency of model and features, and the emission delay: the time from the end of a word in the alignment
+    until the word is final. If EXP/decode/SET/METHOD exists, it prints how many words agree.
 
     An utterance ends with its recording, or where a rule of --endpoint is met; the next one begins right there. A rule
     is one or more of: words (there is a word), trailing=SECONDS (silence at the end), cost=COST (of the best final
@@ -78,9 +80,10 @@ def stream(
     """
     import torch
 
-    from asrtool.decoding.options import check_options
+    from asrtool.decoding.options import require_effect
     from asrtool.decoding.result_folder import set_names
     from asrtool.decoding.runs import plan_streams
+    from asrtool.decoding.system_options import search_options
     from asrtool.errors import UserError
     from asrtool.experiment import open_experiment
     from asrtool.streaming.endpointing import parse_rules
@@ -93,17 +96,18 @@ def stream(
     if bool(cuts) == bool(wav):
         raise UserError("give one or more manifests of cuts, or --wav FILE, not both")
     given = {name: value for name, value in options.items() if value is not None}
-    check_options([method], given)
+    require_effect([method], given)
     torch.set_num_threads(threads)
     endpointing = parse_rules(rules or ["default"] if wav else rules)
     sets = dict(zip(set_names(cuts, names), cuts, strict=True))
     experiment = open_experiment(exp, checkpoint, device)
-    setup = open_streaming_search(method, experiment.tokenizer, given)
+    used = search_options(experiment, method, given, streaming=True)
+    setup = open_streaming_search(method, experiment.tokenizer, used)
     recogniser = Recogniser(experiment, setup.new_search, endpointing)
     chunk = chunk_ms and chunk_ms / 1000
     if wav:
         print_recording(recogniser, wav, chunk)
     chosen = given | {"chunk_ms": chunk_ms, "endpoints": rules, "alignments": alignments}
-    for run in plan_streams(experiment, sets, method, chosen, checkpoint, tag, overwrite, max_minutes):
+    for run in plan_streams(experiment, sets, method, chosen, checkpoint, tag, overwrite, max_minutes, out):
         facts = stream_run(recogniser, run, setup.settings, chunk, alignments, 60 * max_minutes)
         click.echo("\n".join(summary_lines(facts)))

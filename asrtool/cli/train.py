@@ -18,7 +18,7 @@ PHASES = click.Choice(["main", "warmup"])
 @click.argument("config", type=PATH)
 @click.option("--exp", type=PATH, required=True, help="Experiment folder to write.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint in --exp if there is one.")
-@click.option("--init-from", type=PATH, help="Checkpoint of another training whose weights this one starts from.")
+@click.option("--init-from", type=PATH, help="Checkpoint, experiment or pack whose weights this one starts from.")
 @click.option(
     "--new-output",
     is_flag=True,
@@ -79,6 +79,7 @@ def train(
         raise click.UsageError("--init-optimizer needs the output layer that --new-output leaves out")
     import torch
 
+    from asrtool.checkpoint import initial_checkpoint
     from asrtool.config_file import load_config
     from asrtool.training.resume import InitialWeights
     from asrtool.training.train import dry_run as run_dry
@@ -89,7 +90,7 @@ def train(
     loaded = load_config(config, overrides)
     initial = None
     if init_from:
-        initial = InitialWeights(init_from, init_optimizer, init_schedule, new_output)
+        initial = InitialWeights(initial_checkpoint(init_from), init_optimizer, init_schedule, new_output)
     if probe:
         from asrtool.training.probe import probe_batch_seconds as run_probe
 
@@ -110,9 +111,10 @@ def train(
     help="Number of output units, blank included.",
 )
 def info(config, overrides, units) -> None:
-    """Print the size, cost, memory and latency of a model.
+    """Print the size, cost, memory and latency of a model, or the facts of a pack.
 
-    CONFIG is a configuration file. The cost is the number of operations for a second of audio. The memory is what a
+    CONFIG is a configuration file, an experiment folder, or a pack. The facts of a pack are those of its model card;
+    all its files are verified. The cost is the number of operations for a second of audio. The memory is what a
     training batch of data.batch_seconds needs.
 
     The latency is computed from the layers. It is the amount of audio after a frame that the model needs before it can
@@ -121,12 +123,32 @@ def info(config, overrides, units) -> None:
     \b
     asrtool info conf/transformer_12l.yaml --set model.layers=24 --units 500
     asrtool info conf/transformer_xl_12l.yaml --units 500 --set data.batch_seconds=1200
-    asrtool info exp/transformer/config.yaml
+    asrtool info exp/transformer
+    asrtool info packs/english
     """
+    from asrtool.pack_manifest import is_pack
+
+    for name, value in (_pack_lines if is_pack(config) else _model_lines)(config, overrides, units).items():
+        click.echo(f"{name:16} {value}")
+
+
+def _pack_lines(pack, overrides, units) -> dict[str, str]:
+    """Returns the facts of a pack."""
+    from asrtool.deploy.model_card import manifest_lines
+    from asrtool.pack_manifest import open_pack
+
+    if overrides or units:
+        raise click.UsageError("--set and --units have no effect on a pack; give a configuration file")
+    return manifest_lines(open_pack(pack, large_files=True))
+
+
+def _model_lines(config, overrides, units) -> dict[str, str]:
+    """Returns the facts of the model of a configuration file, or of an experiment folder."""
     from asrtool.config_file import load_config
     from asrtool.models.info import model_info
     from asrtool.text.tokenizer import load_tokenizer
 
-    loaded = load_config(config, overrides)
-    for name, value in model_info(loaded, units or load_tokenizer(loaded.data.tokenizer).size).lines().items():
-        click.echo(f"{name:16} {value}")
+    folder = config if config.is_dir() else None
+    loaded = load_config(folder / "config.yaml" if folder else config, overrides)
+    tokenizer = folder / "tokenizer.json" if folder else loaded.data.tokenizer
+    return model_info(loaded, units or load_tokenizer(tokenizer).size).lines()

@@ -38,14 +38,19 @@ def methods_of_option(name: str) -> tuple[str, ...]:
     return METHODS_OF_OPTION.get(name, ("graph",))
 
 
-def check_options(methods: Sequence[str], options: Options) -> None:
-    """Raises UserError for an option that none of `methods` has, and for options that exclude each other."""
+def require_effect(methods: Sequence[str], options: Options) -> None:
+    """Raises UserError for an option that none of `methods` has."""
     for name in options:
         valid = methods_of_option(name)
         if not {*methods} & {*valid}:
             valid_methods = " or ".join(f"--method {method}" for method in valid)
             given = " ".join(methods)
             raise UserError(f"{option_flag(name)} has no effect on --method {given}; it is for {valid_methods}")
+
+
+def check_options(methods: Sequence[str], options: Options) -> None:
+    """Raises UserError for an option that none of `methods` has, and for options that exclude each other."""
+    require_effect(methods, options)
     for name, needed in REQUIRED_OPTIONS:
         if name in options and needed not in options:
             raise UserError(f"{option_flag(name)} needs {option_flag(needed)} (see --help)")
@@ -67,6 +72,8 @@ def _check_prefix_options(methods: Sequence[str], options: Options) -> None:
 
 
 def _check_graph_options(options: Options) -> None:
+    if "no_rescore" in options and "rescore" in options:
+        raise UserError("--no-rescore and --rescore exclude each other")
     if "graph" not in options:
         raise UserError("--method graph needs --graph FOLDER; build one with `asrtool graph`")
     graph_options({name: value for name, value in options.items() if name != "decoding_weights"})  # checks ranges

@@ -9,13 +9,18 @@ from asrtool.decoding.decode import decode
 from asrtool.decoding.options import Options, methods_of_option
 from asrtool.decoding.result_folder import method_folder_name, options_as_json, require_same_options
 from asrtool.decoding.search_setup import open_search
+from asrtool.decoding.system_options import options_by_method
 from asrtool.experiment import Experiment
 
 RESCORED = "rescored"  # the folder of --method graph with --rescore
 
 
 class DecodingRun(NamedTuple):
-    """One set by one method, the folder of its result, and the options that the user chose."""
+    """One set by one method, the folder of its result, and the options that the user chose.
+
+    `search_options` are the user's and what the system carries; results do not record the latter, so that a pack that
+    was moved still replaces its own results.
+    """
 
     method: str
     name: str
@@ -23,6 +28,7 @@ class DecodingRun(NamedTuple):
     out: Path
     adapted: Path | None
     options: dict
+    search_options: Options = {}
 
 
 def checkpoint_label(experiment: Experiment, which: str) -> str:
@@ -51,11 +57,15 @@ def plan_runs(
     tag: str | None = None,
     overwrite: bool = False,
     max_minutes: float = 5.0,
+    out: Path | None = None,
 ) -> list[DecodingRun]:
-    """Returns the runs of `asrtool decode`, method by method.
+    """Returns the runs of `asrtool decode`, method by method; results are below `out`, by default EXP/decode.
 
-    Raises the errors of `check_cuts`, `check_archive_keys` and `require_same_options` before anything is decoded.
+    Raises the errors of `options_by_method`, `check_cuts`, `check_archive_keys` and `require_same_options` before
+    anything is decoded.
     """
+    all_options = options_by_method(experiment, methods, options)
+    root = out or experiment.folder / "decode"
     shared: dict[str, Any] = {"checkpoint": checkpoint_label(experiment, checkpoint)}
     if adapted:
         shared["adapted"] = adapted
@@ -68,12 +78,12 @@ def plan_runs(
         suffixes[name] = experiment.load_adapted(adapted, path).suffix if adapted else ""
     runs = []
     for method in dict.fromkeys(methods):
-        folder = RESCORED if method == "graph" and "rescore" in options else method
+        folder = RESCORED if "rescore" in all_options[method] else method
         for name, path in sets.items():
-            out = experiment.folder / "decode" / name / method_folder_name(folder + suffixes[name], tag)
+            result = root / name / method_folder_name(folder + suffixes[name], tag)
             chosen = {"method": method, "cuts": path} | shared | options_for_method(method, options)
-            run = DecodingRun(method, name, path, out, adapted, options_as_json(chosen))
-            require_same_options(out, run.options, overwrite)
+            run = DecodingRun(method, name, path, result, adapted, options_as_json(chosen), all_options[method])
+            require_same_options(result, run.options, overwrite)
             runs.append(run)
     return runs
 
@@ -87,25 +97,30 @@ def plan_streams(
     tag: str | None = None,
     overwrite: bool = False,
     max_minutes: float = 60.0,
+    out: Path | None = None,
 ) -> list[DecodingRun]:
-    """Returns the runs of `asrtool stream`. Raises the errors of `check_cuts` and `require_same_options`."""
+    """Returns the runs of `asrtool stream`; results are below `out`, by default EXP/stream.
+
+    Raises the errors of `check_cuts` and `require_same_options`.
+    """
+    root = out or experiment.folder / "stream"
     given = {name: value for name, value in options.items() if value is not None}
     runs = []
     for name, path in sets.items():
         check_cuts(path, max_minutes)
         chosen = {"method": method, "cuts": path, "checkpoint": checkpoint_label(experiment, checkpoint), **given}
-        out = experiment.folder / "stream" / name / method_folder_name(method, tag)
-        run = DecodingRun(method, name, path, out, None, options_as_json(chosen))
-        require_same_options(out, run.options, overwrite)
+        result = root / name / method_folder_name(method, tag)
+        run = DecodingRun(method, name, path, result, None, options_as_json(chosen))
+        require_same_options(result, run.options, overwrite)
         runs.append(run)
     return runs
 
 
 def decode_runs(
-    experiment: Experiment, runs: Sequence[DecodingRun], options: Options, jobs: int, batch_seconds: float, workers: int
+    experiment: Experiment, runs: Sequence[DecodingRun], jobs: int, batch_seconds: float, workers: int
 ) -> Iterator[dict]:
     """Decodes the runs; yields the facts of each, in the first of several ranks."""
-    for method in dict.fromkeys(run.method for run in runs):
+    for method, options in {run.method: run.search_options for run in runs}.items():
         search, settings, _ = open_search(method, experiment.tokenizer, options, jobs)
         for run in (run for run in runs if run.method == method):
             if run.adapted:

@@ -1,9 +1,9 @@
 """The options of a search that a trained system carries, and the best method that it allows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from asrtool.decoding.options import Options, check_options, methods_of_option
+from asrtool.decoding.options import Options, check_options, methods_of_option, require_effect
 from asrtool.experiment import Experiment
 
 # The files of a system that a method reads, by the names of its options.
@@ -53,10 +53,29 @@ def search_options(experiment: Experiment, method: str, given: Options, streamin
             options = _without(options, dependent)
     if {*LIMITS} & {*chosen} and chosen.get("engine") != "k2":
         options = _without(options, LATTICE_OPTIONS)
+    if "no_rescore" in chosen:
+        options = _without(options, RESCORING_FILES)
     if "rescore" in chosen and "graph" not in chosen and experiment.files.graph_lm:
         options["graph_lm"] = experiment.files.graph_lm
     options |= chosen
     check_options([method], options)
+    return options
+
+
+def options_by_method(
+    experiment: Experiment, methods: Sequence[str], given: Options, streaming: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Returns the options of each method, as `search_options`.
+
+    Raises UserError for an option that none of the methods has.
+    """
+    require_effect(methods, given)
+    options = {}
+    for method in dict.fromkeys(methods):
+        ineffective = set()
+        if method == "prefix" and "graph" in methods and not (experiment.files.lm or "lm" in given):
+            ineffective = {"insertion_penalty"}  # of graph search: prefix search has one with a language model only
+        options[method] = search_options(experiment, method, _without(dict(given), ineffective), streaming)
     return options
 
 
