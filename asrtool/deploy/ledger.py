@@ -113,7 +113,7 @@ class Ledger:
         """Returns e.g. "beam was 8, method was greedy"."""
         old = self.settings.get(before)
         if old is None:
-            return "the settings have changed"
+            return "the settings were others"
         names = [name for name in {**old, **settings} if old.get(name) != settings.get(name)]
         shown = [f"{name} was {'not given' if old.get(name) is None else old[name]}" for name in names]
         return ", ".join(shown[:MAX_CHANGES_SHOWN]) + (" ..." if len(shown) > MAX_CHANGES_SHOWN else "")

@@ -220,14 +220,17 @@ def _pending(
 ) -> dict[str, Path]:
     """Returns the outputs that are not done; adds those that must not be replaced to `conflicts`."""
     pending = {}
+    stale: dict[str, list[str]] = {}  # the names of outputs by the reason why they are written again
     for name, path in paths.items():
         state = ledger.state(path.name, recording, settings)
         if state.state == "conflict":
             conflicts.append(f"{path} {state.reason}")
         if state.state == "stale":
-            logger.info(f"{path} is written again: {state.reason}")
+            stale.setdefault(state.reason, []).append(path.name)
         if state.state != "done":
             pending[name] = path
+    for reason, names in stale.items():
+        logger.info(f"{recording}: again, since {reason}: {', '.join(names)}")
     return pending
 
 

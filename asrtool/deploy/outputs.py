@@ -90,8 +90,8 @@ def _separate(intervals: Sequence[Interval]) -> list[Interval]:
     """Returns the intervals without overlap, each with some duration: the end gives way to the following start."""
     rows: list[Interval] = []
     previous_end = 0.0
-    following_starts = [start for start, _, _ in intervals[1:]] + [float("inf")]
-    for (start, end, label), following in zip(intervals, following_starts, strict=True):
+    for index, (start, end, label) in enumerate(intervals):
+        following = intervals[index + 1][0] if index + 1 < len(intervals) else end
         start = round(max(start, previous_end), DIGITS)
         end = round(max(min(end, following), start + MIN_INTERVAL), DIGITS)
         rows.append((start, end, label))

@@ -1,13 +1,16 @@
 """Which recordings a command is to transcribe: files, folders with all that is below them, lists of paths, stdin."""
 
+import logging
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asrtool.errors import UserError
+from asrtool.errors import DataError, UserError
 from asrtool.readers import read_lines
+
+logger = logging.getLogger(__name__)
 
 STDIN = Path("-")
 AUDIO_SUFFIXES = frozenset(
@@ -60,16 +63,14 @@ class Found:
     problems: list[str] = field(default_factory=list)
     others: dict[Path, list[Path]] = field(default_factory=dict)
 
-    def summary_lines(self) -> list[str]:
-        """Returns a line for each folder that has files which are not audio."""
-        return [_describe_others(folder, paths) for folder, paths in self.others.items() if paths]
-
 
 def find_recordings(paths: Sequence[Path], list_file: Path | None = None) -> Found:
     """Returns the recordings that `paths` and the lines of `list_file` name, each once, in their order.
 
     A folder stands for the audio and video files below it, by suffix or by their first bytes; hidden files and
-    folders are left out, and links to folders are not followed. Raises UserError where no path is given.
+    folders are left out, and links to folders are not followed. The other files of a folder are counted in a log line.
+
+    Raises UserError where there is nothing to read, and DataError where nothing of it can be read.
     """
     chosen = [*paths, *(_listed(list_file) if list_file else ())]
     if not chosen:
@@ -83,7 +84,21 @@ def find_recordings(paths: Sequence[Path], list_file: Path | None = None) -> Fou
             if key not in seen:
                 seen.add(key)
                 found.recordings.append(recording)
+    _require_recordings(found, chosen)
+    for folder, files in found.others.items():
+        if files:
+            logger.info(_describe_others(folder, files))
     return found
+
+
+def _require_recordings(found: Found, chosen: Sequence[Path]) -> None:
+    """Raises an error if no recording was found."""
+    if found.recordings:
+        return
+    if found.problems:
+        raise DataError("no recording can be read", found.problems)
+    names = ", ".join(str(path) for path in chosen[:NUM_NAMED])
+    raise UserError(f"no audio or video in {names}; give files, or a folder that has some")
 
 
 def _listed(list_file: Path) -> Iterator[Path]:

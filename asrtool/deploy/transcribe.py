@@ -77,18 +77,18 @@ def transcribe_to_files(
     ledgers: dict[Path, Ledger] = {}
     plan = plan_outputs(found.recordings, options, settings, ledgers)
     problems = [*found.problems, *plan.problems]
-    _log_problems(problems)
+    _log_problems(problems, has_more=bool(plan.tasks))
     start_time = time.monotonic()
     written: list[Task] = []
     seconds = 0.0
     with progress_meter("transcribing", _total_seconds(plan.tasks), "s of audio") as add_seconds:
-        for task in plan.tasks:
+        for number, task in enumerate(plan.tasks, 1):
             meter = _RecordingMeter(add_seconds, task.seconds)
             try:
                 transcript = _transcribe_task(recogniser, task, settings, ledgers, meter)
             except RECORDING_ERRORS as error:
                 problems.append(describe_problem(task.recording, error))
-                _log_problems(problems[-1:])
+                _log_problems(problems[-1:], has_more=number < len(plan.tasks))
             else:
                 written.append(task)
                 seconds += transcript.seconds
@@ -169,12 +169,14 @@ def transcribe_to_stdout(recogniser: Recogniser, found: Found, options: OutputOp
     recordings = found.recordings
     (format,) = options.formats
     problems = list(found.problems)
-    _log_problems(problems)
-    for number, recording in enumerate(recordings):
+    _log_problems(problems, has_more=True)
+    for number, recording in enumerate(recordings, 1):
         if format == "txt" and len(recordings) > 1:
-            echo("\n" * (number > 0) + f"==> {recording} <==\n")
+            echo(f"==> {recording} <==\n" if number == 1 else f"\n==> {recording} <==\n")
+        num_problems = len(problems)
         for text in _recognised_texts(recogniser, recording, format, options.channel, problems):
             echo(text)
+        _log_problems(problems[num_problems:], has_more=number < len(recordings))
     _raise_problems(problems, len(recordings) + len(found.problems) - len(problems))
 
 
@@ -192,12 +194,13 @@ def _recognised_texts(
             yield FORMATS[format](recogniser.transcribe(source, channel=channel), recording.name)
     except RECORDING_ERRORS as error:
         problems.append(describe_problem(recording, error))
-        _log_problems(problems[-1:])
 
 
-def _log_problems(problems: Sequence[str]) -> None:
-    for problem in problems:
-        logger.warning(one_line(problem))
+def _log_problems(problems: Sequence[str], has_more: bool) -> None:
+    """Logs problems at once if there are more recordings to come; the error at the end lists all of them."""
+    if has_more:
+        for problem in problems:
+            logger.warning(one_line(problem))
 
 
 def _raise_problems(problems: Sequence[str], num_good: int) -> None:
