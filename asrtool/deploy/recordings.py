@@ -188,4 +188,5 @@ def _unreadable(path: Path, error: OSError | ValueError) -> str:
 def _describe_others(folder: Path, paths: Sequence[Path]) -> str:
     names = ", ".join(str(path.relative_to(folder)) for path in paths[:NUM_NAMED])
     rest = f" and {len(paths) - NUM_NAMED} more" if len(paths) > NUM_NAMED else ""
-    return f"{folder}: skipped {len(paths)} file{'s' * (len(paths) > 1)} that are not audio: {names}{rest}"
+    count = "1 file that is" if len(paths) == 1 else f"{len(paths)} files that are"
+    return f"{folder}: skipped {count} not audio: {names}{rest}"
