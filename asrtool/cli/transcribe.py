@@ -17,7 +17,9 @@ from asrtool.cli.search_options import (
     beam_option,
     graph_option,
     graph_search_options,
+    hotwords_option,
     nbest_option,
+    no_rescore_option,
     prefix_search_options,
     rescoring_options,
 )
@@ -75,6 +77,8 @@ class FormatList(click.ParamType):
 @graph_option
 @graph_search_options
 @rescoring_options
+@no_rescore_option
+@hotwords_option
 @click.option("--jobs", default=1, type=JOBS, help="Number of search processes beside the model.")
 @click.option(
     "--max-seconds",
@@ -107,7 +111,7 @@ def transcribe(
     asrtool transcribe exp/mine call.wav --channel each --format tsv
     asrtool transcribe exp/mine --list recordings.txt --output-dir text --jobs 4
     sox talk.wav -t wav - trim 0 60 | asrtool transcribe exp/mine -
-    asrtool transcribe exp/mine talk.mp3 --method graph --graph data/lang/graph
+    asrtool transcribe exp/mine talk.mp3 --graph data/lang/graph --hotwords names.txt
     """
     import torch
 

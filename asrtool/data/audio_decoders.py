@@ -4,6 +4,7 @@ libsndfile comes first, since it checks what it reads. Other files go to FFmpeg 
 formats of MEDIA_FORMATS only: playlists and scripts name further files and addresses, and a recording must not.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -129,7 +130,7 @@ class SoundfileDecoder:
 def _open_soundfile(path: str) -> soundfile.SoundFile:
     """Opens `path`. Raises LibsndfileError, also for numbers in a header that soundfile cannot work with."""
     try:
-        return soundfile.SoundFile(path)
+        return soundfile.SoundFile(os.fsencode(path))  # bytes: names need not be UTF-8
     except soundfile.LibsndfileError:
         raise
     except Exception as error:  # such as TypeError for a raw format, ValueError for a name with a NUL

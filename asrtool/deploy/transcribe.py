@@ -13,10 +13,11 @@ from asrtool.data.sources import InvalidEntry
 from asrtool.deploy.ledger import Ledger, recording_facts
 from asrtool.deploy.output_plan import OutputOptions, Plan, Task, describe_problem, plan_outputs
 from asrtool.deploy.outputs import FORMATS
-from asrtool.deploy.recordings import STDIN, Found, Recording
+from asrtool.deploy.recordings import STDIN, Found, Recording, utf8_path
 from asrtool.deploy.results import Segment, Transcript
 from asrtool.errors import DataError, one_line
 from asrtool.files import atomic_path, file_hash
+from asrtool.logs import printable
 from asrtool.progress import progress_meter
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ def transcribe_to_stdout(recogniser: Recogniser, found: Found, options: OutputOp
     _log_problems(problems, has_more=True)
     for number, recording in enumerate(recordings, 1):
         if format == "txt" and len(recordings) > 1:
-            echo(f"==> {recording} <==\n" if number == 1 else f"\n==> {recording} <==\n")
+            title = printable(one_line(utf8_path(str(recording))))
+            echo(f"==> {title} <==\n" if number == 1 else f"\n==> {title} <==\n")
         num_problems = len(problems)
         for text in _recognised_texts(recogniser, recording, format, options.channel, problems):
             echo(text)
