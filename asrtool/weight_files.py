@@ -27,8 +27,14 @@ def save_safetensors(path: Path, weights: Mapping[str, torch.Tensor], metadata: 
     from safetensors.torch import save_file
 
     tensors = {name: weight.detach().cpu().contiguous().clone() for name, weight in weights.items()}
+    text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {METADATA: json.dumps(metadata, ensure_ascii=False, allow_nan=False)})
+        temporary.touch()
+        mode = (
+            temporary.stat().st_mode
+        )  # as the user's umask has it: the library writes files that only their owner can read
+        save_file(tensors, temporary, {METADATA: text})
+        temporary.chmod(mode)
 
 
 def load_safetensors(path: Path, what: str, hint: str, device: torch.device | str = "cpu") -> dict[str, Any]:

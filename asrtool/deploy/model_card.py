@@ -1,6 +1,5 @@
 """The model card of a pack, README.md, and the same facts as lines for a terminal (Mitchell et al. 2019)."""
 
-from asrtool.experiment import Experiment
 from asrtool.pack_manifest import Manifest, Result
 from asrtool.provenance import describe_provenance
 from asrtool.scoring.markdown import markdown_table
@@ -96,7 +95,7 @@ def _size(manifest: Manifest) -> str:
     return f"{total / 1e6:,.1f} MB in {len(manifest.hashes)} files"
 
 
-def model_card(manifest: Manifest, experiment: Experiment) -> str:
+def model_card(manifest: Manifest) -> str:
     """Returns the text of README.md."""
     facts = model_facts(manifest) | training_facts(manifest) | search_facts(manifest) | {"size": _size(manifest)}
     parts = [
@@ -110,7 +109,7 @@ def model_card(manifest: Manifest, experiment: Experiment) -> str:
         "## Results",
         _results(manifest),
         "## Limits",
-        "\n".join(f"- {line}" for line in limits(manifest, experiment)),
+        "\n".join(f"- {line}" for line in limits(manifest)),
         "## Licence",
         manifest.licence or f"The licence is {NOT_STATED}: ask whoever gave you this pack before you use it.",
     ]
@@ -140,7 +139,7 @@ def _results(manifest: Manifest) -> str:
     return f"{markdown_table(head, rows)}\n\n{note}"
 
 
-def limits(manifest: Manifest, experiment: Experiment) -> list[str]:
+def limits(manifest: Manifest) -> list[str]:
     """Returns what the model cannot do, as far as its files tell."""
     rate = manifest.features.sampling_rate
     lines = [
@@ -150,7 +149,7 @@ def limits(manifest: Manifest, experiment: Experiment) -> list[str]:
     ]
     if not manifest.latency:
         lines.append("It needs a whole utterance before it outputs anything.")
-    if experiment.tokenizer.output_type == "phones":
+    if manifest.units.output_type == "phones":
         lines.append("Its units are phones: only graph search, with a graph, outputs words.")
     if manifest.carried.graph:
         lines.append("Graph search outputs words of its vocabulary only.")

@@ -81,7 +81,7 @@ def write_pack(experiment: Experiment, out: Path, given: Mapping[str, Any], sett
             "files": sorted({MANIFEST, CARD, *(path.name for path in folder.iterdir())}),
         }
         manifest = _validated(content)
-        write_text(folder / CARD, model_card(manifest, experiment))
+        write_text(folder / CARD, model_card(manifest))
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
         _open_searches(folder, manifest)
     return manifest
