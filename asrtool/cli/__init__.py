@@ -28,6 +28,7 @@ from asrtool.cli.stream import stream
 from asrtool.cli.tokenizer import tokenizer
 from asrtool.cli.train import info, train
 from asrtool.cli.transcribe import transcribe
+from asrtool.cli.tree import tree
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import TERMINATED, Terminated, exit_on_sigterm
 from asrtool.logs import log_to_stderr, printable
@@ -63,7 +64,7 @@ def cli(debug: bool, level: int | None) -> None:
 
 
 COMMANDS = (
-    *(prepare, features, lexicon, tokenizer, lm, graph),
+    *(prepare, features, lexicon, tokenizer, tree, lm, graph),
     *(train, info, align, segment, decode, tune, rescore, adapt, score, transcribe, stream, report, export, pack),
 )
 for command in COMMANDS:

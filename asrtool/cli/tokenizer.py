@@ -7,7 +7,8 @@ import click
 from asrtool.cli.options import PATH
 
 MAX_BPE = 1_000_000  # as many units as a tokenizer file may have (asrtool/text/tokenizer.py)
-TYPES = click.Choice(["bpe", "char", "phone", "word"])
+PHONES = ("phone", "biphone", "triphone")
+TYPES = click.Choice(["bpe", "char", "word", *PHONES])
 
 
 @click.command()
@@ -20,14 +21,16 @@ TYPES = click.Choice(["bpe", "char", "phone", "word"])
     type=click.IntRange(2, MAX_BPE),
     help="Number of units of type bpe, the blank included.",
 )
-@click.option("--lexicon", type=PATH, help="Lexicon file with the pronunciations; needed for type phone.")
-@click.option("--silence", help="Silence unit to add, which graphs insert between words; for type phone only.")
+@click.option("--lexicon", type=PATH, help="Lexicon file with the pronunciations; needed for phones.")
+@click.option("--silence", help="Silence unit to add, which graphs insert between words; for phones only.")
 def tokenizer(
     cuts: tuple[Path, ...], out: Path, kind: str, vocab_size: int, lexicon: Path | None, silence: str | None
 ) -> None:
     """Create the output units of a model from transcripts.
 
-    Phones come from a lexicon, which must have all words of the transcripts. OUT is a file *.json; an existing OUT is
+    Phones come from a lexicon, which must have all words of the transcripts. Of types biphone and triphone there is a
+    unit for each phone after each other phone, and between each two, as is right for few phones; `asrtool tree` ties
+    them. OUT is a file *.json; an existing OUT is
     replaced if it is a tokenizer. Transcripts with marks such as <unk> or <s>, which no unit can stand for, are refused
     with their counts.
 
@@ -36,19 +39,21 @@ def tokenizer(
     asrtool tokenizer data/train.jsonl.gz data/lang/tokenizer.json --type word     # tiny vocabularies
     asrtool tokenizer data/train.jsonl.gz data/lang/tokenizer.json --type phone --lexicon data/lang/lexicon.txt
     """
-    if (kind == "phone") != (lexicon is not None) or (silence and kind != "phone"):
-        raise click.UsageError("--type phone needs --lexicon FILE; --lexicon and --silence are for --type phone only")
+    if (kind in PHONES) != (lexicon is not None) or (silence and kind not in PHONES):
+        types = f"--type {', '.join(PHONES[:-1])} and {PHONES[-1]}"
+        raise click.UsageError(f"{types} need --lexicon FILE; --lexicon and --silence are for these types only")
     from asrtool.data.manifest import transcripts
     from asrtool.files import require_output, require_same_kind
     from asrtool.text.lexicon import read_lexicon
     from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
-    from asrtool.text.tokenizer_training import phone_tokenizer, train_tokenizer
+    from asrtool.text.tokenizer_training import phone_tokenizer, train_tokenizer, untied_tokenizer
 
     require_output(out, (".json",), [*cuts, *([lexicon] if lexicon else [])])
     require_same_kind(out, "a tokenizer", load_tokenizer)
     units: Tokenizer
     if lexicon:
-        units = phone_tokenizer(read_lexicon(lexicon), transcripts(cuts), silence)
+        phones = phone_tokenizer(read_lexicon(lexicon), transcripts(cuts), silence)
+        units = phones if kind == "phone" else untied_tokenizer(kind, phones)
     else:
         units = train_tokenizer(kind, transcripts(cuts), vocab_size)
     save_tokenizer(units, out)

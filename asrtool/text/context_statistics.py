@@ -24,7 +24,7 @@ class ContextStatistics:
     @property
     def num_frames(self) -> int:
         """The number of all frames."""
-        return round(float(self.moments[:, 0].sum()))
+        return round(float(self.moments[:, 0].sum())) if len(self.contexts) else 0
 
     @property
     def variance_floor(self) -> np.ndarray:
@@ -55,11 +55,10 @@ class StatisticsCollector:
             self._moments[left, phone, right] = self._moments.get((left, phone, right), 0.0) + moments
 
     def result(self) -> ContextStatistics:
-        """Returns the statistics, in the order of the contexts. Raises ValueError if there are no frames."""
+        """Returns the statistics of the contexts that have frames, in their order; none if there are no frames."""
         occurred = sorted(context for context, moments in self._moments.items() if moments[0] > 0)
-        if not occurred:
-            raise ValueError("no frames are aligned with a phone")
-        return ContextStatistics(np.array(occurred), np.array([self._moments[context] for context in occurred]))
+        contexts = np.array(occurred, np.int64).reshape(-1, 3)
+        return ContextStatistics(contexts, np.array([self._moments[context] for context in occurred]))
 
 
 def log_likelihood(moments: np.ndarray, variance_floor: np.ndarray) -> np.ndarray:

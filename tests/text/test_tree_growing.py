@@ -89,8 +89,7 @@ def test_frames_outside_of_the_utterance_do_not_count():
     assert statistics.moments[:, 0].tolist() == [2, 1]
     empty = StatisticsCollector()
     empty.add(np.zeros((0, 1)), [A], [0], [5])
-    with pytest.raises(ValueError, match="no frames"):
-        empty.result()
+    assert empty.result().num_frames == 0
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
