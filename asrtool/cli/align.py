@@ -2,33 +2,65 @@
 
 import click
 
-from asrtool.cli.options import PATH, model_options
+from asrtool.cli.options import PATH, channel_option, model_options
+from asrtool.errors import UserError
+
+FORMATS = ("textgrid", "ctm", "json")  # the keys of asrtool.deploy.alignment_outputs.WRITERS
+MANIFESTS = (".jsonl", ".jsonl.gz")
 
 
 @click.command()
-@click.argument("exp", type=PATH)
-@click.argument("cuts", type=PATH)
-@click.argument("out", type=PATH)
-@click.option("--ctm", type=PATH, help="CTM file to write the words to as well.")
+@click.argument("model", type=PATH)
+@click.argument("cuts", metavar="CUTS|AUDIO", type=PATH)
+@click.argument("out", metavar="OUT|TEXT", type=PATH)
+@click.option("--ctm", type=PATH, help="CTM file to write the words to as well (of CUTS only).")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    default=FORMATS,
+    help="Format of the alignment of AUDIO; repeatable.",
+)
+@click.option("--output-dir", type=PATH, show_default="beside AUDIO", help="Folder of the alignment of AUDIO.")
+@channel_option()
 @model_options
-def align(exp, cuts, out, ctm, checkpoint, max_minutes, batch_seconds, workers, device, threads) -> None:
-    """Find the times of each word and unit of the transcripts.
+def align(
+    model, cuts, out, ctm, formats, output_dir, channel, checkpoint, max_minutes, batch_seconds, workers, device,
+    threads,
+) -> None:  # fmt: skip
+    """Find the times of each word of transcripts, or of a long recording with its text.
 
-    OUT is the manifest CUTS with lhotse's alignments "word" and "unit", in seconds from the start of the cut. Of
-    several pronunciations of a word, the one on the best path is aligned. Cuts that cannot be aligned are listed and
-    left out. A CTM identifies a word's audio by the recording only, so each recording needs its own id, without white
-    space.
+    A manifest CUTS (*.jsonl.gz) is aligned with its transcripts: OUT is the manifest with lhotse's alignments "word"
+    and "unit", in seconds from the start of the cut. Of several pronunciations of a word, the one on the best path is
+    aligned. Cuts that cannot be aligned are listed and left out. A CTM identifies a word's audio by the recording only,
+    so each recording needs its own id, without white space.
+
+    Any other file is a recording AUDIO, of any length, with its TEXT (plain UTF-8), which may be partly wrong: words
+    that are not in the audio, and speech that is not in the text, are found and reported. Writes NAME.aligned.TextGrid,
+    NAME.aligned.ctm and NAME.aligned.json, with a confidence for each word. Case and punctuation of the text are
+    adapted to the model's units.
 
     \b
     asrtool align exp/transformer data/train.jsonl.gz data/train_aligned.jsonl.gz
     asrtool align exp/transformer data/test.jsonl.gz data/test_aligned.jsonl.gz --ctm exp/transformer/test.ctm
+    asrtool align exp/transformer talk.mp3 talk.txt
     """
     import torch
 
-    from asrtool.decoding.align import align as run
     from asrtool.experiment import open_experiment
 
     if threads:
         torch.set_num_threads(threads)
-    experiment = open_experiment(exp, checkpoint, device)
-    click.echo(f"{out}: {run(experiment, cuts, out, ctm, batch_seconds, workers, max_minutes)}")
+    experiment = open_experiment(model, checkpoint, device)
+    if cuts.name.endswith(MANIFESTS) or cuts.is_dir():
+        from asrtool.decoding.align import align as run
+
+        click.echo(f"{out}: {run(experiment, cuts, out, ctm, batch_seconds, workers, max_minutes)}")
+        return
+    if ctm:
+        raise UserError(f"--ctm is for manifests; {cuts} is a recording: use --format ctm")
+    from asrtool.deploy.alignment_outputs import align_to_files
+
+    for line in align_to_files(experiment, cuts, out, formats, output_dir, channel):
+        click.echo(line)
