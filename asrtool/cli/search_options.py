@@ -47,7 +47,7 @@ prefix_search_options = add_options(
 hotwords_option = click.option(
     "--hotwords",
     type=PATH,
-    help="Phrases to expect, one a line, each with its weight after a tab if it has one (--method prefix or graph).",
+    help="File of phrases to expect, one a line, a weight after a tab (--method prefix or graph).",
 )
 no_rescore_option = click.option(
     "--no-rescore",

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,8 +46,10 @@ def build_graph(
     pronunciations = _load_lexicon(units, lexicon, lm_words)
     boundary = _word_boundary(units, silence, silence_probability)
     context = units if isinstance(units, ContextTokenizer) else None
-    compiler = Compiler(units.symbols, _in_both(pronunciations, lm_words), lm, topology, boundary, context)
+    used = _in_both(pronunciations, lm_words)
+    compiler = Compiler(units.symbols, used, lm, topology, boundary, context)
     fsts = {kind: getattr(compiler, kind) for kind in dict.fromkeys(kinds)}
+    word_starts = compiler.word_starts.get(kinds[0])
     meta = {
         "kind": kinds[0],
         "topology": topology,
@@ -54,12 +57,13 @@ def build_graph(
         "words": len(compiler.words) - 2,  # without <eps> and #0
         "separator": boundary.separator,
         "silence": {"unit": boundary.silence, "probability": boundary.probability} if boundary.silence else None,
+        "word_starts": asdict(word_starts) if word_starts else None,
         "sizes": {kind: compiler.sizes[kind] for kind in fsts},
         "sha256": _hashes(units, pronunciations, lm),
         "steps": compiler.steps,
         "kaldifst": version("kaldifst"),
     }
-    save_graph(out, fsts, compiler.words, compiler.units, meta, compiler.phones if context else None)
+    save_graph(out, fsts, compiler.words, compiler.units, meta, compiler.phones if context else None, used)
     return meta | {"seconds": round(time.perf_counter() - start, 1), "peak_mb": peak_mb()}
 
 

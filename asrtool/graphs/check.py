@@ -92,6 +92,12 @@ def check_fst(path: Path, labels: LabelCounts) -> None:
     _check_epsilon_cycles(np.concatenate(epsilon_arcs), num_states)
 
 
+def iter_arcs(path: Path) -> Iterator[FstArcs]:
+    """Yields all arcs of an FST file, BLOCK_STATES states at a time; labels and states are not checked."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield from _read_arcs(content, _state_offsets(content, _check_header(content)))
+
+
 def _check_header(content: mmap.mmap) -> int:
     """Returns the number of states."""
     if content[: len(MAGIC)] != MAGIC or len(content) < len(MAGIC) + HEADER.size:

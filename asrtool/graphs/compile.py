@@ -22,6 +22,7 @@ from asrtool.graphs.context import context_fst
 from asrtool.graphs.grammar import grammar_fst
 from asrtool.graphs.lexicon_fst import BACKOFF, WordBoundary, lexicon_fst, unit_table, word_table
 from asrtool.graphs.topology import DETERMINISTIC_TOPOLOGIES, topology_fst
+from asrtool.graphs.word_starts import WordStarts, empty_history, mark_topology, take_marks, with_loop, word_costs
 from asrtool.text.context_units import ContextTokenizer
 from asrtool.text.lexicon import Lexicon
 
@@ -70,6 +71,7 @@ class Compiler:
             self.phones = unit_table(context.without_context.symbols, lexicon, boundary)
         self.steps: list[dict] = []
         self.sizes: dict[str, dict] = {}
+        self.word_starts: dict[str, WordStarts] = {}  # of HL and HLG; none for units in context
 
     @cached_property
     def H(self) -> "StdVectorFst":
@@ -118,16 +120,19 @@ class Compiler:
         self._determinise_and_minimise("L", fst)
         if self.context:
             fst = self._compose_context("CL", fst)
-        fst = self._remove_disambiguation("determinised L", fst, self.units, backoff=False)
+        fst = self._remove_disambiguation("determinised L", fst, self.units, backoff=False, marks=True)
         return self._compose_topology("HL", fst)
 
     @cached_property
     def HLG(self) -> "StdVectorFst":
         """H composed with LG, or with C and LG: the graph that decoders search with a language model."""
-        if not self.context:
-            return self._compose_topology("HLG", self.LG)
-        fst = self._compose_context("CLG", self._disambiguated_lg)
-        return self._compose_topology("HLG", self._remove_disambiguation("CLG", fst, self.units, backoff=True))
+        fst = self._disambiguated_lg
+        name = "LG"
+        if self.context:
+            name = "CLG"
+            fst = self._compose_context(name, fst)
+        fst = self._remove_disambiguation(name, fst, self.units, backoff=True, marks=True)
+        return self._compose_topology("HLG", fst, *word_costs(self.G, self._empty_history))
 
     @cached_property
     def _disambiguated_lexicon(self) -> "StdVectorFst":
@@ -139,9 +144,15 @@ class Compiler:
         """LG with its disambiguation symbols, determinised and minimised."""
         import kaldifst
 
-        fst = self._step("L o G", kaldifst.compose, self._disambiguated_lexicon, self.G)
+        grammar = with_loop(self.G, self._empty_history, len(self.words))
+        fst = self._step("L o G", kaldifst.compose, self._disambiguated_lexicon, grammar)
         self._determinise_and_minimise("LG", fst)
         return fst
+
+    @cached_property
+    def _empty_history(self) -> int:
+        """The state of G after the empty history."""
+        return empty_history(self.G, len(self.words) - 1)
 
     @cached_property
     def _used_phones(self) -> list[int]:
@@ -167,11 +178,13 @@ class Compiler:
         self._step(f"{name} minimised", _in_place, kaldifst.minimize_encoded, fst, delta=MINIMISATION_DELTA)
         _require(name, fst, "deterministic", "input_epsilon_free")
 
-    def _remove_disambiguation(self, name: str, fst: "StdVectorFst", units: list[str], backoff: bool) -> "StdVectorFst":
+    def _remove_disambiguation(
+        self, name: str, fst: "StdVectorFst", units: list[str], backoff: bool, marks: bool = False
+    ) -> "StdVectorFst":
         """Returns `fst` with epsilons instead of the disambiguation symbols on its input side; `units` by input label.
 
         `backoff`: #0 becomes epsilon as well, as on the back-off arcs of G. Otherwise its arcs are removed: in L they
-        are loops, and with epsilon they would be loops that read nothing.
+        are loops, and with epsilon they would be loops that read nothing. `marks`: the marks of word starts stay.
         """
         import kaldifst
 
@@ -179,17 +192,22 @@ class Compiler:
         first_removed = backoff_label if backoff else backoff_label + 1
         lines = [f"0 0 {label} {label}\n" for label in range(1, backoff_label)]  # units stay
         lines += [f"0 0 0 {label}\n" for label in range(first_removed, len(units))]
+        lines += [f"0 0 {len(units)} {len(units)}\n"] * marks
         to_epsilon = kaldifst.compile("".join([*lines, "0\n"]))
         return self._step(f"{name} without disambiguation symbols", kaldifst.compose, to_epsilon, fst)
 
-    def _compose_topology(self, name: str, fst: "StdVectorFst") -> "StdVectorFst":
-        """Returns H composed with `fst`, whose input labels are units."""
+    def _compose_topology(self, name: str, fst: "StdVectorFst", *costs: float) -> "StdVectorFst":
+        """Returns H composed with `fst`, whose input labels are units; sets its `word_starts`, with `costs`."""
         import kaldifst
 
         kaldifst.arcsort(fst, "ilabel")
-        topology = self.H.copy()
+        topology = mark_topology(self.H, len(self.units))
         kaldifst.arcsort(topology, "olabel")
-        return self._finish(name, self._step(name, kaldifst.compose, topology, fst))
+        composed = self._step(name, kaldifst.compose, topology, fst)
+        starts = take_marks(composed)
+        if starts:
+            self.word_starts[name] = WordStarts(starts, *costs)
+        return self._finish(name, composed)
 
     def _finish(self, name: str, fst: "StdVectorFst") -> "StdVectorFst":
         """Sorts `fst` by input label, checks it and records its size and properties, so that it can be stored."""

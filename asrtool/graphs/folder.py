@@ -3,9 +3,10 @@
     OUT/HLG.fst       the graph, an OpenFst file named for its kind; there may be files of other kinds, too
         words.txt     symbol table: <eps> 0, the words from 1, #0 last
         units.txt     symbol table: <eps> 0, unit u at u + 1 (so <blank> is 1), then #0, #1 ...
-        phones.txt    the same for phones, if units are phones in context (asrtool/text/context_units.py)
+        lexicon.txt   pronunciations of the words, in units, or in phones if units are phones in context
+        phones.txt    the same as units.txt for phones, if units are phones in context (asrtool/text/context_units.py)
         graph.json    kind, topology, outputs, silence, the sizes and sha256 of each FST; its files; sha256 of
-                      the tokenizer, the lexicon and the LM
+                      the tokenizer, the lexicon and the LM; the states where words begin (word_starts.py)
 
     kind             input labels           output labels
     H, HL, HLG       acoustic output + 1    words; H alone: units
@@ -19,21 +20,22 @@ the model must have. Only G has disambiguation symbols. Weights are costs, -log 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from asrtool.errors import UserError, require_file
 from asrtool.files import file_hash, new_folder, require_own_folder, write_json, write_text
 from asrtool.graphs import Kind
 from asrtool.graphs.check import BadFst, LabelCounts, read_fst
 from asrtool.graphs.lexicon_fst import EPSILON
+from asrtool.graphs.word_starts import MAX_WORD_COST, WordStart, WordStarts
 from asrtool.locks import write_lock
 from asrtool.readers import read_json, read_lines
-from asrtool.text.lexicon import Lexicon
+from asrtool.text.lexicon import Lexicon, is_lexicon_word, read_lexicon, write_lexicon
 from asrtool.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ META = "graph.json"
 WORDS = "words.txt"
 UNITS = "units.txt"
 PHONES = "phones.txt"
+LEXICON = "lexicon.txt"
 COMMAND = "asrtool graph"
 REBUILD = f"build it again with `{COMMAND}`"
 SEARCHABLE = ("HLG", "HL")  # the kinds from the model's outputs to words
@@ -55,6 +58,7 @@ class _Strict(BaseModel):
 
 class _Silence(_Strict):
     unit: str
+    probability: float = Field(gt=0, lt=1)
 
 
 class _Hashes(_Strict):
@@ -66,30 +70,66 @@ class _Fst(_Strict):
     sha256: str
 
 
+WordCost = Annotated[float, Field(ge=-MAX_WORD_COST, le=MAX_WORD_COST)]
+
+
+class _WordStarts(_Strict):
+    starts: list[tuple[NonNegativeInt, NonNegativeInt, WordCost]]
+    rarest_cost: WordCost
+    final_cost: float = Field(ge=-MAX_WORD_COST)
+
+
 class _Meta(_Strict):
     """The fields of graph.json that are read."""
 
     kind: Kind
     topology: Literal["ctc", "modified", "hmm"]
     outputs: int = Field(ge=1, le=MAX_OUTPUTS)
+    separator: str | None = None
     silence: _Silence | None = None
+    word_starts: _WordStarts | None = None
     sha256: _Hashes
     sizes: dict[Kind, _Fst]
 
 
 @dataclass(frozen=True)
 class DecodingGraph:
-    """A graph on disk. `words` and `units` are symbols by label; `meta` is graph.json."""
+    """A graph on disk, or one with words and phrases that were added in memory (asrtool/graphs/phrases.py).
+
+    `words` and `units` are symbols by label; words that were added have labels after #0. `meta` is graph.json.
+    `changed_fst` is the graph with phrases, and `added` has the pronunciations of the words that were added.
+    """
 
     folder: Path
     words: list[str]
     units: list[str]
     meta: dict
+    changed_fst: "StdVectorFst | None" = None
+    added: Lexicon = field(default_factory=lambda: Lexicon({}))
 
     @cached_property
     def fst(self) -> "StdVectorFst":
         """The graph of `meta["kind"]`, read when it is first used."""
-        return self.read(self.meta["kind"])
+        return self.read(self.meta["kind"]) if self.changed_fst is None else self.changed_fst
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The pronunciations of the words in units, or in phones if units are phones in context.
+
+        Folders of earlier versions have no lexicon, so that only words that were added have pronunciations.
+        """
+        path = self.folder / LEXICON
+        stored = read_lexicon(path).pronunciations if path.is_file() else {}
+        return Lexicon(stored | self.added.pronunciations)
+
+    @property
+    def word_starts(self) -> WordStarts | None:
+        """The states in which words begin after the empty history; None for graphs in which they are not known."""
+        stored = self.meta.get("word_starts")
+        if stored is None:
+            return None
+        starts = [WordStart(*start) for start in stored["starts"]]
+        return WordStarts(starts, stored["rarest_cost"], stored["final_cost"])
 
     def read(self, kind: str) -> "StdVectorFst":
         """Reads the FST of `kind`, e.g. "G", in the folder. UserError when it was not stored, or is damaged."""
@@ -158,8 +198,11 @@ def save_graph(
     units: Sequence[str],
     meta: dict,
     phones: Sequence[str] | None = None,
+    lexicon: Lexicon | None = None,
 ) -> None:
     """Writes the folder, `fsts` by kind, and replaces an earlier graph there when it is complete.
+
+    Words that a lexicon file cannot hold are left out of lexicon.txt.
 
     `words`, `units` and `phones` are symbols by label; there are `phones` if units are phones in context.
     The names of the files, and in `sizes` the bytes and the sha256 of each FST, are added to `meta`. UserError for a
@@ -178,6 +221,10 @@ def save_graph(
         if phones:
             write_symbols(new / PHONES, phones)
             meta["files"].append(PHONES)
+        if lexicon:
+            writable = {word: prons for word, prons in lexicon.pronunciations.items() if is_lexicon_word(word)}
+            write_lexicon(Lexicon(writable), new / LEXICON)
+            meta["files"].append(LEXICON)
         write_json(new / META, meta)
 
 

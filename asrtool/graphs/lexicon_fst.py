@@ -65,6 +65,8 @@ def unit_table(symbols: Sequence[str], lexicon: Lexicon, boundary: WordBoundary)
 def lexicon_fst(lexicon: Lexicon, words: Sequence[str], units: Sequence[str], boundary: WordBoundary) -> "StdVectorFst":
     """L with its disambiguation symbols, sorted by output label; `words` and `units` are symbols by label.
 
+    The state before words has a loop with labels after all others, len(units) and len(words): the mark of word starts
+    (asrtool/graphs/word_starts.py).
     Raises DataError with all words whose pronunciation is empty or has symbols that are not units.
     """
     import kaldifst
@@ -74,6 +76,7 @@ def lexicon_fst(lexicon: Lexicon, words: Sequence[str], units: Sequence[str], bo
     _check_boundary(boundary, usable)
     _check_lexicon(lexicon, usable)
     lines = [*_boundary_arcs(boundary, labels, len(units) - 1), *_pronunciation_arcs(lexicon, words, labels)]
+    lines.append(f"{BEFORE_WORD} {BEFORE_WORD} {len(units)} {len(words)}")
     fst = kaldifst.compile("\n".join(lines) + "\n")
     kaldifst.add_self_loops(fst, [labels[BACKOFF]], [len(words) - 1])
     kaldifst.arcsort(fst, "olabel")

@@ -128,6 +128,7 @@ def test_properties_hold_and_sizes_are_recorded(arpa):
     compiled = compiler(make_lexicon(LEXICONS["all at once"]), arpa)
     assert compiled.HLG.num_states == compiled.sizes["HLG"]["states"]
     for kind in ("HLG", "LG", "H", "G"):
+        assert getattr(compiled, kind).num_states
         assert compiled.sizes[kind]["input_sorted"] and compiled.sizes[kind]["connected"]
     assert compiled.sizes["H"]["deterministic"] and compiled.sizes["H"]["input_epsilon_free"]
     assert compiled.sizes["G"]["deterministic"] and compiled.sizes["G"]["input_epsilon_free"]
