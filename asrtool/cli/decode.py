@@ -119,7 +119,7 @@ def _summary(facts: dict) -> str:
 @click.command()
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH)
-@click.option("--graph", required=True, type=PATH, help="Decoding graph, a folder of `asrtool graph`.")
+@graph_option
 @click.option(
     "--beam", type=POSITIVE, show_default="16.0", help="Beam of the search, the largest cost above the best path."
 )
@@ -153,7 +153,8 @@ def tune(
 
     The decoding weights are acoustic scale, blank penalty and insertion penalty. The command stores log-probs in
     EXP/decode/SET/log_probs and searches each utterance once. It prints the WER of the best weights that it has tried,
-    and writes all of them to EXP/decode/SET/decoding_weights.json for `asrtool decode --decoding-weights`.
+    and writes all of them to EXP/decode/SET/decoding_weights.json for `asrtool decode --decoding-weights`. EXP may be a
+    pack, whose graph and priors are used where no option names others.
 
     Weights that are tuned on few speakers are better for these and worse for others. --also adds the other folds of a
     cross-validation, each with its own graph; the errors of all are summed.
@@ -169,6 +170,7 @@ def tune(
     from asrtool.decoding.lattice_weights import DecodingWeights
     from asrtool.decoding.options import DEFAULT_LATTICE_BEAM
     from asrtool.decoding.search_setup import open_graph_search
+    from asrtool.decoding.system_options import tuning_options
     from asrtool.decoding.tuning import Grid, TunedSystem, tune_systems
     from asrtool.errors import UserError
     from asrtool.experiment import open_experiment
@@ -184,7 +186,7 @@ def tune(
         experiment = open_experiment(folder, checkpoint, device)
         check_cuts(manifest, max_minutes, experiment.config.data.max_seconds)
         experiment.max_seconds = 60 * max_minutes
-        search, _ = open_graph_search(experiment.tokenizer, given | {"graph": graph_folder}, jobs)
+        search, _ = open_graph_search(experiment.tokenizer, tuning_options(experiment, graph_folder, given), jobs)
         systems.append(TunedSystem(experiment, manifest, search))
     out = out or systems[0].folder / "decoding_weights.json"
     facts = tune_systems(systems, out, Grid(rounds=rounds), batch_seconds, workers)

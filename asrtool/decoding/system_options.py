@@ -1,6 +1,7 @@
 """The options of a search that a trained system carries, and the best method that it allows."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from asrtool.decoding.options import Options, check_options, methods_of_option, require_effect
@@ -81,6 +82,17 @@ def options_by_method(
 
 def _without(options: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in names}
+
+
+def tuning_options(experiment: Experiment, graph: Path | None, given: Options) -> dict[str, Any]:
+    """Returns the options of the search by which `asrtool tune` tunes a system: the user's, in `graph` if there is one.
+
+    The graph and the priors of the system are used where none are given. Its decoding weights are not.
+    """
+    files = {"graph": graph or experiment.files.graph, "priors": experiment.files.priors}
+    options = {name: path for name, path in files.items() if path} | given
+    check_options(["graph"], options)
+    return options
 
 
 def best_method(experiment: Experiment) -> str:
