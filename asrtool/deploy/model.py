@@ -8,12 +8,14 @@ from typing import Any, overload
 
 import numpy as np
 
+from asrtool.data.audio_blocks import Channel
 from asrtool.decoding.options import Options, methods_of_option
 from asrtool.decoding.system_options import LATTICE_OPTIONS, best_method, search_options
 from asrtool.decoding.words import WordDescriber
+from asrtool.deploy.detectors import open_detector
 from asrtool.deploy.results import Segment, Transcript
 from asrtool.deploy.stream import Stream
-from asrtool.deploy.transcriber import BATCH_SECONDS, Audio, Channel, Transcriber, method_calibration
+from asrtool.deploy.transcriber import BATCH_SECONDS, Audio, Transcriber, method_calibration
 from asrtool.errors import UserError, did_you_mean
 from asrtool.experiment import Experiment, open_experiment
 from asrtool.streaming.endpointing import parse_rules
@@ -27,7 +29,7 @@ METHODS = ("greedy", "prefix", "graph")
 FILE_OPTIONS = ("graph", "graph_lm", "rescore", "lm", "priors", "decoding_weights", "hotwords")
 VALUE_OPTIONS = (
     "beam", "max_active", "min_active", "lattice_beam", "acoustic_scale", "blank_penalty", "insertion_penalty",
-    "lm_weight", "lm_units", "nbest",
+    "lm_weight", "lm_units", "nbest", "no_rescore",
 )  # fmt: skip
 
 
@@ -42,6 +44,7 @@ def load(
     lm: str | Path | None = None,
     hotwords: str | Path | Sequence[str] | None = None,
     jobs: int = 1,
+    vad: str = "auto",
     checkpoint: str = "averaged",
     batch_seconds: float = BATCH_SECONDS,
     max_seconds: float | None = None,
@@ -59,6 +62,8 @@ def load(
     rescore, graph_lm: an n-gram model for lattice rescoring, and the one that the graph was built from.
     hotwords: phrases that are expected, in a file or a list.
     jobs: search processes beside the model; 1 searches in this process.
+    vad: the detector of speech whose pauses long recordings are cut at: "silero", "energy", "none" (everything is
+        speech), or "auto" for silero-vad where it is installed.
     checkpoint: "averaged", "best", "last" or a file.
     batch_seconds: audio in a batch of segments, with padding.
     max_seconds: the longest segment that a recording is cut into, by default the longest utterance of the training.
@@ -73,7 +78,7 @@ def load(
     experiment = open_experiment(Path(path), checkpoint, device)
     method = method or _default_method(experiment, given)
     _check_method(method, given)
-    return Model(experiment, method, given, jobs, batch_seconds, max_seconds)
+    return Model(experiment, method, given, jobs, vad, batch_seconds, max_seconds)
 
 
 def _given_options(values: Options) -> dict[str, Any]:
@@ -115,6 +120,7 @@ class Model:
         method: str,
         options: Options,
         jobs: int = 1,
+        vad: str = "auto",
         batch_seconds: float = BATCH_SECONDS,
         max_seconds: float | None = None,
     ):
@@ -122,6 +128,7 @@ class Model:
         self.method = method
         self.options = search_options(experiment, method, options)
         self.jobs = jobs
+        self.vad = vad
         self.batch_seconds = batch_seconds
         self.max_seconds = max_seconds
         self._given = options
@@ -230,7 +237,13 @@ class Model:
             if nbest:
                 options["nbest"] = nbest
             transcriber = Transcriber(
-                self.experiment, self.method, options, self.jobs, self.batch_seconds, self.max_seconds
+                self.experiment,
+                self.method,
+                options,
+                jobs=self.jobs,
+                batch_seconds=self.batch_seconds,
+                max_seconds=self.max_seconds,
+                detector=open_detector(self.vad),
             )
             self._transcriber = count, transcriber
         return self._transcriber[1]

@@ -1,8 +1,9 @@
 """What recognition of a recording returns: words with times and confidence, in segments."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,40 @@ class Word:
     start: float
     end: float
     confidence: float | None = None
+
+
+class _TimedWord(Protocol):
+    """A word with times, as asrtool.decoding.words.TimedWord."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def start(self) -> float: ...
+    @property
+    def end(self) -> float: ...
+    @property
+    def confidence(self) -> float | None: ...
+
+
+def words_at(start: float, end: float, words: Iterable[_TimedWord]) -> list[Word]:
+    """Returns words whose times count from `start` with times in the recording, none after `end`, all in seconds.
+
+    Times are rounded to milliseconds. The last frame of a model may go beyond the end of the audio.
+    """
+    return [
+        Word(
+            text=word.text,
+            start=round(min(start + word.start, end), 3),
+            end=round(min(start + word.end, end), 3),
+            confidence=rounded_confidence(word.confidence),
+        )
+        for word in words
+    ]
+
+
+def rounded_confidence(confidence: float | None) -> float | None:
+    """Returns a confidence with four decimals: further ones depend on the order of additions in a batch."""
+    return None if confidence is None else round(confidence, 4)
 
 
 @dataclass(frozen=True)

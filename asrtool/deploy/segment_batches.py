@@ -8,7 +8,7 @@ import torch
 
 from asrtool.data.batch import Batch
 from asrtool.data.features import features_of_samples
-from asrtool.deploy.interim import AudioSegment
+from asrtool.data.speech_segments import AudioSegment
 from asrtool.experiment import Experiment
 
 # Audio that is sorted by length at once. With segments of up to 20 s, batches from 200 s of audio have about 5 % of
@@ -23,19 +23,37 @@ class SegmentFrames(NamedTuple):
     log_probs: np.ndarray
 
 
+class FollowedSegment(NamedTuple):
+    """A segment, and the seconds of its end that the next segment has as well."""
+
+    segment: AudioSegment
+    next_overlap: float
+
+
+def with_next_overlaps(segments: Iterable[AudioSegment]) -> Iterator[FollowedSegment]:
+    """Yields each segment with the overlap of the next one, which is read before."""
+    previous: AudioSegment | None = None
+    for segment in segments:
+        if previous is not None:
+            yield FollowedSegment(previous, segment.overlap)
+        previous = segment
+    if previous is not None:
+        yield FollowedSegment(previous, 0.0)
+
+
 def segment_windows(
-    segments: Iterable[AudioSegment], rate: int, max_seconds: float = WINDOW_SECONDS
-) -> Iterator[list[AudioSegment]]:
+    segments: Iterable[FollowedSegment], rate: int, max_seconds: float = WINDOW_SECONDS
+) -> Iterator[list[FollowedSegment]]:
     """Yields the segments in windows, in order; `rate` is their sampling rate.
 
     The first window is a single segment, so that its words appear early; each further one has twice the audio, up to
     `max_seconds` and a segment.
     """
     limit = seconds = 0.0
-    window: list[AudioSegment] = []
-    for segment in segments:
-        window.append(segment)
-        seconds += len(segment.samples) / rate
+    window: list[FollowedSegment] = []
+    for followed in segments:
+        window.append(followed)
+        seconds += len(followed.segment.samples) / rate
         if seconds >= limit:
             yield window
             limit = min(2 * seconds, max_seconds)

@@ -7,10 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
+from asrtool.data.resampling import StreamResampler
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.words import WordDescriber
-from asrtool.deploy.results import Word
-from asrtool.deploy.transcriber import rounded_confidence, words_at
+from asrtool.deploy.results import Word, rounded_confidence, words_at
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.streaming.endpointing import Endpointing
@@ -74,11 +74,11 @@ class Stream:
         samples: (n,) or (n, channels), of which the mean is recognised; float in -1 .. 1, int16 or int32. Raises
         UserError for other samples, InvalidEntry for audio that the model cannot recognise.
         """
-        return self._results(self._recogniser.accept(self._resample(mono_samples(samples))))
+        return self._results(self._recogniser.accept(self._resampler.accept(mono_samples(samples))))
 
     def finish(self) -> list[StreamResult]:
         """Ends the stream; returns its last utterances. The object is then ready for another stream."""
-        results = self._recogniser.accept(self._resample(np.zeros(0, np.float32), last=True))[:-1]
+        results = self._recogniser.accept(self._resampler.finish())[:-1]
         final = self._results([*results, *self._recogniser.finish()])
         self._begin()
         return final
@@ -90,17 +90,9 @@ class Stream:
         yield from self.finish()
 
     def _begin(self) -> None:
-        import soxr
-
         while len(self._recorded) > 1:  # the last one is the search that the recogniser has just begun
             self._recorded.popleft()
-        model_rate = self._recogniser.rate
-        self._resampler = None
-        if self.rate != model_rate:
-            self._resampler = soxr.ResampleStream(self.rate, model_rate, 1, dtype="float32")
-
-    def _resample(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
-        return samples if self._resampler is None else self._resampler.resample_chunk(samples, last=last)
+        self._resampler = StreamResampler(self.rate, self._recogniser.rate)
 
     def _start_search(self) -> StreamingSearch:
         search = _RecordedSearch(self._new_search())
@@ -118,7 +110,7 @@ class Stream:
         confidence = None
         if len(log_probs):
             described = self._describer.describe(result.hypothesis, log_probs)
-            words = words_at(result.start, described.words)
+            words = words_at(result.start, result.end, described.words)
             confidence = rounded_confidence(described.confidence)
         return StreamResult(words, result.start, result.end, True, len(words), confidence)
 

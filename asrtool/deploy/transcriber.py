@@ -6,34 +6,44 @@ Every step is an iterator over a bounded part of the recording, so that memory d
 first words appear before the last ones are read.
 """
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from asrtool.data.audio_blocks import Channel, open_recording
+from asrtool.data.speech_detection import SpeechDetector, create_detector
+from asrtool.data.speech_segments import segment_recording
 from asrtool.decoding.calibration import MethodCalibration, read_calibration
 from asrtool.decoding.options import Options, check_options
+from asrtool.decoding.runs import RESCORED
 from asrtool.decoding.search_setup import open_search
-from asrtool.decoding.words import TimedWord, WordDescriber
-from asrtool.deploy.interim import AudioSegment, read_segments
-from asrtool.deploy.results import Segment, Transcript, Word
-from asrtool.deploy.segment_batches import SegmentFrames, segment_frames, segment_windows
+from asrtool.decoding.words import WordDescriber
+from asrtool.deploy.results import Segment, Transcript, Word, rounded_confidence, words_at
+from asrtool.deploy.seams import join_seam
+from asrtool.deploy.segment_batches import (
+    FollowedSegment,
+    SegmentFrames,
+    segment_frames,
+    segment_windows,
+    with_next_overlaps,
+)
 from asrtool.deploy.segment_search import SearchProcesses, SegmentSearch, SegmentWords
 from asrtool.experiment import Experiment
 
-logger = logging.getLogger(__name__)
-
 Audio = str | Path | BinaryIO | np.ndarray  # a path, an open file, or samples (n,) or (n, channels)
-Channel = int | Literal["mix"]
 
 BATCH_SECONDS = 100.0  # of audio with padding: on CPUs no larger batch is faster, on GPUs it fills one
 
 
 class Transcriber:
-    """Recognises recordings with one system, one method and its options."""
+    """Recognises recordings with one system, one method and its options.
+
+    jobs: search processes beside the model. batch_seconds: audio in a batch of segments, padding included. max_seconds:
+    the longest segment, by default the longest utterance of the training. detector: finds the pauses at which
+    recordings are cut, by default silero-vad's.
+    """
 
     def __init__(
         self,
@@ -43,16 +53,19 @@ class Transcriber:
         jobs: int = 1,
         batch_seconds: float = BATCH_SECONDS,
         max_seconds: float | None = None,
+        detector: SpeechDetector | None = None,
     ):
         check_options([method], options)
         self.experiment = experiment
-        self.method = method
+        self.label = method_label(method, options)
         self.rate = experiment.config.features.sampling_rate
         self.batch_seconds = batch_seconds
         self.max_seconds = max_seconds or experiment.config.data.max_seconds
         setup = open_search(method, experiment.tokenizer, options)
-        describer = WordDescriber(experiment, setup.graph, method_calibration(experiment, method))
+        describer = WordDescriber(experiment, setup.graph, method_calibration(experiment, self.label))
+        # The processes are forked before the detector starts threads.
         self._processes = SearchProcesses(SegmentSearch(setup.search, describer, experiment.tokenizer), jobs)
+        self.detector = detector or create_detector()
 
     def transcribe(
         self,
@@ -63,71 +76,131 @@ class Transcriber:
     ) -> Transcript:
         """Returns the words of a recording; see `segments`.
 
-        `on_progress` is called with the seconds of the recording that are done, after each segment.
+        `on_progress` is called with the seconds of the recording that are done, after each segment and at the end.
         """
+        recording = open_recording(source, rate)
+        blocks = _CountedBlocks(recording.blocks(self.rate, channel))
         segments = []
-        end = 0.0
-        for segment in self.segments(source, channel, rate):
-            segments.append(segment)
-            end = segment.end
+        for recognised in self._recognise(blocks):
+            if recognised.words:
+                segments.append(recognised.as_segment())
             if on_progress:
-                on_progress(end)
-        return Transcript(_name(source), end, segments, self.method, None if channel == "mix" else channel)
+                on_progress(recognised.end)
+        seconds = blocks.num_samples / self.rate
+        if on_progress:
+            on_progress(seconds)
+        number = None if channel == "mix" else channel
+        return Transcript(recording.name, round(seconds, 3), segments, self.label, number)
 
     def segments(self, source: Audio, channel: Channel = "mix", rate: int | None = None) -> Iterator[Segment]:
         """Yields the segments of a recording as they are recognised, in order; those without words are left out.
 
         `rate` is the sampling rate of `source` if it is an array, in Hz.
         """
-        audio = read_segments(source, rate, self.rate, channel, self.max_seconds)
-        for segment, words in self._processes.map(self._with_frames(audio)):
-            if words.described.words:
-                yield _as_segment(segment, words)
+        recording = open_recording(source, rate)
+        for recognised in self._recognise(recording.blocks(self.rate, channel)):
+            if recognised.words:
+                yield recognised.as_segment()
 
-    def _with_frames(self, segments: Iterable[AudioSegment]) -> Iterator[tuple[AudioSegment, SegmentFrames]]:
-        """Yields each segment, without its samples, and its features and log-probs, in order."""
+    def _recognise(self, blocks: Iterable[np.ndarray]) -> Iterator["RecognisedSegment"]:
+        audio = segment_recording(blocks, self.rate, self.max_seconds, self.detector)
+        frames = self._with_frames(with_next_overlaps(audio))
+        return join_segments(
+            RecognisedSegment.from_result(place, result) for place, result in self._processes.map(frames)
+        )
+
+    def _with_frames(self, segments: Iterable[FollowedSegment]) -> Iterator[tuple["SegmentPlace", SegmentFrames]]:
+        """Yields the place of each segment with its features and log-probs, in order."""
         for window in segment_windows(segments, self.rate):
-            frames = segment_frames(self.experiment, window, self.batch_seconds)
-            bare = (replace(segment, samples=segment.samples[:0]) for segment in window)
-            yield from zip(bare, frames, strict=True)
+            audio = [followed.segment for followed in window]
+            places = [SegmentPlace.of(followed, self.rate) for followed in window]
+            yield from zip(places, segment_frames(self.experiment, audio, self.batch_seconds), strict=True)
 
     def close(self) -> None:
         """Ends the search processes."""
         self._processes.close()
 
 
-def method_calibration(experiment: Experiment, method: str) -> MethodCalibration | None:
+class SegmentPlace(NamedTuple):
+    """Where a segment is in its recording, in seconds, and how much of it the segments before and after it have."""
+
+    start: float
+    end: float
+    overlap: float
+    next_overlap: float
+
+    @classmethod
+    def of(cls, followed: FollowedSegment, rate: int) -> "SegmentPlace":
+        """Returns the place of a segment at a sampling rate."""
+        segment, next_overlap = followed
+        return cls(segment.start, segment.start + len(segment.samples) / rate, segment.overlap, next_overlap)
+
+
+class RecognisedSegment(NamedTuple):
+    """The words of a segment, with times in the recording."""
+
+    place: SegmentPlace
+    words: list[Word]
+    result: SegmentWords
+
+    @classmethod
+    def from_result(cls, place: SegmentPlace, result: SegmentWords) -> "RecognisedSegment":
+        """Returns the segment with the words of a search."""
+        return cls(place, words_at(place.start, place.end, result.described.words), result)
+
+    @property
+    def end(self) -> float:
+        """The end of its audio in the recording, in seconds."""
+        return self.place.end
+
+    def as_segment(self) -> Segment:
+        """Returns the segment from its first to its last word; it has at least one."""
+        return Segment(
+            start=self.words[0].start,
+            end=self.words[-1].end,
+            words=self.words,
+            confidence=rounded_confidence(self.result.described.confidence),
+            alternatives=self.result.alternatives,
+        )
+
+
+def join_segments(segments: Iterable[RecognisedSegment]) -> Iterator[RecognisedSegment]:
+    """Yields the segments with the words of their overlaps in one of both only.
+
+    A segment waits for the next one only where these overlap.
+    """
+    waiting: RecognisedSegment | None = None
+    for segment in segments:
+        if waiting is not None:
+            left, right = join_seam(waiting.words, segment.words, segment.place.start, segment.place.overlap)
+            yield waiting._replace(words=list(left))
+            segment = segment._replace(words=list(right))
+        waiting = segment if segment.place.next_overlap > 0 else None
+        if waiting is None:
+            yield segment
+    if waiting is not None:
+        yield waiting
+
+
+class _CountedBlocks:
+    """Blocks of samples, counted as they are read."""
+
+    def __init__(self, blocks: Iterable[np.ndarray]):
+        self._blocks = blocks
+        self.num_samples = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in self._blocks:
+            self.num_samples += len(block)
+            yield block
+
+
+def method_label(method: str, options: Options) -> str:
+    """Returns how results name a method: "rescored" for graph search with lattice rescoring."""
+    return RESCORED if method == "graph" and "rescore" in options else method
+
+
+def method_calibration(experiment: Experiment, label: str) -> MethodCalibration | None:
     """Returns the calibration of a method that the system carries, if there is one. UserError for a damaged file."""
     path = experiment.files.calibration
-    return read_calibration(path).get(method) if path else None
-
-
-def _as_segment(audio: AudioSegment, result: SegmentWords) -> Segment:
-    words = words_at(audio.start, result.described.words)
-    confidence = rounded_confidence(result.described.confidence)
-    return Segment(words[0].start, words[-1].end, words, confidence, result.alternatives)
-
-
-def words_at(start: float, words: Sequence[TimedWord]) -> list[Word]:
-    """Returns words whose times count from `start`, in seconds, with times from 0 on."""
-    return [
-        Word(
-            text=word.text,
-            start=round(start + word.start, 3),
-            end=round(start + word.end, 3),
-            confidence=rounded_confidence(word.confidence),
-        )
-        for word in words
-    ]
-
-
-def rounded_confidence(confidence: float | None) -> float | None:
-    """Returns a confidence with four decimals: further ones depend on the order of additions in a batch."""
-    return None if confidence is None else round(confidence, 4)
-
-
-def _name(source: Audio) -> str:
-    """Returns the name of a recording for its transcript: its path, or what it is."""
-    if isinstance(source, np.ndarray):
-        return "array"
-    return str(source if isinstance(source, str | Path) else getattr(source, "name", "stream"))
+    return read_calibration(path).get(label) if path else None

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from asrtool.deploy.transcriber import Transcriber
+from asrtool.data.speech_detection import energy_detector
+from asrtool.data.speech_segments import AudioSegment
+from asrtool.decoding.words import UtteranceWords
+from asrtool.deploy.detectors import open_detector
+from asrtool.deploy.results import Word
+from asrtool.deploy.segment_batches import FollowedSegment, length_batches, segment_windows, with_next_overlaps
+from asrtool.deploy.segment_search import SegmentWords
+from asrtool.deploy.transcriber import RecognisedSegment, SegmentPlace, Transcriber, join_segments
+from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from tests.deploy.test_model import assert_same_words
 from tests.tiny import RATE, tone
@@ -24,11 +32,120 @@ def samples() -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def test_words_do_not_depend_on_batches(opened, samples):
-    results = [
-        Transcriber(opened, "greedy", {}, batch_seconds=seconds, max_seconds=3).transcribe(samples, rate=RATE)
-        for seconds in (1, 7, 1000)
-    ]
+@pytest.mark.parametrize("method", ["greedy", "prefix"])
+def test_words_do_not_depend_on_batches_and_processes(opened, samples, method):
+    settings = [(1, 1), (7, 1), (1000, 1), (10, 2)]
+    results = []
+    for batch_seconds, jobs in settings:
+        transcriber = Transcriber(opened, method, {}, jobs, batch_seconds, max_seconds=3, detector=energy_detector())
+        results.append(transcriber.transcribe(samples, rate=RATE))
+        transcriber.close()
     assert len(results[0].segments) > 4
     for result in results[1:]:
         assert_same_words(result.words, results[0].words)
+
+
+def test_segments_are_those_of_the_transcript_and_times_are_in_order(opened, samples):
+    transcriber = Transcriber(opened, "greedy", {}, max_seconds=3, detector=open_detector("none"))
+    transcript = transcriber.transcribe(samples, rate=RATE)
+    assert list(transcriber.segments(samples, rate=RATE)) == transcript.segments
+    assert transcript.seconds == pytest.approx(len(samples) / RATE, abs=1e-3)
+    starts = [word.start for word in transcript.words]
+    assert starts == sorted(starts)
+    assert starts[0] >= 0 and transcript.words[-1].end <= transcript.seconds
+    for segment in transcript.segments:
+        assert (segment.start, segment.end) == (segment.words[0].start, segment.words[-1].end)
+
+
+@pytest.mark.parametrize("count", [0, 1, 50, 139])
+def test_audio_without_a_frame_has_no_words(opened, count):
+    transcriber = Transcriber(opened, "greedy", {}, detector=open_detector("none"))
+    for samples in (np.zeros(max(count, 1), np.float32), tone(500, max(count, 1) / RATE)):
+        assert transcriber.transcribe(samples, rate=RATE).words == []
+
+
+def test_the_first_segment_is_recognised_before_the_recording_is_read(opened, samples, monkeypatch):
+    read = []
+
+    def blocks(self, rate, channel):
+        for begin in range(0, len(samples), RATE):
+            read.append(begin)
+            yield samples[begin : begin + RATE]
+
+    monkeypatch.setattr("asrtool.data.audio_blocks.AudioRecording.blocks", blocks)
+    transcriber = Transcriber(opened, "greedy", {}, max_seconds=2, detector=open_detector("none"))
+    next(transcriber.segments(samples, rate=RATE))
+    assert len(read) < len(samples) / RATE / 2
+
+
+def test_windows_keep_the_order_begin_with_one_segment_and_grow_to_a_bound():
+    draw = np.random.default_rng(1)
+    lengths = draw.integers(1, 100, 200)
+    segments = [FollowedSegment(AudioSegment(n, np.zeros(length, np.float32)), 0.0) for n, length in enumerate(lengths)]
+    windows = list(segment_windows(segments, rate=10, max_seconds=40))
+    assert [followed.segment.start for window in windows for followed in window] == list(range(200))
+    assert len(windows[0]) == 1
+    seconds = [sum(len(followed.segment.samples) for followed in window) / 10 for window in windows]
+    assert all(after >= before for before, after in zip(seconds[:3], seconds[1:3], strict=False))
+    assert max(seconds) < 40 + 10
+
+
+def test_batches_have_every_segment_once_and_bounded_padding():
+    draw = np.random.default_rng(2)
+    for _ in range(100):
+        lengths = draw.integers(0, 50, draw.integers(0, 30)).tolist()
+        batches = length_batches(lengths, 100)
+        assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+        for batch in batches:
+            assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 100
+
+
+def test_each_segment_knows_the_overlap_of_the_next_one():
+    overlaps = [0.0, 2.0, 0.0, 1.5, 3.0]
+    segments = [AudioSegment(n, np.zeros(1, np.float32), overlap) for n, overlap in enumerate(overlaps)]
+    followed = list(with_next_overlaps(segments))
+    assert [one.segment for one in followed] == segments
+    assert [one.next_overlap for one in followed] == [*overlaps[1:], 0.0]
+    assert list(with_next_overlaps([])) == []
+
+
+def recognised(start: float, end: float, overlap: float, next_overlap: float, spoken) -> RecognisedSegment:
+    """A segment that recognised all words of `spoken`, (start, text), of 0.3 s each, that are whole within it."""
+    words = [Word(text, time, time + 0.3) for time, text in spoken if start <= time and time + 0.3 <= end]
+    place = SegmentPlace(start, end, overlap, next_overlap)
+    return RecognisedSegment(place, words, SegmentWords(UtteranceWords([], None)))
+
+
+def test_overlapping_segments_have_each_word_once():
+    draw = np.random.default_rng(3)
+    for _ in range(50):
+        spoken = [(0.2 + 0.4 * n, f"w{n}") for n in range(100)]
+        segments, start, overlap = [], 0.0, 0.0
+        while start < 40:
+            end = start + draw.uniform(6, 12)
+            next_overlap = float(draw.choice([0.0, 3.0])) if end < 40 else 0.0
+            if next_overlap == 0:  # a pause: the cut is between words
+                end = 0.15 + 0.4 * round(end / 0.4)
+            segments.append(recognised(start, end, overlap, next_overlap, spoken))
+            start, overlap = end - next_overlap, next_overlap
+        joined = list(join_segments(segments))
+        assert len(joined) == len(segments)
+        assert [word.text for segment in joined for word in segment.words] == [text for _, text in spoken]
+
+
+def test_a_segment_without_an_overlap_does_not_wait_for_the_next_one():
+    taken = []
+
+    def segments():
+        for number in range(3):
+            taken.append(number)
+            yield recognised(number, number + 1, 0.0, 0.0, [(number + 0.1, "a")])
+
+    next(join_segments(segments()))
+    assert taken == [0]
+
+
+@pytest.mark.parametrize("name", ["webrtc", "", "Silero"])
+def test_unknown_detectors_are_refused(name):
+    with pytest.raises(UserError, match="auto, silero, energy, none"):
+        open_detector(name)
