@@ -1,27 +1,31 @@
 """Which units of a hypothesis belong to which word."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.graphs.folder import DecodingGraph
+from asrtool.text.context_units import ContextTokenizer
 from asrtool.text.tokenizer import SPACE, Tokenizer
 
+UNKNOWN = -1  # the number of a symbol that is no unit: a pronunciation with one fits nowhere
 Bounds = tuple[int, int]  # of a word among the units: the first one, and the one behind the last
-Added = Mapping[str, Sequence[Sequence[str]]]  # word -> pronunciations in symbols, beyond those of the tokenizer
 
 
 class WordSplitter:
     """Divides the units of hypotheses among their words.
 
     Where the units make the text, a word begins at the mark of a space, or at each unit (words, phones). The words of a
-    graph have their units by their pronunciations; `added` has those of words that the tokenizer cannot write.
+    graph have their units by their pronunciations: the tokenizer's, or the graph's of words that it lacks. Phones in
+    context are compared as phones.
     """
 
-    def __init__(self, tokenizer: Tokenizer, graph: DecodingGraph | None = None, added: Added | None = None):
+    def __init__(self, tokenizer: Tokenizer, graph: DecodingGraph | None = None):
         self.tokenizer = tokenizer
-        self.numbers = {symbol: unit for unit, symbol in enumerate(tokenizer.symbols)}
-        self.added = added or {}
+        self.graph = graph
+        plain = tokenizer.without_context
+        self.plain_unit = tokenizer.phone_of if isinstance(tokenizer, ContextTokenizer) else range(tokenizer.size)
+        self.numbers = {symbol: unit for unit, symbol in enumerate(plain.symbols)}
         self.begins_word = [symbol.startswith(SPACE) for symbol in tokenizer.symbols]
         self.has_marks = any(self.begins_word)
         self.merges_repeats = graph is not None and graph.meta["topology"] == "modified"
@@ -34,7 +38,7 @@ class WordSplitter:
         """
         if hypothesis.words is None:
             return list(self._words_of_units(hypothesis.tokens))
-        bounds = self._match(hypothesis.words, hypothesis.tokens)
+        bounds = self._match(hypothesis.words, [self.plain_unit[token] for token in hypothesis.tokens])
         if bounds is None:
             bounds = _bounds_by_time(hypothesis)
         return list(zip(hypothesis.words, bounds, strict=True))
@@ -47,13 +51,10 @@ class WordSplitter:
 
     def _pronunciations(self, word: str) -> list[tuple[int, ...]]:
         """Returns the pronunciations of a word in units; none where it is not known how the word is pronounced."""
-        symbols = self.added.get(word)
-        if symbols is None and not self.tokenizer.unknown(word):
-            symbols = self.tokenizer.pronunciations(word)
-        try:
-            return [tuple(self.numbers[symbol] for symbol in one) for one in symbols or ()]
-        except KeyError:
-            return []
+        symbols = () if self.tokenizer.unknown(word) else self.tokenizer.pronunciations(word)
+        if not symbols and self.graph is not None:
+            symbols = self.graph.lexicon.pronunciations.get(word, ())
+        return [tuple(self.numbers.get(symbol, UNKNOWN) for symbol in one) for one in symbols]
 
     def _match(self, words: Sequence[str], tokens: Sequence[int]) -> list[Bounds] | None:
         """Returns the bounds of each word, or None where its pronunciations do not make up the units.

@@ -10,7 +10,7 @@ from asrtool.decoding.confidence import WordEvidence, acoustic_posteriors, empty
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.unit_chain import FrameSpan
 from asrtool.decoding.word_times import unit_spans, word_times
-from asrtool.decoding.word_units import Added, WordSplitter
+from asrtool.decoding.word_units import WordSplitter
 from asrtool.experiment import Experiment
 from asrtool.graphs.folder import DecodingGraph
 
@@ -44,8 +44,8 @@ class UtteranceEvidence(NamedTuple):
 class WordDescriber:
     """Finds times and confidences of the words in hypotheses of one search.
 
-    `graph` is the graph of a graph search; `added` has the pronunciations of words that it has beyond the tokenizer's
-    lexicon, in unit symbols. `calibration` is the method's, of `read_calibration`; None: posteriors stay as they are.
+    `graph` is the graph of a graph search. `calibration` is the method's, of `read_calibration`; None: posteriors stay
+    as they are.
     """
 
     def __init__(
@@ -53,9 +53,8 @@ class WordDescriber:
         experiment: Experiment,
         graph: DecodingGraph | None = None,
         calibration: MethodCalibration | None = None,
-        added: Added | None = None,
     ):
-        self.splitter = WordSplitter(experiment.tokenizer, graph, added)
+        self.splitter = WordSplitter(experiment.tokenizer, graph)
         self.topology = graph.meta["topology"] if graph else experiment.config.objective.topology
         self.frame_seconds = experiment.frame_seconds
         self.calibration = calibration
@@ -65,12 +64,13 @@ class WordDescriber:
     ) -> UtteranceWords:
         """Returns the words of a hypothesis for log_probs (T, V) float32 on the CPU.
 
-        `features` (F, B), the log-mel features of the same utterance, sharpen the times (asrtool/decoding/word_times.py).
+        `features` (F, B), the log-mel features of the same utterance, sharpen the times: see word_times.py.
         """
         words = self.splitter.words(hypothesis)
         spans = unit_spans(log_probs, hypothesis, self.topology)
-        evidence = self._evidence(hypothesis, log_probs, words, spans)
-        times = word_times(spans, [bounds for _, bounds in words], len(log_probs), self.frame_seconds, features)
+        word_spans = [_joined(spans, begin, end) for _, (begin, end) in words]
+        evidence = self._evidence(hypothesis, log_probs, words, word_spans)
+        times = word_times(word_spans, len(spans), len(log_probs), self.frame_seconds, features)
         confidences = [self._confidence(word) for word in evidence.words]
         timed = [
             TimedWord(text, start, end, confidence)
@@ -81,17 +81,18 @@ class WordDescriber:
     def evidence(self, hypothesis: Hypothesis, log_probs: np.ndarray) -> UtteranceEvidence:
         """Returns what the confidences of a hypothesis are computed from; log_probs (T, V)."""
         words = self.splitter.words(hypothesis)
-        return self._evidence(hypothesis, log_probs, words, unit_spans(log_probs, hypothesis, self.topology))
+        spans = unit_spans(log_probs, hypothesis, self.topology)
+        word_spans = [_joined(spans, begin, end) for _, (begin, end) in words]
+        return self._evidence(hypothesis, log_probs, words, word_spans)
 
     def _evidence(
         self,
         hypothesis: Hypothesis,
         log_probs: np.ndarray,
         words: Sequence[tuple[str, tuple[int, int]]],
-        spans: Sequence[FrameSpan],
+        word_spans: Sequence[FrameSpan],
     ) -> UtteranceEvidence:
         units = [hypothesis.tokens[begin:end] for _, (begin, end) in words]
-        word_spans = [_joined(spans, begin, end) for _, (begin, end) in words]
         acoustic = acoustic_posteriors(log_probs, word_spans, units, self.topology)
         posteriors: Sequence[float | None] = hypothesis.word_posteriors or [None] * len(words)
         evidence = [

@@ -12,6 +12,7 @@ from typing import Any
 from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import file_hash, write_json, write_jsonl, write_text
 from asrtool.readers import read_json, read_jsonl
+from asrtool.scoring.confidence import confidence_dict, confidence_lines, score_confidences
 from asrtool.scoring.paired import PairedDifference, paired_difference
 from asrtool.scoring.report import alignment_rows, alignment_text, report_text, score_dict
 from asrtool.scoring.wer import Score, score_pairs
@@ -156,7 +157,8 @@ def score_warnings(rows: list[dict]) -> list[str]:
 def score_folder(folder: str | Path, name: str | None = None) -> Score:
     """Score `folder`/hyps.jsonl, and write wer.json, report.txt, alignments.txt and alignments.jsonl next to it.
 
-    `name` is the set's name in the report, by default `set_name(folder)`. Raises the errors of `read_hypotheses`, and
+    `name` is the set's name in the report, by default `set_name(folder)`. Where words have confidences, wer.json and
+    report.txt say how good these are (asrtool/scoring/confidence.py). Raises the errors of `read_hypotheses`, and
     UserError when no reference holds a word.
     """
     folder = Path(folder)
@@ -170,6 +172,10 @@ def score_folder(folder: str | Path, name: str | None = None) -> Score:
         logger.warning(f"{folder}: {line}")
     write_text(folder / "alignments.txt", alignment_text(rows))
     write_jsonl(folder / "alignments.jsonl", alignment_rows(rows))
-    write_text(folder / "report.txt", report_text(name, score))
-    write_json(folder / "wer.json", {"set": name, HASH_KEY: file_hash(folder / HYPOTHESES), **score_dict(score)})
+    confidences = score_confidences(rows)
+    report = report_text(name, score, confidence_lines(confidences) if confidences else [])
+    write_text(folder / "report.txt", report)
+    facts = {"set": name, HASH_KEY: file_hash(folder / HYPOTHESES), **score_dict(score)}
+    facts["confidence"] = confidences and confidence_dict(confidences)
+    write_json(folder / "wer.json", facts)
     return score

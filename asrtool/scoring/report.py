@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from asrtool.scoring.paired import PairedDifference
@@ -77,14 +77,18 @@ def _counts_dict(counts: ErrorCounts) -> dict:
     return {"errors": counts.errors, **asdict(counts)}
 
 
-def report_text(name: str, score: Score) -> str:
-    """Returns a readable report: the summary line, a table of totals, the most frequent confusions, every speaker."""
+def report_text(name: str, score: Score, more: Sequence[str] = ()) -> str:
+    """Returns a readable report: the summary line, a table of totals, the most frequent confusions, every speaker.
+
+    `more` are lines that follow the totals.
+    """
     substitutions = [(f"{ref} -> {hyp}", count) for ref, hyp, count in score.confusions.substitutions]
     lines = [
         summary_line(name, score),
         "",
         *_totals(score),
         "",
+        *more,
         *_confusion_lines("Substitutions (reference -> hypothesis)", substitutions),
         *_confusion_lines("Insertions", score.confusions.insertions),
         *_confusion_lines("Deletions", score.confusions.deletions),

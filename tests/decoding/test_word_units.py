@@ -19,7 +19,8 @@ def phone_tokenizer() -> PhoneTokenizer:
 
 
 def graph(topology: str = "ctc") -> SimpleNamespace:
-    return SimpleNamespace(meta={"topology": topology})
+    """A graph that has the word "new" beyond those of the tokenizer."""
+    return SimpleNamespace(meta={"topology": topology}, lexicon=Lexicon({"new": (("z", "z"),), "bad": (("q",),)}))
 
 
 def hypothesis(words: str, units: str, word_frames=None) -> Hypothesis:
@@ -66,15 +67,16 @@ def test_where_repeats_are_merged_a_unit_may_belong_to_two_words():
     assert found == [("b", (0, 2)), ("c", (1, 2))]
 
 
-def test_added_words_have_their_own_pronunciations():
-    splitter = WordSplitter(phone_tokenizer(), graph(), {"new": [("z", "z")]})
+def test_words_that_only_the_graph_has_get_the_units_of_its_lexicon():
+    splitter = WordSplitter(phone_tokenizer(), graph())
     assert splitter.words(hypothesis("a new b", "xzzyz")) == [("a", (0, 1)), ("new", (1, 3)), ("b", (3, 5))]
 
 
 def test_units_that_no_pronunciation_explains_are_divided_by_time():
     splitter = WordSplitter(phone_tokenizer(), graph())
-    found = splitter.words(hypothesis("a unknown", "xzzy", word_frames=[1, 5]))
-    assert found == [("a", (0, 1)), ("unknown", (1, 4))]
+    for word in ("unknown", "bad"):
+        found = splitter.words(hypothesis(f"a {word}", "xzzy", word_frames=[1, 5]))
+        assert found == [("a", (0, 1)), (word, (1, 4))]
 
 
 @pytest.mark.parametrize("text", ["ab c", "c", "c c ab"])
