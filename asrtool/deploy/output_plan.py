@@ -174,7 +174,7 @@ def _require_writable(folder: Path | None) -> None:
     if not existing.is_dir():
         raise UserError(f"--output-dir {folder}: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--output-dir {folder}: {existing} cannot be written; name another folder")
+        raise UserError(f"--output-dir {folder}: {existing} is read-only; name another folder")
 
 
 def _channels(recording: Recording, channel: Channel) -> list[tuple[int | Literal["mix"], str]]:
@@ -199,7 +199,7 @@ def _task(
     paths = _output_paths(base, options.formats)
     folder = Path(base).parent
     if options.folder is None and not os.access(folder, os.W_OK | os.X_OK):
-        raise InvalidEntry(f"its folder {folder} cannot be written; name another one with --output-dir")
+        raise InvalidEntry(f"its folder {folder} is read-only; name another one with --output-dir")
     if not options.overwrite:
         if folder not in ledgers:
             ledgers[folder] = read_ledger(folder)

@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
@@ -16,7 +17,7 @@ from asrtool.deploy.outputs import FORMATS
 from asrtool.deploy.recordings import STDIN, Found, Recording, utf8_path
 from asrtool.deploy.results import Segment, Transcript
 from asrtool.errors import DataError, one_line
-from asrtool.files import atomic_path, file_hash
+from asrtool.files import atomic_path, file_hash, report_full_disk
 from asrtool.logs import printable
 from asrtool.progress import progress_meter
 
@@ -53,9 +54,16 @@ def system_settings(model: "Model") -> dict[str, Any]:
         "units": experiment.folder / "tokenizer.json",
         "calibration": experiment.files.calibration,
     }
-    chosen = {**files, "max_seconds": model.max_seconds, **model.options}
+    chosen = {**files, "max_seconds": model.max_seconds, "vad": _vad_name(model.vad), **model.options}
     values = {name: _as_setting(value) for name, value in chosen.items() if value is not None}
     return {"asrtool": asrtool.__version__, "method": model.method, **values}
+
+
+def _vad_name(name: str) -> str:
+    """Returns the speech detector that "auto" stands for."""
+    if name != "auto":
+        return name
+    return "silero" if find_spec("silero_vad") else "energy"
 
 
 def _as_setting(value: Any) -> Any:
@@ -94,8 +102,9 @@ def transcribe_to_files(
                 written.append(task)
                 seconds += transcript.seconds
             meter.finish()
-    _raise_problems(problems, len({task.recording for task in written}) + plan.num_done)
-    return _summary(plan, len(written), seconds, time.monotonic() - start_time)
+    num_written = len({task.recording for task in written})
+    _raise_problems(problems, num_written + plan.num_done)
+    return _summary(plan, num_written, seconds, time.monotonic() - start_time)
 
 
 class _RecordingMeter:
@@ -135,7 +144,8 @@ def _transcribe_task(
     transcript = recogniser.transcribe(source, channel=task.channel, on_progress=meter.move_to)
     contents = {path: FORMATS[name](transcript, task.name).encode() for name, path in task.outputs.items()}
     hashes = {path.name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
-    folder.mkdir(parents=True, exist_ok=True)
+    with report_full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     ledgers.setdefault(folder, Ledger(folder)).add(facts, {**settings, "channel": task.channel}, hashes)
     for path, content in contents.items():
         with atomic_path(path) as temporary:

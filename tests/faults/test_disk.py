@@ -40,7 +40,12 @@ def adapt(given, disk):
     return "adapt", given.exp, given.cuts, "--out", disk / "adapted", "--device", "cpu", "--workers", 0, "--epochs", 1
 
 
-COMMANDS = [prepare, features, tokenizer, language_model, graph, train, decode, adapt]
+def transcribe(given, disk):
+    options = ("--device", "cpu", "--vad", "none", "--format", "txt,json,ctm")
+    return "transcribe", given.exp, given.cuts.parent, "--output-dir", disk / "out", *options
+
+
+COMMANDS = [prepare, features, tokenizer, language_model, graph, train, decode, adapt, transcribe]
 
 
 def put_experiment(given, disk, command):
@@ -102,3 +107,17 @@ def test_a_full_temporary_folder_does_not_give_a_truncated_graph(given, mount, t
     finished = run(tmp_path, "graph", tmp_path / "graph", *options, before=("temporary_space", str(disk)))
     assert finished.refused("space", str(disk)), finished.printed
     assert not (tmp_path / "graph" / "graph.json").exists()
+
+
+def test_transcribe_completes_after_a_full_disk(given, mount, tmp_path):
+    disk = mount("4m")
+    fill(disk, 40_000)  # for the outputs of some recordings
+    finished = run(tmp_path, *transcribe(given, disk))
+    assert finished.refused("space", str(disk)), finished.printed
+    first = contents(disk / "out", "*.json")
+    (disk / "other").unlink()
+    finished = run(tmp_path, *transcribe(given, disk))
+    assert finished.status == 0 and f", {len(first)} done before" in finished.printed, finished.printed
+    after = contents(disk / "out", "*.json")
+    assert 0 < len(first) < len(after) == 24 and after.items() >= first.items()
+    assert len(contents(disk / "out", "*.txt", "*.ctm")) == 48 and not temporary(disk)

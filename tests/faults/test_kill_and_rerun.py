@@ -54,6 +54,11 @@ def adapt(given, folder):
     return "adapt", folder / "exp", given.cuts, "--out", folder / "adapted", *options
 
 
+def transcribe(given, folder):
+    options = ("--device", "cpu", "--vad", "none", "--format", "txt,json,ctm")
+    return "transcribe", given.exp, given.cuts.parent, "--output-dir", folder / "out", *options
+
+
 COMMANDS = {
     prepare: ("*.jsonl.gz",),
     features: ("fb.jsonl.gz", "*.lca"),
@@ -64,6 +69,7 @@ COMMANDS = {
     decode: ("hyps.jsonl",),
     decode_graph: ("hyps.jsonl", "lat.gz"),
     adapt: ("*.pt",),
+    transcribe: ("*.txt", "*.json", "*.ctm"),
 }
 
 
