@@ -24,6 +24,7 @@ from asrtool.cli.search_options import (
     rescoring_options,
 )
 
+VADS = click.Choice(["auto", "silero", "energy", "none"])
 FORMATS = ("txt", "json", "srt", "vtt", "ctm", "textgrid", "tsv")  # the keys of asrtool.deploy.outputs.FORMATS
 
 
@@ -86,13 +87,20 @@ class FormatList(click.ParamType):
     show_default="that of the training",
     help="Longest segment in seconds; longer speech is cut at pauses.",
 )
+@click.option(
+    "--vad",
+    type=VADS,
+    default="auto",
+    help="Speech detector whose pauses recordings are cut at: silero-vad, energy, none (everything is speech), or auto "
+    "for silero-vad where it is installed.",
+)
 @checkpoint_option()
 @batch_seconds_option(100.0)
 @device_option()
 @threads_option()
 def transcribe(
     model, recordings, list_file, formats, output_dir, keep_suffix, overwrite, channel, method, jobs, max_seconds,
-    checkpoint, batch_seconds, device, threads, **options,
+    vad, checkpoint, batch_seconds, device, threads, **options,
 ) -> None:  # fmt: skip
     """Write the text of recordings, with times and confidence.
 
@@ -131,6 +139,7 @@ def transcribe(
         device=device,
         method=method,
         jobs=jobs,
+        vad=vad,
         checkpoint=checkpoint,
         batch_seconds=batch_seconds,
         max_seconds=max_seconds,
