@@ -11,6 +11,7 @@ from asrtool.decoding.graph_options import GraphOptions
 from asrtool.decoding.graph_search import GraphSearch
 from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.hotword_fusion import HotwordFusion
+from asrtool.decoding.hotword_graph import add_hotwords
 from asrtool.decoding.hotwords import hotwords_hash, read_hotwords, require_writable
 from asrtool.decoding.hypothesis import Hypothesis, Search
 from asrtool.decoding.kaldi_search import require_num_outputs
@@ -107,15 +108,23 @@ class GraphSetup(NamedTuple):
 
 
 def open_graph(tokenizer: Tokenizer, options: Options) -> GraphSetup:
-    """Opens the files of --graph, --priors and --decoding-weights. Raises UserError for files that do not fit."""
+    """Opens the files of --graph, --priors, --decoding-weights and --hotwords.
+
+    Raises UserError for files that do not fit.
+    """
     graph = load_graph(options["graph"], tokenizer)
     if graph.meta["topology"] == "hmm" and options.get("blank_penalty"):
         raise UserError(f"--blank-penalty has no effect: {graph.folder} has no blank, its topology is hmm")
     require_num_outputs(tokenizer.size, graph.meta["outputs"])
+    hotwords = read_hotwords(options["hotwords"]) if "hotwords" in options else []
+    if hotwords:
+        graph = add_hotwords(graph, tokenizer, hotwords)
     priors = read_priors(options["priors"], graph) if "priors" in options else None
     settings = {"graph": str(graph.folder), "graph_digest": file_hash(graph.folder / "graph.json")}
     if "priors" in options:
         settings["priors"] = file_hash(options["priors"])
+    if hotwords:
+        settings["hotwords"] = hotwords_hash(hotwords)
     return GraphSetup(graph, graph_options(options), priors, settings)
 
 

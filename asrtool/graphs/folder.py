@@ -73,8 +73,12 @@ class _Fst(_Strict):
 WordCost = Annotated[float, Field(ge=-MAX_WORD_COST, le=MAX_WORD_COST)]
 
 
+# JSON has lists for tuples
+WordStartRow = Annotated[tuple[NonNegativeInt, NonNegativeInt, WordCost], Field(strict=False)]
+
+
 class _WordStarts(_Strict):
-    starts: list[tuple[NonNegativeInt, NonNegativeInt, WordCost]]
+    starts: list[WordStartRow]
     rarest_cost: WordCost
     final_cost: float = Field(ge=-MAX_WORD_COST)
 

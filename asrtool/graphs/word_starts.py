@@ -106,9 +106,9 @@ def mark_topology(topology: "StdVectorFst", mark: int) -> "StdVectorFst":
 
 
 def take_marks(fst: "StdVectorFst") -> list[WordStart]:
-    """Removes the marks from a composed graph, and states that are on no path without them; returns the states that had marks.
+    """Removes the marks from a composed graph, and states that are on no path without them.
 
-    Of the states with equal costs after a unit, the one that the marks lead to comes last.
+    Returns the states that had marks. Of the states with equal costs after a unit, the one that the marks lead to comes last.
     """
     import kaldifst
 

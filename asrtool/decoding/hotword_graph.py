@@ -1,0 +1,66 @@
+"""Hotwords in graph search: their pronunciations, and the graph with the phrases."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from asrtool.decoding.hotwords import Hotword, require_writable
+from asrtool.errors import UserError
+from asrtool.graphs.folder import DecodingGraph
+from asrtool.graphs.phrases import Phrase, add_phrases, require_word_starts
+from asrtool.text.lexicon import Lexicon, Pronunciation
+from asrtool.text.tokenizer import PhoneTokenizer, Tokenizer
+from asrtool.text.words import CASES, change_case, shortened
+
+logger = logging.getLogger(__name__)
+
+NEXT = "write them as the lexicon does, or add them with pronunciations: `asrtool graph --add-words`"
+
+
+def add_hotwords(graph: DecodingGraph, tokenizer: Tokenizer, hotwords: Sequence[Hotword]) -> DecodingGraph:
+    """Returns the graph with hotwords; `graph` must not be used any more (asrtool/graphs/phrases.py).
+
+    Words that the graph lacks get pronunciations: the tokenizer's, or for phones predictions from its lexicon. Raises
+    UserError with all hotwords that cannot have one.
+    """
+    require_word_starts(graph)
+    words = dict.fromkeys(word for hotword in hotwords for word in hotword.words)
+    lexicon = Lexicon(_pronunciations(graph, tokenizer, hotwords, list(words)))
+    return add_phrases(graph, [Phrase(hotword.words, hotword.weight) for hotword in hotwords], lexicon)
+
+
+def _pronunciations(
+    graph: DecodingGraph, tokenizer: Tokenizer, hotwords: Sequence[Hotword], words: Sequence[str]
+) -> dict[str, tuple[Pronunciation, ...]]:
+    """Returns the pronunciations of all `words`, from the graph's lexicon where it has them."""
+    found = {word: graph.lexicon.pronunciations[word] for word in words if word in graph.lexicon.pronunciations}
+    if not isinstance(tokenizer, PhoneTokenizer):
+        require_writable([hotword for hotword in hotwords if not found.keys() >= {*hotword.words}], tokenizer)
+    found |= {
+        word: tokenizer.pronunciations(word) for word in words if word not in found and not tokenizer.unknown(word)
+    }
+    missing = [word for word in words if word not in found]
+    if missing:
+        assert isinstance(tokenizer, PhoneTokenizer)  # the units of all others write all words
+        found |= _predict(missing, tokenizer.lexicon)
+    return found
+
+
+def _predict(words: Sequence[str], lexicon: Lexicon) -> dict[str, tuple[Pronunciation, ...]]:
+    """Returns predicted pronunciations of words that the lexicon lacks. UserError lists words that cannot have one."""
+    from asrtool.text.g2p import predict_pronunciations
+
+    other_case = [f"{word} ({case} case)" for word in words if (case := _other_case(word, lexicon.pronunciations))]
+    if other_case:
+        raise UserError(f"hotwords that the lexicon has in another case: {', '.join(other_case)}; {NEXT}")
+    predicted = predict_pronunciations(words, lexicon, NEXT)
+    if missing := [word for word in words if word not in predicted]:
+        listed = ", ".join(map(shortened, missing))
+        raise UserError(f"hotwords with letters that no word of the lexicon has: {listed}; {NEXT}")
+    for word, pronunciation in predicted.items():
+        logger.info(f"hotwords: {word} is not in the lexicon; its predicted pronunciation is {' '.join(pronunciation)}")
+    return {word: (pronunciation,) for word, pronunciation in predicted.items()}
+
+
+def _other_case(word: str, known: Iterable[str]) -> str | None:
+    """Returns the case in which `known` has the word, None if in none."""
+    return next((case for case in CASES if change_case(word, case) in known), None)
