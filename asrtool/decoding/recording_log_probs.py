@@ -8,13 +8,14 @@ The model sees windows with some seconds of context on either side, whose frames
     window 2                      [context| kept      |context]
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from asrtool.data.audio_blocks import Channel, open_recording
+from asrtool.data.audio_blocks import AudioRecording, Channel, open_recording
 from asrtool.data.features import features_of_samples, samples_per_frame
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
@@ -28,7 +29,9 @@ MIN_WINDOW_SECONDS = 8.0  # half of it is kept; models of short utterances (digi
 MAX_HOURS = 12.0  # of a recording: the log-probs of 500 units have 90 MB for each hour
 
 
-def recording_log_probs(experiment: Experiment, audio: Path, channel: Channel = "mix") -> tuple[np.ndarray, float]:
+def recording_log_probs(
+    experiment: Experiment, audio: Path | AudioRecording, channel: Channel = "mix"
+) -> tuple[np.ndarray, float]:
     """Returns log-probs (T, V) float16 of a recording and its duration in seconds; T frames of `frame_seconds`.
 
     V counts the phones of a system with context-dependent units, else the units. Raises UserError for a recording that
@@ -36,15 +39,19 @@ def recording_log_probs(experiment: Experiment, audio: Path, channel: Channel = 
     """
     rate = experiment.config.features.sampling_rate
     try:
-        recording = open_recording(audio)
+        recording = audio if isinstance(audio, AudioRecording) else open_recording(audio)
         if recording.seconds and recording.seconds > 3600 * MAX_HOURS:
-            raise UserError(f"{audio} has {recording.seconds / 3600:.1f} hours, more than {MAX_HOURS:g}; split it")
+            raise UserError(
+                f"{recording.name} has {recording.seconds / 3600:.1f} hours, more than {MAX_HOURS:g}; split it"
+            )
         shape = _WindowShape(experiment)
         windows = _windows(recording.blocks(rate, channel), shape)
         total = int(np.ceil(recording.seconds / shape.kept_seconds)) if recording.seconds else None
         pieces: list[np.ndarray] = []
         num_samples = 0
-        for samples, first, count in progress(windows, f"model on {audio.name}", total, "windows"):
+        for samples, first, count in progress(
+            windows, f"model on {os.path.basename(recording.name)}", total, "windows"
+        ):
             more = len(samples) > first + count
             pieces.append(_kept_log_probs(experiment, samples, first, count // shape.frame if more else None))
             num_samples += count

@@ -8,11 +8,13 @@ from typing import Any, overload
 
 import numpy as np
 
-from asrtool.data.audio_blocks import Channel
+from asrtool.data.audio_blocks import Channel, open_recording
+from asrtool.data.sources import InvalidEntry
 from asrtool.decoding.options import Options, methods_of_option
 from asrtool.decoding.system_options import LATTICE_OPTIONS, best_method, search_options
 from asrtool.decoding.words import WordDescriber
 from asrtool.deploy.detectors import open_detector
+from asrtool.deploy.recording_alignment import RecordingAlignment, align_recording
 from asrtool.deploy.results import Segment, Transcript
 from asrtool.deploy.stream import Stream
 from asrtool.deploy.transcriber import BATCH_SECONDS, Audio, Transcriber, method_calibration
@@ -20,6 +22,7 @@ from asrtool.errors import UserError, did_you_mean
 from asrtool.experiment import Experiment, open_experiment
 from asrtool.streaming.endpointing import parse_rules
 from asrtool.streaming.search_setup import open_streaming_search
+from asrtool.text.spoken_text import read_spoken_text, spoken_text
 
 logger = logging.getLogger(__name__)
 
@@ -227,6 +230,28 @@ class Model:
         setup = open_streaming_search(self.method, self.experiment.tokenizer, options)
         calibration = method_calibration(self.experiment, self.method)
         return setup.new_search, WordDescriber(self.experiment, setup.graph, calibration)
+
+    def align(
+        self, audio: Audio, text: str | Path, *, rate: int | None = None, channel: Channel = "mix"
+    ) -> RecordingAlignment:
+        """Returns the times of the words of a text in a recording of any length.
+
+            alignment = model.align("talk.mp3", "HELLO AND WELCOME")
+            for word in alignment.words:
+                print(word.start, word.end, word.text)
+
+        audio, rate, channel: as for `transcribe`. text: the words, or the path (a `Path`, not a string) of a UTF-8 text
+        file. Words that are not in the audio, and speech that is not in the text, are in `missing` and `extra`.
+
+        Raises UserError for a text that is not that of the recording, and for audio that cannot be read.
+        """
+        tokenizer = self.experiment.tokenizer
+        spoken = read_spoken_text(text, tokenizer) if isinstance(text, Path) else spoken_text([text], tokenizer)
+        try:
+            recording = open_recording(audio, rate)
+        except InvalidEntry as problem:
+            raise UserError(str(problem)) from problem
+        return align_recording(self.experiment, recording, spoken, channel)
 
     def _open_transcriber(self, nbest: int | None) -> Transcriber:
         """Returns the transcriber for n-best lists of this length; only the last one is kept, a graph takes memory."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asrtool.data.audio_blocks import Channel
+from asrtool.data.audio_blocks import AudioRecording, Channel
 from asrtool.decoding.confidence import acoustic_posteriors
 from asrtool.decoding.edit_alignment import AlignedUnit, EditAlignment
 from asrtool.decoding.edit_graph import EditCosts
@@ -83,25 +83,28 @@ class RecordingAlignment:
 
 
 def align_recording(
-    experiment: Experiment, audio: Path, text: SpokenText, channel: Channel = "mix", costs: EditCosts | None = None
+    experiment: Experiment,
+    audio: Path | AudioRecording,
+    text: SpokenText,
+    channel: Channel = "mix",
+    costs: EditCosts | None = None,
 ) -> RecordingAlignment:
-    """Returns the alignment of an audio file of any length with its text, which may be partly wrong.
+    """Returns the alignment of a recording of any length with its text, which may be partly wrong.
 
     Raises UserError for audio that cannot be read, in which nothing was recognised, or which is of another text.
     """
+    name = audio.name if isinstance(audio, AudioRecording) else str(audio)
     log_probs, seconds = recording_log_probs(experiment, audio, channel)
     heard, _, _ = greedy_units(log_probs)
     if not len(heard):
-        raise UserError(
-            f"no speech was recognised in {audio}: is it silent, or of another kind than the training data?"
-        )
+        raise UserError(f"no speech was recognised in {name}: is it silent, or of another kind than the training data?")
     words = text.tokenizer.pronunciation_units(" ".join(word.text for word in text.words))
     edits = align_long(log_probs, words, experiment.config.objective.topology, costs)
-    _require_common(edits, len(heard), audio)
+    _require_common(edits, len(heard), name)
     frame = experiment.frame_seconds
     aligned = list(_aligned_words(log_probs, edits, text, frame, experiment.config.objective.topology))
     return RecordingAlignment(
-        source=str(audio),
+        source=name,
         seconds=seconds,
         text=text,
         words=aligned,
@@ -119,7 +122,7 @@ def require_one_channel(channel: int | str) -> Channel:
     return channel  # type: ignore[return-value]  # "mix" or a number
 
 
-def _require_common(edits: EditAlignment, num_heard: int, audio: Path) -> None:
+def _require_common(edits: EditAlignment, num_heard: int, audio: str) -> None:
     num_present = int(edits.present.sum())
     if num_present < MIN_SHARE * edits.num_words and len(edits.units) < MIN_SHARE * num_heard:
         found = f"only {num_present} of {edits.num_words} words of the text are found in {audio}"
@@ -135,8 +138,8 @@ def _aligned_words(
         spans = [FrameSpan(unit.begin - first, unit.end - first) for unit in units]
         indices = [unit.word for unit in units]
         bounds = [(indices.index(word), len(indices) - indices[::-1].index(word)) for word in dict.fromkeys(indices)]
-        times = word_times(spans, bounds, last - first, frame_seconds)
         word_spans = [FrameSpan(spans[begin].begin, spans[end - 1].end) for begin, end in bounds]
+        times = word_times(word_spans, len(spans), last - first, frame_seconds)
         word_units = [[unit.unit for unit in units[begin:end]] for begin, end in bounds]
         confidences = acoustic_posteriors(frames, word_spans, word_units, topology)
         for (begin, _), (start, end), confidence in zip(bounds, times, confidences, strict=True):

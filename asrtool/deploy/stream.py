@@ -1,6 +1,5 @@
 """Audio as it arrives, at any sampling rate, to partial and final words with times and confidence."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,13 +7,12 @@ from functools import cached_property
 import numpy as np
 
 from asrtool.data.resampling import StreamResampler
-from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.words import WordDescriber
 from asrtool.deploy.results import Word, rounded_confidence, words_at
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.streaming.endpointing import Endpointing
-from asrtool.streaming.partial_hypothesis import PartialHypothesis, StreamingSearch
+from asrtool.streaming.partial_hypothesis import StreamingSearch
 from asrtool.streaming.recogniser import Recogniser, RecognitionResult
 
 
@@ -61,12 +59,10 @@ class Stream:
         rate: int | None = None,
         endpointing: Endpointing | None = None,
     ):
-        self._new_search = new_search
         self._describer = describer
-        self._recorded: deque[_RecordedSearch] = deque()  # of the utterances that have no final result yet
-        self._recogniser = Recogniser(experiment, self._start_search, endpointing)
+        self._recogniser = Recogniser(experiment, new_search, endpointing, keep_frames=True)
         self.rate = rate or self._recogniser.rate
-        self._begin()
+        self._resampler = StreamResampler(self.rate, self._recogniser.rate)
 
     def accept(self, samples: np.ndarray) -> list[StreamResult]:
         """Takes samples; returns the utterances that ended in them, and the partial result of the next one.
@@ -79,9 +75,8 @@ class Stream:
     def finish(self) -> list[StreamResult]:
         """Ends the stream; returns its last utterances. The object is then ready for another stream."""
         results = self._recogniser.accept(self._resampler.finish())[:-1]
-        final = self._results([*results, *self._recogniser.finish()])
-        self._begin()
-        return final
+        self._resampler = StreamResampler(self.rate, self._recogniser.rate)
+        return self._results([*results, *self._recogniser.finish()])
 
     def results(self, pieces: Iterable[np.ndarray]) -> Iterator[StreamResult]:
         """Yields the results of a whole stream, which are those of `accept` for each piece and of `finish`."""
@@ -89,27 +84,16 @@ class Stream:
             yield from self.accept(samples)
         yield from self.finish()
 
-    def _begin(self) -> None:
-        while len(self._recorded) > 1:  # the last one is the search that the recogniser has just begun
-            self._recorded.popleft()
-        self._resampler = StreamResampler(self.rate, self._recogniser.rate)
-
-    def _start_search(self) -> StreamingSearch:
-        search = _RecordedSearch(self._new_search())
-        self._recorded.append(search)
-        return search
-
     def _results(self, results: Sequence[RecognitionResult]) -> list[StreamResult]:
         return [self._final(result) if result.hypothesis else _partial(result) for result in results]
 
     def _final(self, result: RecognitionResult) -> StreamResult:
         """Returns an utterance with the times and the confidence of its words."""
-        assert result.hypothesis is not None
-        log_probs = self._recorded.popleft().all_log_probs()
+        assert result.hypothesis is not None and result.frames is not None
         words: list[Word] = []
         confidence = None
-        if len(log_probs):
-            described = self._describer.describe(result.hypothesis, log_probs)
+        if len(result.frames.log_probs):
+            described = self._describer.describe(result.hypothesis, result.frames.log_probs, result.frames.features)
             words = words_at(result.start, result.end, described.words)
             confidence = rounded_confidence(described.confidence)
         return StreamResult(words, result.start, result.end, True, len(words), confidence)
@@ -120,27 +104,6 @@ def _partial(result: RecognitionResult) -> StreamResult:
     rows = zip(result.words, result.times, ends, strict=True)
     words = [Word(text, start, max(start, end)) for text, start, end in rows]
     return StreamResult(words, result.start, result.end, False, result.num_final)
-
-
-class _RecordedSearch:
-    """A streaming search that keeps the log-probs of its utterance, from which times and confidence are computed."""
-
-    def __init__(self, search: StreamingSearch):
-        self.search = search
-        self.log_probs: list[np.ndarray] = []
-
-    def advance(self, log_probs: np.ndarray) -> PartialHypothesis:
-        """Searches the log-probs of further frames, (T, V) float32."""
-        self.log_probs.append(log_probs)
-        return self.search.advance(log_probs)
-
-    def finish(self) -> Hypothesis:
-        """Returns the hypothesis."""
-        return self.search.finish()
-
-    def all_log_probs(self) -> np.ndarray:
-        """Returns the log-probs of the utterance, (T, V); an empty array (0, 0) for one without a frame."""
-        return np.concatenate(self.log_probs) if self.log_probs else np.zeros((0, 0), np.float32)
 
 
 def mono_samples(samples: np.ndarray) -> np.ndarray:

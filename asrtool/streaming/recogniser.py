@@ -5,7 +5,7 @@ samples -> FeatureStream -> ModelStream -> StreamingSearch -> RecognitionResult;
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,12 +27,21 @@ ENDPOINT_CHECK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
+class UtteranceFrames:
+    """The log-mel features (T, F) of an utterance and its log-probs (T', V), both float32."""
+
+    features: np.ndarray
+    log_probs: np.ndarray
+
+
+@dataclass(frozen=True)
 class RecognitionResult:
     """The words of an utterance so far; times in seconds from the start of the stream.
 
     times: where each of the words begins. num_final: this many words, from the first on, cannot change any more. start,
     end: of the audio that was searched. hypothesis: None while the utterance goes on (a partial result), then the
-    search's hypothesis, whose frames are counted from `start`.
+    search's hypothesis, whose frames are counted from `start`. frames: of an utterance that has ended, with
+    `keep_frames`.
     """
 
     words: list[str]
@@ -41,6 +50,7 @@ class RecognitionResult:
     start: float
     end: float
     hypothesis: Hypothesis | None = None
+    frames: UtteranceFrames | None = None
 
 
 class Recogniser:
@@ -49,7 +59,7 @@ class Recogniser:
     The result of an utterance is what `asrtool decode` finds in its audio alone. An utterance ends with the stream, or
     where `endpointing` ends it; the next one begins right there, with model and search as at the start of a stream:
     no audio is lost between them, and past audio costs neither time nor memory. `new_search` creates the search of an
-    utterance.
+    utterance. With `keep_frames`, results of utterances have their features and log-probs, which are kept until then.
     """
 
     def __init__(
@@ -57,11 +67,13 @@ class Recogniser:
         experiment: Experiment,
         new_search: Callable[[], StreamingSearch],
         endpointing: Endpointing | None = None,
+        keep_frames: bool = False,
     ):
         require_streaming_model(experiment)
         self.experiment = experiment
         self.new_search = new_search
         self.endpointing = endpointing
+        self.keep_frames = keep_frames
         self.assembler = WordAssembler(experiment.tokenizer)
         self.rate = experiment.config.features.sampling_rate
         self.frame_seconds = experiment.frame_seconds
@@ -106,6 +118,8 @@ class Recogniser:
         self._num_dropped = 0  # samples of the utterance before `_kept`
         self._num_frames = 0  # output frames of the utterance that were searched
         self._partial = PartialHypothesis([], 0, 0)
+        self._kept_features: list[torch.Tensor] = []  # of the utterance, and of what has arrived after it
+        self._kept_log_probs: list[np.ndarray] = []
 
     def _process(self, samples: torch.Tensor) -> list[RecognitionResult]:
         """Takes samples; returns the utterances that ended in them."""
@@ -119,6 +133,8 @@ class Recogniser:
 
     def _log_probs(self, features: torch.Tensor) -> np.ndarray:
         """Returns the log-probs (T, V) that are now final, for further features (n, F)."""
+        if self.keep_frames:
+            self._kept_features.append(features)
         return _finite(self._model.accept(features[None].to(self.experiment.device))[0])
 
     def _search_to_endpoint(self, log_probs: np.ndarray) -> bool:
@@ -139,6 +155,8 @@ class Recogniser:
         if len(log_probs):
             self._partial = self._search.advance(log_probs)
             self._num_frames += len(log_probs)
+            if self.keep_frames:
+                self._kept_log_probs.append(log_probs)
 
     def _end_utterance(self) -> RecognitionResult:
         """Returns the result of the utterance, and begins another one after its last frame."""
@@ -148,6 +166,8 @@ class Recogniser:
         else:
             words, frames = hypothesis.words, hypothesis.word_frames
         result = self._result(words, frames, len(words), hypothesis)
+        if self.keep_frames:
+            result = replace(result, frames=self._utterance_frames())
         self._drop_samples()
         self._begin_utterance(self._start + self._num_dropped, self._kept)
         return result
@@ -166,6 +186,12 @@ class Recogniser:
             end=round(start + self._num_frames * frame_seconds, 3),
             hypothesis=hypothesis,
         )
+
+    def _utterance_frames(self) -> UtteranceFrames:
+        """Returns the features and log-probs of the utterance, which ends with the last frame that was searched."""
+        no_log_probs = np.zeros((0, self.experiment.tokenizer.size), np.float32)
+        features = torch.cat(self._kept_features)[: self._num_frames * self.experiment.model.subsampling.factor]
+        return UtteranceFrames(features.numpy(), np.concatenate([no_log_probs, *self._kept_log_probs]))
 
     def _drop_samples(self) -> None:
         """Deletes the samples of frames that were searched."""

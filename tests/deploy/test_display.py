@@ -64,6 +64,8 @@ def test_no_words_and_many_segments():
     assert "and 3 further segments" in html and "channel 1" in html
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(0, "0:00"), (61.9, "1:01"), (3599.99, "59:59"), (7384.2, "2:03:04")])
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(0, "0:00"), (61.9, "1:01"), (3599.99, "59:59"), (7384.2, "2:03:04")]
+)
 def test_clock(seconds, expected):
     assert clock(seconds) == expected

@@ -160,3 +160,21 @@ def test_bad_samples_are_refused(stream_model, bad):
 def test_a_model_that_needs_whole_utterances_does_not_stream(model):
     with pytest.raises(UserError, match="cannot stream"):
         model.stream()
+
+
+def test_align_gives_each_word_of_the_text_its_time(model, samples, tmp_path):
+    transcript = model.transcribe(samples, rate=RATE)
+    alignment = model.align(samples, transcript.text, rate=RATE)
+    assert [word.text for word in alignment.words] == transcript.text.split()
+    starts = [word.start for word in alignment.words]
+    assert starts == sorted(starts) and alignment.words[-1].end <= alignment.seconds
+    text = tmp_path / "text.txt"
+    text.write_text(transcript.text)
+    assert model.align(samples, text, rate=RATE).words == alignment.words
+
+
+def test_align_refuses_what_is_no_text_or_no_audio(model, samples, tmp_path):
+    with pytest.raises(UserError, match="no words"):
+        model.align(samples, " ", rate=RATE)
+    with pytest.raises(UserError, match="no-audio.wav"):
+        model.align(tmp_path / "no-audio.wav", "one two")
