@@ -1,0 +1,122 @@
+"""Words that are added to an n-gram model without training it again.
+
+A word gets a unigram, with a given probability or that of the model's rarest word, or it takes the n-grams of a word
+that is used alike: wherever that word occurs in an n-gram, the new one may stand instead, with the same probability.
+What the new n-grams take after a history, all n-grams of that history lose in proportion. The back-off weights are
+computed again, so that the probabilities after each history sum to 1.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from asrtool.lm.ngram import LN10, LOG_ZERO_ARPA, SPECIAL_WORDS, NgramModel
+from asrtool.lm.ngram_pruning import recompute_backoffs
+from asrtool.lm.ngram_trie import Trie
+
+NEVER_PREDICTED = LOG_ZERO_ARPA * LN10 / 2  # log-probs below this stand for 0, as that of <s>
+
+
+class NewWord(NamedTuple):
+    """A word that the model lacks. At most one of the two is given: a word to take n-grams of, or a probability."""
+
+    word: str
+    like: str | None = None
+    probability: float | None = None
+
+
+class _Order(NamedTuple):
+    """The n-grams of one order: words (N, n), log-probs (N,) and back-off weights (N,), natural logs."""
+
+    words: np.ndarray
+    logprobs: np.ndarray
+    backoffs: np.ndarray
+
+
+def add_words(model: NgramModel, new_words: Sequence[NewWord]) -> NgramModel:
+    """Returns the model with new words. Raises ValueError for a word that it has, and for `like` that it lacks."""
+    for new in new_words:
+        if new.word in model or (new.like is not None and new.like not in model):
+            raise ValueError(f"{new.word}: it is in the model already, or {new.like} is not")
+    words = [*model.words, *(new.word for new in new_words)]
+    rarest = _rarest_logprob(model)
+    orders = [_read_order(model, n) for n in range(1, model.order + 1)]
+    for number, new in enumerate(new_words, len(model.words)):
+        if new.like is None:
+            logprob = rarest if new.probability is None else np.log(new.probability)
+            orders[0] = _append(orders[0], _Order(np.array([[number]]), np.array([logprob]), np.zeros(1)))
+        else:
+            like = model.ids[new.like]
+            orders = [_append(order, _copies(order, like, number)) for order in orders]
+    scaled = [_make_room(order, num_old) for order, num_old in zip(orders, model.trie.counts(), strict=True)]
+    return recompute_backoffs(_build(words, scaled))
+
+
+def _rarest_logprob(model: NgramModel) -> float:
+    """Returns the log-prob of the rarest word that the model predicts."""
+    unigrams = model.logprobs[model.trie.nodes(1)].astype(float)
+    usable = unigrams > NEVER_PREDICTED
+    usable[[model.ids[word] for word in SPECIAL_WORDS if word in model.ids] + [model.unk]] = False
+    return float(unigrams[usable].min()) if usable.any() else float(-np.log(len(unigrams)))
+
+
+def _read_order(model: NgramModel, order: int) -> _Order:
+    nodes = model.trie.nodes(order)
+    columns = model.trie.ngram_words(np.arange(nodes.start, nodes.stop), order)
+    return _Order(np.stack(columns, 1), model.logprobs[nodes].astype(float), model.backoffs[nodes].astype(float))
+
+
+def _copies(order: _Order, like: int, new: int) -> _Order:
+    """Returns the n-grams that contain the word `like`, with `new` instead."""
+    rows = (order.words == like).any(1)
+    words = np.where(order.words[rows] == like, new, order.words[rows])
+    return _Order(words, order.logprobs[rows], order.backoffs[rows])
+
+
+def _append(order: _Order, more: _Order) -> _Order:
+    return _Order(*(np.concatenate(pair) for pair in zip(order, more, strict=True)))
+
+
+def _make_room(order: _Order, num_old: int) -> _Order:
+    """Returns the n-grams with log-probs that leave room for those after the first `num_old`.
+
+    After a history that the model had, new n-grams with the summed probability s make all n-grams 1 + s times less
+    probable. A history with a new word has the n-grams of the word that it is like, which need no room.
+    """
+    number = _number_rows(order.words[:, :-1])
+    count = 1 + max(number, default=0)
+    is_new = np.arange(len(number)) >= num_old
+    had_ngrams = np.bincount(number[~is_new], minlength=count) > 0
+    added = np.bincount(number[is_new], np.exp(order.logprobs[is_new]), minlength=count)
+    return order._replace(logprobs=order.logprobs - np.log1p(np.where(had_ngrams, added, 0.0))[number])
+
+
+def _number_rows(rows: np.ndarray) -> np.ndarray:
+    """Returns a number for each of the rows (N, n), the same for equal ones."""
+    numbers = np.zeros(len(rows), np.int64)
+    for column in rows.T:
+        _, numbers = np.unique(numbers * (1 + rows.max()) + column, return_inverse=True)
+    return numbers
+
+
+def _build(words: Sequence[str], orders: Sequence[_Order]) -> NgramModel:
+    """Returns the model of n-grams in any order."""
+    size = len(words)
+    trie = Trie(np.arange(-1, 0), size, [0, 1])
+    logprobs, backoffs = [np.zeros(1)], [np.zeros(1)]
+    keys, offsets = [np.array([-1])], [0, 1]
+    for ngrams in orders:
+        prefixes = np.zeros(len(ngrams.words), np.int64)
+        for column in ngrams.words[:, :-1].T:
+            prefixes = trie.find(prefixes, column)
+        order_keys = prefixes * size + ngrams.words[:, -1]
+        order = np.argsort(order_keys)
+        keys.append(order_keys[order])
+        offsets.append(offsets[-1] + len(order))
+        logprobs.append(ngrams.logprobs[order])
+        backoffs.append(ngrams.backoffs[order])
+        trie = Trie(np.concatenate(keys), size, list(offsets))
+    return NgramModel(
+        words, trie, np.concatenate(logprobs).astype(np.float32), np.concatenate(backoffs).astype(np.float32)
+    )
