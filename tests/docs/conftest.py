@@ -27,6 +27,7 @@ CONTINUES = {
     "language.md": ["own_corpus.md"],
     "objectives.md": ["own_corpus.md", "language.md"],
     "decoding.md": ["own_corpus.md", "language.md", "objectives.md"],
+    "recognise.md": ["own_corpus.md", "language.md"],
     "streaming.md": ["own_corpus.md", "language.md", "objectives.md"],
 }
 # Pages that run in the folder of another page: the recipe has then done its stages already.
