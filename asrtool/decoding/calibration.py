@@ -8,7 +8,7 @@
                          + length_weight * log(1 + number of words))
 
 The weights of posteriors are not negative, so a higher posterior never lowers a confidence. This is Platt's scaling
-(Platt 1999), with the features of Wessel et al. 2001 and of the decision trees of Kaldi's and CU-HTK's recipes in mind.
+(Platt 1999); lattice posteriors alone are too high, since a lattice lacks most competitors (Wessel et al. 2001).
 """
 
 import math
@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asrtool.decoding.confidence import WordEvidence, clipped_logit
 from asrtool.errors import UserError
+from asrtool.experiment import Experiment
+from asrtool.files import file_hash
 from asrtool.readers import read_json
 
 FORMAT = 1
@@ -117,6 +119,17 @@ def read_calibration(path: Path) -> Mapping[str, MethodCalibration]:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))[:100] or "all of it"
         raise UserError(f"{path} is not a calibration: {where}: {first['msg'][:200]}; {HINT}") from error
+
+
+def open_calibration(experiment: Experiment, label: str) -> tuple[MethodCalibration | None, dict[str, str]]:
+    """Returns the calibration of a method that a system carries, if there is one, and the setting that records it.
+
+    `label` is the method's name in results: "rescored" for graph search with rescoring. Raises UserError for a damaged
+    file.
+    """
+    path = experiment.files.verified("calibration")
+    calibration = read_calibration(path).get(label) if path else None
+    return calibration, {"calibration": file_hash(path)} if path and calibration else {}
 
 
 def product_of(confidences: Sequence[float], empty: float) -> float:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from asrtool.data.sampling import CutBatch, OrderedSampler
 from asrtool.decoding.hypothesis import Hypothesis, Search
 from asrtool.decoding.partial_results import DecodedBatches, DecodingTimes, PartialResults
 from asrtool.decoding.result_folder import result_lock, write_result
+from asrtool.decoding.words import TimedWord, UtteranceWords, WordDescriber
 from asrtool.distributed import this_rank
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment, run_hash
@@ -47,14 +49,15 @@ def decode(
     options: dict | None = None,
     batch_seconds: float = 200.0,
     workers: int = 1,
+    describer: WordDescriber | None = None,
 ) -> dict | None:
     """Decodes every cut of the manifest `cuts` into `out`/hyps.jsonl; writes and returns the facts (decode.json).
 
     The facts say what was decoded, how, and how long it took. `search` and its `settings`, which are everything that
-    determines its results, come from `search_setup.open_search` for `method`. `options` are the user's (see
-    asrtool/decoding/result_folder.py). An interrupted run resumes. Scores of earlier hypotheses are deleted. The
-    real-time factor counts everything from audio to words: features, model and search. Raises UserError while another
-    process decodes into `out`.
+    determines its results, come from `search_setup.open_search` for `method`. `describer` finds times and confidences
+    of the words; without it words have neither. `options` are the user's (see asrtool/decoding/result_folder.py). An
+    interrupted run resumes. Scores of earlier hypotheses are deleted. The real-time factor counts everything from audio
+    to words: features, model, search, times and confidences. Raises UserError while another process decodes into `out`.
 
     Under torchrun the ranks share the batches; all but the first return None when they have finished. The real-time
     factor is the time of the slowest rank over all audio. Only then does a finished result of the same run count: a
@@ -68,11 +71,17 @@ def decode(
     facts |= {"rtf_before": experiment.adapted.rtf} if experiment.adapted else {}
     facts |= {"options": options or {}}
     with result_lock(out, "asrtool decode") if ranks.is_first else nullcontext():
-        return _decode_and_join(experiment, cuts, out, facts, search, workers)
+        return _decode_and_join(experiment, cuts, out, facts, search, workers, describer)
 
 
 def _decode_and_join(
-    experiment: Experiment, cuts: Path, out: Path, facts: dict, search: Search, workers: int
+    experiment: Experiment,
+    cuts: Path,
+    out: Path,
+    facts: dict,
+    search: Search,
+    workers: int,
+    describer: WordDescriber | None,
 ) -> dict | None:
     """Decodes this rank's batches; the first rank joins the results of all ranks, and returns the facts."""
     ranks = this_rank()
@@ -84,7 +93,8 @@ def _decode_and_join(
         separate_speakers = experiment.adapted is not None
         batches = OrderedSampler(cuts, facts["batch_seconds"], ranks=ranks, separate_speakers=separate_speakers)
         empty = Hypothesis([], [], 0.0, [] if facts["method"] in WORD_METHODS else None)
-        _decode_own_batches(experiment, batches, search, workers, partial_results, facts["set"], empty)
+        decoder = _BatchDecoder(experiment, search, describer, empty)
+        _decode_own_batches(decoder, batches, workers, partial_results, facts["set"])
     if not ranks.is_first:
         return None
     if result:
@@ -105,66 +115,92 @@ def _existing_facts(out: Path, run: str) -> dict | None:
     return None
 
 
+@dataclass(frozen=True)
+class _BatchDecoder:
+    """What turns batches into rows; `empty` is the hypothesis of cuts without a frame."""
+
+    experiment: Experiment
+    search: Search
+    describer: WordDescriber | None
+    empty: Hypothesis
+
+    def decode(self, batch: Batch, decoded: DecodedBatches) -> None:
+        """Adds the rows and lattices of a batch, and the time it took."""
+        if batch.ids:
+            self._decode_utterances(batch, decoded)
+        tokenizer = self.experiment.tokenizer
+        decoded.rows += [_skipped_row(tokenizer, cut, self.empty, self.describer is not None) for cut in batch.skipped]
+        decoded.batches += 1
+
+    def _decode_utterances(self, batch: Batch, decoded: DecodedBatches) -> None:
+        begin = time.monotonic()
+        log_probs, lens = self.experiment.log_probs(batch)
+        lens = lens.cpu()  # waits for the device
+        middle = time.monotonic()
+        hypotheses = self.search(log_probs, lens)
+        words = self._describe(batch, hypotheses, log_probs, lens.tolist())
+        decoded.times.model += middle - begin
+        decoded.times.search += time.monotonic() - middle
+        decoded.times.audio += batch.seconds
+        utterances = zip(batch.ids, batch.texts, batch.speakers, hypotheses, words, strict=True)
+        for utterance, ref, speaker, hypothesis, described in utterances:
+            frame = self.experiment.frame_seconds
+            tokenizer = self.experiment.tokenizer
+            row = hypothesis_row(tokenizer, utterance, ref, hypothesis, frame, speaker, described)
+            decoded.rows.append(row)
+            if hypothesis.lattice:
+                decoded.lattices.append(f"{utterance}\n{hypothesis.lattice}\n")
+
+    def _describe(
+        self, batch: Batch, hypotheses: list[Hypothesis], log_probs: torch.Tensor, lens: list[int]
+    ) -> list[UtteranceWords | None]:
+        """Returns the words of each hypothesis with times and confidences, if they are wanted."""
+        if self.describer is None:
+            return [None] * len(hypotheses)
+        rows = log_probs.float().cpu().numpy()
+        features = batch.features.numpy()
+        described: list[UtteranceWords | None] = []
+        for n, hypothesis in enumerate(hypotheses):
+            own_features = features[n, : batch.feature_lens[n]]
+            described.append(self.describer.describe(hypothesis, rows[n, : lens[n]], own_features))
+        return described
+
+
 def _decode_own_batches(
-    experiment: Experiment,
+    decoder: _BatchDecoder,
     cut_batches: Iterable[CutBatch],
-    search: Search,
     workers: int,
     partial_results: PartialResults,
     set_name: str,
-    empty: Hypothesis,
 ) -> None:
-    """Decodes the remaining batches of this rank; `empty` is the hypothesis of cuts without a frame."""
+    """Decodes the remaining batches of this rank."""
     done = partial_results.resume()
     num_done = sum(decoded.batches for decoded in done)
     if num_done:
         folder = partial_results.folder
         logger.info(f"decoding {set_name}: resuming after {num_done} batches of an interrupted run, in {folder}")
-    batches = experiment.batches(itertools.islice(cut_batches, num_done, None), workers)
+    batches = decoder.experiment.batches(itertools.islice(cut_batches, num_done, None), workers)
     if partial_results.ranks.is_first:
         batches = progress(batches, f"decoding {set_name}", units="batches")
     number = len(done)
-    for decoded in _decode_batches(experiment, batches, search, empty):
+    for decoded in _decode_batches(decoder, batches):
         partial_results.write(number, decoded)
         number += 1
     partial_results.finish(number)
 
 
-def _decode_batches(
-    experiment: Experiment, batches: Iterable[Batch], search: Search, empty: Hypothesis
-) -> Iterator[DecodedBatches]:
+def _decode_batches(decoder: _BatchDecoder, batches: Iterable[Batch]) -> Iterator[DecodedBatches]:
     """Yields what was decoded in each FILE_SECONDS: what one file of partial results holds. The last may be empty."""
     decoded = DecodedBatches()
     begin = time.monotonic()
     for batch in batches:
-        if batch.ids:
-            _decode_batch(experiment, batch, search, decoded)
-        decoded.rows += [_skipped_row(experiment.tokenizer, cut, empty) for cut in batch.skipped]
-        decoded.batches += 1
+        decoder.decode(batch, decoded)
         decoded.times.total = time.monotonic() - begin
         if decoded.times.total >= FILE_SECONDS:
             yield decoded
             begin += decoded.times.total
             decoded = DecodedBatches()
     yield decoded
-
-
-def _decode_batch(experiment: Experiment, batch: Batch, search: Search, decoded: DecodedBatches) -> None:
-    """Adds the rows and lattices of a batch, and the time it took."""
-    begin = time.monotonic()
-    log_probs, lens = experiment.log_probs(batch)
-    lens = lens.cpu()  # waits for the device
-    middle = time.monotonic()
-    hypotheses = search(log_probs, lens)
-    decoded.times.model += middle - begin
-    decoded.times.search += time.monotonic() - middle
-    decoded.times.audio += batch.seconds
-    utterances = zip(batch.ids, batch.texts, batch.speakers, hypotheses, strict=True)
-    for utterance, ref, speaker, hypothesis in utterances:
-        row = hypothesis_row(experiment.tokenizer, utterance, ref, hypothesis, experiment.frame_seconds, speaker)
-        decoded.rows.append(row)
-        if hypothesis.lattice:
-            decoded.lattices.append(f"{utterance}\n{hypothesis.lattice}\n")
 
 
 def _join(partial_results: PartialResults, out: Path, facts: dict, device: torch.device) -> dict:
@@ -193,20 +229,29 @@ def _count_marked(rows: list[dict], mark: str, description: str) -> int:
     return len(marked)
 
 
-def _skipped_row(tokenizer: Tokenizer, cut: SkippedCut, empty: Hypothesis) -> dict:
+def _skipped_row(tokenizer: Tokenizer, cut: SkippedCut, empty: Hypothesis, is_described: bool) -> dict:
     """Returns the row of a cut without a single frame: an empty hypothesis, and the reason as `skipped`."""
-    return hypothesis_row(tokenizer, cut.id, cut.text, empty, 0.0, cut.speaker) | {"skipped": cut.reason}
+    words = UtteranceWords([], None) if is_described else None
+    return hypothesis_row(tokenizer, cut.id, cut.text, empty, 0.0, cut.speaker, words) | {"skipped": cut.reason}
 
 
 def hypothesis_row(
-    tokenizer: Tokenizer, cut_id: str, ref: str, hypothesis: Hypothesis, frame_seconds: float, speaker: str | None
+    tokenizer: Tokenizer,
+    cut_id: str,
+    ref: str,
+    hypothesis: Hypothesis,
+    frame_seconds: float,
+    speaker: str | None,
+    described: UtteranceWords | None = None,
 ) -> dict:
     """Returns a row of hyps.jsonl.
 
-    `units`, the hypothesis's tokens, and `words` are lists of [symbol, seconds from the start of the cut]. `score` is
-    the hypothesis's natural log-probability. `speaker` is there where the manifest names one, `partial` where no path
-    reached the end of the graph, `nbest` where there are further hypotheses; `_skipped_row` adds `skipped`. Where the
-    units are phones and no graph makes words of them, `ref` and `hyp` are phones, and `token_type` is "phones".
+    `units`, the hypothesis's tokens, is a list of [symbol, seconds from the start of the cut]; `words` is a list of
+    [word, start, end, confidence], or, without `described`, of the words of a graph, [word, seconds]. `score` is
+    the hypothesis's natural log-probability, `confidence` the probability that it is correct. `speaker` is there where
+    the manifest names one, `partial` where no path reached the end of the graph, `nbest` where there are further
+    hypotheses; `_skipped_row` adds `skipped`. Where the units are phones and no graph makes words of them, `ref`, `hyp`
+    and `words` are phones, and `token_type` is "phones".
     """
     symbols = [tokenizer.symbols[unit] for unit in hypothesis.tokens]
     row: dict = {"id": cut_id}
@@ -215,10 +260,14 @@ def hypothesis_row(
     row["ref"] = tokenizer.reference(ref) if hypothesis.words is None else ref
     row["hyp"] = _text(tokenizer, hypothesis)
     row["score"] = round(hypothesis.score, 4)
+    if described and described.confidence is not None:
+        row["confidence"] = round(described.confidence, 4)
     row["units"] = _with_times(symbols, hypothesis.frames, frame_seconds)
-    if hypothesis.words is not None:
+    if described:
+        row["words"] = [_word_entry(word) for word in described.words]
+    elif hypothesis.words is not None:
         row["words"] = _with_times(hypothesis.words, hypothesis.word_frames, frame_seconds)
-    elif tokenizer.output_type != "words":
+    if hypothesis.words is None and tokenizer.output_type != "words":
         row["token_type"] = tokenizer.output_type
     if hypothesis.others:
         nbest = (hypothesis, *hypothesis.others)
@@ -226,6 +275,11 @@ def hypothesis_row(
     if not hypothesis.complete:
         row["partial"] = True
     return row
+
+
+def _word_entry(word: TimedWord) -> list:
+    confidence = None if word.confidence is None else round(word.confidence, 4)
+    return [word.text, round(word.start, 3), round(word.end, 3), confidence]
 
 
 def _text(tokenizer: Tokenizer, hypothesis: Hypothesis) -> str:

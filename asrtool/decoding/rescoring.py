@@ -104,7 +104,7 @@ class Rescorer:
     def rescore_row(self, row: dict, history: History = ()) -> dict:
         """Returns a row of hyps.jsonl with the chosen hypothesis first, the others in the order of their scores.
 
-        Only the best hypothesis of the input has units and words with times: they stay if it is chosen.
+        Only the best hypothesis of the input has units and words with times and confidences: they stay if it is chosen.
         """
         nbest = row.get("nbest") or [{"hyp": row["hyp"], "score": row["score"]}]
         if self.mixture:
@@ -117,8 +117,8 @@ class Rescorer:
             nbest.insert(0, nbest.pop(chosen))
         rescored = dict(row)
         if nbest[0]["hyp"] != row["hyp"]:
-            rescored.pop("units", None)
-            rescored.pop("words", None)
+            for name in ("units", "words", "confidence"):
+                rescored.pop(name, None)
         rescored |= nbest[0]
         if "nbest" in row:
             rescored["nbest"] = nbest

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from asrtool.decoding.calibration import open_calibration
 from asrtool.decoding.checks import check_archive_keys, check_cuts
 from asrtool.decoding.decode import decode
 from asrtool.decoding.options import Options, methods_of_option
 from asrtool.decoding.result_folder import method_folder_name, options_as_json, require_same_options
 from asrtool.decoding.search_setup import open_search
 from asrtool.decoding.system_options import options_by_method
+from asrtool.decoding.words import WordDescriber
 from asrtool.experiment import Experiment
 
 RESCORED = "rescored"  # the folder of --method graph with --rescore
@@ -47,6 +49,11 @@ def options_for_method(method: str, options: Options) -> dict[str, Any]:
     return {name: value for name, value in options.items() if method in methods_of_option(name)}
 
 
+def method_label(method: str, options: Options) -> str:
+    """Returns how results name a method: "rescored" for graph search with lattice rescoring."""
+    return RESCORED if method == "graph" and "rescore" in options else method
+
+
 def plan_runs(
     experiment: Experiment,
     sets: Mapping[str, Path],
@@ -78,7 +85,7 @@ def plan_runs(
         suffixes[name] = experiment.load_adapted(adapted, path).suffix if adapted else ""
     runs = []
     for method in dict.fromkeys(methods):
-        folder = RESCORED if "rescore" in all_options[method] else method
+        folder = method_label(method, all_options[method])
         for name, path in sets.items():
             result = root / name / method_folder_name(folder + suffixes[name], tag)
             chosen = {"method": method, "cuts": path} | shared | options_for_method(method, options)
@@ -121,7 +128,9 @@ def decode_runs(
 ) -> Iterator[dict]:
     """Decodes the runs; yields the facts of each, in the first of several ranks."""
     for method, options in {run.method: run.search_options for run in runs}.items():
-        search, settings, _ = open_search(method, experiment.tokenizer, options, jobs)
+        search, settings, graph = open_search(method, experiment.tokenizer, options, jobs)
+        calibration, calibration_settings = open_calibration(experiment, method_label(method, options))
+        describer = WordDescriber(experiment, graph, calibration)
         for run in (run for run in runs if run.method == method):
             if run.adapted:
                 experiment.load_adapted(run.adapted, run.cuts)  # the run before may have loaded another set's weights
@@ -132,10 +141,11 @@ def decode_runs(
                 run.name,
                 method,
                 search,
-                settings,
+                settings | calibration_settings,
                 run.options,
                 batch_seconds=batch_seconds,
                 workers=workers,
+                describer=describer,
             )
             if facts:
                 yield facts

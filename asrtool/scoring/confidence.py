@@ -1,7 +1,7 @@
 """How much the confidences of a recogniser are worth: normalised cross entropy, calibration error, selective error.
 
-A confidence is the probability that a word of the hypothesis, or a whole utterance, is correct. A word is correct if the
-alignment with the reference matches it; deleted words have no confidence.
+A confidence is the probability that a word of the hypothesis, or a whole utterance, is correct. A word is correct if
+the alignment with the reference matches it; deleted words have no confidence.
 """
 
 import math
@@ -49,8 +49,8 @@ def normalised_cross_entropy(confidences: Sequence[float], is_correct: Sequence[
         H_max = -n log2 p - (N - n) log2(1 - p)
         NCE   = (H_max + sum over correct words of log2 c + sum over the others of log2(1 - c)) / H_max
 
-    (Siu and Gish 1999; the measure of NIST's Rich Transcription evaluations.) It is 1 for confidences that are 1 for all
-    correct words and 0 for all others, 0 for confidences that are all p, and negative for worse ones.
+    (Siu and Gish 1999; the measure of NIST's Rich Transcription evaluations.) It is 1 for confidences that are 1 for
+    all correct words and 0 for all others, 0 for confidences that are all p, and negative for worse ones.
     """
     correct = np.asarray(is_correct, dtype=bool)
     count, num_correct = len(correct), int(correct.sum())
@@ -187,8 +187,8 @@ def confidence_lines(score: ConfidenceScore) -> list[str]:
     return [
         head,
         *(_quality_line(name, quality) for name, quality in rows if quality is not None),
-        "NCE: normalised cross entropy, 1 is perfect; ECE: expected calibration error; then the errors (substitutions and",
-        "insertions) in percent among the most confident 50, 75 and 90 % of the words or utterances.",
+        "NCE: normalised cross entropy, 1 is perfect; ECE: expected calibration error; then the errors (substitutions",
+        "and insertions) in percent among the most confident 50, 75 and 90 % of the words or utterances.",
         "",
     ]
 

@@ -96,8 +96,10 @@ def test_rows_have_words_with_times(decode):
     rows, facts = decode()
     assert len(rows) == facts["utterances"] == 24 and facts["partial"] == 0 and facts["beam"] == 16.0
     for row in rows:
-        assert [word for word, _ in row["words"]] == row["hyp"].split() == [unit for unit, _ in row["units"]]
-        assert row["words"] == row["units"] and "partial" not in row and "nbest" not in row
+        assert [word for word, *_ in row["words"]] == row["hyp"].split() == [unit for unit, _ in row["units"]]
+        assert "partial" not in row and "nbest" not in row and 0 <= row["confidence"] <= 1
+        for (_, start, end, confidence), (_, unit) in zip(row["words"], row["units"], strict=True):
+            assert 0 <= start <= unit < end and 0 <= confidence <= 1
     assert any(row["hyp"] for row in rows)
     assert decode.names() == ["decode.json", "hyps.jsonl"]
 

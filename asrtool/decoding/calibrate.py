@@ -1,0 +1,300 @@
+"""Fitting the calibration of a system on a dev set: `asrtool calibrate`.
+
+The set is recognised as by `asrtool decode`. Each word is correct or not by the alignment with its transcript, and a
+logistic regression with weights that are not negative maps its posteriors to the probability that it is correct.
+Which posteriors the map reads is decided by cross-validation over speakers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asrtool.data.batch import Batch
+from asrtool.data.sampling import OrderedSampler
+from asrtool.decoding.calibration import (
+    FORMAT,
+    HINT,
+    MAX_WEIGHT,
+    FeatureName,
+    MethodCalibration,
+    UtteranceMap,
+    WordMap,
+    product_of,
+    read_calibration,
+    word_feature,
+)
+from asrtool.decoding.confidence import WordEvidence, clipped_logit
+from asrtool.decoding.decode import hypothesis_row
+from asrtool.decoding.hypothesis import Search
+from asrtool.decoding.options import Options
+from asrtool.decoding.runs import method_label
+from asrtool.decoding.search_setup import open_search
+from asrtool.decoding.words import UtteranceEvidence, WordDescriber
+from asrtool.errors import UserError
+from asrtool.experiment import Experiment
+from asrtool.files import require_same_kind, write_json
+from asrtool.pack_manifest import is_pack
+from asrtool.progress import progress
+from asrtool.provenance import provenance
+from asrtool.readers import read_json
+from asrtool.scoring.confidence import ConfidenceQuality, confidence_quality, quality_dict, words_correct
+from asrtool.system_files import CALIBRATION
+
+# Words (or utterances) that must be correct, and that must not be, for a map to be fitted: its weights are then known
+# to about a third. With fewer, a calibration would be worse than none.
+MIN_OF_EACH = 10
+NUM_FOLDS = 5  # of the cross-validation, fewer where there are fewer speakers
+# Standard deviation of the Gaussian prior of the weights, whose usual values are below 1: it decides only where the
+# data cannot, such as for a feature that is always the same.
+PRIOR_DEVIATION = 3.0
+# The features of words that are tried, in order: a later one needs a lower cross-entropy.
+ACOUSTIC_FEATURES: tuple[tuple[FeatureName, ...], ...] = (("acoustic",), ("acoustic", "units"))
+LATTICE_FEATURES: tuple[tuple[FeatureName, ...], ...] = (
+    ("posterior",),
+    ("posterior", "units"),
+    ("posterior", "acoustic"),
+    ("posterior", "acoustic", "units"),
+)
+
+
+@dataclass(frozen=True)
+class DevUtterance:
+    """An utterance of the dev set: its evidence, whether each word is correct, and whether all are and none misses."""
+
+    evidence: UtteranceEvidence
+    words_correct: list[bool]
+    is_correct: bool
+    speaker: str | None
+
+
+@dataclass(frozen=True)
+class FittedCalibration:
+    """A calibration, and the quality of confidences that it has for speakers (or utterances) it was not fitted on."""
+
+    calibration: MethodCalibration
+    words: ConfidenceQuality
+    utterances: ConfidenceQuality
+    raw: ConfidenceQuality  # of the posteriors of words, as they are without a calibration
+
+    def facts(self) -> dict:
+        """Returns the quality in plain values for JSON."""
+        return {name: quality_dict(getattr(self, name)) for name in ("words", "utterances", "raw")}
+
+
+def calibrate(
+    experiment: Experiment,
+    cuts: Path,
+    method: str,
+    options: Options,
+    out: Path | None = None,
+    jobs: int = 1,
+    batch_seconds: float = 200.0,
+    workers: int = 1,
+) -> tuple[str, FittedCalibration]:
+    """Fits the calibration of a search method on a manifest with transcripts, and writes it.
+
+    `options` are those of `search_options`. `out` is by default EXP/calibration.json, which all commands read. Returns
+    the method's name in the file and what was fitted. Raises UserError for a pack without `out`, since the files of a
+    pack do not change, and for a set with too few words.
+    """
+    path = out or experiment.folder / CALIBRATION
+    if out is None and is_pack(experiment.folder):
+        hint = "calibrate the experiment, and pack it again, or write the calibration elsewhere with --out"
+        raise UserError(f"{experiment.folder} is a pack, whose files do not change; {hint}")
+    require_same_kind(path, "a calibration", read_calibration)
+    search, settings, graph = open_search(method, experiment.tokenizer, options, jobs)
+    describer = WordDescriber(experiment, graph)
+    utterances = collect_evidence(experiment, cuts, search, describer, batch_seconds, workers)
+    fitted = fit_calibration(utterances)
+    label = method_label(method, options)
+    facts = {"cuts": str(cuts), "checkpoint": experiment.checkpoint.name, "settings": settings}
+    write_calibration(path, label, fitted, facts)
+    return label, fitted
+
+
+def collect_evidence(
+    experiment: Experiment, cuts: Path, search: Search, describer: WordDescriber, batch_seconds: float, workers: int
+) -> list[DevUtterance]:
+    """Recognises a manifest, and returns what its confidences are fitted on; cuts without a transcript are left out."""
+    utterances: list[DevUtterance] = []
+    batches = experiment.batches(OrderedSampler(cuts, batch_seconds), workers)
+    for batch in progress(batches, f"decoding {cuts.name}", units="batches"):
+        if batch.ids:
+            utterances += _collect_batch(experiment, batch, search, describer)
+    return utterances
+
+
+def _collect_batch(
+    experiment: Experiment, batch: Batch, search: Search, describer: WordDescriber
+) -> list[DevUtterance]:
+    log_probs, lens = experiment.log_probs(batch)
+    lens = lens.cpu()
+    hypotheses = search(log_probs, lens)
+    frames = log_probs.float().cpu().numpy()
+    utterances = []
+    for n, hypothesis in enumerate(hypotheses):
+        row = hypothesis_row(experiment.tokenizer, batch.ids[n], batch.texts[n], hypothesis, 0.0, None)
+        if row["ref"].split():
+            utterances.append(
+                DevUtterance(
+                    evidence=describer.evidence(hypothesis, frames[n, : lens[n]]),
+                    words_correct=words_correct(row["ref"], row["hyp"]),
+                    is_correct=row["ref"].split() == row["hyp"].split(),
+                    speaker=batch.speakers[n],
+                )
+            )
+    return utterances
+
+
+def fit_calibration(utterances: Sequence[DevUtterance]) -> FittedCalibration:
+    """Returns the calibration that fits a dev set best. Raises UserError where it has too few words of either kind."""
+    correct = [one for utterance in utterances for one in utterance.words_correct]
+    if min(sum(correct), len(correct) - sum(correct)) < MIN_OF_EACH:
+        found = f"{len(correct)} words, of which {sum(correct)} are correct"
+        raise UserError(f"the set has {found}: calibration needs {MIN_OF_EACH} of each kind; give a larger set")
+    folds = _folds(utterances)
+    maps = [_best_features(utterances, folds, ACOUSTIC_FEATURES)]
+    evidence = _all_evidence(utterances)
+    if all(word.posterior is not None for word in evidence):
+        maps.insert(0, _best_features(utterances, folds, LATTICE_FEATURES))
+    calibration = _fit_method(utterances, [fitted.features for fitted in maps])
+    held_out = _held_out_confidences(utterances, folds, maps[0].features)
+    return FittedCalibration(
+        calibration=calibration,
+        words=confidence_quality([value for words, _ in held_out for value in words], correct),
+        utterances=confidence_quality([value for _, value in held_out], [one.is_correct for one in utterances]),
+        raw=confidence_quality([word.raw_confidence for word in evidence], correct),
+    )
+
+
+def _all_evidence(utterances: Sequence[DevUtterance]) -> list[WordEvidence]:
+    return [word for utterance in utterances for word in utterance.evidence.words]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Features, and the cross-entropy of held-out words with them, in nats a word."""
+
+    features: tuple[FeatureName, ...]
+    cross_entropy: float
+
+
+def _folds(utterances: Sequence[DevUtterance]) -> np.ndarray:
+    """Returns the fold of each utterance, (N,); a speaker is in one fold only, where speakers are known."""
+    speakers = [utterance.speaker for utterance in utterances]
+    if len(set(speakers)) < 2 or None in speakers:
+        return np.arange(len(utterances)) % NUM_FOLDS
+    order = {speaker: number for number, speaker in enumerate(dict.fromkeys(speakers))}
+    return np.array([order[speaker] % NUM_FOLDS for speaker in speakers])
+
+
+def _best_features(
+    utterances: Sequence[DevUtterance], folds: np.ndarray, candidates: Sequence[tuple[FeatureName, ...]]
+) -> _Candidate:
+    """Returns the candidate with the lowest cross-entropy on words of folds that it was not fitted on."""
+    tried = [_Candidate(features, _cross_entropy(utterances, folds, features)) for features in candidates]
+    return min(tried, key=lambda candidate: candidate.cross_entropy)
+
+
+def _cross_entropy(utterances: Sequence[DevUtterance], folds: np.ndarray, features: tuple[FeatureName, ...]) -> float:
+    total = count = 0.0
+    for fold in np.unique(folds).tolist():
+        word_map = _fit_words(_without_fold(utterances, folds, fold), features)
+        for utterance in _of_fold(utterances, folds, fold):
+            for word, is_correct in zip(utterance.evidence.words, utterance.words_correct, strict=True):
+                confidence = word_map.confidence(word)
+                total -= np.log(max(confidence if is_correct else 1 - confidence, 1e-12))
+                count += 1
+    return total / count
+
+
+def _without_fold(utterances: Sequence[DevUtterance], folds: np.ndarray, fold: int) -> list[DevUtterance]:
+    return [utterance for utterance, own in zip(utterances, folds.tolist(), strict=True) if own != fold]
+
+
+def _of_fold(utterances: Sequence[DevUtterance], folds: np.ndarray, fold: int) -> list[DevUtterance]:
+    return [utterance for utterance, own in zip(utterances, folds.tolist(), strict=True) if own == fold]
+
+
+def _held_out_confidences(
+    utterances: Sequence[DevUtterance], folds: np.ndarray, features: tuple[FeatureName, ...]
+) -> list[tuple[list[float], float]]:
+    """Returns the confidences of the words of each utterance, and its own, by maps fitted without its fold."""
+    maps = {fold: _fit_method(_without_fold(utterances, folds, fold), [features]) for fold in np.unique(folds).tolist()}
+    confidences = []
+    for utterance, fold in zip(utterances, folds.tolist(), strict=True):
+        words = [maps[fold].words[0].confidence(word) for word in utterance.evidence.words]
+        product = product_of(words, utterance.evidence.empty)
+        confidences.append((words, maps[fold].utterances.confidence(product, len(words))))
+    return confidences
+
+
+def _fit_method(utterances: Sequence[DevUtterance], features: Sequence[tuple[FeatureName, ...]]) -> MethodCalibration:
+    """Returns the calibration with a map of words for each set of features; the first one is that of the utterances."""
+    word_maps = [_fit_words(utterances, one) for one in features]
+    return MethodCalibration(words=word_maps, utterances=_fit_utterances(utterances, word_maps[0]))
+
+
+def _fit_words(utterances: Sequence[DevUtterance], features: tuple[FeatureName, ...]) -> WordMap:
+    """Returns the map of words with these features."""
+    evidence = _all_evidence(utterances)
+    values = np.array([[word_feature(word, name) for name in features] for word in evidence])
+    correct = np.array([one for utterance in utterances for one in utterance.words_correct], dtype=bool)
+    may_be_negative = [name == "units" for name in features]
+    intercept, weights = fit_logistic(values.reshape(-1, len(features)), correct, may_be_negative)
+    return WordMap(intercept=intercept, **dict(zip(features, weights, strict=True)))
+
+
+def _fit_utterances(utterances: Sequence[DevUtterance], word_map: WordMap) -> UtteranceMap:
+    """Returns the map of utterances; with too few of either kind it leaves the product of the words as it is."""
+    correct = np.array([utterance.is_correct for utterance in utterances], dtype=bool)
+    if min(correct.sum(), (~correct).sum()) < MIN_OF_EACH:
+        return UtteranceMap(intercept=0.0, weight=1.0, length_weight=0.0)
+    rows = []
+    for utterance in utterances:
+        confidences = [word_map.confidence(word) for word in utterance.evidence.words]
+        product = product_of(confidences, utterance.evidence.empty)
+        rows.append([clipped_logit(product), np.log(1 + len(confidences))])
+    intercept, (weight, length_weight) = fit_logistic(np.array(rows), correct, [False, True])
+    return UtteranceMap(intercept=intercept, weight=weight, length_weight=length_weight)
+
+
+def fit_logistic(values: np.ndarray, correct: np.ndarray, may_be_negative: Sequence[bool]) -> tuple[float, list[float]]:
+    """Returns intercept and weights of the logistic regression of `correct` (N,) on `values` (N, F).
+
+    It minimises the cross-entropy, with a Gaussian prior of PRIOR_DEVIATION on the weights; weights are not negative
+    unless `may_be_negative` (F,).
+    """
+    from scipy.optimize import minimize
+
+    signs = np.where(correct, 1.0, -1.0)
+    design = np.column_stack([np.ones(len(values)), values])  # (N, 1 + F)
+    precision = np.full(design.shape[1], PRIOR_DEVIATION**-2)
+    precision[0] = 0.0
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        margins = signs * (design @ parameters)
+        nats = np.logaddexp(0.0, -margins).sum() + 0.5 * (precision * parameters**2).sum()
+        slopes = -signs * np.exp(-np.logaddexp(0.0, margins))
+        return nats, design.T @ slopes + precision * parameters
+
+    bounds = [(-MAX_WEIGHT, MAX_WEIGHT)]
+    bounds += [(-MAX_WEIGHT if negative else 0.0, MAX_WEIGHT) for negative in may_be_negative]
+    solution = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds)
+    intercept, *weights = np.round(solution.x, 6).tolist()
+    return intercept, weights
+
+
+def write_calibration(path: Path, label: str, fitted: FittedCalibration, facts: dict[str, Any]) -> None:
+    """Adds the calibration of a method to a file, with what it was fitted on; those of other methods stay.
+
+    Raises UserError for a file that is something else.
+    """
+    require_same_kind(path, "a calibration", read_calibration)
+    tree = read_json(path, "calibration", HINT) if path.is_file() else {"format": FORMAT, "methods": {}}
+    entry = fitted.calibration.model_dump(exclude_none=True)
+    tree["methods"][label] = entry | {"cross_validated": fitted.facts()} | facts | provenance()
+    write_json(path, tree)
