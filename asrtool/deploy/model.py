@@ -193,7 +193,7 @@ class Model:
 
         Raises UserError or InvalidEntry, with a line that says what is wrong with a recording.
         """
-        transcriber = self._open_transcriber(nbest)
+        transcriber = self.open_transcriber(nbest)
         if isinstance(source, list | tuple):
             return [transcriber.transcribe(one, channel, rate, on_progress) for one in source]
         return transcriber.transcribe(source, channel, rate, on_progress)
@@ -206,7 +206,7 @@ class Model:
         for segment in model.segments("three_hours.mp3"):
             print(segment.start, segment.text)
         """
-        return self._open_transcriber(nbest).segments(source, channel, rate)
+        return self.open_transcriber(nbest).segments(source, channel, rate)
 
     def stream(self, rate: int | None = None, endpoint: Sequence[str] = ("default",)) -> Stream:
         """Returns a stream that accepts samples as they arrive; see `asrtool.deploy.stream.Stream`.
@@ -253,7 +253,7 @@ class Model:
             raise UserError(str(problem)) from problem
         return align_recording(self.experiment, recording, spoken, channel)
 
-    def _open_transcriber(self, nbest: int | None) -> Transcriber:
+    def open_transcriber(self, nbest: int | None = None) -> Transcriber:
         """Returns the transcriber for n-best lists of this length; only the last one is kept, a graph takes memory."""
         count = nbest or self.options.get("nbest", 1)
         if self._transcriber is None or self._transcriber[0] != count:

@@ -8,7 +8,7 @@ first words appear before the last ones are read.
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,8 @@ from asrtool.deploy.segment_search import SearchProcesses, SegmentSearch, Segmen
 from asrtool.experiment import Experiment
 
 Audio = str | Path | BinaryIO | np.ndarray  # a path, an open file, or samples (n,) or (n, channels)
+
+T = TypeVar("T")
 
 BATCH_SECONDS = 100.0  # of audio with padding: on CPUs no larger batch is faster, on GPUs it fills one
 
@@ -105,9 +107,7 @@ class Transcriber:
     def _recognise(self, blocks: Iterable[np.ndarray]) -> Iterator["RecognisedSegment"]:
         audio = segment_recording(blocks, self.rate, self.max_seconds, self.detector)
         frames = self._with_frames(with_next_overlaps(audio))
-        return join_segments(
-            RecognisedSegment.from_result(place, result) for place, result in self._processes.map(frames)
-        )
+        return join_segments(RecognisedSegment.from_result(place, result) for place, result in self.search_all(frames))
 
     def _with_frames(self, segments: Iterable[FollowedSegment]) -> Iterator[tuple["SegmentPlace", SegmentFrames]]:
         """Yields the place of each segment with its features and log-probs, in order."""
@@ -115,6 +115,10 @@ class Transcriber:
             audio = [followed.segment for followed in window]
             places = [SegmentPlace.of(followed, self.rate) for followed in window]
             yield from zip(places, segment_frames(self.experiment, audio, self.batch_seconds), strict=True)
+
+    def search_all(self, frames: Iterable[tuple[T, SegmentFrames]]) -> Iterator[tuple[T, SegmentWords]]:
+        """Yields each item with the words of its frames, in order; the search processes share them."""
+        return self._processes.map(frames)
 
     def close(self) -> None:
         """Ends the search processes."""

@@ -25,8 +25,13 @@ SCRIPTS = [
     "graphs",
     "graph_decoding",
     "objectives",
+    "transcribe",
 ]
-NEEDS = {"features": ("kaldi_native_fbank", "kaldi-native-fbank"), "other_toolkits": ("espnet", "espnet, --no-deps")}
+NEEDS = {
+    "features": ("kaldi_native_fbank", "kaldi-native-fbank"),
+    "other_toolkits": ("espnet", "espnet, --no-deps"),
+    "transcribe": ("sherpa_onnx", "sherpa-onnx"),
+}
 
 
 def run(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
