@@ -18,8 +18,11 @@
 #   --test-speakers LIST|K/N    speakers of the training parts for a test set "held_out": a list, or every N-th from the
 #                               K-th on
 #   --test-parts "P P"          test sets, one each (default all test-*; if there are none, dev alone is scored)
-#   --units bpe|char|phone      output units of the model (default bpe)
+#   --units bpe|char|phone|biphone|triphone   output units of the model (default bpe); phones in context are tied by
+#                               trees that are grown on alignments of the phone system of the same options and CTC, which
+#                               stage 2 trains if it is missing
 #   --vocab-size N              number of BPE units (default 500)
+#   --leaves N                  number of units for biphones and triphones (default 1000)
 #   --speeds LIST               speeds of the training audio (default 0.9,1.0,1.1)
 #   --lm openslr|DIR            language models and lexicon of OpenSLR 11, or a folder with these files (default: train
 #                               n-grams on the transcripts, and take CMUdict)
@@ -46,12 +49,12 @@ cd "$(dirname "$0")"
 recipe=$PWD
 
 stage=0 stop_stage=8 parts="" corpus_dir="" mirror=https://www.openslr.org/resources
-train_parts="" dev_parts="" dev_speakers="" test_speakers="" test_parts="" units=bpe vocab_size=500 speeds=0.9,1.0,1.1
+train_parts="" dev_parts="" dev_speakers="" test_speakers="" test_parts="" units=bpe vocab_size=500 leaves=1000 speeds=0.9,1.0,1.1
 lm="" lm_text="" lm_words=64000 lm_prune=1e-7 neural="--epochs 2"
 objective=ctc from="" conf=$recipe/conf/transformer_small.yaml seed=1 warmup_hours=0 ranks=1 launcher=""
 decode="greedy prefix graph rescored" decoding_weights="" work=$recipe jobs=2 force=false
 options="stage stop_stage parts corpus_dir mirror train_parts dev_parts dev_speakers test_speakers test_parts units"
-options+=" vocab_size speeds lm lm_text lm_words lm_prune neural objective from conf seed warmup_hours ranks launcher"
+options+=" vocab_size leaves speeds lm lm_text lm_words lm_prune neural objective from conf seed warmup_hours ranks launcher"
 options+=" decode decoding_weights work jobs force"
 path_options="corpus_dir lm conf from decoding_weights work" # become absolute
 . ../../local/parse_options.sh
@@ -63,7 +66,7 @@ path_options="corpus_dir lm conf from decoding_weights work" # become absolute
 if [ -f "$(absolute_path "$dev_speakers")" ]; then dev_speakers=$(absolute_path "$dev_speakers"); fi
 if [ -f "$(absolute_path "$test_speakers")" ]; then test_speakers=$(absolute_path "$test_speakers"); fi
 setup_stages "$stage" "$stop_stage" "$force"
-require_choice --units "$units" bpe char phone
+require_choice --units "$units" bpe char phone biphone triphone
 check_training_options "$objective" "$from" "$warmup_hours" "$ranks" "$conf"
 check_decode_options "$decode" "$decoding_weights" greedy prefix graph rescored neural adapted
 [ -z "$lm" ] || [ -z "$lm_text" ] || option_error "--lm-text is for training LMs, and --lm gives LMs: choose one"
@@ -78,6 +81,7 @@ lang=$(lang_folder "$units" bpe)
 exp=$(experiment_folder "$conf" "$units" bpe "$objective" "$seed")
 start=$(starting_system "$from" "$conf" "$units" bpe "$objective" "$seed")
 weights=${decoding_weights:-$exp/decode/dev/decoding_weights.json}
+phone_system=$(experiment_folder "$conf" phone bpe ctc "$seed")
 aligned=data/aligned/$(basename "$exp")
 final_conf=$(final_config "$conf" "$objective")
 train_options=(--set seed="$seed" --set data.tokenizer="$lang/tokenizer.json" --resume)
@@ -102,16 +106,25 @@ if begin_stage 1 "compute features (80-bin log-mel, the training set at speeds $
 fi
 
 if begin_stage 2 "make ${units/bpe/$vocab_size BPE} units, a word 3-gram and 4-gram, and the decoding graph" \
-    "$units" "$vocab_size" "$lm" "$lm_words" "$lm_prune" "${lm_texts[@]}"; then
+    "$units" "$vocab_size" "$leaves" "$lm" "$lm_words" "$lm_prune" "${lm_texts[@]}"; then
     if [ "$lm" = openslr ]; then download_lm "$mirror" "$recipe/local/md5sum.txt" "$lm_folder"; fi
     make_lms "$lang" "$lm_folder" "$lm_words" "$lm_prune" "${texts[@]}" # $lang/graph.arpa.gz and $lang/rescore.npz
     lexicon=()
-    if [ "$units" = phone ]; then
+    if [[ $units == *phone ]]; then
         make_lexicon "$lang" "$lm_folder" "$lm_words" "${texts[@]}" # $lang/lexicon.txt
         lexicon=(--lexicon "$lang/lexicon.txt")
     fi
-    asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
-        "${lexicon[@]}"
+    if [[ $units == *iphone ]]; then
+        asrtool tokenizer data/train.jsonl.gz "$lang/phones.json" --type phone "${lexicon[@]}"
+        if [ ! -f "$phone_system/checkpoints/averaged.pt" ]; then
+            run_machines "$launcher" "$ranks" train "$conf" --exp "$phone_system" --set seed="$seed" \
+                --set data.tokenizer="$lang/phones.json" --resume
+        fi
+        grow_units "$lang" "$units" "$leaves" "$phone_system" "$(stage_fingerprint)"
+    else
+        asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
+            "${lexicon[@]}"
+    fi
     asrtool lm perplexity "$lang/graph.arpa.gz" data/dev.jsonl.gz
     asrtool lm perplexity "$lang/rescore.npz" data/dev.jsonl.gz
     asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/graph.arpa.gz" "${lexicon[@]}"

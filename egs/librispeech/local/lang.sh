@@ -60,3 +60,12 @@ make_lexicon() {
             --unknown g2p --top "$words"
     fi
 }
+
+# grow_units LANG UNITS LEAVES SYSTEM FINGERPRINT: makes LANG/tokenizer.json, at most LEAVES units of phones in context
+# (UNITS is biphone or triphone), by trees grown on alignments of the training set by the phone system SYSTEM.
+grow_units() {
+    local lang=$1 units=$2 leaves=$3 system=$4 fingerprint=$5
+    align_once "$system" "$lang/aligned" "$fingerprint" data/fbank/train.jsonl.gz
+    asrtool tree "$lang/aligned/train.jsonl.gz" "$lang/tokenizer.json" --tokenizer "$system/tokenizer.json" \
+        --units "$units" --leaves "$leaves"
+}
