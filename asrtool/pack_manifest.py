@@ -165,7 +165,7 @@ class Manifest(_Strict):
     """The content of model.json."""
 
     format: Literal["asrtool pack"]
-    format_version: Literal[1]
+    format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)]
     name: Name
     licence: Text | None
     versions: dict[Name, Name]
@@ -273,7 +273,7 @@ def _require_listed(folder: Path, manifest: Manifest) -> None:
 
 
 def pack_files(pack: Path, manifest: Manifest) -> SystemFiles:
-    """Returns the files that a pack carries. Those of the folder lm/ are verified by `SystemFiles.verified`."""
+    """Returns the files that a pack carries. Those of the folder lm/ are verified by `SystemFiles.require_intact`."""
     places = manifest.carried.model_dump(exclude_none=True)
     unverified = {pack / name: entry.sha256 for name, entry in manifest.hashes.items() if name.startswith(f"{LM}/")}
     return SystemFiles(

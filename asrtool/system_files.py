@@ -24,7 +24,7 @@ class SystemFiles:
 
     default_method: the search that the system was packed for, None if it was not packed. options: the default options
     of each search method, by the names of asrtool/decoding/options.py. unverified: the sha256 of large files of a pack,
-    which are compared only before they are read (`verified`).
+    which are compared only before they are read (`require_intact`).
     """
 
     graph: Path | None = None
@@ -38,14 +38,16 @@ class SystemFiles:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unverified: Mapping[Path, str] = field(default_factory=dict)
 
-    def verified(self, name: str) -> Path | None:
-        """Returns the path of what is carried under a name of the fields, once its file has been verified.
-
-        Raises UserError for a file that is not the one that was packed.
-        """
-        path: Path | None = getattr(self, name)
-        if path is not None and path in self.unverified:
+    def require_intact(self, path: Path) -> None:
+        """Raises UserError if `path` is a large file of the pack, and not the one that was packed."""
+        if path in self.unverified:
             require_sha256(path, self.unverified[path])
+
+    def verified(self, name: str) -> Path | None:
+        """Returns the path of what is carried under the name of a field, once `require_intact` has passed."""
+        path: Path | None = getattr(self, name)
+        if path:
+            self.require_intact(path)
         return path
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from asrtool.decoding.options import Options, check_options, methods_of_option, require_effect
 from asrtool.experiment import Experiment
+from asrtool.system_files import SystemFiles
 
 # The files of a system that a method reads, by the names of its options.
 METHOD_FILES: dict[str, tuple[str, ...]] = {
@@ -29,15 +30,22 @@ def carried_options(experiment: Experiment, method: str, streaming: bool = False
     With `method` "graph" these are the graph, the priors, the decoding weights, and, unless `streaming`, the models for
     lattice rescoring. Raises UserError for a file of a pack that is not the one that was packed.
     """
-    files = experiment.files
+    options = _listed_options(experiment.files, method, streaming)
+    return _verified(experiment.files, options)
+
+
+def _listed_options(files: SystemFiles, method: str, streaming: bool) -> dict[str, Any]:
     options = dict(files.options.get(method, {}))
     options |= {name: getattr(files, name) for name in METHOD_FILES[method] if getattr(files, name) is not None}
     if not {*RESCORING_FILES} <= {*options}:
         options = _without(options, RESCORING_FILES)
-    if streaming:
-        options = _without(options, LATTICE_OPTIONS)
-    for name in {*METHOD_FILES[method]} & {*options}:
-        files.verified(name)
+    return _without(options, LATTICE_OPTIONS) if streaming else options
+
+
+def _verified(files: SystemFiles, options: dict[str, Any]) -> dict[str, Any]:
+    """Returns `options`. Raises UserError for a carried file among them that is not the one that was packed."""
+    for path in dict.fromkeys(path for path in options.values() if isinstance(path, Path)):
+        files.require_intact(path)
     return options
 
 
@@ -45,9 +53,9 @@ def search_options(experiment: Experiment, method: str, given: Options, streamin
     """Returns the options of one method: those that the user has given, and those that the system carries otherwise.
 
     What was made for a carried graph or language model is left out where the user gives another. Raises the errors of
-    `check_options`.
+    `check_options` and of `carried_options`.
     """
-    options = carried_options(experiment, method, streaming)
+    options = _listed_options(experiment.files, method, streaming)
     chosen = {name: value for name, value in given.items() if method in methods_of_option(name)}
     for name, dependent in REPLACED_BY.items():
         if name in chosen:
@@ -60,7 +68,7 @@ def search_options(experiment: Experiment, method: str, given: Options, streamin
         options["graph_lm"] = experiment.files.graph_lm
     options |= chosen
     check_options([method], options)
-    return options
+    return _verified(experiment.files, options)
 
 
 def options_by_method(

@@ -74,11 +74,12 @@ def copy_files(experiment: Experiment, files: SystemFiles, pack: Path) -> dict[s
         places["graph"] = GRAPH
         copies += [(path, pack / GRAPH / path.name) for path in graph_files(files.graph)]
     for name, stem in LM_NAMES.items():
-        if path := files.verified(name):
+        if path := getattr(files, name):
+            files.require_intact(path)
             places[name] = f"{LM}/{stem}{_suffix(path)}"
             copies.append((path, pack / places[name]))
     for name, target in SINGLE_FILES.items():
-        if path := files.verified(name):
+        if path := getattr(files, name):
             places[name] = target
             copies.append((path, pack / target))
     for source, copy in progress(copies, "packing", len(copies), "files"):
