@@ -10,6 +10,7 @@ import numpy as np
 
 from asrtool.data.audio_blocks import Channel, open_recording
 from asrtool.data.sources import InvalidEntry
+from asrtool.decoding.calibration import open_calibration
 from asrtool.decoding.options import Options, methods_of_option
 from asrtool.decoding.system_options import LATTICE_OPTIONS, best_method, search_options
 from asrtool.decoding.words import WordDescriber
@@ -17,7 +18,7 @@ from asrtool.deploy.detectors import open_detector
 from asrtool.deploy.recording_alignment import RecordingAlignment, align_recording
 from asrtool.deploy.results import Segment, Transcript
 from asrtool.deploy.stream import Stream
-from asrtool.deploy.transcriber import BATCH_SECONDS, Audio, Transcriber, method_calibration
+from asrtool.deploy.transcriber import BATCH_SECONDS, Audio, Transcriber
 from asrtool.errors import UserError, did_you_mean
 from asrtool.experiment import Experiment, open_experiment
 from asrtool.streaming.endpointing import parse_rules
@@ -228,7 +229,7 @@ class Model:
         given = {name: value for name, value in self._given.items() if name not in LATTICE_OPTIONS}
         options = search_options(self.experiment, self.method, given, streaming=True)
         setup = open_streaming_search(self.method, self.experiment.tokenizer, options)
-        calibration = method_calibration(self.experiment, self.method)
+        calibration, _ = open_calibration(self.experiment, self.method)
         return setup.new_search, WordDescriber(self.experiment, setup.graph, calibration)
 
     def align(

@@ -15,9 +15,9 @@ import numpy as np
 from asrtool.data.audio_blocks import Channel, open_recording
 from asrtool.data.speech_detection import SpeechDetector, create_detector
 from asrtool.data.speech_segments import segment_recording
-from asrtool.decoding.calibration import MethodCalibration, read_calibration
+from asrtool.decoding.calibration import open_calibration
 from asrtool.decoding.options import Options, check_options
-from asrtool.decoding.runs import RESCORED
+from asrtool.decoding.runs import method_label
 from asrtool.decoding.search_setup import open_search
 from asrtool.decoding.words import WordDescriber
 from asrtool.deploy.results import Segment, Transcript, Word, rounded_confidence, words_at
@@ -64,7 +64,8 @@ class Transcriber:
         self.batch_seconds = batch_seconds
         self.max_seconds = max_seconds or experiment.config.data.max_seconds
         setup = open_search(method, experiment.tokenizer, options)
-        describer = WordDescriber(experiment, setup.graph, method_calibration(experiment, self.label))
+        calibration, _ = open_calibration(experiment, self.label)
+        describer = WordDescriber(experiment, setup.graph, calibration)
         # The processes are forked before the detector starts threads.
         self._processes = SearchProcesses(SegmentSearch(setup.search, describer, experiment.tokenizer), jobs)
         self.detector = detector or create_detector()
@@ -197,14 +198,3 @@ class _CountedBlocks:
         for block in self._blocks:
             self.num_samples += len(block)
             yield block
-
-
-def method_label(method: str, options: Options) -> str:
-    """Returns how results name a method: "rescored" for graph search with lattice rescoring."""
-    return RESCORED if method == "graph" and "rescore" in options else method
-
-
-def method_calibration(experiment: Experiment, label: str) -> MethodCalibration | None:
-    """Returns the calibration of a method that the system carries, if there is one. UserError for a damaged file."""
-    path = experiment.files.calibration
-    return read_calibration(path).get(label) if path else None
