@@ -35,7 +35,7 @@ def transcript_graph(tokenizer: Tokenizer, text: str) -> UnitGraph:
 def add_context(graph: UnitGraph, tokenizer: Tokenizer) -> UnitGraph:
     """Returns a graph of phones as a graph of the units in context, or as it is if units have no context.
 
-    Each path keeps its weight. `word` of a state is that of the state of `graph` that it comes from.
+    Each path keeps its weight. A state has the same `word` as the state of `graph` that it comes from.
     """
     if not isinstance(tokenizer, ContextTokenizer):
         return graph

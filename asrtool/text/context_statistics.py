@@ -55,7 +55,7 @@ class StatisticsCollector:
             self._moments[left, phone, right] = self._moments.get((left, phone, right), 0.0) + moments
 
     def result(self) -> ContextStatistics:
-        """Returns the statistics of the contexts that have frames, in their order; none if there are no frames."""
+        """Returns the statistics of the contexts that have frames, in their order; perhaps of none."""
         occurred = sorted(context for context, moments in self._moments.items() if moments[0] > 0)
         contexts = np.array(occurred, np.int64).reshape(-1, 3)
         return ContextStatistics(contexts, np.array([self._moments[context] for context in occurred]))

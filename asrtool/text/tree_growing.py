@@ -119,7 +119,7 @@ def grow_tokenizer(
     """Returns a tokenizer of `kind` "biphone" or "triphone" whose units are the leaves of `grow_trees`.
 
     The leaves of phone AA are named AA_1, AA_2 ...; a phone with one leaf keeps its name. Raises UserError where such
-    a name is that of another phone.
+    a name already belongs to another phone.
     """
     symbols = [BLANK_SYMBOL]
     trees: dict[int, Tree] = {}
