@@ -9,7 +9,14 @@ from asrtool.graphs.topology import TOPOLOGIES
 
 @click.command()
 @click.argument("out", type=PATH)
-@click.option("--tokenizer", required=True, type=PATH, help="Tokenizer of the acoustic model.")
+@click.option(
+    "--from",
+    "source",
+    type=PATH,
+    help="Pack, or folder of `asrtool graph`, whose tokenizer, lexicon, n-gram model and other settings are taken where "
+    "no option is given.",
+)
+@click.option("--tokenizer", type=PATH, show_default="that of --from", help="Tokenizer of the acoustic model.")
 @click.option("--lm", type=PATH, metavar="ARPA", help="N-gram model, plain or .gz; needed for all kinds with a G.")
 @click.option(
     "--lexicon",
@@ -18,9 +25,14 @@ from asrtool.graphs.topology import TOPOLOGIES
     help="Lexicon with lines WORD UNIT ...",
 )
 @click.option(
+    "--add-words",
+    type=PATH,
+    help="File of words that the lexicon and the n-gram model get as well, as below.",
+)
+@click.option(
     "--topology",
     type=click.Choice(TOPOLOGIES),
-    default="ctc",
+    show_default="ctc",
     help="Topology H: how units are aligned to frames.",
 )
 @click.option(
@@ -28,7 +40,7 @@ from asrtool.graphs.topology import TOPOLOGIES
     "kinds",
     type=click.Choice(KINDS),
     multiple=True,
-    default=["HLG"],
+    show_default="HLG",
     help="Kind of graph to store; may be repeated. The first one is decoded with.",
 )
 @click.option(
@@ -40,31 +52,49 @@ from asrtool.graphs.topology import TOPOLOGIES
 @click.option(
     "--silence-prob",
     "silence_probability",
-    default=0.5,
+    show_default="0.5",
     type=Number(0, 1, minimum_open=True, maximum_open=True),
     help="Probability of silence at each word boundary.",
 )
-def graph(out, **options) -> None:
+def graph(out, source, **options) -> None:
     """Compile a decoding graph.
 
-    The folder OUT gets OpenFst files, words.txt, units.txt and graph.json.
+    The folder OUT gets OpenFst files, words.txt, units.txt, lexicon.txt and graph.json.
 
     \b
     asrtool graph exp/lang/graph --tokenizer data/lang/tokenizer.json --lm data/lang/3gram.arpa
     asrtool graph exp/lang/graph --tokenizer data/phones.json --lexicon data/lexicon.txt --lm data/3gram.arpa.gz
     asrtool graph exp/lang/graph --tokenizer data/phones.json --lm data/3gram.arpa --kind HLG --kind G
+    asrtool graph exp/lang/names --tokenizer data/phones.json --lm data/3gram.arpa --add-words names.txt
+    asrtool graph exp/lang/names --from packs/english --add-words names.txt
 
     H is the topology (ctc; modified: equal units need no blank between them; hmm: two states for each unit, for models
     with two outputs for each unit), L is the lexicon and G the language model.
 
+    A line of --add-words is a word; then, if known, like=WORD (a word that it takes the n-grams of) or probability=P
+    (without both it is as rare as the rarest word); then, if known, its pronunciation in units. Other words get the
+    tokenizer's pronunciation, or one that is predicted from the lexicon. The n-gram model with the words is
+    OUT/lm.arpa.gz, for `asrtool decode --graph-lm`.
+
+    \b
+    KOWALCZYK like=KOWALSKI K OW AA L CH IH K
+
     OUT must be new, empty, or a folder of `asrtool graph`, whose graph is replaced when the new one is complete.
     """
-    from asrtool.graphs.build import build_graph
+    from asrtool.errors import UserError
+    from asrtool.graphs.build import build_graph, build_graph_like
 
-    facts = build_graph(out, **options)
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if source:
+        facts = build_graph_like(source, out, **given)
+    elif "tokenizer" in given:
+        facts = build_graph(out, **given)
+    else:
+        raise UserError("give --tokenizer FILE, or --from with a pack")
     for kind, size in facts["sizes"].items():
         click.echo(f"{out / kind}.fst: {_summary(size)}")
-    click.echo(f"{out}: {facts['words']:,} words, {facts['seconds']} s, peak memory {facts['peak_mb']:,} MB")
+    added = f" ({facts['added_words']:,} added)" if facts["added_words"] else ""
+    click.echo(f"{out}: {facts['words']:,} words{added}, {facts['seconds']} s, peak memory {facts['peak_mb']:,} MB")
 
 
 def _summary(size: dict) -> str:

@@ -4,6 +4,7 @@
         words.txt     symbol table: <eps> 0, the words from 1, #0 last
         units.txt     symbol table: <eps> 0, unit u at u + 1 (so <blank> is 1), then #0, #1 ...
         lexicon.txt   pronunciations of the words, in units, or in phones if units are phones in context
+        lm.arpa.gz    the n-gram model, if words were added to it
         phones.txt    the same as units.txt for phones, if units are phones in context (asrtool/text/context_units.py)
         graph.json    kind, topology, outputs, silence, the sizes and sha256 of each FST; its files; sha256 of
                       the tokenizer, the lexicon and the LM; the states where words begin (word_starts.py)
@@ -19,6 +20,7 @@ the model must have. Only G has disambiguation symbols. Weights are costs, -log 
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +48,7 @@ WORDS = "words.txt"
 UNITS = "units.txt"
 PHONES = "phones.txt"
 LEXICON = "lexicon.txt"
+LM = "lm.arpa.gz"
 COMMAND = "asrtool graph"
 REBUILD = f"build it again with `{COMMAND}`"
 SEARCHABLE = ("HLG", "HL")  # the kinds from the model's outputs to words
@@ -203,12 +206,14 @@ def save_graph(
     meta: dict,
     phones: Sequence[str] | None = None,
     lexicon: Lexicon | None = None,
+    lm: Path | None = None,
 ) -> None:
     """Writes the folder, `fsts` by kind, and replaces an earlier graph there when it is complete.
 
     Words that a lexicon file cannot hold are left out of lexicon.txt.
 
-    `words`, `units` and `phones` are symbols by label; there are `phones` if units are phones in context.
+    `words`, `units` and `phones` are symbols by label; there are `phones` if units are phones in context. `lm` is a
+    file that is copied, the n-gram model of the graph with added words.
     The names of the files, and in `sizes` the bytes and the sha256 of each FST, are added to `meta`. UserError for a
     folder that `asrtool graph` did not write, a full disk, and another process that writes there.
     """
@@ -229,6 +234,9 @@ def save_graph(
             writable = {word: prons for word, prons in lexicon.pronunciations.items() if is_lexicon_word(word)}
             write_lexicon(Lexicon(writable), new / LEXICON)
             meta["files"].append(LEXICON)
+        if lm:
+            shutil.copyfile(lm, new / LM)
+            meta["files"].append(LM)
         write_json(new / META, meta)
 
 

@@ -11,7 +11,7 @@ of the phrase, so that the beam does not prune it at the first one.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -181,7 +181,7 @@ def _marks(phrases: "StdVectorFst") -> Iterator[tuple[int, int, int, int]]:
                 yield state, arc.ilabel - FIRST_MARK, arc.olabel, arc.nextstate
 
 
-def _reached_without_marks(fst: "StdVectorFst", states: Sequence[int]) -> list[int]:
+def _reached_without_marks(fst: "StdVectorFst", states: Iterable[int]) -> list[int]:
     """Returns the states that arcs without marks lead to from `states`, and these."""
     reached = dict.fromkeys(states)
     queue = list(reached)

@@ -24,6 +24,7 @@ OPTIONAL = {
     *("--licence", "--model", "--train-cuts"),
     *("--rescore", "--silence", "--size", "--supervisions"),
     *("--tag", "--threshold", "--tokenizer", "--warmup-hours", "--wav"),
+    *("--add-words", "--from"),
 }
 
 

@@ -89,7 +89,9 @@ def test_a_word_like_another_is_as_probable_after_each_history_and_has_the_same_
         assert probability(added, history, "N") == pytest.approx(probability(added, history, "B"), rel=1e-4), history
         assert probability(added, history, "N") <= probability(model, history, "B")
     for before, word in itertools.product(["A", "C", BOS], ["A", "C", EOS]):
-        assert probability(added, (before, "N"), word) == pytest.approx(probability(added, (before, "B"), word), rel=1e-3)
+        assert probability(added, (before, "N"), word) == pytest.approx(
+            probability(added, (before, "B"), word), rel=1e-3
+        )
 
 
 def test_other_words_lose_in_proportion(model):
