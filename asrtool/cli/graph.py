@@ -13,8 +13,8 @@ from asrtool.graphs.topology import TOPOLOGIES
     "--from",
     "source",
     type=PATH,
-    help="Pack, or folder of `asrtool graph`, whose tokenizer, lexicon, n-gram model and other settings are taken where "
-    "no option is given.",
+    help="Pack, or folder of `asrtool graph`, whose tokenizer, lexicon, n-gram model and other settings are taken "
+    "where no option is given.",
 )
 @click.option("--tokenizer", type=PATH, show_default="that of --from", help="Tokenizer of the acoustic model.")
 @click.option("--lm", type=PATH, metavar="ARPA", help="N-gram model, plain or .gz; needed for all kinds with a G.")

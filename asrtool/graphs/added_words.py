@@ -1,7 +1,8 @@
 """Words that `asrtool graph --add-words` adds to a lexicon and a language model.
 
-A file has one word a line, and after it, where they are known, a word that is used alike or the word's probability, and
-its pronunciation in units. Several lines of a word are alternative pronunciations. Lines that begin with # are comments.
+A file has one word a line, and after it, where they are known, a word that is used alike or the word's probability,
+and its pronunciation in units. Several lines of a word are alternative pronunciations. Lines that begin with # are
+comments.
 
     ZUCKERBERG
     KOWALCZYK    like=KOWALSKI     K OW AA L CH IH K

@@ -28,7 +28,7 @@ class PhraseCosts:
         self.ends = {start.state: start.cost for start in starts.starts}
 
     def cost(self, words: Sequence[str]) -> float:
-        """Returns the cost of the words, without the costs of silences; the graph's rarest word stands for unknown ones."""
+        """Returns the cost of the words, without silences; the graph's rarest word stands for unknown ones."""
         total = 0.0
         for is_known, run in itertools.groupby(words, self.word_labels.__contains__):
             known = list(run)
@@ -59,7 +59,7 @@ class PhraseCosts:
         return next((start.state for start in starts if start.unit + 1 != frame), starts[0].state)
 
     def _frames(self, pronunciations: Iterable[Pronunciation]) -> Iterator[int]:
-        """Yields the input label of each frame of the shortest alignment, with a blank after each unit if there is one."""
+        """Yields the input label of each frame of the shortest alignment, with a blank after each unit."""
         for pronunciation in pronunciations:
             for unit in (*pronunciation, *filter(None, [self.separator])):
                 number = self.unit_labels[unit] - 1

@@ -108,7 +108,7 @@ def mark_topology(topology: "StdVectorFst", mark: int) -> "StdVectorFst":
 def take_marks(fst: "StdVectorFst") -> list[WordStart]:
     """Removes the marks from a composed graph, and states that are on no path without them.
 
-    Returns the states that had marks. Of the states with equal costs after a unit, the one that the marks lead to comes last.
+    Returns the states that had marks. Of those with equal costs after a unit, the one that marks lead to comes last.
     """
     import kaldifst
 

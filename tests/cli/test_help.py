@@ -8,23 +8,10 @@ from asrtool.cli import CONTEXT_SETTINGS, cli
 # Options with a value that stand for something which is left out when they are not given. Any other option has a
 # default, which click shows, or declares with `show_default="..."` what happens without it.
 OPTIONAL = {
-    *(
-        "--adapted",
-        "--alignments",
-        "--ctm",
-        "--cuts",
-        "--decoding-weights",
-        "--dev",
-        "--graph",
-        "--graph-lm",
-        "--hotwords",
-        "--hyps",
-    ),
-    *("--init-from", "--lexicon", "--list", "--lm", "--ngram", "--noise", "--pool", "--priors", "--recordings"),
-    *("--licence", "--model", "--train-cuts"),
-    *("--rescore", "--silence", "--size", "--supervisions"),
-    *("--tag", "--threshold", "--tokenizer", "--warmup-hours", "--wav"),
-    *("--add-words", "--from"),
+    *("--adapted", "--alignments", "--ctm", "--cuts", "--decoding-weights", "--dev", "--graph", "--graph-lm"),
+    *("--hotwords", "--hyps", "--init-from", "--lexicon", "--list", "--lm", "--ngram", "--noise", "--pool"),
+    *("--priors", "--recordings", "--licence", "--model", "--train-cuts", "--rescore", "--silence", "--size"),
+    *("--supervisions", "--tag", "--threshold", "--tokenizer", "--warmup-hours", "--wav", "--add-words", "--from"),
 }
 
 
