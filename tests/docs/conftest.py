@@ -26,6 +26,7 @@ WORD_SECONDS = 0.45
 CONTINUES = {
     "language.md": ["own_corpus.md"],
     "objectives.md": ["own_corpus.md", "language.md"],
+    "add_words.md": ["own_corpus.md", "language.md", "objectives.md"],
     "decoding.md": ["own_corpus.md", "language.md", "objectives.md"],
     "recognise.md": ["own_corpus.md", "language.md"],
     "streaming.md": ["own_corpus.md", "language.md", "objectives.md"],
