@@ -148,8 +148,8 @@ class ContextTokenizer(Tokenizer):
     def aligned_units(self, symbols: Sequence[str]) -> list[int | None]:
         """Returns the unit of each symbol of the alignment of an utterance; None for a symbol that is unknown.
 
-        The symbols name units, or phones as a phone system aligns them. Phones are in the context of their neighbours in
-        the alignment.
+        The symbols name units, or phones as a phone system aligns them. Phones are in the context of their neighbours
+        in the alignment.
         """
         phone_number = {symbol: number for number, symbol in enumerate(self._phones.symbols) if number != BLANK}
         if set(symbols) <= phone_number.keys():
@@ -256,7 +256,7 @@ def _append_halves(
     names: Sequence[str],
     symbols: list[str],
 ) -> None:
-    """Appends nodes that distinguish `contexts` on the first of the sides by halving, then the contexts on the other."""
+    """Appends nodes that distinguish `contexts` on the first of the sides by halving, then all on the other side."""
     if len(contexts) == 1:
         context = names[contexts[0]]
         name = f"{context}-{name}" if sides[0] == "left" else f"{name}+{context}"
