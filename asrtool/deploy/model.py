@@ -14,7 +14,6 @@ from asrtool.decoding.calibration import open_calibration
 from asrtool.decoding.options import Options, methods_of_option
 from asrtool.decoding.system_options import LATTICE_OPTIONS, best_method, search_options
 from asrtool.decoding.words import WordDescriber
-from asrtool.deploy.detectors import open_detector
 from asrtool.deploy.recording_alignment import RecordingAlignment, align_recording
 from asrtool.deploy.results import Segment, Transcript
 from asrtool.deploy.stream import Stream
@@ -269,7 +268,7 @@ class Model:
                 jobs=self.jobs,
                 batch_seconds=self.batch_seconds,
                 max_seconds=self.max_seconds,
-                detector=open_detector(self.vad),
+                vad=self.vad,
             )
             self._transcriber = count, transcriber
         return self._transcriber[1]

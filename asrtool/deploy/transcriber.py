@@ -13,13 +13,13 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 
 from asrtool.data.audio_blocks import Channel, open_recording
-from asrtool.data.speech_detection import SpeechDetector, create_detector
 from asrtool.data.speech_segments import segment_recording
 from asrtool.decoding.calibration import open_calibration
 from asrtool.decoding.options import Options, check_options
 from asrtool.decoding.runs import method_label
 from asrtool.decoding.search_setup import open_search
 from asrtool.decoding.words import WordDescriber
+from asrtool.deploy.detectors import open_detector
 from asrtool.deploy.results import Segment, Transcript, Word, rounded_confidence, words_at
 from asrtool.deploy.seams import join_seam
 from asrtool.deploy.segment_batches import (
@@ -43,8 +43,8 @@ class Transcriber:
     """Recognises recordings with one system, one method and its options.
 
     jobs: search processes beside the model. batch_seconds: audio in a batch of segments, padding included. max_seconds:
-    the longest segment, by default the longest utterance of the training. detector: finds the pauses at which
-    recordings are cut, by default silero-vad's.
+    the longest segment, by default the longest utterance of the training. vad: the detector of the pauses at which
+    recordings are cut (asrtool/deploy/detectors.py).
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Transcriber:
         jobs: int = 1,
         batch_seconds: float = BATCH_SECONDS,
         max_seconds: float | None = None,
-        detector: SpeechDetector | None = None,
+        vad: str = "auto",
     ):
         check_options([method], options)
         self.experiment = experiment
@@ -66,9 +66,9 @@ class Transcriber:
         setup = open_search(method, experiment.tokenizer, options)
         calibration, _ = open_calibration(experiment, self.label)
         describer = WordDescriber(experiment, setup.graph, calibration)
-        # The processes are forked before the detector starts threads.
+        # The processes are forked before the detector starts its threads.
         self._processes = SearchProcesses(SegmentSearch(setup.search, describer, experiment.tokenizer), jobs)
-        self.detector = detector or create_detector()
+        self.detector = open_detector(vad)
 
     def transcribe(
         self,

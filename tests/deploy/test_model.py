@@ -92,6 +92,27 @@ def test_nbest_lists_begin_with_the_result(experiment, samples):
     assert segment.alternatives == ()
 
 
+def test_hotwords_are_a_list_or_a_file(experiment, samples, tmp_path):
+    (tmp_path / "hotwords.txt").write_text("four\t100\n")
+    plain = asrtool.load(experiment, method="prefix", device="cpu", vad="none").transcribe(samples, rate=RATE)
+    texts = []
+    for hotwords in (["four\t100"], tmp_path / "hotwords.txt", str(tmp_path / "hotwords.txt")):
+        model = asrtool.load(experiment, method="prefix", device="cpu", vad="none", hotwords=hotwords)
+        texts.append(model.transcribe(samples, rate=RATE).text)
+    assert len(set(texts)) == 1
+    assert texts[0].split().count("four") > plain.text.split().count("four")
+
+
+def test_a_pack_is_loaded_as_its_experiment(experiment, samples, tmp_path, asr):
+    status, _, error = asr("pack", experiment, tmp_path / "pack", "--checkpoint", "best")
+    assert status == 0, error
+    results = [
+        asrtool.load(folder, method="greedy", device="cpu", vad="none").transcribe(samples, rate=RATE)
+        for folder in (experiment, tmp_path / "pack")
+    ]
+    assert results[0].words and results[0] == results[1]
+
+
 def test_progress_grows_to_the_end(model, samples):
     seconds: list[float] = []
     transcript = model.transcribe(samples, rate=RATE, on_progress=seconds.append)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from asrtool.data.speech_detection import energy_detector
 from asrtool.data.speech_segments import AudioSegment
 from asrtool.decoding.words import UtteranceWords
 from asrtool.deploy.detectors import open_detector
@@ -37,7 +36,7 @@ def test_words_do_not_depend_on_batches_and_processes(opened, samples, method):
     settings = [(1, 1), (7, 1), (1000, 1), (10, 2)]
     results = []
     for batch_seconds, jobs in settings:
-        transcriber = Transcriber(opened, method, {}, jobs, batch_seconds, max_seconds=3, detector=energy_detector())
+        transcriber = Transcriber(opened, method, {}, jobs, batch_seconds, max_seconds=3, vad="energy")
         results.append(transcriber.transcribe(samples, rate=RATE))
         transcriber.close()
     assert len(results[0].segments) > 4
@@ -46,7 +45,7 @@ def test_words_do_not_depend_on_batches_and_processes(opened, samples, method):
 
 
 def test_segments_are_those_of_the_transcript_and_times_are_in_order(opened, samples):
-    transcriber = Transcriber(opened, "greedy", {}, max_seconds=3, detector=open_detector("none"))
+    transcriber = Transcriber(opened, "greedy", {}, max_seconds=3, vad="none")
     transcript = transcriber.transcribe(samples, rate=RATE)
     assert list(transcriber.segments(samples, rate=RATE)) == transcript.segments
     assert transcript.seconds == pytest.approx(len(samples) / RATE, abs=1e-3)
@@ -59,7 +58,7 @@ def test_segments_are_those_of_the_transcript_and_times_are_in_order(opened, sam
 
 @pytest.mark.parametrize("count", [0, 1, 50, 139])
 def test_audio_without_a_frame_has_no_words(opened, count):
-    transcriber = Transcriber(opened, "greedy", {}, detector=open_detector("none"))
+    transcriber = Transcriber(opened, "greedy", {}, vad="none")
     for samples in (np.zeros(max(count, 1), np.float32), tone(500, max(count, 1) / RATE)):
         assert transcriber.transcribe(samples, rate=RATE).words == []
 
@@ -73,7 +72,7 @@ def test_the_first_segment_is_recognised_before_the_recording_is_read(opened, sa
             yield samples[begin : begin + RATE]
 
     monkeypatch.setattr("asrtool.data.audio_blocks.AudioRecording.blocks", blocks)
-    transcriber = Transcriber(opened, "greedy", {}, max_seconds=2, detector=open_detector("none"))
+    transcriber = Transcriber(opened, "greedy", {}, max_seconds=2, vad="none")
     next(transcriber.segments(samples, rate=RATE))
     assert len(read) < len(samples) / RATE / 2
 
