@@ -1,11 +1,13 @@
 """Hotwords in graph search: their pronunciations, and the graph with the phrases."""
 
+import itertools
 import logging
 from collections.abc import Iterable, Sequence
 
 from asrtool.decoding.hotwords import Hotword, require_writable
 from asrtool.errors import UserError
 from asrtool.graphs.folder import DecodingGraph
+from asrtool.graphs.phrase_costs import unit_labels
 from asrtool.graphs.phrases import Phrase, add_phrases, require_word_starts
 from asrtool.text.lexicon import Lexicon, Pronunciation
 from asrtool.text.tokenizer import PhoneTokenizer, Tokenizer
@@ -32,7 +34,8 @@ def _pronunciations(
     graph: DecodingGraph, tokenizer: Tokenizer, hotwords: Sequence[Hotword], words: Sequence[str]
 ) -> dict[str, tuple[Pronunciation, ...]]:
     """Returns the pronunciations of all `words`, from the graph's lexicon where it has them."""
-    found = {word: graph.lexicon.pronunciations[word] for word in words if word in graph.lexicon.pronunciations}
+    stored, units = graph.lexicon.pronunciations, unit_labels(graph).keys()
+    found = {word: stored[word] for word in words if word in stored and units >= {*itertools.chain(*stored[word])}}
     if not isinstance(tokenizer, PhoneTokenizer):
         require_writable([hotword for hotword in hotwords if not found.keys() >= {*hotword.words}], tokenizer)
     found |= {

@@ -12,6 +12,12 @@ from asrtool.text.tokenizer import BLANK
 Tokens = dict[tuple[int, int], float]  # (state, number of words so far) -> least cost
 
 
+def unit_labels(graph: DecodingGraph) -> dict[str, int]:
+    """Returns the label of each unit that words may have; neither the blank nor disambiguation symbols."""
+    num_units = graph.meta["outputs"] // (2 if graph.meta["topology"] == "hmm" else 1)
+    return {unit: label for label, unit in enumerate(graph.units[: 1 + num_units]) if label > BLANK + 1}
+
+
 class PhraseCosts:
     """Costs of phrases after the empty history, and back to it, in nats. `lexicon` has the words of the phrases."""
 
@@ -21,7 +27,7 @@ class PhraseCosts:
         self.lexicon = lexicon
         self.topology = graph.meta["topology"]
         self.separator = graph.meta.get("separator")
-        self.unit_labels = {unit: label for label, unit in enumerate(graph.units)}
+        self.unit_labels = unit_labels(graph)
         self.word_labels = {word: label for label, word in enumerate(graph.words)}
         silence = graph.meta["silence"]
         self.gap_cost = -math.log(1 - silence["probability"]) if silence else 0.0  # of no silence after a word

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from asrtool.errors import UserError
 from asrtool.graphs.folder import REBUILD, DecodingGraph
-from asrtool.graphs.phrase_costs import PhraseCosts
+from asrtool.graphs.phrase_costs import PhraseCosts, unit_labels
 from asrtool.graphs.topology import topology_fst
 from asrtool.graphs.word_starts import FIRST_MARK, WordStarts, mark_topology
 from asrtool.text.lexicon import Lexicon
@@ -50,12 +50,16 @@ class _Boundary:
     @classmethod
     def of(cls, graph: DecodingGraph) -> "_Boundary":
         """Returns the boundary of the words in a graph."""
-        if separator := graph.meta.get("separator"):
-            return cls(((graph.units.index(separator), 0.0),), True)
-        if silence := graph.meta["silence"]:
+        labels = unit_labels(graph)
+        separator, silence = graph.meta.get("separator"), graph.meta["silence"]
+        if unknown := {separator, silence and silence["unit"]} - labels.keys() - {None}:
+            raise UserError(f"{graph.folder}/graph.json: {unknown.pop()!r:.50} between words is not a unit; {REBUILD}")
+        if separator:
+            return cls(((labels[separator], 0.0),), True)
+        if silence:
             probability = silence["probability"]
             skipped = (0, -math.log(1 - probability))
-            return cls((skipped, (graph.units.index(silence["unit"]), -math.log(probability))), False)
+            return cls((skipped, (labels[silence["unit"]], -math.log(probability))), False)
         return cls(((0, 0.0),), False)
 
 
@@ -97,7 +101,7 @@ class _PhraseTransducer:
     def __init__(self, graph: DecodingGraph, lexicon: Lexicon, word_labels: Mapping[str, int]):
         self.lexicon = lexicon
         self.word_labels = word_labels
-        self.unit_labels = {unit: label for label, unit in enumerate(graph.units)}
+        self.unit_labels = unit_labels(graph)
         self.boundary = _Boundary.of(graph)
         self.lines: list[str] = []
         self.first_labels: set[int] = set()  # of the units with which phrases begin

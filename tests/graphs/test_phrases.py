@@ -39,6 +39,7 @@ def make_graph(arpa, topology="ctc", kind="HLG", **between) -> DecodingGraph:
     fst = getattr(compiled, kind).copy()
     silence = {"unit": boundary.silence, "probability": boundary.probability} if boundary.silence else None
     meta = {"kind": kind, "topology": topology, "separator": boundary.separator, "silence": silence}
+    meta["outputs"] = len(SYMBOLS) * (2 if topology == "hmm" else 1)
     meta["word_starts"] = asdict(compiled.word_starts[kind])
     return DecodingGraph(Path("graph"), compiled.words, compiled.units, meta, changed_fst=fst)
 
