@@ -112,7 +112,7 @@ def test_audio_that_the_transcript_lacks_is_filler(at):
 
 
 def test_other_audio_than_the_transcript_says_is_a_skip_and_a_filler():
-    present, fillers, _ = described(".1.2..5.5.5.5..3.4.", [[1, 2], [1, 4, 1, 4], [3, 4]])
+    present, fillers, _ = described(".1.2..5.5.5.5.5.5..3.4.", [[1, 2], [1, 4, 1, 4, 1, 4], [3, 4]])
     assert present == [True, False, True] and len(fillers) == 1
 
 
