@@ -2,11 +2,12 @@
 
 The limits are those of broadcasters and streaming services, which differ little: BBC Subtitle Guidelines 1.2 (section
 "Presentation"), Netflix Timed Text Style Guide, English. Which words form a cue is the cheapest division of all words
-under the costs of `_cue_cost`, found by dynamic programming, as in Knuth and Plass's breaking of paragraphs.
+under the costs of `Pieces.cost`, found by dynamic programming, as in Knuth and Plass's breaking of paragraphs.
 """
 
 import html
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,8 +23,8 @@ GAP = 0.08  # seconds between two cues, two frames of a film, so that a change i
 PAUSE = 0.5  # seconds; a pause that listeners notice: a cue ends there if it can
 SHORT_PAUSE = 0.2  # seconds; longer than the closure of a plosive, so between phrases
 LONG_PAUSE = 2.0  # seconds; no cue goes on over it: its second part would be read before it is spoken
-SENTENCE_END = ".?!…。？！؟।"
-PHRASE_END = ",;:،、，；："
+SENTENCE_END = tuple(".?!…。？！؟।")
+PHRASE_END = tuple(",;:،、，；：")
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,114 @@ def subtitle_cues(words: Sequence[Word]) -> list[Cue]:
     A cue has at most MAX_LINES lines of MAX_WIDTH columns and lasts at most MAX_SECONDS. It ends at a pause or at the
     end of a phrase, lasts MIN_SECONDS, and can be read at MAX_SPEED, where the times of the words allow it.
     """
-    pieces = [piece for word in words for piece in split_wide_word(word)]
-    count = len(pieces)
+    pieces = Pieces([piece for word in words for piece in split_wide_word(word)])
+    count = len(pieces.words)
     best = [0.0] + [float("inf")] * count  # cost of the first n pieces
     first = [0] * (count + 1)  # where the last cue of the first n pieces begins
     for end in range(1, count + 1):
-        following = pieces[end] if end < count else None
         for start in range(end - 1, -1, -1):
-            chosen = pieces[start:end]
-            if not _fits(chosen):
+            if not pieces.fit(start, end):
                 break
-            cost = best[start] + _cue_cost(chosen, following)
+            cost = best[start] + pieces.cost(start, end)
             if cost < best[end]:
                 best[end], first[end] = cost, start
     bounds = [count]
     while bounds[-1]:
         bounds.append(first[bounds[-1]])
-    return [_cue(pieces[start:end], pieces[end] if end < count else None) for start, end in pairwise(reversed(bounds))]
+    return [pieces.cue(start, end) for start, end in pairwise(reversed(bounds))]
+
+
+class Pieces:
+    """The words of a recording, of which words[start:end] may become a cue."""
+
+    def __init__(self, words: Sequence[Word]):
+        self.words = words
+        self.widths = [0]  # [n]: the columns of the first n words, each with a space after it
+        self.pauses = [0]  # [n]: how many of the first n words have a pause after them
+        self.long_pauses = [0]
+        for n, word in enumerate(words):
+            self.widths.append(self.widths[-1] + display_width(word.text) + 1)
+            self.pauses.append(self.pauses[-1] + (self._gap(n) >= PAUSE))
+            self.long_pauses.append(self.long_pauses[-1] + (self._gap(n) >= LONG_PAUSE))
+
+    def _gap(self, index: int) -> float:
+        """Returns the seconds between a word and the next one; infinite after the last one."""
+        if index + 1 == len(self.words):
+            return float("inf")
+        return self.words[index + 1].start - self.words[index].end
+
+    def width(self, start: int, end: int) -> int:
+        """Returns the columns of words[start:end] in one line."""
+        return self.widths[end] - self.widths[start] - 1
+
+    def fit(self, start: int, end: int) -> bool:
+        """Returns True if words[start:end] may be one cue. A single word always may."""
+        if end - start == 1:
+            return True
+        if self.words[end - 1].end - self.words[start].start > MAX_SECONDS:
+            return False
+        if self.long_pauses[end - 1] > self.long_pauses[start]:
+            return False
+        if self.width(start, end) <= MAX_WIDTH:
+            return True
+        split = bisect_right(self.widths, self.widths[start] + MAX_WIDTH + 1) - 1  # the longest first line
+        return self.width(split, end) <= MAX_WIDTH
+
+    def break_cost(self, end: int) -> float:
+        """Returns how much a break before words[end] disturbs a reader: 0 at a pause or a sentence, 1 in a phrase."""
+        gap, text = self._gap(end - 1), self.words[end - 1].text
+        if gap >= PAUSE or text.endswith(SENTENCE_END):
+            return 0.0
+        if gap >= SHORT_PAUSE or text.endswith(PHRASE_END):
+            return 0.3  # nearer to the end of a sentence than to the middle of a phrase
+        return 1.0
+
+    def cost(self, start: int, end: int) -> float:
+        """Returns the cost of a cue: each cue costs 1, and as much as each of these faults.
+
+        The faults are a break within a phrase, a pause inside, half a second less than MIN_SECONDS, and ten columns in
+        a second more than MAX_SPEED.
+        """
+        seconds = max(self.end_time(start, end) - self.words[start].start, 1e-3)  # broken alignments may have none
+        speed = self.width(start, end) / seconds
+        return (
+            1.0
+            + self.break_cost(end)
+            + (self.pauses[end - 1] - self.pauses[start])
+            + 2 * max(0.0, MIN_SECONDS - seconds)
+            + max(0.0, speed - MAX_SPEED) / 10
+        )
+
+    def end_time(self, start: int, end: int) -> float:
+        """Returns when a cue disappears: after it was read, if the following word leaves the time."""
+        begin, last = self.words[start].start, self.words[end - 1].end
+        time = max(last, begin + MIN_SECONDS, begin + self.width(start, end) / MAX_SPEED)
+        time = min(time, begin + MAX_SECONDS)
+        if end < len(self.words):
+            following = self.words[end].start
+            time = min(time, max(following - GAP, min(last, following)))
+        return max(begin, time)
+
+    def lines(self, start: int, end: int) -> tuple[str, ...]:
+        """Returns words[start:end] in one line, or in two of similar width, broken after a phrase if it can be."""
+        if self.width(start, end) <= MAX_WIDTH or end - start == 1:
+            return (self._text(start, end),)
+        options = []
+        for split in range(start + 1, end):
+            widths = self.width(start, split), self.width(split, end)
+            if max(widths) <= MAX_WIDTH:
+                # a break within a phrase counts as much as a difference of half a line
+                cost = abs(widths[0] - widths[1]) + MAX_WIDTH / 2 * self.break_cost(split)
+                options.append((cost, split))
+        split = min(options)[1]
+        return self._text(start, split), self._text(split, end)
+
+    def cue(self, start: int, end: int) -> Cue:
+        """Returns words[start:end] as a cue."""
+        return Cue(self.words[start].start, self.end_time(start, end), self.lines(start, end))
+
+    def _text(self, start: int, end: int) -> str:
+        return " ".join(word.text for word in self.words[start:end])
 
 
 def display_width(text: str) -> int:
@@ -86,77 +178,6 @@ def split_wide_word(word: Word) -> list[Word]:
         Word(piece, word.start + n * step, word.start + (n + 1) * step, word.confidence)
         for n, piece in enumerate(pieces)
     ]
-
-
-def _text(words: Sequence[Word]) -> str:
-    return " ".join(word.text for word in words)
-
-
-def _fits(words: Sequence[Word]) -> bool:
-    """Returns True if the words may be one cue. A single word always may."""
-    if len(words) == 1:
-        return True
-    if words[-1].end - words[0].start > MAX_SECONDS:
-        return False
-    if any(following.start - word.end >= LONG_PAUSE for word, following in pairwise(words)):
-        return False
-    return bool(break_lines(words))
-
-
-def break_lines(words: Sequence[Word]) -> tuple[str, ...]:
-    """Returns the words in one line, or in two of similar width, broken after a phrase if there is one nearby.
-
-    Returns no line if they need more.
-    """
-    if display_width(_text(words)) <= MAX_WIDTH:
-        return (_text(words),)
-    options = []
-    for number in range(1, len(words)):
-        lines = _text(words[:number]), _text(words[number:])
-        widths = [display_width(line) for line in lines]
-        if max(widths) <= MAX_WIDTH:
-            # a break within a phrase counts as much as a difference of half a line
-            cost = abs(widths[0] - widths[1]) + MAX_WIDTH / 2 * _break_cost(words[number - 1], words[number])
-            options.append((cost, lines))
-    return min(options)[1] if options else ()
-
-
-def _break_cost(word: Word, following: Word | None) -> float:
-    """Returns how much a break after `word` disturbs a reader: 0 at a pause or between sentences, 1 within a phrase."""
-    if following is None or following.start - word.end >= PAUSE or word.text.endswith(tuple(SENTENCE_END)):
-        return 0.0
-    if following.start - word.end >= SHORT_PAUSE or word.text.endswith(tuple(PHRASE_END)):
-        return 0.3  # nearer to the end of a sentence than to the middle of a phrase
-    return 1.0
-
-
-def _cue_cost(words: Sequence[Word], following: Word | None) -> float:
-    """Returns the cost of a cue: each cue costs 1, and as much as each of these faults.
-
-    The faults are a break within a phrase, a pause inside, half a second less than MIN_SECONDS, and ten columns in a
-    second more than MAX_SPEED.
-    """
-    cue = _cue(words, following)
-    seconds = max(cue.end - cue.start, 1e-3)  # a word of a broken alignment may have no duration
-    speed = display_width(_text(words)) / seconds
-    pauses = sum(after.start - word.end >= PAUSE for word, after in pairwise(words))
-    return (
-        1.0
-        + _break_cost(words[-1], following)
-        + pauses
-        + 2 * max(0.0, MIN_SECONDS - seconds)
-        + max(0.0, speed - MAX_SPEED) / 10
-    )
-
-
-def _cue(words: Sequence[Word], following: Word | None) -> Cue:
-    """Returns a cue that stays as long as it needs to be read, if the following word leaves the time."""
-    start = words[0].start
-    end = max(words[-1].end, start + MIN_SECONDS, start + display_width(_text(words)) / MAX_SPEED)
-    end = min(end, start + MAX_SECONDS)
-    if following is not None:
-        end = min(end, max(following.start - GAP, min(words[-1].end, following.start)))
-    return Cue(start, max(start, end), break_lines(words))
 
 
 def srt_text(words: Sequence[Word]) -> str:

@@ -14,8 +14,7 @@ from asrtool.deploy.subtitles import (
     MAX_SPEED,
     MAX_WIDTH,
     MIN_SECONDS,
-    _cue_cost,
-    _fits,
+    Pieces,
     display_width,
     split_wide_word,
     srt_text,
@@ -32,14 +31,11 @@ def divisions(count):
             yield list(pairwise([0, *borders, count]))
 
 
-def cost(words, cues):
+def cost(pieces, cues):
     """Returns the cost of a division, infinite if a cue is not allowed."""
-    total = 0.0
-    for start, end in cues:
-        if not _fits(words[start:end]):
-            return float("inf")
-        total += _cue_cost(words[start:end], words[end] if end < len(words) else None)
-    return total
+    if not all(pieces.fit(start, end) for start, end in cues):
+        return float("inf")
+    return sum(pieces.cost(start, end) for start, end in cues)
 
 
 def shown_words(cues):
@@ -54,9 +50,8 @@ def test_no_other_division_is_cheaper(seed):
     borders = [0]
     for cue in cues:
         borders.append(borders[-1] + len(" ".join(cue.lines).split()))
-    assert cost(words, list(pairwise(borders))) == pytest.approx(
-        min(cost(words, cues) for cues in divisions(len(words)))
-    )
+    pieces = Pieces(words)
+    assert cost(pieces, list(pairwise(borders))) == pytest.approx(min(cost(pieces, d) for d in divisions(len(words))))
 
 
 @pytest.mark.parametrize("seed", range(20))
