@@ -1,0 +1,45 @@
+"""`asrtool clean`."""
+
+import click
+
+from asrtool.cli.options import PATH, POSITIVE, SHARE, model_options
+
+
+@click.command()
+@click.argument("cuts", type=PATH)
+@click.argument("model", type=PATH)
+@click.argument("out", type=PATH)
+@click.option(
+    "--max-z",
+    default=5.0,
+    type=POSITIVE,
+    help="Largest robust z-score of an utterance's alignment cost for each unit, within its set.",
+)
+@click.option(
+    "--max-share",
+    default=0.2,
+    type=SHARE,
+    help="Largest share of a transcript that is not in the audio, and of speech that is not in the transcript.",
+)
+@model_options
+def clean(cuts, model, out, max_z, max_share, checkpoint, max_minutes, batch_seconds, workers, device, threads) -> None:
+    """List utterances whose transcript the audio contradicts.
+
+    OUT is a folder with the manifest CUTS without them (clean.jsonl.gz), their list (bad.jsonl) with what was heard,
+    the scores of all utterances (scores.jsonl), and a page to listen to them (bad.html). The model should have been
+    trained on similar data; it may have been trained on CUTS themselves.
+
+    \b
+    asrtool clean data/train.jsonl.gz exp/transformer data/train_clean
+    """
+    import torch
+
+    from asrtool.decoding.cleaning import Limits
+    from asrtool.decoding.cleaning import clean as run
+    from asrtool.experiment import open_experiment
+
+    if threads:
+        torch.set_num_threads(threads)
+    experiment = open_experiment(model, checkpoint, device)
+    for line in run(experiment, cuts, out, Limits(max_z, max_share), batch_seconds, workers, max_minutes):
+        click.echo(line)
