@@ -15,6 +15,7 @@ from asrtool import __version__
 from asrtool.cli.adapt import adapt
 from asrtool.cli.align import align
 from asrtool.cli.calibrate import calibrate
+from asrtool.cli.clean import clean
 from asrtool.cli.decode import decode, rescore, score, tune
 from asrtool.cli.export import export
 from asrtool.cli.features import features
@@ -66,7 +67,7 @@ def cli(debug: bool, level: int | None) -> None:
 
 COMMANDS = (
     *(prepare, features, lexicon, tokenizer, tree, lm, graph),
-    *(train, info, align, segment, decode, tune, calibrate, rescore, adapt, score, transcribe, stream),
+    *(train, info, align, segment, clean, decode, tune, calibrate, rescore, adapt, score, transcribe, stream),
     *(report, export, pack),
 )
 for command in COMMANDS:
