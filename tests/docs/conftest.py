@@ -30,6 +30,7 @@ CONTINUES = {
     "decoding.md": ["own_corpus.md", "language.md", "objectives.md"],
     "recognise.md": ["own_corpus.md", "language.md"],
     "streaming.md": ["own_corpus.md", "language.md", "objectives.md"],
+    "packs.md": ["own_corpus.md", "language.md", "objectives.md", "decoding.md"],
     "python.md": ["own_corpus.md", "language.md", "objectives.md", "streaming.md"],
 }
 # Pages that run in the folder of another page: the recipe has then done its stages already.
