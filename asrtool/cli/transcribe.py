@@ -84,7 +84,7 @@ class FormatList(click.ParamType):
 @click.option(
     "--max-seconds",
     type=POSITIVE,
-    show_default="that of the training",
+    show_default="the longest utterance of the training",
     help="Longest segment in seconds; longer speech is cut at pauses.",
 )
 @click.option(

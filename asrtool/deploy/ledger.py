@@ -72,7 +72,7 @@ class Ledger:
     def state(self, name: str, recording: Recording, settings: Mapping[str, Any]) -> OutputState:
         """Returns the state of the output `name` of a recording under `settings`.
 
-        It is "new" where there is no output, "done" where it was made from the same, also if it was edited since,
+        It is "new" where the output is missing, "done" where it was made from the same, also if it was edited since,
         "stale" where the recording or the settings have changed, and a "conflict" where writing it would lose another
         file, an edit, or the transcript of another recording.
         """

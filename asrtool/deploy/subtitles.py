@@ -1,8 +1,8 @@
 """Subtitles: the words of a recording in cues that can be read, as SubRip (srt) and WebVTT (vtt) by pysubs2.
 
-The limits are those of broadcasters and streaming services, which differ little: BBC Subtitle Guidelines 1.2 (section
-"Presentation"), Netflix Timed Text Style Guide, English. Which words form a cue is the cheapest division of all words
-under the costs of `Pieces.cost`, found by dynamic programming, as in Knuth and Plass's breaking of paragraphs.
+The limits follow broadcasters and streaming services, which differ little: BBC Subtitle Guidelines 1.2 (section
+"Presentation") and Netflix Timed Text Style Guide, English. Which words form a cue is the cheapest division of all
+words under the costs of `Pieces.cost`, found by dynamic programming, as Knuth and Plass break paragraphs into lines.
 """
 
 import html
