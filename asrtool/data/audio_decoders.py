@@ -237,7 +237,7 @@ def _decode(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _gap_samples(frame: Any, begin: float, position: int, rate: int) -> int:
-    """Returns how many samples are missing before a frame; 0 where its time is that of `position`, or unknown."""
+    """Returns how many samples are missing before a frame; 0 where none are, or its time is unknown."""
     if frame.time is None:
         return 0
     gap = frame.time - begin - position / rate

@@ -7,8 +7,8 @@ import soxr
 class StreamResampler:
     """Converts mono blocks from one sampling rate to another; sample n of the output is at n / to_rate seconds.
 
-    libsoxr compensates the delay of its linear-phase filter: blocks of the output come later, but the times of their
-    samples are those of the input. After `finish`, the output has input * to_rate / from_rate samples, rounded.
+    libsoxr compensates the delay of its linear-phase filter: blocks of the output come later, but their samples
+    keep the times of the input. After `finish`, the output has input * to_rate / from_rate samples, rounded.
     """
 
     def __init__(self, from_rate: int, to_rate: int):

@@ -25,7 +25,7 @@ class SegmentationPolicy:
     left on both sides is about what training utterances have.
     long_pause: a pause that always ends a segment. Below it, silence costs less than the context that a cut takes.
     padding: what is kept of a long pause on each side.
-    overlap: of two segments where there is no pause: several words, one of which both recognise alike.
+    overlap: how much two segments share where no pause parts them: several words, one of which both recognise alike.
     """
 
     speech_probability: float = 0.1

@@ -18,7 +18,7 @@ CONTEXT = 64  # samples before each window that its network sees as well
 NOISE_SECONDS = 10.0  # the noise floor is the minimum over this past: speakers pause within it
 LOOK_AHEAD_SECONDS = 3.0  # and over this future, since a recording may begin with speech
 SMOOTHING_WINDOWS = 3  # 96 ms: single windows of noise are as quiet as no noise ever is on average
-MIN_POWER = 1e-9  # -90 dB of full scale: digital silence is no noise floor
+MIN_POWER = 1e-9  # -90 dB of full scale: digital silence is not a noise floor
 SPEECH_DB = 10.0  # above the floor: a probability of 1/2. Noise stays within 5 dB of the minimum of its 96 ms averages
 SLOPE_DB = 2.0  # of the logistic function
 

@@ -42,8 +42,8 @@ def segment_recording(
 ) -> Iterator[AudioSegment]:
     """Yields the segments of a recording that contain speech, in order, as soon as they are complete.
 
-    blocks: mono samples (n,) float32 at `rate`, in Hz. max_seconds: the longest segment. It keeps no more samples than
-    those of a segment and of what the detector looks ahead.
+    blocks: mono samples (n,) float32 at `rate`, in Hz. max_seconds: the longest segment. It keeps the
+    samples of one segment and of what the detector looks ahead.
     """
     planner = SegmentPlanner(max_seconds, policy or SegmentationPolicy())
     frontend = _DetectorFrontend(rate, detector)
@@ -74,7 +74,7 @@ class _DetectorFrontend:
         return self._with_levels(self._stream.accept(self._next_windows()))
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns those of the remaining windows; the last window is filled up with silence."""
+        """Returns the same of the remaining windows; the last window is filled up with silence."""
         samples = np.concatenate([self._samples, self._resampler.finish()])
         self._samples = np.pad(samples, (0, -len(samples) % WINDOW))
         return self._with_levels(np.concatenate([self._stream.accept(self._next_windows()), self._stream.finish()]))

@@ -49,9 +49,9 @@ def _nearest_agreement(left: Sequence[Word], right: Sequence[Word], begin: float
 
 
 def _split_at(left: Sequence[Word], right: Sequence[Word], time: float) -> tuple[list[Word], list[Word]]:
-    """Returns the words of the left before `time` and those of the right after it.
+    """Returns the words of the left before `time` and the words of the right after it.
 
-    Of two words that stand for the same stretch of speech at `time`, exactly one is kept, that of the left.
+    Of two words that stand for the same stretch of speech at `time`, exactly one is kept, the left one.
     """
     kept_left = [word for word in left if _centre(word) < time]
     kept_right = [word for word in right if _centre(word) >= time]
