@@ -43,7 +43,7 @@ class _Partial(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What matters of a prefix. `score` is the bonus of the prefix, `settled` that of its complete phrases."""
+    """What matters of a prefix. `score` is its bonus, `settled` the bonus of its complete phrases."""
 
     inner: Any  # the state of the language model
     partials: tuple[_Partial, ...]

@@ -122,9 +122,8 @@ def write_lm_with_words(arpa: str | Path, words: Iterable[AddedWord], out: Path)
 def add_to_lexicon(lexicon: Lexicon, words: Iterable[AddedWord], tokenizer: Tokenizer) -> Lexicon:
     """Returns the lexicon with the words.
 
-    A word gets the pronunciations of the file, besides those that the lexicon has. One that has none gets those of the
-    tokenizer, or for phones a prediction that is learned from the lexicon. Raises DataError with all words that cannot
-    have one.
+    A word has the pronunciations of the lexicon and of the file. A word without any gets the tokenizer's pronunciations,
+    or for phones a prediction that is learned from the lexicon. Raises DataError with all words that cannot have one.
     """
     known = dict(lexicon.pronunciations)
     missing = []

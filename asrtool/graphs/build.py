@@ -132,7 +132,7 @@ def _with_added_words(inputs: _Inputs, tokenizer: Tokenizer, path: str | Path, f
     lexicon = add_to_lexicon(inputs.lexicon, words, tokenizer)
     if inputs.lm is None:
         if rows := [word.word for word in words if word.lm != NewWord(word.word)]:
-            raise UserError(f"{path} has probabilities or like= ({rows[0]}), and there is no language model; give --lm")
+            raise UserError(f"{path} has probabilities or like= ({rows[0]}), which need a language model; give --lm")
         return inputs._replace(lexicon=lexicon, num_added=len(words))
     lm = folder / LM
     num_new = write_lm_with_words(inputs.lm, words, lm)

@@ -1,6 +1,6 @@
 """Words that are added to an n-gram model without training it again.
 
-A word gets a unigram, with a given probability or that of the model's rarest word, or it takes the n-grams of a word
+A word gets a unigram, with a given probability, or as probable as the rarest word, or it takes the n-grams of a word
 that is used alike: wherever that word occurs in an n-gram, the new one may stand instead, with the same probability.
 What the new n-grams take after a history, all n-grams of that history lose in proportion. The back-off weights are
 computed again, so that the probabilities after each history sum to 1.
@@ -15,7 +15,7 @@ from asrtool.lm.ngram import LN10, LOG_ZERO_ARPA, SPECIAL_WORDS, NgramModel
 from asrtool.lm.ngram_pruning import recompute_backoffs
 from asrtool.lm.ngram_trie import Trie
 
-NEVER_PREDICTED = LOG_ZERO_ARPA * LN10 / 2  # log-probs below this stand for 0, as that of <s>
+NEVER_PREDICTED = LOG_ZERO_ARPA * LN10 / 2  # log-probs below this stand for 0, such as the log-prob of <s>
 
 
 class NewWord(NamedTuple):

@@ -133,7 +133,7 @@ def test_words_that_cannot_be_added_are_named_and_nothing_is_written(sources, mo
 def test_without_a_language_model_words_have_no_probabilities(sources):
     words = write(sources / "words.txt", "DA probability=0.1 d a")
     arguments = {"lexicon": write(sources / "lexicon.txt", "BAD b a d"), "kinds": ["HL"]}
-    with pytest.raises(UserError, match="there is no language model"):
+    with pytest.raises(UserError, match="which need a language model"):
         build_graph(sources / "graph", sources / "phones.json", add_words=words, **arguments)
     words = write(sources / "words.txt", "DA d a")
     build_graph(sources / "graph", sources / "phones.json", add_words=words, **arguments)
