@@ -16,7 +16,12 @@ from asrtool.graphs.topology import TOPOLOGIES
     help="Pack, or folder of `asrtool graph`, whose tokenizer, lexicon, n-gram model and other settings are taken "
     "where no option is given.",
 )
-@click.option("--tokenizer", type=PATH, show_default="the tokenizer in the pack of --from", help="Tokenizer of the acoustic model.")
+@click.option(
+    "--tokenizer",
+    type=PATH,
+    show_default="the tokenizer in the pack of --from",
+    help="Tokenizer of the acoustic model.",
+)
 @click.option("--lm", type=PATH, metavar="ARPA", help="N-gram model, plain or .gz; needed for all kinds with a G.")
 @click.option(
     "--lexicon",

@@ -122,7 +122,7 @@ def write_lm_with_words(arpa: str | Path, words: Iterable[AddedWord], out: Path)
 def add_to_lexicon(lexicon: Lexicon, words: Iterable[AddedWord], tokenizer: Tokenizer) -> Lexicon:
     """Returns the lexicon with the words.
 
-    A word has the pronunciations of the lexicon and of the file. A word without any gets the tokenizer's pronunciations,
+    A word has the pronunciations of the lexicon and of the file. A word without any gets the tokenizer's,
     or for phones a prediction that is learned from the lexicon. Raises DataError with all words that cannot have one.
     """
     known = dict(lexicon.pronunciations)
