@@ -184,7 +184,7 @@ def _checkpoint_of_pack(pack: Path, name: str) -> Path:
 
 
 def initial_checkpoint(path: Path) -> Path:
-    """Returns the checkpoint to start a training from: `path` itself, or that of an experiment folder or a pack.
+    """Returns the checkpoint to start a training from: `path`, which may be an experiment or a pack.
 
     A pack is verified. Raises UserError for a folder that is neither.
     """

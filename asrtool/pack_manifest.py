@@ -273,7 +273,7 @@ def _require_listed(folder: Path, manifest: Manifest) -> None:
 
 
 def pack_files(pack: Path, manifest: Manifest) -> SystemFiles:
-    """Returns the files that a pack carries. Those of the folder lm/ are verified by `SystemFiles.require_intact`."""
+    """Returns the files that a pack carries. `SystemFiles.require_intact` verifies language models."""
     places = manifest.carried.model_dump(exclude_none=True)
     unverified = {pack / name: entry.sha256 for name, entry in manifest.hashes.items() if name.startswith(f"{LM}/")}
     return SystemFiles(

@@ -113,8 +113,8 @@ def train(
 def info(config, overrides, units) -> None:
     """Print the size, cost, memory and latency of a model, or the facts of a pack.
 
-    CONFIG is a configuration file, an experiment folder, or a pack. The facts of a pack are those of its model card;
-    all its files are verified. The cost is the number of operations for a second of audio. The memory is what a
+    CONFIG is a configuration file, an experiment folder, or a pack, whose model card is printed once all its files have
+    been verified. The cost is the number of operations for a second of audio. The memory is what a
     training batch of data.batch_seconds needs.
 
     The latency is computed from the layers. It is the amount of audio after a frame that the model needs before it can

@@ -52,8 +52,8 @@ def _verified(files: SystemFiles, options: dict[str, Any]) -> dict[str, Any]:
 def search_options(experiment: Experiment, method: str, given: Options, streaming: bool = False) -> dict[str, Any]:
     """Returns the options of one method: those that the user has given, and those that the system carries otherwise.
 
-    What was made for a carried graph or language model is left out where the user gives another. Raises the errors of
-    `check_options` and of `carried_options`.
+    The options that belong to a carried graph or language model are left out where the user gives another. Raises the
+    errors of `check_options` and of `carried_options`.
     """
     options = _listed_options(experiment.files, method, streaming)
     chosen = {name: value for name, value in given.items() if method in methods_of_option(name)}
@@ -106,8 +106,8 @@ def tuning_options(experiment: Experiment, graph: Path | None, given: Options) -
 def best_method(experiment: Experiment) -> str:
     """Returns the most accurate search that a system carries the files for.
 
-    That is the method that it was packed for; else "graph" where there is a graph, "prefix" where the units spell
-    words, and "greedy" for phones.
+    That is the method that it was packed for; else "graph" where there is a graph, "prefix" where the units
+    are words or parts of them, and "greedy" for phones.
     """
     files = experiment.files
     if files.default_method:

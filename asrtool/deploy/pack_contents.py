@@ -1,4 +1,4 @@
-"""What a pack carries: the files and default options that the user names, and else those of the experiment."""
+"""What a pack carries: files and default options that the user names or the experiment has."""
 
 import re
 import shutil

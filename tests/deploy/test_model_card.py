@@ -1,0 +1,87 @@
+"""The model card: what an experiment has measured, and nothing else."""
+
+import json
+import re
+import shutil
+
+import pytest
+from lhotse import CutSet
+
+from asrtool.data.manifest import open_cuts
+from asrtool.pack_manifest import read_manifest
+from tests.packs import carried_files
+
+FAST = ("--workers", 0, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def cuts(corpus, tmp_path_factory):
+    path = tmp_path_factory.mktemp("few") / "test.jsonl.gz"
+    CutSet.from_cuts(list(open_cuts(corpus))[:5]).to_file(path)
+    return path
+
+
+@pytest.fixture
+def exp(experiment, tmp_path):
+    return shutil.copytree(experiment, tmp_path / "exp", ignore=shutil.ignore_patterns("decode"))
+
+
+def section(card, name):
+    return card.split(f"## {name}\n")[1].split("\n## ")[0]
+
+
+def test_the_card_has_the_scores_of_the_packed_checkpoint(asr, exp, cuts, corpus, tmp_path):
+    (exp / "checkpoints/other.pt").write_bytes((exp / "checkpoints/best.pt").read_bytes())
+    assert asr("decode", exp, cuts, "--method", "greedy", "--method", "prefix", *FAST)[0] == 0
+    assert asr("decode", exp, cuts, "--checkpoint", "other", "--tag", "other", *FAST)[0] == 0
+    assert asr("score", *(exp / "decode/test").glob("*"))[0] == 0
+    assert asr("decode", exp, cuts, "--tag", "unscored", *FAST)[0] == 0
+    command = ("pack", exp, tmp_path / "pack", "--licence", "MIT | see\nbelow", "--train-cuts", corpus)
+    assert asr(*command)[0] == 0
+    shutil.rmtree(exp / "checkpoints")
+
+    card = (tmp_path / "pack/README.md").read_text(encoding="utf-8")
+    results = section(card, "Results")
+    for method in ("greedy", "prefix"):
+        score = json.loads((exp / f"decode/test/{method}/wer.json").read_text())
+        facts = json.loads((exp / f"decode/test/{method}/decode.json").read_text())
+        low, high = score["wer_interval"]
+        row = f"| test | {score['words']['length']} | {method} | {score['wer']:.2f} [{low:.2f}, {high:.2f}]"
+        assert f"{row} | {facts['rtf']:.4f} | {facts['device']}" in results
+    assert "other" not in results and "unscored" not in results
+    assert section(card, "Licence").strip() == "MIT | see\nbelow"
+    hours = sum(cut.duration for cut in open_cuts(corpus)) / 3600
+    assert f"{hours:.1f} hours, 24 utterances" in section(card, "Facts")
+    assert "cannot stream" in card and "parameters" in card
+
+    status, out, _ = asr("info", tmp_path / "pack")
+    printed = re.sub(r" +", " ", out)
+    assert status == 0 and "units 5 (word), blank included" in printed and "test, greedy WER" in printed
+
+
+def test_what_was_not_measured_is_said(asr, exp, tmp_path):
+    assert asr("pack", exp, tmp_path / "pack")[0] == 0
+    card = (tmp_path / "pack/README.md").read_text(encoding="utf-8")
+    assert "had not been scored" in section(card, "Results") and "not stated" in section(card, "Licence")
+    assert "hours not stated" in card and "nothing but the model" in card
+
+
+def test_the_card_states_the_latency_of_a_streaming_model(asr, stream_experiment, tokenizer_file, tmp_path):
+    graph = carried_files(tmp_path / "lang", tokenizer_file)["graph"]
+    assert asr("pack", stream_experiment, tmp_path / "pack", "--graph", graph)[0] == 0
+    latency = read_manifest(tmp_path / "pack").latency
+    frames = latency.chunk + latency.right
+    card = (tmp_path / "pack/README.md").read_text(encoding="utf-8")
+    assert f"| latency | {10 * frames} ms at most" in card and "It can stream." in card
+    assert "Graph search outputs words of its vocabulary only." in card
+
+
+@pytest.mark.parametrize("options", [("--set", "seed=2"), ("--units", 9)])
+def test_options_of_a_configuration_have_no_effect_on_a_pack(asr, exp, tmp_path, options):
+    assert asr("pack", exp, tmp_path / "pack")[0] == 0
+    status, _, err = asr("info", tmp_path / "pack", *options)
+    assert status == 2 and "no effect on a pack" in err
+
+
+def test_info_of_an_experiment_folder_is_the_info_of_its_configuration(asr, exp):
+    assert asr("info", exp) == asr("info", exp / "config.yaml")
