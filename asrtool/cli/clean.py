@@ -35,7 +35,7 @@ def clean(cuts, model, out, max_z, max_share, checkpoint, max_minutes, batch_sec
     import torch
 
     from asrtool.decoding.cleaning import Limits
-    from asrtool.decoding.cleaning import clean as run
+    from asrtool.decoding.cleaning_report import clean as run
     from asrtool.experiment import open_experiment
 
     if threads:

@@ -13,14 +13,11 @@ import numpy as np
 
 from asrtool.data.batch import Batch
 from asrtool.data.sampling import OrderedSampler
-from asrtool.decoding.checks import check_cuts
 from asrtool.decoding.edit_alignment import EditAlignment, align_with_edits
 from asrtool.decoding.edit_graph import edit_graph
 from asrtool.decoding.long_alignment import greedy_units
 from asrtool.decoding.recording_log_probs import phone_log_probs
-from asrtool.errors import DataError, summarise_problems
 from asrtool.experiment import Experiment
-from asrtool.files import new_folder, require_own_folder, write_json
 from asrtool.graphs.training_graphs import Topology
 from asrtool.progress import progress
 from asrtool.text.tokenizer import Tokenizer
@@ -147,34 +144,3 @@ def _reasons(score: UtteranceScore, z: float, limits: Limits) -> list[str]:
     if z > limits.z:
         reasons.append(f"it fits worse than the rest of the set (z-score {z:.1f})")
     return reasons
-
-
-def clean(
-    experiment: Experiment,
-    cuts: Path,
-    out: Path,
-    limits: Limits,
-    batch_seconds: float = 200.0,
-    workers: int = 1,
-    max_minutes: float = 5.0,
-) -> list[str]:
-    """Judges the utterances of a manifest, writes the results into the folder `out`, and returns lines for the user.
-
-    Raises the errors of `check_cuts`, DataError with all reasons if every utterance is bad, and UserError for a folder
-    that this command did not write.
-    """
-    from asrtool.decoding.cleaning_report import FILES, MARKER, worst_first, write_results
-
-    require_own_folder(out, MARKER, "asrtool clean")
-    check_cuts(cuts, max_minutes, experiment.config.data.max_seconds)
-    experiment.max_seconds = 60 * max_minutes
-    verdicts = judge(list(score_cuts(experiment, cuts, batch_seconds, workers)), limits)
-    bad = worst_first(verdicts)
-    problems = [f"{verdict.score.id}: {'; '.join(verdict.reasons)}" for verdict in bad]
-    if len(bad) == len(verdicts):
-        raise DataError(f"all {len(bad)} utterances of {cuts} are bad: is it the language of the model?", problems)
-    with new_folder(out, MARKER, "asrtool clean") as folder:
-        write_results(folder, cuts, verdicts)
-        write_json(folder / MARKER, {"cuts": str(cuts), "limits": asdict(limits), "files": list(FILES)})
-    lines = [f"  {line}" for line in summarise_problems(problems)]
-    return [*lines, f"{out}: {len(bad)} of {len(verdicts)} utterances of {cuts} are bad; clean.jsonl.gz has the others"]

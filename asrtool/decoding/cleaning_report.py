@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import soundfile
@@ -12,8 +13,11 @@ from lhotse import CutSet, MonoCut
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.samples import load_samples
 from asrtool.data.sources import InvalidEntry
-from asrtool.decoding.cleaning import Verdict
-from asrtool.files import write_jsonl, write_text
+from asrtool.decoding.checks import check_cuts
+from asrtool.decoding.cleaning import Limits, Verdict, judge, score_cuts
+from asrtool.errors import DataError, summarise_problems
+from asrtool.experiment import Experiment
+from asrtool.files import new_folder, require_own_folder, write_json, write_jsonl, write_text
 
 MARKER = "clean.json"  # the file by which the folder is recognised; see asrtool.files.new_folder
 MANIFEST = "clean.jsonl.gz"
@@ -78,8 +82,8 @@ def _section_text(number: int, verdict: Verdict) -> str:
     reasons = html.escape("; ".join(verdict.reasons))
     return (
         f"<section>\n<h2>{number}. {html.escape(score.id[:200])}</h2>\n<!--audio-->\n<p>{reasons}</p>\n"
-        f"<p>transcript: {html.escape(score.text[:MAX_TEXT])}</p>\n<p>heard: {html.escape(score.heard[:MAX_TEXT])}</p>\n"
-        "</section>\n"
+        f"<p>transcript: {html.escape(score.text[:MAX_TEXT])}</p>\n"
+        f"<p>heard: {html.escape(score.heard[:MAX_TEXT])}</p>\n</section>\n"
     )
 
 
@@ -95,3 +99,32 @@ def _audio_element(cut: MonoCut | None) -> str:
         return f"<p>(no audio: {html.escape(str(error)[:200])})</p>"
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f'<audio controls preload="none" src="data:audio/mpeg;base64,{data}"></audio>'
+
+
+def clean(
+    experiment: Experiment,
+    cuts: Path,
+    out: Path,
+    limits: Limits,
+    batch_seconds: float = 200.0,
+    workers: int = 1,
+    max_minutes: float = 5.0,
+) -> list[str]:
+    """Judges the utterances of a manifest, writes the results into the folder `out`, and returns lines for the user.
+
+    Raises the errors of `check_cuts`, DataError with all reasons if every utterance is bad, and UserError for a folder
+    that this command did not write.
+    """
+    require_own_folder(out, MARKER, "asrtool clean")
+    check_cuts(cuts, max_minutes, experiment.config.data.max_seconds)
+    experiment.max_seconds = 60 * max_minutes
+    verdicts = judge(list(score_cuts(experiment, cuts, batch_seconds, workers)), limits)
+    bad = worst_first(verdicts)
+    problems = [f"{verdict.score.id}: {'; '.join(verdict.reasons)}" for verdict in bad]
+    if len(bad) == len(verdicts):
+        raise DataError(f"all {len(bad)} utterances of {cuts} are bad: is it the language of the model?", problems)
+    with new_folder(out, MARKER, "asrtool clean") as folder:
+        write_results(folder, cuts, verdicts)
+        write_json(folder / MARKER, {"cuts": str(cuts), "limits": asdict(limits), "files": list(FILES)})
+    lines = [f"  {line}" for line in summarise_problems(problems)]
+    return [*lines, f"{out}: {len(bad)} of {len(verdicts)} utterances of {cuts} are bad; clean.jsonl.gz has the others"]
