@@ -20,7 +20,7 @@ def open_detector(name: str) -> SpeechDetector:
     if name == "none":
         return SpeechDetector("none", _EverythingIsSpeech)
     if name != "silero":
-        raise UserError(f"there is no speech detector {name!r}; give one of {', '.join(VAD_NAMES)}")
+        raise UserError(f"{name!r} is not a speech detector; give one of {', '.join(VAD_NAMES)}")
     try:
         return silero_detector()
     except ImportError as error:

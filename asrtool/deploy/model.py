@@ -104,7 +104,7 @@ def _default_method(experiment: Experiment, given: Options) -> str:
 def _check_method(method: str, given: Options) -> None:
     """Raises UserError for an unknown method, and for options that have no effect on it."""
     if method not in METHODS:
-        raise UserError(f"there is no method {method!r}; give one of {', '.join(METHODS)}")
+        raise UserError(f"{method!r} is not a search method; give one of {', '.join(METHODS)}")
     for name in given:
         if method not in methods_of_option(name):
             valid = " or ".join(methods_of_option(name))
@@ -243,7 +243,7 @@ class Model:
         audio, rate, channel: as for `transcribe`. text: the words, or the path (a `Path`, not a string) of a UTF-8 text
         file. Words that are not in the audio, and speech that is not in the text, are in `missing` and `extra`.
 
-        Raises UserError for a text that is not that of the recording, and for audio that cannot be read.
+        Raises UserError for the text of another recording, and for audio that cannot be read.
         """
         tokenizer = self.experiment.tokenizer
         spoken = read_spoken_text(text, tokenizer) if isinstance(text, Path) else spoken_text([text], tokenizer)

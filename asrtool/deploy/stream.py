@@ -79,7 +79,7 @@ class Stream:
         return self._results([*results, *self._recogniser.finish()])
 
     def results(self, pieces: Iterable[np.ndarray]) -> Iterator[StreamResult]:
-        """Yields the results of a whole stream, which are those of `accept` for each piece and of `finish`."""
+        """Yields the results of a whole stream: what `accept` returns for each piece, and what `finish` returns."""
         for samples in pieces:
             yield from self.accept(samples)
         yield from self.finish()

@@ -123,7 +123,7 @@ def test_progress_grows_to_the_end(model, samples):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "viterbi"}, "no method 'viterbi'; give one of greedy"),
+        ({"method": "viterbi"}, "'viterbi' is not a search method; give one of greedy"),
         ({"method": "graph"}, "--graph"),
         ({"method": "greedy", "beam": 4}, "beam has no effect on the method greedy; it is for prefix or graph"),
         ({"beem": 4}, "no option beem .did you mean 'beam'"),

@@ -11,7 +11,7 @@ sherpa-onnx   its offline recogniser (C++, ONNX Runtime) with the graph of `asrt
               share of words, or of phones, in which both agree is printed.
 
 RTF is the time over the duration of the recording. `start to first output` is from the start of a new Python process
-to its first segment, `peak memory` is that of this process over the whole recording, with its children. Without
+to its first segment, `peak memory` is what this process and its children take for the whole recording. Without
 --system, weights are random and the recording is noise, all of which counts as speech: the figures then say
 nothing about search.
 """
