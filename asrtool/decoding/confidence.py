@@ -29,8 +29,14 @@ class WordEvidence:
 
     @property
     def raw_confidence(self) -> float:
-        """The best posterior that there is: of the lattice, or else of the acoustic model."""
-        return self.acoustic if self.posterior is None else self.posterior
+        """The posterior of the lattice; without one, the geometric mean of the acoustic posterior over the units.
+
+        The acoustic posterior itself would be far too low for long words: the lexicon, which the acoustic model does
+        not know, excludes most competitors of each unit.
+        """
+        if self.posterior is not None:
+            return self.posterior
+        return self.acoustic ** (1 / max(1, self.num_units))
 
 
 def clipped_logit(probability: float) -> float:

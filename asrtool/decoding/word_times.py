@@ -28,12 +28,11 @@ MAX_GAP_SHARE = 0.2
 START_REACH, END_REACH = 1.0, 1.6
 # A word begins where the energy (in log-mel, between the pause's and the word's) rises above the first share, and ends
 # where it falls below the second: final sounds fade into the room's echo.
-START_LEVEL, END_LEVEL = 0.2, 0.3
+START_LEVEL, END_LEVEL = 0.1, 0.3
 # A gap whose energy stays above this share, between the quietest and the word's, holds no pause.
 PAUSE_LEVEL = 0.3
 QUIET = 0.1  # the quantile of an utterance's energies that counts as quiet
-SMOOTHING = 3  # feature frames of the running mean of the energy: one frame is too short for low voices
-MAX_SHARED = 0.06  # seconds of a gap without a pause that a word gets at most, on either side
+MAX_SHARED = 0.5  # of a gap without a pause, which two words share, a word gets so many mean durations at most
 
 
 class TimeSpan(NamedTuple):
@@ -106,7 +105,7 @@ def _energy_bounds(
     words: Sequence[TimeSpan], duration: float, unit_seconds: float, energy: "_Energy"
 ) -> list[TimeSpan]:
     """Returns the words up to where the energy falls to that of the pause beside them; see the module."""
-    shared = _share_gaps(words, duration, MAX_SHARED)
+    shared = _share_gaps(words, duration, MAX_SHARED * unit_seconds)
     ends = [0.0, *(word.end for word in words)]
     starts = [*(word.start for word in words[1:]), duration]
     times = []
@@ -133,12 +132,10 @@ def _without_overlaps(words: Sequence[TimeSpan]) -> list[TimeSpan]:
 
 
 class _Energy:
-    """The energy of an utterance over time: the mean of its log-mel features, smoothed."""
+    """The energy of an utterance over time: the mean of its log-mel features."""
 
     def __init__(self, features: np.ndarray):
-        values = features.mean(axis=1, dtype=np.float64)  # (F,)
-        padded = np.pad(values, SMOOTHING // 2, mode="edge")
-        self.values = np.convolve(padded, np.full(SMOOTHING, 1 / SMOOTHING), mode="valid")
+        self.values = features.mean(axis=1)  # (F,)
         self.quiet = float(np.quantile(self.values, QUIET))
 
     def peak(self, word: TimeSpan) -> float:

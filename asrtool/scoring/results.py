@@ -21,6 +21,8 @@ Units include the blank. Git is the revision of asrtool in training and, after "
 Hours of audio and device-hours count this training alone, without the system whose weights `--init-from` loads.
 Peak memory is the memory of one training process, on its GPU if it has one."""
 RATES_NOTE = "Word error rate, or phone error rate (PER), in percent, and its 95 % bootstrap interval over utterances."
+CONFIDENCE_NOTE = """\
+Of the confidences of words: normalised cross entropy (NCE, 1 is perfect) / expected calibration error (ECE)."""
 RTF_NOTE = """\
 Processing time divided by the length of the audio, from stored features or audio to words, over all sets together.
 "_adapted" includes the adaptation and the decoding that it learns from."""
@@ -38,6 +40,8 @@ def results_section(systems: list[SystemSummary], title: str) -> str:
         parts += [f"### {set_heading(systems, name)}", error_rates_table(systems, name)]
     if sets:
         parts.append(RATES_NOTE)
+    if confidences := confidence_table(systems):
+        parts += ["### Confidence", confidences, CONFIDENCE_NOTE]
     if rtf := rtf_table(systems):
         parts += ["### Real-time factor", rtf, RTF_NOTE]
     if streaming := stream_table(systems):
@@ -115,6 +119,21 @@ def format_error_rate(score: dict | None) -> str:
         return "-"
     rate = f"{score['wer']:.2f} {format_interval(score['wer_interval'])}"
     return f"PER {rate}" if score["token_type"] == "phones" else rate
+
+
+def confidence_table(systems: list[SystemSummary]) -> str:
+    """Returns NCE and ECE of each set: a row per system and set, a column per method; "" without confidences."""
+    rows: dict[tuple[str, ...], list[DecodingSummary]] = {}
+    for system in systems:
+        for result in system.decodings:
+            if result.score and result.score.get("confidence"):
+                rows.setdefault((_quoted_name(system), result.set), []).append(result)
+    return table_by_method(["system", "set"], rows, _format_confidence) if rows else ""
+
+
+def _format_confidence(results: list[DecodingSummary]) -> str:
+    words = (results[0].score or {})["confidence"]["words"]
+    return f"{format_figure(words['nce'], '{:.3f}')} / {words['ece']:.4f}"
 
 
 def rtf_table(systems: list[SystemSummary]) -> str:

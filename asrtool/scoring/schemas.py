@@ -129,6 +129,19 @@ class ReferenceWords(_Schema):
     length: Count
 
 
+class ConfidenceFigures(_Schema):
+    """Normalised cross entropy, if it is defined, and expected calibration error."""
+
+    nce: Figure | None
+    ece: Figure
+
+
+class ConfidenceFacts(_Schema):
+    """The quality of the confidences of words."""
+
+    words: ConfidenceFigures
+
+
 class ScoreFacts(_Schema):
     """wer.json."""
 
@@ -137,6 +150,7 @@ class ScoreFacts(_Schema):
     wer_interval: Annotated[list[Figure], Field(min_length=2, max_length=2)] | None
     words: ReferenceWords
     hypotheses: Text | None = None
+    confidence: ConfidenceFacts | None = None
 
 
 def check_schema(schema: type[BaseModel], content: Any, where: str | Path, hint: str) -> dict:
