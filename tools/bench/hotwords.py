@@ -160,7 +160,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--graph", type=Path, help="graph of --method graph")
     parser.add_argument("--with-words", type=Path, help="graph with added words, which is searched without hotwords")
     parser.add_argument("--lm", type=Path, required=True, help="ARPA file whose unigrams say which words are rare")
-    parser.add_argument("--rare", type=float, default=-6.0, help="log10 of the probability below which a word is rare")
+    parser.add_argument("--rare", type=float, default=-5.0, help="log10 of the probability below which a word is rare")
     parser.add_argument("--weight", type=float, action="append", help=f"weight of hotwords, default {DEFAULT_WEIGHT}")
     parser.add_argument("--acoustic-scale", type=float, default=1.0, help="acoustic scale of graph search")
     parser.add_argument("--beam", type=float, help="beam of the search")
