@@ -98,7 +98,8 @@ def tuning_options(experiment: Experiment, graph: Path | None, given: Options) -
     The graph and the priors of the system are used where none are given. Its decoding weights are not.
     """
     files = {"graph": graph or experiment.files.graph, "priors": experiment.files.priors}
-    options = {name: path for name, path in files.items() if path} | given
+    carried = {name: path for name, path in files.items() if path}
+    options: dict[str, Any] = {**carried, **given}
     check_options(["graph"], options)
     return options
 
