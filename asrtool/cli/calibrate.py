@@ -42,10 +42,10 @@ def calibrate(
     """Turn the posteriors of words into probabilities, on a dev set.
 
     CUTS are recognised with the options of the method, and the words compared with the transcripts. The confidence of a
-    word is then the probability that it is correct, and that of an utterance the probability that all of it is. The
-    maps are small and monotone (logistic regression); which posteriors they read is chosen by cross-validation over
-    speakers. They are written to EXP/calibration.json, a part for each method, which `asrtool decode`, `asrtool
-    transcribe` and `asrtool pack` use from then on.
+    word is then the probability that it is correct; the confidence of an utterance is the probability that all of it is
+    correct. The maps are small and monotone (logistic regression); which posteriors they read is chosen by
+    cross-validation over speakers. They are written to EXP/calibration.json, a part for each method, which `asrtool
+    decode`, `asrtool transcribe` and `asrtool pack` use from then on.
 
     The command prints how good the confidences are on speakers that they were not fitted on: normalised cross entropy
     (NCE: 1 is perfect), expected calibration error (ECE), and the errors among the most confident words.

@@ -96,8 +96,8 @@ def calibrate(
 ) -> tuple[str, FittedCalibration]:
     """Fits the calibration of a search method on a manifest with transcripts, and writes it.
 
-    `options` are those of `search_options`. `out` is by default EXP/calibration.json, which all commands read. Returns
-    the method's name in the file and what was fitted. Raises UserError for a pack without `out`, since the files of a
+    `options` are what `search_options` returns. `out` is by default EXP/calibration.json, which all commands read.
+    Returns the method's name in the file and what was fitted. Raises UserError for a pack without `out`, since the files of a
     pack do not change, and for a set with too few words.
     """
     path = out or experiment.folder / CALIBRATION
@@ -233,7 +233,7 @@ def _held_out_confidences(
 
 
 def _fit_method(utterances: Sequence[DevUtterance], features: Sequence[tuple[FeatureName, ...]]) -> MethodCalibration:
-    """Returns the calibration with a map of words for each set of features; the first one is that of the utterances."""
+    """Returns the calibration with a map of words for each set of features; utterances use the first one."""
     word_maps = [_fit_words(utterances, one) for one in features]
     return MethodCalibration(words=word_maps, utterances=_fit_utterances(utterances, word_maps[0]))
 
@@ -289,12 +289,14 @@ def fit_logistic(values: np.ndarray, correct: np.ndarray, may_be_negative: Seque
 
 
 def write_calibration(path: Path, label: str, fitted: FittedCalibration, facts: dict[str, Any]) -> None:
-    """Adds the calibration of a method to a file, with what it was fitted on; those of other methods stay.
+    """Adds the calibration of a method to a file, with what it was fitted on; the maps of other methods stay.
 
     Raises UserError for a file that is something else.
     """
     require_same_kind(path, "a calibration", read_calibration)
-    tree = read_json(path, "calibration", HINT) if path.is_file() else {"format": FORMAT, "methods": {}}
+    tree: dict[str, Any] = {"format": FORMAT, "methods": {}}
+    if path.is_file() and path.stat().st_size:
+        tree = read_json(path, "calibration", HINT)
     entry = fitted.calibration.model_dump(exclude_none=True)
     tree["methods"][label] = entry | {"cross_validated": fitted.facts()} | facts | provenance()
     write_json(path, tree)

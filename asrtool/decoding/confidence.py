@@ -11,7 +11,7 @@ from asrtool.decoding.unit_chain import LOG_ZERO, FrameSpan, window_log_probs
 # Posteriors are kept this far from 0 and 1, so that their logits are finite. Float32 log-probs decide no more.
 MIN_POSTERIOR = 1e-6
 # Frames on either side of a word that its window may have beyond its units: words that were left out in a longer pause
-# are no errors of the neighbours. CTC puts a unit within about 0.2 s of its sound, which is 5 frames of 40 ms.
+# are not errors of the neighbours. CTC puts a unit within about 0.2 s of its sound, which is 5 frames of 40 ms.
 MAX_MARGIN = 5
 
 
@@ -67,7 +67,7 @@ def empty_posterior(log_probs: np.ndarray, topology: str) -> float:
 
 
 def _windows(spans: Sequence[FrameSpan], num_frames: int) -> list[FrameSpan]:
-    """Returns a window around each word: up to the middle of the gaps beside it, and MAX_MARGIN frames at most."""
+    """Returns a window around each word: up to the middle of the gaps around it, and MAX_MARGIN frames at most."""
     middles = [0, *((a.end + b.begin + 1) // 2 for a, b in zip(spans, spans[1:], strict=False)), num_frames]
     return [
         FrameSpan(max(first, span.begin - MAX_MARGIN), min(last, span.end + MAX_MARGIN))

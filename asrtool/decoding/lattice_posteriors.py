@@ -32,7 +32,7 @@ def word_posteriors(
 
     `labels` are output labels, `word_frames` the frames in which they are emitted, as of `path_words`. Arcs of the same
     word at about the same time count together, as time-overlapping words do in confusion networks (Mangu et al. 2000):
-    those whose frame is nearer to the word's than to that of its neighbours. A path that has the word twice there
+    those whose frame is nearer to the word's frame than to its neighbours' frames. A path that has the word twice there
     counts twice; the sum is at most 1.
     """
     frames_to = _frames_to_states(lattice)

@@ -1,4 +1,4 @@
-"""Start and end of each word: from the frames of its units by forced alignment, and from the energy beside it.
+"""Start and end of each word: from the frames of its units by forced alignment, and from the energy around it.
 
 The units of the recognised path are aligned again, without a beam: a hypothesis has only the frame in which each unit
 begins. An utterance of any length is aligned in pieces, which are cut where the path itself begins a unit.
@@ -93,7 +93,7 @@ def word_times(
 
 
 def _share_gaps(words: Sequence[TimeSpan], duration: float, most: float) -> list[TimeSpan]:
-    """Returns the words, each with up to half of the gaps beside it, and at most `most` seconds."""
+    """Returns the words, each with up to half of the gaps around it, and at most `most` seconds."""
     middles = [0.0, *((a.end + b.start) / 2 for a, b in zip(words, words[1:], strict=False)), duration]
     return [
         TimeSpan(max(first, word.start - most), min(last, word.end + most))
@@ -104,7 +104,7 @@ def _share_gaps(words: Sequence[TimeSpan], duration: float, most: float) -> list
 def _energy_bounds(
     words: Sequence[TimeSpan], duration: float, unit_seconds: float, energy: "_Energy"
 ) -> list[TimeSpan]:
-    """Returns the words up to where the energy falls to that of the pause beside them; see the module."""
+    """Returns the words up to where the energy falls to the level of the pause next to them; see the module."""
     shared = _share_gaps(words, duration, MAX_SHARED * unit_seconds)
     ends = [0.0, *(word.end for word in words)]
     starts = [*(word.start for word in words[1:]), duration]
@@ -172,7 +172,7 @@ class _Energy:
         return max(end, frame * FRAME_SHIFT) if frame > first else end
 
     def _floor(self, first: int, stop: int, level: float, is_pause: bool) -> float | None:
-        """Returns the lowest energy of a gap, or None where it is that of speech."""
+        """Returns the lowest energy of a gap, or None where it is the energy of speech."""
         gap = self.values[first:stop]
         if not len(gap):
             return None

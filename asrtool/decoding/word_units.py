@@ -8,7 +8,7 @@ from asrtool.graphs.folder import DecodingGraph
 from asrtool.text.context_units import ContextTokenizer
 from asrtool.text.tokenizer import SPACE, Tokenizer
 
-UNKNOWN = -1  # the number of a symbol that is no unit: a pronunciation with one fits nowhere
+UNKNOWN = -1  # the number of a symbol that is not a unit: a pronunciation with one fits nowhere
 Bounds = tuple[int, int]  # of a word among the units: the first one, and the one behind the last
 
 
@@ -105,8 +105,8 @@ def _trace_back(reached: list[dict[int, Bounds]], tokens: Sequence[int], separat
 def _bounds_by_time(hypothesis: Hypothesis) -> list[Bounds]:
     """Returns bounds of words by the frames in which the graph emitted them: roughly right, and always there.
 
-    A graph emits a word within its units or just behind them. Units up to the frame of a word, and behind that of the
-    word before, are the word's.
+    A graph emits a word within its units or just behind them. Units up to the frame of a word,
+    and behind the frame of the word before, are the word's.
     """
     bounds = []
     begin = 0

@@ -42,7 +42,7 @@ class ConfidenceScore:
 
 
 def normalised_cross_entropy(confidences: Sequence[float], is_correct: Sequence[bool]) -> float | None:
-    """Returns NIST's normalised cross entropy, or None where all words are correct, or none is (or there is no word).
+    """Returns NIST's normalised cross entropy, or None where all words are correct, or all are wrong.
 
     With N words of which n are correct, and p = n / N,
 
@@ -144,7 +144,7 @@ def score_confidences(rows: Iterable[dict]) -> ConfidenceScore | None:
 
 
 def word_confidences(row: dict) -> list[float] | None:
-    """Returns the confidences of the words of a row, or None where they are not those of the words of its `hyp`.
+    """Returns the confidences of the words of a row, or None where they do not belong to the words of `hyp`.
 
     `words` are [word, start, end, confidence]; older results have [word, start], and other programs write what they
     like.

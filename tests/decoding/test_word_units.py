@@ -19,7 +19,7 @@ def phone_tokenizer() -> PhoneTokenizer:
 
 
 def graph(topology: str = "ctc") -> SimpleNamespace:
-    """A graph that has the word "new" beyond those of the tokenizer."""
+    """A graph that has the word "new", which the tokenizer lacks."""
     return SimpleNamespace(meta={"topology": topology}, lexicon=Lexicon({"new": (("z", "z"),), "bad": (("q",),)}))
 
 

@@ -3,9 +3,9 @@
     python3 tools/bench/word_times.py exp/mine data/test.jsonl.gz download/digits/LibriSpeech/test-digits
 
 The boundaries are files *.alignment.txt of LibriSpeech-Alignments, such as egs/digits/local/synthesise.py writes. Only
-recognised words that are correct count. Rows: `peak frame`, a word from the first frame of its first unit to that of
-the next word; `alignment`, from the frames of its units and a share of the gaps beside them; `energy`, up to where the
-energy of the features falls (asrtool/decoding/word_times.py).
+recognised words that are correct count. Rows: `peak frame`, a word from the first frame of its first unit to the start
+of the next word; `alignment`, from the frames of its units and a share of the gaps around them; `energy`, up to where
+the energy of the features falls (asrtool/decoding/word_times.py).
 """
 
 import argparse
@@ -61,7 +61,7 @@ def errors(found: Sequence[WordTime], truth: Sequence[WordTime]) -> Iterator[tup
 def peak_frames(
     bounds: Sequence[tuple[str, tuple[int, int]]], frames: Sequence[int], seconds: float, frame: float
 ) -> list[WordTime]:
-    """Returns each word from the first frame of its first unit to that of the next word, or to the end."""
+    """Returns each word from the first frame of its first unit to the start of the next word, or to the end."""
     starts = [frames[min(begin, len(frames) - 1)] * frame for _, (begin, _) in bounds]
     ends = [*starts[1:], seconds]
     return [WordTime(text, start, end) for (text, _), start, end in zip(bounds, starts, ends, strict=False)]
