@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from asrtool.data.batch import Batch
+from asrtool.data.manifest import transcripts
 from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.edit_alignment import EditAlignment, align_with_edits
 from asrtool.decoding.edit_graph import edit_graph
@@ -20,6 +21,7 @@ from asrtool.decoding.recording_log_probs import phone_log_probs
 from asrtool.experiment import Experiment
 from asrtool.graphs.training_graphs import Topology
 from asrtool.progress import progress
+from asrtool.text.spoken_text import pronounce_words
 from asrtool.text.tokenizer import Tokenizer
 
 MAD_TO_STD = 1.4826  # of a normal distribution: its standard deviation, divided by its median absolute deviation
@@ -69,18 +71,28 @@ class Verdict:
         return {**asdict(self.score), "z": self.z, "reasons": list(self.reasons)}
 
 
+def tokenizer_for(cuts: Path, tokenizer: Tokenizer) -> Tokenizer:
+    """Returns the tokenizer, without context, with pronunciations by g2p for the words of a manifest that it lacks."""
+    tokenizer = tokenizer.without_context
+    if tokenizer.output_type != "phones":
+        return tokenizer
+    words = dict.fromkeys(word for text in transcripts([cuts]) for word in text.split())
+    return pronounce_words([word for word in words if tokenizer.unknown(word)], tokenizer)[0]
+
+
 def score_cuts(experiment: Experiment, cuts: Path, batch_seconds: float, workers: int) -> Iterator[UtteranceScore]:
     """Yields the score of each cut of a manifest, the short ones first. Check the manifest with `check_cuts` before."""
-    for batch in progress(experiment.batches(OrderedSampler(cuts, batch_seconds), workers), f"scoring {cuts.name}"):
+    tokenizer = tokenizer_for(cuts, experiment.tokenizer)
+    batches = experiment.batches(OrderedSampler(cuts, batch_seconds), workers)
+    for batch in progress(batches, f"scoring {cuts.name}", units="batches"):
         yield from (UtteranceScore(c.id, 0.0, np.inf, 1.0, 0.0, c.text, "", c.reason) for c in batch.skipped)
-        yield from _score_batch(experiment, batch)
+        yield from _score_batch(experiment, batch, tokenizer)
 
 
-def _score_batch(experiment: Experiment, batch: Batch) -> Iterator[UtteranceScore]:
+def _score_batch(experiment: Experiment, batch: Batch, tokenizer: Tokenizer) -> Iterator[UtteranceScore]:
     if not batch.ids:
         return
     rows, lens = experiment.log_probs(batch)
-    tokenizer = experiment.tokenizer.without_context
     for name, text, row, length in zip(batch.ids, batch.texts, rows.float().cpu().numpy(), lens.tolist(), strict=True):
         log_probs = phone_log_probs(row[:length], experiment)
         seconds = length * experiment.frame_seconds

@@ -19,7 +19,7 @@ from pathlib import Path
 from asrtool.errors import UserError
 from asrtool.readers import read_lines
 from asrtool.text.g2p import predict_pronunciations
-from asrtool.text.lexicon import Lexicon, Pronunciation
+from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import PhoneTokenizer, Tokenizer
 from asrtool.text.words import CASES, change_case, composed
 
@@ -90,21 +90,26 @@ def spoken_text(lines: Iterable[str], tokenizer: Tokenizer, where: str = "the te
     case = _best_case(rows, tokenizer)
     words, punctuation = _written(rows, case, tokenizer)
     missing = list(dict.fromkeys(word.text for word in words if tokenizer.unknown(word.text)))
-    new = _predict(missing, tokenizer) if missing and isinstance(tokenizer, PhoneTokenizer) else {}
-    larger = _with_pronunciations(tokenizer, new)
+    larger, new = pronounce_words(missing, tokenizer)
     writable = [word for word in words if not larger.unknown(word.text)]
     unwritable = [word for word in words if larger.unknown(word.text)]
     if not writable:
         shown = _some(missing) or "punctuation only"
         raise UserError(f"no word of {where} can be written in the system's units ({shown}); is it its language?")
-    return SpokenText(writable, larger, case, punctuation, tuple(new), unwritable)
+    return SpokenText(writable, larger, case, punctuation, new, unwritable)
 
 
 def _best_case(rows: list[tuple[int, list[str]]], tokenizer: Tokenizer) -> str:
-    counts = Counter(word for _, words in rows for part in words for word in _parts(part))
+    counts = Counter(word for _, words in rows for word in words)
+
+    def is_known(word: str, case: str) -> bool:
+        if not tokenizer.unknown(change_case(word, case)):
+            return True
+        parts = _parts(word)
+        return bool(parts) and not any(tokenizer.unknown(change_case(part, case)) for part in parts)
 
     def known(case: str) -> int:
-        return sum(count for word, count in counts.items() if not tokenizer.unknown(change_case(word, case)))
+        return sum(count for word, count in counts.items() if is_known(word, case))
 
     return max(CASES, key=known)  # the first of equally good ones: keep
 
@@ -142,19 +147,19 @@ def _forms(raw: str, case: str, tokenizer: Tokenizer) -> list[str]:
     return [part.strip("'") if tokenizer.unknown(part) and part.strip("'") else part for part in parts]
 
 
-def _predict(words: list[str], tokenizer: PhoneTokenizer) -> dict[str, Pronunciation]:
-    """Returns pronunciations of words that the lexicon lacks, as far as g2p has any in the system's phones."""
+def pronounce_words(words: list[str], tokenizer: Tokenizer) -> tuple[Tokenizer, tuple[str, ...]]:
+    """Returns the tokenizer of a phone system with pronunciations by g2p for `words` that its lexicon lacks, and these.
+
+    Words for which g2p has none in the system's phones are left out; other tokenizers are returned as they are.
+    """
+    if not words or not isinstance(tokenizer, PhoneTokenizer):
+        return tokenizer, ()
     try:
         predicted = predict_pronunciations(words, tokenizer.lexicon)
     except UserError as error:
         logger.warning(f"words without a pronunciation are left out: {error}")
-        return {}
-    return {word: phones for word, phones in predicted.items() if set(tokenizer.symbols).issuperset(phones)}
-
-
-def _with_pronunciations(tokenizer: Tokenizer, new: dict[str, Pronunciation]) -> Tokenizer:
-    if not new or not isinstance(tokenizer, PhoneTokenizer):
-        return tokenizer
-    pronunciations = {word: (phones,) for word, phones in new.items()}
-    lexicon = Lexicon({**tokenizer.lexicon.pronunciations, **pronunciations})
-    return PhoneTokenizer(tokenizer.symbols, lexicon, tokenizer.separator)
+        return tokenizer, ()
+    phones = set(tokenizer.symbols)
+    new = {word: (pronunciation,) for word, pronunciation in predicted.items() if phones.issuperset(pronunciation)}
+    lexicon = Lexicon({**tokenizer.lexicon.pronunciations, **new})
+    return PhoneTokenizer(tokenizer.symbols, lexicon, tokenizer.separator), tuple(new)
