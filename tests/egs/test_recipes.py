@@ -105,6 +105,23 @@ def test_from_names_the_system_to_start_from(digits):
 
 
 @pytest.mark.slow
+def test_units_in_context_are_grown_on_alignments_of_the_phone_system(digits, tmp_path):
+    work, _, _ = digits
+    conf = tiny_config(tmp_path, ROOT / "egs/librispeech/conf/transformer_small.yaml")
+    parts = ["--train-parts", "train-digits", "--dev-parts", "dev-digits", "--test-parts", "test-digits"]
+    options = [*parts, "--corpus-dir", next((work / "download").iterdir()), "--speeds", 1.0, "--conf", conf]
+    options += ["--units", "biphone", "--leaves", 30, "--objective", "mmi", "--decode", "graph", "--work", tmp_path]
+    output = run("librispeech", *options, "--stop-stage", 6)
+    assert "units (biphone)" in output
+    assert [name for name, _ in LINE.findall(output)] == ["dev", "test-digits"]
+    tokenizer = json.loads((tmp_path / "exp/tiny_biphone_mmi_seed1/tokenizer.json").read_text())
+    phones = json.loads((tmp_path / "exp/tiny_phone_seed1/tokenizer.json").read_text())
+    assert (tokenizer["type"], tokenizer["phones"]) == ("biphone", phones)
+    assert len(phones["symbols"]) <= len(tokenizer["symbols"]) <= 31  # the default --min-count splits little here
+    assert run("librispeech", *options, "--stop-stage", 6).count("already done and unchanged") == 6
+
+
+@pytest.mark.slow
 def test_several_processes_train_together(digits):
     _, options, _ = digits
     output = run("digits", *options, "--seed", 4, "--ranks", 2, "--stop-stage", 4)
