@@ -17,7 +17,6 @@ from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.calibration import (
     FORMAT,
     HINT,
-    MAX_WEIGHT,
     FeatureName,
     MethodCalibration,
     UtteranceMap,
@@ -29,6 +28,7 @@ from asrtool.decoding.calibration import (
 from asrtool.decoding.confidence import WordEvidence, clipped_logit
 from asrtool.decoding.decode import hypothesis_row
 from asrtool.decoding.hypothesis import Search
+from asrtool.decoding.logistic import fit_logistic
 from asrtool.decoding.options import Options
 from asrtool.decoding.runs import method_label
 from asrtool.decoding.search_setup import open_search
@@ -47,9 +47,6 @@ from asrtool.system_files import CALIBRATION
 # to about a third. With fewer, a calibration would be worse than none.
 MIN_OF_EACH = 10
 NUM_FOLDS = 5  # of the cross-validation, fewer where there are fewer speakers
-# Standard deviation of the Gaussian prior of the weights, whose usual values are below 1: it decides only where the
-# data cannot, such as for a feature that is always the same.
-PRIOR_DEVIATION = 3.0
 # The features of words that are tried, in order: a later one needs a lower cross-entropy.
 ACOUSTIC_FEATURES: tuple[tuple[FeatureName, ...], ...] = (("acoustic",), ("acoustic", "units"))
 LATTICE_FEATURES: tuple[tuple[FeatureName, ...], ...] = (
@@ -97,8 +94,8 @@ def calibrate(
     """Fits the calibration of a search method on a manifest with transcripts, and writes it.
 
     `options` are what `search_options` returns. `out` is by default EXP/calibration.json, which all commands read.
-    Returns the method's name in the file and what was fitted. Raises UserError for a pack without `out`, since the files of a
-    pack do not change, and for a set with too few words.
+    Returns the method's name in the file and what was fitted. Raises UserError for a pack without `out`, since the
+    files of a pack do not change, and for a set with too few words.
     """
     path = out or experiment.folder / CALIBRATION
     if out is None and is_pack(experiment.folder):
@@ -260,32 +257,6 @@ def _fit_utterances(utterances: Sequence[DevUtterance], word_map: WordMap) -> Ut
         rows.append([clipped_logit(product), np.log(1 + len(confidences))])
     intercept, (weight, length_weight) = fit_logistic(np.array(rows), correct, [False, True])
     return UtteranceMap(intercept=intercept, weight=weight, length_weight=length_weight)
-
-
-def fit_logistic(values: np.ndarray, correct: np.ndarray, may_be_negative: Sequence[bool]) -> tuple[float, list[float]]:
-    """Returns intercept and weights of the logistic regression of `correct` (N,) on `values` (N, F).
-
-    It minimises the cross-entropy, with a Gaussian prior of PRIOR_DEVIATION on the weights; weights are not negative
-    unless `may_be_negative` (F,).
-    """
-    from scipy.optimize import minimize
-
-    signs = np.where(correct, 1.0, -1.0)
-    design = np.column_stack([np.ones(len(values)), values])  # (N, 1 + F)
-    precision = np.full(design.shape[1], PRIOR_DEVIATION**-2)
-    precision[0] = 0.0
-
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        margins = signs * (design @ parameters)
-        nats = np.logaddexp(0.0, -margins).sum() + 0.5 * (precision * parameters**2).sum()
-        slopes = -signs * np.exp(-np.logaddexp(0.0, margins))
-        return nats, design.T @ slopes + precision * parameters
-
-    bounds = [(-MAX_WEIGHT, MAX_WEIGHT)]
-    bounds += [(-MAX_WEIGHT if negative else 0.0, MAX_WEIGHT) for negative in may_be_negative]
-    solution = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds)
-    intercept, *weights = np.round(solution.x, 6).tolist()
-    return intercept, weights
 
 
 def write_calibration(path: Path, label: str, fitted: FittedCalibration, facts: dict[str, Any]) -> None:

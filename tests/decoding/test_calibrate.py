@@ -12,11 +12,11 @@ from asrtool.decoding.calibrate import (
     DevUtterance,
     calibrate,
     fit_calibration,
-    fit_logistic,
     write_calibration,
 )
 from asrtool.decoding.calibration import MethodCalibration, UtteranceMap, WordMap, read_calibration, sigmoid
 from asrtool.decoding.confidence import WordEvidence
+from asrtool.decoding.logistic import fit_logistic
 from asrtool.decoding.words import UtteranceEvidence
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
