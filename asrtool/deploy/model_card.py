@@ -153,7 +153,5 @@ def limits(manifest: Manifest) -> list[str]:
         lines.append("Its units are phones: only graph search, with a graph, outputs words.")
     if manifest.carried.graph:
         lines.append("Graph search outputs words of its vocabulary only.")
-    lines.append(
-        "Errors on other speakers, accents, noise and topics than those of the training data are not measured."
-    )
+    lines.append("Errors on speakers, accents, noise and topics that the training data lacks are not measured.")
     return lines
