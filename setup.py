@@ -71,6 +71,7 @@ setup(
         "audio": [
             "av",  # m4a, mp4 and other containers, by FFmpeg
             "silero-vad",  # speech in long recordings; its weights are in the package
+            "onnxruntime",  # makes silero-vad four times as fast
         ],
         "export": ["onnx", "onnxscript", "onnxruntime"],
         "docs": ["mkdocs-material"],

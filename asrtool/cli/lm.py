@@ -266,11 +266,10 @@ def convert(model: Path, out: Path) -> None:
     \b
     asrtool lm convert data/lang/4gram.arpa.gz data/lang/4gram.npz
     """
-    from asrtool.lm.ngram_files import read_ngrams, require_lm_output, write_ngrams
+    from asrtool.lm.ngram_files import convert_ngrams, require_lm_output
 
     require_lm_output(out, [model])
-    ngrams = read_ngrams(model)
-    write_ngrams(ngrams, out)
+    ngrams = convert_ngrams(model, out)
     click.echo(f"{out}: {ngrams}")
 
 

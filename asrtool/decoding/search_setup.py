@@ -151,15 +151,15 @@ def open_graph_search(tokenizer: Tokenizer, options: Options, jobs: int = 1) -> 
 def _open_rescoring(setup: GraphSetup, options: Options) -> Callable[[Lattice], Lattice]:
     """Returns a function that replaces the scores of --graph-lm in a lattice by those of --rescore.
 
-    The lattice is pruned by its beam again. What is subtracted is the ARPA's score. A graph lets a path back off where
-    the higher n-gram exists as well; where that is cheaper, the graph's score is better than the ARPA's by the
+    The lattice is pruned by its beam again. What is subtracted is the score of --graph-lm. A graph lets a path back off
+    where the higher n-gram exists as well; where that is cheaper, the graph's score is better than the model's by the
     difference, and keeps it.
     """
-    from asrtool.lm.ngram_files import load_lm
+    from asrtool.lm.ngram_files import load_lm, source_hash
 
     graph, graph_lm, new_lm = setup.graph, options["graph_lm"], options["rescore"]
     expected_hash = graph.meta["sha256"].get("lm")
-    if expected_hash and file_hash(require_file(graph_lm, "language model", "see --graph-lm")) != expected_hash:
+    if expected_hash and source_hash(require_file(graph_lm, "language model", "see --graph-lm")) != expected_hash:
         raise UserError(f"{graph.folder} was not built with --graph-lm {graph_lm}: its sha256 is another")
     old, new = load_lm(graph_lm), load_lm(new_lm)
     check_vocabulary(new, graph.words[1:-1], new_lm, f"the words of {graph.folder}")

@@ -19,6 +19,7 @@ from asrtool.graphs.lexicon_fst import WordBoundary
 from asrtool.graphs.sources import graph_sources
 from asrtool.graphs.topology import num_outputs
 from asrtool.lm.added_words import NewWord
+from asrtool.lm.ngram_files import convert_ngrams, is_compiled, source_hash
 from asrtool.text.context_units import ContextTokenizer
 from asrtool.text.lexicon import Lexicon, read_lexicon
 from asrtool.text.tokenizer import SPACE, Tokenizer, load_tokenizer
@@ -50,6 +51,7 @@ class _Inputs(NamedTuple):
     lexicon: Lexicon
     lm: Path | None
     lm_words: list[str] | None
+    lm_hash: str | None  # sha256 of the ARPA file that the user gave, or that a compiled model was converted from
     num_added: int = 0
 
     def usable_lexicon(self) -> Lexicon:
@@ -86,7 +88,7 @@ def build_graph(
     if lm is None and any("G" in kind for kind in kinds):
         raise UserError(f"--kind {', '.join(kinds)} has a language model, G; give --lm ARPA, or ask for --kind HL")
     with tempfile.TemporaryDirectory() as temporary:
-        inputs = _read_inputs(units, lexicon, Path(lm) if lm else None)
+        inputs = _read_inputs(units, lexicon, Path(lm) if lm else None, Path(temporary))
         if add_words:
             inputs = _with_added_words(inputs, units, add_words, Path(temporary))
         boundary = _word_boundary(units, silence, silence_probability)
@@ -115,15 +117,25 @@ def _graph_meta(compiler: Compiler, kinds: Sequence[str], tokenizer: Tokenizer, 
         "silence": {"unit": boundary.silence, "probability": boundary.probability} if boundary.silence else None,
         "word_starts": asdict(word_starts) if word_starts else None,
         "sizes": {kind: compiler.sizes[kind] for kind in dict.fromkeys(kinds)},
-        "sha256": _hashes(tokenizer, inputs.lexicon, inputs.lm),
+        "sha256": _hashes(tokenizer, inputs),
         "steps": compiler.steps,
         "kaldifst": version("kaldifst"),
     }
 
 
-def _read_inputs(tokenizer: Tokenizer, lexicon: str | Path | None, lm: Path | None) -> _Inputs:
-    lm_words = arpa_words(lm) if lm else None
-    return _Inputs(_load_lexicon(tokenizer, lexicon, lm_words), lm, lm_words)
+def _as_arpa(lm: Path, folder: Path) -> Path:
+    """Returns the n-gram model `lm` as an ARPA file: a compiled one is written into `folder`."""
+    if not is_compiled(lm):
+        return lm
+    arpa = folder / "compiled.arpa"
+    convert_ngrams(lm, arpa)
+    return arpa
+
+
+def _read_inputs(tokenizer: Tokenizer, lexicon: str | Path | None, lm: Path | None, folder: Path) -> _Inputs:
+    arpa = _as_arpa(lm, folder) if lm else None
+    lm_words = arpa_words(arpa) if arpa else None
+    return _Inputs(_load_lexicon(tokenizer, lexicon, lm_words), arpa, lm_words, source_hash(lm) if lm else None)
 
 
 def _with_added_words(inputs: _Inputs, tokenizer: Tokenizer, path: str | Path, folder: Path) -> _Inputs:
@@ -137,7 +149,7 @@ def _with_added_words(inputs: _Inputs, tokenizer: Tokenizer, path: str | Path, f
     lm = folder / LM
     num_new = write_lm_with_words(inputs.lm, words, lm)
     logger.info(f"{len(words)} words of {path} are added, {num_new} of them to the language model")
-    return _Inputs(lexicon, lm, arpa_words(lm), len(words))
+    return _Inputs(lexicon, lm, arpa_words(lm), file_hash(lm), len(words))
 
 
 def _load_lexicon(tokenizer: Tokenizer, path: str | Path | None, words: list[str] | None) -> Lexicon:
@@ -156,13 +168,9 @@ def _word_boundary(tokenizer: Tokenizer, silence: str | None, probability: float
     return WordBoundary(None, tokenizer.separator if silence is None else silence, probability)
 
 
-def _hashes(tokenizer: Tokenizer, lexicon: Lexicon, lm: str | Path | None) -> dict[str, str | None]:
+def _hashes(tokenizer: Tokenizer, inputs: _Inputs) -> dict[str, str | None]:
     """The sha256 of what a graph is built from."""
-    return {
-        "tokenizer": tokenizer_hash(tokenizer),
-        "lexicon": lexicon_hash(lexicon),
-        "lm": file_hash(lm) if lm else None,
-    }
+    return {"tokenizer": tokenizer_hash(tokenizer), "lexicon": lexicon_hash(inputs.lexicon), "lm": inputs.lm_hash}
 
 
 def tokenizer_lexicon(tokenizer: Tokenizer, words: Iterable[str]) -> Lexicon:

@@ -39,11 +39,6 @@ arpa2fst(arpa, fst, read_symbol_table=words, disambig_symbol=backoff, max_arpa_w
 
 def arpa_words(path: str | Path) -> list[str]:
     """The words of the unigrams of an ARPA file (plain or .gz) without <s> and </s>, which it must have, too."""
-    from asrtool.lm.ngram_files import is_compiled
-
-    if is_compiled(path):
-        arpa = Path(path).with_suffix(".arpa.gz")
-        raise UserError(f"{path} is compiled for rescoring; a graph needs ARPA: `asrtool lm convert {path} {arpa}`")
     lines = map(str.strip, read_lines(path, "language model", "create it with `asrtool lm`"))
     if not any(line == "\\data\\" for line in lines):
         raise UserError(f"{path} is not an ARPA file: it has no \\data\\ section; create one with `asrtool lm train`")

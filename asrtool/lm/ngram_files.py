@@ -3,13 +3,14 @@
 A compiled model has the arrays of the model as they lie in memory, like Kaldi's ConstArpa and KenLM's binaries.
 """
 
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from asrtool.errors import UserError
-from asrtool.files import atomic_path, require_output, require_same_kind
+from asrtool.files import atomic_path, file_hash, require_output, require_same_kind
 from asrtool.lm.arpa import begins_as_arpa, read_arpa, write_arpa
 from asrtool.lm.kenlm_model import KenlmModel, is_kenlm_binary
 from asrtool.lm.ngram import LanguageModel, NgramModel
@@ -19,6 +20,8 @@ from asrtool.tensor_files import damaged_file, load_arrays
 
 COMPILED_SUFFIX = ".npz"
 SUFFIXES = (".arpa", ".arpa.gz", COMPILED_SUFFIX)
+SOURCE = "source"  # array of a compiled model: the sha256 of the ARPA file that it was converted from, in ASCII
+HASH_LENGTH = 64  # hexadecimal digits of a sha256
 
 
 def load_lm(path: str | Path) -> LanguageModel:
@@ -39,6 +42,28 @@ def write_ngrams(model: NgramModel, path: str | Path) -> None:
         write_arpa(model, path)
 
 
+def convert_ngrams(path: str | Path, out: str | Path) -> NgramModel:
+    """Writes the model in the file `path` in the format of the name of `out`; returns it.
+
+    A compiled model records the ARPA file that it was converted from (`source_hash`).
+    """
+    model = read_ngrams(path)
+    if is_compiled(out):
+        _write_compiled(model, out, source_hash(path))
+    else:
+        write_arpa(model, out)
+    return model
+
+
+def source_hash(path: str | Path) -> str:
+    """Returns the sha256 of the ARPA file that a compiled model was converted from, where it is recorded.
+
+    Otherwise, and for all other models, it is the sha256 of the file `path` itself. Graphs record it for the model
+    that they are built with.
+    """
+    return (_recorded_source(Path(path)) if is_compiled(path) else "") or file_hash(path)
+
+
 def is_compiled(path: str | Path) -> bool:
     """Returns whether the name of `path` is the name of a compiled model."""
     return Path(path).suffix == COMPILED_SUFFIX
@@ -55,7 +80,7 @@ def _require_model(path: Path) -> None:
         raise UserError(f"{path} is not an n-gram model")
 
 
-def _write_compiled(model: NgramModel, path: str | Path) -> None:
+def _write_compiled(model: NgramModel, path: str | Path, source: str = "") -> None:
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(
             file,
@@ -66,7 +91,19 @@ def _write_compiled(model: NgramModel, path: str | Path) -> None:
             logprobs=model.logprobs,
             backoffs=model.backoffs,
             states=model.states,
+            **{SOURCE: np.frombuffer(source.encode(), np.uint8)},
         )
+
+
+def _recorded_source(path: Path) -> str:
+    """Returns the hash that a compiled model records; "" for a file without one, which `read_ngrams` checks."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            source = archive[SOURCE]
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile):
+        return ""
+    is_hash = source.dtype == np.uint8 and source.shape == (HASH_LENGTH,)
+    return source.tobytes().decode("ascii", "replace") if is_hash else ""
 
 
 def _read_compiled(path: Path) -> NgramModel:

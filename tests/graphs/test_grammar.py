@@ -4,7 +4,6 @@ import pytest
 
 from asrtool.errors import UserError
 from asrtool.graphs.grammar import ARPA2FST, arpa_words, compare_vocabularies, grammar_fst
-from asrtool.lm.ngram_files import read_ngrams, write_ngrams
 from tests.graphs.paths import Bigram, outputs, sequences
 
 LM = Bigram(
@@ -180,12 +179,6 @@ def test_nothing_in_common_is_one_line_with_words_of_both():
     with pytest.raises(UserError, match="hello") as raised:
         compare_vocabularies(["HELLO"], ["hello", "<unk>"])
     assert "HELLO" in str(raised.value) and "case" in str(raised.value)
-
-
-def test_a_compiled_model_is_refused_with_the_way_to_arpa(arpa, tmp_path):
-    write_ngrams(read_ngrams(arpa), tmp_path / "lm.npz")
-    with pytest.raises(UserError, match=r"lm.npz is compiled .* `asrtool lm convert \S+lm.npz \S+lm.arpa.gz`"):
-        arpa_words(tmp_path / "lm.npz")
 
 
 def test_words_in_the_decomposed_form_are_refused_since_lexicons_are_composed(arpa):

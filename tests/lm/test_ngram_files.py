@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from asrtool.errors import UserError
+from asrtool.files import file_hash
 from asrtool.lm.corpus import build_corpus
-from asrtool.lm.ngram_files import load_lm, read_ngrams, write_ngrams
+from asrtool.lm.ngram_files import convert_ngrams, load_lm, read_ngrams, source_hash, write_ngrams
 from asrtool.lm.perplexity import measure_perplexity
 from tests.lm.test_ngram import MODEL, PRUNED, toy_text
 
@@ -45,6 +46,16 @@ def test_compiled_model_has_the_perplexity_of_the_arpa(tmp_path):
         write_ngrams(MODEL, tmp_path / name)
         perplexities.append(measure_perplexity(tmp_path / name, corpus).perplexities[0].without_unknown)
     assert perplexities[0] == pytest.approx(perplexities[1], rel=1e-5)
+
+
+def test_compiled_model_knows_the_arpa_that_it_was_converted_from(tmp_path):
+    arpa, first, second, other = (tmp_path / name for name in ("lm.arpa", "one.npz", "two.npz", "other.npz"))
+    write_ngrams(MODEL, arpa)
+    convert_ngrams(arpa, first)
+    convert_ngrams(first, second)
+    assert source_hash(first) == source_hash(second) == source_hash(arpa) == file_hash(arpa)
+    write_ngrams(MODEL, other)  # of no ARPA file
+    assert source_hash(other) == file_hash(other)
 
 
 def test_broken_compiled_models_are_refused_in_one_line(tmp_path):
