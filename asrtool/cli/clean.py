@@ -25,9 +25,9 @@ from asrtool.cli.options import PATH, POSITIVE, SHARE, model_options
 def clean(cuts, model, out, max_z, max_share, checkpoint, max_minutes, batch_seconds, workers, device, threads) -> None:
     """List utterances whose transcript the audio contradicts.
 
-    OUT is a folder with the manifest CUTS without them (clean.jsonl.gz), their list (bad.jsonl) with what was heard,
-    the scores of all utterances (scores.jsonl), and a page to listen to them (bad.html). The model should have been
-    trained on similar data; it may have been trained on CUTS themselves.
+    OUT is a folder with the manifest CUTS without them (clean.jsonl.gz), their list with hypotheses (bad.jsonl), the
+    scores of all utterances (scores.jsonl), and a page to listen to them (bad.html). The model should have been trained
+    on similar data; it may have been trained on CUTS themselves.
 
     \b
     asrtool clean data/train.jsonl.gz exp/transformer data/train_clean

@@ -37,7 +37,7 @@ class UtteranceScore:
     cost: of the best alignment with edits compared with the greedy hypothesis, in nats for each unit of the longer of
     transcript and hypothesis; 0 is best. missing: share of the transcript's units whose words are not in the audio.
     extra: share of the heard units that the transcript does not have. text: the transcript, its missing words in
-    brackets. problem: why there is no alignment, "" otherwise.
+    brackets. problem: why it could not be aligned, "" otherwise.
     """
 
     id: str

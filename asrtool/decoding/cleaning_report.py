@@ -56,11 +56,11 @@ def worst_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 
 def listening_page(name: str, bad: Sequence[Verdict], cuts: dict[str, MonoCut], num_scored: int) -> str:
-    """Returns one HTML page without any other files: audio, transcript, and what was heard, of the bad utterances."""
+    """Returns one HTML page without any other files: audio, transcript and hypothesis of the bad utterances."""
     title = html.escape(f"{len(bad)} of {num_scored} utterances of {name} whose transcript the audio contradicts")
     head = (
         f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n<style>{STYLE}</style>\n'
-        f"<h1>{title}</h1>\n<p>The worst come first. Words in [brackets] are not in the audio. What was heard is the "
+        f"<h1>{title}</h1>\n<p>The worst come first. Words in [brackets] are not in the audio. The hypothesis is the "
         "recogniser's output without a language model, in its units. All are in bad.jsonl.</p>\n"
     )
     return head + "".join(_sections(bad, cuts, MAX_PAGE_BYTES - len(head.encode()))) + "</html>\n"
@@ -83,7 +83,7 @@ def _section_text(number: int, verdict: Verdict) -> str:
     return (
         f"<section>\n<h2>{number}. {html.escape(score.id[:200])}</h2>\n<!--audio-->\n<p>{reasons}</p>\n"
         f"<p>transcript: {html.escape(score.text[:MAX_TEXT])}</p>\n"
-        f"<p>heard: {html.escape(score.heard[:MAX_TEXT])}</p>\n</section>\n"
+        f"<p>hypothesis: {html.escape(score.heard[:MAX_TEXT])}</p>\n</section>\n"
     )
 
 

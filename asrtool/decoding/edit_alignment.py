@@ -104,7 +104,7 @@ def _forward(emissions: np.ndarray, graph: EditGraph) -> tuple[np.ndarray, _Choi
 
 
 def _jump(scores: np.ndarray, choices: _Choices, time: int, graph: EditGraph) -> None:
-    """Sets the scores of the ends of jumps from those of the emitting states: jump(j) = max over i < j of
+    """Sets the scores of the ends of jumps from the scores of the emitting states: jump(j) = max over i < j of
     at_place(i) - open - deletion cost of words i .. j - 1."""
     at_ends = scores[graph.ends]  # (E, J + 1)
     best = at_ends.argmax(axis=0)

@@ -8,9 +8,9 @@ The model sees windows with some seconds of context on either side, whose frames
     window 2                      [context| kept      |context]
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,43 +29,66 @@ MIN_WINDOW_SECONDS = 8.0  # half of it is kept; models of short utterances (digi
 MAX_HOURS = 12.0  # of a recording: the log-probs of 500 units have 90 MB for each hour
 
 
+class RecordingFrames(NamedTuple):
+    """A recording as the model sees it.
+
+    log_probs (T, V) float16, T frames of `frame_seconds`; V counts the phones of a system with context-dependent units,
+    else the units. energy (F, 1): the mean of the log-mel features of each FRAME_SHIFT. seconds: the duration.
+    """
+
+    log_probs: np.ndarray
+    energy: np.ndarray
+    seconds: float
+
+
 def recording_log_probs(
     experiment: Experiment, audio: Path | AudioRecording, channel: Channel = "mix"
-) -> tuple[np.ndarray, float]:
-    """Returns log-probs (T, V) float16 of a recording and its duration in seconds; T frames of `frame_seconds`.
+) -> RecordingFrames:
+    """Returns the log-probs of a recording, or of an audio file, of any length.
 
-    V counts the phones of a system with context-dependent units, else the units. Raises UserError for a recording that
-    cannot be read or is longer than MAX_HOURS, and DataError for log-probs that are not finite.
+    Raises UserError for a recording that cannot be read or is longer than MAX_HOURS, and DataError for log-probs that
+    are not finite.
     """
-    rate = experiment.config.features.sampling_rate
     try:
         recording = audio if isinstance(audio, AudioRecording) else open_recording(audio)
-        if recording.seconds and recording.seconds > 3600 * MAX_HOURS:
-            raise UserError(
-                f"{recording.name} has {recording.seconds / 3600:.1f} hours, more than {MAX_HOURS:g}; split it"
-            )
-        shape = _WindowShape(experiment)
-        windows = _windows(recording.blocks(rate, channel), shape)
-        total = int(np.ceil(recording.seconds / shape.kept_seconds)) if recording.seconds else None
-        pieces: list[np.ndarray] = []
-        num_samples = 0
-        for samples, first, count in progress(
-            windows, f"model on {os.path.basename(recording.name)}", total, "windows"
-        ):
-            more = len(samples) > first + count
-            pieces.append(_kept_log_probs(experiment, samples, first, count // shape.frame if more else None))
-            num_samples += count
+        hours = (recording.seconds or 0.0) / 3600
+        if hours > MAX_HOURS:
+            raise UserError(f"{recording.name} has {hours:.1f} hours, more than {MAX_HOURS:g}; split it")
+        return _read_windows(experiment, recording, channel)
     except InvalidEntry as problem:
         raise UserError(str(problem)) from problem
-    log_probs = np.concatenate(pieces) if pieces else np.zeros((0, experiment.tokenizer.without_context.size))
-    return log_probs, num_samples / rate
+
+
+def _read_windows(experiment: Experiment, recording: AudioRecording, channel: Channel) -> RecordingFrames:
+    rate = experiment.config.features.sampling_rate
+    shape = _WindowShape(experiment)
+    windows = _windows(recording.blocks(rate, channel), shape)
+    total = int(np.ceil(recording.seconds / shape.kept_seconds)) if recording.seconds else None
+    log_probs = [np.zeros((0, experiment.tokenizer.without_context.size), np.float16)]
+    energy = [np.zeros((0, 1), np.float32)]
+    num_samples = 0
+    for samples, first, count in progress(windows, f"model on {Path(recording.name).name}", total, "windows"):
+        is_last = len(samples) == first + count
+        features = features_of_samples(samples, rate, experiment.config.features.num_bins)  # (F, B)
+        energy.append(features.mean(dim=1, keepdim=True).numpy()[_rows(first, count, shape.frame_shift, is_last)])
+        if len(features):
+            rows = _rows(first, count, shape.frame, is_last)
+            log_probs.append(_window_log_probs(experiment, features)[rows].astype(np.float16))
+        num_samples += count
+    return RecordingFrames(np.concatenate(log_probs), np.concatenate(energy), num_samples / rate)
+
+
+def _rows(first: int, count: int, frame: int, is_last: bool) -> slice:
+    """Returns the rows of the samples that are kept, for frames of so many samples; of the last window all others."""
+    return slice(first // frame, None if is_last else (first + count) // frame)
 
 
 class _WindowShape:
     """Sizes of windows in samples; all are multiples of an output frame."""
 
     def __init__(self, experiment: Experiment):
-        self.frame = samples_per_frame(experiment.config.features.sampling_rate) * experiment.model.subsampling.factor
+        self.frame_shift = samples_per_frame(experiment.config.features.sampling_rate)
+        self.frame = self.frame_shift * experiment.model.subsampling.factor
         longest = min(experiment.config.data.max_seconds, MAX_WINDOW_SECONDS)
         window = max(longest, MIN_WINDOW_SECONDS)
         context = min(CONTEXT_SECONDS, window / 4)
@@ -94,19 +117,13 @@ def _windows(blocks: Iterable[np.ndarray], shape: _WindowShape) -> Iterator[tupl
 
 
 @torch.no_grad()
-def _kept_log_probs(experiment: Experiment, samples: np.ndarray, first: int, count: int | None) -> np.ndarray:
-    """Returns the log-probs (count, V) float16 of a window after `first` samples of context; count None: all others."""
-    config = experiment.config.features
-    features = features_of_samples(samples, config.sampling_rate, config.num_bins)  # (T, F)
-    if not len(features):
-        return np.zeros((0, experiment.tokenizer.without_context.size), np.float16)
-    batch = features[None].to(experiment.device)
-    log_probs, _ = experiment.model(batch, torch.tensor([len(features)], device=experiment.device))
-    begin = first // (samples_per_frame(config.sampling_rate) * experiment.model.subsampling.factor)
-    kept = log_probs[0].float().cpu().numpy()[begin : None if count is None else begin + count]
-    if not np.isfinite(kept).all():
+def _window_log_probs(experiment: Experiment, features: torch.Tensor) -> np.ndarray:
+    """Returns the log-probs (T, V) of the features (F, B) of a window."""
+    lens = torch.tensor([len(features)], device=experiment.device)
+    log_probs = experiment.model(features[None].to(experiment.device), lens)[0][0].float().cpu().numpy()
+    if not np.isfinite(log_probs).all():
         raise DataError("the model's log-probs of the recording are not finite; look at its audio", [])
-    return phone_log_probs(kept, experiment).astype(np.float16)
+    return phone_log_probs(log_probs, experiment)
 
 
 def phone_log_probs(log_probs: np.ndarray, experiment: Experiment) -> np.ndarray:

@@ -108,7 +108,7 @@ def align_to_files(
     The files are beside the recording, or in `folder`. UserError as of `align_recording` and `read_spoken_text`.
     """
     paths = output_paths(audio, formats, folder)
-    text = read_spoken_text(text_file, experiment.tokenizer.without_context)
+    text = read_spoken_text(text_file, experiment.tokenizer)
     yield f"{text_file}: {text.summary()}"
     alignment = align_recording(experiment, audio, text, require_one_channel(channel))
     write_alignment(alignment, paths)

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from asrtool.data.audio_blocks import AudioRecording, Channel
+from asrtool.data.features import FRAME_SHIFT
 from asrtool.decoding.confidence import acoustic_posteriors
 from asrtool.decoding.edit_alignment import AlignedUnit, EditAlignment
 from asrtool.decoding.edit_graph import EditCosts
 from asrtool.decoding.long_alignment import align_long, greedy_units
-from asrtool.decoding.recording_log_probs import recording_log_probs
+from asrtool.decoding.recording_log_probs import RecordingFrames, recording_log_probs
 from asrtool.decoding.unit_chain import FrameSpan
 from asrtool.decoding.word_times import word_times
 from asrtool.deploy.results import Word
@@ -22,7 +23,7 @@ from asrtool.experiment import Experiment
 from asrtool.text.spoken_text import SpokenText, SpokenWord
 from asrtool.text.tokenizer import Tokenizer
 
-# A text does not belong to a recording if fewer of its words are found there, and they explain less of what was heard.
+# A text does not belong to a recording if fewer of its words are found there, and they cover less of its units.
 # Between unrelated ones, some short words fit by chance.
 MIN_SHARE = 0.3
 MAX_STRETCH_WORDS = 200  # words whose times and confidences are computed together: a minute
@@ -94,7 +95,8 @@ def align_recording(
     Raises UserError for audio that cannot be read, in which nothing was recognised, or which is of another text.
     """
     name = audio.name if isinstance(audio, AudioRecording) else str(audio)
-    log_probs, seconds = recording_log_probs(experiment, audio, channel)
+    frames = recording_log_probs(experiment, audio, channel)
+    log_probs = frames.log_probs
     heard, _, _ = greedy_units(log_probs)
     if not len(heard):
         raise UserError(f"no speech was recognised in {name}: is it silent, or of another kind than the training data?")
@@ -102,13 +104,13 @@ def align_recording(
     edits = align_long(log_probs, words, experiment.config.objective.topology, costs)
     _require_common(edits, len(heard), name)
     frame = experiment.frame_seconds
-    aligned = list(_aligned_words(log_probs, edits, text, frame, experiment.config.objective.topology))
+    aligned = list(_aligned_words(frames, edits, text, frame, experiment.config.objective.topology))
     return RecordingAlignment(
         source=name,
-        seconds=seconds,
+        seconds=frames.seconds,
         text=text,
         words=aligned,
-        missing=list(_missing_words(edits.present, text.words, aligned, seconds)),
+        missing=list(_missing_words(edits.present, text.words, aligned, frames.seconds)),
         extra=list(_extra_speech(log_probs, edits, text.tokenizer, frame)),
         edits=edits,
         frame_seconds=frame,
@@ -116,7 +118,7 @@ def align_recording(
 
 
 def require_one_channel(channel: int | str) -> Channel:
-    """Returns the channel. UserError for "each": a text is that of one channel, or of the mean of all."""
+    """Returns the channel. UserError for "each": a text belongs to one channel, or to the mean of all."""
     if channel == "each":
         raise UserError("--channel each: a text is aligned with one channel; give mix or a number from 0 on")
     return channel  # type: ignore[return-value]  # "mix" or a number
@@ -130,21 +132,20 @@ def _require_common(edits: EditAlignment, num_heard: int, audio: str) -> None:
 
 
 def _aligned_words(
-    log_probs: np.ndarray, edits: EditAlignment, text: SpokenText, frame_seconds: float, topology: str
+    recording: RecordingFrames, edits: EditAlignment, text: SpokenText, frame_seconds: float, topology: str
 ) -> Iterator[AlignedWord]:
     """Yields the words that are in the audio, with times and confidences."""
-    for units, first, last in _stretches(edits, len(log_probs)):
-        frames = log_probs[first:last].astype(np.float32)
-        spans = [FrameSpan(unit.begin - first, unit.end - first) for unit in units]
-        indices = [unit.word for unit in units]
-        bounds = [(indices.index(word), len(indices) - indices[::-1].index(word)) for word in dict.fromkeys(indices)]
-        word_spans = [FrameSpan(spans[begin].begin, spans[end - 1].end) for begin, end in bounds]
-        times = word_times(word_spans, len(spans), last - first, frame_seconds)
-        word_units = [[unit.unit for unit in units[begin:end]] for begin, end in bounds]
-        confidences = acoustic_posteriors(frames, word_spans, word_units, topology)
-        for (begin, _), (start, end), confidence in zip(bounds, times, confidences, strict=True):
-            index = indices[begin]
-            offset = first * frame_seconds
+    factor = round(frame_seconds / FRAME_SHIFT)
+    for units, first, last in _stretches(edits, len(recording.log_probs)):
+        words = [list(group) for _, group in groupby(units, key=lambda unit: unit.word)]
+        spans = [FrameSpan(word[0].begin - first, word[-1].end - first) for word in words]
+        energy = recording.energy[first * factor : last * factor]
+        times = word_times(spans, len(units), last - first, frame_seconds, energy)
+        log_probs = recording.log_probs[first:last].astype(np.float32)
+        confidences = acoustic_posteriors(log_probs, spans, [[unit.unit for unit in word] for word in words], topology)
+        offset = first * frame_seconds
+        for word, (start, end), confidence in zip(words, times, confidences, strict=True):
+            index = word[0].word
             yield AlignedWord(text.words[index].text, start + offset, end + offset, confidence, index)
 
 

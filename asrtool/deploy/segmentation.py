@@ -73,7 +73,7 @@ def segment_file(
 ) -> Iterator[str]:
     """Calls `segment_recording` with the text in a file, and yields lines for the user."""
     options = replace(options, channel=require_one_channel(channel))
-    text = read_spoken_text(text_file, experiment.tokenizer.without_context)
+    text = read_spoken_text(text_file, experiment.tokenizer)
     yield f"{text_file}: {text.summary()}"
     result = segment_recording(experiment, audio, text, out, options)
     yield f"{audio}: {result.alignment.summary()}"

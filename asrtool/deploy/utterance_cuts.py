@@ -28,7 +28,7 @@ class CutLimits:
 class Utterance(NamedTuple):
     """Words without other speech between them; `start` and `end` in seconds of the recording.
 
-    score: the log-probability of the aligned units less that of the best unit of each frame, divided by the number of
+    score: the log-probability of the aligned units less the log-probability of the best units, divided by the number of
     units, in nats: 0 where the recogniser hears what the text says, and negative elsewhere.
     """
 
@@ -63,7 +63,7 @@ def cut_utterances(alignment: RecordingAlignment, limits: CutLimits) -> Iterator
 
 
 def _uninterrupted(words: Sequence[AlignedWord], interruptions: set[int]) -> Iterator[list[AlignedWord]]:
-    """Yields runs of words between which there is no speech that the text lacks."""
+    """Yields runs of words without speech between them that the text lacks."""
     run: list[AlignedWord] = []
     for word in words:
         if run and not interruptions.isdisjoint(range(run[-1].index + 1, word.index + 1)):

@@ -72,19 +72,20 @@ def _some(words: Iterable[str], shown: int = 10) -> str:
 
 def read_spoken_text(path: Path, tokenizer: Tokenizer) -> SpokenText:
     """Returns the text of a file (UTF-8, plain or .gz) in the form of `tokenizer`. UserError for one without words."""
-    lines = read_lines(path, "text", "give a plain text file of what is said in the recording")
+    lines = read_lines(path, "text", "give a plain text file, the transcript of the recording")
     return spoken_text(lines, tokenizer, str(path))
 
 
 def spoken_text(lines: Iterable[str], tokenizer: Tokenizer, where: str = "the text") -> SpokenText:
-    """Returns the words of `lines` in the form of `tokenizer`.
+    """Returns the words of `lines` in the form of `tokenizer`, which is the phones' where units depend on the context.
 
     Raises UserError if there are none, or none that the system can write.
     """
+    tokenizer = tokenizer.without_context
     rows = [(number, composed(line).translate(APOSTROPHES).split()) for number, line in enumerate(lines, 1)]
     num_words = sum(len(words) for _, words in rows)
     if not num_words:
-        raise UserError(f"{where} has no words; give what is said in the recording")
+        raise UserError(f"{where} has no words; give the transcript of the recording")
     if num_words > MAX_TEXT_WORDS:
         raise UserError(f"{where} has {num_words:,} words, more than {MAX_TEXT_WORDS:,}; split recording and text")
     case = _best_case(rows, tokenizer)

@@ -1,4 +1,4 @@
-"""Anchors between a text and what was heard, on random sequences with known edits and against brute force."""
+"""Anchors between a text and a hypothesis, on random sequences with known edits and against brute force."""
 
 from itertools import combinations
 
@@ -29,7 +29,7 @@ def test_anchors_are_where_the_text_is_heard(errors):
     truth = {(place, index) for index, (_, place) in enumerate(heard)}
     found = [(a.text + n, a.heard + n) for a in anchors for n in range(a.length)]
     right = sum(pair in truth for pair in found)
-    assert right >= 0.97 * len(found)  # a random unit may be the right one where another was deleted beside it
+    assert right >= 0.97 * len(found)  # a random unit may be the right one where another was deleted next to it
     assert len(found) > len(text) * (1 - errors) ** 6 * 0.8
     assert found == sorted(found) and [h for _, h in found] == sorted(h for _, h in found)
 

@@ -34,8 +34,8 @@ class ToneModel(torch.nn.Module):
         frames = x[:, ::4]  # (N, T', F)
         strongest = frames.argmax(dim=-1)  # of white noise, one of the highest bins, which are the widest
         unit = torch.tensor([[self.unit_of.get(int(place), 0) for place in row] for row in strongest])
-        probs = torch.full((*unit.shape, 5), 0.002)
-        probs.scatter_(2, unit[..., None], 0.992)
+        probs = torch.full((*unit.shape, 5), 0.0001)
+        probs.scatter_(2, unit[..., None], 0.9996)
         return probs.log(), (x_lens + 3) // 4
 
 
@@ -113,12 +113,13 @@ def test_differences_of_text_and_audio_are_reported(asr, system, tmp_path):
 def test_the_log_probs_of_windows_are_those_of_the_whole(system, tmp_path):
     write_recording(tmp_path / "talk.wav", SENTENCES * 6)
     opened = experiment_module.open_experiment(system)
-    found, seconds = recording_log_probs(opened, tmp_path / "talk.wav")
+    found, energy, seconds = recording_log_probs(opened, tmp_path / "talk.wav")
     samples, _ = soundfile.read(tmp_path / "talk.wav", dtype="float32")
     features = features_of_samples(samples, RATE, NUM_BINS)
     whole, _ = opened.model(features[None], torch.tensor([len(features)]))
     assert seconds == pytest.approx(len(samples) / RATE)
-    assert found.shape == tuple(whole[0].shape)
+    assert found.shape == tuple(whole[0].shape) and energy.shape == (len(features), 1)
+    np.testing.assert_allclose(energy, features.mean(dim=1, keepdim=True), atol=1e-3)
     assert (found.argmax(1) == whole[0].numpy().argmax(1)).mean() > 0.99
 
 
