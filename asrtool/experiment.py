@@ -47,6 +47,7 @@ class Experiment:
     files: SystemFiles = field(default_factory=SystemFiles)  # graph, language models and weights that it carries
     adapted: AdaptedWeights | None = None  # weights of each speaker; a batch must then have one speaker
     max_seconds: float | None = MAX_CUT_SECONDS  # longest cut that is read; None: cuts of any length
+    longest_seconds: float | None = None  # the longest utterance of the training, as a pack records it
 
     @property
     def frame_seconds(self) -> float:
@@ -121,6 +122,7 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto")
         checkpoint=path,
         device=model_device,
         files=pack_files(folder, manifest) if manifest else experiment_files(folder),
+        longest_seconds=manifest.training.longest_seconds if manifest else None,
     )
 
 

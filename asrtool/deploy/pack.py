@@ -15,6 +15,7 @@ from asrtool.decoding.search_setup import open_search
 from asrtool.decoding.system_options import search_options
 from asrtool.deploy.model_card import model_card
 from asrtool.deploy.pack_contents import chosen_files, copy_files
+from asrtool.deploy.training_lengths import longest_utterance
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment, open_experiment
 from asrtool.files import file_hash, new_folder, require_own_folder, write_json, write_text
@@ -168,7 +169,7 @@ def _training(experiment: Experiment, old: Manifest | None, train_cuts: Path | N
         "starts": summary.starts,
         "checkpoint": old.training.checkpoint if old else experiment.checkpoint.name[:200],
         "checkpoint_sha256": old.training.checkpoint_sha256 if old else file_hash(experiment.checkpoint),
-        "longest_seconds": config.data.max_seconds,
+        "longest_seconds": longest_utterance(experiment),
     }
 
 

@@ -25,16 +25,20 @@ from asrtool.deploy.seams import join_seam
 from asrtool.deploy.segment_batches import (
     FollowedSegment,
     SegmentFrames,
+    limit_primitive_cache,
     segment_frames,
     segment_windows,
     with_next_overlaps,
 )
 from asrtool.deploy.segment_search import SearchProcesses, SegmentSearch, SegmentWords
+from asrtool.deploy.training_lengths import longest_utterance
 from asrtool.experiment import Experiment
 
 Audio = str | Path | BinaryIO | np.ndarray  # a path, an open file, or samples (n,) or (n, channels)
 
 T = TypeVar("T")
+
+MIN_SEGMENT_SECONDS = 5.0  # shorter segments are mostly cut within phrases, also of systems trained on single words
 
 BATCH_SECONDS = 100.0  # of audio with padding: on CPUs no larger batch is faster, on GPUs it fills one
 
@@ -58,11 +62,12 @@ class Transcriber:
         vad: str = "auto",
     ):
         check_options([method], options)
+        limit_primitive_cache()
         self.experiment = experiment
         self.label = method_label(method, options)
         self.rate = experiment.config.features.sampling_rate
         self.batch_seconds = batch_seconds
-        self.max_seconds = max_seconds or experiment.config.data.max_seconds
+        self.max_seconds = max_seconds or max(MIN_SEGMENT_SECONDS, longest_utterance(experiment))
         setup = open_search(method, experiment.tokenizer, options)
         calibration, _ = open_calibration(experiment, self.label)
         describer = WordDescriber(experiment, setup.graph, calibration)

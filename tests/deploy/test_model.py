@@ -28,7 +28,7 @@ def model(experiment) -> asrtool.Model:
 @pytest.fixture(scope="module")
 def stream_model(stream_experiment) -> asrtool.Model:
     """One that can stream."""
-    return asrtool.load(stream_experiment, method="greedy", device="cpu", vad="none")
+    return asrtool.load(stream_experiment, method="greedy", device="cpu", vad="none", max_seconds=10)
 
 
 def assert_same_words(words, expected):

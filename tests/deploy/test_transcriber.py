@@ -1,5 +1,7 @@
 """Recognition of recordings: what comes out does not depend on how segments are batched, nor on processes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from asrtool.deploy.detectors import open_detector
 from asrtool.deploy.results import Word
 from asrtool.deploy.segment_batches import FollowedSegment, length_batches, segment_windows, with_next_overlaps
 from asrtool.deploy.segment_search import SegmentWords
+from asrtool.deploy.training_lengths import longest_utterance
 from asrtool.deploy.transcriber import RecognisedSegment, SegmentPlace, Transcriber, join_segments
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
@@ -148,3 +151,13 @@ def test_a_segment_without_an_overlap_does_not_wait_for_the_next_one():
 def test_unknown_detectors_are_refused(name):
     with pytest.raises(UserError, match="auto, silero, energy, none"):
         open_detector(name)
+
+
+def test_segments_are_as_long_as_the_utterances_of_the_training(experiment, opened, samples, tmp_path, asr):
+    longest = longest_utterance(opened)
+    assert 2 < longest < 4 < opened.config.data.max_seconds  # of the tiny corpus
+    assert asr("pack", experiment, tmp_path / "pack", "--checkpoint", "best")[0] == 0
+    assert longest_utterance(open_experiment(tmp_path / "pack", device="cpu")) == longest
+    data = opened.config.data.model_copy(update={"train": tmp_path / "nowhere.jsonl.gz"})
+    elsewhere = replace(opened, config=opened.config.model_copy(update={"data": data}))
+    assert longest_utterance(elsewhere) == opened.config.data.max_seconds

@@ -1,0 +1,34 @@
+"""How long the utterances were that a system was trained on: recordings are cut into segments of that length."""
+
+from itertools import islice
+from pathlib import Path
+
+from asrtool.data.shards import entries_with_trees
+from asrtool.experiment import Experiment
+
+MAX_ENTRIES = 2000  # of the training manifest that are read: 0.1 s, and among them there is one near the longest
+MAX_PARENTS = 3  # folders above the experiment in which its manifest is looked for: recipes train in the one above exp/
+
+
+def longest_utterance(experiment: Experiment) -> float:
+    """Returns the duration of the longest utterance of the training in seconds, as far as it is known.
+
+    A pack says it. For an experiment it is the longest of the first utterances in its training manifest, if that is
+    still there, and else the limit data.max_seconds, which may be far above it.
+    """
+    limit = experiment.config.data.max_seconds
+    if experiment.longest_seconds is not None:
+        return min(limit, experiment.longest_seconds)
+    manifest = _training_manifest(experiment)
+    if manifest is None:
+        return limit
+    first_entries = islice(entries_with_trees(manifest), MAX_ENTRIES)
+    durations = [entry.duration for entry, _ in first_entries]
+    return min(limit, max(durations, default=limit))
+
+
+def _training_manifest(experiment: Experiment) -> Path | None:
+    """Returns the training manifest; its path counts from the folder in which the training was started."""
+    parents = experiment.folder.resolve().parents[:MAX_PARENTS]
+    candidates = [folder / experiment.config.data.train for folder in (Path(), *parents)]
+    return next((path for path in candidates if path.is_file()), None)
