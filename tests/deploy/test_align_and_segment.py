@@ -13,6 +13,7 @@ from asrtool import experiment as experiment_module
 from asrtool.data.features import features_of_samples
 from asrtool.decoding.recording_log_probs import recording_log_probs
 from asrtool.experiment import open_experiment
+from asrtool.training.train import train
 from tests.tiny import RATE, WORDS, make_experiment, tone
 
 SENTENCES = ["one two three", "four one four two", "three one", "two four three one", "one three", "four two three"]
@@ -130,7 +131,7 @@ def test_other_sampling_rates_are_resampled(asr, system, tmp_path, rate):
     assert len(result["words"]) == len(spoken)
 
 
-def test_a_manifest_of_utterances_is_cut_at_sentences(asr, system, tmp_path):
+def test_a_manifest_of_utterances_is_cut_at_sentences(asr, system, tmp_path, tiny_config):
     spoken = write_recording(tmp_path / "talk.wav", SENTENCES * 2)
     (tmp_path / "talk.txt").write_text("\n".join(SENTENCES * 2))
     limits = ["--min-seconds", 0.5, "--max-seconds", 6]
@@ -148,6 +149,9 @@ def test_a_manifest_of_utterances_is_cut_at_sentences(asr, system, tmp_path):
         assert len(cut.supervisions[0].alignment["word"]) == count
         word += count
     assert "12 utterances" in out
+    config = tiny_config(data={"train": str(tmp_path / "o.jsonl.gz")}, training={"max_steps": 3})
+    train(config, tmp_path / "trained", device="cpu")
+    assert (tmp_path / "trained/checkpoints").is_dir()
 
 
 def test_long_sentences_are_divided_and_poor_ones_left_out(asr, system, tmp_path):
