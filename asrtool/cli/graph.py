@@ -22,7 +22,12 @@ from asrtool.graphs.topology import TOPOLOGIES
     show_default="the tokenizer in the pack of --from",
     help="Tokenizer of the acoustic model.",
 )
-@click.option("--lm", type=PATH, metavar="ARPA", help="N-gram model: plain, .gz or compiled (.npz); needed for all kinds with a G.")
+@click.option(
+    "--lm",
+    type=PATH,
+    metavar="ARPA",
+    help="N-gram model: plain, .gz or compiled (.npz); needed for all kinds with a G.",
+)
 @click.option(
     "--lexicon",
     type=PATH,

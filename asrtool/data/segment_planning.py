@@ -12,7 +12,10 @@ from asrtool.data.speech_detection import RATE, WINDOW
 from asrtool.errors import UserError
 
 WINDOW_SECONDS = WINDOW / RATE
+MARGIN_WINDOWS = 2  # 64 ms: a detector may notice a word that late, and miss as much of its end
 MIN_SEGMENT_WINDOWS = 8  # 0.26 s: shorter segments cannot hold a word and an overlap
+# Level of windows below which there is no sound at all, in dB of full scale: the smallest step of 16-bit audio.
+MUTE_LEVEL = -90.0
 
 
 @dataclass(frozen=True)
@@ -21,23 +24,29 @@ class SegmentationPolicy:
 
     speech_probability: a window from here on may be speech. silero-vad decides at 0.5; windows in fricatives, breaths
     and unstressed endings of words are below it.
-    min_pause: the shortest pause in whose middle a segment is cut. Closures of stops last up to 0.15 s, and what is
-    left on both sides is about what training utterances have.
+    min_pause: the shortest pause at which a segment is cut. Closures of stops last up to 0.15 s, and what both sides
+    keep is about what training utterances have.
     long_pause: a pause that always ends a segment. Below it, silence costs less than the context that a cut takes.
-    padding: what is kept of a long pause on each side.
+    mute_pause: the same for digital silence, which no microphone records: models have not seen it, and it changes the
+    mean of their features. Gates that mute a speaker between words leave shorter gaps.
+    padding: what both sides of a cut keep of the pause at most; it is theirs alike where the pause is shorter than two.
     overlap: how much two segments share where no pause parts them: several words, one of which both recognise alike.
     """
 
     speech_probability: float = 0.1
     min_pause: float = 0.3
     long_pause: float = 2.0
+    mute_pause: float = 0.8
     padding: float = 0.5
     overlap: float = 4.0
 
 
 @dataclass(frozen=True)
 class Span:
-    """Windows from `first` to before `end`; the previous span has the first `overlap` of them, too."""
+    """Windows from `first` to before `end`; the previous span has the first `overlap` of them, too.
+
+    Both may have windows of the pause that parts them; these do not count as an overlap, since they have no words.
+    """
 
     first: int
     end: int
@@ -58,6 +67,7 @@ class SegmentPlanner:
         self._policy = policy
         self._min_pause = _windows(policy.min_pause)
         self._long_pause = min(_windows(policy.long_pause), self._max // 2)
+        self._mute_pause = min(_windows(policy.mute_pause), self._long_pause)
         self._padding = min(_windows(policy.padding), self._long_pause // 2)
         self._overlap = min(_windows(policy.overlap), self._max // 4)  # two overlaps of one segment never meet
         self._speech: list[bool] = []  # of the windows from `_origin` on
@@ -66,8 +76,10 @@ class SegmentPlanner:
         self._count = 0  # windows so far
         self._start: int | None = None  # of the current segment; None within a long pause
         self._start_overlap = 0
-        self._previous_end = 0
+        self._previous_end = 0  # windows before it are in spans already, but for pauses
         self._last_speech = -1
+        self._mute_count = 0  # windows of digital silence up to now
+        self._unmuted = 0  # the window after the last pause of digital silence
 
     @property
     def first_needed(self) -> int:
@@ -80,15 +92,23 @@ class SegmentPlanner:
         """Yields the spans that further windows complete: probabilities (n,) and levels (n,), in dB."""
         speech = probabilities >= self._policy.speech_probability
         for is_speech, level in zip(speech.tolist(), levels.tolist(), strict=True):
-            self._speech.append(is_speech)
+            is_mute = level < MUTE_LEVEL
+            self._speech.append(is_speech and not is_mute)
             self._levels.append(level)
-            yield from self._step(is_speech)
+            self._count_mute(is_mute)
+            yield from self._step(self._speech[-1])
         self._forget()
 
     def finish(self) -> Iterator[Span]:
         """Yields the last span, if it has speech."""
         if self._start is not None and self._last_speech >= self._start:
-            yield self._span(min(self._count, self._last_speech + 1 + self._padding))
+            yield self._span(self._padded_end())
+
+    def _count_mute(self, is_mute: bool) -> None:
+        """Counts digital silence, before the window of number `_count`."""
+        if not is_mute and self._mute_count >= self._mute_pause:
+            self._unmuted = self._count
+        self._mute_count = self._mute_count + 1 if is_mute else 0
 
     def _step(self, is_speech: bool) -> Iterator[Span]:
         window = self._count
@@ -96,15 +116,20 @@ class SegmentPlanner:
         if is_speech:
             self._last_speech = window
             if self._start is None:
-                self._start = max(self._previous_end, window - self._padding)
+                self._start = max(self._previous_end, window - self._padding, self._unmuted)
         if self._start is None:
             return
-        if window - max(self._last_speech, self._start) >= self._long_pause:
+        pause = window - max(self._last_speech, self._start)
+        if pause >= self._long_pause or self._mute_count >= self._mute_pause:
             if self._last_speech >= self._start:
-                yield self._span(self._last_speech + 1 + self._padding)
+                yield self._span(self._padded_end())
             self._start, self._start_overlap = None, 0
         elif self._count - self._start >= self._max:
             yield self._cut(self._start)
+
+    def _padded_end(self) -> int:
+        """Returns the end of a span whose last speech is `_last_speech`: with padding, and before digital silence."""
+        return min(self._last_speech + 1 + self._padding, self._count - self._mute_count)
 
     def _span(self, end: int) -> Span:
         assert self._start is not None
@@ -113,25 +138,26 @@ class SegmentPlanner:
 
     def _cut(self, start: int) -> Span:
         """Ends the segment from `start`, which is as long as it may be, at its best place."""
-        middle = self._best_pause(start)
-        if middle is not None:
-            span = self._span(middle)
-            self._start, self._start_overlap = middle, 0
+        pause = self._best_pause(start)
+        if pause is not None:
+            first, end = pause
+            middle = (first + end) // 2
+            span = self._span(min(max(middle, end - MARGIN_WINDOWS), middle + self._padding))
+            self._previous_end = middle
+            self._start = max(min(middle, first + MARGIN_WINDOWS), middle - self._padding)
+            self._start_overlap = 0
             return span
         middle = self._quietest(start)
         span = self._span(middle + self._overlap - self._overlap // 2)
         self._start, self._start_overlap = middle - self._overlap // 2, self._overlap
         return span
 
-    def _best_pause(self, start: int) -> int | None:
-        """Returns the middle of the longest pause of the second half, or else of the first, None if there is none."""
+    def _best_pause(self, start: int) -> tuple[int, int] | None:
+        """Returns (first, end) of the longest pause of the second half, or else of the first, None if there is none."""
         pauses = list(self._pauses(start))
         late = [pause for pause in pauses if sum(pause) // 2 >= start + self._max // 2]
-        if not pauses:
-            return None
         # Of pauses that are equally long, the last: the segments are fewer.
-        first, end = max(late or pauses, key=lambda pause: (pause[1] - pause[0], pause[0]))
-        return (first + end) // 2
+        return max(late or pauses, key=lambda pause: (pause[1] - pause[0], pause[0]), default=None)
 
     def _pauses(self, start: int) -> Iterator[tuple[int, int]]:
         """Yields (first, end) of each pause after speech of the segment that is long enough for a cut."""

@@ -1,12 +1,14 @@
 """Cuts a recording into segments that a model recognises one by one: at pauses, and without losing what may be speech.
 
     speech     ====  =======      ==== ===========================================    ===
-    segments  |----------------||------------------------|                         |-----|
-                               ^               |------------------------------|     long pause: its middle is skipped
-                  middle of a pause            ^ no pause: the segments overlap
+    segments  |-------------------|
+                             |---------------------------|                         |-----|
+                             ^                 |------------------------------|     long pause: its middle is skipped
+                       both have the pause     ^ no pause: the segments overlap
 
-Segments are as long as the model has been trained on, so that they are few and have context. A pause of at least
-`long_pause` seconds always ends a segment, and only there audio is left out.
+Segments are as long as the model has been trained on, so that they are few and have context. Both sides of a cut keep
+the pause, since models have learned from utterances between pauses. A pause of at least `long_pause` seconds, or of
+digital silence, always ends a segment, and only there audio is left out.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +27,8 @@ BATCH_WINDOWS = 64  # that the detector gets at a time, 2 s: its network is slow
 class AudioSegment:
     """Samples (n,) float32 of a recording from `start` on, in seconds at which the first sample stands.
 
-    overlap: how many seconds of the beginning are in the previous segment as well; 0 where a pause parts them.
+    overlap: how many seconds of speech at the beginning are in the previous segment as well; 0 where a pause parts the
+    two, of which both may have the same part.
     """
 
     start: float

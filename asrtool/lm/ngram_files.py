@@ -91,7 +91,7 @@ def _write_compiled(model: NgramModel, path: str | Path, source: str = "") -> No
             logprobs=model.logprobs,
             backoffs=model.backoffs,
             states=model.states,
-            **{SOURCE: np.frombuffer(source.encode(), np.uint8)},
+            source=np.frombuffer(source.encode(), np.uint8),
         )
 
 

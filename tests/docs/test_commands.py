@@ -13,7 +13,16 @@ from tests.docs.pages import INLINE, OTHERS, PAGES, ROOT, blocks, commands, pros
 RUN = [page.name for page in PAGES if any(block.not_run is None for block in blocks(page, ("bash", "python")))]
 # Files that a page may name: files of the checkout must exist, other than those that commands write.
 PATHS = re.compile(r"^(asrtool|egs|local|tests|tools|docs)/[\w./-]+\.(py|sh|md|yaml|json|sbatch|txt)$")
-FILE_SUFFIXES = {"py", "json", "jsonl", "md", "yaml", "onnx", "safetensors", "sbatch"}  # of names that begin as a key does, such as data.py
+FILE_SUFFIXES = {
+    "py",
+    "json",
+    "jsonl",
+    "md",
+    "yaml",
+    "onnx",
+    "safetensors",
+    "sbatch",
+}  # of names that begin as a key does, such as data.py
 WRITTEN = re.compile(r"/(data|exp|mine)/|^egs/digits/loss")
 
 
