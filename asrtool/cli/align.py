@@ -24,17 +24,23 @@ MANIFESTS = (".jsonl", ".jsonl.gz")
 )
 @click.option("--output-dir", type=PATH, show_default="beside AUDIO", help="Folder of the alignment of AUDIO.")
 @channel_option()
+@click.option(
+    "--g2p/--no-g2p",
+    default=True,
+    help="Prediction of pronunciations for words that the lexicon of a phone system lacks (of CUTS only).",
+)
 @model_options
 def align(
-    model, cuts, out, ctm, formats, output_dir, channel, checkpoint, max_minutes, batch_seconds, workers, device,
+    model, cuts, out, ctm, formats, output_dir, channel, g2p, checkpoint, max_minutes, batch_seconds, workers, device,
     threads,
 ) -> None:  # fmt: skip
     """Find the times of each word of transcripts, or of a long recording with its text.
 
     A manifest CUTS (*.jsonl.gz) is aligned with its transcripts: OUT is the manifest with lhotse's alignments "word"
     and "unit", in seconds from the start of the cut. Of several pronunciations of a word, the one on the best path is
-    aligned. Cuts that cannot be aligned are listed and left out. A CTM identifies a word's audio by the recording only,
-    so each recording needs its own id, without white space.
+    aligned; words that the lexicon of a phone system lacks get predicted ones, and are named. Cuts that cannot be
+    aligned are listed and left out. A CTM identifies a word's audio by the recording only, so each recording needs its
+    own id, without white space.
 
     Any other file is a recording AUDIO, of any length, with its TEXT (plain UTF-8), which may be partly wrong: words
     that are not in the audio, and speech that is not in the text, are found and reported. Writes NAME.aligned.TextGrid,
@@ -56,10 +62,12 @@ def align(
     if cuts.name.endswith(MANIFESTS) or cuts.is_dir():
         from asrtool.decoding.align import align as run
 
-        click.echo(f"{out}: {run(experiment, cuts, out, ctm, batch_seconds, workers, max_minutes)}")
+        click.echo(f"{out}: {run(experiment, cuts, out, ctm, batch_seconds, workers, max_minutes, g2p)}")
         return
     if ctm:
         raise UserError(f"--ctm is for manifests; {cuts} is a recording: use --format ctm")
+    if not g2p:
+        raise UserError(f"--no-g2p is for manifests; {cuts} is a recording")
     from asrtool.deploy.alignment_outputs import align_to_files
 
     for line in align_to_files(experiment, cuts, out, formats, output_dir, channel):

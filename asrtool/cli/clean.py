@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import PATH, POSITIVE, SHARE, model_options
+from asrtool.cli.search_options import decoding_weights_option, graph_option
 
 
 @click.command()
@@ -21,16 +22,24 @@ from asrtool.cli.options import PATH, POSITIVE, SHARE, model_options
     type=SHARE,
     help="Largest share of a transcript that is not in the audio, and of speech that is not in the transcript.",
 )
+@graph_option
+@decoding_weights_option
 @model_options
-def clean(cuts, model, out, max_z, max_share, checkpoint, max_minutes, batch_seconds, workers, device, threads) -> None:
+def clean(
+    cuts, model, out, max_z, max_share, checkpoint, max_minutes, batch_seconds, workers, device, threads, **options
+) -> None:
     """List utterances whose transcript the audio contradicts.
 
     OUT is a folder with the manifest CUTS without them (clean.jsonl.gz), their list with hypotheses (bad.jsonl), the
     scores of all utterances (scores.jsonl), and a page to listen to them (bad.html). The model should have been trained
     on similar data; it may have been trained on CUTS themselves.
 
+    With a decoding graph, of --graph or of a pack, the bad utterances are recognised in words, and list and page show
+    how these differ from the transcript. Models whose units are words or parts of them need no graph for this.
+
     \b
     asrtool clean data/train.jsonl.gz exp/transformer data/train_clean
+    asrtool clean data/train.jsonl.gz exp/transformer data/train_clean --graph exp/lang/graph
     """
     import torch
 
@@ -41,5 +50,6 @@ def clean(cuts, model, out, max_z, max_share, checkpoint, max_minutes, batch_sec
     if threads:
         torch.set_num_threads(threads)
     experiment = open_experiment(model, checkpoint, device)
-    for line in run(experiment, cuts, out, Limits(max_z, max_share), batch_seconds, workers, max_minutes):
+    given = {name: value for name, value in options.items() if value is not None}
+    for line in run(experiment, cuts, out, Limits(max_z, max_share), given, batch_seconds, workers, max_minutes):
         click.echo(line)

@@ -63,6 +63,12 @@ priors_option = click.option(
     "from the log-probs in graph search.",
 )
 
+decoding_weights_option = click.option(
+    "--decoding-weights",
+    type=PATH,
+    help="Acoustic scale and both penalties, a file of `asrtool tune` (--method graph only).",
+)
+
 graph_search_options = add_options(
     click.option(
         "--max-active",
@@ -88,11 +94,7 @@ graph_search_options = add_options(
         show_default="0.0",
         help="Blank penalty, a cost for each frame of blank (--method graph only).",
     ),
-    click.option(
-        "--decoding-weights",
-        type=PATH,
-        help="Acoustic scale and both penalties, a file of `asrtool tune` (--method graph only).",
-    ),
+    decoding_weights_option,
     priors_option,
 )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from lhotse import CutSet, MonoCut
 from lhotse.supervision import AlignmentItem
 
 from asrtool.data.batch import Batch
-from asrtool.data.manifest import open_cuts
+from asrtool.data.manifest import open_cuts, transcripts
 from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.alignment import Alignment, Span, align_texts
 from asrtool.decoding.checks import check_cuts, check_recordings, recording_name
@@ -17,6 +18,7 @@ from asrtool.errors import DataError, UserError
 from asrtool.experiment import Experiment
 from asrtool.files import atomic_path, require_output
 from asrtool.progress import progress
+from asrtool.text.spoken_text import pronounce_texts, some_of
 
 AlignmentResult = Alignment | str  # or the reason why there is no alignment
 
@@ -29,13 +31,15 @@ def align(
     batch_seconds: float = 200.0,
     workers: int = 1,
     max_minutes: float = 5.0,
+    g2p: bool = True,
 ) -> str:
     """Writes the manifest `cuts` with alignments "word" and "unit" to `out`, and words as CTM; returns a summary.
 
-    Cuts that cannot be aligned (without a path, or with words without units) are left out of `out`, and a DataError
-    with all of them is raised after it was written; nothing is written if there are no other cuts. Before anything is
-    aligned it raises the errors of `check_cuts` and, with `ctm`, of `check_recordings`, and UserError for outputs that
-    cannot be written or are inputs.
+    With `g2p`, words that the lexicon of a phone system lacks get predicted pronunciations, and are named. Cuts that
+    cannot be aligned (without a path, or with words without units) are left out of `out`, and a DataError with all of
+    them is raised after it was written; nothing is written if there are no other cuts. Before anything is aligned it
+    raises the errors of `check_cuts` and, with `ctm`, of `check_recordings`, and UserError for outputs that cannot be
+    written or are inputs.
     """
     require_output(out, (".jsonl.gz", ".jsonl"), [cuts])
     if ctm:
@@ -44,12 +48,17 @@ def align(
     experiment.max_seconds = 60 * max_minutes
     if ctm:
         check_recordings(cuts)
+    guessed: tuple[str, ...] = ()
+    if g2p and experiment.tokenizer.output_type == "phones":
+        tokenizer, guessed = pronounce_texts(transcripts([cuts]), experiment.tokenizer)
+        experiment = replace(experiment, tokenizer=tokenizer)
+    note = f"; {len(guessed)} words pronounced by g2p: {some_of(guessed)}" if guessed else ""
     results = _align_in_order(experiment, cuts, batch_seconds, workers)
     num_written, problems = _write_alignments(results, experiment, out, ctm)
     if problems:
-        summary = f"{len(problems)} cuts of {cuts} could not be aligned; {out} has the other {num_written}"
+        summary = f"{len(problems)} cuts of {cuts} could not be aligned; {out} has the other {num_written}{note}"
         raise DataError(summary, problems)
-    return f"{num_written} cuts aligned"
+    return f"{num_written} cuts aligned{note}"
 
 
 def _write_alignments(

@@ -21,7 +21,8 @@ from asrtool.decoding.recording_log_probs import phone_log_probs
 from asrtool.experiment import Experiment
 from asrtool.graphs.training_graphs import Topology
 from asrtool.progress import progress
-from asrtool.text.spoken_text import pronounce_words
+from asrtool.scoring.wer import GAP, Alignment, count_word_errors
+from asrtool.text.spoken_text import pronounce_texts
 from asrtool.text.tokenizer import Tokenizer
 
 MAD_TO_STD = 1.4826  # of a normal distribution: its standard deviation, divided by its median absolute deviation
@@ -60,15 +61,23 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An utterance with the z-score of its cost within its set, and the reasons why it is bad, if it is."""
+    """An utterance with the z-score of its cost within its set, and the reasons why it is bad, if it is.
+
+    word_pairs: the transcript aligned with what was recognised, in words; None where this was not done.
+    """
 
     score: UtteranceScore
     z: float
     reasons: Sequence[str]
+    word_pairs: Alignment | None = None
 
     def as_row(self) -> dict:
         """Returns plain values for a JSON file."""
-        return {**asdict(self.score), "z": self.z, "reasons": list(self.reasons)}
+        row = {**asdict(self.score), "z": self.z, "reasons": list(self.reasons)}
+        if self.word_pairs is None:
+            return row
+        heard = " ".join(word for _, word in self.word_pairs if word != GAP)
+        return row | {"heard_words": heard, "word_errors": count_word_errors(self.word_pairs).errors}
 
 
 def tokenizer_for(cuts: Path, tokenizer: Tokenizer) -> Tokenizer:
@@ -76,8 +85,7 @@ def tokenizer_for(cuts: Path, tokenizer: Tokenizer) -> Tokenizer:
     tokenizer = tokenizer.without_context
     if tokenizer.output_type != "phones":
         return tokenizer
-    words = dict.fromkeys(word for text in transcripts([cuts]) for word in text.split())
-    return pronounce_words([word for word in words if tokenizer.unknown(word)], tokenizer)[0]
+    return pronounce_texts(transcripts([cuts]), tokenizer)[0]
 
 
 def score_cuts(experiment: Experiment, cuts: Path, batch_seconds: float, workers: int) -> Iterator[UtteranceScore]:

@@ -15,9 +15,12 @@ from asrtool.data.samples import load_samples
 from asrtool.data.sources import InvalidEntry
 from asrtool.decoding.checks import check_cuts
 from asrtool.decoding.cleaning import Limits, Verdict, judge, score_cuts
+from asrtool.decoding.cleaning_words import compare_words, open_word_search
+from asrtool.decoding.options import Options
 from asrtool.errors import DataError, summarise_problems
 from asrtool.experiment import Experiment
 from asrtool.files import new_folder, require_own_folder, write_json, write_jsonl, write_text
+from asrtool.scoring.wer import GAP, count_word_errors
 
 MARKER = "clean.json"  # the file by which the folder is recognised; see asrtool.files.new_folder
 MANIFEST = "clean.jsonl.gz"
@@ -27,17 +30,20 @@ PAGE = "bad.html"
 FILES = (MANIFEST, ROWS, BAD_ROWS, PAGE)
 MAX_PAGE_BYTES = 9_500_000  # browsers and mail take 10 MB; what is beyond has no audio, or is in bad.jsonl alone
 MAX_TEXT = 2000  # characters of a transcript on the page
+MAX_PAIRS = 400  # word differences of an utterance on the page: as much text
+MAX_WORD = 100  # characters of a word there
 STYLE = """
 body { font-family: sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }
 section { border-top: 1px solid #999; padding: 0.5em 0; }
 h2 { font-size: 1em; margin: 0.3em 0; overflow-wrap: anywhere; }
 p { margin: 0.3em 0; overflow-wrap: anywhere; }
+del { color: #a00; }
+ins { color: #060; }
 """
 
 
-def write_results(folder: Path, cuts: Path, verdicts: Sequence[Verdict]) -> None:
+def write_results(folder: Path, cuts: Path, verdicts: Sequence[Verdict], bad: Sequence[Verdict]) -> None:
     """Writes FILES into `folder`: the cuts without the bad ones, all scores, the bad ones, and the page."""
-    bad = worst_first(verdicts)
     bad_ids = {verdict.score.id for verdict in bad}
     with CutSet.open_writer(folder / MANIFEST) as writer:
         for cut in open_cuts(cuts):
@@ -61,7 +67,8 @@ def listening_page(name: str, bad: Sequence[Verdict], cuts: dict[str, MonoCut], 
     head = (
         f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n<style>{STYLE}</style>\n'
         f"<h1>{title}</h1>\n<p>The worst come first. Words in [brackets] are not in the audio. The hypothesis is the "
-        "recogniser's output without a language model, in its units. All are in bad.jsonl.</p>\n"
+        "recogniser's output without a language model, in its units. Differences: <del>words of the transcript</del> "
+        "that were not recognised, and <ins>recognised words</ins> that it does not have. All are in bad.jsonl.</p>\n"
     )
     return head + "".join(_sections(bad, cuts, MAX_PAGE_BYTES - len(head.encode()))) + "</html>\n"
 
@@ -83,8 +90,26 @@ def _section_text(number: int, verdict: Verdict) -> str:
     return (
         f"<section>\n<h2>{number}. {html.escape(score.id[:200])}</h2>\n<!--audio-->\n<p>{reasons}</p>\n"
         f"<p>transcript: {html.escape(score.text[:MAX_TEXT])}</p>\n"
-        f"<p>hypothesis: {html.escape(score.heard[:MAX_TEXT])}</p>\n</section>\n"
+        f"<p>hypothesis: {html.escape(score.heard[:MAX_TEXT])}</p>\n{_differences(verdict)}</section>\n"
     )
+
+
+def _differences(verdict: Verdict) -> str:
+    """Returns a paragraph with the word differences of transcript and recognised words, if they were compared."""
+    if verdict.word_pairs is None:
+        return ""
+    count = count_word_errors(verdict.word_pairs)
+    words = " ".join(_marked_pair(*pair) for pair in verdict.word_pairs[:MAX_PAIRS])
+    return f"<p>differences ({count.errors} errors in {count.length} words): {words}</p>\n"
+
+
+def _marked_pair(written: str, heard: str) -> str:
+    """Returns the word that both have, or the one of the transcript struck out, and the recognised one underlined."""
+    if written == heard:
+        return html.escape(written[:MAX_WORD])
+    removed = f"<del>{html.escape(written[:MAX_WORD])}</del>" if written != GAP else ""
+    added = f"<ins>{html.escape(heard[:MAX_WORD])}</ins>" if heard != GAP else ""
+    return f"{removed} {added}".strip()
 
 
 def _audio_element(cut: MonoCut | None) -> str:
@@ -106,25 +131,30 @@ def clean(
     cuts: Path,
     out: Path,
     limits: Limits,
+    options: Options | None = None,
     batch_seconds: float = 200.0,
     workers: int = 1,
     max_minutes: float = 5.0,
 ) -> list[str]:
     """Judges the utterances of a manifest, writes the results into the folder `out`, and returns lines for the user.
 
-    Raises the errors of `check_cuts`, DataError with all reasons if every utterance is bad, and UserError for a folder
+    `options` (graph, decoding_weights) choose how the bad utterances are recognised; see `open_word_search`. Raises its
+    errors and those of `check_cuts`, DataError with all reasons if every utterance is bad, and UserError for a folder
     that this command did not write.
     """
     require_own_folder(out, MARKER, "asrtool clean")
     check_cuts(cuts, max_minutes, experiment.config.data.max_seconds)
+    search = open_word_search(experiment, options or {})
     experiment.max_seconds = 60 * max_minutes
     verdicts = judge(list(score_cuts(experiment, cuts, batch_seconds, workers)), limits)
     bad = worst_first(verdicts)
     problems = [f"{verdict.score.id}: {'; '.join(verdict.reasons)}" for verdict in bad]
     if len(bad) == len(verdicts):
         raise DataError(f"all {len(bad)} utterances of {cuts} are bad: is it the language of the model?", problems)
+    if bad and search:
+        bad = compare_words(experiment, cuts, bad, search, batch_seconds, workers)
     with new_folder(out, MARKER, "asrtool clean") as folder:
-        write_results(folder, cuts, verdicts)
+        write_results(folder, cuts, verdicts, bad)
         write_json(folder / MARKER, {"cuts": str(cuts), "limits": asdict(limits), "files": list(FILES)})
     lines = [f"  {line}" for line in summarise_problems(problems)]
     return [*lines, f"{out}: {len(bad)} of {len(verdicts)} utterances of {cuts} are bad; clean.jsonl.gz has the others"]

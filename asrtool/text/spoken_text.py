@@ -18,6 +18,7 @@ from pathlib import Path
 
 from asrtool.errors import UserError
 from asrtool.readers import read_lines
+from asrtool.text.context_units import ContextTokenizer
 from asrtool.text.g2p import predict_pronunciations
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import PhoneTokenizer, Tokenizer
@@ -58,14 +59,15 @@ class SpokenText:
         """Returns what was changed, for the user."""
         notes = [f"{len(self.words)} words", f"case: {self.case}", f"punctuation removed {self.punctuation} times"]
         if self.pronounced:
-            notes.append(f"{len(self.pronounced)} words pronounced by g2p: {_some(self.pronounced)}")
+            notes.append(f"{len(self.pronounced)} words pronounced by g2p: {some_of(self.pronounced)}")
         if self.unwritable:
-            left_out = _some(f"{word.text} (line {word.line})" for word in self.unwritable)
+            left_out = some_of(f"{word.text} (line {word.line})" for word in self.unwritable)
             notes.append(f"{len(self.unwritable)} words left out that the system cannot write: {left_out}")
         return "; ".join(notes)
 
 
-def _some(words: Iterable[str], shown: int = 10) -> str:
+def some_of(words: Iterable[str], shown: int = 10) -> str:
+    """Returns the first few different words, for the user."""
     words = list(dict.fromkeys(words))
     return ", ".join(words[:shown]) + (", ..." if len(words) > shown else "")
 
@@ -95,7 +97,7 @@ def spoken_text(lines: Iterable[str], tokenizer: Tokenizer, where: str = "the te
     writable = [word for word in words if not larger.unknown(word.text)]
     unwritable = [word for word in words if larger.unknown(word.text)]
     if not writable:
-        shown = _some(missing) or "punctuation only"
+        shown = some_of(missing) or "punctuation only"
         raise UserError(f"no word of {where} can be written in the system's units ({shown}); is it its language?")
     return SpokenText(writable, larger, case, punctuation, new, unwritable)
 
@@ -151,16 +153,30 @@ def _forms(raw: str, case: str, tokenizer: Tokenizer) -> list[str]:
 def pronounce_words(words: list[str], tokenizer: Tokenizer) -> tuple[Tokenizer, tuple[str, ...]]:
     """Returns the tokenizer of a phone system with pronunciations by g2p for `words` that its lexicon lacks, and these.
 
-    Words for which g2p has none in the system's phones are left out; other tokenizers are returned as they are.
+    Phones in context keep their units. Words for which g2p has none in the system's phones are left out; other
+    tokenizers are returned as they are.
     """
-    if not words or not isinstance(tokenizer, PhoneTokenizer):
+    if isinstance(tokenizer, ContextTokenizer):
+        larger, new_words = _pronounce(words, tokenizer.without_context)
+        return ContextTokenizer(tokenizer.kind, tokenizer.symbols, larger, tokenizer.trees), new_words
+    return _pronounce(words, tokenizer) if isinstance(tokenizer, PhoneTokenizer) else (tokenizer, ())
+
+
+def _pronounce(words: list[str], tokenizer: PhoneTokenizer) -> tuple[PhoneTokenizer, tuple[str, ...]]:
+    if not words:
         return tokenizer, ()
     try:
-        predicted = predict_pronunciations(words, tokenizer.lexicon)
+        predicted = predict_pronunciations(words, tokenizer.lexicon, "or train with a lexicon that has them")
     except UserError as error:
-        logger.warning(f"words without a pronunciation are left out: {error}")
+        logger.warning(f"{len(words)} words have no pronunciation ({some_of(words)}): {error}")
         return tokenizer, ()
     phones = set(tokenizer.symbols)
     new = {word: (pronunciation,) for word, pronunciation in predicted.items() if phones.issuperset(pronunciation)}
     lexicon = Lexicon({**tokenizer.lexicon.pronunciations, **new})
     return PhoneTokenizer(tokenizer.symbols, lexicon, tokenizer.separator), tuple(new)
+
+
+def pronounce_texts(texts: Iterable[str], tokenizer: Tokenizer) -> tuple[Tokenizer, tuple[str, ...]]:
+    """Returns what `pronounce_words` returns for all words of `texts` that the lexicon lacks."""
+    words = dict.fromkeys(word for text in texts for word in text.split())
+    return pronounce_words([word for word in words if tokenizer.unknown(word)], tokenizer)
