@@ -26,6 +26,7 @@ class SegmentationPolicy:
     and unstressed endings of words are below it.
     min_pause: the shortest pause at which a segment is cut. Closures of stops last up to 0.15 s, and what both sides
     keep is about what training utterances have.
+    clear_pause: a pause as between phrases and sentences. A full segment ends at its last one.
     long_pause: a pause that always ends a segment. Below it, silence costs less than the context that a cut takes.
     mute_pause: the same for digital silence, which no microphone records: models have not seen it, and it changes the
     mean of their features. Gates that mute a speaker between words leave shorter gaps.
@@ -35,6 +36,7 @@ class SegmentationPolicy:
 
     speech_probability: float = 0.1
     min_pause: float = 0.3
+    clear_pause: float = 0.5
     long_pause: float = 2.0
     mute_pause: float = 0.8
     padding: float = 0.5
@@ -66,6 +68,7 @@ class SegmentPlanner:
             raise UserError(f"segments of {max_seconds:g} s are too short; give at least {least:.2f} s")
         self._policy = policy
         self._min_pause = _windows(policy.min_pause)
+        self._clear_pause = _windows(policy.clear_pause)
         self._long_pause = min(_windows(policy.long_pause), self._max // 2)
         self._mute_pause = min(_windows(policy.mute_pause), self._long_pause)
         self._padding = min(_windows(policy.padding), self._long_pause // 2)
@@ -153,11 +156,25 @@ class SegmentPlanner:
         return span
 
     def _best_pause(self, start: int) -> tuple[int, int] | None:
-        """Returns (first, end) of the longest pause of the second half, or else of the first, None if there is none."""
+        """Returns (first, end) of the pause at which a full segment ends; None if it has none.
+
+        This is the last clear pause behind the first quarter, so that segments are few and end where phrases do; else
+        the longest pause of the second half, else of the first.
+        """
         pauses = list(self._pauses(start))
-        late = [pause for pause in pauses if sum(pause) // 2 >= start + self._max // 2]
-        # Of pauses that are equally long, the last: the segments are fewer.
-        return max(late or pauses, key=lambda pause: (pause[1] - pause[0], pause[0]), default=None)
+        clear = [pause for pause in self._behind(pauses, start + self._max // 4) if self._is_clear(pause)]
+        late = self._behind(pauses, start + self._max // 2)
+        # Of pauses that are equally long, the last.
+        longest = max(late or pauses, key=lambda pause: (pause[1] - pause[0], pause[0]), default=None)
+        return clear[-1] if clear else longest
+
+    def _is_clear(self, pause: tuple[int, int]) -> bool:
+        return pause[1] - pause[0] >= self._clear_pause
+
+    @staticmethod
+    def _behind(pauses: list[tuple[int, int]], window: int) -> list[tuple[int, int]]:
+        """Returns the pauses whose middle is not before a window."""
+        return [pause for pause in pauses if sum(pause) // 2 >= window]
 
     def _pauses(self, start: int) -> Iterator[tuple[int, int]]:
         """Yields (first, end) of each pause after speech of the segment that is long enough for a cut."""

@@ -107,12 +107,18 @@ def test_without_a_pause_the_seam_is_at_the_quietest_place():
     assert spans[0].end == spans[1].first + spans[1].overlap
 
 
-def test_the_longest_pause_of_the_second_half_is_taken():
+def test_the_last_clear_pause_is_taken_or_the_longest_of_the_second_half():
     speech = np.ones(1000, bool)
-    for first, end in ((30, 70), (180, 195), (220, 240), (280, 292)):
+    for first, end in ((30, 70), (100, 130), (220, 240), (280, 292)):
         speech[first:end] = False
-    assert plan(speech)[:1] == [Span(0, 238, 0)]  # both sides keep the pause, but for a margin
+    assert plan(speech)[0] == Span(0, 238, 0)  # both sides keep the pause, but for a margin
     assert plan(speech)[1].first == 222
+    speech[225:240] = True  # no clear pause is left but in the first half
+    assert plan(speech)[0] == Span(0, 128, 0)
+    speech[100:130] = speech[30:70] = True
+    assert plan(speech)[0] == Span(0, 290, 0)
+    speech[280:292] = True
+    assert plan(speech)[1].overlap  # 220 to 225 is too short
 
 
 def test_digital_silence_ends_a_segment_and_is_in_none():
