@@ -9,9 +9,13 @@ from asrtool.decoding.align import align
 from asrtool.decoding.alignment import align_texts
 from asrtool.errors import DataError
 from asrtool.experiment import open_experiment
-from asrtool.text.tokenizer import SPACE, SymbolTokenizer
-from asrtool.text.tokenizer_training import train_tokenizer
+from asrtool.text import spoken_text
+from asrtool.text.context_units import ContextTokenizer, Leaf
+from asrtool.text.lexicon import Lexicon
+from asrtool.text.tokenizer import SPACE, SymbolTokenizer, save_tokenizer
+from asrtool.text.tokenizer_training import phone_tokenizer, train_tokenizer
 from asrtool.training.train import train
+from tests.tiny import WORDS, make_experiment
 
 
 def certain(labels: str, tokenizer: SymbolTokenizer) -> torch.Tensor:
@@ -101,3 +105,54 @@ def test_cuts_that_cannot_be_aligned_are_all_named(tiny_config, tmp_path):
     listed = "\n".join(error.value.problems)
     assert all(cut.id in listed for cut in cuts[:3]) and len(error.value.problems) == 3
     assert len(list(CutSet.from_file(tmp_path / "o.jsonl.gz"))) == len(cuts) - 3
+
+
+PHONES = phone_tokenizer(Lexicon({word: ((word[0].upper() + word[1],),) for word in WORDS}), list(WORDS))
+IN_CONTEXT = ContextTokenizer("biphone", PHONES.symbols, PHONES, {n: [Leaf(n)] for n in range(1, PHONES.size)})
+
+
+@pytest.fixture
+def with_new_words(tiny_config, corpus, tmp_path, monkeypatch):
+    """with_new_words(tokenizer): an experiment, and the tiny corpus with two words that its lexicon lacks."""
+    phones = {word: PHONES.lexicon.pronunciations[word][0] for word in WORDS}
+    predicted = {"twone": phones["two"] + phones["one"]}
+    monkeypatch.setattr(
+        spoken_text, "predict_pronunciations", lambda words, *_: {w: predicted[w] for w in words if w in predicted}
+    )
+    cuts = list(CutSet.from_file(corpus))
+    cuts[5].supervisions[0].text = "twone four twone"
+    cuts[11].supervisions[0].text = "one zebra"
+    CutSet.from_cuts(cuts).to_file(tmp_path / "new.jsonl.gz")
+
+    def make(tokenizer):
+        save_tokenizer(tokenizer, tmp_path / "phones.json")
+        return (
+            make_experiment(tmp_path / "exp", tiny_config(), tmp_path / "phones.json"),
+            tmp_path / "new.jsonl.gz",
+            cuts,
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("tokenizer", [PHONES, IN_CONTEXT], ids=["phones", "phones in context"])
+def test_words_that_the_lexicon_lacks_are_aligned_by_predicted_pronunciations(with_new_words, asr, tmp_path, tokenizer):
+    exp, manifest, cuts = with_new_words(tokenizer)
+    out = tmp_path / "out.jsonl"
+    status, _, err = asr("align", exp, manifest, out, "--workers", 0, "--device", "cpu")
+    assert status == 1 and f"{cuts[11].id}: words without units" in err and cuts[5].id not in err
+    assert "1 words pronounced by g2p: twone" in err
+    aligned = {cut.id: cut.supervisions[0].alignment for cut in CutSet.from_file(out)}
+    assert len(aligned) == len(cuts) - 1
+    assert [item.symbol for item in aligned[cuts[5].id]["word"]] == ["twone", "four", "twone"]
+    assert [item.symbol for item in aligned[cuts[5].id]["unit"]] == ["Tw", "On", "Fo", "Tw", "On"]
+
+
+def test_words_that_the_lexicon_lacks_are_refused_where_this_is_asked_for(with_new_words, asr, tmp_path):
+    exp, manifest, cuts = with_new_words(PHONES)
+    options = ["--workers", 0, "--device", "cpu", "--no-g2p"]
+    status, _, err = asr("align", exp, manifest, tmp_path / "out.jsonl", *options)
+    assert status == 1 and all(f"{cuts[number].id}: words without units" in err for number in (5, 11))
+    assert len(list(CutSet.from_file(tmp_path / "out.jsonl"))) == len(cuts) - 2
+    status, _, err = asr("align", exp, tmp_path / "talk.wav", tmp_path / "talk.txt", *options)
+    assert status == 2 and "--no-g2p is for manifests" in err

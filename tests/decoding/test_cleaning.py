@@ -5,11 +5,14 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from lhotse import CutSet
 
 from asrtool.decoding.cleaning import Limits, UtteranceScore, judge, score_utterance
 from asrtool.decoding.cleaning_report import MAX_PAGE_BYTES, listening_page, worst_first
-from asrtool.text.tokenizer import load_tokenizer
+from asrtool.experiment import Experiment
+from asrtool.text.tokenizer import SymbolTokenizer, load_tokenizer
+from tests.decoding.graphs import save_word_graph
 from tests.tiny import WORDS
 
 
@@ -118,6 +121,63 @@ def test_a_set_that_is_all_bad_is_an_error_and_nothing_is_written(asr, tmp_path,
     status, _, err = asr("clean", tmp_path / "cuts.jsonl.gz", trained, tmp_path / "out", "--workers", 0)
     assert status == 1 and "is it the language of the model?" in err
     assert [path.name for path in tmp_path.iterdir()] == ["cuts.jsonl.gz"]
+
+
+@pytest.fixture
+def hears_three(monkeypatch):
+    """The model is certain to hear "one two three" in every utterance."""
+
+    def log_probs(experiment, batch):
+        rows = torch.from_numpy(spoken(["one", "two", "three"], experiment.tokenizer)).float()
+        return rows.expand(len(batch.ids), *rows.shape), torch.full((len(batch.ids),), len(rows))
+
+    monkeypatch.setattr(Experiment, "log_probs", log_probs)
+
+
+@pytest.fixture
+def with_bad_ones(corpus, tmp_path):
+    """A manifest whose last two transcripts are not what the model hears, and the ids of these."""
+    cuts = list(CutSet.from_file(corpus))
+    texts = ["one two three"] * (len(cuts) - 2) + ["four four <b>", "four one two three four four"]
+    for cut, text in zip(cuts, texts, strict=True):
+        cut.supervisions[0].text = text
+    CutSet.from_cuts(cuts).to_file(tmp_path / "cuts.jsonl.gz")
+    return tmp_path / "cuts.jsonl.gz", [cut.id for cut in cuts[-2:]]
+
+
+@pytest.mark.parametrize("has_graph", [False, True])
+def test_the_bad_ones_are_recognised_in_words(asr, tmp_path, trained, hears_three, with_bad_ones, has_graph):
+    manifest, bad = with_bad_ones
+    graph = save_word_graph(tmp_path / "graph", load_tokenizer(trained / "tokenizer.json"))
+    options = ["--graph", graph] if has_graph else []
+    status, out, err = asr("clean", manifest, trained, tmp_path / "out", "--workers", 0, "--device", "cpu", *options)
+    assert status == 0, err
+    rows = {row["id"]: row for row in map(json.loads, (tmp_path / "out/bad.jsonl").read_text().splitlines())}
+    assert set(rows) == set(bad)
+    assert [rows[name]["heard_words"] for name in bad] == ["one two three"] * 2
+    assert [rows[name]["word_errors"] for name in bad] == [3, 3]
+    page = (tmp_path / "out/bad.html").read_text()
+    assert "3 errors in 6 words" in page and "<del>&lt;b&gt;</del>" in page and "<b>" not in page
+    assert "<del>four</del> one two three <del>four</del> <del>four</del>" in page
+
+
+def test_without_words_nothing_is_compared(asr, tmp_path, trained, hears_three, with_bad_ones, monkeypatch):
+    monkeypatch.setattr(SymbolTokenizer, "output_type", "phones")
+    status, _, err = asr("clean", with_bad_ones[0], trained, tmp_path / "out", "--workers", 0, "--device", "cpu")
+    assert status == 0, err
+    assert "heard_words" not in (tmp_path / "out/bad.jsonl").read_text()
+    assert "<del>four" not in (tmp_path / "out/bad.html").read_text()
+
+
+def test_graphs_that_do_not_fit_are_refused_before_anything_is_scored(asr, tmp_path, trained, with_bad_ones):
+    other = save_word_graph(tmp_path / "other", load_tokenizer(trained / "tokenizer.json"), sha256={"tokenizer": "0"})
+    (tmp_path / "weights.json").write_text('{"best": {}}')
+    weights = ["--decoding-weights", tmp_path / "weights.json"]
+    for options in (["--graph", other], ["--graph", tmp_path / "none"], weights):
+        status, _, err = asr("clean", with_bad_ones[0], trained, tmp_path / "out", *options)
+        assert status == 2 and len([line for line in err.splitlines() if "asrtool: error: " in line]) == 1
+        assert not (tmp_path / "out").exists()
+    assert "--decoding-weights needs --graph" in err
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def test_words_that_the_lexicon_lacks_are_pronounced_in_their_place(monkeypatch)
     lexicon = Lexicon({"ONE": (("W", "AH", "N"),), "TWO": (("T", "UW"),)})
     tokenizer = PhoneTokenizer([BLANK_SYMBOL, "AH", "N", "T", "UW", "W"], lexicon)
     predicted = {"TOON": ("T", "UW", "N"), "ZOO": ("Z", "UW")}  # Z is not a phone of the system
-    monkeypatch.setattr(module, "predict_pronunciations", lambda words, _: {w: predicted[w] for w in words})
+    monkeypatch.setattr(module, "predict_pronunciations", lambda words, *_: {w: predicted[w] for w in words})
     text = spoken_text(["one toon two zoo"], tokenizer)
     assert [word.text for word in text.words] == ["ONE", "TOON", "TWO"]
     assert text.pronounced == ("TOON",) and [word.text for word in text.unwritable] == ["ZOO"]
