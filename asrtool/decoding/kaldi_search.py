@@ -11,6 +11,7 @@ import numpy as np
 from asrtool.decoding.graph_options import GraphOptions
 from asrtool.decoding.lattice import Lattice, LatticeArc, LatticePath, kaldi_arcs
 from asrtool.errors import UserError
+from asrtool.graphs.word_costs import add_word_cost
 
 
 def search_best_path(fst: Any, scaled: np.ndarray, options: GraphOptions) -> tuple[LatticePath, bool]:
@@ -134,16 +135,6 @@ def require_num_outputs(model: int, graph: int) -> None:
 def add_insertion_penalty(fst: Any, penalty: float, num_words: int) -> Any:
     """Returns the graph with `penalty` added to every arc that emits a word; the same graph for a penalty of 0.
 
-    Words have the labels 1 to `num_words` - 1. Raises UserError for a graph without a path to a final state, since the
-    composition would be empty.
+    Words have the labels 1 to `num_words` - 1.
     """
-    import kaldifst
-
-    if penalty == 0:
-        return fst
-    loops = "".join(f"0 0 {label} {label} {penalty}\n" for label in range(1, num_words))
-    penalties = kaldifst.compile(f"{loops}0\n")
-    penalised = kaldifst.compose(fst, penalties, match_side="right")  # only the right one is sorted
-    if not penalised.num_states:
-        raise UserError("the graph has no path from its start to a final state; build it again with `asrtool graph`")
-    return penalised
+    return add_word_cost(fst, penalty, num_words) if penalty else fst
