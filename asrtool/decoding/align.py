@@ -37,7 +37,7 @@ def align(
 
     With `g2p`, words that the lexicon of a phone system lacks get predicted pronunciations, and are named. Cuts that
     cannot be aligned (without a path, or with words without units) are left out of `out`, and a DataError with all of
-    them is raised after it was written; nothing is written if there are no other cuts. Before anything is aligned it
+    them is raised after it was written; nothing is written unless other cuts remain. Before anything is aligned it
     raises the errors of `check_cuts` and, with `ctm`, of `check_recordings`, and UserError for outputs that cannot be
     written or are inputs.
     """

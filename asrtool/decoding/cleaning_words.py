@@ -26,7 +26,7 @@ from asrtool.text.tokenizer import Tokenizer
 def open_word_search(experiment: Experiment, options: Options) -> Search | None:
     """Returns the search in the graph of the options, or of the system; None for a phone system without a graph.
 
-    A system of words or their parts is searched greedily where there is no graph. Lattice rescoring is left out: it
+    Without a graph, a system whose units are words or their parts is searched greedily. Lattice rescoring is left out: it
     needs lattices, which take long for audio that is not what the graph is for. Raises UserError for files that do not
     fit, and for options of a graph where there is none.
     """
