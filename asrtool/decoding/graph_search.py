@@ -28,6 +28,7 @@ from asrtool.decoding.kaldi_search import (
 from asrtool.decoding.lattice import Lattice, LatticePath, nbest_paths
 from asrtool.decoding.lattice_posteriors import word_posteriors
 from asrtool.errors import UserError
+from asrtool.graphs.graph_cache import cached_fst
 from asrtool.interrupts import init_worker
 
 MAX_PENDING = 200  # utterances that are submitted to worker processes ahead of what is returned: a batch of short ones
@@ -58,8 +59,15 @@ class GraphSearch:
         self.priors = priors
         self.rescore = rescore
         self.keep_lattices = keep_lattices
-        self.fst = add_insertion_penalty(graph.fst, options.insertion_penalty, len(graph.words))
+        self.fst = self.prepare(graph, options.insertion_penalty)
         self.pool = _fork(jobs, self) if jobs > 1 else None
+
+    def prepare(self, graph: Any, insertion_penalty: float) -> Any:
+        """Returns the FST that is searched, from the user's cache if the graph is large."""
+        cached = cached_fst(graph, insertion_penalty)
+        if cached is not None:
+            return cached
+        return add_insertion_penalty(graph.fst, insertion_penalty, len(graph.words))
 
     def __call__(self, log_probs: torch.Tensor, lens: torch.Tensor) -> list[Hypothesis]:
         """Returns a Hypothesis for each utterance: log_probs (N, T, V), any device; lens (N,) valid frames.

@@ -15,7 +15,7 @@ from torch import Tensor
 from asrtool.decoding.graph_options import GraphOptions, require_log_likelihoods
 from asrtool.decoding.graph_search import GraphSearch
 from asrtool.decoding.hypothesis import Hypothesis
-from asrtool.decoding.kaldi_search import require_num_outputs
+from asrtool.decoding.kaldi_search import add_insertion_penalty, require_num_outputs
 from asrtool.decoding.lattice import POS_INF, Lattice, LatticePath
 from asrtool.errors import UserError
 
@@ -67,6 +67,10 @@ class K2Search(GraphSearch):
         require_k2()
         super().__init__(graph, options, priors=priors, rescore=rescore, keep_lattices=keep_lattices)
         self.k2_graph = convert_graph(self.fst)
+
+    def prepare(self, graph: Any, insertion_penalty: float) -> Any:
+        """Returns the FST in the type that k2 converts."""
+        return add_insertion_penalty(graph.fst, insertion_penalty, len(graph.words))
 
     def __call__(self, log_probs: Tensor, lens: Tensor) -> list[Hypothesis]:
         """See GraphSearch."""

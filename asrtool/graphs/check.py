@@ -9,6 +9,7 @@ files as `asrtool graph` writes them, of type vector with arcs of type standard:
     arc      input label int32, output label int32, weight float32, next state int32
 """
 
+import contextlib
 import mmap
 import struct
 from array import array
@@ -83,23 +84,57 @@ def check_fst(path: Path, labels: LabelCounts) -> None:
 
     A graph of 5 million states and 15 million arcs takes about four seconds.
     """
+    *_, blocks = checked_blocks(path, labels)
+    for _ in blocks:
+        pass
+
+
+class StateBlock(NamedTuple):
+    """Some states in a row: the first one, their final weights (S,) float32, and their arcs."""
+
+    first_state: int
+    final: np.ndarray
+    arcs: FstArcs
+
+
+def checked_blocks(path: Path, labels: LabelCounts) -> tuple[int, int, Iterator[StateBlock]]:
+    """Returns the start state, the number of states, and an iterator over all states, BLOCK_STATES at a time.
+
+    Raises BadFst as `check_fst`; cycles are found at the end of the iterator.
+    """
     if not path.stat().st_size:
         raise BadFst("is empty")
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        num_states = _check_header(content)
+    with _mapped(path) as content:
+        start, num_states = _check_header(content)
+    return start, num_states, _checked_blocks(path, labels)
+
+
+def _checked_blocks(path: Path, labels: LabelCounts) -> Iterator[StateBlock]:
+    with _mapped(path) as content:
+        _, num_states = _check_header(content)
         offsets = _state_offsets(content, num_states)
-        epsilon_arcs = [_check_arcs(arcs, labels, num_states) for arcs in _read_arcs(content, offsets)]
+        epsilon_arcs = []
+        for block in _read_blocks(content, offsets):
+            epsilon_arcs.append(_check_arcs(block.arcs, labels, num_states))
+            yield block
     _check_epsilon_cycles(np.concatenate(epsilon_arcs), num_states)
+
+
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
 
 
 def iter_arcs(path: Path) -> Iterator[FstArcs]:
     """Yields all arcs of an FST file, BLOCK_STATES states at a time; labels and states are not checked."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        yield from _read_arcs(content, _state_offsets(content, _check_header(content)))
+    with _mapped(path) as content:
+        _, num_states = _check_header(content)
+        yield from (block.arcs for block in _read_blocks(content, _state_offsets(content, num_states)))
 
 
-def _check_header(content: mmap.mmap) -> int:
-    """Returns the number of states."""
+def _check_header(content: mmap.mmap) -> tuple[int, int]:
+    """Returns the start state and the number of states."""
     if content[: len(MAGIC)] != MAGIC or len(content) < len(MAGIC) + HEADER.size:
         raise BadFst("is not an OpenFst file of type vector with arcs of type standard")
     flags, _, start, states, _ = HEADER.unpack_from(content, len(MAGIC))
@@ -109,45 +144,74 @@ def _check_header(content: mmap.mmap) -> int:
         raise BadFst(f"has {states} states by its header, which do not fit its {len(content):,} bytes")
     if not 0 <= start < states:
         raise BadFst(f"starts in state {start}, and has states 0 to {states - 1}")
-    return states
+    return start, states
 
 
 def _state_offsets(content: mmap.mmap, states: int) -> np.ndarray:
     """Where each state begins, and the last one ends, (S + 1,) in bytes."""
-    offsets = array("q")
-    size = len(content)
-    offset = len(MAGIC) + HEADER.size
-    for state in range(states):
-        offsets.append(offset)
-        if offset + STATE_BYTES > size:
-            raise BadFst(f"is cut short: it ends before state {state} of {states}")
-        (count,) = COUNT.unpack_from(content, offset + 4)
-        offset += STATE_BYTES + ARC_BYTES * count
-        if count < 0 or offset > size:
-            raise BadFst(f"is cut short or damaged: {count} arcs of state {state} do not fit its {size:,} bytes")
-    if offset != size:
-        raise BadFst(f"has {size - offset:,} bytes more than its {states} states")
-    offsets.append(offset)
-    return np.frombuffer(offsets, np.int64)
+    size, begin = len(content), len(MAGIC) + HEADER.size
+    end = begin + (size - begin) // 4 * 4
+    # nothing is raised inside: a traceback would hold the views, and with them the file
+    with memoryview(content) as whole, whole[begin:end] as body, body.cast("I") as numbers:
+        positions = _state_positions(numbers, states)
+        problem = _damaged_state(numbers, positions[:-1], size)
+    if problem:
+        raise BadFst(problem)
+    if len(positions) <= states or begin + 4 * positions[-1] > size:
+        raise BadFst(f"is cut short: it ends before state {len(positions) - 1} of {states}")
+    offsets = begin + 4 * positions
+    if offsets[-1] != size:
+        raise BadFst(f"has {size - offsets[-1]:,} bytes more than its {states} states")
+    return offsets
 
 
-def _read_arcs(content: mmap.mmap, offsets: np.ndarray) -> Iterator[FstArcs]:
-    """All arcs, BLOCK_STATES states at a time. Raises BadFst for the weight of a final state."""
+def _state_positions(numbers: memoryview, states: int) -> np.ndarray:
+    """Where each state begins, and the last one ends, in uint32 numbers; fewer if the file ends before, (S + 1,).
+
+    Of the number of arcs only the lower half is read, which `_damaged_state` compares.
+    """
+    positions = array("q")
+    position = 0
+    with contextlib.suppress(IndexError):
+        for _ in range(states):
+            positions.append(position)
+            position += STATE_BYTES // 4 + ARC_BYTES // 4 * numbers[position + 1]
+        positions.append(position)
+    return np.frombuffer(positions, np.int64)
+
+
+def _damaged_state(numbers: memoryview, positions: np.ndarray, size: int) -> str:
+    """Returns a problem if the arcs of a state do not fit the file; `positions` (S,) are those of the states."""
+    values = np.frombuffer(numbers, np.uint32)
+    positions = positions[positions + 2 < len(values)]
+    low, high = values[positions + 1].astype(np.int64), values[positions + 2]
+    wrong = (high > 0) | (positions + STATE_BYTES // 4 + ARC_BYTES // 4 * low > len(values))
+    if not wrong.any():
+        return ""
+    state = wrong.argmax()
+    (count,) = COUNT.unpack(values[positions[state] + 1 : positions[state] + 3].tobytes())
+    return f"is cut short or damaged: {count} arcs of state {state} do not fit its {size:,} bytes"
+
+
+def _read_blocks(content: mmap.mmap, offsets: np.ndarray) -> Iterator[StateBlock]:
+    """All states, BLOCK_STATES states at a time. Raises BadFst for the weight of a final state."""
     for first in range(0, len(offsets) - 1, BLOCK_STATES):
         block = offsets[first : first + BLOCK_STATES + 1]
         words = np.frombuffer(content[block[0] : block[-1]], "<i4")
         heads = (block[:-1] - block[0]) // 4  # index in `words` of each state
-        _check_final_weights(words[heads].view("<f4"), first)
+        final = words[heads].view("<f4")
+        _check_final_weights(final, first)
         is_arc = np.ones(len(words), bool)
         is_arc[heads[:, None] + np.arange(STATE_BYTES // 4)] = False
         table = words[is_arc].reshape(-1, ARC_BYTES // 4)  # (A, 4)
         num_arcs = (np.diff(block) - STATE_BYTES) // ARC_BYTES  # of each state
-        yield FstArcs(
+        arcs = FstArcs(
             source=np.repeat(np.arange(first, first + len(heads)), num_arcs),
             labels=table[:, :2],
             cost=table[:, 2].copy().view("<f4"),
             target=table[:, 3],
         )
+        yield StateBlock(first, final, arcs)
 
 
 def _check_final_weights(weights: np.ndarray, first: int) -> None:

@@ -140,15 +140,20 @@ class DecodingGraph:
 
     def read(self, kind: str) -> "StdVectorFst":
         """Reads the FST of `kind`, e.g. "G", in the folder. UserError when it was not stored, or is damaged."""
-        path = require_file(self.folder / f"{kind}.fst", "graph", f"build it with `{COMMAND} --kind {kind}`")
+        path = self.require_intact(kind)
         try:
-            if file_hash(path) != self.meta["sizes"].get(kind, {}).get("sha256"):
-                raise BadFst(f"is not the file that {META} describes (its sha256 is another)")
-            return read_fst(path, self._labels(kind))
+            return read_fst(path, self.label_counts(kind))
         except BadFst as error:
-            raise UserError(f"{path} {error}; copy the whole folder again, or {REBUILD}") from error
+            raise damaged_graph(path, error) from error
 
-    def _labels(self, kind: str) -> LabelCounts:
+    def require_intact(self, kind: str) -> Path:
+        """Returns the file of the FST of `kind`. UserError when it was not stored, or is not the one in graph.json."""
+        path = require_file(self.folder / f"{kind}.fst", "graph", f"build it with `{COMMAND} --kind {kind}`")
+        if file_hash(path) != self.meta["sizes"].get(kind, {}).get("sha256"):
+            raise damaged_graph(path, f"is not the file that {META} describes (its sha256 is another)")
+        return path
+
+    def label_counts(self, kind: str) -> LabelCounts:
         """The numbers of labels that the FST of `kind` may have."""
         inputs = len(self.units)
         if kind.startswith("H"):
@@ -156,6 +161,11 @@ class DecodingGraph:
         elif kind == "G":
             inputs = len(self.words)
         return LabelCounts(inputs=inputs, outputs=len(self.units if kind == "H" else self.words))
+
+
+def damaged_graph(path: Path, problem: object) -> UserError:
+    """Returns the error for the file of a graph; `problem` is the end of a sentence that begins with its name."""
+    return UserError(f"{path} {problem}; copy the whole folder again, or {REBUILD}")
 
 
 def load_graph(folder: str | Path, tokenizer: Tokenizer | None = None) -> DecodingGraph:

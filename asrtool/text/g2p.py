@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ from asrtool.errors import UserError
 from asrtool.files import atomic_path, report_full_disk
 from asrtool.progress import progress
 from asrtool.text.lexicon import Lexicon, Pronunciation
+from asrtool.user_cache import user_cache
 
 logger = logging.getLogger(__name__)
 
@@ -95,11 +95,6 @@ def _train_or_copy(lexicon: Lexicon, folder: Path, environment: dict[str, str]) 
         with atomic_path(cached) as temporary:
             shutil.copyfile(folder / "model.fst", temporary)
     return None
-
-
-def user_cache() -> Path:
-    """Returns the folder for what can be computed again: $XDG_CACHE_HOME/asrtool, or ~/.cache/asrtool."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asrtool"
 
 
 def _train(lexicon: Lexicon, folder: Path, environment: dict[str, str]) -> None:
