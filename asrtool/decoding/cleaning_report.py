@@ -139,8 +139,8 @@ def clean(
     """Judges the utterances of a manifest, writes the results into the folder `out`, and returns lines for the user.
 
     `options` (graph, decoding_weights) choose how the bad utterances are recognised; see `open_word_search`. Raises its
-    errors and the errors of `check_cuts`, DataError with all reasons if every utterance is bad, and UserError for a folder
-    that this command did not write.
+    errors and the errors of `check_cuts`, DataError with all reasons if every utterance is bad, and UserError for a
+    folder that this command did not write.
     """
     require_own_folder(out, MARKER, "asrtool clean")
     check_cuts(cuts, max_minutes, experiment.config.data.max_seconds)

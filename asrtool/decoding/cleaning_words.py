@@ -13,7 +13,7 @@ from asrtool.data.batch import Batch
 from asrtool.data.sampling import CutBatch, OrderedSampler
 from asrtool.decoding.cleaning import Verdict
 from asrtool.decoding.hypothesis import Hypothesis, Search
-from asrtool.decoding.options import Options
+from asrtool.decoding.options import LATTICE_OPTIONS, Options
 from asrtool.decoding.search_setup import open_search
 from asrtool.decoding.system_options import search_options
 from asrtool.errors import UserError
@@ -26,13 +26,14 @@ from asrtool.text.tokenizer import Tokenizer
 def open_word_search(experiment: Experiment, options: Options) -> Search | None:
     """Returns the search in the graph of the options, or of the system; None for a phone system without a graph.
 
-    Without a graph, a system whose units are words or their parts is searched greedily. Lattice rescoring is left out: it
-    needs lattices, which take long for audio that is not what the graph is for. Raises UserError for files that do not
-    fit, and for options of a graph where there is none.
+    Without a graph, a system whose units are words or their parts is searched greedily. Lattices are left out, and so
+    is rescoring, which needs them: they take long for audio that the graph was not built for. Raises UserError for
+    files that do not fit, and for options of a graph where there is none.
     """
     if "graph" in options or experiment.files.graph:
         chosen = search_options(experiment, "graph", {**options, "no_rescore": True})
-        return open_search("graph", experiment.tokenizer, chosen).search
+        best_path = {name: value for name, value in chosen.items() if name not in LATTICE_OPTIONS}
+        return open_search("graph", experiment.tokenizer, best_path).search
     if options:
         raise UserError("--decoding-weights needs --graph, or a pack with a graph")
     if experiment.tokenizer.output_type == "words":
