@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asrtool.lm.ngram import LN10, LOG_ZERO_ARPA, SPECIAL_WORDS, NgramModel
+from asrtool.lm.ngram import NgramModel
 from asrtool.lm.ngram_pruning import recompute_backoffs
 from asrtool.lm.ngram_trie import Trie
-
-NEVER_PREDICTED = LOG_ZERO_ARPA * LN10 / 2  # log-probs below this stand for 0, such as the log-prob of <s>
+from asrtool.lm.unknown_words import rarest_word
 
 
 class NewWord(NamedTuple):
@@ -55,10 +54,10 @@ def add_words(model: NgramModel, new_words: Sequence[NewWord]) -> NgramModel:
 
 def _rarest_logprob(model: NgramModel) -> float:
     """Returns the log-prob of the rarest word that the model predicts."""
-    unigrams = model.logprobs[model.trie.nodes(1)].astype(float)
-    usable = unigrams > NEVER_PREDICTED
-    usable[[model.ids[word] for word in SPECIAL_WORDS if word in model.ids] + [model.unk]] = False
-    return float(unigrams[usable].min()) if usable.any() else float(-np.log(len(unigrams)))
+    rarest = rarest_word(model)
+    if rarest is None:
+        return float(-np.log(len(model.words)))
+    return float(model.logprobs[model.trie.nodes(1)][model.ids[rarest]])
 
 
 def _read_order(model: NgramModel, order: int) -> _Order:

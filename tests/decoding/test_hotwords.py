@@ -137,6 +137,28 @@ def test_hotwords_are_recognised_in_graph_search(units, confusion, hotwords, exp
         assert streamed_words(log_probs, hotwords, graph) == expected
 
 
+@pytest.mark.parametrize("unknown", [{}, {"<unk>": -0.7}, {"<unk>": -6.0}], ids=["none", "frequent", "rare"])
+@pytest.mark.parametrize("rescored_unknown", [{}, {"<unk>": -0.7}], ids=["none", "frequent"])
+@pytest.mark.parametrize("units", ["dada", "baddada", "dadabad", "bad"])
+def test_hotwords_keep_their_score_if_the_rescoring_model_differs_in_unk_only(
+    units, unknown, rescored_unknown, tmp_path
+):
+    save_tokenizer(PHONES, tmp_path / "tokenizer.json")
+    models = {
+        name: Bigram(LM.unigrams | unk, LM.backoffs, LM.bigrams).write(tmp_path / f"{name}.arpa")
+        for name, unk in (("first", unknown), ("second", rescored_unknown))
+    }
+    build_graph(tmp_path / "graph", tmp_path / "tokenizer.json", lm=models["first"])
+    options = {"graph": tmp_path / "graph", "hotwords": ["DADA\t1", "DAB\t1"], "lattice_beam": 20.0, "nbest": 5}
+    log_probs = spoken(units, 0.1)
+    lens = torch.tensor([log_probs.size(1)])
+    (before,) = open_search("graph", PHONES, options).search(log_probs, lens)
+    rescoring = {"rescore": models["second"], "graph_lm": models["first"]}
+    (after,) = open_search("graph", PHONES, options | rescoring).search(log_probs, lens)
+    assert after.words == before.words == units.replace("dada", " DADA ").replace("bad", " BAD ").split()
+    assert after.score == pytest.approx(before.score, abs=1e-3)
+
+
 def test_words_without_a_pronunciation_get_a_predicted_one(graph, monkeypatch):
     predicted = {"ABBA": ("a", "b", "b", "a")}
     monkeypatch.setattr("asrtool.text.g2p.predict_pronunciations", lambda words, lexicon, otherwise: predicted)
