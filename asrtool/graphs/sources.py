@@ -36,7 +36,7 @@ def graph_sources(folder: Path) -> GraphSources:
 
 
 def _sources(graph: DecodingGraph, tokenizer: Path | None, lm: Path | None) -> GraphSources:
-    silence = graph.meta["silence"]
+    silence = graph.meta.get("silence")
     return GraphSources(
         tokenizer=tokenizer,
         lexicon=_existing(graph.folder / LEXICON),

@@ -11,6 +11,8 @@ from asrtool.data.manifest import open_cuts
 from asrtool.deploy.pack import PackSettings, write_pack
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
+from asrtool.graphs.build import build_graph
+from asrtool.graphs.folder import load_graph
 from asrtool.pack_manifest import open_pack
 from asrtool.training.data_counts import unit_counts
 from tests.packs import carried_files, make_pack
@@ -131,6 +133,23 @@ def test_a_pack_streams_with_its_own_graph(asr, stream_experiment, tokenizer_fil
     assert asr("stream", pack, cuts, "--method", "graph", "--out", tmp_path / "after")[0] == 0
     assert hypotheses(tmp_path / "before/cuts/graph") == hypotheses(tmp_path / "after/cuts/graph")
     assert open_pack(pack).latency is not None
+
+
+def test_words_are_added_to_the_graph_of_a_pack(asr, experiment, tokenizer_file, files, cuts, tmp_path):
+    build_graph(tmp_path / "graph", tokenizer_file, lm=files["graph_lm"])
+    pack = make_pack(tmp_path / "pack", experiment, tokenizer_file, graph=tmp_path / "graph")
+    for folder in ("lang", "graph"):  # what the pack was made from
+        shutil.rmtree(tmp_path / folder)
+    words = tmp_path / "words.txt"
+    words.write_text("WORD one two\nTOO like=two two\n")
+    status, out, err = asr("graph", tmp_path / "named", "--from", pack, "--add-words", words)
+    assert status == 0 and "(2 added)" in out, err
+    graph = load_graph(tmp_path / "named")
+    assert set(graph.words) == {*load_graph(pack / "graph").words, "WORD", "TOO"}
+    assert graph.lexicon.pronunciations["WORD"] == (("one", "two"),)
+    given = ("--graph", tmp_path / "named", "--graph-lm", tmp_path / "named" / "lm.arpa.gz")
+    command = ("decode", pack, cuts, "--method", "graph", *given, "--rescore", pack / "lm/rescore.arpa", *FAST)
+    assert asr(*command, "--out", tmp_path / "out")[0] == 0
 
 
 def test_every_command_takes_a_pack(asr, moved, cuts, tmp_path):
