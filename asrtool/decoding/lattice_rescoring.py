@@ -21,7 +21,7 @@ def rescore_lattice(
     This composes the lattice with the difference of the two models: a state splits into as many as there are histories
     that the models distinguish. It is exact for each path of the lattice: `old`'s whole ln probability of its words,
     sentence end included, is subtracted, and `new`'s is added. (Paths that the beam kept out of the lattice stay out.)
-    `words[label]` is the word of an output label.
+    Only a word that `new` lacks keeps the score of `old`. `words[label]` is the word of an output label.
 
     Frame by frame, paths that cost more than the best one by over `beam` are left out, by the costs of `new` up to the
     frame and of `old` behind it: a lattice of a model that is uncertain everywhere would outgrow all memory.
@@ -109,7 +109,10 @@ def _num_frames(lattice: Lattice) -> list[int]:
 
 
 def _cost_change(states: LmStates, word: str, old: LanguageModel, new: LanguageModel) -> tuple[float, LmStates]:
-    """Returns what `word` adds to the graph cost, and the LM states after it."""
+    """Returns what `word` adds to the graph cost, and the LM states after it.
+
+    It is 0 for a word that `new` lacks: <unk> stands for all such words together, or the model does not have it.
+    """
     old_score, old_state = old.score(states[0], word)
     new_score, new_state = new.score(states[1], word)
-    return old_score - new_score, (old_state, new_state)
+    return (old_score - new_score if word == EOS or word in new else 0.0), (old_state, new_state)

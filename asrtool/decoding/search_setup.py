@@ -154,7 +154,7 @@ def _open_rescoring(setup: GraphSetup, options: Options) -> Callable[[Lattice], 
     The lattice is pruned by its beam again. What is subtracted is the score of --graph-lm. A graph lets a path back off
     where the higher n-gram exists as well; where that is cheaper, the graph's score is better than the model's by the
     difference, and keeps it. A hotword that the graph lacks costs as much as the graph's rarest word, minus its bonus:
-    words that one of the models lacks are scored as its rarest word, so that they keep the bonus.
+    it is scored as this word, so that it keeps the bonus.
     """
     from asrtool.lm.ngram_files import load_lm, source_hash
     from asrtool.lm.unknown_words import score_unknown_as_rarest
@@ -163,9 +163,8 @@ def _open_rescoring(setup: GraphSetup, options: Options) -> Callable[[Lattice], 
     expected_hash = graph.meta["sha256"].get("lm")
     if expected_hash and source_hash(require_file(graph_lm, "language model", "see --graph-lm")) != expected_hash:
         raise UserError(f"{graph.folder} was not built with --graph-lm {graph_lm}: its sha256 is another")
-    old, new = load_lm(graph_lm), load_lm(new_lm)
+    old, new = score_unknown_as_rarest(load_lm(graph_lm)), load_lm(new_lm)
     check_vocabulary(new, graph.words[1:-1], new_lm, f"the words of {graph.folder}")
-    old, new = score_unknown_as_rarest(old), score_unknown_as_rarest(new)
     beam = POS_INF if setup.options.lattice_beam is None else setup.options.lattice_beam
 
     def rescore(lattice: Lattice) -> Lattice:

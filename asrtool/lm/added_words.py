@@ -1,7 +1,8 @@
 """Words that are added to an n-gram model without training it again.
 
-A word gets a unigram, with a given probability, or as probable as the rarest word, or it takes the n-grams of a word
-that is used alike: wherever that word occurs in an n-gram, the new one may stand instead, with the same probability.
+A word gets a unigram, with a given probability, or it takes the n-grams of a word that is used alike: wherever that
+word occurs in an n-gram, the new one may stand instead, with the same probability. A word of which neither is known gets
+DEFAULT_PROBABILITY: who adds a word expects it, while the rarest words of a model are not recognised.
 What the new n-grams take after a history, all n-grams of that history lose in proportion. The back-off weights are
 computed again, so that the probabilities after each history sum to 1.
 """
@@ -15,6 +16,9 @@ from asrtool.lm.ngram import NgramModel
 from asrtool.lm.ngram_pruning import recompute_backoffs
 from asrtool.lm.ngram_trie import Trie
 from asrtool.lm.unknown_words import rarest_word
+
+DEFAULT_PROBABILITY = 1e-4  # docs/add_words.md has the measurement
+DEFAULT_TOTAL = 0.01  # of all words, about the share of words that a vocabulary of 64,000 words lacks in LibriSpeech
 
 
 class NewWord(NamedTuple):
@@ -39,11 +43,12 @@ def add_words(model: NgramModel, new_words: Sequence[NewWord]) -> NgramModel:
         if new.word in model or (new.like is not None and new.like not in model):
             raise ValueError(f"{new.word}: it is in the model already, or {new.like} is not")
     words = [*model.words, *(new.word for new in new_words)]
-    rarest = _rarest_logprob(model)
+    unspecified = sum(new.like is None and new.probability is None for new in new_words)
+    default = default_logprob(model, max(1, unspecified))
     orders = [_read_order(model, n) for n in range(1, model.order + 1)]
     for number, new in enumerate(new_words, len(model.words)):
         if new.like is None:
-            logprob = rarest if new.probability is None else np.log(new.probability)
+            logprob = default if new.probability is None else np.log(new.probability)
             orders[0] = _append(orders[0], _Order(np.array([[number]]), np.array([logprob]), np.zeros(1)))
         else:
             like = model.ids[new.like]
@@ -52,12 +57,17 @@ def add_words(model: NgramModel, new_words: Sequence[NewWord]) -> NgramModel:
     return recompute_backoffs(_build(words, scaled))
 
 
-def _rarest_logprob(model: NgramModel) -> float:
-    """Returns the log-prob of the rarest word that the model predicts."""
+def default_logprob(model: NgramModel, count: int) -> float:
+    """Returns the log-prob of each of `count` new words of which nothing is known.
+
+    It is DEFAULT_PROBABILITY, less for so many words that they would have more than DEFAULT_TOTAL together, and at least
+    the log-prob of the model's rarest word.
+    """
     rarest = rarest_word(model)
     if rarest is None:
         return float(-np.log(len(model.words)))
-    return float(model.logprobs[model.trie.nodes(1)][model.ids[rarest]])
+    rarest_logprob = float(model.logprobs[model.trie.nodes(1)][model.ids[rarest]])
+    return max(rarest_logprob, float(np.log(min(DEFAULT_PROBABILITY, DEFAULT_TOTAL / count))))
 
 
 def _read_order(model: NgramModel, order: int) -> _Order:

@@ -1,4 +1,4 @@
-"""What a language model gives to words that it lacks, when it rescores results that have them.
+"""What a language model gives to words that it lacks, such as hotwords, where results have them.
 
 The <unk> of a model stands for all words that it lacks together, so it is far more probable than any of them; a model
 without <unk> makes them impossible. Here such a word is as probable as the model's rarest word, after any history.

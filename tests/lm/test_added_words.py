@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from asrtool.lm.added_words import NewWord, add_words
+from asrtool.lm.added_words import NewWord, add_words, default_logprob
 from asrtool.lm.ngram import BOS, EOS, UNK
 from asrtool.lm.ngram_files import read_ngrams, write_ngrams
 
@@ -102,9 +102,22 @@ def test_other_words_lose_in_proportion(model):
     assert probability(added, ("A",), "B") == pytest.approx(probability(model, ("A",), "B"), rel=1e-5)
 
 
-def test_without_a_probability_a_word_is_as_rare_as_the_rarest(model):
+def test_without_a_probability_a_word_is_at_least_as_probable_as_the_rarest(model):
     added = add_words(model, [NewWord("N")])
     assert probability(added, (), "N") == pytest.approx(probability(added, (), "C"), rel=1e-5)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, 1e-4), (100, 1e-4), (1000, 1e-5), (1_000_000, 1e-7)])
+def test_words_of_which_nothing_is_known_share_a_hundredth_of_all_words(model, count, expected):
+    model.logprobs[model.trie.nodes(1)][model.ids["C"]] = math.log(1e-7)
+    assert default_logprob(model, count) == pytest.approx(math.log(expected), rel=1e-5)
+
+
+def test_the_default_is_shared_by_words_without_a_probability_only(model):
+    model.logprobs[model.trie.nodes(1)][model.ids["C"]] = math.log(1e-7)
+    several = [NewWord(f"N{number}") for number in range(200)]
+    added = add_words(model, [*several, NewWord("M", like="B"), NewWord("O", probability=0.01)])
+    assert probability(added, (), "N0") == pytest.approx(0.005 * probability(added, (), "O"), rel=1e-4)
 
 
 def test_the_model_can_be_written_and_read(model, tmp_path):
