@@ -5,13 +5,13 @@ import click
 from asrtool.cli.options import JOBS, PATH, model_options
 from asrtool.cli.search_options import (
     METHOD,
-    beam_option,
     graph_option,
     graph_search_options,
     hotwords_option,
+    lattice_search_beam_option,
+    lattice_search_options,
     no_rescore_option,
     prefix_search_options,
-    rescoring_options,
 )
 
 
@@ -26,12 +26,12 @@ from asrtool.cli.search_options import (
     show_default="the best that EXP has the files for",
     help="Search method; repeatable.",
 )
-@beam_option
+@lattice_search_beam_option
 @prefix_search_options
 @hotwords_option
 @graph_option
 @graph_search_options
-@rescoring_options
+@lattice_search_options
 @no_rescore_option
 @click.option("--jobs", default=1, type=JOBS, help="Number of search processes (--method graph only).")
 @click.option("--out", type=PATH, show_default="EXP/calibration.json", help="JSON file to write the calibration to.")
@@ -42,10 +42,12 @@ def calibrate(
     """Turn the posteriors of words into probabilities, on a dev set.
 
     CUTS are recognised with the options of the method, and the words compared with the transcripts. The confidence of a
-    word is then the probability that it is correct; the confidence of an utterance is the probability that all of it is
-    correct. The maps are small and monotone (logistic regression); which posteriors they read is chosen by
-    cross-validation over speakers. They are written to EXP/calibration.json, a part for each method, which `asrtool
-    decode`, `asrtool transcribe` and `asrtool pack` use from then on.
+    word is then the probability that it is correct; the confidence of an utterance is its expected word accuracy. The
+    maps are small and monotone (logistic regression); which posteriors they read is chosen by cross-validation over
+    speakers. They are written to EXP/calibration.json, a part for each method, which `asrtool decode`, `asrtool
+    transcribe` and `asrtool pack` use from then on.
+
+    Graph search builds lattices, as in `asrtool transcribe`, unless --max-active is given.
 
     The command prints how good the confidences are on speakers that they were not fitted on: normalised cross entropy
     (NCE: 1 is perfect), expected calibration error (ECE), and the errors among the most confident words.
@@ -60,6 +62,7 @@ def calibrate(
     from asrtool.decoding.checks import check_cuts
     from asrtool.decoding.system_options import best_method, options_by_method
     from asrtool.experiment import open_experiment
+    from asrtool.scoring.utterance_confidence import utterance_quality_line
 
     if threads:
         torch.set_num_threads(threads)
@@ -72,6 +75,7 @@ def calibrate(
         label, fitted = run(experiment, cuts, method, own_options, out, jobs, batch_seconds, workers)
         click.echo(f"{label}, without calibration: {_quality(fitted.raw)}")
         click.echo(f"{label}, cross-validated: {_quality(fitted.words)}")
+        click.echo(f"{label}, cross-validated: {utterance_quality_line(fitted.utterances)}")
 
 
 def _quality(quality) -> str:

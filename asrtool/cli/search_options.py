@@ -11,12 +11,19 @@ from asrtool.cli.options import NOT_NEGATIVE, NUMBER, PATH, POSITIVE, add_option
 METHOD = click.Choice(["greedy", "prefix", "graph"])
 MAX_NBEST = 1000  # hypotheses of an utterance: rescoring gains nothing from more than some hundreds
 
-beam_option = click.option(
-    "--beam",
-    type=POSITIVE,
-    show_default="8 prefixes; in graph search 16.0",
-    help="Beam: the number of prefixes (--method prefix), or the largest cost above the best path (--method graph).",
-)
+
+def _beam_option(graph_default: str):
+    return click.option(
+        "--beam",
+        type=POSITIVE,
+        show_default=f"8 prefixes; in graph search {graph_default}",
+        help="Beam: the number of prefixes (--method prefix), or the largest cost above the best path (--method "
+        "graph).",
+    )
+
+
+beam_option = _beam_option("16.0")
+lattice_search_beam_option = _beam_option("12.0, with --max-active 16.0")  # asrtool/decoding/system_options.py
 
 prefix_search_options = add_options(
     click.option(
@@ -104,21 +111,28 @@ nbest_option = click.option(
     show_default="1",
     help="Number of hypotheses that are written for an utterance (--method prefix or graph).",
 )
-rescoring_options = add_options(
-    click.option(
-        "--lattice-beam",
-        type=POSITIVE,
-        show_default="8.0",
-        help="Lattice beam, the largest cost above the best path (--method graph only).",
-    ),
-    click.option(
-        "--rescore",
-        type=PATH,
-        help="N-gram model for lattice rescoring; it replaces the one that the graph was built from.",
-    ),
-    click.option(
-        "--graph-lm",
-        type=PATH,
-        help="N-gram model that the graph was built from; needed with --rescore to subtract its scores.",
-    ),
-)
+
+
+def _rescoring_options(lattice_beam: str):
+    return add_options(
+        click.option(
+            "--lattice-beam",
+            type=POSITIVE,
+            show_default=lattice_beam,
+            help="Lattice beam, the largest cost above the best path (--method graph only).",
+        ),
+        click.option(
+            "--rescore",
+            type=PATH,
+            help="N-gram model for lattice rescoring; it replaces the one that the graph was built from.",
+        ),
+        click.option(
+            "--graph-lm",
+            type=PATH,
+            help="N-gram model that the graph was built from; needed with --rescore to subtract its scores.",
+        ),
+    )
+
+
+rescoring_options = _rescoring_options("8.0")
+lattice_search_options = _rescoring_options("6.0, with --rescore 8.0; no lattices with --max-active")

@@ -14,14 +14,14 @@ from asrtool.cli.options import (
 )
 from asrtool.cli.search_options import (
     METHOD,
-    beam_option,
     graph_option,
     graph_search_options,
     hotwords_option,
+    lattice_search_beam_option,
+    lattice_search_options,
     nbest_option,
     no_rescore_option,
     prefix_search_options,
-    rescoring_options,
 )
 
 VADS = click.Choice(["auto", "silero", "energy", "none"])
@@ -72,12 +72,12 @@ class FormatList(click.ParamType):
 @click.option("--overwrite", is_flag=True, help="Replace output files, whoever wrote them, also those that are done.")
 @channel_option()
 @click.option("--method", type=METHOD, show_default="the best that MODEL has the files for", help="Search method.")
-@beam_option
+@lattice_search_beam_option
 @nbest_option
 @prefix_search_options
 @graph_option
 @graph_search_options
-@rescoring_options
+@lattice_search_options
 @no_rescore_option
 @hotwords_option
 @click.option("--jobs", default=1, type=JOBS, help="Number of search processes beside the model.")

@@ -21,7 +21,7 @@ from asrtool.decoding.calibration import (
     MethodCalibration,
     UtteranceMap,
     WordMap,
-    product_of,
+    mean_confidence,
     read_calibration,
     word_feature,
 )
@@ -32,6 +32,7 @@ from asrtool.decoding.logistic import fit_logistic
 from asrtool.decoding.options import Options
 from asrtool.decoding.runs import method_label
 from asrtool.decoding.search_setup import open_search
+from asrtool.decoding.system_options import with_lattices
 from asrtool.decoding.words import UtteranceEvidence, WordDescriber
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
@@ -41,11 +42,19 @@ from asrtool.progress import progress
 from asrtool.provenance import provenance
 from asrtool.readers import read_json
 from asrtool.scoring.confidence import ConfidenceQuality, confidence_quality, quality_dict, words_correct
+from asrtool.scoring.utterance_confidence import (
+    UtteranceErrors,
+    UtteranceQuality,
+    utterance_errors,
+    utterance_quality,
+    utterance_quality_dict,
+)
 from asrtool.system_files import CALIBRATION
 
-# Words (or utterances) that must be correct, and that must not be, for a map to be fitted: its weights are then known
-# to about a third. With fewer, a calibration would be worse than none.
+# Words that must be correct, and that must not be, for a map to be fitted: its weights are then known to about a third.
+# With fewer, a calibration would be worse than none.
 MIN_OF_EACH = 10
+MIN_UTTERANCES = 20  # for a map of utterances, by the same reasoning
 NUM_FOLDS = 5  # of the cross-validation, fewer where there are fewer speakers
 # The features of words that are tried, in order: a later one needs a lower cross-entropy.
 ACOUSTIC_FEATURES: tuple[tuple[FeatureName, ...], ...] = (("acoustic",), ("acoustic", "units"))
@@ -59,11 +68,11 @@ LATTICE_FEATURES: tuple[tuple[FeatureName, ...], ...] = (
 
 @dataclass(frozen=True)
 class DevUtterance:
-    """An utterance of the dev set: its evidence, whether each word is correct, and whether all are and none misses."""
+    """An utterance of the dev set: its evidence, whether each word is correct, and its word errors."""
 
     evidence: UtteranceEvidence
     words_correct: list[bool]
-    is_correct: bool
+    outcome: UtteranceErrors
     speaker: str | None
 
 
@@ -73,12 +82,13 @@ class FittedCalibration:
 
     calibration: MethodCalibration
     words: ConfidenceQuality
-    utterances: ConfidenceQuality
+    utterances: UtteranceQuality
     raw: ConfidenceQuality  # of the posteriors of words, as they are without a calibration
 
     def facts(self) -> dict:
         """Returns the quality in plain values for JSON."""
-        return {name: quality_dict(getattr(self, name)) for name in ("words", "utterances", "raw")}
+        utterances = utterance_quality_dict(self.utterances)
+        return {"words": quality_dict(self.words), "utterances": utterances, "raw": quality_dict(self.raw)}
 
 
 def calibrate(
@@ -102,6 +112,7 @@ def calibrate(
         hint = "calibrate the experiment, and pack it again, or write the calibration elsewhere with --out"
         raise UserError(f"{experiment.folder} is a pack, whose files do not change; {hint}")
     require_same_kind(path, "a calibration", read_calibration)
+    options = with_lattices(method, options)
     search, settings, graph = open_search(method, experiment.tokenizer, options, jobs)
     describer = WordDescriber(experiment, graph)
     utterances = collect_evidence(experiment, cuts, search, describer, batch_seconds, workers)
@@ -139,7 +150,7 @@ def _collect_batch(
                 DevUtterance(
                     evidence=describer.evidence(hypothesis, frames[n, : lens[n]]),
                     words_correct=words_correct(row["ref"], row["hyp"]),
-                    is_correct=row["ref"].split() == row["hyp"].split(),
+                    outcome=utterance_errors(row["ref"], row["hyp"]),
                     speaker=batch.speakers[n],
                 )
             )
@@ -162,7 +173,7 @@ def fit_calibration(utterances: Sequence[DevUtterance]) -> FittedCalibration:
     return FittedCalibration(
         calibration=calibration,
         words=confidence_quality([value for words, _ in held_out for value in words], correct),
-        utterances=confidence_quality([value for _, value in held_out], [one.is_correct for one in utterances]),
+        utterances=utterance_quality([value for _, value in held_out], [one.outcome for one in utterances]),
         raw=confidence_quality([word.raw_confidence for word in evidence], correct),
     )
 
@@ -224,8 +235,8 @@ def _held_out_confidences(
     confidences = []
     for utterance, fold in zip(utterances, folds.tolist(), strict=True):
         words = [maps[fold].words[0].confidence(word) for word in utterance.evidence.words]
-        product = product_of(words, utterance.evidence.empty)
-        confidences.append((words, maps[fold].utterances.confidence(product, len(words))))
+        mean = mean_confidence(words, utterance.evidence.empty)
+        confidences.append((words, maps[fold].utterances.confidence(mean, len(words))))
     return confidences
 
 
@@ -246,16 +257,16 @@ def _fit_words(utterances: Sequence[DevUtterance], features: tuple[FeatureName, 
 
 
 def _fit_utterances(utterances: Sequence[DevUtterance], word_map: WordMap) -> UtteranceMap:
-    """Returns the map of utterances; with too few of either kind it leaves the product of the words as it is."""
-    correct = np.array([utterance.is_correct for utterance in utterances], dtype=bool)
-    if min(correct.sum(), (~correct).sum()) < MIN_OF_EACH:
+    """Returns the map of utterances to their word accuracy; with too few, it leaves the mean of the words as it is."""
+    if len(utterances) < MIN_UTTERANCES:
         return UtteranceMap(intercept=0.0, weight=1.0, length_weight=0.0)
     rows = []
     for utterance in utterances:
         confidences = [word_map.confidence(word) for word in utterance.evidence.words]
-        product = product_of(confidences, utterance.evidence.empty)
-        rows.append([clipped_logit(product), np.log(1 + len(confidences))])
-    intercept, (weight, length_weight) = fit_logistic(np.array(rows), correct, [False, True])
+        mean = mean_confidence(confidences, utterance.evidence.empty)
+        rows.append([clipped_logit(mean), np.log(1 + len(confidences))])
+    accuracies = np.array([utterance.outcome.accuracy for utterance in utterances])
+    intercept, (weight, length_weight) = fit_logistic(np.array(rows), accuracies, [False, True])
     return UtteranceMap(intercept=intercept, weight=weight, length_weight=length_weight)
 
 

@@ -4,7 +4,7 @@
                      posterior   the logit of the word's posterior in the lattice
                      acoustic    the logit of its posterior by the acoustic model alone
                      units       the log of its number of units
-    utterance    sigmoid(intercept + weight * logit of the product of the words' probabilities
+    utterance    sigmoid(intercept + weight * logit of the mean of the words' probabilities
                          + length_weight * log(1 + number of words))
 
 The weights of posteriors are not negative, so a higher posterior never lowers a confidence. This is Platt's scaling
@@ -24,7 +24,7 @@ from asrtool.experiment import Experiment
 from asrtool.files import file_hash
 from asrtool.readers import read_json
 
-FORMAT = 1
+FORMAT = 2
 MAX_WEIGHT = 1e3  # of a map: logits are within +-14, and a probability is 0 or 1 in float64 beyond 40
 MAX_METHODS = 100  # search methods in a file; there are a handful
 MAX_TEXT = 10_000  # characters of a name
@@ -60,16 +60,16 @@ class WordMap(_Strict):
 
 
 class UtteranceMap(_Strict):
-    """The map of utterances, from the product of the probabilities of the words."""
+    """The map of utterances, from the mean of the probabilities of the words to the expected word accuracy."""
 
     intercept: Weight
     weight: PositiveWeight
     length_weight: Weight
 
-    def confidence(self, product: float, num_words: int) -> float:
-        """Returns the probability that an utterance with `num_words` words in its hypothesis has no word error."""
+    def confidence(self, mean: float, num_words: int) -> float:
+        """Returns the expected word accuracy of an utterance with `num_words` words in its hypothesis."""
         return sigmoid(
-            self.intercept + self.weight * clipped_logit(product) + self.length_weight * math.log(1 + num_words)
+            self.intercept + self.weight * clipped_logit(mean) + self.length_weight * math.log(1 + num_words)
         )
 
 
@@ -90,7 +90,7 @@ class MethodCalibration(_Strict):
 class _File(_Strict):
     """calibration.json."""
 
-    format: Literal[1]
+    format: Literal[2]
     methods: dict[Annotated[str, Field(max_length=MAX_TEXT)], MethodCalibration] = Field(max_length=MAX_METHODS)
 
 
@@ -132,6 +132,9 @@ def open_calibration(experiment: Experiment, label: str) -> tuple[MethodCalibrat
     return calibration, {"calibration": file_hash(path)} if path and calibration else {}
 
 
-def product_of(confidences: Sequence[float], empty: float) -> float:
-    """Returns the probability that all words are correct if they are independent; `empty` without words."""
-    return math.prod(confidences) if confidences else empty
+def mean_confidence(confidences: Sequence[float], empty: float) -> float:
+    """Returns the mean of the probabilities of the words of an utterance; `empty` without words.
+
+    This is the expected share of correct words among those of the hypothesis.
+    """
+    return sum(confidences) / len(confidences) if confidences else empty

@@ -248,7 +248,7 @@ def hypothesis_row(
 
     `units`, the hypothesis's tokens, is a list of [symbol, seconds from the start of the cut]; `words` is a list of
     [word, start, end, confidence], or, without `described`, of the words of a graph, [word, seconds]. `score` is
-    the hypothesis's natural log-probability, `confidence` the probability that it is correct. `speaker` is there where
+    the hypothesis's natural log-probability, `confidence` its expected word accuracy. `speaker` is there where
     the manifest names one, `partial` where no path reached the end of the graph, `nbest` where there are further
     hypotheses; `_skipped_row` adds `skipped`. Where the units are phones and no graph makes words of them, `ref`, `hyp`
     and `words` are phones, and `token_type` is "phones".

@@ -9,10 +9,12 @@ from asrtool.errors import UserError
 
 MAX_COST = 1e4  # nats: larger differences decide nothing, and float32 still holds the sum of an hour of frames
 MAX_STATES = 10_000_000  # active in a frame: 1 GB, and more than any beam keeps in practice
+ENTROPY_FRAMES = 25  # a second with frames of 40 ms: a shorter stretch is over before a search has grown
 MAX_NBEST = 100_000  # hypotheses of an utterance: about 10 MB of hyps.jsonl
 BOUNDS = {  # of GraphOptions, both included; NaN is outside
     "beam": (1e-4, MAX_COST),
     "lattice_beam": (1e-4, MAX_COST),
+    "lattice_max_entropy": (0, MAX_COST),
     "acoustic_scale": (1e-4, MAX_COST),
     "blank_penalty": (-MAX_COST, MAX_COST),
     "insertion_penalty": (-MAX_COST, MAX_COST),
@@ -49,6 +51,8 @@ class GraphOptions:
     insertion_penalty: float = 0.0
     nbest: int = 1
     lattice_beam: float | None = None  # builds lattices: how much more than the best path their paths may cost
+    # Utterances in which a second has a higher mean entropy, in nats, get no lattice: its search has no limit of states
+    lattice_max_entropy: float | None = None
 
     def __post_init__(self) -> None:
         for name, (minimum, maximum) in BOUNDS.items():
@@ -71,6 +75,24 @@ class GraphOptions:
         scaled *= self.acoustic_scale
         require_log_likelihoods(bool((scaled < np.inf).all()))
         return scaled
+
+
+def max_mean_entropy(scaled: np.ndarray, num_frames: int = ENTROPY_FRAMES) -> float:
+    """Returns the largest mean entropy, in nats, over `num_frames` successive frames of log-likelihoods (T, V).
+
+    The entropy of a frame is that of the distribution over its outputs that the log-likelihoods make. Fewer frames than
+    `num_frames` are averaged all; without frames it is 0.
+    """
+    if not len(scaled):
+        return 0.0
+    relative = scaled - scaled.max(axis=1, keepdims=True)  # (T, V)
+    weights = np.exp(relative)
+    totals = weights.sum(axis=1)
+    products = np.where(weights > 0, weights * np.where(weights > 0, relative, 0.0), 0.0)
+    entropies = np.log(totals) - products.sum(axis=1) / totals  # (T,)
+    width = min(num_frames, len(entropies))
+    sums = np.concatenate([[0.0], np.cumsum(entropies, dtype=np.float64)])
+    return float((sums[width:] - sums[:-width]).max() / width)
 
 
 def require_log_likelihoods(are_below_infinity: bool) -> None:

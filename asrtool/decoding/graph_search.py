@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from asrtool.decoding.graph_options import GraphOptions
+from asrtool.decoding.graph_options import GraphOptions, max_mean_entropy
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.kaldi_search import (
     add_insertion_penalty,
@@ -101,11 +101,18 @@ class GraphSearch:
     def decode(self, log_probs: np.ndarray) -> Hypothesis:
         """Returns the hypothesis of one utterance, log_probs (T, V)."""
         scaled = self.options.scaled_log_likelihoods(log_probs, self.priors)
-        if self.options.lattice_beam is None:
+        if self.options.lattice_beam is None or self._is_uncertain(scaled):
             path, is_complete = search_best_path(self.fst, scaled, self.options)
             return self.path_hypothesis(path, is_complete)
         lattice, is_complete = search_lattice(self.fst, scaled, self.options)
         return self.lattice_hypothesis(lattice, is_complete)
+
+    def _is_uncertain(self, scaled: np.ndarray) -> bool:
+        """Returns whether lattice search would keep most states of a large graph; scaled log-likelihoods (T, V)."""
+        limit = self.options.lattice_max_entropy
+        if limit is None or self.fst.num_states <= self.options.max_active:
+            return False
+        return max_mean_entropy(scaled) > limit
 
     def lattice_hypothesis(self, lattice: Lattice, is_complete: bool) -> Hypothesis:
         """Returns the best hypothesis of a lattice, after rescoring if asked for, with the other n-best ones."""
@@ -137,7 +144,10 @@ class GraphSearch:
     @property
     def settings(self) -> dict:
         """What determines the result, besides graph and log-probs."""
-        return asdict(self.options)
+        settings = asdict(self.options)
+        if self.options.lattice_max_entropy is None:
+            del settings["lattice_max_entropy"]  # results of earlier versions stay those of the same run
+        return settings
 
     def close(self) -> None:
         """Ends the worker processes."""

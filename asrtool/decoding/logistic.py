@@ -11,23 +11,23 @@ from asrtool.decoding.calibration import MAX_WEIGHT
 PRIOR_DEVIATION = 3.0
 
 
-def fit_logistic(values: np.ndarray, correct: np.ndarray, may_be_negative: Sequence[bool]) -> tuple[float, list[float]]:
-    """Returns intercept and weights of the logistic regression of `correct` (N,) on `values` (N, F).
+def fit_logistic(values: np.ndarray, targets: np.ndarray, may_be_negative: Sequence[bool]) -> tuple[float, list[float]]:
+    """Returns intercept and weights of the logistic regression of `targets` (N,) on `values` (N, F).
 
-    It minimises the cross-entropy, with a Gaussian prior of PRIOR_DEVIATION on the weights; weights are not negative
-    unless `may_be_negative` (F,).
+    Targets are outcomes (0 or 1), or shares between them (Papke and Wooldridge 1996). It minimises the cross-entropy,
+    with a Gaussian prior of PRIOR_DEVIATION on the weights; weights are not negative unless `may_be_negative` (F,).
     """
     from scipy.optimize import minimize
 
-    signs = np.where(correct, 1.0, -1.0)
+    shares = np.asarray(targets, dtype=np.float64)
     design = np.column_stack([np.ones(len(values)), values])  # (N, 1 + F)
     precision = np.full(design.shape[1], PRIOR_DEVIATION**-2)
     precision[0] = 0.0
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        margins = signs * (design @ parameters)
-        nats = np.logaddexp(0.0, -margins).sum() + 0.5 * (precision * parameters**2).sum()
-        slopes = -signs * np.exp(-np.logaddexp(0.0, margins))
+        logits = design @ parameters
+        nats = (np.logaddexp(0.0, logits) - shares * logits).sum() + 0.5 * (precision * parameters**2).sum()
+        slopes = np.exp(-np.logaddexp(0.0, -logits)) - shares
         return nats, design.T @ slopes + precision * parameters
 
     bounds = [(-MAX_WEIGHT, MAX_WEIGHT)]

@@ -12,7 +12,7 @@ from asrtool.graphs.folder import DecodingGraph
 from asrtool.readers import read_json
 
 WEIGHT_NAMES = ("acoustic_scale", "blank_penalty", "insertion_penalty")  # of the decoding weights
-GRAPH_OPTIONS = ("beam", "max_active", "min_active", "lattice_beam", "nbest", *WEIGHT_NAMES)
+GRAPH_OPTIONS = ("beam", "max_active", "min_active", "lattice_beam", "lattice_max_entropy", "nbest", *WEIGHT_NAMES)
 DEFAULT_LATTICE_BEAM = 8.0  # as in Kaldi's recipes
 DEFAULT_PREFIX_BEAM = 8  # prefixes
 MAX_PREFIX_BEAM = 10_000  # prefixes; time and memory grow with it, and results no longer change above 100

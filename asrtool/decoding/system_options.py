@@ -4,7 +4,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from asrtool.decoding.options import Options, check_options, methods_of_option, require_effect
+from asrtool.decoding.options import (
+    DEFAULT_LATTICE_BEAM,
+    Options,
+    check_options,
+    methods_of_option,
+    require_effect,
+)
 from asrtool.experiment import Experiment
 from asrtool.system_files import SystemFiles
 
@@ -22,6 +28,13 @@ REPLACED_BY = {
 RESCORING_FILES = ("rescore", "graph_lm")
 LATTICE_OPTIONS = (*RESCORING_FILES, "lattice_beam", "nbest")
 LIMITS = ("max_active", "min_active")  # of graph search; a search that builds lattices on CPUs has none
+# Graph search whose words need confidences builds lattices. Wider beams gain less than 0.2 % WER and take several times
+# as long (docs/confidence.md).
+CONFIDENCE_BEAM = 12.0
+CONFIDENCE_LATTICE_BEAM = 6.0
+# Nats in a second: speech has 1.2 with a trained model, and 1.7 at most; beyond 2, lattice search takes more than ten
+# times as long as for speech, and the time grows by a factor of 15 with each further nat.
+CONFIDENCE_MAX_ENTROPY = 2.0
 
 
 def carried_options(experiment: Experiment, method: str, streaming: bool = False) -> dict[str, Any]:
@@ -69,6 +82,23 @@ def search_options(experiment: Experiment, method: str, given: Options, streamin
     options |= chosen
     check_options([method], options)
     return _verified(experiment.files, options)
+
+
+def with_lattices(method: str, options: Options) -> dict[str, Any]:
+    """Returns the options of a search whose words need confidences: in graph search, it builds lattices.
+
+    Beams are those of `options`, or narrower ones than `asrtool decode` has, and a stretch of audio that the model does
+    not recognise is searched without lattices (GraphOptions.lattice_max_entropy). The options stay as they are with a
+    limit of the active states, which lattice search does not have, and with k2, which has both.
+    """
+    if method != "graph" or {*LIMITS} & {*options} or options.get("engine") == "k2":
+        return dict(options)
+    defaults = {
+        "beam": CONFIDENCE_BEAM,
+        "lattice_beam": DEFAULT_LATTICE_BEAM if "rescore" in options else CONFIDENCE_LATTICE_BEAM,
+        "lattice_max_entropy": CONFIDENCE_MAX_ENTROPY,
+    }
+    return defaults | dict(options)
 
 
 def options_by_method(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asrtool.decoding.calibration import MethodCalibration, product_of
+from asrtool.decoding.calibration import MethodCalibration, mean_confidence
 from asrtool.decoding.confidence import WordEvidence, acoustic_posteriors, empty_posterior
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.unit_chain import FrameSpan
@@ -28,7 +28,10 @@ class TimedWord(NamedTuple):
 
 
 class UtteranceWords(NamedTuple):
-    """The words of an utterance, and the probability that all are correct and none is missing."""
+    """The words of an utterance, and its expected word accuracy: 1 - WER, or 0 where there are more errors than words.
+
+    Without a calibration this is the mean of the words' confidences, which leaves missing words out.
+    """
 
     words: list[TimedWord]
     confidence: float | None
@@ -106,8 +109,8 @@ class WordDescriber:
         return evidence.raw_confidence if calibrated is None else calibrated
 
     def _utterance_confidence(self, confidences: Sequence[float], empty: float) -> float:
-        product = product_of(confidences, empty)
-        return self.calibration.utterances.confidence(product, len(confidences)) if self.calibration else product
+        mean = mean_confidence(confidences, empty)
+        return self.calibration.utterances.confidence(mean, len(confidences)) if self.calibration else mean
 
 
 def _joined(spans: Sequence[FrameSpan], begin: int, end: int) -> FrameSpan:

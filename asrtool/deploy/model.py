@@ -12,7 +12,7 @@ from asrtool.data.audio_blocks import Channel, open_recording
 from asrtool.data.sources import InvalidEntry
 from asrtool.decoding.calibration import open_calibration
 from asrtool.decoding.options import Options, methods_of_option
-from asrtool.decoding.system_options import LATTICE_OPTIONS, best_method, search_options
+from asrtool.decoding.system_options import LATTICE_OPTIONS, best_method, search_options, with_lattices
 from asrtool.decoding.words import WordDescriber
 from asrtool.deploy.recording_alignment import RecordingAlignment, align_recording
 from asrtool.deploy.results import Segment, Transcript
@@ -129,7 +129,7 @@ class Model:
     ):
         self.experiment = experiment
         self.method = method
-        self.options = search_options(experiment, method, options)
+        self.options = with_lattices(method, search_options(experiment, method, options))
         self.jobs = jobs
         self.vad = vad
         self.batch_seconds = batch_seconds

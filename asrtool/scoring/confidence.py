@@ -1,13 +1,12 @@
 """How much the confidences of a recogniser are worth: normalised cross entropy, calibration error, selective error.
 
-A confidence is the probability that a word of the hypothesis, or a whole utterance, is correct. A word is correct if
-the alignment with the reference matches it; deleted words have no confidence.
+A confidence is the probability that a word of the hypothesis is correct. A word is correct if the alignment with the
+reference matches it; deleted words have no confidence. Utterances: see utterance_confidence.py.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ MIN_PROBABILITY = 5e-5
 
 @dataclass(frozen=True)
 class ConfidenceQuality:
-    """The quality of `count` confidences, of which `correct` belong to correct words (or utterances)."""
+    """The quality of `count` confidences, of which `correct` belong to correct words."""
 
     count: int
     correct: int
@@ -31,14 +30,6 @@ class ConfidenceQuality:
     ece: float  # expected calibration error, from 0 to 1
     # share of the words -> errors (substitutions and insertions) among the most confident of them, in percent
     error_rates: dict[float, float]
-
-
-@dataclass(frozen=True)
-class ConfidenceScore:
-    """The quality of the confidences of words, and of utterances where these have some."""
-
-    words: ConfidenceQuality
-    utterances: ConfidenceQuality | None
 
 
 def normalised_cross_entropy(confidences: Sequence[float], is_correct: Sequence[bool]) -> float | None:
@@ -64,7 +55,7 @@ def normalised_cross_entropy(confidences: Sequence[float], is_correct: Sequence[
 
 
 def expected_calibration_error(
-    confidences: Sequence[float], is_correct: Sequence[bool], bins: int = CALIBRATION_BINS
+    confidences: Sequence[float], is_correct: Sequence[float], bins: int = CALIBRATION_BINS
 ) -> float:
     """Returns the mean difference between confidence and share of correct words, over bins of equal numbers of words.
 
@@ -77,7 +68,7 @@ def expected_calibration_error(
     if not len(values):
         return 0.0
     order = np.argsort(values, kind="stable")
-    outcomes = _mean_of_equals(values[order], np.asarray(is_correct, dtype=np.float64)[order])
+    outcomes = mean_of_equals(values[order], np.asarray(is_correct, dtype=np.float64)[order])
     parts = zip(np.array_split(values[order], bins), np.array_split(outcomes, bins), strict=True)
     return float(sum(abs(confidence.sum() - outcome.sum()) for confidence, outcome in parts) / len(values))
 
@@ -93,12 +84,12 @@ def error_rate_of_most_confident(confidences: Sequence[float], is_correct: Seque
     if not len(values):
         return 0.0
     order = np.argsort(-values, kind="stable")
-    errors = _mean_of_equals(values[order], 1.0 - np.asarray(is_correct, dtype=np.float64)[order])
+    errors = mean_of_equals(values[order], 1.0 - np.asarray(is_correct, dtype=np.float64)[order])
     num_kept = math.ceil(share * len(values) - 1e-9)  # 0.9 * 10 is 9.000000000000002 in other orders
     return float(100 * errors[:num_kept].mean())
 
 
-def _mean_of_equals(values: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+def mean_of_equals(values: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     """Returns outcomes (N,) with the mean over all that have the same value."""
     _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
     return (np.bincount(group, outcomes) / sizes)[group]
@@ -120,47 +111,6 @@ def words_correct(ref: str, hyp: str) -> list[bool]:
     return [ref_word == hyp_word for ref_word, hyp_word in align_words(ref, hyp) if hyp_word != GAP]
 
 
-def score_confidences(rows: Iterable[dict]) -> ConfidenceScore | None:
-    """Returns the quality of the confidences in rows of hyps.jsonl; None where no word has one.
-
-    Rows whose words do not all have a confidence are left out, as are utterances without one.
-    """
-    confidences: list[float] = []
-    is_correct: list[bool] = []
-    of_utterances: list[float] = []
-    are_correct: list[bool] = []
-    for row in rows:
-        own = word_confidences(row)
-        if own is not None:
-            confidences += own
-            is_correct += words_correct(row["ref"], row["hyp"])
-        if _is_probability(row.get("confidence")):
-            of_utterances.append(row["confidence"])
-            are_correct.append(row["ref"].split() == row["hyp"].split())
-    if not confidences:
-        return None
-    utterances = confidence_quality(of_utterances, are_correct) if of_utterances else None
-    return ConfidenceScore(confidence_quality(confidences, is_correct), utterances)
-
-
-def word_confidences(row: dict) -> list[float] | None:
-    """Returns the confidences of the words of a row, or None where they do not belong to the words of `hyp`.
-
-    `words` are [word, start, end, confidence]; older results have [word, start], and other programs write what they
-    like.
-    """
-    words = row.get("words")
-    if not isinstance(words, list) or not all(isinstance(word, list) and len(word) == 4 for word in words):
-        return None
-    if [word[0] for word in words] != row["hyp"].split() or not all(_is_probability(word[3]) for word in words):
-        return None
-    return [float(word[3]) for word in words]
-
-
-def _is_probability(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-
-
 def quality_dict(quality: ConfidenceQuality) -> dict:
     """Returns the measures in plain values for JSON."""
     rates = {f"{100 * share:g}": rate for share, rate in quality.error_rates.items()}
@@ -171,29 +121,3 @@ def quality_dict(quality: ConfidenceQuality) -> dict:
         "ece": quality.ece,
         "error_rate_of_most_confident": rates,
     }
-
-
-def confidence_dict(score: ConfidenceScore) -> dict:
-    """Returns the score in plain values for JSON (wer.json)."""
-    utterances = score.utterances and quality_dict(score.utterances)
-    return {"words": quality_dict(score.words), "utterances": utterances}
-
-
-def confidence_lines(score: ConfidenceScore) -> list[str]:
-    """Returns the score as lines of report.txt."""
-    head = f"{'Confidences':<12}{'number':>10}{'correct':>10}{'NCE':>8}{'ECE':>8}"
-    head += "".join(f"{f'{100 * share:g} %':>8}" for share in KEPT_SHARES)
-    rows = [("words", score.words), ("utterances", score.utterances)]
-    return [
-        head,
-        *(_quality_line(name, quality) for name, quality in rows if quality is not None),
-        "NCE: normalised cross entropy, 1 is perfect; ECE: expected calibration error; then the errors (substitutions",
-        "and insertions) in percent among the most confident 50, 75 and 90 % of the words or utterances.",
-        "",
-    ]
-
-
-def _quality_line(name: str, quality: ConfidenceQuality) -> str:
-    nce = "-" if quality.nce is None else f"{quality.nce:.3f}"
-    rates = "".join(f"{rate:>8.2f}" for rate in quality.error_rates.values())
-    return f"{name:<12}{quality.count:>10}{quality.correct:>10}{nce:>8}{quality.ece:>8.4f}{rates}"

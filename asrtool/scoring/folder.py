@@ -12,7 +12,7 @@ from typing import Any
 from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import file_hash, write_json, write_jsonl, write_text
 from asrtool.readers import read_json, read_jsonl
-from asrtool.scoring.confidence import confidence_dict, confidence_lines, score_confidences
+from asrtool.scoring.confidence_score import confidence_dict, confidence_lines, score_confidences
 from asrtool.scoring.paired import PairedDifference, paired_difference
 from asrtool.scoring.report import alignment_rows, alignment_text, report_text, score_dict
 from asrtool.scoring.wer import Score, score_pairs
@@ -158,7 +158,7 @@ def score_folder(folder: str | Path, name: str | None = None) -> Score:
     """Score `folder`/hyps.jsonl, and write wer.json, report.txt, alignments.txt and alignments.jsonl next to it.
 
     `name` is the set's name in the report, by default `set_name(folder)`. Where words have confidences, wer.json and
-    report.txt say how good these are (asrtool/scoring/confidence.py). Raises the errors of `read_hypotheses`, and
+    report.txt say how good these are (asrtool/scoring/confidence_score.py). Raises the errors of `read_hypotheses`, and
     UserError when no reference holds a word.
     """
     folder = Path(folder)

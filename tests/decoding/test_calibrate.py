@@ -4,23 +4,26 @@ import itertools
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from asrtool.decoding.calibrate import (
+    MIN_UTTERANCES,
     DevUtterance,
     calibrate,
     fit_calibration,
     write_calibration,
 )
-from asrtool.decoding.calibration import MethodCalibration, UtteranceMap, WordMap, read_calibration, sigmoid
+from asrtool.decoding.calibration import FORMAT, MethodCalibration, UtteranceMap, WordMap, read_calibration, sigmoid
 from asrtool.decoding.confidence import WordEvidence
 from asrtool.decoding.logistic import fit_logistic
 from asrtool.decoding.words import UtteranceEvidence
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
-from asrtool.scoring.confidence import score_confidences
+from asrtool.scoring.confidence_score import score_confidences
+from asrtool.scoring.utterance_confidence import UtteranceErrors
 
 
 def dev_set(seed: int, utterances: int = 300, has_lattice: bool = True, words: int = 8) -> list[DevUtterance]:
@@ -35,7 +38,8 @@ def dev_set(seed: int, utterances: int = 300, has_lattice: bool = True, words: i
             for logit in logits.tolist()
         ]
         speaker = f"speaker {number % 7}"
-        made.append(DevUtterance(UtteranceEvidence(evidence, 0.0), correct.tolist(), bool(correct.all()), speaker))
+        outcome = UtteranceErrors(int((~correct).sum()), words)
+        made.append(DevUtterance(UtteranceEvidence(evidence, 0.0), correct.tolist(), outcome, speaker))
     return made
 
 
@@ -49,7 +53,22 @@ def test_the_map_that_made_the_words_is_found(has_lattice):
         word_map.confidence(WordEvidence(sigmoid(4) if has_lattice else None, sigmoid(4.0), 3)), abs=0.04
     )
     assert fitted.words.ece < 0.03 < fitted.raw.ece and fitted.words.nce > 0.1 > fitted.raw.nce
-    assert fitted.utterances.ece < 0.1
+    assert fitted.utterances.ece < 0.05 and fitted.utterances.correlation > 0.3
+    assert fitted.utterances.expected == pytest.approx(fitted.utterances.accuracy, abs=0.02)
+
+
+def test_an_utterance_of_which_words_are_missing_is_expected_to_have_errors():
+    utterances = [replace(one, outcome=UtteranceErrors(one.outcome.errors + 4, 12)) for one in dev_set(1)]
+    fitted = fit_calibration(utterances)
+    accuracy = np.mean([one.outcome.accuracy for one in utterances])
+    assert fitted.utterances.expected == pytest.approx(accuracy, abs=0.02)
+    assert accuracy < np.mean([np.mean(one.words_correct) for one in utterances]) - 0.1
+
+
+def test_with_few_utterances_the_mean_of_the_words_stays():
+    calibration = fit_calibration(dev_set(1, MIN_UTTERANCES - 1)).calibration
+    assert calibration.utterances.confidence(0.7, 5) == pytest.approx(0.7)
+    assert fit_calibration(dev_set(1, MIN_UTTERANCES)).calibration.utterances.confidence(0.7, 5) != pytest.approx(0.7)
 
 
 def test_a_confidence_never_falls_where_a_posterior_rises():
@@ -77,6 +96,15 @@ def test_posteriors_that_mislead_get_no_weight():
     assert fit_logistic(values, correct, [True])[1][0] < -0.5
 
 
+def test_logistic_regression_of_shares_is_that_of_as_many_outcomes():
+    values = np.random.default_rng(3).normal(size=(50, 1))
+    shares = np.random.default_rng(4).integers(0, 11, 50) / 10
+    outcomes = np.concatenate([np.arange(10) < round(10 * share) for share in shares])
+    expected = fit_logistic(np.repeat(values, 10, axis=0), outcomes, [True])
+    intercept, weights = fit_logistic(np.repeat(values, 10, axis=0), np.repeat(shares, 10), [True])
+    assert (intercept, *weights) == pytest.approx((expected[0], *expected[1]), abs=1e-4)
+
+
 def test_logistic_regression_is_at_the_lowest_loss():
     draw = np.random.default_rng(2)
     values = draw.normal(size=(200, 2))
@@ -95,7 +123,7 @@ def test_logistic_regression_is_at_the_lowest_loss():
 @pytest.mark.parametrize("correct", [True, False])
 def test_too_few_words_of_one_kind_are_refused(correct):
     evidence = UtteranceEvidence([WordEvidence(None, 0.9, 1)], 0.0)
-    utterances = [DevUtterance(evidence, [correct], correct, None)] * 100
+    utterances = [DevUtterance(evidence, [correct], UtteranceErrors(int(not correct), 1), None)] * 100
     with pytest.raises(UserError, match="100 words, of which .* calibration needs 10 of each kind"):
         fit_calibration(utterances)
 
@@ -127,11 +155,11 @@ def test_calibrations_of_methods_share_a_file(tmp_path):
 def damaged(**changes):
     entry = {"words": [{"intercept": 0.0, "acoustic": 1.0}], "utterances": {"intercept": 0.0, "weight": 1.0}}
     entry["utterances"]["length_weight"] = 0.0
-    return {"format": 1, "methods": {"greedy": entry | changes}}
+    return {"format": FORMAT, "methods": {"greedy": entry | changes}}
 
 
 @pytest.mark.parametrize("content", [
-    [], {}, {"format": 2, "methods": {}}, {"format": 1, "methods": []}, damaged(words=[]), damaged(words=None),
+    [], {}, {"format": 1, "methods": {}}, {"format": FORMAT, "methods": []}, damaged(words=[]), damaged(words=None),
     damaged(words=[{"intercept": "0"}]), damaged(words=[{"intercept": 0.0, "acoustic": -1.0}]),
     damaged(words=[{"intercept": 1e9}]), damaged(utterances={"intercept": 0.0, "weight": -1.0, "length_weight": 0.0}),
     damaged(words=[{"intercept": True}]), damaged(words=[{"intercept": 0.0}] * 11),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from asrtool.decoding.system_options import best_method, carried_options, search_options
+from asrtool.decoding.system_options import best_method, carried_options, search_options, with_lattices
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.system_files import SystemFiles
@@ -109,3 +109,20 @@ def test_the_best_method_is_the_most_accurate_one_that_there_are_files_for(opene
     assert best_method(system) == "graph"
     assert best_method(opened) == "prefix"
     assert best_method(replace(opened, files=SystemFiles(default_method="greedy"))) == "greedy"
+
+
+def test_graph_search_for_confidences_builds_lattices():
+    beams = {"beam": 12.0, "lattice_beam": 6.0, "lattice_max_entropy": 2.0}
+    assert with_lattices("graph", {"graph": GRAPH}) == {"graph": GRAPH} | beams
+    given = {"graph": GRAPH, "beam": 9.0, "lattice_beam": 4.0}
+    assert with_lattices("graph", given) == beams | given
+    rescored = {"graph": GRAPH, "rescore": Path("lm"), "graph_lm": Path("old")}
+    assert with_lattices("graph", rescored) == beams | rescored | {"lattice_beam": 8.0}
+
+
+@pytest.mark.parametrize("method, options", [
+    ("greedy", {}), ("prefix", {"beam": 8}), ("graph", {"max_active": 100}), ("graph", {"min_active": 5, "beam": 9.0}),
+    ("graph", {"engine": "k2"}),
+])  # fmt: skip
+def test_other_searches_stay_as_they_are(method, options):
+    assert with_lattices(method, options) == options

@@ -43,7 +43,7 @@ def test_the_words_are_those_of_the_text(kind, outputs):
         bounds = [bound for word in described.words for bound in (word.start, word.end)]
         assert bounds == sorted(bounds)
         assert all(0 <= word.confidence <= 1 for word in described.words)
-        assert described.confidence == pytest.approx(np.prod([word.confidence for word in described.words]))
+        assert described.confidence == pytest.approx(np.mean([word.confidence for word in described.words]))
 
 
 def test_an_uncertain_word_has_the_lower_confidence():

@@ -11,8 +11,6 @@ from asrtool.scoring.confidence import (
     error_rate_of_most_confident,
     expected_calibration_error,
     normalised_cross_entropy,
-    score_confidences,
-    word_confidences,
     words_correct,
 )
 
@@ -91,30 +89,3 @@ def test_a_word_is_correct_where_the_alignment_matches_it():
     assert words_correct("a b c", "b") == [True]
     assert words_correct("", "a") == [False]
     assert words_correct("a", "") == []
-
-
-def row(ref: str, words: list, **more) -> dict:
-    return {"id": "u", "ref": ref, "hyp": " ".join(word[0] for word in words), "words": words} | more
-
-
-def test_rows_of_hypotheses_are_scored():
-    rows = [
-        row("a b", [["a", 0, 1, 0.9], ["c", 1, 2, 0.2]], confidence=0.3),
-        row("a", [["a", 0, 1, 0.8]], confidence=0.7),
-        row("a", []),
-        row("b", [["a", 0.5]]),  # an older result: without confidence
-    ]
-    score = score_confidences(rows)
-    assert (score.words.count, score.words.correct) == (3, 2)
-    assert score.words == confidence_quality([0.9, 0.2, 0.8], [True, False, True])
-    assert score.utterances == confidence_quality([0.3, 0.7], [False, True])
-    assert score_confidences(rows[2:]) is None
-    assert score_confidences([{"id": "u", "ref": "a", "hyp": "a"}]) is None
-
-
-@pytest.mark.parametrize("words", [
-    None, "a", [["a", 0, 1, 2]], [["a", 0, 1, None]], [["a", 0, 1, True]], [["a", 0, 1, "0.5"]], [["b", 0, 1, 0.5]],
-    [["a", 0, 1, 0.5], ["a", 0, 1, 0.5]], [["a", 0]], ["a"], [["a", 0, 1, float("nan")]],
-])  # fmt: skip
-def test_words_without_valid_confidences_have_none(words):
-    assert word_confidences({"hyp": "a", "words": words}) is None
