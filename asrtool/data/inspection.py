@@ -24,6 +24,7 @@ class Inspection:
 
     cuts: int = 0
     seconds: float = 0.0
+    longest_seconds: float = 0.0  # of a cut that is not dropped
     dropped: dict[str, str] = field(default_factory=dict)  # id -> reason
     partial: bool = False  # the manifest has more than MAX_CUTS
 
@@ -97,6 +98,7 @@ def inspect_cuts(path: Path, requirements: CutRequirements) -> Inspection:
         else:
             inspection.cuts += 1
             inspection.seconds += entry.duration
+            inspection.longest_seconds = max(inspection.longest_seconds, entry.duration)
     inspection.partial = inspection.cuts + len(inspection.dropped) + len(problems) == MAX_CUTS
     if problems:
         hint = _rate_hint(rates_of_problems, requirements.sampling_rate, inspection.cuts > 0)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from asrtool.data.shards import entries_with_trees
 from asrtool.experiment import Experiment
+from asrtool.readers import read_jsonl
+from asrtool.scoring.schemas import StartRow, check_schema
 
 MAX_ENTRIES = 2000  # of the training manifest that are read: 0.1 s, and among them there is one near the longest
 MAX_PARENTS = 3  # folders above the experiment in which its manifest is looked for: recipes train in the one above exp/
@@ -13,18 +15,29 @@ MAX_PARENTS = 3  # folders above the experiment in which its manifest is looked 
 def longest_utterance(experiment: Experiment) -> float:
     """Returns the duration of the longest utterance of the training in seconds, as far as it is known.
 
-    A pack says it. For an experiment it is the longest of the first utterances in its training manifest, if that is
-    still there, and else the limit data.max_seconds, which may be far above it.
+    A pack says it, and the log of a training. For experiments of earlier versions, whose logs do not, it is the longest
+    of the first utterances in the training manifest, if that is still there, and else the limit data.max_seconds, which
+    may be far above it.
     """
     limit = experiment.config.data.max_seconds
-    if experiment.longest_seconds is not None:
-        return min(limit, experiment.longest_seconds)
+    recorded = experiment.longest_seconds or _logged_longest(experiment.folder / "log.jsonl")
+    if recorded:
+        return min(limit, recorded)
     manifest = _training_manifest(experiment)
     if manifest is None:
         return limit
     first_entries = islice(entries_with_trees(manifest), MAX_ENTRIES)
     durations = [entry.duration for entry, _ in first_entries]
     return min(limit, max(durations, default=limit))
+
+
+def _logged_longest(log: Path) -> float | None:
+    """Returns what the first row of a training's log says; None if there is no log, or it does not say."""
+    row = next(read_jsonl(log), None) if log.is_file() else None
+    if not isinstance(row, dict) or row.get("event") != "start":
+        return None
+    hint = "`asrtool train` writes it; delete it to transcribe without it"
+    return check_schema(StartRow, row, f"{log}:1", hint).get("longest_seconds")
 
 
 def _training_manifest(experiment: Experiment) -> Path | None:

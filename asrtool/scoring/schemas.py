@@ -52,6 +52,7 @@ class StartRow(LogRow):
     ranks: Count
     device: Text
     parameters: Count | None = None
+    longest_seconds: Figure | None = None  # the longest utterance that is trained on
 
 
 class DecodeFacts(Provenance):

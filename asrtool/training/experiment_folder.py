@@ -34,10 +34,11 @@ CHANGEABLE_SETTINGS = {
 
 
 class DroppedCuts(NamedTuple):
-    """The ids of the cuts of each set that are not used."""
+    """The ids of the cuts of each set that are not used; the longest of the cuts that are trained on, in seconds."""
 
     train: frozenset[str] = frozenset()
     dev: frozenset[str] = frozenset()
+    longest_seconds: float = 0.0
 
 
 def require_experiment_folder(experiment: Path) -> None:
@@ -90,12 +91,14 @@ def scan_manifests(train: Path, dev: Path, requirements: CutRequirements, experi
     Raises DataError with all cuts that must be corrected.
     """
     dropped: dict[str, dict[str, str]] = {}
+    longest: dict[str, float] = {}
     for name, path in (("train", train), ("dev", dev)):
         inspection = inspect_cuts(path, requirements)
         logger.info(f"{name}: {inspection}")
         dropped[name] = inspection.dropped
+        longest[name] = inspection.longest_seconds
     lines = [f"{name} {printable(cut)}: {reason}" for name, cuts in dropped.items() for cut, reason in cuts.items()]
     for line in summarise_problems(lines):
         logger.info(f"  dropped from {line}")
     write_text(experiment / "dropped.txt", "".join(f"{line}\n" for line in lines))
-    return DroppedCuts(**{name: frozenset(cuts) for name, cuts in dropped.items()})
+    return DroppedCuts(frozenset(dropped["train"]), frozenset(dropped["dev"]), longest["train"])

@@ -16,12 +16,13 @@ MAX_NAMED_CUTS = 5  # in a log line
 
 
 def report_start(session: Session, log: TrainingLog) -> None:
-    """Logs what runs, and on what; `parameters` is the number of the model's parameters."""
+    """Logs what runs, and on what; `longest_seconds` is the longest utterance that is trained on."""
     if session.ranks.is_first:
         facts = {
             "device": describe_device(session.device),
             "ranks": session.ranks.world_size,
             "parameters": session.num_parameters,
+            "longest_seconds": session.dropped.longest_seconds,
         }
         log.event("start", session.progress.step, None, **provenance(), **facts)
 

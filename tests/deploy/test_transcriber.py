@@ -158,6 +158,32 @@ def test_segments_are_as_long_as_the_utterances_of_the_training(experiment, open
     assert 2 < longest < 4 < opened.config.data.max_seconds  # of the tiny corpus
     assert asr("pack", experiment, tmp_path / "pack", "--checkpoint", "best")[0] == 0
     assert longest_utterance(open_experiment(tmp_path / "pack", device="cpu")) == longest
-    data = opened.config.data.model_copy(update={"train": tmp_path / "nowhere.jsonl.gz"})
-    elsewhere = replace(opened, config=opened.config.model_copy(update={"data": data}))
-    assert longest_utterance(elsewhere) == opened.config.data.max_seconds
+
+
+START = '{"event": "start", "step": 0, "ranks": 1, "device": "cpu"'
+
+
+def without_data(opened, folder):
+    """The system in another folder, without its training data."""
+    data = opened.config.data.model_copy(update={"train": folder / "nowhere.jsonl.gz"})
+    return replace(opened, folder=folder, config=opened.config.model_copy(update={"data": data}))
+
+
+def test_a_system_that_moved_away_from_its_data_has_the_length_in_its_log(opened, tmp_path):
+    (tmp_path / "log.jsonl").write_text(f'{START}, "longest_seconds": 3.25}}\n')
+    assert longest_utterance(without_data(opened, tmp_path)) == 3.25
+
+
+@pytest.mark.parametrize("log", [None, "", "[]\n", f"{START}}}\n"])
+def test_logs_that_do_not_say_it_leave_the_manifest_or_the_limit(opened, tmp_path, log):
+    if log is not None:
+        (tmp_path / "log.jsonl").write_text(log)
+    assert longest_utterance(replace(opened, folder=tmp_path)) == longest_utterance(opened) < 4
+    assert longest_utterance(without_data(opened, tmp_path)) == opened.config.data.max_seconds
+
+
+@pytest.mark.parametrize("value", ["[1]", '"long"', "true"])
+def test_a_log_with_a_wrong_length_is_one_line(opened, tmp_path, value):
+    (tmp_path / "log.jsonl").write_text(f'{START}, "longest_seconds": {value}}}\n')
+    with pytest.raises(UserError, match="log.jsonl:1: longest_seconds"):
+        longest_utterance(replace(opened, folder=tmp_path))

@@ -52,6 +52,8 @@ def test_the_log_has_command_device_parameters_time_and_cost(tmp_path, tiny_conf
     events = [json.loads(line) for line in (tmp_path / "exp" / "log.jsonl").read_text().splitlines()]
     starts = [row for row in events if row["event"] == "start"]
     assert [(row["step"], row["ranks"]) for row in starts] == [(0, 1), (3, 1)]
+    longest = max(cut.duration for cut in CutSet.from_file(config.data.train))
+    assert all(row["longest_seconds"] == longest for row in starts)
     assert all(row["device"].endswith(", 1 threads") and {"version", "git"} <= row.keys() for row in starts)
     assert starts[0]["command"].startswith("asrtool train ") and starts[1]["command"].endswith("training.max_steps=5")
     last = events[-1]
