@@ -41,7 +41,10 @@ def parser(description: str, repeats: int, limit: float = 60.0) -> argparse.Argu
         "--quick", action="store_true", help="tiny sizes, to test that the benchmark runs; the figures mean nothing"
     )
     command_line.add_argument(
-        "--repeats", type=int, default=repeats, help="number of turns of each candidate [default: %(default)s]"
+        "--repeats",
+        type=int,
+        default=repeats,
+        help="number of turns of each candidate; 0: the warm-up counts, for runs of minutes [default: %(default)s]",
     )
     text = "seconds after which a comparison gets no further turn [default: %(default)g]"
     command_line.add_argument("--limit", type=float, default=limit, help=text)
@@ -58,10 +61,15 @@ def parse(command_line: argparse.ArgumentParser, **quick) -> argparse.Namespace:
 def in_turns(
     runs: Sequence[Run], repeats: int, quick: bool = False, limit: float = 60.0
 ) -> list[tuple[list[float], list[float]]]:
-    """Returns wall and CPU seconds of each turn of each run, in turns A B A B after one warm-up; at least one turn."""
+    """Returns wall and CPU seconds of each turn of each run, in turns A B A B after one warm-up; at least one turn.
+
+    With `repeats` = 0 the warm-up is the only turn.
+    """
     loops, start = [], time.perf_counter()
-    for run in runs:
-        wall, _ = _clock(run.call, 1)
+    warm_ups = [_clock(run.call, 1) for run in runs]
+    if repeats == 0:
+        return [([wall], [cpu]) for wall, cpu in warm_ups]
+    for wall, _ in warm_ups:
         loops.append(1 if quick else max(1, math.ceil(MINIMUM_TURN / max(wall, 1e-9))))
     times: list[tuple[list[float], list[float]]] = [([], []) for _ in runs]
     for turn in range(repeats):

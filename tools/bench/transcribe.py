@@ -1,22 +1,28 @@
 """Transcription of a long recording: real-time factor, its parts, start to first output, memory, and sherpa-onnx.
 
-    python3 tools/bench/transcribe.py --system exp/mine --audio talk.flac --graph data/lang/graph --threads 2
+    python3 tools/bench/transcribe.py --system exp/mine --audio talk.flac --methods greedy,graph --graph data/lang/graph
+    python3 tools/bench/transcribe.py --system pack --audio hour.flac --methods greedy,graph --repeats 0
 
-transcribe    from the file to words: `asrtool.Model.transcribe`, for greedy and, with --graph, graph search
+transcribe    from the start of a new Python process to all words, by `asrtool.Model.segments`, for greedy search, for
+              graph search, and with --rescore for graph search with rescoring
 parts         the same work in parts, each on all segments of the recording: reading and cutting at pauses; features
-              and model, in the same batches; search, times and confidence. Baseline of `transcribe`: the three parts
-              one after the other.
+              and model, in the same batches; search, times and confidence. `sum of the parts` is their share of the
+              time of `transcribe`, which starts and opens the system besides.
 sherpa-onnx   its offline recogniser (C++, ONNX Runtime) with the graph of `asrtool export`, greedy, on the same
               segments, in batches of --batch-seconds; compared with asrtool's features, model and search on them. The
               share of words, or of phones, in which both agree is printed.
 
-RTF is the time over the duration of the recording. `start to first output` is from the start of a new Python process
-to its first segment, `peak memory` is what this process and its children take for the whole recording. Without
+RTF is the time over the duration of the recording. `start to first output` is from the start of the new process to its
+first segment, `peak memory` is what this process and its children take for the whole recording, and the CPU seconds,
+unlike the others, hardly depend on what else the machine does. The first opening of a large graph fills the user's
+cache (`cold`), which the following ones use; --cold measures it with an empty cache. Without
 --system, weights are random and the recording is noise, all of which counts as speech: the figures then say
 nothing about search.
 """
 
 import argparse
+import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -47,20 +53,19 @@ from asrtool.text.tokenizer import BLANK_SYMBOL, SymbolTokenizer, save_tokenizer
 
 CONFIG = Path(__file__).resolve().parents[2] / "egs" / "librispeech" / "conf" / "small" / "transformer_12l.yaml"
 OPSET = 18  # of ONNX, the default of asrtool export
-# A new process, its arguments: folder, audio, vad, threads, and method options NAME=VALUE. It prints the seconds of
-# `time.time()` at the first segment, and its peak memory in megabytes at the end.
+# A new process, its arguments: folder, audio, vad, threads, jobs, and options as JSON. It prints `time.time()` and
+# its CPU seconds at the first segment, then the number of words, and its peak memory in megabytes.
 CHILD = """
-import resource, sys, time
+import json, resource, sys, time
 import asrtool
-folder, audio, vad, threads, *options = sys.argv[1:]
+folder, audio, vad, threads, jobs, options = sys.argv[1:]
 import torch
 torch.set_num_threads(int(threads))
-model = asrtool.load(folder, device="cpu", vad=vad, **dict(option.split("=", 1) for option in options))
+model = asrtool.load(folder, device="cpu", vad=vad, jobs=int(jobs), **json.loads(options))
 segments = model.segments(audio)
-next(segments, None)
-print(time.time(), flush=True)
-for _ in segments:
-    pass
+first = next(segments, None)
+print(time.time(), time.process_time(), flush=True)
+print(sum(len(segment.words) for segment in segments) + (len(first.words) if first else 0))
 model.close()
 usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(sum(usage) / 1024)
@@ -70,37 +75,31 @@ print(sum(usage) / 1024)
 class Parts:
     """The parts of the transcription of one recording by one method, each on the results of the one before."""
 
-    def __init__(self, model: asrtool.Model, transcriber: Transcriber, audio: Path):
-        self.model = model
+    def __init__(self, transcriber: Transcriber, audio: Path):
         self.transcriber = transcriber
         self.audio = audio
-        self.segments = self.cut()
-        self.frames = self.compute()
+        self.segments: list[AudioSegment] = []
+        self.frames: list[SegmentFrames] = []
+        self.words: list[str] = []
 
-    def cut(self) -> list[AudioSegment]:
+    def cut(self) -> None:
         """Reads the recording, detects its speech, and cuts it."""
         blocks = open_recording(self.audio).blocks(self.transcriber.rate)
         limits = self.transcriber.max_seconds, self.transcriber.detector
-        return list(segment_recording(blocks, self.transcriber.rate, *limits))
+        self.segments = list(segment_recording(blocks, self.transcriber.rate, *limits))
 
-    def compute(self) -> list[SegmentFrames]:
+    def compute(self) -> None:
         """Computes features and log-probs of all segments, in the batches of `Transcriber`."""
         frames: list[SegmentFrames] = []
         for window in segment_windows(with_next_overlaps(self.segments), self.transcriber.rate):
             audio = [followed.segment for followed in window]
-            frames += segment_frames(self.model.experiment, audio, self.transcriber.batch_seconds)
-        return frames
+            frames += segment_frames(self.transcriber.experiment, audio, self.transcriber.batch_seconds)
+        self.frames = frames
 
-    def search(self) -> list[str]:
-        """Searches the log-probs of all segments; returns all words."""
+    def search(self) -> None:
+        """Searches the log-probs of all segments."""
         results = self.transcriber.search_all(enumerate(self.frames))
-        return [word.text for _, result in results for word in result.described.words]
-
-    def all_parts(self) -> None:
-        """Does the parts one after the other."""
-        self.cut()
-        self.compute()
-        self.search()
+        self.words = [word.text for _, result in results for word in result.described.words]
 
 
 class Sherpa:
@@ -162,56 +161,93 @@ def random_system(folder: Path, seconds: float, layers: int) -> tuple[Path, Path
     return folder, folder / "noise.flac"
 
 
-def compare_parts(report: Report, method: str, arguments: argparse.Namespace, given: dict) -> Parts:
-    """Compares a whole transcription with its parts; returns the parts."""
+def compare_parts(
+    report: Report, method: str, arguments: argparse.Namespace, given: dict, done: Parts | None = None
+) -> Parts:
+    """Compares a new process that transcribes with the parts of its work; returns the parts.
+
+    Of a recording whose segments and log-probs are `done`, only the search is measured.
+    """
     vad, jobs = arguments.vad, arguments.jobs
-    model = asrtool.load(arguments.system, device=arguments.device, method=method, vad=vad, jobs=jobs, **given)
-    transcriber = model.open_transcriber()
-    parts = Parts(model, transcriber, arguments.audio)
+    model = asrtool.load(arguments.system, device=arguments.device, vad=vad, jobs=jobs, **given)
+    parts = Parts(model.open_transcriber(), arguments.audio)
     seconds = soundfile.info(arguments.audio).duration
     runs = [
-        Run("transcribe", lambda: model.transcribe(arguments.audio), seconds),
         Run("part: read and cut", parts.cut, seconds),
         Run("part: features and model", parts.compute, seconds),
         Run("part: search", parts.search, seconds),
-        Run("all parts in turn", parts.all_parts, seconds),
     ]
-    report.compare(f"{method}, {seconds:.0f} s", runs, _rtf, method=method)
-    report.fact(f"words, {method}", len(model.transcribe(arguments.audio).words))
+    if done:
+        parts.segments, parts.frames = done.segments, done.frames
+        runs = runs[2:]
+    process = NewProcess(arguments, given)
+    case = f"{method}, {seconds:.0f} s"
+    report.compare(case, [*runs, Run("transcribe", process.transcribe, seconds)], _rtf, method=method)
+    model.close()
+    process.report(report, method)
     return parts
+
+
+def report_sum(report: Report, method: str, first_case: str, seconds: float) -> None:
+    """Reports the time of the parts as a share of that of `transcribe`; cutting and the model are in the first case."""
+    case = f"{method}, {seconds:.0f} s"
+    for kind, key in (("wall", "rate"), ("CPU", "rate_cpu")):
+        shared = [report.rate(first_case, key, f"part: {name}") for name in ("read and cut", "features and model")]
+        rates = [*shared, report.rate(case, key, "part: search")]
+        share = sum(1 / rate for rate in rates) * report.rate(case, key, "transcribe")
+        report.fact(f"sum of the parts / transcribe, {method}, {kind} time", share)
+
+
+class NewProcess:
+    """A new process that transcribes the recording."""
+
+    def __init__(self, arguments: argparse.Namespace, given: dict):
+        settings = [arguments.system, arguments.audio, arguments.vad, arguments.threads, arguments.jobs]
+        settings.append(json.dumps(given, default=str))
+        self.command = [sys.executable, "-c", CHILD, *map(str, settings)]
+        self.facts: dict[str, float] = {}
+
+    def transcribe(self, environment: dict[str, str] | None = None) -> None:
+        """Runs the process, and keeps what it says."""
+        begin = time.time()
+        done = subprocess.run(self.command, capture_output=True, text=True, check=True, env=environment)
+        first, cpu, words, megabytes = map(float, done.stdout.split())
+        names = "start to first output, s", "start to first output, CPU s", "words", "peak memory, MB"
+        self.facts = dict(zip(names, (first - begin, cpu, words, megabytes), strict=True))
+
+    def report(self, report: Report, case: str) -> None:
+        """Reports what the last process said."""
+        for name, value in self.facts.items():
+            report.fact(f"{case}: {name}", value)
 
 
 def compare_sherpa(report: Report, parts: Parts, arguments: argparse.Namespace, folder: Path) -> None:
     """Compares greedy search on the segments with sherpa-onnx, and counts the words that differ."""
     import kaldialign
 
-    sherpa = Sherpa(parts.model.experiment, folder, arguments.threads, arguments.batch_seconds)
+    sherpa = Sherpa(parts.transcriber.experiment, folder, arguments.threads, arguments.batch_seconds)
     seconds = sum(len(segment.samples) for segment in parts.segments) / sherpa.rate
+    others: list[str] = []
 
-    def recognise() -> list[str]:
+    def recognise() -> None:
         parts.compute()
-        return parts.search()
+        parts.search()
 
-    runs = [
-        Run("asrtool", recognise, seconds),
-        Run("sherpa-onnx", lambda: sherpa.words(parts.segments), seconds),
-    ]
+    def recognise_by_sherpa() -> None:
+        others[:] = sherpa.words(parts.segments)
+
+    runs = [Run("asrtool", recognise, seconds), Run("sherpa-onnx", recognise_by_sherpa, seconds)]
     report.compare(f"greedy on {len(parts.segments)} segments", runs, _rtf)
-    words, others = parts.search(), sherpa.words(parts.segments)
-    errors = kaldialign.edit_distance(others, words)["total"]
+    errors = kaldialign.edit_distance(others, parts.words)["total"]
     report.fact("words of sherpa-onnx that asrtool has, in %", 100 * (1 - errors / max(1, len(others))))
 
 
-def measure_process(report: Report, method: str, arguments: argparse.Namespace, given: dict) -> None:
-    """Measures a new process: start to the first segment, and peak memory."""
-    options = {"method": method, "checkpoint": arguments.checkpoint, **given}
-    command = [sys.executable, "-c", CHILD, arguments.system, arguments.audio, arguments.vad, arguments.threads]
-    command += [f"{name}={value}" for name, value in options.items()]
-    begin = time.time()
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
-    first, megabytes = map(float, done.stdout.split())
-    report.fact(f"start to first output, {method}, s", first - begin)
-    report.fact(f"peak memory, {method}, MB", megabytes)
+def measure_cold(report: Report, method: str, arguments: argparse.Namespace, given: dict) -> None:
+    """Measures a process with an empty cache of the user."""
+    process = NewProcess(arguments, given)
+    with tempfile.TemporaryDirectory() as folder:
+        process.transcribe({**os.environ, "XDG_CACHE_HOME": folder})
+    process.report(report, f"{method}, cold cache")
 
 
 def _rtf(rate: float) -> dict:
@@ -224,7 +260,15 @@ def options() -> argparse.ArgumentParser:
     command_line.add_argument("--system", type=Path, help="experiment folder or pack [default: random weights]")
     command_line.add_argument("--audio", type=Path, help="recording [default: noise, with random weights only]")
     command_line.add_argument("--checkpoint", default="averaged", help="checkpoint [default: %(default)s]")
-    command_line.add_argument("--graph", type=Path, help="decoding graph, which adds graph search")
+    command_line.add_argument(
+        "--methods", default="greedy", help="of greedy, graph, rescored, by commas [default: %(default)s]"
+    )
+    command_line.add_argument("--graph", type=Path, help="decoding graph [default: what the system carries]")
+    command_line.add_argument("--beam", type=float, help="beam of graph search")
+    command_line.add_argument("--lattice-beam", type=float, help="beam of lattices in graph search")
+    command_line.add_argument("--rescore", type=Path, help="n-gram model for the method rescored")
+    command_line.add_argument("--graph-lm", type=Path, help="n-gram model that the graph was built from")
+    command_line.add_argument("--cold", action="store_true", help="measure new processes with an empty cache, too")
     command_line.add_argument("--decoding-weights", type=Path, help="decoding weights of `asrtool tune` for the graph")
     command_line.add_argument("--vad", default="auto", help="detector of speech [default: %(default)s]")
     command_line.add_argument("--jobs", type=int, default=1, help="search processes [default: %(default)s]")
@@ -241,6 +285,34 @@ def options() -> argparse.ArgumentParser:
     return command_line
 
 
+def compare_methods(report: Report, arguments: argparse.Namespace, folder: Path) -> None:
+    """Compares each method with its parts, and greedy search with sherpa-onnx, whose model is written to `folder`."""
+    seconds = soundfile.info(arguments.audio).duration
+    done: Parts | None = None
+    first_case = ""
+    for method in arguments.methods.split(","):
+        given = method_options(method, arguments)
+        parts = compare_parts(report, method, arguments, given, done)
+        first_case = first_case or f"{method}, {seconds:.0f} s"
+        report_sum(report, method, first_case, seconds)
+        if arguments.cold:
+            measure_cold(report, method, arguments, given)
+        if method == "greedy" and not arguments.no_sherpa:
+            compare_sherpa(report, parts, arguments, folder)
+        done = parts
+
+
+def method_options(method: str, arguments: argparse.Namespace) -> dict:
+    """Returns the options of `asrtool.load` for greedy search, graph search without rescoring, or with it."""
+    options = {"checkpoint": arguments.checkpoint, "batch_seconds": arguments.batch_seconds}
+    if method == "greedy":
+        return options | {"method": "greedy"}
+    names = ["graph", "decoding_weights", "beam", "lattice_beam"]
+    names += ["graph_lm", "rescore"] if method == "rescored" else []
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
+    return options | {"method": "graph", "no_rescore": True if method == "graph" else None} | given
+
+
 def main() -> int:
     """Measures and reports."""
     arguments = parse(options(), seconds=4.0, layers=1)
@@ -253,17 +325,7 @@ def main() -> int:
             print("transcribe.py: error: --system needs --audio, a recording", file=sys.stderr)
             return 2
         report = Report("transcribe", arguments, "audio s", arguments.device, extra=["RTF"])
-        shared = {"checkpoint": arguments.checkpoint, "batch_seconds": arguments.batch_seconds}
-        parts = compare_parts(report, "greedy", arguments, shared)
-        measure_process(report, "greedy", arguments, {})
-        if not arguments.no_sherpa:
-            compare_sherpa(report, parts, arguments, Path(folder) / "export")
-        if arguments.graph:
-            graph = {"graph": arguments.graph}
-            if arguments.decoding_weights:
-                graph["decoding_weights"] = arguments.decoding_weights
-            compare_parts(report, "graph", arguments, shared | graph)
-            measure_process(report, "graph", arguments, graph)
+        compare_methods(report, arguments, Path(folder) / "export")
         report.finish()
     return 0
 
