@@ -159,6 +159,19 @@ def test_hotwords_keep_their_score_if_the_rescoring_model_differs_in_unk_only(
     assert after.score == pytest.approx(before.score, abs=1e-3)
 
 
+@pytest.mark.parametrize("unknown", [{}, {"<unk>": -0.2}], ids=["no unk", "unk"])
+def test_words_that_only_the_rescoring_model_lacks_keep_their_score(graph, tmp_path, unknown):
+    smaller = Bigram({"BAD": -0.4, "</s>": -0.5, **unknown}, LM.backoffs, LM.bigrams).write(tmp_path / "smaller.arpa")
+    log_probs = spoken("baddab", 0.1)
+    lens = torch.tensor([log_probs.size(1)])
+    options = {"graph": graph, "lattice_beam": 20.0}
+    (before,) = open_search("graph", PHONES, options).search(log_probs, lens)
+    rescoring = {"rescore": smaller, "graph_lm": graph.parent / "lm.arpa"}
+    (after,) = open_search("graph", PHONES, options | rescoring).search(log_probs, lens)
+    assert after.words == before.words == ["BAD", "DAB"]
+    assert after.score == pytest.approx(before.score, abs=1e-3)
+
+
 def test_words_without_a_pronunciation_get_a_predicted_one(graph, monkeypatch):
     predicted = {"ABBA": ("a", "b", "b", "a")}
     monkeypatch.setattr("asrtool.text.g2p.predict_pronunciations", lambda words, lexicon, otherwise: predicted)

@@ -26,6 +26,7 @@ SCRIPTS = [
     "graph_decoding",
     "objectives",
     "transcribe",
+    "hotwords",
 ]
 NEEDS = {
     "features": ("kaldi_native_fbank", "kaldi-native-fbank"),
@@ -92,6 +93,23 @@ def test_objectives_report_the_share_of_the_loss_in_a_step_and_memory_per_frame(
     assert facts["share of the loss in a step"] > 0
     assert facts.get("largest difference from k2, nats", 0.0) < 1e-3
     assert "MB a further frame" in facts
+
+
+def test_hotwords_are_recognised_more_often_than_without_and_other_words_as_well(figures: Callable) -> None:
+    facts = figures("hotwords")[0]["facts"]
+    with_hotwords, without = facts["weight 5"], facts["no hotwords"]
+    assert with_hotwords["known_spoken"] == without["known_spoken"] > 0
+    assert with_hotwords["new_spoken"] == without["new_spoken"] > 0
+    assert with_hotwords["known_recognised"] > without["known_recognised"]
+    assert with_hotwords["new_recognised"] > without["new_recognised"] == 0
+    assert with_hotwords["errors"] < without["errors"] <= without["length"]
+    assert with_hotwords["rest_errors"] <= without["rest_errors"] + 2  # of a hundred words
+
+
+def test_hotwords_of_a_system_need_manifests_and_a_language_model(tmp_path: Path) -> None:
+    result = run("hotwords", tmp_path, "exp/mine")
+    assert result.returncode == 2
+    assert "needs manifests and --lm" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.skipif(bool(importlib.util.find_spec("espnet")), reason="espnet is installed")

@@ -1,15 +1,18 @@
 """Hotwords: how many of the rare words of a set are recognised, with which false alarms, with and without hotwords.
 
+    python3 tools/bench/hotwords.py exp/mine data/dev.jsonl.gz data/test.jsonl.gz --graph data/lang/graph \\
+        --lm data/lang/3gram.arpa.gz --weight 3 --weight 5 --weight 7
+    python3 tools/bench/hotwords.py exp/mine data/dev.jsonl.gz --graph data/lang/graph --lm data/lang/3gram.arpa.gz \\
+        --rescore data/lang/4gram.npz --lattice-beam 6
+    python3 tools/bench/hotwords.py exp/mine data/dev.jsonl.gz --method prefix --lm data/lang/3gram.arpa.gz
+
 The hotwords are the words of the transcripts that the language model finds rare (its unigram is below --rare), whether
 they are recognised or not, and as many distractors: words that are as rare, and do not occur in the set. Words that the
 graph lacks are counted for themselves. The baseline is the search without hotwords, in the same run.
 
-    python3 tools/bench/hotwords.py exp/mine data/dev.jsonl.gz data/test.jsonl.gz --graph data/lang/graph \\
-        --lm data/lang/3gram.arpa.gz --weight 3 --weight 5 --weight 7
-    python3 tools/bench/hotwords.py exp/mine data/dev.jsonl.gz --method prefix --lm data/lang/3gram.arpa.gz
-
 With --write-new FILE the words that the graph lacks are written to a file for `asrtool graph --add-words`; --with-words
-names the graph that was built with them, which is searched without hotwords.
+names a graph that was built with them, which is searched without hotwords. Without an experiment, a small graph of
+random words is built, and the log-probs are paths of words in noise, which says nothing about a trained system.
 
 recall          occurrences of hotwords in the transcripts that are recognised (in the alignment of the WER)
 false alarms    hotwords or distractors in the results that the transcript does not have there
@@ -18,22 +21,29 @@ rest            word error rate over the words of the transcripts that are not h
 
 import argparse
 import random
+import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import made_up_words
 import torch
+from common import Report, Run, parse, parser
 
 from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.hotwords import DEFAULT_WEIGHT
 from asrtool.decoding.search_setup import SearchSetup, open_search
+from asrtool.decoding.system_options import search_options
 from asrtool.experiment import Experiment, open_experiment
 from asrtool.graphs.folder import load_graph
 from asrtool.readers import read_lines
 from asrtool.scoring.wer import GAP, align_words
+from asrtool.text.tokenizer import Tokenizer
 
 BATCH_SECONDS = 60.0
+SEARCH_OPTIONS = ("graph", "beam", "acoustic_scale", "decoding_weights", "rescore", "graph_lm", "lattice_beam")
 
 
 class Utterance(NamedTuple):
@@ -41,6 +51,15 @@ class Utterance(NamedTuple):
 
     ref: str
     log_probs: torch.Tensor
+
+
+class System(NamedTuple):
+    """What is searched: utterances, and the options of the search."""
+
+    tokenizer: Tokenizer
+    utterances: list[Utterance]
+    options: dict
+    seconds: float  # of audio
 
 
 class Words(NamedTuple):
@@ -59,14 +78,49 @@ class Words(NamedTuple):
 class Figures(NamedTuple):
     """Counts over a set."""
 
-    known: list[int]  # recognised, spoken
-    new: list[int]
+    known_recognised: int
+    known_spoken: int
+    new_recognised: int
+    new_spoken: int
     false_alarms: int
     errors: int
     length: int
     rest_errors: int
     rest_length: int
-    seconds: float
+
+    def row(self, name: str) -> str:
+        """Returns a row of the table."""
+        known = f"{_percent(self.known_recognised, self.known_spoken):.1f} % ({self.known_recognised})"
+        new = f"{_percent(self.new_recognised, self.new_spoken):.1f} % ({self.new_recognised})"
+        wer = _percent(self.errors, self.length)
+        rest = _percent(self.rest_errors, self.rest_length)
+        return f"| {name} | {known} | {new} | {self.false_alarms} | {wer:.2f} | {rest:.2f} |"
+
+
+class Search:
+    """A search with its hotwords; keeps the texts of the last call."""
+
+    def __init__(self, system: System, options: dict):
+        begin = time.perf_counter()
+        self.system = system
+        method = "graph" if "graph" in options else "prefix"
+        self.setup: SearchSetup = open_search(method, system.tokenizer, options)
+        self.opening = time.perf_counter() - begin
+        self.texts: list[str] = []
+
+    def __call__(self) -> None:
+        """Recognises all utterances."""
+        self.texts = [self._text(utterance.log_probs) for utterance in self.system.utterances]
+
+    def _text(self, log_probs: torch.Tensor) -> str:
+        (hypothesis,) = self.setup.search(log_probs[None], torch.tensor([len(log_probs)]))
+        if hypothesis.words is None:
+            return self.system.tokenizer.decode(hypothesis.tokens)
+        return " ".join(hypothesis.words)
+
+
+def _percent(count: int, total: int) -> float:
+    return 100 * count / max(1, total)
 
 
 def read_unigrams(arpa: Path) -> dict[str, float]:
@@ -84,8 +138,8 @@ def read_unigrams(arpa: Path) -> dict[str, float]:
     return unigrams
 
 
-def read_utterances(experiment: Experiment, manifests: list[Path], limit: int) -> list[Utterance]:
-    """Returns at most `limit` utterances of each manifest with their log-probs, evenly spaced."""
+def read_utterances(experiment: Experiment, manifests: Sequence[Path], limit: int = 0) -> list[Utterance]:
+    """Returns at most `limit` utterances of each manifest (0: all) with their log-probs, evenly spaced."""
     chosen = []
     for manifest in manifests:
         utterances = list(_utterances(experiment, manifest))
@@ -101,7 +155,7 @@ def _utterances(experiment: Experiment, manifest: Path) -> Iterator[Utterance]:
         yield from (Utterance(text, row[:length]) for text, row, length in rows)
 
 
-def choose_words(utterances: list[Utterance], unigrams: dict[str, float], known: set[str], rare: float) -> Words:
+def choose_words(utterances: Sequence[Utterance], unigrams: dict[str, float], known: set[str], rare: float) -> Words:
     """Returns the hotwords for the transcripts; `known` are the words of the graph, `rare` is a log10."""
     spoken = {word for utterance in utterances for word in utterance.ref.split()}
     is_rare = {word for word, value in unigrams.items() if value < rare and word in known and word.isalpha()}
@@ -112,94 +166,115 @@ def choose_words(utterances: list[Utterance], unigrams: dict[str, float], known:
     return Words(frozenset(targets), frozenset(new), frozenset(random.Random(1).sample(others, count)))
 
 
-def measure(setup: SearchSetup, experiment: Experiment, utterances: list[Utterance], words: Words) -> Figures:
-    """Recognises all utterances, and counts."""
-    known, new, false_alarms = [0, 0], [0, 0], 0
-    errors = length = rest_errors = rest_length = 0
+def count(texts: Sequence[str], utterances: Sequence[Utterance], words: Words) -> Figures:
+    """Compares what was recognised with the transcripts."""
     hotwords = {*words.all}
-    begin = time.perf_counter()
-    for utterance in utterances:
-        log_probs = utterance.log_probs[None]
-        (hypothesis,) = setup.search(log_probs, torch.tensor([log_probs.size(1)]))
-        text = (
-            experiment.tokenizer.decode(hypothesis.tokens) if hypothesis.words is None else " ".join(hypothesis.words)
-        )
-        for ref, hyp in align_words(utterance.ref, text):
-            is_error = ref != hyp
-            errors += is_error
-            length += ref != GAP
-            false_alarms += is_error and hyp in hotwords
-            for group, counts in ((words.known, known), (words.new, new)):
-                if ref in group:
-                    counts[0] += not is_error
-                    counts[1] += 1
-            if ref not in words.known | words.new:
-                rest_errors += is_error
-                rest_length += ref != GAP
-    seconds = time.perf_counter() - begin
-    return Figures(known, new, false_alarms, errors, length, rest_errors, rest_length, seconds)
-
-
-def row(name: str, figures: Figures, opening: float) -> str:
-    """Returns a row of the table."""
-    recalls = [
-        f"{100 * found / max(1, count):5.1f} % ({found}/{count})" for found, count in (figures.known, figures.new)
+    pairs = [
+        pair
+        for text, utterance in zip(texts, utterances, strict=True)
+        for pair in align_words(utterance.ref, text)  # (word of the transcript, word of the text)
     ]
-    wer = 100 * figures.errors / max(1, figures.length)
-    rest = 100 * figures.rest_errors / max(1, figures.rest_length)
-    cells = [name, *recalls, str(figures.false_alarms), f"{wer:.2f}", f"{rest:.2f}", f"{figures.seconds:.0f}"]
-    return "| " + " | ".join([*cells, f"{opening:.1f}"]) + " |"
+    known = [ref == hyp for ref, hyp in pairs if ref in words.known]
+    new = [ref == hyp for ref, hyp in pairs if ref in words.new]
+    rest = [(ref, hyp) for ref, hyp in pairs if ref not in words.known | words.new]
+    return Figures(
+        known_recognised=sum(known),
+        known_spoken=len(known),
+        new_recognised=sum(new),
+        new_spoken=len(new),
+        false_alarms=sum(ref != hyp and hyp in hotwords for ref, hyp in pairs),
+        errors=sum(ref != hyp for ref, hyp in pairs),
+        length=sum(ref != GAP for ref, _ in pairs),
+        rest_errors=sum(ref != hyp for ref, hyp in rest),
+        rest_length=sum(ref != GAP for ref, _ in rest),
+    )
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Returns the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("exp", type=Path, help="experiment or pack")
-    parser.add_argument("cuts", type=Path, nargs="+", help="manifests")
-    parser.add_argument("--method", choices=["graph", "prefix"], default="graph", help="search method")
-    parser.add_argument("--graph", type=Path, help="graph of --method graph")
-    parser.add_argument("--with-words", type=Path, help="graph with added words, which is searched without hotwords")
-    parser.add_argument("--lm", type=Path, required=True, help="ARPA file whose unigrams say which words are rare")
-    parser.add_argument("--rare", type=float, default=-5.0, help="log10 of the probability below which a word is rare")
-    parser.add_argument("--weight", type=float, action="append", help=f"weight of hotwords, default {DEFAULT_WEIGHT}")
-    parser.add_argument("--acoustic-scale", type=float, default=1.0, help="acoustic scale of graph search")
-    parser.add_argument("--beam", type=float, help="beam of the search")
-    parser.add_argument("--limit", type=int, default=0, help="largest number of utterances of each manifest; 0: all")
-    parser.add_argument("--write-new", type=Path, help="file for the words that the graph lacks; nothing is measured")
-    return parser.parse_args()
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    command_line = parser(__doc__, repeats=1, limit=1800.0)
+    command_line.add_argument("exp", type=Path, nargs="?", help="experiment or pack")
+    command_line.add_argument("cuts", type=Path, nargs="*", help="manifests")
+    command_line.add_argument("--method", choices=["graph", "prefix"], default="graph", help="search method")
+    command_line.add_argument("--graph", type=Path, help="graph of --method graph")
+    command_line.add_argument("--with-words", type=Path, help="graph with added words, searched without hotwords")
+    command_line.add_argument("--lm", type=Path, help="ARPA file whose unigrams say which words are rare")
+    command_line.add_argument("--rare", type=float, default=-5.0, help="log10 of the probability of rare words")
+    command_line.add_argument("--weight", type=float, action="append", help=f"weight, default {DEFAULT_WEIGHT}")
+    command_line.add_argument("--beam", type=float, help="beam of the search")
+    command_line.add_argument("--lattice-beam", type=float, help="lattice beam of graph search")
+    command_line.add_argument("--acoustic-scale", type=float, help="acoustic scale of graph search")
+    command_line.add_argument("--decoding-weights", type=Path, help="decoding weights of `asrtool tune`")
+    command_line.add_argument("--rescore", type=Path, help="language model to rescore the lattices of --graph by --lm")
+    command_line.add_argument("--utterances", type=int, default=0, help="utterances of each manifest; 0: all")
+    command_line.add_argument("--write-new", type=Path, help="file for the words that the graph lacks; ends then")
+    return command_line
 
 
-def main() -> None:
-    """Prints the table."""
-    options = parse_arguments()
+def open_system(arguments: argparse.Namespace) -> System:
+    """Returns the system of the command line."""
+    experiment = open_experiment(arguments.exp, device="cpu")
+    given = {name: value for name, value in vars(arguments).items() if name in SEARCH_OPTIONS and value is not None}
+    given |= {"graph_lm": arguments.lm} if arguments.rescore else {}
+    options = dict(search_options(experiment, arguments.method, given))
+    utterances = read_utterances(experiment, arguments.cuts, arguments.utterances)
+    frames = sum(len(utterance.log_probs) for utterance in utterances)
+    return System(experiment.tokenizer, utterances, options, frames * experiment.frame_seconds)
+
+
+def made_up_system(arguments: argparse.Namespace, folder: Path) -> System:
+    """Returns a system of random words; sets --lm."""
+    made_up = made_up_words.write(folder)
+    arguments.lm = made_up.lm
+    utterances = [Utterance(text, log_probs) for text, log_probs in made_up.utterances]
+    frames = sum(len(utterance.log_probs) for utterance in utterances)
+    return System(made_up.tokenizer, utterances, {"graph": made_up.graph}, frames * made_up_words.FRAME_SECONDS)
+
+
+def compare(report: Report, system: System, words: Words, arguments: argparse.Namespace) -> None:
+    """Searches with each weight and without hotwords, and prints the table."""
+    searches = {}
+    for weight in arguments.weight or [DEFAULT_WEIGHT]:
+        hotwords = [f"{word}\t{weight}" for word in words.all]
+        searches[f"weight {weight:g}"] = Search(system, system.options | {"hotwords": hotwords})
+    if arguments.with_words:
+        searches["graph with added words"] = Search(system, system.options | {"graph": arguments.with_words})
+    searches["no hotwords"] = Search(system, system.options)
+    runs = [Run(name, search, system.seconds) for name, search in searches.items()]
+    case = f"{len(system.utterances)} utterances, {len(words.all)} hotwords"
+    report.compare(case, runs, lambda rate: {"RTF": 1 / rate})
+    print("\n| search | recall, known | recall, new | false alarms | WER | rest |", file=report.out)
+    print("| --- | --- | --- | --- | --- | --- |", file=report.out)
+    for name, search in reversed(searches.items()):
+        figures = count(search.texts, system.utterances, words)
+        report.values["facts"][name] = figures._asdict() | {"opening_seconds": search.opening}
+        print(figures.row(name), file=report.out)
+
+
+def main() -> int:
+    """Measures and reports."""
+    arguments = parse(make_parser())
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    experiment = open_experiment(options.exp, device="cpu")
-    unigrams = read_unigrams(options.lm)
-    known = set(load_graph(options.graph).words) if options.graph else set(unigrams)
-    utterances = read_utterances(experiment, options.cuts, options.limit)
-    words = choose_words(utterances, unigrams, known, options.rare)
-    if options.write_new:
-        options.write_new.write_text("".join(f"{word}\n" for word in sorted(words.new)), encoding="utf-8")
-        return
-    frames = sum(len(utterance.log_probs) for utterance in utterances)
-    hours = frames * experiment.frame_seconds / 3600
-    print(f"{len(utterances)} utterances, {hours:.2f} h; {len(words.known)} rare words that are known, ", end="")
-    print(f"{len(words.new)} new ones, {len(words.distractors)} distractors; one thread")
-    print("| search | recall, known | recall, new | false alarms | WER | WER, rest | search s | opening s |")
-    print("|---|---|---|---|---|---|---|---|")
-    given = {"graph": options.graph, "acoustic_scale": options.acoustic_scale} if options.method == "graph" else {}
-    given |= {"beam": options.beam} if options.beam else {}
-    runs = [("no hotwords", {})]
-    runs += [("graph with added words", {"graph": options.with_words})] if options.with_words else []
-    for weight in options.weight or [DEFAULT_WEIGHT]:
-        runs.append((f"hotwords, weight {weight:g}", {"hotwords": [f"{word}\t{weight}" for word in words.all]}))
-    for name, more in runs:
-        begin = time.perf_counter()
-        setup = open_search(options.method, experiment.tokenizer, given | more)
-        opening = time.perf_counter() - begin
-        print(row(name, measure(setup, experiment, utterances, words), opening), flush=True)
+    if arguments.exp and not (arguments.cuts and arguments.lm):
+        print("hotwords.py: error: an experiment needs manifests and --lm", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        system = open_system(arguments) if arguments.exp else made_up_system(arguments, Path(folder))
+        unigrams = read_unigrams(arguments.lm)
+        known = set(load_graph(system.options["graph"]).words) if "graph" in system.options else set(unigrams)
+        words = choose_words(system.utterances, unigrams, known, arguments.rare)
+        if arguments.write_new:
+            arguments.write_new.write_text("".join(f"{word}\n" for word in sorted(words.new)), encoding="utf-8")
+            return 0
+        report = Report("hotwords", arguments, "audio s", extra=["RTF"])
+        report.fact("hours", system.seconds / 3600)
+        for name in words._fields:
+            report.fact(f"words, {name}", len(getattr(words, name)))
+        compare(report, system, words, arguments)
+        report.finish()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
