@@ -32,7 +32,7 @@ def longest_utterance(experiment: Experiment) -> float:
 
 
 def _logged_longest(log: Path) -> float | None:
-    """Returns what the first row of a training's log says; None if there is no log, or it does not say."""
+    """Returns what the first row of a training's log says; None without a log, or if it does not say."""
     row = next(read_jsonl(log), None) if log.is_file() else None
     if not isinstance(row, dict) or row.get("event") != "start":
         return None

@@ -181,7 +181,7 @@ def _state_positions(numbers: memoryview, states: int) -> np.ndarray:
 
 
 def _damaged_state(numbers: memoryview, positions: np.ndarray, size: int) -> str:
-    """Returns a problem if the arcs of a state do not fit the file; `positions` (S,) are those of the states."""
+    """Returns a problem if the arcs of a state do not fit the file; states begin at `positions` (S,)."""
     values = np.frombuffer(numbers, np.uint32)
     positions = positions[positions + 2 < len(values)]
     low, high = values[positions + 1].astype(np.int64), values[positions + 2]
