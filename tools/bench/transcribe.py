@@ -189,7 +189,7 @@ def compare_parts(
 
 
 def report_sum(report: Report, method: str, first_case: str, seconds: float) -> None:
-    """Reports the time of the parts as a share of the time of `transcribe`; cutting and the model are in the first case."""
+    """Reports the share of the parts in the time of `transcribe`; cutting and the model are in the first case."""
     case = f"{method}, {seconds:.0f} s"
     for kind, key in (("wall", "rate"), ("CPU", "rate_cpu")):
         shared = [report.rate(first_case, key, f"part: {name}") for name in ("read and cut", "features and model")]
