@@ -82,9 +82,9 @@ def graph(out, source, **options) -> None:
     with two outputs for each unit), L is the lexicon and G the language model.
 
     A line of --add-words is a word; then, if known, like=WORD (a word that it takes the n-grams of) or probability=P
-    (without both it is as rare as the rarest word); then, if known, its pronunciation in units. Other words get the
-    tokenizer's pronunciation, or one that is predicted from the lexicon. The n-gram model with the words is
-    OUT/lm.arpa.gz, for `asrtool decode --graph-lm`.
+    (1e-4 without both; if there are more than 100 such words, they share 0.01); then, if known, its pronunciation in
+    units. Other words get the tokenizer's pronunciation, or one that is predicted from the lexicon. The n-gram model
+    with the words is OUT/lm.arpa.gz, for `asrtool decode --graph-lm`.
 
     \b
     KOWALCZYK like=KOWALSKI K OW AA L CH IH K

@@ -1,8 +1,8 @@
 """Words that are added to an n-gram model without training it again.
 
 A word gets a unigram, with a given probability, or it takes the n-grams of a word that is used alike: wherever that
-word occurs in an n-gram, the new one may stand instead, with the same probability. A word of which neither is known gets
-DEFAULT_PROBABILITY: who adds a word expects it, while the rarest words of a model are not recognised.
+word occurs in an n-gram, the new one may stand instead, with the same probability. A word of which neither is known
+gets DEFAULT_PROBABILITY: whoever adds a word expects it, and the rarest words of a model are hardly ever recognised.
 What the new n-grams take after a history, all n-grams of that history lose in proportion. The back-off weights are
 computed again, so that the probabilities after each history sum to 1.
 """
@@ -60,8 +60,8 @@ def add_words(model: NgramModel, new_words: Sequence[NewWord]) -> NgramModel:
 def default_logprob(model: NgramModel, count: int) -> float:
     """Returns the log-prob of each of `count` new words of which nothing is known.
 
-    It is DEFAULT_PROBABILITY, less for so many words that they would have more than DEFAULT_TOTAL together, and at least
-    the log-prob of the model's rarest word.
+    It is the log of DEFAULT_PROBABILITY. Many words share DEFAULT_TOTAL, and are less probable. The log-prob of the
+    model's rarest word is the least.
     """
     rarest = rarest_word(model)
     if rarest is None:

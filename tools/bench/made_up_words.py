@@ -27,7 +27,7 @@ class MadeUpWords(NamedTuple):
 
 
 def write(folder: Path, seed: int = 1) -> MadeUpWords:
-    """Writes tokenizer, language model and graph into `folder`. A fifth of what is spoken is rare, or new."""
+    """Writes tokenizer, language model and graph into `folder`. A fifth of the words in utterances are rare or new."""
     draw = np.random.default_rng(seed)
     words = _random_words(draw, COMMON + RARE + NEW)
     common, rare, new = words[:COMMON], words[COMMON:-NEW], words[-NEW:]
