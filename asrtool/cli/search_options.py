@@ -135,4 +135,4 @@ def _rescoring_options(lattice_beam: str):
 
 
 rescoring_options = _rescoring_options("8.0")
-lattice_search_options = _rescoring_options("6.0, with --rescore 8.0; no lattices with --max-active")
+lattice_search_options = _rescoring_options("6.0; with --max-active, no lattices are built")

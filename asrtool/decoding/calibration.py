@@ -135,6 +135,6 @@ def open_calibration(experiment: Experiment, label: str) -> tuple[MethodCalibrat
 def mean_confidence(confidences: Sequence[float], empty: float) -> float:
     """Returns the mean of the probabilities of the words of an utterance; `empty` without words.
 
-    This is the expected share of correct words among those of the hypothesis.
+    This is the expected share of correct words in the hypothesis.
     """
     return sum(confidences) / len(confidences) if confidences else empty

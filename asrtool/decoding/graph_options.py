@@ -80,8 +80,8 @@ class GraphOptions:
 def max_mean_entropy(scaled: np.ndarray, num_frames: int = ENTROPY_FRAMES) -> float:
     """Returns the largest mean entropy, in nats, over `num_frames` successive frames of log-likelihoods (T, V).
 
-    The entropy of a frame is that of the distribution over its outputs that the log-likelihoods make. Fewer frames than
-    `num_frames` are averaged all; without frames it is 0.
+    The log-likelihoods of a frame are normalised to a distribution over the outputs. If there are fewer frames than
+    `num_frames`, the mean is over all of them; without frames it is 0.
     """
     if not len(scaled):
         return 0.0

@@ -146,7 +146,7 @@ class GraphSearch:
         """What determines the result, besides graph and log-probs."""
         settings = asdict(self.options)
         if self.options.lattice_max_entropy is None:
-            del settings["lattice_max_entropy"]  # results of earlier versions stay those of the same run
+            del settings["lattice_max_entropy"]  # so that results of earlier versions have the same settings
         return settings
 
     def close(self) -> None:

@@ -4,13 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from asrtool.decoding.options import (
-    DEFAULT_LATTICE_BEAM,
-    Options,
-    check_options,
-    methods_of_option,
-    require_effect,
-)
+from asrtool.decoding.options import Options, check_options, methods_of_option, require_effect
 from asrtool.experiment import Experiment
 from asrtool.system_files import SystemFiles
 
@@ -87,15 +81,15 @@ def search_options(experiment: Experiment, method: str, given: Options, streamin
 def with_lattices(method: str, options: Options) -> dict[str, Any]:
     """Returns the options of a search whose words need confidences: in graph search, it builds lattices.
 
-    Beams are those of `options`, or narrower ones than `asrtool decode` has, and a stretch of audio that the model does
-    not recognise is searched without lattices (GraphOptions.lattice_max_entropy). The options stay as they are with a
-    limit of the active states, which lattice search does not have, and with k2, which has both.
+    Where `options` has no beams, they are narrower than in `asrtool decode`. Audio that the model does not recognise is
+    searched without lattices (GraphOptions.lattice_max_entropy). The options stay as they are with a limit of the
+    active states, which lattice search does not have, and with k2, which has both.
     """
     if method != "graph" or {*LIMITS} & {*options} or options.get("engine") == "k2":
         return dict(options)
     defaults = {
         "beam": CONFIDENCE_BEAM,
-        "lattice_beam": DEFAULT_LATTICE_BEAM if "rescore" in options else CONFIDENCE_LATTICE_BEAM,
+        "lattice_beam": CONFIDENCE_LATTICE_BEAM,
         "lattice_max_entropy": CONFIDENCE_MAX_ENTROPY,
     }
     return defaults | dict(options)
