@@ -18,7 +18,7 @@ from asrtool.cli.search_options import decoding_weights_option, graph_option
 )
 @click.option(
     "--max-share",
-    default=0.2,
+    default=0.1,
     type=SHARE,
     help="Largest share of a transcript that is not in the audio, and of speech that is not in the transcript.",
 )

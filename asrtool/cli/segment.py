@@ -14,7 +14,7 @@ from asrtool.cli.options import NUMBER, PATH, POSITIVE, channel_option, checkpoi
 @click.option("--max-seconds", default=20.0, type=POSITIVE, help="Longest utterance in seconds.")
 @click.option(
     "--min-score",
-    default=-1.0,
+    default=-1.5,
     type=NUMBER,
     help="Lowest score of an utterance: its log-probability compared with the best units, for each unit, at most 0.",
 )

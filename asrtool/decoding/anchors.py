@@ -2,8 +2,9 @@
 
 The greedy hypothesis of the recording and the units of the text are compared by sequences of n units that occur once in
 each (as by "patience diff"); the longest chain of them in which both go forward is kept. n is so large that a sequence
-hardly matches by chance. This is Moreno et al. (1998), "A recursive algorithm for the forced alignment of very long
-audio segments", without its language model.
+hardly matches by chance. Where a text repeats itself so that no sequence occurs once, sequences that occur equally
+often in both are paired in their order. This is Moreno et al. (1998), "A recursive algorithm for the forced alignment
+of very long audio segments", without its language model.
 """
 
 import math
@@ -27,10 +28,10 @@ class Anchor(NamedTuple):
 def find_anchors(text: Sequence[int], heard: Sequence[int]) -> list[Anchor]:
     """Returns the anchors of two sequences of units, in order; neighbouring ones on a diagonal are one."""
     length = anchor_length(text, heard)
-    text_places = _unique_sequences(text, length)
-    heard_places = _unique_sequences(heard, length)
-    pairs = [(place, heard_places[units]) for units, place in text_places.items() if units in heard_places]
-    return list(_runs(_longest_chain(sorted(pairs)), length))
+    pairs = _common_places(_places(text, length), _places(heard, length))
+    unique = [pair for pair, occurrences in pairs if occurrences == 1]
+    chosen = unique or [pair for pair, _ in pairs]
+    return list(_runs(_longest_chain(sorted(chosen)), length))
 
 
 def anchor_length(text: Sequence[int], heard: Sequence[int]) -> int:
@@ -49,16 +50,27 @@ def anchor_length(text: Sequence[int], heard: Sequence[int]) -> int:
     return max(MIN_LENGTH, math.ceil(math.log(pairs / CHANCE_MATCHES) / -math.log(same)))
 
 
-def _unique_sequences(units: Sequence[int], length: int) -> dict[tuple[int, ...], int]:
-    """Returns the place of each sequence of `length` units that occurs once."""
-    places: dict[tuple[int, ...], int] = {}
-    repeated: set[tuple[int, ...]] = set()
+def _places(units: Sequence[int], length: int) -> dict[tuple[int, ...], list[int]]:
+    """Returns the places of each sequence of `length` units, in order."""
+    places: dict[tuple[int, ...], list[int]] = {}
     for place in range(len(units) - length + 1):
-        sequence = tuple(units[place : place + length])
-        if sequence in places:
-            repeated.add(sequence)
-        places[sequence] = place
-    return {sequence: place for sequence, place in places.items() if sequence not in repeated}
+        places.setdefault(tuple(units[place : place + length]), []).append(place)
+    return places
+
+
+def _common_places(
+    text: dict[tuple[int, ...], list[int]], heard: dict[tuple[int, ...], list[int]]
+) -> list[tuple[tuple[int, int], int]]:
+    """Returns the pairs of places of sequences that occur equally often in both, each with the number of occurrences.
+
+    A place in the text is paired with the place of the same occurrence (first, second ...) in the hypothesis.
+    """
+    return [
+        (pair, len(places))
+        for units, places in text.items()
+        if len(places) == len(heard.get(units, ()))
+        for pair in zip(places, heard[units], strict=True)
+    ]
 
 
 def _longest_chain(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

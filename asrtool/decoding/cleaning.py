@@ -53,10 +53,14 @@ class UtteranceScore:
 
 @dataclass(frozen=True)
 class Limits:
-    """What an utterance may have at most: a z-score of its cost, and shares of missing and extra units."""
+    """What an utterance may have at most: a z-score of its cost, and shares of missing and extra units.
+
+    Of 772 utterances with right transcripts, by three systems, none has a share above 0.05; where three words of an
+    utterance are others, it is 0.1 to 0.3 (docs/alignment.md).
+    """
 
     z: float = 5.0
-    share: float = 0.2
+    share: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,12 @@ SCORE_FIELD = "alignment_score"  # of the cut's custom fields
 class SegmentOptions:
     """What is kept of a recording, and how it is named.
 
-    min_score: the lowest score of an utterance (`Utterance.score`). channel: needed of a recording that has several.
+    min_score: the lowest score of an utterance (`Utterance.score`); right transcripts of unclear speech have up to
+    -1.3. channel: needed of a recording that has several.
     """
 
     limits: CutLimits = CutLimits()
-    min_score: float = -1.0
+    min_score: float = -1.5
     speaker: str | None = None
     channel: Channel = "mix"
 

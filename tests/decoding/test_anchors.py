@@ -52,12 +52,32 @@ def test_a_missing_part_and_an_additional_part_are_jumped_over():
     assert third.text == third.heard and third.text + third.length == 1500
 
 
-def test_repeated_sequences_are_no_anchors():
+def test_repeated_sequences_are_no_anchors_where_one_of_both_has_them_more_often():
     phrase = [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert find_anchors([*phrase, *phrase], phrase) == []
 
 
-@pytest.mark.parametrize("sequences", [([], []), ([], [1, 2, 3]), ([1, 1, 1, 1], [1, 1, 1, 1]), ([1], [2])])
+@pytest.mark.parametrize("times", [3, 5])  # of two times, the seam between them occurs once
+@pytest.mark.parametrize("errors", [0.0, 0.02])
+def test_a_text_that_repeats_itself_has_anchors_in_order(times, errors):
+    draw = np.random.default_rng(4)
+    text = draw.integers(1, 41, 1000).tolist() * times
+    heard = edited(text, errors, draw)
+    anchors = find_anchors(text, [unit for unit, _ in heard])
+    truth = {(place, index) for index, (_, place) in enumerate(heard)}
+    found = [(a.text + n, a.heard + n) for a in anchors for n in range(a.length)]
+    assert sum(pair in truth for pair in found) >= 0.97 * len(found)
+    assert len(found) > 0.3 * len(text)
+
+
+def test_what_occurs_once_is_preferred_to_what_occurs_equally_often():
+    draw = np.random.default_rng(5)
+    once, often = draw.integers(1, 41, (2, 300)).tolist()
+    (anchor,) = find_anchors([*often, *once, *often], [*once, *often, *often])
+    assert (anchor.text, anchor.heard) == (300, 0) and anchor.length >= 300
+
+
+@pytest.mark.parametrize("sequences", [([], []), ([], [1, 2, 3]), ([1, 1, 1, 1], [1, 1, 1]), ([1], [2])])
 def test_degenerate_sequences_have_no_anchors(sequences):
     assert find_anchors(*sequences) == []
 
