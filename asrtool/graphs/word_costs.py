@@ -1,7 +1,7 @@
 """Adds a cost to every word of a compiled graph, by changing its arcs in the arrays of OpenFst's file format.
 
-Composing the graph with an acceptor that has the cost gives the same weights. For a graph of 16 million arcs, that takes
-10 seconds of a Xeon core, and this takes 4. (The Python interface of OpenFst changes one arc at a time.)
+Composing the graph with an acceptor that has the cost gives the same weights. For a graph of 16 million arcs, that
+takes 10 seconds of a Xeon core, and this takes 4. (The Python interface of OpenFst changes one arc at a time.)
 """
 
 import tempfile
