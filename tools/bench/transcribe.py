@@ -140,7 +140,7 @@ class Sherpa:
 
     def _words(self, result) -> list[str]:
         if self.phones:
-            return list(result.tokens)
+            return [token.strip(" \u2581") for token in result.tokens]
         return "".join(result.tokens).replace("\u2581", " ").split()
 
 
