@@ -10,6 +10,7 @@ import soundfile
 
 import asrtool
 from asrtool.errors import UserError
+from tests.decoding.graphs import save_word_graph
 from tests.tiny import RATE, tone
 
 
@@ -199,3 +200,15 @@ def test_align_refuses_what_is_no_text_or_no_audio(model, samples, tmp_path):
         model.align(samples, " ", rate=RATE)
     with pytest.raises(UserError, match="no-audio.wav"):
         model.align(tmp_path / "no-audio.wav", "one two")
+
+
+def test_words_of_a_graph_have_the_posteriors_of_a_lattice(model, samples, tmp_path):
+    graph = save_word_graph(tmp_path / "graph", model.experiment.tokenizer)
+    options = {"device": "cpu", "vad": "none", "graph": graph}
+    by_lattice = asrtool.load(model.experiment.folder, **options)
+    assert (by_lattice.options["beam"], by_lattice.options["lattice_beam"]) == (12.0, 6.0)
+    limited = asrtool.load(model.experiment.folder, **options, max_active=7000, beam=12.0)
+    first, second = (one.transcribe(samples, rate=RATE) for one in (by_lattice, limited))
+    assert first.text == second.text and first.text
+    assert [word.confidence for word in first.words] != [word.confidence for word in second.words]
+    assert all(0 <= word.confidence <= 1 for word in first.words)
