@@ -2,7 +2,7 @@
 
 A word gets a unigram, with a given probability, or it takes the n-grams of a word that is used alike: wherever that
 word occurs in an n-gram, the new one may stand instead, with the same probability. A word of which neither is known
-gets DEFAULT_PROBABILITY: whoever adds a word expects it, and the rarest words of a model are hardly ever recognised.
+gets DEFAULT_PROBABILITY: whoever adds a word expects it, so that it is more frequent than the rarest words.
 What the new n-grams take after a history, all n-grams of that history lose in proportion. The back-off weights are
 computed again, so that the probabilities after each history sum to 1.
 """
