@@ -62,7 +62,8 @@ def pack(exp, out, checkpoint, method, train_cuts, licence, export, **options) -
     \b
     asrtool pack exp/transformer packs/english --graph data/lang/graph --licence "CC BY 4.0"
     asrtool pack exp/transformer packs/english --graph data/lang/graph --graph-lm data/lang/3gram.arpa.gz \\
-        --rescore data/lang/4gram.npz --weights exp/transformer/decode/dev/decoding_weights.json --export
+        --rescore data/lang/4gram.npz --export \\
+        --decoding-weights exp/transformer/decode/dev/decoding_weights.json
     asrtool pack packs/english packs/english2 --calibration calibration.json
     """
     from asrtool.deploy.pack import PackSettings, write_pack
