@@ -98,7 +98,7 @@ def _require_recordings(found: Found, chosen: Sequence[Path]) -> None:
     if found.problems:
         raise DataError("no recording can be read", found.problems)
     names = ", ".join(str(path) for path in chosen[:NUM_NAMED])
-    raise UserError(f"no audio or video in {names}; give files, or a folder that has some")
+    raise UserError(f"no audio or video in {names}; give MODEL first, then files, or a folder that has some")
 
 
 def _listed(list_file: Path) -> Iterator[Path]:
