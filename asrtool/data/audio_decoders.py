@@ -127,10 +127,21 @@ class SoundfileDecoder:
                 yield block
 
 
+class _ForwardFile(soundfile.SoundFile):
+    """A file that is read from its beginning to its end.
+
+    soundfile seeks around each read of a file that it may seek in. A decoder of mp3 then starts anew, and prints lines
+    about bits that it lacks.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def _open_soundfile(path: str) -> soundfile.SoundFile:
     """Opens `path`. Raises LibsndfileError, also for numbers in a header that soundfile cannot work with."""
     try:
-        return soundfile.SoundFile(os.fsencode(path))  # bytes: names need not be UTF-8
+        return _ForwardFile(os.fsencode(path))  # bytes: names need not be UTF-8
     except soundfile.LibsndfileError:
         raise
     except Exception as error:  # such as TypeError for a raw format, ValueError for a name with a NUL

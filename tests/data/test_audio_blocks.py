@@ -56,6 +56,13 @@ def test_files_keep_their_length_and_times_in_each_format(sound, name, options, 
     assert np.corrcoef(samples, SAMPLES)[0, 1] > least_correlation
 
 
+def test_an_mp3_is_read_without_lines_from_its_decoder(sound, capfd):
+    """The decoder prints lines by itself where it has to begin anew in the middle of a loud file."""
+    path = sound("a.mp3", DRAW.uniform(-1, 1, 20 * RATE))
+    assert len(read(path)) == 20 * RATE
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "excess"),
     [("a.m4a", "aac", 0), ("a.mp4", "aac", 0), ("a.mkv", "aac", 1024), ("a.webm", "libopus", 960), ("a.mov", "aac", 0)],
