@@ -10,7 +10,7 @@ import numpy as np
 
 from asrtool.data.audio_blocks import AudioRecording, Channel
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.decoding.confidence import acoustic_posteriors
+from asrtool.decoding.confidence import WordEvidence, acoustic_posteriors
 from asrtool.decoding.edit_alignment import AlignedUnit, EditAlignment
 from asrtool.decoding.edit_graph import EditCosts
 from asrtool.decoding.long_alignment import align_long, greedy_units
@@ -142,10 +142,11 @@ def _aligned_words(
         energy = recording.energy[first * factor : last * factor]
         times = word_times(spans, len(units), last - first, frame_seconds, energy)
         log_probs = recording.log_probs[first:last].astype(np.float32)
-        confidences = acoustic_posteriors(log_probs, spans, [[unit.unit for unit in word] for word in words], topology)
+        posteriors = acoustic_posteriors(log_probs, spans, [[unit.unit for unit in word] for word in words], topology)
         offset = first * frame_seconds
-        for word, (start, end), confidence in zip(words, times, confidences, strict=True):
+        for word, (start, end), posterior in zip(words, times, posteriors, strict=True):
             index = word[0].word
+            confidence = WordEvidence(None, posterior, len(word)).raw_confidence
             yield AlignedWord(text.words[index].text, start + offset, end + offset, confidence, index)
 
 
