@@ -11,14 +11,24 @@ import numpy as np
 from asrtool.data.audio_blocks import Channel, open_recording
 from asrtool.data.sources import InvalidEntry
 from asrtool.decoding.calibration import open_calibration
-from asrtool.decoding.options import Options, methods_of_option
+from asrtool.decoding.options import Options
 from asrtool.decoding.system_options import LATTICE_OPTIONS, best_method, search_options, with_lattices
 from asrtool.decoding.words import WordDescriber
+from asrtool.deploy.model_options import (
+    check_method,
+    check_segmentation,
+    given_options,
+    require_count,
+    require_path,
+    require_rate,
+    require_recording,
+    require_text,
+)
 from asrtool.deploy.recording_alignment import RecordingAlignment, align_recording
 from asrtool.deploy.results import Segment, Transcript
 from asrtool.deploy.stream import Stream
 from asrtool.deploy.transcriber import BATCH_SECONDS, Audio, Transcriber
-from asrtool.errors import UserError, did_you_mean
+from asrtool.errors import UserError
 from asrtool.experiment import Experiment, open_experiment
 from asrtool.streaming.endpointing import parse_rules
 from asrtool.streaming.search_setup import open_streaming_search
@@ -27,13 +37,6 @@ from asrtool.text.spoken_text import read_spoken_text, spoken_text
 logger = logging.getLogger(__name__)
 
 Recordings = list[str] | list[Path] | list[np.ndarray] | list[Audio] | tuple[Audio, ...]
-
-METHODS = ("greedy", "prefix", "graph")
-FILE_OPTIONS = ("graph", "graph_lm", "rescore", "lm", "priors", "decoding_weights", "hotwords")
-VALUE_OPTIONS = (
-    "beam", "max_active", "min_active", "lattice_beam", "acoustic_scale", "blank_penalty", "insertion_penalty",
-    "lm_weight", "lm_units", "nbest", "no_rescore",
-)  # fmt: skip
 
 
 def load(
@@ -77,38 +80,23 @@ def load(
     Raises UserError for what does not exist or does not fit together.
     """
     files = {"graph": graph, "rescore": rescore, "graph_lm": graph_lm, "lm": lm, "hotwords": hotwords}
-    given = _given_options({**files, **options})
+    given = given_options({**files, **options})
+    require_path("the trained system", path)
+    require_count("jobs", jobs)
+    check_segmentation(vad, batch_seconds, max_seconds)
+    if method is not None:
+        check_method(method, given)
     experiment = open_experiment(Path(path), checkpoint, device)
-    method = method or _default_method(experiment, given)
-    _check_method(method, given)
+    if method is None:
+        method = _default_method(experiment, given)
+        check_method(method, given)
     return Model(experiment, method, given, jobs, vad, batch_seconds, max_seconds)
-
-
-def _given_options(values: Options) -> dict[str, Any]:
-    """Returns the options that are not None, with paths for files. Raises UserError for unknown names."""
-    valid = (*FILE_OPTIONS, *VALUE_OPTIONS)
-    for name in values:
-        if name not in valid:
-            raise UserError(f"load has no option {name} ({did_you_mean(name, valid)})")
-    given = {name: value for name, value in values.items() if value is not None}
-    files = {name: given[name] for name in FILE_OPTIONS if isinstance(given.get(name), str | Path)}
-    return given | {name: Path(path) for name, path in files.items()}
 
 
 def _default_method(experiment: Experiment, given: Options) -> str:
     if "graph" in given:
         return "graph"
     return "prefix" if "lm" in given else best_method(experiment)
-
-
-def _check_method(method: str, given: Options) -> None:
-    """Raises UserError for an unknown method, and for options that have no effect on it."""
-    if method not in METHODS:
-        raise UserError(f"{method!r} is not a search method; give one of {', '.join(METHODS)}")
-    for name in given:
-        if method not in methods_of_option(name):
-            valid = " or ".join(methods_of_option(name))
-            raise UserError(f"the option {name} has no effect on the method {method}; it is for {valid}")
 
 
 class Model:
@@ -151,8 +139,8 @@ class Model:
     def transcribe(
         self,
         source: Audio,
-        *,
         rate: int | None = None,
+        *,
         channel: Channel = "mix",
         nbest: int | None = None,
         on_progress: Callable[[float], object] | None = None,
@@ -162,8 +150,8 @@ class Model:
     def transcribe(
         self,
         source: Recordings,
-        *,
         rate: int | None = None,
+        *,
         channel: Channel = "mix",
         nbest: int | None = None,
         on_progress: Callable[[float], object] | None = None,
@@ -172,8 +160,8 @@ class Model:
     def transcribe(
         self,
         source: Audio | Recordings,
-        *,
         rate: int | None = None,
+        *,
         channel: Channel = "mix",
         nbest: int | None = None,
         on_progress: Callable[[float], object] | None = None,
@@ -193,19 +181,25 @@ class Model:
 
         Raises UserError or InvalidEntry, with a line that says what is wrong with a recording.
         """
+        sources = source if isinstance(source, list | tuple) else [source]
+        for one in sources:
+            require_recording(one)
+        require_rate(rate)
         transcriber = self.open_transcriber(nbest)
         if isinstance(source, list | tuple):
             return [transcriber.transcribe(one, channel, rate, on_progress) for one in source]
         return transcriber.transcribe(source, channel, rate, on_progress)
 
     def segments(
-        self, source: Audio, *, rate: int | None = None, channel: Channel = "mix", nbest: int | None = None
+        self, source: Audio, rate: int | None = None, *, channel: Channel = "mix", nbest: int | None = None
     ) -> Iterator[Segment]:
         """Yields the segments of a recording in order, each as soon as it is recognised; see `transcribe`.
 
         for segment in model.segments("three_hours.mp3"):
             print(segment.start, segment.text)
         """
+        require_recording(source)
+        require_rate(rate)
         return self.open_transcriber(nbest).segments(source, channel, rate)
 
     def stream(self, rate: int | None = None, endpoint: Sequence[str] = ("default",)) -> Stream:
@@ -219,6 +213,7 @@ class Model:
         ends, as for `asrtool stream --endpoint`; none of them (an empty list) makes the stream one utterance. Raises
         UserError for a model that needs whole utterances.
         """
+        require_rate(rate)
         new_search, describer = self._streaming_search
         return Stream(self.experiment, new_search, describer, rate, parse_rules(endpoint))
 
@@ -232,7 +227,7 @@ class Model:
         return setup.new_search, WordDescriber(self.experiment, setup.graph, calibration)
 
     def align(
-        self, audio: Audio, text: str | Path, *, rate: int | None = None, channel: Channel = "mix"
+        self, audio: Audio, text: str | Path, rate: int | None = None, *, channel: Channel = "mix"
     ) -> RecordingAlignment:
         """Returns the times of the words of a text in a recording of any length.
 
@@ -245,6 +240,9 @@ class Model:
 
         Raises UserError for the text of another recording, and for audio that cannot be read.
         """
+        require_recording(audio)
+        require_text(text)
+        require_rate(rate)
         tokenizer = self.experiment.tokenizer
         spoken = read_spoken_text(text, tokenizer) if isinstance(text, Path) else spoken_text([text], tokenizer)
         try:
@@ -255,6 +253,8 @@ class Model:
 
     def open_transcriber(self, nbest: int | None = None) -> Transcriber:
         """Returns the transcriber for n-best lists of this length; only the last one is kept, a graph takes memory."""
+        if nbest is not None:
+            require_count("nbest", nbest)
         count = nbest or self.options.get("nbest", 1)
         if self._transcriber is None or self._transcriber[0] != count:
             self.close()

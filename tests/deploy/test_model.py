@@ -130,12 +130,57 @@ def test_progress_grows_to_the_end(model, samples):
         ({"beem": 4}, "no option beem .did you mean 'beam'"),
         ({"graph": "nowhere"}, "nowhere"),
         ({"device": "tpu"}, "tpu"),
+        ({"method": "prefix", "beam": "4"}, "beam is '4'; give a number"),
+        ({"max_seconds": "a"}, "max_seconds is 'a'; give a number"),
+        ({"max_seconds": -1}, "max_seconds is -1; give a number of seconds above 0"),
+        ({"batch_seconds": 0}, "batch_seconds is 0; give a number of seconds above 0"),
+        ({"jobs": 0}, "jobs is 0; give a whole number from 1 on"),
+        ({"jobs": 1.5}, "jobs is 1.5; give a whole number"),
+        ({"method": "prefix", "nbest": 0}, "nbest is 0; give a whole number from 1 on"),
+        ({"graph": 3}, "graph is 3; give the path"),
+        ({"no_rescore": "yes"}, "no_rescore is 'yes'; give True or False"),
     ],
 )
 def test_impossible_options_are_one_line(experiment, options, message, samples):
     with pytest.raises(UserError, match=message) as caught:
         asrtool.load(experiment, vad="none", **options).transcribe(samples, rate=RATE)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [None, 3, ["exp/mine"]])
+def test_a_system_is_a_path(path):
+    with pytest.raises(UserError, match="the trained system is .*; give the path of a file or folder"):
+        asrtool.load(path)
+
+
+def test_an_unknown_detector_is_refused_before_anything_is_loaded():
+    with pytest.raises(UserError, match="'siler' is not a speech detector; did you mean 'silero'"):
+        asrtool.load("no-such-folder", vad="siler")
+
+
+@pytest.mark.parametrize("rate", ["16k", 0, -8000, 22050.5, True])
+def test_an_impossible_rate_is_one_line(model, stream_model, samples, rate):
+    for call in (model.transcribe, model.segments, lambda x, rate: model.align(x, "one", rate)):
+        with pytest.raises(UserError, match="rate is .*; give the sampling rate in Hz"):
+            call(samples, rate)
+    with pytest.raises(UserError, match="rate is .*; give the sampling rate in Hz"):
+        stream_model.stream(rate)
+
+
+def test_the_rate_may_stand_without_its_name(model, samples):
+    assert model.transcribe(samples, RATE) == model.transcribe(samples, rate=RATE)
+
+
+@pytest.mark.parametrize("source", [[0.1, 0.2], [np.float32(0.1)], None, [None], {}])
+def test_what_is_no_recording_is_one_line(model, source):
+    with pytest.raises(UserError, match="a recording is .*; give a path, an open binary file or a NumPy array"):
+        model.transcribe(source, rate=RATE)
+
+
+@pytest.mark.parametrize("nbest", [0, -1, "3", 2.5])
+def test_an_nbest_list_has_at_least_one_hypothesis(model, samples, nbest):
+    with pytest.raises(UserError, match="nbest is .*; give a whole number"):
+        model.transcribe(samples, rate=RATE, nbest=nbest)
 
 
 def test_a_stream_has_the_words_of_the_whole(stream_model, samples):
@@ -198,6 +243,9 @@ def test_align_gives_each_word_of_the_text_its_time(model, samples, tmp_path):
 def test_align_refuses_what_is_no_text_or_no_audio(model, samples, tmp_path):
     with pytest.raises(UserError, match="no words"):
         model.align(samples, " ", rate=RATE)
+    for text in (["ONE"], None, b"ONE"):
+        with pytest.raises(UserError, match="the text is .*; give one string with all words, or the Path"):
+            model.align(samples, text, rate=RATE)
     with pytest.raises(UserError, match="no-audio.wav"):
         model.align(tmp_path / "no-audio.wav", "one two")
 
