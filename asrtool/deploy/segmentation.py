@@ -1,5 +1,6 @@
 """A long recording and its text become a manifest of utterances to train on: `asrtool segment`."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.supervision import AlignmentItem
 
-from asrtool.data.audio_blocks import Channel
+from asrtool.data.audio_blocks import Channel, open_recording
 from asrtool.data.manifest import ManifestSummary, copy_manifest
 from asrtool.data.sources import InvalidEntry
 from asrtool.data.utterance_checks import UtteranceChecks, create_recording
@@ -74,6 +75,7 @@ def segment_file(
 ) -> Iterator[str]:
     """Calls `segment_recording` with the text in a file, and yields lines for the user."""
     options = replace(options, channel=require_one_channel(channel))
+    _recording(audio, options.channel, experiment.config.features.sampling_rate)  # before g2p, which takes minutes
     text = read_spoken_text(text_file, experiment.tokenizer)
     yield f"{text_file}: {text.summary()}"
     result = segment_recording(experiment, audio, text, out, options)
@@ -89,11 +91,21 @@ def _recording(audio: Path, channel: Channel, sampling_rate: int) -> Recording:
     try:
         recording = create_recording("_".join(audio.stem.split()), str(audio.absolute()), checks)
     except InvalidEntry as problem:
-        raise UserError(f"{problem}; a manifest needs audio that libsndfile reads, e.g. wav or flac") from problem
+        raise UserError(_describe_unusable(audio, problem)) from problem
     if len(recording.channel_ids) > 1 and not isinstance(channel, int):
         number = len(recording.channel_ids)
         raise UserError(f"{audio} has {number} channels; choose one with --channel, counted from 0")
     return recording
+
+
+def _describe_unusable(audio: Path, problem: InvalidEntry) -> str:
+    """Returns why training could not read a file, and how it becomes one that it reads."""
+    try:
+        open_recording(audio)
+    except InvalidEntry:
+        return f"{problem}; a manifest needs audio that training reads, such as wav or flac"
+    hint = f"convert it first: ffmpeg -i {shlex.quote(str(audio))} {shlex.quote(str(audio.with_suffix('.flac')))}"
+    return f"{audio} is of a format that training does not read, which a manifest is for; {hint}"
 
 
 def _cuts(

@@ -207,3 +207,19 @@ def test_options_that_do_not_fit_and_files_that_are_no_audio(asr, system, tmp_pa
     soundfile.write(tmp_path / "s.wav", stereo, RATE)
     status, _, err = asr("segment", system, tmp_path / "s.wav", tmp_path / "a.txt", tmp_path / "o.jsonl.gz")
     assert status == 2 and "choose one with --channel" in err
+
+
+def test_a_format_that_training_does_not_read_is_refused_before_the_text_is_read(asr, system, tmp_path, monkeypatch):
+    pytest.importorskip("av")
+    from tests.data.media import write_media
+
+    write_media(tmp_path / "talk of may.m4a", tone(400, 2.0), RATE)
+    monkeypatch.setattr("asrtool.deploy.segmentation.read_spoken_text", None)
+    status, _, err = asr(
+        "segment", system, tmp_path / "talk of may.m4a", tmp_path / "missing.txt", tmp_path / "o.jsonl.gz"
+    )
+    assert status == 2 and "is of a format that training does not read" in err and "not readable" not in err
+    assert f"ffmpeg -i '{tmp_path}/talk of may.m4a' '{tmp_path}/talk of may.flac'" in err
+    (tmp_path / "no.wav").write_text("no audio")
+    status, _, err = asr("segment", system, tmp_path / "no.wav", tmp_path / "missing.txt", tmp_path / "o.jsonl.gz")
+    assert status == 2 and "such as wav or flac" in err
