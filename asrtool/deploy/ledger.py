@@ -26,6 +26,7 @@ from asrtool.readers import parse_json, read_byte_lines
 LEDGER = ".asrtool-transcribe.jsonl"
 MAX_CHANGES_SHOWN = 3  # of the settings that differ from the last run's
 
+EDITED = "was edited"  # a reason
 State = Literal["new", "done", "stale", "conflict"]
 
 
@@ -41,7 +42,7 @@ class RecordingFacts:
 
 @dataclass(frozen=True)
 class OutputState:
-    """Whether an output has to be written, and why it is stale or in the way."""
+    """Whether an output has to be written, and why it is stale or in the way; of one that is done, EDITED or ""."""
 
     state: State
     reason: str = ""
@@ -91,9 +92,9 @@ class Ledger:
         if relation == "other":
             return OutputState("conflict", f"is the transcript of {os.path.normpath(self.folder / row.recording.path)}")
         if relation == "same" and row.settings == digest(settings):
-            return OutputState("done")
+            return OutputState("done", EDITED if is_edited else "")
         reason = "the recording has changed" if relation == "changed" else self._changes(row.settings, settings)
-        return OutputState("conflict", f"was edited, and {reason}") if is_edited else OutputState("stale", reason)
+        return OutputState("conflict", f"{EDITED}, and {reason}") if is_edited else OutputState("stale", reason)
 
     def _relation(self, before: RecordingFacts, recording: Recording) -> Literal["same", "changed", "other"]:
         """Returns whether a recording is the one of a row, a changed version of it, or another one.

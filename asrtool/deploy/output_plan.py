@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from asrtool.errors import DataError, UserError
 logger = logging.getLogger(__name__)
 
 MAX_CONFLICTS_SHOWN = 3
+MAX_EDITED_SHOWN = 10  # in one line; a user knows which files were edited
 STREAMED_FORMATS = ("txt", "ctm")  # several recordings can follow each other in these on standard output
 
 Channel = int | Literal["mix", "each"]
@@ -96,6 +97,14 @@ class Plan:
     num_done: int
 
 
+@dataclass
+class _Kept:
+    """Files that are not replaced: why an output would be in conflict with each, and outputs that were edited."""
+
+    conflicts: list[str] = field(default_factory=list)
+    edited: list[str] = field(default_factory=list)
+
+
 def describe_problem(recording: Recording, error: Exception) -> str:
     """Returns "NAME: reason"; the reason does not repeat the name."""
     reason = "; ".join(error.problems) if isinstance(error, DataError) else str(error)
@@ -116,22 +125,24 @@ def plan_outputs(
     bases = _output_bases(recordings, options)
     _require_writable(options.folder)
     plan = Plan([], [], 0)
-    conflicts: list[str] = []
+    kept = _Kept()
     num_done = 0
     for recording, base in bases.items():
         try:
             tasks = [
                 task
-                for channel, suffix in _channels(recording, options.channel)
-                if (task := _task(recording, channel, f"{base}{suffix}", options, settings, ledgers, conflicts))
+                for channel in _channels(recording, options.channel)
+                if (task := _task(recording, channel, base, options, settings, ledgers, kept))
             ]
         except (InvalidEntry, OSError) as error:
             plan.problems.append(describe_problem(recording, error))
             continue
         plan.tasks.extend(tasks)
         num_done += not tasks
-    if conflicts:
-        raise UserError(_describe_conflicts(conflicts))
+    if kept.conflicts:
+        raise UserError(_describe_conflicts(kept.conflicts))
+    if kept.edited:
+        logger.info(f"left as they are, since they were edited: {_some_of(kept.edited, MAX_EDITED_SHOWN)}")
     return Plan(plan.tasks, plan.problems, num_done)
 
 
@@ -177,37 +188,38 @@ def _require_writable(folder: Path | None) -> None:
         raise UserError(f"--output-dir {folder}: {existing} is read-only; name another folder")
 
 
-def _channels(recording: Recording, channel: Channel) -> list[tuple[int | Literal["mix"], str]]:
-    """Returns the channels to recognise, and what their outputs have after the name. Raises InvalidEntry."""
+def _channels(recording: Recording, channel: Channel) -> Sequence[int | Literal["mix"]]:
+    """Returns the channels to recognise. Raises InvalidEntry."""
     if channel != "each":
-        return [(channel, "")]
+        return [channel]
     if recording.is_stream:
         raise UserError(f"--channel each cannot read {recording}, which can be read once only; save it as a file")
-    return [(number, f".channel{number}") for number in range(open_recording(recording.path).channels)]
+    return range(open_recording(recording.path).channels)
 
 
 def _task(
     recording: Recording,
     channel: int | Literal["mix"],
-    base: str,
+    base: Path,
     options: OutputOptions,
     settings: Mapping[str, Any],
     ledgers: dict[Path, Ledger],
-    conflicts: list[str],
+    kept: _Kept,
 ) -> Task | None:
-    """Returns the task of a channel; None if it was done before. Adds to `conflicts`; raises InvalidEntry, OSError."""
-    paths = _output_paths(base, options.formats)
-    folder = Path(base).parent
+    """Returns the task of a channel; None if it was done before. Adds to `kept`; raises InvalidEntry, OSError."""
+    suffix = f".channel{channel}" if options.channel == "each" else ""
+    paths = _output_paths(f"{base}{suffix}", options.formats)
+    folder = base.parent
     if options.folder is None and not os.access(folder, os.W_OK | os.X_OK):
         raise InvalidEntry(f"its folder {folder} is read-only; name another one with --output-dir")
     if not options.overwrite:
         if folder not in ledgers:
             ledgers[folder] = read_ledger(folder)
-        paths = _pending(paths, recording, {**settings, "channel": channel}, ledgers[folder], conflicts)
+        paths = _pending(paths, recording, {**settings, "channel": channel}, ledgers[folder], kept)
     if not paths:
         return None
     seconds = None if recording.is_stream else open_recording(recording.path).seconds
-    name = os.path.relpath(base, options.folder) if options.folder is not None else Path(base).name
+    name = os.path.relpath(base, options.folder) if options.folder is not None else base.name
     return Task(recording, channel, name, paths, seconds)
 
 
@@ -216,25 +228,32 @@ def _pending(
     recording: Recording,
     settings: Mapping[str, Any],
     ledger: Ledger,
-    conflicts: list[str],
+    kept: _Kept,
 ) -> dict[str, Path]:
-    """Returns the outputs that are not done; adds those that must not be replaced to `conflicts`."""
+    """Returns the outputs that are not done; adds those that are not replaced to `kept`."""
     pending = {}
     stale: dict[str, list[str]] = {}  # the names of outputs by the reason why they are written again
     for name, path in paths.items():
         state = ledger.state(path.name, recording, settings)
         if state.state == "conflict":
-            conflicts.append(f"{path} {state.reason}")
+            kept.conflicts.append(f"{path} {state.reason}")
         if state.state == "stale":
             stale.setdefault(state.reason, []).append(path.name)
         if state.state != "done":
             pending[name] = path
+        elif state.reason:
+            kept.edited.append(str(path))
     for reason, names in stale.items():
         logger.info(f"{recording}: again, since {reason}: {', '.join(names)}")
     return pending
 
 
 def _describe_conflicts(conflicts: Sequence[str]) -> str:
-    rest = f" (and {len(conflicts) - MAX_CONFLICTS_SHOWN} more)" if len(conflicts) > MAX_CONFLICTS_SHOWN else ""
-    shown = "; ".join(conflicts[:MAX_CONFLICTS_SHOWN])
-    return f"{shown}{rest}: nothing was replaced; name another --output-dir, or replace with --overwrite"
+    shown = _some_of(conflicts, MAX_CONFLICTS_SHOWN)
+    return f"{shown}: nothing was replaced; name another --output-dir, or replace with --overwrite"
+
+
+def _some_of(items: Sequence[str], shown: int) -> str:
+    """Returns the first items, and how many there are beside them."""
+    rest = f" (and {len(items) - shown} more)" if len(items) > shown else ""
+    return "; ".join(items[:shown]) + rest

@@ -94,6 +94,26 @@ def test_a_rerun_skips_what_is_done(tmp_path, audio):
     assert model.asked == [("c.wav", "mix")] and line.startswith("1 recording, 2 done before: ")
 
 
+def test_channels_of_a_recording_have_its_name_in_a_ctm(tmp_path, audio):
+    to_files([audio("calls/call.wav", channels=2)], channel="each", formats=("ctm",))
+    lines = [(tmp_path / f"calls/call.channel{n}.ctm").read_text().splitlines()[0] for n in (0, 1)]
+    assert [line.split()[:2] for line in lines] == [["call", "1"], ["call", "2"]]
+    to_files([tmp_path / "calls"], channel="each", formats=("ctm",), folder=tmp_path / "out")
+    assert (tmp_path / "out" / "call.channel1.ctm").read_text() == (tmp_path / "calls/call.channel1.ctm").read_text()
+
+
+def test_edited_outputs_are_done_and_named_in_one_line(tmp_path, audio, capsys):
+    paths = [audio(f"{name}.wav") for name in "abc"]
+    to_files(paths)
+    assert "were edited" not in capsys.readouterr().err
+    for name in "ac":
+        (tmp_path / f"{name}.txt").write_text("corrected")
+    assert to_files(paths) == "nothing to transcribe, 3 done before"
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "were edited" in line]
+    assert line.endswith(f"left as they are, since they were edited: {tmp_path}/a.txt; {tmp_path}/c.txt")
+    assert (tmp_path / "c.txt").read_text() == "corrected"
+
+
 def test_only_missing_formats_are_written_and_edited_files_stay(tmp_path, audio):
     path = audio("a.wav")
     to_files([path])
