@@ -59,6 +59,7 @@ def calibrate(
     import torch
 
     from asrtool.decoding.calibrate import calibrate as run
+    from asrtool.decoding.calibrate import output_type
     from asrtool.decoding.checks import check_cuts
     from asrtool.decoding.system_options import best_method, options_by_method
     from asrtool.experiment import open_experiment
@@ -73,13 +74,14 @@ def calibrate(
     all_options = options_by_method(experiment, methods or (best_method(experiment),), given)
     for method, own_options in all_options.items():
         label, fitted = run(experiment, cuts, method, own_options, out, jobs, batch_seconds, workers)
-        click.echo(f"{label}, without calibration: {_quality(fitted.raw)}")
-        click.echo(f"{label}, cross-validated: {_quality(fitted.words)}")
-        click.echo(f"{label}, cross-validated: {utterance_quality_line(fitted.utterances)}")
+        counted = output_type(experiment, method)
+        click.echo(f"{label}, without calibration: {_quality(fitted.raw, counted)}")
+        click.echo(f"{label}, cross-validated: {_quality(fitted.words, counted)}")
+        click.echo(f"{label}, cross-validated: {utterance_quality_line(fitted.utterances, counted)}")
 
 
-def _quality(quality) -> str:
+def _quality(quality, counted: str) -> str:
     nce = "-" if quality.nce is None else f"{quality.nce:.3f}"
     rates = ", ".join(f"{rate:.2f} % of the {100 * share:g} %" for share, rate in quality.error_rates.items())
-    counts = f"{quality.count - quality.correct} of {quality.count} words wrong"
+    counts = f"{quality.count - quality.correct} of {quality.count} {counted} wrong"
     return f"NCE {nce}, ECE {quality.ece:.4f}; {counts}, {rates} most confident"

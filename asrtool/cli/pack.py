@@ -2,8 +2,15 @@
 
 import click
 
-from asrtool.cli.options import PATH, POSITIVE, allow_commands, checkpoint_option
-from asrtool.cli.search_options import METHOD, beam_option, graph_option, prefix_search_options, priors_option
+from asrtool.cli.options import PATH, allow_commands, checkpoint_option
+from asrtool.cli.search_options import (
+    METHOD,
+    graph_option,
+    packed_beam_option,
+    packed_lattice_beam_option,
+    prefix_search_options,
+    priors_option,
+)
 
 
 @click.command()
@@ -35,13 +42,8 @@ from asrtool.cli.search_options import METHOD, beam_option, graph_option, prefix
     show_default="the most accurate that there are files for",
     help="Search method that `asrtool transcribe` uses.",
 )
-@beam_option
-@click.option(
-    "--lattice-beam",
-    type=POSITIVE,
-    show_default="8.0",
-    help="Lattice beam, the largest cost above the best path (--method graph only).",
-)
+@packed_beam_option
+@packed_lattice_beam_option
 @checkpoint_option()
 @click.option("--train-cuts", type=PATH, help="Manifest of the training data; the model card states its hours.")
 @click.option("--licence", help="Terms of use, any text; the model card states them.")

@@ -23,6 +23,8 @@ def _beam_option(graph_default: str):
 
 
 beam_option = _beam_option("16.0")
+# A pack without a beam leaves it to the command that searches.
+packed_beam_option = _beam_option("12.0 in `asrtool transcribe`, 16.0 in `asrtool decode`")
 lattice_search_beam_option = _beam_option("12.0, with --max-active 16.0")  # asrtool/decoding/system_options.py
 
 prefix_search_options = add_options(
@@ -113,14 +115,21 @@ nbest_option = click.option(
 )
 
 
+def _lattice_beam_option(default: str):
+    return click.option(
+        "--lattice-beam",
+        type=POSITIVE,
+        show_default=default,
+        help="Lattice beam, the largest cost above the best path (--method graph only).",
+    )
+
+
+packed_lattice_beam_option = _lattice_beam_option("6.0 in `asrtool transcribe`, 8.0 in `asrtool decode`")
+
+
 def _rescoring_options(lattice_beam: str):
     return add_options(
-        click.option(
-            "--lattice-beam",
-            type=POSITIVE,
-            show_default=lattice_beam,
-            help="Lattice beam, the largest cost above the best path (--method graph only).",
-        ),
+        _lattice_beam_option(lattice_beam),
         click.option(
             "--rescore",
             type=PATH,

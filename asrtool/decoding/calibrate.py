@@ -116,7 +116,7 @@ def calibrate(
     search, settings, graph = open_search(method, experiment.tokenizer, options, jobs)
     describer = WordDescriber(experiment, graph)
     utterances = collect_evidence(experiment, cuts, search, describer, batch_seconds, workers)
-    fitted = fit_calibration(utterances)
+    fitted = fit_calibration(utterances, output_type(experiment, method))
     label = method_label(method, options)
     facts = {"cuts": str(cuts), "checkpoint": experiment.checkpoint.name, "settings": settings}
     write_calibration(path, label, fitted, facts)
@@ -157,12 +157,21 @@ def _collect_batch(
     return utterances
 
 
-def fit_calibration(utterances: Sequence[DevUtterance]) -> FittedCalibration:
-    """Returns the calibration that fits a dev set best. Raises UserError where it has too few words of either kind."""
+def output_type(experiment: Experiment, method: str) -> str:
+    """Returns what a method recognises: "words", or "phones" by a system of phones without a graph."""
+    return "words" if method == "graph" else experiment.tokenizer.output_type
+
+
+def fit_calibration(utterances: Sequence[DevUtterance], name: str = "words") -> FittedCalibration:
+    """Returns the calibration that fits a dev set best; `name` is what messages call the words.
+
+    Raises UserError where the set has too few words of either kind.
+    """
     correct = [one for utterance in utterances for one in utterance.words_correct]
     if min(sum(correct), len(correct) - sum(correct)) < MIN_OF_EACH:
-        found = f"{len(correct)} words, of which {sum(correct)} are correct"
-        raise UserError(f"the set has {found}: calibration needs {MIN_OF_EACH} of each kind; give a larger set")
+        found = f"{len(correct)} {name}, of which {sum(correct)} are correct and {len(correct) - sum(correct)} wrong"
+        hint = "give a larger or harder set, or leave the system uncalibrated: its confidences are posteriors then"
+        raise UserError(f"the set has {found}: calibration needs {MIN_OF_EACH} of each kind; {hint}")
     folds = _folds(utterances)
     maps = [_best_features(utterances, folds, ACOUSTIC_FEATURES)]
     evidence = _all_evidence(utterances)

@@ -70,18 +70,18 @@ def confidence_dict(score: ConfidenceScore) -> dict:
     return {"words": quality_dict(score.words), "utterances": utterances}
 
 
-def confidence_lines(score: ConfidenceScore) -> list[str]:
-    """Returns the score as lines of report.txt."""
+def confidence_lines(score: ConfidenceScore, token_type: str = "words") -> list[str]:
+    """Returns the score as lines of report.txt; `token_type` is what was recognised, "words" or "phones"."""
     words = score.words
     nce = "-" if words.nce is None else f"{words.nce:.3f}"
     shares = "".join(f"{f'{100 * share:g} %':>8}" for share in KEPT_SHARES)
     rates = "".join(f"{rate:>8.2f}" for rate in words.error_rates.values())
     lines = [
         f"{'Confidences':<12}{'number':>10}{'correct':>10}{'NCE':>8}{'ECE':>8}{shares}",
-        f"{'words':<12}{words.count:>10}{words.correct:>10}{nce:>8}{words.ece:>8.4f}{rates}",
+        f"{token_type:<12}{words.count:>10}{words.correct:>10}{nce:>8}{words.ece:>8.4f}{rates}",
         "NCE: normalised cross entropy, 1 is perfect; ECE: expected calibration error; then the errors (substitutions",
-        "and insertions) in percent among the most confident 50, 75 and 90 % of the words.",
+        f"and insertions) in percent among the most confident 50, 75 and 90 % of the {token_type}.",
     ]
     if score.utterances:
-        lines.append(utterance_quality_line(score.utterances))
+        lines.append(utterance_quality_line(score.utterances, token_type))
     return [*lines, ""]

@@ -173,7 +173,7 @@ def score_folder(folder: str | Path, name: str | None = None) -> Score:
     write_text(folder / "alignments.txt", alignment_text(rows))
     write_jsonl(folder / "alignments.jsonl", alignment_rows(rows))
     confidences = score_confidences(rows)
-    report = report_text(name, score, confidence_lines(confidences) if confidences else [])
+    report = report_text(name, score, confidence_lines(confidences, score.token_type) if confidences else [])
     write_text(folder / "report.txt", report)
     facts = {"set": name, HASH_KEY: file_hash(folder / HYPOTHESES), **score_dict(score)}
     facts["confidence"] = confidences and confidence_dict(confidences)

@@ -93,9 +93,10 @@ def utterance_quality_dict(quality: UtteranceQuality) -> dict:
     }
 
 
-def utterance_quality_line(quality: UtteranceQuality) -> str:
-    """Returns the measures as a sentence."""
+def utterance_quality_line(quality: UtteranceQuality, token_type: str = "words") -> str:
+    """Returns the measures as a sentence; `token_type` is what was recognised, "words" or "phones"."""
     correlation = "undefined" if quality.correlation is None else f"{quality.correlation:.3f}"
     rates = ", ".join(f"{rate:.2f} % of the {100 * share:g} %" for share, rate in quality.error_rates.items())
-    means = f"word accuracy {quality.accuracy:.3f}, expected {quality.expected:.3f}, correlation {correlation}"
-    return f"{quality.count} utterances, {means}; WER {rates} most confident"
+    token, rate_name = ("phone", "PER") if token_type == "phones" else ("word", "WER")
+    means = f"{token} accuracy {quality.accuracy:.3f}, expected {quality.expected:.3f}, correlation {correlation}"
+    return f"{quality.count} utterances, {means}; {rate_name} {rates} most confident"

@@ -48,3 +48,23 @@ def test_the_help_of_an_option_shows_its_default(command, option):
     _, text = option.get_help_record(click.Context(command, **CONTEXT_SETTINGS))
     is_explained = option.is_flag or option.required or option.multiple or option.opts[0] in OPTIONAL
     assert is_explained or "[default: " in text, text
+
+
+def test_defaults_of_beams_are_those_of_the_searches():
+    """A pack leaves its beams to the command that searches: with confidences, or without."""
+    from asrtool.decoding.graph_options import GraphOptions
+    from asrtool.decoding.options import DEFAULT_LATTICE_BEAM
+    from asrtool.decoding.system_options import with_lattices
+
+    confident = with_lattices("graph", {})
+    shown = {
+        name: {
+            option.name: str(option.show_default)
+            for option in cli.commands[name].params
+            if isinstance(option, click.Option)
+        }
+        for name in ("pack", "decode", "transcribe")
+    }
+    for name, plain in (("beam", GraphOptions().beam), ("lattice_beam", DEFAULT_LATTICE_BEAM)):
+        assert str(plain) in shown["decode"][name] and str(confident[name]) in shown["transcribe"][name]
+        assert f"{confident[name]} in `asrtool transcribe`, {plain} in `asrtool decode`" in shown["pack"][name]

@@ -24,6 +24,10 @@ from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.scoring.confidence_score import score_confidences
 from asrtool.scoring.utterance_confidence import UtteranceErrors
+from asrtool.text.lexicon import Lexicon
+from asrtool.text.tokenizer import save_tokenizer
+from asrtool.text.tokenizer_training import phone_tokenizer
+from tests.tiny import WORDS, make_experiment
 
 
 def dev_set(seed: int, utterances: int = 300, has_lattice: bool = True, words: int = 8) -> list[DevUtterance]:
@@ -124,8 +128,10 @@ def test_logistic_regression_is_at_the_lowest_loss():
 def test_too_few_words_of_one_kind_are_refused(correct):
     evidence = UtteranceEvidence([WordEvidence(None, 0.9, 1)], 0.0)
     utterances = [DevUtterance(evidence, [correct], UtteranceErrors(int(not correct), 1), None)] * 100
-    with pytest.raises(UserError, match="100 words, of which .* calibration needs 10 of each kind"):
-        fit_calibration(utterances)
+    counts = "100 are correct and 0 wrong" if correct else "0 are correct and 100 wrong"
+    for name in ("words", "phones"):
+        with pytest.raises(UserError, match=f"100 {name}, of which {counts}: .* 10 of each kind; give .* or leave"):
+            fit_calibration(utterances, name)
 
 
 def test_without_a_lattice_the_map_of_the_acoustic_model_is_applied():
@@ -205,3 +211,14 @@ def test_a_pack_is_not_changed(experiment, corpus, tmp_path):
     (tmp_path / "model.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="is a pack, whose files do not change; calibrate the experiment, and pack it"):
         calibrate(system, corpus, "greedy", {}, workers=0)
+
+
+def test_a_system_of_phones_is_calibrated_on_phones(tiny_config, corpus, tmp_path, asr):
+    lexicon = Lexicon({word: ((f"P{number}",),) for number, word in enumerate(WORDS)})
+    units = tmp_path / "phones.json"
+    save_tokenizer(phone_tokenizer(lexicon, WORDS), units)
+    system = make_experiment(tmp_path / "exp", tiny_config(data={"tokenizer": str(units)}), units)
+    status, out, err = asr("calibrate", system, corpus, "--method", "greedy", "--device", "cpu", "--workers", 0)
+    assert status == 0, err
+    assert "phones wrong" in out and "phone accuracy" in out and "; PER " in out
+    assert "word" not in out and "WER" not in out

@@ -43,6 +43,8 @@ def test_the_score_is_written_for_words_and_utterances():
         "count": 1, "accuracy": 0.5, "expected_accuracy": 0.25, "ece": 0.25, "correlation": None,
         "wer_of_most_confident": {"50": 50.0, "75": 50.0, "90": 50.0},
     }  # fmt: skip
+    of_phones = "\n".join(confidence_lines(score, "phones"))
+    assert "phones" in of_phones and "; PER " in of_phones and "word" not in of_phones
     text = "\n".join(confidence_lines(score))
     assert "1 utterances, word accuracy 0.500, expected 0.250, correlation undefined; WER 50.00 % of the 50 %" in text
     without = score_confidences([row("a", [["a", 0, 1, 0.8]])])
