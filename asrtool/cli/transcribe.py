@@ -53,7 +53,12 @@ class FormatList(click.ParamType):
 @click.command()
 @click.argument("model", type=PATH)
 @click.argument("recordings", type=PATH, nargs=-1, metavar="[FILE|DIR|-]...")
-@click.option("--list", "list_file", type=PATH, help="Text file with further paths, one a line, as seen from here.")
+@click.option(
+    "--list",
+    "list_file",
+    type=PATH,
+    help="Text file with further paths, one a line, as seen from here; # begins a comment line.",
+)
 @click.option(
     "--format",
     "formats",

@@ -2,10 +2,12 @@
 
 import io
 import os
+import re
 import stat
 import struct
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -21,6 +23,8 @@ MAX_SAMPLE = 2.0  # of full scale: peaks of float files go a little above 1, 16-
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")  # those whose samples may be NaN, or of any scale
 BLOCK = 1 << 18  # samples that are read at a time
 MAX_CHUNKS = 1000  # of a WAV or AIFF file: the data comes after a dozen at most
+
+ADDRESS_HINT = "addresses are not read; download the file first"
 
 PathOrBytes = str | io.BytesIO  # the path of an audio file, or the output of a command
 
@@ -53,11 +57,21 @@ def open_audio(audio: str) -> PathOrBytes:
     return io.BytesIO(command.stdout)
 
 
+def is_address(path: str | Path) -> bool:
+    """Returns True for a path that is no file but an address, such as https://example.org/a.mp3.
+
+    A `Path` has one slash of both.
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) is not None and not os.path.lexists(path)
+
+
 def regular_file(path: str) -> str:
     """Returns `path` if it is a regular file. Raises InvalidEntry."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
+        if is_address(path):
+            raise InvalidEntry(f"{ADDRESS_HINT}: {path}") from error
         raise InvalidEntry(f"no such audio file: {path}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise InvalidEntry(f"not readable as audio: {path} ({getattr(error, 'strerror', None) or error})") from error

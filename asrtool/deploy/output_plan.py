@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from asrtool.deploy.ledger import Ledger, read_ledger
 from asrtool.deploy.outputs import SUFFIXES
 from asrtool.deploy.recordings import STDIN, Recording
 from asrtool.errors import DataError, UserError
+from asrtool.files import report_full_disk
 
 logger = logging.getLogger(__name__)
 
@@ -184,8 +186,12 @@ def _require_writable(folder: Path | None) -> None:
         existing = existing.parent
     if not existing.is_dir():
         raise UserError(f"--output-dir {folder}: {existing} is not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--output-dir {folder}: {existing} is read-only; name another folder")
+    try:
+        with report_full_disk(folder), tempfile.TemporaryDirectory(dir=existing, prefix=".asrtool-"):
+            pass  # a trial: permissions alone do not tell of file systems that take no files
+    except OSError as error:
+        reason = f"nothing can be written in {existing} ({error.strerror})"
+        raise UserError(f"--output-dir {folder}: {reason}; name another folder") from error
 
 
 def _channels(recording: Recording, channel: Channel) -> Sequence[int | Literal["mix"]]:

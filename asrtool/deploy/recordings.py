@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asrtool.data.audio import ADDRESS_HINT, is_address
 from asrtool.errors import DataError, UserError
 from asrtool.readers import read_lines
 
@@ -102,10 +103,10 @@ def _require_recordings(found: Found, chosen: Sequence[Path]) -> None:
 
 
 def _listed(list_file: Path) -> Iterator[Path]:
-    """Yields the paths of a text file, one a line; empty lines are skipped."""
+    """Yields the paths of a text file, one a line. Empty lines and those that begin with # are comments."""
     for line in read_lines(list_file, "list of recordings", "give a text file with a path in each line"):
         name = line.rstrip("\n")
-        if name.strip():
+        if name.strip() and not name.startswith("#"):
             yield Path(name)
 
 
@@ -178,7 +179,9 @@ def utf8_path(path: str | Path) -> str:
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> str:
-    if isinstance(error, FileNotFoundError):
+    if is_address(path):
+        reason = ADDRESS_HINT
+    elif isinstance(error, FileNotFoundError):
         reason = "a link to a file that is not there" if os.path.islink(path) else "no such file or folder"
     else:
         reason = getattr(error, "strerror", None) or str(error)

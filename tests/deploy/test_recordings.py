@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from asrtool.data.audio_blocks import open_recording
+from asrtool.data.sources import InvalidEntry
 from asrtool.deploy.recordings import STDIN, find_recordings, is_audio_header, utf8_path
 from asrtool.errors import DataError, UserError
 from tests.tiny import tone
@@ -92,9 +94,20 @@ def test_a_list_names_paths_as_seen_from_the_current_folder(tmp_path, audio, mon
     for name in ("a b.wav", "#c.wav", "-d.wav", "talks/e.wav", "北京.wav"):
         audio(name)
     (tmp_path / "lists").mkdir()
-    (tmp_path / "lists" / "list.txt").write_text("a b.wav\n\n#c.wav\r\n-d.wav\ntalks\n北京.wav", encoding="utf-8")
+    (tmp_path / "lists" / "list.txt").write_text(
+        "# the talks\na b.wav\n\n./#c.wav\r\n#d.wav\n-d.wav\ntalks\n北京.wav", encoding="utf-8"
+    )
     monkeypatch.chdir(tmp_path)
     assert names(find_recordings([], Path("lists/list.txt"))) == ["a b", "#c", "-d", "e", "北京"]
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.mp3", "s3://bucket/a.wav", "file:///tmp/a.wav"])
+def test_addresses_are_not_read(address):
+    with pytest.raises(DataError) as caught:
+        find_recordings([Path(address)])
+    assert caught.value.problems == [f"{Path(address)}: addresses are not read; download the file first"]
+    with pytest.raises(InvalidEntry, match="addresses are not read; download the file first"):
+        open_recording(address)
 
 
 def test_names_may_have_any_characters(tmp_path, audio):

@@ -217,7 +217,11 @@ def test_an_output_folder_that_cannot_be_written_is_an_error_before_anything_sta
     model = StandIn()
     with pytest.raises(UserError, match="file is not a folder"):
         to_files([audio("a.wav")], model, folder=tmp_path / "file" / "out")
-    assert not model.asked
+    with pytest.raises(
+        UserError, match="--output-dir /proc/x: nothing can be written in /proc .*; name another folder"
+    ):
+        to_files([tmp_path / "a.wav"], model, folder=Path("/proc/x"))
+    assert not model.asked and files(tmp_path) == {"a.wav", "file"}
 
 
 def test_a_stream_needs_an_output_folder_and_one_reading():
