@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import PATH, POSITIVE, allow_commands, device_option, threads_option
+from asrtool.errors import UserError
 
 OVERRIDE = click.option(
     "--set",
@@ -149,6 +150,9 @@ def _model_lines(config, overrides, units) -> dict[str, str]:
     from asrtool.text.tokenizer import load_tokenizer
 
     folder = config if config.is_dir() else None
+    if not config.exists() or (folder and not (folder / "config.yaml").exists()):
+        reason = "has no config.yaml and no model.json" if folder else "does not exist"
+        raise UserError(f"{config} is neither an experiment folder, a pack nor a configuration file: it {reason}")
     loaded = load_config(folder / "config.yaml" if folder else config, overrides)
     tokenizer = folder / "tokenizer.json" if folder else loaded.data.tokenizer
     return model_info(loaded, units or load_tokenizer(tokenizer).size).lines()

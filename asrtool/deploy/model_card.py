@@ -11,7 +11,7 @@ NOT_STATED = "not stated"
 
 def manifest_lines(manifest: Manifest) -> dict[str, str]:
     """Returns the facts of a pack as text, by name, for `asrtool info`."""
-    results = {f"{r.set}, {_method(r)}": _result_line(r) for r in manifest.results}
+    results = {f"{r.set}, {_method(r)}": _result_line(r) for r in untagged_results(manifest)}
     lines = model_facts(manifest) | training_facts(manifest) | search_facts(manifest) | results
     return lines | {"licence": manifest.licence or NOT_STATED, "size": _size(manifest)}
 
@@ -76,6 +76,21 @@ def _result_line(result: Result) -> str:
     return f"{unit}{format_error_rate(_score(result))} %, RTF {_rtf(result)} on {_hardware(result)}"
 
 
+def untagged_results(manifest: Manifest) -> list[Result]:
+    """Returns the results without a tag: tags are for comparisons of options, which say little of the model."""
+    return [result for result in manifest.results if "-" not in result.method]
+
+
+def _counted(result: Result) -> str:
+    """Returns what the error rate counts, e.g. "8,716 words"."""
+    score = _score(result)
+    return f"{score['words']['length']:,} {score['token_type']}"
+
+
+def _rate(result: Result) -> str:
+    return format_error_rate(_score(result)).removeprefix("PER ")
+
+
 def _score(result: Result) -> dict:
     return {"token_type": "words"} | result.score
 
@@ -130,11 +145,11 @@ def _results(manifest: Manifest) -> str:
     """Returns the table of results, or that there are none."""
     if not manifest.results:
         return "The experiment had not been scored when it was packed."
-    head = ["set", "words", "method", "WER in % and its 95 % interval", "RTF", "hardware"]
-    rows = [
-        [r.set, f"{r.score['words']['length']:,}", _method(r), format_error_rate(_score(r)), _rtf(r), _hardware(r)]
-        for r in manifest.results
-    ]
+    results = untagged_results(manifest)
+    if not results:
+        return "The experiment has results with a tag only (`asrtool decode --tag`); model.json has them."
+    head = ["set", "counted", "method", "error rate in % and its 95 % interval", "RTF", "hardware"]
+    rows = [[r.set, _counted(r), _method(r), _rate(r), _rtf(r), _hardware(r)] for r in results]
     note = "Intervals are 95 % bootstrap intervals over utterances. RTF is processing time divided by audio."
     return f"{markdown_table(head, rows)}\n\n{note}"
 

@@ -8,6 +8,7 @@ import pytest
 from lhotse import CutSet
 
 from asrtool.data.manifest import open_cuts
+from asrtool.deploy.model_card import model_card
 from asrtool.pack_manifest import read_manifest
 from tests.packs import carried_files
 
@@ -46,7 +47,7 @@ def test_the_card_has_the_scores_of_the_packed_checkpoint(asr, exp, cuts, corpus
         score = json.loads((exp / f"decode/test/{method}/wer.json").read_text())
         facts = json.loads((exp / f"decode/test/{method}/decode.json").read_text())
         low, high = score["wer_interval"]
-        row = f"| test | {score['words']['length']} | {method} | {score['wer']:.2f} [{low:.2f}, {high:.2f}]"
+        row = f"| test | {score['words']['length']} words | {method} | {score['wer']:.2f} [{low:.2f}, {high:.2f}]"
         assert f"{row} | {facts['rtf']:.4f} | {facts['device']}" in results
     assert "other" not in results and "unscored" not in results
     assert section(card, "Licence").strip() == "MIT | see\nbelow"
@@ -85,3 +86,33 @@ def test_options_of_a_configuration_have_no_effect_on_a_pack(asr, exp, tmp_path,
 
 def test_info_of_an_experiment_folder_is_the_info_of_its_configuration(asr, exp):
     assert asr("info", exp) == asr("info", exp / "config.yaml")
+
+
+def test_info_of_what_is_no_model_says_what_it_takes(asr, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name, reason in (("empty", "it has no config.yaml and no model.json"), ("missing", "it does not exist")):
+        status, _, err = asr("info", tmp_path / name)
+        expected = f"{tmp_path / name} is neither an experiment folder, a pack nor a configuration file: {reason}"
+        assert status == 2 and err.splitlines()[-1].endswith(expected)
+
+
+def test_rates_of_phones_are_not_called_words_and_tagged_results_are_left_out(asr, exp, cuts, tmp_path):
+    assert asr("decode", exp, cuts, *FAST)[0] == 0
+    folder = exp / "decode/test/greedy"
+    shutil.copytree(folder, exp / "decode/test/greedy-b10l6")
+    assert asr("score", folder, exp / "decode/test/greedy-b10l6")[0] == 0
+    assert asr("pack", exp, tmp_path / "pack")[0] == 0
+    manifest = read_manifest(tmp_path / "pack")
+    assert len(manifest.results) == 2  # `asrtool report` of the pack has both
+    results = [
+        result.model_copy(update={"method": "greedy", "score": result.score | {"token_type": unit}})
+        for result, unit in zip(manifest.results, ("words", "phones"), strict=True)
+    ]
+    table = section(model_card(manifest.model_copy(update={"results": results})), "Results")
+    length = manifest.results[0].score["words"]["length"]
+    assert "WER" not in table and "error rate in %" in table
+    assert f"| test | {length} words | greedy |" in table and f"| test | {length} phones | greedy |" in table
+    assert "b10l6" not in (tmp_path / "pack/README.md").read_text() + asr("info", tmp_path / "pack")[1]
+    shutil.rmtree(folder)
+    assert asr("pack", exp, tmp_path / "tagged")[0] == 0
+    assert "has results with a tag only" in section((tmp_path / "tagged/README.md").read_text(), "Results")
