@@ -58,7 +58,7 @@ def open_audio(audio: str) -> PathOrBytes:
 
 
 def is_address(path: str | Path) -> bool:
-    """Returns True for a path that is no file but an address, such as https://example.org/a.mp3.
+    """Returns True for a path that is not a file but an address, such as https://example.org/a.mp3.
 
     A `Path` has one slash of both.
     """
