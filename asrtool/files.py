@@ -277,3 +277,8 @@ def file_hash(path: str | Path) -> str:
     """Returns the SHA-256 of a file's bytes, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def utf8_path(path: str | Path) -> str:
+    r"""Returns a path as UTF-8 can hold it: bytes of a file's name that are not UTF-8 become \xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -15,6 +15,7 @@ from asrtool.data.audio_spool import is_pipe, spool, spool_pipe
 from asrtool.data.resampling import StreamResampler
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
+from asrtool.files import utf8_path
 
 logger = logging.getLogger(__name__)
 
@@ -137,19 +138,18 @@ class AudioRecording:
         self.missing_seconds = max(0.0, (self.seconds or 0.0) - seconds)
 
     def _warn_of_the_end(self, meter: "_LevelMeter") -> None:
+        name = utf8_path(self.name)
         if self.missing_seconds > MIN_MISSING_SECONDS:
             end = (self.seconds or 0.0) - self.missing_seconds
             logger.warning(
-                f"truncated: {self.name} ends at {end:.1f} s, {self.missing_seconds:.1f} s before its header says"
+                f"truncated: {name} ends at {end:.1f} s, {self.missing_seconds:.1f} s before its header says"
             )
         if meter.peak < SILENT_PEAK:
             hint = "; if channels cancel each other, choose one with --channel" if self.channels > 1 else ""
-            logger.warning(f"silent: {self.name} has no sample above {SILENT_PEAK:g} of full scale{hint}")
+            logger.warning(f"silent: {name} has no sample above {SILENT_PEAK:g} of full scale{hint}")
         elif meter.clipped_share > CLIPPED_SHARE:
             share = 100 * meter.clipped_share
-            logger.warning(
-                f"clipped: {share:.1f} % of the samples of {self.name} are at full scale; more errors are likely"
-            )
+            logger.warning(f"clipped: {share:.1f} % of the samples of {name} are at full scale; more errors are likely")
 
 
 class _LevelMeter:

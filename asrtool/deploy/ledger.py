@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from asrtool.deploy.recordings import STDIN, Recording, utf8_path
+from asrtool.deploy.recordings import STDIN, Recording
 from asrtool.errors import UserError
-from asrtool.files import file_hash, json_line, report_full_disk
+from asrtool.files import file_hash, json_line, report_full_disk, utf8_path
 from asrtool.readers import parse_json, read_byte_lines
 
 LEDGER = ".asrtool-transcribe.jsonl"

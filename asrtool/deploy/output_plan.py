@@ -15,7 +15,7 @@ from asrtool.deploy.ledger import Ledger, read_ledger
 from asrtool.deploy.outputs import SUFFIXES
 from asrtool.deploy.recordings import STDIN, Recording
 from asrtool.errors import DataError, UserError
-from asrtool.files import report_full_disk
+from asrtool.files import report_full_disk, utf8_path
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,8 @@ def plan_outputs(
     if kept.conflicts:
         raise UserError(_describe_conflicts(kept.conflicts))
     if kept.edited:
-        logger.info(f"left as they are, since they were edited: {_some_of(kept.edited, MAX_EDITED_SHOWN)}")
+        edited = utf8_path(_some_of(kept.edited, MAX_EDITED_SHOWN))
+        logger.info(f"left as they are, since they were edited: {edited}")
     return Plan(plan.tasks, plan.problems, num_done)
 
 
@@ -250,7 +251,7 @@ def _pending(
         elif state.reason:
             kept.edited.append(str(path))
     for reason, names in stale.items():
-        logger.info(f"{recording}: again, since {reason}: {', '.join(names)}")
+        logger.info(utf8_path(f"{recording}: again, since {reason}: {', '.join(names)}"))
     return pending
 
 

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import asrtool
-from asrtool.deploy.recordings import utf8_path
 from asrtool.deploy.results import Segment, Transcript, Word
 from asrtool.deploy.subtitles import srt_text, vtt_text
-from asrtool.files import finite_or_null
+from asrtool.files import finite_or_null, utf8_path
 
 DIGITS = 3  # of times in seconds: a frame has 10 ms
 CONFIDENCE_DIGITS = 4

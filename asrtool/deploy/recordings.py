@@ -9,6 +9,7 @@ from pathlib import Path
 
 from asrtool.data.audio import ADDRESS_HINT, is_address
 from asrtool.errors import DataError, UserError
+from asrtool.files import utf8_path
 from asrtool.readers import read_lines
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def find_recordings(paths: Sequence[Path], list_file: Path | None = None) -> Fou
     _require_recordings(found, chosen)
     for folder, files in found.others.items():
         if files:
-            logger.info(_describe_others(folder, files))
+            logger.info(utf8_path(_describe_others(folder, files)))
     return found
 
 
@@ -171,11 +172,6 @@ def is_audio_header(start: bytes) -> bool:
         return start[8:12].startswith(MP4_BRANDS)
     kinds = CHUNK_KINDS.get(start[:4])
     return start[8:12] in kinds if kinds else start.startswith(SIGNATURES)
-
-
-def utf8_path(path: str | Path) -> str:
-    r"""Returns a path as UTF-8 can hold it: bytes of a file's name that are not UTF-8 become \xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> str:

@@ -14,10 +14,10 @@ from asrtool.data.sources import InvalidEntry
 from asrtool.deploy.ledger import Ledger, recording_facts
 from asrtool.deploy.output_plan import OutputOptions, Plan, Task, describe_problem, plan_outputs
 from asrtool.deploy.outputs import FORMATS
-from asrtool.deploy.recordings import STDIN, Found, Recording, utf8_path
+from asrtool.deploy.recordings import STDIN, Found, Recording
 from asrtool.deploy.results import Segment, Transcript
 from asrtool.errors import DataError, one_line
-from asrtool.files import atomic_path, file_hash, report_full_disk
+from asrtool.files import atomic_path, file_hash, report_full_disk, utf8_path
 from asrtool.logs import printable
 from asrtool.progress import progress_meter
 
@@ -150,11 +150,10 @@ def _transcribe_task(
     for path, content in contents.items():
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
-    names = ", ".join(path.name for path in contents)
+    names = utf8_path(", ".join(path.name for path in contents))
     channel = "" if task.channel == "mix" else f" channel {task.channel}"
-    logger.info(
-        f"{task.recording}{channel}: {transcript.seconds:.1f} s, {len(transcript.words)} words, written to {names}"
-    )
+    what = f"{transcript.seconds:.1f} s, {len(transcript.words)} words, written to {names}"
+    logger.info(f"{utf8_path(str(task.recording))}{channel}: {what}")
     return transcript
 
 
@@ -212,7 +211,7 @@ def _log_problems(problems: Sequence[str], has_more: bool) -> None:
     """Logs problems at once if there are more recordings to come; the error at the end lists all of them."""
     if has_more:
         for problem in problems:
-            logger.warning(one_line(problem))
+            logger.warning(utf8_path(one_line(problem)))
 
 
 def _raise_problems(problems: Sequence[str], num_good: int) -> None:

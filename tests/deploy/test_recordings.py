@@ -9,8 +9,9 @@ import soundfile
 
 from asrtool.data.audio_blocks import open_recording
 from asrtool.data.sources import InvalidEntry
-from asrtool.deploy.recordings import STDIN, find_recordings, is_audio_header, utf8_path
+from asrtool.deploy.recordings import STDIN, find_recordings, is_audio_header
 from asrtool.errors import DataError, UserError
+from asrtool.files import utf8_path
 from tests.tiny import tone
 
 
