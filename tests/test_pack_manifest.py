@@ -19,7 +19,7 @@ FILES = (
     *("config.yaml", "tokenizer.json", "model.safetensors", "priors.json", "decoding_weights.json"),
     *("graph/graph.json", "graph/words.txt", "graph/units.txt"),
 )
-LARGE_FILES = ("lm/graph.arpa", "lm/rescore.arpa", "lm/prefix.arpa", "graph/HLG.fst")  # compared when they are used
+LARGE_FILES = ("lm/graph.npz", "lm/rescore.arpa", "lm/prefix.arpa", "graph/HLG.fst")  # compared when they are used
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ class PhraseCosts:
         self.separator = graph.meta.get("separator")
         self.unit_labels = unit_labels(graph)
         self.word_labels = {word: label for label, word in enumerate(graph.words)}
-        silence = graph.meta["silence"]
+        silence = graph.meta.get("silence")
         self.gap_cost = -math.log(1 - silence["probability"]) if silence else 0.0  # of no silence after a word
         self.ends = {start.state: start.cost for start in starts.starts}
 

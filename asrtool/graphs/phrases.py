@@ -51,7 +51,7 @@ class _Boundary:
     def of(cls, graph: DecodingGraph) -> "_Boundary":
         """Returns the boundary of the words in a graph."""
         labels = unit_labels(graph)
-        separator, silence = graph.meta.get("separator"), graph.meta["silence"]
+        separator, silence = graph.meta.get("separator"), graph.meta.get("silence")
         if unknown := {separator, silence and silence["unit"]} - labels.keys() - {None}:
             raise UserError(f"{graph.folder}/graph.json: {unknown.pop()!r:.50} between words is not a unit; {REBUILD}")
         if separator:

@@ -99,4 +99,4 @@ def test_words_without_pronunciation_are_listed_with_status_1(asr, corpus):
 )
 def test_options_that_exclude_each_other_are_refused(asr, corpus, options):
     status, _, err = asr("tokenizer", corpus, "t.json", *options)
-    assert status == 2 and "--type phone needs --lexicon" in err and err.count("\n") == 1
+    assert status == 2 and "--type phone, biphone and triphone need --lexicon" in err and err.count("\n") == 1

@@ -21,7 +21,7 @@ FRAMES = 96  # that the model is tried on
 def _pack_seeds(folder: Path) -> list[Path]:
     pack = make_pack(folder / "pack", material.experiment(), material.tokenizer())
     names = ("config.yaml", "tokenizer.json", "model.safetensors", "priors.json", "decoding_weights.json")
-    names += ("graph/graph.json", "graph/words.txt", "graph/HLG.fst", "lm/rescore.arpa", "lm/graph.arpa")
+    names += ("graph/graph.json", "graph/words.txt", "graph/HLG.fst", "lm/rescore.arpa", "lm/graph.npz")
     return [pack / name for name in names]
 
 
