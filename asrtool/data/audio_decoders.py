@@ -130,7 +130,7 @@ class SoundfileDecoder:
 class _ForwardFile(soundfile.SoundFile):
     """A file that is read from its beginning to its end.
 
-    soundfile seeks around each read of a file that it may seek in. A decoder of mp3 then starts anew, and prints lines
+    soundfile seeks around each read of a file that it may seek in. A decoder of mp3 then starts again, and prints lines
     about bits that it lacks.
     """
 

@@ -14,7 +14,7 @@ from asrtool.errors import UserError
 WINDOW_SECONDS = WINDOW / RATE
 MARGIN_WINDOWS = 2  # 64 ms: a detector may notice a word that late, and miss as much of its end
 MIN_SEGMENT_WINDOWS = 8  # 0.26 s: shorter segments cannot hold a word and an overlap
-# Level of windows below which there is no sound at all, in dB of full scale: the smallest step of 16-bit audio.
+# Level of digital silence, in dB of full scale: below the smallest step of 16-bit audio.
 MUTE_LEVEL = -90.0
 
 

@@ -57,7 +57,7 @@ def test_files_keep_their_length_and_times_in_each_format(sound, name, options, 
 
 
 def test_an_mp3_is_read_without_lines_from_its_decoder(sound, capfd):
-    """The decoder prints lines by itself where it has to begin anew in the middle of a loud file."""
+    """The decoder prints lines by itself where it has to begin again in the middle of a loud file."""
     path = sound("a.mp3", DRAW.normal(0, 0.1, 20 * RATE))
     assert len(read(path)) == 20 * RATE
     assert capfd.readouterr().err == ""

@@ -7,8 +7,8 @@ the utterances alone (baseline); joined with a pause of --pauses seconds of sile
 first joined file: 8 kHz, 44.1 kHz stereo, MP3.
 
 WER        of all words, in one alignment with the joined transcripts; `difference` is in absolute points
-start ms   median difference of word starts from those of the utterance alone, of words that both have
-changed    words that differ from those of the utterances alone, in percent: inserted, deleted or substituted
+start ms   median difference between the starts of a word in the joined recording and in its utterance alone
+changed    words that are inserted, deleted or substituted, compared with the utterances alone, in percent
 """
 
 import argparse
@@ -118,7 +118,7 @@ def main() -> None:
     command_line.add_argument("--graph", type=Path, help="decoding graph, for an experiment")
     command_line.add_argument("--method", help="method; default the best that the system carries")
     command_line.add_argument("--decoding-weights", type=Path, help="weights of `asrtool tune`, for an experiment")
-    command_line.add_argument("--beam", type=float, help="beam of the search, by default that of the system")
+    command_line.add_argument("--beam", type=float, help="beam of the search, by default the beam of the system")
     command_line.add_argument("--minutes", type=float, nargs="+", default=[10.0], help="durations of joined files")
     command_line.add_argument("--pauses", type=float, nargs="+", default=[0.0, 1.0], help="seconds of silence")
     arguments = command_line.parse_args()
