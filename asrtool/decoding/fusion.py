@@ -100,6 +100,8 @@ def check_unit_lm(lm: "LanguageModel", tokenizer: Tokenizer, path: Path) -> None
     other = None if are_words else next((word for word in _words(lm) if word not in units), None)
     if other is not None:
         hint = "train it on units, or leave --lm-units out for a model over words"
+        if tokenizer.output_type != "words":
+            hint = "prefix search over phones takes a language model of phones; for words, use --method graph"
         raise UserError(f"{path}: '{shortened(other)}' is not one of the model's units; {hint}")
 
 

@@ -58,7 +58,8 @@ def _predict(words: Sequence[str], lexicon: Lexicon) -> dict[str, tuple[Pronunci
     predicted = predict_pronunciations(words, lexicon, NEXT)
     if missing := [word for word in words if word not in predicted]:
         listed = ", ".join(map(shortened, missing))
-        raise UserError(f"hotwords with letters that no word of the lexicon has: {listed}; {NEXT}")
+        weights = "; a weight stands after a tab" if any(word.replace(".", "").isdigit() for word in missing) else ""
+        raise UserError(f"hotwords with letters that no word of the lexicon has: {listed}{weights}; {NEXT}")
     for word, pronunciation in predicted.items():
         logger.info(f"hotwords: {word} is not in the lexicon; its predicted pronunciation is {' '.join(pronunciation)}")
     return {word: (pronunciation,) for word, pronunciation in predicted.items()}

@@ -185,7 +185,8 @@ def test_words_without_a_pronunciation_get_a_predicted_one(graph, monkeypatch):
     ("hotwords", "complaint"),
     [
         (["dab", "BAD", "dada"], r"another case: dab \(upper case\), dada \(upper case\)"),
-        (["QUIZ"], "letters that no word of the lexicon has: QUIZ"),
+        (["QUIZ"], "letters that no word of the lexicon has: QUIZ; write"),
+        (["QUIZ 5"], "letters that no word of the lexicon has: QUIZ, 5; a weight stands after a tab"),
     ],
 )
 def test_words_that_cannot_have_a_pronunciation_are_all_named(graph, monkeypatch, hotwords, complaint):

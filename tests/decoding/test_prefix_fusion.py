@@ -12,7 +12,8 @@ from asrtool.decoding.fusion import UnitFusion, WordFusion, check_unit_lm, check
 from asrtool.decoding.prefix_beam import PrefixBeam, ctc_prefix_beam
 from asrtool.errors import UserError
 from asrtool.lm.ngram_files import load_lm
-from asrtool.text.tokenizer import SPACE, SymbolTokenizer
+from asrtool.text.lexicon import Lexicon
+from asrtool.text.tokenizer import SPACE, PhoneTokenizer, SymbolTokenizer
 
 SYMBOLS = ["<blank>", "a", "b", "c"]
 PIECES = ["<blank>", SPACE + "a", "b", SPACE, "c"]
@@ -140,6 +141,7 @@ def model(folder, words):
 
 CHARACTERS = SymbolTokenizer("char", ["<blank>", "a", "b", SPACE])
 WORDS = SymbolTokenizer("word", ["<blank>", "ab", "ba"])
+PHONES = PhoneTokenizer(["<blank>", "a", "b"], Lexicon({"ab": (("a", "b"),)}))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,8 @@ def test_a_language_model_over_the_units_is_accepted(tmp_path, tokenizer, words)
             "contains none of the model's units, such as 'a'; was it trained for another system",
         ),
         (CHARACTERS, ["A", "B"], "contains none of the model's units, such as 'a'; it has them in upper case"),
-        (CHARACTERS, ["a", "b", "ab"], "'ab' is not one of the model's units"),
+        (CHARACTERS, ["a", "b", "ab"], "'ab' is not one of the model's units; train it on units"),
+        (PHONES, ["a", "b", "ab"], "'ab' is not one of the model's units; .* for words, use --method graph"),
         (WORDS, ["AB"], "it has them in upper case"),
         (WORDS, ["a", "b"], "contains none of the model's units, such as 'ab'"),
     ],
