@@ -13,7 +13,7 @@ from types import FrameType
 logger = logging.getLogger(__name__)
 
 PARENT_SECONDS = 1.0  # between two checks that the parent process lives
-RETRY_SECONDS = 0.05  # until SIGTERM is handled that came while a process was forked
+RETRY_SECONDS = 0.05  # until SIGTERM is handled that came where Python ignores exceptions
 TERMINATED = 128 + signal.SIGTERM  # exit status of a process that was asked to end, as a shell gives it
 
 
@@ -45,7 +45,7 @@ def exit_on_sigterm() -> Iterator[None]:
     process = os.getpid()
 
     def stop(_: int, frame: FrameType | None) -> None:
-        if os.getpid() == process and _is_in_fork_hook(frame):
+        if os.getpid() == process and (_is_in_fork_hook(frame) or _is_in_import_callback(frame)):
             signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)  # calls this function again
             return
         raise SystemExit(TERMINATED)
@@ -68,6 +68,12 @@ def _is_in_fork_hook(frame: FrameType | None) -> bool:
     while caller and caller.f_code is not popen._launch.__code__:
         caller = caller.f_back
     return caller is not None
+
+
+def _is_in_import_callback(frame: FrameType | None) -> bool:
+    """Returns True in the function that deletes the lock of an imported module: Python ignores its exceptions."""
+    code = frame.f_code if frame else None
+    return code is not None and (code.co_filename, code.co_name) == ("<frozen importlib._bootstrap>", "cb")
 
 
 class Terminated(KeyboardInterrupt):

@@ -46,3 +46,29 @@ def test_sigterm_elsewhere_ends_the_process_at_once():
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == TERMINATED
+
+
+IMPORT_SCRIPT = """
+import signal, time, weakref
+from asrtool.interrupts import exit_on_sigterm
+
+class Lock:
+    pass
+
+# As in importlib, which deletes the lock of a module by the callback of a weak reference
+source = "def cb(_):\\n    signal.raise_signal(signal.SIGTERM)\\n    sum(range(1000))\\n"
+names = {"signal": signal}
+exec(compile(source, "<frozen importlib._bootstrap>", "exec"), names)
+with exit_on_sigterm():
+    lock = Lock()
+    reference = weakref.ref(lock, names["cb"])
+    del lock
+    time.sleep(10)
+"""
+
+
+def test_sigterm_at_the_end_of_an_import_ends_the_process_soon_after():
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", IMPORT_SCRIPT]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (TERMINATED, "")
