@@ -8,34 +8,14 @@ from asrtool.deploy.pack import PackSettings, write_pack
 from asrtool.experiment import open_experiment
 from asrtool.files import file_hash
 from asrtool.text.tokenizer import load_tokenizer
-from tests.decoding.graphs import save_word_graph
-
-GRAPH_ARPA = """\\data\\
-ngram 1=7
-ngram 2=2
-
-\\1-grams:
--2.0\t<unk>
-0\t<s>\t-0.1
--0.9\t</s>
--0.5\tone\t-0.2
--0.7\ttwo\t-0.4
--0.8\tthree\t-0.1
--0.9\tfour\t-0.1
-
-\\2-grams:
--0.2\t<s> one
--0.3\tone two
-
-\\end\\
-"""
+from tests.decoding.graphs import ARPA, save_word_graph
 
 
 def carried_files(folder: Path, tokenizer_file: Path) -> dict[str, Path]:
     """Writes a graph and what belongs to it into `folder`; returns the paths by the names of options."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {"graph": folder / "graph"}
-    for name, text in (("graph_lm", GRAPH_ARPA), ("rescore", GRAPH_ARPA.replace("-0.3\tone", "-1.3\tone"))):
+    for name, text in (("graph_lm", ARPA), ("rescore", ARPA.replace("-0.3\tone", "-1.3\tone"))):
         files[name] = folder / f"{name}.arpa"
         files[name].write_text(text, encoding="utf-8")
     files["lm"] = files["rescore"]

@@ -67,7 +67,7 @@ def _open_prefix_search(tokenizer: Tokenizer, options: Options) -> SearchSetup:
 def open_fusion(tokenizer: Tokenizer, options: Options) -> tuple[Fusion | None, dict]:
     """Returns the language model of --lm and the bonuses of --hotwords for a prefix search, and their settings.
 
-    Without both there is no fusion.
+    The fusion is None where neither is given.
     """
     fusion, settings = _open_lm_fusion(tokenizer, options) if "lm" in options else (None, {})
     if "hotwords" not in options:

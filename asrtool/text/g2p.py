@@ -34,7 +34,7 @@ MARKS = frozenset("|_}")  # Phonetisaurus joins pairs with these
 
 
 class _G2pError(Exception):
-    """A reason why there are no predictions."""
+    """A reason why nothing can be predicted."""
 
 
 def predict_pronunciations(
@@ -79,7 +79,7 @@ def _environment() -> dict[str, str]:
 
 
 def _train_or_copy(lexicon: Lexicon, folder: Path, environment: dict[str, str]) -> None:
-    """Writes the model of the lexicon to `folder`, from the cache if it is there; puts that of a large one into it."""
+    """Writes the model of the lexicon to `folder`, by way of the cache if the lexicon is large."""
     if len(lexicon.pronunciations) < MIN_CACHED_WORDS:
         return _train(lexicon, folder, environment)
     content = [sorted(lexicon.pronunciations.items()), PASSES, ORDER, version("phonetisaurus")]

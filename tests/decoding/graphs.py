@@ -12,6 +12,26 @@ from asrtool.files import file_hash
 from asrtool.graphs.folder import save_graph, tokenizer_hash
 from asrtool.text.tokenizer import Tokenizer
 
+ARPA = """\\data\\
+ngram 1=7
+ngram 2=2
+
+\\1-grams:
+-2.0\t<unk>
+0\t<s>\t-0.1
+-0.9\t</s>
+-0.5\tone\t-0.2
+-0.7\ttwo\t-0.4
+-0.8\tthree\t-0.1
+-0.9\tfour\t-0.1
+
+\\2-grams:
+-0.2\t<s> one
+-0.3\tone two
+
+\\end\\
+"""  # of the words of tests/tiny.py
+
 
 def graph(lines: list[str], words: int, outputs: int | None = None, topology: str = "ctc"):
     """A graph as `load_graph` gives it, of OpenFst's text lines; its words are w1, w2 ...

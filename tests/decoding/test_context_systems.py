@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from lhotse import CutSet
-from lhotse.supervision import AlignmentItem
 
 from asrtool.experiment import open_experiment
 from asrtool.text.context_units import ContextTokenizer, Leaf
@@ -13,6 +12,7 @@ from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import save_tokenizer
 from asrtool.text.tokenizer_training import phone_tokenizer, untied_tokenizer
 from asrtool.training.train import train
+from tests.decoding.alignments import align_evenly
 from tests.tiny import WORDS, log_rows
 
 LEXICON = Lexicon(
@@ -45,15 +45,7 @@ MODEL = {"mask": "chunk", "chunk_size": 2, "memory": 4}
 @pytest.fixture(scope="module")
 def aligned(corpus, tmp_path_factory):
     """The tiny corpus, with phones of equal lengths."""
-    path = tmp_path_factory.mktemp("aligned") / "cuts.jsonl.gz"
-    cuts = list(CutSet.from_file(corpus))
-    for cut in cuts:
-        phones = [phone for word in cut.supervisions[0].text.split() for phone in LEXICON.pronunciations[word][0]]
-        step = (cut.duration - 0.1) / len(phones)
-        items = [AlignmentItem(phone, round(0.1 + n * step, 4), round(step, 4)) for n, phone in enumerate(phones)]
-        cut.supervisions[0].alignment = {"unit": items}
-    CutSet.from_cuts(cuts).to_file(path)
-    return path
+    return align_evenly(corpus, LEXICON, tmp_path_factory.mktemp("aligned") / "cuts.jsonl.gz")
 
 
 @pytest.fixture(scope="module")

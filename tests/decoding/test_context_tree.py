@@ -13,6 +13,7 @@ from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
 from asrtool.text.tokenizer_training import phone_tokenizer
 from asrtool.training.train import train
+from tests.decoding.alignments import align_evenly
 from tests.tiny import WORDS
 
 LEXICON = Lexicon({"one": (("W", "N"),), "two": (("T", "U"),), "three": (("R", "I"),), "four": (("F", "O"),)})
@@ -28,15 +29,7 @@ def phones_file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def aligned(corpus, tmp_path_factory):
     """The tiny corpus, with phones of equal lengths."""
-    path = tmp_path_factory.mktemp("aligned") / "cuts.jsonl.gz"
-    cuts = list(CutSet.from_file(corpus))
-    for cut in cuts:
-        phones = [phone for word in cut.supervisions[0].text.split() for phone in LEXICON.pronunciations[word][0]]
-        step = (cut.duration - 0.1) / len(phones)
-        items = [AlignmentItem(phone, round(0.1 + n * step, 4), round(step, 4)) for n, phone in enumerate(phones)]
-        cut.supervisions[0].alignment = {"unit": items}
-    CutSet.from_cuts(cuts).to_file(path)
-    return path
+    return align_evenly(corpus, LEXICON, tmp_path_factory.mktemp("aligned") / "cuts.jsonl.gz")
 
 
 @pytest.fixture(scope="module")

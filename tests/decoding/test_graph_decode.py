@@ -14,27 +14,7 @@ from asrtool.decoding.lattice import nbest_paths
 from asrtool.decoding.log_probs import read_log_probs
 from asrtool.locks import LOCK
 from asrtool.text.tokenizer import load_tokenizer
-from tests.decoding.graphs import read_lattice, save_word_graph
-
-ARPA = """\\data\\
-ngram 1=7
-ngram 2=2
-
-\\1-grams:
--2.0\t<unk>
-0\t<s>\t-0.1
--0.9\t</s>
--0.5\tone\t-0.2
--0.7\ttwo\t-0.4
--0.8\tthree\t-0.1
--0.9\tfour\t-0.1
-
-\\2-grams:
--0.2\t<s> one
--0.3\tone two
-
-\\end\\
-"""
+from tests.decoding.graphs import ARPA, read_lattice, save_word_graph
 
 
 @pytest.fixture(scope="module")
