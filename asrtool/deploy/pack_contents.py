@@ -12,6 +12,7 @@ from asrtool.decoding.system_options import REPLACED_BY, best_method
 from asrtool.errors import UserError, require_file
 from asrtool.experiment import Experiment
 from asrtool.graphs.folder import META, load_graph
+from asrtool.lm.kenlm_model import is_kenlm_binary
 from asrtool.lm.ngram_files import COMPILED_SUFFIX, convert_ngrams, is_compiled
 from asrtool.pack_manifest import DECODING_WEIGHTS, FILE_NAME, GRAPH, LM
 from asrtool.progress import progress
@@ -78,7 +79,7 @@ def copy_files(experiment: Experiment, files: SystemFiles, pack: Path) -> dict[s
     for name, stem in LM_NAMES.items():
         if path := getattr(files, name):
             files.require_intact(path)
-            compiled = name == "graph_lm" and not is_compiled(path)
+            compiled = name == "graph_lm" and not (is_compiled(path) or is_kenlm_binary(path))
             places[name] = f"{LM}/{stem}{COMPILED_SUFFIX if compiled else _suffix(path)}"
             copies.append((path, pack / places[name]))
     for name, target in SINGLE_FILES.items():
