@@ -11,12 +11,12 @@ from contextlib import suppress
 
 import click
 
-from asrtool import __version__
 from asrtool.cli.adapt import adapt
 from asrtool.cli.align import align
 from asrtool.cli.calibrate import calibrate
 from asrtool.cli.clean import clean
 from asrtool.cli.decode import decode, rescore, score, tune
+from asrtool.cli.doctor import doctor
 from asrtool.cli.export import export
 from asrtool.cli.features import features
 from asrtool.cli.graph import graph
@@ -41,8 +41,23 @@ BROKEN_PIPE = 141  # exit status when nobody reads the output: 128 + SIGPIPE
 BUG = 70  # exit status of an unexpected error: EX_SOFTWARE of sysexits.h
 
 
+def _print_versions(context: click.Context, _option: click.Parameter, is_given: bool) -> None:
+    if is_given and not context.resilient_parsing:
+        from asrtool.versions import version_lines
+
+        click.echo("\n".join(version_lines()))
+        context.exit()
+
+
 @click.group(context_settings=CONTEXT_SETTINGS)
-@click.version_option(__version__, prog_name="asrtool")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_versions,
+    help="Show the versions of asrtool and of its libraries.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option("--quiet", "level", flag_value=logging.WARNING, type=int, help="Log only warnings.")
 @click.option("--verbose", "level", flag_value=logging.DEBUG, type=int, help="Log details as well.")
@@ -68,7 +83,7 @@ def cli(debug: bool, level: int | None) -> None:
 COMMANDS = (
     *(prepare, features, lexicon, tokenizer, tree, lm, graph),
     *(train, info, align, segment, clean, decode, tune, calibrate, rescore, adapt, score, transcribe, stream),
-    *(report, export, pack),
+    *(report, export, pack, doctor),
 )
 for command in COMMANDS:
     cli.add_command(command)
@@ -111,7 +126,7 @@ def main() -> None:
 
 def _run(debug: bool) -> None:
     try:
-        cli.main(prog_name="asrtool", standalone_mode=False)
+        status = cli.main(prog_name="asrtool", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except SystemExit as stop:  # no command calls sys.exit; click does, with status 1, when a pipe is closed
@@ -129,6 +144,9 @@ def _run(debug: bool) -> None:
         _fail(f"{error.strerror or error}{place}", 2, debug)
     except Exception as error:
         _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", BUG, debug)
+    else:
+        if isinstance(status, int):  # of `Context.exit`, which click returns here; commands return None
+            sys.exit(status)
 
 
 def _fail_usage(error: click.ClickException, debug: bool) -> None:

@@ -1,0 +1,150 @@
+"""What a check finds: a cause, the command that mends it, and the places; and the report of all findings.
+
+The checks of a part (asrtool/doctor/environment.py, data.py, recipe.py, system.py) fill a `Report`. They never stop at
+the first finding. `report_text` and `report_json` write it for people and for programs.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from asrtool.errors import one_line
+
+CLEAN = 0  # exit status of a check without errors and warnings
+HAS_FINDINGS = 1  # exit status of a check with at least one error or warning; usage errors have status 2
+EXAMPLES_SHOWN = 5  # examples of a finding in the text; JSON has all that the check kept
+
+
+class Severity(str, Enum):
+    """How much a finding matters."""
+
+    ERROR = "error"  # it will fail, or its result will be wrong
+    WARNING = "warning"  # it works, but worse or slower than it could, or the result may mislead
+    INFO = "info"  # worth knowing; it does not change the exit status
+
+
+TITLES = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.INFO: "Notes"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of fault at one place.
+
+    `code` is a short, stable name with hyphens, such as "clipped-audio". `subject` is what was checked, such as a
+    manifest, a package or a file. `cause` is a sentence that says what is wrong. `remedy` is the command that mends it,
+    or an instruction where no command can. `count` is the number of items that have the fault, such as utterances, and
+    `examples` are some of them, each "NAME" or "NAME: detail".
+    """
+
+    code: str
+    severity: Severity
+    subject: str
+    cause: str
+    remedy: str = ""
+    count: int = 1
+    examples: tuple[str, ...] = ()
+
+
+@dataclass
+class Report:
+    """All findings of one check.
+
+    `title` names what was checked, such as "Environment". `facts` are the values that were measured, in the order in
+    which they are printed: name -> text, number, or a dict or list of these.
+    """
+
+    title: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, findings: Finding | Iterable[Finding] | None) -> None:
+        """Adds one finding, several, or none."""
+        if isinstance(findings, Finding):
+            self.findings.append(findings)
+        elif findings is not None:
+            self.findings.extend(findings)
+
+    def of(self, severity: Severity) -> list[Finding]:
+        """Returns the findings of one severity, in the order of the checks."""
+        return [finding for finding in self.findings if finding.severity == severity]
+
+    @property
+    def exit_status(self) -> int:
+        """Returns HAS_FINDINGS if there is an error or a warning, otherwise CLEAN."""
+        return HAS_FINDINGS if self.of(Severity.ERROR) or self.of(Severity.WARNING) else CLEAN
+
+
+def report_text(report: Report, examples_shown: int = EXAMPLES_SHOWN) -> str:
+    """Returns the facts, the findings by severity, and a last line that counts them, as text to print."""
+    lines = [report.title, *_fact_lines(report.facts)]
+    for severity, title in TITLES.items():
+        findings = report.of(severity)
+        if findings:
+            lines += ["", f"{title} ({len(findings)})"]
+        for finding in findings:
+            lines += _finding_lines(finding, examples_shown)
+    return "\n".join([*lines, "", summary_line(report)])
+
+
+def summary_line(report: Report) -> str:
+    """Returns a line such as "Environment: 2 errors, 1 warning, no notes"."""
+    parts = [
+        _count(len(report.of(severity)), noun)
+        for severity, noun in ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "note"))
+    ]
+    return f"{report.title}: {', '.join(parts)}"
+
+
+def report_json(reports: Sequence[Report]) -> dict[str, Any]:
+    """Returns reports as plain types for `json.dumps`: the exit status, and the facts and findings of each."""
+    return {
+        "status": max((report.exit_status for report in reports), default=CLEAN),
+        "reports": [
+            {
+                "title": report.title,
+                "status": report.exit_status,
+                "facts": report.facts,
+                "findings": [_finding_dict(finding) for finding in report.findings],
+            }
+            for report in reports
+        ],
+    }
+
+
+def _finding_dict(finding: Finding) -> dict[str, Any]:
+    return {**asdict(finding), "severity": Severity(finding.severity).value}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def _fact_lines(facts: dict[str, Any]) -> Iterator[str]:
+    """Yields one line for each fact, aligned; a list or dict has a line for each item, a text of lines a line each."""
+    width = max((len(name) for name in facts), default=0)
+    for name, value in facts.items():
+        first, *others = _value_lines(value) or ["-"]
+        yield f"  {name:<{width}}  {first}"
+        for line in others:
+            yield f"  {'':<{width}}  {line}"
+
+
+def _value_lines(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [one_line(f"{name}: {item}") for name, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [one_line(str(item)) for item in value]
+    return [one_line(line) for line in str(value).splitlines()]
+
+
+def _finding_lines(finding: Finding, examples_shown: int) -> Iterator[str]:
+    number = f" ({finding.count})" if finding.count != 1 else ""
+    yield one_line(f"  {finding.subject}: {finding.cause}{number} [{finding.code}]")
+    for example in finding.examples[:examples_shown]:
+        yield one_line(f"      {example}")
+    left_out = finding.count - examples_shown
+    if finding.examples and left_out > 0:
+        yield f"      ... and {left_out} more"
+    if finding.remedy:
+        yield one_line(f"    mend: {finding.remedy}")
