@@ -2,6 +2,7 @@
 
 import click
 
+from asrtool.cli.completion import complete_override
 from asrtool.cli.options import PATH, POSITIVE, allow_commands, device_option, threads_option
 from asrtool.errors import UserError
 
@@ -10,6 +11,7 @@ OVERRIDE = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete_override,
     help="Key of the configuration to change, and its value; EXP/config.yaml lists all keys; repeatable.",
 )
 PHASES = click.Choice(["main", "warmup"])
