@@ -44,7 +44,7 @@ asrtool_install_constraints() {
 # When the last step runs, everything is installed but the GPU libraries, whose exact versions torch names.
 asrtool_install() {
     asrtool_install_cpu_torch
-    asrtool_install_constraints && asrtool_pip --no-build-isolation -e "${ASRTOOL_ROOT}[recipes,audio,export,tests,docs]"
+    asrtool_install_constraints && asrtool_pip --no-build-isolation -e "${ASRTOOL_ROOT}[recipes,audio,export,wandb,mlflow,tests,docs]"
 }
 
 asrtool_make_venv() {
@@ -55,7 +55,7 @@ asrtool_make_venv() {
             asrtool_message "python3 is $(python3 --version 2>&1); asrtool needs 3.11 or newer: put one first in PATH"
             return 2
         fi
-        asrtool_message "no asrtool to import: making $venv (about 1 GB, some minutes, only once)"
+        asrtool_message "no asrtool to import: making $venv (about 2 GB, some minutes, only once)"
         if ! "$venv/bin/python3" -m pip --version >/dev/null 2>&1 && ! python3 -m venv --clear "$venv"; then
             asrtool_message "cannot make a virtual environment; install python3's venv package (Debian: python3-venv)"
             return 2
