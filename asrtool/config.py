@@ -7,10 +7,20 @@ Types are strict: text and bools are not numbers, and numbers are finite. Sizes 
 model, so that a wrong configuration, or one from a stranger, is refused instead of filling the memory.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    WrapValidator,
+    model_validator,
+)
 
 MAX_COUNT = 10**9  # steps, masks, ...: more than any training has
 
@@ -19,6 +29,23 @@ def _plain_path(path: Path) -> Path:
     if any(ord(character) < 32 for character in str(path)):
         raise ValueError("a path with control characters")
     return path
+
+
+def _path_or(other: Any, optional: bool = False) -> Callable[[Any, Callable[[Any], Any]], Any]:
+    """Returns the validator of a value that is a path or of the type `other`, and None if it is `optional`.
+
+    The error is that of the type which the value looks like; pydantic would list those of both.
+    """
+
+    def validate(value: Any, _usual: Callable[[Any], Any]) -> Any:
+        if optional and value is None:
+            return None
+        is_path = not isinstance(value, list | tuple | dict)
+        if not is_path and not value:
+            raise ValueError("an empty list")
+        return TypeAdapter(FilePath if is_path else other).validate_python(value)
+
+    return validate
 
 
 Integer = Annotated[int, Field(strict=True)]
@@ -36,11 +63,17 @@ Duration = Annotated[Real, Field(gt=0, le=1e7)]  # in seconds, up to four months
 Decibel = Annotated[Real, Field(ge=-200, le=200)]  # audio of 24 bits has a range of 144 dB
 Gain = Annotated[Real, Field(gt=0, le=1000)]
 Speed = Annotated[Real, Field(gt=0.3, lt=3)]
+ReverberationTime = Annotated[Real, Field(ge=0.05, le=10)]  # in seconds; a large church has 10
+Distance = Annotated[Real, Field(ge=0.05, le=100)]  # in metres
+Frequency = Annotated[Real, Field(ge=100, le=192_000)]  # in Hz
+Voices = Annotated[Integer, Field(ge=1, le=100)]
+Codec = Literal["gsm", "mulaw", "mp3", "opus", "vorbis"]
 Masks = Annotated[Integer, Field(ge=0, le=1000)]  # drawn for every utterance; published recipes have up to 20
 Dropout = Annotated[Real, Field(ge=0, le=0.95)]  # a probability p; the values that remain are divided by 1 - p
 Context = Annotated[Integer, Field(ge=0, le=100_000)]  # frames; an hour has 90,000 of 40 ms
 # Frames of a chunk, or of its look-ahead; 2000 of 40 ms are 80 s, where 1 s is usual
 Chunk = Annotated[Integer, Field(ge=0, le=2000)]
+SnrRange = tuple[Decibel, Decibel]
 ContextPerLayer = Context | Annotated[tuple[Context, ...], Field(max_length=1000)] | None
 
 
@@ -81,6 +114,78 @@ class SpecAugmentConfig(Section):
     probability: Share = 0.9
 
 
+def _require_ranges(section: Section, *names: str) -> None:
+    """Raises ValueError if one of these values is a range whose upper end comes first."""
+    for name in names:
+        limits = getattr(section, name)
+        if limits and limits[0] > limits[1]:
+            raise ValueError(f"{name} is a range, its lower end first, not {list(limits)}")
+
+
+class ReverbConfig(Section):
+    """Reverberation: the audio is convolved with a room impulse response (RIR), a recorded or a simulated one."""
+
+    # Probability that a cut is reverberated
+    probability: Share = 0.5
+    # Manifest of recorded room impulse responses, one of which is drawn for each cut; null simulates a room
+    manifest: FilePath | None = None
+    # Simulated rooms: range of the reverberation time in seconds, after which the sound has decayed by 60 dB
+    t60: tuple[ReverberationTime, ReverberationTime] = (0.1, 0.8)
+    # Simulated rooms: range of the distance between speaker and microphone in metres
+    distance: tuple[Distance, Distance] = (0.3, 5.0)
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> "ReverbConfig":
+        _require_ranges(self, "t60", "distance")
+        return self
+
+
+class NoiseConfig(Section):
+    """One source of noise: recordings of noise, of music or, mixed to babble, of speech."""
+
+    # Manifest of the recordings, from which those of a cut are drawn
+    manifest: FilePath
+    # Range of the signal-to-noise ratio in dB: [lowest, highest]. The noise is the sum of its recordings
+    snr: SnrRange = (10.0, 25.0)
+    # Probability that this noise is mixed into a cut. Sources are drawn independently of each other
+    probability: Share = 0.5
+    # Range of the number of recordings that are mixed in at once: [3, 7] of speech sound like babble
+    voices: tuple[Voices, Voices] = (1, 1)
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> "NoiseConfig":
+        _require_ranges(self, "snr", "voices")
+        return self
+
+
+class CodecConfig(Section):
+    """Lossy codecs: the audio is encoded and decoded again, as it is in calls and compressed files."""
+
+    # Probability that a cut is encoded
+    probability: Share = 0.5
+    # Codecs, one of which is drawn for each cut. gsm and mulaw have a sampling rate of 8 kHz, as telephones; the bit
+    # rates of mp3, opus and vorbis are drawn from all that the encoder has for speech at this sampling rate
+    codecs: Annotated[tuple[Codec, ...], Field(min_length=1, max_length=20)] = ("gsm", "mulaw", "mp3", "opus")
+
+
+class LowpassConfig(Section):
+    """A low-pass filter: the frequencies above a cutoff are attenuated, by 24 dB per octave."""
+
+    # Probability that a cut is filtered
+    probability: Share = 0.5
+    # Range of the cutoff frequency in Hz: [lowest, highest]
+    cutoff: tuple[Frequency, Frequency] = (1500.0, 6000.0)
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> "LowpassConfig":
+        _require_ranges(self, "cutoff")
+        return self
+
+
+MAX_LISTED = 1000  # files in a list: corpora, sources of noise, exclusion lists
+NoiseSources = Annotated[tuple[NoiseConfig, ...], Field(max_length=MAX_LISTED)]
+
+
 class AugmentConfig(Section):
     """Augmentation of training cuts. It is drawn again for every cut and epoch, and depends on the seed alone."""
 
@@ -88,12 +193,21 @@ class AugmentConfig(Section):
     speeds: Annotated[tuple[Speed, ...], Field(min_length=1, max_length=100)] = (1.0,)
     # Range of the linear gain by which the samples are multiplied: [lowest, highest]; null turns it off
     volume: tuple[Gain, Gain] | None = None
-    # Manifest of noise recordings that are mixed into the audio; null turns it off
-    noise: FilePath | None = None
-    # Range of the signal-to-noise ratio in dB: [lowest, highest]
-    noise_snr: tuple[Decibel, Decibel] = (10.0, 25.0)
-    # Probability that noise is mixed into a cut
+    # Section of reverberation; null turns it off, {} simulates rooms
+    reverb: ReverbConfig | None = None
+    # Manifest of noise recordings that are mixed into the audio, with the two values below; or a list of sources, each
+    # with its own values: [{manifest: noise.jsonl.gz, snr: [0, 15]}, {manifest: music.jsonl.gz}]; null turns it off
+    noise: Annotated[FilePath | NoiseSources | None, WrapValidator(_path_or(NoiseSources, optional=True))] = None
+    # One manifest of noise: range of the signal-to-noise ratio in dB: [lowest, highest]
+    noise_snr: SnrRange = (10.0, 25.0)
+    # One manifest of noise: probability that noise is mixed into a cut
     noise_probability: Share = 0.5
+    # Probability that a cut is limited to the band of a telephone, 300 to 3400 Hz at 8 kHz
+    telephone_probability: Share = 0.0
+    # Section of the low-pass filter; null turns it off
+    lowpass: LowpassConfig | None = None
+    # Section of lossy codecs; null turns them off
+    codec: CodecConfig | None = None
     # Vocal tract length perturbation: frequencies are multiplied by a factor from 1 - vtlp to 1 + vtlp; 0 turns it off
     vtlp: Fraction = 0.0
     # Section of SpecAugment; null turns it off, {} has its defaults
@@ -101,25 +215,70 @@ class AugmentConfig(Section):
 
     @model_validator(mode="after")
     def _check_ranges(self) -> "AugmentConfig":
-        for name in ("volume", "noise_snr"):
-            limits = getattr(self, name)
-            if limits and limits[0] > limits[1]:
-                raise ValueError(f"{name} is a range, its lower end first, not {list(limits)}")
+        _require_ranges(self, "volume", "noise_snr")
         return self
 
     @property
-    def changes_audio(self) -> bool:
-        """Returns True if augmentation changes the samples, which is impossible with stored features."""
-        return self.speeds != (1.0,) or self.volume is not None or self.noise is not None
+    def noise_sources(self) -> tuple[NoiseConfig, ...]:
+        """The sources of noise, also of a single manifest."""
+        if self.noise is None:
+            return ()
+        if isinstance(self.noise, tuple):
+            return self.noise
+        return (NoiseConfig(manifest=self.noise, snr=self.noise_snr, probability=self.noise_probability),)
+
+    @property
+    def sample_changes(self) -> tuple[str, ...]:
+        """The keys that are turned on and change the samples, which is impossible with stored features."""
+        is_on = {
+            "speeds": self.speeds != (1.0,),
+            "volume": self.volume is not None,
+            "reverb": self.reverb is not None,
+            "noise": self.noise is not None,
+            "telephone_probability": self.telephone_probability > 0,
+            "lowpass": self.lowpass is not None,
+            "codec": self.codec is not None,
+        }
+        return tuple(name for name, on in is_on.items() if on)
+
+
+class CorpusConfig(Section):
+    """One of several training corpora, which are mixed cut by cut (docs/data_mixing.md)."""
+
+    # Manifest of the corpus
+    manifest: FilePath
+    # Weight: the corpus has weight / sum of all weights of the audio. null, which is for all corpora or none, is
+    # hours ** (1 / data.temperature)
+    weight: Amount | None = None
+
+
+def _listed_corpus(value: Any) -> Any:
+    return {"manifest": value} if isinstance(value, str | Path) else value
+
+
+Corpora = Annotated[tuple[Annotated[CorpusConfig, BeforeValidator(_listed_corpus)], ...], Field(max_length=MAX_LISTED)]
+SetName = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+DevSets = Annotated[dict[SetName, FilePath], Field(max_length=MAX_LISTED)]
+ExclusionLists = Annotated[tuple[FilePath, ...], Field(max_length=MAX_LISTED)]
 
 
 class DataConfig(Section):
     """The manifests, the units, and how cuts are put into batches."""
 
-    # Manifest of the training set
-    train: FilePath = Path("data/train.jsonl.gz")
-    # Manifest of the development set, on which validation computes the loss
-    dev: FilePath = Path("data/dev.jsonl.gz")
+    # Manifest of the training set; or a list of corpora, which are mixed: [first.jsonl.gz, second.jsonl.gz], or
+    # [{manifest: first.jsonl.gz, weight: 3}, {manifest: second.jsonl.gz, weight: 1}]
+    train: Annotated[FilePath | Corpora, WrapValidator(_path_or(Corpora))] = Path("data/train.jsonl.gz")
+    # Several corpora without weights: their shares of the audio are proportional to hours ** (1 / temperature). 1 takes
+    # every cut once an epoch; the higher it is, the more the shares are alike
+    temperature: Annotated[Real, Field(ge=1, le=1e6)] = 1.0
+    # Manifest of the development set, on which validation computes the loss; or several by their names:
+    # {clean: clean.jsonl.gz, noisy: noisy.jsonl.gz}
+    dev: Annotated[FilePath | DevSets, WrapValidator(_path_or(DevSets))] = Path("data/dev.jsonl.gz")
+    # Several dev sets: name of the one whose loss chooses the best checkpoints and stops early; null is the first
+    early_stopping: SetName | None = None
+    # File with the ids of cuts that are left out of training and dev sets, or a list of such files: one id a line, and
+    # after a tab the reason, as `asrtool doctor data` writes; null is none
+    exclude: Annotated[FilePath | ExclusionLists | None, WrapValidator(_path_or(ExclusionLists, optional=True))] = None
     # Tokenizer file with the output units, from `asrtool tokenizer`
     tokenizer: FilePath = Path("data/lang/tokenizer.json")
     # Largest amount of audio in a batch in seconds, padding included
@@ -134,6 +293,44 @@ class DataConfig(Section):
     workers: Annotated[Integer, Field(ge=0, le=256)] = 1
     # Section of the augmentation of training cuts
     augment: AugmentConfig = AugmentConfig()
+
+    @model_validator(mode="after")
+    def _check_sets(self) -> "DataConfig":
+        weighted = [corpus.weight is not None for corpus in self.corpora]
+        if any(weighted) and not all(weighted):
+            raise ValueError("weight is for all corpora of train, or for none")
+        if any(weighted) and self.temperature != 1.0:
+            raise ValueError("temperature is for corpora without weights")
+        if self.early_stopping is not None and self.early_stopping not in self.dev_sets:
+            raise ValueError(f"early_stopping {self.early_stopping} is not one of dev: {', '.join(self.dev_sets)}")
+        return self
+
+    @property
+    def corpora(self) -> tuple[CorpusConfig, ...]:
+        """The training corpora, also a single one."""
+        return self.train if isinstance(self.train, tuple) else (CorpusConfig(manifest=self.train),)
+
+    @property
+    def train_manifests(self) -> tuple[Path, ...]:
+        """The manifests of the training corpora."""
+        return tuple(corpus.manifest for corpus in self.corpora)
+
+    @property
+    def dev_sets(self) -> dict[str, Path]:
+        """The manifests of the dev sets by their names; a single one is called dev."""
+        return self.dev if isinstance(self.dev, dict) else {"dev": self.dev}
+
+    @property
+    def selection_set(self) -> str:
+        """The name of the dev set whose loss chooses checkpoints and stops early."""
+        return self.early_stopping or next(iter(self.dev_sets))
+
+    @property
+    def exclusion_lists(self) -> tuple[Path, ...]:
+        """The files that list cuts to leave out."""
+        if self.exclude is None:
+            return ()
+        return self.exclude if isinstance(self.exclude, tuple) else (self.exclude,)
 
 
 class SubsamplingConfig(Section):
@@ -429,10 +626,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_sections(self) -> "Config":
-        if self.features.source == "stored" and self.data.augment.changes_audio:
+        changes = self.data.augment.sample_changes
+        if self.features.source == "stored" and changes:
+            verb = "change" if len(changes) > 1 or changes == ("speeds",) else "changes"
             raise ValueError(
-                "data.augment.speeds, volume and noise change the audio, but features.source is 'stored': "
-                "use on_the_fly, or `asrtool features --speeds`"
+                f"data.augment.{', '.join(changes)} {verb} the audio, but features.source is 'stored': "
+                "use on_the_fly, or `asrtool features --speeds` for other speeds"
             )
         if self.objective.intermediate_ctc and not self.model.architecture.startswith("transformer"):
             raise ValueError(f"objective.intermediate_ctc is for Transformers, not for {self.model.architecture}")

@@ -9,7 +9,7 @@ valid name, impossible combinations with the reason. Training writes the resolve
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -156,14 +156,18 @@ def _explain(error: ValidationError) -> str:
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:
-    """Returns the keys that lead to a value. Pydantic's location goes on with list indices and tried types."""
+    """Returns the keys that lead to a value. Pydantic's location goes on with list indices and tried types.
+
+    A number in a list of sections counts as a key: data.train.0.weight.
+    """
     keys: list[str] = []
     section: type[BaseModel] | None = Config
     for part in location:
         if section is None:
             break
         keys.append(str(part))
-        section = _subsection(section, str(part))
+        if not isinstance(part, int):
+            section = _subsection(section, part)
     return keys
 
 
@@ -181,6 +185,8 @@ def _valid_keys(keys: list[str]) -> list[str]:
     """Returns the keys of the section to which `keys` lead."""
     section: type[BaseModel] = Config
     for key in keys:
+        if key.isdigit():  # the number of a section in a list
+            continue
         subsection = _subsection(section, key)
         assert subsection is not None, f"{key} is not a section"
         section = subsection
@@ -191,6 +197,11 @@ def _subsection(section: type[BaseModel], key: str) -> type[BaseModel] | None:
     """Returns the type of the section under `key`; None if `key` is unknown or holds a plain value."""
     if key not in section.model_fields:
         return None
-    annotation = section.model_fields[key].annotation
-    options = [annotation, *getattr(annotation, "__args__", ())]  # `X | None` has X among its arguments
-    return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
+    return _section_in(section.model_fields[key].annotation)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Returns the section that a type consists of or has among its options or items: `X | None`, `tuple[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)

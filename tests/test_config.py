@@ -78,7 +78,7 @@ STRICT = [  # text, bools, floats and numbers that are not finite, instead of nu
     *("data.augment.spec_augment.time_masks=1000000", "data.augment.spec_augment.frequency_masks=1000000"),
     *("objective.ngram_order=1000", "data.workers=100000", "training.max_steps=10000000000", "features.num_bins=1"),
     *("features.num_bins=100000", "features.sampling_rate=1", "features.sampling_rate=100000000000000000000"),
-    *('data.train="a\\0b"', 'data.dev="a\\nb"', "data.tokenizer=3", "data.train=[a]", "data.train=null"),
+    *('data.train="a\\0b"', 'data.dev="a\\nb"', "data.tokenizer=3", "data.train={a: b}", "data.train=null"),
 ]
 
 
