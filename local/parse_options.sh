@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Source this in a script that has set the defaults of its options, changed into its own folder, and listed the names of
 # its options in $options. For each `--some-option value` on the command line it sets the variable some_option; `--help`
-# prints the comment at the head of the script. A wrong option prints one line and exits with status 2. Options that are
-# also listed in $path_options, if there is such a variable, become absolute paths unless they are empty, or `none` or
-# `openslr`.
+# prints the comment at the head of the script, and then calls print_shared_options if that is a function. A wrong option
+# prints one line and exits with status 2. Options that are also listed in $path_options, if there is such a variable,
+# become absolute paths unless they are empty, or `none` or `openslr`.
 #
 # It also defines
 #   option_error MESSAGE...                 prints one error line and exits with status 2
@@ -43,6 +43,7 @@ while [ $# -gt 0 ]; do
     -h | --help)
         if [ -f "$0" ]; then options_script=$0; else options_script=$(basename "$0"); fi # $0 is relative to the caller
         sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$options_script"
+        if declare -F print_shared_options >/dev/null; then print_shared_options; fi
         exit 0
         ;;
     --*)

@@ -11,7 +11,8 @@
 # Stage N runs if it is between --stage and --stop-stage, unless its marker .done/stageN shows that it was completed
 # with the same settings, after the same earlier stages; `--force true` runs it again. A stage that fails or is
 # interrupted leaves no marker, so that the next call repeats it. The settings of a stage are the arguments after its
-# title. Its commands do not count: use --force after an edit of them.
+# title. Its commands do not count: use --force after an edit of them. While a stage runs, and after it has failed,
+# the file .running names it. With `--list true` no stage runs: the state of each is printed.
 #
 #   a file               counts by its content, together with the files that a configuration names as its `base`
 #   an absolute folder   counts by its path and its content (a corpus: a changed transcript is another setting)
@@ -21,11 +22,13 @@
 stages_first=0
 stages_last=8 # the last stage that any recipe has
 stages_force=false
+stages_list=false
 stages_fingerprint="" # checksum of the settings of this stage and of all stages before it
 stages_current="" # number and title of the stage that is running
 stages_started=0 # in seconds of this script's run time
 
-# setup_stages FIRST LAST FORCE: checks the options --stage, --stop-stage and --force, and traps errors and Ctrl-C.
+# setup_stages FIRST LAST FORCE [LIST]: checks the options --stage, --stop-stage, --force and --list, and traps errors and
+# Ctrl-C.
 setup_stages() {
     local number
     for number in "$1" "$2"; do
@@ -33,9 +36,11 @@ setup_stages() {
     done
     [ "$1" -le "$2" ] || option_error "--stage $1 is after --stop-stage $2"
     require_choice --force "$3" true false
+    require_choice --list "${4:-false}" true false
     stages_first=$1
     stages_last=$2
     stages_force=$3
+    stages_list=${4:-false}
     trap 'echo "$0: interrupted; the same command continues here" >&2; exit 130' INT TERM
     trap 'report_failure $?' EXIT
 }
@@ -55,6 +60,10 @@ begin_stage() {
         stages_fingerprint+="|$(setting_fingerprint "$setting")"
     done
     stages_fingerprint=$(echo "$stages_fingerprint|$number" | cksum)
+    if [ "$stages_list" = true ]; then
+        printf 'stage\t%s\t%s\t%s\t%s\n' "$number" "$(stage_state "$number")" "$title" "$(sed -n 2p "$marker" 2>/dev/null)"
+        return 1
+    fi
     if [ "$number" -lt "$stages_first" ] || [ "$number" -gt "$stages_last" ]; then return 1; fi
     if [ "$stages_force" = false ] && [ -f "$marker" ] && [ "$(head -n 1 "$marker")" = "$stages_fingerprint" ]; then
         echo "Stage $number: $title: already done and unchanged; $(sed -n 2p "$marker")"
@@ -63,7 +72,21 @@ begin_stage() {
     for ((later = number; later <= 8; later++)); do rm -f ".done/stage$later"; done # they depend on this stage
     stages_current="$number ($title)"
     stages_started=$SECONDS
+    echo "$stages_current" >.running
     echo "Stage $number: $title"
+}
+
+# stage_state NUMBER: prints `done` for a stage that is completed with the current settings, `changed` if it is completed
+# with other ones, `interrupted` if it was the last one to run and did not complete, and `missing` otherwise.
+stage_state() {
+    local marker=.done/stage$1
+    if [ ! -f "$marker" ]; then
+        if [[ $(cat .running 2>/dev/null) == "$1 "* ]]; then echo interrupted; else echo missing; fi
+    elif [ "$(head -n 1 "$marker")" = "$stages_fingerprint" ]; then
+        echo "done"
+    else
+        echo changed
+    fi
 }
 
 # finish_stage OUTPUT...: records that the stage is complete; OUTPUT says what it wrote.
@@ -72,6 +95,7 @@ finish_stage() {
     mkdir -p .done
     printf '%s\n%s\n' "$stages_fingerprint" "$*" >"$marker.tmp"
     mv "$marker.tmp" "$marker"
+    rm -f .running
     echo "Stage ${stages_current%% *}: wrote $* ($((SECONDS - stages_started)) s)"
     stages_current=""
 }

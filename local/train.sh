@@ -23,28 +23,28 @@ lang_folder() {
     if [ "$1" = "$2" ]; then echo data/lang; else echo "data/lang_$1"; fi
 }
 
-# experiment_folder CONF UNITS DEFAULT_UNITS OBJECTIVE SEED: prints the folder of a training, e.g.
-# exp/transformer_12l_small_phone_mmi_seed1 for conf/small/transformer_12l.yaml.
+# experiment_folder CONF UNITS DEFAULT_UNITS OBJECTIVE SEED [TAG]: prints the folder of a training, e.g.
+# exp/transformer_12l_small_phone_mmi_seed1 for conf/small/transformer_12l.yaml. A TAG is its ending.
 experiment_folder() {
-    local conf=$1 units=$2 default_units=$3 objective=$4 seed=$5 name
+    local conf=$1 units=$2 default_units=$3 objective=$4 seed=$5 tag=${6:-} name
     name=$(basename "$conf" .yaml)
     if [[ $conf == */conf/small/* ]]; then name+=_small; fi
     if [ "$units" != "$default_units" ]; then name+=_$units; fi
     if [ "$objective" != ctc ]; then name+=_$objective; fi
-    echo "exp/${name}_seed$seed"
+    echo "exp/${name}_seed$seed${tag:+_$tag}"
 }
 
-# starting_system FROM CONF UNITS DEFAULT_UNITS OBJECTIVE SEED: prints the folder of the system that mmi and ce start
+# starting_system FROM CONF UNITS DEFAULT_UNITS OBJECTIVE SEED [TAG]: prints the folder of the system that mmi and ce start
 # from: FROM or, if that is "", the CTC system of the same options. mmi starts from its weights; its alignments are the
 # targets of ce. For ctc, and for mmi with `--from none`, it is the experiment itself.
 starting_system() {
-    local from=$1 conf=$2 units=$3 default_units=$4 objective=$5 seed=$6
+    local from=$1 conf=$2 units=$3 default_units=$4 objective=$5 seed=$6 tag=${7:-}
     if [ -n "$from" ] && [ "$from" != none ]; then
         echo "$from"
     elif [ "$from" = none ]; then
-        experiment_folder "$conf" "$units" "$default_units" "$objective" "$seed"
+        experiment_folder "$conf" "$units" "$default_units" "$objective" "$seed" "$tag"
     else
-        experiment_folder "$conf" "$units" "$default_units" ctc "$seed"
+        experiment_folder "$conf" "$units" "$default_units" ctc "$seed" "$tag"
     fi
 }
 

@@ -5,104 +5,19 @@
 #   bash egs/yesno/run.sh                              # downloads the corpus and runs all stages
 #   bash egs/yesno/run.sh --corpus-dir /corpora/yesno  # uses this copy of the corpus
 #
-#   --stage N, --stop-stage N   first and last stage: 0 data, 2 lang, 3 warmup, 4 train, 5 decode, 6 score
 #   --corpus-dir DIR            the folder with the 60 .wav files, or the folder above it (default: download)
 #   --mirror URL                OpenSLR's resources (default https://www.openslr.org/resources)
-#   --units word|phone          output units of the model (default word)
-#   --objective ctc|mmi|ce      training objective (default ctc); mmi and ce start from a CTC system
-#   --from EXP                  system that mmi and ce start from (default the CTC system of the same options); with
-#                               `--from none` mmi starts from random weights
-#   --decode "METHOD ..."       of greedy, prefix, graph and adapted, see local/decode.sh (default the first three)
-#   --decoding-weights FILE     decoding weights of the graph search, from `asrtool tune` (default: none)
-#   --conf FILE                 configuration of the model and the training (default conf/transformer.yaml)
-#   --seed N                    seed of the training (default 1)
-#   --warmup-hours H            hours of audio of the warmup on one machine before the training (default 0: no warmup)
-#   --ranks N                   training processes on this machine, one per GPU (default 1)
-#   --launcher CMD              command that starts stage 4 on all machines, e.g. "srun -N 4 torchrun --nnodes 4 ..."
-#   --work DIR                  folder for data/ and exp/ (default the folder of this recipe)
-#   --force true                run stages again although they are done and unchanged
 set -euo pipefail
 cd "$(dirname "$0")"
-recipe=$PWD
+. ../../local/recipe.sh # all stages, and the options that all recipes have
 
-stage=0 stop_stage=6 corpus_dir="" conf=$recipe/conf/transformer.yaml seed=1 work=$recipe force=false
-mirror=https://www.openslr.org/resources
-units=word objective=ctc from="" decode="greedy prefix graph" decoding_weights="" warmup_hours=0 ranks=1 launcher=""
-options="stage stop_stage corpus_dir mirror conf seed work force units objective from decode decoding_weights"
-options+=" warmup_hours ranks launcher"
-path_options="corpus_dir conf from decoding_weights work" # become absolute
-. ../../local/parse_options.sh
-. ../../local/stages.sh
-. ../../local/train.sh
-. ../../local/decode.sh
+corpus_dir="" mirror=https://www.openslr.org/resources
+data_options="corpus_dir mirror" # of local/data.sh
+path_options+=" corpus_dir"
+data_title="prepare data (every other recording for training, the others for the test)"
 
-setup_stages "$stage" "$stop_stage" "$force"
-require_choice --units "$units" word phone
-check_training_options "$objective" "$from" "$warmup_hours" "$ranks" "$conf"
-check_decode_options "$decode" "$decoding_weights" greedy prefix graph adapted
-. ../../local/path.sh
-mkdir -p "$work" && cd "$work"
-
-lang=$(lang_folder "$units" word)
-exp=$(experiment_folder "$conf" "$units" word "$objective" "$seed")
-start=$(starting_system "$from" "$conf" "$units" word "$objective" "$seed")
-aligned=data/aligned/$(basename "$exp")
-final_conf=$(final_config "$conf" "$objective")
-train_options=(--set seed="$seed" --set data.tokenizer="$lang/tokenizer.json" --resume)
-if [ "$from" = none ]; then train_options+=(--set objective.kind=mmi); fi
-warmup_weights=()
-if [[ $warmup_hours =~ [1-9] ]]; then warmup_weights=(--init-from "$start/warmup/checkpoints/warmup.pt"); fi
-
-if begin_stage 0 "prepare data (every other recording for training, the others for the test)" "$corpus_dir"; then
-    if [ -z "$corpus_dir" ]; then
-        corpus_dir=download
-        python3 "$ASRTOOL_ROOT/local/download.py" "$corpus_dir" waves_yesno \
-            --url "$mirror" --sums "$recipe/local/sha256sum.txt"
-    fi
-    for name in train test; do
-        asrtool prepare yesno "$corpus_dir" data/$name.jsonl.gz --part $name --sampling-rate 8000
-    done
-    finish_stage "data/{train,test}.jsonl.gz"
-fi
-
-if begin_stage 2 "make $units units, a word bigram and the decoding graph" "$units"; then
-    lexicon=()
-    if [ "$units" = phone ]; then lexicon=(--lexicon "$recipe/local/lexicon.txt"); fi
-    asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" "${lexicon[@]}"
-    asrtool lm train data/train.jsonl.gz "$lang/bigram.arpa" --order 2
-    asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/bigram.arpa" "${lexicon[@]}"
-    finish_stage "$lang/tokenizer.json and $lang/graph"
-fi
-
-if [[ $warmup_hours =~ [1-9] ]] && begin_stage 3 "warmup on one machine ($warmup_hours hours of audio)" \
-    "$conf" "$seed" "$warmup_hours"; then
-    run_ranks "$ranks" train "$conf" --exp "$start/warmup" "${train_options[@]}" \
-        --phase warmup --warmup-hours "$warmup_hours"
-    finish_stage "$start/warmup/checkpoints/warmup.pt"
-fi
-
-if begin_stage 4 "train with objective $objective ($(basename "$conf"), seed $seed${from:+, from $from})" \
-    "$conf" "$final_conf" "$seed" "$objective" "from $start"; then
-    if [ "$start" = "$exp" ] || [ ! -f "$start/checkpoints/averaged.pt" ]; then
-        run_machines "$launcher" "$ranks" train "$conf" --exp "$start" "${train_options[@]}" "${warmup_weights[@]}"
-    fi
-    if [ "$objective" = mmi ] && [ "$start" != "$exp" ]; then
-        run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
-            --set objective.kind=mmi --init-from "$start/checkpoints/averaged.pt"
-    elif [ "$objective" = ce ]; then
-        align_once "$start" "$aligned" "$(stage_fingerprint)" data/train.jsonl.gz
-        run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
-            --set objective.kind=ce --set data.train="$aligned/train.jsonl.gz" --set data.dev="$aligned/train.jsonl.gz"
-    fi
-    finish_stage "$exp/checkpoints/averaged.pt and $exp/loss.png"
-fi
-
-if begin_stage 5 "decode (${decode// /, })" "$exp" "$decode" "$decoding_weights"; then
-    decode_sets "$exp" "$lang" "$decoding_weights" 1 "$ranks" "$decode" data/test.jsonl.gz
-    finish_stage "$exp/decode/test/*/hyps.jsonl"
-fi
-
-if begin_stage 6 "score (error rates with 95 % intervals)" "$exp"; then
-    score_sets "$exp" "$decode" test | tee "$exp/results.txt"
-    finish_stage "$exp/results.txt and $exp/decode/*/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
-fi
+conf=conf/transformer.yaml # computes features on the fly, so there is no stage 1
+units=word lexicon=local/lexicon.txt unknown=drop # of two words
+lm_order=2 lm_words=0
+jobs=1
+run_recipe "$@"

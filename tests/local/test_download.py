@@ -133,7 +133,7 @@ def test_an_unknown_part_is_named_with_the_nearest_one(download):
 def test_each_part_that_the_recipe_names_has_a_checksum(script):
     named = re.findall(r'parts="([^"$]*)|scored="([^"]*)', (RECIPE / "local" / "data.sh").read_text())
     parts = {part for pair in named for part in " ".join(pair).split()}
-    files = set(re.search(r'lm_files="(.*)"', (RECIPE / "local" / "lang.sh").read_text())[1].split())
+    files = set(re.search(r'lm_files="(.*)"', (RECIPE / "local" / "lm.sh").read_text())[1].split())
     sums = script.read_checksums(RECIPE / "local" / "md5sum.txt")
     assert parts | files == set(sums) and len(parts) == 9
     assert all(re.fullmatch("[0-9a-f]{32}", file.checksum) for file in sums.values())

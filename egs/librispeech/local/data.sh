@@ -3,14 +3,14 @@
 # of the sets to score, data/scored_sets. It runs in the work folder; run.sh passes its own options of the same names.
 #
 #   --corpus-dir DIR            folder of the parts, or the folder above it (default: download the parts)
-#   --mirror URL --sums FILE    OpenSLR's resources, and the MD5 sums of its archives
+#   --mirror URL                OpenSLR's resources
 #   --parts "P P"               the parts to use: mini, 100h, 960h or names (default mini, or all parts of --corpus-dir)
 #   --train-parts, --dev-parts, --test-parts "P P"      of these, the parts of each set (default train-*, dev-*, test-*)
 #   --dev-speakers, --test-speakers LIST                speakers of the training parts for the dev set and a test set
 set -euo pipefail
 
-corpus_dir="" mirror="" sums="" parts="" train_parts="" dev_parts="" test_parts="" dev_speakers="" test_speakers=""
-options="corpus_dir mirror sums parts train_parts dev_parts test_parts dev_speakers test_speakers"
+corpus_dir="" mirror="" parts="" train_parts="" dev_parts="" test_parts="" dev_speakers="" test_speakers=""
+options="corpus_dir mirror parts train_parts dev_parts test_parts dev_speakers test_speakers"
 . "$ASRTOOL_ROOT/local/parse_options.sh"
 
 # select_parts PARTS CORPUS_DIR PREFIX: prints the PARTS whose names begin with PREFIX or, if PARTS is "", the folders in
@@ -55,7 +55,8 @@ mini) parts="train-clean-5 dev-clean-2" ;;
 "") if [ -z "$corpus_dir" ]; then parts="train-clean-5 dev-clean-2"; fi ;;
 esac
 if [ -z "$corpus_dir" ]; then
-    python3 "$ASRTOOL_ROOT/local/download.py" download $parts --inside LibriSpeech --url "$mirror" --sums "$sums"
+    python3 "$ASRTOOL_ROOT/local/download.py" download $parts --inside LibriSpeech --url "$mirror" \
+        --sums "$recipe/local/md5sum.txt"
     corpus_dir=download/LibriSpeech
 fi
 if [ -d "$corpus_dir/LibriSpeech" ]; then corpus_dir=$corpus_dir/LibriSpeech; fi

@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# Source this after train.sh. It defines what stage 2 of the recipes makes in the folder $lang: language models, lexicon
+# and units. The functions read the options of the recipe, and `texts`, the texts to train language models on.
+
+# check_lm_options: exits with an error if an option of the language models is wrong; sets `lm_texts` and `texts`.
+check_lm_options() {
+    local source
+    [ "$lm_order" -le 5 ] && [ "$rescore_order" -le 5 ] || option_error "--lm-order and --rescore-order are at most 5"
+    [[ $lm_prune =~ ^[0-9.]*(e-?[0-9]+)?$ ]] || option_error "--lm-prune is a number, not '$lm_prune'"
+    if [[ $decode =~ graph|rescored|neural ]] && ! has_lm; then
+        option_error "--decode '$decode' needs a graph; with --lm-order 0 there is none"
+    fi
+    if [[ $decode =~ rescored|neural && $rescore_order = 0 ]]; then
+        option_error "--decode '$decode' needs an n-gram that rescores lattices: give --rescore-order 4"
+    fi
+    mapfile -t lm_texts < <(text_paths "$lm_text")
+    if [ ${#lm_texts[@]} -gt 0 ]; then lm_text=${lm_texts[*]}; fi
+    texts=(data/train.jsonl.gz "${lm_texts[@]}")
+    lexicon=$(lexicon_paths "$lexicon" "$options_called_from")
+    if [[ $units != *phone ]]; then return 0; fi
+    while IFS= read -r source; do
+        [ "$source" = cmudict ] || [ -f "$source" ] || option_error "--lexicon: no such file: $source"
+    done < <(lexicon_sources "$lexicon")
+}
+
+# has_lm: succeeds if the recipe has a language model, and so a decoding graph.
+has_lm() { [ "$lm_order" != 0 ]; }
+
+# text_paths "FILE FILE": prints the absolute paths of the files of --lm-text, one a line. The name of a single file may
+# contain spaces.
+text_paths() {
+    local text
+    if [ -f "$(absolute_path "$1")" ]; then
+        absolute_path "$1"
+    else
+        for text in $1; do absolute_path "$text"; done
+    fi
+}
+
+# lexicon_sources LEXICON: prints the sources in the value of --lexicon, one a line.
+lexicon_sources() { printf '%s\n' "$1" | tr , '\n' | sed '/^$/d'; }
+
+# lexicon_paths LEXICON FOLDER: prints the value of --lexicon with absolute paths. Relative ones start at FOLDER or, if
+# the file exists only there, at the folder of the recipe.
+lexicon_paths() {
+    local source
+    lexicon_sources "$1" | while IFS= read -r source; do
+        if [ "$source" = cmudict ] || [[ $source == /* ]]; then
+            echo "$source"
+        elif [ -e "$2/$source" ] || [ ! -e "$recipe/$source" ]; then
+            realpath -m "$2/$source"
+        else
+            realpath -m "$recipe/$source"
+        fi
+    done | paste -sd,
+}
+
+# lang_title: prints the title of stage 2.
+lang_title() {
+    local made=${units/bpe/$vocab_size BPE}
+    if [ "$rescore_order" != 0 ]; then
+        echo "make $made units, a word $lm_order-gram and $rescore_order-gram, and the decoding graph"
+    elif has_lm; then
+        echo "make $made units, a word $lm_order-gram and the decoding graph"
+    else
+        echo "make $made units"
+    fi
+}
+
+# train_lms: trains $lang/graph.arpa.gz, the n-gram of the decoding graph, and $lang/rescore.npz, the n-gram that rescores
+# its lattices, on $texts with the --lm-words most frequent words.
+train_lms() {
+    local pruning=()
+    if [ -n "$lm_prune" ]; then pruning=(--prune "$lm_prune"); fi
+    rm -f "$lang/graph.arpa.gz" # it may be a link
+    asrtool lm train "${texts[@]}" "$lang/graph.arpa.gz" --order "$lm_order" --case "$case" --top "$lm_words" "${pruning[@]}"
+    if [ "$rescore_order" != 0 ]; then
+        asrtool lm train "${texts[@]}" "$lang/rescore.npz" --order "$rescore_order" --case "$case" --top "$lm_words"
+    fi
+}
+
+# print_perplexities: prints the perplexities of the n-grams on dev.
+print_perplexities() {
+    if ! has_dev; then return 0; fi
+    asrtool lm perplexity "$lang/graph.arpa.gz" data/dev.jsonl.gz
+    if [ "$rescore_order" != 0 ]; then asrtool lm perplexity "$lang/rescore.npz" data/dev.jsonl.gz; fi
+}
+
+# train_neural_lm: trains $lang/neural.pt on $texts. Remove it to train it again, by other options --neural.
+train_neural_lm() {
+    local dev=()
+    if has_dev; then dev=(--dev data/dev.jsonl.gz); fi
+    run_ranks "$ranks" lm train-neural "${texts[@]}" "$lang/neural.pt" --case "$case" "${dev[@]}" $neural
+    if has_dev; then asrtool lm perplexity "$lang/neural.pt" data/dev.jsonl.gz --ngram "$lang/rescore.npz"; fi
+}
+
+# build_lexicon: makes $lang/lexicon.txt with pronunciations from the sources of --lexicon. It also has the words of dev,
+# for the dev loss; the graph has the words of the language model.
+build_lexicon() {
+    local dev=() options=(--case "$case" --stress "$stress" --unknown "$unknown") source
+    if has_dev; then dev=(data/dev.jsonl.gz); fi
+    if [ "$lm_words" != 0 ]; then options+=(--top "$lm_words"); fi
+    while IFS= read -r source; do options+=(--source "$source"); done < <(lexicon_sources "$lexicon")
+    asrtool lexicon "${dev[@]}" "${texts[@]}" "$lang/lexicon.txt" "${options[@]}"
+}
+
+# make_units: makes $lang/tokenizer.json from the training transcripts.
+make_units() {
+    asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
+        "${lexicon_options[@]}"
+}
+
+# make_units_in_context: makes $lang/tokenizer.json, at most --leaves units of phones in context, by trees grown on
+# alignments of the training set by the phone system, which is trained if it is missing.
+make_units_in_context() {
+    asrtool tokenizer data/train.jsonl.gz "$lang/phones.json" --type phone "${lexicon_options[@]}"
+    if [ ! -f "$phone_system/checkpoints/averaged.pt" ]; then
+        run_machines "$launcher" "$ranks" train "$conf" --exp "$phone_system" "${config_options[@]}" \
+            --set data.tokenizer="$lang/phones.json" --resume
+    fi
+    align_once "$phone_system" "$lang/aligned" "$(stage_fingerprint)" "$features/train.jsonl.gz"
+    asrtool tree "$lang/aligned/train.jsonl.gz" "$lang/tokenizer.json" --tokenizer "$phone_system/tokenizer.json" \
+        --units "$units" --leaves "$leaves"
+}

@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# Source this after stages.sh, train.sh, decode.sh and lang.sh. It defines the stages 0 to 8 of all recipes, which
+# run_recipe (recipe.sh) calls in the work folder, in their order.
+
+# recipe_error MESSAGE...: prints an error line and exits with status 1.
+recipe_error() {
+    echo "$0: error: $*" >&2
+    exit 1
+}
+
+# stage_data: stage 0 writes the manifests and the names of the sets to score; sets `sets`, the names of these sets.
+stage_data() {
+    local settings=() name
+    for name in $data_options; do
+        if [[ ! $name =~ ^(jobs|mirror)$ ]]; then settings+=("${!name}"); fi
+    done
+    for name in local/data.sh $data_files; do settings+=("$recipe/$name"); done
+    if begin_stage 0 "$data_title" "${settings[@]}"; then
+        mkdir -p data
+        prepare_data
+        for name in data/train.jsonl.gz data/scored_sets; do
+            [ -f "$name" ] || recipe_error "stage 0 wrote no $name; $recipe/local/data.sh has to write it"
+        done
+        finish_stage "data/*.jsonl.gz"
+    fi
+    sets=$(cat data/scored_sets 2>/dev/null || true)
+}
+
+# run_data_script: runs local/data.sh of the recipe with the options that it takes.
+run_data_script() {
+    local arguments=() name
+    for name in $data_options; do arguments+=("--${name//_/-}" "${!name}"); done
+    bash "$recipe/local/data.sh" "${arguments[@]}"
+}
+
+# has_dev: succeeds if the recipe has a dev set.
+has_dev() { [[ " $sets " == *" dev "* ]]; }
+
+# stage_features: stage 1 stores features, unless the configuration has them computed on the fly.
+stage_features() {
+    local name
+    if [ "$feature_source" != stored ]; then return 0; fi
+    if begin_stage 1 "compute features ($num_bins-bin log-mel, the training set at speeds $speeds)" "$speeds" "$num_bins"; then
+        asrtool features data/train.jsonl.gz data/fbank/train.jsonl.gz --num-bins "$num_bins" --speeds "$speeds" --jobs "$jobs"
+        for name in $sets; do
+            asrtool features "data/$name.jsonl.gz" "data/fbank/$name.jsonl.gz" --num-bins "$num_bins" --jobs "$jobs"
+        done
+        finish_stage "data/fbank/*.jsonl.gz"
+    fi
+}
+
+# stage_lang: stage 2 makes the units, the language models and the decoding graph. Their settings are those of $lang.
+stage_lang() {
+    local lexicon_options=() sources
+    mapfile -t sources < <(lexicon_sources "$lexicon")
+    if begin_stage 2 "$(lang_title)" "$units" "$vocab_size" "$leaves" "${sources[@]}" "$unknown" "$stress" "$case" "$lm_order" \
+        "$lm_words" "$lm_prune" "$rescore_order" "${lang_settings[@]}" "${lm_texts[@]}"; then
+        mkdir -p "$lang"
+        if has_lm; then make_lms; fi
+        if [[ $units == *phone ]]; then
+            make_lexicon
+            lexicon_options=(--lexicon "$lang/lexicon.txt")
+        fi
+        if [[ $units == *iphone ]]; then make_units_in_context; else make_units; fi
+        if has_lm; then
+            print_perplexities
+            asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/graph.arpa.gz" "${lexicon_options[@]}"
+        fi
+        finish_stage "$lang/tokenizer.json$(if has_lm; then echo " and $lang/graph"; fi)"
+    fi
+}
+
+# stage_warmup: stage 3 trains on one machine until --warmup-hours of audio are consumed.
+stage_warmup() {
+    if [[ $warmup_hours =~ [1-9] ]] && begin_stage 3 "warmup on one machine ($warmup_hours hours of audio)" \
+        "$conf" "$seed" "$warmup_hours" "${overrides[@]}"; then
+        run_ranks "$ranks" train "$conf" --exp "$start/warmup" "${train_options[@]}" \
+            --phase warmup --warmup-hours "$warmup_hours"
+        finish_stage "$start/warmup/checkpoints/warmup.pt"
+    fi
+}
+
+# stage_train: stage 4 trains the model: with CTC, and then with MMI or cross entropy if --objective asks for it.
+stage_train() {
+    if begin_stage 4 "train with objective $objective ($(basename "$conf"), seed $seed${from:+, from $from})" \
+        "$conf" "$final_conf" "$seed" "$objective" "from $start" "${overrides[@]}"; then
+        if [ "$start" = "$exp" ] || [ ! -f "$start/checkpoints/averaged.pt" ]; then
+            run_machines "$launcher" "$ranks" train "$conf" --exp "$start" "${train_options[@]}" "${warmup_weights[@]}"
+        fi
+        if [ "$objective" = mmi ] && [ "$start" != "$exp" ]; then
+            run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
+                --set objective.kind=mmi --init-from "$start/checkpoints/averaged.pt"
+        elif [ "$objective" = ce ]; then
+            train_with_alignments
+        fi
+        finish_stage "$exp/checkpoints/averaged.pt and $exp/loss.png"
+    fi
+}
+
+# train_with_alignments: aligns the training and dev sets by the CTC system, and trains with cross entropy on them.
+train_with_alignments() {
+    local dev=train
+    if has_dev; then dev=dev; fi
+    align_once "$start" "$aligned" "$(stage_fingerprint)" "$features/train.jsonl.gz" "$features/$dev.jsonl.gz"
+    run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
+        --set objective.kind=ce --set data.train="$aligned/train.jsonl.gz" --set data.dev="$aligned/$dev.jsonl.gz"
+}
+
+# stage_decode: stage 5 decodes all sets by all methods of --decode.
+stage_decode() {
+    local manifests=() name
+    for name in $sets; do manifests+=("$features/$name.jsonl.gz"); done
+    if begin_stage 5 "decode (${decode// /, })" "$exp" "$decode" "$decoding_weights"; then
+        if [[ $decode =~ graph|rescored && -z $decoding_weights ]] && has_dev; then
+            tune_decoding "$exp" "$lang" "$jobs" "$features/dev.jsonl.gz"
+        fi
+        if [[ $decode == *neural* && ! -f $lang/neural.pt ]]; then train_neural_lm; fi
+        decode_sets "$exp" "$lang" "$weights" "$jobs" "$ranks" "$decode" "${manifests[@]}"
+        finish_stage "$exp/decode/*/*/hyps.jsonl"
+    fi
+}
+
+# stage_score: stage 6 prints the error rates of all sets and methods.
+stage_score() {
+    if begin_stage 6 "score (error rates with 95 % intervals)" "$exp"; then
+        score_sets "$exp" "$decode" $sets | tee "$exp/results.txt"
+        finish_stage "$exp/results.txt and $exp/decode/*/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
+    fi
+}
+
+# stage_stream: stage 7 recognises the audio of all sets chunk by chunk, if the model can stream.
+stage_stream() {
+    local manifests=() name
+    for name in $sets; do manifests+=("data/$name.jsonl.gz"); done
+    if begin_stage 7 "stream chunk by chunk from audio (${decode// /, })" "$exp" "$decode"; then
+        stream_sets "$exp" "$lang" "$weights" "$decode" "${manifests[@]}"
+        finish_stage "$exp/stream/*/*/stream.json"
+    fi
+}
+
+# stage_export: stage 8 exports the model, and compares all systems in the work folder.
+stage_export() {
+    local scored
+    if begin_stage 8 "export to ONNX, and write a table of all systems in exp/" "$exp"; then
+        asrtool export "$exp" "$exp/export" --cuts "$features/${sets%% *}.jsonl.gz"
+        scored=(exp/*/results.txt)
+        asrtool report "${scored[@]%/results.txt}" --out RESULTS.md
+        finish_stage "$exp/export and RESULTS.md"
+    fi
+}
