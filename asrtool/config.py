@@ -555,6 +555,9 @@ class TrainingConfig(Section):
     log_every: Positive = 50
     # Whether the log has the gradient norm of every block
     log_layers: Flag = False
+    # Experiment trackers: any of tensorboard, wandb (Weights & Biases) and mlflow. The latter two need the extra of
+    # their name, and take addresses and keys from their own environment variables (docs/trackers.md)
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], Field(max_length=3)] = ("tensorboard",)
 
     @model_validator(mode="after")
     def _check_schedule_and_average(self) -> "TrainingConfig":

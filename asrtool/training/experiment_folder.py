@@ -13,6 +13,7 @@ from asrtool.files import TEMPORARY, write_text
 from asrtool.locks import LOCK
 from asrtool.logs import printable
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
+from asrtool.training.trackers import require_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ CHANGEABLE_SETTINGS = {
     "training.patience",
     "training.save_every",
     "training.save_minutes",
+    "training.trackers",
     "training.validate_every",
 }
 
@@ -68,6 +70,7 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
     Configuration and tokenizer are copied into a new folder. In an old one the configuration must be the same, but for
     CHANGEABLE_SETTINGS. Raises UserError.
     """
+    require_trackers(config.training.trackers)
     config_file = experiment / "config.yaml"
     if step_checkpoints(experiment / "checkpoints"):
         if not resume:

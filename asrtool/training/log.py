@@ -1,20 +1,18 @@
-"""What a training logs: `log.jsonl`, TensorBoard, a progress bar or log lines, and the values of its steps."""
+"""What a training logs: `log.jsonl`, trackers, a progress bar or log lines, and the values of its steps."""
 
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from asrtool.files import json_line, write_jsonl
 from asrtool.logs import shows_bars
+from asrtool.training.trackers import RunFacts, Tracker, flat_numbers, open_trackers
 from asrtool.training_log import read_log
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger(__name__)
 
@@ -84,32 +82,39 @@ def peak_memory_gb() -> float:
 
 
 class TrainingLog:
-    """Writes every event to `log.jsonl` at once, and its numbers to TensorBoard under the same names.
+    """Writes every event to `log.jsonl` at once, and its numbers to the trackers under the same names.
 
-    Only one rank may write the files; the others, with `writes_files` False, only show log lines.
+    Only one rank may write the files; the others, with `writes_files` False, only show log lines. `settings` are
+    recorded by trackers.
     """
 
-    def __init__(self, folder: Path, first_step: int, max_steps: int, writes_files: bool = True):
+    def __init__(
+        self,
+        folder: Path,
+        first_step: int,
+        max_steps: int,
+        writes_files: bool = True,
+        trackers: Sequence[str] = ("tensorboard",),
+        settings: Mapping[str, object] | None = None,
+    ):
         from tqdm import tqdm
 
         self._file: IO[str] | None = None
-        self._board: SummaryWriter | None = None
+        self._trackers: list[Tracker] = []
         if writes_files:
             self._open(folder, first_step)
+            self._trackers = open_trackers(trackers, RunFacts(folder, first_step, settings or {}))
         self._shows_bar = writes_files and shows_bars()
         self._bar = tqdm(
             total=max_steps, initial=first_step, unit="step", disable=not self._shows_bar, dynamic_ncols=True
         )
 
     def _open(self, folder: Path, first_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         path = folder / "log.jsonl"
         if path.is_file():
             write_jsonl(path, [row for row in read_log(path) if _is_kept(row, first_step)])
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the training runs
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def advance(self) -> None:
         """Moves the progress bar by one step."""
@@ -117,13 +122,13 @@ class TrainingLog:
 
     def event(self, kind: str, step: int, line: str | None, **values: object) -> None:
         """Records `values` under `kind` ("train", "dev", ...) with the time, and shows `line`."""
-        if self._file and self._board:
+        if self._file:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             self._file.write(json_line({"event": kind, "step": step, "time": now, **values}))
             self._file.flush()
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
+            numbers = flat_numbers(kind, values)
+            for tracker in self._trackers if numbers else []:
+                tracker.log(numbers, step)
         if line is None:
             return
         if self._shows_bar and kind == "train":
@@ -135,13 +140,14 @@ class TrainingLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Syncs and closes the files."""
+        """Syncs and closes the files, and ends the runs of the trackers."""
         self._bar.close()
-        if self._file and self._board:
-            self._board.close()
+        if self._file:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def _is_kept(row: Mapping[str, object] | object, first_step: int) -> bool:

@@ -3,7 +3,7 @@
 start.py       everything up to the first step         recovery.py    bad steps: leave out, roll back, stop
 session.py     the state from step to step             validation.py  the dev loss
 step.py        one step: loss, gradients, update       resume.py      checkpoints: save, resume, initialise
-reports.py     log lines                               log.py         log.jsonl and TensorBoard
+reports.py     log lines                               log.py         log.jsonl, trackers
 """
 
 import logging
@@ -12,6 +12,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from asrtool import __version__
 from asrtool.config import Config
 from asrtool.device import pick_device
 from asrtool.distributed import gather_from_all, on_first_rank, process_group, rank_log, this_rank
@@ -19,6 +20,7 @@ from asrtool.errors import UserError
 from asrtool.files import sweep_temporary, temporary_path
 from asrtool.interrupts import Interrupts
 from asrtool.locks import write_lock
+from asrtool.provenance import CHECKOUT, git_state
 from asrtool.training.checkpoint_folder import rank_by_loss
 from asrtool.training.experiment_folder import require_experiment_folder
 from asrtool.training.log import Meter, TrainingLog, peak_memory_gb
@@ -77,12 +79,28 @@ def _lock_folder(experiment: Path, stack: ExitStack) -> None:
 
 def _train(session: Session) -> None:
     """Trains from the first step to the averaged weights."""
-    max_steps = session.config.training.max_steps
-    with TrainingLog(session.experiment, session.progress.step, max_steps, session.ranks.is_first) as log:
+    with _open_log(session) as log:
         report_start(session, log)
         with Interrupts() as interrupts:
             training_loop(session, log, interrupts)
         finish(session, log)
+
+
+def _open_log(session: Session) -> TrainingLog:
+    """Opens the log and, on the first rank, the trackers; a dry run is not recorded outside its folder."""
+    config = session.config
+    trackers = ("tensorboard",) if session.is_dry_run else config.training.trackers
+    settings: dict = {}
+    if session.ranks.is_first:
+        settings = config.model_dump(mode="json") | {"asrtool": {"version": __version__, "git": git_state(CHECKOUT)}}
+    return TrainingLog(
+        session.experiment,
+        session.progress.step,
+        config.training.max_steps,
+        session.ranks.is_first,
+        trackers,
+        settings,
+    )
 
 
 def training_loop(session: Session, log: TrainingLog, interrupts: Interrupts) -> None:
