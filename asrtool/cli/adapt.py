@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import (
+    EPOCHS,
     PATH,
     POSITIVE,
     SEED,
@@ -25,16 +26,19 @@ from asrtool.cli.options import (
     "--out",
     type=PATH,
     show_default="EXP/adapted/SET, in the second round EXP/adapted2/SET",
-    help="Folder to write the weights to.",
+    help="File or folder to write. A folder of weights.",
 )
 @click.option(
-    "--epochs", default=5, type=click.IntRange(1, 10_000), help="Number of passes over the audio of a speaker."
+    "--epochs", default=5.0, type=EPOCHS, help="Number of passes over the data. The data is the audio of a speaker."
 )
 @click.option(
-    "--lr", default=2e-4, type=POSITIVE, help="Learning rate of the first step; it falls to 0 along a cosine."
+    "--lr",
+    default=2e-4,
+    type=POSITIVE,
+    help="Peak learning rate. It is that of the first step, and falls to 0 along a cosine.",
 )
 @batch_seconds_option(40.0)
-@click.option("--seed", default=1, type=SEED, help="Seed of dropout and augmentation.")
+@click.option("--seed", default=1, type=SEED, help="Seed of the random numbers. Dropout and augmentation depend on it.")
 @click.option("--noise", type=PATH, help="Manifest of noise to mix in, as in training; without it there is none.")
 @checkpoint_option()
 @workers_option()

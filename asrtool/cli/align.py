@@ -2,7 +2,7 @@
 
 import click
 
-from asrtool.cli.options import PATH, channel_option, model_options
+from asrtool.cli.options import PATH, FormatList, channel_option, joined_formats, model_options
 from asrtool.errors import UserError
 
 FORMATS = ("textgrid", "ctm", "json")  # the keys of asrtool.deploy.alignment_outputs.WRITERS
@@ -17,12 +17,12 @@ MANIFESTS = (".jsonl", ".jsonl.gz")
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(FORMATS),
+    type=FormatList(FORMATS),
     multiple=True,
-    default=FORMATS,
-    help="Format of the alignment of AUDIO; repeatable.",
+    show_default=",".join(FORMATS),
+    help="Formats of the output files. Of AUDIO only; separated by commas, repeatable.",
 )
-@click.option("--output-dir", type=PATH, show_default="beside AUDIO", help="Folder of the alignment of AUDIO.")
+@click.option("--output-dir", type=PATH, show_default="beside AUDIO", help="Folder of the output files. Of AUDIO only.")
 @channel_option()
 @click.option(
     "--g2p/--no-g2p",
@@ -70,5 +70,5 @@ def align(
         raise UserError(f"--no-g2p is for manifests; {cuts} is a recording")
     from asrtool.deploy.alignment_outputs import align_to_files
 
-    for line in align_to_files(experiment, cuts, out, formats, output_dir, channel):
+    for line in align_to_files(experiment, cuts, out, joined_formats(formats) or FORMATS, output_dir, channel):
         click.echo(line)

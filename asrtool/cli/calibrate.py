@@ -24,7 +24,7 @@ from asrtool.cli.search_options import (
     type=METHOD,
     multiple=True,
     show_default="the best that EXP has the files for",
-    help="Search method; repeatable.",
+    help="Search method. Repeatable.",
 )
 @lattice_search_beam_option
 @prefix_search_options
@@ -33,8 +33,8 @@ from asrtool.cli.search_options import (
 @graph_search_options
 @lattice_search_options
 @no_rescore_option
-@click.option("--jobs", default=1, type=JOBS, help="Number of search processes (--method graph only).")
-@click.option("--out", type=PATH, show_default="EXP/calibration.json", help="JSON file to write the calibration to.")
+@click.option("--jobs", default=1, type=JOBS, help="Number of processes. Graph search runs in them.")
+@click.option("--out", type=PATH, show_default="EXP/calibration.json", help="File or folder to write. A JSON file.")
 @model_options
 def calibrate(
     exp, cuts, methods, jobs, out, checkpoint, max_minutes, batch_seconds, workers, device, threads, **options

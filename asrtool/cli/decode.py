@@ -2,13 +2,14 @@
 
 import click
 
-from asrtool.cli.options import JOBS, PATH, POSITIVE, SHARE, device_option, model_options, set_options
+from asrtool.cli.options import CONTEXT, JOBS, PATH, SHARE, device_option, model_options, set_options
 from asrtool.cli.search_options import (
     METHOD,
     beam_option,
     graph_option,
     graph_search_options,
     hotwords_option,
+    lattice_beam_option,
     nbest_option,
     no_rescore_option,
     prefix_search_options,
@@ -16,14 +17,13 @@ from asrtool.cli.search_options import (
     rescoring_options,
 )
 
-MAX_CONTEXT = 100_000  # words: an hour of speech has 10,000
 NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has tried
 
 
 @click.command()
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH, nargs=-1, required=True)
-@click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="Search method; repeatable.")
+@click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="Search method. Repeatable.")
 @beam_option
 @nbest_option
 @prefix_search_options
@@ -41,10 +41,12 @@ NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has 
 )
 @rescoring_options
 @no_rescore_option
-@click.option("--jobs", default=1, type=JOBS, help="Number of search processes (--method graph only).")
+@click.option("--jobs", default=1, type=JOBS, help="Number of processes. Graph search runs in them.")
 @click.option("--adapted", type=PATH, help="Weights of each speaker, a folder of `asrtool adapt`.")
 @model_options
-@click.option("--out", type=PATH, show_default="EXP/decode", help="Folder of the results, which get OUT/SET/METHOD.")
+@click.option(
+    "--out", type=PATH, show_default="EXP/decode", help="File or folder to write. Results get OUT/SET/METHOD."
+)
 @set_options
 def decode(
     exp, cuts, methods, jobs, adapted, checkpoint, out, names, tag, overwrite, max_minutes, batch_seconds, workers,
@@ -120,12 +122,8 @@ def _summary(facts: dict) -> str:
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH)
 @graph_option
-@click.option(
-    "--beam", type=POSITIVE, show_default="16.0", help="Beam of the search, the largest cost above the best path."
-)
-@click.option(
-    "--lattice-beam", type=POSITIVE, show_default="8.0", help="Lattice beam, the largest cost above the best path."
-)
+@beam_option
+@lattice_beam_option
 @priors_option
 @click.option(
     "--also",
@@ -135,7 +133,10 @@ def _summary(facts: dict) -> str:
     help="Further system that is tuned together with the first; repeatable.",
 )
 @click.option(
-    "--out", type=PATH, show_default="EXP/decode/SET/decoding_weights.json", help="JSON file to write the weights to."
+    "--out",
+    type=PATH,
+    show_default="EXP/decode/SET/decoding_weights.json",
+    help="File or folder to write. A JSON file of weights.",
 )
 @click.option(
     "--rounds",
@@ -143,7 +144,7 @@ def _summary(facts: dict) -> str:
     type=click.IntRange(0, 20),
     help="Number of refinements of the grid, each with half the steps.",
 )
-@click.option("--jobs", default=1, type=JOBS, help="Number of search processes.")
+@click.option("--jobs", default=1, type=JOBS, help="Number of processes. The search runs in them.")
 @model_options
 def tune(
     exp, cuts, graph, also, out, rounds, jobs, checkpoint, max_minutes, batch_seconds, workers, device, threads,
@@ -199,17 +200,23 @@ def tune(
 @click.command()
 @click.argument("folder", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--lm", "neural", type=PATH, help="Neural language model of `asrtool lm train-neural`.")
-@click.option("--ngram", type=PATH, help="N-gram model of `asrtool decode --rescore` for FOLDER; needed with --lm.")
+@click.option("--lm", "neural", type=PATH, help="Language model. A neural one, of `asrtool lm train-neural`.")
+@click.option(
+    "--ngram", type=PATH, help="N-gram model. That of `asrtool decode --rescore` for FOLDER; needed with --lm."
+)
 @click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the interpolation.")
 @click.option(
     "--context",
-    type=click.IntRange(0, MAX_CONTEXT),
+    type=CONTEXT,
     show_default="the context of its training",
-    help="Number of units that the neural model sees at once, at most the context of its training.",
+    help="Number of units that the neural model sees at once. At most the context of its training.",
 )
 @click.option("--mbr", is_flag=True, help="Choose by minimum Bayes risk: the fewest expected word errors.")
-@click.option("--overwrite", is_flag=True, help="Replace a result in OUT that has other options.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace existing results. Without it, a result of other options in OUT is not replaced.",
+)
 @device_option()
 def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
     """Rescore n-best lists by a neural LM or minimum Bayes risk.

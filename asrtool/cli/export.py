@@ -12,7 +12,10 @@ from asrtool.cli.options import PATH, allow_commands, checkpoint_option, max_min
 @click.argument("out", type=PATH)
 @checkpoint_option()
 @click.option(
-    "--cuts", type=PATH, show_default="random features", help="Manifest of the cuts to check the graphs with."
+    "--cuts",
+    type=PATH,
+    show_default="random features",
+    help="Manifest of cuts. The exported graphs are checked with it.",
 )
 @max_minutes(5)
 @click.option(

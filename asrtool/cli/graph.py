@@ -20,19 +20,18 @@ from asrtool.graphs.topology import TOPOLOGIES
     "--tokenizer",
     type=PATH,
     show_default="the tokenizer in the pack of --from",
-    help="Tokenizer of the acoustic model.",
+    help="Tokenizer file. That of the acoustic model.",
 )
 @click.option(
     "--lm",
     type=PATH,
-    metavar="ARPA",
-    help="N-gram model: plain, .gz or compiled (.npz); needed for all kinds with a G.",
+    help="Language model. An n-gram: plain ARPA, .gz or compiled (.npz); needed for all kinds with a G.",
 )
 @click.option(
     "--lexicon",
     type=PATH,
     show_default="the tokenizer's pronunciations",
-    help="Lexicon with lines WORD UNIT ...",
+    help="Lexicon file, with a line WORD UNIT UNIT for each pronunciation.",
 )
 @click.option(
     "--add-words",
@@ -57,7 +56,7 @@ from asrtool.graphs.topology import TOPOLOGIES
     "--silence",
     metavar="UNIT",
     show_default="the silence of a phone tokenizer",
-    help="Unit of optional silence between words; '' is none.",
+    help="Unit of silence. It is optional between words; '' is none.",
 )
 @click.option(
     "--silence-prob",

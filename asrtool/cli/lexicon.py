@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from asrtool.cli.options import PATH, case_option
+from asrtool.cli.options import COUNT, PATH, case_option
 
 
 @click.command()
@@ -25,17 +25,17 @@ from asrtool.cli.options import PATH, case_option
 )
 @click.option(
     "--top",
-    type=click.IntRange(min=1),
+    type=COUNT,
     show_default="all words",
-    help="Number of words of texts and word lists, the most frequent ones.",
+    help="Number of words to keep, the most frequent ones. Of texts and word lists.",
 )
 @click.option(
     "--min-count",
     default=1,
-    type=click.IntRange(min=1),
-    help="Number of occurrences in texts and word lists below which a word is left out.",
+    type=COUNT,
+    help="Smallest number of occurrences of a word. In texts and word lists.",
 )
-@case_option("Case that the words of texts and sources are changed to.")
+@case_option()
 @click.option(
     "--stress",
     type=click.Choice(["keep", "drop"]),

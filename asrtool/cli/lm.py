@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asrtool.cli.options import PATH, POSITIVE, SEED, SHARE, Number, case_option, device_option
+from asrtool.cli.options import CONTEXT, COUNT, EPOCHS, PATH, POSITIVE, SEED, SHARE, Number, case_option, device_option
 
 if TYPE_CHECKING:
     from asrtool.lm.corpus import Corpus
 
 MAX_COUNT = 2**31 - 1  # of occurrences, in --cutoffs
-MAX_CONTEXT = 1 << 20  # units; attention over as many does not fit into any memory
-CONTEXT_RANGE = click.IntRange(0, MAX_CONTEXT)
-CASE = case_option("Case that the text is changed to.")
+CASE = case_option()
 TOKENIZER = click.option(
-    "--tokenizer", type=PATH, help="Tokenizer file: the text becomes its units, and the model is over units, not words."
+    "--tokenizer", type=PATH, help="Tokenizer file. The text becomes its units, and the model is over units, not words."
 )
 
 
@@ -45,15 +43,15 @@ def lm() -> None:
 )
 @click.option(
     "--top",
-    default=0,
-    type=click.IntRange(min=0),
-    help="Number of words in the vocabulary, the most frequent ones; 0 stands for all.",
+    type=COUNT,
+    show_default="all words",
+    help="Number of words to keep, the most frequent ones.",
 )
 @click.option(
     "--min-count",
     default=1,
-    type=click.IntRange(min=1),
-    help="Number of occurrences below which a word is left out of the vocabulary.",
+    type=COUNT,
+    help="Smallest number of occurrences of a word. Others are left out of the vocabulary.",
 )
 @click.option(
     "--cutoffs",
@@ -74,7 +72,7 @@ def train(
     out: Path,
     order: int,
     vocab: Path | None,
-    top: int,
+    top: int | None,
     min_count: int,
     cutoffs: str,
     threshold: float | None,
@@ -100,7 +98,7 @@ def train(
 
     require_lm_output(out, [*text, *filter(None, (vocab, tokenizer))])
     vocabulary = read_word_list(vocab) if vocab else None
-    corpus = limit_vocabulary(_read_corpus(text, case, tokenizer), vocabulary, top, min_count)
+    corpus = limit_vocabulary(_read_corpus(text, case, tokenizer), vocabulary, top or 0, min_count)
     model = train_ngrams(corpus, order, cutoff_by_order)
     if threshold:
         model = prune_ngrams(model, threshold)
@@ -112,7 +110,9 @@ def train(
 @click.argument("text", type=PATH, nargs=-1, required=True)
 @click.argument("out", type=PATH)
 @click.option("--dev", type=PATH, help="Text whose perplexity is measured after each epoch and at the end.")
-@click.option("--vocab-size", default=2000, type=click.IntRange(2, 1_000_000), help="Number of BPE units.")
+@click.option(
+    "--vocab-size", default=2000, type=click.IntRange(2, 1_000_000), help="Number of units. BPE units of words."
+)
 @click.option("--dim", default=256, type=click.IntRange(2, 1 << 14), help="Width of the model.")
 @click.option("--layers", default=6, type=click.IntRange(1, 1000), help="Number of Transformer blocks.")
 @click.option("--heads", default=4, type=click.IntRange(1, 1000), help="Number of attention heads.")
@@ -122,12 +122,11 @@ def train(
 @click.option(
     "--context",
     default=0,
-    type=CONTEXT_RANGE,
-    help="Number of units seen at once, of a sentence and the sentences before it; 0 is each sentence alone.",
+    type=CONTEXT,
+    help="Number of units that the neural model sees at once. They are of a sentence and the sentences before it; 0 is "
+    "each sentence alone.",
 )
-@click.option(
-    "--epochs", default=2.0, type=Number(0, 1e6, minimum_open=True), help="Number of passes over the training text."
-)
+@click.option("--epochs", default=2.0, type=EPOCHS, help="Number of passes over the data.")
 @click.option(
     "--batch",
     default=4096,
@@ -141,7 +140,12 @@ def train(
     type=click.Choice(["fp32", "bf16", "auto"]),
     help="Precision of the computation; auto is bf16 where the processor supports it.",
 )
-@click.option("--seed", default=1, type=SEED, help="Seed of the weights, the order of the text and the dropout.")
+@click.option(
+    "--seed",
+    default=1,
+    type=SEED,
+    help="Seed of the random numbers. Initial weights, the order of the text and dropout depend on it.",
+)
 @device_option()
 @CASE
 def train_neural(
@@ -215,13 +219,13 @@ def prune(model: Path, out: Path, threshold: float | None, size: int | None) -> 
 @lm.command()
 @click.argument("model", type=PATH)
 @click.argument("text", type=PATH, nargs=-1, required=True)
-@click.option("--ngram", type=PATH, help="N-gram model that a neural MODEL is interpolated with.")
+@click.option("--ngram", type=PATH, help="N-gram model. A neural MODEL is interpolated with it.")
 @click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the interpolation.")
 @click.option(
     "--context",
-    type=CONTEXT_RANGE,
-    show_default="the context that it was trained with",
-    help="Number of units that a neural model sees at once.",
+    type=CONTEXT,
+    show_default="the context of its training",
+    help="Number of units that the neural model sees at once.",
 )
 @CASE
 @TOKENIZER

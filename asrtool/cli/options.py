@@ -1,7 +1,7 @@
 """Shared parts of the commands' options: types that refuse bad values with a clear line, and common options."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,6 +75,36 @@ class Channel(click.ParamType):
         return "[mix|each|0|1|...]"
 
 
+class FormatList(click.ParamType):
+    """Names of output formats, separated by commas."""
+
+    name = "formats"
+
+    def __init__(self, formats: tuple[str, ...]):
+        self.formats = formats
+
+    def convert(
+        self, value: str | tuple[str, ...], param: click.Parameter | None, context: click.Context | None
+    ) -> tuple[str, ...]:
+        """Returns the names; fails with a usage error for an unknown one."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip().lower() for name in value.split(",") if name.strip())
+        unknown = [name for name in names if name not in self.formats]
+        if unknown or not names:
+            self.fail(f"{value!r} is not a list of formats; valid are {', '.join(self.formats)}", param, context)
+        return names
+
+    def get_metavar(self, *_: object, **__: object) -> str:
+        """Returns the valid names for a help text."""
+        return f"[{'|'.join(self.formats)}],..."
+
+
+def joined_formats(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Returns the names of all lists that were given, each once."""
+    return tuple(dict.fromkeys(name for names in lists for name in names))
+
+
 PATH = click.Path(path_type=Path)
 NUMBER = Number()
 POSITIVE = Number(0, minimum_open=True)
@@ -84,6 +114,9 @@ SEED = click.IntRange(0, 2**63 - 1)
 JOBS = click.IntRange(1, 1024)
 WORKERS = click.IntRange(0, 256)
 THREADS = click.IntRange(1, 4096)
+CONTEXT = click.IntRange(0, 1 << 20)  # units that a neural language model sees; attention over more fits no memory
+COUNT = click.IntRange(min=1)
+EPOCHS = Number(0, 1e6, minimum_open=True)
 CASES = click.Choice(["keep", "upper", "lower"])
 
 
@@ -111,7 +144,7 @@ def channel_option() -> Decorator:
         "--channel",
         type=Channel(),
         default="mix",
-        help="Channel to recognise: the mean of all, each with outputs of its own, or one, counted from 0.",
+        help="Channel to use. The mean of all, each with outputs of its own, or one, counted from 0.",
     )
 
 
@@ -155,9 +188,9 @@ def max_minutes(default: float) -> Decorator:
     )
 
 
-def case_option(help: str) -> Decorator:
+def case_option() -> Decorator:
     """Returns --case, which changes the case of texts."""
-    return click.option("--case", type=CASES, default="keep", help=help)
+    return click.option("--case", type=CASES, default="keep", help="Case that the text is changed to.")
 
 
 def allow_commands(command: Decorated) -> Decorated:
@@ -182,9 +215,13 @@ def allow_commands(command: Decorated) -> Decorated:
 
 # How a result's folder is named, and whether it may be replaced.
 set_options = add_options(
-    click.option("--name", "names", multiple=True, help="Name of the set; once for each CUTS, in their order."),
+    click.option("--name", "names", multiple=True, help="Name of the set. Once for each CUTS, in their order."),
     click.option("--tag", help="Text after the method in the name of the result's folder, to keep results apart."),
-    click.option("--overwrite", is_flag=True, help="Replace a result that was made with other options."),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace existing results. Without it, a result of other options is not replaced.",
+    ),
 )
 
 # For commands that run a trained model over manifests.

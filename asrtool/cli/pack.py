@@ -40,7 +40,7 @@ from asrtool.cli.search_options import (
     "--method",
     type=METHOD,
     show_default="the most accurate that there are files for",
-    help="Search method that `asrtool transcribe` uses.",
+    help="Search method. `asrtool transcribe` uses it.",
 )
 @packed_beam_option
 @packed_lattice_beam_option

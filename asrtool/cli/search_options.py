@@ -37,7 +37,7 @@ prefix_search_options = add_options(
     click.option(
         "--lm",
         type=PATH,
-        help="Language model for shallow fusion: ARPA, .npz or a KenLM binary (--method prefix only).",
+        help="Language model. For shallow fusion: ARPA, .npz or a KenLM binary (--method prefix only).",
     ),
     click.option(
         "--lm-weight",
@@ -124,6 +124,7 @@ def _lattice_beam_option(default: str):
     )
 
 
+lattice_beam_option = _lattice_beam_option("8.0")
 packed_lattice_beam_option = _lattice_beam_option("6.0 in `asrtool transcribe`, 8.0 in `asrtool decode`")
 
 

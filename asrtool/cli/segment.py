@@ -11,7 +11,7 @@ from asrtool.cli.options import NUMBER, PATH, POSITIVE, channel_option, checkpoi
 @click.argument("text", type=PATH)
 @click.argument("out", type=PATH)
 @click.option("--min-seconds", default=1.0, type=POSITIVE, help="Shortest utterance in seconds.")
-@click.option("--max-seconds", default=20.0, type=POSITIVE, help="Longest utterance in seconds.")
+@click.option("--max-seconds", default=20.0, type=POSITIVE, help="Longest segment in seconds.")
 @click.option(
     "--min-score",
     default=-1.5,

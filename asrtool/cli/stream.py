@@ -49,7 +49,9 @@ CHUNK_MS = Number(1, 60_000)  # from less than a frame to a minute
 @graph_option
 @graph_search_options
 @checkpoint_option()
-@click.option("--out", type=PATH, show_default="EXP/stream", help="Folder of the results, which get OUT/SET/METHOD.")
+@click.option(
+    "--out", type=PATH, show_default="EXP/stream", help="File or folder to write. Results get OUT/SET/METHOD."
+)
 @set_options
 @max_minutes(60)
 @device_option("cpu")

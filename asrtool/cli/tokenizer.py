@@ -19,10 +19,16 @@ TYPES = click.Choice(["bpe", "char", "word", *PHONES])
     "--vocab-size",
     default=500,
     type=click.IntRange(2, MAX_BPE),
-    help="Number of units of type bpe, the blank included.",
+    help="Number of units. Of type bpe only, the blank included.",
 )
-@click.option("--lexicon", type=PATH, help="Lexicon file with the pronunciations; needed for phones.")
-@click.option("--silence", help="Silence unit to add, which graphs insert between words; for phones only.")
+@click.option(
+    "--lexicon", type=PATH, help="Lexicon file, with a line WORD UNIT UNIT for each pronunciation. Needed for phones."
+)
+@click.option(
+    "--silence",
+    metavar="UNIT",
+    help="Unit of silence. It is added, and graphs insert it between words; for phones only.",
+)
 def tokenizer(
     cuts: tuple[Path, ...], out: Path, kind: str, vocab_size: int, lexicon: Path | None, silence: str | None
 ) -> None:

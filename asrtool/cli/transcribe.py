@@ -6,10 +6,12 @@ from asrtool.cli.options import (
     JOBS,
     PATH,
     POSITIVE,
+    FormatList,
     batch_seconds_option,
     channel_option,
     checkpoint_option,
     device_option,
+    joined_formats,
     threads_option,
 )
 from asrtool.cli.search_options import (
@@ -28,28 +30,6 @@ VADS = click.Choice(["auto", "silero", "energy", "none"])
 FORMATS = ("txt", "json", "srt", "vtt", "ctm", "textgrid", "tsv")  # the keys of asrtool.deploy.outputs.FORMATS
 
 
-class FormatList(click.ParamType):
-    """Names of output formats, separated by commas."""
-
-    name = "formats"
-
-    def convert(
-        self, value: str | tuple[str, ...], param: click.Parameter | None, context: click.Context | None
-    ) -> tuple[str, ...]:
-        """Returns the names; fails with a usage error for an unknown one."""
-        if isinstance(value, tuple):
-            return value
-        names = tuple(name.strip().lower() for name in value.split(",") if name.strip())
-        unknown = [name for name in names if name not in FORMATS]
-        if unknown or not names:
-            self.fail(f"{value!r} is not a list of formats; valid are {', '.join(FORMATS)}", param, context)
-        return names
-
-    def get_metavar(self, *_: object, **__: object) -> str:
-        """Returns the valid names for a help text."""
-        return f"[{'|'.join(FORMATS)}],..."
-
-
 @click.command()
 @click.argument("model", type=PATH)
 @click.argument("recordings", type=PATH, nargs=-1, metavar="[FILE|DIR|-]...")
@@ -62,19 +42,21 @@ class FormatList(click.ParamType):
 @click.option(
     "--format",
     "formats",
-    type=FormatList(),
+    type=FormatList(FORMATS),
     multiple=True,
     show_default="txt",
-    help="Formats of the output files, separated by commas; repeatable.",
+    help="Formats of the output files. Separated by commas; repeatable.",
 )
 @click.option(
     "--output-dir",
     type=PATH,
     show_default="beside each recording, or - without --format",
-    help="Folder of the output files, or - for standard output.",
+    help="Folder of the output files. - is standard output.",
 )
 @click.option("--keep-suffix", is_flag=True, help="Output names with the recording's suffix, such as talk.mp3.txt.")
-@click.option("--overwrite", is_flag=True, help="Replace output files, whoever wrote them, also those that are done.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace existing results. Whoever wrote them, also those that are done."
+)
 @channel_option()
 @click.option("--method", type=METHOD, show_default="the best that MODEL has the files for", help="Search method.")
 @lattice_search_beam_option
@@ -85,12 +67,12 @@ class FormatList(click.ParamType):
 @lattice_search_options
 @no_rescore_option
 @hotwords_option
-@click.option("--jobs", default=1, type=JOBS, help="Number of search processes beside the model.")
+@click.option("--jobs", default=1, type=JOBS, help="Number of processes. Graph search runs in them, beside the model.")
 @click.option(
     "--max-seconds",
     type=POSITIVE,
     show_default="the longest utterance of the training",
-    help="Longest segment in seconds; longer speech is cut at pauses.",
+    help="Longest segment in seconds. Longer speech is cut at pauses.",
 )
 @click.option(
     "--vad",
@@ -134,7 +116,7 @@ def transcribe(
     from asrtool.deploy.transcribe import system_settings, transcribe_to_files, transcribe_to_stdout
 
     given = {name: value for name, value in options.items() if value is not None}
-    names = tuple(dict.fromkeys(name for group in formats for name in group))
+    names = joined_formats(formats)
     found = find_recordings(recordings, list_file)
     outputs = output_options(found.recordings, names, output_dir, channel, keep_suffix, overwrite)
     if threads:

@@ -2,14 +2,14 @@
 
 import click
 
-from asrtool.cli.options import PATH, model_options
+from asrtool.cli.options import COUNT, PATH, model_options
 
 
 @click.command()
 @click.argument("cuts", type=PATH)
 @click.argument("out", type=PATH)
 @click.option(
-    "--tokenizer", required=True, type=PATH, help="Tokenizer of type phone, whose phones CUTS are aligned with."
+    "--tokenizer", required=True, type=PATH, help="Tokenizer file. Of type phone, whose phones CUTS are aligned with."
 )
 @click.option(
     "--units",
@@ -24,8 +24,8 @@ from asrtool.cli.options import PATH, model_options
     help="Largest number of leaves of all trees, which are the new units.",
 )
 @click.option(
-    "--min-count",
-    type=click.IntRange(1),
+    "--min-frames",
+    type=COUNT,
     default=300,
     help="Smallest number of frames in a leaf: of 10 ms with --statistics features, of the model with log-probs.",
 )
@@ -43,7 +43,7 @@ def tree(
     tokenizer,
     units,
     leaves,
-    min_count,
+    min_frames,
     statistics,
     model,
     checkpoint,
@@ -75,6 +75,6 @@ def tree(
         torch.set_num_threads(threads)
     experiment = open_experiment(model, checkpoint, device) if model else None
     summary = grow_units(
-        cuts, out, tokenizer, units, leaves, min_count, experiment, batch_seconds, workers, max_minutes
+        cuts, out, tokenizer, units, leaves, min_frames, experiment, batch_seconds, workers, max_minutes
     )
     click.echo(f"{out}: {summary}")

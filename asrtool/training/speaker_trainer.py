@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 class AdaptationSettings:
     """How the weights are adapted; the defaults were chosen on held-out speakers (egs/librispeech/TUNING.md)."""
 
-    epochs: int = 5  # passes over the audio of a speaker
+    epochs: float = 5.0  # passes over the audio of a speaker
     lr: float = 2e-4  # learning rate of the first step, falling to 0 along a cosine
     batch_seconds: float = 40.0  # of audio in a step
     seed: int = 1
@@ -92,8 +93,7 @@ class SpeakerTrainer:
         torch.manual_seed(self.settings.seed)
         needs_alignments = self.config.objective.needs_alignments
         cuts = self._align(speaker.cuts) if needs_alignments else speaker.cuts
-        num_epochs = self.settings.epochs if cuts else 0
-        cut_batches = [item for epoch in range(num_epochs) for item in self._epoch(cuts, epoch)]
+        cut_batches = self._cut_batches(cuts) if cuts else []
         dataset = SpeechDataset(self.config, self.experiment.tokenizer, training=True)
         optimizer = torch.optim.AdamW(model.parameters(), betas=self.config.training.betas, weight_decay=0.0)
         model.train()
@@ -126,6 +126,12 @@ class SpeakerTrainer:
             return False
         optimizer.step()
         return True
+
+    def _cut_batches(self, cuts: list[Entry]) -> list[CutBatch]:
+        """Returns the batches of all epochs; the last epoch may be a part of one."""
+        num_epochs = math.ceil(self.settings.epochs)
+        cut_batches = [item for epoch in range(num_epochs) for item in self._epoch(cuts, epoch)]
+        return cut_batches[: max(1, round(len(cut_batches) * self.settings.epochs / num_epochs))]
 
     def _epoch(self, cuts: list[Entry], epoch: int) -> Iterator[CutBatch]:
         batches = shuffled_batches(cuts, Position(epoch), self.config.data, self.config.seed)

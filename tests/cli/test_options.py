@@ -1,5 +1,8 @@
 """The types of options: finite numbers within bounds."""
 
+import re
+from collections import defaultdict
+
 import click
 import pytest
 
@@ -53,3 +56,39 @@ def float_options():
 def test_all_options_with_numbers_refuse_values_that_are_not_finite(path, option, value):
     with pytest.raises(click.BadParameter):
         option.type.convert(value, option, None)
+
+
+# Options whose meaning belongs to the command: the test says why.
+OWN_MEANING = {
+    "--part": "parts of a corpus have the names that the corpus gives them",
+}
+
+
+def described_options():
+    """{name of an option: {(type, metavar, first sentence of the help): commands}} of all commands."""
+    found = defaultdict(lambda: defaultdict(list))
+    for path, command in commands(cli):
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.hidden:
+                name = max(option.opts, key=len)
+                sentence = re.split(r"\. |\.$", option.help or "")[0]
+                found[name][_type_text(option), option.metavar, sentence].append(" ".join(path))
+    return found
+
+
+def _type_text(option):
+    """The name of an option's type, with its limits and choices."""
+    kind = option.type
+    facts = {name: value for name, value in vars(kind).items() if isinstance(value, int | float | str | list | tuple)}
+    if isinstance(kind, click.Choice) or type(kind).__name__ == "FormatList":
+        facts = {}  # not all methods and formats exist in every command
+    return f"{type(kind).__name__} {sorted(facts.items())}"
+
+
+@pytest.mark.parametrize("name", sorted(described_options()))
+def test_an_option_has_the_same_type_and_help_in_every_command(name):
+    meanings = described_options()[name]
+    if name in OWN_MEANING:
+        assert len(meanings) > 1, f"{name} needs no exception"
+    else:
+        assert len(meanings) == 1, dict(meanings)

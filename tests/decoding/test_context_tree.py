@@ -101,7 +101,7 @@ def test_a_tokenizer_without_phones_is_refused(aligned, tokenizer_file, biphones
 
 def test_the_command_grows_units(asr, aligned, phones_file, tmp_path):
     out = tmp_path / "units.json"
-    status, printed, _ = asr("tree", aligned, out, "--tokenizer", phones_file, "--leaves", 10, "--min-count", 5)
+    status, printed, _ = asr("tree", aligned, out, "--tokenizer", phones_file, "--leaves", 10, "--min-frames", 5)
     assert status == 0 and printed.startswith(f"{out}: 11 units (biphone): 10 leaves of 8 phones")
     for options in (["--statistics", "log-probs"], ["--model", tmp_path]):
         assert asr("tree", aligned, out, "--tokenizer", phones_file, *options)[0] == 2
