@@ -2,8 +2,10 @@
 
 import click
 
+from asrtool.cli.doctor_data import data
 from asrtool.cli.doctor_output import json_option, show
 from asrtool.cli.options import PATH
+from asrtool.cli.search_options import graph_option
 
 
 @click.group()
@@ -13,6 +15,9 @@ def doctor() -> None:
     Each finding has its cause and the command that mends it. The exit status is 0 without findings, 1 if there are
     errors or warnings, and 2 for a usage error; notes do not change it.
     """
+
+
+doctor.add_command(data)
 
 
 @doctor.command()
@@ -39,3 +44,25 @@ def env(work, hosts, port, quick, as_json) -> None:
     report = check_environment(work, names, port, quick)
     if this_rank().is_first:
         show([report], as_json)
+
+
+@doctor.command()
+@click.argument("paths", metavar="PATH...", type=PATH, nargs=-1, required=True)
+@graph_option
+@json_option
+def system(paths, graph, as_json) -> None:
+    """Check trained systems, packs or decoding graphs.
+
+    PATH is a folder of `asrtool train`, `asrtool pack` or `asrtool graph`. Every checkpoint is read: its checksums,
+    whether the weights are finite, and whether they fit the configuration and the units. The average, the calibration
+    and the results must not be older than the weights they were made of; all files of a pack must have the sha256 that
+    was packed. A decoding graph given by --graph must fit the units of all systems.
+
+    \b
+    asrtool doctor system exp/transformer
+    asrtool doctor system exp/transformer --graph data/lang/graph
+    asrtool doctor system packs/mine data/lang/graph
+    """
+    from asrtool.doctor.system import check_system
+
+    show([check_system(path, graph) for path in paths], as_json)

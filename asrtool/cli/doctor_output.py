@@ -7,7 +7,7 @@ import click
 if TYPE_CHECKING:
     from asrtool.doctor.findings import Report
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 def show(reports: "list[Report]", as_json: bool) -> None:

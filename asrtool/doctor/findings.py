@@ -6,17 +6,17 @@ the first finding. `report_text` and `report_json` write it for people and for p
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
-from asrtool.errors import one_line
+from asrtool.errors import AsrtoolError, one_line
 
 CLEAN = 0  # exit status of a check without errors and warnings
 HAS_FINDINGS = 1  # exit status of a check with at least one error or warning; usage errors have status 2
 EXAMPLES_SHOWN = 5  # examples of a finding in the text; JSON has all that the check kept
 
 
-class Severity(str, Enum):
+class Severity(StrEnum):
     """How much a finding matters."""
 
     ERROR = "error"  # it will fail, or its result will be wrong
@@ -73,6 +73,18 @@ class Report:
     def exit_status(self) -> int:
         """Returns HAS_FINDINGS if there is an error or a warning, otherwise CLEAN."""
         return HAS_FINDINGS if self.of(Severity.ERROR) or self.of(Severity.WARNING) else CLEAN
+
+
+def finding_of_error(code: str, subject: object, error: Exception, remedy: str = "") -> Finding:
+    """Returns the finding for an error that a function of asrtool raised.
+
+    Messages of asrtool's errors end with what to do, after a semicolon; without a `remedy`, this is the finding's.
+    """
+    message = str(error) if isinstance(error, AsrtoolError) else f"{type(error).__name__}: {error}"
+    cause, _, hint = message.rpartition("; ") if isinstance(error, AsrtoolError) else ("", "", "")
+    if remedy or not cause:
+        cause = message
+    return Finding(code, Severity.ERROR, str(subject), cause, remedy or hint)
 
 
 def report_text(report: Report, examples_shown: int = EXAMPLES_SHOWN) -> str:

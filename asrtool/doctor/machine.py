@@ -150,7 +150,9 @@ def check_disk(machine: Machine):
     for folder, free in machine.free_disk.items():
         needed = LOW_TMP if folder == temporary else LOW_DISK
         if free < needed:
-            remedy = "export TMPDIR=ANOTHER_FOLDER" if folder == temporary else "free some space, or give another --work"
+            remedy = (
+                "export TMPDIR=ANOTHER_FOLDER" if folder == temporary else "free some space, or give another --work"
+            )
             cause = f"{free / GB:.2f} GB are free; {needed / GB:g} GB are advisable"
             yield Finding("low-disk", Severity.WARNING, folder, cause, remedy)
     for folder in machine.unwritable:

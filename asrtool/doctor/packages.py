@@ -50,7 +50,7 @@ def pinned_versions(path: Path = CHECKOUT / "constraints.txt") -> dict[str, str]
     """Returns the exact versions that a constraints file lists for this Python; empty if there is no such file."""
     if not path.is_file():
         return {}
-    pinned = {}
+    pinned: dict[str, str] = {}
     for name, version, marker in PINNED.findall(path.read_text(encoding="utf-8")):
         if not marker or Requirement(f"{name}; {marker}").marker.evaluate():  # type: ignore[union-attr]
             pinned[canonicalize_name(name)] = version

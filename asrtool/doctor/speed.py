@@ -147,4 +147,6 @@ def check_instructions(has_bf16: bool):
     """Yields a note for a CPU without bf16 instructions."""
     if not has_bf16:
         cause = "this CPU has no bf16 instructions: training.precision bf16 falls back to fp32"
-        yield Finding("no-bf16", Severity.INFO, "CPU", cause, "nothing to do; training on a GPU or a newer CPU is faster")
+        yield Finding(
+            "no-bf16", Severity.INFO, "CPU", cause, "nothing to do; training on a GPU or a newer CPU is faster"
+        )

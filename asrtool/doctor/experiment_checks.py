@@ -1,0 +1,219 @@
+"""Checks of the folder of a training: configuration, units, all checkpoints, the average, and what was added later."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asrtool.checkpoint import step_checkpoints
+from asrtool.config import Config
+from asrtool.config_file import load_config
+from asrtool.decoding.calibration import read_calibration
+from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error
+from asrtool.doctor.graph_checks import check_graph, is_graph
+from asrtool.doctor.result_checks import check_results, result_folders
+from asrtool.doctor.weights_checks import System, check_versions, check_weights
+from asrtool.errors import AsrtoolError
+from asrtool.readers import read_json
+from asrtool.scoring.folder import read_result_facts
+from asrtool.system_files import CALIBRATION, PRIORS
+from asrtool.text.tokenizer import Tokenizer, load_tokenizer
+from asrtool.training.data_counts import UNIT_COUNTS, read_unit_counts
+from asrtool.training_log import read_log
+
+
+def check_experiment(report: Report, folder: Path) -> System:
+    """Adds the facts and findings about a folder of `asrtool train`; returns what of it could be opened."""
+    system = System(folder, open_config(report, folder), open_tokenizer(report, folder))
+    states = _check_checkpoints(report, system)
+    _check_average(report, system, states)
+    _check_log(report, system)
+    check_priors(report, system)
+    check_unit_counts(report, system)
+    check_calibration(report, system)
+    check_used_graphs(report, system)
+    report.add(check_results(folder))
+    _add_facts(report, system, states)
+    return system
+
+
+def open_config(report: Report, folder: Path) -> Config | None:
+    """Returns the configuration of a system; adds a finding and returns None if it cannot be read."""
+    try:
+        return load_config(folder / "config.yaml")
+    except (AsrtoolError, OSError) as error:
+        remedy = "copy config.yaml again, or write it from the configuration of the training"
+        report.add(finding_of_error("damaged-config", folder / "config.yaml", error, remedy))
+        return None
+
+
+def open_tokenizer(report: Report, folder: Path) -> Tokenizer | None:
+    """Returns the tokenizer of a system; adds a finding and returns None if it cannot be read."""
+    try:
+        return load_tokenizer(folder / "tokenizer.json")
+    except (AsrtoolError, OSError) as error:
+        remedy = "put back the tokenizer.json of the training (data.tokenizer in config.yaml names the original)"
+        report.add(finding_of_error("damaged-tokenizer", folder / "tokenizer.json", error, remedy))
+        return None
+
+
+def _check_checkpoints(report: Report, system: System) -> dict[str, Mapping[str, Any]]:
+    """Checks every checkpoint; returns the states that could be read, without their weights, by name."""
+    folder = system.folder / "checkpoints"
+    states: dict[str, Mapping[str, Any]] = {}
+    seen: dict[int, str] = {}  # best.pt is a hard link to the file of a step
+    for path in sorted(folder.glob("*.pt"), reverse=True):
+        inode = path.stat().st_ino
+        if inode in seen and seen[inode] in states:
+            states[path.name] = states[seen[inode]]
+        elif inode not in seen:
+            state = check_weights(report, system, path)
+            if state is not None:
+                states[path.name] = {**_without_weights(state)}
+        seen.setdefault(inode, path.name)
+    if not list(folder.glob("*.pt")):
+        cause = "there is no checkpoint; the training stopped before its first one"
+        report.add(Finding("no-checkpoint", Severity.ERROR, str(folder), cause, system.resume_command))
+    return states
+
+
+def _without_weights(state: Mapping[str, Any]) -> dict[str, Any]:
+    weights = state["model"].values()
+    kept = {name: state.get(name) for name in ("versions", "progress", "steps", "device_hours")}
+    return kept | {"parameters": sum(weight.numel() for weight in weights)}
+
+
+def _check_average(report: Report, system: System, states: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds a warning if averaged.pt is older than the last step, or missing at the end of a training."""
+    averaged = system.folder / "checkpoints" / "averaged.pt"
+    last = max(step_checkpoints(averaged.parent), default=None)
+    if not averaged.is_file() or last is None:
+        return
+    if last.stat().st_mtime_ns > averaged.stat().st_mtime_ns:
+        cause = f"it is older than {last.name}: the training went on, and decoding would use the old average"
+        report.add(Finding("old-average", Severity.WARNING, str(averaged), cause, system.resume_command))
+
+
+def _check_log(report: Report, system: System) -> None:
+    """Adds a warning if the log has no end of the training."""
+    path = system.folder / "log.jsonl"
+    if not path.is_file():
+        return
+    try:
+        rows = [row for row in read_log(path) if isinstance(row, dict)]
+    except AsrtoolError as error:
+        report.add(finding_of_error("damaged-log", path, error))
+        return
+    if not any(row.get("event") == "finished" for row in rows):
+        steps = [row["step"] for row in rows if isinstance(row.get("step"), int)]
+        cause = f"the training has not ended: the last logged step is {max(steps, default=0):,}"
+        if system.config:
+            cause += f" of {system.config.training.max_steps:,}"
+        report.add(Finding("unfinished-training", Severity.WARNING, str(path), cause, system.resume_command))
+
+
+def check_priors(report: Report, system: System) -> None:
+    """Adds an error for priors that do not fit the units, or are missing for objective ce."""
+    path = system.folder / PRIORS
+    remedy = f"rm {path}, and train with objective ce into another --exp, which counts them"
+    if not path.is_file():
+        if system.config and system.config.objective.kind == "ce":
+            cause = "the objective is ce, and there are no priors: decoding cannot divide by them"
+            report.add(Finding("missing-priors", Severity.WARNING, str(path), cause, remedy))
+        return
+    try:
+        values = read_json(path, "priors", remedy)
+    except AsrtoolError as error:
+        report.add(finding_of_error("damaged-priors", path, error))
+        return
+    if not _are_counts(values):
+        cause = "it is not a JSON list of numbers from 0 on, one of them positive"
+        report.add(Finding("damaged-priors", Severity.ERROR, str(path), cause, remedy))
+    elif system.tokenizer and len(values) != system.tokenizer.size:
+        cause = f"it has priors of {len(values)} units, and the model has {system.tokenizer.size}"
+        report.add(Finding("priors-of-other-units", Severity.ERROR, str(path), cause, remedy))
+
+
+def _are_counts(values: object) -> bool:
+    if not isinstance(values, list) or any(isinstance(value, bool) for value in values):
+        return False
+    return all(isinstance(value, int | float) and value >= 0 for value in values) and sum(values) > 0
+
+
+def check_unit_counts(report: Report, system: System) -> None:
+    """Adds an error for n-gram counts of units that cannot be read, or are of other units."""
+    path = system.folder / UNIT_COUNTS
+    if path.is_file() and system.tokenizer:
+        try:
+            read_unit_counts(path, system.tokenizer.without_context.size)
+        except AsrtoolError as error:
+            report.add(finding_of_error("damaged-unit-counts", path, error))
+
+
+def check_calibration(report: Report, system: System) -> None:
+    """Adds findings for a calibration that cannot be read, or that is older than the weights it was fitted to."""
+    path = system.folder / CALIBRATION
+    if not path.is_file():
+        return
+    try:
+        methods = read_calibration(path)
+        entries = json.loads(path.read_text(encoding="utf-8"))["methods"]
+    except (AsrtoolError, OSError) as error:
+        report.add(finding_of_error("damaged-calibration", path, error))
+        return
+    for method in methods:
+        name = entries[method].get("checkpoint")
+        weights = system.folder / "checkpoints" / str(name)
+        if isinstance(name, str) and weights.is_file() and weights.stat().st_mtime_ns > path.stat().st_mtime_ns:
+            cause = f"its confidences of method {method} were fitted to an earlier {name}"
+            remedy = (
+                f"asrtool calibrate {system.folder} {entries[method].get('cuts', 'DEV.jsonl.gz')} --method {method}"
+            )
+            report.add(Finding("old-calibration", Severity.WARNING, str(path), cause, remedy))
+
+
+def check_used_graphs(report: Report, system: System) -> None:
+    """Checks each graph that a result in the folder was decoded with, and that still exists."""
+    if system.tokenizer is None:
+        return
+    graphs = set()
+    for folder in result_folders(system.folder):
+        try:
+            options = read_result_facts(folder).get("options")
+        except AsrtoolError:
+            continue  # check_results says so
+        graph = options.get("graph") if isinstance(options, dict) else None
+        if isinstance(graph, str):
+            graphs.add(graph)
+    for graph in sorted(graphs):
+        if is_graph(Path(graph)):
+            check_graph(report, Path(graph), system.tokenizer)
+
+
+def _add_facts(report: Report, system: System, states: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds the facts of the checkpoint that decoding uses by default."""
+    config, tokenizer = system.config, system.tokenizer
+    if config:
+        report.facts["model"] = f"{config.model.architecture}, {config.model.layers} layers, dim {config.model.dim}"
+        report.facts["objective"] = config.objective.kind
+    if tokenizer:
+        report.facts["units"] = tokenizer.size
+    name = next((name for name in ("averaged.pt", "best.pt") if name in states), None)
+    if name is None:
+        return
+    state = states[name]
+    report.facts["checkpoint"] = f"{name}: {_steps(state)}"
+    report.facts["parameters"] = f"{state['parameters']:,}"
+    report.facts["all checkpoints"] = ", ".join(sorted(states))
+    if isinstance(state["versions"], dict):
+        report.facts["versions"] = ", ".join(f"{key} {value}" for key, value in state["versions"].items())
+    check_versions(report, system.folder / "checkpoints" / name, state["versions"])
+
+
+def _steps(state: Mapping[str, Any]) -> str:
+    steps, progress = state["steps"], state["progress"]
+    if isinstance(steps, list) and steps:
+        return f"mean of the weights of steps {', '.join(map(str, steps))}"
+    if isinstance(progress, dict) and isinstance(progress.get("step"), int):
+        return f"step {progress['step']:,}, {float(progress.get('seconds') or 0) / 3600:.1f} hours of audio"
+    return "its step is not recorded"

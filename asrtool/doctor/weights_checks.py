@@ -1,0 +1,114 @@
+"""Checks of the checkpoints of an experiment: readable, finite, of this model and these units, and up to date."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asrtool.checkpoint import load_checkpoint, meta_model, require_matching_weights, require_same_units
+from asrtool.config import Config
+from asrtool.config_file import differences
+from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error
+from asrtool.errors import AsrtoolError
+from asrtool.tensor_files import DamagedFileError
+from asrtool.text.tokenizer import Tokenizer
+from asrtool.training.experiment_folder import CHANGEABLE_SETTINGS
+
+MAX_CHANGES_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class System:
+    """The parts of a trained system that could be opened, None where one could not."""
+
+    folder: Path
+    config: Config | None
+    tokenizer: Tokenizer | None
+
+    @property
+    def resume_command(self) -> str:
+        """The command that continues the training."""
+        return f"asrtool train {self.folder}/config.yaml --exp {self.folder} --resume"
+
+
+def check_weights(report: Report, system: System, path: Path) -> Mapping[str, Any] | None:
+    """Adds the findings about one file of weights; returns its state, or None if it cannot be read."""
+    try:
+        state = load_checkpoint(path)
+    except (AsrtoolError, OSError) as error:
+        cause = error.problem if isinstance(error, DamagedFileError) else error
+        report.add(_damaged(system, path, Exception(cause)))
+        return None
+    except Exception as error:  # any: the file may hold anything
+        report.add(_damaged(system, path, error))
+        return None
+    report.add(_fit_findings(system, path, state))
+    return state
+
+
+def _damaged(system: System, path: Path, error: Exception) -> Finding:
+    code = "weights-not-finite" if "not finite" in str(error) else "damaged-weights"
+    if path.name == "averaged.pt":
+        remedy = f"rm {path}; {system.resume_command}"
+    elif path.suffix == ".pt":
+        remedy = f"rm {path}; {system.resume_command}, which continues from the newest intact checkpoint"
+    else:
+        remedy = "copy the whole pack again, or write it again with `asrtool pack`"
+    return Finding(code, Severity.ERROR, str(path), str(error), remedy)
+
+
+def _fit_findings(system: System, path: Path, state: Mapping[str, Any]):
+    """Yields an error where weights do not fit the configuration or the tokenizer, a warning for another config."""
+    config, tokenizer = system.config, system.tokenizer
+    if tokenizer:
+        try:
+            hint = f"put back the tokenizer.json that {path.name} was trained with"
+            require_same_units(dict(state), tokenizer.symbols, path, hint)
+        except AsrtoolError as error:
+            yield finding_of_error("other-units", path, error)
+    if config and tokenizer:
+        try:
+            model = meta_model(config.model, config.features.num_bins, tokenizer.size)
+            require_matching_weights(model, dict(state), path)
+        except AsrtoolError as error:
+            yield finding_of_error("other-model", path, error)
+    if config:
+        yield from _config_findings(system, config, path, state["config"])
+
+
+def _config_findings(system: System, config: Config, path: Path, trained: dict):
+    try:
+        changes = differences(Config.model_validate(trained), config)
+    except ValueError:
+        return  # of an earlier version of asrtool, whose keys were others
+    changes = [change for change in changes if change.split(":")[0] not in CHANGEABLE_SETTINGS]
+    if changes:
+        cause = f"{path.name} was trained with other settings than those in config.yaml"
+        remedy = "put back the config.yaml of the training, or train again into another --exp"
+        shown = tuple(changes[:MAX_CHANGES_SHOWN])
+        subject = str(system.folder / "config.yaml")
+        yield Finding("config-changed", Severity.ERROR, subject, cause, remedy, len(changes), shown)
+
+
+def check_versions(report: Report, path: Path, versions: object) -> None:
+    """Adds a note if the system was written by other versions of asrtool or torch than those in use."""
+    import torch
+
+    import asrtool
+
+    current = {"asrtool": asrtool.__version__, "torch": str(torch.__version__)}
+    if not isinstance(versions, dict):
+        return
+    others = tuple(
+        f"{name}: {versions[name]}, now {version}"
+        for name, version in current.items()
+        if isinstance(versions.get(name), str) and _release(versions[name]) != _release(version)
+    )
+    if others:
+        cause = "the system was written by other versions; results may differ in the last digits"
+        remedy = "nothing to do, unless results must be repeated exactly: install those versions"
+        report.add(Finding("other-versions", Severity.INFO, str(path), cause, remedy, len(others), others))
+
+
+def _release(version: str) -> str:
+    return version.partition("+")[0]

@@ -1,0 +1,242 @@
+"""`asrtool doctor system` finds each planted fault of a trained system, and nothing in an intact one."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from asrtool.config_file import load_config, save_config
+from asrtool.doctor.findings import Severity
+from asrtool.doctor.system import check_system
+from asrtool.errors import UserError
+from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
+from tests.decoding.graphs import ARPA, save_word_graph
+from tests.doctor.systems import change_checkpoint, codes, require_clean, the_finding, touch
+from tests.packs import change_manifest, make_pack, relist
+from tests.tiny import WORDS, cut_short
+
+
+@pytest.fixture
+def graph(tokenizer_file, tmp_path):
+    """Returns a graph for the units of the system."""
+    (tmp_path / "lm.arpa").write_text(ARPA, encoding="utf-8")
+    return save_word_graph(tmp_path / "graph", load_tokenizer(tokenizer_file), tmp_path / "lm.arpa")
+
+
+@pytest.fixture
+def pack(trained, tokenizer_file, tmp_path):
+    """Returns a pack with everything that a pack can carry."""
+    return make_pack(tmp_path / "pack", trained, tokenizer_file)
+
+
+def other_tokenizer():
+    """Returns a tokenizer with another unit than the system's."""
+    return train_tokenizer("word", [*list(WORDS)[:-1], "nine"])
+
+
+def test_an_intact_system_has_no_findings(system, graph):
+    report = check_system(system, graph)
+    assert codes(report) == [] and report.exit_status == 0
+    assert report.facts["units"] == 5
+    assert "mean of the weights of steps 4, 8" in report.facts["checkpoint"]
+    assert "torch" in report.facts["versions"]
+
+
+def test_all_damaged_checkpoints_are_named(system):
+    folder = system / "checkpoints"
+    cut_short(folder / "averaged.pt", 0.7)
+    cut_short(folder / "step-00000004.pt", 0.7)
+    change_checkpoint(folder / "step-00000008.pt", lambda state: state["model"].pop("output.weight"))
+    report = check_system(system)
+    damaged = [finding.subject for finding in report.findings if finding.code == "damaged-weights"]
+    assert sorted(damaged) == [str(folder / "averaged.pt"), str(folder / "step-00000004.pt")]
+    assert "other-model" in codes(report)
+    assert all("--resume" in finding.remedy for finding in report.findings if finding.code == "damaged-weights")
+
+
+def test_weights_that_are_not_finite(system):
+    path = system / "checkpoints/averaged.pt"
+    change_checkpoint(path, lambda state: state["model"]["output.bias"].fill_(torch.nan))
+    finding = the_finding(check_system(system), "weights-not-finite")
+    assert finding.subject == str(path) and "output.bias" in finding.cause
+
+
+def test_an_average_older_than_the_last_step(system):
+    require_clean(system)
+    touch(max((system / "checkpoints").glob("step-*.pt")))
+    report = check_system(system)
+    assert "old-average" in codes(report)
+    assert set(codes(report)) <= {"old-average", "stale-result"}
+
+
+def test_a_configuration_that_was_edited_after_the_training(system):
+    path = system / "config.yaml"
+    config = load_config(path, ["training.lr=1e-4", "training.max_steps=9"])
+    save_config(config, path)
+    report = check_system(system)
+    assert set(codes(report)) == {"config-changed"}
+    assert report.findings[0].examples == ("training.lr: 0.003 -> 0.0001",)  # max_steps may be changed
+
+
+def test_a_configuration_of_another_model(system):
+    path = system / "config.yaml"
+    save_config(load_config(path, ["model.layers=3"]), path)
+    report = check_system(system)
+    assert {"other-model", "config-changed"} == set(codes(report))
+
+
+def test_a_damaged_configuration_and_a_missing_tokenizer_are_both_found(system):
+    (system / "config.yaml").write_text("model: [\n", encoding="utf-8")
+    (system / "tokenizer.json").unlink()
+    assert codes(check_system(system)) == ["damaged-config", "damaged-tokenizer"]
+
+
+def test_a_tokenizer_of_other_units(system):
+    save_tokenizer(other_tokenizer(), system / "tokenizer.json")
+    report = check_system(system)
+    assert set(codes(report)) == {"other-units"}
+    assert "tokenizer.json" in report.findings[0].remedy
+
+
+def test_a_training_without_an_end(system):
+    rows = (system / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [row for row in rows if json.loads(row)["event"] != "finished"]
+    (system / "log.jsonl").write_text("".join(kept), encoding="utf-8")
+    finding = the_finding(check_system(system), "unfinished-training")
+    assert "step is 8 of 8" in finding.cause
+    assert finding.remedy == f"asrtool train {system}/config.yaml --exp {system} --resume"
+
+
+def test_no_checkpoint(system):
+    shutil.rmtree(system / "checkpoints")
+    the_finding(check_system(system), "no-checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [("[1, 2]", "priors-of-other-units"), ('["a", 1]', "damaged-priors"), ("[1,", "damaged-priors")],
+)
+def test_priors(system, content, code):
+    (system / "priors.json").write_text(content, encoding="utf-8")
+    the_finding(check_system(system), code)
+
+
+def test_unit_counts_of_other_units(system):
+    (system / "unit_ngram.json").write_text("[[[], [[77, 1]]]]", encoding="utf-8")
+    the_finding(check_system(system), "damaged-unit-counts")
+
+
+CALIBRATION = {
+    "words": [{"intercept": 0.0, "acoustic": 1.0}],
+    "utterances": {"intercept": 0.0, "weight": 1.0, "length_weight": 0.0},
+    "checkpoint": "averaged.pt",
+    "cuts": "data/dev.jsonl.gz",
+}
+
+
+def test_a_calibration_older_than_the_weights(system):
+    path = system / "calibration.json"
+    path.write_text(json.dumps({"format": 2, "methods": {"greedy": CALIBRATION}}), encoding="utf-8")
+    require_clean(system)
+    touch(system / "checkpoints/averaged.pt")
+    report = check_system(system)
+    assert "old-calibration" in codes(report) and "stale-result" in codes(report)
+    finding = next(finding for finding in report.findings if finding.code == "old-calibration")
+    assert finding.remedy == f"asrtool calibrate {system} data/dev.jsonl.gz --method greedy"
+
+
+def test_a_damaged_calibration(system):
+    (system / "calibration.json").write_text('{"format": 2, "methods": {"greedy": {}}}', encoding="utf-8")
+    the_finding(check_system(system), "damaged-calibration")
+
+
+def test_results(system):
+    result = system / "decode/test/greedy"
+    hypotheses = result / "hyps.jsonl"
+    status = hypotheses.stat()
+    hypotheses.write_text(hypotheses.read_text(encoding="utf-8").replace("one", "two"), encoding="utf-8")
+    assert status.st_size
+    finding = the_finding(check_system(system), "stale-score")
+    assert finding.remedy == f"asrtool score {result}"
+    (result / "wer.json").unlink()
+    assert codes(check_system(system)) == []
+    assert "not-scored" in [finding.code for finding in check_system(system).findings]
+    (result / "parts").mkdir()
+    the_finding(check_system(system), "interrupted-result")
+    hypotheses.unlink()
+    assert codes(check_system(system)) == ["interrupted-result", "missing-hypotheses"]
+
+
+def test_a_graph_of_other_units_and_a_damaged_one(system, graph, tmp_path):
+    other = save_word_graph(tmp_path / "other", other_tokenizer(), tmp_path / "lm.arpa")
+    finding = the_finding(check_system(system, other), "graph-of-other-units")
+    assert str(other) in finding.remedy
+    cut_short(graph / "HLG.fst", 0.5)
+    the_finding(check_system(graph), "damaged-graph")
+    (graph / "graph.json").write_text("{}", encoding="utf-8")
+    the_finding(check_system(graph), "damaged-graph")
+
+
+def test_an_intact_pack_and_its_graph(pack):
+    report = check_system(pack)
+    assert codes(report) == []
+    assert report.facts["licence"] == "CC BY 4.0"
+    assert codes(check_system(pack / "graph")) == []
+
+
+def test_all_damaged_files_of_a_pack_are_named(pack):
+    cut_short(pack / "model.safetensors", 0.5)
+    (pack / "tokenizer.json").unlink()
+    (pack / "priors.json").write_text((pack / "priors.json").read_text().replace("5", "6", 1), encoding="utf-8")
+    (pack / "graph/extra.txt").write_text("", encoding="utf-8")
+    report = check_system(pack)
+    found = {(finding.code, finding.subject) for finding in report.of(Severity.ERROR)}
+    assert ("damaged-file", str(pack / "model.safetensors")) in found
+    assert ("missing-file", str(pack / "tokenizer.json")) in found
+    assert ("damaged-file", str(pack / "priors.json")) in found
+    assert ("unlisted-file", str(pack / "graph/extra.txt")) in found
+
+
+def test_a_link_in_a_pack(pack, tmp_path):
+    shutil.move(pack / "priors.json", tmp_path / "priors.json")
+    (pack / "priors.json").symlink_to(tmp_path / "priors.json")
+    the_finding(check_system(pack), "not-a-file")
+
+
+def test_a_pack_that_contradicts_its_files(pack):
+    change_manifest(pack, lambda content: content["features"].update(num_bins=40))
+    the_finding(check_system(pack), "pack-does-not-open")
+    change_manifest(pack, lambda content: content.pop("licence"))
+    the_finding(check_system(pack), "damaged-manifest")
+
+
+def test_priors_of_a_pack_for_other_units(pack):
+    (pack / "priors.json").write_text("[1, 2]", encoding="utf-8")
+    relist(pack, "priors.json")
+    the_finding(check_system(pack), "priors-of-other-units")
+
+
+def test_other_versions_are_a_note(system):
+    for name in ("averaged.pt",):
+        change_checkpoint(system / "checkpoints" / name, lambda state: state["versions"].update(torch="1.0.0"))
+    report = check_system(system)
+    assert report.exit_status == 0
+    assert [finding.code for finding in report.findings] == ["other-versions"]
+
+
+def test_a_folder_that_is_no_system(tmp_path):
+    with pytest.raises(UserError, match="neither a training, nor a pack, nor a decoding graph"):
+        check_system(tmp_path)
+
+
+def test_the_command_prints_and_returns_the_status(system, graph, asr):
+    status, printed, _ = asr("doctor", "system", system, graph)
+    assert status == 0 and printed.count("no errors, no warnings") == 2
+    cut_short(system / "checkpoints/averaged.pt", 0.5)
+    status, printed, _ = asr("doctor", "system", system, "--json")
+    document = json.loads(printed)
+    assert status == document["status"] == 1
+    assert document["reports"][0]["findings"][0]["code"] == "damaged-weights"
+    assert asr("doctor", "system", system / "none")[0] == 2
