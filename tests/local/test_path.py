@@ -12,8 +12,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 . ../../local/path.sh
 echo "root=$ASRTOOL_ROOT"
-asrtool --version
-bash -c 'asrtool --version'
+asrtool --version | head -n 1
+bash -c 'asrtool --version' | head -n 1
 """
 OLD = '#!/bin/sh\ncase "$*" in *version_info*) exit 1 ;; --version) echo Python 3.9.1 ;; *) exit 1 ;; esac\n'
 NO_VENV = '#!/bin/sh\ncase "$*" in *version_info*) exit 0 ;; *) echo "No module named venv" >&2; exit 1 ;; esac\n'
