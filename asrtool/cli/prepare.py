@@ -4,10 +4,16 @@ from pathlib import Path
 
 import click
 
-from asrtool.cli.options import NOT_NEGATIVE, PATH, add_options, allow_commands, case_option
+from asrtool.cli.options import PATH, allow_commands
+from asrtool.cli.prepare_options import (
+    audio_root_option,
+    column_options,
+    common_options,
+    folder_options,
+    header_options,
+    named_columns,
+)
 
-RATE = click.IntRange(1000, 384_000)  # Hz: the sampling rates that asrtool/data/audio.py accepts
-CHANNEL = click.IntRange(0, 1023)
 SUFFIXES = (".jsonl.gz", ".jsonl")
 
 
@@ -18,28 +24,6 @@ def prepare() -> None:
     Every audio file is opened and its end is read. All problems are listed, and nothing is written unless --skip-bad
     is given.
     """
-
-
-# The options of every layout.
-common_options = add_options(
-    click.option("--sampling-rate", default=16000, type=RATE, help="Sampling rate of all audio in Hz."),
-    click.option("--resample", is_flag=True, help="Resample audio at another rate while it is read."),
-    click.option(
-        "--channel",
-        type=CHANNEL,
-        show_default="the only channel",
-        help="Channel to use of audio that has several, counted from 0.",
-    ),
-    case_option("Case of the transcripts."),
-    click.option("--unlabelled", is_flag=True, help="Accept utterances without a transcript."),
-    click.option(
-        "--end-tolerance",
-        default=0.1,
-        type=NOT_NEGATIVE,
-        help="Seconds that an utterance may end after its recording; it is then cut off at the end of the recording.",
-    ),
-    click.option("--skip-bad", is_flag=True, help="List bad utterances and leave them out."),
-)
 
 
 def _write(utterances, out: Path, **settings) -> None:
@@ -105,9 +89,7 @@ def yesno(corpus, out, part, **settings) -> None:
 @prepare.command()
 @click.argument("folder", type=PATH)
 @click.argument("out", type=PATH)
-@click.option(
-    "--audio-root", type=PATH, show_default="current folder", help="Folder where relative paths of wav.scp start."
-)
+@audio_root_option
 @allow_commands
 @common_options
 def kaldi(folder, out, audio_root, unlabelled, **settings) -> None:
@@ -124,83 +106,31 @@ def kaldi(folder, out, audio_root, unlabelled, **settings) -> None:
     _write(read_kaldi(folder, audio_root, unlabelled), out, unlabelled=unlabelled, **settings)
 
 
-def _columns(_context, _option, pairs: tuple[str, ...]) -> dict[str, str]:
-    """Returns {"text": "sentence"} for --column text=sentence."""
-    from asrtool.data.tables import COLUMNS
-    from asrtool.errors import did_you_mean
-
-    columns = {}
-    for pair in pairs:
-        column, sign, name = pair.partition("=")
-        if not sign or not name:
-            raise click.BadParameter(f"{pair!r} is not COLUMN=NAME, such as text=sentence")
-        if column not in COLUMNS:
-            raise click.BadParameter(f"no column {column!r}; {did_you_mean(column, COLUMNS)}")
-        columns[column] = name
-    return columns
-
-
-def _header(_context, _option, names: str | None) -> list[str] | None:
-    return [name.strip() for name in names.split(",")] if names else None
-
-
-def _delimiter(_context, _option, value: str | None) -> str | None:
-    """Returns the character of --delimiter, which may be given by its name, such as tab."""
-    from asrtool.data.tables import DELIMITERS
-
-    if value is None:
-        return None
-    if value == "\\t":
-        return "\t"
-    delimiter = DELIMITERS.get(value, value)
-    if delimiter not in DELIMITERS.values():
-        raise click.BadParameter(f"{value!r} is none of {', '.join(DELIMITERS)}, nor one of these characters")
-    return delimiter
-
-
 @prepare.command()
 @click.argument("file", type=PATH)
 @click.argument("out", type=PATH)
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    callback=_columns,
-    metavar="COLUMN=NAME",
-    help="Column of asrtool and its name in the header, such as text=sentence; may be repeated.",
-)
-@click.option(
-    "--header",
-    callback=_header,
-    metavar="NAMES",
-    show_default="the first line",
-    help="Comma-separated names of the columns of a table without a header, such as audio,text.",
-)
-@click.option(
-    "--delimiter",
-    callback=_delimiter,
-    show_default="recognised by the header",
-    help="Delimiter of the fields: comma, semicolon, tab or bar.",
-)
-@click.option(
-    "--audio-root", type=PATH, show_default="the table's folder", help="Folder where relative audio paths start."
-)
+@column_options
+@header_options
+@audio_root_option
 @common_options
-def table(file, out, columns, header, delimiter, audio_root, unlabelled, **settings) -> None:
-    """Read a table with a header.
+def table(file, out, header, delimiter, audio_root, unlabelled, **settings) -> None:
+    """Read a table with a header, or JSON objects, one a line.
 
-    Its columns are audio and text, and optionally id, speaker, start, end (in seconds) and channel (from 0). Common
-    column names of other tools, such as path and sentence, are recognised. Comma- and semicolon-separated fields may
-    be quoted; tab- and bar-separated fields are read without quotes.
+    Its columns are audio and text, and optionally id, speaker, start, end and duration (in seconds) and channel (from
+    0). Common column names of other tools, such as path and sentence, are recognised. Comma- and semicolon-separated
+    fields may be quoted; tab- and bar-separated fields are read without quotes. Files *.jsonl have an object on each
+    line, whose keys are the columns.
 
     \b
     asrtool prepare table mine.tsv data/train.jsonl.gz --case upper
     asrtool prepare table cv/train.tsv data/train.jsonl.gz --audio-root cv/clips --resample
+    asrtool prepare table mine.csv data/train.jsonl.gz --audio-column Datei --text-column Satz
     asrtool prepare table metadata.csv data/train.jsonl.gz --header audio,text --delimiter bar --audio-root wavs
     """
     from asrtool.data.tables import TableLayout, read_table
 
     _require_output(out, file)
+    columns = named_columns(settings)
     layout = TableLayout(
         columns=columns, header=header, delimiter=delimiter, audio_root=audio_root, unlabelled=unlabelled
     )
@@ -208,8 +138,64 @@ def table(file, out, columns, header, delimiter, audio_root, unlabelled, **setti
 
 
 @prepare.command()
+@click.argument("file", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--cuts", type=PATH, help="Manifest of lhotse's cuts.")
+@audio_root_option
+@common_options
+def nemo(file, out, audio_root, unlabelled, **settings) -> None:
+    """Read a manifest of NeMo: JSON objects, one a line.
+
+    They have audio_filepath and text, and optionally offset and duration (in seconds) and speaker.
+
+    \b
+    asrtool prepare nemo train_manifest.json data/train.jsonl.gz
+    """
+    from asrtool.data.tables import TableLayout, read_table
+
+    _require_output(out, file)
+    layout = TableLayout(audio_root=audio_root, unlabelled=unlabelled, is_nemo=True)
+    _write(read_table(file, layout), out, unlabelled=unlabelled, **settings)
+
+
+@prepare.command()
+@click.argument("folder", type=PATH)
+@click.argument("out", type=PATH)
+@column_options
+@header_options
+@folder_options
+@common_options
+def folder(
+    folder, out, metadata, header, delimiter, text_suffix, audio_suffix, name_pattern, speaker_from, unlabelled,
+    **settings,
+) -> None:  # fmt: skip
+    """Read a folder of audio files, at any depth.
+
+    The transcripts are in a text file of the same name for each audio file (x.wav, x.txt), in one table (metadata.csv
+    and others, also the layout audiofolder of Hugging Face, and tables without a header), in files of lines NAME TEXT
+    (transcripts.txt, LibriSpeech's *.trans.txt), or in the file names. Which it is is recognised, or an error names the
+    options that say it. With --unlabelled, audio without a transcript is taken, e.g. noise.
+
+    \b
+    asrtool prepare folder recordings data/train.jsonl.gz
+    asrtool prepare folder recordings data/train.jsonl.gz --text-suffix .lab --speaker-from folder
+    asrtool prepare folder digits data/train.jsonl.gz --name-pattern "{text}_{speaker}_{index}" --sampling-rate 8000
+    asrtool prepare folder noise data/noise.jsonl.gz --unlabelled --resample
+    """
+    from asrtool.data.audio_folder import read_folder
+    from asrtool.data.folder_plan import FolderLayout
+    from asrtool.data.tables import TableLayout
+
+    _require_output(out)
+    table_layout = TableLayout(columns=named_columns(settings), header=header, delimiter=delimiter)
+    layout = FolderLayout(
+        metadata, table_layout, text_suffix, audio_suffix, name_pattern, speaker_from, unlabelled=unlabelled
+    )
+    _write(read_folder(folder, layout), out, unlabelled=unlabelled, **settings)
+
+
+@prepare.command()
+@click.argument("out", type=PATH)
+@click.option("--cuts", type=PATH, help="Manifest of cuts. Written by lhotse.")
 @click.option("--recordings", type=PATH, help="Manifest of lhotse's recordings; needs --supervisions.")
 @click.option("--supervisions", type=PATH, help="Manifest of lhotse's supervisions; needs --recordings.")
 @allow_commands

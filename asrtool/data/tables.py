@@ -1,10 +1,8 @@
-"""Reader of tables of utterances: a header, and a row of fields for each utterance.
+"""Reader of tables of utterances: their columns, whatever they are called, and an utterance for each row.
 
-Comma- and semicolon-separated tables may quote a field as spreadsheets do, within its line. In tab- and bar-separated
-ones a quotation mark is a character of the text.
+asrtool/data/table_rows.py reads the rows of the files: csv, tsv and the like, and JSON objects, one a line.
 """
 
-import csv
 import difflib
 import logging
 import os
@@ -12,26 +10,25 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 
+from asrtool.data.audio_index import AudioIndex
 from asrtool.data.corpora import Utterance, find_audio_file, parse_channel, parse_seconds
 from asrtool.data.sources import InvalidEntry
+from asrtool.data.table_rows import DELIMITERS, TableRows, open_rows
 from asrtool.errors import UserError, did_you_mean, one_line
-from asrtool.readers import read_lines
 
 logger = logging.getLogger(__name__)
 
-DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
-QUOTING = ",;"  # delimiters of tables whose fields may be quoted
 COLUMNS: dict[str, tuple[str, ...]] = {  # column -> its names in Common Voice, NeMo, SpeechBrain, Hugging Face
     "audio": ("path", "file", "filename", "file_name", "wav", "wav_path", "wav_filename", "audio_filepath")
     + ("audio_path", "audio_file"),
     "text": ("sentence", "transcript", "transcription", "wrd"),
     "speaker": ("client_id", "spk", "spk_id", "speaker_id"),
     "id": ("utt", "utt_id", "utterance_id"),
-    "start": ("begin", "start_time"),
+    "start": ("begin", "start_time", "offset"),
     "end": ("stop", "end_time"),
+    "duration": (),
     "channel": (),
 }
 
@@ -45,6 +42,8 @@ class TableLayout:
     delimiter: str | None = None
     audio_root: Path | None = None  # where relative audio paths start; the table's folder by default
     unlabelled: bool = False  # a column text is not needed
+    index: AudioIndex | None = None  # finds audio that is named without its folder or suffix
+    is_nemo: bool = False  # a duration without a start is from the beginning of the file, as NeMo reads it
 
 
 def read_table(file: Path, layout: TableLayout | None = None) -> Iterator[Utterance | str]:
@@ -71,46 +70,19 @@ class _TableReader:
 
     def rows(self) -> Iterator[Utterance | str]:
         """Yields an utterance of each row, or a line that says what is wrong with the row."""
-        if self.file.suffix == ".gz":  # a table is held as a whole, which a small compressed file can make too large
-            raise UserError(f"{self.file} is compressed; unpack it with gunzip")
-        lines = self._numbered_lines()
-        first_number, first_line = next(lines, (1, ""))
-        delimiter = self._delimiter(first_line)
-        names = list(self.layout.header or _header_fields(first_line, delimiter, f"{self.file}:{first_number}"))
-        columns = self._columns(names, delimiter)
-        if self.layout.header:
-            lines = chain([(first_number, first_line)], lines)
-        for number, line in lines:
-            where = f"{self.file}:{number}"
+        rows = open_rows(self.file, self.layout.header, self.layout.delimiter)
+        columns = self._columns(rows)
+        for where, values in rows.values:
             try:
-                values = _split(line, delimiter)
-                if len(values) != len(names):
-                    hint = "quote a delimiter within a field"
-                    raise InvalidEntry(f"{len(values)} fields, the header has {len(names)}; {hint}")
-                yield self._utterance({name: values[index].strip() for name, index in columns.items()}, where)
+                if isinstance(values, InvalidEntry):
+                    raise values
+                yield self._utterance({column: _field(values, index) for column, index in columns.items()}, where)
             except (InvalidEntry, ValueError) as problem:
                 yield f"{where}: {problem}"
 
-    def _numbered_lines(self) -> Iterator[tuple[int, str]]:
-        for number, line in enumerate(read_lines(self.file, "table", "give a .csv or .tsv file"), 1):
-            if line.strip():
-                yield number, line.rstrip("\n")
-
-    def _delimiter(self, first_line: str) -> str:
-        """Returns the layout's delimiter, or the most frequent one of the first line; the suffix breaks ties."""
-        if self.layout.delimiter:
-            return self.layout.delimiter
-        usual = "\t" if self.file.suffix == ".tsv" else ","
-        choices = [usual, *(sign for sign in DELIMITERS.values() if sign != usual)]
-        if self.layout.header is None:
-            return max(choices, key=first_line.count)
-        fitting = [sign for sign in choices if first_line.count(sign) == len(self.layout.header) - 1]
-        if len(fitting) != 1 and len(self.layout.header) > 1:
-            raise UserError(f"{self.file}: the delimiter is not clear from its first line; give --delimiter")
-        return fitting[0] if fitting else usual
-
-    def _columns(self, names: list[str], delimiter: str) -> dict[str, int]:
+    def _columns(self, rows: TableRows) -> dict[str, int]:
         """Returns the index of each column of COLUMNS that the table has. Raises UserError."""
+        names = rows.names
         lower_names = [name.strip().lower() for name in names]
         repeated = sorted({name for name in lower_names if name and lower_names.count(name) > 1})
         if repeated:
@@ -119,10 +91,7 @@ class _TableReader:
         columns = {column: index for column, index in indices.items() if index is not None}
         required = {"audio"} if self.layout.unlabelled else {"audio", "text"}
         if not required <= set(columns):
-            sign = next((name for name, sign in DELIMITERS.items() if sign == delimiter), delimiter)
-            header = f"columns audio and text, found: {', '.join(names)[:500]} (delimiter: {sign})"
-            hint = "name them with --column text=NAME, or give --header, --delimiter or --unlabelled"
-            raise UserError(f"{self.file}: needs a header with the {header}; {hint}")
+            raise UserError(f"{self.file}: {_missing_columns(rows)}")
         unused = [name for index, name in enumerate(lower_names) if name and index not in columns.values()]
         self._log_unused(unused, columns)
         return columns
@@ -158,14 +127,12 @@ class _TableReader:
             raise InvalidEntry("no audio file is named")
         if row["audio"].endswith("|"):
             raise InvalidEntry(f"'{row['audio'][:200]}' ends in a bar, and a table runs no commands; name a file")
-        audio = self.root / row["audio"]
-        if not audio.suffix and not os.path.isfile(audio):
-            audio = Path(find_audio_file(audio))
+        audio = self._audio(row["audio"])
         start = parse_seconds(row.get("start") or "0")
-        end = parse_seconds(row["end"]) if row.get("end") else None
+        end = self._end(row, start)
         channel = parse_channel(row["channel"]) if row.get("channel") else None
         return Utterance(
-            id=row.get("id") or self._default_id(audio, start, end, channel),
+            id=row.get("id") or self._default_id(audio, row, start, channel),
             audio=str(audio),
             text=row.get("text", ""),
             speaker=row.get("speaker") or None,
@@ -175,32 +142,48 @@ class _TableReader:
             where=where,
         )
 
-    def _default_id(self, audio: Path, start: float, end: float | None, channel: int | None) -> str:
+    def _audio(self, name: str) -> Path:
+        audio = self.root / name
+        if os.path.isfile(audio):
+            return audio
+        if self.layout.index:
+            return self.layout.index.find(name)
+        return audio if audio.suffix else Path(find_audio_file(audio))
+
+    def _end(self, row: dict[str, str], start: float) -> float | None:
+        """Returns the end of a row in seconds, by its end or duration; None where the recording ends."""
+        if row.get("end"):
+            return parse_seconds(row["end"])
+        if row.get("duration") and (row.get("start") or self.layout.is_nemo):
+            return start + parse_seconds(row["duration"])
+        return None
+
+    def _default_id(self, audio: Path, row: dict[str, str], start: float, channel: int | None) -> str:
         """Returns the id of a row without one."""
         name = re.sub(r"\s+", "_", audio.stem)
         self.renamed += name != audio.stem
         if channel is not None:
             name += f"-ch{channel}"
-        is_whole = start == 0 and end is None
+        is_whole = start == 0 and not row.get("end") and not (row.get("start") and row.get("duration"))
         return name if is_whole else f"{name}-{round(start * 1000):08d}"
 
 
-def _split(line: str, delimiter: str) -> list[str]:
-    """Returns the fields of a line. Raises InvalidEntry for quotation marks that are not closed in the same line."""
-    if delimiter not in QUOTING:
-        return line.split(delimiter)
-    try:
-        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
-    except csv.Error as error:
-        hint = "close them in the line, or double those of the text"
-        raise InvalidEntry(f"quotation marks do not fit ({error}); {hint}") from error
+def _field(values: Sequence[str | InvalidEntry], index: int) -> str:
+    value = values[index]
+    if isinstance(value, InvalidEntry):
+        raise value
+    return value.strip()
 
 
-def _header_fields(line: str, delimiter: str, where: str) -> list[str]:
-    try:
-        return [name.strip() for name in _split(line, delimiter)]
-    except InvalidEntry as problem:
-        raise UserError(f"{where}: {problem}") from problem
+def _missing_columns(rows: TableRows) -> str:
+    """Says that a table has no column of audio or text, and which it has."""
+    found = ", ".join(rows.names)[:500]
+    if rows.delimiter is None:
+        return f"needs objects with the keys audio and text, found: {found}; name them with --column text=NAME"
+    sign = next((name for name, sign in DELIMITERS.items() if sign == rows.delimiter), rows.delimiter)
+    header = f"columns audio and text, found: {found} (delimiter: {sign})"
+    hint = "name them with --audio-column or --text-column, or give --header, --delimiter or --unlabelled"
+    return f"needs a header with the {header}; {hint}"
 
 
 def _with_recordings(rows: list[Utterance | str]) -> Iterator[Utterance | str]:

@@ -1,0 +1,160 @@
+"""Reader of folders of audio files.
+
+The transcripts are in text files beside the audio, in a table, in files of lines "NAME TEXT" (LibriSpeech's
+*.trans.txt), or in the names of the files. asrtool/data/folder_plan.py recognises which.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from asrtool.data.audio_index import AUDIO_SUFFIXES, AudioIndex, media_problem, stem, unique_names
+from asrtool.data.audio_names import NamePattern
+from asrtool.data.corpora import Utterance, read_key_values
+from asrtool.data.folder_plan import FolderLayout, FolderPlan, plan_folder
+from asrtool.data.sources import InvalidEntry
+from asrtool.data.table_guess import recognise_table
+from asrtool.data.tables import read_table
+from asrtool.errors import UserError
+from asrtool.readers import read_lines
+
+NOT_TEXTS = re.compile(r"(readme|licen[sc]e|copying|changelog|credits|about|speakers|md5|sha)", re.IGNORECASE)
+MAX_TEXT_BYTES = 1 << 20  # of a transcript
+TRN_NAME = re.compile(r"\s*\([^()]*\)\s*$")  # the id at the end of a line of NIST's .trn
+
+
+def read_folder(folder: Path, layout: FolderLayout | None = None) -> Iterator[Utterance | str]:
+    """Yields the utterances of a folder of audio, and a line for each problem, e.g. audio without a transcript.
+
+    Raises UserError that names the option where it is not clear which files hold the transcripts.
+    """
+    yield from read_plan(plan_folder(folder, layout or FolderLayout()))
+
+
+def read_plan(plan: FolderPlan) -> Iterator[Utterance | str]:
+    """Yields the utterances of a planned folder, and a line for each problem."""
+    readers = {"metadata": _read_tables, "keys": _read_keys, "texts": _read_texts}
+    rows = readers.get(plan.kind, _read_names)(plan)
+    pattern = NamePattern(plan.layout.name_pattern) if plan.layout.name_pattern else None
+    for row in rows:
+        yield _with_speaker(row, plan, pattern) if isinstance(row, Utterance) else row
+
+
+def _with_speaker(row: Utterance, plan: FolderPlan, pattern: NamePattern | None) -> Utterance:
+    """Returns an utterance with the speaker of its folder's name or its name's pattern."""
+    path = Path(row.audio)
+    if plan.layout.speaker_from == "folder" and path.parent != plan.index.root:
+        return replace(row, speaker=path.parent.name)
+    if pattern and path.is_relative_to(plan.index.root):
+        fields = pattern.match(path, plan.index.root) or {}
+        return replace(row, speaker=fields.get("speaker", row.speaker), id=fields.get("id", row.id))
+    return row
+
+
+def _read_tables(plan: FolderPlan) -> Iterator[Utterance | str]:
+    layout = replace(plan.layout.table, unlabelled=plan.layout.unlabelled)
+    for file in plan.files:
+        yield from read_table(file, recognise_table(file, layout, plan.index))
+
+
+def _read_keys(plan: FolderPlan) -> Iterator[Utterance | str]:
+    """Yields the utterances of files of lines "NAME TEXT", and a problem for audio that no line names."""
+    named: set[Path] = set()
+    for file in plan.files:
+        for number, name, text in read_key_values(file):
+            where = f"{file}:{number}"
+            try:
+                audio = _beside(file.parent, name, plan.index)
+            except InvalidEntry as problem:
+                yield f"{where}: {problem}"
+                continue
+            named.add(audio)
+            yield Utterance(stem(Path(name)), str(audio), text, _librispeech_speaker(file, name), where=where)
+    files = f"{plan.files[0].name} and {len(plan.files) - 1} more" if len(plan.files) > 1 else str(plan.files[0])
+    for path in plan.index.audio:
+        if path not in named:
+            yield _without_text(path, plan, f"no line in {files}")
+
+
+def _without_text(path: Path, plan: FolderPlan, problem: str) -> Utterance | str:
+    """Returns an utterance without a transcript if such are taken, else the problem."""
+    if plan.layout.unlabelled:
+        return Utterance(stem(path).replace(" ", "_"), str(path), "", where=str(path))
+    return f"{path}: {problem}"
+
+
+def _beside(folder: Path, name: str, index: AudioIndex) -> Path:
+    """Returns the audio file `name` of a folder, or else of the whole corpus. Raises InvalidEntry."""
+    paths = (folder / (name + suffix) for suffix in ("", *AUDIO_SUFFIXES))
+    return next((path for path in paths if path.is_file()), None) or index.find(name)
+
+
+def _librispeech_speaker(file: Path, name: str) -> str | None:
+    """Returns the speaker of LibriSpeech's names, 1088-134315-0001 in 1088-134315.trans.txt; None for others."""
+    chapter = file.name.removesuffix(".trans.txt")
+    is_librispeech = re.fullmatch(r"\d+[-_]\d+", chapter) and name.startswith(chapter)
+    return re.split("[-_]", chapter)[0] if is_librispeech else None
+
+
+def _read_texts(plan: FolderPlan) -> Iterator[Utterance | str]:
+    """Yields the utterances of audio with a text file each, and a problem for each one without the other."""
+    suffix = str(plan.layout.text_suffix)
+    beside, elsewhere = _text_files(plan.index, suffix)
+    names = unique_names(plan.index.audio, plan.index.root)
+    used: set[Path] = set()
+    for path in plan.index.audio:
+        text_file = beside.get(path.parent / stem(path)) or _only(elsewhere.get(stem(path), []))
+        if text_file is None:
+            yield _without_text(path, plan, f"no text file {stem(path)}{suffix}")
+            continue
+        used.add(text_file)
+        text = _read_text(text_file)
+        yield text if isinstance(text, str) else Utterance(names[path], str(path), text[0], where=str(text_file))
+    media = {path.parent / stem(path) for path in plan.index.media}
+    yield from (media_problem(path) for path in plan.index.media)
+    for key, path in beside.items():
+        if path not in used and key not in media and not NOT_TEXTS.match(path.name):
+            yield f"{path}: a text without an audio file"
+
+
+def _text_files(index: AudioIndex, suffix: str) -> tuple[dict[Path, Path], dict[str, list[Path]]]:
+    """Returns the text files by their paths without the suffix, and by their names without it."""
+    beside: dict[Path, Path] = {}
+    elsewhere: dict[str, list[Path]] = {}
+    for path in index.others:
+        if path.name.endswith(suffix):
+            name = path.name.removesuffix(suffix)
+            beside[path.parent / name] = path
+            elsewhere.setdefault(name, []).append(path)
+    return beside, elsewhere
+
+
+def _only(paths: Sequence[Path]) -> Path | None:
+    return paths[0] if len(paths) == 1 else None
+
+
+def _read_text(file: Path) -> tuple[str] | str:
+    """Returns the transcript in a file, in a tuple, or what is wrong with it."""
+    try:
+        if file.stat().st_size > MAX_TEXT_BYTES:
+            return f"{file}: more than {MAX_TEXT_BYTES >> 20} MB, too long for a transcript of one utterance"
+        text = " ".join(line.strip() for line in read_lines(file, "transcript"))
+    except (UserError, OSError) as problem:
+        return str(problem)
+    if file.suffix == ".trn":
+        text = TRN_NAME.sub("", text)
+    return (text.strip(),) if text.strip() else f"{file}: empty transcript"
+
+
+def _read_names(plan: FolderPlan) -> Iterator[Utterance | str]:
+    """Yields the utterances of audio whose names hold the transcripts, or that has none."""
+    names = unique_names(plan.index.audio, plan.index.root)
+    pattern = NamePattern(plan.layout.name_pattern) if plan.layout.name_pattern else None
+    for path in plan.index.audio:
+        fields = pattern.match(path, plan.index.root) if pattern else {}
+        if fields is None:
+            yield f"{path}: its name does not fit the pattern {plan.layout.name_pattern}"
+        else:
+            yield Utterance(names[path], str(path), fields.get("text", ""), where=str(path))
+    yield from (media_problem(path) for path in plan.index.media)

@@ -1,0 +1,128 @@
+"""Recognition of where the transcripts of a folder of audio files are; asrtool/data/audio_folder.py reads them."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from asrtool.data.audio_index import AudioIndex, scan_folder, stem
+from asrtool.data.audio_names import NamePattern, are_transcripts, describe_names
+from asrtool.data.corpora import require_folder
+from asrtool.data.tables import TableLayout
+from asrtool.errors import UserError
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+KEY_FILES = re.compile(r"(.*\.trans|transcripts?|text|prompts)(\.txt)?", re.IGNORECASE)  # of lines "NAME TEXT"
+TEXT_SUFFIXES = (".txt", ".lab", ".trn", ".transcript", ".text", ".lrc")
+MIN_SHARE = 0.5  # of the audio files, that have a text file: then texts beside the audio are the layout
+KINDS = ("metadata", "keys", "texts", "names", "unlabelled")
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """How to read a folder of audio. What is not given is recognised."""
+
+    metadata: Path | None = None  # table, or file of lines "NAME TEXT"
+    table: TableLayout = field(default_factory=TableLayout)  # how to read it
+    text_suffix: str | None = None  # of text files beside the audio
+    audio_suffix: str | None = None
+    name_pattern: str | None = None  # of file names, see asrtool/data/audio_names.py
+    speaker_from: str | None = None  # "folder": the folder of an audio file is its speaker
+    unlabelled: bool = False  # audio without a transcript is taken
+
+
+@dataclass(frozen=True)
+class FolderPlan:
+    """Where the transcripts of a folder are: `kind` is one of KINDS, `files` are the tables or files of lines."""
+
+    kind: str
+    index: AudioIndex
+    layout: FolderLayout
+    files: tuple[Path, ...] = ()
+
+
+def plan_folder(folder: Path, layout: FolderLayout) -> FolderPlan:
+    """Returns where the transcripts of a folder are, by the options or else by its files. Raises UserError."""
+    index = scan_folder(require_folder(folder, "folder of audio"), layout.audio_suffix)
+    if not index.audio and not index.media:
+        raise UserError(f"no audio files in {folder}{_suffix_hint(index, layout)}")
+    pattern = NamePattern(layout.name_pattern) if layout.name_pattern else None
+    if layout.metadata:
+        file = layout.metadata if layout.metadata.is_file() else folder / layout.metadata
+        return FolderPlan(_kind_of(file), index, layout, (file,))
+    if pattern and "text" in pattern.fields:
+        return FolderPlan("names", index, layout)
+    if layout.text_suffix:
+        return FolderPlan("texts", index, layout)
+    return _recognise(index, layout)
+
+
+def _suffix_hint(index: AudioIndex, layout: FolderLayout) -> str:
+    suffixes = Counter(path.suffix for path in index.others if path.suffix).most_common(3)
+    others = f", other files are {', '.join(suffix for suffix, _ in suffixes)}" if suffixes else ""
+    hint = f"of the suffix {layout.audio_suffix}" if layout.audio_suffix else "that libsndfile or FFmpeg read"
+    return f" {hint}{others}"
+
+
+def _kind_of(file: Path) -> str:
+    """Returns "keys" for a file of lines NAME TEXT, and "metadata" for a table."""
+    return "keys" if KEY_FILES.fullmatch(file.name) else "metadata"
+
+
+def _recognise(index: AudioIndex, layout: FolderLayout) -> FolderPlan:
+    tables = _tables(index)
+    keys = [path for path in index.others if KEY_FILES.fullmatch(path.name)]
+    suffix = _common_text_suffix(index)
+    found = {
+        "metadata": [str(path) for path in tables[:2]],
+        "keys": [str(path) for path in keys[:2]],
+        "texts": [suffix] if suffix else [],
+    }
+    kinds = [kind for kind, files in found.items() if files]
+    if len(kinds) > 1 and not layout.unlabelled:
+        files = ", ".join(file for kind in kinds for file in found[kind])
+        raise UserError(f"{index.root} has transcripts in several places ({files}); give --metadata or --text-suffix")
+    if kinds == ["texts"]:
+        return FolderPlan("texts", index, replace(layout, text_suffix=suffix))
+    if kinds:
+        return FolderPlan(kinds[0], index, layout, tuple(tables or keys))
+    if layout.unlabelled:
+        return FolderPlan("unlabelled", index, layout)
+    if are_transcripts(index.audio):
+        return FolderPlan("names", index, replace(layout, name_pattern="{text}"))
+    raise UserError(_describe_missing(index))
+
+
+def _tables(index: AudioIndex) -> list[Path]:
+    """Returns the tables of a folder: metadata.*, in each folder that has one, or the only other table. UserError."""
+    tables = [path for path in index.others if path.suffix in TABLE_SUFFIXES]
+    metadata = [path for path in tables if path.stem == "metadata"]
+    if metadata or len(tables) <= 1:
+        return metadata or tables
+    names = ", ".join(str(path.relative_to(index.root)) for path in tables[:6])
+    raise UserError(f"{index.root} has {len(tables)} tables ({names}); say which has the transcripts: --metadata")
+
+
+def _describe_missing(index: AudioIndex) -> str:
+    audio = index.audio or index.media
+    hint = "if the names hold them, give --name-pattern, such as '{text}_{speaker}_{index}'; else --metadata FILE"
+    problem = f"no transcripts found for the {len(audio)} audio files of {index.root}"
+    return f"{problem}; {describe_names(audio)}. {hint}; --unlabelled takes audio without"
+
+
+def _common_text_suffix(index: AudioIndex) -> str | None:
+    """Returns the suffix of the text files beside most audio files; None without. UserError for two such suffixes."""
+    stems = {path.parent / stem(path) for path in index.audio}
+    names = {stem(path) for path in index.audio}
+    counts: Counter[str] = Counter()
+    for path in index.others:
+        base, _, rest = path.name.partition(".")
+        for suffix in {f".{rest}", path.suffix}:
+            name = path.name.removesuffix(suffix)
+            if path.suffix in TEXT_SUFFIXES and (path.parent / name in stems or name in names):
+                counts[suffix] += 1
+    suffixes = [suffix for suffix, count in counts.items() if count >= MIN_SHARE * len(index.audio)]
+    if len(suffixes) > 1:
+        both = ", ".join(sorted(suffixes))
+        raise UserError(f"{index.root} has text files of several kinds ({both}); choose one with --text-suffix")
+    return suffixes[0] if suffixes else None

@@ -1,0 +1,67 @@
+"""Classes of characters that matter to transcripts: letters, digits, spoken symbols, punctuation, invisible ones."""
+
+import unicodedata
+from functools import cache
+
+APOSTROPHE = "'"
+APOSTROPHES = "\u2018\u2019\u201a\u201b\u02bc\u2032\u00b4`\uff07"  # forms of ' in text, some of them mistyped
+QUOTES = "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\uff02"  # forms of "
+DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d"  # forms of -
+SPOKEN = frozenset("%‰&@#§+=±×÷°％＆＠＃＋＝℃℉№")  # symbols that are read aloud, as are those of currencies
+JOINERS = "\u200c\u200d"  # part of the spelling behind letters of the scripts of these blocks, Arabic to Sinhala:
+JOINING_SCRIPTS = ("\u0600", "\u0dff")
+UNIFIED_QUOTES = {**dict.fromkeys(APOSTROPHES, "'"), **dict.fromkeys(QUOTES, '"')}
+UNIFIED_DASHES = dict.fromkeys(DASHES, "-")
+CJK_NAMES = ("CJK ", "HIRAGANA ", "KATAKANA ", "HALFWIDTH KATAKANA ", "IDEOGRAPHIC ITERATION", "BOPOMOFO ")
+
+
+@cache
+def is_letter(character: str) -> bool:
+    """Returns True for letters of all scripts and for the marks that combine with them."""
+    return unicodedata.category(character)[0] in "LM"
+
+
+@cache
+def is_digit(character: str) -> bool:
+    """Returns True for digits and other numbers of all scripts, such as ², ½ and Ⅳ."""
+    return unicodedata.category(character)[0] == "N"
+
+
+@cache
+def is_symbol(character: str) -> bool:
+    """Returns True for symbols that are read aloud, such as % and $."""
+    return character in SPOKEN or unicodedata.category(character) == "Sc"
+
+
+@cache
+def is_punctuation(character: str) -> bool:
+    """Returns True for punctuation, and for symbols that are not read aloud."""
+    return unicodedata.category(character)[0] in "PS" and not is_symbol(character)
+
+
+@cache
+def is_control(character: str) -> bool:
+    """Returns True for control characters, halves of surrogate pairs and characters that Unicode does not assign."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn")
+
+
+def is_invisible(character: str, previous: str) -> bool:
+    """Returns True for a format character, such as U+200B, unless it is part of the spelling behind `previous`."""
+    if character in JOINERS and JOINING_SCRIPTS[0] <= previous <= JOINING_SCRIPTS[1]:
+        return False
+    return unicodedata.category(character) == "Cf"
+
+
+@cache
+def is_cjk(character: str) -> bool:
+    """Returns True for Chinese characters and Japanese syllables, which are written without spaces between words."""
+    return is_letter(character) and unicodedata.name(character, "").startswith(CJK_NAMES)
+
+
+def character_name(character: str) -> str:
+    """Returns code point and name of a character, after the character itself if it can be seen."""
+    name = unicodedata.name(character, "control character" if is_control(character) else "")
+    shown = f"{character} " if character.isprintable() and not character.isspace() else ""
+    if shown and unicodedata.category(character)[0] == "M":
+        shown = f"\u25cc{shown}"  # combining marks need a base
+    return f"{shown}U+{ord(character):04X} {name}".rstrip()
