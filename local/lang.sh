@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Source this after train.sh. It defines what stage 2 of the recipes makes in the folder $lang: language models, lexicon
-# and units. The functions read the options of the recipe, and `texts`, the texts to train language models on.
+# and units. The functions read the options of the recipe, and `texts`, the texts to train language models on: the training
+# transcripts, and the texts of --lm-text.
 
-# check_lm_options: exits with an error if an option of the language models is wrong; sets `lm_texts` and `texts`.
+# check_lm_options: exits with an error if an option of the language models is wrong; sets `lm_texts`,
+# the paths in --lm-text.
 check_lm_options() {
     local source
     [ "$lm_order" -le 5 ] && [ "$rescore_order" -le 5 ] || option_error "--lm-order and --rescore-order are at most 5"
@@ -15,7 +17,6 @@ check_lm_options() {
     fi
     mapfile -t lm_texts < <(text_paths "$lm_text")
     if [ ${#lm_texts[@]} -gt 0 ]; then lm_text=${lm_texts[*]}; fi
-    texts=(data/train.jsonl.gz "${lm_texts[@]}")
     lexicon=$(lexicon_paths "$lexicon" "$options_called_from")
     if [[ $units != *phone ]]; then return 0; fi
     while IFS= read -r source; do
@@ -70,12 +71,13 @@ lang_title() {
 # train_lms: trains $lang/graph.arpa.gz, the n-gram of the decoding graph, and $lang/rescore.npz, the n-gram that rescores
 # its lattices, on $texts with the --lm-words most frequent words.
 train_lms() {
-    local pruning=()
+    local top=() pruning=()
+    if [ "$lm_words" != 0 ]; then top=(--top "$lm_words"); fi
     if [ -n "$lm_prune" ]; then pruning=(--prune "$lm_prune"); fi
     rm -f "$lang/graph.arpa.gz" # it may be a link
-    asrtool lm train "${texts[@]}" "$lang/graph.arpa.gz" --order "$lm_order" --case "$case" --top "$lm_words" "${pruning[@]}"
+    asrtool lm train "${texts[@]}" "$lang/graph.arpa.gz" --order "$lm_order" --case "$case" "${top[@]}" "${pruning[@]}"
     if [ "$rescore_order" != 0 ]; then
-        asrtool lm train "${texts[@]}" "$lang/rescore.npz" --order "$rescore_order" --case "$case" --top "$lm_words"
+        asrtool lm train "${texts[@]}" "$lang/rescore.npz" --order "$rescore_order" --case "$case" "${top[@]}"
     fi
 }
 
@@ -104,9 +106,19 @@ build_lexicon() {
     asrtool lexicon "${dev[@]}" "${texts[@]}" "$lang/lexicon.txt" "${options[@]}"
 }
 
-# make_units: makes $lang/tokenizer.json from the training transcripts.
+# normalise_lm_texts: applies the rules $text_rules of the recipe to the texts of --lm-text.
+normalise_lm_texts() {
+    local number
+    for ((number = 0; number < ${#lm_texts[@]}; number++)); do
+        asrtool normalise "${lm_texts[number]}" "${texts[number + 1]}" --rules "$recipe/$text_rules"
+    done
+}
+
+# make_units: makes $lang/tokenizer.json from the transcripts of $unit_sets.
 make_units() {
-    asrtool tokenizer data/train.jsonl.gz "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
+    local manifests=() name
+    for name in $unit_sets; do manifests+=("data/$name.jsonl.gz"); done
+    asrtool tokenizer "${manifests[@]}" "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
         "${lexicon_options[@]}"
 }
 

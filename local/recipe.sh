@@ -33,6 +33,8 @@ data_options=""              # options of run.sh that local/data.sh takes; all b
 data_files=""                # files of the recipe, relative to its folder, that stage 0 depends on
 data_title="prepare data"    # title of stage 0
 recipe_options=""            # further options of run.sh
+unit_sets=train              # sets whose transcripts the units are made from
+text_rules=""                # file of the recipe by which `asrtool normalise` changes the texts of --lm-text (default: none)
 lang_settings=()             # further settings of stage 2
 
 # Defaults of the shared options, which a recipe may change before run_recipe. print_shared_options explains them.
@@ -181,8 +183,17 @@ name_folders() {
     if [[ $warmup_hours =~ [1-9] ]]; then warmup_weights=(--init-from "$start/warmup/checkpoints/warmup.pt"); fi
     values=$(python3 "$driver/config_values.py" "$conf" "${config_options[@]}" features.source features.num_bins)
     read -r feature_source num_bins <<<"${values//$'\n'/ }"
+    name_texts
     features=data # the folder of the manifests to train on and to decode
     if [ "$feature_source" = stored ]; then features=data/fbank; fi
+}
+
+# name_texts: sets `texts`, the files to train language models on, which normalise_lm_texts writes with $text_rules.
+name_texts() {
+    local number
+    texts=(data/train.jsonl.gz "${lm_texts[@]}")
+    if [ -z "$text_rules" ]; then return 0; fi
+    for ((number = 1; number <= ${#lm_texts[@]}; number++)); do texts[number]=$lang/lm_text_$number.txt; done
 }
 
 # print_folders: prints the folders and the configuration of this system, for --list.

@@ -40,22 +40,27 @@ has_dev() { [[ " $sets " == *" dev "* ]]; }
 stage_features() {
     local name
     if [ "$feature_source" != stored ]; then return 0; fi
-    if begin_stage 1 "compute features ($num_bins-bin log-mel, the training set at speeds $speeds)" "$speeds" "$num_bins"; then
-        asrtool features data/train.jsonl.gz data/fbank/train.jsonl.gz --num-bins "$num_bins" --speeds "$speeds" --jobs "$jobs"
+    local options=(--num-bins "$num_bins" --jobs "$jobs")
+    if begin_stage 1 "compute features ($num_bins-bin log-mel, the training set at speeds $speeds)" \
+        "$speeds" "$num_bins"; then
+        asrtool features data/train.jsonl.gz data/fbank/train.jsonl.gz --speeds "$speeds" "${options[@]}"
         for name in $sets; do
-            asrtool features "data/$name.jsonl.gz" "data/fbank/$name.jsonl.gz" --num-bins "$num_bins" --jobs "$jobs"
+            asrtool features "data/$name.jsonl.gz" "data/fbank/$name.jsonl.gz" "${options[@]}"
         done
         finish_stage "data/fbank/*.jsonl.gz"
     fi
 }
 
-# stage_lang: stage 2 makes the units, the language models and the decoding graph. Their settings are those of $lang.
+# stage_lang: stage 2 makes the units, the language models and the decoding graph in $lang.
 stage_lang() {
-    local lexicon_options=() sources
+    local lexicon_options=() sources settings
     mapfile -t sources < <(lexicon_sources "$lexicon")
-    if begin_stage 2 "$(lang_title)" "$units" "$vocab_size" "$leaves" "${sources[@]}" "$unknown" "$stress" "$case" "$lm_order" \
-        "$lm_words" "$lm_prune" "$rescore_order" "${lang_settings[@]}" "${lm_texts[@]}"; then
+    settings=("$units" "$vocab_size" "$leaves" "$unit_sets" "${sources[@]}" "$unknown" "$stress" "$case")
+    settings+=("$lm_order" "$lm_words" "$lm_prune" "$rescore_order" "${lang_settings[@]}" "${lm_texts[@]}")
+    if [ -n "$text_rules" ]; then settings+=("$recipe/$text_rules"); fi
+    if begin_stage 2 "$(lang_title)" "${settings[@]}"; then
         mkdir -p "$lang"
+        if [ -n "$text_rules" ]; then normalise_lm_texts; fi
         if has_lm; then make_lms; fi
         if [[ $units == *phone ]]; then
             make_lexicon
@@ -64,7 +69,8 @@ stage_lang() {
         if [[ $units == *iphone ]]; then make_units_in_context; else make_units; fi
         if has_lm; then
             print_perplexities
-            asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/graph.arpa.gz" "${lexicon_options[@]}"
+            asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/graph.arpa.gz" \
+                "${lexicon_options[@]}"
         fi
         finish_stage "$lang/tokenizer.json$(if has_lm; then echo " and $lang/graph"; fi)"
     fi
