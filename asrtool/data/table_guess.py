@@ -39,6 +39,7 @@ def recognise_table(file: Path, layout: TableLayout, index: AudioIndex) -> Table
     The column of audio is the one whose values are files of `index`. Raises UserError where audio or text are not
     clear; it names the option.
     """
+    has_header = layout.header is not None
     layout = replace(layout, index=index)
     if file.suffix not in JSON_SUFFIXES and layout.header is None:
         layout = _with_delimiter_and_header(file, layout)
@@ -49,6 +50,9 @@ def recognise_table(file: Path, layout: TableLayout, index: AudioIndex) -> Table
     names = {"audio": audio} if audio else {}
     if not layout.unlabelled and (text := _text_column(file, columns, layout, audio)):
         names["text"] = text
+    if layout.header and not has_header:  # of names that are only numbers of columns
+        columns_of_names = {name: column for column, name in names.items()}
+        return replace(layout, header=[columns_of_names.get(name, name) for name in layout.header])
     return replace(layout, columns={**names, **layout.columns})
 
 
