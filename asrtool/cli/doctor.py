@@ -66,3 +66,28 @@ def system(paths, graph, as_json) -> None:
     from asrtool.doctor.system import check_system
 
     show([check_system(path, graph) for path in paths], as_json)
+
+
+@doctor.command(context_settings={"ignore_unknown_options": True})
+@click.argument("recipe", type=PATH)
+@click.argument("options", metavar="[OPTION...]", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--work", type=PATH, show_default="RECIPE", help="Folder that the recipe has written data/ and exp/ into."
+)
+@json_option
+def recipe(recipe, options, work, as_json) -> None:
+    """Check a recipe, and what its stages have written.
+
+    RECIPE is a folder such as egs/digits. OPTIONs are those of its run.sh, such as --units phone; by default those of
+    the last run count. The check finds stages that failed or would run again, missing outputs, features, units and
+    graphs of other input than there is now, a system of another configuration or other data, and the findings of
+    `asrtool doctor system`. It runs nothing but `run.sh --list true`.
+
+    \b
+    asrtool doctor recipe egs/digits
+    asrtool doctor recipe egs/digits --work /data/digits
+    asrtool doctor recipe egs/digits --units phone --objective mmi
+    """
+    from asrtool.doctor.recipe import check_recipe
+
+    show([check_recipe(recipe, work, list(options) or None)], as_json)

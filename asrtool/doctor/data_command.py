@@ -1,0 +1,55 @@
+"""The inputs of `asrtool doctor data`, from options and a configuration, and its exclusion list."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from asrtool.config import Config
+from asrtool.config_file import load_config
+from asrtool.data.shards import manifest_files
+from asrtool.doctor.data import DataFindings, examine_data
+from asrtool.doctor.data_faults import write_exclusions
+from asrtool.errors import UserError
+from asrtool.files import require_output
+from asrtool.text.tokenizer import load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+def check_data(
+    cuts: Sequence[Path],
+    dev_cuts: Sequence[Path],
+    test_cuts: Sequence[Path],
+    config_file: Path | None,
+    tokenizer_file: Path | None,
+    exclude: Path | None,
+    ignored: Sequence[str],
+    jobs: int | None,
+) -> DataFindings:
+    """Checks manifests, if `cuts` are empty those that the configuration names, and writes the exclusion list.
+
+    The tokenizer of the configuration is used if its file exists. Raises UserError without any manifest.
+    """
+    config = load_config(config_file) if config_file else None
+    if not cuts and config:
+        cuts, dev_cuts = _sets_of(config, dev_cuts)
+    if not cuts:
+        raise UserError("no manifest to check; give CUTS, or --config with data.train")
+    if tokenizer_file is None and config and config.data.tokenizer.is_file():
+        tokenizer_file = config.data.tokenizer
+    if exclude:
+        inputs = [file for path in (*cuts, *dev_cuts, *test_cuts) for file in manifest_files(path)]
+        require_output(exclude, (), inputs)
+    tokenizer = load_tokenizer(tokenizer_file) if tokenizer_file else None
+    findings = examine_data(cuts, dev_cuts, test_cuts, tokenizer, config, jobs or len(os.sched_getaffinity(0)), ignored)
+    if exclude:
+        write_exclusions(exclude, findings.excluded, cuts)
+        logger.info(f"{exclude}: {len(findings.excluded)} utterances; set data.exclude to it")
+    return findings
+
+
+def _sets_of(config: Config, dev_cuts: Sequence[Path]) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Returns the training and development sets of a configuration; `dev_cuts` replace the latter."""
+    data = config.data
+    return data.train_manifests, dev_cuts or tuple(data.dev_sets.values())

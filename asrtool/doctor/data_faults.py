@@ -1,0 +1,68 @@
+"""Faults of utterances, collected by kind, which become findings and a list of utterances to exclude."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asrtool.doctor.data_kinds import KINDS
+from asrtool.doctor.findings import Finding
+from asrtool.errors import one_line
+from asrtool.files import atomic_path
+
+EXAMPLES_KEPT = 100  # of each kind, for the JSON report
+MAX_DETAIL = 200  # characters of what is wrong with one utterance
+
+
+@dataclass
+class Faults:
+    """The faults of one set: kind -> id -> what is wrong with it.
+
+    `ignored` are kinds that are neither reported nor excluded.
+    """
+
+    ignored: frozenset[str] = frozenset()
+    by_kind: dict[str, dict[str, str]] = field(default_factory=dict)
+    repeated: Counter[str] = field(default_factory=Counter)  # kind -> further faults of ids that it already has
+
+    def add(self, kind: str, name: str, detail: str = "") -> None:
+        """Adds a fault of the utterance or other item `name`. A second one of the same kind and name is counted."""
+        if kind in self.ignored:
+            return
+        items = self.by_kind.setdefault(kind, {})
+        if name in items:
+            self.repeated[kind] += 1
+        else:
+            items[name] = one_line(detail)[:MAX_DETAIL]
+
+    def has(self, kind: str, name: str) -> bool:
+        """Returns True if the item `name` has a fault of this kind."""
+        return name in self.by_kind.get(kind, {})
+
+    def findings(self, subject: str) -> list[Finding]:
+        """Returns a finding for each kind, in the order of KINDS."""
+        return [self._finding(kind, subject) for kind in KINDS if self.by_kind.get(kind)]
+
+    def _finding(self, kind: str, subject: str) -> Finding:
+        items = self.by_kind[kind]
+        examples = [f"{name}: {detail}" if detail else name for name, detail in list(items.items())[:EXAMPLES_KEPT]]
+        known = KINDS[kind]
+        count = len(items) + self.repeated[kind]
+        return Finding(kind, known.severity, subject, known.cause, known.remedy, count, tuple(examples))
+
+    def excluded(self) -> dict[str, str]:
+        """Returns the ids of utterances to exclude, each with its reasons, sorted by id."""
+        reasons: dict[str, list[str]] = {}
+        for kind, items in self.by_kind.items():
+            for name, detail in items.items() if KINDS[kind].excluded else ():
+                reasons.setdefault(name, []).append(f"{kind} ({detail})" if detail else kind)
+        return {name: "; ".join(reasons[name]) for name in sorted(reasons)}
+
+
+def write_exclusions(path: Path, excluded: dict[str, str], sources: Iterable[Path]) -> None:
+    """Writes the list that `data.exclude` of a configuration takes: "ID<TAB>reason", one utterance a line."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="replace") as file:
+        names = ", ".join(map(str, sources))
+        file.write(f"# Utterances that training leaves out, by `asrtool doctor data`: {one_line(names)}\n")
+        for name, reasons in excluded.items():
+            file.write(f"{name}\t{one_line(reasons)}\n".replace("\r", " "))

@@ -1,0 +1,118 @@
+"""Faults of lengths: of the audio, of the transcript in units, and of the transcript in relation to the speech."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asrtool.config import Config
+from asrtool.data.features import MIN_FRAME_SECONDS, count_frames
+from asrtool.doctor.data_entries import Utterance
+from asrtool.doctor.data_faults import Faults
+from asrtool.doctor.data_signal import Signal
+from asrtool.objectives.ctc import min_frames
+from asrtool.text.tokenizer import Tokenizer
+from asrtool.text.words import composed
+
+MIN_UTTERANCES = 20  # for a median rate and its deviation
+MAX_CHARACTERS_PER_SECOND = 50.0  # of audio: twice the fastest speech in any alphabet
+MIN_DEVIATION = 0.12  # of the logarithm of the rate: read speech of one person has 0.1, of many 0.2
+MAX_Z = 5.0  # deviations from the median; 0.5 of a million utterances exceed it by chance
+MAX_RATIO, MIN_RATIO = 1.9, 1 / 2.5  # of the median rate: within them, people just speak fast or slowly
+MIN_SPEECH_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What training requires of lengths, by the configuration."""
+
+    min_seconds: float
+    max_seconds: float
+    rate: int | None  # Hz; None takes the rate of each recording
+    max_speed: float
+    out_length: Callable[[int], int] | None  # feature frames -> output frames; None for objectives without a minimum
+
+
+def length_limits(config: Config | None) -> Limits:
+    """Returns the limits of a configuration, or of the defaults."""
+    from asrtool.models.subsampling import make_front_end
+
+    values = config or Config()
+    front_end = make_front_end(values.model.subsampling, values.features.num_bins, 8)  # 8: any dimension will do
+    return Limits(
+        min_seconds=values.data.min_seconds,
+        max_seconds=values.data.max_seconds,
+        rate=config.features.sampling_rate if config else None,
+        max_speed=max(values.data.augment.speeds),
+        out_length=None if values.objective.kind == "ce" else front_end.out_length,
+    )
+
+
+def check_lengths(utterances: Sequence[Utterance], limits: Limits, tokenizer: Tokenizer | None, faults: Faults) -> None:
+    """Adds a fault for each utterance that training would leave out by its length."""
+    shortest = max(limits.min_seconds, MIN_FRAME_SECONDS)
+    for utterance in utterances:
+        seconds = utterance.seconds
+        if seconds < shortest:
+            faults.add("too-short", utterance.id, f"{seconds:.3f} s")
+        elif seconds > limits.max_seconds:
+            faults.add("too-long", utterance.id, f"{seconds:.1f} s")
+        elif tokenizer and limits.out_length and not faults.has("unknown-units", utterance.id):
+            _check_feasible(utterance, limits, tokenizer, faults)
+
+
+def _check_feasible(utterance: Utterance, limits: Limits, tokenizer: Tokenizer, faults: Faults) -> None:
+    rate = limits.rate or (utterance.source.rate if utterance.source else 16000)
+    frames = count_frames(int(utterance.seconds / limits.max_speed * rate), rate)
+    available = limits.out_length(frames) if limits.out_length else frames
+    needed = min_frames(tokenizer.encode(composed(utterance.text or "")))
+    if needed > available:
+        faults.add("ctc-infeasible", utterance.id, f"{needed} frames needed, {available} in {utterance.seconds:.2f} s")
+
+
+def check_speaking_rates(
+    utterances: Sequence[Utterance], signals: Mapping[int, Signal], first: int, faults: Faults
+) -> None:
+    """Adds a fault for each transcript that is far too long or too short for its speech.
+
+    `signals` has the measures of utterances by number; the first of this set has the number `first`. Outliers are
+    judged by the logarithm of characters per second of speech, with the median and its absolute deviation, so that they
+    do not hide each other. The deviation of few characters is larger.
+    """
+    rated = []
+    for number, utterance in enumerate(utterances, first):
+        characters = len("".join(composed(utterance.text or "").split()))
+        seconds = _speech_seconds(utterance, signals.get(number))
+        if not characters or seconds is None:
+            continue
+        if characters > MAX_CHARACTERS_PER_SECOND * utterance.seconds:
+            faults.add("too-many-characters", utterance.id, _rate_text(characters, utterance.seconds, "audio"))
+        else:
+            rated.append((utterance, characters, seconds))
+    if len(rated) < MIN_UTTERANCES:
+        return
+    logarithms = np.array([math.log(characters / seconds) for _, characters, seconds in rated])
+    median = float(np.median(logarithms))
+    deviation = max(MIN_DEVIATION, 1.4826 * float(np.median(np.abs(logarithms - median))))
+    for (utterance, characters, seconds), logarithm in zip(rated, logarithms.tolist(), strict=True):
+        difference = logarithm - median
+        z = difference / math.hypot(deviation, 1 / math.sqrt(characters))
+        detail = f"{_rate_text(characters, seconds, 'speech')}, where {math.exp(median):.1f} is usual"
+        if z > MAX_Z and difference > math.log(MAX_RATIO):
+            faults.add("too-many-characters", utterance.id, detail)
+        elif z < -MAX_Z and difference < math.log(MIN_RATIO):
+            faults.add("too-few-characters", utterance.id, detail)
+
+
+def _speech_seconds(utterance: Utterance, signal: Signal | None) -> float | None:
+    """Returns the seconds of speech, the duration without measured audio, and None for audio without speech."""
+    if signal is None:
+        return utterance.seconds
+    if signal.wrong_samples or signal.speech_seconds < MIN_SPEECH_SECONDS:
+        return None
+    return signal.speech_seconds
+
+
+def _rate_text(characters: int, seconds: float, what: str) -> str:
+    return f"{characters / seconds:.1f} characters per second of {what}"

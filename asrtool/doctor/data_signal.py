@@ -1,0 +1,193 @@
+"""What the samples of one utterance show: level, silence, clipping, offset, bandwidth, dropouts, noise.
+
+All functions take one channel as samples (n,) float32 in -1 .. 1 and are numpy only. Together they process about 1,500
+times real time on one core.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from asrtool.data.audio import MAX_SAMPLE
+from asrtool.data.snr import estimate_snr
+
+FRAME_SECONDS = 0.01
+MIN_POWER = 1e-12  # -120 dB of full scale: the level of digital silence
+FULL_SCALE = 0.999  # samples from here on are counted as clipped
+MIN_FLAT_PEAK = 0.1  # of full scale: below it, equal neighbours at the peak are the steps of a quiet recording
+FLAT_STEP = 1 / 32768
+SPEECH_RANGE = 35.0  # dB below the loud frames within which a frame counts as speech
+MIN_SPEECH_LEVEL = -70.0  # dB of full scale
+FLOOR_SHARE = 0.3  # of the distance in dB from the noise floor to the loud frames: below it a frame is a pause
+SPECTRUM_SECONDS = 0.032  # window of the long-term spectrum
+MAX_SPECTRUM_FRAMES = 600  # 20 s of speech fix the long-term spectrum
+MIN_SPECTRUM_FRAMES = 10
+BANDS = 32  # of the long-term spectrum, up to half the sampling rate of the model
+# The drop within three bands that resampling filters have: 28 dB and more in 300 upsampled utterances of LibriSpeech.
+# The steepest of its 300 originals is 17 dB, of 300 of a German studio voice 20 dB.
+EDGE_DB = 24.0
+MIN_EDGE_HZ = 2500.0  # below it, the edge is one of the voice: telephones have 3,400 Hz
+ABOVE_EDGE = 80  # percentile of the bands above an edge that must stay below it: aliases may peak near half the rate
+MAX_EDGE_SHARE = 0.75  # of half the rate: above it an edge is the filter of the recorder or of a codec
+DROPOUT_FRAMES = 2  # frames of one constant value: 20 ms
+DROPOUT_RANGE = 20.0  # dB below the loud frames that both neighbours of a dropout reach: within speech
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Measures of one utterance."""
+
+    digest: bytes  # of the samples as 16-bit integers: equal for the same audio in another lossless format
+    wrong_samples: int  # not finite, or beyond full scale by far; the other fields are then meaningless
+    is_finite: bool
+    peak: float  # largest magnitude, of full scale
+    offset: float  # mean of the samples
+    clipped_share: float  # of the samples, at full scale or at a flat peak
+    level: float  # dB of full scale, of the loud frames (95th percentile of the levels of 10 ms)
+    level_range: float  # dB between the loud and the quiet frames (95th and 5th percentile)
+    speech_seconds: float  # of frames that are louder than pauses
+    snr: float | None  # dB, see asrtool/data/snr.py
+    bandwidth: float | None  # Hz of a sharp upper edge of the spectrum; None without one
+    flatness: float | None  # dB of the spectral flatness: about 0 for white noise, -20 for speech; None if too short
+    dropouts: int  # stretches of one value within speech
+
+
+def measure_signal(samples: np.ndarray, rate: int, model_rate: int | None = None) -> Signal:
+    """Returns the measures of one utterance, samples (n,) float32 at `rate` Hz, n > 0.
+
+    The bandwidth is measured up to half of `model_rate`, the rate to which the audio is resampled for the model.
+    """
+    digest = _digest(samples)
+    magnitude = np.abs(samples)
+    peak = float(magnitude.max(initial=0.0))
+    if not peak <= MAX_SAMPLE:  # NaN is not
+        wrong = int(np.count_nonzero(~(magnitude <= MAX_SAMPLE)))
+        return _unusable(digest, wrong, bool(np.isfinite(samples).all()), peak)
+    frames = _frames(samples, max(1, round(FRAME_SECONDS * rate)))
+    levels = _levels(frames)
+    loud, quiet = np.percentile(levels, (95, 5))
+    is_speech = levels > _speech_threshold(loud, quiet)
+    spectrum = _spectrum(samples, rate, is_speech)
+    half = min(rate, model_rate or rate) / 2
+    return Signal(
+        digest=digest,
+        wrong_samples=0,
+        is_finite=True,
+        peak=peak,
+        offset=float(samples.mean(dtype=np.float64)),
+        clipped_share=_clipped_share(samples, magnitude, peak),
+        level=float(loud),
+        level_range=float(loud - quiet),
+        speech_seconds=float(np.count_nonzero(is_speech)) * FRAME_SECONDS,
+        snr=estimate_snr(samples, rate),
+        bandwidth=None if spectrum is None else _sharp_edge(spectrum, rate, half),
+        flatness=None if spectrum is None else _flatness(spectrum, rate, half),
+        dropouts=_count_dropouts(frames, levels, float(loud)),
+    )
+
+
+def _unusable(digest: bytes, wrong: int, is_finite: bool, peak: float) -> Signal:
+    return Signal(digest, wrong, is_finite, peak, 0.0, 0.0, 0.0, 0.0, 0.0, None, None, None, 0)
+
+
+def _digest(samples: np.ndarray) -> bytes:
+    with np.errstate(invalid="ignore"):
+        integers = np.rint(samples * 32768).clip(-32768, 32767).astype(np.int16)
+    return hashlib.blake2b(integers.tobytes(), digest_size=16).digest()
+
+
+def _frames(samples: np.ndarray, size: int) -> np.ndarray:
+    """Returns the whole frames (m, size) of the samples; one short frame if there are fewer samples."""
+    count = len(samples) // size
+    return samples[: count * size].reshape(count, size) if count else samples[None, :]
+
+
+def _levels(frames: np.ndarray) -> np.ndarray:
+    """Returns the level (m,) of frames (m, size) in dB of full scale, without their mean."""
+    size = frames.shape[1]
+    powers = np.einsum("ij,ij->i", frames, frames) / size - frames.mean(axis=1) ** 2
+    return 10 * np.log10(np.maximum(powers, MIN_POWER))
+
+
+def _speech_threshold(loud: float, quiet: float) -> float:
+    """Returns the level in dB above which a frame counts as speech."""
+    above_floor = quiet + FLOOR_SHARE * (loud - quiet)
+    return max(MIN_SPEECH_LEVEL, min(above_floor, loud - 6), loud - SPEECH_RANGE)
+
+
+def _clipped_share(samples: np.ndarray, magnitude: np.ndarray, peak: float) -> float:
+    """Returns the share of samples at full scale, or in runs of three or more at a lower, flat peak."""
+    if peak < MIN_FLAT_PEAK:
+        return 0.0
+    at_full_scale = np.count_nonzero(magnitude >= FULL_SCALE)
+    at_peak = np.zeros(len(samples), bool)
+    for extreme in (float(samples.max()), float(samples.min())):
+        if abs(extreme) >= MIN_FLAT_PEAK:
+            at_peak |= np.abs(samples - extreme) <= FLAT_STEP
+    in_runs = at_peak[:-2] & at_peak[1:-1] & at_peak[2:]
+    return float(max(at_full_scale, np.count_nonzero(in_runs))) / len(samples)
+
+
+def _spectrum(samples: np.ndarray, rate: int, is_speech: np.ndarray) -> np.ndarray | None:
+    """Returns the mean power spectrum (size / 2 + 1,) of the windows with speech; None for too little speech."""
+    size = round(SPECTRUM_SECONDS * rate)
+    windows = _frames(samples, size)
+    if len(windows) < MIN_SPECTRUM_FRAMES or windows.shape[1] != size:
+        return None
+    centres = ((np.arange(len(windows)) + 0.5) * SPECTRUM_SECONDS / FRAME_SECONDS).astype(int)
+    chosen = np.flatnonzero(is_speech[np.minimum(centres, len(is_speech) - 1)])
+    if len(chosen) < MIN_SPECTRUM_FRAMES:
+        return None
+    chosen = chosen[:: max(1, len(chosen) // MAX_SPECTRUM_FRAMES)]
+    tapered = windows[chosen] * np.hanning(size).astype(np.float32)
+    return (np.abs(np.fft.rfft(tapered, axis=1)) ** 2).mean(axis=0)
+
+
+def _band_levels(spectrum: np.ndarray, rate: int, half: float) -> np.ndarray:
+    """Returns the level of each of BANDS bands up to `half` Hz, in dB, (BANDS,)."""
+    top = round(half / (rate / 2) * (len(spectrum) - 1))
+    edges = np.linspace(1, top, BANDS + 1).round().astype(int)  # from 1 on: bin 0 is the offset
+    powers = [spectrum[begin : max(end, begin + 1)].mean() for begin, end in zip(edges, edges[1:], strict=False)]
+    return 10 * np.log10(np.maximum(powers, 1e-20))
+
+
+def _sharp_edge(spectrum: np.ndarray, rate: int, half: float) -> float | None:
+    """Returns the frequency in Hz above which the spectrum has nothing, after a drop as steep as a filter's.
+
+    The bands above the edge must stay EDGE_DB below the band in front of it, so that a gap between formants does not count.
+    """
+    levels = _band_levels(spectrum, rate, half)
+    first = max(2, int(MIN_EDGE_HZ / half * BANDS))
+    for band in range(first, int(MAX_EDGE_SHARE * BANDS)):
+        drop = levels[band] - levels[band + 3]
+        if drop >= EDGE_DB and levels[band] - np.percentile(levels[band + 3 :], ABOVE_EDGE) >= EDGE_DB:
+            return float((band + 1) * half / BANDS)
+    return None
+
+
+def _flatness(spectrum: np.ndarray, rate: int, half: float) -> float:
+    """Returns the spectral flatness in dB: the geometric mean of the bands' powers divided by the arithmetic mean."""
+    levels = _band_levels(spectrum, rate, half)[: int(0.8 * BANDS)]
+    return float(levels.mean() - 10 * np.log10(np.mean(10 ** (levels / 10))))
+
+
+def _count_dropouts(frames: np.ndarray, levels: np.ndarray, loud: float) -> int:
+    """Returns how many stretches of constant samples begin and end within loud speech.
+
+    Audio with digital silence elsewhere is not judged: a noise gate or a synthesiser makes it.
+    """
+    is_constant = np.ptp(frames, axis=1) == 0
+    if not is_constant.any():
+        return 0
+    padded = np.concatenate([[False], is_constant, [False]])
+    begins = np.flatnonzero(~padded[:-1] & padded[1:])
+    ends = np.flatnonzero(padded[:-1] & ~padded[1:])  # exclusive
+    threshold = loud - DROPOUT_RANGE
+    count = 0
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        within = begin > 0 and end < len(levels) and min(levels[begin - 1], levels[end]) > threshold
+        if not within:
+            return 0
+        count += end - begin >= DROPOUT_FRAMES
+    return count
