@@ -78,7 +78,8 @@ def _check_age(experiment: Path, folder: Path, hypotheses: Path, facts: dict, co
     if weights.is_file() and weights.stat().st_mtime_ns > written:
         cause = f"it is older than the weights that it is of ({weights.name})"
         yield Finding("stale-result", Severity.WARNING, str(folder), cause, command)
-    cuts = facts.get("cuts")
+    options = facts.get("options")
+    cuts = options.get("cuts") if isinstance(options, dict) else facts.get("cuts")  # the options have absolute paths
     if isinstance(cuts, str) and Path(cuts).exists():
         try:
             newest = max(path.stat().st_mtime_ns for path in manifest_files(Path(cuts)))

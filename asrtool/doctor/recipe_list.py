@@ -1,0 +1,107 @@
+"""What a recipe says about itself: `run.sh --list true` with the options of the last run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asrtool.doctor.findings import Finding, Severity
+
+LIST_SECONDS = 600.0  # limit: the settings of stage 0 are checksums of a whole corpus folder, minutes on a file server
+OPTIONS_FILE = ".done/options"  # in the work folder: the options of the last run, one word a line
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: its state is done, changed (done with other settings), interrupted or missing (not run)."""
+
+    number: int
+    state: str
+    title: str
+    outputs: str  # what it wrote, as its marker says
+
+
+@dataclass
+class RecipeRun:
+    """The folders and the stages of a recipe in its work folder, with the options of the last run."""
+
+    recipe: Path
+    work: Path
+    options: list[str]
+    folders: dict[str, Path] = field(default_factory=dict)  # lang, exp, start, conf; absolute
+    stages: list[Stage] = field(default_factory=list)
+
+    def command(self, *more: str) -> str:
+        """Returns the command that runs the recipe with the same options, and `more`."""
+        work = [] if self.work == self.recipe else ["--work", str(self.work)]
+        return shlex.join(["bash", str(self.recipe / "run.sh"), *self.options, *work, *more])
+
+    def again(self, number: int) -> str:
+        """Returns the command that runs a stage again although it is done, and the later ones after it."""
+        return self.command("--stage", str(number), "--stop-stage", str(number), "--force", "true")
+
+    def is_done(self, number: int) -> bool:
+        """Returns True if a stage was completed, also with other settings."""
+        return any(stage.number == number and stage.state in ("done", "changed") for stage in self.stages)
+
+
+def last_options(work: Path) -> list[str]:
+    """Returns the options of the last run in a work folder; empty if there was none."""
+    path = work / OPTIONS_FILE
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def list_recipe(recipe: Path, work: Path, options: Sequence[str]) -> tuple[RecipeRun, Finding | None]:
+    """Returns what the recipe lists, and an error if it cannot be asked; `run.sh` of the recipe is executed."""
+    run = RecipeRun(recipe, work, list(options))
+    command = ["bash", str(recipe / "run.sh"), *options, "--work", str(work), "--list", "true"]
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # local/path.sh uses this Python
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=LIST_SECONDS, check=False, env={**os.environ, "PATH": path}
+        )
+    except subprocess.TimeoutExpired:
+        cause = f"`run.sh --list true` has not ended after {LIST_SECONDS:.0f} s"
+        return run, Finding("recipe-does-not-list", Severity.ERROR, str(recipe), cause, shlex.join(command))
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
+        cause = f"`run.sh --list true` fails: {lines[0] if lines else f'exit status {done.returncode}'}"
+        return run, Finding("recipe-does-not-list", Severity.ERROR, str(recipe), cause, shlex.join(command))
+    _parse(run, done.stdout)
+    if not run.stages:
+        cause = "run.sh does not know --list: it does not use the driver local/recipe.sh"
+        remedy = "write it as egs/digits/run.sh is written (docs/recipes.md)"
+        return run, Finding("recipe-without-driver", Severity.ERROR, str(recipe), cause, remedy)
+    return run, None
+
+
+def _parse(run: RecipeRun, output: str) -> None:
+    for line in output.splitlines():
+        kind, *fields = line.split("\t")
+        if kind == "folder" and len(fields) == 2:
+            run.folders[fields[0]] = run.work / fields[1]
+        elif kind == "stage" and len(fields) == 4 and re.fullmatch("[0-9]", fields[0]):
+            run.stages.append(Stage(int(fields[0]), *fields[1:]))
+
+
+def check_stages(run: RecipeRun):
+    """Yields findings about stages that did not complete, were run with other settings, or are still to run."""
+    for stage in run.stages:
+        subject = f"stage {stage.number} ({stage.title})"
+        if stage.state == "interrupted":
+            cause = "it was begun and is not complete: it is running, or it failed or was interrupted"
+            yield Finding("interrupted-stage", Severity.WARNING, subject, cause, run.command())
+        elif stage.state == "changed":
+            cause = "its settings, its configuration or its input have changed since it was completed"
+            yield Finding("changed-stage", Severity.WARNING, subject, cause, run.command())
+    missing = [stage for stage in run.stages if stage.state == "missing"]
+    if missing:
+        numbers = ", ".join(str(stage.number) for stage in missing)
+        examples = tuple(f"stage {stage.number}: {stage.title}" for stage in missing)
+        remedy = run.command("--stop-stage", str(missing[-1].number))
+        cause = f"stages {numbers} have not run"
+        yield Finding("stages-to-run", Severity.INFO, str(run.recipe), cause, remedy, len(missing), examples)
