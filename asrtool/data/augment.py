@@ -1,4 +1,4 @@
-"""Augmentation of training cuts: speed, volume, noise, vocal tract length (VTLP), SpecAugment.
+"""Augmentation of training cuts: speed, vocal tract length (VTLP), SpecAugment. augment_audio.py changes the samples.
 
 Every random number is drawn from (seed, epoch, cut id) or (seed, epoch, position of the batch) and nothing else, so
 that a batch has the same bits whichever process loads it, and after a resume.
@@ -7,7 +7,6 @@ that a batch has the same bits whichever process loads it, and after a resume.
 import hashlib
 import random
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,12 +16,8 @@ from lhotse.features.kaldi.layers import lin2mel, mel2lin
 
 from asrtool.config import AugmentConfig, SpecAugmentConfig
 from asrtool.data.features import extractor
-from asrtool.data.manifest import open_cuts
-from asrtool.errors import UserError
 
 UNWARPED_FROM = 0.8  # share of the highest frequency; formants lie below it, and VTLP only fits the rest in above it
-MIN_REST_SECONDS = 0.01  # nothing shorter is mixed in at the end of a cut, where rounding can leave a rest
-MIN_NOISE_SECONDS = 0.1  # a cut of 30 s has it 300 times, and with much shorter noises mixing would never end
 
 
 def keyed_generator(*key: object) -> random.Random:
@@ -41,45 +36,6 @@ def perturb_speed(cut: MonoCut, augment: AugmentConfig, seed: int, epoch: int) -
     """Returns `cut` at its speed of this epoch."""
     speed = draw_speed(cut.id, augment, seed, epoch)
     return cut if speed == 1.0 else cut.perturb_speed(speed, affix_id=False)
-
-
-def perturb_audio(cut: MonoCut, augment: AugmentConfig, seed: int, epoch: int) -> MonoCut:
-    """Returns `cut` with its volume changed and noise mixed in, as configured."""
-    generator = keyed_generator("audio", seed, epoch, cut.id)
-    if augment.volume:
-        cut = cut.perturb_volume(generator.uniform(*augment.volume), affix_id=False)
-    if augment.noise and generator.random() < augment.noise_probability:
-        cut = _mix_noise(cut, augment.noise, augment.noise_snr, generator)
-    return cut
-
-
-def _mix_noise(cut: MonoCut, path: Path, snr_range: tuple[float, float], generator: random.Random) -> MonoCut:
-    """Returns `cut` with one noise of a manifest mixed in: a part of the noise, or all of it, repeated, at one SNR."""
-    noise = generator.choice(_load_noises(path))
-    if noise.sampling_rate != cut.sampling_rate:
-        rates = f"{noise.id} has {noise.sampling_rate} Hz, the speech {cut.sampling_rate}"
-        raise UserError(f"data.augment.noise {path}: {rates}; see `asrtool prepare lhotse --resample`")
-    start = generator.uniform(0, max(0.0, noise.duration - cut.duration))
-    snr = generator.uniform(*snr_range)
-    mixed = cut
-    offset = 0.0
-    while (rest := cut.duration - offset) > MIN_REST_SECONDS:
-        piece = noise.truncate(offset=start, duration=min(rest, noise.duration), preserve_id=True).drop_supervisions()
-        mixed = mixed.mix(piece, offset_other_by=offset, snr=snr, preserve_id="left")
-        offset += piece.duration
-    return mixed
-
-
-@lru_cache(maxsize=2)
-def _load_noises(path: Path) -> list[MonoCut]:
-    if not Path(path).is_file():
-        raise UserError(f"data.augment.noise not found: {path}; make it with `asrtool prepare lhotse`")
-    noises = list(open_cuts(path))
-    for noise in noises:
-        if not (isinstance(noise, MonoCut) and noise.has_recording and noise.duration >= MIN_NOISE_SECONDS):
-            requirement = f"a noise is one channel of a recording, of at least {MIN_NOISE_SECONDS:g} s"
-            raise UserError(f"data.augment.noise {path}: {noise.id}: {requirement}; leave it out of the manifest")
-    return noises
 
 
 def perturb_vocal_tract_length(features: torch.Tensor, warp: float, sampling_rate: int) -> torch.Tensor:

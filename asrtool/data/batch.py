@@ -9,17 +9,27 @@ WHOLE_BATCH_FIELDS = {"position", "next_position", "seconds", "skipped"}  # all 
 NO_LABEL = -100  # the index that torch's cross entropy leaves out
 
 
+class CorpusPosition(NamedTuple):
+    """The next line of one of several corpora: line `line` of file `file` of pass `epoch` over it, all from 0."""
+
+    epoch: int = 0
+    file: int = 0
+    line: int = 0
+
+
 @dataclass(frozen=True)
 class Position:
     """A place in the training data: number `batch` of the block that begins at line `line` of file `file` of an epoch.
 
-    All numbers count from 0; files are numbered in the epoch's order.
+    All numbers count from 0; files are numbered in the epoch's order. Where several corpora are mixed, `line` is the
+    number of cuts of the epoch before the block, and `corpora` has where the block begins in each of them.
     """
 
     epoch: int = 0
     file: int = 0
     line: int = 0
     batch: int = 0
+    corpora: tuple[CorpusPosition, ...] = ()
 
 
 class SkippedCut(NamedTuple):
@@ -49,6 +59,7 @@ class Batch:
     seconds: float  # of audio, without padding
     labels: torch.Tensor | None = None  # (N, T) int64 aligned unit of each frame or NO_LABEL; for objective ce
     speakers: list[str | None] = field(default_factory=list)
+    corpora: list[int] = field(default_factory=list)  # number of the training corpus of each utterance
     skipped: list[SkippedCut] = field(default_factory=list)
 
     def select(self, rows: slice) -> "Batch":

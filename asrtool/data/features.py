@@ -1,6 +1,7 @@
 """Log-mel features: one extractor for all uses, computed on the fly or read from where they were stored."""
 
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from lhotse import Fbank, FbankConfig, MonoCut
 from lhotse.features.io import LilcomChunkyWriter
 
 from asrtool.data.entry_checks import MAX_CUT_SECONDS, length_problem
-from asrtool.data.samples import block_reader, load_samples
+from asrtool.data.samples import block_reader, load_samples, require_audible
 from asrtool.data.sources import InvalidEntry
 
 FRAME_SHIFT = 0.01  # seconds
@@ -30,17 +31,26 @@ def extractor(sampling_rate: int, num_bins: int) -> Fbank:
     return Fbank(FbankConfig(sampling_rate=sampling_rate, num_filters=num_bins, frame_shift=FRAME_SHIFT))
 
 
-def compute_features(cut: MonoCut, num_bins: int, max_seconds: float | None = MAX_CUT_SECONDS) -> torch.Tensor:
+SamplesChange = Callable[[torch.Tensor], torch.Tensor]  # (n,) float32 -> (n,) float32
+
+
+def compute_features(
+    cut: MonoCut, num_bins: int, max_seconds: float | None = MAX_CUT_SECONDS, change: SamplesChange | None = None
+) -> torch.Tensor:
     """Returns the features of one cut, (T, F) float32, computed from its audio alone: other cuts do not change them.
 
-    Raises InvalidEntry if the audio cannot be read or has more than `max_seconds` (None is no limit), and for features
-    that are not finite.
+    `change` augments the samples first. Raises InvalidEntry if the audio cannot be read or has more than `max_seconds`
+    (None is no limit), and for features that are not finite.
     """
     if is_too_short(cut):
         raise InvalidEntry(f"{cut.id}: {TOO_SHORT}")
-    if cut.duration > MAX_WHOLE_SECONDS:
-        return _compute_in_blocks(cut, num_bins, max_seconds)
+    if cut.duration > MAX_WHOLE_SECONDS and change is None:
+        return _compute_in_blocks(cut, num_bins, block_reader(cut, max_seconds))
     samples = load_samples(cut, max_seconds)
+    if change:
+        samples = require_audible(change(samples), cut, 0)
+    if cut.duration > MAX_WHOLE_SECONDS:
+        return _compute_in_blocks(cut, num_bins, lambda begin, end: samples[begin:end])
     features = extractor(cut.sampling_rate, num_bins).extract(samples, cut.sampling_rate)
     return _require_finite(features, cut, 0)
 
@@ -60,9 +70,8 @@ def is_too_short(cut: MonoCut) -> bool:
     return cut.has_recording and cut.num_samples < MIN_FRAME_SECONDS * cut.sampling_rate
 
 
-def _compute_in_blocks(cut: MonoCut, num_bins: int, max_seconds: float | None) -> torch.Tensor:
+def _compute_in_blocks(cut: MonoCut, num_bins: int, read_samples: Callable[[int, int], torch.Tensor]) -> torch.Tensor:
     """Computes the same features block by block: a frame depends on samples within two frame shifts of it."""
-    read_samples = block_reader(cut, max_seconds)
     extract = extractor(cut.sampling_rate, num_bins).extract
     num_frames = count_frames(cut.num_samples, cut.sampling_rate)
     shift = samples_per_frame(cut.sampling_rate)
@@ -87,11 +96,18 @@ def _require_finite(features: torch.Tensor, cut: MonoCut, first: int) -> torch.T
 
 
 def load_features(
-    cut: MonoCut, source: str, num_bins: int, max_seconds: float | None = MAX_CUT_SECONDS
+    cut: MonoCut,
+    source: str,
+    num_bins: int,
+    max_seconds: float | None = MAX_CUT_SECONDS,
+    change: SamplesChange | None = None,
 ) -> torch.Tensor:
-    """Returns the features of one cut, (T, F) float32: `source` is "stored" or "on_the_fly". Raises InvalidEntry."""
+    """Returns the features of one cut, (T, F) float32: `source` is "stored" or "on_the_fly". Raises InvalidEntry.
+
+    `change` augments the samples of features that are computed on the fly.
+    """
     if source == "on_the_fly":
-        return compute_features(cut, num_bins, max_seconds)
+        return compute_features(cut, num_bins, max_seconds, change)
     if not cut.has_features:
         raise InvalidEntry(f"{cut.id}: the manifest has no stored features; run `asrtool features`, or use on_the_fly")
     if problem := length_problem(cut.duration, max_seconds) or _kind_problem(cut, num_bins):

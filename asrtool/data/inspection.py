@@ -1,6 +1,6 @@
 """A scan of a manifest before training: which cuts can be used, which are dropped and why, and what is wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -78,9 +78,10 @@ class CutRequirements:
         return None
 
 
-def inspect_cuts(path: Path, requirements: CutRequirements) -> Inspection:
+def inspect_cuts(path: Path, requirements: CutRequirements, excluded: Mapping[str, str] | None = None) -> Inspection:
     """Scans a manifest once. Cuts outside the configured lengths, and cuts whose units need more output frames than
-    they have at the highest configured speed, are dropped.
+    they have at the highest configured speed, are dropped; and those of `excluded`, id -> reason, whatever else is
+    wrong with them.
 
     Only the first MAX_CUTS are scanned; training leaves out unusable cuts of the rest when it reads them. Raises
     DataError with all cuts that would be misread (see `EntryChecks`), and those with a problem (see `CutRequirements`).
@@ -90,7 +91,10 @@ def inspect_cuts(path: Path, requirements: CutRequirements) -> Inspection:
     rates_of_problems: set[int | None] = set()
     checks = EntryChecks()
     for entry, tree in progress(islice(entries_with_trees(path), MAX_CUTS), f"reading {Path(path).name}"):
-        if problem := checks.problem(tree) or requirements.problem(tree):
+        if excluded and entry.id in excluded:
+            why = excluded[entry.id]
+            inspection.dropped[entry.id] = f"excluded by data.exclude{': ' if why else ''}{why}"
+        elif problem := checks.problem(tree) or requirements.problem(tree):
             problems.append(f"{entry.id}: {problem}")
             rates_of_problems.add(sampling_rate_of(tree))
         elif reason := requirements.drop_reason(tree):

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,21 +21,29 @@ from asrtool.config import Config
 from asrtool.data.augment import (
     keyed_generator,
     mask_batch,
-    perturb_audio,
     perturb_speed,
     perturb_vocal_tract_length,
     spec_augment,
 )
+from asrtool.data.augment_audio import audio_change
 from asrtool.data.batch import NO_LABEL, Batch, Position, SkippedCut
 from asrtool.data.entry_checks import MAX_CUT_SECONDS
 from asrtool.data.features import FRAME_SHIFT, TOO_SHORT, is_too_short, load_features
 from asrtool.data.manifest import text_and_speaker
-from asrtool.data.sampling import CutBatch
+from asrtool.data.sampling import CutBatch, entry_epoch
 from asrtool.data.shards import Entry
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import AsrtoolError, DataError, UserError
 from asrtool.interrupts import init_worker
 from asrtool.text.tokenizer import BLANK, Tokenizer
+
+
+class DrawnCut(NamedTuple):
+    """A cut of a batch, the number of its corpus, and the epoch from which its augmentation is drawn."""
+
+    cut: MonoCut
+    corpus: int
+    epoch: int
 
 
 class SpeechDataset(Dataset):
@@ -72,13 +80,18 @@ class SpeechDataset(Dataset):
 
     def _load(self, cut_batch: CutBatch) -> Batch:
         position = cut_batch.position
-        cuts = [self._cut(entry, position.epoch) for entry in cut_batch.entries]
-        cuts.sort(key=lambda cut: (-cut.duration, cut.id))
+        epochs = [entry_epoch(entry, position) for entry in cut_batch.entries]
+        drawn = [
+            DrawnCut(self._cut(entry, epoch), entry.corpus, epoch)
+            for entry, epoch in zip(cut_batch.entries, epochs, strict=True)
+        ]
+        drawn.sort(key=lambda item: (-item.cut.duration, item.cut.id, item.corpus, item.epoch))
         skipped: list[MonoCut] = []
         if not self.training:
-            skipped = [cut for cut in cuts if is_too_short(cut)]
-            cuts = [cut for cut in cuts if not is_too_short(cut)]
-        features, feature_lens = self._padded_features(cuts, position)
+            skipped = [item.cut for item in drawn if is_too_short(item.cut)]
+            drawn = [item for item in drawn if not is_too_short(item.cut)]
+        cuts = [item.cut for item in drawn]
+        features, feature_lens = self._padded_features(drawn, position)
         texts = [text_and_speaker(cut)[0] for cut in cuts]
         targets, target_lens = self._targets(texts)
         has_labels = self.needs_alignments and self.tokenizer is not None and cuts
@@ -95,15 +108,16 @@ class SpeechDataset(Dataset):
             labels=self._labels(cuts, feature_lens) if has_labels else None,
             speakers=[text_and_speaker(cut)[1] for cut in cuts],
             skipped=[_skipped(cut) for cut in skipped],
+            corpora=[item.corpus for item in drawn],
         )
 
     def _cut(self, entry: Entry, epoch: int) -> MonoCut:
         cut = entry.cut()
         return perturb_speed(cut, self.augment, self.seed, epoch) if self.training else cut
 
-    def _padded_features(self, cuts: list[MonoCut], position: Position) -> tuple[torch.Tensor, torch.Tensor]:
+    def _padded_features(self, drawn: list[DrawnCut], position: Position) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the features (N, T, F) of a batch, in training with SpecAugment, and their lengths (N,)."""
-        features = [self._features(cut, position.epoch) for cut in cuts]
+        features = [self._features(item.cut, item.epoch) for item in drawn]
         lens = torch.tensor([len(frames) for frames in features], dtype=torch.int64)
         padded = _pad(features, torch.zeros(0, 0, self.features.num_bins))
         if self.training and self.augment.spec_augment:
@@ -113,7 +127,7 @@ class SpeechDataset(Dataset):
         return padded, lens
 
     def _features(self, cut: MonoCut, epoch: int) -> torch.Tensor:
-        """Returns the features (T, F) of one cut, in training with noise, volume and VTLP as configured."""
+        """Returns the features (T, F) of one cut, in training with its audio and VTLP as configured."""
         config = self.features
         if cut.sampling_rate != config.sampling_rate:
             expected = f"the configuration says features.sampling_rate={config.sampling_rate}"
@@ -121,9 +135,8 @@ class SpeechDataset(Dataset):
         if not self.training:  # stored features and computed ones are the same: use what the manifest has
             source = "stored" if cut.has_features else "on_the_fly"
             return load_features(cut, source, config.num_bins, self.max_seconds)
-        if config.source == "on_the_fly":
-            cut = perturb_audio(cut, self.augment, self.seed, epoch)
-        features = load_features(cut, config.source, config.num_bins, self.max_seconds)
+        change = audio_change(cut, self.augment, self.seed, epoch)
+        features = load_features(cut, config.source, config.num_bins, self.max_seconds, change)
         if self.augment.vtlp:
             generator = keyed_generator("warp", self.seed, epoch, cut.id)
             warp = 1 + generator.uniform(-self.augment.vtlp, self.augment.vtlp)

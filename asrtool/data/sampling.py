@@ -1,7 +1,7 @@
 """Samplers: which cuts make up each batch, in training (shuffled, bucketed by duration) and in decoding (in order)."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -9,14 +9,14 @@ from pathlib import Path
 from asrtool.config import DataConfig
 from asrtool.data.augment import draw_speed, keyed_generator
 from asrtool.data.batch import Position
+from asrtool.data.corpus_lines import epoch_lines, is_trained_on
 from asrtool.data.entry_checks import EntryChecks
-from asrtool.data.features import MIN_FRAME_SECONDS
 from asrtool.data.manifest import speaker_of
-from asrtool.data.shards import Entry, entries_with_trees, manifest_files, read_entries
+from asrtool.data.mixing import CorpusMixture, CorpusSize, measure_corpora
+from asrtool.data.shards import Entry, entries_with_trees, manifest_files
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import DataError
 
-ROUNDING_SECONDS = 0.001  # speed perturbation rounds a cut to whole samples; a sample is shorter than this
 BLOCK_CUTS = 50_000  # cuts held for shuffling: about 60 MB, and two seconds to read
 MIN_BUCKET_BATCHES = 4  # the last batch of a bucket is not full: that should be at most one batch in four
 
@@ -36,7 +36,8 @@ class TrainingSampler(Iterable[CutBatch]):
     An epoch is read in blocks of BLOCK_CUTS lines, and each block is divided into batches. Their order depends on
     (seed, epoch, where the block begins), so that resuming in the middle of an epoch reads one block and no more.
     All ranks see the same stream of batches and take turns, across the ends of epochs too. `dropped` has the ids of
-    cuts that are left out. With 2 ranks:
+    cuts that are left out. Several corpora are mixed (asrtool/data/mixing.py); `sizes` has what is trained on of each,
+    and is measured if it is not given. With 2 ranks:
 
         batch      0 1 2 3 4 | 0 1 2 ...      epoch 0 has five batches
         of rank    0 1 0 1 0 | 1 0 1 ...      each batch has one rank, and each rank has as many as the other
@@ -49,13 +50,16 @@ class TrainingSampler(Iterable[CutBatch]):
         dropped: frozenset[str] = frozenset(),
         start: Position | None = None,
         ranks: Ranks = SINGLE_PROCESS,
+        sizes: Sequence[CorpusSize] | None = None,
     ):
         self.data = data
         self.seed = seed
         self.dropped = dropped
         self.start = start or Position()
         self.ranks = ranks
-        self.files = manifest_files(data.train)
+        self.mixture: CorpusMixture | None = None
+        if isinstance(data.train, tuple):
+            self.mixture = CorpusMixture(data, seed, dropped, sizes or measure_corpora(data, dropped))
 
     def __iter__(self) -> Iterator[CutBatch]:
         stream = self._batches_of_all_ranks()
@@ -68,24 +72,32 @@ class TrainingSampler(Iterable[CutBatch]):
             yield CutBatch(own_position, own_entries, next_position=position)
 
     def _batches_of_all_ranks(self) -> Iterator[tuple[Position, list[Entry]]]:
-        position = self.start
-        ends_since_batch = 0  # ends of epochs since the last batch
-        while ends_since_batch < 2:  # the first epoch may have been resumed at its end; the second one is whole
-            for begin, block in self._blocks(position):
-                batches = shuffled_batches(block, begin, self.data, self.seed)
-                for number in range(begin.batch, len(batches)):
-                    ends_since_batch = 0
-                    yield replace(begin, batch=number), batches[number]
-                del block, batches  # before the next block is read
-            position = Position(position.epoch + 1)
-            ends_since_batch += 1
+        blocks = self.mixture.blocks(self.start, BLOCK_CUTS) if self.mixture else self._blocks()
+        for begin, block in blocks:
+            batches = shuffled_batches(block, begin, self.data, self.seed)
+            for number in range(begin.batch, len(batches)):
+                yield replace(begin, batch=number), batches[number]
+            del block, batches  # before the next block is read
+
+    def _blocks(self) -> Iterator[tuple[Position, list[Entry]]]:
+        """Yields the blocks of a single corpus without end. Raises DataError if nothing of it is trained on."""
+        begin = self.start
+        num_empty = 0  # epochs in a row; the first one may have been resumed at its end, the second one is whole
+        while num_empty < 2:
+            num_empty += 1
+            for position, block in self._epoch_blocks(begin):
+                num_empty = 0 if block else num_empty
+                yield position, block
+            begin = Position(begin.epoch + 1)
         raise DataError(f"nothing of {self.data.train} is left to train on", [])
 
-    def _blocks(self, start: Position) -> Iterator[tuple[Position, list[Entry]]]:
+    def _epoch_blocks(self, start: Position) -> Iterator[tuple[Position, list[Entry]]]:
         """Yields the blocks of the epoch from the one at `start` on, each with its entries that are trained on."""
+        (manifest,) = self.data.train_manifests
         begin = start
         block: list[Entry] = []
-        for number, (file, line, entry) in enumerate(self._lines(start)):
+        lines = epoch_lines(manifest_files(manifest), self.seed, start.epoch, start.file, start.line)
+        for number, (file, line, entry) in enumerate(lines):
             if number and number % BLOCK_CUTS == 0:
                 yield begin, block
                 begin = Position(start.epoch, file, line)
@@ -94,36 +106,25 @@ class TrainingSampler(Iterable[CutBatch]):
                 block.append(entry)
         yield begin, block
 
-    def _lines(self, start: Position) -> Iterator[tuple[int, int, Entry]]:
-        """Yields the entries of the epoch from `start` on, each with its file and line number as in `Position`.
-
-        A file is opened once for all its blocks.
-        """
-        files = list(self.files)
-        keyed_generator("files", self.seed, start.epoch).shuffle(files)
-        first_line = start.line
-        for file in range(start.file, len(files)):
-            for line, entry in enumerate(read_entries(files[file], first_line), first_line):
-                yield file, line, entry
-            first_line = 0
-
-
-def is_trained_on(entry: Entry, data: DataConfig) -> bool:
-    """Returns True if the cut's length is within the configured limits, and it has a frame at every speed."""
-    min_seconds = max(data.min_seconds, MIN_FRAME_SECONDS * max(data.augment.speeds) + ROUNDING_SECONDS)
-    return min_seconds <= entry.duration <= data.max_seconds
-
 
 def shuffled_batches(block: list[Entry], begin: Position, data: DataConfig, seed: int) -> list[list[Entry]]:
     """Divides a block into batches of cuts of similar length, in an order drawn from (seed, epoch, file, line)."""
     generator = keyed_generator("batches", seed, begin.epoch, begin.file, begin.line)
     shuffled = list(block)
     generator.shuffle(shuffled)
-    timed = [(entry.duration / draw_speed(entry.id, data.augment, seed, begin.epoch), entry) for entry in shuffled]
+    timed = [
+        (entry.duration / draw_speed(entry.id, data.augment, seed, entry_epoch(entry, begin)), entry)
+        for entry in shuffled
+    ]
     buckets = _buckets(timed, data.num_buckets, data.batch_seconds)
     batches = [batch for bucket in buckets for batch in _pack(bucket, data.batch_seconds)]
     generator.shuffle(batches)
     return batches
+
+
+def entry_epoch(entry: Entry, position: Position) -> int:
+    """Returns the epoch from which the augmentation of a cut is drawn: that of its corpus where several are mixed."""
+    return position.epoch if entry.epoch is None else entry.epoch
 
 
 TimedEntry = tuple[float, Entry]  # its seconds, in training at the speed that was drawn

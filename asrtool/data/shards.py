@@ -40,12 +40,17 @@ class SharItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A cut as a line of its manifest. `shar_items` is empty unless the manifest is Shar's."""
+    """A cut as a line of its manifest. `shar_items` is empty unless the manifest is Shar's.
+
+    Where several corpora are mixed, `corpus` is the number of the cut's corpus, and `epoch` that of the pass over it.
+    """
 
     id: str
     duration: float  # seconds
     line: bytes
     shar_items: tuple[SharItem, ...] = field(default=(), repr=False)
+    corpus: int = 0
+    epoch: int | None = None  # None is the epoch of the batch
 
     def tree(self) -> dict:
         """Returns the line's JSON object."""

@@ -148,7 +148,7 @@ def _training(experiment: Experiment, old: Manifest | None, train_cuts: Path | N
     config = experiment.config
     summary = packed_training(old) if old else read_training(experiment.folder / "log.jsonl")
     data = {
-        "data": old.training.data if old else manifest_name(Path(config.data.train))[:200],
+        "data": old.training.data if old else " + ".join(map(manifest_name, config.data.train_manifests))[:200],
         "data_hours": old.training.data_hours if old else None,
         "data_utterances": old.training.data_utterances if old else None,
     }

@@ -1,5 +1,6 @@
 """How long the utterances were that a system was trained on: recordings are cut into segments of that length."""
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -23,11 +24,11 @@ def longest_utterance(experiment: Experiment) -> float:
     recorded = experiment.longest_seconds or _logged_longest(experiment.folder / "log.jsonl")
     if recorded:
         return min(limit, recorded)
-    manifest = _training_manifest(experiment)
-    if manifest is None:
-        return limit
-    first_entries = islice(entries_with_trees(manifest), MAX_ENTRIES)
-    durations = [entry.duration for entry, _ in first_entries]
+    durations = [
+        entry.duration
+        for manifest in _training_manifests(experiment)
+        for entry, _ in islice(entries_with_trees(manifest), MAX_ENTRIES)
+    ]
     return min(limit, max(durations, default=limit))
 
 
@@ -40,8 +41,9 @@ def _logged_longest(log: Path) -> float | None:
     return check_schema(StartRow, row, f"{log}:1", hint).get("longest_seconds")
 
 
-def _training_manifest(experiment: Experiment) -> Path | None:
-    """Returns the training manifest; its path counts from the folder in which the training was started."""
-    parents = experiment.folder.resolve().parents[:MAX_PARENTS]
-    candidates = [folder / experiment.config.data.train for folder in (Path(), *parents)]
-    return next((path for path in candidates if path.is_file()), None)
+def _training_manifests(experiment: Experiment) -> Iterator[Path]:
+    """Yields the training manifests; their paths count from the folder in which the training was started."""
+    folders = [Path(), *experiment.folder.resolve().parents[:MAX_PARENTS]]
+    for manifest in experiment.config.data.train_manifests:
+        candidates = (folder / manifest for folder in folders)
+        yield from islice((path for path in candidates if path.is_file()), 1)

@@ -4,7 +4,7 @@ priors.json        seconds of each unit, for objective ce
 unit_ngram.json    n-gram counts of units, for the denominator graph of objective mmi
 """
 
-from itertools import islice
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from asrtool.config import Integer, ObjectiveConfig
 from asrtool.data.inspection import MAX_CUTS, aligned_units, transcript
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.mixing import training_entries
 from asrtool.errors import UserError
 from asrtool.files import write_json
 from asrtool.graphs.unit_ngram import END, START, UnitCounts, UnitNgram
@@ -24,17 +24,20 @@ PRIORS = "priors.json"
 UNIT_COUNTS = "unit_ngram.json"
 
 
-def write_priors(manifest: Path, tokenizer: Tokenizer, path: Path) -> None:
-    """Writes the seconds of each unit in the alignments of a manifest, as a JSON list in the tokenizer's order.
+def write_priors(
+    manifests: Path | Sequence[Path], tokenizer: Tokenizer, path: Path, excluded: Container[str] = ()
+) -> None:
+    """Writes the seconds of each unit in the alignments of manifests, as a JSON list in the tokenizer's order.
 
     An existing file is not written again. Audio that is not aligned counts as blank, and only the first MAX_CUTS of a
-    long manifest count. Decoding subtracts the logarithms of the priors (`--priors`): the posterior of a frame is then
-    a scaled likelihood (Bourlard and Morgan 1994).
+    long manifest count, without those that are `excluded`. Corpora count whatever their weights. Decoding subtracts the
+    logarithms of the priors (`--priors`): the posterior of a frame is then a scaled likelihood (Bourlard and Morgan
+    1994).
     """
     if path.is_file():
         return
     seconds = [0.0] * tokenizer.size
-    for entry, tree in islice(entries_with_trees(manifest), MAX_CUTS):
+    for entry, tree in training_entries(manifests, MAX_CUTS, excluded):
         seconds[BLANK] += entry.duration
         items = aligned_units(tree)
         units = tokenizer.aligned_units([symbol for symbol, _, _ in items])
@@ -48,20 +51,26 @@ Occurrences = Annotated[Integer, Field(gt=0, lt=2**53)]  # float64 holds such co
 COUNTS = TypeAdapter(list[tuple[list[Integer], list[tuple[Integer, Occurrences]]]])  # the schema of UnitCounts
 
 
-def unit_counts(manifest: Path, objective: ObjectiveConfig, tokenizer: Tokenizer, path: Path) -> UnitCounts:
-    """Returns the n-gram counts of units in the transcripts of a manifest (`UnitNgram.count`).
+def unit_counts(
+    manifests: Path | Sequence[Path],
+    objective: ObjectiveConfig,
+    tokenizer: Tokenizer,
+    path: Path,
+    excluded: Container[str] = (),
+) -> UnitCounts:
+    """Returns the n-gram counts of units in the transcripts of manifests (`UnitNgram.count`).
 
     If units are phones in context, the phones are counted. The counts are written to `path`, or read from it when it
-    exists. Only the first MAX_CUTS of a long manifest count, as in its scan (asrtool/data/inspection.py). Raises
-    UserError when `path` has no such counts.
+    exists. Cuts that are `excluded` do not count, and only the first MAX_CUTS of a long manifest, as in its scan
+    (asrtool/data/inspection.py). Raises UserError when `path` has no such counts.
     """
     if path.is_file():
         return read_unit_counts(path, tokenizer.without_context.size)
-    texts = (transcript(tree) for _, tree in islice(entries_with_trees(manifest), MAX_CUTS))
+    texts = (transcript(tree) for _, tree in training_entries(manifests, MAX_CUTS, excluded))
     units = (tokenizer.without_context.encode(text) for text in texts if text and not tokenizer.unknown(text))
     counts = UnitNgram.count(progress(units, "counting units"), objective.ngram_order, objective.min_count)
     if not counts:
-        raise UserError(f"no transcript of {manifest} has units of the tokenizer; look at both")
+        raise UserError(f"no transcript of {manifests} has units of the tokenizer; look at both")
     write_json(path, counts)
     return counts
 

@@ -1,13 +1,17 @@
 """The experiment folder of a training: checks before it is written to, and the scan of the manifests."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from asrtool.checkpoint import meta_model, step_checkpoints
-from asrtool.config import Config
+from asrtool.config import Config, DataConfig
 from asrtool.config_file import differences, is_saved_config, load_config, save_config
-from asrtool.data.inspection import CutRequirements, inspect_cuts
+from asrtool.data.exclusion import read_exclusions
+from asrtool.data.inspection import CutRequirements, Inspection, inspect_cuts
+from asrtool.data.mixing import CorpusSize, corpus_names, corpus_shares, measure_corpus
 from asrtool.errors import UserError, summarise_problems
 from asrtool.files import TEMPORARY, write_text
 from asrtool.locks import LOCK
@@ -16,6 +20,8 @@ from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from asrtool.training.trackers import require_trackers
 
 logger = logging.getLogger(__name__)
+
+MAX_NAMED_IDS = 5  # of an exclusion list, in a warning
 
 # Settings that may differ when a training is resumed: none of them changes the steps already taken.
 CHANGEABLE_SETTINGS = {
@@ -36,11 +42,12 @@ CHANGEABLE_SETTINGS = {
 
 
 class DroppedCuts(NamedTuple):
-    """The ids of the cuts of each set that are not used; the longest of the cuts that are trained on, in seconds."""
+    """The ids of the cuts of each set that are not used, and the result of the scan of the training set."""
 
     train: frozenset[str] = frozenset()
-    dev: frozenset[str] = frozenset()
-    longest_seconds: float = 0.0
+    dev: Mapping[str, frozenset[str]] = MappingProxyType({})  # by the names of the dev sets
+    longest_seconds: float = 0.0  # of the cuts that are trained on
+    sizes: tuple[CorpusSize, ...] | None = None  # of each training corpus, where several are mixed
 
 
 def require_experiment_folder(experiment: Path) -> None:
@@ -88,20 +95,60 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
     return tokenizer
 
 
-def scan_manifests(train: Path, dev: Path, requirements: CutRequirements, experiment: Path) -> DroppedCuts:
-    """Scans both manifests before training; returns the cuts to leave out, which are also listed in `dropped.txt`.
+def scan_manifests(data: DataConfig, requirements: CutRequirements, experiment: Path) -> DroppedCuts:
+    """Scans all manifests before training; returns the cuts to leave out, which are also listed in `dropped.txt`.
 
-    Raises DataError with all cuts that must be corrected.
+    Raises DataError with all cuts of a manifest that must be corrected.
     """
-    dropped: dict[str, dict[str, str]] = {}
-    longest: dict[str, float] = {}
-    for name, path in (("train", train), ("dev", dev)):
-        inspection = inspect_cuts(path, requirements)
-        logger.info(f"{name}: {inspection}")
-        dropped[name] = inspection.dropped
-        longest[name] = inspection.longest_seconds
-    lines = [f"{name} {printable(cut)}: {reason}" for name, cuts in dropped.items() for cut, reason in cuts.items()]
+    excluded = read_exclusions(data.exclusion_lists)
+    corpora = dict(zip(_corpus_names(data), data.train_manifests, strict=True))
+    train = {name: _scan(name, path, requirements, excluded) for name, path in corpora.items()}
+    dev = {name: _scan(name, path, requirements, excluded) for name, path in data.dev_sets.items()}
+    _warn_of_unknown(excluded, [*train.values(), *dev.values()])
+    lines = [line for name, inspection in [*train.items(), *dev.items()] for line in _drop_lines(name, inspection)]
     for line in summarise_problems(lines):
         logger.info(f"  dropped from {line}")
     write_text(experiment / "dropped.txt", "".join(f"{line}\n" for line in lines))
-    return DroppedCuts(frozenset(dropped["train"]), frozenset(dropped["dev"]), longest["train"])
+    dropped = frozenset(excluded).union(*(inspection.dropped for inspection in train.values()))
+    return DroppedCuts(
+        train=dropped,
+        dev={name: frozenset(excluded) | frozenset(inspection.dropped) for name, inspection in dev.items()},
+        longest_seconds=max(inspection.longest_seconds for inspection in train.values()),
+        sizes=_measure_mixture(data, list(train.values()), dropped) if isinstance(data.train, tuple) else None,
+    )
+
+
+def _corpus_names(data: DataConfig) -> list[str]:
+    return corpus_names(data.train_manifests) if isinstance(data.train, tuple) else ["train"]
+
+
+def _scan(name: str, path: Path, requirements: CutRequirements, excluded: Mapping[str, str]) -> Inspection:
+    inspection = inspect_cuts(path, requirements, excluded)
+    logger.info(f"{name}: {inspection}")
+    return inspection
+
+
+def _drop_lines(name: str, inspection: Inspection) -> list[str]:
+    return [f"{name} {printable(cut)}: {reason}" for cut, reason in inspection.dropped.items()]
+
+
+def _warn_of_unknown(excluded: Mapping[str, str], inspections: list[Inspection]) -> None:
+    """Warns of ids in exclusion lists that no manifest has, unless one was too long to be scanned completely."""
+    unknown = set(excluded).difference(*(inspection.dropped for inspection in inspections))
+    if unknown and not any(inspection.partial for inspection in inspections):
+        named = ", ".join(sorted(unknown)[:MAX_NAMED_IDS]) + (" ..." if len(unknown) > MAX_NAMED_IDS else "")
+        logger.warning(f"data.exclude: {len(unknown)} of {len(excluded)} ids are in no manifest: {printable(named)}")
+
+
+def _measure_mixture(data: DataConfig, scans: list[Inspection], dropped: frozenset[str]) -> tuple[CorpusSize, ...]:
+    """Returns the size of each corpus, and logs its share. Manifests that were scanned in part are read completely."""
+    sizes = tuple(
+        measure_corpus(path, data, dropped) if scan.partial else CorpusSize(scan.cuts, scan.seconds)
+        for path, scan in zip(data.train_manifests, scans, strict=True)
+    )
+    hours = sum(size.seconds for size in sizes) / 3600
+    rows = zip(corpus_names(data.train_manifests), sizes, corpus_shares(data, sizes), strict=True)
+    for name, size, share in rows:
+        passes = share * hours / (size.seconds / 3600)
+        logger.info(f"{name}: {share:.1%} of the audio, read {passes:.2f} times in an epoch of {hours:.2f} h")
+    return sizes

@@ -18,8 +18,8 @@ def plot_losses(log: Path, picture: Path) -> None:
     figure, axis = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     if points := _points(rows, "train", "loss"):
         axis.plot(*zip(*points, strict=True), label="training loss")
-    if points := _points(rows, "dev", "loss"):
-        axis.plot(*zip(*points, strict=True), label="dev loss", marker=".")
+    for name, points in _dev_losses(rows).items():
+        axis.plot(*zip(*points, strict=True), label=name, marker=".")
     axis.set(xlabel="step", ylabel="nats per unit", yscale="log", title=log.parent.name)
     axis.grid(alpha=0.3)
     lr_axis = axis.twinx()
@@ -30,6 +30,19 @@ def plot_losses(log: Path, picture: Path) -> None:
     with atomic_path(picture) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     pyplot.close(figure)
+
+
+def _dev_losses(rows: list) -> dict[str, list[tuple[float, float]]]:
+    """Step and loss of the dev set, or of each of several dev sets."""
+    losses = [row["losses"] | {"step": row.get("step")} for row in rows if _has_losses(row)]
+    names = dict.fromkeys(name for row in losses for name in row if name != "step")
+    curves = {f"dev loss, {name}": _points([{**row, "event": "dev"} for row in losses], "dev", name) for name in names}
+    curves = curves or {"dev loss": _points(rows, "dev", "loss")}
+    return {name: points for name, points in curves.items() if points}
+
+
+def _has_losses(row: object) -> bool:
+    return isinstance(row, dict) and row.get("event") == "dev" and isinstance(row.get("losses"), dict)
 
 
 def _points(rows: list, event: str, name: str) -> list[tuple[float, float]]:

@@ -67,7 +67,7 @@ class Prober:
         self.max_memory = max_memory
         self.folder = folder
         self.tokenizer = load_tokenizer(config.data.tokenizer)
-        self.words = _training_words(config.data.train, self.tokenizer)
+        self.words = _training_words(config.data.train_manifests[0], self.tokenizer)
         self.cut_lengths: tuple[float, ...] = ()  # seconds; after the first trial only the worse length
 
     def __call__(self, seconds: float) -> Trial:

@@ -2,15 +2,16 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from asrtool.data.mixing import corpus_names
 from asrtool.device import describe_device
 from asrtool.provenance import provenance
 from asrtool.training.average import gathered
-from asrtool.training.log import Meter, TrainingLog, peak_memory_gb
-from asrtool.training.session import Session
+from asrtool.training.log import Meter, StepSummary, TrainingLog, peak_memory_gb
+from asrtool.training.session import Session, corpus_value
 
 MAX_NAMED_CUTS = 5  # in a log line
 
@@ -52,8 +53,38 @@ def report_progress(session: Session, log: TrainingLog, meter: Meter) -> None:
         f"{values['peak_memory_gb']:.1f} GB, {values['hours_left']:.1f} h left"
     )
     log.event("train", progress.step, line, **values)
+    if session.num_mixed:
+        _report_corpora(session, log, steps)
     if training.log_layers:
         log.event("layers", progress.step, None, **layer_gradient_norms(session.model))
+
+
+def losses_of_several(losses: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Returns the losses of several dev sets as a value of an event; nothing for a single one, whose loss is `loss`."""
+    return {"losses": dict(losses)} if len(losses) > 1 else {}
+
+
+def describe_dev_losses(losses: Mapping[str, float]) -> str:
+    """Returns the losses of several dev sets for a log line; "" for a single one."""
+    return f" ({', '.join(f'{name} {loss:.4f}' for name, loss in losses.items())})" if len(losses) > 1 else ""
+
+
+def _report_corpora(session: Session, log: TrainingLog, steps: StepSummary) -> None:
+    """Logs what the steps since the last report took of each corpus, by the cuts of this rank."""
+    names = corpus_names(session.config.data.train_manifests)
+    positions = session.progress.position.corpora
+    shares, losses, passes = {}, {}, {}
+    for number, name in enumerate(names):
+        seconds = steps.sums[corpus_value("seconds", number)]
+        units = steps.sums[corpus_value("units", number)]
+        shares[name] = seconds / max(steps.sums["seconds"], 1e-9)
+        losses[name] = steps.sums[corpus_value("loss", number)] / units if units else math.nan
+        passes[name] = positions[number].epoch
+    described = "; ".join(
+        f"{name} {shares[name]:.1%} of the audio, epoch {passes[name]}, loss {losses[name]:.4f}" for name in names
+    )
+    step = session.progress.step
+    log.event("corpora", step, f"step {step} corpora: {described}", share=shares, loss=losses, epoch=passes)
 
 
 def list_cuts(names: Sequence[str]) -> str:

@@ -102,7 +102,10 @@ def _checked_state(session: Session, state: dict[str, Any], path: Path) -> tuple
             rank_states.append(RankState.from_dict({key: saved[key] for key in saved if key != "random"}))
         if not rank_states:
             raise ValueError("it has no ranks")
-        return TrainingProgress.from_dict(state["progress"]), rank_states
+        progress = TrainingProgress.from_dict(state["progress"])
+        if len(progress.position.corpora) not in (0, session.num_mixed):
+            raise ValueError("its position is of other corpora")
+        return progress, rank_states
     except DAMAGE as error:
         raise damaged_file(path, "the state of a training that can be resumed", DAMAGED_HINT, error) from error
 

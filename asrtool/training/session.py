@@ -26,6 +26,11 @@ from asrtool.training.schedule import learning_rate, reference_scale, seconds_pe
 from asrtool.training.state import RankState, StepActions, TrainingProgress
 
 
+def corpus_value(name: str, number: int) -> str:
+    """Returns the name of a value of one of several corpora among the values of a step (see Meter)."""
+    return f"{name} of corpus {number}"
+
+
 @dataclass(kw_only=True)
 class Session:
     """Everything that a training carries from step to step."""
@@ -67,6 +72,11 @@ class Session:
         return Checkpoints(self.experiment / "checkpoints", training.keep_best, training.keep_last)
 
     @property
+    def num_mixed(self) -> int:
+        """The number of corpora that are mixed; 0 for a single manifest."""
+        return len(self.config.data.corpora) if isinstance(self.config.data.train, tuple) else 0
+
+    @property
     def device_hours(self) -> float:
         """The time of all runs so far, multiplied by the number of ranks."""
         return (self.earlier_device_seconds + (time.monotonic() - self.start_time) * self.ranks.world_size) / 3600
@@ -91,7 +101,9 @@ class Session:
         `augmented` False leaves out the augmentation.
         """
         config = self.config
-        sampler = TrainingSampler(config.data, config.seed, self.dropped.train, self.progress.position, ranks)
+        dropped = self.dropped
+        position = self.progress.position
+        sampler = TrainingSampler(config.data, config.seed, dropped.train, position, ranks, dropped.sizes)
         dataset = SpeechDataset(config, self.tokenizer, training=augmented)
         return load_batches(dataset, sampler, config.data.workers)
 
@@ -108,7 +120,16 @@ class Session:
         self.progress.step += 1
         self.progress.position = batches[-1].next_position
         padded = sum(batch.features.shape[0] * batch.features.shape[1] * FRAME_SHIFT for batch in batches)
-        return {"seconds": sum(batch.seconds for batch in batches), "padded": padded}
+        values = {"seconds": sum(batch.seconds for batch in batches), "padded": padded}
+        for number in range(self.num_mixed):
+            frames = [
+                length
+                for batch in batches
+                for length, corpus in zip(batch.feature_lens.tolist(), batch.corpora, strict=True)
+                if corpus == number
+            ]
+            values[corpus_value("seconds", number)] = sum(frames) * FRAME_SHIFT
+        return values
 
     def synchronise(self) -> bool:
         """Averages the weights if the strategy does so after this step.

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from asrtool.config import DataConfig
+from asrtool.data.corpus_lines import is_trained_on
 from asrtool.data.manifest import speaker_of
-from asrtool.data.sampling import is_trained_on
 from asrtool.data.shards import Entry, entries_with_trees
 from asrtool.errors import DataError, UserError
 from asrtool.scoring.folder import HYPOTHESES, read_hypotheses

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from asrtool.checkpoint import checkpoint_metadata, save_checkpoint
+from asrtool.config import Config
 from asrtool.data.batch import Batch, Position
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.sampling import CutBatch, ordered_batches, shuffled_batches
@@ -47,6 +48,10 @@ class AdaptationSettings:
     noise: str | None = None  # a manifest of noise to mix in; the noise of the training is not used
 
 
+def _noise_names(config: Config) -> str:
+    return ", ".join(str(source.manifest) for source in config.data.augment.noise_sources)
+
+
 class SpeakerTrainer:
     """Trains the model of an experiment on one speaker after another, each time from the experiment's weights."""
 
@@ -58,9 +63,12 @@ class SpeakerTrainer:
         noise = Path(settings.noise) if settings.noise else None
         if config.data.augment.noise and not noise:
             logger.warning(
-                f"without the noise that the training had ({config.data.augment.noise}); --noise FILE mixes it in"
+                f"without the noise that the training had ({_noise_names(config)}); --noise FILE mixes it in"
             )
-        augment = config.data.augment.model_copy(update={"noise": noise})
+        changes: dict[str, Any] = {"noise": noise}
+        if config.data.augment.reverb and config.data.augment.reverb.manifest:
+            changes["reverb"] = None  # its recordings, as the noise, may not be there
+        augment = config.data.augment.model_copy(update=changes)
         data = config.data.model_copy(update={"batch_seconds": settings.batch_seconds, "augment": augment})
         self.config = config.model_copy(update={"data": data, "seed": settings.seed})
         self.objective = load_objective(experiment)

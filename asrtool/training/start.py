@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from asrtool.config import Config
+from asrtool.data.augment_audio import require_sources
 from asrtool.data.inspection import CutRequirements
-from asrtool.data.shards import fingerprint
+from asrtool.data.mixing import training_fingerprint
 from asrtool.data.statistics import feature_statistics
 from asrtool.device import describe_device, pick_device
 from asrtool.distributed import SINGLE_PROCESS, Ranks, broadcast_from_first, on_first_rank
@@ -42,6 +43,7 @@ def start_session(
     `resume`: the folder may hold a training, which is continued. `initial` is used when it holds none.
     """
     tokenizer = on_first_rank(ranks, lambda: prepare_experiment(config, experiment, resume))
+    on_first_rank(ranks, lambda: require_sources(config.data.augment, config.features.sampling_rate))
     random.seed(config.seed)
     torch.manual_seed(config.seed)
     device = pick_device(device_name, ranks.local_rank)
@@ -72,7 +74,7 @@ def _create_session(
         out_length=model.out_length,
         needs_alignments=config.objective.needs_alignments,
     )
-    dropped = on_first_rank(ranks, lambda: scan_manifests(data.train, data.dev, requirements, experiment))
+    dropped = on_first_rank(ranks, lambda: scan_manifests(data, requirements, experiment))
     strategy = create_strategy(config.parallel, ranks, skips_layers=config.model.layer_drop > 0)
     train_model = strategy.wrap(model)
     return Session(
@@ -94,7 +96,7 @@ def _create_session(
 def _resume_or_initialise(session: Session, initial: InitialWeights | None) -> None:
     """Resumes from the last checkpoint; without one, starts from other weights or from new ones."""
     last = broadcast_from_first(session.ranks, session.checkpoints.last())
-    manifest = fingerprint(session.config.data.train)
+    manifest = training_fingerprint(session.config.data)
     if last is not None:
         _resume(session, last, manifest, initial)
         return
@@ -114,7 +116,9 @@ def _resume(session: Session, last: Path, manifest: str, initial: InitialWeights
         raise DamagedFileError(error.problem, session.checkpoints.damage_hint(last)) from error
     progress = session.progress
     if progress.manifest != manifest:
-        raise UserError(f"{session.config.data.train} was changed since {last} was written; give another --exp")
+        data = session.config.data
+        names = ", ".join(map(str, [*data.train_manifests, *data.exclusion_lists]))
+        raise UserError(f"{names} was changed since {last} was written; give another --exp")
     source = progress.initialised_from
     if initial and source != str(initial.checkpoint):
         raise UserError(f"{session.experiment} was initialised from {source}, not from {initial.checkpoint}")

@@ -7,9 +7,14 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from asrtool.config import Count, Integer, Real, Weight
-from asrtool.data.batch import Batch, Position
+from asrtool.data.batch import Batch, CorpusPosition, Position
 from asrtool.training.checkpoint_folder import rank_by_loss
 from asrtool.training.guards import LossGuard
+
+# Epoch, file, line, batch and, of several corpora, where each is
+POSITION: TypeAdapter = TypeAdapter(
+    tuple[Count, Count, Count, Count] | tuple[Count, Count, Count, Count, tuple[CorpusPosition, ...]]
+)
 
 
 @dataclass
@@ -21,16 +26,20 @@ class TrainingProgress:
     seconds: Weight = 0.0  # audio consumed by all ranks
     dev_losses: dict[Integer, Real] = field(default_factory=dict)  # by step
     initialised_from: str | None = None  # path of another training's checkpoint
-    manifest: str = ""  # fingerprint of data.train
+    manifest: str = ""  # fingerprint of data.train and data.exclude
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain types for a checkpoint."""
-        return {**vars(self), "position": list(vars(self.position).values())}
+        position = self.position
+        values: list[Any] = [position.epoch, position.file, position.line, position.batch]
+        if position.corpora:
+            values.append([list(corpus) for corpus in position.corpora])
+        return {**vars(self), "position": values}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainingProgress":
         """Returns the progress that `to_dict` saved. Raises ValueError or others for anything else."""
-        position = Position(*TypeAdapter(tuple[Count, Count, Count, Count]).validate_python(values["position"]))
+        position = Position(*POSITION.validate_python(values["position"]))
         return TypeAdapter(cls).validate_python({**values, "position": position})
 
     def patience_is_over(self, patience: int | None) -> bool:

@@ -1,6 +1,7 @@
 """One training step: the gradients of its batches, and one update of the weights."""
 
 import logging
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -14,9 +15,18 @@ from asrtool.training.optimizer import set_learning_rate
 from asrtool.training.precision import autocast
 from asrtool.training.recovery import leave_out_step
 from asrtool.training.reports import list_cuts
-from asrtool.training.session import Session
+from asrtool.training.session import Session, corpus_value
 
 logger = logging.getLogger(__name__)
+
+
+class CutLoss(NamedTuple):
+    """The loss of a cut in a step, in nats. A cut may be in a step twice where corpora are mixed."""
+
+    id: str
+    corpus: int  # its number
+    loss: float
+    units: int
 
 
 def training_step(session: Session, batches: list[Batch]) -> dict[str, float]:
@@ -34,16 +44,27 @@ def training_step(session: Session, batches: list[Batch]) -> dict[str, float]:
     losses = accumulate_gradients(session, batches, scale)
     norm = nn.utils.clip_grad_norm_(session.model.parameters(), config.training.max_grad_norm)
     gradient_norm = float(gathered(norm))  # with fsdp the norm is a DTensor
-    loss = strategy.sum_over_group(sum(losses.values()))[0] / num_units  # nats per unit
-    log_unusable_cuts(session, batches, losses)
+    loss = strategy.sum_over_group(sum(cut.loss for cut in losses))[0] / num_units  # nats per unit
+    losses_by_id = {cut.id: cut.loss for cut in losses}
+    log_unusable_cuts(session, batches, losses_by_id)
     problem = session.rank_state.guard.problem(config.guards, loss, gradient_norm)
     if problem:
-        leave_out_step(session, losses, problem)
+        leave_out_step(session, losses_by_id, problem)
     else:
         session.optimizer.step()
         if session.ema:
             session.ema.update(session.model)
-    return {"loss": loss, "gradient_norm": gradient_norm, "lr": lr}
+    return {"loss": loss, "gradient_norm": gradient_norm, "lr": lr, **_losses_of_corpora(session, losses)}
+
+
+def _losses_of_corpora(session: Session, losses: list[CutLoss]) -> dict[str, float]:
+    """Returns this rank's loss and units of each corpus, where several are mixed, under the names of `corpus_value`."""
+    values: dict[str, float] = {}
+    for number in range(session.num_mixed):
+        of_corpus = [cut for cut in losses if cut.corpus == number]
+        values[corpus_value("loss", number)] = float(sum(cut.loss for cut in of_corpus))
+        values[corpus_value("units", number)] = float(sum(cut.units for cut in of_corpus))
+    return values
 
 
 def batch_loss(
@@ -63,7 +84,7 @@ def batch_loss(
     return torch.lerp(loss, Ctc()(intermediate, out_lens, batch), weight)
 
 
-def accumulate_gradients(session: Session, batches: list[Batch], scale: float) -> dict[str, float]:
+def accumulate_gradients(session: Session, batches: list[Batch], scale: float) -> list[CutLoss]:
     """Adds up the gradients of `scale` times the losses of a step's batches; returns the loss of each cut.
 
     Where the memory is too small for a batch, it is split into two halves and the step starts again.
@@ -76,8 +97,13 @@ def accumulate_gradients(session: Session, batches: list[Batch], scale: float) -
             smaller = [*batches[:number], *_split(batch), *batches[number + 1 :]]
             return accumulate_gradients(session, smaller, scale)
         losses.append(loss)
-    ids = [name for batch in batches for name in batch.ids]
-    return dict(zip(ids, torch.cat(losses).tolist(), strict=True))
+    values = iter(torch.cat(losses).tolist())
+    cut_losses = []
+    for batch in batches:
+        corpora = batch.corpora or [0] * len(batch.ids)
+        for name, corpus, units in zip(batch.ids, corpora, batch.target_lens.tolist(), strict=True):
+            cut_losses.append(CutLoss(name, corpus, next(values), units))
+    return cut_losses
 
 
 def _split(batch: Batch) -> list[Batch]:

@@ -26,7 +26,7 @@ from asrtool.training.experiment_folder import require_experiment_folder
 from asrtool.training.log import Meter, TrainingLog, peak_memory_gb
 from asrtool.training.loss_plot import plot_losses
 from asrtool.training.recovery import require_good_steps, roll_back
-from asrtool.training.reports import report_progress, report_start
+from asrtool.training.reports import describe_dev_losses, losses_of_several, report_progress, report_start
 from asrtool.training.resume import InitialWeights, save_session, write_averaged_weights
 from asrtool.training.session import Session
 from asrtool.training.start import start_session
@@ -135,10 +135,12 @@ def training_loop(session: Session, log: TrainingLog, interrupts: Interrupts) ->
 def validate_and_save(session: Session, log: TrainingLog) -> None:
     """Validates, and saves a checkpoint that has the new dev loss."""
     progress = session.progress
-    loss = validate(session)
+    losses = validate(session)
+    loss = losses[session.config.data.selection_set]
     progress.dev_losses[progress.step] = loss
     best = progress.dev_losses[rank_by_loss(progress.dev_losses)[0]]
-    log.event("dev", progress.step, f"step {progress.step}: dev loss {loss:.4f}, best {best:.4f}", loss=loss)
+    line = f"step {progress.step}: dev loss {loss:.4f}, best {best:.4f}{describe_dev_losses(losses)}"
+    log.event("dev", progress.step, line, loss=loss, **losses_of_several(losses))
     save_session(session)
 
 
@@ -151,14 +153,17 @@ def finish(session: Session, log: TrainingLog) -> None:
     steps = write_averaged_weights(session)  # session.model has the averaged weights now
     is_ema = session.config.training.average == "ema"
     averaged = "all steps" if is_ema else f"the checkpoints of steps {', '.join(map(str, steps))}"
-    loss = validate(session)
+    losses = validate(session)
+    loss = losses[session.config.data.selection_set]
     hours = session.device_hours
     log.event(
         "finished",
         progress.step,
-        f"finished at step {progress.step}; averaged {averaged}: dev loss {loss:.4f}; {hours:.2f} device hours",
+        f"finished at step {progress.step}; averaged {averaged}: dev loss {loss:.4f}{describe_dev_losses(losses)}; "
+        f"{hours:.2f} device hours",
         averaged=steps,
         loss=loss,
+        **losses_of_several(losses),
         device_hours=hours,
         hours=progress.seconds / 3600,  # of audio
         peak_memory_gb=max(gather_from_all(session.ranks, peak_memory_gb())),

@@ -1,8 +1,9 @@
-"""Validation: the loss over the dev set."""
+"""Validation: the loss over the dev sets."""
 
 import logging
 import math
 from itertools import islice
+from pathlib import Path
 
 import torch
 
@@ -18,16 +19,21 @@ from asrtool.training.step import batch_loss
 logger = logging.getLogger(__name__)
 
 
-@torch.no_grad()
-def validate(session: Session) -> float:
-    """Returns the dev loss in nats per unit over all dev cuts, which the ranks share.
+def validate(session: Session) -> dict[str, float]:
+    """Returns the loss of each dev set in nats per unit over all its cuts, which the ranks share.
 
-    A cut whose loss is not finite is left out, and logged. Raises DataError when no other cuts are left.
+    A cut whose loss is not finite is left out, and logged. Raises DataError when no other cuts of a set are left.
     """
+    return {name: _validate_set(session, name, path) for name, path in session.config.data.dev_sets.items()}
+
+
+@torch.no_grad()
+def _validate_set(session: Session, name: str, path: Path) -> float:
     config = session.config
     model = session.model
     ranks = session.ranks if session.strategy.has_whole_model else SINGLE_PROCESS
-    sampler = OrderedSampler(config.data.dev, config.data.batch_seconds, session.dropped.dev, ranks)
+    dropped = session.dropped.dev.get(name, frozenset())
+    sampler = OrderedSampler(path, config.data.batch_seconds, dropped, ranks)
     dataset = SpeechDataset(config, session.tokenizer, training=False)
     model.eval()
     loss = 0.0
@@ -45,7 +51,7 @@ def validate(session: Session) -> float:
     total_loss, total_units, num_not_finite = sum_over_ranks(ranks, loss, num_units, len(not_finite))
     if num_not_finite or not total_units:
         names = [name for part in gather_from_all(ranks, not_finite) for name in part]
-        _report_not_finite(session, names, none_left=not total_units)
+        _report_not_finite(session, path, names, none_left=not total_units)
     return total_loss / total_units
 
 
@@ -59,9 +65,9 @@ def _finite_sum(losses: torch.Tensor, batch: Batch) -> tuple[float, int, list[st
     return losses.double().cpu()[is_finite].sum().item(), int(batch.target_lens[is_finite].sum()), not_finite
 
 
-def _report_not_finite(session: Session, names: list[str], none_left: bool) -> None:
+def _report_not_finite(session: Session, path: Path, names: list[str], none_left: bool) -> None:
     """Logs dev cuts whose loss is not finite; DataError when no other cuts are left."""
-    where = f"at step {session.progress.step}, {len(names)} cuts of {session.config.data.dev}"
+    where = f"at step {session.progress.step}, {len(names)} cuts of {path}"
     problem = f"{where} have a loss that is not finite"
     if not none_left:
         logger.warning(f"{problem}; they are left out of the dev loss: {list_cuts(names)}")

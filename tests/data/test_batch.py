@@ -24,6 +24,7 @@ def make_batch() -> Batch:
         seconds=12.0,
         labels=torch.arange(18).reshape(3, 6),
         speakers=["x", None, "y"],
+        corpora=[0, 1, 0],
         skipped=[SkippedCut("d", "", None, "too short")],
     )
 

@@ -6,7 +6,7 @@ from itertools import islice, takewhile
 import pytest
 from lhotse import CutSet
 
-from asrtool.data import sampling
+from asrtool.data import corpus_lines, sampling
 from asrtool.data.batch import Position
 from asrtool.data.loading import SpeechDataset
 from asrtool.data.manifest import open_cuts
@@ -160,7 +160,7 @@ def test_a_file_is_opened_once_an_epoch_even_if_it_has_many_blocks(monkeypatch, 
         opened[file.name] += 1
         return read_entries(file, first)
 
-    monkeypatch.setattr(sampling, "read_entries", counted)
+    monkeypatch.setattr(corpus_lines, "read_entries", counted)
     list(
         islice(TrainingSampler(in_blocks.data, in_blocks.seed), batches_of_epoch - 1)
     )  # to find `next_position` of the last, the next epoch begins
