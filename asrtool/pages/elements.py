@@ -14,6 +14,11 @@ ColumnType = Literal["text", "number", "interval"]
 Tone = Literal["normal", "note", "warning"]
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a count with its noun: "1 word", "1,200 words"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def section(name: str, title: str, elements: Iterable[Element | None], intro: str = "") -> Section:
     """Returns a section of a page. `name` is its address (page.html#name), made of lower-case letters and "-".
 
@@ -52,11 +57,17 @@ def table(caption: str, columns: Sequence[dict[str, Any]], rows: Iterable[Sequen
 
     A value is a text, a number, (low, high), or None, which is shown as "-".
     """
-    return {"kind": "table", "caption": caption, "columns": list(columns), "rows": [list(r) for r in rows], "shown": shown}
+    return {
+        "kind": "table",
+        "caption": caption,
+        "columns": list(columns),
+        "rows": [list(r) for r in rows],
+        "shown": shown,
+    }
 
 
 def bars(caption: str, value_name: str, items: Iterable[dict[str, Any]], signed: bool = False) -> Element:
-    """Returns horizontal bars with intervals; items come from `bar`. `signed` bars begin at a zero line in the middle."""
+    """Returns horizontal bars with intervals; items come from `bar`. `signed` bars begin at a zero line."""
     return {"kind": "bars", "caption": caption, "value_name": value_name, "items": list(items), "signed": signed}
 
 

@@ -55,7 +55,7 @@ def spectrogram_uri(samples: np.ndarray, sampling_rate: int) -> str:
 
 
 def spectrogram_levels(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
-    """Returns the greys (ROWS, T) uint8 of a spectrogram, from 0, black, to LEVELS - 1; row 0 is the highest frequency."""
+    """Returns the greys (ROWS, T) uint8 of a spectrogram, from 0 (black) to LEVELS - 1; row 0 is the top."""
     window = max(2, round(WINDOW_SECONDS * sampling_rate))
     shift = max(1, round(SHIFT_SECONDS * sampling_rate))
     padded = np.pad(np.asarray(samples, dtype=np.float32), (window // 2, window))

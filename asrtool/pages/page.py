@@ -19,6 +19,7 @@ from asrtool.files import finite_or_null, write_text
 from asrtool.pages.elements import Section
 
 MAX_BYTES = 10_000_000  # of a file: it can still be sent by mail, and a telephone opens it
+POLICY = "default-src 'none'; img-src data:; media-src data:"
 SCRIPTS = ("dom.js", "elements.js", "table.js", "chart.js", "utterance.js", "page.js")  # in this order
 
 
@@ -43,7 +44,7 @@ def render_page(page: Page) -> str:
         "sections": [section for section in page.sections if section["elements"]],
     }
     return Template(_asset("page.html")).substitute(
-        policy=f"default-src 'none'; img-src data:; media-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
+        policy=f"{POLICY}; style-src {_hash(style)}; script-src {_hash(script)}",
         title=html.escape(page.title).encode("utf-8", "replace").decode(),
         style=style,
         script=script,

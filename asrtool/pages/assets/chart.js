@@ -1,6 +1,6 @@
 // A chart of lines. Dragging selects a range of x to zoom into; the keyboard and buttons do the same.
 
-const MARGIN = {left: 62, right: 14, top: 10, bottom: 38};
+const MARGIN = {left: 76, right: 14, top: 10, bottom: 38};
 const CHART_HEIGHT = 320;
 const MOST_POINTS = 1500; // drawn of a line; of more, the lowest and the highest of each bin
 

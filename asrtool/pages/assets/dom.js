@@ -35,7 +35,7 @@ function formatNumber(value, digits) {
 // A number of any size for an axis or a reading: 4 significant digits.
 function formatAny(value) {
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2).replace("e+", "e").replaceAll("-", "\u2212");
+  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return Number(value.toPrecision(3)).toExponential().replace("e+", "e").replaceAll("-", "\u2212");
   return value.toLocaleString("en-US", {maximumSignificantDigits: 4}).replace("-", "\u2212");
 }
 

@@ -1,6 +1,6 @@
 // Utterances: the words of the reference above those of each hypothesis, the audio, and a spectrogram with labels.
 
-const PIXELS_PER_SECOND = 130;
+const PIXELS_PER_SECOND = 180;
 
 DRAW.utterances = ({caption, items, shown}) => {
   const list = make("div");
@@ -51,7 +51,7 @@ function drawStrip({id, spectrogram}, audio) {
   }
   if (audio) followAudio(inside, picture, audio, seconds, share);
   const strip = make("div", {class: "strip", tabindex: "0", role: "group", "aria-label": `Spectrogram and units of ${id}`}, inside);
-  const legend = tracks.length ? `Below it: ${tracks.map(({name}) => name).join("; ")}.` : "";
+  const legend = tracks.length ? `Rows below it, from the top: ${tracks.map(({name}) => name).join("; ")}.` : "";
   return make("div", {}, strip, make("div", {class: "soft"}, `${legend}${audio ? " A click on the spectrogram plays from there." : ""}`));
 }
 

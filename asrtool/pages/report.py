@@ -1,0 +1,162 @@
+"""The page of `asrtool report EXP --html`: an analysis of the errors of one system."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import asrtool
+from asrtool.config import Config
+from asrtool.config_file import load_config
+from asrtool.data.manifest import transcripts
+from asrtool.errors import AsrtoolError
+from asrtool.experiment import Experiment, open_experiment
+from asrtool.files import require_output
+from asrtool.pages.background import background_elements
+from asrtool.pages.confidence import confidence_elements
+from asrtool.pages.curves import curve_elements
+from asrtool.pages.elements import Element, choice, column, section, table, text, tiles
+from asrtool.pages.groups import breakdown_elements
+from asrtool.pages.page import Page, write_page
+from asrtool.pages.recordings import Media, worst_elements
+from asrtool.pages.results import Result, find_results, read_genders, read_result, total_counts
+from asrtool.pages.words import confusion_elements, word_elements
+from asrtool.scoring.folder import score_warnings
+from asrtool.scoring.report import RATE_NAMES, format_interval
+from asrtool.scoring.wer import wer_interval
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What a report shows."""
+
+    manifests: tuple[Path, ...] = ()  # with the utterances' audio; by default those that were decoded
+    spk2gender: Path | None = None  # Kaldi's form, for manifests without genders
+    audio: bool = True  # read audio: for the SNR, to listen to, for spectrograms
+    worst: int = 20  # utterances of each set that are shown
+    checkpoint: str = "averaged"  # aligns the references
+    device: str = "auto"
+    threads: int = 4  # that read audio
+
+
+def write_report(paths: Sequence[Path], out: Path, settings: ReportSettings | None = None) -> str:
+    """Writes the page of an experiment to `out`, which ends in .html; returns a summary line.
+
+    `paths` are an experiment, or some of its result folders (see `find_results`). What cannot be opened, such as the
+    model or a manifest that has moved, is left out, and the page says so. Raises UserError for an experiment without
+    results, and the errors of `read_hypotheses`.
+    """
+    settings = settings or ReportSettings()
+    require_output(out, (".html",))
+    experiment, folders = find_results(paths)
+    genders = read_genders(settings.spk2gender) if settings.spk2gender else {}
+    results = [read_result(folder, settings.manifests, genders, settings.audio, settings.threads) for folder in folders]
+    size = write_page(out, report_page(experiment, results, settings))
+    return f"wrote {out} ({size / 1e6:.1f} MB): {'; '.join(map(result_name, results))}"
+
+
+def report_page(experiment: Path, results: Sequence[Result], settings: ReportSettings) -> Page:
+    """Returns the page of an experiment and these results of it."""
+    config = load_config(experiment / "config.yaml")
+    model_notes: list[Element] = []
+    media = Media() if settings.audio else None
+    model = _open_model(experiment, settings, model_notes) if settings.audio else None
+    training = training_words(config)
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    sections = [
+        section("summary", "Summary", summary_elements(results)),
+        section(
+            "groups",
+            "By speaker, length, rate and noise",
+            [_per_result(results, lambda r: breakdown_elements(r.utterances, r.token_type))],
+        ),
+        section(
+            "worst",
+            "Worst utterances",
+            [
+                _per_result(results, lambda r: worst_elements(r, settings.worst, media, model)),
+                *model_notes,
+                *(media.notes() if media else []),
+            ],
+            "The reference stands above what was recognised. S: substitution, I: insertion, D: deletion.",
+        ),
+        section(
+            "confusions", "Confusions", [_per_result(results, lambda r: confusion_elements(r.utterances, r.token_type))]
+        ),
+        section(
+            "words",
+            "Words",
+            [_per_result(results, lambda r: word_elements(r.utterances, training))],
+            _training_note(training),
+        ),
+        section("confidence", "Confidence", [_per_result(results, confidence_elements)]),
+        section("training", "Training", curve_elements(experiment / "log.jsonl")),
+        section("background", "Provenance", background_elements(experiment, results)),
+    ]
+    return Page(
+        f"Errors of {experiment.resolve().name}",
+        f"{experiment}",
+        sections,
+        f"Written by asrtool {asrtool.__version__} on {now}.",
+    )
+
+
+def _per_result(results: Sequence[Result], elements_of) -> Element | None:
+    """Returns the elements of each result, of which the reader sees one at a time."""
+    return choice("Set", [(result_name(result), elements_of(result)) for result in results])
+
+
+def result_name(result: Result) -> str:
+    """Returns the name of a result, such as "test, graph"."""
+    return f"{result.set}, {result.method}"
+
+
+def summary_elements(results: Sequence[Result]) -> list[Element]:
+    """Returns the error rate of each set in large figures, a table of all counts, and what makes them doubtful."""
+    columns = [
+        *(column("set"), column("method"), column("utterances", "number"), column("words", "number")),
+        *(column("error rate %", "number", 2), column("95 % interval", "interval", 2, "Bootstrap over utterances")),
+        *(column("ins", "number"), column("del", "number"), column("sub", "number")),
+        column("sentence errors %", "number", 2),
+    ]
+    rows, figures, notes = [], [], []
+    for result in results:
+        c = total_counts(result.utterances)
+        interval = wer_interval([(u.ref, u.hyp) for u in result.utterances], c.rate)  # the one of `asrtool score`
+        wrong = sum(u.counts.errors > 0 for u in result.utterances)
+        numbers = (len(result.utterances), c.length, c.rate, interval, c.insertions, c.deletions, c.substitutions)
+        rows.append((result.set, result.method, *numbers, 100 * wrong / len(result.utterances)))
+        rate = RATE_NAMES[result.token_type]
+        figures.append((f"{rate}, {result_name(result)}", f"{c.rate:.2f} %", format_interval(interval)))
+        for warning in score_warnings([u.row for u in result.utterances]):
+            notes.append(text(f"{result_name(result)}: {warning}", "warning"))
+        notes += [text(f"{result_name(result)}: {note}", "note") for note in result.notes]
+    return [tiles(figures), *notes, table("Error rates", columns, rows)]
+
+
+def _open_model(experiment: Path, settings: ReportSettings, notes: list[Element]) -> Experiment | None:
+    """Returns the model that aligns references, or None and a note if it cannot be opened."""
+    try:
+        return open_experiment(experiment, settings.checkpoint, settings.device)
+    except (AsrtoolError, OSError) as error:
+        notes.append(text(f"References are not aligned with the audio: {error}", "note"))
+        return None
+
+
+def training_words(config: Config) -> Counter[str] | None:
+    """Returns the counts of the words in the training transcripts; None if a manifest cannot be read."""
+    try:
+        return Counter(word for line in transcripts(config.data.train_manifests) for word in line.split())
+    except (AsrtoolError, OSError) as error:
+        logger.warning(f"words are not compared with the training transcripts: {error}")
+        return None
+
+
+def _training_note(training: Counter[str] | None) -> str:
+    if training is None:
+        return "The training transcripts could not be read, so it is not known which words are new."
+    return f"The training transcripts have {training.total():,} words, {len(training):,} different ones."
