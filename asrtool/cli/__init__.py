@@ -22,7 +22,9 @@ from asrtool.cli.features import features
 from asrtool.cli.graph import graph
 from asrtool.cli.lexicon import lexicon
 from asrtool.cli.lm import lm
+from asrtool.cli.new import new
 from asrtool.cli.pack import pack
+from asrtool.cli.plan import plan
 from asrtool.cli.prepare import prepare
 from asrtool.cli.report import report
 from asrtool.cli.segment import segment
@@ -81,8 +83,8 @@ def cli(debug: bool, level: int | None) -> None:
 
 
 COMMANDS = (
-    *(prepare, features, lexicon, tokenizer, tree, lm, graph),
-    *(train, info, align, segment, clean, decode, tune, calibrate, rescore, adapt, score, transcribe, stream),
+    *(new, prepare, features, lexicon, tokenizer, tree, lm, graph),
+    *(train, info, plan, align, segment, clean, decode, tune, calibrate, rescore, adapt, score, transcribe, stream),
     *(report, export, pack, doctor),
 )
 for command in COMMANDS:

@@ -13,8 +13,8 @@ from asrtool.graphs.topology import TOPOLOGIES
     "--from",
     "source",
     type=PATH,
-    help="Pack, or folder of `asrtool graph`, whose tokenizer, lexicon, n-gram model and other settings are taken "
-    "where no option is given.",
+    help="What to start from. A pack, or a folder of `asrtool graph`, whose tokenizer, lexicon, n-gram model and other "
+    "settings are taken where no option is given.",
 )
 @click.option(
     "--tokenizer",

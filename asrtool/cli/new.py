@@ -17,7 +17,11 @@ from asrtool.cli.prepare_options import (
 @click.command()
 @click.argument("name")
 @click.option(
-    "--from", "source", required=True, metavar="PATH", help="Corpus: a folder, a table, a manifest, or lhotse:NAME."
+    "--from",
+    "source",
+    type=PATH,
+    required=True,
+    help="What to start from. A corpus: a folder, a table, a manifest, or lhotse:NAME.",
 )
 @column_options
 @header_options
@@ -25,19 +29,35 @@ from asrtool.cli.prepare_options import (
 @folder_options
 @click.option("--language", metavar="CODE", show_default="English is recognised", help="Language, such as en or de.")
 @click.option(
-    "--case", type=CASES, show_default="lower, if the text has both", help="Case that the transcripts are changed to."
+    "--case", type=CASES, show_default="lower, if the text has both", help="Case that the text is changed to."
 )
-@click.option("--lexicon", type=PATH, help="Lexicon file. The units are then its phones.")
-@click.option("--lm-text", type=PATH, help="Text file for the language model, one sentence a line.")
+@click.option(
+    "--lexicon",
+    type=PATH,
+    help="Lexicon file, with a line WORD UNIT UNIT for each pronunciation. The units of the model are then its phones.",
+)
+@click.option(
+    "--lm-text", type=PATH, show_default="none", help="Text file for the language model, one sentence a line."
+)
 @click.option(
     "--training-hours",
     type=POSITIVE,
     show_default="1.5 on a CPU, 24 on GPUs",
     help="Longest training in hours, as estimated for this machine.",
 )
-@click.option("--download", type=PATH, help="For lhotse:NAME, folder of the corpus, or where to download it.")
-@click.option("--out", type=PATH, show_default="egs/ of the checkout", help="Folder in which the recipe is created.")
-def new(name: str, source: str, case, language, lexicon, lm_text, training_hours, download, out, **layout) -> None:
+@click.option(
+    "--download",
+    type=PATH,
+    show_default="none",
+    help="For lhotse:NAME, folder of the corpus, or where to download it.",
+)
+@click.option(
+    "--out",
+    type=PATH,
+    show_default="egs/ of the checkout",
+    help="File or folder to write. The folder NAME is created in it.",
+)
+def new(name, source, case, language, lexicon, lm_text, training_hours, download, out, **layout) -> None:
     """Create the recipe egs/NAME for a corpus, which runs as it is.
 
     The corpus may be a table (csv, tsv, jsonl), a folder of audio files with transcripts in text files, in a table or
@@ -68,7 +88,7 @@ def new(name: str, source: str, case, language, lexicon, lm_text, training_hours
     recipe = create_recipe(
         Request(
             name=name,
-            source=source,
+            source=str(source),
             options=SourceOptions(columns=columns, **layout),
             user=UserText(files["lexicon"], files["lm_text"], language),
             case=case,

@@ -1,1 +1,1 @@
-"""New recipes for corpora: measures the data and the machine, chooses the settings, and writes the files of a recipe."""
+"""New recipes: measures a corpus and the machine, chooses the settings, and writes the files of a recipe."""

@@ -79,7 +79,7 @@ def choose_audio(facts: CorpusFacts, machine: Machine, train_hours: float) -> Au
     return AudioChoices(
         sampling_rate=rate,
         resample=set(facts.rates) != {rate.value},
-        num_bins=Choice(WIDE_BINS if wide else NARROW_BINS, f"as many mel bins as {rate.value / 2000:g} kHz has room for"),
+        num_bins=Choice(WIDE_BINS if wide else NARROW_BINS, f"mel bins for {rate.value / 2000:g} kHz of bandwidth"),
         channel=Choice(facts.audio.channel, facts.audio.channels or "the first one") if several else None,
         source=_choose_source(train_hours, machine),
         speeds=_choose_speeds(train_hours),
@@ -142,9 +142,11 @@ def choose_training(
     limit = limit_hours or (HOURS_ON_GPU if machine.has_gpu else HOURS_ON_CPU)
     steps, why = _choose_steps(train_hours, preset, speed * ranks, batch * ranks, limit)
     longest = facts.lengths[2]
+    device = "a GPU" if machine.has_gpu else "a CPU"
+    batch_why = "small batches: more updates in the same time" if batch < 100 else "fills the device"
     return TrainingChoices(
-        preset=Choice(preset, f"{preset.size} for {train_hours:.1f} h {'on a GPU' if machine.has_gpu else 'on a CPU'}"),
-        batch_seconds=Choice(batch, "small batches: more updates in the same time" if batch < 100 else "fills the device"),
+        preset=Choice(preset, f"{preset.size} for {train_hours:.1f} h on {device}"),
+        batch_seconds=Choice(batch, batch_why),
         max_seconds=_choose_longest(longest),
         num_buckets=Choice(max(1, min(10, facts.utterances // 40)), f"for {facts.utterances:,} utterances"),
         workers=_choose_workers(machine, facts),

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from asrtool.config import Config
-from asrtool.data.corpus_detection import SourceOptions, describe_source, find_sets
+from asrtool.data.corpus_detection import SourceOptions, find_sets
 from asrtool.errors import DataError, UserError
 from asrtool.recipes.choices import (
     AudioChoices,
@@ -139,8 +139,10 @@ def _require_usable(facts_of_sets: Mapping[str, CorpusFacts], corpus: Corpus) ->
 
 
 def _merged(parts: list[CorpusFacts]) -> CorpusFacts:
+    """Returns the facts of several sets; the median length and the sample of audio are those of the first."""
     first, *others = parts
     for other in others:
+        shortest, median, longest = first.lengths
         first = replace(
             first,
             utterances=first.utterances + other.utterances,
@@ -148,7 +150,7 @@ def _merged(parts: list[CorpusFacts]) -> CorpusFacts:
             speakers=first.speakers + other.speakers,
             rates=first.rates + other.rates,
             channels=first.channels + other.channels,
-            lengths=(min(first.lengths[0], other.lengths[0]), first.lengths[1], max(first.lengths[2], other.lengths[2])),
+            lengths=(min(shortest, other.lengths[0]), median, max(longest, other.lengths[2])),
             texts=first.texts + other.texts,
             problems=first.problems + other.problems,
             is_estimate=first.is_estimate or other.is_estimate,
@@ -185,5 +187,5 @@ def _choose_training(
     draft = choose_training(facts, machine, hours, 1.0, 1.0)
     draft = replace(draft, max_steps=Choice(1000, ""), warmup_steps=0)
     tree = yaml.safe_load(config_text("Draft.", audio, draft, has_dev=True))
-    speed = measure_speed(Config.model_validate(tree), len(text.characters) + 2, max(1.0, facts.lengths[1]))
+    speed = measure_speed(Config.model_validate(tree), len(text.characters) + 2, max(1.0, facts.lengths[1]), machine.cores)
     return choose_training(facts, machine, hours, speed, request.training_hours)

@@ -45,7 +45,7 @@ class DataScript:
             lines.append(f"# Channel {channel.value} of recordings with several: {channel.why}.")
             words += ["--channel", str(channel.value)]
         if self.skips_bad:
-            lines.append(f"# {self.skips_bad:,} utterances cannot be used; `asrtool prepare` lists them and leaves them out.")
+            lines.append(f"# {self.skips_bad:,} utterances cannot be used; they are listed and left out.")
             words.append("--skip-bad")
         return "\n".join([*lines, f"audio=({' '.join(words)})"])
 

@@ -37,7 +37,7 @@ def checkout() -> Path:
 
 
 def recipe_folder(name: str, out: Path | None) -> Path:
-    """Returns the folder of a new recipe below `out`, by default egs/ of the checkout. Raises UserError if it exists."""
+    """Returns the folder of a new recipe, by default in egs/ of the checkout. Raises UserError if it exists."""
     if not NAME.fullmatch(name):
         raise UserError(f"'{name}' cannot be the name of a recipe; use letters, digits, '.', '_' and '-'")
     folder = (out.absolute() if out else checkout() / "egs") / name

@@ -71,13 +71,14 @@ def sets_of_pairs(pairs: list[ManifestPair]) -> dict[str, list[ManifestPair]]:
 
 
 def lhotse_corpus(name: str, folder: Path | None, scratch: Path) -> Corpus:
-    """Returns the corpus that lhotse's recipe `name` prepares, from `folder`, into which it is downloaded if that is new.
+    """Returns the corpus that lhotse's recipe `name` prepares from `folder`, which may be new: then it is downloaded.
 
     The manifests are written to `scratch`. Raises UserError if lhotse has no such recipe, or cannot prepare it.
     """
     _require_recipe(name)
     if folder is None:
-        raise UserError(f"--from {PREFIX}{name} needs --download DIR: the folder of the corpus, or where to download it")
+        hint = "the folder of the corpus, or where to download it"
+        raise UserError(f"--from {PREFIX}{name} needs --download DIR: {hint}")
     folder = folder.absolute()
     if not folder.is_dir() or not any(folder.iterdir()):
         _run(["download", name, str(folder)])

@@ -1,7 +1,7 @@
 """The table of models: which size trains well on how many hours, on processors and on GPUs.
 
-The sizes for processors come from trials on egs/yesno, egs/digits and the 5-hour set (egs/librispeech/TUNING.md); those for
-GPUs are the sizes of egs/librispeech/conf and of the paper (arXiv 2005.09684).
+The sizes for processors come from trials on egs/yesno, egs/digits and the 5-hour set (egs/librispeech/TUNING.md);
+those for GPUs are the sizes of egs/librispeech/conf and of the paper (arXiv 2005.09684).
 """
 
 from dataclasses import dataclass

@@ -41,5 +41,6 @@ class Corpus:
         commands = [row.audio for row in rows if isinstance(row, Utterance) and is_command(row.audio)]
         if commands:
             hint = "write the audio to files and name these (a .sph file can be named as it is, without sph2pipe)"
-            raise UserError(f"{self.path} names shell commands such as '{commands[0][:100]}', which no recipe runs; {hint}")
+            example = f"shell commands such as '{commands[0][:100]}'"
+            raise UserError(f"{self.path} names {example}, which no recipe runs; {hint}")
         return rows

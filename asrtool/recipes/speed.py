@@ -1,6 +1,8 @@
 """How fast a model trains on this machine, measured by a few training steps on random features."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -11,22 +13,41 @@ from asrtool.models.acoustic import AcousticModel
 from asrtool.training.optimizer import create_optimizer
 from asrtool.training.precision import autocast
 
-MIN_STEPS, MIN_SECONDS = 2, 2.0  # that are timed; the first step, which allocates memory, does not count
+STEPS = 2  # that are timed; the one before them, which allocates memory, is not
+MAX_CPU_BATCH = 30.0  # seconds of audio in a step on a CPU, whose speed hardly depends on it
 LOADING_SHARE = 0.15  # of the time of a training that goes to loading, validation and checkpoints
+# Speed-up by n threads is n ** this: two threads of a training of egs/librispeech are 1.4 times as fast as one (trial 27
+# of its TUNING.md).
+THREAD_EXPONENT = 0.5
 
 
-def measure_speed(config: Config, num_units: int, cut_seconds: float) -> float:
+def measure_speed(config: Config, num_units: int, cut_seconds: float, cores: int) -> float:
     """Returns how many seconds of audio a second of training takes in, on one device of this machine.
 
-    The batches have `data.batch_seconds` in cuts of `cut_seconds`. It takes a few seconds.
+    The batches have cuts of `cut_seconds`. On a CPU one thread is measured by the processor time it takes, so that
+    other programs do not matter, and the speed of `cores` threads follows from that. It takes a few seconds.
     """
     device = pick_device()
+    is_cpu = device.type == "cpu"
+    batch_seconds = min(config.data.batch_seconds, MAX_CPU_BATCH) if is_cpu else config.data.batch_seconds
+    count = max(1, round(batch_seconds / cut_seconds))
+    frames = max(16, int(cut_seconds / FRAME_SHIFT))
+    with _one_thread() if is_cpu else nullcontext():
+        step = _training_step(config, num_units, (count, frames), device)
+        step()
+        seconds_per_step = _time(step, time.process_time if is_cpu else time.monotonic)
+    speed = count * frames * FRAME_SHIFT / seconds_per_step
+    return (1 - LOADING_SHARE) * speed * (cores**THREAD_EXPONENT if is_cpu else 1)
+
+
+def _training_step(
+    config: Config, num_units: int, shape: tuple[int, int], device: torch.device
+) -> Callable[[], None]:
+    """Returns a function that trains a new model on a random batch of `shape` (cuts, frames)."""
     model = AcousticModel(config.model, config.features.num_bins, num_units).to(device).train()
     optimizer = create_optimizer(model, config.training)
-    count = max(1, round(config.data.batch_seconds / cut_seconds))
-    frames = max(16, int(cut_seconds / FRAME_SHIFT))
-    features = torch.randn(count, frames, config.features.num_bins, device=device)  # (N, T, F)
-    lens = torch.full((count,), frames, device=device)
+    features = torch.randn(*shape, config.features.num_bins, device=device)  # (N, T, F)
+    lens = torch.full(shape[:1], shape[1], device=device)  # (N,)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -37,11 +58,21 @@ def measure_speed(config: Config, num_units: int, cut_seconds: float) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    step()
-    steps = 0
-    start_time = time.monotonic()
-    while steps < MIN_STEPS or time.monotonic() - start_time < MIN_SECONDS:
+    return step
+
+
+def _time(step: Callable[[], None], clock: Callable[[], float]) -> float:
+    start_time = clock()
+    for _ in range(STEPS):
         step()
-        steps += 1
-    seconds_per_step = (time.monotonic() - start_time) / steps
-    return (1 - LOADING_SHARE) * count * frames * FRAME_SHIFT / seconds_per_step
+    return (clock() - start_time) / STEPS
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

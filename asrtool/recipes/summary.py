@@ -83,9 +83,9 @@ def advice(facts: CorpusFacts, units: UnitChoices, training: TrainingChoices) ->
     preset = training.preset.value
     items = ["`--steps N` trains longer or shorter, `--conf FILE` takes another model."]
     if units.units.value == "phone":
-        items.append("`--objective mmi` goes on with lattice-free MMI from the CTC system, which lowers the error rate.")
+        items.append("`--objective mmi` goes on with lattice-free MMI from the CTC system: fewer errors.")
     if not facts.speakers:
-        items.append("Speakers are not known, so that test may have the voices of train: the error rate of new ones is higher.")
+        items.append("Speakers are not known, so that test has the voices of train: others are recognised worse.")
     if facts.hours < 5 and units.units.value in ("char", "bpe"):
         items.append(
             f"{_hours(facts.hours)} is little for a model of characters from scratch: expect many errors. Start from a "
