@@ -23,11 +23,13 @@ from asrtool.cli.graph import graph
 from asrtool.cli.lexicon import lexicon
 from asrtool.cli.lm import lm
 from asrtool.cli.new import new
+from asrtool.cli.normalise import normalise
 from asrtool.cli.pack import pack
 from asrtool.cli.plan import plan
 from asrtool.cli.prepare import prepare
 from asrtool.cli.report import report
 from asrtool.cli.segment import segment
+from asrtool.cli.split import split, subset
 from asrtool.cli.stream import stream
 from asrtool.cli.tokenizer import tokenizer
 from asrtool.cli.train import info, train
@@ -83,7 +85,7 @@ def cli(debug: bool, level: int | None) -> None:
 
 
 COMMANDS = (
-    *(new, prepare, features, lexicon, tokenizer, tree, lm, graph),
+    *(new, prepare, normalise, split, subset, features, lexicon, tokenizer, tree, lm, graph),
     *(train, info, plan, align, segment, clean, decode, tune, calibrate, rescore, adapt, score, transcribe, stream),
     *(report, export, pack, doctor),
 )

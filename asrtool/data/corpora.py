@@ -95,10 +95,10 @@ def choose_speakers(utterances: Iterable[Utterance], included: str | None, exclu
 
     Speakers are comma-separated names, or a file with one a line. Raises UserError for one that the corpus lacks.
     """
-    wanted = _speaker_names(included)
-    unwanted = _speaker_names(excluded) or set()
+    wanted = speaker_names(included)
+    unwanted = speaker_names(excluded) or frozenset()
     utterances = list(utterances)
-    missing = sorted((unwanted | (wanted or set())) - {utterance.speaker for utterance in utterances})
+    missing = sorted((unwanted | (wanted or frozenset())) - {utterance.speaker for utterance in utterances})
     if missing:
         raise UserError(f"no such speaker in the corpus: {', '.join(missing)}; look at its speaker folders")
     for utterance in utterances:
@@ -106,12 +106,13 @@ def choose_speakers(utterances: Iterable[Utterance], included: str | None, exclu
             yield utterance
 
 
-def _speaker_names(listed: str | None) -> set[str] | None:
+def speaker_names(listed: str | None) -> frozenset[str] | None:
+    """Returns the names in a comma-separated list, or in a file with one a line; None without a list."""
     if not listed:
         return None
     if os.path.isfile(listed):
-        return {name for line in read_lines(listed, "list of speakers") for name in line.split()}
-    return set(listed.replace(",", "\n").split())
+        return frozenset(name for line in read_lines(listed, "list of speakers") for name in line.split())
+    return frozenset(listed.replace(",", "\n").split())
 
 
 def require_folder(path: Path, what: str) -> Path:
