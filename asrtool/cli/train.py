@@ -14,6 +14,12 @@ OVERRIDE = click.option(
     shell_complete=complete_override,
     help="Key of the configuration to change, and its value; EXP/config.yaml lists all keys; repeatable.",
 )
+units_option = click.option(
+    "--units",
+    type=click.IntRange(2, 10**6),
+    show_default="the size of data.tokenizer",
+    help="Number of output units, blank included.",
+)
 PHASES = click.Choice(["main", "warmup"])
 
 
@@ -107,12 +113,7 @@ def train(
 @click.command()
 @click.argument("config", type=PATH)
 @OVERRIDE
-@click.option(
-    "--units",
-    type=click.IntRange(2, 10**6),
-    show_default="the size of data.tokenizer",
-    help="Number of output units, blank included.",
-)
+@units_option
 def info(config, overrides, units) -> None:
     """Print the size, cost, memory and latency of a model, or the facts of a pack.
 
@@ -122,6 +123,8 @@ def info(config, overrides, units) -> None:
 
     The latency is computed from the layers. It is the amount of audio after a frame that the model needs before it can
     output that frame: at most (for the first frame of a chunk), and on average over all frames.
+
+    `asrtool plan` predicts a whole training from the same figures.
 
     \b
     asrtool info conf/transformer_12l.yaml --set model.layers=24 --units 500
@@ -147,8 +150,14 @@ def _pack_lines(pack, overrides, units) -> dict[str, str]:
 
 def _model_lines(config, overrides, units) -> dict[str, str]:
     """Returns the facts of the model of a configuration file, or of an experiment folder."""
-    from asrtool.config_file import load_config
     from asrtool.models.info import model_info
+
+    return model_info(*read_model_config(config, overrides, units)).lines()
+
+
+def read_model_config(config, overrides, units):
+    """Returns the configuration of a file, or of an experiment folder, and the number of units, of `units` or of it."""
+    from asrtool.config_file import load_config
     from asrtool.text.tokenizer import load_tokenizer
 
     folder = config if config.is_dir() else None
@@ -157,4 +166,4 @@ def _model_lines(config, overrides, units) -> dict[str, str]:
         raise UserError(f"{config} is neither an experiment folder, a pack nor a configuration file: it {reason}")
     loaded = load_config(folder / "config.yaml" if folder else config, overrides)
     tokenizer = folder / "tokenizer.json" if folder else loaded.data.tokenizer
-    return model_info(loaded, units or load_tokenizer(tokenizer).size).lines()
+    return loaded, units or load_tokenizer(tokenizer).size

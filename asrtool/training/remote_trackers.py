@@ -49,7 +49,7 @@ class WandbTracker:
             logger.info(f"wandb records offline; wandb sync {facts.folder}/wandb/offline-run-* sends it")
 
     @staticmethod
-    def _mode(wandb: Any) -> str:
+    def _mode(wandb: Any) -> Any:
         """Returns the mode that WANDB_MODE names; otherwise online if somebody is logged in, without asking."""
         return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
 

@@ -1,0 +1,72 @@
+"""`asrtool plan`."""
+
+import json
+
+import click
+
+from asrtool.cli.doctor_output import json_option
+from asrtool.cli.options import COUNT, EPOCHS, PATH, POSITIVE, Number
+from asrtool.cli.train import OVERRIDE, units_option
+
+
+@click.command()
+@click.argument("config", type=PATH)
+@click.option("--hours", type=POSITIVE, required=True, help="Hours of audio in the training set.")
+@click.option("--devices", type=COUNT, default=1, help="Number of devices: GPUs, or processes on CPUs.")
+@click.option(
+    "--device",
+    "device_name",
+    default="this",
+    metavar="NAME",
+    help="Device: this (measured for some seconds), h100, h200, b200, a100, v100, l4, l40s, cpu or cpu-amx.",
+)
+@click.option("--steps", type=COUNT, show_default="training.max_steps", help="Number of training steps.")
+@click.option("--epochs", type=EPOCHS, help="Number of passes over the data. Instead of --steps.")
+@click.option("--network", type=POSITIVE, default=100.0, help="Speed of the network between machines in Gbit/s.")
+@click.option(
+    "--utilisation",
+    type=Number(0, 1, minimum_open=True),
+    show_default="the device's",
+    help="Share of the device's peak speed that training reaches.",
+)
+@click.option("--price", type=POSITIVE, show_default="as listed", help="Price of an hour of one device in USD.")
+@units_option
+@OVERRIDE
+@json_option
+def plan(
+    config, hours, devices, device_name, steps, epochs, network, utilisation, price, units, overrides, as_json
+) -> None:
+    """Predict steps, memory, time, communication and cost of a training.
+
+    CONFIG is a configuration file or an experiment folder; no manifest is read. The size and the operations of the
+    model are those of `asrtool info`. All assumptions are printed; docs/planning.md compares plans with trainings.
+
+    \b
+    asrtool plan conf/transformer_24l.yaml --units 5000 --hours 960 --devices 8 --device h100 --epochs 40
+    asrtool plan conf/transformer_24l.yaml --units 5000 --hours 65000 --devices 64 --device a100 --network 25 \\
+        --set parallel.strategy=bmuf --price 1.5
+    asrtool plan conf/mine.yaml --hours 5
+    """
+    if steps and epochs:
+        raise click.UsageError("--steps and --epochs both set the length of the training; give one of them")
+    from asrtool.cli.train import read_model_config
+    from asrtool.training.devices import find_device
+    from asrtool.training.plan import PlanOptions, make_plan
+    from asrtool.training.plan_text import assumptions, plan_lines, plan_values
+
+    loaded, num_units = read_model_config(config, overrides, units)
+    if device_name.lower() == "this":
+        from asrtool.training.plan_measurement import measure_this_machine
+
+        device = measure_this_machine(loaded, num_units, devices)
+    else:
+        device = find_device(device_name)
+    options = PlanOptions(hours, devices, steps, epochs, network * 1e9 / 8, utilisation, price)
+    planned = make_plan(loaded, num_units, device, options)
+    if as_json:
+        click.echo(json.dumps(plan_values(planned, loaded), indent=2))
+        return
+    for name, value in plan_lines(planned, loaded).items():
+        click.echo(f"{name:16} {value}")
+    for line in assumptions(planned, loaded):
+        click.echo(f"assumed          {line}")

@@ -1,0 +1,135 @@
+"""The speed and the memory of this machine in training, measured by some steps of the model that is planned."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from asrtool.config import Config
+from asrtool.data.batch import Batch
+from asrtool.data.features import FRAME_SHIFT
+from asrtool.device import describe_device, pick_device
+from asrtool.models.acoustic import AcousticModel
+from asrtool.models.info import UTTERANCE_SECONDS, model_info
+from asrtool.objectives.ctc import Ctc
+from asrtool.training.devices import Device
+from asrtool.training.optimizer import create_optimizer
+from asrtool.training.plan import planned_precision, training_flops
+from asrtool.training.precision import uses_bf16
+from asrtool.training.step import batch_loss
+
+logger = logging.getLogger(__name__)
+
+MEASURED_SECONDS = 4.0  # of steps, after a first one that is not counted
+BATCH_SECONDS = 60.0  # of a batch, four utterances, unless data.batch_seconds is less
+UNITS_PER_SECOND = 5  # of the transcripts
+MATRIX = 1024  # rows and columns of the products that are timed
+
+
+def measure_this_machine(config: Config, num_units: int, devices: int) -> Device:
+    """Returns the device of this machine, its GPU or the cores that each of `devices` processes gets, as measured.
+
+    The objective is CTC: others cost more on a CPU.
+    """
+    torch_device = pick_device("auto")
+    if torch_device.type == "cpu":
+        torch.set_num_threads(max(1, _cores() // devices))
+    use_bf16 = uses_bf16(config.training.precision, torch_device)
+    peak = _peak(torch_device, use_bf16)
+    speed = _training_speed(config, num_units, torch_device)
+    device = _device(torch_device, peak, use_bf16)
+    planned = config.model_copy(
+        update={"training": config.training.model_copy(update={"precision": planned_precision(config, device)})}
+    )
+    reached = training_flops(planned, model_info(planned, num_units)) * speed / peak
+    logger.info(f"{device.description}: {speed:.0f}x real time, {reached:.0%} of {peak / 1e9:,.0f} GFLOP/s")
+    update = {"bf16_utilisation": reached} if use_bf16 else {"fp32_utilisation": reached}
+    return Device(**(vars(device) | update))
+
+
+def _cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _device(device: torch.device, peak: float, use_bf16: bool) -> Device:
+    is_gpu = device.type == "cuda"
+    memory = float(torch.cuda.mem_get_info(device)[0] if is_gpu else _free_memory() // max(_cores(), 1))
+    return Device(
+        name="this",
+        description=describe_device(device),
+        fp32=peak,
+        bf16=peak if use_bf16 else None,
+        fp32_utilisation=1.0,
+        bf16_utilisation=1.0,
+        memory=memory if is_gpu else memory * torch.get_num_threads(),
+        watts=0.0,
+        link=10e9,
+        per_machine=torch.cuda.device_count() if is_gpu else _cores(),
+        source="measured by training steps on this machine",
+        is_gpu=is_gpu,
+        is_measured=True,
+    )
+
+
+def _free_memory() -> int:
+    """Bytes of memory that are available."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+
+
+def _peak(device: torch.device, use_bf16: bool) -> float:
+    """FLOP/s of products of large matrices in the precision of the training."""
+    x = torch.randn(MATRIX, MATRIX, device=device, dtype=torch.bfloat16 if use_bf16 else torch.float32)
+    return 2 * MATRIX**3 * _times_a_second(lambda: x @ x, device, 0.5)
+
+
+def _times_a_second(run: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Returns how many times `run` runs in a second, from at least `seconds` and two runs after one to warm up."""
+    run()
+    _wait(device)
+    start, runs = time.monotonic(), 0
+    while runs < 2 or time.monotonic() - start < seconds:
+        run()
+        _wait(device)
+        runs += 1
+    return runs / (time.monotonic() - start)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _training_speed(config: Config, num_units: int, device: torch.device) -> float:
+    """Seconds of audio, padding included, that training steps process in a second."""
+    model = AcousticModel(config.model, config.features.num_bins, num_units).to(device).train()
+    optimizer = create_optimizer(model, config.training)
+    batch = _batch(config, num_units)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        batch_loss(model, batch, device, config.training.precision, Ctc()).sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.training.max_grad_norm)
+        optimizer.step()
+
+    return batch.seconds * _times_a_second(step, device, MEASURED_SECONDS)
+
+
+def _batch(config: Config, num_units: int) -> Batch:
+    """Random features of utterances as long as those that `asrtool info` counts."""
+    num_cuts = max(1, round(min(config.data.batch_seconds, BATCH_SECONDS) / UTTERANCE_SECONDS))
+    num_frames = round(UTTERANCE_SECONDS / FRAME_SHIFT)
+    num_targets = round(UTTERANCE_SECONDS * UNITS_PER_SECOND)
+    return Batch(
+        ids=[str(number) for number in range(num_cuts)],
+        texts=[""] * num_cuts,
+        features=torch.randn(num_cuts, num_frames, config.features.num_bins),
+        feature_lens=torch.full((num_cuts,), num_frames),
+        targets=torch.randint(1, num_units, (num_cuts, num_targets)),
+        target_lens=torch.full((num_cuts,), num_targets),
+        seconds=num_cuts * UTTERANCE_SECONDS,
+    )

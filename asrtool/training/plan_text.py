@@ -1,0 +1,139 @@
+"""A plan as lines for people, and as values for programs."""
+
+import math
+from dataclasses import asdict
+
+from asrtool.config import Config
+from asrtool.training.plan import (
+    FILL,
+    LOADED_PER_WORKER,
+    OVERLAP,
+    PADDING,
+    USABLE_MEMORY,
+    VALIDATION,
+    Plan,
+)
+
+
+def plan_lines(plan: Plan, config: Config) -> dict[str, str]:
+    """Returns the figures by name; those of the model are the lines of `asrtool info`."""
+    model = plan.info.lines()
+    return {
+        "model": model["parameters"],
+        "operations": model["operations"],
+        "training memory": model["training memory"],
+        "devices": f"{plan.options.devices} x {plan.device.description}, {plan.precision}",
+        "steps": _steps(plan, config),
+        "memory": _memory(plan),
+        "largest batch": f"data.batch_seconds={int(plan.largest_batch):,} fits into {plan.device.memory / 1e9:.0f} GB",
+        "step": _step(plan),
+        "communication": _communication(plan, config),
+        "time": _time(plan),
+        "energy": _energy(plan),
+        "cost": _cost(plan),
+    }
+
+
+def _steps(plan: Plan, config: Config) -> str:
+    batch = f"{config.data.batch_seconds:g} s x {config.training.accumulate_grad_batches} x {plan.options.devices}"
+    audio = f"{plan.audio_hours:,.1f} h of audio, {plan.epochs:,.1f} epochs of {plan.options.hours:,g} h"
+    return f"{plan.steps:,} of at most {batch} of audio: {audio}"
+
+
+def _memory(plan: Plan) -> str:
+    parts = asdict(plan.memory)
+    text = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items() if value)
+    verdict = "" if plan.fits else f": MORE THAN {USABLE_MEMORY:.0%} of {plan.device.memory / 1e9:.0f} GB"
+    return f"{plan.memory.total / 1e9:.2f} GB a device ({text}){verdict}"
+
+
+def _step(plan: Plan) -> str:
+    parts = [f"computation {_seconds(plan.compute_seconds)}"]
+    if plan.sending_seconds:
+        parts.append(f"communication that is not hidden {_seconds(plan.sending_seconds)}")
+    text = f"{_seconds(plan.step_seconds)} ({', '.join(parts)}), {plan.step_audio / plan.step_seconds:,.0f}x real time"
+    if plan.loading_seconds > plan.compute_seconds + plan.sending_seconds:
+        text += f"; WAITS FOR THE LOADER, which needs {_seconds(plan.loading_seconds)}: raise data.workers"
+    return text
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.2f} s" if value >= 1 else f"{1000 * value:,.1f} ms"
+
+
+def _communication(plan: Plan, config: Config) -> str:
+    if plan.options.devices == 1:
+        return "none, one device"
+    total = plan.sent_bytes * plan.steps / 1e12
+    mean = plan.sent_bytes / 1e6
+    return f"{mean:,.1f} MB a step and device with {config.parallel.strategy}, {total:,.2f} TB in all"
+
+
+def _time(plan: Plan) -> str:
+    return f"{_hours(plan.hours)}; {plan.device_hours:,.2f} device hours"
+
+
+def _hours(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:,.0f} min"
+    return f"{hours:,.1f} h" if hours < 48 else f"{hours / 24:,.1f} days"
+
+
+def _energy(plan: Plan) -> str:
+    if not plan.device.watts:
+        return "not known for this machine"
+    return f"{plan.kilowatt_hours:,.2f} kWh of the devices at {plan.device.watts:g} W; machines and cooling come on top"
+
+
+def _cost(plan: Plan) -> str:
+    if plan.price is None:
+        return "no price; give --price, in USD for an hour of a device"
+    rate = plan.device.rate
+    source = "--price" if plan.options.price is not None or rate is None else f"{rate.source}, read on {rate.date}"
+    return f"{plan.device_hours * plan.price:,.2f} USD at {plan.price:g} USD for an hour of a device ({source})"
+
+
+def assumptions(plan: Plan, config: Config) -> list[str]:
+    """Returns what the plan assumes, one thing a line."""
+    device = plan.device
+    peak = device.bf16 if plan.precision == "bf16" and device.bf16 else device.fp32
+    origin = "as given" if plan.options.utilisation else "measured" if device.is_measured else "not measured"
+    lines = [
+        f"a device computes at {plan.utilisation:.0%} ({origin}) of {peak / 1e12:,.3g} TFLOP/s ({device.source})",
+        f"batches are filled to {FILL:.0%}, and {PADDING:.0%} of them is padding; utterances are about 15 s long",
+        f"a loader process delivers {LOADED_PER_WORKER[config.features.source]:,.0f} s of audio a second",
+        f"validations and checkpoints take {VALIDATION:.0%} of the time",
+    ]
+    if plan.options.devices > 1:
+        lines.append(f"links of {8 * device.link / 1e9:,.0f} Gbit/s within machines of {device.per_machine} devices")
+        if plan.options.devices > device.per_machine:
+            lines[-1] += f", {8 * plan.options.network / 1e9:,.0f} Gbit/s between machines"
+        lines.append(f"ddp and fsdp hide what they send behind {OVERLAP:.0%} of the computation")
+    if config.objective.kind == "mmi":
+        lines.append("the objective MMI costs nothing: on a CPU a step takes up to twice as long")
+    return lines
+
+
+def plan_values(plan: Plan, config: Config) -> dict[str, object]:
+    """Returns the figures in SI units, for JSON."""
+    return {
+        "parameters": sum(plan.info.parameters.values()),
+        "forward_flops_per_audio_second": plan.info.flops,
+        "device": plan.device.description,
+        "devices": plan.options.devices,
+        "precision": plan.precision,
+        "utilisation": plan.utilisation,
+        "steps": plan.steps,
+        "epochs": plan.epochs,
+        "audio_hours": plan.audio_hours,
+        "memory_bytes": asdict(plan.memory) | {"total": plan.memory.total, "device": plan.device.memory},
+        "fits": plan.fits,
+        "largest_batch_seconds": math.floor(plan.largest_batch),
+        "step_seconds": plan.step_seconds,
+        "sent_bytes_per_step": plan.sent_bytes,
+        "hours": plan.hours,
+        "device_hours": plan.device_hours,
+        "kilowatt_hours": plan.kilowatt_hours if plan.device.watts else None,
+        "usd": None if plan.price is None else plan.device_hours * plan.price,
+        "assumptions": assumptions(plan, config),
+    }
