@@ -21,7 +21,7 @@ doctor.add_command(data)
 
 
 @doctor.command()
-@click.option("--work", type=PATH, default=".", help="Folder whose disk is checked.")
+@click.option("--work", type=PATH, default=".", help="Work folder, with data/ and exp/. Its disk is checked.")
 @click.option("--hosts", metavar="A,B,...", help="Names of other hosts to look up and to reach, with commas between.")
 @click.option("--port", type=click.IntRange(1, 65535), default=22, help="Port at which --hosts are tried.")
 @click.option("--quick", is_flag=True, help="Leave out the speed figure and the communication of two processes.")
@@ -71,9 +71,7 @@ def system(paths, graph, as_json) -> None:
 @doctor.command(context_settings={"ignore_unknown_options": True})
 @click.argument("recipe", type=PATH)
 @click.argument("options", metavar="[OPTION...]", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "--work", type=PATH, show_default="RECIPE", help="Folder that the recipe has written data/ and exp/ into."
-)
+@click.option("--work", type=PATH, show_default="RECIPE", help="Work folder, with data/ and exp/.")
 @json_option
 def recipe(recipe, options, work, as_json) -> None:
     """Check a recipe, and what its stages have written.

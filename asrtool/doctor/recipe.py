@@ -1,5 +1,6 @@
 """`asrtool doctor recipe`: a recipe, and what its stages wrote into the work folder."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def check_recipe(recipe: Path, work: Path | None = None, options: Sequence[str] 
     if not work.is_dir():
         raise UserError(f"--work {work} is not a folder; give the work folder of an earlier run")
     run, problem = list_recipe(recipe, work, last_options(work) if options is None else options)
-    report.facts |= {"work folder": str(work), "options": " ".join(run.options) or "the defaults of the recipe"}
+    report.facts |= {"work folder": str(work), "options": shlex.join(run.options) or "the defaults of the recipe"}
     report.add(problem)
     report.add(check_configurations(recipe))
     if problem is None:
@@ -79,9 +80,7 @@ def check_configuration(run: RecipeRun) -> Iterator[Finding]:
     changes = [change for change in changes if change.split(":")[0] not in ignored]
     if changes:
         cause = f"the system was trained with other values than {conf} has now"
-        remedy = (
-            f"move {trained.parent} away, then {run.command('--stage', '4')}; or give --conf for the earlier values"
-        )
+        remedy = f"move {trained.parent} away, then {run.command('--stage', '4')}; or put the earlier values back"
         examples = tuple(changes[:MAX_CHANGES_SHOWN])
         yield Finding("other-configuration", Severity.WARNING, str(trained), cause, remedy, len(changes), examples)
 

@@ -1,0 +1,211 @@
+"""`asrtool doctor recipe` finds what is missing, old, or of another configuration, and nothing in a finished recipe."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from asrtool.config_file import load_config, save_config
+from asrtool.data.feature_store import store_features
+from asrtool.doctor.findings import Report, Severity
+from asrtool.doctor.recipe import check_recipe
+from asrtool.doctor.recipe_list import last_options, list_recipe
+from asrtool.errors import UserError
+from asrtool.text.tokenizer import save_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
+from tests.doctor.systems import codes, copy_system, the_finding, touch
+
+ROOT = Path(__file__).parents[2]
+STAGES = {0: "prepare data", 1: "compute features", 2: "make units", 4: "train", 5: "decode", 6: "score"}
+REAL_RECIPE = f"""set -euo pipefail
+cd "$(dirname "$0")"
+. {ROOT}/local/recipe.sh
+units=word
+conf=conf/tiny.yaml
+run_recipe "$@"
+"""
+DATA_SCRIPT = """mkdir -p data
+for name in train test; do printf '' | gzip >data/$name.jsonl.gz; done
+echo test >data/scored_sets
+"""
+
+
+class FinishedRecipe:
+    """A recipe whose run.sh prints a list of its stages, and the work folder that it would have written."""
+
+    def __init__(self, folder: Path, trained: Path, corpus: Path, tokenizer: Path):
+        self.recipe, self.work = folder / "recipe", folder / "work"
+        self.conf = self.recipe / "conf/tiny.yaml"
+        self.exp, self.lang = self.work / "exp/tiny", self.work / "data/lang"
+        self.states = dict.fromkeys(STAGES, "done")
+        self.conf.parent.mkdir(parents=True)
+        (self.recipe / "run.sh").write_text('cat "$(dirname "$0")/list"\n', encoding="utf-8")
+        shutil.copy(trained / "config.yaml", self.conf)
+        self._write_data(corpus, tokenizer)
+        self.exp.parent.mkdir()
+        copy_system(trained, self.exp.parent).rename(self.exp)
+        result = self.exp / "decode/test/greedy"
+        (self.exp / "results.txt").write_text("", encoding="utf-8")
+        for name in ("decode.json", "hyps.jsonl", "wer.json"):
+            touch(result / name)
+
+    def _write_data(self, corpus: Path, tokenizer: Path) -> None:
+        data = self.work / "data"
+        (data / "fbank").mkdir(parents=True)
+        (data / "scored_sets").write_text("test\n", encoding="utf-8")
+        for name in ("train", "test"):
+            shutil.copy(corpus, data / f"{name}.jsonl.gz")
+            store_features(data / f"{name}.jsonl.gz", data / f"fbank/{name}.jsonl.gz", num_bins=20)
+        self.lang.mkdir()
+        shutil.copy(tokenizer, self.lang / "tokenizer.json")
+        touch(self.lang / "tokenizer.json")
+
+    def check(self, *options: str) -> Report:
+        """Returns the report, after run.sh was made to list the current states."""
+        folders = {"lang": "data/lang", "exp": "exp/tiny", "start": "exp/tiny", "conf": self.conf}
+        lines = [f"folder\t{name}\t{path}" for name, path in folders.items()]
+        lines += [f"stage\t{number}\t{self.states[number]}\t{title}\t" for number, title in STAGES.items()]
+        (self.recipe / "list").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return check_recipe(self.recipe, self.work, options or None)
+
+
+@pytest.fixture
+def finished(trained, corpus, tokenizer_file, tmp_path) -> FinishedRecipe:
+    """Returns a recipe that ran to the end."""
+    return FinishedRecipe(tmp_path, trained, corpus, tokenizer_file)
+
+
+def test_a_finished_recipe_has_no_findings(finished):
+    report = finished.check()
+    assert codes(report) == [], report.findings
+    assert report.facts["stages"]["4"] == "done: train"
+
+
+def test_stages_that_are_interrupted_changed_and_missing(finished):
+    finished.states |= {2: "changed", 4: "interrupted", 5: "missing", 6: "missing"}
+    report = finished.check("--units", "word")
+    assert codes(report) == ["changed-stage", "interrupted-stage"]
+    note = next(finding for finding in report.findings if finding.severity == Severity.INFO)
+    assert "stages 5, 6" in note.cause
+    expected = f"bash {finished.recipe}/run.sh --units word --work {finished.work}"
+    assert [finding.remedy for finding in report.findings[:2]] == [expected] * 2
+
+
+def test_all_missing_outputs_are_named(finished):
+    (finished.work / "data/fbank/test.jsonl.gz").unlink()
+    (finished.exp / "results.txt").unlink()
+    report = finished.check()
+    missing = {finding.examples: finding.remedy for finding in report.findings if finding.code == "missing-output"}
+    assert set(missing) == {("data/fbank/test.jsonl.gz",), ("exp/tiny/results.txt",)}
+    assert missing["data/fbank/test.jsonl.gz",].endswith("--stage 1 --stop-stage 1 --force true")
+    finished.states[1] = "missing"  # a stage that has not run owes nothing
+    assert ("data/fbank/test.jsonl.gz",) not in [finding.examples for finding in finished.check().findings]
+
+
+def test_features_of_another_manifest(finished, tmp_path):
+    manifest = finished.work / "data/train.jsonl.gz"
+    shutil.copy(finished.work / "data/fbank/test.jsonl.gz", manifest)
+    touch(finished.lang / "tokenizer.json")
+    finding = the_finding(finished.check(), "features-of-other-manifest")
+    assert finding.subject == str(finished.work / "data/fbank/train.jsonl.gz")
+
+
+def test_missing_archives_of_features(finished):
+    for archive in (finished.work / "data/fbank/feats/test").glob("*/*.lca"):
+        archive.unlink()
+    assert the_finding(finished.check(), "missing-features").count == 1
+
+
+def test_a_manifest_that_cannot_be_read(finished):
+    (finished.work / "data/fbank/test.jsonl.gz").write_text("no manifest", encoding="utf-8")
+    the_finding(finished.check(), "unreadable-output")
+
+
+def test_units_older_than_the_transcripts(finished):
+    touch(finished.work / "data/train.jsonl.gz")
+    (finished.lang / "tokenizer.json").write_bytes((finished.lang / "tokenizer.json").read_bytes())
+    assert the_finding(finished.check(), "older-than-input").remedy.endswith("--stage 2 --stop-stage 2 --force true")
+
+
+def test_a_system_of_other_units(finished):
+    save_tokenizer(train_tokenizer("word", ["one", "two", "three", "five"]), finished.lang / "tokenizer.json")
+    touch(finished.lang / "tokenizer.json")
+    the_finding(finished.check(), "trained-with-other-units")
+
+
+def test_a_configuration_that_was_edited_after_the_training(finished):
+    config = load_config(finished.conf, ["training.lr=1e-4", "model.layers=2", "seed=5"])
+    save_config(config, finished.conf)
+    assert the_finding(finished.check(), "other-configuration").examples == ("training.lr: 0.003 -> 0.0001",)
+    assert codes(finished.check("--set", "training.lr=3e-3")) == []  # the options of the run say so
+
+
+def test_a_broken_configuration(finished):
+    (finished.recipe / "conf/other.yaml").write_text("modle: {}\n", encoding="utf-8")
+    finding = the_finding(finished.check(), "bad-configuration")
+    assert "unknown key 'modle'" in finding.cause
+
+
+def test_a_system_of_other_training_data(finished):
+    config = finished.exp / "config.yaml"
+    copy = finished.work / "data/copied.jsonl.gz"
+    shutil.copy(load_config(config).data.train_manifests[0], copy)
+    for path in (finished.conf, config):
+        save_config(load_config(path, ["data.train=data/copied.jsonl.gz"]), path)
+    shutil.copy(finished.work / "data/fbank/test.jsonl.gz", copy)
+    report = finished.check()
+    assert "trained-on-other-data" in codes(report)
+    copy.unlink()
+    assert "missing-manifest" in codes(finished.check())
+
+
+def test_findings_of_the_system_are_included(finished):
+    path = finished.exp / "decode/test/greedy/hyps.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps(row | {"hyp": "one"}) + "\n" for row in rows), encoding="utf-8")
+    the_finding(finished.check(), "stale-score")
+
+
+@pytest.fixture
+def real(tmp_path, tiny_config) -> Path:
+    """Returns a recipe that uses the driver of all recipes."""
+    recipe = tmp_path / "real"
+    (recipe / "local").mkdir(parents=True)
+    (recipe / "run.sh").write_text(REAL_RECIPE, encoding="utf-8")
+    (recipe / "local/data.sh").write_text(DATA_SCRIPT, encoding="utf-8")
+    save_config(tiny_config(), recipe / "conf/tiny.yaml")
+    return recipe
+
+
+def test_the_driver_lists_what_the_doctor_reads(real):
+    command = ["bash", real / "run.sh", "--stop-stage", "0", "--seed", "3"]
+    subprocess.run(command, check=True, capture_output=True)
+    (real / ".running").write_text("2 (make units)\n", encoding="utf-8")
+    run, problem = list_recipe(real, real, last_options(real))
+    assert problem is None
+    assert last_options(real) == ["--seed", "3"] and run.folders["exp"] == real / "exp/tiny_seed3"
+    states = {stage.number: stage.state for stage in run.stages}
+    assert (states[0], states[2], states[4]) == ("done", "interrupted", "missing")
+    (real / "local/data.sh").write_text(DATA_SCRIPT + "# changed\n", encoding="utf-8")
+    report = check_recipe(real)
+    assert codes(report) == ["changed-stage", "interrupted-stage"]
+
+
+def test_recipes_that_cannot_be_asked(real):
+    (real / "run.sh").write_text("echo 'error: bad option' >&2; exit 2\n", encoding="utf-8")
+    assert "bad option" in the_finding(check_recipe(real), "recipe-does-not-list").cause
+    (real / "run.sh").write_text("echo training\n", encoding="utf-8")
+    the_finding(check_recipe(real), "recipe-without-driver")
+    with pytest.raises(UserError, match=r"has no run\.sh"):
+        check_recipe(real / "conf")
+
+
+def test_the_command(finished, asr):
+    finished.check()
+    status, printed, _ = asr("doctor", "recipe", finished.recipe, "--work", finished.work, "--json")
+    assert status == 0 and json.loads(printed)["reports"][0]["title"] == "Recipe recipe"
+    (finished.exp / "results.txt").unlink()
+    status, printed, _ = asr("doctor", "recipe", finished.recipe, "--work", finished.work, "--units", "word")
+    assert status == 1 and "run.sh --units word --work" in printed
