@@ -64,10 +64,7 @@ def _results(paths: Sequence[Path], manifests: Sequence[Path]) -> list[tuple[str
         names = ", ".join(str(folder) for folder, is_result in zip(folders, are_results, strict=True) if is_result)
         raise UserError(f"{names} is a result folder, and others are experiments; give folders of one kind")
     systems = distinct_names(folders)
-    if all(are_results):
-        chosen = {folders[0].resolve().parent.name: folders}
-    else:
-        chosen = _common_results(folders)
+    chosen = {folders[0].resolve().parent.name: folders} if all(are_results) else _common_results(folders)
     return [
         (
             name,

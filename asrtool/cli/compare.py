@@ -1,0 +1,46 @@
+"""`asrtool compare`."""
+
+import click
+
+from asrtool.cli.options import PATH
+
+
+@click.command()
+@click.argument("systems", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--cuts",
+    type=PATH,
+    multiple=True,
+    show_default="the manifest that was decoded",
+    help="Manifest of cuts. Lengths and audio of the utterances come from it; repeatable.",
+)
+@click.option("--html", type=PATH, help="HTML page to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def compare(systems, cuts, html, as_json) -> None:
+    """Compare two or more systems on the same utterances.
+
+    SYSTEMS are experiments, whose common sets are compared by the best search that all have, or result folders of one
+    set (EXP/decode/SET/METHOD). The first is the baseline. For each other system the command prints the difference of
+    the error rate with its 95 % interval by paired bootstrap, the number of utterances with fewer and with more errors,
+    the words that only one of the two recognised, rates by speaker and by length, and the largest gains and losses.
+
+    With --html the same is written as a page with the audio of these utterances. The page is one file that loads
+    nothing from elsewhere.
+
+    \b
+    asrtool compare exp/blstm exp/transformer
+    asrtool compare exp/x/decode/test/graph exp/x/decode/test/rescored exp/x/decode/test/neural
+    asrtool compare exp/blstm exp/transformer --html compare.html
+    """
+    from asrtool.files import json_line
+    from asrtool.pages.comparison import compare_systems, write_comparison
+    from asrtool.scoring.comparison_text import comparison_dict, comparison_text
+
+    if html:
+        click.echo(write_comparison(systems, html, cuts))
+        return
+    comparisons = compare_systems(systems, cuts)
+    if as_json:
+        click.echo(json_line({"comparisons": [comparison_dict(comparison) for comparison in comparisons]}), nl=False)
+    else:
+        click.echo("\n\n".join(map(comparison_text, comparisons)))
