@@ -1,11 +1,13 @@
 """Reader of Kaldi data folders: wav.scp and text, and segments and utt2spk if they exist."""
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asrtool.data.audio import is_address, is_command
 from asrtool.data.corpora import BLANKS, Utterance, parse_channel, parse_seconds, read_key_values, require_folder
 from asrtool.data.sources import InvalidEntry
 
@@ -119,9 +121,15 @@ class _KaldiFolder:
         return speaker
 
     def _audio(self, value: str) -> str:
-        if self.audio_root is None or value.endswith("|"):
+        """Returns a path or a command of wav.scp. Raises InvalidEntry for a relative path where no file is."""
+        if is_command(value) or Path(value).is_absolute():
             return value
-        return str(self.audio_root / value)
+        path = value if self.audio_root is None else str(self.audio_root / value)
+        if not os.path.lexists(path) and not is_address(path):
+            root = "the current folder" if self.audio_root is None else str(self.audio_root)
+            hint = f"it is relative to {root} (--audio-root)"
+            raise InvalidEntry(f"no such audio file: {value}; {hint}")
+        return path
 
     def log_unused(self, without_text: list[str]) -> None:
         """Logs how many utterances have no transcript, and how many have no speaker."""

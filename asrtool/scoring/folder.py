@@ -13,9 +13,11 @@ from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import file_hash, write_json, write_jsonl, write_text
 from asrtool.readers import read_json, read_jsonl
 from asrtool.scoring.confidence_score import confidence_dict, confidence_lines, score_confidences
+from asrtool.scoring.normalised import normalise_rows
 from asrtool.scoring.paired import PairedDifference, paired_difference
 from asrtool.scoring.report import alignment_rows, alignment_text, report_text, score_dict
 from asrtool.scoring.wer import Score, score_pairs
+from asrtool.text.normalisation_rules import NormalisationRules
 from asrtool.text.words import composed
 
 logger = logging.getLogger(__name__)
@@ -94,12 +96,13 @@ def remove_scores(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def score_pooled(folders: Iterable[Path]) -> Score:
+def score_pooled(folders: Iterable[Path], rules: NormalisationRules | None = None) -> Score:
     """Returns the score of the utterances of several folders as one set, e.g. all folds of a cross-validation.
 
-    Raises the errors of `read_hypotheses`, also for an utterance that is in two of the folders.
+    `rules` normalise references and hypotheses. Raises the errors of `read_hypotheses`, also for an utterance that is
+    in two of the folders.
     """
-    return _score(_read_all(folders))
+    return _score(_read_all(folders, rules))
 
 
 def _score(rows: list[dict]) -> Score:
@@ -107,24 +110,26 @@ def _score(rows: list[dict]) -> Score:
     return score_pairs([(row["ref"], row["hyp"]) for row in rows], _token_type(rows[0]), speakers)
 
 
-def _read_all(folders: Iterable[Path]) -> list[dict]:
+def _read_all(folders: Iterable[Path], rules: NormalisationRules | None) -> list[dict]:
     folders = list(folders)
     rows = [row for folder in folders for row in read_hypotheses(Path(folder) / HYPOTHESES)]
     _check_ids(rows, " ".join(map(str, folders)))
-    return rows
+    return normalise_rows(rows, rules) if rules else rows
 
 
-def compare_folders(folders: Iterable[Path], other_folders: Iterable[Path]) -> PairedDifference:
+def compare_folders(
+    folders: Iterable[Path], other_folders: Iterable[Path], rules: NormalisationRules | None = None
+) -> PairedDifference:
     """Returns the difference of the error rates of two systems on the utterances in `folders`.
 
-    `other_folders`, of the second system, may hold more utterances. Raises the errors of `read_hypotheses`, UserError
-    if the texts of one system are words and the other's are phones, and DataError with all utterances that
-    `other_folders` lacks or has with another reference.
+    `other_folders`, of the second system, may hold more utterances. `rules` normalise the texts of both. Raises
+    the errors of `read_hypotheses`, UserError if the texts of one system are words and the other's are phones, and
+    DataError with all utterances that `other_folders` lacks or has with another reference.
     """
-    rows = _read_all(folders)
+    rows = _read_all(folders, rules)
     other_folders = list(other_folders)
     where = " ".join(map(str, other_folders))
-    others = {row["id"]: row for row in _read_all(other_folders)}
+    others = {row["id"]: row for row in _read_all(other_folders, rules)}
     pairs = [(row, others[row["id"]]) for row in rows if row["id"] in others]
     if len({_token_type(row) for pair in pairs for row in pair}) > 1:
         raise UserError(f"{where}: one of the two is scored in words, the other in phones; compare results of one type")
@@ -154,15 +159,18 @@ def score_warnings(rows: list[dict]) -> list[str]:
     return lines
 
 
-def score_folder(folder: str | Path, name: str | None = None) -> Score:
+def score_folder(folder: str | Path, name: str | None = None, rules: NormalisationRules | None = None) -> Score:
     """Score `folder`/hyps.jsonl, and write wer.json, report.txt, alignments.txt and alignments.jsonl next to it.
 
-    `name` is the set's name in the report, by default `set_name(folder)`. Where words have confidences, wer.json and
-    report.txt say how good these are (asrtool/scoring/confidence_score.py). Raises the errors of `read_hypotheses`, and
-    UserError when no reference holds a word.
+    `name` is the set's name in the report, by default `set_name(folder)`. `rules` normalise references and hypotheses
+    (asrtool/scoring/normalised.py), and are in wer.json. Where words have confidences, wer.json and report.txt say
+    how good these are (asrtool/scoring/confidence_score.py). Raises the errors of `read_hypotheses`, and UserError when
+    no reference holds a word.
     """
     folder = Path(folder)
     rows = read_hypotheses(folder / HYPOTHESES)
+    if rules:
+        rows = normalise_rows(rows, rules)
     name = name or set_name(folder)
     try:
         score = _score(rows)
@@ -176,6 +184,8 @@ def score_folder(folder: str | Path, name: str | None = None) -> Score:
     report = report_text(name, score, confidence_lines(confidences, score.token_type) if confidences else [])
     write_text(folder / "report.txt", report)
     facts = {"set": name, HASH_KEY: file_hash(folder / HYPOTHESES), **score_dict(score)}
+    if rules:
+        facts["normalised_by"] = rules.model_dump()
     facts["confidence"] = confidences and confidence_dict(confidences)
     write_json(folder / "wer.json", facts)
     return score
