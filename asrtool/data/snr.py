@@ -15,8 +15,8 @@ def estimate_snr(samples: np.ndarray, sampling_rate: int) -> float | None:
 
     The power of the quietest tenth of the 20 ms frames is taken as noise, the power of the loudest half as speech with
     noise. It is a figure to sort utterances by and not a measurement: speech without pauses, and audio whose silence
-    was cut off, get too low a value. None is returned for less than half a second and for digital silence. Frames of
-    digital silence within other audio are left out: they are padding or an editor's cut.
+    was cut off, get too low a value; the lowest is 0. None is returned for less than half a second and for digital
+    silence. Frames of digital silence within other audio are left out: they are padding or an editor's cut.
     """
     frame = max(1, round(FRAME_SECONDS * sampling_rate))
     count = len(samples) // frame
@@ -26,6 +26,4 @@ def estimate_snr(samples: np.ndarray, sampling_rate: int) -> float | None:
         return None
     noise = powers[: max(1, round(NOISE_SHARE * len(powers)))].mean()
     speech = powers[-round(SPEECH_SHARE * len(powers)) :].mean()
-    if speech <= noise:
-        return 0.0
-    return float(min(MAX_SNR, 10 * np.log10((speech - noise) / noise)))
+    return float(np.clip(10 * np.log10(max(speech - noise, noise) / noise), 0, MAX_SNR))

@@ -14,7 +14,6 @@ from asrtool.pages.elements import (
     choice,
     column,
     counted,
-    details,
     hypothesis,
     section,
     table,
@@ -27,7 +26,6 @@ from asrtool.pages.page import Page, write_page
 from asrtool.pages.recordings import Media
 from asrtool.pages.results import METHOD_ORDER, DecodedUtterance, Result, read_result
 from asrtool.scoring.comparison import ComparedUtterance, Comparison, SystemDifference, compare
-from asrtool.scoring.comparison_text import difference_text
 from asrtool.scoring.folder import HYPOTHESES
 from asrtool.scoring.report import RATE_NAMES, format_interval
 from asrtool.scoring.systems import distinct_names
@@ -131,7 +129,10 @@ def comparison_page(comparisons: Sequence[tuple[Comparison, dict[str, DecodedUtt
                 choice(
                     "Set",
                     [
-                        (own.set, [_changes(own, number, known, media) for number in range(1, len(own.systems))])
+                        (
+                            own.set,
+                            [choice("System", [_changes(own, n, known, media) for n in range(1, len(own.systems))])],
+                        )
                         for own, known in comparisons
                     ],
                 ),
@@ -207,15 +208,17 @@ def _words(other: SystemDifference) -> Element:
     return table(f"Words of {other.name}", columns, rows)
 
 
-def _changes(comparison: Comparison, number: int, known: dict[str, DecodedUtterance], media: Media) -> Element:
-    """Returns the largest gains and losses of a system, with audio where there is room."""
+def _changes(
+    comparison: Comparison, number: int, known: dict[str, DecodedUtterance], media: Media
+) -> tuple[str, list[Element]]:
+    """Returns a system's name, and its largest gains and losses, with audio where there is room."""
     other = comparison.others[number - 1]
     parts = []
     for title, chosen in (("Gains", other.won), ("Losses", other.lost)):
         entries = [_entry(own, comparison, number, known, media) for own in chosen[:MAX_UTTERANCES]]
         caption = f"{title} of {other.name}: {counted(len(chosen), 'utterance')}, the largest first"
         parts.append(utterances(caption, entries) if entries else text(f"{title}: none."))
-    return details(f"{other.name} ({difference_text(other.total)})", parts)
+    return other.name, parts
 
 
 def _entry(
