@@ -9,6 +9,7 @@ from asrtool.doctor.data_faults import Faults
 from asrtool.doctor.data_signal import Signal
 
 MAX_OFFSET = 0.01  # of full scale: recordings through a capacitor, which is nearly all, have a thousandth at most
+MIN_OFFSET_SECONDS = 0.5  # the mean of a few periods of a voice is not zero
 MAX_CLIPPED_SHARE = 2e-4  # of the samples: three a second at 16 kHz; speech that is only loud has none in runs
 MIN_LEVEL = -50.0  # dB of full scale, of the loud frames: 20 dB below quiet recordings of LibriSpeech
 MIN_SNR = 5.0  # dB
@@ -92,7 +93,7 @@ def _signal_faults(signal: Signal, seconds: float) -> Iterable[tuple[str, str]]:
         yield "low-snr", f"about {signal.snr:.0f} dB"
     if signal.clipped_share > MAX_CLIPPED_SHARE:
         yield "clipped", f"{100 * signal.clipped_share:.2f} % of the samples"
-    if abs(signal.offset) > MAX_OFFSET:
+    elif abs(signal.offset) > MAX_OFFSET and seconds >= MIN_OFFSET_SECONDS:  # clipping of one side moves the mean, too
         yield "dc-offset", f"{100 * signal.offset:+.1f} % of full scale"
     if signal.level < MIN_LEVEL:
         yield "low-level", f"{signal.level:.0f} dB of full scale"

@@ -173,7 +173,7 @@ TEXT_KINDS = {
     "digits": Kind(
         WARNING,
         "transcripts have digits, most do not: how they are spoken is not known",
-        "spell them out, or " + LEAVE_OUT,
+        "write them as words, or " + LEAVE_OUT,
     ),
     "mixed-scripts": Kind(
         WARNING, "words mix scripts: letters that look alike, such as Cyrillic and Latin a", "replace these letters"

@@ -18,7 +18,7 @@ from asrtool.text.words import composed
 MIN_UTTERANCES = 20  # for a median rate and its deviation
 MAX_CHARACTERS_PER_SECOND = 50.0  # of audio: twice the fastest speech in any alphabet
 MIN_DEVIATION = 0.12  # of the logarithm of the rate: read speech of one person has 0.1, of many 0.2
-MAX_Z = 5.0  # deviations from the median; 0.5 of a million utterances exceed it by chance
+MAX_Z = 4.5  # deviations from the median; the farthest of 1,400 read utterances in two languages has 3.7
 MAX_RATIO, MIN_RATIO = 1.9, 1 / 2.5  # of the median rate: within them, people just speak fast or slowly
 MIN_SPEECH_SECONDS = 0.1
 
@@ -78,7 +78,7 @@ def check_speaking_rates(
 
     `signals` has the measures of utterances by number; the first of this set has the number `first`. Outliers are
     judged by the logarithm of characters per second of speech, with the median and its absolute deviation, so that they
-    do not hide each other. The deviation of few characters is larger.
+    do not hide each other. The deviation is larger where few characters are expected and written.
     """
     rated = []
     for number, utterance in enumerate(utterances, first):
@@ -97,7 +97,8 @@ def check_speaking_rates(
     deviation = max(MIN_DEVIATION, 1.4826 * float(np.median(np.abs(logarithms - median))))
     for (utterance, characters, seconds), logarithm in zip(rated, logarithms.tolist(), strict=True):
         difference = logarithm - median
-        z = difference / math.hypot(deviation, 1 / math.sqrt(characters))
+        expected = seconds * math.exp(median)
+        z = difference / math.hypot(deviation, 1 / math.sqrt(max(characters, expected)))
         detail = f"{_rate_text(characters, seconds, 'speech')}, where {math.exp(median):.1f} is usual"
         if z > MAX_Z and difference > math.log(MAX_RATIO):
             faults.add("too-many-characters", utterance.id, detail)

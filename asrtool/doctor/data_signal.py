@@ -27,7 +27,7 @@ BANDS = 32  # of the long-term spectrum, up to half the sampling rate of the mod
 # The drop within three bands that resampling filters have: 28 dB and more in 300 upsampled utterances of LibriSpeech.
 # The steepest of its 300 originals is 17 dB, of 300 of a German studio voice 20 dB.
 EDGE_DB = 24.0
-MIN_EDGE_HZ = 2500.0  # below it, the edge is one of the voice: telephones have 3,400 Hz
+MIN_EDGE_HZ = 3300.0  # the bandwidth of telephones; an edge below it belongs to the voice
 ABOVE_EDGE = 80  # percentile of the bands above an edge that must stay below it: aliases may peak near half the rate
 MAX_EDGE_SHARE = 0.75  # of half the rate: above it an edge is the filter of the recorder or of a codec
 DROPOUT_FRAMES = 2  # frames of one constant value: 20 ms
@@ -155,7 +155,7 @@ def _band_levels(spectrum: np.ndarray, rate: int, half: float) -> np.ndarray:
 def _sharp_edge(spectrum: np.ndarray, rate: int, half: float) -> float | None:
     """Returns the frequency in Hz above which the spectrum has nothing, after a drop as steep as a filter's.
 
-    The bands above the edge must stay EDGE_DB below the band in front of it, so that a gap between formants does not count.
+    The bands above the edge must stay EDGE_DB below the band in front of it: a gap between formants does not count.
     """
     levels = _band_levels(spectrum, rate, half)
     first = max(2, int(MIN_EDGE_HZ / half * BANDS))

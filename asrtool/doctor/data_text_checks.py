@@ -13,7 +13,7 @@ from asrtool.text.words import INVISIBLE, composed
 
 # <unk>, [noise], (laughs), {breath}, *cough*, &amp; and HTML tags; "(s)" within a word is not one
 MARKUP = re.compile(
-    r"<[^<>\s]{1,30}>|</?\w+[^<>]*>|\[[^\[\]]{1,60}\]|(?<!\w)\([^()]{1,60}\)|\{[^{}]{1,60}\}|&#?\w{2,8};"
+    r"<[^<>\s]{1,30}>|</?\w+[^<>]*>|\[[^\[\]]{1,60}\]|(?<!\w)\([^()]{1,60}\)|\{[^{}]{1,60}\}|\*\w+\*|&#?\w{2,8};"
 )
 # UTF-8 read as Latin-1 or Windows-1252: two of its bytes, each a character
 WRONG_ENCODING = re.compile(

@@ -1,0 +1,206 @@
+"""Planted faults of audio and transcripts are all found, and none is found in a clean corpus."""
+
+import json
+from collections import defaultdict
+from copy import deepcopy
+
+import pytest
+
+from asrtool.config import Config
+from asrtool.doctor.data import DataFindings, examine_data
+from asrtool.doctor.data_faults import write_exclusions
+from asrtool.doctor.data_kinds import KINDS
+from asrtool.doctor.findings import Report, Severity, report_json
+from asrtool.errors import UserError
+from asrtool.text.tokenizer_training import train_tokenizer
+from tests.doctor.corpus import LETTERS, Corpus, clean_corpus
+from tests.doctor.planted import PLANTED
+
+TOKENIZER = train_tokenizer("char", [LETTERS + " " + LETTERS])
+
+
+def faults_by_id(report: Report, with_notes: bool = False) -> dict[str, set[str]]:
+    """Returns the kinds of fault of each utterance, or other item, of a report."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for finding in report.findings:
+        for example in finding.examples if with_notes or finding.severity != Severity.INFO else ():
+            kinds[example.partition(": ")[0]].add(finding.code)
+    return dict(kinds)
+
+
+@pytest.fixture(scope="session")
+def clean() -> Corpus:
+    """200 utterances of four speakers; of these, tests change copies."""
+    return clean_corpus(200, "abcd", 1)
+
+
+@pytest.fixture(scope="session")
+def held_out() -> Corpus:
+    return clean_corpus(8, "ef", 2)
+
+
+def examine(folder, corpus: Corpus, dev: Corpus | None = None, **options) -> DataFindings:
+    sets = [corpus.write(folder / "train", "train.jsonl")]
+    dev_sets = [dev.write(folder / "dev", "dev.jsonl")] if dev else []
+    return examine_data(sets, dev_sets, **options)
+
+
+def test_a_clean_corpus_has_no_findings(tmp_path, clean, held_out):
+    findings = examine(tmp_path, clean, held_out, tokenizer=TOKENIZER, config=Config(), jobs=2)
+    assert [report.findings for report in findings.reports] == [[], []]
+    assert findings.excluded == {}
+    assert findings.reports[0].facts["utterances"] == 200
+    assert findings.reports[0].facts["speakers"].startswith("4, ")
+    assert all(report.exit_status == 0 for report in findings.reports)
+
+
+def test_all_planted_faults_are_found_and_no_others(tmp_path, clean):
+    corpus = Corpus(deepcopy(clean.items))
+    expected = {}
+    for item, (plant, kinds) in zip(corpus.items[::4], PLANTED.values(), strict=False):
+        plant(item)
+        expected[item.id] = kinds
+    assert len(expected) == len(PLANTED)
+    findings = examine(tmp_path, corpus, tokenizer=TOKENIZER, jobs=2)
+    assert faults_by_id(findings.reports[0]) == expected
+    excluded = {name for name, kinds in expected.items() if any(KINDS[kind].excluded for kind in kinds)}
+    assert set(findings.excluded) == excluded
+    assert findings.reports[0].exit_status == 1
+    json.dumps(report_json(findings.reports))
+
+
+def test_duplicates_and_what_sets_share_are_found(tmp_path, clean, held_out):
+    train, dev = Corpus(deepcopy(clean.items[:60])), Corpus(deepcopy(held_out.items))
+    items = train.items
+    items[1].set_samples(items[0].samples)  # the same audio and text
+    items[1].text = items[0].text
+    items[3].set_samples(items[2].samples)  # the same audio, another text
+    items[5].set_samples(dev.items[0].samples)
+    items[5].text = dev.items[0].text
+    dev.items[1].supervision["speaker"] = "a"
+    dev.items[2].text = items[10].text + "."
+    dev.items[3].tree["id"] = items[11].id
+    items[20].supervision["speaker"] = "A"
+    items.append(deepcopy(items[12]))
+    train.extra_lines = ["{no json", json.dumps({"id": "x", "type": "MonoCut"})]
+    train_report, dev_report = examine(tmp_path, train, dev).reports
+    assert faults_by_id(train_report) == {
+        items[1].id: {"duplicate-audio"},
+        items[2].id: {"same-audio-other-text"},
+        items[3].id: {"same-audio-other-text"},
+        items[5].id: {"shared-audio"},
+        items[12].id: {"duplicate-id", "duplicate-audio"},
+        "A": {"similar-speakers"},
+        "train.jsonl:62": {"unreadable-line"},
+        "train.jsonl:63": {"unreadable-line"},
+    }
+    assert faults_by_id(dev_report) == {
+        dev.items[0].id: {"shared-sentences"},
+        "a": {"shared-speakers"},
+        dev.items[2].id: {"shared-sentences"},
+        items[11].id: {"shared-ids"},
+    }
+
+
+def test_segments_that_overlap_are_found_unless_the_speakers_differ(tmp_path, clean):
+    corpus = Corpus(deepcopy(clean.items[:3]))
+    manifest = corpus.write(tmp_path / "whole", "whole.jsonl")
+    whole = json.loads(manifest.read_text().splitlines()[0])
+
+    def segment(name, start, seconds, speaker):
+        supervision = {**whole["supervisions"][0], "id": name, "duration": seconds, "speaker": speaker}
+        return json.dumps({**whole, "id": name, "start": start, "duration": seconds, "supervisions": [supervision]})
+
+    lines = [segment("s1", 0.0, 1.0, "a"), segment("s2", 0.8, 1.0, "a"), segment("s3", 1.5, 0.5, "b")]
+    lines.append(segment("s4", 1.97, 0.5, "b"))  # 0.03 s are the rounding of times
+    (tmp_path / "segments.jsonl").write_text("\n".join(lines))
+    (report,) = examine_data([tmp_path / "segments.jsonl"]).reports
+    assert faults_by_id(report) == {"s2": {"overlapping-segments"}}
+
+
+def test_the_rate_of_the_configuration_is_expected_else_the_usual_one(tmp_path, clean):
+    manifest = Corpus(clean.items[:6]).write(tmp_path, "train.jsonl")
+    config = Config.model_validate({"features": {"sampling_rate": 8000}, "data": {"max_seconds": 2.5}})
+    by_id = faults_by_id(examine_data([manifest], config=config).reports[0])
+    assert all("wrong-rate" in by_id[item.id] for item in clean.items[:6])
+    long = {item.id for item in clean.items[:6] if item.tree["duration"] > 2.5}
+    assert long and {name for name, kinds in by_id.items() if "too-long" in kinds} == long
+    assert faults_by_id(examine_data([manifest]).reports[0]) == {}
+
+
+def test_notes_do_not_count_as_findings(tmp_path, clean):
+    corpus = Corpus(deepcopy(clean.items[:4]))
+    for item in corpus.items:
+        del item.supervision["speaker"]
+    (report,) = examine(tmp_path, corpus).reports
+    assert [finding.code for finding in report.findings] == ["no-speakers"]
+    assert report.exit_status == 0
+
+
+def test_ignored_kinds_are_neither_reported_nor_excluded(tmp_path, clean):
+    corpus = Corpus(deepcopy(clean.items[:4]))
+    PLANTED["silent"][0](corpus.items[1])
+    assert set(examine(tmp_path, corpus).excluded) == {corpus.items[1].id}
+    findings = examine(tmp_path, corpus, ignored=["silent"])
+    assert findings.reports[0].findings == [] and findings.excluded == {}
+    with pytest.raises(UserError, match="did you mean 'silent'"):
+        examine(tmp_path, corpus, ignored=["silnt"])
+
+
+def test_a_long_recording_is_read_by_utterance_with_the_same_result(tmp_path, clean, monkeypatch):
+    corpus = Corpus(deepcopy(clean.items[:3]))
+    for item, name in zip(corpus.items, ["clipped", "silent", "offset"], strict=True):
+        PLANTED[name][0](item)
+    whole = examine(tmp_path, corpus).reports[0]
+    monkeypatch.setattr("asrtool.doctor.data_audio.MAX_WHOLE", 50_000)  # more than one utterance, less than all
+    monkeypatch.setattr("asrtool.doctor.data_audio.BLOCK", 5_000)
+    by_seeking = examine(tmp_path, corpus).reports[0]
+    assert faults_by_id(by_seeking) == faults_by_id(whole)
+    assert len(faults_by_id(whole)) == 3
+
+
+def test_every_kind_has_a_cause_and_errors_and_warnings_a_remedy():
+    for code, kind in KINDS.items():
+        assert code == code.lower() and kind.cause and not kind.cause.endswith("."), code
+        assert kind.remedy or kind.severity == Severity.INFO, code
+        assert not (kind.excluded and kind.severity == Severity.INFO), code
+
+
+def test_the_exclusion_list_has_an_id_and_its_reasons_on_each_line(tmp_path):
+    excluded = {"u1": "silent (peak 0)", "u2": "clipped; a\nline end"}
+    write_exclusions(tmp_path / "exclude.txt", excluded, [tmp_path / "train.jsonl.gz"])
+    comment, *lines = (tmp_path / "exclude.txt").read_text().splitlines()
+    assert comment.startswith("# ")
+    assert lines == ["u1\tsilent (peak 0)", "u2\tclipped; a line end"]
+
+
+def test_the_command_reports_in_text_and_json_and_writes_the_list(tmp_path, clean, asr):
+    corpus = Corpus(deepcopy(clean.items[:4]))
+    PLANTED["silent"][0](corpus.items[2])
+    manifest = corpus.write(tmp_path, "train.jsonl")
+    status, out, _ = asr("doctor", "data", manifest, "--jobs", 1, "--exclude", tmp_path / "exclude.txt")
+    assert status == 1
+    assert "audio is silent" in out and corpus.items[2].id in out
+    assert (tmp_path / "exclude.txt").read_text().splitlines()[1].startswith(f"{corpus.items[2].id}\tsilent")
+    status, out, _ = asr("doctor", "data", manifest, "--jobs", 1, "--json", "--ignore", "silent")
+    assert status == 0 and json.loads(out)["reports"][0]["facts"]["utterances"] == 4
+    assert asr("doctor", "data")[0] == 2
+    assert asr("doctor", "data", tmp_path / "none.jsonl.gz")[0] == 2
+    assert asr("doctor", "data", manifest, "--exclude", manifest)[0] == 2
+
+
+def test_a_shell_command_in_a_manifest_is_not_run(tmp_path, clean):
+    corpus = Corpus(deepcopy(clean.items[:1]))
+    corpus.items[0].recording["sources"][0].update(type="command", source=f"touch {tmp_path}/ran")
+    examine(tmp_path / "corpus", corpus)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_stored_features_without_audio_are_a_note(tmp_path, clean):
+    features = {"type": "fbank", "num_frames": 100, "num_features": 80, "frame_shift": 0.01, "sampling_rate": 16000}
+    features |= {"start": 0.0, "duration": 1.0, "storage_type": "numpy_files", "storage_path": str(tmp_path)}
+    tree = {**clean.items[0].tree, "features": {**features, "storage_key": "a.npy", "channels": 0}, "recording": None}
+    (tmp_path / "train.jsonl").write_text(json.dumps(tree))
+    (report,) = examine_data([tmp_path / "train.jsonl"]).reports
+    assert {finding.code for finding in report.findings} == {"no-audio", "one-speaker"}
+    assert report.exit_status == 0
