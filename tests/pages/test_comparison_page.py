@@ -1,0 +1,82 @@
+"""`asrtool compare`: systems are found in experiments and result folders, compared, and shown as a page."""
+
+import json
+
+import pytest
+
+from asrtool.errors import UserError
+from asrtool.pages.comparison import compare_systems, write_comparison
+from tests.pages.browser import check_page, open_browser, open_page
+
+REFS = {"u1": "the cat sat", "u2": "a <b>dog</b> ran", "u3": "yes"}
+
+
+def write_result(folder, hyps, speakers=("ann", "bob", "ann")):
+    folder.mkdir(parents=True)
+    rows = [
+        {"id": name, "ref": REFS[name], "hyp": hyp, "speaker": speaker}
+        for (name, hyp), speaker in zip(hyps.items(), speakers, strict=True)
+    ]
+    (folder / "hyps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def systems(tmp_path):
+    """Two experiments: both have dev by greedy and graph search, and only one has test."""
+    for name in ("base", "other"):
+        write_result(tmp_path / name / "decode/dev/greedy", dict(REFS))
+    write_result(tmp_path / "base/decode/dev/graph", REFS | {"u1": "the cat", "u3": "no"})
+    write_result(tmp_path / "other/decode/dev/graph", REFS | {"u2": "a <b>dog</b> ran <script>alert(1)</script>"})
+    write_result(tmp_path / "base/decode/test/graph", dict(REFS))
+    return [tmp_path / "base", tmp_path / "other"]
+
+
+def test_experiments_are_compared_on_common_sets_by_the_best_search(systems):
+    (comparison,) = compare_systems(systems)
+    assert comparison.set == "dev, graph" and comparison.systems == ["base", "other"]
+    assert comparison.rates == [pytest.approx(100 * 2 / 7), pytest.approx(100 / 7)]
+    assert [own.id for own in comparison.others[0].won] == ["u1", "u3"]
+
+
+def test_result_folders_are_compared_as_they_are(systems):
+    folders = [systems[0] / "decode/dev/greedy", systems[0] / "decode/dev/graph", systems[1] / "decode/dev/graph"]
+    (comparison,) = compare_systems(folders)
+    assert len(comparison.systems) == 3 and comparison.rates[0] == 0
+
+
+@pytest.mark.parametrize(
+    "chosen, reason",
+    [
+        (["base"], "needs two systems"),
+        (["base", "other/decode/dev/graph"], "folders of one kind"),
+        (["base", "none"], "has no results"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(systems, tmp_path, chosen, reason):
+    with pytest.raises(UserError, match=reason):
+        compare_systems([tmp_path / name for name in chosen])
+
+
+def test_experiments_without_a_common_result_are_listed(systems, tmp_path):
+    write_result(tmp_path / "third/decode/test/prefix", dict(REFS))
+    with pytest.raises(UserError, match="no set and method in common.*test/prefix"):
+        compare_systems([*systems, tmp_path / "third"])
+
+
+def test_the_command_prints_text_and_json(systems, asr):
+    status, text, _ = asr("compare", *systems)
+    assert status == 0 and "+0.00" not in text and "-14.29" in text
+    status, printed, _ = asr("compare", *systems, "--json")
+    (values,) = json.loads(printed)["comparisons"]
+    assert values["differences"][0]["won"] == {"u1": 1, "u3": 1}
+
+
+def test_the_page_shows_gains_and_losses_in_a_browser(systems, tmp_path):
+    write_comparison(systems, tmp_path / "compare.html")
+    with open_browser() as browser:
+        check_page(browser, tmp_path / "compare.html")
+        with open_page(browser, tmp_path / "compare.html") as page:
+            shown = page.locator("#utterances").inner_text()
+            assert "u1" in shown and "<script>alert(1)</script>" in shown  # a word, not a script
+            assert page.locator("#summary").inner_text().count("%") >= 3
