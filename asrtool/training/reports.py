@@ -74,10 +74,11 @@ def _report_corpora(session: Session, log: TrainingLog, steps: StepSummary) -> N
     names = corpus_names(session.config.data.train_manifests)
     positions = session.progress.position.corpora
     shares, losses, passes = {}, {}, {}
+    total = sum(steps.sums[corpus_value("seconds", number)] for number in range(len(names)))
     for number, name in enumerate(names):
         seconds = steps.sums[corpus_value("seconds", number)]
         units = steps.sums[corpus_value("units", number)]
-        shares[name] = seconds / max(steps.sums["seconds"], 1e-9)
+        shares[name] = seconds / max(total, 1e-9)
         losses[name] = steps.sums[corpus_value("loss", number)] / units if units else math.nan
         passes[name] = positions[number].epoch
     described = "; ".join(

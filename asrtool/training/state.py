@@ -6,14 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from asrtool.config import Count, Integer, Real, Weight
+from asrtool.config import MAX_LISTED, Count, Integer, Real, Weight
 from asrtool.data.batch import Batch, CorpusPosition, Position
 from asrtool.training.checkpoint_folder import rank_by_loss
 from asrtool.training.guards import LossGuard
 
 # Epoch, file, line, batch and, of several corpora, where each is
 POSITION: TypeAdapter = TypeAdapter(
-    tuple[Count, Count, Count, Count] | tuple[Count, Count, Count, Count, tuple[CorpusPosition, ...]]
+    tuple[Count, Count, Count, Count]
+    | tuple[Count, Count, Count, Count, Annotated[tuple[tuple[Count, Count, Count], ...], Field(max_length=MAX_LISTED)]]
 )
 
 
@@ -39,7 +40,9 @@ class TrainingProgress:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainingProgress":
         """Returns the progress that `to_dict` saved. Raises ValueError or others for anything else."""
-        position = Position(*POSITION.validate_python(values["position"]))
+        epoch, file, line, batch, *more = POSITION.validate_python(values["position"])
+        corpora = tuple(CorpusPosition(*corpus) for corpus in more[0]) if more else ()
+        position = Position(epoch, file, line, batch, corpora)
         return TypeAdapter(cls).validate_python({**values, "position": position})
 
     def patience_is_over(self, patience: int | None) -> bool:

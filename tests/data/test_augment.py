@@ -5,18 +5,10 @@ import torch
 from lhotse import Recording
 
 from asrtool.config import AugmentConfig, SpecAugmentConfig
-from asrtool.data.augment import mask_batch, perturb_audio, perturb_speed, perturb_vocal_tract_length, spec_augment
-from asrtool.data.corpora import Utterance
-from asrtool.data.features import compute_features, extractor
-from asrtool.data.manifest import open_cuts, write_manifest
-from asrtool.errors import UserError
+from asrtool.data.augment import mask_batch, perturb_speed, perturb_vocal_tract_length, spec_augment
+from asrtool.data.features import extractor
 
 RATE = 16000
-
-
-def level(samples) -> float:
-    """Mean energy in dB."""
-    return 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)))
 
 
 @pytest.fixture(scope="module")
@@ -25,76 +17,6 @@ def cut(tmp_path_factory):
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
     soundfile.write(path, np.random.default_rng(1).normal(0, 10**-1.5, RATE * 3 // 2), RATE, "FLOAT")
     return Recording.from_file(path).to_cut()
-
-
-@pytest.fixture(scope="module")
-def noises(tmp_path_factory):
-    """noises(seconds) -> a manifest of one noise at -10 dB, much louder than the speech."""
-
-    def make(seconds):
-        folder = tmp_path_factory.mktemp("noise")
-        samples = np.random.default_rng(2).normal(0, 10**-0.5, round(seconds * RATE))
-        soundfile.write(folder / "noise.wav", samples, RATE, "FLOAT")
-        write_manifest([Utterance("n", str(folder / "noise.wav"), "noise")], folder / "noise.jsonl.gz")
-        return folder / "noise.jsonl.gz"
-
-    return make
-
-
-@pytest.mark.parametrize("snr", [0.0, 10.0, 25.0])
-@pytest.mark.parametrize("seconds", [0.4, 1.5, 4.0])
-def test_noise_is_mixed_in_at_the_requested_snr(cut, noises, seconds, snr):
-    """Also when the noise is shorter, and so repeated, or longer, and so cut out of."""
-    augment = AugmentConfig(noise=noises(seconds), noise_snr=(snr, snr), noise_probability=1.0)
-    mixed = perturb_audio(cut, augment, seed=1, epoch=0).load_audio()
-    speech = cut.load_audio()
-    assert mixed.shape == speech.shape
-    noise = mixed - speech
-    assert level(speech) - level(noise) == pytest.approx(snr, abs=0.3)
-    assert level(noise[0, -1600:]) == pytest.approx(level(noise), abs=1)  # up to the end
-
-
-def test_the_snr_is_drawn_from_its_range(cut, noises):
-    augment = AugmentConfig(noise=noises(2.0), noise_snr=(5, 15), noise_probability=1.0)
-    speech = cut.load_audio()
-    mixes = [perturb_audio(cut, augment, seed=1, epoch=epoch).load_audio() - speech for epoch in range(8)]
-    ratios = [level(speech) - level(noise) for noise in mixes]
-    assert 4.7 < min(ratios) < max(ratios) < 15.3
-    assert max(ratios) - min(ratios) > 2
-
-
-def test_noise_is_mixed_in_with_its_probability(cut, noises):
-    augment = AugmentConfig(noise=noises(1.0), noise_probability=0.3)
-    mixed = sum(perturb_audio(cut, augment, 1, epoch) is not cut for epoch in range(500))
-    assert mixed == pytest.approx(150, abs=45)  # four deviations
-
-
-def test_a_mixed_cut_keeps_its_name_and_its_text(corpus, noises):
-    cut = next(iter(open_cuts(corpus)))
-    mixed = perturb_audio(cut, AugmentConfig(noise=noises(1.0), noise_probability=1.0), 1, 0)
-    assert mixed.id == cut.id
-    assert [s.text for s in mixed.supervisions] == [cut.supervisions[0].text]
-    assert compute_features(mixed, 20).shape == compute_features(cut, 20).shape
-
-
-def test_a_missing_noise_manifest_is_named(cut, tmp_path):
-    with pytest.raises(UserError, match=r"data.augment.noise not found: .*none.jsonl.gz"):
-        perturb_audio(cut, AugmentConfig(noise=tmp_path / "none.jsonl.gz", noise_probability=1.0), 1, 0)
-
-
-def test_volume_scales_the_samples(cut):
-    changed = perturb_audio(cut, AugmentConfig(volume=(0.5, 0.5)), 1, 0)
-    np.testing.assert_allclose(changed.load_audio(), 0.5 * cut.load_audio(), rtol=1e-5)
-    assert changed.id == cut.id
-
-
-def test_volume_is_drawn_from_its_range(cut):
-    loudest = np.abs(cut.load_audio()).max()
-    gains = [
-        np.abs(perturb_audio(cut, AugmentConfig(volume=(0.25, 1.0)), 1, e).load_audio()).max() / loudest
-        for e in range(9)
-    ]
-    assert 0.25 <= min(gains) < 0.5 < 0.75 < max(gains) <= 1.0
 
 
 def test_speed_changes_the_duration_and_the_pitch(write_audio, tmp_path):
@@ -115,18 +37,16 @@ def test_every_speed_is_drawn_about_equally(cut):
     assert min(counts) > 65  # four deviations below 100
 
 
-@pytest.mark.parametrize("change", [perturb_speed, perturb_audio])
-def test_augmentation_depends_on_seed_epoch_and_cut_alone(cut, noises, change):
-    augment = AugmentConfig(speeds=tuple(1 + n / 100 for n in range(50)), volume=(0.1, 2.0), noise=noises(3.0))
+def test_a_speed_depends_on_seed_epoch_and_cut_alone(cut):
+    augment = AugmentConfig(speeds=tuple(1 + n / 100 for n in range(50)))
 
     def drawn(seed, epoch, name="x"):
         torch.rand(3)
         np.random.rand(3)
-        return change(cut.with_id(name), augment, seed, epoch).load_audio()
+        return perturb_speed(cut.with_id(name), augment, seed, epoch).duration
 
-    assert np.array_equal(drawn(1, 2), drawn(1, 2))
-    for other in (drawn(2, 2), drawn(1, 3), drawn(1, 2, "y")):
-        assert not np.array_equal(other, drawn(1, 2))
+    assert drawn(1, 2) == drawn(1, 2)
+    assert len({drawn(1, 2), drawn(2, 2), drawn(1, 3), drawn(1, 2, "y")}) > 2
 
 
 def batch(*lengths):

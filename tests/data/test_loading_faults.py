@@ -17,7 +17,7 @@ from lhotse import CutSet
 
 from asrtool.config_file import save_config
 from asrtool.data import loading, sampling
-from asrtool.data.augment import perturb_audio
+from asrtool.data.augment_audio import audio_change
 from asrtool.data.batch import Position
 from asrtool.data.corpora import Utterance
 from asrtool.data.loading import SpeechDataset, load_batches
@@ -135,14 +135,14 @@ def test_noise_that_is_not_finite_is_named_instead_of_the_speech(tiny_config, cu
     soundfile.write(source, samples, 16000, "FLOAT")
     augment = tiny_config(data={"augment": {"noise": str(path), "noise_probability": 1.0}}).data.augment
     with pytest.raises(InvalidEntry, match=r"^hum: the sample at 0\.000 s is nan"):
-        load_samples(perturb_audio(cuts[0], augment, 1, 0))
+        audio_change(cuts[0], augment, 1, 0)(load_samples(cuts[0]))
 
 
 def test_a_very_short_noise_is_refused_by_name(tiny_config, cuts, tmp_path):
     path, _ = noise_manifest(tmp_path, np.full(800, 0.1, np.float32))
     augment = tiny_config(data={"augment": {"noise": str(path), "noise_probability": 1.0}}).data.augment
     with pytest.raises(UserError, match=r"data\.augment\.noise .*: hum: .* at least 0\.1 s"):
-        perturb_audio(cuts[0], augment, 1, 0)
+        audio_change(cuts[0], augment, 1, 0)(load_samples(cuts[0]))
 
 
 @pytest.mark.parametrize("training", [False, True])
