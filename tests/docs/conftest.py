@@ -28,6 +28,7 @@ CONTINUES = {
     "objectives.md": ["own_corpus.md", "language.md"],
     "add_words.md": ["own_corpus.md", "language.md", "objectives.md"],
     "decoding.md": ["own_corpus.md", "language.md", "objectives.md"],
+    "error_analysis.md": ["own_corpus.md", "language.md", "objectives.md"],
     "recognise.md": ["own_corpus.md", "language.md", "objectives.md"],
     "streaming.md": ["own_corpus.md", "language.md", "objectives.md"],
     "packs.md": ["own_corpus.md", "language.md", "objectives.md", "decoding.md"],
