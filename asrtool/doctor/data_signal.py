@@ -155,13 +155,16 @@ def _band_levels(spectrum: np.ndarray, rate: int, half: float) -> np.ndarray:
 def _sharp_edge(spectrum: np.ndarray, rate: int, half: float) -> float | None:
     """Returns the frequency in Hz above which the spectrum has nothing, after a drop as steep as a filter's.
 
-    The bands above the edge must stay EDGE_DB below the band in front of it: a gap between formants does not count.
+    The bands above the edge must stay EDGE_DB below the band in front of it, which a gap between formants does not
+    reach, and below half of the other bands, which a single tone does not have.
     """
     levels = _band_levels(spectrum, rate, half)
     first = max(2, int(MIN_EDGE_HZ / half * BANDS))
     for band in range(first, int(MAX_EDGE_SHARE * BANDS)):
-        drop = levels[band] - levels[band + 3]
-        if drop >= EDGE_DB and levels[band] - np.percentile(levels[band + 3 :], ABOVE_EDGE) >= EDGE_DB:
+        if levels[band] - levels[band + 3] < EDGE_DB:
+            continue
+        above = np.percentile(levels[band + 3 :], ABOVE_EDGE)
+        if min(levels[band], np.median(levels[:band])) - above >= EDGE_DB:
             return float((band + 1) * half / BANDS)
     return None
 

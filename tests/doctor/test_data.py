@@ -78,7 +78,7 @@ def test_duplicates_and_what_sets_share_are_found(tmp_path, clean, held_out):
     items[5].set_samples(dev.items[0].samples)
     items[5].text = dev.items[0].text
     dev.items[1].supervision["speaker"] = "a"
-    dev.items[2].text = items[10].text + "."
+    dev.items[2].text = next(item.text for item in items[21:] if len(item.text.split()) >= 4) + "."
     dev.items[3].tree["id"] = items[11].id
     items[20].supervision["speaker"] = "A"
     items.append(deepcopy(items[12]))
