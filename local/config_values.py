@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Prints values of a configuration, one a line: config_values.py CONF [--set KEY=VALUE]... KEY...
 
-KEY is the name of a value with its sections, such as features.source. The configuration is read as `asrtool train` reads
-it, with the files that its `base` names and the defaults of missing keys.
+KEY is the name of a value with its sections, such as features.source. The configuration is read as `asrtool train`
+reads it, with the files that its `base` names and the defaults of missing keys.
 """
 
 import argparse

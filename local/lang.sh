@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Source this after train.sh. It defines what stage 2 of the recipes makes in the folder $lang: language models, lexicon
-# and units. The functions read the options of the recipe, and `texts`, the texts to train language models on: the training
-# transcripts, and the texts of --lm-text.
+# and units. The functions read the options of the recipe, and `texts`, the files to train language models on: the
+# training transcripts, and the texts of --lm-text.
 
 # check_lm_options: exits with an error if an option of the language models is wrong; sets `lm_texts`,
 # the paths in --lm-text.
@@ -68,8 +68,8 @@ lang_title() {
     fi
 }
 
-# train_lms: trains $lang/graph.arpa.gz, the n-gram of the decoding graph, and $lang/rescore.npz, the n-gram that rescores
-# its lattices, on $texts with the --lm-words most frequent words.
+# train_lms: trains $lang/graph.arpa.gz, the n-gram of the decoding graph, and $lang/rescore.npz, the n-gram that
+# rescores its lattices, on $texts with the --lm-words most frequent words.
 train_lms() {
     local top=() pruning=()
     if [ "$lm_words" != 0 ]; then top=(--top "$lm_words"); fi
@@ -96,8 +96,8 @@ train_neural_lm() {
     if has_dev; then asrtool lm perplexity "$lang/neural.pt" data/dev.jsonl.gz --ngram "$lang/rescore.npz"; fi
 }
 
-# build_lexicon: makes $lang/lexicon.txt with pronunciations from the sources of --lexicon. It also has the words of dev,
-# for the dev loss; the graph has the words of the language model.
+# build_lexicon: makes $lang/lexicon.txt with pronunciations from the sources of --lexicon. It also has the words of
+# dev, for the dev loss; the graph has the words of the language model.
 build_lexicon() {
     local dev=() options=(--case "$case" --stress "$stress" --unknown "$unknown") source
     if has_dev; then dev=(data/dev.jsonl.gz); fi

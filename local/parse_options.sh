@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Source this in a script that has set the defaults of its options, changed into its own folder, and listed the names of
-# its options in $options. For each `--some-option value` on the command line it sets the variable some_option; `--help`
-# prints the comment at the head of the script, and then calls print_shared_options if that is a function. A wrong option
-# prints one line and exits with status 2. Options that are also listed in $path_options, if there is such a variable,
-# become absolute paths unless they are empty, or `none` or `openslr`.
+# Source this in a script that has set the defaults of its options, changed into its own folder, and listed the names
+# of its options in $options. For each `--some-option value` on the command line it sets the variable some_option;
+# `--help` prints the comment at the head of the script, and then calls print_shared_options if that is a function. A
+# wrong option prints one line and exits with status 2. Options that are also listed in $path_options, if there is such
+# a variable, become absolute paths unless they are empty, or `none` or `openslr`.
 #
 # It also defines
 #   option_error MESSAGE...                 prints one error line and exits with status 2

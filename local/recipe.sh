@@ -29,12 +29,12 @@ export recipe
 . "$driver/recipe_stages.sh"
 
 # What a recipe says about its stage 0.
-data_options=""              # options of run.sh that local/data.sh takes; all but jobs and mirror are settings of stage 0
+data_options=""              # options of run.sh that local/data.sh takes; all are settings of stage 0, but jobs and mirror
 data_files=""                # files of the recipe, relative to its folder, that stage 0 depends on
 data_title="prepare data"    # title of stage 0
 recipe_options=""            # further options of run.sh
 unit_sets=train              # sets whose transcripts the units are made from
-text_rules=""                # file of the recipe by which `asrtool normalise` changes the texts of --lm-text (default: none)
+text_rules=""                # file of the recipe: the rules by which `asrtool normalise` changes the texts of --lm-text
 lang_settings=()             # further settings of stage 2
 
 # Defaults of the shared options, which a recipe may change before run_recipe. print_shared_options explains them.
@@ -45,8 +45,8 @@ units=bpe vocab_size=500 leaves=1000 lexicon=cmudict unknown=g2p stress=keep cas
 lm_text="" lm_order=3 lm_words=64000 lm_prune="" rescore_order=0 neural="--epochs 2"
 decode="greedy prefix graph" decoding_weights=""
 shared_options="stage stop_stage units vocab_size leaves lexicon unknown stress case speeds lm_text lm_order lm_words"
-shared_options+=" lm_prune rescore_order neural objective from conf set steps seed tag warmup_hours ranks launcher decode"
-shared_options+=" decoding_weights work jobs force list"
+shared_options+=" lm_prune rescore_order neural objective from conf set steps seed tag warmup_hours ranks launcher"
+shared_options+=" decode decoding_weights work jobs force list"
 path_options="conf from decoding_weights work"
 
 # print_shared_options: prints the help of the options that all recipes have, with the defaults of this recipe.
@@ -63,7 +63,8 @@ Options of all recipes:
   --vocab-size N              number of BPE units (default $vocab_size)
   --leaves N                  number of units for biphones and triphones (default $leaves)
   --lexicon FILE[,FILE]       pronunciations for phones: lexicon files, cmudict (American English), or both; the first
-                              with a word counts. Kaldi's lexicon.txt and lexiconp.txt are read (default ${lexicon#"$recipe"/})
+                              with a word counts. Kaldi's lexicon.txt and lexiconp.txt are read, too
+                              (default ${lexicon#"$recipe"/})
   --unknown TREATMENT         words without a pronunciation: drop, g2p or characters (default $unknown)
   --stress keep|drop          stress digits of the vowels of CMUdict (default $stress)
   --case keep|upper|lower     case that --lm-text and --lexicon are changed to, that of the transcripts (default $case)
@@ -78,11 +79,11 @@ Options of all recipes:
   --from EXP                  system that mmi and ce start from (default the CTC system of the same options); with
                               \`--from none\` mmi starts from random weights
   --conf FILE                 configuration of the model and the training (default ${conf#"$recipe"/})
-  --set "KEY=VALUE ..."       keys of the configuration to change, and their values without spaces (default ${set:-none})
+  --set "KEY=VALUE ..."       keys of the configuration to change, with values that have no spaces (default ${set:-none})
   --steps N                   number of training steps, instead of the configuration's training.max_steps
   --seed N                    seed of the training (default $seed)
   --tag NAME                  ending of the name of the experiment folder, to keep trainings with different --set
-  --warmup-hours H            hours of audio of the warmup on one machine before the training (default $warmup_hours: none)
+  --warmup-hours H            hours of audio of the warmup on one machine before the training (default $warmup_hours)
   --ranks N                   training processes on this machine, one per GPU (default $ranks)
   --launcher CMD              command that starts stage 4 on all machines, e.g. "srun -N 4 torchrun --nnodes 4 ..."
   --decode "METHOD ..."       of greedy, prefix, graph, rescored, neural and adapted, see local/decode.sh of the checkout
@@ -170,7 +171,7 @@ name_folders() {
     local system=("$conf" "$units" "$1") values override
     lang=$(lang_folder "$units" "$1")
     exp=$(experiment_folder "${system[@]}" "$objective" "$seed" "$tag")
-    start=$(starting_system "$from" "${system[@]}" "$objective" "$seed" "$tag") # the CTC system that mmi and ce start from
+    start=$(starting_system "$from" "${system[@]}" "$objective" "$seed" "$tag") # the system that mmi and ce start from
     phone_system=$(experiment_folder "$conf" phone "$1" ctc "$seed" "$tag")
     weights=${decoding_weights:-$exp/decode/dev/decoding_weights.json}
     aligned=data/aligned/$(basename "$exp") # manifests with alignments, for ce
@@ -181,7 +182,10 @@ name_folders() {
     if [ "$from" = none ]; then train_options+=(--set objective.kind=mmi); fi
     warmup_weights=()
     if [[ $warmup_hours =~ [1-9] ]]; then warmup_weights=(--init-from "$start/warmup/checkpoints/warmup.pt"); fi
-    values=$(python3 "$driver/config_values.py" "$conf" "${config_options[@]}" features.source features.num_bins)
+    if ! values=$(python3 "$driver/config_values.py" "$conf" "${config_options[@]}" features.source features.num_bins); then
+        trap - EXIT # its error line is the last line
+        exit 2
+    fi
     read -r feature_source num_bins <<<"${values//$'\n'/ }"
     name_texts
     features=data # the folder of the manifests to train on and to decode
@@ -206,7 +210,9 @@ write_options() {
     local name
     mkdir -p .done
     for name in $options; do
-        if [[ $name =~ ^(stage|stop_stage|force|list|work)$ || ${!name} == "${defaults[$name]}" ]]; then continue; fi
+        if [[ $name =~ ^(stage|stop_stage|force|list|work)$ || ${!name} == "${defaults[$name]}" ]]; then
+            continue
+        fi
         printf -- '--%s\n%s\n' "${name//_/-}" "${!name}"
     done >.done/options
 }

@@ -27,8 +27,8 @@ stages_fingerprint="" # checksum of the settings of this stage and of all stages
 stages_current="" # number and title of the stage that is running
 stages_started=0 # in seconds of this script's run time
 
-# setup_stages FIRST LAST FORCE [LIST]: checks the options --stage, --stop-stage, --force and --list, and traps errors and
-# Ctrl-C.
+# setup_stages FIRST LAST FORCE [LIST]: checks the options --stage, --stop-stage, --force and --list, and traps errors
+# and Ctrl-C.
 setup_stages() {
     local number
     for number in "$1" "$2"; do
@@ -61,7 +61,8 @@ begin_stage() {
     done
     stages_fingerprint=$(echo "$stages_fingerprint|$number" | cksum)
     if [ "$stages_list" = true ]; then
-        printf 'stage\t%s\t%s\t%s\t%s\n' "$number" "$(stage_state "$number")" "$title" "$(sed -n 2p "$marker" 2>/dev/null)"
+        printf 'stage\t%s\t%s\t%s\t' "$number" "$(stage_state "$number")" "$title"
+        if [ -f "$marker" ]; then sed -n 2p "$marker"; else echo; fi
         return 1
     fi
     if [ "$number" -lt "$stages_first" ] || [ "$number" -gt "$stages_last" ]; then return 1; fi
@@ -76,8 +77,8 @@ begin_stage() {
     echo "Stage $number: $title"
 }
 
-# stage_state NUMBER: prints `done` for a stage that is completed with the current settings, `changed` if it is completed
-# with other ones, `interrupted` if it was the last one to run and did not complete, and `missing` otherwise.
+# stage_state NUMBER: prints `done` for a stage that is completed with the current settings, `changed` if it is
+# completed with other ones, `interrupted` if it was the last one to run and did not complete, else `missing`.
 stage_state() {
     local marker=.done/stage$1
     if [ ! -f "$marker" ]; then

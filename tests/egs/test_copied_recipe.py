@@ -1,12 +1,13 @@
-"""A copy of the LibriSpeech recipe with another stage 0 is a recipe for another corpus.
+"""A recipe of twenty lines, which sources the shared driver, and copies of the recipes that download their corpora.
 
-The other tests run stage 0 of the recipe itself, with a local server instead of OpenSLR.
+The copies run stage 0, with a local server instead of OpenSLR.
 """
 
 import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -19,18 +20,33 @@ from tests.egs.openslr import archive, serve
 from tests.egs.recipes import LINE, ROOT, run, tiny_config
 from tests.tiny import RATE, WORDS, tone
 
-DATA_STAGE = """
-if begin_stage 0 "prepare data (manifests of the Kaldi data folders in $corpus_dir)" "$corpus_dir"; then
-    for name in train dev test; do
-        asrtool prepare kaldi "$corpus_dir/$name" data/$name.jsonl.gz --case upper
-    done
-    echo dev test >data/scored_sets
-    finish_stage "data/{train,dev,test}.jsonl.gz"
-fi
+RUN = """#!/usr/bin/env bash
+# Tones.
+#
+#   --corpus-dir DIR            Kaldi data folders train, dev and test
+set -euo pipefail
+cd "$(dirname "$0")"
+. ../../local/recipe.sh
+
+corpus_dir="" data_options="corpus_dir jobs" path_options+=" corpus_dir"
+data_files=conf/names.txt
+conf=conf/tiny.yaml units=phone lexicon=local/lexicon.txt speeds=1.0 case=upper lm_order=2
+run_recipe "$@"
 """
+DATA = """
+set -euo pipefail
+corpus_dir="" jobs=""
+options="corpus_dir jobs"
+. "$ASRTOOL_ROOT/local/parse_options.sh"
+for name in train dev test; do
+    asrtool prepare kaldi "$corpus_dir/$name" data/$name.jsonl.gz --case upper
+done
+cat "$recipe/conf/names.txt" >data/scored_sets
+"""
+LEXICON = "!SIL 1.0 SIL\none 0.5 W AA N\none 0.9 W AH N\ntwo 1.0 T UW\nthree 1.0 TH R IY\nfour 1.0 F AO R\n"
 
 
-def copy_recipe(root: Path, recipe: str = "librispeech") -> Path:
+def copy_recipe(root: Path, recipe: str) -> Path:
     """Does `cp -r egs/RECIPE egs/copied` in a checkout at `root`; returns the folder of the copy."""
     outputs = shutil.ignore_patterns("data", "exp", "download", ".done")
     shutil.copytree(ROOT / "egs" / recipe, root / "egs/copied", ignore=outputs)
@@ -38,10 +54,16 @@ def copy_recipe(root: Path, recipe: str = "librispeech") -> Path:
     return root / "egs/copied"
 
 
-def replace_stage_0(script: Path, stage: str) -> None:
-    """Replaces stage 0 of a run.sh, from `if begin_stage 0` to its `fi`, by `stage`."""
-    before, _, rest = script.read_text().partition("if begin_stage 0 ")
-    script.write_text(before + stage.lstrip() + rest.partition("\nfi\n")[2])
+def write_recipe(root: Path) -> Path:
+    """Writes a recipe for Kaldi data folders, egs/copied, in a checkout at `root`; returns its folder."""
+    recipe = root / "egs/copied"
+    (recipe / "local").mkdir(parents=True)
+    (root / "local").symlink_to(ROOT / "local")
+    tiny_config(recipe / "conf", ROOT / "egs/librispeech/conf/transformer_small.yaml")
+    for name, text in [("run.sh", RUN), ("local/data.sh", DATA), ("local/lexicon.txt", LEXICON)]:
+        (recipe / name).write_text(text)
+    (recipe / "conf/names.txt").write_text("dev test\n")
+    return recipe
 
 
 def make_kaldi_folder(folder: Path, speakers: str, segmented: bool) -> None:
@@ -69,32 +91,127 @@ def make_kaldi_folder(folder: Path, speakers: str, segmented: bool) -> None:
         (folder / name).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
 
 
-@pytest.mark.slow
-def test_a_copy_with_another_stage_0_runs_to_a_word_error_rate(tmp_path):
-    replace_stage_0(copy_recipe(tmp_path) / "run.sh", DATA_STAGE)
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A recipe of twenty lines after its stage 6; returns the checkout, its options and its output."""
+    root = tmp_path_factory.mktemp("my checkout")
+    write_recipe(root)
     for name, speakers, segmented in [("train", "abc", True), ("dev", "d", False), ("test", "e", True)]:
-        make_kaldi_folder(tmp_path / "kaldi" / name, speakers, segmented)
-    conf = tiny_config(tmp_path, tmp_path / "egs/copied/conf/transformer_small.yaml").rename(tmp_path / "my conf.yaml")
-    work = tmp_path / "my work"
-    options = ["--corpus-dir", tmp_path / "kaldi", "--conf", conf, "--units", "char", "--speeds", "1.0", "--work", work]
-    output = run("copied", *options, "--decode", "greedy graph", "--stop-stage", 6, root=tmp_path)
-    assert [name for name, _ in LINE.findall(output)] == ["dev", "test"] * 2
-    exp = work / "exp/my conf_char_seed1"
+        make_kaldi_folder(root / "kaldi" / name, speakers, segmented)
+    options = ["--corpus-dir", root / "kaldi", "--work", root / "my work", "--decode", "greedy graph", "--steps", 2]
+    return root, options, run("copied", *options, root=root)
+
+
+def list_stages(root: Path, *options: object) -> tuple[dict[str, str], dict[int, str]]:
+    """Returns what `--list true` prints: the folders by name, and the states of the stages by number."""
+    rows = [line.split("\t") for line in run("copied", *options, "--list", "true", root=root).splitlines()]
+    stages = {int(row[1]): row[2] for row in rows if row[0] == "stage"}
+    return {row[1]: row[2] for row in rows if row[0] == "folder"}, stages
+
+
+@pytest.mark.slow
+def test_a_recipe_of_twenty_lines_runs_to_a_word_error_rate(recipe):
+    root, _, output = recipe
+    assert [name for name, _ in LINE.findall(output)] == ["dev", "test"]  # graph search; greedy has phones
+    exp = root / "my work/exp/tiny_seed1"
     assert json.loads((exp / "decode/test/graph/wer.json").read_text())["words"]["length"] == 12
     hyps = (json.loads(line) for line in (exp / "decode/test/greedy/hyps.jsonl").read_text().splitlines())
     assert {hyp["id"]: hyp["ref"] for hyp in hyps}["e-3"] == "ONE TWO THREE FOUR"
-    text = tmp_path / "kaldi/test/text"
+    assert "max_steps: 2\n" in (exp / "config.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_a_lexicon_with_probabilities_is_read_in_the_case_of_the_transcripts(recipe):
+    lang = recipe[0] / "my work/data/lang"
+    assert (lang / "lexicon.txt").read_text().splitlines()[1:3] == ["ONE W AH N", "ONE W AA N"]
+    phones = json.loads((lang / "tokenizer.json").read_text())["symbols"]
+    assert "UW" in phones and "SIL" not in phones
+
+
+@pytest.mark.slow
+def test_list_prints_folders_and_states_and_writes_nothing(recipe):
+    root, options, _ = recipe
+    work = root / "my work"
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*")}
+    folders, states = list_stages(root, *options)
+    assert folders["lang"] == "data/lang" and folders["exp"] == folders["start"] == "exp/tiny_seed1"
+    assert folders["conf"] == str(root / "egs/copied/conf/tiny.yaml")
+    assert states == dict.fromkeys([0, 1, 2, 4, 5, 6], "done") | {7: "missing", 8: "missing"}
+    used = (work / ".done/options").read_text().splitlines()
+    assert used == ["--corpus-dir", str(root / "kaldi"), "--steps", "2", "--decode", "greedy graph"]
+    assert list_stages(root, *used, "--work", work)[1] == states
+    assert list(list_stages(root, *options, "--units", "char")[1].values())[:4] == [
+        "done",
+        "done",
+        "changed",
+        "changed",
+    ]
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*")} == before
+    assert "no such folder" in run("copied", "--work", root / "nowhere", "--list", "true", root=root, status=2)
+
+
+@pytest.mark.slow
+def test_without_a_language_model_there_is_no_graph(recipe):
+    root, options, _ = recipe
+    options = [*options[:4], "--units", "char", "--lm-order", 0, "--stop-stage", 2]
+    output = run("copied", *options, "--decode", "greedy", root=root)
+    lang = root / "my work/data/lang_char"
+    assert "Stage 2: wrote data/lang_char/tokenizer.json (" in output
+    assert [path.name for path in lang.iterdir()] == ["tokenizer.json"]
+    output = run("copied", *options, root=root, status=2)
+    assert len(output.splitlines()) == 1 and "needs a graph; with --lm-order 0 there is none" in output
+
+
+@pytest.mark.slow
+def test_a_changed_transcript_or_file_of_the_recipe_repeats_stage_0(recipe):
+    root, options, _ = recipe
+    options = [*options, "--stop-stage", 0]
+    text = root / "kaldi/test/text"
     text.write_text(text.read_text().replace("four", "zero"))
-    options += ["--stop-stage", 0]
-    assert "Stage 0: wrote" in run("copied", *options, root=tmp_path)
-    assert "ONE TWO THREE ZERO" in gzip.decompress((work / "data/test.jsonl.gz").read_bytes()).decode()
-    assert "already done" in run("copied", *options, root=tmp_path)
+    assert list_stages(root, *options)[1][0] == "changed"
+    assert "Stage 0: wrote" in run("copied", *options, root=root)
+    assert "ONE TWO THREE ZERO" in gzip.decompress((root / "my work/data/test.jsonl.gz").read_bytes()).decode()
+    assert "already done" in run("copied", *options, "--jobs", 3, root=root)
+    (root / "egs/copied/conf/names.txt").unlink()
+    output = run("copied", *options, root=root, status=1)
+    assert "in stage 0 (prepare data)" in output and list_stages(root, *options)[1][0] == "interrupted"
+
+
+@pytest.mark.parametrize("name", ["digits", "yesno", "librispeech"])
+def test_help_lists_all_options_with_the_defaults_of_the_recipe(name):
+    output = run(name, "--help")
+    listed = set(re.findall(r"(?:^|,) +(--[a-z-]+)(?= )", output, re.MULTILINE)) | {"--help"}
+    listed |= set(re.findall(r"(--[a-z]+) N", output))  # several in a line
+    accepted = run(name, "--nothing", "x", status=2).partition("the options are ")[2].split()
+    assert listed == set(accepted)
+    default = {"digits": "word", "yesno": "word", "librispeech": "bpe"}[name]
+    assert f"triphone (default {default})" in output
+    conf = re.search(r"^  --conf FILE .*\(default (.*)\)", output, re.MULTILINE)
+    assert (ROOT / "egs" / name / conf[1]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "model.dim"], "--set takes"),
+        (["--steps", "many"], "--steps is a number"),
+        (["--tag", "a/b"], "--tag is part of a folder's name"),
+        (["--units", "phone", "--lexicon", "cmudict,none.txt"], "--lexicon: no such file: {cwd}/none.txt"),
+        (["--decode", "graph rescored"], "give --rescore-order"),
+        (["--lm-order", "9"], "at most 5"),
+        (["--set", "model.nothing=1"], "model.nothing"),
+    ],
+)
+def test_a_wrong_value_prints_one_line_and_exits_with_status_2(tmp_path, options, message):
+    output = run("digits", *options, "--work", tmp_path, status=2)
+    assert len(output.splitlines()) == 1 and message.format(cwd=Path.cwd()) in output
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
 def downloading(tmp_path):
     """download(*options) runs stage 0 with a local OpenSLR in the work folder tmp_path, and returns the output."""
-    recipe = copy_recipe(tmp_path)
+    recipe = copy_recipe(tmp_path, "librispeech")
     soundfile.write(tmp_path / "tone.flac", tone(900, 1.0), RATE)
     sound = (tmp_path / "tone.flac").read_bytes()
     files = {"11/3-gram.pruned.1e-7.arpa.gz": b"3", "11/4-gram.arpa.gz": b"4", "11/librispeech-lexicon.txt": b"w"}

@@ -27,7 +27,8 @@ require_lm_files() {
 # download_openslr_lm: downloads the files of OpenSLR 11 with --lm openslr, unless they are there.
 download_openslr_lm() {
     if [ "$lm" = openslr ]; then
-        python3 "$ASRTOOL_ROOT/local/download.py" "$lm_folder" $lm_files --url "$mirror" --sums "$recipe/local/md5sum.txt"
+        python3 "$ASRTOOL_ROOT/local/download.py" "$lm_folder" $lm_files --url "$mirror" \
+            --sums "$recipe/local/md5sum.txt"
     fi
 }
 
@@ -41,8 +42,8 @@ take_openslr_lms() {
     asrtool lm convert "$lm_folder/4-gram.arpa.gz" "$lang/rescore.npz"
 }
 
-# take_openslr_lexicon: makes $lang/lexicon.txt with the pronunciations in $lm_folder, without stress; words that have none
-# get one by grapheme-to-phoneme. It also has the words of dev, for the dev loss; the graph has the words of the 3-gram.
+# take_openslr_lexicon: makes $lang/lexicon.txt with the pronunciations in $lm_folder, without stress; words that have
+# none get one by grapheme-to-phoneme. It also has the words of dev, for the dev loss; the graph has those of the 3-gram.
 take_openslr_lexicon() {
     awk '{print $1}' "$lm_folder/librispeech-lexicon.txt" >"$lang/words.txt"
     asrtool lexicon data/dev.jsonl.gz data/train.jsonl.gz "$lang/words.txt" "$lang/lexicon.txt" \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Writes the manifests of the yesno corpus, data/train.jsonl.gz and data/test.jsonl.gz, and the names of the sets to score,
-# data/scored_sets: 30 recordings are too few to hold a dev set back. It runs in the work folder; run.sh passes its own
-# options of the same names.
+# Writes the manifests of the yesno corpus, data/train.jsonl.gz and data/test.jsonl.gz, and the names of the sets to
+# score, data/scored_sets: 30 recordings are too few to hold a dev set back. It runs in the work folder; run.sh passes
+# its own options of the same names.
 #
 #   --corpus-dir DIR            the folder with the 60 .wav files, or the folder above it (default: download)
 #   --mirror URL                OpenSLR's resources
