@@ -80,7 +80,8 @@ Options of all recipes:
                               \`--from none\` mmi starts from random weights
   --conf FILE                 configuration of the model and the training (default ${conf#"$recipe"/})
   --set "KEY=VALUE ..."       keys of the configuration to change, with values that have no spaces (default ${set:-none})
-  --steps N                   number of training steps, instead of the configuration's training.max_steps
+  --steps N                   number of training steps, instead of the configuration's training.max_steps; a warmup of the
+                              learning rate that is longer than half of them becomes a tenth of them
   --seed N                    seed of the training (default $seed)
   --tag NAME                  ending of the name of the experiment folder, to keep trainings with different --set
   --warmup-hours H            hours of audio of the warmup on one machine before the training (default $warmup_hours)
@@ -169,6 +170,7 @@ enter_work_folder() {
 # name_folders DEFAULT_UNITS: sets the folders of this system, the paths of its manifests, and the options of trainings.
 name_folders() {
     local system=("$conf" "$units" "$1") values override
+    shorten_warmup
     lang=$(lang_folder "$units" "$1")
     exp=$(experiment_folder "${system[@]}" "$objective" "$seed" "$tag")
     start=$(starting_system "$from" "${system[@]}" "$objective" "$seed" "$tag") # the system that mmi and ce start from
@@ -198,6 +200,14 @@ name_texts() {
     texts=(data/train.jsonl.gz "${lm_texts[@]}")
     if [ -z "$text_rules" ]; then return 0; fi
     for ((number = 1; number <= ${#lm_texts[@]}; number++)); do texts[number]=$lang/lm_text_$number.txt; done
+}
+
+# shorten_warmup: lets the warmup of the learning rate be a tenth of the steps, if --steps has fewer than it would need.
+shorten_warmup() {
+    local warmup
+    if [ -z "$steps" ] || [[ $set == *training.warmup_steps=* ]]; then return 0; fi
+    warmup=$(python3 "$driver/config_values.py" "$conf" training.warmup_steps)
+    if [ "$warmup" -ge $((steps / 2)) ]; then overrides+=("training.warmup_steps=$((steps / 10))"); fi
 }
 
 # print_folders: prints the folders and the configuration of this system, for --list.
