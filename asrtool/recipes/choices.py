@@ -118,7 +118,7 @@ def choose_sets(facts: CorpusFacts, has_dev: bool, has_test: bool) -> SetChoices
     large = hours * SMALL_TEST_SHARE > LARGE_TEST_HOURS
     size = f"{LARGE_TEST_HOURS:g}h" if large else f"{SMALL_TEST_SHARE:g}"
     size_hours = LARGE_TEST_HOURS if large else hours * SMALL_TEST_SHARE
-    why = "enough for an interval of about one percent" if large else f"a tenth, {size_hours * 60:.0f} minutes"
+    why = "enough for an interval of about one percent" if large else f"a tenth, {duration(size_hours * 3600)}"
     given = Choice("0", "the corpus brings its own")
     split = 2 - has_dev - has_test
     return SetChoices(
@@ -129,14 +129,14 @@ def choose_sets(facts: CorpusFacts, has_dev: bool, has_test: bool) -> SetChoices
 
 
 def choose_training(
-    facts: CorpusFacts, machine: Machine, train_hours: float, speed: float, limit_hours: float | None
+    facts: CorpusFacts, machine: Machine, train_hours: float, units: str, speed: float, limit_hours: float | None
 ) -> TrainingChoices:
-    """Returns model, batches and steps for `train_hours` of audio.
+    """Returns model, batches and steps for `train_hours` of audio and output `units` such as "word".
 
     `speed` is how much audio the model trains on in a second of this machine, in seconds; `limit_hours` the longest
     training, by default HOURS_ON_CPU or HOURS_ON_GPU.
     """
-    preset = choose_preset(train_hours, machine.has_gpu)
+    preset = choose_preset(train_hours, machine.has_gpu, units)
     batch = preset.batch_seconds
     ranks = max(1, len(machine.gpus))
     limit = limit_hours or (HOURS_ON_GPU if machine.has_gpu else HOURS_ON_CPU)

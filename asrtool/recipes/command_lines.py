@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +19,18 @@ def shell_word(word: str, corpus: Path | None = None) -> str:
             rest = word[len(str(corpus)) :]
             return f'"$corpus{rest}"' if PLAIN.fullmatch(rest) else f'"$corpus"{shlex.quote(rest)}'
     return shlex.quote(word)
+
+
+def printable(text: str) -> str:
+    """Returns a text on one line, without control characters."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def comment(text: str) -> str:
+    """Returns a text as comment lines; nothing in it can end the comment, whatever the corpus is called."""
+    return textwrap.fill(
+        printable(text), LINE_LENGTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False
+    )
 
 
 def command_line(words: Iterable[str], corpus: Path | None = None, verbatim: Iterable[str] = ()) -> str:

@@ -1,6 +1,7 @@
 """conf/train.yaml of a generated recipe."""
 
 from asrtool.recipes.choices import AudioChoices, TrainingChoices
+from asrtool.recipes.command_lines import comment
 
 SPEC_AUGMENT_WIDTHS = {8000: 10, 16000: 20}  # mel bins of a mask: a quarter of the bins
 
@@ -15,7 +16,8 @@ def config_text(title: str, audio: AudioChoices, training: TrainingChoices, has_
     vtlp = f"    vtlp: {preset.vtlp} # stands for further speakers\n" if preset.vtlp else ""
     position = "  positional_encoding: none # else a small corpus is memorised by the times of its words\n"
     return f"""\
-# {title} Written by `asrtool new`; what is not named here has its default (asrtool/config.py).
+{comment(title)}
+# Written by `asrtool new`. What is not named here has its default (asrtool/config.py).
 features:
   source: {audio.source.value} # {audio.source.why}
   sampling_rate: {audio.sampling_rate.value} # {audio.sampling_rate.why}

@@ -92,7 +92,7 @@ def create_recipe(request: Request) -> Recipe:
     sets = choose_sets(main, "dev" in corpus.sets, "test" in corpus.sets)
     audio = choose_audio(facts, machine, sets.train_hours)
     units = choose_units(text, sets.train_hours, request.user, _cmudict_coverage(text, request.user))
-    training = _choose_training(request, main, machine, audio, sets, text)
+    training = _choose_training(request, main, machine, audio, sets, text, units.units.value)
     recipe = Recipe(
         folder=folder,
         corpus=corpus,
@@ -147,7 +147,7 @@ def _merged(parts: list[CorpusFacts]) -> CorpusFacts:
             first,
             utterances=first.utterances + other.utterances,
             seconds=first.seconds + other.seconds,
-            speakers=first.speakers + other.speakers,
+            speakers=first.speakers | other.speakers,
             rates=first.rates + other.rates,
             channels=first.channels + other.channels,
             lengths=(min(shortest, other.lengths[0]), median, max(longest, other.lengths[2])),
@@ -180,12 +180,19 @@ def _cmudict_coverage(text: TextFacts, user: UserText) -> float:
 
 
 def _choose_training(
-    request: Request, facts: CorpusFacts, machine: Machine, audio: AudioChoices, sets: SetChoices, text: TextFacts
+    request: Request,
+    facts: CorpusFacts,
+    machine: Machine,
+    audio: AudioChoices,
+    sets: SetChoices,
+    text: TextFacts,
+    units: str,
 ) -> TrainingChoices:
     """Returns model and steps, by the measured speed of the model that is right for the hours."""
     hours = sets.train_hours
-    draft = choose_training(facts, machine, hours, 1.0, 1.0)
+    draft = choose_training(facts, machine, hours, units, 1.0, 1.0)
     draft = replace(draft, max_steps=Choice(1000, ""), warmup_steps=0)
     tree = yaml.safe_load(config_text("Draft.", audio, draft, has_dev=True))
-    speed = measure_speed(Config.model_validate(tree), len(text.characters) + 2, max(1.0, facts.lengths[1]), machine.cores)
-    return choose_training(facts, machine, hours, speed, request.training_hours)
+    num_units = len(text.characters) + 2  # about as many as phones
+    speed = measure_speed(Config.model_validate(tree), num_units, max(1.0, facts.lengths[1]), machine.cores)
+    return choose_training(facts, machine, hours, units, speed, request.training_hours)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrtool.recipes.choices import AudioChoices, SetChoices
-from asrtool.recipes.command_lines import command_line
+from asrtool.recipes.command_lines import command_line, comment
 
 AUDIO, RULES = '"${audio[@]}"', '"$recipe/conf/normalise.yaml"'
 
@@ -28,6 +28,13 @@ class DataScript:
         has_test = "test" in self.commands or self.sets.test.value != "0"
         return ["dev"] * has_dev + ["test"] * has_test
 
+    @property
+    def head(self) -> str:
+        """The comment at the head of the script."""
+        manifests = ", ".join(f"data/{name}.jsonl.gz" for name in ("train", *self.scored_sets))
+        names = "and the names of the sets to score, data/scored_sets"
+        return comment(f"Writes {manifests}, {names}. It runs in the work folder; run.sh passes its option --corpus.")
+
     def text(self) -> str:
         """Returns the commands of the script."""
         parts = [self.before, self._audio_options()]
@@ -37,12 +44,12 @@ class DataScript:
 
     def _audio_options(self) -> str:
         rate, channel = self.audio.sampling_rate, self.audio.channel
-        lines = [f"# {rate.value} Hz: {rate.why}."]
+        lines = [comment(f"{rate.value} Hz: {rate.why}.")]
         words = ["--sampling-rate", str(rate.value)]
         if self.audio.resample:
             words.append("--resample")
         if channel:
-            lines.append(f"# Channel {channel.value} of recordings with several: {channel.why}.")
+            lines.append(comment(f"Channel {channel.value} of recordings with several: {channel.why}."))
             words += ["--channel", str(channel.value)]
         if self.skips_bad:
             lines.append(f"# {self.skips_bad:,} utterances cannot be used; they are listed and left out.")
@@ -75,4 +82,5 @@ class DataScript:
         dev, test = self.sets.dev, self.sets.test
         source = f"data/corpus/{name}.normalised.jsonl.gz"
         words = ["asrtool", "split", source, "data", "--dev", dev.value, "--test", test.value]
-        return f"# dev: {dev.why}. test: {test.why}. Split by speaker where speakers are known.\n{command_line(words)}"
+        why = comment(f"dev: {dev.why}. test: {test.why}. Split by speaker where speakers are known.")
+        return f"{why}\n{command_line(words)}"

@@ -24,7 +24,7 @@ class CorpusFacts:
 
     utterances: int
     seconds: float
-    speakers: int  # 0 where speakers are not known
+    speakers: frozenset[str]  # names; empty where speakers are not known
     rates: Counter[int]  # Hz -> recordings
     channels: Counter[int]  # number of channels -> recordings
     lengths: tuple[float, float, float]  # seconds: the shortest, the median, the longest utterance
@@ -74,7 +74,7 @@ def measure_corpus(rows: Iterable[Utterance | str]) -> CorpusFacts:
     return CorpusFacts(
         utterances=len(usable),
         seconds=float(np.mean(seconds or [0.0])) * len(usable),
-        speakers=len({row.speaker for row in usable if row.speaker}),
+        speakers=frozenset(row.speaker for row in usable if row.speaker),
         rates=Counter(info.rate for info in readable.values()),
         channels=Counter(info.channels for info in readable.values()),
         lengths=_spread(seconds),

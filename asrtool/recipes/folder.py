@@ -12,7 +12,7 @@ import asrtool
 from asrtool.errors import UserError
 from asrtool.files import report_full_disk, temporary_path
 from asrtool.recipes.choices import duration
-from asrtool.recipes.command_lines import shell_word
+from asrtool.recipes.command_lines import comment, printable, shell_word
 from asrtool.recipes.config_text import config_text
 from asrtool.recipes.data_script import DataScript
 from asrtool.recipes.options_text import options_text
@@ -74,13 +74,10 @@ def recipe_files(recipe: "Recipe") -> dict[str, str]:
         before=recipe.corpus.before,
     )
     values = _values(recipe)
-    others = {1: " and that of ", 2: ", "}.get(len(script.scored_sets), "") + " and ".join(
-        f"data/{name}.jsonl.gz" for name in script.scored_sets
-    )
     has_dev = "dev" in script.scored_sets
     return {
         "run.sh": _template("run.sh", values),
-        "local/data.sh": _template("data.sh", {"steps": script.text(), "others": others}),
+        "local/data.sh": _template("data.sh", {"head": script.head, "steps": script.text()}),
         "conf/train.yaml": config_text(values["title"], recipe.audio, recipe.training, has_dev),
         "conf/normalise.yaml": rules_text(recipe.normalised.rules),
         "README.md": _template("README.md", values | _readme_values(recipe)),
@@ -95,14 +92,15 @@ def _values(recipe: "Recipe") -> dict[str, str]:
     """Values of the templates of run.sh and README.md."""
     corpus, folder = recipe.corpus, recipe.folder
     hours = duration(recipe.facts.seconds) if recipe.facts.hours < 1 else f"{recipe.facts.hours:.1f} h"
+    title = printable(f"{folder.name}: {corpus.description}, {hours}.")
     return {
         "name": folder.name,
-        "title": f"{folder.name}: {corpus.description}, {hours}.",
+        "title": title,
+        "comment": comment(title),
         "call": recipe.call,
         "driver": _driver(folder),
         "corpus": shell_word(str(corpus.path)),
-        "corpus_help": f"the corpus, {corpus.description} (default {corpus.path})",
-        "data_title": shell_word(f"prepare data ({corpus.description})"),
+        "data_title": shell_word(f"prepare data: {printable(corpus.description)}"),
         "options": options_text(recipe.audio, recipe.units, recipe.user, recipe.normalised.case, recipe.machine),
     }
 

@@ -1,7 +1,7 @@
 """The defaults of the driver's options in the run.sh of a generated recipe."""
 
 from asrtool.recipes.choices import AudioChoices
-from asrtool.recipes.command_lines import shell_word
+from asrtool.recipes.command_lines import printable, shell_word
 from asrtool.recipes.machine import Machine
 from asrtool.recipes.unit_choices import UnitChoices, UserText
 
@@ -46,4 +46,4 @@ def _machine(machine: Machine) -> list[str]:
 
 
 def _line(name: str, value: object, why: str) -> str:
-    return f"{name}={value} # {why}" if why else f"{name}={value}"
+    return f"{name}={value} # {printable(why)}" if why else f"{name}={value}"

@@ -38,8 +38,9 @@ CONFORMER = "{kind: conformer, kernel: 15}"
 # fmt: off
 # For processors: as small as the task allows, small batches, and as many passes as an hour or two has time for.
 CPU = (
+    # "tiny" is for a few words, such as digits.
     # name     hours  dim layers heads ff   front end        convolution dropout batch lr    epochs vtlp masks
-    Preset("tiny", 0.5, 96, 4, 4, 384, "{channels: 16}", RESIDUAL, 0.1, 25, 1.0e-3, 80, 0.15, 2),
+    Preset("tiny", 3, 96, 4, 4, 384, "{channels: 16}", RESIDUAL, 0.1, 25, 1.0e-3, 80, 0.15, 2),
     Preset("small", 3, 144, 6, 4, 576, "{channels: 32}", CONFORMER, 0.2, 30, 1.0e-3, 50, 0.15, 4),
     Preset("medium", 20, 192, 8, 4, 768, "{channels: 32}", CONFORMER, 0.2, 50, 1.5e-3, 25, 0.15, 8),
     Preset("large", float("inf"), 256, 8, 4, 1024, "{channels: 32}", CONFORMER, 0.1, 100, 1.5e-3, 10, 0.1, 8),
@@ -47,7 +48,7 @@ CPU = (
 
 # For GPUs: batches that keep one busy, and more passes.
 GPU = (
-    Preset("tiny", 0.5, 96, 4, 4, 384, "{channels: 16}", RESIDUAL, 0.1, 50, 1.0e-3, 150, 0.15, 2),
+    Preset("tiny", 3, 96, 4, 4, 384, "{channels: 16}", RESIDUAL, 0.1, 50, 1.0e-3, 150, 0.15, 2),
     Preset("small", 3, 144, 6, 4, 576, "{channels: 32}", CONFORMER, 0.2, 60, 1.0e-3, 100, 0.15, 4),
     Preset("medium", 20, 256, 12, 4, 1024, "{channels: 64}", CONFORMER, 0.2, 200, 1.5e-3, 100, 0.15, 8),
     Preset("large", 200, 384, 12, 6, 1536, "{channels: 64}", CONFORMER, 0.15, 400, 1.0e-3, 60, 0.1, 10),
@@ -57,6 +58,7 @@ GPU = (
 # fmt: on
 
 
-def choose_preset(hours: float, has_gpu: bool) -> Preset:
-    """Returns the smallest preset that is meant for `hours` of training audio."""
-    return next(preset for preset in (GPU if has_gpu else CPU) if hours <= preset.max_hours)
+def choose_preset(hours: float, has_gpu: bool, units: str) -> Preset:
+    """Returns the smallest preset that is meant for `hours` of training audio; "tiny" for word units only."""
+    presets = GPU if has_gpu else CPU
+    return next(p for p in presets if hours <= p.max_hours and (p.name != "tiny" or units == "word"))

@@ -16,8 +16,7 @@ from asrtool.training.precision import autocast
 STEPS = 2  # that are timed; the one before them, which allocates memory, is not
 MAX_CPU_BATCH = 30.0  # seconds of audio in a step on a CPU, whose speed hardly depends on it
 LOADING_SHARE = 0.15  # of the time of a training that goes to loading, validation and checkpoints
-# Speed-up by n threads is n ** this: two threads of a training of egs/librispeech are 1.4 times as fast as one (trial 27
-# of its TUNING.md).
+# Speed-up by n threads is n ** this: two threads are 1.4 times as fast as one (trial 27 of egs/librispeech/TUNING.md).
 THREAD_EXPONENT = 0.5
 
 
@@ -40,9 +39,7 @@ def measure_speed(config: Config, num_units: int, cut_seconds: float, cores: int
     return (1 - LOADING_SHARE) * speed * (cores**THREAD_EXPONENT if is_cpu else 1)
 
 
-def _training_step(
-    config: Config, num_units: int, shape: tuple[int, int], device: torch.device
-) -> Callable[[], None]:
+def _training_step(config: Config, num_units: int, shape: tuple[int, int], device: torch.device) -> Callable[[], None]:
     """Returns a function that trains a new model on a random batch of `shape` (cuts, frames)."""
     model = AcousticModel(config.model, config.features.num_bins, num_units).to(device).train()
     optimizer = create_optimizer(model, config.training)

@@ -21,7 +21,7 @@ def fact_rows(facts: CorpusFacts, text: TextFacts, normalised: NormalisedTexts) 
     rows = [
         ("audio", f"{about}{_hours(facts.hours)} in {facts.utterances:,} utterances"),
         ("utterances", f"{shortest:.1f} to {longest:.1f} s, median {median:.1f} s"),
-        ("speakers", f"{facts.speakers:,}" if facts.speakers else "not known"),
+        ("speakers", f"{len(facts.speakers):,}" if facts.speakers else "not known"),
         ("sampling rate", ", ".join(f"{rate:,} Hz" for rate, _ in facts.rates.most_common(4))),
         ("channels", ", ".join(str(count) for count, _ in facts.channels.most_common(4))),
     ]
@@ -92,7 +92,7 @@ def advice(facts: CorpusFacts, units: UnitChoices, training: TrainingChoices) ->
             "trained system (`asrtool train --init-from`), give a lexicon (`asrtool new --lexicon FILE`), or more text "
             "for the language model (`--lm-text FILE`)."
         )
-    if preset.name != "tiny":
+    elif preset.name != "tiny":
         items.append("`--lm-text FILE` trains the language model on more text.")
     return items
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Writes data/train.jsonl.gz${others}, and the names of the sets to score, data/scored_sets. It runs
-# in the work folder; run.sh passes its option --corpus.
+${head}
 set -euo pipefail
 
 corpus=""

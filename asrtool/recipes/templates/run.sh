@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# ${title}
+${comment}
 #
 #   bash ${call}                                    # everything from the corpus to error rates
 #   bash ${call} --steps 100 --work /tmp/${name}    # a short try of every stage
 #
-#   --corpus PATH               ${corpus_help}
+#   --corpus PATH               the corpus: the folder or file that the recipe was written for, or a copy of it
 set -euo pipefail
 cd "$$(dirname "$$0")"
 . ${driver}
