@@ -251,7 +251,10 @@ def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
 @click.option("--pool", "pooled", metavar="NAME", help="Also score all utterances as one set of this name.")
 @click.option("--against", type=PATH, multiple=True, help="Folder to compare with by paired bootstrap; repeatable.")
 @click.option(
-    "--normalise", type=PATH, help="Rules file of `asrtool normalise`, for references and hypotheses before scoring."
+    "--normalise",
+    type=PATH,
+    show_default="none",
+    help="Rules file of `asrtool normalise`. It is applied to references and hypotheses before scoring.",
 )
 def score(folders, name, pooled, against, normalise) -> None:
     """Print the word error rate of each decoded folder.

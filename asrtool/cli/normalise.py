@@ -8,10 +8,15 @@ from asrtool.cli.options import CASES, PATH
 @click.command()
 @click.argument("cuts", type=PATH)
 @click.argument("out", type=PATH, required=False)
-@click.option("--rules", type=PATH, help="File with the rules (YAML).")
+@click.option("--rules", type=PATH, show_default="none", help="File with the rules (YAML).")
 @click.option("--report", is_flag=True, help="Print what the rules would change, and write nothing.")
-@click.option("--propose", type=PATH, metavar="FILE", help="Write rules that fit CUTS to FILE, to read and edit.")
-@click.option("--case", type=CASES, show_default="chosen by the transcripts", help="Case in the rules of --propose.")
+@click.option("--propose", type=PATH, show_default="none", help="File to write: rules that fit CUTS, to read and edit.")
+@click.option(
+    "--case",
+    type=CASES,
+    show_default="chosen by the transcripts",
+    help="Case that the text is changed to. In the rules of --propose.",
+)
 def normalise(cuts, out, rules, report, propose, case) -> None:
     """Normalise transcripts by visible rules.
 

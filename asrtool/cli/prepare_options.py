@@ -135,11 +135,13 @@ folder_options = add_options(
     click.option(
         "--name-pattern",
         metavar="PATTERN",
+        show_default="none",
         help="Pattern of the file names, such as {text}_{speaker}_{index}; the fields text, speaker and id are used.",
     ),
     click.option(
         "--speaker-from",
         type=click.Choice(["folder"]),
+        show_default="no speakers",
         help="Speaker of an audio file that has no other: the name of its folder.",
     ),
 )

@@ -26,8 +26,16 @@ from asrtool.cli.options import PATH, POSITIVE, SEED
     default="auto",
     help="What is not divided between sets; auto is speaker where enough are known.",
 )
-@click.option("--dev-speakers", help="Speakers of the dev set: comma-separated names, or a file with one a line.")
-@click.option("--test-speakers", help="Speakers of the test set: comma-separated names, or a file with one a line.")
+@click.option(
+    "--dev-speakers",
+    show_default="chosen",
+    help="Speakers of the dev set: comma-separated names, or a file with one a line.",
+)
+@click.option(
+    "--test-speakers",
+    show_default="chosen",
+    help="Speakers of the test set: comma-separated names, or a file with one a line.",
+)
 @click.option("--seed", default=0, type=SEED, help="Seed of the random numbers.")
 def split(cuts, out_folder, dev_size, test_size, by, dev_speakers, test_speakers, seed) -> None:
     """Split a manifest into train, dev and test sets.
@@ -64,9 +72,12 @@ def split(cuts, out_folder, dev_size, test_size, by, dev_speakers, test_speakers
 @click.option(
     "--exclude-ids",
     type=PATH,
+    show_default="none",
     help="Exclusion list: ids to leave out, one a line, as of `asrtool doctor data --exclude`.",
 )
-@click.option("--max-hours", type=POSITIVE, help="Largest size in hours; utterances are chosen at random.")
+@click.option(
+    "--max-hours", type=POSITIVE, show_default="all", help="Largest size in hours; utterances are chosen at random."
+)
 @click.option("--seed", default=0, type=SEED, help="Seed of the random numbers.")
 def subset(cuts, out, speakers, exclude_speakers, exclude_ids, max_hours, seed) -> None:
     """Write a part of a manifest: of some speakers, without some utterances, or of a size.

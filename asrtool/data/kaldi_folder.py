@@ -1,13 +1,12 @@
 """Reader of Kaldi data folders: wav.scp and text, and segments and utt2spk if they exist."""
 
 import logging
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asrtool.data.audio import is_address, is_command
+from asrtool.data.audio import is_command
 from asrtool.data.corpora import BLANKS, Utterance, parse_channel, parse_seconds, read_key_values, require_folder
 from asrtool.data.sources import InvalidEntry
 
@@ -28,6 +27,7 @@ def read_kaldi(folder: Path, audio_root: Path | None = None, unlabelled: bool = 
         segments=_read_key_file(folder / "segments", required=False),
         audio_root=audio_root,
     )
+    files.log_root()
     for file in (files.text, files.recordings, files.speakers, files.segments):
         yield from file.repeated.values()
     without_text = [name for name in files.utterance_list().values if name not in files.text.values]
@@ -121,15 +121,16 @@ class _KaldiFolder:
         return speaker
 
     def _audio(self, value: str) -> str:
-        """Returns a path or a command of wav.scp. Raises InvalidEntry for a relative path where no file is."""
-        if is_command(value) or Path(value).is_absolute():
+        if self.audio_root is None or is_command(value):
             return value
-        path = value if self.audio_root is None else str(self.audio_root / value)
-        if not os.path.lexists(path) and not is_address(path):
-            root = "the current folder" if self.audio_root is None else str(self.audio_root)
-            hint = f"it is relative to {root} (--audio-root)"
-            raise InvalidEntry(f"no such audio file: {value}; {hint}")
-        return path
+        return str(self.audio_root / value)
+
+    def log_root(self) -> None:
+        """Logs where relative paths start, if there are some and --audio-root does not say it."""
+        paths = [value for value in self.recordings.values.values() if not is_command(value)]
+        if self.audio_root is None and not all(Path(path).is_absolute() for path in paths):
+            root = f"relative paths start at the current folder, {Path.cwd()}; --audio-root names another"
+            logger.info(f"{self.recordings.path}: {root}")
 
     def log_unused(self, without_text: list[str]) -> None:
         """Logs how many utterances have no transcript, and how many have no speaker."""

@@ -24,11 +24,10 @@ TURKISH_I = {"I": "ı", "İ": "i"}  # which Unicode's lower case does otherwise
 
 
 def count_characters(texts: Iterable[str]) -> Counter[str]:
-    """Returns how often each character occurs in texts, in Unicode's composed form (NFC); a space for each text."""
+    """Returns how often each character occurs in texts, in Unicode's composed form (NFC)."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(unicodedata.normalize("NFC", text))
-        counts[" "] += 1
     return counts
 
 
@@ -67,7 +66,7 @@ def _propose_case(counts: Counter[str]) -> Case:
 
 def _propose_replacements(counts: Counter[str], case: str) -> dict[str, str]:
     replacements = {TATWEEL: ""} if counts[TATWEEL] else {}
-    if case == "lower" and counts["ı"] and counts["ş"]:  # Turkish or Azerbaijani
+    if case == "lower" and (counts["ı"] or counts["İ"]) and (counts["ş"] or counts["Ş"]):  # Turkish, Azerbaijani
         replacements |= TURKISH_I
     return replacements
 

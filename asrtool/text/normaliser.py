@@ -102,7 +102,7 @@ class Normaliser:
         text = self._without_symbols(text, reasons)
         if rules.punctuation == "remove":
             text = self._without_punctuation(text)
-        text = self._change_case(text)
+        text = self._change_case(self._visible(text))  # a joiner may have lost the letter before it
         if rules.separate_cjk:
             text = "".join(f" {character} " if is_cjk(character) else character for character in text)
         text = " ".join(text.split())

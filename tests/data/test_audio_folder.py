@@ -1,0 +1,198 @@
+from pathlib import Path
+
+import pytest
+
+from asrtool.data.audio_folder import read_folder
+from asrtool.data.corpora import Utterance
+from asrtool.data.folder_plan import FolderLayout
+from asrtool.errors import UserError
+
+
+@pytest.fixture
+def make(tmp_path):
+    """make({"a/1.wav": "", "a/1.txt": "A B"}) writes files and returns their folder; audio is not opened."""
+
+    def write(files: dict[str, str]) -> Path:
+        for name, content in files.items():
+            path = tmp_path / "corpus" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+        return tmp_path / "corpus"
+
+    return write
+
+
+def rows(folder: Path, **layout) -> list[tuple]:
+    """Id, text, speaker and audio below the folder of each utterance; a problem as its text."""
+    return [
+        (row.id, row.text, row.speaker, Path(row.audio).relative_to(folder).as_posix())
+        if isinstance(row, Utterance)
+        else row.replace(f"{folder}/", "")
+        for row in read_folder(folder, FolderLayout(**layout))
+    ]
+
+
+def test_text_files_beside_the_audio_are_the_transcripts(make):
+    folder = make({"s1/a.wav": "", "s1/a.txt": "\ufeffONE\nTWO \n", "s2/deep/b.MP3": "", "s2/deep/b.txt": "drei"})
+    assert rows(folder) == [("a", "ONE TWO", None, "s1/a.wav"), ("b", "drei", None, "s2/deep/b.MP3")]
+    assert [row[2] for row in rows(folder, speaker_from="folder")] == ["s1", "deep"]
+
+
+def test_names_that_repeat_get_the_names_of_their_folders(make):
+    folder = make(
+        {f"{s}/1.wav": "" for s in "ab"} | {f"{s}/1.txt": s for s in "ab"} | {"a/2 x.wav": "", "a/2 x.txt": "c"}
+    )
+    assert [row[0] for row in rows(folder)] == ["a-1", "2_x", "b-1"]
+
+
+def test_texts_may_be_in_a_tree_of_their_own(make):
+    folder = make({"wav48/p1/p1_1.flac": "", "txt/p1/p1_1.txt": "please call"})
+    assert rows(folder) == [("p1_1", "please call", None, "wav48/p1/p1_1.flac")]
+
+
+def test_what_is_missing_or_empty_is_listed(make):
+    folder = make(
+        {f"{n}.wav": "" for n in "abcd"}
+        | {"a.lab": "A", "b.lab": "B", "c.lab": " \n", "e.lab": "E", "README.lab": "no text", "f.m4a": "", "f.lab": "F"}
+    )
+    found = rows(folder)
+    assert [row[0] for row in found if isinstance(row, tuple)] == ["a", "b"]
+    problems = [row for row in found if isinstance(row, str)]
+    assert problems[0] == "c.lab: empty transcript"
+    assert problems[1] == "d.wav: no text file d.lab"
+    assert "f.m4a: .m4a cannot be read for training" in problems[2] and "ffmpeg" in problems[2]
+    assert problems[3] == "e.lab: a text without an audio file"
+    assert len(problems) == 4
+    assert [row[0] for row in rows(folder, unlabelled=True) if isinstance(row, tuple)] == ["a", "b", "d"]
+
+
+def test_text_files_that_are_not_text_are_listed(make):
+    folder = make({"a.wav": "", "a.txt": "", "b.wav": "", "b.txt": "B (id-1)"})
+    (folder / "a.txt").write_bytes(b"\xff\xfe\x00")
+    problem, utterance = rows(folder)
+    assert problem.startswith("a.txt:1: not UTF-8")
+    assert utterance[1] == "B (id-1)"
+    (folder / "a.trn").write_text("A B (id-1)\n")
+    (folder / "b.trn").write_text("C\n")
+    assert [row[1] for row in rows(folder, text_suffix=".trn")] == ["A B", "C"]
+
+
+def test_two_kinds_of_text_need_a_choice(make):
+    files = {f"{n}{s}": "x" for n in "ab" for s in (".wav", ".normalized.txt", ".original.txt")}
+    folder = make(files)
+    with pytest.raises(UserError, match=r"\.normalized\.txt, \.original\.txt\); choose one with --text-suffix"):
+        rows(folder)
+    assert len(rows(folder, text_suffix=".original.txt")[0]) == 4
+
+
+TABLES = {
+    "header": ("metadata.csv", "file_name,transcription,speaker_id\n{a}1.wav,one two,s1\n{a}2.wav,three four,s2\n"),
+    "odd names": ("metadata.csv", "Datei;Sprecherin;Satz\n{a}1.wav;s1;one two\n{a}2.wav;s2;three four\n"),
+    "bar without header": ("metadata.csv", "1|one two\n2|three four\n"),
+    "normalised third": ("list.csv", "1|One 2|one two\n2|Three, four|three four\n"),
+    "jsonl": (
+        "metadata.jsonl",
+        '{{"file_name": "{a}1.wav", "text": "one two"}}\n{{"file_name": "{a}2.wav", "text": "three four"}}\n',
+    ),
+    "names and texts": ("transcripts.txt", "1 one two\n2 three four\n"),
+    "stems and tabs": ("all.tsv", "clip\twords\n1\tone two\n2\tthree four\n"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("audio", ["", "wavs/"])
+def test_a_table_names_audio_anywhere_in_the_folder(make, kind, audio):
+    name, content = TABLES[kind]
+    folder = make({f"{audio}1.wav": "", f"{audio}2.wav": "", name: content.format(a=audio)})
+    found = rows(folder)
+    assert [(row[0], row[1], row[3]) for row in found] == [
+        ("1", "one two", f"{audio}1.wav"),
+        ("2", "three four", f"{audio}2.wav"),
+    ]
+    if kind == "header":
+        assert [row[2] for row in found] == ["s1", "s2"]
+
+
+def test_each_folder_may_have_its_table(make):
+    files = {f"{s}/metadata.csv": f"file_name,text\nx{s}.wav,{s} words\n" for s in ("train", "test")}
+    folder = make(files | {"train/xtrain.wav": "", "test/xtest.wav": ""})
+    assert [row[1] for row in rows(folder)] == ["test words", "train words"]
+
+
+def test_a_table_with_several_columns_of_text_needs_a_choice(make):
+    content = "file,german,english\n1.wav,eins zwei,one two\n2.wav,drei vier,three four\n"
+    folder = make({"1.wav": "", "2.wav": "", "m.csv": content})
+    with pytest.raises(UserError, match=r"columns: file, german, english\); name it with --text-column"):
+        rows(folder)
+
+
+def test_several_tables_need_a_choice(make):
+    folder = make({"1.wav": "", "a.csv": "file,text\n1.wav,a b\n", "b.csv": "file,text\n1.wav,c d\n"})
+    with pytest.raises(UserError, match=r"a\.csv, b\.csv.*--metadata"):
+        rows(folder)
+    assert rows(folder, metadata=Path("b.csv"))[0][1] == "c d"
+
+
+def test_rows_without_audio_and_names_of_two_files_are_listed(make):
+    folder = make(
+        {"a/1.wav": "", "b/1.wav": "", "2.wav": "", "metadata.csv": "file_name,text\n1.wav,A\n3.wav,B\n2.wav,C\n"}
+    )
+    two, none, good = rows(folder)
+    assert "metadata.csv:2: several files are called 1.wav" in two and "a/1.wav" in two
+    assert "metadata.csv:3: no such audio file: 3.wav" in none
+    assert good[1] == "C"
+
+
+def test_librispeech_is_read_with_its_speakers(make):
+    folder = make({"84/121/84-121.trans.txt": "84-121-0000 HE\n84-121-0001 SHE\n", "84/121/84-121-0000.flac": ""})
+    good, problem = rows(folder)
+    assert good == ("84-121-0000", "HE", "84", "84/121/84-121-0000.flac")
+    assert "84-121.trans.txt:2: no such audio file: 84-121-0001" in problem
+
+
+def test_names_are_transcripts_with_a_pattern(make):
+    folder = make({"7_jackson_32.wav": "", "two_words_george_1.wav": "", "odd.wav": ""})
+    seven, problem, two = rows(folder, name_pattern="{text}_{speaker}_{index}")
+    assert seven == ("7_jackson_32", "7", "jackson", "7_jackson_32.wav")
+    assert two[1:3] == ("two words", "george")
+    assert problem == "odd.wav: its name does not fit the pattern {text}_{speaker}_{index}"
+
+
+def test_a_pattern_may_name_folders_where_texts_are_elsewhere(make):
+    folder = make({"spk-1/ch/u1.wav": "", "spk-1/ch/u1.txt": "A"})
+    assert rows(folder, name_pattern="{speaker}/{chapter}/{id}") == [("u1", "A", "spk-1", "spk-1/ch/u1.wav")]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["text", "{text}{speaker}", "{a}_{b}", "{text}_{text}", "{text", "{}_{text}", "{1}_{text}"]
+)
+def test_a_wrong_pattern_is_refused(make, pattern):
+    with pytest.raises(UserError, match="--name-pattern"):
+        rows(make({"a.wav": ""}), name_pattern=pattern)
+
+
+def test_names_of_few_words_are_recognised_as_transcripts(make):
+    folder = make({f"{'_'.join(f'{n:05b}')}.wav": "" for n in range(32)})
+    assert rows(folder)[5][:2] == ("0_0_1_0_1", "0 0 1 0 1")
+
+
+def test_other_names_are_described_with_the_option_that_reads_them(make):
+    folder = make({f"{n % 10}_{s}_{n}.wav": "" for n in range(20) for s in ("ann", "ben")})
+    with pytest.raises(UserError) as error:
+        rows(folder)
+    assert "part 1 has 10 values (0, 1, 2, 3, ...); part 2 has 2 values (ann, ben)" in str(error.value)
+    assert "--name-pattern, such as '{text}_{speaker}_{index}'" in str(error.value)
+    assert len(rows(folder, unlabelled=True)) == 40
+
+
+def test_a_folder_without_audio_is_refused(make):
+    folder = make({"a.dat": "", "b.dat": ""})
+    with pytest.raises(UserError, match=r"no audio files in .*other files are \.dat"):
+        rows(folder)
+    assert len(rows(folder, audio_suffix=".dat", unlabelled=True)) == 2
+
+
+def test_links_that_lead_back_are_followed_once(make):
+    folder = make({"a/1.wav": "", "a/1.txt": "A"})
+    (folder / "a" / "up").symlink_to(folder)
+    assert len(rows(folder)) == 1

@@ -1,0 +1,161 @@
+import unicodedata
+from collections import Counter
+
+import pytest
+
+from asrtool.errors import UserError
+from asrtool.text.normalisation import count_characters, load_rules, propose_rules, rules_text, write_rules
+from asrtool.text.normalisation_rules import NormalisationRules
+from asrtool.text.normaliser import Normaliser, normalise, report_lines
+
+SENTENCES = {
+    "English": (
+        "“Don't stop,” she said — it’s the well-known ‘U.S.A.’!",
+        "don't stop she said it's the well known u s a",
+    ),
+    "German": ("Größe: „Schön!“", "größe schön"),
+    "Ukrainian": ("П’ять об'єктів…", "п'ять об'єктів"),
+    "Turkish": ("İstanbul’da ILIK bir gün, şimdi.", "istanbul'da ılık bir gün şimdi"),
+    "Arabic": ("مرحبـــا، كيف الحال؟", "مرحبا كيف الحال"),
+    "Hindi": ("मैं ठीक हूँ।", "मैं ठीक हूँ"),
+    "Chinese": ("今天天气很好。我们去公园！", "今 天 天 气 很 好 我 们 去 公 园"),
+    "Korean": ("안녕하세요, 여러분!", "안녕하세요 여러분"),
+    "Thai": ("สวัสดีครับ", "สวัสดีครับ"),
+    "Vietnamese": (unicodedata.normalize("NFD", "Tiếng Việt rất hay."), "tiếng việt rất hay"),
+}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_proposed_rules_fit_any_language(language):
+    text, expected = SENTENCES[language]
+    rules = propose_rules(count_characters([text] * 5))
+    assert normalise(text, rules) == unicodedata.normalize("NFC", expected)
+    assert normalise(expected, rules) == unicodedata.normalize("NFC", expected)  # normalised text stays as it is
+
+
+def test_proposed_rules_are_written_with_comments_and_read_again(tmp_path):
+    rules = propose_rules(count_characters(['Ein "Satz" mit ß, “é” \\ und [noise] 😀 \u200b'] * 9))
+    write_rules(rules, tmp_path / "n.yaml")
+    assert load_rules(tmp_path / "n.yaml") == rules
+    text = rules_text(rules)
+    assert all("\n\n# " in text and f"\n{name}: " in text for name in NormalisationRules.model_fields)
+    assert "ß" in text and rules.tags == "remove"
+
+
+def test_the_case_and_digits_of_the_transcripts_decide():
+    assert propose_rules(count_characters(["GO NOW"])).case == "keep"
+    assert propose_rules(count_characters(["Go Now"])).case == "lower"
+    assert propose_rules(count_characters(["Go Now"]), case="upper").case == "upper"
+    assert propose_rules(count_characters(["0 1 1 0"])).digits == "keep"
+    rules = propose_rules(count_characters(["in the year two"] * 9 + ["in 1984"]))
+    assert rules.digits == "drop" and not set("1984") & set(rules.characters)
+
+
+def test_rare_characters_are_not_among_those_that_may_be_left():
+    rules = propose_rules(count_characters(["abc " * 30] * 30 + ["café"]))
+    assert rules.characters == "' a b c".replace("' ", "") and rules.other_characters == "drop"
+    assert normalise("abc", rules) == "abc" and normalise("café", rules) is None
+    small = propose_rules(count_characters(["abc", "wxyz"]))  # all are rare in a small corpus: then none is left out
+    assert normalise("wxyz abc", small) == "wxyz abc"
+
+
+@pytest.mark.parametrize(
+    ("rules", "text", "result"),
+    [
+        ({}, " a  b\u00a0c\u3000d ", "a b c d"),
+        ({}, "a\u200bb\ufeff\u00ad", "ab"),
+        ({}, "a\x07b", "a b"),
+        ({}, "نمی\u200cخواهم", "نمی\u200cخواهم"),  # part of the spelling
+        ({"unicode": "NFKC"}, "ﬁne ＡＢＣ", "fine ABC"),
+        ({"case": "upper"}, "groß", "GROSS"),
+        ({"replace": {"&": " and ", "ß": "ss"}}, "Groß&Klein", "Gross and Klein"),
+        ({"tags": "remove"}, "<unk> so [door slams] < 3", "so < 3"),
+        ({"quotes": "unify"}, "‘a’ „b“ «c»", '\'a\' "b" "c"'),
+        ({"dashes": "unify"}, "a–b—c−d", "a-b-c-d"),
+        ({"punctuation": "remove"}, "a,b. c-d (e) 5% $", "a b c d e 5% $"),
+        (
+            {"punctuation": "remove", "keep_in_words": "'-"},
+            "'don't' - well-known -x rock 'n' roll",
+            "don't well-known x rock n roll",
+        ),
+        ({"punctuation": "remove", "keep": "-"}, "a- b.", "a- b"),
+        ({"symbols": "remove"}, "5 % & $3", "5 3"),
+        ({"separate_cjk": True}, "我有iPhone手机", "我 有 iPhone 手 机"),
+        ({"characters": "a b", "other_characters": "remove"}, "abc ab", "ab ab"),
+    ],
+)
+def test_each_rule_does_what_it_says(rules, text, result):
+    assert Normaliser(NormalisationRules(**rules)).normalise(text).text == result
+
+
+@pytest.mark.parametrize("action", ["drop", "refuse"])
+@pytest.mark.parametrize(
+    ("rule", "text", "reason"),
+    [
+        ("digits", "room 5", "digits"),
+        ("digits", "x²", "digits"),
+        ("symbols", "five €", "symbols that are spoken"),
+        ("tags", "a <unk>", "marks such as <unk>"),
+        ("other_characters", "naïve", "not listed: ï U+00EF LATIN SMALL LETTER I WITH DIAERESIS"),
+    ],
+)
+def test_an_utterance_is_dropped_or_refused_with_the_reason(action, rule, text, reason):
+    normaliser = Normaliser(NormalisationRules(**{rule: action}, characters="a b c n v e"))
+    outcome = normaliser.normalise(text, "u1")
+    given = outcome.dropped if action == "drop" else outcome.refused
+    assert given is not None and reason in given
+    assert (outcome.refused if action == "drop" else outcome.dropped) is None
+    assert normaliser.changes.dropped.total() == (action == "drop")
+
+
+def test_the_report_names_and_counts_what_was_changed():
+    normaliser = Normaliser(NormalisationRules(quotes="unify", punctuation="remove", case="upper", digits="drop"))
+    for number, text in enumerate(["a\u200b, b,", "groß\u0301", "room 5", "...", "OK"]):
+        normaliser.normalise(text, f"u{number}")
+    lines = [" ".join(line.split()) for line in report_lines(normaliser.changes)]
+    assert lines[0] == "5 utterances: 4 changed, 2 dropped"
+    assert "2 , U+002C COMMA: became a space" in lines
+    assert "1 U+200B ZERO WIDTH SPACE: removed" in lines
+    assert "1 in which upper case made SS of ß" in lines
+    assert lines[lines.index("utterances dropped:") + 1 :][:4] == [
+        "1 digits",
+        "u2: room 5",
+        "1 no words are left",
+        "u3: ...",
+    ]
+    assert "u0 after: A B" in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("cases: lower\n", "unknown key 'cases' (did you mean 'case'?)"),
+        ("case: title\n", "case = 'title'"),
+        ("- a\n", "expected keys and values"),
+        ('replace: {"": "x"}\n', "an empty text cannot be replaced"),
+        ("digits: [drop]\n", "digits = "),
+    ],
+)
+def test_a_wrong_rules_file_is_refused(tmp_path, text, problem):
+    (tmp_path / "n.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        load_rules(tmp_path / "n.yaml")
+    assert problem in str(error.value) and "n.yaml" in str(error.value)
+
+
+def test_no_rules_change_nothing():
+    assert Counter("Grüße, 5 % <unk>") == Counter(Normaliser(NormalisationRules()).normalise("Grüße, 5 % <unk>").text)
+
+
+@pytest.mark.fuzz
+def test_normalised_text_is_normalised():
+    import random
+
+    draw = random.Random(1)
+    alphabet = "aA'’-–.,5%<>[]ßİıée\u0301我ー한\u200b\u200c\u00a0\x07😀ﬁ½ـ\"\\ "
+    for _ in range(3000):
+        texts = ["".join(draw.choices(alphabet, k=draw.randint(1, 12))) for _ in range(4)]
+        rules = propose_rules(count_characters(texts)).model_copy(update={"unicode": draw.choice(["NFC", "NFKC"])})
+        for text in texts:
+            once = Normaliser(rules).change(text)
+            assert Normaliser(rules).change(once) == once, (text, rules)
