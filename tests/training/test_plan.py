@@ -1,0 +1,227 @@
+"""`asrtool plan`: its figures follow from the configuration and agree with `asrtool info` and with a training."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from asrtool.errors import UserError
+from asrtool.models.info import model_info
+from asrtool.training import plan_measurement
+from asrtool.training.devices import DEVICES, Device, find_device
+from asrtool.training.plan import BACKWARD, FILL, PADDING, USABLE_MEMORY, PlanOptions, make_plan, training_flops
+from asrtool.training.plan_measurement import measure_this_machine
+from asrtool.training.plan_text import assumptions, plan_lines, plan_values
+from asrtool.training.train import train
+
+ROOT = Path(__file__).parents[2]
+PEAK = 1e12
+ROUND = Device(
+    "round", "a device with round figures", PEAK, 4 * PEAK, 0.5, 0.25, 10e9, 500, 100e9, 4, "a test", is_measured=True
+)
+UNITS = 7
+
+
+@pytest.fixture(autouse=True)
+def figures(request, monkeypatch, info):
+    """Takes the model's figures from `info`, which takes seconds, but for tests that are marked `real`."""
+
+    def pretend(config, num_units):
+        seconds = config.data.batch_seconds
+        return info._replace(batch_seconds=seconds, activations=info.activations * seconds / info.batch_seconds)
+
+    if "real" not in request.fixturenames:
+        monkeypatch.setattr("asrtool.training.plan.model_info", pretend)
+        monkeypatch.setattr("asrtool.training.plan_measurement.model_info", pretend)
+
+
+@pytest.fixture(scope="module")
+def info(tiny_config):
+    """The figures of the tiny model."""
+    return model_info(tiny_config(), UNITS)
+
+
+@pytest.fixture
+def real():
+    """Asks for the figures of the model of the test's configuration."""
+
+
+def scaling():
+    """tools/scaling.py, which has a model of its own of what strategies send."""
+    import sys
+
+    spec = importlib.util.spec_from_file_location("scaling", ROOT / "tools" / "scaling.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["scaling"] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_step_takes_its_operations_at_the_share_of_the_peak(tiny_config, real):
+    config = tiny_config(data={"batch_seconds": 100}, training={"accumulate_grad_batches": 3})
+    plan = make_plan(config, UNITS, ROUND, PlanOptions(hours=1))
+    audio = 100 * 3 * FILL
+    assert plan.step_flops == pytest.approx(model_info(config, UNITS).flops * (1 + BACKWARD) * audio)
+    assert plan.compute_seconds == pytest.approx(plan.step_flops / (0.5 * PEAK))
+    assert plan.step_audio == pytest.approx(audio * (1 - PADDING))
+    assert plan.info.lines() == model_info(config, UNITS).lines()
+
+
+def test_bf16_is_used_where_the_device_has_it(tiny_config):
+    for precision, device, expected in (
+        ("bf16", ROUND, ("bf16", 4 * PEAK * 0.25)),
+        ("auto", ROUND, ("bf16", 4 * PEAK * 0.25)),
+        ("fp32", ROUND, ("fp32", PEAK * 0.5)),
+        ("bf16", find_device("v100"), ("fp32", 15.7e12 * 0.35)),
+    ):
+        plan = make_plan(tiny_config(training={"precision": precision}), UNITS, device, PlanOptions(1))
+        assert (plan.precision, plan.step_flops / plan.compute_seconds) == (expected[0], pytest.approx(expected[1]))
+
+
+def test_steps_are_those_of_the_configuration_or_as_asked(tiny_config):
+    config = tiny_config(data={"batch_seconds": 36}, training={"max_steps": 50})
+    by_config, by_steps = (make_plan(config, UNITS, ROUND, PlanOptions(2, steps=steps)) for steps in (None, 70))
+    assert (by_config.steps, by_steps.steps) == (50, 70)
+    by_epochs = make_plan(config, UNITS, ROUND, PlanOptions(2, devices=2, epochs=5))
+    assert by_epochs.audio_hours == pytest.approx(10, abs=by_epochs.step_audio / 3600)
+    assert by_epochs.epochs == pytest.approx(5, rel=0.01)
+
+
+def test_a_batch_of_the_largest_size_fits_and_a_larger_one_does_not(tiny_config):
+    largest = make_plan(tiny_config(), UNITS, ROUND, PlanOptions(1)).largest_batch
+    for factor, fits in ((0.99, True), (1.01, False)):
+        config = tiny_config(data={"batch_seconds": factor * largest})
+        plan = make_plan(config, UNITS, ROUND, PlanOptions(1))
+        assert plan.fits == fits and ("MORE THAN" in plan_lines(plan, config)["memory"]) != fits
+        assert plan.memory.total == pytest.approx(factor * USABLE_MEMORY * 10e9, rel=0.02)
+
+
+def test_memory_of_the_strategies(tiny_config):
+    def weights(strategy, **training):
+        config = tiny_config(parallel={"strategy": strategy}, training=training)
+        plan = make_plan(config, UNITS, ROUND, PlanOptions(1, devices=8))
+        return (plan.memory.weights + plan.memory.strategy) / sum(plan.info.parameters.values())
+
+    assert weights("ddp") == 16  # weights, gradients and two moments in float32
+    assert weights("ddp", ema_decay=0.999) == 20
+    assert weights("bmuf") == 16 + 20
+    assert weights("fsdp") == pytest.approx(16 / 8 + 8 / 2)  # two of the two blocks are whole
+
+
+@pytest.mark.parametrize(
+    ("scheme", "parallel"),
+    [
+        ("ddp", {}),
+        ("ddp fp16", {"gradient_compression": "fp16"}),
+        ("bmuf 8", {"strategy": "bmuf", "block_steps": 8, "ranks_per_worker": 1}),
+    ],
+)
+def test_what_is_sent_is_what_the_model_of_scaling_says(tiny_config, scheme, parallel):
+    module = scaling()
+    plan = make_plan(tiny_config(parallel=parallel), UNITS, ROUND, PlanOptions(1, devices=16))
+    parameters = sum(plan.info.parameters.values())
+    assert plan.sent_bytes == pytest.approx(module.traffic(module.Scheme.parse(scheme), 16, parameters)[0])
+
+
+def test_the_slowest_link_counts_and_computation_hides_a_part(tiny_config):
+    config = tiny_config()
+
+    def plan(devices, network):
+        return make_plan(config, UNITS, ROUND, PlanOptions(1, devices=devices, network=network))
+
+    assert plan(4, 1.0).sending_seconds == 0  # a machine has four devices: the network is not used
+    slow = plan(8, 1000.0)
+    assert slow.sending_seconds == pytest.approx(slow.sent_bytes / 1000 - 0.6 * slow.compute_seconds)
+    assert slow.hours > plan(8, 1e9).hours
+
+
+def test_a_step_waits_for_a_slow_loader(tiny_config):
+    config = tiny_config(data={"workers": 1})
+    fast = Device(**(vars(ROUND) | {"fp32": 1e18}))
+    plan = make_plan(config, UNITS, fast, PlanOptions(1))
+    assert plan.step_seconds == plan.loading_seconds == pytest.approx(FILL * config.data.batch_seconds / 1000)
+    assert "WAITS FOR THE LOADER" in plan_lines(plan, config)["step"]
+    more = make_plan(tiny_config(data={"workers": 4}), UNITS, fast, PlanOptions(1))
+    assert more.step_seconds == pytest.approx(plan.step_seconds / 4)
+
+
+def test_cost_is_of_the_price_that_is_given_or_listed(tiny_config):
+    config = tiny_config()
+    listed = make_plan(config, UNITS, find_device("h100"), PlanOptions(1, devices=2))
+    assert plan_values(listed, config)["usd"] == pytest.approx(listed.device_hours * 3.99)
+    assert "read on 2026-09-20" in plan_lines(listed, config)["cost"]
+    given = make_plan(config, UNITS, find_device("h100"), PlanOptions(1, devices=2, price=10))
+    assert plan_values(given, config)["usd"] == pytest.approx(given.device_hours * 10)
+    assert "give --price" in plan_lines(make_plan(config, UNITS, ROUND, PlanOptions(1)), config)["cost"]
+
+
+def test_every_listed_device_has_a_source_and_every_price_a_date():
+    for device in DEVICES.values():
+        assert device.source and 0 < device.fp32_utilisation <= 1 and 0 < device.bf16_utilisation <= 1
+        assert device.rate is None or (device.rate.source and device.rate.date.startswith("20"))
+
+
+def test_assumptions_say_what_was_not_measured(tiny_config):
+    config = tiny_config(objective={"kind": "mmi"})
+    text = "\n".join(assumptions(make_plan(config, UNITS, find_device("a100"), PlanOptions(1, devices=16)), config))
+    assert "35% (not measured) of 19.5 TFLOP/s" in text and "100 Gbit/s between machines" in text and "MMI" in text
+    given = make_plan(config, UNITS, find_device("a100"), PlanOptions(1, utilisation=0.5))
+    assert "50% (as given)" in assumptions(given, config)[0]
+
+
+def test_unknown_devices_and_one_process_on_many_are_refused(tiny_config):
+    with pytest.raises(UserError, match="did you mean 'h100'"):
+        find_device("h1000")
+    with pytest.raises(UserError, match="parallel.strategy none trains on one device"):
+        make_plan(tiny_config(parallel={"strategy": "none"}), UNITS, ROUND, PlanOptions(1, devices=2))
+
+
+def test_this_machine_is_measured_by_training_steps(tiny_config, monkeypatch):
+    monkeypatch.setattr(plan_measurement, "MEASURED_SECONDS", 0.1)
+    config = tiny_config()
+    device = measure_this_machine(config, UNITS, devices=1)
+    plan = make_plan(config, UNITS, device, PlanOptions(1))
+    assert 0 < device.fp32_utilisation < 1.5 and device.memory > 1e8
+    assert plan.compute_seconds == pytest.approx(
+        training_flops(config, plan.info) * FILL * config.data.batch_seconds / (device.fp32 * device.fp32_utilisation)
+    )
+
+
+def test_steps_and_memory_of_a_plan_are_about_those_of_a_training(tmp_path, tiny_config, rows):
+    config = tiny_config(training={"max_steps": 8})
+    plan = make_plan(config, UNITS, find_device("cpu"), PlanOptions(hours=0.0114))
+    train(config, tmp_path / "exp", device="cpu")
+    (finished,) = rows(tmp_path / "exp", "finished")
+    assert finished["step"] == plan.steps
+    assert finished["hours"] == pytest.approx(plan.audio_hours, rel=0.5)  # the tiny set fills few batches
+
+
+def test_the_command_prints_the_lines_of_info_and_json(asr, tmp_path, tiny_config, real):
+    from asrtool.config_file import save_config
+
+    path = tmp_path / "config.yaml"
+    save_config(tiny_config(), path)
+    question = [str(path), "--units", "50", "--set", "model.dim=32", "--set", "data.batch_seconds=60"]
+    _, info, _ = asr("info", *question)
+    status, plan, _ = asr("plan", *question, "--hours", "5", "--devices", "8", "--device", "H100", "--epochs", "3")
+    shared = [line for line in info.splitlines() if line.split(" ")[0] in ("operations", "training")]
+    assert status == 0 and len(shared) == 2 and set(shared) <= set(plan.splitlines())
+    values = json.loads(asr("plan", *question, "--hours", "5", "--device", "l4", "--steps", "9", "--json")[1])
+    assert values["steps"] == 9 and values["device"] == "NVIDIA L4" and values["assumptions"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--hours", "5", "--device", "h1000"], "did you mean 'h100'"),
+        (["--hours", "0", "--device", "h100"], "0 is not above 0"),
+        (["--hours", "5", "--device", "h100", "--steps", "3", "--epochs", "2"], "give one of them"),
+    ],
+)
+def test_wrong_questions_are_one_line(asr, tmp_path, tiny_config, options, message):
+    from asrtool.config_file import save_config
+
+    save_config(tiny_config(), tmp_path / "config.yaml")
+    status, _, err = asr("plan", str(tmp_path / "config.yaml"), "--units", "50", *options)
+    assert status == 2 and message in err and len(err.splitlines()) == 1
