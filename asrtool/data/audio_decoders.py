@@ -127,7 +127,7 @@ class SoundfileDecoder:
                 yield block
 
 
-class _ForwardFile(soundfile.SoundFile):
+class ForwardFile(soundfile.SoundFile):
     """A file that is read from its beginning to its end.
 
     soundfile seeks around each read of a file that it may seek in. A decoder of mp3 then starts again, and prints lines
@@ -141,7 +141,7 @@ class _ForwardFile(soundfile.SoundFile):
 def _open_soundfile(path: str) -> soundfile.SoundFile:
     """Opens `path`. Raises LibsndfileError, also for numbers in a header that soundfile cannot work with."""
     try:
-        return _ForwardFile(os.fsencode(path))  # bytes: names need not be UTF-8
+        return ForwardFile(os.fsencode(path))  # bytes: names need not be UTF-8
     except soundfile.LibsndfileError:
         raise
     except Exception as error:  # such as TypeError for a raw format, ValueError for a name with a NUL

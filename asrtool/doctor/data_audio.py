@@ -17,6 +17,7 @@ from asrtool.data.audio import (
     open_audio,
     regular_file,
 )
+from asrtool.data.audio_decoders import ForwardFile
 from asrtool.data.shards import SharItem
 from asrtool.data.sources import InvalidEntry, commands_allowed, require_plain_path
 from asrtool.doctor.data_entries import Source
@@ -101,7 +102,7 @@ def _open(source: Source) -> str | io.BytesIO:
 @contextmanager
 def _sound_file(audio: str | io.BytesIO, name: str) -> Iterator[soundfile.SoundFile]:
     try:
-        file = soundfile.SoundFile(audio)
+        file = ForwardFile(audio)
     except Exception as error:
         reason = getattr(error, "error_string", None) or str(error) or type(error).__name__
         raise _Problem("unreadable-audio", describe_unreadable(audio, name, reason)) from error

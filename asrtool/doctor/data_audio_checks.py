@@ -37,6 +37,8 @@ def _differences(measured: Measured, source: Source) -> list[tuple[str, str]]:
     info = measured.info
     if info is None:
         return []
+    if not source.is_plain and info.rate < source.rate:
+        return [("band-limited", f"recorded at {info.rate} Hz, resampled to {source.rate} Hz")]
     manifest: list[str] = []
     file: list[str] = []
     if source.is_plain and info.rate != source.rate:
