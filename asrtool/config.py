@@ -163,9 +163,9 @@ class CodecConfig(Section):
 
     # Probability that a cut is encoded
     probability: Share = 0.5
-    # Codecs, one of which is drawn for each cut. gsm and mulaw have a sampling rate of 8 kHz, as telephones; the bit
-    # rates of mp3, opus and vorbis are drawn from all that the encoder has for speech at this sampling rate
-    codecs: Annotated[tuple[Codec, ...], Field(min_length=1, max_length=20)] = ("gsm", "mulaw", "mp3", "opus")
+    # Codecs, one of which is drawn for each cut: gsm, mulaw, mp3, opus (slow to encode) or vorbis. gsm and mulaw have a
+    # sampling rate of 8 kHz, as telephones; the bit rates of the others are drawn from the whole range for speech
+    codecs: Annotated[tuple[Codec, ...], Field(min_length=1, max_length=20)] = ("gsm", "mulaw", "mp3", "vorbis")
 
 
 class LowpassConfig(Section):

@@ -18,6 +18,7 @@ import click
 from mkdocs.structure.files import File
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from asrtool import config as configuration
 from asrtool.cli import cli
@@ -64,7 +65,9 @@ def configuration_page() -> str:
     """The page of all keys, one table a section."""
     comments = read_comments(inspect.getsource(configuration))
     lines = [CONFIGURATION]
-    for path, section in sections(configuration.Config, ""):
+    plain = list(sections(configuration.Config, ""))
+    listed = list(listed_sections(configuration.Config, ""))
+    for path, section in [*plain, *listed]:
         lines += ["", f"## {path or 'Top level'}", "", first_paragraph(section.__doc__ or ""), ""]
         lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         for name, field in section.model_fields.items():
@@ -84,6 +87,24 @@ def sections(section: type[BaseModel], path: str) -> Iterator[tuple[str, type[Ba
         below = section_of(field)
         if below is not None:
             yield from sections(below, f"{path}.{name}".lstrip("."))
+
+
+def listed_sections(section: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The sections that may stand in a list, each with the key of the list and the place of a section in it."""
+    for name, field in section.model_fields.items():
+        key = f"{path}.{name}".lstrip(".")
+        below = section_of(field)
+        if below is not None:
+            yield from listed_sections(below, key)
+        elif (item := item_section(field.annotation)) is not None:
+            yield f"{key}.N", item
+
+
+def item_section(annotation: Any) -> type[BaseModel] | None:
+    """The section of the items of a list within a type, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(item_section, get_args(annotation))), None)
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
@@ -136,6 +157,10 @@ def describe(annotation: Any, metadata: Any = ()) -> str:
         items = [item for item in get_args(annotation) if item is not Ellipsis]
         count = "list" if Ellipsis in get_args(annotation) else f"list of {len(items)}"
         return f"{count} ({describe(items[0])})"
+    if origin is dict:
+        return f"names with a value each ({describe(get_args(annotation)[1])})"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "section"
     name = BASIC.get(annotation, "path")
     return ", ".join([name, *limits(metadata)])
 
@@ -154,6 +179,8 @@ def limits(metadata: Any) -> Iterator[str]:
 
 def default_text(value: Any) -> str:
     """A default as YAML has it."""
+    if value is PydanticUndefined:
+        return "required"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"[{', '.join(map(default_text, value))}]" if isinstance(value, tuple) else str(value)

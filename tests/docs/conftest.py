@@ -26,6 +26,7 @@ WORD_SECONDS = 0.45
 CONTINUES = {
     "language.md": ["own_corpus.md"],
     "objectives.md": ["own_corpus.md", "language.md"],
+    "data_mixing.md": ["own_corpus.md"],
     "add_words.md": ["own_corpus.md", "language.md", "objectives.md"],
     "decoding.md": ["own_corpus.md", "language.md", "objectives.md"],
     "error_analysis.md": ["own_corpus.md", "language.md", "objectives.md"],

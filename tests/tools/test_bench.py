@@ -16,6 +16,7 @@ SCRIPTS = [
     "startup",
     "features",
     "loader",
+    "augmentation",
     "training_step",
     "engine",
     "other_toolkits",
