@@ -2,7 +2,7 @@
 
 import importlib.util
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ def round_trip(name: str) -> None:
         raise ValueError(f"{len(samples)} samples at {rate} Hz with a level of {level:.2f} came back")
 
 
-def check_soundfile(try_format: Callable[[str], None] = round_trip):
+def check_soundfile(try_format: Callable[[str], None] = round_trip) -> Iterator[Finding]:
     """Yields an error for each audio format that libsndfile cannot write and read here."""
     for name in FORMATS:
         try:
@@ -47,7 +47,7 @@ def check_soundfile(try_format: Callable[[str], None] = round_trip):
             yield Finding("audio-format", Severity.ERROR, f".{name}", cause, SOUNDFILE_COMMAND)
 
 
-def check_ffmpeg(available: set[str] | None):
+def check_ffmpeg(available: set[str] | None) -> Iterator[Finding]:
     """Yields a warning for the codecs that the FFmpeg in PyAV lacks; None: PyAV is not installed."""
     lacking = [name for name in FFMPEG_CODECS if name not in available] if available is not None else []
     if lacking:
@@ -65,7 +65,7 @@ def ffmpeg_codecs() -> set[str] | None:
     return set(av.codecs_available)
 
 
-def check_espeak(library: Path, data: Path):
+def check_espeak(library: Path, data: Path) -> Iterator[Finding]:
     """Yields an error if espeak-ng's library cannot be loaded, or its voices are missing."""
     import ctypes
 
@@ -78,7 +78,7 @@ def check_espeak(library: Path, data: Path):
         yield Finding("espeak", Severity.ERROR, "espeak-ng", f"there are no voices in {data}", remedy)
 
 
-def check_codecs():
+def check_codecs() -> Iterator[Finding]:
     """Yields the findings of all checks above."""
     yield from check_soundfile()
     try:

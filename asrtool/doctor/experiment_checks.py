@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from asrtool.checkpoint import step_checkpoints
 from asrtool.config import Config
 from asrtool.config_file import load_config
 from asrtool.decoding.calibration import read_calibration
 from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error
 from asrtool.doctor.graph_checks import check_graph, is_graph
-from asrtool.doctor.result_checks import check_results, result_folders
+from asrtool.doctor.result_checks import check_results, finished_time, result_folders
 from asrtool.doctor.weights_checks import System, check_versions, check_weights
 from asrtool.errors import AsrtoolError
 from asrtool.readers import read_json
@@ -26,7 +25,6 @@ def check_experiment(report: Report, folder: Path) -> System:
     """Adds the facts and findings about a folder of `asrtool train`; returns what of it could be opened."""
     system = System(folder, open_config(report, folder), open_tokenizer(report, folder))
     states = _check_checkpoints(report, system)
-    _check_average(report, system, states)
     _check_log(report, system)
     check_priors(report, system)
     check_unit_counts(report, system)
@@ -83,19 +81,11 @@ def _without_weights(state: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {"parameters": sum(weight.numel() for weight in weights)}
 
 
-def _check_average(report: Report, system: System, states: Mapping[str, Mapping[str, Any]]) -> None:
-    """Adds a warning if averaged.pt is older than the last step, or missing at the end of a training."""
-    averaged = system.folder / "checkpoints" / "averaged.pt"
-    last = max(step_checkpoints(averaged.parent), default=None)
-    if not averaged.is_file() or last is None:
-        return
-    if last.stat().st_mtime_ns > averaged.stat().st_mtime_ns:
-        cause = f"it is older than {last.name}: the training went on, and decoding would use the old average"
-        report.add(Finding("old-average", Severity.WARNING, str(averaged), cause, system.resume_command))
-
-
 def _check_log(report: Report, system: System) -> None:
-    """Adds a warning if the log has no end of the training."""
+    """Adds a warning if the log has no end of the training, and if weights were averaged at an earlier end.
+
+    A training that goes on after its end removes the end from its log.
+    """
     path = system.folder / "log.jsonl"
     if not path.is_file():
         return
@@ -104,12 +94,17 @@ def _check_log(report: Report, system: System) -> None:
     except AsrtoolError as error:
         report.add(finding_of_error("damaged-log", path, error))
         return
-    if not any(row.get("event") == "finished" for row in rows):
-        steps = [row["step"] for row in rows if isinstance(row.get("step"), int)]
-        cause = f"the training has not ended: the last logged step is {max(steps, default=0):,}"
-        if system.config:
-            cause += f" of {system.config.training.max_steps:,}"
-        report.add(Finding("unfinished-training", Severity.WARNING, str(path), cause, system.resume_command))
+    if any(row.get("event") == "finished" for row in rows):
+        return
+    steps = [row["step"] for row in rows if isinstance(row.get("step"), int)]
+    cause = f"the training has not ended, or it is running: the last logged step is {max(steps, default=0):,}"
+    if system.config:
+        cause += f" of {system.config.training.max_steps:,}"
+    report.add(Finding("unfinished-training", Severity.WARNING, str(path), cause, system.resume_command))
+    averaged = system.folder / "checkpoints/averaged.pt"
+    if averaged.is_file():
+        cause = "it was averaged before the training went on; decoding uses it until the training ends again"
+        report.add(Finding("old-average", Severity.WARNING, str(averaged), cause, system.resume_command))
 
 
 def check_priors(report: Report, system: System) -> None:
@@ -151,7 +146,7 @@ def check_unit_counts(report: Report, system: System) -> None:
 
 
 def check_calibration(report: Report, system: System) -> None:
-    """Adds findings for a calibration that cannot be read, or that is older than the weights it was fitted to."""
+    """Adds findings for a calibration that cannot be read, or is older than the end of the training."""
     path = system.folder / CALIBRATION
     if not path.is_file():
         return
@@ -161,10 +156,11 @@ def check_calibration(report: Report, system: System) -> None:
     except (AsrtoolError, OSError) as error:
         report.add(finding_of_error("damaged-calibration", path, error))
         return
+    ended = finished_time(system.folder)
     for method in methods:
         name = entries[method].get("checkpoint")
         weights = system.folder / "checkpoints" / str(name)
-        if isinstance(name, str) and weights.is_file() and weights.stat().st_mtime_ns > path.stat().st_mtime_ns:
+        if ended and isinstance(name, str) and weights.is_file() and path.stat().st_mtime < ended:
             cause = f"its confidences of method {method} were fitted to an earlier {name}"
             remedy = (
                 f"asrtool calibrate {system.folder} {entries[method].get('cuts', 'DEV.jsonl.gz')} --method {method}"

@@ -81,10 +81,17 @@ def finding_of_error(code: str, subject: object, error: Exception, remedy: str =
     Messages of asrtool's errors end with what to do, after a semicolon; without a `remedy`, this is the finding's.
     """
     message = str(error) if isinstance(error, AsrtoolError) else f"{type(error).__name__}: {error}"
-    cause, _, hint = message.rpartition("; ") if isinstance(error, AsrtoolError) else ("", "", "")
-    if remedy or not cause:
-        cause = message
-    return Finding(code, Severity.ERROR, str(subject), cause, remedy or hint)
+    cause, separator, hint = message.rpartition("; ")
+    if not isinstance(error, AsrtoolError) or not separator:
+        cause, hint = message, ""
+    return Finding(code, Severity.ERROR, str(subject), without_subject(cause, str(subject)), remedy or hint)
+
+
+def without_subject(message: str, subject: str) -> str:
+    """Returns a message that begins with its subject without it: "it is damaged" for "exp/a.pt is damaged"."""
+    if message.startswith(f"{subject}: "):
+        return message.removeprefix(f"{subject}: ")
+    return f"it {message.removeprefix(f'{subject} ')}" if message.startswith(f"{subject} ") else message
 
 
 def report_text(report: Report, examples_shown: int = EXAMPLES_SHOWN) -> str:
@@ -155,7 +162,7 @@ def _finding_lines(finding: Finding, examples_shown: int) -> Iterator[str]:
     yield one_line(f"  {finding.subject}: {finding.cause}{number} [{finding.code}]")
     for example in finding.examples[:examples_shown]:
         yield one_line(f"      {example}")
-    left_out = finding.count - examples_shown
+    left_out = finding.count - min(len(finding.examples), examples_shown)
     if finding.examples and left_out > 0:
         yield f"      ... and {left_out} more"
     if finding.remedy:

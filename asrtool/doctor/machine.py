@@ -5,7 +5,7 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def is_writable(folder: Path) -> bool:
         return False
 
 
-def check_machine(machine: Machine):
+def check_machine(machine: Machine) -> Iterator[Finding]:
     """Yields the findings about a machine."""
     yield from check_cpu(machine)
     yield from check_memory(machine)
@@ -109,7 +109,7 @@ def check_machine(machine: Machine):
     yield from check_locale(machine)
 
 
-def check_cpu(machine: Machine):
+def check_cpu(machine: Machine) -> Iterator[Finding]:
     """Yields findings about the cores, and about the numbers of threads that environment variables ask for."""
     if machine.core_limit is not None and machine.core_limit < machine.usable_cores:
         cause = f"the container may use {machine.core_limit:g} cores, and programs see {machine.usable_cores}"
@@ -121,7 +121,7 @@ def check_cpu(machine: Machine):
         yield from _check_threads(name, machine.variables.get(name), machine)
 
 
-def _check_threads(name: str, value: str | None, machine: Machine):
+def _check_threads(name: str, value: str | None, machine: Machine) -> Iterator[Finding]:
     if value is None:
         return
     if not value.isdecimal() or int(value) < 1:
@@ -135,7 +135,7 @@ def _check_threads(name: str, value: str | None, machine: Machine):
         yield Finding("thread-variable", Severity.INFO, name, cause, f"unset {name}, unless other work needs the cores")
 
 
-def check_memory(machine: Machine):
+def check_memory(machine: Machine) -> Iterator[Finding]:
     """Yields a warning for little memory."""
     if machine.usable_memory < LOW_MEMORY:
         origin = "the container's limit" if machine.usable_memory < machine.memory else "the memory of the machine"
@@ -144,7 +144,7 @@ def check_memory(machine: Machine):
         yield Finding("low-memory", Severity.WARNING, "memory", cause, remedy)
 
 
-def check_disk(machine: Machine):
+def check_disk(machine: Machine) -> Iterator[Finding]:
     """Yields findings about full disks, folders that cannot be written, and a small /dev/shm."""
     temporary = tempfile.gettempdir()
     for folder, free in machine.free_disk.items():
@@ -166,7 +166,7 @@ def check_disk(machine: Machine):
         yield Finding("small-shared-memory", Severity.WARNING, "/dev/shm", cause, remedy)
 
 
-def check_limits(machine: Machine):
+def check_limits(machine: Machine) -> Iterator[Finding]:
     """Yields warnings for low limits of a process (`ulimit`)."""
     if machine.open_files is not None and machine.open_files < LOW_OPEN_FILES:
         cause = f"a process may open {machine.open_files:.0f} files; loaders need more"
@@ -176,7 +176,7 @@ def check_limits(machine: Machine):
         yield Finding("process-limit", Severity.WARNING, "ulimit -u", cause, f"ulimit -u {LOW_PROCESSES * 8}")
 
 
-def check_locale(machine: Machine):
+def check_locale(machine: Machine) -> Iterator[Finding]:
     """Yields a warning if the locale is not UTF-8: tools besides asrtool then read transcripts in another encoding."""
     if machine.encoding.lower().replace("-", "") != "utf8":
         cause = f"the encoding is {machine.encoding}; sort, awk and other tools of recipes may damage transcripts"

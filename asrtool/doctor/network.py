@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from asrtool.distributed import Ranks, gather_from_all
@@ -34,7 +34,7 @@ distributed.destroy_process_group()
 INTERFACE = "export GLOO_SOCKET_IFNAME=INTERFACE NCCL_SOCKET_IFNAME=INTERFACE (`ip -brief address` lists them)"
 
 
-def check_local(backend: str):
+def check_local(backend: str) -> Iterator[Finding]:
     """Yields an error if two processes of this machine cannot sum a tensor by "gloo" or "nccl" (two GPUs)."""
     problem = local_problem(backend)
     if problem:
@@ -75,7 +75,7 @@ def _last_line(output: str) -> str:
     return lines[-1][:300] if lines else "it ended without a message"
 
 
-def check_hosts(hosts: Sequence[str], port: int):
+def check_hosts(hosts: Sequence[str], port: int) -> Iterator[Finding]:
     """Yields findings about other hosts: names that do not resolve, ports that cannot be reached, and own names.
 
     A host counts as reachable if it answers at `port`, be it by refusing: then it and the way to it are alive.
@@ -91,7 +91,7 @@ def check_hosts(hosts: Sequence[str], port: int):
         yield from _check_port(host, str(addresses[0]), port)
 
 
-def _check_port(host: str, address: str, port: int):
+def _check_port(host: str, address: str, port: int) -> Iterator[Finding]:
     try:
         socket.create_connection((address, port), timeout=CONNECT_SECONDS).close()
     except ConnectionRefusedError:
@@ -102,7 +102,7 @@ def _check_port(host: str, address: str, port: int):
         yield Finding("unreachable-host", Severity.ERROR, host, cause, remedy)
 
 
-def check_own_name(name: str):
+def check_own_name(name: str) -> Iterator[Finding]:
     """Yields a warning if the name of this host resolves to a loopback address, which gloo then announces to others."""
     try:
         address = socket.gethostbyname(name)
@@ -134,7 +134,7 @@ def rank_state() -> dict[str, Any]:
     }
 
 
-def check_ranks(states: Sequence[Mapping[str, Any]]):
+def check_ranks(states: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Yields a finding for each version or GPU that differs between the hosts of a run."""
     for name in ("asrtool", "torch", "Python", "GPU"):
         hosts_of: dict[str, set[str]] = {}
@@ -162,7 +162,7 @@ def sum_speed(ranks: Ranks, device_type: str) -> float:
     return tensor.numel() * 4 / (time.perf_counter() - start_time)
 
 
-def check_sum_speed(bytes_per_second: float):
+def check_sum_speed(bytes_per_second: float) -> Iterator[Finding]:
     """Yields a warning for a network on which exchanging gradients takes longer than computing them."""
     if bytes_per_second < SLOW_BYTES_PER_SECOND:
         cause = f"summing a tensor over all ranks runs at {bytes_per_second / 1e6:.0f} MB/s"
@@ -170,7 +170,7 @@ def check_sum_speed(bytes_per_second: float):
         yield Finding("slow-network", Severity.WARNING, "network", cause, remedy)
 
 
-def measure_ranks(ranks: Ranks, device_type: str):
+def measure_ranks(ranks: Ranks, device_type: str) -> tuple[dict[str, Any], list[Finding]]:
     """Returns the facts and the findings of a run with several ranks; called on all ranks in a process group."""
     states = gather_from_all(ranks, rank_state())
     speed = sum_speed(ranks, device_type)

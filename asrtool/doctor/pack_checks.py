@@ -1,6 +1,7 @@
 """Checks of a pack: every file that model.json lists, what it does not list, the weights, and the graph."""
 
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from asrtool.doctor.experiment_checks import check_calibration, check_priors, open_config, open_tokenizer
@@ -56,7 +57,7 @@ def check_file(pack: Path, name: str, entry: FileEntry) -> Finding | None:
     return None
 
 
-def check_unlisted(pack: Path, manifest: Manifest):
+def check_unlisted(pack: Path, manifest: Manifest) -> Iterator[Finding]:
     """Yields an error for each file that is not listed, which commands would read or a stranger may have added."""
     for path in sorted(pack.rglob("*")):
         name = path.relative_to(pack).as_posix()

@@ -6,7 +6,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -57,7 +57,9 @@ def pinned_versions(path: Path = CHECKOUT / "constraints.txt") -> dict[str, str]
     return pinned
 
 
-def check_python(version: tuple[int, ...] = sys.version_info[:3], bits: int = sys.maxsize.bit_length() + 1):
+def check_python(
+    version: tuple[int, ...] = sys.version_info[:3], bits: int = sys.maxsize.bit_length() + 1
+) -> Iterator[Finding]:
     """Yields findings about the interpreter: its version, and the size of its addresses in bits."""
     shown = ".".join(map(str, version))
     if version[:2] < OLDEST_PYTHON:
@@ -68,7 +70,7 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3], bits: int = sy
         yield Finding("python-bits", Severity.ERROR, f"Python {shown}", cause, "install a 64-bit Python")
 
 
-def check_requirements(requirements: Iterable[str], installed: Mapping[str, str]):
+def check_requirements(requirements: Iterable[str], installed: Mapping[str, str]) -> Iterator[Finding]:
     """Yields an error for each required package that is missing or has a version that does not fit.
 
     A package of an extra counts only if it is installed: it is then compared with its version range.
@@ -82,7 +84,7 @@ def check_requirements(requirements: Iterable[str], installed: Mapping[str, str]
         yield from _check_requirement(requirement, installed, is_extra)
 
 
-def _check_requirement(requirement: Requirement, installed: Mapping[str, str], is_extra: bool):
+def _check_requirement(requirement: Requirement, installed: Mapping[str, str], is_extra: bool) -> Iterator[Finding]:
     version = installed.get(canonicalize_name(requirement.name))
     wanted = f"{requirement.name}{requirement.specifier}"
     if version is None:
@@ -99,7 +101,7 @@ def _check_requirement(requirement: Requirement, installed: Mapping[str, str], i
         yield Finding("wrong-version", Severity.ERROR, requirement.name, cause, f"pip install '{wanted}'")
 
 
-def check_pinned(pinned: Mapping[str, str], installed: Mapping[str, str]):
+def check_pinned(pinned: Mapping[str, str], installed: Mapping[str, str]) -> Iterator[Finding]:
     """Yields a note on the packages whose version differs from the one that asrtool is tested with."""
     others = [
         f"{name}: {installed[name]} installed, {version} tested"
@@ -112,7 +114,7 @@ def check_pinned(pinned: Mapping[str, str], installed: Mapping[str, str]):
         yield Finding("untested-versions", Severity.INFO, "packages", cause, remedy, len(others), tuple(others))
 
 
-def check_k2(installed: Mapping[str, str], import_error: str | None = None):
+def check_k2(installed: Mapping[str, str], import_error: str | None = None) -> Iterator[Finding]:
     """Yields an error for the k2 that pip takes from the package index, and for a k2 that cannot be imported."""
     version = installed.get("k2")
     if version is None:
@@ -127,7 +129,7 @@ def check_k2(installed: Mapping[str, str], import_error: str | None = None):
     yield Finding("broken-k2", Severity.ERROR, "k2", cause, remedy)
 
 
-def check_torchaudio(installed: Mapping[str, str]):
+def check_torchaudio(installed: Mapping[str, str]) -> Iterator[Finding]:
     """Yields a warning if torchaudio is of another release than torch: lhotse imports it, and the import may fail."""
     torch, torchaudio = installed.get("torch"), installed.get("torchaudio")
     if not torch or not torchaudio:
@@ -137,7 +139,9 @@ def check_torchaudio(installed: Mapping[str, str]):
         yield Finding("torchaudio-mismatch", Severity.WARNING, "torchaudio", cause, "pip uninstall -y torchaudio")
 
 
-def check_torch_build(torch_version: str, cuda_version: str | None, gpus: list[str], usable_gpus: int):
+def check_torch_build(
+    torch_version: str, cuda_version: str | None, gpus: list[str], usable_gpus: int
+) -> Iterator[Finding]:
     """Yields findings if torch cannot use the GPUs of this machine.
 
     `gpus` are the names that the driver reports, `usable_gpus` the number that torch sees; `cuda_version` is the one
@@ -155,7 +159,7 @@ def check_torch_build(torch_version: str, cuda_version: str | None, gpus: list[s
     yield Finding("gpu-not-usable", Severity.ERROR, subject, cause, remedy)
 
 
-def check_optional(is_importable=lambda module: importlib.util.find_spec(module) is not None):
+def check_optional(is_importable=lambda module: importlib.util.find_spec(module) is not None) -> Iterator[Finding]:
     """Yields a note for each optional package that is not installed, with what it is for."""
     for module, (purpose, command) in OPTIONAL.items():
         if not is_importable(module):
@@ -182,7 +186,7 @@ def k2_import_error() -> str | None:
     return (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
 
 
-def check_packages():
+def check_packages() -> Iterator[Finding]:
     """Yields the findings of all checks above, for this interpreter and this machine."""
     import torch
 

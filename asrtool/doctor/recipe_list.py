@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def _parse(run: RecipeRun, output: str) -> None:
             run.stages.append(Stage(int(fields[0]), *fields[1:]))
 
 
-def check_stages(run: RecipeRun):
+def check_stages(run: RecipeRun) -> Iterator[Finding]:
     """Yields findings about stages that did not complete, were run with other settings, or are still to run."""
     for stage in run.stages:
         subject = f"stage {stage.number} ({stage.title})"

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from asrtool.data.mixing import training_fingerprint
 from asrtool.data.shards import entries_with_trees
 from asrtool.doctor.findings import Finding, Severity
 from asrtool.doctor.recipe_list import RecipeRun
+from asrtool.doctor.result_checks import logged_times
 from asrtool.errors import AsrtoolError
 from asrtool.files import TEMPORARY, file_hash
 
@@ -58,9 +60,9 @@ def _relative(run: RecipeRun, path: Path) -> str:
 def check_inputs(run: RecipeRun) -> Iterator[Finding]:
     """Yields findings for features, units and graphs that were made from other files than those that are there now."""
     for manifest in sorted((run.work / "data").glob("*.jsonl.gz")):
-        yield from _quietly(lambda manifest=manifest: check_features(run, manifest))
-    yield from _quietly(lambda: check_units(run))
-    yield from _quietly(lambda: check_training_data(run))
+        yield from _quietly(partial(check_features, run, manifest))
+    yield from _quietly(partial(check_units, run))
+    yield from _quietly(partial(check_training_data, run))
 
 
 def _quietly(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -100,10 +102,7 @@ def check_units(run: RecipeRun) -> Iterator[Finding]:
     file = lang / "tokenizer.json"
     if not file.is_file():
         return
-    train = run.work / "data/train.jsonl.gz"
-    if train.is_file() and train.stat().st_mtime_ns > file.stat().st_mtime_ns:
-        cause = "the units are older than the training transcripts in data/train.jsonl.gz"
-        yield Finding("older-than-input", Severity.WARNING, str(file), cause, run.again(2))
+    yield from _check_age(run, file)
     tokenizer = load_tokenizer(file)
     if (lang / "graph/graph.json").is_file():
         try:
@@ -116,6 +115,20 @@ def check_units(run: RecipeRun) -> Iterator[Finding]:
         cause = f"the system was trained with other units than those in {file}"
         remedy = f"move {exp} away, then {run.command('--stage', '4')}"
         yield Finding("trained-with-other-units", Severity.ERROR, str(own), cause, remedy)
+
+
+def _check_age(run: RecipeRun, tokenizer: Path) -> Iterator[Finding]:
+    """Yields a warning if the units are older than the training transcripts.
+
+    The times of files do not count in a copy of a work folder: there, the units are newer than the start of the
+    training in its log.
+    """
+    train = run.work / "data/train.jsonl.gz"
+    started = logged_times(run.folders["start"], "start")
+    is_copy = bool(started) and tokenizer.stat().st_mtime > started[0] + 1  # the log has whole seconds
+    if train.is_file() and train.stat().st_mtime_ns > tokenizer.stat().st_mtime_ns and not is_copy:
+        cause = "the units are older than the training transcripts in data/train.jsonl.gz"
+        yield Finding("older-than-input", Severity.WARNING, str(tokenizer), cause, run.again(2))
 
 
 def check_training_data(run: RecipeRun) -> Iterator[Finding]:

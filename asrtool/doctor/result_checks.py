@@ -1,21 +1,26 @@
 """Checks of the results of `asrtool decode` and `asrtool stream` in an experiment: scored, and of these weights."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
-from asrtool.data.shards import manifest_files
+from asrtool.data.inspection import transcript
+from asrtool.data.shards import entries_with_trees
 from asrtool.decoding.result_folder import PARTS
 from asrtool.doctor.findings import Finding, Severity, finding_of_error
 from asrtool.errors import AsrtoolError
 from asrtool.files import file_hash
 from asrtool.readers import read_json
-from asrtool.scoring.folder import HASH_KEY, HYPOTHESES, read_result_facts
+from asrtool.scoring.folder import FACTS_FILES, HASH_KEY, HYPOTHESES, read_hypotheses, read_result_facts
+from asrtool.text.words import composed
+from asrtool.training_log import read_log
 
 
 def result_folders(experiment: Path) -> list[Path]:
-    """Returns the folders EXP/{decode,stream}/SET/METHOD."""
+    """Returns the folders EXP/{decode,stream}/SET/METHOD of results, also of interrupted ones."""
+    marks = (HYPOTHESES, PARTS, *FACTS_FILES)  # tuning and calibration keep other folders there
     folders = (path for kind in ("decode", "stream") for path in sorted(experiment.glob(f"{kind}/*/*")))
-    return [path for path in folders if path.is_dir()]
+    return [path for path in folders if any((path / mark).exists() for mark in marks)]
 
 
 def check_results(experiment: Path) -> Iterator[Finding]:
@@ -36,12 +41,13 @@ def _check_result(experiment: Path, folder: Path) -> Iterator[Finding]:
         yield Finding("interrupted-result", Severity.WARNING, str(folder), cause, command)
     hypotheses = folder / HYPOTHESES
     if not hypotheses.is_file():
-        if facts or not (folder / PARTS).is_dir():
+        if facts:
             cause = f"it has no {HYPOTHESES}"
             yield Finding("missing-hypotheses", Severity.ERROR, str(folder), cause, command)
         return
     yield from _check_score(folder, hypotheses)
-    yield from _check_age(experiment, folder, hypotheses, facts, command)
+    yield from _check_age(experiment, folder, facts, command)
+    yield from _check_references(folder, facts, command)
 
 
 def _decode_command(experiment: Path, folder: Path, facts: dict) -> str:
@@ -71,20 +77,55 @@ def _check_score(folder: Path, hypotheses: Path) -> Iterator[Finding]:
         yield Finding("stale-score", Severity.ERROR, str(score), cause, remedy)
 
 
-def _check_age(experiment: Path, folder: Path, hypotheses: Path, facts: dict, command: str) -> Iterator[Finding]:
-    """Yields a warning if the weights or the manifest are newer than the hypotheses."""
-    written = hypotheses.stat().st_mtime_ns
+def _check_age(experiment: Path, folder: Path, facts: dict, command: str) -> Iterator[Finding]:
+    """Yields a warning if the training ended after the hypotheses were written.
+
+    The log's own time counts, not that of the weights: a copy of an experiment may change the times of its files.
+    """
+    ended = finished_time(experiment)
     weights = experiment / "checkpoints" / str(facts.get("checkpoint"))
-    if weights.is_file() and weights.stat().st_mtime_ns > written:
-        cause = f"it is older than the weights that it is of ({weights.name})"
+    if ended and weights.is_file() and (folder / HYPOTHESES).stat().st_mtime < ended:
+        cause = f"it is older than the weights that it is of: the training went on, and {weights.name} is another one"
         yield Finding("stale-result", Severity.WARNING, str(folder), cause, command)
+
+
+def _check_references(folder: Path, facts: dict, command: str) -> Iterator[Finding]:
+    """Yields a warning if the manifest has other utterances or transcripts now than the hypotheses have."""
     options = facts.get("options")
-    cuts = options.get("cuts") if isinstance(options, dict) else facts.get("cuts")  # the options have absolute paths
-    if isinstance(cuts, str) and Path(cuts).exists():
-        try:
-            newest = max(path.stat().st_mtime_ns for path in manifest_files(Path(cuts)))
-        except (AsrtoolError, OSError, ValueError):
-            return
-        if newest > written:
-            cause = f"it is older than the manifest {cuts} that it is of"
-            yield Finding("stale-result", Severity.WARNING, str(folder), cause, command)
+    cuts = options.get("cuts") if isinstance(options, dict) else None  # an absolute path
+    if not isinstance(cuts, str) or not Path(cuts).exists():
+        return
+    try:
+        rows = read_hypotheses(folder / HYPOTHESES)
+        texts = {entry.id: _words(transcript(tree)) for entry, tree in entries_with_trees(Path(cuts))}
+    except (AsrtoolError, OSError, ValueError, LookupError, TypeError) as error:
+        yield finding_of_error("damaged-result", folder, error, command)
+        return
+    references = {row["id"]: _words(row["ref"]) for row in rows}
+    others = sorted(references.keys() ^ texts.keys())
+    if rows[0].get("token_type", "words") == "words":  # references of phone systems are phones
+        others += sorted(name for name in references.keys() & texts.keys() if references[name] != texts[name])
+    if others:
+        cause = f"{cuts} has other utterances or transcripts now"
+        yield Finding("stale-result", Severity.WARNING, str(folder), cause, command, len(others), tuple(others[:10]))
+
+
+def _words(text: str) -> str:
+    return " ".join(composed(text).split())
+
+
+def finished_time(experiment: Path) -> float | None:
+    """Returns the time at which the training ended, in seconds as of `time.time`, by its log; None without an end."""
+    times = logged_times(experiment, "finished")
+    return times[-1] if times else None
+
+
+def logged_times(experiment: Path, event: str) -> list[float]:
+    """Returns the times of the rows of an event in log.jsonl, in seconds as of `time.time`; empty without a log."""
+    path = experiment / "log.jsonl"
+    try:
+        rows = read_log(path) if path.is_file() else []
+        times = [row["time"] for row in rows if isinstance(row, dict) and row.get("event") == event]
+        return [datetime.fromisoformat(time).timestamp() for time in times]
+    except (AsrtoolError, OSError, ValueError, TypeError, LookupError):
+        return []

@@ -106,7 +106,7 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_speed(speed: Speed):
+def check_speed(speed: Speed) -> Iterator[Finding]:
     """Yields findings about a measurement: a busy machine, threads that do not help, bf16 that does not help."""
     if speed.load > BUSY:
         cause = f"other programs were running: a load of {speed.load:.1f} per core in the last minute"
@@ -143,7 +143,7 @@ def instruction_facts() -> dict[str, str]:
     return {"instructions": ", ".join(shown for flag, shown in names.items() if flag in flags) or "none of AVX, AMX"}
 
 
-def check_instructions(has_bf16: bool):
+def check_instructions(has_bf16: bool) -> Iterator[Finding]:
     """Yields a note for a CPU without bf16 instructions."""
     if not has_bf16:
         cause = "this CPU has no bf16 instructions: training.precision bf16 falls back to fp32"

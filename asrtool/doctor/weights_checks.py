@@ -1,6 +1,6 @@
 """Checks of the checkpoints of an experiment: readable, finite, of this model and these units, and up to date."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from asrtool.checkpoint import load_checkpoint, meta_model, require_matching_weights, require_same_units
 from asrtool.config import Config
 from asrtool.config_file import differences
-from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error
+from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error, without_subject
 from asrtool.errors import AsrtoolError
 from asrtool.tensor_files import DamagedFileError
 from asrtool.text.tokenizer import Tokenizer
@@ -54,10 +54,10 @@ def _damaged(system: System, path: Path, error: Exception) -> Finding:
         remedy = f"rm {path}; {system.resume_command}, which continues from the newest intact checkpoint"
     else:
         remedy = "copy the whole pack again, or write it again with `asrtool pack`"
-    return Finding(code, Severity.ERROR, str(path), str(error), remedy)
+    return Finding(code, Severity.ERROR, str(path), without_subject(str(error), str(path)), remedy)
 
 
-def _fit_findings(system: System, path: Path, state: Mapping[str, Any]):
+def _fit_findings(system: System, path: Path, state: Mapping[str, Any]) -> Iterator[Finding]:
     """Yields an error where weights do not fit the configuration or the tokenizer, a warning for another config."""
     config, tokenizer = system.config, system.tokenizer
     if tokenizer:
@@ -76,7 +76,7 @@ def _fit_findings(system: System, path: Path, state: Mapping[str, Any]):
         yield from _config_findings(system, config, path, state["config"])
 
 
-def _config_findings(system: System, config: Config, path: Path, trained: dict):
+def _config_findings(system: System, config: Config, path: Path, trained: dict) -> Iterator[Finding]:
     try:
         changes = differences(Config.model_validate(trained), config)
     except ValueError:
