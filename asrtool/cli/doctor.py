@@ -76,8 +76,8 @@ def system(paths, graph, as_json) -> None:
 def recipe(recipe, options, work, as_json) -> None:
     """Check a recipe, and what its stages have written.
 
-    RECIPE is a folder such as egs/digits. OPTIONs are those of its run.sh, such as --units phone; by default those of
-    the last run count. The check finds stages that failed or would run again, missing outputs, features, units and
+    RECIPE is a folder such as egs/digits. OPTIONs are options of its run.sh, such as --units phone; by
+    default the options of the last run. The check finds stages that failed or would run again, missing outputs, features, units and
     graphs of other input than there is now, a system of another configuration or other data, and the findings of
     `asrtool doctor system`. It runs nothing but `run.sh --list true`.
 

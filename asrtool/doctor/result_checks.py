@@ -80,7 +80,7 @@ def _check_score(folder: Path, hypotheses: Path) -> Iterator[Finding]:
 def _check_age(experiment: Path, folder: Path, facts: dict, command: str) -> Iterator[Finding]:
     """Yields a warning if the training ended after the hypotheses were written.
 
-    The log's own time counts, not that of the weights: a copy of an experiment may change the times of its files.
+    The time in the log counts, not the time of the file with the weights, which a copy of an experiment may change.
     """
     ended = finished_time(experiment)
     weights = experiment / "checkpoints" / str(facts.get("checkpoint"))

@@ -66,7 +66,7 @@ def test_versions_other_than_the_tested_ones_are_a_note(tmp_path):
     assert pinned == {"lhotse": "1.32.0", "torch": "2.13.0"}
     (finding,) = packages.check_pinned(pinned, INSTALLED)
     assert finding.severity == Severity.INFO and finding.examples == ("lhotse: 1.33.0 installed, 1.32.0 tested",)
-    assert "torch" in packages.pinned_versions()  # those of this checkout
+    assert "torch" in packages.pinned_versions()  # of this checkout
 
 
 def test_the_broken_k2_of_the_package_index_and_one_that_cannot_be_imported():
