@@ -14,7 +14,7 @@ EVENTS = ("start", "rollback", "stopped", "finished")  # events that are listed
 def curve_elements(log: Path) -> list[Element]:
     """Returns the curves of a log, and a note where there is none."""
     if not log.is_file():
-        return [text("The experiment has no log.jsonl, so there are no curves.", "note")]
+        return [text("The experiment has no log.jsonl, which curves are drawn from.", "note")]
     rows = [row for row in read_log(log) if isinstance(row, dict) and _is_number(row.get("step"))]
     losses = [series("training", points(rows, "train", "loss")), *_dev_losses(rows)]
     charts = [

@@ -1,4 +1,4 @@
-"""Groups, words, confidences and curves: their figures are those of the utterances."""
+"""Groups, words, confidences and curves: they have the figures of the utterances."""
 
 from collections import Counter
 

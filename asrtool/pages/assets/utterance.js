@@ -1,4 +1,4 @@
-// Utterances: the words of the reference above those of each hypothesis, the audio, and a spectrogram with labels.
+// Utterances: the words of the reference above the words of each hypothesis, the audio, and a spectrogram with labels.
 
 const PIXELS_PER_SECOND = 180;
 
