@@ -76,7 +76,7 @@ DEVICES = {
             "l40s", "NVIDIA L40S", 91.6 * TERA, 362 * TERA, FP32_SHARE, 0.15, 48 * GIGA, 350, 32 * GIGA, 8, NVIDIA
         ),
         Device(
-            "cpu", "one core of a server with AVX2 (AMD EPYC)", 78 * GIGA, None, 0.28, 0.28, 4 * GIGA, 5, 10 * GIGA, 64,
+            "cpu", "one core of a server with AVX2 (AMD EPYC)", 78 * GIGA, None, 0.45, 0.45, 4 * GIGA, 5, 10 * GIGA, 64,
             "2.45 GHz x 32 operations; measured with asrtool, docs/planning.md", is_gpu=False, is_measured=True,
         ),
         Device(

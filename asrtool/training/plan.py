@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from asrtool.config import Config
 from asrtool.errors import UserError
-from asrtool.models.info import ModelInfo, model_info
+from asrtool.models.info import UTTERANCE_SECONDS, ModelInfo, model_info
 from asrtool.training.devices import Device
 
-FILL = 0.97  # of data.batch_seconds that a batch has, padding included
+LOWEST_FILL = 0.5  # of a batch that has room for a single utterance
 PADDING = 0.08  # of a batch (docs/benchmarks.md); sets of many hours have less
 BACKWARD = 2.0  # operations of the backward pass, relative to the forward pass
 VALIDATION = 0.03  # of the time of the steps: validations and checkpoints
@@ -118,6 +118,11 @@ def planned_precision(config: Config, device: Device) -> str:
     return "bf16" if config.training.precision != "fp32" and device.bf16 else "fp32"
 
 
+def fill(batch_seconds: float) -> float:
+    """The share of data.batch_seconds that a batch has, padding included: on average, half an utterance is missing."""
+    return max(LOWEST_FILL, 1 - UTTERANCE_SECONDS / 2 / batch_seconds)
+
+
 def make_plan(config: Config, num_units: int, device: Device, options: PlanOptions) -> Plan:
     """Predicts a training of a model with `num_units` outputs.
 
@@ -130,7 +135,7 @@ def make_plan(config: Config, num_units: int, device: Device, options: PlanOptio
     info = model_info(computed, num_units)
     utilisation = options.utilisation or (device.bf16_utilisation if precision == "bf16" else device.fp32_utilisation)
     peak = device.bf16 if precision == "bf16" and device.bf16 else device.fp32
-    padded = FILL * config.data.batch_seconds * config.training.accumulate_grad_batches
+    padded = fill(config.data.batch_seconds) * config.data.batch_seconds * config.training.accumulate_grad_batches
     step_audio = padded * (1 - PADDING) * options.devices
     flops = training_flops(config, info) * padded
     compute = flops / (peak * utilisation)

@@ -5,13 +5,13 @@ from dataclasses import asdict
 
 from asrtool.config import Config
 from asrtool.training.plan import (
-    FILL,
     LOADED_PER_WORKER,
     OVERLAP,
     PADDING,
     USABLE_MEMORY,
     VALIDATION,
     Plan,
+    fill,
 )
 
 
@@ -98,9 +98,10 @@ def assumptions(plan: Plan, config: Config) -> list[str]:
     device = plan.device
     peak = device.bf16 if plan.precision == "bf16" and device.bf16 else device.fp32
     origin = "as given" if plan.options.utilisation else "measured" if device.is_measured else "not measured"
+    filled = fill(config.data.batch_seconds)
     lines = [
         f"a device computes at {plan.utilisation:.0%} ({origin}) of {peak / 1e12:,.3g} TFLOP/s ({device.source})",
-        f"batches are filled to {FILL:.0%}, and {PADDING:.0%} of them is padding; utterances are about 15 s long",
+        f"batches of utterances of 15 s are filled to {filled:.0%}, and {PADDING:.0%} of them is padding",
         f"a loader process delivers {LOADED_PER_WORKER[config.features.source]:,.0f} s of audio a second",
         f"validations and checkpoints take {VALIDATION:.0%} of the time",
     ]
