@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from asrtool import checkpoint
-from asrtool.config import Count, Positive, Weight
+from asrtool.config_types import Count, Positive, Weight
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.logs import printable

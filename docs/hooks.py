@@ -1,7 +1,7 @@
 """The pages of the documentation that are written from the code when the site is built.
 
-configuration.md comes from asrtool/config.py: every key with its type, its default and its comment. cli.md comes from
-click: every command with its usage, its help, its arguments and its options.
+configuration.md comes from asrtool/config.py and config_data.py: every key with its type, its default and its comment.
+cli.md comes from click: every command with its usage, its help, its arguments and its options.
 """
 
 import ast
@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from asrtool import config as configuration
+from asrtool import config_data
 from asrtool.cli import cli
 
 EXTRA = re.compile(r"\s*\[([^\[\]]*(?:\[[^\]]*\][^\[\]]*)*)\]$")  # what click adds to a help text
@@ -39,7 +40,7 @@ The values follow YAML 1.2: `true` and `false` are the only booleans, and `1:30`
 and sizes have upper bounds, so that a wrong configuration is refused before it fills the memory. Unknown keys are
 refused with the nearest valid name, and impossible combinations with the reason.
 
-This page is generated from `asrtool/config.py`.
+This page is generated from `asrtool/config.py` and `asrtool/config_data.py`.
 """
 
 COMMANDS = """# Commands
@@ -63,7 +64,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def configuration_page() -> str:
     """The page of all keys, one table a section."""
-    comments = read_comments(inspect.getsource(configuration))
+    comments = read_comments(inspect.getsource(configuration)) | read_comments(inspect.getsource(config_data))
     lines = [CONFIGURATION]
     plain = list(sections(configuration.Config, ""))
     listed = list(listed_sections(configuration.Config, ""))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from asrtool import config
+from asrtool import config, config_data
 from asrtool.config import Config
 from asrtool.config_file import load_config
 from asrtool.models.acoustic import AcousticModel
@@ -251,7 +251,8 @@ def test_there_are_recipes_with_configurations():
     assert RECIPE_CONFIGS
 
 
-SECTIONS = [value for value in vars(config).values() if isinstance(value, type) and issubclass(value, config.Section)]
+NAMES = vars(config_data) | vars(config)
+SECTIONS = [value for value in NAMES.values() if isinstance(value, type) and issubclass(value, config.Section)]
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)

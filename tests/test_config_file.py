@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrtool.config import Config, SpecAugmentConfig
+from asrtool.config import Config
+from asrtool.config_data import SpecAugmentConfig
 from asrtool.config_file import differences, load_config, save_config
 from asrtool.errors import UserError
 from asrtool.yaml_reader import dump_yaml, parse_yaml

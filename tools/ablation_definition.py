@@ -12,8 +12,8 @@ from typing import Annotated, Literal, NamedTuple
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from asrtool.config import Count, Positive, Section
 from asrtool.config_file import load_config, merge
+from asrtool.config_types import Count, Positive, Section
 from asrtool.errors import UserError, did_you_mean, require_file
 
 SUPPORTED = "supported"

@@ -14,7 +14,7 @@ from lhotse import MonoCut
 from lhotse.dataset import SpecAugment
 from lhotse.features.kaldi.layers import lin2mel, mel2lin
 
-from asrtool.config import AugmentConfig, SpecAugmentConfig
+from asrtool.config_data import AugmentConfig, SpecAugmentConfig
 from asrtool.data.features import extractor
 
 UNWARPED_FROM = 0.8  # share of the highest frequency; formants lie below it, and VTLP only fits the rest in above it

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lhotse import MonoCut
 
-from asrtool.config import AugmentConfig, CodecConfig, NoiseConfig, ReverbConfig
+from asrtool.config_data import AugmentConfig, CodecConfig, NoiseConfig, ReverbConfig
 from asrtool.data.augment import keyed_generator
 from asrtool.data.codecs import draw_compression, require_codecs, through_codec, through_lowpass, through_telephone
 from asrtool.data.manifest import open_cuts

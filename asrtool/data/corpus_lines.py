@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from asrtool.config import DataConfig
+from asrtool.config_data import DataConfig
 from asrtool.data.augment import keyed_generator
 from asrtool.data.features import MIN_FRAME_SECONDS
 from asrtool.data.shards import Entry, read_entries

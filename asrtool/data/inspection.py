@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lhotse.utils import compute_num_samples, perturb_num_samples
 
-from asrtool.config import DataConfig
+from asrtool.config_data import DataConfig
 from asrtool.data.entry_checks import EntryChecks, overhang_problem
 from asrtool.data.features import MIN_FRAME_SECONDS, TOO_SHORT, count_frames
 from asrtool.data.shards import entries_with_trees

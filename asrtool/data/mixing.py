@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from asrtool.config import DataConfig
+from asrtool.config_data import DataConfig
 from asrtool.data.augment import keyed_generator
 from asrtool.data.batch import CorpusPosition, Position
 from asrtool.data.corpus_lines import epoch_lines, is_trained_on
@@ -32,7 +32,7 @@ class CorpusSize(NamedTuple):
 
 
 def corpus_names(manifests: Sequence[Path]) -> list[str]:
-    """Returns a short name for each manifest: that of its file, with its folder's or a number where two are equal."""
+    """Returns a short name for each manifest: its file's name, with its folder's or a number where two are equal."""
     names = [manifest_name(path) for path in manifests]
     repeated = Counter(names)
     paths = zip(names, manifests, strict=True)
@@ -92,7 +92,7 @@ def training_fingerprint(data: DataConfig) -> str:
 class CorpusReader:
     """Reads the cuts of one corpus that are trained on, one pass after another, from `start` on.
 
-    `position` is that of the line after the last cut that `draw` returned.
+    `position` is the position of the line after the last cut that `draw` returned.
     """
 
     def __init__(self, number: int, data: DataConfig, seed: int, dropped: frozenset[str], start: CorpusPosition):

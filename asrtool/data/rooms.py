@@ -2,8 +2,8 @@
 
 A simulated response has the direct sound and the reflections of a room, whose number grows with the square of the time
 and whose energy decays exponentially (statistical room acoustics; Kuttruff, Room Acoustics, chapters 4 and 5). The
-ratio of direct sound to reverberation is that of Sabine's formula. It takes milliseconds, where the image method takes
-seconds; fast random approximations as in arXiv 2208.04101 train recognisers as well.
+ratio of direct sound to reverberation follows Sabine's formula. It takes milliseconds, where the image method takes
+seconds. Random approximations like this one, such as FRA-RIR (arXiv 2208.04101), train as well as simulated geometry.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ def simulate_response(
 ) -> np.ndarray:
     """Returns the impulse response (n,) float32 of a room; its first sample is the direct sound, of amplitude 1.
 
-    `t60` is the reverberation time in seconds, `distance` the one between speaker and microphone in metres, `volume`
-    that of the room in m3, drawn if it is None.
+    `t60` is the reverberation time in seconds, `distance` how far the microphone is in metres, and `volume` the room's
+    volume in m3, which is drawn if it is None.
     """
     if volume is None:
         volume = float(np.exp(generator.uniform(*np.log(VOLUMES))))

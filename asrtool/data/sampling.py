@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from asrtool.config import DataConfig
+from asrtool.config_data import DataConfig
 from asrtool.data.augment import draw_speed, keyed_generator
 from asrtool.data.batch import Position
 from asrtool.data.corpus_lines import epoch_lines, is_trained_on
@@ -123,7 +123,7 @@ def shuffled_batches(block: list[Entry], begin: Position, data: DataConfig, seed
 
 
 def entry_epoch(entry: Entry, position: Position) -> int:
-    """Returns the epoch from which the augmentation of a cut is drawn: that of its corpus where several are mixed."""
+    """Returns the epoch from which the augmentation of a cut is drawn: its corpus's epoch where several are mixed."""
     return position.epoch if entry.epoch is None else entry.epoch
 
 

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from asrtool.config import Integer, ObjectiveConfig
+from asrtool.config import ObjectiveConfig
+from asrtool.config_types import Integer
 from asrtool.data.inspection import MAX_CUTS, aligned_units, transcript
 from asrtool.data.mixing import training_entries
 from asrtool.errors import UserError

@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from asrtool.checkpoint import meta_model, step_checkpoints
-from asrtool.config import Config, DataConfig
+from asrtool.config import Config
+from asrtool.config_data import DataConfig
 from asrtool.config_file import differences, is_saved_config, load_config, save_config
 from asrtool.data.exclusion import read_exclusions
 from asrtool.data.inspection import CutRequirements, Inspection, inspect_cuts

@@ -9,7 +9,8 @@ next (asrtool/training/recovery.py).
 import math
 from dataclasses import dataclass
 
-from asrtool.config import Count, GuardsConfig, Real, Weight
+from asrtool.config import GuardsConfig
+from asrtool.config_types import Count, Real, Weight
 
 LOSS_DECAY = 0.99  # of the running mean and variance of the loss: they cover about the last hundred steps
 MIN_GOOD_STEPS = 100  # before a loss can be a spike

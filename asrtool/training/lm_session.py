@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from asrtool.config import MAX_COUNT, TrainingConfig
+from asrtool.config import TrainingConfig
+from asrtool.config_types import MAX_COUNT
 from asrtool.distributed import Ranks
 from asrtool.errors import UserError
 from asrtool.lm.sentences import UnitSentences, join_sentences, sentence_batches

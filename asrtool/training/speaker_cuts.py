@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from asrtool.config import DataConfig
+from asrtool.config_data import DataConfig
 from asrtool.data.corpus_lines import is_trained_on
 from asrtool.data.manifest import speaker_of
 from asrtool.data.shards import Entry, entries_with_trees

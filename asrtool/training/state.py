@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from asrtool.config import MAX_LISTED, Count, Integer, Real, Weight
+from asrtool.config_data import MAX_LISTED
+from asrtool.config_types import Count, Integer, Real, Weight
 from asrtool.data.batch import Batch, CorpusPosition, Position
 from asrtool.training.checkpoint_folder import rank_by_loss
 from asrtool.training.guards import LossGuard

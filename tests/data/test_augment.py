@@ -4,7 +4,7 @@ import soundfile
 import torch
 from lhotse import Recording
 
-from asrtool.config import AugmentConfig, SpecAugmentConfig
+from asrtool.config_data import AugmentConfig, SpecAugmentConfig
 from asrtool.data.augment import mask_batch, perturb_speed, perturb_vocal_tract_length, spec_augment
 from asrtool.data.features import extractor
 

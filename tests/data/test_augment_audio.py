@@ -6,7 +6,7 @@ import soundfile
 import torch
 from lhotse import Recording
 
-from asrtool.config import AugmentConfig
+from asrtool.config_data import AugmentConfig
 from asrtool.data.augment_audio import audio_change, perturb_audio, require_sources
 from asrtool.data.corpora import Utterance
 from asrtool.data.features import BLOCK_SECONDS, MAX_WHOLE_SECONDS, compute_features

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from asrtool.config import CodecConfig
+from asrtool.config_data import CodecConfig
 from asrtool.data.codecs import COMPRESSION, draw_compression, through_codec, through_lowpass, through_telephone
 from tests.tiny import tone
 

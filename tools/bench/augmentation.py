@@ -15,7 +15,7 @@ import torch
 from common import Report, Run, parse, parser
 from lhotse import MonoCut, Recording
 
-from asrtool.config import AugmentConfig
+from asrtool.config_data import AugmentConfig
 from asrtool.data.augment_audio import perturb_audio
 from asrtool.data.corpora import Utterance
 from asrtool.data.features import compute_features
