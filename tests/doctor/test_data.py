@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
@@ -204,3 +205,11 @@ def test_stored_features_without_audio_are_a_note(tmp_path, clean):
     (report,) = examine_data([tmp_path / "train.jsonl"]).reports
     assert {finding.code for finding in report.findings} == {"no-audio", "one-speaker"}
     assert report.exit_status == 0
+
+
+def test_the_documentation_lists_every_kind():
+    page = (Path(__file__).parents[2] / "docs" / "doctor_data.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert set(rows) == set(KINDS)
+    for code, kind in KINDS.items():
+        assert kind.cause in rows[code] and ("| yes |" in rows[code]) == kind.excluded, code
