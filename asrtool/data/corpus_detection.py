@@ -3,13 +3,14 @@
 asrtool/data/corpus_source.py has what it returns.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from asrtool.data.audio_folder import read_plan
 from asrtool.data.audio_index import scan_folder
-from asrtool.data.corpora import Utterance
+from asrtool.data.corpora import find_audio_file
 from asrtool.data.corpus_source import Source, SourceOptions, describe_layout, describe_plan, table_words
 from asrtool.data.folder_plan import TABLE_SUFFIXES, FolderPlan, plan_folder
 from asrtool.data.kaldi_detection import is_kaldi_folder, kaldi_audio_root
@@ -22,8 +23,9 @@ from asrtool.data.lhotse_detection import (
     lhotse_words,
     utterances_of_cuts,
 )
+from asrtool.data.sources import InvalidEntry
 from asrtool.data.table_guess import recognise_table
-from asrtool.data.table_rows import JSON_SUFFIXES
+from asrtool.data.table_rows import JSON_SUFFIXES, open_rows
 from asrtool.data.tables import TableLayout, read_table
 from asrtool.errors import UserError
 
@@ -161,8 +163,19 @@ def _table(path: Path, options: SourceOptions) -> Source:
 
 def _needs_index(path: Path, layout: TableLayout) -> bool:
     """Returns True if some rows name audio that is found only by a search for its name."""
-    plain = read_table(path, replace(layout, index=None, unlabelled=True))
-    return any(isinstance(row, Utterance) and not Path(row.audio).is_file() for row in plain)
+    root = layout.audio_root or path.parent
+    rows = open_rows(path, layout.header, layout.delimiter)
+    column = layout.columns.get("audio", "audio")
+    if column not in rows.names:
+        return False
+    place = rows.names.index(column)
+    names = (values[place] for _, values in rows.values if not isinstance(values, InvalidEntry))
+    return any(isinstance(name, str) and not _is_file(root / name.strip()) for name in names)
+
+
+def _is_file(path: Path) -> bool:
+    """Returns True for a file; a suffix may be missing as for `asrtool prepare table`."""
+    return os.path.isfile(path) or not path.suffix and os.path.isfile(find_audio_file(path))
 
 
 def _folder(path: Path, options: SourceOptions) -> Source:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from asrtool.data.shards import Entry, entries_with_trees
 from asrtool.errors import UserError
-from asrtool.files import atomic_path, require_output
+from asrtool.files import atomic_path
 
 SUFFIXES = (".jsonl.gz", ".jsonl")
 
@@ -27,9 +27,8 @@ def entries_of_files(path: Path) -> Iterator[tuple[Entry, dict]]:
 
 
 @contextmanager
-def open_manifest_writer(out: Path) -> Iterator[BinaryIO]:
-    """Yields a binary file for the lines of a manifest *.jsonl.gz or *.jsonl, renamed to `out` on success."""
-    require_output(out, SUFFIXES)
+def open_writer(out: Path) -> Iterator[BinaryIO]:
+    """Yields a binary file for lines, compressed if `out` ends in .gz, which is renamed to `out` on success."""
     with atomic_path(out) as temporary, open(temporary, "wb") as file:
         if out.suffix != ".gz":
             yield file
@@ -40,9 +39,9 @@ def open_manifest_writer(out: Path) -> Iterator[BinaryIO]:
 
 
 def write_lines(lines: Iterable[bytes], out: Path) -> int:
-    """Writes the lines of cuts to the manifest `out`; returns their number."""
+    """Writes lines, each with its end, to `out`, compressed if it ends in .gz; returns their number."""
     count = 0
-    with open_manifest_writer(out) as file:
+    with open_writer(out) as file:
         for line in lines:
             file.write(line.strip() + b"\n")
             count += 1

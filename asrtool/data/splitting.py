@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrtool.data.manifest import speaker_of
-from asrtool.data.manifest_lines import entries_of_files, open_manifest_writer
+from asrtool.data.manifest_lines import SUFFIXES, entries_of_files, open_writer
 from asrtool.errors import UserError
 from asrtool.files import require_output
 from asrtool.progress import progress
@@ -185,7 +185,7 @@ def _write_sets(cuts: Path, out_folder: Path, set_names: Sequence[str]) -> dict[
     for path in paths.values():
         require_output(path, (".jsonl.gz",), [cuts])
     with ExitStack() as stack:
-        files = {name: stack.enter_context(open_manifest_writer(path)) for name, path in paths.items()}
+        files = {name: stack.enter_context(open_writer(path)) for name, path in paths.items()}
         for (entry, _), name in zip(entries_of_files(cuts), set_names, strict=True):
             files[name].write(entry.line.strip() + b"\n")
     return paths
@@ -233,7 +233,7 @@ class SubsetOptions:
 
 def write_subset(cuts: Path, out: Path, options: SubsetOptions) -> str:
     """Writes the lines of a part of a manifest, in their order. Returns a line that says what is in it. UserError."""
-    require_output(out, (".jsonl.gz", ".jsonl"), [cuts])
+    require_output(out, SUFFIXES, [cuts])
     facts = [_facts(entry.id, entry.duration, tree) for entry, tree in progress(entries_of_files(cuts), "reading")]
     unknown = ((options.speakers or frozenset()) | options.exclude_speakers) - {fact.speaker for fact in facts}
     if unknown:
@@ -242,7 +242,7 @@ def write_subset(cuts: Path, out: Path, options: SubsetOptions) -> str:
     ids = {fact.id for fact in _bounded(wanted, options)}
     if not ids:
         raise UserError(f"no utterances left of {cuts}; nothing written")
-    with open_manifest_writer(out) as file:
+    with open_writer(out) as file:
         for entry, _ in entries_of_files(cuts):
             if entry.id in ids:
                 file.write(entry.line.strip() + b"\n")

@@ -1,5 +1,6 @@
 """Recognition of a table's layout by its contents: header, delimiter, and the columns of audio and text."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -63,13 +64,13 @@ def _as_text(value: str | InvalidEntry) -> str:
 def is_audio(name: str, root: Path, index: AudioIndex) -> bool:
     """Returns True if a value of a table is an audio file, from `root` or anywhere in the folder."""
     name = name.strip()
-    if not name or len(name) > 1000 or "\0" in name:
+    if not name or "\0" in name:
         return False
     try:
         index.find(name)
         return True
     except InvalidEntry:
-        return (root / name).is_file()
+        return os.path.isfile(root / name)
 
 
 def _root(file: Path, layout: TableLayout) -> Path:

@@ -126,6 +126,14 @@ def test_sets_may_be_kaldi_folders_whose_paths_start_above_them(make):
     assert sets["train"].command[-2:] == ("--audio-root", str(folder))
 
 
+def test_long_transcripts_are_not_taken_for_files(make):
+    long = "a very long sentence " * 30
+    folder = make(
+        WAV | {"t.csv": f"Datei;Satz\nwavs/1.wav;{long}\n", "train/metadata.csv": f"file_name,words\n1.wav,{long}\n"}
+    )
+    assert next(describe_source(folder / "t.csv").read()).text == long.strip()
+
+
 def test_a_corpus_without_sets_is_one(make):
     folder = make(WAV | {"wavs/1.txt": "one two", "test/readme.md": "nothing"})
     assert list(find_sets(folder)) == ["all"]

@@ -205,3 +205,35 @@ def test_ids_and_recordings_named_for_files_have_no_white_space(write, capsys):
 
 def test_a_transcript_may_have_unicode_line_separators(write):
     assert [text for _, text, _ in rows(write("audio,text\n1.wav,A\x1cB\u2028C\x85D\n"))] == ["A\x1cB\u2028C\x85D"]
+
+
+def test_json_objects_are_rows(write):
+    lines = [
+        '{"audio": "1.wav", "text": "A", "start": 0.5, "duration": 1}',
+        '{"path": null, "audio": "2.wav", "text": "B"}',
+    ]
+    file = write("\n".join(lines) + "\n", "mine.jsonl")
+    one, two = read_table(file)
+    assert (one.id, one.text, one.start, one.end) == ("1-00000500", "A", 0.5, 1.5)
+    assert (two.id, two.audio, two.start, two.end) == ("2", str(file.parent / "2.wav"), 0.0, None)
+
+
+def test_json_that_is_not_a_row_is_listed_and_not_json_is_refused(write):
+    file = write('{"audio": "1.wav", "text": ["A"]}\n[1]\n{"audio": "2.wav", "text": "B"}\n', "mine.jsonl")
+    text, row, good = rows(file)
+    assert text == f"{file}:1: its text is a list, not text or a number"
+    assert row == f"{file}:2: not a JSON object"
+    assert good == ("2", "B", None)
+    with pytest.raises(UserError, match=r"mine\.jsonl:1: not JSON"):
+        rows(write("audio,text\n", "mine.jsonl"))
+    with pytest.raises(UserError, match="needs objects with the keys audio and text, found: a, b"):
+        rows(write('{"a": 1}\n{"b": 2}\n', "mine.jsonl"))
+
+
+def test_a_nemo_duration_ends_the_utterance_and_a_table_needs_a_start(write):
+    row = '{"audio_filepath": "1.wav", "duration": 2.5, "text": "A"'
+    file = write(f'{row}}}\n{row}, "offset": 3}}\n', "nemo.json")
+    whole, part = read_table(file, TableLayout(is_nemo=True))
+    assert (whole.id, whole.start, whole.end) == ("1", 0.0, 2.5)
+    assert (part.id, part.start, part.end) == ("1-00003000", 3.0, 5.5)
+    assert [u.end for u in read_table(file)] == [None, 5.5]
