@@ -25,6 +25,7 @@ WORD_SECONDS = 0.45
 # Pages whose commands use what the commands of other pages have left; all others begin in a folder of their own.
 CONTINUES = {
     "language.md": ["own_corpus.md"],
+    "normalisation.md": ["own_corpus.md"],
     "objectives.md": ["own_corpus.md", "language.md"],
     "data_mixing.md": ["own_corpus.md"],
     "add_words.md": ["own_corpus.md", "language.md", "objectives.md"],
