@@ -110,6 +110,7 @@ run_recipe() {
     check_recipe_options
     . "$driver/path.sh"
     enter_work_folder
+    read_config
     name_folders "$default_units"
     if [ "$list" = true ]; then print_folders; else write_options; fi
     stage_data
@@ -154,7 +155,7 @@ check_options() {
     done
     [[ $steps =~ ^[0-9]*$ ]] || option_error "--steps is a number of training steps, not '$steps'"
     [[ $tag =~ ^[[:alnum:]._-]*$ ]] || option_error "--tag is part of a folder's name, not '$tag'"
-    read -r -a overrides <<<"$set${steps:+ training.max_steps=$steps}"
+    read -r -a overrides <<<"$set"
     for number in "${overrides[@]}"; do
         [[ $number == *=* ]] || option_error "--set takes \"KEY=VALUE KEY=VALUE\" without other spaces, not '$number'"
     done
@@ -167,10 +168,27 @@ enter_work_folder() {
     mkdir -p "$work" && cd "$work"
 }
 
+# read_config: reads what the stages need of the configuration, and adds --steps to `overrides`. If these are few, a
+# tenth of them are the warmup of the learning rate, unless --set has another number.
+read_config() {
+    local changes=() override values warmup
+    for override in "${overrides[@]}"; do changes+=(--set "$override"); done
+    if ! values=$(python3 "$driver/config_values.py" "$conf" "${changes[@]}" \
+        features.source features.num_bins training.warmup_steps); then
+        trap - EXIT # its error line is the last line
+        exit 2
+    fi
+    read -r feature_source num_bins warmup <<<"${values//$'\n'/ }"
+    if [ -z "$steps" ]; then return 0; fi
+    overrides+=("training.max_steps=$steps")
+    if [[ $warmup -ge $((steps / 2)) && $set != *training.warmup_steps=* ]]; then
+        overrides+=("training.warmup_steps=$((steps > 1 ? (steps + 9) / 10 : 0))")
+    fi
+}
+
 # name_folders DEFAULT_UNITS: sets the folders of this system, the paths of its manifests, and the options of trainings.
 name_folders() {
-    local system=("$conf" "$units" "$1") values override
-    shorten_warmup
+    local system=("$conf" "$units" "$1") override
     lang=$(lang_folder "$units" "$1")
     exp=$(experiment_folder "${system[@]}" "$objective" "$seed" "$tag")
     start=$(starting_system "$from" "${system[@]}" "$objective" "$seed" "$tag") # the system that mmi and ce start from
@@ -184,11 +202,6 @@ name_folders() {
     if [ "$from" = none ]; then train_options+=(--set objective.kind=mmi); fi
     warmup_weights=()
     if [[ $warmup_hours =~ [1-9] ]]; then warmup_weights=(--init-from "$start/warmup/checkpoints/warmup.pt"); fi
-    if ! values=$(python3 "$driver/config_values.py" "$conf" "${config_options[@]}" features.source features.num_bins); then
-        trap - EXIT # its error line is the last line
-        exit 2
-    fi
-    read -r feature_source num_bins <<<"${values//$'\n'/ }"
     name_texts
     features=data # the folder of the manifests to train on and to decode
     if [ "$feature_source" = stored ]; then features=data/fbank; fi
@@ -200,14 +213,6 @@ name_texts() {
     texts=(data/train.jsonl.gz "${lm_texts[@]}")
     if [ -z "$text_rules" ]; then return 0; fi
     for ((number = 1; number <= ${#lm_texts[@]}; number++)); do texts[number]=$lang/lm_text_$number.txt; done
-}
-
-# shorten_warmup: lets the warmup of the learning rate be a tenth of the steps, if --steps has fewer than it would need.
-shorten_warmup() {
-    local warmup
-    if [ -z "$steps" ] || [[ $set == *training.warmup_steps=* ]]; then return 0; fi
-    warmup=$(python3 "$driver/config_values.py" "$conf" training.warmup_steps)
-    if [ "$warmup" -ge $((steps / 2)) ]; then overrides+=("training.warmup_steps=$((steps / 10))"); fi
 }
 
 # print_folders: prints the folders and the configuration of this system, for --list.

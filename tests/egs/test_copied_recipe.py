@@ -115,7 +115,7 @@ def test_a_recipe_of_twenty_lines_runs_to_a_word_error_rate(recipe):
     assert [name for name, _ in LINE.findall(output)] == ["dev", "test"]  # graph search; greedy has phones
     exp = root / "my work/exp/tiny_seed1"
     assert json.loads((exp / "decode/test/graph/wer.json").read_text())["words"]["length"] == 12
-    hyps = (json.loads(line) for line in (exp / "decode/test/greedy/hyps.jsonl").read_text().splitlines())
+    hyps = (json.loads(line) for line in (exp / "decode/test/graph/hyps.jsonl").read_text().splitlines())
     assert {hyp["id"]: hyp["ref"] for hyp in hyps}["e-3"] == "ONE TWO THREE FOUR"
     assert "max_steps: 2\n" in (exp / "config.yaml").read_text()
 
