@@ -22,7 +22,12 @@ doctor.add_command(data)
 
 @doctor.command()
 @click.option("--work", type=PATH, default=".", help="Work folder, with data/ and exp/. Its disk is checked.")
-@click.option("--hosts", metavar="A,B,...", help="Names of other hosts to look up and to reach, with commas between.")
+@click.option(
+    "--hosts",
+    metavar="A,B,...",
+    show_default="none",
+    help="Names of other hosts to look up and to reach, with commas between.",
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=22, help="Port at which --hosts are tried.")
 @click.option("--quick", is_flag=True, help="Leave out the speed figure and the communication of two processes.")
 @json_option
@@ -76,10 +81,10 @@ def system(paths, graph, as_json) -> None:
 def recipe(recipe, options, work, as_json) -> None:
     """Check a recipe, and what its stages have written.
 
-    RECIPE is a folder such as egs/digits. OPTIONs are options of its run.sh, such as --units phone; by
-    default the options of the last run. The check finds stages that failed or would run again, missing outputs, features, units and
-    graphs of other input than there is now, a system of another configuration or other data, and the findings of
-    `asrtool doctor system`. It runs nothing but `run.sh --list true`.
+    RECIPE is a folder such as egs/digits. OPTIONs are options of its run.sh, such as --units phone; by default the
+    options of the last run. The check finds stages that failed or would run again, missing outputs, features, units
+    and graphs of other input than there is now, a system of another configuration or of other data, and the findings
+    of `asrtool doctor system`. It runs nothing but `run.sh --list true`.
 
     \b
     asrtool doctor recipe egs/digits

@@ -20,8 +20,8 @@ SET_BY_DRIVER = {"data.tokenizer", "seed"}
 def check_recipe(recipe: Path, work: Path | None = None, options: Sequence[str] | None = None) -> Report:
     """Returns the report of the recipe in a folder, which executes its run.sh with --list.
 
-    `work` is the work folder, by default the recipe's own. `options` are those of run.sh, by default those of the last
-    run in the work folder. Raises UserError for a folder without a run.sh.
+    `work` is the work folder, by default the recipe's own. `options` are options of run.sh, by default the options
+    of the last run in the work folder. Raises UserError for a folder without a run.sh.
     """
     recipe = recipe.resolve()
     if not (recipe / "run.sh").is_file():

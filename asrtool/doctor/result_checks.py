@@ -1,5 +1,6 @@
 """Checks of the results of `asrtool decode` and `asrtool stream` in an experiment: scored, and of these weights."""
 
+import shlex
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -51,10 +52,17 @@ def _check_result(experiment: Path, folder: Path) -> Iterator[Finding]:
 
 
 def _decode_command(experiment: Path, folder: Path, facts: dict) -> str:
-    """Returns the command that wrote the result, or one like it if it is not recorded."""
-    if isinstance(facts.get("command"), str):
-        return facts["command"]
+    """Returns the command that wrote the result, or one like it if none of asrtool is recorded.
+
+    All its words are quoted: an experiment may come from a stranger, and the command is shown as one to run.
+    """
     kind = folder.parent.parent.name
+    try:
+        words = shlex.split(str(facts.get("command")))
+    except ValueError:  # a quotation without an end
+        words = []
+    if words[:2] == ["asrtool", kind]:
+        return shlex.join(words)
     return f"asrtool {kind} {experiment} CUTS --method {folder.name}"
 
 
@@ -93,7 +101,7 @@ def _check_references(folder: Path, facts: dict, command: str) -> Iterator[Findi
     """Yields a warning if the manifest has other utterances or transcripts now than the hypotheses have."""
     options = facts.get("options")
     cuts = options.get("cuts") if isinstance(options, dict) else None  # an absolute path
-    if not isinstance(cuts, str) or not Path(cuts).exists():
+    if not isinstance(cuts, str) or not (Path(cuts).is_file() or Path(cuts).is_dir()):  # no device
         return
     try:
         rows = read_hypotheses(folder / HYPOTHESES)

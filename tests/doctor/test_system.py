@@ -188,6 +188,22 @@ def test_a_result_of_other_transcripts(system, corpus, tmp_path):
     assert set(finding.examples) == {rows[0]["id"], rows[-1]["id"]}
 
 
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        ("asrtool decode exp/a 'b c'; rm -rf /", "asrtool decode exp/a 'b c;' rm -rf /"),
+        ("rm -rf /", "asrtool decode {system} CUTS --method greedy"),
+        ("asrtool decode 'x", "asrtool decode {system} CUTS --method greedy"),
+    ],
+)
+def test_a_recorded_command_is_shown_without_shell_operators(system, command, remedy):
+    result = system / "decode/test/greedy"
+    facts = json.loads((result / "decode.json").read_text(encoding="utf-8"))
+    (result / "decode.json").write_text(json.dumps(facts | {"command": command}), encoding="utf-8")
+    (result / "hyps.jsonl").unlink()
+    assert the_finding(check_system(system), "missing-hypotheses").remedy == remedy.format(system=system)
+
+
 def test_a_graph_of_other_units_and_a_damaged_one(system, graph, tmp_path):
     other = save_word_graph(tmp_path / "other", other_tokenizer(), tmp_path / "lm.arpa")
     finding = the_finding(check_system(system, other), "graph-of-other-units")
