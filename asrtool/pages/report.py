@@ -10,7 +10,6 @@ from pathlib import Path
 import asrtool
 from asrtool.config import Config
 from asrtool.config_file import load_config
-from asrtool.data.manifest import transcripts
 from asrtool.errors import AsrtoolError
 from asrtool.experiment import Experiment, open_experiment
 from asrtool.files import require_output
@@ -22,7 +21,7 @@ from asrtool.pages.groups import breakdown_elements
 from asrtool.pages.page import Page, write_page
 from asrtool.pages.recordings import Media, worst_elements
 from asrtool.pages.results import Result, find_results, read_genders, read_result, total_counts
-from asrtool.pages.words import confusion_elements, word_elements
+from asrtool.pages.words import confusion_elements, training_words, word_elements
 from asrtool.scoring.folder import score_warnings
 from asrtool.scoring.report import RATE_NAMES, format_interval
 from asrtool.scoring.wer import wer_interval
@@ -65,7 +64,7 @@ def report_page(experiment: Path, results: Sequence[Result], settings: ReportSet
     model_notes: list[Element] = []
     media = Media() if settings.audio else None
     model = _open_model(experiment, settings, model_notes) if settings.audio else None
-    training = training_words(config)
+    training = _training_words(config)
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     sections = [
         section("summary", "Summary", summary_elements(results)),
@@ -147,10 +146,10 @@ def _open_model(experiment: Path, settings: ReportSettings, notes: list[Element]
         return None
 
 
-def training_words(config: Config) -> Counter[str] | None:
+def _training_words(config: Config) -> Counter[str] | None:
     """Returns the counts of the words in the training transcripts; None if a manifest cannot be read."""
     try:
-        return Counter(word for line in transcripts(config.data.train_manifests) for word in line.split())
+        return training_words(config.data.train_manifests)
     except (AsrtoolError, OSError) as error:
         logger.warning(f"words are not compared with the training transcripts: {error}")
         return None

@@ -172,7 +172,7 @@ def _read_cuts(
             for entry, tree in entries_with_trees(path):
                 if entry.id in ids:
                     cuts[entry.id] = CutFacts(entry, _gender(tree, genders))
-        except (AsrtoolError, OSError) as error:
+        except (AsrtoolError, OSError, ValueError) as error:  # ValueError: a path that no file can have
             notes.append(f"The manifest could not be read, so lengths and audio are not known: {error}")
     if len(cuts) < len(ids):
         hint = "give --cuts with the manifest that was decoded"

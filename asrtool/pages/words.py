@@ -1,11 +1,14 @@
 """Which words are wrong: confusions with examples, and the errors of words by how often the training has them."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from asrtool.data.shards import entries_with_trees
 from asrtool.pages.elements import Element, bar, bars, column, counted, table, text
 from asrtool.pages.groups import bootstrap_interval
 from asrtool.pages.results import DecodedUtterance
@@ -15,6 +18,7 @@ MAX_CONFUSIONS = 60  # of each kind; one beyond that occurs once or twice
 MAX_EXAMPLES = 2  # of a confusion
 CONTEXT = 3  # words before and after, in an example
 MAX_WORDS = 200  # in the table of words
+SPEED_SUFFIX = re.compile(r"_sp\d+(\.\d+)?$")  # of cuts at another speed, as lhotse names them
 FREQUENCIES = ((0, 0), (1, 1), (2, 5), (6, 20), (21, 100), (101, 1000), (1001, None))  # in the training, from and to
 
 
@@ -73,6 +77,24 @@ def _confusion_table(title: str, some: list[Confusion], token_type: str) -> list
     heads = [*columns, column("count", "number"), column("examples")]
     rows = [[*filter(None, (c.ref, c.hyp)), c.count, " \u00b7 ".join(c.examples)] for c in some[:MAX_CONFUSIONS]]
     return [table(caption, heads, rows, shown=10)]
+
+
+def training_words(manifests: Iterable[Path]) -> Counter[str]:
+    """Returns the counts of the words in the transcripts of manifests; copies at other speeds count once.
+
+    Raises UserError for a manifest that cannot be read.
+    """
+    words: Counter[str] = Counter()
+    for path in manifests:
+        seen = set()
+        for entry, tree in entries_with_trees(path):
+            name = SPEED_SUFFIX.sub("", entry.id)
+            if name in seen:
+                continue
+            seen.add(name)
+            for supervision in tree.get("supervisions") or ():
+                words.update((supervision.get("text") or "").split())
+    return words
 
 
 @dataclass

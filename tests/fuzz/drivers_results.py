@@ -47,6 +47,17 @@ def _report(path: Path) -> None:
     asrtool("report", next(parent for parent in path.parents if parent.name == "exp"))
 
 
+def _page_seeds(folder: Path) -> list[Path]:
+    """The files of `_report_seeds` that a page is drawn from."""
+    log, config, facts, _ = _report_seeds(folder)
+    return [log, config, facts, facts.with_name("hyps.jsonl")]
+
+
+def _page(path: Path) -> None:
+    experiment = next(parent for parent in path.parents if parent.name == "exp")
+    asrtool("report", experiment, "--html", experiment.parent / "page.html", "--device", "cpu", "--worst", 2)
+
+
 def _part_seeds(folder: Path) -> list[Path]:
     place = folder / "parts" / "run"
     tree = {"batches": 2, "clock": {"audio": 1.0, "model": 0.1, "search": 0.1, "total": 0.2}, "rows": ROWS}
@@ -112,6 +123,7 @@ DRIVERS = [
     Driver("hypotheses", _hypothesis_seeds, lambda path: asrtool("score", path.parent)),
     Driver("comparison", _compare_seeds, lambda p: asrtool("score", p.parent, "--against", p.parents[1] / "other")),
     Driver("report", _report_seeds, _report),
+    Driver("page", _page_seeds, _page),
     Driver("parts", _part_seeds, _read_parts),
     Driver("options", _option_seeds, _parse_options),
     Driver("output-folder", _marker_seeds, _replace_folder),

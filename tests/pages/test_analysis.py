@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from lhotse import CutSet
 
 from asrtool.files import write_jsonl
 from asrtool.pages.confidence import reliability
@@ -17,7 +18,7 @@ from asrtool.pages.groups import (
     groups_by_name,
 )
 from asrtool.pages.results import DecodedUtterance
-from asrtool.pages.words import confusions, word_elements, word_errors
+from asrtool.pages.words import confusions, training_words, word_elements, word_errors
 from asrtool.scoring.wer import align_words, count_word_errors
 
 
@@ -81,6 +82,14 @@ def test_words_are_grouped_by_their_count_in_the_training():
     assert table["rows"][0][:5] == ["often", 3, 1, pytest.approx(100 / 3), 50]
     (only_table,) = word_elements(utterances, None)
     assert len(only_table["columns"]) == 5
+
+
+def test_copies_of_an_utterance_at_other_speeds_count_once_in_the_training(tmp_path, corpus):
+    cuts = CutSet.from_file(corpus).to_eager()
+    copies = CutSet.from_cuts([*cuts, *cuts.perturb_speed(0.9), *cuts.perturb_speed(1.1)])
+    copies.to_file(tmp_path / "copies.jsonl.gz")
+    words = Counter(word for cut in cuts for word in cut.supervisions[0].text.split())
+    assert training_words([tmp_path / "copies.jsonl.gz"]) == words == training_words([corpus])
 
 
 def test_the_reliability_diagram_has_the_share_correct_of_each_confidence():
