@@ -12,13 +12,13 @@ from asrtool.cli.options import PATH, POSITIVE, SEED
     "--dev-size",
     default="0.1",
     metavar="SIZE",
-    help="Size of the dev set. A share of the audio, or a time such as 2h or 30m; 0 is no such set.",
+    help="Size of the dev set. A share of the audio, or a time such as 2h or 30m; 0 for none.",
 )
 @click.option(
     "--test-size",
     default="0.1",
     metavar="SIZE",
-    help="Size of the test set. A share of the audio, or a time such as 2h or 30m; 0 is no such set.",
+    help="Size of the test set. A share of the audio, or a time such as 2h or 30m; 0 for none.",
 )
 @click.option(
     "--by",

@@ -70,7 +70,7 @@ def _expression(pattern: str, fields: Sequence[str]) -> str:
 def are_transcripts(paths: Sequence[Path]) -> bool:
     """Returns True if the names of files are clearly transcripts: a few words, which occur at all places of a name.
 
-    So are the names of 0_1_1_0.wav, ..., and not those of 7_jackson_32.wav, ..., whose places have words of their own.
+    The names 0_1_1_0.wav, 1_1_0_1.wav, ... are transcripts. 7_jackson_32.wav, ... are not: each place has own words.
     """
     names = [SEPARATORS.split(stem(path)) for path in paths]
     files_of_word = Counter(word for name in names for word in set(name))

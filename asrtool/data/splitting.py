@@ -33,7 +33,7 @@ ENOUGH = 0.95  # of the wanted size
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Sizes are shares of the corpus (0.1, 10%) or times (2h, 30m); 0 is no such set."""
+    """Sizes are shares of the corpus (0.1, 10%) or times (2h, 30m); with 0 the set is not written."""
 
     dev: str = "0.1"
     test: str = "0.1"

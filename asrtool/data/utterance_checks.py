@@ -12,16 +12,15 @@ from lhotse.cut import Cut
 
 from asrtool.data.audio import AudioInfo, inspect_audio, is_command
 from asrtool.data.sources import InvalidEntry
+from asrtool.text.characters import JOINERS, character_name, is_invisible
 
 MIN_SEGMENT_SECONDS = 0.025  # a window of the features: what is shorter has no whole frame
 TIME_PRECISION = 1e-3  # seconds: the precision to which transcribers write times, and lhotse reads them
 UNPRINTABLE = {"Cc", "Cf", "Cs"}  # Unicode's control and format characters, and halves of characters
-JOINERS = "\u200c\u200d"  # part of the spelling behind letters of the scripts of these blocks, Arabic to Sinhala:
-JOINING_SCRIPTS = ("\u0600", "\u0dff")
 CASES: dict[str, Callable[[str], str]] = {"keep": str, "upper": str.upper, "lower": str.lower}
 
 CLAMPED = "ends beyond their recording clamped to it (--end-tolerance)"
-INVISIBLE = "transcripts freed of invisible characters such as U+200B"
+INVISIBLE = "transcripts freed of invisible characters"  # and their names
 SHARP_S = "transcripts in which upper case made SS of ß"
 COMMANDS = "recordings that are shell commands: what reads this manifest needs --allow-commands"
 
@@ -121,7 +120,8 @@ class UtteranceChecks:
         cleaned, had_invisible = clean_transcript(text, self.case)
         if not cleaned and not self.unlabelled:
             raise InvalidEntry("empty transcript")
-        self.notes[INVISIBLE] += had_invisible
+        if had_invisible:
+            self.notes[f"{INVISIBLE}: {_names_of_invisible(text)}"] += 1
         self.notes[SHARP_S] += self.case == "upper" and "ß" in text
         return cleaned or None
 
@@ -152,18 +152,23 @@ def clean_transcript(text: str, case: str = "keep") -> tuple[str, bool]:
     Raises InvalidEntry for control characters.
     """
     text = " ".join(text.split())
-    visible = text if text.isascii() else "".join(map(_visible, text, " " + text[:-1]))
+    visible = text if text.isascii() else _visible(text)
     if not text.isprintable() and (character := _unprintable(visible.replace("\u200c", "").replace("\u200d", ""))):
         raise InvalidEntry(f"its transcript has {character}; remove it")
     cased = CASES[case](unicodedata.normalize("NFC", visible))
     return " ".join(unicodedata.normalize("NFC", cased).split()), visible != text
 
 
-def _visible(character: str, previous: str) -> str:
-    """Returns `character`, or nothing if it is an invisible format character."""
-    if character in JOINERS and JOINING_SCRIPTS[0] <= previous <= JOINING_SCRIPTS[1]:
-        return character
-    return "" if unicodedata.category(character) == "Cf" else character
+def _visible(text: str) -> str:
+    """Returns a text without invisible format characters."""
+    pairs = zip(text, " " + text[:-1], strict=True)
+    return "".join(character for character, previous in pairs if not is_invisible(character, previous))
+
+
+def _names_of_invisible(text: str) -> str:
+    """Returns the names of the format characters of a text, such as "U+200B ZERO WIDTH SPACE"."""
+    found = sorted({character for character in text if unicodedata.category(character) == "Cf"} - set(JOINERS))
+    return ", ".join(map(character_name, found)) or "joiners outside of words"
 
 
 def check_recording_audio(recording: Recording, channel: int, checks: UtteranceChecks) -> str:

@@ -7,7 +7,7 @@ APOSTROPHE = "'"
 APOSTROPHES = "\u2018\u2019\u201a\u201b\u02bc\u2032\u00b4`\uff07"  # forms of ' in text, some of them mistyped
 QUOTES = "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\uff02"  # forms of "
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d"  # forms of -
-SPOKEN = frozenset("%‰&@#§+=±×÷°％＆＠＃＋＝℃℉№")  # symbols that are read aloud, as are those of currencies
+SPOKEN = frozenset("%‰&@#§+=±×÷°％＆＠＃＋＝℃℉№")  # symbols that are read aloud, as currencies are
 JOINERS = "\u200c\u200d"  # part of the spelling behind letters of the scripts of these blocks, Arabic to Sinhala:
 JOINING_SCRIPTS = ("\u0600", "\u0dff")
 UNIFIED_QUOTES = {**dict.fromkeys(APOSTROPHES, "'"), **dict.fromkeys(QUOTES, '"')}

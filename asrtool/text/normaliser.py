@@ -1,4 +1,4 @@
-"""Normalisation of transcripts by rules (asrtool/text/normalisation_rules.py), and a count of all that it changes."""
+"""Normalisation of transcripts by rules (asrtool/text/normalisation_rules.py), and the counts of its changes."""
 
 import re
 import unicodedata
