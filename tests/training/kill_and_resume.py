@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import torch
+from lhotse import CutSet
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -146,11 +147,22 @@ def main() -> int:
 
 def write_config(folder: Path, workers: int = 1, steps: int = 100) -> Path:
     """The tiny corpus and a configuration in which everything that can be random is."""
-    masks = {"frequency_width": 5, "time_width": 10, "time_warp": 10}
+    corpus = make_corpus(folder)
+    small = folder / "small.jsonl.gz"
+    CutSet.from_file(corpus).subset(last=6).to_file(small)
+    augment = {
+        "speeds": [0.9, 1.0, 1.1],
+        "volume": [0.5, 2.0],
+        "reverb": {"probability": 0.3},
+        "noise": [{"manifest": str(small), "voices": [1, 3], "probability": 0.3}],
+        "codec": {"probability": 0.3, "codecs": ["mulaw", "mp3"]},
+        "spec_augment": {"frequency_width": 5, "time_width": 10, "time_warp": 10},
+    }
+    train = [{"manifest": str(corpus), "weight": 2}, {"manifest": str(small), "weight": 1}]
     config = make_config(
-        make_corpus(folder),
+        corpus,
         make_tokenizer(folder),
-        data={"workers": workers, "augment": {"speeds": [0.9, 1.0, 1.1], "volume": [0.5, 2.0], "spec_augment": masks}},
+        data={"train": train, "workers": workers, "augment": augment},
         model={"dropout": 0.2, "convolution": {"kind": "residual"}},
         training={"max_steps": steps, "validate_every": 10, "save_every": 2, "log_every": 3, "ema_decay": 0.9},
     )
