@@ -6,7 +6,7 @@ import pytest
 
 from asrtool.errors import UserError
 from asrtool.pages.comparison import compare_systems, write_comparison
-from tests.pages.browser import check_page, open_browser, open_page
+from tests.pages.browser import check_page, open_page
 
 REFS = {"u1": "the cat sat", "u2": "a <b>dog</b> ran", "u3": "yes"}
 
@@ -72,11 +72,10 @@ def test_the_command_prints_text_and_json(systems, asr):
     assert values["differences"][0]["won"] == {"u1": 1, "u3": 1}
 
 
-def test_the_page_shows_gains_and_losses_in_a_browser(systems, tmp_path):
+def test_the_page_shows_gains_and_losses_in_a_browser(systems, tmp_path, browser):
     write_comparison(systems, tmp_path / "compare.html")
-    with open_browser() as browser:
-        check_page(browser, tmp_path / "compare.html")
-        with open_page(browser, tmp_path / "compare.html") as page:
-            shown = page.locator("#utterances").inner_text()
-            assert "u1" in shown and "<script>alert(1)</script>" in shown  # a word, not a script
-            assert page.locator("#summary").inner_text().count("%") >= 3
+    check_page(browser, tmp_path / "compare.html")
+    with open_page(browser, tmp_path / "compare.html") as page:
+        shown = page.locator("#utterances").inner_text()
+        assert "u1" in shown and "<script>alert(1)</script>" in shown  # a word, not a script
+        assert page.locator("#summary").inner_text().count("%") >= 3
