@@ -153,7 +153,7 @@ def nemo(file, out, audio_root, unlabelled, **settings) -> None:
     from asrtool.data.tables import TableLayout, read_table
 
     _require_output(out, file)
-    layout = TableLayout(audio_root=audio_root, unlabelled=unlabelled, is_nemo=True)
+    layout = TableLayout(audio_root=audio_root, unlabelled=unlabelled, is_json=True)
     _write(read_table(file, layout), out, unlabelled=unlabelled, **settings)
 
 

@@ -26,7 +26,7 @@ from asrtool.data.lhotse_detection import (
 from asrtool.data.sources import InvalidEntry
 from asrtool.data.table_guess import recognise_table
 from asrtool.data.table_rows import JSON_SUFFIXES, open_rows
-from asrtool.data.tables import TableLayout, read_table
+from asrtool.data.tables import NEMO_COLUMN, TableLayout, read_table
 from asrtool.errors import UserError
 
 __all__ = ["Source", "SourceOptions", "describe_source", "find_sets", "utterances_of_cuts"]
@@ -116,9 +116,10 @@ def _describe_file(path: Path, options: SourceOptions) -> Source:
         if kind in ("cuts", "recordings", "supervisions"):
             return _lhotse(path, _complete(path, kind))
     if path.suffix in JSON_SUFFIXES and json_kind(path) == "nemo" and not options.columns:
-        layout = TableLayout(audio_root=options.audio_root, unlabelled=options.unlabelled, is_nemo=True)
-        command = ("prepare", "nemo", str(path), "OUT", *table_words(replace(layout, columns={})))
-        return Source("nemo", path, "a manifest of NeMo", command, lambda: read_table(path, layout))
+        layout = TableLayout(audio_root=options.audio_root, unlabelled=options.unlabelled)
+        if not _needs_index(path, replace(layout, columns={"audio": NEMO_COLUMN})):
+            command = ("prepare", "nemo", str(path), "OUT", *table_words(layout))
+            return Source("nemo", path, "a manifest of NeMo", command, lambda: read_table(path, layout))
     return _table(path, options)
 
 

@@ -70,9 +70,9 @@ def _kind_of(file: Path) -> str:
 
 
 def _recognise(index: AudioIndex, layout: FolderLayout) -> FolderPlan:
-    tables = _tables(index)
-    keys = [path for path in index.others if KEY_FILES.fullmatch(path.name)]
     suffix = _common_text_suffix(index)
+    tables = _tables(index, only_metadata=suffix is not None)
+    keys = [path for path in index.others if KEY_FILES.fullmatch(path.name)]
     found = {
         "metadata": [str(path) for path in tables[:2]],
         "keys": [str(path) for path in keys[:2]],
@@ -93,12 +93,15 @@ def _recognise(index: AudioIndex, layout: FolderLayout) -> FolderPlan:
     raise UserError(_describe_missing(index))
 
 
-def _tables(index: AudioIndex) -> list[Path]:
-    """Returns the tables of a folder: metadata.*, in each folder that has one, or the only other table. UserError."""
+def _tables(index: AudioIndex, only_metadata: bool) -> list[Path]:
+    """Returns the tables of a folder: metadata.*, in each folder that has one, or the only other table. UserError.
+
+    `only_metadata`: other tables, e.g. of speakers, do not count, since texts have the transcripts.
+    """
     tables = [path for path in index.others if path.suffix in TABLE_SUFFIXES]
     metadata = [path for path in tables if path.stem == "metadata"]
-    if metadata or len(tables) <= 1:
-        return metadata or tables
+    if metadata or only_metadata or len(tables) <= 1:
+        return metadata if metadata or only_metadata else tables
     names = ", ".join(str(path.relative_to(index.root)) for path in tables[:6])
     raise UserError(f"{index.root} has {len(tables)} tables ({names}); say which has the transcripts: --metadata")
 

@@ -32,14 +32,17 @@ class TableRows:
     values: Iterable[tuple[str, Values]]
 
 
-def open_rows(file: Path, header: Sequence[str] | None = None, delimiter: str | None = None) -> TableRows:
-    """Returns the rows of a table. `header` has the names of the columns of a table that has none.
+def open_rows(
+    file: Path, header: Sequence[str] | None = None, delimiter: str | None = None, is_json: bool = False
+) -> TableRows:
+    """Returns the rows of a table; JSON by the file's suffix or `is_json`. `header` names the columns of a table that
+    has no header.
 
     Raises UserError for a file that is missing, compressed, or not text, and for a first line that is not a header.
     """
     if file.suffix == ".gz":  # a table is held as a whole, which a small compressed file can make too large
         raise UserError(f"{file} is compressed; unpack it with gunzip")
-    if file.suffix in JSON_SUFFIXES:
+    if is_json or file.suffix in JSON_SUFFIXES:
         return _json_rows(file)
     lines = numbered_lines(file)
     first_number, first_line = next(lines, (1, ""))

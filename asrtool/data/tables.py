@@ -33,6 +33,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # column -> its names in Common Voice, 
 }
 
 
+NEMO_COLUMN = "audio_filepath"  # where it is, a duration without a start is from the beginning of the file
+
+
 @dataclass(frozen=True)
 class TableLayout:
     """How to read a table. By default it has a header, and the delimiter is recognised by it."""
@@ -43,7 +46,7 @@ class TableLayout:
     audio_root: Path | None = None  # where relative audio paths start; the table's folder by default
     unlabelled: bool = False  # a column text is not needed
     index: AudioIndex | None = None  # finds audio that is named without its folder or suffix
-    is_nemo: bool = False  # a duration without a start is from the beginning of the file, as NeMo reads it
+    is_json: bool = False  # whatever the suffix of the file
 
 
 def read_table(file: Path, layout: TableLayout | None = None) -> Iterator[Utterance | str]:
@@ -66,12 +69,14 @@ class _TableReader:
         self.file = file
         self.layout = layout
         self.root = file.parent if layout.audio_root is None else layout.audio_root
+        self.is_nemo = False
         self.renamed = 0  # ids made of file names with white space
 
     def rows(self) -> Iterator[Utterance | str]:
         """Yields an utterance of each row, or a line that says what is wrong with the row."""
-        rows = open_rows(self.file, self.layout.header, self.layout.delimiter)
+        rows = open_rows(self.file, self.layout.header, self.layout.delimiter, self.layout.is_json)
         columns = self._columns(rows)
+        self.is_nemo = NEMO_COLUMN in rows.names
         for where, values in rows.values:
             try:
                 if isinstance(values, InvalidEntry):
@@ -154,7 +159,7 @@ class _TableReader:
         """Returns the end of a row in seconds, by its end or duration; None where the recording ends."""
         if row.get("end"):
             return parse_seconds(row["end"])
-        if row.get("duration") and (row.get("start") or self.layout.is_nemo):
+        if row.get("duration") and (row.get("start") or self.is_nemo):
             return start + parse_seconds(row["duration"])
         return None
 

@@ -38,6 +38,11 @@ def test_text_files_beside_the_audio_are_the_transcripts(make):
     assert [row[2] for row in rows(folder, speaker_from="folder")] == ["s1", "deep"]
 
 
+def test_other_tables_do_not_matter_where_texts_have_the_transcripts(make):
+    folder = make({"a.wav": "", "a.txt": "A", "speakers.tsv": "id\tage\n1\t2\n", "log.csv": "x,y\n1,2\n"})
+    assert [row[1] for row in rows(folder)] == ["A"]
+
+
 def test_names_that_repeat_get_the_names_of_their_folders(make):
     folder = make(
         {f"{s}/1.wav": "" for s in "ab"} | {f"{s}/1.txt": s for s in "ab"} | {"a/2 x.wav": "", "a/2 x.txt": "c"}

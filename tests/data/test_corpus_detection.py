@@ -43,6 +43,7 @@ LAYOUTS = {
     "stems in another folder": (WAV | {"t.csv": "1|one two\n"}, "t.csv", "metadata"),
     "jsonl": (WAV | {"t.jsonl": '{"clip": "wavs/1.wav", "words": "one two"}\n'}, "t.jsonl", "table"),
     "nemo": (WAV | {"train.json": NEMO}, "train.json", "nemo"),
+    "nemo of another machine": (WAV | {"train.json": NEMO.replace("wavs/", "/elsewhere/")}, "train.json", "metadata"),
     "kaldi": (WAV | {"data/wav.scp": "u wavs/1.wav\n", "data/text": "u one two\n"}, "data", "kaldi"),
     "folder": (WAV | {"wavs/1.txt": "one two"}, ".", "texts"),
     "audiofolder": (WAV | {"wavs/metadata.csv": "file_name,transcription\n1.wav,one two\n"}, ".", "metadata"),
