@@ -152,7 +152,7 @@ score_sets() {
 stream_sets() {
     local exp=$1 lang=$2 weights=$3 methods=$4 manifest name method alignments search options
     shift 4
-    if [[ $(asrtool info "$exp/config.yaml" --units 2) =~ can\ stream\ +no ]]; then
+    if [[ $(asrtool info "$exp/config.yaml" --vocab-size 2) =~ can\ stream\ +no ]]; then
         echo "The model of $exp needs whole utterances: nothing to do"
         return 0
     fi

@@ -6,7 +6,7 @@ import click
 
 from asrtool.cli.doctor_output import json_option
 from asrtool.cli.options import COUNT, EPOCHS, PATH, POSITIVE, Number
-from asrtool.cli.train import OVERRIDE, units_option
+from asrtool.cli.train import OVERRIDE, vocab_size_option
 
 
 @click.command()
@@ -21,7 +21,7 @@ from asrtool.cli.train import OVERRIDE, units_option
     help="Device: this (measured for some seconds), h100, h200, b200, a100, v100, l4, l40s, cpu or cpu-amx.",
 )
 @click.option("--steps", type=COUNT, show_default="training.max_steps", help="Number of training steps.")
-@click.option("--epochs", type=EPOCHS, help="Number of passes over the data. Instead of --steps.")
+@click.option("--epochs", type=EPOCHS, show_default="as many as the steps are", help="Number of passes over the data.")
 @click.option("--network", type=POSITIVE, default=100.0, help="Speed of the network between machines in Gbit/s.")
 @click.option(
     "--utilisation",
@@ -30,11 +30,11 @@ from asrtool.cli.train import OVERRIDE, units_option
     help="Share of the device's peak speed that training reaches.",
 )
 @click.option("--price", type=POSITIVE, show_default="as listed", help="Price of an hour of one device in USD.")
-@units_option
+@vocab_size_option
 @OVERRIDE
 @json_option
 def plan(
-    config, hours, devices, device_name, steps, epochs, network, utilisation, price, units, overrides, as_json
+    config, hours, devices, device_name, steps, epochs, network, utilisation, price, vocab_size, overrides, as_json
 ) -> None:
     """Predict steps, memory, time, communication and cost of a training.
 
@@ -42,8 +42,8 @@ def plan(
     model are those of `asrtool info`. All assumptions are printed; docs/planning.md compares plans with trainings.
 
     \b
-    asrtool plan conf/transformer_24l.yaml --units 5000 --hours 960 --devices 8 --device h100 --epochs 40
-    asrtool plan conf/transformer_24l.yaml --units 5000 --hours 65000 --devices 64 --device a100 --network 25 \\
+    asrtool plan conf/transformer_24l.yaml --vocab-size 5000 --hours 960 --devices 8 --device h100 --epochs 40
+    asrtool plan conf/transformer_24l.yaml --vocab-size 5000 --hours 65000 --devices 64 --device a100 --network 25 \\
         --set parallel.strategy=bmuf --price 1.5
     asrtool plan conf/mine.yaml --hours 5
     """
@@ -54,7 +54,7 @@ def plan(
     from asrtool.training.plan import PlanOptions, make_plan
     from asrtool.training.plan_text import assumptions, plan_lines, plan_values
 
-    loaded, num_units = read_model_config(config, overrides, units)
+    loaded, num_units = read_model_config(config, overrides, vocab_size)
     if device_name.lower() == "this":
         from asrtool.training.plan_measurement import measure_this_machine
 

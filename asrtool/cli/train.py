@@ -14,11 +14,11 @@ OVERRIDE = click.option(
     shell_complete=complete_override,
     help="Key of the configuration to change, and its value; EXP/config.yaml lists all keys; repeatable.",
 )
-units_option = click.option(
-    "--units",
-    type=click.IntRange(2, 10**6),
-    show_default="the size of data.tokenizer",
-    help="Number of output units, blank included.",
+vocab_size_option = click.option(
+    "--vocab-size",
+    type=click.IntRange(2, 1_000_000),
+    show_default="that of data.tokenizer",
+    help="Number of units. Blank included.",
 )
 PHASES = click.Choice(["main", "warmup"])
 
@@ -113,8 +113,8 @@ def train(
 @click.command()
 @click.argument("config", type=PATH)
 @OVERRIDE
-@units_option
-def info(config, overrides, units) -> None:
+@vocab_size_option
+def info(config, overrides, vocab_size) -> None:
     """Print the size, cost, memory and latency of a model, or the facts of a pack.
 
     CONFIG is a configuration file, an experiment folder, or a pack, whose model card is printed once all its files have
@@ -127,36 +127,36 @@ def info(config, overrides, units) -> None:
     `asrtool plan` predicts a whole training from the same figures.
 
     \b
-    asrtool info conf/transformer_12l.yaml --set model.layers=24 --units 500
-    asrtool info conf/transformer_xl_12l.yaml --units 500 --set data.batch_seconds=1200
+    asrtool info conf/transformer_12l.yaml --set model.layers=24 --vocab-size 500
+    asrtool info conf/transformer_xl_12l.yaml --vocab-size 500 --set data.batch_seconds=1200
     asrtool info exp/transformer
     asrtool info packs/english
     """
     from asrtool.pack_manifest import is_pack
 
-    for name, value in (_pack_lines if is_pack(config) else _model_lines)(config, overrides, units).items():
+    for name, value in (_pack_lines if is_pack(config) else _model_lines)(config, overrides, vocab_size).items():
         click.echo(f"{name:16} {value}")
 
 
-def _pack_lines(pack, overrides, units) -> dict[str, str]:
+def _pack_lines(pack, overrides, vocab_size) -> dict[str, str]:
     """Returns the facts of a pack."""
     from asrtool.deploy.model_card import manifest_lines
     from asrtool.pack_manifest import open_pack
 
-    if overrides or units:
-        raise click.UsageError("--set and --units have no effect on a pack; give a configuration file")
+    if overrides or vocab_size:
+        raise click.UsageError("--set and --vocab-size have no effect on a pack; give a configuration file")
     return manifest_lines(open_pack(pack, large_files=True))
 
 
-def _model_lines(config, overrides, units) -> dict[str, str]:
+def _model_lines(config, overrides, vocab_size) -> dict[str, str]:
     """Returns the facts of the model of a configuration file, or of an experiment folder."""
     from asrtool.models.info import model_info
 
-    return model_info(*read_model_config(config, overrides, units)).lines()
+    return model_info(*read_model_config(config, overrides, vocab_size)).lines()
 
 
-def read_model_config(config, overrides, units):
-    """Returns the configuration of a file, or of an experiment folder, and the number of units, of `units` or of it."""
+def read_model_config(config, overrides, vocab_size):
+    """Returns the configuration of a file or an experiment folder, and the number of units: `vocab_size` or its own."""
     from asrtool.config_file import load_config
     from asrtool.text.tokenizer import load_tokenizer
 
@@ -166,4 +166,4 @@ def read_model_config(config, overrides, units):
         raise UserError(f"{config} is neither an experiment folder, a pack nor a configuration file: it {reason}")
     loaded = load_config(folder / "config.yaml" if folder else config, overrides)
     tokenizer = folder / "tokenizer.json" if folder else loaded.data.tokenizer
-    return loaded, units or load_tokenizer(tokenizer).size
+    return loaded, vocab_size or load_tokenizer(tokenizer).size

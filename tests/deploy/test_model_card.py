@@ -77,7 +77,7 @@ def test_the_card_states_the_latency_of_a_streaming_model(asr, stream_experiment
     assert "Graph search outputs words of its vocabulary only." in card
 
 
-@pytest.mark.parametrize("options", [("--set", "seed=2"), ("--units", 9)])
+@pytest.mark.parametrize("options", [("--set", "seed=2"), ("--vocab-size", 9)])
 def test_options_of_a_configuration_have_no_effect_on_a_pack(asr, exp, tmp_path, options):
     assert asr("pack", exp, tmp_path / "pack")[0] == 0
     status, _, err = asr("info", tmp_path / "pack", *options)

@@ -206,7 +206,7 @@ def test_the_command_prints_the_lines_of_info_and_json(asr, tmp_path, tiny_confi
 
     path = tmp_path / "config.yaml"
     save_config(tiny_config(), path)
-    question = [str(path), "--units", "50", "--set", "model.dim=32", "--set", "data.batch_seconds=60"]
+    question = [str(path), "--vocab-size", "50", "--set", "model.dim=32", "--set", "data.batch_seconds=60"]
     _, info, _ = asr("info", *question)
     status, plan, _ = asr("plan", *question, "--hours", "5", "--devices", "8", "--device", "H100", "--epochs", "3")
     shared = [line for line in info.splitlines() if line.split(" ")[0] in ("operations", "training")]
@@ -227,5 +227,5 @@ def test_wrong_questions_are_one_line(asr, tmp_path, tiny_config, options, messa
     from asrtool.config_file import save_config
 
     save_config(tiny_config(), tmp_path / "config.yaml")
-    status, _, err = asr("plan", str(tmp_path / "config.yaml"), "--units", "50", *options)
+    status, _, err = asr("plan", str(tmp_path / "config.yaml"), "--vocab-size", "50", *options)
     assert status == 2 and message in err and len(err.splitlines()) == 1
