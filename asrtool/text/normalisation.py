@@ -11,7 +11,7 @@ from asrtool.text.normaliser import Normaliser
 
 Case = Literal["keep", "lower", "upper"]
 
-__all__ = ["NormalisationRules", "load_rules", "propose_rules", "rules_text", "write_rules"]
+__all__ = ["NormalisationRules", "count_characters", "load_rules", "propose_rules", "rules_text", "write_rules"]
 
 MIN_COUNT = 3  # a character that occurs less often is a slip or a foreign word, and cannot be learned
 MAX_RARE_SHARE = 0.001  # of all characters that may be rare; beyond it the corpus is small, and all are listed
