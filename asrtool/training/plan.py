@@ -22,6 +22,7 @@ USABLE_MEMORY = 0.9  # of a device: fragmentation wastes some
 GPU_RUNTIME = 1.0e9  # bytes: CUDA's context and libraries
 CPU_RUNTIME = 0.45e9  # bytes of a process with torch and lhotse
 WEIGHT = 4.0  # bytes
+GPU_TRANSIENT, CPU_TRANSIENT = 0.2, 0.8  # of the activations: gradients of activations, and fragmentation
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,14 @@ class Memory:
 
     weights: float  # with gradients and the moments of Adam
     strategy: float  # copies that the parallel strategy and the running mean of the weights keep
-    activations: float
-    runtime: float
+    activations: float  # that the forward pass saves, and the outputs
+    transient: float  # what the backward pass needs besides, and fragmentation
+    runtime: float  # of libraries
 
     @property
     def total(self) -> float:
         """The sum."""
-        return self.weights + self.strategy + self.activations + self.runtime
+        return self.weights + self.strategy + self.activations + self.transient + self.runtime
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,9 @@ def memory(config: Config, info: ModelInfo, device: Device, devices: int) -> Mem
     if devices > 1 and config.parallel.strategy == "fsdp":  # shards, and two whole blocks that are gathered
         weights, strategy = weights / devices, strategy / devices + 2 * WEIGHT * parameters / config.model.layers
     runtime = GPU_RUNTIME if device.is_gpu else CPU_RUNTIME
-    return Memory(weights, strategy, info.activations + _output_bytes(info, info.batch_seconds), runtime)
+    activations = info.activations + _output_bytes(info, info.batch_seconds)
+    transient = activations * (GPU_TRANSIENT if device.is_gpu else CPU_TRANSIENT)
+    return Memory(weights, strategy, activations, transient, runtime)
 
 
 def _output_bytes(info: ModelInfo, seconds: float) -> float:
@@ -199,8 +203,9 @@ def _output_bytes(info: ModelInfo, seconds: float) -> float:
 def largest_batch(config: Config, info: ModelInfo, device: Device, devices: int) -> float:
     """The largest data.batch_seconds whose activations fit, in seconds; 0 if not even the weights do."""
     needs = memory(config, info, device, devices)
-    free = USABLE_MEMORY * device.memory - (needs.total - needs.activations)
-    return max(0.0, free / (needs.activations / info.batch_seconds))
+    of_batch = needs.activations + needs.transient
+    free = USABLE_MEMORY * device.memory - (needs.total - of_batch)
+    return max(0.0, free / (of_batch / info.batch_seconds))
 
 
 def communication(

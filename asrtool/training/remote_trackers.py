@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from asrtool.training.trackers import RunFacts, Tracker, flat_settings
+from asrtool.training.trackers import RunFacts, Tracker, describe, flat_settings
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,8 @@ class WandbTracker:
     """A run of Weights & Biases.
 
     WANDB_PROJECT, WANDB_ENTITY, WANDB_BASE_URL and WANDB_API_KEY are wandb's own variables. With WANDB_MODE=offline,
-    and when nobody is logged in, the run is recorded in the experiment folder and `wandb sync` sends it later.
+    when nobody is logged in, and when no server answers, the run is recorded in the experiment folder, and `wandb sync`
+    sends it later.
     """
 
     def __init__(self, facts: RunFacts):
@@ -34,7 +35,25 @@ class WandbTracker:
         facts.write_run("wandb", run)
         facts.folder.mkdir(parents=True, exist_ok=True)
         mode = self._mode(wandb)
-        self._run: Any = wandb.init(
+        try:
+            self._run = self._start(wandb, facts, run, mode)
+        except wandb.Error as error:
+            if mode != "online":
+                raise
+            logger.warning(f"wandb does not reach its server: {describe(error)}")
+            mode = "offline"
+            self._run = self._start(wandb, facts, run, mode)
+        self._run.define_metric("*", step_metric="step")  # steps that are taken again after a resume may come again
+        if mode == "offline":
+            logger.info(f"wandb records offline; wandb sync {facts.folder}/wandb/offline-run-* sends it")
+
+    @staticmethod
+    def _mode(wandb: Any) -> Any:
+        """Returns the mode that WANDB_MODE names; otherwise online if somebody is logged in, without asking."""
+        return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+
+    def _start(self, wandb: Any, facts: RunFacts, run: str, mode: Any) -> Any:
+        return wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=facts.name,
             id=run,
@@ -44,14 +63,6 @@ class WandbTracker:
             config=flat_settings(facts.config),
             settings=self._settings(wandb),
         )
-        self._run.define_metric("*", step_metric="step")  # steps that are taken again after a resume may come again
-        if mode == "offline":
-            logger.info(f"wandb records offline; wandb sync {facts.folder}/wandb/offline-run-* sends it")
-
-    @staticmethod
-    def _mode(wandb: Any) -> Any:
-        """Returns the mode that WANDB_MODE names; otherwise online if somebody is logged in, without asking."""
-        return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
 
     @staticmethod
     def _settings(wandb: Any) -> Any:

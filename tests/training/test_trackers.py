@@ -2,7 +2,9 @@
 
 import json
 import socket
+import sys
 import threading
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -151,6 +153,29 @@ def test_wandb_records_offline_when_nobody_is_logged_in_and_keeps_the_id_of_its_
     assert written and all(b"train/loss" in path.read_bytes() for path in written)
     about_the_machine = [path.name for path in (tmp_path / "exp" / "wandb").rglob("*") if "metadata" in path.name]
     assert not about_the_machine
+
+
+def test_wandb_records_offline_when_no_server_answers(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("wandb")
+    from asrtool.training.remote_trackers import WandbTracker
+
+    library, modes = MagicMock(), []
+
+    class NoAnswer(Exception):
+        pass
+
+    def init(mode, **_):
+        modes.append(mode)
+        if mode == "online":
+            raise NoAnswer("https://me:swordfish@host does not answer")
+        return MagicMock()
+
+    library.init, library.Error = init, NoAnswer
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    WandbTracker(RunFacts(tmp_path))
+    shown = capfd.readouterr().err
+    assert modes == ["online", "offline"]
+    assert "wandb does not reach its server" in shown and "wandb sync" in shown and "swordfish" not in shown
 
 
 def test_a_dry_run_is_not_recorded(tmp_path, tiny_config, monkeypatch):
