@@ -82,5 +82,5 @@ class DataScript:
         dev, test = self.sets.dev, self.sets.test
         source = f"data/corpus/{name}.normalised.jsonl.gz"
         words = ["asrtool", "split", source, "data", "--dev-size", dev.value, "--test-size", test.value]
-        why = comment(f"dev: {dev.why}. test: {test.why}. Split by speaker where speakers are known.")
+        why = comment(f"dev: {dev.why}. test: {test.why}. Split by speaker where enough speakers are known.")
         return f"{why}\n{command_line(words)}"
