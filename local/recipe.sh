@@ -67,7 +67,7 @@ Options of all recipes:
                               (default ${lexicon#"$recipe"/})
   --unknown TREATMENT         words without a pronunciation: drop, g2p or characters (default $unknown)
   --stress keep|drop          stress digits of the vowels of CMUdict (default $stress)
-  --case keep|upper|lower     case that --lm-text and --lexicon are changed to, that of the transcripts (default $case)
+  --case keep|upper|lower     case of --lm-text and --lexicon, as the transcripts have (default $case)
   --speeds LIST               speeds of the training audio, if features are stored (default $speeds)
   --lm-text "FILE FILE"       more text to train language models on (default ${lm_text:-none})
   --lm-order N                order of the n-gram of the graph (default $lm_order); 0: no language model and no graph

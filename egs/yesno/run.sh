@@ -16,7 +16,7 @@ data_options="corpus_dir mirror" # of local/data.sh
 path_options+=" corpus_dir"
 data_title="prepare data (every other recording for training, the others for the test)"
 
-conf=conf/transformer.yaml # computes features on the fly, so there is no stage 1
+conf=conf/transformer.yaml # computes features on the fly: no stage 1
 units=word lexicon=local/lexicon.txt unknown=drop # of two words
 lm_order=2 lm_words=0
 jobs=1

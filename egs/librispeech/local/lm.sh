@@ -43,7 +43,7 @@ take_openslr_lms() {
 }
 
 # take_openslr_lexicon: makes $lang/lexicon.txt with the pronunciations in $lm_folder, without stress; words that have
-# none get one by grapheme-to-phoneme. It also has the words of dev, for the dev loss; the graph has those of the 3-gram.
+# none get one by grapheme-to-phoneme. It also has the words of dev, for the dev loss; the graph has the words of the LM.
 take_openslr_lexicon() {
     awk '{print $1}' "$lm_folder/librispeech-lexicon.txt" >"$lang/words.txt"
     asrtool lexicon data/dev.jsonl.gz data/train.jsonl.gz "$lang/words.txt" "$lang/lexicon.txt" \
