@@ -150,8 +150,13 @@ def _run(debug: bool) -> None:
     except Exception as error:
         _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where)", BUG, debug)
     else:
-        if isinstance(status, int):  # of `Context.exit`, which click returns here; commands return None
-            sys.exit(status)
+        _exit(status)
+
+
+def _exit(status: object) -> None:
+    """Exits with what `Context.exit` was called with, which click returns; commands return None."""
+    if isinstance(status, int):
+        sys.exit(status)
 
 
 def _fail_usage(error: click.ClickException, debug: bool) -> None:

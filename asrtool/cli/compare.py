@@ -14,7 +14,7 @@ from asrtool.cli.options import PATH
     show_default="the manifest that was decoded",
     help="Manifest of cuts. Lengths and audio of the utterances come from it; repeatable.",
 )
-@click.option("--html", type=PATH, help="HTML page to write.")
+@click.option("--html", type=PATH, show_default="none", help="HTML page to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def compare(systems, cuts, html, as_json) -> None:
     """Compare two or more systems on the same utterances.

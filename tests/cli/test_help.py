@@ -11,7 +11,18 @@ OPTIONAL = {
     *("--adapted", "--alignments", "--ctm", "--cuts", "--decoding-weights", "--dev", "--graph", "--graph-lm"),
     *("--hotwords", "--hyps", "--init-from", "--lexicon", "--list", "--lm", "--ngram", "--noise", "--pool"),
     *("--priors", "--recordings", "--licence", "--model", "--train-cuts", "--rescore", "--silence", "--size"),
-    *("--supervisions", "--tag", "--threshold", "--tokenizer", "--warmup-hours", "--wav", "--add-words", "--from"),
+    *(
+        "--config",
+        "--exclude",
+        "--supervisions",
+        "--tag",
+        "--threshold",
+        "--tokenizer",
+        "--warmup-hours",
+        "--wav",
+        "--add-words",
+        "--from",
+    ),
 }
 
 
