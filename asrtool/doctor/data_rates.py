@@ -8,6 +8,7 @@ import numpy as np
 
 from asrtool.config import Config
 from asrtool.data.features import MIN_FRAME_SECONDS, count_frames
+from asrtool.doctor.data_audio_checks import is_steady_noise
 from asrtool.doctor.data_entries import Utterance
 from asrtool.doctor.data_faults import Faults
 from asrtool.doctor.data_signal import Signal
@@ -18,8 +19,8 @@ from asrtool.text.words import composed
 MIN_UTTERANCES = 20  # for a median rate and its deviation
 MAX_CHARACTERS_PER_SECOND = 50.0  # of audio: twice the fastest speech in any alphabet
 MIN_DEVIATION = 0.12  # of the logarithm of the rate: read speech of one person has 0.1, of many 0.2
-MAX_Z = 4.5  # deviations from the median; the farthest of 1,400 read utterances in two languages has 3.7
-MAX_RATIO, MIN_RATIO = 1.9, 1 / 2.5  # of the median rate: within them, people just speak fast or slowly
+MAX_Z = 4.0  # deviations from the median; the farthest of 1,400 read utterances in two languages has 3.7
+MAX_RATIO = 1.8  # to the median rate, or its inverse: within that, people just speak fast or slowly
 MIN_SPEECH_SECONDS = 0.1
 
 
@@ -77,43 +78,65 @@ def check_speaking_rates(
     """Adds a fault for each transcript that is far too long or too short for its speech.
 
     `signals` has the measures of utterances by number; the first of this set has the number `first`. Outliers are
-    judged by the logarithm of characters per second of speech, with the median and its absolute deviation, so that they
-    do not hide each other. The deviation is larger where few characters are expected and written.
+    judged by the logarithm of characters per second, with the median and its absolute deviation, so that they do not
+    hide each other: per second of speech and per second of audio, of which the one closer to its median counts. Long
+    pauses alone, or noise that hides pauses, make no outlier.
     """
-    rated = []
+    rated: list[_Rated] = []
     for number, utterance in enumerate(utterances, first):
         characters = len("".join(composed(utterance.text or "").split()))
-        seconds = _speech_seconds(utterance, signals.get(number))
-        if not characters or seconds is None:
+        speech = _speech_seconds(utterance, signals.get(number))
+        if not characters or speech is None:
             continue
         if characters > MAX_CHARACTERS_PER_SECOND * utterance.seconds:
-            faults.add("too-many-characters", utterance.id, _rate_text(characters, utterance.seconds, "audio"))
+            detail = f"{characters / utterance.seconds:.1f} characters per second of audio"
+            faults.add("too-many-characters", utterance.id, detail)
         else:
-            rated.append((utterance, characters, seconds))
-    if len(rated) < MIN_UTTERANCES:
-        return
-    logarithms = np.array([math.log(characters / seconds) for _, characters, seconds in rated])
+            rated.append(_Rated(utterance.id, characters, speech, utterance.seconds))
+    if len(rated) >= MIN_UTTERANCES:
+        _add_outliers(rated, faults)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rated:
+    id: str
+    characters: int
+    speech: float  # seconds
+    audio: float  # seconds
+
+
+def _add_outliers(rated: Sequence[_Rated], faults: Faults) -> None:
+    by_speech = _deviations([item.characters for item in rated], [item.speech for item in rated])
+    by_audio = _deviations([item.characters for item in rated], [item.audio for item in rated])
+    usual = float(np.median([item.characters / item.speech for item in rated]))
+    for item, speech, audio in zip(rated, by_speech, by_audio, strict=True):
+        if speech[0] * audio[0] <= 0:
+            continue
+        difference, z = min(speech, audio, key=lambda pair: abs(pair[1]))
+        if abs(z) > MAX_Z and abs(difference) > math.log(MAX_RATIO):
+            kind = "too-many-characters" if z > 0 else "too-few-characters"
+            rate = f"{item.characters / item.speech:.1f} characters per second of speech"
+            faults.add(kind, item.id, f"{rate}, where {usual:.1f} is usual")
+
+
+def _deviations(characters: Sequence[int], seconds: Sequence[float]) -> list[tuple[float, float]]:
+    """Returns, for each utterance, how far its logarithmic rate is from the median, also in standard deviations.
+
+    The deviation is larger where few characters are expected and written.
+    """
+    logarithms = np.log(np.array(characters) / np.array(seconds))
     median = float(np.median(logarithms))
     deviation = max(MIN_DEVIATION, 1.4826 * float(np.median(np.abs(logarithms - median))))
-    for (utterance, characters, seconds), logarithm in zip(rated, logarithms.tolist(), strict=True):
-        difference = logarithm - median
-        expected = seconds * math.exp(median)
-        z = difference / math.hypot(deviation, 1 / math.sqrt(max(characters, expected)))
-        detail = f"{_rate_text(characters, seconds, 'speech')}, where {math.exp(median):.1f} is usual"
-        if z > MAX_Z and difference > math.log(MAX_RATIO):
-            faults.add("too-many-characters", utterance.id, detail)
-        elif z < -MAX_Z and difference < math.log(MIN_RATIO):
-            faults.add("too-few-characters", utterance.id, detail)
+    expected = np.maximum(characters, np.array(seconds) * math.exp(median))
+    differences = logarithms - median
+    z = differences / np.hypot(deviation, 1 / np.sqrt(expected))
+    return list(zip(differences.tolist(), z.tolist(), strict=True))
 
 
 def _speech_seconds(utterance: Utterance, signal: Signal | None) -> float | None:
     """Returns the seconds of speech, the duration without measured audio, and None for audio without speech."""
     if signal is None:
         return utterance.seconds
-    if signal.wrong_samples or signal.speech_seconds < MIN_SPEECH_SECONDS:
+    if signal.wrong_samples or signal.speech_seconds < MIN_SPEECH_SECONDS or is_steady_noise(signal):
         return None
     return signal.speech_seconds
-
-
-def _rate_text(characters: int, seconds: float, what: str) -> str:
-    return f"{characters / seconds:.1f} characters per second of {what}"

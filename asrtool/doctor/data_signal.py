@@ -17,8 +17,10 @@ MIN_POWER = 1e-12  # -120 dB of full scale: the level of digital silence
 FULL_SCALE = 0.999  # samples from here on are counted as clipped
 MIN_FLAT_PEAK = 0.1  # of full scale: below it, equal neighbours at the peak are the steps of a quiet recording
 FLAT_STEP = 1 / 32768
+PEAK_RANGE = 0.02  # of the peak: a waveform that is not clipped has more samples in this range below it than at it
+MIN_FLAT_SAMPLES = 6  # at flat peaks, of an utterance: two runs
 SPEECH_RANGE = 35.0  # dB below the loud frames within which a frame counts as speech
-MIN_SPEECH_LEVEL = -70.0  # dB of full scale
+MIN_SPEECH_LEVEL = -85.0  # dB of full scale: a few steps of 16-bit samples
 FLOOR_SHARE = 0.3  # of the distance in dB from the noise floor to the loud frames: below it a frame is a pause
 SPECTRUM_SECONDS = 0.032  # window of the long-term spectrum
 MAX_SPECTRUM_FRAMES = 600  # 20 s of speech fix the long-term spectrum
@@ -28,10 +30,14 @@ BANDS = 32  # of the long-term spectrum, up to half the sampling rate of the mod
 # The steepest of its 300 originals is 17 dB, of 300 of a German studio voice 20 dB.
 EDGE_DB = 24.0
 MIN_EDGE_HZ = 3300.0  # the bandwidth of telephones; an edge below it belongs to the voice
+# Resampling leaves the rounding of samples above an edge: a level of -55 dB at most, 20 dB above the rounding of 16 bits,
+# or 45 dB below the voice. More is noise that was recorded at the full rate, with a voice that has little energy there.
+MAX_LEVEL_ABOVE_EDGE = -55.0
+MIN_RANGE_ABOVE_EDGE = 45.0
 ABOVE_EDGE = 80  # percentile of the bands above an edge that must stay below it: aliases may peak near half the rate
 MAX_EDGE_SHARE = 0.75  # of half the rate: above it an edge is the filter of the recorder or of a codec
 DROPOUT_FRAMES = 2  # frames of one constant value: 20 ms
-DROPOUT_RANGE = 20.0  # dB below the loud frames that both neighbours of a dropout reach: within speech
+DROPOUT_RANGE = 15.0  # dB below the loud frames that both neighbours of a dropout reach: within speech
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ def measure_signal(samples: np.ndarray, rate: int, model_rate: int | None = None
         level=float(loud),
         level_range=float(loud - quiet),
         speech_seconds=float(np.count_nonzero(is_speech)) * FRAME_SECONDS,
-        snr=estimate_snr(samples, rate),
+        snr=estimate_snr(samples - samples.mean(), rate),
         bandwidth=None if spectrum is None else _sharp_edge(spectrum, rate, half),
         flatness=None if spectrum is None else _flatness(spectrum, rate, half),
         dropouts=_count_dropouts(frames, levels, float(loud)),
@@ -117,16 +123,29 @@ def _speech_threshold(loud: float, quiet: float) -> float:
 
 
 def _clipped_share(samples: np.ndarray, magnitude: np.ndarray, peak: float) -> float:
-    """Returns the share of samples at full scale, or in runs of three or more at a lower, flat peak."""
+    """Returns the share of samples at full scale, or in runs of three or more at a lower, flat peak.
+
+    A lower peak is flat if it has half as many samples as the range of amplitudes just below it, or more.
+    """
     if peak < MIN_FLAT_PEAK:
         return 0.0
-    at_full_scale = np.count_nonzero(magnitude >= FULL_SCALE)
+    at_full_scale = int(np.count_nonzero(magnitude >= FULL_SCALE))
     at_peak = np.zeros(len(samples), bool)
     for extreme in (float(samples.max()), float(samples.min())):
         if abs(extreme) >= MIN_FLAT_PEAK:
             at_peak |= np.abs(samples - extreme) <= FLAT_STEP
-    in_runs = at_peak[:-2] & at_peak[1:-1] & at_peak[2:]
-    return float(max(at_full_scale, np.count_nonzero(in_runs))) / len(samples)
+    in_runs = int(np.count_nonzero(at_peak[:-2] & at_peak[1:-1] & at_peak[2:]))
+    if in_runs < MIN_FLAT_SAMPLES or 2 * np.count_nonzero(at_peak) < _count_below(samples):
+        in_runs = 0
+    return max(at_full_scale, in_runs) / len(samples)
+
+
+def _count_below(samples: np.ndarray) -> int:
+    """Returns the number of samples in PEAK_RANGE below the largest and above the smallest value."""
+    high, low = float(samples.max()), float(samples.min())
+    below_high = (samples < high - FLAT_STEP) & (samples > high - PEAK_RANGE * abs(high))
+    above_low = (samples > low + FLAT_STEP) & (samples < low + PEAK_RANGE * abs(low))
+    return int(np.count_nonzero(below_high) + np.count_nonzero(above_low))
 
 
 def _spectrum(samples: np.ndarray, rate: int, is_speech: np.ndarray) -> np.ndarray | None:
@@ -156,15 +175,18 @@ def _sharp_edge(spectrum: np.ndarray, rate: int, half: float) -> float | None:
     """Returns the frequency in Hz above which the spectrum has nothing, after a drop as steep as a filter's.
 
     The bands above the edge must stay EDGE_DB below the band in front of it, which a gap between formants does not
-    reach, and below half of the other bands, which a single tone does not have.
+    reach, and below half of the other bands, which a single tone does not have; and nothing may be left there but the
+    rounding of samples.
     """
     levels = _band_levels(spectrum, rate, half)
     first = max(2, int(MIN_EDGE_HZ / half * BANDS))
     for band in range(first, int(MAX_EDGE_SHARE * BANDS)):
         if levels[band] - levels[band + 3] < EDGE_DB:
             continue
-        above = np.percentile(levels[band + 3 :], ABOVE_EDGE)
-        if min(levels[band], np.median(levels[:band])) - above >= EDGE_DB:
+        above = float(np.percentile(levels[band + 3 :], ABOVE_EDGE))
+        voice = float(np.median(levels[:band]))
+        has_noise = above > MAX_LEVEL_ABOVE_EDGE and voice - above < MIN_RANGE_ABOVE_EDGE
+        if min(levels[band], voice) - above >= EDGE_DB and not has_noise:
             return float((band + 1) * half / BANDS)
     return None
 
@@ -178,7 +200,7 @@ def _flatness(spectrum: np.ndarray, rate: int, half: float) -> float:
 def _count_dropouts(frames: np.ndarray, levels: np.ndarray, loud: float) -> int:
     """Returns how many stretches of constant samples begin and end within loud speech.
 
-    Audio with digital silence elsewhere is not judged: a noise gate or a synthesiser makes it.
+    Audio with more digital silence elsewhere is not judged: a noise gate or a synthesiser makes it.
     """
     is_constant = np.ptp(frames, axis=1) == 0
     if not is_constant.any():
@@ -189,8 +211,6 @@ def _count_dropouts(frames: np.ndarray, levels: np.ndarray, loud: float) -> int:
     threshold = loud - DROPOUT_RANGE
     count = 0
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-        within = begin > 0 and end < len(levels) and min(levels[begin - 1], levels[end]) > threshold
-        if not within:
-            return 0
-        count += end - begin >= DROPOUT_FRAMES
-    return count
+        is_within = begin > 0 and end < len(levels) and min(levels[begin - 1], levels[end]) > threshold
+        count += is_within and end - begin >= DROPOUT_FRAMES
+    return count if 2 * count >= len(begins) else 0

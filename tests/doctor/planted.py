@@ -112,7 +112,7 @@ def low_level(item: Item) -> None:
 def upsampled(item: Item) -> None:
     """A voice with energy at all frequencies, of which resampling removed those above 4 kHz."""
     bright = item.samples + np.abs(item.samples) * np.random.default_rng(1).normal(size=len(item.samples))
-    narrow = resample_poly(bright, 1, 2)
+    narrow = resample_poly(0.3 * bright, 1, 2)  # none of the samples is clipped
     item.samples = resample_poly(narrow, 2, 1)[: len(item.samples)].astype(np.float32)
 
 

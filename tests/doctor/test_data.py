@@ -5,17 +5,23 @@ from collections import defaultdict
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.signal import resample_poly
 
 from asrtool.config import Config
+from asrtool.data.exclusion import read_exclusions
 from asrtool.doctor.data import DataFindings, examine_data
+from asrtool.doctor.data_audio_checks import is_steady_noise
 from asrtool.doctor.data_faults import write_exclusions
 from asrtool.doctor.data_kinds import KINDS
+from asrtool.doctor.data_signal import measure_signal
 from asrtool.doctor.findings import Report, Severity, report_json
 from asrtool.errors import UserError
 from asrtool.text.tokenizer_training import train_tokenizer
 from tests.doctor.corpus import LETTERS, Corpus, clean_corpus
 from tests.doctor.planted import PLANTED
+from tests.tiny import RATE, tone
 
 TOKENIZER = train_tokenizer("char", [LETTERS + " " + LETTERS])
 
@@ -173,6 +179,7 @@ def test_the_exclusion_list_has_an_id_and_its_reasons_on_each_line(tmp_path):
     comment, *lines = (tmp_path / "exclude.txt").read_text().splitlines()
     assert comment.startswith("# ")
     assert lines == ["u1\tsilent (peak 0)", "u2\tclipped; a line end"]
+    assert read_exclusions([tmp_path / "exclude.txt"]) == {"u1": "silent (peak 0)", "u2": "clipped; a line end"}
 
 
 def test_the_command_reports_in_text_and_json_and_writes_the_list(tmp_path, clean, asr):
@@ -213,3 +220,25 @@ def test_the_documentation_lists_every_kind():
     assert set(rows) == set(KINDS)
     for code, kind in KINDS.items():
         assert kind.cause in rows[code] and ("| yes |" in rows[code]) == kind.excluded, code
+
+
+def test_a_tone_is_neither_clipped_nor_noise_nor_upsampled():
+    for frequency in (50, 440, 3500):
+        signal = measure_signal(tone(frequency, 2.0), RATE)
+        assert signal.clipped_share == 0.0 and signal.bandwidth is None, frequency
+        assert not is_steady_noise(signal), frequency
+
+
+def test_a_voice_without_high_frequencies_in_recorded_noise_is_not_upsampled(clean):
+    samples = clean.items[0].samples
+    low = resample_poly(resample_poly(samples, 1, 2), 2, 1)[: len(samples)]
+    noise = np.random.default_rng(3).normal(size=len(low))
+    assert measure_signal((low + 1e-3 * noise).astype(np.float32), RATE).bandwidth is None
+
+
+def test_long_pauses_do_not_make_outliers_of_the_speaking_rate(tmp_path, clean):
+    corpus = Corpus(deepcopy(clean.items[:30]))
+    item = corpus.items[3]
+    pause = 1e-4 * np.random.default_rng(1).normal(size=6 * RATE)
+    item.set_samples(np.concatenate([item.samples, pause]).astype(np.float32))
+    assert "too-few-characters" not in faults_by_id(examine(tmp_path, corpus).reports[0]).get(item.id, set())
