@@ -38,8 +38,8 @@ def plan(
 ) -> None:
     """Predict steps, memory, time, communication and cost of a training.
 
-    CONFIG is a configuration file or an experiment folder; no manifest is read. The size and the operations of the
-    model are those of `asrtool info`. All assumptions are printed; docs/planning.md compares plans with trainings.
+    CONFIG is a configuration file or an experiment folder; no manifest is read. `asrtool info` prints the
+    same size and operations of the model. All assumptions are printed; docs/planning.md compares plans with trainings.
 
     \b
     asrtool plan conf/transformer_24l.yaml --vocab-size 5000 --hours 960 --devices 8 --device h100 --epochs 40

@@ -1,6 +1,6 @@
 """Listed figures of devices for `asrtool plan`: peak speed, memory, links, power and price, with sources and dates.
 
-Peak speeds are those of dense matrix products, without sparsity. Prices are examples of what was listed on a day; they
+Peak speeds are for dense matrix products, without sparsity. Prices are examples of what was listed on a day; they
 change, so that a plan for a budget needs a price of one's own (`--price`).
 """
 

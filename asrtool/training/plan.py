@@ -1,6 +1,6 @@
 """`asrtool plan`: steps, memory, time, communication and cost of a training, before it is started.
 
-The size and the operations of the model are those of `asrtool info` (asrtool/models/info.py). Everything that is
+The size and the operations of the model come from asrtool/models/info.py, as in `asrtool info`. Everything that is
 assumed is in `PlanOptions`, in the table of devices, and in the constants below; a plan lists it.
 """
 
@@ -34,7 +34,7 @@ class PlanOptions:
     steps: int | None = None  # None: training.max_steps, or `epochs`
     epochs: float | None = None
     network: float = 100e9 / 8  # bytes/s between machines, one way
-    utilisation: float | None = None  # of the peak; None: that of the device
+    utilisation: float | None = None  # of the peak; None: the device's
     price: float | None = None  # USD for an hour of a device; None: the listed one
 
 
@@ -213,7 +213,7 @@ def communication(
 ) -> tuple[float, float]:
     """Returns the bytes that a device sends in the mean step, and the seconds of it that computation does not hide.
 
-    Sums go around a ring of all devices, as slow as its slowest link: that of the network if there are several
+    Sums go around a ring of all devices, as slow as its slowest link, which is the network if there are several
     machines. The workers of bmuf are machines, with ddp inside.
     """
     devices, parallel = options.devices, config.parallel

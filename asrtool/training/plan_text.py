@@ -16,7 +16,7 @@ from asrtool.training.plan import (
 
 
 def plan_lines(plan: Plan, config: Config) -> dict[str, str]:
-    """Returns the figures by name; those of the model are the lines of `asrtool info`."""
+    """Returns the figures by name; the lines on the model are the same as of `asrtool info`."""
     model = plan.info.lines()
     return {
         "model": model["parameters"],

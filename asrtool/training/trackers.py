@@ -39,7 +39,7 @@ class RunFacts:
 
     @property
     def name(self) -> str:
-        """The name of the run: that of the experiment folder, with the folder above it."""
+        """The name of the run: the names of the experiment folder and of the folder above it."""
         return "/".join(self.folder.absolute().parts[-2:])
 
     def read_run(self, tracker: str) -> str | None:

@@ -192,7 +192,7 @@ def test_this_machine_is_measured_by_training_steps(tiny_config, monkeypatch):
     assert plan.compute_seconds == pytest.approx(training_flops(config, plan.info) * audio / speed)
 
 
-def test_steps_and_memory_of_a_plan_are_about_those_of_a_training(tmp_path, tiny_config, rows):
+def test_the_steps_and_the_audio_of_a_plan_are_about_those_of_a_training(tmp_path, tiny_config, rows):
     config = tiny_config(training={"max_steps": 8})
     plan = make_plan(config, UNITS, find_device("cpu"), PlanOptions(hours=0.0114))
     train(config, tmp_path / "exp", device="cpu")
