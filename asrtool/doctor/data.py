@@ -163,7 +163,7 @@ def _check_set(
         check_signal(utterance, measured[utterance.source], number, data.faults)
         if utterance.source.rate != expected_rate:
             data.faults.add("wrong-rate", utterance.id, f"{utterance.source.rate} Hz, not {expected_rate} Hz")
-    check_transcripts(data.utterances, tokenizer, data.faults)
+    check_transcripts(data.utterances, tokenizer, data.faults, data.role == "test")
     check_lengths(data.utterances, limits, tokenizer, data.faults)
     check_speaking_rates(data.utterances, data.signals, data.first, data.faults)
     check_overlaps(data.utterances, data.faults)

@@ -156,6 +156,11 @@ TEXT_KINDS = {
         NORMALISE + ", or train the tokenizer again",
         excluded=True,
     ),
+    "unknown-in-test": Kind(
+        INFO,
+        "transcripts of a test set have characters or words that the tokenizer has no unit for: they count as errors",
+        "add the words to the lexicon, or normalise the transcripts of all sets by the same rules",
+    ),
     "control-characters": Kind(ERROR, "transcripts have control characters", NORMALISE, excluded=True),
     "wrong-encoding": Kind(
         WARNING,

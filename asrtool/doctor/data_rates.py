@@ -59,7 +59,7 @@ def check_lengths(utterances: Sequence[Utterance], limits: Limits, tokenizer: To
             faults.add("too-short", utterance.id, f"{seconds:.3f} s")
         elif seconds > limits.max_seconds:
             faults.add("too-long", utterance.id, f"{seconds:.1f} s")
-        elif tokenizer and limits.out_length and not faults.has("unknown-units", utterance.id):
+        elif tokenizer and limits.out_length and not tokenizer.unknown(composed(utterance.text or "")):
             _check_feasible(utterance, limits, tokenizer, faults)
 
 

@@ -29,8 +29,14 @@ MIN_TEXTS_FOR_CASE = 20
 SCRIPTS = ("LATIN", "CYRILLIC", "GREEK")  # those with letters that look alike
 
 
-def check_transcripts(utterances: Sequence[Utterance], tokenizer: Tokenizer | None, faults: Faults) -> None:
-    """Adds the faults of the transcripts of one set."""
+def check_transcripts(
+    utterances: Sequence[Utterance], tokenizer: Tokenizer | None, faults: Faults, is_test: bool = False
+) -> None:
+    """Adds the faults of the transcripts of one set; `is_test`: a set that is only recognised and scored.
+
+    Text without units stops a training. In a test set it is only noted, since it counts as errors of recognition.
+    """
+    unknown_kind = "unknown-in-test" if is_test else "unknown-units"
     labelled = [utterance for utterance in utterances if (utterance.text or "").strip()]
     has_small_vocabulary = len({word for utterance in labelled for word in utterance.words}) < SMALL_VOCABULARY
     for utterance in utterances:
@@ -38,7 +44,7 @@ def check_transcripts(utterances: Sequence[Utterance], tokenizer: Tokenizer | No
             faults.add("no-transcript", utterance.id)
             continue
         _check_characters(utterance, faults)
-        _check_units(utterance, tokenizer, faults)
+        _check_units(utterance, tokenizer, unknown_kind, faults)
         if not has_small_vocabulary:
             _check_repeats(utterance, faults)
     _check_digits(labelled, faults)
@@ -80,9 +86,9 @@ def _scripts(word: str) -> set[str]:
     return {name for name in names if name in SCRIPTS}
 
 
-def _check_units(utterance: Utterance, tokenizer: Tokenizer | None, faults: Faults) -> None:
+def _check_units(utterance: Utterance, tokenizer: Tokenizer | None, kind: str, faults: Faults) -> None:
     if tokenizer and (unknown := tokenizer.unknown(composed(utterance.text or ""))):
-        faults.add("unknown-units", utterance.id, " ".join(map(_visible, sorted(set(unknown)))))
+        faults.add(kind, utterance.id, " ".join(map(_visible, sorted(set(unknown)))))
 
 
 def _visible(unit: str) -> str:

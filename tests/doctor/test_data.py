@@ -242,3 +242,11 @@ def test_long_pauses_do_not_make_outliers_of_the_speaking_rate(tmp_path, clean):
     pause = 1e-4 * np.random.default_rng(1).normal(size=6 * RATE)
     item.set_samples(np.concatenate([item.samples, pause]).astype(np.float32))
     assert "too-few-characters" not in faults_by_id(examine(tmp_path, corpus).reports[0]).get(item.id, set())
+
+
+def test_words_without_units_in_a_test_set_are_only_noted(tmp_path, clean, held_out):
+    train = Corpus(clean.items[:4]).write(tmp_path / "train", "train.jsonl")
+    test = Corpus(deepcopy(held_out.items))
+    test.items[0].text += " ß"
+    (_, report) = examine_data([train], test=[test.write(tmp_path / "test", "test.jsonl")], tokenizer=TOKENIZER).reports
+    assert faults_by_id(report, with_notes=True) == {test.items[0].id: {"unknown-in-test"}}
