@@ -31,7 +31,8 @@ BANDS = 32  # of the long-term spectrum, up to half the sampling rate of the mod
 EDGE_DB = 24.0
 MIN_EDGE_HZ = 3300.0  # the bandwidth of telephones; an edge below it belongs to the voice
 # Resampling leaves the rounding of samples above an edge: a level of -55 dB at most, 20 dB above the rounding of 16
-# bits, or 45 dB below the voice. More is noise that was recorded at the full rate, with a voice that has little energy there.
+# bits, or 45 dB below the voice. More is noise that was recorded at the full rate, with a voice that has little energy
+# there.
 MAX_LEVEL_ABOVE_EDGE = -55.0
 MIN_RANGE_ABOVE_EDGE = 45.0
 ABOVE_EDGE = 80  # percentile of the bands above an edge that must stay below it: aliases may peak near half the rate
