@@ -7,7 +7,7 @@ SPEC_AUGMENT_WIDTHS = {8000: 10, 16000: 20}  # mel bins of a mask: a quarter of 
 
 
 def config_text(title: str, audio: AudioChoices, training: TrainingChoices, has_dev: bool) -> str:
-    """Returns the configuration as YAML, with the reason of each choice beside it."""
+    """Returns the configuration as YAML, with a comment that gives the reason of each choice."""
     preset = training.preset.value
     folder = "data/fbank" if audio.source.value == "stored" else "data"
     dev = "dev" if has_dev else "train"

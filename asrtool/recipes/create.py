@@ -27,7 +27,7 @@ from asrtool.recipes.machine import Machine, describe_machine
 from asrtool.recipes.sets import Corpus
 from asrtool.recipes.speed import measure_speed
 from asrtool.recipes.text_facts import TextFacts, describe_texts
-from asrtool.recipes.transcripts import NormalisedTexts, case_of_lexicon, normalise_texts
+from asrtool.recipes.transcripts import Case, NormalisedTexts, case_of_lexicon, normalise_texts
 from asrtool.recipes.unit_choices import UnitChoices, UserText, choose_units, is_english
 from asrtool.text.lexicon_building import CMUDICT, read_dictionary
 
@@ -43,7 +43,7 @@ class Request:
     source: str  # a path, or lhotse:NAME
     options: SourceOptions = field(default_factory=SourceOptions)
     user: UserText = field(default_factory=UserText)
-    case: str | None = None  # of the transcripts; None: as proposed
+    case: Case | None = None  # of the transcripts; None: as proposed
     out: Path | None = None  # folder of recipes
     training_hours: float | None = None  # the longest training
     download: Path | None = None  # folder of a corpus of lhotse
@@ -139,7 +139,7 @@ def _require_usable(facts_of_sets: Mapping[str, CorpusFacts], corpus: Corpus) ->
 
 
 def _merged(parts: list[CorpusFacts]) -> CorpusFacts:
-    """Returns the facts of several sets; the median length and the sample of audio are those of the first."""
+    """Returns the facts of several sets; median length and audio sample come from the first."""
     first, *others = parts
     for other in others:
         shortest, median, longest = first.lengths

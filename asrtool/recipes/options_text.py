@@ -7,7 +7,7 @@ from asrtool.recipes.unit_choices import UnitChoices, UserText
 
 
 def options_text(audio: AudioChoices, units: UnitChoices, user: UserText, case: str, machine: Machine) -> str:
-    """Returns assignments of bash, each with the reason beside it. `case` is that of the normalised transcripts."""
+    """Returns assignments of bash, each with its reason. `case` is the case of the normalised transcripts."""
     lines = [_line("units", units.units.value, units.units.why)]
     if units.units.value == "bpe":
         lines.append(_line("vocab_size", units.vocab_size, units.units.why))

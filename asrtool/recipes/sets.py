@@ -13,8 +13,15 @@ from asrtool.errors import UserError
 class Part(Protocol):
     """A part of a set, as asrtool/data/corpus_detection.py and lhotse_corpora.py describe it."""
 
-    description: str
-    command: Sequence[str]  # words after `asrtool`, with OUT for the output
+    @property
+    def description(self) -> str:
+        """A phrase about the part."""
+        ...
+
+    @property
+    def command(self) -> Sequence[str]:
+        """The words after `asrtool` that read the part, with OUT for the output."""
+        ...
 
     def read(self) -> Iterator[Utterance | str]:
         """Yields the utterances, or lines that say what is wrong."""

@@ -18,7 +18,7 @@ def fact_rows(facts: CorpusFacts, text: TextFacts, normalised: NormalisedTexts) 
     """Returns (name, value) of what was measured."""
     about = "about " if facts.is_estimate else ""
     shortest, median, longest = facts.lengths
-    rows = [
+    rows: list[Row] = [
         ("audio", f"{about}{_hours(facts.hours)} in {facts.utterances:,} utterances"),
         ("utterances", f"{shortest:.1f} to {longest:.1f} s, median {median:.1f} s"),
         ("speakers", f"{len(facts.speakers):,}" if facts.speakers else "not known"),
@@ -44,7 +44,7 @@ def choice_rows(
 ) -> list[Row]:
     """Returns (name, value, reason) of what was chosen."""
     size = f" ({units.vocab_size})" if units.vocab_size else ""
-    rows = [
+    rows: list[Row] = [
         ("sampling rate", f"{audio.sampling_rate.value} Hz", audio.sampling_rate.why),
         ("features", audio.source.value.replace("_", " "), audio.source.why),
         ("speeds", " ".join(f"{speed:g}" for speed in audio.speeds.value), audio.speeds.why),

@@ -3,11 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from asrtool.text.lexicon import Lexicon
-from asrtool.text.normalisation import NormalisationRules, propose_rules
+from asrtool.text.normalisation import NormalisationRules, count_characters, propose_rules
 from asrtool.text.normaliser import Changes, Normaliser
-from asrtool.text.words import CASES, change_case
+from asrtool.text.words import change_case
+
+Case = Literal["keep", "upper", "lower"]
 
 MAX_CHARACTERS_SHOWN = 12  # of those that the rules remove or replace
 
@@ -54,21 +57,22 @@ def _shown(character: str) -> str:
     return character if character.isprintable() and not character.isspace() else f"U+{ord(character[0]):04X}"
 
 
-def normalise_texts(texts: Iterable[str], case: str | None = None) -> NormalisedTexts:
+def normalise_texts(texts: Iterable[str], case: Case | None = None) -> NormalisedTexts:
     """Returns the texts of a corpus, normalised by the rules that are proposed for it."""
     texts = list(texts)
-    rules = propose_rules(Counter(character for text in texts for character in text), case)
+    rules = propose_rules(count_characters(texts), case)
     normaliser = Normaliser(rules)
     outcomes = [normaliser.normalise(text) for text in texts]
     left = [outcome.text for outcome in outcomes if not outcome.dropped and not outcome.refused]
     return NormalisedTexts(rules, left, normaliser.changes)
 
 
-def case_of_lexicon(texts: Iterable[str], lexicon: Lexicon) -> str:
+def case_of_lexicon(texts: Iterable[str], lexicon: Lexicon) -> Case:
     """Returns the case in which most words of the texts are in a lexicon: "keep", "upper" or "lower"."""
     words = Counter(word.strip(".,;:!?\"'()") for text in texts for word in text.split())
 
     def known(case: str) -> int:
         return sum(count for word, count in words.items() if change_case(word, case) in lexicon.pronunciations)
 
-    return max(CASES, key=known)
+    cases: tuple[Case, ...] = ("keep", "upper", "lower")
+    return max(cases, key=known)

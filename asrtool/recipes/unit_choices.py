@@ -88,7 +88,7 @@ def _choose_order(text: TextFacts, has_words: bool) -> Choice[int]:
 
 def _choose_methods(units: str, has_words: bool, user: UserText) -> Choice[str]:
     if not has_words:
-        return Choice("greedy prefix", "without words there is no word graph")
+        return Choice("greedy prefix", "a word graph needs words")
     if user.lm_text:
         return Choice("greedy graph rescored", "a 3-gram in the graph, and a 4-gram of more text for its lattices")
     if units == "phone":
