@@ -35,7 +35,7 @@ from asrtool.cli.options import (
     "--lr",
     default=2e-4,
     type=POSITIVE,
-    help="Peak learning rate. It is that of the first step, and falls to 0 along a cosine.",
+    help="Peak learning rate. Training begins with it, and it falls to 0 along a cosine.",
 )
 @batch_seconds_option(40.0)
 @click.option("--seed", default=1, type=SEED, help="Seed of the random numbers. Dropout and augmentation depend on it.")

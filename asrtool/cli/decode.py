@@ -202,7 +202,7 @@ def tune(
 @click.argument("out", type=PATH)
 @click.option("--lm", "neural", type=PATH, help="Language model. A neural one, of `asrtool lm train-neural`.")
 @click.option(
-    "--ngram", type=PATH, help="N-gram model. That of `asrtool decode --rescore` for FOLDER; needed with --lm."
+    "--ngram", type=PATH, help="N-gram model. The one of `asrtool decode --rescore` for FOLDER; needed with --lm."
 )
 @click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the interpolation.")
 @click.option(

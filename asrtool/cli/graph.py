@@ -20,7 +20,7 @@ from asrtool.graphs.topology import TOPOLOGIES
     "--tokenizer",
     type=PATH,
     show_default="the tokenizer in the pack of --from",
-    help="Tokenizer file. That of the acoustic model.",
+    help="Tokenizer file. It has the units of the acoustic model.",
 )
 @click.option(
     "--lm",

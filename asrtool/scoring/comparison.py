@@ -48,7 +48,7 @@ class ComparedUtterance:
 
 @dataclass(frozen=True)
 class Difference:
-    """The error rate of a system minus that of the first one, in percent of the reference words.
+    """The error rate of a system minus the rate of the first one, in percent of the reference words.
 
     `interval` is over utterances, `speaker_interval` over speakers, None where there are too few. `percent_lower` is
     the share of replications with fewer errors than the first system, half of the ties included.
