@@ -1,10 +1,13 @@
 """The choice of the device that runs a model, and its description next to a measurement."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from asrtool.errors import UserError
+from asrtool.machine import cpu_name
 
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
@@ -25,7 +28,7 @@ def describe_device(device: torch.device) -> str:
     """Returns the name of the GPU, or the model and number of threads of the CPU: "AMD EPYC, 2 threads"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -38,9 +41,12 @@ def lacks_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _cpu_name() -> str:
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Lets torch use `number` threads on the CPU within a `with` block, and as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return "CPU"
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asrtool.doctor.findings import Finding, Severity
+from asrtool.machine import affinity_cores, container_cores, container_memory, total_memory
 from asrtool.user_cache import user_cache
 
 GB = 1e9
@@ -56,10 +57,10 @@ def measure_machine(work: Path) -> Machine:
     shared_memory = Path("/dev/shm")
     return Machine(
         cores=os.cpu_count() or 1,
-        usable_cores=len(os.sched_getaffinity(0)),
-        core_limit=cgroup_cores(),
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        memory_limit=cgroup_memory(),
+        usable_cores=affinity_cores(),
+        core_limit=container_cores(),
+        memory=total_memory(),
+        memory_limit=container_memory(),
         shared_memory=shutil.disk_usage(shared_memory).total if shared_memory.is_dir() else None,
         free_disk={name: shutil.disk_usage(folder).free for name, folder in folders.items()},
         open_files=_limit(resource.RLIMIT_NOFILE),
@@ -68,23 +69,6 @@ def measure_machine(work: Path) -> Machine:
         variables=dict(os.environ),
         unwritable=tuple(str(folder) for folder in (*folders.values(), user_cache()) if not is_writable(folder)),
     )
-
-
-def cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Returns the CPU limit of the container in cores, of control groups version 2 or 1; None without a limit."""
-    text = _read(root / "cpu.max")  # version 2: "QUOTA PERIOD" or "max PERIOD"
-    quota, _, period = text.partition(" ") if text else (_read(root / "cpu/cpu.cfs_quota_us"), "", "")
-    period = period or _read(root / "cpu/cpu.cfs_period_us")
-    if quota.isdecimal() and period.isdecimal() and int(period):
-        return int(quota) / int(period)
-    return None
-
-
-def cgroup_memory(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Returns the memory limit of the container in bytes; None without a limit."""
-    text = _read(root / "memory.max") or _read(root / "memory/memory.limit_in_bytes")
-    limit = int(text) if text.isdecimal() else None
-    return limit if limit is not None and limit < 2**60 else None  # version 1 writes a huge number for "no limit"
 
 
 def is_writable(folder: Path) -> bool:
@@ -209,10 +193,3 @@ def _shown(limit: float | None) -> str:
 def _limit(which: int) -> float | None:
     soft, _ = resource.getrlimit(which)
     return None if soft == resource.RLIM_INFINITY else soft
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""

@@ -3,15 +3,15 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from asrtool.config import ModelConfig
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.device import describe_device, lacks_bf16, pick_device
+from asrtool.device import describe_device, lacks_bf16, pick_device, torch_threads
 from asrtool.doctor.findings import Finding, Severity
+from asrtool.machine import cpu_flags, usable_cores
 from asrtool.models.acoustic import AcousticModel
 from asrtool.training.precision import autocast
 
@@ -36,14 +36,14 @@ class Speed:
 
 def measure_speed(seconds: float = 5.0) -> Speed:
     """Returns the speed of the default device, measured for about `seconds` in all."""
-    load = os.getloadavg()[0] / len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0] / usable_cores()
     device = pick_device()
     threads = torch.get_num_threads()
     has_bf16 = not lacks_bf16(device)
     share = seconds / 6  # six measurements
     gflops = {}
     if device.type == "cpu" and threads > 1:
-        with _threads(1):
+        with torch_threads(1):
             gflops["fp32, 1 thread"] = matrix_gflops(device, torch.float32, share)
             if has_bf16:
                 gflops["bf16, 1 thread"] = matrix_gflops(device, torch.bfloat16, share)
@@ -96,16 +96,6 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def check_speed(speed: Speed) -> Iterator[Finding]:
     """Yields findings about a measurement: a busy machine, threads that do not help, bf16 that does not help."""
     if speed.load > BUSY:
@@ -134,10 +124,8 @@ def speed_facts(speed: Speed) -> dict[str, object]:
 
 def instruction_facts() -> dict[str, str]:
     """Returns which of the instructions that make bf16 and fp32 fast this CPU has, for the report."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags = next((line.split(":", 1)[1].split() for line in file if line.startswith("flags")), [])
-    except OSError:
+    flags = cpu_flags()
+    if not flags:
         return {}
     names = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", "amx_bf16": "AMX bf16"}
     return {"instructions": ", ".join(shown for flag, shown in names.items() if flag in flags) or "none of AVX, AMX"}

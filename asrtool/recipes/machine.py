@@ -1,10 +1,8 @@
 """What a training has on this machine: processor cores, memory, bf16 instructions and GPUs."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
-MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of containers
+from asrtool.machine import usable_cores, usable_memory
 
 
 @dataclass(frozen=True)
@@ -39,19 +37,9 @@ def describe_machine() -> Machine:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     properties = [torch.cuda.get_device_properties(number) for number in range(count)]
     return Machine(
-        cores=len(os.sched_getaffinity(0)),
-        memory=_memory(),
+        cores=usable_cores(),
+        memory=float(usable_memory()),
         has_bf16=not lacks_bf16(torch.device("cpu")),
         gpus=tuple(gpu.name for gpu in properties),
         gpu_memory=float(min((gpu.total_memory for gpu in properties), default=0)),
     )
-
-
-def _memory() -> float:
-    """Bytes of main memory, or of the container's limit if that is smaller."""
-    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for path in map(Path, MEMORY_LIMITS):
-        text = path.read_text(encoding="ascii").strip() if path.is_file() else ""
-        if text.isdecimal():
-            memory = min(memory, float(text))
-    return memory

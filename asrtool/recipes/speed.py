@@ -1,14 +1,14 @@
 """How fast a model trains on this machine, measured by a few training steps on random features."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 
 from asrtool.config import Config
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.device import pick_device
+from asrtool.device import pick_device, torch_threads
 from asrtool.models.acoustic import AcousticModel
 from asrtool.training.optimizer import create_optimizer
 from asrtool.training.precision import autocast
@@ -31,7 +31,7 @@ def measure_speed(config: Config, num_units: int, cut_seconds: float, cores: int
     batch_seconds = min(config.data.batch_seconds, MAX_CPU_BATCH) if is_cpu else config.data.batch_seconds
     count = max(1, round(batch_seconds / cut_seconds))
     frames = max(16, int(cut_seconds / FRAME_SHIFT))
-    with _one_thread() if is_cpu else nullcontext():
+    with torch_threads(1) if is_cpu else nullcontext():
         step = _training_step(config, num_units, (count, frames), device)
         step()
         seconds_per_step = _time(step, time.process_time if is_cpu else time.monotonic)
@@ -63,13 +63,3 @@ def _time(step: Callable[[], None], clock: Callable[[], float]) -> float:
     for _ in range(STEPS):
         step()
     return (clock() - start_time) / STEPS
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -11,7 +11,7 @@ import pytest
 
 from asrtool.doctor import codecs, environment, machine, network, packages, speed
 from asrtool.doctor.findings import Severity
-from asrtool.doctor.machine import Machine, cgroup_cores, cgroup_memory, check_machine, is_writable
+from asrtool.doctor.machine import Machine, check_machine, is_writable
 from asrtool.doctor.speed import Speed, check_speed
 
 GB = 10**9
@@ -139,21 +139,6 @@ def test_a_good_machine_has_no_findings():
 def test_faults_of_a_machine(change, code):
     (finding,) = check_machine(replace(GOOD, **change))
     assert finding.code == code and finding.remedy and finding.severity != Severity.INFO
-
-
-def test_limits_of_containers_are_read(tmp_path):
-    assert cgroup_cores(tmp_path) is cgroup_memory(tmp_path) is None
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    (tmp_path / "memory.max").write_text("2000000000\n")
-    assert (cgroup_cores(tmp_path), cgroup_memory(tmp_path)) == (1.5, 2e9)
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert cgroup_cores(tmp_path) is cgroup_memory(tmp_path) is None
-    first = tmp_path / "version1"
-    for name, value in (("cpu/cpu.cfs_quota_us", 50000), ("cpu/cpu.cfs_period_us", 100000)):
-        (first / name).parent.mkdir(parents=True, exist_ok=True)
-        (first / name).write_text(f"{value}\n")
-    assert cgroup_cores(first) == 0.5
 
 
 def test_folders_that_cannot_be_written(tmp_path):
