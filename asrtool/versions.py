@@ -13,12 +13,17 @@ LIBRARIES = (
 )
 
 
-def version_of(package: str) -> str:
-    """Returns the version of an installed package, or "not installed"."""
+def installed_version(package: str) -> str | None:
+    """Returns the version of an installed package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return None
+
+
+def version_of(package: str) -> str:
+    """Returns the version of an installed package, or "not installed"."""
+    return installed_version(package) or "not installed"
 
 
 def version_lines() -> list[str]:

@@ -11,6 +11,7 @@ from asrtool.doctor.machine import check_machine, machine_facts, measure_machine
 from asrtool.doctor.network import check_hosts, check_local, measure_ranks
 from asrtool.doctor.packages import check_packages, package_facts
 from asrtool.doctor.speed import check_instructions, check_speed, instruction_facts, measure_speed, speed_facts
+from asrtool.errors import UserError
 
 TIMEOUT_SECONDS = 120.0  # of ranks that wait for each other: hosts import torch at different speeds
 
@@ -19,10 +20,13 @@ def check_environment(work: Path, hosts: Sequence[str] = (), port: int = 22, qui
     """Returns the report of this environment; `work` is the folder whose disk is looked at.
 
     `hosts` are tried at `port`. `quick` leaves out the speed figure and the processes that are started to communicate.
-    A run of torchrun connects its ranks instead, and returns the report of all on the first rank.
+    A run of torchrun connects its ranks instead, and returns the report of all on the first rank. Raises UserError if
+    `work` is not a folder.
     """
     import torch
 
+    if not work.is_dir():
+        raise UserError(f"--work {work} is not a folder; give the folder with data/ and exp/, or the one above it")
     report = Report("Environment")
     ranks = this_rank()
     _run_check(report, lambda: report.facts.update(package_facts()), check_packages)

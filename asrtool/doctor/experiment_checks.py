@@ -1,6 +1,7 @@
 """Checks of the folder of a training: configuration, units, all checkpoints, the average, and what was added later."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from asrtool.config import Config
 from asrtool.config_file import load_config
 from asrtool.decoding.calibration import read_calibration
-from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error
+from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error, shell_command
 from asrtool.doctor.graph_checks import check_graph, is_graph
 from asrtool.doctor.result_checks import check_results, finished_time, result_folders
 from asrtool.doctor.weights_checks import System, check_versions, check_weights
@@ -60,16 +61,17 @@ def _check_checkpoints(report: Report, system: System) -> dict[str, Mapping[str,
     folder = system.folder / "checkpoints"
     states: dict[str, Mapping[str, Any]] = {}
     seen: dict[int, str] = {}  # best.pt is a hard link to the file of a step
-    for path in sorted(folder.glob("*.pt"), reverse=True):
-        inode = path.stat().st_ino
+    paths = sorted(folder.glob("*.pt"), reverse=True)
+    for path in paths:
+        inode = path.lstat().st_ino  # of a symbolic link its own: what it points to may be missing
         if inode in seen and seen[inode] in states:
             states[path.name] = states[seen[inode]]
         elif inode not in seen:
             state = check_weights(report, system, path)
             if state is not None:
-                states[path.name] = {**_without_weights(state)}
+                states[path.name] = _without_weights(state)
         seen.setdefault(inode, path.name)
-    if not list(folder.glob("*.pt")):
+    if not paths:
         cause = "there is no checkpoint; the training stopped before its first one"
         report.add(Finding("no-checkpoint", Severity.ERROR, str(folder), cause, system.resume_command))
     return states
@@ -110,7 +112,7 @@ def _check_log(report: Report, system: System) -> None:
 def check_priors(report: Report, system: System) -> None:
     """Adds an error for priors that do not fit the units, or are missing for objective ce."""
     path = system.folder / PRIORS
-    remedy = f"rm {path}, and train with objective ce into another --exp, which counts them"
+    remedy = f"{shell_command('rm', path)}, and train with objective ce into another --exp, which counts them"
     if not path.is_file():
         if system.config and system.config.objective.kind == "ce":
             cause = "the objective is ce, and there are no priors: decoding cannot divide by them"
@@ -160,11 +162,10 @@ def check_calibration(report: Report, system: System) -> None:
     for method in methods:
         name = entries[method].get("checkpoint")
         weights = system.folder / "checkpoints" / str(name)
-        if ended and isinstance(name, str) and weights.is_file() and path.stat().st_mtime < ended:
+        if ended and isinstance(name, str) and os.path.isfile(weights) and path.stat().st_mtime < ended:
             cause = f"its confidences of method {method} were fitted to an earlier {name}"
-            remedy = (
-                f"asrtool calibrate {system.folder} {entries[method].get('cuts', 'DEV.jsonl.gz')} --method {method}"
-            )
+            cuts = entries[method].get("cuts", "DEV.jsonl.gz")
+            remedy = shell_command("asrtool", "calibrate", system.folder, cuts, "--method", method)
             report.add(Finding("old-calibration", Severity.WARNING, str(path), cause, remedy))
 
 
@@ -210,6 +211,8 @@ def _steps(state: Mapping[str, Any]) -> str:
     steps, progress = state["steps"], state["progress"]
     if isinstance(steps, list) and steps:
         return f"mean of the weights of steps {', '.join(map(str, steps))}"
-    if isinstance(progress, dict) and isinstance(progress.get("step"), int):
-        return f"step {progress['step']:,}, {float(progress.get('seconds') or 0) / 3600:.1f} hours of audio"
-    return "its step is not recorded"
+    if not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
+        return "its step is not recorded"
+    seconds = progress.get("seconds")
+    hours = f", {seconds / 3600:.1f} hours of audio" if isinstance(seconds, int | float) else ""
+    return f"step {progress['step']:,}{hours}"

@@ -4,6 +4,7 @@ The checks of a part (asrtool/doctor/environment.py, data.py, recipe.py, system.
 the first finding. `report_text` and `report_json` write it for people and for programs.
 """
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -85,6 +86,11 @@ def finding_of_error(code: str, subject: object, error: Exception, remedy: str =
     if not isinstance(error, AsrtoolError) or not separator:
         cause, hint = message, ""
     return Finding(code, Severity.ERROR, str(subject), without_subject(cause, str(subject)), remedy or hint)
+
+
+def shell_command(*words: object) -> str:
+    """Returns a command to show as a remedy. Every word is quoted: names may come from a stranger, and may hold `;`."""
+    return shlex.join(map(str, words))
 
 
 def without_subject(message: str, subject: str) -> str:

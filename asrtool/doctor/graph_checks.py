@@ -1,18 +1,19 @@
 """Checks of a decoding graph: its files, their hashes, and whether it fits the units of a model."""
 
+import os
 from pathlib import Path
 
-from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error
+from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error, shell_command
 from asrtool.errors import UserError
 from asrtool.graphs.folder import META, SEARCHABLE, DecodingGraph, load_graph
 from asrtool.text.tokenizer import Tokenizer
 
-REBUILD = "asrtool graph {folder} --tokenizer THE_MODEL'S_TOKENIZER.json --lm LM.arpa.gz"
+REBUILD_OPTIONS = ("--tokenizer", "MODEL_TOKENIZER.json", "--lm", "LM.arpa.gz")  # files of the user, to fill in
 
 
 def is_graph(folder: Path) -> bool:
     """Returns True if `folder` has a graph.json."""
-    return (folder / META).is_file()
+    return os.path.isfile(folder / META)  # False also for names that no file system allows
 
 
 def check_graph(report: Report, folder: Path, tokenizer: Tokenizer | None = None) -> DecodingGraph | None:
@@ -21,7 +22,7 @@ def check_graph(report: Report, folder: Path, tokenizer: Tokenizer | None = None
     Every FST in the folder is compared with its sha256 and read. With the `tokenizer` of a model, the graph must have
     been built for its units.
     """
-    remedy = REBUILD.format(folder=folder)
+    remedy = shell_command("asrtool", "graph", folder, *REBUILD_OPTIONS)
     try:
         graph = load_graph(folder)
     except (UserError, OSError) as error:

@@ -55,7 +55,8 @@ def local_problem(backend: str, variables: Mapping[str, str] | None = None) -> s
             [sys.executable, "-c", SPAWNED],
             env={**common, "RANK": str(rank), "WORLD_SIZE": "2", "DOCTOR_BACKEND": backend, "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
         for rank in range(2)
     ]

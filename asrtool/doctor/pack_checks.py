@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asrtool.doctor.experiment_checks import check_calibration, check_priors, open_config, open_tokenizer
-from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error
+from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error, shell_command
 from asrtool.doctor.graph_checks import check_graph
 from asrtool.doctor.weights_checks import System, check_versions, check_weights
 from asrtool.errors import AsrtoolError, UserError
@@ -61,9 +61,10 @@ def check_unlisted(pack: Path, manifest: Manifest) -> Iterator[Finding]:
     """Yields an error for each file that is not listed, which commands would read or a stranger may have added."""
     for path in sorted(pack.rglob("*")):
         name = path.relative_to(pack).as_posix()
-        if not path.is_dir() and name not in manifest.hashes and name not in (MANIFEST, CARD, ".lock"):
+        is_file = path.is_symlink() or not path.is_dir()  # a link to a folder is not followed, and is listed as a file
+        if is_file and name not in manifest.hashes and name not in (MANIFEST, CARD, ".lock"):
             severity = Severity.ERROR if "/" in name else Severity.WARNING
-            remedy = f"rm {path}, or write the pack again with `asrtool pack`"
+            remedy = f"{shell_command('rm', path)}, or write the pack again with `asrtool pack`"
             yield Finding("unlisted-file", severity, str(path), "model.json does not list it", remedy)
 
 

@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 
 from asrtool.doctor.findings import Finding, Severity
 from asrtool.provenance import CHECKOUT
+from asrtool.versions import LIBRARIES, installed_version
 
 OLDEST_PYTHON = (3, 11)
 K2_COMMAND = "bash tools/install_k2.sh"
@@ -22,6 +23,7 @@ K2_COMMAND = "bash tools/install_k2.sh"
 # wheel carries a wrong tag, for Python 3.11; it is built for Python 3.9 and asks for torch 1.13.1.
 OLDEST_K2 = Version("1.24")
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)(?:\s*;\s*(.+?))?\s*\\?$", re.MULTILINE)  # NAME==VERSION ; MARKER
+K2_SECONDS = 120.0  # limit for importing k2, which takes some seconds
 NVIDIA_SECONDS = 10.0  # limit for nvidia-smi, which can hang on a broken driver
 
 OPTIONAL = {  # module: (what it is for, command that installs it)
@@ -172,7 +174,9 @@ def driver_gpus() -> list[str]:
     """Returns the names of the GPUs that the NVIDIA driver reports; empty without a driver."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SECONDS, check=True)
+        result = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=NVIDIA_SECONDS, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in result.stdout.splitlines() if line.strip()]
@@ -180,7 +184,13 @@ def driver_gpus() -> list[str]:
 
 def k2_import_error() -> str | None:
     """Returns why `import k2` fails, None if it works. It runs in a process of its own, since k2 may abort it."""
-    result = subprocess.run([sys.executable, "-c", "import k2"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", "import k2"]
+    try:
+        result = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=K2_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"it has not ended after {K2_SECONDS:.0f} s"
     if result.returncode == 0:
         return None
     return (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
@@ -204,9 +214,7 @@ def package_facts() -> dict[str, str]:
     """Returns the versions of Python, asrtool and the main packages for the report."""
     import asrtool
 
-    installed = installed_versions()
-    names = ("torch", "lhotse", "k2", "kaldi-decoder", "kaldifst", "numpy", "soundfile", "av", "onnxruntime")
-    packages = [f"{name} {installed[name]}" for name in names if name in installed]
+    packages = [f"{name} {version}" for name in LIBRARIES if (version := installed_version(name))]
     return {
         "Python": f"{platform.python_version()}, {sys.executable}",
         "asrtool": f"{asrtool.__version__}, {CHECKOUT}",

@@ -12,6 +12,7 @@ from pathlib import Path
 from asrtool.doctor.findings import Finding, Severity
 
 LIST_SECONDS = 600.0  # limit: the settings of stage 0 are checksums of a whole corpus folder, minutes on a file server
+FOLDERS = {"lang", "exp", "start", "conf"}  # that the driver names
 OPTIONS_FILE = ".done/options"  # in the work folder: the options of the last run, one word a line
 
 
@@ -52,7 +53,9 @@ class RecipeRun:
 def last_options(work: Path) -> list[str]:
     """Returns the options of the last run in a work folder; empty if there was none."""
     path = work / OPTIONS_FILE
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if not path.is_file():
+        return []
+    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()  # names of files may be any bytes
 
 
 def list_recipe(recipe: Path, work: Path, options: Sequence[str]) -> tuple[RecipeRun, Finding | None]:
@@ -62,7 +65,13 @@ def list_recipe(recipe: Path, work: Path, options: Sequence[str]) -> tuple[Recip
     path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"  # local/path.sh uses this Python
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=LIST_SECONDS, check=False, env={**os.environ, "PATH": path}
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # names of files may be any bytes
+            timeout=LIST_SECONDS,
+            check=False,
+            env={**os.environ, "PATH": path},
         )
     except subprocess.TimeoutExpired:
         cause = f"`run.sh --list true` has not ended after {LIST_SECONDS:.0f} s"
@@ -72,7 +81,7 @@ def list_recipe(recipe: Path, work: Path, options: Sequence[str]) -> tuple[Recip
         cause = f"`run.sh --list true` fails: {lines[0] if lines else f'exit status {done.returncode}'}"
         return run, Finding("recipe-does-not-list", Severity.ERROR, str(recipe), cause, shlex.join(command))
     _parse(run, done.stdout)
-    if not run.stages:
+    if not run.stages or not run.folders.keys() >= FOLDERS:
         cause = "run.sh does not know --list: it does not use the driver local/recipe.sh"
         remedy = "write it as egs/digits/run.sh is written (docs/recipes.md)"
         return run, Finding("recipe-without-driver", Severity.ERROR, str(recipe), cause, remedy)

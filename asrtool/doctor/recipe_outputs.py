@@ -27,7 +27,7 @@ def check_outputs(run: RecipeRun) -> Iterator[Finding]:
     for number, names in _outputs(run).items():
         if not run.is_done(number):
             continue
-        missing = tuple(name for name in names if not any(run.work.glob(name)))
+        missing = tuple(name for name in names if not _exists(run, name))
         if missing:
             cause = f"stage {number} is marked as done, and what it wrote is missing"
             yield Finding(
@@ -35,8 +35,16 @@ def check_outputs(run: RecipeRun) -> Iterator[Finding]:
             )
 
 
+def _exists(run: RecipeRun, pattern: str) -> bool:
+    """Returns True if a file fits a pattern of `_outputs`, whose parts are names, or *."""
+    folder, star, rest = pattern.partition("*")
+    if not star:
+        return (run.work / pattern).exists()
+    return any((run.work / folder).glob(star + rest))
+
+
 def _outputs(run: RecipeRun) -> dict[int, list[str]]:
-    """Returns what each stage must have written: paths relative to the work folder, and patterns."""
+    """Returns the paths that each stage must have written, * for any name; relative to the work folder if inside it."""
     sets = scored_sets(run)
     lang, exp = (_relative(run, run.folders[name]) for name in ("lang", "exp"))
     manifests = [f"{name}.jsonl.gz" for name in dict.fromkeys(["train", *sets])]
@@ -60,19 +68,19 @@ def _relative(run: RecipeRun, path: Path) -> str:
 def check_inputs(run: RecipeRun) -> Iterator[Finding]:
     """Yields findings for features, units and graphs that were made from other files than those that are there now."""
     for manifest in sorted((run.work / "data").glob("*.jsonl.gz")):
-        yield from _quietly(partial(check_features, run, manifest))
-    yield from _quietly(partial(check_units, run))
-    yield from _quietly(partial(check_training_data, run))
+        yield from _guarded(str(manifest), partial(check_features, run, manifest))
+    yield from _guarded("units", partial(check_units, run))
+    yield from _guarded("training data", partial(check_training_data, run))
 
 
-def _quietly(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+def _guarded(subject: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     """Returns the findings of a check; a file that cannot be read is a finding itself."""
     try:
         return list(check())
     except (AsrtoolError, OSError, ValueError, LookupError, TypeError) as error:
         message = str(error) if isinstance(error, AsrtoolError) else f"{type(error).__name__}: {error}"
         remedy = "delete the file, and run the stage that writes it"
-        return [Finding("unreadable-output", Severity.ERROR, "recipe", message, remedy)]
+        return [Finding("unreadable-output", Severity.ERROR, subject, message, remedy)]
 
 
 def check_features(run: RecipeRun, manifest: Path) -> Iterator[Finding]:
@@ -81,6 +89,8 @@ def check_features(run: RecipeRun, manifest: Path) -> Iterator[Finding]:
     if not stored.is_file():
         return
     archives = {tree["features"]["storage_path"] for _, tree in entries_with_trees(stored)}
+    if not archives:
+        return
     missing = tuple(sorted(path for path in archives if not (run.work / path).is_file()))
     if missing:
         cause = "archives of features that it lists are missing"

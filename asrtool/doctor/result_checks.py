@@ -1,5 +1,6 @@
 """Checks of the results of `asrtool decode` and `asrtool stream` in an experiment: scored, and of these weights."""
 
+import os
 import shlex
 from collections.abc import Iterator
 from datetime import datetime
@@ -8,7 +9,7 @@ from pathlib import Path
 from asrtool.data.inspection import transcript
 from asrtool.data.shards import entries_with_trees
 from asrtool.decoding.result_folder import PARTS
-from asrtool.doctor.findings import Finding, Severity, finding_of_error
+from asrtool.doctor.findings import Finding, Severity, finding_of_error, shell_command
 from asrtool.errors import AsrtoolError
 from asrtool.files import file_hash
 from asrtool.readers import read_json
@@ -62,14 +63,14 @@ def _decode_command(experiment: Path, folder: Path, facts: dict) -> str:
     except ValueError:  # a quotation without an end
         words = []
     if words[:2] == ["asrtool", kind]:
-        return shlex.join(words)
-    return f"asrtool {kind} {experiment} CUTS --method {folder.name}"
+        return shell_command(*words)
+    return shell_command("asrtool", kind, experiment, "CUTS", "--method", folder.name)
 
 
 def _check_score(folder: Path, hypotheses: Path) -> Iterator[Finding]:
     """Yields a finding if the hypotheses have no score, or the score of earlier hypotheses."""
     score = folder / "wer.json"
-    remedy = f"asrtool score {folder}"
+    remedy = shell_command("asrtool", "score", folder)
     if not score.is_file():
         yield Finding("not-scored", Severity.INFO, str(folder), "the hypotheses have not been scored", remedy)
         return
@@ -92,7 +93,7 @@ def _check_age(experiment: Path, folder: Path, facts: dict, command: str) -> Ite
     """
     ended = finished_time(experiment)
     weights = experiment / "checkpoints" / str(facts.get("checkpoint"))
-    if ended and weights.is_file() and (folder / HYPOTHESES).stat().st_mtime < ended:
+    if ended and os.path.isfile(weights) and (folder / HYPOTHESES).stat().st_mtime < ended:
         cause = f"it is older than the weights that it is of: the training went on, and {weights.name} is another one"
         yield Finding("stale-result", Severity.WARNING, str(folder), cause, command)
 
@@ -101,7 +102,7 @@ def _check_references(folder: Path, facts: dict, command: str) -> Iterator[Findi
     """Yields a warning if the manifest has other utterances or transcripts now than the hypotheses have."""
     options = facts.get("options")
     cuts = options.get("cuts") if isinstance(options, dict) else None  # an absolute path
-    if not isinstance(cuts, str) or not (Path(cuts).is_file() or Path(cuts).is_dir()):  # no device
+    if not isinstance(cuts, str) or not (os.path.isfile(cuts) or os.path.isdir(cuts)):  # no device
         return
     try:
         rows = read_hypotheses(folder / HYPOTHESES)

@@ -8,7 +8,7 @@ from typing import Any
 from asrtool.checkpoint import load_checkpoint, meta_model, require_matching_weights, require_same_units
 from asrtool.config import Config
 from asrtool.config_file import differences
-from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error, without_subject
+from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error, shell_command, without_subject
 from asrtool.errors import AsrtoolError
 from asrtool.tensor_files import DamagedFileError
 from asrtool.text.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ class System:
     @property
     def resume_command(self) -> str:
         """The command that continues the training."""
-        return f"asrtool train {self.folder}/config.yaml --exp {self.folder} --resume"
+        return shell_command("asrtool", "train", self.folder / "config.yaml", "--exp", self.folder, "--resume")
 
 
 def check_weights(report: Report, system: System, path: Path) -> Mapping[str, Any] | None:
@@ -48,10 +48,11 @@ def check_weights(report: Report, system: System, path: Path) -> Mapping[str, An
 
 def _damaged(system: System, path: Path, error: Exception) -> Finding:
     code = "weights-not-finite" if "not finite" in str(error) else "damaged-weights"
+    remove = shell_command("rm", path)
     if path.name == "averaged.pt":
-        remedy = f"rm {path}; {system.resume_command}"
+        remedy = f"{remove}; {system.resume_command}"
     elif path.suffix == ".pt":
-        remedy = f"rm {path}; {system.resume_command}, which continues from the newest intact checkpoint"
+        remedy = f"{remove}; {system.resume_command}, which continues from the newest intact checkpoint"
     else:
         remedy = "copy the whole pack again, or write it again with `asrtool pack`"
     return Finding(code, Severity.ERROR, str(path), without_subject(str(error), str(path)), remedy)

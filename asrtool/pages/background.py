@@ -2,15 +2,14 @@
 
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from asrtool.pages.elements import Element, code, details, facts
 from asrtool.pages.results import Result
 from asrtool.provenance import describe_provenance, provenance
 from asrtool.training_log import read_log
+from asrtool.versions import LIBRARIES, installed_version
 
-PACKAGES = ("torch", "lhotse", "numpy", "kaldialign", "sentencepiece", "kaldifst", "kaldi-decoder", "soundfile")
 MAX_CONFIG_CHARACTERS = 100_000
 DECODING_FACTS = (  # of decode.json
     *("beam", "acoustic_scale", "lm_scale", "blank_penalty", "insertion_penalty", "graph", "lm", "rescore"),
@@ -65,9 +64,5 @@ def environment() -> list[tuple[str, str]]:
     here = provenance()
     rows = [("asrtool", f"{here['version']} ({describe_provenance(here)})"), ("Python", platform.python_version())]
     rows.append(("system", f"{platform.system()} {platform.release()} {platform.machine()}"))
-    for name in PACKAGES:
-        try:
-            rows.append((name, version(name)))
-        except PackageNotFoundError:
-            continue
-    return rows
+    installed = ((name, installed_version(name)) for name in LIBRARIES)
+    return rows + [(name, version) for name, version in installed if version]

@@ -77,6 +77,16 @@ def test_the_broken_k2_of_the_package_index_and_one_that_cannot_be_imported():
     assert "tools/install_k2.sh" in broken.remedy
 
 
+def test_a_driver_that_prints_anything_else_than_text_and_a_k2_that_hangs(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\nprintf 'GPU \\377\\n\\n'\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert packages.driver_gpus() == ["GPU \ufffd"]
+    monkeypatch.setattr(packages, "K2_SECONDS", 0.0)
+    assert "has not ended" in packages.k2_import_error()
+
+
 def test_python_torchaudio_and_torch_builds_that_do_not_fit():
     assert found(packages.check_python((3, 10, 2), 32)) == ["old-python", "python-bits"]
     assert found(packages.check_torchaudio({"torch": "2.13.0", "torchaudio": "2.5.1"})) == ["torchaudio-mismatch"]
@@ -164,8 +174,21 @@ def test_speed_is_measured():
     assert "device" in speed.speed_facts(measured)
 
 
-def test_two_processes_communicate_and_a_wrong_interface_is_found():
+def test_two_processes_communicate():
     assert network.local_problem("gloo") is None
+
+
+def test_the_error_of_a_process_that_fails_is_its_last_line(monkeypatch):
+    script = "import os; raise RuntimeError(os.environ['PLACE'] + ' of ' + os.environ['RANK'])"
+    monkeypatch.setattr(network, "SPAWNED", script)
+    assert network.local_problem("gloo", {"PLACE": "end"}) == "RuntimeError: end of 0"
+    monkeypatch.setattr(network, "SPAWNED", "raise SystemExit(3)")
+    (finding,) = network.check_local("gloo")
+    assert finding.cause.endswith("by gloo: it ended without a message")
+
+
+@pytest.mark.slow  # imports torch twice more
+def test_a_wrong_interface_is_found():
     problem = network.local_problem("gloo", {"GLOO_SOCKET_IFNAME": "nosuch0"})
     assert problem is not None and "nosuch0" in problem
 
@@ -227,3 +250,5 @@ def test_the_command(asr):
     status, printed, _ = asr("doctor", "env", "--quick", "--hosts", "no-such-host.invalid")
     assert status == 1 and "no-such-host.invalid: the name does not resolve" in printed
     assert asr("doctor", "env", "--port", "0")[0] == 2
+    status, _, err = asr("doctor", "env", "--work", "/no/such/folder")
+    assert status == 2 and "--work /no/such/folder is not a folder" in err

@@ -1,8 +1,18 @@
 """The report of findings as text and JSON, and its exit status."""
 
 import json
+import shlex
+from pathlib import Path
 
-from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error, report_json, report_text
+from asrtool.doctor.findings import (
+    Finding,
+    Report,
+    Severity,
+    finding_of_error,
+    report_json,
+    report_text,
+    shell_command,
+)
 from asrtool.errors import UserError
 
 CLIPPED = Finding("clipped", Severity.WARNING, "train", "utterances are clipped", "asrtool x", 7, ("a", "b: 3 %"))
@@ -46,3 +56,9 @@ def test_the_hint_of_an_error_is_its_remedy():
     finding = finding_of_error("bad", "x", UserError("x is bad; make a new one"), "rm x")
     assert (finding.cause, finding.remedy) == ("it is bad", "rm x")
     assert finding_of_error("bad", "x", ValueError("no number")).cause == "ValueError: no number"
+
+
+def test_a_command_with_the_name_of_a_strangers_file_is_one_command():
+    command = shell_command("rm", Path("exp/$(id); `id` 'x'"))
+    assert shlex.split(command) == ["rm", "exp/$(id); `id` 'x'"]
+    assert shell_command("asrtool", "score", Path("exp/a-b/c.d")) == "asrtool score exp/a-b/c.d"

@@ -1,5 +1,6 @@
 """`asrtool doctor recipe` finds what is missing, old, or of another configuration, and nothing in a finished recipe."""
 
+import gzip
 import json
 import os
 import shutil
@@ -65,7 +66,7 @@ class FinishedRecipe:
 
     def check(self, *options: str) -> Report:
         """Returns the report, after run.sh was made to list the current states."""
-        folders = {"lang": "data/lang", "exp": "exp/tiny", "start": "exp/tiny", "conf": self.conf}
+        folders = {"lang": "data/lang", "exp": self.exp, "start": self.exp, "conf": self.conf}
         lines = [f"folder\t{name}\t{path}" for name, path in folders.items()]
         lines += [f"stage\t{number}\t{self.states[number]}\t{title}\t" for number, title in STAGES.items()]
         (self.recipe / "list").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -103,6 +104,23 @@ def test_all_missing_outputs_are_named(finished):
     assert missing["data/fbank/test.jsonl.gz",].endswith("--stage 1 --stop-stage 1 --force true")
     finished.states[1] = "missing"  # a stage that has not run owes nothing
     assert ("data/fbank/test.jsonl.gz",) not in [finding.examples for finding in finished.check().findings]
+
+
+def test_outputs_outside_of_the_work_folder_and_sets_with_brackets(finished, tmp_path):
+    finished.exp = Path(shutil.move(finished.exp, tmp_path / "elsewhere"))
+    for folder in ("data", "data/fbank"):
+        (finished.work / folder / "test.jsonl.gz").rename(finished.work / folder / "test[1].jsonl.gz")
+    (finished.exp / "decode/test").rename(finished.exp / "decode/test[1]")
+    (finished.work / "data/scored_sets").write_text("test[1]\n", encoding="utf-8")
+    assert codes(finished.check()) == []
+    (finished.exp / "results.txt").unlink()
+    assert the_finding(finished.check(), "missing-output").examples == (f"{finished.exp}/results.txt",)
+
+
+def test_a_set_without_utterances(finished):
+    for folder in ("data", "data/fbank"):
+        (finished.work / folder / "test.jsonl.gz").write_bytes(gzip.compress(b""))
+    assert "unreadable-output" not in codes(finished.check())
 
 
 def test_features_of_another_manifest(finished, tmp_path):
@@ -197,10 +215,20 @@ def test_the_driver_lists_what_the_doctor_reads(real):
     assert codes(report) == ["changed-stage", "interrupted-stage"]
 
 
+def test_options_of_the_last_run_that_are_not_utf8(tmp_path):
+    (tmp_path / ".done").mkdir()
+    (tmp_path / ".done/options").write_bytes(b"--corpus\n/data/caf\xe9\n")
+    assert os.fsencode(last_options(tmp_path)[1]) == b"/data/caf\xe9"
+
+
 def test_recipes_that_cannot_be_asked(real):
     (real / "run.sh").write_text("echo 'error: bad option' >&2; exit 2\n", encoding="utf-8")
     assert "bad option" in the_finding(check_recipe(real), "recipe-does-not-list").cause
     (real / "run.sh").write_text("echo training\n", encoding="utf-8")
+    the_finding(check_recipe(real), "recipe-without-driver")
+    (real / "run.sh").write_text(
+        "printf 'stage\\t0\\tdone\\tdata \\377\\t\\n'\n", encoding="utf-8"
+    )  # no folders, no UTF-8
     the_finding(check_recipe(real), "recipe-without-driver")
     with pytest.raises(UserError, match=r"has no run\.sh"):
         check_recipe(real / "conf")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shlex
 import shutil
 
 import pytest
@@ -154,6 +155,46 @@ def test_a_calibration_older_than_the_weights(system):
     assert finding.remedy == f"asrtool calibrate {system} data/dev.jsonl.gz --method greedy"
 
 
+NAMES = ["x; touch pwned", "$(touch pwned)", "n" * 5000, "a\0b", "/dev/zero"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_names_may_be_anything(system, name):
+    calibration = CALIBRATION | {"cuts": name}
+    other = CALIBRATION | {"checkpoint": name}
+    text = json.dumps({"format": 2, "methods": {"greedy": calibration, name[:20]: other}})
+    (system / "calibration.json").write_text(text, encoding="utf-8")
+    path = system / "decode/test/greedy/decode.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts |= {"checkpoint": name, "options": {"cuts": name, "graph": name}, "command": name}
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    change_log(system, lambda row: row.update(time="2099-01-01T00:00:00+00:00") is None)
+    finding = the_finding(check_system(system), "old-calibration")
+    assert shlex.split(finding.remedy)[3] == name
+
+
+def test_a_folder_whose_name_has_shell_operators(system, tmp_path):
+    folder = tmp_path / "a; touch pwned"
+    shutil.move(system, folder)
+    for name in ("averaged.pt", "step-00000004.pt"):
+        cut_short(folder / "checkpoints" / name, 0.5)
+    (folder / "decode/test/greedy/wer.json").unlink()
+    remedies = [finding.remedy for finding in check_system(folder).findings]
+    assert len(remedies) == 3 and all(f"'{folder}" in remedy for remedy in remedies)
+
+
+def test_a_link_to_a_checkpoint_that_is_gone(system):
+    (system / "checkpoints/step-00000001.pt").symlink_to("gone.pt")
+    the_finding(check_system(system), "damaged-weights")
+
+
+def test_progress_of_a_strangers_checkpoint(system):
+    (system / "checkpoints/averaged.pt").unlink()
+    for path in (system / "checkpoints").glob("*.pt"):
+        change_checkpoint(path, lambda state: state.update(progress={"step": 3, "seconds": "many"}))
+    assert check_system(system).facts["checkpoint"] == "best.pt: step 3"
+
+
 def test_a_damaged_calibration(system):
     (system / "calibration.json").write_text('{"format": 2, "methods": {"greedy": {}}}', encoding="utf-8")
     the_finding(check_system(system), "damaged-calibration")
@@ -238,6 +279,11 @@ def test_a_link_in_a_pack(pack, tmp_path):
     shutil.move(pack / "priors.json", tmp_path / "priors.json")
     (pack / "priors.json").symlink_to(tmp_path / "priors.json")
     the_finding(check_system(pack), "not-a-file")
+
+
+def test_an_unlisted_link_to_a_folder_in_a_pack(pack, tmp_path):
+    (pack / "graph/more").symlink_to(tmp_path, target_is_directory=True)
+    assert ("unlisted-file", str(pack / "graph/more")) in {(f.code, f.subject) for f in check_system(pack).findings}
 
 
 def test_a_pack_that_contradicts_its_files(pack):
