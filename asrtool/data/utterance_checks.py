@@ -167,7 +167,7 @@ def _visible(text: str) -> str:
 
 def _names_of_invisible(text: str) -> str:
     """Returns the names of the format characters of a text, such as "U+200B ZERO WIDTH SPACE"."""
-    found = sorted({character for character in text if unicodedata.category(character) == "Cf"} - set(JOINERS))
+    found = sorted({character for character in text if is_invisible(character, " ")} - set(JOINERS))
     return ", ".join(map(character_name, found)) or "joiners outside of words"
 
 

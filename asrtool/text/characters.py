@@ -10,6 +10,11 @@ DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d"  # forms of -
 SPOKEN = frozenset("%‰&@#§+=±×÷°％＆＠＃＋＝℃℉№")  # symbols that are read aloud, as currencies are
 JOINERS = "\u200c\u200d"  # part of the spelling behind letters of the scripts of these blocks, Arabic to Sinhala:
 JOINING_SCRIPTS = ("\u0600", "\u0dff")
+WORD_MARKS = (
+    "\u00b7\u05f3\u05f4"  # punctuation that is part of words: the dot of Catalan l·l, Hebrew geresh and gershayim
+)
+SILENT_MARKS = "\u0640\u055b\u055c\u055e"  # within words, without a sound: Arabic tatweel; Armenian stress, ! and ?
+VARIATION_SELECTORS = (("\ufe00", "\ufe0f"), ("\U000e0100", "\U000e01ef"))  # they choose the shape of what is before
 UNIFIED_QUOTES = {**dict.fromkeys(APOSTROPHES, "'"), **dict.fromkeys(QUOTES, '"')}
 UNIFIED_DASHES = dict.fromkeys(DASHES, "-")
 CJK_NAMES = ("CJK ", "HIRAGANA ", "KATAKANA ", "HALFWIDTH KATAKANA ", "IDEOGRAPHIC ITERATION", "BOPOMOFO ")
@@ -18,7 +23,8 @@ CJK_NAMES = ("CJK ", "HIRAGANA ", "KATAKANA ", "HALFWIDTH KATAKANA ", "IDEOGRAPH
 @cache
 def is_letter(character: str) -> bool:
     """Returns True for letters of all scripts and for the marks that combine with them."""
-    return unicodedata.category(character)[0] in "LM"
+    category = unicodedata.category(character)
+    return category[0] == "L" or category in ("Mn", "Mc")
 
 
 @cache
@@ -35,8 +41,9 @@ def is_symbol(character: str) -> bool:
 
 @cache
 def is_punctuation(character: str) -> bool:
-    """Returns True for punctuation, and for symbols that are not read aloud."""
-    return unicodedata.category(character)[0] in "PS" and not is_symbol(character)
+    """Returns True for punctuation, for symbols that are not read aloud, and for marks that enclose a character."""
+    category = unicodedata.category(character)
+    return (category[0] in "PS" or category == "Me") and not is_symbol(character)
 
 
 @cache
@@ -46,10 +53,19 @@ def is_control(character: str) -> bool:
 
 
 def is_invisible(character: str, previous: str) -> bool:
-    """Returns True for a format character, such as U+200B, unless it is part of the spelling behind `previous`."""
-    if character in JOINERS and JOINING_SCRIPTS[0] <= previous <= JOINING_SCRIPTS[1]:
+    """Returns True for a format character, such as U+200B, unless it is part of the spelling behind `previous`.
+
+    Variation selectors, such as U+FE0F behind an emoji, count as format characters.
+    """
+    if character in JOINERS and is_joining(previous):
         return False
-    return unicodedata.category(character) == "Cf"
+    is_selector = any(first <= character <= last for first, last in VARIATION_SELECTORS)
+    return is_selector or unicodedata.category(character) == "Cf"
+
+
+def is_joining(character: str) -> bool:
+    """Returns True for a character of a script in which joiners are part of the spelling."""
+    return JOINING_SCRIPTS[0] <= character <= JOINING_SCRIPTS[1]
 
 
 @cache

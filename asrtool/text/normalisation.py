@@ -5,7 +5,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from asrtool.text.characters import APOSTROPHE, APOSTROPHES, is_cjk, is_digit, is_letter, is_symbol
+from asrtool.text.characters import (
+    APOSTROPHE,
+    APOSTROPHES,
+    JOINERS,
+    SILENT_MARKS,
+    WORD_MARKS,
+    is_cjk,
+    is_digit,
+    is_joining,
+    is_letter,
+    is_symbol,
+)
 from asrtool.text.normalisation_rules import NormalisationRules, load_rules, rules_text, write_rules
 from asrtool.text.normaliser import Normaliser
 
@@ -19,7 +30,6 @@ SAME_CASE_SHARE = 0.99  # of the letters with a case, above which a corpus is re
 DIGITS_SHARE = 0.3  # of letters and digits, above which digits are the transcript itself, such as "0 1 1 0"
 SPACE_SHARE = 0.05  # of the characters of Chinese or Japanese text, below which it is written without spaces
 
-TATWEEL = "\u0640"  # lengthens Arabic words in print, and has no sound
 TURKISH_I = {"I": "ı", "İ": "i"}  # which Unicode's lower case does otherwise
 
 
@@ -34,7 +44,7 @@ def count_characters(texts: Iterable[str]) -> Counter[str]:
 def propose_rules(character_counts: Mapping[str, int], case: Case | None = None) -> NormalisationRules:
     """Returns rules for a corpus of any language; `character_counts` are the `count_characters` of its transcripts.
 
-    Punctuation is removed except apostrophes within words, text of mixed case becomes lower case unless `case` says
+    Punctuation is removed except apostrophes and the like within words, text of mixed case becomes lower case unless `case` says
     "keep", "lower" or "upper", and utterances with digits, spoken symbols or rare characters are dropped.
     """
     counts = Counter(dict(character_counts))
@@ -47,7 +57,7 @@ def propose_rules(character_counts: Mapping[str, int], case: Case | None = None)
         digits="keep" if _are_digits_the_text(counts) else "drop",
         symbols="drop",
         punctuation="remove",
-        keep_in_words=APOSTROPHE,
+        keep_in_words=APOSTROPHE + _propose_word_marks(counts),
         case=chosen,
         separate_cjk=_is_unspaced_cjk(counts),
     )
@@ -65,10 +75,15 @@ def _propose_case(counts: Counter[str]) -> Case:
 
 
 def _propose_replacements(counts: Counter[str], case: str) -> dict[str, str]:
-    replacements = {TATWEEL: ""} if counts[TATWEEL] else {}
+    replacements = {mark: "" for mark in SILENT_MARKS if counts[mark]}
     if case == "lower" and (counts["ı"] or counts["İ"]) and (counts["ş"] or counts["Ş"]):  # Turkish, Azerbaijani
         replacements |= TURKISH_I
     return replacements
+
+
+def _propose_word_marks(counts: Counter[str]) -> str:
+    """Returns the marks of the transcripts that are part of words. A dot in Chinese and Japanese parts names."""
+    return "" if _is_unspaced_cjk(counts) else "".join(mark for mark in WORD_MARKS if counts[mark])
 
 
 def _are_digits_the_text(counts: Counter[str]) -> bool:
@@ -92,14 +107,19 @@ def _frequent_characters(counts: Counter[str], rules: NormalisationRules) -> str
         for result in normaliser.change(character).replace(" ", ""):
             if not is_symbol(result) and (rules.digits == "keep" or not is_digit(result)):
                 left[result] += count
-    if _has_apostrophes(counts):
-        left[APOSTROPHE] = max(left[APOSTROPHE], MIN_COUNT)
+    for mark in _characters_of_words(counts, rules):
+        left[mark] = max(left[mark], MIN_COUNT)
     rare = {character for character, count in left.items() if count < MIN_COUNT}
     if sum(left[character] for character in rare) > MAX_RARE_SHARE * left.total():
         rare = set()
     return " ".join(sorted(set(left) - rare, key=lambda c: (unicodedata.category(c)[0] == "M", c)))
 
 
-def _has_apostrophes(counts: Mapping[str, int]) -> bool:
-    """Returns True if the text has an apostrophe of any form, which may be within a word."""
-    return any(counts.get(character, 0) for character in (APOSTROPHE, *APOSTROPHES))
+def _characters_of_words(counts: Counter[str], rules: NormalisationRules) -> str:
+    """Returns the characters that are left within words only: apostrophes, other such marks, and joiners."""
+    marks = "".join(mark for mark in rules.keep_in_words if counts[mark])
+    if any(counts[apostrophe] for apostrophe in APOSTROPHES):
+        marks += APOSTROPHE
+    if any(map(is_joining, counts)):
+        marks += "".join(joiner for joiner in JOINERS if counts[joiner])
+    return marks

@@ -59,7 +59,9 @@ class Normaliser:
     def __init__(self, rules: NormalisationRules):
         self.rules = rules
         self.changes = Changes()
-        self._allowed = frozenset(rules.characters) - {" "}
+        self._allowed = frozenset(self._in_form(rules.characters)) - {" "}
+        self._replacements = {self._in_form(old): new for old, new in rules.replace.items()}
+        self._replaced = frozenset("".join(self._replacements))
         self._unified = (UNIFIED_QUOTES if rules.quotes == "unify" else {}) | (
             UNIFIED_DASHES if rules.dashes == "unify" else {}
         )
@@ -91,8 +93,8 @@ class Normaliser:
 
     def _apply(self, text: str, reasons: dict[str, str]) -> str:
         rules = self.rules
-        text = self._compose(self._visible(text))
-        for old, new in rules.replace.items():
+        text = self._compose(self._visible(text, self._replaced))
+        for old, new in self._replacements.items():
             self._count(old, new, text.count(old))
             text = text.replace(old, new)
         text = self._without_tags(text, reasons)
@@ -112,13 +114,18 @@ class Normaliser:
         if number:
             self.changes.characters[old, new] += number
 
-    def _visible(self, text: str) -> str:
-        """Removes format characters; control characters become spaces."""
+    def _in_form(self, text: str) -> str:
+        return unicodedata.normalize(self.rules.unicode, text)
+
+    def _visible(self, text: str, kept: frozenset[str] = frozenset()) -> str:
+        """Removes format characters except those that are `kept`; control characters become spaces."""
         if text.isprintable() and text.isascii():
             return text
         characters = []
         for character, previous in zip(text, " " + text[:-1], strict=True):
-            if is_control(character) and not character.isspace():
+            if character in kept:
+                characters.append(character)
+            elif is_control(character) and not character.isspace():
                 self._count(character, " ")
                 characters.append(" ")
             elif is_invisible(character, previous):
@@ -128,7 +135,7 @@ class Normaliser:
         return "".join(characters)
 
     def _compose(self, text: str) -> str:
-        composed = unicodedata.normalize(self.rules.unicode, text)
+        composed = self._in_form(text)
         self.changes.composed += composed != text
         return composed
 
@@ -178,7 +185,7 @@ class Normaliser:
         return "".join(characters)
 
     def _change_case(self, text: str) -> str:
-        cased = unicodedata.normalize(self.rules.unicode, CASES[self.rules.case](text))
+        cased = self._in_form(CASES[self.rules.case](text))
         self.changes.cased += cased != text
         self.changes.sharp_s += self.rules.case == "upper" and "ß" in text
         return cased

@@ -21,6 +21,13 @@ SENTENCES = {
     "Chinese": ("今天天气很好。我们去公园！", "今 天 天 气 很 好 我 们 去 公 园"),
     "Korean": ("안녕하세요, 여러분!", "안녕하세요 여러분"),
     "Thai": ("สวัสดีครับ", "สวัสดีครับ"),
+    "Persian": ("می\u200cخواهم، نمی\u200cدانم.", "می\u200cخواهم نمی\u200cدانم"),  # joiners are part of the spelling
+    "Marathi": ("ह्या तऱ\u200dहा।", "ह्या तऱ\u200dहा"),
+    "Hebrew": ("\u200fצה״ל אמר: ״צ׳ק״", "צה״ל אמר צ׳ק"),
+    "Catalan": ("Col·lecció, paral·lela.", "col·lecció paral·lela"),
+    "Armenian": ("Ի՞նչ է սա։ Այո՛, լավ է՜", "ինչ է սա այո լավ է"),
+    "Chinese names": ("列奥纳多·达·芬奇画了一幅很美丽的画", "列 奥 纳 多 达 芬 奇 画 了 一 幅 很 美 丽 的 画"),
+    "emoji": ("I ❤\ufe0f you 👍🏽 👨\u200d👩\u200d👧 OK 🇩🇪!", "i you ok"),
     "Vietnamese": (unicodedata.normalize("NFD", "Tiếng Việt rất hay."), "tiếng việt rất hay"),
 }
 
@@ -69,6 +76,10 @@ def test_rare_characters_are_not_among_those_that_may_be_left():
         ({"unicode": "NFKC"}, "ﬁne ＡＢＣ", "fine ABC"),
         ({"case": "upper"}, "groß", "GROSS"),
         ({"replace": {"&": " and ", "ß": "ss"}}, "Groß&Klein", "Gross and Klein"),
+        ({"replace": {"\u200b": " "}}, "ខ្ញុំ\u200bទៅ\ufeff", "ខ្ញុំ ទៅ"),  # it separates words in Khmer
+        ({"replace": {"e\u0301": "e"}}, "caf\u00e9", "cafe"),  # both in the same Unicode form
+        ({"characters": "c a f e\u0301", "other_characters": "remove"}, "café", "café"),
+        ({"punctuation": "remove"}, "1\ufe0f\u20e3 ❤\ufe0f a", "1 a"),
         ({"tags": "remove"}, "<unk> so [door slams] < 3", "so < 3"),
         ({"quotes": "unify"}, "‘a’ „b“ «c»", '\'a\' "b" "c"'),
         ({"dashes": "unify"}, "a–b—c−d", "a-b-c-d"),
@@ -152,7 +163,7 @@ def test_normalised_text_is_normalised():
     import random
 
     draw = random.Random(1)
-    alphabet = "aA'’-–.,5%<>[]ßİıée\u0301我ー한\u200b\u200c\u00a0\x07😀ﬁ½ـ\"\\ "
+    alphabet = "aA'’-–.,5%<>[]ßİıée\u0301我ー한\u200b\u200c\u00a0\x07😀ﬁ½ـ·צ״՞ی\ufe0f\u20e3\"\\ "
     for _ in range(3000):
         texts = ["".join(draw.choices(alphabet, k=draw.randint(1, 12))) for _ in range(4)]
         rules = propose_rules(count_characters(texts)).model_copy(update={"unicode": draw.choice(["NFC", "NFKC"])})
