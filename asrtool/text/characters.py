@@ -10,9 +10,7 @@ DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d"  # forms of -
 SPOKEN = frozenset("%‰&@#§+=±×÷°％＆＠＃＋＝℃℉№")  # symbols that are read aloud, as currencies are
 JOINERS = "\u200c\u200d"  # part of the spelling behind letters of the scripts of these blocks, Arabic to Sinhala:
 JOINING_SCRIPTS = ("\u0600", "\u0dff")
-WORD_MARKS = (
-    "\u00b7\u05f3\u05f4"  # punctuation that is part of words: the dot of Catalan l·l, Hebrew geresh and gershayim
-)
+WORD_MARKS = "\u00b7\u05f3\u05f4"  # punctuation within words: the dot of Catalan l·l, Hebrew geresh and gershayim
 SILENT_MARKS = "\u0640\u055b\u055c\u055e"  # within words, without a sound: Arabic tatweel; Armenian stress, ! and ?
 VARIATION_SELECTORS = (("\ufe00", "\ufe0f"), ("\U000e0100", "\U000e01ef"))  # they choose the shape of what is before
 UNIFIED_QUOTES = {**dict.fromkeys(APOSTROPHES, "'"), **dict.fromkeys(QUOTES, '"')}

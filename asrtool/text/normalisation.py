@@ -44,8 +44,9 @@ def count_characters(texts: Iterable[str]) -> Counter[str]:
 def propose_rules(character_counts: Mapping[str, int], case: Case | None = None) -> NormalisationRules:
     """Returns rules for a corpus of any language; `character_counts` are the `count_characters` of its transcripts.
 
-    Punctuation is removed except apostrophes and the like within words, text of mixed case becomes lower case unless `case` says
-    "keep", "lower" or "upper", and utterances with digits, spoken symbols or rare characters are dropped.
+    Punctuation is removed except apostrophes and similar marks within words, text of mixed case becomes lower case
+    unless `case` says "keep", "lower" or "upper", and utterances with digits, spoken symbols or rare characters are
+    dropped.
     """
     counts = Counter(dict(character_counts))
     chosen = case or _propose_case(counts)
