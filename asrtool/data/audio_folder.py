@@ -42,13 +42,13 @@ def read_plan(plan: FolderPlan) -> Iterator[Utterance | str]:
 
 
 def _with_speaker(row: Utterance, plan: FolderPlan, pattern: NamePattern | None) -> Utterance:
-    """Returns an utterance with the speaker of its folder's name or its name's pattern."""
+    """Returns an utterance with the speaker and id of its name's pattern, or else the speaker of its folder's name."""
     path = Path(row.audio)
-    if plan.layout.speaker_from == "folder" and path.parent != plan.index.root:
-        return replace(row, speaker=path.parent.name)
     if pattern and path.is_relative_to(plan.index.root):
         fields = pattern.match(path, plan.index.root) or {}
-        return replace(row, speaker=fields.get("speaker", row.speaker), id=fields.get("id", row.id))
+        row = replace(row, speaker=fields.get("speaker", row.speaker), id=fields.get("id", row.id))
+    if plan.layout.speaker_from == "folder" and not row.speaker and path.parent != plan.index.root:
+        return replace(row, speaker=path.parent.name)
     return row
 
 

@@ -42,7 +42,9 @@ class AudioIndex:
         if not files:
             raise InvalidEntry(f"no such audio file: {name}, below {self.root}")
         if len(files) > 1:
-            ends = [file for file in files if file.with_suffix("").as_posix().endswith(f"/{Path(name).as_posix()}")]
+            end = f"/{Path(name).as_posix()}"
+            ends = [file for file in files if f"{file.parent.as_posix()}/{stem(file)}".endswith(end)]
+            ends = ends or [file for file in files if file.as_posix().endswith(end)]
             if len(ends) == 1:
                 return ends[0]
             raise InvalidEntry(f"several files are called {name}: {files[0]}, {files[1]}; name the folder, too")

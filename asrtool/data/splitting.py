@@ -108,6 +108,10 @@ def _choose_groups(facts: Sequence[Facts], options: SplitOptions) -> str:
     """Returns what is not divided between sets: speaker, recording or utterance. Raises UserError."""
     speakers = {fact.speaker for fact in facts if fact.speaker}
     if options.dev_speakers is not None or options.test_speakers is not None:
+        if both := sorted((options.dev_speakers or frozenset()) & (options.test_speakers or frozenset())):
+            raise UserError(
+                f"{', '.join(both)[:300]} is in --dev-speakers and --test-speakers; choose one set for each"
+            )
         missing = sorted(((options.dev_speakers or frozenset()) | (options.test_speakers or frozenset())) - speakers)
         if missing:
             raise UserError(f"no such speaker in the manifest: {', '.join(missing)[:300]}; {_examples(speakers)}")

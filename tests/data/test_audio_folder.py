@@ -38,6 +38,23 @@ def test_text_files_beside_the_audio_are_the_transcripts(make):
     assert [row[2] for row in rows(folder, speaker_from="folder")] == ["s1", "deep"]
 
 
+def test_the_folder_is_the_speaker_of_audio_that_has_no_other(make):
+    folder = make({"a/1.wav": "", "a/2.wav": "", "metadata.csv": "audio,text,speaker\na/1.wav,A,ann\na/2.wav,B,\n"})
+    assert [row[2] for row in rows(folder, speaker_from="folder")] == ["ann", "a"]
+    layout = {"name_pattern": "{text}_{speaker}", "speaker_from": "folder"}
+    (folder / "metadata.csv").unlink()
+    for number in (1, 2):
+        (folder / f"a/{number}.wav").rename(folder / f"a/yes_s{number}.wav")
+    assert [row[2] for row in rows(folder, **layout)] == ["s1", "s2"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".wav"])
+def test_a_table_may_name_the_last_folders_of_audio_whose_names_repeat(make, suffix):
+    files = {f"deep/{speaker}/v1.1.wav": "" for speaker in "ab"}
+    folder = make(files | {"metadata.csv": f"audio,text\nb/v1.1{suffix},B\na/v1.1{suffix},A\n"})
+    assert [(row[1], row[3]) for row in rows(folder)] == [("B", "deep/b/v1.1.wav"), ("A", "deep/a/v1.1.wav")]
+
+
 def test_other_tables_do_not_matter_where_texts_have_the_transcripts(make):
     folder = make({"a.wav": "", "a.txt": "A", "speakers.tsv": "id\tage\n1\t2\n", "log.csv": "x,y\n1,2\n"})
     assert [row[1] for row in rows(folder)] == ["A"]

@@ -138,6 +138,7 @@ def test_a_very_long_speaker_is_not_taken(manifest):
         ({"test": "-1"}, "'-1' is not a size"),
         ({"dev_speakers": frozenset(["nn"])}, "no such speaker in the manifest: nn; it has s0, s1"),
         ({"test": "1h"}, "leave none for train"),
+        ({"dev_speakers": frozenset(["s1"]), "test_speakers": frozenset(["s1", "s2"])}, "s1 is in --dev-speakers and"),
         ({"dev_speakers": frozenset(f"s{n}" for n in range(8))}, "leave none for train"),
     ],
 )
