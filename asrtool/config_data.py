@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WrapValidator, model_validator
 
 from asrtool.config_types import (
-    Amount,
     Count,
     Decibel,
     Duration,
@@ -27,6 +26,7 @@ from asrtool.config_types import (
 ReverberationTime = Annotated[Real, Field(ge=0.05, le=10)]  # in seconds; a large church has 10
 Distance = Annotated[Real, Field(ge=0.05, le=100)]  # in metres
 Frequency = Annotated[Real, Field(ge=100, le=192_000)]  # in Hz
+CorpusWeight = Annotated[Real, Field(ge=1e-9, le=1e9)]
 Voices = Annotated[Integer, Field(ge=1, le=100)]
 Codec = Literal["gsm", "mulaw", "mp3", "opus", "vorbis"]
 SnrRange = tuple[Decibel, Decibel]
@@ -190,7 +190,7 @@ class CorpusConfig(Section):
     manifest: FilePath
     # Weight: the corpus has weight / sum of all weights of the audio. null, which is for all corpora or none, is
     # hours ** (1 / data.temperature)
-    weight: Amount | None = None
+    weight: CorpusWeight | None = None
 
 
 def _listed_corpus(value: Any) -> Any:

@@ -30,7 +30,7 @@ def path_or(other: Any, optional: bool = False) -> Callable[[Any, Callable[[Any]
             return None
         is_path = not isinstance(value, list | tuple | dict)
         if not is_path and not value:
-            raise ValueError("an empty list")
+            raise ValueError("it is empty; leave it out, or name a file")
         return TypeAdapter(FilePath if is_path else other).validate_python(value)
 
     return validate

@@ -8,6 +8,7 @@ a position names the next line of each corpus, and resuming there continues with
 
 import hashlib
 import heapq
+import os
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
@@ -36,13 +37,17 @@ def corpus_names(manifests: Sequence[Path]) -> list[str]:
     names = [manifest_name(path) for path in manifests]
     repeated = Counter(names)
     paths = zip(names, manifests, strict=True)
-    names = [f"{path.absolute().parent.name}/{name}" if repeated[name] > 1 else name for name, path in paths]
+    names = [f"{_folder_name(path)}/{name}" if repeated[name] > 1 else name for name, path in paths]
     seen: Counter[str] = Counter()
     for number, name in enumerate(names):
         seen[name] += 1
         if seen[name] > 1:
             names[number] = f"{name}#{seen[name]}"
     return names
+
+
+def _folder_name(path: Path) -> str:
+    return Path(os.path.abspath(path)).parent.name  # without "..", which is not a name
 
 
 def corpus_shares(data: DataConfig, sizes: Sequence[CorpusSize]) -> list[float]:

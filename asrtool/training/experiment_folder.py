@@ -142,14 +142,26 @@ def _warn_of_unknown(excluded: Mapping[str, str], inspections: list[Inspection])
 
 
 def _measure_mixture(data: DataConfig, scans: list[Inspection], dropped: frozenset[str]) -> tuple[CorpusSize, ...]:
-    """Returns the size of each corpus, and logs its share. Manifests that were scanned in part are read completely."""
-    sizes = tuple(
-        measure_corpus(path, data, dropped) if scan.partial else CorpusSize(scan.cuts, scan.seconds)
-        for path, scan in zip(data.train_manifests, scans, strict=True)
-    )
+    """Returns the size of each corpus, and logs its share."""
+    sizes = tuple(_measure(path, data, scan, dropped) for path, scan in zip(data.train_manifests, scans, strict=True))
     hours = sum(size.seconds for size in sizes) / 3600
     rows = zip(corpus_names(data.train_manifests), sizes, corpus_shares(data, sizes), strict=True)
     for name, size, share in rows:
         passes = share * hours / (size.seconds / 3600)
         logger.info(f"{name}: {share:.1%} of the audio, read {passes:.2f} times in an epoch of {hours:.2f} h")
     return sizes
+
+
+def _measure(path: Path, data: DataConfig, scan: Inspection, dropped: frozenset[str]) -> CorpusSize:
+    """Returns the size of a corpus, which is read again if it was scanned in part, or if other corpora drop cuts.
+
+    A cut whose id is that of a cut that another corpus drops is left out, too.
+    """
+    size = CorpusSize(scan.cuts, scan.seconds)
+    if not scan.partial and dropped <= scan.dropped.keys():
+        return size
+    measured = measure_corpus(path, data, dropped)
+    if not scan.partial and measured.cuts < size.cuts:
+        count = size.cuts - measured.cuts
+        logger.warning(f"{path}: {count} cuts have the ids of cuts that another corpus drops, and are left out, too")
+    return measured

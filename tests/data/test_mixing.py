@@ -1,5 +1,6 @@
 """Several corpora are one stream: each has its share of the audio, and the stream resumes from any position."""
 
+import math
 from collections import Counter
 from itertools import islice
 
@@ -139,6 +140,31 @@ def test_positions_name_the_next_line_of_each_corpus(mixed):
     assert Position() != position
 
 
+@pytest.mark.parametrize("weights", [(1e9, 1e-9, 1e9), (1e-9, 1e-9, 1e-9)])
+def test_weights_at_the_limits_have_finite_shares(mixed, weights):
+    shares = corpus_shares(mixed(weights), [CorpusSize(10, 100.0)] * 3)
+    assert sum(shares) == pytest.approx(1) and min(shares) > 0
+    assert len(list(islice(TrainingSampler(mixed(weights), seed=1), 5))) == 5
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-300, 1e300, math.nan, math.inf, "1"])
+def test_weights_beyond_the_limits_are_refused(mixed, weight):
+    with pytest.raises(ValueError, match="weight"):
+        mixed((1.0, weight, 1.0))
+
+
+def test_a_corpus_of_one_short_cut_fills_batches(mixed, manifests, tmp_path):
+    """It is read again and again, each time as another epoch, even within a batch."""
+    one = CutSet.from_file(manifests[2]).subset(first=1)
+    one.to_file(tmp_path / "one.jsonl.gz")
+    data = mixed((1e-9, 1e-9, 1.0))
+    small = data.train[2].model_copy(update={"manifest": tmp_path / "one.jsonl.gz"})
+    data = data.model_copy(update={"train": (*data.train[:2], small)})
+    first = next(iter(TrainingSampler(data, seed=1)))
+    assert len(first.entries) > 5
+    assert len({(entry.id, entry.epoch) for entry in first.entries}) == len(first.entries)
+
+
 def test_shares_of_huge_corpora_are_finite(mixed):
     sizes = [CorpusSize(10**9, 1e12), CorpusSize(10**6, 1e9), CorpusSize(1, 1.0)]
     shares = corpus_shares(mixed(temperature=2.0), sizes)
@@ -149,6 +175,7 @@ def test_names_of_corpora_are_short_and_differ(tmp_path):
     paths = [tmp_path / "a/train.jsonl.gz", tmp_path / "b/train.jsonl.gz", tmp_path / "c.jsonl.gz"]
     assert corpus_names(paths) == ["a/train", "b/train", "c"]
     assert corpus_names([paths[0], paths[0]]) == ["a/train", "a/train#2"]
+    assert corpus_names([tmp_path / "a/b/../train.jsonl.gz", paths[1]]) == ["a/train", "b/train"]
 
 
 def test_the_fingerprint_changes_with_any_manifest_and_exclusion_list(mixed, tmp_path):

@@ -6,8 +6,12 @@ import math
 import pytest
 from lhotse import CutSet
 
+from asrtool.data.inspection import CutRequirements
+from asrtool.data.mixing import measure_corpora
 from asrtool.errors import UserError
+from asrtool.text.tokenizer import load_tokenizer
 from asrtool.training import train as loop
+from asrtool.training.experiment_folder import scan_manifests
 from asrtool.training.state import TrainingProgress
 from asrtool.training.train import train
 
@@ -113,6 +117,21 @@ def test_excluded_cuts_are_left_out_even_if_they_could_not_be_trained_on(
     (tmp_path / "bad.txt").write_text(f"{cuts[3].id}\n")
     with pytest.raises(UserError, match=r"broken\.jsonl\.gz, .*bad\.txt was changed"):
         train(make_config(training={"max_steps": 12}, **data), tmp_path / "exp", resume=True, device="cpu")
+
+
+def test_ids_that_another_corpus_drops_are_left_out_of_the_sizes_with_a_warning(make_config, parts, tmp_path, capfd):
+    cuts = list(CutSet.from_file(parts / "first.jsonl.gz"))
+    shortened = [cut.truncate(duration=0.05, preserve_id=True) for cut in cuts[:2]]
+    CutSet.from_cuts([*shortened, *cuts[2:]]).to_file(tmp_path / "short.jsonl.gz")
+    manifests = [str(tmp_path / "short.jsonl.gz"), str(parts / "first.jsonl.gz")]
+    config = make_config(train=manifests)
+    requirements = CutRequirements(
+        config.data, 16000, load_tokenizer(config.data.tokenizer), len, lambda frames: frames
+    )
+    dropped = scan_manifests(config.data, requirements, tmp_path)
+    assert dropped.sizes == measure_corpora(config.data, dropped.train)
+    assert [size.cuts for size in dropped.sizes] == [14, 14]
+    assert "first.jsonl.gz: 2 cuts have the ids of cuts that another corpus drops" in capfd.readouterr().err
 
 
 def test_a_noise_manifest_that_is_missing_stops_the_start(make_config, tmp_path):
