@@ -235,7 +235,7 @@ def _bmuf_communication(
     config: Config, size: float, device: Device, options: PlanOptions, compute: float
 ) -> tuple[float, float]:
     """As `communication`, of bmuf: gradients inside a worker, weights and two moments between workers once a block."""
-    per_worker = config.parallel.ranks_per_worker or min(device.per_machine, options.devices)
+    per_worker = min(config.parallel.ranks_per_worker or device.per_machine, options.devices)
     workers = math.ceil(options.devices / per_worker)
     link = min(device.link, options.network) if options.devices > device.per_machine else device.link
     inside = ring_bytes(size, per_worker)

@@ -23,7 +23,7 @@ from asrtool.training.step import batch_loss
 
 logger = logging.getLogger(__name__)
 
-MEASURED_SECONDS = 4.0  # of steps, after a first one that is not counted
+MEASURED_SECONDS = 4.0  # of steps, after a first one that is not counted unless it takes longer
 BATCH_SECONDS = 60.0  # of a batch, four utterances, unless data.batch_seconds is less
 UNITS_PER_SECOND = 5  # of the transcripts
 MATRIX = 1024  # rows and columns of the products that are timed
@@ -37,6 +37,7 @@ def measure_this_machine(config: Config, num_units: int, devices: int) -> Device
     torch_device = pick_device("auto")
     if torch_device.type == "cpu":
         torch.set_num_threads(max(1, _cores() // devices))
+    logger.info(f"measuring some training steps on {describe_device(torch_device)}")
     use_bf16 = uses_bf16(config.training.precision, torch_device)
     peak = _peak(torch_device, use_bf16)
     speed = _training_speed(config, num_units, torch_device)
@@ -88,9 +89,16 @@ def _peak(device: torch.device, use_bf16: bool) -> float:
 
 
 def _times_a_second(run: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Returns how many times `run` runs in a second, from at least `seconds` and two runs after one to warm up."""
+    """Returns how many times `run` runs in a second, from at least `seconds` and two runs after one to warm up.
+
+    If the first run takes longer than `seconds`, it is the only one.
+    """
+    start = time.monotonic()
     run()
     _wait(device)
+    first = time.monotonic() - start
+    if first > seconds:
+        return 1 / first
     start, runs = time.monotonic(), 0
     while runs < 2 or time.monotonic() - start < seconds:
         run()

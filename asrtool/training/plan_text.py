@@ -25,7 +25,7 @@ def plan_lines(plan: Plan, config: Config) -> dict[str, str]:
         "devices": f"{plan.options.devices} x {plan.device.description}, {plan.precision}",
         "steps": _steps(plan, config),
         "memory": _memory(plan),
-        "largest batch": f"data.batch_seconds={int(plan.largest_batch):,} fits into {plan.device.memory / 1e9:.0f} GB",
+        "largest batch": _largest_batch(plan),
         "step": _step(plan),
         "communication": _communication(plan, config),
         "time": _time(plan),
@@ -45,6 +45,13 @@ def _memory(plan: Plan) -> str:
     text = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items() if value)
     verdict = "" if plan.fits else f": MORE THAN {USABLE_MEMORY:.0%} of {plan.device.memory / 1e9:.0f} GB"
     return f"{plan.memory.total / 1e9:.2f} GB a device ({text}){verdict}"
+
+
+def _largest_batch(plan: Plan) -> str:
+    seconds = math.floor(plan.largest_batch)
+    if not seconds:
+        return f"none fits: {plan.device.memory / 1e9:.0f} GB are too little for the model itself"
+    return f"data.batch_seconds={seconds} fits into {plan.device.memory / 1e9:.0f} GB"
 
 
 def _step(plan: Plan) -> str:

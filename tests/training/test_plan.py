@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from asrtool.errors import UserError
 from asrtool.models.info import model_info
@@ -95,6 +97,20 @@ def test_a_batch_of_the_largest_size_fits_and_a_larger_one_does_not(tiny_config)
         plan = make_plan(config, UNITS, ROUND, PlanOptions(1))
         assert plan.fits == fits and ("MORE THAN" in plan_lines(plan, config)["memory"]) != fits
         assert plan.memory.total == pytest.approx(factor * USABLE_MEMORY * 10e9, rel=0.02)
+
+
+def test_a_model_that_fits_no_device_has_no_largest_batch(tiny_config):
+    small = Device(**(vars(ROUND) | {"memory": 1e8}))
+    lines = plan_lines(make_plan(tiny_config(), UNITS, small, PlanOptions(1)), tiny_config())
+    assert lines["largest batch"].startswith("none fits")
+
+
+@pytest.mark.parametrize("devices", [3, 10**6])
+def test_a_worker_of_bmuf_has_no_more_ranks_than_there_are(tiny_config, devices):
+    config = tiny_config(parallel={"strategy": "bmuf", "ranks_per_worker": 10**9})
+    plan = make_plan(config, UNITS, ROUND, PlanOptions(1, devices=devices))
+    ddp = make_plan(tiny_config(), UNITS, ROUND, PlanOptions(1, devices=devices))
+    assert plan.sent_bytes == pytest.approx(ddp.sent_bytes)  # one worker of all ranks: ddp
 
 
 def test_memory_of_the_strategies(tiny_config):
@@ -190,6 +206,12 @@ def test_this_machine_is_measured_by_training_steps(tiny_config, monkeypatch):
     audio = fill(config.data.batch_seconds) * config.data.batch_seconds
     speed = device.fp32 * device.fp32_utilisation
     assert plan.compute_seconds == pytest.approx(training_flops(config, plan.info) * audio / speed)
+
+
+def test_a_slow_machine_is_measured_by_one_step():
+    calls = []
+    speed = plan_measurement._times_a_second(lambda: calls.append(time.sleep(0.02)), torch.device("cpu"), 0.01)
+    assert len(calls) == 1 and 0 < speed <= 50
 
 
 def test_the_steps_and_the_audio_of_a_plan_are_about_those_of_a_training(tmp_path, tiny_config, rows):
