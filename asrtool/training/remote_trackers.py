@@ -6,6 +6,7 @@ output, or facts about the machine and its user. A resumed training continues th
 
 import logging
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 PROJECT = "asrtool"  # unless WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME names another
 MAX_PARAMETERS = 100  # of a call of MLflow
 MAX_TEXT = 500  # characters of a parameter of MLflow
+FORBIDDEN = re.compile(r"[^\w./ -]")  # in names of MLflow's metrics; names of corpora are those of files
 
 
 class WandbTracker:
@@ -135,7 +137,8 @@ class MlflowTracker:
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        self._client.log_batch(self._run, metrics=[Metric(name, value, now, step) for name, value in values.items()])
+        metrics = [Metric(FORBIDDEN.sub("_", name), value, now, step) for name, value in values.items()]
+        self._client.log_batch(self._run, metrics=metrics)
 
     def close(self) -> None:
         """Ends the run."""

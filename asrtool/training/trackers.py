@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from asrtool.errors import UserError
+from asrtool.files import write_text
 from asrtool.logs import printable
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class RunFacts:
         """Keeps the id of a run, which a resumed training continues."""
         path = self.folder / FOLDER / tracker
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(run + "\n", encoding="utf-8")
+        write_text(path, run + "\n")
 
 
 class Tracker(Protocol):

@@ -166,8 +166,8 @@ def test_options_of_the_user_are_in_the_command(make):
 
 
 def test_every_option_of_a_command_exists(make):
-    options = SourceOptions({"speaker": "s", "id": "n"}, audio_root=Path("/"), unlabelled=True)
     folder = make(WAV | {"t.csv": "audio;text;s;n\nwavs/1.wav;one two;ann;u\n"})
+    options = SourceOptions({"speaker": "s", "id": "n"}, audio_root=folder, unlabelled=True)
     words = describe_source(folder / "t.csv", options).command
     command = cli.commands["prepare"].commands[words[1]]
     names = {name for parameter in command.params for name in parameter.opts}

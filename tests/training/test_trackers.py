@@ -132,6 +132,17 @@ def test_mlflow_records_values_and_settings_and_a_resume_continues_its_run(tmp_p
         assert [(point.step, point.value) for point in history] == logged
 
 
+def test_mlflow_records_corpora_whatever_their_files_are_called(tmp_path, monkeypatch, capfd):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
+    (tracker,) = open_trackers(["mlflow"], RunFacts(tmp_path / "exp"))
+    tracker.log({"corpora/share/a/train#2": 0.5, "corpora/share/größe (1)": 0.25}, 3)
+    tracker.close()
+    assert "stopped recording" not in capfd.readouterr().err
+    run = mlflow.MlflowClient().get_run((tmp_path / "exp" / "trackers" / "mlflow").read_text().strip())
+    assert run.data.metrics == {"corpora/share/a/train_2": 0.5, "corpora/share/größe _1_": 0.25}
+
+
 @pytest.mark.slow  # MLflow creates some thirty tables
 def test_mlflow_without_a_server_records_in_a_database_beside_the_experiments(tmp_path):
     mlflow = pytest.importorskip("mlflow")
