@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asrtool.data.audio_folder import read_plan
-from asrtool.data.audio_index import scan_folder
+from asrtool.data.audio_index import AudioIndex, scan_folder
 from asrtool.data.corpora import find_audio_file
 from asrtool.data.corpus_source import Source, SourceOptions, describe_layout, describe_plan, table_words
 from asrtool.data.folder_plan import TABLE_SUFFIXES, FolderPlan, plan_folder
@@ -153,13 +153,29 @@ def _kaldi(path: Path, options: SourceOptions) -> Source:
 def _table(path: Path, options: SourceOptions) -> Source:
     """Returns a table; audio that is not where its rows say is looked for in its folder and those below."""
     root = options.audio_root or path.parent
-    layout = recognise_table(path, options.table(), scan_folder(root))
-    if _needs_index(path, layout):  # then `prepare folder` reads it, which searches for the files
-        plan = FolderPlan("metadata", scan_folder(root), replace(options.folder(), table=layout), (path,))
-        return _planned(plan, root, options)
+    layout = _layout_by_paths(path, root, options)
+    if layout is None:
+        index = scan_folder(root)
+        layout = recognise_table(path, options.table(), index)
+        if _needs_index(path, layout):  # then `prepare folder` reads it, which searches for the files
+            plan = FolderPlan("metadata", index, replace(options.folder(), table=layout), (path,))
+            return _planned(plan, root, options)
     layout = replace(layout, index=None)
     words = ("prepare", "table", str(path), "OUT", *table_words(layout))
     return Source("table", path, f"a table{describe_layout(layout)}", words, lambda: read_table(path, layout))
+
+
+def _layout_by_paths(path: Path, root: Path, options: SourceOptions) -> TableLayout | None:
+    """Returns the layout of a table whose audio is where its rows say; None if the folder has to be searched for it.
+
+    The folder of a table may be a whole disk, with millions of other files.
+    """
+    try:
+        layout = recognise_table(path, options.table(), AudioIndex(root, [], [], []))
+    except UserError:
+        return None
+    has_audio = "audio" in layout.columns or "audio" in (layout.header or ())
+    return layout if has_audio and not _needs_index(path, layout) else None
 
 
 def _needs_index(path: Path, layout: TableLayout) -> bool:

@@ -165,6 +165,14 @@ def test_options_of_the_user_are_in_the_command(make):
     assert (utterance.text, utterance.speaker) == ("7", "ann")
 
 
+@pytest.mark.parametrize("table", ["wavs/1.wav|one two\nwavs/2.wav|three four\n", "Datei;Satz\nwavs/1.wav;one two\n"])
+def test_a_table_whose_audio_is_where_it_says_needs_no_search(make, monkeypatch, table):
+    """Its folder may be a whole disk."""
+    folder = make(WAV | {"wavs/2.wav": None, "t.csv": table})
+    monkeypatch.setattr("asrtool.data.corpus_detection.scan_folder", lambda *_: pytest.fail("searched"))
+    assert next(describe_source(folder / "t.csv").read()).text == "one two"
+
+
 def test_every_option_of_a_command_exists(make):
     folder = make(WAV | {"t.csv": "audio;text;s;n\nwavs/1.wav;one two;ann;u\n"})
     options = SourceOptions({"speaker": "s", "id": "n"}, audio_root=folder, unlabelled=True)
