@@ -26,7 +26,7 @@ from asrtool.config_types import (
 ReverberationTime = Annotated[Real, Field(ge=0.05, le=10)]  # in seconds; a large church has 10
 Distance = Annotated[Real, Field(ge=0.05, le=100)]  # in metres
 Frequency = Annotated[Real, Field(ge=100, le=192_000)]  # in Hz
-CorpusWeight = Annotated[Real, Field(ge=1e-9, le=1e9)]
+CorpusWeight = Annotated[Real, Field(ge=1e-9, le=1e9)]  # so that no share of the audio is rounded to 0
 Voices = Annotated[Integer, Field(ge=1, le=100)]
 Codec = Literal["gsm", "mulaw", "mp3", "opus", "vorbis"]
 SnrRange = tuple[Decibel, Decibel]

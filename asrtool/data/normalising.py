@@ -114,7 +114,10 @@ def propose_for_file(source: Path, out: Path, case: Case | None = None) -> list[
     require_output(out, RULES_SUFFIXES, [source])
     if out.exists():
         raise UserError(f"{out} exists, and may have been edited; delete it or name another file")
-    rules = propose_rules(count_characters(_texts(source)), case)
+    counts = count_characters(_texts(source))
+    if not "".join(counts).strip():
+        raise UserError(f"no transcripts in {source}, so that no rules can be proposed; give one that has some")
+    rules = propose_rules(counts, case)
     write_text(out, rules_text(rules))
     return [f"{out}: rules for {source}; read and edit them, then `asrtool normalise {source} OUT --rules {out}`"]
 

@@ -21,6 +21,7 @@ from asrtool.files import require_output
 from asrtool.progress import progress
 
 SIZE = re.compile(r"(?P<number>[0-9]*\.?[0-9]+)(?P<unit>h|m|min|s|%)?")
+MAX_SIZE_CHARACTERS = 30
 UNIT_SECONDS = {"h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
 SETS = ("train", "dev", "test")
 MIN_SPEAKERS = 6  # below which a set of whole speakers would be too large a part of the corpus, or one person only
@@ -66,7 +67,7 @@ def split_manifest(cuts: Path, out_folder: Path, options: SplitOptions) -> list[
     set_names = _assign(facts, by, options)
     missing = [name for name in _wanted(options) if name not in set_names]
     if missing:
-        hint = "give smaller sizes, or --by utterance"
+        hint = "give smaller sizes, or 0 for no set" if by == "utterance" else "give smaller sizes, or --by utterance"
         raise UserError(f"{len(facts)} utterances leave none for {', '.join(missing)} (by {by}); {hint}")
     written = _write_sets(cuts, out_folder, set_names)
     return [
@@ -93,8 +94,8 @@ def _wanted(options: SplitOptions) -> list[str]:
 def parse_size(text: str, total_seconds: float) -> float:
     """Returns the seconds of a size such as 0.1, 10%, 2h or 30m, of a corpus of `total_seconds`. Raises UserError."""
     match = SIZE.fullmatch(text.strip())
-    if match is None:
-        raise UserError(f"{text!r} is not a size; give a share such as 0.1, or a time such as 2h or 30m")
+    if match is None or len(text) > MAX_SIZE_CHARACTERS:
+        raise UserError(f"{text[:50]!r} is not a size; give a share such as 0.1, or a time such as 2h or 30m")
     number, unit = float(match["number"]), match["unit"]
     if unit in UNIT_SECONDS:
         return number * UNIT_SECONDS[unit]

@@ -85,6 +85,12 @@ def test_options_that_do_not_fit_together_are_refused(asr, folder, arguments):
     assert (folder / "lm.txt").read_text() == "a b\n"
 
 
+def test_rules_are_not_proposed_without_transcripts(asr, folder):
+    (folder / "lm.txt").write_text("\n \n")
+    status, _, message = asr("normalise", "lm.txt", "--propose", "n.yaml")
+    assert status == 2 and "no transcripts in lm.txt" in message and not (folder / "n.yaml").exists()
+
+
 def test_a_nemo_manifest_becomes_a_manifest(asr, folder, write_audio):
     write_audio(folder / "a.wav", 1.0)
     row = {"audio_filepath": "a.wav", "offset": 0.25, "duration": 0.5, "text": "hi", "speaker": "ann"}

@@ -136,6 +136,8 @@ def test_a_very_long_speaker_is_not_taken(manifest):
         ({"dev": "1.5"}, "'1.5' is the whole corpus"),
         ({"dev": "ten"}, "'ten' is not a size"),
         ({"test": "-1"}, "'-1' is not a size"),
+        ({"test": "9" * 400 + "h"}, "999' is not a size"),
+        ({"test": "1h", "by": "utterance"}, "0 for no set"),
         ({"dev_speakers": frozenset(["nn"])}, "no such speaker in the manifest: nn; it has s0, s1"),
         ({"test": "1h"}, "leave none for train"),
         ({"dev_speakers": frozenset(["s1"]), "test_speakers": frozenset(["s1", "s2"])}, "s1 is in --dev-speakers and"),
