@@ -2,6 +2,7 @@
 
 import click
 
+from asrtool.cli.doctor_output import json_option, print_json
 from asrtool.cli.options import PATH
 
 
@@ -15,7 +16,7 @@ from asrtool.cli.options import PATH
     help="Manifest of cuts. Lengths and audio of the utterances come from it; repeatable.",
 )
 @click.option("--html", type=PATH, show_default="none", help="HTML page to write.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def compare(systems, cuts, html, as_json) -> None:
     """Compare two or more systems on the same utterances.
 
@@ -32,7 +33,9 @@ def compare(systems, cuts, html, as_json) -> None:
     asrtool compare exp/x/decode/test/graph exp/x/decode/test/rescored exp/x/decode/test/neural
     asrtool compare exp/blstm exp/transformer --html compare.html
     """
-    from asrtool.files import json_line
+    if html and as_json:
+        raise click.UsageError("--html writes a page and --json prints the values; give one of them")
+    from asrtool.logs import printable
     from asrtool.pages.comparison import compare_systems, write_comparison
     from asrtool.scoring.comparison_text import comparison_dict, comparison_text
 
@@ -41,6 +44,6 @@ def compare(systems, cuts, html, as_json) -> None:
         return
     comparisons = compare_systems(systems, cuts)
     if as_json:
-        click.echo(json_line({"comparisons": [comparison_dict(comparison) for comparison in comparisons]}), nl=False)
+        print_json({"comparisons": [comparison_dict(comparison) for comparison in comparisons]})
     else:
-        click.echo("\n\n".join(map(comparison_text, comparisons)))
+        click.echo(printable("\n\n".join(map(comparison_text, comparisons))))

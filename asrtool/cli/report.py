@@ -46,8 +46,8 @@ def report(exps, out, title, html, cuts, spk2gender, worst, audio, checkpoint, d
     in the file is replaced, a new one is added at the end; all other text stays as it is.
 
     With --html it writes a page about the errors of one experiment EXP, or of some of its results, which are given by
-    their folders: error rates by speaker, length, speaking rate and
-    SNR, the worst utterances with audio and spectrogram, confusions, words, confidence, and the curves of the training.
+    their folders: error rates by speaker, length, speaking rate and SNR, the worst utterances with audio and
+    spectrogram, confusions, words, confidence, and the curves of the training.
     The page is one file that loads nothing from elsewhere. It holds recordings unless --no-audio is given.
 
     \b
@@ -57,6 +57,8 @@ def report(exps, out, title, html, cuts, spk2gender, worst, audio, checkpoint, d
     asrtool report exp/transformer/decode/test/greedy --html report.html
     """
     if html:
+        if out != Path("-"):
+            raise click.UsageError("--out writes Markdown and --html a page; give one of them")
         _write_page(exps, html, cuts, spk2gender, worst, audio, checkpoint, device, threads)
         return
     from asrtool.scoring.results import results_section, write_section

@@ -4,6 +4,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+from asrtool.errors import AsrtoolError
 from asrtool.pages.elements import Element, code, details, facts
 from asrtool.pages.results import Result
 from asrtool.provenance import describe_provenance, provenance
@@ -37,7 +38,11 @@ def background_elements(experiment: Path, results: Sequence[Result]) -> list[Ele
 
 
 def _starts(log: Path) -> list[dict]:
-    rows = read_log(log) if log.is_file() else []
+    """Returns the rows of the log that record a start; none without a log that can be read, as the curves say."""
+    try:
+        rows = read_log(log) if log.is_file() else []
+    except (AsrtoolError, OSError):
+        return []
     return [row for row in rows if isinstance(row, dict) and row.get("event") == "start"]
 
 

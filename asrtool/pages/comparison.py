@@ -119,7 +119,7 @@ def comparison_page(comparisons: Sequence[tuple[Comparison, dict[str, DecodedUtt
         section(
             "words",
             "Words won and lost",
-            [_per_set(plain, lambda own: [_words(other) for other in own.others])],
+            [_per_set(plain, lambda own: [_words(other, own.token_type) for other in own.others])],
             f"Words of the reference that only one of two systems recognised: won by the system, lost to {first}.",
         ),
         section(
@@ -156,7 +156,10 @@ def _summary(comparison: Comparison) -> list[Element]:
     ]
     first = comparison.systems[0]
     columns = [
-        *(column("system"), column(f"difference to {first}", "number", 2, "In percent of the reference words")),
+        *(
+            column("system"),
+            column(f"difference to {first}", "number", 2, f"In percent of the reference {comparison.token_type}"),
+        ),
         *(column("95 % interval", "interval", 2, "Paired bootstrap over utterances"),),
         column("over speakers", "interval", 2, "Paired bootstrap over speakers: it holds for other speakers, too"),
         column("fewer errors, % of replications", "number", 1),
@@ -184,7 +187,7 @@ def _difference_row(other: SystemDifference, utterance_count: int) -> list:
 def _groups(comparison: Comparison, groups: Sequence, kind: str) -> list[Element]:
     if not groups:
         return [text(f"Nothing is known by {kind}: no speakers are named, or there are too few utterances.", "note")]
-    columns = [column(kind), column("utterances", "number"), column("words", "number")]
+    columns = [column(kind), column("utterances", "number"), column(comparison.token_type, "number")]
     columns += [column(f"{name} %", "number", 2) for name in comparison.systems]
     for name in comparison.systems[1:]:
         columns += [column(f"difference of {name}", "number", 2), column("95 % interval", "interval", 2)]
@@ -202,10 +205,15 @@ def _groups(comparison: Comparison, groups: Sequence, kind: str) -> list[Element
     ]
 
 
-def _words(other: SystemDifference) -> Element:
-    columns = [column("word"), column("won", "number"), column("lost", "number"), column("balance", "number")]
+def _words(other: SystemDifference, token_type: str) -> Element:
+    columns = [
+        column(token_type.removesuffix("s")),
+        column("won", "number"),
+        column("lost", "number"),
+        column("balance", "number"),
+    ]
     rows = [(word.word, word.won, word.lost, word.won - word.lost) for word in other.words[:MAX_WORDS]]
-    return table(f"Words of {other.name}", columns, rows)
+    return table(f"{token_type.capitalize()} of {other.name}", columns, rows)
 
 
 def _changes(

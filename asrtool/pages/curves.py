@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from asrtool.errors import AsrtoolError
 from asrtool.pages.elements import Element, column, lines, series, table, text
 from asrtool.training_log import read_log
 
@@ -12,10 +13,13 @@ EVENTS = ("start", "rollback", "stopped", "finished")  # events that are listed
 
 
 def curve_elements(log: Path) -> list[Element]:
-    """Returns the curves of a log, and a note where there is none."""
+    """Returns the curves of a log, or a note why there are none."""
     if not log.is_file():
         return [text("The experiment has no log.jsonl, which curves are drawn from.", "note")]
-    rows = [row for row in read_log(log) if isinstance(row, dict) and _is_number(row.get("step"))]
+    try:
+        rows = [row for row in read_log(log) if isinstance(row, dict) and _is_number(row.get("step"))]
+    except (AsrtoolError, OSError) as error:
+        return [text(f"The curves cannot be drawn: {error}", "note")]
     losses = [series("training", points(rows, "train", "loss")), *_dev_losses(rows)]
     charts = [
         ("Loss", "nats per unit", losses, True),

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from asrtool.pages.elements import Element, bar, bars, column, counted, details, table
 from asrtool.pages.results import DecodedUtterance, total_counts
 from asrtool.scoring.bootstrap import bootstrap_rates, interval_half_width
+from asrtool.scoring.groups import groups_of_equal_size
 from asrtool.scoring.report import RATE_NAMES
 from asrtool.scoring.wer import Interval
 
-PARTS = 5  # groups of about equal size by a measure
-MIN_UTTERANCES = 8  # in a group by a measure: fewer have no interval that says anything
 MAX_BARS = 20  # speakers that are drawn; the table has all
 
 
@@ -24,14 +24,15 @@ class Group:
     name: str
     utterances: list[DecodedUtterance]
 
-    @property
+    @cached_property
     def rate(self) -> float | None:
         """The error rate in percent; None without reference words."""
         rate = total_counts(self.utterances).rate
         return rate if math.isfinite(rate) else None
 
+    @cached_property
     def interval(self) -> Interval | None:
-        """Returns the 95 % bootstrap interval of the rate over utterances, in percent; None for a single one."""
+        """The 95 % bootstrap interval of the rate over utterances, in percent; None for a single one."""
         return rate_interval(self.utterances)
 
 
@@ -69,68 +70,68 @@ def groups_by_name(
 def groups_by_measure(
     utterances: Sequence[DecodedUtterance], measure: Callable[[DecodedUtterance], float | None], unit: str
 ) -> list[Group]:
-    """Returns up to PARTS groups of about equal size, the lowest values first; none where all values are equal.
-
-    Utterances without a value are left out. Equal values are never divided between groups.
-    """
+    """Returns the groups of `groups_of_equal_size`, without the utterances that have no value."""
     measured = [(value, utterance) for utterance in utterances if (value := measure(utterance)) is not None]
-    measured.sort(key=lambda pair: pair[0])
-    count = max(1, min(PARTS, len(measured) // MIN_UTTERANCES))
-    edges = [measured[len(measured) * part // count][0] for part in range(1, count)] if measured else []
     groups = []
-    for low, high in zip([-math.inf, *edges], [*edges, math.inf], strict=True):
-        inside = [pair for pair in measured if low <= pair[0] < high]
-        if inside:
-            name = f"{inside[0][0]:.1f} to {inside[-1][0]:.1f} {unit}"
-            groups.append(Group(name, [utterance for _, utterance in inside]))
-    return groups if len(groups) > 1 else []
+    for indices in groups_of_equal_size([value for value, _ in measured]):
+        inside = [measured[index] for index in indices]
+        name = f"{inside[0][0]:.1f} to {inside[-1][0]:.1f} {unit}"
+        groups.append(Group(name, [utterance for _, utterance in inside]))
+    return groups
 
 
-def group_bars(caption: str, groups: Sequence[Group], rate_name: str) -> Element | None:
+def group_bars(caption: str, groups: Sequence[Group], token_type: str) -> Element | None:
     """Returns the error rates of groups as bars with intervals; None for fewer than two groups."""
     known = [(group, group.rate) for group in groups]
-    items = [bar(g.name, rate, g.interval(), _size_note(g)) for g, rate in known if rate is not None]
-    return bars(caption, f"{rate_name} in %, with 95 % interval", items) if len(items) > 1 else None
+    items = [bar(g.name, rate, g.interval, _size_note(g, token_type)) for g, rate in known if rate is not None]
+    return bars(caption, f"{RATE_NAMES[token_type]} in %, with 95 % interval", items) if len(items) > 1 else None
 
 
-def _size_note(group: Group) -> str:
-    return f"{counted(total_counts(group.utterances).length, 'word')}, {counted(len(group.utterances), 'utterance')}"
+def _size_note(group: Group, token_type: str) -> str:
+    tokens = counted(total_counts(group.utterances).length, token_type.removesuffix("s"))
+    return f"{tokens}, {counted(len(group.utterances), 'utterance')}"
 
 
-def group_table(caption: str, first: str, groups: Sequence[Group], rate_name: str) -> Element:
+def group_table(caption: str, first: str, groups: Sequence[Group], token_type: str) -> Element:
     """Returns the error counts of groups as a table, the highest rate first; `first` heads the column of names."""
     columns = [
-        *(column(first), column("utterances", "number"), column("words", "number")),
-        *(column(f"{rate_name} %", "number", 2), column("95 % interval", "interval", 2)),
+        *(column(first), column("utterances", "number"), column(token_type, "number")),
+        *(column(f"{RATE_NAMES[token_type]} %", "number", 2), column("95 % interval", "interval", 2)),
         *(column("ins", "number"), column("del", "number"), column("sub", "number")),
     ]
     rows = []
     for group in sorted(groups, key=lambda one: -(one.rate or 0)):
         c = total_counts(group.utterances)
-        figures = (len(group.utterances), c.length, group.rate, group.interval())
+        figures = (len(group.utterances), c.length, group.rate, group.interval)
         rows.append((group.name, *figures, c.insertions, c.deletions, c.substitutions))
     return table(caption, columns, rows)
 
 
 def breakdown_elements(utterances: Sequence[DecodedUtterance], token_type: str) -> list[Element | None]:
     """Returns the error rates by gender, length, speaking rate, SNR and speaker, as far as these are known."""
-    rate = RATE_NAMES[token_type]
     unit = f"{token_type}/s"
     speakers = groups_by_name(utterances, lambda u: u.speaker)
     return [
-        group_bars("By length", groups_by_measure(utterances, lambda u: u.seconds, "s"), rate),
-        group_bars("By speaking rate", groups_by_measure(utterances, lambda u: u.words_per_second, unit), rate),
-        group_bars("By estimated SNR", groups_by_measure(utterances, lambda u: u.snr, "dB"), rate),
-        group_bars("By gender", groups_by_name(utterances, lambda u: u.gender), rate),
-        *speaker_elements(speakers, rate),
+        group_bars("By length", groups_by_measure(utterances, lambda u: u.seconds, "s"), token_type),
+        group_bars("By speaking rate", groups_by_measure(utterances, lambda u: u.words_per_second, unit), token_type),
+        group_bars("By estimated SNR", groups_by_measure(utterances, lambda u: u.snr, "dB"), token_type),
+        group_bars("By gender", groups_by_name(utterances, lambda u: u.gender), token_type),
+        *speaker_elements(speakers, token_type),
     ]
 
 
-def speaker_elements(speakers: Sequence[Group], rate: str) -> list[Element | None]:
+def speaker_elements(speakers: Sequence[Group], token_type: str) -> list[Element | None]:
     """Returns bars of the speakers with the highest error rates, and a table of all; nothing for fewer than two."""
     if len(speakers) < 2:
         return []
     worst = sorted(speakers, key=lambda group: -(group.rate or 0))[:MAX_BARS]
-    some = f", the {MAX_BARS} with the highest {rate} of {len(speakers)}" if len(speakers) > MAX_BARS else ""
-    all_speakers = group_table("Speakers", "speaker", speakers, rate)
-    return [group_bars(f"By speaker{some}", worst, rate), details(f"Table of {len(speakers)} speakers", [all_speakers])]
+    some = (
+        f", the {MAX_BARS} with the highest {RATE_NAMES[token_type]} of {len(speakers)}"
+        if len(speakers) > MAX_BARS
+        else ""
+    )
+    all_speakers = group_table("Speakers", "speaker", speakers, token_type)
+    return [
+        group_bars(f"By speaker{some}", worst, token_type),
+        details(f"Table of {len(speakers)} speakers", [all_speakers]),
+    ]

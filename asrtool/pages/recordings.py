@@ -55,10 +55,14 @@ class Media:
         notes = []
         if self.left_out:
             notes.append(
-                text(f"{self.left_out} utterances have no audio here: the page would become too large.", "note")
+                text(
+                    f"The audio of {counted(self.left_out, 'utterance')} is left out: the page would become too large.",
+                    "note",
+                )
             )
         if self.problems:
-            notes.append(text(f"{len(self.problems)} utterances have no audio: {self.problems[0]}", "note"))
+            count = counted(len(self.problems), "utterance")
+            notes.append(text(f"The audio of {count} could not be read: {self.problems[0]}", "note"))
         return notes
 
 
@@ -90,13 +94,14 @@ def worst_elements(result: Result, count: int, media: Media | None, experiment: 
 def utterance_note(item: DecodedUtterance) -> str:
     """Returns the figures of an utterance in a line."""
     c = item.counts
+    token_type = item.token_type
     parts = [
-        f"{counted(c.errors, 'error')} in {counted(c.length, 'word')}",
+        f"{counted(c.errors, 'error')} in {counted(c.length, token_type.removesuffix('s'))}",
         f"{c.substitutions} sub, {c.insertions} ins, {c.deletions} del",
         item.speaker and f"speaker {item.speaker}",
         item.gender,
         item.seconds is not None and f"{item.seconds:.2f} s",
-        item.words_per_second is not None and f"{item.words_per_second:.1f} words/s",
+        item.words_per_second is not None and f"{item.words_per_second:.1f} {token_type}/s",
         item.snr is not None and f"SNR {item.snr:.0f} dB",
         isinstance(item.row.get("confidence"), float) and f"confidence {item.row['confidence']:.2f}",
     ]

@@ -89,8 +89,8 @@ def report_page(experiment: Path, results: Sequence[Result], settings: ReportSet
         section(
             "words",
             "Words",
-            [_per_result(results, lambda r: word_elements(r.utterances, training))],
-            _training_note(training),
+            [_per_result(results, lambda r: word_elements(r.utterances, training, r.token_type))],
+            _training_note(training, results),
         ),
         section("confidence", "Confidence", [_per_result(results, confidence_elements)]),
         section("training", "Training", curve_elements(experiment / "log.jsonl")),
@@ -155,7 +155,9 @@ def _training_words(config: Config) -> Counter[str] | None:
         return None
 
 
-def _training_note(training: Counter[str] | None) -> str:
+def _training_note(training: Counter[str] | None, results: Sequence[Result]) -> str:
+    if all(result.token_type != "words" for result in results):
+        return ""
     if training is None:
         return "The training transcripts could not be read, so it is not known which words are new."
     return f"The training transcripts have {training.total():,} words, {len(training):,} different ones."

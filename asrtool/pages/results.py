@@ -11,6 +11,7 @@ from asrtool.data.shards import Entry, entries_with_trees
 from asrtool.data.snr import estimate_snr
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import AsrtoolError, UserError, require_file
+from asrtool.pages.elements import counted
 from asrtool.progress import progress
 from asrtool.readers import read_lines
 from asrtool.scoring.folder import HYPOTHESES, read_hypotheses, read_result_facts
@@ -45,6 +46,11 @@ class DecodedUtterance:
     cut: CutFacts | None = None
 
     @property
+    def token_type(self) -> str:
+        """What `ref` and `hyp` consist of: "words" or "phones"."""
+        return self.row.get("token_type", "words")
+
+    @property
     def speaker(self) -> str | None:
         """The speaker, if the hypotheses name one."""
         speaker = self.row.get("speaker")
@@ -57,7 +63,7 @@ class DecodedUtterance:
 
     @property
     def words_per_second(self) -> float | None:
-        """Words of the reference in a second of audio, pauses included; None without audio or words."""
+        """Words (or phones) of the reference in a second of audio, pauses included; None without audio or words."""
         return self.counts.length / self.seconds if self.seconds and self.counts.length else None
 
     @property
@@ -85,7 +91,7 @@ class Result:
     @property
     def token_type(self) -> str:
         """What `ref` and `hyp` consist of: "words" or "phones"."""
-        return self.utterances[0].row.get("token_type", "words")
+        return self.utterances[0].token_type
 
 
 def find_results(paths: Sequence[Path]) -> tuple[Path, list[Path]]:
@@ -194,7 +200,7 @@ def _with_snr(cuts: dict[str, CutFacts], set_name: str, threads: int, notes: lis
         measured = list(progress(pool.map(_measure, cuts.values()), f"reading audio of {set_name}", len(cuts)))
     problems = [result for result in measured if isinstance(result, str)]
     if problems:
-        notes.append(f"The audio of {len(problems)} utterances could not be read: {problems[0]}")
+        notes.append(f"The audio of {counted(len(problems), 'utterance')} could not be read: {problems[0]}")
     kept = zip(cuts.items(), measured, strict=True)
     return {name: cut if isinstance(result, str) else result for (name, cut), result in kept}
 

@@ -121,11 +121,16 @@ def word_errors(utterances: Iterable[DecodedUtterance]) -> dict[str, WordErrors]
     return dict(words)
 
 
-def word_elements(utterances: Sequence[DecodedUtterance], training: Counter[str] | None) -> list[Element]:
-    """Returns the words' errors by their frequency in the training transcripts, which are None where not known."""
+def word_elements(
+    utterances: Sequence[DecodedUtterance], training: Counter[str] | None, token_type: str = "words"
+) -> list[Element]:
+    """Returns the errors of words by their frequency in the training transcripts, which are None where not known.
+
+    Phones have no frequency there: the transcripts are words.
+    """
     words = word_errors(utterances)
-    if training is None:
-        return [_word_table(words, None)]
+    if training is None or token_type != "words":
+        return [_word_table(words, None, token_type)]
     total = sum(word.count for word in words.values())
     unseen = [word for name, word in words.items() if not training[name]]
     oov = sum(word.count for word in unseen)
@@ -169,9 +174,14 @@ def _range_name(low: int, high: int | None) -> str:
     return f"{low:,} to {high:,} times" if low != high else "once"
 
 
-def _word_table(words: dict[str, WordErrors], training: Counter[str] | None) -> Element:
+def _word_table(words: dict[str, WordErrors], training: Counter[str] | None, token_type: str = "words") -> Element:
     ranked = sorted(words.items(), key=lambda item: (-item[1].wrong, -item[1].count, item[0]))[:MAX_WORDS]
-    columns = [column("word"), column("count", "number"), column("wrong", "number"), column("% wrong", "number", 1)]
+    columns = [
+        column(token_type.removesuffix("s")),
+        column("count", "number"),
+        column("wrong", "number"),
+        column("% wrong", "number", 1),
+    ]
     columns += [column("in training", "number")] if training is not None else []
     columns.append(column("recognised instead"))
     rows = []
@@ -179,4 +189,4 @@ def _word_table(words: dict[str, WordErrors], training: Counter[str] | None) -> 
         instead = ", ".join(f"{hyp} {count}" for hyp, count in word.instead.most_common(4))
         count = [training[name]] if training is not None else []
         rows.append([name, word.count, word.wrong, 100 * word.wrong / word.count, *count, instead])
-    return table("Words with the most errors", columns, rows)
+    return table(f"{token_type.capitalize()} with the most errors", columns, rows)

@@ -14,10 +14,9 @@ import numpy as np
 
 from asrtool.errors import DataError, UserError
 from asrtool.scoring.bootstrap import bootstrap_rates, interval_half_width
+from asrtool.scoring.groups import groups_of_equal_size
 from asrtool.scoring.wer import GAP, Alignment, ErrorCounts, Interval, align_words, count_word_errors, wer_interval
 
-MIN_UTTERANCES = 8  # in a group by length: of fewer, the interval of a difference means little
-LENGTH_GROUPS = 5
 MIN_SPEAKERS = 3  # for an interval over speakers: draws of two speakers have three outcomes
 
 
@@ -121,10 +120,11 @@ def compare(set_name: str, systems: Sequence[str], rows: Sequence[Sequence[dict]
     if not any(utterance.ref.split() for utterance in utterances):
         raise UserError(f"{set_name}: no reference has a word in what all systems recognised")
     rates = _rates(utterances)
+    token_type = types.pop()
     return Comparison(
         set=set_name,
         systems=list(systems),
-        token_type=types.pop(),
+        token_type=token_type,
         utterances=utterances,
         rates=rates,
         intervals=[
@@ -133,7 +133,7 @@ def compare(set_name: str, systems: Sequence[str], rows: Sequence[Sequence[dict]
         ],
         others=[_system_difference(name, number, utterances) for number, name in enumerate(systems) if number],
         speakers=_by_speaker(utterances),
-        lengths=_by_length(utterances),
+        lengths=_by_length(utterances, token_type),
         notes=notes,
     )
 
@@ -211,7 +211,8 @@ def _speaker_interval(
     names = sorted({speaker for speaker in speakers if speaker is not None})
     if None in speakers or len(names) < MIN_SPEAKERS:
         return None
-    numbers = np.array([names.index(speaker) for speaker in speakers if speaker is not None])
+    number_of = {name: number for number, name in enumerate(names)}
+    numbers = np.array([number_of[speaker] for speaker in speakers if speaker is not None])
     half = interval_half_width(bootstrap_rates(np.bincount(numbers, more_errors), np.bincount(numbers, lengths)))
     return value - half, value + half
 
@@ -249,33 +250,34 @@ def _recognised(alignment: Alignment) -> list[bool]:
 
 
 def _by_speaker(utterances: Sequence[ComparedUtterance]) -> list[GroupComparison]:
-    """Returns the comparison of each known speaker, the largest difference of the last system first."""
+    """Returns the comparison of each known speaker with reference words, the largest difference of the last first."""
     groups: defaultdict[str, list[ComparedUtterance]] = defaultdict(list)
     for utterance in utterances:
         if utterance.speaker is not None:
             groups[utterance.speaker].append(utterance)
-    compared = [_group(name, own) for name, own in sorted(groups.items())]
+    compared = [_group(name, own) for name, own in sorted(groups.items()) if _lengths(own).any()]
     return sorted(compared, key=lambda group: -abs(group.differences[-1].difference))
 
 
-def _by_length(utterances: Sequence[ComparedUtterance]) -> list[GroupComparison]:
-    """Returns the comparison of utterances of similar length: seconds, or words of the reference where not known."""
-    if len(utterances) < 2 * MIN_UTTERANCES:
-        return []
+def _by_length(utterances: Sequence[ComparedUtterance], token_type: str) -> list[GroupComparison]:
+    """Returns the comparison of utterances of similar length: seconds, or tokens of the reference where not known."""
     if all(utterance.seconds is not None for utterance in utterances):
         return _by_measure(utterances, lambda utterance: utterance.seconds or 0.0, "s")
-    return _by_measure(utterances, lambda utterance: float(utterance.counts[0].length), "words")
+    return _by_measure(utterances, lambda utterance: float(utterance.counts[0].length), token_type)
 
 
 def _by_measure(
     utterances: Sequence[ComparedUtterance], measure: Callable[[ComparedUtterance], float], unit: str
 ) -> list[GroupComparison]:
-    ordered = sorted(utterances, key=lambda utterance: (measure(utterance), utterance.id))
-    count = min(LENGTH_GROUPS, len(ordered) // MIN_UTTERANCES)
-    bounds = [round(number * len(ordered) / count) for number in range(count + 1)]
-    parts = [ordered[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
+    """Returns the comparison of groups by a measure; groups without reference words have no rate, and are left out."""
+    indices = groups_of_equal_size([measure(utterance) for utterance in utterances])
+    parts = [[utterances[index] for index in group] for group in indices]
     digits = ".1f" if unit == "s" else ".0f"
-    return [_group(f"{measure(part[0]):{digits}} to {measure(part[-1]):{digits}} {unit}", part) for part in parts]
+    return [
+        _group(f"{measure(part[0]):{digits}} to {measure(part[-1]):{digits}} {unit}", part)
+        for part in parts
+        if _lengths(part).any()
+    ]
 
 
 def _group(name: str, utterances: Sequence[ComparedUtterance]) -> GroupComparison:

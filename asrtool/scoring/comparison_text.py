@@ -22,7 +22,7 @@ def comparison_text(comparison: Comparison) -> str:
     lines += _groups(f"{rate} by speaker, the largest difference first", comparison.speakers[:MAX_SPEAKERS], comparison)
     lines += _groups(f"{rate} by length", comparison.lengths, comparison)
     for number, other in enumerate(comparison.others, 1):
-        lines += _changes(other, number, comparison.systems)
+        lines += _changes(other, number, comparison)
     return "\n".join(lines)
 
 
@@ -63,16 +63,18 @@ def _groups(title: str, groups: Sequence[GroupComparison], comparison: Compariso
     heads = [name[-12:] for name in comparison.systems]
     yield from ("", title)
     names = "".join(f"{name:>14}" for name in heads)
-    yield f"{'':<{width}}{'utterances':>10}{'words':>8}{names}  {'difference of the last':<26}"
+    yield f"{'':<{width}}{'utterances':>10}{comparison.token_type:>8}{names}  {'difference of the last':<26}"
     for group in groups:
         rates = "".join(f"{rate:>14.2f}" for rate in group.rates)
         last = difference_text(group.differences[-1])
         yield f"{group.name:<{width}}{group.utterances:>10}{group.words:>8}{rates}  {last}"
 
 
-def _changes(other: SystemDifference, number: int, systems: Sequence[str]) -> Iterator[str]:
+def _changes(other: SystemDifference, number: int, comparison: Comparison) -> Iterator[str]:
+    systems = comparison.systems
     if other.words:
-        yield from ("", f"Words that only one of {systems[0]} and {other.name} recognised, the largest change first")
+        tokens = comparison.token_type.capitalize()
+        yield from ("", f"{tokens} that only one of {systems[0]} and {other.name} recognised, the largest change first")
         shown = other.words[:MAX_WORDS]
         width = max(len(word.word) for word in shown) + 2
         yield from (f"    {word.word:<{width}}{word.won:>4} won {word.lost:>4} lost" for word in shown)

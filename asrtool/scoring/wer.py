@@ -13,7 +13,7 @@ import kaldialign
 import numpy as np
 
 from asrtool.errors import UserError
-from asrtool.scoring.bootstrap import REPLICATIONS, SEED, bootstrap_rates, interval_half_width
+from asrtool.scoring.bootstrap import MAX_ITEMS, REPLICATIONS, SEED, bootstrap_rates, interval_half_width
 
 # The word of a gap in an alignment. str.split never returns it, so that no word of a text can be mistaken for a gap.
 GAP = ""
@@ -140,7 +140,14 @@ def wer_interval(pairs: Sequence[tuple[str, str]], wer: float) -> Interval | Non
 
 
 def _half_width(pairs: Sequence[tuple[str, str]]) -> float:
-    """Returns half of the width of the interval as a fraction; infinity if a replication has no reference words."""
+    """Returns half of the width of the interval as a fraction; infinity if a replication has no reference words.
+
+    Many utterances are drawn by `bootstrap_rates`, which is faster there.
+    """
+    if len(pairs) > MAX_ITEMS:
+        counts = [count_word_errors(align_words(ref, hyp)) for ref, hyp in pairs]
+        errors, lengths = (np.array(values) for values in zip(*((c.errors, c.length) for c in counts), strict=True))
+        return interval_half_width(bootstrap_rates(errors, lengths)) / 100
     refs, hyps = [ref.split() for ref, _ in pairs], [hyp.split() for _, hyp in pairs]
     bootstrap = kaldialign.bootstrap_wer_ci(refs, hyps, replications=REPLICATIONS, seed=SEED)
     # kaldialign returns an interval of 0 if the mean is infinite.

@@ -168,7 +168,9 @@ def test_speed():
     assert found(speed.check_instructions(has_bf16=False)) == ["no-bf16"]
 
 
-def test_speed_is_measured():
+def test_speed_is_measured(monkeypatch):
+    monkeypatch.setattr(speed, "MATRIX_SIZE", 64)
+    monkeypatch.setattr(speed, "FRAMES", 64)
     measured = speed.measure_speed(seconds=0.06)
     assert all(value > 0 for value in (*measured.gflops.values(), *measured.encoder.values()))
     assert "device" in speed.speed_facts(measured)

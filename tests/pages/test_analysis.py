@@ -10,15 +10,17 @@ from asrtool.files import write_jsonl
 from asrtool.pages.confidence import reliability
 from asrtool.pages.curves import MAX_POINTS, curve_elements, thinned
 from asrtool.pages.groups import (
-    MIN_UTTERANCES,
     Group,
     bootstrap_interval,
     group_table,
     groups_by_measure,
     groups_by_name,
+    speaker_elements,
 )
+from asrtool.pages.recordings import utterance_note
 from asrtool.pages.results import DecodedUtterance
 from asrtool.pages.words import confusions, training_words, word_elements, word_errors
+from asrtool.scoring.groups import MIN_UTTERANCES
 from asrtool.scoring.wer import align_words, count_word_errors
 
 
@@ -49,8 +51,16 @@ def test_speakers_are_listed_with_the_highest_rate_first():
     utterances = [utterance("a b", "a b", speaker="x"), utterance("a b", "a c", speaker="y"), utterance("a", "a")]
     groups = groups_by_name(utterances, lambda u: u.speaker)
     assert [group.name for group in groups] == ["x", "y"]
-    rows = group_table("Speakers", "speaker", groups, "WER")["rows"]
+    rows = group_table("Speakers", "speaker", groups, "words")["rows"]
     assert [(row[0], row[2], row[3]) for row in rows] == [("y", 2, 50.0), ("x", 2, 0.0)]
+
+
+def test_groups_of_phones_are_counted_in_phones():
+    utterances = [utterance("a b", "a c", speaker=name, token_type="phones") for name in "xy"]
+    bars, details = speaker_elements(groups_by_name(utterances, lambda u: u.speaker), "phones")
+    assert bars["value_name"].startswith("PER") and bars["items"][0]["note"] == "2 phones, 1 utterance"
+    assert [column["name"] for column in details["elements"][0]["columns"]][2:4] == ["phones", "PER %"]
+    assert utterance_note(utterances[0]).startswith("1 error in 2 phones")
 
 
 def test_an_interval_needs_several_utterances_that_differ():
@@ -82,6 +92,8 @@ def test_words_are_grouped_by_their_count_in_the_training():
     assert table["rows"][0][:5] == ["often", 3, 1, pytest.approx(100 / 3), 50]
     (only_table,) = word_elements(utterances, None)
     assert len(only_table["columns"]) == 5
+    (phones,) = word_elements(utterances, Counter({"often": 50}), "phones")  # no phone is out of a vocabulary of words
+    assert phones["caption"] == "Phones with the most errors" and phones["columns"][0]["name"] == "phone"
 
 
 def test_copies_of_an_utterance_at_other_speeds_count_once_in_the_training(tmp_path, corpus):
@@ -134,3 +146,9 @@ def test_long_curves_are_thinned_and_keep_their_ends():
 def test_an_experiment_without_a_log_has_a_note(tmp_path):
     (element,) = curve_elements(tmp_path / "log.jsonl")
     assert element["tone"] == "note"
+
+
+def test_a_damaged_log_has_a_note_with_its_place(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step"\n', encoding="utf-8")
+    (element,) = curve_elements(tmp_path / "log.jsonl")
+    assert element["tone"] == "note" and "log.jsonl:2" in element["text"]

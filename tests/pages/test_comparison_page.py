@@ -1,10 +1,12 @@
 """`asrtool compare`: systems are found in experiments and result folders, compared, and shown as a page."""
 
 import json
+import os
 
 import pytest
 
 from asrtool.errors import UserError
+from asrtool.files import write_jsonl
 from asrtool.pages.comparison import compare_systems, write_comparison
 from tests.pages.browser import check_page, open_page
 
@@ -70,6 +72,29 @@ def test_the_command_prints_text_and_json(systems, asr):
     status, printed, _ = asr("compare", *systems, "--json")
     (values,) = json.loads(printed)["comparisons"]
     assert values["differences"][0]["won"] == {"u1": 1, "u3": 1}
+    assert asr("compare", *systems, "--json", "--html", "a.html")[0] == 2
+
+
+def test_names_and_texts_of_strangers_do_not_control_the_terminal_and_make_valid_json(tmp_path, asr):
+    names = ["a\x1b[2J", os.fsdecode(b"b\xff")]
+    for name, hyp in zip(names, ("the \x1b]0;owned\x07 sat", "the cat sat"), strict=True):
+        write_result(tmp_path / name / "decode/dev/greedy", REFS | {"u1": hyp})
+    folders = [tmp_path / name for name in names]
+    status, text, _ = asr("compare", folders[0], write_result(tmp_path / "c/decode/dev/greedy", REFS).parents[2])
+    assert status == 0 and "\x1b" not in text and "\x07" not in text
+    _, printed, _ = asr("compare", *folders, "--json")
+    printed.encode("utf-8")
+    assert [own["name"] for own in json.loads(printed)["comparisons"][0]["systems"]] == names
+
+
+def test_the_page_of_phones_counts_phones(tmp_path):
+    for name, hyp in (("a", "k a t"), ("b", "k a d")):
+        rows = [{"id": str(n), "ref": "k a d", "hyp": hyp, "token_type": "phones"} for n in range(2)]
+        (tmp_path / name / "decode/dev/greedy").mkdir(parents=True)
+        write_jsonl(tmp_path / name / "decode/dev/greedy/hyps.jsonl", rows)
+    write_comparison([tmp_path / "a", tmp_path / "b"], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Phones of b" in page and "In percent of the reference phones" in page and '"PER ' in page
 
 
 def test_the_page_shows_gains_and_losses_in_a_browser(systems, tmp_path, browser):

@@ -18,6 +18,12 @@ from tests.pages.test_page import content
 
 
 @pytest.fixture(scope="module")
+def page(analysed):
+    """Returns the sections of the page with everything."""
+    return sections(analysed)
+
+
+@pytest.fixture(scope="module")
 def result(analysed):
     return read_result(analysed / "decode/test/greedy")
 
@@ -39,17 +45,16 @@ def find(elements, kind):
         yield from find(element.get("elements", ()), kind)
 
 
-def test_the_page_has_the_error_rate_that_score_writes(analysed):
+def test_the_page_has_the_error_rate_that_score_writes(analysed, page):
     score_folder(analysed / "decode/test/greedy")
     scored = json.loads((analysed / "decode/test/greedy/wer.json").read_text())
-    (table,) = find(sections(analysed)["summary"], "table")
+    (table,) = find(page["summary"], "table")
     row = dict(zip([column["name"] for column in table["columns"]], table["rows"][0], strict=True))
     assert row["error rate %"] == scored["wer"] and list(row["95 % interval"]) == scored["wer_interval"]
     assert row["words"] == scored["words"]["length"] and row["sub"] == scored["words"]["substitutions"]
 
 
-def test_every_part_is_there_where_everything_is_known(analysed):
-    page = sections(analysed)
+def test_every_part_is_there_where_everything_is_known(page):
     captions = {bars["caption"] for bars in find(page["groups"], "bars")}
     assert captions == {"By length", "By speaking rate", "By estimated SNR", "By gender", "By speaker"}
     (gender,) = (bars for bars in find(page["groups"], "bars") if bars["caption"] == "By gender")
@@ -64,8 +69,8 @@ def test_every_part_is_there_where_everything_is_known(analysed):
     assert not [text for elements in page.values() for text in find(elements, "text") if text["tone"] == "note"]
 
 
-def test_the_worst_utterances_have_audio_and_units_at_their_times(analysed, result):
-    (shown,) = find(sections(analysed)["worst"], "utterances")
+def test_the_worst_utterances_have_audio_and_units_at_their_times(page, result):
+    (shown,) = find(page["worst"], "utterances")
     assert [item["id"] for item in shown["items"]] == [u.id for u in worst_utterances(result.utterances, 20)]
     assert all(item["audio"].startswith("data:audio/ogg;base64,") for item in shown["items"])
     for item in shown["items"]:
@@ -91,7 +96,7 @@ def test_audio_is_left_out_where_the_page_would_become_too_large(result):
     with_audio = [bool(item["audio"]) for item in shown["items"]]
     assert any(with_audio) and not all(with_audio)
     (note,) = media.notes()
-    assert note["text"].startswith(f"{with_audio.count(False)} utterances have no audio")
+    assert note["text"].startswith(f"The audio of {with_audio.count(False)} utterances is left out")
 
 
 def test_a_reference_that_cannot_be_written_in_units_is_a_note_and_others_are_aligned(analysed, result):
@@ -131,7 +136,7 @@ def test_audio_that_cannot_be_read_is_noted_with_its_reason(analysed, tmp_path, 
     with gzip.open(tmp_path / "cuts.jsonl.gz", "wt") as file:
         file.write(lines)
     (note,) = read_result(tmp_path / "exp/decode/test/greedy", [tmp_path / "cuts.jsonl.gz"]).notes
-    assert note.startswith("The audio of 1 utterances could not be read") and "gone.flac" in note
+    assert note.startswith("The audio of 1 utterance could not be read") and "gone.flac" in note
 
 
 def test_an_experiment_stands_for_the_best_search_of_every_set(analysed, tmp_path, corpus):
@@ -180,6 +185,8 @@ def test_the_command_writes_a_page_with_texts_as_they_are(analysed, tmp_path, as
     assert EVIL not in page and EVIL in json.dumps(content(page), ensure_ascii=False).replace('\\"', '"')
     status, _, err = asr("report", analysed, "--html", tmp_path / "page.txt")
     assert status == 2 and ".html" in err
+    status, _, err = asr("report", analysed, "--html", tmp_path / "page.html", "--out", tmp_path / "RESULTS.md")
+    assert status == 2 and "give one of them" in err
 
 
 def test_a_log_of_a_stranger_is_no_traceback(analysed, tmp_path):

@@ -98,6 +98,22 @@ def test_without_known_lengths_groups_are_by_the_words_of_the_reference():
     assert all(group.name.endswith("words") for group in result.lengths)
 
 
+def test_equal_lengths_are_not_divided_between_groups():
+    refs = ["a"] * 30 + ["a b"] * 20
+    result = compare("dev", ["base", "other"], [rows(refs, refs), rows(refs, refs)], {})
+    assert [(group.name, group.utterances) for group in result.lengths] == [("1 to 1 words", 30), ("2 to 2 words", 20)]
+    same = ["a b"] * 40
+    assert compare("dev", ["base", "other"], [rows(same, same), rows(same, same)], {}).lengths == []
+
+
+def test_speakers_and_lengths_without_reference_words_have_no_rate_and_are_left_out():
+    refs = ["a b"] * 10 + [""] * 10
+    base = [row | {"speaker": str(n // 10)} for n, row in enumerate(rows(["x"] * 20, refs))]
+    result = compare("dev", ["base", "other"], [base, rows(refs, refs)], {})
+    assert [group.name for group in result.speakers] == ["0"]
+    assert [group.name for group in result.lengths] == ["2 to 2 words"]
+
+
 @pytest.mark.parametrize(
     "other, reason",
     [

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.errors import UserError
-from asrtool.scoring.wer import GAP, ErrorCounts, align_words, count_word_errors, score_pairs
+from asrtool.scoring.wer import GAP, ErrorCounts, align_words, count_word_errors, score_pairs, wer_interval
 
 # Few words, so that repeats and rival minimal alignments are common; one that looks like a gap, two not in ASCII.
 texts = st.lists(st.sampled_from(["a", "b", "c", "***", "é", "中文"]), max_size=8).map(" ".join)
@@ -123,3 +123,11 @@ def test_interval_contains_the_wer_and_confusions_add_up(pairs):
     errors = score.confusions
     totals = [sum(row[-1] for row in rows) for rows in (errors.insertions, errors.deletions, errors.substitutions)]
     assert totals == [score.words.insertions, score.words.deletions, score.words.substitutions]
+
+
+def test_the_interval_of_many_utterances_is_as_wide_as_by_single_draws(monkeypatch):
+    rng = np.random.default_rng(0)
+    pairs = [("a b c d e", " ".join("abcde"[: rng.integers(3, 6)])) for _ in range(300)]
+    low, high = wer_interval(pairs, 20.0)
+    monkeypatch.setattr("asrtool.scoring.wer.MAX_ITEMS", 100)
+    assert wer_interval(pairs, 20.0) == pytest.approx((low, high), abs=0.03 * (high - low))
