@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from asrtool.errors import DataError, UserError
+from asrtool.progress import progress
 from asrtool.scoring.bootstrap import bootstrap_rates, interval_half_width
 from asrtool.scoring.groups import groups_of_equal_size
 from asrtool.scoring.wer import GAP, Alignment, ErrorCounts, Interval, align_words, count_word_errors, wer_interval
@@ -255,7 +256,8 @@ def _by_speaker(utterances: Sequence[ComparedUtterance]) -> list[GroupComparison
     for utterance in utterances:
         if utterance.speaker is not None:
             groups[utterance.speaker].append(utterance)
-    compared = [_group(name, own) for name, own in sorted(groups.items()) if _lengths(own).any()]
+    speakers = progress(sorted(groups.items()), "comparing speakers", len(groups), "speakers")
+    compared = [_group(name, own) for name, own in speakers if _lengths(own).any()]
     return sorted(compared, key=lambda group: -abs(group.differences[-1].difference))
 
 
