@@ -35,8 +35,17 @@ def measure_this_machine(config: Config, num_units: int, devices: int) -> Device
     The objective is CTC: others cost more on a CPU.
     """
     torch_device = pick_device("auto")
+    threads = torch.get_num_threads()
     if torch_device.type == "cpu":
         torch.set_num_threads(max(1, _cores() // devices))
+    try:
+        return _measure(config, num_units, torch_device)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(config: Config, num_units: int, torch_device: torch.device) -> Device:
+    """Returns a device of this machine as measured with the current number of threads."""
     logger.info(f"measuring some training steps on {describe_device(torch_device)}")
     use_bf16 = uses_bf16(config.training.precision, torch_device)
     peak = _peak(torch_device, use_bf16)

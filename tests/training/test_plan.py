@@ -200,7 +200,9 @@ def test_unknown_devices_and_one_process_on_many_are_refused(tiny_config):
 def test_this_machine_is_measured_by_training_steps(tiny_config, monkeypatch):
     monkeypatch.setattr(plan_measurement, "MEASURED_SECONDS", 0.1)
     config = tiny_config()
+    threads = torch.get_num_threads()
     device = measure_this_machine(config, UNITS, devices=1)
+    assert torch.get_num_threads() == threads  # later trainings of this process are not slower
     plan = make_plan(config, UNITS, device, PlanOptions(1))
     assert 0 < device.fp32_utilisation < 1.5 and device.memory > 1e8
     audio = fill(config.data.batch_seconds) * config.data.batch_seconds
