@@ -70,10 +70,17 @@ def examine_data(
     for data in sets:
         if data.role != "train":
             check_shared(training_sets, data)
+    excluded = _excluded(training_sets)
+    return DataFindings([_report(data, measured, excluded) for data in sets], excluded)
+
+
+def _excluded(training_sets: Sequence[DataSet]) -> dict[str, str]:
+    """Returns the ids to exclude with their reasons. An id that occurs twice stays: all its copies would go."""
+    counts = Counter(utterance.id for data in training_sets for utterance in data.utterances)
     excluded: dict[str, str] = {}
     for data in training_sets:
-        excluded |= data.faults.excluded()
-    return DataFindings([_report(data, measured) for data in sets], excluded)
+        excluded |= {name: reasons for name, reasons in data.faults.excluded().items() if counts[name] == 1}
+    return excluded
 
 
 def _known_kinds(ignored: Iterable[str]) -> frozenset[str]:
@@ -171,14 +178,15 @@ def _check_set(
     check_speakers(data)
 
 
-def _report(data: DataSet, measured: Mapping[Source, Measured]) -> Report:
+def _report(data: DataSet, measured: Mapping[Source, Measured], excluded: Mapping[str, str]) -> Report:
     """Returns the facts and findings of one set."""
     own: dict[Source, Measured] = {u.source: measured[u.source] for u in data.utterances if u.source}
     last = data.first + len(data.utterances)
     signals: list[Signal | None] = [data.signals.get(number) for number in range(data.first, last)]
     facts = {**set_facts(data.utterances, signals), **format_facts(own)}
-    if excluded := data.faults.excluded():
-        facts["to exclude"] = f"{len(excluded)} utterances (--exclude OUT lists them)"
+    is_training = data.role == "train"
+    if is_training and (own_excluded := data.faults.excluded().keys() & excluded.keys()):
+        facts["to exclude"] = f"{len(own_excluded)} utterances (--exclude OUT lists them)"
     report = Report(f"Data of {data.path} ({data.role})", facts)
-    report.add(data.faults.findings(str(data.path)))
+    report.add(data.faults.findings(data.path, is_training))
     return report

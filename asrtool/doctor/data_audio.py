@@ -22,6 +22,7 @@ from asrtool.data.shards import SharItem
 from asrtool.data.sources import InvalidEntry, commands_allowed, require_plain_path
 from asrtool.doctor.data_entries import Source
 from asrtool.doctor.data_signal import Signal, measure_signal
+from asrtool.doctor.findings import shortened
 
 BLOCK = 1 << 20  # samples of all channels that are read at a time
 MAX_WHOLE = 1 << 26  # samples of all channels that are held at once, 256 MB: longer recordings are read by utterance
@@ -71,7 +72,7 @@ def measure_recording(job: RecordingJob) -> Measured:
     except _Problem as problem:
         measured.problems.append((problem.kind, str(problem)))
     except Exception as error:  # what decoders raise over damaged headers
-        measured.problems.append(("unreadable-audio", f"{type(error).__name__}: {str(error)[:150]}"))
+        measured.problems.append(("unreadable-audio", f"{type(error).__name__}: {shortened(str(error), 150)}"))
     return measured
 
 
@@ -88,7 +89,7 @@ def _open(source: Source) -> str | io.BytesIO:
             tar.seek(source.audio.start)
             return io.BytesIO(tar.read(source.audio.size))
     if source.kind not in ("file", "command") or (source.kind == "command" and not commands_allowed()):
-        raise _Problem("command-or-address", f"of type {source.kind[:30]!r}: {source.audio[:150]}")
+        raise _Problem("command-or-address", f"of type {source.kind[:30]!r}: {shortened(str(source.audio), 150)}")
     try:
         if source.kind == "command":
             return open_audio(f"{source.audio} |")
@@ -147,7 +148,7 @@ def _read(file: soundfile.SoundFile, count: int, measured: Measured) -> np.ndarr
             missing -= len(block)
     except Exception as error:  # libsndfile's, for a damaged block
         seconds = (count - missing) / file.samplerate
-        measured.problems.append(("damaged-audio", f"from {seconds:.1f} s on ({str(error)[:100]})"))
+        measured.problems.append(("damaged-audio", f"from {seconds:.1f} s on ({shortened(str(error), 100)})"))
     if len(blocks) == 1:
         return blocks[0]
     return np.concatenate([np.zeros((0, file.channels), np.float32), *blocks])
@@ -184,7 +185,7 @@ def _measure_by_seeking(file: soundfile.SoundFile, job: RecordingJob, measured: 
         try:
             file.seek(min(first, measured.info.samples))
         except Exception as error:
-            measured.problems.append(("damaged-audio", str(error)[:100]))
+            measured.problems.append(("damaged-audio", shortened(str(error), 100)))
             return
         _measure_segment(_read(file, last - first, measured), segment, last - first, job, measured)
 

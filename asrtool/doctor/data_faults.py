@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asrtool.doctor.data_kinds import KINDS
-from asrtool.doctor.findings import Finding
+from asrtool.doctor.findings import Finding, shortened
 from asrtool.errors import one_line
 from asrtool.files import atomic_path
 
@@ -33,22 +33,23 @@ class Faults:
         if name in items:
             self.repeated[kind] += 1
         else:
-            items[name] = one_line(detail)[:MAX_DETAIL]
+            items[name] = shortened(one_line(detail), MAX_DETAIL)
 
     def has(self, kind: str, name: str) -> bool:
         """Returns True if the item `name` has a fault of this kind."""
         return name in self.by_kind.get(kind, {})
 
-    def findings(self, subject: str) -> list[Finding]:
-        """Returns a finding for each kind, in the order of KINDS."""
-        return [self._finding(kind, subject) for kind in KINDS if self.by_kind.get(kind)]
+    def findings(self, cuts: Path, is_training: bool = True) -> list[Finding]:
+        """Returns a finding for each kind, in the order of KINDS, about the manifest `cuts`."""
+        return [self._finding(kind, cuts, is_training) for kind in KINDS if self.by_kind.get(kind)]
 
-    def _finding(self, kind: str, subject: str) -> Finding:
+    def _finding(self, kind: str, cuts: Path, is_training: bool) -> Finding:
         items = self.by_kind[kind]
         examples = [f"{name}: {detail}" if detail else name for name, detail in list(items.items())[:EXAMPLES_KEPT]]
         known = KINDS[kind]
         count = len(items) + self.repeated[kind]
-        return Finding(kind, known.severity, subject, known.cause, known.remedy, count, tuple(examples))
+        remedy = known.mend(cuts, is_training)
+        return Finding(kind, known.severity, str(cuts), known.cause, remedy, count, tuple(examples))
 
     def excluded(self) -> dict[str, str]:
         """Returns the ids of utterances to exclude, each with its reasons, sorted by id."""

@@ -4,31 +4,55 @@ A kind with `excluded` makes an utterance unusable, or likely to harm a model: `
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from asrtool.doctor.findings import Severity
+from asrtool.doctor.findings import Severity, shell_command
 
-ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
+ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
-COPY_AGAIN = "copy the files from the source again, or leave the utterances out with --exclude"
-LEAVE_OUT = "leave the utterances out with --exclude"
-PREPARE_AGAIN = "run `asrtool prepare` on the corpus again: it reads the headers of the files"
-LISTEN = "listen to some of them; correct them, or leave them out with --exclude"
-NORMALISE = "run `asrtool normalise` on the manifest"
+LEAVE_OUT = "leave them out with --exclude"  # only of kinds that are excluded, and of training sets: see `mend`
+COPY_AGAIN = "copy the files from the source again"
+PREPARE_AGAIN = "run `asrtool prepare` on the corpus again, which reads the headers of the files"
+LISTEN = "listen to some of them, and correct the audio or the transcripts"
+NORMALISE = (
+    "asrtool normalise {cuts} --propose {rules}; read and edit the rules; "
+    "asrtool normalise {cuts} {normalised} --rules {rules}"
+)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of fault. `cause` is a clause that says what is wrong."""
+    """One kind of fault. `cause` is a clause that says what is wrong.
+
+    `remedy` may name the manifest as {cuts}, and files beside it as {rules} and {normalised}.
+    """
 
     severity: Severity
     cause: str
     remedy: str
     excluded: bool = False
 
+    def mend(self, cuts: Path, is_training: bool) -> str:
+        """Returns what mends the fault in the manifest `cuts`. Only what --exclude lists can be left out with it."""
+        stem = cuts.name.partition(".")[0]
+        names = {
+            "cuts": cuts,
+            "rules": cuts.with_name(f"{stem}_rules.yaml"),
+            "normalised": cuts.with_name(f"{stem}_normalised.jsonl.gz"),
+        }
+        remedy = self.remedy.format(**{name: shell_command(path) for name, path in names.items()})
+        return f"{remedy}, or {LEAVE_OUT}" if self.excluded and is_training else remedy
+
 
 MANIFEST_KINDS = {
-    "unreadable-line": Kind(ERROR, "lines of the manifest are not cuts", PREPARE_AGAIN),
-    "duplicate-id": Kind(ERROR, "ids occur more than once", "rename the utterances, e.g. by a column id of the table"),
+    "unreadable-line": Kind(
+        ERROR, "lines of the manifest are not cuts", "copy the manifest again, or write it again with `asrtool prepare`"
+    ),
+    "duplicate-id": Kind(
+        ERROR,
+        "ids occur more than once",
+        "delete repeated lines, or give each utterance an id of its own, e.g. in a column id of the table",
+    ),
     "several-supervisions": Kind(
         ERROR,
         "the transcript and the audio of cuts do not belong together",
@@ -44,21 +68,21 @@ MANIFEST_KINDS = {
     "overlapping-segments": Kind(
         WARNING,
         "segments of one recording and channel overlap: each has audio of the other's transcript",
-        "correct the start and end times, or leave the utterances out with --exclude",
+        "correct the start and end times",
         excluded=True,
     ),
     "missing-features": Kind(ERROR, "the files of stored features are missing", "run `asrtool features` again"),
-    "no-audio": Kind(INFO, "cuts have stored features only: their audio was not checked", ""),
+    "no-audio": Kind(NOTE, "cuts have stored features only: their audio was not checked", ""),
 }
 
 FILE_KINDS = {
     "command-or-address": Kind(
         ERROR,
         "the audio is a shell command or an address, not a file",
-        "write the output of the commands to files; if you trust the manifest, give --allow-commands",
+        "write the output of the commands to files, or give --allow-commands if you trust the manifest",
         excluded=True,
     ),
-    "missing-file": Kind(ERROR, "audio files do not exist", PREPARE_AGAIN + "; it needs the right paths", True),
+    "missing-file": Kind(ERROR, "audio files do not exist", "run `asrtool prepare` on the corpus again, with the right paths", True),
     "unreadable-audio": Kind(ERROR, "files cannot be read as audio", COPY_AGAIN, excluded=True),
     "damaged-audio": Kind(ERROR, "decoding fails within the file", COPY_AGAIN, excluded=True),
     "truncated": Kind(ERROR, "audio ends before its header or the manifest says", COPY_AGAIN, excluded=True),
@@ -80,7 +104,7 @@ FILE_KINDS = {
 }
 
 SIGNAL_KINDS = {
-    "not-finite": Kind(ERROR, "samples are not finite numbers (NaN or infinity)", LEAVE_OUT, excluded=True),
+    "not-finite": Kind(ERROR, "samples are not finite numbers (NaN or infinity)", COPY_AGAIN, excluded=True),
     "beyond-full-scale": Kind(
         ERROR,
         "floating-point samples exceed full scale by far",
@@ -96,16 +120,16 @@ SIGNAL_KINDS = {
     ),
     "noise-only": Kind(WARNING, "audio is steady noise without any speech", LISTEN, excluded=True),
     "mostly-silent": Kind(
-        WARNING, "most of the audio is silent", "cut the pauses off: `asrtool segment`, or new times"
+        WARNING, "most of the audio is silent", "cut the pauses off by other start and end times"
     ),
     "clipped": Kind(
         WARNING,
         "samples are clipped: the waveform is cut off at its peaks",
         "use originals with a lower gain if they exist; a few clipped utterances in training do no harm",
     ),
-    "dc-offset": Kind(WARNING, "the mean of the samples is far from zero", "filter it: `sox IN OUT highpass 20`"),
-    "low-level": Kind(WARNING, "the level is very low", "raise the gain: `sox --norm=-3 IN OUT`"),
-    "low-snr": Kind(INFO, "the signal-to-noise ratio is low", LISTEN),
+    "dc-offset": Kind(WARNING, "the mean of the samples is far from zero", "filter the files: `sox IN OUT highpass 20`"),
+    "low-level": Kind(WARNING, "the level is very low", "raise the gain of the files: `sox --norm=-3 IN OUT`"),
+    "low-snr": Kind(NOTE, "the signal-to-noise ratio is low", LISTEN),
     "band-limited": Kind(
         WARNING,
         "frequencies above the bandwidth of a lower sampling rate are missing: the audio was upsampled",
@@ -117,15 +141,15 @@ SIGNAL_KINDS = {
         "two channels cancel each other when they are mixed",
         "choose one with `asrtool prepare ... --channel 0`",
     ),
-    "identical-channels": Kind(INFO, "all channels of the recordings are equal", ""),
-    "several-channels": Kind(INFO, "recordings have further channels, which are not used", ""),
+    "identical-channels": Kind(NOTE, "all channels of the recordings are equal", ""),
+    "several-channels": Kind(NOTE, "recordings have further channels, which are not used", ""),
 }
 
 LENGTH_KINDS = {
     "too-short": Kind(
         WARNING,
         "shorter than data.min_seconds; training leaves them out",
-        LEAVE_OUT + ", or lower data.min_seconds",
+        "lower data.min_seconds",
         True,
     ),
     "too-long": Kind(
@@ -149,15 +173,15 @@ LENGTH_KINDS = {
 }
 
 TEXT_KINDS = {
-    "no-transcript": Kind(ERROR, "utterances have no transcript", LEAVE_OUT, excluded=True),
+    "no-transcript": Kind(ERROR, "utterances have no transcript", "add the transcripts", excluded=True),
     "unknown-units": Kind(
         ERROR,
         "transcripts have characters or words that the tokenizer has no unit for",
-        NORMALISE + ", or train the tokenizer again",
+        NORMALISE + "; or train the tokenizer again",
         excluded=True,
     ),
     "unknown-in-test": Kind(
-        INFO,
+        NOTE,
         "transcripts of a test set have characters or words that the tokenizer has no unit for: they count as errors",
         "add the words to the lexicon, or normalise the transcripts of all sets by the same rules",
     ),
@@ -178,49 +202,49 @@ TEXT_KINDS = {
     "digits": Kind(
         WARNING,
         "transcripts have digits, most do not: how they are spoken is not known",
-        "write them as words, or " + LEAVE_OUT,
+        "write them as words",
     ),
     "mixed-scripts": Kind(
         WARNING, "words mix scripts: letters that look alike, such as Cyrillic and Latin a", "replace these letters"
     ),
-    "case-differs": Kind(WARNING, "the case differs from almost all transcripts", "`asrtool prepare ... --case`"),
+    "case-differs": Kind(WARNING, "the case differs from almost all transcripts", NORMALISE),
     "repeated-words": Kind(WARNING, "a word is repeated five times or more in a row", LISTEN),
-    "rare-characters": Kind(INFO, "characters occur in hardly any transcript", NORMALISE),
-    "white-space": Kind(INFO, "transcripts have white space at an end, or several blanks", ""),
+    "rare-characters": Kind(NOTE, "characters occur in hardly any transcript", NORMALISE),
+    "white-space": Kind(NOTE, "transcripts have white space at an end, or several blanks", ""),
 }
 
 SPEAKER_KINDS = {
     "some-without-speaker": Kind(WARNING, "utterances have no speaker, others have one", "name all speakers, or none"),
-    "no-speakers": Kind(INFO, "no utterance has a speaker: sets cannot be compared by speaker", ""),
-    "one-speaker": Kind(INFO, "all utterances are of one speaker: a model will know this voice only", ""),
+    "no-speakers": Kind(NOTE, "no utterance has a speaker: sets cannot be compared by speaker", ""),
+    "one-speaker": Kind(NOTE, "all utterances are of one speaker: a model will know this voice only", ""),
     "similar-speakers": Kind(WARNING, "names of speakers differ only in case or punctuation", "use one name for each"),
 }
 
 SHARED_KINDS = {
     "duplicate-audio": Kind(
-        WARNING, "the same samples occur more than once", "keep one of each: --exclude lists the others", excluded=True
+        WARNING, "the same samples occur more than once", "delete all but one of each", excluded=True
     ),
     "same-audio-other-text": Kind(
-        ERROR, "the same samples have different transcripts", "correct the transcripts, or " + LEAVE_OUT, excluded=True
+        ERROR, "the same samples have different transcripts", "correct the transcripts", excluded=True
     ),
     "shared-audio": Kind(
         ERROR,
         "audio of a development or test set is in the training set, too: its WER will be too good",
-        "leave it out of the training set with --exclude",
+        "delete these utterances from the training set",
         excluded=True,
     ),
     "shared-ids": Kind(WARNING, "ids occur in a training set and in another set", "rename the utterances of one set"),
     "shared-speakers": Kind(
         WARNING,
         "speakers of a development or test set are in the training set, too: its WER does not hold for new speakers",
-        "split by speaker: `asrtool split`",
+        "split all data again by speaker: `asrtool split CUTS OUT_FOLDER --by speaker`",
     ),
     "shared-sentences": Kind(
         WARNING,
         "sentences of a development or test set are in the training set, too: its WER will be too good",
-        "split so that equal sentences stay on one side: `asrtool split`",
+        "split all data again with `asrtool split CUTS OUT_FOLDER`, which keeps equal sentences in one set",
     ),
-    "duplicate-transcripts": Kind(INFO, "the same sentence occurs more than once", ""),
+    "duplicate-transcripts": Kind(NOTE, "the same sentence occurs more than once", ""),
 }
 
 KINDS: dict[str, Kind] = {

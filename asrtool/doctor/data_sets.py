@@ -11,6 +11,7 @@ from asrtool.doctor.data_entries import Utterance
 from asrtool.doctor.data_faults import Faults
 from asrtool.doctor.data_signal import Signal
 from asrtool.doctor.data_text_checks import SMALL_VOCABULARY
+from asrtool.doctor.findings import shortened
 from asrtool.text.words import composed
 
 MIN_SECONDS = 0.1  # of audio that is compared: shorter clips are equal by chance
@@ -42,18 +43,18 @@ def check_duplicates(data: DataSet) -> None:
     first_with: dict[bytes, Utterance] = {}
     for utterance, digest in data.digests():
         first = first_with.setdefault(digest, utterance)
-        if first is utterance:
-            continue
+        if first is utterance or (first.id == utterance.id and _sentence(first) == _sentence(utterance)):
+            continue  # a repeated line is a duplicate-id
         if _sentence(first) == _sentence(utterance):
             data.faults.add("duplicate-audio", utterance.id, f"as {first.id}")
         else:
-            texts = f"{(first.text or '')[:60]!r} and {(utterance.text or '')[:60]!r}"
+            texts = f"{shortened(first.text or '', 60)!r} and {shortened(utterance.text or '', 60)!r}"
             data.faults.add("same-audio-other-text", utterance.id, f"as {first.id}: {texts}")
             data.faults.add("same-audio-other-text", first.id, f"as {utterance.id}: {texts}")
     counts = Counter(_sentence(utterance) for utterance in data.utterances)
     for sentence, count in counts.most_common():
         if count > 1 and _is_long(sentence):
-            data.faults.add("duplicate-transcripts", sentence[:80], f"{count} times")
+            data.faults.add("duplicate-transcripts", shortened(sentence, 80), f"{count} times")
 
 
 def check_speakers(data: DataSet) -> None:
@@ -111,7 +112,7 @@ def _check_shared_sentences(train: Sequence[DataSet], other: DataSet) -> None:
     for utterance in other.utterances:
         sentence = _sentence(utterance)
         if sentence in trained and _is_long(sentence):
-            other.faults.add("shared-sentences", utterance.id, sentence[:100])
+            other.faults.add("shared-sentences", utterance.id, shortened(sentence, 100))
 
 
 def _sentence(utterance: Utterance) -> str:

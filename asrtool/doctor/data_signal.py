@@ -38,7 +38,10 @@ MIN_RANGE_ABOVE_EDGE = 45.0
 ABOVE_EDGE = 80  # percentile of the bands above an edge that must stay below it: aliases may peak near half the rate
 MAX_EDGE_SHARE = 0.75  # of half the rate: above it an edge is the filter of the recorder or of a codec
 DROPOUT_FRAMES = 2  # frames of one constant value: 20 ms
-DROPOUT_RANGE = 15.0  # dB below the loud frames that both neighbours of a dropout reach: within speech
+LONG_DROPOUT_FRAMES = 20  # 200 ms: longer than the closure of a plosive
+LONG_DROPOUT_RANGE = 25.0  # dB below the loud frames that the begin of a long dropout reaches: speech is cut off
+MAX_LONG_DROPOUTS = 2  # in audio with pauses of recorded noise: more digital silence was cut in on purpose
+DROPOUT_RANGE = 15.0  # dB below the loud frames that the neighbours of a dropout reach: within speech
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +202,12 @@ def _flatness(spectrum: np.ndarray, rate: int, half: float) -> float:
 
 
 def _count_dropouts(frames: np.ndarray, levels: np.ndarray, loud: float) -> int:
-    """Returns how many stretches of constant samples begin and end within loud speech.
+    """Returns how many stretches of constant samples interrupt speech.
 
-    Audio with more digital silence elsewhere is not judged: a noise gate or a synthesiser makes it.
+    Short ones begin and end within loud speech. Long ones may begin or end in a pause: they count if speech is cut off
+    at their begin, or if the other pauses have recorded noise, unlike those of a synthesiser. Constant samples at the
+    ends of the audio are no dropouts, and audio with more digital silence elsewhere is not judged: a noise gate or a
+    synthesiser makes it.
     """
     is_constant = np.ptp(frames, axis=1) == 0
     if not is_constant.any():
@@ -209,9 +215,14 @@ def _count_dropouts(frames: np.ndarray, levels: np.ndarray, loud: float) -> int:
     padded = np.concatenate([[False], is_constant, [False]])
     begins = np.flatnonzero(~padded[:-1] & padded[1:])
     ends = np.flatnonzero(padded[:-1] & ~padded[1:])  # exclusive
-    threshold = loud - DROPOUT_RANGE
+    is_recorded_pause = ~is_constant & (levels < loud - SPEECH_RANGE)
+    has_noise = len(begins) <= MAX_LONG_DROPOUTS and np.count_nonzero(is_recorded_pause) >= LONG_DROPOUT_FRAMES
     count = 0
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-        is_within = begin > 0 and end < len(levels) and min(levels[begin - 1], levels[end]) > threshold
-        count += is_within and end - begin >= DROPOUT_FRAMES
+        if begin == 0 or end == len(levels) or end - begin < DROPOUT_FRAMES:
+            continue
+        before, after = levels[begin - 1] - loud, levels[end] - loud  # dB
+        is_within = min(before, after) > -DROPOUT_RANGE
+        is_long = end - begin >= LONG_DROPOUT_FRAMES
+        count += bool(is_within or (is_long and (has_noise or before > -LONG_DROPOUT_RANGE)))
     return count if 2 * count >= len(begins) else 0

@@ -4,10 +4,12 @@ The checks of a part (asrtool/doctor/environment.py, data.py, recipe.py, system.
 the first finding. `report_text` and `report_json` write it for people and for programs.
 """
 
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from asrtool.errors import AsrtoolError, one_line
@@ -22,10 +24,10 @@ class Severity(StrEnum):
 
     ERROR = "error"  # it will fail, or its result will be wrong
     WARNING = "warning"  # it works, but worse or slower than it could, or the result may mislead
-    INFO = "info"  # worth knowing; it does not change the exit status
+    NOTE = "note"  # worth knowing; it does not change the exit status
 
 
-TITLES = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.INFO: "Notes"}
+TITLES = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.NOTE: "Notes"}
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,21 @@ def shell_command(*words: object) -> str:
     return shlex.join(map(str, words))
 
 
+def in_folder(folder: Path | None, command: str) -> str:
+    """Returns a command that works from every folder: it changes into `folder`, unless this is the current one or None.
+
+    A path within the command that is relative is relative to `folder`.
+    """
+    if folder is None or os.path.realpath(folder) == os.path.realpath("."):
+        return command
+    return f"{shell_command('cd', os.path.abspath(folder))} && {command}"
+
+
+def shortened(text: str, length: int) -> str:
+    """Returns the text with at most `length` characters; an ellipsis shows that it was cut."""
+    return text if len(text) <= length else f"{text[: length - 3].rstrip()}..."
+
+
 def without_subject(message: str, subject: str) -> str:
     """Returns a message that begins with its subject without it: "it is damaged" for "exp/a.pt is damaged"."""
     if message.startswith(f"{subject}: "):
@@ -116,7 +133,7 @@ def summary_line(report: Report) -> str:
     """Returns a line such as "Environment: 2 errors, 1 warning, no notes"."""
     parts = [
         _count(len(report.of(severity)), noun)
-        for severity, noun in ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "note"))
+        for severity, noun in ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.NOTE, "note"))
     ]
     return f"{report.title}: {', '.join(parts)}"
 

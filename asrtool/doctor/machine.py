@@ -116,7 +116,7 @@ def _check_threads(name: str, value: str | None, machine: Machine) -> Iterator[F
         yield Finding("thread-variable", Severity.WARNING, name, cause, f"export {name}={max(1, int(machine.cpu))}")
     elif int(value) == 1 < machine.cpu and "WORLD_SIZE" not in machine.variables:  # torchrun sets it to 1 itself
         cause = f"{name}=1, and this process can use {machine.cpu:g} cores"
-        yield Finding("thread-variable", Severity.INFO, name, cause, f"unset {name}, unless other work needs the cores")
+        yield Finding("thread-variable", Severity.NOTE, name, cause, f"unset {name}, unless other work needs the cores")
 
 
 def check_memory(machine: Machine) -> Iterator[Finding]:

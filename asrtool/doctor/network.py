@@ -73,7 +73,7 @@ def local_problem(backend: str, variables: Mapping[str, str] | None = None) -> s
 
 def _last_line(output: str) -> str:
     lines = [line for line in output.strip().splitlines() if "Error" in line] or output.strip().splitlines()
-    return lines[-1][:300] if lines else "it ended without a message"
+    return shortened(lines[-1], 300) if lines else "it ended without a message"
 
 
 def check_hosts(hosts: Sequence[str], port: int) -> Iterator[Finding]:

@@ -113,7 +113,7 @@ def check_pinned(pinned: Mapping[str, str], installed: Mapping[str, str]) -> Ite
     if others:
         cause = "packages differ from the versions in constraints.txt, which asrtool is tested with"
         remedy = "delete .venv and run `. local/path.sh`, which installs the tested versions"
-        yield Finding("untested-versions", Severity.INFO, "packages", cause, remedy, len(others), tuple(others))
+        yield Finding("untested-versions", Severity.NOTE, "packages", cause, remedy, len(others), tuple(others))
 
 
 def check_k2(installed: Mapping[str, str], import_error: str | None = None) -> Iterator[Finding]:
@@ -166,7 +166,7 @@ def check_optional(is_importable=lambda module: importlib.util.find_spec(module)
     for module, (purpose, command) in OPTIONAL.items():
         if not is_importable(module):
             yield Finding(
-                "optional-package", Severity.INFO, module, f"the package is not installed; it is for {purpose}", command
+                "optional-package", Severity.NOTE, module, f"the package is not installed; it is for {purpose}", command
             )
 
 

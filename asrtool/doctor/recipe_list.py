@@ -113,4 +113,4 @@ def check_stages(run: RecipeRun) -> Iterator[Finding]:
         examples = tuple(f"stage {stage.number}: {stage.title}" for stage in missing)
         remedy = run.command("--stop-stage", str(missing[-1].number))
         cause = f"stages {numbers} have not run"
-        yield Finding("stages-to-run", Severity.INFO, str(run.recipe), cause, remedy, len(missing), examples)
+        yield Finding("stages-to-run", Severity.NOTE, str(run.recipe), cause, remedy, len(missing), examples)

@@ -177,4 +177,4 @@ def check_leftovers(run: RecipeRun) -> Iterator[Finding]:
     if left:
         cause = "temporary files of processes that are running or were killed; the next command removes dead ones"
         examples = tuple(map(str, left[:10]))
-        yield Finding("temporary-files", Severity.INFO, str(run.work), cause, "", len(left), examples)
+        yield Finding("temporary-files", Severity.NOTE, str(run.work), cause, "", len(left), examples)

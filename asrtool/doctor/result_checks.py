@@ -72,7 +72,7 @@ def _check_score(folder: Path, hypotheses: Path) -> Iterator[Finding]:
     score = folder / "wer.json"
     remedy = shell_command("asrtool", "score", folder)
     if not score.is_file():
-        yield Finding("not-scored", Severity.INFO, str(folder), "the hypotheses have not been scored", remedy)
+        yield Finding("not-scored", Severity.NOTE, str(folder), "the hypotheses have not been scored", remedy)
         return
     try:
         content = read_json(score, "score", remedy)

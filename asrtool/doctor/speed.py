@@ -100,7 +100,7 @@ def check_speed(speed: Speed) -> Iterator[Finding]:
     """Yields findings about a measurement: a busy machine, threads that do not help, bf16 that does not help."""
     if speed.load > BUSY:
         cause = f"other programs were running: a load of {speed.load:.1f} per core in the last minute"
-        yield Finding("busy-machine", Severity.INFO, "speed", cause, "see `top`; measure again when they have ended")
+        yield Finding("busy-machine", Severity.NOTE, "speed", cause, "see `top`; measure again when they have ended")
     one, all_threads = speed.gflops.get("fp32, 1 thread"), speed.gflops.get(f"fp32, {speed.threads} threads")
     if one and all_threads and all_threads < LEAST_SCALING * one and speed.load <= BUSY:
         cause = f"{speed.threads} threads are {all_threads / one:.1f} times as fast as one"
@@ -136,5 +136,5 @@ def check_instructions(has_bf16: bool) -> Iterator[Finding]:
     if not has_bf16:
         cause = "this CPU has no bf16 instructions: training.precision bf16 falls back to fp32"
         yield Finding(
-            "no-bf16", Severity.INFO, "CPU", cause, "nothing to do; training on a GPU or a newer CPU is faster"
+            "no-bf16", Severity.NOTE, "CPU", cause, "nothing to do; training on a GPU or a newer CPU is faster"
         )

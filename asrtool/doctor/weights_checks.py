@@ -108,7 +108,7 @@ def check_versions(report: Report, path: Path, versions: object) -> None:
     if others:
         cause = "the system was written by other versions; results may differ in the last digits"
         remedy = "nothing to do, unless results must be repeated exactly: install those versions"
-        report.add(Finding("other-versions", Severity.INFO, str(path), cause, remedy, len(others), others))
+        report.add(Finding("other-versions", Severity.NOTE, str(path), cause, remedy, len(others), others))
 
 
 def _release(version: str) -> str:

@@ -122,6 +122,17 @@ def dropouts(item: Item) -> None:
     item.samples[begin : begin + 480] = 0.0
 
 
+def long_dropout(item: Item) -> None:
+    """Loses one second in the middle, whose begin or end may be in a pause."""
+    middle = len(item.samples) // 2
+    item.samples[middle - RATE // 2 : middle + RATE // 2] = 0.0
+
+
+def silent_ends(item: Item) -> None:
+    """Adds a second of digital silence at both ends, as an editor of audio does."""
+    item.set_samples(np.pad(item.samples, RATE))
+
+
 def too_short(item: Item) -> None:
     item.set_samples(item.samples[8000:9120])
     item.text = "a"
@@ -238,6 +249,8 @@ PLANTED: dict[str, tuple[Plant, set[str]]] = {  # name -> how it is planted, the
     "low level": (low_level, {"low-level"}),
     "upsampled": (upsampled, {"band-limited"}),
     "dropouts": (dropouts, {"dropouts"}),
+    "long dropout": (long_dropout, {"dropouts"}),
+    "silent ends": (silent_ends, set()),
     "too short": (too_short, {"too-short"}),
     "too long": (too_long, {"too-long"}),
     "infeasible": (infeasible, {"ctc-infeasible", "too-many-characters"}),

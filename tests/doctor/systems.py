@@ -15,7 +15,7 @@ from asrtool.doctor.system import check_system
 
 def codes(report: Report) -> list[str]:
     """Returns the codes of the errors and warnings of a report."""
-    return [finding.code for finding in report.findings if finding.severity != Severity.INFO]
+    return [finding.code for finding in report.findings if finding.severity != Severity.NOTE]
 
 
 def the_finding(report: Report, code: str) -> Finding:

@@ -13,7 +13,7 @@ from asrtool.config import Config
 from asrtool.data.exclusion import read_exclusions
 from asrtool.doctor.data import DataFindings, examine_data
 from asrtool.doctor.data_audio_checks import is_steady_noise
-from asrtool.doctor.data_faults import write_exclusions
+from asrtool.doctor.data_faults import MAX_DETAIL, Faults, write_exclusions
 from asrtool.doctor.data_kinds import KINDS
 from asrtool.doctor.data_signal import measure_signal
 from asrtool.doctor.findings import Report, Severity, report_json
@@ -30,7 +30,7 @@ def faults_by_id(report: Report, with_notes: bool = False) -> dict[str, set[str]
     """Returns the kinds of fault of each utterance, or other item, of a report."""
     kinds: dict[str, set[str]] = defaultdict(set)
     for finding in report.findings:
-        for example in finding.examples if with_notes or finding.severity != Severity.INFO else ():
+        for example in finding.examples if with_notes or finding.severity != Severity.NOTE else ():
             kinds[example.partition(": ")[0]].add(finding.code)
     return dict(kinds)
 
@@ -69,7 +69,7 @@ def test_all_planted_faults_are_found_and_no_others(tmp_path, clean):
         expected[item.id] = kinds
     assert len(expected) == len(PLANTED)
     findings = examine(tmp_path, corpus, tokenizer=TOKENIZER, jobs=2)
-    assert faults_by_id(findings.reports[0]) == expected
+    assert faults_by_id(findings.reports[0]) == {name: kinds for name, kinds in expected.items() if kinds}
     excluded = {name for name, kinds in expected.items() if any(KINDS[kind].excluded for kind in kinds)}
     assert set(findings.excluded) == excluded
     assert findings.reports[0].exit_status == 1
@@ -96,7 +96,7 @@ def test_duplicates_and_what_sets_share_are_found(tmp_path, clean, held_out):
         items[2].id: {"same-audio-other-text"},
         items[3].id: {"same-audio-other-text"},
         items[5].id: {"shared-audio"},
-        items[12].id: {"duplicate-id", "duplicate-audio"},
+        items[12].id: {"duplicate-id"},
         "A": {"similar-speakers"},
         "train.jsonl:62": {"unreadable-line"},
         "train.jsonl:63": {"unreadable-line"},
@@ -169,8 +169,38 @@ def test_a_long_recording_is_read_by_utterance_with_the_same_result(tmp_path, cl
 def test_every_kind_has_a_cause_and_errors_and_warnings_a_remedy():
     for code, kind in KINDS.items():
         assert code == code.lower() and kind.cause and not kind.cause.endswith("."), code
-        assert kind.remedy or kind.severity == Severity.INFO, code
-        assert not (kind.excluded and kind.severity == Severity.INFO), code
+        assert kind.remedy or kind.severity == Severity.NOTE, code
+        assert not (kind.excluded and kind.severity == Severity.NOTE), code
+        assert ("--exclude" in kind.mend(Path("a.jsonl.gz"), is_training=True)) == kind.excluded, code
+        assert "--exclude" not in kind.mend(Path("a.jsonl.gz"), is_training=False), code
+
+
+def test_remedies_name_the_manifest_and_files_beside_it():
+    remedy = KINDS["markup"].mend(Path("my data/train.jsonl.gz"), is_training=True)
+    assert remedy.startswith("asrtool normalise 'my data/train.jsonl.gz' --propose 'my data/train_rules.yaml'; ")
+    assert "'my data/train_normalised.jsonl.gz' --rules 'my data/train_rules.yaml'" in remedy
+
+
+def test_an_id_that_occurs_twice_is_not_excluded_since_all_copies_would_go(tmp_path, clean):
+    items = deepcopy(clean.items[:6])
+    PLANTED["silent"][0](items[2])
+    other = deepcopy(items[2])  # the same id in another training set
+    other.set_samples(items[3].samples)
+    sets = [
+        Corpus([*items, items[0]]).write(tmp_path / "a", "a.jsonl"),
+        Corpus([other]).write(tmp_path / "b", "b.jsonl"),
+    ]
+    findings = examine_data(sets)
+    assert faults_by_id(findings.reports[0]) == {items[0].id: {"duplicate-id"}, items[2].id: {"silent"}}
+    assert findings.excluded == {}
+    assert "to exclude" not in findings.reports[0].facts
+
+
+def test_long_details_end_with_an_ellipsis():
+    faults = Faults()
+    faults.add("markup", "u1", "x" * 500)
+    (finding,) = faults.findings(Path("a.jsonl"))
+    assert finding.examples == (f"u1: {'x' * (MAX_DETAIL - 3)}...",)
 
 
 def test_the_exclusion_list_has_an_id_and_its_reasons_on_each_line(tmp_path):

@@ -65,7 +65,7 @@ def test_versions_other_than_the_tested_ones_are_a_note(tmp_path):
     pinned = packages.pinned_versions(constraints)
     assert pinned == {"lhotse": "1.32.0", "torch": "2.13.0"}
     (finding,) = packages.check_pinned(pinned, INSTALLED)
-    assert finding.severity == Severity.INFO and finding.examples == ("lhotse: 1.33.0 installed, 1.32.0 tested",)
+    assert finding.severity == Severity.NOTE and finding.examples == ("lhotse: 1.33.0 installed, 1.32.0 tested",)
     assert "torch" in packages.pinned_versions()  # of this checkout
 
 
@@ -99,7 +99,7 @@ def test_python_torchaudio_and_torch_builds_that_do_not_fit():
 
 def test_optional_packages_are_notes():
     findings = list(packages.check_optional(lambda module: module != "av"))
-    assert [(finding.subject, finding.severity) for finding in findings] == [("av", Severity.INFO)]
+    assert [(finding.subject, finding.severity) for finding in findings] == [("av", Severity.NOTE)]
 
 
 def test_all_audio_formats_work_here():
@@ -148,7 +148,7 @@ def test_a_good_machine_has_no_findings():
 )
 def test_faults_of_a_machine(change, code):
     (finding,) = check_machine(replace(GOOD, **change))
-    assert finding.code == code and finding.remedy and finding.severity != Severity.INFO
+    assert finding.code == code and finding.remedy and finding.severity != Severity.NOTE
 
 
 def test_folders_that_cannot_be_written(tmp_path):

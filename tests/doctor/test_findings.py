@@ -16,7 +16,7 @@ from asrtool.doctor.findings import (
 from asrtool.errors import UserError
 
 CLIPPED = Finding("clipped", Severity.WARNING, "train", "utterances are clipped", "asrtool x", 7, ("a", "b: 3 %"))
-NOTE = Finding("note", Severity.INFO, "train", "there is something")
+NOTE = Finding("note", Severity.NOTE, "train", "there is something")
 
 
 def test_a_clean_report():

@@ -89,7 +89,7 @@ def test_stages_that_are_interrupted_changed_and_missing(finished):
     finished.states |= {2: "changed", 4: "interrupted", 5: "missing", 6: "missing"}
     report = finished.check("--units", "word")
     assert codes(report) == ["changed-stage", "interrupted-stage"]
-    note = next(finding for finding in report.findings if finding.severity == Severity.INFO)
+    note = next(finding for finding in report.findings if finding.severity == Severity.NOTE)
     assert "stages 5, 6" in note.cause
     expected = f"bash {finished.recipe}/run.sh --units word --work {finished.work}"
     assert [finding.remedy for finding in report.findings[:2]] == [expected] * 2
