@@ -82,7 +82,9 @@ FILE_KINDS = {
         "write the output of the commands to files, or give --allow-commands if you trust the manifest",
         excluded=True,
     ),
-    "missing-file": Kind(ERROR, "audio files do not exist", "run `asrtool prepare` on the corpus again, with the right paths", True),
+    "missing-file": Kind(
+        ERROR, "audio files do not exist", "run `asrtool prepare` on the corpus again, with the right paths", True
+    ),
     "unreadable-audio": Kind(ERROR, "files cannot be read as audio", COPY_AGAIN, excluded=True),
     "damaged-audio": Kind(ERROR, "decoding fails within the file", COPY_AGAIN, excluded=True),
     "truncated": Kind(ERROR, "audio ends before its header or the manifest says", COPY_AGAIN, excluded=True),
@@ -119,15 +121,15 @@ SIGNAL_KINDS = {
         excluded=True,
     ),
     "noise-only": Kind(WARNING, "audio is steady noise without any speech", LISTEN, excluded=True),
-    "mostly-silent": Kind(
-        WARNING, "most of the audio is silent", "cut the pauses off by other start and end times"
-    ),
+    "mostly-silent": Kind(WARNING, "most of the audio is silent", "cut the pauses off by other start and end times"),
     "clipped": Kind(
         WARNING,
         "samples are clipped: the waveform is cut off at its peaks",
         "use originals with a lower gain if they exist; a few clipped utterances in training do no harm",
     ),
-    "dc-offset": Kind(WARNING, "the mean of the samples is far from zero", "filter the files: `sox IN OUT highpass 20`"),
+    "dc-offset": Kind(
+        WARNING, "the mean of the samples is far from zero", "filter the files: `sox IN OUT highpass 20`"
+    ),
     "low-level": Kind(WARNING, "the level is very low", "raise the gain of the files: `sox --norm=-3 IN OUT`"),
     "low-snr": Kind(NOTE, "the signal-to-noise ratio is low", LISTEN),
     "band-limited": Kind(

@@ -2,17 +2,20 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
+from asrtool.checkpoint import meta_model
 from asrtool.config import Config
 from asrtool.config_file import load_config
 from asrtool.decoding.calibration import read_calibration
-from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error, shell_command
+from asrtool.doctor.checkpoint_checks import check_checkpoints
+from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error, in_folder, path_from, shell_command
 from asrtool.doctor.graph_checks import check_graph, is_graph
 from asrtool.doctor.result_checks import check_results, finished_time, result_folders
-from asrtool.doctor.weights_checks import System, check_versions, check_weights
+from asrtool.doctor.weights_checks import System, check_versions
+from asrtool.doctor.work_folders import own_path, training_folder
 from asrtool.errors import AsrtoolError
 from asrtool.readers import read_json
 from asrtool.scoring.folder import read_result_facts
@@ -22,15 +25,18 @@ from asrtool.training.data_counts import UNIT_COUNTS, read_unit_counts
 from asrtool.training_log import read_log
 
 
-def check_experiment(report: Report, folder: Path) -> System:
-    """Adds the facts and findings about a folder of `asrtool train`; returns what of it could be opened."""
+def check_experiment(report: Report, folder: Path, checked_graphs: Container[Path] = ()) -> System:
+    """Adds the facts and findings about a folder of `asrtool train`; returns what of it could be opened.
+
+    `checked_graphs` are absolute paths of graphs that need no check.
+    """
     system = System(folder, open_config(report, folder), open_tokenizer(report, folder))
-    states = _check_checkpoints(report, system)
+    states = check_checkpoints(report, system)
     _check_log(report, system)
     check_priors(report, system)
     check_unit_counts(report, system)
     check_calibration(report, system)
-    check_used_graphs(report, system)
+    check_used_graphs(report, system, checked_graphs)
     report.add(check_results(folder))
     _add_facts(report, system, states)
     return system
@@ -54,33 +60,6 @@ def open_tokenizer(report: Report, folder: Path) -> Tokenizer | None:
         remedy = "put back the tokenizer.json of the training (data.tokenizer in config.yaml names the original)"
         report.add(finding_of_error("damaged-tokenizer", folder / "tokenizer.json", error, remedy))
         return None
-
-
-def _check_checkpoints(report: Report, system: System) -> dict[str, Mapping[str, Any]]:
-    """Checks every checkpoint; returns the states that could be read, without their weights, by name."""
-    folder = system.folder / "checkpoints"
-    states: dict[str, Mapping[str, Any]] = {}
-    seen: dict[int, str] = {}  # best.pt is a hard link to the file of a step
-    paths = sorted(folder.glob("*.pt"), reverse=True)
-    for path in paths:
-        inode = path.lstat().st_ino  # of a symbolic link its own: what it points to may be missing
-        if inode in seen and seen[inode] in states:
-            states[path.name] = states[seen[inode]]
-        elif inode not in seen:
-            state = check_weights(report, system, path)
-            if state is not None:
-                states[path.name] = _without_weights(state)
-        seen.setdefault(inode, path.name)
-    if not paths:
-        cause = "there is no checkpoint; the training stopped before its first one"
-        report.add(Finding("no-checkpoint", Severity.ERROR, str(folder), cause, system.resume_command))
-    return states
-
-
-def _without_weights(state: Mapping[str, Any]) -> dict[str, Any]:
-    weights = state["model"].values()
-    kept = {name: state.get(name) for name in ("versions", "progress", "steps", "device_hours")}
-    return kept | {"parameters": sum(weight.numel() for weight in weights)}
 
 
 def _check_log(report: Report, system: System) -> None:
@@ -164,23 +143,34 @@ def check_calibration(report: Report, system: System) -> None:
         weights = system.folder / "checkpoints" / str(name)
         if ended and isinstance(name, str) and os.path.isfile(weights) and path.stat().st_mtime < ended:
             cause = f"its confidences of method {method} were fitted to an earlier {name}"
-            cuts = entries[method].get("cuts", "DEV.jsonl.gz")
-            remedy = shell_command("asrtool", "calibrate", system.folder, cuts, "--method", method)
+            remedy = _calibrate_command(system, method, entries[method].get("cuts"))
             report.add(Finding("old-calibration", Severity.WARNING, str(path), cause, remedy))
 
 
-def check_used_graphs(report: Report, system: System) -> None:
-    """Checks each graph that a result in the folder was decoded with, and that still exists."""
+def _calibrate_command(system: System, method: str, cuts: object) -> str:
+    """Returns the command that calibrates a method again, on the manifest that is recorded as it was given."""
+    work = training_folder(system.folder, system.config)
+    folder = path_from(work, system.folder)
+    if not isinstance(cuts, str):
+        command = in_folder(work, shell_command("asrtool", "calibrate", folder, "CUTS", "--method", method))
+        return f"{command}, where CUTS is the manifest of a development set"
+    return in_folder(work, shell_command("asrtool", "calibrate", folder, cuts, "--method", method))
+
+
+def check_used_graphs(report: Report, system: System, checked: Container[Path] = ()) -> None:
+    """Checks each graph that a result in the folder was decoded with, and that still exists, but those in `checked`.
+
+    In a copy of a work folder, these are the graphs of the copy.
+    """
     if system.tokenizer is None:
         return
     graphs = set()
     for folder in result_folders(system.folder):
         try:
-            options = read_result_facts(folder).get("options")
+            graph = own_path(system.folder, read_result_facts(folder), "graph")
         except AsrtoolError:
             continue  # check_results says so
-        graph = options.get("graph") if isinstance(options, dict) else None
-        if isinstance(graph, str):
+        if graph is not None and Path(graph) not in checked:
             graphs.add(graph)
     for graph in sorted(graphs):
         if is_graph(Path(graph)):
@@ -200,11 +190,21 @@ def _add_facts(report: Report, system: System, states: Mapping[str, Mapping[str,
         return
     state = states[name]
     report.facts["checkpoint"] = f"{name}: {_steps(state)}"
-    report.facts["parameters"] = f"{state['parameters']:,}"
+    if config and tokenizer:
+        report.facts["parameters"] = _parameters(config, tokenizer)
     report.facts["all checkpoints"] = ", ".join(sorted(states))
     if isinstance(state["versions"], dict):
         report.facts["versions"] = ", ".join(f"{key} {value}" for key, value in state["versions"].items())
     check_versions(report, system.folder / "checkpoints" / name, state["versions"])
+
+
+def _parameters(config: Config, tokenizer: Tokenizer) -> str:
+    """Returns the number of parameters of the model, as training logs it: statistics of the features are none."""
+    try:
+        model = meta_model(config.model, config.features.num_bins, tokenizer.size)
+    except AsrtoolError as error:
+        return f"unknown: {error}"
+    return f"{sum(parameter.numel() for parameter in model.parameters()):,}"
 
 
 def _steps(state: Mapping[str, Any]) -> str:

@@ -105,6 +105,14 @@ def in_folder(folder: Path | None, command: str) -> str:
     return f"{shell_command('cd', os.path.abspath(folder))} && {command}"
 
 
+def path_from(folder: Path | None, path: Path) -> Path:
+    """Returns a path for a command of `in_folder`: relative to `folder` if it is within, else absolute."""
+    if folder is None or os.path.realpath(folder) == os.path.realpath("."):
+        return path
+    absolute = Path(os.path.abspath(path))
+    return absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute
+
+
 def shortened(text: str, length: int) -> str:
     """Returns the text with at most `length` characters; an ellipsis shows that it was cut."""
     return text if len(text) <= length else f"{text[: length - 3].rstrip()}..."

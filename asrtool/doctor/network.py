@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from asrtool.distributed import Ranks, gather_from_all
-from asrtool.doctor.findings import Finding, Severity
+from asrtool.doctor.findings import Finding, Severity, shortened
 
 LOCAL_SECONDS = 60.0  # limit for two local processes: importing torch takes 2 to 10 s of them
 CONNECT_SECONDS = 3.0  # limit for a connection to a host

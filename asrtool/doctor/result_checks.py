@@ -1,7 +1,6 @@
 """Checks of the results of `asrtool decode` and `asrtool stream` in an experiment: scored, and of these weights."""
 
 import os
-import shlex
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 from asrtool.data.inspection import transcript
 from asrtool.data.shards import entries_with_trees
 from asrtool.decoding.result_folder import PARTS
-from asrtool.doctor.findings import Finding, Severity, finding_of_error, shell_command
+from asrtool.doctor.findings import Finding, Severity, finding_of_error, in_folder, shell_command
+from asrtool.doctor.work_folders import command_words, own_path, result_folder
 from asrtool.errors import AsrtoolError
 from asrtool.files import file_hash
 from asrtool.readers import read_json
@@ -48,23 +48,35 @@ def _check_result(experiment: Path, folder: Path) -> Iterator[Finding]:
             yield Finding("missing-hypotheses", Severity.ERROR, str(folder), cause, command)
         return
     yield from _check_score(folder, hypotheses)
-    yield from _check_age(experiment, folder, facts, command)
-    yield from _check_references(folder, facts, command)
+    yield from _check_age(experiment, folder, facts, _again(command))
+    yield from _check_references(folder, own_path(experiment, facts, "cuts"), _again(command))
 
 
 def _decode_command(experiment: Path, folder: Path, facts: dict) -> str:
     """Returns the command that wrote the result, or one like it if none of asrtool is recorded.
 
-    All its words are quoted: an experiment may come from a stranger, and the command is shown as one to run.
+    All its words are quoted: an experiment may come from a stranger, and the command is shown as one to run. It changes
+    into the folder that its paths are relative to.
     """
     kind = folder.parent.parent.name
-    try:
-        words = shlex.split(str(facts.get("command")))
-    except ValueError:  # a quotation without an end
-        words = []
-    if words[:2] == ["asrtool", kind]:
-        return shell_command(*words)
-    return shell_command("asrtool", kind, experiment, "CUTS", "--method", folder.name)
+    words = command_words(facts)
+    if words[:2] != ["asrtool", kind] or len(words) < 3:
+        return _new_command(experiment, folder, kind, own_path(experiment, facts, "cuts"))
+    work = result_folder(experiment, facts)
+    if work is None:  # the experiment has another name or place now
+        words[2] = str(experiment)
+    return in_folder(work, shell_command(*words))
+
+
+def _new_command(experiment: Path, folder: Path, kind: str, cuts: str | None) -> str:
+    command = ["asrtool", kind, experiment, cuts or "CUTS", "--method", folder.name]
+    where = "" if cuts else f", where CUTS is the manifest of {folder.parent.name}"
+    return f"{shell_command(*command)}{where}"
+
+
+def _again(command: str) -> str:
+    """Returns a command that replaces the result that there is."""
+    return command if "--overwrite" in command or ", where CUTS" in command else f"{command} --overwrite"
 
 
 def _check_score(folder: Path, hypotheses: Path) -> Iterator[Finding]:
@@ -94,15 +106,13 @@ def _check_age(experiment: Path, folder: Path, facts: dict, command: str) -> Ite
     ended = finished_time(experiment)
     weights = experiment / "checkpoints" / str(facts.get("checkpoint"))
     if ended and os.path.isfile(weights) and (folder / HYPOTHESES).stat().st_mtime < ended:
-        cause = f"it is older than the weights that it is of: the training went on, and {weights.name} is another one"
+        cause = f"the training went on after this decoding, and changed the weights in {weights.name}"
         yield Finding("stale-result", Severity.WARNING, str(folder), cause, command)
 
 
-def _check_references(folder: Path, facts: dict, command: str) -> Iterator[Finding]:
+def _check_references(folder: Path, cuts: str | None, command: str) -> Iterator[Finding]:
     """Yields a warning if the manifest has other utterances or transcripts now than the hypotheses have."""
-    options = facts.get("options")
-    cuts = options.get("cuts") if isinstance(options, dict) else None  # an absolute path
-    if not isinstance(cuts, str) or not (os.path.isfile(cuts) or os.path.isdir(cuts)):  # no device
+    if cuts is None or not (os.path.isfile(cuts) or os.path.isdir(cuts)):  # no device
         return
     try:
         rows = read_hypotheses(folder / HYPOTHESES)

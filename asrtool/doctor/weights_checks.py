@@ -8,7 +8,17 @@ from typing import Any
 from asrtool.checkpoint import load_checkpoint, meta_model, require_matching_weights, require_same_units
 from asrtool.config import Config
 from asrtool.config_file import differences
-from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error, shell_command, without_subject
+from asrtool.doctor.findings import (
+    Finding,
+    Report,
+    Severity,
+    finding_of_error,
+    in_folder,
+    path_from,
+    shell_command,
+    without_subject,
+)
+from asrtool.doctor.work_folders import training_folder
 from asrtool.errors import AsrtoolError
 from asrtool.tensor_files import DamagedFileError
 from asrtool.text.tokenizer import Tokenizer
@@ -27,38 +37,40 @@ class System:
 
     @property
     def resume_command(self) -> str:
-        """The command that continues the training."""
-        return shell_command("asrtool", "train", self.folder / "config.yaml", "--exp", self.folder, "--resume")
+        """The command that continues the training, in the folder that its manifests are relative to."""
+        work = training_folder(self.folder, self.config)
+        folder = path_from(work, self.folder)
+        return in_folder(work, shell_command("asrtool", "train", folder / "config.yaml", "--exp", folder, "--resume"))
 
 
-def check_weights(report: Report, system: System, path: Path) -> Mapping[str, Any] | None:
-    """Adds the findings about one file of weights; returns its state, or None if it cannot be read."""
+class DamagedWeights(Exception):
+    """A file of weights cannot be read: the message says why, and `code` is that of the finding."""
+
+    def __init__(self, path: Path, problem: object):
+        super().__init__(without_subject(str(problem), str(path)))
+        self.code = "weights-not-finite" if "not finite" in str(problem) else "damaged-weights"
+
+
+def read_weights(path: Path) -> Mapping[str, Any]:
+    """Returns the state in a file of weights. Raises DamagedWeights, whatever the file holds."""
     try:
-        state = load_checkpoint(path)
-    except (AsrtoolError, OSError) as error:
-        cause = error.problem if isinstance(error, DamagedFileError) else error
-        report.add(_damaged(system, path, Exception(cause)))
-        return None
+        return load_checkpoint(path)
+    except DamagedFileError as error:
+        raise DamagedWeights(path, error.problem) from error
     except Exception as error:  # any: the file may hold anything
-        report.add(_damaged(system, path, error))
-        return None
-    report.add(_fit_findings(system, path, state))
-    return state
+        raise DamagedWeights(path, error) from error
 
 
-def _damaged(system: System, path: Path, error: Exception) -> Finding:
-    code = "weights-not-finite" if "not finite" in str(error) else "damaged-weights"
-    remove = shell_command("rm", path)
-    if path.name == "averaged.pt":
-        remedy = f"{remove}; {system.resume_command}"
-    elif path.suffix == ".pt":
-        remedy = f"{remove}; {system.resume_command}, which continues from the newest intact checkpoint"
-    else:
+def check_weights(report: Report, system: System, path: Path) -> None:
+    """Adds the findings about the weights of a pack."""
+    try:
+        report.add(check_fit(system, path, read_weights(path)))
+    except DamagedWeights as error:
         remedy = "copy the whole pack again, or write it again with `asrtool pack`"
-    return Finding(code, Severity.ERROR, str(path), without_subject(str(error), str(path)), remedy)
+        report.add(Finding(error.code, Severity.ERROR, str(path), str(error), remedy))
 
 
-def _fit_findings(system: System, path: Path, state: Mapping[str, Any]) -> Iterator[Finding]:
+def check_fit(system: System, path: Path, state: Mapping[str, Any]) -> Iterator[Finding]:
     """Yields an error where weights do not fit the configuration or the tokenizer, a warning for another config."""
     config, tokenizer = system.config, system.tokenizer
     if tokenizer:

@@ -4,6 +4,7 @@ import gzip
 import json
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,7 +56,60 @@ def test_all_damaged_checkpoints_are_named(system):
     damaged = [finding.subject for finding in report.findings if finding.code == "damaged-weights"]
     assert sorted(damaged) == [str(folder / "averaged.pt"), str(folder / "step-00000004.pt")]
     assert "other-model" in codes(report)
-    assert all("--resume" in finding.remedy for finding in report.findings if finding.code == "damaged-weights")
+    remedies = {finding.subject: finding.remedy for finding in report.findings if finding.code == "damaged-weights"}
+    assert all("--resume" in remedy for remedy in remedies.values())
+    assert "it lacks step 4" in remedies[str(folder / "averaged.pt")]
+
+
+def test_an_intact_average_is_kept_and_both_names_of_a_damaged_file_are_deleted(system):
+    folder = system / "checkpoints"
+    best = next(path for path in folder.glob("step-*.pt") if path.samefile(folder / "best.pt"))
+    best.write_bytes(best.read_bytes()[:1000])  # under both names
+    finding = the_finding(check_system(system), "damaged-weights")
+    assert finding.remedy.startswith(f"rm {best} {folder}/best.pt (averaged.pt is intact")
+    assert "--resume" not in finding.remedy
+    assert f"a new average would lack step {int(best.stem[5:])}, and differ" in finding.remedy
+
+
+def test_a_damaged_average_is_written_again_by_the_training(system):
+    path = system / "checkpoints/averaged.pt"
+    cut_short(path, 0.7)
+    remedy = the_finding(check_system(system), "damaged-weights").remedy
+    assert remedy == f"rm {path}; asrtool train {system}/config.yaml --exp {system} --resume"
+
+
+def set_checkpoint_of_result(system, name):
+    path = system / "decode/test/greedy/decode.json"
+    facts = json.loads(path.read_text(encoding="utf-8")) | {"checkpoint": name}
+    path.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def test_a_missing_average_of_which_results_are(system):
+    set_checkpoint_of_result(system, "averaged.pt")
+    require_clean(system)
+    (system / "checkpoints/averaged.pt").unlink()
+    finding = the_finding(check_system(system), "missing-checkpoint")
+    assert finding.subject == f"{system}/checkpoints/averaged.pt" and "the results of averaged.pt" in finding.cause
+    assert finding.examples == (f"{system}/decode/test/greedy",)
+
+
+def test_missing_checkpoints_of_the_average_and_of_a_result(system):
+    path = system / "checkpoints/step-00000004.pt"
+    path.unlink()
+    set_checkpoint_of_result(system, "averaged.pt")
+    report = check_system(system)
+    assert codes(report) == []  # a note: the average is there
+    assert [finding.examples for finding in report.findings if finding.code == "missing-checkpoint"] == [(path.name,)]
+    (system / "checkpoints/averaged.pt").unlink()
+    assert codes(check_system(system)) == ["missing-checkpoint"] * 2
+    set_checkpoint_of_result(system, "epoch-3.pt")
+    subjects = [finding.subject for finding in check_system(system).findings if finding.code == "missing-checkpoint"]
+    assert f"{system}/checkpoints/epoch-3.pt" in subjects
+
+
+def test_the_number_of_parameters_is_the_one_that_the_training_logged(system):
+    rows = [json.loads(line) for line in (system / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert check_system(system).facts["parameters"] == f"{rows[0]['parameters']:,}"
 
 
 def test_weights_that_are_not_finite(system):
@@ -232,9 +286,9 @@ def test_a_result_of_other_transcripts(system, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("command", "remedy"),
     [
-        ("asrtool decode exp/a 'b c'; rm -rf /", "asrtool decode exp/a 'b c;' rm -rf /"),
-        ("rm -rf /", "asrtool decode {system} CUTS --method greedy"),
-        ("asrtool decode 'x", "asrtool decode {system} CUTS --method greedy"),
+        ("asrtool decode exp/a 'b c'; rm -rf /", "asrtool decode {system} 'b c;' rm -rf /"),
+        ("rm -rf /", "asrtool decode {system} CUTS --method greedy, where CUTS is the manifest of test"),
+        ("asrtool decode 'x", "asrtool decode {system} CUTS --method greedy, where CUTS is the manifest of test"),
     ],
 )
 def test_a_recorded_command_is_shown_without_shell_operators(system, command, remedy):
@@ -245,10 +299,65 @@ def test_a_recorded_command_is_shown_without_shell_operators(system, command, re
     assert the_finding(check_system(system), "missing-hypotheses").remedy == remedy.format(system=system)
 
 
+@pytest.fixture
+def copied(system, graph, corpus, tmp_path):
+    """Returns a copied work folder, and the original: a training and a result with a graph and recorded paths."""
+    original = tmp_path / "my work"
+    (original / "data").mkdir(parents=True)
+    shutil.copy(corpus, original / "data/test.jsonl.gz")
+    shutil.move(graph, original / "data/graph")
+    shutil.move(system, original / "exp")
+    path = original / "exp/config.yaml"
+    config = load_config(path, ["data.train=data/test.jsonl.gz"])
+    save_config(config, path)
+    for weights in (original / "exp/checkpoints").glob("*.pt"):
+        change_checkpoint(weights, lambda state: state.update(config=config.model_dump(mode="json")))
+    path = original / "exp/decode/test/greedy/decode.json"
+    options = {"cuts": str(original / "data/test.jsonl.gz"), "graph": str(original / "data/graph")}
+    command = "asrtool decode exp data/test.jsonl.gz --method greedy"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts |= {"options": options, "cuts": "data/test.jsonl.gz", "command": command}
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    return Path(shutil.copytree(original, tmp_path / "copy/work")), original
+
+
+def test_the_graph_and_the_manifest_of_a_copied_work_folder_are_checked(copied):
+    copy, original = copied
+    require_clean(copy / "exp")
+    cut_short(copy / "data/graph/HLG.fst", 0.3)
+    assert the_finding(check_system(copy / "exp"), "damaged-graph").subject == f"{copy}/data/graph/HLG.fst"
+    shutil.copy(original / "data/graph/HLG.fst", copy / "data/graph/HLG.fst")
+    rows = gzip.decompress((copy / "data/test.jsonl.gz").read_bytes()).splitlines(keepends=True)
+    (copy / "data/test.jsonl.gz").write_bytes(gzip.compress(b"".join(rows[:-1])))
+    finding = the_finding(check_system(copy / "exp"), "stale-result")
+    assert finding.remedy == f"cd {copy} && asrtool decode exp data/test.jsonl.gz --method greedy --overwrite"
+
+
+def test_commands_change_into_the_folder_that_their_paths_are_relative_to(copied, monkeypatch):
+    _, work = copied
+    cut_short(work / "exp/checkpoints/averaged.pt", 0.7)
+    remedy = the_finding(check_system(work / "exp"), "damaged-weights").remedy
+    path = shlex.quote(f"{work}/exp/checkpoints/averaged.pt")
+    command = "asrtool train exp/config.yaml --exp exp --resume"
+    assert remedy == f"rm {path}; cd '{work}' && {command}"
+    monkeypatch.chdir(work)
+    assert the_finding(check_system(Path("exp")), "damaged-weights").remedy.endswith(f"averaged.pt; {command}")
+
+
+def test_a_graph_is_rebuilt_from_the_files_beside_it(graph, tokenizer_file, tmp_path):
+    shutil.copy(tokenizer_file, graph.parent / "tokenizer.json")
+    cut_short(graph / "HLG.fst", 0.5)
+    remedy = the_finding(check_system(graph), "damaged-graph").remedy
+    assert remedy.startswith(f"asrtool graph {graph} --tokenizer {tmp_path}/tokenizer.json --lm {tmp_path}/lm.arpa")
+    (tmp_path / "lm.arpa").unlink()
+    assert "from the same tokenizer and language model" in the_finding(check_system(graph), "damaged-graph").remedy
+
+
 def test_a_graph_of_other_units_and_a_damaged_one(system, graph, tmp_path):
     other = save_word_graph(tmp_path / "other", other_tokenizer(), tmp_path / "lm.arpa")
     finding = the_finding(check_system(system, other), "graph-of-other-units")
     assert str(other) in finding.remedy
+    assert finding.cause.endswith("than those of the model: unit 1 is nine in the graph, and four in the model")
     cut_short(graph / "HLG.fst", 0.5)
     the_finding(check_system(graph), "damaged-graph")
     (graph / "graph.json").write_text("{}", encoding="utf-8")
