@@ -94,7 +94,8 @@ Options of all recipes:
   --work DIR                  folder for data/ and exp/ (default the folder of this recipe)
   --jobs N                    processes of data preparation and graph search (default $jobs)
   --force true                run stages again although they are done and unchanged
-  --list true                 run nothing: print the folders and the state of each stage, separated by tabs
+  --list true                 run nothing: print the folders, the overrides of the configuration, and the inputs and the
+                              state of each stage, separated by tabs
 HELP
 }
 
@@ -215,9 +216,15 @@ name_texts() {
     for ((number = 1; number <= ${#lm_texts[@]}; number++)); do texts[number]=$lang/lm_text_$number.txt; done
 }
 
-# print_folders: prints the folders and the configuration of this system, for --list.
+# print_folders: prints the folders and the configuration of this system, for --list; the overrides of the configuration
+# that trainings get; and the last stage to run.
 print_folders() {
+    local option
     printf 'folder\t%s\t%s\n' lang "$lang" exp "$exp" start "$start" conf "$conf"
+    for option in "${train_options[@]}"; do
+        if [[ $option != --* ]]; then printf 'override\t%s\n' "$option"; fi
+    done
+    printf 'stop\t%s\n' "$stop_stage"
 }
 
 # write_options: records the options that differ from the defaults of the recipe in .done/options, one word a line.

@@ -12,7 +12,8 @@
 # with the same settings, after the same earlier stages; `--force true` runs it again. A stage that fails or is
 # interrupted leaves no marker, so that the next call repeats it. The settings of a stage are the arguments after its
 # title. Its commands do not count: use --force after an edit of them. While a stage runs, and after it has failed,
-# the file .running names it. With `--list true` no stage runs: the state of each is printed.
+# the file .running names it. With `--list true` no stage runs: the files and folders among the settings of each are
+# printed, and its state.
 #
 #   a file               counts by its content, together with the files that a configuration names as its `base`
 #   an absolute folder   counts by its path and its content (a corpus: a changed transcript is another setting)
@@ -61,6 +62,9 @@ begin_stage() {
     done
     stages_fingerprint=$(echo "$stages_fingerprint|$number" | cksum)
     if [ "$stages_list" = true ]; then
+        for setting in "$@"; do
+            if [[ $setting == /* && -e $setting ]]; then printf 'input\t%s\t%s\n' "$number" "$setting"; fi
+        done
         printf 'stage\t%s\t%s\t%s\t' "$number" "$(stage_state "$number")" "$title"
         if [ -f "$marker" ]; then sed -n 2p "$marker"; else echo; fi
         return 1

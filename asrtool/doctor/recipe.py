@@ -8,12 +8,11 @@ from asrtool.config_file import differences, load_config
 from asrtool.doctor.experiment_checks import check_experiment
 from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error
 from asrtool.doctor.recipe_list import RecipeRun, check_stages, last_options, list_recipe
-from asrtool.doctor.recipe_outputs import check_inputs, check_leftovers, check_outputs
+from asrtool.doctor.recipe_outputs import check_inputs, check_lang_graph, check_leftovers, check_outputs
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.training.experiment_folder import CHANGEABLE_SETTINGS
 
 MAX_CHANGES_SHOWN = 10
-OPTIONS_OF_SETTINGS = {"--seed": "seed", "--steps": "training.max_steps"}  # options of run.sh that change the config
 SET_BY_DRIVER = {"data.tokenizer", "seed"}
 
 
@@ -45,11 +44,12 @@ def _check_run(report: Report, run: RecipeRun) -> None:
     report.add(check_stages(run))
     report.add(check_outputs(run))
     report.add(check_inputs(run))
+    check_lang_graph(report, run)
     report.add(check_configuration(run))
     report.add(check_leftovers(run))
     for name in dict.fromkeys((run.folders["start"], run.folders["exp"])):
         if (name / "config.yaml").is_file():
-            check_experiment(report, name)
+            check_experiment(report, name, {run.folders["lang"] / "graph"})
 
 
 def check_configurations(recipe: Path) -> Iterator[Finding]:
@@ -66,31 +66,20 @@ def check_configurations(recipe: Path) -> Iterator[Finding]:
 def check_configuration(run: RecipeRun) -> Iterator[Finding]:
     """Yields a warning if the system was trained with another configuration than --conf has now.
 
-    The first system of the recipe is compared: the one with CTC, from which MMI and cross entropy start. Values that
-    the driver or the options of the run set are not compared.
+    The first system of the recipe is compared: the one with CTC, from which MMI and cross entropy start. --conf gets
+    the overrides that run.sh passes to trainings: those of the options, and those that the driver derives from them.
     """
     conf, trained = run.folders["conf"], run.folders["start"] / "config.yaml"
     if not trained.is_file() or not conf.is_file():
         return
     try:
-        changes = differences(load_config(trained), load_config(conf))
+        changes = differences(load_config(trained), load_config(conf, run.overrides))
     except AsrtoolError:
         return  # other checks say so
-    ignored = SET_BY_DRIVER | CHANGEABLE_SETTINGS | _changed_by_options(run.options)
+    ignored = SET_BY_DRIVER | CHANGEABLE_SETTINGS
     changes = [change for change in changes if change.split(":")[0] not in ignored]
     if changes:
-        cause = f"the system was trained with other values than {conf} has now"
+        cause = f"the system was trained with other values than {conf} and the options have now"
         remedy = f"move {trained.parent} away, then {run.command('--stage', '4')}; or put the earlier values back"
         examples = tuple(changes[:MAX_CHANGES_SHOWN])
         yield Finding("other-configuration", Severity.WARNING, str(trained), cause, remedy, len(changes), examples)
-
-
-def _changed_by_options(options: Sequence[str]) -> set[str]:
-    """Returns the keys of the configuration that options of run.sh set."""
-    keys = {OPTIONS_OF_SETTINGS[name] for name in options if name in OPTIONS_OF_SETTINGS}
-    for name, value in zip(options, options[1:], strict=False):
-        if name == "--set":
-            keys |= {item.partition("=")[0] for item in value.split()}
-        elif name == "--from" and value == "none":
-            keys.add("objective.kind")
-    return keys

@@ -7,12 +7,24 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from itertools import islice
 from pathlib import Path
 
 from asrtool.doctor.findings import Finding, Severity
 
 LIST_SECONDS = 600.0  # limit: the settings of stage 0 are checksums of a whole corpus folder, minutes on a file server
 FOLDERS = {"lang", "exp", "start", "conf"}  # that the driver names
+MAX_INPUTS = 100_000  # files whose times are compared: a corpus folder may have millions
+OWN_FILES = (
+    "exp/*",
+    "data/fbank/*",
+    "data/aligned/*",
+    "data/lang*",
+    "data/ablations*",
+    "data/scored_sets",
+    "data/*.jsonl.gz",
+)
 OPTIONS_FILE = ".done/options"  # in the work folder: the options of the last run, one word a line
 
 
@@ -35,6 +47,9 @@ class RecipeRun:
     options: list[str]
     folders: dict[str, Path] = field(default_factory=dict)  # lang, exp, start, conf; absolute
     stages: list[Stage] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)  # KEY=VALUE of the configuration, as trainings get them
+    inputs: list[tuple[int, Path]] = field(default_factory=list)  # stage, file or folder that it depends on
+    last_stage: int = 8  # that a run without --stop-stage reaches
 
     def command(self, *more: str) -> str:
         """Returns the command that runs the recipe with the same options, and `more`."""
@@ -44,6 +59,10 @@ class RecipeRun:
     def again(self, number: int) -> str:
         """Returns the command that runs a stage again although it is done, and the later ones after it."""
         return self.command("--stage", str(number), "--stop-stage", str(number), "--force", "true")
+
+    def until(self, number: int) -> str:
+        """Returns the command that runs the recipe up to a stage, if its default does not reach further."""
+        return self.command(*(["--stop-stage", str(number)] if number > self.last_stage else []))
 
     def is_done(self, number: int) -> bool:
         """Returns True if a stage was completed, also with other settings."""
@@ -93,6 +112,12 @@ def _parse(run: RecipeRun, output: str) -> None:
         kind, *fields = line.split("\t")
         if kind == "folder" and len(fields) == 2:
             run.folders[fields[0]] = run.work / fields[1]
+        elif kind == "override" and "=" in fields[0]:
+            run.overrides.append("\t".join(fields))
+        elif kind == "input" and len(fields) == 2 and re.fullmatch("[0-9]", fields[0]):
+            run.inputs.append((int(fields[0]), Path(fields[1])))
+        elif kind == "stop" and re.fullmatch("[0-9]", fields[0]):
+            run.last_stage = int(fields[0])
         elif kind == "stage" and len(fields) == 4 and re.fullmatch("[0-9]", fields[0]):
             run.stages.append(Stage(int(fields[0]), *fields[1:]))
 
@@ -103,14 +128,67 @@ def check_stages(run: RecipeRun) -> Iterator[Finding]:
         subject = f"stage {stage.number} ({stage.title})"
         if stage.state == "interrupted":
             cause = "it was begun and is not complete: it is running, or it failed or was interrupted"
-            yield Finding("interrupted-stage", Severity.WARNING, subject, cause, run.command())
-        elif stage.state == "changed":
-            cause = "its settings, its configuration or its input have changed since it was completed"
-            yield Finding("changed-stage", Severity.WARNING, subject, cause, run.command())
-    missing = [stage for stage in run.stages if stage.state == "missing"]
+            yield Finding("interrupted-stage", Severity.WARNING, subject, cause, run.until(stage.number))
+    yield from _changed(run)
+    missing = [stage for stage in run.stages if stage.state == "missing" and stage.number <= run.last_stage]
     if missing:
         numbers = ", ".join(str(stage.number) for stage in missing)
         examples = tuple(f"stage {stage.number}: {stage.title}" for stage in missing)
         remedy = run.command("--stop-stage", str(missing[-1].number))
         cause = f"stages {numbers} have not run"
         yield Finding("stages-to-run", Severity.NOTE, str(run.recipe), cause, remedy, len(missing), examples)
+
+
+def _changed(run: RecipeRun) -> Iterator[Finding]:
+    """Yields a warning that names the first changed stage and the newer files among its input, and the later stages."""
+    changed = [stage for stage in run.stages if stage.state == "changed"]
+    if not changed:
+        return
+    first, *later = changed
+    files = newer_inputs(run, first.number)
+    cause = "its settings, its configuration or its input have changed since it was completed"
+    if files:
+        cause = "files that it depends on have changed since it was completed"
+    if later:
+        cause += f"; stages {', '.join(str(stage.number) for stage in later)} depend on it, and will run again, too"
+    subject = f"stage {first.number} ({first.title})"
+    remedy = run.until(changed[-1].number)
+    yield Finding("changed-stage", Severity.WARNING, subject, cause, remedy, max(1, len(files)), tuple(files[:10]))
+
+
+def newer_inputs(run: RecipeRun, number: int) -> list[str]:
+    """Returns the files among the input of a stage that are newer than its marker, of the first MAX_INPUTS ones.
+
+    The list is empty if an option has changed, or if the times of the files do not tell.
+    """
+    marker = run.work / f".done/stage{number}"
+    if not marker.is_file():
+        return []
+    completed = marker.stat().st_mtime_ns
+    files = (file for stage, path in run.inputs if stage == number for file in _files(path) if not _is_own(run, file))
+    return sorted({str(path) for path in islice(files, MAX_INPUTS) if _modified(path) > completed})
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Yields a file, or the files in a folder but the hidden ones, as the driver counts them."""
+    if not path.is_dir():
+        yield path
+        return
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
+
+
+def _is_own(run: RecipeRun, path: Path) -> bool:
+    """Returns True for the files that the recipe itself writes into the work folder, which do not count."""
+    if not path.is_relative_to(run.work):
+        return False
+    name = path.relative_to(run.work).as_posix()
+    return any(fnmatch(name, pattern) for pattern in OWN_FILES)
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

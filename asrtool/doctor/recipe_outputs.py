@@ -7,11 +7,13 @@ from pathlib import Path
 
 from asrtool.data.mixing import training_fingerprint
 from asrtool.data.shards import entries_with_trees
-from asrtool.doctor.findings import Finding, Severity
+from asrtool.doctor.findings import Finding, Report, Severity
+from asrtool.doctor.graph_checks import check_graph, is_graph
 from asrtool.doctor.recipe_list import RecipeRun
 from asrtool.doctor.result_checks import logged_times
 from asrtool.errors import AsrtoolError
 from asrtool.files import TEMPORARY, file_hash
+from asrtool.text.tokenizer import load_tokenizer
 
 FEATURE_SETTINGS = "settings.json"  # beside the archives of `asrtool features`
 
@@ -104,27 +106,30 @@ def check_features(run: RecipeRun, manifest: Path) -> Iterator[Finding]:
 
 
 def check_units(run: RecipeRun) -> Iterator[Finding]:
-    """Yields findings if units are older than the transcripts, or a graph or a system has other units."""
-    from asrtool.graphs.folder import load_graph
-    from asrtool.text.tokenizer import load_tokenizer
-
+    """Yields findings if units are older than the transcripts, or a system has other units."""
     lang, exp = run.folders["lang"], run.folders["exp"]
     file = lang / "tokenizer.json"
     if not file.is_file():
         return
     yield from _check_age(run, file)
     tokenizer = load_tokenizer(file)
-    if (lang / "graph/graph.json").is_file():
-        try:
-            load_graph(lang / "graph", tokenizer)
-        except AsrtoolError as error:
-            cause = str(error).rpartition("; ")[0]
-            yield Finding("graph-of-other-units", Severity.ERROR, str(lang / "graph"), cause, run.again(2))
     own = exp / "tokenizer.json"
     if own.is_file() and load_tokenizer(own).symbols != tokenizer.symbols:
         cause = f"the system was trained with other units than those in {file}"
         remedy = f"move {exp} away, then {run.command('--stage', '4')}"
         yield Finding("trained-with-other-units", Severity.ERROR, str(own), cause, remedy)
+
+
+def check_lang_graph(report: Report, run: RecipeRun) -> None:
+    """Adds findings if the graph of stage 2 is damaged, or of other units than those of the recipe now."""
+    graph, file = run.folders["lang"] / "graph", run.folders["lang"] / "tokenizer.json"
+    if not is_graph(graph):
+        return
+    try:
+        tokenizer = load_tokenizer(file) if file.is_file() else None
+    except (AsrtoolError, OSError, ValueError, LookupError, TypeError):
+        tokenizer = None  # check_units says so
+    check_graph(report, graph, tokenizer, run.again(2))
 
 
 def _check_age(run: RecipeRun, tokenizer: Path) -> Iterator[Finding]:

@@ -15,9 +15,11 @@ from asrtool.doctor.findings import Report, Severity
 from asrtool.doctor.recipe import check_recipe
 from asrtool.doctor.recipe_list import last_options, list_recipe
 from asrtool.errors import UserError
-from asrtool.text.tokenizer import save_tokenizer
+from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
 from asrtool.text.tokenizer_training import train_tokenizer
+from tests.decoding.graphs import ARPA, save_word_graph
 from tests.doctor.systems import codes, copy_system, the_finding, touch
+from tests.tiny import cut_short
 
 ROOT = Path(__file__).parents[2]
 STAGES = {0: "prepare data", 1: "compute features", 2: "make units", 4: "train", 5: "decode", 6: "score"}
@@ -42,6 +44,7 @@ class FinishedRecipe:
         self.conf = self.recipe / "conf/tiny.yaml"
         self.exp, self.lang = self.work / "exp/tiny", self.work / "data/lang"
         self.states = dict.fromkeys(STAGES, "done")
+        self.lines: list[str] = []  # further ones that run.sh lists
         self.conf.parent.mkdir(parents=True)
         (self.recipe / "run.sh").write_text('cat "$(dirname "$0")/list"\n', encoding="utf-8")
         shutil.copy(trained / "config.yaml", self.conf)
@@ -69,7 +72,7 @@ class FinishedRecipe:
         folders = {"lang": "data/lang", "exp": self.exp, "start": self.exp, "conf": self.conf}
         lines = [f"folder\t{name}\t{path}" for name, path in folders.items()]
         lines += [f"stage\t{number}\t{self.states[number]}\t{title}\t" for number, title in STAGES.items()]
-        (self.recipe / "list").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (self.recipe / "list").write_text("\n".join(lines + self.lines) + "\n", encoding="utf-8")
         return check_recipe(self.recipe, self.work, options or None)
 
 
@@ -88,11 +91,49 @@ def test_a_finished_recipe_has_no_findings(finished):
 def test_stages_that_are_interrupted_changed_and_missing(finished):
     finished.states |= {2: "changed", 4: "interrupted", 5: "missing", 6: "missing"}
     report = finished.check("--units", "word")
-    assert codes(report) == ["changed-stage", "interrupted-stage"]
+    assert codes(report) == ["interrupted-stage", "changed-stage"]
     note = next(finding for finding in report.findings if finding.severity == Severity.NOTE)
     assert "stages 5, 6" in note.cause
     expected = f"bash {finished.recipe}/run.sh --units word --work {finished.work}"
     assert [finding.remedy for finding in report.findings[:2]] == [expected] * 2
+
+
+def test_changed_stages_are_one_finding_that_names_the_first_and_the_newer_files(finished, tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name in ("old.txt", "new.txt", ".hidden"):
+        (corpus / name).write_text("", encoding="utf-8")
+    os.utime(corpus / "old.txt", (1000, 1000))
+    (finished.work / ".done").mkdir()
+    (finished.work / ".done/stage1").write_text("", encoding="utf-8")
+    os.utime(finished.work / ".done/stage1", (2000, 2000))
+    finished.states |= {1: "changed", 2: "changed", 4: "changed"}
+    finished.lines = [f"input\t1\t{corpus}", f"input\t2\t{finished.conf}", "stop\t6"]
+    finding = the_finding(finished.check(), "changed-stage")
+    assert finding.subject == "stage 1 (compute features)" and finding.examples == (str(corpus / "new.txt"),)
+    assert "stages 2, 4 depend on it" in finding.cause
+    assert "--stop-stage" not in finding.remedy
+
+
+def test_stages_that_a_run_does_not_reach_by_default_are_not_noted(finished):
+    finished.states |= {6: "missing", 7: "missing", 8: "missing"}
+    finished.lines = ["stage\t7\tmissing\tstream\t", "stage\t8\tmissing\texport\t", "stop\t6"]
+    notes = [finding for finding in finished.check().findings if finding.code == "stages-to-run"]
+    assert [note.examples for note in notes] == [("stage 6: score",)]
+    finished.states[6] = "done"
+    assert finished.check().findings == []
+
+
+def test_a_damaged_graph_of_the_recipe(finished, tmp_path):
+    (tmp_path / "lm.arpa").write_text(ARPA, encoding="utf-8")
+    tokenizer = load_tokenizer(finished.lang / "tokenizer.json")
+    graph = save_word_graph(finished.lang / "graph", tokenizer, tmp_path / "lm.arpa")
+    assert codes(finished.check()) == []
+    cut_short(graph / "HLG.fst", 0.5)
+    finding = the_finding(finished.check(), "damaged-graph")
+    assert finding.subject == str(graph / "HLG.fst") and finding.remedy.endswith(
+        "--stage 2 --stop-stage 2 --force true"
+    )
 
 
 def test_all_missing_outputs_are_named(finished):
@@ -161,7 +202,10 @@ def test_a_configuration_that_was_edited_after_the_training(finished):
     config = load_config(finished.conf, ["training.lr=1e-4", "model.layers=2", "seed=5"])
     save_config(config, finished.conf)
     assert the_finding(finished.check(), "other-configuration").examples == ("training.lr: 0.003 -> 0.0001",)
-    assert codes(finished.check("--set", "training.lr=3e-3")) == []  # the options of the run say so
+    finished.lines = ["override\ttraining.lr=3e-3"]  # the options of the run say so
+    assert codes(finished.check()) == []
+    finished.lines = ["override\ttraining.lr=2e-3"]
+    assert the_finding(finished.check(), "other-configuration").examples == ("training.lr: 0.003 -> 0.002",)
 
 
 def test_a_broken_configuration(finished):
@@ -208,11 +252,20 @@ def test_the_driver_lists_what_the_doctor_reads(real):
     run, problem = list_recipe(real, real, last_options(real))
     assert problem is None
     assert last_options(real) == ["--seed", "3"] and run.folders["exp"] == real / "exp/tiny_seed3"
+    assert "seed=3" in run.overrides and run.last_stage == 6
+    assert (0, real / "local/data.sh") in run.inputs
     states = {stage.number: stage.state for stage in run.stages}
     assert (states[0], states[2], states[4]) == ("done", "interrupted", "missing")
     (real / "local/data.sh").write_text(DATA_SCRIPT + "# changed\n", encoding="utf-8")
     report = check_recipe(real)
-    assert codes(report) == ["changed-stage", "interrupted-stage"]
+    assert codes(report) == ["interrupted-stage", "changed-stage"]
+    assert report.findings[1].examples == (str(real / "local/data.sh"),)
+
+
+def test_the_driver_lists_the_overrides_that_it_derives_from_options(real, tiny_config):
+    save_config(tiny_config(training={"warmup_steps": 100}), real / "conf/tiny.yaml")
+    run, _ = list_recipe(real, real, ["--steps", "60", "--set", "training.lr=1e-3"])
+    assert {"training.max_steps=60", "training.warmup_steps=6", "training.lr=1e-3"} <= set(run.overrides)
 
 
 def test_options_of_the_last_run_that_are_not_utf8(tmp_path):
