@@ -20,13 +20,14 @@ from asrtool.cli.options import PATH
 def compare(systems, cuts, html, as_json) -> None:
     """Compare two or more systems on the same utterances.
 
-    SYSTEMS are experiments, whose common sets are compared by the best search that all have, or result folders of one
-    set (EXP/decode/SET/METHOD). The first is the baseline. For each other system the command prints the difference of
-    the error rate with its 95 % interval by paired bootstrap, the number of utterances with fewer and with more errors,
-    the words that only one of the two recognised, rates by speaker and by length, and the largest gains and losses.
+    SYSTEMS are experiments or result folders of one set (EXP/decode/SET/METHOD). Of experiments, all common sets are
+    compared, each by the method with the lowest mean error rate among those that all systems have. The first system is
+    the baseline. For each other one the command prints the difference of the error rate with its 95 % interval by
+    paired bootstrap, the number of utterances with fewer and with more errors, the words that only one of the two
+    recognised, rates by speaker and by length, and the largest gains and losses.
 
-    With --html the same is written as a page with the audio of these utterances. The page is one file that loads
-    nothing from elsewhere.
+    With --html the same is written as a page with the audio of these utterances, and only the totals are printed. The
+    page is one file that loads nothing from elsewhere.
 
     \b
     asrtool compare exp/blstm exp/transformer
@@ -40,7 +41,7 @@ def compare(systems, cuts, html, as_json) -> None:
     from asrtool.scoring.comparison_text import comparison_dict, comparison_text
 
     if html:
-        click.echo(write_comparison(systems, html, cuts))
+        click.echo(printable(write_comparison(systems, html, cuts)))
         return
     comparisons = compare_systems(systems, cuts)
     if as_json:

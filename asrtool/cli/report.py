@@ -46,8 +46,10 @@ def report(exps, out, title, html, cuts, spk2gender, worst, audio, checkpoint, d
     in the file is replaced, a new one is added at the end; all other text stays as it is.
 
     With --html it writes a page about the errors of one experiment EXP, or of some of its results, which are given by
-    their folders: error rates by speaker, length, speaking rate and SNR, the worst utterances with audio and
-    spectrogram, confusions, words, confidence, and the curves of the training.
+    their folders. An experiment stands for all its sets: the summary lists the error rates of all methods, and the
+    other sections are about the method with the lowest error rate of each set. They show error rates by speaker,
+    length, speaking rate and SNR, the worst utterances with audio and spectrogram, confusions, words, confidence, and
+    the curves of the training.
     The page is one file that loads nothing from elsewhere. It holds recordings unless --no-audio is given.
 
     \b

@@ -24,32 +24,41 @@ from asrtool.pages.elements import (
 )
 from asrtool.pages.page import Page, write_page
 from asrtool.pages.recordings import Media
-from asrtool.pages.results import METHOD_ORDER, DecodedUtterance, Result, read_result
-from asrtool.scoring.comparison import ComparedUtterance, Comparison, SystemDifference, compare
+from asrtool.pages.results import DecodedUtterance, Result, read_errors, read_result, total_counts
+from asrtool.scoring.comparison import ComparedUtterance, Comparison, GroupComparison, SystemDifference, compare
+from asrtool.scoring.comparison_text import totals_text, uncertainty_lines
 from asrtool.scoring.folder import HYPOTHESES
+from asrtool.scoring.groups import GROUPS_MEANING
 from asrtool.scoring.report import RATE_NAMES, format_interval
 from asrtool.scoring.systems import distinct_names
 
 MAX_UTTERANCES = 20  # gains and losses of a system that are shown
 MAX_WORDS = 100
+MAX_BARS = 20  # speakers that are drawn; the table has all
+DRAWS_MEANING = (
+    "The bootstrap draws the utterances again many times, with replacement. In this share of the draws the system has "
+    "fewer errors than the first one: near 100 it is better, near 0 it is worse, near 50 neither is better"
+)
 
 
 def compare_systems(paths: Sequence[Path], manifests: Sequence[Path] = ()) -> list[Comparison]:
     """Returns the comparison of systems on each set that all of them have; the first system is the baseline.
 
     A path is an experiment, or a result folder EXP/decode/SET/METHOD; all are of one kind. Of experiments, all common
-    sets are compared, each by the best search that all have. Lengths of utterances come from `manifests`, by default
-    the one that was decoded. Raises UserError for fewer than two systems, and where they have no set in common, and the
-    errors of `read_hypotheses` and `compare`.
+    sets are compared, each by the method with the lowest mean error rate among those that all have. Lengths of
+    utterances come from `manifests`, by default the one that was decoded. Raises UserError for fewer than two systems,
+    and where they have no set in common, and the errors of `read_hypotheses` and `compare`.
     """
     return [_comparison(name, results)[0] for name, results in _results(paths, manifests)]
 
 
 def write_comparison(paths: Sequence[Path], out: Path, manifests: Sequence[Path] = ()) -> str:
-    """Writes the page of `compare_systems` to `out`, which ends in .html; returns a summary line."""
+    """Writes the page of `compare_systems` to `out`, which ends in .html; returns the totals and what was written."""
     require_output(out, (".html",))
-    size = write_page(out, comparison_page([_comparison(name, own) for name, own in _results(paths, manifests)]))
-    return f"wrote {out} ({size / 1e6:.1f} MB)"
+    comparisons = [_comparison(name, own) for name, own in _results(paths, manifests)]
+    size = write_page(out, comparison_page(comparisons))
+    totals = [totals_text(comparison) for comparison, _ in comparisons]
+    return "\n\n".join([*totals, f"wrote {out} ({size / 1e6:.1f} MB)"])
 
 
 def _results(paths: Sequence[Path], manifests: Sequence[Path]) -> list[tuple[str, list[tuple[str, Result]]]]:
@@ -73,7 +82,7 @@ def _results(paths: Sequence[Path], manifests: Sequence[Path]) -> list[tuple[str
 
 
 def _common_results(experiments: Sequence[Path]) -> dict[str, list[Path]]:
-    """Returns set -> the result folder of each experiment, by the best search that all have."""
+    """Returns set -> the result folder of each experiment, by the method with the lowest mean rate that all have."""
     available = []
     for experiment in experiments:
         found = {(path.parts[-3], path.parts[-2]) for path in (experiment / "decode").glob(f"*/*/{HYPOTHESES}")}
@@ -90,10 +99,24 @@ def _common_results(experiments: Sequence[Path]) -> dict[str, list[Path]]:
     methods: dict[str, list[str]] = {}
     for set_name, method in common:
         methods.setdefault(set_name, []).append(method)
-    best = {name: next((m for m in METHOD_ORDER if m in found), found[0]) for name, found in methods.items()}
-    return {
-        name: [experiment / "decode" / name / method for experiment in experiments] for name, method in best.items()
+    candidates = {
+        name: [[experiment / "decode" / name / method for experiment in experiments] for method in found]
+        for name, found in methods.items()
     }
+    return {name: _lowest_mean(choices) for name, choices in candidates.items()}
+
+
+def _lowest_mean(choices: Sequence[list[Path]]) -> list[Path]:
+    """Returns the result folders, one of each system, with the lowest mean error rate; words come before phones."""
+    if len(choices) == 1:
+        return choices[0]
+
+    def key(folders: list[Path]) -> tuple[bool, float]:
+        results = list(map(read_errors, folders))
+        are_words = all(result.token_type == "words" for result in results)
+        return not are_words, sum(total_counts(result.utterances).rate for result in results) / len(results)
+
+    return min(choices, key=key)
 
 
 def _comparison(set_name: str, results: Sequence[tuple[str, Result]]) -> tuple[Comparison, dict[str, DecodedUtterance]]:
@@ -115,7 +138,12 @@ def comparison_page(comparisons: Sequence[tuple[Comparison, dict[str, DecodedUtt
     sections = [
         section("summary", "Summary", [_per_set(plain, _summary)]),
         section("speakers", "By speaker", [_per_set(plain, lambda own: _groups(own, own.speakers, "speaker"))]),
-        section("lengths", "By length", [_per_set(plain, lambda own: _groups(own, own.lengths, "length"))]),
+        section(
+            "lengths",
+            "By length",
+            [_per_set(plain, lambda own: _groups(own, own.lengths, "length"))],
+            f"There are {GROUPS_MEANING}.",
+        ),
         section(
             "words",
             "Words won and lost",
@@ -162,7 +190,7 @@ def _summary(comparison: Comparison) -> list[Element]:
         ),
         *(column("95 % interval", "interval", 2, "Paired bootstrap over utterances"),),
         column("over speakers", "interval", 2, "Paired bootstrap over speakers: it holds for other speakers, too"),
-        column("fewer errors, % of replications", "number", 1),
+        column("fewer errors in % of draws", "number", 1, DRAWS_MEANING),
         *(column("utterances won", "number"), column("lost", "number"), column("equal", "number")),
     ]
     rows = [_difference_row(other, len(comparison.utterances)) for other in comparison.others]
@@ -174,7 +202,8 @@ def _summary(comparison: Comparison) -> list[Element]:
     )
     counts = f"{counted(len(comparison.utterances), 'utterance')} that all systems recognised."
     notes = [text(note, "note") for note in comparison.notes]
-    return [tiles(figures), text(counts), *notes, table("Differences", columns, rows), differences]
+    words = [text(" ".join(uncertainty_lines(comparison)))]
+    return [tiles(figures), text(counts), *words, *notes, table("Differences", columns, rows), differences]
 
 
 def _difference_row(other: SystemDifference, utterance_count: int) -> list:
@@ -184,7 +213,7 @@ def _difference_row(other: SystemDifference, utterance_count: int) -> list:
     return [*row, won, lost, utterance_count - won - lost]
 
 
-def _groups(comparison: Comparison, groups: Sequence, kind: str) -> list[Element]:
+def _groups(comparison: Comparison, groups: Sequence[GroupComparison], kind: str) -> list[Element | None]:
     if not groups:
         return [text(f"Nothing is known by {kind}: no speakers are named, or there are too few utterances.", "note")]
     columns = [column(kind), column("utterances", "number"), column(comparison.token_type, "number")]
@@ -197,12 +226,21 @@ def _groups(comparison: Comparison, groups: Sequence, kind: str) -> list[Element
         for difference in group.differences:
             row += [difference.difference, difference.interval]
         rows.append(row)
-    last = comparison.systems[-1]
-    drawn = [bar(group.name, group.differences[-1].difference, group.differences[-1].interval) for group in groups[:20]]
-    return [
-        bars(f"Difference of {last} to {comparison.systems[0]}", "points", drawn, signed=True),
-        table(f"Error rates by {kind}", columns, rows),
+    charts = [
+        (other.name, [_group_bars(comparison, groups, kind, number)]) for number, other in enumerate(comparison.others)
     ]
+    return [choice("System", charts), table(f"Error rates by {kind}", columns, rows)]
+
+
+def _group_bars(comparison: Comparison, groups: Sequence[GroupComparison], kind: str, number: int) -> Element:
+    """Returns the differences of the system `number` of the others, the speakers with the largest difference first."""
+    own = [(group.name, group.differences[number]) for group in groups]
+    if kind == "speaker":
+        own.sort(key=lambda one: -abs(one[1].difference))
+    drawn = [bar(name, difference.difference, difference.interval) for name, difference in own[:MAX_BARS]]
+    first, name = comparison.systems[0], comparison.others[number].name
+    some = f", the {MAX_BARS} largest of {len(own)}" if len(own) > MAX_BARS else ""
+    return bars(f"Difference of {name} to {first}{some}", "points", drawn, signed=True)
 
 
 def _words(other: SystemDifference, token_type: str) -> Element:

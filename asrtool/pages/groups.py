@@ -73,9 +73,10 @@ def groups_by_measure(
     """Returns the groups of `groups_of_equal_size`, without the utterances that have no value."""
     measured = [(value, utterance) for utterance in utterances if (value := measure(utterance)) is not None]
     groups = []
+    digits = 2 if unit.endswith("/s") else 1  # all speaking rates are within a few words a second
     for indices in groups_of_equal_size([value for value, _ in measured]):
         inside = [measured[index] for index in indices]
-        name = f"{inside[0][0]:.1f} to {inside[-1][0]:.1f} {unit}"
+        name = f"{inside[0][0]:.{digits}f} to {inside[-1][0]:.{digits}f} {unit}"
         groups.append(Group(name, [utterance for _, utterance in inside]))
     return groups
 

@@ -20,9 +20,20 @@ from asrtool.pages.elements import Element, choice, column, section, table, text
 from asrtool.pages.groups import breakdown_elements
 from asrtool.pages.page import Page, write_page
 from asrtool.pages.recordings import Media, worst_elements
-from asrtool.pages.results import Result, find_results, read_genders, read_result, total_counts
+from asrtool.pages.results import (
+    Result,
+    find_manifest,
+    find_results,
+    lowest_result,
+    read_errors,
+    read_genders,
+    total_counts,
+    with_cuts,
+)
 from asrtool.pages.words import confusion_elements, training_words, word_elements
+from asrtool.progress import progress
 from asrtool.scoring.folder import score_warnings
+from asrtool.scoring.groups import GROUPS_MEANING
 from asrtool.scoring.report import RATE_NAMES, format_interval
 from asrtool.scoring.wer import wer_interval
 
@@ -45,33 +56,48 @@ class ReportSettings:
 def write_report(paths: Sequence[Path], out: Path, settings: ReportSettings | None = None) -> str:
     """Writes the page of an experiment to `out`, which ends in .html; returns a summary line.
 
-    `paths` are an experiment, or some of its result folders (see `find_results`). What cannot be opened, such as the
-    model or a manifest that has moved, is left out, and the page says so. Raises UserError for an experiment without
-    results, and the errors of `read_hypotheses`.
+    `paths` are an experiment, or some of its result folders (see `find_results`). The summary has the rates of all
+    methods of a set, and all other sections are about the one with the lowest error rate. What cannot be opened, such
+    as the model or a manifest that has moved, is left out, and the page says so. Raises UserError for an experiment
+    without results, and the errors of `read_hypotheses`.
     """
     settings = settings or ReportSettings()
     require_output(out, (".html",))
-    experiment, folders = find_results(paths)
+    experiment, groups = find_results(paths)
     genders = read_genders(settings.spk2gender) if settings.spk2gender else {}
-    results = [read_result(folder, settings.manifests, genders, settings.audio, settings.threads) for folder in folders]
-    size = write_page(out, report_page(experiment, results, settings))
-    return f"wrote {out} ({size / 1e6:.1f} MB): {'; '.join(map(result_name, results))}"
+    folders = list(dict.fromkeys(folder for group in groups for folder in group))
+    read = {folder: read_errors(folder) for folder in progress(folders, "reading results", len(folders), "results")}
+    chosen = dict.fromkeys(lowest_result([read[folder] for folder in group]).folder for group in groups)
+    for folder in chosen:
+        read[folder] = with_cuts(read[folder], settings.manifests, genders, settings.audio, settings.threads)
+    results = [read[folder] for folder in chosen]
+    size = write_page(out, report_page(experiment, results, settings, list(read.values())))
+    return f"wrote {out} ({size / 1e6:.1f} MB) about the errors of {'; '.join(map(_named_rate, results))}"
 
 
-def report_page(experiment: Path, results: Sequence[Result], settings: ReportSettings) -> Page:
-    """Returns the page of an experiment and these results of it."""
+def _named_rate(result: Result) -> str:
+    """Returns "test, graph (12.34 %)"."""
+    return f"{result_name(result)} ({total_counts(result.utterances).rate:.2f} %)"
+
+
+def report_page(
+    experiment: Path, results: Sequence[Result], settings: ReportSettings, listed: Sequence[Result] = ()
+) -> Page:
+    """Returns the page of an experiment and these results of it; the summary has the rates of `listed`, too."""
+    everything = list({result.folder: result for result in [*listed, *results]}.values())
     config = load_config(experiment / "config.yaml")
     model_notes: list[Element] = []
     media = Media() if settings.audio else None
     model = _open_model(experiment, settings, model_notes) if settings.audio else None
-    training = _training_words(config)
+    training, training_note = _training_words(config, experiment, results)
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     sections = [
-        section("summary", "Summary", summary_elements(results)),
+        section("summary", "Summary", summary_elements(results, everything)),
         section(
             "groups",
             "By speaker, length, rate and noise",
             [_per_result(results, lambda r: breakdown_elements(r.utterances, r.token_type))],
+            f"By length, rate and SNR there are {GROUPS_MEANING}.",
         ),
         section(
             "worst",
@@ -90,11 +116,11 @@ def report_page(experiment: Path, results: Sequence[Result], settings: ReportSet
             "words",
             "Words",
             [_per_result(results, lambda r: word_elements(r.utterances, training, r.token_type))],
-            _training_note(training, results),
+            training_note,
         ),
         section("confidence", "Confidence", [_per_result(results, confidence_elements)]),
         section("training", "Training", curve_elements(experiment / "log.jsonl")),
-        section("background", "Provenance", background_elements(experiment, results)),
+        section("background", "Provenance", background_elements(experiment, everything)),
     ]
     return Page(
         f"Errors of {experiment.resolve().name}",
@@ -114,23 +140,32 @@ def result_name(result: Result) -> str:
     return f"{result.set}, {result.method}"
 
 
-def summary_elements(results: Sequence[Result]) -> list[Element]:
-    """Returns the error rate of each set in large figures, a table of all counts, and what makes them doubtful."""
+def summary_elements(results: Sequence[Result], everything: Sequence[Result]) -> list[Element]:
+    """Returns the error rate of each set in large figures, a table of all methods, and what makes them doubtful.
+
+    `results` are those that the page is about, and `everything` has all of the table.
+    """
     columns = [
-        *(column("set"), column("method"), column("utterances", "number"), column("words", "number")),
-        *(column("error rate %", "number", 2), column("95 % interval", "interval", 2, "Bootstrap over utterances")),
+        *(column("set"), column("method"), column("error rate %", "number", 2)),
+        column("95 % interval", "interval", 2, "Bootstrap over utterances"),
+        *(column("utterances", "number"), column("words", "number")),
         *(column("ins", "number"), column("del", "number"), column("sub", "number")),
         column("sentence errors %", "number", 2),
     ]
     rows, figures, notes = [], [], []
-    for result in results:
+    analysed = {result.folder for result in results}
+    if len(everything) > len(results):
+        names = "; ".join(map(result_name, results))
+        notes.append(text(f"All other sections are about the method with the lowest error rate of a set: {names}."))
+    for result in everything:
         c = total_counts(result.utterances)
         interval = wer_interval([(u.ref, u.hyp) for u in result.utterances], c.rate)  # the one of `asrtool score`
         wrong = sum(u.counts.errors > 0 for u in result.utterances)
-        numbers = (len(result.utterances), c.length, c.rate, interval, c.insertions, c.deletions, c.substitutions)
+        numbers = (c.rate, interval, len(result.utterances), c.length, c.insertions, c.deletions, c.substitutions)
         rows.append((result.set, result.method, *numbers, 100 * wrong / len(result.utterances)))
         rate = RATE_NAMES[result.token_type]
-        figures.append((f"{rate}, {result_name(result)}", f"{c.rate:.2f} %", format_interval(interval)))
+        if result.folder in analysed:
+            figures.append((f"{rate}, {result_name(result)}", f"{c.rate:.2f} %", format_interval(interval)))
         for warning in score_warnings([u.row for u in result.utterances]):
             notes.append(text(f"{result_name(result)}: {warning}", "warning"))
         notes += [text(f"{result_name(result)}: {note}", "note") for note in result.notes]
@@ -146,18 +181,13 @@ def _open_model(experiment: Path, settings: ReportSettings, notes: list[Element]
         return None
 
 
-def _training_words(config: Config) -> Counter[str] | None:
-    """Returns the counts of the words in the training transcripts; None if a manifest cannot be read."""
-    try:
-        return training_words(config.data.train_manifests)
-    except (AsrtoolError, OSError) as error:
-        logger.warning(f"words are not compared with the training transcripts: {error}")
-        return None
-
-
-def _training_note(training: Counter[str] | None, results: Sequence[Result]) -> str:
+def _training_words(config: Config, experiment: Path, results: Sequence[Result]) -> tuple[Counter[str] | None, str]:
+    """Returns the counts of the words in the training transcripts, None if a manifest cannot be read, and a note."""
     if all(result.token_type != "words" for result in results):
-        return ""
-    if training is None:
-        return "The training transcripts could not be read, so it is not known which words are new."
-    return f"The training transcripts have {training.total():,} words, {len(training):,} different ones."
+        return None, ""
+    try:
+        words = training_words([find_manifest(path, experiment) for path in config.data.train_manifests])
+    except (AsrtoolError, OSError) as error:
+        logger.warning(f"words are shown without training counts: {error}")
+        return None, f"Words are shown without training counts, so it is not known which are new: {error}."
+    return words, f"The training transcripts have {words.total():,} words, {len(words):,} different ones."

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from asrtool.data.samples import load_samples
@@ -20,7 +20,7 @@ from asrtool.scoring.wer import Alignment, ErrorCounts, align_words, count_word_
 logger = logging.getLogger(__name__)
 
 MAX_SECONDS = 120.0  # longest utterance whose audio is read
-METHOD_ORDER = ("neural", "rescored", "graph", "prefix", "greedy")  # the first that a set has is analysed by default
+FOLDERS_ABOVE = 3  # an experiment in which a relative path is looked for: EXP/.., EXP/../.. and the one above
 GENDERS = {"m": "male", "male": "male", "f": "female", "female": "female"}
 
 
@@ -94,14 +94,15 @@ class Result:
         return self.utterances[0].token_type
 
 
-def find_results(paths: Sequence[Path]) -> tuple[Path, list[Path]]:
-    """Returns an experiment, and the folders of its results that `paths` choose.
+def find_results(paths: Sequence[Path]) -> tuple[Path, list[list[Path]]]:
+    """Returns an experiment, and the folders of its results that `paths` choose: a list for each set or result.
 
-    A path is a result folder EXP/decode/SET/METHOD (or EXP/stream/SET/METHOD), or EXP, which stands for the best search
-    of every set: the first of METHOD_ORDER. Raises UserError for anything else, for results of several experiments, and
-    for an experiment without results.
+    A path is a result folder EXP/decode/SET/METHOD (or EXP/stream/SET/METHOD), which is a list of its own, or EXP,
+    which stands for all its sets, each with the folders of all its methods. Raises UserError for anything else, for
+    results of several experiments, and for an experiment without results.
     """
-    folders = [folder for path in paths for folder in _results_of(path)]
+    groups = [group for path in paths for group in _results_of(path)]
+    folders = [folder for group in groups for folder in group]
     experiments = {folder.resolve().parents[2] for folder in folders}
     if len(experiments) > 1:
         names = ", ".join(sorted(str(path) for path in experiments))
@@ -109,26 +110,25 @@ def find_results(paths: Sequence[Path]) -> tuple[Path, list[Path]]:
     experiment = folders[0].parents[2]
     if not (experiment / "config.yaml").is_file():
         raise UserError(f"{experiment} is not an experiment: it has no config.yaml; give a folder of `asrtool train`")
-    return experiment, list(dict.fromkeys(folders))
+    return experiment, list(map(list, dict.fromkeys(map(tuple, groups))))
 
 
-def _results_of(path: Path) -> list[Path]:
-    """Returns the result folder that `path` is, or the best results of the experiment that it is."""
+def _results_of(path: Path) -> list[list[Path]]:
+    """Returns the result folder that `path` is, or the folders of each set of the experiment that it is."""
     if (path / HYPOTHESES).is_file():
         if len(path.absolute().parts) < 4:
             raise UserError(f"{path} is not a result of an experiment; give EXP/decode/SET/METHOD")
-        return [path.absolute() if len(path.parts) < 4 else path]
+        return [[path.absolute() if len(path.parts) < 4 else path]]
     folders = sorted(result.parent for result in (path / "decode").glob(f"*/*/{HYPOTHESES}"))
     if not folders:
         raise UserError(f"{path} has no results; run `asrtool decode {path} CUTS`, or give a folder with {HYPOTHESES}")
     sets = dict.fromkeys(folder.parent.name for folder in folders)
-    return [_best_method([folder for folder in folders if folder.parent.name == name]) for name in sets]
+    return [[folder for folder in folders if folder.parent.name == name] for name in sets]
 
 
-def _best_method(folders: list[Path]) -> Path:
-    names = [folder.name for folder in folders]
-    best = next((name for name in METHOD_ORDER if name in names), names[0])
-    return folders[names.index(best)]
+def lowest_result(results: Sequence[Result]) -> Result:
+    """Returns the result with the lowest error rate; among equals the first, and words come before phones."""
+    return min(results, key=lambda one: (one.token_type != "words", total_counts(one.utterances).rate))
 
 
 def read_result(
@@ -138,27 +138,67 @@ def read_result(
     with_audio: bool = True,
     threads: int = 4,
 ) -> Result:
-    """Returns the utterances of a result folder EXP/decode/SET/METHOD.
+    """Returns the utterances of a result folder EXP/decode/SET/METHOD with what is known about their audio.
 
-    Their lengths and audio come from `manifests`, by default the manifest that was decoded, if it is still there.
-    `genders` are of speakers, for manifests that have none. With `with_audio` the audio is read, for the SNR. Raises
-    the errors of `read_hypotheses`, and UserError where no reference has a word.
+    See `read_errors` and `with_cuts`, whose errors are raised.
+    """
+    return with_cuts(read_errors(folder), manifests, genders, with_audio, threads)
+
+
+def read_errors(folder: Path) -> Result:
+    """Returns the utterances of a result folder EXP/decode/SET/METHOD with their errors, without lengths and audio.
+
+    Raises the errors of `read_hypotheses`, and UserError where no reference has a word.
     """
     rows = read_hypotheses(folder / HYPOTHESES)
     if not any(row["ref"].split() for row in rows):
         raise UserError(f"{folder}: no reference has a word; a report of errors needs transcripts")
-    facts = read_result_facts(folder)
+    return Result(folder.parent.name, folder.name, folder, read_result_facts(folder), [_utterance(row) for row in rows])
+
+
+def with_cuts(
+    result: Result,
+    manifests: Sequence[Path] = (),
+    genders: Mapping[str, str] | None = None,
+    with_audio: bool = True,
+    threads: int = 4,
+) -> Result:
+    """Returns a result with the lengths and the audio of its utterances.
+
+    They come from `manifests`, by default the manifest that was decoded, if it is still there (see `find_manifest`).
+    `genders` are of speakers, for manifests that have none. With `with_audio` the audio is read, for the SNR.
+    """
     notes: list[str] = []
-    cuts = _read_cuts({row["id"] for row in rows}, list(manifests) or _decoded_manifest(facts), genders or {}, notes)
+    experiment = result.folder.absolute().parents[2]
+    paths = list(manifests) or _decoded_manifest(result.facts)
+    cuts = _read_cuts({own.id for own in result.utterances}, paths, experiment, genders or {}, notes)
     if with_audio:
-        cuts = _with_snr(cuts, folder.parent.name, threads, notes)
-    utterances = [_utterance(row, cuts.get(row["id"])) for row in rows]
-    return Result(folder.parent.name, folder.name, folder, facts, utterances, notes)
+        cuts = _with_snr(cuts, result.set, threads, notes)
+    utterances = [replace(own, cut=cuts.get(own.id)) for own in result.utterances]
+    return replace(result, utterances=utterances, notes=notes)
 
 
-def _utterance(row: dict, cut: CutFacts | None) -> DecodedUtterance:
+def find_manifest(path: Path, experiment: Path) -> Path:
+    """Returns where a manifest is that an experiment names: a relative path may not be one from the current folder.
+
+    It is looked for in the current folder, and then in the folders above the experiment: EXP/../.. is the folder in
+    which a recipe trains. Raises UserError, which names all of them, where it is in none.
+    """
+    if path.is_absolute():
+        if path.exists():
+            return path
+        raise UserError(f"{path} does not exist")
+    above = [*experiment.absolute().parents[:FOLDERS_ABOVE], *experiment.resolve().parents[:FOLDERS_ABOVE]]
+    folders = list(dict.fromkeys([Path.cwd(), *above]))
+    found = next((folder for folder in folders if (folder / path).exists()), None)
+    if found is None:
+        raise UserError(f"{path} is in none of the folders {', '.join(map(str, folders))}")
+    return path if found == Path.cwd() else found / path
+
+
+def _utterance(row: dict) -> DecodedUtterance:
     pairs = align_words(row["ref"], row["hyp"])
-    return DecodedUtterance(row["id"], row["ref"], row["hyp"], pairs, count_word_errors(pairs), row, cut)
+    return DecodedUtterance(row["id"], row["ref"], row["hyp"], pairs, count_word_errors(pairs), row)
 
 
 def _decoded_manifest(facts: dict) -> list[Path]:
@@ -169,13 +209,13 @@ def _decoded_manifest(facts: dict) -> list[Path]:
 
 
 def _read_cuts(
-    ids: set[str], manifests: list[Path], genders: Mapping[str, str], notes: list[str]
+    ids: set[str], manifests: list[Path], experiment: Path, genders: Mapping[str, str], notes: list[str]
 ) -> dict[str, CutFacts]:
     """Returns the manifests' cuts with these ids; notes what is missing."""
     cuts: dict[str, CutFacts] = {}
     for path in manifests:
         try:
-            for entry, tree in entries_with_trees(path):
+            for entry, tree in entries_with_trees(find_manifest(path, experiment)):
                 if entry.id in ids:
                     cuts[entry.id] = CutFacts(entry, _gender(tree, genders))
         except (AsrtoolError, OSError, ValueError) as error:  # ValueError: a path that no file can have

@@ -15,15 +15,20 @@ MAX_UTTERANCES = 3
 def comparison_text(comparison: Comparison) -> str:
     """Returns the rates and differences, the groups, and the utterances and words that changed most."""
     rate = RATE_NAMES[comparison.token_type]
-    words = sum(utterance.counts[0].length for utterance in comparison.utterances)
-    lines = [f"{comparison.set}: {len(comparison.utterances)} utterances, {words} {comparison.token_type}", ""]
-    lines += _totals(comparison, rate)
-    lines += comparison.notes
+    lines = [totals_text(comparison)]
     lines += _groups(f"{rate} by speaker, the largest difference first", comparison.speakers[:MAX_SPEAKERS], comparison)
     lines += _groups(f"{rate} by length", comparison.lengths, comparison)
     for number, other in enumerate(comparison.others, 1):
         lines += _changes(other, number, comparison)
     return "\n".join(lines)
+
+
+def totals_text(comparison: Comparison) -> str:
+    """Returns the rates of the systems, and their differences to the first one."""
+    words = sum(utterance.counts[0].length for utterance in comparison.utterances)
+    lines = [f"{comparison.set}: {len(comparison.utterances)} utterances, {words} {comparison.token_type}", ""]
+    lines += _totals(comparison, RATE_NAMES[comparison.token_type])
+    return "\n".join(lines + comparison.notes)
 
 
 def _totals(comparison: Comparison, rate: str) -> Iterator[str]:
@@ -36,8 +41,7 @@ def _totals(comparison: Comparison, rate: str) -> Iterator[str]:
             line += f" {difference_text(other.total):<26}{len(other.won)} / {len(other.lost)} utterances"
         yield line.rstrip()
     yield ""
-    for other in comparison.others:
-        yield from _uncertainty(other, comparison.systems[0])
+    yield from uncertainty_lines(comparison)
 
 
 def difference_text(difference: Difference) -> str:
@@ -45,15 +49,21 @@ def difference_text(difference: Difference) -> str:
     return f"{difference.difference:+.2f} {format_interval(difference.interval, '{:+.2f}')}"
 
 
-def _uncertainty(other: SystemDifference, first: str) -> Iterator[str]:
+def uncertainty_lines(comparison: Comparison) -> list[str]:
+    """Returns for each system whether it has fewer or more errors than the first one, and how sure that is."""
+    return [_uncertainty(other, comparison.systems[0]) for other in comparison.others]
+
+
+def _uncertainty(other: SystemDifference, first: str) -> str:
     total = other.total
     if total.percent_lower is None:
-        yield f"{other.name}: a single utterance says nothing about others."
-        return
-    text = f"{other.name}: fewer errors than {first} in {total.percent_lower:.1f} % of the bootstrap replications"
+        return f"{other.name}: a single utterance says nothing about others."
+    sign = (total.difference > 0) - (total.difference < 0)
+    than = {-1: "fewer errors than", 0: "as many errors as", 1: "more errors than"}[sign]
+    text = f"{other.name} has {than} {first}: difference {difference_text(total)}"
     if total.speaker_interval:
-        text += f"; over speakers the difference is {format_interval(total.speaker_interval, '{:+.2f}')}"
-    yield f"{text}."
+        text += f", over speakers {format_interval(total.speaker_interval, '{:+.2f}')}"
+    return f"{text}; it has fewer errors in {total.percent_lower:.1f} % of the bootstrap replications."
 
 
 def _groups(title: str, groups: Sequence[GroupComparison], comparison: Comparison) -> Iterator[str]:

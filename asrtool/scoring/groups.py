@@ -6,6 +6,10 @@ import numpy as np
 
 MAX_GROUPS = 5
 MIN_UTTERANCES = 8  # in a group: of fewer, the interval of an error rate means little
+GROUPS_MEANING = (
+    f"up to {MAX_GROUPS} groups of about equal size: fewer where a group would have less than {MIN_UTTERANCES} "
+    "utterances, or where many values are equal"
+)
 
 
 def groups_of_equal_size(values: Sequence[float]) -> list[list[int]]:

@@ -2,12 +2,26 @@
 
 import re
 
+import numpy as np
 import pytest
 
-from asrtool.pages.elements import bar, bars, column, lines, section, series, table
+from asrtool.pages.elements import (
+    bar,
+    bars,
+    code,
+    column,
+    lines,
+    section,
+    series,
+    spectrogram,
+    table,
+    utterance,
+    utterances,
+)
+from asrtool.pages.media import spectrogram_uri
 from asrtool.pages.page import Page, write_page
 from asrtool.pages.report import ReportSettings, write_report
-from tests.pages.browser import check_page, open_page
+from tests.pages.browser import PHONE, check_page, open_page
 from tests.pages.conftest import EVIL
 
 # Resolves when an audio element plays. The page's policy forbids the texts that wait_for_function evaluates.
@@ -43,6 +57,21 @@ def small(tmp_path_factory, browser):
 
 def test_the_report_fits_telephone_and_screen_in_light_and_dark_without_a_request(browser, report):
     check_page(browser, report)
+
+
+def test_what_scrolls_sideways_on_a_telephone_shows_it(browser, tmp_path):
+    picture = spectrogram(spectrogram_uri(np.zeros(6 * 8000), 8000), 6.0, 4000.0, [])
+    wide = table("Wide", [column(f"a long name {n}") for n in range(9)], [["x"] * 9])
+    narrow = table("Narrow", [column("a")], [["x"]])
+    elements = [wide, narrow, utterances("Some", [utterance("u", "", [], None, picture)]), code("x" * 200)]
+    write_page(tmp_path / "page.html", Page("Wide", "page", [section("all", "All", elements)]))
+    shown = "(box) => ['before', 'after'].map((side) => getComputedStyle(box, '::' + side).display != 'none')"
+    with open_page(browser, tmp_path / "page.html", PHONE) as page:
+        boxes = page.locator("main .scrollbox").all()
+        assert [box.evaluate(shown) for box in boxes] == [[False, True], [False, False], [False, True], [False, True]]
+        boxes[2].evaluate("(box) => { box.firstChild.scrollLeft = 1e6; }")
+        page.wait_for_timeout(100)
+        assert boxes[2].evaluate(shown) == [True, False]
 
 
 def test_texts_that_look_like_html_are_shown_and_do_nothing(browser, report):

@@ -9,12 +9,13 @@ from asrtool.errors import UserError
 from asrtool.files import write_jsonl
 from asrtool.pages.comparison import compare_systems, write_comparison
 from tests.pages.browser import check_page, open_page
+from tests.pages.test_page import content
 
 REFS = {"u1": "the cat sat", "u2": "a <b>dog</b> ran", "u3": "yes"}
 
 
 def write_result(folder, hyps, speakers=("ann", "bob", "ann")):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = [
         {"id": name, "ref": REFS[name], "hyp": hyp, "speaker": speaker}
         for (name, hyp), speaker in zip(hyps.items(), speakers, strict=True)
@@ -34,7 +35,10 @@ def systems(tmp_path):
     return [tmp_path / "base", tmp_path / "other"]
 
 
-def test_experiments_are_compared_on_common_sets_by_the_best_search(systems):
+def test_experiments_are_compared_on_common_sets_by_the_method_with_the_lowest_mean_rate(systems):
+    (comparison,) = compare_systems(systems)
+    assert comparison.set == "dev, greedy" and comparison.rates == [0, 0]
+    write_result(systems[0] / "decode/dev/greedy", REFS | {"u1": "", "u2": ""})
     (comparison,) = compare_systems(systems)
     assert comparison.set == "dev, graph" and comparison.systems == ["base", "other"]
     assert comparison.rates == [pytest.approx(100 * 2 / 7), pytest.approx(100 / 7)]
@@ -67,12 +71,37 @@ def test_experiments_without_a_common_result_are_listed(systems, tmp_path):
 
 
 def test_the_command_prints_text_and_json(systems, asr):
+    systems = [own / "decode/dev/graph" for own in systems]
     status, text, _ = asr("compare", *systems)
     assert status == 0 and "+0.00" not in text and "-14.29" in text
     status, printed, _ = asr("compare", *systems, "--json")
     (values,) = json.loads(printed)["comparisons"]
     assert values["differences"][0]["won"] == {"u1": 1, "u3": 1}
     assert asr("compare", *systems, "--json", "--html", "a.html")[0] == 2
+
+
+def test_a_page_is_written_and_the_totals_are_printed(systems, tmp_path, asr):
+    folders = [own / "decode/dev/graph" for own in systems]
+    _, text, _ = asr("compare", *folders)
+    status, printed, _ = asr("compare", *folders, "--html", tmp_path / "page.html")
+    totals, wrote = printed.strip().rsplit("\n\n", 1)
+    assert status == 0 and wrote.startswith(f"wrote {tmp_path / 'page.html'}") and "-14.29" in totals
+    assert text.startswith(totals) and len(text) > len(totals)
+
+
+def test_charts_show_one_system_that_the_reader_chooses(systems, tmp_path):
+    result = systems[0] / "decode/dev"
+    third = write_result(systems[0] / "decode/dev/third", REFS | {"u2": "a dog"})
+    write_comparison([result / "greedy", result / "graph", third], tmp_path / "page.html")
+    page = {own["name"]: own for own in content((tmp_path / "page.html").read_text())["sections"]}
+    (per_set,) = page["speakers"]["elements"]
+    chosen = per_set["options"][0]["elements"][0]
+    drawn = {own["name"]: own["elements"][0]["items"][0] for own in chosen["options"]}
+    assert chosen["label"] == "System" and list(drawn) == ["graph", "third"]
+    assert (drawn["graph"]["name"], drawn["third"]["name"]) == ("ann", "bob")  # the largest difference of each
+    (table,) = (own for own in page["summary"]["elements"][0]["options"][0]["elements"] if own["kind"] == "table")
+    (draws,) = (own for own in table["columns"] if own["name"] == "fewer errors in % of draws")
+    assert "near 100 it is better" in draws["meaning"]
 
 
 def test_names_and_texts_of_strangers_do_not_control_the_terminal_and_make_valid_json(tmp_path, asr):
@@ -98,7 +127,7 @@ def test_the_page_of_phones_counts_phones(tmp_path):
 
 
 def test_the_page_shows_gains_and_losses_in_a_browser(systems, tmp_path, browser):
-    write_comparison(systems, tmp_path / "compare.html")
+    write_comparison([own / "decode/dev/graph" for own in systems], tmp_path / "compare.html")
     check_page(browser, tmp_path / "compare.html")
     with open_page(browser, tmp_path / "compare.html") as page:
         shown = page.locator("#utterances").inner_text()

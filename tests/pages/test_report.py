@@ -6,14 +6,16 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from lhotse import CutSet
 
+from asrtool.config_file import load_config, save_config
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.pages.recordings import Media, align_references, worst_elements, worst_utterances
 from asrtool.pages.report import ReportSettings, report_page, write_report
 from asrtool.pages.results import find_results, read_genders, read_result
 from asrtool.scoring.folder import score_folder
-from tests.pages.conftest import EVIL, add_result
+from tests.pages.conftest import EVIL, add_result, hypothesis_row
 from tests.pages.test_page import content
 
 
@@ -29,9 +31,9 @@ def result(analysed):
 
 
 def sections(experiment, **settings):
-    _, folders = find_results([experiment / "decode/test/greedy"])
     settings = ReportSettings(device="cpu", **settings)
-    results = [read_result(f, settings.manifests, {"a": "f", "b": "m", "c": "m"}, settings.audio) for f in folders]
+    folder = experiment / "decode/test/greedy"
+    results = [read_result(folder, settings.manifests, {"a": "f", "b": "m", "c": "m"}, settings.audio)]
     return {section["name"]: section["elements"] for section in report_page(experiment, results, settings).sections}
 
 
@@ -139,15 +141,55 @@ def test_audio_that_cannot_be_read_is_noted_with_its_reason(analysed, tmp_path, 
     assert note.startswith("The audio of 1 utterance could not be read") and "gone.flac" in note
 
 
-def test_an_experiment_stands_for_the_best_search_of_every_set(analysed, tmp_path, corpus):
+def test_an_experiment_stands_for_all_methods_of_every_set(analysed, tmp_path, corpus):
     shutil.copytree(analysed, tmp_path / "exp")
-    for method in ("graph", "greedy-tag"):
-        add_result(tmp_path / "exp", corpus, method=method)
-    experiment, folders = find_results([tmp_path / "exp"])
-    names = [str(folder.relative_to(experiment)) for folder in folders]
-    assert names == ["decode/evil/greedy", "decode/test/graph"]
-    _, folders = find_results([tmp_path / "exp/decode/test/greedy", tmp_path / "exp/decode/test/greedy"])
-    assert folders == [tmp_path / "exp/decode/test/greedy"]
+    add_result(tmp_path / "exp", corpus, method="graph")
+    experiment, groups = find_results([tmp_path / "exp"])
+    names = [[str(folder.relative_to(experiment)) for folder in group] for group in groups]
+    assert names == [["decode/evil/greedy"], ["decode/test/graph", "decode/test/greedy"]]
+    _, groups = find_results([tmp_path / "exp/decode/test/greedy", tmp_path / "exp/decode/test/greedy"])
+    assert groups == [[tmp_path / "exp/decode/test/greedy"]]
+
+
+def test_the_summary_lists_all_methods_and_the_rest_is_about_the_lowest_rate(analysed, tmp_path, corpus):
+    shutil.copytree(analysed, tmp_path / "exp")
+    shutil.rmtree(tmp_path / "exp/decode/evil")
+    rows = [json.loads(line) for line in (analysed / "decode/test/greedy/hyps.jsonl").read_text().splitlines()]
+    add_result(tmp_path / "exp", corpus, method="graph", rows=[row | {"hyp": ""} for row in rows])
+    phones = [row | {"hyp": row["ref"], "token_type": "phones"} for row in rows]  # another rate: words come first
+    add_result(tmp_path / "exp", corpus, method="phones", rows=phones)
+    summary = write_report([tmp_path / "exp"], tmp_path / "page.html", ReportSettings(audio=False))
+    assert "test, greedy (" in summary and "graph" not in summary
+    page = {own["name"]: own["elements"] for own in content((tmp_path / "page.html").read_text())["sections"]}
+    (table,) = find(page["summary"], "table")
+    assert [row[1] for row in table["rows"]] == ["graph", "greedy", "phones"]
+    assert table["rows"][0][2] == 100 and table["rows"][2][2] == 0
+    (tiles,) = find(page["summary"], "tiles")
+    assert [item[0] for item in tiles["items"]] == ["WER, test, greedy"]
+    assert any("lowest error rate" in own["text"] for own in find(page["summary"], "text"))
+
+
+def test_relative_manifests_are_looked_for_above_the_experiment(analysed, tmp_path, corpus, monkeypatch, caplog):
+    experiment = tmp_path / "work/exp/mine"
+    shutil.copytree(analysed, experiment)
+    config = load_config(experiment / "config.yaml", ["data.train=data/train.jsonl.gz"])
+    save_config(config, experiment / "config.yaml")
+    (tmp_path / "work/data").mkdir()
+    shutil.copy(corpus, tmp_path / "work/data/train.jsonl.gz")
+    folder = add_result(
+        experiment, "data/train.jsonl.gz", rows=[hypothesis_row(next(iter(CutSet.from_file(corpus))), 0)]
+    )
+    monkeypatch.chdir(tmp_path)
+    write_report([folder], tmp_path / "page.html", ReportSettings(audio=False))
+    assert "The training transcripts have" in (tmp_path / "page.html").read_text()
+    assert read_result(folder, with_audio=False).utterances[0].seconds > 0
+    (tmp_path / "work/data/train.jsonl.gz").unlink()
+    write_report([folder], tmp_path / "page.html", ReportSettings(audio=False))
+    (warning,) = [record.message for record in caplog.records if "training counts" in record.message]
+    assert f"data/train.jsonl.gz is in none of the folders {tmp_path}, " in warning and warning.endswith(
+        f"{tmp_path}/work"
+    )
+    assert "asrtool prepare" not in warning
 
 
 def test_results_of_two_experiments_and_none_are_refused(analysed, tmp_path):
@@ -180,7 +222,7 @@ def test_genders_are_read_from_kaldis_form(tmp_path):
 def test_the_command_writes_a_page_with_texts_as_they_are(analysed, tmp_path, asr):
     status, out, err = asr("report", analysed, "--html", tmp_path / "page.html", "--device", "cpu")
     assert status == 0, err
-    assert "evil, greedy; test, greedy" in out
+    assert "evil, greedy (" in out and "; test, greedy (" in out
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert EVIL not in page and EVIL in json.dumps(content(page), ensure_ascii=False).replace('\\"', '"')
     status, _, err = asr("report", analysed, "--html", tmp_path / "page.txt")

@@ -140,6 +140,18 @@ def test_the_text_names_every_system_and_shows_both_hypotheses_of_a_change():
     assert "u1  errors: 0 -> 1" in text and "a b [-c] d" in text
 
 
+def test_the_text_says_which_system_has_more_errors():
+    base, worse, same = rows(["a b c d"] * 9), rows(["a b c x"] * 9), rows(["a b c d"] * 9)
+    text = comparison_text(compare("dev", ["base", "worse", "same"], [base, worse, same], {}))
+    end = "it has fewer errors in 0.0 % of the bootstrap replications."
+    assert f"worse has more errors than base: difference +25.00 [+25.00, +25.00]; {end}" in text
+    assert "same has as many errors as base: difference +0.00" in text
+    text = comparison_text(compare("dev", ["worse", "base"], [worse, base], {}))
+    assert (
+        "base has fewer errors than worse: difference -25.00 [-25.00, -25.00]; it has fewer errors in 100.0 %" in text
+    )
+
+
 def test_the_plain_values_have_no_number_that_is_not_finite():
     base, other = rows(["a", "b"], ["", "b"]), rows(["", "b"], ["", "b"])
     values = comparison_dict(compare("dev", ["base", "other"], [base, other], {}))

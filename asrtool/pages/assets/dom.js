@@ -41,7 +41,22 @@ function formatAny(value) {
 
 // A region that scrolls sideways on its own, which the keyboard can reach.
 function scrollable(label, ...children) {
-  return make("div", {class: "scroll", tabindex: "0", role: "group", "aria-label": label}, ...children);
+  return withScrollHint(make("div", {class: "scroll", tabindex: "0", role: "group", "aria-label": label}, ...children));
+}
+
+// Puts a node that may scroll sideways into a box, which shows a shadow and an arrow at an edge beyond which there is more.
+function withScrollHint(node) {
+  const box = make("div", {class: "scrollbox"}, node);
+  const show = () => {
+    const beyond = node.scrollWidth - node.clientWidth;
+    box.classList.toggle("more-left", node.scrollLeft > 1);
+    box.classList.toggle("more-right", beyond - node.scrollLeft > 1);
+  };
+  node.addEventListener("scroll", show, {passive: true});
+  const observer = new ResizeObserver(show); // also when it is shown for the first time, or its rows change
+  observer.observe(node);
+  for (const child of node.children) observer.observe(child);
+  return box;
 }
 
 // Shows the first `shown` of the nodes, and a button for the others. Nodes are created when they are needed.

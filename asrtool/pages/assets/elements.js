@@ -10,7 +10,7 @@ DRAW.text = ({text, tone}) => make("p", {class: tone, role: tone === "warning" ?
 
 DRAW.code = ({text, caption}) =>
   make("div", {}, caption ? make("h3", {}, caption) : null,
-    make("pre", {tabindex: "0", role: "group", "aria-label": caption || "text"}, text));
+    withScrollHint(make("pre", {tabindex: "0", role: "group", "aria-label": caption || "text"}, make("code", {}, text))));
 
 DRAW.tiles = ({items}) =>
   make("dl", {class: "tiles"}, items.map(([label, value, note]) =>

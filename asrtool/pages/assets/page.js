@@ -23,7 +23,7 @@ function drawPage({title, subtitle, sections, footer}) {
   const links = sections.map((section) => make("li", {}, make("a", {href: `#${section.name}`}, section.title)));
   document.body.append(
     make("header", {}, make("div", {}, make("h1", {}, title), make("p", {class: "note"}, subtitle)), themeButton()),
-    make("nav", {"aria-label": "Sections"}, make("ul", {}, links)),
+    make("nav", {"aria-label": "Sections"}, withScrollHint(make("ul", {}, links))),
     make("main", {}, sections.map(drawSection)),
     make("footer", {}, footer),
   );

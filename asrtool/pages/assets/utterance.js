@@ -52,7 +52,7 @@ function drawStrip({id, spectrogram}, audio) {
   if (audio) followAudio(inside, picture, audio, seconds, share);
   const strip = make("div", {class: "strip", tabindex: "0", role: "group", "aria-label": `Spectrogram and units of ${id}`}, inside);
   const legend = tracks.length ? `Rows below it, from the top: ${tracks.map(({name}) => name).join("; ")}.` : "";
-  return make("div", {}, strip, make("div", {class: "soft"}, `${legend}${audio ? " A click on the spectrogram plays from there." : ""}`));
+  return make("div", {}, withScrollHint(strip), make("div", {class: "soft"}, `${legend}${audio ? " A click on the spectrogram plays from there." : ""}`));
 }
 
 function drawTrack(name, spans, share) {
