@@ -5,13 +5,13 @@ import json
 import click
 
 from asrtool.cli.doctor_output import json_option
-from asrtool.cli.options import COUNT, EPOCHS, PATH, POSITIVE, Number
+from asrtool.cli.options import COUNT, EPOCHS, PATH, POSITIVE, Number, threads_option
 from asrtool.cli.train import OVERRIDE, vocab_size_option
 
 
 @click.command()
 @click.argument("config", type=PATH)
-@click.option("--hours", type=POSITIVE, required=True, help="Hours of audio in the training set.")
+@click.option("--hours", type=POSITIVE, show_default="those of data.train", help="Hours of audio in the training set.")
 @click.option("--devices", type=COUNT, default=1, help="Number of devices: GPUs, or processes on CPUs.")
 @click.option(
     "--device",
@@ -31,15 +31,19 @@ from asrtool.cli.train import OVERRIDE, vocab_size_option
 )
 @click.option("--price", type=POSITIVE, show_default="as listed", help="Price of an hour of one device in USD.")
 @vocab_size_option
+@threads_option(default_text="as many as a training uses")
 @OVERRIDE
 @json_option
 def plan(
-    config, hours, devices, device_name, steps, epochs, network, utilisation, price, vocab_size, overrides, as_json
-) -> None:
+    config, hours, devices, device_name, steps, epochs, network, utilisation, price, vocab_size, threads, overrides,
+    as_json,
+) -> None:  # fmt: skip
     """Predict steps, memory, time, communication and cost of a training.
 
-    CONFIG is a configuration file or an experiment folder; no manifest is read. `asrtool info` prints the
-    same size and operations of the model. All assumptions are printed; docs/planning.md compares plans with trainings.
+    CONFIG is a configuration file or an experiment folder. Hours and lengths of utterances come from the manifests
+    data.train if they exist; otherwise --hours is needed, and utterances are taken to be 15 s long. `asrtool info`
+    prints the size and operations of the model for 15 s. --threads is for the measurement of this machine's CPU. All
+    assumptions are printed; docs/planning.md compares plans with trainings.
 
     \b
     asrtool plan conf/transformer_24l.yaml --vocab-size 5000 --hours 960 --devices 8 --device h100 --epochs 40
@@ -51,17 +55,22 @@ def plan(
         raise click.UsageError("--steps and --epochs both set the length of the training; give one of them")
     from asrtool.cli.train import read_model_config
     from asrtool.training.devices import find_device
-    from asrtool.training.plan import PlanOptions, make_plan
+    from asrtool.training.plan import PlanOptions, make_plan, read_training_data, utterance_seconds
     from asrtool.training.plan_text import assumptions, plan_lines, plan_values
 
     loaded, num_units = read_model_config(config, overrides, vocab_size)
+    data = read_training_data(loaded)
+    hours = hours or (data.hours if data else None)
+    if not hours:
+        names = ", ".join(map(str, loaded.data.train_manifests))
+        raise click.UsageError(f"the training set is not there ({names}): give its size as --hours")
+    options = PlanOptions(hours, devices, steps, epochs, network * 1e9 / 8, utilisation, price, data)
     if device_name.lower() == "this":
         from asrtool.training.plan_measurement import measure_this_machine
 
-        device = measure_this_machine(loaded, num_units, devices)
+        device = measure_this_machine(loaded, num_units, devices, threads, utterance_seconds(options))
     else:
         device = find_device(device_name)
-    options = PlanOptions(hours, devices, steps, epochs, network * 1e9 / 8, utilisation, price)
     planned = make_plan(loaded, num_units, device, options)
     if as_json:
         click.echo(json.dumps(plan_values(planned, loaded), indent=2))

@@ -69,8 +69,11 @@ def _span(frames: float, where: str) -> str:
     return f"everything {where}" if math.isinf(frames) else f"{frames * FRAME_MS:,.0f} ms {where}"
 
 
-def model_info(config: Config, num_units: int) -> ModelInfo:
-    """The facts of the model of `config` with `num_units` outputs. No weights are drawn and no memory is allocated."""
+def model_info(config: Config, num_units: int, utterance_seconds: float = UTTERANCE_SECONDS) -> ModelInfo:
+    """The facts of the model of `config` with `num_units` outputs. No weights are drawn and no memory is allocated.
+
+    Operations and activations are of utterances of `utterance_seconds`.
+    """
     num_bins = config.features.num_bins
     with torch.device("meta"):
         model = AcousticModel(config.model, num_bins, num_units)
@@ -87,9 +90,9 @@ def model_info(config: Config, num_units: int) -> ModelInfo:
         parameters=parameters,
         units=num_units,
         factor=model.subsampling.factor,
-        flops=_over_layers(config.model, lambda shallow: _flops(build, shallow)) / UTTERANCE_SECONDS,
+        flops=_over_layers(config.model, lambda shallow: _flops(build, shallow, utterance_seconds)) / utterance_seconds,
         weights=16.0 * sum(parameters.values()),
-        activations=_activations(build, config.model, config.data.batch_seconds, use_bf16),
+        activations=_activations(build, config.model, config.data.batch_seconds, utterance_seconds, use_bf16),
         batch_seconds=config.data.batch_seconds,
         left=left,
         right=right,
@@ -118,14 +121,14 @@ def _shallow(config: ModelConfig, layers: int) -> ModelConfig:
     return config.model_copy(update=update)
 
 
-def _batch(model: AcousticModel, utterances: int) -> tuple[Tensor, Tensor]:
+def _batch(model: AcousticModel, utterances: int, seconds: float) -> tuple[Tensor, Tensor]:
     """Features (N, T, F) and lengths (N,)."""
-    frames = round(UTTERANCE_SECONDS * 1000 / FRAME_MS)
+    frames = round(seconds * 1000 / FRAME_MS)
     return torch.zeros(utterances, frames, len(model.normalise.mean)), torch.full((utterances,), frames)
 
 
 @torch.no_grad()
-def _flops(build: Build, config: ModelConfig) -> int:
+def _flops(build: Build, config: ModelConfig, seconds: float) -> int:
     """Operations of the matrix products of one utterance, forward."""
     unknown_to_torch = {
         torch.ops.aten.mkldnn_rnn_layer: _lstm_flops,
@@ -133,7 +136,7 @@ def _flops(build: Build, config: ModelConfig) -> int:
     }
     with FakeTensorMode(), FlopCounterMode(display=False, custom_mapping=unknown_to_torch) as counter:
         model = build(config)
-        model(*_batch(model, 1))
+        model(*_batch(model, 1, seconds))
     return counter.get_total_flops()
 
 
@@ -146,23 +149,23 @@ def _lstm_flops(x_shape, input_shape, hidden_shape, *_, **__) -> int:
     return 2 * x_shape[0] * x_shape[1] * input_shape[0] * (input_shape[1] + hidden_shape[1])
 
 
-def _activations(build: Build, config: ModelConfig, batch_seconds: float, use_bf16: bool) -> float:
-    """Bytes that autograd saves for a batch, from the bytes for one utterance and for two."""
+def _activations(build: Build, config: ModelConfig, batch_seconds: float, seconds: float, use_bf16: bool) -> float:
+    """Bytes that autograd saves for a batch, from the bytes for one utterance of `seconds` and for two."""
 
     def saved(utterances: int) -> int:
-        total = _over_layers(config, lambda shallow: _saved_bytes(build, shallow, utterances, use_bf16))
+        total = _over_layers(config, lambda shallow: _saved_bytes(build, shallow, utterances, seconds, use_bf16))
         if config.activation_checkpointing:  # each block saves its input, and the one being recomputed everything
             checkpointed = _shallow(config, 1)
             whole = checkpointed.model_copy(update={"activation_checkpointing": False})
-            total += _saved_bytes(build, whole, utterances, use_bf16)
-            total -= _saved_bytes(build, checkpointed, utterances, use_bf16)
+            total += _saved_bytes(build, whole, utterances, seconds, use_bf16)
+            total -= _saved_bytes(build, checkpointed, utterances, seconds, use_bf16)
         return total
 
     one = saved(1)
-    return one + (batch_seconds / UTTERANCE_SECONDS - 1) * (saved(2) - one)
+    return one + (batch_seconds / seconds - 1) * (saved(2) - one)
 
 
-def _saved_bytes(build: Build, config: ModelConfig, utterances: int, use_bf16: bool) -> int:
+def _saved_bytes(build: Build, config: ModelConfig, utterances: int, seconds: float, use_bf16: bool) -> int:
     """Bytes of the distinct tensors that autograd saves, except weights."""
     saved: dict[int, Tensor] = {}
 
@@ -174,7 +177,7 @@ def _saved_bytes(build: Build, config: ModelConfig, utterances: int, use_bf16: b
         model = build(config)
         hooks = torch.autograd.graph.saved_tensors_hooks(save, lambda x: x)
         with hooks, torch.autocast("cpu", torch.bfloat16, use_bf16):
-            model(*_batch(model, utterances))
+            model(*_batch(model, utterances, seconds))
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     return sum(x.untyped_storage().nbytes() for storage, x in saved.items() if storage not in weights)
 

@@ -8,8 +8,11 @@ import math
 from dataclasses import dataclass
 
 from asrtool.config import Config
+from asrtool.data.corpus_lines import is_trained_on
+from asrtool.data.shards import entries
 from asrtool.errors import UserError
 from asrtool.models.info import UTTERANCE_SECONDS, ModelInfo, model_info
+from asrtool.progress import progress
 from asrtool.training.devices import Device
 
 LOWEST_FILL = 0.5  # of a batch that has room for a single utterance
@@ -21,6 +24,7 @@ LOADED_PER_WORKER = {"on_the_fly": 1000.0, "stored": 6000.0}  # s of audio a sec
 USABLE_MEMORY = 0.9  # of a device: fragmentation wastes some
 GPU_RUNTIME = 1.0e9  # bytes: CUDA's context and libraries
 CPU_RUNTIME = 0.45e9  # bytes of a process with torch and lhotse
+UNCERTAINTY = 2.0  # a device may be as many times faster or slower than its assumed utilisation
 WEIGHT = 4.0  # bytes
 GPU_TRANSIENT, CPU_TRANSIENT = 0.2, 0.8  # of the activations: gradients of activations, and fragmentation
 
@@ -36,6 +40,21 @@ class PlanOptions:
     network: float = 100e9 / 8  # bytes/s between machines, one way
     utilisation: float | None = None  # of the peak; None: the device's
     price: float | None = None  # USD for an hour of a device; None: the listed one
+    data: "TrainingData | None" = None  # what the manifests say; None: they are not there
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The training set of a configuration, as its manifests have it."""
+
+    utterances: int
+    hours: float
+    longest: float  # seconds
+
+    @property
+    def mean(self) -> float:
+        """The mean length of an utterance in seconds."""
+        return 3600 * self.hours / self.utterances
 
 
 @dataclass(frozen=True)
@@ -44,14 +63,20 @@ class Memory:
 
     weights: float  # with gradients and the moments of Adam
     strategy: float  # copies that the parallel strategy and the running mean of the weights keep
-    activations: float  # that the forward pass saves, and the outputs
+    activations: float  # that the forward pass saves, as in `asrtool info`
+    outputs: float  # log-probs in float32 with their gradient, on which the objective works
     transient: float  # what the backward pass needs besides, and fragmentation
     runtime: float  # of libraries
 
     @property
     def total(self) -> float:
         """The sum."""
-        return self.weights + self.strategy + self.activations + self.transient + self.runtime
+        return self.weights + self.strategy + self.of_batch + self.runtime
+
+    @property
+    def of_batch(self) -> float:
+        """The part that grows with data.batch_seconds."""
+        return self.activations + self.outputs + self.transient
 
 
 @dataclass(frozen=True)
@@ -72,6 +97,7 @@ class Plan:
     sending_seconds: float  # of the mean step, that computation does not hide
     memory: Memory
     largest_batch: float  # data.batch_seconds that fits
+    step_range: tuple[float, float]  # seconds of a mean step at twice and at half the utilisation
 
     @property
     def step_seconds(self) -> float:
@@ -81,7 +107,16 @@ class Plan:
     @property
     def hours(self) -> float:
         """The time of the training."""
-        return self.steps * self.step_seconds * (1 + VALIDATION) / 3600
+        return self._hours(self.step_seconds)
+
+    @property
+    def hours_range(self) -> tuple[float, float]:
+        """The time at twice and at half the utilisation."""
+        low, high = self.step_range
+        return self._hours(low), self._hours(high)
+
+    def _hours(self, step_seconds: float) -> float:
+        return self.steps * step_seconds * (1 + VALIDATION) / 3600
 
     @property
     def audio_hours(self) -> float:
@@ -120,9 +155,32 @@ def planned_precision(config: Config, device: Device) -> str:
     return "bf16" if config.training.precision != "fp32" and device.bf16 else "fp32"
 
 
-def fill(batch_seconds: float) -> float:
-    """The share of data.batch_seconds that a batch has, padding included: on average, half an utterance is missing."""
-    return max(LOWEST_FILL, 1 - UTTERANCE_SECONDS / 2 / batch_seconds)
+def read_training_data(config: Config) -> TrainingData | None:
+    """Returns the size of the training set, without utterances that are left out for their length; None if it has none.
+
+    None is also returned where a manifest is not there. Raises the errors of reading a manifest.
+    """
+    if not all(path.exists() for path in config.data.train_manifests):
+        return None
+    count, seconds, longest = 0, 0.0, 0.0
+    read = (entry for path in config.data.train_manifests for entry in entries(path))
+    for entry in progress(read, "reading the training set", None, "utterances"):
+        if is_trained_on(entry, config.data):
+            count, seconds, longest = count + 1, seconds + entry.duration, max(longest, entry.duration)
+    return TrainingData(count, seconds / 3600, longest) if count else None
+
+
+def utterance_seconds(options: PlanOptions) -> float:
+    """The mean length of an utterance, as the manifests have it, or as it is assumed."""
+    return options.data.mean if options.data else UTTERANCE_SECONDS
+
+
+def fill(batch_seconds: float, seconds: float = UTTERANCE_SECONDS) -> float:
+    """The share of data.batch_seconds that a batch of utterances of `seconds` has, padding included.
+
+    On average, half an utterance is missing.
+    """
+    return max(LOWEST_FILL, 1 - seconds / 2 / batch_seconds)
 
 
 def make_plan(config: Config, num_units: int, device: Device, options: PlanOptions) -> Plan:
@@ -134,14 +192,24 @@ def make_plan(config: Config, num_units: int, device: Device, options: PlanOptio
         raise UserError("parallel.strategy none trains on one device; give --set parallel.strategy=ddp, or --devices 1")
     precision = planned_precision(config, device)
     computed = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
-    info = model_info(computed, num_units)
+    info = model_info(computed, num_units, utterance_seconds(options))
     utilisation = options.utilisation or (device.bf16_utilisation if precision == "bf16" else device.fp32_utilisation)
     peak = device.bf16 if precision == "bf16" and device.bf16 else device.fp32
-    padded = fill(config.data.batch_seconds) * config.data.batch_seconds * config.training.accumulate_grad_batches
+    padded = (
+        fill(config.data.batch_seconds, utterance_seconds(options))
+        * config.data.batch_seconds
+        * config.training.accumulate_grad_batches
+    )
     step_audio = padded * (1 - PADDING) * options.devices
     flops = training_flops(config, info) * padded
     compute = flops / (peak * utilisation)
     sent, sending = communication(config, info, device, options, compute)
+    loading = _loading_seconds(config, padded)
+
+    def step_at(factor: float) -> float:
+        of_device = compute / factor
+        return max(of_device + communication(config, info, device, options, of_device)[1], loading)
+
     return Plan(
         info=info,
         device=device,
@@ -152,11 +220,12 @@ def make_plan(config: Config, num_units: int, device: Device, options: PlanOptio
         step_audio=step_audio,
         step_flops=flops,
         compute_seconds=compute,
-        loading_seconds=_loading_seconds(config, padded),
+        loading_seconds=loading,
         sent_bytes=sent,
         sending_seconds=sending,
         memory=memory(config, info, device, options.devices),
         largest_batch=largest_batch(config, info, device, options.devices),
+        step_range=(step_at(UNCERTAINTY), step_at(1 / UNCERTAINTY)),
     )
 
 
@@ -168,9 +237,13 @@ def _steps(config: Config, options: PlanOptions, step_audio: float) -> int:
 
 
 def training_flops(config: Config, info: ModelInfo) -> float:
-    """Operations of a training step for a second of audio: forward and backward pass, blocks twice if checkpointed."""
-    again = 1.0 if config.model.activation_checkpointing else 0.0
-    return info.flops * (1 + again + BACKWARD)
+    """Operations of a training step for a second of audio."""
+    return info.flops * forward_passes(config)
+
+
+def forward_passes(config: Config) -> float:
+    """Operations of a training step relative to the forward pass, which activation checkpointing repeats."""
+    return 1 + BACKWARD + (1.0 if config.model.activation_checkpointing else 0.0)
 
 
 def _loading_seconds(config: Config, padded: float) -> float:
@@ -190,9 +263,9 @@ def memory(config: Config, info: ModelInfo, device: Device, devices: int) -> Mem
     if devices > 1 and config.parallel.strategy == "fsdp":  # shards, and two whole blocks that are gathered
         weights, strategy = weights / devices, strategy / devices + 2 * WEIGHT * parameters / config.model.layers
     runtime = GPU_RUNTIME if device.is_gpu else CPU_RUNTIME
-    activations = info.activations + _output_bytes(info, info.batch_seconds)
-    transient = activations * (GPU_TRANSIENT if device.is_gpu else CPU_TRANSIENT)
-    return Memory(weights, strategy, activations, transient, runtime)
+    outputs = _output_bytes(info, info.batch_seconds)
+    transient = (info.activations + outputs) * (GPU_TRANSIENT if device.is_gpu else CPU_TRANSIENT)
+    return Memory(weights, strategy, info.activations, outputs, transient, runtime)
 
 
 def _output_bytes(info: ModelInfo, seconds: float) -> float:
@@ -203,9 +276,8 @@ def _output_bytes(info: ModelInfo, seconds: float) -> float:
 def largest_batch(config: Config, info: ModelInfo, device: Device, devices: int) -> float:
     """The largest data.batch_seconds whose activations fit, in seconds; 0 if not even the weights do."""
     needs = memory(config, info, device, devices)
-    of_batch = needs.activations + needs.transient
-    free = USABLE_MEMORY * device.memory - (needs.total - of_batch)
-    return max(0.0, free / (of_batch / info.batch_seconds))
+    free = USABLE_MEMORY * device.memory - (needs.total - needs.of_batch)
+    return max(0.0, free / (needs.of_batch / info.batch_seconds))
 
 
 def communication(

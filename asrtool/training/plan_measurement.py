@@ -11,7 +11,7 @@ from torch import nn
 from asrtool.config import Config
 from asrtool.data.batch import Batch
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.device import describe_device, pick_device
+from asrtool.device import describe_device, pick_device, torch_threads
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.info import UTTERANCE_SECONDS, model_info
 from asrtool.objectives.ctc import Ctc
@@ -29,32 +29,34 @@ UNITS_PER_SECOND = 5  # of the transcripts
 MATRIX = 1024  # rows and columns of the products that are timed
 
 
-def measure_this_machine(config: Config, num_units: int, devices: int) -> Device:
-    """Returns the device of this machine, its GPU or the cores that each of `devices` processes gets, as measured.
+def measure_this_machine(
+    config: Config,
+    num_units: int,
+    devices: int,
+    threads: int | None = None,
+    utterance_seconds: float = UTTERANCE_SECONDS,
+) -> Device:
+    """Returns the device of this machine, its GPU or the CPU threads of each of `devices` processes, as measured.
 
-    The objective is CTC: others cost more on a CPU.
+    `threads` is by default the number that torch uses in a training, with OMP_NUM_THREADS or without, but not more than
+    the share of the cores of each process. The objective is CTC: others cost more on a CPU.
     """
-    torch_device = pick_device("auto")
-    threads = torch.get_num_threads()
-    if torch_device.type == "cpu":
-        torch.set_num_threads(max(1, _cores() // devices))
-    try:
-        return _measure(config, num_units, torch_device)
-    finally:
-        torch.set_num_threads(threads)
+    share = max(1, _cores() // devices)
+    with torch_threads(threads or min(torch.get_num_threads(), share)):
+        return _measure(config, num_units, pick_device("auto"), utterance_seconds)
 
 
-def _measure(config: Config, num_units: int, torch_device: torch.device) -> Device:
+def _measure(config: Config, num_units: int, torch_device: torch.device, utterance_seconds: float) -> Device:
     """Returns a device of this machine as measured with the current number of threads."""
     logger.info(f"measuring some training steps on {describe_device(torch_device)}")
     use_bf16 = uses_bf16(config.training.precision, torch_device)
     peak = _peak(torch_device, use_bf16)
-    speed = _training_speed(config, num_units, torch_device)
+    speed = _training_speed(config, num_units, torch_device, utterance_seconds)
     device = _device(torch_device, peak, use_bf16)
     planned = config.model_copy(
         update={"training": config.training.model_copy(update={"precision": planned_precision(config, device)})}
     )
-    reached = training_flops(planned, model_info(planned, num_units)) * speed / peak
+    reached = training_flops(planned, model_info(planned, num_units, utterance_seconds)) * speed / peak
     logger.info(f"{device.description}: {speed:.0f}x real time, {reached:.0%} of {peak / 1e9:,.0f} GFLOP/s")
     update = {"bf16_utilisation": reached} if use_bf16 else {"fp32_utilisation": reached}
     return Device(**(vars(device) | update))
@@ -121,11 +123,11 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _training_speed(config: Config, num_units: int, device: torch.device) -> float:
+def _training_speed(config: Config, num_units: int, device: torch.device, utterance_seconds: float) -> float:
     """Seconds of audio, padding included, that training steps process in a second."""
     model = AcousticModel(config.model, config.features.num_bins, num_units).to(device).train()
     optimizer = create_optimizer(model, config.training)
-    batch = _batch(config, num_units)
+    batch = _batch(config, num_units, utterance_seconds)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -136,11 +138,11 @@ def _training_speed(config: Config, num_units: int, device: torch.device) -> flo
     return batch.seconds * _times_a_second(step, device, MEASURED_SECONDS)
 
 
-def _batch(config: Config, num_units: int) -> Batch:
-    """Random features of utterances as long as those that `asrtool info` counts."""
-    num_cuts = max(1, round(min(config.data.batch_seconds, BATCH_SECONDS) / UTTERANCE_SECONDS))
-    num_frames = round(UTTERANCE_SECONDS / FRAME_SHIFT)
-    num_targets = round(UTTERANCE_SECONDS * UNITS_PER_SECOND)
+def _batch(config: Config, num_units: int, utterance_seconds: float) -> Batch:
+    """Random features of utterances of this length."""
+    num_cuts = max(1, round(min(config.data.batch_seconds, BATCH_SECONDS) / utterance_seconds))
+    num_frames = round(utterance_seconds / FRAME_SHIFT)
+    num_targets = round(utterance_seconds * UNITS_PER_SECOND)
     return Batch(
         ids=[str(number) for number in range(num_cuts)],
         texts=[""] * num_cuts,
@@ -148,5 +150,5 @@ def _batch(config: Config, num_units: int) -> Batch:
         feature_lens=torch.full((num_cuts,), num_frames),
         targets=torch.randint(1, num_units, (num_cuts, num_targets)),
         target_lens=torch.full((num_cuts,), num_targets),
-        seconds=num_cuts * UTTERANCE_SECONDS,
+        seconds=num_cuts * utterance_seconds,
     )

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict
 
 from asrtool.config import Config
+from asrtool.models.info import UTTERANCE_SECONDS
 from asrtool.training.plan import (
     LOADED_PER_WORKER,
     OVERLAP,
@@ -12,6 +13,8 @@ from asrtool.training.plan import (
     VALIDATION,
     Plan,
     fill,
+    forward_passes,
+    utterance_seconds,
 )
 
 
@@ -22,11 +25,12 @@ def plan_lines(plan: Plan, config: Config) -> dict[str, str]:
         "model": model["parameters"],
         "operations": model["operations"],
         "training memory": model["training memory"],
+        "utterances": _utterances(plan),
         "devices": f"{plan.options.devices} x {plan.device.description}, {plan.precision}",
         "steps": _steps(plan, config),
         "memory": _memory(plan),
         "largest batch": _largest_batch(plan),
-        "step": _step(plan),
+        "step": _step(plan, config),
         "communication": _communication(plan, config),
         "time": _time(plan),
         "energy": _energy(plan),
@@ -34,9 +38,18 @@ def plan_lines(plan: Plan, config: Config) -> dict[str, str]:
     }
 
 
+def _utterances(plan: Plan) -> str:
+    data = plan.options.data
+    if data is None:
+        return f"{UTTERANCE_SECONDS:g} s (assumed: the training set of the configuration is not there)"
+    return (
+        f"{data.mean:.1f} s on average, the longest {data.longest:.1f} s: {data.utterances:,} with {data.hours:,.2f} h"
+    )
+
+
 def _steps(plan: Plan, config: Config) -> str:
     batch = f"{config.data.batch_seconds:g} s x {config.training.accumulate_grad_batches} x {plan.options.devices}"
-    audio = f"{plan.audio_hours:,.1f} h of audio, {plan.epochs:,.1f} epochs of {plan.options.hours:,g} h"
+    audio = f"{plan.audio_hours:,.1f} h of audio, {plan.epochs:,.1f} epochs of {plan.options.hours:,.4g} h"
     return f"{plan.steps:,} of at most {batch} of audio: {audio}"
 
 
@@ -54,8 +67,10 @@ def _largest_batch(plan: Plan) -> str:
     return f"data.batch_seconds={seconds} fits into {plan.device.memory / 1e9:.0f} GB"
 
 
-def _step(plan: Plan) -> str:
-    parts = [f"computation {_seconds(plan.compute_seconds)}"]
+def _step(plan: Plan, config: Config) -> str:
+    again = ", as model.activation_checkpointing repeats it" if config.model.activation_checkpointing else ""
+    work = f"{forward_passes(config):g}x the operations of the forward pass{again}"
+    parts = [f"computation {_seconds(plan.compute_seconds)}: {work}"]
     if plan.sending_seconds:
         parts.append(f"communication that is not hidden {_seconds(plan.sending_seconds)}")
     text = f"{_seconds(plan.step_seconds)} ({', '.join(parts)}), {plan.step_audio / plan.step_seconds:,.0f}x real time"
@@ -77,10 +92,16 @@ def _communication(plan: Plan, config: Config) -> str:
 
 
 def _time(plan: Plan) -> str:
-    return f"{_hours(plan.hours)}; {plan.device_hours:,.2f} device hours"
+    text = f"{_hours(plan.hours)}; {plan.device_hours:,.2f} device hours"
+    if plan.device.is_measured or plan.options.utilisation:
+        return text
+    low, high = map(_hours, plan.hours_range)
+    return f"{text}. From {low} to {high} at twice and at half the utilisation, which is not measured"
 
 
 def _hours(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{3600 * hours:,.0f} s"
     if hours < 1:
         return f"{60 * hours:,.0f} min"
     return f"{hours:,.1f} h" if hours < 48 else f"{hours / 24:,.1f} days"
@@ -105,10 +126,11 @@ def assumptions(plan: Plan, config: Config) -> list[str]:
     device = plan.device
     peak = device.bf16 if plan.precision == "bf16" and device.bf16 else device.fp32
     origin = "as given" if plan.options.utilisation else "measured" if device.is_measured else "not measured"
-    filled = fill(config.data.batch_seconds)
+    mean = utterance_seconds(plan.options)
+    filled = fill(config.data.batch_seconds, mean)
     lines = [
         f"a device computes at {plan.utilisation:.0%} ({origin}) of {peak / 1e12:,.3g} TFLOP/s ({device.source})",
-        f"batches of utterances of 15 s are filled to {filled:.0%}, and {PADDING:.0%} of them is padding",
+        f"batches of utterances of {mean:.3g} s are filled to {filled:.0%}, and {PADDING:.0%} of them is padding",
         f"a loader process delivers {LOADED_PER_WORKER[config.features.source]:,.0f} s of audio a second",
         f"validations and checkpoints take {VALIDATION:.0%} of the time",
     ]
@@ -130,6 +152,7 @@ def plan_values(plan: Plan, config: Config) -> dict[str, object]:
         "device": plan.device.description,
         "devices": plan.options.devices,
         "precision": plan.precision,
+        "utterance_seconds": utterance_seconds(plan.options),
         "utilisation": plan.utilisation,
         "steps": plan.steps,
         "epochs": plan.epochs,
@@ -140,6 +163,7 @@ def plan_values(plan: Plan, config: Config) -> dict[str, object]:
         "step_seconds": plan.step_seconds,
         "sent_bytes_per_step": plan.sent_bytes,
         "hours": plan.hours,
+        "hours_range": None if plan.device.is_measured or plan.options.utilisation else plan.hours_range,
         "device_hours": plan.device_hours,
         "kilowatt_hours": plan.kilowatt_hours if plan.device.watts else None,
         "usd": None if plan.price is None else plan.device_hours * plan.price,

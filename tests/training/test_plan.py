@@ -7,12 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from lhotse import CutSet
 
+from asrtool.device import torch_threads
 from asrtool.errors import UserError
 from asrtool.models.info import model_info
 from asrtool.training import plan_measurement
 from asrtool.training.devices import DEVICES, Device, find_device
-from asrtool.training.plan import BACKWARD, PADDING, USABLE_MEMORY, PlanOptions, fill, make_plan, training_flops
+from asrtool.training.plan import (
+    BACKWARD,
+    PADDING,
+    USABLE_MEMORY,
+    PlanOptions,
+    fill,
+    make_plan,
+    read_training_data,
+    training_flops,
+)
 from asrtool.training.plan_measurement import measure_this_machine
 from asrtool.training.plan_text import assumptions, plan_lines, plan_values
 from asrtool.training.train import train
@@ -29,7 +40,7 @@ UNITS = 7
 def figures(request, monkeypatch, info):
     """Takes the model's figures from `info`, which takes seconds, but for tests that are marked `real`."""
 
-    def pretend(config, num_units):
+    def pretend(config, num_units, utterance_seconds=15.0):
         seconds = config.data.batch_seconds
         return info._replace(batch_seconds=seconds, activations=info.activations * seconds / info.batch_seconds)
 
@@ -210,6 +221,54 @@ def test_this_machine_is_measured_by_training_steps(tiny_config, monkeypatch):
     assert plan.compute_seconds == pytest.approx(training_flops(config, plan.info) * audio / speed)
 
 
+def test_this_machine_is_measured_with_as_many_threads_as_a_training_has(tiny_config, monkeypatch):
+    monkeypatch.setattr(plan_measurement, "_cores", lambda: 4)
+    monkeypatch.setattr(plan_measurement, "_measure", lambda *_: torch.get_num_threads())
+    for of_torch, devices, given, expected in ((1, 1, None, 1), (3, 1, None, 3), (3, 2, None, 2), (1, 2, 3, 3)):
+        with torch_threads(of_torch):
+            assert measure_this_machine(tiny_config(), UNITS, devices, given) == expected
+
+
+def test_lengths_and_hours_are_those_of_the_training_set(tiny_config, corpus, real):
+    lengths = [cut.duration for cut in CutSet.from_file(corpus)]
+    config = tiny_config(data={"train": str(corpus), "batch_seconds": 100, "min_seconds": 0.1})
+    data = read_training_data(config)
+    assert (data.utterances, data.longest) == (len(lengths), max(lengths))
+    assert data.mean == pytest.approx(sum(lengths) / len(lengths))
+    plan = make_plan(config, UNITS, ROUND, PlanOptions(hours=1, data=data))
+    assert plan.step_audio == pytest.approx((100 - data.mean / 2) * (1 - PADDING))
+    assert f"longest {max(lengths):.1f} s" in plan_lines(plan, config)["utterances"]
+    gone = tiny_config(data={"train": "gone.jsonl.gz"})
+    assert read_training_data(gone) is None
+    assert "15 s (assumed" in plan_lines(make_plan(gone, UNITS, ROUND, PlanOptions(1)), gone)["utterances"]
+
+
+def test_the_parts_of_the_memory_are_those_of_info_and_more(tiny_config):
+    plan = make_plan(tiny_config(), UNITS, ROUND, PlanOptions(1))
+    assert plan.memory.activations == plan.info.activations and plan.memory.outputs > 0
+    assert "outputs" in plan_lines(plan, tiny_config())["memory"]
+
+
+def test_activation_checkpointing_repeats_the_forward_pass(tiny_config):
+    plain, again = tiny_config(), tiny_config(model={"activation_checkpointing": True})
+    plans = [make_plan(config, UNITS, ROUND, PlanOptions(1)) for config in (plain, again)]
+    assert plans[1].step_flops == pytest.approx(plans[0].step_flops * 4 / 3)
+    assert "3x the operations" in plan_lines(plans[0], plain)["step"]
+    assert "4x the operations" in plan_lines(plans[1], again)["step"]
+
+
+def test_an_assumed_utilisation_has_a_range_of_times(tiny_config):
+    config = tiny_config()
+    slow = Device(**(vars(find_device("a100")) | {"fp32": 1e9, "bf16": 1e9}))  # it never waits for the loader
+    assumed = make_plan(config, UNITS, slow, PlanOptions(1))
+    low, high = assumed.hours_range
+    assert low < assumed.hours < high and high == pytest.approx(2 * assumed.hours)
+    assert "at twice and at half the utilisation" in plan_lines(assumed, config)["time"]
+    for device, utilisation in (("a100", 0.3), ("cpu", None)):  # given, and measured
+        plan = make_plan(config, UNITS, find_device(device), PlanOptions(1, utilisation=utilisation))
+        assert "half" not in plan_lines(plan, config)["time"]
+
+
 def test_a_slow_machine_is_measured_by_one_step():
     calls = []
     speed = plan_measurement._times_a_second(lambda: calls.append(time.sleep(0.02)), torch.device("cpu"), 0.01)
@@ -230,7 +289,18 @@ def test_the_command_prints_the_lines_of_info_and_json(asr, tmp_path, tiny_confi
 
     path = tmp_path / "config.yaml"
     save_config(tiny_config(), path)
-    question = [str(path), "--vocab-size", "50", "--set", "model.dim=32", "--set", "data.batch_seconds=60"]
+    absent = "data.train=gone.jsonl.gz"
+    question = [
+        str(path),
+        "--set",
+        absent,
+        "--vocab-size",
+        "50",
+        "--set",
+        "model.dim=32",
+        "--set",
+        "data.batch_seconds=60",
+    ]
     _, info, _ = asr("info", *question)
     status, plan, _ = asr("plan", *question, "--hours", "5", "--devices", "8", "--device", "H100", "--epochs", "3")
     shared = [line for line in info.splitlines() if line.split(" ")[0] in ("operations", "training")]
@@ -243,6 +313,7 @@ def test_the_command_prints_the_lines_of_info_and_json(asr, tmp_path, tiny_confi
     ("options", "message"),
     [
         (["--hours", "5", "--device", "h1000"], "did you mean 'h100'"),
+        (["--device", "h100", "--set", "data.train=gone.jsonl.gz"], "(gone.jsonl.gz): give its size as --hours"),
         (["--hours", "0", "--device", "h100"], "0 is not above 0"),
         (["--hours", "5", "--device", "h100", "--steps", "3", "--epochs", "2"], "give one of them"),
     ],
