@@ -257,7 +257,10 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _check_schedule_and_average(self) -> "TrainingConfig":
         if self.schedule not in ("none", "inverse_sqrt", "noam") and self.warmup_steps >= self.max_steps:
-            raise ValueError("warmup_steps must be below max_steps")
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} must be below max_steps {self.max_steps}: "
+                f"give --set training.warmup_steps={self.max_steps // 10}, or more steps"
+            )
         if self.schedule == "noam" and not self.warmup_steps:
             raise ValueError("schedule noam needs warmup_steps")
         if self.average == "ema" and self.ema_decay is None:

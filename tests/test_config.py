@@ -101,7 +101,10 @@ def test_a_range_has_its_lower_end_first(write, name):
         ("{features: {source: stored}, data: {augment: {volume: [0.5, 2.0]}}}", ["stored", "volume"]),
         ("{features: {source: stored}, data: {augment: {noise: n.jsonl.gz}}}", ["stored", "noise"]),
         ("data: {min_seconds: 3, max_seconds: 3}", ["min_seconds", "max_seconds"]),
-        ("training: {warmup_steps: 100, max_steps: 100}", ["warmup_steps", "max_steps"]),
+        (
+            "training: {warmup_steps: 100, max_steps: 100}",
+            ["warmup_steps 100", "max_steps 100", "--set training.warmup_steps=10"],
+        ),
     ],
 )
 def test_an_impossible_combination_is_refused_with_its_reason(write, text, reasons):
