@@ -45,9 +45,9 @@ def check_checkpoints(report: Report, system: System) -> dict[str, Mapping[str, 
         report.add(check_fit(system, paths[0], state))
         kept = {name: state.get(name) for name in ("versions", "progress", "steps", "device_hours")}
         checkpoints.states |= {path.name: kept for path in paths}
-    for paths, error in checkpoints.damaged:
+    for paths, problem in checkpoints.damaged:
         remedy = _remedy(system, checkpoints, paths)
-        report.add(Finding(error.code, Severity.ERROR, str(paths[0]), str(error), remedy))
+        report.add(Finding(problem.code, Severity.ERROR, str(paths[0]), str(problem), remedy))
     if not checkpoints.states and not checkpoints.damaged:
         cause = "there is no checkpoint; the training stopped before its first one"
         report.add(Finding("no-checkpoint", Severity.ERROR, str(checkpoints.folder), cause, system.resume_command))

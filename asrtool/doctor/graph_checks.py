@@ -39,7 +39,7 @@ def check_graph(
         except UserError as error:
             report.add(finding_of_error("damaged-graph", folder / f"{kind}.fst", error, remedy))
     if tokenizer is not None and not _has_units(graph, tokenizer):
-        cause = f"the graph was built for other units than those of the model{_other_unit(graph, tokenizer)}"
+        cause = f"the graph was built for other units than the units of the model{_other_unit(graph, tokenizer)}"
         report.add(Finding("graph-of-other-units", Severity.ERROR, str(folder), cause, remedy))
     elif graph.meta["kind"] not in SEARCHABLE:
         cause = f"the graph is of kind {graph.meta['kind']}, which decoders cannot search"
@@ -61,13 +61,14 @@ def _other_unit(graph: DecodingGraph, tokenizer: Tokenizer) -> str:
 
 
 def rebuild_command(folder: Path) -> str:
-    """Returns the command that builds a graph again from the tokenizer and the language model beside it.
+    """Returns the command that builds a graph again from the tokenizer and the language model in the same folder.
 
     The files are those whose checksums are in graph.json, if it is lost those with the usual names. Without these
     files, the remedy is an instruction.
     """
     meta = _meta(folder)
-    hashes = meta.get("sha256") if isinstance(meta.get("sha256"), dict) else {}
+    recorded = meta.get("sha256")
+    hashes = recorded if isinstance(recorded, dict) else {}
     tokenizers = [path for path in _beside(folder, "*.json") if _is_tokenizer(path, hashes.get("tokenizer"))]
     lms = [path for path in _beside(folder, "*.arpa*") if hashes.get("lm") in (None, file_hash(path))]
     if not tokenizers or not lms:

@@ -67,7 +67,7 @@ def check_configuration(run: RecipeRun) -> Iterator[Finding]:
     """Yields a warning if the system was trained with another configuration than --conf has now.
 
     The first system of the recipe is compared: the one with CTC, from which MMI and cross entropy start. --conf gets
-    the overrides that run.sh passes to trainings: those of the options, and those that the driver derives from them.
+    the overrides that run.sh passes to trainings, from its options and derived by the driver.
     """
     conf, trained = run.folders["conf"], run.folders["start"] / "config.yaml"
     if not trained.is_file() or not conf.is_file():

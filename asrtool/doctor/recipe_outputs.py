@@ -121,7 +121,7 @@ def check_units(run: RecipeRun) -> Iterator[Finding]:
 
 
 def check_lang_graph(report: Report, run: RecipeRun) -> None:
-    """Adds findings if the graph of stage 2 is damaged, or of other units than those of the recipe now."""
+    """Adds findings if the graph of stage 2 is damaged, or of other units than tokenizer.json has now."""
     graph, file = run.folders["lang"] / "graph", run.folders["lang"] / "tokenizer.json"
     if not is_graph(graph):
         return

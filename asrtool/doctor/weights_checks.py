@@ -18,7 +18,7 @@ from asrtool.doctor.findings import (
     shell_command,
     without_subject,
 )
-from asrtool.doctor.work_folders import training_folder
+from asrtool.doctor.work_folders import relative_manifests, training_folder
 from asrtool.errors import AsrtoolError
 from asrtool.tensor_files import DamagedFileError
 from asrtool.text.tokenizer import Tokenizer
@@ -40,11 +40,13 @@ class System:
         """The command that continues the training, in the folder that its manifests are relative to."""
         work = training_folder(self.folder, self.config)
         folder = path_from(work, self.folder)
-        return in_folder(work, shell_command("asrtool", "train", folder / "config.yaml", "--exp", folder, "--resume"))
+        command = shell_command("asrtool", "train", folder / "config.yaml", "--exp", folder, "--resume")
+        lost = relative_manifests(self.config) if work is None else []
+        return f"{command} (in the folder with {shell_command(*lost)})" if lost else in_folder(work, command)
 
 
 class DamagedWeights(Exception):
-    """A file of weights cannot be read: the message says why, and `code` is that of the finding."""
+    """A file of weights cannot be read: the message says why, and `code` is the code of the finding."""
 
     def __init__(self, path: Path, problem: object):
         super().__init__(without_subject(str(problem), str(path)))

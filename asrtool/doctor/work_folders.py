@@ -1,6 +1,6 @@
 """The folder that a training or a result was made in, also in a copy: commands are repeated there.
 
-Recorded paths of a copy lead to the original, whose files may be intact while those of the copy are damaged.
+Recorded paths of a copy lead to the original, whose files may be intact where the copy is damaged.
 """
 
 import os
@@ -17,9 +17,14 @@ def training_folder(experiment: Path, config: Config | None) -> Path | None:
 
     The parents of the experiment are tried, the nearest one first, and then the current folder.
     """
-    manifests = [path for path in config.data.train_manifests if not path.is_absolute()] if config else []
+    manifests = relative_manifests(config)
     folders = (*Path(os.path.abspath(experiment)).parents, Path.cwd())
     return next((folder for folder in folders if manifests and all(_exists(folder / path) for path in manifests)), None)
+
+
+def relative_manifests(config: Config | None) -> list[Path]:
+    """Returns the manifests of the training sets whose paths are relative to the folder of the training."""
+    return [path for path in config.data.train_manifests if not path.is_absolute()] if config else []
 
 
 def result_folder(experiment: Path, facts: Mapping[str, Any]) -> Path | None:

@@ -263,7 +263,7 @@ def test_the_driver_lists_what_the_doctor_reads(real):
 
 
 def test_the_driver_lists_the_overrides_that_it_derives_from_options(real, tiny_config):
-    save_config(tiny_config(training={"warmup_steps": 100}), real / "conf/tiny.yaml")
+    save_config(tiny_config(training={"warmup_steps": 100, "max_steps": 200}), real / "conf/tiny.yaml")
     run, _ = list_recipe(real, real, ["--steps", "60", "--set", "training.lr=1e-3"])
     assert {"training.max_steps=60", "training.warmup_steps=6", "training.lr=1e-3"} <= set(run.overrides)
 

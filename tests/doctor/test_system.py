@@ -340,6 +340,10 @@ def test_commands_change_into_the_folder_that_their_paths_are_relative_to(copied
     path = shlex.quote(f"{work}/exp/checkpoints/averaged.pt")
     command = "asrtool train exp/config.yaml --exp exp --resume"
     assert remedy == f"rm {path}; cd '{work}' && {command}"
+    shutil.move(work / "data/test.jsonl.gz", work / "data/other.jsonl.gz")
+    remedy = the_finding(check_system(work / "exp"), "damaged-weights").remedy
+    assert remedy.endswith("--resume (in the folder with data/test.jsonl.gz)")
+    shutil.move(work / "data/other.jsonl.gz", work / "data/test.jsonl.gz")
     monkeypatch.chdir(work)
     assert the_finding(check_system(Path("exp")), "damaged-weights").remedy.endswith(f"averaged.pt; {command}")
 
@@ -357,7 +361,7 @@ def test_a_graph_of_other_units_and_a_damaged_one(system, graph, tmp_path):
     other = save_word_graph(tmp_path / "other", other_tokenizer(), tmp_path / "lm.arpa")
     finding = the_finding(check_system(system, other), "graph-of-other-units")
     assert str(other) in finding.remedy
-    assert finding.cause.endswith("than those of the model: unit 1 is nine in the graph, and four in the model")
+    assert finding.cause.endswith("than the units of the model: unit 1 is nine in the graph, and four in the model")
     cut_short(graph / "HLG.fst", 0.5)
     the_finding(check_system(graph), "damaged-graph")
     (graph / "graph.json").write_text("{}", encoding="utf-8")
