@@ -55,7 +55,8 @@ def plan(
         raise click.UsageError("--steps and --epochs both set the length of the training; give one of them")
     from asrtool.cli.train import read_model_config
     from asrtool.training.devices import find_device
-    from asrtool.training.plan import PlanOptions, make_plan, read_training_data, utterance_seconds
+    from asrtool.training.plan import PlanOptions, make_plan, utterance_seconds
+    from asrtool.training.plan_data import read_training_data
     from asrtool.training.plan_text import assumptions, plan_lines, plan_values
 
     loaded, num_units = read_model_config(config, overrides, vocab_size)

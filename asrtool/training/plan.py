@@ -8,12 +8,10 @@ import math
 from dataclasses import dataclass
 
 from asrtool.config import Config
-from asrtool.data.corpus_lines import is_trained_on
-from asrtool.data.shards import entries
 from asrtool.errors import UserError
 from asrtool.models.info import UTTERANCE_SECONDS, ModelInfo, model_info
-from asrtool.progress import progress
 from asrtool.training.devices import Device
+from asrtool.training.plan_data import TrainingData
 
 LOWEST_FILL = 0.5  # of a batch that has room for a single utterance
 PADDING = 0.08  # of a batch (docs/benchmarks.md); sets of many hours have less
@@ -40,21 +38,7 @@ class PlanOptions:
     network: float = 100e9 / 8  # bytes/s between machines, one way
     utilisation: float | None = None  # of the peak; None: the device's
     price: float | None = None  # USD for an hour of a device; None: the listed one
-    data: "TrainingData | None" = None  # what the manifests say; None: they are not there
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The training set of a configuration, as its manifests have it."""
-
-    utterances: int
-    hours: float
-    longest: float  # seconds
-
-    @property
-    def mean(self) -> float:
-        """The mean length of an utterance in seconds."""
-        return 3600 * self.hours / self.utterances
+    data: TrainingData | None = None  # what the manifests say; None: they are not there
 
 
 @dataclass(frozen=True)
@@ -153,21 +137,6 @@ class Plan:
 def planned_precision(config: Config, device: Device) -> str:
     """Returns "bf16" or "fp32", in which the device computes with this training.precision."""
     return "bf16" if config.training.precision != "fp32" and device.bf16 else "fp32"
-
-
-def read_training_data(config: Config) -> TrainingData | None:
-    """Returns the size of the training set, without utterances that are left out for their length; None if it has none.
-
-    None is also returned where a manifest is not there. Raises the errors of reading a manifest.
-    """
-    if not all(path.exists() for path in config.data.train_manifests):
-        return None
-    count, seconds, longest = 0, 0.0, 0.0
-    read = (entry for path in config.data.train_manifests for entry in entries(path))
-    for entry in progress(read, "reading the training set", None, "utterances"):
-        if is_trained_on(entry, config.data):
-            count, seconds, longest = count + 1, seconds + entry.duration, max(longest, entry.duration)
-    return TrainingData(count, seconds / 3600, longest) if count else None
 
 
 def utterance_seconds(options: PlanOptions) -> float:

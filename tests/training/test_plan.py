@@ -21,9 +21,9 @@ from asrtool.training.plan import (
     PlanOptions,
     fill,
     make_plan,
-    read_training_data,
     training_flops,
 )
+from asrtool.training.plan_data import read_training_data
 from asrtool.training.plan_measurement import measure_this_machine
 from asrtool.training.plan_text import assumptions, plan_lines, plan_values
 from asrtool.training.train import train
