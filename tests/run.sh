@@ -17,5 +17,9 @@ python3 -c 'import pytest, hypothesis, xdist' 2>/dev/null || {
 }
 # Each process runs whole files, whose tests share fixtures, in the order of the folders: the longest files (egs/) do not
 # come last, when one process would wait for the other.
-if [ $# = 0 ] || [ "$*" = --all ]; then set -- -n 2 --dist loadfile --no-loadscope-reorder "$@"; fi
+# One thread each: two processes with two threads on two cores wait for each other most of the time.
+if [ $# = 0 ] || [ "$*" = --all ]; then
+    set -- -n 2 --dist loadfile --no-loadscope-reorder "$@"
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+fi
 exec python3 -m pytest -q -rs --durations=10 "$@"
