@@ -126,18 +126,18 @@ def is_saved_config(path: Path) -> bool:
 
 def differences(old: Config, new: Config) -> list[str]:
     """Returns the keys whose values differ, as "training.lr: 0.001 -> 0.002"."""
-    before = _flatten(old.model_dump(mode="json"))
-    after = _flatten(new.model_dump(mode="json"))
+    before = flatten(old.model_dump(mode="json"))
+    after = flatten(new.model_dump(mode="json"))
     keys = dict.fromkeys([*after, *before])
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
-def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
     """Returns the values by their keys with the sections before them, such as "training.lr"."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

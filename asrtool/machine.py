@@ -28,6 +28,12 @@ def total_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def free_memory() -> int:
+    """Returns the bytes of main memory that new data may take, caches that the system can give up included."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+
+
 def usable_memory(root: Path = CONTROL_GROUPS) -> int:
     """Returns the bytes of main memory that this process and its children may use."""
     limit = container_memory(root)

@@ -1,7 +1,6 @@
 """The inputs of `asrtool doctor data`, from options and a configuration, and its exclusion list."""
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from asrtool.doctor.data import DataFindings, examine_data
 from asrtool.doctor.data_faults import write_exclusions
 from asrtool.errors import UserError
 from asrtool.files import require_output
+from asrtool.machine import affinity_cores
 from asrtool.text.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def check_data(
         inputs = [file for path in (*cuts, *dev_cuts, *test_cuts) for file in manifest_files(path)]
         require_output(exclude, (), inputs)
     tokenizer = load_tokenizer(tokenizer_file) if tokenizer_file else None
-    findings = examine_data(cuts, dev_cuts, test_cuts, tokenizer, config, jobs or len(os.sched_getaffinity(0)), ignored)
+    findings = examine_data(cuts, dev_cuts, test_cuts, tokenizer, config, jobs or affinity_cores(), ignored)
     if exclude:
         write_exclusions(exclude, findings.excluded, cuts)
         logger.info(f"{exclude}: {len(findings.excluded)} utterances; set data.exclude to it")

@@ -1,7 +1,6 @@
 """The speed and the memory of this machine in training, measured by some steps of the model that is planned."""
 
 import logging
-import os
 import time
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ from asrtool.config import Config
 from asrtool.data.batch import Batch
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.device import describe_device, pick_device, torch_threads
+from asrtool.machine import affinity_cores, free_memory
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.info import UTTERANCE_SECONDS, model_info
 from asrtool.objectives.ctc import Ctc
@@ -41,7 +41,7 @@ def measure_this_machine(
     `threads` is by default the number that torch uses in a training, with OMP_NUM_THREADS or without, but not more than
     the share of the cores of each process. The objective is CTC: others cost more on a CPU.
     """
-    share = max(1, _cores() // devices)
+    share = max(1, affinity_cores() // devices)
     with torch_threads(threads or min(torch.get_num_threads(), share)):
         return _measure(config, num_units, pick_device("auto"), utterance_seconds)
 
@@ -62,14 +62,9 @@ def _measure(config: Config, num_units: int, torch_device: torch.device, utteran
     return Device(**(vars(device) | update))
 
 
-def _cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def _device(device: torch.device, peak: float, use_bf16: bool) -> Device:
     is_gpu = device.type == "cuda"
-    memory = float(torch.cuda.mem_get_info(device)[0] if is_gpu else _free_memory() // max(_cores(), 1))
+    memory = float(torch.cuda.mem_get_info(device)[0] if is_gpu else free_memory() // max(affinity_cores(), 1))
     return Device(
         name="this",
         description=describe_device(device),
@@ -80,17 +75,11 @@ def _device(device: torch.device, peak: float, use_bf16: bool) -> Device:
         memory=memory if is_gpu else memory * torch.get_num_threads(),
         watts=0.0,
         link=10e9,
-        per_machine=torch.cuda.device_count() if is_gpu else _cores(),
+        per_machine=torch.cuda.device_count() if is_gpu else affinity_cores(),
         source="measured by training steps on this machine",
         is_gpu=is_gpu,
         is_measured=True,
     )
-
-
-def _free_memory() -> int:
-    """Bytes of memory that are available."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
 
 
 def _peak(device: torch.device, use_bf16: bool) -> float:

@@ -21,6 +21,7 @@ from asrtool.data.shards import entries_with_trees
 from asrtool.device import describe_device, is_out_of_memory, pick_device
 from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
+from asrtool.machine import free_memory
 from asrtool.models.acoustic import AcousticModel
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 from asrtool.training.objective import create_objective
@@ -211,9 +212,7 @@ def _max_memory(device: torch.device) -> int:
     """Bytes that this process may use."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    with open("/proc/meminfo", encoding="ascii") as file:
-        free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    return _process_status("VmRSS") + int(USED_SHARE * free)
+    return _process_status("VmRSS") + int(USED_SHARE * free_memory())
 
 
 def _peak_memory(device: torch.device) -> int:

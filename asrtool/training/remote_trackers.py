@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from asrtool.training.trackers import RunFacts, Tracker, describe, flat_settings
+from asrtool.config_file import flatten
+from asrtool.training.trackers import RunFacts, Tracker, describe
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class WandbTracker:
             resume="allow",
             mode=mode,
             dir=str(facts.folder),
-            config=flat_settings(facts.config),
+            config=flatten(facts.config),
             settings=self._settings(wandb),
         )
 
@@ -122,7 +123,7 @@ class MlflowTracker:
         from mlflow.entities import Param
 
         run = self._client.create_run(self._experiment(), run_name=facts.name).info.run_id
-        settings = [Param(name, str(value)[:MAX_TEXT]) for name, value in flat_settings(facts.config).items()]
+        settings = [Param(name, str(value)[:MAX_TEXT]) for name, value in flatten(facts.config).items()]
         for start in range(0, len(settings), MAX_PARAMETERS):
             self._client.log_batch(run, params=settings[start : start + MAX_PARAMETERS])
         return run

@@ -168,14 +168,3 @@ def flat_numbers(prefix: str, values: Mapping[str, object]) -> dict[str, float]:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             numbers[f"{prefix}/{name}"] = value
     return numbers
-
-
-def flat_settings(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Returns nested settings by their dotted names: {"training.lr": 0.001}."""
-    settings: dict[str, object] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            settings |= flat_settings(value, f"{prefix}{name}.")
-        else:
-            settings[prefix + name] = value
-    return settings

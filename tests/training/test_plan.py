@@ -222,7 +222,7 @@ def test_this_machine_is_measured_by_training_steps(tiny_config, monkeypatch):
 
 
 def test_this_machine_is_measured_with_as_many_threads_as_a_training_has(tiny_config, monkeypatch):
-    monkeypatch.setattr(plan_measurement, "_cores", lambda: 4)
+    monkeypatch.setattr(plan_measurement, "affinity_cores", lambda: 4)
     monkeypatch.setattr(plan_measurement, "_measure", lambda *_: torch.get_num_threads())
     for of_torch, devices, given, expected in ((1, 1, None, 1), (3, 1, None, 3), (3, 2, None, 2), (1, 2, 3, 3)):
         with torch_threads(of_torch):
