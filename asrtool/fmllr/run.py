@@ -1,0 +1,89 @@
+"""Training of a GMM for fMLLR, and estimation of speakers' transforms, from manifests: `asrtool fmllr`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from asrtool.data.manifest import transcripts
+from asrtool.data.shards import entries, manifest_name
+from asrtool.data.speaker_transforms import SPEED_SUFFIX, save_transforms
+from asrtool.errors import DataError, UserError
+from asrtool.files import file_hash, require_output
+from asrtool.fmllr.hmm import num_hmm_states
+from asrtool.fmllr.model import GMM_FILE, FmllrModel, load_model, save_model
+from asrtool.fmllr.train import estimate_transforms, speaker_statistics, train_mixtures, train_with_transforms
+from asrtool.fmllr.transform import TransformStatistics
+from asrtool.fmllr.utterances import read_utterances
+from asrtool.progress import progress
+from asrtool.scoring.folder import HYPOTHESES, read_hypothesis_texts
+from asrtool.text.spoken_text import pronounce_texts
+from asrtool.text.tokenizer import PhoneTokenizer, load_tokenizer
+
+NUM_PASSES = 2  # over the audio of a speaker: the second one aligns the words with transformed frames
+
+
+def train_fmllr(cuts: Path, folder: Path, tokenizer: Path, num_gaussians: int, max_hours: float, num_bins: int) -> str:
+    """Trains a GMM on a manifest, and estimates transforms of its speakers; returns a summary.
+
+    Writes the model and, as SET.pt, the transforms into `folder`. The GMM learns from at most `max_hours` hours of cuts
+    at their original speed, from all parts of the manifest. Raises UserError for a tokenizer that is not of phones, and
+    DataError for cuts without a speaker, or when there is none to learn from.
+    """
+    phones = load_tokenizer(tokenizer).without_context
+    if not isinstance(phones, PhoneTokenizer):
+        raise UserError(f"{tokenizer} has no phones; give the tokenizer of a system with a lexicon")
+    out = folder / f"{manifest_name(cuts)}.pt"
+    require_output(out, (".pt",), [cuts, tokenizer])
+    chosen = _choose_cuts(cuts, max_hours)
+    phones, _ = pronounce_texts(transcripts([cuts]), phones)
+    chosen_cuts = read_utterances(cuts, phones, num_bins, is_wanted=lambda cut: cut.id in chosen)
+    utterances = [utterance for utterance in chosen_cuts if utterance.words]
+    if not utterances:
+        raise DataError(f"{cuts} has no cut at its original speed whose words all have pronunciations", [])
+    mixtures = train_mixtures(utterances, num_hmm_states(phones.size), num_gaussians)
+    average = train_with_transforms(mixtures, utterances, num_gaussians)
+    del utterances
+    model = FmllrModel(mixtures, average, phones, num_bins)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(model, folder)
+    return f"{folder}: {len(mixtures)} Gaussians; {_estimate(model, cuts, None, out, {'cuts': str(cuts)})}"
+
+
+def estimate_fmllr(folder: Path, cuts: Path, hypotheses: Path | None, out: Path | None) -> str:
+    """Estimates transforms of the speakers of a manifest, and writes them to `out`; returns a summary.
+
+    The words are the hypotheses in `hypotheses`, a folder of `asrtool decode`, or else the texts of the manifest. `out`
+    is SET.pt in `folder` unless it is given. Raises UserError for a folder without a model and for hypotheses in
+    phones, and DataError for cuts without a speaker.
+    """
+    model = load_model(folder)
+    out = out or folder / f"{manifest_name(cuts)}.pt"
+    require_output(out, (".pt",), [cuts, folder / GMM_FILE])
+    texts = read_hypothesis_texts(hypotheses) if hypotheses else None
+    model.tokenizer, _ = pronounce_texts(texts.values() if texts else transcripts([cuts]), model.tokenizer)
+    facts = {"cuts": str(cuts), "hypotheses": str(hypotheses) if hypotheses else None}
+    if hypotheses:
+        facts["hypotheses_hash"] = file_hash(hypotheses / HYPOTHESES)
+    return _estimate(model, cuts, texts, out, facts)
+
+
+def _estimate(model: FmllrModel, cuts: Path, texts: Mapping[str, str] | None, out: Path, facts: dict) -> str:
+    transforms: dict[str, Tensor] = {}
+    sums: dict[str, TransformStatistics] = {}
+    for number in range(1, NUM_PASSES + 1):
+        utterances = read_utterances(cuts, model.tokenizer, model.num_bins, texts)
+        title = f"transforms of {manifest_name(cuts)}, pass {number} of {NUM_PASSES}"
+        sums, _ = speaker_statistics(model.mixtures, progress(utterances, title), transforms)
+        transforms = estimate_transforms(sums, model.average, transforms)
+    save_transforms(out, transforms, model.num_bins, facts)
+    minutes = sum(own.num_frames for own in sums.values()) / 6000
+    return f"{out}: transforms of {len(transforms)} voices, from {minutes:.1f} minutes of speech"
+
+
+def _choose_cuts(cuts: Path, max_hours: float) -> set[str]:
+    """Returns the ids of cuts at their original speed, from all parts of the manifest, of at most `max_hours` hours."""
+    originals = [(entry.id, entry.duration) for entry in entries(cuts) if not SPEED_SUFFIX.search(entry.id)]
+    hours = sum(duration for _, duration in originals) / 3600
+    every = max(1, -int(-hours // max_hours))
+    return {name for name, _ in originals[::every]}
