@@ -18,7 +18,7 @@ have been computed in all.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,26 +26,27 @@ from typing import TYPE_CHECKING
 
 import torch
 
-import asrtool
-from asrtool.data.features import FRAME_SHIFT, extractor
 from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.checks import check_cuts
-from asrtool.deploy.onnx_graphs import forward_graph, silence_exporter, state_names, step_graph
+from asrtool.deploy.export_facts import model_facts
+from asrtool.deploy.onnx_graphs import forward_graph, silence_exporter, step_graph
 from asrtool.deploy.parity import (
     TOLERANCE,
     FeatureBatch,
     OnnxGraph,
     Parity,
     check_forward_graph,
+    check_sherpa_graph,
     check_step_graph,
 )
+from asrtool.deploy.sherpa_onnx import open_search, require_runtime, symbols_with_spaces, write_runtime_files
+from asrtool.deploy.sherpa_onnx_graph import streaming_graph
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.experiment import Experiment
 from asrtool.files import file_hash, new_folder, report_full_disk, require_own_folder, write_json
 from asrtool.graphs.folder import write_symbols
-from asrtool.models.acoustic import BLANK, AcousticModel
+from asrtool.models.acoustic import AcousticModel
 from asrtool.progress import progress
-from asrtool.text.tokenizer import SPACE
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,12 @@ COMMAND = "asrtool export"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CHECK_BATCHES = 4  # from the shortest to the longest cuts
 CHECK_BATCH_SECONDS = 30.0
-GRAPHS = {"model": (forward_graph, check_forward_graph), "step": (step_graph, check_step_graph)}
+RUNTIMES = ("sherpa-onnx",)
+GRAPHS = {
+    "model": (forward_graph, check_forward_graph),
+    "step": (step_graph, check_step_graph),
+    "streaming": (streaming_graph, check_sherpa_graph),
+}
 
 
 def require_packages() -> None:
@@ -74,6 +80,8 @@ def export(
     cuts: Path | None = None,
     quantise: bool = False,
     max_minutes: float = 5.0,
+    runtime: str | None = None,
+    search_files: Mapping[str, Path] | None = None,
 ) -> dict[str, dict]:
     """Writes the folder; returns the facts of each graph by file name: its size and the result of its check.
 
@@ -81,81 +89,33 @@ def export(
     experiment's configuration names is not opened, since the folder may come from somebody else. `out` is new, empty,
     or the folder of an earlier export; other files in it are kept. Raises AsrtoolError if a graph that is not quantised
     differs from the model by more than TOLERANCE, or cannot be created, and leaves `out` as it was.
+
+    `runtime`, one of RUNTIMES, makes it a folder for sherpa-onnx (asrtool/deploy/sherpa_onnx.py). `search_files` are
+    its decoding graph and decoding weights, by the names of `sherpa_onnx.open_search`.
     """
     require_packages()
+    require_runtime(search_files or {}, runtime)
+    if runtime and experiment.config.objective.topology == "hmm":
+        raise UserError(f"--runtime {runtime} is for models with a blank, and objective.topology is hmm; leave it out")
     require_own_folder(out, FACTS_FILE, COMMAND)
     source, batches = _check_batches(experiment, cuts, max_minutes)
+    search = open_search(experiment, search_files or {}) if runtime else None
+    names = ["model"]
+    if experiment.model.can_stream:
+        names.append("streaming" if runtime else "step")
     graphs: dict[str, dict] = {}
     with new_folder(out, FACTS_FILE, COMMAND) as folder:
-        for name in GRAPHS if experiment.model.can_stream else ["model"]:
+        for name in names:
             with _explain_errors(f"{name}.onnx", out):
                 graphs |= _export_graph(experiment.model, name, folder, opset, batches, quantise)
-        write_symbols(folder / "tokens.txt", symbols_with_spaces(experiment.tokenizer.symbols))
         facts = model_facts(experiment)
+        if runtime:
+            facts["sherpa_onnx"] = write_runtime_files(experiment, search, folder)
+        else:
+            write_symbols(folder / "tokens.txt", symbols_with_spaces(experiment.tokenizer.symbols))
         facts |= {"opset": opset, "checked_with": source, "tolerance": TOLERANCE, "graphs": graphs}
         write_json(folder / FACTS_FILE, facts | {"files": sorted(path.name for path in folder.iterdir())})
     return {name: graph | {"checked_with": source} for name, graph in graphs.items()}
-
-
-def symbols_with_spaces(symbols: list[str]) -> list[str]:
-    """Returns the symbols of the units; whole words and phones get the mark for a space in front, which they lack."""
-    blank, *others = symbols
-    if any(SPACE in symbol for symbol in others):
-        return symbols
-    return [blank, *(SPACE + symbol for symbol in others)]
-
-
-def model_facts(experiment: Experiment) -> dict:
-    """Returns what a runtime must know about the model in addition to its graphs."""
-    model = experiment.model
-    tokenizer = experiment.tokenizer
-    features = experiment.config.features
-    options = extractor(features.sampling_rate, features.num_bins).config.to_dict()
-    no_effect = ("device", "energy_floor")  # the floor is for the energy, which is not among the features
-    options = {name: value for name, value in options.items() if name not in no_effect}
-    latency = model.latency()
-    return {
-        "source": {
-            "asrtool": asrtool.__version__,
-            "torch": torch.__version__,
-            "experiment": experiment.folder.name,
-            "checkpoint": experiment.checkpoint.name,
-            "sha256": file_hash(experiment.checkpoint),
-        },
-        "units": {"count": tokenizer.size, "blank": BLANK, "output_type": tokenizer.output_type},
-        "features": {"type": "Kaldi's log-mel filterbank", "samples": "float, -1 to 1"} | options,
-        "normalisation": {"kind": experiment.config.model.normalise, "where": "inside the graphs"},
-        "subsampling_factor": model.subsampling.factor,
-        "output_frame_seconds": round(FRAME_SHIFT * model.subsampling.factor, 6),
-        "latency_frames": {"chunk": latency.chunk, "right": latency.right} if model.can_stream else None,
-        "stream": stream_facts(model) if model.can_stream else None,
-    }
-
-
-def stream_facts(model: AcousticModel) -> dict:
-    """Returns how streams begin, and the tensors of their state, all of whose elements have one initial value."""
-    state = [
-        {
-            "input": name,
-            "output": f"new_{name}",
-            "shape": ["N", *tensor.shape[1:]],
-            "initial_value": _common_value(tensor),
-        }
-        for name, tensor in zip(state_names(model), model.initial_state(1), strict=True)
-    ]
-    return {
-        "chunk": model.latency().chunk,
-        "lead_padding": model.lead_padding,
-        "delay": model.delay,
-        "state": state,
-    }
-
-
-def _common_value(tensor: torch.Tensor) -> int | float:
-    """Returns the value that all elements of the tensor have."""
-    values = tensor.unique().tolist()
-    assert len(values) <= 1
-    return values[0] if values else 0.0  # a tensor of the state may be empty
 
 
 def _export_graph(

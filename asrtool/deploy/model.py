@@ -10,12 +10,19 @@ import numpy as np
 
 from asrtool.data.audio_blocks import Channel, open_recording
 from asrtool.data.sources import InvalidEntry
-from asrtool.decoding.calibration import open_calibration
+from asrtool.decoding.calibration import MethodCalibration, open_calibration
 from asrtool.decoding.options import Options
-from asrtool.decoding.system_options import LATTICE_OPTIONS, best_method, search_options, with_lattices
+from asrtool.decoding.system_options import (
+    LATTICE_OPTIONS,
+    best_method,
+    search_options,
+    warn_of_unused_weights,
+    with_lattices,
+)
 from asrtool.decoding.words import WordDescriber
 from asrtool.deploy.model_options import (
     check_method,
+    check_precision,
     check_segmentation,
     given_options,
     require_count,
@@ -31,7 +38,7 @@ from asrtool.deploy.transcriber import BATCH_SECONDS, Audio, Transcriber
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment, open_experiment
 from asrtool.streaming.endpointing import parse_rules
-from asrtool.streaming.search_setup import open_streaming_search
+from asrtool.streaming.search_setup import StreamingSetup, open_streaming_search
 from asrtool.text.spoken_text import read_spoken_text, spoken_text
 
 logger = logging.getLogger(__name__)
@@ -54,6 +61,7 @@ def load(
     checkpoint: str = "averaged",
     batch_seconds: float = BATCH_SECONDS,
     max_seconds: float | None = None,
+    precision: str = "fp32",
     **options: Any,
 ) -> "Model":
     """Opens a trained system: an experiment folder, or a pack of `asrtool pack`.
@@ -73,6 +81,8 @@ def load(
     checkpoint: "averaged", "best", "last" or a file.
     batch_seconds: audio in a batch of segments, with padding.
     max_seconds: the longest segment that a recording is cut into, by default the longest utterance of the training.
+    precision: "fp32", "bf16", or "auto" for bf16 where the device has instructions for it. Many streams at once, and
+        large models, are faster in bf16; a few words may differ.
     options: further options of `asrtool decode` by name, such as beam=12.0 or acoustic_scale=0.7.
 
     Files that the system carries are used where none is given.
@@ -86,7 +96,8 @@ def load(
     check_segmentation(vad, batch_seconds, max_seconds)
     if method is not None:
         check_method(method, given)
-    experiment = open_experiment(Path(path), checkpoint, device)
+    check_precision(precision)
+    experiment = open_experiment(Path(path), checkpoint, device, precision)
     if method is None:
         method = _default_method(experiment, given)
         check_method(method, given)
@@ -118,6 +129,7 @@ class Model:
         self.experiment = experiment
         self.method = method
         self.options = with_lattices(method, search_options(experiment, method, options))
+        warn_of_unused_weights(experiment, method, self.options)
         self.jobs = jobs
         self.vad = vad
         self.batch_seconds = batch_seconds
@@ -214,17 +226,25 @@ class Model:
         UserError for a model that needs whole utterances.
         """
         require_rate(rate)
-        new_search, describer = self._streaming_search
-        return Stream(self.experiment, new_search, describer, rate, parse_rules(endpoint))
+        setup = self.streaming_search
+        return Stream(self.experiment, setup.new_search, self.describer(setup), rate, parse_rules(endpoint))
 
     @cached_property
-    def _streaming_search(self) -> tuple[Callable, WordDescriber]:
-        """The function that creates the search of an utterance, and what describes its words."""
+    def streaming_search(self) -> StreamingSetup:
+        """The search of streams."""
         given = {name: value for name, value in self._given.items() if name not in LATTICE_OPTIONS}
         options = search_options(self.experiment, self.method, given, streaming=True)
-        setup = open_streaming_search(self.method, self.experiment.tokenizer, options)
-        calibration, _ = open_calibration(self.experiment, self.method)
-        return setup.new_search, WordDescriber(self.experiment, setup.graph, calibration)
+        return open_streaming_search(
+            self.method, self.experiment.tokenizer, options, self.experiment.config.objective.topology
+        )
+
+    def describer(self, setup: StreamingSetup) -> WordDescriber:
+        """Returns what finds times and confidences of the words that a search of streams recognises."""
+        return WordDescriber(self.experiment, setup.graph, self._calibration)
+
+    @cached_property
+    def _calibration(self) -> MethodCalibration | None:
+        return open_calibration(self.experiment, self.method)[0]
 
     def align(
         self, audio: Audio, text: str | Path, rate: int | None = None, *, channel: Channel = "mix"

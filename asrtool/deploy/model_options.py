@@ -11,6 +11,7 @@ import numpy as np
 from asrtool.decoding.options import Options, methods_of_option
 from asrtool.deploy.detectors import VAD_NAMES
 from asrtool.errors import UserError, did_you_mean
+from asrtool.precision import PRECISIONS
 
 METHODS = ("greedy", "prefix", "graph")
 FILE_OPTIONS = ("graph", "graph_lm", "rescore", "lm", "priors", "decoding_weights", "hotwords")
@@ -56,6 +57,12 @@ def check_method(method: str, given: Options) -> None:
         if method not in methods_of_option(name):
             valid = " or ".join(methods_of_option(name))
             raise UserError(f"the option {name} has no effect on the method {method}; it is for {valid}")
+
+
+def check_precision(precision: Any) -> None:
+    """Raises UserError for a precision that does not exist."""
+    if precision not in PRECISIONS:
+        raise UserError(f"precision is {precision}; {did_you_mean(str(precision), PRECISIONS)}")
 
 
 def check_segmentation(vad: Any, batch_seconds: Any, max_seconds: Any) -> None:

@@ -34,7 +34,7 @@ def forward_graph(model: AcousticModel, opset: int) -> "ONNXProgram":
     frames = 7 * model.latency().chunk + 1  # fills neither strides nor chunks, so that the trace contains all padding
     inputs = (_example_features(model, frames), torch.tensor([frames, frames - 1]))
     dynamic_shapes = ({0: "N", 1: "T"}, {0: "N"})
-    return _trace(module, inputs, dynamic_shapes, ["x", "x_lens"], ["log_probs", "log_probs_lens"], opset)
+    return trace(module, inputs, dynamic_shapes, ["x", "x_lens"], ["log_probs", "log_probs_lens"], opset)
 
 
 def step_graph(model: AcousticModel, opset: int) -> "ONNXProgram":
@@ -49,7 +49,7 @@ def step_graph(model: AcousticModel, opset: int) -> "ONNXProgram":
     batch_axis = {0: "N"}
     dynamic_shapes = (batch_axis, batch_axis, [batch_axis] * len(names))
     outputs = ["log_probs", *(f"new_{name}" for name in names)]
-    return _trace(Step(model), inputs, dynamic_shapes, ["x", "x_lens", *names], outputs, opset)
+    return trace(Step(model), inputs, dynamic_shapes, ["x", "x_lens", *names], outputs, opset)
 
 
 def state_names(model: AcousticModel) -> list[str]:
@@ -58,6 +58,13 @@ def state_names(model: AcousticModel) -> list[str]:
     names += [f"subsampling_{i}" for i in range(len(model.subsampling.initial_state(1)))]
     names += [f"encoder_{i}" for i in range(len(model.encoder.initial_state(1)))]
     return names
+
+
+def common_value(tensor: Tensor) -> int | float:
+    """Returns the value that all elements of the tensor have; 0 if there are none, as in some tensors of a state."""
+    values = tensor.unique().tolist()
+    assert len(values) <= 1
+    return values[0] if values else 0.0
 
 
 class Forward(nn.Module):
@@ -166,7 +173,7 @@ def _example_features(model: AcousticModel, frames: int) -> Tensor:
     return torch.zeros(EXAMPLE_BATCH, frames, len(model.normalise.mean))
 
 
-def _trace(
+def trace(
     module: nn.Module,
     inputs: tuple,
     dynamic_shapes: tuple,
@@ -174,6 +181,7 @@ def _trace(
     output_names: list[str],
     opset: int,
 ) -> "ONNXProgram":
+    """Traces a module in evaluation mode; the arguments are those of torch.onnx.export."""
     with silence_exporter(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),

@@ -209,4 +209,5 @@ def _open_searches(folder: Path, manifest: Manifest) -> None:
     experiment = open_experiment(folder, device="cpu")
     methods = {name for name, needed in (("graph", "graph"), ("prefix", "lm")) if getattr(manifest.carried, needed)}
     for method in sorted({manifest.default_method} | methods):
-        open_search(method, experiment.tokenizer, search_options(experiment, method, {}))
+        options = search_options(experiment, method, {})
+        open_search(method, experiment.tokenizer, options, topology=experiment.config.objective.topology)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from asrtool.deploy.onnx_graphs import join_chunks, split_into_chunks
+from asrtool.deploy.sherpa_onnx_graph import SILENT_BIN, SherpaStep, tail_padding_frames
 from asrtool.models.acoustic import AcousticModel
 
 # For the largest difference of a log-prob p, relative to 1 + |p|. Single precision rounds at 6e-8; sums of hundreds of
@@ -102,6 +104,24 @@ def check_step_graph(model: AcousticModel, graph: OnnxGraph, batches: Iterable[F
         x = x[:, : x_lens.max()]
         expected, lens = model(x, x_lens)
         parity.add(run_in_steps(model, graph, x, x_lens), expected, lens)
+    return parity
+
+
+@torch.no_grad()
+def check_sherpa_graph(model: AcousticModel, graph: OnnxGraph, batches: Iterable[FeatureBatch]) -> Parity:
+    """Compares the graph of a call of sherpa-onnx with the module that it was traced from, over whole streams."""
+    parity = Parity()
+    step = SherpaStep(model).eval()
+    for x, x_lens in batches:
+        is_silent = torch.arange(x.shape[1]) >= x_lens[:, None]  # (N, T)
+        x = x.masked_fill(is_silent[:, :, None], SILENT_BIN)
+        padding = tail_padding_frames(model) + -(x.shape[1] + tail_padding_frames(model)) % step.chunk
+        chunks = pad(x, (0, 0, 0, padding), value=SILENT_BIN).split(step.chunk, 1)
+        expected_state = state = step.initial_state(len(x))
+        for chunk in chunks:
+            expected, *expected_state = step(chunk, expected_state)
+            log_probs, *state = graph(chunk.contiguous(), *state)
+            parity.add(log_probs, expected, torch.full((len(x),), expected.shape[1]))
     return parity
 
 

@@ -14,7 +14,7 @@ from asrtool.decoding.confidence import WordEvidence, acoustic_posteriors
 from asrtool.decoding.edit_alignment import AlignedUnit, EditAlignment
 from asrtool.decoding.edit_graph import EditCosts
 from asrtool.decoding.long_alignment import align_long, greedy_units
-from asrtool.decoding.recording_log_probs import RecordingFrames, recording_log_probs
+from asrtool.decoding.recording_log_probs import RecordingFrames, recording_log_probs, topology_with_blank
 from asrtool.decoding.unit_chain import FrameSpan
 from asrtool.decoding.word_times import word_times
 from asrtool.deploy.results import Word
@@ -101,10 +101,11 @@ def align_recording(
     if not len(heard):
         raise UserError(f"no speech was recognised in {name}: is it silent, or of another kind than the training data?")
     words = text.tokenizer.pronunciation_units(" ".join(word.text for word in text.words))
-    edits = align_long(log_probs, words, experiment.config.objective.topology, costs)
+    topology = topology_with_blank(experiment)
+    edits = align_long(log_probs, words, topology, costs)
     _require_common(edits, len(heard), name)
     frame = experiment.frame_seconds
-    aligned = list(_aligned_words(frames, edits, text, frame, experiment.config.objective.topology))
+    aligned = list(_aligned_words(frames, edits, text, frame, topology))
     return RecordingAlignment(
         source=name,
         seconds=frames.seconds,

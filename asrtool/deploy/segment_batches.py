@@ -97,7 +97,7 @@ def segment_frames(
     """
     rate, num_bins = experiment.config.features.sampling_rate, experiment.config.features.num_bins
     lengths = [len(segment.samples) for segment in segments]
-    no_frames = SegmentFrames(np.zeros((0, num_bins), np.float32), np.zeros((0, experiment.tokenizer.size), np.float32))
+    no_frames = SegmentFrames(np.zeros((0, num_bins), np.float32), np.zeros((0, experiment.num_outputs), np.float32))
     results = [no_frames] * len(segments)
     for indices in length_batches(lengths, round(batch_seconds * rate)):
         features = [features_of_samples(segments[index].samples, rate, num_bins) for index in indices]

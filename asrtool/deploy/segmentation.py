@@ -9,7 +9,9 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.supervision import AlignmentItem
 
 from asrtool.data.audio_blocks import Channel, open_recording
-from asrtool.data.manifest import ManifestSummary, copy_manifest
+from asrtool.data.lhotse_manifest import copy_manifest
+from asrtool.data.lhotse_objects import deserialize_entry
+from asrtool.data.manifest import ManifestSummary
 from asrtool.data.sources import InvalidEntry
 from asrtool.data.utterance_checks import UtteranceChecks, create_recording
 from asrtool.deploy.recording_alignment import RecordingAlignment, align_recording, require_one_channel
@@ -95,7 +97,7 @@ def _recording(audio: Path, channel: Channel, sampling_rate: int) -> Recording:
     if len(recording.channel_ids) > 1 and not isinstance(channel, int):
         number = len(recording.channel_ids)
         raise UserError(f"{audio} has {number} channels; choose one with --channel, counted from 0")
-    return recording
+    return deserialize_entry(recording.to_dict())
 
 
 def _describe_unusable(audio: Path, problem: InvalidEntry) -> str:

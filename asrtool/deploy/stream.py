@@ -1,12 +1,13 @@
 """Audio as it arrives, at any sampling rate, to partial and final words with times and confidence."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from asrtool.data.resampling import StreamResampler
+from asrtool.data.resampling import StreamResampler, rate_warning
 from asrtool.decoding.words import WordDescriber
 from asrtool.deploy.results import Word, rounded_confidence, words_at
 from asrtool.errors import UserError
@@ -14,6 +15,10 @@ from asrtool.experiment import Experiment
 from asrtool.streaming.endpointing import Endpointing
 from asrtool.streaming.partial_hypothesis import StreamingSearch
 from asrtool.streaming.recogniser import Recogniser, RecognitionResult
+
+logger = logging.getLogger(__name__)
+
+INT16_STEP = np.float32(1 / 32768)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Stream:
         self._recogniser = Recogniser(experiment, new_search, endpointing, keep_frames=True)
         self.rate = rate or self._recogniser.rate
         self._resampler = StreamResampler(self.rate, self._recogniser.rate)
+        if warning := rate_warning(self.rate, self._recogniser.rate):
+            logger.warning(warning)
 
     def accept(self, samples: np.ndarray) -> list[StreamResult]:
         """Takes samples; returns the utterances that ended in them, and the partial result of the next one.
@@ -85,18 +92,20 @@ class Stream:
         yield from self.finish()
 
     def _results(self, results: Sequence[RecognitionResult]) -> list[StreamResult]:
-        return [self._final(result) if result.hypothesis else _partial(result) for result in results]
+        return [stream_result(result, self._describer) for result in results]
 
-    def _final(self, result: RecognitionResult) -> StreamResult:
-        """Returns an utterance with the times and the confidence of its words."""
-        assert result.hypothesis is not None and result.frames is not None
-        words: list[Word] = []
-        confidence = None
-        if len(result.frames.log_probs):
-            described = self._describer.describe(result.hypothesis, result.frames.log_probs, result.frames.features)
-            words = words_at(result.start, result.end, described.words)
-            confidence = rounded_confidence(described.confidence)
-        return StreamResult(words, result.start, result.end, True, len(words), confidence)
+
+def stream_result(result: RecognitionResult, describer: WordDescriber) -> StreamResult:
+    """Returns a result with the times of its words, and with their confidence if the utterance has ended."""
+    if result.hypothesis is None:
+        return _partial(result)
+    words: list[Word] = []
+    confidence = None
+    if result.frames is not None and len(result.frames.log_probs):
+        described = describer.describe(result.hypothesis, result.frames.log_probs, result.frames.features)
+        words = words_at(result.start, result.end, described.words)
+        confidence = rounded_confidence(described.confidence)
+    return StreamResult(words, result.start, result.end, True, len(words), confidence)
 
 
 def _partial(result: RecognitionResult) -> StreamResult:
@@ -115,6 +124,10 @@ def mono_samples(samples: np.ndarray) -> np.ndarray:
     if samples.ndim not in (1, 2) or samples.dtype not in (np.int16, np.int32, np.float16, np.float32, np.float64):
         found = f"{samples.dtype} of shape {samples.shape}"
         raise UserError(f"samples are {found}; give (n,) or (n, channels) of int16, int32 or floats in -1 .. 1")
+    if samples.ndim == 2 and samples.shape[1] == 1:
+        samples = samples[:, 0]
+    if samples.ndim == 1 and samples.dtype == np.int16:  # what most streams send
+        return samples.astype(np.float32) * INT16_STEP
     scale = 1.0 if samples.dtype.kind == "f" else -float(np.iinfo(samples.dtype).min)
     mixed = samples.astype(np.float64) / scale
     if mixed.ndim == 2:

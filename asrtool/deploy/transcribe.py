@@ -54,7 +54,9 @@ def system_settings(model: "Model") -> dict[str, Any]:
         "units": experiment.folder / "tokenizer.json",
         "calibration": experiment.files.calibration,
     }
-    chosen = {**files, "max_seconds": model.max_seconds, "vad": _vad_name(model.vad), **model.options}
+    precision = experiment.computed_precision
+    chosen = {**files, "precision": precision, "max_seconds": model.max_seconds, "vad": _vad_name(model.vad)}
+    chosen |= model.options
     values = {name: _as_setting(value) for name, value in chosen.items() if value is not None}
     return {"asrtool": asrtool.__version__, "method": model.method, **values}
 

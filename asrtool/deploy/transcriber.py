@@ -6,13 +6,15 @@ Every step is an iterator over a bounded part of the recording, so that memory d
 first words appear before the last ones are read.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
-from asrtool.data.audio_blocks import Channel, open_recording
+from asrtool.data.audio_blocks import AudioRecording, Channel, open_recording
+from asrtool.data.resampling import rate_warning
 from asrtool.data.speech_segments import segment_recording
 from asrtool.decoding.calibration import open_calibration
 from asrtool.decoding.options import Options, check_options
@@ -33,6 +35,8 @@ from asrtool.deploy.segment_batches import (
 from asrtool.deploy.segment_search import SearchProcesses, SegmentSearch, SegmentWords
 from asrtool.deploy.training_lengths import longest_utterance
 from asrtool.experiment import Experiment
+
+logger = logging.getLogger(__name__)
 
 Audio = str | Path | BinaryIO | np.ndarray  # a path, an open file, or samples (n,) or (n, channels)
 
@@ -68,7 +72,7 @@ class Transcriber:
         self.rate = experiment.config.features.sampling_rate
         self.batch_seconds = batch_seconds
         self.max_seconds = max_seconds or max(MIN_SEGMENT_SECONDS, longest_utterance(experiment))
-        setup = open_search(method, experiment.tokenizer, options)
+        setup = open_search(method, experiment.tokenizer, options, topology=experiment.config.objective.topology)
         calibration, _ = open_calibration(experiment, self.label)
         describer = WordDescriber(experiment, setup.graph, calibration)
         # The processes are forked before the detector starts its threads.
@@ -81,17 +85,21 @@ class Transcriber:
         channel: Channel = "mix",
         rate: int | None = None,
         on_progress: Callable[[float], object] | None = None,
+        on_segment: Callable[[Segment], object] | None = None,
     ) -> Transcript:
         """Returns the words of a recording; see `segments`.
 
         `on_progress` is called with the seconds of the recording that are done, after each segment and at the end.
+        `on_segment` is called with each segment that has words, as soon as it is recognised.
         """
-        recording = open_recording(source, rate)
+        recording = self._open(source, rate)
         blocks = _CountedBlocks(recording.blocks(self.rate, channel))
         segments = []
         for recognised in self._recognise(blocks):
             if recognised.words:
                 segments.append(recognised.as_segment())
+                if on_segment:
+                    on_segment(segments[-1])
             if on_progress:
                 on_progress(recognised.end)
         seconds = blocks.num_samples / self.rate
@@ -105,10 +113,16 @@ class Transcriber:
 
         `rate` is the sampling rate of `source` if it is an array, in Hz.
         """
-        recording = open_recording(source, rate)
+        recording = self._open(source, rate)
         for recognised in self._recognise(recording.blocks(self.rate, channel)):
             if recognised.words:
                 yield recognised.as_segment()
+
+    def _open(self, source: Audio, rate: int | None) -> AudioRecording:
+        recording = open_recording(source, rate)
+        if warning := rate_warning(recording.sampling_rate, self.rate):
+            logger.warning(f"{recording.name}: {warning}")
+        return recording
 
     def _recognise(self, blocks: Iterable[np.ndarray]) -> Iterator["RecognisedSegment"]:
         audio = segment_recording(blocks, self.rate, self.max_seconds, self.detector)

@@ -20,7 +20,8 @@ from asrtool.pages.elements import Section
 
 MAX_BYTES = 10_000_000  # of a file: it can still be sent by mail, and a telephone opens it
 POLICY = "default-src 'none'; img-src data:; media-src data:"
-SCRIPTS = ("dom.js", "elements.js", "table.js", "chart.js", "utterance.js", "page.js")  # in this order
+# in this order
+SCRIPTS = ("dom.js", "theme.js", "elements.js", "table.js", "chart.js", "utterance.js", "page.js")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from asrtool.data.batch import Position
+from asrtool.data.lhotse_objects import read_cut
 from asrtool.data.samples import load_samples
 from asrtool.data.sampling import CutBatch, ordered_batches
 from asrtool.data.sources import InvalidEntry
@@ -37,7 +38,7 @@ class Media:
         if not item.cut:
             return None, None
         try:
-            cut = item.cut.entry.cut()
+            cut = read_cut(item.cut.entry)
             samples = load_samples(cut, MAX_SECONDS).numpy()
             audio = audio_uri(samples, cut.sampling_rate)
             image = spectrogram_uri(samples, cut.sampling_rate)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from asrtool.data.lhotse_objects import read_cut
 from asrtool.data.samples import load_samples
 from asrtool.data.shards import Entry, entries_with_trees
 from asrtool.data.snr import estimate_snr
@@ -15,7 +16,7 @@ from asrtool.pages.elements import counted
 from asrtool.progress import progress
 from asrtool.readers import read_lines
 from asrtool.scoring.folder import HYPOTHESES, read_hypotheses, read_result_facts
-from asrtool.scoring.wer import Alignment, ErrorCounts, align_words, count_word_errors
+from asrtool.scoring.wer import Alignment, ErrorCounts, align_words, count_word_errors, sum_counts
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +249,7 @@ def _with_snr(cuts: dict[str, CutFacts], set_name: str, threads: int, notes: lis
 def _measure(cut: CutFacts) -> CutFacts | str:
     """Returns the cut with its SNR, or why its audio cannot be read."""
     try:
-        own = cut.entry.cut()
+        own = read_cut(cut.entry)
         samples = load_samples(own, MAX_SECONDS)
     except InvalidEntry as problem:
         return str(problem)
@@ -273,10 +274,4 @@ def read_genders(path: Path) -> dict[str, str]:
 
 def total_counts(utterances: Iterable[DecodedUtterance]) -> ErrorCounts:
     """Returns the errors of all utterances together."""
-    counts = [utterance.counts for utterance in utterances]
-    return ErrorCounts(
-        insertions=sum(c.insertions for c in counts),
-        deletions=sum(c.deletions for c in counts),
-        substitutions=sum(c.substitutions for c in counts),
-        length=sum(c.length for c in counts),
-    )
+    return sum_counts([utterance.counts for utterance in utterances])

@@ -28,13 +28,40 @@ class WordAssembler:
 
     def num_complete(self, tokens: Sequence[int]) -> int:
         """Returns the number of words of `tokens` that no further token can change."""
-        bounds = self._bounds(tokens)
-        complete = bounds[: len(bounds) - self.has_marks]
-        return sum(bool(self.tokenizer.decode(tokens[a:b])) for a, b in complete)
+        bounds = self._bounds(tokens[: self.num_complete_tokens(tokens)])
+        return sum(bool(self.tokenizer.decode(tokens[a:b])) for a, b in bounds)
+
+    def num_complete_tokens(self, tokens: Sequence[int]) -> int:
+        """Returns the number of tokens in words that no further token can change."""
+        if not self.has_marks or not tokens:
+            return len(tokens)
+        starts = (n for n in range(len(tokens) - 1, 0, -1) if self.begins_word[tokens[n]])
+        return next(starts, 0)  # where the last word begins
 
     def _bounds(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
         starts = [n for n, token in enumerate(tokens) if n == 0 or not self.has_marks or self.begins_word[token]]
         return list(zip(starts, [*starts[1:], len(tokens)], strict=True)) if starts else []
+
+
+class GrowingWords:
+    """The words of tokens of which none ever changes: as tokens are added, only the last word is assembled again."""
+
+    def __init__(self, assembler: WordAssembler):
+        self._assembler = assembler
+        self._num_tokens = 0  # in complete words
+        self._words: list[str] = []  # complete ones
+        self._frames: list[int] = []
+
+    def update(self, tokens: Sequence[int], frames: Sequence[int]) -> tuple[list[str], list[int], int]:
+        """Returns `WordAssembler.words` of all tokens so far, and how many of them are complete."""
+        tokens, frames = tokens[self._num_tokens :], frames[self._num_tokens :]
+        count = self._assembler.num_complete_tokens(tokens)
+        words, word_frames = self._assembler.words(tokens[:count], frames[:count])
+        self._num_tokens += count
+        self._words += words
+        self._frames += word_frames
+        words, word_frames = self._assembler.words(tokens[count:], frames[count:])
+        return self._words + words, self._frames + word_frames, len(self._words)
 
 
 class _TrailingSilence:
@@ -48,7 +75,10 @@ class _TrailingSilence:
     def update(self, best: np.ndarray) -> None:
         """Counts the most likely outputs of further frames, (T,)."""
         self.frames += len(best)
-        speech = np.flatnonzero(~np.isin(best, self.outputs))
+        is_speech = best != self.outputs[0]
+        for output in self.outputs[1:]:  # one or two; numpy.isin is ten times as slow for a chunk
+            is_speech &= best != output
+        speech = np.flatnonzero(is_speech)
         if len(speech):
             self.trailing = len(best) - 1 - int(speech[-1])
         else:
@@ -56,10 +86,12 @@ class _TrailingSilence:
 
 
 class StreamingGreedy:
-    """`ctc_greedy` of one utterance. No token ever changes."""
+    """`greedy_search` of one utterance. No token ever changes."""
 
-    def __init__(self, assembler: WordAssembler, silences: Sequence[int] = ()):
-        self.assembler = assembler
+    def __init__(self, assembler: WordAssembler, silences: Sequence[int] = (), topology: str = "ctc"):
+        """`silences` are outputs of the model that count as silence at the end, in addition to the blank."""
+        self.states = 2 if topology == "hmm" else 1  # outputs of a unit
+        self.words = GrowingWords(assembler)
         self.silence = _TrailingSilence(silences)
         self.tokens: list[int] = []
         self.frames: list[int] = []
@@ -70,19 +102,21 @@ class StreamingGreedy:
         """Searches further frames, (T, V)."""
         best = log_probs.argmax(1)
         self.score += float(log_probs.max(1).sum(dtype=np.float64)) if len(best) else 0.0
-        for frame, unit in enumerate(best.tolist(), self.silence.frames):
-            if unit not in (BLANK, self.last):
+        for frame, output in enumerate(best.tolist(), self.silence.frames):
+            unit = output // self.states
+            is_new = unit != self.last // self.states or output < self.last  # see `hmm_greedy`
+            if unit != BLANK and is_new:
                 self.tokens.append(unit)
                 self.frames.append(frame)
-            self.last = unit
+            self.last = output
         self.silence.update(best)
-        words, word_frames = self.assembler.words(self.tokens, self.frames)
+        words, word_frames, num_complete = self.words.update(self.tokens, self.frames)
         return PartialHypothesis(
             words=words,
             frames=self.silence.frames,
             trailing=self.silence.trailing,
             word_frames=word_frames,
-            num_final=self.assembler.num_complete(self.tokens),
+            num_final=num_complete,
         )
 
     def finish(self) -> Hypothesis:

@@ -1,4 +1,4 @@
-"""Endpointing: the rules by which an utterance has ended, as in Kaldi (online2/online-endpoint.h)."""
+"""Endpointing: the rules by which an utterance has ended, after Kaldi's (online2/online-endpoint.h)."""
 
 import math
 from collections.abc import Sequence
@@ -29,16 +29,17 @@ class EndpointRule:
 
 @dataclass(frozen=True)
 class Endpointing:
-    """An utterance has ended when one of the rules is met. The default rules are Kaldi's, with its values.
+    """An utterance has ended when one of the rules is met. The default rules are four of Kaldi's five, with its values.
 
     The more likely the words are a whole sentence, the shorter the silence has to be. Without a graph that likelihood
-    is unknown, and the second and third rule are never met.
+    is unknown, and the rule with a cost is never met. Kaldi has another such rule, 0.5 s with a cost of 2. Its silence
+    is that of an alignment; with CTC and MMI, blank begins after the last output of a unit, long before the word ends,
+    so that this rule cuts words (docs/streaming.md#endpointing has the figures).
     """
 
     rules: tuple[EndpointRule, ...] = (
         EndpointRule(trailing=5.0),  # nobody speaks
-        EndpointRule(needs_words=True, trailing=0.5, relative_cost=2.0),  # probably a whole sentence
-        EndpointRule(needs_words=True, trailing=1.0, relative_cost=8.0),  # possibly a whole sentence
+        EndpointRule(needs_words=True, trailing=1.0, relative_cost=8.0),  # probably a whole sentence
         EndpointRule(needs_words=True, trailing=2.0),  # any words
         EndpointRule(length=20.0),  # bounds the memory and the wait for results
     )
@@ -49,15 +50,18 @@ class Endpointing:
 
 
 RULE_KEYS = {"trailing": "trailing", "cost": "relative_cost", "length": "length"}  # in text, and in EndpointRule
+NO_RULES = "none"
 
 
 def parse_rules(texts: Sequence[str]) -> Endpointing | None:
     """Returns the rules of --endpoint: "default", or "words,trailing=1.2", "cost=2,trailing=0.5", "length=15" ...
 
-    Without rules it returns None. Raises UserError for a text that is not a rule.
+    Without rules, or with "none", it returns None. Raises UserError for a text that is not a rule.
     """
-    if not texts:
+    if not texts or list(texts) == [NO_RULES]:
         return None
+    if NO_RULES in texts:
+        raise UserError(f"--endpoint {NO_RULES} means that no rule ends an utterance; give it without other rules")
     rules: list[EndpointRule] = []
     for text in texts:
         rules += Endpointing().rules if text == "default" else [_parse_rule(text)]

@@ -8,12 +8,12 @@ import numpy as np
 from lhotse import MonoCut
 
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.scoring.wer import align_words
-from asrtool.streaming.feature_stream import FeatureStream
+from asrtool.streaming.feature_stream import FrameExtractor
 from asrtool.streaming.partial_hypothesis import WordEmission
 
 MIN_CHUNK_SECONDS = 0.1  # about as much as a telephone or a browser sends at a time
@@ -29,7 +29,7 @@ def algorithmic_latency(experiment: Experiment) -> dict[str, float]:
     """Returns how much audio behind its beginning an output frame waits for, in milliseconds: maximum and mean."""
     features, model = experiment.config.features, experiment.model
     right, chunk = model.latency()
-    ahead = right + FeatureStream(features.sampling_rate, features.num_bins).look_ahead / FRAME_SHIFT
+    ahead = right + FrameExtractor(features.sampling_rate, features.num_bins).look_ahead / FRAME_SHIFT
     shift = 1000 * FRAME_SHIFT
     # A chunk's first frame waits for all of the chunk, its last frame for one frame.
     mean = ahead + (chunk + model.subsampling.factor) / 2

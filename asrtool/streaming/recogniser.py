@@ -1,56 +1,29 @@
 """One stream of audio: samples in, words out.
 
-samples -> FeatureStream -> ModelStream -> StreamingSearch -> RecognitionResult; after an endpoint, all of them are new
+samples -> UtteranceInput -> ModelSteps -> UtteranceSearch -> RecognitionResult
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from asrtool.data.features import FRAME_SHIFT
-from asrtool.data.sources import InvalidEntry
-from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
 from asrtool.streaming.ctc_search import WordAssembler
 from asrtool.streaming.endpointing import Endpointing
-from asrtool.streaming.feature_stream import FeatureStream
-from asrtool.streaming.model_stream import ModelStream
-from asrtool.streaming.partial_hypothesis import PartialHypothesis, StreamingSearch
+from asrtool.streaming.feature_stream import FrameExtractor
+from asrtool.streaming.model_steps import ModelSteps, step_size
+from asrtool.streaming.partial_hypothesis import StreamingSearch
+from asrtool.streaming.utterance_input import UtteranceInput
+from asrtool.streaming.utterance_search import RecognitionResult, SearchSettings, UtteranceFrames, UtteranceSearch
+
+__all__ = ["RecognitionResult", "Recogniser", "UtteranceFrames"]
 
 # The least time between two checks for an endpoint: far below the shortest silence of a rule, and long enough that a
 # graph's best path is not traced back for every frame.
 ENDPOINT_CHECK_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class UtteranceFrames:
-    """The log-mel features (T, F) of an utterance and its log-probs (T', V), both float32."""
-
-    features: np.ndarray
-    log_probs: np.ndarray
-
-
-@dataclass(frozen=True)
-class RecognitionResult:
-    """The words of an utterance so far; times in seconds from the start of the stream.
-
-    times: where each of the words begins. num_final: this many words, from the first on, cannot change any more. start,
-    end: of the audio that was searched. hypothesis: None while the utterance goes on (a partial result), then the
-    search's hypothesis, whose frames are counted from `start`. frames: of an utterance that has ended, with
-    `keep_frames`.
-    """
-
-    words: list[str]
-    times: list[float]
-    num_final: int
-    start: float
-    end: float
-    hypothesis: Hypothesis | None = None
-    frames: UtteranceFrames | None = None
 
 
 class Recogniser:
@@ -73,16 +46,17 @@ class Recogniser:
         self.experiment = experiment
         self.new_search = new_search
         self.endpointing = endpointing
-        self.keep_frames = keep_frames
-        self.assembler = WordAssembler(experiment.tokenizer)
         self.rate = experiment.config.features.sampling_rate
         self.frame_seconds = experiment.frame_seconds
-        factor = experiment.model.subsampling.factor
-        self.frame_samples = int(FRAME_SHIFT * self.rate) * factor
-        chunk = experiment.model.latency().chunk // factor  # output frames that the model computes at a time
-        # output frames between two checks for an endpoint
-        self.check_interval = chunk * math.ceil(ENDPOINT_CHECK_SECONDS / (chunk * self.frame_seconds))
-        self._begin_utterance(0, torch.zeros(0))
+        self._settings = search_settings(experiment, keep_frames)
+        self._extractor = frame_extractor(experiment)
+        self._steps = ModelSteps(experiment, self._extractor)
+        self._slot = self._steps.open()
+        self._begin_stream()
+
+    def _begin_stream(self) -> None:
+        self._input = UtteranceInput(self.experiment, self._extractor)
+        self._search = UtteranceSearch(self._settings, self.new_search, self.endpointing)
 
     def accept(self, samples: np.ndarray | torch.Tensor) -> list[RecognitionResult]:
         """Takes (n,) samples, float in -1 .. 1; returns the utterances that ended in them, and a partial result.
@@ -93,118 +67,54 @@ class Recogniser:
         if samples.ndim != 1 or not samples.is_floating_point():
             expected = "samples are (n,) float in -1 .. 1, of one channel"
             raise ValueError(f"{samples.dtype} {tuple(samples.shape)}: {expected}")
-        # At most a second at a time: audio after an endpoint is processed again for the next utterance.
-        ended = [result for piece in samples.float().split(self.rate) for result in self._process(piece)]
-        return [*ended, self._result(self._partial.words, self._partial.word_frames, self._partial.num_final)]
+        # At most a second at a time: audio after an endpoint is copied again for the next utterance.
+        for piece in samples.float().split(self.rate):
+            self._input.add(piece)
+        return [*self._run_steps(), self._search.partial()]
 
     def finish(self) -> list[RecognitionResult]:
-        """Ends the stream; returns its last utterance. The recogniser is then ready for another stream."""
-        log_probs = self._log_probs(self._features.finish())
-        log_probs = np.concatenate([log_probs, _finite(self._model.finish()[0])])
-        num_left = int(self._model.out_lens[0]) - self._num_frames  # the model's further frames are of padding
-        self._search_frames(log_probs[:num_left])
-        result = self._end_utterance()
-        self._begin_utterance(0, torch.zeros(0))
-        return [result]
+        """Ends the stream; returns its last utterances. The recogniser is then ready for another stream."""
+        self._input.end()
+        results = [*self._run_steps(), self._search.end_utterance()]
+        self._begin_stream()
+        return results
 
-    def _begin_utterance(self, sample: int, kept: torch.Tensor) -> None:
-        """Begins an utterance at `sample` of the stream; `kept` are the samples from there on that have arrived."""
-        features = self.experiment.config.features
-        self._features = FeatureStream(features.sampling_rate, features.num_bins)
-        self._model = ModelStream(self.experiment.model)
-        self._search = self.new_search()
-        self._start = sample
-        self._kept = kept  # samples of output frames that were not searched yet
-        self._num_dropped = 0  # samples of the utterance before `_kept`
-        self._num_frames = 0  # output frames of the utterance that were searched
-        self._partial = PartialHypothesis([], 0, 0)
-        self._kept_features: list[torch.Tensor] = []  # of the utterance, and of what has arrived after it
-        self._kept_log_probs: list[np.ndarray] = []
-
-    def _process(self, samples: torch.Tensor) -> list[RecognitionResult]:
-        """Takes samples; returns the utterances that ended in them."""
-        self._kept = torch.cat([self._kept, samples])
+    def _run_steps(self) -> list[RecognitionResult]:
+        """Runs all steps that are ready; returns the utterances that ended in them."""
         ended = []
-        while self._search_to_endpoint(self._log_probs(self._features.accept(samples))):
-            ended.append(self._end_utterance())
-            samples = self._kept  # the next utterance takes the samples after the last frame
-        self._drop_samples()
+        while size := step_size(self.experiment, self._input.ready_size()):
+            step = self._input.take(size)
+            (output,) = self._steps.run([self._slot], [step])
+            log_probs = output.finite_log_probs(self._input.outputs(size))
+            check = not self._input.has_ended
+            if self._search.advance(log_probs, output.features.numpy(), check):
+                num_frames = self._search.num_frames
+                ended.append(self._search.end_utterance())
+                self._input.restart(num_frames)
+            else:
+                self._input.release(self._search.num_frames)
         return ended
 
-    def _log_probs(self, features: torch.Tensor) -> np.ndarray:
-        """Returns the log-probs (T, V) that are now final, for further features (n, F)."""
-        if self.keep_frames:
-            self._kept_features.append(features)
-        return _finite(self._model.accept(features[None].to(self.experiment.device))[0])
 
-    def _search_to_endpoint(self, log_probs: np.ndarray) -> bool:
-        """Searches further frames up to the end of the utterance; returns True if it was reached."""
-        if self.endpointing is None:
-            self._search_frames(log_probs)
-            return False
-        first = self.check_interval - self._num_frames % self.check_interval
-        for piece in np.split(log_probs, range(first, len(log_probs), self.check_interval)):
-            self._search_frames(piece)
-            is_check = len(piece) and self._num_frames % self.check_interval == 0
-            if is_check and self.endpointing.has_ended(self._partial, self.frame_seconds):
-                return True
-        return False
-
-    def _search_frames(self, log_probs: np.ndarray) -> None:
-        """Searches the log-probs (T, V) of further frames; T may be 0."""
-        if len(log_probs):
-            self._partial = self._search.advance(log_probs)
-            self._num_frames += len(log_probs)
-            if self.keep_frames:
-                self._kept_log_probs.append(log_probs)
-
-    def _end_utterance(self) -> RecognitionResult:
-        """Returns the result of the utterance, and begins another one after its last frame."""
-        hypothesis = self._search.finish()
-        if hypothesis.words is None:
-            words, frames = self.assembler.words(hypothesis.tokens, hypothesis.frames)
-        else:
-            words, frames = hypothesis.words, hypothesis.word_frames
-        result = self._result(words, frames, len(words), hypothesis)
-        if self.keep_frames:
-            result = replace(result, frames=self._utterance_frames())
-        self._drop_samples()
-        self._begin_utterance(self._start + self._num_dropped, self._kept)
-        return result
-
-    def _result(
-        self, words: list[str], frames: list[int], num_final: int, hypothesis: Hypothesis | None = None
-    ) -> RecognitionResult:
-        """Returns the result that the words are, from their first frames, counted from the start of the utterance."""
-        start = self._start / self.rate  # seconds
-        frame_seconds = self.frame_seconds
-        return RecognitionResult(
-            words=words,
-            times=[round(start + frame * frame_seconds, 3) for frame in frames],
-            num_final=num_final,
-            start=round(start, 3),
-            end=round(start + self._num_frames * frame_seconds, 3),
-            hypothesis=hypothesis,
-        )
-
-    def _utterance_frames(self) -> UtteranceFrames:
-        """Returns the features and log-probs of the utterance, which ends with the last frame that was searched."""
-        no_log_probs = np.zeros((0, self.experiment.tokenizer.size), np.float32)
-        features = torch.cat(self._kept_features)[: self._num_frames * self.experiment.model.subsampling.factor]
-        return UtteranceFrames(features.numpy(), np.concatenate([no_log_probs, *self._kept_log_probs]))
-
-    def _drop_samples(self) -> None:
-        """Deletes the samples of frames that were searched."""
-        num_searched = self._num_frames * self.frame_samples
-        self._kept = self._kept[num_searched - self._num_dropped :]
-        self._num_dropped = num_searched
+def frame_extractor(experiment: Experiment) -> FrameExtractor:
+    """Returns the extractor of the features that the model was trained with."""
+    features = experiment.config.features
+    return FrameExtractor(features.sampling_rate, features.num_bins)
 
 
-def _finite(log_probs: torch.Tensor) -> np.ndarray:
-    """Returns log-probs (T, V) as an array. Raises InvalidEntry when they are not finite: they cannot be decoded."""
-    if not log_probs.isfinite().all():
-        raise InvalidEntry("the model's log-probs are not finite; look at the audio")
-    return log_probs.cpu().numpy()
+def search_settings(experiment: Experiment, keep_frames: bool) -> SearchSettings:
+    """Returns what the searches of all streams of a model have in common."""
+    factor = experiment.model.subsampling.factor
+    extractor = frame_extractor(experiment)
+    chunk = experiment.model.latency().chunk // factor  # output frames that the model computes at a time
+    return SearchSettings(
+        assembler=WordAssembler(experiment.tokenizer),
+        frame_seconds=experiment.frame_seconds,
+        shift_seconds=extractor.shift * factor / experiment.config.features.sampling_rate,
+        factor=factor,
+        check_interval=chunk * math.ceil(ENDPOINT_CHECK_SECONDS / (chunk * experiment.frame_seconds)),
+        keep_frames=keep_frames,
+    )
 
 
 def require_streaming_model(experiment: Experiment) -> None:

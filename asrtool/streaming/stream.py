@@ -7,7 +7,6 @@ has been spoken, and is processed as soon as the one before is done, in the time
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,16 @@ from typing import Any
 import torch
 from lhotse import MonoCut
 
-from asrtool.data.manifest import count_cuts, text_and_speaker
+from asrtool.data.lhotse_objects import read_cut, text_and_speaker
+from asrtool.data.manifest import count_cuts
 from asrtool.data.samples import block_reader, load_samples
 from asrtool.data.shards import entries, manifest_files
-from asrtool.data.sources import InvalidEntry
+from asrtool.data.sources import InvalidEntry, as_data_error
 from asrtool.decoding.decode import hypothesis_row
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.result_folder import result_lock, write_result
 from asrtool.decoding.runs import DecodingRun
 from asrtool.device import describe_device
-from asrtool.errors import DataError
 from asrtool.progress import progress
 from asrtool.provenance import provenance
 from asrtool.streaming.latency import (
@@ -115,7 +114,7 @@ def stream_run(
         count = sum(map(count_cuts, manifest_files(run.cuts)))
         for entry in progress(entries(run.cuts), f"streaming {run.name}", count):
             with as_data_error():
-                cut = entry.cut()
+                cut = read_cut(entry)
                 recording = stream_recording(recogniser, cut, chunk_samples, max_seconds)
                 words = words_of.get(cut.id) or aligned_words(cut)
             statistics.add(recording, cut.duration, emission_delays(recording.emissions, words))
@@ -124,21 +123,12 @@ def stream_run(
         facts |= {"cuts": str(run.cuts), "chunk_ms": round(1000 * chunk, 1)}
         facts |= {"endpoints": recogniser.endpointing is not None} | statistics.facts()
         facts |= {"latency_ms": algorithmic_latency(experiment), "device": describe_device(experiment.device)}
+        facts |= {"precision": experiment.computed_precision}
         offline = experiment.folder / "decode" / run.name / run.out.name
         facts |= {"offline": offline_agreement(rows, offline, experiment.checkpoint.name), "options": run.options}
         facts |= provenance()
         write_result(run.out, rows, "stream.json", facts)
     return facts
-
-
-@contextmanager
-def as_data_error() -> Iterator[None]:
-    """Turns an InvalidEntry inside it into a DataError, which names the cut."""
-    try:
-        yield
-    except InvalidEntry as problem:
-        message = "stopped at unreadable data; check the manifest with `asrtool prepare`"
-        raise DataError(message, [str(problem)]) from None
 
 
 def stream_recording(

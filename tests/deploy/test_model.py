@@ -197,6 +197,16 @@ def test_a_stream_has_the_words_of_the_whole(stream_model, samples):
             )
 
 
+def test_audio_of_a_lower_rate_than_the_models_is_said_once(stream_model, samples, caplog):
+    expected = "audio of 8000 Hz has nothing above 4000 Hz"
+    stream = stream_model.stream(rate=8000)
+    assert list(stream.results(np.split(samples[::2], 4))) and caplog.text.count(expected) == 1
+    stream_model.transcribe(samples[::2], rate=8000)
+    assert caplog.text.count(expected) == 2
+    list(stream_model.segments(samples[::2], rate=8000))
+    assert caplog.text.count(expected) == 3
+
+
 def test_a_stream_takes_other_rates_types_and_channels(stream_model, samples):
     soxr = pytest.importorskip("soxr")
     fast = soxr.resample(samples, RATE, 48000)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from lhotse import CutSet
 
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.deploy.model_card import model_card
 from asrtool.pack_manifest import read_manifest
 from tests.packs import carried_files

@@ -7,7 +7,7 @@ import pytest
 from lhotse import CutSet
 
 from asrtool import checkpoint
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.deploy.pack import PackSettings, write_pack
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
@@ -175,7 +175,7 @@ def test_a_pack_has_the_counts_that_adaptation_needs(asr, tiny_config, tokenizer
     exp = make_experiment(tmp_path / "exp", config, tokenizer_file, bias=0.0)
     opened = open_experiment(exp, device="cpu")
     if kind == "mmi":
-        unit_counts(config.data.train, config.objective, opened.tokenizer, exp / "unit_ngram.json")
+        unit_counts(config.data, config.objective, opened.tokenizer, exp / "unit_ngram.json")
     else:
         (exp / "priors.json").write_text("[5, 1, 1, 1, 1]")
     assert asr("pack", exp, tmp_path / "pack")[0] == 0

@@ -18,7 +18,9 @@ from tests.fuzz.driver import LONGEST, Driver, Inputs
 
 SECONDS = 10  # of computation for one input; valid ones take milliseconds
 MEMORY = 500 << 20  # bytes that an input may take beyond what the valid files took
-ADDRESSES = 6 << 30  # bytes that a child may allocate in all, so that a finding does not exhaust the machine
+# Bytes that a child may allocate beyond the addresses of the process that it is forked from, so that a finding does not
+# exhaust the machine.
+ADDRESSES = 6 << 30
 SHELLS = {
     "os.system",
     "os.exec",
@@ -76,7 +78,8 @@ def restrict(driver: Driver, folder: Path) -> None:
     os.chdir(folder)
     faulthandler.disable()  # a signal is a finding, not a page of pytest's output
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
+    addresses = (_kilobytes("VmSize") << 10) + ADDRESSES
+    resource.setrlimit(resource.RLIMIT_AS, (addresses, addresses))
     signal.signal(signal.SIGPROF, _too_slow)
     forbidden = NETWORK | UNPICKLED | (set() if driver.spawns else SHELLS)
 

@@ -9,11 +9,15 @@ import soundfile
 from asrtool.data.audio import inspect_mono_audio
 from asrtool.data.corpora import choose_speakers
 from asrtool.data.features import load_features, load_samples
+from asrtool.data.kaldi_alignments import read_kaldi_alignments
 from asrtool.data.kaldi_folder import read_kaldi
+from asrtool.data.lhotse_objects import read_cut
 from asrtool.data.shards import entries_with_trees
+from asrtool.text.kaldi_model import read_transition_pdfs
 from tests.fuzz import material
 from tests.fuzz.driver import Driver, Wrong
 from tests.fuzz.material import asrtool, build
+from tests.kaldi_files import THREE_STATES, binary_archive, binary_model, text_archive, text_model, write_alignments
 from tests.tiny import RATE, tone
 
 BINS = 20  # of features, as in tests/tiny.py
@@ -46,6 +50,24 @@ def _kaldi_seeds(folder: Path) -> list[Path]:
     return [folder / name for name in content]
 
 
+def _alignment_seeds(folder: Path) -> list[Path]:
+    _kaldi_seeds(folder)
+    model = [([1, 2], THREE_STATES)], [(phone, state, 3 * phone + state) for phone in (1, 2) for state in range(3)]
+    archives = [
+        form({f"u{n}": [2, 1, 4, 6, 8, 7, 10, 12] * 4}) for n, form in enumerate((binary_archive, text_archive))
+    ]
+    write_alignments(folder / "ali", binary_model(*model), *archives, compress=False)
+    (folder / "ali" / "text.mdl").write_bytes(text_model(*model))
+    return sorted(path for path in (folder / "ali").iterdir())
+
+
+def _read_alignments(path: Path) -> None:
+    if path.suffix == ".mdl":
+        read_transition_pdfs(path)
+    pdfs = read_kaldi_alignments(path.parent).pdfs
+    require(all(row.min(initial=0) >= 0 for row in pdfs.values()), "pdfs below 0")
+
+
 def _lhotse_seeds(folder: Path) -> list[Path]:
     from lhotse import CutSet
 
@@ -71,7 +93,7 @@ def _manifest_seeds(folder: Path) -> list[Path]:
 
 def _read_manifest(path: Path) -> None:
     for entry, _ in entries_with_trees(path):
-        features = load_features(entry.cut(), "on_the_fly", BINS)
+        features = load_features(read_cut(entry), "on_the_fly", BINS)
         require(bool(features.isfinite().all()), "features that are not finite")
 
 
@@ -106,7 +128,7 @@ def _stored_seeds(folder: Path) -> list[Path]:
 
 def _read_stored(path: Path) -> None:
     for entry, _ in entries_with_trees(next(iter(path.parents[2].glob("fb.jsonl.gz")), path)):
-        require(bool(load_features(entry.cut(), "stored", BINS).isfinite().all()), "features that are not finite")
+        require(bool(load_features(read_cut(entry), "stored", BINS).isfinite().all()), "features that are not finite")
 
 
 def _speaker_seeds(folder: Path) -> list[Path]:
@@ -123,6 +145,7 @@ def _read_speakers(path: Path) -> None:
 DRIVERS = [
     Driver("table", _table_seeds, lambda path: asrtool("prepare", "table", path, "out.jsonl.gz")),
     Driver("kaldi", _kaldi_seeds, lambda path: asrtool("prepare", "kaldi", path.parent, "out.jsonl.gz")),
+    Driver("kaldi-alignments", _alignment_seeds, _read_alignments),
     Driver("lhotse", _lhotse_seeds, _read_lhotse),
     Driver("manifest", _manifest_seeds, _read_manifest),
     Driver("decode", _manifest_seeds, _decode_manifest),

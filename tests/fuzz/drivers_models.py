@@ -155,7 +155,7 @@ def _count_seeds(folder: Path) -> list[Path]:
 
 def _read_counts(path: Path) -> None:
     config = make_config(material.manifest(), material.tokenizer(), objective={"kind": "mmi", "ngram_order": 3})
-    counts = unit_counts(config.data.train, config.objective, load_tokenizer(material.tokenizer()), path)
+    counts = unit_counts(config.data, config.objective, load_tokenizer(material.tokenizer()), path)
     graph = UnitNgram(3, counts).denominator_graph()
     if not all(math.isfinite(arc.log_weight) for arc in graph.arcs):
         raise Wrong("weights that are not finite")

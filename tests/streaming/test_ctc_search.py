@@ -10,7 +10,7 @@ from asrtool.decoding.fusion import UnitFusion
 from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.lm.ngram_files import load_lm
-from asrtool.streaming.ctc_search import StreamingGreedy, StreamingPrefix, WordAssembler
+from asrtool.streaming.ctc_search import GrowingWords, StreamingGreedy, StreamingPrefix, WordAssembler
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import PhoneTokenizer
 from asrtool.text.tokenizer_training import train_tokenizer
@@ -103,6 +103,17 @@ def test_assembled_words_are_those_of_the_whole_text(bpe, data):
     tokens = data.draw(st.lists(st.integers(1, tokenizer.size - 1), max_size=8))
     words, frames = WordAssembler(tokenizer).words(tokens, range(len(tokens)))
     assert words == tokenizer.decode(tokens).split() and frames == sorted(frames)
+
+
+@given(st.data())
+def test_words_that_grow_are_those_of_all_tokens(bpe, data):
+    tokenizer = data.draw(st.sampled_from([WORD, CHAR, PHONE, bpe]))
+    assembler = WordAssembler(tokenizer)
+    growing = GrowingWords(assembler)
+    tokens = data.draw(st.lists(st.integers(1, tokenizer.size - 1), max_size=12))
+    for end in sorted(data.draw(st.lists(st.integers(0, len(tokens)), max_size=5))):
+        words, frames = assembler.words(tokens[:end], range(end))
+        assert growing.update(tokens[:end], list(range(end))) == (words, frames, assembler.num_complete(tokens[:end]))
 
 
 @pytest.mark.parametrize(

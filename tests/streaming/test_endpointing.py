@@ -12,16 +12,16 @@ from asrtool.streaming.partial_hypothesis import PartialHypothesis
     [
         ([], 4.9, 4.9, 0.0, False),
         ([], 5.0, 5.0, math.inf, True),
-        (["a"], 3.0, 0.4, 0.0, False),
-        (["a"], 3.0, 0.5, 2.0, True),
-        (["a"], 3.0, 0.5, 2.1, False),
+        (["a"], 3.0, 0.9, 0.0, False),
         (["a"], 3.0, 1.0, 8.0, True),
+        (["a"], 3.0, 1.0, 8.1, False),
+        ([], 3.0, 1.0, 0.0, False),
         (["a"], 3.0, 1.9, math.inf, False),
         (["a"], 3.0, 2.0, math.inf, True),
         (["a"], 20.0, 0.0, math.inf, True),
     ],
 )
-def test_endpoints_follow_the_rules_of_kaldi(words, seconds, trailing, cost, ended):
+def test_endpoints_follow_the_default_rules(words, seconds, trailing, cost, ended):
     partial = PartialHypothesis(words, round(seconds / 0.1), round(trailing / 0.1), lambda: cost)
     assert Endpointing().has_ended(partial, 0.1) == ended
 
@@ -37,7 +37,12 @@ def test_rules_are_parsed_from_text():
     expected = EndpointRule(True, 1.2), EndpointRule(trailing=0.5, relative_cost=2.0), EndpointRule(length=15.0)
     assert parsed.rules == expected
     assert parse_rules(["default", "length=5"]).rules == (*Endpointing().rules, EndpointRule(length=5.0))
-    assert parse_rules([]) is None
+    assert parse_rules([]) is None and parse_rules(["none"]) is None
+
+
+def test_no_rules_stand_alone():
+    with pytest.raises(UserError, match="--endpoint none means that no rule ends an utterance; give it without other"):
+        parse_rules(["length=5", "none"])
 
 
 @pytest.mark.parametrize(

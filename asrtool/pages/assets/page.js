@@ -1,19 +1,5 @@
 // Draws the page from the data in the element #data.
 
-function themeButton() {
-  const root = document.documentElement;
-  const button = make("button", {type: "button"});
-  const isDark = () => root.dataset.theme === "dark" || (!root.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
-  const label = () => { button.textContent = isDark() ? "Light" : "Dark"; };
-  button.addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    label();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", label);
-  label();
-  return button;
-}
-
 function drawSection({name, title, intro, elements}) {
   const heading = make("h2", {id: `${name}-title`}, title);
   return make("section", {id: name, "aria-labelledby": `${name}-title`}, heading, intro ? make("p", {class: "note"}, intro) : null, elements.map(drawElement));

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrtool.streaming.model_stream import ModelStream
+from asrtool.streaming.step_frames import StepSchedule
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}  # absolute, of log-probs
 LENGTHS = st.lists(st.integers(1, 5) | st.integers(1, 45), min_size=1, max_size=3)
@@ -103,22 +103,50 @@ def test_a_model_that_needs_the_whole_utterance_has_no_state(make_model, model):
         model.initial_state(2)
 
 
+class FeatureInput:
+    """One stream of features that is divided into steps."""
+
+    def __init__(self, model):
+        self.model, self.schedule, self.state = model, StepSchedule(model), model.initial_state(1)
+        self.frames, self.count, self.taken = [torch.zeros(0, 7, dtype=model.output.weight.dtype)], 0, 0
+
+    def accept(self, x, has_ended=False):
+        """The log-probs (m, V) that are known after further frames x (n, F)."""
+        self.frames.append(x)
+        self.count += len(x)
+        made = [self.model.output.weight.new_zeros(0, self.model.output.out_features)]
+        while size := self.schedule.ready_size(self.count, has_ended):
+            chunk = self.model.latency().chunk
+            assert size % chunk == 0
+            made.append(self._step(min(size, 2 * chunk), has_ended))
+        return torch.cat(made)
+
+    @torch.no_grad()
+    def _step(self, size, has_ended):
+        step = self.schedule.take(size, self.count, has_ended)
+        x = torch.full((1, size, 7), math.nan, dtype=self.frames[0].dtype)
+        x[0, : step.lead + step.num_frames] = 0.0
+        begin, self.taken = self.taken, self.taken + step.num_frames
+        x[0, step.lead : step.lead + step.num_frames] = torch.cat(self.frames)[begin : self.taken]
+        log_probs, self.state = self.model.step(x, torch.tensor([step.length]), self.state)
+        return log_probs[0, self.schedule.outputs(size, self.count, has_ended)]
+
+
 @given(data=st.data(), lengths=LENGTHS, empty=st.booleans(), sizes=PIECES)
 @settings(max_examples=40, deadline=None)
 def test_pieces_of_any_length_give_the_same(make_model, streaming_models, data, lengths, empty, sizes):
-    """Streams that end in different pieces, pieces of no frames, a stream without frames."""
+    """Pieces of no frames, a stream without frames, and no frame that is not the stream's."""
     model = make_model(torch.float64, **data.draw(streaming_models))
-    whole = utterances(lengths + [0] * empty, torch.float64)
-    stream, at, made = ModelStream(model, len(whole)), 0, []
-    while at < max(lengths):
-        size = sizes[len(made) % len(sizes)]
-        pieces = [utterance[at : at + size] for utterance in whole]
-        made.append(stream.accept(padded(pieces, size), torch.tensor([len(piece) for piece in pieces])))
-        at += size
-        assert stream.out_lens.tolist() == [model.out_length(min(at, len(utterance))) for utterance in whole]
-    made = torch.cat([*made, stream.finish()], 1)
-    with torch.no_grad():
-        assert_as_whole(model, made[: len(lengths)], whole[: len(lengths)])
+    for whole in utterances(lengths + [0] * empty, torch.float64):
+        stream, at, made = FeatureInput(model), 0, []
+        while at < len(whole):
+            size = sizes[len(made) % len(sizes)]
+            made.append(stream.accept(whole[at : at + size]))
+            at += size
+        made = torch.cat([*made, stream.accept(whole[:0], has_ended=True)])
+        assert len(made) == model.out_length(len(whole))
+        if len(whole):
+            assert_as_whole(model, made[None], [whole])
 
 
 def padded(pieces, size):
@@ -137,23 +165,14 @@ def test_a_stream_may_end_with_a_chunk_while_others_continue(make_model, streami
     assert_as_whole(model, by_steps(model, whole, [2]), whole)
 
 
-@torch.no_grad()
-def test_a_stream_without_lengths_continues_to_its_finish(make_model, streaming_kind):
-    model = make_model(torch.float64, **streaming_kind)
-    (whole,) = utterances([2 * model.latency().chunk], torch.float64)  # ends with a chunk
-    stream = ModelStream(model)
-    pieces = [stream.accept(piece[None]) for piece in whole.split(5)]
-    assert_as_whole(model, torch.cat([*pieces, stream.finish()], 1), [whole])
-
-
 @given(data=st.data(), size=st.integers(1, 60))
 @settings(max_examples=40, deadline=None)
 def test_a_stream_returns_a_chunk_as_soon_as_its_right_context_is_there(make_model, streaming_models, data, size):
     model = make_model(**data.draw(streaming_models))
     (right, chunk), factor = model.latency(), model.subsampling.factor
     waits = right + -right % factor  # steps are of whole output frames
-    made = ModelStream(model).accept(torch.zeros(1, size, 7))
-    assert made.shape[1] == max(0, (size - waits) // chunk * chunk // factor)
+    made = FeatureInput(model).accept(torch.zeros(size, 7))
+    assert len(made) == max(0, (size - waits) // chunk * chunk // factor)
 
 
 @given(data=st.data(), lengths=st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(1, 45)))
