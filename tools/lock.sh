@@ -12,7 +12,7 @@ command -v uv >/dev/null || {
     echo "lock.sh: error: no uv in PATH; python3 -m pip install uv" >&2
     exit 2
 }
-exec uv pip compile setup.py --extra recipes --extra audio --extra export --extra wandb --extra mlflow \
-    --extra tests --extra docs --extra bench \
+exec uv pip compile setup.py --extra recipes --extra audio --extra export --extra serve --extra microphone \
+    --extra wandb --extra mlflow --extra tests --extra docs --extra bench \
     --universal --python-version 3.11 --generate-hashes --no-annotate --quiet \
     --custom-compile-command "bash tools/lock.sh" --output-file constraints.txt "$@"

@@ -1,6 +1,8 @@
 """The benchmarks run and report their figures; speed is not tested."""
 
+import importlib
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -10,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [
@@ -28,11 +31,13 @@ SCRIPTS = [
     "objectives",
     "transcribe",
     "hotwords",
+    "serving",
 ]
 NEEDS = {
     "features": ("kaldi_native_fbank", "kaldi-native-fbank"),
     "other_toolkits": ("espnet", "espnet, --no-deps"),
     "transcribe": ("sherpa_onnx", "sherpa-onnx"),
+    "serving": ("psutil", "psutil"),
 }
 
 
@@ -89,6 +94,61 @@ def test_engine_agrees_with_the_bare_loop_and_reports_checkpoints_padding_and_ra
     assert parts == {"steps", "checkpoint"} and len(report["aims"]) == 3  # one for the steps, one for each size
 
 
+@pytest.mark.slow
+def test_a_plan_is_compared_with_a_training_of_two_processes(figures: Callable) -> None:
+    """Its arithmetic is tested in tests/training/test_plan_operation.py; on a busy machine times mean nothing."""
+    report, printed = figures("planned_training")
+    names = ("speed", "checkpoint_bytes", "checkpoint_seconds", "resume_seconds", "memory_gb")
+    ratios = [report["facts"][f"predicted / measured, {name}"] for name in names]
+    assert all(ratio > 0 for ratio in ratios)
+    assert "predicted / measured, speed" in printed and len(report["aims"]) == 1
+    assert 0.2 < ratios[1] <= 1.0  # bytes: a tiny model's checkpoint has more than its weights
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_training_add_up_to_its_wall_time_and_have_products_in_the_steps(figures: Callable) -> None:
+    report = figures("training_time")[0]
+    facts, parts = report["facts"], report["parts"]
+    assert sum(part["wall"] for part in parts.values()) == pytest.approx(facts["wall time of the training, s"])
+    steps = report["sizes"]["steps"]
+    for name in ("copy to the device", "normalisation", "front end", "encoder", "loss", "backward pass", "optimiser"):
+        assert parts[f"step: {name}"]["wall"] > 0 and parts[f"step: {name}"]["calls"] >= steps, name
+    assert parts["step: rest"]["calls"] == steps
+    assert parts["validation"]["calls"] == 2  # of the last step, and of the averaged weights
+    assert {"loader", "loader: sampler", "checkpoints", "logging", "loss curves", "start-up", "rest"} < parts.keys()
+    assert facts["CPU seconds of loader processes, loader"] > 0
+    of_step, of_all = facts["share of a step, matrix products"], facts["share of the wall time, matrix products"]
+    assert of_all == pytest.approx(of_step * facts["share of the wall time, all of step"], rel=1e-6)
+    assert 0 < of_all < of_step < 1
+    assert 0 < facts["share of loading, all augmentation"] < 1
+
+
+def test_time_counts_for_the_innermost_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "bench"))
+    part_times = importlib.import_module("part_times")
+    clock = part_times.PartClock(torch.device("cpu"), whole=("sealed",))
+    seconds = itertools.count()  # the clocks advance by a second whenever they are read
+    monkeypatch.setattr(clock, "_now", lambda: (next(seconds), 0.0, 0.0))
+    inner = clock.timed("inner", lambda: None)
+    with clock.running():
+        clock.timed("outer", inner)()  # a second of the rest, of outer, of inner and of outer
+        clock.timed("sealed", inner)()  # the same of the rest and of sealed
+        assert list(clock.timed_items("items", "ab")) == ["a", "b"]
+    walls = {name: part.wall for name, part in clock.parts.items()}
+    assert walls == {"rest": 7.0, "outer": 2.0, "inner": 1.0, "sealed": 1.0, "items": 4.0}
+    assert {name: part.calls for name, part in clock.parts.items()}["inner"] == 1
+    assert clock.wall() == next(seconds) - 1
+
+
+def test_operations_of_the_loss_are_a_kind_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "bench"))
+    profiling = importlib.import_module("profiling")
+    matrix = torch.ones(64, 64)
+    device = torch.device("cpu")
+    assert set(profiling.seconds_by_kind(lambda: matrix @ matrix, device)) == {"matrix products"}
+    assert set(profiling.seconds_by_kind(profiling.record_loss(lambda: matrix @ matrix), device)) == {profiling.LOSS}
+
+
 def test_objectives_report_the_share_of_the_loss_in_a_step_and_memory_per_frame(figures: Callable) -> None:
     facts = figures("objectives")[0]["facts"]
     assert facts["share of the loss in a step"] > 0
@@ -105,6 +165,17 @@ def test_hotwords_are_recognised_more_often_than_without_and_other_words_as_well
     assert with_hotwords["new_recognised"] > without["new_recognised"] == 0
     assert with_hotwords["errors"] < without["errors"] <= without["length"]
     assert with_hotwords["rest_errors"] <= without["rest_errors"] + 2  # of a hundred words
+
+
+@pytest.mark.slow
+def test_servers_hold_all_streams_of_a_tiny_load_and_short_connections_end_without_errors(figures: Callable) -> None:
+    if not importlib.util.find_spec("psutil"):
+        pytest.skip("psutil is missing: pip install psutil")
+    report = figures("serving")[0]
+    assert [load["reason"] for load in report["loads"]] == [""] * len(report["rows"])
+    assert all(row["held"] == 2 and row["figures"]["chunks"] > 0 for row in report["rows"])
+    connections = [value for name, value in report["facts"].items() if "short connections" in name]
+    assert connections and all(value["errors"] == 0 < value["connections"] for value in connections)
 
 
 def test_hotwords_of_a_system_need_manifests_and_a_language_model(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from lhotse import CutSet
 
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.errors import UserError
 from tests.tools.load import load_tool
 

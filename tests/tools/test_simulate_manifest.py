@@ -14,7 +14,8 @@ import pytest
 from lhotse import CutSet
 
 from asrtool.config import Config
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_objects import read_cut
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.sampling import TrainingSampler
 from asrtool.data.shards import entries, manifest_files
 from tests.tools.load import load_tool
@@ -108,7 +109,7 @@ def test_training_runs_over_it(folder: Path, tiny_config: Callable[..., Config])
 def test_all_recordings_can_be_one_file(make: Callable[..., int], tmp_path: Path, write_audio: Callable) -> None:
     audio = write_audio(tmp_path / "some.flac", 3.0, rate=8000)
     assert make(tmp_path / "out", "--audio", audio, "--hours", 0.01) == 0
-    cuts = [entry.cut() for entry in entries(tmp_path / "out")]
+    cuts = [read_cut(entry) for entry in entries(tmp_path / "out")]
     assert len(cuts) == 12 and all(2 <= cut.duration <= 3 and cut.sampling_rate == 8000 for cut in cuts)
     assert all(cut.load_audio().shape == (1, cut.num_samples) for cut in cuts)
 

@@ -10,13 +10,16 @@ import math
 import os
 import platform
 import resource
+import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 MINIMUM_TURN = 0.05  # seconds; faster calls are repeated within a turn, so that a delay of 1 ms is 2 %
 PACKAGES = ("torch", "lhotse", "numpy", "soundfile", "lilcom", "kaldi-native-fbank", "click")
 
@@ -101,16 +104,42 @@ def environment(device: str = "cpu") -> dict:
 
     import asrtool
     from asrtool.device import describe_device, pick_device
+    from asrtool.machine import usable_cores
 
     return {
+        "command": command_of_this_process(),
         "device": describe_device(pick_device(device)),
         "threads": torch.get_num_threads(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "load": round(os.getloadavg()[0], 2),  # of the last minute before the start: load by other processes
         "platform": platform.platform(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {"python": platform.python_version(), "asrtool": asrtool.__version__} | _versions(),
     }
+
+
+def command_of_this_process() -> str:
+    """Returns the command line that started this program, relative to the checkout and without --json."""
+    program, *rest = sys.argv
+    words = []
+    while rest:
+        word = rest.pop(0)
+        if word == "--json":
+            rest = rest[1:]
+        elif not word.startswith("--json="):
+            words.append(word)
+    path = Path(program).resolve()
+    shown = path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path.name
+    return shlex.join(["python3", str(shown), *words])
+
+
+def write_json(values: Any, destination: str | Path | None) -> None:
+    """Writes the figures of a benchmark as JSON to a file, or to stdout for "-"; None writes nothing."""
+    text = json.dumps(values, indent=1, default=str) + "\n"
+    if str(destination) == "-":
+        print(text, end="")
+    elif destination:
+        Path(destination).write_text(text, encoding="utf-8")
 
 
 def _versions() -> dict[str, str]:
@@ -136,7 +165,7 @@ class Report:
         self.out = sys.stderr if arguments.json == "-" else sys.stdout
         sizes = {key: value for key, value in vars(arguments).items() if key != "json"}
         self.values: dict = {"benchmark": name, **environment(device), "sizes": sizes, "unit": unit}
-        self.values |= {"rows": [], "facts": {}, "aims": []}
+        self.values |= {"columns": self.extra, "rows": [], "facts": {}, "fact_baselines": {}, "aims": []}
         self._print_head()
 
     def _print_head(self) -> None:
@@ -174,6 +203,8 @@ class Report:
     def fact(self, name: str, value, baseline: str = "") -> None:
         """Adds a figure that is not a time; `baseline` says what to compare it with."""
         self.values["facts"][name] = value
+        if baseline:
+            self.values["fact_baselines"][name] = baseline
         shown = _short(value) if isinstance(value, float) else value
         print(f"{name}: {shown}{f' ({baseline})' if baseline else ''}", file=self.out, flush=True)
 
@@ -186,12 +217,7 @@ class Report:
 
     def finish(self) -> None:
         """Writes the JSON file, if one was requested."""
-        text = json.dumps(self.values, indent=1, default=str)
-        if self.arguments.json == "-":
-            print(text)
-        elif self.arguments.json:
-            with open(self.arguments.json, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
+        write_json(self.values, self.arguments.json)
 
 
 def _figures(amount: float, walls: list[float], cpus: list[float], speeds: list[float]) -> dict:

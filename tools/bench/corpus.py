@@ -15,7 +15,8 @@ from lhotse import CutSet
 
 from asrtool.config import Config
 from asrtool.data.corpora import Utterance
-from asrtool.data.manifest import open_cuts, write_manifest
+from asrtool.data.lhotse_sets import open_cuts
+from asrtool.data.manifest import write_manifest
 
 RATE = 16000
 LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")

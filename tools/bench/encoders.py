@@ -15,13 +15,23 @@ from torch.nn.functional import silu
 
 from asrtool.config import ModelConfig
 from asrtool.device import lacks_bf16, pick_device
-from asrtool.models.attention import sinusoids
+from asrtool.models.attention import AttentionContext
 from asrtool.models.masks import padding_mask
-from asrtool.models.transformer import TransformerEncoder
-from asrtool.training.precision import autocast
+from asrtool.models.relative_positions import sinusoids
+from asrtool.models.transformer import TransformerEncoder, attention_contexts
+from asrtool.precision import autocast
 
 FRAME_SECONDS = 0.04  # of an encoder frame: four feature frames of 10 ms
 PRODUCTS = 3  # of a matrix: forward, gradient of its input, gradient of its weights
+
+RELATIVE = {"positional_encoding": "relative"}
+CHUNKS = {"chunk_size": 20, "memory": 40, **RELATIVE}
+KINDS: dict[str, dict] = {  # beside the plain encoder: what the presets of egs/librispeech have
+    "xl": {"architecture": "transformer_xl", **CHUNKS},
+    "chunk": {"mask": "chunk", **CHUNKS},
+    "sliding": {"mask": "sliding", "left_context": 40, "right_context": 2, **RELATIVE},
+    "conformer": {"convolution": {"kind": "conformer", "kernel": 15}},
+}
 
 
 def add_sizes(command_line: argparse.ArgumentParser) -> None:
@@ -79,10 +89,10 @@ def settle(arguments: argparse.Namespace) -> torch.device:
     return device
 
 
-def models(arguments: argparse.Namespace, dropout: float) -> list[ModelConfig]:
-    """Returns the requested models."""
+def models(arguments: argparse.Namespace, dropout: float, kind: str = "plain") -> list[ModelConfig]:
+    """Returns the requested models, plain ones or models of one of KINDS."""
     sizes = zip(arguments.dims, arguments.heads, strict=True)
-    rest = {"layers": arguments.layers, "dropout": dropout}
+    rest = {"layers": arguments.layers, "dropout": dropout, **KINDS.get(kind, {})}
     return [ModelConfig(dim=dim, heads=heads, ff_dim=4 * dim, **rest) for dim, heads in sizes]
 
 
@@ -135,7 +145,7 @@ def copy_weights(ours: TransformerEncoder, theirs: TorchEncoder) -> None:
 class EncoderStep:
     """Forward and backward of an encoder on random frames; the loss is a random projection, which costs nothing.
 
-    `precision` is that of training: on a CPU without bf16 instructions, bf16 is fp32 (asrtool.training.precision).
+    `precision` is that of training: on a CPU without bf16 instructions, bf16 is fp32 (asrtool.precision).
     """
 
     def __init__(self, encoder: nn.Module, dim: int, arguments: argparse.Namespace, device, precision: str):
@@ -153,16 +163,31 @@ class EncoderStep:
 
 
 def matrix_flops(model: ModelConfig, lens: Tensor) -> float:
-    """Returns the FLOPs of the necessary matrix products of a step: for valid frames only, including attention."""
+    """Returns the FLOPs of the necessary matrix products of a step: for valid frames only, including attention.
+
+    Attention counts the pairs of a frame and one that it sees: q k and p v, and of relative positions q r.
+    """
     weights = model.layers * sum(rows * columns for rows, columns in matrices(model))
-    scores = model.layers * 2 * model.dim * float((lens.double() ** 2).sum())  # q k and p v
-    return 2 * PRODUCTS * (weights * float(lens.sum()) + scores)
+    pairs = sum(visible_pairs(context, length) for context in attention_contexts(model) for length in lens.tolist())
+    products = 3 if model.positional_encoding == "relative" else 2
+    return 2 * PRODUCTS * (weights * float(lens.sum()) + products * model.dim * pairs)
+
+
+def visible_pairs(context: AttentionContext, length: int) -> int:
+    """Returns the number of pairs of a frame of an utterance of `length` and a frame that it sees."""
+    frame = torch.arange(length)
+    start = frame // context.chunk * context.chunk if context.chunk else frame
+    last = start + context.chunk - 1 if context.chunk else frame + (length if context.right is None else context.right)
+    first = start - (length if context.left is None else context.left)
+    return int((last.clamp(max=length - 1) - first.clamp(min=0) + 1).sum())
 
 
 def matrices(model: ModelConfig) -> list[tuple[int, int]]:
-    """Returns input and output sizes of a layer's matrices: q k v, output, and two in the feed-forward layer."""
+    """Returns the sizes of a layer's matrices: q k v, output, two of the feed-forward layer, two of a Conformer's
+    convolution."""
     dim, ff_dim = model.dim, model.ff_dim
-    return [(dim, 3 * dim), (dim, dim), (dim, ff_dim), (ff_dim, dim)]
+    sizes = [(dim, 3 * dim), (dim, dim), (dim, ff_dim), (ff_dim, dim)]
+    return sizes + [(dim, 2 * dim), (dim, dim)] * (model.convolution.kind == "conformer")
 
 
 def products_alone(model: ModelConfig, arguments: argparse.Namespace, device: torch.device, precision: str) -> Run:

@@ -38,7 +38,8 @@ from torch import nn
 from asrtool.config import Config
 from asrtool.config_file import save_config
 from asrtool.data.batch import Batch
-from asrtool.data.manifest import open_cuts, transcripts
+from asrtool.data.lhotse_sets import open_cuts
+from asrtool.data.manifest import transcripts
 from asrtool.data.sampling import TrainingSampler
 from asrtool.device import pick_device
 from asrtool.distributed import SINGLE_PROCESS
@@ -137,7 +138,8 @@ class Bench:
         """Compares the real loop with the bare loop."""
         config = self.config()
         session = self.session(config, "steps")
-        epoch = list(Epoch(TrainingSampler(config.data, config.seed, session.dropped.train)))
+        sampler = TrainingSampler(config.data, config.seed, session.dropped.train, cost=session.utterance_cost)
+        epoch = list(Epoch(sampler))
         seconds = sum(entry.duration for item in epoch for entry in item.entries)
         with TrainingLog(session.experiment, 0, NO_STEP) as log:
             engine = Engine(session, log)

@@ -129,7 +129,10 @@ def options() -> argparse.ArgumentParser:
     command_line.add_argument("--log-probs", type=Path, help="folder of stored log-probs, EXP/decode/SET/log_probs")
     command_line.add_argument("--beams", type=float, nargs="+", default=[8.0, 12.0, 16.0])
     command_line.add_argument(
-        "--max-active", type=int, default=7000, help="largest number of active states [default: %(default)s]"
+        "--max-active",
+        type=int,
+        default=GraphOptions().max_active,
+        help="largest number of active states [default: %(default)s]",
     )
     command_line.add_argument(
         "--frame-seconds", type=float, default=0.04, help="seconds of an output frame [default: %(default)s]"

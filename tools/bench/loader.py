@@ -33,6 +33,7 @@ from asrtool.config import Config
 from asrtool.data.augment import spec_augment
 from asrtool.data.feature_store import store_features
 from asrtool.data.features import extractor
+from asrtool.data.lhotse_objects import read_cut
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import transcripts
 from asrtool.data.sampling import TrainingSampler
@@ -67,7 +68,7 @@ def lhotse_epoch(config: Config, sampler: TrainingSampler, workers: int) -> int:
         input_transforms=[spec_augment(augment.spec_augment)] if augment.spec_augment else [],
         input_strategy=PrecomputedFeatures() if config.features.source == "stored" else OnTheFlyFeatures(ours),
     )
-    cuts_only = Epoch(sampler, lambda item: CutSet.from_cuts(entry.cut() for entry in item.entries))
+    cuts_only = Epoch(sampler, lambda item: CutSet.from_cuts(read_cut(entry) for entry in item.entries))
     return sum(1 for _ in DataLoader(dataset, batch_size=None, sampler=cuts_only, num_workers=workers))
 
 

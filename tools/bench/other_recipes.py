@@ -61,8 +61,9 @@ from asrtool.data.augment import draw_speed
 from asrtool.data.batch import Batch
 from asrtool.data.feature_store import store_features
 from asrtool.data.features import FRAME_SHIFT
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.loading import SpeechDataset, load_batches
-from asrtool.data.manifest import open_cuts, transcripts
+from asrtool.data.manifest import transcripts
 from asrtool.data.sampling import TrainingSampler
 from asrtool.decoding.decode import decode
 from asrtool.decoding.greedy import ctc_greedy
@@ -98,7 +99,12 @@ class AsrtoolRecipe:
         self.log = opened.enter_context(TrainingLog(folder, 0, NO_STEP))
         items = list(
             itertools.islice(
-                Epoch(TrainingSampler(config.data, config.seed, self.session.dropped.train)), arguments.steps
+                Epoch(
+                    TrainingSampler(
+                        config.data, config.seed, self.session.dropped.train, cost=self.session.utterance_cost
+                    )
+                ),
+                arguments.steps,
             )
         )
         self.seconds = sum(map(self._heard, (entry for item in items for entry in item.entries)))

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from functools import cache, wraps
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
-# An operation belongs to the first kind whose pattern matches its name or, outwards, the name of a caller.
+LOSS = "loss"  # the kind of all operations in a function of `record_loss`
+# Any other operation belongs to the first kind whose pattern matches its name or, outwards, the name of a caller.
 KINDS = {
     "optimiser": r"Optimizer|_fused_adam|foreach|clip_grad",
     "CTC": r"ctc_loss|CtcLoss",
@@ -24,6 +26,13 @@ KINDS = {
 def time_by_kind(call: Callable[[], object], device: torch.device) -> dict[str, float]:
     """Returns the share of each kind of operation in one call after a warm-up; the rest is Python and waiting."""
     call()
+    spent = seconds_by_kind(call, device)
+    total = sum(spent.values()) or 1.0
+    return {kind: seconds / total for kind, seconds in spent.items()}
+
+
+def seconds_by_kind(call: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Returns the seconds of each kind of operation in one call, the longest first; Python between them is left out."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
     with profile(activities=activities) as found:
         call()
@@ -32,19 +41,36 @@ def time_by_kind(call: Callable[[], object], device: torch.device) -> dict[str, 
         if event.device_type.name != "CPU":
             continue  # a kernel; its time is with the operation that started it
         time = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-        spent[kind_of(event)] = spent.get(kind_of(event), 0.0) + time
-    total = sum(spent.values()) or 1.0
-    return {kind: spent[kind] / total for kind in sorted(spent, key=spent.get, reverse=True)}
+        kind = kind_of(event)
+        spent[kind] = spent.get(kind, 0.0) + time / 1e6
+    return {kind: spent[kind] for kind in sorted(spent, key=spent.get, reverse=True)}
 
 
 def kind_of(event) -> str:
-    """The kind of the nearest operation, inside out, that has one."""
+    """The kind of the nearest operation, inside out, that has one; the loss comes before all other kinds."""
+    callers = []
     while event is not None:
-        for kind, pattern in KINDS.items():
-            if re.search(pattern, event.name):
-                return kind
+        callers.append(event.name)
         event = event.cpu_parent
-    return "rest"
+    if LOSS in callers:
+        return LOSS
+    return next(filter(None, map(_kind_of_name, callers)), "rest")
+
+
+@cache
+def _kind_of_name(name: str) -> str | None:
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), None)
+
+
+def record_loss(function: Callable) -> Callable:
+    """Returns `function` with all its operations recorded as one kind, LOSS, the products of its graphs included."""
+
+    @wraps(function)
+    def call(*arguments, **options):
+        with record_function(LOSS):
+            return function(*arguments, **options)
+
+    return call
 
 
 def as_text(shares: dict[str, float]) -> str:

@@ -15,7 +15,6 @@ this weighs less. Audio is never opened.
 """
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import sys
@@ -27,7 +26,7 @@ from pathlib import Path
 
 import corpus
 import torch
-from common import environment, parse, parser
+from common import environment, parse, parser, write_json
 from lhotse import CutSet
 from lhotse.dataset import DynamicBucketingSampler
 
@@ -184,7 +183,7 @@ def run(arguments: argparse.Namespace) -> dict:
     out, chosen = sys.stderr if arguments.json == "-" else sys.stdout, list(cases(arguments))
     size = sum(file.stat().st_size for file in manifest_files(arguments.manifest))
     sizes = {name: value for name, value in vars(arguments).items() if name != "json"} | {"bytes": size}
-    facts = {"benchmark": "scale", **environment(), "sizes": sizes, "rows": []}
+    facts = {"benchmark": "scale", **environment(), "sizes": sizes, "rows": [], "facts": {}}
     print(f"scale: {facts['device']}, {facts['cores']} cores, load {facts['load']}; {size / 1e9:.3g} GB", file=out)
     for case, what, work in chosen:
         if arguments.cases and case not in arguments.cases:
@@ -201,14 +200,10 @@ def main() -> int:
     arguments = parse(options(), batches=20, inspect=1000)
     torch.set_num_threads(1)
     try:
-        text = json.dumps(run(arguments), indent=1, default=str) + "\n"
+        write_json(run(arguments), arguments.json)
     except AsrtoolError as error:
         print(error, file=sys.stderr)
         return error.exit_status
-    if arguments.json == "-":
-        print(text, end="")
-    elif arguments.json:
-        Path(arguments.json).write_text(text, encoding="utf-8")
     return 0
 
 

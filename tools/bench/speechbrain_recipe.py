@@ -16,7 +16,7 @@ from types import ModuleType
 
 import torch
 
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.errors import UserError
 
 RECIPE = Path("recipes", "LibriSpeech", "ASR", "CTC")

@@ -9,7 +9,6 @@ the energy of the features falls (asrtool/decoding/word_times.py).
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import kaldialign
 import numpy as np
 import torch
-from common import environment
+from common import environment, write_json
 
 from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.search_setup import open_search
@@ -122,8 +121,13 @@ def main() -> None:
     for name, count, *cells in rows:
         start, end = ("".join(f"{value:7.0f}" for value in part) for part in (cells[:3], cells[3:]))
         print(f"{name:<12}{count:>6}          {start}        {end}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows), encoding="utf-8")
+    columns = ("start_median", "start_bias", "start_p90", "end_median", "end_bias", "end_p90")  # ms
+    table = [
+        {"case": "word times, ms", "what": name, "words": count, **dict(zip(columns, cells, strict=True))}
+        for name, count, *cells in rows
+    ]
+    values = {"benchmark": "word_times", **environment(), "sizes": {}, "rows": table, "facts": {}}
+    write_json(values, arguments.json)
 
 
 if __name__ == "__main__":
