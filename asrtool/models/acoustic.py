@@ -41,11 +41,13 @@ def make_encoder(config: ModelConfig, pack_frames: bool = True) -> Encoder:
     return TransformerEncoder(config, pack_frames)
 
 
-def make_output_layer(dim: int, num_units: int) -> nn.Linear:
-    """The last layer, of `num_units` outputs, at least 2, of which the blank is the first; with random weights."""
-    layer = nn.Linear(dim, num_units)
+def make_output_layer(dim: int, num_outputs: int, has_blank: bool = True) -> nn.Linear:
+    """The last layer, of `num_outputs` outputs, at least 2, with random weights; the first may be the blank."""
+    layer = nn.Linear(dim, num_outputs)
     nn.init.zeros_(layer.bias)
-    nn.init.constant_(layer.bias[BLANK], math.log(BLANK_PROBABILITY / (1 - BLANK_PROBABILITY) * (num_units - 1)))
+    if has_blank:
+        ratio = BLANK_PROBABILITY / (1 - BLANK_PROBABILITY) * (num_outputs - 1)
+        nn.init.constant_(layer.bias[BLANK], math.log(ratio))
     return layer
 
 
@@ -54,16 +56,23 @@ class AcousticModel(nn.Module):
 
     A stream is fed `lead_padding` zero frames, then its own feature frames, `latency().chunk` at a time or a multiple.
     Each step returns one output frame for `subsampling.factor` feature frames; the first `delay` output frames of a
-    stream are meaningless. `asrtool.streaming.model_stream.ModelStream` does all this for pieces of any length.
+    stream are meaningless. `asrtool.streaming.step_frames.StepSchedule` does all this for pieces of any length.
     """
 
-    def __init__(self, config: ModelConfig, num_bins: int, num_units: int, pack_frames: bool = True):
-        """`num_bins` features for each frame; `pack_frames`: see TransformerEncoder."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_bins: int,
+        num_outputs: int,
+        pack_frames: bool = True,
+        has_blank: bool = True,
+    ):
+        """`num_bins` features for each frame; `pack_frames`: see TransformerEncoder; `has_blank`: make_output_layer."""
         super().__init__()
         self.normalise = Normalise(config.normalise, num_bins)
         self.subsampling = make_front_end(config.subsampling, num_bins, config.dim)
         self.encoder = make_encoder(config, pack_frames)
-        self.output = make_output_layer(config.dim, num_units)
+        self.output = make_output_layer(config.dim, num_outputs, has_blank)
 
     def forward(self, x: Tensor, x_lens: Tensor, with_intermediate: bool = False) -> tuple[Tensor, ...]:
         """x (N, T, F) float, x_lens (N,) int64; returns log-probs (N, T', V), float32 or more, and lengths (N,).
@@ -141,6 +150,16 @@ class AcousticModel(nn.Module):
         """
         first, lens, *layer_state = state
         caches = Caches(layer_state)
+        log_probs, first, lens = self.advance(x, x_lens, first, lens, caches)
+        return log_probs, [first, lens, *caches.new]
+
+    def advance(
+        self, x: Tensor, x_lens: Tensor, first: Tensor, lens: Tensor, caches: Caches
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`step` with the two first tensors of a state, and the others in `caches`, which has the new ones after it.
+
+        Returns the log-probs and the new values of `first` and `lens`.
+        """
         size = x.shape[1]
         front_end = self.subsampling
         lens = torch.where(x_lens < size, torch.minimum(lens, first + x_lens), lens)
@@ -148,7 +167,7 @@ class AcousticModel(nn.Module):
         x = front_end.step(x, first, lens, caches)  # (N, n / factor, D)
         first_encoder_frame = first // front_end.factor - front_end.delay
         x = self.encoder.step(x, first_encoder_frame, self.out_length(lens), caches)
-        return self._log_probs(x), [first + size, lens, *caches.new]
+        return self._log_probs(x), first + size, lens
 
     def _log_probs(self, x: Tensor) -> Tensor:
         x = self.output(x)

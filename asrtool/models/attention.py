@@ -5,11 +5,24 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from asrtool.models.caches import Caches
-from asrtool.models.dropout import dropout as drop
-from asrtool.models.masks import sliding_mask, valid_frames, windows
+from asrtool.models.dot_product import dot_product_attention, unmask_empty_rows
+from asrtool.models.masks import (
+    StepFrames,
+    additive_mask,
+    band_mask,
+    packed_chunk_mask,
+    sliding_mask,
+    utterance_numbers,
+    window_parts,
+    windows,
+)
+from asrtool.models.memory_projection import project_with_memory
+from asrtool.models.relative_positions import RelativePositions
+
+BAND_BLOCK = 64  # queries of a block where the mask is a band: products are slower with fewer, and useless with more
 
 
 class AttentionContext(NamedTuple):
@@ -35,71 +48,17 @@ class AttentionContext(NamedTuple):
         return self.left is not None and self.delay is not None
 
     @property
+    def band_keys(self) -> float:
+        """The keys that a block of BAND_BLOCK queries sees; infinite where the mask is not a band."""
+        if self.chunk or self.left is None or self.right is None:
+            return math.inf
+        return self.left + BAND_BLOCK + self.right
+
+    @property
     def cache_size(self) -> int:
         """Frames that a stream keeps from earlier steps."""
         assert self.left is not None and self.delay is not None
         return self.left + self.delay
-
-
-class RelativePositions(nn.Module):
-    """The position terms of Transformer-XL's score (arXiv 1901.02860, section 3.3):
-
-        score(i, j) = [(q_i + u) . k_j  +  (q_i + v) . (W_r R_(i-j))] / sqrt(d_head)
-
-    with u and v learned for each head, R sinusoidal and W_r without bias. i - j is negative where j is in the future.
-    """
-
-    def __init__(self, dim: int, heads: int):
-        super().__init__()
-        self.projection = nn.Linear(dim, dim, bias=False)  # W_r
-        self.content_bias = nn.Parameter(torch.zeros(heads, 1, dim // heads))  # u
-        self.position_bias = nn.Parameter(torch.zeros(heads, 1, dim // heads))  # v
-        # R of the last call, and its key: the steps of a stream all have the same distances
-        self._cached_key: tuple[int, int, torch.device] | None = None
-        self._cached_encodings = torch.empty(0)
-
-    def forward(self, q: Tensor, keys: int, offset: int) -> Tensor:
-        """The position terms (..., H, Q, keys) of queries (..., H, Q, D/H); the caller adds the content terms.
-
-        Query i is at the position of key i + offset.
-        """
-        queries, head_dim = q.shape[-2:]
-        r = self._encodings(queries - 1 + offset, offset - keys - 1, q.device)  # (Q + keys, D)
-        r = self.projection(r.to(q.dtype))
-        r = r.unflatten(-1, (-1, head_dim)).transpose(0, 1)  # (Q + keys, H, D/H) to (H, Q + keys, D/H)
-        scores = (q + self.position_bias) @ r.transpose(-1, -2)  # (..., H, Q, Q + keys)
-        return relative_shift(scores, keys) / math.sqrt(head_dim)
-
-    def _encodings(self, first: int, end: int, device: torch.device) -> Tensor:
-        """R of the distances first, first - 1, ..., end + 1.
-
-        These are all i - j of the queries and keys, the largest first, and one more for `relative_shift`.
-        """
-        dim = self.projection.in_features
-        if torch.compiler.is_exporting():  # distances are symbols then, which cannot be compared
-            return sinusoids(torch.arange(first, end, -1, device=device), dim)
-        key = (first, end, device)
-        if self._cached_key != key:
-            self._cached_encodings = sinusoids(torch.arange(first, end, -1, device=device), dim)
-            self._cached_key = key
-        return self._cached_encodings
-
-
-def relative_shift(x: Tensor, keys: int) -> Tensor:
-    """Scores (..., Q, Q + keys) by distance, the largest first, to scores (..., Q, keys) by key.
-
-    The scores of query i begin in column Q - 1 - i. With Q 2, keys 3:
-
-        . a b c .  ->  a b c
-        d e f . .      d e f
-
-    In the flattened rows, the scores of query i + 1 begin Q + keys - 1 places after those of query i: dropping the
-    first Q - 1 places and cutting the rest into rows of that length puts them below each other.
-    """
-    queries, distances = x.shape[-2:]
-    x = x.flatten(-2)  # (..., Q * (Q + keys))
-    x = x[..., queries - 1 : queries - 1 + queries * (distances - 1)]
-    return x.unflatten(-1, (queries, distances - 1))[..., :keys]  # (..., Q, Q + keys - 1) to (..., Q, keys)
 
 
 class SelfAttention(nn.Module):
@@ -131,17 +90,23 @@ class SelfAttention(nn.Module):
         With chunks, T is a multiple of the chunk. `memory` (N, T, D) replaces `x` where a frame is seen from later
         chunks: Transformer-XL's memory has the same numbers as x, but no gradient.
 
-        Without chunks, x may also be packed, without padding: x (sum of lengths, D), with the list of lengths instead
-        of padding_mask; returns (sum of lengths, D).
+        x may also be packed, with the list of lengths instead of padding_mask: x (sum of lengths, D), where each
+        utterance is padded to whole chunks if there are chunks; returns the same shape.
         """
-        dim = x.shape[-1]
-        qkv = self.qkv(x)  # (N, T, 3D)
-        q = qkv[..., :dim]
-        kv = qkv[..., dim:]
+        past_kv = None
+        if memory is None:
+            q, kv = self.qkv(x).split([x.shape[-1], 2 * x.shape[-1]], -1)  # (N, T, D), (N, T, 2D)
+        else:
+            q, kv, past_kv = project_with_memory(self.qkv, x, memory)
         if isinstance(padding_mask, list):
-            return self.out(self._attend_packed(q, kv, padding_mask))
+            return self.out(self._attend_packed(q, kv, padding_mask, past_kv))
         if self.context.chunk:
-            return self.out(self._attend_whole_utterances_in_chunks(q, kv, padding_mask, memory))
+            return self.out(self._attend_whole_utterances_in_chunks(q, kv, padding_mask, past_kv))
+        if not torch.compiler.is_exporting() and self._band_has_fewer_scores([q.shape[1]]):
+            numbers = torch.arange(len(q), device=q.device)[:, None]
+            utterances = torch.where(padding_mask, numbers, -1)  # (N, T)
+            y = self._attend_in_band(q.flatten(0, 1), kv.flatten(0, 1), utterances.flatten())
+            return self.out(y.view_as(q))
         mask = padding_mask[:, None, :]  # (N, 1, T)
         window = self._window(q)
         if window is not None:
@@ -153,11 +118,8 @@ class SelfAttention(nn.Module):
         parts = 3 if self.context.delay else 2
         return [self.qkv.weight.new_zeros(batch, self.context.cache_size, parts * self.out.in_features)]
 
-    def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
-        """x (N, n, D) begins at frame `first` (N,) of utterances of `lens` (N,) frames; returns (N, n, D).
-
-        The output begins `context.delay` frames earlier than x.
-        """
+    def step(self, x: Tensor, behind: int, frames: StepFrames, caches: Caches) -> Tensor:
+        """x (N, n, D), `behind` frames earlier than `frames`; returns (N, n, D), `context.delay` earlier than x."""
         size, dim = x.shape[1:]
         left = self.context.left
         assert left is not None
@@ -169,18 +131,28 @@ class SelfAttention(nn.Module):
         else:
             q = qkv[..., :dim]
             kv = caches.extend(qkv[..., dim:])  # (N, left + n, 2D)
-        keys = kv.shape[1]
-        first_key = first - self.context.cache_size
+        key = (self.context, behind)  # layers that have it in common have the same mask
+        mask = caches.compute_once(key, lambda: self._step_mask(size, behind, frames, caches, q.dtype))
         if self.context.chunk:
-            # All layers have the same mask of chunks (N * M, 1, W).
-            mask = caches.compute_once(self.context, lambda: self._chunk_mask(valid_frames(first_key, keys, lens)))
-            return self.out(self._attend_in_chunks(q, kv, mask))
-        # Layers of the same context have the same window (1, n, left + delay + n), but wait for different frames.
+            return self.out(self._attend_in_chunks(q, kv, mask, is_step=True))
+        return self.out(self._attend(q, kv, mask, left, is_step=True))
+
+    def _step_mask(self, size: int, behind: int, frames: StepFrames, caches: Caches, dtype: torch.dtype) -> Tensor:
+        """What `step` adds to the scores: (N * M, 1, W) with chunks, (N, n, left + delay + n) for a sliding window."""
+        valid = caches.compute_once(dtype, lambda: additive_mask(frames.valid, dtype))  # (N, frames)
+        keys = self.context.cache_size + size
+        end = valid.shape[1] - behind
+        valid = valid[:, end - keys : end]  # (N, keys)
+        left = self.context.left
+        assert left is not None
+        if self.context.chunk:
+            return windows(valid[:, :, None], self.context.chunk, left).flatten(0, 1).transpose(1, 2)
+        # Layers of the same context have the same window, but wait for different frames.
         window = caches.compute_once(
-            self.context, lambda: sliding_mask(size, keys, left, left, self.context.right, q.device)[None]
+            self.context,
+            lambda: additive_mask(sliding_mask(size, keys, left, left, self.context.right, valid.device), dtype),
         )
-        mask = unmask_empty_rows(window & valid_frames(first_key, keys, lens)[:, None, :])  # (N, n, left + delay + n)
-        return self.out(self._attend(q, kv, mask, left))
+        return window + valid[:, None, :]
 
     def _window(self, q: Tensor) -> Tensor | None:
         """The sliding mask (1, T, T) of whole utterances, q (N, T, D); None where everything is seen."""
@@ -199,25 +171,58 @@ class SelfAttention(nn.Module):
         assert self.context.left is not None and self.context.chunk is not None  # the configuration requires both
         return self.context.left, self.context.chunk
 
-    def _attend_packed(self, q: Tensor, kv: Tensor, lens: list[int]) -> Tensor:
-        """q (sum of lens, D), kv (sum of lens, 2D), one utterance after the other; returns (sum of lens, D)."""
+    def _attend_packed(self, q: Tensor, kv: Tensor, lens: list[int], past_kv: Tensor | None) -> Tensor:
+        """q (T, D), kv and past_kv (T, 2D), packed as in `forward`, for utterances of `lens` frames; returns (T, D)."""
+        if self.context.chunk:
+            return self._attend_packed_chunks(q, kv, lens, past_kv)
+        if self._band_has_fewer_scores(lens):
+            return self._attend_in_band(q, kv, utterance_numbers(lens))
         utterances = zip(q[None].split(lens, 1), kv[None].split(lens, 1), strict=True)  # (1, T, D), (1, T, 2D)
         return torch.cat([self._attend(q, kv, self._window(q), 0)[0] for q, kv in utterances])
 
+    def _attend_packed_chunks(self, q: Tensor, kv: Tensor, lens: list[int], past_kv: Tensor | None) -> Tensor:
+        """As `_attend_packed`, where there are chunks."""
+        left, chunk = self._chunk_sizes()
+        mask = packed_chunk_mask(lens, chunk, left)[:, None]  # (M, 1, W)
+        if past_kv is not None:
+            past_kv = pad(past_kv, (0, 0, left, 0))[None]  # (1, left + T, 2D)
+        return self._attend_in_chunks(q[None], pad(kv, (0, 0, left, 0))[None], mask, past_kv)[0]
+
+    def _band_has_fewer_scores(self, lens: list[int]) -> bool:
+        """Whether blocks of a band have fewer scores than all pairs of frames of utterances of these lengths."""
+        keys = self.context.band_keys
+        # torch.compile cannot compare infinity with sizes that vary
+        return math.isfinite(keys) and keys * sum(lens) < sum(length**2 for length in lens)
+
+    def _attend_in_band(self, q: Tensor, kv: Tensor, utterances: Tensor) -> Tensor:
+        """Attention within a band, in blocks of queries (see band_mask); returns (T, D).
+
+        q (T, D), kv (T, 2D): the frames of all utterances, one after the other; utterances (T,): the number of each
+        frame's utterance, or -1 at padding.
+        """
+        left = self.context.left
+        right = self.context.right
+        assert left is not None and right is not None
+        size = len(q)
+        rest = -size % BAND_BLOCK
+        q = pad(q, (0, 0, 0, rest)).unflatten(0, (-1, BAND_BLOCK))  # (M, block, D)
+        kv = windows(pad(kv, (0, 0, left, rest + right))[None], BAND_BLOCK, left + right)[0]  # (M, W, 2D)
+        mask = band_mask(pad(utterances, (0, rest), value=-1), BAND_BLOCK, left, right)  # (M, block, W)
+        return self._attend(q, kv, mask, left).flatten(0, 1)[:size]
+
     def _attend_whole_utterances_in_chunks(
-        self, q: Tensor, kv: Tensor, padding_mask: Tensor, memory: Tensor | None
+        self, q: Tensor, kv: Tensor, padding_mask: Tensor, past_kv: Tensor | None
     ) -> Tensor:
-        """q (N, T, D), kv (N, T, 2D), padding_mask (N, T), memory (N, T, D); returns (N, T, D)."""
+        """q (N, T, D), kv and past_kv (N, T, 2D), padding_mask (N, T); returns (N, T, D)."""
         left, _ = self._chunk_sizes()
-        dim = q.shape[-1]
-        past_kv = None
-        if memory is not None:
-            past_kv = linear(memory, self.qkv.weight[dim:], self.qkv.bias[dim:])  # (N, T, 2D)
+        if past_kv is not None:
             past_kv = pad(past_kv, (0, 0, left, 0))  # (N, left + T, 2D)
         mask = self._chunk_mask(pad(padding_mask, (left, 0)))
         return self._attend_in_chunks(q, pad(kv, (0, 0, left, 0)), mask, past_kv)
 
-    def _attend_in_chunks(self, q: Tensor, kv: Tensor, mask: Tensor, past_kv: Tensor | None = None) -> Tensor:
+    def _attend_in_chunks(
+        self, q: Tensor, kv: Tensor, mask: Tensor, past_kv: Tensor | None = None, is_step: bool = False
+    ) -> Tensor:
         """All chunks at once, as a batch of windows: q (N, M * chunk, D), kv (N, left + M * chunk, 2D), mask (N * M, 1,
         W); returns (N, M * chunk, D).
 
@@ -225,21 +230,21 @@ class SelfAttention(nn.Module):
         """
         left, chunk = self._chunk_sizes()
         if past_kv is None and q.shape[1] == chunk:
-            return self._attend(q, kv, mask, left)  # a single chunk, which kv is the window of
+            return self._attend(q, kv, mask, left, is_step)  # a single chunk, which kv is the window of
         if past_kv is None or not left:
             window = windows(kv, chunk, left)  # (N, M, W, 2D)
         else:
-            past = past_kv[:, :-chunk].unfold(1, left, chunk).transpose(2, 3)  # (N, M, left, 2D)
+            parts = window_parts(past_kv, chunk, left)
             own = kv[:, left:].unflatten(1, (-1, chunk))  # (N, M, chunk, 2D)
-            window = torch.cat([past, own], dim=2)
+            window = torch.cat([*parts[:-1], own], dim=2)  # (N, M, W, 2D)
         q_chunks = q.unflatten(1, (-1, chunk)).flatten(0, 1)  # (N * M, chunk, D)
-        y = self._attend(q_chunks, window.flatten(0, 1), mask, left)  # (N * M, chunk, D)
+        y = self._attend(q_chunks, window.flatten(0, 1), mask, left, is_step)  # (N * M, chunk, D)
         return y.unflatten(0, (q.shape[0], -1)).flatten(1, 2)  # (N, M * chunk, D); a trace takes len(q) for a constant
 
-    def _attend(self, q: Tensor, kv: Tensor, mask: Tensor | None, offset: int) -> Tensor:
+    def _attend(self, q: Tensor, kv: Tensor, mask: Tensor | None, offset: int, is_step: bool = False) -> Tensor:
         """q (N, Q, D), kv (N, K, 2D), mask (N or 1, 1 or Q, K) or None to see everything; returns (N, Q, D).
 
-        Query i is at the position of key i + offset.
+        Query i is at the position of key i + offset. The mask of a step is numbers to add to the scores.
         """
         k, v = kv.chunk(2, -1)  # (N, K, D) each
         q = self._split_heads(q)  # (N, H, Q, D/H)
@@ -247,43 +252,14 @@ class SelfAttention(nn.Module):
         v = self._split_heads(v)
         if mask is not None:
             mask = mask[:, None]  # (N or 1, 1, 1 or Q, K)
-        if self.relative is not None:  # the mask of torch's function may be numbers that it adds to the scores
-            position_scores = self.relative(q, k.shape[2], offset)  # (N, H, Q, K)
-            mask = position_scores if mask is None else torch.where(mask, position_scores, -math.inf)
+        positions = None
+        if self.relative is not None:
+            scores = self.relative.step if is_step else self.relative
+            positions = scores(q, k.shape[2], offset)  # (N, H, Q, K)
             q = q + self.relative.content_bias
-        y = dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)  # (N, H, Q, D/H)
+        dropout = self.dropout if self.training else 0.0
+        y = dot_product_attention(q, k, v, mask, dropout, positions)  # (N, H, Q, D/H)
         return y.transpose(1, 2).flatten(2)  # (N, Q, H, D/H) to (N, Q, D)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, T, D) to (N, T, H, D/H) to (N, H, T, D/H)
-
-
-def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Scaled dot-product attention; q (N, H, Q, d), k and v (N, H, K, d), mask as torch's takes it, or None.
-
-    bf16 training on a CPU does it in single operations: the backward pass of torch's own function takes longer than the
-    rest of a layer's attention. Its scores are rounded to bf16, like other products.
-    """
-    if not (torch.is_grad_enabled() and k.dtype == torch.bfloat16 and k.device.type == "cpu"):
-        return scaled_dot_product_attention(q, k, v, mask, dropout)
-    scores = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)  # (N, H, Q, K)
-    if mask is not None:
-        mask = mask if mask.is_floating_point() else torch.where(mask, 0.0, -math.inf)
-        scores += mask.to(scores.dtype)  # adding numbers of another type takes as long as a quarter of the layer
-    return drop(scores.softmax(-1), dropout) @ v
-
-
-def unmask_empty_rows(mask: Tensor) -> Tensor:
-    """Unmasks every key for queries that would attend to none (padding rows); mask (..., Q, K) bool.
-
-    Softmax over an empty set is NaN in some attention kernels. The outputs of these queries are ignored.
-    """
-    return mask | ~mask.any(-1, keepdim=True)
-
-
-def sinusoids(positions: Tensor, dim: int) -> Tensor:
-    """(..., dim) encodings of positions (...), sines before cosines (arXiv 1706.03762, section 3.5)."""
-    dtype = torch.float64 if positions.dtype == torch.float64 else torch.float32
-    rates = torch.exp(torch.arange(0, dim, 2, device=positions.device, dtype=dtype) * (-math.log(10000.0) / dim))
-    angles = positions[..., None] * rates  # (..., dim / 2)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)[..., :dim]

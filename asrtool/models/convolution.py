@@ -1,12 +1,13 @@
 """1-D convolution after attention blocks (arXiv 1910.10352). It carries position, so encodings may be left out."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from asrtool.config import ConvolutionConfig
 from asrtool.models.caches import Caches
 from asrtool.models.dropout import Dropout
-from asrtool.models.masks import valid_frames, windows
+from asrtool.models.masks import packed_chunk_mask, valid_frames, windows
 
 
 class TimeConvolution(nn.Conv1d):
@@ -59,8 +60,13 @@ class InterleavedConvolution(nn.Module):
             self.after = nn.Sequential(nn.LayerNorm(dim), nn.SiLU(), nn.Linear(dim, dim))
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, padding_mask: Tensor) -> Tensor:
-        """(N, T, D), (N, T) bool, False at padding; T is a multiple of the chunk, if there is one."""
+    def forward(self, x: Tensor, padding_mask: Tensor | list[int]) -> Tensor:
+        """(N, T, D), (N, T) bool, False at padding; T is a multiple of the chunk, if there is one.
+
+        x may also be packed, with a list of lengths: see Block.
+        """
+        if isinstance(padding_mask, list):
+            return self._convolve_packed(x, padding_mask)
         x = pad(x, (0, 0, self.left, self.delay))  # (N, left + T + delay, D)
         return self._convolve(x, pad(padding_mask, (self.left, self.delay)))
 
@@ -78,9 +84,37 @@ class InterleavedConvolution(nn.Module):
         middle = x[:, self.left : x.shape[1] - self.delay]  # (N, T, D)
         y = self.gate(self.norm(x)) * padding_mask[:, :, None]
         if self.chunk:
-            y = windows(y, self.chunk, self.left)  # (N, M, left + chunk, D)
-            y = pad(y, (0, 0, 0, self.right)).flatten(0, 1)  # (N * M, left + chunk + right, D)
-        y = self.after(self.convolution(y))
-        if self.chunk:
+            y = self._convolve_windows(windows(y, self.chunk, self.left).flatten(0, 1))
             y = y.reshape(middle.shape)  # (N * M, chunk, D) to (N, T, D); tracing is slow with a size it does not know
-        return middle + self.dropout(y) if self.is_residual else y
+        else:
+            y = self.convolution(y)
+        return self._add_branch(middle, y)
+
+    def _convolve_packed(self, x: Tensor, lens: list[int]) -> Tensor:
+        """x (T, D), packed utterances of `lens` frames; returns (T, D)."""
+        y = self.gate(self.norm(x))
+        if self.chunk:
+            window = windows(pad(y, (0, 0, self.left, 0))[None], self.chunk, self.left)[0]  # (M, W, D)
+            mask = packed_chunk_mask(lens, self.chunk, self.left)  # (M, W)
+            y = self._convolve_windows(window * mask[:, :, None]).flatten(0, 1)
+        else:
+            y = self._convolve_apart(y, lens)
+        return self._add_branch(x, y)
+
+    def _convolve_windows(self, y: Tensor) -> Tensor:
+        """Windows y (M, left + chunk, D) of the chunks; returns (M, chunk, D)."""
+        return self.convolution(pad(y, (0, 0, 0, self.right)))
+
+    def _convolve_apart(self, y: Tensor, lens: list[int]) -> Tensor:
+        """y (T, D), packed utterances; returns (T, D). Zeros between them keep each from seeing the next."""
+        gap = y.new_zeros(max(self.left, self.right), self.dim)
+        parts = [part for utterance in y.split(lens) for part in (utterance, gap)]
+        y = self.convolution(torch.cat([y.new_zeros(self.left, self.dim), *parts])[None])[0]
+        sizes = [size for length in lens for size in (length, len(gap))]
+        sizes[-1] = len(y) - sum(sizes[:-1])
+        return torch.cat(y.split(sizes)[::2])
+
+    def _add_branch(self, x: Tensor, y: Tensor) -> Tensor:
+        """The output for an input x and the convolution's output y, of the same shape."""
+        y = self.after(y)
+        return x + self.dropout(y) if self.is_residual else y

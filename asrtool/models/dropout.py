@@ -10,9 +10,9 @@ def dropout(x: Tensor, p: float) -> Tensor:
     """`nn.functional.dropout` in training, to the nearest 65536th of `p` (arXiv 1207.0580); any shape.
 
     On a CPU torch draws a random number for each element, which with dropout 0.3 takes a sixth of a training step. A
-    random number of 64 bits is as quick to draw, and decides on four elements.
+    random number of 64 bits is as quick to draw, and decides on four elements. torch.compile fuses torch's own.
     """
-    if p in (0, 1) or x.device.type != "cpu":
+    if p in (0, 1) or x.device.type != "cpu" or torch.compiler.is_compiling():
         return nn.functional.dropout(x, p)
     dropped = round(p * LEVELS)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None)

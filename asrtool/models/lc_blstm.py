@@ -12,7 +12,7 @@ from asrtool.models.blstm import BlstmLayer
 from asrtool.models.caches import Caches
 from asrtool.models.dropout import Dropout
 from asrtool.models.interface import Encoder
-from asrtool.models.masks import valid_frames
+from asrtool.models.masks import valid_frames, windows
 
 State = tuple[Tensor, Tensor]  # hidden and cell state of an LSTM, (1, N, D/2) each
 
@@ -75,9 +75,8 @@ class LcBlstm(Encoder):
         """x (N, M * chunk + look_ahead, D) begins at frame `first` (N,), a chunk's; returns (N, M * chunk, D)."""
         mask = valid_frames(first, x.shape[1], lens)  # (N, M * chunk + look_ahead)
         x = x * mask[:, :, None]
-        x = x.unfold(1, self.chunk + self.right, self.chunk)  # (N, M, D, W)
-        mask = mask.unfold(1, self.chunk + self.right, self.chunk)  # (N, M, W)
-        x = x.transpose(2, 3)  # (N, M, W, D)
+        x = windows(x, self.chunk, self.right)  # (N, M, W, D)
+        mask = windows(mask[:, :, None], self.chunk, self.right)[..., 0]  # (N, M, W)
         chunk_starts = first[:, None] + self.chunk * torch.arange(x.shape[1], device=x.device)  # (N, M)
         for layer in self.layers:
             x = self.dropout(self._layer(layer, x, mask, chunk_starts >= 0, caches))

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from asrtool.config import ModelConfig
-from asrtool.models.attention import AttentionContext, SelfAttention, sinusoids
+from asrtool.models.attention import AttentionContext, SelfAttention
 from asrtool.models.caches import Caches
 from asrtool.models.convolution import InterleavedConvolution
 from asrtool.models.dropout import Dropout
 from asrtool.models.initialise import depth_scaled_init
 from asrtool.models.interface import Encoder
-from asrtool.models.masks import padding_mask
+from asrtool.models.masks import StepFrames, padding_mask, valid_frames
+from asrtool.models.relative_positions import sinusoids
 
 ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
@@ -58,8 +59,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, padding_mask: Tensor | list[int]) -> Tensor:
         """(N, T, D); padding_mask (N, T) bool, False at padding.
 
-        Without convolution and chunks, x may be packed: (sum of lengths, D), the utterances one after the other, and
-        the list of their lengths instead of the mask.
+        x may also be packed: (sum of lengths, D), the utterances one after the other, each padded to whole chunks if
+        there are chunks, and the list of their lengths without padding instead of the mask.
         """
         y = self.attention(self._pre_norm(self.attention_norm, x), padding_mask, self.memory(x))
         x = self._add_branch(self.attention_norm, x, y)
@@ -80,16 +81,16 @@ class Block(nn.Module):
             state += self.convolution.initial_state(batch)
         return state
 
-    def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
-        """(N, n, D), frames `first` (N,) and on of `lens` (N,); returns those `delay` earlier."""
+    def step(self, x: Tensor, behind: int, frames: StepFrames, caches: Caches) -> Tensor:
+        """x (N, n, D), `behind` frames earlier than `frames`; returns (N, n, D), `delay` earlier than x."""
         delay = self.attention.context.delay
-        y = self.attention.step(self._pre_norm(self.attention_norm, x), first, lens, caches)
+        y = self.attention.step(self._pre_norm(self.attention_norm, x), behind, frames, caches)
         if delay:
             x = caches.delay(x)
-            first = first - delay
+            behind += delay
         x = self._add_branch(self.attention_norm, x, y)
         x = self._add_feed_forward(x)
-        return self.convolution.step(x, first, lens, caches) if self.convolution else x
+        return self.convolution.step(x, frames.first - behind, frames.lens, caches) if self.convolution else x
 
     def _add_feed_forward(self, x: Tensor) -> Tensor:
         return self._add_branch(self.ff_norm, x, self.feed_forward(self._pre_norm(self.ff_norm, x)))
@@ -125,13 +126,13 @@ class TransformerEncoder(Encoder):
     blocks: Sequence[Block]
 
     def __init__(self, config: ModelConfig, pack_frames: bool = True):
-        """With `pack_frames`, a CPU leaves padding out of the matrix products where no layer needs it."""
+        """With `pack_frames`, a CPU leaves padding out of all products."""
         super().__init__()
         self.is_sinusoidal = config.positional_encoding == "sinusoidal"
         self.chunk = config.chunk_size or 1
         self.layer_drop = config.layer_drop
         self.activation_checkpointing = config.activation_checkpointing
-        self.pack_frames = pack_frames and config.chunk_size is None and config.convolution.kind == "none"
+        self.pack_frames = pack_frames
         self.dropout = Dropout(config.dropout)
         blocks = [self.block_class(config, context) for context in attention_contexts(config)]
         self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]  # torch has no type for its elements
@@ -143,6 +144,7 @@ class TransformerEncoder(Encoder):
         self.can_stream = all(block.attention.context.can_stream for block in self.blocks)
         self.right = sum(block.delay for block in self.blocks)
         self.left = self._left_context()
+        self.reach = self._reach() if self.can_stream else 0
 
     def _left_context(self) -> float:
         """Frames before an output that it may depend on; with chunks, frames before the start of its chunk."""
@@ -154,6 +156,15 @@ class TransformerEncoder(Encoder):
                 frame -= block.convolution.left
             frame -= frame % self.chunk + block.attention.context.left
         return -frame
+
+    def _reach(self) -> int:
+        """Frames before a step that attention has keys of, at most; layers run behind by the delays of those below."""
+        reach = 0
+        behind = 0
+        for block in self.blocks:
+            reach = max(reach, behind + block.attention.context.cache_size)
+            behind += int(block.delay)
+        return reach
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, D), (N,); returns (N, T, D)."""
@@ -168,12 +179,14 @@ class TransformerEncoder(Encoder):
         size = x.shape[1]
         x = self._embed(x, torch.arange(size, device=x.device))
         x = nn.functional.pad(x, (0, 0, 0, -size % self.chunk))  # (N, M * chunk, D)
-        mask = padding_mask(x_lens, x.shape[1])
         is_exporting = torch.compiler.is_exporting()  # an exported graph does not know the lengths
         if self.pack_frames and x.device.type == "cpu" and not is_exporting:
-            outputs = self._run_blocks(x[mask], x_lens.tolist(), with_intermediate)  # (sum of lengths, D) each
-            return [torch.zeros_like(x, dtype=y.dtype).masked_scatter(mask[:, :, None], y) for y in outputs]
-        return [y[:, :size] for y in self._run_blocks(x, mask, with_intermediate)]
+            kept = padding_mask(x_lens + -x_lens % self.chunk, x.shape[1])  # (N, M * chunk): whole chunks
+            outputs = self._run_blocks(x[kept], x_lens.tolist(), with_intermediate)  # (sum of rounded lengths, D) each
+            outputs = [torch.zeros_like(x, dtype=y.dtype).masked_scatter(kept[:, :, None], y) for y in outputs]
+        else:
+            outputs = self._run_blocks(x, padding_mask(x_lens, x.shape[1]), with_intermediate)
+        return [y[:, :size] for y in outputs]
 
     def _run_blocks(self, x: Tensor, padding_mask: Tensor | list[int], with_intermediate: bool) -> list[Tensor]:
         """The normalised output of the last block, then of the block in the middle; x as in `Block.forward`."""
@@ -195,10 +208,13 @@ class TransformerEncoder(Encoder):
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
         """(N, n, D), frames `first` (N,) and on of `lens` (N,), n in whole chunks; returns those `right` earlier."""
-        x = self._embed(x, first[:, None] + torch.arange(x.shape[1], device=x.device))
+        size = x.shape[1]
+        x = self._embed(x, first[:, None] + torch.arange(size, device=x.device))
+        frames = StepFrames(first, lens, valid_frames(first - self.reach, self.reach + size, lens))
+        behind = 0
         for block in self.blocks:
-            x = block.step(x, first, lens, caches)
-            first = first - block.delay
+            x = block.step(x, behind, frames, caches)
+            behind += int(block.delay)
         return self.norm(x)
 
     def _embed(self, x: Tensor, positions: Tensor) -> Tensor:

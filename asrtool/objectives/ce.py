@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from asrtool.data.batch import NO_LABEL, Batch
+from asrtool.device import to_device
+from asrtool.objectives.objective import Objective
 
 
 class CrossEntropy:
@@ -17,6 +19,7 @@ class CrossEntropy:
     """
 
     intermediate_ctc = 0.0  # see asrtool/objectives/objective.py
+    intermediate_objective: Objective
 
     def __init__(self, factor: int, smoothing: float = 0.0):
         self.factor = factor
@@ -32,17 +35,17 @@ class CrossEntropy:
     def __call__(self, log_probs: Tensor, out_lens: Tensor, batch: Batch) -> Tensor:
         """(N,) nats from log_probs (N, T', V); 0 for an utterance that has no units or no alignment."""
         size = log_probs.shape[1]
-        is_padding = torch.arange(size, device=log_probs.device) >= out_lens[:, None]  # (N, T')
-        labels = self.labels(batch, size).to(log_probs.device).masked_fill(is_padding, NO_LABEL)
+        is_padding = torch.arange(size) >= out_lens[:, None]  # (N, T')
+        labels = self.labels(batch, size).masked_fill(is_padding, NO_LABEL)
         with torch.autocast(log_probs.device.type, enabled=False):
             loss = cross_entropy(
                 log_probs.float().transpose(1, 2),  # (N, V, T')
-                labels,
+                to_device(labels, log_probs.device),
                 ignore_index=NO_LABEL,
                 reduction="none",
                 label_smoothing=self.smoothing,
             )
-        return loss.sum(1) * (batch.target_lens.to(loss.device) > 0)
+        return loss.sum(1) * to_device(batch.target_lens > 0, loss.device)
 
     def labels(self, batch: Batch, frames: int) -> Tensor:
         """Labels of output frames (N, frames); NO_LABEL where the feature frame in the middle has none."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asrtool.device import to_device
 from asrtool.graphs.training_graphs import FrameGraph
 from asrtool.objectives.arc_table import ArcTable
 
@@ -22,8 +23,8 @@ from asrtool.objectives.arc_table import ArcTable
 class GraphBatch:
     """Graphs on a device: one that all utterances share, or a list with one for each utterance in their order.
 
-    The shapes have S states, A arcs, N utterances and V labels; the module describes C, and `emissions` R. Raises
-    ValueError for a graph without arcs.
+    The shapes have S states, A arcs, N utterances and V labels; the module describes C, and `emissions` R. Tensors are
+    built on the host, and copied without waiting for the device. Raises ValueError for a graph without arcs.
     """
 
     def __init__(
@@ -36,35 +37,42 @@ class GraphBatch:
         parts = [graphs] if isinstance(graphs, FrameGraph) else graphs
         if not all(part.num_arcs for part in parts):
             raise ValueError("a graph has no arcs")
+        self.parts = parts
         self.num_graphs = len(parts)
+        self.device = torch.device(device)
         self.dtype = dtype
         num_states = np.array([part.num_states for part in parts])
         offsets = num_states.cumsum() - num_states  # the first state of each graph
         owners = np.arange(self.num_graphs).repeat(num_states)
-        self.owner = torch.from_numpy(owners).to(device)  # (S,) graph that a state belongs to
+        self.owner = to_device(torch.from_numpy(owners), self.device)  # (S,) graph that a state belongs to
 
         def joined(arrays: Iterable[np.ndarray], joined_dtype: torch.dtype) -> Tensor:
-            return torch.from_numpy(np.concatenate(list(arrays))).to(joined_dtype).to(device)
+            return torch.from_numpy(np.concatenate(list(arrays))).to(joined_dtype)
 
-        self.start = joined((part.start for part in parts), dtype)[:, None]  # (S, 1) natural logs
-        self.final = joined((part.final for part in parts), dtype)[:, None]  # (S, 1)
+        self.start = to_device(joined((part.start for part in parts), dtype)[:, None], self.device)  # (S, 1) logs
+        self.final = to_device(joined((part.final for part in parts), dtype)[:, None], self.device)  # (S, 1)
         self.start_prob = self.start.double().exp()
         self.final_prob = self.final.double().exp()
-        self.label = joined((part.label for part in parts), torch.int64)  # (S,)
+        self.label = to_device(joined((part.label for part in parts), torch.int64), self.device)  # (S,)
         pairs = list(zip(parts, offsets, strict=True))
+        # On the host
         self.source = joined((part.source + offset for part, offset in pairs), torch.int64)  # (A,)
         self.target = joined((part.target + offset for part, offset in pairs), torch.int64)  # (A,)
-        self.weight = joined((part.weight for part in parts), dtype)  # (A,)
+        self.weight = joined((part.weight for part in parts), dtype)  # (A,) natural logs
 
     @cached_property
     def incoming(self) -> ArcTable:
         """Arcs by the state that they enter."""
-        return ArcTable.group(self.target, self.source, self.weight)
+        return self._arc_table(self.target, self.source)
 
     @cached_property
     def outgoing(self) -> ArcTable:
         """Arcs by the state that they leave."""
-        return ArcTable.group(self.source, self.target, self.weight)
+        return self._arc_table(self.source, self.target)
+
+    def _arc_table(self, state: Tensor, other_state: Tensor) -> ArcTable:
+        arcs = (state, other_state, self.weight)
+        return ArcTable.group(*(to_device(tensor, self.device) for tensor in arcs))
 
     @cached_property
     def incoming_matrix(self) -> Tensor:
@@ -80,7 +88,10 @@ class GraphBatch:
         size = (len(self.label), len(self.label))
         with warnings.catch_warnings(action="ignore"):  # torch warns that its CSR layout is in beta
             matrix = torch.sparse_coo_tensor(torch.stack([rows, columns]), self.weight.double().exp(), size)
-            return matrix.coalesce().to_sparse_csr()
+            matrix = matrix.coalesce().to_sparse_csr()
+            crow_indices = to_device(matrix.crow_indices(), self.device)
+            col_indices = to_device(matrix.col_indices(), self.device)
+            return torch.sparse_csr_tensor(crow_indices, col_indices, to_device(matrix.values(), self.device), size)
 
     def emissions(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         """log_probs (N, T, V) as emissions (T, R, C), and the row of each state, (S,).

@@ -8,12 +8,19 @@ from torch import Tensor
 
 from asrtool.config import ObjectiveConfig
 from asrtool.data.batch import Batch
-from asrtool.graphs.context import add_context
-from asrtool.graphs.training_graphs import FrameGraph, expand_topology, numerator_graph
+from asrtool.graphs.context import add_context, phone_graph
+from asrtool.graphs.training_graphs import FrameGraph, expand_topology
 from asrtool.graphs.unit_ngram import UnitNgram
 from asrtool.objectives.ce import CrossEntropy
-from asrtool.objectives.ctc import Ctc, min_frames
-from asrtool.objectives.forward_backward import path_sum
+from asrtool.objectives.cuda_graphs import CudaGraphs
+from asrtool.objectives.forward_backward import WeightedGraphs, path_sums
+from asrtool.objectives.full_sum import (
+    IMPOSSIBLE_GRAPH,
+    FullSum,
+    topology_min_frames,
+    transcript_sum,
+    usable_loss,
+)
 from asrtool.objectives.graph_batch import GraphBatch
 from asrtool.objectives.objective import Objective
 from asrtool.text.tokenizer import Tokenizer
@@ -21,29 +28,21 @@ from asrtool.text.tokenizer import Tokenizer
 OCCUPANCY_STEPS = 100  # of a random walk through the denominator graph, as in Kaldi; it forgets where it started
 MIN_OCCUPANCY = 1e-30  # of a state that the walk never visits
 
-IMPOSSIBLE_GRAPH = FrameGraph(  # accepts nothing: the numerator of an utterance without units
-    start=np.full(1, -np.inf),
-    final=np.full(1, -np.inf),
-    label=np.zeros(1, np.int64),
-    source=np.zeros(1, np.int64),
-    target=np.zeros(1, np.int64),
-    weight=np.full(1, -np.inf),
-    unit_state=np.zeros(1, np.int64),
-)
-
 
 class Mmi:
     """Lattice-free MMI: the denominator log-likelihood minus the numerator log-likelihood of each utterance, in nats.
 
     The denominator graph is an n-gram over units, or over phones if units are phones in context. The numerator graph
-    is the transcript, with all pronunciations that the tokenizer's lexicon has, under the same n-gram weights: a part
-    of the denominator, so that the loss is never negative. `config.leaky_hmm` is the leaky-HMM coefficient of the
-    denominator (section 3.4): between two frames, a path may go to any state, with a weight of this coefficient times
-    the state's occupancy. `config.ctc_weight` and `config.ce_weight` are the weights of a CTC loss and of
-    `cross_entropy`, which are added.
+    is the transcript, with all pronunciations that the tokenizer's lexicon has, and optional silence if
+    `config.optional_silence` is above 0, under the same n-gram weights: a part of the denominator, so that the loss is
+    never negative. (Only a pronunciation that is never the usual one of a word may be missing there.)
+    `config.leaky_hmm` is the leaky-HMM coefficient of the denominator (section 3.4): between two frames, a path may go
+    to any state, with a weight of this coefficient times the state's occupancy. `config.ctc_weight` and
+    `config.ce_weight` are the weights of `transcript_sum` and of `cross_entropy`, which are added.
     """
 
     intermediate_ctc = 0.0  # see asrtool/objectives/objective.py
+    intermediate_objective: Objective
 
     def __init__(
         self,
@@ -58,13 +57,19 @@ class Mmi:
         self.ngram = ngram
         self.denominator = expand_topology(add_context(ngram.denominator_graph(), tokenizer), config.topology)
         self.denominator_batch = GraphBatch(self.denominator, device)
+        self.cuda_graphs = CudaGraphs() if device.type == "cuda" else None
         self.leaky_weights: Tensor | None = None  # (S,) natural logs
         if config.leaky_hmm:
             occupancy = state_occupancy(self.denominator)
             self.leaky_weights = torch.from_numpy(np.log(config.leaky_hmm * occupancy)).float().to(device)
         self.added: list[tuple[float, Objective]] = []
+        self.full_sums: list[tuple[float, FullSum]] = []  # added as well, but computed with the other sums over paths
         if config.ctc_weight:
-            self.added.append((config.ctc_weight, Ctc()))
+            objective = transcript_sum(config, tokenizer)
+            if isinstance(objective, FullSum):
+                self.full_sums.append((config.ctc_weight, objective))
+            else:
+                self.added.append((config.ctc_weight, objective))
         if config.ce_weight:
             if cross_entropy is None:
                 raise ValueError("objective.ce_weight needs a CrossEntropy")
@@ -76,15 +81,22 @@ class Mmi:
 
     def min_frames(self, units: Sequence[int]) -> int:
         """The fewest output frames to which `units` can be aligned."""
-        return len(units) if self.config.topology == "modified" else min_frames(units)
+        return topology_min_frames(units, self.config.topology)
 
     def __call__(self, log_probs: Tensor, out_lens: Tensor, batch: Batch) -> Tensor:
         """(N,) nats; 0 for an utterance without units, or with fewer frames than `min_frames`."""
         with torch.autocast(log_probs.device.type, enabled=False):
             log_probs = log_probs.float()
-            loss = path_sum(log_probs, out_lens, self.denominator_batch, self.leaky_weights)
-            loss = loss - path_sum(log_probs, out_lens, self.numerators(batch, log_probs.device))
-            loss = torch.where(loss.isinf(), 0.0, loss)
+            device = log_probs.device
+            terms = [
+                WeightedGraphs(self.denominator_batch, self.leaky_weights),
+                WeightedGraphs(self.numerators(batch, device)),
+                *(WeightedGraphs(full_sum.graphs(batch, device)) for _, full_sum in self.full_sums),
+            ]
+            denominator, numerator, *scores = path_sums(log_probs, out_lens, terms, self.cuda_graphs)
+            loss = usable_loss(denominator - numerator)
+            for (weight, _), score in zip(self.full_sums, scores, strict=True):
+                loss = loss + weight * usable_loss(-score)
         return loss + sum(weight * objective(log_probs, out_lens, batch) for weight, objective in self.added)
 
     def numerators(self, batch: Batch, device: torch.device) -> GraphBatch:
@@ -96,7 +108,7 @@ class Mmi:
         return GraphBatch(graphs, device)
 
     def _numerator(self, text: str) -> FrameGraph:
-        transcript = numerator_graph(self.tokenizer.without_context.pronunciation_units(text))
+        transcript = phone_graph(self.tokenizer, text, silence=self.config.optional_silence > 0)
         graph = add_context(self.ngram.compose(transcript), self.tokenizer)
         return expand_topology(graph, self.config.topology)
 

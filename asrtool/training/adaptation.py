@@ -20,9 +20,10 @@ from asrtool.errors import DataError, UserError
 from asrtool.experiment import Experiment, run_hash
 from asrtool.files import file_hash, require_own_folder, write_text
 from asrtool.locks import write_lock
+from asrtool.precision import uses_bf16
 from asrtool.progress import progress
-from asrtool.scoring.folder import HYPOTHESES, read_result_facts
-from asrtool.training.speaker_cuts import SpeakerCuts, cuts_by_speaker, read_pseudo_labels
+from asrtool.scoring.folder import HYPOTHESES, read_hypothesis_texts, read_result_facts
+from asrtool.training.speaker_cuts import SpeakerCuts, cuts_by_speaker
 from asrtool.training.speaker_trainer import AdaptationSettings, SpeakerTrainer
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def adapt(
     """
     ranks = this_rank()
     with rank_log(ranks, experiment.folder / "logs"):
-        pseudo_labels = read_pseudo_labels(hypotheses) if hypotheses else None
+        pseudo_labels = read_hypothesis_texts(hypotheses) if hypotheses else None
         speakers = cuts_by_speaker(cuts, pseudo_labels, experiment.tokenizer, experiment.config.data)
         facts = _run_facts(experiment, cuts, hypotheses, settings) | {"rank": ranks.rank}
         out = out or experiment.folder / f"adapted{round_suffix(facts['round'])}" / manifest_name(cuts)
@@ -79,8 +80,11 @@ def _run_facts(
     experiment: Experiment, cuts: Path, hypotheses: Path | None, settings: AdaptationSettings
 ) -> dict[str, Any]:
     """What the weights of all speakers of a run have in common; `run` is a hash of everything that they depend on."""
-    chosen = {name: value for name, value in asdict(settings).items() if name != "noise" or value}
+    chosen = {name: value for name, value in asdict(settings).items() if value is not None}
+    precision = settings.precision or experiment.config.training.precision
+    chosen["precision"] = "bf16" if uses_bf16(precision, experiment.device) else "fp32"
     facts: dict[str, Any] = {"cuts": str(cuts), "source": str(hypotheses or cuts)} | chosen
+    facts |= experiment.transforms.facts() if experiment.transforms else {}
     hypotheses_hash = file_hash(hypotheses / HYPOTHESES) if hypotheses else None
     facts["run"] = run_hash(experiment, cuts, facts | {"hypotheses": hypotheses_hash})
     decoding = read_result_facts(hypotheses) if hypotheses else {}

@@ -37,6 +37,10 @@ class Device:
     is_measured: bool = False  # the utilisation was measured by training with asrtool, not assumed
     rate: Rate | None = None
 
+    def keeps_all_cores_busy(self, devices: int) -> bool:
+        """Returns True if so many processes leave no core of a machine to loader processes: on CPUs alone."""
+        return not self.is_gpu and devices % self.per_machine == 0
+
 
 NVIDIA = "NVIDIA's data sheet"
 LAMBDA = "lambda.ai/instances, 8 GPUs on demand"

@@ -17,6 +17,7 @@ from asrtool.errors import UserError, summarise_problems
 from asrtool.files import TEMPORARY, write_text
 from asrtool.locks import LOCK
 from asrtool.logs import printable
+from asrtool.text.outputs import num_outputs
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from asrtool.training.trackers import require_trackers
 
@@ -29,6 +30,7 @@ CHANGEABLE_SETTINGS = {
     "data.workers",
     "parallel.timeout",
     "training.average",
+    "training.compile",
     "training.keep_best",
     "training.keep_last",
     "training.log_every",
@@ -90,7 +92,8 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
         tokenizer = load_tokenizer(experiment / "tokenizer.json")
     else:
         tokenizer = load_tokenizer(config.data.tokenizer)
-        meta_model(config.model, config.features.num_bins, tokenizer.size)  # refuses a model that is too large
+        outputs = num_outputs(config.objective.topology, tokenizer.size)
+        meta_model(config.model, config.features.num_bins, outputs)  # refuses a model that is too large
         save_tokenizer(tokenizer, experiment / "tokenizer.json")
     save_config(config, config_file)
     return tokenizer

@@ -36,13 +36,13 @@ from asrtool.lm.ngram import UNK
 from asrtool.lm.sentences import UnitSentences, encode_sentences
 from asrtool.lm.transformer_lm import TransformerLmConfig
 from asrtool.locks import write_lock
+from asrtool.precision import log_precision_fallback
 from asrtool.provenance import provenance
 from asrtool.tensor_files import require_finite
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training.lm_session import LmSession, LmTrainingConfig
 from asrtool.training.log import TrainingLog, peak_memory_gb
-from asrtool.training.precision import log_precision_fallback
 
 logger = logging.getLogger(__name__)
 

@@ -22,13 +22,13 @@ from asrtool.distributed import Ranks
 from asrtool.errors import UserError
 from asrtool.lm.sentences import UnitSentences, join_sentences, sentence_batches
 from asrtool.lm.transformer_lm import TransformerLm, TransformerLmConfig, check_lm_weights
+from asrtool.precision import autocast
 from asrtool.tensor_files import DAMAGE, DamagedFileError, damaged_file
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.checkpoint_folder import Checkpoints
 from asrtool.training.log import Meter
 from asrtool.training.optimizer import create_optimizer, set_learning_rate
 from asrtool.training.parallel import Ddp, SingleProcess
-from asrtool.training.precision import autocast
 from asrtool.training.saved_state import check_hours, check_optimizer
 from asrtool.training.schedule import learning_rate
 

@@ -6,12 +6,15 @@ import torch
 
 from asrtool.config import Config
 from asrtool.data.exclusion import read_exclusions
+from asrtool.data.frame_labels import FrameLabels
 from asrtool.distributed import Ranks, on_first_rank
+from asrtool.errors import UserError
 from asrtool.graphs.unit_ngram import UnitNgram
 from asrtool.objectives.ce import CrossEntropy
-from asrtool.objectives.ctc import Ctc
+from asrtool.objectives.full_sum import transcript_sum
 from asrtool.objectives.mmi import Mmi
 from asrtool.objectives.objective import Objective
+from asrtool.text.pdf_tokenizer import PdfTokenizer
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.data_counts import PRIORS, UNIT_COUNTS, unit_counts, write_priors
 
@@ -19,20 +22,30 @@ from asrtool.training.data_counts import PRIORS, UNIT_COUNTS, unit_counts, write
 def create_objective(
     config: Config, tokenizer: Tokenizer, experiment: Path, ranks: Ranks, device: torch.device
 ) -> Objective:
-    """Returns the objective on `device`. Its counts over the training data are kept in the experiment's folder."""
+    """Returns the objective on `device`. Its counts over the training data are kept in the experiment's folder.
+
+    Raises UserError for a probability of silence if no unit is silence, and for pdfs of Kaldi without objective ce.
+    """
     section = config.objective
-    train = config.data.train_manifests
+    if isinstance(tokenizer, PdfTokenizer) and (section.kind != "ce" or section.intermediate_ctc):
+        hint = "set objective.kind=ce and objective.intermediate_ctc=0"
+        raise UserError(f"the units are pdfs of Kaldi, which alignments give and transcripts do not; {hint}")
+    if section.silence_probability and tokenizer.silence is None:
+        hint = "create the units with `asrtool tokenizer --silence SIL`, or leave it out"
+        raise UserError(f"objective.silence_probability is given, and no unit is silence; {hint}")
     excluded = read_exclusions(config.data.exclusion_lists)
     objective: Objective
     if section.kind == "ctc":
-        objective = Ctc()
+        objective = transcript_sum(section, tokenizer)
     elif section.kind == "ce":
-        on_first_rank(ranks, lambda: write_priors(train, tokenizer, experiment / PRIORS, excluded))
+        labels = FrameLabels(tokenizer, section.topology, config.model.subsampling.factor)
+        on_first_rank(ranks, lambda: write_priors(config.data, labels, experiment / PRIORS, excluded))
         objective = CrossEntropy(config.model.subsampling.factor, section.label_smoothing)
     else:
         path = experiment / UNIT_COUNTS
-        counts = on_first_rank(ranks, lambda: unit_counts(train, section, tokenizer, path, excluded))
+        counts = on_first_rank(ranks, lambda: unit_counts(config.data, section, tokenizer, path, excluded))
         cross_entropy = CrossEntropy(config.model.subsampling.factor, section.label_smoothing)
         objective = Mmi(section, tokenizer, UnitNgram(section.ngram_order, counts), device, cross_entropy)
     objective.intermediate_ctc = section.intermediate_ctc
+    objective.intermediate_objective = transcript_sum(section, tokenizer)
     return objective

@@ -21,6 +21,13 @@ from torch.optim import Optimizer
 from asrtool.distributed import Ranks, sum_over_ranks
 from asrtool.errors import UserError
 
+BUCKETS = 8  # of the gradients of a model
+SMALLEST_BUCKET = 1.0  # MB: each costs some messages, however small
+LARGEST_BUCKET = 25.0  # MB: torch's own
+# Groups of DistributedDataParallel, until Python ends. If its reducer were the last owner of a group, the group would
+# wait for gloo's threads while the reducer holds Python's lock, and one of them may need that lock: a rank would hang.
+_kept_groups: list[Any] = []
+
 
 class SingleProcess:
     """Training in one process, and the methods that every strategy has."""
@@ -70,6 +77,15 @@ class SingleProcess:
         return model.state_dict()
 
 
+def bucket_megabytes(parameter_bytes: int) -> float:
+    """Returns the size of the buckets in which ddp sends gradients: BUCKETS of them, within limits.
+
+    A bucket is sent when all of its gradients are there. With torch's size, a small model has a single one, and nothing
+    is sent before the backward pass ends.
+    """
+    return min(LARGEST_BUCKET, max(SMALLEST_BUCKET, parameter_bytes / BUCKETS / 2**20))
+
+
 def _buffers_option(kind: type) -> str:
     """The argument of DistributedDataParallel for sending buffers; torch 2.13 renamed it."""
     names = inspect.signature(kind).parameters
@@ -89,8 +105,10 @@ class Ddp(SingleProcess):
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns DDP around the model."""
+        from torch import distributed
         from torch.nn.parallel import DistributedDataParallel
 
+        _kept_groups.append(self.gradient_group.group or distributed.group.WORLD)
         device = next(model.parameters()).device
         options: dict[str, Any] = {_buffers_option(DistributedDataParallel): False}  # buffers do not change
         self.module = DistributedDataParallel(
@@ -98,6 +116,7 @@ class Ddp(SingleProcess):
             device_ids=[device] if device.type == "cuda" else None,
             process_group=self.gradient_group.group,
             gradient_as_bucket_view=True,
+            bucket_cap_mb=bucket_megabytes(sum(p.numel() * p.element_size() for p in model.parameters())),
             find_unused_parameters=self.skips_layers,
             **options,
         )

@@ -8,23 +8,20 @@ import math
 from dataclasses import dataclass
 
 from asrtool.config import Config
+from asrtool.data.batch_cost import UtteranceCost
 from asrtool.errors import UserError
+from asrtool.models.cost import attention_seconds
 from asrtool.models.info import UTTERANCE_SECONDS, ModelInfo, model_info
+from asrtool.training.batch_fill import PADDING, fill
 from asrtool.training.devices import Device
+from asrtool.training.plan_communication import averaging_devices, communication
 from asrtool.training.plan_data import TrainingData
+from asrtool.training.plan_memory import USABLE_MEMORY, Memory, largest_batch, memory
 
-LOWEST_FILL = 0.5  # of a batch that has room for a single utterance
-PADDING = 0.08  # of a batch (docs/benchmarks.md); sets of many hours have less
 BACKWARD = 2.0  # operations of the backward pass, relative to the forward pass
 VALIDATION = 0.03  # of the time of the steps: validations and checkpoints
-OVERLAP = 0.6  # of a step's computation behind which ddp and fsdp hide what they send (tools/scaling.py)
 LOADED_PER_WORKER = {"on_the_fly": 1000.0, "stored": 6000.0}  # s of audio a second and core (docs/benchmarks.md)
-USABLE_MEMORY = 0.9  # of a device: fragmentation wastes some
-GPU_RUNTIME = 1.0e9  # bytes: CUDA's context and libraries
-CPU_RUNTIME = 0.45e9  # bytes of a process with torch and lhotse
 UNCERTAINTY = 2.0  # a device may be as many times faster or slower than its assumed utilisation
-WEIGHT = 4.0  # bytes
-GPU_TRANSIENT, CPU_TRANSIENT = 0.2, 0.8  # of the activations: gradients of activations, and fragmentation
 
 
 @dataclass(frozen=True)
@@ -39,28 +36,6 @@ class PlanOptions:
     utilisation: float | None = None  # of the peak; None: the device's
     price: float | None = None  # USD for an hour of a device; None: the listed one
     data: TrainingData | None = None  # what the manifests say; None: they are not there
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that a device needs, by what needs them."""
-
-    weights: float  # with gradients and the moments of Adam
-    strategy: float  # copies that the parallel strategy and the running mean of the weights keep
-    activations: float  # that the forward pass saves, as in `asrtool info`
-    outputs: float  # log-probs in float32 with their gradient, on which the objective works
-    transient: float  # what the backward pass needs besides, and fragmentation
-    runtime: float  # of libraries
-
-    @property
-    def total(self) -> float:
-        """The sum."""
-        return self.weights + self.strategy + self.of_batch + self.runtime
-
-    @property
-    def of_batch(self) -> float:
-        """The part that grows with data.batch_seconds."""
-        return self.activations + self.outputs + self.transient
 
 
 @dataclass(frozen=True)
@@ -80,6 +55,7 @@ class Plan:
     sent_bytes: float  # by a device in the mean step
     sending_seconds: float  # of the mean step, that computation does not hide
     memory: Memory
+    memory_utterance: float  # s of the utterances of the batch that needs most memory
     largest_batch: float  # data.batch_seconds that fits
     step_range: tuple[float, float]  # seconds of a mean step at twice and at half the utilisation
 
@@ -144,12 +120,10 @@ def utterance_seconds(options: PlanOptions) -> float:
     return options.data.mean if options.data else UTTERANCE_SECONDS
 
 
-def fill(batch_seconds: float, seconds: float = UTTERANCE_SECONDS) -> float:
-    """The share of data.batch_seconds that a batch of utterances of `seconds` has, padding included.
-
-    On average, half an utterance is missing.
-    """
-    return max(LOWEST_FILL, 1 - seconds / 2 / batch_seconds)
+def longest_seconds(config: Config, options: PlanOptions) -> float:
+    """The length of the longest utterance in seconds, by the manifests or the configuration, at the slowest speed."""
+    longest = options.data.longest if options.data else config.data.max_seconds
+    return longest / min(config.data.augment.speeds)
 
 
 def make_plan(config: Config, num_units: int, device: Device, options: PlanOptions) -> Plan:
@@ -157,28 +131,32 @@ def make_plan(config: Config, num_units: int, device: Device, options: PlanOptio
 
     Raises UserError for several devices with parallel.strategy none.
     """
-    if options.devices > 1 and config.parallel.strategy == "none":
+    devices = options.devices
+    if devices > 1 and config.parallel.strategy == "none":
         raise UserError("parallel.strategy none trains on one device; give --set parallel.strategy=ddp, or --devices 1")
     precision = planned_precision(config, device)
     computed = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
     info = model_info(computed, num_units, utterance_seconds(options))
     utilisation = options.utilisation or (device.bf16_utilisation if precision == "bf16" else device.fp32_utilisation)
     peak = device.bf16 if precision == "bf16" and device.bf16 else device.fp32
-    padded = (
-        fill(config.data.batch_seconds, utterance_seconds(options))
-        * config.data.batch_seconds
-        * config.training.accumulate_grad_batches
-    )
-    step_audio = padded * (1 - PADDING) * options.devices
-    flops = training_flops(config, info) * padded
-    compute = flops / (peak * utilisation)
-    sent, sending = communication(config, info, device, options, compute)
-    loading = _loading_seconds(config, padded)
+    cost = UtteranceCost(attention_seconds(config, num_units))
+    averaging = averaging_devices(config, device, devices)
+    mean, fullest = (_step_audio(config, options, cost, waiting) for waiting in (1, averaging))
+    loading = fullest / (LOADED_PER_WORKER[config.features.source] * max(config.data.workers, 1))
+    compute = training_flops(config, info) * fullest / (peak * utilisation)
+    if device.keeps_all_cores_busy(devices):
+        compute += fullest / LOADED_PER_WORKER[config.features.source]  # the loader takes its time from the training
+    sent, sending = communication(config, info, device, devices, options.network, compute)
 
     def step_at(factor: float) -> float:
         of_device = compute / factor
-        return max(of_device + communication(config, info, device, options, of_device)[1], loading)
+        hidden = communication(config, info, device, devices, options.network, of_device)[1]
+        return max(of_device + hidden, loading)
 
+    batches = _fullest_batches(computed, num_units, options, info, cost)
+    batch, length = max(batches, key=lambda candidate: candidate[0].activations)
+    largest = min(largest_batch(config, one, device, devices) * cost(length) / length for one, length in batches)
+    step_audio = mean * (1 - PADDING) * devices
     return Plan(
         info=info,
         device=device,
@@ -187,15 +165,45 @@ def make_plan(config: Config, num_units: int, device: Device, options: PlanOptio
         utilisation=utilisation,
         steps=_steps(config, options, step_audio),
         step_audio=step_audio,
-        step_flops=flops,
+        step_flops=training_flops(config, info) * fullest,
         compute_seconds=compute,
         loading_seconds=loading,
         sent_bytes=sent,
         sending_seconds=sending,
-        memory=memory(config, info, device, options.devices),
-        largest_batch=largest_batch(config, info, device, options.devices),
+        memory=memory(config, batch, device, devices),
+        memory_utterance=length,
+        largest_batch=largest,
         step_range=(step_at(UNCERTAINTY), step_at(1 / UNCERTAINTY)),
     )
+
+
+def _step_audio(config: Config, options: PlanOptions, cost: UtteranceCost, devices: int) -> float:
+    """Seconds of audio, padding included, of the fullest of `devices` devices in the mean step.
+
+    A batch holds utterances of a total cost of data.batch_seconds (asrtool/data/batch_cost.py).
+    """
+    batches = config.training.accumulate_grad_batches
+    seconds = utterance_seconds(options)
+    batch_seconds = config.data.batch_seconds * seconds / cost(seconds)
+    return fill(batch_seconds, seconds, devices, batches) * batch_seconds * batches
+
+
+def _fullest_batches(
+    config: Config, num_units: int, options: PlanOptions, info: ModelInfo, cost: UtteranceCost
+) -> list[tuple[ModelInfo, float]]:
+    """Returns the facts of the batches that may need most memory, and the length of their utterances in seconds.
+
+    One has the longest utterances, since attention grows with the square of their length. The other has short ones,
+    here of half the mean: batches cost the same, so that the audio of these is more.
+    """
+    batch_seconds = config.data.batch_seconds
+    longest, short = longest_seconds(config, options), utterance_seconds(options) / 2
+    audio = cost.capacity(batch_seconds, longest) * longest
+    data = config.data.model_copy(update={"batch_seconds": audio})
+    of_longest = model_info(config.model_copy(update={"data": data}), num_units, longest)
+    audio = batch_seconds * short / cost(short)
+    of_short = info._replace(activations=info.activations * audio / info.batch_seconds, batch_seconds=audio)
+    return [(of_longest, longest), (of_short, short)]
 
 
 def _steps(config: Config, options: PlanOptions, step_audio: float) -> int:
@@ -213,77 +221,3 @@ def training_flops(config: Config, info: ModelInfo) -> float:
 def forward_passes(config: Config) -> float:
     """Operations of a training step relative to the forward pass, which activation checkpointing repeats."""
     return 1 + BACKWARD + (1.0 if config.model.activation_checkpointing else 0.0)
-
-
-def _loading_seconds(config: Config, padded: float) -> float:
-    """Time in which the loader processes of a device deliver the audio of a step."""
-    return padded / (LOADED_PER_WORKER[config.features.source] * max(config.data.workers, 1))
-
-
-def memory(config: Config, info: ModelInfo, device: Device, devices: int) -> Memory:
-    """Bytes that training needs on each device."""
-    parameters = sum(info.parameters.values())
-    strategy = 0.0
-    weights = info.weights
-    if config.training.ema_decay is not None:
-        strategy += WEIGHT * parameters
-    if devices > 1 and config.parallel.strategy == "bmuf":  # two copies and the block momentum; two moments
-        strategy += 5 * WEIGHT * parameters
-    if devices > 1 and config.parallel.strategy == "fsdp":  # shards, and two whole blocks that are gathered
-        weights, strategy = weights / devices, strategy / devices + 2 * WEIGHT * parameters / config.model.layers
-    runtime = GPU_RUNTIME if device.is_gpu else CPU_RUNTIME
-    outputs = _output_bytes(info, info.batch_seconds)
-    transient = (info.activations + outputs) * (GPU_TRANSIENT if device.is_gpu else CPU_TRANSIENT)
-    return Memory(weights, strategy, info.activations, outputs, transient, runtime)
-
-
-def _output_bytes(info: ModelInfo, seconds: float) -> float:
-    """Bytes of the log-probs' gradient, and of the copies in float32 that the objective works on."""
-    return 2 * 4.0 * info.units * seconds * 100 / info.factor
-
-
-def largest_batch(config: Config, info: ModelInfo, device: Device, devices: int) -> float:
-    """The largest data.batch_seconds whose activations fit, in seconds; 0 if not even the weights do."""
-    needs = memory(config, info, device, devices)
-    free = USABLE_MEMORY * device.memory - (needs.total - needs.of_batch)
-    return max(0.0, free / (needs.of_batch / info.batch_seconds))
-
-
-def communication(
-    config: Config, info: ModelInfo, device: Device, options: PlanOptions, compute: float
-) -> tuple[float, float]:
-    """Returns the bytes that a device sends in the mean step, and the seconds of it that computation does not hide.
-
-    Sums go around a ring of all devices, as slow as its slowest link, which is the network if there are several
-    machines. The workers of bmuf are machines, with ddp inside.
-    """
-    devices, parallel = options.devices, config.parallel
-    size = WEIGHT * sum(info.parameters.values())
-    if devices == 1:
-        return 0.0, 0.0
-    machines = math.ceil(devices / device.per_machine)
-    link = device.link if machines == 1 else min(device.link, options.network)
-    if parallel.strategy == "bmuf":
-        return _bmuf_communication(config, size, device, options, compute)
-    gradients = size / 2 if parallel.strategy == "ddp" and parallel.gradient_compression != "none" else size
-    sent = ring_bytes(gradients, devices)
-    if parallel.strategy == "fsdp":  # weights are gathered for the forward and the backward pass, gradients scattered
-        sent = 1.5 * ring_bytes(size, devices)
-    return sent, max(0.0, sent / link - OVERLAP * compute)
-
-
-def _bmuf_communication(
-    config: Config, size: float, device: Device, options: PlanOptions, compute: float
-) -> tuple[float, float]:
-    """As `communication`, of bmuf: gradients inside a worker, weights and two moments between workers once a block."""
-    per_worker = min(config.parallel.ranks_per_worker or device.per_machine, options.devices)
-    workers = math.ceil(options.devices / per_worker)
-    link = min(device.link, options.network) if options.devices > device.per_machine else device.link
-    inside = ring_bytes(size, per_worker)
-    between = 3 * ring_bytes(size, workers) / config.parallel.block_steps
-    return inside + between, max(0.0, inside / device.link - OVERLAP * compute) + between / link
-
-
-def ring_bytes(size: float, workers: int) -> float:
-    """Bytes that each worker of a ring sends to sum up `size` bytes."""
-    return 2 * (workers - 1) / workers * size

@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,14 +13,17 @@ from asrtool.config import Config
 from asrtool.data.batch import Batch
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.device import describe_device, pick_device, torch_threads
-from asrtool.machine import affinity_cores, free_memory
+from asrtool.machine import free_memory, usable_cores
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.info import UTTERANCE_SECONDS, model_info
 from asrtool.objectives.ctc import Ctc
+from asrtool.precision import uses_bf16
+from asrtool.training.batch_fill import utterances_in_batch
 from asrtool.training.devices import Device
 from asrtool.training.optimizer import create_optimizer
 from asrtool.training.plan import planned_precision, training_flops
-from asrtool.training.precision import uses_bf16
+from asrtool.training.plan_memory import WEIGHT
+from asrtool.training.plan_processes import speed_of_processes
 from asrtool.training.step import batch_loss
 
 logger = logging.getLogger(__name__)
@@ -39,32 +44,45 @@ def measure_this_machine(
     """Returns the device of this machine, its GPU or the CPU threads of each of `devices` processes, as measured.
 
     `threads` is by default the number that torch uses in a training, with OMP_NUM_THREADS or without, but not more than
-    the share of the cores of each process. The objective is CTC: others cost more on a CPU.
+    the share of the cores of each process. On a CPU as many processes as a training has on this machine are measured at
+    once, since they slow each other down. The objective is CTC: others cost more on a CPU.
     """
-    share = max(1, affinity_cores() // devices)
-    with torch_threads(threads or min(torch.get_num_threads(), share)):
-        return _measure(config, num_units, pick_device("auto"), utterance_seconds)
+    cores = usable_cores()
+    with torch_threads(threads or min(torch.get_num_threads(), max(1, cores // devices))):
+        processes = min(devices, max(1, cores // torch.get_num_threads()))
+        return _measure(config, num_units, pick_device("auto"), utterance_seconds, cores, processes)
 
 
-def _measure(config: Config, num_units: int, torch_device: torch.device, utterance_seconds: float) -> Device:
+def _measure(
+    config: Config, num_units: int, torch_device: torch.device, utterance_seconds: float, cores: int, processes: int
+) -> Device:
     """Returns a device of this machine as measured with the current number of threads."""
+    is_gpu = torch_device.type == "cuda"
     logger.info(f"measuring some training steps on {describe_device(torch_device)}")
     use_bf16 = uses_bf16(config.training.precision, torch_device)
     peak = _peak(torch_device, use_bf16)
-    speed = _training_speed(config, num_units, torch_device, utterance_seconds)
-    device = _device(torch_device, peak, use_bf16)
+    device = _device(torch_device, peak, use_bf16, cores)
     planned = config.model_copy(
         update={"training": config.training.model_copy(update={"precision": planned_precision(config, device)})}
     )
-    reached = training_flops(planned, model_info(planned, num_units, utterance_seconds)) * speed / peak
-    logger.info(f"{device.description}: {speed:.0f}x real time, {reached:.0%} of {peak / 1e9:,.0f} GFLOP/s")
-    update = {"bf16_utilisation": reached} if use_bf16 else {"fp32_utilisation": reached}
-    return Device(**(vars(device) | update))
+    info = model_info(planned, num_units, utterance_seconds)
+    work = partial(_training_speed, config, num_units, torch_device, utterance_seconds)
+    if processes > 1 and not is_gpu:
+        num_bytes = int(WEIGHT) * sum(info.parameters.values())
+        speed, link = speed_of_processes(processes, torch.get_num_threads(), num_bytes, work)
+    else:
+        speed, link = work(), device.link
+    reached = training_flops(planned, info) * speed / peak
+    together = f", {processes} processes at once" if processes > 1 and not is_gpu else ""
+    logger.info(f"{device.description}{together}: {speed:.0f}x real time, {reached:.0%} of {peak / 1e9:,.0f} GFLOP/s")
+    if use_bf16:
+        return replace(device, link=link, bf16_utilisation=reached)
+    return replace(device, link=link, fp32_utilisation=reached)
 
 
-def _device(device: torch.device, peak: float, use_bf16: bool) -> Device:
+def _device(device: torch.device, peak: float, use_bf16: bool, cores: int) -> Device:
     is_gpu = device.type == "cuda"
-    memory = float(torch.cuda.mem_get_info(device)[0] if is_gpu else free_memory() // max(affinity_cores(), 1))
+    threads = torch.get_num_threads()
     return Device(
         name="this",
         description=describe_device(device),
@@ -72,10 +90,10 @@ def _device(device: torch.device, peak: float, use_bf16: bool) -> Device:
         bf16=peak if use_bf16 else None,
         fp32_utilisation=1.0,
         bf16_utilisation=1.0,
-        memory=memory if is_gpu else memory * torch.get_num_threads(),
+        memory=float(torch.cuda.mem_get_info(device)[0]) if is_gpu else free_memory() * min(1.0, threads / cores),
         watts=0.0,
         link=10e9,
-        per_machine=torch.cuda.device_count() if is_gpu else affinity_cores(),
+        per_machine=torch.cuda.device_count() if is_gpu else max(1, cores // threads),
         source="measured by training steps on this machine",
         is_gpu=is_gpu,
         is_measured=True,
@@ -129,7 +147,7 @@ def _training_speed(config: Config, num_units: int, device: torch.device, uttera
 
 def _batch(config: Config, num_units: int, utterance_seconds: float) -> Batch:
     """Random features of utterances of this length."""
-    num_cuts = max(1, round(min(config.data.batch_seconds, BATCH_SECONDS) / utterance_seconds))
+    num_cuts = utterances_in_batch(min(config.data.batch_seconds, BATCH_SECONDS), utterance_seconds)
     num_frames = round(utterance_seconds / FRAME_SHIFT)
     num_targets = round(utterance_seconds * UNITS_PER_SECOND)
     return Batch(

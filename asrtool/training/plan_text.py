@@ -5,17 +5,16 @@ from dataclasses import asdict
 
 from asrtool.config import Config
 from asrtool.models.info import UTTERANCE_SECONDS
+from asrtool.training.batch_fill import PADDING, fill
 from asrtool.training.plan import (
     LOADED_PER_WORKER,
-    OVERLAP,
-    PADDING,
-    USABLE_MEMORY,
     VALIDATION,
     Plan,
-    fill,
     forward_passes,
     utterance_seconds,
 )
+from asrtool.training.plan_communication import OVERLAP
+from asrtool.training.plan_memory import USABLE_MEMORY
 
 
 def plan_lines(plan: Plan, config: Config) -> dict[str, str]:
@@ -49,7 +48,7 @@ def _utterances(plan: Plan) -> str:
 
 def _steps(plan: Plan, config: Config) -> str:
     batch = f"{config.data.batch_seconds:g} s x {config.training.accumulate_grad_batches} x {plan.options.devices}"
-    audio = f"{plan.audio_hours:,.1f} h of audio, {plan.epochs:,.1f} epochs of {plan.options.hours:,.4g} h"
+    audio = f"{plan.audio_hours:,.1f} h of audio, {plan.epochs:,.1f} epochs of {plan.options.hours:,.6g} h"
     return f"{plan.steps:,} of at most {batch} of audio: {audio}"
 
 
@@ -57,7 +56,8 @@ def _memory(plan: Plan) -> str:
     parts = asdict(plan.memory)
     text = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items() if value)
     verdict = "" if plan.fits else f": MORE THAN {USABLE_MEMORY:.0%} of {plan.device.memory / 1e9:.0f} GB"
-    return f"{plan.memory.total / 1e9:.2f} GB a device ({text}){verdict}"
+    batch = f"for a batch of utterances of {plan.memory_utterance:.3g} s"
+    return f"{plan.memory.total / 1e9:.2f} GB a device {batch} ({text}){verdict}"
 
 
 def _largest_batch(plan: Plan) -> str:
@@ -138,7 +138,8 @@ def assumptions(plan: Plan, config: Config) -> list[str]:
         lines.append(f"links of {8 * device.link / 1e9:,.0f} Gbit/s within machines of {device.per_machine} devices")
         if plan.options.devices > device.per_machine:
             lines[-1] += f", {8 * plan.options.network / 1e9:,.0f} Gbit/s between machines"
-        lines.append(f"ddp and fsdp hide what they send behind {OVERLAP:.0%} of the computation")
+        if device.is_gpu:
+            lines.append(f"ddp and fsdp hide what they send behind {OVERLAP:.0%} of the computation")
     if config.objective.kind == "mmi":
         lines.append("the objective MMI costs nothing: on a CPU a step takes up to twice as long")
     return lines

@@ -15,6 +15,7 @@ import torch
 
 from asrtool.config import Config
 from asrtool.data.batch import Batch
+from asrtool.data.batch_cost import UtteranceCost
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import transcript
 from asrtool.data.shards import entries_with_trees
@@ -23,6 +24,9 @@ from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
 from asrtool.machine import free_memory
 from asrtool.models.acoustic import AcousticModel
+from asrtool.models.cost import attention_seconds
+from asrtool.text.outputs import num_outputs
+from asrtool.text.pdf_tokenizer import PdfTokenizer
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 from asrtool.training.objective import create_objective
 from asrtool.training.optimizer import create_optimizer
@@ -117,9 +121,8 @@ class Prober:
             _reset_peak_memory(self.device)
 
     def _try_step(self, seconds: float, cut_seconds: float) -> Trial:
-        model = (
-            AcousticModel(self.config.model, self.config.features.num_bins, self.tokenizer.size).to(self.device).train()
-        )
+        model = AcousticModel(self.config.model, self.config.features.num_bins, self._num_outputs)
+        model.to(self.device).train()
         optimizer = create_optimizer(model, self.config.training)
         objective = create_objective(self.config, self.tokenizer, self.folder, SINGLE_PROCESS, self.device)
         batch = self._worst_batch(seconds, cut_seconds, model)
@@ -134,12 +137,16 @@ class Prober:
             step_seconds=time.monotonic() - start_time,
         )
 
+    @property
+    def _num_outputs(self) -> int:
+        return num_outputs(self.config.objective.topology, self.tokenizer.size)
+
     def _worst_batch(self, seconds: float, cut_seconds: float, model: AcousticModel) -> Batch:
         """A batch of random features, with as many units as speech of that length can have."""
-        num_cuts = max(1, int(seconds / cut_seconds))
+        cost = UtteranceCost(attention_seconds(self.config, self.tokenizer.size))
+        num_cuts = cost.capacity(seconds, cut_seconds)
         num_frames = int(cut_seconds / FRAME_SHIFT)
-        text = self._text(model.out_length(num_frames) // FRAMES_PER_UNIT)
-        units = self.tokenizer.encode(text)
+        text, units = self._transcript(model.out_length(num_frames) // FRAMES_PER_UNIT)
         return Batch(
             ids=[str(number) for number in range(num_cuts)],
             texts=[text] * num_cuts,
@@ -147,16 +154,18 @@ class Prober:
             feature_lens=torch.full((num_cuts,), num_frames),
             targets=torch.tensor([units] * num_cuts),
             target_lens=torch.full((num_cuts,), len(units)),
-            seconds=seconds,
-            labels=torch.randint(self.tokenizer.size, (num_cuts, num_frames)),
+            seconds=num_cuts * cut_seconds,
+            labels=torch.randint(self._num_outputs, (num_cuts, num_frames)),
         )
 
-    def _text(self, num_units: int) -> str:
-        """Words of the training data with `num_units` units, or a few more."""
+    def _transcript(self, num_units: int) -> tuple[str, list[int]]:
+        """Words of the training data with `num_units` units, or a few more, and the units; any pdfs without words."""
+        if isinstance(self.tokenizer, PdfTokenizer):
+            return "", [1] * num_units
         text = next(self.words)
         while len(self.tokenizer.encode(text)) < num_units:
             text += " " + next(self.words)
-        return text
+        return text, self.tokenizer.encode(text)
 
 
 def _training_words(manifest: Path, tokenizer: Tokenizer) -> Iterator[str]:

@@ -4,10 +4,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 
 from asrtool.data.mixing import corpus_names
 from asrtool.device import describe_device
+from asrtool.distributed import sum_over_ranks
 from asrtool.provenance import provenance
 from asrtool.training.average import gathered
 from asrtool.training.log import Meter, StepSummary, TrainingLog, peak_memory_gb
@@ -70,22 +72,26 @@ def describe_dev_losses(losses: Mapping[str, float]) -> str:
 
 
 def _report_corpora(session: Session, log: TrainingLog, steps: StepSummary) -> None:
-    """Logs what the steps since the last report took of each corpus, by the cuts of this rank."""
+    """Logs what the steps since the last report took of each corpus, on all ranks. Called on all ranks."""
     names = corpus_names(session.config.data.train_manifests)
     positions = session.progress.position.corpora
+    seconds, units, loss = (_sums_over_ranks(session, steps, value) for value in ("seconds", "units", "loss"))
     shares, losses, passes = {}, {}, {}
-    total = sum(steps.sums[corpus_value("seconds", number)] for number in range(len(names)))
     for number, name in enumerate(names):
-        seconds = steps.sums[corpus_value("seconds", number)]
-        units = steps.sums[corpus_value("units", number)]
-        shares[name] = seconds / max(total, 1e-9)
-        losses[name] = steps.sums[corpus_value("loss", number)] / units if units else math.nan
+        shares[name] = seconds[number] / max(sum(seconds), 1e-9)
+        losses[name] = loss[number] / units[number] if units[number] else math.nan
         passes[name] = positions[number].epoch
     described = "; ".join(
         f"{name} {shares[name]:.1%} of the audio, epoch {passes[name]}, loss {losses[name]:.4f}" for name in names
     )
     step = session.progress.step
     log.event("corpora", step, f"step {step} corpora: {described}", share=shares, loss=losses, epoch=passes)
+
+
+def _sums_over_ranks(session: Session, steps: StepSummary, value: str) -> list[float]:
+    """Returns the sum of a value of each corpus over the steps of all ranks."""
+    own = [steps.sums[corpus_value(value, number)] for number in range(session.num_mixed)]
+    return sum_over_ranks(session.ranks, *own)
 
 
 def list_cuts(names: Sequence[str]) -> str:
@@ -95,11 +101,11 @@ def list_cuts(names: Sequence[str]) -> str:
 
 def layer_gradient_norms(model: nn.Module) -> dict[str, float]:
     """Returns the norm of the last, clipped, gradient of each block, the lowest first, and of each other module."""
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    norms = [gathered(norm) for norm in torch._foreach_norm(list(gradients.values()))]
     squares: dict[str, float] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.grad is None:
-            continue
+    for name, norm in zip(gradients, torch.stack(norms).tolist(), strict=True):  # one read from the device
         block = re.match(r"encoder\.\w+\.(\d+)\.", name)
         layer = f"layer_{int(block[1]) + 1:03d}" if block else name.split(".")[0]
-        squares[layer] = squares.get(layer, 0.0) + float(gathered(parameter.grad.norm())) ** 2
+        squares[layer] = squares.get(layer, 0.0) + norm**2
     return {layer: math.sqrt(square) for layer, square in squares.items()}

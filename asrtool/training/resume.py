@@ -20,6 +20,7 @@ from asrtool.distributed import gather_from_all, on_first_rank
 from asrtool.errors import UserError
 from asrtool.models.acoustic import make_output_layer
 from asrtool.tensor_files import DAMAGE, damaged_file
+from asrtool.text.outputs import num_outputs
 from asrtool.training import saved_state
 from asrtool.training.session import Session
 from asrtool.training.state import RankState, TrainingProgress
@@ -120,6 +121,7 @@ def initialise_session(session: Session, initial: InitialWeights) -> None:
     else:
         hint = "--new-output keeps its other weights, and creates a new output layer for these"
         require_same_units(state, session.tokenizer.symbols, path, hint)
+        _require_same_states(state, session.config.objective.topology, path, hint)
     require_matching_weights(session.model, state, path)
     session.strategy.load_state_dicts(session.model, session.optimizer, _wanted_state(session, initial, state))
     session.progress.initialised_from = str(path)
@@ -129,6 +131,16 @@ def initialise_session(session: Session, initial: InitialWeights) -> None:
     moments = "the moments of its optimizer" if initial.with_optimizer else "a new optimizer"
     schedule = f"its schedule from step {step} on" if initial.with_schedule else "the schedule from its start"
     logger.info(f"initialised from {path}: {weights}, {moments}, {schedule}")
+
+
+def _require_same_states(state: dict[str, Any], topology: str, path: Path, hint: str) -> None:
+    """Raises UserError if only one of a checkpoint and this training has two outputs for each unit."""
+    objective = state["config"].get("objective")
+    trained = objective.get("topology", "ctc") if isinstance(objective, dict) else "ctc"
+    if (trained == "hmm") != (topology == "hmm"):
+        raise UserError(
+            f"{path} has the outputs of topology {trained!r:.50}, and objective.topology is {topology}; {hint}"
+        )
 
 
 def _wanted_state(session: Session, initial: InitialWeights, state: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +166,9 @@ def _new_output_layer(session: Session) -> dict[str, torch.Tensor]:
     """The weights of a new output layer by their names in the model, drawn from the seed: the same on all ranks."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(session.config.seed)
-        layer = make_output_layer(session.config.model.dim, session.tokenizer.size)
+        topology = session.config.objective.topology
+        outputs = num_outputs(topology, session.tokenizer.size)
+        layer = make_output_layer(session.config.model.dim, outputs, has_blank=topology != "hmm")
     return {f"output.{name}": weight.to(session.device) for name, weight in layer.state_dict().items()}
 
 

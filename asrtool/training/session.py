@@ -11,11 +11,13 @@ from torch import nn
 
 from asrtool.config import Config
 from asrtool.data.batch import Batch
+from asrtool.data.batch_cost import UtteranceCost
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.sampling import TrainingSampler
 from asrtool.distributed import Ranks, sum_over_ranks
 from asrtool.models.acoustic import AcousticModel
+from asrtool.models.cost import attention_seconds
 from asrtool.objectives.objective import Objective
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.average import EmaWeights, are_finite
@@ -86,6 +88,11 @@ class Session:
         """The number of the model's parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    @property
+    def utterance_cost(self) -> UtteranceCost:
+        """What an utterance costs the model, by which batches are balanced."""
+        return UtteranceCost(attention_seconds(self.config, self.tokenizer.size))
+
     def next_learning_rate(self) -> float:
         """Returns the learning rate of the next step: the schedule's, lowered by the rollbacks so far."""
         config = self.config
@@ -103,9 +110,11 @@ class Session:
         config = self.config
         dropped = self.dropped
         position = self.progress.position
-        sampler = TrainingSampler(config.data, config.seed, dropped.train, position, ranks, dropped.sizes)
+        sampler = TrainingSampler(
+            config.data, config.seed, dropped.train, position, ranks, dropped.sizes, self.utterance_cost
+        )
         dataset = SpeechDataset(config, self.tokenizer, training=augmented)
-        return load_batches(dataset, sampler, config.data.workers)
+        return load_batches(dataset, sampler, config.data.workers, pin_memory=self.device.type == "cuda")
 
     def step_batches(self) -> Iterator[list[Batch]]:
         """Yields the batches of this rank for each step."""

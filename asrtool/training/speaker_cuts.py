@@ -8,8 +8,7 @@ from asrtool.config_data import DataConfig
 from asrtool.data.corpus_lines import is_trained_on
 from asrtool.data.manifest import speaker_of
 from asrtool.data.shards import Entry, entries_with_trees
-from asrtool.errors import DataError, UserError
-from asrtool.scoring.folder import HYPOTHESES, read_hypotheses
+from asrtool.errors import DataError
 from asrtool.text.tokenizer import Tokenizer
 
 
@@ -25,14 +24,6 @@ class SpeakerCuts:
     def seconds(self) -> float:
         """Seconds of audio to adapt on."""
         return sum(cut.duration for cut in self.cuts)
-
-
-def read_pseudo_labels(folder: Path) -> dict[str, str]:
-    """Returns the hypotheses of a folder of `asrtool decode`, by id. Raises UserError for hypotheses in phones."""
-    rows = read_hypotheses(folder / HYPOTHESES)
-    if any(row.get("token_type") == "phones" for row in rows):
-        raise UserError(f"{folder} has phones, not words; give hypotheses of `asrtool decode --method graph`")
-    return {row["id"]: row["hyp"] for row in rows}
 
 
 def cuts_by_speaker(

@@ -15,9 +15,10 @@ from torch import nn
 from asrtool.checkpoint import checkpoint_metadata, save_checkpoint
 from asrtool.config import Config
 from asrtool.data.batch import Batch, Position
+from asrtool.data.lhotse_objects import deserialize_cut
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.sampling import CutBatch, ordered_batches, shuffled_batches
-from asrtool.data.shards import Entry, deserialize_cut
+from asrtool.data.shards import Entry
 from asrtool.decoding.align import align_cuts, with_alignment
 from asrtool.decoding.alignment import Span
 from asrtool.distributed import SINGLE_PROCESS
@@ -46,6 +47,7 @@ class AdaptationSettings:
     batch_seconds: float = 40.0  # of audio in a step
     seed: int = 1
     noise: str | None = None  # a manifest of noise to mix in; the noise of the training is not used
+    precision: str | None = None  # of the steps; None: training.precision
 
 
 def _noise_names(config: Config) -> str:
@@ -69,8 +71,11 @@ class SpeakerTrainer:
         if config.data.augment.reverb and config.data.augment.reverb.manifest:
             changes["reverb"] = None  # its recordings, as the noise, may not be there
         augment = config.data.augment.model_copy(update=changes)
-        data = config.data.model_copy(update={"batch_seconds": settings.batch_seconds, "augment": augment})
-        self.config = config.model_copy(update={"data": data, "seed": settings.seed})
+        changes = {"batch_seconds": settings.batch_seconds, "augment": augment}
+        changes |= {"speaker_transforms": None, "transformed_share": 1.0}  # that file has the training speakers
+        data = config.data.model_copy(update=changes)
+        training = config.training.model_copy(update={"precision": settings.precision or config.training.precision})
+        self.config = config.model_copy(update={"data": data, "training": training, "seed": settings.seed})
         self.objective = load_objective(experiment)
         self.base_weights = {name: tensor.clone() for name, tensor in experiment.model.state_dict().items()}
 
@@ -102,7 +107,8 @@ class SpeakerTrainer:
         needs_alignments = self.config.objective.needs_alignments
         cuts = self._align(speaker.cuts) if needs_alignments else speaker.cuts
         cut_batches = self._cut_batches(cuts) if cuts else []
-        dataset = SpeechDataset(self.config, self.experiment.tokenizer, training=True)
+        experiment = self.experiment
+        dataset = SpeechDataset(self.config, experiment.tokenizer, training=True, transforms=experiment.transforms)
         optimizer = torch.optim.AdamW(model.parameters(), betas=self.config.training.betas, weight_decay=0.0)
         model.train()
         bad_steps = 0

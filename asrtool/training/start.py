@@ -15,13 +15,15 @@ from asrtool.device import describe_device, pick_device
 from asrtool.distributed import SINGLE_PROCESS, Ranks, broadcast_from_first, on_first_rank
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
+from asrtool.precision import log_precision_fallback
 from asrtool.tensor_files import DamagedFileError
+from asrtool.text.outputs import num_outputs
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.average import EmaWeights
+from asrtool.training.compile import compile_blocks
 from asrtool.training.experiment_folder import prepare_experiment, scan_manifests
 from asrtool.training.objective import create_objective
 from asrtool.training.optimizer import create_optimizer
-from asrtool.training.precision import log_precision_fallback
 from asrtool.training.resume import InitialWeights, initialise_session, restore_session
 from asrtool.training.schedule import describe_learning_rate
 from asrtool.training.session import Session
@@ -62,7 +64,15 @@ def _create_session(
     config: Config, experiment: Path, ranks: Ranks, device: torch.device, tokenizer: Tokenizer
 ) -> Session:
     """Creates model, objective and optimizer, and scans the manifests."""
-    model = AcousticModel(config.model, config.features.num_bins, tokenizer.size).to(device)
+    topology = config.objective.topology
+    outputs = num_outputs(topology, tokenizer.size)
+    model = AcousticModel(
+        config.model,
+        config.features.num_bins,
+        outputs,
+        pack_frames=not config.training.compile,
+        has_blank=topology != "hmm",
+    ).to(device)
     objective = create_objective(config, tokenizer, experiment, ranks, device)
     logger.info(f"objective {objective}")
     data = config.data
@@ -75,6 +85,8 @@ def _create_session(
         needs_alignments=config.objective.needs_alignments,
     )
     dropped = on_first_rank(ranks, lambda: scan_manifests(data, requirements, experiment))
+    if config.training.compile:
+        compile_blocks(model, device)
     strategy = create_strategy(config.parallel, ranks, skips_layers=config.model.layer_drop > 0)
     train_model = strategy.wrap(model)
     return Session(

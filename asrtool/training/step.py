@@ -1,18 +1,17 @@
 """One training step: the gradients of its batches, and one update of the weights."""
 
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from asrtool.data.batch import Batch
-from asrtool.device import is_out_of_memory
-from asrtool.objectives.ctc import Ctc
+from asrtool.device import is_out_of_memory, to_device
 from asrtool.objectives.objective import Objective
+from asrtool.precision import autocast
 from asrtool.training.average import gathered
 from asrtool.training.optimizer import set_learning_rate
-from asrtool.training.precision import autocast
 from asrtool.training.recovery import leave_out_step
 from asrtool.training.reports import list_cuts
 from asrtool.training.session import Session, corpus_value
@@ -34,16 +33,22 @@ def training_step(session: Session, batches: list[Batch]) -> dict[str, float]:
 
     The loss is divided by the target units of all batches of all ranks that average their gradients: neither its scale
     nor the update depends on how the units are distributed over them.
+
+    The host reads from the device once, the losses and the gradient norm together, which the guard needs before the
+    update. Until then, and from then to the next step's read, the device always has work in its queue.
     """
     config = session.config
     strategy = session.strategy
     lr = session.next_learning_rate()
     set_learning_rate(session.optimizer, lr)
-    num_units = strategy.sum_over_group(sum(int(batch.target_lens.sum()) for batch in batches))[0]
+    num_units = strategy.sum_over_group(sum(sum(batch.target_lens.tolist()) for batch in batches))[0]
     scale = strategy.gradient_group.world_size / num_units  # the strategy averages gradients over the group
-    losses = accumulate_gradients(session, batches, scale)
+    computed = list(batches)  # with halves instead of batches that are too large for the memory
+    device_losses = accumulate_gradients(session, computed, scale)
     norm = nn.utils.clip_grad_norm_(session.model.parameters(), config.training.max_grad_norm)
-    gradient_norm = float(gathered(norm))  # with fsdp the norm is a DTensor
+    norm = gathered(norm)  # with fsdp the norm is a DTensor
+    *values, gradient_norm = torch.cat([device_losses.double(), norm.double()[None]]).tolist()
+    losses = _losses_of_cuts(computed, values)
     loss = strategy.sum_over_group(sum(cut.loss for cut in losses))[0] / num_units  # nats per unit
     losses_by_id = {cut.id: cut.loss for cut in losses}
     log_unusable_cuts(session, batches, losses_by_id)
@@ -71,33 +76,41 @@ def batch_loss(
     model: nn.Module, batch: Batch, device: torch.device, precision: str, objective: Objective
 ) -> torch.Tensor:
     """Returns the loss of each utterance, (N,) nats; 0 without units, or with more units than its frames allow."""
-    features = batch.features.to(device, non_blocking=True)
-    lens = batch.feature_lens.to(device)
+    features = to_device(batch.features, device)
+    lens = to_device(batch.feature_lens, device)
+    whole_model: Any = getattr(model, "module", model)  # DDP has the model as `module`
+    out_lens = whole_model.out_length(batch.feature_lens)
     weight = objective.intermediate_ctc if model.training else 0.0
     if not weight:
         with autocast(precision, device):
-            log_probs, out_lens = model(features, lens)
+            log_probs, _ = model(features, lens)
         return objective(log_probs, out_lens, batch)
     with autocast(precision, device):
-        log_probs, out_lens, intermediate = model(features, lens, with_intermediate=True)
+        log_probs, _, intermediate = model(features, lens, with_intermediate=True)
     loss = objective(log_probs, out_lens, batch)
-    return torch.lerp(loss, Ctc()(intermediate, out_lens, batch), weight)
+    return torch.lerp(loss, objective.intermediate_objective(intermediate, out_lens, batch), weight)
 
 
-def accumulate_gradients(session: Session, batches: list[Batch], scale: float) -> list[CutLoss]:
-    """Adds up the gradients of `scale` times the losses of a step's batches; returns the loss of each cut.
+def accumulate_gradients(session: Session, batches: list[Batch], scale: float) -> torch.Tensor:
+    """Adds up the gradients of `scale` times the losses of a step's batches; returns the losses of their cuts, (N,).
 
-    Where the memory is too small for a batch, it is split into two halves and the step starts again.
+    Where the memory is too small for a batch, it is split into two halves and the step starts again: `batches` has the
+    halves then, in the order of the losses.
     """
     session.optimizer.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
     for number, batch in enumerate(batches):
         loss = _add_gradients_or_none(session, batch, scale, is_last=number == len(batches) - 1)
         if loss is None:
-            smaller = [*batches[:number], *_split(batch), *batches[number + 1 :]]
-            return accumulate_gradients(session, smaller, scale)
+            batches[number : number + 1] = _split(batch)
+            return accumulate_gradients(session, batches, scale)
         losses.append(loss)
-    values = iter(torch.cat(losses).tolist())
+    return torch.cat(losses)
+
+
+def _losses_of_cuts(batches: list[Batch], losses: list[float]) -> list[CutLoss]:
+    """Returns each cut of the batches with its loss."""
+    values = iter(losses)
     cut_losses = []
     for batch in batches:
         corpora = batch.corpora or [0] * len(batch.ids)

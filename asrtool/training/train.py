@@ -15,7 +15,7 @@ from pathlib import Path
 from asrtool import __version__
 from asrtool.config import Config
 from asrtool.device import pick_device
-from asrtool.distributed import gather_from_all, on_first_rank, process_group, rank_log, this_rank
+from asrtool.distributed import gather_from_all, on_first_rank, pin_local_ranks, process_group, rank_log, this_rank
 from asrtool.errors import UserError
 from asrtool.files import sweep_temporary, temporary_path
 from asrtool.interrupts import Interrupts
@@ -61,6 +61,7 @@ def train(
         process_group(ranks, pick_device(device, ranks.local_rank), config.parallel.timeout),
         ExitStack() as stack,
     ):
+        pin_local_ranks(ranks, pick_device(device, ranks.local_rank))
         on_first_rank(ranks, lambda: _lock_folder(experiment, stack))
         resume = resume or any(gather_from_all(ranks, ranks.restarted))  # only a machine's own torchrun knows it
         session = start_session(config, experiment, ranks, device, resume, initial)

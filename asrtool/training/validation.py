@@ -39,7 +39,8 @@ def _validate_set(session: Session, name: str, path: Path) -> float:
     loss = 0.0
     num_units = 0
     not_finite: list[str] = []
-    for batch in islice(load_batches(dataset, sampler, config.data.workers), session.max_dev_batches):
+    batches = load_batches(dataset, sampler, config.data.workers, pin_memory=session.device.type == "cuda")
+    for batch in islice(batches, session.max_dev_batches):
         if not batch.ids:  # all cuts are shorter than a frame
             continue
         losses = batch_loss(model, batch, session.device, config.training.precision, session.objective)

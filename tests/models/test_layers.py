@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from asrtool.models.attention import dot_product_attention, sinusoids
+from asrtool.models.dot_product import dot_product_attention
 from asrtool.models.masks import padding_mask
 from asrtool.models.normalise import Normalise
+from asrtool.models.relative_positions import sinusoids
 
 
 @pytest.mark.parametrize("length, dim", [(1, 2), (50, 8), (300, 16), (7, 5)])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from asrtool.config import ModelConfig
 from asrtool.models.attention import AttentionContext, SelfAttention
-from asrtool.models.masks import ENDLESS, padding_mask, sliding_mask, valid_frames, windows
+from asrtool.models.masks import ENDLESS, padding_mask, sliding_mask, utterance_numbers, valid_frames, windows
 from asrtool.models.transformer import TransformerEncoder, attention_contexts
 
 DIM = 6
@@ -27,6 +27,11 @@ def drawn(rows):
 def test_valid_frames_as_drawn():
     result = valid_frames(torch.tensor([-1, -1]), 5, torch.tensor([3, 1]))
     assert result.int().tolist() == drawn([". 1 1 1 .", ". 1 . . ."])
+
+
+def test_utterance_numbers_as_drawn():
+    assert utterance_numbers([3, 1], 2).tolist() == [0, 0, 0, -1, 1, -1]
+    assert utterance_numbers([2, 0, 3]).tolist() == [0, 0, 2, 2, 2]
 
 
 def test_valid_frames_count_from_the_first_frame_of_each_row():

@@ -67,3 +67,21 @@ def test_padding_has_no_gradient_and_adds_none_to_the_weights(make_model, kind, 
         assert (row[length:] == 0).all() and (row[:length] != 0).any()
     _, _, expected = gradients(0, 0.0)
     torch.testing.assert_close(weights, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_frames_without_padding_have_the_values_and_gradients_of_padded_ones(make_model, transformer_kind):
+    model = make_model(torch.float64, **transformer_kind)
+    batch, lens = padded(utterances([66, 1, 17, 30], torch.float64), 5, 0.0)
+
+    def run(packs):
+        model.zero_grad()
+        model.encoder.pack_frames = packs
+        log_probs, out_lens = model(batch, lens)
+        rows = [row[:length] for row, length in zip(log_probs, out_lens, strict=True)]
+        weights = torch.linspace(-1, 1, rows[0].shape[1], dtype=torch.float64)
+        sum((row * weights).square().sum() for row in rows).backward()
+        return rows, [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+
+    for ours, theirs in zip(run(packs=True), run(packs=False), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)

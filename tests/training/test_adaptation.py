@@ -29,7 +29,7 @@ def trained(tiny_config, tokenizer_file, tmp_path_factory):
         make_experiment(folder / kind, config, tokenizer_file, bias=0.0)
     config = tiny_config(objective={"kind": "mmi"})
     tokenizer = load_tokenizer(tokenizer_file)
-    unit_counts(config.data.train, config.objective, tokenizer, folder / "mmi/unit_ngram.json")
+    unit_counts(config.data, config.objective, tokenizer, folder / "mmi/unit_ngram.json")
     (folder / "ce/priors.json").write_text("[5, 1, 1, 1, 1]")
     return folder
 

@@ -11,6 +11,7 @@ from asrtool.data.mixing import measure_corpora
 from asrtool.errors import UserError
 from asrtool.text.tokenizer import load_tokenizer
 from asrtool.training import train as loop
+from asrtool.training.data_counts import corpus_factors, unit_counts
 from asrtool.training.experiment_folder import scan_manifests
 from asrtool.training.state import TrainingProgress
 from asrtool.training.train import train
@@ -92,6 +93,34 @@ def test_corpora_and_dev_sets_are_reported_by_name(make_config, tmp_path, rows, 
     assert "second: 50.0% of the audio" in output and "(first " in output
 
 
+def sums_of_a_rank(config, experiment):
+    """Trains, and returns the values of the steps of this rank before its only report."""
+    found = {}
+
+    class Meter(loop.Meter):
+        def take(self):
+            summary = super().take()
+            found.update(summary.sums)
+            return summary
+
+    loop.Meter = Meter  # in a process of its own
+    train(config, experiment, device="cpu")
+    return found
+
+
+def test_shares_and_losses_of_corpora_are_those_of_all_ranks(make_config, tmp_path, on_ranks, rows):
+    config = make_config(training={"max_steps": 2, "validate_every": 2, "log_every": 2}, batch_seconds=4)
+    ranks = on_ranks(2, sums_of_a_rank, config, tmp_path / "exp")
+    (row,) = rows(tmp_path / "exp", "corpora")
+    seconds, units, loss = (
+        [sum(rank[f"{name} of corpus {n}"] for rank in ranks) for n in (0, 1)] for name in ("seconds", "units", "loss")
+    )
+    assert list(row["share"].values()) == pytest.approx([part / sum(seconds) for part in seconds])
+    assert list(row["loss"].values()) == pytest.approx([nats / of for nats, of in zip(loss, units, strict=True)])
+    first = ranks[0]["seconds of corpus 0"] / (ranks[0]["seconds of corpus 0"] + ranks[0]["seconds of corpus 1"])
+    assert row["share"]["first"] != pytest.approx(first)  # the ranks differ, so that the test can fail
+
+
 def test_the_named_dev_set_chooses_the_best_checkpoint_and_stops_early(make_config, tmp_path, monkeypatch):
     coming = iter([{"first": 3.0, "second": 1.0}, {"first": 2.0, "second": 2.0}, {"first": 1.0, "second": 3.0}])
     monkeypatch.setattr(loop, "validate", lambda *_: next(coming, {"first": 0.0, "second": 0.0}))
@@ -151,3 +180,40 @@ def test_a_position_in_a_checkpoint_comes_back_as_it_was(position):
 def test_a_position_of_another_shape_is_refused(position):
     with pytest.raises(ValueError, match="validation error"):
         TrainingProgress.from_dict({"position": position})
+
+
+def test_corpora_count_by_their_shares(make_config, parts, tmp_path):
+    """As if a corpus that has twice its share of the hours had been written twice."""
+    sizes = measure_corpora(make_config().data, frozenset())
+    seconds = [size.seconds for size in sizes]
+    weights = [{"manifest": str(parts / "first.jsonl.gz"), "weight": seconds[0]}]
+    weights += [{"manifest": str(parts / "second.jsonl.gz"), "weight": 2 * seconds[1]}]
+    config = make_config(train=weights)
+    factors = corpus_factors(config.data, seconds)
+    assert factors[1] == pytest.approx(2 * factors[0])
+    assert sum(factor * own for factor, own in zip(factors, seconds, strict=True)) == pytest.approx(sum(seconds))
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    objective = config.objective.model_copy(update={"min_count": 0})
+    counts = [
+        unit_counts(each.data, objective, tokenizer, tmp_path / f"{number}.json")
+        for number, each in enumerate(
+            [
+                config,
+                make_config(train=str(parts / "first.jsonl.gz")),
+                make_config(train=str(parts / "second.jsonl.gz")),
+            ]
+        )
+    ]
+    mixed, first, second = ({(*history, unit): n for history, row in one for unit, n in row} for one in counts)
+    assert mixed.keys() == first.keys() | second.keys()
+    for units, number in mixed.items():
+        expected = factors[0] * (first.get(units, 0) + 2 * second.get(units, 0))
+        assert number == pytest.approx(expected, abs=1e-5)
+
+
+def test_corpora_without_weights_count_alike(make_config, parts, tmp_path):
+    both = [str(parts / "first.jsonl.gz"), str(parts / "second.jsonl.gz")]
+    config = make_config(train=both)
+    assert corpus_factors(config.data, [100.0, 30.0]) == pytest.approx([1.0, 1.0])
+    assert corpus_factors(make_config(train=both[0]).data, [100.0]) == [1.0]
+    assert corpus_factors(make_config(train=both, temperature=1e6).data, [100.0, 300.0]) == pytest.approx([2, 2 / 3])

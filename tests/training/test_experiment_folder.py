@@ -248,7 +248,11 @@ def test_the_exit_status_shows_which_signal_ended_training(train_process, tiny_c
     )
     done = train_process(tiny_config(), tmp_path / "exp", code)
     assert done.returncode == status, done.stderr
-    assert "continue with --resume" in done.stderr and (tmp_path / "exp/checkpoints/step-00000001.pt").is_file()
+    assert (tmp_path / "exp/checkpoints/step-00000001.pt").is_file()
+    word = {"SIGINT": "interrupted", "SIGTERM": "terminated"}[signal]
+    expected = [f"{word}: stopping after this step", "continue with --resume", f"asrtool: error: {word}"]
+    places = [done.stderr.find(text) for text in expected]
+    assert -1 not in places and places == sorted(places), done.stderr
 
 
 def test_weights_of_another_sampling_rate_are_refused(tmp_path, tiny_config, finished):

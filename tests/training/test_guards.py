@@ -10,8 +10,11 @@ from lhotse import CutSet
 
 from asrtool.config import GuardsConfig
 from asrtool.config_file import load_config
+from asrtool.data.batch_cost import UtteranceCost
 from asrtool.data.sampling import TrainingSampler
 from asrtool.errors import UserError
+from asrtool.models.cost import attention_seconds
+from asrtool.text.tokenizer import load_tokenizer
 from asrtool.training import step as module
 from asrtool.training.guards import MIN_GOOD_STEPS, LossGuard
 from asrtool.training.train import train
@@ -116,7 +119,8 @@ def test_many_bad_steps_roll_back_to_the_last_checkpoint_and_continue_with_the_n
     rates = [(row["step"], row["lr"]) for row in rows(experiment, "train")]
     assert rates[-4:] == [(step, pytest.approx(1.5e-3)) for step in (5, 6, 7, 8)]  # half of 3e-3
     config = load_config(experiment / "config.yaml")
-    stream = islice(TrainingSampler(config.data, config.seed), 7 + 4)
+    cost = UtteranceCost(attention_seconds(config, load_tokenizer(config.data.tokenizer).size))
+    stream = islice(TrainingSampler(config.data, config.seed, cost=cost), 7 + 4)
     assert [set(ids) for ids in calls] == [{entry.id for entry in item.entries} for item in stream]
 
 

@@ -1,11 +1,14 @@
 """Trainings with several processes, compared with one process."""
 
+import os
+
 import pytest
 import torch
 
-from asrtool.distributed import SINGLE_PROCESS, Ranks
+from asrtool.distributed import SINGLE_PROCESS, Ranks, pin_local_ranks, process_group, this_rank
 from asrtool.errors import AsrtoolError, UserError
-from asrtool.training.parallel import SingleProcess
+from asrtool.machine import share_of_cores
+from asrtool.training.parallel import SingleProcess, bucket_megabytes
 from asrtool.training.strategy import create_strategy
 from asrtool.training.train import train
 from tests.training import kill_and_resume
@@ -195,3 +198,31 @@ def test_killed_and_resumed_trainings_give_the_same_bits(tmp_path, ranks, kills)
     """A short version of what `python tests/training/kill_and_resume.py` does at length."""
     config = kill_and_resume.write_config(tmp_path, steps=20)
     assert kill_and_resume.kill_and_resume(config, tmp_path, ranks, kills) == []
+
+
+def pinned_cores(given):
+    """The cores and the number of threads of this rank, started with the cores `given`, before and after pinning."""
+    with process_group(this_rank(), torch.device("cpu"), 60.0):
+        before = os.sched_getaffinity(0)
+        if given == "different" and this_rank().is_first and len(before) > 1:
+            os.sched_setaffinity(0, {min(before)})
+        before = sorted(os.sched_getaffinity(0))
+        torch.set_num_threads(2)
+        pin_local_ranks(this_rank(), torch.device("cpu"))
+        return before, sorted(os.sched_getaffinity(0)), torch.get_num_threads()
+
+
+@pytest.mark.parametrize("given", ["the same", "different"])
+def test_ranks_of_a_machine_have_cores_of_their_own_unless_they_were_given_different_ones(on_ranks, given):
+    results = on_ranks(2, pinned_cores, given)
+    cores = results[0][0]
+    is_shared = results[0][0] == results[1][0] and len(cores) > 1
+    for rank, (before, after, threads) in enumerate(results):
+        assert after == (sorted(share_of_cores(cores, rank, 2)) if is_shared else before)
+        assert threads == (min(2, len(after)) if is_shared else 2)
+
+
+def test_every_model_has_several_buckets_of_gradients_within_limits():
+    assert bucket_megabytes(16 * 2**20) == 2.0
+    assert bucket_megabytes(4 * 2**20) == 1.0
+    assert bucket_megabytes(2**30) == 25.0

@@ -9,22 +9,18 @@ import pytest
 import torch
 from lhotse import CutSet
 
+from asrtool.data.batch_cost import UtteranceCost
 from asrtool.device import torch_threads
 from asrtool.errors import UserError
-from asrtool.models.info import model_info
+from asrtool.models.cost import attention_seconds
+from asrtool.models.info import UTTERANCE_SECONDS, model_info
 from asrtool.training import plan_measurement
+from asrtool.training.batch_fill import PADDING, fill
 from asrtool.training.devices import DEVICES, Device, find_device
-from asrtool.training.plan import (
-    BACKWARD,
-    PADDING,
-    USABLE_MEMORY,
-    PlanOptions,
-    fill,
-    make_plan,
-    training_flops,
-)
+from asrtool.training.plan import BACKWARD, LOADED_PER_WORKER, PlanOptions, make_plan, training_flops
 from asrtool.training.plan_data import read_training_data
 from asrtool.training.plan_measurement import measure_this_machine
+from asrtool.training.plan_memory import USABLE_MEMORY
 from asrtool.training.plan_text import assumptions, plan_lines, plan_values
 from asrtool.training.train import train
 
@@ -170,7 +166,7 @@ def test_a_step_waits_for_a_slow_loader(tiny_config):
     assert (
         plan.step_seconds
         == plan.loading_seconds
-        == pytest.approx(fill(config.data.batch_seconds) * config.data.batch_seconds / 1000)
+        == pytest.approx(fill(config.data.batch_seconds, UTTERANCE_SECONDS) * config.data.batch_seconds / 1000)
     )
     assert "WAITS FOR THE LOADER" in plan_lines(plan, config)["step"]
     more = make_plan(tiny_config(data={"workers": 4}), UNITS, fast, PlanOptions(1))
@@ -216,13 +212,14 @@ def test_this_machine_is_measured_by_training_steps(tiny_config, monkeypatch):
     assert torch.get_num_threads() == threads  # later trainings of this process are not slower
     plan = make_plan(config, UNITS, device, PlanOptions(1))
     assert 0 < device.fp32_utilisation < 1.5 and device.memory > 1e8
-    audio = fill(config.data.batch_seconds) * config.data.batch_seconds
+    audio = fill(config.data.batch_seconds, UTTERANCE_SECONDS) * config.data.batch_seconds
     speed = device.fp32 * device.fp32_utilisation
-    assert plan.compute_seconds == pytest.approx(training_flops(config, plan.info) * audio / speed)
+    loading = audio / LOADED_PER_WORKER["on_the_fly"] if device.keeps_all_cores_busy(1) else 0.0
+    assert plan.compute_seconds == pytest.approx(training_flops(config, plan.info) * audio / speed + loading)
 
 
 def test_this_machine_is_measured_with_as_many_threads_as_a_training_has(tiny_config, monkeypatch):
-    monkeypatch.setattr(plan_measurement, "affinity_cores", lambda: 4)
+    monkeypatch.setattr(plan_measurement, "usable_cores", lambda: 4)
     monkeypatch.setattr(plan_measurement, "_measure", lambda *_: torch.get_num_threads())
     for of_torch, devices, given, expected in ((1, 1, None, 1), (3, 1, None, 3), (3, 2, None, 2), (1, 2, 3, 3)):
         with torch_threads(of_torch):
@@ -236,7 +233,9 @@ def test_lengths_and_hours_are_those_of_the_training_set(tiny_config, corpus, re
     assert (data.utterances, data.longest) == (len(lengths), max(lengths))
     assert data.mean == pytest.approx(sum(lengths) / len(lengths))
     plan = make_plan(config, UNITS, ROUND, PlanOptions(hours=1, data=data))
-    assert plan.step_audio == pytest.approx((100 - data.mean / 2) * (1 - PADDING))
+    cost = UtteranceCost(attention_seconds(config, UNITS))
+    batch_seconds = 100 * data.mean / cost(data.mean)
+    assert plan.step_audio == pytest.approx((batch_seconds - data.mean / 2) * (1 - PADDING))
     assert f"longest {max(lengths):.1f} s" in plan_lines(plan, config)["utterances"]
     gone = tiny_config(data={"train": "gone.jsonl.gz"})
     assert read_training_data(gone) is None
@@ -244,9 +243,13 @@ def test_lengths_and_hours_are_those_of_the_training_set(tiny_config, corpus, re
 
 
 def test_the_parts_of_the_memory_are_those_of_info_and_more(tiny_config):
-    plan = make_plan(tiny_config(), UNITS, ROUND, PlanOptions(1))
-    assert plan.memory.activations == plan.info.activations and plan.memory.outputs > 0
-    assert "outputs" in plan_lines(plan, tiny_config())["memory"]
+    config = tiny_config(data={"batch_seconds": 60})
+    plan = make_plan(config, UNITS, ROUND, PlanOptions(1))
+    assert plan.memory.activations >= plan.info.activations and plan.memory.outputs > 0
+    assert (
+        "outputs" in plan_lines(plan, config)["memory"]
+        and "for a batch of utterances" in plan_lines(plan, config)["memory"]
+    )
 
 
 def test_activation_checkpointing_repeats_the_forward_pass(tiny_config):
@@ -276,12 +279,16 @@ def test_a_slow_machine_is_measured_by_one_step():
 
 
 def test_the_steps_and_the_audio_of_a_plan_are_about_those_of_a_training(tmp_path, tiny_config, rows):
-    config = tiny_config(training={"max_steps": 8})
-    plan = make_plan(config, UNITS, find_device("cpu"), PlanOptions(hours=0.0114))
+    config = tiny_config(data={"batch_seconds": 2}, training={"max_steps": 8})
+    data = read_training_data(config)
+    plan = make_plan(config, UNITS, find_device("cpu"), PlanOptions(hours=data.hours, data=data))
     train(config, tmp_path / "exp", device="cpu")
     (finished,) = rows(tmp_path / "exp", "finished")
     assert finished["step"] == plan.steps
-    assert finished["hours"] == pytest.approx(plan.audio_hours, rel=0.5)  # the tiny set fills few batches
+    reports = rows(tmp_path / "exp", "train")
+    padding = sum(row["padding"] for row in reports) / len(reports)  # far more than in a corpus of hours
+    expected = plan.audio_hours * (1 - padding) / (1 - PADDING)
+    assert finished["hours"] == pytest.approx(expected, rel=0.5)
 
 
 def test_the_command_prints_the_lines_of_info_and_json(asr, tmp_path, tiny_config, real):
@@ -307,6 +314,10 @@ def test_the_command_prints_the_lines_of_info_and_json(asr, tmp_path, tiny_confi
     assert status == 0 and len(shared) == 2 and set(shared) <= set(plan.splitlines())
     values = json.loads(asr("plan", *question, "--hours", "5", "--device", "l4", "--steps", "9", "--json")[1])
     assert values["steps"] == 9 and values["device"] == "NVIDIA L4" and values["assumptions"]
+    assert values["operation"]["failures"] > 0
+    assert "\nfailures  " in plan and "at one in 50,700 device hours" in plan
+    often = asr("plan", *question, "--hours", "5", "--device", "l4", "--mtbf", "2", "--disk", "0.01")[1]
+    assert "at one in 2 device hours" in often and "written and read at 0.01 GB/s" in often
 
 
 @pytest.mark.parametrize(
