@@ -9,11 +9,15 @@
 #   rescored    lattices from the graph, rescored with a larger n-gram: LANG/rescore.npz instead of LANG/graph.arpa.gz
 #   neural      the 100 best hypotheses of these lattices, by minimum Bayes risk under a mixture of the n-gram and the
 #               neural language model LANG/neural.pt
-#   adapted     last, once or more often: the previous method again, with the model adapted to each speaker on the
-#               words that the previous method recognised; the folders are METHOD_adapted, METHOD_adapted2, ...
+#   fmllr       after the methods above: the last of them again, with the features of each speaker transformed to those
+#               of an average speaker, by the words that this method recognised; the folder is METHOD_fmllr
+#   adapted     last, once or more often: the last method again, with the model adapted to each speaker on the words
+#               that were recognised before; the folders are METHOD_adapted, METHOD_adapted2, ... or, after fmllr,
+#               METHOD_fmllr_adapted, ...
 #
 # For the two searches in the graph, WEIGHTS is a file of decoding weights that `asrtool tune` has written (acoustic
 # scale, blank penalty and insertion penalty). If it is "" or does not exist, the defaults of `asrtool decode` apply.
+# $precision is the precision of the model, as in `asrtool decode --precision`.
 
 # Searches for lattices ignore --max-active: a beam of 12 keeps four fifths of the arcs of 16 in half the time or less.
 lattice_beam=12
@@ -28,8 +32,8 @@ check_decode_options() {
     [ -n "${methods// /}" ] || option_error "--decode needs a method: ${*}"
     for method in $methods; do require_choice --decode "$method" "$@"; done
     first=$(first_pass_methods "$methods")
-    if [ -z "$first" ] || [[ " $first " == *" adapted "* ]]; then
-        option_error "--decode: adapted comes last, after the method that it repeats"
+    if [ -z "$first" ] || [[ " $first " =~ " adapted "|" fmllr " ]]; then
+        option_error "--decode: fmllr and then adapted come last, after the method that they repeat"
     fi
     if [[ $methods == *neural* && $methods != *rescored* ]]; then
         option_error "--decode neural needs rescored: it chooses among the best hypotheses of the rescored lattices"
@@ -39,22 +43,29 @@ check_decode_options() {
     fi
 }
 
-# first_pass_methods DECODE: prints the methods without the rounds of adaptation at the end.
+# first_pass_methods DECODE: prints the methods without fmllr and the rounds of adaptation at the end.
 first_pass_methods() {
     local methods
     methods=$(echo $1) # single spaces
     while [[ $methods == *" adapted" ]]; do methods=${methods% adapted}; done
-    if [ "$methods" != adapted ]; then echo "$methods"; fi
+    methods=${methods% fmllr}
+    if [[ ! $methods =~ ^(adapted|fmllr)$ ]]; then echo "$methods"; fi
 }
 
-# adaptation_suffixes DECODE: prints the endings of the folders of the rounds of adaptation: _adapted, _adapted2, ...
+# adaptation_suffixes DECODE: prints the endings of the folders of the passes after the first: _fmllr, if DECODE has it,
+# and then the endings of the rounds of adaptation: _adapted, _adapted2, ..., or _fmllr_adapted, ...
 adaptation_suffixes() {
-    local first methods round=0
+    local first methods method before="" round=0
     methods=$(echo $1)
     first=$(first_pass_methods "$1")
-    for _ in ${methods#"$first"}; do
+    for method in ${methods#"$first"}; do
+        if [ "$method" = fmllr ]; then
+            before=_fmllr
+            echo _fmllr
+            continue
+        fi
         round=$((round + 1))
-        if [ $round = 1 ]; then echo _adapted; else echo "_adapted$round"; fi
+        if [ $round = 1 ]; then echo "${before}_adapted"; else echo "${before}_adapted$round"; fi
     done
 }
 
@@ -80,7 +91,7 @@ graph_options() {
 tune_decoding() {
     local exp=$1 lang=$2 jobs=$3 manifest=$4 search
     graph_options search "$exp" "$lang" ""
-    asrtool tune "$exp" "$manifest" "${search[@]}" --beam "$lattice_beam" --jobs "$jobs"
+    asrtool tune "$exp" "$manifest" "${search[@]}" --beam "$lattice_beam" --jobs "$jobs" --precision "$precision"
 }
 
 # decode_once EXP LANG WEIGHTS JOBS METHODS SUFFIX ARGUMENT...: runs `asrtool decode` by METHODS. ARGUMENTs are
@@ -89,6 +100,7 @@ decode_once() {
     local exp=$1 lang=$2 weights=$3 jobs=$4 methods=$5 suffix=$6
     local method argument folder search on_units=() lattice_options=()
     shift 6
+    set -- "$@" --precision "$precision"
     graph_options search "$exp" "$lang" "$weights"
     for method in $methods; do
         if [[ $method =~ ^(greedy|prefix)$ ]]; then on_units+=(--method "$method"); fi
@@ -114,21 +126,33 @@ decode_once() {
     fi
 }
 
-# decode_sets EXP LANG WEIGHTS JOBS RANKS DECODE MANIFEST...: decodes each manifest by all methods of DECODE, with the
-# rounds of adaptation, for which RANKS processes adapt the model to the speakers.
+# decode_sets EXP LANG WEIGHTS FMLLR JOBS RANKS DECODE MANIFEST...: decodes each manifest by all methods of DECODE, with
+# transforms of the speakers by the GMM in the folder FMLLR, and with the rounds of adaptation, for which RANKS processes
+# adapt the model to the speakers.
 decode_sets() {
-    local exp=$1 lang=$2 weights=$3 jobs=$4 ranks=$5 methods=$6 first last manifest name source suffix adapted
-    shift 6
+    local exp=$1 lang=$2 weights=$3 fmllr=$4 jobs=$5 ranks=$6 methods=$7 first last manifest name source suffix adapted
+    local transforms options
+    shift 7
     first=$(first_pass_methods "$methods")
     last=${first##* }
     decode_once "$exp" "$lang" "$weights" "$jobs" "$first" "" "$@"
     for manifest in "$@"; do
         name=$(basename "$manifest" .jsonl.gz)
         source=$last # the folder of the words to adapt to
+        transforms=()
         for suffix in $(adaptation_suffixes "$methods"); do
-            adapted=$exp/${suffix#_}/$name
-            run_ranks "$ranks" adapt "$exp" "$manifest" --hyps "$exp/decode/$name/$source" --out "$adapted"
-            decode_once "$exp" "$lang" "$weights" "$jobs" "$last" "$suffix" "$manifest" --adapted "$adapted"
+            options=()
+            if [ "$suffix" = _fmllr ]; then
+                transforms=(--transforms "$exp/fmllr/$name.pt")
+                mkdir -p "$exp/fmllr"
+                asrtool fmllr estimate "$fmllr" "$manifest" --hyps "$exp/decode/$name/$source" --out "$exp/fmllr/$name.pt"
+            else
+                adapted=$exp/${suffix#_}/$name
+                run_ranks "$ranks" adapt "$exp" "$manifest" --hyps "$exp/decode/$name/$source" --out "$adapted" \
+                    "${transforms[@]}"
+                options=(--adapted "$adapted")
+            fi
+            decode_once "$exp" "$lang" "$weights" "$jobs" "$last" "$suffix" "$manifest" "${options[@]}" "${transforms[@]}"
             source=$last$suffix
         done
     done
@@ -160,10 +184,10 @@ stream_sets() {
     for manifest in "$@"; do
         name=$(basename "$manifest" .jsonl.gz)
         alignments=$exp/aligned/$name.jsonl.gz
-        asrtool align "$exp" "$manifest" "$alignments" || [ $? = 1 ] # status 1: some words have no units
+        asrtool align "$exp" "$manifest" "$alignments" --precision "$precision" || [ $? = 1 ] # status 1: some words have no units
         for method in $(first_pass_methods "$methods"); do
             if [[ $method =~ ^(rescored|neural)$ ]]; then continue; fi
-            options=(--method "$method" --alignments "$alignments")
+            options=(--method "$method" --alignments "$alignments" --precision "$precision")
             if [ "$method" = graph ]; then options+=("${search[@]}"); fi
             asrtool stream "$exp" "$manifest" --overwrite "${options[@]}"
             asrtool score "$exp/stream/$name/$method"

@@ -3,6 +3,8 @@
 # and units. The functions read the options of the recipe, and `texts`, the files to train language models on: the
 # training transcripts, and the texts of --lm-text.
 
+silence_unit=SIL # unit of silence, which --topology hmm needs
+
 # check_lm_options: exits with an error if an option of the language models is wrong; sets `lm_texts`,
 # the paths in --lm-text.
 check_lm_options() {
@@ -22,6 +24,23 @@ check_lm_options() {
     while IFS= read -r source; do
         [ "$source" = cmudict ] || [ -f "$source" ] || option_error "--lexicon: no such file: $source"
     done < <(lexicon_sources "$lexicon")
+}
+
+# check_hmm_options: exits with an error if an option does not fit --topology hmm. Prefix search is for models with a
+# blank, so that it is left out of the recipe's default of --decode.
+check_hmm_options() {
+    local methods
+    if [[ $units != *phone ]]; then
+        option_error "--topology hmm needs a unit of silence: --units phone, biphone or triphone"
+    fi
+    if [ "$decode" = "${defaults[decode]}" ]; then
+        methods=" $decode "
+        decode=$(echo ${methods/ prefix / }) # single spaces
+        defaults[decode]=$decode
+    fi
+    if [[ " $decode " == *" prefix "* ]]; then
+        option_error "--decode prefix is for models with a blank, and --topology hmm has none"
+    fi
 }
 
 # has_lm: succeeds if the recipe has a language model, and so a decoding graph.
@@ -58,13 +77,14 @@ lexicon_paths() {
 
 # lang_title: prints the title of stage 2.
 lang_title() {
-    local made=${units/bpe/$vocab_size BPE}
+    local made="${units/bpe/$vocab_size BPE} units"
+    if [ "$topology" = hmm ]; then made+=" with silence"; fi
     if [ "$rescore_order" != 0 ]; then
-        echo "make $made units, a word $lm_order-gram and $rescore_order-gram, and the decoding graph"
+        echo "make $made, a word $lm_order-gram and $rescore_order-gram, and the decoding graph"
     elif has_lm; then
-        echo "make $made units, a word $lm_order-gram and the decoding graph"
+        echo "make $made, a word $lm_order-gram and the decoding graph"
     else
-        echo "make $made units"
+        echo "make $made"
     fi
 }
 
@@ -114,23 +134,24 @@ normalise_lm_texts() {
     done
 }
 
-# make_units: makes $lang/tokenizer.json from the transcripts of $unit_sets.
+# make_units: makes $lang/tokenizer.json from the transcripts of $unit_sets, with $phone_options for phones.
 make_units() {
     local manifests=() name
     for name in $unit_sets; do manifests+=("data/$name.jsonl.gz"); done
     asrtool tokenizer "${manifests[@]}" "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
-        "${lexicon_options[@]}"
+        "${phone_options[@]}"
 }
 
 # make_units_in_context: makes $lang/tokenizer.json, at most --leaves units of phones in context, by trees grown on
 # alignments of the training set by the phone system, which is trained if it is missing.
 make_units_in_context() {
-    asrtool tokenizer data/train.jsonl.gz "$lang/phones.json" --type phone "${lexicon_options[@]}"
+    asrtool tokenizer data/train.jsonl.gz "$lang/phones.json" --type phone "${phone_options[@]}"
     if [ ! -f "$phone_system/checkpoints/averaged.pt" ]; then
         run_machines "$launcher" "$ranks" train "$conf" --exp "$phone_system" "${config_options[@]}" \
             --set data.tokenizer="$lang/phones.json" --resume
     fi
-    align_once "$phone_system" "$lang/aligned" "$(stage_fingerprint)" "$features/train.jsonl.gz"
+    align_once "$phone_system" "$lang/aligned" "$(stage_fingerprint)" \
+        "$features/train.jsonl.gz" "$lang/aligned/train.jsonl.gz"
     asrtool tree "$lang/aligned/train.jsonl.gz" "$lang/tokenizer.json" --tokenizer "$phone_system/tokenizer.json" \
         --units "$units" --leaves "$leaves"
 }

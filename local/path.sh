@@ -44,7 +44,7 @@ asrtool_install_constraints() {
 # When the last step runs, everything is installed but the GPU libraries, whose exact versions torch names.
 asrtool_install() {
     asrtool_install_cpu_torch
-    asrtool_install_constraints && asrtool_pip --no-build-isolation -e "${ASRTOOL_ROOT}[recipes,audio,export,wandb,mlflow,tests,docs]"
+    asrtool_install_constraints && asrtool_pip --no-build-isolation -e "${ASRTOOL_ROOT}[recipes,audio,export,serve,microphone,wandb,mlflow,tests,docs]"
 }
 
 asrtool_make_venv() {

@@ -39,14 +39,15 @@ lang_settings=()             # further settings of stage 2
 
 # Defaults of the shared options, which a recipe may change before run_recipe. print_shared_options explains them.
 stage=0 stop_stage=6 work=$recipe jobs=2 force=false list=false
-conf=conf/train.yaml set="" steps="" seed=1 tag="" objective=ctc from="" warmup_hours=0 ranks=1 launcher=""
+conf=conf/train.yaml set="" steps="" seed=1 tag="" objective=ctc topology=ctc from="" fmllr=false
+warmup_hours=0 ranks=1 launcher=""
 speeds=0.9,1.0,1.1
 units=bpe vocab_size=500 leaves=1000 lexicon=cmudict unknown=g2p stress=keep case=keep
 lm_text="" lm_order=3 lm_words=64000 lm_prune="" rescore_order=0 neural="--epochs 2"
-decode="greedy prefix graph" decoding_weights=""
+decode="greedy prefix graph" decoding_weights="" precision=auto
 shared_options="stage stop_stage units vocab_size leaves lexicon unknown stress case speeds lm_text lm_order lm_words"
-shared_options+=" lm_prune rescore_order neural objective from conf set steps seed tag warmup_hours ranks launcher"
-shared_options+=" decode decoding_weights work jobs force list"
+shared_options+=" lm_prune rescore_order neural objective topology from fmllr conf set steps seed tag warmup_hours"
+shared_options+=" ranks launcher decode decoding_weights precision work jobs force list"
 path_options="conf from decoding_weights work"
 
 # print_shared_options: prints the help of the options that all recipes have, with the defaults of this recipe.
@@ -76,8 +77,14 @@ Options of all recipes:
   --rescore-order N           order of the n-gram that rescores lattices (default $rescore_order); 0: none
   --neural "OPTIONS"          options of \`asrtool lm train-neural\` for --decode neural (default "$neural")
   --objective ctc|mmi|ce      training objective (default $objective); mmi and ce start from a CTC system
+  --topology ctc|hmm          topology of the units (default $topology); hmm: two states for each unit and no blank, as in
+                              Kaldi's chain models, for phones, biphones and triphones, which get a unit of silence.
+                              Its lang and experiment folders have hmm in their names
   --from EXP                  system that mmi and ce start from (default the CTC system of the same options); with
                               \`--from none\` mmi starts from random weights
+  --fmllr true|false          true: train on features that are transformed to an average speaker, by a GMM that
+                              is trained first; units are phones, and \`fmllr\` in --decode is the pass with transforms
+                              (default $fmllr)
   --conf FILE                 configuration of the model and the training (default ${conf#"$recipe"/})
   --set "KEY=VALUE ..."       keys of the configuration to change, with values that have no spaces (default ${set:-none})
   --steps N                   number of training steps, instead of the configuration's training.max_steps; a warmup of the
@@ -87,10 +94,12 @@ Options of all recipes:
   --warmup-hours H            hours of audio of the warmup on one machine before the training (default $warmup_hours)
   --ranks N                   training processes on this machine, one per GPU (default $ranks)
   --launcher CMD              command that starts stage 4 on all machines, e.g. "srun -N 4 torchrun --nnodes 4 ..."
-  --decode "METHOD ..."       of greedy, prefix, graph, rescored, neural and adapted, see local/decode.sh of the checkout
+  --decode "METHOD ..."       of greedy, prefix, graph, rescored, neural, fmllr and adapted, see local/decode.sh of the checkout
                               (default $decode)
   --decoding-weights FILE     decoding weights of the graph search, from \`asrtool tune\` (default: tuned on dev, if the
                               recipe has a dev set)
+  --precision P               precision of the model in recognition and alignment: fp32, bf16, or auto for bf16 where the
+                              processor supports it (default $precision); training has its own, training.precision
   --work DIR                  folder for data/ and exp/ (default the folder of this recipe)
   --jobs N                    processes of data preparation and graph search (default $jobs)
   --force true                run stages again although they are done and unchanged
@@ -140,6 +149,7 @@ check_recipe_options() { :; }
 prepare_data() { run_data_script; }
 make_lms() { train_lms; }
 make_lexicon() { build_lexicon; }
+print_published() { :; } # error rates of others, to compare with
 
 # check_options: exits with an error if a shared option is wrong, and reads the lists in options.
 check_options() {
@@ -149,8 +159,18 @@ check_options() {
     require_choice --case "$case" keep upper lower
     require_choice --unknown "$unknown" drop g2p characters
     require_choice --stress "$stress" keep drop
+    require_choice --precision "$precision" fp32 bf16 auto
+    require_choice --topology "$topology" ctc hmm
+    if [ "$topology" = hmm ]; then check_hmm_options; fi
     check_training_options "$objective" "$from" "$warmup_hours" "$ranks" "$conf"
-    check_decode_options "$decode" "$decoding_weights" greedy prefix graph rescored neural adapted
+    check_decode_options "$decode" "$decoding_weights" greedy prefix graph rescored neural fmllr adapted
+    require_choice --fmllr "$fmllr" true false
+    if [ "$fmllr" = true ] && [[ $units != *phone ]]; then
+        option_error "--fmllr true needs pronunciations: --units phone, biphone or triphone"
+    fi
+    if [ "$fmllr" = false ] && [[ " $decode " == *" fmllr "* ]]; then
+        option_error "--decode fmllr needs a model that was trained with --fmllr true"
+    fi
     for number in vocab_size leaves lm_order lm_words rescore_order jobs seed; do
         [[ ${!number} =~ ^[0-9]+$ ]] || option_error "--${number//_/-} is a number, not '${!number}'"
     done
@@ -160,6 +180,7 @@ check_options() {
     for number in "${overrides[@]}"; do
         [[ $number == *=* ]] || option_error "--set takes \"KEY=VALUE KEY=VALUE\" without other spaces, not '$number'"
     done
+    if [ "$topology" != ctc ]; then overrides+=("objective.topology=$topology"); fi
     check_lm_options
 }
 
@@ -170,16 +191,20 @@ enter_work_folder() {
 }
 
 # read_config: reads what the stages need of the configuration, and adds --steps to `overrides`. If these are few, a
-# tenth of them are the warmup of the learning rate, unless --set has another number.
+# tenth of them are the warmup of the learning rate, unless --set has another number. Exits with an error if the
+# configuration has topology hmm without --topology hmm, since units and graph would not fit.
 read_config() {
-    local changes=() override values warmup
+    local changes=() override values warmup config_topology
     for override in "${overrides[@]}"; do changes+=(--set "$override"); done
     if ! values=$(python3 "$driver/config_values.py" "$conf" "${changes[@]}" \
-        features.source features.num_bins training.warmup_steps); then
+        features.source features.num_bins training.warmup_steps objective.topology); then
         trap - EXIT # its error line is the last line
         exit 2
     fi
-    read -r feature_source num_bins warmup <<<"${values//$'\n'/ }"
+    read -r feature_source num_bins warmup config_topology <<<"${values//$'\n'/ }"
+    if [ "$config_topology" = hmm ] && [ "$topology" != hmm ]; then
+        option_error "the configuration has objective.topology hmm; give --topology hmm, for units and a graph that fit"
+    fi
     if [ -z "$steps" ]; then return 0; fi
     overrides+=("training.max_steps=$steps")
     if [[ $warmup -ge $((steps / 2)) && $set != *training.warmup_steps=* ]]; then
@@ -189,17 +214,21 @@ read_config() {
 
 # name_folders DEFAULT_UNITS: sets the folders of this system, the paths of its manifests, and the options of trainings.
 name_folders() {
-    local system=("$conf" "$units" "$1") override
-    lang=$(lang_folder "$units" "$1")
+    local system=("$conf" "$units" "$1") override tag=$tag
+    if [ "$topology" != ctc ]; then tag=$topology${tag:+_$tag}; fi
+    phone_system=$(experiment_folder "$conf" phone "$1" ctc "$seed" "$tag")
+    fmllr_model=exp/fmllr # the GMM of the speakers' transforms
+    if [ "$fmllr" = true ]; then tag=fmllr${tag:+_$tag}; fi
+    lang=$(lang_folder "$units" "$1" "$topology")
     exp=$(experiment_folder "${system[@]}" "$objective" "$seed" "$tag")
     start=$(starting_system "$from" "${system[@]}" "$objective" "$seed" "$tag") # the system that mmi and ce start from
-    phone_system=$(experiment_folder "$conf" phone "$1" ctc "$seed" "$tag")
     weights=${decoding_weights:-$exp/decode/dev/decoding_weights.json}
     aligned=data/aligned/$(basename "$exp") # manifests with alignments, for ce
     final_conf=$(final_config "$conf" "$objective") # of the training with mmi or ce that follows CTC
     config_options=(--set seed="$seed")
     for override in "${overrides[@]}"; do config_options+=(--set "$override"); done
     train_options=("${config_options[@]}" --set data.tokenizer="$lang/tokenizer.json" --resume)
+    if [ "$fmllr" = true ]; then train_options+=(--set data.speaker_transforms="$fmllr_model/train.pt"); fi
     if [ "$from" = none ]; then train_options+=(--set objective.kind=mmi); fi
     warmup_weights=()
     if [[ $warmup_hours =~ [1-9] ]]; then warmup_weights=(--init-from "$start/warmup/checkpoints/warmup.pt"); fi

@@ -53,11 +53,12 @@ stage_features() {
 
 # stage_lang: stage 2 makes the units, the language models and the decoding graph in $lang.
 stage_lang() {
-    local lexicon_options=() sources settings
+    local lexicon_options=() phone_options=() sources settings
     mapfile -t sources < <(lexicon_sources "$lexicon")
     settings=("$units" "$vocab_size" "$leaves" "$unit_sets" "${sources[@]}" "$unknown" "$stress" "$case")
     settings+=("$lm_order" "$lm_words" "$lm_prune" "$rescore_order" "${lang_settings[@]}" "${lm_texts[@]}")
     if [ -n "$text_rules" ]; then settings+=("$recipe/$text_rules"); fi
+    if [ "$topology" != ctc ]; then settings+=("topology $topology"); fi
     if begin_stage 2 "$(lang_title)" "${settings[@]}"; then
         mkdir -p "$lang"
         if [ -n "$text_rules" ]; then normalise_lm_texts; fi
@@ -65,12 +66,14 @@ stage_lang() {
         if [[ $units == *phone ]]; then
             make_lexicon
             lexicon_options=(--lexicon "$lang/lexicon.txt")
+            phone_options=("${lexicon_options[@]}")
+            if [ "$topology" = hmm ]; then phone_options+=(--silence "$silence_unit"); fi
         fi
         if [[ $units == *iphone ]]; then make_units_in_context; else make_units; fi
         if has_lm; then
             print_perplexities
             asrtool graph "$lang/graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/graph.arpa.gz" \
-                "${lexicon_options[@]}"
+                --topology "$topology" "${lexicon_options[@]}"
         fi
         finish_stage "$lang/tokenizer.json$(if has_lm; then echo " and $lang/graph"; fi)"
     fi
@@ -80,22 +83,33 @@ stage_lang() {
 stage_warmup() {
     if [[ $warmup_hours =~ [1-9] ]] && begin_stage 3 "warmup on one machine ($warmup_hours hours of audio)" \
         "$conf" "$seed" "$warmup_hours" "${overrides[@]}"; then
+        if [ "$fmllr" = true ]; then train_fmllr; fi
         run_ranks "$ranks" train "$conf" --exp "$start/warmup" "${train_options[@]}" \
             --phase warmup --warmup-hours "$warmup_hours"
         finish_stage "$start/warmup/checkpoints/warmup.pt"
     fi
 }
 
+# train_fmllr: trains the GMM of the speakers' transforms on the training set, unless that was done after the manifest.
+train_fmllr() {
+    local manifest=$features/train.jsonl.gz
+    if [ -f "$fmllr_model/train.pt" ] && [ "$fmllr_model/train.pt" -nt "$manifest" ]; then return 0; fi
+    asrtool fmllr train "$manifest" "$fmllr_model" --tokenizer "$lang/tokenizer.json"
+}
+
 # stage_train: stage 4 trains the model: with CTC, and then with MMI or cross entropy if --objective asks for it.
 stage_train() {
+    local output_options
     if begin_stage 4 "train with objective $objective ($(basename "$conf"), seed $seed${from:+, from $from})" \
-        "$conf" "$final_conf" "$seed" "$objective" "from $start" "${overrides[@]}"; then
+        "$conf" "$final_conf" "$seed" "$objective" "from $start" "fmllr $fmllr" "${overrides[@]}"; then
+        if [ "$fmllr" = true ]; then train_fmllr; fi
         if [ "$start" = "$exp" ] || [ ! -f "$start/checkpoints/averaged.pt" ]; then
             run_machines "$launcher" "$ranks" train "$conf" --exp "$start" "${train_options[@]}" "${warmup_weights[@]}"
         fi
         if [ "$objective" = mmi ] && [ "$start" != "$exp" ]; then
+            output_options=$(output_layer_options "$from" "$topology")
             run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
-                --set objective.kind=mmi --init-from "$start/checkpoints/averaged.pt"
+                --set objective.kind=mmi --init-from "$start/checkpoints/averaged.pt" $output_options
         elif [ "$objective" = ce ]; then
             train_with_alignments
         fi
@@ -103,25 +117,29 @@ stage_train() {
     fi
 }
 
-# train_with_alignments: aligns the training and dev sets by the CTC system, and trains with cross entropy on them.
+# train_with_alignments: aligns the training and dev sets of the configuration by the CTC system, and trains with cross
+# entropy on them.
 train_with_alignments() {
-    local dev=train
-    if has_dev; then dev=dev; fi
-    align_once "$start" "$aligned" "$(stage_fingerprint)" "$features/train.jsonl.gz" "$features/$dev.jsonl.gz"
+    local lines kind first second manifests=() changes=()
+    lines=$(python3 "$driver/aligned_data.py" "$final_conf" "$aligned" "${config_options[@]}")
+    while IFS=$'\t' read -r kind first second; do
+        if [ "$kind" = align ]; then manifests+=("$first" "$second"); else changes+=(--set "$first"); fi
+    done <<<"$lines"
+    align_once "$start" "$aligned" "$(stage_fingerprint)" "${manifests[@]}"
     run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
-        --set objective.kind=ce --set data.train="$aligned/train.jsonl.gz" --set data.dev="$aligned/$dev.jsonl.gz"
+        --set objective.kind=ce "${changes[@]}"
 }
 
 # stage_decode: stage 5 decodes all sets by all methods of --decode.
 stage_decode() {
     local manifests=() name
     for name in $sets; do manifests+=("$features/$name.jsonl.gz"); done
-    if begin_stage 5 "decode (${decode// /, })" "$exp" "$decode" "$decoding_weights"; then
+    if begin_stage 5 "decode (${decode// /, })" "$exp" "$decode" "$decoding_weights" "$precision"; then
         if [[ $decode =~ graph|rescored && -z $decoding_weights ]] && has_dev; then
             tune_decoding "$exp" "$lang" "$jobs" "$features/dev.jsonl.gz"
         fi
         if [[ $decode == *neural* && ! -f $lang/neural.pt ]]; then train_neural_lm; fi
-        decode_sets "$exp" "$lang" "$weights" "$jobs" "$ranks" "$decode" "${manifests[@]}"
+        decode_sets "$exp" "$lang" "$weights" "$fmllr_model" "$jobs" "$ranks" "$decode" "${manifests[@]}"
         finish_stage "$exp/decode/*/*/hyps.jsonl"
     fi
 }
@@ -130,6 +148,7 @@ stage_decode() {
 stage_score() {
     if begin_stage 6 "score (error rates with 95 % intervals)" "$exp"; then
         score_sets "$exp" "$decode" $sets | tee "$exp/results.txt"
+        print_published
         finish_stage "$exp/results.txt and $exp/decode/*/*/{wer.json,report.txt,alignments.txt,alignments.jsonl}"
     fi
 }
@@ -138,19 +157,20 @@ stage_score() {
 stage_stream() {
     local manifests=() name
     for name in $sets; do manifests+=("data/$name.jsonl.gz"); done
-    if begin_stage 7 "stream chunk by chunk from audio (${decode// /, })" "$exp" "$decode"; then
+    if begin_stage 7 "stream chunk by chunk from audio (${decode// /, })" "$exp" "$decode" "$precision"; then
         stream_sets "$exp" "$lang" "$weights" "$decode" "${manifests[@]}"
         finish_stage "$exp/stream/*/*/stream.json"
     fi
 }
 
-# stage_export: stage 8 exports the model, and compares all systems in the work folder.
+# stage_export: stage 8 exports the model, and compares all systems in the work folder. Their table is in exp/, since
+# RESULTS.md in the folder of a recipe is a file of the checkout.
 stage_export() {
     local scored
     if begin_stage 8 "export to ONNX, and write a table of all systems in exp/" "$exp"; then
         asrtool export "$exp" "$exp/export" --cuts "$features/${sets%% *}.jsonl.gz"
         scored=(exp/*/results.txt)
-        asrtool report "${scored[@]%/results.txt}" --out RESULTS.md
-        finish_stage "$exp/export and RESULTS.md"
+        asrtool report "${scored[@]%/results.txt}" --out exp/RESULTS.md
+        finish_stage "$exp/export and exp/RESULTS.md"
     fi
 }

@@ -17,10 +17,13 @@ check_training_options() {
     [ -f "$conf" ] || option_error "--conf: no such file: $conf"
 }
 
-# lang_folder UNITS DEFAULT_UNITS: prints the folder of the units, lexicon and graph; it names UNITS unless they are the
-# recipe's default.
+# lang_folder UNITS DEFAULT_UNITS TOPOLOGY: prints the folder of the units, lexicon and graph; its name has UNITS unless
+# they are the recipe's default, and TOPOLOGY unless it is ctc.
 lang_folder() {
-    if [ "$1" = "$2" ]; then echo data/lang; else echo "data/lang_$1"; fi
+    local units=$1 default_units=$2 topology=$3 name=data/lang
+    if [ "$units" != "$default_units" ]; then name+=_$units; fi
+    if [ "$topology" != ctc ]; then name+=_$topology; fi
+    echo "$name"
 }
 
 # experiment_folder CONF UNITS DEFAULT_UNITS OBJECTIVE SEED [TAG]: prints the folder of a training, e.g.
@@ -55,6 +58,15 @@ final_config() {
     if [ -f "$config" ]; then echo "$config"; else echo "$1"; fi
 }
 
+# output_layer_options FROM TOPOLOGY: prints --new-output if the system that --from names has another number of outputs
+# for each unit than TOPOLOGY: one, or two with hmm. Without --from it has the same.
+output_layer_options() {
+    local from=$1 topology=$2 other
+    if [ -z "$from" ]; then return 0; fi
+    other=$(python3 "$driver/config_values.py" "$from/config.yaml" objective.topology)
+    if [ "${other/modified/ctc}" != "$topology" ]; then echo --new-output; fi
+}
+
 # run_ranks RANKS COMMAND...: runs `asrtool COMMAND...` in RANKS processes on this machine.
 run_ranks() {
     local ranks=$1
@@ -74,19 +86,19 @@ run_machines() {
     if [ -n "$launcher" ]; then $launcher -m asrtool "$@"; else run_ranks "$ranks" "$@"; fi
 }
 
-# align_once SYSTEM FOLDER FINGERPRINT MANIFEST...: writes the manifests with alignments by SYSTEM into FOLDER, each
-# only once, so that an interrupted training continues with the same alignments. If another FINGERPRINT shows that
-# FOLDER holds the alignments of other data or of another system, they are replaced.
+# align_once SYSTEM FOLDER FINGERPRINT MANIFEST OUT [MANIFEST OUT]...: writes each MANIFEST with alignments by SYSTEM to
+# OUT in FOLDER, only once, so that an interrupted training continues with the same alignments. If another FINGERPRINT
+# or $precision shows that FOLDER holds the alignments of other data or of another system, they are replaced.
 align_once() {
-    local system=$1 folder=$2 fingerprint=$3 manifest out
+    local system=$1 folder=$2 fingerprint="$3 $precision"
     shift 3
     if [ "$(cat "$folder/fingerprint" 2>/dev/null)" != "$fingerprint" ]; then
         rm -rf "$folder"
         mkdir -p "$folder"
         echo "$fingerprint" >"$folder/fingerprint"
     fi
-    for manifest in "$@"; do
-        out=$folder/$(basename "$manifest")
-        if [ ! -f "$out" ]; then asrtool align "$system" "$manifest" "$out"; fi
+    while [ $# -gt 0 ]; do
+        if [ ! -f "$2" ]; then asrtool align "$system" "$1" "$2" --precision "$precision"; fi
+        shift 2
     done
 }

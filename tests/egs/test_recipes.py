@@ -15,12 +15,12 @@ from tests.egs.recipes import LINE, ROOT, environment, run, tiny_config
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """The digits recipe, run whole on a tiny corpus; returns its work folder, options and output."""
+    """The digits recipe, run whole as a user does on a tiny corpus; returns its work folder, options and output."""
     pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed: no voices for the digits recipe")
     work = tmp_path_factory.mktemp("my digits")
     conf = tiny_config(work, ROOT / "egs/digits/conf/transformer.yaml")
     options = ["--work", work, "--conf", conf, "--train", 24, "--dev", 8, "--test", 8]
-    return work, options, run("digits", *options)
+    return work, options, run("digits", *options, env=environment())
 
 
 def test_digits_runs_from_no_data_to_a_word_error_rate(digits):
@@ -122,6 +122,48 @@ def test_units_in_context_are_grown_on_alignments_of_the_phone_system(digits, tm
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("units", "objective"), [("phone", "mmi"), ("biphone", "ce")])
+def test_systems_of_topology_hmm_have_folders_of_their_own(digits, units, objective):
+    work, options, _ = digits
+    options = [*options, "--units", units, "--leaves", 30, "--objective", objective, "--topology", "hmm"]
+    output = run("digits", *options)
+    assert [name for name, _ in LINE.findall(output)] == ["dev", "test"]  # of the graph; greedy has phone error rates
+    lang, exp = work / f"data/lang_{units}_hmm", work / f"exp/tiny_{units}_{objective}_seed1_hmm"
+    assert json.loads((lang / "graph/graph.json").read_text())["topology"] == "hmm"
+    tokenizer = json.loads((exp / "tokenizer.json").read_text())
+    assert tokenizer.get("phones", tokenizer)["silence"] == "SIL"
+    for name in [exp, work / f"exp/tiny_{units}_seed1_hmm", work / "exp/tiny_phone_seed1_hmm"]:
+        assert yaml.safe_load((name / "config.yaml").read_text())["objective"]["topology"] == "hmm"
+    assert {path.name for path in (exp / "decode/test").iterdir()} == {"greedy", "graph"}
+    assert (exp / "priors.json").is_file() == (objective == "ce")
+    assert run("digits", *options).count("already done and unchanged") == 6
+
+
+@pytest.mark.slow
+def test_topology_hmm_starts_from_a_system_of_another_topology_with_a_new_output_layer(digits):
+    work, options, _ = digits
+    options = [*options, "--units", "phone", "--objective", "mmi", "--topology", "hmm", "--tag", "from_ctc"]
+    output = run("digits", *options, "--from", work / "exp/tiny_seed1", "--stop-stage", 4)
+    assert "exp/tiny_seed1/checkpoints/averaged.pt: its weights with a new output layer" in output
+    assert (work / "exp/tiny_phone_mmi_seed1_hmm_from_ctc/checkpoints/averaged.pt").is_file()
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--units", "word"], "--topology hmm needs a unit of silence: --units phone, biphone or triphone"),
+    (["--units", "phone", "--decode", "prefix"], "--decode prefix is for models with a blank"),
+])  # fmt: skip
+def test_options_that_do_not_fit_topology_hmm(options, message, tmp_path):
+    output = run("digits", *options, "--topology", "hmm", "--work", tmp_path, status=2)
+    assert len(output.splitlines()) == 1 and f"error: {message}" in output
+
+
+def test_a_configuration_of_topology_hmm_needs_the_option(tmp_path):
+    options = ["--units", "phone", "--set", "objective.topology=hmm", "--work", tmp_path]
+    output = run("digits", *options, status=2)
+    assert len(output.splitlines()) == 1 and "give --topology hmm" in output
+
+
+@pytest.mark.slow
 def test_several_processes_train_together(digits):
     _, options, _ = digits
     output = run("digits", *options, "--seed", 4, "--ranks", 2, "--stop-stage", 4)
@@ -147,7 +189,7 @@ def test_librispeech_reads_the_same_layout_and_a_model_with_chunks_streams(digit
             assert facts["offline"]["same_percent"] == 100 and (exp / "stream" / name / method / "wer.json").is_file()
     assert output.count("latency of features and model") == 6
     assert (exp / "export/model.onnx").is_file() and (exp / "export/step.onnx").is_file()
-    assert "tiny_seed1" in (tmp_path / "RESULTS.md").read_text()
+    assert "tiny_seed1" in (tmp_path / "exp/RESULTS.md").read_text()
     given = {"acoustic_scale": 0.9, "blank_penalty": 0.25, "insertion_penalty": 0.5}
     (tmp_path / "weights.json").write_text(json.dumps({"best": given}))
     options = ["--decode", "graph adapted adapted", "--decoding-weights", tmp_path / "weights.json"]
@@ -195,7 +237,7 @@ def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):
 @pytest.mark.parametrize("options", [["--stage", "9"], ["--stage", "x"], ["--stage", "3", "--stop-stage", "2"],
                                      ["--stagee", "1"], ["--stage"], ["train"], ["--ranks", "0"],
                                      ["--warmup-hours", "x"], ["--units", "words"], ["--objective", "mse"],
-                                     ["--from", "exp/x"], ["--decode", "beam"],
+                                     ["--topology", "one-state"], ["--from", "exp/x"], ["--decode", "beam"],
                                      ["--decode", "adapted"], ["--decode", "adapted graph"],
                                      ["--decode", "graph adapted greedy"],
                                      ["--decoding-weights", "x.json"], ["--conf", "conf/x.yaml"]])  # fmt: skip

@@ -131,7 +131,7 @@ def test_an_unknown_part_is_named_with_the_nearest_one(download):
 
 
 def test_each_part_that_the_recipe_names_has_a_checksum(script):
-    named = re.findall(r'parts="([^"$]*)|scored="([^"]*)', (RECIPE / "local" / "data.sh").read_text())
+    named = re.findall(r'\bparts="([^"$]*)|scored="([^"]*)', (RECIPE / "local" / "data.sh").read_text())
     parts = {part for pair in named for part in " ".join(pair).split()}
     files = set(re.search(r'lm_files="(.*)"', (RECIPE / "local" / "lm.sh").read_text())[1].split())
     sums = script.read_checksums(RECIPE / "local" / "md5sum.txt")

@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("recipes", "audio", "export", "wandb", "mlflow", "tests", "docs")  # those that local/path.sh installs
+# The extras that local/path.sh installs.
+EXTRAS = ("recipes", "audio", "export", "serve", "microphone", "wandb", "mlflow", "tests", "docs")
 BUILD = "import sys; from setuptools.build_meta import build_editable; build_editable(sys.argv[1])"
 
 

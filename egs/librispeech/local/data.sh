@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Writes the manifests of LibriSpeech, data/train.jsonl.gz, data/dev.jsonl.gz and one for each test set, and the names
-# of the sets to score, data/scored_sets. It runs in the work folder; run.sh passes its own options of the same names.
+# Writes the manifests of LibriSpeech, data/train.jsonl.gz, data/dev.jsonl.gz and one for each test set; the names of the
+# sets to score, data/scored_sets; and of which parts training set and dev set are, data/parts. It runs in the work
+# folder; run.sh passes its own options of the same names.
 #
 #   --corpus-dir DIR            folder of the parts, or the folder above it (default: download the parts)
 #   --mirror URL                OpenSLR's resources
@@ -89,3 +90,5 @@ fi
 if [ -n "$test_speakers" ]; then prepare_set "$corpus_dir" held_out "$train_parts" --speakers "$test_speakers"; fi
 for part in $test_parts; do prepare_set "$corpus_dir" "$part" "$part"; done
 echo dev ${test_speakers:+held_out} $test_parts >data/scored_sets
+if [ -n "$dev_speakers" ]; then dev_parts="speakers of $train_parts"; fi
+echo "$train_parts, $dev_parts" >data/parts
