@@ -177,6 +177,9 @@ class ModelConfig(Section):
         return list(context) if isinstance(context, tuple) else [context] * self.layers
 
 
+DEFAULT_SILENCE_PROBABILITY = 0.5  # as in Kaldi's lexica
+
+
 class ObjectiveConfig(Section):
     """The training objective (asrtool/objectives), which asrtool/training/objective.py creates."""
 
@@ -185,8 +188,12 @@ class ObjectiveConfig(Section):
     kind: Literal["ctc", "mmi", "ce"] = "ctc"
     # Share of the loss that is CTC on the output of the middle block of a Transformer (intermediate CTC)
     intermediate_ctc: Fraction = 0.0
-    # mmi: HMM topology of the units: CTC, or CTC without the rule of a blank between equal units ("modified")
-    topology: Literal["ctc", "modified"] = "ctc"
+    # HMM topology of the units: CTC; mmi: CTC without the rule of a blank between equal units ("modified"); or two
+    # states for each unit and no blank, as in Kaldi's chain models ("hmm"): one for its first frame, one for the others
+    topology: Literal["ctc", "modified", "hmm"] = "ctc"
+    # Probability of silence before each word and at the end in training graphs, of units that have a silence; 0: it is
+    # never there; null: 0.5 with topology hmm, which has no blank for pauses, and 0 with the others
+    silence_probability: Fraction | None = None
     # mmi: order of the unit n-gram model of the denominator graph
     ngram_order: Annotated[Integer, Field(gt=0, le=20)] = 4
     # mmi: smallest count of an n-gram history of two units or more in the denominator's model; for a history with a
@@ -200,6 +207,13 @@ class ObjectiveConfig(Section):
     ce_weight: Weight = 0.0
     # Frame-wise cross entropy: share of each frame's target that is spread evenly over all units
     label_smoothing: Fraction = 0.0
+
+    @property
+    def optional_silence(self) -> float:
+        """`silence_probability`, or its default by the topology."""
+        if self.silence_probability is None:
+            return DEFAULT_SILENCE_PROBABILITY if self.topology == "hmm" else 0.0
+        return self.silence_probability
 
     @property
     def needs_alignments(self) -> bool:
@@ -230,6 +244,8 @@ class TrainingConfig(Section):
     max_grad_norm: Amount = 5.0
     # Precision of the computation: weights and optimiser stay in fp32. auto is bf16 where the processor supports it
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    # Whether torch.compile fuses the operations of a Transformer's blocks; the first steps take minutes then
+    compile: Flag = False
     # Number of steps between validations; each writes a checkpoint
     validate_every: Positive = 500
     # Number of steps between further checkpoints; null writes none by steps
@@ -336,6 +352,8 @@ class Config(Section):
             )
         if self.objective.intermediate_ctc and not self.model.architecture.startswith("transformer"):
             raise ValueError(f"objective.intermediate_ctc is for Transformers, not for {self.model.architecture}")
+        if self.training.compile and not self.model.architecture.startswith("transformer"):
+            raise ValueError(f"training.compile is for Transformers, not for {self.model.architecture}")
         if self.data.min_seconds >= self.data.max_seconds:
             raise ValueError("data.min_seconds must be below data.max_seconds")
         return self

@@ -222,7 +222,8 @@ class DataConfig(Section):
     exclude: Annotated[FilePath | ExclusionLists | None, WrapValidator(path_or(ExclusionLists, optional=True))] = None
     # Tokenizer file with the output units, from `asrtool tokenizer`
     tokenizer: FilePath = Path("data/lang/tokenizer.json")
-    # Largest amount of audio in a batch in seconds, padding included
+    # Largest amount of audio in a batch in seconds, padding included. In training it is meant for utterances of 15 s:
+    # batches cost about the same to compute, so that with unlimited attention one of longer utterances has less audio
     batch_seconds: Duration = 200.0
     # Number of buckets of similar length; the cuts of a batch come from one bucket, which keeps padding small
     num_buckets: Positive = 10
@@ -232,6 +233,11 @@ class DataConfig(Section):
     max_seconds: Duration = 30.0
     # Number of loader processes per rank; 0 loads in the training process
     workers: Annotated[Integer, Field(ge=0, le=256)] = 1
+    # File of transforms of the training speakers, from `asrtool fmllr train`; null is none
+    speaker_transforms: FilePath | None = None
+    # Share of the training cuts whose features are transformed; the others stay as they are, so that the model
+    # recognises speakers without a transform, too
+    transformed_share: Annotated[Real, Field(ge=0, le=1)] = 0.75
     # Section of the augmentation of training cuts
     augment: AugmentConfig = AugmentConfig()
 

@@ -24,6 +24,16 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     return device
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Returns a tensor on `device`. The copy from the host to a GPU does not wait for the work that the GPU has.
+
+    Such copies need pinned memory; a tensor that is not in it is copied there first.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def describe_device(device: torch.device) -> str:
     """Returns the name of the GPU, or the model and number of threads of the CPU: "AMD EPYC, 2 threads"."""
     if device.type == "cuda":

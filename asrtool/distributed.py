@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from asrtool.errors import AsrtoolError, UserError
+from asrtool.machine import pin_to_cores, share_of_cores
 
 # One of these is in the message of torch when a rank is gone
 LOST_RANK_SIGNS = ("gloo", "Gloo", "NCCL", "onnection", "Timed out", "wait timeout", "Broken pipe")
@@ -198,6 +199,25 @@ def gather_from_all(ranks: Ranks, value: Any) -> list[Any]:
     values = [None] * ranks.world_size
     distributed.all_gather_object(values, value)
     return values
+
+
+def pin_local_ranks(ranks: Ranks, device: torch.device) -> None:
+    """Gives each rank of a machine its own share of the cores, where they compute on the CPU. Called on all ranks.
+
+    Without it, the system moves threads from core to core, and two ranks meet on one of them. Nothing is changed where
+    the ranks have been given different cores already, or where there are fewer cores than ranks. A rank that has more
+    threads than cores gets as many as cores.
+    """
+    if ranks.local_world_size == 1 or device.type != "cpu":
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    first = ranks.rank - ranks.local_rank
+    local = gather_from_all(ranks, cores)[first : first + ranks.local_world_size]
+    if any(other != cores for other in local) or len(cores) < ranks.local_world_size:
+        return
+    share = share_of_cores(cores, ranks.local_rank, ranks.local_world_size)
+    torch.set_num_threads(min(torch.get_num_threads(), len(share)))
+    pin_to_cores(share)
 
 
 def sum_over_ranks(ranks: Ranks, *numbers: float) -> list[float]:

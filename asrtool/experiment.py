@@ -24,13 +24,16 @@ from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import speaker_of
 from asrtool.data.sampling import CutBatch
 from asrtool.data.shards import entries_with_trees, manifest_files
+from asrtool.data.speaker_transforms import SpeakerTransforms, load_transforms
 from asrtool.device import pick_device
 from asrtool.distributed import this_rank
 from asrtool.errors import DataError, UserError
 from asrtool.files import file_hash
 from asrtool.models.acoustic import AcousticModel
 from asrtool.pack_manifest import MANIFEST, Manifest, is_pack, open_pack, pack_files
+from asrtool.precision import autocast, log_precision_fallback, uses_bf16
 from asrtool.system_files import SystemFiles, experiment_files
+from asrtool.text.outputs import num_outputs
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -46,13 +49,25 @@ class Experiment:
     device: torch.device
     files: SystemFiles = field(default_factory=SystemFiles)  # graph, language models and weights that it carries
     adapted: AdaptedWeights | None = None  # weights of each speaker; a batch must then have one speaker
+    transforms: SpeakerTransforms | None = None  # of the features of each speaker
     max_seconds: float | None = MAX_CUT_SECONDS  # longest cut that is read; None: cuts of any length
     longest_seconds: float | None = None  # the longest utterance of the training, as a pack records it
+    precision: str = "fp32"  # of recognition's matrix products, as in `asrtool.precision.uses_bf16`
 
     @property
     def frame_seconds(self) -> float:
         """The duration of an output frame of the model, in seconds."""
         return FRAME_SHIFT * self.model.subsampling.factor
+
+    @property
+    def computed_precision(self) -> str:
+        """The precision of recognition on this device, "fp32" or "bf16", as results record it."""
+        return "bf16" if uses_bf16(self.precision, self.device) else "fp32"
+
+    @property
+    def num_outputs(self) -> int:
+        """V, the number of outputs of the model."""
+        return num_outputs(self.config.objective.topology, self.tokenizer.size)
 
     @cached_property
     def content_hashes(self) -> list[str]:
@@ -73,33 +88,46 @@ class Experiment:
         self.adapted = AdaptedWeights(folder, speakers, self.checkpoint)
         return self.adapted
 
+    def load_transforms(self, path: Path, cuts: Iterable[Path]) -> None:
+        """Sets `transforms` to those that `asrtool fmllr` wrote to `path`, for the speakers of manifests.
+
+        Raises DataError with the speakers that have none.
+        """
+        self.transforms = load_transforms(path, self.config.features.num_bins)
+        speakers = dict.fromkeys(speaker_of(tree) for manifest in cuts for _, tree in entries_with_trees(manifest))
+        missing = [str(speaker or "cuts without a speaker") for speaker in speakers if speaker not in self.transforms]
+        if missing:
+            hint = "estimate them with `asrtool fmllr estimate`"
+            raise DataError(f"{path} has no transforms of {len(missing)} speakers; {hint}", missing)
+
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns log-probs (N, T', V) of a batch of N cuts, for T' output frames and V units, and their lengths (N,).
+        """Returns log-probs (N, T', V) of a batch of N cuts: T' output frames, V outputs; and their lengths (N,).
 
         Raises DataError with the cuts whose log-probs are not finite.
         """
         if not batch.ids:
-            return torch.zeros(0, 0, self.tokenizer.size), torch.zeros(0, dtype=torch.int64)
+            return torch.zeros(0, 0, self.num_outputs), torch.zeros(0, dtype=torch.int64)
         if self.adapted:
             (speaker,) = set(batch.speakers)  # the sampler separates speakers
             self.adapted.load_into(self.model, speaker)
-        log_probs, lens = self.model(batch.features.to(self.device), batch.feature_lens.to(self.device))
+        with autocast(self.precision, self.device):
+            log_probs, lens = self.model(batch.features.to(self.device), batch.feature_lens.to(self.device))
         check_finite(log_probs, lens, batch.ids)
         return log_probs, lens
 
     def batches(self, cut_batches: Iterable[CutBatch], workers: int) -> Iterator[Batch]:
         """Yields the features of each batch of cuts, without augmentation or targets; `workers` processes load them."""
-        dataset = SpeechDataset(self.config, tokenizer=None, training=False, max_seconds=self.max_seconds)
+        dataset = SpeechDataset(self.config, None, False, self.max_seconds, self.transforms)
         return load_batches(dataset, cut_batches, workers)
 
 
-def open_experiment(folder: Path, which: str = "averaged", device: str = "auto") -> Experiment:
+def open_experiment(folder: Path, which: str = "averaged", device: str = "auto", precision: str = "fp32") -> Experiment:
     """Returns the experiment in `folder`, or the pack, with the weights of one checkpoint, in evaluation mode.
 
-    `which` names a checkpoint as in `checkpoint.find_checkpoint`. Each rank of a machine uses its own GPU. Raises
-    UserError for a damaged pack, a tokenizer with other units than the checkpoint's, and for weights that do not fit
-    the configuration.
+    `which` names a checkpoint as in `checkpoint.find_checkpoint`. Each rank of a machine uses its own GPU. `precision`
+    is "fp32", "bf16" or "auto", as in `asrtool.precision.uses_bf16`. Raises UserError for a damaged pack, a tokenizer
+    with other units than the checkpoint's, and for weights that do not fit the configuration.
     """
     manifest = open_pack(folder) if is_pack(folder) else None
     if not (folder / "config.yaml").is_file():
@@ -112,8 +140,10 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto")
     path = checkpoint.find_checkpoint(folder, which)
     state = checkpoint.load_checkpoint(path)
     checkpoint.require_same_units(state, tokenizer.symbols, path, "put back the tokenizer.json it was trained with")
-    model = checkpoint.build_model(config.model, config.features.num_bins, tokenizer.size, state, path)
+    outputs = num_outputs(config.objective.topology, tokenizer.size)
+    model = checkpoint.build_model(config.model, config.features.num_bins, outputs, state, path)
     model_device = pick_device(device, this_rank().local_rank)
+    log_precision_fallback(precision, model_device)
     return Experiment(
         folder=folder,
         config=config,
@@ -123,6 +153,7 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto")
         device=model_device,
         files=pack_files(folder, manifest) if manifest else experiment_files(folder),
         longest_seconds=manifest.training.longest_seconds if manifest else None,
+        precision=precision,
     )
 
 
@@ -157,5 +188,6 @@ def run_hash(experiment: Experiment, cuts: Path, settings: dict) -> str:
     `settings` is what does not come from the experiment or the manifest, such as the method and the search's options.
     """
     manifests = [file_hash(path) for path in manifest_files(cuts)]
-    content = json.dumps([experiment.content_hashes, experiment.device.type, manifests, settings])
+    device = [experiment.device.type, experiment.computed_precision]
+    content = json.dumps([experiment.content_hashes, device, manifests, settings])
     return hashlib.sha256(content.encode()).hexdigest()[:12]

@@ -230,9 +230,15 @@ def write_jsonl(path: str | Path, rows: Iterable[dict]) -> int:
     return count
 
 
+LINE_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
 def json_line(row: dict) -> str:
     """Returns `row` as a line of JSON with its line end. Numbers that are not finite, which JSON lacks, become null."""
-    return json.dumps(finite_or_null(row), ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        return LINE_ENCODER.encode(row) + "\n"
+    except ValueError:  # a number that is not finite
+        return LINE_ENCODER.encode(finite_or_null(row)) + "\n"
 
 
 def finite_or_null(value: Any) -> Any:

@@ -81,11 +81,15 @@ class Terminated(KeyboardInterrupt):
 
 
 class Interrupts:
-    """While open, the first Ctrl-C or SIGTERM only sets `requested`; a second one interrupts at once."""
+    """While open, the first Ctrl-C or SIGTERM only sets `requested` and logs `message`; a second one interrupts.
+
+    The log line begins with the word of the error line that ends the command: "interrupted" or "terminated".
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, message: str | None = "stopping after this step (again to stop at once)") -> None:
+        self.message = message
         self.requested = False
         self.kind: type[KeyboardInterrupt] = KeyboardInterrupt  # the exception for the last signal
 
@@ -102,4 +106,6 @@ class Interrupts:
         if self.requested:
             raise self.kind
         self.requested = True
-        logger.info("interrupted: stopping after this step (again to stop at once)")
+        if self.message:
+            word = "terminated" if self.kind is Terminated else "interrupted"
+            logger.info(f"{word}: {self.message}")

@@ -5,6 +5,8 @@ torch nor any other part of asrtool.
 """
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -15,6 +17,24 @@ NO_LIMIT_BYTES = 2**60  # version 1 of control groups writes a number above this
 def affinity_cores() -> int:
     """Returns the number of cores that this process may run on, without the limit of a container."""
     return len(os.sched_getaffinity(0))
+
+
+def share_of_cores(cores: Sequence[int], number: int, count: int) -> set[int]:
+    """Returns the cores of process `number` of `count` that share `cores`; all of them where there is not one for each.
+
+    Each process has a run of neighbours, which often share a cache.
+    """
+    in_order = sorted(cores)
+    if len(in_order) < count:
+        return set(in_order)
+    return set(in_order[number * len(in_order) // count : (number + 1) * len(in_order) // count])
+
+
+def pin_to_cores(cores: set[int]) -> None:
+    """Lets all threads of this process, and those and the processes that they start, run on these cores alone."""
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(int(thread), cores)
 
 
 def usable_cores(root: Path = CONTROL_GROUPS) -> int:

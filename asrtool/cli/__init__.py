@@ -20,6 +20,7 @@ from asrtool.cli.decode import decode, rescore, score, tune
 from asrtool.cli.doctor import doctor
 from asrtool.cli.export import export
 from asrtool.cli.features import features
+from asrtool.cli.fmllr import fmllr
 from asrtool.cli.graph import graph
 from asrtool.cli.lexicon import lexicon
 from asrtool.cli.lm import lm
@@ -30,6 +31,7 @@ from asrtool.cli.plan import plan
 from asrtool.cli.prepare import prepare
 from asrtool.cli.report import report
 from asrtool.cli.segment import segment
+from asrtool.cli.serve import serve
 from asrtool.cli.split import split, subset
 from asrtool.cli.stream import stream
 from asrtool.cli.tokenizer import tokenizer
@@ -86,9 +88,9 @@ def cli(debug: bool, level: int | None) -> None:
 
 
 COMMANDS = (
-    *(new, prepare, normalise, split, subset, features, lexicon, tokenizer, tree, lm, graph),
-    *(train, info, plan, align, segment, clean, decode, tune, calibrate, rescore, adapt, score, transcribe, stream),
-    *(report, compare, export, pack, doctor),
+    *(new, prepare, normalise, split, subset, features, fmllr, lexicon, tokenizer, tree, lm, graph),
+    *(train, info, plan, align, segment, clean, decode, tune, calibrate, rescore, adapt, score),
+    *(transcribe, stream, serve, report, compare, export, pack, doctor),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -11,7 +11,10 @@ from asrtool.cli.options import (
     batch_seconds_option,
     checkpoint_option,
     device_option,
+    precision_option,
+    pseudo_labels_option,
     threads_option,
+    transforms_option,
     workers_option,
 )
 
@@ -19,9 +22,7 @@ from asrtool.cli.options import (
 @click.command()
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH)
-@click.option(
-    "--hyps", type=PATH, help="Pseudo-labels, a folder of `asrtool decode`; without it the texts of CUTS are used."
-)
+@pseudo_labels_option
 @click.option(
     "--out",
     type=PATH,
@@ -39,13 +40,15 @@ from asrtool.cli.options import (
 )
 @batch_seconds_option(40.0)
 @click.option("--seed", default=1, type=SEED, help="Seed of the random numbers. Dropout and augmentation depend on it.")
+@transforms_option
 @click.option("--noise", type=PATH, help="Manifest of noise to mix in, as in training; without it there is none.")
 @checkpoint_option()
 @workers_option()
 @device_option()
+@precision_option(None, "training.precision of the experiment")
 @threads_option()
 @allow_commands
-def adapt(exp, cuts, hyps, out, checkpoint, workers, device, threads, **settings) -> None:
+def adapt(exp, cuts, hyps, out, transforms, checkpoint, workers, device, precision, threads, **settings) -> None:
     """Adapt a trained experiment to each speaker of a manifest.
 
     Each speaker gets all weights of the model, trained further on hypotheses as pseudo-labels, with the experiment's
@@ -78,9 +81,11 @@ def adapt(exp, cuts, hyps, out, checkpoint, workers, device, threads, **settings
 
     if threads:
         torch.set_num_threads(threads)
-    experiment = open_experiment(exp, checkpoint, device)
+    experiment = open_experiment(exp, checkpoint, device, precision or "fp32")
+    if transforms:
+        experiment.load_transforms(transforms, [cuts])
     noise = settings.pop("noise")
-    chosen = AdaptationSettings(**settings, noise=str(noise) if noise else None)
+    chosen = AdaptationSettings(**settings, noise=str(noise) if noise else None, precision=precision)
     summary = run(experiment, cuts, out, hyps, chosen, workers)
     if summary:  # of the first process
         click.echo(summary)

@@ -32,7 +32,7 @@ MANIFESTS = (".jsonl", ".jsonl.gz")
 @model_options
 def align(
     model, cuts, out, ctm, formats, output_dir, channel, g2p, checkpoint, max_minutes, batch_seconds, workers, device,
-    threads,
+    precision, threads,
 ) -> None:  # fmt: skip
     """Find the times of each word of transcripts, or of a long recording with its text.
 
@@ -58,7 +58,7 @@ def align(
 
     if threads:
         torch.set_num_threads(threads)
-    experiment = open_experiment(model, checkpoint, device)
+    experiment = open_experiment(model, checkpoint, device, precision)
     if cuts.name.endswith(MANIFESTS) or cuts.is_dir():
         from asrtool.decoding.align import align as run
 

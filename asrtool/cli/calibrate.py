@@ -37,7 +37,19 @@ from asrtool.cli.search_options import (
 @click.option("--out", type=PATH, show_default="EXP/calibration.json", help="File or folder to write. A JSON file.")
 @model_options
 def calibrate(
-    exp, cuts, methods, jobs, out, checkpoint, max_minutes, batch_seconds, workers, device, threads, **options
+    exp,
+    cuts,
+    methods,
+    jobs,
+    out,
+    checkpoint,
+    max_minutes,
+    batch_seconds,
+    workers,
+    device,
+    precision,
+    threads,
+    **options,
 ) -> None:
     """Turn the posteriors of words into probabilities, on a dev set.
 
@@ -68,7 +80,7 @@ def calibrate(
     if threads:
         torch.set_num_threads(threads)
     given = {name: value for name, value in options.items() if value is not None}
-    experiment = open_experiment(exp, checkpoint, device)
+    experiment = open_experiment(exp, checkpoint, device, precision)
     check_cuts(cuts, max_minutes, experiment.config.data.max_seconds)
     experiment.max_seconds = 60 * max_minutes
     all_options = options_by_method(experiment, methods or (best_method(experiment),), given)

@@ -26,7 +26,19 @@ from asrtool.cli.search_options import decoding_weights_option, graph_option
 @decoding_weights_option
 @model_options
 def clean(
-    cuts, model, out, max_z, max_share, checkpoint, max_minutes, batch_seconds, workers, device, threads, **options
+    cuts,
+    model,
+    out,
+    max_z,
+    max_share,
+    checkpoint,
+    max_minutes,
+    batch_seconds,
+    workers,
+    device,
+    precision,
+    threads,
+    **options,
 ) -> None:
     """List utterances whose transcript the audio contradicts.
 
@@ -49,7 +61,7 @@ def clean(
 
     if threads:
         torch.set_num_threads(threads)
-    experiment = open_experiment(model, checkpoint, device)
+    experiment = open_experiment(model, checkpoint, device, precision)
     given = {name: value for name, value in options.items() if value is not None}
     for line in run(experiment, cuts, out, Limits(max_z, max_share), given, batch_seconds, workers, max_minutes):
         click.echo(line)

@@ -2,7 +2,7 @@
 
 import click
 
-from asrtool.cli.doctor_output import json_option, print_json
+from asrtool.cli.json_output import json_option, print_json
 from asrtool.cli.options import PATH
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from asrtool.cli.options import CONTEXT, JOBS, PATH, SHARE, device_option, model_options, set_options
+from asrtool.cli.options import CONTEXT, JOBS, PATH, SHARE, device_option, model_options, set_options, transforms_option
 from asrtool.cli.search_options import (
     METHOD,
     beam_option,
@@ -43,14 +43,15 @@ NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has 
 @no_rescore_option
 @click.option("--jobs", default=1, type=JOBS, help="Number of processes. Graph search runs in them.")
 @click.option("--adapted", type=PATH, help="Weights of each speaker, a folder of `asrtool adapt`.")
+@transforms_option
 @model_options
 @click.option(
     "--out", type=PATH, show_default="EXP/decode", help="File or folder to write. Results get OUT/SET/METHOD."
 )
 @set_options
 def decode(
-    exp, cuts, methods, jobs, adapted, checkpoint, out, names, tag, overwrite, max_minutes, batch_seconds, workers,
-    device, threads, **options,
+    exp, cuts, methods, jobs, adapted, transforms, checkpoint, out, names, tag, overwrite, max_minutes, batch_seconds,
+    workers, device, precision, threads, **options,
 ) -> None:  # fmt: skip
     """Recognise the cuts of manifests with a trained experiment.
 
@@ -59,7 +60,8 @@ def decode(
 
     Writes EXP/decode/SET/METHOD/hyps.jsonl and decode.json, and prints the real-time factor of each. SET is the name of
     --name, or of the manifest without .jsonl.gz. METHOD is "rescored" for graph with --rescore. With --adapted the
-    folder is METHOD_adapted, in the second round METHOD_adapted2; with --tag it ends in -TAG.
+    folder is METHOD_adapted, in the second round METHOD_adapted2, with --transforms METHOD_fmllr; with --tag it ends in
+    -TAG.
 
     The same command again resumes an interrupted run, or replaces its own result. A result of other options is not
     replaced: --tag keeps both, --overwrite replaces it. A new result deletes the scores of the old one.
@@ -103,8 +105,10 @@ def decode(
     sets = dict(zip(set_names(cuts, names), cuts, strict=True))
     if threads:
         torch.set_num_threads(threads)
-    experiment = open_experiment(exp, checkpoint, device)
-    runs = plan_runs(experiment, sets, methods, given, checkpoint, adapted, tag, overwrite, max_minutes, out)
+    experiment = open_experiment(exp, checkpoint, device, precision)
+    runs = plan_runs(
+        experiment, sets, methods, given, checkpoint, adapted, transforms, tag, overwrite, max_minutes, out
+    )
     for facts in decode_runs(experiment, runs, jobs, batch_seconds, workers):
         click.echo(_summary(facts))
 
@@ -114,7 +118,7 @@ def _summary(facts: dict) -> str:
     return (
         f"{facts['set']} {facts['method']}: {facts['utterances']} utterances, {facts['audio_seconds']:.0f} s of audio, "
         f"RTF {facts['rtf']:.4f} (model {facts['rtf_model']:.4f}, search {facts['rtf_search']:.4f}) "
-        f"on {facts['device']}, batches of {facts['batch_seconds']:.0f} s{processes}"
+        f"on {facts['device']} in {facts['precision']}, batches of {facts['batch_seconds']:.0f} s{processes}"
     )
 
 
@@ -147,8 +151,8 @@ def _summary(facts: dict) -> str:
 @click.option("--jobs", default=1, type=JOBS, help="Number of processes. The search runs in them.")
 @model_options
 def tune(
-    exp, cuts, graph, also, out, rounds, jobs, checkpoint, max_minutes, batch_seconds, workers, device, threads,
-    **options,
+    exp, cuts, graph, also, out, rounds, jobs, checkpoint, max_minutes, batch_seconds, workers, device, precision,
+    threads, **options,
 ) -> None:  # fmt: skip
     """Find the decoding weights with the lowest WER on a dev set.
 
@@ -184,10 +188,11 @@ def tune(
     given.setdefault("lattice_beam", DEFAULT_LATTICE_BEAM)
     systems = []
     for folder, manifest, graph_folder in ((exp, cuts, graph), *also):
-        experiment = open_experiment(folder, checkpoint, device)
+        experiment = open_experiment(folder, checkpoint, device, precision)
         check_cuts(manifest, max_minutes, experiment.config.data.max_seconds)
         experiment.max_seconds = 60 * max_minutes
-        search, _ = open_graph_search(experiment.tokenizer, tuning_options(experiment, graph_folder, given), jobs)
+        options = tuning_options(experiment, graph_folder, given)
+        search, _ = open_graph_search(experiment.tokenizer, options, jobs, experiment.config.objective.topology)
         systems.append(TunedSystem(experiment, manifest, search))
     out = out or systems[0].folder / "decoding_weights.json"
     facts = tune_systems(systems, out, Grid(rounds=rounds), batch_seconds, workers)

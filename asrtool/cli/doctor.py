@@ -3,7 +3,8 @@
 import click
 
 from asrtool.cli.doctor_data import data
-from asrtool.cli.doctor_output import json_option, show
+from asrtool.cli.doctor_output import show
+from asrtool.cli.json_output import json_option
 from asrtool.cli.options import PATH
 from asrtool.cli.search_options import graph_option
 

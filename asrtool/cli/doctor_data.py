@@ -2,7 +2,8 @@
 
 import click
 
-from asrtool.cli.doctor_output import json_option, show
+from asrtool.cli.doctor_output import show
+from asrtool.cli.json_output import json_option
 from asrtool.cli.options import JOBS, PATH, allow_commands
 
 

@@ -1,26 +1,13 @@
-"""What commands with an option --json share: the option, and printing JSON and reports."""
+"""How the commands of `asrtool doctor` print their reports."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from asrtool.cli.json_output import print_json
+
 if TYPE_CHECKING:
     from asrtool.doctor.findings import Report
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-
-
-def print_json(value: Any) -> None:
-    """Prints a tree of plain types as JSON in UTF-8; numbers that are not finite become null.
-
-    A byte of a file name that is not UTF-8, which Python holds as a lone surrogate, becomes an escape such as \\udcff.
-    """
-    import json
-
-    from asrtool.files import finite_or_null
-
-    text = json.dumps(finite_or_null(value), indent=2, ensure_ascii=False, allow_nan=False)
-    click.echo(text.encode("utf-8", "backslashreplace").decode())
 
 
 def show(reports: "list[Report]", as_json: bool) -> None:

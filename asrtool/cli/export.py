@@ -24,10 +24,29 @@ from asrtool.cli.options import PATH, allow_commands, checkpoint_option, max_min
     show_default="no quantisation",
     help="Type of quantised weights; the quantised graphs are written as well, and their error is measured.",
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(["sherpa-onnx"]),
+    show_default="any runtime of ONNX",
+    help="Runtime that the folder is for, as above.",
+)
+@click.option(
+    "--graph",
+    type=PATH,
+    show_default="the graph of a pack",
+    help="Decoding graph, a folder of `asrtool graph`. With --runtime sherpa-onnx only.",
+)
+@click.option(
+    "--decoding-weights",
+    type=PATH,
+    show_default="those of a pack for its graph",
+    help="Acoustic scale and both penalties, a file of `asrtool tune`. With --runtime sherpa-onnx only: they are put "
+    "into the copy of the graph.",
+)
 @click.option("--opset", default=18, type=click.IntRange(min=18), help="Version of the ONNX operator set.")
 @threads_option(1)
 @allow_commands
-def export(exp, out, checkpoint, cuts, max_minutes, quantise, opset, threads) -> None:
+def export(exp, out, checkpoint, cuts, max_minutes, quantise, runtime, graph, decoding_weights, opset, threads) -> None:
     """Export a trained model as ONNX graphs and check them.
 
     The folder OUT is for other runtimes. OUT/model.onnx takes whole utterances. OUT/step.onnx, for models that can
@@ -38,11 +57,16 @@ def export(exp, out, checkpoint, cuts, max_minutes, quantise, opset, threads) ->
     log-probs differ from the model's by more than rounding, nothing is written and the exit status is 1. --quantise
     int8 also writes graphs with 8-bit weights, and prints how much their log-probs differ.
 
+    With --runtime sherpa-onnx, OUT is for the tools of sherpa-onnx, with the commands in OUT/README.md. streaming.onnx,
+    instead of step.onnx, is for its online recogniser, and model.onnx for its offline recogniser. The decoding graph of
+    --graph, or of a pack, is copied with its words.
+
     OUT must be new, empty, or the folder of an earlier export, of which only the exported files are replaced.
 
     \b
     asrtool export exp/transformer exp/transformer/export
     asrtool export exp/chunk exp/chunk/export --quantise int8 --cuts data/test.jsonl.gz
+    asrtool export exp/chunk exp/chunk/sherpa --runtime sherpa-onnx --graph data/lang/graph
 
     The command needs further packages: pip install 'asrtool[export]'.
     """
@@ -54,9 +78,14 @@ def export(exp, out, checkpoint, cuts, max_minutes, quantise, opset, threads) ->
 
     require_packages()
     torch.set_num_threads(threads)
-    graphs = export_graphs(open_experiment(exp, checkpoint, "cpu"), out, opset, cuts, quantise == "int8", max_minutes)
+    experiment = open_experiment(exp, checkpoint, "cpu")
+    files = {"graph": graph, "decoding_weights": decoding_weights}
+    given = {name: path for name, path in files.items() if path}
+    graphs = export_graphs(experiment, out, opset, cuts, quantise == "int8", max_minutes, runtime, given)
     for name, graph in graphs.items():
         click.echo(_summary(out / name, graph))
+    if runtime and not experiment.model.can_stream:
+        click.echo(f"{out} has no streaming.onnx: this model needs whole utterances")
 
 
 def _summary(path: Path, graph: dict) -> str:

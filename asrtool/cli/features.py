@@ -4,9 +4,8 @@ import re
 
 import click
 
-from asrtool.cli.options import JOBS, PATH, allow_commands, max_minutes
+from asrtool.cli.options import JOBS, PATH, allow_commands, max_minutes, num_bins_option
 
-MIN_BINS, MAX_BINS = 4, 1024  # as features.num_bins of a configuration
 MAX_SHARES = 100_000
 
 
@@ -38,7 +37,7 @@ def _parse_speeds(_context, _option, text: str) -> tuple[float, ...]:
 @click.command()
 @click.argument("cuts", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--num-bins", default=80, type=click.IntRange(MIN_BINS, MAX_BINS), help="Number of mel bins.")
+@num_bins_option
 @click.option(
     "--speeds",
     default="1.0",

@@ -65,7 +65,12 @@ from asrtool.graphs.topology import TOPOLOGIES
     type=Number(0, 1, minimum_open=True, maximum_open=True),
     help="Probability of silence at each word boundary.",
 )
-def graph(out, source, **options) -> None:
+@click.option(
+    "--kaldi-graph",
+    type=PATH,
+    help="Folder of Kaldi's mkgraph.sh. Its HCLG.fst becomes the graph, for a tokenizer of type pdf.",
+)
+def graph(out, source, kaldi_graph, **options) -> None:
     """Compile a decoding graph.
 
     The folder OUT gets OpenFst files, words.txt, units.txt, lexicon.txt and graph.json.
@@ -76,6 +81,7 @@ def graph(out, source, **options) -> None:
     asrtool graph exp/lang/graph --tokenizer data/phones.json --lm data/3gram.arpa --kind HLG --kind G
     asrtool graph exp/lang/names --tokenizer data/phones.json --lm data/3gram.arpa --add-words names.txt
     asrtool graph exp/lang/names --from packs/english --add-words names.txt
+    asrtool graph exp/lang/hclg --tokenizer data/pdfs.json --kaldi-graph exp/tri3b/graph
 
     H is the topology (ctc; modified: equal units need no blank between them; hmm: two states for each unit, for models
     with two outputs for each unit), L is the lexicon and G the language model.
@@ -92,9 +98,14 @@ def graph(out, source, **options) -> None:
     """
     from asrtool.errors import UserError
     from asrtool.graphs.build import build_graph, build_graph_like
+    from asrtool.graphs.kaldi_graph import build_kaldi_graph
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    if source:
+    if kaldi_graph:
+        if source or given.keys() != {"tokenizer"}:
+            raise UserError("--kaldi-graph needs --tokenizer, and no other option: Kaldi's graph has all the rest")
+        facts = build_kaldi_graph(out, kaldi_graph, given["tokenizer"])
+    elif source:
         facts = build_graph_like(source, out, **given)
     elif "tokenizer" in given:
         facts = build_graph(out, **given)

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asrtool.cli.options import CONTEXT, COUNT, EPOCHS, PATH, POSITIVE, SEED, SHARE, Number, case_option, device_option
+from asrtool.cli.options import (
+    CONTEXT,
+    COUNT,
+    EPOCHS,
+    PATH,
+    POSITIVE,
+    SEED,
+    SHARE,
+    Number,
+    case_option,
+    device_option,
+    precision_option,
+)
 
 if TYPE_CHECKING:
     from asrtool.lm.corpus import Corpus
@@ -134,12 +146,7 @@ def train(
     help="Number of units in a step over all processes, padding included.",
 )
 @click.option("--lr", default=2e-3, type=POSITIVE, help="Peak learning rate.")
-@click.option(
-    "--precision",
-    default="auto",
-    type=click.Choice(["fp32", "bf16", "auto"]),
-    help="Precision of the computation; auto is bf16 where the processor supports it.",
-)
+@precision_option("auto")
 @click.option(
     "--seed",
     default=1,

@@ -138,6 +138,32 @@ def device_option(default: str = "auto") -> Decorator:
     )
 
 
+MIN_BINS, MAX_BINS = 4, 1024  # as features.num_bins of a configuration
+
+num_bins_option = click.option(
+    "--num-bins", default=80, type=click.IntRange(MIN_BINS, MAX_BINS), help="Number of mel bins."
+)
+
+
+pseudo_labels_option = click.option(
+    "--hyps", type=PATH, help="Pseudo-labels, a folder of `asrtool decode`; without it the texts of CUTS are used."
+)
+transforms_option = click.option(
+    "--transforms", type=PATH, help="Transforms of the features of each speaker, a file of `asrtool fmllr`."
+)
+
+
+def precision_option(default: str | None, default_text: str | None = None) -> Decorator:
+    """Returns --precision, of the model's matrix products; `default_text` describes what None stands for."""
+    return click.option(
+        "--precision",
+        default=default,
+        show_default=default_text or True,
+        type=click.Choice(["fp32", "bf16", "auto"]),
+        help="Precision of the model's computation; auto is bf16 where the processor supports it.",
+    )
+
+
 def channel_option() -> Decorator:
     """Returns --channel, the channels of a recording that are recognised."""
     return click.option(
@@ -231,6 +257,7 @@ model_options = add_options(
     batch_seconds_option(),
     workers_option(),
     device_option(),
+    precision_option("fp32"),
     threads_option(),
     allow_commands,
 )

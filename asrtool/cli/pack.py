@@ -31,7 +31,7 @@ from asrtool.cli.search_options import (
     "--decoding-weights",
     "--weights",
     type=PATH,
-    help="Acoustic scale and both penalties, a file of `asrtool tune` (--method graph only).",
+    help="Acoustic scale and both penalties, a file of `asrtool tune`. With --method graph only.",
 )
 @priors_option
 @click.option("--calibration", type=PATH, show_default="EXP/calibration.json", help="Calibration of confidences.")

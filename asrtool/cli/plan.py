@@ -1,10 +1,8 @@
 """`asrtool plan`."""
 
-import json
-
 import click
 
-from asrtool.cli.doctor_output import json_option
+from asrtool.cli.json_output import json_option, print_json
 from asrtool.cli.options import COUNT, EPOCHS, PATH, POSITIVE, Number, threads_option
 from asrtool.cli.train import OVERRIDE, vocab_size_option
 
@@ -29,16 +27,25 @@ from asrtool.cli.train import OVERRIDE, vocab_size_option
     show_default="the device's",
     help="Share of the device's peak speed that training reaches.",
 )
+@click.option(
+    "--mtbf",
+    type=POSITIVE,
+    show_default="50700, as of a published training",
+    help="Mean time between failures in hours of one device.",
+)
+@click.option(
+    "--disk", type=POSITIVE, show_default="0.83, measured", help="Speed of the disk of the checkpoints in GB/s."
+)
 @click.option("--price", type=POSITIVE, show_default="as listed", help="Price of an hour of one device in USD.")
 @vocab_size_option
 @threads_option(default_text="as many as a training uses")
 @OVERRIDE
 @json_option
 def plan(
-    config, hours, devices, device_name, steps, epochs, network, utilisation, price, vocab_size, threads, overrides,
-    as_json,
+    config, hours, devices, device_name, steps, epochs, network, utilisation, mtbf, disk, price, vocab_size, threads,
+    overrides, as_json,
 ) -> None:  # fmt: skip
-    """Predict steps, memory, time, communication and cost of a training.
+    """Predict steps, memory, time, communication, reading, failures and cost of a training.
 
     CONFIG is a configuration file or an experiment folder. Hours and lengths of utterances come from the manifests
     data.train if they exist; otherwise --hours is needed, and utterances are taken to be 15 s long. `asrtool info`
@@ -57,6 +64,8 @@ def plan(
     from asrtool.training.devices import find_device
     from asrtool.training.plan import PlanOptions, make_plan, utterance_seconds
     from asrtool.training.plan_data import read_training_data
+    from asrtool.training.plan_operation import DISK_BYTES_PER_SECOND, MTBF_HOURS, OperationOptions, plan_operation
+    from asrtool.training.plan_operation_text import operation_assumptions, operation_lines, operation_values
     from asrtool.training.plan_text import assumptions, plan_lines, plan_values
 
     loaded, num_units = read_model_config(config, overrides, vocab_size)
@@ -73,10 +82,13 @@ def plan(
     else:
         device = find_device(device_name)
     planned = make_plan(loaded, num_units, device, options)
+    operation_options = OperationOptions(mtbf or MTBF_HOURS, disk * 1e9 if disk else DISK_BYTES_PER_SECOND)
+    operation = plan_operation(planned, loaded, operation_options)
     if as_json:
-        click.echo(json.dumps(plan_values(planned, loaded), indent=2))
+        print_json(plan_values(planned, loaded) | {"operation": operation_values(operation)})
         return
-    for name, value in plan_lines(planned, loaded).items():
+    lines = plan_lines(planned, loaded) | operation_lines(operation, loaded, operation_options)
+    for name, value in lines.items():
         click.echo(f"{name:16} {value}")
-    for line in assumptions(planned, loaded):
+    for line in assumptions(planned, loaded) + operation_assumptions(operation_options):
         click.echo(f"assumed          {line}")

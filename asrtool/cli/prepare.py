@@ -13,6 +13,7 @@ from asrtool.cli.prepare_options import (
     header_options,
     named_columns,
 )
+from asrtool.cli.speaker_options import speaker_options
 
 SUFFIXES = (".jsonl.gz", ".jsonl")
 
@@ -42,14 +43,7 @@ def _require_output(out: Path, *inputs: Path | None) -> None:
 @click.argument("corpus", type=PATH)
 @click.argument("out", type=PATH)
 @click.option("--part", "parts", multiple=True, required=True, help="Folder of the corpus to read; may be repeated.")
-@click.option(
-    "--speakers",
-    show_default="all speakers",
-    help="Speakers to take: comma-separated names, or a file with one a line.",
-)
-@click.option(
-    "--exclude-speakers", show_default="none", help="Speakers to leave out: comma-separated names, or a file."
-)
+@speaker_options
 @common_options
 def librispeech(corpus, out, parts, speakers, exclude_speakers, **settings) -> None:
     """Read a folder in LibriSpeech's layout.
@@ -90,19 +84,31 @@ def yesno(corpus, out, part, **settings) -> None:
 @click.argument("folder", type=PATH)
 @click.argument("out", type=PATH)
 @audio_root_option
+@click.option(
+    "--kaldi-alignments",
+    type=PATH,
+    help="Folder of Kaldi's alignments of the utterances. It has ali.*.gz and final.mdl, as of steps/align_fmllr.sh; "
+    "the pdf of each frame becomes a target of objective ce.",
+)
 @allow_commands
 @common_options
-def kaldi(folder, out, audio_root, unlabelled, **settings) -> None:
+def kaldi(folder, out, audio_root, kaldi_alignments, unlabelled, **settings) -> None:
     """Read a Kaldi data folder.
 
-    It needs wav.scp and text; segments and utt2spk are read if they exist.
+    It needs wav.scp and text; segments and utt2spk are read if they exist. With --kaldi-alignments, an utterance that
+    Kaldi failed to align is a bad one, which --skip-bad leaves out.
 
     \b
     asrtool prepare kaldi /corpora/mine/data/train data/train.jsonl.gz
+    asrtool prepare kaldi data/train train.jsonl.gz --kaldi-alignments exp/tri3b_ali --skip-bad
     """
     from asrtool.data.kaldi_folder import read_kaldi
 
     _require_output(out, *(folder.iterdir() if folder.is_dir() else ()))
+    if kaldi_alignments:
+        from asrtool.data.kaldi_alignments import read_kaldi_alignments
+
+        settings["complete"] = read_kaldi_alignments(kaldi_alignments).add_to
     _write(read_kaldi(folder, audio_root, unlabelled), out, unlabelled=unlabelled, **settings)
 
 
@@ -209,7 +215,8 @@ def lhotse(out, cuts, recordings, supervisions, **settings) -> None:
     asrtool prepare lhotse data/train.jsonl.gz --cuts fbank/train_cuts.jsonl.gz
     asrtool prepare lhotse data/train.jsonl.gz --recordings rec.jsonl.gz --supervisions sup.jsonl.gz
     """
-    from asrtool.data.manifest import copy_manifest, read_lhotse
+    from asrtool.data.lhotse_manifest import copy_manifest
+    from asrtool.data.lhotse_sets import read_lhotse
 
     _require_output(out, cuts, recordings, supervisions)
     click.echo(f"{out}: {copy_manifest(read_lhotse(cuts, recordings, supervisions), out, **settings)}")

@@ -22,10 +22,11 @@ def _beam_option(graph_default: str):
     )
 
 
-beam_option = _beam_option("16.0")
+beam_option = _beam_option("16.0, with lattices 12.0")
 # A pack without a beam leaves it to the command that searches.
 packed_beam_option = _beam_option("12.0 in `asrtool transcribe`, 16.0 in `asrtool decode`")
 lattice_search_beam_option = _beam_option("12.0, with --max-active 16.0")  # asrtool/decoding/system_options.py
+serving_beam_option = _beam_option("16.0 for streams, 12.0 for uploads, with --max-active 16.0")
 
 prefix_search_options = add_options(
     click.option(
@@ -75,14 +76,14 @@ priors_option = click.option(
 decoding_weights_option = click.option(
     "--decoding-weights",
     type=PATH,
-    help="Acoustic scale and both penalties, a file of `asrtool tune` (--method graph only).",
+    help="Acoustic scale and both penalties, a file of `asrtool tune`. With --method graph only.",
 )
 
 graph_search_options = add_options(
     click.option(
         "--max-active",
         type=click.IntRange(min=2),
-        show_default="7000",
+        show_default="1000",
         help="Largest number of active states in a frame (--method graph only).",
     ),
     click.option(

@@ -2,7 +2,16 @@
 
 import click
 
-from asrtool.cli.options import NUMBER, PATH, POSITIVE, channel_option, checkpoint_option, device_option, threads_option
+from asrtool.cli.options import (
+    NUMBER,
+    PATH,
+    POSITIVE,
+    channel_option,
+    checkpoint_option,
+    device_option,
+    precision_option,
+    threads_option,
+)
 
 
 @click.command()
@@ -22,9 +31,22 @@ from asrtool.cli.options import NUMBER, PATH, POSITIVE, channel_option, checkpoi
 @channel_option()
 @checkpoint_option()
 @device_option()
+@precision_option("fp32")
 @threads_option()
 def segment(
-    model, audio, text, out, min_seconds, max_seconds, min_score, speaker, channel, checkpoint, device, threads
+    model,
+    audio,
+    text,
+    out,
+    min_seconds,
+    max_seconds,
+    min_score,
+    speaker,
+    channel,
+    checkpoint,
+    device,
+    precision,
+    threads,
 ) -> None:
     """Cut a long recording with its text into utterances to train on.
 
@@ -44,7 +66,7 @@ def segment(
 
     if threads:
         torch.set_num_threads(threads)
-    experiment = open_experiment(model, checkpoint, device)
+    experiment = open_experiment(model, checkpoint, device, precision)
     options = SegmentOptions(CutLimits(min_seconds, max_seconds), min_score, speaker)
     for line in segment_file(experiment, audio, text, out, options, channel):
         click.echo(line)

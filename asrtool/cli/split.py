@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import PATH, POSITIVE, SEED
+from asrtool.cli.speaker_options import speaker_list_option, speaker_options
 
 
 @click.command()
@@ -26,16 +27,8 @@ from asrtool.cli.options import PATH, POSITIVE, SEED
     default="auto",
     help="What is not divided between sets; auto is speaker where enough are known.",
 )
-@click.option(
-    "--dev-speakers",
-    show_default="chosen",
-    help="Speakers of the dev set: comma-separated names, or a file with one a line.",
-)
-@click.option(
-    "--test-speakers",
-    show_default="chosen",
-    help="Speakers of the test set: comma-separated names, or a file with one a line.",
-)
+@speaker_list_option("--dev-speakers", "chosen", "Speakers of the dev set")
+@speaker_list_option("--test-speakers", "chosen", "Speakers of the test set")
 @click.option("--seed", default=0, type=SEED, help="Seed of the random numbers.")
 def split(cuts, out_folder, dev_size, test_size, by, dev_speakers, test_speakers, seed) -> None:
     """Split a manifest into train, dev and test sets.
@@ -61,14 +54,7 @@ def split(cuts, out_folder, dev_size, test_size, by, dev_speakers, test_speakers
 @click.command()
 @click.argument("cuts", type=PATH)
 @click.argument("out", type=PATH)
-@click.option(
-    "--speakers",
-    show_default="all speakers",
-    help="Speakers to take: comma-separated names, or a file with one a line.",
-)
-@click.option(
-    "--exclude-speakers", show_default="none", help="Speakers to leave out: comma-separated names, or a file."
-)
+@speaker_options
 @click.option(
     "--exclude-ids",
     type=PATH,

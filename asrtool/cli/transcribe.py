@@ -12,6 +12,7 @@ from asrtool.cli.options import (
     checkpoint_option,
     device_option,
     joined_formats,
+    precision_option,
     threads_option,
 )
 from asrtool.cli.search_options import (
@@ -78,16 +79,17 @@ FORMATS = ("txt", "json", "srt", "vtt", "ctm", "textgrid", "tsv")  # the keys of
     "--vad",
     type=VADS,
     default="auto",
-    help="Speech detector whose pauses recordings are cut at: silero-vad, energy, none (everything is speech), or auto "
+    help="Speech detector. Recordings are cut at its pauses: silero-vad, energy, none (everything is speech), or auto "
     "for silero-vad where it is installed.",
 )
 @checkpoint_option()
 @batch_seconds_option(100.0)
 @device_option()
+@precision_option("fp32")
 @threads_option()
 def transcribe(
     model, recordings, list_file, formats, output_dir, keep_suffix, overwrite, channel, method, jobs, max_seconds,
-    vad, checkpoint, batch_seconds, device, threads, **options,
+    vad, checkpoint, batch_seconds, device, precision, threads, **options,
 ) -> None:  # fmt: skip
     """Write the text of recordings, with times and confidence.
 
@@ -129,6 +131,7 @@ def transcribe(
         vad=vad,
         checkpoint=checkpoint,
         batch_seconds=batch_seconds,
+        precision=precision,
         max_seconds=max_seconds,
         **given,
     ) as system:

@@ -51,6 +51,7 @@ def tree(
     batch_seconds,
     workers,
     device,
+    precision,
     threads,
 ) -> None:
     """Grow decision trees that tie phones in context to units.
@@ -73,7 +74,7 @@ def tree(
 
     if threads:
         torch.set_num_threads(threads)
-    experiment = open_experiment(model, checkpoint, device) if model else None
+    experiment = open_experiment(model, checkpoint, device, precision) if model else None
     summary = grow_units(
         cuts, out, tokenizer, units, leaves, min_frames, experiment, batch_seconds, workers, max_minutes
     )

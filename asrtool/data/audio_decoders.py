@@ -200,7 +200,10 @@ class ContainerDecoder:
     def _audio_stream(self, container: Any) -> Any:
         if not container.streams.audio:
             raise InvalidEntry(f"no audio in it: {self._path}")
-        return container.streams.audio[0]
+        stream = container.streams.audio[0]
+        if stream.codec_context is None:  # PyAV has no decoder for what the header names
+            raise InvalidEntry(f"not readable as audio: {self._path} (unknown codec)")
+        return stream
 
 
 def _without_padding(blocks: Iterator[np.ndarray], length: int | None) -> Iterator[np.ndarray]:

@@ -8,15 +8,26 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from asrtool.data.sources import InvalidEntry
+from asrtool.files import sweep_temporary, temporary_path
 
 COPY_BYTES = 1 << 20  # copied at a time
 MAX_SPOOLED_BYTES = 1 << 34  # 16 GiB, a day of stereo at 48 kHz: more is not a recording, such as /dev/zero
 PIPE_WAIT_SECONDS = 10.0  # for the first byte of a named pipe: its writer may start a little later
 
 
+def open_spool() -> IO[bytes]:
+    """Returns an empty temporary file, which is removed when it is closed.
+
+    Its name has the number of the process, so that a later process removes what one that was killed has left.
+    """
+    folder = Path(tempfile.gettempdir())
+    sweep_temporary(folder)
+    return tempfile.NamedTemporaryFile(prefix=f"{temporary_path(folder / 'asrtool-audio').name}-", dir=folder)
+
+
 def spool(source: BinaryIO, name: str) -> IO[bytes]:
     """Returns a temporary file with all bytes of `source`; it is removed when it is closed. Raises InvalidEntry."""
-    file = tempfile.NamedTemporaryFile(prefix="asrtool-audio-")  # noqa: SIM115 - the recording keeps it open
+    file = open_spool()
     try:
         size = _copy(source, file, name)
         file.flush()

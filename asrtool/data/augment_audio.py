@@ -16,7 +16,7 @@ from lhotse import MonoCut
 from asrtool.config_data import AugmentConfig, CodecConfig, NoiseConfig, ReverbConfig
 from asrtool.data.augment import keyed_generator
 from asrtool.data.codecs import draw_compression, require_codecs, through_codec, through_lowpass, through_telephone
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.rooms import reverberate, simulate_response, trim_response
 from asrtool.data.samples import load_samples
 from asrtool.errors import UserError

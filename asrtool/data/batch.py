@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 WHOLE_BATCH_FIELDS = {"position", "next_position", "seconds", "skipped"}  # all others have an entry per utterance
@@ -61,6 +62,18 @@ class Batch:
     speakers: list[str | None] = field(default_factory=list)
     corpora: list[int] = field(default_factory=list)  # number of the training corpus of each utterance
     skipped: list[SkippedCut] = field(default_factory=list)
+
+    def pin_memory(self) -> "Batch":
+        """Returns the batch with all tensors in pinned memory, from which a GPU copies while it computes.
+
+        torch's DataLoader, created with pin_memory, calls this in a thread, with arrays instead of tensors.
+        """
+        pinned: dict[str, Any] = {
+            name: torch.as_tensor(value).pin_memory()
+            for name, value in vars(self).items()
+            if isinstance(value, np.ndarray | torch.Tensor)
+        }
+        return replace(self, **pinned)
 
     def select(self, rows: slice) -> "Batch":
         """Returns the batch of some of the utterances, with their share of the frames as the share of the seconds."""

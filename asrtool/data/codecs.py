@@ -11,7 +11,6 @@ from functools import lru_cache
 import numpy as np
 import soundfile
 import soxr
-from scipy.signal import butter, sosfilt, sosfiltfilt
 
 from asrtool.errors import UserError
 
@@ -76,6 +75,8 @@ def _encode_and_decode(
 
 def through_telephone(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
     """Returns samples limited to the band of a telephone, 300 to 3400 Hz, at a sampling rate of 8 kHz in between."""
+    from scipy.signal import sosfilt  # here: it takes half as long to import as torch
+
     narrow = resample(samples, sampling_rate, TELEPHONE_RATE)
     filtered = sosfilt(_telephone_band(), narrow).astype(np.float32)
     return fit_length(resample(filtered, TELEPHONE_RATE, sampling_rate), len(samples))
@@ -83,6 +84,8 @@ def through_telephone(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _telephone_band() -> np.ndarray:
+    from scipy.signal import butter
+
     return butter(BAND_ORDER // 2, TELEPHONE_BAND, btype="bandpass", fs=TELEPHONE_RATE, output="sos")
 
 
@@ -91,6 +94,8 @@ def through_lowpass(samples: np.ndarray, sampling_rate: int, cutoff: float) -> n
 
     The filter runs forwards and backwards, half of its order each time: it delays nothing.
     """
+    from scipy.signal import butter, sosfiltfilt
+
     highest = HIGHEST_CUTOFF * sampling_rate / 2
     sections = butter(FILTER_ORDER // 2, min(cutoff, highest), fs=sampling_rate, output="sos")
     padding = min(len(samples) - 1, 3 * (2 * len(sections) + 1))

@@ -32,8 +32,10 @@ from lhotse.utils import fastcopy
 
 from asrtool.data.entry_checks import MAX_CUT_SECONDS, EntryChecks
 from asrtool.data.features import FRAME_SHIFT, compute_features, extractor, stored_crc32
-from asrtool.data.manifest import ManifestSummary, open_cuts
-from asrtool.data.shards import Entry, deserialize_cut, entries, entries_with_trees, manifest_name, read_entries
+from asrtool.data.lhotse_objects import deserialize_cut
+from asrtool.data.lhotse_sets import open_cuts
+from asrtool.data.manifest import ManifestSummary
+from asrtool.data.shards import Entry, entries, entries_with_trees, manifest_name, read_entries
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
 from asrtool.files import atomic_path, file_hash, require_output, write_json
@@ -231,7 +233,7 @@ def _store_shard(shard: Shard) -> tuple[int, list[str]]:
     with atomic_path(archive) as temporary, LilcomChunkyWriter(str(temporary), TICK_POWER) as writer:
         for entry in cuts:
             try:
-                # not entry.cut(), which would put Shar's audio into the manifest
+                # not read_cut, which would put Shar's audio into the manifest
                 cut = deserialize_cut(entry.id, entry.tree())
                 for speed in plan.settings["speeds"]:
                     at_speed = cut if speed == 1.0 else cut.perturb_speed(speed)

@@ -125,6 +125,14 @@ def load_features(
     return _require_finite(features.float(), cut, 0)
 
 
+def stored_or_computed(cut: MonoCut, num_bins: int, max_seconds: float | None = MAX_CUT_SECONDS) -> torch.Tensor:
+    """Returns the features of one cut as it is, (T, F): stored ones where the manifest has them, which are the same.
+
+    Raises InvalidEntry.
+    """
+    return load_features(cut, "stored" if cut.has_features else "on_the_fly", num_bins, max_seconds)
+
+
 def _kind_problem(cut: MonoCut, num_bins: int) -> str | None:
     """Returns how the type, rate or bins of stored features differ from `compute_features`; None if they are equal."""
     stored = cut.features

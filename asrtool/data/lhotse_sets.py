@@ -1,4 +1,4 @@
-"""Manifests of lhotse as objects, read line by line through the gate of asrtool/data/sources.py."""
+"""Manifests of lhotse as objects, read line by line through the checks of asrtool/data/sources.py."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.cut import Cut
 
-from asrtool.data.sources import InvalidEntry, deserialize_entry
+from asrtool.data.lhotse_objects import deserialize_entry
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError, require_file
 from asrtool.readers import parse_json, read_byte_lines
 

@@ -9,12 +9,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lhotse import MonoCut
+from lhotse.supervision import AlignmentItem
 from torch.utils.data import DataLoader, Dataset
 
 from asrtool.config import Config
@@ -28,14 +28,17 @@ from asrtool.data.augment import (
 from asrtool.data.augment_audio import audio_change
 from asrtool.data.batch import NO_LABEL, Batch, Position, SkippedCut
 from asrtool.data.entry_checks import MAX_CUT_SECONDS
-from asrtool.data.features import FRAME_SHIFT, TOO_SHORT, is_too_short, load_features
-from asrtool.data.manifest import text_and_speaker
+from asrtool.data.features import TOO_SHORT, is_too_short, load_features, stored_or_computed
+from asrtool.data.frame_labels import FrameLabels
+from asrtool.data.lhotse_objects import read_cut, text_and_speaker
 from asrtool.data.sampling import CutBatch, entry_epoch
 from asrtool.data.shards import Entry
-from asrtool.data.sources import InvalidEntry
-from asrtool.errors import AsrtoolError, DataError, UserError
+from asrtool.data.sources import InvalidEntry, as_data_error
+from asrtool.data.speaker_transforms import SpeakerTransforms, load_transforms, transform_key
+from asrtool.errors import AsrtoolError, UserError
 from asrtool.interrupts import init_worker
-from asrtool.text.tokenizer import BLANK, Tokenizer
+from asrtool.text.pdf_tokenizer import PdfTokenizer
+from asrtool.text.tokenizer import Tokenizer
 
 
 class DrawnCut(NamedTuple):
@@ -49,9 +52,10 @@ class DrawnCut(NamedTuple):
 class SpeechDataset(Dataset):
     """Turns the cuts of one batch into tensors; holds parts of the configuration and no cuts.
 
-    Without a `tokenizer` the targets are empty; `training` switches augmentation on. A cut of more than `max_seconds`
-    is an error before its audio is read; None is no limit. Errors are returned as values, since an exception that
-    crosses a process arrives wrapped in the text of two tracebacks.
+    Without a `tokenizer` the targets are empty; `training` switches augmentation on, and the transforms of the
+    configuration. `transforms` belong to the speakers of other data, who must all have one. A cut of more than
+    `max_seconds` is an error before its audio is read; None is no limit. Errors are returned as values, since an
+    exception that crosses a process arrives wrapped in the text of two tracebacks.
     """
 
     def __init__(
@@ -60,23 +64,28 @@ class SpeechDataset(Dataset):
         tokenizer: Tokenizer | None,
         training: bool,
         max_seconds: float | None = MAX_CUT_SECONDS,
+        transforms: SpeakerTransforms | None = None,
     ):
         self.features = config.features
         self.augment = config.data.augment
         self.seed = config.seed
-        self.needs_alignments = config.objective.needs_alignments
-        self.subsampling_factor = config.model.subsampling.factor
         self.tokenizer = tokenizer
+        self.frame_labels = None
+        if tokenizer is not None and config.objective.needs_alignments:
+            self.frame_labels = FrameLabels(tokenizer, config.objective.topology, config.model.subsampling.factor)
         self.training = training
         self.max_seconds = max_seconds
+        self.transforms = transforms
+        self.transformed_share = config.data.transformed_share if training else 1.0
+        if training and config.data.speaker_transforms:
+            self.transforms = load_transforms(config.data.speaker_transforms, config.features.num_bins)
 
     def __getitem__(self, cut_batch: CutBatch) -> Batch | AsrtoolError:
         try:
-            return self._load(cut_batch)
+            with as_data_error():
+                return self._load(cut_batch)
         except AsrtoolError as error:
             return error
-        except InvalidEntry as problem:
-            return DataError("stopped at unreadable data; check the manifest with `asrtool prepare`", [str(problem)])
 
     def _load(self, cut_batch: CutBatch) -> Batch:
         position = cut_batch.position
@@ -93,8 +102,7 @@ class SpeechDataset(Dataset):
         cuts = [item.cut for item in drawn]
         features, feature_lens = self._padded_features(drawn, position)
         texts = [text_and_speaker(cut)[0] for cut in cuts]
-        targets, target_lens = self._targets(texts)
-        has_labels = self.needs_alignments and self.tokenizer is not None and cuts
+        targets, target_lens = self._targets(cuts, texts)
         return Batch(
             position=position,
             next_position=cut_batch.next_position,
@@ -105,14 +113,14 @@ class SpeechDataset(Dataset):
             targets=targets,
             target_lens=target_lens,
             seconds=sum(cut.duration for cut in cuts),
-            labels=self._labels(cuts, feature_lens) if has_labels else None,
+            labels=_labels(self.frame_labels, cuts, feature_lens) if self.frame_labels and cuts else None,
             speakers=[text_and_speaker(cut)[1] for cut in cuts],
             skipped=[_skipped(cut) for cut in skipped],
             corpora=[item.corpus for item in drawn],
         )
 
     def _cut(self, entry: Entry, epoch: int) -> MonoCut:
-        cut = entry.cut()
+        cut = read_cut(entry)
         return perturb_speed(cut, self.augment, self.seed, epoch) if self.training else cut
 
     def _padded_features(self, drawn: list[DrawnCut], position: Position) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,46 +141,58 @@ class SpeechDataset(Dataset):
             expected = f"the configuration says features.sampling_rate={config.sampling_rate}"
             raise InvalidEntry(f"{cut.id}: {cut.sampling_rate} Hz, {expected}; see `asrtool prepare --resample`")
         if not self.training:  # stored features and computed ones are the same: use what the manifest has
-            source = "stored" if cut.has_features else "on_the_fly"
-            return load_features(cut, source, config.num_bins, self.max_seconds)
+            return self._transformed(stored_or_computed(cut, config.num_bins, self.max_seconds), cut, epoch)
         change = audio_change(cut, self.augment, self.seed, epoch)
         features = load_features(cut, config.source, config.num_bins, self.max_seconds, change)
+        features = self._transformed(features, cut, epoch)
         if self.augment.vtlp:
             generator = keyed_generator("warp", self.seed, epoch, cut.id)
             warp = 1 + generator.uniform(-self.augment.vtlp, self.augment.vtlp)
             features = perturb_vocal_tract_length(features, warp, config.sampling_rate)
         return features
 
-    def _targets(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _transformed(self, features: torch.Tensor, cut: MonoCut, epoch: int) -> torch.Tensor:
+        """Returns the features (T, F) of one cut, in training some of them, under the transform of their speaker."""
+        if not self.transforms:
+            return features
+        key = transform_key(cut)
+        if key is None or key not in self.transforms:
+            who = f"speaker {key}" if key else "a cut without a speaker"
+            raise InvalidEntry(f"{cut.id}: no transform of {who}; estimate it with `asrtool fmllr`")
+        if self.transformed_share < 1:
+            draw = keyed_generator("transform", self.seed, epoch, cut.id).uniform(0, 1)
+            if draw >= self.transformed_share:
+                return features
+        return self.transforms.apply(features, key)
+
+    def _targets(self, cuts: list[MonoCut], texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the units (N, U) of texts and their numbers (N,): none for a text that has unknown characters."""
-        units = [torch.tensor(self._encode(text), dtype=torch.int64) for text in texts]
+        numbers = [self._units(cut, text) for cut, text in zip(cuts, texts, strict=True)]
+        units = [torch.tensor(row, dtype=torch.int64) for row in numbers]
         lens = torch.tensor([len(numbers) for numbers in units], dtype=torch.int64)
         return _pad(units, torch.zeros(0, 0, dtype=torch.int64)), lens
 
-    def _encode(self, text: str) -> list[int]:
+    def _units(self, cut: MonoCut, text: str) -> list[int]:
+        """Returns the units of the text of a cut; pdfs of Kaldi, which a text does not give, are those aligned."""
         if self.tokenizer is None or self.tokenizer.unknown(text):
             return []
+        if isinstance(self.tokenizer, PdfTokenizer):
+            units = self.tokenizer.aligned_units([item.symbol for item in _aligned_items(cut)])
+            return [unit for unit in units if unit is not None]
         return self.tokenizer.encode(text)
 
-    def _labels(self, cuts: list[MonoCut], lens: torch.Tensor) -> torch.Tensor:
-        """Returns the unit (N, T) that each frame is aligned with: blank between units.
 
-        Where two equal units follow each other without a gap, the last output frame of the first one is blank, too.
-        """
-        assert self.tokenizer is not None
-        labels = torch.full((len(cuts), int(lens.max())), NO_LABEL)  # (N, T)
-        for row, cut, length in zip(labels, cuts, lens.tolist(), strict=True):
-            items = ((cut.supervisions[0].alignment or {}).get("unit") or []) if cut.supervisions else []
-            if items:
-                row[:length] = BLANK
-            units = self.tokenizer.aligned_units([item.symbol for item in items])
-            for (unit, item), (next_unit, following) in pairwise([*zip(units, items, strict=True), (None, None)]):
-                begin = round(item.start / FRAME_SHIFT)
-                end = round(item.end / FRAME_SHIFT)
-                if following and next_unit == unit:
-                    end = min(end, round(following.start / FRAME_SHIFT) - self.subsampling_factor)
-                row[begin : min(end, length)] = NO_LABEL if unit is None else unit
-        return labels
+def _labels(frame_labels: FrameLabels, cuts: list[MonoCut], lens: torch.Tensor) -> torch.Tensor:
+    """Returns the output (N, T) that each frame is trained on by its alignment."""
+    labels = torch.full((len(cuts), int(lens.max())), NO_LABEL)  # (N, T)
+    for row, cut, length in zip(labels, cuts, lens.tolist(), strict=True):
+        items = _aligned_items(cut)
+        row[:length] = frame_labels.of_utterance([(item.symbol, item.start, item.duration) for item in items], length)
+    return labels
+
+
+def _aligned_items(cut: MonoCut) -> list[AlignmentItem]:
+    return ((cut.supervisions[0].alignment or {}).get("unit") or []) if cut.supervisions else []
 
 
 def _skipped(cut: MonoCut) -> SkippedCut:
@@ -185,10 +205,12 @@ def _pad(rows: list[torch.Tensor], empty: torch.Tensor) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else empty
 
 
-def load_batches(dataset: SpeechDataset, sampler: Iterable[CutBatch], workers: int) -> Iterator[Batch]:
+def load_batches(
+    dataset: SpeechDataset, sampler: Iterable[CutBatch], workers: int, pin_memory: bool = False
+) -> Iterator[Batch]:
     """Yields the batches of `sampler` in its order, loaded by `workers` processes. Raises DataError on unreadable data.
 
-    UserError when processes cannot be started, or one of them was killed.
+    UserError when processes cannot be started, or one of them was killed. `pin_memory`: a GPU will copy the batches.
     """
     # The loader draws its seed from a generator of its own, not from the one that dropout uses
     loader: DataLoader = DataLoader(
@@ -199,6 +221,7 @@ def load_batches(dataset: SpeechDataset, sampler: Iterable[CutBatch], workers: i
         collate_fn=_to_arrays,  # type: ignore[arg-type]  # without a batch size torch hands over one item, not a list
         generator=torch.Generator(),
         worker_init_fn=init_worker,
+        pin_memory=pin_memory,
     )
     for batch in _with_named_failures(loader, workers):
         if isinstance(batch, AsrtoolError):

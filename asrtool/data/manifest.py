@@ -1,30 +1,29 @@
-"""From utterances to a checked lhotse manifest (`*.jsonl.gz`, one cut an utterance), or a list of all problems."""
+"""From utterances to a checked lhotse manifest (`*.jsonl.gz`, one cut an utterance), or a list of all problems.
 
+A cut is written as its JSON object, since to import lhotse takes seconds. asrtool/data/lhotse_manifest.py writes
+manifests from lhotse's own objects.
+"""
+
+import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
-from lhotse.cut import Cut
-from lhotse.utils import fastcopy
-
 from asrtool.data.audio import is_command
 from asrtool.data.corpora import Utterance
-from asrtool.data.lhotse_sets import open_cuts, read_lhotse
+from asrtool.data.manifest_lines import open_writer
+from asrtool.data.manifest_recording import ManifestRecording
 from asrtool.data.shards import entries_with_trees
 from asrtool.data.sources import InvalidEntry
-from asrtool.data.utterance_checks import UtteranceChecks, check_recording_audio, create_recording, select_channel
+from asrtool.data.utterance_checks import UtteranceChecks, create_recording
 from asrtool.errors import DataError
-from asrtool.files import atomic_path
 from asrtool.progress import progress
 from asrtool.readers import read_byte_lines
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["ManifestSummary", "copy_manifest", "count_cuts", "open_cuts", "read_lhotse", "write_manifest"]
 
 MAX_PROBLEMS = 100_000  # that are collected: nobody reads more, and a small damaged file may have millions
 
@@ -43,7 +42,7 @@ class ManifestSummary:
         return "; ".join([f"{self.cuts} utterances, {self.seconds / 3600:.2f} h", *left_out, *self.notes])
 
 
-CutOrProblem: TypeAlias = MonoCut | str
+CutOrProblem: TypeAlias = dict | str  # the JSON object of a cut, or a line
 RecordingKey = tuple[str, str]  # id and audio
 
 
@@ -53,32 +52,19 @@ def write_manifest(
     sampling_rate: int = 16000,
     skip_bad: bool = False,
     jobs: int = 4,
+    complete: Callable[[dict], dict] | None = None,
     **settings: Any,
 ) -> ManifestSummary:
     """Checks `utterances`, audio included, and writes their cuts to `out`.
 
+    `complete` returns each cut with what it adds, e.g. an alignment; it raises InvalidEntry for a bad utterance.
     `settings` are other fields of `UtteranceChecks`, e.g. resample=True. A line instead of an utterance is a problem
     that its reader detected. Raises DataError with all problems, writing nothing, unless `skip_bad`.
     """
     rows = list(utterances)
     checks = UtteranceChecks(sampling_rate, **settings)
     recordings = _inspect_recordings(rows, checks, jobs)
-    return _write(_cuts_or_problems(rows, recordings, checks), out, skip_bad, checks)
-
-
-def copy_manifest(
-    cuts: Iterable[Cut | str], out: Path, sampling_rate: int = 16000, skip_bad: bool = False, **settings: Any
-) -> ManifestSummary:
-    """Writes lhotse cuts with the checks of `write_manifest`: a cut for each supervision; stored features are kept."""
-    checks = UtteranceChecks(sampling_rate, **settings)
-    results = (result for cut in cuts for result in _copied_cuts(cut, checks))
-    return _write(results, out, skip_bad, checks)
-
-
-def text_and_speaker(cut: MonoCut) -> tuple[str, str | None]:
-    """Returns the text of a cut, "" without a supervision, and its speaker if one is named."""
-    supervision = cut.supervisions[0] if cut.supervisions else None
-    return (supervision.text or "", supervision.speaker) if supervision else ("", None)
+    return write_entries(_cuts_or_problems(rows, recordings, checks, complete), out, skip_bad, checks)
 
 
 def speaker_of(tree: dict) -> str | None:
@@ -100,11 +86,11 @@ def transcripts(paths: Iterable[Path]) -> Iterator[str]:
 
 def _inspect_recordings(
     rows: list[Utterance | str], checks: UtteranceChecks, jobs: int
-) -> dict[RecordingKey, Recording | InvalidEntry]:
+) -> dict[RecordingKey, ManifestRecording | InvalidEntry]:
     """Returns every distinct recording, inspected, or the problem of it."""
     keys = dict.fromkeys(_recording_key(row) for row in rows if isinstance(row, Utterance))
 
-    def inspect(key: RecordingKey) -> Recording | InvalidEntry:
+    def inspect(key: RecordingKey) -> ManifestRecording | InvalidEntry:
         name, audio = key
         try:
             return checks.at_sampling_rate(create_recording(name, _absolute(audio), checks), audio)
@@ -124,19 +110,23 @@ def _absolute(audio: str) -> str:
 
 
 def _cuts_or_problems(
-    rows: list[Utterance | str], recordings: dict[RecordingKey, Recording | InvalidEntry], checks: UtteranceChecks
+    rows: list[Utterance | str],
+    recordings: dict[RecordingKey, ManifestRecording | InvalidEntry],
+    checks: UtteranceChecks,
+    complete: Callable[[dict], dict] | None,
 ) -> Iterator[CutOrProblem]:
     for row in rows:
         if isinstance(row, str):
             yield row
             continue
         try:
-            yield _create_cut(row, recordings[_recording_key(row)], checks)
+            cut = _create_cut(row, recordings[_recording_key(row)], checks)
+            yield complete(cut) if complete else cut
         except InvalidEntry as problem:
             yield f"{printable_id(row.id)}: {problem}"
 
 
-def _create_cut(utterance: Utterance, recording: Recording | InvalidEntry, checks: UtteranceChecks) -> MonoCut:
+def _create_cut(utterance: Utterance, recording: ManifestRecording | InvalidEntry, checks: UtteranceChecks) -> dict:
     checks.check_id(utterance.id, utterance.where)
     if isinstance(recording, InvalidEntry):
         raise recording
@@ -147,81 +137,24 @@ def _create_cut(utterance: Utterance, recording: Recording | InvalidEntry, check
     end = recording.duration if utterance.end is None else utterance.end
     end = checks.check_end(utterance.start, end, recording.duration)
     duration = round(end - utterance.start, 8)
-    supervision = SupervisionSegment(
-        id=utterance.id,
-        recording_id=recording.id,
-        start=0.0,
-        duration=duration,
-        channel=channel,
-        text=text,
-        speaker=utterance.speaker,
-    )
-    return MonoCut(utterance.id, utterance.start, duration, channel, [supervision], recording=recording)
-
-
-def _copied_cuts(cut: Cut | str, checks: UtteranceChecks) -> Iterator[CutOrProblem]:
-    """Yields the checked cuts of the supervisions of a lhotse cut, or problems."""
-    if isinstance(cut, str):
-        yield cut
-        return
-    try:
-        parts = _cut_per_supervision(select_channel(cut, checks.channel))
-    except Exception as error:  # what lhotse raises over fields that do not fit each other
-        yield _describe_unusable(cut, error)
-        return
-    yield from (_checked_or_problem(part, checks) for part in parts)
-
-
-def _cut_per_supervision(cut: Cut) -> list[Cut]:
-    """Returns a cut for each supervision, with its id; `cut` itself if it has none, covers its only one, or is no
-    MonoCut."""
-    if not isinstance(cut, MonoCut) or [(s.start, s.duration) for s in cut.supervisions] in ([], [(0, cut.duration)]):
-        return [cut]
-    return [
-        fastcopy(cut, id=s.id, start=cut.start + s.start, duration=s.duration, supervisions=[s.with_offset(-s.start)])
-        for s in cut.supervisions
-    ]
-
-
-def _checked_or_problem(cut: Cut, checks: UtteranceChecks) -> CutOrProblem:
-    try:
-        return _checked_cut(cut, checks)
-    except InvalidEntry as problem:
-        return f"{printable_id(cut.id)}: {problem}"
-    except Exception as error:  # what lhotse raises over fields that do not fit each other
-        return _describe_unusable(cut, error)
-
-
-def _describe_unusable(cut: Cut, error: Exception) -> str:
-    return f"{printable_id(cut.id)}: lhotse cannot use it ({type(error).__name__}: {str(error)[:200]})"
-
-
-def _checked_cut(cut: Cut, checks: UtteranceChecks) -> MonoCut:
-    checks.check_id(cut.id)
-    has_text = len(cut.supervisions) == 1 or checks.unlabelled and not cut.supervisions
-    if not isinstance(cut, MonoCut) or not cut.has_recording or not has_text:
-        hint = "--channel chooses one of several, --unlabelled takes cuts without a transcript"
-        raise InvalidEntry(f"needs one recording channel and a supervision with text ({hint})")
-    if any(supervision.channel != cut.channel for supervision in cut.supervisions) and cut.recording.num_channels > 1:
-        channels = f"its transcript is of channel {cut.supervisions[0].channel}, its audio of channel {cut.channel}"
-        raise InvalidEntry(channels)
-    checks.check_recording(cut.recording)
-    end = checks.check_end(cut.start, cut.start + cut.duration, cut.recording.duration)
-    if end < cut.start + cut.duration:
-        cut = _shortened(cut, end)
-    audio = check_recording_audio(cut.recording, cut.channel, checks)
-    if cut.sampling_rate != checks.sampling_rate:
-        cut = cut.resample(checks.sampling_rate) if checks.resample else cut
-        checks.at_sampling_rate(cut.recording, audio)
-    for supervision in cut.supervisions:
-        checks.check_speaker(supervision.speaker)
-        supervision.text = checks.clean_text(supervision.text)
-    return cut
-
-
-def _shortened(cut: MonoCut, end: float) -> MonoCut:
-    duration = round(end - cut.start, 8)
-    return fastcopy(cut, duration=duration, supervisions=[fastcopy(s, duration=duration) for s in cut.supervisions])
+    supervision = {
+        "id": utterance.id,
+        "recording_id": recording.id,
+        "start": 0.0,
+        "duration": duration,
+        "channel": channel,
+        "text": text,
+        "speaker": utterance.speaker,
+    }
+    return {
+        "id": utterance.id,
+        "start": utterance.start,
+        "duration": duration,
+        "channel": channel,
+        "supervisions": [{key: value for key, value in supervision.items() if value is not None}],
+        "recording": recording.to_dict(),
+        "type": "MonoCut",
+    }
 
 
 def printable_id(name: str) -> str:
@@ -229,22 +162,22 @@ def printable_id(name: str) -> str:
     return name if name.isprintable() and name.split() == [name] else ascii(name)
 
 
-def _write(
+def write_entries(
     cuts_or_problems: Iterator[CutOrProblem], out: Path, skip_bad: bool, checks: UtteranceChecks
 ) -> ManifestSummary:
+    """Writes cuts to a manifest. Raises DataError with all problems, writing nothing, unless `skip_bad`."""
     problems: list[str] = []
     count = 0
     seconds = 0.0
-    with atomic_path(out) as temporary:
-        with CutSet.open_writer(temporary) as writer:
-            for cut in cuts_or_problems:
-                if isinstance(cut, str):
-                    problems.append(cut)
-                    _stop_at_many(problems)
-                else:
-                    writer.write(cut)
-                    count += 1
-                    seconds += cut.duration
+    with open_writer(out) as file:
+        for cut in cuts_or_problems:
+            if isinstance(cut, str):
+                problems.append(cut)
+                _stop_at_many(problems)
+            else:
+                file.write(json.dumps(cut, ensure_ascii=False).encode() + b"\n")
+                count += 1
+                seconds += cut["duration"]
         if problems and not skip_bad:
             hint = f"mend them, or leave them out with --skip-bad{_rate_hint(checks.refused_rates)}"
             raise DataError(f"{len(problems)} of {count + len(problems)} utterances are bad; {hint}", problems)

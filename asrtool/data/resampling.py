@@ -4,6 +4,16 @@ import numpy as np
 import soxr
 
 
+def rate_warning(rate: int, model_rate: int) -> str | None:
+    """Returns a line about audio of a lower sampling rate than the model's, both in Hz; None for other audio."""
+    if rate >= model_rate:
+        return None
+    return (
+        f"audio of {rate} Hz has nothing above {rate // 2} Hz; the model is of {model_rate} Hz: expect many errors "
+        "unless such audio was in its training"
+    )
+
+
 class StreamResampler:
     """Converts mono blocks from one sampling rate to another; sample n of the output is at n / to_rate seconds.
 

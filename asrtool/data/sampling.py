@@ -1,6 +1,5 @@
-"""Samplers: which cuts make up each batch, in training (shuffled, bucketed by duration) and in decoding (in order)."""
+"""Samplers: which cuts make up each batch, in training (shuffled, in buckets by length) and in decoding (in order)."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -9,6 +8,7 @@ from pathlib import Path
 from asrtool.config_data import DataConfig
 from asrtool.data.augment import draw_speed, keyed_generator
 from asrtool.data.batch import Position
+from asrtool.data.batch_cost import LINEAR_COST, UtteranceCost, pack, pairs_of_batches
 from asrtool.data.corpus_lines import epoch_lines, is_trained_on
 from asrtool.data.entry_checks import EntryChecks
 from asrtool.data.manifest import speaker_of
@@ -18,7 +18,6 @@ from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import DataError
 
 BLOCK_CUTS = 50_000  # cuts held for shuffling: about 60 MB, and two seconds to read
-MIN_BUCKET_BATCHES = 4  # the last batch of a bucket is not full: that should be at most one batch in four
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class TrainingSampler(Iterable[CutBatch]):
     (seed, epoch, where the block begins), so that resuming in the middle of an epoch reads one block and no more.
     All ranks see the same stream of batches and take turns, across the ends of epochs too. `dropped` has the ids of
     cuts that are left out. Several corpora are mixed (asrtool/data/mixing.py); `sizes` has what is trained on of each,
-    and is measured if it is not given. With 2 ranks:
+    and is measured if it is not given. `cost` says what an utterance costs the model: all batches cost about the same,
+    at most `data.batch_seconds`, so that ranks do not wait for each other. With 2 ranks:
 
         batch      0 1 2 3 4 | 0 1 2 ...      epoch 0 has five batches
         of rank    0 1 0 1 0 | 1 0 1 ...      each batch has one rank, and each rank has as many as the other
@@ -51,12 +51,14 @@ class TrainingSampler(Iterable[CutBatch]):
         start: Position | None = None,
         ranks: Ranks = SINGLE_PROCESS,
         sizes: Sequence[CorpusSize] | None = None,
+        cost: UtteranceCost = LINEAR_COST,
     ):
         self.data = data
         self.seed = seed
         self.dropped = dropped
         self.start = start or Position()
         self.ranks = ranks
+        self.cost = cost
         self.mixture: CorpusMixture | None = None
         if isinstance(data.train, tuple):
             self.mixture = CorpusMixture(data, seed, dropped, sizes or measure_corpora(data, dropped))
@@ -74,7 +76,7 @@ class TrainingSampler(Iterable[CutBatch]):
     def _batches_of_all_ranks(self) -> Iterator[tuple[Position, list[Entry]]]:
         blocks = self.mixture.blocks(self.start, BLOCK_CUTS) if self.mixture else self._blocks()
         for begin, block in blocks:
-            batches = shuffled_batches(block, begin, self.data, self.seed)
+            batches = shuffled_batches(block, begin, self.data, self.seed, self.cost)
             for number in range(begin.batch, len(batches)):
                 yield replace(begin, batch=number), batches[number]
             del block, batches  # before the next block is read
@@ -107,8 +109,13 @@ class TrainingSampler(Iterable[CutBatch]):
         yield begin, block
 
 
-def shuffled_batches(block: list[Entry], begin: Position, data: DataConfig, seed: int) -> list[list[Entry]]:
-    """Divides a block into batches of cuts of similar length, in an order drawn from (seed, epoch, file, line)."""
+def shuffled_batches(
+    block: list[Entry], begin: Position, data: DataConfig, seed: int, cost: UtteranceCost = LINEAR_COST
+) -> list[list[Entry]]:
+    """Divides a block into batches of about the same cost, in an order drawn from (seed, epoch, file, line).
+
+    The cuts of a batch have similar lengths, and batches 2 n and 2 n + 1 are neighbours in cost (see pairs_of_batches).
+    """
     generator = keyed_generator("batches", seed, begin.epoch, begin.file, begin.line)
     shuffled = list(block)
     generator.shuffle(shuffled)
@@ -116,34 +123,14 @@ def shuffled_batches(block: list[Entry], begin: Position, data: DataConfig, seed
         (entry.duration / draw_speed(entry.id, data.augment, seed, entry_epoch(entry, begin)), entry)
         for entry in shuffled
     ]
-    buckets = _buckets(timed, data.num_buckets, data.batch_seconds)
-    batches = [batch for bucket in buckets for batch in _pack(bucket, data.batch_seconds)]
-    generator.shuffle(batches)
-    return batches
+    pairs = pairs_of_batches(timed, data.num_buckets, data.batch_seconds, cost)
+    generator.shuffle(pairs)
+    return [[entry for _, entry in batch] for pair in pairs for batch in pair]
 
 
 def entry_epoch(entry: Entry, position: Position) -> int:
     """Returns the epoch from which the augmentation of a cut is drawn: its corpus's epoch where several are mixed."""
     return position.epoch if entry.epoch is None else entry.epoch
-
-
-TimedEntry = tuple[float, Entry]  # its seconds, in training at the speed that was drawn
-
-
-def _buckets(timed: list[TimedEntry], max_buckets: int, batch_seconds: float) -> list[list[TimedEntry]]:
-    """Divides entries by length into buckets of about the same amount of audio, at least MIN_BUCKET_BATCHES batches."""
-    total = sum(seconds for seconds, _ in timed)
-    count = max(1, min(max_buckets, int(total / (MIN_BUCKET_BATCHES * batch_seconds))))
-    bounds: list[float] = []
-    passed = 0.0
-    for seconds in sorted(seconds for seconds, _ in timed):
-        passed += seconds
-        if passed > total * (len(bounds) + 1) / count:
-            bounds.append(seconds)
-    buckets: list[list[TimedEntry]] = [[] for _ in range(len(bounds) + 1)]
-    for seconds, entry in timed:
-        buckets[bisect_left(bounds, seconds)].append((seconds, entry))
-    return buckets
 
 
 class OrderedSampler(Iterable[CutBatch]):
@@ -205,19 +192,5 @@ class OrderedSampler(Iterable[CutBatch]):
 def ordered_batches(entries: Iterable[Entry], batch_seconds: float) -> Iterator[list[Entry]]:
     """Yields batches of at most `batch_seconds`, padding included, the shortest cuts first; longer cuts are alone."""
     in_order = sorted(entries, key=lambda entry: (entry.duration, entry.id))
-    return _pack(((entry.duration, entry) for entry in in_order), batch_seconds)
-
-
-def _pack(timed: Iterable[TimedEntry], batch_seconds: float) -> Iterator[list[Entry]]:
-    """Yields runs of entries whose padded length is at most `batch_seconds`; a longer cut comes alone."""
-    batch: list[Entry] = []
-    longest = 0.0
-    for seconds, entry in timed:
-        longest = max(longest, seconds)
-        if batch and longest * (len(batch) + 1) > batch_seconds:
-            yield batch
-            batch = []
-            longest = seconds
-        batch.append(entry)
-    if batch:
-        yield batch
+    for batch in pack(((entry.duration, entry) for entry in in_order), batch_seconds, LINEAR_COST):
+        yield [entry for _, entry in batch]

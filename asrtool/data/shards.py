@@ -14,11 +14,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from lhotse import MonoCut
-from lhotse.shar.utils import fill_shar_placeholder
-
-from asrtool.data.entry_checks import cut_problem, field_problem
-from asrtool.data.sources import InvalidEntry, deserialize_entry, normalise_transcripts
+from asrtool.data.entry_checks import field_problem
+from asrtool.data.sources import normalise_transcripts
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.readers import BYTE_ORDER_MARK, GZIP_ERRORS, MAX_LINE_BYTES, STRICT_JSON, open_bytes
@@ -55,30 +52,6 @@ class Entry:
     def tree(self) -> dict:
         """Returns the line's JSON object."""
         return json.loads(self.line)
-
-    def cut(self) -> MonoCut:
-        """Returns the lhotse cut, with Shar's items read into memory. Raises InvalidEntry, also for a `cut_problem`."""
-        tree = self.tree()
-        if problem := cut_problem(tree):
-            raise InvalidEntry(f"{self.id}: {problem}")
-        cut = deserialize_cut(self.id, tree)
-        for item in self.shar_items:
-            try:
-                with open(item.tar, "rb") as tar:
-                    tar.seek(item.start)
-                    fill_shar_placeholder(cut, tar.read(item.size), item.name, item.field)
-            except Exception as error:  # also what lhotse raises over an item that is not audio or features
-                reason = getattr(error, "strerror", None) or str(error)[:200]
-                raise InvalidEntry(f"{self.id}: cannot read {item.tar} ({reason})") from error
-        return cut
-
-
-def deserialize_cut(cut_id: str, tree: dict) -> MonoCut:
-    """Returns the cut of a manifest's entry. Raises InvalidEntry, with the id, as `deserialize_entry` does."""
-    try:
-        return deserialize_entry(tree)
-    except InvalidEntry as problem:
-        raise InvalidEntry(f"{cut_id}: {problem}") from problem
 
 
 def manifest_name(path: Path) -> str:

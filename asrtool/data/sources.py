@@ -1,18 +1,16 @@
-"""The gate between the entries of manifests and lhotse's objects: data may name plain files, and nothing that runs.
+"""The checks of what manifests name before anything opens it: data may name plain files, and nothing that runs.
 
-lhotse reads audio and features from shell commands, addresses and pipes when a manifest asks for it, and .sph files by
-a command in a shell. A manifest of a stranger must not do that, so every entry comes through `deserialize_entry`, which
-refuses such sources by name unless the user gave --allow-commands to this call.
+lhotse reads audio and features from shell commands, addresses and pipes when a manifest asks for it. A manifest of a
+stranger must not do that: `require_plain_sources` and `require_plain_path` refuse such sources by name unless the user
+gave --allow-commands to this call.
 """
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from lhotse.audio.backend import LibsndfileBackend, set_current_audio_backend
-from lhotse.serialization import deserialize_item
-
-from asrtool.errors import one_line
+from asrtool.errors import DataError, one_line
 from asrtool.text.words import composed
 
 FILE_SOURCES = {"file", "memory", "shar"}  # types of audio sources that read no more than a file
@@ -25,15 +23,22 @@ HINT = "if you trust it, give --allow-commands"
 
 _commands_allowed = False  # for this process and the workers that it forks
 
-# One reader for all files, libsndfile, which also reads uncompressed NIST .sph: lhotse would run others by a shell.
-set_current_audio_backend(LibsndfileBackend())
-
 
 class InvalidEntry(Exception):
     """A problem of one entry of a manifest, or of its audio or features. The message follows the entry's id."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
+
+
+@contextmanager
+def as_data_error() -> Iterator[None]:
+    """Turns an InvalidEntry inside it into a DataError, which names the cut."""
+    try:
+        yield
+    except InvalidEntry as problem:
+        message = "stopped at unreadable data; check the manifest with `asrtool prepare`"
+        raise DataError(message, [str(problem)]) from None
 
 
 def allow_commands(allowed: bool = True) -> None:
@@ -47,22 +52,11 @@ def commands_allowed() -> bool:
     return _commands_allowed
 
 
-def deserialize_entry(tree: dict) -> Any:
-    """Returns the lhotse object (cut, recording, features, supervision) of a manifest's entry.
-
-    Raises InvalidEntry for an entry that names a shell command, a pipe or an address, and for one that lhotse cannot
-    read.
-    """
-    if not isinstance(tree, dict):
-        raise InvalidEntry(f"not an entry of a manifest but a {type(tree).__name__}")
+def require_plain_sources(tree: dict) -> None:
+    """Raises InvalidEntry if a manifest's entry names a shell command, a pipe or an address, unless allowed."""
     if not _commands_allowed:
         for problem in _command_problems(tree):
             raise InvalidEntry(problem)
-    normalise_transcripts(tree)
-    try:
-        return deserialize_item(tree)
-    except Exception as error:  # whatever lhotse raises over fields that are missing or of another type
-        raise InvalidEntry(f"not an entry of a lhotse manifest ({type(error).__name__}: {str(error)[:200]})") from error
 
 
 def normalise_transcripts(tree: dict) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from asrtool.data.manifest import transcripts
 from asrtool.errors import UserError
 from asrtool.readers import read_lines
 from asrtool.text.words import composed
@@ -18,8 +19,6 @@ def read_sentences(path: Path) -> Iterator[str]:
     if not is_manifest(path):
         hint = "give a text file, a sentence a line (.gz too), or a manifest *.jsonl.gz"
         return map(composed, read_lines(path, "text", hint))
-    from asrtool.data.manifest import transcripts  # here, since text files do not need lhotse
-
     return (composed(_text(text, path)) for text in transcripts([path]))
 
 

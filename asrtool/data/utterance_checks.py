@@ -5,14 +5,18 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from lhotse import MonoCut, Recording
-from lhotse.audio import AudioSource
-from lhotse.cut import Cut
+from typing import TYPE_CHECKING, TypeVar
 
 from asrtool.data.audio import AudioInfo, inspect_audio, is_command
+from asrtool.data.manifest_recording import ManifestRecording, ManifestSource
 from asrtool.data.sources import InvalidEntry
 from asrtool.text.characters import JOINERS, character_name, is_invisible
+
+if TYPE_CHECKING:
+    from lhotse import Recording
+    from lhotse.audio import AudioSource
+
+AnyRecording = TypeVar("AnyRecording", ManifestRecording, "Recording")
 
 MIN_SEGMENT_SECONDS = 0.025  # a window of the features: what is shorter has no whole frame
 TIME_PRECISION = 1e-3  # seconds: the precision to which transcribers write times, and lhotse reads them
@@ -51,7 +55,7 @@ class UtteranceChecks:
             raise InvalidEntry(f"duplicate id{lines}")
         self._lines_of_ids[normalised] = where
 
-    def check_recording(self, recording: Recording) -> None:
+    def check_recording(self, recording: "ManifestRecording | Recording") -> None:
         """Checks that a recording's id is one printable word, and the name of one file only."""
         check_name(recording.id, "its recording's id")
         audio = " ".join(_identity(source) for source in recording.sources)
@@ -78,7 +82,7 @@ class UtteranceChecks:
             raise info
         return info
 
-    def at_sampling_rate(self, recording: Recording, audio: str) -> Recording:
+    def at_sampling_rate(self, recording: AnyRecording, audio: str) -> AnyRecording:
         """Returns `recording`, resampled to the sampling rate if that is asked for."""
         if recording.sampling_rate == self.sampling_rate:
             return recording
@@ -88,7 +92,7 @@ class UtteranceChecks:
             raise InvalidEntry(f"{recording.sampling_rate} Hz, {expected}: {audio} (--sampling-rate, or --resample)")
         return recording.resample(self.sampling_rate)
 
-    def choose_channel(self, recording: Recording, audio: str, channel: int | None = None) -> int:
+    def choose_channel(self, recording: ManifestRecording, audio: str, channel: int | None = None) -> int:
         """Returns the channel that is used of a recording: `channel`, --channel, or the only one."""
         channel = self.channel if channel is None else channel
         available = recording.channel_ids
@@ -126,7 +130,7 @@ class UtteranceChecks:
         return cleaned or None
 
 
-def _identity(source: AudioSource) -> str:
+def _identity(source: "ManifestSource | AudioSource") -> str:
     if source.type == "file":
         return os.path.normpath(source.source)
     return source.source if source.type in ("command", "url") else f"{source.type} {hash(source.source)}"
@@ -171,54 +175,12 @@ def _names_of_invisible(text: str) -> str:
     return ", ".join(map(character_name, found)) or "joiners outside of words"
 
 
-def check_recording_audio(recording: Recording, channel: int, checks: UtteranceChecks) -> str:
-    """Returns the file or command of a recording's channel. Raises InvalidEntry if the manifest is wrong about it."""
-    source = next((source for source in recording.sources if channel in source.channels), None)
-    if source is None or channel not in recording.channel_ids:
-        raise InvalidEntry(f"no channel {channel} in its recording '{recording.id}'")
-    if source.type == "shar":
-        hint = "give the folder of Shar itself to asrtool, without prepare"
-        raise InvalidEntry(f"its audio is in a tar file of Shar; {hint}")
-    audio = str(source.source) + ("|" if source.type == "command" else "")
-    if abs(recording.duration - recording.num_samples / recording.sampling_rate) > TIME_PRECISION:
-        fields = f"{recording.num_samples} samples at {recording.sampling_rate} Hz and {recording.duration} s"
-        raise InvalidEntry(f"the manifest says {fields}, which do not fit: {audio[:200]}")
-    if source.type == "file" and is_command(audio):
-        raise InvalidEntry(f"a file whose name ends in a bar, as a command does: {audio[:200]}; rename it")
-    if source.type in ("file", "command"):
-        _compare_with_file(recording, source, checks.inspect(audio))
-    return audio
-
-
-def _compare_with_file(recording: Recording, source: AudioSource, info: AudioInfo) -> None:
-    differs = (info.rate, info.samples) != (recording.sampling_rate, recording.num_samples)
-    if differs and not recording.transforms:  # which change both
-        manifest = f"{recording.num_samples} samples at {recording.sampling_rate} Hz"
-        file = f"{info.samples} at {info.rate} Hz"
-        raise InvalidEntry(f"the manifest says {manifest}, the file has {file}: {source.source}")
-    if info.channels != len(source.channels):
-        manifest = f"{len(source.channels)} channels"
-        raise InvalidEntry(f"the manifest says {manifest}, the file has {info.channels}: {source.source}")
-
-
-def create_recording(name: str, audio: str, checks: UtteranceChecks) -> Recording:
-    """Returns the lhotse recording of an audio file or command, at its own sampling rate. Raises InvalidEntry."""
+def create_recording(name: str, audio: str, checks: UtteranceChecks) -> ManifestRecording:
+    """Returns the recording of an audio file or command, at its own sampling rate. Raises InvalidEntry."""
     info = checks.inspect(audio)
     channels = list(range(info.channels))
     if is_command(audio):
-        source = AudioSource("command", channels, audio.rstrip().rstrip("|"))
+        source = ManifestSource("command", channels, audio.rstrip().rstrip("|"))
     else:
-        source = AudioSource("file", channels, audio)
-    return Recording(name, [source], info.rate, info.samples, info.samples / info.rate)
-
-
-def select_channel(cut: Cut, channel: int | None) -> Cut:
-    """Returns a cut of `channel` of a lhotse MultiCut, with the supervisions of that channel; other cuts unchanged."""
-    if channel is None or isinstance(cut, MonoCut) or not hasattr(cut, "channel"):
-        return cut
-    supervisions = [s for s in cut.supervisions if channel in _channels(s.channel)]
-    return MonoCut(cut.id, cut.start, cut.duration, channel, supervisions, recording=cut.recording)
-
-
-def _channels(channel: int | list[int]) -> list[int]:
-    return channel if isinstance(channel, list) else [channel]
+        source = ManifestSource("file", channels, audio)
+    return ManifestRecording(name, [source], info.rate, info.samples, info.samples / info.rate, channels)

@@ -10,7 +10,8 @@ from lhotse import CutSet, MonoCut
 from lhotse.supervision import AlignmentItem
 
 from asrtool.data.batch import Batch
-from asrtool.data.manifest import open_cuts, transcripts
+from asrtool.data.lhotse_sets import open_cuts
+from asrtool.data.manifest import transcripts
 from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.alignment import Alignment, Span, align_texts
 from asrtool.decoding.checks import check_cuts, check_recordings, recording_name
@@ -116,7 +117,9 @@ def align_cuts(batch: Batch, experiment: Experiment) -> dict[str, AlignmentResul
         return results
     log_probs, lens = (values.cpu()[chosen] for values in experiment.log_probs(batch))
     texts = [batch.texts[n] for n in chosen]
-    alignments = align_texts(log_probs, lens, texts, tokenizer, experiment.config.objective.topology)
+    objective = experiment.config.objective
+    silence = objective.optional_silence > 0
+    alignments = align_texts(log_probs, lens, texts, tokenizer, objective.topology, silence=silence)
     for n, alignment in zip(chosen, alignments, strict=True):
         results[batch.ids[n]] = alignment or "too short for its text"
     return results

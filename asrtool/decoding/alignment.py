@@ -43,20 +43,25 @@ def align_texts(
     tokenizer: Tokenizer,
     topology: Topology,
     max_blank_share: float = MAX_BLANK_SHARE,
+    silence: bool = False,
 ) -> list[Alignment | None]:
     """Returns the alignment of each utterance; None where the audio is too short for any path of its text.
 
-    log_probs (N, T', V) and lens (N,) on the CPU. Raises KeyError for a text that cannot be written in units.
+    log_probs (N, T', V) and lens (N,) on the CPU. With `silence`, the unit of silence may be between words and at both
+    ends; it belongs to no word. Raises KeyError for a text that cannot be written in units.
     """
     alignments: list[Alignment | None] = []
     for frames, length, text in zip(log_probs.float().numpy(), lens.tolist(), texts, strict=True):
-        numerator = transcript_graph(tokenizer, text)
+        numerator = transcript_graph(tokenizer, text, silence)
         graph = expand_topology(numerator, topology)
         score, path = viterbi(frames[:length], graph)
         if not np.isfinite(score):
             alignments.append(None)
             continue
-        units = _unit_spans(path.tolist(), graph, frames, max_blank_share)
+        if topology == "hmm":
+            units = _hmm_spans(path.tolist(), graph, frames)
+        else:
+            units = _unit_spans(path.tolist(), graph, frames, max_blank_share)
         alignments.append(Alignment([span for _, span in units], _word_spans(units, numerator)))
     return alignments
 
@@ -90,6 +95,19 @@ def _unit_spans(
     return [
         (state, Span(span.index, span.begin - blanks_before, span.end + blanks_after, span.score))
         for (state, span), blanks_before, blanks_after in zip(units, before, after, strict=True)
+    ]
+
+
+def _hmm_spans(path: list[int], graph: FrameGraph, log_probs: np.ndarray) -> list[tuple[int, Span]]:
+    """Returns the units of a best path (T,) in topology "hmm", each with its state of the unit graph."""
+    outputs = graph.label[path]
+    begins = np.flatnonzero(outputs % 2 == 0)  # the first frame of each unit
+    frame_scores = log_probs[np.arange(len(path)), outputs]
+    return [
+        (int(graph.unit_state[path[begin]]), Span(int(outputs[begin]) // 2, begin, end, float(scores.mean())))
+        for begin, end, scores in zip(
+            begins.tolist(), [*begins[1:].tolist(), len(path)], np.split(frame_scores, begins[1:]), strict=True
+        )
     ]
 
 

@@ -113,12 +113,15 @@ def calibrate(
         raise UserError(f"{experiment.folder} is a pack, whose files do not change; {hint}")
     require_same_kind(path, "a calibration", read_calibration)
     options = with_lattices(method, options)
-    search, settings, graph = open_search(method, experiment.tokenizer, options, jobs)
+    search, settings, graph = open_search(
+        method, experiment.tokenizer, options, jobs, experiment.config.objective.topology
+    )
     describer = WordDescriber(experiment, graph)
     utterances = collect_evidence(experiment, cuts, search, describer, batch_seconds, workers)
     fitted = fit_calibration(utterances, output_type(experiment, method))
     label = method_label(method, options)
     facts = {"cuts": str(cuts), "checkpoint": experiment.checkpoint.name, "settings": settings}
+    facts |= {"precision": experiment.computed_precision}
     write_calibration(path, label, fitted, facts)
     return label, fitted
 

@@ -17,7 +17,7 @@ from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.edit_alignment import EditAlignment, align_with_edits
 from asrtool.decoding.edit_graph import edit_graph
 from asrtool.decoding.long_alignment import greedy_units
-from asrtool.decoding.recording_log_probs import phone_log_probs
+from asrtool.decoding.recording_log_probs import phone_log_probs, topology_with_blank
 from asrtool.experiment import Experiment
 from asrtool.graphs.training_graphs import Topology
 from asrtool.progress import progress
@@ -108,7 +108,7 @@ def _score_batch(experiment: Experiment, batch: Batch, tokenizer: Tokenizer) -> 
     for name, text, row, length in zip(batch.ids, batch.texts, rows.float().cpu().numpy(), lens.tolist(), strict=True):
         log_probs = phone_log_probs(row[:length], experiment)
         seconds = length * experiment.frame_seconds
-        yield score_utterance(name, seconds, text, log_probs, tokenizer, experiment.config.objective.topology)
+        yield score_utterance(name, seconds, text, log_probs, tokenizer, topology_with_blank(experiment))
 
 
 def score_utterance(

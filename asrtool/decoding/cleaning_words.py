@@ -30,14 +30,15 @@ def open_word_search(experiment: Experiment, options: Options) -> Search | None:
     is rescoring, which needs them: they take long for audio that the graph was not built for. Raises UserError for
     files that do not fit, and for options of a graph where there is none.
     """
+    topology = experiment.config.objective.topology
     if "graph" in options or experiment.files.graph:
         chosen = search_options(experiment, "graph", {**options, "no_rescore": True})
         best_path = {name: value for name, value in chosen.items() if name not in LATTICE_OPTIONS}
-        return open_search("graph", experiment.tokenizer, best_path).search
+        return open_search("graph", experiment.tokenizer, best_path, topology=topology).search
     if options:
         raise UserError("--decoding-weights needs --graph, or a pack with a graph")
     if experiment.tokenizer.output_type == "words":
-        return open_search("greedy", experiment.tokenizer, {}).search
+        return open_search("greedy", experiment.tokenizer, {}, topology=topology).search
     return None
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from lhotse import MonoCut
 
-from asrtool.data.features import FRAME_SHIFT, load_features
+from asrtool.data.features import FRAME_SHIFT, stored_or_computed
 from asrtool.data.inspection import alignment_problem
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.sampling import OrderedSampler
 from asrtool.data.shards import entries_with_trees
-from asrtool.data.sources import InvalidEntry
+from asrtool.data.sources import as_data_error
 from asrtool.decoding.checks import check_cuts
 from asrtool.errors import DataError, UserError
 from asrtool.experiment import Experiment
@@ -106,15 +106,9 @@ def _cepstra(cut: MonoCut, max_seconds: float) -> np.ndarray:
     from scipy.fft import dct
     from scipy.signal import savgol_filter
 
-    try:
-        if cut.has_features:
-            features = load_features(cut, "stored", cut.features.num_features, max_seconds)
-        else:
-            features = load_features(cut, "on_the_fly", NUM_BINS, max_seconds)
-    except InvalidEntry as problem:
-        raise DataError(
-            "stopped at unreadable data; check the manifest with `asrtool prepare`", [str(problem)]
-        ) from problem
+    num_bins = cut.features.num_features if cut.has_features else NUM_BINS
+    with as_data_error():
+        features = stored_or_computed(cut, num_bins, max_seconds)
     cepstra = dct(features.numpy(), norm="ortho", axis=1)[:, :NUM_CEPSTRA]
     padded = np.pad(cepstra, [(DELTA_FRAMES, DELTA_FRAMES), (0, 0)], mode="edge")
     deltas = [savgol_filter(padded, DELTA_FRAMES, polyorder=order, deriv=order, axis=0) for order in (1, 2)]

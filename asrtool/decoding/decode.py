@@ -66,7 +66,9 @@ def decode(
     ranks = this_rank()
     facts = {"set": set_name, "method": method, "beam": None} | settings
     facts |= {"checkpoint": experiment.checkpoint.name, "cuts": str(cuts), "batch_seconds": batch_seconds}
+    facts |= {"precision": experiment.computed_precision}
     facts |= {"ranks": ranks.world_size} | (experiment.adapted.facts() if experiment.adapted else {})
+    facts |= experiment.transforms.facts() if experiment.transforms else {}
     facts |= {"run": run_hash(experiment, cuts, facts)}
     facts |= {"rtf_before": experiment.adapted.rtf} if experiment.adapted else {}
     facts |= {"options": options or {}}

@@ -44,7 +44,7 @@ class GraphOptions:
     """
 
     beam: float = 16.0  # how much more than the best path a kept path may cost; Kaldi's default
-    max_active: int = 7000  # states in a frame, at least 2; as in Kaldi's recipes for large graphs
+    max_active: int = 1000  # states in a frame, at least 2; chosen by the curve in docs/decoding.md
     min_active: int = 20  # states that are kept whatever the beam says; Kaldi's default
     acoustic_scale: float = 1.0  # inverse of the graph's weight: a language model weight of 2 is 0.5
     blank_penalty: float = 0.0

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from copy import copy
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from typing import Any
@@ -139,7 +140,12 @@ class GraphSearch:
 
     def with_options(self, options: GraphOptions) -> "GraphSearch":
         """Returns a search of the same graph, in this process, with other options."""
-        return GraphSearch(self.graph, options, priors=self.priors)
+        search = copy(self)
+        search.options = options
+        search.pool = None
+        if options.insertion_penalty != self.options.insertion_penalty:
+            search.fst = self.prepare(self.graph, options.insertion_penalty)
+        return search
 
     @property
     def settings(self) -> dict:

@@ -37,7 +37,8 @@ def _pronunciations(
     stored, units = graph.lexicon.pronunciations, unit_labels(graph).keys()
     found = {word: stored[word] for word in words if word in stored and units >= {*itertools.chain(*stored[word])}}
     if not isinstance(tokenizer, PhoneTokenizer):
-        require_writable([hotword for hotword in hotwords if not found.keys() >= {*hotword.words}], tokenizer)
+        others = [hotword for hotword in hotwords if not found.keys() >= {*hotword.words}]
+        require_writable(others, tokenizer, len(hotwords))
     found |= {
         word: tokenizer.pronunciations(word) for word in words if word not in found and not tokenizer.unknown(word)
     }

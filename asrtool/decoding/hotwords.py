@@ -101,14 +101,17 @@ def _parse_weight(text: str) -> float:
     return weight
 
 
-def require_writable(hotwords: Sequence[Hotword], tokenizer: Tokenizer) -> None:
-    """Raises UserError with all phrases that the units of `tokenizer` cannot write."""
+def require_writable(hotwords: Sequence[Hotword], tokenizer: Tokenizer, total: int | None = None) -> None:
+    """Raises UserError with all phrases that the units of `tokenizer` cannot write.
+
+    total: the number of phrases of the whole list, if `hotwords` are a part of it.
+    """
     missing = {str(hotword): units for hotword in hotwords if (units := tokenizer.unknown(str(hotword)))}
     if not missing:
         return
     listed = ", ".join(f"{phrase} ({' '.join(dict.fromkeys(units))})" for phrase, units in missing.items())
     raise UserError(
-        f"{len(missing)} of {len(hotwords)} hotwords cannot be written in the model's units: {listed}; "
+        f"{len(missing)} of {total or len(hotwords)} hotwords cannot be written in the model's units: {listed}; "
         + (_case_hint(list(missing), tokenizer) or "correct them, or leave them out")
     )
 

@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -145,16 +144,20 @@ def _topological_order(arcs: np.ndarray, num_states: int, start: int) -> list[in
     """
     if start == 0 and (arcs[:, 0] < arcs[:, 1]).all():
         return list(range(num_states))
-    predecessors: dict[int, list[int]] = {state: [] for state in range(num_states)}
-    for source, target in arcs.tolist():
-        predecessors[target].append(source)
-    predecessors[start] = []
-    try:
-        order = list(TopologicalSorter(predecessors).static_order())
-    except CycleError as error:
-        raise ValueError("the lattice has a cycle") from error
-    order.remove(start)
-    return [start, *order]
+    arcs = arcs[arcs[:, 1] != start]
+    arcs = arcs[np.argsort(arcs[:, 0], kind="stable")]
+    targets = arcs[:, 1].tolist()
+    bounds = np.searchsorted(arcs[:, 0], np.arange(num_states + 1)).tolist()  # of the arcs that leave each state
+    waiting = np.bincount(arcs[:, 1], minlength=num_states).tolist()  # arcs from states that are not in the order yet
+    order = [start, *(state for state in range(num_states) if state != start and not waiting[state])]
+    for state in order:  # it grows (Kahn 1962)
+        for target in targets[bounds[state] : bounds[state + 1]]:
+            waiting[target] -= 1
+            if not waiting[target]:
+                order.append(target)
+    if len(order) < num_states:
+        raise ValueError("the lattice has a cycle")
+    return order
 
 
 def kaldi_arcs(lattice: Any, state: int) -> Iterator[LatticeArc]:

@@ -74,7 +74,7 @@ def _compute_log_probs(
         log_probs, lens = experiment.log_probs(batch)
         rows = zip(batch.ids, batch.texts, log_probs.cpu().numpy(), lens.tolist(), strict=True)
         yield from (UtteranceLogProbs(name, ref, row[:length].astype(np.float16)) for name, ref, row, length in rows)
-        no_frames = np.zeros((0, experiment.tokenizer.size), np.float16)  # the words of these cuts count as deletions
+        no_frames = np.zeros((0, experiment.num_outputs), np.float16)  # the words of these cuts count as deletions
         yield from (UtteranceLogProbs(cut.id, cut.text, no_frames) for cut in batch.skipped)
 
 

@@ -22,6 +22,8 @@ from asrtool.errors import DataError, UserError
 from asrtool.experiment import Experiment
 from asrtool.progress import progress
 from asrtool.text.context_units import ContextTokenizer
+from asrtool.text.outputs import Topology
+from asrtool.text.tokenizer import BLANK
 
 CONTEXT_SECONDS = 2.0  # more than the 1 s that a word takes; attention beyond that changes few frames
 MAX_WINDOW_SECONDS = 30.0  # with context; a shorter limit of the training data holds as well
@@ -127,15 +129,26 @@ def _window_log_probs(experiment: Experiment, features: torch.Tensor) -> np.ndar
 
 
 def phone_log_probs(log_probs: np.ndarray, experiment: Experiment) -> np.ndarray:
-    """Returns log-probs (T, V') of phones for those (T, V) of phones in context; others as they are.
+    """Returns log-probs (T, V') of a topology with a blank, without context: of phones if units are phones in context.
 
-    The probability of a phone is the sum over its units, so that an alignment needs no context.
+    The probability of a phone is the sum over its units. The probability of a unit in topology hmm is the sum over its
+    two outputs, and silence becomes the blank; the topology is then `topology_with_blank`. Others stay as they are.
     """
     tokenizer = experiment.tokenizer
-    if not isinstance(tokenizer, ContextTokenizer):
+    has_two_states = experiment.config.objective.topology == "hmm"
+    if not isinstance(tokenizer, ContextTokenizer) and not has_two_states:
         return log_probs
-    phones = np.array(tokenizer.phone_of)
+    plain_of = tokenizer.phone_of if isinstance(tokenizer, ContextTokenizer) else range(tokenizer.size)
+    columns = np.repeat(np.array(plain_of), 2 if has_two_states else 1)  # (V,)
+    if has_two_states:
+        columns[columns == tokenizer.without_context.silence] = BLANK
     best = log_probs.max(axis=1, keepdims=True)
     sums = np.zeros((len(log_probs), tokenizer.without_context.size))
-    np.add.at(sums.T, phones, np.exp(log_probs - best).T)
+    np.add.at(sums.T, columns, np.exp(log_probs - best).T)
     return np.log(np.maximum(sums, np.finfo(np.float64).tiny)) + best
+
+
+def topology_with_blank(experiment: Experiment) -> Topology:
+    """Returns the topology of `phone_log_probs`: in "modified", equal units need no blank between them, as in "hmm"."""
+    topology = experiment.config.objective.topology
+    return "modified" if topology == "hmm" else topology

@@ -44,6 +44,14 @@ def checkpoint_label(experiment: Experiment, which: str) -> str:
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
+def _model_options(experiment: Experiment, checkpoint: str) -> dict[str, Any]:
+    """Returns the options of the model as results record them; fp32 is not recorded, as by earlier versions."""
+    options: dict[str, Any] = {"checkpoint": checkpoint_label(experiment, checkpoint)}
+    if experiment.precision != "fp32":
+        options["precision"] = experiment.precision
+    return options
+
+
 def options_for_method(method: str, options: Options) -> dict[str, Any]:
     """Returns the options that have an effect on `method`."""
     return {name: value for name, value in options.items() if method in methods_of_option(name)}
@@ -61,6 +69,7 @@ def plan_runs(
     options: Options,
     checkpoint: str,
     adapted: Path | None = None,
+    transforms: Path | None = None,
     tag: str | None = None,
     overwrite: bool = False,
     max_minutes: float = 5.0,
@@ -73,16 +82,20 @@ def plan_runs(
     """
     all_options = options_by_method(experiment, methods, options)
     root = out or experiment.folder / "decode"
-    shared: dict[str, Any] = {"checkpoint": checkpoint_label(experiment, checkpoint)}
+    shared = _model_options(experiment, checkpoint)
     if adapted:
         shared["adapted"] = adapted
+    if transforms:
+        shared["transforms"] = transforms
+        experiment.load_transforms(transforms, sets.values())
     suffixes = {}
     experiment.max_seconds = 60 * max_minutes
     for name, path in sets.items():
         check_cuts(path, max_minutes, experiment.config.data.max_seconds)
         if "lattices" in options:
             check_archive_keys(path)
-        suffixes[name] = experiment.load_adapted(adapted, path).suffix if adapted else ""
+        suffixes[name] = "_fmllr" if transforms else ""
+        suffixes[name] += experiment.load_adapted(adapted, path).suffix if adapted else ""
     runs = []
     for method in dict.fromkeys(methods):
         folder = method_label(method, all_options[method])
@@ -115,7 +128,7 @@ def plan_streams(
     runs = []
     for name, path in sets.items():
         check_cuts(path, max_minutes)
-        chosen = {"method": method, "cuts": path, "checkpoint": checkpoint_label(experiment, checkpoint), **given}
+        chosen = {"method": method, "cuts": path} | _model_options(experiment, checkpoint) | given
         result = root / name / method_folder_name(method, tag)
         run = DecodingRun(method, name, path, result, None, options_as_json(chosen))
         require_same_options(result, run.options, overwrite)
@@ -128,7 +141,9 @@ def decode_runs(
 ) -> Iterator[dict]:
     """Decodes the runs; yields the facts of each, in the first of several ranks."""
     for method, options in {run.method: run.search_options for run in runs}.items():
-        search, settings, graph = open_search(method, experiment.tokenizer, options, jobs)
+        search, settings, graph = open_search(
+            method, experiment.tokenizer, options, jobs, experiment.config.objective.topology
+        )
         calibration, calibration_settings = open_calibration(experiment, method_label(method, options))
         describer = WordDescriber(experiment, graph, calibration)
         for run in (run for run in runs if run.method == method):

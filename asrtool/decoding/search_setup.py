@@ -9,7 +9,7 @@ import torch
 from asrtool.decoding.fusion import Fusion, UnitFusion, WordFusion, check_unit_lm, check_vocabulary, check_word_lm
 from asrtool.decoding.graph_options import GraphOptions
 from asrtool.decoding.graph_search import GraphSearch
-from asrtool.decoding.greedy import ctc_greedy
+from asrtool.decoding.greedy import greedy_search
 from asrtool.decoding.hotword_fusion import HotwordFusion
 from asrtool.decoding.hotword_graph import add_hotwords
 from asrtool.decoding.hotwords import hotwords_hash, read_hotwords, require_writable
@@ -28,6 +28,7 @@ from asrtool.decoding.prefix_beam import ctc_prefix_beam
 from asrtool.errors import UserError, require_file
 from asrtool.files import file_hash
 from asrtool.graphs.folder import DecodingGraph, load_graph
+from asrtool.text.outputs import num_outputs
 from asrtool.text.tokenizer import SPACE, Tokenizer
 
 
@@ -39,17 +40,35 @@ class SearchSetup(NamedTuple):
     graph: DecodingGraph | None = None
 
 
-def open_search(method: str, tokenizer: Tokenizer, options: Options, jobs: int = 1) -> SearchSetup:
+def open_search(
+    method: str, tokenizer: Tokenizer, options: Options, jobs: int = 1, topology: str = "ctc"
+) -> SearchSetup:
     """Returns the search of `method` with its options. Call `check_options` first.
 
-    `jobs` is the number of processes of a graph search.
+    `jobs` is the number of processes of a graph search, `topology` the model's (`objective.topology`).
     """
+    require_readable_units(method, tokenizer)
     if method == "graph":
-        search, settings = open_graph_search(tokenizer, options, jobs)
+        search, settings = open_graph_search(tokenizer, options, jobs, topology)
         return SearchSetup(search, settings, search.graph)
     if method == "prefix":
+        require_prefixes(topology)
         return _open_prefix_search(tokenizer, options)
-    return SearchSetup(ctc_greedy, {})
+    return SearchSetup(greedy_search(topology), {})
+
+
+def require_readable_units(method: str, tokenizer: Tokenizer) -> None:
+    """Raises UserError for a search without a graph, if units are pdfs of Kaldi: they are not a text."""
+    if method != "graph" and tokenizer.output_type == "pdfs":
+        hint = "use --method graph, with a graph of `asrtool graph --kaldi-graph`"
+        raise UserError(f"--method {method} has no words: the model's units are pdfs of Kaldi; {hint}")
+
+
+def require_prefixes(topology: str) -> None:
+    """Raises UserError for a topology that prefix search does not have."""
+    if topology == "hmm":
+        hint = "use --method graph or greedy"
+        raise UserError(f"--method prefix is for models with a blank, and objective.topology is hmm; {hint}")
 
 
 def _open_prefix_search(tokenizer: Tokenizer, options: Options) -> SearchSetup:
@@ -107,15 +126,16 @@ class GraphSetup(NamedTuple):
     settings: dict
 
 
-def open_graph(tokenizer: Tokenizer, options: Options) -> GraphSetup:
-    """Opens the files of --graph, --priors, --decoding-weights and --hotwords.
+def open_graph(tokenizer: Tokenizer, options: Options, topology: str = "ctc") -> GraphSetup:
+    """Opens the files of --graph, --priors, --decoding-weights and --hotwords, for a model of `topology`.
 
     Raises UserError for files that do not fit.
     """
     graph = load_graph(options["graph"], tokenizer)
     if graph.meta["topology"] == "hmm" and options.get("blank_penalty"):
         raise UserError(f"--blank-penalty has no effect: {graph.folder} has no blank, its topology is hmm")
-    require_num_outputs(tokenizer.size, graph.meta["outputs"])
+    _require_topology(graph, topology)
+    require_num_outputs(num_outputs(topology, tokenizer.size), graph.meta["outputs"])
     hotwords = read_hotwords(options["hotwords"]) if "hotwords" in options else []
     if hotwords:
         graph = add_hotwords(graph, tokenizer, hotwords)
@@ -128,9 +148,19 @@ def open_graph(tokenizer: Tokenizer, options: Options) -> GraphSetup:
     return GraphSetup(graph, graph_options(options), priors, settings)
 
 
-def open_graph_search(tokenizer: Tokenizer, options: Options, jobs: int = 1) -> tuple[GraphSearch, dict]:
+def _require_topology(graph: DecodingGraph, topology: str) -> None:
+    """Raises UserError unless both have two outputs for each unit, or none of them."""
+    graph_topology = graph.meta["topology"]
+    if (graph_topology == "hmm") != (topology == "hmm"):
+        hint = f"build it again with `asrtool graph --topology {topology}`"
+        raise UserError(f"{graph.folder} has the topology {graph_topology}, and the model {topology}; {hint}")
+
+
+def open_graph_search(
+    tokenizer: Tokenizer, options: Options, jobs: int = 1, topology: str = "ctc"
+) -> tuple[GraphSearch, dict]:
     """Returns the search in the graph of --graph by `jobs` processes, and the settings that determine its results."""
-    setup = open_graph(tokenizer, options)
+    setup = open_graph(tokenizer, options, topology)
     rescore = _open_rescoring(setup, options) if "rescore" in options else None
     keep_lattices = "lattices" in options
     search: GraphSearch

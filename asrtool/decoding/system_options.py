@@ -1,12 +1,21 @@
 """The options of a search that a trained system carries, and the best method that it allows."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from asrtool.decoding.options import Options, check_options, methods_of_option, require_effect
+from asrtool.decoding.options import (
+    LATTICE_SEARCH_BEAM,
+    Options,
+    check_options,
+    methods_of_option,
+    require_effect,
+)
 from asrtool.experiment import Experiment
 from asrtool.system_files import SystemFiles
+
+logger = logging.getLogger(__name__)
 
 # The files of a system that a method reads, by the names of its options.
 METHOD_FILES: dict[str, tuple[str, ...]] = {
@@ -21,10 +30,10 @@ REPLACED_BY = {
 }
 RESCORING_FILES = ("rescore", "graph_lm")
 LATTICE_OPTIONS = (*RESCORING_FILES, "lattice_beam", "nbest")
+WEIGHTS = ("decoding_weights", "acoustic_scale", "blank_penalty", "insertion_penalty")
 LIMITS = ("max_active", "min_active")  # of graph search; a search that builds lattices on CPUs has none
-# Graph search whose words need confidences builds lattices. Wider beams gain less than 0.2 % WER and take several times
-# as long (docs/confidence.md).
-CONFIDENCE_BEAM = 12.0
+# Graph search whose words need confidences builds lattices, with LATTICE_SEARCH_BEAM. Wider beams gain less than 0.2 %
+# WER and take several times as long (docs/confidence.md).
 CONFIDENCE_LATTICE_BEAM = 6.0
 # Nats in a second: utterances have up to 1.2 in the median and 1.7 at most, with a phone system of five hours. At 2,
 # lattice search takes about six times as long as for these; at 2.5, fifty times (docs/confidence.md).
@@ -88,11 +97,26 @@ def with_lattices(method: str, options: Options) -> dict[str, Any]:
     if method != "graph" or {*LIMITS} & {*options} or options.get("engine") == "k2":
         return dict(options)
     defaults = {
-        "beam": CONFIDENCE_BEAM,
+        "beam": LATTICE_SEARCH_BEAM,
         "lattice_beam": CONFIDENCE_LATTICE_BEAM,
         "lattice_max_entropy": CONFIDENCE_MAX_ENTROPY,
     }
     return defaults | dict(options)
+
+
+def warn_of_unused_weights(experiment: Experiment, method: str, options: Options) -> None:
+    """Logs a warning if graph search has no weights in `options`, and `asrtool tune` has left tuned ones in EXP/decode.
+
+    The weights are not taken silently, since they belong to the graph that they were tuned with.
+    """
+    if method != "graph" or {*WEIGHTS} & {*options}:
+        return
+    paths = sorted(experiment.folder.glob("decode/*/decoding_weights.json"))
+    if paths:
+        logger.warning(
+            f"graph search without tuned weights, which may cost accuracy; {paths[0]} has some, of `asrtool tune`: "
+            "if they are of this graph, give --decoding-weights FILE (in Python decoding_weights=FILE)"
+        )
 
 
 def options_by_method(
@@ -109,6 +133,7 @@ def options_by_method(
         if method == "prefix" and "graph" in methods and not (experiment.files.lm or "lm" in given):
             ineffective = {"insertion_penalty"}  # of graph search: prefix search has one with a language model only
         options[method] = search_options(experiment, method, _without(dict(given), ineffective), streaming)
+        warn_of_unused_weights(experiment, method, options[method])
     return options
 
 
@@ -132,11 +157,12 @@ def best_method(experiment: Experiment) -> str:
     """Returns the most accurate search that a system carries the files for.
 
     That is the method that it was packed for; else "graph" where there is a graph, "prefix" where the units
-    are words or parts of them, and "greedy" for phones.
+    are words or parts of them and the model has a blank, and "greedy" for phones and topology hmm.
     """
     files = experiment.files
     if files.default_method:
         return files.default_method
     if files.graph:
         return "graph"
-    return "prefix" if experiment.tokenizer.output_type == "words" else "greedy"
+    has_blank = experiment.config.objective.topology != "hmm"
+    return "prefix" if has_blank and experiment.tokenizer.output_type == "words" else "greedy"

@@ -176,7 +176,7 @@ def _tune_on_stored(systems: Sequence[TunedSystem], grid: Grid, batch_seconds: f
         lattices += reference_lattices(system.search, read_log_probs(folder), count)
     if not any(lattice.ref.split() for lattice in lattices):
         raise UserError(f"{systems[0].cuts} has no transcripts to compare with; tune on a set that has some")
-    facts = search_grid(lattices, grid)
+    facts = search_grid(lattices, grid) | {"precision": systems[0].experiment.computed_precision}
     defaults, best = DecodingWeights(1.0, 0.0, 0.0), DecodingWeights(**facts["best"])
     facts["before"] = _decoded_wer(systems, defaults, "decoding with default weights", len(lattices))
     facts["decoded"] = _decoded_wer(systems, best, "decoding with tuned weights", len(lattices))

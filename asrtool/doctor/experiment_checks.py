@@ -20,6 +20,7 @@ from asrtool.errors import AsrtoolError
 from asrtool.readers import read_json
 from asrtool.scoring.folder import read_result_facts
 from asrtool.system_files import CALIBRATION, PRIORS
+from asrtool.text.outputs import num_outputs
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 from asrtool.training.data_counts import UNIT_COUNTS, read_unit_counts
 from asrtool.training_log import read_log
@@ -105,8 +106,8 @@ def check_priors(report: Report, system: System) -> None:
     if not _are_counts(values):
         cause = "it is not a JSON list of numbers from 0 on, one of them positive"
         report.add(Finding("damaged-priors", Severity.ERROR, str(path), cause, remedy))
-    elif system.tokenizer and len(values) != system.tokenizer.size:
-        cause = f"it has priors of {len(values)} units, and the model has {system.tokenizer.size}"
+    elif system.num_outputs and len(values) != system.num_outputs:
+        cause = f"it has priors of {len(values)} outputs, and the model has {system.num_outputs}"
         report.add(Finding("priors-of-other-units", Severity.ERROR, str(path), cause, remedy))
 
 
@@ -201,7 +202,8 @@ def _add_facts(report: Report, system: System, states: Mapping[str, Mapping[str,
 def _parameters(config: Config, tokenizer: Tokenizer) -> str:
     """Returns the number of parameters of the model, as training logs it: statistics of the features are none."""
     try:
-        model = meta_model(config.model, config.features.num_bins, tokenizer.size)
+        outputs = num_outputs(config.objective.topology, tokenizer.size)
+        model = meta_model(config.model, config.features.num_bins, outputs)
     except AsrtoolError as error:
         return f"unknown: {error}"
     return f"{sum(parameter.numel() for parameter in model.parameters()):,}"

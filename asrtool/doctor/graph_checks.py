@@ -7,7 +7,7 @@ from typing import Any
 from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error, shell_command
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.files import file_hash
-from asrtool.graphs.folder import LEXICON, META, SEARCHABLE, DecodingGraph, load_graph, tokenizer_hash
+from asrtool.graphs.folder import KALDI_TOPOLOGY, LEXICON, META, SEARCHABLE, DecodingGraph, load_graph, tokenizer_hash
 from asrtool.readers import read_json
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -67,6 +67,8 @@ def rebuild_command(folder: Path) -> str:
     files, the remedy is an instruction.
     """
     meta = _meta(folder)
+    if meta.get("topology") == KALDI_TOPOLOGY:
+        return f"copy {folder} again, or build it with `asrtool graph --kaldi-graph` from the same graph of Kaldi"
     recorded = meta.get("sha256")
     hashes = recorded if isinstance(recorded, dict) else {}
     tokenizers = [path for path in _beside(folder, "*.json") if _is_tokenizer(path, hashes.get("tokenizer"))]

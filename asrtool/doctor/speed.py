@@ -13,7 +13,7 @@ from asrtool.device import describe_device, lacks_bf16, pick_device, torch_threa
 from asrtool.doctor.findings import Finding, Severity
 from asrtool.machine import cpu_flags, usable_cores
 from asrtool.models.acoustic import AcousticModel
-from asrtool.training.precision import autocast
+from asrtool.precision import autocast
 
 MATRIX_SIZE = 1024  # rows and columns on a CPU: 2 GFLOP a product
 GPU_MATRIX_SIZE = 8192  # a GPU is busy only with large products

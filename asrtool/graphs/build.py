@@ -17,11 +17,12 @@ from asrtool.graphs.folder import COMMAND, LM, META, lexicon_hash, save_graph, t
 from asrtool.graphs.grammar import NOT_WORDS, arpa_words, compare_vocabularies
 from asrtool.graphs.lexicon_fst import WordBoundary
 from asrtool.graphs.sources import graph_sources
-from asrtool.graphs.topology import num_outputs
 from asrtool.lm.added_words import NewWord
 from asrtool.lm.ngram_files import convert_ngrams, is_compiled, source_hash
 from asrtool.text.context_units import ContextTokenizer
 from asrtool.text.lexicon import Lexicon, read_lexicon
+from asrtool.text.outputs import num_outputs
+from asrtool.text.pdf_tokenizer import PdfTokenizer, no_pronunciations
 from asrtool.text.tokenizer import SPACE, Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ def build_graph(
     start = time.perf_counter()
     require_own_folder(out, META, COMMAND)
     units = load_tokenizer(tokenizer)
+    if isinstance(units, PdfTokenizer):
+        raise no_pronunciations()
     if lm is None and any("G" in kind for kind in kinds):
         raise UserError(f"--kind {', '.join(kinds)} has a language model, G; give --lm ARPA, or ask for --kind HL")
     with tempfile.TemporaryDirectory() as temporary:

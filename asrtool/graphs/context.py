@@ -24,12 +24,19 @@ class ContextState(NamedTuple):
     following: frozenset[int] | None  # phones that may follow, or BOUNDARY where the path may end; None: any
 
 
-def transcript_graph(tokenizer: Tokenizer, text: str) -> UnitGraph:
+def transcript_graph(tokenizer: Tokenizer, text: str, silence: bool = False) -> UnitGraph:
     """Returns the numerator graph of a transcript: all pronunciations of its words, as units of any tokenizer.
 
-    Raises KeyError for words without units, as `Tokenizer.encode`.
+    With `silence`, the tokenizer's unit of silence may be between words and at both ends, if it has one. Raises
+    KeyError for words without units, as `Tokenizer.encode`.
     """
-    return add_context(numerator_graph(tokenizer.without_context.pronunciation_units(text)), tokenizer)
+    return add_context(phone_graph(tokenizer, text, silence), tokenizer)
+
+
+def phone_graph(tokenizer: Tokenizer, text: str, silence: bool = False) -> UnitGraph:
+    """As `transcript_graph`, but of phones if units are phones in context."""
+    plain = tokenizer.without_context
+    return numerator_graph(plain.pronunciation_units(text), plain.silence if silence else None)
 
 
 def add_context(graph: UnitGraph, tokenizer: Tokenizer) -> UnitGraph:

@@ -51,6 +51,7 @@ LEXICON = "lexicon.txt"
 LM = "lm.arpa.gz"
 COMMAND = "asrtool graph"
 REBUILD = f"build it again with `{COMMAND}`"
+KALDI_TOPOLOGY = "kaldi"  # of the HCLG of a Kaldi system (kaldi_graph.py)
 SEARCHABLE = ("HLG", "HL")  # the kinds from the model's outputs to words
 MAX_OUTPUTS = 1 << 24  # far more than any model has; labels are int32
 
@@ -90,7 +91,7 @@ class _Meta(_Strict):
     """The fields of graph.json that are read."""
 
     kind: Kind
-    topology: Literal["ctc", "modified", "hmm"]
+    topology: Literal["ctc", "modified", "hmm", "kaldi"]
     outputs: int = Field(ge=1, le=MAX_OUTPUTS)
     separator: str | None = None
     silence: _Silence | None = None

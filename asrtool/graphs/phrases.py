@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from asrtool.errors import UserError
-from asrtool.graphs.folder import REBUILD, DecodingGraph
+from asrtool.graphs.folder import KALDI_TOPOLOGY, REBUILD, DecodingGraph
 from asrtool.graphs.phrase_costs import PhraseCosts, unit_labels
 from asrtool.graphs.topology import topology_fst
 from asrtool.graphs.word_starts import FIRST_MARK, WordStarts, mark_topology
@@ -84,6 +84,8 @@ def add_phrases(graph: DecodingGraph, phrases: Sequence[Phrase], lexicon: Lexico
 
 def require_word_starts(graph: DecodingGraph) -> WordStarts:
     """Returns the word starts of a graph. Raises UserError where it has none, or states that it lacks."""
+    if graph.meta["topology"] == KALDI_TOPOLOGY:
+        raise UserError(f"{graph.folder} is the graph of a Kaldi system, which has no pronunciations for hotwords")
     starts = graph.word_starts
     if starts is None:
         raise UserError(

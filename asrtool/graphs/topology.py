@@ -78,8 +78,3 @@ def topology_fst(name: str, units: Iterable[int]) -> "StdVectorFst":
     fst = kaldifst.compile(arcs + "".join(f"{state}\n" for state in finals))
     kaldifst.arcsort(fst, "olabel")
     return fst
-
-
-def num_outputs(name: str, num_units: int) -> int:
-    """The number of outputs of a model for a tokenizer of `num_units` units, blank included."""
-    return 2 * num_units if name == "hmm" else num_units

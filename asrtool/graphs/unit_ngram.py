@@ -3,13 +3,16 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from asrtool.graphs.training_graphs import UnitArc, UnitGraph
 
 Units = tuple[int, ...]
-UnitCounts = list[list]  # [history, [[unit, count], ...]] of each history
+# [history, [[unit, count], ...]] of each history; counts are not whole numbers where silence is optional
+UnitCounts = list[list]
 START = -1  # begins the history of a sentence; not a unit
 END = -2  # follows the last unit of a sentence; not a unit
+COUNT_DIGITS = 6  # of weighted counts, so that 3 times a factor near 1 is not less than 3
 UNSEEN_COUNT = 0.5  # of a unit that never followed the empty history, as happens outside of the training data
 
 
@@ -37,17 +40,51 @@ class UnitNgram:
 
         Histories of several units that were counted less than `min_count` times are left out.
         """
-        counts: dict[Units, Counter[int]] = {}
-        for sentence in sentences:
-            units = (START, *sentence, END)
-            for position in range(1, len(units)):
-                for begin in range(max(0, position - order + 1), position + 1):
-                    counts.setdefault(units[begin:position], Counter())[units[position]] += 1
-        return [
-            [list(history), [list(pair) for pair in counted.items()]]
-            for history, counted in counts.items()
-            if len(history) <= 1 or counted.total() >= min_count
-        ]
+        return UnitNgram.count_words(([sentence] for sentence in sentences), order, min_count)
+
+    @staticmethod
+    def count_words(
+        sentences: Iterable[Sequence[Sequence[int]]],
+        order: int = 4,
+        min_count: int = 3,
+        silence: int | None = None,
+        probability: float = 0.5,
+    ) -> UnitCounts:
+        """As `count`, of sentences of words of units, with optional `silence` before each word and behind the last.
+
+        With silence of this `probability`, independent at each place, the counts are expected ones: exact sums over all
+        ways to place it.
+        """
+        counter = _UnitCounter(order)
+        for words in sentences:
+            counter.begin()
+            if silence is not None:
+                counter.add_optional(silence, probability)
+            for units in words:
+                for unit in units:
+                    counter.add(unit)
+                if silence is not None:
+                    counter.add_optional(silence, probability)
+            counter.add(END)
+        return _pruned(counter.counts, min_count)
+
+    @staticmethod
+    def mixed_counts(corpora: Sequence[UnitCounts], factors: Sequence[float], min_count: int) -> UnitCounts:
+        """The sum of the counts of several corpora, each multiplied by its factor.
+
+        Histories of several units whose sum is less than `min_count` are left out: count each corpus with 0.
+        """
+        total: dict[Units, Counter[int]] = {}
+        for counts, factor in zip(corpora, factors, strict=True):
+            for history, counted in counts:
+                of_history = total.setdefault(tuple(history), Counter())
+                for unit, number in counted:
+                    of_history[unit] += factor * number
+        rounded = {
+            history: Counter({unit: round(number, COUNT_DIGITS) for unit, number in counted.items()})
+            for history, counted in total.items()
+        }
+        return _pruned(rounded, min_count)
 
     def next_history(self, history: Units, unit: int) -> Units:
         """The history that `unit` after `history` leads to."""
@@ -110,3 +147,47 @@ class UnitNgram:
                 log_weight = arc.log_weight + self.log_prob(history, arc.unit)
                 arcs.append(UnitArc(number[state], arc.unit, number[target], log_weight))
         return UnitGraph(arcs, final)
+
+
+def _pruned(counts: dict[Units, Counter[int]], min_count: int) -> UnitCounts:
+    """Counts as plain lists, without histories of several units that were counted less than `min_count` times."""
+    return [
+        [list(history), [list(pair) for pair in counted.items()]]
+        for history, counted in counts.items()
+        if len(history) <= 1 or counted.total() >= min_count
+    ]
+
+
+class _UnitCounter:
+    """Adds up expected counts of units after their histories, sentence by sentence, unit by unit."""
+
+    def __init__(self, order: int):
+        self.order = order
+        self.counts: dict[Units, Any] = {}  # Counters; their values are whole numbers without optional units
+        self._histories: dict[Units, float] = {}  # the last units of the sentence so far -> their probability
+
+    def begin(self) -> None:
+        """Begins a sentence."""
+        self._histories = {((START,) if self.order > 1 else ()): 1}
+
+    def add(self, unit: int) -> None:
+        """Adds the next unit of the sentence."""
+        self._histories = self._after(unit, self._histories)
+
+    def add_optional(self, unit: int, probability: float) -> None:
+        """Adds a unit that is there with a probability."""
+        with_unit = {history: probability * weight for history, weight in self._histories.items()}
+        without_unit = {history: (1 - probability) * weight for history, weight in self._histories.items()}
+        self._histories = without_unit
+        for history, weight in self._after(unit, with_unit).items():
+            self._histories[history] = self._histories.get(history, 0.0) + weight
+
+    def _after(self, unit: int, histories: dict[Units, float]) -> dict[Units, float]:
+        """Counts `unit` after each history; returns the histories that it leads to."""
+        following: dict[Units, float] = {}
+        for history, weight in histories.items():
+            for begin in range(len(history) + 1):
+                self.counts.setdefault(history[begin:], Counter())[unit] += weight
+            longer = (*history, unit)[-(self.order - 1) :] if self.order > 1 else ()
+            following[longer] = following.get(longer, 0) + weight
+        return following

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from asrtool.recipes.facts import CorpusFacts
 from asrtool.recipes.machine import Machine
 from asrtool.recipes.presets import Preset, choose_preset
+from asrtool.training.batch_fill import PADDING, fill
 
 T = TypeVar("T")
 
@@ -133,14 +134,16 @@ def choose_training(
 ) -> TrainingChoices:
     """Returns model, batches and steps for `train_hours` of audio and output `units` such as "word".
 
-    `speed` is how much audio the model trains on in a second of this machine, in seconds; `limit_hours` the longest
-    training, by default HOURS_ON_CPU or HOURS_ON_GPU.
+    `speed` is how much audio the model trains on in a second of this machine, in seconds, padding included;
+    `limit_hours` the longest training, by default HOURS_ON_CPU or HOURS_ON_GPU.
     """
     preset = choose_preset(train_hours, machine.has_gpu, units)
     batch = preset.batch_seconds
     ranks = max(1, len(machine.gpus))
     limit = limit_hours or (HOURS_ON_GPU if machine.has_gpu else HOURS_ON_CPU)
-    steps, why = _choose_steps(train_hours, preset, speed * ranks, batch * ranks, limit)
+    step_seconds = fill(batch, facts.seconds / facts.utterances) * (1 - PADDING) * batch * ranks  # of audio
+    all_speed = speed * ranks * (1 - PADDING)
+    steps, why = _choose_steps(train_hours, preset, all_speed, step_seconds, limit)
     longest = facts.lengths[2]
     device = "a GPU" if machine.has_gpu else "a CPU"
     batch_why = "small batches: more updates in the same time" if batch < 100 else "fills the device"
@@ -154,7 +157,7 @@ def choose_training(
         max_steps=Choice(steps, why),
         warmup_steps=min(5000 if machine.has_gpu and train_hours > 20 else 500, steps // 10),
         validate_every=max(20, _rounded(steps / VALIDATIONS)),
-        hours=steps * batch * ranks / (speed * ranks) / 3600,
+        hours=steps * step_seconds / all_speed / 3600,
     )
 
 

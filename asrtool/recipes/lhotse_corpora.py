@@ -15,7 +15,7 @@ from typing import Any
 
 from asrtool.data.corpora import Utterance
 from asrtool.data.corpus_detection import utterances_of_cuts
-from asrtool.data.manifest import read_lhotse
+from asrtool.data.lhotse_sets import read_lhotse
 from asrtool.errors import UserError, did_you_mean
 from asrtool.recipes.command_lines import command_line
 from asrtool.recipes.sets import Corpus

@@ -10,8 +10,9 @@ from asrtool.config import Config
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.device import pick_device, torch_threads
 from asrtool.models.acoustic import AcousticModel
+from asrtool.precision import autocast
+from asrtool.training.batch_fill import utterances_in_batch
 from asrtool.training.optimizer import create_optimizer
-from asrtool.training.precision import autocast
 
 STEPS = 2  # that are timed; the one before them, which allocates memory, is not
 MAX_CPU_BATCH = 30.0  # seconds of audio in a step on a CPU, whose speed hardly depends on it
@@ -29,7 +30,7 @@ def measure_speed(config: Config, num_units: int, cut_seconds: float, cores: int
     device = pick_device()
     is_cpu = device.type == "cpu"
     batch_seconds = min(config.data.batch_seconds, MAX_CPU_BATCH) if is_cpu else config.data.batch_seconds
-    count = max(1, round(batch_seconds / cut_seconds))
+    count = utterances_in_batch(batch_seconds, cut_seconds)
     frames = max(16, int(cut_seconds / FRAME_SHIFT))
     with torch_threads(1) if is_cpu else nullcontext():
         step = _training_step(config, num_units, (count, frames), device)

@@ -15,8 +15,8 @@ from asrtool.readers import read_json, read_jsonl
 from asrtool.scoring.confidence_score import confidence_dict, confidence_lines, score_confidences
 from asrtool.scoring.normalised import normalise_rows
 from asrtool.scoring.paired import PairedDifference, paired_difference
-from asrtool.scoring.report import alignment_rows, alignment_text, report_text, score_dict
-from asrtool.scoring.wer import Score, score_pairs
+from asrtool.scoring.report import align_rows, alignment_rows, alignment_text, report_text, score_dict
+from asrtool.scoring.wer import Alignment, Score, score_pairs
 from asrtool.text.normalisation_rules import NormalisationRules
 from asrtool.text.words import composed
 
@@ -48,6 +48,14 @@ def read_hypotheses(path: str | Path) -> list[dict]:
         raise UserError(f"no hypotheses in {path}; rerun `asrtool decode`")
     _check_ids(rows, path)
     return rows
+
+
+def read_hypothesis_texts(folder: Path) -> dict[str, str]:
+    """Returns the words of a folder of `asrtool decode`, by id. Raises UserError for hypotheses in phones."""
+    rows = read_hypotheses(folder / HYPOTHESES)
+    if any(row.get("token_type") == "phones" for row in rows):
+        raise UserError(f"{folder} has phones, not words; give hypotheses of `asrtool decode --method graph`")
+    return {row["id"]: row["hyp"] for row in rows}
 
 
 def _check_row(row: object, where: str) -> None:
@@ -102,12 +110,14 @@ def score_pooled(folders: Iterable[Path], rules: NormalisationRules | None = Non
     `rules` normalise references and hypotheses. Raises the errors of `read_hypotheses`, also for an utterance that is
     in two of the folders.
     """
-    return _score(_read_all(folders, rules))
+    rows = _read_all(folders, rules)
+    return _score(rows, align_rows(rows))
 
 
-def _score(rows: list[dict]) -> Score:
+def _score(rows: list[dict], alignments: list[Alignment]) -> Score:
     speakers = [None if row.get("speaker") is None else str(row["speaker"]) for row in rows]
-    return score_pairs([(row["ref"], row["hyp"]) for row in rows], _token_type(rows[0]), speakers)
+    pairs = [(row["ref"], row["hyp"]) for row in rows]
+    return score_pairs(pairs, _token_type(rows[0]), speakers, alignments)
 
 
 def _read_all(folders: Iterable[Path], rules: NormalisationRules | None) -> list[dict]:
@@ -172,14 +182,15 @@ def score_folder(folder: str | Path, name: str | None = None, rules: Normalisati
     if rules:
         rows = normalise_rows(rows, rules)
     name = name or set_name(folder)
+    alignments = align_rows(rows)
     try:
-        score = _score(rows)
+        score = _score(rows, alignments)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
     for line in score_warnings(rows):
         logger.warning(f"{folder}: {line}")
-    write_text(folder / "alignments.txt", alignment_text(rows))
-    write_jsonl(folder / "alignments.jsonl", alignment_rows(rows))
+    write_text(folder / "alignments.txt", alignment_text(rows, alignments))
+    write_jsonl(folder / "alignments.jsonl", alignment_rows(rows, alignments))
     confidences = score_confidences(rows)
     report = report_text(name, score, confidence_lines(confidences, score.token_type) if confidences else [])
     write_text(folder / "report.txt", report)

@@ -4,9 +4,10 @@ import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from typing import NamedTuple
 
 from asrtool.scoring.paired import PairedDifference
-from asrtool.scoring.wer import GAP, Alignment, ErrorCounts, Interval, Score, align_words, count_word_errors, error_mark
+from asrtool.scoring.wer import Alignment, ErrorCounts, Interval, Score, align_words, count_word_errors, error_mark
 
 GAP_TEXT = "***"
 # Alignments are folded at this many columns: wide enough for most utterances, narrow enough for a terminal.
@@ -131,67 +132,82 @@ def _confusion_lines(title: str, rows: list[tuple[str, int]]) -> list[str]:
     return [f"{title}, the most frequent first", *lines, ""]
 
 
-def alignment_text(rows: Iterable[dict]) -> str:
-    """Returns the alignment of every utterance in columns; `rows` hold id, ref and hyp. Long utterances are folded.
+def align_rows(rows: Iterable[dict]) -> list[Alignment]:
+    """Returns the alignment of every utterance; `rows` hold ref and hyp."""
+    return [align_words(row["ref"], row["hyp"]) for row in rows]
+
+
+def alignment_text(rows: Sequence[dict], alignments: Sequence[Alignment]) -> str:
+    """Returns the alignment of every utterance in columns; `rows` hold the ids. Long utterances are folded.
 
     utt-7  4 words, 2 errors: 1 ins, 1 del, 0 sub
     REF  the  cat  sat  ***   down
     HYP  the  ***  sat  back  down
               D         I
     """
-    return "\n".join(line for row in rows for line in _utterance_lines(row))
+    pairs = zip(rows, alignments, strict=True)
+    return "\n".join(line for row, alignment in pairs for line in _utterance_lines(row["id"], alignment))
 
 
-def alignment_rows(rows: Iterable[dict]) -> Iterator[dict]:
+def alignment_rows(rows: Sequence[dict], alignments: Sequence[Alignment]) -> Iterator[dict]:
     """Yields the alignment of every utterance for programs: id, counts, and pairs [ref, hyp] with "" for a gap."""
-    for row in rows:
-        alignment = align_words(row["ref"], row["hyp"])
+    for row, alignment in zip(rows, alignments, strict=True):
         counts = count_word_errors(alignment)
         pairs = [list(pair) for pair in alignment]
         yield {"id": row["id"], **asdict(counts), "errors": counts.errors, "alignment": pairs}
 
 
-def _utterance_lines(row: dict) -> Iterator[str]:
-    alignment = align_words(row["ref"], row["hyp"])
+def _utterance_lines(utterance_id: str, alignment: Alignment) -> Iterator[str]:
     counts = count_word_errors(alignment)
     edits = f"{counts.insertions} ins, {counts.deletions} del, {counts.substitutions} sub"
-    yield f"{row['id']}  {counts.length} words, {counts.errors} errors: {edits}"
-    for part in _fold(alignment):
+    yield f"{utterance_id}  {counts.length} words, {counts.errors} errors: {edits}"
+    for part in _fold(_cells(alignment)):
         yield from _column_lines(part)
     yield ""
 
 
-def _fold(alignment: Alignment) -> Iterator[Alignment]:
+class _Cell(NamedTuple):
+    """One column of an alignment, whose texts are padded to its width."""
+
+    ref: str
+    hyp: str
+    mark: str
+    width: int
+
+
+def _cells(alignment: Alignment) -> Iterator[_Cell]:
+    for ref, hyp in alignment:
+        ref_text = ref or GAP_TEXT
+        hyp_text = hyp or GAP_TEXT
+        ref_width = _display_width(ref_text)
+        hyp_width = _display_width(hyp_text)
+        width = 2 + max(ref_width, hyp_width)
+        padded_ref = ref_text + " " * (width - ref_width)
+        padded_hyp = hyp_text + " " * (width - hyp_width)
+        yield _Cell(padded_ref, padded_hyp, error_mark(ref, hyp).ljust(width), width)
+
+
+def _fold(cells: Iterable[_Cell]) -> Iterator[list[_Cell]]:
     """Cuts an alignment into parts of at most FOLD_COLUMNS (one word may be longer); yields at least one part."""
-    part: Alignment = []
+    part: list[_Cell] = []
     used = 0
-    for pair in alignment:
-        width = _cell_width(pair)
-        if part and used + width > FOLD_COLUMNS:
+    for cell in cells:
+        if part and used + cell.width > FOLD_COLUMNS:
             yield part
             part = []
             used = 0
-        part.append(pair)
-        used += width
+        part.append(cell)
+        used += cell.width
     yield part
 
 
-def _column_lines(part: Alignment) -> Iterator[str]:
+def _column_lines(part: list[_Cell]) -> Iterator[str]:
     """Yields the REF line, the HYP line and, if there are errors, the line of marks under them."""
-    widths = [_cell_width(pair) for pair in part]
-    texts = {
-        "REF": [ref or GAP_TEXT for ref, _ in part],
-        "HYP": [hyp or GAP_TEXT for _, hyp in part],
-        "": [error_mark(*pair) for pair in part],
-    }
-    for label, cells in texts.items():
-        line = f"{label:<5}" + "".join(_pad(cell, width) for cell, width in zip(cells, widths, strict=True))
-        if label or line.strip():
-            yield line.rstrip()
-
-
-def _cell_width(pair: tuple[str, str]) -> int:
-    return 2 + max(_display_width(word if word != GAP else GAP_TEXT) for word in pair)
+    yield ("REF  " + "".join(cell.ref for cell in part)).rstrip()
+    yield ("HYP  " + "".join(cell.hyp for cell in part)).rstrip()
+    marks = "".join(cell.mark for cell in part)
+    if marks.strip():
+        yield ("     " + marks).rstrip()
 
 
 def _pad(text: str, width: int) -> str:
@@ -200,6 +216,8 @@ def _pad(text: str, width: int) -> str:
 
 def _display_width(text: str) -> int:
     """Returns the terminal columns of `text`: East Asian wide characters take two, combining marks none."""
+    if text.isascii():
+        return len(text)
     return sum(_character_width(character) for character in text)
 
 

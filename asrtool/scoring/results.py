@@ -147,8 +147,10 @@ def rtf_table(systems: list[SystemSummary]) -> str:
 
 
 def describe_hardware(facts: dict) -> str:
-    """Returns what the decoding time depends on: device, threads, batch size and number of processes."""
+    """Returns what the decoding time depends on: device, threads, precision, batch size and number of processes."""
     parts = [facts["device"], f"batches of {facts['batch_seconds']:g} s"]
+    if facts.get("precision") == "bf16":
+        parts.insert(1, "bf16")
     for key, unit in (("ranks", "processes"), ("jobs", "search processes")):
         if facts.get(key, 1) > 1:
             parts.append(f"{facts[key]} {unit}")

@@ -111,13 +111,15 @@ def _scoring_commands(experiment: Path, decodings: list[DecodingSummary], stream
 
 
 def describe_objective(objective: ObjectiveConfig) -> str:
-    """Returns a name such as "CTC", or "MMI + 0.1 CTC, intermediate CTC 0.3"."""
+    """Returns a name such as "CTC", or "MMI + 0.1 CTC, intermediate CTC 0.3, topology hmm"."""
     name = objective.kind.upper()
     if objective.kind == "mmi":
         weights = {"CTC": objective.ctc_weight, "CE": objective.ce_weight}
         name += "".join(f" + {weight:g} {added}" for added, weight in weights.items() if weight)
     if objective.intermediate_ctc:
         name += f", intermediate CTC {objective.intermediate_ctc:g}"
+    if objective.topology != "ctc":
+        name += f", topology {objective.topology}"
     return name
 
 

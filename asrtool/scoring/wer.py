@@ -109,7 +109,7 @@ def count_word_errors(alignment: Alignment) -> ErrorCounts:
     They are counted in the alignment itself, not by `kaldialign.edit_distance`: several alignments may be minimal
     (2 substitutions, or 1 insertion + 1 deletion), and the totals must match the alignment that is shown.
     """
-    marks = Counter(error_mark(ref, hyp) for ref, hyp in alignment)
+    marks = Counter(error_mark(ref, hyp) for ref, hyp in alignment if ref != hyp)
     return ErrorCounts(marks["I"], marks["D"], marks["S"], length=len(alignment) - marks["I"])
 
 
@@ -120,18 +120,24 @@ def count_character_errors(pairs: Iterable[tuple[str, str]]) -> ErrorCounts:
     return ErrorCounts(counts["ins"], counts["del"], counts["sub"], counts["ref_len"])
 
 
-def wer_interval(pairs: Sequence[tuple[str, str]], wer: float) -> Interval | None:
+def wer_interval(
+    pairs: Sequence[tuple[str, str]], wer: float, counts: Sequence[ErrorCounts] | None = None
+) -> Interval | None:
     """Returns the 95 % interval (low, high) around `wer`, in percent: +-1.96 standard deviations of the resampled WER.
 
     Utterances are drawn with replacement, 10,000 times with a fixed seed (Bisani and Ney, ICASSP 2004). The interval is
     centred on `wer` itself, not on the mean of the replications, which differs a little by chance. Its lower end is at
-    least 0.
+    least 0. `counts` are the word errors of each pair, if they are known.
 
     Returns None for a single utterance, which has no spread from which other utterances could be predicted.
     """
     if len(pairs) < 2:
         return None
-    half = _half_width(pairs)  # a fraction, not percent
+    if len(pairs) > MAX_ITEMS:
+        counts = counts or [count_word_errors(align_words(ref, hyp)) for ref, hyp in pairs]
+        half = _half_width_of_many(counts)  # a fraction, not percent
+    else:
+        half = _half_width(pairs)
     if not math.isfinite(half):
         # A replication of a small set may hold only utterances without reference words, and then has no WER. In that
         # case only the utterances with reference words are drawn.
@@ -140,18 +146,18 @@ def wer_interval(pairs: Sequence[tuple[str, str]], wer: float) -> Interval | Non
 
 
 def _half_width(pairs: Sequence[tuple[str, str]]) -> float:
-    """Returns half of the width of the interval as a fraction; infinity if a replication has no reference words.
-
-    Many utterances are drawn by `bootstrap_rates`, which is faster there.
-    """
-    if len(pairs) > MAX_ITEMS:
-        counts = [count_word_errors(align_words(ref, hyp)) for ref, hyp in pairs]
-        errors, lengths = (np.array(values) for values in zip(*((c.errors, c.length) for c in counts), strict=True))
-        return interval_half_width(bootstrap_rates(errors, lengths)) / 100
+    """Returns half of the width of the interval as a fraction; infinity if a replication has no reference words."""
     refs, hyps = [ref.split() for ref, _ in pairs], [hyp.split() for _, hyp in pairs]
     bootstrap = kaldialign.bootstrap_wer_ci(refs, hyps, replications=REPLICATIONS, seed=SEED)
     # kaldialign returns an interval of 0 if the mean is infinite.
     return bootstrap["ci95"] if math.isfinite(bootstrap["wer"]) else math.inf
+
+
+def _half_width_of_many(counts: Sequence[ErrorCounts]) -> float:
+    """Returns what `_half_width` does, by `bootstrap_rates`, which is faster for many utterances."""
+    errors = np.array([one.errors for one in counts])
+    lengths = np.array([one.length for one in counts])
+    return interval_half_width(bootstrap_rates(errors, lengths)) / 100
 
 
 def speaker_interval(speakers: dict[str, ErrorCounts], words: ErrorCounts) -> Interval | None:
@@ -176,21 +182,26 @@ def require_reference_words(refs: Sequence[str]) -> None:
 
 
 def score_pairs(
-    pairs: Sequence[tuple[str, str]], token_type: str = "words", speakers: Sequence[str | None] | None = None
+    pairs: Sequence[tuple[str, str]],
+    token_type: str = "words",
+    speakers: Sequence[str | None] | None = None,
+    alignments: Sequence[Alignment] | None = None,
 ) -> Score:
     """Returns the score of (ref, hyp) pairs, one per utterance.
 
-    `token_type` is "words" or "phones". `speakers` has the speaker of each utterance, or None if it is unknown. Raises
-    UserError when no reference holds a word: the WER is undefined.
+    `token_type` is "words" or "phones". `speakers` has the speaker of each utterance, or None if it is unknown;
+    `alignments` are the results of `align_words`, if they are known. Raises UserError when no reference holds
+    a word: the WER is undefined.
     """
     require_reference_words([ref for ref, _ in pairs])
-    alignments = [align_words(ref, hyp) for ref, hyp in pairs]
-    words = count_word_errors([pair for alignment in alignments for pair in alignment])
-    by_speaker = count_errors_by_speaker(alignments, speakers) if speakers else {}
+    alignments = alignments or [align_words(ref, hyp) for ref, hyp in pairs]
+    counts = [count_word_errors(alignment) for alignment in alignments]
+    words = sum_counts(counts)
+    by_speaker = sum_by_speaker(counts, speakers) if speakers else {}
     return Score(
         words=words,
         characters=count_character_errors(pairs),
-        interval=wer_interval(pairs, words.rate),
+        interval=wer_interval(pairs, words.rate, counts),
         utterances=len(pairs),
         sentence_errors=sum(ref.split() != hyp.split() for ref, hyp in pairs),
         empty_hypotheses=sum(not hyp.split() for _, hyp in pairs),
@@ -201,13 +212,23 @@ def score_pairs(
     )
 
 
-def count_errors_by_speaker(alignments: Sequence[Alignment], speakers: Sequence[str | None]) -> dict[str, ErrorCounts]:
+def sum_counts(counts: Sequence[ErrorCounts]) -> ErrorCounts:
+    """Returns the counts of several utterances together."""
+    return ErrorCounts(
+        insertions=sum(one.insertions for one in counts),
+        deletions=sum(one.deletions for one in counts),
+        substitutions=sum(one.substitutions for one in counts),
+        length=sum(one.length for one in counts),
+    )
+
+
+def sum_by_speaker(counts: Sequence[ErrorCounts], speakers: Sequence[str | None]) -> dict[str, ErrorCounts]:
     """Returns the word errors of each speaker, sorted by name, without the utterances of unknown speakers."""
-    by_speaker: defaultdict[str, Alignment] = defaultdict(list)
-    for speaker, alignment in zip(speakers, alignments, strict=True):
+    by_speaker: defaultdict[str, list[ErrorCounts]] = defaultdict(list)
+    for speaker, one in zip(speakers, counts, strict=True):
         if speaker is not None:
-            by_speaker[speaker] += alignment
-    return {speaker: count_word_errors(by_speaker[speaker]) for speaker in sorted(by_speaker)}
+            by_speaker[speaker].append(one)
+    return {speaker: sum_counts(by_speaker[speaker]) for speaker in sorted(by_speaker)}
 
 
 def most_frequent_errors(alignments: Iterable[Alignment], limit: int = MAX_CONFUSIONS) -> Confusions:

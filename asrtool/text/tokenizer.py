@@ -1,5 +1,7 @@
 """Tokenizers: BPE (sentencepiece), characters, phones of a lexicon, and whole words for tiny vocabularies.
 
+Phones in context are in asrtool/text/context_units.py, the pdfs of a Kaldi system in asrtool/text/pdf_tokenizer.py.
+
 A tokenizer is one JSON file. Unit 0 is the CTC blank in all of them, so `size` counts it and `encode` never returns it.
 """
 
@@ -31,13 +33,21 @@ class Tokenizer(ABC):
 
     symbols: list[str]
     separator: str | None = None  # the symbol of the unit between words, if there is one: a space, or silence
-    # What the texts of `decode` and `reference` consist of: "words" or "phones" (the `token_type` of hyps.jsonl)
+    # What the texts of `decode` and `reference` consist of: "words" or "phones" (the `token_type` of hyps.jsonl), or
+    # "pdfs", which are never a result
     output_type: str = "words"
 
     @property
     def size(self) -> int:
         """The number of units, blank included: the width of the model's output."""
         return len(self.symbols)
+
+    @property
+    def silence(self) -> int | None:
+        """The unit of silence, which is optional between words, if there is one: phones may have one."""
+        if self.output_type != "phones" or self.separator is None:
+            return None
+        return self.symbols.index(self.separator)
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -273,6 +283,10 @@ def tokenizer_from_dict(content: dict) -> Tokenizer:
         from asrtool.text.context_units import ContextTokenizer  # which imports this module
 
         return ContextTokenizer.from_dict(content)
+    if kind == "pdf":
+        from asrtool.text.pdf_tokenizer import PdfTokenizer  # which imports this module
+
+        return PdfTokenizer.from_dict(content)
     if kind not in ("char", "phone", "word"):
         raise ValueError(f"its type is unknown: {kind!r:.50}")
     check_symbols(content["symbols"])
