@@ -33,7 +33,7 @@ setup(
     project_urls={"Paper": "https://arxiv.org/abs/2005.09684"},
     python_requires=">=3.11",
     packages=find_packages(include=["asrtool", "asrtool.*"]),
-    package_data={"asrtool": ["py.typed", "pages/assets/*", "recipes/templates/*"]},
+    package_data={"asrtool": ["py.typed", "pages/assets/*", "recipes/templates/*", "serve/page/*"]},
     # With this, an editable installation is a path entry (.pth) and not an import hook. Python then prefers the package
     # to a folder called asrtool without __init__.py in the current folder: the clone, seen from the folder above it.
     package_dir={"": "."},
@@ -74,6 +74,14 @@ setup(
             "onnxruntime",  # makes silero-vad four times as fast
         ],
         "export": ["onnx", "onnxscript", "onnxruntime"],
+        "serve": [
+            "starlette",
+            "uvicorn",
+            "websockets",
+            "python-multipart",  # uploads of forms
+            "prometheus-client",
+        ],
+        "microphone": ["sounddevice"],
         "wandb": ["wandb"],  # experiment tracking by Weights & Biases
         "mlflow": ["mlflow-skinny", "sqlalchemy", "alembic"],  # MLflow's client; with the latter two, a local database
         "docs": ["mkdocs-material"],
@@ -89,6 +97,10 @@ setup(
             "playwright",  # pages in the system's Chromium
             "nbclient",  # notebooks
             "ipykernel",
+            "httpx",  # requests to the server
+            "schemathesis",  # requests generated from the server's OpenAPI schema
+            "sherpa-onnx",  # runs exported models; the wheel -bin has its servers
+            "sherpa-onnx-bin",
         ],
         "dev": ["pre-commit", "coverage"],
         "bench": ["kaldi-native-fbank", "sherpa-onnx"],

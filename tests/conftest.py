@@ -1,4 +1,4 @@
-"""Shared fixtures: the tiny corpus of tests/tiny.py, its tokenizer and configuration, and the command line."""
+"""Shared fixtures: the tiny corpus of tests/tiny.py, its tokenizer and configuration, the command line, a browser."""
 
 import os
 
@@ -16,6 +16,7 @@ import soundfile
 from asrtool.cli import main
 from asrtool.config import Config
 from asrtool.logs import log_to_stderr
+from tests.pages.browser import open_browser
 from tests.tiny import RATE, make_config, make_corpus, make_tokenizer, tone
 
 
@@ -86,3 +87,14 @@ def asr(monkeypatch, capsys) -> Callable[..., tuple]:
         return status, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium of playwright, of which a process can have only one; tests that use it are skipped without.
+
+    It is closed after each file: while it is open, an event loop runs in the thread of the tests, and no test can start
+    one of its own with asyncio.run.
+    """
+    with open_browser() as opened:
+        yield opened

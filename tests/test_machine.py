@@ -1,6 +1,11 @@
 """What a process may use of the machine, within the limits of a container."""
 
+import os
+import threading
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asrtool import machine
 
@@ -49,3 +54,33 @@ def test_the_processor(tmp_path):
     assert machine.cpu_name(tmp_path / "cpuinfo") == "EPYC: 9"
     assert machine.cpu_flags(tmp_path / "cpuinfo") == {"fpu", "avx2"}
     assert (machine.cpu_name(tmp_path / "none"), machine.cpu_flags(tmp_path / "none")) == ("CPU", set())
+
+
+@given(cores=st.lists(st.integers(0, 200), unique=True, min_size=1, max_size=64), count=st.integers(1, 16))
+@settings(deadline=None)
+def test_processes_share_the_cores_evenly_or_all_have_all_of_them(cores, count):
+    shares = [machine.share_of_cores(cores, number, count) for number in range(count)]
+    if len(cores) < count:
+        assert all(share == set(cores) for share in shares)
+        return
+    assert sorted(core for share in shares for core in share) == sorted(cores)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    ends = [max(share) for share in shares]
+    assert ends == sorted(ends)
+
+
+def test_all_threads_of_a_process_are_pinned():
+    before = os.sched_getaffinity(0)
+    one = {min(before)}
+    ended = threading.Event()
+    earlier = threading.Thread(target=ended.wait)
+    earlier.start()
+    try:
+        machine.pin_to_cores(one)
+        assert os.sched_getaffinity(earlier.native_id) == one
+        later = threading.Thread(target=ended.wait)
+        later.start()
+        assert os.sched_getaffinity(later.native_id) == one
+    finally:
+        machine.pin_to_cores(before)
+        ended.set()

@@ -15,6 +15,7 @@ OPTIONAL = {
         "--config",
         "--exclude",
         "--supervisions",
+        "--pcm",
         "--tag",
         "--threshold",
         "--tokenizer",
@@ -22,6 +23,10 @@ OPTIONAL = {
         "--wav",
         "--add-words",
         "--from",
+        "--kaldi-alignments",
+        "--kaldi-graph",
+        "--kaldi-model",
+        "--transforms",
     ),
 }
 

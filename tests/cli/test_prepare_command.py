@@ -98,7 +98,7 @@ def test_a_channel_of_stereo_audio_is_chosen(asr, folder):
 
 def level(path) -> list[float]:
     """The first sample of each cut, as training reads it."""
-    from asrtool.data.manifest import open_cuts
+    from asrtool.data.lhotse_sets import open_cuts
     from asrtool.data.samples import load_samples
 
     return [float(load_samples(cut)[0]) for cut in open_cuts(path)]

@@ -16,7 +16,7 @@ from lhotse import CutSet, Fbank, FbankConfig, LilcomChunkyWriter, Mfcc, MfccCon
 from asrtool.data import feature_store
 from asrtool.data.feature_store import store_feature_share, store_features
 from asrtool.data.features import load_features
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
 

@@ -12,7 +12,8 @@ from asrtool.data import feature_store
 from asrtool.data.corpora import Utterance
 from asrtool.data.feature_store import store_features
 from asrtool.data.features import compute_features, count_frames, load_features
-from asrtool.data.manifest import open_cuts, write_manifest
+from asrtool.data.lhotse_sets import open_cuts
+from asrtool.data.manifest import write_manifest
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError
 

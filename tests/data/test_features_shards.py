@@ -18,7 +18,8 @@ from asrtool.data import feature_store
 from asrtool.data.corpora import Utterance
 from asrtool.data.feature_store import store_feature_share, store_features
 from asrtool.data.features import load_features
-from asrtool.data.manifest import open_cuts, write_manifest
+from asrtool.data.lhotse_sets import open_cuts
+from asrtool.data.manifest import write_manifest
 from asrtool.errors import DataError, UserError
 
 BINS = 20

@@ -7,7 +7,7 @@ import torch
 from lhotse import CutSet
 
 from asrtool.data.inspection import CutRequirements, alignment_problem, inspect_cuts
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.statistics import feature_statistics
 from asrtool.errors import DataError, UserError
 from asrtool.objectives.ctc import min_frames

@@ -7,7 +7,9 @@ import pytest
 import soundfile
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
-from asrtool.data.manifest import copy_manifest, open_cuts, read_lhotse, transcripts, write_manifest
+from asrtool.data.lhotse_manifest import copy_manifest
+from asrtool.data.lhotse_sets import open_cuts, read_lhotse
+from asrtool.data.manifest import transcripts, write_manifest
 from asrtool.errors import DataError, UserError
 from tests.tiny import cut_short, write_text_file
 

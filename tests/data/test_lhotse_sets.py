@@ -5,8 +5,9 @@ from itertools import islice
 import pytest
 from lhotse import CutSet
 
+from asrtool.data.lhotse_manifest import copy_manifest
 from asrtool.data.lhotse_sets import open_cuts, read_items, read_lhotse
-from asrtool.data.manifest import copy_manifest, count_cuts
+from asrtool.data.manifest import count_cuts
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
 

@@ -12,8 +12,9 @@ from asrtool.data.batch import Position
 from asrtool.data.corpora import Utterance
 from asrtool.data.feature_store import store_features
 from asrtool.data.features import compute_features, count_frames
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.loading import SpeechDataset, load_batches
-from asrtool.data.manifest import open_cuts, write_manifest
+from asrtool.data.manifest import write_manifest
 from asrtool.data.sampling import CutBatch, OrderedSampler, TrainingSampler
 from asrtool.data.shards import entries
 from asrtool.errors import AsrtoolError, DataError

@@ -20,8 +20,9 @@ from asrtool.data import loading, sampling
 from asrtool.data.augment_audio import audio_change
 from asrtool.data.batch import Position
 from asrtool.data.corpora import Utterance
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.loading import SpeechDataset, load_batches
-from asrtool.data.manifest import open_cuts, write_manifest
+from asrtool.data.manifest import write_manifest
 from asrtool.data.samples import load_samples
 from asrtool.data.sampling import CutBatch, OrderedSampler, TrainingSampler
 from asrtool.data.shards import entries

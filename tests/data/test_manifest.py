@@ -8,7 +8,8 @@ import soundfile
 
 from asrtool.data.corpora import Utterance
 from asrtool.data.kaldi_folder import read_kaldi
-from asrtool.data.manifest import open_cuts, transcripts, write_manifest
+from asrtool.data.lhotse_sets import open_cuts
+from asrtool.data.manifest import transcripts, write_manifest
 from asrtool.data.sources import allow_commands
 from asrtool.data.tables import read_table
 from asrtool.errors import DataError

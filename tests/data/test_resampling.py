@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from asrtool.data.resampling import StreamResampler
+from asrtool.data.resampling import StreamResampler, rate_warning
 
 RATES = [(8000, 16000), (16000, 8000), (11025, 16000), (22050, 16000), (44100, 16000), (48000, 16000), (16000, 16000)]
 
@@ -50,3 +50,8 @@ def test_a_tone_keeps_its_phase_over_ten_minutes():
     middle = slice(to_rate, -to_rate)  # the filter sees the edges as silence
     assert len(output) == seconds * to_rate
     assert np.abs(output - expected)[middle].max() < 1e-3
+
+
+def test_audio_of_a_lower_rate_than_the_models_has_a_warning():
+    assert rate_warning(16000, 16000) is None and rate_warning(48000, 16000) is None
+    assert rate_warning(8000, 16000).startswith("audio of 8000 Hz has nothing above 4000 Hz; the model is of 16000 Hz")

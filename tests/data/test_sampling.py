@@ -8,11 +8,12 @@ from lhotse import CutSet
 
 from asrtool.data import corpus_lines, sampling
 from asrtool.data.batch import Position
+from asrtool.data.batch_cost import UtteranceCost
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.loading import SpeechDataset
-from asrtool.data.manifest import open_cuts
 from asrtool.data.sampling import OrderedSampler, TrainingSampler
 from asrtool.data.shards import manifest_files, read_entries
-from asrtool.distributed import Ranks
+from asrtool.distributed import SINGLE_PROCESS, Ranks
 from tests.tiny import make_manifest_without_audio
 
 
@@ -206,3 +207,23 @@ def test_the_ordered_sampler_yields_every_cut_once_within_batch_seconds(corpus, 
     assert Counter(e.id for item in items for e in item.entries) == Counter(c.id for c in open_cuts(corpus))
     assert [item.position for item in items] == [Position(batch=number) for number in range(len(items))]
     assert all(padded_seconds(item) <= seconds for item in items)
+
+
+def test_a_stream_balanced_by_cost_resumes_and_is_shared_and_its_pairs_cost_the_same(tmp_path, tiny_config):
+    cost = UtteranceCost(4.0)
+    manifest = make_manifest_without_audio(tmp_path / "many.jsonl.gz", 500)
+    data = tiny_config(data={"train": str(manifest), "batch_seconds": 40, "num_buckets": 5}).data
+
+    def sampler(start=None, ranks=SINGLE_PROCESS):
+        return TrainingSampler(data, 1, start=start, ranks=ranks, cost=cost)
+
+    items = list(takewhile(lambda item: item.position.epoch < 1, sampler()))
+    whole = positions(items, len(items))
+    for begin in (1, 7, len(items) - 2):
+        assert positions(sampler(items[begin].position), len(items) - begin) == whole[begin:]
+    ranks = [positions(sampler(ranks=Ranks(rank, 2)), len(items) // 2) for rank in range(2)]
+    assert [item for pair in zip(*ranks, strict=True) for item in pair] == whole
+    costs = [len(item.entries) * max(cost(entry.duration) for entry in item.entries) for item in items]
+    assert max(costs) <= 40
+    waiting = sum(abs(a - b) / 2 for a, b in zip(costs[::2], costs[1::2], strict=True))
+    assert waiting < 0.01 * sum(costs)

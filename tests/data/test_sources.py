@@ -6,9 +6,11 @@ import unicodedata
 import pytest
 from lhotse import MonoCut
 
-from asrtool.data.manifest import open_cuts, transcripts
+from asrtool.data.lhotse_objects import deserialize_entry, read_cut
+from asrtool.data.lhotse_sets import open_cuts
+from asrtool.data.manifest import transcripts
 from asrtool.data.shards import entries_with_trees
-from asrtool.data.sources import InvalidEntry, allow_commands, commands_allowed, deserialize_entry, require_plain_path
+from asrtool.data.sources import InvalidEntry, allow_commands, commands_allowed, require_plain_path
 
 SOURCE = {"type": "file", "channels": [0], "source": "/a.wav"}
 RECORDING = {"id": "r", "sources": [SOURCE], "sampling_rate": 16000, "num_samples": 16000, "duration": 1.0}
@@ -126,6 +128,6 @@ def test_transcripts_have_one_normal_form_in_all_readers(corpus, tmp_path):
     wanted = unicodedata.normalize("NFC", decomposed)
     read = list(entries_with_trees(path))
     assert [tree["supervisions"][0]["text"] for _, tree in read] == [wanted] * 2
-    assert [entry.cut().supervisions[0].text for entry, _ in read] == [wanted] * 2
+    assert [read_cut(entry).supervisions[0].text for entry, _ in read] == [wanted] * 2
     assert [cut.supervisions[0].text for cut in open_cuts(path)] == [wanted] * 2
     assert list(transcripts([path])) == [wanted] * 2

@@ -9,8 +9,8 @@ from lhotse import CutSet
 from asrtool.data import statistics
 from asrtool.data.features import compute_features, count_frames
 from asrtool.data.inspection import CutRequirements, inspect_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.loading import SpeechDataset, load_batches
-from asrtool.data.manifest import open_cuts
 from asrtool.data.sampling import OrderedSampler
 from asrtool.data.statistics import feature_statistics
 from asrtool.errors import DataError

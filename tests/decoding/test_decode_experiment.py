@@ -9,7 +9,7 @@ from lhotse import CutSet
 
 from asrtool import checkpoint
 from asrtool.config_file import save_config
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.decoding import decode as decoding
 from asrtool.decoding import partial_results
 from asrtool.decoding.decode import decode

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from asrtool.decoding.options import (
     DEFAULT_LATTICE_BEAM,
     DEFAULT_LM_WEIGHT,
     DEFAULT_PREFIX_BEAM,
+    LATTICE_SEARCH_BEAM,
     check_options,
     graph_options,
     read_priors,
@@ -38,6 +40,12 @@ def write(tmp_path):
 def test_options_that_are_given_replace_those_of_the_file_of_decoding_weights(write):
     options = graph_options({"decoding_weights": write(json.dumps({"best": WEIGHTS})), "acoustic_scale": 2.0})
     assert (options.acoustic_scale, options.blank_penalty, options.insertion_penalty) == (2.0, 1.0, -4.5)
+
+
+@pytest.mark.parametrize("given", [{"lattices": True}, {"nbest": 2}, {"rescore": Path("lm")}, {"lattice_beam": 5.0}])
+def test_a_search_that_builds_lattices_has_a_narrower_beam_unless_one_is_given(given):
+    assert graph_options(given).beam == LATTICE_SEARCH_BEAM < graph_options({}).beam == GraphOptions().beam
+    assert graph_options(given | {"beam": 14.0}).beam == 14.0
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -103,5 +111,6 @@ def test_the_help_of_decode_shows_the_defaults_of_graph_search(name):
 
 def test_the_help_of_decode_shows_the_other_defaults_of_searches():
     shown = {option.name: getattr(option, "show_default", None) for option in decode.params}
-    assert shown["beam"] == f"{DEFAULT_PREFIX_BEAM} prefixes; in graph search {GraphOptions().beam}"
+    graph_beams = f"{GraphOptions().beam}, with lattices {LATTICE_SEARCH_BEAM}"
+    assert shown["beam"] == f"{DEFAULT_PREFIX_BEAM} prefixes; in graph search {graph_beams}"
     assert float(shown["lattice_beam"]) == DEFAULT_LATTICE_BEAM and float(shown["lm_weight"]) == DEFAULT_LM_WEIGHT

@@ -111,7 +111,7 @@ def words_of(log_probs, hotwords, graph, **options) -> list[str]:
 
 
 def streamed_words(log_probs, hotwords, graph) -> list[str]:
-    setup = open_streaming_search("graph", PHONES, {"graph": graph, "hotwords": hotwords})
+    setup = open_streaming_search("graph", PHONES, {"graph": graph} | ({"hotwords": hotwords} if hotwords else {}))
     search = setup.new_search()
     for chunk in np.split(log_probs[0].numpy(), [3, 4, 9]):
         search.advance(chunk)
@@ -200,6 +200,22 @@ def test_prefix_search_over_phones_is_refused():
         open_search("prefix", PHONES, {"hotwords": ["BAD"]})
 
 
+def test_hotwords_of_one_stream_leave_the_graph_of_the_others_as_it_is(graph):
+    setup = open_streaming_search("graph", PHONES, {"graph": graph})
+    log_probs = spoken("dab", 0.9)
+    for hotwords, expected in ((["DAB\t2"], ["DAB"]), ([], ["BAD"]), (["DADA"], ["BAD"])):
+        search = (setup.with_hotwords(hotwords) if hotwords else setup).new_search()
+        search.advance(log_probs[0].numpy())
+        assert search.finish().words == expected == streamed_words(log_probs, hotwords, graph)
+
+
+def test_a_large_graph_takes_no_hotwords_of_single_streams(graph, monkeypatch):
+    setup = open_streaming_search("graph", PHONES, {"graph": graph})
+    monkeypatch.setattr("asrtool.streaming.search_setup.MAX_HOTWORD_GRAPH_STATES", 3)
+    with pytest.raises(UserError, match="states, and hotwords of one stream need at most 3; give hotwords for all"):
+        setup.with_hotwords(["DAB"])
+
+
 def test_hotwords_in_streaming_prefix_search_are_those_of_prefix_search():
     log_probs = torch.randn(20, CHARACTERS.size, generator=torch.Generator().manual_seed(3)).log_softmax(1)
     options = {"hotwords": ["NEW YORK", "ART"], "beam": 6}
@@ -208,3 +224,12 @@ def test_hotwords_in_streaming_prefix_search_are_those_of_prefix_search():
     for chunk in np.split(log_probs.numpy(), [5, 6, 15]):
         search.advance(chunk)
     assert (search.finish().tokens, search.finish().score) == (whole.tokens, whole.score)
+
+
+def test_all_hotwords_are_counted_where_some_cannot_be_written(tmp_path):
+    letters = SymbolTokenizer("char", ["<blank>", *"ABD", SPACE])
+    save_tokenizer(letters, tmp_path / "tokenizer.json")
+    lm = LM.write(tmp_path / "lm.arpa")
+    build_graph(tmp_path / "graph", tmp_path / "tokenizer.json", lm=lm)
+    with pytest.raises(UserError, match=r"1 of 2 hotwords cannot be written in the model's units: QUIZ \(Q U I Z\)"):
+        open_search("graph", letters, {"graph": tmp_path / "graph", "hotwords": ["BAD\t3", "QUIZ"]})

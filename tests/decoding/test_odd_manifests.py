@@ -1,7 +1,6 @@
 """Manifests that cannot be decoded as they are: what is wrong is named before any time is spent."""
 
 import json
-import os
 import shutil
 
 import numpy as np
@@ -12,12 +11,12 @@ from lhotse import CutSet, Recording
 from lhotse.supervision import AlignmentItem
 
 from asrtool import checkpoint
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
+from asrtool.data.sources import as_data_error
 from asrtool.errors import DataError
 from asrtool.experiment import check_finite, open_experiment
 from asrtool.streaming import stream as streaming
 from asrtool.streaming.latency import aligned_words
-from asrtool.streaming.stream import as_data_error
 from tests.decoding.graphs import save_word_graph
 from tests.tiny import RATE, tone
 
@@ -210,20 +209,17 @@ def test_long_recordings_are_streamed_in_blocks(exp, asr, tmp_path, monkeypatch)
     assert texts[0] == texts[1] and json.loads(texts[0])["hyp"]
 
 
-@pytest.mark.parametrize("what", ["-", "FIFO", "FOLDER", "NAN", "HALF"])
+@pytest.mark.parametrize("what", ["GONE", "EMPTY", "FOLDER", "NAN"])
 def test_files_that_cannot_be_streamed_are_refused_in_one_line(exp, asr, tmp_path, what):
     path = tmp_path / "x.wav"
-    if what == "FIFO":
-        os.mkfifo(path)
+    if what == "EMPTY":
+        path.touch()
     elif what == "FOLDER":
         path.mkdir()
     elif what == "NAN":
         soundfile.write(path, np.array([0.1, np.nan] * 8000, dtype="float32"), RATE, subtype="FLOAT")
-    elif what == "HALF":
-        soundfile.write(path, tone(400, 1.0), RATE)
-        path.write_bytes(path.read_bytes()[:9000])
-    status, _, err = asr("stream", exp, "--wav", path if what != "-" else "-")
-    assert status == 2 and err.count("\n") == 1 and ("x.wav" in err or what == "-"), err
+    status, _, err = asr("stream", exp, "--wav", path)
+    assert status == 2 and err.count("\n") == 1 and "x.wav" in err, err
 
 
 def test_an_alignment_without_times_names_its_cut(manifest):

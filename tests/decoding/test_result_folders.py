@@ -8,7 +8,7 @@ import sys
 import pytest
 from lhotse import CutSet
 
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from asrtool.decoding.partial_results import DecodedBatches, PartialResults
 from asrtool.decoding.result_folder import set_names, write_result
 from asrtool.distributed import SINGLE_PROCESS

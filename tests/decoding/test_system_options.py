@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from asrtool.decoding.system_options import best_method, carried_options, search_options, with_lattices
+from asrtool.decoding.system_options import (
+    best_method,
+    carried_options,
+    options_by_method,
+    search_options,
+    warn_of_unused_weights,
+    with_lattices,
+)
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.system_files import SystemFiles
@@ -126,3 +133,33 @@ def test_graph_search_for_confidences_builds_lattices():
 ])  # fmt: skip
 def test_other_searches_stay_as_they_are(method, options):
     assert with_lattices(method, options) == options
+
+
+@pytest.fixture
+def tuned(opened, tmp_path):
+    """A system whose folder has tuned weights, and the path of these."""
+    path = tmp_path / "decode/dev/decoding_weights.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}", encoding="utf-8")
+    return replace(opened, folder=tmp_path), path
+
+
+def test_tuned_weights_that_are_not_used_are_named_once(tuned, caplog):
+    system, path = tuned
+    options_by_method(system, ["greedy", "graph"], {"graph": GRAPH})
+    assert len(caplog.messages) == 1
+    assert str(path) in caplog.text and "--decoding-weights FILE" in caplog.text
+
+
+@pytest.mark.parametrize("method, options", [
+    ("greedy", {}), ("prefix", {"insertion_penalty": 1.0}), ("graph", {"decoding_weights": Path("mine.json")}),
+    ("graph", {"acoustic_scale": 2.0}), ("graph", {"blank_penalty": 0.0}), ("graph", {"insertion_penalty": 1.0}),
+])  # fmt: skip
+def test_given_weights_and_other_searches_have_no_warning(tuned, method, options, caplog):
+    warn_of_unused_weights(tuned[0], method, {"graph": GRAPH} | options)
+    assert not caplog.messages
+
+
+def test_a_folder_without_tuned_weights_has_no_warning(opened, caplog):
+    warn_of_unused_weights(opened, "graph", {"graph": GRAPH})
+    assert not caplog.messages

@@ -33,6 +33,7 @@ CONTINUES = {
     "error_analysis.md": ["own_corpus.md", "language.md", "objectives.md"],
     "recognise.md": ["own_corpus.md", "language.md", "objectives.md"],
     "streaming.md": ["own_corpus.md", "language.md", "objectives.md"],
+    "export.md": ["own_corpus.md", "language.md", "objectives.md", "streaming.md"],
     "packs.md": ["own_corpus.md", "language.md", "objectives.md", "decoding.md"],
     "python.md": ["own_corpus.md", "language.md", "objectives.md", "streaming.md"],
 }
@@ -120,7 +121,7 @@ def environment() -> dict[str, str]:
 
 def run_block(block: Block, folder: Path, server: Path) -> None:
     """Runs a block; an exit status other than 0 fails the test. `server` is the socket of preloaded.py."""
-    variables = {**environment(), "PRELOADED": str(ROOT / "tests/docs/preloaded.py"), "SOCKET": str(server)}
+    variables = {**environment(), "PRELOADED": str(ROOT / "tests/preloaded.py"), "SOCKET": str(server)}
     command = ["bash", "-c", PRELUDE % tiny_settings() + block.text]
     if block.language == "python":
         command = [sys.executable, "-c", block.text]
@@ -133,7 +134,7 @@ def run_block(block: Block, folder: Path, server: Path) -> None:
 def server(tmp_path_factory) -> Iterator[Path]:
     """The socket of a process that runs commands of asrtool (preloaded.py)."""
     path = tmp_path_factory.mktemp("server") / "socket"
-    command = [sys.executable, "-m", "tests.docs.preloaded", "serve", str(path)]
+    command = [sys.executable, "-m", "tests.preloaded", "serve", str(path)]
     with subprocess.Popen(command, cwd=ROOT, env=environment()) as process:
         while not path.exists() and process.poll() is None:
             time.sleep(0.1)

@@ -268,6 +268,16 @@ def test_the_driver_lists_the_overrides_that_it_derives_from_options(real, tiny_
     assert {"training.max_steps=60", "training.warmup_steps=6", "training.lr=1e-3"} <= set(run.overrides)
 
 
+def test_the_driver_lists_the_folders_and_the_override_of_topology_hmm(real):
+    options = ["--units", "phone", "--topology", "hmm", "--objective", "mmi", "--tag", "mine"]
+    run, problem = list_recipe(real, real, options)
+    assert problem is None
+    assert run.folders["lang"] == real / "data/lang_phone_hmm"
+    assert run.folders["exp"] == real / "exp/tiny_phone_mmi_seed1_hmm_mine"
+    assert run.folders["start"] == real / "exp/tiny_phone_seed1_hmm_mine"
+    assert "objective.topology=hmm" in run.overrides
+
+
 def test_options_of_the_last_run_that_are_not_utf8(tmp_path):
     (tmp_path / ".done").mkdir()
     (tmp_path / ".done/options").write_bytes(b"--corpus\n/data/caf\xe9\n")

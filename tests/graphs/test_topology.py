@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrtool.graphs.topology import TOPOLOGIES, num_outputs, topology_fst
+from asrtool.graphs.topology import TOPOLOGIES, topology_fst
+from asrtool.text.outputs import num_outputs
 from tests.graphs.paths import collapse, outputs, sequences
 
 UNITS = [1, 2, 3]

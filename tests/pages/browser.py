@@ -20,7 +20,7 @@ DESKTOP = {"width": 1280, "height": 900}
 
 @contextmanager
 def open_browser() -> Iterator:
-    """Yields a Chromium of playwright; skips the test where either is missing."""
+    """Yields a Chromium of playwright; skips the test where either is missing. `open_another` opens further ones."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
     if not CHROMIUM:
         pytest.skip("needs Chromium in PATH, or its path in ASRTOOL_CHROMIUM")
@@ -33,36 +33,64 @@ def open_browser() -> Iterator:
 
 
 @contextmanager
-def open_page(browser, path: Path, viewport: dict = DESKTOP, scheme: str = "light") -> Iterator:
-    """Yields the page of a file. When it is closed, fails for messages on the console, errors, and requests."""
-    context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=True)
-    page = context.new_page()
+def open_another(browser, *switches: str) -> Iterator:
+    """Yields another Chromium, with further switches."""
+    opened = browser.browser_type.launch(executable_path=CHROMIUM, args=[*SWITCHES, *switches])
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
+def open_page(
+    browser, page: Path | str, viewport: dict = DESKTOP, scheme: str = "light", expected: str = "", **options
+) -> Iterator:
+    """Yields the page of a file or an address. When it is closed, fails for messages on the console, errors, requests.
+
+    The page of a file may request nothing; a page of a server may request files of that server. expected: a part of the
+    message that the browser logs for an answer that the test causes, such as "status of 415". `options` are those of
+    playwright's `new_context`.
+    """
+    is_file = isinstance(page, Path)
+    home = page.absolute().as_uri() if isinstance(page, Path) else page
+    context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=is_file, **options)
+    opened = context.new_page()
     problems: list[str] = []
-    page.on("console", lambda message: problems.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
-    page.on("request", lambda request: _note_request(request.url, path, problems))
-    page.goto(path.absolute().as_uri())
-    yield page
-    context.close()
-    assert not problems, problems
+    opened.on("console", lambda message: problems.append(f"console: {message.text}"))
+    opened.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    opened.on("request", lambda request: _note_request(request.url, home, is_file, problems))
+    opened.goto(home)
+    try:
+        yield opened
+    finally:
+        context.close()
+    unexpected = [problem for problem in problems if not (expected and expected in problem)]
+    assert not unexpected, unexpected
 
 
-def _note_request(url: str, path: Path, problems: list[str]) -> None:
-    if url.partition("#")[0] != path.absolute().as_uri() and not url.startswith("data:"):
+def _note_request(url: str, home: str, is_file: bool, problems: list[str]) -> None:
+    is_own = url.partition("#")[0] == home if is_file else url.startswith((home, f"blob:{home}"))
+    if not is_own and not url.startswith("data:"):
         problems.append(f"request: {url}")
 
 
-def check_page(browser, path: Path) -> None:
+def check_page(browser, page: Path | str) -> None:
     """Fails for a page that logs, requests anything, or is wider than a telephone or a screen, light or dark."""
     for viewport in (PHONE, DESKTOP):
         for scheme in ("light", "dark"):
-            with open_page(browser, path, viewport, scheme) as page:
-                assert page.locator("main section").count() > 0
-                for summary in page.locator("summary").all():
+            with open_page(browser, page, viewport, scheme) as opened:
+                assert opened.locator("main section").count() > 0
+                for summary in opened.locator("summary:visible").all():
                     summary.click()
-                wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-                assert wide <= 0, f"{wide} pixels wider than {viewport['width']} ({scheme})"
-                assert page.evaluate(CONTRAST_PROBLEMS) == [], scheme
+                check_layout(opened)
+
+
+def check_layout(page) -> None:
+    """Fails if the open page is wider than its window, or has texts of little contrast."""
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, f"{wide} pixels wider than {page.viewport_size['width']}"
+    assert page.evaluate(CONTRAST_PROBLEMS) == []
 
 
 # The texts with less contrast to the page's ground than 4.5:1 (WCAG 2.1, 1.4.3), as "colour on colour: text".

@@ -1,4 +1,4 @@
-"""A tiny experiment with results in two sets, and a browser for its page."""
+"""A tiny experiment with results in two sets."""
 
 import json
 
@@ -6,7 +6,6 @@ import pytest
 from lhotse import CutSet
 
 from asrtool.files import write_jsonl
-from tests.pages.browser import open_browser
 from tests.tiny import make_experiment
 
 EVIL = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)>'  # must be shown as it is
@@ -69,10 +68,3 @@ def analysed(tiny_config, tokenizer_file, corpus, tmp_path_factory):
     rows = [{"id": f"{n}{EVIL}", "speaker": EVIL, "ref": f"one {EVIL}", "hyp": "one two"} for n in range(2)]
     add_result(experiment, corpus, "evil", rows=rows, command=EVIL)
     return experiment
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium of playwright; tests that use it are skipped without."""
-    with open_browser() as opened:
-        yield opened

@@ -9,7 +9,7 @@ from pathlib import Path
 import soundfile
 from lhotse import CutSet
 
-from asrtool.data.manifest import open_cuts
+from asrtool.data.lhotse_sets import open_cuts
 from tests.tiny import make_corpus
 
 

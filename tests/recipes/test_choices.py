@@ -13,6 +13,7 @@ from asrtool.recipes.config_text import config_text
 from asrtool.recipes.facts import CorpusFacts
 from asrtool.recipes.machine import Machine
 from asrtool.recipes.presets import CPU, GPU, choose_preset
+from asrtool.training.batch_fill import PADDING, fill
 
 LAPTOP = Machine(cores=2, memory=16e9, has_bf16=False)
 SERVER = Machine(cores=64, memory=500e9, has_bf16=True, gpus=("H200",) * 8, gpu_memory=140e9)
@@ -80,6 +81,16 @@ def test_training_on_a_slow_machine_is_shorter_than_the_limit() -> None:
     assert slow.hours == pytest.approx(1.5, rel=0.1) and "passes would be better" in slow.max_steps.why
     assert fast.hours < 24
     assert choose_training(corpus, LAPTOP, 100, "bpe", 20.0, 6.0).hours == pytest.approx(6, rel=0.1)
+
+
+def test_steps_and_time_follow_from_batches_that_are_not_full() -> None:
+    corpus = facts(5)
+    batch = choose_preset(4, False, "char").batch_seconds
+    training = choose_training(corpus, LAPTOP, 4, "char", 10_000.0, None)
+    audio = fill(batch, corpus.seconds / corpus.utterances) * batch * (1 - PADDING)
+    epochs = training.max_steps.value * audio / (4 * 3600)
+    assert epochs == pytest.approx(choose_preset(4, False, "char").epochs, rel=0.05)
+    assert training.hours == pytest.approx(training.max_steps.value * audio / (1 - PADDING) / 10_000 / 3600)
 
 
 def test_long_utterances_are_named_in_the_reason() -> None:

@@ -157,13 +157,15 @@ def test_real_time_factors_are_listed_with_their_hardware(make_experiment, page)
     experiment = add_result(make_experiment(), "decode/test/greedy", **DECODED)
     add_result(experiment, "decode/dev/greedy", **DECODED | {"rtf": 0.05})
     add_result(experiment, "decode/test/graph", **DECODED | {"rtf": 0.02, "jobs": 2, "ranks": 3})
+    add_result(experiment, "decode/test/prefix", **DECODED | {"precision": "bf16"})
     out = page(experiment)
     rows = cells(out, "`a`", "hardware")[1:]  # after the hardware of the training
     usual = "CPU X, 2 threads, batches of 200 s"
-    assert sorted(rows) == [usual, f"{usual}, 3 processes, 2 search processes"]
+    bf16 = "CPU X, 2 threads, bf16, batches of 200 s"
+    assert sorted(rows) == sorted([usual, bf16, f"{usual}, 3 processes, 2 search processes"])
     rtf = out[out.index("### Real-time factor") :]
-    assert sorted(cells(rtf, "`a`", "greedy")) == ["-", "0.0300"]  # 6 s for 200 s
-    assert sorted(cells(rtf, "`a`", "graph")) == ["-", "0.0200"]
+    assert sorted(cells(rtf, "`a`", "greedy")) == ["-", "-", "0.0300"]  # 6 s for 200 s
+    assert sorted(cells(rtf, "`a`", "graph")) == ["-", "-", "0.0200"]
 
 
 def test_streaming_has_its_own_table(make_experiment, page):

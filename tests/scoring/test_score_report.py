@@ -6,7 +6,15 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrtool.scoring.report import FOLD_COLUMNS, GAP_TEXT, alignment_text, report_text, score_dict, summary_line
+from asrtool.scoring.report import (
+    FOLD_COLUMNS,
+    GAP_TEXT,
+    align_rows,
+    alignment_text,
+    report_text,
+    score_dict,
+    summary_line,
+)
 from asrtool.scoring.wer import Confusions, ErrorCounts, Score, score_pairs
 
 SCORE = Score(
@@ -24,6 +32,11 @@ def words_of(text: str, label: str) -> list[str]:
     """All words on the lines of `label`, gaps left out."""
     lines = [line.split()[1:] for line in text.splitlines() if line.split()[:1] == [label]]
     return [word for line in lines for word in line if word != GAP_TEXT]
+
+
+def aligned(row: dict) -> str:
+    """The alignment of one utterance in columns."""
+    return alignment_text([row], align_rows([row]))
 
 
 def test_summary_line_has_the_agreed_form():
@@ -88,7 +101,7 @@ def test_score_dict_goes_through_json_unchanged():
 
 
 def test_alignment_pads_words_into_columns_over_the_marks():
-    text = alignment_text([{"id": "utt-7", "ref": "the cat sat down", "hyp": "the sat back down"}])
+    text = aligned({"id": "utt-7", "ref": "the cat sat down", "hyp": "the sat back down"})
     assert text.splitlines() == [
         "utt-7  4 words, 2 errors: 1 ins, 1 del, 0 sub",
         "REF  the  cat  sat  ***   down",
@@ -98,14 +111,14 @@ def test_alignment_pads_words_into_columns_over_the_marks():
 
 
 def test_alignment_of_wide_characters_keeps_the_columns():
-    ref, hyp = alignment_text([{"id": "u", "ref": "中文 b", "hyp": "a b"}]).splitlines()[1:3]
+    ref, hyp = aligned({"id": "u", "ref": "中文 b", "hyp": "a b"}).splitlines()[1:3]
     columns = [sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) for line in (ref, hyp)]
     assert columns[0] == columns[1]
 
 
 def test_a_long_utterance_is_folded():
     row = {"id": "long", "ref": " ".join(f"word{i}" for i in range(200)), "hyp": " ".join(["word1"] * 150)}
-    text = alignment_text([row])
+    text = aligned(row)
     assert max(map(len, text.splitlines())) <= FOLD_COLUMNS + 5
     assert words_of(text, "REF") == row["ref"].split()
     assert words_of(text, "HYP") == row["hyp"].split()
@@ -116,6 +129,6 @@ texts = st.lists(st.sampled_from(["a", "bb", "ccc", "é", "中文", "REF"]), max
 
 @given(texts, texts)
 def test_alignment_text_without_gaps_is_the_texts(ref, hyp):
-    text = alignment_text([{"id": "utt", "ref": ref, "hyp": hyp}])
+    text = aligned({"id": "utt", "ref": ref, "hyp": hyp})
     assert words_of(text, "REF") == ref.split()
     assert words_of(text, "HYP") == hyp.split()

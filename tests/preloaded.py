@@ -1,10 +1,10 @@
 """Runs commands of asrtool in forks of one process that has imported everything: each starts at once, not in seconds.
 
-    python3 -m tests.docs.preloaded serve SOCKET               # until it is terminated
+    python3 -m tests.preloaded serve SOCKET                    # until it is terminated
     python3 -S preloaded.py run SOCKET train conf/x.yaml ...   # as `python3 -m asrtool train conf/x.yaml ...`
 
-The command has the working folder, the streams and the arguments of the second call, which returns its exit
-status.
+The command has the working folder, the environment, the streams and the arguments of the second call, which returns its
+exit status. Variables that libraries read when they are imported, such as OMP_NUM_THREADS, have the server's values.
 """
 
 import json
@@ -20,7 +20,7 @@ def serve(path: str) -> None:
     """Answers each connection by a fork that runs one command."""
     import signal
 
-    from tests.docs import all_imports  # noqa: F401
+    from tests import all_imports  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks; they report their own exit status
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
@@ -42,6 +42,8 @@ def answer(connection: socket.socket) -> None:
     for number, stream in zip(STREAMS, streams, strict=True):
         os.dup2(stream, number)
     os.chdir(call["folder"])
+    os.environ.clear()
+    os.environ.update(call["environment"])
     sys.argv = ["asrtool", *call["arguments"]]
     status = 70
     try:
@@ -62,7 +64,10 @@ def run(path: str, arguments: list[str]) -> int:
     """Has a command run by the server at `path`; returns its exit status."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(path)
-        request = json.dumps({"folder": os.getcwd(), "arguments": arguments}).encode()
+        call = {"folder": os.getcwd(), "environment": dict(os.environ), "arguments": arguments}
+        request = json.dumps(call).encode()
+        if len(request) > LONGEST_REQUEST:
+            sys.exit(f"preloaded.py: a call of {len(request)} bytes; at most {LONGEST_REQUEST} are read")
         socket.send_fds(connection, [request], STREAMS)
         status = connection.recv(1)
         return status[0] if status else 70
