@@ -222,8 +222,12 @@ class ObjectiveConfig(Section):
 
 
 class TrainingConfig(Section):
-    """The optimiser (AdamW), the schedule, and checkpoints. A step is one update of the weights."""
+    """The optimiser, the schedule, and checkpoints. A step is one update of the weights."""
 
+    # Optimiser: AdamW for all weights, or Muon for the matrices of the layers and AdamW for all other weights
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    # Factor of the learning rate for the matrices that Muon updates
+    muon_lr_factor: Amount = 4.0
     # Peak learning rate; the factor of schedule "noam"
     lr: Amount = 1e-3
     # Audio per step in seconds for which lr is meant: lr is scaled with the audio in a step; null turns scaling off
@@ -236,7 +240,7 @@ class TrainingConfig(Section):
     max_steps: Positive = 10000
     # Number of batches per step on each rank, whose gradients are accumulated
     accumulate_grad_batches: Positive = 1
-    # Weight decay of AdamW
+    # Weight decay, which is multiplied by the learning rate
     weight_decay: Weight = 0.01
     # Coefficients of the running means of AdamW: of the gradient and of its square
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)

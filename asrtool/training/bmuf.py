@@ -14,9 +14,8 @@ from torch.optim import Optimizer
 from asrtool.config import ParallelConfig
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import UserError
+from asrtool.training.optimizer import moments, weight_moments
 from asrtool.training.parallel import Ddp, SingleProcess
-
-ADAM_MOMENT_NAMES = ("exp_avg", "exp_avg_sq")  # in the order of Adam's betas
 
 
 class BlockFilter:
@@ -140,15 +139,16 @@ class Bmuf(SingleProcess):
         for group in optimizer.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter in optimizer.state]
             states = [optimizer.state[parameter] for parameter in parameters]
-            for name, beta in zip(ADAM_MOMENT_NAMES, group["betas"], strict=True):
+            for name, beta in moments(group).items():
                 means = self._means([state[name] for state in states])
-                for state, mean in zip(states, means, strict=True):
-                    before = self._moments.get(id(state), {}).get(name, torch.zeros_like(mean))
+                for parameter, state, mean in zip(parameters, states, means, strict=True):
+                    before = self._moments.get(parameter, {}).get(name, torch.zeros_like(mean))
                     state[name].copy_(filtered_moment(beta, before, mean, steps, block_steps))
                     if name == "exp_avg_sq":
                         state[name].clamp_(min=0)  # rounding may make it negative
             for state in states:
-                state["step"] += block_steps - steps
+                if "step" in state:  # Muon counts none
+                    state["step"] += block_steps - steps
 
     def _means(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The mean of each tensor over the workers: the leaders average, and broadcast inside their workers."""
@@ -182,6 +182,7 @@ class Bmuf(SingleProcess):
         self.filter.steps = saved["steps"]
 
 
-def _copy_moments(optimizer: Optimizer) -> dict[int, dict[str, Tensor]]:
-    """Copies of Adam's moments by the id of a parameter's state."""
-    return {id(state): {name: state[name].clone() for name in ADAM_MOMENT_NAMES} for state in optimizer.state.values()}
+def _copy_moments(optimizer: Optimizer) -> dict[Tensor, dict[str, Tensor]]:
+    """Copies of the moments of each weight."""
+    copies = weight_moments(optimizer).items()
+    return {weight: {name: moment.clone() for name, moment in of_weight.items()} for weight, of_weight in copies}

@@ -1,20 +1,102 @@
-"""The optimizer of a training."""
+"""The optimizer of a training: AdamW for all weights, or Muon for the matrices of the layers and AdamW for the rest."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from asrtool.config import TrainingConfig
 
+ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")  # in the order of Adam's betas
+MUON_MOMENTUM = 0.95  # coefficient of the running mean of the gradient
 
-def create_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
-    """Returns AdamW, fused. Weight decay applies to matrices only: norms and biases would only shrink."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+def create_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+    """Returns the optimizer that `training` names, for all weights of the model.
+
+    Weight decay applies to matrices only: norms and biases would only shrink.
+    """
+    if training.optimizer == "adamw":
+        return _adamw(model.parameters(), training)
+    matrices = layer_matrices(model)
+    updated_by_muon = {id(weight) for weight in matrices}
+    others = [weight for weight in model.parameters() if id(weight) not in updated_by_muon]
+    muon = torch.optim.Muon(
+        [{"params": matrices, "lr_factor": training.muon_lr_factor}],
+        lr=training.lr,
+        weight_decay=training.weight_decay,
+        momentum=MUON_MOMENTUM,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return MuonAdamW(muon, _adamw(others, training))
+
+
+def layer_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Returns the matrices of the linear and the LSTM layers, without the output layer's: those that Muon updates."""
+    output = getattr(model, "output", None)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.LSTM) and layer is not output]
+    return [weight for layer in layers for weight in layer.parameters() if weight.ndim == 2]
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for some weights and AdamW for the others, with the groups and the state of one optimizer.
+
+    Muon (Jordan et al. 2024) replaces the running mean of a matrix's gradient by the nearest matrix whose singular
+    values are all about 1, so that a step changes all directions of the matrix alike, and scales it to the size of an
+    update of AdamW (Liu et al., arXiv 2502.16982, section 2.2).
+    """
+
+    def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW):
+        super().__init__([*muon.param_groups, *adamw.param_groups], {})
+        self._parts = (muon, adamw)
+        self._share_state()
+
+    def _share_state(self) -> None:
+        """Makes the two optimizers work on the groups and the state of this one."""
+        muon, adamw = self._parts
+        num_muon_groups = len(muon.param_groups)
+        muon.param_groups, adamw.param_groups = self.param_groups[:num_muon_groups], self.param_groups[num_muon_groups:]
+        muon.state = adamw.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what `state_dict` returned."""
+        super().load_state_dict(state_dict)
+        self._share_state()
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Updates all weights that have a gradient."""
+        for part in self._parts:
+            part.step()
+
+
+def _adamw(weights: Iterable[nn.Parameter], training: TrainingConfig) -> torch.optim.AdamW:
+    weights = list(weights)
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": training.weight_decay},
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=training.lr, betas=training.betas, fused=True)
 
 
+def moments(group: dict[str, Any]) -> dict[str, float]:
+    """Returns the running means that the optimizer keeps for each weight of a group, with their coefficients."""
+    if "momentum" in group:
+        return {"momentum_buffer": group["momentum"]}
+    return dict(zip(ADAM_MOMENTS, group["betas"], strict=True))
+
+
+def weight_moments(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, Tensor]]:
+    """Returns the running means of each weight that has been updated."""
+    return {
+        weight: {name: optimizer.state[weight][name] for name in moments(group)}
+        for group in optimizer.param_groups
+        for weight in group["params"]
+        if weight in optimizer.state
+    }
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of all parameter groups."""
+    """Sets the learning rate of all parameter groups: `lr` times the group's factor, where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)

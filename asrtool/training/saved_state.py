@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asrtool.training.average import EmaWeights
-
-ADAM_MOMENTS = {"exp_avg", "exp_avg_sq"}  # each has the shape of its weight
+from asrtool.training.optimizer import moments
 
 
 def random_states() -> dict[str, Any]:
@@ -51,17 +50,24 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, saved: d
     """
     groups = optimizer.param_groups
     saved_groups = saved["param_groups"]
-    weights: dict[Any, Tensor] = dict(enumerate(weight for group in groups for weight in group["params"]))
-    weights |= dict(model.named_parameters())
+    names = {weight: name for name, weight in model.named_parameters()}
+    numbered = enumerate((weight, group) for group in groups for weight in group["params"])
     if [len(group["params"]) for group in saved_groups] != [len(group["params"]) for group in groups]:
         raise ValueError("its optimizer has other weights")
     for group, saved_group in zip(groups, saved_groups, strict=True):
         for name in group.keys() - {"params"}:
             _require_like(saved_group[name], group[name], name)
-    for key, state in saved["state"].items():
-        for name in ADAM_MOMENTS:
-            _require_finite(state[name], weights[key].shape, f"the optimizer's {name}")
-        _require_finite(torch.as_tensor(state["step"]), torch.Size(), "the optimizer's step")
+    unknown = dict(saved["state"])
+    for number, (weight, group) in numbered:
+        state = unknown.pop(number, None) or unknown.pop(names[weight], None)
+        if state is None:
+            continue
+        for name in moments(group):
+            _require_finite(state[name], weight.shape, f"the optimizer's {name}")
+        if "step" in state:
+            _require_finite(torch.as_tensor(state["step"]), torch.Size(), "the optimizer's step")
+    if unknown:
+        raise ValueError("its optimizer has other weights")
 
 
 def check_ema(ema: EmaWeights | None, saved: dict[str, Any] | None) -> None:

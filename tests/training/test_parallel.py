@@ -82,7 +82,7 @@ def block_ends(config, folder):
 
     def noted(self, model, optimizer):
         finish_block(self, model, optimizer)
-        states = [s[name] for s in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq", "step")]
+        states = [tensor for state in optimizer.state.values() for tensor in state.values()]
         seen.append(torch.cat([t.detach().flatten() for t in (*model.parameters(), *states)]).numpy().tobytes())
 
     with pytest.MonkeyPatch.context() as patch:

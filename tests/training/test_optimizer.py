@@ -1,0 +1,118 @@
+"""Muon beside AdamW: which weights it updates and how, its state in checkpoints, trainings with several processes."""
+
+import pytest
+import torch
+
+from asrtool.config import ModelConfig, TrainingConfig
+from asrtool.errors import UserError
+from asrtool.models.acoustic import AcousticModel
+from asrtool.training.optimizer import create_optimizer, layer_matrices, set_learning_rate
+from asrtool.training.resume import InitialWeights
+from asrtool.training.train import train
+from tests.training.test_parallel import PLAIN, block_ends, weights
+
+MUON = TrainingConfig(optimizer="muon", lr=0.01, muon_lr_factor=3.0, weight_decay=0.1)
+
+
+ARCHITECTURES = {"transformer": {}, "transformer_xl": {"chunk_size": 4, "memory": 4}, "blstm": {}}
+
+
+def model(architecture="transformer"):
+    torch.manual_seed(0)
+    options = {"dim": 16, "layers": 2, "ff_dim": 32, "heads": 2} | ARCHITECTURES[architecture]
+    return AcousticModel(ModelConfig(architecture=architecture, **options), 20, 7)
+
+
+def names(model, weights):
+    ids = {id(weight) for weight in weights}
+    return {name for name, weight in model.named_parameters() if id(weight) in ids}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_muon_updates_the_matrices_of_all_layers_but_the_output_layer(architecture):
+    network = model(architecture)
+    by_muon = names(network, layer_matrices(network))
+    assert {len(weight.shape) for name, weight in network.named_parameters() if name in by_muon} == {2}
+    assert not any(name.startswith(("output", "subsampling.convolutions")) for name in by_muon)
+    rest = {name for name, weight in network.named_parameters() if weight.ndim == 2} - by_muon
+    assert "output.weight" in rest and not any(name.endswith(("qkv.weight", "feed_forward.0.weight")) for name in rest)
+    optimizer = create_optimizer(network, MUON)
+    assert sorted(len(group["params"]) for group in optimizer.param_groups if "momentum" in group) == [len(by_muon)]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+
+
+def test_a_step_of_muon_changes_all_directions_of_a_matrix_alike():
+    layer = torch.nn.Linear(24, 48, bias=False)
+    optimizer = create_optimizer(layer, MUON)
+    before = layer.weight.detach().clone()
+    vectors = torch.linalg.qr(torch.randn(48, 24))[0]
+    layer.weight.grad = vectors * torch.logspace(0, 1, 24)  # singular values from 1 to 10
+    optimizer.step()
+    update = layer.weight.detach() - before * (1 - 0.1 * 0.01)  # 0.01: the rate before the first set_learning_rate
+    expected = -0.01 * 0.2 * 48**0.5 * vectors
+    values = torch.linalg.svdvals(update / (0.01 * 0.2 * 48**0.5))
+    assert values.min() > 0.6 and values.max() < 1.3
+    assert torch.nn.functional.cosine_similarity(update.flatten(), expected.flatten(), dim=0) > 0.95
+
+
+def test_the_learning_rate_of_muon_is_the_others_times_its_factor():
+    optimizer = create_optimizer(model(), MUON)
+    set_learning_rate(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [1.5, 0.5, 0.5]
+
+
+def test_other_weights_are_updated_as_by_adamw():
+    networks = [model(), model()]
+    x, lens = torch.randn(2, 40, 20), torch.tensor([40, 30])
+    for network, optimizer_name in zip(networks, ["adamw", "muon"], strict=True):
+        optimizer = create_optimizer(network, MUON.model_copy(update={"optimizer": optimizer_name}))
+        network.eval()(x, lens)[0].square().sum().backward()
+        optimizer.step()
+    adamw, muon = (dict(network.named_parameters()) for network in networks)
+    by_muon = names(networks[1], layer_matrices(networks[1]))
+    assert {name for name in adamw if not torch.equal(adamw[name], muon[name])} == by_muon
+
+
+@pytest.mark.parametrize("strategy", ["none", "bmuf", "fsdp"])
+def test_a_resumed_training_ends_with_the_same_bits(tmp_path, tiny_config, on_ranks, same_training, strategy):
+    def run(folder, steps, resume=False):
+        training = PLAIN | {"optimizer": "muon", "schedule": "none", "max_steps": steps}
+        config = tiny_config(training=training, parallel={"strategy": strategy, "block_steps": 3})
+        if strategy == "none":
+            train(config, tmp_path / folder, resume, "cpu")
+        else:
+            on_ranks(2, train, config, tmp_path / folder, resume, "cpu")
+
+    run("whole", 6)
+    run("resumed", 3)
+    run("resumed", 6, resume=True)
+    same_training(tmp_path / "whole", tmp_path / "resumed")
+
+
+@pytest.mark.parametrize(("strategy", "difference"), [("ddp", 0.02), ("fsdp", 0.15)])
+def test_two_ranks_equal_one_rank_with_two_batches(tmp_path, tiny_config, on_ranks, state, strategy, difference):
+    """Up to the rounding of Muon's products in bf16, which are sums over shards with fsdp."""
+    settings = PLAIN | {"optimizer": "muon", "max_steps": 3, "warmup_steps": 1}
+    start = tiny_config(training=settings | {"lr": 1e-9})
+    train(start, tmp_path / "start", device="cpu")
+    one = tiny_config(training=settings | {"accumulate_grad_batches": 2})
+    train(one, tmp_path / "one", device="cpu")
+    two = tiny_config(training=settings, parallel={"strategy": strategy})
+    on_ranks(2, train, two, tmp_path / "two", False, "cpu")
+    before, one, two = (weights(tmp_path / name, state) for name in ("start", "one", "two"))
+    assert (one - two).norm() < difference * (one - before).norm()
+
+
+@pytest.mark.parametrize("moments", ["average", "reset"])
+def test_all_bmuf_ranks_have_the_same_bits_after_every_block(tmp_path, tiny_config, on_ranks, moments):
+    parallel = {"strategy": "bmuf", "ranks_per_worker": 1, "block_steps": 2, "block_moments": moments}
+    config = tiny_config(training=PLAIN | {"max_steps": 5, "optimizer": "muon"}, parallel=parallel)
+    results = on_ranks(2, block_ends, config, tmp_path / "exp")
+    assert [len(seen) for seen in results] == [3, 3] and results[0] == results[1]
+
+
+def test_the_moments_of_another_optimizer_are_refused(tmp_path, tiny_config):
+    train(tiny_config(training=PLAIN), tmp_path / "adamw", device="cpu")
+    initial = InitialWeights(tmp_path / "adamw/checkpoints/best.pt", with_optimizer=True)
+    with pytest.raises(UserError, match="its optimizer has other weights"):
+        train(tiny_config(training=PLAIN | {"optimizer": "muon"}), tmp_path / "muon", device="cpu", initial=initial)
