@@ -154,7 +154,7 @@ def alignment_rows(rows: Sequence[dict], alignments: Sequence[Alignment]) -> Ite
     for row, alignment in zip(rows, alignments, strict=True):
         counts = count_word_errors(alignment)
         pairs = [list(pair) for pair in alignment]
-        yield {"id": row["id"], **asdict(counts), "errors": counts.errors, "alignment": pairs}
+        yield {"id": row["id"], **vars(counts), "errors": counts.errors, "alignment": pairs}
 
 
 def _utterance_lines(utterance_id: str, alignment: Alignment) -> Iterator[str]:
@@ -176,15 +176,13 @@ class _Cell(NamedTuple):
 
 
 def _cells(alignment: Alignment) -> Iterator[_Cell]:
+    is_ascii = all(ref.isascii() and hyp.isascii() for ref, hyp in alignment)
+    display_width, pad = (len, str.ljust) if is_ascii else (_display_width, _pad)
     for ref, hyp in alignment:
         ref_text = ref or GAP_TEXT
         hyp_text = hyp or GAP_TEXT
-        ref_width = _display_width(ref_text)
-        hyp_width = _display_width(hyp_text)
-        width = 2 + max(ref_width, hyp_width)
-        padded_ref = ref_text + " " * (width - ref_width)
-        padded_hyp = hyp_text + " " * (width - hyp_width)
-        yield _Cell(padded_ref, padded_hyp, error_mark(ref, hyp).ljust(width), width)
+        width = 2 + max(display_width(ref_text), display_width(hyp_text))
+        yield _Cell(pad(ref_text, width), pad(hyp_text, width), error_mark(ref, hyp).ljust(width), width)
 
 
 def _fold(cells: Iterable[_Cell]) -> Iterator[list[_Cell]]:
@@ -216,8 +214,6 @@ def _pad(text: str, width: int) -> str:
 
 def _display_width(text: str) -> int:
     """Returns the terminal columns of `text`: East Asian wide characters take two, combining marks none."""
-    if text.isascii():
-        return len(text)
     return sum(_character_width(character) for character in text)
 
 

@@ -109,15 +109,36 @@ def count_word_errors(alignment: Alignment) -> ErrorCounts:
     They are counted in the alignment itself, not by `kaldialign.edit_distance`: several alignments may be minimal
     (2 substitutions, or 1 insertion + 1 deletion), and the totals must match the alignment that is shown.
     """
-    marks = Counter(error_mark(ref, hyp) for ref, hyp in alignment if ref != hyp)
-    return ErrorCounts(marks["I"], marks["D"], marks["S"], length=len(alignment) - marks["I"])
+    errors = [(ref, hyp) for ref, hyp in alignment if ref != hyp]
+    insertions = sum(ref == GAP for ref, _ in errors)
+    deletions = sum(hyp == GAP for _, hyp in errors)
+    substitutions = len(errors) - insertions - deletions
+    return ErrorCounts(insertions, deletions, substitutions, length=len(alignment) - insertions)
 
 
 def count_character_errors(pairs: Iterable[tuple[str, str]]) -> ErrorCounts:
-    """Returns the character errors over all pairs, each text with single spaces between its words."""
-    spaced = [(" ".join(ref.split()), " ".join(hyp.split())) for ref, hyp in pairs]
-    counts = kaldialign.batch_error_rate([ref for ref, _ in spaced], [hyp for _, hyp in spaced])
-    return ErrorCounts(counts["ins"], counts["del"], counts["sub"], counts["ref_len"])
+    """Returns the character errors over all pairs, each text with single spaces between its words.
+
+    Words that both texts begin or end with are not aligned: they have no errors in some minimal alignment.
+    """
+    words = [(ref.split(), hyp.split()) for ref, hyp in pairs]
+    middles = [_different_middles(ref, hyp) for ref, hyp in words if ref != hyp]
+    refs, hyps = [" ".join(ref) for ref, _ in middles], [" ".join(hyp) for _, hyp in middles]
+    counts = kaldialign.batch_error_rate(refs, hyps)
+    length = sum(len(" ".join(ref)) for ref, _ in words)
+    return ErrorCounts(counts["ins"], counts["del"], counts["sub"], length)
+
+
+def _different_middles(ref: list[str], hyp: list[str]) -> tuple[list[str], list[str]]:
+    """Returns both texts without the words that they begin or end with alike, but for one word on each side.
+
+    The remaining words keep the spaces around the words that differ.
+    """
+    shorter = min(len(ref), len(hyp))
+    start = next((i for i in range(shorter) if ref[i] != hyp[i]), shorter)
+    end = next((i for i in range(shorter - start) if ref[-1 - i] != hyp[-1 - i]), shorter - start)
+    start, end = max(0, start - 1), max(0, end - 1)
+    return ref[start : len(ref) - end], hyp[start : len(hyp) - end]
 
 
 def wer_interval(

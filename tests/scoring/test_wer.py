@@ -1,6 +1,7 @@
 """Error counts, rates and intervals of (ref, hyp) pairs."""
 
 import math
+import random
 
 import kaldialign
 import numpy as np
@@ -9,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.errors import UserError
-from asrtool.scoring.wer import GAP, ErrorCounts, align_words, count_word_errors, score_pairs, wer_interval
+from asrtool.scoring.wer import (
+    GAP,
+    ErrorCounts,
+    align_words,
+    count_character_errors,
+    count_word_errors,
+    score_pairs,
+    wer_interval,
+)
 
 # Few words, so that repeats and rival minimal alignments are common; one that looks like a gap, two not in ASCII.
 texts = st.lists(st.sampled_from(["a", "b", "c", "***", "é", "中文"]), max_size=8).map(" ".join)
@@ -131,3 +140,15 @@ def test_the_interval_of_many_utterances_is_as_wide_as_by_single_draws(monkeypat
     low, high = wer_interval(pairs, 20.0)
     monkeypatch.setattr("asrtool.scoring.wer.MAX_ITEMS", 100)
     assert wer_interval(pairs, 20.0) == pytest.approx((low, high), abs=0.03 * (high - low))
+
+
+def test_character_errors_of_texts_that_begin_and_end_alike_are_minimal():
+    draw = random.Random(1)
+    for _ in range(500):
+        ref = draw.choices(["a", "ab", "b", "ba", "aab"], k=draw.randint(0, 6))
+        hyp = ref.copy()
+        for place in draw.choices(range(len(ref) + 1), k=2):
+            hyp[place : place + draw.randint(0, 1)] = draw.choices(["a", "ab", "c"], k=draw.randint(0, 1))
+        characters = count_character_errors([(" ".join(ref), " ".join(hyp))])
+        expected = kaldialign.edit_distance(" ".join(ref), " ".join(hyp))
+        assert (characters.errors, characters.length) == (expected["total"], expected["ref_len"])
