@@ -306,7 +306,7 @@ class ParallelConfig(Section):
     block_lr: Amount = 1.0
     # bmuf: whether block momentum is Nesterov's instead of classical
     nesterov: Flag = False
-    # bmuf: Adam's moments when workers synchronise: averaged as in BMUF-Adam, or reset to zero
+    # bmuf: the optimiser's moments when workers synchronise: averaged as in BMUF-Adam, or reset to zero
     block_moments: Literal["average", "reset"] = "average"
     # bmuf: number of ranks that form one worker, with ddp inside; null is all ranks of a machine
     ranks_per_worker: Positive | None = None

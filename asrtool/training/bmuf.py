@@ -55,7 +55,7 @@ class BlockFilter:
 
 
 def filtered_moment(beta: float, before: Tensor, mean: Tensor, steps: int, block_steps: float) -> Tensor:
-    """Returns Adam's moment after `block_steps`, which `BlockFilter.update` returned (Chen, Ding & Huo, ICASSP 2020).
+    """Returns an optimiser's moment after `block_steps`, from `BlockFilter.update` (Chen, Ding & Huo, ICASSP 2020).
 
     `before` is the moment with which all workers started the block, `mean` the mean of their moments after `steps`
     local steps. With g the mean gradient (or its square), mean = beta^steps before + (1 - beta^steps) g; the result is
