@@ -12,6 +12,7 @@ from tests.serve.page.conftest import NO_UPLOADS, running_server
 
 pytestmark = pytest.mark.slow
 SPOKEN = ["one three two four", "four four one"]
+UNFINISHED = ".line :is(.settled, .pending):not(:empty)"  # words of an utterance that goes on; either may have none yet
 SECONDS = 60_000  # milliseconds: a machine that does other things may take long
 
 
@@ -66,7 +67,7 @@ def test_the_words_are_those_of_a_stream_of_the_same_audio(open_served, speaking
     page = open_served(speaking_browser)
     traffic = Traffic(page)
     page.get_by_role("button", name="Speak").click()
-    page.locator(".line .settled").first.wait_for()
+    page.locator(UNFINISHED).first.wait_for()
     assert page.locator("#speak-label").text_content() == "Stop"
     wait_for_lines(page, 2)
     stop(page)
@@ -158,7 +159,7 @@ def test_it_fits_telephone_and_screen_while_words_appear(open_served, speaking_b
     for viewport, scheme in ((PHONE, "dark"), (DESKTOP, "light"), (PHONE, "light"), (DESKTOP, "dark")):
         page = open_served(speaking_browser, viewport=viewport, scheme=scheme)
         page.get_by_role("button", name="Speak").click()
-        page.locator(".line .settled").first.wait_for()
+        page.locator(UNFINISHED).first.wait_for()
         check_layout(page)
         wait_for_lines(page, 1)
         page.locator(".word").first.click()
@@ -209,7 +210,7 @@ def test_what_was_recognised_stays_when_the_server_goes_and_one_can_go_on(speaki
     ):
         page.get_by_role("button", name="Speak").click()
         wait_for_lines(page, 1)
-        page.locator(".settled").first.wait_for()  # the second utterance has begun
+        page.locator(UNFINISHED).first.wait_for()  # the second utterance has begun
         first.process.send_signal(number)
         first.wait()
         notice = page.get_by_role("alert")
