@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from asrtool.config import ObjectiveConfig
-from asrtool.data.batch import Batch
 from asrtool.decoding.alignment import align_texts
 from asrtool.graphs.training_graphs import ctc_graph
 from asrtool.graphs.unit_ngram import END, START, UnitNgram
@@ -20,6 +19,7 @@ from asrtool.text.context_units import ContextTokenizer, Leaf
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import BLANK_SYMBOL, PhoneTokenizer, Tokenizer
 from asrtool.text.tokenizer_training import untied_tokenizer
+from tests.objectives.text_batch import text_batch
 
 CPU = torch.device("cpu")
 SYMBOLS = [BLANK_SYMBOL, "a", "b"]
@@ -34,20 +34,6 @@ def phones() -> PhoneTokenizer:
 
 def one_class(kind: str) -> ContextTokenizer:
     return ContextTokenizer(kind, SYMBOLS, phones(), {1: [Leaf(1)], 2: [Leaf(2)]})
-
-
-def batch(tokenizer: Tokenizer) -> Batch:
-    targets = [torch.tensor(tokenizer.encode(text)) for text in TEXTS]
-    lens = torch.tensor([len(units) for units in targets])
-    return Batch(
-        ids=[*"1234"],
-        texts=TEXTS,
-        features=torch.zeros(4, 1, 1),
-        feature_lens=lens,
-        targets=torch.nn.utils.rnn.pad_sequence(targets, batch_first=True),
-        target_lens=lens,
-        seconds=1.0,
-    )
 
 
 def make_ngram(order: int) -> UnitNgram:
@@ -71,7 +57,7 @@ def test_mmi_of_one_class_is_that_of_the_phones(kind, settings, order):
     log_probs, lens = random_log_probs(3)
     results = []
     for tokenizer in (phones(), one_class(kind)):
-        loss = make_mmi(tokenizer, order, **settings)(log_probs, lens, batch(tokenizer))
+        loss = make_mmi(tokenizer, order, **settings)(log_probs, lens, text_batch(tokenizer, TEXTS))
         results.append((loss, torch.autograd.grad(loss.sum(), log_probs)[0]))
     for plain, context in zip(*results, strict=True):
         assert torch.allclose(plain, context, atol=1e-6)
@@ -81,7 +67,7 @@ def test_mmi_of_one_class_is_that_of_the_phones(kind, settings, order):
 @pytest.mark.parametrize("kind", ["biphone", "triphone"])
 def test_ctc_of_one_class_is_that_of_the_phones(kind):
     log_probs, lens = random_log_probs(3)
-    plain, context = (Ctc()(log_probs, lens, batch(tokenizer)) for tokenizer in (phones(), one_class(kind)))
+    plain, context = (Ctc()(log_probs, lens, text_batch(tokenizer, TEXTS)) for tokenizer in (phones(), one_class(kind)))
     assert torch.equal(plain, context)
 
 
@@ -117,7 +103,7 @@ def log_sum(values: list[float]) -> float:
 def test_mmi_sums_over_the_units_of_all_phone_sequences(kind, order):
     tokenizer = untied_tokenizer(kind, phones())
     log_probs, lens = random_log_probs(tokenizer.size)
-    loss = make_mmi(tokenizer, order)(log_probs, lens, batch(tokenizer))
+    loss = make_mmi(tokenizer, order)(log_probs, lens, text_batch(tokenizer, TEXTS))
     # The weights of the denominator graph do not fall back to shorter histories, and unseen phones are left out
     graph = make_ngram(order).denominator_graph()
     for n, (text, length) in enumerate(zip(TEXTS, lens.tolist(), strict=True)):

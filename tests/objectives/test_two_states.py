@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from asrtool.config import ObjectiveConfig
-from asrtool.data.batch import Batch
 from asrtool.graphs.context import phone_graph
 from asrtool.graphs.training_graphs import UnitGraph, expand_topology, numerator_graph
 from asrtool.graphs.unit_ngram import END, START, UnitNgram
@@ -22,6 +21,7 @@ from asrtool.text.context_units import ContextTokenizer, Leaf
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import BLANK_SYMBOL, PhoneTokenizer, Tokenizer
 from asrtool.text.tokenizer_training import untied_tokenizer
+from tests.objectives.text_batch import text_batch
 
 CPU = torch.device("cpu")
 SYMBOLS = [BLANK_SYMBOL, "SIL", "a", "b"]
@@ -34,20 +34,6 @@ FRAMES = 5
 
 def one_class(kind: str) -> ContextTokenizer:
     return ContextTokenizer(kind, SYMBOLS, PHONES, {n: [Leaf(n)] for n in (1, 2, 3)})
-
-
-def batch(tokenizer: Tokenizer) -> Batch:
-    targets = [torch.tensor(tokenizer.encode(text)) for text in TEXTS]
-    lens = torch.tensor([len(units) for units in targets])
-    return Batch(
-        ids=[*"1234"],
-        texts=TEXTS,
-        features=torch.zeros(4, 1, 1),
-        feature_lens=lens,
-        targets=torch.nn.utils.rnn.pad_sequence(targets, batch_first=True),
-        target_lens=lens,
-        seconds=1.0,
-    )
 
 
 def with_silence(words: list[list[list[int]]]) -> list[list[int]]:
@@ -137,7 +123,7 @@ def test_a_frame_graph_accepts_the_alignments_of_its_units_and_nothing_else():
 def test_the_full_sum_is_over_all_alignments_pronunciations_and_silences(tokenizer):
     log_probs, lens = random_log_probs(2 * tokenizer.size)
     objective = transcript_sum(objective_config(), tokenizer)
-    loss = objective(log_probs, lens, batch(tokenizer))
+    loss = objective(log_probs, lens, text_batch(tokenizer, TEXTS))
     for n, (text, length) in enumerate(zip(TEXTS, lens.tolist(), strict=True)):
         units = [in_context(tokenizer, sequence) for sequence in silent_sequences(text)]
         expected = [value for one in units for value in log_likelihoods(log_probs[n, :length], one)]
@@ -158,7 +144,7 @@ def in_context(tokenizer: Tokenizer, phones: list[int]) -> list[int]:
 @pytest.mark.parametrize("order", [1, 3])
 def test_mmi_compares_the_transcript_with_all_unit_sequences(tokenizer, order):
     log_probs, lens = random_log_probs(2 * tokenizer.size)
-    loss = make_mmi(tokenizer, order)(log_probs, lens, batch(tokenizer))
+    loss = make_mmi(tokenizer, order)(log_probs, lens, text_batch(tokenizer, TEXTS))
     ngram = ngram_of(order)
     graph = ngram.denominator_graph()
     for n, (text, length) in enumerate(zip(TEXTS, lens.tolist(), strict=True)):
@@ -201,7 +187,7 @@ def test_mmi_of_one_class_is_that_of_the_phones(kind, settings, order):
     log_probs, lens = random_log_probs(8)
     results = []
     for tokenizer in (PHONES, one_class(kind)):
-        loss = make_mmi(tokenizer, order, **settings)(log_probs, lens, batch(tokenizer))
+        loss = make_mmi(tokenizer, order, **settings)(log_probs, lens, text_batch(tokenizer, TEXTS))
         results.append((loss, torch.autograd.grad(loss.sum(), log_probs)[0]))
     for plain, context in zip(*results, strict=True):
         assert torch.allclose(plain, context, atol=1e-6)
@@ -212,7 +198,7 @@ def test_mmi_of_one_class_is_that_of_the_phones(kind, settings, order):
 def test_the_full_sum_of_one_class_is_that_of_the_phones(kind):
     log_probs, lens = random_log_probs(8)
     plain, context = (
-        FullSum(objective_config(), tokenizer)(log_probs, lens, batch(tokenizer))
+        FullSum(objective_config(), tokenizer)(log_probs, lens, text_batch(tokenizer, TEXTS))
         for tokenizer in (PHONES, one_class(kind))
     )
     assert torch.allclose(plain, context, atol=1e-6)
@@ -221,7 +207,9 @@ def test_the_full_sum_of_one_class_is_that_of_the_phones(kind):
 def test_silence_is_optional_in_the_other_topologies_as_well():
     log_probs, lens = random_log_probs(4)
     tokenizer = PHONES
-    loss = transcript_sum(ObjectiveConfig(silence_probability=0.5), tokenizer)(log_probs, lens, batch(tokenizer))
+    loss = transcript_sum(ObjectiveConfig(silence_probability=0.5), tokenizer)(
+        log_probs, lens, text_batch(tokenizer, TEXTS)
+    )
     for n, (text, length) in enumerate(zip(TEXTS, lens.tolist(), strict=True)):
         total = -math.inf
         for outputs in itertools.product(range(4), repeat=length):
@@ -277,7 +265,7 @@ def test_units_may_be_as_many_as_frames_in_two_states():
 def test_utterances_that_are_too_short_have_no_loss_and_no_gradient():
     log_probs, _ = random_log_probs(8)
     for objective in (make_mmi(PHONES, 2), FullSum(objective_config(), PHONES)):
-        loss = objective(log_probs, torch.tensor([1, 1, 5, 1]), batch(PHONES))
+        loss = objective(log_probs, torch.tensor([1, 1, 5, 1]), text_batch(PHONES, TEXTS))
         assert loss[0] == loss[1] == loss[3] == 0 and loss[2] > 0
         (gradient,) = torch.autograd.grad(loss.sum(), log_probs)
         assert gradient[[0, 1, 3]].abs().max() == 0 and torch.isfinite(gradient).all()
