@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from asrtool.config import ParallelConfig
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import UserError
-from asrtool.training.optimizer import moments, weight_moments
+from asrtool.training.optimizer import counts_steps, moments
 from asrtool.training.parallel import Ddp, SingleProcess
 
 
@@ -146,8 +146,8 @@ class Bmuf(SingleProcess):
                     state[name].copy_(filtered_moment(beta, before, mean, steps, block_steps))
                     if name == "exp_avg_sq":
                         state[name].clamp_(min=0)  # rounding may make it negative
-            for state in states:
-                if "step" in state:  # Muon counts none
+            if counts_steps(group):
+                for state in states:
                     state["step"] += block_steps - steps
 
     def _means(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -183,6 +183,10 @@ class Bmuf(SingleProcess):
 
 
 def _copy_moments(optimizer: Optimizer) -> dict[Tensor, dict[str, Tensor]]:
-    """Copies of the moments of each weight."""
-    copies = weight_moments(optimizer).items()
-    return {weight: {name: moment.clone() for name, moment in of_weight.items()} for weight, of_weight in copies}
+    """Copies of the moments of each weight that has been updated."""
+    return {
+        weight: {name: optimizer.state[weight][name].clone() for name in moments(group)}
+        for group in optimizer.param_groups
+        for weight in group["params"]
+        if weight in optimizer.state
+    }

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from asrtool.config import TrainingConfig
 
@@ -81,19 +81,14 @@ def _adamw(weights: Iterable[nn.Parameter], training: TrainingConfig) -> torch.o
 
 def moments(group: dict[str, Any]) -> dict[str, float]:
     """Returns the running means that the optimizer keeps for each weight of a group, with their coefficients."""
-    if "momentum" in group:
-        return {"momentum_buffer": group["momentum"]}
-    return dict(zip(ADAM_MOMENTS, group["betas"], strict=True))
+    if counts_steps(group):
+        return dict(zip(ADAM_MOMENTS, group["betas"], strict=True))
+    return {"momentum_buffer": group["momentum"]}
 
 
-def weight_moments(optimizer: torch.optim.Optimizer) -> dict[Tensor, dict[str, Tensor]]:
-    """Returns the running means of each weight that has been updated."""
-    return {
-        weight: {name: optimizer.state[weight][name] for name in moments(group)}
-        for group in optimizer.param_groups
-        for weight in group["params"]
-        if weight in optimizer.state
-    }
+def counts_steps(group: dict[str, Any]) -> bool:
+    """Whether the optimizer counts the steps of each weight of a group, as Adam does and Muon does not."""
+    return "betas" in group
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

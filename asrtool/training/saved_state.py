@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asrtool.training.average import EmaWeights
-from asrtool.training.optimizer import moments
+from asrtool.training.optimizer import counts_steps, moments
 
 
 def random_states() -> dict[str, Any]:
@@ -50,24 +50,19 @@ def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, saved: d
     """
     groups = optimizer.param_groups
     saved_groups = saved["param_groups"]
-    names = {weight: name for name, weight in model.named_parameters()}
-    numbered = enumerate((weight, group) for group in groups for weight in group["params"])
+    grouped = {weight: group for group in groups for weight in group["params"]}
+    weights: dict[Any, Tensor] = dict(enumerate(grouped)) | dict(model.named_parameters())
     if [len(group["params"]) for group in saved_groups] != [len(group["params"]) for group in groups]:
         raise ValueError("its optimizer has other weights")
     for group, saved_group in zip(groups, saved_groups, strict=True):
         for name in group.keys() - {"params"}:
             _require_like(saved_group[name], group[name], name)
-    unknown = dict(saved["state"])
-    for number, (weight, group) in numbered:
-        state = unknown.pop(number, None) or unknown.pop(names[weight], None)
-        if state is None:
-            continue
-        for name in moments(group):
+    for key, state in saved["state"].items():
+        weight = weights[key]
+        for name in moments(grouped[weight]):
             _require_finite(state[name], weight.shape, f"the optimizer's {name}")
-        if "step" in state:
+        if counts_steps(grouped[weight]):
             _require_finite(torch.as_tensor(state["step"]), torch.Size(), "the optimizer's step")
-    if unknown:
-        raise ValueError("its optimizer has other weights")
 
 
 def check_ema(ema: EmaWeights | None, saved: dict[str, Any] | None) -> None:

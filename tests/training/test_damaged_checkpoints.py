@@ -128,6 +128,7 @@ WRONG = [  # what no training can go on from
     put("optimizer", "state", 0, "exp_avg", torch.zeros(3)),
     put("optimizer", "state", 0, "exp_avg_sq", lambda moment: moment * NAN),
     put("optimizer", "state", 0, "step", "4"),
+    put("optimizer", "state", 0, {}),
     put("optimizer", "state", {999: {}}),
     put("optimizer", "param_groups", []),
     put("optimizer", "param_groups", 0, "betas", "high"),
