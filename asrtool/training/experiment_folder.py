@@ -63,11 +63,12 @@ def require_experiment_folder(experiment: Path) -> None:
         return
     if not experiment.is_dir():
         raise UserError(f"{experiment} is a file; an experiment is a folder: give another --exp")
+    entries = list(experiment.iterdir())  # before config.yaml is looked for: another training may begin in the meantime
     if config_file.is_file():
         if not step_checkpoints(experiment / "checkpoints") and not is_saved_config(config_file):
             raise UserError(f"{config_file} was not written by `asrtool train`; give another --exp")
         return
-    for entry in experiment.iterdir():
+    for entry in entries:
         is_ours = entry.name in (LOCK, "logs") or entry.name.startswith(TEMPORARY)
         if not (is_ours or (entry / "config.yaml").is_file()):
             other = f"{experiment} is not an experiment, and has other files ({printable(entry.name)})"
@@ -77,8 +78,9 @@ def require_experiment_folder(experiment: Path) -> None:
 def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokenizer:
     """Creates or checks the folder, and returns the tokenizer of the training.
 
-    Configuration and tokenizer are copied into a new folder. In an old one the configuration must be the same, but for
-    CHANGEABLE_SETTINGS. Raises UserError.
+    Configuration and tokenizer are copied into a new folder, the configuration first: its config.yaml makes the folder
+    an experiment, for a training that looks at it now and for one that comes after this process was killed. In an old
+    folder the configuration must be the same, but for CHANGEABLE_SETTINGS. Raises UserError.
     """
     require_trackers(config.training.trackers)
     config_file = experiment / "config.yaml"
@@ -90,12 +92,13 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
         if refused:
             raise UserError(f"{experiment} was started with other settings ({'; '.join(refused)}); give another --exp")
         tokenizer = load_tokenizer(experiment / "tokenizer.json")
+        save_config(config, config_file)
     else:
         tokenizer = load_tokenizer(config.data.tokenizer)
         outputs = num_outputs(config.objective.topology, tokenizer.size)
         meta_model(config.model, config.features.num_bins, outputs)  # refuses a model that is too large
+        save_config(config, config_file)
         save_tokenizer(tokenizer, experiment / "tokenizer.json")
-    save_config(config, config_file)
     return tokenizer
 
 

@@ -18,6 +18,7 @@ from asrtool.data.manifest import write_manifest
 from asrtool.errors import UserError
 from asrtool.text.tokenizer import save_tokenizer
 from asrtool.text.tokenizer_training import train_tokenizer
+from asrtool.training.experiment_folder import prepare_experiment, require_experiment_folder
 from asrtool.training.loss_plot import plot_losses
 from asrtool.training.resume import InitialWeights
 from asrtool.training.train import dry_run, train
@@ -68,6 +69,37 @@ def test_an_experiment_may_contain_its_warmup_and_be_started_again(tiny_config, 
     )
     shutil.rmtree(tmp_path / "exp/checkpoints")  # as if it had been interrupted before its first checkpoint
     train(tiny_config(), tmp_path / "exp", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "step", ["experiment_folder.save_config", "experiment_folder.save_tokenizer", "start.scan_manifests"]
+)
+def test_a_training_that_is_killed_as_it_begins_can_be_started_again(tiny_config, tmp_path, monkeypatch, step):
+    def killed(*_args, **_options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(f"asrtool.training.{step}", killed)
+        train(tiny_config(), tmp_path / "exp", device="cpu")
+    require_experiment_folder(tmp_path / "exp")
+    prepare_experiment(tiny_config(), tmp_path / "exp", resume=False)
+
+
+def test_a_folder_in_which_another_training_begins_is_an_experiment(tiny_config, tmp_path, monkeypatch):
+    """The other one writes its files after this one has seen an empty folder."""
+    experiment = tmp_path / "exp"
+    experiment.mkdir()
+    is_file = Path.is_file
+
+    def begun(path):
+        found = is_file(path)
+        if path == experiment / "config.yaml" and not found:
+            prepare_experiment(tiny_config(), experiment, resume=False)
+        return found
+
+    monkeypatch.setattr(Path, "is_file", begun)
+    require_experiment_folder(experiment)
+    assert sorted(os.listdir(experiment)) == ["config.yaml", "tokenizer.json"]
 
 
 def test_a_dry_run_leaves_no_files_and_names_none_in_its_log(tiny_config, tmp_path, capfd):
