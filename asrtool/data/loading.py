@@ -54,7 +54,8 @@ class SpeechDataset(Dataset):
 
     Without a `tokenizer` the targets are empty; `training` switches augmentation on, and the transforms of the
     configuration. `transforms` belong to the speakers of other data, who must all have one. A cut of more than
-    `max_seconds` is an error before its audio is read; None is no limit. Errors are returned as values, since an
+    `max_seconds` is an error before its audio is read; None is no limit. Augmentation is drawn from `seed`, the
+    configuration's where it is None. Errors are returned as values, since an
     exception that crosses a process arrives wrapped in the text of two tracebacks.
     """
 
@@ -65,10 +66,11 @@ class SpeechDataset(Dataset):
         training: bool,
         max_seconds: float | None = MAX_CUT_SECONDS,
         transforms: SpeakerTransforms | None = None,
+        seed: int | None = None,
     ):
         self.features = config.features
         self.augment = config.data.augment
-        self.seed = config.seed
+        self.seed = config.seed if seed is None else seed
         self.tokenizer = tokenizer
         self.frame_labels = None
         if tokenizer is not None and config.objective.needs_alignments:

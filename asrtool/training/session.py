@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from asrtool.config import Config
+from asrtool.data.augment import keyed_generator
 from asrtool.data.batch import Batch
 from asrtool.data.batch_cost import UtteranceCost
 from asrtool.data.features import FRAME_SHIFT
@@ -93,6 +94,15 @@ class Session:
         """What an utterance costs the model, by which batches are balanced."""
         return UtteranceCost(attention_seconds(self.config, self.tokenizer.size))
 
+    @property
+    def data_seed(self) -> int:
+        """The seed of the order of the data and of augmentation: another one in each training of a sequence.
+
+        With one seed for all, MMI training would begin with the batches that CTC training began with.
+        """
+        seed, earlier = self.config.seed, self.progress.earlier_trainings
+        return keyed_generator("training", seed, earlier).getrandbits(63) if earlier else seed
+
     def next_learning_rate(self) -> float:
         """Returns the learning rate of the next step: the schedule's, lowered by the rollbacks so far."""
         config = self.config
@@ -111,9 +121,9 @@ class Session:
         dropped = self.dropped
         position = self.progress.position
         sampler = TrainingSampler(
-            config.data, config.seed, dropped.train, position, ranks, dropped.sizes, self.utterance_cost
+            config.data, self.data_seed, dropped.train, position, ranks, dropped.sizes, self.utterance_cost
         )
-        dataset = SpeechDataset(config, self.tokenizer, training=augmented)
+        dataset = SpeechDataset(config, self.tokenizer, training=augmented, seed=self.data_seed)
         return load_batches(dataset, sampler, config.data.workers, pin_memory=self.device.type == "cuda")
 
     def step_batches(self) -> Iterator[list[Batch]]:

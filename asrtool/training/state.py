@@ -28,6 +28,7 @@ class TrainingProgress:
     seconds: Weight = 0.0  # audio consumed by all ranks
     dev_losses: dict[Integer, Real] = field(default_factory=dict)  # by step
     initialised_from: str | None = None  # path of another training's checkpoint
+    earlier_trainings: Count = 0  # that led to the weights it started from, one after another
     manifest: str = ""  # fingerprint of data.train and data.exclude
 
     def to_dict(self) -> dict[str, Any]:

@@ -59,6 +59,24 @@ def test_the_main_phase_takes_only_the_weights_by_default(tmp_path, tiny_config,
     assert new["optimizer"]["state"][0]["step"] == 1
 
 
+def test_each_training_of_a_sequence_has_data_in_an_order_of_its_own(tmp_path, tiny_config, warm, state):
+    """Also when it is resumed, and from whichever checkpoint of the training before it begins."""
+    config = tiny_config(training={"max_steps": 4, "validate_every": 2, "warmup_steps": 0, "schedule": "none"})
+
+    def digest(name, before=None, config=config, resume=False):
+        train(config, tmp_path / name, resume, "cpu", before and InitialWeights(before))
+        return state(tmp_path / name)["ranks"][0]["digest"]
+
+    first, again = digest("first"), digest("again")
+    second = digest("second", tmp_path / "first/checkpoints/averaged.pt")
+    third = digest("third", tmp_path / "second/checkpoints/averaged.pt")
+    assert first == again and len({first, second, third}) == 3
+    assert digest("from a step", tmp_path / "first/checkpoints/step-00000004.pt") == second
+    half = tiny_config(training={"max_steps": 2, "validate_every": 2, "warmup_steps": 0, "schedule": "none"})
+    assert digest("resumed", tmp_path / "first/checkpoints/averaged.pt", half) != second
+    assert digest("resumed", config=config, resume=True) == second
+
+
 def test_the_main_phase_can_take_moments_and_schedule(tmp_path, tiny_config, warm, state, capfd):
     before = torch.load(warm, weights_only=True)
     step = before["progress"]["step"]
