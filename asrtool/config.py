@@ -31,9 +31,9 @@ from asrtool.config_types import (
 class SubsamplingConfig(Section):
     """The front end, which reduces the frame rate: `factor` feature frames of 10 ms become one frame."""
 
-    # Type: 2-D convolutions of stride 2, VGG blocks, or stacked frames with a linear projection
+    # Type: 2-D convolutions with strides, VGG blocks, or stacked frames with a linear projection
     kind: Literal["conv", "vgg", "stack"] = "conv"
-    # Subsampling factor: a power of two, usually 2, 4 or 8; any number for "stack"
+    # Subsampling factor: usually 3 or 4; for "conv" a product of twos and threes, for "vgg" a power of two
     factor: Annotated[Integer, Field(gt=0, le=64)] = 4
     # Number of channels of the first convolution; "vgg" doubles it with each halving of the frame rate
     channels: Annotated[Integer, Field(gt=0, le=4096)] = 64
@@ -42,10 +42,15 @@ class SubsamplingConfig(Section):
 
     @model_validator(mode="after")
     def _check_factor(self) -> "SubsamplingConfig":
-        is_power_of_two = self.factor >= 2 and self.factor.bit_count() == 1
-        if self.kind != "stack" and not is_power_of_two:
+        primes = {"conv": (2, 3), "vgg": (2,)}.get(self.kind)
+        rest = self.factor
+        for prime in primes or ():
+            while rest % prime == 0:
+                rest //= prime
+        if primes and (self.factor == 1 or rest > 1):
+            allowed = "a power of two" if self.kind == "vgg" else "a product of twos and threes"
             raise ValueError(
-                f"factor {self.factor} of {self.kind} must be a power of two, 2 or more; other factors need kind stack"
+                f"factor {self.factor} of {self.kind} must be {allowed}, 2 or more; other factors need kind stack"
             )
         return self
 

@@ -180,7 +180,7 @@ MODEL_REFUSALS = [  # model, what is message
         "subsampling: {kind: vgg, factor: 3}",
         "model.subsampling: factor 3 of vgg must be a power of two, 2 or more; other factors need kind stack",
     ),
-    ("subsampling: {factor: 1}", "model.subsampling: factor 1 of conv must be a power of two"),
+    ("subsampling: {factor: 1}", "model.subsampling: factor 1 of conv must be a product of twos and threes, 2 or more"),
     ("subsampling: {kind: wide}", "model.subsampling.kind = 'wide': "),
     ("init: {alpha: 0}", "model.init.alpha = 0: "),
     ("init: {alpha: 1.5}", "model.init.alpha = 1.5: "),

@@ -7,7 +7,7 @@ and a test compares both.
 import math
 
 from asrtool.config import Config, ModelConfig, SubsamplingConfig
-from asrtool.models.subsampling import halve, halvings
+from asrtool.models.subsampling import conv_strides, halve
 
 FRAME_SECONDS = 0.01  # of a feature frame
 KERNEL = 9  # weights of a 3x3 convolution
@@ -69,12 +69,14 @@ def _front_end_products(config: SubsamplingConfig, bins: int, dim: int) -> float
     total = 0.0
     inputs = 1
     outputs = config.channels
-    for number in range(halvings(config.factor)):
-        frames = config.factor >> number  # before the halving, of an encoder frame
+    frames = config.factor  # before a convolution, of an encoder frame
+    strides = conv_strides(config.factor)
+    for number, stride in enumerate(strides):
         if config.kind == "vgg":
             outputs = config.channels << number
             total += KERNEL * (inputs + outputs) * outputs * halve(bins, number) * frames
         else:
-            total += KERNEL * inputs * outputs * halve(bins, number + 1) * frames / 2
+            total += 3 * (2 * stride - 1) * inputs * outputs * halve(bins, number + 1) * frames / stride
         inputs = outputs
-    return total + inputs * halve(bins, halvings(config.factor)) * dim
+        frames //= stride
+    return total + inputs * halve(bins, len(strides)) * dim

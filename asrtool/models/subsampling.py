@@ -62,10 +62,10 @@ class FrameStacking(FrontEnd):
 
 
 class ConvSubsampling(FrontEnd):
-    """3x3 convolutions of stride 2 over time and frequency, one for each halving, then a projection.
+    """Convolutions over time and frequency, one for each prime factor of `factor`, then a projection.
 
-    They never look ahead: output k of a convolution depends on its inputs 2k - 1, 2k and 2k + 1, of which 2k and 2k + 1
-    are the frames that it stands for.
+    A convolution divides the frame rate by its factor s, 2 or 3, and halves the bins. They never look ahead: output k
+    depends on the inputs (k - 1) s + 1 to k s + s - 1, of which the last s are the frames that it stands for.
     """
 
     convolutions: Sequence[nn.Conv2d]
@@ -79,27 +79,31 @@ class ConvSubsampling(FrontEnd):
         self.bins = bins
         convolutions = []
         channels = 1
-        for _ in range(halvings(config.factor)):
-            convolutions.append(nn.Conv2d(channels, config.channels, 3, stride=2, padding=1))
+        for stride in conv_strides(config.factor):
+            kernel = (2 * stride - 1, 3)
+            convolutions.append(nn.Conv2d(channels, config.channels, kernel, (stride, 2), padding=(stride - 1, 1)))
             channels = config.channels
         self.convolutions = nn.ModuleList(convolutions)  # type: ignore[assignment]  # torch has no type for its elements
         self.projection = nn.Linear(channels * halve(bins, len(convolutions)), dim)
 
     def out_length(self, n: Length) -> Length:
         """Encoder frames for `n` feature frames."""
-        return halve(n, len(self.convolutions))
+        return (n + self.factor - 1) // self.factor
 
     def forward(self, x: Tensor, x_lens: Tensor) -> Tensor:
         """(N, T, F), (N,); returns (N, T', D)."""
         x = x[:, None]  # (N, 1, T, F)
-        for convolution in self.convolutions:
-            x = convolution(x * _frame_mask(x, 0, x_lens)).relu()  # (N, C, T / 2, F / 2)
-            x_lens = halve(x_lens)
+        for layer in self.convolutions:
+            x = layer(x * _frame_mask(x, 0, x_lens)).relu()  # (N, C, T / s, F / 2)
+            x_lens = (x_lens + layer.stride[0] - 1) // layer.stride[0]
         return self._project(x)
 
     def initial_state(self, batch: int) -> list[Tensor]:
-        """One frame of the input of each convolution."""
-        shapes = [(layer.in_channels, 1, halve(self.bins, number)) for number, layer in enumerate(self.convolutions)]
+        """s - 1 frames of the input of each convolution."""
+        shapes = [
+            (layer.in_channels, layer.stride[0] - 1, halve(self.bins, number))
+            for number, layer in enumerate(self.convolutions)
+        ]
         return [self.projection.weight.new_zeros(batch, *shape) for shape in shapes]
 
     def step(self, x: Tensor, first: Tensor, lens: Tensor, caches: Caches) -> Tensor:
@@ -107,9 +111,9 @@ class ConvSubsampling(FrontEnd):
         x = x[:, None]  # (N, 1, n, F)
         for layer in self.convolutions:
             x = caches.extend(x * _frame_mask(x, first, lens), axis=2)
-            x = conv2d(x, layer.weight, layer.bias, stride=2, padding=(0, 1)).relu()
-            first = first // 2
-            lens = halve(lens)
+            x = conv2d(x, layer.weight, layer.bias, layer.stride, padding=(0, 1)).relu()
+            first = first // layer.stride[0]
+            lens = (lens + layer.stride[0] - 1) // layer.stride[0]
         return self._project(x)
 
     def _project(self, x: Tensor) -> Tensor:
@@ -237,6 +241,16 @@ class Vgg(FrontEnd):
 
     def _project(self, x: Tensor) -> Tensor:
         return self.projection(x.transpose(1, 2).flatten(2))  # (N, C, T', F') to (N, T', C * F') to (N, T', D)
+
+
+def conv_strides(factor: int) -> list[int]:
+    """The strides over time of the convolutions, whose product is `factor`: its prime factors, 2 and 3."""
+    strides = []
+    for prime in (2, 3):
+        while factor % prime == 0:
+            strides.append(prime)
+            factor //= prime
+    return strides
 
 
 def halvings(factor: int) -> int:

@@ -103,7 +103,8 @@ def _convolutions(draw):
 @st.composite
 def _front_ends(draw):
     kind = draw(st.sampled_from(["conv", "vgg", "stack"]))
-    factor = draw(st.integers(1, 5) if kind == "stack" else st.sampled_from([2, 4, 8]))
+    factors = {"conv": [2, 3, 4, 6, 8], "vgg": [2, 4, 8], "stack": [1, 2, 3, 4, 5]}
+    factor = draw(st.sampled_from(factors[kind]))
     return {"kind": kind, "factor": factor, "channels": 4, "causal": kind == "vgg" and draw(st.booleans())}
 
 

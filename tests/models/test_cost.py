@@ -35,6 +35,7 @@ def counted(config):
         {"subsampling": {"kind": "vgg", "channels": 4}},
         {"subsampling": {"kind": "vgg", "channels": 4, "factor": 8}},
         {"subsampling": {"kind": "stack", "factor": 3}},
+        {"subsampling": {"kind": "conv", "channels": 4, "factor": 6}},
         {"mask": "sliding", "left_context": None, "right_context": [2, 2]},
     ],
     ids=str,

@@ -10,7 +10,8 @@ from asrtool.config import SubsamplingConfig
 from asrtool.models.subsampling import make_front_end
 
 DIM = 6
-ALL = [{"kind": "conv", "factor": 2**i} for i in (1, 2, 3)]
+STRIDES = {2: [2], 3: [3], 4: [2, 2], 6: [2, 3], 8: [2, 2, 2], 9: [3, 3]}  # of the convolutions
+ALL = [{"kind": "conv", "factor": factor} for factor in STRIDES]
 ALL += [{"kind": "vgg", "factor": 2**i, "causal": causal} for i in (1, 2, 3) for causal in (False, True)]
 ALL += [{"kind": "stack", "factor": factor} for factor in range(1, 9)]
 
@@ -28,10 +29,10 @@ def stack(front, x, factor):
     return x.view(-1, factor * x.shape[1])
 
 
-def conv(front, x):
+def conv(front, x, factor):
     x = x[None, None]
-    for layer in front.convolutions:
-        x = conv2d(x, layer.weight, layer.bias, stride=2, padding=1).relu()
+    for layer, stride in zip(front.convolutions, STRIDES[factor], strict=True):
+        x = conv2d(x, layer.weight, layer.bias, stride=(stride, 2), padding=(stride - 1, 1)).relu()
     return torch.cat(list(x[0]), dim=1)
 
 
@@ -46,7 +47,11 @@ def vgg(front, x, causal):
 
 def direct(front, x, kind, factor, causal=False):
     """(T, F) to (T', D)."""
-    y = {"stack": lambda: stack(front, x, factor), "conv": lambda: conv(front, x), "vgg": lambda: vgg(front, x, causal)}
+    y = {
+        "stack": lambda: stack(front, x, factor),
+        "conv": lambda: conv(front, x, factor),
+        "vgg": lambda: vgg(front, x, causal),
+    }
     return linear(y[kind](), front.projection.weight, front.projection.bias)
 
 
