@@ -172,3 +172,10 @@ class AcousticModel(nn.Module):
     def _log_probs(self, x: Tensor) -> Tensor:
         x = self.output(x)
         return x.to(torch.promote_types(x.dtype, torch.float32)).log_softmax(-1)
+
+
+def layer_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Returns the matrices of the linear and the LSTM layers, without the output layer's: those that Muon updates."""
+    output = getattr(model, "output", None)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.LSTM) and layer is not output]
+    return [weight for layer in layers for weight in layer.parameters() if weight.ndim == 2]

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from asrtool.config import Config, ModelConfig
-from asrtool.models.acoustic import AcousticModel
+from asrtool.models.acoustic import AcousticModel, layer_matrices
 
 FRAME_MS = 10  # of a feature frame
 UTTERANCE_SECONDS = 15.0  # of the utterance that is counted: attention to everything costs more for longer ones
@@ -24,13 +24,18 @@ class ModelInfo(NamedTuple):
     units: int
     factor: int  # of subsampling
     flops: float  # of matrix products for a second of audio, forward; a multiplication and an addition are two
-    weights: float  # bytes in training: weights, gradients and two moments of Adam, float32
+    optimizer_values: int  # numbers that the optimizer keeps: for each weight two of Adam, or one of Muon
     activations: float  # bytes saved for the backward pass of a batch
     batch_seconds: float
     left: float  # receptive field before a chunk, in feature frames
     right: float  # receptive field after a chunk
     chunk: int  # feature frames
     can_stream: bool
+
+    @property
+    def weights(self) -> float:
+        """Bytes in training: weights, gradients and what the optimizer keeps, float32."""
+        return 4.0 * (2 * sum(self.parameters.values()) + self.optimizer_values)
 
     @property
     def maximum_latency(self) -> float:
@@ -47,7 +52,7 @@ class ModelInfo(NamedTuple):
         parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items())
         most = _milliseconds(self.maximum_latency)
         average = _milliseconds(self.average_latency)
-        weights = f"{self.weights / 1e9:.2f} GB of weights, gradients and Adam"
+        weights = f"{self.weights / 1e9:.2f} GB of weights, gradients and optimizer"
         activations = f"{self.activations / 1e9:.2f} GB of activations for a batch of {self.batch_seconds:g} s"
         return {
             "parameters": f"{sum(self.parameters.values()):,} ({parts})",
@@ -79,6 +84,7 @@ def model_info(config: Config, num_units: int, utterance_seconds: float = UTTERA
         model = AcousticModel(config.model, num_bins, num_units)
     parts = {"front end": model.subsampling, "encoder": model.encoder, "output": model.output}
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    num_muon = sum(weight.numel() for weight in layer_matrices(model))
     left, right = model.receptive_field()
 
     def build(model_config: ModelConfig) -> AcousticModel:
@@ -91,7 +97,7 @@ def model_info(config: Config, num_units: int, utterance_seconds: float = UTTERA
         units=num_units,
         factor=model.subsampling.factor,
         flops=_over_layers(config.model, lambda shallow: _flops(build, shallow, utterance_seconds)) / utterance_seconds,
-        weights=16.0 * sum(parameters.values()),
+        optimizer_values=2 * sum(parameters.values()) - (num_muon if config.training.optimizer == "muon" else 0),
         activations=_activations(build, config.model, config.data.batch_seconds, utterance_seconds, use_bf16),
         batch_seconds=config.data.batch_seconds,
         left=left,

@@ -89,8 +89,9 @@ class GraphBatch:
         with warnings.catch_warnings(action="ignore"):  # torch warns that its CSR layout is in beta
             matrix = torch.sparse_coo_tensor(torch.stack([rows, columns]), self.weight.double().exp(), size)
             matrix = matrix.coalesce().to_sparse_csr()
-            crow_indices = to_device(matrix.crow_indices(), self.device)
-            col_indices = to_device(matrix.col_indices(), self.device)
+            # int32, as the libraries for sparse products have them: int64 would be converted in each product
+            crow_indices = to_device(matrix.crow_indices().int(), self.device)
+            col_indices = to_device(matrix.col_indices().int(), self.device)
             return torch.sparse_csr_tensor(crow_indices, col_indices, to_device(matrix.values(), self.device), size)
 
     def emissions(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:

@@ -177,7 +177,7 @@ def backward_block(recursion: Recursion, block: Frames, beta: Tensor) -> Tensor:
         emission = block.probs[time].index_select(0, recursion.state_row)  # (S, C)
         previous = graphs.outgoing_matrix @ emission.mul_(beta)
         if recursion.leaky_probs is not None:
-            previous += (previous * recursion.leaky_probs).sum(0)
+            previous += recursion.leaky_probs.T @ previous
         _scale(previous, graphs)
         if block.is_active is not None:
             previous = torch.where(graphs.per_state(block.is_active[time]), previous, beta)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from asrtool.config import TrainingConfig
+from asrtool.models.acoustic import layer_matrices
 
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")  # in the order of Adam's betas
 MUON_MOMENTUM = 0.95  # coefficient of the running mean of the gradient
@@ -30,13 +31,6 @@ def create_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.
         adjust_lr_fn="match_rms_adamw",
     )
     return MuonAdamW(muon, _adamw(others, training))
-
-
-def layer_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Returns the matrices of the linear and the LSTM layers, without the output layer's: those that Muon updates."""
-    output = getattr(model, "output", None)
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.LSTM) and layer is not output]
-    return [weight for layer in layers for weight in layer.parameters() if weight.ndim == 2]
 
 
 class MuonAdamW(torch.optim.Optimizer):

@@ -17,7 +17,7 @@ GPU_TRANSIENT, CPU_TRANSIENT = 0.2, 0.8  # of the activations: gradients of acti
 class Memory:
     """Bytes that a device needs, by what needs them."""
 
-    weights: float  # with gradients and the moments of Adam
+    weights: float  # with gradients and what the optimizer keeps
     strategy: float  # copies that the parallel strategy and the running mean of the weights keep
     activations: float  # that the forward pass saves, as in `asrtool info`, for the batch that needs most
     outputs: float  # log-probs in float32 with their gradient, on which the objective works
@@ -42,8 +42,8 @@ def memory(config: Config, info: ModelInfo, device: Device, devices: int) -> Mem
     weights = info.weights
     if config.training.ema_decay is not None:
         strategy += WEIGHT * parameters
-    if devices > 1 and config.parallel.strategy == "bmuf":  # two copies and the block momentum; two moments
-        strategy += 5 * WEIGHT * parameters
+    if devices > 1 and config.parallel.strategy == "bmuf":  # two copies, the block momentum, and the optimizer's values
+        strategy += WEIGHT * (3 * parameters + info.optimizer_values)
     if devices > 1 and config.parallel.strategy == "fsdp":  # shards, and two whole blocks that are gathered
         weights, strategy = weights / devices, strategy / devices + 2 * WEIGHT * parameters / config.model.layers
     runtime = GPU_RUNTIME if device.is_gpu else CPU_RUNTIME

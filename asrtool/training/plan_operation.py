@@ -138,13 +138,13 @@ def bytes_per_second(config: Config) -> float:
 
 
 def checkpoint_bytes(plan: Plan, config: Config) -> float:
-    """Returns the size of a checkpoint: weights, two moments of Adam, their running mean, and the state of bmuf."""
-    copies = 3
+    """Returns the size of a checkpoint: weights, the optimizer's values, their running mean, and the state of bmuf."""
+    copies = 1
     if config.training.ema_decay is not None:
         copies += 1
     if config.parallel.strategy == "bmuf" and plan.options.devices > 1:  # the global weights and the block momentum
         copies += 2
-    return copies * WEIGHT * sum(plan.info.parameters.values())
+    return WEIGHT * (copies * sum(plan.info.parameters.values()) + plan.info.optimizer_values)
 
 
 def checkpoint_interval(plan: Plan, config: Config) -> float:

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from asrtool.config import ModelConfig, TrainingConfig
+from asrtool.config import Config, ModelConfig, TrainingConfig
 from asrtool.errors import UserError
-from asrtool.models.acoustic import AcousticModel
-from asrtool.training.optimizer import create_optimizer, layer_matrices, set_learning_rate
+from asrtool.models.acoustic import AcousticModel, layer_matrices
+from asrtool.models.info import model_info
+from asrtool.training.optimizer import create_optimizer, set_learning_rate
 from asrtool.training.resume import InitialWeights
 from asrtool.training.train import train
 from tests.training.test_parallel import PLAIN, block_ends, weights
@@ -39,6 +40,19 @@ def test_muon_updates_the_matrices_of_all_layers_but_the_output_layer(architectu
     optimizer = create_optimizer(network, MUON)
     assert sorted(len(group["params"]) for group in optimizer.param_groups if "momentum" in group) == [len(by_muon)]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_memory_of_a_model_counts_what_its_optimizer_keeps(optimizer):
+    sizes = {"dim": 16, "layers": 2, "ff_dim": 32, "heads": 2}
+    config = Config.model_validate({"model": sizes, "training": {"optimizer": optimizer}})
+    network = AcousticModel(config.model, config.features.num_bins, 7)
+    made = create_optimizer(network, config.training)
+    for weight in network.parameters():
+        weight.grad = torch.ones_like(weight)
+    made.step()
+    kept = [value for state in made.state.values() for value in state.values() if value.ndim]
+    assert model_info(config, 7).optimizer_values == sum(value.numel() for value in kept)
 
 
 def test_a_step_of_muon_changes_all_directions_of_a_matrix_alike():

@@ -46,7 +46,7 @@ def model(monkeypatch):
             units=num_units,
             factor=4,
             flops=6e9,
-            weights=16.0 * PARAMETERS,
+            optimizer_values=2 * PARAMETERS,
             activations=1e7 * batch_seconds,
             batch_seconds=batch_seconds,
             left=0,
