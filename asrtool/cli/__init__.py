@@ -15,6 +15,7 @@ from asrtool.cli.adapt import adapt
 from asrtool.cli.align import align
 from asrtool.cli.calibrate import calibrate
 from asrtool.cli.clean import clean
+from asrtool.cli.combine import combine
 from asrtool.cli.compare import compare
 from asrtool.cli.decode import decode, rescore, score, tune
 from asrtool.cli.doctor import doctor
@@ -89,7 +90,7 @@ def cli(debug: bool, level: int | None) -> None:
 
 COMMANDS = (
     *(new, prepare, normalise, split, subset, features, fmllr, lexicon, tokenizer, tree, lm, graph),
-    *(train, info, plan, align, segment, clean, decode, tune, calibrate, rescore, adapt, score),
+    *(train, info, plan, align, segment, clean, decode, tune, calibrate, rescore, combine, adapt, score),
     *(transcribe, stream, serve, report, compare, export, pack, doctor),
 )
 for command in COMMANDS:

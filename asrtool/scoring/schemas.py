@@ -16,6 +16,10 @@ Count = Annotated[int, Field(ge=0, le=MAX_FIGURE)]
 Text = Annotated[str, Field(max_length=100_000)]  # a shell command may have 128 kB
 
 
+FramedWord = Annotated[tuple[str, Figure], Field(strict=False)]  # not strict: JSON has lists
+TimedWord = Annotated[tuple[str, Figure, Figure, Figure | None], Field(strict=False)]
+
+
 class _Schema(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -81,6 +85,15 @@ class NBestRow(_Schema):
     hyp: str
     score: Figure
     nbest: list[NBestEntry] | None = None
+
+
+class CombinedRow(_Schema):
+    """A row of hyps.jsonl that is combined with others."""
+
+    hyp: str
+    nbest: list[NBestEntry] | None = None
+    # [word, seconds], or [word, start, end, confidence]
+    words: list[TimedWord | FramedWord] | None = None
 
 
 class LatencyFigures(_Schema):

@@ -1,0 +1,45 @@
+"""`asrtool combine`."""
+
+import click
+
+from asrtool.cli.options import NOT_NEGATIVE, PATH, POSITIVE
+
+
+@click.command()
+@click.argument("folders", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, required=True, help="File or folder to write. A folder of results.")
+@click.option(
+    "--weight",
+    "weights",
+    type=NOT_NEGATIVE,
+    multiple=True,
+    show_default="equal weights",
+    help="Weight of a system. Repeatable, once for each folder, in order.",
+)
+@click.option(
+    "--scale",
+    default=1.0,
+    type=POSITIVE,
+    help="Factor of the scores in n-best lists. A smaller one makes the hypotheses more alike in probability.",
+)
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace existing results. Without it, a result of other options in OUT is not replaced.",
+)
+def combine(folders, out, weights, scale, overwrite) -> None:
+    """Combine the results of several systems (ROVER).
+
+    FOLDERS are results of `asrtool decode` or `asrtool rescore` for the same utterances. All hypotheses of an utterance
+    are aligned with each other, word by word, and in each place the word with the highest probability wins. Results
+    with n-best lists (`--nbest 100`) count with all their hypotheses. Systems that make different errors gain most.
+
+    \b
+    asrtool combine exp/a/decode/test/graph exp/b/decode/test/graph --out exp/combined/test
+    asrtool combine exp/a/decode/test/mbr exp/b/decode/test/mbr --out exp/combined/test --weight 2 --weight 1
+    asrtool score exp/combined/test --against exp/a/decode/test/graph
+    """
+    from asrtool.decoding.combination import combine_folders
+
+    facts = combine_folders(folders, out, weights, scale, overwrite)
+    click.echo(f"{out}: {facts['utterances']} utterances of {len(folders)} systems")
