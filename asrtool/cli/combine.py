@@ -9,7 +9,7 @@ from asrtool.cli.options import NOT_NEGATIVE, PATH, POSITIVE
 @click.argument("folders", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="File or folder to write. A folder of results.")
 @click.option(
-    "--weight",
+    "--system-weight",
     "weights",
     type=NOT_NEGATIVE,
     multiple=True,
@@ -36,7 +36,8 @@ def combine(folders, out, weights, scale, overwrite) -> None:
 
     \b
     asrtool combine exp/a/decode/test/graph exp/b/decode/test/graph --out exp/combined/test
-    asrtool combine exp/a/decode/test/mbr exp/b/decode/test/mbr --out exp/combined/test --weight 2 --weight 1
+    asrtool combine exp/a/decode/test/mbr exp/b/decode/test/mbr --out exp/combined/weighted \\
+        --system-weight 2 --system-weight 1
     asrtool score exp/combined/test --against exp/a/decode/test/graph
     """
     from asrtool.decoding.combination import combine_folders

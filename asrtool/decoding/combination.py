@@ -91,7 +91,7 @@ def combine_folders(
         raise UserError("there is one result; give two or more, of different systems")
     if len(weights) != len(folders):
         raise UserError(
-            f"--weight is given {len(weights)} times for {len(folders)} results; give one for each, in order"
+            f"--system-weight is given {len(weights)} times for {len(folders)} results; give one for each, in order"
         )
     if not sum(weights):
         raise UserError("all weights are 0; give at least one above 0")
@@ -100,7 +100,7 @@ def combine_folders(
         raise UserError(f"--out {out} is one of the results to be combined; name another one")
     for number, folder in enumerate(resolved):
         if folder in resolved[:number]:
-            raise UserError(f"{folders[number]} is given twice; --weight gives a result more weight")
+            raise UserError(f"{folders[number]} is given twice; --system-weight gives a result more weight")
     require_own_folder(out, "decode.json", "asrtool combine")
     options = options_as_json({"folders": [str(path) for path in resolved], "weights": weights, "scale": scale})
     require_same_options(out, options, overwrite, "another --out")

@@ -143,7 +143,7 @@ def test_another_combination_replaces_a_result_only_if_asked(systems, tmp_path):
         (lambda folders, out: (folders[:1], out), "two or more"),
         (lambda folders, out: ([folders[0], folders[0]], out), "is given twice"),
         (lambda folders, out: (folders, folders[1]), "is one of the results"),
-        (lambda folders, out: (folders, out, [1, 2]), "--weight is given 2 times for 3 results"),
+        (lambda folders, out: (folders, out, [1, 2]), "--system-weight is given 2 times for 3 results"),
         (lambda folders, out: (folders, out, [0, 0, 0]), "all weights are 0"),
         (lambda folders, out: ([*folders, result(out.with_name("x"), row("A", token_type="phones"))], out), "one type"),
         (
