@@ -12,14 +12,16 @@ from typing import Any
 
 import lhotse
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 import asrtool
 from asrtool.config import Config, ModelConfig
+from asrtool.config_types import Count
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.pack_manifest import WEIGHTS, is_pack, open_pack
-from asrtool.tensor_files import DamagedFileError, load_tensors, require_finite, save_tensors
+from asrtool.tensor_files import DAMAGE, DamagedFileError, damaged_file, load_tensors, require_finite, save_tensors
 from asrtool.weight_files import SAFETENSORS, load_safetensors
 
 FILE_KIND = "a checkpoint of asrtool"
@@ -65,10 +67,11 @@ def _is_real_dense(weight: Any) -> bool:
     return not (weight.is_quantized or weight.is_complex() or weight.device.type == "meta")
 
 
-def checkpoint_metadata(config: Config, units: Sequence[str]) -> dict[str, Any]:
+def checkpoint_metadata(config: Config, units: Sequence[str], earlier_trainings: int = 0) -> dict[str, Any]:
     """Returns the entries of every acoustic checkpoint that describe its weights.
 
-    `units` are the symbols of the model's outputs.
+    `units` are the symbols of the model's outputs. `earlier_trainings` is the number of trainings that led, one after
+    another, to the weights that the last one started from.
     """
     versions = {
         "asrtool": asrtool.__version__,
@@ -76,7 +79,16 @@ def checkpoint_metadata(config: Config, units: Sequence[str]) -> dict[str, Any]:
         "lhotse": lhotse.__version__,
         "python": platform.python_version(),
     }
-    return {"config": config.model_dump(mode="json"), "units": list(units), "versions": versions}
+    facts = {"config": config.model_dump(mode="json"), "units": list(units), "versions": versions}
+    return facts | {"earlier_trainings": earlier_trainings}
+
+
+def count_earlier_trainings(state: dict[str, Any], path: Path) -> int:
+    """Returns `earlier_trainings` of a checkpoint, 0 if it does not say. Raises DamagedFileError for anything else."""
+    try:
+        return TypeAdapter(Count).validate_python(state.get("earlier_trainings", 0))
+    except DAMAGE as error:
+        raise damaged_file(path, "weights of a training", DAMAGED_HINT, error) from error
 
 
 def require_sampling_rate(state: dict[str, Any], rate: int, path: Path) -> None:

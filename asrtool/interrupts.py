@@ -23,9 +23,15 @@ def ignore_interrupts(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def init_worker(*_: object) -> None:
-    """Makes a worker process leave Ctrl-C to its parent, and end when the parent is gone, even if that was killed."""
+def init_worker(*_: object, ends_on_sigterm: bool = True) -> None:
+    """Makes a worker process leave Ctrl-C to its parent, and end when the parent is gone, even if that was killed.
+
+    With `ends_on_sigterm` False it leaves SIGTERM to its parent as well, which finishes work before it ends: a service
+    manager may send the signal to all processes.
+    """
     ignore_interrupts()
+    if not ends_on_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = os.getppid()
 
     def watch() -> None:

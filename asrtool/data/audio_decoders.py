@@ -29,6 +29,7 @@ MEDIA_FORMATS = (  # FFmpeg's demuxers of audio and video files, none of which o
 )
 EXACT_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"  # its header tells the length of the audio without the encoder's padding
 FORMATS_WITH_LENGTH = ("asf", "avi", "caf", "matroska,webm", EXACT_FORMAT)  # FFmpeg estimates the others'
+FORMATS_WITHOUT_TIMES = ("aac", "ac3", "amr", "gsm", "mp3")  # FFmpeg counts the frames, as if their rate never changed
 HINT_PYAV = "for m4a, mp4 and video: pip install 'asrtool[audio]'"
 
 
@@ -176,13 +177,14 @@ class ContainerDecoder:
         with self._open() as container:
             stream = self._audio_stream(container)
             begin = (container.start_time or 0) / av.time_base
-            to_float = av.AudioResampler(format="flt", layout=stream.layout.name, rate=self.rate)
+            has_times = container.format.name not in FORMATS_WITHOUT_TIMES
+            to_float = FrameConverter(stream.layout.name, self.rate)
             for frame in _decode(container, stream):
-                gap = _gap_samples(frame, begin, position, self.rate)
+                gap = _gap_samples(frame, begin, position, self.rate) if has_times else 0
                 for first in range(0, gap, BLOCK_SAMPLES):
                     yield np.zeros((min(BLOCK_SAMPLES, gap - first), self.channels), np.float32)
                 position += max(0, gap)
-                for converted in to_float.resample(frame):
+                for converted in to_float(frame):
                     block = converted.to_ndarray().reshape(-1, self.channels)  # (n, channels)
                     position += len(block)
                     yield block
@@ -204,6 +206,34 @@ class ContainerDecoder:
         if stream.codec_context is None:  # PyAV has no decoder for what the header names
             raise InvalidEntry(f"not readable as audio: {self._path} (unknown codec)")
         return stream
+
+
+class FrameConverter:
+    """Converts frames to float samples of one layout and rate, also where these change in the middle of a stream.
+
+    Streams of broadcasts and joined files change them.
+    """
+
+    def __init__(self, layout: str, rate: int):
+        self._layout = layout
+        self._rate = rate
+        self._source: tuple[str, str, int] | None = None  # format, layout and rate of the frames
+        self._resampler: Any = None
+
+    def __call__(self, frame: Any) -> list[Any]:
+        """Returns the converted frames of a frame. Raises InvalidEntry for one that FFmpeg cannot convert."""
+        import av
+
+        source = (frame.format.name, frame.layout.name, frame.sample_rate)
+        try:
+            before: list[Any] = []
+            if source != self._source:
+                before = self._resampler.resample(None) if self._resampler else []
+                self._resampler = av.AudioResampler(format="flt", layout=self._layout, rate=self._rate)
+                self._source = source
+            return before + self._resampler.resample(frame)
+        except (av.FFmpegError, ValueError) as error:
+            raise InvalidEntry(f"not readable as audio: its format changes ({str(error)[:200]})") from error
 
 
 def _without_padding(blocks: Iterator[np.ndarray], length: int | None) -> Iterator[np.ndarray]:

@@ -1,7 +1,9 @@
 """The thread of a streaming engine: gathers what streams have for a step, runs it, and passes log-probs to searches."""
 
 import itertools
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +21,8 @@ from asrtool.streaming.latency import algorithmic_latency, default_chunk_seconds
 from asrtool.streaming.model_steps import ModelSteps, StepOutput
 from asrtool.streaming.recogniser import frame_extractor
 from asrtool.streaming.utterance_input import UtteranceInput
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,6 +68,7 @@ class EngineLoop:
         self._pace = StepPace(gather_chunks * chunk)
         self._most_backlog = 2 * chunk + algorithmic_latency(experiment)["max"] / 1000  # of a stream that keeps up
         self._is_stopped = False
+        self._search_workers = search_workers
         self._processes = [SearchProcess(self._searches, self._receive) for _ in range(search_workers)]
 
     @property
@@ -92,14 +97,26 @@ class EngineLoop:
     # Called by the loop's thread
 
     def run(self) -> None:
-        """Handles events and runs steps until `stop`."""
+        """Handles events and runs steps until `stop`.
+
+        What fails outside of a stream, for lack of memory perhaps, ends all streams that are open: nobody would tell
+        their clients otherwise. Streams that are opened later are tried again.
+        """
         while not self._is_stopped:
             for event in self._events.take(*self._awaited()):
-                event()
+                self._guard(event)
             if self._queue and not self._seconds_to_step():
-                self._run_step()
+                self._guard(self._run_step)
         for process in self._processes:
             process.close()
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            logger.exception("the engine failed; all its streams end")
+            for lane in list(self._lanes.values()):
+                self._fail(lane, error)
 
     def _awaited(self) -> tuple[int, float | None]:
         """Returns how many events the loop waits for, and for how long."""
@@ -117,10 +134,12 @@ class EngineLoop:
 
     def _open(self, stream: LiveStream, options: SearchOptions) -> None:
         try:
-            resampler = StreamResampler(stream.rate, self._rate)
-        except Exception as error:  # libsoxr's, for a rate that it does not take
+            resampler = StreamResampler(stream.rate, self._rate)  # libsoxr does not take all rates
+            slot = self._steps.open()  # needs memory for its state
+        except Exception as error:
             stream.end(error)
             return
+        self._start_processes()
         process = min(self._processes, key=lambda process: len(process.streams), default=None)
         lane = Lane(
             number=next(self._numbers),
@@ -128,7 +147,7 @@ class EngineLoop:
             input=UtteranceInput(self._experiment, self._extractor),
             resampler=resampler,
             rate=self._rate,
-            slot=self._steps.open(),
+            slot=slot,
             process=process,
             options=options,
         )
@@ -244,9 +263,18 @@ class EngineLoop:
         """
         if self._is_stopped:
             return
+        self._processes.remove(process)
         for number in list(process.streams):
             self._fail(self._numbered[number], process_ended())
-        self._processes[self._processes.index(process)] = SearchProcess(self._searches, self._receive)
+        self._start_processes()
+
+    def _start_processes(self) -> None:
+        """Starts the search processes that are missing. Where it cannot, this thread searches until it can."""
+        try:
+            while len(self._processes) < self._search_workers:
+                self._processes.append(SearchProcess(self._searches, self._receive))
+        except OSError as error:
+            logger.error(f"no search process can be started: {error}")
 
     def _stop(self, error: BaseException) -> None:
         self._is_stopped = True

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from asrtool.checkpoint import checkpoint_metadata, load_checkpoint
+from asrtool.checkpoint import checkpoint_metadata, count_earlier_trainings, load_checkpoint
 from asrtool.config_file import save_config
 from asrtool.data.shards import entries, manifest_name
 from asrtool.decoding.search_setup import open_search
@@ -94,7 +94,8 @@ def _write_model(experiment: Experiment, folder: Path) -> None:
     save_config(experiment.config, folder / CONFIG)
     save_tokenizer(tokenizer, folder / TOKENIZER)
     state = load_checkpoint(experiment.checkpoint)
-    metadata = checkpoint_metadata(experiment.config, tokenizer.symbols)
+    earlier_trainings = count_earlier_trainings(state, experiment.checkpoint)
+    metadata = checkpoint_metadata(experiment.config, tokenizer.symbols, earlier_trainings)
     metadata["versions"] = state.get("versions", {})  # of the training
     save_safetensors(folder / WEIGHTS, state["model"], metadata)
     counts = experiment.folder / UNIT_COUNTS

@@ -118,7 +118,7 @@ def _leave_parent(connection: int) -> None:
     import torch
 
     signal.set_wakeup_fd(-1)
-    init_worker()
+    init_worker(ends_on_sigterm=False)
     os.closerange(3, connection)
     os.closerange(connection + 1, os.sysconf("SC_OPEN_MAX"))
     torch.set_num_threads(1)

@@ -1,5 +1,6 @@
 """From the log-probs of a segment to its words: search, then times and confidence, in worker processes if wanted."""
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -23,6 +24,10 @@ T = TypeVar("T")
 # Segments whose log-probs wait for a search process: twice as many as processes would keep these busy, the rest lets
 # the model finish a batch. 100 segments of 10 s and 500 units are 80 MB, with their features.
 MAX_PENDING = 100
+
+
+class SearchProcessEnded(UserError):
+    """A search process was killed. The next search has new ones."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,18 @@ class SearchProcesses:
 
     def __init__(self, search: SegmentSearch, jobs: int = 1):
         self.search = search
-        self.pool: ProcessPoolExecutor | None = None
-        if jobs > 1:
-            self.pool = ProcessPoolExecutor(jobs, get_context("fork"), initializer=_start, initargs=(search,))
-            self.pool.submit(int).result()  # the first call starts them all
+        self.jobs = jobs
+        self.pool = self._start_pool() if jobs > 1 else None
+
+    def _start_pool(self) -> ProcessPoolExecutor:
+        pool = ProcessPoolExecutor(self.jobs, get_context("fork"), initializer=_start, initargs=(self.search,))
+        pool.submit(int).result()  # the first call starts them all
+        return pool
 
     def map(self, items: Iterable[tuple[T, SegmentFrames]]) -> Iterator[tuple[T, SegmentWords]]:
         """Yields each item with the words of its frames, in order and as soon as they are there.
 
-        At most MAX_PENDING items are read ahead. Raises UserError when a process was killed.
+        At most MAX_PENDING items are read ahead. Raises SearchProcessEnded when a process was killed.
         """
         if self.pool is None:
             yield from ((item, self.search(frames)) for item, frames in items)
@@ -87,10 +95,18 @@ class SearchProcesses:
             while pending:
                 yield _result(pending.popleft())
         except BrokenProcessPool as error:
-            raise UserError("a search process was killed, for memory perhaps; try fewer --jobs") from error
+            self._replace_pool(self.pool)
+            text = "a search process was killed, for memory perhaps; try it again, or with fewer --jobs"
+            raise SearchProcessEnded(text) from error
         finally:
             for _, future in pending:  # the caller stopped early
                 future.cancel()
+
+    def _replace_pool(self, broken: ProcessPoolExecutor) -> None:
+        """Starts new processes; where this fails, the broken pool stays, and the next search tries it again."""
+        broken.shutdown(wait=False, cancel_futures=True)
+        with contextlib.suppress(OSError, BrokenProcessPool):
+            self.pool = self._start_pool()
 
     def close(self) -> None:
         """Ends the processes."""
@@ -110,7 +126,7 @@ def _start(search: SegmentSearch) -> None:
     global _worker_search
     _worker_search = search
     torch.set_num_threads(1)  # the processes are the parallelism; threads of OpenMP do not survive a fork
-    init_worker()
+    init_worker(ends_on_sigterm=False)
 
 
 def _search(frames: SegmentFrames) -> SegmentWords:

@@ -118,6 +118,11 @@ class StreamEngine:
         return len(self._streams)
 
     @property
+    def takes_hotwords(self) -> bool:
+        """Whether a stream may have hotwords."""
+        return self._context.takes_hotwords
+
+    @property
     def search_pids(self) -> list[int]:
         """The numbers of the search processes."""
         return self._loop.search_pids

@@ -28,6 +28,11 @@ class SearchContext:
         self._describer = model.describer(self._setup)
         self._with_hotwords = lru_cache(maxsize=MAX_HOTWORD_LISTS)(self._open_hotwords)
 
+    @property
+    def takes_hotwords(self) -> bool:
+        """Whether a stream may have hotwords."""
+        return self._setup.takes_hotwords
+
     def open(self, hotwords: tuple[str, ...]) -> tuple[Callable[[], StreamingSearch], WordDescriber]:
         """Returns the function that creates the search of an utterance, and what describes its words.
 

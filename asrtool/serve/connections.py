@@ -181,6 +181,23 @@ def abort_unread(listener: socket.socket, seconds: float) -> None:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(round(1000 * seconds), MAX_INT))
 
 
+class ServerLoop(asyncio.SelectorEventLoop):
+    """An event loop whose servers give a client `handshake_seconds` to complete the handshake of TLS.
+
+    uvicorn leaves it at asyncio's minute, in which a silent client is not among the connections that are counted.
+    """
+
+    def __init__(self, handshake_seconds: float):
+        super().__init__()
+        self._handshake_seconds = handshake_seconds
+
+    async def create_server(self, *args: Any, **options: Any) -> Any:
+        """Creates a server."""
+        if options.get("ssl"):
+            options["ssl_handshake_timeout"] = self._handshake_seconds
+        return await super().create_server(*args, **options)
+
+
 def allow_connections(limits: Limits) -> None:
     """Lets this process open a file for each connection and stored stream; warns if the system allows fewer."""
     needed = limits.max_connections + limits.max_streams + SPARE_FILES

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from asrtool.serve.errors import RequestError
+from asrtool.streaming.search_setup import MAX_STREAM_HOTWORDS
 
 MAX_TEXT_BYTES = 1 << 16  # of a message of text: a start message with a list of hotwords
-MAX_PHRASES = 500  # hotwords of one stream: names of a meeting or an address book
 MAX_RULES = 20
 
 Phrase = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -29,7 +29,7 @@ class StartMessage(BaseModel):
     rate: Annotated[int, Field(ge=8000, le=192_000)] = 16_000
     format: Literal["s16le", "f32le"] = "s16le"
     channels: Annotated[int, Field(ge=1, le=8)] = 1
-    hotwords: Annotated[list[Phrase], Field(max_length=MAX_PHRASES)] = []
+    hotwords: Annotated[list[Phrase], Field(max_length=MAX_STREAM_HOTWORDS)] = []
     endpoint: Annotated[list[Rule], Field(max_length=MAX_RULES)] = ["default"]
     partial: bool = True
 

@@ -16,18 +16,17 @@ async def model_endpoint(request: Request) -> JSONResponse:
 def describe_model(service: Service) -> dict[str, Any]:
     """Returns the answer of /v1/model."""
     model, limits = service.model, service.limits
-    streams = service.engine is not None
     return {
         "name": service.name,
         "method": model.method,
         "units": model.experiment.tokenizer.output_type,
         "sampling_rate": model.sampling_rate,
-        "streams": streams,
+        "streams": service.engine is not None,
         "no_streams": service.no_streams or None,
         "uploads": limits.upload_workers > 0,
         "chunk_seconds": service.timing.chunk_seconds if service.timing else None,
         "latency_seconds": service.timing.latency_seconds if service.timing else None,
-        "hotwords": streams and model.method in ("prefix", "graph"),
+        "hotwords": service.engine is not None and service.engine.takes_hotwords,
         "keeps_audio": service.keeper.folder is not None,
         "limits": {
             "max_streams": limits.max_streams,

@@ -15,7 +15,7 @@ import uvicorn
 from asrtool.deploy.model import load
 from asrtool.serve.access import AccessControl
 from asrtool.serve.application import create_application
-from asrtool.serve.connections import LimitedWebSocket, allow_connections, http_protocol
+from asrtool.serve.connections import LimitedWebSocket, ServerLoop, allow_connections, http_protocol
 from asrtool.serve.ending import CLOSE_SECONDS, Ending
 from asrtool.serve.listening import address_errors, bound_socket, tls_context, warn_if_exposed
 from asrtool.serve.service import Service
@@ -55,8 +55,9 @@ def run_server(settings: ServerSettings, on_ready: OnReady) -> None:
             service.warm_up()
             with address_errors(settings):
                 listener.listen()
-            with _frozen_objects():
-                asyncio.run(_serve(service, listener, context, on_ready))
+            loop = partial(ServerLoop, settings.limits.header_seconds)
+            with _frozen_objects(), asyncio.Runner(loop_factory=loop) as runner:
+                runner.run(_serve(service, listener, context, on_ready))
 
 
 @contextlib.contextmanager

@@ -136,7 +136,7 @@ class Service:
         return {
             "asrtool_streams_active": len(self.streams),
             "asrtool_uploads_active": self.pool.num_active,
-            "asrtool_uploads_waiting": self.pool.num_requests - self.pool.num_active,
+            "asrtool_uploads_waiting": self.pool.num_waiting,
             "asrtool_connections": len(self.connections),
             "asrtool_ready": float(self.pool.is_ready and not self.is_draining),
             "asrtool_upload_process_memory_bytes": self.pool.memory_bytes(),

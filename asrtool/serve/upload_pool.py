@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from asrtool.errors import UserError
@@ -21,7 +22,8 @@ from asrtool.serve.upload_worker import Job, run_worker
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2  # until a cancelled client and the deadline of a job are looked at again
-CANCEL_SECONDS = 10.0  # a process that works on a cancelled job for longer is ended: a segment takes less
+CANCEL_SECONDS = 30.0  # a process that works on a cancelled job for longer is ended: a batch of segments takes less
+LEAST_DEADLINE = 60.0  # seconds for a job, however short the longest recording is: the machine may be busy
 JOIN_SECONDS = 5.0
 LAST_EVENTS = ("done", "error")
 
@@ -41,6 +43,12 @@ class UploadPool:
         self.is_ready = False
         self.num_requests = 0  # uploads that are received, wait, or are recognised
         self.num_active = 0
+        self._num_served = 0  # requests that have a process
+
+    @property
+    def num_waiting(self) -> int:
+        """The number of uploads that are received or wait for a process."""
+        return max(0, self.num_requests - self._num_served)
 
     async def start(self) -> None:
         """Waits until all processes have opened the model. Raises UserError with the reason if one cannot."""
@@ -71,6 +79,7 @@ class UploadPool:
         self._running.add(events)
         is_cancelled = threading.Event()
         self.num_active += 1
+        self._num_served += 1
 
         def emit(event: Event) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
@@ -86,6 +95,7 @@ class UploadPool:
                 if event["event"] == "done":
                     return
         finally:
+            self._num_served -= 1
             self._running.discard(events)
             is_cancelled.set()
 
@@ -128,14 +138,19 @@ class UploadProcess:
         self._arguments = (model, threads, max_seconds)
         self._max_seconds = max_seconds
         self._is_closed = False
+        self._lock = threading.Lock()  # of the start and the end of the process
+        self._process: SpawnProcess | None = None
         self._start()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
         self._pipe, child = context.Pipe()
-        self._process = context.Process(target=run_worker, args=(child, *self._arguments), name="asrtool uploads")
-        self._process.start()
-        child.close()  # so that the end of the process is the end of the pipe
+        process = context.Process(target=run_worker, args=(child, *self._arguments), name="asrtool uploads")
+        try:
+            process.start()
+        finally:
+            child.close()  # so that the end of the process is the end of the pipe
+        self._process = process
 
     def wait_ready(self) -> None:
         """Waits until the model is open. Raises UserError with the reason if it cannot be."""
@@ -154,7 +169,7 @@ class UploadProcess:
         A process that ends or takes too long is replaced.
         """
         try:
-            if not self._process.is_alive():  # it was killed while it was free
+            if self._process is None or not self._process.is_alive():  # it was killed while it was free
                 self._restart()
             self._pipe.send_bytes(json.dumps(asdict(job)).encode())
             for event in self._events(is_cancelled):
@@ -162,7 +177,10 @@ class UploadProcess:
                 if event["event"] in LAST_EVENTS:
                     return
             reason = "the recognition took too long, and was ended"
-        except (EOFError, OSError, UserError):  # UserError: it had ended before, and no other one can be started
+            if is_cancelled.is_set():
+                reason = "the recognition of an upload whose client has left did not end, and was ended"
+        except Exception as error:  # the process has ended, or no other one can be started
+            logger.debug("the process of uploads", exc_info=error)
             reason = "the process that recognised this upload has ended"
         emit({"event": "error", "code": "failed", "message": reason})
         if not self._is_closed:
@@ -171,7 +189,7 @@ class UploadProcess:
 
     def _events(self, is_cancelled: threading.Event) -> Iterator[Event]:
         """Yields what the process sends. Returns at the deadline of the job."""
-        deadline = time.monotonic() + self._max_seconds
+        deadline = time.monotonic() + max(self._max_seconds, LEAST_DEADLINE)
         has_cancelled = False
         while time.monotonic() < deadline:
             if is_cancelled.is_set() and not has_cancelled:
@@ -192,22 +210,32 @@ class UploadProcess:
         return None
 
     def _restart(self) -> None:
-        self.stop()
-        self._is_closed = False
-        self._start()
+        """Replaces the process, unless `stop` was called. Raises OSError or UserError where no new one can be had."""
+        with self._lock:
+            self._end()
+            if self._is_closed:
+                return
+            self._start()
         self.wait_ready()
 
     def memory_bytes(self) -> int:
         """Returns the resident memory of the process, 0 if it has ended."""
+        process = self._process
         try:
-            with open(f"/proc/{self._process.pid}/statm", encoding="ascii") as file:
+            with open(f"/proc/{process.pid if process else None}/statm", encoding="ascii") as file:
                 return int(file.read().split()[1]) * resource.getpagesize()
         except (OSError, IndexError, ValueError):
             return 0
 
     def stop(self) -> None:
-        """Ends the process."""
-        self._is_closed = True
+        """Ends the process for good."""
+        with self._lock:
+            self._is_closed = True
+            self._end()
+
+    def _end(self) -> None:
         self._pipe.close()
-        self._process.kill()
-        self._process.join(JOIN_SECONDS)
+        if self._process:
+            self._process.kill()
+            self._process.join(JOIN_SECONDS)
+        self._process = None

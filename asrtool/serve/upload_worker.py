@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +24,7 @@ from asrtool.data.sources import InvalidEntry
 from asrtool.deploy.model import Model, load
 from asrtool.deploy.outputs import FORMATS
 from asrtool.deploy.results import Segment
+from asrtool.deploy.segment_search import SearchProcessEnded
 from asrtool.errors import AsrtoolError
 from asrtool.interrupts import init_worker
 
@@ -76,8 +76,7 @@ def run_worker(pipe: Connection, model: dict[str, Any], threads: int, max_second
     """Opens the model and recognises jobs until the pipe is closed. The first event is "ready" or "error"."""
     import torch
 
-    init_worker()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd sends it to all processes: the server drains uploads
+    init_worker(ends_on_sigterm=False)
     os.nice(NICENESS)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write(str(OOM_SCORE))
@@ -113,6 +112,9 @@ def _recognise(system: Model, job: Job, pipe: Connection, send: Send, max_second
         send({"event": "error", "code": "too_long", "message": str(error)})
     except JobCancelled:
         send({"event": "error", "code": "cancelled", "message": "the client has left"})
+    except SearchProcessEnded as error:
+        logger.error(str(error))
+        send({"event": "error", "code": "failed", "message": str(error)})
     except (AsrtoolError, InvalidEntry) as error:
         message = str(error).replace(job.path, job.name)
         send({"event": "error", "code": "unsupported_audio", "message": message})

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +21,7 @@ from asrtool.serve.limits import Limits
 MAX_FIELDS = 32  # of a form, besides the file
 MAX_FIELD_BYTES = 1 << 16
 MAX_NAME = 200  # characters
+UTF8 = (b"utf-8", b"utf8")  # other charsets of Python are slow, or have characters that no answer can have
 
 
 @dataclass
@@ -68,7 +70,10 @@ async def received_upload(request: Request, limits: Limits) -> AsyncIterator[Upl
     Raises RequestError for one that is refused, ClientDisconnect if the client has left.
     """
     bounded = Request(request.scope, BoundedBody(request, limits).receive)
-    is_form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    content_type, parameters = parse_options_header(request.headers.get("content-type"))
+    is_form = content_type == b"multipart/form-data"
+    if is_form and parameters.get(b"charset", b"utf-8").lower() not in UTF8:
+        raise RequestError("bad_request", "the form is in another charset; send it in UTF-8")
     try:
         upload = await (_receive_form(bounded) if is_form else _receive_file(bounded))
     except OSError as error:
@@ -97,8 +102,8 @@ async def _receive_form(request: Request) -> Upload:
             return Upload(await asyncio.to_thread(spool, file.file, name), name, texts)
     except HTTPException as error:
         raise RequestError("bad_request", f"the form cannot be read: {error.detail}") from error
-    except UnicodeError as error:  # of the charset that the client names
-        raise RequestError("bad_request", "the form cannot be read: its names are not in its charset") from error
+    except UnicodeError as error:
+        raise RequestError("bad_request", "the form cannot be read: its names are not in UTF-8") from error
     except InvalidEntry as error:
         if isinstance(error.__cause__, OSError):
             raise error.__cause__ from error

@@ -33,13 +33,15 @@ class StreamingSetup(NamedTuple):
     """A function that creates the search of an utterance, the settings that determine its results, and its graph.
 
     with_hotwords: returns the setup with the lines of a list of hotwords for one stream, which are added to those of
-    the options. It takes a while; keep the result. Raises UserError for hotwords that do not fit.
+    the options. It takes a while; keep the result. Raises UserError for hotwords that do not fit. takes_hotwords:
+    whether there are any that fit.
     """
 
     new_search: Callable[[], StreamingSearch]
     settings: dict
     graph: DecodingGraph | None = None
     with_hotwords: Callable[[Sequence[str]], "StreamingSetup"] = _no_hotwords
+    takes_hotwords: bool = False
 
 
 def open_streaming_search(method: str, tokenizer: Tokenizer, options: Options, topology: str = "ctc") -> StreamingSetup:
@@ -75,7 +77,7 @@ def _open_prefix_search(
         require_writable(hotwords, tokenizer)
         return setup(HotwordFusion(hotwords, tokenizer.symbols, fusion))
 
-    return setup(fusion)._replace(with_hotwords=with_hotwords)
+    return setup(fusion)._replace(with_hotwords=with_hotwords, takes_hotwords=tokenizer.output_type == "words")
 
 
 def _open_graph_search(tokenizer: Tokenizer, options: Options, topology: str) -> StreamingSetup:
@@ -97,7 +99,8 @@ def _open_graph_search(tokenizer: Tokenizer, options: Options, topology: str) ->
         copy = replace(opened.graph, changed_fst=opened.graph.fst.copy())
         return setup(add_hotwords(copy, tokenizer, hotwords))
 
-    return setup(opened.graph)._replace(with_hotwords=with_hotwords)
+    is_small = opened.graph.fst.num_states <= MAX_HOTWORD_GRAPH_STATES
+    return setup(opened.graph)._replace(with_hotwords=with_hotwords, takes_hotwords=is_small)
 
 
 def _read_stream_hotwords(lines: Sequence[str]) -> list[Hotword]:

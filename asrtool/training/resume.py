@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 
 from asrtool.checkpoint import (
     DAMAGED_HINT,
     checkpoint_metadata,
+    count_earlier_trainings,
     load_checkpoint,
     require_matching_weights,
     require_same_units,
     require_sampling_rate,
 )
-from asrtool.config_types import Count
 from asrtool.distributed import gather_from_all, on_first_rank
 from asrtool.errors import UserError
 from asrtool.models.acoustic import make_output_layer
@@ -56,8 +55,7 @@ def session_state(session: Session) -> dict[str, Any]:
 
 def _metadata(session: Session) -> dict[str, Any]:
     """The entries that all checkpoints of a training have, the averaged weights, too."""
-    metadata = checkpoint_metadata(session.config, session.tokenizer.symbols)
-    return metadata | {"earlier_trainings": session.progress.earlier_trainings}
+    return checkpoint_metadata(session.config, session.tokenizer.symbols, session.progress.earlier_trainings)
 
 
 def save_session(session: Session) -> Path:
@@ -133,21 +131,13 @@ def initialise_session(session: Session, initial: InitialWeights) -> None:
     require_matching_weights(session.model, state, path)
     session.strategy.load_state_dicts(session.model, session.optimizer, _wanted_state(session, initial, state))
     session.progress.initialised_from = str(path)
-    session.progress.earlier_trainings = 1 + _earlier_trainings(state, path)
+    session.progress.earlier_trainings = 1 + count_earlier_trainings(state, path)
     step = session.progress.step
     session.last_sync_step = step
     weights = "its weights with a new output layer" if initial.new_output else "its weights"
     moments = "the moments of its optimizer" if initial.with_optimizer else "a new optimizer"
     schedule = f"its schedule from step {step} on" if initial.with_schedule else "the schedule from its start"
     logger.info(f"initialised from {path}: {weights}, {moments}, {schedule}")
-
-
-def _earlier_trainings(state: dict[str, Any], path: Path) -> int:
-    """How many trainings led to the weights that a checkpoint's training started from; 0 where it does not say."""
-    try:
-        return TypeAdapter(Count).validate_python(state.get("earlier_trainings", 0))
-    except DAMAGE as error:
-        raise damaged_file(path, "weights of a training", DAMAGED_HINT, error) from error
 
 
 def _require_same_states(state: dict[str, Any], topology: str, path: Path, hint: str) -> None:

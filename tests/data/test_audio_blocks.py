@@ -93,6 +93,21 @@ def test_a_lost_packet_of_a_container_becomes_silence_of_its_length(tmp_path):
     assert np.corrcoef(samples[rest], SAMPLES[rest])[0, 1] > 0.95
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_stream_whose_format_changes_keeps_the_format_of_its_beginning(tmp_path, order):
+    times = [np.arange(rate) / rate for rate in (16000, 44100)]
+    mono, left = [0.5 * np.sin(2 * np.pi * 440 * time) for time in times]
+    parts = [(mono, 16000), (np.stack([left, left], axis=1), 44100)]
+    files = [Path(write_media(tmp_path / f"{number}.aac", *part)) for number, part in enumerate(parts)]
+    joined = tmp_path / "joined.aac"
+    joined.write_bytes(b"".join(files[number].read_bytes() for number in order))
+    samples, rate = parts[order[0]]
+    blocks = list(open_recording(joined).blocks(rate, "mix"))
+    lengths = [len(samples) / rate for samples, rate in parts]
+    assert sum(map(len, blocks)) / rate == pytest.approx(sum(lengths), abs=0.3)
+    assert np.abs(np.concatenate(blocks)).max() > 0.1
+
+
 @pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 44_100, 48_000])
 def test_other_rates_are_resampled_to_that_of_the_model(sound, rate):
     seconds = np.arange(2 * rate) / rate

@@ -1,6 +1,7 @@
 """Many streams at once: the words of each are those of a stream alone, and one that fails harms no other."""
 
 import gc
+import logging
 import math
 import os
 import signal
@@ -294,6 +295,62 @@ def test_a_killed_search_process_ends_its_streams_and_is_replaced(model):
             assert listener.wait().ends == [None]
             assert_same(listener.finals, alone(model, samples, ["default"]))
         assert before[0] not in engine.search_pids and before[1] in engine.search_pids
+
+
+def test_search_processes_leave_sigterm_to_their_parent(model):
+    """A service manager may send it to all processes, and the streams are then drained."""
+    samples = sound(2.0, 3)
+    with StreamEngine(model, search_workers=1) as engine:
+        stream, listener = open_stream(engine)
+        stream.accept(samples[:RATE])
+        os.kill(engine.search_pids[0], signal.SIGTERM)
+        stream.accept(samples[RATE:])
+        stream.finish()
+        assert listener.wait().ends == [None]
+        assert_same(listener.finals, alone(model, samples, ["default"]))
+
+
+def test_where_no_search_process_can_be_started_the_engine_searches_itself(model, monkeypatch, caplog):
+    samples = sound(2.0, 3)
+    monkeypatch.setattr(logging.getLogger("asrtool"), "propagate", True)
+
+    def refused(*_):
+        raise BlockingIOError("no process is left")
+
+    with StreamEngine(model, search_workers=1) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr("asrtool.deploy.engine_loop.SearchProcess", refused)
+            first, failed = open_stream(engine)
+            first.accept(samples)
+            os.kill(engine.search_pids[0], signal.SIGKILL)
+            assert isinstance(failed.wait().ends[0], UserError)
+            stream, listener = open_stream(engine)
+            feed([stream], [samples], [RATE])
+            assert listener.wait().ends == [None] and not engine.search_pids
+            assert_same(listener.finals, alone(model, samples, ["default"]))
+            assert "no process is left" in caplog.text
+        stream, listener = open_stream(engine)
+        feed([stream], [samples], [RATE])
+        assert listener.wait().ends == [None] and len(engine.search_pids) == 1
+        assert_same(listener.finals, alone(model, samples, ["default"]))
+
+
+@pytest.mark.parametrize("place", ["engine_loop.next_batch", "engine_loop.ModelSteps.open"])
+def test_streams_end_where_the_engine_fails_and_later_ones_are_recognised(model, engine, monkeypatch, place):
+    samples = sound(2.0, 3)
+
+    def no_memory(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"asrtool.deploy.{place}", no_memory)
+        opened = [open_stream(engine) for _ in range(2)]
+        feed([stream for stream, _ in opened], [samples, samples], [RATE])
+        assert [type(listener.wait().ends[0]) for _, listener in opened] == [MemoryError, MemoryError]
+    stream, listener = open_stream(engine)
+    feed([stream], [samples], [RATE])
+    assert listener.wait().ends == [None]
+    assert_same(listener.finals, alone(model, samples, ["default"]))
 
 
 def test_search_processes_end_with_the_engine(model):

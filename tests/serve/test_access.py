@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import socket
 import ssl
 import subprocess
 import time
@@ -12,7 +13,7 @@ import pytest
 from asrtool.errors import UserError
 from asrtool.serve.access import read_token
 from asrtool.serve.openapi import schema
-from tests.serve.running import NO_UPLOADS, finals, http, open_stream, pcm16, receive_all, served, speak
+from tests.serve.running import NO_UPLOADS, WAIT, finals, http, open_stream, pcm16, receive_all, served, speak
 
 TOKEN = "0123456789abcdef0123"
 
@@ -100,6 +101,8 @@ def test_tls_encrypts_streams_and_requests(stream_experiment, sound, tmp_path, c
         with http(running.url, verify=context) as client:
             assert client.get("/ready").status_code == 200
         assert finals(speak(running.url, pcm16(sound(1.0)), options={"ssl": context}))
+        with socket.create_connection(("127.0.0.1", int(running.url.rsplit(":", 1)[1])), WAIT) as silent:
+            assert silent.recv(1) == b""  # it does not complete the handshake in the time for a header
         time.sleep(1.5)  # the time for a header is over; the stream ended before
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 

@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import soundfile
 
 import asrtool
 from asrtool.deploy.outputs import FORMATS
+from asrtool.serve import upload_pool
 from asrtool.serve.limits import Limits
 from tests.serve.running import WAIT, http, metric, served
 from tests.tiny import RATE
@@ -179,7 +181,7 @@ def test_a_process_that_is_killed_is_replaced(client, file, transcript):
 
 
 def test_limits_of_uploads(stream_experiment, file, sound):
-    limits = Limits(max_upload_bytes=300_000, max_upload_seconds=7.0, pause_seconds=0.5, max_queued_uploads=0)
+    limits = Limits(max_upload_bytes=300_000, max_upload_seconds=7.0, pause_seconds=3.0, max_queued_uploads=0)
     with served(stream_experiment, limits=limits) as running, http(running.url) as client:
         long = io.BytesIO()
         soundfile.write(long, sound(8.0), RATE, format="FLAC", subtype="PCM_16")
@@ -193,7 +195,7 @@ def test_limits_of_uploads(stream_experiment, file, sound):
 
         def slow():
             yield b"x"
-            time.sleep(2)
+            time.sleep(5)
             yield b"x"
 
         assert client.post("/v1/transcribe", content=slow()).status_code == 408
@@ -201,16 +203,48 @@ def test_limits_of_uploads(stream_experiment, file, sound):
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_is_ended_and_the_queue_is_bounded(stream_experiment, file):
+def test_a_process_that_hangs_is_ended_and_the_queue_is_bounded(stream_experiment, file, monkeypatch):
     limits = Limits(max_upload_seconds=7.0, max_queued_uploads=0)
     before = set(upload_process())
     with served(stream_experiment, limits=limits) as running, http(running.url) as client:
         (process,) = set(upload_process()) - before
         os.kill(process, signal.SIGSTOP)
+        monkeypatch.setattr(upload_pool, "LEAST_DEADLINE", 1.0)
         with client.stream("POST", "/v1/transcribe?format=jsonl", content=file.read_bytes()) as hanging:
             assert hanging.status_code == 500
+        monkeypatch.undo()
         answer = client.post("/v1/transcribe", content=file.read_bytes())
         assert answer.status_code == 200
+
+
+def test_where_no_process_can_be_started_an_upload_fails_and_later_ones_do_not(stream_experiment, file, monkeypatch):
+    def refused(*_):
+        raise BlockingIOError("no process is left")
+
+    before = set(upload_process())
+    with served(stream_experiment) as running, http(running.url) as client:
+        (process,) = set(upload_process()) - before
+        monkeypatch.setattr(upload_pool.UploadProcess, "_start", refused)
+        os.kill(process, signal.SIGKILL)
+        for _ in range(2):
+            answer = client.post("/v1/transcribe", content=file.read_bytes())
+            assert answer.status_code == 500 and answer.json()["error"]["code"] == "failed"
+        monkeypatch.undo()
+        while (answer := client.post("/v1/transcribe", content=file.read_bytes())).status_code != 200:
+            assert answer.status_code == 500  # the old process was not seen to have ended
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "latin-1", "punycode"])
+def test_a_form_in_another_charset_is_refused(client, file, charset):
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="language"\r\n\r\n\\ud800\r\n--x\r\n'
+        b'Content-Disposition: form-data; name="file"; filename="a.flac"\r\n\r\n' + file.read_bytes() + b"\r\n--x--\r\n"
+    )
+    headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    answer = client.post("/v1/audio/transcriptions", content=body, headers=headers)
+    assert answer.status_code == 400 and "UTF-8" in answer.json()["error"]["message"]
+    headers["Content-Type"] = "multipart/form-data; boundary=x; charset=UTF-8"
+    assert client.post("/v1/audio/transcriptions", content=body, headers=headers).status_code == 200
 
 
 def test_too_many_uploads_are_told_when_to_come_back(stream_experiment, file):
@@ -252,6 +286,7 @@ def test_a_client_that_leaves_frees_the_process(stream_experiment, sound, transc
             answer = client.post("/v1/transcribe", content=file.read_bytes())
             assert answer.json()["text"] == transcript.text
         while metric(running.url, "asrtool_uploads_active"):
+            assert metric(running.url, "asrtool_uploads_waiting") == 0
             time.sleep(0.05)
         assert spooled() <= files
 
@@ -266,6 +301,24 @@ def test_a_server_without_uploads_says_so(server, file):
 def test_search_processes_are_used(stream_experiment, file):
     expected = asrtool.load(stream_experiment, method="prefix", device="cpu", vad="none").transcribe(file)
     with served(stream_experiment, "prefix", jobs=2) as running, http(running.url) as client:
+        assert client.post("/v1/transcribe", content=file.read_bytes()).json()["text"] == expected.text
+
+
+def children_of(process):
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def test_killed_search_processes_are_replaced(stream_experiment, file):
+    expected = asrtool.load(stream_experiment, method="prefix", device="cpu", vad="none").transcribe(file)
+    before = set(upload_process())
+    with served(stream_experiment, "prefix", jobs=2) as running, http(running.url) as client:
+        (process,) = set(upload_process()) - before
+        for child in children_of(process):
+            os.kill(child, signal.SIGTERM)  # as from a service manager, to all processes: they leave it to their parent
+        assert client.post("/v1/transcribe", content=file.read_bytes()).json()["text"] == expected.text
+        os.kill(children_of(process)[0], signal.SIGKILL)
+        answer = client.post("/v1/transcribe", content=file.read_bytes())
+        assert answer.status_code == 500 and "search process" in answer.json()["error"]["message"]
         assert client.post("/v1/transcribe", content=file.read_bytes()).json()["text"] == expected.text
 
 

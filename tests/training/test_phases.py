@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from asrtool.checkpoint import initial_checkpoint
+from asrtool.deploy.pack import PackSettings, write_pack
 from asrtool.distributed import Ranks
 from asrtool.errors import UserError
+from asrtool.experiment import open_experiment
 from asrtool.training import train as module
 from asrtool.training.resume import InitialWeights
 from asrtool.training.train import dry_run, train
@@ -75,6 +78,14 @@ def test_each_training_of_a_sequence_has_data_in_an_order_of_its_own(tmp_path, t
     half = tiny_config(training={"max_steps": 2, "validate_every": 2, "warmup_steps": 0, "schedule": "none"})
     assert digest("resumed", tmp_path / "first/checkpoints/averaged.pt", half) != second
     assert digest("resumed", config=config, resume=True) == second
+
+
+def test_a_training_from_a_pack_has_an_order_of_its_own(tmp_path, tiny_config, warm, state):
+    config = tiny_config(training={"max_steps": 2, "validate_every": 2, "warmup_steps": 0, "schedule": "none"})
+    train(config, tmp_path / "second", device="cpu", initial=InitialWeights(warm))
+    write_pack(open_experiment(tmp_path / "second", device="cpu"), tmp_path / "pack", {}, PackSettings())
+    train(config, tmp_path / "third", device="cpu", initial=InitialWeights(initial_checkpoint(tmp_path / "pack")))
+    assert [state(tmp_path / name)["progress"]["earlier_trainings"] for name in ("second", "third")] == [1, 2]
 
 
 def test_the_main_phase_can_take_moments_and_schedule(tmp_path, tiny_config, warm, state, capfd):
