@@ -32,6 +32,7 @@ def init_worker(*_: object, ends_on_sigterm: bool = True) -> None:
     ignore_interrupts()
     if not ends_on_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # see sigterm_held
     parent = os.getppid()
 
     def watch() -> None:
@@ -40,6 +41,16 @@ def init_worker(*_: object, ends_on_sigterm: bool = True) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+@contextlib.contextmanager
+def sigterm_held() -> Iterator[None]:
+    """Start a worker process inside, so that it gets no SIGTERM before its `init_worker` says what is done with it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

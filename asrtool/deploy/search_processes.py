@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 from asrtool.deploy.stream_searches import SearchReply, SearchTask, StreamSearches
 from asrtool.errors import UserError
-from asrtool.interrupts import init_worker
+from asrtool.interrupts import init_worker, sigterm_held
 
 END_SECONDS = 2.0  # until a process that was asked to end is killed
 MESSAGE_TASKS = 1000  # tasks in a message to a process, at most
@@ -32,7 +32,8 @@ class SearchProcess:
         context = get_context("fork")
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(searches, other), name="asrtool search", daemon=True)
-        self._process.start()
+        with sigterm_held():
+            self._process.start()
         other.close()
         self._tasks: queue.SimpleQueue[SearchTask | int | None] = queue.SimpleQueue()
         self._on_reply = on_reply

@@ -16,7 +16,7 @@ from asrtool.decoding.words import UtteranceWords, WordDescriber
 from asrtool.deploy.results import Alternative
 from asrtool.deploy.segment_batches import SegmentFrames
 from asrtool.errors import UserError
-from asrtool.interrupts import init_worker
+from asrtool.interrupts import init_worker, sigterm_held
 from asrtool.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -75,7 +75,8 @@ class SearchProcesses:
 
     def _start_pool(self) -> ProcessPoolExecutor:
         pool = ProcessPoolExecutor(self.jobs, get_context("fork"), initializer=_start, initargs=(self.search,))
-        pool.submit(int).result()  # the first call starts them all
+        with sigterm_held():
+            pool.submit(int).result()  # the first call starts them all
         return pool
 
     def map(self, items: Iterable[tuple[T, SegmentFrames]]) -> Iterator[tuple[T, SegmentWords]]:

@@ -15,6 +15,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from asrtool.errors import UserError
+from asrtool.interrupts import sigterm_held
 from asrtool.serve.errors import RequestError
 from asrtool.serve.limits import Limits
 from asrtool.serve.upload_worker import Job, run_worker
@@ -147,7 +148,8 @@ class UploadProcess:
         self._pipe, child = context.Pipe()
         process = context.Process(target=run_worker, args=(child, *self._arguments), name="asrtool uploads")
         try:
-            process.start()
+            with sigterm_held():
+                process.start()
         finally:
             child.close()  # so that the end of the process is the end of the pipe
         self._process = process
