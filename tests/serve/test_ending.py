@@ -73,7 +73,7 @@ def test_a_drain_ends_streams_that_go_on(stream_experiment):
 
 def test_what_was_said_before_the_end_of_a_drain_is_recognised(stream_experiment, sound):
     with (
-        served(stream_experiment, limits=NO_UPLOADS, drain_seconds=0.5) as running,
+        served(stream_experiment, limits=NO_UPLOADS, drain_seconds=3.0) as running,
         open_stream(running.url) as stream,
     ):
         content = pcm16(sound(2.0))

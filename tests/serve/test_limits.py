@@ -118,7 +118,7 @@ def test_a_limit_is_sent_after_the_results_before_it():
 
 
 def test_headers_that_do_not_come_end_the_connection(limited):
-    with limited(header_seconds=0.5) as url:
+    with limited(header_seconds=2.0) as url:
         address = urlsplit(url)
         for sent in (b"", b"GET /health HTTP/1.1\r\nHost: x", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /h"):
             with socket.create_connection((address.hostname, address.port), timeout=30) as raw:
