@@ -191,14 +191,21 @@ def _is_abandoned(entry: os.DirEntry) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Returns True if a process of this machine has the number `pid`."""
+    """Returns True if a process of this machine has the number `pid`, and has not ended.
+
+    One that has ended keeps its number until its parent has asked for its status.
+    """
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass
-    return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):  # a system without /proc
+        return True
+    return state not in (b"Z", b"X")
 
 
 def _sync(path: Path) -> None:

@@ -12,12 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import settings
 
 from asrtool.cli import main
 from asrtool.config import Config
 from asrtool.logs import log_to_stderr
 from tests.pages.browser import open_browser
 from tests.tiny import RATE, make_config, make_corpus, make_tokenizer, tone
+
+settings.register_profile("asrtool", deadline=None)  # a machine may stand still for a moment
+settings.load_profile("asrtool")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,7 +20,7 @@ SUMMED_FACTS = ("rtf", "rtf_model", "rtf_search")  # of the systems that took pa
 
 
 class WeightedHypothesis(NamedTuple):
-    """A hypothesis of a system with its probability among those of all systems."""
+    """A hypothesis of a system with its probability among the hypotheses of all systems."""
 
     words: list[str]
     probability: float
@@ -83,7 +83,7 @@ def combine_folders(
 
     `weights` of the systems are equal if they are not given. Writes and returns the facts (decode.json). Raises
     UserError for less than two folders, for weights that are not one for each, for results in words and phones, and for
-    an OUT that is one of them, is no result, or, unless `overwrite`, has other options; DataError with all utterances
+    an OUT that is one of them, is not a result, or, unless `overwrite`, has other options; DataError with all utterances
     that a folder lacks or has with another reference.
     """
     weights = list(weights) or [1.0] * len(folders)
@@ -116,7 +116,7 @@ def combine_folders(
 
 
 def _read_rows(folders: Sequence[Path]) -> list[list[dict]]:
-    """The rows of all folders, those of an utterance together, in the order of the first folder."""
+    """The rows of all folders, the rows of an utterance together, in the order of the first folder."""
     results: list[dict[str, dict]] = []
     for folder in folders:
         path = folder / HYPOTHESES

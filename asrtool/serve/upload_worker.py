@@ -101,7 +101,7 @@ def run_worker(pipe: Connection, model: dict[str, Any], threads: int, max_second
                 log.job = Job(**tree)
                 _recognise(system, log.job, pipe, send, max_seconds)
         except (EOFError, OSError):  # the server has ended, or does not want this process any more
-            return
+            os._exit(0)  # at once: the end of Python and torch takes a second of computing, at a low priority
 
 
 def _recognise(system: Model, job: Job, pipe: Connection, send: Send, max_seconds: float) -> None:

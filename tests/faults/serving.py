@@ -82,7 +82,7 @@ class Server:
         processes = children(self.process.pid)
         self.process.kill()
         self.process.wait()
-        assert until(lambda: not any(map(alive, processes)), 20), "processes outlive a killed server"
+        assert until(lambda: not any(map(alive, processes))), "processes outlive a killed server"
 
     @property
     def log(self) -> str:

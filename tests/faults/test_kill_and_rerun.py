@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asrtool.tensor_files import load_tensors
-from tests.faults.commands import KILLED, Command, contents, run, temporary
+from tests.faults.commands import KILLED, Command, alive, children, contents, run, temporary, until
 from tests.tiny import equal
 
 KILLS = 3  # for each command
@@ -106,10 +106,14 @@ def test_a_killed_command_gives_the_same_result_when_it_is_repeated(given, tmp_p
         shutil.rmtree(alone)  # the same paths each time, since manifests hold them
         folder = place(given, tmp_path / "work")
         running = Command(tmp_path, *command(given, folder))
-        time.sleep(draw.uniform(0.2, 1) * seconds)
+        time.sleep(draw.uniform(0.1, 0.8) * seconds)
+        workers = children(running.pid)
         running.signal(signal.SIGKILL)
         killed += running.wait().status == KILLED
+        assert until(lambda workers=workers: not any(map(alive, workers)))  # they look for their parent each second
+        begin = time.monotonic()
         finished = run(tmp_path, *command(given, folder))
+        seconds = min(seconds, time.monotonic() - begin)
         assert finished.status == 0, finished.printed
         assert equal(results(folder, patterns), right)
         assert not temporary(folder)

@@ -62,8 +62,10 @@ def test_a_full_disk_ends_what_is_kept_and_harms_neither_streams_nor_uploads(ton
             server.recognises()
             server.recognises()
         (disk / "other").unlink()
+        assert until(server.is_idle, 60)  # what is kept is written after the last message
         before = len(list((disk / "kept").iterdir()))
         server.recognises()
+        assert until(server.is_idle, 60)
         assert len(list((disk / "kept").iterdir())) == before + 4
     assert "--keep-audio" in server.log and "space" in server.log
     assert "Traceback" not in server.log, server.log

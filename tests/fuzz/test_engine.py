@@ -49,7 +49,7 @@ def raise_(error: BaseException) -> None:
     ],
 )
 def test_a_fault_is_a_finding_and_its_input_is_kept(fault, kind, tmp_path):
-    result = fuzz(driver(fault), 0.3, tmp_path / "work", tmp_path / "kept")
+    result = fuzz(driver(fault), 1.5, tmp_path / "work", tmp_path / "kept")
     assert len(result.findings) == 1
     ((found, path),) = result.findings.items()
     assert found.startswith(kind)
@@ -58,13 +58,13 @@ def test_a_fault_is_a_finding_and_its_input_is_kept(fault, kind, tmp_path):
 
 def test_endless_computing_is_a_finding(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.fuzz.child.SECONDS", 0.2)
-    result = fuzz(driver(lambda: [None for _ in iter(int, 1)]), 0.3, tmp_path / "work", tmp_path / "kept")
+    result = fuzz(driver(lambda: [None for _ in iter(int, 1)]), 1.5, tmp_path / "work", tmp_path / "kept")
     assert [kind for kind in result.findings if kind.startswith("Stopped")]
 
 
 def test_endless_waiting_is_a_finding(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.fuzz.engine.WAIT", 0.5)
-    result = fuzz(driver(lambda: signal.pause()), 0.3, tmp_path / "work", tmp_path / "kept")
+    result = fuzz(driver(lambda: signal.pause()), 1.5, tmp_path / "work", tmp_path / "kept")
     assert "hangs for 0.5 s" in result.findings
 
 
@@ -77,7 +77,7 @@ def test_a_refused_valid_file_is_a_finding(tmp_path):
 def test_refusals_are_not_findings(tmp_path):
     for error in (UserError("no"), DataError("2 of 3", ["x: bad", "y: bad"])):
         refusing = driver(lambda error=error: raise_(error))
-        result = fuzz(refusing, 0.5, tmp_path / type(error).__name__, tmp_path / "kept")
+        result = fuzz(refusing, 3.0, tmp_path / type(error).__name__, tmp_path / "kept")
         assert result.inputs > 10 and not result.findings
 
 

@@ -26,6 +26,7 @@ from tests.serve.running import (
     ServerProcess,
     finals,
     http,
+    metric,
     open_stream,
     pcm16,
     receive_all,
@@ -91,13 +92,11 @@ def test_a_drain_waits_for_uploads(stream_experiment, sound, tmp_path):
     soundfile.write(tmp_path / "talk.wav", sound(20.0), RATE)
     answers = []
     with served(stream_experiment) as running:
-        received = threading.Event()
         refused = threading.Event()
 
         def body():
             content = (tmp_path / "talk.wav").read_bytes()
             yield content[:1000]
-            received.set()
             refused.wait(WAIT)
             yield content[1000:]
 
@@ -107,7 +106,8 @@ def test_a_drain_waits_for_uploads(stream_experiment, sound, tmp_path):
 
         thread = threading.Thread(target=post)
         thread.start()
-        received.wait()
+        while metric(running.url, "asrtool_uploads_waiting") < 1:
+            time.sleep(0.05)
         running.stop()
         until_draining(running.url)
         with http(running.url) as client:

@@ -149,7 +149,8 @@ def test_ctrl_c_reaches_the_trainings_and_the_same_command_continues(run: Callab
     command = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "ablation.yaml"), "--work", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(TOOLS.parent)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    while len((tmp_path / "one" / "1" / "log.jsonl").read_text().splitlines() if calls(tmp_path) else "") < 4:
+    log = tmp_path / "one" / "1" / "log.jsonl"
+    while not log.exists() or len(log.read_text().splitlines()) < 4:
         time.sleep(0.05)
     status, _, error, _ = run(text)  # a second one meanwhile
     assert status == 2 and "is being trained already" in error
