@@ -83,8 +83,8 @@ def combine_folders(
 
     `weights` of the systems are equal if they are not given. Writes and returns the facts (decode.json). Raises
     UserError for less than two folders, for weights that are not one for each, for results in words and phones, and for
-    an OUT that is one of them, is not a result, or, unless `overwrite`, has other options; DataError with all utterances
-    that a folder lacks or has with another reference.
+    an OUT that is one of them, is not a result, or, unless `overwrite`, has other options; DataError with all
+    utterances that a folder lacks or has with another reference.
     """
     weights = list(weights) or [1.0] * len(folders)
     if len(folders) < 2:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
@@ -147,6 +148,7 @@ class UploadProcess:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
         self._pipe, child = context.Pipe()
         process = context.Process(target=run_worker, args=(child, *self._arguments), name="asrtool uploads")
+        resource_tracker.ensure_running()  # as it starts, it would let SIGTERM through
         try:
             with sigterm_held():
                 process.start()
