@@ -5,6 +5,7 @@ above a key says what it is, its unit and what it does. config_types.py has the 
 asrtool/config_file.py reads configurations from YAML files and writes them.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -40,14 +41,21 @@ class SubsamplingConfig(Section):
     # vgg: whether its convolutions see no later frames; the other types never look ahead
     causal: Flag = False
 
+    @property
+    def strides(self) -> list[int]:
+        """The strides over time of the convolutions, or the sizes of the pools of VGG: the prime factors, 2 and 3."""
+        strides = []
+        rest = self.factor
+        for prime in (2, 3):
+            while rest % prime == 0:
+                strides.append(prime)
+                rest //= prime
+        return strides
+
     @model_validator(mode="after")
     def _check_factor(self) -> "SubsamplingConfig":
-        primes = {"conv": (2, 3), "vgg": (2,)}.get(self.kind)
-        rest = self.factor
-        for prime in primes or ():
-            while rest % prime == 0:
-                rest //= prime
-        if primes and (self.factor == 1 or rest > 1):
+        is_divided = self.factor > 1 and math.prod(self.strides) == self.factor
+        if self.kind != "stack" and not (is_divided and (self.kind == "conv" or 3 not in self.strides)):
             allowed = "a power of two" if self.kind == "vgg" else "a product of twos and threes"
             raise ValueError(
                 f"factor {self.factor} of {self.kind} must be {allowed}, 2 or more; other factors need kind stack"

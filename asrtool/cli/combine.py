@@ -2,7 +2,7 @@
 
 import click
 
-from asrtool.cli.options import NOT_NEGATIVE, PATH, POSITIVE
+from asrtool.cli.options import NOT_NEGATIVE, PATH, POSITIVE, overwrite_out_option
 
 
 @click.command()
@@ -22,11 +22,7 @@ from asrtool.cli.options import NOT_NEGATIVE, PATH, POSITIVE
     type=POSITIVE,
     help="Factor of the scores in n-best lists. A smaller one makes the hypotheses more alike in probability.",
 )
-@click.option(
-    "--overwrite",
-    is_flag=True,
-    help="Replace existing results. Without it, a result of other options in OUT is not replaced.",
-)
+@overwrite_out_option
 def combine(folders, out, weights, scale, overwrite) -> None:
     """Combine the results of several systems (ROVER).
 

@@ -2,7 +2,17 @@
 
 import click
 
-from asrtool.cli.options import CONTEXT, JOBS, PATH, SHARE, device_option, model_options, set_options, transforms_option
+from asrtool.cli.options import (
+    CONTEXT,
+    JOBS,
+    PATH,
+    SHARE,
+    device_option,
+    model_options,
+    overwrite_out_option,
+    set_options,
+    transforms_option,
+)
 from asrtool.cli.search_options import (
     METHOD,
     beam_option,
@@ -217,11 +227,7 @@ def tune(
     help="Number of units that the neural model sees at once. At most the context of its training.",
 )
 @click.option("--mbr", is_flag=True, help="Choose by minimum Bayes risk: the fewest expected word errors.")
-@click.option(
-    "--overwrite",
-    is_flag=True,
-    help="Replace existing results. Without it, a result of other options in OUT is not replaced.",
-)
+@overwrite_out_option
 @device_option()
 def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
     """Rescore n-best lists by a neural LM or minimum Bayes risk.

@@ -261,3 +261,10 @@ model_options = add_options(
     threads_option(),
     allow_commands,
 )
+
+
+overwrite_out_option = click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace existing results. Without it, a result of other options in OUT is not replaced.",
+)

@@ -55,8 +55,8 @@ class SpeechDataset(Dataset):
     Without a `tokenizer` the targets are empty; `training` switches augmentation on, and the transforms of the
     configuration. `transforms` belong to the speakers of other data, who must all have one. A cut of more than
     `max_seconds` is an error before its audio is read; None is no limit. Augmentation is drawn from `seed`, the
-    configuration's where it is None. Errors are returned as values, since an
-    exception that crosses a process arrives wrapped in the text of two tracebacks.
+    configuration's where it is None. Errors are returned as values, since an exception that crosses a process arrives
+    wrapped in the text of two tracebacks.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ and a test compares both.
 import math
 
 from asrtool.config import Config, ModelConfig, SubsamplingConfig
-from asrtool.models.subsampling import conv_strides, halve
+from asrtool.models.subsampling import halve
 
 FRAME_SECONDS = 0.01  # of a feature frame
 KERNEL = 9  # weights of a 3x3 convolution
@@ -70,8 +70,7 @@ def _front_end_products(config: SubsamplingConfig, bins: int, dim: int) -> float
     inputs = 1
     outputs = config.channels
     frames = config.factor  # before a convolution, of an encoder frame
-    strides = conv_strides(config.factor)
-    for number, stride in enumerate(strides):
+    for number, stride in enumerate(config.strides):
         if config.kind == "vgg":
             outputs = config.channels << number
             total += KERNEL * (inputs + outputs) * outputs * halve(bins, number) * frames
@@ -79,4 +78,4 @@ def _front_end_products(config: SubsamplingConfig, bins: int, dim: int) -> float
             total += 3 * (2 * stride - 1) * inputs * outputs * halve(bins, number + 1) * frames / stride
         inputs = outputs
         frames //= stride
-    return total + inputs * halve(bins, len(strides)) * dim
+    return total + inputs * halve(bins, len(config.strides)) * dim

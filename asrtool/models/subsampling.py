@@ -79,7 +79,7 @@ class ConvSubsampling(FrontEnd):
         self.bins = bins
         convolutions = []
         channels = 1
-        for stride in conv_strides(config.factor):
+        for stride in config.strides:
             kernel = (2 * stride - 1, 3)
             convolutions.append(nn.Conv2d(channels, config.channels, kernel, (stride, 2), padding=(stride - 1, 1)))
             channels = config.channels
@@ -201,7 +201,7 @@ class Vgg(FrontEnd):
         look_ahead = 0 if config.causal else 1
         channels = 1
         blocks = []
-        for number in range(halvings(config.factor)):
+        for number in range(len(config.strides)):
             outputs = config.channels * 2**number
             block = VggBlock(channels, outputs, bins, look_ahead, self.delay)
             blocks.append(block)
@@ -241,21 +241,6 @@ class Vgg(FrontEnd):
 
     def _project(self, x: Tensor) -> Tensor:
         return self.projection(x.transpose(1, 2).flatten(2))  # (N, C, T', F') to (N, T', C * F') to (N, T', D)
-
-
-def conv_strides(factor: int) -> list[int]:
-    """The strides over time of the convolutions, whose product is `factor`: its prime factors, 2 and 3."""
-    strides = []
-    for prime in (2, 3):
-        while factor % prime == 0:
-            strides.append(prime)
-            factor //= prime
-    return strides
-
-
-def halvings(factor: int) -> int:
-    """How often a frame rate is halved to divide it by `factor`, a power of two."""
-    return factor.bit_length() - 1
 
 
 def halve(n: Length, times: int = 1) -> Length:

@@ -45,12 +45,11 @@ class UploadPool:
         self.is_ready = False
         self.num_requests = 0  # uploads that are received, wait, or are recognised
         self.num_active = 0
-        self._num_served = 0  # requests that have a process
 
     @property
     def num_waiting(self) -> int:
         """The number of uploads that are received or wait for a process."""
-        return max(0, self.num_requests - self._num_served)
+        return max(0, self.num_requests - len(self._running))
 
     async def start(self) -> None:
         """Waits until all processes have opened the model. Raises UserError with the reason if one cannot."""
@@ -81,7 +80,6 @@ class UploadPool:
         self._running.add(events)
         is_cancelled = threading.Event()
         self.num_active += 1
-        self._num_served += 1
 
         def emit(event: Event) -> None:
             loop.call_soon_threadsafe(events.put_nowait, event)
@@ -97,7 +95,6 @@ class UploadPool:
                 if event["event"] == "done":
                     return
         finally:
-            self._num_served -= 1
             self._running.discard(events)
             is_cancelled.set()
 

@@ -8,7 +8,6 @@ import signal
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ import asrtool
 from asrtool.deploy.outputs import FORMATS
 from asrtool.serve import upload_pool
 from asrtool.serve.limits import Limits
+from tests.faults.commands import children
 from tests.serve.running import WAIT, http, metric, served
 from tests.tiny import RATE
 
@@ -305,19 +305,15 @@ def test_search_processes_are_used(stream_experiment, file):
         assert client.post("/v1/transcribe", content=file.read_bytes()).json()["text"] == expected.text
 
 
-def children_of(process):
-    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
 def test_killed_search_processes_are_replaced(stream_experiment, file):
     expected = asrtool.load(stream_experiment, method="prefix", device="cpu", vad="none").transcribe(file)
     before = set(upload_process())
     with served(stream_experiment, "prefix", jobs=2) as running, http(running.url) as client:
         (process,) = set(upload_process()) - before
-        for child in children_of(process):
+        for child in children(process):
             os.kill(child, signal.SIGTERM)  # as from a service manager, to all processes: they leave it to their parent
         assert client.post("/v1/transcribe", content=file.read_bytes()).json()["text"] == expected.text
-        os.kill(children_of(process)[0], signal.SIGKILL)
+        os.kill(children(process)[0], signal.SIGKILL)
         answer = client.post("/v1/transcribe", content=file.read_bytes())
         assert answer.status_code == 500 and "search process" in answer.json()["error"]["message"]
         assert client.post("/v1/transcribe", content=file.read_bytes()).json()["text"] == expected.text
