@@ -8,9 +8,9 @@ from torch import nn
 
 from asrtool.config import TrainingConfig
 from asrtool.models.acoustic import layer_matrices
+from asrtool.training.muon import Muon
 
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")  # in the order of Adam's betas
-MUON_MOMENTUM = 0.95  # coefficient of the running mean of the gradient
 
 
 def create_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
@@ -23,25 +23,14 @@ def create_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.
     matrices = layer_matrices(model)
     updated_by_muon = {id(weight) for weight in matrices}
     others = [weight for weight in model.parameters() if id(weight) not in updated_by_muon]
-    muon = torch.optim.Muon(
-        [{"params": matrices, "lr_factor": training.muon_lr_factor}],
-        lr=training.lr,
-        weight_decay=training.weight_decay,
-        momentum=MUON_MOMENTUM,
-        adjust_lr_fn="match_rms_adamw",
-    )
+    muon = Muon(matrices, training.lr, training.muon_lr_factor, training.weight_decay)
     return MuonAdamW(muon, _adamw(others, training))
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon for some weights and AdamW for the others, with the groups and the state of one optimizer.
+    """Muon for some weights and AdamW for the others, with the groups and the state of one optimizer."""
 
-    Muon (Jordan et al. 2024) replaces the running mean of a matrix's gradient by the nearest matrix whose singular
-    values are all about 1, so that a step changes all directions of the matrix alike, and scales it to the size of an
-    update of AdamW (Liu et al., arXiv 2502.16982, section 2.2).
-    """
-
-    def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW):
+    def __init__(self, muon: Muon, adamw: torch.optim.AdamW):
         super().__init__([*muon.param_groups, *adamw.param_groups], {})
         self._parts = (muon, adamw)
         self._share_state()

@@ -7,6 +7,7 @@ from asrtool.config import Config, ModelConfig, TrainingConfig
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel, layer_matrices
 from asrtool.models.info import model_info
+from asrtool.training.muon import Muon, orthogonalise
 from asrtool.training.optimizer import create_optimizer, set_learning_rate
 from asrtool.training.resume import InitialWeights
 from asrtool.training.train import train
@@ -69,6 +70,38 @@ def test_a_step_of_muon_changes_all_directions_of_a_matrix_alike():
     assert torch.nn.functional.cosine_similarity(update.flatten(), expected.flatten(), dim=0) > 0.95
 
 
+@pytest.mark.parametrize("lacks_bf16", [True, False])
+@pytest.mark.parametrize("shape", [(16, 16), (12, 40), (40, 12)])
+def test_steps_are_those_of_the_muon_of_torch(monkeypatch, lacks_bf16, shape):
+    """That one computes in bf16 on every processor."""
+    monkeypatch.setattr("asrtool.training.muon.lacks_bf16", lambda device: lacks_bf16)
+    torch.manual_seed(0)
+    start = torch.randn(shape)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimizers = [
+        Muon([ours], lr=0.02, lr_factor=1.0, weight_decay=0.1),
+        torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for _ in range(3):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    rounding = 0.03 if lacks_bf16 else 1e-3
+    assert (ours - theirs).norm() < rounding * (theirs - start).norm()
+
+
+def test_matrices_are_orthogonalised_without_bf16_where_the_processor_lacks_it(monkeypatch):
+    monkeypatch.setattr("asrtool.training.muon.lacks_bf16", lambda device: True)
+    assert orthogonalise(torch.randn(4, 8)).dtype == torch.float32
+    monkeypatch.setattr("asrtool.training.muon.lacks_bf16", lambda device: False)
+    assert orthogonalise(torch.randn(4, 8)).dtype == torch.bfloat16
+
+
+def test_a_matrix_without_gradient_stays_zero_and_finite():
+    assert torch.equal(orthogonalise(torch.zeros(3, 5)).float(), torch.zeros(3, 5))
+
+
 def test_the_learning_rate_of_muon_is_the_others_times_its_factor():
     optimizer = create_optimizer(model(), MUON)
     set_learning_rate(optimizer, 0.5)
@@ -105,7 +138,7 @@ def test_a_resumed_training_ends_with_the_same_bits(tmp_path, tiny_config, on_ra
 
 @pytest.mark.parametrize(("strategy", "difference"), [("ddp", 0.02), ("fsdp", 0.15)])
 def test_two_ranks_equal_one_rank_with_two_batches(tmp_path, tiny_config, on_ranks, state, strategy, difference):
-    """Up to the rounding of Muon's products in bf16, which are sums over shards with fsdp."""
+    """Up to the rounding of Muon's products, in bf16 on some processors, which are sums over shards with fsdp."""
     settings = PLAIN | {"optimizer": "muon", "max_steps": 3, "warmup_steps": 1}
     start = tiny_config(training=settings | {"lr": 1e-9})
     train(start, tmp_path / "start", device="cpu")
