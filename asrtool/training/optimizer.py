@@ -7,23 +7,27 @@ import torch
 from torch import nn
 
 from asrtool.config import TrainingConfig
+from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.models.acoustic import layer_matrices
 from asrtool.training.muon import Muon
 
 ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")  # in the order of Adam's betas
 
 
-def create_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.Optimizer:
+def create_optimizer(
+    model: nn.Module, training: TrainingConfig, ranks: Ranks = SINGLE_PROCESS
+) -> torch.optim.Optimizer:
     """Returns the optimizer that `training` names, for all weights of the model.
 
-    Weight decay applies to matrices only: norms and biases would only shrink.
+    Weight decay applies to matrices only: norms and biases would only shrink. `ranks` have the same whole weights and
+    take each step together.
     """
     if training.optimizer == "adamw":
         return _adamw(model.parameters(), training)
     matrices = layer_matrices(model)
     updated_by_muon = {id(weight) for weight in matrices}
     others = [weight for weight in model.parameters() if id(weight) not in updated_by_muon]
-    muon = Muon(matrices, training.lr, training.muon_lr_factor, training.weight_decay)
+    muon = Muon(matrices, training.lr, training.muon_lr_factor, training.weight_decay, ranks)
     return MuonAdamW(muon, _adamw(others, training))
 
 

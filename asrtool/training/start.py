@@ -89,6 +89,7 @@ def _create_session(
         compile_blocks(model, device)
     strategy = create_strategy(config.parallel, ranks, skips_layers=config.model.layer_drop > 0)
     train_model = strategy.wrap(model)
+    sharing_ranks = strategy.gradient_group if strategy.has_whole_model else SINGLE_PROCESS
     return Session(
         config=config,
         experiment=experiment,
@@ -99,7 +100,7 @@ def _create_session(
         model=model,
         strategy=strategy,
         train_model=train_model,
-        optimizer=create_optimizer(model, config.training),
+        optimizer=create_optimizer(model, config.training, sharing_ranks),
         ema=EmaWeights(model, config.training.ema_decay) if config.training.ema_decay else None,
         dropped=dropped,
     )

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from asrtool.config import Config, ModelConfig, TrainingConfig
+from asrtool.distributed import SINGLE_PROCESS, process_group, this_rank
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel, layer_matrices
 from asrtool.models.info import model_info
-from asrtool.training.muon import Muon, orthogonalise
+from asrtool.training.muon import Muon, orthogonalise, share_out
 from asrtool.training.optimizer import create_optimizer, set_learning_rate
 from asrtool.training.resume import InitialWeights
 from asrtool.training.train import train
@@ -100,6 +101,38 @@ def test_matrices_are_orthogonalised_without_bf16_where_the_processor_lacks_it(m
 
 def test_a_matrix_without_gradient_stays_zero_and_finite():
     assert torch.equal(orthogonalise(torch.zeros(3, 5)).float(), torch.zeros(3, 5))
+
+
+@pytest.mark.parametrize(
+    ("costs", "num_ranks", "owners"), [([5, 1, 1, 4], 2, [0, 1, 0, 1]), ([2], 3, [0]), ([], 2, [])]
+)
+def test_tasks_are_shared_out_by_their_cost(costs, num_ranks, owners):
+    assert share_out(costs, num_ranks) == owners
+
+
+def updated_together(shapes):
+    """The weights that two steps of a Muon of all ranks make of matrices of these shapes, and those of one process."""
+    ranks = this_rank()
+    with process_group(ranks, torch.device("cpu"), 60):
+        return [updated(shapes, sharing_ranks) for sharing_ranks in (ranks, SINGLE_PROCESS)]
+
+
+def updated(shapes, ranks):
+    """The weights after two steps, one after the other; the last one has no gradient, as that of a layer left out."""
+    torch.manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(shape)) for shape in [*shapes, (2, 2)]]
+    optimizer = Muon(weights, lr=0.02, lr_factor=1.0, weight_decay=0.1, ranks=ranks)
+    for _ in range(2):
+        for weight in weights[:-1]:
+            weight.grad = torch.randn(weight.shape)
+        optimizer.step()
+    return torch.cat([weight.detach().flatten() for weight in weights]).numpy()
+
+
+@pytest.mark.parametrize("shapes", [[(4, 4), (8, 3), (3, 8), (6, 6)], [(4, 8)]])
+def test_ranks_share_the_updates_of_muon_and_have_the_same_bits(on_ranks, shapes):
+    (shared, alone), (shared_by_second, _) = on_ranks(2, updated_together, shapes)
+    assert (shared == shared_by_second).all() and (shared == alone).all()
 
 
 def test_the_learning_rate_of_muon_is_the_others_times_its_factor():
