@@ -55,6 +55,7 @@ from asrtool.system_files import CALIBRATION
 # With fewer, a calibration would be worse than none.
 MIN_OF_EACH = 10
 MIN_UTTERANCES = 20  # for a map of utterances, by the same reasoning
+MEAN_OF_WORDS = UtteranceMap(intercept=0.0, weight=1.0, length_weight=0.0)  # leaves the mean of the words as it is
 NUM_FOLDS = 5  # of the cross-validation, fewer where there are fewer speakers
 # The features of words that are tried, in order: a later one needs a lower cross-entropy.
 ACOUSTIC_FEATURES: tuple[tuple[FeatureName, ...], ...] = (("acoustic",), ("acoustic", "units"))
@@ -171,17 +172,17 @@ def fit_calibration(utterances: Sequence[DevUtterance], name: str = "words") -> 
     Raises UserError where the set has too few words of either kind.
     """
     correct = [one for utterance in utterances for one in utterance.words_correct]
-    if min(sum(correct), len(correct) - sum(correct)) < MIN_OF_EACH:
+    if not _are_enough(correct):
         found = f"{len(correct)} {name}, of which {sum(correct)} are correct and {len(correct) - sum(correct)} wrong"
         hint = "give a larger or harder set, or leave the system uncalibrated: its confidences are posteriors then"
         raise UserError(f"the set has {found}: calibration needs {MIN_OF_EACH} of each kind; {hint}")
     folds = _folds(utterances)
-    maps = [_best_features(utterances, folds, ACOUSTIC_FEATURES)]
-    evidence = _all_evidence(utterances)
-    if all(word.posterior is not None for word in evidence):
-        maps.insert(0, _best_features(utterances, folds, LATTICE_FEATURES))
-    calibration = _fit_method(utterances, [fitted.features for fitted in maps])
-    held_out = _held_out_confidences(utterances, folds, maps[0].features)
+    features = [_best_features(utterances, folds, ACOUSTIC_FEATURES)]
+    if _are_enough([is_correct for _, is_correct in _labelled_words(utterances, ("posterior",))]):
+        features.insert(0, _best_features(utterances, folds, LATTICE_FEATURES))
+    calibration = _fit_method(utterances, features)
+    held_out = _held_out_confidences(utterances, folds, features)
+    evidence = [word for word, _ in _labelled_words(utterances)]
     return FittedCalibration(
         calibration=calibration,
         words=confidence_quality([value for words, _ in held_out for value in words], correct),
@@ -190,16 +191,24 @@ def fit_calibration(utterances: Sequence[DevUtterance], name: str = "words") -> 
     )
 
 
-def _all_evidence(utterances: Sequence[DevUtterance]) -> list[WordEvidence]:
-    return [word for utterance in utterances for word in utterance.evidence.words]
+def _are_enough(correct: Sequence[bool]) -> bool:
+    """Returns whether a map can be fitted to words, of which it is known whether each is correct."""
+    return min(sum(correct), len(correct) - sum(correct)) >= MIN_OF_EACH
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """Features, and the cross-entropy of held-out words with them, in nats a word."""
+def _labelled_words(
+    utterances: Sequence[DevUtterance], features: tuple[FeatureName, ...] = ()
+) -> list[tuple[WordEvidence, bool]]:
+    """Returns the words whose evidence has all `features`, each with whether it is correct.
 
-    features: tuple[FeatureName, ...]
-    cross_entropy: float
+    The words of an utterance without a lattice have no posterior.
+    """
+    return [
+        (word, is_correct)
+        for utterance in utterances
+        for word, is_correct in zip(utterance.evidence.words, utterance.words_correct, strict=True)
+        if word.posterior is not None or "posterior" not in features
+    ]
 
 
 def _folds(utterances: Sequence[DevUtterance]) -> np.ndarray:
@@ -213,21 +222,20 @@ def _folds(utterances: Sequence[DevUtterance]) -> np.ndarray:
 
 def _best_features(
     utterances: Sequence[DevUtterance], folds: np.ndarray, candidates: Sequence[tuple[FeatureName, ...]]
-) -> _Candidate:
+) -> tuple[FeatureName, ...]:
     """Returns the candidate with the lowest cross-entropy on words of folds that it was not fitted on."""
-    tried = [_Candidate(features, _cross_entropy(utterances, folds, features)) for features in candidates]
-    return min(tried, key=lambda candidate: candidate.cross_entropy)
+    return min(candidates, key=lambda features: _cross_entropy(utterances, folds, features))
 
 
 def _cross_entropy(utterances: Sequence[DevUtterance], folds: np.ndarray, features: tuple[FeatureName, ...]) -> float:
+    """Returns the cross-entropy of the held-out words that have these features, in nats a word."""
     total = count = 0.0
     for fold in np.unique(folds).tolist():
         word_map = _fit_words(_without_fold(utterances, folds, fold), features)
-        for utterance in _of_fold(utterances, folds, fold):
-            for word, is_correct in zip(utterance.evidence.words, utterance.words_correct, strict=True):
-                confidence = word_map.confidence(word)
-                total -= np.log(max(confidence if is_correct else 1 - confidence, 1e-12))
-                count += 1
+        for word, is_correct in _labelled_words(_of_fold(utterances, folds, fold), features):
+            confidence = word_map.confidence(word)
+            total -= np.log(max(confidence if is_correct else 1 - confidence, 1e-12))
+            count += 1
     return total / count
 
 
@@ -240,41 +248,51 @@ def _of_fold(utterances: Sequence[DevUtterance], folds: np.ndarray, fold: int) -
 
 
 def _held_out_confidences(
-    utterances: Sequence[DevUtterance], folds: np.ndarray, features: tuple[FeatureName, ...]
+    utterances: Sequence[DevUtterance], folds: np.ndarray, features: Sequence[tuple[FeatureName, ...]]
 ) -> list[tuple[list[float], float]]:
     """Returns the confidences of the words of each utterance, and its own, by maps fitted without its fold."""
-    maps = {fold: _fit_method(_without_fold(utterances, folds, fold), [features]) for fold in np.unique(folds).tolist()}
+    maps = {fold: _fit_method(_without_fold(utterances, folds, fold), features) for fold in np.unique(folds).tolist()}
     confidences = []
     for utterance, fold in zip(utterances, folds.tolist(), strict=True):
-        words = [maps[fold].words[0].confidence(word) for word in utterance.evidence.words]
+        words = _word_confidences(maps[fold], utterance)
         mean = mean_confidence(words, utterance.evidence.empty)
         confidences.append((words, maps[fold].utterances.confidence(mean, len(words))))
     return confidences
 
 
 def _fit_method(utterances: Sequence[DevUtterance], features: Sequence[tuple[FeatureName, ...]]) -> MethodCalibration:
-    """Returns the calibration with a map of words for each set of features; utterances use the first one."""
+    """Returns the calibration with a map of words for each set of features; the last one needs no lattice."""
     word_maps = [_fit_words(utterances, one) for one in features]
-    return MethodCalibration(words=word_maps, utterances=_fit_utterances(utterances, word_maps[0]))
+    calibration = MethodCalibration(words=word_maps, utterances=MEAN_OF_WORDS)
+    return calibration.model_copy(update={"utterances": _fit_utterances(utterances, calibration)})
+
+
+def _word_confidences(calibration: MethodCalibration, utterance: DevUtterance) -> list[float]:
+    """Returns the confidence of each word, by the first map that can read its evidence."""
+    confidences = map(calibration.word_confidence, utterance.evidence.words)
+    return [confidence for confidence in confidences if confidence is not None]  # the last map reads all words
 
 
 def _fit_words(utterances: Sequence[DevUtterance], features: tuple[FeatureName, ...]) -> WordMap:
-    """Returns the map of words with these features."""
-    evidence = _all_evidence(utterances)
-    values = np.array([[word_feature(word, name) for name in features] for word in evidence])
-    correct = np.array([one for utterance in utterances for one in utterance.words_correct], dtype=bool)
+    """Returns the map of words with these features, fitted on the words that have them."""
+    words = _labelled_words(utterances, features)
+    values = np.array([[word_feature(word, name) for name in features] for word, _ in words])
+    correct = np.array([is_correct for _, is_correct in words], dtype=bool)
     may_be_negative = [name == "units" for name in features]
     intercept, weights = fit_logistic(values.reshape(-1, len(features)), correct, may_be_negative)
     return WordMap(intercept=intercept, **dict(zip(features, weights, strict=True)))
 
 
-def _fit_utterances(utterances: Sequence[DevUtterance], word_map: WordMap) -> UtteranceMap:
-    """Returns the map of utterances to their word accuracy; with too few, it leaves the mean of the words as it is."""
+def _fit_utterances(utterances: Sequence[DevUtterance], calibration: MethodCalibration) -> UtteranceMap:
+    """Returns the map of utterances to their word accuracy; with too few, it leaves the mean of the words as it is.
+
+    The confidences of the words are those of `calibration`.
+    """
     if len(utterances) < MIN_UTTERANCES:
-        return UtteranceMap(intercept=0.0, weight=1.0, length_weight=0.0)
+        return MEAN_OF_WORDS
     rows = []
     for utterance in utterances:
-        confidences = [word_map.confidence(word) for word in utterance.evidence.words]
+        confidences = _word_confidences(calibration, utterance)
         mean = mean_confidence(confidences, utterance.evidence.empty)
         rows.append([clipped_logit(mean), np.log(1 + len(confidences))])
     accuracies = np.array([utterance.outcome.accuracy for utterance in utterances])

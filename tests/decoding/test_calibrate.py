@@ -148,6 +148,22 @@ def test_without_a_lattice_the_map_of_the_acoustic_model_is_applied():
     assert needs_lattice.word_confidence(WordEvidence(0.25, 0.5, 3)) == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("without", [1, 150])
+def test_utterances_without_a_lattice_leave_the_lattice_map_to_the_others(without):
+    lattices, acoustic = dev_set(1, 300), dev_set(2, without, has_lattice=False)
+    fitted = fit_calibration([*acoustic, *lattices])
+    assert fitted.calibration.words[0] == fit_calibration(lattices).calibration.words[0]
+    assert [one.posterior is None for one in fitted.calibration.words] == [False, True]
+    assert fitted.words.count == 8 * (300 + without)
+    assert fitted.utterances.expected == pytest.approx(fitted.utterances.accuracy, abs=0.03)
+
+
+@pytest.mark.parametrize("with_lattice", [0, 1])
+def test_too_few_words_with_posteriors_get_no_lattice_map(with_lattice):
+    fitted = fit_calibration([*dev_set(1, with_lattice), *dev_set(2, 60, has_lattice=False)])
+    assert [one.posterior for one in fitted.calibration.words] == [None]
+
+
 def test_calibrations_of_methods_share_a_file(tmp_path):
     path = tmp_path / "calibration.json"
     first, second = fit_calibration(dev_set(1, 60)), fit_calibration(dev_set(2, 60))
