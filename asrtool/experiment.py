@@ -111,10 +111,18 @@ class Experiment:
         if self.adapted:
             (speaker,) = set(batch.speakers)  # the sampler separates speakers
             self.adapted.load_into(self.model, speaker)
-        with autocast(self.precision, self.device):
-            log_probs, lens = self.model(batch.features.to(self.device), batch.feature_lens.to(self.device))
+        log_probs, lens = self.forward(batch.features, batch.feature_lens)
         check_finite(log_probs, lens, batch.ids)
         return log_probs, lens
+
+    @torch.no_grad()
+    def forward(self, features: torch.Tensor, feature_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns log-probs (N, T', V) of features (N, T, F) of these lengths (N,), and their lengths (N,).
+
+        The model computes on the experiment's device and in its precision. The log-probs may not be finite.
+        """
+        with autocast(self.precision, self.device):
+            return self.model(features.to(self.device), feature_lens.to(self.device))
 
     def batches(self, cut_batches: Iterable[CutBatch], workers: int) -> Iterator[Batch]:
         """Yields the features of each batch of cuts, without augmentation or targets; `workers` processes load them."""

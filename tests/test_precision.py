@@ -7,6 +7,7 @@ import torch
 
 import asrtool
 from asrtool.data.lhotse_sets import open_cuts
+from asrtool.decoding.recording_log_probs import recording_log_probs
 from asrtool.deploy.transcribe import system_settings
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment, run_hash
@@ -52,6 +53,19 @@ def test_recognition_in_bf16_differs_from_fp32_by_rounding(tiny_config, tokenize
     assert log_probs.dtype == torch.float32
     difference = max(float((log_probs[n, :length] - expected[n, :length]).abs().max()) for n, length in enumerate(lens))
     assert uses_bf16("bf16", experiment.device) == (difference > 0) and difference < 0.2
+
+
+@pytest.mark.parametrize("precision, expected", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_batches_and_windows_of_recordings_are_computed_in_the_precision(
+    cpu_with_bf16, tiny_config, tokenizer_file, tmp_path, write_audio, precision, expected
+):
+    folder = make_experiment(tmp_path / "exp", tiny_config(), tokenizer_file)
+    experiment = open_experiment(folder, device="cpu", precision=precision)
+    types = []
+    experiment.model.output.register_forward_hook(lambda _module, _inputs, logits: types.append(logits.dtype))
+    experiment.log_probs(feature_batch(torch.randn(2, 30, 20), torch.tensor([30, 20]), 1.0))
+    recording_log_probs(experiment, write_audio(tmp_path / "talk.wav", 1.0))
+    assert types == [expected, expected]
 
 
 def test_an_unknown_precision_is_one_line(tmp_path):

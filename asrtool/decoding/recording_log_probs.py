@@ -118,11 +118,9 @@ def _windows(blocks: Iterable[np.ndarray], shape: _WindowShape) -> Iterator[tupl
         first = first + kept - drop
 
 
-@torch.no_grad()
 def _window_log_probs(experiment: Experiment, features: torch.Tensor) -> np.ndarray:
     """Returns the log-probs (T, V) of the features (F, B) of a window."""
-    lens = torch.tensor([len(features)], device=experiment.device)
-    log_probs = experiment.model(features[None].to(experiment.device), lens)[0][0].float().cpu().numpy()
+    log_probs = experiment.forward(features[None], torch.tensor([len(features)]))[0][0].float().cpu().numpy()
     if not np.isfinite(log_probs).all():
         raise DataError("the model's log-probs of the recording are not finite; look at its audio", [])
     return phone_log_probs(log_probs, experiment)
