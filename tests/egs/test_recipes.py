@@ -1,5 +1,6 @@
 """Recipes run as a user runs them: `bash egs/NAME/run.sh`, in a work folder of their own."""
 
+import fcntl
 import json
 import os
 import signal
@@ -231,6 +232,15 @@ def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):
     held_out = set(others[1::3])
     assert speakers_of == {"train": set(others) - held_out, "dev": set(speakers[:2]), "held_out": held_out}
     assert (tmp_path / "data/scored_sets").read_text() == "dev held_out dev-digits\n"
+
+
+def test_a_work_folder_is_used_by_one_recipe_at_a_time(tmp_path):
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        output = run("digits", "--work", tmp_path, "--train", 4, status=2)
+        assert "another recipe runs in the work folder" in output.splitlines()[-1]
+        listed = run("digits", "--work", tmp_path, "--list", "true")
+    assert "stage" in listed and not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("recipe", ["digits", "yesno", "librispeech"])
