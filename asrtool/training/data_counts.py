@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from asrtool.config import ObjectiveConfig
 from asrtool.config_data import DataConfig
 from asrtool.config_types import Integer, Real
+from asrtool.data.exclusion import read_exclusions
 from asrtool.data.frame_labels import AlignedSymbol, FrameLabels
 from asrtool.data.inspection import MAX_CUTS, aligned_units, transcript
 from asrtool.data.mixing import CorpusSize, corpus_shares, training_entries
@@ -28,16 +29,17 @@ PRIORS = "priors.json"
 UNIT_COUNTS = "unit_ngram.json"
 
 
-def write_priors(data: DataConfig, labels: FrameLabels, path: Path, excluded: Container[str] = ()) -> None:
+def write_priors(data: DataConfig, labels: FrameLabels, path: Path) -> None:
     """Writes the seconds of each output of the model in the alignments of the training set, as a JSON list.
 
-    An existing file is not written again. Audio that is not aligned counts as blank, or as silence in topology hmm, and
-    only the first MAX_CUTS of a long manifest count, without those that are `excluded`. Corpora that are mixed count by
-    their shares. Decoding subtracts the logarithms of the priors (`--priors`): the posterior of a frame is then a
-    scaled likelihood (Bourlard and Morgan 1994).
+    An existing file is not written again, and the exclusion lists are not read then. Audio that is not aligned counts as
+    blank, or as silence in topology hmm, and only the first MAX_CUTS of a long manifest count, without those in the
+    exclusion lists. Corpora that are mixed count by their shares. Decoding subtracts the logarithms of the priors
+    (`--priors`): the posterior of a frame is then a scaled likelihood (Bourlard and Morgan 1994).
     """
     if path.is_file():
         return
+    excluded = read_exclusions(data.exclusion_lists)
     of_corpora = []
     durations = []
     for manifest in data.train_manifests:
@@ -84,22 +86,17 @@ Occurrences = Annotated[Real, Field(gt=0, lt=2**53)]  # float64 holds whole numb
 COUNTS = TypeAdapter(list[tuple[list[Integer], list[tuple[Integer, Occurrences]]]])  # the schema of UnitCounts
 
 
-def unit_counts(
-    data: DataConfig,
-    objective: ObjectiveConfig,
-    tokenizer: Tokenizer,
-    path: Path,
-    excluded: Container[str] = (),
-) -> UnitCounts:
+def unit_counts(data: DataConfig, objective: ObjectiveConfig, tokenizer: Tokenizer, path: Path) -> UnitCounts:
     """Returns the n-gram counts of units in the transcripts of the training set (`UnitNgram.count`).
 
     If units are phones in context, the phones are counted. The counts are written to `path`, or read from it when it
-    exists. Cuts that are `excluded` do not count, and only the first MAX_CUTS of a long manifest, as in its scan
-    (asrtool/data/inspection.py). Corpora that are mixed count by their shares. Raises UserError when `path` has no such
-    counts.
+    exists; neither manifests nor exclusion lists are read then. Cuts in the exclusion lists do not count, and only the
+    first MAX_CUTS of a long manifest, as in its scan (asrtool/data/inspection.py). Corpora that are mixed count by
+    their shares. Raises UserError when `path` has no such counts.
     """
     if path.is_file():
         return read_unit_counts(path, tokenizer.without_context.size)
+    excluded = read_exclusions(data.exclusion_lists)
     is_mixed = isinstance(data.train, tuple)
     corpora = []
     durations = []

@@ -19,6 +19,7 @@ from asrtool.locks import LOCK
 from asrtool.logs import printable
 from asrtool.text.outputs import num_outputs
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
+from asrtool.training.data_counts import PRIORS, UNIT_COUNTS
 from asrtool.training.trackers import require_trackers
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,9 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
     """Creates or checks the folder, and returns the tokenizer of the training.
 
     Configuration and tokenizer are copied into a new folder, the configuration first: its config.yaml makes the folder
-    an experiment, for a training that looks at it now and for one that comes after this process was killed. In an old
-    folder the configuration must be the same, but for CHANGEABLE_SETTINGS. Raises UserError.
+    an experiment, for a training that looks at it now and for one that comes after this process was killed. In a folder
+    with checkpoints the configuration must be the same, but for CHANGEABLE_SETTINGS; in one without, counts over the
+    data of an earlier start are deleted, since data and settings may be others now. Raises UserError.
     """
     require_trackers(config.training.trackers)
     config_file = experiment / "config.yaml"
@@ -99,6 +101,8 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
         meta_model(config.model, config.features.num_bins, outputs)  # refuses a model that is too large
         save_config(config, config_file)
         save_tokenizer(tokenizer, experiment / "tokenizer.json")
+        for name in (PRIORS, UNIT_COUNTS):
+            (experiment / name).unlink(missing_ok=True)
     return tokenizer
 
 

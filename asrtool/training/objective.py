@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 
 from asrtool.config import Config
-from asrtool.data.exclusion import read_exclusions
 from asrtool.data.frame_labels import FrameLabels
 from asrtool.distributed import Ranks, on_first_rank
 from asrtool.errors import UserError
@@ -33,17 +32,16 @@ def create_objective(
     if section.silence_probability and tokenizer.silence is None:
         hint = "create the units with `asrtool tokenizer --silence SIL`, or leave it out"
         raise UserError(f"objective.silence_probability is given, and no unit is silence; {hint}")
-    excluded = read_exclusions(config.data.exclusion_lists)
     objective: Objective
     if section.kind == "ctc":
         objective = transcript_sum(section, tokenizer)
     elif section.kind == "ce":
         labels = FrameLabels(tokenizer, section.topology, config.model.subsampling.factor)
-        on_first_rank(ranks, lambda: write_priors(config.data, labels, experiment / PRIORS, excluded))
+        on_first_rank(ranks, lambda: write_priors(config.data, labels, experiment / PRIORS))
         objective = CrossEntropy(config.model.subsampling.factor, section.label_smoothing)
     else:
         path = experiment / UNIT_COUNTS
-        counts = on_first_rank(ranks, lambda: unit_counts(config.data, section, tokenizer, path, excluded))
+        counts = on_first_rank(ranks, lambda: unit_counts(config.data, section, tokenizer, path))
         cross_entropy = CrossEntropy(config.model.subsampling.factor, section.label_smoothing)
         objective = Mmi(section, tokenizer, UnitNgram(section.ngram_order, counts), device, cross_entropy)
     objective.intermediate_ctc = section.intermediate_ctc

@@ -88,3 +88,12 @@ def test_all_cuts_without_alignment_are_named(aligned, tiny_config, tmp_path):
         train(load_config(tmp_path / "c.yaml"), tmp_path / "exp", device="cpu")
     assert len(error.value.problems) == len(list(CutSet.from_file(bare)))
     assert all("asrtool align" in problem for problem in error.value.problems)
+
+
+def test_a_start_that_was_refused_leaves_no_priors_to_the_next_one(aligned, tiny_config, tmp_path):
+    bare = str(tiny_config().data.train)
+    with pytest.raises(DataError, match="asrtool align"):
+        train(aligned(data={"train": bare, "dev": bare}), tmp_path / "exp", device="cpu")
+    train(aligned(training={"max_steps": 1, "validate_every": 1, "warmup_steps": 0}), tmp_path / "exp", device="cpu")
+    seconds = json.loads((tmp_path / "exp" / "priors.json").read_text())
+    assert seconds[0] == pytest.approx(0.1 * sum(seconds), rel=0.01)

@@ -25,8 +25,8 @@ def trained(tiny_config, tokenizer_file, tmp_path_factory):
     """Experiments with random weights, by objective, with what their trainings would have counted."""
     folder = tmp_path_factory.mktemp("trained")
     for kind in ("ctc", "mmi", "ce"):
-        config = tiny_config(objective={"kind": kind})
-        make_experiment(folder / kind, config, tokenizer_file, bias=0.0)
+        data = {"exclude": str(folder / "of_the_training.txt")}  # it is on another machine
+        make_experiment(folder / kind, tiny_config(objective={"kind": kind}, data=data), tokenizer_file, bias=0.0)
     config = tiny_config(objective={"kind": "mmi"})
     tokenizer = load_tokenizer(tokenizer_file)
     unit_counts(config.data, config.objective, tokenizer, folder / "mmi/unit_ngram.json")

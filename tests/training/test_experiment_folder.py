@@ -85,6 +85,18 @@ def test_a_training_that_is_killed_as_it_begins_can_be_started_again(tiny_config
     prepare_experiment(tiny_config(), tmp_path / "exp", resume=False)
 
 
+@pytest.mark.parametrize("name", ["priors.json", "unit_ngram.json"])
+def test_counts_over_the_data_are_kept_from_the_first_checkpoint_on(tiny_config, tmp_path, finished, name):
+    """Before it, manifest and settings may be others at the next start."""
+    experiment = shutil.copytree(finished, tmp_path / "exp")
+    (experiment / name).write_text("[]")
+    prepare_experiment(tiny_config(), experiment, resume=True)
+    assert (experiment / name).is_file()
+    shutil.rmtree(experiment / "checkpoints")
+    prepare_experiment(tiny_config(objective={"ngram_order": 2}), experiment, resume=True)
+    assert not (experiment / name).exists()
+
+
 def test_a_folder_in_which_another_training_begins_is_an_experiment(tiny_config, tmp_path, monkeypatch):
     """The other one writes its files after this one has seen an empty folder."""
     experiment = tmp_path / "exp"
