@@ -50,7 +50,8 @@ prefix_search_options = add_options(
         "--lm-units",
         is_flag=True,
         default=None,
-        help="The language model of --lm is over units instead of words (--method prefix only).",
+        help="The language model of --lm is over units instead of words; always so where units are words "
+        "(--method prefix only).",
     ),
 )
 

@@ -96,7 +96,7 @@ def check_unit_lm(lm: "LanguageModel", tokenizer: Tokenizer, path: Path) -> None
     """
     units = dict.fromkeys(tokenizer.symbols[1:])
     check_vocabulary(lm, units, path, "the model's units")
-    are_words = tokenizer.output_type == "words" and not any(symbol.startswith(SPACE) for symbol in units)
+    are_words = tokenizer.output_type == "words" and tokenizer.units_are_words
     other = None if are_words else next((word for word in _words(lm) if word not in units), None)
     if other is not None:
         hint = "train it on units, or leave --lm-units out for a model over words"
@@ -106,8 +106,13 @@ def check_unit_lm(lm: "LanguageModel", tokenizer: Tokenizer, path: Path) -> None
 
 
 def check_word_lm(lm: "LanguageModel", tokenizer: Tokenizer, path: Path) -> None:
-    """Raises UserError when no word of `lm`, from the file `path`, can be written in the units of `tokenizer`."""
+    """Raises UserError when no word of `lm`, from the file `path`, can be written in the units of `tokenizer`.
+
+    Where the units have no space, a text is a single word, and a model all of whose words are units is one over units.
+    """
     words = _words(lm)
+    if words and not tokenizer.has_spaces and set(words) <= set(tokenizer.symbols):
+        raise UserError(f"{path}: all of its words are units of the model, which have no space; add --lm-units")
     if words and all(map(tokenizer.unknown, words)):
         cases = (case for case in CASES if any(not tokenizer.unknown(change_case(word, case)) for word in words))
         hint = f"in {case} case they can" if (case := next(cases, None)) else "was it trained for other units?"

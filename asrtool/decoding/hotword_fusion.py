@@ -1,8 +1,9 @@
 """Hotwords in prefix beam search: a bonus that a prefix earns letter by letter, and loses where the phrase breaks off.
 
 Units are followed as text, with a space before each word, so that it does not matter how a word is divided into units.
-A trie holds the phrases. A prefix keeps its partial phrases, each a node of the trie and what the prefix had scored
-when the phrase began:
+Where the units have no space, each character is followed as a word: a phrase may begin anywhere in the text. A trie
+holds the phrases. A prefix keeps its partial phrases, each a node of the trie and what the prefix had scored when the
+phrase began:
 
     text of the prefix    SHE WENT TO NEW Z             hotword NEW ZEALAND, weight w
     settled               0                             best choice of complete phrases in the text before
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 from asrtool.decoding.fusion import Fusion
 from asrtool.decoding.hotwords import Hotword
-from asrtool.text.tokenizer import SPACE
+from asrtool.text.tokenizer import SPACE, Tokenizer
 
 
 @dataclass
@@ -55,20 +56,26 @@ class _State(NamedTuple):
 class HotwordFusion:
     """A `Fusion` that adds the bonuses of hotwords to another one, or to none.
 
-    symbols: of the units, with SPACE at the beginning of words, or as a unit between them. Where there is none, units
-    are words.
+    The units of `tokenizer` are words, or have SPACE at the beginning of words or as a unit between them, or have none.
     """
 
-    def __init__(self, hotwords: Sequence[Hotword], symbols: Sequence[str], inner: Fusion | None = None):
+    def __init__(self, hotwords: Sequence[Hotword], tokenizer: Tokenizer, inner: Fusion | None = None):
         self.inner = inner
-        are_words = not any(symbol.startswith(SPACE) for symbol in symbols)
-        self.texts: list[Sequence[str]] = [(SPACE, symbol) if are_words else symbol for symbol in symbols]
-        self.root = _trie(hotwords, are_words)
+        symbols = tokenizer.symbols
+        longest_unit = max(map(len, symbols[1:]))
+        self.texts: list[Sequence[str]] = list(symbols)
+        if tokenizer.units_are_words:
+            self.texts = [(SPACE, symbol) for symbol in symbols]
+            max_gain = max(h.weight for h in hotwords)
+        elif tokenizer.has_spaces:
+            max_gain = max(h.weight * min(1.0, longest_unit / len(word)) for h in hotwords for word in h.words)
+        else:
+            self.texts = ["".join(SPACE + character for character in symbol) for symbol in symbols]
+            hotwords = [_of_characters(hotword) for hotword in hotwords]
+            max_gain = longest_unit * max(h.weight for h in hotwords)
+        self.max_gain = max_gain + (inner.max_gain if inner else 0.0)
+        self.root = _trie(hotwords, tokenizer.units_are_words)
         self.start = self._follow(_State(inner.start if inner else None, (), 0.0, 0.0, False), SPACE)
-        longest_unit = max(map(len, symbols))
-        shares = (h.weight * min(1.0, longest_unit / len(word)) for h in hotwords for word in h.words)
-        self.max_gain = max(h.weight for h in hotwords) if are_words else max(shares)
-        self.max_gain += inner.max_gain if inner else 0.0
 
     def extend(self, state: _State, unit: int) -> tuple[float, _State]:
         """Returns the change of the score by a unit, and the state after it."""
@@ -96,6 +103,12 @@ class HotwordFusion:
             after_space = character == SPACE
         score = max([settled, *(partial.before + partial.node.credit for partial in partials)])
         return _State(inner, partials, settled, score, after_space)
+
+
+def _of_characters(hotword: Hotword) -> Hotword:
+    """Returns the phrase with its characters as words, and the same bonus in total."""
+    characters = tuple("".join(hotword.words))
+    return Hotword(characters, hotword.weight * len(hotword.words) / len(characters))
 
 
 def _settled(state: _State) -> float:

@@ -29,7 +29,7 @@ from asrtool.errors import UserError, require_file
 from asrtool.files import file_hash
 from asrtool.graphs.folder import DecodingGraph, load_graph
 from asrtool.text.outputs import num_outputs
-from asrtool.text.tokenizer import SPACE, Tokenizer
+from asrtool.text.tokenizer import Tokenizer
 
 
 class SearchSetup(NamedTuple):
@@ -95,14 +95,13 @@ def open_fusion(tokenizer: Tokenizer, options: Options) -> tuple[Fusion | None, 
         raise UserError("--hotwords needs words, and the model's units are phones; use --method graph")
     hotwords = read_hotwords(options["hotwords"])
     require_writable(hotwords, tokenizer)
-    return HotwordFusion(hotwords, tokenizer.symbols, fusion), settings | {"hotwords": hotwords_hash(hotwords)}
+    return HotwordFusion(hotwords, tokenizer, fusion), settings | {"hotwords": hotwords_hash(hotwords)}
 
 
 def _open_lm_fusion(tokenizer: Tokenizer, options: Options) -> tuple[Fusion, dict]:
     from asrtool.lm.ngram_files import load_lm
 
-    # with a word tokenizer, units are words
-    over_units = options.get("lm_units") or not any(symbol.startswith(SPACE) for symbol in tokenizer.symbols)
+    over_units = bool(options.get("lm_units")) or tokenizer.units_are_words
     weight = options.get("lm_weight", DEFAULT_LM_WEIGHT)
     penalty = options.get("insertion_penalty", 0.0)
     lm = load_lm(options["lm"])
@@ -114,7 +113,7 @@ def _open_lm_fusion(tokenizer: Tokenizer, options: Options) -> tuple[Fusion, dic
         check_word_lm(lm, tokenizer, options["lm"])
         fusion = WordFusion(lm, tokenizer.symbols, weight, penalty)
     settings = {"lm": file_hash(options["lm"]), "lm_weight": weight}
-    return fusion, settings | {"insertion_penalty": penalty, "lm_units": bool(over_units)}
+    return fusion, settings | {"insertion_penalty": penalty, "lm_units": over_units}
 
 
 class GraphSetup(NamedTuple):

@@ -6,7 +6,7 @@ from functools import cache
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.graphs.folder import DecodingGraph
 from asrtool.text.context_units import ContextTokenizer
-from asrtool.text.tokenizer import SPACE, Tokenizer
+from asrtool.text.tokenizer import Tokenizer
 
 UNKNOWN = -1  # the number of a symbol that is not a unit: a pronunciation with one fits nowhere
 Bounds = tuple[int, int]  # of a word among the units: the first one, and the one behind the last
@@ -26,8 +26,7 @@ class WordSplitter:
         plain = tokenizer.without_context
         self.plain_unit = tokenizer.phone_of if isinstance(tokenizer, ContextTokenizer) else range(tokenizer.size)
         self.numbers = {symbol: unit for unit, symbol in enumerate(plain.symbols)}
-        self.begins_word = [symbol.startswith(SPACE) for symbol in tokenizer.symbols]
-        self.has_marks = any(self.begins_word)
+        self.begins_word = tokenizer.begins_word
         self.merges_repeats = graph is not None and graph.meta["topology"] == "modified"
         self.pronunciations = cache(self._pronunciations)
 
@@ -44,7 +43,7 @@ class WordSplitter:
         return list(zip(hypothesis.words, bounds, strict=True))
 
     def _words_of_units(self, tokens: Sequence[int]) -> Iterator[tuple[str, Bounds]]:
-        starts = [n for n, token in enumerate(tokens) if n == 0 or not self.has_marks or self.begins_word[token]]
+        starts = [n for n, token in enumerate(tokens) if n == 0 or self.begins_word[token]]
         for begin, end in zip(starts, [*starts, len(tokens)][1:], strict=True):
             for word in self.tokenizer.decode(tokens[begin:end]).split():
                 yield word, (begin, end)

@@ -112,7 +112,7 @@ def export(
         if runtime:
             facts["sherpa_onnx"] = write_runtime_files(experiment, search, folder)
         else:
-            write_symbols(folder / "tokens.txt", symbols_with_spaces(experiment.tokenizer.symbols))
+            write_symbols(folder / "tokens.txt", symbols_with_spaces(experiment.tokenizer))
         facts |= {"opset": opset, "checked_with": source, "tolerance": TOLERANCE, "graphs": graphs}
         write_json(folder / FACTS_FILE, facts | {"files": sorted(path.name for path in folder.iterdir())})
     return {name: graph | {"checked_with": source} for name, graph in graphs.items()}

@@ -25,18 +25,18 @@ from asrtool.files import write_text
 from asrtool.graphs.folder import WORDS, write_symbols
 from asrtool.graphs.word_costs import change_costs
 from asrtool.models.acoustic import BLANK
-from asrtool.text.tokenizer import SPACE
+from asrtool.text.tokenizer import SPACE, Tokenizer
 
 BLANK_SYMBOL = "<blk>"  # by which sherpa-onnx finds the blank
 TOKENS = "tokens.txt"
 README = "README.md"
 
 
-def symbols_with_spaces(symbols: list[str]) -> list[str]:
+def symbols_with_spaces(tokenizer: Tokenizer) -> list[str]:
     """Returns the symbols of the units; whole words and phones get the mark for a space in front, which they lack."""
-    blank, *others = symbols
-    if any(SPACE in symbol for symbol in others):
-        return symbols
+    blank, *others = tokenizer.symbols
+    if not tokenizer.units_are_words:
+        return tokenizer.symbols
     return [blank, *(SPACE + symbol for symbol in others)]
 
 
@@ -83,7 +83,7 @@ def write_graph(setup: GraphSetup, path: Path) -> None:
 
 def write_runtime_files(experiment: Experiment, search: GraphSetup | None, folder: Path) -> dict:
     """Writes all files but the graphs into `folder`; returns the facts for export.json."""
-    _, *others = symbols_with_spaces(experiment.tokenizer.symbols)
+    _, *others = symbols_with_spaces(experiment.tokenizer)
     write_symbols(folder / TOKENS, [BLANK_SYMBOL, *others])
     facts: dict = {"decoding_graph": None}
     if search is not None:

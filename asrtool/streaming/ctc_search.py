@@ -10,7 +10,7 @@ from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.prefix_beam import PrefixBeam
 from asrtool.objectives.viterbi import align_tokens
 from asrtool.streaming.partial_hypothesis import PartialHypothesis
-from asrtool.text.tokenizer import BLANK, SPACE, Tokenizer
+from asrtool.text.tokenizer import BLANK, Tokenizer
 
 
 class WordAssembler:
@@ -18,8 +18,7 @@ class WordAssembler:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        self.begins_word = [symbol.startswith(SPACE) for symbol in tokenizer.symbols]
-        self.has_marks = any(self.begins_word)
+        self.begins_word = tokenizer.begins_word
 
     def words(self, tokens: Sequence[int], frames: Sequence[int]) -> tuple[list[str], list[int]]:
         """Returns the words of `tokenizer.decode`, and the frame in which the first unit of each begins."""
@@ -33,13 +32,13 @@ class WordAssembler:
 
     def num_complete_tokens(self, tokens: Sequence[int]) -> int:
         """Returns the number of tokens in words that no further token can change."""
-        if not self.has_marks or not tokens:
+        if self.tokenizer.units_are_words:
             return len(tokens)
         starts = (n for n in range(len(tokens) - 1, 0, -1) if self.begins_word[tokens[n]])
         return next(starts, 0)  # where the last word begins
 
     def _bounds(self, tokens: Sequence[int]) -> list[tuple[int, int]]:
-        starts = [n for n, token in enumerate(tokens) if n == 0 or not self.has_marks or self.begins_word[token]]
+        starts = [n for n, token in enumerate(tokens) if n == 0 or self.begins_word[token]]
         return list(zip(starts, [*starts[1:], len(tokens)], strict=True)) if starts else []
 
 

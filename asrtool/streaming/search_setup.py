@@ -75,7 +75,7 @@ def _open_prefix_search(
             raise UserError("hotwords need words, and the model's units are phones; use the method graph")
         hotwords = _read_stream_hotwords(lines)
         require_writable(hotwords, tokenizer)
-        return setup(HotwordFusion(hotwords, tokenizer.symbols, fusion))
+        return setup(HotwordFusion(hotwords, tokenizer, fusion))
 
     return setup(fusion)._replace(with_hotwords=with_hotwords, takes_hotwords=tokenizer.output_type == "words")
 

@@ -43,6 +43,24 @@ class Tokenizer(ABC):
         return len(self.symbols)
 
     @property
+    def units_are_words(self) -> bool:
+        """True if each unit is a word of the text of `decode`; phones are the words of their text.
+
+        Otherwise a word begins at each unit that begins with SPACE.
+        """
+        return self.output_type != "words"
+
+    @property
+    def has_spaces(self) -> bool:
+        """True if the units can write a space; without one, a text that is not made of words is a single word."""
+        return any(SPACE in symbol for symbol in self.symbols)
+
+    @property
+    def begins_word(self) -> list[bool]:
+        """For each unit, whether it begins a word wherever it is in a text."""
+        return [self.units_are_words or symbol.startswith(SPACE) for symbol in self.symbols]
+
+    @property
     def silence(self) -> int | None:
         """The unit of silence, which is optional between words, if there is one: phones may have one."""
         if self.output_type != "phones" or self.separator is None:
@@ -104,13 +122,18 @@ class SymbolTokenizer(Tokenizer):
             raise ValueError("it has symbols of several characters")
         self.kind = kind
         self.symbols = list(symbols)
-        self.separator = SPACE if kind == "char" else None
         self._units = {symbol: unit for unit, symbol in enumerate(self.symbols) if unit != BLANK}
+        self.separator = SPACE if kind == "char" and SPACE in self._units else None
+
+    @property
+    def units_are_words(self) -> bool:
+        """True if units are words, False if they are characters."""
+        return self.kind == "word"
 
     def split(self, text: str) -> list[str]:
         """Returns the words of `text`, or its characters with a mark for each space."""
         words = text.split()
-        return words if self.kind == "word" else list(SPACE.join(words))
+        return words if self.units_are_words else list(SPACE.join(words))
 
     def encode(self, text: str) -> list[int]:
         """Returns the units of `text`."""
@@ -118,12 +141,12 @@ class SymbolTokenizer(Tokenizer):
 
     def pronunciation_units(self, text: str) -> list[list[list[int]]]:
         """Returns the only pronunciation of each word of `text`: one unit if units are words, else its characters."""
-        return [[[unit]] for unit in self.encode(text)] if self.kind == "word" else super().pronunciation_units(text)
+        return [[[unit]] for unit in self.encode(text)] if self.units_are_words else super().pronunciation_units(text)
 
     def decode(self, units: Iterable[int]) -> str:
         """Returns the text of `units`."""
         symbols = [self.symbols[unit] for unit in units]
-        return " ".join(symbols) if self.kind == "word" else " ".join("".join(symbols).replace(SPACE, " ").split())
+        return " ".join(symbols) if self.units_are_words else " ".join("".join(symbols).replace(SPACE, " ").split())
 
     def unknown(self, text: str) -> list[str]:
         """Returns the words, or characters, of `text` that have no unit."""

@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,12 @@ from tests.decoding.test_prefix_fusion import Bigram, all_sequences, random_log_
 BPE = ["<blank>", SPACE + "a", SPACE + "ab", "a", "b", SPACE]
 CHARACTERS = ["<blank>", "a", "b", SPACE]
 WORDS = ["<blank>", "a", "ab", "ba", "b"]
+
+
+def units(symbols) -> SimpleNamespace:
+    """What the fusion reads of a tokenizer with these symbols."""
+    has_spaces = any(SPACE in symbol for symbol in symbols)
+    return SimpleNamespace(symbols=symbols, units_are_words=symbols is WORDS, has_spaces=has_spaces)
 
 
 def text_of(symbols, tokens) -> str:
@@ -73,7 +80,7 @@ def random_hotwords(draw: random.Random) -> list[Hotword]:
 def test_every_prefix_scores_what_a_matcher_of_whole_texts_finds(symbols, seed):
     draw = random.Random(seed)
     hotwords = random_hotwords(draw)
-    fusion = HotwordFusion(hotwords, symbols)
+    fusion = HotwordFusion(hotwords, units(symbols))
     for _ in range(40):
         tokens = draw.choices(range(1, len(symbols)), k=draw.randint(1, 9))
         state, score = fusion.start, 0.0
@@ -119,9 +126,24 @@ def test_phrases_match_whole_words_only_and_do_not_overlap(text, bonus):
     hotwords = [Hotword(("ART",), 2.0), Hotword(("NEW", "YORK"), 3.0)]
     hotwords += [Hotword(("YORK", "CITY"), 2.5), Hotword(("NEW", "YORK", "CITY"), 2.5)]
     symbols = ["<blank>", SPACE, *sorted({*text} - {" "})]
-    fusion = HotwordFusion(hotwords, symbols)
+    fusion = HotwordFusion(hotwords, units(symbols))
     tokens = [symbols.index(SPACE if character == " " else character) for character in text]
     assert sentence_score(fusion, tokens) == pytest.approx(bonus)
+
+
+@pytest.mark.parametrize(
+    "text, bonus", [("กาแฟ", 3.0), ("เอากาแฟเย็น", 3.0), ("กาแ", 0.5), ("ฟกาแฟกาแฟ", 6.0), ("", 0.0)]
+)
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_without_spaces_phrases_may_be_anywhere_in_the_text(text, bonus, length):
+    pieces = [text[n : n + length] for n in range(0, len(text), length)]
+    symbols = ["<blank>", "ก", *dict.fromkeys(piece for piece in pieces if piece != "ก")]
+    fusion = HotwordFusion([Hotword(("กาแฟ",), 3.0), Hotword(("าแ",), 0.5)], units(symbols))
+    assert sentence_score(fusion, map(symbols.index, pieces)) == pytest.approx(bonus)
+    state = fusion.start
+    for piece in pieces:
+        gain, state = fusion.extend(state, symbols.index(piece))
+        assert gain <= fusion.max_gain
 
 
 @pytest.mark.parametrize("symbols", [BPE, CHARACTERS], ids=["bpe", "characters"])
@@ -129,7 +151,7 @@ def test_phrases_match_whole_words_only_and_do_not_overlap(text, bonus):
 def test_a_wide_beam_finds_all_sequences_with_their_bonuses(symbols, with_lm):
     inner = WordFusion(Bigram(), symbols, 0.7) if with_lm else None
     hotwords = [Hotword(("ab",), 1.5), Hotword(("a", "b"), 1.0)]
-    fusion = HotwordFusion(hotwords, symbols, inner)
+    fusion = HotwordFusion(hotwords, units(symbols), inner)
     log_probs = random_log_probs(4, len(symbols), 3)
     expected = {}
     for tokens, score in all_sequences(log_probs).items():
@@ -146,7 +168,7 @@ def test_hotwords_change_the_best_sequence_only_where_the_audio_allows_it():
     log_probs[1, 4] = -1.0  # b, or c with less probability
     best = {}
     for name, hotwords in {"none": [], "near": ["ac"], "far": ["cc"]}.items():
-        fusion = HotwordFusion([Hotword((word,), 3.0) for word in hotwords], symbols) if hotwords else None
+        fusion = HotwordFusion([Hotword((word,), 3.0) for word in hotwords], units(symbols)) if hotwords else None
         ((found,),) = ctc_prefix_beam(log_probs[None], torch.tensor([3]), fusion=fusion)
         best[name] = "".join(symbols[token] for token in found.tokens)
     assert best == {"none": "ab", "near": "ac", "far": "ab"}
@@ -155,7 +177,7 @@ def test_hotwords_change_the_best_sequence_only_where_the_audio_allows_it():
 def test_the_sizes_of_chunks_do_not_change_the_result():
     from asrtool.decoding.prefix_beam import PrefixBeam
 
-    fusion = HotwordFusion([Hotword(("ab", "a"), 2.0)], BPE)
+    fusion = HotwordFusion([Hotword(("ab", "a"), 2.0)], units(BPE))
     log_probs = random_log_probs(20, len(BPE), 5)
     whole, chunks = PrefixBeam(4, fusion=fusion), PrefixBeam(4, fusion=fusion)
     whole.advance(log_probs)

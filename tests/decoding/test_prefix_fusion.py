@@ -10,6 +10,7 @@ import torch
 
 from asrtool.decoding.fusion import UnitFusion, WordFusion, check_unit_lm, check_word_lm
 from asrtool.decoding.prefix_beam import PrefixBeam, ctc_prefix_beam
+from asrtool.decoding.search_setup import open_fusion
 from asrtool.errors import UserError
 from asrtool.lm.ngram_files import load_lm
 from asrtool.text.lexicon import Lexicon
@@ -140,12 +141,14 @@ def model(folder, words):
 
 
 CHARACTERS = SymbolTokenizer("char", ["<blank>", "a", "b", SPACE])
+NO_SPACE = SymbolTokenizer("char", ["<blank>", "a", "b"])
 WORDS = SymbolTokenizer("word", ["<blank>", "ab", "ba"])
 PHONES = PhoneTokenizer(["<blank>", "a", "b"], Lexicon({"ab": (("a", "b"),)}))
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "words"), [(CHARACTERS, ["a", "b"]), (CHARACTERS, ["a", "b", SPACE]), (WORDS, ["ab", "other"])]
+    ("tokenizer", "words"),
+    [(CHARACTERS, ["a", "b"]), (CHARACTERS, ["a", "b", SPACE]), (NO_SPACE, ["a", "b"]), (WORDS, ["ab", "other"])],
 )
 def test_a_language_model_over_the_units_is_accepted(tmp_path, tokenizer, words):
     lm, path = model(tmp_path, words)
@@ -162,6 +165,7 @@ def test_a_language_model_over_the_units_is_accepted(tmp_path, tokenizer, words)
         ),
         (CHARACTERS, ["A", "B"], "contains none of the model's units, such as 'a'; it has them in upper case"),
         (CHARACTERS, ["a", "b", "ab"], "'ab' is not one of the model's units; train it on units"),
+        (NO_SPACE, ["a", "b", "ab"], "'ab' is not one of the model's units; .* leave --lm-units out"),
         (PHONES, ["a", "b", "ab"], "'ab' is not one of the model's units; .* for words, use --method graph"),
         (WORDS, ["AB"], "it has them in upper case"),
         (WORDS, ["a", "b"], "contains none of the model's units, such as 'ab'"),
@@ -174,9 +178,21 @@ def test_a_language_model_over_other_units_is_refused(tmp_path, tokenizer, words
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_a_word_language_model_with_some_word_in_the_units_is_accepted(tmp_path):
-    lm, path = model(tmp_path, ["xyz", "ab"])
-    check_word_lm(lm, CHARACTERS, path)
+@pytest.mark.parametrize(
+    "tokenizer, words", [(CHARACTERS, ["xyz", "ab"]), (CHARACTERS, ["a"]), (NO_SPACE, ["a", "ab"])]
+)
+def test_a_word_language_model_with_some_word_in_the_units_is_accepted(tmp_path, tokenizer, words):
+    lm, path = model(tmp_path, words)
+    check_word_lm(lm, tokenizer, path)
+
+
+def test_a_model_of_units_without_a_space_needs_its_option(tmp_path):
+    lm, path = model(tmp_path, ["a", "b"])
+    with pytest.raises(UserError, match="all of its words are units of the model, which have no space; add --lm-units"):
+        check_word_lm(lm, NO_SPACE, path)
+    assert open_fusion(NO_SPACE, {"lm": path, "lm_units": True})[1]["lm_units"]
+    assert open_fusion(WORDS, {"lm": model(tmp_path, ["ab"])[1]})[1]["lm_units"]
+    assert not open_fusion(NO_SPACE, {"lm": model(tmp_path, ["ab", "ba"])[1]})[1]["lm_units"]
 
 
 @pytest.mark.parametrize(

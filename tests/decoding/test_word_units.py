@@ -89,6 +89,13 @@ def test_words_of_characters_begin_at_the_mark_of_a_space(text):
         assert "".join(tokenizer.symbols[unit] for unit in tokens[begin:end]).strip(SPACE) == word
 
 
+@pytest.mark.parametrize("text", ["กาแฟ", "ก", "ฟาก"])
+def test_characters_without_a_space_are_one_word(text):
+    tokenizer = train_tokenizer("char", ["กาแฟ", "ฟา"])
+    found = WordSplitter(tokenizer).words(Hypothesis(tokenizer.encode(text), list(range(len(text))), 0.0))
+    assert found == [(text, (0, len(text)))] and tokenizer.separator is None
+
+
 def test_units_that_are_words_or_phones_stand_alone():
     words = train_tokenizer("word", ["ab", "c"])
     assert WordSplitter(words).words(Hypothesis(words.encode("c ab"), [0, 3], 0.0)) == [("c", (0, 1)), ("ab", (1, 2))]

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from asrtool.deploy.onnx_graphs import silence_exporter
-from asrtool.deploy.sherpa_onnx import open_search, write_graph, write_runtime_files
+from asrtool.deploy.sherpa_onnx import open_search, symbols_with_spaces, write_graph, write_runtime_files
 from asrtool.deploy.sherpa_onnx_graph import streaming_graph
 from asrtool.experiment import open_experiment
+from asrtool.text.tokenizer import SPACE
+from asrtool.text.tokenizer_training import train_tokenizer
 from tests.decoding.graphs import save_word_graph
 from tests.deploy.sherpa import (
     asrtool_words,
@@ -213,6 +215,14 @@ def test_the_folder_and_its_8_bit_graphs_are_complete(exported, recordings):
     recognizer = online_recognizer(exported, "streaming.int8.onnx")
     streams = sherpa_streams(recognizer, recordings, tail_padding(exported))
     assert all(recognizer.get_result(stream) for stream in streams)
+
+
+@pytest.mark.parametrize("kind, text, begins", [
+    ("word", "ab c", True), ("char", "ab c", False), ("char", "abc", False),
+])  # fmt: skip
+def test_symbols_get_the_mark_of_a_space_where_units_are_words(kind, text, begins):
+    _, *symbols = symbols_with_spaces(train_tokenizer(kind, [text]))
+    assert all(symbol.startswith(SPACE) for symbol in symbols) == begins
 
 
 def test_wrong_use_is_one_line(system, asr, tmp_path):

@@ -7,9 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asrtool.errors import DataError, UserError
+from asrtool.graphs.build import build_graph
 from asrtool.graphs.compile import Compiler
 from asrtool.graphs.lexicon_fst import WordBoundary
 from asrtool.text.lexicon import Lexicon
+from asrtool.text.tokenizer import save_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 from tests.graphs.paths import Bigram, collapse, expected, outputs, sequences
 
 SYMBOLS = ["<blank>", "a", "b", "SIL", "\u2581"]
@@ -148,6 +151,12 @@ def test_no_disambiguation_symbol_is_left(kind, arpa):
 def test_a_graph_of_bpe_units_needs_nothing_between_words(arpa):
     lexicon = Lexicon({"X": (("\u2581", "a"),), "Y": (("\u2581", "a", "b"),)})
     check(compiler(lexicon, arpa), "LG", expected(lexicon, LM.cost, 4), 4, (1, 2, 4))
+
+
+@pytest.mark.parametrize("transcripts, separator", [(["X Y"], "\u2581"), (["X", "Y"], None)])
+def test_a_graph_of_characters_separates_words_where_the_units_have_a_space(transcripts, separator, arpa, tmp_path):
+    save_tokenizer(train_tokenizer("char", transcripts), tmp_path / "tokenizer.json")
+    assert build_graph(tmp_path / "graph", tmp_path / "tokenizer.json", lm=arpa)["separator"] == separator
 
 
 def test_unusable_words_are_all_listed():

@@ -18,6 +18,7 @@ from tests.decoding.graphs import random_log_probs
 
 TEXTS = ["she sells sea shells", "the shells she sells", "he sees the sea"]
 WORD, CHAR = (train_tokenizer(kind, TEXTS) for kind in ("word", "char"))
+NO_SPACE = train_tokenizer("char", ["กาแฟ", "ฟา"])  # its texts are single words
 PHONE = PhoneTokenizer(["<blank>", "SIL", "A", "B"], Lexicon({"ab": (("A", "B"),)}), "SIL")
 
 
@@ -59,7 +60,7 @@ def test_the_result_of_chunks_is_that_of_the_whole_utterance(method, seed, frame
 
 @pytest.mark.parametrize("method", ["greedy", "prefix"])
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 999), tokenizer=st.sampled_from([WORD, CHAR, PHONE]))
+@given(seed=st.integers(0, 999), tokenizer=st.sampled_from([WORD, CHAR, NO_SPACE, PHONE]))
 def test_final_words_never_change(method, seed, tokenizer):
     log_probs = random_log_probs(30, tokenizer.size, seed)
     parts, found = feed(new(method, tokenizer), log_probs, range(1, 30))
@@ -99,7 +100,7 @@ def test_without_a_frame_there_are_no_words(method):
 
 @given(st.data())
 def test_assembled_words_are_those_of_the_whole_text(bpe, data):
-    tokenizer = data.draw(st.sampled_from([WORD, CHAR, PHONE, bpe]))
+    tokenizer = data.draw(st.sampled_from([WORD, CHAR, NO_SPACE, PHONE, bpe]))
     tokens = data.draw(st.lists(st.integers(1, tokenizer.size - 1), max_size=8))
     words, frames = WordAssembler(tokenizer).words(tokens, range(len(tokens)))
     assert words == tokenizer.decode(tokens).split() and frames == sorted(frames)
@@ -107,7 +108,7 @@ def test_assembled_words_are_those_of_the_whole_text(bpe, data):
 
 @given(st.data())
 def test_words_that_grow_are_those_of_all_tokens(bpe, data):
-    tokenizer = data.draw(st.sampled_from([WORD, CHAR, PHONE, bpe]))
+    tokenizer = data.draw(st.sampled_from([WORD, CHAR, NO_SPACE, PHONE, bpe]))
     assembler = WordAssembler(tokenizer)
     growing = GrowingWords(assembler)
     tokens = data.draw(st.lists(st.integers(1, tokenizer.size - 1), max_size=12))
