@@ -17,27 +17,27 @@ RETRY_SECONDS = 0.05  # until SIGTERM is handled that came where Python ignores 
 TERMINATED = 128 + signal.SIGTERM  # exit status of a process that was asked to end, as a shell gives it
 
 
-def ignore_interrupts(*_: object) -> None:
-    """Makes a worker process ignore Ctrl-C, which reaches the whole process group: the parent process handles it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def init_worker(*_: object, ends_on_sigterm: bool = True) -> None:
+def init_worker(*_: object, ends_on_sigterm: bool) -> None:
     """Makes a worker process leave Ctrl-C to its parent, and end when the parent is gone, even if that was killed.
 
     With `ends_on_sigterm` False it leaves SIGTERM to its parent as well, which finishes work before it ends: a service
-    manager may send the signal to all processes.
+    manager or scheduler may send the signal to all processes. It then ends only on a SIGTERM of its parent itself, by
+    which multiprocessing ends daemonic processes when Python exits; without that, Python would wait for them for ever.
     """
-    ignore_interrupts()
-    if not ends_on_sigterm:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # see sigterm_held
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Blocked, the signal waits until the thread below takes it; sigterm_held may have blocked it, too
+    signal.pthread_sigmask(signal.SIG_UNBLOCK if ends_on_sigterm else signal.SIG_BLOCK, [signal.SIGTERM])
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(PARENT_SECONDS)
+            if ends_on_sigterm:
+                time.sleep(PARENT_SECONDS)
+                continue
+            received = signal.sigtimedwait([signal.SIGTERM], PARENT_SECONDS)
+            if received and received.si_pid == parent:
+                os._exit(0)
         os._exit(1)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()

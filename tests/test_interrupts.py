@@ -67,6 +67,48 @@ with exit_on_sigterm():
 """
 
 
+WORKER_SCRIPT = """
+import multiprocessing, sys, time
+from asrtool.interrupts import init_worker, sigterm_held
+
+def work(pipe):
+    init_worker(ends_on_sigterm=sys.argv[1] == "ends")
+    pipe.send("ready")
+    while True:
+        pipe.send(pipe.recv())
+
+context = multiprocessing.get_context("fork")
+parents, workers = context.Pipe()
+worker = context.Process(target=work, args=(workers,), daemon=True)
+with sigterm_held():
+    worker.start()
+workers.close()
+parents.recv()
+print(worker.pid, flush=True)
+sys.stdin.readline()  # the signal was sent
+try:
+    parents.send("alive")
+    parents.poll(20)
+    print(parents.recv(), flush=True)
+except (EOFError, OSError):
+    print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("choice, state", [("ends", "ended"), ("stays", "alive")])
+def test_a_worker_leaves_sigterm_to_its_parent_if_it_should_and_ends_with_it(choice, state):
+    """Python ends daemonic processes by SIGTERM when it exits, and waits for them."""
+    command = [sys.executable, "-c", WORKER_SCRIPT, choice]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
+        worker = int(process.stdout.readline())
+        os.kill(worker, signal.SIGTERM)
+        out, err = process.communicate("sent\n", timeout=20)
+    assert (process.returncode, out, err) == (0, f"{state}\n", "")
+    assert not Path(f"/proc/{worker}").exists()
+
+
 def test_sigterm_at_the_end_of_an_import_ends_the_process_soon_after():
     root = Path(__file__).parents[1]
     command = [sys.executable, "-c", IMPORT_SCRIPT]

@@ -276,7 +276,7 @@ def _features_manifest(cut: MonoCut, features: np.ndarray, key: str, archive: Pa
 
 
 def _init_store_worker() -> None:
-    init_worker()
+    init_worker(ends_on_sigterm=True)
     torch.set_num_threads(1)  # one process a core is faster than many threads on short recordings
 
 

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ from asrtool.data.shards import Entry
 from asrtool.data.sources import InvalidEntry, as_data_error
 from asrtool.data.speaker_transforms import SpeakerTransforms, load_transforms, transform_key
 from asrtool.errors import AsrtoolError, UserError
-from asrtool.interrupts import init_worker
+from asrtool.interrupts import init_worker, sigterm_held
 from asrtool.text.pdf_tokenizer import PdfTokenizer
 from asrtool.text.tokenizer import Tokenizer
 
@@ -222,7 +223,7 @@ def load_batches(
         num_workers=workers,
         collate_fn=_to_arrays,  # type: ignore[arg-type]  # without a batch size torch hands over one item, not a list
         generator=torch.Generator(),
-        worker_init_fn=init_worker,
+        worker_init_fn=partial(init_worker, ends_on_sigterm=False),  # the process itself ends after a step
         pin_memory=pin_memory,
     )
     for batch in _with_named_failures(loader, workers):
@@ -248,7 +249,9 @@ def _with_named_failures(loader: DataLoader, workers: int) -> Iterator[Batch | A
     """Yields what `loader` yields. UserError for what the operating system refuses, with what to do."""
     hint = f"lower data.workers ({workers}; 0 loads in the process itself)"
     try:
-        yield from loader
+        with sigterm_held():
+            batches = iter(loader)
+        yield from batches
     except OSError as error:
         if not workers:
             raise

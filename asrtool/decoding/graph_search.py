@@ -174,7 +174,7 @@ def _fork(jobs: int, search: GraphSearch) -> ProcessPoolExecutor:
 def _start_search_worker(search: GraphSearch) -> None:
     global _worker_search
     _worker_search = search
-    init_worker()
+    init_worker(ends_on_sigterm=True)
 
 
 def _decode(search: GraphSearch, log_probs: np.ndarray) -> Hypothesis:

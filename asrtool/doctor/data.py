@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from asrtool.config import Config
@@ -136,8 +137,9 @@ def _measure(tasks: Sequence[RecordingJob], jobs: int) -> Iterator[Measured]:
     if jobs == 1:
         yield from map(measure_recording, tasks)
         return
+    initializer = partial(init_worker, ends_on_sigterm=True)
     try:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), init_worker) as pool:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), initializer) as pool:
             yield from pool.map(measure_recording, tasks, chunksize=CHUNK)
     except BrokenProcessPool as error:
         raise UserError(f"a process was killed; memory may have run out: lower --jobs ({jobs})") from error

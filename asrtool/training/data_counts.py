@@ -32,7 +32,7 @@ UNIT_COUNTS = "unit_ngram.json"
 def write_priors(data: DataConfig, labels: FrameLabels, path: Path) -> None:
     """Writes the seconds of each output of the model in the alignments of the training set, as a JSON list.
 
-    An existing file is not written again, and the exclusion lists are not read then. Audio that is not aligned counts as
+    An existing file is not written again, and exclusion lists are not read then. Audio that is not aligned counts as
     blank, or as silence in topology hmm, and only the first MAX_CUTS of a long manifest count, without those in the
     exclusion lists. Corpora that are mixed count by their shares. Decoding subtracts the logarithms of the priors
     (`--priors`): the posterior of a frame is then a scaled likelihood (Bourlard and Morgan 1994).

@@ -33,10 +33,11 @@ def speed_of_processes(count: int, threads: int, num_bytes: int, work: Callable[
     Then the processes sum up a buffer of `num_bytes` with gloo, as ddp does with the gradients. `work` is pickled.
     """
     context = multiprocessing.get_context("spawn")
+    initializer = partial(init_worker, ends_on_sigterm=True)
     with tempfile.TemporaryDirectory() as folder:
         measure = partial(_measure_rank, count, threads, num_bytes, Path(folder) / "store", work)
         try:
-            with ProcessPoolExecutor(count, context, init_worker) as pool:
+            with ProcessPoolExecutor(count, context, initializer) as pool:
                 speeds = list(pool.map(measure, range(count)))
         except BrokenProcessPool as error:
             raise AsrtoolError("a process that measured the speed is gone; is the memory too small?") from error

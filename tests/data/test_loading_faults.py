@@ -176,6 +176,20 @@ def test_a_killed_loader_process_is_one_error_line_with_the_remedy(tiny_config, 
         list(islice(stream, 50))
 
 
+def test_a_loader_process_leaves_sigterm_to_the_training(tiny_config, tokenizer_file):
+    """A scheduler sends the signal to all processes; the training takes its step and writes a checkpoint."""
+    config = tiny_config()
+    dataset = SpeechDataset(config, load_tokenizer(tokenizer_file), True)
+    stream = load_batches(dataset, TrainingSampler(config.data, config.seed), 1)
+    next(stream)
+    (worker,) = multiprocessing.active_children()
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    assert len(list(islice(stream, 20))) == 20
+    worker.terminate()  # as Python does at its end
+    worker.join(20)
+    assert worker.exitcode == 0
+
+
 LIMITED = """
 import resource, sys
 from itertools import islice

@@ -283,14 +283,24 @@ def test_decoding_refuses_a_tokenizer_with_other_units(asr, finished, corpus, tm
     assert status == 2 and "has other units than the tokenizer: unit 1 of 5" in err and len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("signal, status", [("SIGINT", 130), ("SIGTERM", 143)])
-def test_the_exit_status_shows_which_signal_ended_training(train_process, tiny_config, tmp_path, signal, status):
+TO_ALL = "subprocess.run(['bash', '-c', 'trap : TERM; kill -TERM 0'])"  # also to the loader process
+
+
+@pytest.mark.parametrize(
+    "send, signal, status",
+    [
+        ("signal.raise_signal(signal.SIGINT)", "SIGINT", 130),
+        ("signal.raise_signal(signal.SIGTERM)", "SIGTERM", 143),
+        (TO_ALL, "SIGTERM", 143),
+    ],
+)
+def test_the_exit_status_shows_which_signal_ended_training(train_process, tiny_config, tmp_path, send, signal, status):
     """After the step, with a checkpoint to go on from."""
     code = (
-        "import signal\nfrom asrtool.training import train as module\nreal = module.training_step\n"
-        f"def step(*a):\n    signal.raise_signal(signal.{signal})\n    return real(*a)\nmodule.training_step = step"
+        "import os, signal, subprocess\nfrom asrtool.training import train as module\nreal = module.training_step\n"
+        f"os.setpgrp()\ndef step(*a):\n    {send}\n    return real(*a)\nmodule.training_step = step"
     )
-    done = train_process(tiny_config(), tmp_path / "exp", code)
+    done = train_process(tiny_config(data={"workers": 1}), tmp_path / "exp", code)
     assert done.returncode == status, done.stderr
     assert (tmp_path / "exp/checkpoints/step-00000001.pt").is_file()
     word = {"SIGINT": "interrupted", "SIGTERM": "terminated"}[signal]
