@@ -24,6 +24,17 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     return device
 
 
+def use_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """Returns the device of a run, as `pick_device`, and makes a GPU the current one of this thread.
+
+    torch puts the shards of FSDP on the current GPU, records CUDA graphs there, and counts its memory.
+    """
+    device = pick_device(name, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Returns a tensor on `device`. The copy from the host to a GPU does not wait for the work that the GPU has.
 

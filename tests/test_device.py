@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from asrtool.data.batch import Batch
-from asrtool.device import to_device
+from asrtool.device import to_device, use_device
+from asrtool.training.train import dry_run, train
 from tests.tiny import feature_batch
 
 
@@ -50,3 +51,29 @@ def test_all_tensors_of_a_batch_are_pinned_and_arrays_become_tensors(monkeypatch
     result = batch.pin_memory()
     assert isinstance(result, Batch) and torch.equal(result.features, torch.ones(2, 3, 4))
     assert len(pinned) == 4 and result.ids == batch.ids and result.labels is None
+
+
+@pytest.fixture
+def current_gpu(monkeypatch):
+    """The devices that were made current, on a machine that seems to have two GPUs."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(str(device)))
+    return current
+
+
+def test_the_gpu_of_a_run_becomes_the_current_one(current_gpu):
+    used = [str(use_device(name, rank)) for name, rank in [("auto", 1), ("cuda", 2), ("cuda:1", 0), ("cpu", 1)]]
+    assert used == ["cuda:1", "cuda:0", "cuda:1", "cpu"] and current_gpu == used[:3]
+
+
+@pytest.mark.parametrize("start", [train, dry_run])
+def test_training_starts_on_its_gpu(current_gpu, monkeypatch, tiny_config, tmp_path, start):
+    def started(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asrtool.training.train.start_session", started)
+    with pytest.raises(KeyboardInterrupt):
+        start(tiny_config(), tmp_path / "exp", device="cuda:1")
+    assert current_gpu == ["cuda:1"]

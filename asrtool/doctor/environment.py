@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from asrtool.device import lacks_bf16, pick_device
+from asrtool.device import lacks_bf16, use_device
 from asrtool.distributed import Ranks, process_group, this_rank
 from asrtool.doctor.codecs import check_codecs, codec_facts
 from asrtool.doctor.findings import Finding, Report, Severity
@@ -65,13 +65,9 @@ def _speed(report: Report) -> Iterable[Finding]:
 
 def _report_of_ranks(report: Report, ranks: Ranks) -> Report:
     """Returns the report with the findings of all ranks on the first rank, each with its host and rank."""
-    import torch
-
     from asrtool.distributed import gather_from_all
 
-    device = pick_device("auto", ranks.local_rank)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    device = use_device("auto", ranks.local_rank)
     with process_group(ranks, device, TIMEOUT_SECONDS):
         facts, findings = measure_ranks(ranks, device.type)
         everyone = gather_from_all(ranks, [vars(finding) for finding in report.findings])

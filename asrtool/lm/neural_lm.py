@@ -16,6 +16,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from asrtool.device import pick_device
+from asrtool.distributed import this_rank
 from asrtool.errors import UserError, require_file
 from asrtool.files import require_output, require_same_kind
 from asrtool.lm.sentences import word_encoder
@@ -152,7 +153,7 @@ def load_neural_lm(path: str | Path, device: str = "auto", context: int | None =
     Raises UserError for a file that does not hold such a model, and for a context that is larger than its own.
     """
     path = require_file(path, "language model", HINT)
-    torch_device = pick_device(device)
+    torch_device = pick_device(device, this_rank().local_rank)
     content = load_tensors(path, WHAT, HINT)
     try:
         tokenizer = tokenizer_from_dict(content["tokenizer"])

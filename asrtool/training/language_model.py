@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asrtool.device import describe_device, pick_device
+from asrtool.device import describe_device, use_device
 from asrtool.distributed import (
     StoppedByFirstRank,
     broadcast_from_first,
@@ -106,7 +106,7 @@ def train_language_model(
     as an uninterrupted one.
     """
     ranks = this_rank()
-    torch_device = pick_device(device, ranks.local_rank)
+    torch_device = use_device(device, ranks.local_rank)
     with process_group(ranks, torch_device, TIMEOUT_SECONDS), ExitStack() as stack:
         lock = write_lock(out.absolute().parent, "asrtool lm train-neural", file=out.name)
         on_first_rank(ranks, lambda: stack.enter_context(lock))

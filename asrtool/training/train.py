@@ -14,7 +14,7 @@ from pathlib import Path
 
 from asrtool import __version__
 from asrtool.config import Config
-from asrtool.device import pick_device
+from asrtool.device import use_device
 from asrtool.distributed import gather_from_all, on_first_rank, pin_local_ranks, process_group, rank_log, this_rank
 from asrtool.errors import UserError
 from asrtool.files import sweep_temporary, temporary_path
@@ -56,12 +56,13 @@ def train(
     ranks = this_rank()
     if warmup_hours and ranks.local_world_size != ranks.world_size:
         raise UserError("a warmup runs on one machine; start torchrun there alone, and the main phase on all")
+    torch_device = use_device(device, ranks.local_rank)
     with (
         rank_log(ranks, experiment / "logs"),
-        process_group(ranks, pick_device(device, ranks.local_rank), config.parallel.timeout),
+        process_group(ranks, torch_device, config.parallel.timeout),
         ExitStack() as stack,
     ):
-        pin_local_ranks(ranks, pick_device(device, ranks.local_rank))
+        pin_local_ranks(ranks, torch_device)
         on_first_rank(ranks, lambda: _lock_folder(experiment, stack))
         resume = resume or any(gather_from_all(ranks, ranks.restarted))  # only a machine's own torchrun knows it
         session = start_session(config, experiment, ranks, device, resume, initial)
@@ -183,10 +184,11 @@ def dry_run(config: Config, experiment: Path, device: str = "auto", initial: Ini
     changes = {"max_steps": 2, "validate_every": 2, "log_every": 1, "warmup_steps": 1}
     short = config.model_copy(update={"training": config.training.model_copy(update=changes)})
     ranks = this_rank()
+    torch_device = use_device(device, ranks.local_rank)
     with (
         tempfile.TemporaryDirectory() as logs,
         rank_log(ranks, Path(logs)),
-        process_group(ranks, pick_device(device, ranks.local_rank), config.parallel.timeout),
+        process_group(ranks, torch_device, config.parallel.timeout),
         ExitStack() as stack,
     ):
         folder = Path(on_first_rank(ranks, lambda: str(_temporary_folder(experiment, stack))))
