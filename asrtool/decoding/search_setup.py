@@ -189,6 +189,9 @@ def _open_rescoring(setup: GraphSetup, options: Options) -> Callable[[Lattice], 
     from asrtool.lm.unknown_words import score_unknown_as_rarest
 
     graph, graph_lm, new_lm = setup.graph, options["graph_lm"], options["rescore"]
+    if "G" not in graph.meta["kind"]:
+        hint = "build a graph with --kind HLG and --lm, or leave --rescore out"
+        raise UserError(f"{graph.folder} has no language model whose scores --rescore could replace; {hint}")
     expected_hash = graph.meta["sha256"].get("lm")
     if expected_hash and source_hash(require_file(graph_lm, "language model", "see --graph-lm")) != expected_hash:
         raise UserError(f"{graph.folder} was not built with --graph-lm {graph_lm}: its sha256 is another")

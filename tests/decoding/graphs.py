@@ -140,5 +140,5 @@ def save_word_graph(
     fst, words = kaldifst.compile("\n".join(lines) + "\n"), ["<eps>", *tokenizer.symbols[1:], "#0"]
     hashes = {"tokenizer": tokenizer_hash(tokenizer), "lexicon": None, "lm": lm and file_hash(lm)}
     meta = {"kind": "HLG", "topology": "ctc", "outputs": tokenizer.size, "sizes": {"HLG": {}}, "sha256": hashes} | meta
-    save_graph(folder, {"HLG": fst}, words, ["<eps>", *tokenizer.symbols], meta)
+    save_graph(folder, {meta["kind"]: fst}, words, ["<eps>", *tokenizer.symbols], meta)
     return folder

@@ -31,6 +31,8 @@ def files(tokenizer_file, tmp_path_factory):
     save_word_graph(folder / "graph", load_tokenizer(tokenizer_file), folder / "old.arpa")
     save_word_graph(folder / "other", load_tokenizer(tokenizer_file), sha256={"tokenizer": "0"})
     save_word_graph(folder / "wide", load_tokenizer(tokenizer_file), outputs=9)
+    without_lm = {"kind": "HL", "sizes": {"HL": {}}}
+    save_word_graph(folder / "HL", load_tokenizer(tokenizer_file), **without_lm)
     save_word_graph(folder / "hmm", load_tokenizer(tokenizer_file), topology="hmm")
     (folder / "short.json").write_text("[1, 2]", encoding="utf-8")
     return folder
@@ -201,6 +203,10 @@ def test_utterances_without_a_complete_path_are_listed_counted_and_partial(asr, 
         (
             "--method graph --graph graph --rescore new.arpa --graph-lm new.arpa",
             "was not built with --graph-lm new.arpa",
+        ),
+        (
+            "--method graph --graph HL --rescore new.arpa --graph-lm old.arpa",
+            "HL has no language model whose scores --rescore could replace; build a graph with --kind HLG",
         ),
         ("--method graph --graph graph --lattices --max-active 9", "--max-active and --lattices exclude each other"),
         ("--method graph --graph none", "graph not found: none"),
