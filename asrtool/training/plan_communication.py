@@ -23,18 +23,28 @@ def communication(
     if devices == 1:
         return 0.0, 0.0
     hidden = OVERLAP * compute if device.is_gpu else 0.0
+    updates = _update_bytes(info, device)
     machines = math.ceil(devices / device.per_machine)
     link = device.link if machines == 1 else min(device.link, network)
     if parallel.strategy == "bmuf":
         per_worker = averaging_devices(config, device, devices)
         inside = ring_bytes(size, per_worker)
+        shared = share_bytes(updates, per_worker)
         between = 3 * ring_bytes(size, math.ceil(devices / per_worker)) / parallel.block_steps
-        return inside + between, max(0.0, inside / device.link - hidden) + between / link
+        seconds = max(0.0, inside / device.link - hidden) + shared / device.link + between / link
+        return inside + shared + between, seconds
     gradients = size / 2 if parallel.strategy == "ddp" and parallel.gradient_compression != "none" else size
-    sent = ring_bytes(gradients, devices)
     if parallel.strategy == "fsdp":  # weights are gathered for the forward and the backward pass, gradients scattered
         sent = 1.5 * ring_bytes(size, devices)
-    return sent, max(0.0, sent / link - hidden)
+        return sent, max(0.0, sent / link - hidden)
+    sent, shared = ring_bytes(gradients, devices), share_bytes(updates, devices)
+    return sent + shared, max(0.0, sent / link - hidden) + shared / link
+
+
+def _update_bytes(info: ModelInfo, device: Device) -> float:
+    """Bytes of the updates of Muon's matrices, which ranks compute in shares and send after the backward pass."""
+    num_weights = 2 * sum(info.parameters.values()) - info.optimizer_values  # Muon keeps one number for each, AdamW two
+    return (WEIGHT / 2 if device.is_gpu else WEIGHT) * num_weights
 
 
 def averaging_devices(config: Config, device: Device, devices: int) -> int:
@@ -47,3 +57,8 @@ def averaging_devices(config: Config, device: Device, devices: int) -> int:
 def ring_bytes(size: float, workers: int) -> float:
     """Bytes that each worker of a ring sends to sum up `size` bytes."""
     return 2 * (workers - 1) / workers * size
+
+
+def share_bytes(size: float, workers: int) -> float:
+    """Bytes that each worker of a ring sends until all have the shares of all, `size` bytes together."""
+    return (workers - 1) / workers * size

@@ -147,6 +147,18 @@ def test_what_is_sent_is_what_the_model_of_scaling_says(tiny_config, scheme, par
     assert plan.sent_bytes == pytest.approx(module.traffic(module.Scheme.parse(scheme), 16, parameters)[0])
 
 
+@pytest.mark.parametrize(("strategy", "sharing_ranks"), [("ddp", 16), ("bmuf", 4), ("fsdp", 1)])
+def test_ranks_that_share_the_updates_of_muon_send_them(tiny_config, info, monkeypatch, strategy, sharing_ranks):
+    def sent(num_matrix_weights):
+        with_muon = info._replace(optimizer_values=2 * sum(info.parameters.values()) - num_matrix_weights)
+        monkeypatch.setattr("asrtool.training.plan.model_info", lambda *arguments: with_muon)
+        config = tiny_config(parallel={"strategy": strategy, "ranks_per_worker": 4})
+        return make_plan(config, UNITS, ROUND, PlanOptions(1, devices=16)).sent_bytes
+
+    bytes_of_a_weight = 2  # ROUND is a GPU
+    assert sent(1000) - sent(0) == pytest.approx((sharing_ranks - 1) / sharing_ranks * 1000 * bytes_of_a_weight)
+
+
 def test_the_slowest_link_counts_and_computation_hides_a_part(tiny_config):
     config = tiny_config()
 
