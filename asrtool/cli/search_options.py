@@ -113,7 +113,8 @@ nbest_option = click.option(
     "--nbest",
     type=click.IntRange(1, MAX_NBEST),
     show_default="1",
-    help="Number of hypotheses that are written for an utterance (--method prefix or graph).",
+    help="Number of hypotheses that are written for an utterance, fewer where the search finds fewer texts; --method "
+    "prefix takes at least as large a beam (--method prefix or graph).",
 )
 
 

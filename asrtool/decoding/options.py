@@ -65,6 +65,7 @@ def check_options(methods: Sequence[str], options: Options) -> None:
 
 def _check_prefix_options(methods: Sequence[str], options: Options) -> None:
     require_range("beam", options.get("beam", 1), 1, MAX_PREFIX_BEAM)
+    require_range("nbest", options.get("nbest", 1), 1, MAX_PREFIX_BEAM)
     require_range("lm_weight", options.get("lm_weight", 0), 0, MAX_COST)
     require_range("insertion_penalty", options.get("insertion_penalty", 0), -MAX_COST, MAX_COST)
     if options.get("beam", 1) % 1:

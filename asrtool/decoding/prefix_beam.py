@@ -25,9 +25,10 @@ change the result either.
 """
 
 import heapq
+import itertools
 import math
 import os.path
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,11 @@ def ctc_prefix_beam(
     blank: int = 0,
     nbest: int = 1,
     fusion: Fusion | None = None,
+    text: Callable[[list[int]], Hashable] = tuple,
 ) -> list[list[Hypothesis]]:
-    """Returns at most `nbest` best token sequences of each utterance, best first.
+    """Returns at most `nbest` best token sequences of each utterance, best first, of those of equal `text` the best.
 
+    There are at most `beam` of them.
     log_probs (N, T, V), any device; lens (N,) valid frames. `score` is the log-probability of the token sequence,
     summed over the paths that the beam of `beam` prefixes kept (exact for a beam that holds all prefixes), plus the
     gains of `fusion`, a language model.
@@ -65,9 +68,20 @@ def ctc_prefix_beam(
         own = padded[:length]  # (T, V) log-probs of one utterance
         search = PrefixBeam(beam, blank, fusion)
         search.advance(own)
-        best = search.best(nbest)
+        best = itertools.islice(_first_of_each_text(search.best(beam), text), nbest)
         results.append([Hypothesis(tokens, align_tokens(own, tokens, blank), score) for tokens, score in best])
     return results
+
+
+def _first_of_each_text(
+    results: Iterable[tuple[list[int], float]], text: Callable[[list[int]], Hashable]
+) -> Iterator[tuple[list[int], float]]:
+    """Yields the (tokens, log-probability) whose text none before has: several token sequences may write a text."""
+    seen = set()
+    for tokens, score in results:
+        if (key := text(tokens)) not in seen:
+            seen.add(key)
+            yield tokens, score
 
 
 class PrefixBeam:

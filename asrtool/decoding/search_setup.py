@@ -72,12 +72,12 @@ def require_prefixes(topology: str) -> None:
 
 
 def _open_prefix_search(tokenizer: Tokenizer, options: Options) -> SearchSetup:
-    beam = int(options.get("beam", DEFAULT_PREFIX_BEAM))
     nbest = options.get("nbest", 1)
+    beam = max(nbest, int(options.get("beam", DEFAULT_PREFIX_BEAM)))  # it holds all hypotheses that are returned
     fusion, settings = open_fusion(tokenizer, options)
 
     def search(log_probs: torch.Tensor, lens: torch.Tensor) -> list[Hypothesis]:
-        nbest_lists = ctc_prefix_beam(log_probs, lens, beam, nbest=nbest, fusion=fusion)
+        nbest_lists = ctc_prefix_beam(log_probs, lens, beam, nbest=nbest, fusion=fusion, text=tokenizer.decode)
         return [best.with_others(others) for best, *others in nbest_lists]
 
     return SearchSetup(search, {"beam": beam, "nbest": nbest} | settings)

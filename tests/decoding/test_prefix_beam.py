@@ -9,6 +9,8 @@ import torch
 from asrtool.decoding.greedy import ctc_greedy
 from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.prefix_beam import PrefixBeam, ctc_prefix_beam
+from asrtool.decoding.search_setup import open_search
+from asrtool.text.tokenizer import SPACE, SymbolTokenizer
 
 
 def random_log_probs(*shape: int, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
@@ -112,6 +114,21 @@ def test_chunks_give_the_same_as_the_whole(sizes):
         search.advance(chunk)
     (whole,) = ctc_prefix_beam(log_probs[None], torch.tensor([12]), beam=4, nbest=4)
     assert search.best(4) == [(one.tokens, one.score) for one in whole]
+
+
+@pytest.mark.parametrize("beam, nbest", [(None, 20), (2, 20), (30, 20), (5, 1)])
+def test_an_nbest_list_is_as_long_as_asked_and_has_each_text_once(beam, nbest):
+    tokenizer = SymbolTokenizer("char", ["<blank>", "a", "b", SPACE])  # "a", "a " and " a" are one text
+    options = {"nbest": nbest} | ({"beam": beam} if beam else {})
+    search, settings, _ = open_search("prefix", tokenizer, options)
+    log_probs = random_log_probs(1, 12, 4)
+    (best,) = search(log_probs, torch.tensor([12]))
+    assert settings["beam"] == max(nbest, beam or 0) and settings["nbest"] == nbest
+    (everything,) = ctc_prefix_beam(log_probs, torch.tensor([12]), settings["beam"], nbest=settings["beam"])
+    first = {tokenizer.decode(one.tokens): one for one in reversed(everything)}
+    expected = [one for one in everything if first[tokenizer.decode(one.tokens)] is one][:nbest]
+    assert [one.tokens for one in (best, *best.others)] == [one.tokens for one in expected]
+    assert len(everything) == settings["beam"] and (nbest == 1 or len(expected) < len(everything))
 
 
 def test_only_blanks_give_the_empty_hypothesis():
