@@ -176,15 +176,13 @@ def _decode_own_batches(
     set_name: str,
 ) -> None:
     """Decodes the remaining batches of this rank."""
-    done = partial_results.resume()
-    num_done = sum(decoded.batches for decoded in done)
+    number, num_done = partial_results.resume()
     if num_done:
         folder = partial_results.folder
         logger.info(f"decoding {set_name}: resuming after {num_done} batches of an interrupted run, in {folder}")
     batches = decoder.experiment.batches(itertools.islice(cut_batches, num_done, None), workers)
     if partial_results.ranks.is_first:
         batches = progress(batches, f"decoding {set_name}", units="batches")
-    number = len(done)
     for decoded in _decode_batches(decoder, batches):
         partial_results.write(number, decoded)
         number += 1

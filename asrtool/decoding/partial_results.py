@@ -3,12 +3,13 @@
 Each process writes what it has decoded, some batches at a time, into a folder named by the hash of everything that
 determines the result (checkpoint, manifest, settings, number of processes), and continues after what is there:
 
-    OUT/parts/RUN/0-000000.json    the first batches of rank 0; of every two if there are two ranks
+    OUT/parts/RUN/0-000000.jsonl   the first batches of rank 0; of every two if there are two ranks
                   0-000000.gz      their lattices, if there are any
-                  0-000001.json    the next ones
+                  0-000001.jsonl   the next ones
                   0-end.json       rank 0 has finished; the number of its files
-                  1-000000.json    ...
+                  1-000000.jsonl   ...
 
+The first line of a file has its number of batches and of rows, and the times; the others are rows of hyps.jsonl.
 The processes do not communicate: the first one waits for the files of the others, and joins them.
 """
 
@@ -29,7 +30,7 @@ from asrtool.distributed import Ranks
 from asrtool.errors import UserError
 from asrtool.files import atomic_path, json_line, write_json, write_text
 from asrtool.progress import LOG_SECONDS
-from asrtool.readers import GZIP_ERRORS, read_json
+from asrtool.readers import GZIP_ERRORS, MAX_LINE_BYTES, read_json, read_jsonl
 
 logger = logging.getLogger(__name__)
 
@@ -85,13 +86,21 @@ class PartialResults:
         self.ranks = ranks
 
     def write(self, number: int, decoded: DecodedBatches) -> None:
-        """Writes file `number` of this rank. The JSON is written last, since it marks the file as complete."""
+        """Writes file `number` of this rank. The rows are written last, since they mark the file as complete.
+
+        Raises UserError for a row that is too long for a reader of hyps.jsonl.
+        """
         path = self._path(self.ranks.rank, number)
         if decoded.lattices:
             with atomic_path(path.with_suffix(".gz")) as temporary:
                 temporary.write_bytes(gzip.compress("".join(decoded.lattices).encode(), mtime=0))
-        tree = {"batches": decoded.batches, "times": asdict(decoded.times), "rows": decoded.rows}
-        write_text(path, json_line(tree))
+        head = {"batches": decoded.batches, "times": asdict(decoded.times), "rows": len(decoded.rows)}
+        lines = [json_line(head), *map(json_line, decoded.rows)]
+        for row, line in zip(decoded.rows, lines[1:], strict=True):
+            if len(line.encode()) > MAX_LINE_BYTES:
+                problem = f"the hypotheses of {row['id']} take more than {MAX_LINE_BYTES >> 20} MB"
+                raise UserError(f"{problem}; give a smaller --nbest, or shorter cuts")
+        write_text(path, "".join(lines))
 
     def finish(self, num_files: int) -> None:
         """Marks this rank as finished, after `num_files` files."""
@@ -101,21 +110,23 @@ class PartialResults:
         """Returns True if `rank` has finished."""
         return self._end_path(rank).is_file()
 
-    def resume(self) -> list[DecodedBatches]:
-        """Returns what this rank has decoded so far, up to the first missing or damaged file; deletes those after it.
+    def resume(self) -> tuple[int, int]:
+        """Returns the number of files that this rank has written so far, and of the batches in them.
 
-        Their batches are decoded again, in files of other sizes.
+        They end before the first missing or damaged file. Those after it are deleted: their batches are decoded again,
+        in files of other sizes.
         """
-        decoded = []
+        num_files = num_batches = 0
         with suppress(UserError):
-            for number in itertools.count():
-                decoded.append(_read_file(self._path(self.ranks.rank, number), self._hint))
-        for number in itertools.count(len(decoded)):
+            while True:
+                num_batches += _read_file(self._path(self.ranks.rank, num_files), self._hint).batches
+                num_files += 1
+        for number in itertools.count(num_files):
             path = self._path(self.ranks.rank, number)
             if not path.is_file():
                 break
             path.unlink()
-        return decoded
+        return num_files, num_batches
 
     def read_rank(self, rank: int) -> list[DecodedBatches]:
         """Returns everything that a finished rank has decoded. Raises UserError for a missing or damaged file.
@@ -181,7 +192,7 @@ class PartialResults:
         shutil.rmtree(old.parent, ignore_errors=True)
 
     def _path(self, rank: int, number: int) -> Path:
-        return self.folder / f"{rank}-{number:06d}.json"
+        return self.folder / f"{rank}-{number:06d}.jsonl"
 
     def _end_path(self, rank: int) -> Path:
         return self.folder / f"{rank}-end.json"
@@ -192,13 +203,16 @@ class PartialResults:
 
 def _read_file(path: Path, hint: str) -> DecodedBatches:
     """Returns a file's content without its lattices. Raises UserError when it is missing or damaged."""
-    tree = read_json(path, FILE_KIND, hint)
+    lines = read_jsonl(path, hint)
     try:
-        times = DecodingTimes(**{name: float(seconds) for name, seconds in tree["times"].items()})
-        if type(tree["batches"]) is not int or not all(isinstance(row["id"], str) for row in tree["rows"]):
+        head, rows = next(lines), list(lines)
+        times = DecodingTimes(**{name: float(seconds) for name, seconds in head["times"].items()})
+        if type(head["batches"]) is not int or not all(isinstance(row["id"], str) for row in rows):
             raise TypeError("another type")
-        return DecodedBatches(tree["batches"], times, tree["rows"])
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if len(rows) != head["rows"]:
+            raise ValueError("rows are missing")
+        return DecodedBatches(head["batches"], times, rows)
+    except (StopIteration, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged; {hint}") from error
 
 

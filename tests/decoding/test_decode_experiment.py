@@ -129,7 +129,7 @@ def test_a_single_process_decodes_again_when_the_command_is_repeated(experiment,
 
 def test_half_deleted_partial_results_are_not_resumed(experiment, corpus, tmp_path, log, monkeypatch):
     def half(folder, **_):
-        ends = [path for path in folder.rglob("*-000000.json")] if folder.is_dir() else []
+        ends = [path for path in folder.rglob("*-000000.jsonl")] if folder.is_dir() else []
         if ends:
             ends[0].unlink()
             raise KeyboardInterrupt

@@ -9,10 +9,11 @@ import pytest
 from lhotse import CutSet
 
 from asrtool.data.lhotse_sets import open_cuts
-from asrtool.decoding.partial_results import DecodedBatches, PartialResults
+from asrtool.decoding.partial_results import DecodedBatches, DecodingTimes, PartialResults
 from asrtool.decoding.result_folder import set_names, write_result
 from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
+from asrtool.readers import MAX_LINE_BYTES
 from tests.tiny import make_experiment
 
 FAST = ("--device", "cpu", "--workers", 0)
@@ -177,20 +178,36 @@ def test_a_second_writer_is_refused_with_the_process_of_the_first(stream_experim
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"\xff", b"7", b'{"batches": 1}', b'{"batches": 1, "times": [], "rows": []}']
+    "damage",
+    [b"", b"{", b"\xff", b"7", b'{"batches": 1}', b'{"batches": 1, "times": [], "rows": 0}']
+    + [b'{"batches": 1, "times": {}, "rows": 1}\n' + rows for rows in (b"", b"7", b'{"id": 1}', b'{"id": "1"}\n{')],
 )
 def test_a_damaged_partial_result_is_decoded_again(tmp_path, damage):
-    from asrtool.decoding.partial_results import DecodedBatches
-
     parts = PartialResults(tmp_path, "run", SINGLE_PROCESS)
     for number in range(3):
         parts.write(number, DecodedBatches(1, rows=[{"id": str(number)}]))
-    (parts.folder / "0-000001.json").write_bytes(damage)
-    assert [part.rows[0]["id"] for part in parts.resume()] == ["0"]
-    assert sorted(path.name for path in parts.folder.iterdir()) == ["0-000000.json"]  # nothing is counted twice
+    (parts.folder / "0-000001.jsonl").write_bytes(damage)
+    assert parts.resume() == (1, 1)
+    assert sorted(path.name for path in parts.folder.iterdir()) == ["0-000000.jsonl"]  # nothing is counted twice
     parts.finish(2)
-    with pytest.raises(UserError, match="0-000001.json"):
+    with pytest.raises(UserError, match="0-000001.jsonl"):
         parts.read_rank(0)
+
+
+def test_a_file_of_partial_results_has_no_limit_of_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("asrtool.readers.MAX_JSON_BYTES", 1000)
+    parts = PartialResults(tmp_path, "run", SINGLE_PROCESS)
+    rows = [{"id": str(number), "nbest": ["one two"] * 9} for number in range(100)]
+    parts.write(0, DecodedBatches(3, DecodingTimes(audio=2.5), rows))
+    parts.finish(1)
+    assert parts.resume() == (1, 3)
+    assert parts.read_rank(0) == [DecodedBatches(3, DecodingTimes(audio=2.5), rows)]
+
+
+def test_a_row_that_no_reader_takes_is_refused_while_decoding(tmp_path):
+    rows = [{"id": "short"}, {"id": "long", "hyp": "ä" * (MAX_LINE_BYTES // 2)}]
+    with pytest.raises(UserError, match="hypotheses of long take more than 8 MB; give a smaller --nbest"):
+        PartialResults(tmp_path, "run", SINGLE_PROCESS).write(0, DecodedBatches(1, rows=rows))
 
 
 def test_damaged_lattices_are_named(tmp_path):
