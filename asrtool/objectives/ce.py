@@ -14,7 +14,8 @@ from asrtool.objectives.objective import Objective
 class CrossEntropy:
     """Cross entropy of the aligned unit (the blank where no unit is aligned), summed over the frames of an utterance.
 
-    An output frame covers `factor` feature frames, and has the label of the one in the middle. `smoothing` is the share
+    An output frame covers `factor` feature frames, and has the label of the one in the middle, or of the last one of
+    its utterance. `smoothing` is the share
     of each frame's target that is spread over all units (Szegedy et al. 2016, section 7).
     """
 
@@ -48,7 +49,7 @@ class CrossEntropy:
         return loss.sum(1) * to_device(batch.target_lens > 0, loss.device)
 
     def labels(self, batch: Batch, frames: int) -> Tensor:
-        """Labels of output frames (N, frames); NO_LABEL where the feature frame in the middle has none."""
+        """Labels of output frames (N, frames); NO_LABEL where the feature frame has none."""
         assert batch.labels is not None  # the loader reads alignments for this objective
         middle = torch.arange(frames) * self.factor + self.factor // 2
-        return batch.labels[:, middle.clamp(max=batch.labels.shape[1] - 1)]
+        return batch.labels.gather(1, torch.minimum(middle, batch.feature_lens[:, None] - 1))

@@ -16,7 +16,7 @@ from asrtool.errors import DataError
 from asrtool.objectives.ce import CrossEntropy
 from asrtool.text.tokenizer import load_tokenizer
 from asrtool.training.train import train
-from tests.tiny import log_rows
+from tests.tiny import feature_batch, log_rows
 
 
 @pytest.fixture
@@ -68,6 +68,23 @@ def test_the_loss_is_the_sum_over_frames(batch):
         assert labels[n, 3] == batch.labels[n, 14]
     even = CrossEntropy(4, smoothing=1 - 1e-9)(log_probs, lens, batch)
     assert even[0].item() == pytest.approx(-log_probs[0, : lens[0]].mean(1).sum().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("frames", [16, 17, 18, 19])
+def test_the_labels_of_an_utterance_do_not_depend_on_longer_ones(frames):
+    """The middle of the last output frame may lie beyond the utterance."""
+
+    def labels(lens):
+        features, lens = torch.zeros(len(lens), max(lens), 1), torch.tensor(lens)
+        batch = feature_batch(features, lens, 1.0)
+        batch.labels = torch.full((len(lens), int(lens.max())), NO_LABEL)
+        for row, length in zip(batch.labels, lens.tolist(), strict=True):
+            row[:length] = torch.arange(length)
+        return CrossEntropy(4).labels(batch, -(-frames // 4))[0]
+
+    alone = labels([frames])
+    assert torch.equal(labels([frames, 40]), alone) and alone.tolist()[:4] == [2, 6, 10, 14]
+    assert alone[-1] == min(18, frames - 1) if frames > 16 else len(alone) == 4
 
 
 def test_training_lowers_cross_entropy_and_writes_priors(aligned, tmp_path):
