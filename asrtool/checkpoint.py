@@ -133,26 +133,28 @@ def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> N
     model.load_state_dict(state["model"])
 
 
-def meta_model(config: ModelConfig, num_bins: int, num_units: int) -> AcousticModel:
+def meta_model(config: ModelConfig, num_bins: int, num_outputs: int) -> AcousticModel:
     """Returns the model of a configuration without memory for its weights, on torch's device "meta".
 
     Raises UserError for a model with more than MAX_PARAMETERS weights.
     """
     with torch.device("meta"):
-        model = AcousticModel(config, num_bins, num_units)
+        model = AcousticModel(config, num_bins, num_outputs)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count > MAX_PARAMETERS:
         raise UserError(f"the configured model has {count:,} weights; at most {MAX_PARAMETERS:,} are supported")
     return model
 
 
-def build_model(config: ModelConfig, num_bins: int, num_units: int, state: dict[str, Any], path: Path) -> AcousticModel:
+def build_model(
+    config: ModelConfig, num_bins: int, num_outputs: int, state: dict[str, Any], path: Path
+) -> AcousticModel:
     """Returns the model of a configuration with the weights of a checkpoint.
 
     The weights are compared with the model before memory is allocated for it. Raises UserError when they do not fit.
     """
-    require_matching_weights(meta_model(config, num_bins, num_units), state, path)
-    model = AcousticModel(config, num_bins, num_units)
+    require_matching_weights(meta_model(config, num_bins, num_outputs), state, path)
+    model = AcousticModel(config, num_bins, num_outputs)
     model.load_state_dict(state["model"])
     return model
 

@@ -25,7 +25,7 @@ from asrtool.data.manifest import speaker_of
 from asrtool.data.sampling import CutBatch
 from asrtool.data.shards import entries_with_trees, manifest_files
 from asrtool.data.speaker_transforms import SpeakerTransforms, load_transforms
-from asrtool.device import pick_device
+from asrtool.device import use_device
 from asrtool.distributed import this_rank
 from asrtool.errors import DataError, UserError
 from asrtool.files import file_hash
@@ -33,7 +33,7 @@ from asrtool.models.acoustic import AcousticModel
 from asrtool.pack_manifest import MANIFEST, Manifest, is_pack, open_pack, pack_files
 from asrtool.precision import autocast, log_precision_fallback, uses_bf16
 from asrtool.system_files import SystemFiles, experiment_files
-from asrtool.text.outputs import num_outputs
+from asrtool.text.outputs import outputs_of
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -67,7 +67,7 @@ class Experiment:
     @property
     def num_outputs(self) -> int:
         """V, the number of outputs of the model."""
-        return num_outputs(self.config.objective.topology, self.tokenizer.size)
+        return outputs_of(self.config, self.tokenizer)
 
     @cached_property
     def content_hashes(self) -> list[str]:
@@ -148,9 +148,9 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto",
     path = checkpoint.find_checkpoint(folder, which)
     state = checkpoint.load_checkpoint(path)
     checkpoint.require_same_units(state, tokenizer.symbols, path, "put back the tokenizer.json it was trained with")
-    outputs = num_outputs(config.objective.topology, tokenizer.size)
+    outputs = outputs_of(config, tokenizer)
     model = checkpoint.build_model(config.model, config.features.num_bins, outputs, state, path)
-    model_device = pick_device(device, this_rank().local_rank)
+    model_device = use_device(device, this_rank().local_rank)
     log_precision_fallback(precision, model_device)
     return Experiment(
         folder=folder,

@@ -68,7 +68,7 @@ def plan(
     from asrtool.training.plan_operation_text import operation_assumptions, operation_lines, operation_values
     from asrtool.training.plan_text import assumptions, plan_lines, plan_values
 
-    loaded, num_units = read_model_config(config, overrides, vocab_size)
+    loaded, num_outputs = read_model_config(config, overrides, vocab_size)
     data = read_training_data(loaded)
     hours = hours or (data.hours if data else None)
     if not hours:
@@ -78,10 +78,10 @@ def plan(
     if device_name.lower() == "this":
         from asrtool.training.plan_measurement import measure_this_machine
 
-        device = measure_this_machine(loaded, num_units, devices, threads, utterance_seconds(options))
+        device = measure_this_machine(loaded, num_outputs, devices, threads, utterance_seconds(options))
     else:
         device = find_device(device_name)
-    planned = make_plan(loaded, num_units, device, options)
+    planned = make_plan(loaded, num_outputs, device, options)
     operation_options = OperationOptions(mtbf or MTBF_HOURS, disk * 1e9 if disk else DISK_BYTES_PER_SECOND)
     operation = plan_operation(planned, loaded, operation_options)
     if as_json:

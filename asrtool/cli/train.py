@@ -156,8 +156,12 @@ def _model_lines(config, overrides, vocab_size) -> dict[str, str]:
 
 
 def read_model_config(config, overrides, vocab_size):
-    """Returns the configuration of a file or an experiment folder, and the number of units: `vocab_size` or its own."""
+    """Returns the configuration of a file or an experiment folder, and the number of outputs of its model.
+
+    The units are `vocab_size`, or those of its own tokenizer.
+    """
     from asrtool.config_file import load_config
+    from asrtool.text.outputs import num_outputs
     from asrtool.text.tokenizer import load_tokenizer
 
     folder = config if config.is_dir() else None
@@ -166,4 +170,4 @@ def read_model_config(config, overrides, vocab_size):
         raise UserError(f"{config} is neither an experiment folder, a pack nor a configuration file: it {reason}")
     loaded = load_config(folder / "config.yaml" if folder else config, overrides)
     tokenizer = folder / "tokenizer.json" if folder else loaded.data.tokenizer
-    return loaded, vocab_size or load_tokenizer(tokenizer).size
+    return loaded, num_outputs(loaded.objective.topology, vocab_size or load_tokenizer(tokenizer).size)

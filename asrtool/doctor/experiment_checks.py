@@ -20,7 +20,7 @@ from asrtool.errors import AsrtoolError
 from asrtool.readers import read_json
 from asrtool.scoring.folder import read_result_facts
 from asrtool.system_files import CALIBRATION, PRIORS
-from asrtool.text.outputs import num_outputs
+from asrtool.text.outputs import outputs_of
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 from asrtool.training.data_counts import UNIT_COUNTS, read_unit_counts
 from asrtool.training_log import read_log
@@ -202,7 +202,7 @@ def _add_facts(report: Report, system: System, states: Mapping[str, Mapping[str,
 def _parameters(config: Config, tokenizer: Tokenizer) -> str:
     """Returns the number of parameters of the model, as training logs it: statistics of the features are none."""
     try:
-        outputs = num_outputs(config.objective.topology, tokenizer.size)
+        outputs = outputs_of(config, tokenizer)
         model = meta_model(config.model, config.features.num_bins, outputs)
     except AsrtoolError as error:
         return f"unknown: {error}"

@@ -21,7 +21,7 @@ from asrtool.doctor.findings import (
 from asrtool.doctor.work_folders import relative_manifests, training_folder
 from asrtool.errors import AsrtoolError
 from asrtool.tensor_files import DamagedFileError
-from asrtool.text.outputs import num_outputs
+from asrtool.text.outputs import outputs_of
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.experiment_folder import CHANGEABLE_SETTINGS
 
@@ -41,7 +41,7 @@ class System:
         """The number of outputs of the model."""
         if not self.config or not self.tokenizer:
             return None
-        return num_outputs(self.config.objective.topology, self.tokenizer.size)
+        return outputs_of(self.config, self.tokenizer)
 
     @property
     def resume_command(self) -> str:
@@ -91,7 +91,7 @@ def check_fit(system: System, path: Path, state: Mapping[str, Any]) -> Iterator[
             yield finding_of_error("other-units", path, error)
     if config and tokenizer:
         try:
-            outputs = num_outputs(config.objective.topology, tokenizer.size)
+            outputs = outputs_of(config, tokenizer)
             model = meta_model(config.model, config.features.num_bins, outputs)
             require_matching_weights(model, dict(state), path)
         except AsrtoolError as error:

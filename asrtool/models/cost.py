@@ -13,8 +13,8 @@ FRAME_SECONDS = 0.01  # of a feature frame
 KERNEL = 9  # weights of a 3x3 convolution
 
 
-def attention_seconds(config: Config, num_units: int) -> float:
-    """Returns the length in seconds at which attention costs as much as all the rest of a model of `num_units` outputs.
+def attention_seconds(config: Config, num_outputs: int) -> float:
+    """Returns the seconds of audio at which attention costs as much as all the rest of a model of `num_outputs`.
 
     All operations count alike: attention and all the rest have operations that are bound by memory. In steps of
     encoders of width 192 and 512 on one thread of a CPU, attention cost 0.6 to 1.1 times what this says.
@@ -26,7 +26,7 @@ def attention_seconds(config: Config, num_units: int) -> float:
     per_key = attention_flops_per_key(model)
     if not per_key:
         return math.inf
-    return linear_flops(config, num_units) / per_key * FRAME_SECONDS * model.subsampling.factor
+    return linear_flops(config, num_outputs) / per_key * FRAME_SECONDS * model.subsampling.factor
 
 
 def attention_flops_per_key(model: ModelConfig) -> float:
@@ -40,7 +40,7 @@ def attention_flops_per_key(model: ModelConfig) -> float:
     return 2.0 * products * model.dim * num_unbounded
 
 
-def linear_flops(config: Config, num_units: int) -> float:
+def linear_flops(config: Config, num_outputs: int) -> float:
     """Operations of an encoder frame that do not depend on the length of its utterance, forward.
 
     Attention within chunks and windows is left out: where there is nothing else, it makes no difference.
@@ -50,7 +50,7 @@ def linear_flops(config: Config, num_units: int) -> float:
     if model.positional_encoding == "relative" and not model.chunk_size:
         layer += 2 * model.dim**2  # projections of twice as many distances as frames
     front_end = _front_end_products(model.subsampling, config.features.num_bins, model.dim)
-    return 2.0 * (model.layers * layer + front_end + model.dim * num_units)
+    return 2.0 * (model.layers * layer + front_end + model.dim * num_outputs)
 
 
 def _convolution_weights(model: ModelConfig) -> int:

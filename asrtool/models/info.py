@@ -21,7 +21,7 @@ class ModelInfo(NamedTuple):
     """Size, cost, memory and latency of a model."""
 
     parameters: dict[str, int]  # of each part
-    units: int
+    outputs: int
     factor: int  # of subsampling
     flops: float  # of matrix products for a second of audio, forward; a multiplication and an addition are two
     optimizer_values: int  # numbers that the optimizer keeps: for each weight two of Adam, or one of Muon
@@ -56,7 +56,7 @@ class ModelInfo(NamedTuple):
         activations = f"{self.activations / 1e9:.2f} GB of activations for a batch of {self.batch_seconds:g} s"
         return {
             "parameters": f"{sum(self.parameters.values()):,} ({parts})",
-            "units": f"{self.units:,}",
+            "outputs": f"{self.outputs:,}",
             "operations": f"{self.flops / 1e9:.2f} GFLOP for a second of audio, forward",
             "output frame": f"{self.factor * FRAME_MS} ms ({self.factor}x subsampling)",
             "training memory": f"{weights}, {activations}",
@@ -74,14 +74,14 @@ def _span(frames: float, where: str) -> str:
     return f"everything {where}" if math.isinf(frames) else f"{frames * FRAME_MS:,.0f} ms {where}"
 
 
-def model_info(config: Config, num_units: int, utterance_seconds: float = UTTERANCE_SECONDS) -> ModelInfo:
-    """The facts of the model of `config` with `num_units` outputs. No weights are drawn and no memory is allocated.
+def model_info(config: Config, num_outputs: int, utterance_seconds: float = UTTERANCE_SECONDS) -> ModelInfo:
+    """The facts of the model of `config` with `num_outputs` outputs. No weights are drawn and no memory is allocated.
 
     Operations and activations are of utterances of `utterance_seconds`.
     """
     num_bins = config.features.num_bins
     with torch.device("meta"):
-        model = AcousticModel(config.model, num_bins, num_units)
+        model = AcousticModel(config.model, num_bins, num_outputs)
     parts = {"front end": model.subsampling, "encoder": model.encoder, "output": model.output}
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     num_muon = sum(weight.numel() for weight in layer_matrices(model))
@@ -89,12 +89,12 @@ def model_info(config: Config, num_units: int, utterance_seconds: float = UTTERA
 
     def build(model_config: ModelConfig) -> AcousticModel:
         # What depends on the lengths of utterances cannot be counted without memory, and these have no padding.
-        return AcousticModel(model_config, num_bins, num_units, pack_frames=False)
+        return AcousticModel(model_config, num_bins, num_outputs, pack_frames=False)
 
     use_bf16 = config.training.precision == "bf16"
     return ModelInfo(
         parameters=parameters,
-        units=num_units,
+        outputs=num_outputs,
         factor=model.subsampling.factor,
         flops=_over_layers(config.model, lambda shallow: _flops(build, shallow, utterance_seconds)) / utterance_seconds,
         optimizer_values=2 * sum(parameters.values()) - (num_muon if config.training.optimizer == "muon" else 0),

@@ -17,7 +17,7 @@ from asrtool.errors import UserError, summarise_problems
 from asrtool.files import TEMPORARY, write_text
 from asrtool.locks import LOCK
 from asrtool.logs import printable
-from asrtool.text.outputs import num_outputs
+from asrtool.text.outputs import outputs_of
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from asrtool.training.data_counts import PRIORS, UNIT_COUNTS
 from asrtool.training.trackers import require_trackers
@@ -97,7 +97,7 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
         save_config(config, config_file)
     else:
         tokenizer = load_tokenizer(config.data.tokenizer)
-        outputs = num_outputs(config.objective.topology, tokenizer.size)
+        outputs = outputs_of(config, tokenizer)
         meta_model(config.model, config.features.num_bins, outputs)  # refuses a model that is too large
         save_config(config, config_file)
         save_tokenizer(tokenizer, experiment / "tokenizer.json")

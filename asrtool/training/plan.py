@@ -126,8 +126,8 @@ def longest_seconds(config: Config, options: PlanOptions) -> float:
     return longest / min(config.data.augment.speeds)
 
 
-def make_plan(config: Config, num_units: int, device: Device, options: PlanOptions) -> Plan:
-    """Predicts a training of a model with `num_units` outputs.
+def make_plan(config: Config, num_outputs: int, device: Device, options: PlanOptions) -> Plan:
+    """Predicts a training of a model with `num_outputs` outputs.
 
     Raises UserError for several devices with parallel.strategy none.
     """
@@ -136,10 +136,10 @@ def make_plan(config: Config, num_units: int, device: Device, options: PlanOptio
         raise UserError("parallel.strategy none trains on one device; give --set parallel.strategy=ddp, or --devices 1")
     precision = planned_precision(config, device)
     computed = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
-    info = model_info(computed, num_units, utterance_seconds(options))
+    info = model_info(computed, num_outputs, utterance_seconds(options))
     utilisation = options.utilisation or (device.bf16_utilisation if precision == "bf16" else device.fp32_utilisation)
     peak = device.bf16 if precision == "bf16" and device.bf16 else device.fp32
-    cost = UtteranceCost(attention_seconds(config, num_units))
+    cost = UtteranceCost(attention_seconds(config, num_outputs))
     averaging = averaging_devices(config, device, devices)
     mean, fullest = (_step_audio(config, options, cost, waiting) for waiting in (1, averaging))
     loading = fullest / (LOADED_PER_WORKER[config.features.source] * max(config.data.workers, 1))
@@ -153,7 +153,7 @@ def make_plan(config: Config, num_units: int, device: Device, options: PlanOptio
         hidden = communication(config, info, device, devices, options.network, of_device)[1]
         return max(of_device + hidden, loading)
 
-    batches = _fullest_batches(computed, num_units, options, info, cost)
+    batches = _fullest_batches(computed, num_outputs, options, info, cost)
     batch, length = max(batches, key=lambda candidate: candidate[0].activations)
     largest = min(largest_batch(config, one, device, devices) * cost(length) / length for one, length in batches)
     step_audio = mean * (1 - PADDING) * devices
@@ -189,7 +189,7 @@ def _step_audio(config: Config, options: PlanOptions, cost: UtteranceCost, devic
 
 
 def _fullest_batches(
-    config: Config, num_units: int, options: PlanOptions, info: ModelInfo, cost: UtteranceCost
+    config: Config, num_outputs: int, options: PlanOptions, info: ModelInfo, cost: UtteranceCost
 ) -> list[tuple[ModelInfo, float]]:
     """Returns the facts of the batches that may need most memory, and the length of their utterances in seconds.
 
@@ -200,7 +200,7 @@ def _fullest_batches(
     longest, short = longest_seconds(config, options), utterance_seconds(options) / 2
     audio = cost.capacity(batch_seconds, longest) * longest
     data = config.data.model_copy(update={"batch_seconds": audio})
-    of_longest = model_info(config.model_copy(update={"data": data}), num_units, longest)
+    of_longest = model_info(config.model_copy(update={"data": data}), num_outputs, longest)
     audio = batch_seconds * short / cost(short)
     of_short = info._replace(activations=info.activations * audio / info.batch_seconds, batch_seconds=audio)
     return [(of_longest, longest), (of_short, short)]

@@ -36,7 +36,7 @@ MATRIX = 1024  # rows and columns of the products that are timed
 
 def measure_this_machine(
     config: Config,
-    num_units: int,
+    num_outputs: int,
     devices: int,
     threads: int | None = None,
     utterance_seconds: float = UTTERANCE_SECONDS,
@@ -50,11 +50,11 @@ def measure_this_machine(
     cores = usable_cores()
     with torch_threads(threads or min(torch.get_num_threads(), max(1, cores // devices))):
         processes = min(devices, max(1, cores // torch.get_num_threads()))
-        return _measure(config, num_units, pick_device("auto"), utterance_seconds, cores, processes)
+        return _measure(config, num_outputs, pick_device("auto"), utterance_seconds, cores, processes)
 
 
 def _measure(
-    config: Config, num_units: int, torch_device: torch.device, utterance_seconds: float, cores: int, processes: int
+    config: Config, num_outputs: int, torch_device: torch.device, utterance_seconds: float, cores: int, processes: int
 ) -> Device:
     """Returns a device of this machine as measured with the current number of threads."""
     is_gpu = torch_device.type == "cuda"
@@ -65,8 +65,8 @@ def _measure(
     planned = config.model_copy(
         update={"training": config.training.model_copy(update={"precision": planned_precision(config, device)})}
     )
-    info = model_info(planned, num_units, utterance_seconds)
-    work = partial(_training_speed, config, num_units, torch_device, utterance_seconds)
+    info = model_info(planned, num_outputs, utterance_seconds)
+    work = partial(_training_speed, config, num_outputs, torch_device, utterance_seconds)
     if processes > 1 and not is_gpu:
         num_bytes = int(WEIGHT) * sum(info.parameters.values())
         speed, link = speed_of_processes(processes, torch.get_num_threads(), num_bytes, work)
@@ -130,11 +130,11 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _training_speed(config: Config, num_units: int, device: torch.device, utterance_seconds: float) -> float:
+def _training_speed(config: Config, num_outputs: int, device: torch.device, utterance_seconds: float) -> float:
     """Seconds of audio, padding included, that training steps process in a second."""
-    model = AcousticModel(config.model, config.features.num_bins, num_units).to(device).train()
+    model = AcousticModel(config.model, config.features.num_bins, num_outputs).to(device).train()
     optimizer = create_optimizer(model, config.training)
-    batch = _batch(config, num_units, utterance_seconds)
+    batch = _batch(config, num_outputs, utterance_seconds)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -145,7 +145,7 @@ def _training_speed(config: Config, num_units: int, device: torch.device, uttera
     return batch.seconds * _times_a_second(step, device, MEASURED_SECONDS)
 
 
-def _batch(config: Config, num_units: int, utterance_seconds: float) -> Batch:
+def _batch(config: Config, num_outputs: int, utterance_seconds: float) -> Batch:
     """Random features of utterances of this length."""
     num_cuts = utterances_in_batch(min(config.data.batch_seconds, BATCH_SECONDS), utterance_seconds)
     num_frames = round(utterance_seconds / FRAME_SHIFT)
@@ -155,7 +155,7 @@ def _batch(config: Config, num_units: int, utterance_seconds: float) -> Batch:
         texts=[""] * num_cuts,
         features=torch.randn(num_cuts, num_frames, config.features.num_bins),
         feature_lens=torch.full((num_cuts,), num_frames),
-        targets=torch.randint(1, num_units, (num_cuts, num_targets)),
+        targets=torch.randint(1, num_outputs, (num_cuts, num_targets)),
         target_lens=torch.full((num_cuts,), num_targets),
         seconds=num_cuts * utterance_seconds,
     )

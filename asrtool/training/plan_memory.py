@@ -54,7 +54,7 @@ def memory(config: Config, info: ModelInfo, device: Device, devices: int) -> Mem
 
 def _output_bytes(info: ModelInfo, seconds: float) -> float:
     """Bytes of the log-probs' gradient, and of the copies in float32 that the objective works on."""
-    return 2 * 4.0 * info.units * seconds * 100 / info.factor
+    return 2 * 4.0 * info.outputs * seconds * 100 / info.factor
 
 
 def largest_batch(config: Config, info: ModelInfo, device: Device, devices: int) -> float:

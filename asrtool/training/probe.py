@@ -19,13 +19,13 @@ from asrtool.data.batch_cost import UtteranceCost
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import transcript
 from asrtool.data.shards import entries_with_trees
-from asrtool.device import describe_device, is_out_of_memory, pick_device
+from asrtool.device import describe_device, is_out_of_memory, use_device
 from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
 from asrtool.machine import free_memory
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.cost import attention_seconds
-from asrtool.text.outputs import num_outputs
+from asrtool.text.outputs import outputs_of
 from asrtool.text.pdf_tokenizer import PdfTokenizer
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 from asrtool.training.objective import create_objective
@@ -139,11 +139,11 @@ class Prober:
 
     @property
     def _num_outputs(self) -> int:
-        return num_outputs(self.config.objective.topology, self.tokenizer.size)
+        return outputs_of(self.config, self.tokenizer)
 
     def _worst_batch(self, seconds: float, cut_seconds: float, model: AcousticModel) -> Batch:
         """A batch of random features, with as many units as speech of that length can have."""
-        cost = UtteranceCost(attention_seconds(self.config, self.tokenizer.size))
+        cost = UtteranceCost(attention_seconds(self.config, self._num_outputs))
         num_cuts = cost.capacity(seconds, cut_seconds)
         num_frames = int(cut_seconds / FRAME_SHIFT)
         text, units = self._transcript(model.out_length(num_frames) // FRAMES_PER_UNIT)
@@ -179,7 +179,7 @@ def _training_words(manifest: Path, tokenizer: Tokenizer) -> Iterator[str]:
 
 def probe_batch_seconds(config: Config, device_name: str = "auto") -> str:
     """Returns a line for people: the largest `data.batch_seconds` that fits. Raises UserError when no cut fits."""
-    device = pick_device(device_name)
+    device = use_device(device_name)
     max_memory = _max_memory(device)
     logger.info(f"{describe_device(device)}: {max_memory / 1e9:.1f} GB at most; training steps with a batch of")
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from asrtool.distributed import gather_from_all, on_first_rank
 from asrtool.errors import UserError
 from asrtool.models.acoustic import make_output_layer
 from asrtool.tensor_files import DAMAGE, damaged_file
-from asrtool.text.outputs import num_outputs
+from asrtool.text.outputs import outputs_of
 from asrtool.training import saved_state
 from asrtool.training.session import Session
 from asrtool.training.state import RankState, TrainingProgress
@@ -174,7 +174,7 @@ def _new_output_layer(session: Session) -> dict[str, torch.Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(session.config.seed)
         topology = session.config.objective.topology
-        outputs = num_outputs(topology, session.tokenizer.size)
+        outputs = outputs_of(session.config, session.tokenizer)
         layer = make_output_layer(session.config.model.dim, outputs, has_blank=topology != "hmm")
     return {f"output.{name}": weight.to(session.device) for name, weight in layer.state_dict().items()}
 

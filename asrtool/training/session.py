@@ -20,6 +20,7 @@ from asrtool.distributed import Ranks, sum_over_ranks
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.cost import attention_seconds
 from asrtool.objectives.objective import Objective
+from asrtool.text.outputs import outputs_of
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.average import EmaWeights, are_finite
 from asrtool.training.checkpoint_folder import Checkpoints
@@ -92,7 +93,7 @@ class Session:
     @property
     def utterance_cost(self) -> UtteranceCost:
         """What an utterance costs the model, by which batches are balanced."""
-        return UtteranceCost(attention_seconds(self.config, self.tokenizer.size))
+        return UtteranceCost(attention_seconds(self.config, outputs_of(self.config, self.tokenizer)))
 
     @property
     def data_seed(self) -> int:

@@ -17,7 +17,7 @@ from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.precision import log_precision_fallback
 from asrtool.tensor_files import DamagedFileError
-from asrtool.text.outputs import num_outputs
+from asrtool.text.outputs import outputs_of
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.average import EmaWeights
 from asrtool.training.compile import compile_blocks
@@ -65,11 +65,10 @@ def _create_session(
 ) -> Session:
     """Creates model, objective and optimizer, and scans the manifests."""
     topology = config.objective.topology
-    outputs = num_outputs(topology, tokenizer.size)
     model = AcousticModel(
         config.model,
         config.features.num_bins,
-        outputs,
+        outputs_of(config, tokenizer),
         pack_frames=not config.training.compile,
         has_blank=topology != "hmm",
     ).to(device)

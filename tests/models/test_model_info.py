@@ -2,13 +2,19 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from asrtool.config_file import load_config
+from asrtool.cli.train import read_model_config
+from asrtool.config_file import load_config, save_config
 from asrtool.models.acoustic import AcousticModel
+from asrtool.models.cost import attention_seconds
 from asrtool.models.info import model_info
+from asrtool.text.outputs import outputs_of
+from asrtool.text.tokenizer import load_tokenizer
+from asrtool.training.session import Session
 
 RECIPE = Path(__file__).parents[2] / "egs" / "librispeech"
 PLAIN = {"convolution": {"kind": "none"}, "subsampling": {"kind": "stack"}, "dropout": 0.0}
@@ -20,6 +26,19 @@ def test_parameters_are_counted(tiny_config):
     everything = sum(p.numel() for p in AcousticModel(config.model, config.features.num_bins, 37).parameters())
     assert sum(info.parameters.values()) == everything
     assert info.lines()["parameters"].startswith(f"{everything:,} (")
+
+
+@pytest.mark.parametrize("topology, factor", [("ctc", 1), ("modified", 1), ("hmm", 2)])
+def test_all_figures_are_of_the_outputs_of_the_topology(tiny_config, tokenizer_file, tmp_path, topology, factor):
+    config = tiny_config(objective={"kind": "mmi", "topology": topology})
+    save_config(config, tmp_path / "config.yaml")
+    assert read_model_config(tmp_path / "config.yaml", (), None) == (config, 5 * factor)
+    assert read_model_config(tmp_path / "config.yaml", (), 7) == (config, 7 * factor)
+    tokenizer = load_tokenizer(tokenizer_file)
+    assert outputs_of(config, tokenizer) == 5 * factor
+    expected = attention_seconds(config, 5 * factor)
+    session = SimpleNamespace(config=config, tokenizer=tokenizer)
+    assert Session.utterance_cost.fget(session).attention_seconds == expected
 
 
 def test_operations_of_a_transformer_are_counted(tiny_config):
