@@ -135,7 +135,7 @@ class ModelConfig(Section):
     attention_dropout: Dropout = 0.0
     # Transformer: dropout inside the feed-forward layers
     ff_dropout: Dropout = 0.0
-    # Transformer: probability that a training step skips a block (LayerDrop)
+    # Transformer: probability that a training step skips a block (LayerDrop); not with parallel.strategy fsdp
     layer_drop: Fraction = 0.0
     # Transformer: whether the backward pass computes the activations inside blocks again instead of storing them
     activation_checkpointing: Flag = False

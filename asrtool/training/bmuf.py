@@ -3,7 +3,7 @@
 Workers train independently for a block of steps; then their weights are averaged and filtered.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -136,19 +136,29 @@ class Bmuf(SingleProcess):
         self._moments = _copy_moments(optimizer)
 
     def _filter_moments(self, optimizer: Optimizer, steps: int, block_steps: float) -> None:
+        """Averages and filters the moments of all weights, and how often each was updated, where it is counted."""
         for group in optimizer.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter in optimizer.state]
-            states = [optimizer.state[parameter] for parameter in parameters]
             for name, beta in moments(group).items():
-                means = self._means([state[name] for state in states])
-                for parameter, state, mean in zip(parameters, states, means, strict=True):
-                    before = self._moments.get(parameter, {}).get(name, torch.zeros_like(mean))
-                    state[name].copy_(filtered_moment(beta, before, mean, steps, block_steps))
+                for state, before, mean in self._averaged(optimizer, group["params"], name):
+                    state[name] = filtered_moment(beta, before, mean, steps, block_steps)
                     if name == "exp_avg_sq":
                         state[name].clamp_(min=0)  # rounding may make it negative
             if counts_steps(group):
-                for state in states:
-                    state["step"] += block_steps - steps
+                for state, before, mean in self._averaged(optimizer, group["params"], "step"):
+                    state["step"] = before + (mean - before) * (block_steps / steps)
+
+    def _averaged(
+        self, optimizer: Optimizer, weights: Sequence[Tensor], name: str
+    ) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
+        """Yields the optimizer's state of each weight, its value `name` before the block, and the workers' mean of it.
+
+        It is 0 for a weight that was never updated: with model.layer_drop, workers update different weights.
+        """
+        states = [optimizer.state[weight] for weight in weights]
+        zeros = [torch.zeros(() if name == "step" else weight.shape, device=weight.device) for weight in weights]
+        means = self._means([state.get(name, zero) for state, zero in zip(states, zeros, strict=True)])
+        for weight, state, zero, mean in zip(weights, states, zeros, means, strict=True):
+            yield state, self._moments.get(weight, {}).get(name, zero), mean
 
     def _means(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The mean of each tensor over the workers: the leaders average, and broadcast inside their workers."""
@@ -183,10 +193,5 @@ class Bmuf(SingleProcess):
 
 
 def _copy_moments(optimizer: Optimizer) -> dict[Tensor, dict[str, Tensor]]:
-    """Copies of the moments of each weight that has been updated."""
-    return {
-        weight: {name: optimizer.state[weight][name].clone() for name in moments(group)}
-        for group in optimizer.param_groups
-        for weight in group["params"]
-        if weight in optimizer.state
-    }
+    """Copies of the state of each weight that has been updated: its moments, and the number of updates, if counted."""
+    return {weight: {name: value.clone() for name, value in state.items()} for weight, state in optimizer.state.items()}

@@ -16,6 +16,11 @@ def create_strategy(parallel: ParallelConfig, ranks: Ranks, skips_layers: bool) 
         return SingleProcess(ranks)
     if parallel.strategy == "ddp":
         return Ddp(ranks, parallel.gradient_compression, skips_layers)
+    if parallel.strategy == "fsdp" and skips_layers:
+        raise UserError(
+            "parallel.strategy fsdp and model.layer_drop: each rank skips other blocks, for whose weights the others "
+            "would wait; use ddp or bmuf, or set model.layer_drop=0"
+        )
     if parallel.strategy == "fsdp":
         return Fsdp(ranks)
     if parallel.strategy == "bmuf":

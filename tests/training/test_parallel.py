@@ -100,6 +100,18 @@ def test_all_ranks_have_the_same_bits_after_every_block(tmp_path, tiny_config, o
     assert all(seen == results[0] for seen in results)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_all_ranks_have_the_same_bits_though_workers_skip_different_layers(tmp_path, tiny_config, on_ranks, optimizer):
+    """Some have not been updated by any worker, or by one only, when the first blocks end."""
+    config = tiny_config(
+        model={"layer_drop": 0.8, "layers": 4},
+        training=PLAIN | {"max_steps": 4, "optimizer": optimizer},
+        parallel={"strategy": "bmuf", "ranks_per_worker": 1, "block_steps": 1, "block_lr": 0.5},
+    )
+    one, other = on_ranks(2, block_ends, config, tmp_path / "exp")
+    assert one == other and len(one) == 4
+
+
 @pytest.mark.parametrize("moments", ["average", "reset"])
 def test_bmuf_without_momentum_is_the_mean_of_the_workers(tmp_path, tiny_config, on_ranks, moments):
     parallel = {
@@ -165,14 +177,15 @@ def test_an_error_of_the_first_rank_ends_all_ranks(tmp_path, tiny_config, on_ran
 
 
 @pytest.mark.parametrize(
-    "ranks, parallel, message",
+    "strategy, skips_layers, message",
     [
-        (Ranks(world_size=2), {"strategy": "none"}, "2 processes; use ddp, bmuf or fsdp"),
+        ("none", False, "2 processes; use ddp, bmuf or fsdp"),
+        ("fsdp", True, "use ddp or bmuf, or set model.layer_drop=0"),
     ],
 )
-def test_impossible_strategies_are_refused(tiny_config, ranks, parallel, message):
+def test_impossible_strategies_are_refused(tiny_config, strategy, skips_layers, message):
     with pytest.raises(UserError, match=message):
-        create_strategy(tiny_config(parallel=parallel).parallel, ranks, skips_layers=False)
+        create_strategy(tiny_config(parallel={"strategy": strategy}).parallel, Ranks(world_size=2), skips_layers)
 
 
 @pytest.mark.parametrize("strategy", ["none", "ddp", "bmuf", "fsdp"])
