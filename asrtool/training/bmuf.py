@@ -179,11 +179,11 @@ class Bmuf(SingleProcess):
         return super().state_dicts(model, optimizer) | {"bmuf": block_filter}
 
     def load_state_dicts(self, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        """Restores what `state_dicts` returned. Another training's checkpoint has no state of the filter."""
+        """Restores what `state_dicts` returned. Without a state of the filter, as of one process, the filter starts."""
         super().load_state_dicts(model, optimizer, state)
+        self.start(model, optimizer)  # S: the model was saved at a synchronisation, so that its weights are S(t)
         if "bmuf" not in state:
             return
-        self.start(model, optimizer)  # S: the model was saved at a synchronisation, so that its weights are S(t)
         saved = state["bmuf"]
         for tensor, value in zip(self.filter.weights, saved["weights"], strict=True):
             tensor.copy_(value)

@@ -172,7 +172,8 @@ class Fsdp(SingleProcess):
 
         set_model_state_dict(model, state["model"], options=self._options())
         if "optimizer" in state:
-            set_optimizer_state_dict(model, optimizer, state["optimizer"], options=self._options())
+            named = _named_state(model, optimizer, state["optimizer"])
+            set_optimizer_state_dict(model, optimizer, named, options=self._options())
 
     def whole_weights(self, model: nn.Module) -> dict[str, torch.Tensor]:
         """Gathers whole weights on the first rank."""
@@ -185,3 +186,14 @@ class Fsdp(SingleProcess):
         from torch.distributed.checkpoint.state_dict import StateDictOptions
 
         return StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def _named_state(model: nn.Module, optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """Returns an optimizer's state with the names of weights instead of their numbers, which other strategies save."""
+    names = {weight: name for name, weight in model.named_parameters()}
+    keys: dict[Any, str] = {name: name for name in names.values()}
+    keys |= dict(enumerate(names[weight] for group in optimizer.param_groups for weight in group["params"]))
+    return {
+        "state": {keys[key]: state for key, state in saved["state"].items()},
+        "param_groups": [group | {"params": [keys[key] for key in group["params"]]} for group in saved["param_groups"]],
+    }

@@ -100,6 +100,8 @@ def _require_like(value: Any, expected: Any, name: str) -> None:
     """Checks that a value has the type of `expected`, and is finite where it is a number."""
     if isinstance(expected, float) and type(value) is int:
         value = float(value)
+    if isinstance(expected, tuple) and type(value) is list:  # into which torch turns betas where weights are sharded
+        value = tuple(value)
     if type(value) is not type(expected):
         raise TypeError(f"{name} is a {type(value).__name__}, expected {type(expected).__name__}")
     for number in value if isinstance(value, tuple | list) else [value]:

@@ -112,6 +112,18 @@ def test_all_ranks_have_the_same_bits_though_workers_skip_different_layers(tmp_p
     assert one == other and len(one) == 4
 
 
+@pytest.mark.parametrize("strategy", ["fsdp", "bmuf"])
+def test_other_numbers_of_ranks_continue_a_training(trained, state, strategy):
+    """One process has neither shards nor a block filter."""
+    settings = {"strategy": strategy, "ranks_per_worker": 1, "block_steps": 1, "block_momentum": 0.0}
+    for ranks, steps in ((1, 2), (2, 4), (1, 5)):
+        changes = {"schedule": "none", "warmup_steps": 0, "max_steps": steps}
+        experiment = trained(ranks, "exp", resume=True, training=changes, **settings)
+        saved = state(experiment)
+        assert saved["progress"]["step"] == steps
+        assert {float(moments["step"]) for moments in saved["optimizer"]["state"].values()} == {steps}
+
+
 @pytest.mark.parametrize("moments", ["average", "reset"])
 def test_bmuf_without_momentum_is_the_mean_of_the_workers(tmp_path, tiny_config, on_ranks, moments):
     parallel = {
