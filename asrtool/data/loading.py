@@ -56,8 +56,9 @@ class SpeechDataset(Dataset):
     Without a `tokenizer` the targets are empty; `training` switches augmentation on, and the transforms of the
     configuration. `transforms` belong to the speakers of other data, who must all have one. A cut of more than
     `max_seconds` is an error before its audio is read; None is no limit. Augmentation is drawn from `seed`, the
-    configuration's where it is None. Errors are returned as values, since an exception that crosses a process arrives
-    wrapped in the text of two tracebacks.
+    configuration's where it is None. `computes_missing`: where training reads stored features, those of a cut without
+    any are computed. Errors are returned as values, since an exception that crosses a process arrives wrapped in the
+    text of two tracebacks.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class SpeechDataset(Dataset):
         max_seconds: float | None = MAX_CUT_SECONDS,
         transforms: SpeakerTransforms | None = None,
         seed: int | None = None,
+        computes_missing: bool = False,
     ):
         self.features = config.features
+        self.computes_missing = computes_missing
         self.augment = config.data.augment
         self.seed = config.seed if seed is None else seed
         self.tokenizer = tokenizer
@@ -146,7 +149,8 @@ class SpeechDataset(Dataset):
         if not self.training:  # stored features and computed ones are the same: use what the manifest has
             return self._transformed(stored_or_computed(cut, config.num_bins, self.max_seconds), cut, epoch)
         change = audio_change(cut, self.augment, self.seed, epoch)
-        features = load_features(cut, config.source, config.num_bins, self.max_seconds, change)
+        source = "on_the_fly" if self.computes_missing and not cut.has_features else config.source
+        features = load_features(cut, source, config.num_bins, self.max_seconds, change)
         features = self._transformed(features, cut, epoch)
         if self.augment.vtlp:
             generator = keyed_generator("warp", self.seed, epoch, cut.id)

@@ -75,7 +75,9 @@ class SpeakerTrainer:
         changes |= {"speaker_transforms": None, "transformed_share": 1.0}  # that file has the training speakers
         data = config.data.model_copy(update=changes)
         training = config.training.model_copy(update={"precision": settings.precision or config.training.precision})
-        self.config = config.model_copy(update={"data": data, "training": training, "seed": settings.seed})
+        features = config.features.model_copy(update={"source": "on_the_fly"}) if noise else config.features
+        changes = {"features": features, "data": data, "training": training, "seed": settings.seed}
+        self.config = config.model_copy(update=changes)
         self.objective = load_objective(experiment)
         self.base_weights = {name: tensor.clone() for name, tensor in experiment.model.state_dict().items()}
 
@@ -108,7 +110,9 @@ class SpeakerTrainer:
         cuts = self._align(speaker.cuts) if needs_alignments else speaker.cuts
         cut_batches = self._cut_batches(cuts) if cuts else []
         experiment = self.experiment
-        dataset = SpeechDataset(self.config, experiment.tokenizer, training=True, transforms=experiment.transforms)
+        dataset = SpeechDataset(
+            self.config, experiment.tokenizer, training=True, transforms=experiment.transforms, computes_missing=True
+        )
         optimizer = torch.optim.AdamW(model.parameters(), betas=self.config.training.betas, weight_decay=0.0)
         model.train()
         bad_steps = 0

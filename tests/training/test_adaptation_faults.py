@@ -53,6 +53,20 @@ def test_noise_given_as_an_option_is_mixed_in(asr, exp, corpus):
     assert not equal(weights(exp / "noisy", "a"), weights(exp / "adapted/cuts", "a"))
 
 
+def test_systems_of_stored_features_adapt_on_audio_and_with_noise(asr, corpus, tiny_config, tokenizer_file, tmp_path):
+    """Manifests with stored features and without; the samples of stored ones cannot be augmented."""
+    config = tiny_config(features={"source": "stored"})
+    exp = make_experiment(tmp_path / "exp", config, tokenizer_file, bias=0.0)
+    stored = tmp_path / "stored.jsonl.gz"
+    assert asr("features", corpus, stored, "--num-bins", 20)[0] == 0
+    options = ["--workers", 0, "--epochs", 1, "--lr", 1e-2]
+    runs = [(corpus, []), (stored, []), (stored, ["--noise", corpus])]
+    for number, (manifest, noise) in enumerate(runs):
+        status, _, err = asr("adapt", exp, manifest, "--out", tmp_path / f"{number}", *options, *noise)
+        assert status == 0, err
+    assert not equal(weights(tmp_path / "1", "a"), weights(tmp_path / "2", "a"))
+
+
 def break_steps(monkeypatch, *speakers):
     real = module.batch_loss
     monkeypatch.setattr(
