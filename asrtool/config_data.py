@@ -233,7 +233,7 @@ class DataConfig(Section):
     max_seconds: Duration = 30.0
     # Number of loader processes per rank; 0 loads in the training process
     workers: Annotated[Integer, Field(ge=0, le=256)] = 1
-    # File of transforms of the training speakers, from `asrtool fmllr train`; null is none
+    # File of transforms of the training speakers, from `asrtool fmllr train`; null is none. Without augment.speeds
     speaker_transforms: FilePath | None = None
     # Share of the training cuts whose features are transformed; the others stay as they are, so that the model
     # recognises speakers without a transform, too
@@ -250,6 +250,11 @@ class DataConfig(Section):
             raise ValueError("temperature is for corpora without weights")
         if self.early_stopping is not None and self.early_stopping not in self.dev_sets:
             raise ValueError(f"early_stopping {self.early_stopping} is not one of dev: {', '.join(self.dev_sets)}")
+        if self.speaker_transforms and "speeds" in self.augment.sample_changes:
+            raise ValueError(
+                "speaker_transforms are of voices at the speeds of the manifest, which augment.speeds changes: leave "
+                "augment.speeds out, and store other speeds with `asrtool features --speeds` before `asrtool fmllr`"
+            )
         return self
 
     @property

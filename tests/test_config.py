@@ -101,6 +101,7 @@ def test_a_range_has_its_lower_end_first(write, name):
         ("{features: {source: stored}, data: {augment: {volume: [0.5, 2.0]}}}", ["stored", "volume"]),
         ("{features: {source: stored}, data: {augment: {noise: n.jsonl.gz}}}", ["stored", "noise"]),
         ("data: {min_seconds: 3, max_seconds: 3}", ["min_seconds", "max_seconds"]),
+        ("data: {speaker_transforms: t.pt, augment: {speeds: [0.9]}}", ["leave augment.speeds out", "--speeds"]),
         (
             "training: {warmup_steps: 100, max_steps: 100}",
             ["warmup_steps 100", "max_steps 100", "--set training.warmup_steps=10"],

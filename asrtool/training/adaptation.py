@@ -44,10 +44,18 @@ def adapt(
     which starts from the same weights as the first. Speakers that have weights of the same run already are skipped, so
     that an interrupted run can be repeated. Under torchrun the ranks share the speakers; all but the first return None.
 
-    Raises UserError for hypotheses in phones and for a folder `out` of something else, and DataError for a manifest
-    without speakers, for cuts that are not in `hypotheses`, and when no speaker could be adapted to.
+    Raises UserError for hypotheses in phones, for a folder `out` of something else, and for transforms of a system that
+    was trained with other speeds, and DataError for a manifest without speakers, for cuts that are not in `hypotheses`,
+    and when no speaker could be adapted to.
     """
     ranks = this_rank()
+    speeds = experiment.config.data.augment.speeds
+    if experiment.transforms and speeds != (1.0,):
+        named = ", ".join(f"{speed:g}" for speed in speeds)
+        raise UserError(
+            f"--transforms are of voices at their own speed, and {experiment.folder} augments with the speeds {named}; "
+            "leave --transforms out"
+        )
     with rank_log(ranks, experiment.folder / "logs"):
         pseudo_labels = read_hypothesis_texts(hypotheses) if hypotheses else None
         speakers = cuts_by_speaker(cuts, pseudo_labels, experiment.tokenizer, experiment.config.data)

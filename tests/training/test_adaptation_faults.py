@@ -9,6 +9,7 @@ from lhotse import CutSet
 
 from asrtool import checkpoint
 from asrtool.adapted_weights import MARKER, AdaptedWeights, read_adaptation_info, weights_file
+from asrtool.data.speaker_transforms import save_transforms
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.training import speaker_trainer as module
@@ -65,6 +66,16 @@ def test_systems_of_stored_features_adapt_on_audio_and_with_noise(asr, corpus, t
         status, _, err = asr("adapt", exp, manifest, "--out", tmp_path / f"{number}", *options, *noise)
         assert status == 0, err
     assert not equal(weights(tmp_path / "1", "a"), weights(tmp_path / "2", "a"))
+
+
+def test_transforms_are_refused_where_the_training_changes_the_speed(
+    asr, corpus, tiny_config, tokenizer_file, tmp_path
+):
+    exp = make_experiment(tmp_path / "exp", tiny_config(data={"augment": {"speeds": [0.9, 1.0]}}), tokenizer_file)
+    save_transforms(tmp_path / "own.pt", {speaker: torch.eye(20, 21) for speaker in SPEAKERS}, 20, {})
+    status, _, err = asr("adapt", exp, corpus, "--transforms", tmp_path / "own.pt")
+    assert status == 2 and "speeds 0.9, 1; leave --transforms out" in err and len(err.splitlines()) == 1
+    assert not (exp / "adapted").exists()
 
 
 def break_steps(monkeypatch, *speakers):
