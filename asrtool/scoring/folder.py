@@ -36,8 +36,8 @@ def read_hypotheses(path: str | Path) -> list[dict]:
     Words are converted to Unicode's composed form (NFC): another form is not an error of a recogniser. `token_type` is
     "phones" in rows whose texts are phones instead of words; `speaker` is present if it is known.
 
-    Raises UserError for a missing or empty file and for a row without the texts id, ref and hyp (file:line), and
-    DataError with all ids that occur more than once.
+    Raises UserError for a missing or empty file, for a row without the texts id, ref and hyp (file:line), and for words
+    and phones in one file, and DataError with all ids that occur more than once.
     """
     path = require_file(path, "hypotheses", "make them with `asrtool decode`")
     rows = []
@@ -46,7 +46,7 @@ def read_hypotheses(path: str | Path) -> list[dict]:
         rows.append({**row, "ref": composed(row["ref"]), "hyp": composed(row["hyp"])})
     if not rows:
         raise UserError(f"no hypotheses in {path}; rerun `asrtool decode`")
-    _check_ids(rows, path)
+    _check_rows(rows, path)
     return rows
 
 
@@ -73,11 +73,14 @@ def _token_type(row: dict) -> Any:
     return row.get("token_type", "words")
 
 
-def _check_ids(rows: list[dict], path: Path | str) -> None:
+def _check_rows(rows: list[dict], path: Path | str) -> None:
+    """Raises DataError with the ids that occur more than once, and UserError where words and phones are mixed."""
     counts = Counter(row["id"] for row in rows)
     repeated = [f"{key}: {count} lines" for key, count in counts.items() if count > 1]
     if repeated:
         raise DataError(f"{len(repeated)} ids occur more than once in {path}; keep one line an utterance", repeated)
+    if len(set(map(_token_type, rows))) > 1:
+        raise UserError(f"{path}: some hypotheses are words, others phones; score results of one type together")
 
 
 def set_name(folder: str | Path) -> str:
@@ -108,7 +111,7 @@ def score_pooled(folders: Iterable[Path], rules: NormalisationRules | None = Non
     """Returns the score of the utterances of several folders as one set, e.g. all folds of a cross-validation.
 
     `rules` normalise references and hypotheses. Raises the errors of `read_hypotheses`, also for an utterance that is
-    in two of the folders.
+    in two of the folders, and for folders of words and of phones.
     """
     rows = _read_all(folders, rules)
     return _score(rows, align_rows(rows))
@@ -123,7 +126,7 @@ def _score(rows: list[dict], alignments: list[Alignment]) -> Score:
 def _read_all(folders: Iterable[Path], rules: NormalisationRules | None) -> list[dict]:
     folders = list(folders)
     rows = [row for folder in folders for row in read_hypotheses(Path(folder) / HYPOTHESES)]
-    _check_ids(rows, " ".join(map(str, folders)))
+    _check_rows(rows, " ".join(map(str, folders)))
     return normalise_rows(rows, rules) if rules else rows
 
 

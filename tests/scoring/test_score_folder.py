@@ -130,6 +130,18 @@ def test_several_folders_are_pooled_into_one_set(asr, folder, tmp_path):
     assert status == 1 and "2 ids occur more than once" in err
 
 
+def test_words_and_phones_are_not_scored_as_one_set(asr, folder, tmp_path):
+    phones = {"id": "u3", "ref": "AH B", "hyp": "AH", "token_type": "phones"}
+    (tmp_path / "phones").mkdir()
+    write_rows(tmp_path / "phones/hyps.jsonl", [phones])
+    status, _, err = asr("score", folder, tmp_path / "phones", "--pool", "all")
+    expected = f"{folder} {tmp_path}/phones: some hypotheses are words, others phones; score results of one type"
+    assert status == 2 and expected in err.splitlines()[-1]
+    write_rows(folder / "hyps.jsonl", [*ROWS, phones])
+    with pytest.raises(UserError, match=r"hyps\.jsonl: some hypotheses are words, others phones"):
+        read_hypotheses(folder / "hyps.jsonl")
+
+
 def test_a_folder_without_transcripts_is_named(folder):
     write_rows(folder / "hyps.jsonl", [{"id": "u1", "ref": "", "hyp": "a"}])
     with pytest.raises(UserError, match=rf"^{folder}: no reference words in 1 utterances"):
