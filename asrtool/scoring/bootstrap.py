@@ -29,6 +29,11 @@ def bootstrap_rates(errors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def has_spread(lengths: np.ndarray) -> bool:
+    """Returns whether items of these lengths (N,) tell how much an error rate varies: two have reference words."""
+    return np.count_nonzero(lengths) >= 2
+
+
 def _rates_of_pairs(errors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Returns what `bootstrap_rates` does, from the numbers of items that have the same errors and length."""
     rng = np.random.default_rng(SEED)

@@ -14,7 +14,7 @@ import numpy as np
 
 from asrtool.errors import DataError, UserError
 from asrtool.progress import progress
-from asrtool.scoring.bootstrap import bootstrap_rates, interval_half_width
+from asrtool.scoring.bootstrap import bootstrap_rates, has_spread, interval_half_width
 from asrtool.scoring.groups import groups_of_equal_size
 from asrtool.scoring.wer import GAP, Alignment, ErrorCounts, Interval, align_words, count_word_errors, wer_interval
 
@@ -195,7 +195,7 @@ def difference(utterances: Sequence[ComparedUtterance], system: int, with_speake
     more_errors = np.array([utterance.more_errors(system) for utterance in utterances])
     lengths = _lengths(utterances)
     value = 100 * float(more_errors.sum()) / max(1, int(lengths.sum()))
-    if len(utterances) < 2 or not lengths.any():
+    if not has_spread(lengths):
         return Difference(value, None, None)
     rates = bootstrap_rates(more_errors, lengths)
     half = interval_half_width(rates)

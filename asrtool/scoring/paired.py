@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asrtool.scoring.bootstrap import bootstrap_rates, interval_half_width
+from asrtool.scoring.bootstrap import bootstrap_rates, has_spread, interval_half_width
 from asrtool.scoring.wer import Interval, align_words, count_word_errors, require_reference_words
 
 
@@ -14,7 +14,7 @@ class PairedDifference:
     """The error rate of the first system minus the one of the second, in percent of the reference words."""
 
     difference: float
-    interval: Interval | None  # 95 %, by paired bootstrap; None for a single utterance
+    interval: Interval | None  # 95 %, by paired bootstrap; None for a single one with reference words
     percent_lower: float | None  # replications in which the first system has fewer errors, plus half of the ties
     utterances: int
 
@@ -30,7 +30,7 @@ def paired_difference(refs: Sequence[str], hyps: Sequence[str], other_hyps: Sequ
     lengths = np.array([len(ref.split()) for ref in refs])
     more_errors = _errors(refs, hyps) - _errors(refs, other_hyps)
     difference = float(100 * more_errors.sum() / lengths.sum())
-    if len(refs) < 2:
+    if not has_spread(lengths):
         return PairedDifference(difference, None, None, len(refs))
     rates = bootstrap_rates(more_errors, lengths)
     half = interval_half_width(rates)

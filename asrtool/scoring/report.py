@@ -46,7 +46,7 @@ def difference_line(difference: PairedDifference) -> str:
     interval = format_interval(difference.interval, "{:+.2f}")
     line = f"    {difference.difference:+.2f} {interval} against the other"
     if difference.percent_lower is None:
-        return f"{line}, on a single utterance: its uncertainty is unknown"
+        return f"{line}, on a single utterance with a reference: its uncertainty is unknown"
     lower = f"lower in {difference.percent_lower:.1f} % of bootstrap replications"
     return f"{line}, {lower} of {difference.utterances} utterances"
 

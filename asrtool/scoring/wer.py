@@ -13,7 +13,7 @@ import kaldialign
 import numpy as np
 
 from asrtool.errors import UserError
-from asrtool.scoring.bootstrap import MAX_ITEMS, REPLICATIONS, SEED, bootstrap_rates, interval_half_width
+from asrtool.scoring.bootstrap import MAX_ITEMS, REPLICATIONS, SEED, bootstrap_rates, has_spread, interval_half_width
 
 # The word of a gap in an alignment. str.split never returns it, so that no word of a text can be mistaken for a gap.
 GAP = ""
@@ -150,19 +150,14 @@ def wer_interval(
     centred on `wer` itself, not on the mean of the replications, which differs a little by chance. Its lower end is at
     least 0. `counts` are the word errors of each pair, if they are known.
 
-    Returns None for a single utterance, which has no spread from which other utterances could be predicted.
+    Returns None for a single utterance with reference words, which has no spread from which other utterances could be
+    predicted.
     """
-    if len(pairs) < 2:
+    if not has_spread(np.array([len(ref.split()) for ref, _ in pairs])):
         return None
-    if len(pairs) > MAX_ITEMS:
-        counts = counts or [count_word_errors(align_words(ref, hyp)) for ref, hyp in pairs]
-        half = _half_width_of_many(counts)  # a fraction, not percent
-    else:
-        half = _half_width(pairs)
+    half = _half_width(pairs) if len(pairs) <= MAX_ITEMS else math.inf  # a fraction, not percent
     if not math.isfinite(half):
-        # A replication of a small set may hold only utterances without reference words, and then has no WER. In that
-        # case only the utterances with reference words are drawn.
-        half = _half_width([(ref, hyp) for ref, hyp in pairs if ref.split()])
+        half = _half_width_of_many(counts or [count_word_errors(align_words(ref, hyp)) for ref, hyp in pairs])
     return max(0.0, wer - 100 * half), wer + 100 * half
 
 
@@ -175,7 +170,10 @@ def _half_width(pairs: Sequence[tuple[str, str]]) -> float:
 
 
 def _half_width_of_many(counts: Sequence[ErrorCounts]) -> float:
-    """Returns what `_half_width` does, by `bootstrap_rates`, which is faster for many utterances."""
+    """Returns what `_half_width` does, by `bootstrap_rates`, which is faster for many utterances.
+
+    It leaves out replications that hold only utterances without reference words, as happens in small sets.
+    """
     errors = np.array([one.errors for one in counts])
     lengths = np.array([one.length for one in counts])
     return interval_half_width(bootstrap_rates(errors, lengths)) / 100
@@ -185,12 +183,12 @@ def speaker_interval(speakers: dict[str, ErrorCounts], words: ErrorCounts) -> In
     """Returns the interval like `wer_interval`, but whole speakers are drawn.
 
     It shows how much the WER varies with the speakers, and is rough if there are few speakers. Returns None
-    for a single speaker, and if some of `words` have no speaker.
+    for a single speaker with reference words, and if some of `words` have no speaker.
     """
     errors = np.array([counts.errors for counts in speakers.values()])
     lengths = np.array([counts.length for counts in speakers.values()])
     has_unknown_speakers = errors.sum() != words.errors or lengths.sum() != words.length
-    if len(speakers) < 2 or has_unknown_speakers:
+    if has_unknown_speakers or not has_spread(lengths):
         return None
     half = interval_half_width(bootstrap_rates(errors, lengths))  # percent
     return max(0.0, words.rate - half), words.rate + half

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrtool.errors import UserError
+from asrtool.scoring.paired import paired_difference
 from asrtool.scoring.wer import (
     GAP,
     ErrorCounts,
@@ -68,11 +69,22 @@ def test_confusions_are_ranked_by_count_then_alphabet():
 def test_an_empty_reference_among_others_counts_only_insertions():
     score = score_pairs([("a b", "a b"), ("", "x y")])
     assert score.words == ErrorCounts(insertions=2, deletions=0, substitutions=0, length=2)
-    assert all(math.isfinite(bound) for bound in score.interval)
 
 
-def test_one_utterance_has_no_interval():
-    assert score_pairs([("a b c", "a b")]).interval is None
+@pytest.mark.parametrize("others", [[], [("", "")], [("", "x y"), ("", "z")]])
+def test_one_utterance_with_a_reference_has_no_interval(others):
+    pairs = [("a b c", "a b"), *others]
+    score = score_pairs(pairs, speakers=[str(number) for number in range(len(pairs))])
+    assert score.interval is None and score.speaker_interval is None
+    refs, hyps = zip(*pairs, strict=True)
+    assert paired_difference(refs, hyps, refs).interval is None
+
+
+@pytest.mark.parametrize("limit", [1, 5000])
+def test_the_interval_counts_insertions_of_utterances_without_a_reference(monkeypatch, limit):
+    monkeypatch.setattr("asrtool.scoring.wer.MAX_ITEMS", limit)
+    low, high = score_pairs([("a b", "a b"), ("a", "a"), ("", "x y")]).interval
+    assert low < 200 / 3 < high < math.inf  # some replications have no reference word
 
 
 def test_interval_is_close_to_the_analytic_one_and_deterministic():
@@ -128,7 +140,8 @@ def test_an_alignment_is_minimal_and_complete(ref, hyp):
 def test_interval_contains_the_wer_and_confusions_add_up(pairs):
     score = score_pairs(pairs)
     low, high = score.interval or (score.wer, score.wer)
-    assert 0 <= low <= score.wer <= high < math.inf and (score.interval is None) == (len(pairs) == 1)
+    assert 0 <= low <= score.wer <= high < math.inf
+    assert (score.interval is None) == (sum(bool(ref.split()) for ref, _ in pairs) < 2)
     errors = score.confusions
     totals = [sum(row[-1] for row in rows) for rows in (errors.insertions, errors.deletions, errors.substitutions)]
     assert totals == [score.words.insertions, score.words.deletions, score.words.substitutions]
