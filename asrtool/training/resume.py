@@ -23,6 +23,7 @@ from asrtool.models.acoustic import make_output_layer
 from asrtool.tensor_files import DAMAGE, damaged_file
 from asrtool.text.outputs import outputs_of
 from asrtool.training import saved_state
+from asrtool.training.average import EmaWeights
 from asrtool.training.session import Session
 from asrtool.training.state import RankState, TrainingProgress
 
@@ -130,6 +131,8 @@ def initialise_session(session: Session, initial: InitialWeights) -> None:
         _require_same_states(state, session.config.objective.topology, path, hint)
     require_matching_weights(session.model, state, path)
     session.strategy.load_state_dicts(session.model, session.optimizer, _wanted_state(session, initial, state))
+    if session.ema:
+        session.ema = EmaWeights(session.model, session.ema.decay)
     session.progress.initialised_from = str(path)
     session.progress.earlier_trainings = 1 + count_earlier_trainings(state, path)
     step = session.progress.step
@@ -163,6 +166,12 @@ def _wanted_state(session: Session, initial: InitialWeights, state: dict[str, An
     except DAMAGE as error:
         raise damaged_file(path, "the state of a training", DAMAGED_HINT, error) from error
     if initial.with_schedule:
+        max_steps = session.config.training.max_steps
+        if saved_step >= max_steps:
+            raise UserError(
+                f"{path} is of step {saved_step}, and training.max_steps={max_steps} leaves no step to take; raise it, "
+                "or leave --init-schedule out"
+            )
         session.progress.step = saved_step
     if initial.with_optimizer:
         return {"model": state["model"], "optimizer": state["optimizer"]}

@@ -181,8 +181,6 @@ def dry_run(config: Config, experiment: Path, device: str = "auto", initial: Ini
 
     The folder lies next to the experiment, where all machines see it.
     """
-    changes = {"max_steps": 2, "validate_every": 2, "log_every": 1, "warmup_steps": 1}
-    short = config.model_copy(update={"training": config.training.model_copy(update=changes)})
     ranks = this_rank()
     torch_device = use_device(device, ranks.local_rank)
     with (
@@ -192,11 +190,19 @@ def dry_run(config: Config, experiment: Path, device: str = "auto", initial: Ini
         ExitStack() as stack,
     ):
         folder = Path(on_first_rank(ranks, lambda: str(_temporary_folder(experiment, stack))))
-        session = start_session(short, folder, ranks, device, initial=initial)
+        session = start_session(config, folder, ranks, device, initial=initial)
+        session.config = _short_config(config, session.progress.step)
         session.max_dev_batches = 2
         session.is_dry_run = True
         _train(session)
         logger.info("dry run: all is well")
+
+
+def _short_config(config: Config, first_step: int) -> Config:
+    """Returns the configuration of a dry run, which takes two steps after `first_step`."""
+    last_step = first_step + 2
+    changes = {"max_steps": last_step, "validate_every": last_step, "log_every": 1, "warmup_steps": 1}
+    return config.model_copy(update={"training": config.training.model_copy(update=changes)})
 
 
 def _temporary_folder(experiment: Path, stack: ExitStack) -> Path:

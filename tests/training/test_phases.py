@@ -5,12 +5,14 @@ import torch
 
 from asrtool.checkpoint import initial_checkpoint
 from asrtool.deploy.pack import PackSettings, write_pack
-from asrtool.distributed import Ranks
+from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.training import train as module
 from asrtool.training.resume import InitialWeights
+from asrtool.training.start import start_session
 from asrtool.training.train import dry_run, train
+from tests.tiny import equal
 
 SECONDS = 40  # a bit more than the corpus has
 
@@ -97,6 +99,28 @@ def test_the_main_phase_can_take_moments_and_schedule(tmp_path, tiny_config, war
     after = state(experiment)
     assert after["progress"]["step"] == step + 1
     assert after["optimizer"]["state"][0]["step"] == before["optimizer"]["state"][0]["step"] + 1
+
+
+def test_a_schedule_that_is_over_leaves_no_training(tmp_path, tiny_config, warm):
+    step = torch.load(warm, weights_only=True)["progress"]["step"]
+    for start in (train, dry_run):
+        config = tiny_config(training={"max_steps": step, "warmup_steps": 0})
+        with pytest.raises(UserError, match=f"is of step {step}, and training.max_steps={step} leaves no step"):
+            start(config, tmp_path / "main", device="cpu", initial=InitialWeights(warm, with_schedule=True))
+
+
+def test_a_dry_run_takes_two_steps_of_the_schedule_of_another_training(tmp_path, tiny_config, warm, capfd):
+    step = torch.load(warm, weights_only=True)["progress"]["step"]
+    config = tiny_config(training={"max_steps": step + 9})
+    dry_run(config, tmp_path / "main", "cpu", InitialWeights(warm, with_schedule=True))
+    stderr = capfd.readouterr().err
+    assert f"step {step + 1} epoch" in stderr and f"step {step + 2}: dev loss" in stderr
+
+
+def test_the_average_over_all_steps_begins_with_the_initial_weights(tmp_path, tiny_config, warm):
+    config = tiny_config(training={"ema_decay": 0.5})
+    session = start_session(config, tmp_path / "main", SINGLE_PROCESS, "cpu", initial=InitialWeights(warm))
+    assert equal(list(session.model.parameters()), session.ema.weights)
 
 
 def test_a_resumed_training_does_not_load_the_initial_weights_again(tmp_path, tiny_config, warm, state, capfd):
