@@ -178,7 +178,7 @@ def _training_loop(session: LmSession, log: TrainingLog, interrupts: Interrupts,
             _report_progress(session, log)
         if session.step % session.epoch_steps == 0 and session.step < session.max_steps:
             _validate(session, log, dev)
-        if ranks.is_first and (num_stop or session.save_is_late):
+        if ranks.is_first and (num_stop or session.clock.save_is_late(session.config.save_minutes)):
             logger.info(f"wrote {session.save()}; the same command resumes from it")
         if num_stop:
             raise interrupts.kind
@@ -242,10 +242,10 @@ def _finish(session: LmSession, log: TrainingLog, dev: Texts, out: Path) -> None
         **session.settings,
         "perplexity": _validate(session, log, dev),
         "device": describe_device(session.device),
-        "device_hours": session.device_hours,
+        "device_hours": session.clock.device_hours,
     }
     save_neural_lm(out, session.model, session.tokenizer, session.model_config, facts)
-    hours = session.device_hours
+    hours = session.clock.device_hours
     line = f"finished at step {session.step}: wrote {out}; {hours:.2f} device hours"
     log.event("finished", session.step, line, device_hours=hours, peak_memory_gb=peak_memory_gb())
     shutil.rmtree(session.checkpoints.folder, ignore_errors=True)

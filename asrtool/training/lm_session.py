@@ -6,7 +6,6 @@ ones that train acoustic models.
 
 import itertools
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from asrtool.precision import autocast
 from asrtool.tensor_files import DAMAGE, DamagedFileError, damaged_file
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.checkpoint_folder import Checkpoints
+from asrtool.training.clock import TrainingClock
 from asrtool.training.log import Meter
 from asrtool.training.optimizer import create_optimizer, set_learning_rate
 from asrtool.training.parallel import Ddp, SingleProcess
@@ -86,9 +86,7 @@ class LmSession:
         self.optimizer = create_optimizer(self.model, self.config)
         self.step = 0
         self.meter = Meter()
-        self.earlier_device_seconds = 0.0  # of the runs before this one was resumed, summed over all ranks
-        self.start_time = time.monotonic()
-        self.last_save_time = self.start_time
+        self.clock = TrainingClock(ranks.world_size)
 
     @property
     def max_steps(self) -> int:
@@ -99,18 +97,6 @@ class LmSession:
     def num_parameters(self) -> int:
         """The number of the model's parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
-
-    @property
-    def device_hours(self) -> float:
-        """The time of all runs so far, multiplied by the number of ranks."""
-        seconds = (time.monotonic() - self.start_time) * self.ranks.world_size
-        return (self.earlier_device_seconds + seconds) / 3600
-
-    @property
-    def save_is_late(self) -> bool:
-        """Whether the last checkpoint is older than training.save_minutes."""
-        assert self.config.save_minutes is not None
-        return time.monotonic() - self.last_save_time > 60 * self.config.save_minutes
 
     def step_batches(self) -> Iterator[np.ndarray]:
         """Yields this rank's batch for each step, from the current step on, epoch after epoch, without end.
@@ -150,13 +136,13 @@ class LmSession:
 
     def save(self) -> Path:
         """Writes the checkpoint of this step; returns its path. Called on the first rank only."""
-        self.last_save_time = time.monotonic()
+        self.clock.note_save()
         state = {
             **self.strategy.state_dicts(self.model, self.optimizer),
             "config": self.settings,
             "step": self.step,
             "unreported": self.meter.values,
-            "device_hours": self.device_hours,
+            "device_hours": self.clock.device_hours,
         }
         return self.checkpoints.write(self.step, state, dev_losses={})
 
@@ -187,7 +173,7 @@ class LmSession:
         self.strategy.load_state_dicts(self.model, self.optimizer, state)
         self.step = step
         self.meter = Meter(unreported)
-        self.earlier_device_seconds = 3600 * state["device_hours"]
+        self.clock = TrainingClock(self.ranks.world_size, state["device_hours"])
 
 
 def _training_config(training: LmTrainingConfig, steps: int) -> TrainingConfig:

@@ -48,9 +48,11 @@ def roll_back(session: Session, log: TrainingLog) -> None:
         raise UserError(f"stopped {why}: {reason}; lower training.lr, or look at {describe_worst_cuts(session)}")
     position = session.progress.position
     seconds = session.progress.seconds
+    clock = session.clock
     restore_session(session, last)
     session.progress.position = position
     session.progress.seconds = seconds
+    session.clock = clock
     session.rank_state = rank_state
     guard.rollbacks += 1
     guard.bad_in_a_row = 0

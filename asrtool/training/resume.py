@@ -1,7 +1,6 @@
 """A training's state in its checkpoints: saving, resuming, averaging, and starting from another training's weights."""
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from asrtool.tensor_files import DAMAGE, damaged_file
 from asrtool.text.outputs import outputs_of
 from asrtool.training import saved_state
 from asrtool.training.average import EmaWeights
+from asrtool.training.clock import TrainingClock
 from asrtool.training.session import Session
 from asrtool.training.state import RankState, TrainingProgress
 
@@ -49,7 +49,7 @@ def session_state(session: Session) -> dict[str, Any]:
         "ema": session.ema.state_dict() if session.ema else None,
         "progress": session.progress.to_dict(),
         "ranks": rank_states,
-        "device_hours": session.device_hours,
+        "device_hours": session.clock.device_hours,
         **_metadata(session),
     }
 
@@ -63,7 +63,7 @@ def save_session(session: Session) -> Path:
     """Writes the checkpoint of this step on the first rank, while the others wait; returns its path."""
     state = session_state(session)
     progress = session.progress
-    session.last_save_time = time.monotonic()
+    session.clock.note_save()
     checkpoints = session.checkpoints
     return Path(on_first_rank(session.ranks, lambda: str(checkpoints.write(progress.step, state, progress.dev_losses))))
 
@@ -83,9 +83,8 @@ def restore_session(session: Session, path: Path) -> None:
         session.ema.load_state_dict(state["ema"])
     session.progress = progress
     session.last_sync_step = progress.step
-    session.earlier_device_seconds = 3600 * state["device_hours"]
-    session.start_time = time.monotonic()
     ranks = session.ranks
+    session.clock = TrainingClock(ranks.world_size, state["device_hours"])
     if len(rank_states) == ranks.world_size:
         saved_state.restore_random_states(state["ranks"][ranks.rank]["random"])
         session.rank_state = rank_states[ranks.rank]

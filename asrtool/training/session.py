@@ -1,6 +1,5 @@
 """The session: everything that a training carries from step to step. The loop that uses it is in train.py."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,6 +23,7 @@ from asrtool.text.outputs import outputs_of
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.average import EmaWeights, are_finite
 from asrtool.training.checkpoint_folder import Checkpoints
+from asrtool.training.clock import TrainingClock
 from asrtool.training.experiment_folder import DroppedCuts
 from asrtool.training.parallel import SingleProcess
 from asrtool.training.schedule import learning_rate, reference_scale, seconds_per_step
@@ -53,13 +53,14 @@ class Session:
     dropped: DroppedCuts
     progress: TrainingProgress = field(default_factory=TrainingProgress)
     rank_state: RankState = field(default_factory=RankState)
-    earlier_device_seconds: float = 0.0  # of the runs before this one was resumed, summed over all ranks
-    start_time: float = field(default_factory=time.monotonic)
-    last_save_time: float = field(default_factory=time.monotonic)
     last_sync_step: int = 0  # the last step after which all ranks had the same weights
     warmup_hours: float | None = None  # of audio, after which a warmup phase ends
     max_dev_batches: int | None = None  # of a validation; None is all
     is_dry_run: bool = False  # its folder is removed at the end: log lines do not name files in it
+    clock: TrainingClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = TrainingClock(self.ranks.world_size)
 
     @property
     def done(self) -> bool:
@@ -79,11 +80,6 @@ class Session:
     def num_mixed(self) -> int:
         """The number of corpora that are mixed; 0 for a single manifest."""
         return len(self.config.data.corpora) if isinstance(self.config.data.train, tuple) else 0
-
-    @property
-    def device_hours(self) -> float:
-        """The time of all runs so far, multiplied by the number of ranks."""
-        return (self.earlier_device_seconds + (time.monotonic() - self.start_time) * self.ranks.world_size) / 3600
 
     @property
     def num_parameters(self) -> int:
@@ -168,7 +164,7 @@ class Session:
         training = self.config.training
         must_validate = self._is_due(training.validate_every)
         must_save = self._is_due(training.save_every)
-        save_is_late = self._save_is_late()
+        save_is_late = self.ranks.is_first and self.clock.save_is_late(training.save_minutes)
         must_roll_back = self.rank_state.guard.bad_in_a_row >= self.config.guards.max_bad_steps
         if must_validate or must_save or save_is_late or stop_requested or self.done:
             # nothing is saved or validated with weights that are not finite
@@ -189,10 +185,3 @@ class Session:
     def _is_due(self, every: int | None) -> bool:
         """Returns True if a multiple of `every` lies between the last synchronisation and this step."""
         return every is not None and self.progress.step // every > self.last_sync_step // every
-
-    def _save_is_late(self) -> bool:
-        """Returns True, on the first rank, if the last checkpoint is older than training.save_minutes."""
-        minutes = self.config.training.save_minutes
-        if minutes is None or not self.ranks.is_first:
-            return False
-        return time.monotonic() - self.last_save_time > 60 * minutes

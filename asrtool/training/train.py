@@ -157,7 +157,7 @@ def finish(session: Session, log: TrainingLog) -> None:
     averaged = "all steps" if is_ema else f"the checkpoints of steps {', '.join(map(str, steps))}"
     losses = validate(session)
     loss = losses[session.config.data.selection_set]
-    hours = session.device_hours
+    hours = session.clock.device_hours
     log.event(
         "finished",
         progress.step,

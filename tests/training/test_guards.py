@@ -2,7 +2,8 @@
 
 import json
 import math
-from itertools import islice
+from itertools import count, islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,6 +123,16 @@ def test_many_bad_steps_roll_back_to_the_last_checkpoint_and_continue_with_the_n
     cost = UtteranceCost(attention_seconds(config, load_tokenizer(config.data.tokenizer).size))
     stream = islice(TrainingSampler(config.data, config.seed, cost=cost), 7 + 4)
     assert [set(ids) for ids in calls] == [{entry.id for entry in item.entries} for item in stream]
+
+
+def test_device_hours_count_the_time_of_steps_that_were_rolled_back(run, spoil, monkeypatch):
+    ticks = count()  # a second passes from one look at the clock to the next
+    monkeypatch.setattr("asrtool.training.clock.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    spoil({6: math.nan, 7: math.nan})
+    experiment = run(guards={"max_bad_steps": 2}, training={"schedule": "none"})
+    events = [json.loads(line) for line in (experiment / "log.jsonl").read_text().splitlines()]
+    assert {event["event"] for event in events} > {"rollback", "finished"}
+    assert 3600 * events[-1]["device_hours"] == pytest.approx(next(ticks) - 1)
 
 
 def test_training_stops_after_max_rollbacks(run, rows, spoil, tmp_path):
