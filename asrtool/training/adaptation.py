@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from asrtool.adapted_weights import MARKER, AdaptationInfo, read_adaptation_info, round_suffix, weights_file
+from asrtool.adapted_weights import MARKER, read_adaptation_info, round_suffix, weights_file
 from asrtool.data.shards import manifest_name
 from asrtool.distributed import rank_log, this_rank
 from asrtool.errors import DataError, UserError
@@ -67,6 +67,7 @@ def adapt(
             own_speakers = sorted(speakers, key=lambda speaker: -speaker.seconds)[ranks.rank :: ranks.world_size]
             trainer = SpeakerTrainer(experiment, settings, workers)
             _adapt_speakers(own_speakers, trainer, out, facts)
+            _require_adapted(out, speakers, facts["run"])
     if not ranks.is_first:
         return None
     minutes = sum(speaker.seconds for speaker in speakers) / 60
@@ -80,8 +81,6 @@ def _adapt_speakers(speakers: list[SpeakerCuts], trainer: SpeakerTrainer, out: P
         path = weights_file(out, speaker.name)
         if info is None or info.run != facts["run"] or not path.is_file():
             trainer.write(speaker, path, facts)
-    infos = [read_adaptation_info(out, speaker.name) for speaker in speakers]
-    _require_adapted([info for info in infos if info])
 
 
 def _run_facts(
@@ -106,8 +105,9 @@ def _run_facts(
     return facts
 
 
-def _require_adapted(infos: list[AdaptationInfo]) -> None:
-    """Raises DataError when training failed for every speaker."""
-    if infos and all(info.broken for info in infos):
-        problems = [f"{info.speaker}: numbers that are not finite" for info in infos]
+def _require_adapted(out: Path, speakers: list[SpeakerCuts], run: str) -> None:
+    """Raises DataError when training failed for every speaker, on whichever rank; it may not have ended on others."""
+    infos = [read_adaptation_info(out, speaker.name) for speaker in speakers]
+    if all(info and info.run == run and info.broken for info in infos):
+        problems = [f"{speaker.name}: numbers that are not finite" for speaker in speakers]
         raise DataError("no speaker was adapted to: all keep the model's weights; lower --lr", problems)

@@ -32,7 +32,7 @@ def training_step(session: Session, batches: list[Batch]) -> dict[str, float]:
     """Takes one step with the batches of this rank; returns its values for the log. A bad step changes no weights.
 
     The loss is divided by the target units of all batches of all ranks that average their gradients: neither its scale
-    nor the update depends on how the units are distributed over them.
+    nor the update depends on how the units are distributed over them. A step without any units is left out, too.
 
     The host reads from the device once, the losses and the gradient norm together, which the guard needs before the
     update. Until then, and from then to the next step's read, the device always has work in its queue.
@@ -42,17 +42,19 @@ def training_step(session: Session, batches: list[Batch]) -> dict[str, float]:
     lr = session.next_learning_rate()
     set_learning_rate(session.optimizer, lr)
     num_units = strategy.sum_over_group(sum(sum(batch.target_lens.tolist()) for batch in batches))[0]
-    scale = strategy.gradient_group.world_size / num_units  # the strategy averages gradients over the group
+    divisor = max(num_units, 1)
+    scale = strategy.gradient_group.world_size / divisor  # the strategy averages gradients over the group
     computed = list(batches)  # with halves instead of batches that are too large for the memory
     device_losses = accumulate_gradients(session, computed, scale)
     norm = nn.utils.clip_grad_norm_(session.model.parameters(), config.training.max_grad_norm)
     norm = gathered(norm)  # with fsdp the norm is a DTensor
     *values, gradient_norm = torch.cat([device_losses.double(), norm.double()[None]]).tolist()
     losses = _losses_of_cuts(computed, values)
-    loss = strategy.sum_over_group(sum(cut.loss for cut in losses))[0] / num_units  # nats per unit
+    loss = strategy.sum_over_group(sum(cut.loss for cut in losses))[0] / divisor  # nats per unit
     losses_by_id = {cut.id: cut.loss for cut in losses}
     log_unusable_cuts(session, batches, losses_by_id)
-    problem = session.rank_state.guard.problem(config.guards, loss, gradient_norm)
+    guard = session.rank_state.guard
+    problem = guard.problem(config.guards, loss, gradient_norm) if num_units else "no cut has units"
     if problem:
         leave_out_step(session, losses_by_id, problem)
     else:

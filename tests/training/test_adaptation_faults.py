@@ -108,6 +108,20 @@ def test_training_that_fails_for_every_speaker_is_an_error_every_time(asr, exp, 
         assert equal(weights(exp / "adapted/cuts", speaker), base_weights(exp))
 
 
+@pytest.mark.parametrize("failing, status", [("first rank", 0), ("both ranks", 1)])
+def test_the_last_rank_to_end_judges_over_the_speakers_of_all_ranks(asr, exp, corpus, monkeypatch, failing, status):
+    """Each rank has one or two of the three speakers."""
+    results = []
+    for rank in range(2):
+        for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
+            monkeypatch.setenv(name, str(value))
+        with monkeypatch.context() as patch:
+            if rank == 0 or failing == "both ranks":
+                break_steps(patch, *SPEAKERS)
+            results.append(asr("adapt", exp, corpus, "--workers", 0, "--epochs", 1)[0])
+    assert results == [0, status]
+
+
 def test_weights_that_are_not_finite_after_the_last_step_are_not_written(asr, exp, corpus, monkeypatch):
     real = module.SpeakerTrainer.train
 

@@ -18,6 +18,7 @@ from asrtool.models.cost import attention_seconds
 from asrtool.text.tokenizer import load_tokenizer
 from asrtool.training import step as module
 from asrtool.training.guards import MIN_GOOD_STEPS, LossGuard
+from asrtool.training.session import Session
 from asrtool.training.train import train
 
 
@@ -133,6 +134,24 @@ def test_device_hours_count_the_time_of_steps_that_were_rolled_back(run, spoil, 
     events = [json.loads(line) for line in (experiment / "log.jsonl").read_text().splitlines()]
     assert {event["event"] for event in events} > {"rollback", "finished"}
     assert 3600 * events[-1]["device_hours"] == pytest.approx(next(ticks) - 1)
+
+
+def test_a_step_without_units_is_left_out(run, monkeypatch, capfd):
+    """The scan drops such cuts, but not in the rest of very long manifests."""
+    real = Session.step_batches
+
+    def step_batches(session):
+        for number, batches in enumerate(real(session), 1):
+            if number == 3:
+                for batch in batches:
+                    batch.target_lens.zero_()
+            yield batches
+
+    monkeypatch.setattr(Session, "step_batches", step_batches)
+    experiment = run(training={"max_steps": 4})
+    (row,) = [json.loads(line) for line in (experiment / "bad_steps.jsonl").read_text().splitlines()]
+    assert (row["step"], row["problem"]) == (3, "no cut has units")
+    assert "step 3 left out: no cut has units" in capfd.readouterr().err
 
 
 def test_training_stops_after_max_rollbacks(run, rows, spoil, tmp_path):
