@@ -1,5 +1,6 @@
 """`asrtool lexicon`."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -80,8 +81,9 @@ def lexicon(texts, out, sources, unknown, top, min_count, case, stress, phones) 
         symbols |= set("".join(counts))
     inputs: list[str | Path] = [*texts, *(name for name in sources if name != CMUDICT), *([phones] if phones else [])]
     require_lexicon_output(out, inputs, symbols)
-    word_counts = most_frequent_words(counts, top, min_count) | transcript_counts
-    report = build_lexicon(word_counts, dictionaries, unknown)
+    words = {*most_frequent_words(counts, top, min_count), *transcript_counts}
+    word_counts = Counter({word: counts[word] for word in words})
+    report = build_lexicon(most_frequent_words(word_counts), dictionaries, unknown)
     write_lexicon(report.lexicon, out)
     click.echo(f"{out}: {report}")
 

@@ -1,8 +1,11 @@
 """From transcripts to a lexicon, from the lexicon to a tokenizer of phones, and to a training that can use it."""
 
+from pathlib import Path
+
 import pytest
 
 from asrtool.data.inspection import CutRequirements, inspect_cuts
+from asrtool.data.texts import read_sentences
 from asrtool.files import write_jsonl
 from asrtool.text.lexicon import read_lexicon
 from asrtool.text.tokenizer import load_tokenizer
@@ -44,6 +47,21 @@ def test_words_of_manifests_are_never_left_out(asr, corpus, tmp_path):
     options = ["--source", "digits.txt", "--source", "four.txt", "--stress", "drop", "--top", 1]
     assert asr("lexicon", corpus, "text", "out", *options)[0] == 0
     assert set(read_lexicon("out").pronunciations) == {"one", "two", "three", "four"}
+
+
+def test_the_words_left_out_are_counted_in_manifests_and_texts(asr, corpus, tmp_path):
+    def count(manifest: Path, word: str) -> int:
+        return sum(text.split().count(word) for text in read_sentences(manifest))
+
+    (tmp_path / "text").write_text("five " * 9 + "four " * 5000 + "one\n")
+    (tmp_path / "one.txt").write_text("one W AH N\n")
+    status, out, _ = asr("lexicon", corpus, "text", "out", "--source", "one.txt", "--top", 1)
+    counts = {word: count(corpus, word) for word in ("one", "two", "three", "four")}
+    counts["four"] += 5000
+    counts["one"] += 1
+    percent = 100 * (1 - counts["one"] / sum(counts.values()))
+    rest = " ".join(sorted(("two", "three"), key=lambda word: (-counts[word], word)))
+    assert status == 0 and f"3 left out, {percent:.2f} % of the text: four {rest}" in out
 
 
 def test_a_dictionary_in_another_case_is_refused_or_converted(asr, tmp_path):
