@@ -1,6 +1,6 @@
 """Units of phones in context from an aligned manifest: `asrtool tree`."""
 
-from collections.abc import Iterator
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ from lhotse import MonoCut
 
 from asrtool.data.features import FRAME_SHIFT, stored_or_computed
 from asrtool.data.inspection import alignment_problem
+from asrtool.data.lhotse_objects import read_cut
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.sampling import OrderedSampler
 from asrtool.data.shards import entries_with_trees
@@ -85,8 +86,16 @@ def log_prob_statistics(
     """Returns statistics of the log-probs of a model; each cut of the manifest is aligned with `phones`."""
     experiment.max_seconds = 60 * max_minutes
     collector = StatisticsCollector()
-    for cut, log_probs in _log_probs_in_order(experiment, cuts, batch_seconds, workers):
-        _add_cut(collector, cut, log_probs, experiment.frame_seconds, phones)
+    cut_batches, loaded = itertools.tee(
+        OrderedSampler(cuts, batch_seconds)
+    )  # they differ by what the loader prefetches
+    batches = progress(experiment.batches(loaded, workers), f"statistics of {cuts.name}", units="batches")
+    for cut_batch, batch in zip(cut_batches, batches, strict=True):
+        cut_of = {entry.id: read_cut(entry) for entry in cut_batch.entries}
+        log_probs, lens = experiment.log_probs(batch)
+        rows = zip(batch.ids, log_probs.float().clamp(min=MIN_LOG_PROB).cpu().numpy(), lens.tolist(), strict=True)
+        for name, row, length in rows:
+            _add_cut(collector, cut_of[name], row[:length], experiment.frame_seconds, phones)
     return collector.result()
 
 
@@ -126,23 +135,3 @@ def _add_cut(
     begins = [round(item.start / frame_seconds) for item in items]
     ends = [round(item.end / frame_seconds) for item in items]
     collector.add(frames, units, begins, ends)
-
-
-def _log_probs_in_order(
-    experiment: Experiment, cuts: Path, batch_seconds: float, workers: int
-) -> Iterator[tuple[MonoCut, np.ndarray]]:
-    """Yields each cut of the manifest, in order, with its log-probs (T, V). Raises UserError when it changes."""
-    remaining = iter(open_cuts(cuts))
-    results: dict[str, np.ndarray] = {}  # of cuts behind the next one
-    cut = next(remaining, None)
-    batches = experiment.batches(OrderedSampler(cuts, batch_seconds), workers)
-    for batch in progress(batches, f"statistics of {cuts.name}", units="batches"):
-        log_probs, lens = experiment.log_probs(batch)
-        rows = zip(batch.ids, log_probs.float().clamp(min=MIN_LOG_PROB).cpu().numpy(), lens.tolist(), strict=True)
-        results |= {name: row[:length] for name, row, length in rows}
-        results |= {skipped.id: np.zeros((0, log_probs.shape[2]), np.float32) for skipped in batch.skipped}
-        while cut is not None and cut.id in results:
-            yield cut, results.pop(cut.id)
-            cut = next(remaining, None)
-    if cut is not None:
-        raise UserError(f"{cuts} changed while it was read, at cut {cut.id}; align it again")

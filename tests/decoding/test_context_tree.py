@@ -5,9 +5,11 @@ import pytest
 from lhotse import CutSet
 from lhotse.supervision import AlignmentItem
 
+from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.context_tree import feature_statistics, grow_units, log_prob_statistics
 from asrtool.errors import DataError, UserError
 from asrtool.experiment import open_experiment
+from asrtool.text.context_statistics import StatisticsCollector
 from asrtool.text.context_units import ContextTokenizer
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
@@ -71,6 +73,20 @@ def test_units_are_grown_on_log_probs(tiny_config, aligned, phones_file, tmp_pat
     assert (sums < 0).all()
     summary = grow_units(aligned, tmp_path / "u.json", phones_file, "biphone", 10, 1, experiment, 10.0, 0)
     assert load_tokenizer(tmp_path / "u.json").size == 11, summary
+    by_hand = StatisticsCollector()
+    for cut in CutSet.from_file(aligned):
+        (row,) = experiment.log_probs(next(experiment.batches(one_batch(aligned, cut.id), 0)))[0]
+        items = cut.supervisions[0].alignment["unit"]
+        begins, ends = [round(i.start / 0.04) for i in items], [round(i.end / 0.04) for i in items]
+        phones = load_tokenizer(phones_file).aligned_units([item.symbol for item in items])
+        by_hand.add(row.clamp(min=-10).numpy(), phones, begins, ends)
+    assert (by_hand.result().contexts == statistics.contexts).all()
+    np.testing.assert_allclose(by_hand.result().moments, statistics.moments, rtol=1e-3, atol=1e-3)
+
+
+def one_batch(manifest, name):
+    """The batch of this cut alone."""
+    return (batch for batch in OrderedSampler(manifest, 0.01) if batch.entries[0].id == name)
 
 
 def remove_alignment(cut):
