@@ -135,8 +135,11 @@ def _exchange(one: Path, other: Path) -> bool:
     return rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
 
 
-def require_own_folder(out: str | Path, marker: str, command: str) -> None:
-    """Raises UserError unless `out` is new, empty, or a folder with the file `marker`, which `command` writes."""
+def require_own_folder(out: str | Path, marker: str, command: str, inputs: Iterable[str | Path] = ()) -> None:
+    """Raises UserError unless `out` is new, empty, or a folder with the file `marker`, which `command` writes.
+
+    A folder that has an input is refused as well, since the input might be replaced.
+    """
     out = Path(out)
     if not out.exists() and not out.is_symlink():
         return
@@ -147,6 +150,9 @@ def require_own_folder(out: str | Path, marker: str, command: str) -> None:
     if others and not (out / marker).is_file():
         problem = f"{out} was not written by `{command}` (it has no {marker}) and is not empty"
         raise UserError(f"{problem}; name a new folder")
+    for path in map(Path, inputs):
+        if path.resolve().is_relative_to(out.resolve()):
+            raise UserError(f"OUT is {out}, which has the input {path}; name another folder")
 
 
 def temporary_path(path: Path) -> Path:

@@ -140,9 +140,9 @@ def clean(
 
     `options` (graph, decoding_weights) choose how the bad utterances are recognised; see `open_word_search`. Raises its
     errors and the errors of `check_cuts`, DataError with all reasons if every utterance is bad, and UserError for a
-    folder that this command did not write.
+    folder that this command did not write, or that has an input.
     """
-    require_own_folder(out, MARKER, "asrtool clean")
+    require_own_folder(out, MARKER, "asrtool clean", [cuts, *(options or {}).values()])
     check_cuts(cuts, max_minutes, experiment.config.data.max_seconds)
     search = open_word_search(experiment, options or {})
     experiment.max_seconds = 60 * max_minutes

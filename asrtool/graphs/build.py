@@ -37,6 +37,7 @@ def build_graph_like(source: Path, out: Path, **options: Any) -> dict:
 
     Raises UserError where `source` does not have the file of an option that is not given.
     """
+    require_own_folder(out, META, COMMAND, [source])
     sources = asdict(graph_sources(source))
     given = {name: value for name, value in sources.items() if value is not None} | options
     if "tokenizer" not in given:
@@ -81,10 +82,11 @@ def build_graph(
     The first of the kinds is the graph to decode with. Without `lexicon`, the tokenizer gives the pronunciations of the
     LM's words. `silence` None is the tokenizer's own, where it has one; "" is none. `add_words` is a file of words that
     the lexicon and the LM get as well (asrtool/graphs/added_words.py); the LM with these words is stored in the folder.
-    Raises UserError for inputs that do not fit together, and for a folder that another command wrote.
+    Raises UserError for inputs that do not fit together, and for a folder that another command wrote or that has an
+    input.
     """
     start = time.perf_counter()
-    require_own_folder(out, META, COMMAND)
+    require_own_folder(out, META, COMMAND, filter(None, (tokenizer, lexicon, lm, add_words)))
     units = load_tokenizer(tokenizer)
     if isinstance(units, PdfTokenizer):
         raise no_pronunciations()

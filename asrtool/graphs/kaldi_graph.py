@@ -62,7 +62,7 @@ def build_kaldi_graph(out: Path, folder: Path, tokenizer: Path) -> dict:
     damaged or of another system.
     """
     start = time.perf_counter()
-    require_own_folder(out, META, COMMAND)
+    require_own_folder(out, META, COMMAND, [folder, tokenizer])
     units = load_tokenizer(tokenizer)
     if not isinstance(units, PdfTokenizer):
         raise UserError(f"{tokenizer} has other units than pdfs; create it with `asrtool tokenizer --type pdf`")

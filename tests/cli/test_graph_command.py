@@ -106,6 +106,22 @@ def test_a_folder_of_another_tool_is_refused_and_left_unchanged(run_graph, lang)
     assert [path.name for path in (lang / "graph").iterdir()] == ["L.fst"]
 
 
+@pytest.mark.parametrize("options, source", [
+    (["--tokenizer", "phones.json", "--lexicon", "graph/lexicon.txt", "--lm", "lm.arpa"], "graph/lexicon.txt"),
+    (["--tokenizer", "char.json", "--lm", "graph/../graph/lm.arpa"], "lm.arpa"),
+    (["--tokenizer", "graph/char.json", "--lm", "lm.arpa"], "graph/char.json"),
+    (["--from", "graph", "--tokenizer", "char.json", "--lm", "lm.arpa"], "input graph"),
+])  # fmt: skip
+def test_a_graph_never_replaces_its_own_inputs(run_graph, lang, options, source):
+    assert run_graph("--tokenizer", "char.json", "--lm", "lm.arpa")[0] == 0
+    for name in ("lm.arpa", "char.json"):
+        (lang / "graph" / name).write_bytes((lang / name).read_bytes())
+    before = {path: path.read_bytes() for path in (lang / "graph").iterdir()}
+    status, _, err = run_graph(*options)
+    assert status == 2 and "OUT is graph, which has the input" in err and source in err
+    assert {path: path.read_bytes() for path in (lang / "graph").iterdir()} == before
+
+
 def test_a_failed_build_leaves_the_earlier_graph(run_graph, lang):
     assert run_graph("--tokenizer", "char.json", "--lm", "lm.arpa")[0] == 0
     before = {path.name: path.read_bytes() for path in (lang / "graph").iterdir()}

@@ -111,6 +111,10 @@ def test_the_command_writes_the_good_ones_and_lists_the_bad(asr, tmp_path, corpu
     assert asr("clean", tmp_path / "cuts.jsonl.gz", trained, tmp_path / "out", *options)[0] == 0  # replaces its own
     status, _, err = asr("clean", tmp_path / "cuts.jsonl.gz", trained, tmp_path, *options)
     assert status == 2 and "not written by `asrtool clean`" in err
+    kept = (tmp_path / "out/clean.jsonl.gz").read_bytes()
+    status, _, err = asr("clean", tmp_path / "out/clean.jsonl.gz", trained, tmp_path / "out", *options)
+    assert status == 2 and f"out, which has the input {tmp_path}/out/clean.jsonl.gz; name another folder" in err
+    assert (tmp_path / "out/clean.jsonl.gz").read_bytes() == kept
 
 
 def test_a_set_that_is_all_bad_is_an_error_and_nothing_is_written(asr, tmp_path, corpus, trained):
