@@ -2,8 +2,7 @@
 
 import click
 
-from asrtool.cli.options import PATH, FormatList, channel_option, joined_formats, model_options
-from asrtool.errors import UserError
+from asrtool.cli.options import PATH, FormatList, channel_option, joined_formats, model_options, refuse_options
 
 FORMATS = ("textgrid", "ctm", "json")  # the keys of asrtool.deploy.alignment_outputs.WRITERS
 MANIFESTS = (".jsonl", ".jsonl.gz")
@@ -52,6 +51,12 @@ def align(
     asrtool align exp/transformer data/test.jsonl.gz data/test_aligned.jsonl.gz --ctm exp/transformer/test.ctm
     asrtool align exp/transformer talk.mp3 talk.txt
     """
+    is_manifest = cuts.name.endswith(MANIFESTS) or cuts.is_dir()
+    if is_manifest:
+        refuse_options(("channel", "formats", "output_dir"), f"recordings, and {cuts} is a manifest")
+    else:
+        names = ("ctm", "g2p", "max_minutes", "batch_seconds", "workers")
+        refuse_options(names, f"manifests, and {cuts} is a recording")
     import torch
 
     from asrtool.experiment import open_experiment
@@ -59,15 +64,11 @@ def align(
     if threads:
         torch.set_num_threads(threads)
     experiment = open_experiment(model, checkpoint, device, precision)
-    if cuts.name.endswith(MANIFESTS) or cuts.is_dir():
+    if is_manifest:
         from asrtool.decoding.align import align as run
 
         click.echo(f"{out}: {run(experiment, cuts, out, ctm, batch_seconds, workers, max_minutes, g2p)}")
         return
-    if ctm:
-        raise UserError(f"--ctm is for manifests; {cuts} is a recording: use --format ctm")
-    if not g2p:
-        raise UserError(f"--no-g2p is for manifests; {cuts} is a recording")
     from asrtool.deploy.alignment_outputs import align_to_files
 
     for line in align_to_files(experiment, cuts, out, joined_formats(formats) or FORMATS, output_dir, channel):

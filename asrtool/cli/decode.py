@@ -10,6 +10,7 @@ from asrtool.cli.options import (
     device_option,
     model_options,
     overwrite_out_option,
+    refuse_options,
     set_options,
     transforms_option,
 )
@@ -248,6 +249,8 @@ def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
         raise click.UsageError("--lm and --ngram go together: give both or none")
     if neural is None and not mbr:
         raise click.UsageError("give --lm and --ngram, or --mbr, or both")
+    if neural is None:
+        refuse_options(("weight", "context"), "a neural model, of --lm")
     from asrtool.decoding.rescoring import LmMixtureFiles, rescore_folder
 
     files = LmMixtureFiles(neural, ngram, **options) if neural else None

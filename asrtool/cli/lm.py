@@ -18,6 +18,7 @@ from asrtool.cli.options import (
     case_option,
     device_option,
     precision_option,
+    refuse_options,
 )
 
 if TYPE_CHECKING:
@@ -254,14 +255,15 @@ def perplexity(
     asrtool lm perplexity data/lang/3gram.arpa.gz data/dev.jsonl.gz
     asrtool lm perplexity data/lang/lm.pt data/dev.jsonl.gz --ngram data/lang/4gram.npz
     """
+    if model.suffix != ".pt":
+        refuse_options(("ngram", "context", "weight"), f"a neural model (*.pt), and {model} is not one")
+    elif not ngram:
+        refuse_options(("weight",), "the interpolation with a model of --ngram")
     from asrtool.lm.perplexity import measure_neural_perplexity, measure_perplexity
 
     corpus = _read_corpus(text, case, tokenizer)
     if model.suffix == ".pt":
         click.echo(measure_neural_perplexity(model, corpus, ngram, weight, context))
-    elif ngram or context is not None:
-        option = "--ngram" if ngram else "--context"
-        raise click.UsageError(f"{option} is for a neural model (*.pt), and {model} is not one")
     else:
         click.echo(measure_perplexity(model, corpus))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
 Decorator = Callable[[Decorated], Decorated]
@@ -129,6 +130,20 @@ def add_options(*options: Decorator) -> Decorator:
         return command
 
     return decorate
+
+
+def refuse_options(names: Sequence[str], valid: str) -> None:
+    """Raises UsageError for an option that was given, if it is among `names`, those that have no effect in this call.
+
+    `names` are those of the command's parameters. `valid` says what the options are for, e.g. "manifests".
+    """
+    context = click.get_current_context()
+    options = {option.name: option for option in context.command.params}
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            is_negated = context.params[name] is False and options[name].secondary_opts
+            flag = (options[name].secondary_opts if is_negated else options[name].opts)[0]
+            raise click.UsageError(f"{flag} has no effect here: it is for {valid}")
 
 
 def device_option(default: str = "auto") -> Decorator:

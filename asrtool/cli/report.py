@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from asrtool.cli.options import PATH, checkpoint_option, device_option, threads_option
+from asrtool.cli.options import PATH, checkpoint_option, device_option, refuse_options, threads_option
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,10 @@ def report(exps, out, title, html, cuts, spk2gender, worst, audio, checkpoint, d
     if html:
         if out != Path("-"):
             raise click.UsageError("--out writes Markdown and --html a page; give one of them")
+        refuse_options(("title",), "Markdown, without --html")
         _write_page(exps, html, cuts, spk2gender, worst, audio, checkpoint, device, threads)
         return
+    refuse_options(("cuts", "spk2gender", "worst", "audio", "checkpoint"), "the page of --html")
     from asrtool.scoring.results import results_section, write_section
     from asrtool.scoring.systems import read_systems
 

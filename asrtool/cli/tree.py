@@ -2,7 +2,7 @@
 
 import click
 
-from asrtool.cli.options import COUNT, PATH, model_options
+from asrtool.cli.options import COUNT, PATH, model_options, refuse_options
 
 
 @click.command()
@@ -67,6 +67,8 @@ def tree(
     """
     if (statistics == "log-probs") != (model is not None):
         raise click.UsageError("--statistics log-probs needs --model EXP, and --model is for log-probs only")
+    if statistics == "features":
+        refuse_options(("checkpoint", "batch_seconds", "workers", "precision"), "--statistics log-probs")
     import torch
 
     from asrtool.decoding.context_tree import grow_units

@@ -36,6 +36,25 @@ def test_values_outside_the_bounds_are_refused(kind, good, bad):
             convert(kind, text)
 
 
+@pytest.mark.parametrize("command, options, valid", [
+    ("align exp cuts.jsonl.gz out.jsonl.gz", ["--channel 0", "--format ctm", "--output-dir out"], "recordings"),
+    ("align exp talk.wav talk.txt",
+     ["--ctm o.ctm", "--no-g2p", "--g2p", "--max-minutes 5", "--batch-seconds 9", "--workers 0"], "manifests"),
+    ("rescore a b --mbr", ["--weight 0.5", "--context 3"], "a neural model, of --lm"),
+    ("lm perplexity x.arpa text", ["--weight 0.5", "--context 3", "--ngram x"], r"a neural model (*.pt), and x.arpa"),
+    ("lm perplexity x.pt text", ["--weight 0.5"], "the interpolation with a model of --ngram"),
+    ("report exp", ["--cuts c", "--spk2gender s", "--worst 20", "--no-audio", "--checkpoint x"], "the page of --html"),
+    ("report exp --html a.html", ["--title T"], "Markdown, without --html"),
+    ("tree cuts out.json --tokenizer t",
+     ["--checkpoint last", "--precision fp32", "--batch-seconds 200", "--workers 1"], "--statistics log-probs"),
+])  # fmt: skip
+def test_options_without_effect_are_refused_also_with_the_value_of_their_default(asr, command, options, valid):
+    for option in options:
+        status, _, err = asr(*command.split(), *option.split())
+        assert status == 2 and f"{option.split()[0]} has no effect here: it is for {valid}" in err, err
+        assert err.count("\n") == 1
+
+
 def commands(group, prefix=()):
     for name, command in group.commands.items():
         if isinstance(command, click.Group):

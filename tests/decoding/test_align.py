@@ -155,4 +155,4 @@ def test_words_that_the_lexicon_lacks_are_refused_where_this_is_asked_for(with_n
     assert status == 1 and all(f"{cuts[number].id}: words without units" in err for number in (5, 11))
     assert len(list(CutSet.from_file(tmp_path / "out.jsonl"))) == len(cuts) - 2
     status, _, err = asr("align", exp, tmp_path / "talk.wav", tmp_path / "talk.txt", *options)
-    assert status == 2 and "--no-g2p is for manifests" in err
+    assert status == 2 and "--no-g2p has no effect here: it is for manifests" in err

@@ -183,8 +183,14 @@ def test_from_text_to_rescored_hypotheses(asr, tmp_path, arpa):
         (["lm", "train-neural", "text.txt", "lm.arpa"], "OUT is lm.arpa, which does not end in .pt"),
         (["lm", "train-neural", "text.txt", "lm.pt", "--dim", "30"], "30 is not an even multiple of 4 heads"),
         (["lm", "train-neural", "none.txt", "lm.pt"], "none.txt"),
-        (["lm", "perplexity", "lm.arpa", "text.txt", "--ngram", "lm.arpa"], "--ngram is for a neural model"),
-        (["lm", "perplexity", "lm.arpa", "text.txt", "--context", "9"], "--context is for a neural model"),
+        (
+            ["lm", "perplexity", "lm.arpa", "text.txt", "--ngram", "lm.arpa"],
+            "--ngram has no effect here: it is for a neural model",
+        ),
+        (
+            ["lm", "perplexity", "lm.arpa", "text.txt", "--context", "9"],
+            "--context has no effect here: it is for a neural",
+        ),
         (["rescore", "folder", "out"], "give --lm and --ngram, or --mbr, or both"),
         (["rescore", "folder", "out", "--lm", "lm.pt", "--mbr"], "--lm and --ngram go together"),
         (["lm", "perplexity", "none.pt", "text.txt"], "train-neural"),
