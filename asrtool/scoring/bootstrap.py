@@ -31,7 +31,7 @@ def bootstrap_rates(errors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def has_spread(lengths: np.ndarray) -> bool:
     """Returns whether items of these lengths (N,) tell how much an error rate varies: two have reference words."""
-    return np.count_nonzero(lengths) >= 2
+    return bool(np.count_nonzero(lengths) >= 2)
 
 
 def _rates_of_pairs(errors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
