@@ -13,7 +13,7 @@ from asrtool.data.batch import Batch
 from asrtool.data.sampling import CutBatch, OrderedSampler
 from asrtool.decoding.cleaning import Verdict
 from asrtool.decoding.hypothesis import Hypothesis, Search
-from asrtool.decoding.options import LATTICE_OPTIONS, Options
+from asrtool.decoding.options import LATTICE_REQUESTS, Options
 from asrtool.decoding.search_setup import open_search
 from asrtool.decoding.system_options import search_options
 from asrtool.errors import UserError
@@ -33,7 +33,7 @@ def open_word_search(experiment: Experiment, options: Options) -> Search | None:
     topology = experiment.config.objective.topology
     if "graph" in options or experiment.files.graph:
         chosen = search_options(experiment, "graph", {**options, "no_rescore": True})
-        best_path = {name: value for name, value in chosen.items() if name not in LATTICE_OPTIONS}
+        best_path = {name: value for name, value in chosen.items() if name not in LATTICE_REQUESTS}
         return open_search("graph", experiment.tokenizer, best_path, topology=topology).search
     if options:
         raise UserError("--decoding-weights needs --graph, or a pack with a graph")

@@ -125,6 +125,14 @@ class Lattice:
             best[source] = min(best[source], cost + best[target])
         return best
 
+    def frames_to_states(self) -> list[int]:
+        """Returns for each state the number of frames on a path to it, which is the same for all paths."""
+        frames = [0] * self.num_states
+        arcs = zip(self.source.tolist(), self.target.tolist(), self.inputs.tolist(), strict=True)
+        for source, target, label in arcs:
+            frames[target] = frames[source] + (label > 0)
+        return frames
+
     def path(self, arcs: Sequence[int], end: int) -> LatticePath:
         """Returns the path along the arcs with these indices, which lead to the final state `end`."""
         chosen = np.array(arcs, dtype=np.int64)

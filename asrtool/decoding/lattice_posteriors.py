@@ -5,8 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from asrtool.decoding.lattice import Lattice
-
-NEG_INF = -math.inf
+from asrtool.decoding.log_sums import NEG_INF, log_add
 
 
 def arc_posteriors(lattice: Lattice, scale: float = 1.0) -> list[float]:
@@ -15,10 +14,10 @@ def arc_posteriors(lattice: Lattice, scale: float = 1.0) -> list[float]:
     forward = [NEG_INF] * lattice.num_states
     forward[0] = 0.0
     for source, target, cost in arcs:
-        forward[target] = _log_add(forward[target], forward[source] - cost)
+        forward[target] = log_add(forward[target], forward[source] - cost)
     backward = (-scale * lattice.final.sum(axis=1)).tolist()
     for source, target, cost in reversed(arcs):
-        backward[source] = _log_add(backward[source], backward[target] - cost)
+        backward[source] = log_add(backward[source], backward[target] - cost)
     total = backward[0]
     if total == NEG_INF:
         return [0.0] * len(arcs)
@@ -35,7 +34,7 @@ def word_posteriors(
     those whose frame is nearer to the word's frame than to its neighbours' frames. A path that has the word twice there
     counts twice; the sum is at most 1.
     """
-    frames_to = _frames_to_states(lattice)
+    frames_to = lattice.frames_to_states()
     arcs_of_word: dict[int, list[tuple[int, float]]] = defaultdict(list)  # (frame, posterior)
     wanted = set(labels)
     posteriors = arc_posteriors(lattice, scale)
@@ -47,20 +46,3 @@ def word_posteriors(
         min(1.0, sum(posterior for frame, posterior in arcs_of_word[label] if first <= frame <= last))
         for label, first, last in zip(labels, bounds, bounds[1:], strict=False)
     ]
-
-
-def _frames_to_states(lattice: Lattice) -> list[int]:
-    """Returns for each state the number of frames on a path to it."""
-    frames = [0] * lattice.num_states
-    for source, target, label in zip(
-        lattice.source.tolist(), lattice.target.tolist(), lattice.inputs.tolist(), strict=True
-    ):
-        frames[target] = frames[source] + (label > 0)
-    return frames
-
-
-def _log_add(a: float, b: float) -> float:
-    """Returns log(exp(a) + exp(b)); either may be -inf."""
-    if a < b:
-        a, b = b, a
-    return a if b == NEG_INF else a + math.log1p(math.exp(b - a))

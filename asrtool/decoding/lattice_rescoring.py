@@ -52,7 +52,7 @@ class _SplitStates:
     """The states of a lattice, each split into one for every pair of LM states with which it was entered."""
 
     def __init__(self, lattice: Lattice, beam: float):
-        self.frames = _num_frames(lattice)
+        self.frames = lattice.frames_to_states()
         self.beam = beam
         self.to_end = lattice.costs_to_end()
         self.best = [POS_INF] * (1 + max(self.frames))  # of each frame: the least cost of a whole path through it
@@ -97,15 +97,6 @@ def _split_lattice(lattice: Lattice, split: _SplitStates, arcs: list[_SplitArc],
     ends = lattice.final[states[kept]]
     ends[:, 0] += [final[number] for number in kept.tolist()]
     return Lattice.from_arcs(rows, ends)
-
-
-def _num_frames(lattice: Lattice) -> list[int]:
-    """Returns for each state the number of frames on a path to it."""
-    num_frames = [0] * lattice.num_states
-    arcs = zip(lattice.source.tolist(), lattice.target.tolist(), lattice.inputs.tolist(), strict=True)
-    for source, target, label in arcs:
-        num_frames[target] = max(num_frames[target], num_frames[source] + (label > 0))
-    return num_frames
 
 
 def _cost_change(states: LmStates, word: str, old: LanguageModel, new: LanguageModel) -> tuple[float, LmStates]:

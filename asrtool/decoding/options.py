@@ -32,7 +32,7 @@ METHODS_OF_OPTION = {  # all other options are for --method graph only
 }
 # an option, and the one that it needs
 REQUIRED_OPTIONS = (("lm_weight", "lm"), ("lm_units", "lm"), ("rescore", "graph_lm"), ("graph_lm", "rescore"))
-LATTICE_OPTIONS = ("nbest", "lattices", "rescore", "lattice_beam")
+LATTICE_REQUESTS = ("nbest", "lattices", "rescore", "lattice_beam")  # graph search builds lattices for them
 Options = Mapping[str, Any]  # the options that were given, by name
 
 
@@ -81,7 +81,7 @@ def _check_graph_options(options: Options) -> None:
     if "graph" not in options:
         raise UserError("--method graph needs --graph FOLDER; build one with `asrtool graph`")
     graph_options({name: value for name, value in options.items() if name != "decoding_weights"})  # checks ranges
-    lattice_options = [name for name in LATTICE_OPTIONS if name in options]
+    lattice_options = [name for name in LATTICE_REQUESTS if name in options]
     limits = [name for name in ("max_active", "min_active") if name in options]
     if lattice_options and limits and options.get("engine") != "k2":
         limit, lattice_option = option_flag(limits[0]), option_flag(lattice_options[0])

@@ -26,7 +26,6 @@ change the result either.
 
 import heapq
 import itertools
-import math
 import os.path
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
@@ -36,9 +35,8 @@ import torch
 
 from asrtool.decoding.fusion import Fusion
 from asrtool.decoding.hypothesis import Hypothesis
+from asrtool.decoding.log_sums import NEG_INF, log_add
 from asrtool.objectives.viterbi import align_tokens
-
-NEG_INF = -math.inf  # the log-probability of what is impossible
 
 # A candidate for the beam after a frame: the log-probability of all its paths, of those that end in blank and of those
 # that end in the last token; a prefix, and the token that extends it (None: the candidate is the prefix itself)
@@ -141,9 +139,9 @@ class PrefixBeam:
                 before = prefix.in_token
                 if parent.kept:
                     from_parent = parent.in_blank if parent.token == prefix.token else parent.total
-                    before = _log_add(before, from_parent + prefix.gain)
+                    before = log_add(before, from_parent + prefix.gain)
                 in_token = before + frame.item(prefix.token)
-            entries.append((_log_add(in_blank, in_token), in_blank, in_token, prefix, None))
+            entries.append((log_add(in_blank, in_token), in_blank, in_token, prefix, None))
         return entries
 
     def _extend(self, tokens: list[tuple[int, float]], bound: float) -> list[_Entry]:
@@ -266,10 +264,3 @@ class _Prefix:
             tokens.append(node.token)
             node = node.parent
         return tokens[::-1]
-
-
-def _log_add(a: float, b: float) -> float:
-    """Returns log(exp(a) + exp(b)) of two floats; either may be -inf."""
-    if a < b:
-        a, b = b, a
-    return a if b == NEG_INF else a + math.log1p(math.exp(b - a))

@@ -29,7 +29,7 @@ REPLACED_BY = {
     "lm": ("lm_weight", "lm_units", "insertion_penalty"),  # they belong to the carried model
 }
 RESCORING_FILES = ("rescore", "graph_lm")
-LATTICE_OPTIONS = (*RESCORING_FILES, "lattice_beam", "nbest")
+LATTICE_OPTIONS = (*RESCORING_FILES, "lattice_beam", "nbest")  # a search without lattices has none of them
 WEIGHTS = ("decoding_weights", "acoustic_scale", "blank_penalty", "insertion_penalty")
 LIMITS = ("max_active", "min_active")  # of graph search; a search that builds lattices on CPUs has none
 # Graph search whose words need confidences builds lattices, with LATTICE_SEARCH_BEAM. Wider beams gain less than 0.2 %
