@@ -188,20 +188,7 @@ check_options() {
 enter_work_folder() {
     if [ "$list" = true ] && [ ! -d "$work" ]; then option_error "--list: no such folder: $work"; fi
     mkdir -p "$work" && cd "$work"
-    if [ "$list" = false ]; then lock_work_folder; fi
-}
-
-# lock_work_folder: exits with an error if another recipe runs in the work folder: both would write the same files. The
-# lock lasts until this script and all commands that it started have ended; those of an interrupted one get some seconds.
-# Where there are no such locks, it is not taken.
-lock_work_folder() {
-    local status=0
-    command -v flock >/dev/null || return 0
-    exec {work_lock}>>.lock
-    flock --timeout 5 --conflict-exit-code 75 "$work_lock" 2>/dev/null || status=$?
-    if [ "$status" = 75 ]; then
-        option_error "another recipe runs in the work folder $PWD: wait until it has ended, or give another --work"
-    fi
+    if [ "$list" = false ]; then lock_work_folder shared; fi
 }
 
 # read_config: reads what the stages need of the configuration, and adds --steps to `overrides`. If these are few, a

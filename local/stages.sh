@@ -22,6 +22,8 @@
 
 stages_first=0
 stages_last=8 # the last stage that any recipe has
+stages_last_shared=2 # what the stages up to this one write, all seeds and models of a work folder read
+stages_lock="" # file descriptor of the lock on the work folder
 stages_force=false
 stages_list=false
 stages_fingerprint="" # checksum of the settings of this stage and of all stages before it
@@ -74,11 +76,26 @@ begin_stage() {
         echo "Stage $number: $title: already done and unchanged; $(sed -n 2p "$marker")"
         return 1
     fi
+    if [ "$number" -le "$stages_last_shared" ]; then lock_work_folder exclusive; fi
     for ((later = number; later <= 8; later++)); do rm -f ".done/stage$later"; done # they depend on this stage
     stages_current="$number ($title)"
     stages_started=$SECONDS
     echo "$stages_current" >.running
     echo "Stage $number: $title"
+}
+
+# lock_work_folder shared|exclusive: locks the work folder for this script and the commands that it starts, until they
+# have ended. Recipes with another seed or model may share it, but while one of them writes the data that all of them read,
+# it has the folder alone. Exits with an error if another recipe is in the way; an interrupted one gets some seconds to
+# end. Where there are no such locks, none is taken.
+lock_work_folder() {
+    local status=0
+    command -v flock >/dev/null || return 0
+    if [ -z "$stages_lock" ]; then exec {stages_lock}>>.lock; fi
+    flock "--$1" --timeout 5 --conflict-exit-code 75 "$stages_lock" 2>/dev/null || status=$?
+    if [ "$status" = 75 ]; then
+        option_error "another recipe runs in the work folder $PWD: wait until it has ended, or give another --work"
+    fi
 }
 
 # stage_state NUMBER: prints `done` for a stage that is completed with the current settings, `changed` if it is
@@ -101,6 +118,7 @@ finish_stage() {
     printf '%s\n%s\n' "$stages_fingerprint" "$*" >"$marker.tmp"
     mv "$marker.tmp" "$marker"
     rm -f .running
+    lock_work_folder shared
     echo "Stage ${stages_current%% *}: wrote $* ($((SECONDS - stages_started)) s)"
     stages_current=""
 }

@@ -234,13 +234,22 @@ def test_librispeech_takes_a_speaker_list_for_dev(digits, tmp_path):
     assert (tmp_path / "data/scored_sets").read_text() == "dev held_out dev-digits\n"
 
 
-def test_a_work_folder_is_used_by_one_recipe_at_a_time(tmp_path):
+@pytest.mark.parametrize("held", [fcntl.LOCK_SH, fcntl.LOCK_EX])
+def test_a_recipe_that_prepares_data_has_its_work_folder_alone(tmp_path, held):
     with open(tmp_path / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, held)
         output = run("digits", "--work", tmp_path, "--train", 4, status=2)
         assert "another recipe runs in the work folder" in output.splitlines()[-1]
         listed = run("digits", "--work", tmp_path, "--list", "true")
     assert "stage" in listed and not (tmp_path / "data").exists()
+
+
+def test_trainings_share_a_work_folder(digits):
+    work, options, _ = digits
+    with open(work / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        output = run("digits", *options, "--stop-stage", 4)
+    assert output.count("already done and unchanged") == 4
 
 
 @pytest.mark.parametrize("recipe", ["digits", "yesno", "librispeech"])
