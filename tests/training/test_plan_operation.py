@@ -43,7 +43,7 @@ def model(monkeypatch):
         asked[utterance_seconds] = batch_seconds
         return ModelInfo(
             parameters={"encoder": PARAMETERS},
-            units=num_units,
+            outputs=num_units,
             factor=4,
             flops=6e9,
             optimizer_values=2 * PARAMETERS,
