@@ -122,7 +122,12 @@ run_recipe() {
     enter_work_folder
     read_config
     name_folders "$default_units"
-    if [ "$list" = true ]; then print_folders; else write_options; fi
+    if [ "$list" = true ]; then
+        print_folders
+    else
+        lock_work_folder shared
+        write_options
+    fi
     stage_data
     stage_features
     stage_lang
@@ -188,7 +193,6 @@ check_options() {
 enter_work_folder() {
     if [ "$list" = true ] && [ ! -d "$work" ]; then option_error "--list: no such folder: $work"; fi
     mkdir -p "$work" && cd "$work"
-    if [ "$list" = false ]; then lock_work_folder shared; fi
 }
 
 # read_config: reads what the stages need of the configuration, and adds --steps to `overrides`. If these are few, a

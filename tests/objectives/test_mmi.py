@@ -161,7 +161,7 @@ def test_training_with_mmi_lowers_its_loss_and_resumes(tiny_config, tmp_path, ca
 def test_ctc_and_cross_entropy_are_added_with_their_weights(tokenizer, batch):
     torch.manual_seed(2)
     log_probs, lens = torch.randn(5, 7, tokenizer.size).log_softmax(2), torch.tensor([7, 7, 5, 6, 7])
-    batch = replace(batch, labels=torch.randint(tokenizer.size, (5, 7)))
+    batch = replace(batch, labels=torch.randint(tokenizer.size, (5, 7)), feature_lens=lens)
     frames = CrossEntropy(1)
     config, plain = (
         ObjectiveConfig(kind="mmi", ctc_weight=0.5, ce_weight=2.0, leaky_hmm=0.0, min_count=1),
