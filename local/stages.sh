@@ -87,7 +87,7 @@ begin_stage() {
 # lock_work_folder shared|exclusive: locks the work folder for this script and the commands that it starts, until they
 # have ended. Recipes with another seed or model may share it, but while one of them writes the data that all of them read,
 # it has the folder alone. Exits with an error if another recipe is in the way; an interrupted one gets some seconds to
-# end. Where there are no such locks, none is taken.
+# end. Without the command flock, nothing is locked.
 lock_work_folder() {
     local status=0
     command -v flock >/dev/null || return 0

@@ -52,7 +52,7 @@ def ctc_prefix_beam(
     fusion: Fusion | None = None,
     text: Callable[[list[int]], Hashable] = tuple,
 ) -> list[list[Hypothesis]]:
-    """Returns at most `nbest` best token sequences of each utterance, best first, of those of equal `text` the best.
+    """Returns at most `nbest` token sequences of each utterance, best first: the best of each `text`.
 
     There are at most `beam` of them.
     log_probs (N, T, V), any device; lens (N,) valid frames. `score` is the log-probability of the token sequence,

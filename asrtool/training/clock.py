@@ -6,7 +6,7 @@ import time
 class TrainingClock:
     """The device hours of a training so far, and when it wrote its last checkpoint.
 
-    `device_hours` are those of the runs before, summed over their ranks; this run has `world_size` ranks.
+    `device_hours` is the time of the runs before, summed over their ranks; this run has `world_size` ranks.
     """
 
     def __init__(self, world_size: int, device_hours: float = 0.0):
@@ -24,5 +24,5 @@ class TrainingClock:
         self._last_save = time.monotonic()
 
     def save_is_late(self, minutes: float | None) -> bool:
-        """Returns True if the last checkpoint, or the start, is more than `minutes` ago; None is no limit."""
+        """Returns True if the last checkpoint, or the start, is more than `minutes` ago; with None, never."""
         return minutes is not None and time.monotonic() - self._last_save > 60 * minutes
