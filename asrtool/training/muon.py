@@ -66,7 +66,7 @@ class Muon(torch.optim.Optimizer):
         return orthogonalise(weight.grad.lerp(self._mean_gradient(weight), momentum))
 
     def _directions_of_all_ranks(self, weights: list[torch.nn.Parameter], momentum: float) -> list[torch.Tensor]:
-        """As `_directions`: each rank computes the updates of its share of the weights, and sends them to the others."""
+        """As `_directions`: each rank computes its share of the updates, and sends them to the others."""
         from torch import distributed
 
         owners = share_out([_cost(weight) for weight in weights], self._ranks.world_size)

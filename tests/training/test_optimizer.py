@@ -111,7 +111,7 @@ def test_tasks_are_shared_out_by_their_cost(costs, num_ranks, owners):
 
 
 def updated_together(shapes):
-    """The weights that two steps of a Muon of all ranks make of matrices of these shapes, and what one process makes of them."""
+    """What two steps of Muon make of matrices of these shapes: all ranks together, and one process."""
     ranks = this_rank()
     with process_group(ranks, torch.device("cpu"), 60):
         return [updated(shapes, sharing_ranks) for sharing_ranks in (ranks, SINGLE_PROCESS)]
