@@ -133,9 +133,9 @@ def add_options(*options: Decorator) -> Decorator:
 
 
 def refuse_options(names: Sequence[str], valid: str) -> None:
-    """Raises UsageError for an option that was given, if it is among `names`, those that have no effect in this call.
+    """Raises UsageError if an option was given that has no effect in this call.
 
-    `names` are those of the command's parameters. `valid` says what the options are for, e.g. "manifests".
+    `names` are the names of such parameters of the command. `valid` says what the options are for, e.g. "manifests".
     """
     context = click.get_current_context()
     options = {option.name: option for option in context.command.params}

@@ -158,7 +158,7 @@ def _model_lines(config, overrides, vocab_size) -> dict[str, str]:
 def read_model_config(config, overrides, vocab_size):
     """Returns the configuration of a file or an experiment folder, and the number of outputs of its model.
 
-    The units are `vocab_size`, or those of its own tokenizer.
+    It has `vocab_size` units, or the units of its own tokenizer.
     """
     from asrtool.config_file import load_config
     from asrtool.text.outputs import num_outputs

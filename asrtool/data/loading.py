@@ -56,8 +56,8 @@ class SpeechDataset(Dataset):
     Without a `tokenizer` the targets are empty; `training` switches augmentation on, and the transforms of the
     configuration. `transforms` belong to the speakers of other data, who must all have one. A cut of more than
     `max_seconds` is an error before its audio is read; None is no limit. Augmentation is drawn from `seed`, the
-    configuration's where it is None. `computes_missing`: where training reads stored features, those of a cut without
-    any are computed. Errors are returned as values, since an exception that crosses a process arrives wrapped in the
+    configuration's where it is None. `computes_missing`: where training reads stored features, they are computed for
+    a cut without any. Errors are returned as values, since an exception that crosses a process arrives wrapped in the
     text of two tracebacks.
     """
 

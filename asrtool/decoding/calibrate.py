@@ -286,7 +286,7 @@ def _fit_words(utterances: Sequence[DevUtterance], features: tuple[FeatureName, 
 def _fit_utterances(utterances: Sequence[DevUtterance], calibration: MethodCalibration) -> UtteranceMap:
     """Returns the map of utterances to their word accuracy; with too few, it leaves the mean of the words as it is.
 
-    The confidences of the words are those of `calibration`.
+    `calibration` gives the confidences of the words.
     """
     if len(utterances) < MIN_UTTERANCES:
         return MEAN_OF_WORDS

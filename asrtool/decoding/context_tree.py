@@ -86,9 +86,8 @@ def log_prob_statistics(
     """Returns statistics of the log-probs of a model; each cut of the manifest is aligned with `phones`."""
     experiment.max_seconds = 60 * max_minutes
     collector = StatisticsCollector()
-    cut_batches, loaded = itertools.tee(
-        OrderedSampler(cuts, batch_seconds)
-    )  # they differ by what the loader prefetches
+    # The loader reads some batches ahead: only these are kept.
+    cut_batches, loaded = itertools.tee(OrderedSampler(cuts, batch_seconds))
     batches = progress(experiment.batches(loaded, workers), f"statistics of {cuts.name}", units="batches")
     for cut_batch, batch in zip(cut_batches, batches, strict=True):
         cut_of = {entry.id: read_cut(entry) for entry in cut_batch.entries}

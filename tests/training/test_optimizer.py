@@ -118,7 +118,7 @@ def updated_together(shapes):
 
 
 def updated(shapes, ranks):
-    """The weights after two steps, one after the other; the last one has no gradient, as that of a layer left out."""
+    """The weights after two steps, one after the other; the last one, as of a layer left out, has no gradient."""
     torch.manual_seed(0)
     weights = [torch.nn.Parameter(torch.randn(shape)) for shape in [*shapes, (2, 2)]]
     optimizer = Muon(weights, lr=0.02, lr_factor=1.0, weight_decay=0.1, ranks=ranks)
