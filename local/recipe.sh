@@ -226,6 +226,8 @@ name_folders() {
     if [ "$fmllr" = true ]; then tag=fmllr${tag:+_$tag}; fi
     lang=$(lang_folder "$units" "$1" "$topology")
     exp=$(experiment_folder "${system[@]}" "$objective" "$seed" "$tag")
+    stages_lang=$(basename "$lang")
+    stages_experiment=$(basename "$exp")
     start=$(starting_system "$from" "${system[@]}" "$objective" "$seed" "$tag") # the system that mmi and ce start from
     weights=${decoding_weights:-$exp/decode/dev/decoding_weights.json}
     aligned=data/aligned/$(basename "$exp") # manifests with alignments, for ce

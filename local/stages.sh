@@ -8,12 +8,16 @@
 #       finish_stage "data/fbank/*.jsonl.gz"        # what the stage wrote
 #   fi
 #
-# Stage N runs if it is between --stage and --stop-stage, unless its marker .done/stageN shows that it was completed
-# with the same settings, after the same earlier stages; `--force true` runs it again. A stage that fails or is
+# Stage N runs if it is between --stage and --stop-stage, unless its marker shows that it was completed with the same
+# settings, after the same runs of the earlier stages; `--force true` runs it again. A stage that fails or is
 # interrupted leaves no marker, so that the next call repeats it. The settings of a stage are the arguments after its
 # title. Its commands do not count: use --force after an edit of them. While a stage runs, and after it has failed,
-# the file .running names it. With `--list true` no stage runs: the files and folders among the settings of each are
-# printed, and its state.
+# the file `running` beside its marker names it. With `--list true` no stage runs: the files and folders among the
+# settings of each are printed, and its state.
+#
+# The markers are in .done/, .done/lang_UNITS/ and .done/EXPERIMENT/ (see marker_of), so that a work folder may have
+# systems of several units, seeds and models. A marker has three lines: the checksum of the settings, what the stage
+# wrote, and when it was completed. The checksum of the next stage includes that time.
 #
 #   a file               counts by its content, together with the files that a configuration names as its `base`
 #   an absolute folder   counts by its path and its content (a corpus: a changed transcript is another setting)
@@ -23,10 +27,13 @@
 stages_first=0
 stages_last=8 # the last stage that any recipe has
 stages_last_shared=2 # what the stages up to this one write, all seeds and models of a work folder read
+stages_lang="" # set by the recipe: name of the folder of units, lexicon and language models, which stage 2 writes
+stages_experiment="" # set by the recipe: name of the folder of the system, which the stages after it write
 stages_lock="" # file descriptor of the lock on the work folder
 stages_force=false
 stages_list=false
 stages_fingerprint="" # checksum of the settings of this stage and of all stages before it
+stages_marker="" # of the stage before, or of the one that is running
 stages_current="" # number and title of the stage that is running
 stages_started=0 # in seconds of this script's run time
 
@@ -57,8 +64,10 @@ report_failure() {
 
 # begin_stage NUMBER TITLE SETTING...: succeeds if the stage has to run.
 begin_stage() {
-    local number=$1 title=$2 marker=.done/stage$1 setting later
+    local number=$1 title=$2 setting
     shift 2
+    if [ -f "$stages_marker" ]; then stages_fingerprint+=$(sed -n 3p "$stages_marker"); fi
+    stages_marker=$(marker_of "$number")
     for setting in "$@"; do
         stages_fingerprint+="|$(setting_fingerprint "$setting")"
     done
@@ -68,20 +77,28 @@ begin_stage() {
             if [[ $setting == /* && -e $setting ]]; then printf 'input\t%s\t%s\n' "$number" "$setting"; fi
         done
         printf 'stage\t%s\t%s\t%s\t' "$number" "$(stage_state "$number")" "$title"
-        if [ -f "$marker" ]; then sed -n 2p "$marker"; else echo; fi
+        if [ -f "$stages_marker" ]; then sed -n 2p "$stages_marker"; else echo; fi
         return 1
     fi
     if [ "$number" -lt "$stages_first" ] || [ "$number" -gt "$stages_last" ]; then return 1; fi
-    if [ "$stages_force" = false ] && [ -f "$marker" ] && [ "$(head -n 1 "$marker")" = "$stages_fingerprint" ]; then
-        echo "Stage $number: $title: already done and unchanged; $(sed -n 2p "$marker")"
+    if [ "$stages_force" = false ] && [ "$(stage_state "$number")" = "done" ]; then
+        echo "Stage $number: $title: already done and unchanged; $(sed -n 2p "$stages_marker")"
         return 1
     fi
     if [ "$number" -le "$stages_last_shared" ]; then lock_work_folder exclusive; fi
-    for ((later = number; later <= 8; later++)); do rm -f ".done/stage$later"; done # they depend on this stage
+    rm -f "$stages_marker"
     stages_current="$number ($title)"
     stages_started=$SECONDS
-    echo "$stages_current" >.running
+    mkdir -p "$(dirname "$stages_marker")"
+    echo "$stages_current" >"$(dirname "$stages_marker")/running"
     echo "Stage $number: $title"
+}
+
+# marker_of NUMBER: prints the path of the marker of a stage.
+marker_of() {
+    local folder=""
+    if [ "$1" = 2 ]; then folder=$stages_lang; elif [ "$1" -gt 2 ]; then folder=$stages_experiment; fi
+    echo ".done/${folder:+$folder/}stage$1"
 }
 
 # lock_work_folder shared|exclusive: locks the work folder for this script and the commands that it starts, until they
@@ -101,9 +118,10 @@ lock_work_folder() {
 # stage_state NUMBER: prints `done` for a stage that is completed with the current settings, `changed` if it is
 # completed with other ones, `interrupted` if it was the last one to run and did not complete, else `missing`.
 stage_state() {
-    local marker=.done/stage$1
+    local marker
+    marker=$(marker_of "$1")
     if [ ! -f "$marker" ]; then
-        if [[ $(cat .running 2>/dev/null) == "$1 "* ]]; then echo interrupted; else echo missing; fi
+        if [[ $(cat "$(dirname "$marker")/running" 2>/dev/null) == "$1 "* ]]; then echo interrupted; else echo missing; fi
     elif [ "$(head -n 1 "$marker")" = "$stages_fingerprint" ]; then
         echo "done"
     else
@@ -113,11 +131,9 @@ stage_state() {
 
 # finish_stage OUTPUT...: records that the stage is complete; OUTPUT says what it wrote.
 finish_stage() {
-    local marker=.done/stage${stages_current%% *}
-    mkdir -p .done
-    printf '%s\n%s\n' "$stages_fingerprint" "$*" >"$marker.tmp"
-    mv "$marker.tmp" "$marker"
-    rm -f .running
+    printf '%s\n%s\n%s\n' "$stages_fingerprint" "$*" "$(date +%s.%N)" >"$stages_marker.tmp"
+    mv "$stages_marker.tmp" "$stages_marker"
+    rm -f "$(dirname "$stages_marker")/running"
     lock_work_folder shared
     echo "Stage ${stages_current%% *}: wrote $* ($((SECONDS - stages_started)) s)"
     stages_current=""

@@ -64,6 +64,11 @@ class RecipeRun:
         """Returns the command that runs the recipe up to a stage, if its default does not reach further."""
         return self.command(*(["--stop-stage", str(number)] if number > self.last_stage else []))
 
+    def marker(self, number: int) -> Path:
+        """Returns the path of the file that shows that a stage was completed, as local/stages.sh names it."""
+        folder = "" if number < 2 else self.folders["lang" if number == 2 else "exp"].name
+        return self.work / ".done" / folder / f"stage{number}"
+
     def is_done(self, number: int) -> bool:
         """Returns True if a stage was completed, also with other settings."""
         return any(stage.number == number and stage.state in ("done", "changed") for stage in self.stages)
@@ -161,7 +166,7 @@ def newer_inputs(run: RecipeRun, number: int) -> list[str]:
 
     The list is empty if an option has changed, or if the times of the files do not tell.
     """
-    marker = run.work / f".done/stage{number}"
+    marker = run.marker(number)
     if not marker.is_file():
         return []
     completed = marker.stat().st_mtime_ns

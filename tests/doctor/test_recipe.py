@@ -248,7 +248,8 @@ def real(tmp_path, tiny_config) -> Path:
 def test_the_driver_lists_what_the_doctor_reads(real):
     command = ["bash", real / "run.sh", "--stop-stage", "0", "--seed", "3"]
     subprocess.run(command, check=True, capture_output=True)
-    (real / ".running").write_text("2 (make units)\n", encoding="utf-8")
+    (real / ".done/lang").mkdir()
+    (real / ".done/lang/running").write_text("2 (make units)\n", encoding="utf-8")
     run, problem = list_recipe(real, real, last_options(real))
     assert problem is None
     assert last_options(real) == ["--seed", "3"] and run.folders["exp"] == real / "exp/tiny_seed3"

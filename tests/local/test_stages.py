@@ -54,7 +54,7 @@ def recipe(bash, tmp_path):
 
 
 def markers(tmp_path):
-    return sorted(path.name for path in (tmp_path / "egs/mine/work/.done").glob("*"))
+    return sorted(path.name for path in (tmp_path / "egs/mine/work/.done").glob("**/stage*"))
 
 
 def test_each_stage_prints_its_title_and_what_it_wrote(bash, tmp_path):
@@ -303,3 +303,50 @@ def test_a_folder_that_the_recipe_writes_counts_by_its_name(bash, tmp_path):
     script = HEAD + 'mkdir -p exp\nif begin_stage 4 "x" exp; then\n    date +%N >exp/log\n    finish_stage it\nfi\n'
     assert "wrote it" in bash(script).stdout
     assert "already done" in bash(script).stdout
+
+
+SYSTEMS = HEAD.replace("size=1", "size=1 units=word seed=1").replace("size work", "size units seed work") + (
+    'stages_lang=lang_$units stages_experiment=${units}_$seed\n'
+    'for number in 1 2 4 5; do\n    settings=("$units" "$seed")\n    if [ $number = 1 ]; then settings=("$size"); fi\n'
+    '    if [ $number = 2 ]; then settings=("$units"); fi\n'
+    '    if begin_stage $number "stage $number" "${settings[@]}"; then\n'
+    '        echo ran $number\n        finish_stage "it"\n    fi\ndone\n'
+)  # fmt: skip
+
+
+@pytest.fixture
+def systems(bash):
+    """systems("--seed", "2") -> the numbers of the stages that ran, of a recipe with several units and seeds"""
+
+    def run(*options):
+        done = bash(SYSTEMS, *options)
+        assert (done.returncode, done.stderr) == (0, "")
+        return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ran ")]
+
+    return run
+
+
+def test_systems_in_one_work_folder_keep_their_own_markers(systems):
+    assert systems() == [1, 2, 4, 5]
+    assert systems("--seed", "2") == [4, 5]
+    assert systems("--units", "phone") == [2, 4, 5]
+    for options in [[], ["--seed", "2"], ["--units", "phone"]]:
+        assert systems(*options) == []
+    assert systems("--seed", "2", "--force", "true", "--stage", "4", "--stop-stage", "4") == [4]
+    assert systems() == [] and systems("--seed", "2") == [5]
+
+
+def test_data_that_are_prepared_again_make_the_stages_of_all_systems_stale(systems):
+    systems()
+    systems("--units", "phone")
+    assert systems("--size", "2") == [1, 2, 4, 5]
+    assert systems() == [1, 2, 4, 5]  # the data are those of the first run, but what was made of them since is not
+    assert systems("--units", "phone") == [2, 4, 5]
+
+
+def test_units_that_are_made_again_make_the_stages_of_all_their_systems_stale(systems):
+    for options in [[], ["--seed", "2"], ["--units", "phone"]]:
+        systems(*options)
+    assert systems("--force", "true", "--stage", "2", "--stop-stage", "2") == [2]
+    assert systems() == systems("--seed", "2") == [4, 5]
+    assert systems("--units", "phone") == []
