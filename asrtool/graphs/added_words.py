@@ -145,7 +145,7 @@ def add_to_lexicon(lexicon: Lexicon, words: Iterable[AddedWord], tokenizer: Toke
             reason = "it has characters without a unit"
         problems = [f"{shortened(word)}: {reason}" for word in missing]
         raise DataError(f"{len(missing)} words cannot be written in units; {OTHERWISE}", problems)
-    return Lexicon(known)
+    return Lexicon(known, lexicon.probabilities)
 
 
 def _tokenizer_pronunciations(

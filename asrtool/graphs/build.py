@@ -63,7 +63,7 @@ class _Inputs(NamedTuple):
         for line in compare_vocabularies(self.lexicon.pronunciations, self.lm_words):
             logger.info(line)
         in_lm = set(self.lm_words)
-        return Lexicon({word: several for word, several in self.lexicon.pronunciations.items() if word in in_lm})
+        return self.lexicon.only(word for word in self.lexicon.pronunciations if word in in_lm)
 
 
 def build_graph(

@@ -127,8 +127,8 @@ class DecodingGraph:
         Folders of earlier versions have no lexicon, so that only words that were added have pronunciations.
         """
         path = self.folder / LEXICON
-        stored = read_lexicon(path).pronunciations if path.is_file() else {}
-        return Lexicon(stored | self.added.pronunciations)
+        stored = read_lexicon(path) if path.is_file() else Lexicon({})
+        return Lexicon(stored.pronunciations | self.added.pronunciations, stored.probabilities)
 
     @property
     def word_starts(self) -> WordStarts | None:
@@ -242,8 +242,7 @@ def save_graph(
             write_symbols(new / PHONES, phones)
             meta["files"].append(PHONES)
         if lexicon:
-            writable = {word: prons for word, prons in lexicon.pronunciations.items() if is_lexicon_word(word)}
-            write_lexicon(Lexicon(writable), new / LEXICON)
+            write_lexicon(lexicon.only(filter(is_lexicon_word, lexicon.pronunciations)), new / LEXICON)
             meta["files"].append(LEXICON)
         if lm:
             shutil.copyfile(lm, new / LM)
@@ -275,8 +274,10 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
 
 
 def lexicon_hash(lexicon: Lexicon) -> str:
-    """sha256 of the words and their pronunciations, whatever the order of the words."""
-    return _hash(lexicon.pronunciations)
+    """sha256 of the words, their pronunciations and the probabilities of these, whatever the order of the words."""
+    if not lexicon.probabilities:
+        return _hash(lexicon.pronunciations)
+    return _hash([lexicon.pronunciations, sorted(lexicon.probabilities.items())])
 
 
 def _hash(value: object) -> str:

@@ -143,7 +143,7 @@ def _boundary_arcs(boundary: WordBoundary, labels: dict[str, int], mark: int) ->
 
 
 def _pronunciation_arcs(lexicon: Lexicon, words: Sequence[str], labels: dict[str, int]) -> Iterator[str]:
-    """The arcs of each pronunciation; the word is on the first one."""
+    """The arcs of each pronunciation; the word is on the first one, and the cost on the last one."""
     word_labels = {word: label for label, word in enumerate(words)}
     entries = _entries(lexicon)
     marks = disambiguate([units for _, units in entries])
@@ -157,4 +157,5 @@ def _pronunciation_arcs(lexicon: Lexicon, words: Sequence[str], labels: dict[str
             source = next_state
             next_state += 1
             output = 0
-        yield f"{source} {AFTER_WORD} {labels[symbols[-1]]} {output}"
+        cost = math.log(1 / lexicon.probabilities.get((word, units), 1.0))
+        yield f"{source} {AFTER_WORD} {labels[symbols[-1]]} {output} {cost}"

@@ -2,14 +2,14 @@
 
 A file has one line for each pronunciation: the word and its phones, separated by spaces or tabs. Several lines of a
 word are alternative pronunciations, the usual one first. CMUdict's files (`word(2)` for alternatives, comments) and
-Kaldi's lexiconp.txt (a probability after each word, which only decides the order of the alternatives) are read as well.
+Kaldi's lexiconp.txt (a probability after each word) are read as well; a lexicon with probabilities is written so, too.
 A lexicon has no silence between words: graphs insert it.
 """
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -32,14 +32,23 @@ Pronunciation = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Lexicon:
-    """`pronunciations[word]`: one or more sequences of unit symbols, the usual one first."""
+    """`pronunciations[word]`: one or more sequences of unit symbols, the usual one first.
+
+    `probabilities[word, pronunciation]`: those other than 1. As in Kaldi, those of a word need not sum to 1.
+    """
 
     pronunciations: dict[str, tuple[Pronunciation, ...]]
+    probabilities: Mapping[tuple[str, Pronunciation], float] = field(default_factory=dict)
 
     @property
     def symbols(self) -> list[str]:
         """All symbols that occur, sorted."""
         return sorted({symbol for prons in self.pronunciations.values() for pron in prons for symbol in pron})
+
+    def only(self, words: Iterable[str]) -> "Lexicon":
+        """Returns the lexicon of those of `words` that it has."""
+        chosen = {word: self.pronunciations[word] for word in words if word in self.pronunciations}
+        return Lexicon(chosen, {key: value for key, value in self.probabilities.items() if key[0] in chosen})
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,8 @@ def read_lexicon(
     """Reads the lexicon in a file (UTF-8, plain or .gz) in any of the three formats.
 
     `stress` "drop" removes the digits of ARPAbet's vowels, `case` ("keep", "upper", "lower") is applied to the words;
-    pronunciations that become equal are merged. Repeated lines are logged and count once. Raises UserError for a file
+    pronunciations that become equal are merged, and their probabilities added, up to 1. Repeated lines are logged and
+    count once. Raises UserError for a file
     without any pronunciation, and DataError with all faults and their lines: empty pronunciations, reserved symbols,
     phones that are not among `phones`.
     """
@@ -66,13 +76,18 @@ def read_lexicon(
     if faults := list(_faults(entries, phones)):
         raise DataError(f"{len(faults)} faults in {path}; correct them, or leave these lines out", faults)
     _log_repeated(entries, path)
-    pronunciations: dict[str, dict[Pronunciation, None]] = {}
+    pronunciations: dict[str, dict[Pronunciation, float]] = {}
     # A stable sort: entries stay in the order of the file without probabilities.
-    for entry in sorted(entries, key=lambda entry: -entry.probability):
-        word = change_case(entry.word, case)
+    for entry in sorted({(entry.word, entry.phones): entry for entry in reversed(entries)}.values(), key=_rank):
+        several = pronunciations.setdefault(change_case(entry.word, case), {})
         pronunciation = tuple(map(without_stress, entry.phones)) if stress == "drop" else entry.phones
-        pronunciations.setdefault(word, {})[pronunciation] = None
-    return Lexicon({word: tuple(prons) for word, prons in pronunciations.items()})
+        several[pronunciation] = several.get(pronunciation, 0.0) + entry.probability
+    probabilities = {(w, pron): p for w, prons in pronunciations.items() for pron, p in prons.items() if p < 1}
+    return Lexicon({word: tuple(prons) for word, prons in pronunciations.items()}, probabilities)
+
+
+def _rank(entry: _Entry) -> tuple[float, int]:
+    return -entry.probability, entry.line
 
 
 @cache
@@ -157,12 +172,19 @@ def is_lexicon_word(text: str) -> bool:
 
 
 def write_lexicon(lexicon: Lexicon, path: str | Path) -> None:
-    """Writes the lexicon, words in the order of their characters. DataError with all words that a file cannot hold."""
+    """Writes the lexicon, words in the order of their characters, with probabilities if it has any.
+
+    Raises DataError with all words that a file cannot hold.
+    """
     unwritable = [word for word in lexicon.pronunciations if not is_lexicon_word(word)]
     if unwritable:
         summary = f"{len(unwritable)} words cannot stand in a lexicon file; leave them out"
         raise DataError(summary, [*map(shortened, unwritable)])
-    lines = [" ".join((word, *pron)) for word, prons in sorted(lexicon.pronunciations.items()) for pron in prons]
+    lines = []
+    for word, pronunciations in sorted(lexicon.pronunciations.items()):
+        for pronunciation in pronunciations:
+            number = [f"{lexicon.probabilities.get((word, pronunciation), 1.0):.6g}"] if lexicon.probabilities else []
+            lines.append(" ".join((word, *number, *pronunciation)))
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
@@ -175,6 +197,8 @@ def require_lexicon_output(out: str | Path, inputs: Iterable[str | Path], phones
     def require_lexicon(path: Path) -> None:
         for line in read_lines(path):
             _, *pronunciation = composed(line).split() or [""]
+            if pronunciation and NUMBER.fullmatch(pronunciation[0]) and pronunciation[0] not in phones:
+                pronunciation.pop(0)  # the probability
             if not pronunciation or not set(phones).issuperset(pronunciation):
                 raise UserError(f"{path} is not a lexicon of these phones")
 

@@ -70,10 +70,12 @@ def build_lexicon(
     """
     _require_one_stress(dictionaries)
     pronunciations: dict[str, tuple[Pronunciation, ...]] = {}
+    words_from: dict[str, list[str]] = {name: [] for name in dictionaries}
     words_by_source: Counter[str] = Counter()
     for word in word_counts:
         if name := next((name for name, lexicon in dictionaries.items() if word in lexicon.pronunciations), None):
             pronunciations[word] = dictionaries[name].pronunciations[word]
+            words_from[name].append(word)
             words_by_source[f"from {name}"] += 1
     if dictionaries and not pronunciations:
         raise UserError(_no_overlap(word_counts, dictionaries))
@@ -87,7 +89,28 @@ def build_lexicon(
         raise UserError("no words to build a lexicon of; is there text, and a --source or --unknown characters?")
     left_out = [word for word in missing if word not in pronunciations]
     percent = 100 * sum(word_counts[word] for word in left_out) / sum(word_counts.values())
-    return LexiconReport(Lexicon(pronunciations), words_by_source, left_out, percent)
+    probabilities: dict[tuple[str, Pronunciation], float] = {}
+    for name, words in words_from.items():
+        probabilities |= dictionaries[name].only(words).probabilities
+    return LexiconReport(Lexicon(pronunciations, probabilities), words_by_source, left_out, percent)
+
+
+def with_probabilities(lexicon: Lexicon, counts: Mapping[tuple[str, Pronunciation], int]) -> Lexicon:
+    """Returns the lexicon with probabilities after the `counts` of its words' pronunciations, the most frequent first.
+
+    A pronunciation with count c has (c + 1) / (m + 1), where m is the largest count of its word: the usual one has 1,
+    so that a word is not made less likely by having several, as with --max-normalize in Kaldi, and the pronunciations
+    of a word that was never seen have 1 each.
+    """
+    pronunciations, probabilities = {}, {}
+    for word, several in lexicon.pronunciations.items():
+        count_of = {pronunciation: counts.get((word, pronunciation), 0) for pronunciation in several}
+        largest = max(count_of.values())
+        pronunciations[word] = tuple(sorted(several, key=lambda pronunciation: -count_of[pronunciation]))
+        for pronunciation, count in count_of.items():
+            if count < largest:
+                probabilities[word, pronunciation] = (count + 1) / (largest + 1)
+    return Lexicon(pronunciations, probabilities)
 
 
 def _require_one_stress(dictionaries: Mapping[str, Lexicon]) -> None:

@@ -11,7 +11,7 @@ from asrtool.errors import DataError
 from asrtool.experiment import open_experiment
 from asrtool.text import spoken_text
 from asrtool.text.context_units import ContextTokenizer, Leaf
-from asrtool.text.lexicon import Lexicon
+from asrtool.text.lexicon import Lexicon, read_lexicon, write_lexicon
 from asrtool.text.tokenizer import SPACE, SymbolTokenizer, save_tokenizer
 from asrtool.text.tokenizer_training import phone_tokenizer, train_tokenizer
 from asrtool.training.train import train
@@ -146,6 +146,22 @@ def test_words_that_the_lexicon_lacks_are_aligned_by_predicted_pronunciations(wi
     assert len(aligned) == len(cuts) - 1
     assert [item.symbol for item in aligned[cuts[5].id]["word"]] == ["twone", "four", "twone"]
     assert [item.symbol for item in aligned[cuts[5].id]["unit"]] == ["Tw", "On", "Fo", "Tw", "On"]
+
+
+def test_the_pronunciations_of_aligned_words_are_counted_for_a_lexicon(with_new_words, asr, tmp_path):
+    lexicon = tmp_path / "lexicon.txt"
+    several = {word: (("X", "Y"), *PHONES.lexicon.pronunciations[word]) for word in WORDS}
+    write_lexicon(Lexicon(several), tmp_path / "source.txt")
+    exp, manifest, _ = with_new_words(PHONES)
+    aligned = tmp_path / "out.jsonl"
+    asr("align", exp, manifest, aligned, "--workers", 0, "--device", "cpu", "--no-g2p")
+    status, out, _ = asr("lexicon", aligned, lexicon, "--source", tmp_path / "source.txt", "--aligned", aligned)
+    words = " ".join(cut.supervisions[0].text for cut in CutSet.from_file(aligned)).split()
+    assert status == 0 and f"out.jsonl: {len(words)} words counted" in out
+    weighted = read_lexicon(lexicon)
+    for word in WORDS:
+        assert weighted.pronunciations[word] == (PHONES.lexicon.pronunciations[word][0], ("X", "Y"))
+        assert weighted.probabilities[word, ("X", "Y")] == pytest.approx(1 / (words.count(word) + 1), rel=1e-5)
 
 
 def test_words_that_the_lexicon_lacks_are_refused_where_this_is_asked_for(with_new_words, asr, tmp_path):

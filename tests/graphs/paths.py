@@ -60,7 +60,7 @@ class Bigram:
 
 
 def unit_sequences(lexicon, words, separator=None, silence=None, probability=0.5):
-    """All unit sequences of `words`, each with the cost of its silences; one may come twice."""
+    """All unit sequences of `words`, each with the cost of its silences and pronunciations; one may come twice."""
     gap = [((), 0.0)]
     if silence:
         gap = [((), -math.log(1 - probability)), ((silence,), -math.log(probability))]
@@ -68,7 +68,8 @@ def unit_sequences(lexicon, words, separator=None, silence=None, probability=0.5
     for number, word in enumerate(words):
         if separator and number:
             parts.append([((separator,), 0.0)])
-        parts += [[(units, 0.0) for units in lexicon.pronunciations[word]], gap]
+        pronunciations = lexicon.pronunciations[word]
+        parts += [[(units, -math.log(lexicon.probabilities.get((word, units), 1))) for units in pronunciations], gap]
     for choice in itertools.product(*parts):
         yield tuple(itertools.chain.from_iterable(units for units, _ in choice)), sum(cost for _, cost in choice)
 
@@ -77,8 +78,8 @@ def expected(lexicon, cost, longest: int, **between) -> dict[tuple, dict[tuple, 
     """For each unit sequence up to `longest`: its word sequences, each with the least cost."""
     result: dict[tuple, dict[tuple, float]] = {}
     for words in sequences(lexicon.pronunciations, longest):
-        for units, silences in unit_sequences(lexicon, words, **between):
-            total = cost(words) + silences
+        for units, choices in unit_sequences(lexicon, words, **between):
+            total = cost(words) + choices
             if len(units) <= longest and total < math.inf:
                 costs = result.setdefault(units, {})
                 costs[words] = min(total, costs.get(words, math.inf))

@@ -1,6 +1,7 @@
 """Compiled graphs compared with enumeration: the weight of every short input is lexicon times LM, computed by hand."""
 
 import math
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -36,8 +37,11 @@ BETWEEN = {
 }
 
 
-def make_lexicon(pronunciations: dict) -> Lexicon:
-    return Lexicon({word: tuple(several) for word, several in pronunciations.items()})
+def make_lexicon(pronunciations: dict, probabilities: Iterable[float] = ()) -> Lexicon:
+    """The lexicon with probabilities of its pronunciations in turn, or without."""
+    several = [(word, tuple(units)) for word, prons in pronunciations.items() for units in dict.fromkeys(prons)]
+    known = dict(zip(several, probabilities, strict=False))
+    return Lexicon({word: tuple(prons) for word, prons in pronunciations.items()}, known)
 
 
 def compiler(lexicon: Lexicon, arpa, topology="ctc", **between) -> Compiler:
@@ -65,6 +69,16 @@ def test_lg_has_the_costs_of_lexicon_and_lm(name, between, arpa):
     compiled = compiler(lexicon, arpa, **BETWEEN[between])
     symbols = {"nothing": (1, 2), "separator": (1, 2, 4), "silence": (1, 2, 3)}[between]
     check(compiled, "LG", expected(lexicon, LM.cost, 4, **BETWEEN[between]), 4, symbols)
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("name", LEXICONS)
+def test_the_probability_of_a_pronunciation_is_part_of_the_cost(name, between, arpa):
+    lexicon = make_lexicon(LEXICONS[name], [0.5, 1.0, 0.01, 0.9, 0.3])
+    symbols = {"nothing": (1, 2), "separator": (1, 2, 4), "silence": (1, 2, 3)}[between]
+    wanted = expected(lexicon, LM.cost, 4, **BETWEEN[between])
+    assert wanted != expected(make_lexicon(LEXICONS[name]), LM.cost, 4, **BETWEEN[between])
+    check(compiler(lexicon, arpa, **BETWEEN[between]), "LG", wanted, 4, symbols)
 
 
 @pytest.mark.parametrize("kind", ["L", "HL"])
@@ -112,9 +126,9 @@ def bigrams(draw) -> Bigram:
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.fixed_dictionaries(dict.fromkeys(WORDS, PRONUNCIATIONS)), bigrams())
-def test_any_lexicon_with_any_bigram_model(tmp_path, pronunciations, lm):
-    lexicon = make_lexicon(pronunciations)
+@given(st.fixed_dictionaries(dict.fromkeys(WORDS, PRONUNCIATIONS)), st.lists(st.floats(1e-3, 1), max_size=6), bigrams())
+def test_any_lexicon_with_any_bigram_model(tmp_path, pronunciations, probabilities, lm):
+    lexicon = make_lexicon(pronunciations, probabilities)
     compiled = compiler(lexicon, lm.write(tmp_path / "lm.arpa"))
     check(compiled, "LG", expected(lexicon, lm.cost, 3), 3, (1, 2))
 

@@ -147,7 +147,31 @@ lexicons = st.dictionaries(
 def test_a_written_lexicon_is_read_unchanged(tmp_path_factory, pronunciations):
     path = tmp_path_factory.mktemp("lexicon") / "l.txt"
     write_lexicon(Lexicon(pronunciations), path)
-    assert read_lexicon(path).pronunciations == pronunciations
+    assert read_lexicon(path) == Lexicon(pronunciations)
+
+
+@few
+@given(lexicons, st.lists(st.sampled_from([0.25, 0.5, 1e-5, 0.123456, 1.0]), min_size=9))
+def test_a_lexicon_with_probabilities_is_written_with_them(tmp_path_factory, pronunciations, values):
+    """The pronunciations of a word are read in the order of their probabilities."""
+    path = tmp_path_factory.mktemp("lexicon") / "l.txt"
+    probabilities = {}
+    for word, several in pronunciations.items():
+        chosen = sorted(values[: len(several)], reverse=True)
+        probabilities |= {(word, pron): value for pron, value in zip(several, chosen, strict=True) if value < 1}
+    write_lexicon(Lexicon(pronunciations, probabilities), path)
+    assert read_lexicon(path) == Lexicon(pronunciations, probabilities)
+
+
+def test_pronunciations_that_become_equal_have_the_sum_of_their_probabilities(tmp_path):
+    (tmp_path / "l.txt").write_text("the 0.5 DH AH0\nthe 0.25 DH AH1\nthe 0.25 DH IY0\nthe 0.25 DH IY0\na 1 AH0\n")
+    lexicon = read_lexicon(tmp_path / "l.txt", stress="drop")
+    assert lexicon.probabilities == {("the", ("DH", "AH")): 0.75, ("the", ("DH", "IY")): 0.25}
+
+
+def test_a_lexicon_of_some_words_keeps_their_probabilities():
+    lexicon = Lexicon({"a": (("A",), ("B",)), "b": (("B",), ("C",))}, {("a", ("B",)): 0.5, ("b", ("C",)): 0.25})
+    assert lexicon.only(["b", "c"]) == Lexicon({"b": (("B",), ("C",))}, {("b", ("C",)): 0.25})
 
 
 def test_a_written_lexicon_is_sorted(tmp_path):
@@ -224,14 +248,14 @@ def test_messages_show_the_first_characters_of_a_long_word(read):
 PHONES = {"AH", "EY", "B", "IY"}
 
 
-@pytest.mark.parametrize("content", [None, "", "A EY\nB B IY\n"], ids=["new", "empty", "a lexicon"])
+@pytest.mark.parametrize("content", [None, "", "A EY\nB B IY\n", "A 1.0 EY\nB 0.5 B IY\n"])
 def test_a_lexicon_may_replace_one_of_its_phones(tmp_path, content):
     if content is not None:
         (tmp_path / "l.txt").write_text(content)
     require_lexicon_output(tmp_path / "l.txt", [tmp_path / "text.txt"], PHONES)
 
 
-@pytest.mark.parametrize("content", ["THE POOR\n", "A\nB\n", "A EY\nTHE POOR\n", "A 1.0 EY\n", "\n"])
+@pytest.mark.parametrize("content", ["THE POOR\n", "A\nB\n", "A EY\nTHE POOR\n", "A 1.0 POOR\n", "A 1.0\n", "\n"])
 def test_a_text_or_another_lexicon_is_not_replaced(tmp_path, content):
     (tmp_path / "l.txt").write_text(content)
     with pytest.raises(UserError, match="l.txt, which exists and is not a lexicon of the phones"):

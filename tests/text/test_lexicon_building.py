@@ -6,7 +6,7 @@ import pytest
 from asrtool.errors import UserError
 from asrtool.readers import read_lines
 from asrtool.text.lexicon import Lexicon
-from asrtool.text.lexicon_building import build_lexicon, read_dictionary
+from asrtool.text.lexicon_building import build_lexicon, read_dictionary, with_probabilities
 from asrtool.text.words import count_words, most_frequent_words
 
 MINE = Lexicon({"asr": (("EY", "EH", "S", "AA", "R"),), "a": (("EY",),)})
@@ -27,6 +27,20 @@ def test_the_first_source_that_has_a_word_gives_all_its_pronunciations():
     assert report.lexicon.pronunciations == expected
     assert report.words_by_source == {"from mine": 2, "from other": 1} and report.left_out == []
     assert build_lexicon(counts("a"), {"other": OTHER, "mine": MINE}).lexicon.pronunciations["a"] == (("AH",), ("EY",))
+
+
+def test_probabilities_are_those_of_the_source():
+    weighted = Lexicon(OTHER.pronunciations, {("a", ("EY",)): 0.5, ("b", ("B", "IY")): 0.9})
+    lexicon = build_lexicon(counts("a b asr"), {"other": weighted, "mine": MINE}).lexicon
+    assert lexicon.probabilities == weighted.probabilities
+    assert not build_lexicon(counts("a"), {"mine": MINE, "other": weighted}).lexicon.probabilities
+
+
+def test_probabilities_follow_the_counts_of_pronunciations():
+    lexicon = Lexicon({"a": (("AH",), ("EY",), ("AA",)), "b": (("B",), ("C",)), "c": (("C",),)})
+    weighted = with_probabilities(lexicon, {("a", ("EY",)): 7, ("a", ("AH",)): 1, ("c", ("C",)): 3})
+    assert weighted.pronunciations == {"a": (("EY",), ("AH",), ("AA",)), "b": (("B",), ("C",)), "c": (("C",),)}
+    assert weighted.probabilities == {("a", ("AH",)): 0.25, ("a", ("AA",)): 0.125}
 
 
 def test_words_that_no_source_has_are_left_out_and_named_with_their_share():
