@@ -140,12 +140,8 @@ def test_list_prints_folders_and_states_and_writes_nothing(recipe):
     used = (work / ".done/options").read_text().splitlines()
     assert used == ["--corpus-dir", str(root / "kaldi"), "--steps", "2", "--decode", "greedy graph"]
     assert list_stages(root, *used, "--work", work)[1] == states
-    assert list(list_stages(root, *options, "--units", "char")[1].values())[:4] == [
-        "done",
-        "done",
-        "changed",
-        "changed",
-    ]
+    for changes, state in [(["--lm-order", 3], "changed"), (["--units", "char"], "missing")]:
+        assert list(list_stages(root, *options, *changes)[1].values())[:4] == ["done", "done", state, state]
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*")} == before
     assert "no such folder" in run("copied", "--work", root / "nowhere", "--list", "true", root=root, status=2)
 
