@@ -77,6 +77,7 @@ def lexicon(texts, out, sources, unknown, top, min_count, case, stress, aligned,
     """
     from asrtool.data.pronunciation_counts import count_pronunciations
     from asrtool.data.texts import is_manifest
+    from asrtool.errors import require_file
     from asrtool.readers import read_lines
     from asrtool.text.lexicon import require_lexicon_output, write_lexicon
     from asrtool.text.lexicon_building import CMUDICT, build_lexicon, read_dictionary, with_probabilities
@@ -91,16 +92,18 @@ def lexicon(texts, out, sources, unknown, top, min_count, case, stress, aligned,
         symbols |= set("".join(counts))
     files: list[str | Path] = [*texts, *(name for name in sources if name != CMUDICT), *filter(None, [phones, aligned])]
     require_lexicon_output(out, files, symbols)
+    if aligned:  # before g2p takes its minutes
+        require_file(aligned, "aligned manifest", "make it with `asrtool align`")
     words = {*most_frequent_words(counts, top, min_count), *transcript_counts}
     word_counts = Counter({word: counts[word] for word in words})
     report = build_lexicon(most_frequent_words(word_counts), dictionaries, unknown)
     if aligned:
-        pronunciation_counts = count_pronunciations(aligned, report.lexicon, case)
-        report = replace(report, lexicon=with_probabilities(report.lexicon, pronunciation_counts))
+        counted = count_pronunciations(aligned, report.lexicon, case)
+        report = replace(report, lexicon=with_probabilities(report.lexicon, counted.counts))
     write_lexicon(report.lexicon, out)
     click.echo(f"{out}: {report}")
     if aligned:
-        click.echo(f"{aligned}: {pronunciation_counts.total():,} words counted")
+        click.echo(f"{aligned}: {counted}")
 
 
 def _lines(paths: Iterable[Path]) -> Iterator[str]:

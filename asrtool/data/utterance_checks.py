@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from asrtool.data.audio import AudioInfo, inspect_audio, is_command
 from asrtool.data.manifest_recording import ManifestRecording, ManifestSource
 from asrtool.data.sources import InvalidEntry
-from asrtool.text.characters import JOINERS, character_name, is_invisible
+from asrtool.text.characters import character_name, invisible_characters, without_invisible
 
 if TYPE_CHECKING:
     from lhotse import Recording
@@ -156,23 +156,16 @@ def clean_transcript(text: str, case: str = "keep") -> tuple[str, bool]:
     Raises InvalidEntry for control characters.
     """
     text = " ".join(text.split())
-    visible = text if text.isascii() else _visible(text)
+    visible = without_invisible(text)
     if not text.isprintable() and (character := _unprintable(visible.replace("\u200c", "").replace("\u200d", ""))):
         raise InvalidEntry(f"its transcript has {character}; remove it")
     cased = CASES[case](unicodedata.normalize("NFC", visible))
     return " ".join(unicodedata.normalize("NFC", cased).split()), visible != text
 
 
-def _visible(text: str) -> str:
-    """Returns a text without invisible format characters."""
-    pairs = zip(text, " " + text[:-1], strict=True)
-    return "".join(character for character, previous in pairs if not is_invisible(character, previous))
-
-
 def _names_of_invisible(text: str) -> str:
-    """Returns the names of the format characters of a text, such as "U+200B ZERO WIDTH SPACE"."""
-    found = sorted({character for character in text if is_invisible(character, " ")} - set(JOINERS))
-    return ", ".join(map(character_name, found)) or "joiners outside of words"
+    """Returns the names of the invisible characters of a text, such as "U+200B ZERO WIDTH SPACE"."""
+    return ", ".join(map(character_name, sorted(set(invisible_characters(text)))))
 
 
 def create_recording(name: str, audio: str, checks: UtteranceChecks) -> ManifestRecording:

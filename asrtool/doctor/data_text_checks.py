@@ -8,8 +8,9 @@ from itertools import groupby
 
 from asrtool.doctor.data_entries import Utterance
 from asrtool.doctor.data_faults import Faults
+from asrtool.text.characters import invisible_characters
 from asrtool.text.tokenizer import Tokenizer
-from asrtool.text.words import INVISIBLE, composed
+from asrtool.text.words import composed
 
 # <unk>, [noise], (laughs), {breath}, *cough*, &amp; and HTML tags; "(s)" within a word is not one
 MARKUP = re.compile(
@@ -63,7 +64,7 @@ def _check_characters(utterance: Utterance, faults: Faults) -> None:
     control = sorted({c for c in text if unicodedata.category(c) in ("Cc", "Cs") and not c.isspace()})
     if control:
         faults.add("control-characters", utterance.id, " ".join(map(character_name, control)))
-    if invisible := sorted(set(INVISIBLE.findall(text))):
+    if invisible := sorted(set(invisible_characters(text))):
         faults.add("invisible-characters", utterance.id, " ".join(map(character_name, invisible)))
     if not unicodedata.is_normalized("NFC", text):
         faults.add("not-composed", utterance.id)

@@ -128,7 +128,8 @@ class DecodingGraph:
         """
         path = self.folder / LEXICON
         stored = read_lexicon(path) if path.is_file() else Lexicon({})
-        return Lexicon(stored.pronunciations | self.added.pronunciations, stored.probabilities)
+        probabilities = {**stored.probabilities, **self.added.probabilities}
+        return Lexicon(stored.pronunciations | self.added.pronunciations, probabilities)
 
     @property
     def word_starts(self) -> WordStarts | None:

@@ -157,5 +157,5 @@ def _pronunciation_arcs(lexicon: Lexicon, words: Sequence[str], labels: dict[str
             source = next_state
             next_state += 1
             output = 0
-        cost = math.log(1 / lexicon.probabilities.get((word, units), 1.0))
+        cost = math.log(1 / lexicon.probability(word, units))
         yield f"{source} {AFTER_WORD} {labels[symbols[-1]]} {output} {cost}"

@@ -78,8 +78,7 @@ def add_phrases(graph: DecodingGraph, phrases: Sequence[Phrase], lexicon: Lexico
     for phrase in phrases:
         builder.add(phrase.words, costs.cost(phrase.words) - phrase.bonus * len(phrase.words))
     _attach(graph.fst, builder.compose_topology(graph.meta["topology"], starts.final_cost), starts)
-    added = Lexicon({word: lexicon.pronunciations[word] for word in new_words})
-    return replace(graph, words=words, changed_fst=graph.fst, added=added)
+    return replace(graph, words=words, changed_fst=graph.fst, added=lexicon.only(new_words))
 
 
 def require_word_starts(graph: DecodingGraph) -> WordStarts:
@@ -111,13 +110,19 @@ class _PhraseTransducer:
         self.num_states = END + 1
 
     def add(self, words: Sequence[str], cost: float) -> None:
-        """Adds a phrase with its cost, which is spread evenly over its words, and over the units of each."""
+        """Adds a phrase with its cost, which is spread evenly over its words, and over the units of each.
+
+        The cost is of the usual pronunciations; others cost more if they are less probable.
+        """
         source = BEFORE_PHRASE
         for number, word in enumerate(words, 1):
             end = self._new_state()
+            usual = self.lexicon.pronunciations[word][0]
             for pronunciation in self.lexicon.pronunciations[word]:
                 labels = [self.unit_labels[unit] for unit in pronunciation]
-                self._add_pronunciation(source, end, labels, self.word_labels[word], cost / len(words))
+                ratio = self.lexicon.probability(word, usual) / self.lexicon.probability(word, pronunciation)
+                word_cost = cost / len(words) + math.log(ratio)
+                self._add_pronunciation(source, end, labels, self.word_labels[word], word_cost)
                 if source == BEFORE_PHRASE:
                     self.first_labels.add(labels[0])
             source = end

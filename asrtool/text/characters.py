@@ -1,7 +1,9 @@
 """Classes of characters that matter to transcripts: letters, digits, spoken symbols, punctuation, invisible ones."""
 
+import re
 import unicodedata
 from functools import cache
+from itertools import chain
 
 APOSTROPHE = "'"
 APOSTROPHES = "\u2018\u2019\u201a\u201b\u02bc\u2032\u00b4`\uff07"  # forms of ' in text, some of them mistyped
@@ -59,6 +61,25 @@ def is_invisible(character: str, previous: str) -> bool:
         return False
     is_selector = any(first <= character <= last for first, last in VARIATION_SELECTORS)
     return is_selector or unicodedata.category(character) == "Cf"
+
+
+@cache
+def _invisible_pattern() -> re.Pattern[str]:
+    """Returns the pattern of the characters for which `is_invisible` is true; all planes that have any are searched."""
+    code_points = chain(range(0x20000), range(0xE0000, 0xE0200))
+    invisible = [character for character in map(chr, code_points) if is_invisible(character, " ")]
+    always = "".join(character for character in invisible if character not in JOINERS)
+    return re.compile(f"[{always}]|(?<![{JOINING_SCRIPTS[0]}-{JOINING_SCRIPTS[1]}])[{JOINERS}]")
+
+
+def invisible_characters(text: str) -> list[str]:
+    """Returns the invisible characters of a text in turn (`is_invisible`)."""
+    return [] if text.isascii() else _invisible_pattern().findall(text)
+
+
+def without_invisible(text: str) -> str:
+    """Returns a text without invisible characters (`is_invisible`)."""
+    return text if text.isascii() else _invisible_pattern().sub("", text)
 
 
 def is_joining(character: str) -> bool:

@@ -26,6 +26,8 @@ VARIANT = re.compile(r"(?<=.)\([0-9]+\)$")  # CMUdict's number of an alternative
 STRESSED = re.compile(r"([A-Za-z]{2})[0-2]")  # vowels of ARPAbet, the only phones with stress
 DECIMAL = re.compile(r"[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE]-[0-9]+")  # 0.25, 1e-05: never a phone
 NUMBER = re.compile(rf"[0-9]+|{DECIMAL.pattern}")
+ROUNDING = 1e-6  # of probabilities in a file
+MIN_PROBABILITY = 1e-30  # costs of smaller ones overflow in graphs
 
 Pronunciation = tuple[str, ...]
 
@@ -49,6 +51,10 @@ class Lexicon:
         """Returns the lexicon of those of `words` that it has."""
         chosen = {word: self.pronunciations[word] for word in words if word in self.pronunciations}
         return Lexicon(chosen, {key: value for key, value in self.probabilities.items() if key[0] in chosen})
+
+    def probability(self, word: str, pronunciation: Pronunciation) -> float:
+        """Returns the probability of a pronunciation of `word`."""
+        return self.probabilities.get((word, pronunciation), 1.0)
 
 
 @dataclass(frozen=True)
@@ -76,18 +82,27 @@ def read_lexicon(
     if faults := list(_faults(entries, phones)):
         raise DataError(f"{len(faults)} faults in {path}; correct them, or leave these lines out", faults)
     _log_repeated(entries, path)
-    pronunciations: dict[str, dict[Pronunciation, float]] = {}
-    # A stable sort: entries stay in the order of the file without probabilities.
-    for entry in sorted({(entry.word, entry.phones): entry for entry in reversed(entries)}.values(), key=_rank):
-        several = pronunciations.setdefault(change_case(entry.word, case), {})
+    merged: dict[str, dict[Pronunciation, float]] = {}
+    first_entries = {(entry.word, entry.phones): entry for entry in reversed(entries)}
+    for entry in sorted(first_entries.values(), key=lambda entry: entry.line):
+        several = merged.setdefault(change_case(entry.word, case), {})
         pronunciation = tuple(map(without_stress, entry.phones)) if stress == "drop" else entry.phones
-        several[pronunciation] = several.get(pronunciation, 0.0) + entry.probability
-    probabilities = {(w, pron): p for w, prons in pronunciations.items() for pron, p in prons.items() if p < 1}
-    return Lexicon({word: tuple(prons) for word, prons in pronunciations.items()}, probabilities)
+        several[pronunciation] = min(1.0, several.get(pronunciation, 0.0) + entry.probability)
+    return weighted_lexicon(merged)
 
 
-def _rank(entry: _Entry) -> tuple[float, int]:
-    return -entry.probability, entry.line
+def weighted_lexicon(probabilities: Mapping[str, Mapping[Pronunciation, float]]) -> Lexicon:
+    """Returns a lexicon with the pronunciations of each word in the order of their probabilities.
+
+    Those of equal probability keep their order. What rounds to 1, as a sum of probabilities may, is 1.
+    """
+    pronunciations, other = {}, {}
+    for word, probability_of in probabilities.items():
+        pronunciations[word] = tuple(sorted(probability_of, key=lambda pronunciation: -probability_of[pronunciation]))
+        for pronunciation, probability in probability_of.items():
+            if probability < 1 - ROUNDING:
+                other[word, pronunciation] = probability
+    return Lexicon(pronunciations, other)
 
 
 @cache
@@ -142,6 +157,8 @@ def _faults(entries: list[_Entry], phones: Collection[str] | None) -> Iterator[s
             yield f"{where}: a reserved symbol, not a word"
         if has_control_characters(entry.word):
             yield f"{where}: the word has control characters"
+        if entry.probability < MIN_PROBABILITY:
+            yield f"{where}: a probability below {MIN_PROBABILITY:g}"
         if not entry.phones:
             yield f"{where}: no pronunciation"
         if not phone_faults.keys().isdisjoint(entry.phones):
@@ -183,9 +200,15 @@ def write_lexicon(lexicon: Lexicon, path: str | Path) -> None:
     lines = []
     for word, pronunciations in sorted(lexicon.pronunciations.items()):
         for pronunciation in pronunciations:
-            number = [f"{lexicon.probabilities.get((word, pronunciation), 1.0):.6g}"] if lexicon.probabilities else []
+            number = [_decimal(lexicon.probability(word, pronunciation))] if lexicon.probabilities else []
             lines.append(" ".join((word, *number, *pronunciation)))
     write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _decimal(probability: float) -> str:
+    """Returns a probability with a decimal point or an exponent, by which a reader knows that it is no phone."""
+    number = f"{probability:.6g}"
+    return number if DECIMAL.fullmatch(number) else f"{number}.0"
 
 
 def require_lexicon_output(out: str | Path, inputs: Iterable[str | Path], phones: Collection[str]) -> None:

@@ -7,7 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from asrtool.errors import UserError
-from asrtool.text.lexicon import Lexicon, Pronunciation, is_lexicon_word, read_lexicon, without_stress
+from asrtool.text.lexicon import (
+    Lexicon,
+    Pronunciation,
+    is_lexicon_word,
+    read_lexicon,
+    weighted_lexicon,
+    without_stress,
+)
 from asrtool.text.words import shortened
 
 CMUDICT = "cmudict"
@@ -99,18 +106,17 @@ def with_probabilities(lexicon: Lexicon, counts: Mapping[tuple[str, Pronunciatio
     """Returns the lexicon with probabilities after the `counts` of its words' pronunciations, the most frequent first.
 
     A pronunciation with count c has (c + 1) / (m + 1), where m is the largest count of its word: the usual one has 1,
-    so that a word is not made less likely by having several, as with --max-normalize in Kaldi, and the pronunciations
-    of a word that was never seen have 1 each.
+    so that a word is not made less likely by having several, as with --max-normalize in Kaldi. Words that were not
+    counted keep their probabilities.
     """
-    pronunciations, probabilities = {}, {}
+    probabilities = {}
     for word, several in lexicon.pronunciations.items():
         count_of = {pronunciation: counts.get((word, pronunciation), 0) for pronunciation in several}
-        largest = max(count_of.values())
-        pronunciations[word] = tuple(sorted(several, key=lambda pronunciation: -count_of[pronunciation]))
-        for pronunciation, count in count_of.items():
-            if count < largest:
-                probabilities[word, pronunciation] = (count + 1) / (largest + 1)
-    return Lexicon(pronunciations, probabilities)
+        if largest := max(count_of.values()):
+            probabilities[word] = {pron: (count + 1) / (largest + 1) for pron, count in count_of.items()}
+        else:
+            probabilities[word] = {pron: lexicon.probability(word, pron) for pron in several}
+    return weighted_lexicon(probabilities)
 
 
 def _require_one_stress(dictionaries: Mapping[str, Lexicon]) -> None:

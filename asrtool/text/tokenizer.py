@@ -14,7 +14,7 @@ from pathlib import Path
 from asrtool.errors import UserError, require_file
 from asrtool.files import write_json
 from asrtool.readers import read_json
-from asrtool.text.lexicon import Lexicon, Pronunciation
+from asrtool.text.lexicon import MIN_PROBABILITY, Lexicon, Pronunciation
 from asrtool.text.words import has_control_characters, is_mark
 
 BLANK = 0
@@ -207,24 +207,40 @@ class PhoneTokenizer(Tokenizer):
     def to_dict(self) -> dict:
         """Returns the tokenizer as plain values for its file."""
         lexicon = {word: [" ".join(pron) for pron in prons] for word, prons in self.lexicon.pronunciations.items()}
-        return {"type": "phone", "symbols": self.symbols, "silence": self.separator, "lexicon": lexicon}
+        content = {"type": "phone", "symbols": self.symbols, "silence": self.separator, "lexicon": lexicon}
+        if self.lexicon.probabilities:
+            content["probabilities"] = {
+                word: [self.lexicon.probability(word, pron) for pron in prons]
+                for word, prons in self.lexicon.pronunciations.items()
+            }
+        return content
 
     @classmethod
     def from_dict(cls, content: dict) -> "PhoneTokenizer":
         """Returns the tokenizer whose `to_dict` returned `content`."""
         if content["silence"] not in (None, *content["symbols"][1:]):
             raise ValueError("its silence is not a unit")
-        return cls(content["symbols"], _lexicon_from_dict(content["lexicon"]), content["silence"])
+        lexicon = _lexicon_from_dict(content["lexicon"], content.get("probabilities"))
+        return cls(content["symbols"], lexicon, content["silence"])
 
 
-def _lexicon_from_dict(content: dict[str, list[str]]) -> Lexicon:
+def _lexicon_from_dict(content: dict[str, list[str]], probabilities: dict[str, list[float]] | None) -> Lexicon:
     """Returns the lexicon of a tokenizer file. Raises one of INVALID where `content` is not a lexicon."""
     for word, prons in content.items():
         if word.split() != [word]:
             raise ValueError(f"{word!r:.50} is not a word of a lexicon")
         if not isinstance(prons, list) or not prons or not all(map(str.split, prons)):
             raise ValueError(f"{word!r:.50} has no list of pronunciations")
-    return Lexicon({word: tuple(tuple(pron.split()) for pron in prons) for word, prons in content.items()})
+    lexicon = Lexicon({word: tuple(tuple(pron.split()) for pron in prons) for word, prons in content.items()})
+    if probabilities is None:
+        return lexicon
+    known = {}
+    for word, prons in lexicon.pronunciations.items():
+        for pron, probability in zip(prons, probabilities[word], strict=True):
+            if not MIN_PROBABILITY <= probability <= 1:
+                raise ValueError(f"{word!r:.50} has a pronunciation with probability {probability!r:.50}")
+            known[word, pron] = float(probability)
+    return Lexicon(lexicon.pronunciations, {key: value for key, value in known.items() if value < 1})
 
 
 class BpeTokenizer(Tokenizer):

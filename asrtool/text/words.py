@@ -6,17 +6,16 @@ Two rules hold for every text, word list, lexicon and transcript:
   separate words as well. Lines end with "\\n" or "\\r\\n" only; U+2028, form feeds and the like are white space, and
   a carriage return elsewhere is an error.
 - Text is in Unicode's composed form (NFC), also after a change of case, which may undo it, and without invisible
-  characters.
+  characters such as soft hyphens and zero-width spaces (`characters.is_invisible`): words with them look the same as
+  words without.
 """
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-# Soft hyphen, zero-width space, direction marks, word joiner, byte order mark: no word's spelling contains them, and
-# words with them look the same as words without. `asrtool prepare` removes them from transcripts.
-INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+from asrtool.text.characters import without_invisible
+
 MAX_SHOWN = 60  # characters of a word in a message
 CASES: dict[str, Callable[[str], str]] = {"keep": str, "upper": str.upper, "lower": str.lower}
 # Marks of language models and graphs. As words of a text they would be taken for the marks, so no unit stands for them.
@@ -25,8 +24,8 @@ MARKS = SENTENCE_MARKS | {"<unk>", "<eps>", "<blank>", "<blk>"}
 
 
 def composed(text: str) -> str:
-    """Returns `text` in Unicode's composed form (NFC), without the characters of INVISIBLE."""
-    return text if text.isascii() else unicodedata.normalize("NFC", INVISIBLE.sub("", text))
+    """Returns `text` in Unicode's composed form (NFC), without invisible characters."""
+    return text if text.isascii() else unicodedata.normalize("NFC", without_invisible(text))
 
 
 def change_case(text: str, case: str) -> str:

@@ -40,19 +40,28 @@ def write_manifest(path: Path, *utterances: list[tuple[str, str]]) -> Path:
 def test_pronunciations_are_counted_between_silence_and_neighbours(tmp_path):
     first = [("", "SIL"), ("the", "DH IY"), ("a", "AH"), ("the", "DH AH"), ("", "SIL")]
     cuts = write_manifest(tmp_path / "cuts.jsonl", first, [("the", "DH IY"), ("I", "AY")])
-    counts = count_pronunciations(cuts, LEXICON)
+    counts = count_pronunciations(cuts, LEXICON).counts
     assert counts == {("the", ("DH", "IY")): 2, ("the", ("DH", "AH")): 1, ("a", ("AH",)): 1, ("I", ("AY",)): 1}
 
 
 def test_other_words_and_pronunciations_are_not_counted(tmp_path):
-    cuts = write_manifest(tmp_path / "cuts.jsonl", [("the", "DH OW"), ("zoo", "Z UW"), ("a", "EY")])
-    assert count_pronunciations(cuts, LEXICON) == {("a", ("EY",)): 1}
+    cuts = write_manifest(tmp_path / "cuts.jsonl", [("the", "DH OW"), ("zoo", "Z UW"), ("a", "EY"), ("a", "EY")])
+    result = count_pronunciations(cuts, LEXICON)
+    assert result.counts == {("a", ("EY",)): 2}
+    assert "2 words counted, 1 not" in str(result) and "the with DH OW 1 times" in str(result)
+    assert str(result).endswith("1 are not words of the lexicon")
+
+
+def test_a_manifest_that_was_aligned_with_other_phones_is_refused(tmp_path):
+    words = [("the", "DH0 AH0"), ("a", "AH0"), ("I", "AY")]
+    with pytest.raises(DataError, match="1 words counted, 2 not.*align it with a system of these phones"):
+        count_pronunciations(write_manifest(tmp_path / "cuts.jsonl", words), LEXICON)
 
 
 def test_the_case_of_words_is_changed(tmp_path):
     cuts = write_manifest(tmp_path / "cuts.jsonl", [("THE", "DH IY"), ("A", "EY")])
-    assert count_pronunciations(cuts, LEXICON, "lower").total() == 2
-    with pytest.raises(DataError, match="no word of .* is aligned with a pronunciation of the lexicon"):
+    assert count_pronunciations(cuts, LEXICON, "lower").counts.total() == 2
+    with pytest.raises(DataError, match="0 words counted, 2 are not words of the lexicon"):
         count_pronunciations(cuts, LEXICON)
 
 

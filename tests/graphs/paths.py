@@ -69,7 +69,7 @@ def unit_sequences(lexicon, words, separator=None, silence=None, probability=0.5
         if separator and number:
             parts.append([((separator,), 0.0)])
         pronunciations = lexicon.pronunciations[word]
-        parts += [[(units, -math.log(lexicon.probabilities.get((word, units), 1))) for units in pronunciations], gap]
+        parts += [[(units, -math.log(lexicon.probability(word, units))) for units in pronunciations], gap]
     for choice in itertools.product(*parts):
         yield tuple(itertools.chain.from_iterable(units for units, _ in choice)), sum(cost for _, cost in choice)
 

@@ -1,4 +1,5 @@
 import gzip
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 from asrtool.errors import DataError, UserError
 from asrtool.graphs.build import tokenizer_lexicon
 from asrtool.text.lexicon import Lexicon, is_lexicon_word, read_lexicon, require_lexicon_output, write_lexicon
-from asrtool.text.tokenizer_training import phone_tokenizer, train_tokenizer
+from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
+from asrtool.text.tokenizer_training import phone_tokenizer, train_tokenizer, untied_tokenizer
 
 HELLO = ("HH", "AH", "L", "OW"), ("HH", "EH", "L", "OW")
 few = settings(max_examples=50, deadline=None)
@@ -169,6 +171,30 @@ def test_pronunciations_that_become_equal_have_the_sum_of_their_probabilities(tm
     assert lexicon.probabilities == {("the", ("DH", "AH")): 0.75, ("the", ("DH", "IY")): 0.25}
 
 
+@pytest.mark.parametrize("text", ["the 0.7 DH AH0\nthe 0.2 DH AH1\nthe 0.1 DH AH2\na 1.0 AH0\n", "a 0.9999999 AH\n",
+                                  "a 1.0 AH\nb 0.5 B\n"])  # fmt: skip
+def test_a_lexicon_with_probabilities_is_never_read_with_the_digit_1_as_a_phone(tmp_path, text):
+    """Also where some probabilities sum to nearly 1, and for each line of a file alone."""
+    (tmp_path / "l.txt").write_text(text)
+    lexicon = read_lexicon(tmp_path / "l.txt", stress="drop")
+    write_lexicon(lexicon, tmp_path / "written.txt")
+    assert read_lexicon(tmp_path / "written.txt") == lexicon and "1" not in lexicon.symbols
+    for line in (tmp_path / "written.txt").read_text().splitlines():
+        (tmp_path / "line.txt").write_text(f"{line}\n")
+        assert "1" not in read_lexicon(tmp_path / "line.txt").symbols
+
+
+def test_pronunciations_are_in_the_order_of_the_probabilities_that_they_have_together(tmp_path):
+    (tmp_path / "l.txt").write_text("the 0.5 DH IY0\nthe 0.4 DH AH0\nthe 0.3 DH AH1\n")
+    assert read_lexicon(tmp_path / "l.txt", stress="drop").pronunciations["the"] == (("DH", "AH"), ("DH", "IY"))
+
+
+def test_a_probability_that_graphs_cannot_hold_is_a_fault(read):
+    with pytest.raises(DataError, match="a probability below 1e-30") as error:
+        read("A 1.0 a\nB 1e-320 b\nC 1e-29 c\n")
+    assert faults(error) == ["line 2"]
+
+
 def test_a_lexicon_of_some_words_keeps_their_probabilities():
     lexicon = Lexicon({"a": (("A",), ("B",)), "b": (("B",), ("C",))}, {("a", ("B",)): 0.5, ("b", ("C",)): 0.25})
     assert lexicon.only(["b", "c"]) == Lexicon({"b": (("B",), ("C",))}, {("b", ("C",)): 0.25})
@@ -220,6 +246,26 @@ def test_pronunciations_in_phones_come_from_the_lexicon():
     lexicon = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)})
     tokenizer = phone_tokenizer(lexicon, ["a b"])
     assert tokenizer_lexicon(tokenizer, ["a", "c"]).pronunciations == {"a": (("AH",), ("EY",))}
+
+
+@pytest.mark.parametrize("kind", ["phone", "biphone"])
+def test_a_tokenizer_keeps_the_probabilities_of_its_lexicon(tmp_path, kind):
+    lexicon = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)}, {("a", ("EY",)): 0.25})
+    phones = phone_tokenizer(lexicon, ["a b"])
+    tokenizer = phones if kind == "phone" else untied_tokenizer(kind, phones)
+    save_tokenizer(tokenizer, tmp_path / "t.json")
+    loaded = load_tokenizer(tmp_path / "t.json")
+    assert tokenizer_lexicon(loaded, ["a", "b", "c"]) == lexicon and loaded.to_dict() == tokenizer.to_dict()
+
+
+@pytest.mark.parametrize("probabilities", [{"a": [1.0, 0.0], "b": [1.0]}, {"a": [1.0], "b": [1.0]}, {"a": [1.0, 0.5]},
+                                           {"a": [1.0, "x"], "b": [1.0]}, {"a": [1.0, 1.5], "b": [1.0]}, 7])  # fmt: skip
+def test_a_tokenizer_with_unsound_probabilities_is_refused(tmp_path, probabilities):
+    lexicon = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)})
+    content = phone_tokenizer(lexicon, ["a b"]).to_dict() | {"probabilities": probabilities}
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="t.json"):
+        load_tokenizer(tmp_path / "t.json")
 
 
 @pytest.mark.parametrize("probability", ["0.5", ".5", "5e-1", "1e-05", "0.5E0", "1"])

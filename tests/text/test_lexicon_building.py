@@ -37,10 +37,10 @@ def test_probabilities_are_those_of_the_source():
 
 
 def test_probabilities_follow_the_counts_of_pronunciations():
-    lexicon = Lexicon({"a": (("AH",), ("EY",), ("AA",)), "b": (("B",), ("C",)), "c": (("C",),)})
+    lexicon = Lexicon({"a": (("AH",), ("EY",), ("AA",)), "b": (("B",), ("C",)), "c": (("C",),)}, {("b", ("C",)): 0.4})
     weighted = with_probabilities(lexicon, {("a", ("EY",)): 7, ("a", ("AH",)): 1, ("c", ("C",)): 3})
     assert weighted.pronunciations == {"a": (("EY",), ("AH",), ("AA",)), "b": (("B",), ("C",)), "c": (("C",),)}
-    assert weighted.probabilities == {("a", ("AH",)): 0.25, ("a", ("AA",)): 0.125}
+    assert weighted.probabilities == {("a", ("AH",)): 0.25, ("a", ("AA",)): 0.125, ("b", ("C",)): 0.4}
 
 
 def test_words_that_no_source_has_are_left_out_and_named_with_their_share():

@@ -1,11 +1,15 @@
 import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asrtool.data.texts import read_sentences
+from asrtool.data.utterance_checks import clean_transcript
 from asrtool.lm.corpus import read_word_list, read_word_sequences
+from asrtool.text.characters import invisible_characters, is_invisible, without_invisible
 from asrtool.text.lexicon import read_lexicon
-from asrtool.text.words import change_case, count_words
+from asrtool.text.words import change_case, composed, count_words
 
 NFD = unicodedata.normalize("NFD", "été ÀB")
 
@@ -52,6 +56,17 @@ def test_a_byte_order_mark_is_not_part_of_a_word(file):
     path = file("\ufeffA ah\n")
     assert [*read_word_sequences([path])] == [["A", "ah"]]
     assert read_word_list(path) == ["A"] and list(read_lexicon(path).pronunciations) == ["A"]
+
+
+INVISIBLE = "\u00ad\u061c\u200b\u200c\u200d\u2060\ufe0f\ufeff\U000e0001\U000e0100"
+
+
+@given(st.text("a\u00e9\u0301\u0645\u06cc\u0dca \u2764" + INVISIBLE, max_size=12))
+def test_all_texts_and_transcripts_are_freed_of_the_same_characters(text):
+    assert " ".join(composed(text).split()) == clean_transcript(text)[0]
+    pairs = zip(text, " " + text, strict=False)
+    assert without_invisible(text) == "".join(one for one, before in pairs if not is_invisible(one, before))
+    assert len(invisible_characters(text)) == len(text) - len(without_invisible(text))
 
 
 def test_invisible_characters_are_not_part_of_a_word(file):
