@@ -206,14 +206,13 @@ class PhoneTokenizer(Tokenizer):
 
     def to_dict(self) -> dict:
         """Returns the tokenizer as plain values for its file."""
-        lexicon = {word: [" ".join(pron) for pron in prons] for word, prons in self.lexicon.pronunciations.items()}
+        words = self.lexicon.pronunciations.items()
+        lexicon = {word: [" ".join(pron) for pron in several] for word, several in words}
         content = {"type": "phone", "symbols": self.symbols, "silence": self.separator, "lexicon": lexicon}
-        if self.lexicon.probabilities:
-            content["probabilities"] = {
-                word: [self.lexicon.probability(word, pron) for pron in prons]
-                for word, prons in self.lexicon.pronunciations.items()
-            }
-        return content
+        if not self.lexicon.probabilities:
+            return content
+        probabilities = {word: [self.lexicon.probability(word, pron) for pron in several] for word, several in words}
+        return content | {"probabilities": probabilities}
 
     @classmethod
     def from_dict(cls, content: dict) -> "PhoneTokenizer":
@@ -235,11 +234,11 @@ def _lexicon_from_dict(content: dict[str, list[str]], probabilities: dict[str, l
     if probabilities is None:
         return lexicon
     known = {}
-    for word, prons in lexicon.pronunciations.items():
-        for pron, probability in zip(prons, probabilities[word], strict=True):
+    for word, several in lexicon.pronunciations.items():
+        for pronunciation, probability in zip(several, probabilities[word], strict=True):
             if not MIN_PROBABILITY <= probability <= 1:
                 raise ValueError(f"{word!r:.50} has a pronunciation with probability {probability!r:.50}")
-            known[word, pron] = float(probability)
+            known[word, pronunciation] = float(probability)
     return Lexicon(lexicon.pronunciations, {key: value for key, value in known.items() if value < 1})
 
 
