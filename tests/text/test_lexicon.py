@@ -259,7 +259,7 @@ def test_a_tokenizer_keeps_the_probabilities_of_its_lexicon(tmp_path, kind):
 
 
 @pytest.mark.parametrize("probabilities", [{"a": [1.0, 0.0], "b": [1.0]}, {"a": [1.0], "b": [1.0]}, {"a": [1.0, 0.5]},
-                                           {"a": [1.0, "x"], "b": [1.0]}, {"a": [1.0, 1.5], "b": [1.0]}, 7])  # fmt: skip
+                                           {"a": [1.0, "x"], "b": [1.0]}, {"a": [1.0, 2], "b": [1.0]}, 7])  # fmt: skip
 def test_a_tokenizer_with_unsound_probabilities_is_refused(tmp_path, probabilities):
     lexicon = Lexicon({"a": (("AH",), ("EY",)), "b": (("B", "IY"),)})
     content = phone_tokenizer(lexicon, ["a b"]).to_dict() | {"probabilities": probabilities}
