@@ -4,18 +4,21 @@ The transcripts are in text files beside the audio, in a table, in files of line
 *.trans.txt), or in the names of the files. asrtool/data/folder_plan.py recognises which.
 """
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from asrtool.data.audio_index import AUDIO_SUFFIXES, AudioIndex, media_problem, stem, unique_names
+from asrtool.data.audio_index import AudioIndex, audio_in, media_problem, stem, unique_names
 from asrtool.data.audio_names import NamePattern
 from asrtool.data.corpora import Utterance, read_key_values
 from asrtool.data.folder_plan import FolderLayout, FolderPlan, plan_folder
 from asrtool.data.sources import InvalidEntry
 from asrtool.data.table_guess import recognise_table
-from asrtool.data.tables import read_table
+from asrtool.data.tables import TableReader
 from asrtool.errors import UserError
 from asrtool.readers import read_lines
 
@@ -53,28 +56,50 @@ def _with_speaker(row: Utterance, plan: FolderPlan, pattern: NamePattern | None)
 
 
 def _read_tables(plan: FolderPlan) -> Iterator[Utterance | str]:
+    """Yields the utterances of tables, and audio that no row names: without a transcript, or as a problem.
+
+    It is no problem with --metadata: the table of one set does not name the audio of the others in the same folder.
+    """
+    index = _with_transcript_folders(plan)
     layout = replace(plan.layout.table, unlabelled=plan.layout.unlabelled)
+    named: set[Path] = set()
     for file in plan.files:
-        yield from read_table(file, recognise_table(file, layout, plan.index))
+        reader = TableReader(file, recognise_table(file, layout, index))
+        yield from reader.utterances()
+        named |= reader.named
+    if plan.layout.metadata is None or plan.layout.unlabelled:
+        yield from _unnamed(plan, named, "row")
 
 
 def _read_keys(plan: FolderPlan) -> Iterator[Utterance | str]:
     """Yields the utterances of files of lines "NAME TEXT", and a problem for audio that no line names."""
+    index = _with_transcript_folders(plan)
     named: set[Path] = set()
     for file in plan.files:
-        for number, name, text in read_key_values(file):
+        lines = list(read_key_values(file))
+        files = index.find_all((name for _, name, _ in lines), file.parent, partial(audio_in, file.parent))
+        for number, name, text in lines:
             where = f"{file}:{number}"
-            try:
-                audio = _beside(file.parent, name, plan.index)
-            except InvalidEntry as problem:
-                yield f"{where}: {problem}"
+            audio = files[name]
+            if isinstance(audio, InvalidEntry):
+                yield f"{where}: {audio}"
                 continue
             named.add(audio)
             yield Utterance(stem(Path(name)), str(audio), text, _librispeech_speaker(file, name), where=where)
+    yield from _unnamed(plan, named, "line")
+
+
+def _with_transcript_folders(plan: FolderPlan) -> AudioIndex:
+    return replace(plan.index, transcript_folders=frozenset(file.parent for file in plan.files))
+
+
+def _unnamed(plan: FolderPlan, named: Collection[Path], what: str) -> Iterator[Utterance | str]:
+    """Yields audio that no row or line names: as an utterance without a transcript if such are taken, or a problem."""
     files = f"{plan.files[0].name} and {len(plan.files) - 1} more" if len(plan.files) > 1 else str(plan.files[0])
+    known = set(map(os.path.abspath, named))
     for path in plan.index.audio:
-        if path not in named:
-            yield _without_text(path, plan, f"no line in {files}")
+        if os.path.abspath(path) not in known:
+            yield _without_text(path, plan, f"no {what} in {files}")
 
 
 def _without_text(path: Path, plan: FolderPlan, problem: str) -> Utterance | str:
@@ -82,12 +107,6 @@ def _without_text(path: Path, plan: FolderPlan, problem: str) -> Utterance | str
     if plan.layout.unlabelled:
         return Utterance(stem(path).replace(" ", "_"), str(path), "", where=str(path))
     return f"{path}: {problem}"
-
-
-def _beside(folder: Path, name: str, index: AudioIndex) -> Path:
-    """Returns the audio file `name` of a folder, or else of the whole corpus. Raises InvalidEntry."""
-    paths = (folder / (name + suffix) for suffix in ("", *AUDIO_SUFFIXES))
-    return next((path for path in paths if path.is_file()), None) or index.find(name)
 
 
 def _librispeech_speaker(file: Path, name: str) -> str | None:
@@ -100,38 +119,44 @@ def _librispeech_speaker(file: Path, name: str) -> str | None:
 def _read_texts(plan: FolderPlan) -> Iterator[Utterance | str]:
     """Yields the utterances of audio with a text file each, and a problem for each one without the other."""
     suffix = str(plan.layout.text_suffix)
-    beside, elsewhere = _text_files(plan.index, suffix)
+    texts = [path for path in plan.index.others if path.name.endswith(suffix)]
+    texts_of_audio = _texts_of_audio(plan.index, texts, suffix)
     names = unique_names(plan.index.audio, plan.index.root)
-    used: set[Path] = set()
     for path in plan.index.audio:
-        text_file = beside.get(path.parent / stem(path)) or _only(elsewhere.get(stem(path), []))
+        text_file = texts_of_audio.get(path)
         if text_file is None:
             yield _without_text(path, plan, f"no text file {stem(path)}{suffix}")
             continue
-        used.add(text_file)
         text = _read_text(text_file)
         yield text if isinstance(text, str) else Utterance(names[path], str(path), text[0], where=str(text_file))
-    media = {path.parent / stem(path) for path in plan.index.media}
     yield from (media_problem(path) for path in plan.index.media)
-    for key, path in beside.items():
-        if path not in used and key not in media and not NOT_TEXTS.match(path.name):
+    used = set(texts_of_audio.values())
+    for path in texts:
+        if path not in used and not NOT_TEXTS.match(path.name):
             yield f"{path}: a text without an audio file"
 
 
-def _text_files(index: AudioIndex, suffix: str) -> tuple[dict[Path, Path], dict[str, list[Path]]]:
-    """Returns the text files by their paths without the suffix, and by their names without it."""
-    beside: dict[Path, Path] = {}
-    elsewhere: dict[str, list[Path]] = {}
-    for path in index.others:
-        if path.name.endswith(suffix):
-            name = path.name.removesuffix(suffix)
-            beside[path.parent / name] = path
-            elsewhere.setdefault(name, []).append(path)
-    return beside, elsewhere
+def _texts_of_audio(index: AudioIndex, texts: Sequence[Path], suffix: str) -> dict[Path, Path]:
+    """Returns the text files of the audio files that have one: beside it, or the only one of its name elsewhere.
 
-
-def _only(paths: Sequence[Path]) -> Path | None:
-    return paths[0] if len(paths) == 1 else None
+    Folders that have audio with texts beside it keep to themselves: a text that is missing there is not taken from
+    another folder, and a text there is not of audio elsewhere. Nor is a text elsewhere the one of two audio files.
+    """
+    beside = {path.with_name(path.name.removesuffix(suffix)): path for path in texts}
+    audio = [*index.audio, *index.media]
+    found = {path: beside[key] for path in audio if (key := path.parent / stem(path)) in beside}
+    paired_folders = {path.parent for path in found}
+    texts_elsewhere: dict[str, list[Path]] = defaultdict(list)
+    for key, path in beside.items():
+        if path.parent not in paired_folders:
+            texts_elsewhere[key.name].append(path)
+    others = [path for path in audio if path.parent not in paired_folders]
+    counts = Counter(map(stem, others))
+    for path in others:
+        candidates = texts_elsewhere[stem(path)]
+        if len(candidates) == counts[stem(path)] == 1:
+            found[path] = candidates[0]
+    return found
 
 
 def _read_text(file: Path) -> tuple[str] | str:

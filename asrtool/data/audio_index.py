@@ -3,9 +3,10 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 from asrtool.data.sources import InvalidEntry
@@ -29,26 +30,83 @@ class AudioIndex:
     audio: list[Path]  # that can be trained on
     media: list[Path]  # that have to be converted first
     others: list[Path] = field(repr=False)  # all other files, e.g. texts
+    transcript_folders: frozenset[Path] = frozenset()  # those of several tables or files of lines "NAME TEXT"
 
-    def find(self, name: str) -> Path:
+    def find(self, name: str, foreign: tuple[str, ...] = ()) -> Path:
         """Returns the audio file that a transcript calls `name`: a path, a file's name, or one without its suffix.
 
-        Raises InvalidEntry if there is none, or if several folders have such a file.
+        A path starts at `root`, or is the end of the file's path; the folders `foreign`, with which it may begin, do
+        not count. Raises InvalidEntry if there is no such file, or if several folders have one.
         """
         path = self.root / name
         if os.path.isfile(path):
             return path
-        files = self._by_name.get(Path(name).name) or self._by_name.get(stem(Path(name))) or []
-        if not files:
-            raise InvalidEntry(f"no such audio file: {name}, below {self.root}")
-        if len(files) > 1:
-            end = f"/{Path(name).as_posix()}"
-            ends = [file for file in files if f"{file.parent.as_posix()}/{stem(file)}".endswith(end)]
-            ends = ends or [file for file in files if file.as_posix().endswith(end)]
-            if len(ends) == 1:
-                return ends[0]
-            raise InvalidEntry(f"several files are called {name}: {files[0]}, {files[1]}; name the folder, too")
-        return files[0]
+        own = Path(name)
+        if foreign and own.parts[: len(foreign)] == foreign:
+            own = Path(*own.parts[len(foreign) :])
+        folders = own.parent.parts
+        for key in (own.name, stem(own)):
+            files = self._by_name.get(key, [])
+            if folders:
+                files = [file for file in files if file.parent.parts[-len(folders) :] == folders]
+            if len(files) > 1:
+                raise InvalidEntry(f"several files are called {name}: {files[0]}, {files[1]}; name the folder, too")
+            if files:
+                return files[0]
+        raise InvalidEntry(f"no such audio file: {name}, below {self.root}")
+
+    def find_all(
+        self, names: Iterable[str], folder: Path, locate: Callable[[str], Path | None]
+    ) -> dict[str, Path | InvalidEntry]:
+        """Returns the audio file of each name in a table or file of transcripts in `folder`, or why it has none.
+
+        `locate` returns the file where the name says that it is, or None. Other names are searched for in the corpus.
+        A file that was searched for belongs to one name only, and not to a folder with transcripts of its own: the
+        file of a name may be missing, and another recording have the same name.
+        """
+        names = set(names)
+        files: dict[str, Path | InvalidEntry] = {}
+        foreign = self.foreign_folders(names)
+        searched: set[str] = set()
+        for name in names:
+            located = locate(name)
+            if located is None:
+                searched.add(name)
+            files[name] = located or self._search(name, folder, foreign)
+        names_of: dict[str, set[str]] = defaultdict(set)
+        for name, file in files.items():
+            if isinstance(file, Path):
+                names_of[os.path.abspath(file)].add(name)
+        for name in searched:
+            file = files[name]
+            if isinstance(file, Path) and (others := names_of[os.path.abspath(file)] - {name}):
+                problem = f"no such audio file: {name}; the only one of this name, {file}, is called {min(others)}, too"
+                files[name] = InvalidEntry(problem)
+        return files
+
+    def _search(self, name: str, folder: Path, foreign: tuple[str, ...]) -> Path | InvalidEntry:
+        try:
+            file = self.find(name, foreign)
+        except InvalidEntry as problem:
+            return problem
+        owner = next((parent for parent in file.parents if parent in self.transcript_folders), folder)
+        if len(Path(name).parts) == 1 and owner != folder:
+            return InvalidEntry(f"no such audio file: {name}; {file} has transcripts of its own in {owner}")
+        return file
+
+    def foreign_folders(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Returns the first folders of all `names` that have folders, as far as the corpus has no folder of this name.
+
+        They are of the machine where the transcripts were written.
+        """
+        folders = [parts for name in names if (parts := Path(name).parent.parts)]
+        common = os.path.commonprefix(folders) if folders else ()
+        return tuple(takewhile(lambda part: part not in self._folder_names, common))
+
+    @cached_property
+    def _folder_names(self) -> set[str]:
+        folders = {path.parent for path in (*self.audio, *self.media)}
+        return {part for folder in folders for part in folder.relative_to(self.root).parts}
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
@@ -64,6 +122,12 @@ class AudioIndex:
 def stem(path: Path) -> str:
     """Returns the name of an audio file without its suffix; a dot that does not begin one is part of the name."""
     return path.stem if path.suffix.lower() in (*AUDIO_SUFFIXES, *MEDIA_SUFFIXES) else path.name
+
+
+def audio_in(folder: Path, name: str) -> Path | None:
+    """Returns the audio file `name`, with or without its suffix, that a folder has; None without."""
+    paths = (folder / (name + suffix) for suffix in ("", *AUDIO_SUFFIXES))
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def scan_folder(root: Path, audio_suffix: str | None = None) -> AudioIndex:

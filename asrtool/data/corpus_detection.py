@@ -158,7 +158,7 @@ def _table(path: Path, options: SourceOptions) -> Source:
         index = scan_folder(root)
         layout = recognise_table(path, options.table(), index)
         if _needs_index(path, layout):  # then `prepare folder` reads it, which searches for the files
-            plan = FolderPlan("metadata", index, replace(options.folder(), table=layout), (path,))
+            plan = FolderPlan("metadata", index, replace(options.folder(), table=layout, metadata=path), (path,))
             return _planned(plan, root, options)
     layout = replace(layout, index=None)
     words = ("prepare", "table", str(path), "OUT", *table_words(layout))

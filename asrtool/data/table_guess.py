@@ -61,13 +61,16 @@ def _as_text(value: str | InvalidEntry) -> str:
     return value if isinstance(value, str) else ""
 
 
-def is_audio(name: str, root: Path, index: AudioIndex) -> bool:
-    """Returns True if a value of a table is an audio file, from `root` or anywhere in the folder."""
+def is_audio(name: str, root: Path, index: AudioIndex, foreign: tuple[str, ...]) -> bool:
+    """Returns True if a value of a table is an audio file, from `root` or anywhere in the folder.
+
+    `foreign` are the `AudioIndex.foreign_folders` of its column.
+    """
     name = name.strip()
     if not name or "\0" in name:
         return False
     try:
-        index.find(name)
+        index.find(name, foreign)
         return True
     except InvalidEntry:
         return os.path.isfile(root / name)
@@ -88,7 +91,8 @@ def _with_delimiter_and_header(file: Path, layout: TableLayout) -> TableLayout:
     except InvalidEntry as problem:
         raise UserError(f"{file}:1: {problem}") from problem
     assert layout.index is not None
-    if not any(is_audio(value, _root(file, layout), layout.index) for value in first):
+    index, root = layout.index, _root(file, layout)
+    if not any(is_audio(value, root, index, index.foreign_folders([value])) for value in first):
         return replace(layout, delimiter=delimiter)
     return replace(layout, delimiter=delimiter, header=[f"column{number}" for number in range(1, len(first) + 1)])
 
@@ -114,7 +118,7 @@ def _audio_column(file: Path, columns: list[_Column], layout: TableLayout, index
     if "audio" in layout.columns:
         return None
     root = _root(file, layout)
-    fitting = [item for item in columns if item.share(lambda v: is_audio(v, root, index)) >= MIN_AUDIO_SHARE]
+    fitting = [item for item in columns if _audio_share(item, root, index) >= MIN_AUDIO_SHARE]
     known = _known(fitting, "audio")
     if known:
         return known[0]
@@ -125,6 +129,11 @@ def _audio_column(file: Path, columns: list[_Column], layout: TableLayout, index
         hint = "name it with --audio-column, and the folder of the files with --audio-root"
         raise UserError(f"{file}: no column names audio files below {index.root} (columns: {names[:300]}); {hint}")
     return max(fitting, key=lambda item: sum(map(len, item.values))).name
+
+
+def _audio_share(column: _Column, root: Path, index: AudioIndex) -> float:
+    foreign = index.foreign_folders(column.values)
+    return column.share(lambda value: is_audio(value, root, index, foreign))
 
 
 def _text_column(file: Path, columns: list[_Column], layout: TableLayout, audio: str | None) -> str | None:

@@ -10,9 +10,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from asrtool.data.audio_index import AudioIndex
+from asrtool.data.audio_index import AudioIndex, audio_in
 from asrtool.data.corpora import Utterance, find_audio_file, parse_channel, parse_seconds
 from asrtool.data.sources import InvalidEntry
 from asrtool.data.table_rows import DELIMITERS, TableRows, open_rows
@@ -55,15 +56,11 @@ def read_table(file: Path, layout: TableLayout | None = None) -> Iterator[Uttera
     Yields a line that names file and line for a row that is wrong. Raises UserError for a table without these columns.
     Ids default to the names of the audio files, with the start in milliseconds if there is one, and the channel.
     """
-    reader = _TableReader(Path(file), layout or TableLayout())
-    rows = list(reader.rows())
-    if reader.renamed:
-        logger.info(f"{file}: {reader.renamed} ids were made of file names with white space, which became '_'")
-    yield from _with_recordings(rows)
+    yield from TableReader(Path(file), layout or TableLayout()).utterances()
 
 
-class _TableReader:
-    """Reads the rows of a table as utterances."""
+class TableReader:
+    """Reads the rows of a table as utterances; `named` are the audio files of its rows, also of wrong ones."""
 
     def __init__(self, file: Path, layout: TableLayout):
         self.file = file
@@ -71,12 +68,25 @@ class _TableReader:
         self.root = file.parent if layout.audio_root is None else layout.audio_root
         self.is_nemo = False
         self.renamed = 0  # ids made of file names with white space
+        self.named: set[Path] = set()
+        self._files: dict[str, Path | InvalidEntry] = {}  # of the names in the column audio
 
-    def rows(self) -> Iterator[Utterance | str]:
+    def utterances(self) -> Iterator[Utterance | str]:
+        """Yields the utterances, and a line for each row that is wrong, as `read_table`."""
+        rows = list(self._rows())
+        if self.renamed:
+            logger.info(f"{self.file}: {self.renamed} ids were made of file names with white space, which became '_'")
+        yield from _with_recordings(rows)
+
+    def _rows(self) -> Iterator[Utterance | str]:
         """Yields an utterance of each row, or a line that says what is wrong with the row."""
         rows = open_rows(self.file, self.layout.header, self.layout.delimiter, self.layout.is_json)
         columns = self._columns(rows)
         self.is_nemo = NEMO_COLUMN in rows.names
+        if self.layout.index:
+            rows = replace(rows, values=list(rows.values))
+            self._files = self._find_audio(self.layout.index, rows, columns["audio"])
+            self.named = {file for file in self._files.values() if isinstance(file, Path)}
         for where, values in rows.values:
             try:
                 if isinstance(values, InvalidEntry):
@@ -148,12 +158,19 @@ class _TableReader:
         )
 
     def _audio(self, name: str) -> Path:
-        audio = self.root / name
-        if os.path.isfile(audio):
-            return audio
         if self.layout.index:
-            return self.layout.index.find(name)
-        return audio if audio.suffix else Path(find_audio_file(audio))
+            file = self._files[name]
+            if isinstance(file, InvalidEntry):
+                raise file
+            return file
+        audio = self.root / name
+        return audio if audio.suffix or os.path.isfile(audio) else Path(find_audio_file(audio))
+
+    def _find_audio(self, index: AudioIndex, rows: TableRows, column: int) -> dict[str, Path | InvalidEntry]:
+        """Returns the audio file of each name in a column, or why it has none."""
+        values = (row[column] for _, row in rows.values if not isinstance(row, InvalidEntry))
+        names = [value.strip() for value in values if isinstance(value, str)]
+        return index.find_all(filter(None, names), self.file.parent, partial(audio_in, self.root))
 
     def _end(self, row: dict[str, str], start: float) -> float | None:
         """Returns the end of a row in seconds, by its end or duration; None where the recording ends."""

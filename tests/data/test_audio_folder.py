@@ -72,6 +72,95 @@ def test_texts_may_be_in_a_tree_of_their_own(make):
     assert rows(folder) == [("p1_1", "please call", None, "wav48/p1/p1_1.flac")]
 
 
+SPEAKERS = {f"spk{s}/00{n}.wav": "" for s in (1, 2) for n in (1, 2, 3)}
+
+
+def missing(name: str) -> dict[str, str]:
+    """Texts of all audio files of SPEAKERS but one."""
+    texts = {f"{audio[:-4]}.txt": f"words of {audio[:-4]}" for audio in SPEAKERS}
+    del texts[name]
+    return texts
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        SPEAKERS | missing("spk1/002.txt"),
+        {name: "" for name in SPEAKERS if name != "spk2/002.wav"} | missing("spk1/002.txt"),  # its text is alone
+        SPEAKERS | missing("spk1/002.txt") | {"backup/002.txt": "words of another corpus"},
+        {name.replace("2.wav", "2.m4a"): "" for name in SPEAKERS} | missing("spk1/002.txt"),
+    ],
+    ids=["another folder", "another folder without the audio", "a stray text", "media"],
+)
+def test_a_missing_text_is_not_taken_from_another_recording(make, files):
+    found = rows(make(files))
+    assert all(row[1] == f"words of {row[3][:-4]}" for row in found if isinstance(row, tuple))
+    assert "spk1/002.wav: no text file 002.txt" in found or "spk1/002.wav" not in files
+
+
+def test_a_text_of_another_tree_is_of_one_audio_file_only(make):
+    folder = make({"wav/a/1.wav": "", "wav/b/1.wav": "", "wav/b/2.wav": "", "txt/1.txt": "A", "txt/2.txt": "B"})
+    two, one, other, unused = sorted(rows(folder), key=str)
+    assert two == ("2", "B", None, "wav/b/2.wav")
+    assert unused == "wav/b/1.wav: no text file 1.txt"
+    assert (one, other) == ("txt/1.txt: a text without an audio file", "wav/a/1.wav: no text file 1.txt")
+
+
+NAMES = ["spk1/001", "spk1/002", "spk2/001", "spk2/002", "spk2/003"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/old/corpus/", "../wavs/"])
+@pytest.mark.parametrize("suffix", ["", ".wav"])
+@pytest.mark.parametrize("named", [NAMES, NAMES[:3]], ids=["all", "some"])
+def test_a_name_with_folders_is_not_of_a_file_in_other_folders(make, prefix, suffix, named):
+    table = "".join(f"{prefix}{name}{suffix},words of {name}\n" for name in named)
+    audio = {f"deep/{name}.wav": "" for name in NAMES if name != "spk1/002"}
+    folder = make(audio | {"metadata.csv": f"audio,text\n{table}"})
+    found = rows(folder)
+    assert sum(isinstance(row, tuple) for row in found) == len(named) - 1
+    assert all(f"deep/{row[1].removeprefix('words of ')}.wav" == row[3] for row in found if isinstance(row, tuple))
+    assert any(f"no such audio file: {prefix}spk1/002{suffix}" in row for row in found)
+    keys = table.replace(",", " ")
+    (folder / "metadata.csv").rename(folder / "transcripts.txt").write_text(keys)
+    found = rows(folder)
+    assert all(f"deep/{row[1].removeprefix('words of ')}.wav" == row[3] for row in found if isinstance(row, tuple))
+    assert any(f"no such audio file: {prefix}spk1/002{suffix}" in row for row in found)
+
+
+@pytest.mark.parametrize("file", ["metadata.csv", "transcripts.txt"])
+def test_transcripts_of_a_folder_do_not_take_the_audio_of_another_one(make, file):
+    lines = {"spk1": "001 one\n002 two\n", "spk2": "001 one\n", "": ""}  # spk1/002.wav is missing
+    texts = {f"{speaker}/{file}": lines[speaker] for speaker in ("spk1", "spk2")}
+    if file == "metadata.csv":
+        texts = {name: "audio,text\n" + text.replace(" ", ",") for name, text in texts.items()}
+    folder = make({"spk1/001.wav": "", "spk2/001.wav": "", "spk2/002.wav": ""} | texts)
+    assert [row[3] for row in rows(folder) if isinstance(row, tuple)] == ["spk1/001.wav", "spk2/001.wav"]
+    problems = [row for row in rows(folder) if isinstance(row, str)]
+    assert any("no such audio file: 002; " in row for row in problems)
+    assert any(row.startswith("spk2/002.wav: no ") for row in problems)
+
+
+@pytest.mark.parametrize("file", ["metadata.csv", "transcripts.txt"])
+def test_two_names_are_not_of_one_file(make, file):
+    content = "002 two\nspk2/002 other\n"
+    content = content if file == "transcripts.txt" else "audio,text\n" + content.replace(" ", ",")
+    folder = make({"spk2/002.wav": "", "spk2/001.wav": "", file: content})
+    assert [row[1:] for row in rows(folder) if isinstance(row, tuple)] in ([("other", None, "spk2/002.wav")], [])
+    assert any("no such audio file: 002; the only one of this name" in row for row in rows(folder))
+
+
+@pytest.mark.parametrize("unlabelled", [True, False])
+@pytest.mark.parametrize("chosen", [None, Path("metadata.csv")])
+def test_audio_that_no_row_names_is_listed_or_taken(make, unlabelled, chosen):
+    folder = make({"a.wav": "", "b.wav": "", "metadata.csv": "file_name,text\na.wav,A\n"})
+    named, *unnamed = rows(folder, unlabelled=unlabelled, metadata=chosen)
+    assert named == ("a", "A", None, "a.wav")
+    if unlabelled:
+        assert unnamed == [("b", "", None, "b.wav")]
+    else:
+        assert unnamed == ([] if chosen else ["b.wav: no row in metadata.csv"])
+
+
 def test_what_is_missing_or_empty_is_listed(make):
     folder = make(
         {f"{n}.wav": "" for n in "abcd"}
@@ -159,7 +248,8 @@ def test_rows_without_audio_and_names_of_two_files_are_listed(make):
     folder = make(
         {"a/1.wav": "", "b/1.wav": "", "2.wav": "", "metadata.csv": "file_name,text\n1.wav,A\n3.wav,B\n2.wav,C\n"}
     )
-    two, none, good = rows(folder)
+    two, none, good, *unnamed = rows(folder)
+    assert unnamed == [f"{name}/1.wav: no row in metadata.csv" for name in "ab"]
     assert "metadata.csv:2: several files are called 1.wav" in two and "a/1.wav" in two
     assert "metadata.csv:3: no such audio file: 3.wav" in none
     assert good[1] == "C"
