@@ -46,7 +46,8 @@ def train(cuts, folder, tokenizer, gaussians, gmm_hours, num_bins) -> None:
     """Train the GMM on a manifest, and estimate the transforms of its speakers.
 
     CUTS is the manifest that the acoustic model will be trained on, with the speaker of each cut; a changed speed
-    counts as another speaker. Writes the GMM and the transforms, as SET.pt with the name of the manifest, into FOLDER.
+    counts as another speaker. Writes the GMM and the transforms, as SET.pt with the name of the manifest, into FOLDER,
+    which is new or was written by this command.
     Cuts with words that have no pronunciation are left out.
 
     \b

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from lhotse import MonoCut
@@ -18,6 +19,7 @@ from asrtool.files import file_hash
 from asrtool.tensor_files import DamagedFileError, load_tensors, require_finite, save_tensors
 
 SPEED_SUFFIX = re.compile(r"_sp([0-9.]+)$")
+HINT = "write it with `asrtool fmllr`"
 NUM_CEPSTRA = 40  # that are transformed, of log-mel features of at least as many bins
 
 
@@ -82,18 +84,23 @@ def save_transforms(path: Path, transforms: Mapping[str, Tensor], num_bins: int,
     save_tensors(path, {"speaker_transforms": tensors, "num_bins": num_bins, "facts": facts})
 
 
+def read_transforms(path: Path) -> dict[str, Any]:
+    """Returns what `save_transforms` wrote to a file. Raises UserError for another file."""
+    state = load_tensors(path, "a file of speaker transforms", HINT)
+    if not isinstance(state.get("speaker_transforms"), dict) or not isinstance(state.get("num_bins"), int):
+        raise DamagedFileError(f"{path} is not a file of speaker transforms", HINT)
+    return state
+
+
 def load_transforms(path: Path, num_bins: int) -> SpeakerTransforms:
     """Returns the transforms in a file. Raises UserError for another file, or features of another number of bins."""
-    hint = "write it with `asrtool fmllr`"
-    state = load_tensors(path, "a file of speaker transforms", hint)
-    transforms = state.get("speaker_transforms")
-    if not isinstance(transforms, dict) or not isinstance(state.get("num_bins"), int):
-        raise DamagedFileError(f"{path} is not a file of speaker transforms", hint)
+    state = read_transforms(path)
+    transforms = state["speaker_transforms"]
     if state["num_bins"] != num_bins:
-        raise DamagedFileError(f"{path} is for features of {state['num_bins']} bins, not {num_bins}", hint)
+        raise DamagedFileError(f"{path} is for features of {state['num_bins']} bins, not {num_bins}", HINT)
     dims = len(cosine_transform(num_bins))
     for key, transform in transforms.items():
         if not isinstance(key, str) or not isinstance(transform, Tensor) or transform.shape != (dims, dims + 1):
-            raise DamagedFileError(f"{path} has a transform of another shape, of {key!r}", hint)
-    require_finite(transforms, path, hint)
+            raise DamagedFileError(f"{path} has a transform of another shape, of {key!r}", HINT)
+    require_finite(transforms, path, HINT)
     return SpeakerTransforms(transforms, num_bins, path)

@@ -33,8 +33,7 @@ class FmllrModel:
 
 
 def save_model(model: FmllrModel, folder: Path) -> None:
-    """Writes the model into an existing folder."""
-    save_tokenizer(model.tokenizer, folder / TOKENIZER_FILE)
+    """Writes the model into an existing folder: the GMM first, which marks a folder of `asrtool fmllr train`."""
     mixtures, sums = model.mixtures, model.average
     state = {
         "means": mixtures.means,
@@ -48,6 +47,7 @@ def save_model(model: FmllrModel, folder: Path) -> None:
         "num_bins": model.num_bins,
     }
     save_tensors(folder / GMM_FILE, state)
+    save_tokenizer(model.tokenizer, folder / TOKENIZER_FILE)
 
 
 def load_model(folder: Path) -> FmllrModel:

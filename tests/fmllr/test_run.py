@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -161,6 +163,58 @@ def test_what_cannot_be_used_is_one_line(asr, trained, sets, phones, tokenizer_f
     assert status == 2 and "gmm.pt" in err
     status, _, err = asr("fmllr", "train", corpus, tmp_path / "x", "--tokenizer", phones, "--num-bins", BINS)
     assert status == 1 and "pronunciations" in err
+
+
+@pytest.mark.parametrize("content", ["tokenizer.json", "config.yaml", "train.pt"])
+def test_a_folder_of_another_command_is_refused_and_unchanged(asr, sets, phones, tmp_path, content):
+    folder = tmp_path / "exp"
+    folder.mkdir()
+    (folder / content).write_text("not of fmllr")
+    given = phones
+    if content == "tokenizer.json":
+        given = shutil.copy(phones, folder / content)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    status, _, err = asr("fmllr", "train", sets[0], folder, "--tokenizer", given, "--num-bins", BINS)
+    assert status == 2 and "not written by `asrtool fmllr train`" in err and len(err.splitlines()) == 1
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_input_in_the_folder_of_the_model_is_refused(asr, trained, sets):
+    before = (trained / "tokenizer.json").read_bytes()
+    status, _, err = asr("fmllr", "train", sets[0], trained, "--tokenizer", trained / "tokenizer.json")
+    assert status == 2 and "which has the input" in err
+    assert (trained / "tokenizer.json").read_bytes() == before
+
+
+def test_a_model_is_trained_again_in_its_folder_and_by_one_process_only(asr, trained, sets, phones):
+    command = ("fmllr", "train", sets[0], trained, "--tokenizer", phones, "--num-bins", BINS, "--gaussians", 30)
+    hold = (
+        "import sys, time\nfrom asrtool.locks import write_lock\nwith write_lock(sys.argv[1], 'asrtool fmllr train'):"
+    )
+    holding = [sys.executable, "-c", hold + "\n    print('held', flush=True); time.sleep(60)", trained]
+    with subprocess.Popen(holding, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        status, _, err = asr(*command)
+        assert status == 2 and f"in use by asrtool fmllr train (process {holder.pid} on" in err
+        holder.kill()
+    status, out, err = asr(*command)
+    assert status == 0 and "train.pt: transforms of 3 voices" in out, err
+
+
+def test_transforms_replace_neither_the_model_nor_another_file(asr, trained, sets, phones, tmp_path):
+    manifest = shutil.copy(sets[0], tmp_path / "gmm.jsonl.gz")
+    before = (trained / "gmm.pt").read_bytes()
+    status, _, err = asr("fmllr", "train", manifest, trained, "--tokenizer", phones, "--num-bins", BINS)
+    assert status == 2 and "would replace the model" in err
+    status, _, err = asr("fmllr", "train", manifest, tmp_path / "x", "--tokenizer", phones, "--num-bins", BINS)
+    assert status == 2 and "would replace the model" in err and not (tmp_path / "x").exists()
+    assert asr("fmllr", "estimate", trained, manifest)[0] == 2
+    assert (trained / "gmm.pt").read_bytes() == before
+    other = tmp_path / "averaged.pt"
+    save_tensors(other, {"model": {}})
+    status, _, err = asr("fmllr", "estimate", trained, sets[1], "--out", other)
+    assert status == 2 and "which exists and is not a file of speaker transforms" in err
+    assert load_tensors(other, "", "") == {"model": {}}
 
 
 def test_wrong_files_of_transforms(trained, tmp_path):
