@@ -2,7 +2,7 @@
 
 Everything that is written goes to a temporary name in the same folder first:
 
-    .tmp-HOST-PID-RANDOM-NAME      HOST and PID of the process that writes it
+    .tmp-MACHINE-PID-RANDOM-NAME      PID of the process that writes it, and its machine (`_machine`)
 
 so that the temporary files of processes that were killed can be recognised and removed (`sweep_temporary`).
 """
@@ -30,6 +30,8 @@ DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TEMPORARY = ".tmp-"
 ABANDONED_SECONDS = 7 * 24 * 3600.0  # age at which a temporary file of another machine counts as abandoned
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+PID_NAMESPACE = Path("/proc/self/ns/pid")
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
@@ -37,20 +39,32 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary name in the folder of `path`; the file is renamed to `path` on success, else removed.
 
-    It has the suffixes of `path`. A full disk becomes a UserError; a failure leaves an existing `path` unchanged.
+    It has the suffixes of `path`. If `path` is a symbolic link, the file that it leads to is written, and the link
+    stays. A full disk becomes a UserError; a failure leaves an existing `path` unchanged. UserError if `path` is a
+    folder, a device or a pipe.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep_temporary(path.parent)
-    temporary = temporary_path(path)
+    _require_regular_file(path)
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep_temporary(target.parent)
+    temporary = temporary_path(target)
     try:
         with report_full_disk(path):
             yield temporary
             _sync(temporary)
-            os.replace(temporary, path)
-            _sync(path.parent)
+            os.replace(temporary, target)
+            _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _require_regular_file(path: Path) -> None:
+    """Raises UserError if something else than a regular file has the name `path`, which would be replaced."""
+    if os.path.isdir(path):
+        raise UserError(f"OUT is {path}, which is a folder; name a file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"OUT is {path}, which is not a regular file but a device or a pipe; name a file")
 
 
 @contextlib.contextmanager
@@ -158,12 +172,22 @@ def require_own_folder(out: str | Path, marker: str, command: str, inputs: Itera
 def temporary_path(path: Path) -> Path:
     """Returns a new name for a temporary file or folder next to `path`, with the same suffixes."""
     name = os.fsencode(path.name)[-150:].decode(errors="ignore")  # file systems allow 255 bytes
-    return path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}-{name}")
+    return path.with_name(f"{TEMPORARY}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}-{name}")
 
 
 @cache
-def _host() -> str:
-    return socket.gethostname().replace("-", "_").replace("/", "_")[:64] or "host"
+def _machine() -> str:
+    """Returns the name of this machine, as far as it has one numbering of processes.
+
+    Containers may have the same host name, and the processes of one are not known to another, nor after a reboot: where
+    the system tells them, the boot and the namespace of the process numbers are part of the name.
+    """
+    host = socket.gethostname().replace("-", "_").replace("/", "_")[:50] or "host"
+    try:
+        identity = BOOT_ID.read_bytes() + str(PID_NAMESPACE.stat().st_ino).encode()
+    except OSError:  # a system without /proc
+        return host
+    return f"{host}_{hashlib.sha256(identity).hexdigest()[:12]}"
 
 
 _swept: set[tuple[int, Path]] = set()  # (process, folder)
@@ -191,7 +215,7 @@ def _is_abandoned(entry: os.DirEntry) -> bool:
     parts = entry.name.removeprefix(TEMPORARY).split("-", 3)
     if len(parts) != 4 or not parts[1].isdecimal():
         return False  # not a name of `temporary_path`
-    if parts[0] == _host():
+    if parts[0] == _machine():
         return not is_alive(int(parts[1]))
     return time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_SECONDS
 
@@ -266,12 +290,13 @@ def finite_or_null(value: Any) -> Any:
 
 
 def require_output(out: str | Path, suffixes: tuple[str, ...], inputs: Iterable[str | Path] = ()) -> None:
-    """Raises UserError unless `out` may be written: it has one of `suffixes`, and is not a folder or an input."""
+    """Raises UserError unless `out` may be written: it has one of `suffixes`, and is not a folder, device or input."""
     out = Path(out)
     if suffixes and not out.name.endswith(suffixes):
         raise UserError(f"OUT is {out}, which does not end in {' or '.join(suffixes)}; was OUT forgotten?")
-    if out.is_dir() or not out.name:
+    if not out.name:
         raise UserError(f"OUT is {out}, which is a folder; name a file")
+    _require_regular_file(out)
     for path in inputs:
         if out.exists() and Path(path).exists() and os.path.samefile(out, path):
             raise UserError(f"OUT is {out}, which is an input as well; name another file")

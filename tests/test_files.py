@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -12,6 +13,7 @@ from asrtool.files import (
     DISK_FULL_ERRORS,
     atomic_path,
     new_folder,
+    require_output,
     sweep_temporary,
     temporary_path,
     write_json,
@@ -189,6 +191,66 @@ def test_only_temporary_files_of_dead_local_processes_are_removed(tmp_path):
         path.touch()
     sweep_temporary(tmp_path)
     assert names(tmp_path) == sorted(path.name for path in (mine, elsewhere, unknown))
+
+
+@pytest.mark.parametrize("other", ["BOOT_ID", "PID_NAMESPACE"])
+def test_temporary_files_of_another_container_or_boot_of_this_host_name_stay_for_a_week(tmp_path, monkeypatch, other):
+    """The number of a process that lives in another container is of none, or of another one, here."""
+    child = subprocess.Popen(["sleep", "0"])
+    child.wait()
+    mine = temporary_path(tmp_path / "a.txt")
+    theirs = tmp_path / mine.name.replace(f"-{os.getpid()}-", f"-{child.pid}-")
+    theirs.touch()
+    (tmp_path / "identity").write_text("of another one")
+    monkeypatch.setattr(files, other, tmp_path / "identity")
+    files._machine.cache_clear()
+    try:
+        sweep_temporary(tmp_path)
+        assert theirs.exists()
+        os.utime(theirs, (0, 0))
+        files._swept.clear()
+        sweep_temporary(tmp_path)
+        assert not theirs.exists()
+    finally:
+        files._machine.cache_clear()
+
+
+def test_a_system_without_proc_knows_its_processes_by_the_name_of_the_host(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PID_NAMESPACE", tmp_path / "none")
+    files._machine.cache_clear()
+    try:
+        assert temporary_path(tmp_path / "a").name.split("-")[1] == socket.gethostname().replace("-", "_")[:50]
+    finally:
+        files._machine.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["file", "new", "chain"])
+def test_a_file_behind_a_symbolic_link_is_written_and_the_link_stays(tmp_path, kind):
+    (tmp_path / "disk").mkdir()
+    real = tmp_path / "disk" / "real.txt"
+    link = tmp_path / "link.txt"
+    link.symlink_to("disk/real.txt")
+    if kind == "chain":
+        link.rename(tmp_path / "first.txt")
+        link.symlink_to("first.txt")
+    if kind != "new":
+        real.write_text("old")
+        with pytest.raises(ValueError), atomic_path(link) as temporary:
+            temporary.write_text("half")
+            raise ValueError
+        assert real.read_text() == "old"
+    write_text(link, "new")
+    assert link.is_symlink() and real.read_text() == "new" and names(tmp_path / "disk") == ["real.txt"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+@pytest.mark.parametrize("write", [lambda path: write_text(path, "new"), lambda path: require_output(path, ())])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path, make, write):
+    make(tmp_path / "out")
+    before = os.lstat(tmp_path / "out").st_ino
+    with pytest.raises(UserError, match=r"OUT is .*out, which is (a folder|not a regular file)"):
+        write(tmp_path / "out")
+    assert os.lstat(tmp_path / "out").st_ino == before and names(tmp_path) == ["out"]
 
 
 def test_nonfinite_numbers_are_written_as_null(tmp_path):
