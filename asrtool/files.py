@@ -290,7 +290,10 @@ def finite_or_null(value: Any) -> Any:
 
 
 def require_output(out: str | Path, suffixes: tuple[str, ...], inputs: Iterable[str | Path] = ()) -> None:
-    """Raises UserError unless `out` may be written: it has one of `suffixes`, and is not a folder, device or input."""
+    """Raises UserError unless `out` may be written: it has one of `suffixes`, and is not a folder, device or input.
+
+    Of an input that is a folder, all files are inputs, and a new one would be another.
+    """
     out = Path(out)
     if suffixes and not out.name.endswith(suffixes):
         raise UserError(f"OUT is {out}, which does not end in {' or '.join(suffixes)}; was OUT forgotten?")
@@ -300,6 +303,8 @@ def require_output(out: str | Path, suffixes: tuple[str, ...], inputs: Iterable[
     for path in inputs:
         if out.exists() and Path(path).exists() and os.path.samefile(out, path):
             raise UserError(f"OUT is {out}, which is an input as well; name another file")
+        if os.path.isdir(path) and os.path.realpath(out.parent) == os.path.realpath(path):
+            raise UserError(f"OUT is {out}, in the folder {path}, which is an input; name a file elsewhere")
 
 
 def require_same_kind(out: str | Path, what: str, read: Callable[[Path], object]) -> None:

@@ -31,12 +31,11 @@ def normalise(cuts, out, rules, report, propose, case) -> None:
     asrtool normalise lm-text.txt data/lm-text.txt --rules conf/normalise.yaml
     """
     from asrtool.data.normalising import normalise_file, propose_for_file
-    from asrtool.text.normalisation_rules import load_rules
 
     if (propose is None) == (rules is None) or (propose and (out or report)) or (case and not propose):
         raise click.UsageError("give --propose FILE [--case], or --rules FILE with OUT or --report")
     if rules and bool(out) == report:
         raise click.UsageError("give OUT, or --report to write nothing")
-    lines = propose_for_file(cuts, propose, case) if propose else normalise_file(cuts, out, load_rules(rules))
+    lines = propose_for_file(cuts, propose, case) if propose else normalise_file(cuts, out, rules)
     for line in lines:
         click.echo(line)

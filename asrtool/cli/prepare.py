@@ -187,16 +187,18 @@ def folder(
     asrtool prepare folder digits data/train.jsonl.gz --name-pattern "{text}_{speaker}_{index}" --sampling-rate 8000
     asrtool prepare folder noise data/noise.jsonl.gz --unlabelled --resample
     """
-    from asrtool.data.audio_folder import read_folder
-    from asrtool.data.folder_plan import FolderLayout
+    from asrtool.data.audio_folder import read_plan
+    from asrtool.data.folder_plan import FolderLayout, plan_folder
     from asrtool.data.tables import TableLayout
 
-    _require_output(out)
     table_layout = TableLayout(columns=named_columns(settings), header=header, delimiter=delimiter)
     layout = FolderLayout(
         metadata, table_layout, text_suffix, audio_suffix, name_pattern, speaker_from, unlabelled=unlabelled
     )
-    _write(read_folder(folder, layout), out, unlabelled=unlabelled, **settings)
+    _require_output(out)
+    plan = plan_folder(folder, layout)
+    _require_output(out, *plan.files)
+    _write(read_plan(plan), out, unlabelled=unlabelled, **settings)
 
 
 @prepare.command()

@@ -13,7 +13,7 @@ from asrtool.files import require_output, write_text
 from asrtool.progress import progress
 from asrtool.readers import read_lines
 from asrtool.text.normalisation import Case, count_characters, propose_rules, rules_text
-from asrtool.text.normalisation_rules import NormalisationRules
+from asrtool.text.normalisation_rules import load_rules
 from asrtool.text.normaliser import Normaliser, report_lines
 
 logger = logging.getLogger(__name__)
@@ -38,19 +38,23 @@ class _Run:
         return None if outcome.refused or outcome.dropped else outcome.text
 
 
-def normalise_file(source: Path, out: Path | None, rules: NormalisationRules) -> list[str]:
+def normalise_file(source: Path, out: Path | None, rules_file: Path) -> list[str]:
     """Normalises a manifest, or a text file with a sentence a line, and writes it to `out` if it is given.
 
-    Returns lines that say what was changed. Raises DataError with all utterances that the rules refuse, and if none is
-    left; nothing is written then.
+    Returns lines that say what was changed. Raises UserError for an `out` that is an input or named as the other kind
+    of file, and DataError with all utterances that the rules refuse, and if none is left; nothing is written then.
     """
+    rules = load_rules(rules_file)
+    if out is not None:
+        require_output(out, SUFFIXES if is_manifest(source) else (), [source, rules_file])
+        if is_manifest(out) and not is_manifest(source):
+            raise UserError(f"OUT is {out}, which is named as a manifest, but {source} is a text; name a text file")
     run = _Run(Normaliser(rules))
     lines = _manifest_lines(source, run) if is_manifest(source) else _text_lines(source, run)
     if out is None:
         for _ in lines:
             pass
         return [*_report(run), *(f"  refused: {problem}" for problem in run.refused[:10])]
-    require_output(out, SUFFIXES if is_manifest(source) else (), [source])
     count = write_lines(_checked(lines, run), out)
     return [*_report(run), f"{out}: {count} {'utterances' if is_manifest(source) else 'lines'}"]
 

@@ -40,7 +40,7 @@ def check_data(
         tokenizer_file = config.data.tokenizer
     if exclude:
         inputs = [file for path in (*cuts, *dev_cuts, *test_cuts) for file in manifest_files(path)]
-        require_output(exclude, (), inputs)
+        require_output(exclude, (), [*inputs, *filter(None, (config_file, tokenizer_file))])
     tokenizer = load_tokenizer(tokenizer_file) if tokenizer_file else None
     findings = examine_data(cuts, dev_cuts, test_cuts, tokenizer, config, jobs or affinity_cores(), ignored)
     if exclude:

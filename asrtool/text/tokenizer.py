@@ -291,6 +291,28 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | Path) -> None:
     write_json(path, tokenizer.to_dict())
 
 
+def same_units(one: Tokenizer, other: Tokenizer) -> bool:
+    """Returns True if two tokenizers have the same units, and the same ones for each word that both can pronounce.
+
+    Words that only one lexicon has do not count: they are the words of a language model, not of the training set.
+    """
+    return _comparable(one.to_dict(), other) == _comparable(other.to_dict(), one)
+
+
+def _comparable(content: dict, other: Tokenizer) -> dict:
+    """Returns the content of a tokenizer file with the words of its lexicon that the lexicon of `other` has, too."""
+    if "phones" in content:  # of units in context
+        return content | {"phones": _comparable(content["phones"], other.without_context)}
+    if not isinstance(other, PhoneTokenizer) or "lexicon" not in content:
+        return content
+    words = content["lexicon"].keys() & other.lexicon.pronunciations.keys()
+    probabilities = content.get("probabilities") or {word: [1.0] * len(content["lexicon"][word]) for word in words}
+    return content | {
+        "lexicon": {word: content["lexicon"][word] for word in words},
+        "probabilities": {word: probabilities[word] for word in words},
+    }
+
+
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Reads the tokenizer in the file `path`; UserError for a file without one."""
     hint = "create it with `asrtool tokenizer`"

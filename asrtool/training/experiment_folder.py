@@ -13,17 +13,19 @@ from asrtool.config_file import differences, is_saved_config, load_config, save_
 from asrtool.data.exclusion import read_exclusions
 from asrtool.data.inspection import CutRequirements, Inspection, inspect_cuts
 from asrtool.data.mixing import CorpusSize, corpus_names, corpus_shares, measure_corpus
-from asrtool.errors import UserError, summarise_problems
-from asrtool.files import TEMPORARY, write_text
+from asrtool.data.speaker_transforms import HINT
+from asrtool.errors import UserError, require_file, summarise_problems
+from asrtool.files import TEMPORARY, file_hash, write_text
 from asrtool.locks import LOCK
 from asrtool.logs import printable
 from asrtool.text.outputs import outputs_of
-from asrtool.text.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
+from asrtool.text.tokenizer import Tokenizer, load_tokenizer, same_units, save_tokenizer
 from asrtool.training.data_counts import PRIORS, UNIT_COUNTS
 from asrtool.training.trackers import require_trackers
 
 logger = logging.getLogger(__name__)
 
+TRANSFORMS_HASH = "speaker_transforms.sha256"  # file in the experiment: the hash of the speaker transforms
 MAX_NAMED_IDS = 5  # of an exclusion list, in a warning
 
 # Settings that may differ when a training is resumed: none of them changes the steps already taken.
@@ -81,8 +83,9 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
 
     Configuration and tokenizer are copied into a new folder, the configuration first: its config.yaml makes the folder
     an experiment, for a training that looks at it now and for one that comes after this process was killed. In a folder
-    with checkpoints the configuration must be the same, but for CHANGEABLE_SETTINGS; in one without, counts over the
-    data of an earlier start are deleted, since data and settings may be others now. Raises UserError.
+    with checkpoints the configuration must be the same, but for CHANGEABLE_SETTINGS, and so must the units and speaker
+    transforms; in one without, counts over the data of an earlier start are deleted, since data and settings may be
+    others now. Raises UserError.
     """
     require_trackers(config.training.trackers)
     config_file = experiment / "config.yaml"
@@ -94,6 +97,7 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
         if refused:
             raise UserError(f"{experiment} was started with other settings ({'; '.join(refused)}); give another --exp")
         tokenizer = load_tokenizer(experiment / "tokenizer.json")
+        _require_same_inputs(config.data, tokenizer, experiment)
         save_config(config, config_file)
     else:
         tokenizer = load_tokenizer(config.data.tokenizer)
@@ -101,9 +105,27 @@ def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokeni
         meta_model(config.model, config.features.num_bins, outputs)  # refuses a model that is too large
         save_config(config, config_file)
         save_tokenizer(tokenizer, experiment / "tokenizer.json")
-        for name in (PRIORS, UNIT_COUNTS):
+        for name in (PRIORS, UNIT_COUNTS, TRANSFORMS_HASH):
             (experiment / name).unlink(missing_ok=True)
+        if config.data.speaker_transforms:
+            transforms = require_file(config.data.speaker_transforms, "file of speaker transforms", HINT)
+            write_text(experiment / TRANSFORMS_HASH, f"{file_hash(transforms)}\n")
     return tokenizer
+
+
+def _require_same_inputs(data: DataConfig, tokenizer: Tokenizer, experiment: Path) -> None:
+    """Raises UserError if the tokenizer or the speaker transforms of the configuration have changed since the start.
+
+    A file that does not exist any more does not count.
+    """
+    hint = "give another --exp (in recipes, a --tag)"
+    if data.tokenizer.is_file() and not same_units(tokenizer, load_tokenizer(data.tokenizer)):
+        raise UserError(f"{experiment} was started with other units than those of {data.tokenizer}; {hint}")
+    transforms, started = data.speaker_transforms, experiment / TRANSFORMS_HASH
+    if not transforms or not transforms.is_file() or not started.is_file():
+        return
+    if started.read_text(encoding="utf-8", errors="replace").strip() != file_hash(transforms):
+        raise UserError(f"{experiment} was started with other speaker transforms than those of {transforms}; {hint}")
 
 
 def scan_manifests(data: DataConfig, requirements: CutRequirements, experiment: Path) -> DroppedCuts:

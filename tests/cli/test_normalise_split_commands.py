@@ -64,6 +64,48 @@ def test_texts_are_normalised_and_refused_lines_are_all_listed(asr, folder):
 
 
 @pytest.mark.parametrize(
+    ("source", "out", "message"),
+    [
+        ("lm.txt", "n.yaml", "which is an input as well"),
+        ("lm.txt", "link.yaml", "which is an input as well"),
+        ("all.jsonl", "n.yaml", "does not end in"),
+        ("lm.txt", "all.jsonl", "named as a manifest"),
+        ("lm.txt", "new.jsonl.gz", "named as a manifest"),
+        ("parts", "parts/new.jsonl.gz", "which is an input"),
+    ],
+)
+def test_an_output_is_neither_an_input_nor_of_the_other_kind(asr, folder, source, out, message):
+    (folder / "lm.txt").write_text("A\n")
+    (folder / "n.yaml").write_text("case: lower\n")
+    (folder / "link.yaml").symlink_to("n.yaml")
+    command = ("prepare", "folder", "corpus", "all.jsonl", "--resample", "--channel", 0)
+    assert asr(*command)[0] == 0
+    (folder / "parts").mkdir()
+    (folder / "parts/a.jsonl").write_bytes((folder / "all.jsonl").read_bytes())
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    status, _, error = asr("normalise", source, out, "--rules", "n.yaml")
+    assert status == 2 and message in error and len(error.splitlines()) == 1
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_prepare_does_not_replace_the_table_of_the_folder(asr, folder):
+    table = folder / "corpus" / "metadata.jsonl"
+    table.write_text('{"audio": "s0/0.wav", "text": "a b"}\n')
+    before = table.read_bytes()
+    status, _, error = asr("prepare", "folder", "corpus", table, "--metadata", "metadata.jsonl")
+    assert status == 2 and "which is an input as well" in error and table.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--config", "--tokenizer"])
+def test_doctor_does_not_replace_its_inputs(asr, folder, option, tokenizer_file, corpus):
+    given = folder / "given"
+    given.write_bytes(tokenizer_file.read_bytes() if option == "--tokenizer" else b"data: {}\n")
+    before = given.read_bytes()
+    status, _, error = asr("doctor", "data", corpus, option, given, "--exclude", given)
+    assert status == 2 and given.read_bytes() == before
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         (),

@@ -16,7 +16,8 @@ from asrtool.config_file import save_config
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
 from asrtool.errors import UserError
-from asrtool.text.tokenizer import save_tokenizer
+from asrtool.text.lexicon import Lexicon
+from asrtool.text.tokenizer import PhoneTokenizer, save_tokenizer
 from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training.experiment_folder import prepare_experiment, require_experiment_folder
 from asrtool.training.loss_plot import plot_losses
@@ -95,6 +96,73 @@ def test_counts_over_the_data_are_kept_from_the_first_checkpoint_on(tiny_config,
     shutil.rmtree(experiment / "checkpoints")
     prepare_experiment(tiny_config(objective={"ngram_order": 2}), experiment, resume=True)
     assert not (experiment / name).exists()
+
+
+def saved_lexicon(path, words, phones="abcd", silence=None):
+    """Writes a phone tokenizer with pronunciations {"one": ("a b", 1.0)}; returns its path."""
+    prons = {word: (tuple(pron.split()),) for word, (pron, _) in words.items()}
+    probabilities = {(word, prons[word][0]): share for word, (_, share) in words.items() if share < 1}
+    save_tokenizer(PhoneTokenizer(["<blank>", *phones], Lexicon(prons, probabilities), silence), path)
+    return path
+
+
+LEXICON = {"one": ("a b", 1.0), "two": ("c", 1.0)}
+
+
+@pytest.mark.parametrize(("words", "options"), [
+    (LEXICON, {"phones": "abcde"}),
+    (LEXICON, {"phones": "bacd"}),
+    (LEXICON, {"silence": "d"}),
+    (LEXICON | {"one": ("a d", 1.0)}, {}),
+    (LEXICON | {"two": ("c", 0.5)}, {}),
+])  # fmt: skip
+def test_a_training_is_not_resumed_with_another_lexicon(tiny_config, tmp_path, finished, words, options):
+    experiment = shutil.copytree(finished, tmp_path / "exp")
+    config = tiny_config(data={"tokenizer": str(tmp_path / "phones.json")})
+    save_config(config, experiment / "config.yaml")
+    saved_lexicon(experiment / "tokenizer.json", LEXICON)
+    saved_lexicon(tmp_path / "phones.json", LEXICON)
+    assert prepare_experiment(config, experiment, resume=True).symbols == ["<blank>", *"abcd"]
+    saved_lexicon(tmp_path / "phones.json", words, **options)
+    before = content(experiment)
+    with pytest.raises(UserError, match="started with other units .* give another --exp"):
+        prepare_experiment(config, experiment, resume=True)
+    assert content(experiment) == before
+
+
+@pytest.mark.parametrize("kind", ["word", "char"])
+def test_a_training_is_not_resumed_with_units_of_other_words_or_another_type(tiny_config, tmp_path, finished, kind):
+    experiment = shutil.copytree(finished, tmp_path / "exp")
+    config = tiny_config(data={"tokenizer": str(tmp_path / "units.json")})
+    save_config(config, experiment / "config.yaml")
+    save_tokenizer(train_tokenizer(kind, [*WORDS, "five"]), tmp_path / "units.json")
+    with pytest.raises(UserError, match="started with other units"):
+        prepare_experiment(config, experiment, resume=True)
+
+
+def test_a_training_is_resumed_with_more_words_of_a_language_model_or_without_its_tokenizer_file(
+    tiny_config, tmp_path, finished
+):
+    experiment = shutil.copytree(finished, tmp_path / "exp")
+    config = tiny_config(data={"tokenizer": str(tmp_path / "phones.json")})
+    save_config(config, experiment / "config.yaml")
+    saved_lexicon(experiment / "tokenizer.json", LEXICON)
+    saved_lexicon(tmp_path / "phones.json", LEXICON | {"three": ("d", 1.0)})
+    prepare_experiment(config, experiment, resume=True)
+    (tmp_path / "phones.json").unlink()
+    prepare_experiment(config, experiment, resume=True)
+
+
+def test_a_training_is_not_resumed_with_other_speaker_transforms(tiny_config, tmp_path, finished):
+    transforms = tmp_path / "train.pt"
+    transforms.write_bytes(b"one")
+    config = tiny_config(data={"speaker_transforms": str(transforms)})
+    prepare_experiment(config, tmp_path / "exp", resume=False)
+    shutil.copytree(finished / "checkpoints", tmp_path / "exp/checkpoints")
+    prepare_experiment(config, tmp_path / "exp", resume=True)
+    transforms.write_bytes(b"two")
+    with pytest.raises(UserError, match="started with other speaker transforms .* give another --exp"):
+        prepare_experiment(config, tmp_path / "exp", resume=True)
 
 
 def test_a_folder_in_which_another_training_begins_is_an_experiment(tiny_config, tmp_path, monkeypatch):
