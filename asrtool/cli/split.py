@@ -35,7 +35,8 @@ def split(cuts, out_folder, dev_size, test_size, by, dev_speakers, test_speakers
 
     They are OUT_FOLDER/train.jsonl.gz, dev.jsonl.gz and test.jsonl.gz. No speaker is in two of them where speakers are
     known; otherwise equal sentences stay in one set if most sentences are different. The same data gives the same sets,
-    and added data leaves almost all utterances where they were. The command prints what the sets have in common.
+    and added data leaves almost all utterances where they were. The command prints what the sets have in common. A set
+    in OUT_FOLDER that has some of these utterances, and that the command would not write now, is refused.
 
     \b
     asrtool split data/all.jsonl.gz data
@@ -73,13 +74,12 @@ def subset(cuts, out, speakers, exclude_speakers, exclude_ids, max_hours, seed) 
     asrtool subset data/train.jsonl.gz data/train_10h.jsonl.gz --max-hours 10
     """
     from asrtool.data.corpora import speaker_names
-    from asrtool.data.exclusion import read_exclusions
     from asrtool.data.splitting import SubsetOptions, write_subset
 
     options = SubsetOptions(
         speaker_names(speakers),
         speaker_names(exclude_speakers) or frozenset(),
-        frozenset(read_exclusions([exclude_ids]) if exclude_ids else ()),
+        exclude_ids,
         max_hours,
         seed,
     )

@@ -7,6 +7,8 @@ the two borders can change their set.
 """
 
 import hashlib
+import json
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,11 +16,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from asrtool.data.manifest import speaker_of
+from asrtool.data.exclusion import read_exclusions
+from asrtool.data.manifest import printable_id, speaker_of
 from asrtool.data.manifest_lines import SUFFIXES, entries_of_files, open_writer
+from asrtool.data.shards import entries_with_trees
 from asrtool.errors import UserError
 from asrtool.files import require_output
 from asrtool.progress import progress
+
+logger = logging.getLogger(__name__)
 
 SIZE = re.compile(r"(?P<number>[0-9]*\.?[0-9]+)(?P<unit>h|m|min|s|%)?")
 MAX_SIZE_CHARACTERS = 30
@@ -29,6 +35,7 @@ MAX_UNKNOWN_SHARE = 0.1  # of the utterances, that may have no speaker when spea
 MIN_DISTINCT_SHARE = (
     0.5  # of the utterances, that must have sentences of their own for equal sentences to stay together
 )
+MAX_NAMED_IDS = 5  # in a warning
 ENOUGH = 0.95  # of the wanted size
 
 
@@ -189,11 +196,38 @@ def _write_sets(cuts: Path, out_folder: Path, set_names: Sequence[str]) -> dict[
     paths = {name: out_folder / f"{name}.jsonl.gz" for name in SETS if name in set_names}
     for path in paths.values():
         require_output(path, (".jsonl.gz",), [cuts])
+    _require_no_old_sets(cuts, [out_folder / f"{name}.jsonl.gz" for name in SETS if name not in set_names])
     with ExitStack() as stack:
         files = {name: stack.enter_context(open_writer(path)) for name, path in paths.items()}
         for (entry, _), name in zip(entries_of_files(cuts), set_names, strict=True):
             files[name].write(entry.line.strip() + b"\n")
     return paths
+
+
+def _require_no_old_sets(cuts: Path, others: Iterable[Path]) -> None:
+    """Raises UserError if one of the manifests that this split does not write has utterances of the split one.
+
+    It is of another split, and its utterances are in other sets now. Official sets of a corpus may lie beside.
+    """
+    existing = [path for path in others if path.exists()]
+    known = {_identity(tree) for _, tree in entries_of_files(cuts)} if existing else set()
+    for path in existing:
+        if _has_any(path, known):
+            problem = f"{path} has utterances of {cuts} from another split, which would now be in other sets, too"
+            raise UserError(f"{problem}; delete it, or name another folder")
+
+
+def _has_any(path: Path, known: Collection[str]) -> bool:
+    try:
+        return any(_identity(tree) in known for _, tree in entries_with_trees(path))
+    except UserError:  # not a manifest, so that no split has written it
+        return False
+
+
+def _identity(tree: dict) -> str:
+    """Returns the id of a cut and where its audio is: other sets may have the same ids."""
+    sources = (tree.get("recording") or {}).get("sources")
+    return json.dumps([tree["id"], tree.get("start"), sources])
 
 
 def _set_lines(facts: Sequence[Facts], set_names: Sequence[str], paths: Mapping[str, Path]) -> Iterator[str]:
@@ -231,19 +265,21 @@ class SubsetOptions:
 
     speakers: frozenset[str] | None = None
     exclude_speakers: frozenset[str] = frozenset()
-    exclude: frozenset[str] = frozenset()  # ids
+    exclusion_list: Path | None = None  # file with ids
     max_hours: float | None = None
     seed: int = 0
 
 
 def write_subset(cuts: Path, out: Path, options: SubsetOptions) -> str:
     """Writes the lines of a part of a manifest, in their order. Returns a line that says what is in it. UserError."""
-    require_output(out, SUFFIXES, [cuts])
+    require_output(out, SUFFIXES, [cuts, *filter(None, [options.exclusion_list])])
+    excluded = read_exclusions([options.exclusion_list]) if options.exclusion_list else {}
     facts = [_facts(entry.id, entry.duration, tree) for entry, tree in progress(entries_of_files(cuts), "reading")]
     unknown = ((options.speakers or frozenset()) | options.exclude_speakers) - {fact.speaker for fact in facts}
     if unknown:
         raise UserError(f"no such speaker in the manifest: {', '.join(sorted(unknown))[:300]}")
-    wanted = [fact for fact in facts if _is_wanted(fact, options)]
+    _warn_of_unknown(excluded, facts, cuts)
+    wanted = [fact for fact in facts if fact.id not in excluded and _is_wanted(fact, options)]
     ids = {fact.id for fact in _bounded(wanted, options)}
     if not ids:
         raise UserError(f"no utterances left of {cuts}; nothing written")
@@ -257,7 +293,15 @@ def write_subset(cuts: Path, out: Path, options: SubsetOptions) -> str:
 
 def _is_wanted(fact: Facts, options: SubsetOptions) -> bool:
     is_speaker = options.speakers is None or fact.speaker in options.speakers
-    return is_speaker and fact.speaker not in options.exclude_speakers and fact.id not in options.exclude
+    return is_speaker and fact.speaker not in options.exclude_speakers
+
+
+def _warn_of_unknown(excluded: Collection[str], facts: Sequence[Facts], cuts: Path) -> None:
+    unknown = sorted(set(excluded) - {fact.id for fact in facts})
+    if unknown:
+        named = ", ".join(map(printable_id, unknown[:MAX_NAMED_IDS])) + (" ..." if len(unknown) > MAX_NAMED_IDS else "")
+        hint = "a line has an id and, after a tab, the reason"
+        logger.warning(f"--exclude-ids: {len(unknown)} of {len(excluded)} ids are not in {cuts}: {named}; {hint}")
 
 
 def _bounded(facts: Iterable[Facts], options: SubsetOptions) -> Iterator[Facts]:

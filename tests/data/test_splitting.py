@@ -124,6 +124,28 @@ def test_a_size_of_zero_writes_no_set_and_leaves_a_file_of_this_name(manifest):
     assert found["test"] == {"own"} and set(found) == {"train", "dev", "test"}
 
 
+@pytest.mark.parametrize("stale", ["dev", "test"])
+def test_an_old_set_of_the_same_utterances_is_refused_and_nothing_is_written(manifest, stale):
+    cuts = manifest(corpus(10))
+    before, _ = split(cuts, dev="0.2", test="0.2")
+    sizes = {"dev": "0.4", "test": "0.4"} | {stale: "0"}
+    with pytest.raises(UserError, match=rf"out/{stale}\.jsonl\.gz has utterances of .*; delete it, or"):
+        split(cuts, **sizes)
+    assert sets(cuts.parent / "out") == before
+    (cuts.parent / "out" / f"{stale}.jsonl.gz").unlink()
+    assert stale not in split(cuts, **sizes)[0]
+
+
+def test_official_sets_with_the_same_ids_may_lie_beside(manifest):
+    cuts = manifest(corpus(10))
+    official = manifest(corpus(2), recording=lambda name: f"other-{name}", name="official.jsonl.gz")
+    content = gzip.decompress(official.read_bytes()).replace(b"/none.wav", b"/official.wav")
+    (cuts.parent / "out").mkdir()
+    (cuts.parent / "out" / "test.jsonl.gz").write_bytes(gzip.compress(content))
+    found, _ = split(cuts, test="0")
+    assert len(found["test"]) == 20 and len(found["train"] | found["dev"]) == 100
+
+
 def test_a_very_long_speaker_is_not_taken(manifest):
     rows = corpus(12) + [(f"long-{n}", 3.0, "long", f"long {n}") for n in range(300)]
     found, _ = split(manifest(rows))
@@ -176,10 +198,24 @@ def test_subsets_by_speakers_ids_and_hours(manifest):
         return sets(out.parent)["part"]
 
     assert subset(speakers=frozenset(["s1"])) == {f"s1-{n}" for n in range(10)}
-    assert len(subset(exclude_speakers=frozenset(["s1"]), exclude=frozenset(["s2-0"]))) == 29
+    (cuts.parent / "ids.txt").write_text("s2-0\ttoo loud\n")
+    assert len(subset(exclude_speakers=frozenset(["s1"]), exclusion_list=cuts.parent / "ids.txt")) == 29
     hour = subset(max_hours=30 / 3600)
     assert len(hour) == 10 and hour < subset(max_hours=60 / 3600)  # a larger subset has the smaller one
     with pytest.raises(UserError, match="no such speaker"):
         subset(speakers=frozenset(["s9"]))
     with pytest.raises(UserError, match="no utterances left"):
         subset(max_hours=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"), [("s9-0", "s9-0"), ("s1-0 too loud", "'s1-0 too loud'"), ("s1-0,s1-1", "s1-0,s1-1")]
+)
+def test_ids_to_exclude_that_the_manifest_lacks_are_named(manifest, capsys, line, named):
+    cuts = manifest(corpus(4))
+    (cuts.parent / "ids.txt").write_text(f"s2-0\n# a comment\n{line}\n")
+    summary = write_subset(cuts, cuts.parent / "part.jsonl.gz", SubsetOptions(exclusion_list=cuts.parent / "ids.txt"))
+    assert "39 of 40 utterances" in summary
+    assert f"1 of 2 ids are not in {cuts}: {named}; " in capsys.readouterr().err
+    with pytest.raises(UserError, match="which is an input"):
+        write_subset(cuts, cuts, SubsetOptions())
