@@ -107,12 +107,14 @@ def choose_speakers(utterances: Iterable[Utterance], included: str | None, exclu
 
 
 def speaker_names(listed: str | None) -> frozenset[str] | None:
-    """Returns the names in a comma-separated list, or in a file with one a line; None without a list."""
+    """Returns the names in a comma-separated list, or in a file with one a line; None without a list.
+
+    Names may have blanks within them.
+    """
     if not listed:
         return None
-    if os.path.isfile(listed):
-        return frozenset(name for line in read_lines(listed, "list of speakers") for name in line.split())
-    return frozenset(listed.replace(",", "\n").split())
+    names = read_lines(listed, "list of speakers") if os.path.isfile(listed) else re.split("[,\n]", listed)
+    return frozenset(filter(None, map(str.strip, names)))
 
 
 def require_folder(path: Path, what: str) -> Path:

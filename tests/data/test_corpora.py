@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from asrtool.data.corpora import choose_speakers, read_librispeech, read_yesno
+from asrtool.data.corpora import choose_speakers, read_librispeech, read_yesno, speaker_names
 from asrtool.data.kaldi_folder import read_kaldi
 from asrtool.errors import UserError
 
@@ -86,6 +86,13 @@ def test_speakers_may_be_listed_in_a_file(libri, tmp_path):
     (tmp_path / "speakers.txt").write_text("174\n\n")
     chosen = list(choose_speakers(read_librispeech(libri, ["train-a"]), str(tmp_path / "speakers.txt"), None))
     assert {u.speaker for u in chosen} == {"174"}
+
+
+@pytest.mark.parametrize("listed", ["Anna Maria, ben ,c", "Anna Maria\nben\nc\n", " Anna Maria \n\n ben\nc"])
+def test_names_of_speakers_may_have_blanks(tmp_path, listed):
+    assert speaker_names(listed) == {"Anna Maria", "ben", "c"}
+    (tmp_path / "names.txt").write_text(listed.replace(",", "\n"))
+    assert speaker_names(str(tmp_path / "names.txt")) == {"Anna Maria", "ben", "c"}
 
 
 @pytest.mark.parametrize(("only", "without"), [("84,9999", None), (None, "9999"), ("none.txt", None)])
