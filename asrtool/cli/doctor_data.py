@@ -16,7 +16,10 @@ from asrtool.cli.options import JOBS, PATH, allow_commands
 )
 @click.option("--tokenizer", type=PATH, help="Tokenizer file. The transcripts are checked against its units.")
 @click.option(
-    "--exclude", type=PATH, help="File to write: the utterances of CUTS to leave out, which data.exclude takes."
+    "--exclude",
+    type=PATH,
+    help="File to write: the utterances of CUTS to leave out, which data.exclude takes. It may exist if this command "
+    "wrote it.",
 )
 @click.option(
     "--ignore",

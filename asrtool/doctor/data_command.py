@@ -8,9 +8,9 @@ from asrtool.config import Config
 from asrtool.config_file import load_config
 from asrtool.data.shards import manifest_files
 from asrtool.doctor.data import DataFindings, examine_data
-from asrtool.doctor.data_faults import write_exclusions
+from asrtool.doctor.data_faults import require_own_list, write_exclusions
 from asrtool.errors import UserError
-from asrtool.files import require_output
+from asrtool.files import require_output, require_same_kind
 from asrtool.machine import affinity_cores
 from asrtool.text.tokenizer import load_tokenizer
 
@@ -29,7 +29,8 @@ def check_data(
 ) -> DataFindings:
     """Checks manifests, if `cuts` are empty those that the configuration names, and writes the exclusion list.
 
-    The tokenizer of the configuration is used if its file exists. Raises UserError without any manifest.
+    The tokenizer of the configuration is used if its file exists. Raises UserError without any manifest, and
+    for an exclusion list that would replace another file.
     """
     config = load_config(config_file) if config_file else None
     if not cuts and config:
@@ -41,6 +42,7 @@ def check_data(
     if exclude:
         inputs = [file for path in (*cuts, *dev_cuts, *test_cuts) for file in manifest_files(path)]
         require_output(exclude, (), [*inputs, *filter(None, (config_file, tokenizer_file))])
+        require_same_kind(exclude, "an exclusion list of `asrtool doctor data`", require_own_list)
     tokenizer = load_tokenizer(tokenizer_file) if tokenizer_file else None
     findings = examine_data(cuts, dev_cuts, test_cuts, tokenizer, config, jobs or affinity_cores(), ignored)
     if exclude:

@@ -5,12 +5,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asrtool.data.exclusion import HINT
 from asrtool.doctor.data_kinds import KINDS
 from asrtool.doctor.findings import Finding, shortened
-from asrtool.errors import one_line
+from asrtool.errors import UserError, one_line
 from asrtool.files import atomic_path
+from asrtool.readers import read_lines
 
 EXAMPLES_KEPT = 100  # of each kind, for the JSON report
+HEAD = "# Utterances that training leaves out, by `asrtool doctor data`"  # of the first line of a list
 MAX_DETAIL = 200  # characters of what is wrong with one utterance
 
 
@@ -60,10 +63,16 @@ class Faults:
         return {name: "; ".join(reasons[name]) for name in sorted(reasons)}
 
 
+def require_own_list(path: Path) -> None:
+    """Raises UserError unless a file begins as `write_exclusions` begins it."""
+    if not next(iter(read_lines(path, "exclusion list", HINT)), "").startswith(HEAD):
+        raise UserError(f"{path} was not written by `asrtool doctor data`")
+
+
 def write_exclusions(path: Path, excluded: dict[str, str], sources: Iterable[Path]) -> None:
     """Writes the list that `data.exclude` of a configuration takes: "ID<TAB>reason", one utterance a line."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="replace") as file:
         names = ", ".join(map(str, sources))
-        file.write(f"# Utterances that training leaves out, by `asrtool doctor data`: {one_line(names)}\n")
+        file.write(f"{HEAD}: {one_line(names)}\n")
         for name, reasons in excluded.items():
             file.write(f"{name}\t{one_line(reasons)}\n".replace("\r", " "))

@@ -21,7 +21,7 @@ from asrtool.errors import UserError
 from asrtool.text.tokenizer_training import train_tokenizer
 from tests.doctor.corpus import LETTERS, Corpus, clean_corpus
 from tests.doctor.planted import PLANTED
-from tests.tiny import RATE, tone
+from tests.tiny import RATE, make_tokenizer, tone
 
 TOKENIZER = train_tokenizer("char", [LETTERS + " " + LETTERS])
 
@@ -225,6 +225,30 @@ def test_the_command_reports_in_text_and_json_and_writes_the_list(tmp_path, clea
     assert asr("doctor", "data")[0] == 2
     assert asr("doctor", "data", tmp_path / "none.jsonl.gz")[0] == 2
     assert asr("doctor", "data", manifest, "--exclude", manifest)[0] == 2
+
+
+@pytest.mark.parametrize("name", ["conf.yaml", "tokenizer.json", "list.txt", "audio.flac", "manifest"])
+def test_the_exclusion_list_replaces_only_a_list_of_the_command(tmp_path, clean, asr, name):
+    corpus = Corpus(deepcopy(clean.items[:2]))
+    manifest = corpus.write(tmp_path, "train.jsonl")
+    audio = next(path for path in tmp_path.rglob("*") if path.suffix in (".wav", ".flac"))
+    tokenizer = make_tokenizer(tmp_path)
+    (tmp_path / "conf.yaml").write_text(f"data: {{train: {manifest}, dev: {manifest}, tokenizer: {tokenizer}}}\n")
+    (tmp_path / "list.txt").write_text("u1\tnoise that I heard\n")
+    out = {"audio.flac": audio, "manifest": manifest}.get(name, tmp_path / name)
+    before = out.read_bytes()
+    status, _, error = asr("doctor", "data", "--config", tmp_path / "conf.yaml", "--exclude", out)
+    assert status == 2 and error.count("\n") == 1 and str(out) in error
+    assert out.read_bytes() == before
+
+
+def test_an_exclusion_list_of_the_command_or_an_empty_file_is_replaced(tmp_path, clean, asr):
+    manifest = Corpus(deepcopy(clean.items[:2])).write(tmp_path, "train.jsonl")
+    out = tmp_path / "exclude.txt"
+    out.touch()
+    for _ in range(2):
+        assert asr("doctor", "data", manifest, "--jobs", 1, "--exclude", out)[0] == 0
+        assert out.read_text().startswith("# Utterances that training leaves out")
 
 
 def test_a_shell_command_in_a_manifest_is_not_run(tmp_path, clean):
