@@ -101,12 +101,13 @@ def inspect_audio(audio: str) -> AudioInfo:
             tail = min(info.samples, int(TAIL_SECONDS * info.rate))
             first = 0 if file.subtype in FLOAT_SUBTYPES else info.samples - tail
             is_complete = _read_samples(file, first, info, audio) == info.samples
+        is_complete = is_complete and not missing_bytes(source)
     except InvalidEntry:
         raise
     except Exception as error:  # libsndfile's, and what soundfile raises over numbers that its headers make up
         reason = getattr(error, "error_string", None) or str(error) or type(error).__name__
         raise InvalidEntry(describe_unreadable(source, audio, reason)) from error
-    if not is_complete or missing_bytes(source):
+    if not is_complete:
         raise InvalidEntry(f"truncated: {audio} ends before its header says")
     return info
 
@@ -146,9 +147,12 @@ def describe_wrong_samples(samples: np.ndarray, seconds: float) -> str:
 
 def describe_unreadable(source: PathOrBytes, audio: str, reason: str) -> str:
     """Says why libsndfile cannot read `audio`; `reason` is the message of libsndfile."""
-    with _open_bytes(source) as file:
-        if b"shorten" in _nist_header(file):
-            return f"compressed with shorten: {audio}; decompress it, e.g. with `sph2pipe -p -f wav`"
+    try:
+        with _open_bytes(source) as file:
+            if b"shorten" in _nist_header(file):
+                return f"compressed with shorten: {audio}; decompress it, e.g. with `sph2pipe -p -f wav`"
+    except OSError as error:  # the system does not let it be read
+        reason = error.strerror or reason
     return f"not readable as audio: {audio} ({reason[:200]})"
 
 

@@ -96,13 +96,24 @@ def _joined(recordings: Path, supervisions: Path) -> Iterator[Cut | str]:
 def read_items(path: Path, what: str, hint: str = "give a lhotse *.jsonl.gz file") -> Iterator[tuple[str, Any]]:
     """Yields "FILE:LINE: ID" and the object of each line of a manifest of `what` (of KINDS), or its InvalidEntry.
 
-    Raises UserError if the file cannot be read, or a line is not JSON or another kind of object.
+    Raises UserError if the file cannot be read, if a line has another kind of object, or the first one is not JSON.
     """
     _require_manifest(path, hint)
+    is_json = False
     try:
         for number, line in enumerate(read_byte_lines(path, "a manifest", hint), 1):
-            if line.strip():
-                yield _item(path, number, parse_json(line.strip(), f"line {number}", hint), what)
+            if not line.strip():
+                continue
+            where = f"line {number}"
+            try:
+                tree = parse_json(line.strip(), where, hint)
+            except UserError as error:
+                if not is_json:
+                    raise
+                yield f"{path}:{number}", InvalidEntry(str(error).removeprefix(f"{where}: "))
+                continue
+            is_json = True
+            yield _item(path, number, tree, what)
     except UserError as error:
         raise UserError(f"{path} is not a manifest of {what} ({error})") from error
 

@@ -108,19 +108,33 @@ def _header_fields(line: str, delimiter: str, where: str) -> list[str]:
 
 
 def _json_rows(file: Path) -> TableRows:
-    """Returns the rows of a file with a JSON object on each line; the columns are the keys of all objects."""
+    """Returns the rows of a file with a JSON object on each line; the columns are the keys of all objects.
+
+    A line that is not an object is the problem of its row. Raises UserError if no line is one.
+    """
     objects: list[tuple[str, dict | InvalidEntry]] = []
     names: dict[str, None] = {}  # in the order in which they first occur
     for number, line in numbered_lines(file):
         where = f"{file}:{number}"
         if number == 1 and line.lstrip().startswith("[") and file.suffix == ".json":
             raise UserError(f"{file} is one JSON array; write an object on each line: `jq -c '.[]' {file} > x.jsonl`")
-        row = parse_json(line, where, "write one object a line")
+        row = _json_object(line, where)
         if isinstance(row, dict):
             names |= dict.fromkeys(row)
-        objects.append((where, row if isinstance(row, dict) else InvalidEntry("not a JSON object")))
+        objects.append((where, row))
+    if objects and all(isinstance(row, InvalidEntry) for _, row in objects):
+        raise UserError(f"{objects[0][0]}: {objects[0][1]}")
     order = list(names)
     return TableRows(order, None, ((where, _json_fields(row, order)) for where, row in objects))
+
+
+def _json_object(line: str, where: str) -> dict | InvalidEntry:
+    """Returns the object in a line, or what is wrong with the line."""
+    try:
+        row = parse_json(line, where, "write one object a line")
+    except UserError as error:
+        return InvalidEntry(str(error).removeprefix(f"{where}: "))
+    return row if isinstance(row, dict) else InvalidEntry("not a JSON object; write one object a line")
 
 
 def _json_fields(row: dict | InvalidEntry, names: list[str]) -> Values:

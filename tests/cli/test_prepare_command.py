@@ -190,6 +190,53 @@ def test_one_bad_recording_does_not_stop_the_others(asr, folder):
     assert [cut["id"] for cut in cuts()] == ["0", "1"]
 
 
+LONG = "x" * 300  # more characters than a file's name may have
+
+
+def test_audio_that_the_system_does_not_let_be_read_is_one_bad_entry(asr, folder):
+    os.symlink("/proc/self/mem", "unreadable.wav")  # a regular file, whose first bytes cannot be read
+    os.symlink("loop.wav", "loop.wav")
+    names = ["0", "unreadable", "loop", LONG, "1"]
+    (folder / "t.csv").write_text("audio,text\n" + "".join(f"{name}.wav,A\n" for name in names))
+    status, _, message = asr("prepare", "table", "t.csv", "out.jsonl.gz")
+    assert status == 1 and "3 of 5 utterances are bad" in message
+    assert all(f"  {name}: not readable as audio" in message for name in ("unreadable", "loop", LONG))
+    assert asr("prepare", "table", "t.csv", "out.jsonl.gz", "--skip-bad")[0] == 0
+    assert [cut["id"] for cut in cuts()] == ["0", "1"]
+
+
+def test_a_name_that_no_file_can_have_is_one_bad_line(asr, folder):
+    (folder / "transcripts.txt").write_text(f"0 A\n1 B\n2 C\n3 D\n{LONG} E\n")
+    status, _, message = asr("prepare", "folder", ".", "out.jsonl.gz")
+    assert status == 1 and f"transcripts.txt:5: no such audio file: {LONG}" in message and "1 of 5" in message
+    assert asr("prepare", "folder", ".", "out.jsonl.gz", "--skip-bad")[0] == 0 and len(cuts()) == 4
+
+
+BAD_LINES = ["{", "[1]", '{"audio": 1e999}', '{"audio": NaN}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+@pytest.mark.parametrize("command", ["table", "nemo", "folder"])
+def test_a_line_that_is_not_json_is_one_bad_entry(asr, folder, command, place):
+    lines = [json.dumps({"audio_filepath": f"{number}.wav", "text": "A"}) for number in range(4)]
+    (folder / "t.jsonl").write_text("\n".join([*lines[:place], *BAD_LINES, *lines[place:]]) + "\n")
+    source = "." if command == "folder" else "t.jsonl"
+    status, _, message = asr("prepare", command, source, "out.jsonl.gz")
+    assert status == 1 and "5 of 9 utterances are bad" in message and f"t.jsonl:{place + 1}: not JSON" in message
+    assert asr("prepare", command, source, "out.jsonl.gz", "--skip-bad")[0] == 0 and len(cuts()) == 4
+
+
+@pytest.mark.parametrize("bad", BAD_LINES[:1])
+def test_a_line_of_a_manifest_that_is_not_json_is_one_bad_entry(asr, folder, bad):
+    (folder / "t.csv").write_text("audio,text\n" + "".join(f"{number}.wav,A\n" for number in range(4)))
+    assert asr("prepare", "table", "t.csv", "cuts.jsonl")[0] == 0
+    with open("cuts.jsonl", "a") as file:
+        file.write(bad + "\n")
+    status, _, message = asr("prepare", "lhotse", "out.jsonl.gz", "--cuts", "cuts.jsonl")
+    assert status == 1 and "cuts.jsonl:5: not JSON" in message and "1 of 5" in message
+    assert asr("prepare", "lhotse", "out.jsonl.gz", "--cuts", "cuts.jsonl", "--skip-bad")[0] == 0 and len(cuts()) == 4
+
+
 def test_ids_made_of_the_same_file_name_are_named_with_their_lines(asr, folder, write_audio):
     (folder / "t.csv").write_text("audio,text\na/1.wav,A\nb/1.wav,B\n")
     for name in "ab":

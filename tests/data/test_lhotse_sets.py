@@ -92,7 +92,7 @@ def test_a_line_that_is_not_an_entry_is_named(trees, write, line):
 @pytest.mark.parametrize("path", ["supervisions.0.text", "id", "custom"])
 def test_text_that_is_not_unicode_is_named_with_its_line(trees, write, tmp_path, path):
     file = write([trees[0], changed(trees[1], path, "a\ud800")])
-    with pytest.raises(UserError, match="in.jsonl.*line 2: .*half of a character"):
+    with pytest.raises(DataError, match="in.jsonl:2: .*half of a character"):
         copy_manifest(read_lhotse(file, None, None), tmp_path / "out.jsonl.gz")
 
 

@@ -222,7 +222,7 @@ def test_json_that_is_not_a_row_is_listed_and_not_json_is_refused(write):
     file = write('{"audio": "1.wav", "text": ["A"]}\n[1]\n{"audio": "2.wav", "text": "B"}\n', "mine.jsonl")
     text, row, good = rows(file)
     assert text == f"{file}:1: its text is a list, not text or a number"
-    assert row == f"{file}:2: not a JSON object"
+    assert row == f"{file}:2: not a JSON object; write one object a line"
     assert good == ("2", "B", None)
     with pytest.raises(UserError, match=r"mine\.jsonl:1: not JSON"):
         rows(write("audio,text\n", "mine.jsonl"))
