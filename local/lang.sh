@@ -136,10 +136,10 @@ normalise_lm_texts() {
 
 # make_units: makes $lang/tokenizer.json from the transcripts of $unit_sets, with $phone_options for phones.
 make_units() {
-    local manifests=() name
+    local manifests=() name options=("${phone_options[@]}")
     for name in $unit_sets; do manifests+=("data/$name.jsonl.gz"); done
-    asrtool tokenizer "${manifests[@]}" "$lang/tokenizer.json" --type "$units" --vocab-size "$vocab_size" \
-        "${phone_options[@]}"
+    if [ "$units" = bpe ]; then options+=(--vocab-size "$vocab_size"); fi
+    asrtool tokenizer "${manifests[@]}" "$lang/tokenizer.json" --type "$units" "${options[@]}"
 }
 
 # make_units_in_context: makes $lang/tokenizer.json, at most --leaves units of phones in context, by trees grown on

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from asrtool.cli.options import PATH, allow_commands
+from asrtool.cli.options import PATH, allow_commands, refuse_options
 from asrtool.cli.prepare_options import (
     audio_root_option,
     column_options,
@@ -133,8 +133,11 @@ def table(file, out, header, delimiter, audio_root, unlabelled, **settings) -> N
     asrtool prepare table mine.csv data/train.jsonl.gz --audio-column Datei --text-column Satz
     asrtool prepare table metadata.csv data/train.jsonl.gz --header audio,text --delimiter bar --audio-root wavs
     """
+    from asrtool.data.table_rows import JSON_SUFFIXES
     from asrtool.data.tables import TableLayout, read_table
 
+    if file.suffix in JSON_SUFFIXES:
+        refuse_options(("header", "delimiter"), f"tables of fields, and {file} has JSON objects")
     _require_output(out, file)
     columns = named_columns(settings)
     layout = TableLayout(

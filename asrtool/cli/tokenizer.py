@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from asrtool.cli.options import PATH
+from asrtool.cli.options import PATH, refuse_options
 
 MAX_BPE = 1_000_000  # as many units as a tokenizer file may have (asrtool/text/tokenizer.py)
 PHONES = ("phone", "biphone", "triphone")
@@ -60,6 +60,8 @@ def tokenizer(
         raise click.UsageError(f"{types} need --lexicon FILE; --lexicon and --silence are for these types only")
     if (kind == PDF) != (kaldi_model is not None) or (kind == PDF) == bool(cuts):
         raise click.UsageError("--type pdf needs --kaldi-model FILE and no CUTS; the other types need CUTS alone")
+    if kind != "bpe":
+        refuse_options(("vocab_size",), "--type bpe")
     from asrtool.data.manifest import transcripts
     from asrtool.files import require_output, require_same_kind
     from asrtool.text.kaldi_model import read_transition_pdfs

@@ -12,7 +12,7 @@ from asrtool.data.audio_folder import read_plan
 from asrtool.data.audio_index import AudioIndex, scan_folder
 from asrtool.data.corpora import find_audio_file
 from asrtool.data.corpus_source import Source, SourceOptions, describe_layout, describe_plan, table_words
-from asrtool.data.folder_plan import TABLE_SUFFIXES, FolderPlan, plan_folder
+from asrtool.data.folder_plan import TABLE_SUFFIXES, FolderPlan, plan_folder, refuse_unused
 from asrtool.data.kaldi_detection import is_kaldi_folder, kaldi_audio_root
 from asrtool.data.kaldi_folder import read_kaldi
 from asrtool.data.lhotse_detection import (
@@ -152,6 +152,7 @@ def _kaldi(path: Path, options: SourceOptions) -> Source:
 
 def _table(path: Path, options: SourceOptions) -> Source:
     """Returns a table; audio that is not where its rows say is looked for in its folder and those below."""
+    refuse_unused(options.folder(), "metadata")
     root = options.audio_root or path.parent
     layout = _layout_by_paths(path, root, options)
     if layout is None:

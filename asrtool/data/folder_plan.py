@@ -15,7 +15,13 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
 KEY_FILES = re.compile(r"(.*\.trans|transcripts?|text|prompts)(\.txt)?", re.IGNORECASE)  # of lines "NAME TEXT"
 TEXT_SUFFIXES = (".txt", ".lab", ".trn", ".transcript", ".text", ".lrc")
 MIN_SHARE = 0.5  # of the audio files, that have a text file: then texts beside the audio are the layout
-KINDS = ("metadata", "keys", "texts", "names", "unlabelled")
+PLACES = {  # kinds of layouts: where the transcripts are
+    "metadata": "in a table",
+    "keys": "in lines NAME TEXT",
+    "texts": "in a text file for each audio file",
+    "names": "in the file names",
+    "unlabelled": "not given",
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class FolderLayout:
 
 @dataclass(frozen=True)
 class FolderPlan:
-    """Where the transcripts of a folder are: `kind` is one of KINDS, `files` are the tables or files of lines."""
+    """Where the transcripts of a folder are: `kind` is one of PLACES, `files` are the tables or files of lines."""
 
     kind: str
     index: AudioIndex
@@ -42,7 +48,38 @@ class FolderPlan:
 
 
 def plan_folder(folder: Path, layout: FolderLayout) -> FolderPlan:
-    """Returns where the transcripts of a folder are, by the options or else by its files. Raises UserError."""
+    """Returns where the transcripts of a folder are, by the options or else by its files.
+
+    Raises UserError where that is not clear, and for an option that has no effect there.
+    """
+    plan = _plan(folder, layout)
+    refuse_unused(layout, plan.kind)
+    return plan
+
+
+def refuse_unused(layout: FolderLayout, kind: str) -> None:
+    """Raises UserError for a choice of the user that has no effect where the transcripts are of `kind` (of PLACES)."""
+    table, pattern = layout.table, layout.name_pattern
+    if kind != "metadata":
+        option = next((_option_of_column(column) for column in table.columns), None)
+        option = option or (table.header and "--header") or (table.delimiter and "--delimiter")
+        _refuse(option or (table.audio_root and "--audio-root"), "tables", kind)
+    if kind != "texts":
+        _refuse(layout.text_suffix and "--text-suffix", "text files of audio files", kind)
+    if kind != "names" and pattern and "text" in NamePattern(pattern).fields:
+        _refuse("the field {text} of --name-pattern", "transcripts in file names", kind)
+
+
+def _option_of_column(column: str) -> str:
+    return f"--{column}-column" if column in ("audio", "text", "speaker") else "--column"
+
+
+def _refuse(option: str | Path | None, valid: str, kind: str) -> None:
+    if option:
+        raise UserError(f"{option} has no effect here: it is for {valid}, and the transcripts are {PLACES[kind]}")
+
+
+def _plan(folder: Path, layout: FolderLayout) -> FolderPlan:
     index = scan_folder(require_folder(folder, "folder of audio"), layout.audio_suffix)
     if not index.audio and not index.media:
         raise UserError(f"no audio files in {folder}{_suffix_hint(index, layout)}")

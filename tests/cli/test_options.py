@@ -113,3 +113,13 @@ def test_an_option_has_the_same_type_and_help_in_every_command(name):
         assert len(meanings) > 1, f"{name} needs no exception"
     else:
         assert len(meanings) == 1, dict(meanings)
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "phone"])
+def test_a_number_of_units_has_no_effect_on_other_units_than_bpe(asr, corpus, tmp_path, kind):
+    (tmp_path / "lexicon.txt").write_text("A a\n")
+    lexicon = ("--lexicon", tmp_path / "lexicon.txt") if kind == "phone" else ()
+    command = ("tokenizer", corpus, tmp_path / "tokenizer.json", "--type", kind, "--vocab-size", 100, *lexicon)
+    status, _, message = asr(*command)
+    assert status == 2 and "--vocab-size has no effect here: it is for --type bpe" in message
+    assert not (tmp_path / "tokenizer.json").exists()

@@ -226,6 +226,13 @@ def test_a_line_that_is_not_json_is_one_bad_entry(asr, folder, command, place):
     assert asr("prepare", command, source, "out.jsonl.gz", "--skip-bad")[0] == 0 and len(cuts()) == 4
 
 
+@pytest.mark.parametrize("option", [("--header", "audio,text"), ("--delimiter", "tab")])
+def test_options_of_fields_have_no_effect_on_json(asr, folder, option):
+    (folder / "t.jsonl").write_text('{"audio": "0.wav", "text": "A"}\n')
+    status, _, message = asr("prepare", "table", "t.jsonl", "out.jsonl.gz", *option)
+    assert status == 2 and f"{option[0]} has no effect here" in message
+
+
 @pytest.mark.parametrize("bad", BAD_LINES[:1])
 def test_a_line_of_a_manifest_that_is_not_json_is_one_bad_entry(asr, folder, bad):
     (folder / "t.csv").write_text("audio,text\n" + "".join(f"{number}.wav,A\n" for number in range(4)))

@@ -5,6 +5,7 @@ import pytest
 from asrtool.data.audio_folder import read_folder
 from asrtool.data.corpora import Utterance
 from asrtool.data.folder_plan import FolderLayout
+from asrtool.data.tables import TableLayout
 from asrtool.errors import UserError
 
 
@@ -308,3 +309,30 @@ def test_links_that_lead_back_are_followed_once(make):
     folder = make({"a/1.wav": "", "a/1.txt": "A"})
     (folder / "a" / "up").symlink_to(folder)
     assert len(rows(folder)) == 1
+
+
+TABLE = {"m.csv": "file,text\n1.wav,a b\n"}
+TEXTS = {"1.txt": "a b"}
+UNUSED = {
+    "--speaker-column": (TEXTS, {"table": TableLayout(columns={"speaker": "spk"})}),
+    "--column": (TEXTS, {"table": TableLayout(columns={"start": "begin"})}),
+    "--header": (TEXTS, {"table": TableLayout(header=["audio", "text"])}),
+    "--delimiter": ({"text": "1 a b"}, {"table": TableLayout(delimiter=","), "metadata": Path("text")}),
+    "--text-suffix": (TABLE | TEXTS, {"metadata": Path("m.csv"), "text_suffix": ".txt"}),
+    "--name-pattern": (TABLE, {"metadata": Path("m.csv"), "name_pattern": "{text}"}),
+    "--text-column": ({}, {"table": TableLayout(columns={"text": "words"}), "name_pattern": "{text}"}),
+    "--audio-column": ({}, {"table": TableLayout(columns={"audio": "file"}), "unlabelled": True}),
+}
+
+
+@pytest.mark.parametrize("option", UNUSED)
+def test_an_option_without_effect_is_refused(make, option):
+    files, layout = UNUSED[option]
+    folder = make({"1.wav": ""} | files)
+    with pytest.raises(UserError, match=f"{option} has no effect here: it is for .*, and the transcripts are"):
+        rows(folder, **layout)
+
+
+def test_a_pattern_of_speakers_has_an_effect_with_a_table(make):
+    folder = make({"ann/1.wav": "", "m.csv": "file,text\nann/1.wav,a b\n"})
+    assert rows(folder, metadata=Path("m.csv"), name_pattern="{speaker}/{id}") == [("1", "a b", "ann", "ann/1.wav")]
