@@ -54,7 +54,7 @@ class FrameLabels:
             assert span is not None
             end = span.end
             if following and following.unit == span.unit:
-                end = min(end, following.begin - self.factor)
+                end = max(span.begin, min(end, following.begin - self.factor))
             labels[span.begin : end] = NO_LABEL if span.unit is None else span.unit
         return labels
 
@@ -66,7 +66,7 @@ class FrameLabels:
     def _unit_frames(self, items: Sequence[AlignedSymbol]) -> list[_UnitFrames]:
         units = self.tokenizer.aligned_units([symbol for symbol, _, _ in items])
         return [
-            _UnitFrames(unit, round(start / FRAME_SHIFT), round((start + duration) / FRAME_SHIFT))
+            _UnitFrames(unit, max(0, round(start / FRAME_SHIFT)), max(0, round((start + duration) / FRAME_SHIFT)))
             for unit, (_, start, duration) in zip(units, items, strict=True)
         ]
 

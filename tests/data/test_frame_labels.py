@@ -42,6 +42,19 @@ def test_equal_units_that_touch_are_two_in_two_states():
     assert labels_of([("a", 0.0, 0.06), ("a", 0.06, 0.06)], 12) == [4, 4, 4, 4, 5, 5] * 2
 
 
+@pytest.mark.parametrize("second", range(1, 2 * FACTOR))
+@pytest.mark.parametrize("topology", ["ctc", "modified"])
+def test_a_short_unit_before_an_equal_one_labels_nothing_else(second, topology):
+    labels = labels_of([("a", 0.0, second / 100), ("a", second / 100, 0.05)], 20, topology=topology)
+    first = max(0, second - FACTOR)
+    assert labels == [*[2] * first, *[0] * (second - first), *[2] * 5, *[0] * (15 - second)]
+
+
+@pytest.mark.parametrize(("topology", "labels"), [("ctc", [2, 2, 2, 0, 0]), ("hmm", [4, 4, 4, 2, 2])])
+def test_a_unit_that_begins_before_the_cut_is_cut_off(topology, labels):
+    assert labels_of([("a", -0.05, 0.08)], 5, topology=topology) == labels
+
+
 def test_aligned_silence_and_phones_in_context_keep_their_places():
     tokenizer = untied_tokenizer("biphone", PHONES)
     items = [("SIL", 0.0, 0.04), ("a", 0.04, 0.08)]
