@@ -2,24 +2,30 @@
 
 Back-off arcs have the input label #0; sentences begin in the start state (<s>) and end in final states (</s>). N-grams
 with words that are not in the word table are left out, also <unk> unless the lexicon has a pronunciation of it.
+
+kaldilm reads a copy in the one form that it knows, as `asrtool lm` writes it: other line ends make it lose n-grams.
 """
 
 import itertools
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from asrtool.errors import UserError
 from asrtool.files import report_full_disk
-from asrtool.graphs.check import BadFst, LabelCounts, has_property, read_fst
+from asrtool.graphs.check import BadFst, LabelCounts, checked_blocks, has_property, read_fst
 from asrtool.graphs.folder import write_symbols
 from asrtool.graphs.lexicon_fst import BACKOFF
-from asrtool.readers import read_blocks, read_lines
+from asrtool.lm.arpa_blocks import line_blocks
+from asrtool.readers import read_lines
 from asrtool.text.words import shortened
 
 if TYPE_CHECKING:
@@ -27,6 +33,10 @@ if TYPE_CHECKING:
 
 SENTENCE_MARKS = {"<s>", "</s>"}
 NOT_WORDS = SENTENCE_MARKS | {"<unk>", "<UNK>"}
+BOS, EOS = b"<s>", b"</s>"
+SECTION = re.compile(rb"\\(\d+)-grams:")
+NEG_INF = (b"-inf", b"-infinity")  # in lower case
+LOG_ZERO = b"-99"  # log10 of a probability of 0, as tools write it that do not write -inf
 MAX_EXAMPLES = 5  # words of a list that is not shown completely
 MAX_ERROR_CHARACTERS = 300  # of an error of kaldilm, which repeats the line
 ARPA2FST = """
@@ -113,7 +123,8 @@ def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
     path = Path(path)
     disk = f"temporary files in {tempfile.gettempdir()} (TMPDIR names another folder)"
     with tempfile.TemporaryDirectory() as folder, report_full_disk(disk):
-        plain = _decompress(path, Path(folder)) if path.suffix == ".gz" else path
+        plain = Path(folder, "lm.arpa")
+        num_ngrams = _normalise(path, plain, set(words[1:-1]) | SENTENCE_MARKS)
         table = Path(folder, "words.txt")
         fst = Path(folder, "G.fst")
         write_symbols(table, words)
@@ -125,21 +136,51 @@ def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
         )
         if result.returncode:
             raise UserError(f"{path} is not a valid ARPA file: {_kaldilm_error(result)}; train the model again")
-        return _read_grammar(path, fst, len(words))
+        return _read_grammar(path, fst, len(words), num_ngrams)
 
 
-def _decompress(path: Path, folder: Path) -> Path:
-    """An uncompressed copy of the .gz file `path` in `folder`."""
-    plain = folder / "lm.arpa"
+def _normalise(path: Path, plain: Path, words: Collection[str]) -> int:
+    """Writes the ARPA file `path` to `plain` as kaldilm reads it; returns the number of n-grams that G must have.
+
+    The copy has no compression, no byte order mark, line ends "\\n", and -99 for log10 values of -inf. G has the n-grams
+    of `words`, except those with <s> after or </s> before another word, and the unigram <s>.
+    """
+    known = {word.encode() for word in words}
+    order = 0  # of the section; 0 outside of them
+    num_ngrams = 0
     with open(plain, "wb") as file:
-        file.writelines(read_blocks(path, "a language model"))
-    return plain
+        for lines in line_blocks(path):
+            for number, line in enumerate(lines):
+                fields = line.split()
+                if line.startswith(b"\\"):
+                    section = SECTION.match(line)
+                    order = int(section[1]) if section else 0
+                elif order and fields:
+                    ngram = fields[1 : order + 1]
+                    if known.issuperset(ngram) and EOS not in ngram[:-1] and BOS not in ngram[1:] and ngram != [BOS]:
+                        num_ngrams += 1
+                    if b"inf" in line.lower():
+                        line = _without_infinity(fields, order)
+                lines[number] = line.rstrip() + b"\n"
+            file.writelines(lines)
+    return num_ngrams
 
 
-def _read_grammar(path: Path, fst: Path, words: int) -> "StdVectorFst":
-    """Reads the FST that kaldilm wrote. Its exit status is 0 even if the disk was full; then the file is cut short."""
+def _without_infinity(fields: list[bytes], order: int) -> bytes:
+    """Returns the line of an n-gram of `order` with -99 instead of -inf: `fields` are log10 value, words, back-off."""
+    values = [fields[0], *fields[order + 1 :]]
+    first, *others = [LOG_ZERO if value.lower() in NEG_INF else value for value in values]
+    return b"\t".join([first, b" ".join(fields[1 : order + 1]), *others])
+
+
+def _read_grammar(path: Path, fst: Path, words: int, num_ngrams: int) -> "StdVectorFst":
+    """Reads the FST that kaldilm wrote, which must have `num_ngrams` n-grams.
+
+    The exit status of kaldilm is 0 even if the disk was full; then the file is cut short.
+    """
     try:
         grammar = read_fst(fst, LabelCounts(words, words))
+        found = _count_ngrams(fst, words)
     except (BadFst, FileNotFoundError) as error:
         problem = error if isinstance(error, BadFst) else "is missing"
         disk = fst.parent.parent
@@ -148,7 +189,20 @@ def _read_grammar(path: Path, fst: Path, words: int) -> "StdVectorFst":
         raise UserError(f"{path}: its G.fst from kaldilm {problem}; {hint}") from error
     if not has_property(grammar, "deterministic"):
         raise UserError(f"{path} has an n-gram twice; train the model again")
+    if found != num_ngrams:
+        problem = f"{num_ngrams:,} n-grams of the words of the lexicon, but kaldilm read {found:,} of them"
+        raise UserError(f"{path} has {problem}; write it again with `asrtool lm convert`")
     return grammar
+
+
+def _count_ngrams(fst: Path, words: int) -> int:
+    """Returns the n-grams in the file of G: its arcs with a word, and its final weights, of n-grams that end in </s>."""
+    *_, blocks = checked_blocks(fst, LabelCounts(words, words))
+    backoff = words - 1  # the last label
+    return sum(
+        np.count_nonzero(block.arcs.labels[:, 0] != backoff) + np.count_nonzero(block.final != np.inf)
+        for block in blocks
+    )
 
 
 def _kaldilm_error(result: subprocess.CompletedProcess[str]) -> str:

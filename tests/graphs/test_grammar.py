@@ -108,7 +108,40 @@ def test_a_crash_of_kaldilm_is_one_line(arpa, monkeypatch):
         grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1e400"])
+OTHER_FORMS = {
+    "carriage returns": lambda text: text.replace("\n", "\r\n"),
+    "byte order mark": lambda text: "\ufeff" + text,
+    "minus infinity": lambda text: spoil(text, "-99.0\t<s>", "-inf\t<s>"),
+    "minus infinity of other tools": lambda text: spoil(text, "-99.0\t<s>", "-Infinity <s>"),
+    "blanks at line ends": lambda text: text.replace("\n", " \t\n"),
+    "text before and after": lambda text: f"a comment\n\n{text}\nmore text\n",
+    "all": lambda text: "\ufeff" + spoil(text, "-99.0\t<s>", "-inf\t<s>").replace("\n", "\r\n"),
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_files_of_all_tools_give_the_same_grammar(arpa, tmp_path, form, suffix):
+    content = OTHER_FORMS[form](arpa.read_text()).encode()
+    other = tmp_path / f"other.arpa{suffix}"
+    other.write_bytes(gzip.compress(content) if suffix else content)
+    table = ["<eps>", "A", "B", "#0"]
+    assert costs(grammar_fst(other, table), table) == costs(grammar_fst(arpa, table), table)
+    assert arpa_words(other) == arpa_words(arpa)
+
+
+@pytest.mark.parametrize("missing", ["-0.3\t<s> A", "-0.35\tB </s>", "-0.7\tB"])
+def test_an_n_gram_that_kaldilm_does_not_read_is_an_error(arpa, monkeypatch, missing):
+    lose = "text = open(arpa).read().replace({!r}, '-1\t<unk>{}')\nopen(arpa, 'w').write(text)\narpa2fst("
+    words = " A" if " " in missing else ""
+    line = next(line for line in arpa.read_text().splitlines() if line.startswith(missing))
+    monkeypatch.setattr("asrtool.graphs.grammar.ARPA2FST", ARPA2FST.replace("arpa2fst(", lose.format(line, words)))
+    with pytest.raises(UserError, match="n-grams of the words of the lexicon, but kaldilm read") as raised:
+        grammar_fst(arpa, ["<eps>", "A", "B", "#0"])
+    assert "\n" not in str(raised.value) and str(arpa) in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1e400"])
 def test_numbers_that_are_not_finite_are_refused(arpa, value):
     for old in ("-0.7\tB", "-0.5\tA\t-0.3"):
         text = arpa.read_text()
