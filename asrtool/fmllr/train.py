@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asrtool.data.features import FRAME_SHIFT
 from asrtool.errors import DataError
 from asrtool.fmllr.gaussians import VARIANCE_FLOOR, GaussianMixtures
 from asrtool.fmllr.hmm import align_states, equal_states, is_silence, transcript_hmm
@@ -86,14 +87,26 @@ def align_utterances(
 def train_with_transforms(
     mixtures: GaussianMixtures, utterances: Sequence[Utterance], num_gaussians: int
 ) -> TransformStatistics:
-    """Trains the mixtures and transforms of the speakers in turns; returns the statistics of an average speaker."""
+    """Trains the mixtures and transforms of the speakers in turns; returns the statistics of an average speaker.
+
+    Raises DataError if there are fewer frames of speech than a row of a transform has numbers.
+    """
     transforms: dict[str, Tensor] = {}
     for _ in range(NUM_ROUNDS):
         sums, average = speaker_statistics(mixtures, utterances, transforms)
+        _require_speech(average)
         transforms = estimate_transforms(sums, average, transforms)
         _train_on_transformed(mixtures, utterances, transforms, num_gaussians)
     _, average = speaker_statistics(mixtures, utterances, transforms)
     return average
+
+
+def _require_speech(average: TransformStatistics) -> None:
+    dims, columns = average.linear.shape
+    if average.num_frames < columns:
+        speech = f"{average.num_frames * FRAME_SHIFT:.2f} s of speech, and a transform of {dims} cepstra needs"
+        needed = f"{columns * FRAME_SHIFT:.2f} s at least, and minutes to be useful"
+        raise DataError(f"the training set has {speech} {needed}; give a larger one", [])
 
 
 def speaker_statistics(
@@ -133,21 +146,39 @@ def estimate_transforms(
 ) -> dict[str, Tensor]:
     """Returns the transform (D, D + 1) of each speaker, from statistics smoothed with `prior_frames` average frames.
 
-    Without frames of a speaker it is the identity.
+    It is the identity without frames of a speaker, and where the estimate makes the speaker's own frames less likely or
+    does not exist, as with very little speech; a warning names these speakers.
     """
     transforms = {}
+    gains: list[float] = []
+    silent: list[str] = []
+    failed: list[str] = []
     for key, own in sums.items():
-        transform = initial.get(key, identity_transform(len(own.linear)))
-        if own.num_frames:
-            transform = estimate_transform(own.smoothed(average, prior_frames), transform)
-        transforms[key] = transform
-    gains = [log_likelihood_gain(own, transforms[key]) for key, own in sums.items() if own.num_frames]
+        transforms[key] = identity_transform(len(own.linear))
+        if not own.num_frames:
+            silent.append(key)
+            continue
+        try:
+            start = initial.get(key, transforms[key])
+            transform = estimate_transform(own.smoothed(average, prior_frames), start)
+        except torch.linalg.LinAlgError:  # the frames do not span all dimensions
+            failed.append(key)
+            continue
+        gain = log_likelihood_gain(own, transform)
+        if gain >= 0:  # not so for NaN
+            transforms[key] = transform
+            gains.append(gain)
+        else:
+            failed.append(key)
     if gains:
         logger.info(
             f"{len(gains)} transforms make frames {np.mean(gains):.2f} nats more likely, {min(gains):.2f} at least"
         )
-    if silent := [key for key, own in sums.items() if not own.num_frames]:
+    if silent:
         logger.warning(f"no words to estimate the transforms of {', '.join(silent)}; their features do not change")
+    if failed:
+        problem = f"too little speech for the transforms of {', '.join(failed)}, which would make it less likely"
+        logger.warning(f"{problem}; their features do not change")
     return transforms
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from asrtool.errors import DataError
 from asrtool.fmllr.hmm import STATES_PER_PHONE, num_hmm_states
 from asrtool.fmllr.train import (
     align_utterances,
@@ -12,7 +13,12 @@ from asrtool.fmllr.train import (
     train_mixtures,
     train_with_transforms,
 )
-from asrtool.fmllr.transform import apply_transform
+from asrtool.fmllr.transform import (
+    TransformStatistics,
+    apply_transform,
+    identity_transform,
+    log_likelihood_gain,
+)
 from asrtool.fmllr.utterances import Utterance
 
 DIMS = 6
@@ -74,3 +80,32 @@ def test_the_mixtures_align_the_training_speakers(trained):
     short = Utterance("short", "0", utterance.words, utterance.frames[:10])
     assert align_utterances(mixtures, [short]) == []
     assert speaker_statistics(mixtures, [short], {})[0]["0"].num_frames == 0
+
+
+@pytest.mark.parametrize("count", range(1, 3 * DIMS))
+@pytest.mark.parametrize("content", ["speech", "constant"])
+def test_a_speaker_with_very_little_speech_gets_no_transform_that_makes_it_less_likely(trained, capsys, count, content):
+    mixtures, _ = trained
+    utterance, states = speak(99, 9900)
+    frames = utterance.frames[:count] if content == "speech" else torch.ones(count, DIMS)
+    sums = TransformStatistics.zeros(DIMS)
+    sums.add(frames, *mixtures.expected_precisions(frames, torch.from_numpy(states[:count])))
+    transform = estimate_transforms({"x": sums}, sums, {})["x"]
+    gain = log_likelihood_gain(sums, transform)
+    assert gain >= 0 and torch.isfinite(transform).all()
+    if content == "constant" or count <= DIMS:
+        assert torch.equal(transform, identity_transform(DIMS))
+        assert "too little speech for the transforms of x" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_training_set_with_less_speech_than_a_transform_needs_is_refused(keep):
+    words = [[[1]]]
+    states = num_hmm_states(1)
+    frames = torch.randn(states * keep, 4 * states * keep, generator=torch.Generator().manual_seed(1))
+    utterances = [Utterance("short", "s", words, frames)]
+    mixtures = train_mixtures(utterances, num_hmm_states(2), 6)
+    with pytest.raises(
+        DataError, match=r"has 0\.\d\d s of speech, and a transform of \d+ cepstra needs 0\.\d\d s at least"
+    ):
+        train_with_transforms(mixtures, utterances, 6)
