@@ -47,6 +47,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"{place}: {_explain(error)}") from error
 
 
+def config_files(path: str | Path) -> list[Path]:
+    """Returns the absolute paths of the files that a configuration consists of, each once: its bases, and itself.
+
+    Raises UserError for a file that is missing or not YAML, and for a configuration that is its own base.
+    """
+    trees: dict[Path, dict] = {}
+    _read_tree(Path(path), (), trees)
+    return list(trees)
+
+
 def _read_tree(path: Path, parents: tuple[Path, ...], trees: dict[Path, dict]) -> dict:
     """Returns the keys and values of a YAML file, merged over those of its bases; later bases override earlier ones.
 

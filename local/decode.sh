@@ -184,7 +184,7 @@ stream_sets() {
     for manifest in "$@"; do
         name=$(basename "$manifest" .jsonl.gz)
         alignments=$exp/aligned/$name.jsonl.gz
-        asrtool align "$exp" "$manifest" "$alignments" --precision "$precision" || [ $? = 1 ] # status 1: some words have no units
+        align_manifest "$exp" "$manifest" "$alignments"
         for method in $(first_pass_methods "$methods"); do
             if [[ $method =~ ^(rescored|neural)$ ]]; then continue; fi
             options=(--method "$method" --alignments "$alignments" --precision "$precision")

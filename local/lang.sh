@@ -108,7 +108,7 @@ print_perplexities() {
     if [ "$rescore_order" != 0 ]; then asrtool lm perplexity "$lang/rescore.npz" data/dev.jsonl.gz; fi
 }
 
-# train_neural_lm: trains $lang/neural.pt on $texts. Remove it to train it again, by other options --neural.
+# train_neural_lm: trains $lang/neural.pt on $texts, by the options $neural.
 train_neural_lm() {
     local dev=()
     if has_dev; then dev=(--dev data/dev.jsonl.gz); fi
@@ -150,6 +150,9 @@ make_units_in_context() {
         run_machines "$launcher" "$ranks" train "$conf" --exp "$phone_system" "${config_options[@]}" \
             --set data.tokenizer="$lang/phones.json" --resume
     fi
+    python3 "$driver/same_units.py" "$phone_system/tokenizer.json" "$lang/phones.json" ||
+        option_error "$phone_system was trained with other phones than --lexicon gives now: give another --tag"
+    stage_reads "$phone_system/checkpoints/averaged.pt"
     align_once "$phone_system" "$lang/aligned" "$(stage_fingerprint)" \
         "$features/train.jsonl.gz" "$lang/aligned/train.jsonl.gz"
     asrtool tree "$lang/aligned/train.jsonl.gz" "$lang/tokenizer.json" --tokenizer "$phone_system/tokenizer.json" \

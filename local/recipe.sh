@@ -222,9 +222,9 @@ name_folders() {
     local system=("$conf" "$units" "$1") override tag=$tag
     if [ "$topology" != ctc ]; then tag=$topology${tag:+_$tag}; fi
     phone_system=$(experiment_folder "$conf" phone "$1" ctc "$seed" "$tag")
-    fmllr_model=exp/fmllr # the GMM of the speakers' transforms
     if [ "$fmllr" = true ]; then tag=fmllr${tag:+_$tag}; fi
     lang=$(lang_folder "$units" "$1" "$topology")
+    fmllr_model=exp/fmllr${lang#data/lang} # the GMM of the speakers' transforms, with the phones of $lang
     exp=$(experiment_folder "${system[@]}" "$objective" "$seed" "$tag")
     stages_lang=$(basename "$lang")
     stages_experiment=$(basename "$exp")

@@ -23,7 +23,7 @@ stage_data() {
         done
         finish_stage "data/*.jsonl.gz"
     fi
-    sets=$(cat data/scored_sets 2>/dev/null || true)
+    sets=$(cat data/scored_sets 2>/dev/null | xargs || true) # single spaces
 }
 
 # run_data_script: runs local/data.sh of the recipe with the options that it takes.
@@ -36,9 +36,11 @@ run_data_script() {
 # has_dev: succeeds if the recipe has a dev set.
 has_dev() { [[ " $sets " == *" dev "* ]]; }
 
-# stage_features: stage 1 stores features, unless the configuration has them computed on the fly.
+# stage_features: stage 1 stores features, unless the configuration has them computed on the fly. Keeps what identifies
+# the data and the features, for stage_lang.
 stage_features() {
     local name
+    data_fingerprint=$stages_fingerprint
     if [ "$feature_source" != stored ]; then return 0; fi
     local options=(--num-bins "$num_bins" --jobs "$jobs")
     if begin_stage 1 "compute features ($num_bins-bin log-mel, the training set at speeds $speeds)" \
@@ -53,12 +55,17 @@ stage_features() {
 
 # stage_lang: stage 2 makes the units, the language models and the decoding graph in $lang.
 stage_lang() {
-    local lexicon_options=() phone_options=() sources settings
+    local lexicon_options=() phone_options=() sources settings features_fingerprint=""
     mapfile -t sources < <(lexicon_sources "$lexicon")
     settings=("$units" "$vocab_size" "$leaves" "$unit_sets" "${sources[@]}" "$unknown" "$stress" "$case")
     settings+=("$lm_order" "$lm_words" "$lm_prune" "$rescore_order" "${lang_settings[@]}" "${lm_texts[@]}")
     if [ -n "$text_rules" ]; then settings+=("$recipe/$text_rules"); fi
     if [ "$topology" != ctc ]; then settings+=("topology $topology"); fi
+    if [[ $units != *iphone && $feature_source = stored ]]; then # only units in context depend on features
+        features_fingerprint=$stages_fingerprint$(completion_of 1)
+        stages_fingerprint=$data_fingerprint
+        stages_marker=$(marker_of 0)
+    fi
     if begin_stage 2 "$(lang_title)" "${settings[@]}"; then
         mkdir -p "$lang"
         if [ -n "$text_rules" ]; then normalise_lm_texts; fi
@@ -77,6 +84,7 @@ stage_lang() {
         fi
         finish_stage "$lang/tokenizer.json$(if has_lm; then echo " and $lang/graph"; fi)"
     fi
+    stages_fingerprint+=$features_fingerprint # for the later stages
 }
 
 # stage_warmup: stage 3 trains on one machine until --warmup-hours of audio are consumed.
@@ -90,11 +98,13 @@ stage_warmup() {
     fi
 }
 
-# train_fmllr: trains the GMM of the speakers' transforms on the training set, unless that was done after the manifest.
+# train_fmllr: trains the GMM of the speakers' transforms on the training set.
 train_fmllr() {
-    local manifest=$features/train.jsonl.gz
-    if [ -f "$fmllr_model/train.pt" ] && [ "$fmllr_model/train.pt" -nt "$manifest" ]; then return 0; fi
-    asrtool fmllr train "$manifest" "$fmllr_model" --tokenizer "$lang/tokenizer.json"
+    local settings
+    settings="$features $(completion_of 2)"
+    if [ "$feature_source" = stored ]; then settings+=" $(completion_of 1)"; fi
+    build_once "$fmllr_model/train.pt" "$settings" \
+        asrtool fmllr train "$features/train.jsonl.gz" "$fmllr_model" --tokenizer "$lang/tokenizer.json"
 }
 
 # stage_train: stage 4 trains the model: with CTC, and then with MMI or cross entropy if --objective asks for it.
@@ -106,6 +116,7 @@ stage_train() {
         if [ "$start" = "$exp" ] || [ ! -f "$start/checkpoints/averaged.pt" ]; then
             run_machines "$launcher" "$ranks" train "$conf" --exp "$start" "${train_options[@]}" "${warmup_weights[@]}"
         fi
+        if [ "$start" != "$exp" ]; then require_same_start; fi
         if [ "$objective" = mmi ] && [ "$start" != "$exp" ]; then
             output_options=$(output_layer_options "$from" "$topology")
             run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
@@ -115,6 +126,18 @@ stage_train() {
         fi
         finish_stage "$exp/checkpoints/averaged.pt and $exp/loss.png"
     fi
+}
+
+# require_same_start: records which weights of the starting system the training begins from; exits with an error if it
+# began from others.
+require_same_start() {
+    local weights=$start/checkpoints/averaged.pt record=.done/$stages_experiment/start checksum
+    checksum=$(cksum <"$weights")
+    if [[ -f $record && $(cat "$record") != "$checksum" ]] && compgen -G "$exp/checkpoints/step-*.pt" >/dev/null; then
+        option_error "$exp was trained from other weights than $weights has now: give another --tag, or move $exp away"
+    fi
+    echo "$checksum" >"$record"
+    stage_reads "$weights"
 }
 
 # train_with_alignments: aligns the training and dev sets of the configuration by the CTC system, and trains with cross
@@ -132,13 +155,16 @@ train_with_alignments() {
 
 # stage_decode: stage 5 decodes all sets by all methods of --decode.
 stage_decode() {
-    local manifests=() name
+    local manifests=() name settings=("$exp" "$decode" "$decoding_weights" "$precision")
     for name in $sets; do manifests+=("$features/$name.jsonl.gz"); done
-    if begin_stage 5 "decode (${decode// /, })" "$exp" "$decode" "$decoding_weights" "$precision"; then
+    if [[ $decode == *neural* ]]; then settings+=("neural $neural"); fi
+    if begin_stage 5 "decode (${decode// /, })" "${settings[@]}"; then
         if [[ $decode =~ graph|rescored && -z $decoding_weights ]] && has_dev; then
             tune_decoding "$exp" "$lang" "$jobs" "$features/dev.jsonl.gz"
         fi
-        if [[ $decode == *neural* && ! -f $lang/neural.pt ]]; then train_neural_lm; fi
+        if [[ $decode == *neural* ]]; then
+            build_once "$lang/neural.pt" "$(completion_of 2) $neural" train_neural_lm
+        fi
         decode_sets "$exp" "$lang" "$weights" "$fmllr_model" "$jobs" "$ranks" "$decode" "${manifests[@]}"
         finish_stage "$exp/decode/*/*/hyps.jsonl"
     fi

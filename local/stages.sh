@@ -16,10 +16,13 @@
 # settings of each are printed, and its state.
 #
 # The markers are in .done/, .done/lang_UNITS/ and .done/EXPERIMENT/ (see marker_of), so that a work folder may have
-# systems of several units, seeds and models. A marker has three lines: the checksum of the settings, what the stage
-# wrote, and when it was completed. The checksum of the next stage includes that time.
+# systems of several units, seeds and models. The lines of a marker are the checksum of the settings; what the stage
+# wrote; when it was completed, which the checksum of the next stage includes; and the checksum, size and path of each
+# file that the stage named by `stage_reads`: the weights of a system that it starts from. If such a file changes, the
+# stage runs again; if it is removed, the stage remains done.
 #
-#   a file               counts by its content, together with the files that a configuration names as its `base`
+#   a file               counts by its content, together with the files that a configuration names as its `base`; a
+#                        file of 64 MB or more counts by its path, size and modification time
 #   an absolute folder   counts by its path and its content (a corpus: a changed transcript is another setting)
 #   any other text       counts by its value, also the name of a relative folder such as exp/NAME: the recipe itself
 #                        writes there, so its content follows from the earlier stages
@@ -30,10 +33,13 @@ stages_last_shared=2 # what the stages up to this one write, all seeds and model
 stages_lang="" # set by the recipe: name of the folder of units, lexicon and language models, which stage 2 writes
 stages_experiment="" # set by the recipe: name of the folder of the system, which the stages after it write
 stages_lock="" # file descriptor of the lock on the work folder
+stages_unlocked=false # true: the work folder cannot be locked, and the user was told so
+stages_scripts=$(CDPATH="" cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 stages_force=false
 stages_list=false
 stages_fingerprint="" # checksum of the settings of this stage and of all stages before it
 stages_marker="" # of the stage before, or of the one that is running
+stages_inputs=() # checksums of the files that the running stage has named by stage_reads
 stages_current="" # number and title of the stage that is running
 stages_started=0 # in seconds of this script's run time
 
@@ -87,6 +93,7 @@ begin_stage() {
     fi
     if [ "$number" -le "$stages_last_shared" ]; then lock_work_folder exclusive; fi
     rm -f "$stages_marker"
+    stages_inputs=()
     stages_current="$number ($title)"
     stages_started=$SECONDS
     mkdir -p "$(dirname "$stages_marker")"
@@ -104,14 +111,17 @@ marker_of() {
 # lock_work_folder shared|exclusive: locks the work folder for this script and the commands that it starts, until they
 # have ended. Recipes with another seed or model may share it, but while one of them writes the data that all of them read,
 # it has the folder alone. Exits with an error if another recipe is in the way; an interrupted one gets some seconds to
-# end. Without the command flock, nothing is locked.
+# end. Without the command flock, nothing is locked; on a file system without locks, a warning says so.
 lock_work_folder() {
     local status=0
     command -v flock >/dev/null || return 0
-    if [ -z "$stages_lock" ]; then exec {stages_lock}>>.lock; fi
+    if [ -z "$stages_lock" ]; then exec {stages_lock}<>.lock; fi # NFS refuses shared locks on files that cannot be read
     flock "--$1" --timeout 5 --conflict-exit-code 75 "$stages_lock" 2>/dev/null || status=$?
     if [ "$status" = 75 ]; then
         option_error "another recipe runs in the work folder $PWD: wait until it has ended, or give another --work"
+    elif [ "$status" != 0 ] && [ "$stages_unlocked" = false ]; then
+        stages_unlocked=true
+        echo "$0: warning: the work folder $PWD cannot be locked: run one recipe at a time there" >&2
     fi
 }
 
@@ -122,7 +132,7 @@ stage_state() {
     marker=$(marker_of "$1")
     if [ ! -f "$marker" ]; then
         if [[ $(cat "$(dirname "$marker")/running" 2>/dev/null) == "$1 "* ]]; then echo interrupted; else echo missing; fi
-    elif [ "$(head -n 1 "$marker")" = "$stages_fingerprint" ]; then
+    elif [ "$(head -n 1 "$marker")" = "$stages_fingerprint" ] && inputs_unchanged "$marker"; then
         echo "done"
     else
         echo changed
@@ -131,7 +141,7 @@ stage_state() {
 
 # finish_stage OUTPUT...: records that the stage is complete; OUTPUT says what it wrote.
 finish_stage() {
-    printf '%s\n%s\n%s\n' "$stages_fingerprint" "$*" "$(date +%s.%N)" >"$stages_marker.tmp"
+    printf '%s\n' "$stages_fingerprint" "$*" "$(date +%s.%N)" "${stages_inputs[@]}" >"$stages_marker.tmp"
     mv "$stages_marker.tmp" "$stages_marker"
     rm -f "$(dirname "$stages_marker")/running"
     lock_work_folder shared
@@ -139,15 +149,35 @@ finish_stage() {
     stages_current=""
 }
 
+# stage_reads FILE: records in the marker of the running stage that it reads FILE, which is written by other runs.
+stage_reads() {
+    stages_inputs+=("$(cksum <"$1") $1")
+}
+
+# inputs_unchanged MARKER: succeeds if the files that the stage read, as far as they exist, have the recorded content.
+inputs_unchanged() {
+    local checksum size path
+    while read -r checksum size path; do
+        if [ -f "$path" ] && [ "$(cksum <"$path")" != "$checksum $size" ]; then return 1; fi
+    done < <(sed 1,3d "$1")
+}
+
 # stage_fingerprint: prints the checksum of the settings of the running stage and of all stages before it.
 stage_fingerprint() {
     echo "$stages_fingerprint"
 }
 
+# completion_of NUMBER: prints what identifies the last run of a stage: the checksum of its settings, and its time.
+completion_of() {
+    sed -n '1p;3p' "$(marker_of "$1")" 2>/dev/null || true
+}
+
 # setting_fingerprint SETTING: prints what identifies a setting.
 setting_fingerprint() {
-    if [ -f "$1" ]; then
+    if [ -f "$1" ] && [ -n "$(find -L "$1" -prune -size -64M)" ]; then
         config_files "$1" | tr '\n' '\0' | xargs -0r cat -- | cksum
+    elif [ -f "$1" ]; then
+        find -L "$1" -prune -printf '%p %s %T@\n'
     elif [[ $1 == /* && -d $1 ]]; then
         printf '%s %s\n' "$1" "$(folder_content "$1" | cksum)"
     else
@@ -156,27 +186,13 @@ setting_fingerprint() {
 }
 
 # config_files FILE: prints the path of FILE and, if it is a configuration, of all files that it is based on, each once.
+# A configuration that cannot be read is reported by asrtool.
 config_files() {
-    local waiting=("$1") seen="|" path base
-    while [ ${#waiting[@]} -gt 0 ]; do
-        path=$(realpath -m -- "${waiting[0]}")
-        waiting=("${waiting[@]:1}")
-        if [[ $seen == *"|$path|"* ]] || [ ! -f "$path" ]; then continue; fi # asrtool reports missing files and cycles
-        seen+="$path|"
-        echo "$path"
-        if [[ $path == *.yaml ]]; then
-            while IFS= read -r base; do waiting+=("$(dirname "$path")/$base"); done < <(config_bases "$path")
-        fi
-    done
-}
-
-# config_bases FILE: prints the files that the key `base` of a configuration names, one a line. The value of `base` is a
-# name, a list in brackets, or a list with one name a line. awk prints the value of `base` up to the next key, and sed
-# removes comments, list marks and white space.
-config_bases() {
-    awk '/^base:/ { sub(/^base:/, ""); listed = 1; print; next } /^[^-[:space:]#]/ { listed = 0 } listed' "$1" |
-        sed 's/\(^\|[[:space:]]\)#.*//; s/^[[:space:]]*-[[:space:]]//' | tr -d "[]\"'" | tr , '\n' |
-        sed 's/^[[:space:]]*//; s/[[:space:]]*$//; /^$/d'
+    if [[ $1 =~ [.]ya?ml$ ]] && grep -q base "$1" &&
+        python3 "$stages_scripts/config_values.py" --files "$1" 2>/dev/null; then
+        return 0
+    fi
+    realpath -- "$1"
 }
 
 # folder_content FOLDER: prints the checksum of each file in FOLDER. Audio files and files of 64 MB or more take long to

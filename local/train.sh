@@ -86,19 +86,48 @@ run_machines() {
     if [ -n "$launcher" ]; then $launcher -m asrtool "$@"; else run_ranks "$ranks" "$@"; fi
 }
 
+# align_manifest SYSTEM MANIFEST OUT: writes MANIFEST with alignments by SYSTEM to OUT, without the cuts that cannot be
+# aligned: then asrtool lists them and returns 1.
+align_manifest() {
+    local status=0
+    rm -f "$3"
+    asrtool align "$@" --precision "$precision" || status=$?
+    if [ "$status" != 1 ] || [ ! -f "$3" ]; then return "$status"; fi
+}
+
 # align_once SYSTEM FOLDER FINGERPRINT MANIFEST OUT [MANIFEST OUT]...: writes each MANIFEST with alignments by SYSTEM to
-# OUT in FOLDER, only once, so that an interrupted training continues with the same alignments. If another FINGERPRINT
-# or $precision shows that FOLDER holds the alignments of other data or of another system, they are replaced.
+# OUT in FOLDER, only once, so that an interrupted training continues with the same alignments. If another FINGERPRINT,
+# $precision or weights of SYSTEM show that FOLDER holds the alignments of other data or of another system, they are
+# replaced.
 align_once() {
     local system=$1 folder=$2 fingerprint="$3 $precision"
     shift 3
+    if [ -f "$system/checkpoints/averaged.pt" ]; then
+        fingerprint+=" $(cksum <"$system/checkpoints/averaged.pt")"
+    fi
     if [ "$(cat "$folder/fingerprint" 2>/dev/null)" != "$fingerprint" ]; then
         rm -rf "$folder"
         mkdir -p "$folder"
         echo "$fingerprint" >"$folder/fingerprint"
     fi
     while [ $# -gt 0 ]; do
-        if [ ! -f "$2" ]; then asrtool align "$system" "$1" "$2" --precision "$precision"; fi
+        if [ ! -f "$2" ]; then align_manifest "$system" "$1" "$2"; fi
         shift 2
     done
+}
+
+# build_once FILE SETTINGS COMMAND...: runs COMMAND, which writes FILE, unless it did so with the same SETTINGS. Of
+# several recipes in one work folder, the others wait for the one that writes FILE.
+build_once() {
+    local file=$1 settings=$2 record=.done/${1//\//_} lock
+    shift 2
+    mkdir -p .done
+    exec {lock}<>"$record.lock"
+    if command -v flock >/dev/null; then flock "$lock" || true; fi
+    if [ ! -f "$file" ] || [ "$(cat "$record" 2>/dev/null)" != "$settings" ]; then
+        rm -f "$record"
+        "$@"
+        printf '%s\n' "$settings" >"$record"
+    fi
+    exec {lock}>&-
 }

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,8 +142,8 @@ def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
 def _normalise(path: Path, plain: Path, words: Collection[str]) -> int:
     """Writes the ARPA file `path` to `plain` as kaldilm reads it; returns the number of n-grams that G must have.
 
-    The copy has no compression, no byte order mark, line ends "\\n", and -99 for log10 values of -inf. G has the n-grams
-    of `words`, except those with <s> after or </s> before another word, and the unigram <s>.
+    The copy has no compression, no byte order mark, line ends "\\n", and -99 for log10 values of -inf. G has the
+    n-grams of `words`, except those with <s> after or </s> before another word, and the unigram <s>.
     """
     known = {word.encode() for word in words}
     order = 0  # of the section; 0 outside of them
@@ -196,7 +196,7 @@ def _read_grammar(path: Path, fst: Path, words: int, num_ngrams: int) -> "StdVec
 
 
 def _count_ngrams(fst: Path, words: int) -> int:
-    """Returns the n-grams in the file of G: its arcs with a word, and its final weights, of n-grams that end in </s>."""
+    """Returns the n-grams in the file of G: arcs with a word, and final weights, which are n-grams that end in </s>."""
     *_, blocks = checked_blocks(fst, LabelCounts(words, words))
     backoff = words - 1  # the last label
     return sum(

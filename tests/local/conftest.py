@@ -21,7 +21,7 @@ def bash(tmp_path, environment):
     egs = tmp_path / "egs" / "mine"
     egs.mkdir(parents=True)
     (tmp_path / "local").mkdir()
-    for helper in ("parse_options.sh", "stages.sh", "path.sh"):
+    for helper in ("parse_options.sh", "stages.sh", "path.sh", "config_values.py"):
         (tmp_path / "local" / helper).write_bytes((ROOT / "local" / helper).read_bytes())
 
     def run(script, *options, cwd=tmp_path):

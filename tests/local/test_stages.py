@@ -200,6 +200,47 @@ def test_bases_on_separate_lines_and_with_spaces_count_too(recipe, tmp_path, lis
     assert recipe() == [4]
 
 
+@pytest.mark.parametrize(
+    "base", ["base: {folder}/other.yml", "'base': other.yml", "{{base: other.yml, seed: 2}}", "base: &o [other.yml]"]
+)
+def test_bases_count_however_a_configuration_names_them(recipe, tmp_path, base):
+    folder = tmp_path / "egs/mine"
+    (folder / "conf.yaml").write_text(base.format(folder=folder) + "\n", encoding="utf-8")
+    (folder / "other.yml").write_text("seed: 1\n", encoding="utf-8")
+    assert recipe() == [0, 1, 4]
+    assert recipe() == []
+    (folder / "other.yml").write_text("seed: 3\n", encoding="utf-8")
+    assert recipe() == [4]
+
+
+def test_a_large_file_counts_by_its_size_and_modification_time(recipe, tmp_path):
+    conf = tmp_path / "egs/mine/conf.yaml"
+    conf.touch()
+    os.truncate(conf, 64 << 20)
+    assert recipe() == [0, 1, 4]
+    assert recipe() == []
+    os.utime(conf, (0, 0))
+    assert recipe() == [4]
+    os.truncate(conf, (64 << 20) + 1)
+    os.utime(conf, (0, 0))
+    assert recipe() == [4]
+
+
+LOCKING = HEAD + 'if begin_stage 0 "x"; then\n    finish_stage it\nfi\nlock_work_folder shared\n'
+
+
+def test_the_lock_of_the_work_folder_can_be_read(bash):
+    """NFS refuses shared locks on files that are open for writing alone."""
+    done = bash(LOCKING + 'read -r line <&"$stages_lock" || echo "readable"\n')
+    assert (done.returncode, done.stderr) == (0, "") and "readable" in done.stdout
+
+
+def test_a_work_folder_that_cannot_be_locked_is_warned_about_once(bash):
+    done = bash(LOCKING.replace('cd "$work"', 'cd "$work"\nflock() { return 71; }'))
+    assert done.returncode == 0 and done.stderr.count("\n") == 1
+    assert "warning: the work folder" in done.stderr and "cannot be locked" in done.stderr
+
+
 def test_configurations_that_name_each_other_are_read_once(recipe, tmp_path):
     folder = tmp_path / "egs/mine"
     for number in range(40):

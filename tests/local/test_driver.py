@@ -1,0 +1,205 @@
+"""The driver of the recipes, with a stand-in for `asrtool` that writes the files of each command at once."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUN = """#!/usr/bin/env bash
+# Toy.
+set -euo pipefail
+cd "$(dirname "$0")"
+. ../../local/recipe.sh
+units=phone lexicon=cmudict decode=greedy lm_order=2 rescore_order=2
+run_recipe "$@"
+"""
+STAND_IN = r"""
+ASRTOOL_ROOT=$(dirname "$driver")
+export ASRTOOL_ROOT
+asrtool() {
+    local last=${!#} out="" word
+    echo "asrtool $*"
+    case "$1 $2" in
+    "train "*)
+        for word in "$@"; do
+            if [ "$out" = --exp ]; then break; fi
+            out=$word
+        done
+        mkdir -p "$word/checkpoints"
+        cp "$ASRTOOL_ROOT/tokenizer.json" "$word"
+        if [ ! -f "$word/checkpoints/averaged.pt" ]; then date +%N >"$word/checkpoints/averaged.pt"; fi
+        touch "$word/checkpoints/step-1.pt"
+        ;;
+    "align "*)
+        if [ "${ALIGNED:-true}" = true ]; then mkdir -p "$(dirname "$4")" && touch "$4"; fi
+        return "${ALIGN_STATUS:-0}"
+        ;;
+    "lm train-neural") sleep "${SECONDS_OF_NEURAL:-0}"; date +%N >"$lang/neural.pt" ;;
+    "tokenizer "*) cp "$ASRTOOL_ROOT/tokenizer.json" "$3" ;;
+    "tree "*) cp "$ASRTOOL_ROOT/tokenizer.json" "$3" ;;
+    "fmllr train") mkdir -p "$4" && date +%N >"$4/train.pt" ;;
+    "score "*) echo WER ;;
+    esac
+}
+"""
+DATA = "echo x >data/train.jsonl.gz\nprintf 'test\\ndev\\n' >data/scored_sets\n"
+
+
+class Recipe:
+    """A recipe in a checkout of its own; `work` is its work folder."""
+
+    def __init__(self, root: Path, environment: dict[str, str]):
+        self.root, self.work = root, root / "work"
+        self.environment = environment
+        shutil.copytree(ROOT / "local", root / "local")
+        files = {
+            "egs/toy/run.sh": RUN,
+            "egs/toy/conf/train.yaml": "features: {source: stored}\n",
+            "egs/toy/local/data.sh": DATA,
+            "local/path.sh": STAND_IN,
+            "tokenizer.json": '{"type": "word", "symbols": ["<blank>", "one"]}',
+        }
+        for name, text in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+
+    def start(self, *options: object, **variables: str) -> subprocess.Popen:
+        command = ["bash", str(self.root / "egs/toy/run.sh"), "--work", str(self.work), *map(str, options)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, env=self.environment | variables, text=True, **pipes)
+
+    def run(self, *options: object, status: int = 0, **variables: str) -> str:
+        """Returns the output of the recipe."""
+        process = self.start(*options, **variables)
+        output = process.communicate(timeout=60)[0]
+        assert process.returncode == status, output
+        return output
+
+    def stages(self, *options: object) -> list[int]:
+        """Returns the numbers of the stages that ran."""
+        lines = self.run(*options).splitlines()
+        return [int(line[6]) for line in lines if line.startswith("Stage ") and ": wrote " in line]
+
+    def retrain(self, name: str) -> None:
+        """Replaces the weights of a system, as another training does."""
+        (self.work / "exp" / name / "checkpoints/averaged.pt").write_text(str(time.monotonic_ns()))
+
+
+@pytest.fixture
+def recipe(tmp_path, environment):
+    return Recipe(tmp_path, environment)
+
+
+@pytest.mark.parametrize("objective", ["mmi", "ce"])
+def test_a_system_whose_starting_system_was_trained_again_is_refused_until_it_is_moved_away(recipe, objective):
+    options = ["--objective", objective]
+    assert recipe.stages(*options) == [0, 1, 2, 4, 5, 6]
+    assert recipe.stages(*options) == []
+    recipe.retrain("train_seed1")
+    assert f"changed\ttrain with objective {objective}" in recipe.run(*options, "--list", "true")
+    output = recipe.run(*options, status=2)
+    assert "exp/train_seed1/checkpoints/averaged.pt has now: give another --tag" in output.splitlines()[-1]
+    shutil.rmtree(recipe.work / f"exp/train_{objective}_seed1")
+    output = recipe.run(*options)
+    assert "Stage 4: wrote" in output and ("asrtool align" in output) == (objective == "ce")
+    assert recipe.stages(*options) == []
+
+
+def test_a_starting_system_that_is_removed_changes_nothing_until_it_is_needed(recipe):
+    recipe.stages("--objective", "mmi")
+    shutil.rmtree(recipe.work / "exp/train_seed1")
+    assert recipe.stages("--objective", "mmi") == []
+
+
+def test_a_system_that_from_names_counts_by_its_weights(recipe):
+    recipe.stages()
+    options = ["--objective", "mmi", "--from", recipe.work / "exp/train_seed1"]
+    assert recipe.stages(*options) == [4, 5, 6]
+    assert recipe.stages(*options) == []
+    recipe.retrain("train_seed1")
+    assert "was trained from other weights" in recipe.run(*options, status=2)
+    assert recipe.stages(*options, "--tag", "again") == [4, 5, 6]
+
+
+def test_units_in_context_are_grown_again_after_their_phone_system_was_trained_again(recipe):
+    options = ["--units", "biphone"]
+    assert recipe.stages(*options) == [0, 1, 2, 4, 5, 6]
+    assert recipe.stages(*options) == []
+    recipe.retrain("train_seed1")
+    output = recipe.run(*options)
+    assert "asrtool align" in output and "asrtool tree" in output
+    assert recipe.stages(*options) == []
+
+
+def test_units_in_context_are_not_grown_from_a_system_with_other_phones(recipe):
+    recipe.stages("--units", "biphone")
+    (recipe.root / "tokenizer.json").write_text('{"type": "word", "symbols": ["<blank>", "two"]}')
+    output = recipe.run("--units", "biphone", "--stress", "drop", status=2)
+    assert "exp/train_seed1 was trained with other phones" in output.splitlines()[-1]
+
+
+@pytest.mark.parametrize("options", [["--objective", "ce"], ["--units", "biphone"]])
+def test_cuts_that_cannot_be_aligned_do_not_stop_a_recipe_but_a_failed_alignment_does(recipe, options):
+    assert "stopped with exit status 1" in recipe.run(*options, status=1, ALIGN_STATUS="1", ALIGNED="false")
+    assert "stopped with exit status 3" in recipe.run(*options, status=3, ALIGN_STATUS="3")
+    assert "Stage 6: wrote" in recipe.run(*options, ALIGN_STATUS="1")
+
+
+NEURAL = ["--decode", "graph rescored neural"]
+
+
+def test_the_neural_language_model_is_trained_again_with_other_options_or_units(recipe, tmp_path):
+    assert recipe.run(*NEURAL).count("lm train-neural") == 1
+    assert "lm train-neural" not in recipe.run(*NEURAL, "--seed", 2)
+    assert "lm train-neural" not in recipe.run(*NEURAL, "--force", "true", "--stage", 4)
+    output = recipe.run(*NEURAL, "--neural", "--epochs 3")
+    assert "--epochs 3" in output and "Stage 5: wrote" in output
+    (tmp_path / "text.txt").write_text("one\n")
+    output = recipe.run(*NEURAL, "--neural", "--epochs 3", "--lm-text", tmp_path / "text.txt")
+    assert output.count("lm train-neural") == 1
+
+
+def test_two_seeds_at_once_train_one_neural_language_model(recipe):
+    recipe.stages("--stop-stage", 2)
+    started = [recipe.start(*NEURAL, "--seed", seed, SECONDS_OF_NEURAL="2") for seed in (1, 2)]
+    outputs = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert "".join(outputs).count("lm train-neural") == 1
+
+
+def test_the_gmm_of_speaker_transforms_is_trained_once_for_the_data_and_units(recipe):
+    options = ["--fmllr", "true"]
+    assert recipe.run(*options).count("fmllr train") == 1
+    assert "fmllr train" not in recipe.run(*options, "--seed", 2)
+    assert recipe.run(*options, "--stress", "drop").count("fmllr train") == 1
+    assert "exp/fmllr_biphone" in recipe.run(*options, "--units", "biphone")
+    assert "fmllr train" not in recipe.run(*options, "--stress", "drop", "--seed", 3)
+
+
+def test_systems_with_and_without_stored_features_do_not_repeat_each_other(recipe):
+    (recipe.root / "egs/toy/conf/direct.yaml").write_text("features: {source: on_the_fly}\n")
+    direct = ["--conf", "conf/direct.yaml"]
+    assert recipe.stages() == [0, 1, 2, 4, 5, 6]
+    assert recipe.stages(*direct) == [4, 5, 6]
+    assert recipe.stages() == recipe.stages(*direct) == []
+    assert recipe.stages("--speeds", "1.0") == [1, 4, 5, 6]
+    assert recipe.stages(*direct) == []
+    assert recipe.stages("--lm-words", 5, "--speeds", "1.0") == [2, 4, 5, 6]
+    assert recipe.stages(*direct, "--lm-words", 5) == [4, 5, 6]
+
+
+def test_names_of_sets_may_be_on_separate_lines(recipe):
+    output = recipe.run("--stop-stage", 8)
+    assert "asrtool lm perplexity data/lang/graph.arpa.gz data/dev.jsonl.gz" in output
+    assert "--cuts data/fbank/test.jsonl.gz" in output
+    assert "asrtool features data/dev.jsonl.gz" in output
+
+
+def test_list_writes_nothing(recipe):
+    recipe.work.mkdir()
+    recipe.run("--objective", "mmi", "--list", "true")
+    assert os.listdir(recipe.work) == []
