@@ -19,7 +19,7 @@ from asrtool.config import Config
 from asrtool.config_file import load_config
 from asrtool.data.batch import Batch
 from asrtool.data.entry_checks import MAX_CUT_SECONDS
-from asrtool.data.features import FRAME_SHIFT
+from asrtool.data.features import frame_seconds
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import speaker_of
 from asrtool.data.sampling import CutBatch
@@ -56,8 +56,8 @@ class Experiment:
 
     @property
     def frame_seconds(self) -> float:
-        """The duration of an output frame of the model, in seconds."""
-        return FRAME_SHIFT * self.model.subsampling.factor
+        """The seconds between the beginnings of two output frames of the model."""
+        return frame_seconds(self.config.features.sampling_rate) * self.model.subsampling.factor
 
     @property
     def computed_precision(self) -> str:

@@ -14,7 +14,7 @@ from asrtool.data.entry_checks import MAX_CUT_SECONDS, length_problem
 from asrtool.data.samples import block_reader, load_samples, require_audible
 from asrtool.data.sources import InvalidEntry
 
-FRAME_SHIFT = 0.01  # seconds
+FRAME_SHIFT = 0.01  # seconds, nominally; `frame_seconds` is exact
 # The shortest audio that gives one frame. The first window begins 7.5 ms before the audio and ends 17.5 ms after its
 # start; lhotse fills what is missing at either end with mirrored samples, so that no more can be missing than is there:
 # 17.5 ms - x <= x.
@@ -91,7 +91,8 @@ def _require_finite(features: torch.Tensor, cut: MonoCut, first: int) -> torch.T
     """Returns `features`, which begin at frame `first` of the cut. Raises InvalidEntry if a frame is not finite."""
     if not features.isfinite().all():
         frame = first + int(features.isfinite().all(1).logical_not().nonzero()[0])
-        raise InvalidEntry(f"{cut.id}: its features are not finite at {frame * FRAME_SHIFT:.2f} s (frame {frame})")
+        seconds = frame * frame_seconds(cut.sampling_rate)
+        raise InvalidEntry(f"{cut.id}: its features are not finite at {seconds:.2f} s (frame {frame})")
     return features
 
 
@@ -181,7 +182,15 @@ def stored_crc32(archive: Path, key: str) -> int:
 
 def samples_per_frame(sampling_rate: int) -> int:
     """Returns the number of samples between the beginnings of two frames."""
-    return round(FRAME_SHIFT * sampling_rate)
+    return int(FRAME_SHIFT * sampling_rate)
+
+
+def frame_seconds(sampling_rate: int) -> float:
+    """Returns the seconds between the beginnings of two frames: 0.01, or less if this is no whole number of samples.
+
+    At 22050 Hz, frames are 220 samples apart, which is 9.977 ms: 8 s less in an hour than with 10 ms.
+    """
+    return samples_per_frame(sampling_rate) / sampling_rate
 
 
 def count_frames(samples: int, sampling_rate: int) -> int:

@@ -29,12 +29,13 @@ class FrameLabels:
 
     Topologies with a blank have blank between units. In "hmm", the first `factor` frames of a unit have its first
     output, so that one output frame has, and the others its second one. There, frames between units are of silence, or
-    without a label if no unit is silence.
+    without a label if no unit is silence. shift: the seconds between two feature frames.
     """
 
     tokenizer: Tokenizer
     topology: Topology
     factor: int
+    shift: float = FRAME_SHIFT
 
     def of_utterance(self, items: Sequence[AlignedSymbol], length: int) -> torch.Tensor:
         """Returns the labels (length,) of an utterance, int64: NO_LABEL without alignment, and for unknown symbols.
@@ -60,13 +61,13 @@ class FrameLabels:
 
     def hmm_seconds(self, items: Sequence[AlignedSymbol], duration: float) -> Iterator[tuple[int, float]]:
         """Yields outputs of topology "hmm" with seconds of an utterance of `duration` seconds."""
-        for output, begin, end in self._hmm_spans(items, round(duration / FRAME_SHIFT)):
-            yield output, (end - begin) * FRAME_SHIFT
+        for output, begin, end in self._hmm_spans(items, round(duration / self.shift)):
+            yield output, (end - begin) * self.shift
 
     def _unit_frames(self, items: Sequence[AlignedSymbol]) -> list[_UnitFrames]:
         units = self.tokenizer.aligned_units([symbol for symbol, _, _ in items])
         return [
-            _UnitFrames(unit, max(0, round(start / FRAME_SHIFT)), max(0, round((start + duration) / FRAME_SHIFT)))
+            _UnitFrames(unit, max(0, round(start / self.shift)), max(0, round((start + duration) / self.shift)))
             for unit, (_, start, duration) in zip(units, items, strict=True)
         ]
 

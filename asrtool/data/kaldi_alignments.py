@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from asrtool.data.features import FRAME_SHIFT
+from asrtool.data.features import frame_seconds
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
 from asrtool.readers import GZIP_ERRORS, max_unpacked_bytes
@@ -40,11 +40,11 @@ HINT = "give a folder of Kaldi's alignments, such as exp/tri3b_ali"
 
 @dataclass(frozen=True)
 class KaldiAlignments:
-    """The pdf of each frame, (T,) int32, of each utterance. `frame_shift` is in seconds."""
+    """The pdf of each frame, (T,) int32, of each utterance. A frame has `subsampling_factor` feature frames."""
 
     folder: Path
     pdfs: dict[str, np.ndarray]
-    frame_shift: float
+    subsampling_factor: int
 
     def add_to(self, cut: dict) -> dict:
         """Returns the cut of an utterance, as it is in a manifest, with the alignment "unit" of its supervision.
@@ -54,13 +54,14 @@ class KaldiAlignments:
         pdfs = self.pdfs.get(cut["id"])
         if pdfs is None:
             raise InvalidEntry(f"no alignment in {self.folder}; Kaldi may have failed to align it")
-        seconds = len(pdfs) * self.frame_shift
+        shift = frame_seconds(cut["recording"]["sampling_rate"]) * self.subsampling_factor
+        seconds = len(pdfs) * shift
         duration = cut["duration"]
-        if abs(seconds - duration) > MAX_DIFFERENCE + self.frame_shift:
+        if abs(seconds - duration) > MAX_DIFFERENCE + shift:
             lengths = f"the alignment has {len(pdfs)} frames, {seconds:.2f} s, and the audio {duration:.2f} s"
             raise InvalidEntry(f"{lengths}; is it of the same audio?")
         (supervision,) = cut["supervisions"]
-        alignment = {"unit": list(_items(pdfs, self.frame_shift, duration))}
+        alignment = {"unit": list(_items(pdfs, shift, duration))}
         return cut | {"supervisions": [supervision | {"alignment": alignment}]}
 
 
@@ -79,7 +80,7 @@ def read_kaldi_alignments(folder: Path) -> KaldiAlignments:
                 limit = f"{folder / MODEL} has 1 to {len(pdf_of_transition) - 1}"
                 raise UserError(f"{path}: utterance {name!r:.100} has other transition ids than its model ({limit})")
             pdfs[name] = pdf_of_transition[transitions]
-    return KaldiAlignments(folder, pdfs, FRAME_SHIFT * _subsampling_factor(folder / FACTOR))
+    return KaldiAlignments(folder, pdfs, _subsampling_factor(folder / FACTOR))
 
 
 def _subsampling_factor(path: Path) -> int:

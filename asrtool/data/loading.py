@@ -29,7 +29,7 @@ from asrtool.data.augment import (
 from asrtool.data.augment_audio import audio_change
 from asrtool.data.batch import NO_LABEL, Batch, Position, SkippedCut
 from asrtool.data.entry_checks import MAX_CUT_SECONDS
-from asrtool.data.features import TOO_SHORT, is_too_short, load_features, stored_or_computed
+from asrtool.data.features import TOO_SHORT, frame_seconds, is_too_short, load_features, stored_or_computed
 from asrtool.data.frame_labels import FrameLabels
 from asrtool.data.lhotse_objects import read_cut, text_and_speaker
 from asrtool.data.sampling import CutBatch, entry_epoch
@@ -78,7 +78,9 @@ class SpeechDataset(Dataset):
         self.tokenizer = tokenizer
         self.frame_labels = None
         if tokenizer is not None and config.objective.needs_alignments:
-            self.frame_labels = FrameLabels(tokenizer, config.objective.topology, config.model.subsampling.factor)
+            factor = config.model.subsampling.factor
+            shift = frame_seconds(config.features.sampling_rate)
+            self.frame_labels = FrameLabels(tokenizer, config.objective.topology, factor, shift)
         self.training = training
         self.max_seconds = max_seconds
         self.transforms = transforms

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from lhotse import MonoCut
 
-from asrtool.data.features import FRAME_SHIFT, stored_or_computed
+from asrtool.data.features import frame_seconds, stored_or_computed
 from asrtool.data.inspection import alignment_problem
 from asrtool.data.lhotse_objects import read_cut
 from asrtool.data.lhotse_sets import open_cuts
@@ -76,7 +76,7 @@ def feature_statistics(cuts: Path, phones: PhoneTokenizer, max_minutes: float) -
     """
     collector = StatisticsCollector()
     for cut in progress(open_cuts(cuts), f"statistics of {cuts.name}"):
-        _add_cut(collector, cut, _cepstra(cut, 60 * max_minutes), FRAME_SHIFT, phones)
+        _add_cut(collector, cut, _cepstra(cut, 60 * max_minutes), frame_seconds(cut.sampling_rate), phones)
     return collector.result()
 
 

@@ -35,7 +35,7 @@ class RecordingFrames(NamedTuple):
     """A recording as the model sees it.
 
     log_probs (T, V) float16, T frames of `frame_seconds`; V counts the phones of a system with context-dependent units,
-    else the units. energy (F, 1): the mean of the log-mel features of each FRAME_SHIFT. seconds: the duration.
+    else the units. energy (F, 1): the mean of the log-mel features, one of each feature frame. seconds: the duration.
     """
 
     log_probs: np.ndarray

@@ -82,14 +82,14 @@ def word_times(
     """Returns start and end of each word in seconds from the frames of its units, `words`, which are in order.
 
     num_units: of the whole utterance, of `num_frames` frames of `frame_seconds`. `features` (F, B) are the log-mel
-    features of the utterance, one each FRAME_SHIFT. Words do not overlap, and each has the frames of its units.
+    features of the utterance, some for each frame. Words do not overlap, and each has the frames of its units.
     """
     duration = num_frames * frame_seconds
     cores = [TimeSpan(span.begin * frame_seconds, span.end * frame_seconds) for span in words]
     unit_seconds = duration / max(1, num_units)
     if features is None or not len(features):
         return _share_gaps(cores, duration, MAX_GAP_SHARE * unit_seconds)
-    return _energy_bounds(cores, duration, unit_seconds, _Energy(features))
+    return _energy_bounds(cores, duration, unit_seconds, _Energy(features, frame_seconds))
 
 
 def _share_gaps(words: Sequence[TimeSpan], duration: float, most: float) -> list[TimeSpan]:
@@ -134,7 +134,9 @@ def _without_overlaps(words: Sequence[TimeSpan]) -> list[TimeSpan]:
 class _Energy:
     """The energy of an utterance over time: the mean of its log-mel features."""
 
-    def __init__(self, features: np.ndarray):
+    def __init__(self, features: np.ndarray, frame_seconds: float):
+        """features (F, B): those of an utterance; frame_seconds: of an output frame, of a few features."""
+        self.shift = frame_seconds / max(1, round(frame_seconds / FRAME_SHIFT))  # exactly, of the features
         self.values = features.mean(axis=1)  # (F,)
         self.quiet = float(np.quantile(self.values, QUIET))
 
@@ -155,7 +157,7 @@ class _Energy:
         first = max(self._frame(gap), self._frame(start - reach))
         quiet = np.flatnonzero(self.values[first:stop] < floor + START_LEVEL * (level - floor))
         frame = first + int(quiet[-1]) + 1 if len(quiet) else first
-        return min(start, frame * FRAME_SHIFT)
+        return min(start, frame * self.shift)
 
     def fall(self, end: float, gap: float, reach: float, level: float, is_pause: bool) -> float | None:
         """Returns where a word ends whose units do at `end`; None without a pause until `gap` seconds.
@@ -169,7 +171,7 @@ class _Energy:
         stop = min(self._frame(gap), self._frame(end + reach))
         quiet = np.flatnonzero(self.values[first:stop] < floor + END_LEVEL * (level - floor))
         frame = first + int(quiet[0]) if len(quiet) else stop
-        return max(end, frame * FRAME_SHIFT) if frame > first else end
+        return max(end, frame * self.shift) if frame > first else end
 
     def _floor(self, first: int, stop: int, level: float, is_pause: bool) -> float | None:
         """Returns the lowest energy of a gap, or None where it is the energy of speech."""
@@ -181,4 +183,4 @@ class _Energy:
         return None if is_speech and not is_pause else floor
 
     def _frame(self, seconds: float) -> int:
-        return min(max(0, round(seconds / FRAME_SHIFT)), len(self.values))
+        return min(max(0, round(seconds / self.shift)), len(self.values))

@@ -58,7 +58,7 @@ class EngineLoop:
         self._rate = experiment.config.features.sampling_rate
         self._steps = ModelSteps(experiment, self._extractor)
         self._searches = StreamSearches(context)
-        self._frame_seconds = context.settings.shift_seconds
+        self._frame_seconds = context.settings.frame_seconds
         self._numbers = itertools.count()
         self._lanes: dict[LiveStream, Lane] = {}
         self._numbered: dict[int, Lane] = {}

@@ -3,7 +3,7 @@
 import torch
 
 import asrtool
-from asrtool.data.features import FRAME_SHIFT, extractor
+from asrtool.data.features import extractor
 from asrtool.deploy.onnx_graphs import common_value, state_names
 from asrtool.experiment import Experiment
 from asrtool.files import file_hash
@@ -37,7 +37,7 @@ def model_facts(experiment: Experiment) -> dict:
         "features": {"type": "Kaldi's log-mel filterbank", "samples": "float, -1 to 1"} | options,
         "normalisation": {"kind": experiment.config.model.normalise, "where": "inside the graphs"},
         "subsampling_factor": model.subsampling.factor,
-        "output_frame_seconds": round(FRAME_SHIFT * model.subsampling.factor, 6),
+        "output_frame_seconds": round(experiment.frame_seconds, 6),
         "latency_frames": {"chunk": latency.chunk, "right": latency.right} if model.can_stream else None,
         "stream": stream_facts(model) if model.can_stream else None,
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asrtool.data.features import FRAME_SHIFT
+from asrtool.data.features import frame_seconds
 from asrtool.decoding.graph_options import option_flag
 from asrtool.decoding.search_setup import GraphSetup, open_graph
 from asrtool.decoding.system_options import search_options, warn_of_unused_weights
@@ -92,9 +92,10 @@ def write_runtime_files(experiment: Experiment, search: GraphSetup | None, folde
         write_symbols(folder / WORDS, search.graph.words)
     if experiment.model.can_stream:
         model = experiment.model
+        shift = frame_seconds(experiment.config.features.sampling_rate)
         waiting = model.lead_padding + model.subsampling.factor * model.delay
-        facts["tail_padding_seconds"] = round(FRAME_SHIFT * tail_padding_frames(model), 2)
-        facts["timestamps_late_seconds"] = round(FRAME_SHIFT * waiting, 2)
+        facts["tail_padding_seconds"] = round(shift * tail_padding_frames(model), 2)
+        facts["timestamps_late_seconds"] = round(shift * waiting, 2)
     write_text(folder / README, _readme(experiment, facts))
     return facts
 

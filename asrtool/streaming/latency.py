@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from lhotse import MonoCut
 
-from asrtool.data.features import FRAME_SHIFT
+from asrtool.data.features import frame_seconds
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
@@ -21,7 +21,7 @@ MIN_CHUNK_SECONDS = 0.1  # about as much as a telephone or a browser sends at a 
 
 def default_chunk_seconds(experiment: Experiment) -> float:
     """Returns the audio that arrives at a time: the model's chunk, or the fewest of them above MIN_CHUNK_SECONDS."""
-    chunk = experiment.model.latency().chunk * FRAME_SHIFT
+    chunk = experiment.model.latency().chunk * frame_seconds(experiment.config.features.sampling_rate)
     return chunk * max(1, int(np.ceil(MIN_CHUNK_SECONDS / chunk)))
 
 
@@ -29,8 +29,9 @@ def algorithmic_latency(experiment: Experiment) -> dict[str, float]:
     """Returns how much audio behind its beginning an output frame waits for, in milliseconds: maximum and mean."""
     features, model = experiment.config.features, experiment.model
     right, chunk = model.latency()
-    ahead = right + FrameExtractor(features.sampling_rate, features.num_bins).look_ahead / FRAME_SHIFT
-    shift = 1000 * FRAME_SHIFT
+    seconds = frame_seconds(features.sampling_rate)
+    ahead = right + FrameExtractor(features.sampling_rate, features.num_bins).look_ahead / seconds
+    shift = 1000 * seconds
     # A chunk's first frame waits for all of the chunk, its last frame for one frame.
     mean = ahead + (chunk + model.subsampling.factor) / 2
     return {"max": round(shift * (ahead + chunk), 1), "mean": round(shift * mean, 1)}

@@ -105,12 +105,10 @@ def frame_extractor(experiment: Experiment) -> FrameExtractor:
 def search_settings(experiment: Experiment, keep_frames: bool) -> SearchSettings:
     """Returns what the searches of all streams of a model have in common."""
     factor = experiment.model.subsampling.factor
-    extractor = frame_extractor(experiment)
     chunk = experiment.model.latency().chunk // factor  # output frames that the model computes at a time
     return SearchSettings(
         assembler=WordAssembler(experiment.tokenizer),
         frame_seconds=experiment.frame_seconds,
-        shift_seconds=extractor.shift * factor / experiment.config.features.sampling_rate,
         factor=factor,
         check_interval=chunk * math.ceil(ENDPOINT_CHECK_SECONDS / (chunk * experiment.frame_seconds)),
         keep_frames=keep_frames,

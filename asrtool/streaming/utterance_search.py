@@ -42,14 +42,13 @@ class RecognitionResult:
 class SearchSettings:
     """What the searches of all streams of a model have in common.
 
-    shift_seconds: from the start of an output frame to the next one's, exactly; at 22050 Hz it is less than the nominal
-    frame_seconds. check_interval: output frames between two checks for an endpoint. factor: feature frames for each
-    output frame. keep_frames: results of utterances have their features and log-probs, which are kept until then.
+    frame_seconds: from the start of an output frame to the next one's. check_interval: output frames between two checks
+    for an endpoint. factor: feature frames for each output frame. keep_frames: results of utterances have their
+    features and log-probs, which are kept until then.
     """
 
     assembler: WordAssembler
     frame_seconds: float
-    shift_seconds: float
     factor: int
     check_interval: int
     keep_frames: bool = False
@@ -132,7 +131,7 @@ class UtteranceSearch:
     ) -> RecognitionResult:
         """Returns the result that the words are, from their first frames, counted from the start of the utterance."""
         frame_seconds = self._settings.frame_seconds
-        start = self._start_frame * self._settings.shift_seconds
+        start = self._start_frame * frame_seconds
         return RecognitionResult(
             words=words,
             times=[round(start + frame * frame_seconds, 3) for frame in frames],

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from asrtool.config import Config
+from asrtool.data.features import frame_seconds
 from asrtool.data.frame_labels import FrameLabels
 from asrtool.distributed import Ranks, on_first_rank
 from asrtool.errors import UserError
@@ -36,7 +37,8 @@ def create_objective(
     if section.kind == "ctc":
         objective = transcript_sum(section, tokenizer)
     elif section.kind == "ce":
-        labels = FrameLabels(tokenizer, section.topology, config.model.subsampling.factor)
+        shift = frame_seconds(config.features.sampling_rate)
+        labels = FrameLabels(tokenizer, section.topology, config.model.subsampling.factor, shift)
         on_first_rank(ranks, lambda: write_priors(config.data, labels, experiment / PRIORS))
         objective = CrossEntropy(config.model.subsampling.factor, section.label_smoothing)
     else:

@@ -12,7 +12,7 @@ from asrtool.config import Config
 from asrtool.data.augment import keyed_generator
 from asrtool.data.batch import Batch
 from asrtool.data.batch_cost import UtteranceCost
-from asrtool.data.features import FRAME_SHIFT
+from asrtool.data.features import frame_seconds
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.sampling import TrainingSampler
 from asrtool.distributed import Ranks, sum_over_ranks
@@ -135,7 +135,8 @@ class Session:
             self.rank_state.count_batch(batch)
         self.progress.step += 1
         self.progress.position = batches[-1].next_position
-        padded = sum(batch.features.shape[0] * batch.features.shape[1] * FRAME_SHIFT for batch in batches)
+        shift = frame_seconds(self.config.features.sampling_rate)
+        padded = sum(batch.features.shape[0] * batch.features.shape[1] * shift for batch in batches)
         values = {"seconds": sum(batch.seconds for batch in batches), "padded": padded}
         for number in range(self.num_mixed):
             frames = [
@@ -144,7 +145,7 @@ class Session:
                 for length, corpus in zip(batch.feature_lens.tolist(), batch.corpora, strict=True)
                 if corpus == number
             ]
-            values[corpus_value("seconds", number)] = sum(frames) * FRAME_SHIFT
+            values[corpus_value("seconds", number)] = sum(frames) * shift
         return values
 
     def synchronise(self) -> bool:

@@ -11,11 +11,18 @@ from lhotse import CutSet, MonoCut, Recording
 from asrtool.data import feature_store
 from asrtool.data.corpora import Utterance
 from asrtool.data.feature_store import store_features
-from asrtool.data.features import compute_features, count_frames, load_features
+from asrtool.data.features import (
+    compute_features,
+    count_frames,
+    frame_seconds,
+    load_features,
+    samples_per_frame,
+)
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.manifest import write_manifest
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError
+from asrtool.streaming.feature_stream import FrameExtractor
 
 BINS = 20
 HALF_A_TICK = 2.0**-9
@@ -55,6 +62,12 @@ def same(one: dict, two: dict) -> bool:
 def archives(out) -> dict[str, int]:
     """When each archive of features was written."""
     return {path.name: path.stat().st_mtime_ns for path in (out.parent / "feats").rglob("*.lca")}
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 11150, 16000, 22050, 22255, 44100, 48000])
+def test_the_frames_of_an_hour_have_the_seconds_of_an_hour(rate):
+    assert samples_per_frame(rate) == FrameExtractor(rate, BINS).shift
+    assert count_frames(3600 * rate, rate) * frame_seconds(rate) == pytest.approx(3600, abs=0.01)
 
 
 def test_features_are_log_mel_energies_low_bins_first(corpus, write_audio, tmp_path):

@@ -42,6 +42,14 @@ def test_equal_units_that_touch_are_two_in_two_states():
     assert labels_of([("a", 0.0, 0.06), ("a", 0.06, 0.06)], 12) == [4, 4, 4, 4, 5, 5] * 2
 
 
+@pytest.mark.parametrize("topology", ["ctc", "modified", "hmm"])
+@pytest.mark.parametrize("shift", [220 / 22050, 110 / 11025])
+def test_labels_of_a_long_utterance_are_in_the_frames_of_its_rate(topology, shift):
+    items = [("a", 2900 * shift, 6 * shift), ("b", 2906 * shift, 8 * shift)]
+    exact = FrameLabels(PHONES, topology, FACTOR, shift).of_utterance(items, 3000).tolist()
+    assert exact == labels_of([("a", 29.0, 0.06), ("b", 29.06, 0.08)], 3000, topology=topology)
+
+
 @pytest.mark.parametrize("second", range(1, 2 * FACTOR))
 @pytest.mark.parametrize("topology", ["ctc", "modified"])
 def test_a_short_unit_before_an_equal_one_labels_nothing_else(second, topology):

@@ -16,9 +16,10 @@ VECTORS = {"a-1": [2, 1, 1, 4, 6, 5], "b": [], "c-ü": [6]}
 FORMS = pytest.mark.parametrize("form", [binary_archive, text_archive])
 
 
-def cut(name: str, seconds: float) -> dict:
+def cut(name: str, seconds: float, rate: int = 16000) -> dict:
     """A cut as it is in a manifest."""
-    return {"id": name, "duration": seconds, "supervisions": [{"id": name, "text": "a"}]}
+    supervisions = [{"id": name, "text": "a"}]
+    return {"id": name, "duration": seconds, "supervisions": supervisions, "recording": {"sampling_rate": rate}}
 
 
 def items(folder, name: str, seconds: float) -> list:
@@ -40,7 +41,7 @@ def test_transition_ids_become_pdfs_of_all_jobs(tmp_path, form):
     folder = write_alignments(tmp_path, MODEL, form({"a": [2, 1, 4]}), form({"b": [6]}))
     alignments = read_kaldi_alignments(folder)
     assert {name: pdfs.tolist() for name, pdfs in alignments.pdfs.items()} == {"a": [2, 2, 0], "b": [1]}
-    assert alignments.frame_shift == 0.01
+    assert alignments.subsampling_factor == 1
 
 
 def test_runs_of_a_pdf_become_items_that_cover_the_cut(tmp_path):
@@ -52,6 +53,12 @@ def test_frames_are_centred_in_the_audio(tmp_path):
     folder = write_alignments(tmp_path, MODEL, binary_archive(VECTORS))
     # with snip_edges, 6 frames of 25 ms every 10 ms need 75 ms; frame t is centred at 12.5 + 10 t ms
     assert items(folder, "a-1", 0.075) == [["pdf_2", 0.0, 0.0375], ["pdf_0", 0.0375, 0.01], ["pdf_1", 0.0475, 0.0275]]
+
+
+def test_frames_have_the_samples_that_kaldi_gives_them(tmp_path):
+    folder = write_alignments(tmp_path, MODEL, binary_archive({"a": [2] * 3000 + [4] * 3000}))
+    cut_items = read_kaldi_alignments(folder).add_to(cut("a", 6000 * 220 / 22050, 22050))["supervisions"]
+    assert cut_items[0]["alignment"]["unit"] == [["pdf_2", 0.0, 29.932], ["pdf_0", 29.932, 29.9319]]
 
 
 def test_frames_of_chain_models_are_longer(tmp_path):

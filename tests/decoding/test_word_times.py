@@ -100,6 +100,14 @@ def test_words_without_a_pause_share_the_gap_between_their_units():
     assert first.end == second.start == pytest.approx(14.5 * FRAME)
 
 
+@pytest.mark.parametrize("shift", [220 / 22050, 110 / 11025, 0.01])
+def test_frames_of_other_rates_are_shorter_and_times_with_them(shift):
+    words = [FrameSpan(100, 110), FrameSpan(2000, 2010)]
+    features = speech([(0.04 * word.begin, 0.04 * word.end) for word in words], 100.0)
+    usual = word_times(words, 20, 2500, 0.04, features)
+    assert np.array(word_times(words, 20, 2500, 4 * shift, features)) == pytest.approx(np.array(usual) * shift / 0.01)
+
+
 def test_times_do_not_depend_on_the_level_of_the_recording():
     words, frames = random_words(3)
     features = np.random.default_rng(3).normal(size=(4 * frames, 8))

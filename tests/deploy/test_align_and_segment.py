@@ -124,6 +124,15 @@ def test_the_log_probs_of_windows_are_those_of_the_whole(system, tmp_path):
     assert (found.argmax(1) == whole[0].numpy().argmax(1)).mean() > 0.99
 
 
+@pytest.mark.parametrize("rate", [8000, 11025, 22050])
+def test_the_frames_of_a_recording_last_as_long_as_it(system, tiny_config, tmp_path, rate):
+    soundfile.write(tmp_path / "talk.wav", np.random.default_rng(0).normal(0, 0.01, 300 * rate), rate)
+    opened = experiment_module.open_experiment(system)
+    opened.config = tiny_config(features={"sampling_rate": rate})
+    found, _, seconds = recording_log_probs(opened, tmp_path / "talk.wav")
+    assert len(found) * opened.frame_seconds == pytest.approx(seconds, abs=opened.frame_seconds)
+
+
 @pytest.mark.parametrize("rate", [22050, 44100])
 def test_other_sampling_rates_are_resampled(asr, system, tmp_path, rate):
     spoken = write_recording(tmp_path / "talk.flac", SENTENCES, rate=rate)
