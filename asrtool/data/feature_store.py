@@ -35,7 +35,7 @@ from asrtool.data.features import FRAME_SHIFT, compute_features, extractor, stor
 from asrtool.data.lhotse_objects import deserialize_cut
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.manifest import ManifestSummary
-from asrtool.data.shards import Entry, entries, entries_with_trees, manifest_name, read_entries
+from asrtool.data.shards import Entry, entries, entries_with_trees, fingerprint, manifest_name, read_entries
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
 from asrtool.files import atomic_path, file_hash, require_output, write_json
@@ -146,7 +146,7 @@ def _plan_storage(
     if out.is_file() and out.stat().st_size and _features_folder(out) is None:
         raise UserError(f"OUT is {out}, which `asrtool features` has not written; delete it or name another file")
     settings = {
-        "manifest": file_hash(cuts_path),
+        "manifest": fingerprint(cuts_path) if Path(cuts_path).is_dir() else file_hash(cuts_path),
         "num_bins": num_bins,
         "speeds": list(speeds),
         "shard_cuts": SHARD_CUTS,

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.cut import Cut
 
 from asrtool.data.lhotse_objects import deserialize_entry
+from asrtool.data.shards import manifest_files
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError, require_file
 from asrtool.readers import parse_json, read_byte_lines
@@ -25,7 +26,11 @@ FREE_FIELDS = {"alignment", "custom", "kwargs"}  # their contents are not checke
 
 
 def open_cuts(path: Path) -> CutSet:
-    """Returns a manifest of cuts, opened lazily. UserError if it is missing, empty or not one; later for any line."""
+    """Returns a manifest of cuts, a file or a folder of files, opened lazily.
+
+    Raises UserError if it is missing, empty, not a manifest, or Shar, whose cuts have no audio without its tar files;
+    later for any line.
+    """
     cuts = CutSet(_LazyCuts(Path(path)))
     if next(iter(cuts), None) is None:
         raise UserError(f"manifest is empty: {path}; make it again with `asrtool prepare`")
@@ -39,10 +44,21 @@ class _LazyCuts:
         self.path = path
 
     def __iter__(self) -> Iterator[Cut]:
-        for where, cut in read_items(self.path, "cuts", "make it with `asrtool prepare`"):
-            if isinstance(cut, InvalidEntry):
-                raise UserError(f"{where}: {cut}")
-            yield cut
+        for file in manifest_files(self.path):
+            for where, cut in read_items(file, "cuts", "make it with `asrtool prepare`"):
+                if isinstance(cut, InvalidEntry):
+                    raise UserError(f"{where}: {cut}")
+                if _is_in_shar(cut):
+                    hint = "give the manifest that it was made from, or export it with `lhotse shar export`"
+                    raise UserError(f"{self.path} is lhotse's Shar, which this command does not read; {hint}")
+                yield cut
+
+
+def _is_in_shar(cut: Cut) -> bool:
+    if not isinstance(cut, MonoCut):
+        return False
+    has_audio = cut.has_recording and any(source.type == "shar" for source in cut.recording.sources)
+    return has_audio or (cut.has_features and cut.features.storage_type == "shar")
 
 
 def read_lhotse(cuts: Path | None, recordings: Path | None, supervisions: Path | None) -> Iterable[Cut | str]:

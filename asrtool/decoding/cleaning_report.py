@@ -144,6 +144,7 @@ def clean(
     """
     require_own_folder(out, MARKER, "asrtool clean", [cuts, *(options or {}).values()])
     check_cuts(cuts, max_minutes, experiment.config.data.max_seconds)
+    open_cuts(cuts)  # refuses what cannot be written in the end
     search = open_word_search(experiment, options or {})
     experiment.max_seconds = 60 * max_minutes
     verdicts = judge(list(score_cuts(experiment, cuts, batch_seconds, workers)), limits)

@@ -4,6 +4,7 @@ from itertools import islice
 
 import pytest
 from lhotse import CutSet
+from lhotse.shar import SharWriter
 
 from asrtool.data.lhotse_manifest import copy_manifest
 from asrtool.data.lhotse_sets import open_cuts, read_items, read_lhotse
@@ -126,6 +127,43 @@ def test_other_formats_are_refused_with_the_command_that_converts_them(write, tr
 def test_a_manifest_can_be_iterated_more_than_once(corpus):
     cuts = open_cuts(corpus)
     assert [cut.id for cut in cuts] == [cut.id for cut in cuts] == [cut.id for cut in CutSet.from_jsonl_lazy(corpus)]
+
+
+def parts_of(trees, folder):
+    """A folder with a manifest in two files."""
+    folder.mkdir()
+    for number in (0, 1):
+        lines = "".join(json.dumps(tree) + "\n" for tree in trees[number::2])
+        (folder / f"{number}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    return folder
+
+
+def test_a_folder_of_files_is_one_manifest(trees, tmp_path):
+    folder = parts_of(trees, tmp_path / "parts")
+    (folder / ".tmp-unfinished.jsonl.gz").write_bytes(b"")
+    assert [cut.id for cut in open_cuts(folder)] == [tree["id"] for tree in trees[0::2] + trees[1::2]]
+    with open(folder / "2.jsonl", "w") as file:
+        file.write("not a cut\n")
+    with pytest.raises(UserError, match=r"2\.jsonl is not a manifest of cuts"):
+        list(open_cuts(folder))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"no \*\.jsonl\.gz in .*none"):
+        open_cuts(tmp_path / "none")
+
+
+@pytest.mark.parametrize("command", ["features", "subset"])
+def test_commands_take_folders_of_files_and_refuse_shar_in_one_line(asr, trees, corpus, tmp_path, command):
+    folder = parts_of(trees[:4], tmp_path / "parts")
+    status, _, message = asr(command, folder, tmp_path / "out.jsonl.gz")
+    assert status == 0, message
+    assert {cut.id for cut in open_cuts(tmp_path / "out.jsonl.gz")} == {tree["id"] for tree in trees[:4]}
+    (tmp_path / "shar").mkdir()
+    with SharWriter(tmp_path / "shar", {"recording": "wav"}, shard_size=2) as writer:
+        for cut in islice(open_cuts(corpus), 4):
+            writer.write(cut)
+    status, _, message = asr(command, tmp_path / "shar", tmp_path / "new.jsonl.gz")
+    assert status == 2 and "is lhotse's Shar" in message and len(message.splitlines()) == 1
+    assert not (tmp_path / "new.jsonl.gz").exists()
 
 
 def test_entries_are_returned_with_their_line_numbers(trees, write):
