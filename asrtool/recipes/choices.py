@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from asrtool.recipes.facts import CorpusFacts
+from asrtool.recipes.facts import LONGEST, USUAL_LONGEST, CorpusFacts
 from asrtool.recipes.machine import Machine
 from asrtool.recipes.presets import Preset, choose_preset
 from asrtool.training.batch_fill import PADDING, fill
@@ -21,7 +21,6 @@ NARROW_BINS, WIDE_BINS = 40, 80  # mel bins: as many as the band has room for
 STORED_HOURS_PER_CORE = 3.0  # three speeds of an hour take 20 s of a core: a minute of extraction before the training
 HOURS_ON_CPU, HOURS_ON_GPU = 1.5, 24.0  # of training, unless --training-hours says otherwise
 MIN_STEPS = 300  # CTC begins to tell units apart after a few hundred steps
-USUAL_LONGEST, LONGEST = 30.0, 40.0  # seconds of a cut; attention to all frames makes longer ones slow
 SMALL_TEST_SHARE, LARGE_TEST_HOURS = 0.1, 2.0  # of the corpus for dev, and again for test
 MAX_WORKERS = 8
 VALIDATIONS = 20  # in a training

@@ -20,7 +20,7 @@ from asrtool.recipes.choices import (
     choose_training,
 )
 from asrtool.recipes.config_text import config_text
-from asrtool.recipes.facts import CorpusFacts, measure_corpus
+from asrtool.recipes.facts import LONGEST, USUAL_LONGEST, CorpusFacts, measure_corpus
 from asrtool.recipes.folder import checkout, recipe_folder, write_recipe
 from asrtool.recipes.lhotse_corpora import PREFIX, find_pairs, lhotse_corpus, sets_of_pairs
 from asrtool.recipes.machine import Machine, describe_machine
@@ -92,6 +92,7 @@ def create_recipe(request: Request) -> Recipe:
     sets = choose_sets(main, "dev" in corpus.sets, "test" in corpus.sets)
     audio = choose_audio(facts, machine, sets.train_hours)
     units = choose_units(text, sets.train_hours, request.user, _cmudict_coverage(text, request.user))
+    _require_short(main, corpus)
     training = _choose_training(request, main, machine, audio, sets, text, units.units.value)
     recipe = Recipe(
         folder=folder,
@@ -130,12 +131,22 @@ def _require_usable(facts_of_sets: Mapping[str, CorpusFacts], corpus: Corpus) ->
     total = facts.utterances + len(facts.problems)
     if not total:
         raise UserError(f"no utterances in {corpus.path} ({corpus.description}); is it the right folder or file?")
-    if len(facts.problems) > MAX_BAD_SHARE * total:
-        summary = f"{len(facts.problems)} of {total} utterances of {corpus.path} ({corpus.description}) cannot be used"
+    if facts.num_bad > MAX_BAD_SHARE * total:
+        about = "about " if facts.num_bad > len(facts.problems) else ""
+        summary = f"{about}{facts.num_bad} of {total} utterances of {corpus.path} ({corpus.description}) cannot be used"
         raise DataError(f"{summary}; mend them, or name its layout with the options of `asrtool new`", facts.problems)
     if facts.utterances < MIN_UTTERANCES:
         raise UserError(f"{corpus.path} has {facts.utterances} utterances; a recipe needs {MIN_UTTERANCES} or more")
     return facts
+
+
+def _require_short(facts: CorpusFacts, corpus: Corpus) -> None:
+    """Raises UserError if most of the audio is in utterances that are too long to train on."""
+    if facts.lengths[2] > LONGEST and facts.long_share > 0.5:
+        problem = (
+            f"{facts.long_share:.0%} of the audio of {corpus.path} is in utterances of more than {USUAL_LONGEST:g} s"
+        )
+        raise UserError(f"{problem}, too long to train on; split them at pauses, e.g. with `asrtool segment`")
 
 
 def _merged(parts: list[CorpusFacts]) -> CorpusFacts:
@@ -153,6 +164,7 @@ def _merged(parts: list[CorpusFacts]) -> CorpusFacts:
             lengths=(min(shortest, other.lengths[0]), median, max(longest, other.lengths[2])),
             texts=first.texts + other.texts,
             problems=first.problems + other.problems,
+            num_bad=first.num_bad + other.num_bad,
             is_estimate=first.is_estimate or other.is_estimate,
         )
     return first

@@ -10,11 +10,13 @@ import numpy as np
 from asrtool.data.audio import AudioInfo, inspect_audio
 from asrtool.data.corpora import Utterance
 from asrtool.data.sources import InvalidEntry
+from asrtool.data.utterance_checks import UtteranceChecks
 from asrtool.progress import progress
 from asrtool.recipes.audio_sample import AudioSample, every_nth, sample_audio
 
 MAX_INSPECTED = 20_000  # recordings whose header is read: half a minute; the hours of larger corpora are estimated
 MAX_LISTENED = 24  # recordings whose samples are read for level and noise: a few seconds
+USUAL_LONGEST, LONGEST = 30.0, 40.0  # seconds of a cut; attention to all frames makes longer ones slow
 INSPECTING_THREADS = 8  # reading headers waits for the disk
 
 
@@ -30,7 +32,9 @@ class CorpusFacts:
     lengths: tuple[float, float, float]  # seconds: the shortest, the median, the longest utterance
     texts: list[str]
     audio: AudioSample
-    problems: list[str] = field(default_factory=list)  # of utterances that cannot be used
+    long_share: float = 0.0  # of the audio that is in utterances of more than USUAL_LONGEST seconds
+    problems: list[str] = field(default_factory=list)  # one for each utterance that cannot be used
+    num_bad: int = 0  # utterances that cannot be used, with an estimate for recordings that were not inspected
     is_estimate: bool = False  # hours and lengths are of a sample of the recordings
 
     @property
@@ -58,19 +62,32 @@ def measure_corpus(rows: Iterable[Utterance | str]) -> CorpusFacts:
     """Returns the facts of the utterances that a reader yields (asrtool/data/corpora.py).
 
     The header of every recording is read, or of MAX_INSPECTED of them, evenly spaced, in a larger corpus. Utterances
-    without text, and those whose recording cannot be read, are problems and do not count.
+    without text, and those whose recording cannot be read or ends before them, are problems and do not count.
     """
     listed = list(rows)
-    problems = [row for row in listed if isinstance(row, str)]
     utterances = [row for row in listed if isinstance(row, Utterance)]
     paths = list(dict.fromkeys(utterance.audio for utterance in utterances))
     inspected = every_nth(paths, MAX_INSPECTED)
     recordings = _inspect(inspected)
-    problems += [f"{path}: {info}" for path, info in recordings.items() if isinstance(info, InvalidEntry)]
     readable = {path: info for path, info in recordings.items() if isinstance(info, AudioInfo)}
+    problems = [row for row in listed if isinstance(row, str)]
     problems += [f"{row.id}: empty transcript" for row in utterances if not row.text.strip()]
-    usable = [row for row in utterances if row.text.strip() and not isinstance(recordings.get(row.audio), InvalidEntry)]
-    seconds = [_seconds(row, readable[row.audio]) for row in usable if row.audio in readable]
+    usable: list[Utterance] = []
+    seconds: list[float] = []
+    num_checked = num_bad = 0  # utterances with a transcript, of inspected recordings
+    for row in utterances:
+        if not row.text.strip():
+            continue
+        if row.audio in recordings:
+            num_checked += 1
+            try:
+                seconds.append(_seconds(row, recordings[row.audio]))
+            except InvalidEntry as problem:
+                problems.append(f"{row.id}: {problem}")
+                num_bad += 1
+                continue
+        usable.append(row)
+    unchecked = len(usable) - len(seconds)
     return CorpusFacts(
         utterances=len(usable),
         seconds=float(np.mean(seconds or [0.0])) * len(usable),
@@ -80,7 +97,9 @@ def measure_corpus(rows: Iterable[Utterance | str]) -> CorpusFacts:
         lengths=_spread(seconds),
         texts=[" ".join(row.text.split()) for row in usable],
         audio=sample_audio(every_nth(list(readable), MAX_LISTENED)),
+        long_share=sum(length for length in seconds if length > USUAL_LONGEST) / max(1e-9, sum(seconds)),
         problems=problems,
+        num_bad=len(problems) + round(unchecked * num_bad / max(1, num_checked)),
         is_estimate=len(inspected) < len(paths),
     )
 
@@ -97,11 +116,16 @@ def _inspect(paths: Sequence[str]) -> dict[str, AudioInfo | InvalidEntry]:
         return dict(zip(paths, results, strict=True))
 
 
-def _seconds(utterance: Utterance, info: AudioInfo) -> float:
-    """Seconds of an utterance, which ends with its recording unless it says otherwise."""
+def _seconds(utterance: Utterance, info: AudioInfo | InvalidEntry) -> float:
+    """Returns the seconds of an utterance, which ends with its recording unless it says otherwise.
+
+    Raises InvalidEntry if the recording cannot be read, or ends before the utterance.
+    """
+    if isinstance(info, InvalidEntry):
+        raise InvalidEntry(f"{utterance.audio}: {info}")
     length = info.samples / info.rate
-    end = length if utterance.end is None else min(utterance.end, length)
-    return max(0.0, end - utterance.start)
+    end = length if utterance.end is None else utterance.end
+    return UtteranceChecks().check_end(utterance.start, end, length) - utterance.start
 
 
 def _spread(seconds: Sequence[float]) -> tuple[float, float, float]:

@@ -86,7 +86,10 @@ def lhotse_corpus(name: str, folder: Path | None, scratch: Path) -> Corpus:
     script = f"""\
 # lhotse downloads the corpus if it is not there, and writes manifests of its recordings and transcripts.
 if [ ! -d "$corpus" ]; then lhotse download {name} {command_line([str(folder)])}; fi
-if [ ! -d {MANIFESTS} ]; then lhotse prepare {name} "$corpus" {MANIFESTS}.tmp && mv {MANIFESTS}.tmp {MANIFESTS}; fi"""
+rm -rf {MANIFESTS}.tmp
+lhotse prepare {name} "$corpus" {MANIFESTS}.tmp
+rm -rf {MANIFESTS}
+mv {MANIFESTS}.tmp {MANIFESTS}"""
     moved = [replace(pair, folder=MANIFESTS) for pair in pairs]
     return Corpus(corpus, sets_of_pairs(moved), script, f"lhotse's corpus {name}")
 

@@ -147,6 +147,33 @@ def test_bad_utterances_are_left_out_and_many_are_refused(tiny, tmp_path) -> Non
     assert not (tmp_path / "egs/other").exists()
 
 
+def test_a_corpus_with_one_bad_recording_of_two_is_refused(tmp_path, write_audio) -> None:
+    write_audio(tmp_path / "good.wav", seconds=50.0)
+    (tmp_path / "bad.wav").write_text("no audio")
+    rows = [f"{name}.wav,one two,{n},{n + 0.9}" for name in ("good", "bad") for n in range(50)]
+    (tmp_path / "half.csv").write_text("\n".join(["audio,text,start,end", *rows]))
+    with pytest.raises(DataError, match="50 of 100 utterances"):
+        create_recipe(request(tmp_path, tmp_path / "half.csv"))
+    assert not (tmp_path / "egs/tones").exists()
+
+
+def test_times_in_milliseconds_are_refused(tmp_path, write_audio) -> None:
+    write_audio(tmp_path / "good.wav", seconds=20.0)
+    rows = [f"good.wav,one two,{n * 1000},{n * 1000 + 900}" for n in range(20)]
+    (tmp_path / "ms.csv").write_text("\n".join(["audio,text,start,end", *rows]))
+    with pytest.raises(DataError, match="20 of 20 utterances"):
+        create_recipe(request(tmp_path, tmp_path / "ms.csv"))
+
+
+def test_a_corpus_of_long_utterances_is_refused_before_anything_is_measured(tmp_path, write_audio, monkeypatch) -> None:
+    monkeypatch.setattr(create, "measure_speed", lambda *_: pytest.fail("measured"))
+    write_audio(tmp_path / "long.wav", seconds=60.0)
+    rows = [f"long.wav,one two,{n}" for n in range(12)]
+    (tmp_path / "long.csv").write_text("\n".join(["audio,text,speaker", *rows]))
+    with pytest.raises(UserError, match="100% of the audio .* too long to train on; split them"):
+        create_recipe(request(tmp_path, tmp_path / "long.csv"))
+
+
 def test_shell_commands_of_a_kaldi_folder_are_refused(tiny, tmp_path) -> None:
     folder = layouts.kaldi(tiny, tmp_path) / "train"
     scp = (folder / "wav.scp").read_text().replace("WAVE/", "touch ran; cat WAVE/").replace(".flac", ".flac |")

@@ -45,6 +45,42 @@ def test_what_cannot_be_used_is_a_problem(tmp_path, write_audio) -> None:
     assert facts.utterances == 1 and len(facts.problems) == 3
 
 
+@pytest.mark.parametrize(("start", "end"), [(1500.0, 3000.0), (0.0, 1500.0), (6.0, None), (-1.0, 2.0), (2.0, 1.0)])
+def test_times_that_do_not_fit_the_recording_are_a_problem(tmp_path, write_audio, start, end) -> None:
+    """For example times in milliseconds."""
+    audio = str(write_audio(tmp_path / "talk.wav", seconds=4.0))
+    facts = measure_corpus([Utterance("a", audio, "one", start=start, end=end), Utterance("b", audio, "two")])
+    assert facts.utterances == 1 and facts.seconds == pytest.approx(4.0)
+    assert len(facts.problems) == 1 and facts.problems[0].startswith("a: ")
+
+
+def segments(audio: object, name: str, count: int = 50) -> list[Utterance]:
+    return [Utterance(f"{name}-{n}", str(audio), "one", start=n * 0.1, end=n * 0.1 + 0.1) for n in range(count)]
+
+
+def test_every_utterance_of_a_bad_recording_is_a_problem(tmp_path, write_audio) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no audio")
+    facts = measure_corpus(segments(write_audio(tmp_path / "good.wav", seconds=5.0), "good") + segments(bad, "bad"))
+    assert facts.utterances == 50 and len(facts.problems) == facts.num_bad == 50
+    assert all(problem.startswith("bad-") and str(bad) in problem for problem in facts.problems)
+
+
+def test_bad_utterances_of_a_large_corpus_are_estimated(tmp_path, write_audio, monkeypatch) -> None:
+    monkeypatch.setattr(facts_module, "MAX_INSPECTED", 2)
+    rows = []
+    for number in range(6):
+        path = tmp_path / f"{number}.wav"
+        if number % 3 == 0:
+            write_audio(path, seconds=1.0)
+        rows += segments(path, str(number), 10)
+    facts = measure_corpus(rows)
+    assert facts.num_bad == 0 and facts.utterances == 60
+    (tmp_path / "3.wav").write_text("no audio")
+    facts = measure_corpus(rows)
+    assert len(facts.problems) == 10 and facts.num_bad == 30 and facts.utterances == 50
+
+
 def test_hours_of_a_large_corpus_are_estimated(tmp_path, write_audio, monkeypatch) -> None:
     monkeypatch.setattr(facts_module, "MAX_INSPECTED", 2)
     rows = [Utterance(str(n), str(write_audio(tmp_path / f"{n}.wav", seconds=2.0)), "one") for n in range(6)]

@@ -1,5 +1,7 @@
 """Corpora that lhotse's own recipes prepare."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,27 @@ def test_a_new_folder_is_downloaded_and_its_subfolder_prepared(calls, tmp_path) 
     assert "lhotse download aishell" in corpus.before and 'lhotse prepare aishell "$corpus"' in corpus.before
     assert "data/lhotse/tones_recordings_train-a.jsonl.gz" in corpus.commands["train"][0]
     assert len(corpus.rows("train")) == 20
+
+
+def test_the_recipe_prepares_a_corpus_again_and_stops_if_that_fails(calls, tmp_path) -> None:
+    corpus = lhotse_corpus("aishell", tmp_path / "c", tmp_path / "scratch")
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin/lhotse"
+    command.write_text('#!/bin/sh\nmkdir "$4"\necho "of $3" >"$4/x"\nexit ${STATUS:-0}\n')
+    command.chmod(0o755)
+    script = f'set -euo pipefail\ncorpus=$1\nmkdir -p data\n{corpus.before}\necho "$(cat data/lhotse/x), end"\n'
+
+    def run(folder: str, **variables: str) -> tuple[int, str]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", **variables}
+        command = ["bash", "-c", script, "data.sh", tmp_path / folder]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False)
+        return done.returncode, done.stdout
+
+    assert run("one") == (0, f"of {tmp_path / 'one'}, end\n")
+    assert run("two", STATUS="3") == (3, "")
+    assert (tmp_path / "data/lhotse/x").read_text() == f"of {tmp_path / 'one'}\n"
+    assert run("two") == (0, f"of {tmp_path / 'two'}, end\n")
 
 
 def test_an_existing_folder_is_not_downloaded(calls, tmp_path) -> None:
