@@ -70,14 +70,19 @@ class Experiment:
         return outputs_of(self.config, self.tokenizer)
 
     @cached_property
+    def checkpoint_sha256(self) -> str:
+        """The sha256 of the file that the weights are from, in hexadecimal digits, by which results know it."""
+        return file_hash(self.checkpoint)
+
+    @cached_property
     def content_hashes(self) -> list[str]:
         """The hashes of everything in the experiment that determines hypotheses.
 
         These are the weights, the configuration, the tokenizer, and asrtool's own code.
         """
         code = sorted(Path(asrtool.__file__).parent.rglob("*.py"))
-        files = [self.checkpoint, self.folder / "config.yaml", self.folder / "tokenizer.json", *code]
-        return [file_hash(path) for path in files]
+        files = [self.folder / "config.yaml", self.folder / "tokenizer.json", *code]
+        return [self.checkpoint_sha256, *(file_hash(path) for path in files)]
 
     def load_adapted(self, folder: Path, cuts: Path) -> AdaptedWeights:
         """Sets `adapted` to the weights that `asrtool adapt` wrote into `folder`, for the speakers of `cuts`.

@@ -115,6 +115,13 @@ def make_experiment(folder: Path, config: Config, tokenizer: Path, bias: float |
     return folder
 
 
+def write_other_weights(checkpoint_file: Path, out: Path) -> None:
+    """Writes a checkpoint to `out` whose weights differ a little from those of `checkpoint_file`."""
+    state = checkpoint.load_checkpoint(checkpoint_file)
+    state["model"]["output.bias"] = state["model"]["output.bias"] + 0.01
+    checkpoint.save_checkpoint(out, state)
+
+
 def feature_batch(features: torch.Tensor, feature_lens: torch.Tensor, seconds: float) -> Batch:
     """Returns a batch of features (N, T, F) without transcripts."""
     none = torch.zeros(len(features), 0, dtype=torch.int64)

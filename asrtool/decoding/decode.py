@@ -69,7 +69,7 @@ def decode(
     facts |= {"precision": experiment.computed_precision}
     facts |= {"ranks": ranks.world_size} | (experiment.adapted.facts() if experiment.adapted else {})
     facts |= experiment.transforms.facts() if experiment.transforms else {}
-    facts |= {"run": run_hash(experiment, cuts, facts)}
+    facts |= {"run": run_hash(experiment, cuts, facts), "checkpoint_sha256": experiment.checkpoint_sha256}
     facts |= {"rtf_before": experiment.adapted.rtf} if experiment.adapted else {}
     facts |= {"options": options or {}}
     with result_lock(out, "asrtool decode") if ranks.is_first else nullcontext():

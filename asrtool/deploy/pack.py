@@ -118,7 +118,7 @@ def _hashes(folder: Path) -> Iterator[tuple[str, dict]]:
 def _facts(experiment: Experiment, settings: PackSettings) -> dict:
     """Returns the entries of model.json about the model, its training and its results."""
     model, tokenizer, config = experiment.model, experiment.tokenizer, experiment.config
-    old = read_manifest(experiment.folder) if is_pack(experiment.folder) else None
+    old = _packed_facts(experiment)
     latency = model.latency()
     licence = settings.licence or (old.licence if old else None)
     return {
@@ -142,6 +142,14 @@ def _facts(experiment: Experiment, settings: PackSettings) -> dict:
         "results": _results(experiment, old),
         "provenance": provenance(),
     }
+
+
+def _packed_facts(experiment: Experiment) -> Manifest | None:
+    """Returns the manifest of the pack that the weights are from; None for an experiment, and for other weights."""
+    folder = experiment.folder
+    if not is_pack(folder) or experiment.checkpoint.resolve() != (folder / WEIGHTS).resolve():
+        return None
+    return read_manifest(folder)
 
 
 def _training(experiment: Experiment, old: Manifest | None, train_cuts: Path | None) -> dict:
@@ -169,18 +177,24 @@ def _training(experiment: Experiment, old: Manifest | None, train_cuts: Path | N
         "peak_memory_gb": summary.peak_memory_gb,
         "starts": summary.starts,
         "checkpoint": old.training.checkpoint if old else experiment.checkpoint.name[:200],
-        "checkpoint_sha256": old.training.checkpoint_sha256 if old else file_hash(experiment.checkpoint),
+        "checkpoint_sha256": old.training.checkpoint_sha256 if old else experiment.checkpoint_sha256,
         "longest_seconds": longest_utterance(experiment),
     }
 
 
 def _results(experiment: Experiment, old: Manifest | None) -> list[dict]:
-    """Returns the scored results of the experiment with this checkpoint."""
+    """Returns the scored results of the experiment with this checkpoint.
+
+    Results of earlier versions, which do not have its sha256, are those of the same name.
+    """
     results = []
-    checkpoints = {experiment.checkpoint.name, old.training.checkpoint if old else None, None}
+    hashes = {experiment.checkpoint_sha256, old.training.checkpoint_sha256 if old else None}
+    names = {experiment.checkpoint.name, old.training.checkpoint if old else None, None}
     for command in RESULT_COMMANDS:
         for result in read_results(experiment.folder / command, old):
-            if not result.score or result.facts.get("checkpoint") not in checkpoints:
+            sha256 = result.facts.get("checkpoint_sha256")
+            is_own = sha256 in hashes if sha256 else result.facts.get("checkpoint") in names
+            if not result.score or not is_own:
                 continue
             facts = {name: result.facts[name] for name in _kept(FACTS_SCHEMAS[command]) if name in result.facts}
             score = {name: result.score[name] for name in _kept(schemas.ScoreFacts) if name in result.score}
@@ -192,7 +206,7 @@ def _results(experiment: Experiment, old: Manifest | None) -> list[dict]:
 
 
 def _kept(schema: type[BaseModel]) -> list[str]:
-    return [*schema.model_fields, "checkpoint"]
+    return [*schema.model_fields, "checkpoint", "checkpoint_sha256"]
 
 
 def _validated(content: dict) -> Manifest:

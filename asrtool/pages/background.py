@@ -14,7 +14,7 @@ from asrtool.versions import LIBRARIES, installed_version
 MAX_CONFIG_CHARACTERS = 100_000
 DECODING_FACTS = (  # of decode.json
     *("beam", "acoustic_scale", "lm_scale", "blank_penalty", "insertion_penalty", "graph", "lm", "rescore"),
-    *("checkpoint", "cuts", "batch_seconds", "rtf", "device"),
+    *("checkpoint", "checkpoint_sha256", "cuts", "batch_seconds", "rtf", "device"),
 )
 
 

@@ -157,6 +157,9 @@ def summary_elements(results: Sequence[Result], everything: Sequence[Result]) ->
     if len(everything) > len(results):
         names = "; ".join(map(result_name, results))
         notes.append(text(f"All other sections are about the method with the lowest error rate of a set: {names}."))
+    hashes = {result.facts.get("checkpoint_sha256") for result in everything} - {None}
+    if len(hashes) > 1:
+        notes.append(text("These results are of different weights; see the checkpoints under Provenance.", "warning"))
     for result in everything:
         c = total_counts(result.utterances)
         interval = wer_interval([(u.ref, u.hyp) for u in result.utterances], c.rate)  # the one of `asrtool score`

@@ -11,19 +11,24 @@ from asrtool.scoring.wer import align_words
 logger = logging.getLogger(__name__)
 
 
-def offline_agreement(rows: list[dict], folder: Path, checkpoint: str) -> dict[str, Any] | None:
-    """Returns how many words the offline decoding in `folder` has as well; None without one of this checkpoint."""
+def offline_agreement(rows: list[dict], folder: Path, checkpoint: dict[str, str]) -> dict[str, Any] | None:
+    """Returns how many words the offline decoding in `folder` has as well; None without one of this checkpoint.
+
+    `checkpoint` has its name and its sha256, "checkpoint" and "checkpoint_sha256", as the facts of results do.
+    """
     if not (folder / HYPOTHESES).is_file():
         return None
     try:
-        offline_checkpoint = read_result_facts(folder).get("checkpoint")
+        facts = read_result_facts(folder)
         hypotheses = read_hypotheses(folder / HYPOTHESES)
     except AsrtoolError as error:  # the streamed result is worth more than the comparison
         logger.info(f"not compared with the offline decoding: {error}")
         return None
-    if offline_checkpoint != checkpoint:
-        hint = "not compared; decode again with --checkpoint"
-        logger.info(f"{folder} is of {offline_checkpoint}, not of {checkpoint}: {hint}")
+    compared = "checkpoint_sha256" if "checkpoint_sha256" in facts else "checkpoint"  # not of earlier versions
+    if facts.get(compared) != checkpoint[compared]:
+        other, own = facts.get("checkpoint"), checkpoint["checkpoint"]
+        difference = f"{other}, not of {own}" if other != own else f"other weights named {own}"
+        logger.info(f"{folder} is of {difference}: not compared; decode again with --checkpoint")
         return None
     offline = {row["id"]: row["hyp"] for row in hypotheses}
     texts = [(offline[row["id"]], row["hyp"]) for row in rows if row["id"] in offline]

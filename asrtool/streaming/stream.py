@@ -119,13 +119,14 @@ def stream_run(
                 words = words_of.get(cut.id) or aligned_words(cut)
             statistics.add(recording, cut.duration, emission_delays(recording.emissions, words))
         rows = sorted(statistics.rows, key=lambda row: row["id"])
-        facts = {"set": run.name, "method": run.method} | settings | {"checkpoint": experiment.checkpoint.name}
+        checkpoint = {"checkpoint": experiment.checkpoint.name, "checkpoint_sha256": experiment.checkpoint_sha256}
+        facts = {"set": run.name, "method": run.method} | settings | checkpoint
         facts |= {"cuts": str(run.cuts), "chunk_ms": round(1000 * chunk, 1)}
         facts |= {"endpoints": recogniser.endpointing is not None} | statistics.facts()
         facts |= {"latency_ms": algorithmic_latency(experiment), "device": describe_device(experiment.device)}
         facts |= {"precision": experiment.computed_precision}
         offline = experiment.folder / "decode" / run.name / run.out.name
-        facts |= {"offline": offline_agreement(rows, offline, experiment.checkpoint.name), "options": run.options}
+        facts |= {"offline": offline_agreement(rows, offline, checkpoint), "options": run.options}
         facts |= provenance()
         write_result(run.out, rows, "stream.json", facts)
     return facts

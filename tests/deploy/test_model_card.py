@@ -9,8 +9,10 @@ from lhotse import CutSet
 
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.deploy.model_card import model_card
+from asrtool.files import file_hash
 from asrtool.pack_manifest import read_manifest
 from tests.packs import carried_files
+from tests.tiny import write_other_weights
 
 FAST = ("--workers", 0, "--device", "cpu")
 
@@ -32,7 +34,7 @@ def section(card, name):
 
 
 def test_the_card_has_the_scores_of_the_packed_checkpoint(asr, exp, cuts, corpus, tmp_path):
-    (exp / "checkpoints/other.pt").write_bytes((exp / "checkpoints/best.pt").read_bytes())
+    write_other_weights(exp / "checkpoints/best.pt", exp / "checkpoints/other.pt")
     assert asr("decode", exp, cuts, "--method", "greedy", "--method", "prefix", *FAST)[0] == 0
     assert asr("decode", exp, cuts, "--checkpoint", "other", "--tag", "other", *FAST)[0] == 0
     assert asr("score", *(exp / "decode/test").glob("*"))[0] == 0
@@ -58,6 +60,45 @@ def test_the_card_has_the_scores_of_the_packed_checkpoint(asr, exp, cuts, corpus
     status, out, _ = asr("info", tmp_path / "pack")
     printed = re.sub(r" +", " ", out)
     assert status == 0 and "units 5 (word), blank included" in printed and "test, greedy WER" in printed
+
+
+def test_results_belong_to_weights_and_not_to_their_name(asr, exp, cuts, tmp_path):
+    best, copy = exp / "checkpoints/best.pt", exp / "checkpoints/copy.pt"
+    assert asr("decode", exp, cuts, "--tag", "old", *FAST)[0] == 0
+    write_other_weights(best, best)  # as of another training in the same folder
+    shutil.copy(best, copy)
+    assert asr("decode", exp, cuts, "--tag", "new", *FAST)[0] == 0
+    assert asr("decode", exp, cuts, "--checkpoint", "copy", "--tag", "copy", *FAST)[0] == 0
+    assert asr("score", *(exp / "decode/test").glob("*"))[0] == 0
+    assert asr("pack", exp, tmp_path / "pack")[0] == 0
+    packed = read_manifest(tmp_path / "pack")
+    assert [result.method for result in packed.results] == ["greedy-copy", "greedy-new"]
+    assert {result.facts["checkpoint_sha256"] for result in packed.results} == {packed.training.checkpoint_sha256}
+    status, out, _ = asr("report", exp, "--html", tmp_path / "page.html", "--no-audio")
+    assert status == 0, out
+    assert "of different weights" in (tmp_path / "page.html").read_text()
+
+    assert asr("pack", tmp_path / "pack", tmp_path / "again")[0] == 0  # the same weights in another file
+    again = read_manifest(tmp_path / "again")
+    assert again.results == packed.results and again.training == packed.training
+
+    write_other_weights(best, copy)
+    assert asr("pack", tmp_path / "pack", tmp_path / "other", "--checkpoint", copy)[0] == 0
+    other = read_manifest(tmp_path / "other")
+    assert other.results == [] and other.training.checkpoint == "copy.pt"
+    assert other.training.checkpoint_sha256 == file_hash(copy) and other.training.steps is None
+
+
+def test_results_of_earlier_versions_belong_to_the_name_of_their_checkpoint(asr, exp, cuts, tmp_path):
+    for tag, checkpoint in (("same", "best.pt"), ("other", "other.pt")):
+        assert asr("decode", exp, cuts, "--tag", tag, *FAST)[0] == 0
+        path = exp / f"decode/test/greedy-{tag}/decode.json"
+        facts = json.loads(path.read_text())
+        del facts["checkpoint_sha256"]
+        path.write_text(json.dumps(facts | {"checkpoint": checkpoint}))
+    assert asr("score", *(exp / "decode/test").glob("*"))[0] == 0
+    assert asr("pack", exp, tmp_path / "pack")[0] == 0
+    assert [result.method for result in read_manifest(tmp_path / "pack").results] == ["greedy-same"]
 
 
 def test_what_was_not_measured_is_said(asr, exp, tmp_path):

@@ -12,7 +12,7 @@ from asrtool.experiment import open_experiment
 from asrtool.streaming.latency import algorithmic_latency, emission_delays
 from asrtool.streaming.partial_hypothesis import WordEmission
 from tests.decoding.graphs import save_word_graph
-from tests.tiny import RATE
+from tests.tiny import RATE, write_other_weights
 
 
 @pytest.fixture
@@ -101,9 +101,12 @@ def test_the_latency_is_that_of_model_and_features(stream_experiment):
 
 def test_a_decoding_with_another_checkpoint_is_not_compared(exp, asr, few):
     assert asr("decode", exp, few, "--device", "cpu", "--workers", 0)[0] == 0
-    shutil.copy(exp / "checkpoints/best.pt", exp / "checkpoints/other.pt")
+    write_other_weights(exp / "checkpoints/best.pt", exp / "checkpoints/other.pt")
     _, out, err = asr("stream", exp, few, "--checkpoint", exp / "checkpoints/other.pt")
     assert "offline" not in out and "is of best.pt, not of other.pt: not compared" in err
+    shutil.move(exp / "checkpoints/other.pt", exp / "checkpoints/best.pt")
+    _, out, err = asr("stream", exp, few, "--checkpoint", "best", "--overwrite")
+    assert "offline" not in out and "is of other weights named best.pt: not compared" in err
 
 
 @pytest.mark.parametrize(
