@@ -292,7 +292,7 @@ def finite_or_null(value: Any) -> Any:
 def require_output(out: str | Path, suffixes: tuple[str, ...], inputs: Iterable[str | Path] = ()) -> None:
     """Raises UserError unless `out` may be written: it has one of `suffixes`, and is not a folder, device or input.
 
-    Of an input that is a folder, all files are inputs, and a new one would be another.
+    An input that is a folder is a manifest of all files *.jsonl.gz in it, of which OUT would become one.
     """
     out = Path(out)
     if suffixes and not out.name.endswith(suffixes):
@@ -303,7 +303,8 @@ def require_output(out: str | Path, suffixes: tuple[str, ...], inputs: Iterable[
     for path in inputs:
         if out.exists() and Path(path).exists() and os.path.samefile(out, path):
             raise UserError(f"OUT is {out}, which is an input as well; name another file")
-        if os.path.isdir(path) and os.path.realpath(out.parent) == os.path.realpath(path):
+        is_part = out.name.endswith((".jsonl", ".jsonl.gz")) and os.path.isdir(path)
+        if is_part and os.path.realpath(out.parent) == os.path.realpath(path):
             raise UserError(f"OUT is {out}, in the folder {path}, which is an input; name a file elsewhere")
 
 

@@ -61,11 +61,13 @@ def refuse_unused(layout: FolderLayout, kind: str) -> None:
     """Raises UserError for a choice of the user that has no effect where the transcripts are of `kind` (of PLACES)."""
     table, pattern = layout.table, layout.name_pattern
     if kind != "metadata":
-        option = next((_option_of_column(column) for column in table.columns), None)
-        option = option or (table.header and "--header") or (table.delimiter and "--delimiter")
-        _refuse(option or (table.audio_root and "--audio-root"), "tables", kind)
-    if kind != "texts":
-        _refuse(layout.text_suffix and "--text-suffix", "text files of audio files", kind)
+        options = [_option_of_column(column) for column in table.columns]
+        values = {"--header": table.header, "--delimiter": table.delimiter, "--audio-root": table.audio_root}
+        options += [option for option, value in values.items() if value]
+        if options:
+            _refuse(options[0], "tables", kind)
+    if kind != "texts" and layout.text_suffix:
+        _refuse("--text-suffix", "text files of audio files", kind)
     if kind != "names" and pattern and "text" in NamePattern(pattern).fields:
         _refuse("the field {text} of --name-pattern", "transcripts in file names", kind)
 
@@ -74,9 +76,8 @@ def _option_of_column(column: str) -> str:
     return f"--{column}-column" if column in ("audio", "text", "speaker") else "--column"
 
 
-def _refuse(option: str | Path | None, valid: str, kind: str) -> None:
-    if option:
-        raise UserError(f"{option} has no effect here: it is for {valid}, and the transcripts are {PLACES[kind]}")
+def _refuse(option: str, valid: str, kind: str) -> None:
+    raise UserError(f"{option} has no effect here: it is for {valid}, and the transcripts are {PLACES[kind]}")
 
 
 def _plan(folder: Path, layout: FolderLayout) -> FolderPlan:

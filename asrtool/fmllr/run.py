@@ -19,7 +19,7 @@ from asrtool.locks import write_lock
 from asrtool.progress import progress
 from asrtool.scoring.folder import HYPOTHESES, read_hypothesis_texts
 from asrtool.text.spoken_text import pronounce_texts
-from asrtool.text.tokenizer import PhoneTokenizer, load_tokenizer
+from asrtool.text.tokenizer import PhoneTokenizer, Tokenizer, load_tokenizer
 
 COMMAND = "asrtool fmllr train"
 NUM_PASSES = 2  # over the audio of a speaker: the second one aligns the words with transformed frames
@@ -46,7 +46,7 @@ def train_fmllr(cuts: Path, folder: Path, tokenizer: Path, num_gaussians: int, m
 
 
 def _train(
-    cuts: Path, folder: Path, phones: PhoneTokenizer, out: Path, num_gaussians: int, max_hours: float, num_bins: int
+    cuts: Path, folder: Path, phones: Tokenizer, out: Path, num_gaussians: int, max_hours: float, num_bins: int
 ) -> str:
     chosen = _choose_cuts(cuts, max_hours)
     phones, _ = pronounce_texts(transcripts([cuts]), phones)
