@@ -117,7 +117,7 @@ WORKERS = click.IntRange(0, 256)
 THREADS = click.IntRange(1, 4096)
 CONTEXT = click.IntRange(0, 1 << 20)  # units that a neural language model sees; attention over more fits no memory
 COUNT = click.IntRange(min=1)
-EPOCHS = Number(0, 1e6, minimum_open=True)
+EPOCHS = Number(1e-6, 1e6)
 CASES = click.Choice(["keep", "upper", "lower"])
 
 

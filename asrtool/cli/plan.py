@@ -3,14 +3,18 @@
 import click
 
 from asrtool.cli.json_output import json_option, print_json
-from asrtool.cli.options import COUNT, EPOCHS, PATH, POSITIVE, Number, threads_option
+from asrtool.cli.options import EPOCHS, PATH, Number, threads_option
 from asrtool.cli.train import OVERRIDE, vocab_size_option
+
+AMOUNT = Number(1e-6, 1e9)  # of hours, speeds and prices: beyond, products of several of them overflow
+DEVICES = click.IntRange(1, 1_000_000)
+STEPS = click.IntRange(1, 10**12)
 
 
 @click.command()
 @click.argument("config", type=PATH)
-@click.option("--hours", type=POSITIVE, show_default="those of data.train", help="Hours of audio in the training set.")
-@click.option("--devices", type=COUNT, default=1, help="Number of devices: GPUs, or processes on CPUs.")
+@click.option("--hours", type=AMOUNT, show_default="those of data.train", help="Hours of audio in the training set.")
+@click.option("--devices", type=DEVICES, default=1, help="Number of devices: GPUs, or processes on CPUs.")
 @click.option(
     "--device",
     "device_name",
@@ -18,25 +22,25 @@ from asrtool.cli.train import OVERRIDE, vocab_size_option
     metavar="NAME",
     help="Device: this (measured for some seconds), h100, h200, b200, a100, v100, l4, l40s, cpu or cpu-amx.",
 )
-@click.option("--steps", type=COUNT, show_default="training.max_steps", help="Number of training steps.")
+@click.option("--steps", type=STEPS, show_default="training.max_steps", help="Number of training steps.")
 @click.option("--epochs", type=EPOCHS, show_default="as many as the steps are", help="Number of passes over the data.")
-@click.option("--network", type=POSITIVE, default=100.0, help="Speed of the network between machines in Gbit/s.")
+@click.option("--network", type=AMOUNT, default=100.0, help="Speed of the network between machines in Gbit/s.")
 @click.option(
     "--utilisation",
-    type=Number(0, 1, minimum_open=True),
+    type=Number(1e-6, 1),
     show_default="the device's",
     help="Share of the device's peak speed that training reaches.",
 )
 @click.option(
     "--mtbf",
-    type=POSITIVE,
+    type=AMOUNT,
     show_default="50700, as of a published training",
     help="Mean time between failures in hours of one device.",
 )
 @click.option(
-    "--disk", type=POSITIVE, show_default="0.83, measured", help="Speed of the disk of the checkpoints in GB/s."
+    "--disk", type=AMOUNT, show_default="0.83, measured", help="Speed of the disk of the checkpoints in GB/s."
 )
-@click.option("--price", type=POSITIVE, show_default="as listed", help="Price of an hour of one device in USD.")
+@click.option("--price", type=AMOUNT, show_default="as listed", help="Price of an hour of one device in USD.")
 @vocab_size_option
 @threads_option(default_text="as many as a training uses")
 @OVERRIDE

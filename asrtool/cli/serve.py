@@ -1,13 +1,14 @@
 """`asrtool serve`."""
 
+from typing import Any
+from urllib.parse import urlsplit
+
 import click
 
 from asrtool.cli.options import (
-    COUNT,
     JOBS,
-    NOT_NEGATIVE,
     PATH,
-    POSITIVE,
+    Number,
     add_options,
     checkpoint_option,
     device_option,
@@ -29,8 +30,35 @@ from asrtool.serve.limits import Limits, with_changes
 
 PORT = click.IntRange(0, 65535)
 WORKERS = click.IntRange(0, 64)
+CLIENTS = click.IntRange(1, 1_000_000)
+SECONDS = Number(0, 1e8, minimum_open=True)
+MINUTES = Number(0, 1e6, minimum_open=True)
+SIZE = Number(0, 1e6, minimum_open=True)  # in MB or GB
 MB = 1 << 20
 GB = 1 << 30
+DEFAULT_PORTS = {"http": 80, "https": 443}  # which browsers leave out of an origin
+
+
+class Origin(click.ParamType):
+    """The origin of web pages, as browsers send it: scheme, host, and a port other than the default one."""
+
+    name = "origin"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
+        """Returns the origin in lower case; fails with a usage error for anything else."""
+        try:
+            parts = urlsplit(value)
+            host, port = parts.hostname, parts.port
+            name = (host or "").encode("ascii" if ":" in (host or "") else "idna").decode("ascii")
+        except ValueError:
+            name, parts, port = "", urlsplit(""), None
+        has_more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+        if parts.scheme not in DEFAULT_PORTS or not name or has_more or not value.isprintable() or " " in value:
+            hint = "give a scheme and a host, and no path, such as https://example.org or http://10.0.0.5:8080"
+            self.fail(f"{value!r} is not the origin of web pages; {hint}", param, context)
+        shown = f"[{name}]" if ":" in name else name
+        return f"{parts.scheme}://{shown}" + ("" if port in (None, DEFAULT_PORTS[parts.scheme]) else f":{port}")
+
 
 address_options = add_options(
     click.option(
@@ -53,6 +81,7 @@ address_options = add_options(
         "--allow-origin",
         "origins",
         multiple=True,
+        type=Origin(),
         metavar="URL",
         show_default="web pages of this server only",
         help="Origin of web pages that may use the server, such as https://example.org; repeatable. Needed behind a "
@@ -61,18 +90,18 @@ address_options = add_options(
 )
 limit_options = add_options(
     click.option(
-        "--max-streams", default=Limits.max_streams, type=COUNT, help="Largest number of live streams at a time."
+        "--max-streams", default=Limits.max_streams, type=CLIENTS, help="Largest number of live streams at a time."
     ),
     click.option(
         "--max-stream-minutes",
         default=Limits.max_stream_seconds / 60,
-        type=POSITIVE,
+        type=MINUTES,
         help="Longest live stream in minutes.",
     ),
     click.option(
         "--idle-seconds",
         default=Limits.idle_seconds,
-        type=POSITIVE,
+        type=SECONDS,
         help="Time without audio after which a live stream ends.",
     ),
     click.option(
@@ -84,25 +113,25 @@ limit_options = add_options(
     click.option(
         "--max-queued-uploads",
         default=Limits.max_queued_uploads,
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, 1_000_000),
         help="Largest number of uploads that wait.",
     ),
     click.option(
         "--max-upload-mb",
         default=Limits.max_upload_bytes / MB,
-        type=POSITIVE,
+        type=SIZE,
         help="Largest upload in MB (2^20 bytes).",
     ),
     click.option(
         "--max-upload-minutes",
         default=Limits.max_upload_seconds / 60,
-        type=POSITIVE,
+        type=MINUTES,
         help="Longest audio of an upload in minutes.",
     ),
     click.option(
         "--max-connections",
         default=Limits.max_connections,
-        type=COUNT,
+        type=CLIENTS,
         help="Largest number of open connections.",
     ),
     click.option(
@@ -115,7 +144,7 @@ limit_options = add_options(
 )
 running_options = add_options(
     click.option(
-        "--drain-seconds", default=30.0, type=NOT_NEGATIVE, help="Time for running streams to end after SIGTERM."
+        "--drain-seconds", default=30.0, type=Number(0, 1e8), help="Time for running streams to end after SIGTERM."
     ),
     click.option(
         "--keep-audio",
@@ -126,7 +155,7 @@ running_options = add_options(
     click.option(
         "--max-kept-gb",
         default=Limits.max_kept_bytes / GB,
-        type=POSITIVE,
+        type=SIZE,
         help="Largest size of the folder of --keep-audio in GB (2^30 bytes).",
     ),
     click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Format of the log lines."),

@@ -53,12 +53,12 @@ class AccessControl:
     """The token, and the web pages and names of this server that requests may come from and be for.
 
     Without a token, a server on the loopback answers only under its own names: a web page whose name resolves to
-    127.0.0.1 (DNS rebinding) is the same origin to its browser.
+    127.0.0.1 (DNS rebinding) is the same origin to its browser. `origins` are in lower case, as browsers send them.
     """
 
     def __init__(self, token: str | None, origins: Sequence[str], is_local: bool):
         self._token = token
-        self._origins = {_normal_origin(origin) for origin in origins}
+        self._origins = set(origins)
         known = {*LOOPBACK, *(urlsplit(origin).hostname for origin in origins)}
         self._hosts = known if is_local and token is None else None
 
@@ -79,14 +79,10 @@ class AccessControl:
         if self._hosts is not None and _host_name(host) not in self._hosts:
             raise RequestError("forbidden", "the Host of the request is not this server's; see --allow-origin")
         origin = headers.get("origin")
-        if origin is None or _normal_origin(origin) in self._origins:
+        if origin is None or origin.lower() in self._origins:
             return
         if _origin_host(origin) != host.lower():
             raise RequestError("forbidden", "web pages of other servers may not use this one; see --allow-origin")
-
-
-def _normal_origin(origin: str) -> str:
-    return origin.rstrip("/").lower()
 
 
 def _origin_host(origin: str) -> str | None:

@@ -1,11 +1,12 @@
 """The limits of the server. docs/serving.md lists them with the options that change them."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from asrtool.errors import UserError, did_you_mean
+
+LARGEST = {int: 1 << 50, float: 1e8}  # a petabyte; three years in seconds: beyond, timers and sizes overflow
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,12 @@ def with_changes(limits: Limits, changes: Sequence[str]) -> Limits:
 
 
 def _number(kind: type, text: str, change: str, minimum: int) -> Any:
+    largest = LARGEST[kind]
     try:
         number = kind(text)
     except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number >= minimum):
-        raise UserError(f"--limit {change}: give {'a whole number' if kind is int else 'a number'} from {minimum} on")
+        number = minimum - 1
+    if not minimum <= number <= largest:
+        what = "a whole number" if kind is int else "a number"
+        raise UserError(f"--limit {change}: give {what} from {minimum} to {largest:g}")
     return number

@@ -15,8 +15,8 @@ class ServerSettings:
 
     model: the arguments of `asrtool.load`. port: 0 takes a free one. threads: CPU threads of the model of the streams,
     and of each process of uploads. token: what clients must send, None for no token. origins: web pages of other
-    servers that may use this one, such as https://example.org. drain_seconds: how long running streams may go on after
-    SIGTERM. keep_audio: the folder that all audio is stored in; None stores nothing.
+    servers that may use this one, as browsers send them, such as https://example.org. drain_seconds: how long running
+    streams may go on after SIGTERM. keep_audio: the folder that all audio is stored in; None stores nothing.
     """
 
     model: dict[str, Any]

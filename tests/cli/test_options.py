@@ -8,6 +8,7 @@ import pytest
 
 from asrtool.cli import cli
 from asrtool.cli.options import NUMBER, POSITIVE, SHARE, Number
+from asrtool.cli.serve import Origin
 
 
 def convert(kind, text):
@@ -53,6 +54,62 @@ def test_options_without_effect_are_refused_also_with_the_value_of_their_default
         status, _, err = asr(*command.split(), *option.split())
         assert status == 2 and f"{option.split()[0]} has no effect here: it is for {valid}" in err, err
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("option", "value"), [
+    ("--max-upload-mb", "1e305"),
+    ("--max-kept-gb", "1e300"),
+    ("--max-stream-minutes", "1e308"),
+    ("--drain-seconds", "1e300"),
+    ("--limit", "send_seconds=1e306"),
+    ("--limit", f"max_upload_bytes={10**400}"),
+    ("--limit", "gather_chunks=nan"),
+    ("--limit", "max_batch=0"),
+    ("--allow-origin", "http://[x"),
+    ("--allow-origin", "example.org"),
+    ("--allow-origin", "https://example.org/page"),
+    ("--allow-origin", "https://user@example.org"),
+    ("--allow-origin", "https://example.org:99999"),
+    ("--allow-origin", "https://" + "x" * 70),
+    ("--allow-origin", "ftp://example.org"),
+    ("--allow-origin", "null"),
+])  # fmt: skip
+def test_impossible_values_of_serve_are_one_line(asr, tmp_path, option, value):
+    pytest.importorskip("uvicorn")
+    status, _, err = asr("serve", tmp_path, option, value)
+    assert status == 2 and err.count("\n") == 1 and option in err, err
+
+
+@pytest.mark.parametrize(("given", "origin"), [
+    ("https://Example.org", "https://example.org"),
+    ("https://example.org:443/", "https://example.org"),
+    ("http://10.0.0.5:8080", "http://10.0.0.5:8080"),
+    ("http://[::1]:80", "http://[::1]"),
+    ("https://b\u00fccher.example", "https://xn--bcher-kva.example"),
+])  # fmt: skip
+def test_an_origin_is_written_as_browsers_send_it(given, origin):
+    assert convert(Origin(), given) == origin
+
+
+LARGE = ["--hours", "1e9", "--epochs", "1e6", "--network", "1e9", "--disk", "1e9", "--price", "1e9", "--mtbf", "1e9"]
+SMALL = ["--hours", "1e-6", "--epochs", "1e-6", "--network", "1e-6", "--disk", "1e-6", "--price", "1e-6"]
+SMALL += ["--utilisation", "1e-6"]
+
+
+@pytest.mark.parametrize("options", [LARGE, SMALL, [*LARGE, "--utilisation", "1e-6"], [*SMALL, *LARGE[:4]]])
+def test_plans_of_extreme_values_are_computed(asr, options):
+    command = ["plan", "egs/digits/conf/transformer.yaml", "--vocab-size", 20, "--device", "h100", *options]
+    for more in ([], ["--json"]):
+        status, out, err = asr(*command, *more)
+        assert status == 0 and out, err
+
+
+@pytest.mark.parametrize("option", ["--hours", "--epochs", "--network", "--disk", "--price", "--mtbf", "--steps"])
+@pytest.mark.parametrize("value", ["1e308", "1e-320", str(10**400)])
+def test_impossible_values_of_plan_are_one_line(asr, option, value):
+    command = ["plan", "egs/digits/conf/transformer.yaml", "--vocab-size", 20, "--device", "h100"]
+    status, _, err = asr(*command, "--hours", 5, option, value)
+    assert status == 2 and err.count("\n") == 1 and option in err, err
 
 
 def commands(group, prefix=()):
