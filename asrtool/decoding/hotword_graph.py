@@ -9,7 +9,7 @@ from asrtool.errors import UserError
 from asrtool.graphs.folder import DecodingGraph
 from asrtool.graphs.phrase_costs import unit_labels
 from asrtool.graphs.phrases import Phrase, add_phrases, require_word_starts
-from asrtool.text.lexicon import Lexicon, Pronunciation
+from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import PhoneTokenizer, Tokenizer
 from asrtool.text.words import CASES, change_case, shortened
 
@@ -26,30 +26,29 @@ def add_hotwords(graph: DecodingGraph, tokenizer: Tokenizer, hotwords: Sequence[
     """
     require_word_starts(graph)
     words = dict.fromkeys(word for hotword in hotwords for word in hotword.words)
-    lexicon = Lexicon(_pronunciations(graph, tokenizer, hotwords, list(words)))
+    lexicon = _hotword_lexicon(graph, tokenizer, hotwords, list(words))
     return add_phrases(graph, [Phrase(hotword.words, hotword.weight) for hotword in hotwords], lexicon)
 
 
-def _pronunciations(
+def _hotword_lexicon(
     graph: DecodingGraph, tokenizer: Tokenizer, hotwords: Sequence[Hotword], words: Sequence[str]
-) -> dict[str, tuple[Pronunciation, ...]]:
+) -> Lexicon:
     """Returns the pronunciations of all `words`, from the graph's lexicon where it has them."""
     stored, units = graph.lexicon.pronunciations, unit_labels(graph).keys()
-    found = {word: stored[word] for word in words if word in stored and units >= {*itertools.chain(*stored[word])}}
+    usable = [word for word in words if word in stored and units >= {*itertools.chain(*stored[word])}]
+    lexicon = graph.lexicon.only(usable)
     if not isinstance(tokenizer, PhoneTokenizer):
-        others = [hotword for hotword in hotwords if not found.keys() >= {*hotword.words}]
+        others = [hotword for hotword in hotwords if not lexicon.pronunciations.keys() >= {*hotword.words}]
         require_writable(others, tokenizer, len(hotwords))
-    found |= {
-        word: tokenizer.pronunciations(word) for word in words if word not in found and not tokenizer.unknown(word)
-    }
-    missing = [word for word in words if word not in found]
+    lexicon = tokenizer.lexicon_of(words).updated(lexicon)
+    missing = [word for word in words if word not in lexicon.pronunciations]
     if missing:
         assert isinstance(tokenizer, PhoneTokenizer)  # the units of all others write all words
-        found |= _predict(missing, tokenizer.lexicon)
-    return found
+        lexicon = lexicon.updated(_predict(missing, tokenizer.lexicon))
+    return lexicon
 
 
-def _predict(words: Sequence[str], lexicon: Lexicon) -> dict[str, tuple[Pronunciation, ...]]:
+def _predict(words: Sequence[str], lexicon: Lexicon) -> Lexicon:
     """Returns predicted pronunciations of words that the lexicon lacks. UserError lists words that cannot have one."""
     from asrtool.text.g2p import predict_pronunciations
 
@@ -63,7 +62,7 @@ def _predict(words: Sequence[str], lexicon: Lexicon) -> dict[str, tuple[Pronunci
         raise UserError(f"hotwords with letters that no word of the lexicon has: {listed}{weights}; {NEXT}")
     for word, pronunciation in predicted.items():
         logger.info(f"hotwords: {word} is not in the lexicon; its predicted pronunciation is {' '.join(pronunciation)}")
-    return {word: (pronunciation,) for word, pronunciation in predicted.items()}
+    return Lexicon({word: (pronunciation,) for word, pronunciation in predicted.items()})
 
 
 def _other_case(word: str, known: Iterable[str]) -> str | None:

@@ -11,7 +11,7 @@ comments.
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,26 +133,19 @@ def add_to_lexicon(lexicon: Lexicon, words: Iterable[AddedWord], tokenizer: Toke
             known[added.word] = tuple(several)
         else:
             missing.append(added.word)
-    known |= dict(_tokenizer_pronunciations(missing, tokenizer))
-    missing = [word for word in missing if word not in known]
+    result = Lexicon(known, lexicon.probabilities).updated(tokenizer.lexicon_of(missing))
+    missing = [word for word in missing if word not in result.pronunciations]
     if missing and isinstance(tokenizer, PhoneTokenizer | ContextTokenizer):
         predicted = _predict(missing, lexicon)
-        known |= {word: (pronunciation,) for word, pronunciation in predicted.items()}
-        missing = [word for word in missing if word not in known]
+        result = result.updated(Lexicon({word: (pronunciation,) for word, pronunciation in predicted.items()}))
+        missing = [word for word in missing if word not in predicted]
     if missing:
         reason = "no pronunciation can be predicted, since it has letters that no word of the lexicon has"
         if not isinstance(tokenizer, PhoneTokenizer | ContextTokenizer):
             reason = "it has characters without a unit"
         problems = [f"{shortened(word)}: {reason}" for word in missing]
         raise DataError(f"{len(missing)} words cannot be written in units; {OTHERWISE}", problems)
-    return Lexicon(known, lexicon.probabilities)
-
-
-def _tokenizer_pronunciations(
-    words: Iterable[str], tokenizer: Tokenizer
-) -> Iterator[tuple[str, tuple[Pronunciation, ...]]]:
-    without_context = tokenizer.without_context
-    yield from ((word, without_context.pronunciations(word)) for word in words if not without_context.unknown(word))
+    return result
 
 
 def _predict(words: list[str], lexicon: Lexicon) -> Mapping[str, Pronunciation]:

@@ -23,7 +23,7 @@ from asrtool.text.context_units import ContextTokenizer
 from asrtool.text.lexicon import Lexicon, read_lexicon
 from asrtool.text.outputs import num_outputs
 from asrtool.text.pdf_tokenizer import PdfTokenizer, no_pronunciations
-from asrtool.text.tokenizer import SPACE, PhoneTokenizer, Tokenizer, load_tokenizer
+from asrtool.text.tokenizer import SPACE, Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -187,10 +187,7 @@ def tokenizer_lexicon(tokenizer: Tokenizer, words: Iterable[str]) -> Lexicon:
     Raises UserError when no word has a pronunciation.
     """
     words = list(words)
-    known = [word for word in words if not tokenizer.unknown(word)]
-    if not known:
+    lexicon = tokenizer.lexicon_of(words)
+    if not lexicon.pronunciations:
         raise UserError(f"the tokenizer has units for none of the {len(words)} words; are they in another case?")
-    plain = tokenizer.without_context
-    if isinstance(plain, PhoneTokenizer):
-        return plain.lexicon.only(known)
-    return Lexicon({word: tokenizer.pronunciations(word) for word in known})
+    return lexicon

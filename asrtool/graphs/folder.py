@@ -128,8 +128,7 @@ class DecodingGraph:
         """
         path = self.folder / LEXICON
         stored = read_lexicon(path) if path.is_file() else Lexicon({})
-        probabilities = {**stored.probabilities, **self.added.probabilities}
-        return Lexicon(stored.pronunciations | self.added.pronunciations, probabilities)
+        return stored.updated(self.added)
 
     @property
     def word_starts(self) -> WordStarts | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from asrtool.text.lexicon import Pronunciation
+from asrtool.text.lexicon import Lexicon, Pronunciation
 from asrtool.text.tokenizer import BLANK, BLANK_SYMBOL, PhoneTokenizer, Tokenizer, check_symbols
 
 BOUNDARY = 0  # the context beyond either edge of the utterance; the blank has the same number and is never a context
@@ -171,6 +171,10 @@ class ContextTokenizer(Tokenizer):
     def pronunciations(self, word: str) -> tuple[Pronunciation, ...]:
         """Returns all pronunciations of `word` in phones, the usual one first."""
         return self._phones.pronunciations(word)
+
+    def lexicon_of(self, words: Iterable[str]) -> Lexicon:
+        """Returns the pronunciations in phones of those of `words` that have any, with their probabilities."""
+        return self._phones.lexicon_of(words)
 
     def to_dict(self) -> dict:
         """Returns the tokenizer as plain values for its file."""

@@ -52,6 +52,12 @@ class Lexicon:
         chosen = {word: self.pronunciations[word] for word in words if word in self.pronunciations}
         return Lexicon(chosen, {key: value for key, value in self.probabilities.items() if key[0] in chosen})
 
+    def updated(self, other: "Lexicon") -> "Lexicon":
+        """Returns the lexicon of the words of both; a word of `other` has the pronunciations that it has there."""
+        pronunciations = {**self.pronunciations, **other.pronunciations}
+        kept = {key: value for key, value in self.probabilities.items() if key[0] not in other.pronunciations}
+        return Lexicon(pronunciations, {**kept, **other.probabilities})
+
     def probability(self, word: str, pronunciation: Pronunciation) -> float:
         """Returns the probability of a pronunciation of `word`."""
         return self.probabilities.get((word, pronunciation), 1.0)

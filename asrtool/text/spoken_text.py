@@ -172,7 +172,7 @@ def _pronounce(words: list[str], tokenizer: PhoneTokenizer) -> tuple[PhoneTokeni
         return tokenizer, ()
     phones = set(tokenizer.symbols)
     new = {word: (pronunciation,) for word, pronunciation in predicted.items() if phones.issuperset(pronunciation)}
-    lexicon = Lexicon({**tokenizer.lexicon.pronunciations, **new}, tokenizer.lexicon.probabilities)
+    lexicon = tokenizer.lexicon.updated(Lexicon(new))
     return PhoneTokenizer(tokenizer.symbols, lexicon, tokenizer.separator), tuple(new)
 
 

@@ -109,6 +109,10 @@ class Tokenizer(ABC):
         """Returns all pronunciations of `word` as unit symbols, the usual one first. Check `unknown` first."""
         return (tuple(self.symbols[unit] for unit in self.encode(word)),)
 
+    def lexicon_of(self, words: Iterable[str]) -> Lexicon:
+        """Returns the pronunciations of those of `words` that have any."""
+        return Lexicon({word: self.pronunciations(word) for word in words if not self.unknown(word)})
+
     @abstractmethod
     def to_dict(self) -> dict:
         """Returns the tokenizer as plain values for its file."""
@@ -203,6 +207,10 @@ class PhoneTokenizer(Tokenizer):
     def pronunciations(self, word: str) -> tuple[Pronunciation, ...]:
         """Returns all pronunciations of `word` in phones, the usual one first."""
         return self.lexicon.pronunciations[word]
+
+    def lexicon_of(self, words: Iterable[str]) -> Lexicon:
+        """Returns the pronunciations of those of `words` that have any, with their probabilities."""
+        return self.lexicon.only(words)
 
     def to_dict(self) -> dict:
         """Returns the tokenizer as plain values for its file."""

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from asrtool.decoding.hotword_graph import _hotword_lexicon
 from asrtool.decoding.hotwords import DEFAULT_WEIGHT, Hotword, hotwords_hash, read_hotwords, require_writable
 from asrtool.decoding.options import check_options
 from asrtool.decoding.search_setup import open_search
 from asrtool.errors import UserError
 from asrtool.graphs.build import build_graph
+from asrtool.graphs.folder import load_graph
 from asrtool.streaming.search_setup import open_streaming_search
 from asrtool.text.lexicon import Lexicon, write_lexicon
 from asrtool.text.tokenizer import SPACE, PhoneTokenizer, SymbolTokenizer, save_tokenizer
@@ -89,6 +91,29 @@ def graph(tmp_path_factory):
     write_lexicon(LEXICON, folder / "lexicon.txt")
     build_graph(folder / "graph", folder / "tokenizer.json", lm=LM.write(folder / "lm.arpa"))
     return folder / "graph"
+
+
+RARE = Lexicon(
+    {"BAD": (("b", "a", "d"), ("d", "a", "b")), "DADA": (("d", "a", "d", "a"), ("a", "a"))},
+    {("BAD", ("d", "a", "b")): 0.01, ("DADA", ("a", "a")): 0.02},
+)
+
+
+@pytest.mark.parametrize("is_in_graph", [True, False])
+def test_hotwords_have_the_probabilities_of_their_pronunciations(tmp_path, is_in_graph):
+    phones = PhoneTokenizer(PHONES.symbols, RARE, "SIL")
+    save_tokenizer(phones, tmp_path / "tokenizer.json")
+    write_lexicon(RARE if is_in_graph else LEXICON, tmp_path / "lexicon.txt")
+    lm = Bigram({"BAD": -0.4, "DAB": -0.9, "DADA": -0.4, "</s>": -0.5}, {"<s>": -0.1}, {("<s>", "BAD"): -0.2})
+    lm = lm if is_in_graph else LM
+    build_graph(
+        tmp_path / "graph", tmp_path / "tokenizer.json", lexicon=tmp_path / "lexicon.txt", lm=lm.write(tmp_path / "lm")
+    )
+    graph = load_graph(tmp_path / "graph", phones)
+    hotwords = [Hotword(("BAD",)), Hotword(("DADA",))]
+    lexicon = _hotword_lexicon(graph, phones, hotwords, ["BAD", "DADA"])
+    assert lexicon.probability("DADA", ("a", "a")) == 0.02
+    assert ("BAD", ("d", "a", "b")) in lexicon.probabilities or not is_in_graph
 
 
 def spoken(units: str, confusion: float = 0.0) -> torch.Tensor:

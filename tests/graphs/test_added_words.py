@@ -6,13 +6,14 @@ import kaldifst
 import pytest
 
 from asrtool.errors import DataError, UserError
-from asrtool.graphs.added_words import AddedWord, read_added_words
+from asrtool.graphs.added_words import AddedWord, add_to_lexicon, read_added_words
 from asrtool.graphs.build import build_graph, build_graph_like
 from asrtool.graphs.folder import load_graph
 from asrtool.lm.added_words import NewWord
 from asrtool.lm.ngram_files import read_ngrams
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import SPACE, PhoneTokenizer, SymbolTokenizer, save_tokenizer
+from asrtool.text.tokenizer_training import untied_tokenizer
 from tests.graphs.paths import Bigram, outputs
 
 LEXICON = Lexicon({"BAD": (("b", "a", "d"),), "DAB": (("d", "a", "b"),)})
@@ -111,6 +112,18 @@ def test_words_without_a_pronunciation_get_a_predicted_one(sources, monkeypatch)
     words = write(sources / "words.txt", "ABBA")
     build_graph(sources / "graph", sources / "phones.json", add_words=words, lm=sources / "lm.arpa")
     assert ("ABBA",) in recognises(load_graph(sources / "graph", PHONES), "aba")
+
+
+@pytest.mark.parametrize("kind", ["phones", "phones in context"])
+def test_words_of_the_tokenizers_lexicon_keep_their_probabilities(kind):
+    rare = Lexicon({"DA": (("d", "a"), ("d",)), "BAD": (("b", "a", "d"),)}, {("DA", ("d",)): 0.1})
+    tokenizer = PhoneTokenizer(PHONES.symbols, rare, "SIL")
+    if kind == "phones in context":
+        tokenizer = untied_tokenizer("biphone", tokenizer)
+    own = Lexicon({"DAB": (("d", "a", "b"), ("b",))}, {("DAB", ("b",)): 0.2})
+    joined = add_to_lexicon(own, [AddedWord(NewWord("DA")), AddedWord(NewWord("DAB"), (("d",),))], tokenizer)
+    assert joined.probabilities == {("DA", ("d",)): 0.1, ("DAB", ("b",)): 0.2}
+    assert joined.pronunciations == {"DA": (("d", "a"), ("d",)), "DAB": (("d", "a", "b"), ("b",), ("d",))}
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,14 @@ def test_a_lexicon_of_some_words_keeps_their_probabilities():
     assert lexicon.only(["b", "c"]) == Lexicon({"b": (("B",), ("C",))}, {("b", ("C",)): 0.25})
 
 
+def test_joined_lexicons_keep_the_probabilities_of_the_words_they_take():
+    first = Lexicon({"A": (("a",), ("b",)), "B": (("b",),)}, {("A", ("b",)): 0.1, ("B", ("b",)): 0.5})
+    second = Lexicon({"A": (("b",),), "C": (("c",), ("a",))}, {("C", ("a",)): 0.2})
+    joined = first.updated(second)
+    assert joined.pronunciations == {"A": (("b",),), "B": (("b",),), "C": (("c",), ("a",))}
+    assert joined.probabilities == {("B", ("b",)): 0.5, ("C", ("a",)): 0.2}
+
+
 def test_a_written_lexicon_is_sorted(tmp_path):
     write_lexicon(Lexicon({"b": (("y",), ("x",)), "a": (("z", "z"),)}), tmp_path / "l.txt")
     assert (tmp_path / "l.txt").read_text() == "a z z\nb y\nb x\n"
