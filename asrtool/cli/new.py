@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from asrtool.cli.options import CASES, PATH, POSITIVE
+from asrtool.cli.options import CASES, PATH, POSITIVE, refuse_options
 from asrtool.cli.prepare_options import (
     audio_root_option,
     column_options,
@@ -77,9 +77,12 @@ def new(name, source, case, language, lexicon, lm_text, training_hours, download
     from asrtool.data.corpus_detection import SourceOptions
     from asrtool.errors import require_file
     from asrtool.recipes.create import Request, create_recipe
+    from asrtool.recipes.lhotse_corpora import PREFIX
     from asrtool.recipes.summary import recipe_lines
     from asrtool.recipes.unit_choices import UserText
 
+    if not str(source).startswith(PREFIX):
+        refuse_options(("download",), f"--from {PREFIX}NAME")
     files: dict[str, Path | None] = {"lexicon": lexicon, "lm_text": lm_text}
     for option, path in files.items():
         if path is not None:

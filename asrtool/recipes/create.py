@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import yaml
@@ -33,6 +33,11 @@ from asrtool.text.lexicon_building import CMUDICT, read_dictionary
 
 MIN_UTTERANCES = 10  # for a training, a dev and a test set
 MAX_BAD_SHARE = 0.1  # of the utterances; with more, the corpus was probably misread
+LAYOUT_OPTIONS = {  # of the kinds of corpora that need few: the fields of SourceOptions that they use
+    "kaldi": {"audio_root", "unlabelled"},
+    "nemo": {"audio_root", "unlabelled"},
+    "lhotse": {"unlabelled"},
+}
 
 
 @dataclass(frozen=True)
@@ -113,16 +118,37 @@ def create_recipe(request: Request) -> Recipe:
 
 def _find_corpus(request: Request, scratch: Path) -> Corpus:
     if request.source.startswith(PREFIX):
+        _refuse_unused(request.options, {"lhotse"}, f"a corpus of {PREFIX}NAME")
         return lhotse_corpus(request.source.removeprefix(PREFIX), request.download, scratch)
     path = Path(request.source).expanduser().absolute()
     if not path.exists():
         raise UserError(f"--from: no such file or folder: {path}; give a corpus, or lhotse:NAME")
     if path.is_dir() and (pairs := find_pairs(path)):
+        _refuse_unused(request.options, {"lhotse"}, "manifests of lhotse")
         return Corpus(path, sets_of_pairs(pairs), description="manifests of lhotse")
     sets = {name: [source] for name, source in find_sets(path, request.options).items()}
     if "train" not in sets and "all" not in sets:
         raise UserError(f"{path} has only the sets {', '.join(sets)}; give --from one of them")
-    return Corpus(path, sets, description=next(iter(sets.values()))[0].description)
+    description = next(iter(sets.values()))[0].description
+    _refuse_unused(request.options, {source.kind for [source] in sets.values()}, description)
+    return Corpus(path, sets, description=description)
+
+
+def _refuse_unused(options: SourceOptions, kinds: set[str], description: str) -> None:
+    """Raises UserError for an option that has no effect for a corpus whose sets are of these kinds (of Source).
+
+    The options of tables and of folders of audio were checked when these were recognised.
+    """
+    if not kinds <= LAYOUT_OPTIONS.keys():
+        return
+    valid = set().union(*(LAYOUT_OPTIONS[kind] for kind in kinds))
+    for entry in fields(options):
+        if getattr(options, entry.name) and entry.name not in valid:
+            name = entry.name
+            if name == "columns":
+                column = next(iter(options.columns))
+                name = f"{column}_column" if column in ("audio", "text", "speaker") else "column"
+            raise UserError(f"--{name.replace('_', '-')} has no effect here: the corpus is {description}")
 
 
 def _require_usable(facts_of_sets: Mapping[str, CorpusFacts], corpus: Corpus) -> CorpusFacts:

@@ -16,8 +16,8 @@ def groups_of_equal_size(values: Sequence[float]) -> list[list[int]]:
     """Returns the indices of `values` in up to MAX_GROUPS groups of about equal size, the lowest values first.
 
     Within a group they are ordered by value, and equal values by index. Equal values are never divided between groups,
-    and a group of fewer than MIN_UTTERANCES is joined to its neighbour. Returns nothing where that leaves fewer than two
-    groups, or for fewer than 2 * MIN_UTTERANCES values.
+    and a group of fewer than MIN_UTTERANCES is joined to its neighbour. Returns nothing where that leaves fewer than
+    two groups, or for fewer than 2 * MIN_UTTERANCES values.
     """
     count = min(MAX_GROUPS, len(values) // MIN_UTTERANCES)
     if count < 2:

@@ -182,6 +182,27 @@ def test_shell_commands_of_a_kaldi_folder_are_refused(tiny, tmp_path) -> None:
         create_recipe(request(tmp_path, folder))
 
 
+@pytest.mark.parametrize(("layout", "options", "option"), [
+    (layouts.kaldi, SourceOptions(columns={"text": "Satz"}), "--text-column"),
+    (layouts.kaldi, SourceOptions(text_suffix=".txt"), "--text-suffix"),
+    (layouts.nemo, SourceOptions(speaker_from="folder"), "--speaker-from"),
+    (layouts.lhotse_cuts, SourceOptions(columns={"start": "from"}), "--column"),
+    (layouts.lhotse_parts, SourceOptions(delimiter=","), "--delimiter"),
+    (layouts.table, SourceOptions(columns=COLUMNS.columns, name_pattern="{text}_{id}"), "--name-pattern"),
+])  # fmt: skip
+def test_options_without_effect_for_the_layout_are_refused(tiny, tmp_path, layout, options, option) -> None:
+    source = tmp_path / "corpus"
+    source.mkdir()
+    with pytest.raises(UserError, match=f"{option} has no effect here|{option} .*no effect"):
+        create_recipe(request(tmp_path, layout(tiny, source), options=options))
+    assert not (tmp_path / "egs/tones").exists()
+
+
+def test_download_is_for_corpora_of_lhotse(asr, tmp_path) -> None:
+    status, _, err = asr("new", "mine", "--from", tmp_path, "--download", tmp_path / "c")
+    assert status == 2 and "--download has no effect here: it is for --from lhotse:NAME" in err
+
+
 def test_too_few_utterances_are_refused(tiny, tmp_path) -> None:
     manifest = layouts.nemo(tiny, tmp_path)
     manifest.write_text("\n".join(manifest.read_text().splitlines()[:5]))
