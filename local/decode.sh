@@ -77,20 +77,20 @@ result_folders() {
     for suffix in $(adaptation_suffixes "$1"); do echo "${first##* }$suffix"; done
 }
 
-# graph_options ARRAY EXP LANG WEIGHTS: puts the options of a search in the graph into the array that is named ARRAY.
+# graph_options ARRAY EXP WEIGHTS: puts the options of a search in $graph into the array that is named ARRAY.
 graph_options() {
     local -n graph_options_array=$1
-    local exp=$2 lang=$3 weights=$4
-    graph_options_array=(--graph "$lang/graph")
+    local exp=$2 weights=$3
+    graph_options_array=(--graph "$graph")
     if [ -f "$exp/priors.json" ]; then graph_options_array+=(--priors "$exp/priors.json"); fi # of objective ce
     if [ -n "$weights" ] && [ -f "$weights" ]; then graph_options_array+=(--decoding-weights "$weights"); fi
 }
 
-# tune_decoding EXP LANG JOBS MANIFEST: finds the best decoding weights on MANIFEST, and writes them to
+# tune_decoding EXP JOBS MANIFEST: finds the best decoding weights on MANIFEST, and writes them to
 # EXP/decode/SET/decoding_weights.json.
 tune_decoding() {
-    local exp=$1 lang=$2 jobs=$3 manifest=$4 search
-    graph_options search "$exp" "$lang" ""
+    local exp=$1 jobs=$2 manifest=$3 search
+    graph_options search "$exp" ""
     asrtool tune "$exp" "$manifest" "${search[@]}" --beam "$lattice_beam" --jobs "$jobs" --precision "$precision"
 }
 
@@ -101,7 +101,7 @@ decode_once() {
     local method argument folder search on_units=() lattice_options=()
     shift 6
     set -- "$@" --precision "$precision"
-    graph_options search "$exp" "$lang" "$weights"
+    graph_options search "$exp" "$weights"
     for method in $methods; do
         if [[ $method =~ ^(greedy|prefix)$ ]]; then on_units+=(--method "$method"); fi
     done
@@ -170,17 +170,17 @@ score_sets() {
     done
 }
 
-# stream_sets EXP LANG WEIGHTS DECODE MANIFEST...: recognises the manifests of audio chunk by chunk, by each method of
+# stream_sets EXP WEIGHTS DECODE MANIFEST...: recognises the manifests of audio chunk by chunk, by each method of
 # DECODE that streams, and scores the result; alignments give the delay of each word. A model that needs whole utterances
 # is left out.
 stream_sets() {
-    local exp=$1 lang=$2 weights=$3 methods=$4 manifest name method alignments search options
-    shift 4
+    local exp=$1 weights=$2 methods=$3 manifest name method alignments search options
+    shift 3
     if [[ $(asrtool info "$exp/config.yaml" --vocab-size 2) =~ can\ stream\ +no ]]; then
         echo "The model of $exp needs whole utterances: nothing to do"
         return 0
     fi
-    graph_options search "$exp" "$lang" "$weights"
+    graph_options search "$exp" "$weights"
     for manifest in "$@"; do
         name=$(basename "$manifest" .jsonl.gz)
         alignments=$exp/aligned/$name.jsonl.gz

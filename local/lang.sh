@@ -142,6 +142,26 @@ make_units() {
     asrtool tokenizer "${manifests[@]}" "$lang/tokenizer.json" --type "$units" "${options[@]}"
 }
 
+# weighs_pronunciations: succeeds if the graph has probabilities of pronunciations.
+weighs_pronunciations() { [[ $units == *phone && $pronunciation_hours =~ [1-9] ]] && has_lm; }
+
+# weigh_pronunciations: writes the graph of $lang with probabilities of pronunciations to $graph. They are counted in an
+# alignment of at most --pronunciation-hours of the training set by the system itself, or by the phone system if units
+# are phones in context.
+weigh_pronunciations() {
+    local folder=$exp/pronunciations aligned=$lang/aligned/train.jsonl.gz
+    mkdir -p "$folder"
+    if [ "$units" = phone ]; then
+        aligned=$folder/aligned.jsonl.gz
+        asrtool subset data/train.jsonl.gz "$folder/cuts.jsonl.gz" --max-hours "$pronunciation_hours"
+        align_manifest "$exp" "$folder/cuts.jsonl.gz" "$aligned"
+    fi
+    awk '{ print $1 }' "$lang/lexicon.txt" >"$folder/words.txt"
+    asrtool lexicon "$folder/words.txt" "$folder/lexicon.txt" --source "$lang/lexicon.txt" --aligned "$aligned"
+    asrtool graph "$graph" --tokenizer "$lang/tokenizer.json" --lm "$lang/graph.arpa.gz" --topology "$topology" \
+        --lexicon "$folder/lexicon.txt"
+}
+
 # make_units_in_context: makes $lang/tokenizer.json, at most --leaves units of phones in context, by trees grown on
 # alignments of the training set by the phone system, which is trained if it is missing.
 make_units_in_context() {

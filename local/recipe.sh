@@ -43,11 +43,11 @@ conf=conf/train.yaml set="" steps="" seed=1 tag="" objective=ctc topology=ctc fr
 warmup_hours=0 ranks=1 launcher=""
 speeds=0.9,1.0,1.1
 units=bpe vocab_size=500 leaves=1000 lexicon=cmudict unknown=g2p stress=keep case=keep
-lm_text="" lm_order=3 lm_words=64000 lm_prune="" rescore_order=0 neural="--epochs 2"
+lm_text="" lm_order=3 lm_words=64000 lm_prune="" rescore_order=0 neural="--epochs 2" pronunciation_hours=20
 decode="greedy prefix graph" decoding_weights="" precision=auto
 shared_options="stage stop_stage units vocab_size leaves lexicon unknown stress case speeds lm_text lm_order lm_words"
-shared_options+=" lm_prune rescore_order neural objective topology from fmllr conf set steps seed tag warmup_hours"
-shared_options+=" ranks launcher decode decoding_weights precision work jobs force list"
+shared_options+=" lm_prune rescore_order neural pronunciation_hours objective topology from fmllr conf set steps seed"
+shared_options+=" tag warmup_hours ranks launcher decode decoding_weights precision work jobs force list"
 path_options="conf from decoding_weights work"
 
 # print_shared_options: prints the help of the options that all recipes have, with the defaults of this recipe.
@@ -76,6 +76,9 @@ Options of all recipes:
   --lm-prune P                pruning threshold of the n-gram of the graph (default ${lm_prune:-no pruning})
   --rescore-order N           order of the n-gram that rescores lattices (default $rescore_order); 0: none
   --neural "OPTIONS"          options of \`asrtool lm train-neural\` for --decode neural (default "$neural")
+  --pronunciation-hours H     hours of training audio that are aligned after the training, to count how often the words
+                              of a lexicon have each of their pronunciations, for the graph (default $pronunciation_hours); 0: all
+                              pronunciations of a word cost the same
   --objective ctc|mmi|ce      training objective (default $objective); mmi and ce start from a CTC system
   --topology ctc|hmm          topology of the units (default $topology); hmm: two states for each unit and no blank, as in
                               Kaldi's chain models, for phones, biphones and triphones, which get a unit of silence.
@@ -179,6 +182,8 @@ check_options() {
     for number in vocab_size leaves lm_order lm_words rescore_order jobs seed; do
         [[ ${!number} =~ ^[0-9]+$ ]] || option_error "--${number//_/-} is a number, not '${!number}'"
     done
+    [[ $pronunciation_hours =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
+        option_error "--pronunciation-hours is a number of hours, not '$pronunciation_hours'"
     [[ $steps =~ ^[0-9]*$ ]] || option_error "--steps is a number of training steps, not '$steps'"
     [[ $tag =~ ^[[:alnum:]._-]*$ ]] || option_error "--tag is part of a folder's name, not '$tag'"
     read -r -a overrides <<<"$set"
@@ -229,6 +234,8 @@ name_folders() {
     stages_lang=$(basename "$lang")
     stages_experiment=$(basename "$exp")
     start=$(starting_system "$from" "${system[@]}" "$objective" "$seed" "$tag") # the system that mmi and ce start from
+    graph=$lang/graph
+    if weighs_pronunciations; then graph=$exp/graph; fi
     weights=${decoding_weights:-$exp/decode/dev/decoding_weights.json}
     aligned=data/aligned/$(basename "$exp") # manifests with alignments, for ce
     final_conf=$(final_config "$conf" "$objective") # of the training with mmi or ce that follows CTC

@@ -158,9 +158,13 @@ stage_decode() {
     local manifests=() name settings=("$exp" "$decode" "$decoding_weights" "$precision")
     for name in $sets; do manifests+=("$features/$name.jsonl.gz"); done
     if [[ $decode == *neural* ]]; then settings+=("neural $neural"); fi
+    if weighs_pronunciations; then settings+=("pronunciation hours $pronunciation_hours"); fi
     if begin_stage 5 "decode (${decode// /, })" "${settings[@]}"; then
+        if [[ $decode =~ graph|rescored|neural ]] && weighs_pronunciations; then
+            build_once "$graph/graph.json" "$(completion_of 2) $(completion_of 4) $pronunciation_hours" weigh_pronunciations
+        fi
         if [[ $decode =~ graph|rescored && -z $decoding_weights ]] && has_dev; then
-            tune_decoding "$exp" "$lang" "$jobs" "$features/dev.jsonl.gz"
+            tune_decoding "$exp" "$jobs" "$features/dev.jsonl.gz"
         fi
         if [[ $decode == *neural* ]]; then
             build_once "$lang/neural.pt" "$(completion_of 2) $neural" train_neural_lm
@@ -184,7 +188,7 @@ stage_stream() {
     local manifests=() name
     for name in $sets; do manifests+=("data/$name.jsonl.gz"); done
     if begin_stage 7 "stream chunk by chunk from audio (${decode// /, })" "$exp" "$decode" "$precision"; then
-        stream_sets "$exp" "$lang" "$weights" "$decode" "${manifests[@]}"
+        stream_sets "$exp" "$weights" "$decode" "${manifests[@]}"
         finish_stage "$exp/stream/*/*/stream.json"
     fi
 }

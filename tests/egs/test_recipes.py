@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from asrtool.text.lexicon import read_lexicon
 from tests.egs.recipes import LINE, ROOT, environment, run, tiny_config
 
 
@@ -22,6 +23,11 @@ def digits(tmp_path_factory):
     conf = tiny_config(work, ROOT / "egs/digits/conf/transformer.yaml")
     options = ["--work", work, "--conf", conf, "--train", 24, "--dev", 8, "--test", 8]
     return work, options, run("digits", *options, env=environment())
+
+
+def graph_of(exp: Path) -> str:
+    """The graph that a dev set was decoded in, relative to the work folder."""
+    return json.loads((exp / "decode/dev/graph/decode.json").read_text())["graph"]
 
 
 def test_digits_runs_from_no_data_to_a_word_error_rate(digits):
@@ -92,6 +98,9 @@ def test_other_objectives_start_from_a_ctc_system(digits, objective):
     assert (work / "exp/tiny_phone_seed1/checkpoints/averaged.pt").is_file()
     assert (exp / "config.yaml").read_text().count(f"kind: {objective}") == 1
     assert (exp / "priors.json").is_file() == (objective == "ce")
+    counted = read_lexicon(exp / "pronunciations/lexicon.txt")  # of the alignment, for a graph of this system
+    assert counted.pronunciations.keys() == read_lexicon(work / "data/lang_phone/lexicon.txt").pronunciations.keys()
+    assert graph_of(exp) == f"exp/{exp.name}/graph"
     assert run("digits", *options).count("already done and unchanged") == 6
 
 
@@ -119,6 +128,7 @@ def test_units_in_context_are_grown_on_alignments_of_the_phone_system(digits, tm
     phones = json.loads((tmp_path / "exp/tiny_phone_seed1/tokenizer.json").read_text())
     assert (tokenizer["type"], tokenizer["phones"]) == ("biphone", phones)
     assert len(phones["symbols"]) <= len(tokenizer["symbols"]) <= 31  # the default --min-count splits little here
+    assert graph_of(tmp_path / "exp/tiny_biphone_mmi_seed1") == "exp/tiny_biphone_mmi_seed1/graph"
     assert run("librispeech", *options, "--stop-stage", 6).count("already done and unchanged") == 6
 
 
@@ -127,6 +137,7 @@ def test_units_in_context_are_grown_on_alignments_of_the_phone_system(digits, tm
 def test_systems_of_topology_hmm_have_folders_of_their_own(digits, units, objective):
     work, options, _ = digits
     options = [*options, "--units", units, "--leaves", 30, "--objective", objective, "--topology", "hmm"]
+    options += ["--pronunciation-hours", 0]
     output = run("digits", *options)
     assert [name for name, _ in LINE.findall(output)] == ["dev", "test"]  # of the graph; greedy has phone error rates
     lang, exp = work / f"data/lang_{units}_hmm", work / f"exp/tiny_{units}_{objective}_seed1_hmm"
@@ -137,6 +148,7 @@ def test_systems_of_topology_hmm_have_folders_of_their_own(digits, units, object
         assert yaml.safe_load((name / "config.yaml").read_text())["objective"]["topology"] == "hmm"
     assert {path.name for path in (exp / "decode/test").iterdir()} == {"greedy", "graph"}
     assert (exp / "priors.json").is_file() == (objective == "ce")
+    assert graph_of(exp) == f"data/lang_{units}_hmm/graph"
     assert run("digits", *options).count("already done and unchanged") == 6
 
 
