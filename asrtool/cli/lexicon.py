@@ -47,7 +47,8 @@ from asrtool.cli.options import COUNT, PATH, case_option
 @click.option(
     "--aligned",
     type=PATH,
-    help="Manifest that asrtool align has written: pronunciations get probabilities by their use in it.",
+    show_default="the sources' probabilities",
+    help="Manifest that asrtool align has written, whose pronunciations are counted, for their probabilities.",
 )
 @click.option(
     "--phones", type=PATH, show_default="any phone", help="File of the phones that the sources are allowed to have."
