@@ -22,6 +22,9 @@ MANIFESTS = (".jsonl", ".jsonl.gz")
     help="Formats of the output files. Of AUDIO only; separated by commas, repeatable.",
 )
 @click.option("--output-dir", type=PATH, show_default="beside AUDIO", help="Folder of the output files. Of AUDIO only.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace existing output files. Whoever wrote or edited them; of AUDIO only."
+)
 @channel_option()
 @click.option(
     "--g2p/--no-g2p",
@@ -30,8 +33,8 @@ MANIFESTS = (".jsonl", ".jsonl.gz")
 )
 @model_options
 def align(
-    model, cuts, out, ctm, formats, output_dir, channel, g2p, checkpoint, max_minutes, batch_seconds, workers, device,
-    precision, threads,
+    model, cuts, out, ctm, formats, output_dir, overwrite, channel, g2p, checkpoint, max_minutes, batch_seconds,
+    workers, device, precision, threads,
 ) -> None:  # fmt: skip
     """Find the times of each word of transcripts, or of a long recording with its text.
 
@@ -44,7 +47,7 @@ def align(
     Any other file is a recording AUDIO, of any length, with its TEXT (plain UTF-8), which may be partly wrong: words
     that are not in the audio, and speech that is not in the text, are found and reported. Writes NAME.aligned.TextGrid,
     NAME.aligned.ctm and NAME.aligned.json, with a confidence for each word. Case and punctuation of the text are
-    adapted to the model's units.
+    adapted to the model's units. A rerun does not align again what is done, and files that were edited since are kept.
 
     \b
     asrtool align exp/transformer data/train.jsonl.gz data/train_aligned.jsonl.gz
@@ -53,7 +56,7 @@ def align(
     """
     is_manifest = cuts.name.endswith(MANIFESTS) or cuts.is_dir()
     if is_manifest:
-        refuse_options(("channel", "formats", "output_dir"), f"recordings, and {cuts} is a manifest")
+        refuse_options(("channel", "formats", "output_dir", "overwrite"), f"recordings, and {cuts} is a manifest")
     else:
         names = ("ctm", "g2p", "max_minutes", "batch_seconds", "workers")
         refuse_options(names, f"manifests, and {cuts} is a recording")
@@ -71,5 +74,6 @@ def align(
         return
     from asrtool.deploy.alignment_outputs import align_to_files
 
-    for line in align_to_files(experiment, cuts, out, joined_formats(formats) or FORMATS, output_dir, channel):
+    names = joined_formats(formats) or FORMATS
+    for line in align_to_files(experiment, cuts, out, names, output_dir, channel, overwrite):
         click.echo(line)

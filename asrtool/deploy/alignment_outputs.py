@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 import asrtool
 from asrtool.data.audio_blocks import Channel
+from asrtool.deploy.ledger import Ledger, recording_facts
+from asrtool.deploy.output_plan import OutputOptions, plan_outputs, write_outputs
+from asrtool.deploy.outputs import SUFFIXES as TRANSCRIPT_SUFFIXES
 from asrtool.deploy.outputs import Interval, ctm_lines, textgrid_text
 from asrtool.deploy.recording_alignment import (
     AlignedWord,
@@ -15,9 +18,10 @@ from asrtool.deploy.recording_alignment import (
     align_recording,
     require_one_channel,
 )
-from asrtool.errors import UserError
+from asrtool.deploy.recordings import Recording
+from asrtool.errors import UserError, require_file
 from asrtool.experiment import Experiment
-from asrtool.files import finite_or_null, write_text
+from asrtool.files import file_hash, finite_or_null
 from asrtool.text.spoken_text import read_spoken_text
 
 DIGITS = 3  # of times in seconds
@@ -27,7 +31,7 @@ MAX_SHOWN_WORDS = 12
 
 def _ctm(alignment: RecordingAlignment, name: str) -> str:
     """Returns the CTM of the words that are in the audio, with their confidences."""
-    return "".join(ctm_lines(alignment.words, name))
+    return "".join(ctm_lines(alignment.words, name, alignment.channel))
 
 
 def _textgrid(alignment: RecordingAlignment, name: str) -> str:
@@ -59,6 +63,7 @@ def as_json(alignment: RecordingAlignment) -> dict[str, Any]:
     return {
         "recording": alignment.source,
         "seconds": round(alignment.seconds, DIGITS),
+        "channel": alignment.channel,
         "words": [_word(word, text.words[word.index].line) for word in alignment.words],
         "missing": [
             {"time": round(part.time, DIGITS), "line": part.words[0].line, "text": " ".join(w.text for w in part.words)}
@@ -88,11 +93,8 @@ def _word(word: AlignedWord, line: int) -> dict[str, Any]:
     }
 
 
-WRITERS: dict[str, tuple[str, Callable[[RecordingAlignment, str], str]]] = {  # format: suffix, and text of the file
-    "textgrid": (".aligned.TextGrid", _textgrid),
-    "ctm": (".aligned.ctm", _ctm),
-    "json": (".aligned.json", _json),
-}
+WRITERS: dict[str, Callable[[RecordingAlignment, str], str]] = {"textgrid": _textgrid, "ctm": _ctm, "json": _json}
+SUFFIXES = {name: f"aligned.{suffix}" for name, suffix in TRANSCRIPT_SUFFIXES.items() if name in WRITERS}
 
 
 def align_to_files(
@@ -102,19 +104,47 @@ def align_to_files(
     formats: Iterable[str] = tuple(WRITERS),
     folder: Path | None = None,
     channel: Channel | Literal["each"] = "mix",
+    overwrite: bool = False,
 ) -> Iterator[str]:
     """Aligns a recording with a text file, writes the `formats` (keys of WRITERS), and yields lines for the user.
 
-    The files are beside the recording, or in `folder`. UserError as of `align_recording` and `read_spoken_text`.
+    The files are beside the recording, or in `folder`, with a row in the ledger (asrtool/deploy/ledger.py): what is
+    done is not done again, and other files, edited ones among them, are replaced with `overwrite` only. Raises
+    UserError for files that are not replaced, and as `align_recording` and `read_spoken_text`.
     """
-    paths = output_paths(audio, formats, folder)
+    channel = require_one_channel(channel)
+    options = OutputOptions(tuple(formats), folder, channel, overwrite=overwrite, suffixes=SUFFIXES)
+    ledgers: dict[Path, Ledger] = {}
+    settings = _settings(experiment, require_file(text_file, "text", "give a text file"))
+    recording = Recording(audio, is_stream=audio.exists() and not audio.is_file())
+    plan = plan_outputs([recording], options, settings, ledgers)
+    if plan.problems:
+        raise UserError(plan.problems[0])
+    if not plan.tasks:
+        yield f"{audio}: done before; nothing to align"
+        return
+    (task,) = plan.tasks
     text = read_spoken_text(text_file, experiment.tokenizer)
     yield f"{text_file}: {text.summary()}"
-    alignment = align_recording(experiment, audio, text, require_one_channel(channel))
-    write_alignment(alignment, paths)
+    facts = recording_facts(recording, task.folder)  # before it is read: it may change meanwhile
+    alignment = align_recording(experiment, audio, text, channel)
+    texts = {name: WRITERS[name](alignment, task.name) for name in task.outputs}
+    write_outputs(task, facts, texts, settings, ledgers)
     yield f"{audio}: {alignment.summary()}"
     yield from edit_lines(alignment)
-    yield f"written: {', '.join(map(str, paths.values()))}"
+    yield f"written: {', '.join(map(str, task.outputs.values()))}"
+
+
+def _settings(experiment: Experiment, text_file: Path) -> dict[str, Any]:
+    """Returns what determines the alignment of a recording, as plain types: files stand as parts of their hash."""
+    files = {
+        "weights": experiment.checkpoint,
+        "configuration": experiment.folder / "config.yaml",
+        "units": experiment.folder / "tokenizer.json",
+        "text": text_file,
+    }
+    hashes = {name: file_hash(path)[:12] for name, path in files.items()}
+    return {"asrtool": asrtool.__version__, "command": "align", "precision": experiment.computed_precision, **hashes}
 
 
 def edit_lines(alignment: RecordingAlignment) -> Iterator[str]:
@@ -131,18 +161,3 @@ def edit_lines(alignment: RecordingAlignment) -> Iterator[str]:
 
 def _shortened(words: list[str]) -> str:
     return " ".join(words[:MAX_SHOWN_WORDS]) + (f" ... ({len(words)} words)" if len(words) > MAX_SHOWN_WORDS else "")
-
-
-def output_paths(audio: Path, formats: Iterable[str], folder: Path | None) -> dict[str, Path]:
-    """Returns the file of each format, beside the recording or in `folder`. UserError where `folder` is a file."""
-    folder = folder or audio.parent
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output-dir {folder} is a file; name a folder")
-    return {name: folder / f"{audio.stem}{WRITERS[name][0]}" for name in formats}
-
-
-def write_alignment(alignment: RecordingAlignment, paths: dict[str, Path]) -> None:
-    """Writes the files of `output_paths`."""
-    name = Path(alignment.source).stem
-    for kind, path in paths.items():
-        write_text(path, WRITERS[kind][1](alignment, name))

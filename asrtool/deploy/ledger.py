@@ -75,7 +75,7 @@ class Ledger:
 
         It is "new" where the output is missing, "done" where it was made from the same, also if it was edited since,
         "stale" where the recording or the settings have changed, and a "conflict" where writing it would lose another
-        file, an edit, or the transcript of another recording.
+        file, an edit, or the output of another recording.
         """
         output = self.folder / name
         name = utf8_path(name)
@@ -83,14 +83,14 @@ class Ledger:
             return OutputState("conflict", "is not a file") if output.exists() else OutputState("new")
         rows = self.rows.get(name)
         if not rows:
-            return OutputState("conflict", "was not written by asrtool transcribe")
+            return OutputState("conflict", "was not written by asrtool")
         content = file_hash(output)
         row = next((row for row in reversed(rows) if row.outputs[name] == content), None)
         is_edited = row is None
         row = row or rows[-1]
         relation = self._relation(row.recording, recording)
         if relation == "other":
-            return OutputState("conflict", f"is the transcript of {os.path.normpath(self.folder / row.recording.path)}")
+            return OutputState("conflict", f"is the output of {os.path.normpath(self.folder / row.recording.path)}")
         if relation == "same" and row.settings == digest(settings):
             return OutputState("done", EDITED if is_edited else "")
         reason = "the recording has changed" if relation == "changed" else self._changes(row.settings, settings)

@@ -1,21 +1,22 @@
-"""Where the transcripts of recordings go, and which of them are to be written: nothing is replaced by mistake."""
+"""Where the transcripts and alignments of recordings go, and which of them are to be written: nothing is replaced by mistake."""
 
+import hashlib
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from asrtool.data.audio_blocks import open_recording
 from asrtool.data.sources import InvalidEntry
-from asrtool.deploy.ledger import Ledger, read_ledger
+from asrtool.deploy.ledger import Ledger, RecordingFacts, read_ledger
 from asrtool.deploy.outputs import SUFFIXES
 from asrtool.deploy.recordings import STDIN, Recording
 from asrtool.errors import DataError, UserError
-from asrtool.files import report_full_disk, utf8_path
+from asrtool.files import atomic_path, report_full_disk, utf8_path
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class OutputOptions:
 
     folder: the output folder, None for files beside each recording. channel: a number, "mix", or "each" for the files
     of each channel. keep_suffix: `talk.mp3.txt` instead of `talk.txt`. overwrite: replace whatever is there. to_stdout:
-    the text goes to standard output, and no file is written.
+    the text goes to standard output, and no file is written. suffixes: of the files of each format.
     """
 
     formats: tuple[str, ...] = ("txt",)
@@ -41,6 +42,7 @@ class OutputOptions:
     keep_suffix: bool = False
     overwrite: bool = False
     to_stdout: bool = False
+    suffixes: Mapping[str, str] = field(default_factory=lambda: SUFFIXES)
 
 
 def output_options(
@@ -88,6 +90,11 @@ class Task:
     name: str
     outputs: Mapping[str, Path]
     seconds: float | None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the outputs."""
+        return next(iter(self.outputs.values())).parent
 
 
 @dataclass(frozen=True)
@@ -158,8 +165,10 @@ def _output_bases(recordings: Sequence[Recording], options: OutputOptions) -> di
         other = owners.setdefault(os.path.abspath(base), recording)
         if other is not recording:
             hint = "give --keep-suffix, or recordings of different names"
-            raise UserError(f"{other} and {recording} would both be written to {base}.{options.formats[0]}; {hint}")
-        for path in _output_paths(base, options.formats).values():
+            raise UserError(
+                f"{other} and {recording} would both be written to {base}.{options.suffixes[options.formats[0]]}; {hint}"
+            )
+        for path in _output_paths(base, options).values():
             if os.path.abspath(path) in inputs:
                 raise UserError(f"{path} is a recording and the output of {recording}; name another --output-dir")
     return bases
@@ -174,8 +183,8 @@ def _output_base(recording: Recording, options: OutputOptions) -> Path:
     return recording.path.parent / name
 
 
-def _output_paths(base: Path | str, formats: Iterable[str]) -> dict[str, Path]:
-    return {name: Path(f"{base}.{SUFFIXES[name]}") for name in formats}
+def _output_paths(base: Path | str, options: OutputOptions) -> dict[str, Path]:
+    return {name: Path(f"{base}.{options.suffixes[name]}") for name in options.formats}
 
 
 def _require_writable(folder: Path | None) -> None:
@@ -215,7 +224,7 @@ def _task(
 ) -> Task | None:
     """Returns the task of a channel; None if it was done before. Adds to `kept`; raises InvalidEntry, OSError."""
     suffix = f".channel{channel}" if options.channel == "each" else ""
-    paths = _output_paths(f"{base}{suffix}", options.formats)
+    paths = _output_paths(f"{base}{suffix}", options)
     folder = base.parent
     if options.folder is None and not os.access(folder, os.W_OK | os.X_OK):
         raise InvalidEntry(f"its folder {folder} is read-only; name another one with --output-dir")
@@ -253,6 +262,28 @@ def _pending(
     for reason, names in stale.items():
         logger.info(utf8_path(f"{recording}: again, since {reason}: {', '.join(names)}"))
     return pending
+
+
+def write_outputs(
+    task: Task,
+    facts: RecordingFacts,
+    texts: Mapping[str, str],
+    settings: Mapping[str, Any],
+    ledgers: dict[Path, Ledger],
+) -> None:
+    """Writes the `texts` of a task, by their formats, each whole or not at all, and a row of the ledger before them.
+
+    `facts` are those of the recording before it was read. Raises UserError for a full disk.
+    """
+    contents = {task.outputs[name]: text.encode() for name, text in texts.items()}
+    folder = task.folder
+    hashes = {path.name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    with report_full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    ledgers.setdefault(folder, Ledger(folder)).add(facts, {**settings, "channel": task.channel}, hashes)
+    for path, content in contents.items():
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
 
 
 def _describe_conflicts(conflicts: Sequence[str]) -> str:

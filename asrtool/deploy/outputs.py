@@ -39,19 +39,19 @@ def vtt(transcript: Transcript, name: str) -> str:
 
 def ctm(transcript: Transcript, name: str) -> str:
     """Returns NIST's CTM of the words; the recording is `name`, the channel 1 or the recognised one."""
-    return "".join(ctm_lines(transcript.words, name, (transcript.channel or 0) + 1))
+    return "".join(ctm_lines(transcript.words, name, transcript.channel))
 
 
-def ctm_lines(words: Iterable[Word], recording: str, channel: int = 1) -> Iterable[str]:
+def ctm_lines(words: Iterable[Word], recording: str, channel: int | None = None) -> Iterable[str]:
     """Yields lines of CTM (NIST sctk, "ctm file format"): recording, channel, start, duration, word, confidence.
 
-    Times are seconds, and channels begin at 1. The fields are separated by spaces, so that spaces in the recording's
+    Times are seconds. `channel` begins at 0 and is written from 1 on; None, the mean of all, is 1, too. The fields are separated by spaces, so that spaces in the recording's
     name become "_". A word without a confidence has none.
     """
     recording = "_".join(utf8_path(recording).split())
     for word in words:
         confidence = "" if word.confidence is None else f" {word.confidence:.{CONFIDENCE_DIGITS}f}"
-        yield f"{recording} {channel} {word.start:.3f} {word.end - word.start:.3f} {word.text}{confidence}\n"
+        yield f"{recording} {(channel or 0) + 1} {word.start:.3f} {word.end - word.start:.3f} {word.text}{confidence}\n"
 
 
 def textgrid(transcript: Transcript, name: str) -> str:

@@ -56,7 +56,7 @@ class ExtraSpeech:
 
 @dataclass(frozen=True)
 class RecordingAlignment:
-    """The alignment of a recording of `seconds` with its text; times in seconds."""
+    """The alignment of a recording of `seconds` with its text; times in seconds. channel: None for the mean of all."""
 
     source: str
     seconds: float
@@ -66,6 +66,7 @@ class RecordingAlignment:
     extra: Sequence[ExtraSpeech]
     edits: EditAlignment
     frame_seconds: float
+    channel: int | None = None
 
     @cached_property
     def num_missing(self) -> int:
@@ -115,6 +116,7 @@ def align_recording(
         extra=list(_extra_speech(log_probs, edits, text.tokenizer, frame)),
         edits=edits,
         frame_seconds=frame,
+        channel=None if channel == "mix" else channel,
     )
 
 

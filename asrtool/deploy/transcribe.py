@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 import asrtool
 from asrtool.data.sources import InvalidEntry
 from asrtool.deploy.ledger import Ledger, recording_facts
-from asrtool.deploy.output_plan import OutputOptions, Plan, Task, describe_problem, plan_outputs
+from asrtool.deploy.output_plan import OutputOptions, Plan, Task, describe_problem, plan_outputs, write_outputs
 from asrtool.deploy.outputs import FORMATS
 from asrtool.deploy.recordings import STDIN, Found, Recording
 from asrtool.deploy.results import Segment, Transcript
 from asrtool.errors import DataError, one_line
-from asrtool.files import atomic_path, file_hash, report_full_disk, utf8_path
+from asrtool.files import file_hash, utf8_path
 from asrtool.logs import printable
 from asrtool.progress import progress_meter
 
@@ -140,19 +140,12 @@ def _transcribe_task(
     meter: _RecordingMeter,
 ) -> Transcript:
     """Recognises one channel of a recording and writes its outputs."""
-    folder = next(iter(task.outputs.values())).parent
-    facts = recording_facts(task.recording, folder)  # before it is read: it may change meanwhile
+    facts = recording_facts(task.recording, task.folder)  # before it is read: it may change meanwhile
     source = _source(task.recording)
     transcript = recogniser.transcribe(source, channel=task.channel, on_progress=meter.move_to)
-    contents = {path: FORMATS[name](transcript, task.name).encode() for name, path in task.outputs.items()}
-    hashes = {path.name: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
-    with report_full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    ledgers.setdefault(folder, Ledger(folder)).add(facts, {**settings, "channel": task.channel}, hashes)
-    for path, content in contents.items():
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
-    names = utf8_path(", ".join(path.name for path in contents))
+    texts = {name: FORMATS[name](transcript, task.name) for name in task.outputs}
+    write_outputs(task, facts, texts, settings, ledgers)
+    names = utf8_path(", ".join(path.name for path in task.outputs.values()))
     channel = "" if task.channel == "mix" else f" channel {task.channel}"
     what = f"{transcript.seconds:.1f} s, {len(transcript.words)} words, written to {names}"
     logger.info(f"{utf8_path(str(task.recording))}{channel}: {what}")

@@ -124,6 +124,68 @@ def test_the_log_probs_of_windows_are_those_of_the_whole(system, tmp_path):
     assert (found.argmax(1) == whole[0].numpy().argmax(1)).mean() > 0.99
 
 
+def aligned(asr, system, audio, *options):
+    """Runs `asrtool align` with all sentences; returns status, last line and the names of the files that are there."""
+    (audio.parent / "text").write_text("\n".join(SENTENCES))
+    status, out, err = asr("align", system, audio, audio.parent / "text", *options)
+    return status, (out if status == 0 else err).splitlines()[-1]
+
+
+@pytest.mark.parametrize("is_edited", [True, False])
+def test_what_is_done_is_not_aligned_again_and_what_was_edited_is_kept(asr, system, tmp_path, is_edited):
+    write_recording(tmp_path / "talk.wav", SENTENCES)
+    assert aligned(asr, system, tmp_path / "talk.wav")[0] == 0
+    grid = tmp_path / "talk.aligned.TextGrid"
+    written = grid.read_text()
+    if is_edited:
+        grid.write_text(written + "by hand")
+    status, line = aligned(asr, system, tmp_path / "talk.wav")
+    assert status == 0 and "done before" in line
+    assert grid.read_text() == written + "by hand" * is_edited
+    assert aligned(asr, system, tmp_path / "talk.wav", "--overwrite")[0] == 0
+    assert grid.read_text() == written
+
+
+@pytest.mark.parametrize("name", ["talk.aligned.json", "talk.aligned.ctm", "talk.aligned.TextGrid"])
+def test_files_of_others_are_not_replaced(asr, system, tmp_path, name):
+    write_recording(tmp_path / "talk.wav", SENTENCES)
+    (tmp_path / name).write_text("mine")
+    status, line = aligned(asr, system, tmp_path / "talk.wav")
+    assert status == 2 and f"{name} was not written by asrtool" in line and "--overwrite" in line
+    assert (tmp_path / name).read_text() == "mine"
+    assert [path.name for path in tmp_path.glob("talk.aligned.*")] == [name]
+
+
+def test_recordings_of_one_name_do_not_replace_each_others_files(asr, system, tmp_path):
+    write_recording(tmp_path / "talk.wav", SENTENCES)
+    write_recording(tmp_path / "talk.flac", SENTENCES, pause=0.7)
+    assert aligned(asr, system, tmp_path / "talk.wav")[0] == 0
+    before = (tmp_path / "talk.aligned.ctm").read_text()
+    status, line = aligned(asr, system, tmp_path / "talk.flac")
+    assert status == 2 and f"is the output of {tmp_path / 'talk.wav'}" in line
+    assert (tmp_path / "talk.aligned.ctm").read_text() == before
+    assert aligned(asr, system, tmp_path / "talk.flac", "--output-dir", tmp_path / "out")[0] == 0
+    assert len(list((tmp_path / "out").glob("talk.aligned.*"))) == 3
+
+
+def test_a_name_without_a_suffix_of_audio_is_whole_in_the_outputs(asr, system, tmp_path):
+    for day in ("30", "31"):
+        write_recording(tmp_path / "talk.wav", SENTENCES, pause=float(day) / 50)
+        (tmp_path / "talk.wav").rename(tmp_path / f"talk.2026-01-{day}")
+        assert aligned(asr, system, tmp_path / f"talk.2026-01-{day}", "--format", "ctm")[0] == 0
+        assert (tmp_path / f"talk.2026-01-{day}.aligned.ctm").read_text().startswith(f"talk.2026-01-{day} 1 ")
+
+
+@pytest.mark.parametrize("channel, number", [(None, "1"), (0, "1"), (1, "2")])
+def test_outputs_name_the_channel(asr, system, tmp_path, channel, number):
+    write_recording(tmp_path / "mono.wav", SENTENCES)
+    samples, _ = soundfile.read(tmp_path / "mono.wav")
+    soundfile.write(tmp_path / "talk.wav", np.stack([samples, samples], 1), RATE)
+    assert aligned(asr, system, tmp_path / "talk.wav", *(() if channel is None else ("--channel", channel)))[0] == 0
+    assert {line.split()[1] for line in (tmp_path / "talk.aligned.ctm").read_text().splitlines()} == {number}
+    assert json.loads((tmp_path / "talk.aligned.json").read_text())["channel"] == channel
+
+
 @pytest.mark.parametrize("rate", [8000, 11025, 22050])
 def test_the_frames_of_a_recording_last_as_long_as_it(system, tiny_config, tmp_path, rate):
     soundfile.write(tmp_path / "talk.wav", np.random.default_rng(0).normal(0, 0.01, 300 * rate), rate)

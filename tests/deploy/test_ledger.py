@@ -84,12 +84,12 @@ def test_another_recordings_transcript_is_not_replaced(folder, recording):
     other = recording.path.with_name("other.wav")
     other.write_bytes(b"different")
     kind, reason = state(folder, Recording(other))
-    assert kind == "conflict" and reason == f"is the transcript of {recording.path}"
+    assert kind == "conflict" and reason == f"is the output of {recording.path}"
 
 
 def test_a_file_of_someone_else_is_not_replaced(folder, recording):
     (folder / "a.txt").write_text("reference transcript")
-    assert state(folder, recording) == ("conflict", "was not written by asrtool transcribe")
+    assert state(folder, recording) == ("conflict", "was not written by asrtool")
     (folder / "b.txt").mkdir()
     assert state(folder, recording, name="b.txt") == ("conflict", "is not a file")
 

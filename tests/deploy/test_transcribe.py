@@ -143,9 +143,7 @@ def test_nothing_is_replaced_by_mistake_and_nothing_is_begun(tmp_path, audio):
     paths = [audio("a.wav"), audio("b.wav")]
     (tmp_path / "b.txt").write_text("a reference transcript")
     model = StandIn()
-    with pytest.raises(
-        UserError, match="b.txt was not written by asrtool transcribe: nothing was replaced; .*--overwrite"
-    ):
+    with pytest.raises(UserError, match="b.txt was not written by asrtool: nothing was replaced; .*--overwrite"):
         to_files(paths, model)
     assert not model.asked and (tmp_path / "b.txt").read_text() == "a reference transcript"
     to_files(paths, model, overwrite=True)
@@ -177,7 +175,7 @@ def test_an_output_is_never_a_recording(tmp_path, audio):
 def test_results_of_another_recording_in_the_same_folder_are_kept(tmp_path, audio, write_audio):
     to_files([audio("x/a.wav")], folder=tmp_path / "out")
     other = write_audio(tmp_path / "y" / "a.wav", seconds=1.5)
-    with pytest.raises(UserError, match=r"out/a.txt is the transcript of .*x/a.wav"):
+    with pytest.raises(UserError, match=r"out/a.txt is the output of .*x/a.wav"):
         to_files([other], folder=tmp_path / "out")
 
 
