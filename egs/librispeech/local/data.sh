@@ -38,7 +38,15 @@ every_nth_speaker() {
     local k=${1%/*} n=${1#*/} excluded=$2 folder
     shift 2
     for folder in "$@"; do find -L "$folder" -mindepth 1 -maxdepth 1 -type d -printf '%f\n'; done |
-        grep -vxF "${excluded//,/$'\n'}" | sort -n | awk -v k="$k" -v n="$n" 'NR % n == k % n'
+        { grep -vxF "${excluded//,/$'\n'}" || true; } | sort -n | awk -v k="$k" -v n="$n" 'NR % n == k % n'
+}
+
+# check_fold K/N: exits with an error unless K is from 1 to N, and N 2 or more.
+check_fold() {
+    local k=${1%/*} n=${1#*/}
+    if [[ ! $1 =~ ^[0-9]{1,9}/[0-9]{1,9}$ ]] || [ "$k" -lt 1 ] || [ "$k" -gt "$n" ] || [ "$n" -lt 2 ]; then
+        option_error "--test-speakers $1: K/N is every N-th speaker from the K-th on, with K from 1 to N, such as 1/4"
+    fi
 }
 
 # prepare_set CORPUS_DIR NAME "PART PART" OPTION...: writes data/NAME.jsonl.gz.
@@ -72,13 +80,16 @@ done
 [ -n "$train_parts" ] || option_error "no train-* folder in $corpus_dir; give --train-parts"
 [ -n "$dev_parts$dev_speakers" ] || option_error "no dev-* folder in $corpus_dir; give --dev-parts or --dev-speakers"
 
-rm -f data/*.jsonl.gz data/fbank/*.jsonl.gz # the sets of earlier options
 dev_speakers=$(join_speakers "$dev_speakers") # as one list, if it is a file
 if [[ $test_speakers =~ ^[0-9]+/[0-9]+$ ]]; then
+    check_fold "$test_speakers"
+    fold=$test_speakers
     folders=()
     for part in $train_parts; do folders+=("$corpus_dir/$part"); done
-    test_speakers=$(every_nth_speaker "$test_speakers" "$dev_speakers" "${folders[@]}")
+    test_speakers=$(every_nth_speaker "$fold" "$dev_speakers" "${folders[@]}")
+    [ -n "$test_speakers" ] || option_error "--test-speakers $fold: $train_parts have fewer speakers than ${fold%/*}"
 fi
+rm -f data/*.jsonl.gz data/fbank/*.jsonl.gz # the sets of earlier options
 test_speakers=$(join_speakers "$test_speakers")
 held_out=$(join_speakers "$dev_speakers" "$test_speakers")
 prepare_set "$corpus_dir" train "$train_parts" ${held_out:+--exclude-speakers "$held_out"}
