@@ -1,4 +1,4 @@
-"""Where the transcripts and alignments of recordings go, and which of them are to be written: nothing is replaced by mistake."""
+"""Where transcripts and alignments of recordings go, and which are to be written: nothing is replaced by mistake."""
 
 import hashlib
 import logging
@@ -165,9 +165,8 @@ def _output_bases(recordings: Sequence[Recording], options: OutputOptions) -> di
         other = owners.setdefault(os.path.abspath(base), recording)
         if other is not recording:
             hint = "give --keep-suffix, or recordings of different names"
-            raise UserError(
-                f"{other} and {recording} would both be written to {base}.{options.suffixes[options.formats[0]]}; {hint}"
-            )
+            path = _output_paths(base, options)[options.formats[0]]
+            raise UserError(f"{other} and {recording} would both be written to {path}; {hint}")
         for path in _output_paths(base, options).values():
             if os.path.abspath(path) in inputs:
                 raise UserError(f"{path} is a recording and the output of {recording}; name another --output-dir")

@@ -45,8 +45,8 @@ def ctm(transcript: Transcript, name: str) -> str:
 def ctm_lines(words: Iterable[Word], recording: str, channel: int | None = None) -> Iterable[str]:
     """Yields lines of CTM (NIST sctk, "ctm file format"): recording, channel, start, duration, word, confidence.
 
-    Times are seconds. `channel` begins at 0 and is written from 1 on; None, the mean of all, is 1, too. The fields are separated by spaces, so that spaces in the recording's
-    name become "_". A word without a confidence has none.
+    Times are seconds. `channel` counts from 0, and a CTM from 1; None, the mean of all, is 1, too. The fields are
+    separated by spaces, so that spaces in the recording's name become "_". A word without a confidence has none.
     """
     recording = "_".join(utf8_path(recording).split())
     for word in words:
