@@ -138,10 +138,10 @@ def _read_samples(file: soundfile.SoundFile, first: int, info: AudioInfo, audio:
     return position
 
 
-def describe_wrong_samples(samples: np.ndarray, seconds: float) -> str:
-    """Says what is wrong with samples of which the first is at `seconds`."""
+def describe_wrong_samples(samples: np.ndarray, seconds: float | None = None) -> str:
+    """Says what is wrong with samples of which the first is at `seconds`, if that is known."""
     if not np.isfinite(samples).all():
-        return f"samples that are not finite numbers, first at {seconds:.3f} s"
+        return "samples that are not finite numbers" + ("" if seconds is None else f", first at {seconds:.3f} s")
     return f"samples up to {np.abs(samples).max():.0f}, not within -1 and 1 (divide by 32768, or store as 16 bit)"
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from asrtool.data.audio import MAX_SAMPLE, describe_wrong_samples
 from asrtool.data.resampling import StreamResampler, rate_warning
 from asrtool.decoding.words import WordDescriber
 from asrtool.deploy.results import Word, rounded_confidence, words_at
@@ -118,7 +119,7 @@ def _partial(result: RecognitionResult) -> StreamResult:
 def mono_samples(samples: np.ndarray) -> np.ndarray:
     """Returns samples (n,) float32 in -1 .. 1 of (n,) or (n, channels) floats, int16 or int32: the channels' mean.
 
-    Raises UserError for other arrays, and for samples that are not finite.
+    Raises UserError for other arrays, and for samples that are not finite or far beyond -1 .. 1.
     """
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2) or samples.dtype not in (np.int16, np.int32, np.float16, np.float32, np.float64):
@@ -129,9 +130,9 @@ def mono_samples(samples: np.ndarray) -> np.ndarray:
     if samples.ndim == 1 and samples.dtype == np.int16:  # what most streams send
         return samples.astype(np.float32) * INT16_STEP
     scale = 1.0 if samples.dtype.kind == "f" else -float(np.iinfo(samples.dtype).min)
-    mixed = samples.astype(np.float64) / scale
-    if mixed.ndim == 2:
-        mixed = mixed.mean(axis=1)
-    if not np.isfinite(mixed).all():
-        raise UserError("samples are not all finite numbers")
+    scaled = samples.astype(np.float64) / scale
+    is_audio = np.abs(scaled) <= MAX_SAMPLE  # NaN is not
+    if not is_audio.all():
+        raise UserError(f"a stream got {describe_wrong_samples(scaled[~is_audio])}")
+    mixed = scaled if scaled.ndim == 1 else scaled.mean(axis=1)
     return mixed.astype(np.float32)

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 import asrtool
+from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
 from tests.decoding.graphs import save_word_graph
 from tests.tiny import RATE, tone
@@ -205,6 +206,27 @@ def test_audio_of_a_lower_rate_than_the_models_is_said_once(stream_model, sample
     assert caplog.text.count(expected) == 2
     list(stream_model.segments(samples[::2], rate=8000))
     assert caplog.text.count(expected) == 3
+
+
+WRONG_SAMPLES = {
+    "integers as floats": lambda samples: samples * 32768,
+    "integers as halves": lambda samples: (samples * 32768).astype(np.float16),
+    "one channel of integers as floats": lambda samples: np.stack([samples, samples * 32768], 1),
+    "channels that cancel each other": lambda samples: np.stack([samples * 1000, samples * -1000], 1),
+    "not a number": lambda samples: np.append(samples, np.float32(np.nan)),
+    "infinite": lambda samples: np.append(samples, np.float64(np.inf)),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_SAMPLES)
+def test_samples_that_are_not_audio_are_refused_by_streams_as_by_whole_recordings(stream_model, samples, kind):
+    wrong = WRONG_SAMPLES[kind](samples)
+    with pytest.raises((UserError, InvalidEntry)) as whole:
+        stream_model.transcribe(wrong, rate=RATE)
+    with pytest.raises(UserError) as piece:
+        stream_model.stream().accept(wrong)
+    expected = "divide by 32768" if np.isfinite(wrong).all() else "not finite numbers"
+    assert expected in str(whole.value) and expected in str(piece.value)
 
 
 def test_a_stream_takes_other_rates_types_and_channels(stream_model, samples):
