@@ -45,6 +45,8 @@ make_it="make it with run.sh --units phone --stop-stage 4 --work $work"
 [ -d "$work" ] || option_error "--work $work is not a folder; $make_it"
 if [ -d "$(absolute_path "$from")" ]; then from=$(absolute_path "$from"); fi
 . ../../local/path.sh
+. ../../local/train.sh
+precision=fp32 # of alignments
 cd "$work"
 
 folder=ablations
@@ -62,16 +64,17 @@ if [ "$list" = true ]; then exec "${command[@]}" --list; fi
 for file in data/fbank/{train,dev}.jsonl.gz data/lang_phone/tokenizer.json "$from/checkpoints/averaged.pt"; do
     [ -e "$file" ] || option_error "$file is missing in $PWD; $make_it"
 done
-if [ "$(cat "data/$folder/made_from" 2>/dev/null)" != "$minutes $from" ]; then
+made_from="$minutes $from $(cksum <"$from/checkpoints/averaged.pt")" # another training of --from has other alignments
+if [ "$(cat "data/$folder/made_from" 2>/dev/null)" != "$made_from" ]; then
     rm -rf "data/$folder"
     selection=data/fbank
     if [ "$scale" = small ]; then
         selection=data/$folder/selection
         python3 "$recipe/local/choose_cuts.py" data/fbank "$selection" --minutes "$minutes"
     fi
-    for name in train dev; do # status 1: some cuts cannot be aligned
-        asrtool align "$from" "$selection/$name.jsonl.gz" "data/$folder/$name.jsonl.gz" || [ $? = 1 ]
+    for name in train dev; do
+        align_manifest "$from" "$selection/$name.jsonl.gz" "data/$folder/$name.jsonl.gz"
     done
-    echo "$minutes $from" >"data/$folder/made_from"
+    echo "$made_from" >"data/$folder/made_from"
 fi
 exec "${command[@]}"
