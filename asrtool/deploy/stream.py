@@ -133,6 +133,6 @@ def mono_samples(samples: np.ndarray) -> np.ndarray:
     scaled = samples.astype(np.float64) / scale
     is_audio = np.abs(scaled) <= MAX_SAMPLE  # NaN is not
     if not is_audio.all():
-        raise UserError(f"a stream got {describe_wrong_samples(scaled[~is_audio])}")
+        raise UserError(f"samples are not audio: {describe_wrong_samples(scaled[~is_audio])}")
     mixed = scaled if scaled.ndim == 1 else scaled.mean(axis=1)
     return mixed.astype(np.float32)
