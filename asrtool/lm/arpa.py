@@ -20,7 +20,7 @@ from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import atomic_path
 from asrtool.lm.arpa_blocks import NgramLines, line_blocks, parse_ngrams
 from asrtool.lm.ngram import BOS, EOS, LN10, LOG_ZERO_ARPA, UNK, NgramModel
-from asrtool.lm.ngram_checks import MAX_ORDER
+from asrtool.lm.ngram_checks import MAX_ORDER, require_writable_words
 from asrtool.lm.ngram_trie import Trie
 from asrtool.progress import progress
 from asrtool.text.words import composed
@@ -40,8 +40,10 @@ LOG_UNK_ARPA = -100.0  # log10 p(<unk>) for a file without <unk>, as KenLM assum
 def write_arpa(model: NgramModel, path: str | Path) -> None:
     """Writes `model` to `path`, gzipped when the name ends in .gz.
 
-    The back-off weight of an n-gram that no longer one begins with is left out.
+    The back-off weight of an n-gram that no longer one begins with is left out. Raises UserError for words that the
+    file cannot hold.
     """
+    require_writable_words(model.words)
     blocks = [
         (n, np.arange(first, min(first + BLOCK_NGRAMS, model.trie.nodes(n).stop)))
         for n in range(1, model.order + 1)

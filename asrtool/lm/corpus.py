@@ -14,13 +14,13 @@ from asrtool.errors import UserError
 from asrtool.lm.ngram import BOS, EOS, SPECIAL_WORDS, UNK
 from asrtool.progress import progress
 from asrtool.readers import read_lines
+from asrtool.text.lexicon import lexicon_fields
 from asrtool.text.tokenizer import Tokenizer
-from asrtool.text.words import SENTENCE_MARKS, change_case, composed, is_mark, shortened
+from asrtool.text.words import SENTENCE_MARKS, change_case, is_mark, shortened
 
 logger = logging.getLogger(__name__)
 
 UNK_MARKS = frozenset([UNK])
-VARIANT = re.compile(r"\([0-9]+\)$")  # CMUdict's number of a further pronunciation: WORD(2)
 # Symbols of Kaldi's words.txt that are not words
 NOT_WORDS = re.compile(r"<eps>|#[0-9]+|" + "|".join(SPECIAL_WORDS), re.IGNORECASE)
 
@@ -136,9 +136,9 @@ def _require_overlap(vocabulary: set[str], seen: dict[str, int]) -> None:
 
 
 def read_word_list(path: str | Path) -> list[str]:
-    """Returns the first field of every line: of a word list, a lexicon (`WORD PH PH`) or Kaldi's words.txt."""
+    """Returns the words of a word list, a lexicon (`WORD PH PH`) or Kaldi's words.txt: the first field of a line."""
     lines = read_lines(path, "word list", "give a file with a word a line, or a lexicon")
-    fields = (VARIANT.sub("", word) for line in lines for word in composed(line).split(maxsplit=1)[:1])
+    fields = (word for line in lines for word in lexicon_fields(line)[:1])
     words = [word for word in dict.fromkeys(fields) if not NOT_WORDS.fullmatch(word)]
     if not words:
         raise UserError(f"no words in {path}; write one a line, or WORD PH PH ...")

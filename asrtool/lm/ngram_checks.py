@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from asrtool.errors import UserError
 from asrtool.lm.ngram import BOS, EOS, LN10, UNK
+from asrtool.text.words import shortened
 
 ARRAY_TYPES = {
     "words": "u1",
@@ -53,6 +55,14 @@ def check_model_arrays(arrays: Mapping[str, np.ndarray], words: Sequence[str]) -
     _check_links(arrays["suffixes"], arrays["states"], offsets)
     _check_range("log-prob", arrays["logprobs"], MIN_LOG_VALUE, 0)
     _check_range("back-off weight", arrays["backoffs"], MIN_LOG_VALUE, MAX_BACKOFF)
+
+
+def require_writable_words(words: Sequence[str]) -> None:
+    """Raises UserError unless files can hold the words of a model: not empty, and without white space."""
+    faulty = next((word for word in words if (text := word.encode()).split() != [text]), None)
+    if faulty is not None:
+        problem = "is empty" if not faulty else "has white space"
+        raise UserError(f"the word '{shortened(faulty)}' of the language model {problem}; leave it out")
 
 
 def check_array_types(arrays: Mapping[str, np.ndarray]) -> None:

@@ -14,7 +14,7 @@ from asrtool.files import atomic_path, file_hash, require_output, require_same_k
 from asrtool.lm.arpa import begins_as_arpa, read_arpa, write_arpa
 from asrtool.lm.kenlm_model import KenlmModel, is_kenlm_binary
 from asrtool.lm.ngram import LanguageModel, NgramModel
-from asrtool.lm.ngram_checks import check_array_types, check_model_arrays, has_model_arrays
+from asrtool.lm.ngram_checks import check_array_types, check_model_arrays, has_model_arrays, require_writable_words
 from asrtool.lm.ngram_trie import Trie
 from asrtool.tensor_files import damaged_file, load_arrays
 
@@ -81,6 +81,7 @@ def _require_model(path: Path) -> None:
 
 
 def _write_compiled(model: NgramModel, path: str | Path, source: str = "") -> None:
+    require_writable_words(model.words)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(
             file,

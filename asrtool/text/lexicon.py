@@ -120,22 +120,24 @@ def without_stress(phone: str) -> str:
 
 def _read_entries(path: str | Path) -> Iterator[_Entry]:
     lines = read_lines(path, "lexicon", "create it with `asrtool lexicon`")
-    rows = [(number, fields) for number, line in enumerate(lines, 1) if (fields := _fields(composed(line)))]
+    rows = [(number, fields) for number, line in enumerate(lines, 1) if (fields := lexicon_fields(line))]
     has_probabilities = _have_probabilities([fields for _, fields in rows])
     for number, (word, *phones) in rows:
         probability = float(phones.pop(0)) if has_probabilities else 1.0
-        yield _Entry(number, VARIANT.sub("", word), tuple(phones), probability)
+        yield _Entry(number, word, tuple(phones), probability)
 
 
-def _fields(line: str) -> list[str]:
-    """Returns the fields of a line before any comment.
+def lexicon_fields(line: str) -> list[str]:
+    """Returns the fields of a line of a lexicon or word list before any comment: the word (in NFC), then its phones.
 
-    CMUdict's comments begin with ;;; or #, or are after the last phone.
+    CMUdict's comments begin with ;;; or #, or are after the last phone; its number of an alternative, as in WORD(2), is
+    no part of the word.
     """
-    fields = line.split()
+    fields = composed(line).split()
     if not fields or fields[0].startswith(";;;") or (fields[0][0] == "#" and not fields[0][1:].isdecimal()):
         return []
-    return fields[: fields.index("#")] if "#" in fields else fields
+    word, *others = fields[: fields.index("#")] if "#" in fields else fields
+    return [VARIANT.sub("", word), *others]
 
 
 def _have_probabilities(rows: list[list[str]]) -> bool:

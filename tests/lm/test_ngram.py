@@ -258,3 +258,18 @@ def test_a_tokenizer_leaves_out_sentences_with_the_unknown_word(tmp_path, capsys
 
 def test_log_probs_of_trained_models_are_never_above_zero():
     assert all((model.logprobs <= 0).all() for model in (MODEL, CUT, PRUNED))
+
+
+WORD_LISTS = {
+    "comments": ("# of names\n;;; of CMUdict\n#one\na\nb # the second\n\n", ["a", "b"]),
+    "alternatives": ("a AH\na(1) EY\nb(2) B IY\n(1) W AH N\n", ["a", "b", "(1)"]),
+    "words.txt": ("<eps> 0\na 1\nb 2\n#0 3\n<s> 4\n</s> 5\n", ["a", "b"]),
+    "composed": ("e\u0301 EY\n", ["\u00e9"]),
+}
+
+
+@pytest.mark.parametrize("text, words", WORD_LISTS.values(), ids=WORD_LISTS)
+def test_a_word_list_has_the_words_of_a_lexicon_of_the_same_lines(tmp_path, text, words):
+    path = tmp_path / "words.txt"
+    path.write_text(text, encoding="utf-8")
+    assert read_word_list(path) == words

@@ -5,8 +5,9 @@ import pytest
 
 from asrtool.errors import UserError
 from asrtool.files import file_hash
-from asrtool.lm.corpus import build_corpus
+from asrtool.lm.corpus import build_corpus, limit_vocabulary
 from asrtool.lm.ngram_files import convert_ngrams, load_lm, read_ngrams, source_hash, write_ngrams
+from asrtool.lm.ngram_training import train_ngrams
 from asrtool.lm.perplexity import measure_perplexity
 from tests.lm.test_ngram import MODEL, PRUNED, toy_text
 
@@ -146,3 +147,12 @@ def test_a_compiled_model_that_would_fill_the_memory_is_refused_before_it_is_unp
     assert (tmp_path / "bomb.npz").stat().st_size < 200_000
     with pytest.raises(UserError, match="bomb.npz .*unpacked it would have 115,"):
         read_ngrams(tmp_path / "bomb.npz")
+
+
+@pytest.mark.parametrize("word", ["", " ", "a b", "a\nb", "a\tb"])
+@pytest.mark.parametrize("name", ["lm.arpa", "lm.arpa.gz", "lm.npz"])
+def test_words_that_a_file_cannot_hold_are_not_written(tmp_path, name, word):
+    model = train_ngrams(limit_vocabulary(build_corpus([["a", "b"]] * 9), ["a", "b", word]), 2)
+    with pytest.raises(UserError, match="of the language model (is empty|has white space)") as raised:
+        write_ngrams(model, tmp_path / name)
+    assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
