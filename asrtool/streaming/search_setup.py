@@ -1,5 +1,6 @@
 """From the options of `asrtool stream` to a streaming search."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import NamedTuple
@@ -11,12 +12,14 @@ from asrtool.decoding.hotwords import Hotword, read_hotwords, require_writable
 from asrtool.decoding.options import DEFAULT_PREFIX_BEAM, Options
 from asrtool.decoding.search_setup import open_fusion, open_graph, require_prefixes, require_readable_units
 from asrtool.errors import UserError
-from asrtool.graphs.folder import DecodingGraph
+from asrtool.graphs.folder import KALDI_TOPOLOGY, DecodingGraph
 from asrtool.streaming.ctc_search import StreamingGreedy, StreamingPrefix, WordAssembler
 from asrtool.streaming.graph_search import StreamingGraph, StreamingGraphSearch
 from asrtool.streaming.partial_hypothesis import StreamingSearch
 from asrtool.text.outputs import hmm_outputs
 from asrtool.text.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 MAX_STREAM_HOTWORDS = 200  # phrases of one stream
 MAX_STREAM_HOTWORD_LETTERS = 10_000  # of all of them together
@@ -82,6 +85,10 @@ def _open_prefix_search(
 
 def _open_graph_search(tokenizer: Tokenizer, options: Options, topology: str) -> StreamingSetup:
     opened = open_graph(tokenizer, options, topology)
+    if opened.graph.meta["topology"] == KALDI_TOPOLOGY:
+        problem = f"{opened.graph.folder} is the graph of a Kaldi system, in which it is not known what is silence"
+        hint = "endpoints come by rules without trailing silence alone, such as length=20"
+        logger.warning(f"{problem}: {hint}")
     silences = _silence_outputs(opened.graph, tokenizer)
     settings = asdict(opened.options) | opened.settings
 

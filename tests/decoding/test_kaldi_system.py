@@ -16,6 +16,7 @@ from asrtool.data.features import count_frames
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.sampling import OrderedSampler
 from asrtool.data.shards import entries_with_trees
+from asrtool.streaming.search_setup import open_streaming_search
 from asrtool.text.tokenizer import load_tokenizer
 from asrtool.training.train import train
 from tests.kaldi_files import THREE_STATES, binary_archive, binary_model, text_archive, write_alignments
@@ -147,6 +148,13 @@ def test_a_system_learns_from_kaldi_and_decodes_in_its_graph(asr, prepared):
     options = ("--method", "graph", "--graph", prepared / "hclg", "--hotwords", hotwords, "--tag", "hotwords")
     status, _, message = asr("decode", prepared / "exp", cuts, *options)
     assert status == 2 and "graph of a Kaldi system, which has no pronunciations" in message
+
+
+def test_streams_say_that_they_cannot_hear_silence_in_a_graph_of_kaldi(prepared, caplog):
+    units = load_tokenizer(prepared / "pdfs.json")
+    open_streaming_search("graph", units, {"graph": prepared / "hclg"}, "ctc")
+    (message,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "not known what is silence" in message and "without trailing silence" in message
 
 
 def test_searches_without_the_graph_are_refused(asr, prepared):
