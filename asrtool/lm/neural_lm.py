@@ -19,7 +19,7 @@ from asrtool.device import pick_device
 from asrtool.distributed import this_rank
 from asrtool.errors import UserError, require_file
 from asrtool.files import require_output, require_same_kind
-from asrtool.lm.sentences import word_encoder
+from asrtool.lm.sentences import MAX_SENTENCE_UNITS, word_encoder
 from asrtool.lm.transformer_lm import BOUNDARY, TransformerLm, TransformerLmConfig, check_lm_weights
 from asrtool.tensor_files import DAMAGE, damaged_file, load_tensors, save_tensors
 from asrtool.text.tokenizer import Tokenizer, tokenizer_from_dict
@@ -69,7 +69,8 @@ class NeuralLm:
         """Yields the natural log-probs of its words and of its end, (words + 1,) float64.
 
         `history` has the sentences before each of `sentences`, which are alternatives; the last ones that the context
-        has room for are used. A word without units has -inf, and the words after it are scored as if it were absent.
+        has room for are used. A word without units has -inf, and the words after it are scored as if it were absent. A
+        sentence of more units than MAX_SENTENCE_UNITS and the context is scored in windows, so that memory is bounded.
         """
         encoded: Iterable[tuple[list[int], list[int]]] = map(self._encode, sentences)
         history_units: list[int] = []
@@ -79,14 +80,19 @@ class NeuralLm:
         batch: list[tuple[list[int], list[int]]] = []
         longest = 0
         for units, word_numbers in encoded:
+            if len(units) > max(MAX_SENTENCE_UNITS, self.context):
+                yield from self._score(batch, history_units)
+                batch = []
+                longest = 0
+                yield _word_logprobs(self._long_logprobs(units), word_numbers)
+                continue
             if batch and max(longest, len(units)) * (len(batch) + 1) > BATCH_UNITS:
                 yield from self._score(batch, history_units)
                 batch = []
                 longest = 0
             batch.append((units, word_numbers))
             longest = max(longest, len(units))
-        if batch:
-            yield from self._score(batch, history_units)
+        yield from self._score(batch, history_units)
 
     def _encode(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
         """Returns the units of a sentence and of its end, and the number of the word that each unit belongs to."""
@@ -110,21 +116,43 @@ class NeuralLm:
             history_units = units + history_units
         return history_units
 
-    @torch.no_grad()
     def _score(self, batch: list[tuple[list[int], list[int]]], history_units: list[int]) -> Iterator[np.ndarray]:
         """Yields the log-probs (words + 1,) of each sentence of a batch of `_encode` results, after `history_units`."""
-        inputs = [torch.tensor([BOUNDARY, *units[:-1]]) for units, _ in batch]
-        lens = torch.tensor([len(units) for units, _ in batch], device=self.device)
-        targets = torch.tensor([unit for units, _ in batch for unit in units], device=self.device)
+        if not batch:
+            return
+        sequences = [[BOUNDARY, *units] for units, _ in batch]
+        for (_, word_numbers), logprobs in zip(batch, self._unit_logprobs(sequences, history_units), strict=True):
+            yield _word_logprobs(logprobs, word_numbers)
+
+    def _long_logprobs(self, units: list[int]) -> np.ndarray:
+        """Returns the log-probs (L,) of the units of a long sentence, in windows of which the first half is context."""
+        window = max(MAX_SENTENCE_UNITS, self.context)
+        sequence = [BOUNDARY, *units]
+        parts = self._unit_logprobs([sequence[: window + 1]], [])
+        step = window // 2
+        for begin in range(window, len(units), step):
+            (logprobs,) = self._unit_logprobs([sequence[begin - step : begin + step + 1]], [])
+            parts.append(logprobs[step:])
+        return np.concatenate(parts)
+
+    @torch.no_grad()
+    def _unit_logprobs(self, sequences: list[list[int]], history_units: list[int]) -> list[np.ndarray]:
+        """Returns the log-probs (L - 1,) float64 of all units but the first one of each sequence of L units."""
+        inputs = [torch.tensor(units[:-1]) for units in sequences]
+        lens = torch.tensor([len(units) - 1 for units in sequences], device=self.device)
+        targets = torch.tensor([unit for units in sequences for unit in units[1:]], device=self.device)
         history = torch.tensor(history_units, device=self.device) if history_units else None
         logprobs = self.model(pad_sequence(inputs, batch_first=True).to(self.device), lens, history)
-        target_logprobs = logprobs.gather(1, targets[:, None])[:, 0].double().cpu().split(lens.tolist())
-        for (_, word_numbers), unit_logprobs in zip(batch, target_logprobs, strict=True):
-            word_logprobs = np.zeros(word_numbers[-1] + 1)
-            np.add.at(word_logprobs, word_numbers, unit_logprobs.numpy())
-            words_without_units = np.setdiff1d(np.arange(word_numbers[-1]), word_numbers)
-            word_logprobs[words_without_units] = -np.inf
-            yield word_logprobs
+        of_targets = logprobs.gather(1, targets[:, None])[:, 0].double().cpu().split(lens.tolist())
+        return [part.numpy() for part in of_targets]
+
+
+def _word_logprobs(unit_logprobs: np.ndarray, word_numbers: list[int]) -> np.ndarray:
+    """Returns the sums (words + 1,) of the log-probs of units by the numbers of their words; -inf without units."""
+    logprobs = np.zeros(word_numbers[-1] + 1)
+    np.add.at(logprobs, word_numbers, unit_logprobs)
+    logprobs[np.setdiff1d(np.arange(word_numbers[-1]), word_numbers)] = -np.inf
+    return logprobs
 
 
 def interpolate_logprobs(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:

@@ -19,6 +19,9 @@ from asrtool.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
+# Units of a sentence that are seen at once, since memory grows with their square. A sentence has some 600 words then, so
+# that a longer line is a text without line ends.
+MAX_SENTENCE_UNITS = 1024
 SORTED_BATCHES = 50  # batches whose sentences are sorted by length together
 WordEncoder = Callable[[str], list[int] | None]
 
@@ -63,20 +66,26 @@ class UnitSentences:
 def encode_sentences(sentences: Iterable[Sequence[str]], tokenizer: Tokenizer) -> UnitSentences:
     """Returns the units of `sentences` of words, 4 bytes each.
 
-    Leaves out and counts sentences with a word without units.
+    Leaves out and counts sentences with a word without units, and divides those of more than MAX_SENTENCE_UNITS.
     """
     units = array("i")
     starts = array("q", [0])
     encode = word_encoder(tokenizer)
-    left_out = 0
+    left_out = divided = 0
     for words in progress(sentences, "encoding text", units="sentences"):
         encoded = [encode(word) for word in words]
         if None in encoded:
             left_out += 1
             continue
-        for word_units in encoded:
-            units.extend(word_units or ())
-        starts.append(len(units))
+        sentence = [unit for word_units in encoded for unit in word_units or ()]
+        for first in range(0, max(1, len(sentence)), MAX_SENTENCE_UNITS):
+            units.extend(sentence[first : first + MAX_SENTENCE_UNITS])
+            starts.append(len(units))
+        divided += len(sentence) > MAX_SENTENCE_UNITS
+    if divided:
+        logger.warning(
+            f"{divided} sentences of more than {MAX_SENTENCE_UNITS} units were divided; give a sentence a line"
+        )
     if left_out:
         logger.info(f"{left_out} sentences were left out: the tokenizer lacks some of their characters")
     if not units:

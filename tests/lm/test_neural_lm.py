@@ -232,3 +232,21 @@ def test_a_model_does_not_replace_a_checkpoint_or_a_text(tmp_path, content):
         save_tensors(tmp_path / "lm.pt", content)
     with pytest.raises(UserError, match="lm.pt, which exists and is not a neural language model"):
         require_neural_output(tmp_path / "lm.pt", [])
+
+
+@pytest.mark.parametrize("kind", ["one sentence", "with a context"])
+def test_long_sentences_are_scored_in_windows(lm, reader, monkeypatch, kind):
+    model = lm if kind == "one sentence" else reader
+    sentences = [["A", "DOG"], ["THE", "CAT", "?", "SAT"] * 40, ["CAT"]]
+    whole = list(model.logprobs(sentences))
+    monkeypatch.setattr(neural_lm, "MAX_SENTENCE_UNITS", 64)
+    shapes = []
+    model.model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    windows = list(model.logprobs(sentences))
+    assert max(length for _, length in shapes) <= 64 and len(shapes) > 4
+    for first, second in zip(whole, windows, strict=True):
+        assert first.shape == second.shape and (np.isinf(first) == np.isinf(second)).all()
+    assert np.allclose(whole[0], windows[0], atol=1e-5) and np.allclose(whole[2], windows[2], atol=1e-5)
+    assert np.allclose(whole[1][:8], windows[1][:8], atol=1e-5)  # in the first window
+    finite = np.isfinite(whole[1])
+    assert whole[1][finite].mean() == pytest.approx(windows[1][finite].mean(), rel=0.05)

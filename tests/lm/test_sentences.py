@@ -71,3 +71,15 @@ def test_sentences_that_the_tokenizer_cannot_encode_are_left_out_and_counted(tok
     assert "2 sentences were left out" in capsys.readouterr().err
     with pytest.raises(UserError, match="no sentence"):
         encode_sentences([["ÉTÉ"]], tokenizer)
+
+
+def test_long_sentences_are_divided(monkeypatch, caplog):
+    from asrtool.lm import sentences as module
+
+    monkeypatch.setattr(module, "MAX_SENTENCE_UNITS", 10)
+    tokenizer = train_tokenizer("char", ["ab"])
+    texts = [["ab"], ["ab"] * 30, ["b"] * 5, ["a" * 25]]
+    encoded = encode_sentences(texts, tokenizer)
+    assert encoded.input_lengths.max() <= 11
+    assert encoded.units.tolist() == [unit for words in texts for word in words for unit in tokenizer.encode(word)]
+    assert "2 sentences of more than 10 units were divided" in caplog.text
