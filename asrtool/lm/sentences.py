@@ -19,8 +19,8 @@ from asrtool.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-# Units of a sentence that are seen at once, since memory grows with their square. A sentence has some 600 words then, so
-# that a longer line is a text without line ends.
+# Units of a sentence that are seen at once, since memory grows with their square. These are some 600 words: longer
+# lines are texts without line ends.
 MAX_SENTENCE_UNITS = 1024
 SORTED_BATCHES = 50  # batches whose sentences are sorted by length together
 WordEncoder = Callable[[str], list[int] | None]

@@ -241,8 +241,9 @@ def test_long_sentences_are_scored_in_windows(lm, reader, monkeypatch, kind):
     whole = list(model.logprobs(sentences))
     monkeypatch.setattr(neural_lm, "MAX_SENTENCE_UNITS", 64)
     shapes = []
-    model.model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    hook = model.model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
     windows = list(model.logprobs(sentences))
+    hook.remove()
     assert max(length for _, length in shapes) <= 64 and len(shapes) > 4
     for first, second in zip(whole, windows, strict=True):
         assert first.shape == second.shape and (np.isinf(first) == np.isinf(second)).all()
