@@ -4,6 +4,14 @@ import os
 from pathlib import Path
 
 
-def user_cache() -> Path:
-    """Returns the folder for what can be computed again: $XDG_CACHE_HOME/asrtool, or ~/.cache/asrtool."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asrtool"
+def user_cache() -> Path | None:
+    """Returns the folder for what can be computed again: $XDG_CACHE_HOME/asrtool, or ~/.cache/asrtool.
+
+    Returns None for a user without a home folder, as in a container with a user id of its own: nothing is kept then.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "asrtool"
+    try:
+        return Path.home() / ".cache" / "asrtool"
+    except RuntimeError:
+        return None

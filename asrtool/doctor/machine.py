@@ -54,6 +54,7 @@ class Machine:
 def measure_machine(work: Path) -> Machine:
     """Returns the figures of this machine, with the disk of the folder `work` and of the temporary folder."""
     folders = {str(work): work, tempfile.gettempdir(): Path(tempfile.gettempdir())}
+    needed = [*folders.values(), *filter(None, [user_cache()])]
     shared_memory = Path("/dev/shm")
     return Machine(
         cores=os.cpu_count() or 1,
@@ -67,7 +68,7 @@ def measure_machine(work: Path) -> Machine:
         processes=_limit(resource.RLIMIT_NPROC),
         encoding=locale.nl_langinfo(locale.CODESET),
         variables=dict(os.environ),
-        unwritable=tuple(str(folder) for folder in (*folders.values(), user_cache()) if not is_writable(folder)),
+        unwritable=tuple(str(folder) for folder in needed if not is_writable(folder)),
     )
 
 

@@ -38,12 +38,14 @@ HASH_DIGITS = 32  # of a sha256 in a name: 128 bits, far beyond accidental colli
 def cached_fst(graph: DecodingGraph, word_cost: float) -> "StdConstFst | None":
     """Returns a large graph with `word_cost` (nats) added to every word, from the cache, or made and put there.
 
-    Returns None for small graphs, graphs with words that were added in memory, and where the cache cannot be written.
+    Returns None for small graphs, graphs with words that were added in memory, and where there is no cache that can be
+    written.
     Raises UserError for a damaged graph.
     """
     import kaldifst
 
-    if not isinstance(graph, DecodingGraph) or graph.changed_fst is not None:
+    cache = user_cache()
+    if cache is None or not isinstance(graph, DecodingGraph) or graph.changed_fst is not None:
         return None
     kind = graph.meta["kind"]
     source = graph.folder / f"{kind}.fst"
@@ -52,10 +54,10 @@ def cached_fst(graph: DecodingGraph, word_cost: float) -> "StdConstFst | None":
     graph.require_intact(kind)
     key = _key(graph, word_cost)
     try:
-        path = _find(key) or _create(graph, source, key, word_cost)
+        path = _find(cache, key) or _create(cache, graph, source, key, word_cost)
         os.utime(path)  # now the most recently used one
     except (OSError, UserError) as problem:
-        logger.info(f"{source} is checked at each opening, since {user_cache()} cannot be used ({problem})")
+        logger.info(f"{source} is checked at each opening, since {cache} cannot be used ({problem})")
         return None
     except BadFst as error:
         raise damaged_graph(source, error) from error
@@ -69,18 +71,17 @@ def _key(graph: DecodingGraph, word_cost: float) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:HASH_DIGITS]
 
 
-def _find(key: str) -> Path | None:
+def _find(cache: Path, key: str) -> Path | None:
     """Returns the file of the cache for a key; files whose content is not what their name says are removed."""
-    for path in user_cache().glob(f"graph-{key}-*.fst"):
+    for path in cache.glob(f"graph-{key}-*.fst"):
         if path.stem.rpartition("-")[2] == file_hash(path)[:HASH_DIGITS]:
             return path
         path.unlink()
     return None
 
 
-def _create(graph: DecodingGraph, source: Path, key: str, word_cost: float) -> Path:
-    logger.info(f"{source} is checked and prepared; the next opening finds it in {user_cache()}")
-    folder = user_cache()
+def _create(folder: Path, graph: DecodingGraph, source: Path, key: str, word_cost: float) -> Path:
+    logger.info(f"{source} is checked and prepared; the next opening finds it in {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     labels = graph.label_counts(graph.meta["kind"])
     with atomic_path(folder / f"graph-{key}.fst") as temporary:
@@ -93,7 +94,7 @@ def _create(graph: DecodingGraph, source: Path, key: str, word_cost: float) -> P
 
 def _remove_oldest(new: Path) -> None:
     """Removes the least recently used graphs, but not `new`, until MAX_CACHED_GRAPHS are left."""
-    others = [path for path in user_cache().glob("graph-*.fst") if path != new]
+    others = [path for path in new.parent.glob("graph-*.fst") if path != new]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in others[MAX_CACHED_GRAPHS - 1 :]:
         path.unlink(missing_ok=True)

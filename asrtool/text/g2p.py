@@ -80,11 +80,12 @@ def _environment() -> dict[str, str]:
 
 def _train_or_copy(lexicon: Lexicon, folder: Path, environment: dict[str, str]) -> None:
     """Writes the model of the lexicon to `folder`, by way of the cache if the lexicon is large."""
-    if len(lexicon.pronunciations) < MIN_CACHED_WORDS:
+    cache = user_cache()
+    if cache is None or len(lexicon.pronunciations) < MIN_CACHED_WORDS:
         return _train(lexicon, folder, environment)
     content = [sorted(lexicon.pronunciations.items()), PASSES, ORDER, version("phonetisaurus")]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    cached = user_cache() / f"g2p-{digest[:24]}.fst"
+    cached = cache / f"g2p-{digest[:24]}.fst"
     if cached.is_file():
         logger.info(f"g2p: the model of these {len(lexicon.pronunciations)} words is in {cached}")
         shutil.copyfile(cached, folder / "model.fst")

@@ -7,11 +7,15 @@ import pytest
 from asrtool.decoding.graph_options import GraphOptions
 from asrtool.decoding.graph_search import GraphSearch
 from asrtool.decoding.kaldi_search import add_insertion_penalty
+from asrtool.doctor.machine import check_disk, measure_machine
 from asrtool.errors import UserError
 from asrtool.graphs import check, graph_cache
 from asrtool.graphs.check import HEADER, MAGIC, LabelCounts
 from asrtool.graphs.const_fst import WordCost, write_const_fst
 from asrtool.graphs.folder import load_graph, save_graph
+from asrtool.text import g2p
+from asrtool.text.lexicon import Lexicon
+from asrtool.user_cache import user_cache
 from tests.decoding.graphs import random_graph, random_log_probs
 
 OUTPUTS, WORDS, UNITS = 4, ["<eps>", "a", "b", "c"], ["<eps>", "<blank>", "x", "y", "z"]
@@ -52,6 +56,29 @@ def test_the_const_graph_has_the_same_states_and_arcs(graph_folder, tmp_path, se
     assert kaldifst.StdConstFst(expected).write(str(converted))  # OpenFst counts the epsilons itself
     body = len(MAGIC) - 1 + HEADER.size
     assert out.read_bytes()[body:] == converted.read_bytes()[body:]
+
+
+def without_home(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+
+    def no_entry(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", no_entry)  # as of a user id that a container does not know
+
+
+def test_a_user_without_a_home_folder_has_no_cache(graph_folder, monkeypatch, tmp_path):
+    without_home(monkeypatch)
+    assert user_cache() is None
+    graph = load_graph(graph_folder())
+    assert GraphSearch(graph, GraphOptions()).decode(random_log_probs(9, OUTPUTS, 1)) is not None
+    machine = measure_machine(tmp_path)
+    assert machine.unwritable == () and "unwritable-folder" not in {finding.code for finding in check_disk(machine)}
+    lexicon = Lexicon({"a": (("x",),)})
+    monkeypatch.setattr(g2p, "MIN_CACHED_WORDS", 0)
+    monkeypatch.setattr(g2p, "_train", lambda *_: "trained")
+    assert g2p._train_or_copy(lexicon, tmp_path, {}) == "trained"
 
 
 @pytest.mark.parametrize("lattice_beam", [None, 8.0])
