@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asrtool.errors import UserError, require_file
-from asrtool.files import require_own_folder
+from asrtool.files import report_full_disk, require_own_folder
 from asrtool.graphs.check import (
     EXPANDED_MUTABLE,
     HEADER,
@@ -73,7 +73,8 @@ def build_kaldi_graph(out: Path, folder: Path, tokenizer: Path) -> dict:
         graph = _read_graph(path)
         used = _used_words(graph, words)
         relabelled = _relabel(graph, units, used)
-        with tempfile.TemporaryDirectory(dir=out.absolute().parent) as temporary:
+        disk = f"temporary files in {tempfile.gettempdir()} (TMPDIR names another folder)"
+        with tempfile.TemporaryDirectory() as temporary, report_full_disk(disk):
             fst_path = Path(temporary) / "HLG.fst"
             _write_vector_fst(relabelled, fst_path)
             fst = read_fst(fst_path, LabelCounts(inputs=1 + units.size, outputs=len(used) + 2))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrtool.errors import UserError
-from asrtool.graphs.folder import COMMAND, LEXICON, LM, DecodingGraph, load_graph
+from asrtool.graphs.folder import COMMAND, KALDI_TOPOLOGY, LEXICON, LM, DecodingGraph, load_graph
 from asrtool.pack_manifest import TOKENIZER, is_pack, open_pack, pack_files
 
 
@@ -25,7 +25,7 @@ def graph_sources(folder: Path) -> GraphSources:
     """Returns the sources of the graph in `folder`, a pack or a folder of `asrtool graph`.
 
     A pack has the tokenizer, and the n-gram model if it was packed with it; a graph has an n-gram model if words were
-    added to it. Raises UserError for a pack without a graph.
+    added to it. Raises UserError for a pack without a graph, and for the graph of a Kaldi system.
     """
     if not is_pack(folder):
         return _sources(load_graph(folder), None, None)
@@ -36,6 +36,9 @@ def graph_sources(folder: Path) -> GraphSources:
 
 
 def _sources(graph: DecodingGraph, tokenizer: Path | None, lm: Path | None) -> GraphSources:
+    if graph.meta["topology"] == KALDI_TOPOLOGY:
+        problem = f"{graph.folder} is the graph of a Kaldi system, which has no lexicon and no language model"
+        raise UserError(f"{problem}; change it in Kaldi, and give --kaldi-graph instead of --from")
     silence = graph.meta.get("silence")
     return GraphSources(
         tokenizer=tokenizer,

@@ -11,10 +11,12 @@ import pytest
 from asrtool.decoding.graph_options import GraphOptions
 from asrtool.decoding.graph_search import GraphSearch
 from asrtool.errors import UserError
+from asrtool.graphs.build import build_graph_like
 from asrtool.graphs.check import LabelCounts
 from asrtool.graphs.const_fst import WordCost, write_const_fst
 from asrtool.graphs.folder import load_graph
 from asrtool.graphs.kaldi_graph import build_kaldi_graph
+from asrtool.graphs.sources import graph_sources
 from asrtool.text.pdf_tokenizer import PdfTokenizer
 from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
 from tests.graphs.paths import outputs
@@ -74,6 +76,21 @@ def test_graph_search_finds_the_words_of_the_pdfs(kaldi, tmp_path):
     assert (hypothesis.tokens, hypothesis.frames) == ([4, 1, 2], [0, 2, 3])
     graph_cost = 0.5 + 0.7 + 0.1 + 1.5 + 2 + 2 * 0.25 + 0.5
     assert -hypothesis.score == pytest.approx(graph_cost + 6 * 0.1, abs=1e-3)
+
+
+def test_folders_above_are_created_and_nothing_else(kaldi, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    build(kaldi, tmp_path / "some" / "where" / "out")
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "some"])
+    assert [path.name for path in (tmp_path / "some" / "where").iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("command", [build_graph_like, lambda source, out: graph_sources(source)])
+def test_no_graph_is_built_like_one_of_kaldi(kaldi, tmp_path, command):
+    build(kaldi, tmp_path / "hclg")
+    with pytest.raises(UserError, match="hclg is the graph of a Kaldi system, which has no lexicon") as raised:
+        command(tmp_path / "hclg", tmp_path / "out")
+    assert "\n" not in str(raised.value) and not (tmp_path / "out").exists()
 
 
 def test_the_folder_describes_the_graph(kaldi, tmp_path):
