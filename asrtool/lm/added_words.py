@@ -1,17 +1,20 @@
 """Words that are added to an n-gram model without training it again.
 
-A word gets a unigram, with a given probability, or it takes the n-grams of a word that is used alike: wherever that
-word occurs in an n-gram, the new one may stand instead, with the same probability. A word of which neither is known
-gets DEFAULT_PROBABILITY: whoever adds a word expects it, so that it is more frequent than the rarest words.
-What the new n-grams take after a history, all n-grams of that history lose in proportion. The back-off weights are
-computed again, so that the probabilities after each history sum to 1.
+A word gets a unigram with a given probability, which histories reach by their back-off weights, or it takes the n-grams
+of a word that is used alike: wherever that word occurs in an n-gram, the new one may stand instead, as probable as that
+word. A word of which neither is known gets DEFAULT_PROBABILITY: whoever adds a word expects it, so that it is more
+frequent than the rarest words.
+A given probability is kept, and all other unigrams lose it in proportion. What other new n-grams take after a history,
+all n-grams of that history lose in proportion, the new ones too. The back-off weights are computed again, so that the
+probabilities after each history sum to 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from asrtool.errors import UserError
 from asrtool.lm.ngram import NgramModel
 from asrtool.lm.ngram_pruning import recompute_backoffs
 from asrtool.lm.ngram_trie import Trie
@@ -38,7 +41,10 @@ class _Order(NamedTuple):
 
 
 def add_words(model: NgramModel, new_words: Sequence[NewWord]) -> NgramModel:
-    """Returns the model with new words. Raises ValueError for a word that it has, and for `like` that it lacks."""
+    """Returns the model with new words. Raises ValueError for a word that it has, and for `like` that it lacks.
+
+    Raises UserError for probabilities that leave nothing to the words of the model.
+    """
     for new in new_words:
         if new.word in model or (new.like is not None and new.like not in model):
             raise ValueError(f"{new.word}: it is in the model already, or {new.like} is not")
@@ -46,15 +52,32 @@ def add_words(model: NgramModel, new_words: Sequence[NewWord]) -> NgramModel:
     unspecified = sum(new.like is None and new.probability is None for new in new_words)
     default = default_logprob(model, max(1, unspecified))
     orders = [_read_order(model, n) for n in range(1, model.order + 1)]
+    given: dict[int, float] = {}  # log-probs of unigrams by the number of the word
     for number, new in enumerate(new_words, len(model.words)):
-        if new.like is None:
-            logprob = default if new.probability is None else np.log(new.probability)
-            orders[0] = _append(orders[0], _Order(np.array([[number]]), np.array([logprob]), np.zeros(1)))
+        if new.probability is not None:
+            given[number] = float(np.log(new.probability))
+        elif new.like is None:
+            orders[0] = _append(orders[0], _Order(np.array([[number]]), np.array([default]), np.zeros(1)))
         else:
             like = model.ids[new.like]
             orders = [_append(order, _copies(order, like, number)) for order in orders]
-    scaled = [_make_room(order, num_old) for order, num_old in zip(orders, model.trie.counts(), strict=True)]
-    return recompute_backoffs(_build(words, scaled))
+    orders = [_make_room(order, num_old) for order, num_old in zip(orders, model.trie.counts(), strict=True)]
+    orders[0] = _add_unigrams(orders[0], given)
+    return recompute_backoffs(_build(words, orders))
+
+
+def _add_unigrams(unigrams: _Order, given: Mapping[int, float]) -> _Order:
+    """Returns the unigrams with those of the words in `given`, by their log-probs; the others are scaled.
+
+    Raises UserError where nothing is left to the others.
+    """
+    total = float(np.exp(list(given.values())).sum())
+    if total >= 1:
+        problem = f"the probabilities of the added words sum to {total:.6g}, which leaves nothing to the others"
+        raise UserError(f"{problem}; give smaller ones")
+    scaled = unigrams._replace(logprobs=unigrams.logprobs + np.log1p(-total))
+    numbers, logprobs = np.array([*given], np.int64), np.array([*given.values()])
+    return _append(scaled, _Order(numbers[:, None], logprobs, np.zeros(len(given))))
 
 
 def default_logprob(model: NgramModel, count: int) -> float:
@@ -91,7 +114,8 @@ def _make_room(order: _Order, num_old: int) -> _Order:
     """Returns the n-grams with log-probs that leave room for those after the first `num_old`.
 
     After a history that the model had, new n-grams with the summed probability s make all n-grams 1 + s times less
-    probable. A history with a new word has the n-grams of the word that it is like, which need no room.
+    probable, so that a new word stays as probable as the word that it is like. A history with a new word has the
+    n-grams of the word that it is like, which need no room.
     """
     number = _number_rows(order.words[:, :-1])
     count = 1 + max(number, default=0)

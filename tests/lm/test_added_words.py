@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from asrtool.errors import UserError
 from asrtool.lm.added_words import NewWord, add_words, default_logprob
 from asrtool.lm.ngram import BOS, EOS, UNK
 from asrtool.lm.ngram_files import read_ngrams, write_ngrams
@@ -97,8 +98,8 @@ def test_a_word_like_another_is_as_probable_after_each_history_and_has_the_same_
 def test_other_words_lose_in_proportion(model):
     added = add_words(model, [NewWord("N", probability=0.1)])
     unigram = [probability(added, (), word) / probability(model, (), word) for word in [*WORDS, EOS, UNK]]
-    assert unigram == pytest.approx([1 / 1.1] * 5, rel=1e-4)
-    assert probability(added, (), "N") == pytest.approx(0.1 / 1.1, rel=1e-4)
+    assert unigram == pytest.approx([0.9] * 5, rel=1e-4)
+    assert probability(added, (), "N") == pytest.approx(0.1, rel=1e-4)
     assert probability(added, ("A",), "B") == pytest.approx(probability(model, ("A",), "B"), rel=1e-5)
 
 
@@ -117,7 +118,24 @@ def test_the_default_is_shared_by_words_without_a_probability_only(model):
     model.logprobs[model.trie.nodes(1)][model.ids["C"]] = math.log(1e-7)
     several = [NewWord(f"N{number}") for number in range(200)]
     added = add_words(model, [*several, NewWord("M", like="B"), NewWord("O", probability=0.01)])
-    assert probability(added, (), "N0") == pytest.approx(0.005 * probability(added, (), "O"), rel=1e-4)
+    assert probability(added, (), "N0") == pytest.approx(500 * probability(added, (), "C"), rel=1e-4)
+    assert probability(added, (), "O") == pytest.approx(0.01, rel=1e-4)
+
+
+@pytest.mark.parametrize("values", [[0.4], [0.3, 0.6], [1e-5, 0.2, 0.01]])
+def test_given_probabilities_are_those_of_the_model(model, values):
+    new = [NewWord(f"N{number}", probability=value) for number, value in enumerate(values)]
+    added = add_words(model, [*new, NewWord("M"), NewWord("L", like="A")])
+    for one in new:
+        assert probability(added, (), one.word) == pytest.approx(one.probability, rel=1e-4)
+        backoff = probability(added, ("A",), one.word) / one.probability
+        assert backoff == pytest.approx(probability(added, ("A",), UNK) / probability(added, (), UNK), rel=1e-3)
+
+
+@pytest.mark.parametrize("values", [[0.9, 0.9], [0.5, 0.5], [0.99] * 3])
+def test_probabilities_that_leave_nothing_to_the_others_are_refused(model, values):
+    with pytest.raises(UserError, match="the probabilities of the added words sum to .* give smaller ones"):
+        add_words(model, [NewWord(f"N{number}", probability=value) for number, value in enumerate(values)])
 
 
 def test_the_model_can_be_written_and_read(model, tmp_path):
