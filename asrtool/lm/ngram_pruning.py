@@ -20,7 +20,7 @@ def prune_ngrams(model: NgramModel, threshold: float | None = None, size: int | 
 
     The threshold is relative, such as 1e-8.
     With `size` instead, the most useful n-grams, at most `size` in all. The words all stay. Raises UserError when
-    `size` is below the number of words.
+    `size` is below the number of n-grams that pruning must not touch (`perplexity_rises`).
     """
     rises = perplexity_rises(model)
     if size is not None:
@@ -37,6 +37,10 @@ def _threshold_for_size(rises: np.ndarray, size: int, words: int) -> float:
         raise UserError(f"--size {size} has no room for the {words} words; give more, or train with fewer words")
     if size >= len(rises) - 1:
         return -np.inf
+    untouched = np.count_nonzero(np.isinf(rises[1:]))
+    if size < untouched:
+        what = f"the {untouched} n-grams that must stay: words, and n-grams after which no other word is possible"
+        raise UserError(f"--size {size} has no room for {what}; give more, or train with smoothing")
     highest_removed = np.partition(rises[1:], -size - 1)[-size - 1]
     return float(np.nextafter(highest_removed, np.inf))
 

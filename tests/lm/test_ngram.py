@@ -188,6 +188,23 @@ def test_pruning_keeps_words_prefixes_and_suffixes_and_removes_more_at_a_higher_
     assert all({gram[:-1], gram[1:]} <= kept for kept in sizes for gram in kept if len(gram) > 1)
 
 
+@pytest.mark.parametrize("size", range(4, 9))
+def test_no_model_is_larger_than_asked_for(size):
+    """Also where histories leave no probability to other words, as without smoothing."""
+    sentences = [["a", "b"], ["b"], ["a"], ["b", "a", "b"]]
+    model = train_ngrams(limit_vocabulary(build_corpus(sentences * 4)), 2)
+    nodes = model.trie.nodes(2)
+    prefixes, _ = model.trie.prefixes_and_words(2)
+    sums = np.bincount(prefixes, np.exp(model.logprobs[nodes].astype(float)))
+    model.logprobs[nodes] -= np.log(sums[prefixes]).astype(np.float32)
+    try:
+        pruned = prune_ngrams(model, size=size)
+    except UserError as error:
+        assert f"--size {size} has no room for the" in str(error)
+    else:
+        assert sum(pruned.trie.counts()) <= size
+
+
 @pytest.mark.parametrize("size", [20, 77, 10**6])
 def test_pruning_to_a_size_keeps_the_most_useful(size):
     model = prune_ngrams(MODEL, size=size)
