@@ -21,11 +21,12 @@ import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from asrtool.errors import UserError
 from asrtool.readers import read_json
 from asrtool.system_files import CALIBRATION, PRIORS, SystemFiles, require_sha256
+from asrtool.text.words import has_control_characters
 from asrtool.yaml_reader import read_yaml
 
 MANIFEST = "model.json"
@@ -49,8 +50,16 @@ MAX_BYTES = 10**13  # 10 TB: no file system holds larger files in practice
 MAX_COUNT = 10**15
 MAX_RESULTS = 10_000  # sets times methods
 
+
+def _without_control_characters(text: str) -> str:
+    """Returns the text. Raises ValueError for control characters, which would reach a terminal."""
+    if has_control_characters(text):
+        raise ValueError("it has control characters, or line ends")
+    return text
+
+
 Text = Annotated[str, Field(max_length=100_000)]
-Name = Annotated[str, Field(max_length=200)]
+Name = Annotated[str, Field(max_length=200), AfterValidator(_without_control_characters)]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Figure = Annotated[float, Field(ge=-MAX_COUNT, le=MAX_COUNT)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]

@@ -132,10 +132,12 @@ def info(config, overrides, vocab_size) -> None:
     asrtool info exp/transformer
     asrtool info packs/english
     """
+    from asrtool.errors import one_line
+    from asrtool.logs import printable
     from asrtool.pack_manifest import is_pack
 
     for name, value in (_pack_lines if is_pack(config) else _model_lines)(config, overrides, vocab_size).items():
-        click.echo(f"{name:16} {value}")
+        click.echo(printable(one_line(f"{name:16} {value}")))
 
 
 def _pack_lines(pack, overrides, vocab_size) -> dict[str, str]:

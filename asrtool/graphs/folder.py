@@ -39,6 +39,7 @@ from asrtool.locks import write_lock
 from asrtool.readers import read_json, read_lines
 from asrtool.text.lexicon import Lexicon, is_lexicon_word, read_lexicon, write_lexicon
 from asrtool.text.tokenizer import Tokenizer
+from asrtool.text.words import has_control_characters
 
 if TYPE_CHECKING:
     from kaldifst import StdVectorFst
@@ -262,6 +263,8 @@ def _read_symbols(path: Path) -> list[str]:
         symbol, _, label = line.rstrip("\n").rpartition(" ")
         if not symbol or label != str(len(symbols)):
             raise UserError(f"{path}:{number}: not a symbol and the label {len(symbols)}; {REBUILD}")
+        if has_control_characters(symbol):
+            raise UserError(f"{path}:{number}: the symbol has control characters; {REBUILD}")
         symbols.append(symbol)
     if symbols[:1] != [EPSILON]:
         raise UserError(f"{path}: label 0 is not {EPSILON}; {REBUILD}")

@@ -38,6 +38,7 @@ from asrtool.graphs.lexicon_fst import BACKOFF, EPSILON
 from asrtool.readers import read_lines
 from asrtool.text.pdf_tokenizer import PdfTokenizer
 from asrtool.text.tokenizer import load_tokenizer
+from asrtool.text.words import has_control_characters
 
 GRAPH = "HCLG.fst"
 HINT = "give a folder of Kaldi's mkgraph.sh"
@@ -105,6 +106,8 @@ def _read_words(path: Path) -> dict[int, str]:
         fields = line.split()
         if len(fields) != 2 or not re.fullmatch("[0-9]{1,9}", fields[1]) or int(fields[1]) in words:
             raise UserError(f"{path}:{number}: no word and a label of its own; {HINT}")
+        if has_control_characters(fields[0]):
+            raise UserError(f"{path}:{number}: the word has control characters; {HINT}")
         words[int(fields[1])] = fields[0]
     return words
 

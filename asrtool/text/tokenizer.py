@@ -265,6 +265,8 @@ class BpeTokenizer(Tokenizer):
         if self._pieces.unk_id() != BLANK or not all(math.isfinite(self._pieces.get_score(i)) for i in range(size)):
             raise ValueError("its pieces do not begin with the unknown one, or have scores that are not finite")
         self.symbols = [BLANK_SYMBOL, *(self._pieces.id_to_piece(i) for i in range(1, size))]
+        if any(map(has_control_characters, self.symbols)):
+            raise ValueError("it has a piece with control characters")
         # A sentencepiece model that was not trained by asrtool may have a piece for a character and still return <unk>
         # for it, or have no piece for the space before it.
         unk = BLANK

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import unicodedata
 
 import pytest
 from lhotse import CutSet
@@ -116,6 +117,15 @@ def test_the_card_states_the_latency_of_a_streaming_model(asr, stream_experiment
     card = (tmp_path / "pack/README.md").read_text(encoding="utf-8")
     assert f"| latency | {10 * frames} ms at most" in card and "It can stream." in card
     assert "Graph search outputs words of its vocabulary only." in card
+
+
+@pytest.mark.parametrize("licence", ["\x1b[31mMIT", "MIT\x9b31m", "\x1b]0;title\x07", "MIT\nand\r\x7f more"])
+def test_texts_of_a_pack_do_not_control_the_terminal(asr, exp, tmp_path, licence):
+    assert asr("pack", exp, tmp_path / "pack", "--licence", licence)[0] == 0
+    status, out, _ = asr("info", tmp_path / "pack")
+    (line,) = [line for line in out.splitlines() if line.startswith("licence")]
+    assert status == 0 and "MIT" in line or "title" in line
+    assert not [character for character in out if character != "\n" and unicodedata.category(character) == "Cc"]
 
 
 @pytest.mark.parametrize("options", [("--set", "seed=2"), ("--vocab-size", 9)])

@@ -129,6 +129,7 @@ def test_damaged_graphs_are_refused(kaldi, tmp_path):
         ("words.txt", "<eps> 0\nab 1\n", "has the output label 3, which words.txt does not have"),
         ("words.txt", "<eps> 0\nab x\n", "words.txt:2: no word and a label of its own"),
         ("words.txt", "<eps> 0\nab 0\n", "words.txt:2: no word and a label of its own"),
+        ("words.txt", "<eps> 0\na\x1b[31mb 1\n", "words.txt:2: the word has control characters"),
         ("num_pdfs", "5\n", "a system of 5 pdfs, the tokenizer of one with 4"),
         ("HCLG.fst", "0 1 1 1\n", "HCLG.fst is not"),
     ],
