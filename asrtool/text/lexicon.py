@@ -36,7 +36,7 @@ Pronunciation = tuple[str, ...]
 class Lexicon:
     """`pronunciations[word]`: one or more sequences of unit symbols, the usual one first.
 
-    `probabilities[word, pronunciation]`: those other than 1. As in Kaldi, those of a word need not sum to 1.
+    `probabilities[word, pronunciation]`: all probabilities other than 1. As in Kaldi, a word's need not sum to 1.
     """
 
     pronunciations: dict[str, tuple[Pronunciation, ...]]
@@ -48,7 +48,7 @@ class Lexicon:
         return sorted({symbol for prons in self.pronunciations.values() for pron in prons for symbol in pron})
 
     def only(self, words: Iterable[str]) -> "Lexicon":
-        """Returns the lexicon of those of `words` that it has."""
+        """Returns the part of the lexicon that pronounces `words`; words that it lacks do not count."""
         chosen = {word: self.pronunciations[word] for word in words if word in self.pronunciations}
         return Lexicon(chosen, {key: value for key, value in self.probabilities.items() if key[0] in chosen})
 
@@ -100,7 +100,7 @@ def read_lexicon(
 def weighted_lexicon(probabilities: Mapping[str, Mapping[Pronunciation, float]]) -> Lexicon:
     """Returns a lexicon with the pronunciations of each word in the order of their probabilities.
 
-    Those of equal probability keep their order. What rounds to 1, as a sum of probabilities may, is 1.
+    Pronunciations of equal probability keep their order. A sum of probabilities that rounds to 1 is 1.
     """
     pronunciations, other = {}, {}
     for word, probability_of in probabilities.items():
@@ -214,7 +214,7 @@ def write_lexicon(lexicon: Lexicon, path: str | Path) -> None:
 
 
 def _decimal(probability: float) -> str:
-    """Returns a probability with a decimal point or an exponent, by which a reader knows that it is no phone."""
+    """Returns a probability with a decimal point or an exponent, by which a reader tells it from a phone."""
     number = f"{probability:.6g}"
     return number if DECIMAL.fullmatch(number) else f"{number}.0"
 

@@ -381,7 +381,7 @@ def test_data_that_are_prepared_again_make_the_stages_of_all_systems_stale(syste
     systems()
     systems("--units", "phone")
     assert systems("--size", "2") == [1, 2, 4, 5]
-    assert systems() == [1, 2, 4, 5]  # the data are those of the first run, but what was made of them since is not
+    assert systems() == [1, 2, 4, 5]  # the data are as at first, but all later stages used other data since
     assert systems("--units", "phone") == [2, 4, 5]
 
 
