@@ -23,7 +23,9 @@ MANIFESTS = (".jsonl", ".jsonl.gz")
 )
 @click.option("--output-dir", type=PATH, show_default="beside AUDIO", help="Folder of the output files. Of AUDIO only.")
 @click.option(
-    "--overwrite", is_flag=True, help="Replace existing output files. Whoever wrote or edited them; of AUDIO only."
+    "--overwrite",
+    is_flag=True,
+    help="Replace existing results. Whoever wrote them, also those that are done or were edited; of AUDIO only.",
 )
 @channel_option()
 @click.option(

@@ -257,8 +257,10 @@ def perplexity(
     """
     if model.suffix != ".pt":
         refuse_options(("ngram", "context", "weight"), f"a neural model (*.pt), and {model} is not one")
-    elif not ngram:
-        refuse_options(("weight",), "the interpolation with a model of --ngram")
+    else:
+        refuse_options(("tokenizer",), f"n-gram models over units, and {model} has words, which it splits itself")
+        if not ngram:
+            refuse_options(("weight",), "the interpolation with a model of --ngram")
     from asrtool.lm.perplexity import measure_neural_perplexity, measure_perplexity
 
     corpus = _read_corpus(text, case, tokenizer)

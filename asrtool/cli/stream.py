@@ -15,6 +15,7 @@ from asrtool.cli.options import (
     device_option,
     max_minutes,
     precision_option,
+    refuse_options,
     set_options,
     threads_option,
 )
@@ -160,6 +161,7 @@ def stream(
     torch.set_num_threads(threads)
     chunk = chunk_ms and chunk_ms / 1000
     if not cuts:
+        refuse_options(("max_minutes",), "CUTS")
         source = _open_source(input_device, pcm, wav)
         system = {"method": method, "checkpoint": checkpoint, "device": device, "precision": precision, **given}
         _print_live(exp, system, source, as_json, rules, chunk)

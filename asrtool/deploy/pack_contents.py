@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from asrtool.decoding.options import REQUIRED_OPTIONS, option_flag
+from asrtool.decoding.options import REQUIRED_OPTIONS, option_flag, require_effect
 from asrtool.decoding.system_options import REPLACED_BY, best_method
 from asrtool.errors import UserError, require_file
 from asrtool.experiment import Experiment
@@ -32,8 +32,8 @@ def chosen_files(experiment: Experiment, given: Mapping[str, Any], method: str |
 
     `given` has files and options by the names of asrtool/decoding/options.py; what it lacks is what the experiment
     carries already, unless it belongs to a graph or a language model that `given` replaces. `method` is the default
-    method, by default the most accurate that there are files for. Raises UserError for a file that is missing, and for
-    one without another that it needs.
+    method, by default the most accurate that there are files for. Raises UserError for a file that is missing, for one
+    without another that it needs, and for options without an effect.
     """
     files = experiment.files
     replaced = {key for name, dependent in REPLACED_BY.items() if name in given for key in dependent}
@@ -41,6 +41,7 @@ def chosen_files(experiment: Experiment, given: Mapping[str, Any], method: str |
     changes |= {name: given[name] for name in FIELDS & {*given}}
     files = replace(files, **changes | {"default_method": None})
     method = method or best_method(replace(experiment, files=files))
+    require_effect([method], {"beam": given["beam"]} if "beam" in given else {})
     options = {}
     for name, recorded in RECORDED_OPTIONS.items():
         kept = {key: value for key, value in files.options.get(name, {}).items() if key not in replaced}
@@ -56,9 +57,15 @@ def _require_complete(files: SystemFiles) -> None:
     for name in (*LM_NAMES, *SINGLE_FILES):
         if path := getattr(files, name):
             require_file(path, name.replace("_", " "), f"see {option_flag(name)}")
-    needs = [*REQUIRED_OPTIONS, ("rescore", "graph"), ("decoding_weights", "graph"), ("insertion_penalty", "lm")]
+    needs = [
+        *REQUIRED_OPTIONS,
+        ("rescore", "graph"),
+        ("decoding_weights", "graph"),
+        ("insertion_penalty", "lm"),
+        ("lattice_beam", "graph"),
+    ]
     for name, needed in needs:
-        has_option = getattr(files, name, None) or name in files.options["prefix"]
+        has_option = getattr(files, name, None) or any(name in options for options in files.options.values())
         if has_option and not getattr(files, needed):
             raise UserError(f"{option_flag(name)} needs {option_flag(needed)} (see --help)")
     if files.default_method == "graph" and not files.graph:

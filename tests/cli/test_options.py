@@ -38,12 +38,15 @@ def test_values_outside_the_bounds_are_refused(kind, good, bad):
 
 
 @pytest.mark.parametrize("command, options, valid", [
-    ("align exp cuts.jsonl.gz out.jsonl.gz", ["--channel 0", "--format ctm", "--output-dir out"], "recordings"),
+    ("align exp cuts.jsonl.gz out.jsonl.gz",
+     ["--channel 0", "--format ctm", "--output-dir out", "--overwrite"], "recordings"),
     ("align exp talk.wav talk.txt",
      ["--ctm o.ctm", "--no-g2p", "--g2p", "--max-minutes 5", "--batch-seconds 9", "--workers 0"], "manifests"),
     ("rescore a b --mbr", ["--weight 0.5", "--context 3"], "a neural model, of --lm"),
     ("lm perplexity x.arpa text", ["--weight 0.5", "--context 3", "--ngram x"], r"a neural model (*.pt), and x.arpa"),
     ("lm perplexity x.pt text", ["--weight 0.5"], "the interpolation with a model of --ngram"),
+    ("lm perplexity x.pt text", ["--tokenizer t.json"], "n-gram models over units, and x.pt"),
+    ("stream exp --wav a.wav", ["--max-minutes 60"], "CUTS"),
     ("report exp", ["--cuts c", "--spk2gender s", "--worst 20", "--no-audio", "--checkpoint x"], "the page of --html"),
     ("report exp --html a.html", ["--title T"], "Markdown, without --html"),
     ("tree cuts out.json --tokenizer t",

@@ -280,3 +280,20 @@ def test_a_graph_of_other_units_is_refused(experiment, tokenizer_file, tmp_path)
 def test_the_method_of_an_option_without_files_is_refused(asr, experiment, tmp_path):
     status, _, err = asr("pack", experiment, tmp_path / "pack", "--method", "graph")
     assert status == 2 and "needs --graph" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        (["--method", "greedy", "--beam", 10], "--beam has no effect on --method greedy"),
+        (["--lattice-beam", 3], "--lattice-beam needs --graph"),
+        (["--method", "greedy", "--lattice-beam", 3], "--lattice-beam needs --graph"),
+        (["--method", "prefix", "--lattice-beam", 3], "--lattice-beam needs --graph"),
+        (["--lm-weight", 0.3], "--lm-weight needs --lm"),
+        (["--insertion-penalty", 0.3], "--insertion-penalty needs --lm"),
+    ],
+)
+def test_options_without_an_effect_are_refused(asr, experiment, tmp_path, options, complaint):
+    status, _, err = asr("pack", experiment, tmp_path / "pack", *options)
+    assert status == 2 and complaint in err and err.count("\n") == 1
+    assert not (tmp_path / "pack").exists()

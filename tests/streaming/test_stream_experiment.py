@@ -119,6 +119,8 @@ def test_a_decoding_with_another_checkpoint_is_not_compared(exp, asr, few):
         (["CUTS", "--input-device", "1"], "--input-device has no effect without --microphone"),
         (["--wav", "a.wav", "--out", "x"], "--out has no effect without CUTS"),
         (["--wav", "a.wav", "--name", "x"], "--name has no effect without CUTS"),
+        (["--wav", "a.wav", "--max-minutes", "1"], "--max-minutes has no effect here: it is for CUTS"),
+        (["--pcm", "16000", "--max-minutes", "1"], "--max-minutes has no effect here: it is for CUTS"),
         (["--wav", "none.wav"], "no such audio file: none.wav"),
         (["--wav", "TEXT"], "not readable as audio"),
         (["--pcm", "8k"], "'8k' is not a PCM format"),
