@@ -76,6 +76,6 @@ def align(
         return
     from asrtool.deploy.alignment_outputs import align_to_files
 
-    names = joined_formats(formats) or FORMATS
-    for line in align_to_files(experiment, cuts, out, names, output_dir, channel, overwrite):
+    chosen = joined_formats(formats) or FORMATS
+    for line in align_to_files(experiment, cuts, out, chosen, output_dir, channel, overwrite):
         click.echo(line)

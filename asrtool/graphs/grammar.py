@@ -200,7 +200,7 @@ def _count_ngrams(fst: Path, words: int) -> int:
     *_, blocks = checked_blocks(fst, LabelCounts(words, words))
     backoff = words - 1  # the last label
     return sum(
-        np.count_nonzero(block.arcs.labels[:, 0] != backoff) + np.count_nonzero(block.final != np.inf)
+        int(np.count_nonzero(block.arcs.labels[:, 0] != backoff)) + int(np.count_nonzero(block.final != np.inf))
         for block in blocks
     )
 

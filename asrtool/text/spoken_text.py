@@ -170,10 +170,10 @@ def _pronounce(words: list[str], tokenizer: PhoneTokenizer) -> tuple[PhoneTokeni
     except UserError as error:
         logger.warning(f"{len(words)} words have no pronunciation ({some_of(words)}): {error}")
         return tokenizer, ()
-    phones = set(tokenizer.symbols)
-    new = {word: (pronunciation,) for word, pronunciation in predicted.items() if phones.issuperset(pronunciation)}
-    lexicon = tokenizer.lexicon.updated(Lexicon(new))
-    return PhoneTokenizer(tokenizer.symbols, lexicon, tokenizer.separator), tuple(new)
+    known = set(tokenizer.symbols)
+    new = Lexicon({word: (phones,) for word, phones in predicted.items() if known.issuperset(phones)})
+    lexicon = tokenizer.lexicon.updated(new)
+    return PhoneTokenizer(tokenizer.symbols, lexicon, tokenizer.separator), tuple(new.pronunciations)
 
 
 def pronounce_texts(texts: Iterable[str], tokenizer: Tokenizer) -> tuple[Tokenizer, tuple[str, ...]]:
