@@ -36,7 +36,7 @@ class AudioIndex:
         """Returns the audio file that a transcript calls `name`: a path, a file's name, or one without its suffix.
 
         A path starts at `root`, or is the end of the file's path; the folders `foreign`, with which it may begin, do
-        not count. Raises InvalidEntry if there is no such file, or if several folders have one.
+        not count. Raises InvalidEntry if the file does not exist, or if several folders have one.
         """
         path = self.root / name
         if os.path.isfile(path):

@@ -272,7 +272,7 @@ def write_outputs(
 ) -> None:
     """Writes the `texts` of a task, by their formats, each whole or not at all, and a row of the ledger before them.
 
-    `facts` are those of the recording before it was read. Raises UserError for a full disk.
+    `facts` are what was known of the recording before it was read. Raises UserError for a full disk.
     """
     contents = {task.outputs[name]: text.encode() for name, text in texts.items()}
     folder = task.folder

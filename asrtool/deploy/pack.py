@@ -185,7 +185,7 @@ def _training(experiment: Experiment, old: Manifest | None, train_cuts: Path | N
 def _results(experiment: Experiment, old: Manifest | None) -> list[dict]:
     """Returns the scored results of the experiment with this checkpoint.
 
-    Results of earlier versions, which do not have its sha256, are those of the same name.
+    Results of earlier versions, which do not have its sha256, are found by its name.
     """
     results = []
     hashes = {experiment.checkpoint_sha256, old.training.checkpoint_sha256 if old else None}

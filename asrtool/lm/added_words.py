@@ -67,7 +67,7 @@ def add_words(model: NgramModel, new_words: Sequence[NewWord]) -> NgramModel:
 
 
 def _add_unigrams(unigrams: _Order, given: Mapping[int, float]) -> _Order:
-    """Returns the unigrams with those of the words in `given`, by their log-probs; the others are scaled.
+    """Returns the unigrams with the words in `given`, by their log-probs; the others are scaled.
 
     Raises UserError where nothing is left to the others.
     """

@@ -173,7 +173,7 @@ class ContextTokenizer(Tokenizer):
         return self._phones.pronunciations(word)
 
     def lexicon_of(self, words: Iterable[str]) -> Lexicon:
-        """Returns the pronunciations in phones of those of `words` that have any, with their probabilities."""
+        """Returns the pronunciations in phones of all `words` that have any, with their probabilities."""
         return self._phones.lexicon_of(words)
 
     def to_dict(self) -> dict:

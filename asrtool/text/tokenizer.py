@@ -110,7 +110,7 @@ class Tokenizer(ABC):
         return (tuple(self.symbols[unit] for unit in self.encode(word)),)
 
     def lexicon_of(self, words: Iterable[str]) -> Lexicon:
-        """Returns the pronunciations of those of `words` that have any."""
+        """Returns the pronunciations of all `words` that have any."""
         return Lexicon({word: self.pronunciations(word) for word in words if not self.unknown(word)})
 
     @abstractmethod
@@ -209,7 +209,7 @@ class PhoneTokenizer(Tokenizer):
         return self.lexicon.pronunciations[word]
 
     def lexicon_of(self, words: Iterable[str]) -> Lexicon:
-        """Returns the pronunciations of those of `words` that have any, with their probabilities."""
+        """Returns the pronunciations of all `words` that have any, with their probabilities."""
         return self.lexicon.only(words)
 
     def to_dict(self) -> dict:

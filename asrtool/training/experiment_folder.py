@@ -120,12 +120,12 @@ def _require_same_inputs(data: DataConfig, tokenizer: Tokenizer, experiment: Pat
     """
     hint = "give another --exp (in recipes, a --tag)"
     if data.tokenizer.is_file() and not same_units(tokenizer, load_tokenizer(data.tokenizer)):
-        raise UserError(f"{experiment} was started with other units than those of {data.tokenizer}; {hint}")
+        raise UserError(f"{experiment} was started with other units than {data.tokenizer} has; {hint}")
     transforms, started = data.speaker_transforms, experiment / TRANSFORMS_HASH
     if not transforms or not transforms.is_file() or not started.is_file():
         return
     if started.read_text(encoding="utf-8", errors="replace").strip() != file_hash(transforms):
-        raise UserError(f"{experiment} was started with other speaker transforms than those of {transforms}; {hint}")
+        raise UserError(f"{experiment} was started with other speaker transforms than {transforms} has; {hint}")
 
 
 def scan_manifests(data: DataConfig, requirements: CutRequirements, experiment: Path) -> DroppedCuts:
