@@ -41,6 +41,8 @@ asrtool() {
     "lm train-neural") sleep "${SECONDS_OF_NEURAL:-0}"; date +%N >"$lang/neural.pt" ;;
     "tokenizer "*) cp "$ASRTOOL_ROOT/tokenizer.json" "$3" ;;
     "tree "*) cp "$ASRTOOL_ROOT/tokenizer.json" "$3" ;;
+    "lexicon "*) echo "one W AH N" >"$lang/lexicon.txt" ;;
+    "graph "*) mkdir -p "$2" && touch "$2/graph.json" ;;
     "fmllr train") mkdir -p "$4" && date +%N >"$4/train.pt" ;;
     "score "*) echo WER ;;
     esac
@@ -147,6 +149,25 @@ def test_cuts_that_cannot_be_aligned_do_not_stop_a_recipe_but_a_failed_alignment
     assert "stopped with exit status 1" in recipe.run(*options, status=1, ALIGN_STATUS="1", ALIGNED="false")
     assert "stopped with exit status 3" in recipe.run(*options, status=3, ALIGN_STATUS="3")
     assert "Stage 6: wrote" in recipe.run(*options, ALIGN_STATUS="1")
+
+
+def test_pronunciations_are_counted_once_for_the_graph_of_each_system(recipe):
+    options = ["--decode", "graph", "--pronunciation-hours", "2.5"]
+    output = recipe.run(*options)
+    counted = "asrtool lexicon exp/train_seed1/pronunciations/words.txt"
+    assert "--max-hours 2.5" in output and output.count(counted) == 1
+    decoded = [line for line in output.splitlines() if line.startswith("asrtool decode")]
+    assert decoded and all("--graph exp/train_seed1/graph" in line for line in decoded)
+    assert counted not in recipe.run(*options, "--stage", 5, "--force", "true")
+    assert "exp/train_seed2/pronunciations" in recipe.run(*options, "--seed", 2)
+    for others in (["--pronunciation-hours", "0"], ["--units", "word"]):
+        output = recipe.run("--decode", "graph", *others)
+        assert "words.txt" not in output and "--graph data/lang" in output
+
+
+def test_pronunciations_of_units_in_context_are_counted_in_the_alignment_of_the_phone_system(recipe):
+    output = recipe.run("--units", "biphone", "--decode", "graph")
+    assert output.count("asrtool align") == 1 and "--aligned data/lang_biphone/aligned/train.jsonl.gz" in output
 
 
 NEURAL = ["--decode", "graph rescored neural"]

@@ -16,7 +16,7 @@ asrtool() {{ echo "asrtool $*"; if [ "$1" = align ]; then touch "$4"; fi; }}
 begin_stage() {{ :; }}
 finish_stage() {{ :; }}
 stage_fingerprint() {{ echo fingerprint; }}
-exp=exp/mine start=exp/ctc aligned=data/aligned/mine features=data sets="dev test" launcher="" ranks=1
+exp=exp/mine graph=lang/graph start=exp/ctc aligned=data/aligned/mine features=data sets="dev test" launcher="" ranks=1
 precision=auto final_conf=conf.yaml config_options=(--set "seed=2") train_options=(--set "seed=2" --resume)
 """
 
@@ -78,10 +78,10 @@ def test_cross_entropy_trains_on_all_corpora_with_their_weights(call):
 def test_all_models_of_the_recipes_are_opened_in_the_precision_of_the_option(call, tmp_path):
     (tmp_path / "exp/mine/aligned").mkdir(parents=True)
     (tmp_path / "exp/mine/config.yaml").touch()
-    lines = call("tune_decoding exp/mine lang 1 data/dev.jsonl.gz")
+    lines = call("tune_decoding exp/mine 1 data/dev.jsonl.gz")
     lines += call('decode_once exp/mine lang "" 1 "greedy graph neural" "" data/dev.jsonl.gz data/test.jsonl.gz')
     lines += call('decode_once exp/mine lang "" 1 graph _adapted data/test.jsonl.gz --adapted exp/mine/adapted/test')
-    lines += call('stream_sets exp/mine lang "" "greedy graph" data/test.jsonl.gz')
+    lines += call('stream_sets exp/mine "" "greedy graph" data/test.jsonl.gz')
     models = [line for line in lines if line.split()[1] in ("tune", "decode", "align", "stream")]
     assert len(models) == 8 and all("--precision auto" in line for line in models)
     rescored = [line for line in lines if line.startswith("asrtool rescore")]

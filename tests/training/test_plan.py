@@ -337,7 +337,7 @@ def test_the_command_prints_the_lines_of_info_and_json(asr, tmp_path, tiny_confi
     [
         (["--hours", "5", "--device", "h1000"], "did you mean 'h100'"),
         (["--device", "h100", "--set", "data.train=gone.jsonl.gz"], "(gone.jsonl.gz): give its size as --hours"),
-        (["--hours", "0", "--device", "h100"], "0 is not above 0"),
+        (["--hours", "0", "--device", "h100"], "0 is not at least"),
         (["--hours", "5", "--device", "h100", "--steps", "3", "--epochs", "2"], "give one of them"),
     ],
 )
