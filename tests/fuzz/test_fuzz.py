@@ -8,7 +8,7 @@ from tests.fuzz import material
 from tests.fuzz.drivers import DRIVERS
 from tests.fuzz.engine import fuzz
 
-SECONDS = float(os.environ.get("ASRTOOL_FUZZ_SECONDS", 10))
+SECONDS = float(os.environ.get("ASRTOOL_FUZZ_SECONDS", 4))
 
 
 @pytest.fixture(scope="module")
