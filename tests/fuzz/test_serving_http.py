@@ -24,7 +24,7 @@ from tests.faults.serving import Server, tone_system
 
 __all__ = ["tone_system"]
 
-SECONDS = float(os.environ.get("ASRTOOL_FUZZ_SECONDS", 10))
+SECONDS = float(os.environ.get("ASRTOOL_FUZZ_SECONDS", 6))
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 

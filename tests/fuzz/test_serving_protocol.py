@@ -22,7 +22,7 @@ from tests.serve.page.tones import spoken
 
 __all__ = ["tone_system"]
 
-SECONDS = float(os.environ.get("ASRTOOL_FUZZ_SECONDS", 10))
+SECONDS = float(os.environ.get("ASRTOOL_FUZZ_SECONDS", 6))
 LIMITS = {"start_seconds": 4, "idle_seconds": 4}  # so long a stream waits that random bytes have confused
 WORDS = ["two", "four", "one", "three"]
 SPEECH = np.round(32767 * spoken(WORDS, 31)).astype("<i2")
