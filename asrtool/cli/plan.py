@@ -13,7 +13,7 @@ STEPS = click.IntRange(1, 10**12)
 
 @click.command()
 @click.argument("config", type=PATH)
-@click.option("--hours", type=AMOUNT, show_default="those of data.train", help="Hours of audio in the training set.")
+@click.option("--hours", type=AMOUNT, show_default="as in data.train", help="Hours of audio in the training set.")
 @click.option("--devices", type=DEVICES, default=1, help="Number of devices: GPUs, or processes on CPUs.")
 @click.option(
     "--device",

@@ -58,7 +58,7 @@ def _with_speaker(row: Utterance, plan: FolderPlan, pattern: NamePattern | None)
 def _read_tables(plan: FolderPlan) -> Iterator[Utterance | str]:
     """Yields the utterances of tables, and audio that no row names: without a transcript, or as a problem.
 
-    It is no problem with --metadata: the table of one set does not name the audio of the others in the same folder.
+    With --metadata, it is not listed: the table of one set does not name the audio of the others in the same folder.
     """
     index = _with_transcript_folders(plan)
     layout = replace(plan.layout.table, unlabelled=plan.layout.unlabelled)
@@ -137,9 +137,9 @@ def _read_texts(plan: FolderPlan) -> Iterator[Utterance | str]:
 
 
 def _texts_of_audio(index: AudioIndex, texts: Sequence[Path], suffix: str) -> dict[Path, Path]:
-    """Returns the text files of the audio files that have one: beside it, or the only one of its name elsewhere.
+    """Returns the text files of the audio files that have one: next to it, or the only one of its name elsewhere.
 
-    Folders that have audio with texts beside it keep to themselves: a text that is missing there is not taken from
+    Folders that have audio next to its texts keep to themselves: a text that is missing there is not taken from
     another folder, and a text there is not of audio elsewhere. Nor is a text elsewhere the one of two audio files.
     """
     beside = {path.with_name(path.name.removesuffix(suffix)): path for path in texts}

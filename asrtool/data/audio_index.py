@@ -30,7 +30,7 @@ class AudioIndex:
     audio: list[Path]  # that can be trained on
     media: list[Path]  # that have to be converted first
     others: list[Path] = field(repr=False)  # all other files, e.g. texts
-    transcript_folders: frozenset[Path] = frozenset()  # those of several tables or files of lines "NAME TEXT"
+    transcript_folders: frozenset[Path] = frozenset()  # of several tables or files of lines "NAME TEXT"
 
     def find(self, name: str, foreign: tuple[str, ...] = ()) -> Path:
         """Returns the audio file that a transcript calls `name`: a path, a file's name, or one without its suffix.

@@ -186,7 +186,7 @@ def samples_per_frame(sampling_rate: int) -> int:
 
 
 def frame_seconds(sampling_rate: int) -> float:
-    """Returns the seconds between the beginnings of two frames: 0.01, or less if this is no whole number of samples.
+    """Returns the seconds between the beginnings of two frames: 0.01, or less if this is not a whole number of samples.
 
     At 22050 Hz, frames are 220 samples apart, which is 9.977 ms: 8 s less in an hour than with 10 ms.
     """

@@ -61,7 +61,7 @@ def refuse_unused(layout: FolderLayout, kind: str) -> None:
     """Raises UserError for a choice of the user that has no effect where the transcripts are of `kind` (of PLACES)."""
     table, pattern = layout.table, layout.name_pattern
     if kind != "metadata":
-        options = [_option_of_column(column) for column in table.columns]
+        options = [option_of_column(column) for column in table.columns]
         values = {"--header": table.header, "--delimiter": table.delimiter, "--audio-root": table.audio_root}
         options += [option for option, value in values.items() if value]
         if options:
@@ -72,7 +72,8 @@ def refuse_unused(layout: FolderLayout, kind: str) -> None:
         _refuse("the field {text} of --name-pattern", "transcripts in file names", kind)
 
 
-def _option_of_column(column: str) -> str:
+def option_of_column(column: str) -> str:
+    """Returns the option of `asrtool prepare` and `new` that names the column of a table."""
     return f"--{column}-column" if column in ("audio", "text", "speaker") else "--column"
 
 

@@ -135,7 +135,7 @@ class _Energy:
     """The energy of an utterance over time: the mean of its log-mel features."""
 
     def __init__(self, features: np.ndarray, frame_seconds: float):
-        """features (F, B): those of an utterance; frame_seconds: of an output frame, of a few features."""
+        """features (F, B) of an utterance; frame_seconds: of an output frame, of a few features."""
         self.shift = frame_seconds / max(1, round(frame_seconds / FRAME_SHIFT))  # exactly, of the features
         self.values = features.mean(axis=1)  # (F,)
         self.quiet = float(np.quantile(self.values, QUIET))

@@ -38,9 +38,8 @@ HASH_DIGITS = 32  # of a sha256 in a name: 128 bits, far beyond accidental colli
 def cached_fst(graph: DecodingGraph, word_cost: float) -> "StdConstFst | None":
     """Returns a large graph with `word_cost` (nats) added to every word, from the cache, or made and put there.
 
-    Returns None for small graphs, graphs with words that were added in memory, and where there is no cache that can be
-    written.
-    Raises UserError for a damaged graph.
+    Returns None for small graphs, graphs with words that were added in memory, and where a cache is missing or cannot
+    be written. Raises UserError for a damaged graph.
     """
     import kaldifst
 

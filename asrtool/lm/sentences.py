@@ -66,7 +66,7 @@ class UnitSentences:
 def encode_sentences(sentences: Iterable[Sequence[str]], tokenizer: Tokenizer) -> UnitSentences:
     """Returns the units of `sentences` of words, 4 bytes each.
 
-    Leaves out and counts sentences with a word without units, and divides those of more than MAX_SENTENCE_UNITS.
+    Leaves out and counts sentences with a word without units, and divides sentences of more than MAX_SENTENCE_UNITS.
     """
     units = array("i")
     starts = array("q", [0])

@@ -9,6 +9,7 @@ import yaml
 
 from asrtool.config import Config
 from asrtool.data.corpus_detection import SourceOptions, find_sets
+from asrtool.data.folder_plan import option_of_column
 from asrtool.errors import DataError, UserError
 from asrtool.recipes.choices import (
     AudioChoices,
@@ -144,11 +145,10 @@ def _refuse_unused(options: SourceOptions, kinds: set[str], description: str) ->
     valid = set().union(*(LAYOUT_OPTIONS[kind] for kind in kinds))
     for entry in fields(options):
         if getattr(options, entry.name) and entry.name not in valid:
-            name = entry.name
-            if name == "columns":
-                column = next(iter(options.columns))
-                name = f"{column}_column" if column in ("audio", "text", "speaker") else "column"
-            raise UserError(f"--{name.replace('_', '-')} has no effect here: the corpus is {description}")
+            option = f"--{entry.name.replace('_', '-')}"
+            if entry.name == "columns":
+                option = option_of_column(next(iter(options.columns)))
+            raise UserError(f"{option} has no effect here: the corpus is {description}")
 
 
 def _require_usable(facts_of_sets: Mapping[str, CorpusFacts], corpus: Corpus) -> CorpusFacts:

@@ -72,6 +72,7 @@ def measure_corpus(rows: Iterable[Utterance | str]) -> CorpusFacts:
     readable = {path: info for path, info in recordings.items() if isinstance(info, AudioInfo)}
     problems = [row for row in listed if isinstance(row, str)]
     problems += [f"{row.id}: empty transcript" for row in utterances if not row.text.strip()]
+    checks = UtteranceChecks()
     usable: list[Utterance] = []
     seconds: list[float] = []
     num_checked = num_bad = 0  # utterances with a transcript, of inspected recordings
@@ -81,7 +82,7 @@ def measure_corpus(rows: Iterable[Utterance | str]) -> CorpusFacts:
         if row.audio in recordings:
             num_checked += 1
             try:
-                seconds.append(_seconds(row, recordings[row.audio]))
+                seconds.append(_seconds(row, recordings[row.audio], checks))
             except InvalidEntry as problem:
                 problems.append(f"{row.id}: {problem}")
                 num_bad += 1
@@ -116,7 +117,7 @@ def _inspect(paths: Sequence[str]) -> dict[str, AudioInfo | InvalidEntry]:
         return dict(zip(paths, results, strict=True))
 
 
-def _seconds(utterance: Utterance, info: AudioInfo | InvalidEntry) -> float:
+def _seconds(utterance: Utterance, info: AudioInfo | InvalidEntry, checks: UtteranceChecks) -> float:
     """Returns the seconds of an utterance, which ends with its recording unless it says otherwise.
 
     Raises InvalidEntry if the recording cannot be read, or ends before the utterance.
@@ -125,7 +126,7 @@ def _seconds(utterance: Utterance, info: AudioInfo | InvalidEntry) -> float:
         raise InvalidEntry(f"{utterance.audio}: {info}")
     length = info.samples / info.rate
     end = length if utterance.end is None else utterance.end
-    return UtteranceChecks().check_end(utterance.start, end, length) - utterance.start
+    return checks.check_end(utterance.start, end, length) - utterance.start
 
 
 def _spread(seconds: Sequence[float]) -> tuple[float, float, float]:

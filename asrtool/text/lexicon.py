@@ -78,9 +78,8 @@ def read_lexicon(
 
     `stress` "drop" removes the digits of ARPAbet's vowels, `case` ("keep", "upper", "lower") is applied to the words;
     pronunciations that become equal are merged, and their probabilities added, up to 1. Repeated lines are logged and
-    count once. Raises UserError for a file
-    without any pronunciation, and DataError with all faults and their lines: empty pronunciations, reserved symbols,
-    phones that are not among `phones`.
+    count once. Raises UserError for a file without any pronunciation, and DataError with all faults and their lines:
+    empty pronunciations, reserved symbols, phones that are not among `phones`.
     """
     entries = list(_read_entries(path))
     if not entries:
@@ -89,8 +88,10 @@ def read_lexicon(
         raise DataError(f"{len(faults)} faults in {path}; correct them, or leave these lines out", faults)
     _log_repeated(entries, path)
     merged: dict[str, dict[Pronunciation, float]] = {}
-    first_entries = {(entry.word, entry.phones): entry for entry in reversed(entries)}
-    for entry in sorted(first_entries.values(), key=lambda entry: entry.line):
+    first_entries: dict[tuple[str, Pronunciation], _Entry] = {}
+    for entry in entries:
+        first_entries.setdefault((entry.word, entry.phones), entry)
+    for entry in first_entries.values():
         several = merged.setdefault(change_case(entry.word, case), {})
         pronunciation = tuple(map(without_stress, entry.phones)) if stress == "drop" else entry.phones
         several[pronunciation] = min(1.0, several.get(pronunciation, 0.0) + entry.probability)

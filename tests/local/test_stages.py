@@ -40,15 +40,19 @@ fi
 FAILING = HEAD + 'if begin_stage 4 "train"; then\n    false\n    echo never\n    finish_stage "the model"\nfi\n'
 
 
+def stages_that_ran(done):
+    """Returns the numbers that the stages of a recipe printed when they ran; it must have succeeded without a word."""
+    assert (done.returncode, done.stderr) == (0, "")
+    return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ran ")]
+
+
 @pytest.fixture
 def recipe(bash, tmp_path):
     """recipe("--stage", "1") -> the numbers of the stages that ran"""
     (tmp_path / "egs/mine/conf.yaml").write_text("lr: 1", encoding="utf-8")
 
     def run(*options):
-        done = bash(SCRIPT, *options)
-        assert (done.returncode, done.stderr) == (0, "")
-        return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ran ")]
+        return stages_that_ran(bash(SCRIPT, *options))
 
     return run
 
@@ -278,9 +282,7 @@ def stages(bash, corpus):
     """stages() -> the numbers of the stages that ran, of a recipe that reads `corpus`"""
 
     def run(*options):
-        done = bash(FOLDER, "--corpus", str(corpus), *options)
-        assert (done.returncode, done.stderr) == (0, "")
-        return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ran ")]
+        return stages_that_ran(bash(FOLDER, "--corpus", str(corpus), *options))
 
     return run
 
@@ -360,9 +362,7 @@ def systems(bash):
     """systems("--seed", "2") -> the numbers of the stages that ran, of a recipe with several units and seeds"""
 
     def run(*options):
-        done = bash(SYSTEMS, *options)
-        assert (done.returncode, done.stderr) == (0, "")
-        return [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("ran ")]
+        return stages_that_ran(bash(SYSTEMS, *options))
 
     return run
 
