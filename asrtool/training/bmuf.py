@@ -15,7 +15,7 @@ from asrtool.config import ParallelConfig
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import UserError
 from asrtool.training.optimizer import counts_steps, moments
-from asrtool.training.parallel import Ddp, SingleProcess
+from asrtool.training.parallel import Ddp, Strategy
 
 
 class BlockFilter:
@@ -65,7 +65,7 @@ def filtered_moment(beta: float, before: Tensor, mean: Tensor, steps: int, block
     return beta**block_steps * before + (1 - beta**block_steps) * gradient
 
 
-class Bmuf(SingleProcess):
+class Bmuf(Strategy):
     """BMUF: each worker is a group of ranks, by default those of one machine, with DDP inside.
 
     `skips_layers`: see Ddp. Checkpoints and validations are postponed to the next synchronisation.
@@ -87,11 +87,11 @@ class Bmuf(SingleProcess):
         self.leader_rank = worker * size
         self.is_leader = rank_in_worker == 0
         super().__init__(Ranks(rank_in_worker, size, group=self.group) if size > 1 else SINGLE_PROCESS)
-        self.inner: SingleProcess
+        self.inner: Strategy
         if size > 1:
             self.inner = Ddp(self.gradient_group, parallel.gradient_compression, skips_layers)
         else:
-            self.inner = SingleProcess(SINGLE_PROCESS)
+            self.inner = Strategy(SINGLE_PROCESS)
         self.steps_in_block = 0
 
     def wrap(self, model: nn.Module) -> nn.Module:

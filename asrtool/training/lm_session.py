@@ -28,7 +28,7 @@ from asrtool.training.checkpoint_folder import Checkpoints
 from asrtool.training.clock import TrainingClock
 from asrtool.training.log import Meter
 from asrtool.training.optimizer import create_optimizer, set_learning_rate
-from asrtool.training.parallel import Ddp, SingleProcess
+from asrtool.training.parallel import Ddp, Strategy
 from asrtool.training.saved_state import check_hours, check_optimizer
 from asrtool.training.schedule import learning_rate
 
@@ -81,7 +81,7 @@ class LmSession:
         self.settings |= {"text": sentences.digest, "processes": ranks.world_size}
         torch.manual_seed(training.seed)
         self.model = TransformerLm(tokenizer.size, model_config).to(device)
-        self.strategy = Ddp(ranks) if ranks.world_size > 1 else SingleProcess(ranks)
+        self.strategy = Ddp(ranks) if ranks.world_size > 1 else Strategy(ranks)
         self.train_model = self.strategy.wrap(self.model)
         self.optimizer = create_optimizer(self.model, self.config)
         self.step = 0

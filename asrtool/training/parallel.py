@@ -6,7 +6,7 @@
     fsdp       all ranks, in every step          sharded over the ranks, gathered while they are needed
     bmuf       the ranks of a BMUF worker        whole; workers diverge, and are averaged after every block (bmuf.py)
 
-Each strategy is a class with the methods of `SingleProcess`; the training loop uses nothing else of it.
+Each strategy is `Strategy` or a class derived from it; the training loop uses only the methods of `Strategy`.
 """
 
 import inspect
@@ -29,8 +29,8 @@ LARGEST_BUCKET = 25.0  # MB: torch's own
 _kept_groups: list[Any] = []
 
 
-class SingleProcess:
-    """Training in one process, and the methods that every strategy has."""
+class Strategy:
+    """One process, and the methods that every parallel strategy has."""
 
     has_whole_model = True  # each rank has all weights, and can run the model without the others
 
@@ -92,7 +92,7 @@ def _buffers_option(kind: type) -> str:
     return "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
 
 
-class Ddp(SingleProcess):
+class Ddp(Strategy):
     """torch's DistributedDataParallel: gradients are exchanged while the backward pass runs.
 
     `compression` is parallel.gradient_compression. `skips_layers`: a step may leave out layers, which get no gradient.
@@ -137,7 +137,7 @@ class Ddp(SingleProcess):
         return nullcontext() if last else self.module.no_sync()
 
 
-class Fsdp(SingleProcess):
+class Fsdp(Strategy):
     """torch's FSDP2: every rank keeps its shards of weights, gradients and moments."""
 
     has_whole_model = False

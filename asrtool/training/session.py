@@ -25,7 +25,7 @@ from asrtool.training.average import EmaWeights, are_finite
 from asrtool.training.checkpoint_folder import Checkpoints
 from asrtool.training.clock import TrainingClock
 from asrtool.training.experiment_folder import DroppedCuts
-from asrtool.training.parallel import SingleProcess
+from asrtool.training.parallel import Strategy
 from asrtool.training.schedule import learning_rate, reference_scale, seconds_per_step
 from asrtool.training.state import RankState, StepActions, TrainingProgress
 
@@ -46,7 +46,7 @@ class Session:
     tokenizer: Tokenizer
     objective: Objective  # created by asrtool/training/objective.py
     model: AcousticModel
-    strategy: SingleProcess  # or a class derived from it: Ddp, Fsdp or Bmuf
+    strategy: Strategy
     train_model: nn.Module  # `model` as the strategy wraps it, for forward passes with gradients
     optimizer: torch.optim.Optimizer
     ema: EmaWeights | None

@@ -4,16 +4,16 @@ from asrtool.config import ParallelConfig
 from asrtool.distributed import Ranks
 from asrtool.errors import UserError
 from asrtool.training.bmuf import Bmuf
-from asrtool.training.parallel import Ddp, Fsdp, SingleProcess
+from asrtool.training.parallel import Ddp, Fsdp, Strategy
 
 
-def create_strategy(parallel: ParallelConfig, ranks: Ranks, skips_layers: bool) -> SingleProcess:
-    """Returns the configured strategy; with one process it is always SingleProcess.
+def create_strategy(parallel: ParallelConfig, ranks: Ranks, skips_layers: bool) -> Strategy:
+    """Returns the configured strategy, or the one of a single process if there is only one.
 
     `skips_layers`: training leaves out layers at random (model.layer_drop). Raises UserError.
     """
     if ranks.world_size == 1:
-        return SingleProcess(ranks)
+        return Strategy(ranks)
     if parallel.strategy == "ddp":
         return Ddp(ranks, parallel.gradient_compression, skips_layers)
     if parallel.strategy == "fsdp" and skips_layers:

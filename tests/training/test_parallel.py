@@ -8,7 +8,7 @@ import torch
 from asrtool.distributed import SINGLE_PROCESS, Ranks, pin_local_ranks, process_group, this_rank
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.machine import share_of_cores
-from asrtool.training.parallel import SingleProcess, bucket_megabytes
+from asrtool.training.parallel import Strategy, bucket_megabytes
 from asrtool.training.strategy import create_strategy
 from asrtool.training.train import train
 from tests.training import kill_and_resume
@@ -203,7 +203,7 @@ def test_impossible_strategies_are_refused(tiny_config, strategy, skips_layers, 
 @pytest.mark.parametrize("strategy", ["none", "ddp", "bmuf", "fsdp"])
 def test_with_one_process_every_strategy_is_single_process(tiny_config, strategy):
     parallel = tiny_config(parallel={"strategy": strategy}).parallel
-    assert type(create_strategy(parallel, SINGLE_PROCESS, skips_layers=False)) is SingleProcess
+    assert type(create_strategy(parallel, SINGLE_PROCESS, skips_layers=False)) is Strategy
 
 
 @pytest.mark.slow

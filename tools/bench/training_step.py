@@ -53,7 +53,7 @@ from asrtool.objectives.ctc import Ctc
 from asrtool.objectives.objective import Objective
 from asrtool.training.experiment_folder import DroppedCuts
 from asrtool.training.optimizer import create_optimizer
-from asrtool.training.parallel import SingleProcess
+from asrtool.training.parallel import Strategy
 from asrtool.training.session import Session
 from asrtool.training.step import training_step
 
@@ -85,7 +85,7 @@ def make_session(model: AcousticModel, config: Config, device: torch.device, obj
         tokenizer=None,
         objective=objective,
         model=model,
-        strategy=SingleProcess(SINGLE_PROCESS),
+        strategy=Strategy(SINGLE_PROCESS),
         train_model=model,
         optimizer=create_optimizer(model, config.training),
         ema=None,
