@@ -23,7 +23,7 @@ from asrtool.data.features import frame_seconds
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.manifest import speaker_of
 from asrtool.data.sampling import CutBatch
-from asrtool.data.shards import entries_with_trees, manifest_files
+from asrtool.data.shards import entries_with_dicts, manifest_files
 from asrtool.data.speaker_transforms import SpeakerTransforms, load_transforms
 from asrtool.device import use_device
 from asrtool.distributed import this_rank
@@ -89,7 +89,7 @@ class Experiment:
 
         `log_probs` loads a speaker's weights into the model when a batch of this speaker comes.
         """
-        speakers = dict.fromkeys(speaker_of(tree) for _, tree in entries_with_trees(cuts))
+        speakers = dict.fromkeys(speaker_of(cut) for _, cut in entries_with_dicts(cuts))
         self.adapted = AdaptedWeights(folder, speakers, self.checkpoint)
         return self.adapted
 
@@ -99,7 +99,7 @@ class Experiment:
         Raises DataError with the speakers that have none.
         """
         self.transforms = load_transforms(path, self.config.features.num_bins)
-        speakers = dict.fromkeys(speaker_of(tree) for manifest in cuts for _, tree in entries_with_trees(manifest))
+        speakers = dict.fromkeys(speaker_of(cut) for manifest in cuts for _, cut in entries_with_dicts(manifest))
         missing = [str(speaker or "cuts without a speaker") for speaker in speakers if speaker not in self.transforms]
         if missing:
             hint = "estimate them with `asrtool fmllr estimate`"

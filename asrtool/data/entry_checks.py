@@ -80,52 +80,53 @@ RECORDING: FieldChecks = {"sampling_rate": _is_rate, "sources": _are_sources, "d
 FEATURES: FieldChecks = {"sampling_rate": _is_rate, "storage_type": _is_text}
 
 
-def field_problem(tree: Any) -> str | None:
+def field_problem(cut_dict: Any) -> str | None:
     """Returns why a line is not a cut, in words that follow its number; None if asrtool can read its fields."""
-    if type(tree) is not dict:
-        return f"is a {type(tree).__name__}"
-    if (kind := tree.get("type")) != "MonoCut":
+    if type(cut_dict) is not dict:
+        return f"is a {type(cut_dict).__name__}"
+    if (kind := cut_dict.get("type")) != "MonoCut":
         return f"is a {kind[:30]}" if type(kind) is str else "has no type"
-    if problem := _invalid_field(tree, CUT, ""):
+    if problem := _invalid_field(cut_dict, CUT, ""):
         return problem
-    for supervision in tree.get("supervisions") or ():
+    for supervision in cut_dict.get("supervisions") or ():
         if problem := _invalid_field(supervision, SUPERVISION, "supervision's "):
             return problem
     for name, checks in (("recording", RECORDING), ("features", FEATURES)):
-        if tree.get(name) and (problem := _invalid_field(tree[name], checks, f"{name}'s ")):
+        if cut_dict.get(name) and (problem := _invalid_field(cut_dict[name], checks, f"{name}'s ")):
             return problem
     return None
 
 
-def _invalid_field(tree: dict, checks: FieldChecks, owner: str) -> str | None:
+def _invalid_field(cut_dict: dict, checks: FieldChecks, owner: str) -> str | None:
     for name, is_valid in checks.items():
-        if not is_valid(tree.get(name)):
-            return f"has {repr(tree[name])[:50]} as its {owner}{name}" if name in tree else f"has no {owner}{name}"
+        if not is_valid(cut_dict.get(name)):
+            value = repr(cut_dict.get(name))[:50]
+            return f"has {value} as its {owner}{name}" if name in cut_dict else f"has no {owner}{name}"
     return None
 
 
-def cut_problem(tree: dict) -> str | None:
+def cut_problem(cut_dict: dict) -> str | None:
     """Returns why a line's cut would be misread: its transcript does not fit its audio. The text follows the id."""
-    if not (tree.get("recording") or tree.get("features")):
+    if not (cut_dict.get("recording") or cut_dict.get("features")):
         return "no recording and no features"
-    supervisions = tree.get("supervisions") or ()
+    supervisions = cut_dict.get("supervisions") or ()
     if len(supervisions) > 1:
         return f"{len(supervisions)} supervisions; run `asrtool prepare lhotse`, which makes a cut of each"
     for supervision in supervisions:
         start = supervision.get("start") or 0.0
         end = start + (supervision.get("duration") or 0.0)
-        if start > SUPERVISION_TOLERANCE or end < tree["duration"] - SUPERVISION_TOLERANCE:
-            span = f"{start:.2f} to {end:.2f} s of the cut's {tree['duration']:.2f} s"
+        if start > SUPERVISION_TOLERANCE or end < cut_dict["duration"] - SUPERVISION_TOLERANCE:
+            span = f"{start:.2f} to {end:.2f} s of the cut's {cut_dict['duration']:.2f} s"
             return f"its supervision covers {span}; run `asrtool prepare lhotse`, which makes a cut of it"
     return None
 
 
-def overhang_problem(tree: dict) -> str | None:
+def overhang_problem(cut_dict: dict) -> str | None:
     """Returns why a cut is not trained on: its transcript extends beyond it, as in windows of a longer cut."""
-    for supervision in tree.get("supervisions") or ():
+    for supervision in cut_dict.get("supervisions") or ():
         start = supervision.get("start") or 0.0
         end = start + (supervision.get("duration") or 0.0)
-        if start < -SUPERVISION_TOLERANCE or end > tree["duration"] + SUPERVISION_TOLERANCE:
+        if start < -SUPERVISION_TOLERANCE or end > cut_dict["duration"] + SUPERVISION_TOLERANCE:
             return "its supervision goes beyond the cut, which has a part of the transcript's audio"
     return None
 
@@ -145,10 +146,10 @@ class EntryChecks:
         self._max_seconds = max_seconds
         self._hashes_of_ids: set[int] = set()
 
-    def problem(self, tree: dict) -> str | None:
+    def problem(self, cut_dict: dict) -> str | None:
         """Returns what is wrong with the cut of this line, in words that follow its id."""
-        hash_of_id = hash(tree["id"])  # 64 bits: a million ids share one by accident once in 40 million manifests
+        hash_of_id = hash(cut_dict["id"])  # 64 bits: a million ids share one by accident once in 40 million manifests
         if hash_of_id in self._hashes_of_ids:
             return "duplicate id"
         self._hashes_of_ids.add(hash_of_id)
-        return cut_problem(tree) or length_problem(tree["duration"], self._max_seconds)
+        return cut_problem(cut_dict) or length_problem(cut_dict["duration"], self._max_seconds)

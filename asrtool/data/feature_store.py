@@ -35,7 +35,7 @@ from asrtool.data.features import FRAME_SHIFT, compute_features, extractor, stor
 from asrtool.data.lhotse_objects import deserialize_cut
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.manifest import ManifestSummary
-from asrtool.data.shards import Entry, entries, entries_with_trees, fingerprint, manifest_name, read_entries
+from asrtool.data.shards import Entry, entries, entries_with_dicts, fingerprint, manifest_name, read_entries
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
 from asrtool.files import atomic_path, file_hash, require_output, write_json
@@ -166,8 +166,8 @@ def _features_folder(manifest: Path) -> Path | None:
     if not manifest.is_file():
         return None
     with suppress(UserError, StopIteration, LookupError, TypeError):
-        _, tree = next(entries_with_trees(manifest))
-        return Path(tree["features"]["storage_path"]).parent
+        _, cut_dict = next(entries_with_dicts(manifest))
+        return Path(cut_dict["features"]["storage_path"]).parent
     return None
 
 
@@ -176,9 +176,9 @@ def _count_checked_cuts(cuts_path: Path, max_seconds: float) -> int:
     checks = EntryChecks(max_seconds)
     count = 0
     problems: list[str] = []
-    for entry, tree in progress(entries_with_trees(cuts_path), f"reading {cuts_path.name}"):
+    for entry, cut_dict in progress(entries_with_dicts(cuts_path), f"reading {cuts_path.name}"):
         count += 1
-        if problem := checks.problem(tree):
+        if problem := checks.problem(cut_dict):
             problems.append(f"{entry.id}: {problem}")
     if problems:
         raise DataError(f"{len(problems)} cuts of {cuts_path} cannot be used; mend the manifest", problems)
@@ -234,7 +234,7 @@ def _store_shard(shard: Shard) -> tuple[int, list[str]]:
         for entry in cuts:
             try:
                 # not read_cut, which would put Shar's audio into the manifest
-                cut = deserialize_cut(entry.id, entry.tree())
+                cut = deserialize_cut(entry.id, entry.to_dict())
                 for speed in plan.settings["speeds"]:
                     at_speed = cut if speed == 1.0 else cut.perturb_speed(speed)
                     stored.append(_store_cut(at_speed, plan, writer, archive))

@@ -10,7 +10,7 @@ from lhotse.utils import compute_num_samples, perturb_num_samples
 from asrtool.config_data import DataConfig
 from asrtool.data.entry_checks import EntryChecks, overhang_problem
 from asrtool.data.features import MIN_FRAME_SECONDS, TOO_SHORT, count_frames
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.errors import DataError, UserError
 from asrtool.progress import progress
 from asrtool.text.tokenizer import Tokenizer
@@ -44,25 +44,25 @@ class CutRequirements:
     out_length: Callable[[int], int]  # feature frames -> output frames of the model
     needs_alignments: bool = False  # the objective needs an alignment of units
 
-    def problem(self, tree: dict) -> str | None:
+    def problem(self, cut_dict: dict) -> str | None:
         """Returns why a cut is an error: its sampling rate, transcript or alignment cannot be used."""
-        rate = sampling_rate_of(tree)
+        rate = sampling_rate_of(cut_dict)
         if rate != self.sampling_rate:
             return f"{rate} Hz, the configuration says features.sampling_rate={self.sampling_rate}"
-        text = transcript(tree)
+        text = transcript(cut_dict)
         if not text:
             return "empty transcript"
         if unknown := self.tokenizer.unknown(text):
             return f"the tokenizer has no unit for {' '.join(sorted(set(unknown)))!r}"
-        return alignment_problem(tree, self.tokenizer) if self.needs_alignments else None
+        return alignment_problem(cut_dict, self.tokenizer) if self.needs_alignments else None
 
-    def drop_reason(self, tree: dict) -> str | None:
+    def drop_reason(self, cut_dict: dict) -> str | None:
         """Returns why a cut without problems is dropped: by its length, or since its units need more frames."""
-        seconds = tree["duration"]
+        seconds = cut_dict["duration"]
         if not self.data.min_seconds <= seconds <= self.data.max_seconds:
             limits = f"{self.data.min_seconds:g} to {self.data.max_seconds:g}"
             return f"{seconds:.2f} s is outside data.min_seconds and max_seconds ({limits})"
-        if problem := overhang_problem(tree):
+        if problem := overhang_problem(cut_dict):
             return problem
         samples = compute_num_samples(seconds, self.sampling_rate)
         max_speed = max(self.data.augment.speeds)
@@ -70,7 +70,7 @@ class CutRequirements:
             samples = perturb_num_samples(samples, max_speed)
         if samples < MIN_FRAME_SECONDS * self.sampling_rate:
             return TOO_SHORT
-        units = self.tokenizer.encode(transcript(tree))
+        units = self.tokenizer.encode(transcript(cut_dict))
         frames = self.out_length(count_frames(samples, self.sampling_rate))
         needed = self.min_frames(units)
         if frames < needed:
@@ -90,14 +90,14 @@ def inspect_cuts(path: Path, requirements: CutRequirements, excluded: Mapping[st
     problems: list[str] = []
     rates_of_problems: set[int | None] = set()
     checks = EntryChecks()
-    for entry, tree in progress(islice(entries_with_trees(path), MAX_CUTS), f"reading {Path(path).name}"):
+    for entry, cut_dict in progress(islice(entries_with_dicts(path), MAX_CUTS), f"reading {Path(path).name}"):
         if excluded and entry.id in excluded:
             why = excluded[entry.id]
             inspection.dropped[entry.id] = f"excluded by data.exclude{': ' if why else ''}{why}"
-        elif problem := checks.problem(tree) or requirements.problem(tree):
+        elif problem := checks.problem(cut_dict) or requirements.problem(cut_dict):
             problems.append(f"{entry.id}: {problem}")
-            rates_of_problems.add(sampling_rate_of(tree))
-        elif reason := requirements.drop_reason(tree):
+            rates_of_problems.add(sampling_rate_of(cut_dict))
+        elif reason := requirements.drop_reason(cut_dict):
             inspection.dropped[entry.id] = reason
         else:
             inspection.cuts += 1
@@ -127,25 +127,25 @@ def _rate_hint(rates_of_problems: set[int | None], configured_rate: int, has_usa
     return resample if has_usable_cuts else f"set features.sampling_rate={rate}, or {resample}"
 
 
-def transcript(tree: dict) -> str:
+def transcript(cut_dict: dict) -> str:
     """Returns the text of a line of a manifest, "" if it has none."""
-    return (_supervision(tree).get("text") or "").strip()
+    return (_supervision(cut_dict).get("text") or "").strip()
 
 
-def aligned_units(tree: dict) -> list[tuple[str, float, float]]:
+def aligned_units(cut_dict: dict) -> list[tuple[str, float, float]]:
     """Returns symbol, start and duration in seconds of each unit that a line of a manifest is aligned with."""
-    items = (_supervision(tree).get("alignment") or {}).get("unit") or []
+    items = (_supervision(cut_dict).get("alignment") or {}).get("unit") or []
     return [(symbol, start, duration) for symbol, start, duration, *_ in items]
 
 
-def _supervision(tree: dict) -> dict:
-    return (tree.get("supervisions") or [{}])[0]
+def _supervision(cut_dict: dict) -> dict:
+    return (cut_dict.get("supervisions") or [{}])[0]
 
 
-def alignment_problem(tree: dict, tokenizer: Tokenizer) -> str | None:
+def alignment_problem(cut_dict: dict, tokenizer: Tokenizer) -> str | None:
     """Returns why the alignment of a line of a manifest cannot be trained on; None if it can."""
     try:
-        symbols = [str(symbol) for symbol, _, _ in aligned_units(tree)]
+        symbols = [str(symbol) for symbol, _, _ in aligned_units(cut_dict)]
     except (TypeError, ValueError, LookupError):
         return "its alignment 'unit' is not a list of [symbol, start, duration]; make it with `asrtool align`"
     if not symbols:
@@ -155,6 +155,6 @@ def alignment_problem(tree: dict, tokenizer: Tokenizer) -> str | None:
     return f"aligned with {' '.join(unknown)!r}, which the tokenizer does not have" if unknown else None
 
 
-def sampling_rate_of(tree: dict) -> int | None:
+def sampling_rate_of(cut_dict: dict) -> int | None:
     """Returns the sampling rate of the recording of a cut, or else of its features."""
-    return (tree.get("recording") or tree.get("features") or {}).get("sampling_rate")
+    return (cut_dict.get("recording") or cut_dict.get("features") or {}).get("sampling_rate")

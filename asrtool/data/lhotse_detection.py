@@ -21,18 +21,18 @@ def json_kind(path: Path) -> str | None:
     """Returns what the first line of a file is: "cuts", "recordings", "supervisions", "nemo", or None for others."""
     try:
         line = next(islice((line for line in read_lines(path) if line.strip()), 1), "")
-        tree = parse_json(line, str(path), "")
+        data = parse_json(line, str(path), "")
     except UserError:
         return None
-    if not isinstance(tree, dict):
+    if not isinstance(data, dict):
         return None
-    if NEMO_KEY in tree:
+    if NEMO_KEY in data:
         return "nemo"
-    if "recording_id" in tree and "duration" in tree:
+    if "recording_id" in data and "duration" in data:
         return "supervisions"
-    if "sources" in tree and "num_samples" in tree:
+    if "sources" in data and "num_samples" in data:
         return "recordings"
-    return "cuts" if "supervisions" in tree and "duration" in tree else None
+    return "cuts" if "supervisions" in data and "duration" in data else None
 
 
 def find_manifests(folder: Path) -> dict[str, tuple[Path, ...]]:

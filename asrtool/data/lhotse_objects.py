@@ -20,26 +20,26 @@ from asrtool.data.sources import InvalidEntry, normalise_transcripts, require_pl
 set_current_audio_backend(LibsndfileBackend())
 
 
-def deserialize_entry(tree: dict) -> Any:
+def deserialize_entry(data: dict) -> Any:
     """Returns the lhotse object (cut, recording, features, supervision) of a manifest's entry.
 
     Raises InvalidEntry for an entry that names a shell command, a pipe or an address, and for one that lhotse cannot
     read.
     """
-    if not isinstance(tree, dict):
-        raise InvalidEntry(f"not an entry of a manifest but a {type(tree).__name__}")
-    require_plain_sources(tree)
-    normalise_transcripts(tree)
+    if not isinstance(data, dict):
+        raise InvalidEntry(f"not an entry of a manifest but a {type(data).__name__}")
+    require_plain_sources(data)
+    normalise_transcripts(data)
     try:
-        return deserialize_item(tree)
+        return deserialize_item(data)
     except Exception as error:  # whatever lhotse raises over fields that are missing or of another type
         raise InvalidEntry(f"not an entry of a lhotse manifest ({type(error).__name__}: {str(error)[:200]})") from error
 
 
-def deserialize_cut(cut_id: str, tree: dict) -> MonoCut:
+def deserialize_cut(cut_id: str, cut_dict: dict) -> MonoCut:
     """Returns the cut of a manifest's entry. Raises InvalidEntry, with the id, as `deserialize_entry` does."""
     try:
-        return deserialize_entry(tree)
+        return deserialize_entry(cut_dict)
     except InvalidEntry as problem:
         raise InvalidEntry(f"{cut_id}: {problem}") from problem
 
@@ -49,10 +49,10 @@ def read_cut(entry: Entry) -> MonoCut:
 
     Raises InvalidEntry as `deserialize_cut`, for items that cannot be read, and for a `cut_problem`.
     """
-    tree = entry.tree()
-    if problem := cut_problem(tree):
+    cut_dict = entry.to_dict()
+    if problem := cut_problem(cut_dict):
         raise InvalidEntry(f"{entry.id}: {problem}")
-    cut = deserialize_cut(entry.id, tree)
+    cut = deserialize_cut(entry.id, cut_dict)
     for item in entry.shar_items:
         try:
             with open(item.tar, "rb") as tar:

@@ -122,26 +122,26 @@ def read_items(path: Path, what: str, hint: str = "give a lhotse *.jsonl.gz file
                 continue
             where = f"line {number}"
             try:
-                tree = parse_json(line.strip(), where, hint)
+                data = parse_json(line.strip(), where, hint)
             except UserError as error:
                 if not is_json:
                     raise
                 yield f"{path}:{number}", InvalidEntry(str(error).removeprefix(f"{where}: "))
                 continue
             is_json = True
-            yield _item(path, number, tree, what)
+            yield _item(path, number, data, what)
     except UserError as error:
         raise UserError(f"{path} is not a manifest of {what} ({error})") from error
 
 
-def _item(path: Path, number: int, tree: Any, what: str) -> tuple[str, Any]:
+def _item(path: Path, number: int, data: Any, what: str) -> tuple[str, Any]:
     where = f"{path}:{number}"
-    if isinstance(tree, dict) and isinstance(tree.get("id"), str):
-        where += f": {tree['id'] if tree['id'].isprintable() else ascii(tree['id'])}"
+    if isinstance(data, dict) and isinstance(data.get("id"), str):
+        where += f": {data['id'] if data['id'].isprintable() else ascii(data['id'])}"
     try:
-        for problem in _field_problems(tree):
+        for problem in _field_problems(data):
             raise InvalidEntry(problem)
-        item = deserialize_entry(tree)
+        item = deserialize_entry(data)
     except InvalidEntry as problem:
         return where, problem
     if not isinstance(item, KINDS[what]):

@@ -16,7 +16,7 @@ from asrtool.data.audio import is_command
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest_lines import open_writer
 from asrtool.data.manifest_recording import ManifestRecording
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.data.sources import InvalidEntry
 from asrtool.data.utterance_checks import UtteranceChecks, create_recording
 from asrtool.errors import DataError
@@ -67,9 +67,9 @@ def write_manifest(
     return write_entries(_cuts_or_problems(rows, recordings, checks, complete), out, skip_bad, checks)
 
 
-def speaker_of(tree: dict) -> str | None:
+def speaker_of(cut_dict: dict) -> str | None:
     """Returns the speaker of a line of a manifest (asrtool/data/shards.py), None if none is named."""
-    return next((supervision.get("speaker") for supervision in tree.get("supervisions") or ()), None)
+    return next((supervision.get("speaker") for supervision in cut_dict.get("supervisions") or ()), None)
 
 
 def count_cuts(path: Path) -> int:
@@ -80,8 +80,8 @@ def count_cuts(path: Path) -> int:
 def transcripts(paths: Iterable[Path]) -> Iterator[str]:
     """Yields the texts of all supervisions of manifests."""
     for path in paths:
-        for _, tree in entries_with_trees(path):
-            yield from (supervision.get("text") or "" for supervision in tree.get("supervisions") or ())
+        for _, cut_dict in entries_with_dicts(path):
+            yield from (supervision.get("text") or "" for supervision in cut_dict.get("supervisions") or ())
 
 
 def _inspect_recordings(

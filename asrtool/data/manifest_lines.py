@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from asrtool.data.shards import Entry, entries_with_trees
+from asrtool.data.shards import Entry, entries_with_dicts
 from asrtool.errors import UserError
 from asrtool.files import atomic_path
 
@@ -19,11 +19,11 @@ SUFFIXES = (".jsonl.gz", ".jsonl")
 
 def entries_of_files(path: Path) -> Iterator[tuple[Entry, dict]]:
     """Yields the entries of a manifest with their JSON objects. UserError for Shar, whose lines belong to tar files."""
-    for entry, tree in entries_with_trees(path):
+    for entry, cut_dict in entries_with_dicts(path):
         if entry.shar_items:
             hint = "export it with `lhotse shar export`, or select from the manifests that it was made of"
             raise UserError(f"{path} is lhotse's Shar, whose lines cannot be copied without their audio; {hint}")
-        yield entry, tree
+        yield entry, cut_dict
 
 
 @contextmanager

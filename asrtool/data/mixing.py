@@ -20,7 +20,7 @@ from asrtool.config_data import DataConfig
 from asrtool.data.augment import keyed_generator
 from asrtool.data.batch import CorpusPosition, Position
 from asrtool.data.corpus_lines import epoch_lines, is_trained_on
-from asrtool.data.shards import Entry, entries, entries_with_trees, fingerprint, manifest_files, manifest_name
+from asrtool.data.shards import Entry, entries, entries_with_dicts, fingerprint, manifest_files, manifest_name
 from asrtool.errors import DataError
 from asrtool.files import file_hash
 
@@ -80,9 +80,9 @@ def training_entries(
 ) -> Iterator[tuple[Entry, dict]]:
     """Yields the first `max_cuts` entries of each of several manifests, with their JSON objects, without `excluded`."""
     for manifest in [manifests] if isinstance(manifests, Path) else manifests:
-        for entry, tree in islice(entries_with_trees(manifest), max_cuts):
+        for entry, cut_dict in islice(entries_with_dicts(manifest), max_cuts):
             if entry.id not in excluded:
-                yield entry, tree
+                yield entry, cut_dict
 
 
 def training_fingerprint(data: DataConfig) -> str:

@@ -84,14 +84,14 @@ def _report(run: _Run) -> list[str]:
 def _manifest_lines(source: Path, run: _Run) -> Iterator[bytes]:
     """Yields the lines of the cuts that the rules keep."""
     for entry, _ in progress(entries_of_files(source), "normalising"):
-        tree = entry.tree()  # as it is in the file: reading composes texts
-        if _normalise_cut(tree, entry.id, run):
-            yield json.dumps(tree, ensure_ascii=False).encode()
+        cut_dict = entry.to_dict()  # as it is in the file: reading composes texts
+        if _normalise_cut(cut_dict, entry.id, run):
+            yield json.dumps(cut_dict, ensure_ascii=False).encode()
 
 
-def _normalise_cut(tree: dict, name: str, run: _Run) -> bool:
+def _normalise_cut(cut_dict: dict, name: str, run: _Run) -> bool:
     """Normalises the transcripts of a cut in place; returns False if the rules drop or refuse one of them."""
-    supervisions = [item for item in tree.get("supervisions") or () if item.get("text") is not None]
+    supervisions = [item for item in cut_dict.get("supervisions") or () if item.get("text") is not None]
     run.unlabelled += not supervisions
     for supervision in supervisions:
         text = run.normalise(supervision["text"], name)
@@ -131,4 +131,4 @@ def _texts(source: Path) -> Iterator[str]:
         yield from read_lines(source, "text", "give a manifest *.jsonl.gz, or a text file with a sentence a line")
         return
     for entry, _ in entries_of_files(source):
-        yield from (supervision.get("text") or "" for supervision in entry.tree().get("supervisions") or ())
+        yield from (supervision.get("text") or "" for supervision in entry.to_dict().get("supervisions") or ())

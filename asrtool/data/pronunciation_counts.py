@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.errors import DataError
 from asrtool.progress import progress
 from asrtool.text.lexicon import Lexicon, Pronunciation
@@ -49,9 +49,9 @@ def count_pronunciations(cuts: Path, lexicon: Lexicon, case: str = "keep") -> Pr
     others: Counter[tuple[str, Pronunciation]] = Counter()
     num_unknown = 0
     problems = []
-    for entry, tree in progress(entries_with_trees(cuts), f"counting in {cuts.name}"):
+    for entry, cut_dict in progress(entries_with_dicts(cuts), f"counting in {cuts.name}"):
         try:
-            aligned = list(_aligned_words(tree))
+            aligned = list(_aligned_words(cut_dict))
         except (TypeError, ValueError, LookupError):
             aligned = []
         if not aligned:
@@ -74,9 +74,9 @@ def count_pronunciations(cuts: Path, lexicon: Lexicon, case: str = "keep") -> Pr
     return result
 
 
-def _aligned_words(tree: dict) -> Iterator[tuple[str, Pronunciation]]:
+def _aligned_words(cut_dict: dict) -> Iterator[tuple[str, Pronunciation]]:
     """Yields the words of a line of a manifest, each with the units in its time."""
-    alignment = tree["supervisions"][0]["alignment"]
+    alignment = cut_dict["supervisions"][0]["alignment"]
     words, units = ([_Item(str(item[0]), float(item[1]), float(item[2])) for item in alignment[name]]
                     for name in ("word", "unit"))  # fmt: skip
     position = 0

@@ -13,7 +13,7 @@ from asrtool.data.corpus_lines import epoch_lines, is_trained_on
 from asrtool.data.entry_checks import EntryChecks
 from asrtool.data.manifest import speaker_of
 from asrtool.data.mixing import CorpusMixture, CorpusSize, measure_corpora
-from asrtool.data.shards import Entry, entries_with_trees, manifest_files
+from asrtool.data.shards import Entry, entries_with_dicts, manifest_files
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import DataError
 
@@ -174,10 +174,10 @@ class OrderedSampler(Iterable[CutBatch]):
     def _checked_entries(self, problems: list[str]) -> Iterator[Entry]:
         """Yields the entries that are not dropped; adds what is wrong with them to `problems`."""
         checks = EntryChecks()
-        for entry, tree in entries_with_trees(self.path):
+        for entry, cut_dict in entries_with_dicts(self.path):
             if entry.id in self.dropped:
                 continue
-            if problem := checks.problem(tree):
+            if problem := checks.problem(cut_dict):
                 problems.append(f"{entry.id}: {problem}")
             yield entry
 
@@ -185,7 +185,7 @@ class OrderedSampler(Iterable[CutBatch]):
     def _group_by_speaker(block: list[Entry]) -> Iterable[list[Entry]]:
         groups: dict[str | None, list[Entry]] = {}
         for entry in block:
-            groups.setdefault(speaker_of(entry.tree()), []).append(entry)
+            groups.setdefault(speaker_of(entry.to_dict()), []).append(entry)
         return groups.values()
 
 

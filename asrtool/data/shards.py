@@ -49,7 +49,7 @@ class Entry:
     corpus: int = 0
     epoch: int | None = None  # None is the epoch of the batch
 
-    def tree(self) -> dict:
+    def to_dict(self) -> dict:
         """Returns the line's JSON object."""
         return json.loads(self.line)
 
@@ -87,10 +87,10 @@ def fingerprint(path: Path) -> str:
 
 def entries(path: Path) -> Iterator[Entry]:
     """Yields all entries of a manifest, file by file."""
-    return (entry for entry, _ in entries_with_trees(path))
+    return (entry for entry, _ in entries_with_dicts(path))
 
 
-def entries_with_trees(path: Path) -> Iterator[tuple[Entry, dict]]:
+def entries_with_dicts(path: Path) -> Iterator[tuple[Entry, dict]]:
     """Yields all entries of a manifest with the JSON object of each line, file by file."""
     for file in manifest_files(path):
         yield from _read(file, 0)
@@ -108,12 +108,12 @@ def _read(file: Path, first: int) -> Iterator[tuple[Entry, dict]]:
         for number, numbered_line in enumerate(_numbered_lines(file, first), first):
             line_number = numbered_line[0]
             line = numbered_line[1].removeprefix(BYTE_ORDER_MARK)
-            tree = STRICT_JSON.decode(line.decode("utf-8"))
-            if problem := field_problem(tree):
+            cut_dict = STRICT_JSON.decode(line.decode("utf-8"))
+            if problem := field_problem(cut_dict):
                 raise ValueError(f"number {number + 1} {problem}")
-            normalise_transcripts(tree)
-            shar_items = tuple(members(name)[number] for name in _fields_in_shar(tree))
-            yield Entry(tree["id"], tree["duration"], line, shar_items), tree
+            normalise_transcripts(cut_dict)
+            shar_items = tuple(members(name)[number] for name in _fields_in_shar(cut_dict))
+            yield Entry(cut_dict["id"], cut_dict["duration"], line, shar_items), cut_dict
     except UNREADABLE as error:
         where = f"{file}:{line_number}" if line_number else f"{file}"
         reason = (str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")[:300]
@@ -139,12 +139,12 @@ def _numbered_lines(file: Path, first: int) -> Iterator[tuple[int, bytes]]:
             first = max(0, first - len(numbered))
 
 
-def _fields_in_shar(tree: dict) -> Iterator[str]:
+def _fields_in_shar(cut_dict: dict) -> Iterator[str]:
     """Yields the fields whose data are in Shar's tar files."""
-    recording = tree.get("recording")
+    recording = cut_dict.get("recording")
     if recording and recording["sources"][0]["type"] == "shar":
         yield "recording"
-    features = tree.get("features")
+    features = cut_dict.get("features")
     if features and features["storage_type"] == "shar":
         yield "features"
 

@@ -52,19 +52,19 @@ def commands_allowed() -> bool:
     return _commands_allowed
 
 
-def require_plain_sources(tree: dict) -> None:
+def require_plain_sources(data: dict) -> None:
     """Raises InvalidEntry if a manifest's entry names a shell command, a pipe or an address, unless allowed."""
     if not _commands_allowed:
-        for problem in _command_problems(tree):
+        for problem in _command_problems(data):
             raise InvalidEntry(problem)
 
 
-def normalise_transcripts(tree: dict) -> None:
+def normalise_transcripts(data: dict) -> None:
     """Brings the transcripts of an entry into the form of units and lexicons: NFC, without invisible characters.
 
     Other tools leave both forms of an accented letter in their manifests, which look the same and compare as different.
     """
-    supervisions = tree.get("supervisions")
+    supervisions = data.get("supervisions")
     for supervision in supervisions if isinstance(supervisions, list) else ():
         if isinstance(supervision, dict) and isinstance(text := supervision.get("text"), str) and not text.isascii():
             supervision["text"] = composed(text)

@@ -19,7 +19,7 @@ from pathlib import Path
 from asrtool.data.exclusion import read_exclusions
 from asrtool.data.manifest import printable_id, speaker_of
 from asrtool.data.manifest_lines import SUFFIXES, entries_of_files, open_writer
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.errors import UserError
 from asrtool.files import require_output
 from asrtool.progress import progress
@@ -67,7 +67,7 @@ def split_manifest(cuts: Path, out_folder: Path, options: SplitOptions) -> list[
 
     Raises UserError for sizes or speakers that leave no utterance for one of the sets.
     """
-    facts = [_facts(entry.id, entry.duration, tree) for entry, tree in progress(entries_of_files(cuts), "reading")]
+    facts = [_facts(entry.id, entry.duration, cut) for entry, cut in progress(entries_of_files(cuts), "reading")]
     if not facts:
         raise UserError(f"manifest is empty: {cuts}; make it again with `asrtool prepare`")
     by = _choose_groups(facts, options)
@@ -84,11 +84,11 @@ def split_manifest(cuts: Path, out_folder: Path, options: SplitOptions) -> list[
     ]
 
 
-def _facts(name: str, seconds: float, tree: dict) -> Facts:
-    supervision: dict = next(iter(tree.get("supervisions") or ()), {})
-    recording = tree.get("recording") or {}
+def _facts(name: str, seconds: float, cut_dict: dict) -> Facts:
+    supervision: dict = next(iter(cut_dict.get("supervisions") or ()), {})
+    recording = cut_dict.get("recording") or {}
     sentence = re.sub(r"\W+", " ", supervision.get("text") or "").strip().casefold()
-    return Facts(name, seconds, speaker_of(tree), str(recording.get("id", name)), sentence)
+    return Facts(name, seconds, speaker_of(cut_dict), str(recording.get("id", name)), sentence)
 
 
 def _wanted(options: SplitOptions) -> list[str]:
@@ -210,7 +210,7 @@ def _require_no_old_sets(cuts: Path, others: Iterable[Path]) -> None:
     It is of another split, and its utterances are in other sets now. Official sets of a corpus may lie beside.
     """
     existing = [path for path in others if path.exists()]
-    known = {_identity(tree) for _, tree in entries_of_files(cuts)} if existing else set()
+    known = {_identity(cut) for _, cut in entries_of_files(cuts)} if existing else set()
     for path in existing:
         if _has_any(path, known):
             problem = f"{path} has utterances of {cuts} from another split, which would now be in other sets, too"
@@ -219,15 +219,15 @@ def _require_no_old_sets(cuts: Path, others: Iterable[Path]) -> None:
 
 def _has_any(path: Path, known: Collection[str]) -> bool:
     try:
-        return any(_identity(tree) in known for _, tree in entries_with_trees(path))
+        return any(_identity(cut) in known for _, cut in entries_with_dicts(path))
     except UserError:  # not a manifest, so that no split has written it
         return False
 
 
-def _identity(tree: dict) -> str:
+def _identity(cut_dict: dict) -> str:
     """Returns the id of a cut and where its audio is: other sets may have the same ids."""
-    sources = (tree.get("recording") or {}).get("sources")
-    return json.dumps([tree["id"], tree.get("start"), sources])
+    sources = (cut_dict.get("recording") or {}).get("sources")
+    return json.dumps([cut_dict["id"], cut_dict.get("start"), sources])
 
 
 def _set_lines(facts: Sequence[Facts], set_names: Sequence[str], paths: Mapping[str, Path]) -> Iterator[str]:
@@ -274,7 +274,7 @@ def write_subset(cuts: Path, out: Path, options: SubsetOptions) -> str:
     """Writes the lines of a part of a manifest, in their order. Returns a line that says what is in it. UserError."""
     require_output(out, SUFFIXES, [cuts, *filter(None, [options.exclusion_list])])
     excluded = read_exclusions([options.exclusion_list]) if options.exclusion_list else {}
-    facts = [_facts(entry.id, entry.duration, tree) for entry, tree in progress(entries_of_files(cuts), "reading")]
+    facts = [_facts(entry.id, entry.duration, cut) for entry, cut in progress(entries_of_files(cuts), "reading")]
     unknown = ((options.speakers or frozenset()) | options.exclude_speakers) - {fact.speaker for fact in facts}
     if unknown:
         raise UserError(f"no such speaker in the manifest: {', '.join(sorted(unknown))[:300]}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from lhotse import MonoCut
 
 from asrtool.data.entry_checks import EntryChecks
-from asrtool.data.shards import entries, entries_with_trees
+from asrtool.data.shards import entries, entries_with_dicts
 from asrtool.errors import DataError, UserError
 
 logger = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ def check_cuts(cuts: Path, max_minutes: float, trained_seconds: float | None = N
     problems = []
     count = 0
     num_long = 0
-    for entry, tree in entries_with_trees(cuts):
+    for entry, cut_dict in entries_with_dicts(cuts):
         count += 1
         num_long += trained_seconds is not None and entry.duration > trained_seconds
-        if problem := checks.problem(tree):
+        if problem := checks.problem(cut_dict):
             problems.append(f"{entry.id}: {problem}")
     if not count:
         raise UserError(f"manifest is empty: {cuts}; write it again with `asrtool prepare`")
@@ -73,8 +73,8 @@ def recording_name(cut: MonoCut) -> str:
 
 def _recordings(cuts: Path) -> Iterator[tuple[str, str]]:
     """Yields for each cut the name of its recording in a CTM (`recording_name`), and its audio files."""
-    for entry, tree in entries_with_trees(cuts):
-        recording = tree.get("recording")
+    for entry, cut_dict in entries_with_dicts(cuts):
+        recording = cut_dict.get("recording")
         if not isinstance(recording, dict):
             yield entry.id, f"of cut {entry.id}"
             continue

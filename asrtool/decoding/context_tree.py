@@ -11,7 +11,7 @@ from asrtool.data.inspection import alignment_problem
 from asrtool.data.lhotse_objects import read_cut
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.sampling import OrderedSampler
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.data.sources import as_data_error
 from asrtool.decoding.checks import check_cuts
 from asrtool.errors import DataError, UserError
@@ -101,8 +101,8 @@ def log_prob_statistics(
 def _check_alignments(cuts: Path, phones: PhoneTokenizer, max_minutes: float) -> None:
     check_cuts(cuts, max_minutes)
     problems = []
-    for entry, tree in entries_with_trees(cuts):
-        if problem := alignment_problem(tree, phones):
+    for entry, cut_dict in entries_with_dicts(cuts):
+        if problem := alignment_problem(cut_dict, phones):
             problems.append(f"{entry.id}: {problem}")
     if problems:
         hint = "align the manifest by `asrtool align` with a system of these phones"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.experiment import Experiment
 from asrtool.readers import read_jsonl
 from asrtool.scoring.schemas import StartRow, check_schema
@@ -27,7 +27,7 @@ def longest_utterance(experiment: Experiment) -> float:
     durations = [
         entry.duration
         for manifest in _training_manifests(experiment)
-        for entry, _ in islice(entries_with_trees(manifest), MAX_ENTRIES)
+        for entry, _ in islice(entries_with_dicts(manifest), MAX_ENTRIES)
     ]
     return min(limit, max(durations, default=limit))
 

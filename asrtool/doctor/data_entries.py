@@ -61,20 +61,20 @@ def read_utterances(path: Path, faults: Faults) -> list[Utterance]:
     """
     utterances: list[Utterance] = []
     ids: set[str] = set()
-    for where, tree, items in _trees(path, faults):
-        if problem := field_problem(tree):
+    for where, cut_dict, items in _cut_dicts(path, faults):
+        if problem := field_problem(cut_dict):
             faults.add("unreadable-line", where, problem)
             continue
-        utterance = _utterance(tree, items)
+        utterance = _utterance(cut_dict, items)
         if utterance.id in ids:
             faults.add("duplicate-id", utterance.id, f"again in {where}")
         ids.add(utterance.id)
-        _check_fields(tree, faults)
+        _check_fields(cut_dict, faults)
         utterances.append(utterance)
     return utterances
 
 
-def _trees(path: Path, faults: Faults) -> Iterator[tuple[str, Any, tuple[SharItem, ...]]]:
+def _cut_dicts(path: Path, faults: Faults) -> Iterator[tuple[str, Any, tuple[SharItem, ...]]]:
     """Yields "FILE:LINE", the JSON object and Shar's items of each line. Lines without an object are faults."""
     for file in manifest_files(path):
         if _is_shar(file):
@@ -112,16 +112,16 @@ def _is_shar(file: Path) -> bool:
     return b'"type": "shar"' in first or b'"storage_type": "shar"' in first
 
 
-def _utterance(tree: dict, items: tuple[SharItem, ...]) -> Utterance:
-    supervision = next(iter(tree.get("supervisions") or ()), None)
+def _utterance(cut_dict: dict, items: tuple[SharItem, ...]) -> Utterance:
+    supervision = next(iter(cut_dict.get("supervisions") or ()), None)
     return Utterance(
-        id=tree["id"],
-        seconds=float(tree["duration"]),
-        start=float(tree.get("start") or 0.0),
-        channel=tree.get("channel") or 0,
+        id=cut_dict["id"],
+        seconds=float(cut_dict["duration"]),
+        start=float(cut_dict.get("start") or 0.0),
+        channel=cut_dict.get("channel") or 0,
         text=(supervision.get("text") or "") if supervision else None,
         speaker=(supervision.get("speaker") or None) if supervision else None,
-        source=_source(tree.get("recording"), tree.get("channel") or 0, items),
+        source=_source(cut_dict.get("recording"), cut_dict.get("channel") or 0, items),
     )
 
 
@@ -149,24 +149,24 @@ def _channels(source: dict) -> tuple[int, ...]:
     return tuple(c for c in channels if type(c) is int) if isinstance(channels, list) else (0,)
 
 
-def _check_fields(tree: dict, faults: Faults) -> None:
+def _check_fields(cut_dict: dict, faults: Faults) -> None:
     """Adds the faults of a well-formed line: of its supervisions and its features."""
-    name = tree["id"]
-    if problem := cut_problem(tree):
+    name = cut_dict["id"]
+    if problem := cut_problem(cut_dict):
         faults.add("several-supervisions", name, problem)
-    elif problem := overhang_problem(tree):
+    elif problem := overhang_problem(cut_dict):
         faults.add("transcript-beyond-cut", name, problem)
-    _check_features(tree, faults)
+    _check_features(cut_dict, faults)
 
 
-def _check_features(tree: dict, faults: Faults) -> None:
-    features = tree.get("features")
+def _check_features(cut_dict: dict, faults: Faults) -> None:
+    features = cut_dict.get("features")
     if not features:
         return
-    if not tree.get("recording"):
-        faults.add("no-audio", tree["id"])
+    if not cut_dict.get("recording"):
+        faults.add("no-audio", cut_dict["id"])
     path = features.get("storage_path")
     if features["storage_type"].startswith(("memory", "shar")) or not isinstance(path, str):
         return
     if not Path(path).exists():
-        faults.add("missing-features", tree["id"], path)
+        faults.add("missing-features", cut_dict["id"], path)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from asrtool.data.mixing import training_fingerprint
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.doctor.findings import Finding, Report, Severity
 from asrtool.doctor.graph_checks import check_graph, is_graph
 from asrtool.doctor.recipe_list import RecipeRun
@@ -90,7 +90,7 @@ def check_features(run: RecipeRun, manifest: Path) -> Iterator[Finding]:
     stored = run.work / "data/fbank" / manifest.name
     if not stored.is_file():
         return
-    archives = {tree["features"]["storage_path"] for _, tree in entries_with_trees(stored)}
+    archives = {cut_dict["features"]["storage_path"] for _, cut_dict in entries_with_dicts(stored)}
     if not archives:
         return
     missing = tuple(sorted(path for path in archives if not (run.work / path).is_file()))

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from asrtool.data.inspection import transcript
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.decoding.result_folder import PARTS
 from asrtool.doctor.findings import Finding, Severity, finding_of_error, in_folder, shell_command
 from asrtool.doctor.work_folders import command_words, own_path, result_folder
@@ -116,7 +116,7 @@ def _check_references(folder: Path, cuts: str | None, command: str) -> Iterator[
         return
     try:
         rows = read_hypotheses(folder / HYPOTHESES)
-        texts = {entry.id: _words(transcript(tree)) for entry, tree in entries_with_trees(Path(cuts))}
+        texts = {entry.id: _words(transcript(cut_dict)) for entry, cut_dict in entries_with_dicts(Path(cuts))}
     except (AsrtoolError, OSError, ValueError, LookupError, TypeError) as error:
         yield finding_of_error("damaged-result", folder, error, command)
         return

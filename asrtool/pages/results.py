@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asrtool.data.lhotse_objects import read_cut
 from asrtool.data.samples import load_samples
-from asrtool.data.shards import Entry, entries_with_trees
+from asrtool.data.shards import Entry, entries_with_dicts
 from asrtool.data.snr import estimate_snr
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import AsrtoolError, UserError, require_file
@@ -216,9 +216,9 @@ def _read_cuts(
     cuts: dict[str, CutFacts] = {}
     for path in manifests:
         try:
-            for entry, tree in entries_with_trees(find_manifest(path, experiment)):
+            for entry, cut_dict in entries_with_dicts(find_manifest(path, experiment)):
                 if entry.id in ids:
-                    cuts[entry.id] = CutFacts(entry, _gender(tree, genders))
+                    cuts[entry.id] = CutFacts(entry, _gender(cut_dict, genders))
         except (AsrtoolError, OSError, ValueError) as error:  # ValueError: a path that no file can have
             notes.append(f"The manifest could not be read, so lengths and audio are not known: {error}")
     if len(cuts) < len(ids):
@@ -227,8 +227,8 @@ def _read_cuts(
     return cuts
 
 
-def _gender(tree: dict, genders: Mapping[str, str]) -> str | None:
-    for supervision in tree.get("supervisions") or ():
+def _gender(cut_dict: dict, genders: Mapping[str, str]) -> str | None:
+    for supervision in cut_dict.get("supervisions") or ():
         gender = supervision.get("gender") or genders.get(str(supervision.get("speaker")))
         if isinstance(gender, str) and gender.strip():
             return GENDERS.get(gender.strip().lower(), gender.strip())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.pages.elements import Element, bar, bars, column, counted, table, text
 from asrtool.pages.groups import bootstrap_interval
 from asrtool.pages.results import DecodedUtterance
@@ -87,12 +87,12 @@ def training_words(manifests: Iterable[Path]) -> Counter[str]:
     words: Counter[str] = Counter()
     for path in manifests:
         seen = set()
-        for entry, tree in entries_with_trees(path):
+        for entry, cut_dict in entries_with_dicts(path):
             name = SPEED_SUFFIX.sub("", entry.id)
             if name in seen:
                 continue
             seen.add(name)
-            for supervision in tree.get("supervisions") or ():
+            for supervision in cut_dict.get("supervisions") or ():
                 words.update((supervision.get("text") or "").split())
     return words
 

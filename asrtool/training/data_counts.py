@@ -45,9 +45,9 @@ def write_priors(data: DataConfig, labels: FrameLabels, path: Path) -> None:
     for manifest in data.train_manifests:
         seconds = [0.0] * num_outputs(labels.topology, labels.tokenizer.size)
         durations.append(0.0)
-        for entry, tree in training_entries(manifest, MAX_CUTS, excluded):
+        for entry, cut_dict in training_entries(manifest, MAX_CUTS, excluded):
             durations[-1] += entry.duration
-            for output, duration in _seconds_of_outputs(labels, aligned_units(tree), entry.duration):
+            for output, duration in _seconds_of_outputs(labels, aligned_units(cut_dict), entry.duration):
                 seconds[output] += duration
         of_corpora.append(seconds)
     factors = corpus_factors(data, durations)
@@ -126,9 +126,9 @@ def _count_corpus(
     def sentences() -> Iterator[list[list[int]]]:
         """The units of each word, by its first pronunciation."""
         nonlocal seconds
-        for entry, tree in training_entries(manifest, MAX_CUTS, excluded):
+        for entry, cut_dict in training_entries(manifest, MAX_CUTS, excluded):
             seconds += entry.duration
-            text = transcript(tree)
+            text = transcript(cut_dict)
             if text and not tokenizer.unknown(text):
                 yield [pronunciations[0] for pronunciations in plain.pronunciation_units(text)]
 

@@ -18,7 +18,7 @@ from asrtool.data.batch import Batch
 from asrtool.data.batch_cost import UtteranceCost
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.inspection import transcript
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.device import describe_device, is_out_of_memory, use_device
 from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
@@ -170,7 +170,7 @@ class Prober:
 
 def _training_words(manifest: Path, tokenizer: Tokenizer) -> Iterator[str]:
     """The words of the first transcript of a manifest that has units, repeated without end."""
-    texts = (transcript(tree) for _, tree in entries_with_trees(manifest))
+    texts = (transcript(cut_dict) for _, cut_dict in entries_with_dicts(manifest))
     text = next((text for text in texts if text and not tokenizer.unknown(text)), None)
     if text is None:
         raise UserError(f"no transcript of {manifest} has units of the tokenizer; look at both")

@@ -7,7 +7,7 @@ from pathlib import Path
 from asrtool.config_data import DataConfig
 from asrtool.data.corpus_lines import is_trained_on
 from asrtool.data.manifest import speaker_of
-from asrtool.data.shards import Entry, entries_with_trees
+from asrtool.data.shards import Entry, entries_with_dicts
 from asrtool.errors import DataError
 from asrtool.text.tokenizer import Tokenizer
 
@@ -35,8 +35,8 @@ def cuts_by_speaker(
     """
     speakers: dict[str, SpeakerCuts] = {}
     problems = []
-    for entry, tree in entries_with_trees(manifest):
-        name = speaker_of(tree)
+    for entry, cut_dict in entries_with_dicts(manifest):
+        name = speaker_of(cut_dict)
         if not name:
             problems.append(f"{entry.id}: no speaker")
             continue
@@ -45,12 +45,12 @@ def cuts_by_speaker(
             continue
         speaker = speakers.setdefault(name, SpeakerCuts(name))
         speaker.audio_seconds += entry.duration
-        supervision = tree["supervisions"][0]
+        supervision = cut_dict["supervisions"][0]
         text = (supervision.get("text") or "") if pseudo_labels is None else pseudo_labels[entry.id]
         is_usable = text.split() and not tokenizer.unknown(text)
         if is_usable and is_trained_on(entry, data):
             supervision["text"] = text
-            speaker.cuts.append(replace(entry, line=json.dumps(tree).encode()))
+            speaker.cuts.append(replace(entry, line=json.dumps(cut_dict).encode()))
     if problems:
         raise DataError(f"{len(problems)} cuts of {manifest} cannot be adapted to", problems)
     return list(speakers.values())

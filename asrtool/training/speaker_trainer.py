@@ -172,7 +172,7 @@ class SpeakerTrainer:
 
 
 def _with_alignment(entry: Entry, units: list[Span], words: list[Span], experiment: Experiment) -> Entry:
-    cut = with_alignment(deserialize_cut(entry.id, entry.tree()), units, words, experiment)
+    cut = with_alignment(deserialize_cut(entry.id, entry.to_dict()), units, words, experiment)
     return replace(entry, line=json.dumps(cut.to_dict()).encode())
 
 

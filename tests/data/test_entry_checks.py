@@ -18,19 +18,19 @@ NUMBERS = [float("nan"), float("inf"), -1, 0, True, "1", None, [], {}, 10**400, 
 
 
 @pytest.fixture
-def trees(corpus) -> list[dict]:
+def cuts(corpus) -> list[dict]:
     return [json.loads(line) for line in gzip.decompress(corpus.read_bytes()).splitlines()]
 
 
-def written(path: Path, trees: list) -> Path:
-    path.write_text("".join(json.dumps(tree) + "\n" for tree in trees), encoding="utf-8")
+def written(path: Path, cuts: list) -> Path:
+    path.write_text("".join(json.dumps(cut) + "\n" for cut in cuts), encoding="utf-8")
     return path
 
 
-def changed(tree: dict, place: tuple, value: object) -> dict:
-    """`tree` with another value at this place, e.g. ("recording", "sampling_rate")."""
-    inner = changed(tree[place[0]], place[1:], value) if place[1:] else value
-    return {**tree, place[0]: inner} if isinstance(tree, dict) else [inner, *tree[1:]]
+def changed(cut: dict, place: tuple, value: object) -> dict:
+    """`cut` with another value at this place, e.g. ("recording", "sampling_rate")."""
+    inner = changed(cut[place[0]], place[1:], value) if place[1:] else value
+    return {**cut, place[0]: inner} if isinstance(cut, dict) else [inner, *cut[1:]]
 
 
 PLACES = {
@@ -51,9 +51,9 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_field_of_another_type_or_range_is_named_with_file_and_line(trees, tmp_path, place):
+def test_a_field_of_another_type_or_range_is_named_with_file_and_line(cuts, tmp_path, place):
     for number, value in enumerate(PLACES[place]):
-        rows = [trees[0], changed(trees[1], place, value), trees[2]]
+        rows = [cuts[0], changed(cuts[1], place, value), cuts[2]]
         path = written(tmp_path / f"{number}.jsonl", rows)
         with pytest.raises(UserError) as caught:
             list(entries(path))
@@ -64,8 +64,8 @@ def test_a_field_of_another_type_or_range_is_named_with_file_and_line(trees, tmp
 
 @pytest.mark.parametrize("text", ["1e999", "-1e999", "NaN", "Infinity", "9" * 400 + ".0"])
 @pytest.mark.parametrize("field", ["duration", "anything"])
-def test_a_number_beyond_float64_is_refused_in_every_field(trees, tmp_path, field, text):
-    line = json.dumps({**trees[0], field: "HERE"}).replace('"HERE"', text)
+def test_a_number_beyond_float64_is_refused_in_every_field(cuts, tmp_path, field, text):
+    line = json.dumps({**cuts[0], field: "HERE"}).replace('"HERE"', text)
     (tmp_path / "m.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match=r"m\.jsonl:1 .*(finite|duration)"):
         list(entries(tmp_path / "m.jsonl"))
@@ -75,64 +75,64 @@ def test_a_number_beyond_float64_is_refused_in_every_field(trees, tmp_path, fiel
     "line",
     [b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe{}", b'{"id": "\xe9"}', b"\x00\x01", b'{"id": 1' + b"0" * 5000],
 )
-def test_a_line_that_is_not_json_is_named_with_its_number(trees, tmp_path, line):
-    first = json.dumps(trees[0]).encode()
+def test_a_line_that_is_not_json_is_named_with_its_number(cuts, tmp_path, line):
+    first = json.dumps(cuts[0]).encode()
     (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(first + b"\n\n" + line + b"\n"))
     with pytest.raises(UserError, match=r"m\.jsonl\.gz:3 is not a manifest of cuts"):
         list(entries(tmp_path / "m.jsonl.gz"))
 
 
-def test_a_good_manifest_has_no_wrong_fields(trees):
-    assert [field_problem(tree) for tree in trees] == [None] * len(trees)
-    assert field_problem({**trees[0], "recording": None, "features": None, "supervisions": None}) is None
+def test_a_good_manifest_has_no_wrong_fields(cuts):
+    assert [field_problem(cut) for cut in cuts] == [None] * len(cuts)
+    assert field_problem({**cuts[0], "recording": None, "features": None, "supervisions": None}) is None
 
 
-def two_supervisions(tree: dict) -> dict:
-    (one,) = tree["supervisions"]
-    half = tree["duration"] / 2
-    return {**tree, "supervisions": [{**one, "duration": half}, {**one, "id": "b", "start": half, "duration": half}]}
+def two_supervisions(cut: dict) -> dict:
+    (one,) = cut["supervisions"]
+    half = cut["duration"] / 2
+    return {**cut, "supervisions": [{**one, "duration": half}, {**one, "id": "b", "start": half, "duration": half}]}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (two_supervisions, "2 supervisions; run `asrtool prepare lhotse`"),
-        (lambda tree: changed(tree, ("supervisions", 0, "duration"), 0.2), "its supervision covers 0.00 to 0.20 s"),
-        (lambda tree: changed(tree, ("supervisions", 0, "start"), 0.3), "its supervision covers 0.30 to"),
-        (lambda tree: {**tree, "recording": None}, "no recording and no features"),
-        (lambda tree: {k: v for k, v in tree.items() if k != "recording"}, "no recording and no features"),
+        (lambda cut: changed(cut, ("supervisions", 0, "duration"), 0.2), "its supervision covers 0.00 to 0.20 s"),
+        (lambda cut: changed(cut, ("supervisions", 0, "start"), 0.3), "its supervision covers 0.30 to"),
+        (lambda cut: {**cut, "recording": None}, "no recording and no features"),
+        (lambda cut: {k: v for k, v in cut.items() if k != "recording"}, "no recording and no features"),
     ],
 )
-def test_a_cut_that_would_be_misread_is_refused(trees, tmp_path, change, message):
-    tree = change(max(trees, key=lambda tree: tree["duration"]))
-    assert cut_problem(tree).startswith(message)
-    (entry,) = entries(written(tmp_path / "m.jsonl", [tree]))
+def test_a_cut_that_would_be_misread_is_refused(cuts, tmp_path, change, message):
+    cut = change(max(cuts, key=lambda cut: cut["duration"]))
+    assert cut_problem(cut).startswith(message)
+    (entry,) = entries(written(tmp_path / "m.jsonl", [cut]))
     with pytest.raises(InvalidEntry, match=f"^{entry.id}: {message.split(';')[0]}"):
         read_cut(entry)
 
 
-def test_a_supervision_may_be_a_little_shorter_than_its_cut_and_a_cut_may_have_none(trees):
-    tree = max(trees, key=lambda tree: tree["duration"])
-    close = changed(tree, ("supervisions", 0, "start"), 0.09)
-    assert cut_problem(changed(close, ("supervisions", 0, "duration"), tree["duration"] - 0.18)) is None
-    assert cut_problem({**tree, "supervisions": []}) is cut_problem({**tree, "supervisions": None}) is None
+def test_a_supervision_may_be_a_little_shorter_than_its_cut_and_a_cut_may_have_none(cuts):
+    cut = max(cuts, key=lambda cut: cut["duration"])
+    close = changed(cut, ("supervisions", 0, "start"), 0.09)
+    assert cut_problem(changed(close, ("supervisions", 0, "duration"), cut["duration"] - 0.18)) is None
+    assert cut_problem({**cut, "supervisions": []}) is cut_problem({**cut, "supervisions": None}) is None
 
 
-def test_a_window_of_a_longer_cut_has_an_overhanging_transcript(trees):
-    tree = max(trees, key=lambda tree: tree["duration"])
-    assert overhang_problem(tree) is None
-    assert "goes beyond the cut" in overhang_problem({**tree, "duration": tree["duration"] / 2})
-    assert "goes beyond the cut" in overhang_problem(changed(tree, ("supervisions", 0, "start"), -0.5))
-    assert cut_problem({**tree, "duration": tree["duration"] / 2}) is None  # it can be decoded
+def test_a_window_of_a_longer_cut_has_an_overhanging_transcript(cuts):
+    cut = max(cuts, key=lambda cut: cut["duration"])
+    assert overhang_problem(cut) is None
+    assert "goes beyond the cut" in overhang_problem({**cut, "duration": cut["duration"] / 2})
+    assert "goes beyond the cut" in overhang_problem(changed(cut, ("supervisions", 0, "start"), -0.5))
+    assert cut_problem({**cut, "duration": cut["duration"] / 2}) is None  # it can be decoded
 
 
-def test_a_repeated_id_is_a_duplicate(trees):
+def test_a_repeated_id_is_a_duplicate(cuts):
     checks = EntryChecks()
-    assert [checks.problem(tree) for tree in (*trees[:3], trees[1])] == [None, None, None, "duplicate id"]
+    assert [checks.problem(cut) for cut in (*cuts[:3], cuts[1])] == [None, None, None, "duplicate id"]
 
 
-def test_a_cut_above_the_limit_is_too_long(trees):
-    problem = EntryChecks(max_seconds=60.0).problem({**trees[0], "supervisions": [], "duration": 90.0})
+def test_a_cut_above_the_limit_is_too_long(cuts):
+    problem = EntryChecks(max_seconds=60.0).problem({**cuts[0], "supervisions": [], "duration": 90.0})
     assert problem.startswith("1.5 minutes long, more than --max-minutes 1")
 
 
@@ -163,8 +163,8 @@ print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.st
 
 
 @pytest.mark.parametrize("kind", ["blanks", "one line"])
-def test_a_line_of_more_than_eight_megabytes_is_refused(trees, tmp_path, kind):
-    first = json.dumps(trees[0]).encode() + b"\n"
+def test_a_line_of_more_than_eight_megabytes_is_refused(cuts, tmp_path, kind):
+    first = json.dumps(cuts[0]).encode() + b"\n"
     (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(first + 10 * BOMBS[kind], 1))
     with pytest.raises(UserError, match=r"m\.jsonl\.gz is not .*a line of more than 8 MB"):
         list(entries(tmp_path / "m.jsonl.gz"))

@@ -36,9 +36,9 @@ def out(tmp_path) -> Path:
 
 
 def rewritten(path: Path, change) -> Path:
-    """The manifest with `change(number, tree)` instead of each tree."""
-    trees = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
-    lines = [json.dumps(change(number, tree)) + "\n" for number, tree in enumerate(trees)]
+    """The manifest with `change(number, cut)` instead of each cut."""
+    cuts = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
+    lines = [json.dumps(change(number, cut)) + "\n" for number, cut in enumerate(cuts)]
     path.write_bytes(gzip.compress("".join(lines).encode()))
     return path
 
@@ -103,7 +103,7 @@ def test_features_of_another_kind_are_refused_with_both_descriptions(few, tmp_pa
 )
 def test_an_inconsistent_features_description_is_refused(few, out, field, value, message):
     store_features(few, out, BINS)
-    rewritten(out, lambda _, tree: {**tree, "features": {**tree["features"], field: value}})
+    rewritten(out, lambda _, cut: {**cut, "features": {**cut["features"], field: value}})
     with pytest.raises(InvalidEntry, match=message):
         load_features(next(iter(open_cuts(out))), "stored", BINS)
 
@@ -130,10 +130,10 @@ def test_only_the_bad_cut_is_named(few, out, tmp_path):
     samples[4000] = np.nan
     soundfile.write(tmp_path / "nan.wav", samples, rate, "FLOAT")
 
-    def change(number: int, tree: dict) -> dict:
+    def change(number: int, cut: dict) -> dict:
         if number == 3:
-            tree["recording"]["sources"][0]["source"] = str(tmp_path / "nan.wav")
-        return tree
+            cut["recording"]["sources"][0]["source"] = str(tmp_path / "nan.wav")
+        return cut
 
     with pytest.raises(DataError) as caught:
         store_features(rewritten(few, change), out, BINS)
@@ -142,14 +142,14 @@ def test_only_the_bad_cut_is_named(few, out, tmp_path):
 
 
 def test_all_cuts_with_bad_lines_are_listed_before_features_are_computed(few, out, monkeypatch):
-    def change(number: int, tree: dict) -> dict:
+    def change(number: int, cut: dict) -> dict:
         if number == 1:
-            tree["id"] = "a-00"
+            cut["id"] = "a-00"
         if number == 2:
-            tree["supervisions"] *= 2
+            cut["supervisions"] *= 2
         if number == 4:
-            del tree["recording"]
-        return tree
+            del cut["recording"]
+        return cut
 
     monkeypatch.setattr(feature_store, "compute_features", None)
     with pytest.raises(DataError) as caught:

@@ -89,9 +89,9 @@ def test_if_all_data_has_another_rate_the_setting_to_change_is_named(cuts, inspe
 
 @pytest.mark.parametrize("unit", [["x"], "x", [["one", 0.0]], [3], {"a": 1}])
 def test_an_alignment_of_another_shape_is_a_problem_of_its_cut(cuts, unit):
-    tree = cuts[0].to_dict()
-    tree["supervisions"][0]["alignment"] = {"unit": unit}
-    assert "is not a list of [symbol, start, duration]" in alignment_problem(tree, None)
+    cut_dict = cuts[0].to_dict()
+    cut_dict["supervisions"][0]["alignment"] = {"unit": unit}
+    assert "is not a list of [symbol, start, duration]" in alignment_problem(cut_dict, None)
 
 
 def test_statistics_without_frames_or_finite_mean_are_an_error():

@@ -14,7 +14,7 @@ from asrtool.errors import DataError, UserError
 
 
 @pytest.fixture
-def trees(corpus) -> list[dict]:
+def dicts(corpus) -> list[dict]:
     """The entries of the tiny corpus."""
     with gzip.open(corpus, "rt") as file:
         return [json.loads(line) for line in file]
@@ -31,15 +31,15 @@ def write(tmp_path):
     return make
 
 
-def changed(tree: dict, path: str, value) -> dict:
-    """A copy of `tree` in which the field that `path` leads to is `value`."""
-    tree = json.loads(json.dumps(tree))
+def changed(cut_dict: dict, path: str, value) -> dict:
+    """A copy of `cut_dict` in which the field that `path` leads to is `value`."""
+    cut_dict = json.loads(json.dumps(cut_dict))
     *above, last = path.split(".")
-    place = tree
+    place = cut_dict
     for name in above:
         place = place[int(name) if name.isdigit() else name]
     place[last] = value
-    return tree
+    return cut_dict
 
 
 FIELDS = {
@@ -59,8 +59,8 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in FIELDS.items() for value in values])
-def test_a_field_of_another_type_is_a_problem_of_its_entry_alone(trees, write, tmp_path, path, value):
-    good, bad = trees[0], changed(trees[1], path, value)
+def test_a_field_of_another_type_is_a_problem_of_its_entry_alone(dicts, write, tmp_path, path, value):
+    good, bad = dicts[0], changed(dicts[1], path, value)
     file, out = write([good, bad]), tmp_path / "out" / "cuts.jsonl.gz"
     try:
         copy_manifest(read_lhotse(file, None, None), out, skip_bad=True)
@@ -74,25 +74,25 @@ def test_a_field_of_another_type_is_a_problem_of_its_entry_alone(trees, write, t
     assert "in.jsonl:2" in str(caught.value) or "line 2" in str(caught.value) or bad["id"] in str(caught.value)
 
 
-def test_a_bad_entry_later_in_a_manifest_is_named_by_line_and_id(trees, write):
-    trees[2] = changed(trees[2], "recording.sources.0.type", "command")
-    cuts = open_cuts(write(trees))
+def test_a_bad_entry_later_in_a_manifest_is_named_by_line_and_id(dicts, write):
+    dicts[2] = changed(dicts[2], "recording.sources.0.type", "command")
+    cuts = open_cuts(write(dicts))
     assert len(list(islice(cuts, 2))) == 2
-    with pytest.raises(UserError, match=f"in.jsonl:3: {trees[2]['id']}: .*--allow-commands"):
+    with pytest.raises(UserError, match=f"in.jsonl:3: {dicts[2]['id']}: .*--allow-commands"):
         list(cuts)
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "5", "null", '"a"', "[" * 100_000, '{"id": NaN}', '{"id": "a"}', "{}"])
-def test_a_line_that_is_not_an_entry_is_named(trees, write, line):
-    file = write(trees[:2])
+def test_a_line_that_is_not_an_entry_is_named(dicts, write, line):
+    file = write(dicts[:2])
     file.write_text(file.read_text() + line + "\n")
     with pytest.raises(UserError, match=r"in.jsonl.*(:3|line 3)"):
         list(open_cuts(file))
 
 
 @pytest.mark.parametrize("path", ["supervisions.0.text", "id", "custom"])
-def test_text_that_is_not_unicode_is_named_with_its_line(trees, write, tmp_path, path):
-    file = write([trees[0], changed(trees[1], path, "a\ud800")])
+def test_text_that_is_not_unicode_is_named_with_its_line(dicts, write, tmp_path, path):
+    file = write([dicts[0], changed(dicts[1], path, "a\ud800")])
     with pytest.raises(DataError, match="in.jsonl:2: .*half of a character"):
         copy_manifest(read_lhotse(file, None, None), tmp_path / "out.jsonl.gz")
 
@@ -117,8 +117,8 @@ def test_a_line_that_is_too_long_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cuts.yaml", "cuts.json", "my.wav"])
-def test_other_formats_are_refused_with_the_command_that_converts_them(write, trees, name):
-    file = write(trees, name)
+def test_other_formats_are_refused_with_the_command_that_converts_them(write, dicts, name):
+    file = write(dicts, name)
     for read in (open_cuts, lambda path: read_lhotse(path, None, None)):
         with pytest.raises(UserError, match="lhotse copy"):
             read(file)
@@ -129,19 +129,19 @@ def test_a_manifest_can_be_iterated_more_than_once(corpus):
     assert [cut.id for cut in cuts] == [cut.id for cut in cuts] == [cut.id for cut in CutSet.from_jsonl_lazy(corpus)]
 
 
-def parts_of(trees, folder):
+def parts_of(dicts, folder):
     """A folder with a manifest in two files."""
     folder.mkdir()
     for number in (0, 1):
-        lines = "".join(json.dumps(tree) + "\n" for tree in trees[number::2])
+        lines = "".join(json.dumps(cut_dict) + "\n" for cut_dict in dicts[number::2])
         (folder / f"{number}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     return folder
 
 
-def test_a_folder_of_files_is_one_manifest(trees, tmp_path):
-    folder = parts_of(trees, tmp_path / "parts")
+def test_a_folder_of_files_is_one_manifest(dicts, tmp_path):
+    folder = parts_of(dicts, tmp_path / "parts")
     (folder / ".tmp-unfinished.jsonl.gz").write_bytes(b"")
-    assert [cut.id for cut in open_cuts(folder)] == [tree["id"] for tree in trees[0::2] + trees[1::2]]
+    assert [cut.id for cut in open_cuts(folder)] == [cut_dict["id"] for cut_dict in dicts[0::2] + dicts[1::2]]
     with open(folder / "2.jsonl", "w") as file:
         file.write("not a cut\n")
     with pytest.raises(UserError, match=r"2\.jsonl is not a manifest of cuts"):
@@ -152,11 +152,11 @@ def test_a_folder_of_files_is_one_manifest(trees, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["features", "subset"])
-def test_commands_take_folders_of_files_and_refuse_shar_in_one_line(asr, trees, corpus, tmp_path, command):
-    folder = parts_of(trees[:4], tmp_path / "parts")
+def test_commands_take_folders_of_files_and_refuse_shar_in_one_line(asr, dicts, corpus, tmp_path, command):
+    folder = parts_of(dicts[:4], tmp_path / "parts")
     status, _, message = asr(command, folder, tmp_path / "out.jsonl.gz")
     assert status == 0, message
-    assert {cut.id for cut in open_cuts(tmp_path / "out.jsonl.gz")} == {tree["id"] for tree in trees[:4]}
+    assert {cut.id for cut in open_cuts(tmp_path / "out.jsonl.gz")} == {cut_dict["id"] for cut_dict in dicts[:4]}
     (tmp_path / "shar").mkdir()
     with SharWriter(tmp_path / "shar", {"recording": "wav"}, shard_size=2) as writer:
         for cut in islice(open_cuts(corpus), 4):
@@ -166,22 +166,22 @@ def test_commands_take_folders_of_files_and_refuse_shar_in_one_line(asr, trees, 
     assert not (tmp_path / "new.jsonl.gz").exists()
 
 
-def test_entries_are_returned_with_their_line_numbers(trees, write):
-    trees[1] = changed(trees[1], "recording.sources.0.source", "cat x |")
-    (one, good), (two, bad) = islice(read_items(write(trees), "cuts"), 2)
-    assert one.endswith(f"in.jsonl:1: {trees[0]['id']}")
-    assert good.id == trees[0]["id"]
-    assert two.endswith(f"in.jsonl:2: {trees[1]['id']}")
+def test_entries_are_returned_with_their_line_numbers(dicts, write):
+    dicts[1] = changed(dicts[1], "recording.sources.0.source", "cat x |")
+    (one, good), (two, bad) = islice(read_items(write(dicts), "cuts"), 2)
+    assert one.endswith(f"in.jsonl:1: {dicts[0]['id']}")
+    assert good.id == dicts[0]["id"]
+    assert two.endswith(f"in.jsonl:2: {dicts[1]['id']}")
     assert isinstance(bad, InvalidEntry)
 
 
-def test_all_inconsistent_recordings_and_supervisions_are_named(trees, write, tmp_path):
-    recordings = [tree["recording"] for tree in trees[:3]]
-    supervisions = [tree["supervisions"][0] for tree in trees[:4]]
+def test_all_inconsistent_recordings_and_supervisions_are_named(dicts, write, tmp_path):
+    recordings = [cut_dict["recording"] for cut_dict in dicts[:3]]
+    supervisions = [cut_dict["supervisions"][0] for cut_dict in dicts[:4]]
     files = write([*recordings, recordings[0]], "r.jsonl"), write([*supervisions, supervisions[1]], "s.jsonl")
     with pytest.raises(DataError) as caught:
         copy_manifest(read_lhotse(None, *files), tmp_path / "out.jsonl.gz")
-    names = [tree["id"] for tree in trees]
+    names = [cut_dict["id"] for cut_dict in dicts]
     assert [problem.rpartition("/")[2] for problem in caught.value.problems[:1]] == [
         f"r.jsonl:4: {names[0]}: duplicate recording"
     ]
@@ -189,43 +189,43 @@ def test_all_inconsistent_recordings_and_supervisions_are_named(trees, write, tm
     assert "no recording" in caught.value.problems[1]
 
 
-def test_one_recording_id_of_two_files_is_refused(trees, write, tmp_path):
-    trees[1] = changed(trees[1], "recording.id", trees[0]["recording"]["id"])
-    with pytest.raises(DataError, match=f"{trees[1]['id']}: its recording .* elsewhere"):
-        copy_manifest(read_lhotse(write(trees), None, None), tmp_path / "out.jsonl.gz")
+def test_one_recording_id_of_two_files_is_refused(dicts, write, tmp_path):
+    dicts[1] = changed(dicts[1], "recording.id", dicts[0]["recording"]["id"])
+    with pytest.raises(DataError, match=f"{dicts[1]['id']}: its recording .* elsewhere"):
+        copy_manifest(read_lhotse(write(dicts), None, None), tmp_path / "out.jsonl.gz")
 
 
-def test_cuts_without_a_transcript_are_kept_with_unlabelled(trees, write, tmp_path):
-    trees = [changed(trees[0], "supervisions", []), changed(trees[1], "supervisions.0.text", ""), trees[2]]
-    file, out = write(trees), tmp_path / "out.jsonl.gz"
+def test_cuts_without_a_transcript_are_kept_with_unlabelled(dicts, write, tmp_path):
+    dicts = [changed(dicts[0], "supervisions", []), changed(dicts[1], "supervisions.0.text", ""), dicts[2]]
+    file, out = write(dicts), tmp_path / "out.jsonl.gz"
     with pytest.raises(DataError) as caught:
         copy_manifest(read_lhotse(file, None, None), out)
     assert len(caught.value.problems) == 2
     copy_manifest(read_lhotse(file, None, None), out, unlabelled=True)
     one, two, three = open_cuts(out)
     assert one.supervisions == []
-    assert (two.supervisions[0].text, two.supervisions[0].speaker) == (None, trees[1]["supervisions"][0]["speaker"])
+    assert (two.supervisions[0].text, two.supervisions[0].speaker) == (None, dicts[1]["supervisions"][0]["speaker"])
     assert three.supervisions[0].text
 
 
-def test_an_end_beyond_the_recording_is_clamped_in_a_copy(trees, write, tmp_path):
-    tree = changed(trees[0], "duration", trees[0]["duration"] + 0.05)
-    tree = changed(tree, "supervisions.0.duration", tree["duration"])
-    summary = copy_manifest(read_lhotse(write([tree]), None, None), tmp_path / "out.jsonl.gz")
+def test_an_end_beyond_the_recording_is_clamped_in_a_copy(dicts, write, tmp_path):
+    cut_dict = changed(dicts[0], "duration", dicts[0]["duration"] + 0.05)
+    cut_dict = changed(cut_dict, "supervisions.0.duration", cut_dict["duration"])
+    summary = copy_manifest(read_lhotse(write([cut_dict]), None, None), tmp_path / "out.jsonl.gz")
     (cut,) = open_cuts(tmp_path / "out.jsonl.gz")
     assert "1 ends beyond" in str(summary)
-    assert cut.duration == cut.supervisions[0].duration == trees[0]["duration"]
+    assert cut.duration == cut.supervisions[0].duration == dicts[0]["duration"]
     assert cut.load_audio().shape == (1, cut.num_samples)
 
 
-def test_fields_that_lhotse_cannot_use_are_a_problem_of_their_entry(trees, write, tmp_path):
+def test_fields_that_lhotse_cannot_use_are_a_problem_of_their_entry(dicts, write, tmp_path):
     alignment = {"word": [["one", "zero", 0.5]]}
     bad = [
-        changed(trees[1], "supervisions.0.alignment", alignment),
-        changed(trees[2], "recording.channel_ids", 5),
-        changed(trees[3], "recording.sources.0.type", ["file"]),
-        changed(trees[5], "channel", "0"),
+        changed(dicts[1], "supervisions.0.alignment", alignment),
+        changed(dicts[2], "recording.channel_ids", 5),
+        changed(dicts[3], "recording.sources.0.type", ["file"]),
+        changed(dicts[5], "channel", "0"),
     ]
-    copy_manifest(read_lhotse(write([trees[0], *bad]), None, None), tmp_path / "out.jsonl.gz", skip_bad=True)
+    copy_manifest(read_lhotse(write([dicts[0], *bad]), None, None), tmp_path / "out.jsonl.gz", skip_bad=True)
     (cut,) = open_cuts(tmp_path / "out.jsonl.gz")
-    assert cut.id == trees[0]["id"]
+    assert cut.id == dicts[0]["id"]

@@ -76,8 +76,8 @@ def test_all_cuts_without_an_alignment_are_named(tmp_path):
                                        {"word": [["a", "x", 1]], "unit": [["EY", 0, 1]]}])  # fmt: skip
 def test_an_alignment_of_another_form_is_named(tmp_path, alignment):
     cuts = write_manifest(tmp_path / "cuts.jsonl", [("a", "EY")])
-    tree = json.loads(cuts.read_text())
-    tree["supervisions"][0]["alignment"] = alignment
-    cuts.write_text(json.dumps(tree) + "\n")
+    cut_dict = json.loads(cuts.read_text())
+    cut_dict["supervisions"][0]["alignment"] = alignment
+    cuts.write_text(json.dumps(cut_dict) + "\n")
     with pytest.raises(DataError, match="1 cuts of .* have no alignment to count"):
         count_pronunciations(cuts, LEXICON)

@@ -142,7 +142,7 @@ def test_reading_can_start_at_any_entry(monkeypatch, lines, tmp_path, name, chun
         content = b"\xef\xbb\xbf" + content
     file = written(tmp_path, content, name)
     whole = list(read_entries(file))
-    assert [entry.tree() for entry in whole] == [json.loads(line) for line in lines]
+    assert [entry.to_dict() for entry in whole] == [json.loads(line) for line in lines]
     for first in range(len(lines) + 3):
         assert list(read_entries(file, first)) == whole[first:]
 

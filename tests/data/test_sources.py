@@ -9,7 +9,7 @@ from lhotse import MonoCut
 from asrtool.data.lhotse_objects import deserialize_entry, read_cut
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.manifest import transcripts
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.data.sources import InvalidEntry, allow_commands, commands_allowed, require_plain_path
 
 SOURCE = {"type": "file", "channels": [0], "source": "/a.wav"}
@@ -63,9 +63,9 @@ def nested(cut: dict) -> list[dict]:
 
 @pytest.mark.parametrize("source", COMMANDS, ids=str)
 def test_a_source_that_is_not_a_plain_file_is_refused_at_any_depth(source):
-    for tree in nested(with_source(source)):
+    for data in nested(with_source(source)):
         with pytest.raises(InvalidEntry):
-            deserialize_entry(copy.deepcopy(tree))
+            deserialize_entry(copy.deepcopy(data))
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_a_source_that_is_not_a_plain_file_is_refused_at_any_depth(source):
     ids=str,
 )
 def test_stored_features_that_are_not_in_a_plain_file_are_refused(change):
-    for tree in (FEATURES | change, CUT | {"features": FEATURES | change}, CUT | {"custom": {"x": FEATURES | change}}):
+    for data in (FEATURES | change, CUT | {"features": FEATURES | change}, CUT | {"custom": {"x": FEATURES | change}}):
         with pytest.raises(InvalidEntry):
-            deserialize_entry(copy.deepcopy(tree))
+            deserialize_entry(copy.deepcopy(data))
 
 
 def test_plain_files_become_objects():
@@ -104,11 +104,11 @@ def test_commands_are_accepted_if_they_are_allowed():
 
 
 @pytest.mark.parametrize(
-    "tree", [None, 5, "a", [], {}, {"type": "MonoCut"}, {"type": "Cut"}, {"type": []}, {"shape": 1}]
+    "data", [None, 5, "a", [], {}, {"type": "MonoCut"}, {"type": "Cut"}, {"type": []}, {"shape": 1}]
 )
-def test_a_value_that_is_not_an_entry_is_refused(tree):
+def test_a_value_that_is_not_an_entry_is_refused(data):
     with pytest.raises(InvalidEntry):
-        deserialize_entry(tree)
+        deserialize_entry(data)
 
 
 @pytest.mark.parametrize("path", ["cat x |", "pipe:x", "https://example.org/a", "", "a\0b"])
@@ -126,8 +126,8 @@ def test_transcripts_have_one_normal_form_in_all_readers(corpus, tmp_path):
     path = tmp_path / "cuts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     wanted = unicodedata.normalize("NFC", decomposed)
-    read = list(entries_with_trees(path))
-    assert [tree["supervisions"][0]["text"] for _, tree in read] == [wanted] * 2
+    read = list(entries_with_dicts(path))
+    assert [data["supervisions"][0]["text"] for _, data in read] == [wanted] * 2
     assert [read_cut(entry).supervisions[0].text for entry, _ in read] == [wanted] * 2
     assert [cut.supervisions[0].text for cut in open_cuts(path)] == [wanted] * 2
     assert list(transcripts([path])) == [wanted] * 2

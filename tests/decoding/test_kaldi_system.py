@@ -15,7 +15,7 @@ from asrtool.config import Config
 from asrtool.data.features import count_frames
 from asrtool.data.loading import SpeechDataset, load_batches
 from asrtool.data.sampling import OrderedSampler
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.streaming.search_setup import open_streaming_search
 from asrtool.text.tokenizer import load_tokenizer
 from asrtool.training.train import train
@@ -57,11 +57,11 @@ def kaldi(corpus, tmp_path_factory):
     root = tmp_path_factory.mktemp("kaldi")
     (root / "data").mkdir()
     wavs, texts, aligned = [], [], {}
-    for entry, tree in entries_with_trees(corpus):
-        text = tree["supervisions"][0]["text"]
-        wavs.append(f"{entry.id} {tree['recording']['sources'][0]['source']}\n")
+    for entry, cut_dict in entries_with_dicts(corpus):
+        text = cut_dict["supervisions"][0]["text"]
+        wavs.append(f"{entry.id} {cut_dict['recording']['sources'][0]['source']}\n")
         texts.append(f"{entry.id} {text}\n")
-        frames = count_frames(tree["recording"]["num_samples"], 16000) - 2  # as with snip_edges
+        frames = count_frames(cut_dict["recording"]["num_samples"], 16000) - 2  # as with snip_edges
         bounds = np.linspace(SILENCE_FRAMES, frames, len(text.split()) + 1).astype(int)
         aligned[entry.id] = transitions("SIL", SILENCE_FRAMES)
         for word, length in zip(text.split(), np.diff(bounds).tolist(), strict=True):
@@ -107,11 +107,11 @@ def test_frames_are_labelled_with_their_pdfs(prepared):
     settings = config(prepared)
     dataset = SpeechDataset(settings, load_tokenizer(prepared / "pdfs.json"), training=False)
     (batch,) = load_batches(dataset, OrderedSampler(prepared / "cuts.jsonl.gz", 1000.0), 0)
-    trees = {entry.id: tree for entry, tree in entries_with_trees(prepared / "cuts.jsonl.gz")}
+    cut_dicts = {entry.id: cut_dict for entry, cut_dict in entries_with_dicts(prepared / "cuts.jsonl.gz")}
     for name, labels, length, num_targets, targets in zip(
         batch.ids, batch.labels, batch.feature_lens, batch.target_lens, batch.targets, strict=True
     ):
-        words = trees[name]["supervisions"][0]["text"].split()
+        words = cut_dicts[name]["supervisions"][0]["text"].split()
         bounds = np.linspace(SILENCE_FRAMES, int(length) - 2, len(words) + 1).astype(int)
         pdfs = [(transition - 1) // 2 for transition in transitions("SIL", SILENCE_FRAMES)]
         for word, frames in zip(words, np.diff(bounds).tolist(), strict=True):

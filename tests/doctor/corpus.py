@@ -19,7 +19,7 @@ NOISE = 10 ** (-50 / 20)
 class Item:
     """One utterance: its line of the manifest, and its file."""
 
-    tree: dict
+    cut: dict
     samples: np.ndarray  # (n,) or (n, channels)
     rate: int = RATE
     name: str = ""  # of the file
@@ -28,15 +28,15 @@ class Item:
 
     @property
     def id(self) -> str:
-        return self.tree["id"]
+        return self.cut["id"]
 
     @property
     def supervision(self) -> dict:
-        return self.tree["supervisions"][0]
+        return self.cut["supervisions"][0]
 
     @property
     def recording(self) -> dict:
-        return self.tree["recording"]
+        return self.cut["recording"]
 
     @property
     def text(self) -> str:
@@ -51,7 +51,7 @@ class Item:
         self.samples, self.rate = samples, rate
         seconds = len(samples) / rate
         channels = list(range(1 if samples.ndim == 1 else samples.shape[1]))
-        self.tree["duration"] = self.supervision["duration"] = seconds
+        self.cut["duration"] = self.supervision["duration"] = seconds
         self.recording.update(sampling_rate=rate, num_samples=len(samples), duration=seconds, channel_ids=channels)
         self.recording["sources"][0]["channels"] = channels
 
@@ -80,9 +80,9 @@ class Corpus:
 
 def _line(item: Item, folder: Path) -> str:
     """Returns the line of the manifest, with the path of the audio unless a test has set it."""
-    tree = deepcopy(item.tree)
-    tree["recording"]["sources"][0].setdefault("source", str(folder / (item.name or f"{item.id}.wav")))
-    return json.dumps(tree, ensure_ascii=False)
+    cut = deepcopy(item.cut)
+    cut["recording"]["sources"][0].setdefault("source", str(folder / (item.name or f"{item.id}.wav")))
+    return json.dumps(cut, ensure_ascii=False)
 
 
 def clean_corpus(size: int, speakers: str, seed: int) -> Corpus:

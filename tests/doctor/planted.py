@@ -55,7 +55,7 @@ def other_channels(item: Item) -> None:
 
 
 def beyond_recording(item: Item) -> None:
-    item.tree["start"] = 0.5
+    item.cut["start"] = 0.5
 
 
 def other_rate(item: Item) -> None:
@@ -213,7 +213,7 @@ def similar_speaker(item: Item) -> None:
 
 
 def two_supervisions(item: Item) -> None:
-    item.tree["supervisions"].append(dict(item.supervision))
+    item.cut["supervisions"].append(dict(item.supervision))
 
 
 def transcript_beyond_cut(item: Item) -> None:
@@ -223,7 +223,7 @@ def transcript_beyond_cut(item: Item) -> None:
 def no_features(item: Item) -> None:
     features = {"type": "fbank", "num_frames": 100, "num_features": 80, "frame_shift": 0.01, "sampling_rate": RATE}
     features |= {"start": 0.0, "duration": 1.0, "storage_type": "numpy_files", "storage_path": "/nowhere"}
-    item.tree["features"] = {**features, "storage_key": "a.npy", "channels": 0}
+    item.cut["features"] = {**features, "storage_key": "a.npy", "channels": 0}
 
 
 PLANTED: dict[str, tuple[Plant, set[str]]] = {  # name -> how it is planted, the kinds that must be found

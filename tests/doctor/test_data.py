@@ -86,7 +86,7 @@ def test_duplicates_and_what_sets_share_are_found(tmp_path, clean, held_out):
     items[5].text = dev.items[0].text
     dev.items[1].supervision["speaker"] = "a"
     dev.items[2].text = next(item.text for item in items[21:] if len(item.text.split()) >= 4) + "."
-    dev.items[3].tree["id"] = items[11].id
+    dev.items[3].cut["id"] = items[11].id
     items[20].supervision["speaker"] = "A"
     items.append(deepcopy(items[12]))
     train.extra_lines = ["{no json", json.dumps({"id": "x", "type": "MonoCut"})]
@@ -130,7 +130,7 @@ def test_the_rate_of_the_configuration_is_expected_else_the_usual_one(tmp_path, 
     config = Config.model_validate({"features": {"sampling_rate": 8000}, "data": {"max_seconds": 2.5}})
     by_id = faults_by_id(examine_data([manifest], config=config).reports[0])
     assert all("wrong-rate" in by_id[item.id] for item in clean.items[:6])
-    long = {item.id for item in clean.items[:6] if item.tree["duration"] > 2.5}
+    long = {item.id for item in clean.items[:6] if item.cut["duration"] > 2.5}
     assert long and {name for name, kinds in by_id.items() if "too-long" in kinds} == long
     assert faults_by_id(examine_data([manifest]).reports[0]) == {}
 
@@ -261,8 +261,8 @@ def test_a_shell_command_in_a_manifest_is_not_run(tmp_path, clean):
 def test_stored_features_without_audio_are_a_note(tmp_path, clean):
     features = {"type": "fbank", "num_frames": 100, "num_features": 80, "frame_shift": 0.01, "sampling_rate": 16000}
     features |= {"start": 0.0, "duration": 1.0, "storage_type": "numpy_files", "storage_path": str(tmp_path)}
-    tree = {**clean.items[0].tree, "features": {**features, "storage_key": "a.npy", "channels": 0}, "recording": None}
-    (tmp_path / "train.jsonl").write_text(json.dumps(tree))
+    cut = {**clean.items[0].cut, "features": {**features, "storage_key": "a.npy", "channels": 0}, "recording": None}
+    (tmp_path / "train.jsonl").write_text(json.dumps(cut))
     (report,) = examine_data([tmp_path / "train.jsonl"]).reports
     assert {finding.code for finding in report.findings} == {"no-audio", "one-speaker"}
     assert report.exit_status == 0

@@ -12,7 +12,7 @@ from asrtool.data.features import load_features, load_samples
 from asrtool.data.kaldi_alignments import read_kaldi_alignments
 from asrtool.data.kaldi_folder import read_kaldi
 from asrtool.data.lhotse_objects import read_cut
-from asrtool.data.shards import entries_with_trees
+from asrtool.data.shards import entries_with_dicts
 from asrtool.text.kaldi_model import read_transition_pdfs
 from tests.fuzz import material
 from tests.fuzz.driver import Driver, Wrong
@@ -92,7 +92,7 @@ def _manifest_seeds(folder: Path) -> list[Path]:
 
 
 def _read_manifest(path: Path) -> None:
-    for entry, _ in entries_with_trees(path):
+    for entry, _ in entries_with_dicts(path):
         features = load_features(read_cut(entry), "on_the_fly", BINS)
         require(bool(features.isfinite().all()), "features that are not finite")
 
@@ -127,7 +127,7 @@ def _stored_seeds(folder: Path) -> list[Path]:
 
 
 def _read_stored(path: Path) -> None:
-    for entry, _ in entries_with_trees(next(iter(path.parents[2].glob("fb.jsonl.gz")), path)):
+    for entry, _ in entries_with_dicts(next(iter(path.parents[2].glob("fb.jsonl.gz")), path)):
         require(bool(load_features(read_cut(entry), "stored", BINS).isfinite().all()), "features that are not finite")
 
 

@@ -57,11 +57,11 @@ def content(path: Path) -> bytes:
     return b"".join(gzip.decompress(file.read_bytes()) for file in manifest_files(path))
 
 
-def keys(tree: object) -> object:
-    """The names and types in a tree."""
-    if isinstance(tree, dict):
-        return {name: keys(value) for name, value in tree.items()}
-    return [keys(value) for value in tree] if isinstance(tree, list) else type(tree)
+def keys(content: object) -> object:
+    """The names and types in a JSON value."""
+    if isinstance(content, dict):
+        return {name: keys(value) for name, value in content.items()}
+    return [keys(value) for value in content] if isinstance(content, list) else type(content)
 
 
 def test_lhotse_reads_it_and_lines_are_as_prepare_writes_them(folder: Path, corpus: Path) -> None:
@@ -70,8 +70,8 @@ def test_lhotse_reads_it_and_lines_are_as_prepare_writes_them(folder: Path, corp
     cuts = [cut for file in files for cut in CutSet.from_file(file)]
     assert [cut.to_dict() for cut in cuts] == [json.loads(line) for line in content(folder).splitlines()]
     assert len({cut.id for cut in cuts}) == 1000 and len({cut.supervisions[0].speaker for cut in cuts}) == 20
-    real = next(entries(corpus)).tree()
-    assert all(keys(entry.tree()) == keys(real) for entry in entries(folder))
+    real = next(entries(corpus)).to_dict()
+    assert all(keys(entry.to_dict()) == keys(real) for entry in entries(folder))
 
 
 def test_lengths_and_texts_are_like_those_of_read_speech(folder: Path) -> None:

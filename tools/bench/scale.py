@@ -121,8 +121,8 @@ def find_tokenizer(arguments: argparse.Namespace) -> Tokenizer:
     """That given, or one of the characters of the first cuts."""
     if arguments.tokenizer:
         return load_tokenizer(arguments.tokenizer)
-    trees = (entry.tree() for entry in islice(entries(arguments.manifest), TOKENIZER_CUTS))
-    return train_tokenizer("char", [s.get("text") or "" for tree in trees for s in tree.get("supervisions", ())])
+    cuts = (entry.to_dict() for entry in islice(entries(arguments.manifest), TOKENIZER_CUTS))
+    return train_tokenizer("char", [s.get("text") or "" for cut in cuts for s in cut.get("supervisions", ())])
 
 
 def config(arguments: argparse.Namespace) -> Config:
