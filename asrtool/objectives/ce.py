@@ -11,16 +11,13 @@ from asrtool.device import to_device
 from asrtool.objectives.objective import Objective
 
 
-class CrossEntropy:
+class CrossEntropy(Objective):
     """Cross entropy of the aligned unit (the blank where no unit is aligned), summed over the frames of an utterance.
 
     An output frame covers `factor` feature frames, and has the label of the one in the middle, or of the last one of
     its utterance. `smoothing` is the share of each frame's target that is spread over all units (Szegedy et al. 2016,
     section 7).
     """
-
-    intermediate_ctc = 0.0  # see asrtool/objectives/objective.py
-    intermediate_objective: Objective
 
     def __init__(self, factor: int, smoothing: float = 0.0):
         self.factor = factor

@@ -27,11 +27,8 @@ def ctc_loss(log_probs: Tensor, out_lens: Tensor, targets: Tensor, target_lens: 
         return torch_ctc_loss(log_probs, targets, out_lens, target_lens, blank, reduction="none", zero_infinity=True)
 
 
-class Ctc:
+class Ctc(Objective):
     """CTC as an objective: the targets are the units of the transcript."""
-
-    intermediate_ctc = 0.0  # see asrtool/objectives/objective.py
-    intermediate_objective: Objective
 
     def __str__(self) -> str:
         return "ctc"

@@ -45,16 +45,13 @@ def usable_loss(loss: Tensor) -> Tensor:
     return torch.where(loss.isinf(), 0.0, loss)
 
 
-class FullSum:
+class FullSum(Objective):
     """Negative log-likelihood of each utterance, summed over all alignments of its transcript, in nats.
 
     As CTC (Graves et al. 2006), but for any topology, with all pronunciations and optional silence: full-sum training
     of Zeyer et al. (2017), "CTC in the context of generalized full-sum HMM training". All alignments have the same
     weight.
     """
-
-    intermediate_ctc = 0.0  # see asrtool/objectives/objective.py
-    intermediate_objective: Objective
 
     def __init__(self, config: ObjectiveConfig, tokenizer: Tokenizer):
         self.topology: Topology = config.topology

@@ -29,7 +29,7 @@ OCCUPANCY_STEPS = 100  # of a random walk through the denominator graph, as in K
 MIN_OCCUPANCY = 1e-30  # of a state that the walk never visits
 
 
-class Mmi:
+class Mmi(Objective):
     """Lattice-free MMI: the denominator log-likelihood minus the numerator log-likelihood of each utterance, in nats.
 
     The denominator graph is an n-gram over units, or over phones if units are phones in context. The numerator graph
@@ -40,9 +40,6 @@ class Mmi:
     to any state, with a weight of this coefficient times the state's occupancy. `config.ctc_weight` and
     `config.ce_weight` are the weights of `transcript_sum` and of `cross_entropy`, which are added.
     """
-
-    intermediate_ctc = 0.0  # see asrtool/objectives/objective.py
-    intermediate_objective: Objective
 
     def __init__(
         self,
