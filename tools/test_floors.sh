@@ -32,4 +32,4 @@ cat "$floors"
 "$folder/venv/bin/python" -m pip install -q -r "$floors" pytest pytest-xdist hypothesis
 exec env OMP_NUM_THREADS=1 "$folder/venv/bin/python" -m pytest -q -rs -n 2 --dist loadfile \
     tests/test_config.py tests/data tests/text tests/lm tests/graphs tests/models tests/objectives tests/training \
-    tests/decoding tests/streaming tests/scoring
+    tests/planning tests/decoding tests/streaming tests/scoring

@@ -65,12 +65,12 @@ def plan(
     if steps and epochs:
         raise click.UsageError("--steps and --epochs both set the length of the training; give one of them")
     from asrtool.cli.train import read_model_config
-    from asrtool.training.devices import find_device
-    from asrtool.training.plan import PlanOptions, make_plan, utterance_seconds
-    from asrtool.training.plan_data import read_training_data
-    from asrtool.training.plan_operation import DISK_BYTES_PER_SECOND, MTBF_HOURS, OperationOptions, plan_operation
-    from asrtool.training.plan_operation_text import operation_assumptions, operation_lines, operation_values
-    from asrtool.training.plan_text import assumptions, plan_lines, plan_values
+    from asrtool.planning.devices import find_device
+    from asrtool.planning.operation import DISK_BYTES_PER_SECOND, MTBF_HOURS, OperationOptions, plan_operation
+    from asrtool.planning.operation_text import operation_assumptions, operation_lines, operation_values
+    from asrtool.planning.plan import PlanOptions, make_plan, utterance_seconds
+    from asrtool.planning.text import assumptions, plan_lines, plan_values
+    from asrtool.planning.training_data import read_training_data
 
     loaded, num_outputs = read_model_config(config, overrides, vocab_size)
     data = read_training_data(loaded)
@@ -80,7 +80,7 @@ def plan(
         raise click.UsageError(f"the training set is not there ({names}): give its size as --hours")
     options = PlanOptions(hours, devices, steps, epochs, network * 1e9 / 8, utilisation, price, data)
     if device_name.lower() == "this":
-        from asrtool.training.plan_measurement import measure_this_machine
+        from asrtool.planning.measurement import measure_this_machine
 
         device = measure_this_machine(loaded, num_outputs, devices, threads, utterance_seconds(options))
     else:

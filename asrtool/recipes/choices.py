@@ -8,10 +8,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from asrtool.planning.batch_fill import PADDING, fill
 from asrtool.recipes.facts import LONGEST, USUAL_LONGEST, CorpusFacts
 from asrtool.recipes.machine import Machine
 from asrtool.recipes.presets import Preset, choose_preset
-from asrtool.training.batch_fill import PADDING, fill
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from asrtool.config import Config
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.device import pick_device, torch_threads
 from asrtool.models.acoustic import AcousticModel
+from asrtool.planning.batch_fill import utterances_in_batch
 from asrtool.precision import autocast
-from asrtool.training.batch_fill import utterances_in_batch
 from asrtool.training.optimizer import create_optimizer
 
 STEPS = 2  # that are timed; the one before them, which allocates memory, is not

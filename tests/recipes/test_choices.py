@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from asrtool.config import Config
+from asrtool.planning.batch_fill import PADDING, fill
 from asrtool.recipes.audio_sample import AudioSample
 from asrtool.recipes.choices import choose_audio, choose_sets, choose_training, duration
 from asrtool.recipes.config_text import config_text
 from asrtool.recipes.facts import CorpusFacts
 from asrtool.recipes.machine import Machine
 from asrtool.recipes.presets import CPU, GPU, choose_preset
-from asrtool.training.batch_fill import PADDING, fill
 
 LAPTOP = Machine(cores=2, memory=16e9, has_bf16=False)
 SERVER = Machine(cores=64, memory=500e9, has_bf16=True, gpus=("H200",) * 8, gpu_memory=140e9)

@@ -96,7 +96,7 @@ def test_engine_agrees_with_the_bare_loop_and_reports_checkpoints_padding_and_ra
 
 @pytest.mark.slow
 def test_a_plan_is_compared_with_a_training_of_two_processes(figures: Callable) -> None:
-    """Its arithmetic is tested in tests/training/test_plan_operation.py; on a busy machine times mean nothing."""
+    """Its arithmetic is tested in tests/planning/test_operation.py; on a busy machine times mean nothing."""
     report, printed = figures("planned_training")
     names = ("speed", "checkpoint_bytes", "checkpoint_seconds", "resume_seconds", "memory_gb")
     ratios = [report["facts"][f"predicted / measured, {name}"] for name in names]

@@ -32,12 +32,12 @@ from asrtool.config import Config
 from asrtool.config_file import save_config
 from asrtool.distributed import SINGLE_PROCESS
 from asrtool.logs import log_to_stderr
+from asrtool.planning.measurement import measure_this_machine
+from asrtool.planning.operation import OperationOptions, plan_operation
+from asrtool.planning.plan import PlanOptions, make_plan, utterance_seconds
+from asrtool.planning.training_data import read_training_data
 from asrtool.readers import read_jsonl
 from asrtool.text.tokenizer import load_tokenizer
-from asrtool.training.plan import PlanOptions, make_plan, utterance_seconds
-from asrtool.training.plan_data import read_training_data
-from asrtool.training.plan_measurement import measure_this_machine
-from asrtool.training.plan_operation import OperationOptions, plan_operation
 from asrtool.training.resume import save_session
 from asrtool.training.start import start_session
 

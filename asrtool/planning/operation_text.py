@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from asrtool.config import Config
-from asrtool.training.plan_operation import Operation, OperationOptions
+from asrtool.planning.operation import Operation, OperationOptions
 
 
 def operation_lines(operation: Operation, config: Config, options: OperationOptions) -> dict[str, str]:

@@ -14,15 +14,16 @@ from asrtool.device import torch_threads
 from asrtool.errors import UserError
 from asrtool.models.cost import attention_seconds
 from asrtool.models.info import UTTERANCE_SECONDS, model_info
-from asrtool.training import plan_measurement
-from asrtool.training.batch_fill import PADDING, fill
-from asrtool.training.devices import DEVICES, Device, find_device
-from asrtool.training.plan import BACKWARD, LOADED_PER_WORKER, PlanOptions, make_plan, training_flops
-from asrtool.training.plan_data import read_training_data
-from asrtool.training.plan_measurement import measure_this_machine
-from asrtool.training.plan_memory import USABLE_MEMORY
-from asrtool.training.plan_text import assumptions, plan_lines, plan_values
+from asrtool.planning import measurement
+from asrtool.planning.batch_fill import PADDING, fill
+from asrtool.planning.devices import DEVICES, Device, find_device
+from asrtool.planning.measurement import measure_this_machine
+from asrtool.planning.memory import USABLE_MEMORY
+from asrtool.planning.plan import BACKWARD, LOADED_PER_WORKER, PlanOptions, make_plan, training_flops
+from asrtool.planning.text import assumptions, plan_lines, plan_values
+from asrtool.planning.training_data import read_training_data
 from asrtool.training.train import train
+from tests.tiny import log_rows
 
 ROOT = Path(__file__).parents[2]
 PEAK = 1e12
@@ -41,8 +42,8 @@ def figures(request, monkeypatch, info):
         return info._replace(batch_seconds=seconds, activations=info.activations * seconds / info.batch_seconds)
 
     if "real" not in request.fixturenames:
-        monkeypatch.setattr("asrtool.training.plan.model_info", pretend)
-        monkeypatch.setattr("asrtool.training.plan_measurement.model_info", pretend)
+        monkeypatch.setattr("asrtool.planning.plan.model_info", pretend)
+        monkeypatch.setattr("asrtool.planning.measurement.model_info", pretend)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_what_is_sent_is_what_the_model_of_scaling_says(tiny_config, scheme, par
 def test_ranks_that_share_the_updates_of_muon_send_them(tiny_config, info, monkeypatch, strategy, sharing_ranks):
     def sent(num_matrix_weights):
         with_muon = info._replace(optimizer_values=2 * sum(info.parameters.values()) - num_matrix_weights)
-        monkeypatch.setattr("asrtool.training.plan.model_info", lambda *arguments: with_muon)
+        monkeypatch.setattr("asrtool.planning.plan.model_info", lambda *arguments: with_muon)
         config = tiny_config(parallel={"strategy": strategy, "ranks_per_worker": 4})
         return make_plan(config, UNITS, ROUND, PlanOptions(1, devices=16)).sent_bytes
 
@@ -217,7 +218,7 @@ def test_unknown_devices_and_one_process_on_many_are_refused(tiny_config):
 
 
 def test_this_machine_is_measured_by_training_steps(tiny_config, monkeypatch):
-    monkeypatch.setattr(plan_measurement, "MEASURED_SECONDS", 0.1)
+    monkeypatch.setattr(measurement, "MEASURED_SECONDS", 0.1)
     config = tiny_config()
     threads = torch.get_num_threads()
     device = measure_this_machine(config, UNITS, devices=1)
@@ -231,8 +232,8 @@ def test_this_machine_is_measured_by_training_steps(tiny_config, monkeypatch):
 
 
 def test_this_machine_is_measured_with_as_many_threads_as_a_training_has(tiny_config, monkeypatch):
-    monkeypatch.setattr(plan_measurement, "usable_cores", lambda: 4)
-    monkeypatch.setattr(plan_measurement, "_measure", lambda *_: torch.get_num_threads())
+    monkeypatch.setattr(measurement, "usable_cores", lambda: 4)
+    monkeypatch.setattr(measurement, "_measure", lambda *_: torch.get_num_threads())
     for of_torch, devices, given, expected in ((1, 1, None, 1), (3, 1, None, 3), (3, 2, None, 2), (1, 2, 3, 3)):
         with torch_threads(of_torch):
             assert measure_this_machine(tiny_config(), UNITS, devices, given) == expected
@@ -286,18 +287,18 @@ def test_an_assumed_utilisation_has_a_range_of_times(tiny_config):
 
 def test_a_slow_machine_is_measured_by_one_step():
     calls = []
-    speed = plan_measurement._times_a_second(lambda: calls.append(time.sleep(0.02)), torch.device("cpu"), 0.01)
+    speed = measurement._times_a_second(lambda: calls.append(time.sleep(0.02)), torch.device("cpu"), 0.01)
     assert len(calls) == 1 and 0 < speed <= 50
 
 
-def test_the_steps_and_the_audio_of_a_plan_are_about_those_of_a_training(tmp_path, tiny_config, rows):
+def test_the_steps_and_the_audio_of_a_plan_are_about_those_of_a_training(tmp_path, tiny_config):
     config = tiny_config(data={"batch_seconds": 2}, training={"max_steps": 8})
     data = read_training_data(config)
     plan = make_plan(config, UNITS, find_device("cpu"), PlanOptions(hours=data.hours, data=data))
     train(config, tmp_path / "exp", device="cpu")
-    (finished,) = rows(tmp_path / "exp", "finished")
+    (finished,) = log_rows(tmp_path / "exp", "finished")
     assert finished["step"] == plan.steps
-    reports = rows(tmp_path / "exp", "train")
+    reports = log_rows(tmp_path / "exp", "train")
     padding = sum(row["padding"] for row in reports) / len(reports)  # far more than in a corpus of hours
     expected = plan.audio_hours * (1 - padding) / (1 - PADDING)
     assert finished["hours"] == pytest.approx(expected, rel=0.5)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from asrtool.config import Config
 from asrtool.models.info import ModelInfo
-from asrtool.training.devices import Device
+from asrtool.planning.devices import Device
 
 USABLE_MEMORY = 0.9  # of a device: fragmentation wastes some
 GPU_RUNTIME = 1.0e9  # bytes: CUDA's context and libraries

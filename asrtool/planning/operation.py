@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from asrtool.config import Config
 from asrtool.data.inspection import MAX_CUTS
 from asrtool.errors import UserError
-from asrtool.training.plan import LOADED_PER_WORKER, Plan, utterance_seconds
-from asrtool.training.plan_memory import WEIGHT
+from asrtool.planning.memory import WEIGHT
+from asrtool.planning.plan import LOADED_PER_WORKER, Plan, utterance_seconds
 
 # Bytes of a second of audio in 16 kHz FLAC: train-clean-100 of LibriSpeech, 6.3 GB for 100.6 h (openslr.org/12)
 FLAC_BYTES = 17_400.0

@@ -17,13 +17,13 @@ from asrtool.machine import free_memory, usable_cores
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.info import UTTERANCE_SECONDS, model_info
 from asrtool.objectives.ctc import Ctc
+from asrtool.planning.batch_fill import utterances_in_batch
+from asrtool.planning.devices import Device
+from asrtool.planning.memory import WEIGHT
+from asrtool.planning.plan import planned_precision, training_flops
+from asrtool.planning.processes import speed_of_processes
 from asrtool.precision import uses_bf16
-from asrtool.training.batch_fill import utterances_in_batch
-from asrtool.training.devices import Device
 from asrtool.training.optimizer import create_optimizer
-from asrtool.training.plan import planned_precision, training_flops
-from asrtool.training.plan_memory import WEIGHT
-from asrtool.training.plan_processes import speed_of_processes
 from asrtool.training.step import batch_loss
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import torch
 from asrtool.distributed import Ranks, pin_local_ranks
 from asrtool.errors import AsrtoolError
 from asrtool.interrupts import init_worker
-from asrtool.training.plan_communication import ring_bytes
+from asrtool.planning.communication import ring_bytes
 
 ALL_REDUCES = 5  # that are timed, after one that is not
 

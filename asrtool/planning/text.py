@@ -5,16 +5,16 @@ from dataclasses import asdict
 
 from asrtool.config import Config
 from asrtool.models.info import UTTERANCE_SECONDS
-from asrtool.training.batch_fill import PADDING, fill
-from asrtool.training.plan import (
+from asrtool.planning.batch_fill import PADDING, fill
+from asrtool.planning.communication import OVERLAP
+from asrtool.planning.memory import USABLE_MEMORY
+from asrtool.planning.plan import (
     LOADED_PER_WORKER,
     VALIDATION,
     Plan,
     forward_passes,
     utterance_seconds,
 )
-from asrtool.training.plan_communication import OVERLAP
-from asrtool.training.plan_memory import USABLE_MEMORY
 
 
 def plan_lines(plan: Plan, config: Config) -> dict[str, str]:

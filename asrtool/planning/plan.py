@@ -12,11 +12,11 @@ from asrtool.data.batch_cost import UtteranceCost
 from asrtool.errors import UserError
 from asrtool.models.cost import attention_seconds
 from asrtool.models.info import UTTERANCE_SECONDS, ModelInfo, model_info
-from asrtool.training.batch_fill import PADDING, fill
-from asrtool.training.devices import Device
-from asrtool.training.plan_communication import averaging_devices, communication
-from asrtool.training.plan_data import TrainingData
-from asrtool.training.plan_memory import USABLE_MEMORY, Memory, largest_batch, memory
+from asrtool.planning.batch_fill import PADDING, fill
+from asrtool.planning.communication import averaging_devices, communication
+from asrtool.planning.devices import Device
+from asrtool.planning.memory import USABLE_MEMORY, Memory, largest_batch, memory
+from asrtool.planning.training_data import TrainingData
 
 BACKWARD = 2.0  # operations of the backward pass, relative to the forward pass
 VALIDATION = 0.03  # of the time of the steps: validations and checkpoints

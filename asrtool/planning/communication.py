@@ -4,8 +4,8 @@ import math
 
 from asrtool.config import Config
 from asrtool.models.info import ModelInfo
-from asrtool.training.devices import Device
-from asrtool.training.plan_memory import WEIGHT
+from asrtool.planning.devices import Device
+from asrtool.planning.memory import WEIGHT
 
 OVERLAP = 0.6  # of a step's computation behind which ddp and fsdp hide what they send (tools/scaling.py), on GPUs
 

@@ -12,12 +12,10 @@ from asrtool.data.batch_cost import UtteranceCost
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.models.cost import attention_seconds
 from asrtool.models.info import ModelInfo
-from asrtool.training import plan as plan_module
-from asrtool.training.batch_fill import fill, utterances_in_batch
-from asrtool.training.devices import Device
-from asrtool.training.plan import LOADED_PER_WORKER, PlanOptions, make_plan
-from asrtool.training.plan_data import TrainingData
-from asrtool.training.plan_operation import (
+from asrtool.planning import plan as plan_module
+from asrtool.planning.batch_fill import fill, utterances_in_batch
+from asrtool.planning.devices import Device
+from asrtool.planning.operation import (
     FLAC_BYTES,
     RESTART_SECONDS,
     Operation,
@@ -25,8 +23,10 @@ from asrtool.training.plan_operation import (
     bytes_per_second,
     plan_operation,
 )
-from asrtool.training.plan_operation_text import operation_lines, operation_values
-from asrtool.training.plan_processes import speed_of_processes
+from asrtool.planning.operation_text import operation_lines, operation_values
+from asrtool.planning.plan import LOADED_PER_WORKER, PlanOptions, make_plan
+from asrtool.planning.processes import speed_of_processes
+from asrtool.planning.training_data import TrainingData
 
 PARAMETERS = 80_000_000
 GPU = Device("gpu", "a GPU", 1e13, 1e14, 0.5, 0.2, 80e9, 500, 100e9, 8, "a test", is_measured=True)
