@@ -14,7 +14,6 @@ that the features that OUT lists remain until a new OUT replaces it. Only these 
 import gzip
 import hashlib
 import json
-import multiprocessing
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -39,6 +38,7 @@ from asrtool.data.shards import Entry, entries, entries_with_dicts, fingerprint,
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
 from asrtool.files import atomic_path, file_hash, require_output, write_json
+from asrtool.forking import fork_context
 from asrtool.interrupts import init_worker
 from asrtool.locks import LOCK, write_lock
 from asrtool.progress import progress
@@ -181,7 +181,7 @@ def _count_checked_cuts(cuts_path: Path, max_seconds: float) -> int:
         if problem := checks.problem(cut_dict):
             problems.append(f"{entry.id}: {problem}")
     if problems:
-        raise DataError(f"{len(problems)} cuts of {cuts_path} cannot be used; mend the manifest", problems)
+        raise DataError(f"{len(problems)} cuts of {cuts_path} cannot be used; fix the manifest", problems)
     return count
 
 
@@ -208,7 +208,9 @@ def _store_shards(plan: StoragePlan, jobs: int, share: tuple[int, int] = (1, 1))
     results = sorted(progress(stored, f"features of {plan.cuts.name}", total, "shards"))
     problems = [problem for _, problems_of_shard in results for problem in problems_of_shard]
     if problems:
-        raise DataError(f"features of {len(problems)} cuts failed; mend or leave them out in the data stage", problems)
+        raise DataError(
+            f"features of {len(problems)} cuts failed; fix them, or leave them out in the data stage", problems
+        )
 
 
 Shard = tuple[StoragePlan, int, list[Entry]]
@@ -286,7 +288,7 @@ def _map_in_processes(work: Callable, items: Iterator, jobs: int) -> Iterator:
         yield from map(work, items)
         return
     try:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _init_store_worker) as pool:
+        with ProcessPoolExecutor(jobs, fork_context(), _init_store_worker) as pool:
             running: set[Future] = set()
             for item in items:
                 running.add(pool.submit(work, item))

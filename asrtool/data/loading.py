@@ -37,6 +37,7 @@ from asrtool.data.shards import Entry
 from asrtool.data.sources import InvalidEntry, as_data_error
 from asrtool.data.speaker_transforms import SpeakerTransforms, load_transforms, transform_key
 from asrtool.errors import AsrtoolError, UserError
+from asrtool.forking import loader_context
 from asrtool.interrupts import init_worker, sigterm_held
 from asrtool.text.pdf_tokenizer import PdfTokenizer
 from asrtool.text.tokenizer import Tokenizer
@@ -227,6 +228,7 @@ def load_batches(
         batch_size=None,
         sampler=sampler,
         num_workers=workers,
+        multiprocessing_context=loader_context(workers),
         collate_fn=_to_arrays,  # type: ignore[arg-type]  # without a batch size torch hands over one item, not a list
         generator=torch.Generator(),
         worker_init_fn=partial(init_worker, ends_on_sigterm=False),  # the process itself ends after a step

@@ -10,7 +10,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from copy import copy
 from dataclasses import asdict, replace
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from asrtool.decoding.kaldi_search import (
 from asrtool.decoding.lattice import Lattice, LatticePath, nbest_paths
 from asrtool.decoding.lattice_posteriors import word_posteriors
 from asrtool.errors import UserError
+from asrtool.forking import fork_context
 from asrtool.graphs.graph_cache import cached_fst
 from asrtool.interrupts import init_worker
 
@@ -166,7 +166,7 @@ _worker_search: GraphSearch | None = None  # of a forked process
 
 def _fork(jobs: int, search: GraphSearch) -> ProcessPoolExecutor:
     """Returns a pool of `jobs` processes that hold `search`."""
-    pool = ProcessPoolExecutor(jobs, get_context("fork"), initializer=_start_search_worker, initargs=(search,))
+    pool = ProcessPoolExecutor(jobs, fork_context(), initializer=_start_search_worker, initargs=(search,))
     pool.submit(int).result()  # the first call starts them all
     return pool
 

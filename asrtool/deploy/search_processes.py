@@ -7,11 +7,11 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from asrtool.deploy.stream_searches import SearchReply, SearchTask, StreamSearches
 from asrtool.errors import UserError
+from asrtool.forking import fork_context
 from asrtool.interrupts import init_worker, sigterm_held
 
 END_SECONDS = 2.0  # until a process that was asked to end is killed
@@ -29,7 +29,7 @@ class SearchProcess:
 
     def __init__(self, searches: StreamSearches, on_reply: OnReply):
         self.streams: set[int] = set()
-        context = get_context("fork")
+        context = fork_context()
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(searches, other), name="asrtool search", daemon=True)
         with sigterm_held():

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import TypeVar
 
 import torch
@@ -16,6 +15,7 @@ from asrtool.decoding.words import UtteranceWords, WordDescriber
 from asrtool.deploy.results import Alternative
 from asrtool.deploy.segment_batches import SegmentFrames
 from asrtool.errors import UserError
+from asrtool.forking import fork_context
 from asrtool.interrupts import init_worker, sigterm_held
 from asrtool.text.tokenizer import Tokenizer
 
@@ -74,7 +74,7 @@ class SearchProcesses:
         self.pool = self._start_pool() if jobs > 1 else None
 
     def _start_pool(self) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(self.jobs, get_context("fork"), initializer=_start, initargs=(self.search,))
+        pool = ProcessPoolExecutor(self.jobs, fork_context(), initializer=_start, initargs=(self.search,))
         with sigterm_held():
             pool.submit(int).result()  # the first call starts them all
         return pool

@@ -4,7 +4,6 @@ Each audio file is decoded once, in several processes, whichever sets and uttera
 """
 
 import logging
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from asrtool.doctor.data_statistics import format_facts, set_facts
 from asrtool.doctor.data_text_checks import check_transcripts
 from asrtool.doctor.findings import Report
 from asrtool.errors import UserError, did_you_mean
+from asrtool.forking import fork_context
 from asrtool.interrupts import init_worker
 from asrtool.progress import progress
 from asrtool.text.tokenizer import Tokenizer
@@ -139,7 +139,7 @@ def _measure(tasks: Sequence[RecordingJob], jobs: int) -> Iterator[Measured]:
         return
     initializer = partial(init_worker, ends_on_sigterm=True)
     try:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), initializer) as pool:
+        with ProcessPoolExecutor(jobs, fork_context(), initializer) as pool:
             yield from pool.map(measure_recording, tasks, chunksize=CHUNK)
     except BrokenProcessPool as error:
         raise UserError(f"a process was killed; memory may have run out: lower --jobs ({jobs})") from error

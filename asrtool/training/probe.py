@@ -1,7 +1,6 @@
 """The largest data.batch_seconds that the memory of this machine allows, measured by training steps."""
 
 import logging
-import multiprocessing
 import resource
 import tempfile
 import time
@@ -22,6 +21,7 @@ from asrtool.data.shards import entries_with_dicts
 from asrtool.device import describe_device, is_out_of_memory, use_device
 from asrtool.distributed import SINGLE_PROCESS
 from asrtool.errors import UserError
+from asrtool.forking import fork_context
 from asrtool.machine import free_memory
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.cost import attention_seconds
@@ -86,7 +86,7 @@ class Prober:
         return worse
 
     def _step_in_process(self, seconds: float, cut_seconds: float) -> Trial:
-        context = multiprocessing.get_context("fork")  # nothing has been computed here: no threads are lost
+        context = fork_context()  # nothing has been computed here: no threads are lost
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=self._send_step, args=(sender, seconds, cut_seconds))
         process.start()

@@ -1,0 +1,85 @@
+"""Processes that hang in their fork, as Python 3.11 lets them when another thread holds a lock of the interpreter."""
+
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from asrtool import forking
+from asrtool.forking import fork_context, loader_context
+
+forks_that_hang = 0  # how many of the next forks never run Python code after the fork's own hooks
+
+
+def _hang() -> None:
+    if forks_that_hang:
+        time.sleep(1000)
+
+
+def _count() -> None:
+    global forks_that_hang
+    forks_that_hang = max(0, forks_that_hang - 1)
+
+
+os.register_at_fork(after_in_child=_hang, after_in_parent=_count)
+
+
+@pytest.fixture
+def hanging_forks(monkeypatch):
+    """Sets the number of the next forks that hang."""
+    monkeypatch.setattr(forking, "FIRST_WAIT_SECONDS", 0.05)
+
+    def start(number):
+        global forks_that_hang
+        forks_that_hang = number
+
+    yield start
+    start(0)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_forks_that_hang_are_repeated(hanging_forks, number):
+    context = fork_context()
+    results = context.SimpleQueue()
+    process = context.Process(target=results.put, args=("done",))
+    hanging_forks(number)
+    process.start()
+    assert results.get() == "done"
+    process.join()
+    assert process.exitcode == 0
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)  # the processes that hung are gone
+
+
+def test_a_pool_survives_a_fork_that_hangs(hanging_forks):
+    hanging_forks(1)
+    with ProcessPoolExecutor(2, fork_context()) as pool:
+        assert list(pool.map(abs, [-1, -2, -3])) == [1, 2, 3]
+
+
+def test_forks_that_always_hang_are_an_error(hanging_forks):
+    hanging_forks(forking.NUM_TRIES)
+    process = fork_context().Process(target=abs, args=(1,))
+    with pytest.raises(OSError, match="began to run"):
+        process.start()
+
+
+def test_a_process_that_ends_at_once_has_started():
+    process = fork_context().Process(target=os._exit, args=(3,))
+    process.start()
+    process.join()
+    assert process.exitcode == 3
+
+
+def test_no_descriptor_is_left_open():
+    before = set(os.listdir("/proc/self/fd"))
+    process = fork_context().Process(target=abs, args=(1,))
+    process.start()
+    process.join()
+    process.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_loader_without_processes_has_no_context():
+    assert loader_context(0) is None
