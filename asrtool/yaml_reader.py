@@ -98,7 +98,7 @@ class _Loader(yaml.BaseLoader):
         for key_node, value_node in node.value:
             key = self.value_of(key_node, depth + 1)
             if not isinstance(key, str):
-                raise InvalidYaml(f"a key that is not text{_place(key_node)}; put it in quotes, or mend its name")
+                raise InvalidYaml(f"a key that is not text{_place(key_node)}; put it in quotes, or fix its name")
             if key in mapping:
                 raise InvalidYaml(f"the key '{key[:50]}' a second time{_place(key_node)}")
             mapping[key] = self.value_of(value_node, depth + 1)

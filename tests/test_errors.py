@@ -25,10 +25,10 @@ def test_few_problems_are_all_shown(count):
 
 
 def test_a_data_error_keeps_all_problems_and_survives_pickling():
-    error = DataError("mend them", [f"u{n}: duplicate id" for n in range(30)])
+    error = DataError("fix them", [f"u{n}: duplicate id" for n in range(30)])
     copy = pickle.loads(pickle.dumps(error))
     assert str(copy) == str(error) and len(str(error).splitlines()) == MAX_PROBLEMS_SHOWN + 2
-    assert len(copy.all_lines().splitlines()) == 31 and copy.all_lines().endswith("\nmend them")
+    assert len(copy.all_lines().splitlines()) == 31 and copy.all_lines().endswith("\nfix them")
 
 
 @pytest.mark.parametrize("name", ["none", "x" * 5000, "a/" * 3000, "a\0b", "\ud800"])

@@ -13,7 +13,7 @@ from asrtool.cli.search_options import graph_option
 def doctor() -> None:
     """Check the environment, data, a recipe or a system, and list all findings.
 
-    Each finding has its cause and the command that mends it. The exit status is 0 without findings, 1 if there are
+    Each finding has its cause and the command that fixes it. The exit status is 0 without findings, 1 if there are
     errors or warnings, and 2 for a usage error; notes do not change it.
     """
 

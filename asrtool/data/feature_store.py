@@ -209,7 +209,7 @@ def _store_shards(plan: StoragePlan, jobs: int, share: tuple[int, int] = (1, 1))
     problems = [problem for _, problems_of_shard in results for problem in problems_of_shard]
     if problems:
         raise DataError(
-            f"features of {len(problems)} cuts failed; fix them, or leave them out in the data stage", problems
+            f"features of {len(problems)} cuts failed; fix them or leave them out in the data stage", problems
         )
 
 

@@ -106,13 +106,13 @@ def inspect_cuts(path: Path, requirements: CutRequirements, excluded: Mapping[st
     inspection.partial = inspection.cuts + len(inspection.dropped) + len(problems) == MAX_CUTS
     if problems:
         hint = _rate_hint(rates_of_problems, requirements.sampling_rate, inspection.cuts > 0)
-        hint = hint or "mend the manifest or the tokenizer"
+        hint = hint or "fix the manifest or the tokenizer"
         raise DataError(f"{len(problems)} cuts of {path} cannot be used; {hint}", problems)
     if not inspection.cuts and not inspection.dropped:
         raise UserError(f"manifest is empty: {path}; make it again with `asrtool prepare`")
     if not inspection.cuts:
         dropped = [f"{name}: {reason}" for name, reason in inspection.dropped.items()]
-        raise DataError(f"nothing of {path} is left; mend the manifest, or the limits of the configuration", dropped)
+        raise DataError(f"nothing of {path} is left; fix the manifest, or the limits of the configuration", dropped)
     return inspection
 
 

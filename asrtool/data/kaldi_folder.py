@@ -111,13 +111,13 @@ class _KaldiFolder:
             return recording, parse_seconds(start), None if end == "-1" else parse_seconds(end), channel
         except ValueError as error:
             where = f"{path}:{self.segments.lines[name]}"
-            raise InvalidEntry(f"{where}: no line 'ID RECORDING START END' ({error}); mend it") from error
+            raise InvalidEntry(f"{where}: no line 'ID RECORDING START END' ({error}); fix it") from error
 
     def _speaker(self, name: str) -> str | None:
         speaker = self.speakers.values.get(name)
         if speaker is not None and len(speaker.split()) != 1:
             where = f"{self.speakers.path}:{self.speakers.lines[name]}"
-            raise InvalidEntry(f"{where}: no line 'ID SPEAKER'; mend it")
+            raise InvalidEntry(f"{where}: no line 'ID SPEAKER'; fix it")
         return speaker
 
     def _audio(self, value: str) -> str:

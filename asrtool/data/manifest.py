@@ -179,7 +179,7 @@ def write_entries(
                 count += 1
                 seconds += cut["duration"]
         if problems and not skip_bad:
-            hint = f"mend them, or leave them out with --skip-bad{_rate_hint(checks.refused_rates)}"
+            hint = f"fix them, or leave them out with --skip-bad{_rate_hint(checks.refused_rates)}"
             raise DataError(f"{len(problems)} of {count + len(problems)} utterances are bad; {hint}", problems)
         if not count:
             raise DataError("no utterances left; nothing written", problems)

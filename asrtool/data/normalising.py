@@ -66,7 +66,7 @@ def _checked(lines: Iterator[bytes], run: _Run) -> Iterator[bytes]:
         count += 1
         yield line
     if run.refused:
-        hint = "mend them, or let the rules drop such utterances"
+        hint = "fix them, or let the rules drop such utterances"
         raise DataError(f"{len(run.refused)} utterances are refused by the rules; {hint}", run.refused)
     if not count:
         raise DataError("no utterances left; nothing written", report_lines(run.normaliser.changes))

@@ -165,7 +165,7 @@ class OrderedSampler(Iterable[CutBatch]):
         number = 0
         while block := list(islice(entries, BLOCK_CUTS)):
             if problems:
-                raise DataError(f"{len(problems)} cuts of {self.path} cannot be used; mend the manifest", problems)
+                raise DataError(f"{len(problems)} cuts of {self.path} cannot be used; fix the manifest", problems)
             for group in self._group_by_speaker(block) if self.separate_speakers else [block]:
                 for batch in ordered_batches(group, self.batch_seconds):
                     yield CutBatch(Position(batch=number), batch, next_position=Position(batch=number + 1))

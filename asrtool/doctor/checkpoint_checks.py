@@ -1,4 +1,4 @@
-"""Checks of all checkpoints of a training: which are damaged, which are missing, and what mends them."""
+"""Checks of all checkpoints of a training: which are damaged, which are missing, and what fixes them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -77,7 +77,7 @@ def _averaged_steps(experiment: Path) -> list[int] | None:
 
 
 def _remedy(system: System, checkpoints: Checkpoints, paths: list[Path]) -> str:
-    """Returns what mends a damaged file: an intact average is kept, since a new one may be of other steps."""
+    """Returns the remedy for a damaged file: an intact average is kept, since a new one may be of other steps."""
     remove = shell_command("rm", *paths)
     if paths[0].name == AVERAGED:
         return f"{remove}; {average_again(system, checkpoints)}"

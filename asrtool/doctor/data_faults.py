@@ -51,7 +51,7 @@ class Faults:
         examples = [f"{name}: {detail}" if detail else name for name, detail in list(items.items())[:EXAMPLES_KEPT]]
         known = KINDS[kind]
         count = len(items) + self.repeated[kind]
-        remedy = known.mend(cuts, is_training)
+        remedy = known.remedy_for(cuts, is_training)
         return Finding(kind, known.severity, str(cuts), known.cause, remedy, count, tuple(examples))
 
     def excluded(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The kinds of fault that `asrtool doctor data` detects: how much each matters, its cause, and what mends it.
+"""The kinds of fault that `asrtool doctor data` detects: how much each matters, its cause, and what fixes it.
 
 A kind with `excluded` makes an utterance unusable, or likely to harm a model: `--exclude` lists these utterances.
 """
@@ -10,7 +10,7 @@ from asrtool.doctor.findings import Severity, shell_command
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
-LEAVE_OUT = "leave them out with --exclude"  # only of kinds that are excluded, and of training sets: see `mend`
+LEAVE_OUT = "leave them out with --exclude"  # only of kinds that are excluded, and of training sets: see `remedy_for`
 COPY_AGAIN = "copy the files from the source again"
 PREPARE_AGAIN = "run `asrtool prepare` on the corpus again, which reads the headers of the files"
 LISTEN = "listen to some of them, and correct the audio or the transcripts"
@@ -32,8 +32,8 @@ class Kind:
     remedy: str
     excluded: bool = False
 
-    def mend(self, cuts: Path, is_training: bool) -> str:
-        """Returns what mends the fault in the manifest `cuts`. Only what --exclude lists can be left out with it."""
+    def remedy_for(self, cuts: Path, is_training: bool) -> str:
+        """Returns the remedy in the manifest `cuts`. Only what --exclude lists can be left out with it."""
         stem = cuts.name.partition(".")[0]
         names = {
             "cuts": cuts,

@@ -1,4 +1,4 @@
-"""What a check finds: a cause, the command that mends it, and the places; and the report of all findings.
+"""What a check finds: a cause, the command that fixes it, and the places; and the report of all findings.
 
 The checks of a part (asrtool/doctor/environment.py, data.py, recipe.py, system.py) fill a `Report`. They never stop at
 the first finding. `report_text` and `report_json` write it for people and for programs.
@@ -35,7 +35,7 @@ class Finding:
     """One kind of fault at one place.
 
     `code` is a short, stable name with hyphens, such as "clipped-audio". `subject` is what was checked, such as a
-    manifest, a package or a file. `cause` is a sentence that says what is wrong. `remedy` is the command that mends it,
+    manifest, a package or a file. `cause` is a sentence that says what is wrong. `remedy` is the command that fixes it,
     or an instruction where no command can. `count` is the number of items that have the fault, such as utterances, and
     `examples` are some of them, each "NAME" or "NAME: detail".
     """
@@ -197,4 +197,4 @@ def _finding_lines(finding: Finding, examples_shown: int) -> Iterator[str]:
     if finding.examples and left_out > 0:
         yield f"      ... and {left_out} more"
     if finding.remedy:
-        yield one_line(f"    mend: {finding.remedy}")
+        yield one_line(f"    fix: {finding.remedy}")

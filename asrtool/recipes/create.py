@@ -160,7 +160,7 @@ def _require_usable(facts_of_sets: Mapping[str, CorpusFacts], corpus: Corpus) ->
     if facts.num_bad > MAX_BAD_SHARE * total:
         about = "about " if facts.num_bad > len(facts.problems) else ""
         summary = f"{about}{facts.num_bad} of {total} utterances of {corpus.path} ({corpus.description}) cannot be used"
-        raise DataError(f"{summary}; mend them, or name its layout with the options of `asrtool new`", facts.problems)
+        raise DataError(f"{summary}; fix them, or name its layout with the options of `asrtool new`", facts.problems)
     if facts.utterances < MIN_UTTERANCES:
         raise UserError(f"{corpus.path} has {facts.utterances} utterances; a recipe needs {MIN_UTTERANCES} or more")
     return facts

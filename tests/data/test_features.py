@@ -205,7 +205,7 @@ def test_unreadable_cuts_are_all_listed_and_no_manifest_is_left(broken_corpus, o
     assert not list(out.parent.rglob(".tmp-*"))
 
 
-def test_after_the_audio_is_mended_only_the_bad_shard_is_computed(broken_corpus, out, small_shards, write_audio):
+def test_after_the_audio_is_fixed_only_the_bad_shard_is_computed(broken_corpus, out, small_shards, write_audio):
     manifest, paths = broken_corpus
     with pytest.raises(DataError):
         store_features(manifest, out, BINS)

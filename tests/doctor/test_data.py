@@ -171,12 +171,12 @@ def test_every_kind_has_a_cause_and_errors_and_warnings_a_remedy():
         assert code == code.lower() and kind.cause and not kind.cause.endswith("."), code
         assert kind.remedy or kind.severity == Severity.NOTE, code
         assert not (kind.excluded and kind.severity == Severity.NOTE), code
-        assert ("--exclude" in kind.mend(Path("a.jsonl.gz"), is_training=True)) == kind.excluded, code
-        assert "--exclude" not in kind.mend(Path("a.jsonl.gz"), is_training=False), code
+        assert ("--exclude" in kind.remedy_for(Path("a.jsonl.gz"), is_training=True)) == kind.excluded, code
+        assert "--exclude" not in kind.remedy_for(Path("a.jsonl.gz"), is_training=False), code
 
 
 def test_remedies_name_the_manifest_and_files_beside_it():
-    remedy = KINDS["markup"].mend(Path("my data/train.jsonl.gz"), is_training=True)
+    remedy = KINDS["markup"].remedy_for(Path("my data/train.jsonl.gz"), is_training=True)
     assert remedy.startswith("asrtool normalise 'my data/train.jsonl.gz' --propose 'my data/train_rules.yaml'; ")
     assert "'my data/train_normalised.jsonl.gz' --rules 'my data/train_rules.yaml'" in remedy
 

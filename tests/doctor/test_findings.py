@@ -33,7 +33,7 @@ def test_errors_come_first_with_causes_examples_and_remedies():
     report.add(Finding("unreadable", Severity.ERROR, "a.wav", "it cannot be\nread", "delete it"))
     text = report_text(report)
     assert text.index("Errors (1)") < text.index("Warnings (1)") < text.index("Notes (1)")
-    assert "  a.wav: it cannot be read [unreadable]\n    mend: delete it\n" in text
+    assert "  a.wav: it cannot be read [unreadable]\n    fix: delete it\n" in text
     assert "  train: utterances are clipped (7) [clipped]\n      a\n      b: 3 %\n      ... and 5 more\n" in text
     assert "  rates  16000: 2\n         8000: 1\n" in text
     assert text.endswith("Data: 1 error, 1 warning, 1 note")

@@ -70,8 +70,8 @@ def read_once(driver: Driver, path: Path, work: Path) -> int:
     work.mkdir(exist_ok=True)
     targets = {target.name: target.absolute() for target in driver.seeds(work)}
     shutil.copyfile(path, targets[path.name])
-    if driver.mend:
-        driver.mend(targets[path.name])
+    if driver.after_change:
+        driver.after_change(targets[path.name])
     restrict(driver, work)
     kind, error = fault(driver, targets[path.name])
     traceback.print_exception(error)

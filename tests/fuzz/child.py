@@ -50,14 +50,14 @@ def run_inputs(inputs: Inputs, first: int, end: float, pipe: int) -> NoReturn:
         while time.monotonic() < end:
             target, content = inputs.make(number)
             target.write_bytes(content)
-            if inputs.driver.mend:
-                inputs.driver.mend(target)
+            if inputs.driver.after_change:
+                inputs.driver.after_change(target)
             _report(pipe, "read", number)
             before = _begin_peak()
             _report_fault(pipe, inputs.driver, target)
             if _kilobytes("VmHWM") - before > MEMORY >> 10:
                 _report(pipe, "found", f"takes {MEMORY >> 20} MB and more")
-            for path in {target, *(inputs.originals if inputs.driver.mend else ())}:
+            for path in {target, *(inputs.originals if inputs.driver.after_change else ())}:
                 path.write_bytes(inputs.originals[path])
             number += 1
         _report(pipe, "end", "")

@@ -14,15 +14,15 @@ LONGEST = 2000  # characters of a line of a message
 class Driver:
     """How to fuzz a reader.
 
-    `seeds` writes valid files into an empty folder and returns the files to change; `read` reads one of these. `mend`
-    follows a change, e.g. to update the file's hash, so that the code behind a comparison is reached as well. `spawns`
-    is True if the reader starts child processes.
+    `seeds` writes valid files into an empty folder and returns the files to change; `read` reads one of these.
+    `after_change` is called with a changed file, e.g. to update its hash, so that the code behind a comparison is
+    reached as well. `spawns` is True if the reader starts child processes.
     """
 
     name: str
     seeds: Callable[[Path], list[Path]]
     read: Callable[[Path], object]
-    mend: Callable[[Path], None] | None = None
+    after_change: Callable[[Path], None] | None = None
     spawns: bool = False
 
 

@@ -198,7 +198,7 @@ DRIVERS = [
     Driver("experiment", _experiment_seeds, _read_experiment),
     Driver("resume", _resume_seeds, _resume),
     Driver("adapted", _adapted_seeds, _decode_adapted),
-    Driver("graph", _graph_seeds, _search_graph, mend=_write_hash),
+    Driver("graph", _graph_seeds, _search_graph, after_change=_write_hash),
     Driver("decoding_weights", _decoding_weight_seeds, _read_decoding_weights),
     Driver("unit-counts", _count_seeds, _read_counts),
     Driver("log-probs", _log_prob_seeds, _read_log_probs),

@@ -59,6 +59,6 @@ def _use_pack(path: Path) -> None:
 
 
 DRIVERS = [
-    Driver("pack", _pack_seeds, _use_pack, mend=_list_change),
+    Driver("pack", _pack_seeds, _use_pack, after_change=_list_change),
     Driver("pack-manifest", _manifest_seeds, _use_pack),
 ]
