@@ -8,7 +8,7 @@ from torch import Tensor
 
 from asrtool.data.sources import InvalidEntry
 from asrtool.experiment import Experiment
-from asrtool.models.kept_state import KeptState
+from asrtool.models.stream_states import StreamStates
 from asrtool.precision import autocast
 from asrtool.streaming.feature_stream import FrameExtractor
 from asrtool.streaming.utterance_input import StepInput, stack_features
@@ -45,7 +45,7 @@ class ModelSteps:
         self._precision = experiment.precision
         self._extractor = extractor
         largest = max(MAX_STEP_FRAMES, experiment.model.latency().chunk)
-        self._state = KeptState(experiment.model, capacity, step_size(experiment, largest))
+        self._state = StreamStates(experiment.model, capacity, step_size(experiment, largest))
         self._free = list(range(capacity))[::-1]
 
     @property

@@ -1,4 +1,4 @@
-"""The states of many streams, which stay where they are while steps advance some of them."""
+"""The states of many streams in one tensor each, updated in place."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from asrtool.models.acoustic import AcousticModel
 from asrtool.models.caches import Caches
 
 
-class KeptState:
+class StreamStates:
     """The states of `capacity` streams of a model, a row for each; `step` advances the streams of any rows.
 
     It returns the log-probs of `AcousticModel.step`. That function returns new states, so that a batch would gather the
     rows of its streams, move all cached frames, and scatter the result. Here a cache of encoder frames, (N, size, D) in
-    `AcousticModel.initial_state`, is (capacity, size + slack, D) and a ring: frame i of a stream is at place
+    `AcousticModel.initial_state`, is (capacity, size + slack, D) and a ring: frame i of a stream has index
     i mod (size + slack), and a step of n <= slack frames writes n frames of each stream.
     """
 
@@ -35,12 +35,12 @@ class KeptState:
         """Adds fresh rows, up to `capacity`; the others stay as they are."""
         added = capacity - self.capacity
         pairs = zip(self._state, self._fresh, strict=True)
-        self._state = [torch.cat([kept, fresh.expand(added, *fresh.shape[1:])]) for kept, fresh in pairs]
+        self._state = [torch.cat([old, fresh.expand(added, *fresh.shape[1:])]) for old, fresh in pairs]
 
     def reset(self, rows: Tensor) -> None:
         """Puts the state before the first step into these rows (N,) int64."""
-        for kept, fresh in zip(self._state, self._fresh, strict=True):
-            kept.index_copy_(0, rows, fresh.expand(len(rows), *fresh.shape[1:]))
+        for tensor, fresh in zip(self._state, self._fresh, strict=True):
+            tensor.index_copy_(0, rows, fresh.expand(len(rows), *fresh.shape[1:]))
 
     def step(self, x: Tensor, x_lens: Tensor, rows: Tensor) -> Tensor:
         """x and x_lens as in `AcousticModel.step`, for the streams of `rows` (N,) int64, all different.
@@ -77,10 +77,9 @@ class KeptState:
 
 
 class RowCaches(Caches):
-    """`Caches` that read rows of a `KeptState`.
+    """`Caches` that read rows of a `StreamStates`.
 
-    Frames are written into rings at once: the places of a step's frames hold none that the step, or its repetition,
-    reads. All else is written by `write`.
+    Frames are written into rings at once: a step's frames replace none that the step, or its repetition, reads. All else is written by `write`.
     """
 
     def __init__(self, state: Sequence[Tensor], rows: Tensor, first: Tensor, slack: int):
@@ -103,9 +102,9 @@ class RowCaches(Caches):
 
     def take(self) -> Tensor:
         """The rows of the next tensor of the state, which their layer replaces by `put`."""
-        kept = next(self._remaining)
-        self.new.append(kept)
-        return kept.index_select(0, self._rows)
+        tensor = next(self._remaining)
+        self.new.append(tensor)
+        return tensor.index_select(0, self._rows)
 
     def put(self, value: Tensor) -> None:
         """The new value of the first tensor that was taken and has none yet."""
@@ -113,19 +112,19 @@ class RowCaches(Caches):
 
     def write(self) -> None:
         """Writes the values that were put into the rows."""
-        for kept, value in zip(self.new, self._values, strict=True):
-            kept.index_copy_(0, self._rows, value)
+        for tensor, value in zip(self.new, self._values, strict=True):
+            tensor.index_copy_(0, self._rows, value)
 
-    def _extend_ring(self, kept: Tensor, x: Tensor) -> Tensor:
-        """kept (capacity, size + slack, D), x (N, n, D); returns (N, size + n, D)."""
-        length, dim = kept.shape[1:]
+    def _extend_ring(self, ring: Tensor, x: Tensor) -> Tensor:
+        """ring (capacity, size + slack, D), x (N, n, D); returns (N, size + n, D)."""
+        length, dim = ring.shape[1:]
         count = length - self._slack + x.shape[1]  # size + n
-        places = self.compute_once((length, count), lambda: self._places(length, count))  # (N, size + n)
-        frames = kept.view(-1, dim)  # (capacity * length, D)
-        frames.index_copy_(0, places[:, -x.shape[1] :].flatten(), x.reshape(-1, dim).to(kept.dtype))
-        return frames.index_select(0, places.flatten()).view(len(x), count, dim).to(x.dtype)
+        indices = self.compute_once((length, count), lambda: self._frame_indices(length, count))  # (N, size + n)
+        frames = ring.view(-1, dim)  # (capacity * length, D)
+        frames.index_copy_(0, indices[:, -x.shape[1] :].flatten(), x.reshape(-1, dim).to(ring.dtype))
+        return frames.index_select(0, indices.flatten()).view(len(x), count, dim).to(x.dtype)
 
-    def _places(self, length: int, count: int) -> Tensor:
-        """The places of the cached frames, and of a step's frames after them, in all rows one after the other."""
+    def _frame_indices(self, length: int, count: int) -> Tensor:
+        """Indices (N, count), in (capacity * length, D), of the cached frames and of a step's frames after them."""
         index = torch.arange(count, device=self._rows.device)
         return self._rows[:, None] * length + (self._first[:, None] + index) % length

@@ -1,9 +1,9 @@
-"""Streams in the rows of a kept state have the log-probs of `AcousticModel.step`, whichever advance together."""
+"""Streams in the rows of `StreamStates` have the log-probs of `AcousticModel.step`, whichever advance together."""
 
 import pytest
 import torch
 
-from asrtool.models.kept_state import KeptState
+from asrtool.models.stream_states import StreamStates
 
 CAPACITY = 4
 STEPS = 2 * [([2], 1), ([0, 2, 3], 1), ([3, 0], 2), ([1, 2, 0, 3], 1), ([1], 5), ([2, 1], 1), ([0, 1, 2, 3], 2)]
@@ -42,16 +42,16 @@ def random_steps(model):
 
 @pytest.mark.parametrize("max_chunks", [1, 2])
 @torch.no_grad()
-def test_streams_of_a_kept_state_equal_single_streams(make_model, streaming_kind, max_chunks):
-    """Also steps of more frames than a kept state takes at once, and caches that are shorter and longer than a step."""
+def test_streams_of_stream_states_equal_single_streams(make_model, streaming_kind, max_chunks):
+    """Also steps of more frames than the states take at once, and caches that are shorter and longer than a step."""
     model = make_model(**streaming_kind)
-    kept = KeptState(model, 2, max_chunks * model.latency().chunk)
-    kept.grow(CAPACITY)
-    assert kept.capacity == CAPACITY
+    states = StreamStates(model, 2, max_chunks * model.latency().chunk)
+    states.grow(CAPACITY)
+    assert states.capacity == CAPACITY
     steps = list(random_steps(model))
     num_compared = 0
     for (rows, x, lens), (expected, meaning) in zip(steps, one_by_one(model, steps), strict=True):
-        result = kept.step(x, lens, torch.tensor(rows))
+        result = states.step(x, lens, torch.tensor(rows))
         torch.testing.assert_close(result[meaning], expected[meaning], rtol=1e-5, atol=2e-5)
         num_compared += int(meaning.sum())
     assert num_compared >= 30
@@ -61,13 +61,13 @@ def test_streams_of_a_kept_state_equal_single_streams(make_model, streaming_kind
 def test_a_row_begins_anew_after_a_reset_and_the_others_go_on(make_model, streaming_kind):
     model = make_model(**streaming_kind)
     chunk = model.latency().chunk
-    kept = KeptState(model, 2, chunk)
+    states = StreamStates(model, 2, chunk)
     x = torch.randn(3, 2, chunk, 7)
     lens = torch.full((2,), chunk)
     rows = torch.arange(2)
-    outputs = [kept.step(one, lens, rows) for one in x]
-    kept.reset(rows)
-    kept.step(x[0], lens, rows)
-    kept.reset(rows[:1])
-    again = kept.step(torch.stack([x[0, 0], x[1, 1]]), lens, rows)
+    outputs = [states.step(one, lens, rows) for one in x]
+    states.reset(rows)
+    states.step(x[0], lens, rows)
+    states.reset(rows[:1])
+    again = states.step(torch.stack([x[0, 0], x[1, 1]]), lens, rows)
     torch.testing.assert_close(again, torch.stack([outputs[0][0], outputs[1][1]]), rtol=0, atol=2e-5)
