@@ -15,7 +15,7 @@ from pathlib import Path
 from asrtool.errors import UserError
 from asrtool.readers import read_lines
 
-BLANKS = " \t\r\n\v\f"  # what Kaldi takes for white space, and nothing of Unicode
+WHITESPACE = " \t\r\n\v\f"  # as Kaldi defines it: ASCII only
 SECONDS = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 AUDIO_SUFFIXES = (".flac", ".wav", ".sph", ".opus", ".ogg", ".mp3")  # FLAC first: LibriSpeech as published
 
@@ -109,7 +109,7 @@ def choose_speakers(utterances: Iterable[Utterance], included: str | None, exclu
 def speaker_names(listed: str | None) -> frozenset[str] | None:
     """Returns the names in a comma-separated list, or in a file with one a line; None without a list.
 
-    Names may have blanks within them.
+    Names may contain spaces.
     """
     if not listed:
         return None
@@ -128,6 +128,6 @@ def read_key_values(file: Path) -> Iterator[tuple[int, str, str]]:
     """Yields number, key and value of each line "KEY VALUE" that is not blank, split as Kaldi does. UserError."""
     hint = "a data folder needs wav.scp and text (text may be missing with --unlabelled)"
     for number, line in enumerate(read_lines(file, "Kaldi data file", hint), 1):
-        if line := line.strip(BLANKS):
-            key, *value = re.split(f"[{BLANKS}]+", line, maxsplit=1)
+        if line := line.strip(WHITESPACE):
+            key, *value = re.split(f"[{WHITESPACE}]+", line, maxsplit=1)
             yield number, key, value[0] if value else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asrtool.data.audio import is_command
-from asrtool.data.corpora import BLANKS, Utterance, parse_channel, parse_seconds, read_key_values, require_folder
+from asrtool.data.corpora import WHITESPACE, Utterance, parse_channel, parse_seconds, read_key_values, require_folder
 from asrtool.data.sources import InvalidEntry
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class _KaldiFolder:
         if name not in self.segments.values:
             raise InvalidEntry(f"{path}: no line 'ID RECORDING START END' for '{name}'; add it")
         try:
-            recording, start, end, *channels = re.split(f"[{BLANKS}]+", self.segments.values[name])
+            recording, start, end, *channels = re.split(f"[{WHITESPACE}]+", self.segments.values[name])
             channel = parse_channel(" ".join(channels)) if channels else None
             return recording, parse_seconds(start), None if end == "-1" else parse_seconds(end), channel
         except ValueError as error:

@@ -66,7 +66,7 @@ class UtteranceChecks:
             raise InvalidEntry(f"its recording '{recording.id}' is {both}; rename one of them")
 
     def check_speaker(self, name: str | None) -> None:
-        """Checks that a speaker's name is printable; it may have blanks."""
+        """Checks that a speaker's name is printable; it may contain spaces."""
         if name and (character := _unprintable(name)):
             raise InvalidEntry(f"the name of its speaker has {character}; remove it")
 

@@ -212,7 +212,7 @@ TEXT_KINDS = {
     "case-differs": Kind(WARNING, "the case differs from almost all transcripts", NORMALISE),
     "repeated-words": Kind(WARNING, "a word is repeated five times or more in a row", LISTEN),
     "rare-characters": Kind(NOTE, "characters occur in hardly any transcript", NORMALISE),
-    "white-space": Kind(NOTE, "transcripts have white space at an end, or several blanks", ""),
+    "white-space": Kind(NOTE, "transcripts have white space at an end, or several spaces in a row", ""),
 }
 
 SPEAKER_KINDS = {

@@ -148,7 +148,7 @@ def test_a_manifest_that_changes_at_the_same_size_has_another_fingerprint(corpus
     assert one == copy != two
 
 
-BOMBS = {"blanks": b" " * (1 << 20), "one line": b"x" * (1 << 20), "line ends": b"\n" * (1 << 20)}
+BOMBS = {"spaces": b" " * (1 << 20), "one line": b"x" * (1 << 20), "line ends": b"\n" * (1 << 20)}
 READ = """
 import sys
 from pathlib import Path
@@ -162,7 +162,7 @@ print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.st
 """
 
 
-@pytest.mark.parametrize("kind", ["blanks", "one line"])
+@pytest.mark.parametrize("kind", ["spaces", "one line"])
 def test_a_line_of_more_than_eight_megabytes_is_refused(cuts, tmp_path, kind):
     first = json.dumps(cuts[0]).encode() + b"\n"
     (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(first + 10 * BOMBS[kind], 1))

@@ -113,7 +113,7 @@ OTHER_FORMS = {
     "byte order mark": lambda text: "\ufeff" + text,
     "minus infinity": lambda text: spoil(text, "-99.0\t<s>", "-inf\t<s>"),
     "minus infinity of other tools": lambda text: spoil(text, "-99.0\t<s>", "-Infinity <s>"),
-    "blanks at line ends": lambda text: text.replace("\n", " \t\n"),
+    "white space at line ends": lambda text: text.replace("\n", " \t\n"),
     "text before and after": lambda text: f"a comment\n\n{text}\nmore text\n",
     "all": lambda text: "\ufeff" + spoil(text, "-99.0\t<s>", "-inf\t<s>").replace("\n", "\r\n"),
 }
