@@ -85,8 +85,11 @@ def test_training_writes_all_files_of_an_experiment(run, rows, state, tiny_confi
 @pytest.mark.parametrize("normalise", ["global", "utterance", "none"])
 def test_feature_statistics_are_measured_as_configured(run, state, normalise):
     buffers = state(run(model={"normalise": normalise}))["model"]
-    measured = (buffers["normalise.mean"] != 0).all(), (buffers["normalise.inverse_deviation"] != 1).all()
-    assert measured == ((False, False) if normalise == "none" else (normalise == "global", True)) or all(measured)
+    has_mean = bool((buffers["normalise.mean"] != 0).all())
+    has_deviation = bool((buffers["normalise.inverse_deviation"] != 1).all())
+    assert has_deviation == (normalise != "none")
+    if normalise != "utterance":  # its mean is 0 up to rounding errors
+        assert has_mean == (normalise == "global")
 
 
 def test_the_same_command_twice_gives_the_same_bits(run, same_training):
