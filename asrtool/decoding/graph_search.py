@@ -29,6 +29,7 @@ from asrtool.decoding.lattice import Lattice, LatticePath, nbest_paths
 from asrtool.decoding.lattice_posteriors import word_posteriors
 from asrtool.errors import UserError
 from asrtool.forking import fork_context
+from asrtool.graphs.folder import DecodingGraph
 from asrtool.graphs.graph_cache import cached_fst
 from asrtool.interrupts import init_worker
 
@@ -38,14 +39,14 @@ MAX_PENDING = 200  # utterances that are submitted to worker processes ahead of 
 class GraphSearch:
     """The search in one graph. It is a `Search` of asrtool/decoding/hypothesis.py, and what its worker processes run.
 
-    `graph`: a `DecodingGraph` of asrtool/graphs/folder.py. `priors`: see GraphOptions.scaled_log_likelihoods.
-    `rescore`: changes each lattice before its best words are taken. With `jobs` > 1 as many processes are forked at
-    once, after the graph was loaded, so that they share its memory; they never touch a GPU.
+    `priors`: see GraphOptions.scaled_log_likelihoods. `rescore`: changes each lattice before its best words are taken.
+    With `jobs` > 1 as many processes are forked at once, after the graph was loaded, so that they share its memory;
+    they never touch a GPU.
     """
 
     def __init__(
         self,
-        graph: Any,
+        graph: DecodingGraph,
         options: GraphOptions,
         jobs: int = 1,
         priors: np.ndarray | None = None,
@@ -63,7 +64,7 @@ class GraphSearch:
         self.fst = self.prepare(graph, options.insertion_penalty)
         self.pool = _fork(jobs, self) if jobs > 1 else None
 
-    def prepare(self, graph: Any, insertion_penalty: float) -> Any:
+    def prepare(self, graph: DecodingGraph, insertion_penalty: float) -> Any:
         """Returns the FST that is searched, from the user's cache if the graph is large."""
         cached = cached_fst(graph, insertion_penalty)
         if cached is not None:

@@ -18,6 +18,7 @@ from asrtool.decoding.hypothesis import Hypothesis
 from asrtool.decoding.kaldi_search import add_insertion_penalty, require_num_outputs
 from asrtool.decoding.lattice import POS_INF, Lattice, LatticePath
 from asrtool.errors import UserError
+from asrtool.graphs.folder import DecodingGraph
 
 if TYPE_CHECKING:
     import k2
@@ -58,7 +59,7 @@ class K2Search(GraphSearch):
 
     def __init__(
         self,
-        graph: Any,
+        graph: DecodingGraph,
         options: GraphOptions,
         priors: np.ndarray | None = None,
         rescore: Callable[[Lattice], Lattice] | None = None,
@@ -68,7 +69,7 @@ class K2Search(GraphSearch):
         super().__init__(graph, options, priors=priors, rescore=rescore, keep_lattices=keep_lattices)
         self.k2_graph = convert_graph(self.fst)
 
-    def prepare(self, graph: Any, insertion_penalty: float) -> Any:
+    def prepare(self, graph: DecodingGraph, insertion_penalty: float) -> Any:
         """Returns the FST in the type that k2 converts."""
         return add_insertion_penalty(graph.fst, insertion_penalty, len(graph.words))
 

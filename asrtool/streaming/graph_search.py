@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from asrtool.decoding.kaldi_search import (
     require_num_outputs,
 )
 from asrtool.decoding.lattice import LatticePath
+from asrtool.graphs.folder import DecodingGraph
 from asrtool.streaming.partial_hypothesis import PartialHypothesis
 
 
@@ -28,7 +28,7 @@ class StreamingGraph:
     uses the difference of their costs. This takes twice the search time, and twice the graph's memory.
     """
 
-    def __init__(self, graph: Any, options: GraphOptions):
+    def __init__(self, graph: DecodingGraph, options: GraphOptions):
         self.words = graph.words
         self.meta = graph.meta
         self.options = options
