@@ -17,12 +17,13 @@ from asrtool.cli.calibrate import calibrate
 from asrtool.cli.clean import clean
 from asrtool.cli.combine import combine
 from asrtool.cli.compare import compare
-from asrtool.cli.decode import decode, rescore, score, tune
+from asrtool.cli.decode import decode
 from asrtool.cli.doctor import doctor
 from asrtool.cli.export import export
 from asrtool.cli.features import features
 from asrtool.cli.fmllr import fmllr
 from asrtool.cli.graph import graph
+from asrtool.cli.info import info
 from asrtool.cli.lexicon import lexicon
 from asrtool.cli.lm import lm
 from asrtool.cli.new import new
@@ -31,14 +32,17 @@ from asrtool.cli.pack import pack
 from asrtool.cli.plan import plan
 from asrtool.cli.prepare import prepare
 from asrtool.cli.report import report
+from asrtool.cli.rescore import rescore
+from asrtool.cli.score import score
 from asrtool.cli.segment import segment
 from asrtool.cli.serve import serve
 from asrtool.cli.split import split, subset
 from asrtool.cli.stream import stream
 from asrtool.cli.tokenizer import tokenizer
-from asrtool.cli.train import info, train
+from asrtool.cli.train import train
 from asrtool.cli.transcribe import transcribe
 from asrtool.cli.tree import tree
+from asrtool.cli.tune import tune
 from asrtool.errors import AsrtoolError, DataError
 from asrtool.interrupts import TERMINATED, Terminated, exit_on_sigterm
 from asrtool.logs import log_to_stderr, printable

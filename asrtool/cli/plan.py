@@ -2,9 +2,10 @@
 
 import click
 
+from asrtool.cli.info import read_model_config, vocab_size_option
 from asrtool.cli.json_output import json_option, print_json
 from asrtool.cli.options import EPOCHS, PATH, Number, threads_option
-from asrtool.cli.train import OVERRIDE, vocab_size_option
+from asrtool.cli.train import OVERRIDE
 
 AMOUNT = Number(1e-6, 1e9)  # of hours, speeds and prices: beyond, products of several of them overflow
 DEVICES = click.IntRange(1, 1_000_000)
@@ -64,7 +65,6 @@ def plan(
     """
     if steps and epochs:
         raise click.UsageError("--steps and --epochs both set the length of the training; give one of them")
-    from asrtool.cli.train import read_model_config
     from asrtool.planning.devices import find_device
     from asrtool.planning.operation import DISK_BYTES_PER_SECOND, MTBF_HOURS, OperationOptions, plan_operation
     from asrtool.planning.operation_text import operation_assumptions, operation_lines, operation_values

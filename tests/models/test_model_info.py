@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from asrtool.cli.train import read_model_config
+from asrtool.cli.info import read_model_config
 from asrtool.config_file import load_config, save_config
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.cost import attention_seconds

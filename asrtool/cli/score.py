@@ -1,0 +1,50 @@
+"""`asrtool score`."""
+
+import click
+
+from asrtool.cli.options import PATH
+
+
+@click.command()
+@click.argument("folders", type=PATH, nargs=-1, required=True)
+@click.option("--name", show_default="the name that it was decoded under", help="Name of the set.")
+@click.option("--pool", "pooled", metavar="NAME", help="Also score all utterances as one set of this name.")
+@click.option("--against", type=PATH, multiple=True, help="Folder to compare with by paired bootstrap; repeatable.")
+@click.option(
+    "--normalise",
+    type=PATH,
+    show_default="none",
+    help="Rules file of `asrtool normalise`. It is applied to references and hypotheses before scoring.",
+)
+def score(folders, name, pooled, against, normalise) -> None:
+    """Print the word error rate of each decoded folder.
+
+    Each line has the 95 % bootstrap interval. Next to hyps.jsonl the command writes wer.json, report.txt (confusions,
+    speakers), and alignments.txt and alignments.jsonl (every utterance).
+
+    \b
+    asrtool score exp/transformer/decode/test/greedy
+    asrtool score exp/transformer/decode/*/prefix
+    asrtool score fold_*/exp/transformer/decode/held_out/graph --pool "all folds"
+    asrtool score exp/transformer/decode/test/graph --against exp/blstm/decode/test/graph
+    asrtool score other_system/test --normalise conf/normalise.yaml
+    """
+    from asrtool.scoring.folder import compare_folders, score_folder, score_pooled, set_name
+    from asrtool.scoring.report import difference_line, speaker_interval_lines, summary_line
+    from asrtool.text.normalisation_rules import load_rules
+
+    rules = load_rules(normalise) if normalise else None
+
+    def print_difference(scored_folders):
+        if against:
+            click.echo(difference_line(compare_folders(scored_folders, against, rules)))
+
+    for folder in folders:
+        click.echo(summary_line(name or set_name(folder), score_folder(folder, name, rules)))
+        print_difference([folder])
+    if pooled:
+        pooled_score = score_pooled(folders, rules)
+        click.echo(summary_line(pooled, pooled_score))
+        for line in speaker_interval_lines(pooled_score):
+            click.echo(line)
+        print_difference(folders)
