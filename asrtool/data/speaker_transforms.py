@@ -5,7 +5,6 @@ features it is y -> y + C^T ((A - 1) C (y - mean) + b), where C has the first ro
 the mean and the finer structure of the spectrum stay as they are.
 """
 
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +14,10 @@ import torch
 from lhotse import MonoCut
 from torch import Tensor
 
+from asrtool.data.speeds import speed_of
 from asrtool.files import file_hash
 from asrtool.tensor_files import DamagedFileError, load_tensors, require_finite, save_tensors
 
-SPEED_SUFFIX = re.compile(r"_sp([0-9.]+)$")
 HINT = "write it with `asrtool fmllr`"
 NUM_CEPSTRA = 40  # that are transformed, of log-mel features of at least as many bins
 
@@ -44,13 +43,7 @@ def transform_key(cut: MonoCut) -> str | None:
     """
     speaker = cut.supervisions[0].speaker if cut.supervisions else None
     speed = speed_of(cut)
-    return speaker if not speaker or speed is None else f"{speaker} at speed {speed}"
-
-
-def speed_of(cut: MonoCut) -> str | None:
-    """Returns the factor by which the speed of a cut was changed, which lhotse adds to its id; None if it was not."""
-    match = SPEED_SUFFIX.search(cut.id)
-    return match[1] if match else None
+    return speaker if not speaker or speed == 1.0 else f"{speaker} at speed {speed:g}"
 
 
 class SpeakerTransforms:

@@ -20,6 +20,7 @@ from asrtool.data.exclusion import read_exclusions
 from asrtool.data.manifest import printable_id, speaker_of
 from asrtool.data.manifest_lines import SUFFIXES, entries_of_files, open_writer
 from asrtool.data.shards import entries_with_dicts
+from asrtool.data.speeds import speed_copy
 from asrtool.errors import UserError
 from asrtool.files import require_output
 from asrtool.progress import progress
@@ -58,7 +59,8 @@ class Facts:
     id: str
     seconds: float
     speaker: str | None
-    recording: str
+    original: str  # id of the utterance at its original speed: copies at other speeds belong together
+    recording: str  # at its original speed
     sentence: str  # in lower case, without punctuation
 
 
@@ -86,9 +88,9 @@ def split_manifest(cuts: Path, out_folder: Path, options: SplitOptions) -> list[
 
 def _facts(name: str, seconds: float, cut_dict: dict) -> Facts:
     supervision: dict = next(iter(cut_dict.get("supervisions") or ()), {})
-    recording = cut_dict.get("recording") or {}
+    original = speed_copy(cut_dict)
     sentence = re.sub(r"\W+", " ", supervision.get("text") or "").strip().casefold()
-    return Facts(name, seconds, speaker_of(cut_dict), str(recording.get("id", name)), sentence)
+    return Facts(name, seconds, speaker_of(cut_dict), original.utterance, original.recording, sentence)
 
 
 def _wanted(options: SplitOptions) -> list[str]:
@@ -132,7 +134,8 @@ def _choose_groups(facts: Sequence[Facts], options: SplitOptions) -> str:
     if len(speakers) >= MIN_SPEAKERS and unknown <= MAX_UNKNOWN_SHARE * len(facts):
         return "speaker"
     recordings = {fact.recording for fact in facts}
-    return "recording" if MIN_SPEAKERS <= len(recordings) < len(facts) else "utterance"
+    originals = {fact.original for fact in facts}
+    return "recording" if MIN_SPEAKERS <= len(recordings) < len(originals) else "utterance"
 
 
 def _examples(speakers: Collection[str]) -> str:
@@ -167,9 +170,9 @@ def _keys(facts: Sequence[Facts], by: str) -> list[str | None]:
     if by == "recording":
         return [fact.recording for fact in facts]
     distinct = len({fact.sentence for fact in facts})
-    if distinct >= MIN_DISTINCT_SHARE * len(facts):
-        return [fact.sentence or fact.id for fact in facts]
-    return [fact.id for fact in facts]
+    if distinct >= MIN_DISTINCT_SHARE * len({fact.original for fact in facts}):
+        return [fact.sentence or fact.original for fact in facts]
+    return [fact.original for fact in facts]
 
 
 def _hash(key: str, seed: int) -> bytes:

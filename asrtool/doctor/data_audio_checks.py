@@ -112,11 +112,11 @@ def is_steady_noise(signal: Signal) -> bool:
 
 
 def check_overlaps(utterances: Sequence[Utterance], faults: Faults) -> None:
-    """Adds a fault for each utterance that overlaps the one before it in its recording and channel."""
+    """Adds a fault for each utterance that overlaps the one before it in its recording and channel, at its speed."""
     by_channel: dict[tuple, list[Utterance]] = {}
     for utterance in utterances:
         if utterance.source is not None:
-            by_channel.setdefault((utterance.source.audio, utterance.channel), []).append(utterance)
+            by_channel.setdefault((utterance.source.audio, utterance.channel, utterance.speed), []).append(utterance)
     for segments in by_channel.values():
         segments.sort(key=lambda segment: segment.start)
         previous = segments[0]

@@ -12,6 +12,7 @@ from typing import Any
 
 from asrtool.data.entry_checks import cut_problem, field_problem, overhang_problem
 from asrtool.data.shards import SharItem, entries, manifest_files
+from asrtool.data.speeds import speed_copy
 from asrtool.doctor.data_faults import Faults
 from asrtool.errors import AsrtoolError
 from asrtool.readers import BYTE_ORDER_MARK, STRICT_JSON, read_byte_lines
@@ -47,6 +48,7 @@ class Utterance:
     text: str | None  # as it stands in the file; None without a supervision
     speaker: str | None
     source: Source | None  # None for stored features only
+    speed: float = 1.0  # of a copy at another speed
 
     @property
     def words(self) -> list[str]:
@@ -122,6 +124,7 @@ def _utterance(cut_dict: dict, items: tuple[SharItem, ...]) -> Utterance:
         text=(supervision.get("text") or "") if supervision else None,
         speaker=(supervision.get("speaker") or None) if supervision else None,
         source=_source(cut_dict.get("recording"), cut_dict.get("channel") or 0, items),
+        speed=speed_copy(cut_dict).speed,
     )
 
 

@@ -39,10 +39,10 @@ class DataSet:
 
 
 def check_duplicates(data: DataSet) -> None:
-    """Adds faults of audio and transcripts that occur more than once in one set."""
-    first_with: dict[bytes, Utterance] = {}
+    """Adds faults of audio and transcripts that occur more than once in one set; copies at other speeds are none."""
+    first_with: dict[tuple[bytes, float], Utterance] = {}
     for utterance, digest in data.digests():
-        first = first_with.setdefault(digest, utterance)
+        first = first_with.setdefault((digest, utterance.speed), utterance)
         if first is utterance or (first.id == utterance.id and _sentence(first) == _sentence(utterance)):
             continue  # a repeated line is a duplicate-id
         if _sentence(first) == _sentence(utterance):
@@ -51,8 +51,11 @@ def check_duplicates(data: DataSet) -> None:
             texts = f"{shortened(first.text or '', 60)!r} and {shortened(utterance.text or '', 60)!r}"
             data.faults.add("same-audio-other-text", utterance.id, f"as {first.id}: {texts}")
             data.faults.add("same-audio-other-text", first.id, f"as {utterance.id}: {texts}")
-    counts = Counter(_sentence(utterance) for utterance in data.utterances)
-    for sentence, count in counts.most_common():
+    counts = Counter((_sentence(utterance), utterance.speed) for utterance in data.utterances)
+    counts_at_one_speed: dict[str, int] = {}
+    for (sentence, _), count in counts.most_common():
+        counts_at_one_speed.setdefault(sentence, count)
+    for sentence, count in counts_at_one_speed.items():
         if count > 1 and _is_long(sentence):
             data.faults.add("duplicate-transcripts", shortened(sentence, 80), f"{count} times")
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from torch import Tensor
 
 from asrtool.data.manifest import transcripts
-from asrtool.data.shards import entries, manifest_name
-from asrtool.data.speaker_transforms import SPEED_SUFFIX, read_transforms, save_transforms
+from asrtool.data.shards import entries_with_dicts, manifest_name
+from asrtool.data.speaker_transforms import read_transforms, save_transforms
+from asrtool.data.speeds import speed_copy
 from asrtool.errors import DataError, UserError
 from asrtool.files import file_hash, require_output, require_own_folder, require_same_kind
 from asrtool.fmllr.hmm import num_hmm_states
@@ -101,7 +102,9 @@ def _estimate(model: FmllrModel, cuts: Path, texts: Mapping[str, str] | None, ou
 
 def _choose_cuts(cuts: Path, max_hours: float) -> set[str]:
     """Returns the ids of cuts at their original speed, from all parts of the manifest, of at most `max_hours` hours."""
-    originals = [(entry.id, entry.duration) for entry in entries(cuts) if not SPEED_SUFFIX.search(entry.id)]
+    originals = [
+        (entry.id, entry.duration) for entry, cut_dict in entries_with_dicts(cuts) if speed_copy(cut_dict).speed == 1.0
+    ]
     hours = sum(duration for _, duration in originals) / 3600
     every = max(1, -int(-hours // max_hours))
     return {name for name, _ in originals[::every]}

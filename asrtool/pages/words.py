@@ -1,6 +1,5 @@
 """Which words are wrong: confusions with examples, and the errors of words by how often the training has them."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from asrtool.data.shards import entries_with_dicts
+from asrtool.data.speeds import speed_copy
 from asrtool.pages.elements import Element, bar, bars, column, counted, table, text
 from asrtool.pages.groups import bootstrap_interval
 from asrtool.pages.results import DecodedUtterance
@@ -18,7 +18,6 @@ MAX_CONFUSIONS = 60  # of each kind; one beyond that occurs once or twice
 MAX_EXAMPLES = 2  # of a confusion
 CONTEXT = 3  # words before and after, in an example
 MAX_WORDS = 200  # in the table of words
-SPEED_SUFFIX = re.compile(r"_sp\d+(\.\d+)?$")  # of cuts at another speed, as lhotse names them
 FREQUENCIES = ((0, 0), (1, 1), (2, 5), (6, 20), (21, 100), (101, 1000), (1001, None))  # in the training, from and to
 
 
@@ -87,8 +86,8 @@ def training_words(manifests: Iterable[Path]) -> Counter[str]:
     words: Counter[str] = Counter()
     for path in manifests:
         seen = set()
-        for entry, cut_dict in entries_with_dicts(path):
-            name = SPEED_SUFFIX.sub("", entry.id)
+        for _, cut_dict in entries_with_dicts(path):
+            name = speed_copy(cut_dict).utterance
             if name in seen:
                 continue
             seen.add(name)

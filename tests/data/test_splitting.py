@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+from lhotse import CutSet
 
 from asrtool.data.splitting import SplitOptions, SubsetOptions, parse_size, split_manifest, write_subset
 from asrtool.errors import UserError
@@ -86,6 +87,23 @@ def test_without_speakers_equal_sentences_stay_together(manifest):
     assert not {sentence[i] for i in found["test"]} & {sentence[i] for i in found["train"]}
     assert lines[0] == "split by utterance, seed 0" and not any("sentences that train has" in line for line in lines)
     assert 16 <= len(found["test"]) <= 24
+
+
+@pytest.mark.parametrize("by", ["auto", "utterance", "recording"])
+def test_copies_at_other_speeds_stay_with_their_utterance(manifest, by):
+    cuts = CutSet.from_file(manifest([(f"u{n}", 2.0, None, f"text {n % 25}") for n in range(100)])).to_eager()
+    copies = CutSet.from_cuts([*cuts.perturb_speed(0.9), *cuts, *cuts.perturb_speed(1.1)])
+    path = manifest([], name="copies.jsonl.gz")
+    copies.to_file(path)
+    found, lines = split(path, by=by)
+    assert lines[0] == f"split by {'recording' if by == 'recording' else 'utterance'}, seed 0"
+    originals = [{name.split("_")[0] for name in ids} for ids in found.values()]
+    assert sum(map(len, originals)) == 100 and min(map(len, originals)) >= 8
+
+
+def test_ids_that_end_as_those_of_copies_are_utterances_of_their_own(manifest):
+    found, _ = split(manifest([(f"u_sp{n}", 2.0, None, "word") for n in range(100)]))
+    assert 8 <= len(found["test"]) <= 12 and 8 <= len(found["dev"]) <= 12
 
 
 def test_few_sentences_are_in_all_sets_and_that_is_said(manifest):

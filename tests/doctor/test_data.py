@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lhotse import CutSet
 from scipy.signal import resample_poly
 
 from asrtool.config import Config
@@ -123,6 +124,22 @@ def test_segments_that_overlap_are_found_unless_the_speakers_differ(tmp_path, cl
     (tmp_path / "segments.jsonl").write_text("\n".join(lines))
     (report,) = examine_data([tmp_path / "segments.jsonl"]).reports
     assert faults_by_id(report) == {"s2": {"overlapping-segments"}}
+
+
+def test_copies_at_other_speeds_are_no_duplicates(tmp_path, clean):
+    items = deepcopy(clean.items[:3])
+    items[2].set_samples(items[1].samples)
+    items[2].text = items[1].text
+    manifest = Corpus(items).write(tmp_path, "train.jsonl")
+    cuts = CutSet.from_file(manifest).to_eager()
+    CutSet.from_cuts([*cuts.perturb_speed(0.9), *cuts, *cuts.perturb_speed(1.1)]).to_file(tmp_path / "all.jsonl")
+    findings = examine_data([tmp_path / "all.jsonl"])
+    same = [f"{items[2].id}{suffix}" for suffix in ("", "_sp0.9", "_sp1.1")]
+    assert set(findings.excluded) == set(same)
+    faults = faults_by_id(findings.reports[0], with_notes=True)
+    assert {name for name, kinds in faults.items() if kinds & {"duplicate-audio", "overlapping-segments"}} == set(same)
+    sentences = [f for f in findings.reports[0].findings if f.code == "duplicate-transcripts"]
+    assert all(example.endswith(": 2 times") for finding in sentences for example in finding.examples)
 
 
 def test_the_rate_of_the_configuration_is_expected_else_the_usual_one(tmp_path, clean):

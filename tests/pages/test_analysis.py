@@ -104,6 +104,13 @@ def test_copies_of_an_utterance_at_other_speeds_count_once_in_the_training(tmp_p
     assert training_words([tmp_path / "copies.jsonl.gz"]) == words == training_words([corpus])
 
 
+@pytest.mark.parametrize("ids", ["a_sp{}", "a_sp{}.0"])
+def test_ids_that_end_as_those_of_copies_are_utterances_of_their_own(tmp_path, corpus, ids):
+    cuts = CutSet.from_cuts(cut.with_id(ids.format(n)) for n, cut in enumerate(CutSet.from_file(corpus)))
+    cuts.to_file(tmp_path / "named.jsonl.gz")
+    assert training_words([tmp_path / "named.jsonl.gz"]) == training_words([corpus])
+
+
 def test_the_reliability_diagram_has_the_share_correct_of_each_confidence():
     confidences = [0.2] * 30 + [0.9] * 30
     is_correct = [True] * 6 + [False] * 24 + [True] * 27 + [False] * 3
