@@ -27,7 +27,7 @@ from asrtool.cli.options import (
     "--out",
     type=PATH,
     show_default="EXP/adapted/SET, in the second round EXP/adapted2/SET",
-    help="File or folder to write. A folder of weights.",
+    help="Folder for the adapted weights.",
 )
 @click.option(
     "--epochs", default=5.0, type=EPOCHS, help="Number of passes over the data. The data is the audio of a speaker."

@@ -34,7 +34,7 @@ from asrtool.cli.search_options import (
 @lattice_search_options
 @no_rescore_option
 @click.option("--jobs", default=1, type=JOBS, help="Number of processes. Graph search runs in them.")
-@click.option("--out", type=PATH, show_default="EXP/calibration.json", help="File or folder to write. A JSON file.")
+@click.option("--out", type=PATH, show_default="EXP/calibration.json", help="JSON file to write.")
 @model_options
 def calibrate(
     exp,

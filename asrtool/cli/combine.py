@@ -7,7 +7,7 @@ from asrtool.cli.options import NOT_NEGATIVE, PATH, POSITIVE, overwrite_out_opti
 
 @click.command()
 @click.argument("folders", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=PATH, required=True, help="File or folder to write. A folder of results.")
+@click.option("--out", type=PATH, required=True, help="Result folder to write.")
 @click.option(
     "--system-weight",
     "weights",

@@ -41,9 +41,7 @@ from asrtool.cli.search_options import (
 @click.option("--adapted", type=PATH, help="Weights of each speaker, a folder of `asrtool adapt`.")
 @transforms_option
 @model_options
-@click.option(
-    "--out", type=PATH, show_default="EXP/decode", help="File or folder to write. Results get OUT/SET/METHOD."
-)
+@click.option("--out", type=PATH, show_default="EXP/decode", help="Folder for the results, OUT/SET/METHOD.")
 @set_options
 def decode(
     exp, cuts, methods, jobs, adapted, transforms, checkpoint, out, names, tag, overwrite, max_minutes, batch_seconds,

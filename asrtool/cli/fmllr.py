@@ -63,7 +63,7 @@ def train(cuts, folder, tokenizer, gaussians, gmm_hours, num_bins) -> None:
 @click.argument("folder", type=PATH)
 @click.argument("cuts", type=PATH)
 @pseudo_labels_option
-@click.option("--out", type=PATH, show_default="FOLDER/SET.pt", help="File or folder to write. A file of transforms.")
+@click.option("--out", type=PATH, show_default="FOLDER/SET.pt", help="File of transforms to write.")
 def estimate(folder, cuts, hyps, out) -> None:
     """Estimate the transforms of the speakers of a manifest.
 

@@ -55,7 +55,7 @@ from asrtool.cli.prepare_options import (
     "--out",
     type=PATH,
     show_default="egs/ of the checkout",
-    help="File or folder to write. The folder NAME is created in it.",
+    help="Folder in which the recipe NAME is created.",
 )
 def new(name, source, case, language, lexicon, lm_text, training_hours, download, out, **layout) -> None:
     """Create the recipe egs/NAME for a corpus, which runs as it is.

@@ -185,7 +185,7 @@ def channel_option() -> Decorator:
         "--channel",
         type=Channel(),
         default="mix",
-        help="Channel to use. The mean of all, each with outputs of its own, or one, counted from 0.",
+        help="Channels to recognise: mix (mean of all), each (one output per channel), or a number, counted from 0.",
     )
 
 
@@ -256,7 +256,7 @@ def allow_commands(command: Decorated) -> Decorated:
 
 # How a result's folder is named, and whether it may be replaced.
 set_options = add_options(
-    click.option("--name", "names", multiple=True, help="Name of the set. Once for each CUTS, in their order."),
+    click.option("--name", "names", multiple=True, help="Name of the set; give one for each CUTS, in order."),
     click.option("--tag", help="Text after the method in the name of the result's folder, to keep results apart."),
     click.option(
         "--overwrite",

@@ -25,7 +25,7 @@ common_options = add_options(
         type=Channel(),
         callback=_one_channel,
         show_default="the only channel",
-        help="Channel to use. Its number, counted from 0, in audio that has several.",
+        help="Channel of recordings that have several, counted from 0.",
     ),
     case_option(),
     click.option("--unlabelled", is_flag=True, help="Accept utterances without a transcript."),

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 @click.command()
 @click.argument("exps", metavar="EXP ...", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=PATH, default="-", help="File or folder to write. A Markdown file; - prints the section.")
+@click.option("--out", type=PATH, default="-", help="Markdown file to write; - prints the section.")
 @click.option("--title", default="Systems", help="Title of the section; a file may have several sections.")
 @click.option(
     "--html", type=PATH, show_default="none", help="HTML page to write. It is about the errors of one experiment."

@@ -92,9 +92,7 @@ def _print_devices(context: click.Context, _option: click.Parameter, is_given: b
 @graph_option
 @graph_search_options
 @checkpoint_option()
-@click.option(
-    "--out", type=PATH, show_default="EXP/stream", help="File or folder to write. Results get OUT/SET/METHOD."
-)
+@click.option("--out", type=PATH, show_default="EXP/stream", help="Folder for the results, OUT/SET/METHOD.")
 @set_options
 @max_minutes(60)
 @device_option("cpu")

@@ -26,7 +26,7 @@ NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has 
     "--out",
     type=PATH,
     show_default="EXP/decode/SET/decoding_weights.json",
-    help="File or folder to write. A JSON file of weights.",
+    help="JSON file of decoding weights to write.",
 )
 @click.option(
     "--rounds",
