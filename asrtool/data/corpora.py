@@ -8,6 +8,7 @@ tables by asrtool/data/tables.py.
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,23 +99,24 @@ def choose_speakers(utterances: Iterable[Utterance], included: str | None, exclu
     wanted = speaker_names(included)
     unwanted = speaker_names(excluded) or frozenset()
     utterances = list(utterances)
-    missing = sorted((unwanted | (wanted or frozenset())) - {utterance.speaker for utterance in utterances})
+    speakers = [utterance.speaker and unicodedata.normalize("NFC", utterance.speaker) for utterance in utterances]
+    missing = sorted((unwanted | (wanted or frozenset())) - set(speakers))
     if missing:
         raise UserError(f"no such speaker in the corpus: {', '.join(missing)}; look at its speaker folders")
-    for utterance in utterances:
-        if (wanted is None or utterance.speaker in wanted) and utterance.speaker not in unwanted:
+    for utterance, speaker in zip(utterances, speakers, strict=True):
+        if (wanted is None or speaker in wanted) and speaker not in unwanted:
             yield utterance
 
 
 def speaker_names(listed: str | None) -> frozenset[str] | None:
-    """Returns the names in a comma-separated list, or in a file with one a line; None without a list.
+    """Returns the names in a comma-separated list, or in a file with one a line, in NFC; None without a list.
 
     Names may contain spaces.
     """
     if not listed:
         return None
     names = read_lines(listed, "list of speakers") if os.path.isfile(listed) else re.split("[,\n]", listed)
-    return frozenset(filter(None, map(str.strip, names)))
+    return frozenset(unicodedata.normalize("NFC", name.strip()) for name in names if name.strip())
 
 
 def require_folder(path: Path, what: str) -> Path:

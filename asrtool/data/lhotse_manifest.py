@@ -79,7 +79,7 @@ def _checked_cut(cut: Cut, checks: UtteranceChecks) -> MonoCut:
         cut = cut.resample(checks.sampling_rate) if checks.resample else cut
         checks.at_sampling_rate(cut.recording, audio)
     for supervision in cut.supervisions:
-        checks.check_speaker(supervision.speaker)
+        supervision.speaker = checks.clean_speaker(supervision.speaker)
         supervision.text = checks.clean_text(supervision.text)
     return cut
 

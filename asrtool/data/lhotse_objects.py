@@ -14,7 +14,7 @@ from lhotse.shar.utils import fill_shar_placeholder
 
 from asrtool.data.entry_checks import cut_problem
 from asrtool.data.shards import Entry
-from asrtool.data.sources import InvalidEntry, normalise_transcripts, require_plain_sources
+from asrtool.data.sources import InvalidEntry, normalise_text_fields, require_plain_sources
 
 # One reader for all files, libsndfile, which also reads uncompressed NIST .sph: lhotse would run others by a shell.
 set_current_audio_backend(LibsndfileBackend())
@@ -29,7 +29,7 @@ def deserialize_entry(data: dict) -> Any:
     if not isinstance(data, dict):
         raise InvalidEntry(f"not an entry of a manifest but a {type(data).__name__}")
     require_plain_sources(data)
-    normalise_transcripts(data)
+    normalise_text_fields(data)
     try:
         return deserialize_item(data)
     except Exception as error:  # whatever lhotse raises over fields that are missing or of another type

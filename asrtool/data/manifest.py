@@ -131,7 +131,7 @@ def _create_cut(utterance: Utterance, recording: ManifestRecording | InvalidEntr
     if isinstance(recording, InvalidEntry):
         raise recording
     checks.check_recording(recording)
-    checks.check_speaker(utterance.speaker)
+    speaker = checks.clean_speaker(utterance.speaker)
     text = checks.clean_text(utterance.text)
     channel = checks.choose_channel(recording, utterance.audio, utterance.channel)
     end = recording.duration if utterance.end is None else utterance.end
@@ -144,7 +144,7 @@ def _create_cut(utterance: Utterance, recording: ManifestRecording | InvalidEntr
         "duration": duration,
         "channel": channel,
         "text": text,
-        "speaker": utterance.speaker,
+        "speaker": speaker,
     }
     return {
         "id": utterance.id,

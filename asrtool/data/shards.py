@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asrtool.data.entry_checks import field_problem
-from asrtool.data.sources import normalise_transcripts
+from asrtool.data.sources import normalise_text_fields
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.readers import BYTE_ORDER_MARK, GZIP_ERRORS, MAX_LINE_BYTES, STRICT_JSON, open_bytes
@@ -111,7 +111,7 @@ def _read(file: Path, first: int) -> Iterator[tuple[Entry, dict]]:
             cut_dict = STRICT_JSON.decode(line.decode("utf-8"))
             if problem := field_problem(cut_dict):
                 raise ValueError(f"number {number + 1} {problem}")
-            normalise_transcripts(cut_dict)
+            normalise_text_fields(cut_dict)
             shar_items = tuple(members(name)[number] for name in _fields_in_shar(cut_dict))
             yield Entry(cut_dict["id"], cut_dict["duration"], line, shar_items), cut_dict
     except UNREADABLE as error:

@@ -6,6 +6,7 @@ gave --allow-commands to this call.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,15 +60,20 @@ def require_plain_sources(data: dict) -> None:
             raise InvalidEntry(problem)
 
 
-def normalise_transcripts(data: dict) -> None:
-    """Brings the transcripts of an entry into the form of units and lexicons: NFC, without invisible characters.
+def normalise_text_fields(data: dict) -> None:
+    """Brings transcripts and speakers of an entry into one Unicode form, transcripts as units and lexicons have it.
 
-    Other tools leave both forms of an accented letter in their manifests, which look the same and compare as different.
+    It is NFC, for transcripts also without invisible characters. Other tools leave both forms of an accented letter in
+    their manifests, which look the same and compare as different.
     """
     supervisions = data.get("supervisions")
     for supervision in supervisions if isinstance(supervisions, list) else ():
-        if isinstance(supervision, dict) and isinstance(text := supervision.get("text"), str) and not text.isascii():
+        if not isinstance(supervision, dict):
+            continue
+        if isinstance(text := supervision.get("text"), str) and not text.isascii():
             supervision["text"] = composed(text)
+        if isinstance(speaker := supervision.get("speaker"), str) and not speaker.isascii():
+            supervision["speaker"] = unicodedata.normalize("NFC", speaker)
 
 
 def require_plain_path(path: str) -> str:

@@ -5,6 +5,7 @@ features it is y -> y + C^T ((A - 1) C (y - mean) + b), where C has the first ro
 the mean and the finer structure of the spectrum stay as they are.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -96,4 +97,5 @@ def load_transforms(path: Path, num_bins: int) -> SpeakerTransforms:
         if not isinstance(key, str) or not isinstance(transform, Tensor) or transform.shape != (dims, dims + 1):
             raise DamagedFileError(f"{path} has a transform of another shape, of {key!r}", HINT)
     require_finite(transforms, path, HINT)
-    return SpeakerTransforms(transforms, num_bins, path)
+    in_nfc = {unicodedata.normalize("NFC", key): transform for key, transform in transforms.items()}
+    return SpeakerTransforms(in_nfc, num_bins, path)

@@ -65,10 +65,11 @@ class UtteranceChecks:
             both = f"{audio[:200]}, and {other[:200]} elsewhere"
             raise InvalidEntry(f"its recording '{recording.id}' is {both}; rename one of them")
 
-    def check_speaker(self, name: str | None) -> None:
-        """Checks that a speaker's name is printable; it may contain spaces."""
+    def clean_speaker(self, name: str | None) -> str | None:
+        """Returns a speaker's name in NFC, which must be printable; it may contain spaces."""
         if name and (character := _unprintable(name)):
             raise InvalidEntry(f"the name of its speaker has {character}; remove it")
+        return name and unicodedata.normalize("NFC", name)
 
     def inspect(self, audio: str) -> AudioInfo:
         """Returns rate, length and channels of an audio file, which is inspected once."""

@@ -5,6 +5,7 @@ composed form and stops at the first line that is not a cut.
 """
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,13 +117,14 @@ def _is_shar(file: Path) -> bool:
 
 def _utterance(cut_dict: dict, items: tuple[SharItem, ...]) -> Utterance:
     supervision = next(iter(cut_dict.get("supervisions") or ()), None)
+    speaker = supervision.get("speaker") if supervision else None
     return Utterance(
         id=cut_dict["id"],
         seconds=float(cut_dict["duration"]),
         start=float(cut_dict.get("start") or 0.0),
         channel=cut_dict.get("channel") or 0,
         text=(supervision.get("text") or "") if supervision else None,
-        speaker=(supervision.get("speaker") or None) if supervision else None,
+        speaker=unicodedata.normalize("NFC", speaker) if speaker else None,
         source=_source(cut_dict.get("recording"), cut_dict.get("channel") or 0, items),
         speed=speed_copy(cut_dict).speed,
     )

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from asrtool.data.corpora import choose_speakers, read_librispeech, read_yesno, speaker_names
+from asrtool.data.corpora import Utterance, choose_speakers, read_librispeech, read_yesno, speaker_names
 from asrtool.data.kaldi_folder import read_kaldi
 from asrtool.errors import UserError
 
@@ -93,6 +93,15 @@ def test_names_of_speakers_may_have_blanks(tmp_path, listed):
     assert speaker_names(listed) == {"Anna Maria", "ben", "c"}
     (tmp_path / "names.txt").write_text(listed.replace(",", "\n"))
     assert speaker_names(str(tmp_path / "names.txt")) == {"Anna Maria", "ben", "c"}
+
+
+@pytest.mark.parametrize("listed", ["Jos\u00e9", "Jose\u0301"])
+@pytest.mark.parametrize("spelt", ["Jos\u00e9", "Jose\u0301"])
+def test_both_unicode_forms_of_a_name_are_one_speaker(listed, spelt):
+    rows = [Utterance("u1", "a.wav", "x", spelt), Utterance("u2", "b.wav", "x", "ann"), Utterance("u3", "c.wav", "x")]
+    assert speaker_names(listed) == {"Jos\u00e9"}
+    assert [row.id for row in choose_speakers(rows, listed, None)] == ["u1"]
+    assert [row.id for row in choose_speakers(rows, None, listed)] == ["u2", "u3"]
 
 
 @pytest.mark.parametrize(("only", "without"), [("84,9999", None), (None, "9999"), ("none.txt", None)])

@@ -6,11 +6,13 @@ import unicodedata
 import pytest
 from lhotse import MonoCut
 
-from asrtool.data.lhotse_objects import deserialize_entry, read_cut
+from asrtool.data.lhotse_objects import deserialize_entry, read_cut, text_and_speaker
 from asrtool.data.lhotse_sets import open_cuts
-from asrtool.data.manifest import transcripts
+from asrtool.data.manifest import speaker_of, transcripts
 from asrtool.data.shards import entries_with_dicts
 from asrtool.data.sources import InvalidEntry, allow_commands, commands_allowed, require_plain_path
+from asrtool.doctor.data_entries import read_utterances
+from asrtool.doctor.data_faults import Faults
 
 SOURCE = {"type": "file", "channels": [0], "source": "/a.wav"}
 RECORDING = {"id": "r", "sources": [SOURCE], "sampling_rate": 16000, "num_samples": 16000, "duration": 1.0}
@@ -118,16 +120,18 @@ def test_a_path_that_is_not_of_a_plain_file_is_refused(path):
     assert require_plain_path("/a/b c.wav") == "/a/b c.wav"
 
 
-def test_transcripts_have_one_normal_form_in_all_readers(corpus, tmp_path):
+def test_transcripts_and_speakers_have_one_normal_form_in_all_readers(corpus, tmp_path):
     decomposed = "u\u0308ber A\u030angstro\u0308m"
     lines = [json.loads(line) for line in gzip.decompress(corpus.read_bytes()).splitlines()[:2]]
     for line in lines:
-        line["supervisions"][0]["text"] = decomposed
+        line["supervisions"][0] |= {"text": decomposed, "speaker": decomposed}
     path = tmp_path / "cuts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     wanted = unicodedata.normalize("NFC", decomposed)
     read = list(entries_with_dicts(path))
     assert [data["supervisions"][0]["text"] for _, data in read] == [wanted] * 2
-    assert [read_cut(entry).supervisions[0].text for entry, _ in read] == [wanted] * 2
-    assert [cut.supervisions[0].text for cut in open_cuts(path)] == [wanted] * 2
+    assert [speaker_of(data) for _, data in read] == [wanted] * 2
+    assert [text_and_speaker(read_cut(entry)) for entry, _ in read] == [(wanted, wanted)] * 2
+    assert [text_and_speaker(cut) for cut in open_cuts(path)] == [(wanted, wanted)] * 2
+    assert [utterance.speaker for utterance in read_utterances(path, Faults())] == [wanted] * 2
     assert list(transcripts([path])) == [wanted] * 2

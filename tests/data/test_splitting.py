@@ -120,6 +120,16 @@ def test_segments_of_a_recording_stay_together_without_speakers(manifest):
     assert sum(map(len, recordings)) == 30
 
 
+def test_a_speaker_in_two_unicode_forms_is_in_one_set(manifest):
+    forms = ["Jos\u00e9 {}", "Jose\u0301 {}"]
+    rows = [(f"u{s}-{n}", 2.0, forms[n % 2].format(s), f"s {s} {n}") for s in range(8) for n in range(6)]
+    found, lines = split(manifest(rows))
+    speakers = [{name.split("-")[0] for name in ids} for ids in found.values()]
+    assert lines[0].startswith("split by speaker") and sum(map(len, speakers)) == 8
+    found, _ = split(manifest(rows), dev_speakers=frozenset(["Jos\u00e9 3"]))
+    assert len(found["dev"]) == 6
+
+
 def test_few_speakers_are_in_all_sets_and_that_is_said(manifest):
     _, lines = split(manifest(corpus(3)))
     assert lines[0] == "split by utterance, seed 0"

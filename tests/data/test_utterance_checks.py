@@ -28,10 +28,11 @@ def test_an_id_in_another_normal_form_is_a_duplicate():
 
 @pytest.mark.parametrize("name", ["a\nb", "\0", "a\u200b"])
 def test_a_speaker_has_a_printable_name(name):
-    UtteranceChecks().check_speaker("Ann B.")
-    UtteranceChecks().check_speaker(None)
+    assert UtteranceChecks().clean_speaker("Ann B.") == "Ann B."
+    assert UtteranceChecks().clean_speaker(None) is None
+    assert UtteranceChecks().clean_speaker("Jose\u0301") == "Jos\u00e9"
     with pytest.raises(InvalidEntry, match="speaker"):
-        UtteranceChecks().check_speaker(name)
+        UtteranceChecks().clean_speaker(name)
 
 
 def recording(name, path):
