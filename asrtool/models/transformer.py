@@ -181,9 +181,10 @@ class TransformerEncoder(Encoder):
         x = nn.functional.pad(x, (0, 0, 0, -size % self.chunk))  # (N, M * chunk, D)
         is_exporting = torch.compiler.is_exporting()  # an exported graph does not know the lengths
         if self.pack_frames and x.device.type == "cpu" and not is_exporting:
-            kept = padding_mask(x_lens + -x_lens % self.chunk, x.shape[1])  # (N, M * chunk): whole chunks
-            outputs = self._run_blocks(x[kept], x_lens.tolist(), with_intermediate)  # (sum of rounded lengths, D) each
-            outputs = [torch.zeros_like(x, dtype=y.dtype).masked_scatter(kept[:, :, None], y) for y in outputs]
+            # (N, M * chunk): True in the whole chunks of each utterance
+            mask = padding_mask(x_lens + -x_lens % self.chunk, x.shape[1])
+            outputs = self._run_blocks(x[mask], x_lens.tolist(), with_intermediate)  # (sum of rounded lengths, D) each
+            outputs = [torch.zeros_like(x, dtype=y.dtype).masked_scatter(mask[:, :, None], y) for y in outputs]
         else:
             outputs = self._run_blocks(x, padding_mask(x_lens, x.shape[1]), with_intermediate)
         return [y[:, :size] for y in outputs]
