@@ -30,9 +30,8 @@ def save_safetensors(path: Path, weights: Mapping[str, torch.Tensor], metadata: 
     text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.touch()
-        mode = (
-            temporary.stat().st_mode
-        )  # as the user's umask has it: the library writes files that only their owner can read
+        # As the user's umask has it: the library writes files that only their owner can read.
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, {METADATA: text})
         temporary.chmod(mode)
 
