@@ -71,7 +71,7 @@ def save_session(session: Session) -> Path:
 def restore_session(session: Session, path: Path) -> None:
     """Restores weights, optimizer, position in the data and random states from a checkpoint of this training.
 
-    Everything in it is checked first. Raises Damaged when the checkpoint is not complete.
+    Everything in it is checked first. Raises DamagedFileError when the checkpoint is not complete.
     """
     state = load_checkpoint(path, session.device)
     hint = "put back the tokenizer.json it was trained with"
@@ -97,7 +97,10 @@ def restore_session(session: Session, path: Path) -> None:
 
 
 def _checked_state(session: Session, state: dict[str, Any], path: Path) -> tuple[TrainingProgress, list[RankState]]:
-    """The progress and the states of the ranks in a checkpoint; Damaged unless all of it can be restored."""
+    """Returns the progress and the states of the ranks in a checkpoint.
+
+    Raises DamagedFileError unless all of the checkpoint can be restored.
+    """
     try:
         saved_state.check_optimizer(session.model, session.optimizer, state["optimizer"])
         saved_state.check_ema(session.ema, state["ema"])
