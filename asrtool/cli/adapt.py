@@ -29,9 +29,7 @@ from asrtool.cli.options import (
     show_default="EXP/adapted/SET, in the second round EXP/adapted2/SET",
     help="Folder for the adapted weights.",
 )
-@click.option(
-    "--epochs", default=5.0, type=EPOCHS, help="Number of passes over the data. The data is the audio of a speaker."
-)
+@click.option("--epochs", default=5.0, type=EPOCHS, help="Number of passes over the audio of a speaker.")
 @click.option(
     "--lr",
     default=2e-4,

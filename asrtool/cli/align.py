@@ -19,13 +19,13 @@ MANIFESTS = (".jsonl", ".jsonl.gz")
     type=FormatList(FORMATS),
     multiple=True,
     show_default=",".join(FORMATS),
-    help="Formats of the output files. Of AUDIO only; separated by commas, repeatable.",
+    help="Formats of the output files of AUDIO, comma-separated; repeatable.",
 )
-@click.option("--output-dir", type=PATH, show_default="beside AUDIO", help="Folder of the output files. Of AUDIO only.")
+@click.option("--output-dir", type=PATH, show_default="beside AUDIO", help="Folder of the output files of AUDIO.")
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace existing results. Whoever wrote them, also those that are done or were edited; of AUDIO only.",
+    help="Replace existing outputs of AUDIO, also edited ones.",
 )
 @channel_option()
 @click.option(

@@ -24,7 +24,7 @@ from asrtool.cli.search_options import (
     type=METHOD,
     multiple=True,
     show_default="the best that EXP has the files for",
-    help="Search method. Repeatable.",
+    help="Search method; repeatable.",
 )
 @lattice_search_beam_option
 @prefix_search_options

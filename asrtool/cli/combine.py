@@ -14,7 +14,7 @@ from asrtool.cli.options import NOT_NEGATIVE, PATH, POSITIVE, overwrite_out_opti
     type=NOT_NEGATIVE,
     multiple=True,
     show_default="equal weights",
-    help="Weight of a system. Repeatable, once for each folder, in order.",
+    help="Weight of a system; give one for each folder, in order.",
 )
 @click.option(
     "--scale",

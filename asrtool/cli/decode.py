@@ -19,7 +19,7 @@ from asrtool.cli.search_options import (
 @click.command()
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH, nargs=-1, required=True)
-@click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="Search method. Repeatable.")
+@click.option("--method", "methods", type=METHOD, multiple=True, default=["greedy"], help="Search method; repeatable.")
 @beam_option
 @nbest_option
 @prefix_search_options

@@ -34,14 +34,14 @@ from asrtool.cli.options import PATH, allow_commands, checkpoint_option, max_min
     "--graph",
     type=PATH,
     show_default="the graph of a pack",
-    help="Decoding graph, a folder of `asrtool graph`. With --runtime sherpa-onnx only.",
+    help="Decoding graph, a folder of `asrtool graph` (--runtime sherpa-onnx only).",
 )
 @click.option(
     "--decoding-weights",
     type=PATH,
     show_default="those of a pack for its graph",
-    help="Acoustic scale and both penalties, a file of `asrtool tune`. With --runtime sherpa-onnx only: they are put "
-    "into the copy of the graph.",
+    help="Acoustic scale and both penalties, a file of `asrtool tune`, for the copy of the graph (--runtime "
+    "sherpa-onnx only).",
 )
 @click.option("--opset", default=18, type=click.IntRange(min=18), help="Version of the ONNX operator set.")
 @threads_option(1)

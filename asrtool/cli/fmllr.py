@@ -27,7 +27,7 @@ def fmllr() -> None:
 @click.argument("cuts", type=PATH)
 @click.argument("folder", type=PATH)
 @click.option(
-    "--tokenizer", required=True, type=PATH, help="Tokenizer file. Of type phone, with the pronunciations of the words."
+    "--tokenizer", required=True, type=PATH, help="Tokenizer file of type phone, with the pronunciations of the words."
 )
 @click.option(
     "--gaussians",

@@ -13,19 +13,19 @@ from asrtool.graphs.topology import TOPOLOGIES
     "--from",
     "source",
     type=PATH,
-    help="What to start from. A pack, or a folder of `asrtool graph`, whose tokenizer, lexicon, n-gram model and other "
+    help="Pack or folder of `asrtool graph` to start from, whose tokenizer, lexicon, n-gram model and other "
     "settings are taken where no option is given.",
 )
 @click.option(
     "--tokenizer",
     type=PATH,
     show_default="the tokenizer in the pack of --from",
-    help="Tokenizer file. It has the units of the acoustic model.",
+    help="Tokenizer file with the units of the acoustic model.",
 )
 @click.option(
     "--lm",
     type=PATH,
-    help="Language model. An n-gram: plain ARPA, .gz or compiled (.npz); needed for all kinds with a G.",
+    help="N-gram model: plain ARPA, .gz or compiled (.npz); needed for all kinds with a G.",
 )
 @click.option(
     "--lexicon",

@@ -10,7 +10,7 @@ vocab_size_option = click.option(
     "--vocab-size",
     type=click.IntRange(2, 1_000_000),
     show_default="that of data.tokenizer",
-    help="Number of units. Blank included.",
+    help="Number of units, blank included.",
 )
 
 

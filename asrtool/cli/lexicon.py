@@ -29,13 +29,13 @@ from asrtool.cli.options import COUNT, PATH, case_option
     "--top",
     type=COUNT,
     show_default="all words",
-    help="Number of words to keep, the most frequent ones. Of texts and word lists.",
+    help="Number of words of texts and word lists to keep, the most frequent ones.",
 )
 @click.option(
     "--min-count",
     default=1,
     type=COUNT,
-    help="Smallest number of occurrences of a word. In texts and word lists.",
+    help="Smallest number of occurrences of a word in texts and word lists.",
 )
 @case_option()
 @click.option(

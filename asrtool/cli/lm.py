@@ -123,9 +123,7 @@ def train(
 @click.argument("text", type=PATH, nargs=-1, required=True)
 @click.argument("out", type=PATH)
 @click.option("--dev", type=PATH, help="Text whose perplexity is measured after each epoch and at the end.")
-@click.option(
-    "--vocab-size", default=2000, type=click.IntRange(2, 1_000_000), help="Number of units. BPE units of words."
-)
+@click.option("--vocab-size", default=2000, type=click.IntRange(2, 1_000_000), help="Number of BPE units.")
 @click.option("--dim", default=256, type=click.IntRange(2, 1 << 14), help="Width of the model.")
 @click.option("--layers", default=6, type=click.IntRange(1, 1000), help="Number of Transformer blocks.")
 @click.option("--heads", default=4, type=click.IntRange(1, 1000), help="Number of attention heads.")
@@ -136,8 +134,8 @@ def train(
     "--context",
     default=0,
     type=CONTEXT,
-    help="Number of units that the neural model sees at once. They are of a sentence and the sentences before it; 0 is "
-    "each sentence alone.",
+    help="Number of units, of a sentence and the sentences before it, that the neural model sees at once; 0 is each "
+    "sentence alone.",
 )
 @click.option("--epochs", default=2.0, type=EPOCHS, help="Number of passes over the data.")
 @click.option(
@@ -227,7 +225,7 @@ def prune(model: Path, out: Path, threshold: float | None, size: int | None) -> 
 @lm.command()
 @click.argument("model", type=PATH)
 @click.argument("text", type=PATH, nargs=-1, required=True)
-@click.option("--ngram", type=PATH, help="N-gram model. A neural MODEL is interpolated with it.")
+@click.option("--ngram", type=PATH, help="N-gram model that a neural MODEL is interpolated with.")
 @click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the interpolation.")
 @click.option(
     "--context",

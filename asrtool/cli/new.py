@@ -21,7 +21,7 @@ from asrtool.cli.prepare_options import (
     "source",
     type=PATH,
     required=True,
-    help="What to start from. A corpus: a folder, a table, a manifest, or lhotse:NAME.",
+    help="Corpus: a folder, a table, a manifest, or lhotse:NAME.",
 )
 @column_options
 @header_options

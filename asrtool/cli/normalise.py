@@ -15,7 +15,7 @@ from asrtool.cli.options import CASES, PATH
     "--case",
     type=CASES,
     show_default="chosen by the transcripts",
-    help="Case that the text is changed to. In the rules of --propose.",
+    help="Case that the proposed rules change text to.",
 )
 def normalise(cuts, out, rules, report, propose, case) -> None:
     """Normalise transcripts by visible rules.

@@ -249,7 +249,7 @@ def allow_commands(command: Decorated) -> Decorated:
         is_flag=True,
         expose_value=False,
         callback=allow,
-        help="Run the shell commands and open the URLs that the data names. Only for data that you trust.",
+        help="Run the shell commands and open the URLs that the data names; only for data that you trust.",
     )
     return add_option(command)
 

@@ -31,7 +31,7 @@ from asrtool.cli.search_options import (
     "--decoding-weights",
     "--weights",
     type=PATH,
-    help="Acoustic scale and both penalties, a file of `asrtool tune`. With --method graph only.",
+    help="Acoustic scale and both penalties, a file of `asrtool tune` (--method graph only).",
 )
 @priors_option
 @click.option("--calibration", type=PATH, show_default="EXP/calibration.json", help="Calibration of confidences.")
@@ -40,7 +40,7 @@ from asrtool.cli.search_options import (
     "--method",
     type=METHOD,
     show_default="the most accurate that there are files for",
-    help="Search method. `asrtool transcribe` uses it.",
+    help="Search method of `asrtool transcribe`.",
 )
 @packed_beam_option
 @packed_lattice_beam_option

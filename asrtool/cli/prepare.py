@@ -206,7 +206,7 @@ def folder(
 
 @prepare.command()
 @click.argument("out", type=PATH)
-@click.option("--cuts", type=PATH, help="Manifest of cuts. Written by lhotse.")
+@click.option("--cuts", type=PATH, help="Cut manifest of lhotse.")
 @click.option("--recordings", type=PATH, help="Manifest of lhotse's recordings; needs --supervisions.")
 @click.option("--supervisions", type=PATH, help="Manifest of lhotse's supervisions; needs --recordings.")
 @allow_commands

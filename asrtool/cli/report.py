@@ -14,15 +14,13 @@ logger = logging.getLogger(__name__)
 @click.argument("exps", metavar="EXP ...", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, default="-", help="Markdown file to write; - prints the section.")
 @click.option("--title", default="Systems", help="Title of the section; a file may have several sections.")
-@click.option(
-    "--html", type=PATH, show_default="none", help="HTML page to write. It is about the errors of one experiment."
-)
+@click.option("--html", type=PATH, show_default="none", help="HTML page to write, about the errors of one experiment.")
 @click.option(
     "--cuts",
     type=PATH,
     multiple=True,
     show_default="the manifests that were decoded",
-    help="Manifest of cuts. With --html: it has the audio of the results. Repeatable.",
+    help="Manifest of cuts with the audio of the results, for --html; repeatable.",
 )
 @click.option(
     "--spk2gender",

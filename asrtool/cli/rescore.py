@@ -8,16 +8,16 @@ from asrtool.cli.options import CONTEXT, PATH, SHARE, device_option, overwrite_o
 @click.command()
 @click.argument("folder", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--lm", "neural", type=PATH, help="Language model. A neural one, of `asrtool lm train-neural`.")
+@click.option("--lm", "neural", type=PATH, help="Neural language model of `asrtool lm train-neural`.")
 @click.option(
-    "--ngram", type=PATH, help="N-gram model. The one of `asrtool decode --rescore` for FOLDER; needed with --lm."
+    "--ngram", type=PATH, help="N-gram model with which `asrtool decode --rescore` wrote FOLDER; needed with --lm."
 )
 @click.option("--weight", default=0.5, type=SHARE, help="Weight of the neural model in the interpolation.")
 @click.option(
     "--context",
     type=CONTEXT,
     show_default="the context of its training",
-    help="Number of units that the neural model sees at once. At most the context of its training.",
+    help="Number of units that the neural model sees at once, at most the context of its training.",
 )
 @click.option("--mbr", is_flag=True, help="Choose by minimum Bayes risk: the fewest expected word errors.")
 @overwrite_out_option

@@ -38,7 +38,7 @@ prefix_search_options = add_options(
     click.option(
         "--lm",
         type=PATH,
-        help="Language model. For shallow fusion: ARPA, .npz or a KenLM binary (--method prefix only).",
+        help="Language model for shallow fusion: ARPA, .npz or KenLM binary (--method prefix only).",
     ),
     click.option(
         "--lm-weight",
@@ -77,7 +77,7 @@ priors_option = click.option(
 decoding_weights_option = click.option(
     "--decoding-weights",
     type=PATH,
-    help="Acoustic scale and both penalties, a file of `asrtool tune`. With --method graph only.",
+    help="Acoustic scale and both penalties, a file of `asrtool tune` (--method graph only).",
 )
 
 graph_search_options = add_options(

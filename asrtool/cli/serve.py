@@ -84,8 +84,8 @@ address_options = add_options(
         type=Origin(),
         metavar="URL",
         show_default="web pages of this server only",
-        help="Origin of web pages that may use the server, such as https://example.org; repeatable. Needed behind a "
-        "reverse proxy, too, for its own address.",
+        help="Origin of web pages that may use the server, such as https://example.org, also the address of a "
+        "reverse proxy; repeatable.",
     ),
 )
 limit_options = add_options(

@@ -13,13 +13,13 @@ from asrtool.cli.speaker_options import speaker_list_option, speaker_options
     "--dev-size",
     default="0.1",
     metavar="SIZE",
-    help="Size of the dev set. A share of the audio, or a time such as 2h or 30m; 0 for none.",
+    help="Size of the dev set: a share of the audio, or a time such as 2h or 30m; 0 for none.",
 )
 @click.option(
     "--test-size",
     default="0.1",
     metavar="SIZE",
-    help="Size of the test set. A share of the audio, or a time such as 2h or 30m; 0 for none.",
+    help="Size of the test set: a share of the audio, or a time such as 2h or 30m; 0 for none.",
 )
 @click.option(
     "--by",

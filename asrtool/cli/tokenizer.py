@@ -20,17 +20,17 @@ TYPES = click.Choice(["bpe", "char", "word", *PHONES, PDF])
     "--vocab-size",
     default=500,
     type=click.IntRange(2, MAX_BPE),
-    help="Number of units. Of type bpe only, the blank included.",
+    help="Number of units, blank included (--type bpe only).",
 )
 @click.option(
-    "--lexicon", type=PATH, help="Lexicon file, with a line WORD UNIT UNIT for each pronunciation. Needed for phones."
+    "--lexicon", type=PATH, help="Lexicon file, with a line WORD UNIT UNIT for each pronunciation; needed for phones."
 )
 @click.option(
     "--silence",
     metavar="UNIT",
     help="Unit of silence. It is added, and graphs insert it between words; for phones only.",
 )
-@click.option("--kaldi-model", type=PATH, help="Model of a Kaldi system, final.mdl. Needed for --type pdf.")
+@click.option("--kaldi-model", type=PATH, help="Model of a Kaldi system, final.mdl; needed for --type pdf.")
 def tokenizer(
     cuts: tuple[Path, ...],
     out: Path,

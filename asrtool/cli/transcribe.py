@@ -46,17 +46,17 @@ FORMATS = ("txt", "json", "srt", "vtt", "ctm", "textgrid", "tsv")  # the keys of
     type=FormatList(FORMATS),
     multiple=True,
     show_default="txt",
-    help="Formats of the output files. Separated by commas; repeatable.",
+    help="Formats of the output files, comma-separated; repeatable.",
 )
 @click.option(
     "--output-dir",
     type=PATH,
     show_default="beside each recording, or - without --format",
-    help="Folder of the output files. - is standard output.",
+    help="Folder of the output files; - is standard output.",
 )
 @click.option("--keep-suffix", is_flag=True, help="Output names with the recording's suffix, such as talk.mp3.txt.")
 @click.option(
-    "--overwrite", is_flag=True, help="Replace existing results. Whoever wrote them, also those that are done."
+    "--overwrite", is_flag=True, help="Replace existing outputs, also finished ones and those of other programs."
 )
 @channel_option()
 @click.option("--method", type=METHOD, show_default="the best that MODEL has the files for", help="Search method.")

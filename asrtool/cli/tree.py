@@ -9,7 +9,7 @@ from asrtool.cli.options import COUNT, PATH, model_options, refuse_options
 @click.argument("cuts", type=PATH)
 @click.argument("out", type=PATH)
 @click.option(
-    "--tokenizer", required=True, type=PATH, help="Tokenizer file. Of type phone, whose phones CUTS are aligned with."
+    "--tokenizer", required=True, type=PATH, help="Tokenizer file of type phone, whose phones CUTS are aligned with."
 )
 @click.option(
     "--units",
