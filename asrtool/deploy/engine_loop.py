@@ -41,6 +41,9 @@ class EngineLoop:
     there are `max_batch`, or one of them is behind. While a step is computed, others become ready, so that the batch
     grows with the load. After its step a stream waits for its search, which may end the utterance in the middle of the
     chunk.
+
+    usual_backlog: the audio that may wait for recognition in a stream that keeps up, in seconds: of two chunks and the
+    latency of the model. With less, a step may lack audio.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class EngineLoop:
         self._events = EventQueue()
         chunk = default_chunk_seconds(experiment)
         self._pace = StepPace(gather_chunks * chunk)
-        self._most_backlog = 2 * chunk + algorithmic_latency(experiment)["max"] / 1000  # of a stream that keeps up
+        self.usual_backlog = 2 * chunk + algorithmic_latency(experiment)["max"] / 1000
         self._is_stopped = False
         self._search_workers = search_workers
         self._processes = [SearchProcess(self._searches, self._receive) for _ in range(search_workers)]
@@ -127,7 +130,7 @@ class EngineLoop:
     def _seconds_to_step(self) -> float:
         """Returns how long the next step waits for further streams."""
         if len(self._queue) >= self._max_batch or any(
-            lane.stream.backlog_seconds > self._most_backlog for lane in self._queue
+            lane.stream.backlog_seconds > self.usual_backlog for lane in self._queue
         ):
             return 0.0
         return self._pace.seconds_left()

@@ -85,10 +85,11 @@ class StreamEngine:
     ) -> LiveStream:
         """Opens a stream of samples at `rate` Hz, by default the model's.
 
-        endpoint: the rules by which an utterance ends, as for `Model.stream`. hotwords: phrases that are expected in
-        this stream, with a weight after a tab if need be. on_results gets what `Stream.accept` returns: utterances that
-        have ended and one partial result. on_end is called once, after all results: with None after
-        `LiveStream.finish`, with the exception of a stream that failed.
+        endpoint: the rules by which an utterance ends, as for `Model.stream`; an utterance also ends after
+        MAX_UTTERANCE_SECONDS, with an empty list after these alone. hotwords: phrases that are expected in this stream,
+        with a weight after a tab if need be. on_results gets what `Stream.accept` returns: utterances that have ended
+        and one partial result. on_end is called once, after all results: with None after `LiveStream.finish`, with the
+        exception of a stream that failed.
 
         Raises UserError for a rate, rules or hotwords that do not fit, and for an engine that was closed.
         """
@@ -116,6 +117,11 @@ class StreamEngine:
     def num_streams(self) -> int:
         """The number of open streams."""
         return len(self._streams)
+
+    @property
+    def usual_backlog(self) -> float:
+        """Seconds of audio that may wait for recognition in a stream that keeps up; with less, a step may lack audio."""
+        return self._loop.usual_backlog
 
     @property
     def takes_hotwords(self) -> bool:

@@ -15,12 +15,12 @@ class Limits:
 
     Live streams:
 
-    max_streams: streams at a time. max_batch: streams in one step of the model. gather_chunks: how long
-    a step waits for further streams, as a share of the model's chunk. max_stream_seconds: audio of a stream, and its
-    duration. max_message_bytes: one WebSocket message. max_backlog_seconds: audio that waits for recognition;
-    the server stops reading from a stream that is further ahead. start_seconds: until the start message. idle_seconds:
-    without audio. send_seconds: until the client has read a result. max_unsent: final results that wait for a slow
-    client.
+    max_streams: streams at a time. max_batch: streams in one step of the model. gather_chunks: how long a step waits
+    for further streams, as a share of the model's chunk. max_stream_seconds: audio of a stream, and its duration.
+    max_message_bytes: one WebSocket message. max_backlog_seconds: audio that waits for recognition, at least two chunks
+    and the latency of the model; the server stops reading from a stream that is further ahead. start_seconds: until the
+    start message. idle_seconds: without audio. send_seconds: until the client has read a result. max_unsent: final
+    results that wait for a slow client.
 
     Uploads:
 

@@ -19,8 +19,9 @@ class StartMessage(BaseModel):
     """The first message of a client.
 
     rate: Hz. format: of the samples. hotwords: phrases to expect, each with its weight after a tab, if it has one.
-    endpoint: the rules that end an utterance, as of `asrtool stream --endpoint`; an empty list makes the stream one
-    utterance. partial: send partial results, too.
+    endpoint: the rules that end an utterance, as of `asrtool stream --endpoint`; it also ends after 60 s
+    (MAX_UTTERANCE_SECONDS of asrtool/deploy/stream_engine.py), with an empty list after 60 s alone. partial: send
+    partial results, too.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

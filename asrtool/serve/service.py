@@ -39,7 +39,8 @@ class RunningStream(Protocol):
 class Service:
     """A server's model and everything that uses it.
 
-    engine: None for a model that cannot stream; `no_streams` then says why.
+    engine: None for a model that cannot stream; `no_streams` then says why. max_backlog_seconds: the limit of the
+    server, or what the steps of this model need, if that is more.
     """
 
     def __init__(self, model: Model, settings: ServerSettings, pool: UploadPool):
@@ -51,6 +52,8 @@ class Service:
         self.keeper = AudioKeeper(settings.keep_audio, settings.limits.max_kept_bytes)
         self.no_streams = ""
         self.engine = self._open_engine()
+        usual_backlog = self.engine.usual_backlog if self.engine else 0.0
+        self.max_backlog_seconds = max(self.limits.max_backlog_seconds, usual_backlog)
         self.timing = stream_timing(model.experiment) if self.engine else None
         self.streams: set[RunningStream] = set()
         self.is_draining = False

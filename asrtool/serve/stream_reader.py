@@ -27,6 +27,7 @@ class StreamReader:
         live: LiveStream,
         start: StartMessage,
         limits: Limits,
+        max_backlog_seconds: float,
         arrivals: ArrivalTimes,
         kept: KeptStream | None,
     ):
@@ -34,7 +35,7 @@ class StreamReader:
         self._is_finished = False  # by its client
         self._websocket = websocket
         self._live = live
-        self._limits = limits
+        self._max_backlog_seconds = max_backlog_seconds
         self._arrivals = arrivals
         self._kept = kept
         self._loop = asyncio.get_running_loop()
@@ -69,7 +70,7 @@ class StreamReader:
                     await self._finish(message)
                 await self._accept(message)
                 if self._is_ahead:
-                    timer.reschedule(None)
+                    timer.reschedule(self._clock.end)  # it may be without audio only while messages are read
                     await self._catch_up()
                 self._clock.note_audio(self._live.audio_seconds, self._loop.time())
                 if timer.when() != self._clock.timer:
@@ -90,7 +91,7 @@ class StreamReader:
     @property
     def _is_ahead(self) -> bool:
         """True if too much audio waits for its recognition."""
-        return self._live.backlog_seconds > self._limits.max_backlog_seconds
+        return self._live.backlog_seconds > self._max_backlog_seconds
 
     async def _catch_up(self) -> None:
         """Waits for the engine; meanwhile nothing is read."""

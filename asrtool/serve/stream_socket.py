@@ -49,7 +49,7 @@ class StreamConnection:
         self._limits = service.limits
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(service.limits.max_unsent)
-        self._arrivals = ArrivalTimes(service.limits.max_backlog_seconds)
+        self._arrivals = ArrivalTimes(service.max_backlog_seconds)
         self._live: LiveStream | None = None
         self._kept: KeptStream | None = None
         self._reader: StreamReader | None = None
@@ -96,7 +96,10 @@ class StreamConnection:
         assert self._service.timing is not None
         warning = rate_warning(start.rate, self._service.model.sampling_rate)
         self._outbox.put(Outgoing(ready_message(self.id, self._service.timing, warning)))
-        self._reader = StreamReader(self._websocket, self._live, start, self._limits, self._arrivals, self._kept)
+        backlog = self._service.max_backlog_seconds
+        self._reader = StreamReader(
+            self._websocket, self._live, start, self._limits, backlog, self._arrivals, self._kept
+        )
         await self._read_and_send(self._reader)
         with contextlib.suppress(WebSocketDisconnect):  # the client may close at once when it has the last message
             await self._websocket.close(1000)

@@ -12,9 +12,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from asrtool.errors import UserError
+from asrtool.serve.arrival_times import ArrivalTimes
 from asrtool.serve.errors import RequestError
 from asrtool.serve.limits import Limits, with_changes
+from asrtool.serve.messages import StartMessage
 from asrtool.serve.outbox import Outbox, Outgoing
+from asrtool.serve.stream_reader import StreamReader
 from tests.serve.running import (
     finals,
     http,
@@ -68,6 +71,32 @@ def test_a_stream_without_audio_ends_with_its_results(limited, sound):
         stream.send(pcm16(sound(1.0)))
         messages = receive_all(stream)
         assert finals(messages) and messages[-1]["code"] == "idle" and stream.close_code == 1008
+
+
+def test_a_stream_ends_at_its_longest_time_although_its_audio_is_not_recognised():
+    class StuckStream:
+        audio_seconds = backlog_seconds = 100.0
+        is_finished = False
+
+        def accept(self, samples):
+            pass
+
+        def finish(self):
+            self.is_finished = True
+
+    class Client:
+        async def receive(self):
+            return {"type": "websocket.receive", "bytes": b"\0\0"}
+
+    async def read(live):
+        limits = Limits(max_stream_seconds=0.2, idle_seconds=0.05)
+        start = StartMessage(type="start")
+        reader = StreamReader(Client(), live, start, limits, 10.0, ArrivalTimes(10.0), None)
+        await asyncio.wait_for(reader.read(), 10)
+        return reader.limit
+
+    live = StuckStream()
+    assert asyncio.run(read(live)).code == "too_long" and live.is_finished
 
 
 def test_a_connection_without_a_start_ends(limited):

@@ -190,10 +190,11 @@ def test_a_model_that_needs_whole_utterances_says_so(experiment):
         assert description["streams"] is False and description["no_streams"] in error["message"]
 
 
-def test_a_slow_engine_slows_down_a_fast_client_and_loses_nothing(stream_experiment, model, sound):
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 0.5])  # less than the chunk of the model, and more
+def test_a_slow_engine_slows_down_a_fast_client_and_loses_nothing(stream_experiment, model, sound, seconds):
     samples = sound(20.0)
     stored = np.frombuffer(pcm16(samples), "<i2")
-    limits = Limits(upload_workers=0, max_backlog_seconds=0.5)
+    limits = Limits(upload_workers=0, max_backlog_seconds=seconds)
     with served(stream_experiment, limits=limits) as running:
         messages = speak(running.url, pcm16(samples), 3200)
     assert word_rows(finals(messages)) == word_rows(expected(model, stored))
