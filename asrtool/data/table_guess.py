@@ -1,22 +1,27 @@
 """Recognition of a table's layout by its contents: header, delimiter, and the columns of audio and text."""
 
+import logging
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
-from asrtool.data.audio_index import AudioIndex
+from asrtool.data.audio_index import AUDIO_SUFFIXES, MEDIA_SUFFIXES, AudioIndex
 from asrtool.data.sources import InvalidEntry
 from asrtool.data.table_rows import DELIMITERS, JSON_SUFFIXES, numbered_lines, open_rows, split_line
 from asrtool.data.tables import COLUMNS, TableLayout
 from asrtool.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 SAMPLE_ROWS = 300  # that are looked at
 MIN_AUDIO_SHARE = 0.5  # of the values of a column, that are audio files: some may be missing
 MIN_TEXT_SHARE = 0.9  # of the values of a column of text, that have a letter
 MIN_WORDS = 1.5  # of a transcript on average; columns of fewer words are names
+MIN_SENTENCE_WORDS = 3  # from which on a field is a transcript: names of columns have fewer
+KNOWN_NAMES = frozenset(chain(COLUMNS, *COLUMNS.values()))
 SAME_SHARE = 0.3  # of the rows, in which two columns are the same text apart from case and punctuation
 
 
@@ -81,7 +86,7 @@ def _root(file: Path, layout: TableLayout) -> Path:
 
 
 def _with_delimiter_and_header(file: Path, layout: TableLayout) -> TableLayout:
-    """Recognises the delimiter by the lines, and whether the first line is a header: one names no audio file."""
+    """Recognises the delimiter by the lines, and whether the first line is a header. UserError if that is not clear."""
     lines = [line for _, line in islice(numbered_lines(file), 50)]
     if not lines:
         raise UserError(f"{file} is empty; give a table with a row for each utterance")
@@ -90,11 +95,36 @@ def _with_delimiter_and_header(file: Path, layout: TableLayout) -> TableLayout:
         first = split_line(lines[0], delimiter)
     except InvalidEntry as problem:
         raise UserError(f"{file}:1: {problem}") from problem
-    assert layout.index is not None
-    index, root = layout.index, _root(file, layout)
-    if not any(is_audio(value, root, index, index.foreign_folders([value])) for value in first):
+    if _is_header(first, file, layout):
         return replace(layout, delimiter=delimiter)
     return replace(layout, delimiter=delimiter, header=[f"column{number}" for number in range(1, len(first) + 1)])
+
+
+def _is_header(first: Sequence[str], file: Path, layout: TableLayout) -> bool:
+    """Returns True if the fields of the first line are the names of the columns, not a row.
+
+    Names that are usual, or that an option gives, are a header, and a field that is an audio file makes a row. A row
+    whose audio is missing may look like a header of other names: UserError where a field has the words of a sentence.
+    """
+    names = [field.strip().lower() for field in first]
+    given = {name.strip().lower() for name in layout.columns.values()}
+    known = [name in KNOWN_NAMES for name in names]
+    if given.intersection(names) or all(known) or sum(known) > 1:
+        return True
+    assert layout.index is not None
+    index, root = layout.index, _root(file, layout)
+    if any(name.endswith((*AUDIO_SUFFIXES, *MEDIA_SUFFIXES)) for name in names):
+        return False
+    if any(is_audio(field, root, index, index.foreign_folders([field])) for field in first):
+        return False
+    if any(known):
+        return True
+    shown = ", ".join(first)[:200]
+    if any(len(name.split()) >= MIN_SENTENCE_WORDS for name in names):
+        hint = "for a row, name the columns in their order: --header audio,text,...; for a header, give --audio-column"
+        raise UserError(f"{file}: its first line may be a header, or a row whose audio is missing ({shown}); {hint}")
+    logger.info(f"{file}: its first line is taken as the header ({shown}); --header names the columns of one without")
+    return True
 
 
 def _delimiter(lines: Sequence[str], file: Path) -> str:

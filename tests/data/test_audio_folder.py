@@ -225,6 +225,47 @@ def test_a_table_names_audio_anywhere_in_the_folder(make, kind, audio):
         assert [row[2] for row in found] == ["s1", "s2"]
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "0.wav,missing one\n1.wav,one two\n2.wav,three four\n",
+        "lost/0.FLAC|missing one\n1|one two\n2|three four\n",
+        "stop,0.wav,missing one\ngo,1.wav,one two\nstop,2.wav,three four\n",
+    ],
+)
+def test_a_first_row_whose_audio_is_missing_is_listed_and_no_header(make, table):
+    missing, *found = rows(make({"1.wav": "", "2.wav": "", "metadata.csv": table}))
+    assert missing.startswith("metadata.csv:1: no such audio file")
+    assert [row[:2] for row in found] == [("1", "one two"), ("2", "three four")]
+
+
+def test_a_first_line_that_may_be_a_row_without_its_audio_needs_a_choice(make):
+    table = "0|this audio is missing\n1|one two three\n2|three four five\n"
+    folder = make({"1.wav": "", "2.wav": "", "metadata.csv": table})
+    with pytest.raises(UserError, match="may be a header, or a row .*--header audio,text"):
+        rows(folder)
+    missing, *found = rows(folder, table=TableLayout(header=["audio", "text"]))
+    assert missing.startswith("metadata.csv:1: no such audio file") and len(found) == 2
+    found = rows(folder, table=TableLayout(columns={"audio": "0", "text": "this audio is missing"}))
+    assert [row[1] for row in found] == ["one two three", "three four five"]
+
+
+@pytest.mark.parametrize("header", ["audio,text", "file,text", "Path,Sentence", "text,speaker,path"])
+def test_usual_names_are_a_header_also_if_audio_files_are_called_so(make, header):
+    fields = {"audio": "1.wav", "file": "1.wav", "path": "1.wav", "speaker": "s"}
+    row = ",".join(fields.get(name.lower(), "one two") for name in header.split(","))
+    folder = make({"1.wav": "", "text.wav": "", "path.wav": "", "metadata.csv": f"{header}\n{row}\n"})
+    found, *others = rows(folder)
+    assert found[:2] == ("1", "one two")
+    assert others == ["path.wav: no row in metadata.csv", "text.wav: no row in metadata.csv"]
+
+
+def test_a_header_of_other_names_is_said(make, caplog):
+    with caplog.at_level("INFO"):
+        rows(make({"1.wav": "", "metadata.csv": "Datei;Satz\n1.wav;one two\n"}))
+    assert "its first line is taken as the header (Datei, Satz)" in caplog.text
+
+
 def test_each_folder_may_have_its_table(make):
     files = {f"{s}/metadata.csv": f"file_name,text\nx{s}.wav,{s} words\n" for s in ("train", "test")}
     folder = make(files | {"train/xtrain.wav": "", "test/xtest.wav": ""})
