@@ -19,6 +19,7 @@ TAIL_SECONDS = 0.1  # read from the end of each file: enough to notice a truncat
 UNKNOWN_LENGTH = 0x7FFFF000  # WAV headers written to a pipe claim about 2 or 4 GB of data: the length is not known
 MIN_RATE, MAX_RATE = 1000, 384_000  # Hz, from telemetry to the fastest recorders; others are damaged headers
 MAX_RECORDING_SECONDS = 24 * 3600.0  # a day; a header that claims more is damaged
+FULL_SCALE = 0.999  # samples from here on are counted as clipped
 MAX_SAMPLE = 2.0  # of full scale: peaks of float files go a little above 1, 16-bit integers stored there far above
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")  # those whose samples may be NaN, or of any scale
 BLOCK = 1 << 18  # samples that are read at a time

@@ -9,7 +9,7 @@ from typing import IO, Any, BinaryIO, Literal
 
 import numpy as np
 
-from asrtool.data.audio import MAX_SAMPLE, describe_wrong_samples, regular_file
+from asrtool.data.audio import FULL_SCALE, MAX_SAMPLE, describe_wrong_samples, regular_file
 from asrtool.data.audio_decoders import ArrayDecoder, Decoder, open_decoder
 from asrtool.data.audio_spool import is_pipe, spool, spool_pipe
 from asrtool.data.resampling import StreamResampler
@@ -23,7 +23,6 @@ Channel = int | Literal["mix"]
 
 MIN_MISSING_SECONDS = 0.1  # headers of compressed files count whole packets; less is not worth a warning
 SILENT_PEAK = 10 ** (-80 / 20)  # of full scale: below the noise of 16-bit microphones; no speech is that quiet
-FULL_SCALE = 0.999  # samples from here on are counted as clipped
 CLIPPED_SHARE = 1e-3  # of the samples; speech that is only loud reaches full scale far more rarely
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asrtool.data.audio import MAX_SAMPLE
+from asrtool.data.audio import FULL_SCALE, MAX_SAMPLE
 from asrtool.data.snr import estimate_snr
 
 FRAME_SECONDS = 0.01
 MIN_POWER = 1e-12  # -120 dB of full scale: the level of digital silence
-FULL_SCALE = 0.999  # samples from here on are counted as clipped
 MIN_FLAT_PEAK = 0.1  # of full scale: below it, equal neighbours at the peak are the steps of a quiet recording
 FLAT_STEP = 1 / 32768
 PEAK_RANGE = 0.02  # of the peak: a waveform that is not clipped has more samples in this range below it than at it

@@ -8,10 +8,9 @@ from asrtool.doctor.findings import Finding, Report, Severity, finding_of_error,
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.files import file_hash
 from asrtool.graphs.folder import KALDI_TOPOLOGY, LEXICON, META, SEARCHABLE, DecodingGraph, load_graph, tokenizer_hash
+from asrtool.graphs.topology import DEFAULT_TOPOLOGY
 from asrtool.readers import read_json
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
-
-DEFAULT_TOPOLOGY = "ctc"
 
 
 def is_graph(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from asrtool.config import DEFAULT_SILENCE_PROBABILITY
 from asrtool.errors import UserError
 from asrtool.files import file_hash, require_own_folder
 from asrtool.graphs.added_words import add_to_lexicon, read_added_words, write_lm_with_words
@@ -17,6 +18,7 @@ from asrtool.graphs.folder import COMMAND, LM, META, lexicon_hash, save_graph, t
 from asrtool.graphs.grammar import NOT_WORDS, arpa_words, compare_vocabularies
 from asrtool.graphs.lexicon_fst import WordBoundary
 from asrtool.graphs.sources import graph_sources
+from asrtool.graphs.topology import DEFAULT_TOPOLOGY
 from asrtool.lm.added_words import NewWord
 from asrtool.lm.ngram_files import convert_ngrams, is_compiled, source_hash
 from asrtool.text.context_units import ContextTokenizer
@@ -28,8 +30,6 @@ from asrtool.text.tokenizer import SPACE, Tokenizer, load_tokenizer
 logger = logging.getLogger(__name__)
 
 DEFAULT_KINDS = ("HLG",)
-DEFAULT_TOPOLOGY = "ctc"
-DEFAULT_SILENCE_PROBABILITY = 0.5  # as in Kaldi's recipes
 
 
 def build_graph_like(source: Path, out: Path, **options: Any) -> dict:

@@ -7,16 +7,14 @@
 All states come before all arcs, so a reader needs two allocations, where type vector needs one for each state.
 """
 
-import struct
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from asrtool.graphs.check import FstArcs, LabelCounts, checked_blocks
+from asrtool.graphs.check import HEADER, FstArcs, LabelCounts, checked_blocks
 
 MAGIC = b"\xd6\xfd\xb2~\x05\0\0\0const\x08\0\0\0standard\x02\0\0\0"  # version 2: not aligned
-HEADER = struct.Struct("<iQqqq")  # flags, properties, start, states, arcs
 EXPANDED = 1  # the property of every const FST; OpenFst computes the others that it needs
 STATE = np.dtype([("final", "<f4"), ("first", "<u4"), ("arcs", "<u4"), ("no_input", "<u4"), ("no_output", "<u4")])
 ARC = np.dtype([("labels", "<i4", 2), ("cost", "<f4"), ("target", "<i4")])

@@ -65,6 +65,7 @@ TOPOLOGIES: dict[str, Callable[[Iterable[int]], Iterator[Arc]]] = {
     "modified": modified_ctc_arcs,
     "hmm": hmm_arcs,
 }
+DEFAULT_TOPOLOGY = "ctc"
 DETERMINISTIC_TOPOLOGIES = ("ctc", "hmm")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from asrtool.data.texts import read_sentences
 from asrtool.errors import UserError
-from asrtool.lm.ngram import BOS, EOS, SPECIAL_WORDS, UNK
+from asrtool.lm.ngram import BOS, BOS_ID, EOS, SPECIAL_WORDS, UNK
 from asrtool.progress import progress
 from asrtool.readers import read_lines
 from asrtool.text.lexicon import lexicon_fields
@@ -38,7 +38,7 @@ class Corpus:
     @property
     def num_sentences(self) -> int:
         """The number of sentences."""
-        return int((self.tokens == SPECIAL_WORDS.index(BOS)).sum())
+        return int((self.tokens == BOS_ID).sum())
 
     def word_counts(self) -> np.ndarray:
         """Returns how often each word occurs, (V,)."""

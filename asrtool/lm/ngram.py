@@ -17,6 +17,7 @@ UNK = "<unk>"
 BOS = "<s>"
 EOS = "</s>"
 SPECIAL_WORDS = (UNK, BOS, EOS)  # the first three words of a trained model, in this order
+BOS_ID = SPECIAL_WORDS.index(BOS)
 LN10 = np.log(10.0)
 LOG_ZERO_ARPA = -99.0  # log10 of the probability of <s>, which is never predicted: SRILM's custom in ARPA files
 State = TypeVar("State")

@@ -16,12 +16,11 @@ import numpy as np
 
 from asrtool.errors import UserError
 from asrtool.lm.corpus import Corpus
-from asrtool.lm.ngram import BOS, LN10, LOG_ZERO_ARPA, SPECIAL_WORDS, NgramModel
+from asrtool.lm.ngram import BOS_ID, LN10, LOG_ZERO_ARPA, NgramModel
 from asrtool.lm.ngram_trie import Trie
 
 logger = logging.getLogger(__name__)
 
-BOS_ID = SPECIAL_WORDS.index(BOS)
 FALLBACK_DISCOUNTS = np.array([0, 0.5, 1.0, 1.5])  # lmplz --discount_fallback
 
 

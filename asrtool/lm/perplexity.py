@@ -13,7 +13,7 @@ import numpy as np
 from asrtool.errors import DataError, UserError
 from asrtool.lm.corpus import Corpus, case_hint
 from asrtool.lm.kenlm_model import KenlmModel, is_kenlm_binary
-from asrtool.lm.ngram import BOS, SPECIAL_WORDS, NgramModel
+from asrtool.lm.ngram import BOS_ID, SPECIAL_WORDS, NgramModel
 from asrtool.lm.ngram_files import is_compiled, read_ngrams
 from asrtool.progress import progress
 from asrtool.text.words import change_case, shortened
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 MAX_DIFFERENCE = 1e-4
 MAX_UNKNOWN_SHARE = 0.5  # with more unknown words, text and model do not belong together
 MAX_SHOWN = 10  # of the most frequent unknown words
-BOS_ID = SPECIAL_WORDS.index(BOS)
 
 
 @dataclass(frozen=True)
