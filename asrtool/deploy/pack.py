@@ -1,5 +1,6 @@
 """Writing a pack: a trained system with everything that recognition needs (asrtool/pack_manifest.py describes it)."""
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from asrtool.scoring.systems import FACTS_SCHEMAS, describe_objective, packed_tr
 from asrtool.text.tokenizer import save_tokenizer
 from asrtool.weight_files import save_safetensors
 
+logger = logging.getLogger(__name__)
+
 RESULT_COMMANDS = ("decode", "stream")
 
 
@@ -62,9 +65,10 @@ def write_pack(experiment: Experiment, out: Path, given: Mapping[str, Any], sett
     """Writes the experiment, or another pack, as a pack into the folder `out`; returns its manifest.
 
     `given` are the files and the default options, as in `pack_contents.chosen_files`. `out` is new, empty, or an
-    earlier pack; other files in it are kept. The experiment must be on the CPU. Before the pack gets its name it is
-    opened, and so is every search that it has files for. Raises UserError for files that do not fit, and leaves `out`
-    as it was.
+    earlier pack; other files in it are kept, and so is its model card if its user has changed it. Of another pack, the
+    ONNX graphs of the same weights are taken over, too. The experiment must be on the CPU. Before the pack gets its
+    name it is opened, and so is every search that it has files for. Raises UserError for files that do not fit, and
+    leaves `out` as it was.
     """
     require_own_folder(out, MANIFEST, COMMAND)
     files = chosen_files(experiment, given, settings.method)
@@ -73,6 +77,8 @@ def write_pack(experiment: Experiment, out: Path, given: Mapping[str, Any], sett
         carried = copy_files(experiment, files, folder)
         if settings.export:
             _export(experiment, folder / ONNX)
+        else:
+            _copy_exported(experiment, folder)
         content = _facts(experiment, settings) | {
             "name": out.resolve().name[:200],
             "default_method": files.default_method,
@@ -82,7 +88,7 @@ def write_pack(experiment: Experiment, out: Path, given: Mapping[str, Any], sett
             "files": sorted({MANIFEST, CARD, *(path.name for path in folder.iterdir())}),
         }
         manifest = _validated(content)
-        write_text(folder / CARD, model_card(manifest))
+        _write_card(manifest, folder / CARD, out)
         write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
         _open_searches(folder, manifest)
     return manifest
@@ -107,6 +113,35 @@ def _export(experiment: Experiment, folder: Path) -> None:
     from asrtool.deploy.export import export
 
     export(experiment, folder, opset=18)
+
+
+def _copy_exported(experiment: Experiment, folder: Path) -> None:
+    """Copies the ONNX graphs of another pack, which were verified when it was opened, if they are of these weights."""
+    old = _packed_facts(experiment)
+    for name in old.hashes if old else ():
+        if name.startswith(f"{ONNX}/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(experiment.folder / name, folder / name)
+
+
+def _write_card(manifest: Manifest, path: Path, out: Path) -> None:
+    """Writes the model card; where the earlier pack `out` has one that was edited, a copy of that."""
+    if _has_edited_card(out):
+        shutil.copyfile(out / CARD, path)
+        logger.warning(f"{out / CARD} was edited, and is kept; for one with the new facts, delete it and pack again")
+    else:
+        write_text(path, model_card(manifest))
+
+
+def _has_edited_card(pack: Path) -> bool:
+    """Returns True if the folder is a pack with another model card than that of its facts."""
+    card = pack / CARD
+    if not is_pack(pack) or not card.is_file():
+        return False
+    try:
+        return card.read_bytes() != model_card(read_manifest(pack)).encode()
+    except UserError:  # for a damaged model.json nothing can be compared
+        return True
 
 
 def _hashes(folder: Path) -> Iterator[tuple[str, dict]]:

@@ -231,6 +231,44 @@ def test_a_second_pack_replaces_the_first_and_keeps_the_users_files(experiment, 
     assert open_pack(tmp_path / "pack").default_method == "prefix"
 
 
+@pytest.fixture
+def exported(experiment, tmp_path, monkeypatch):
+    """A pack with a file that stands for its ONNX graphs."""
+
+    def export(_, folder):
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(b"graph")
+
+    monkeypatch.setattr("asrtool.deploy.pack._export", export)
+    write_pack(open_experiment(experiment, device="cpu"), tmp_path / "pack", {}, PackSettings(export=True))
+    return tmp_path / "pack"
+
+
+@pytest.mark.parametrize("out", ["pack", "again"])
+def test_packing_a_pack_takes_its_onnx_graphs_over(exported, out):
+    write_pack(open_experiment(exported, device="cpu"), exported.parent / out, {}, PackSettings())
+    assert "onnx/model.onnx" in open_pack(exported.parent / out).hashes
+    assert (exported.parent / out / "onnx/model.onnx").read_bytes() == b"graph"
+
+
+def test_onnx_graphs_of_other_weights_are_not_taken_over(exported, experiment):
+    opened = open_experiment(experiment, device="cpu")
+    write_pack(opened, exported, {}, PackSettings())
+    assert not (exported / "onnx").exists()
+
+
+def test_a_model_card_that_was_edited_is_kept(pack, tmp_path, caplog):
+    shutil.copytree(pack, tmp_path / "pack")
+    card = tmp_path / "pack/README.md"
+    for text in (None, "mine\n"):
+        if text:
+            card.write_text(text)
+        write_pack(open_experiment(tmp_path / "pack", device="cpu"), tmp_path / "pack", {}, PackSettings(licence="new"))
+        assert ("new" in card.read_text()) == (text is None)
+        assert ("was edited, and is kept" in caplog.text) == (text is not None)
+    assert card.read_text() == "mine\n"
+
+
 def test_another_folder_is_not_replaced(experiment):
     with pytest.raises(UserError, match="was not written by `asrtool pack`"):
         write_pack(open_experiment(experiment, device="cpu"), experiment, {}, PackSettings())
