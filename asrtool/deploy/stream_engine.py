@@ -120,7 +120,7 @@ class StreamEngine:
 
     @property
     def usual_backlog(self) -> float:
-        """Seconds of audio that may wait for recognition in a stream that keeps up; with less, a step may lack audio."""
+        """Seconds of audio that may wait for recognition in a stream that keeps up; with less, steps may lack audio."""
         return self._loop.usual_backlog
 
     @property
