@@ -24,7 +24,8 @@ def join_seam(
     """Returns the words that the left and the right segment keep.
 
     left, right: words in the order of time, with times in the recording, in seconds. The two segments share the time
-    from `start` to `start + overlap`, in seconds; without an overlap, both keep all words.
+    from `start` to `start + overlap`, in seconds; without an overlap, both keep all words. The left one keeps words
+    from its first one on, the right one those up to its last one.
     """
     if overlap <= 0:
         return list(left), list(right)

@@ -7,7 +7,8 @@ first words appear before the last ones are read.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
@@ -22,7 +23,7 @@ from asrtool.decoding.runs import method_label
 from asrtool.decoding.search_setup import open_search
 from asrtool.decoding.words import WordDescriber
 from asrtool.deploy.detectors import open_detector
-from asrtool.deploy.results import Segment, Transcript, Word, rounded_confidence, words_at
+from asrtool.deploy.results import Alternative, Segment, Transcript, Word, rounded_confidence, words_at
 from asrtool.deploy.seams import join_seam
 from asrtool.deploy.segment_batches import (
     FollowedSegment,
@@ -161,16 +162,18 @@ class SegmentPlace(NamedTuple):
 
 
 class RecognisedSegment(NamedTuple):
-    """The words of a segment, with times in the recording."""
+    """The words of a segment, with times in the recording, their confidence, and the n-best list if there is one."""
 
     place: SegmentPlace
     words: list[Word]
-    result: SegmentWords
+    confidence: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
 
     @classmethod
     def from_result(cls, place: SegmentPlace, result: SegmentWords) -> "RecognisedSegment":
         """Returns the segment with the words of a search."""
-        return cls(place, words_at(place.start, place.end, result.described.words), result)
+        words = words_at(place.start, place.end, result.described.words)
+        return cls(place, words, result.described.confidence, result.alternatives)
 
     @property
     def end(self) -> float:
@@ -183,9 +186,45 @@ class RecognisedSegment(NamedTuple):
             start=self.words[0].start,
             end=self.words[-1].end,
             words=self.words,
-            confidence=rounded_confidence(self.result.described.confidence),
-            alternatives=self.result.alternatives,
+            confidence=rounded_confidence(self.confidence),
+            alternatives=self.alternatives,
         )
+
+    def with_words(self, first: int, last: int) -> "RecognisedSegment":
+        """Returns the segment with words[first:last] only; the neighbours have the others.
+
+        Its confidence is the mean of these words. Of its alternatives, those remain that begin and end with the words
+        that are left out, without them.
+        """
+        if (first, last) == (0, len(self.words)):
+            return self
+        kept = self.words[first:last]
+        known = [word.confidence for word in kept if word.confidence is not None]
+        confidence = sum(known) / len(known) if known and len(known) == len(kept) else None
+        before, after = self.words[:first], self.words[last:]
+        alternatives = trimmed_alternatives(
+            self.alternatives, [word.text for word in before], [word.text for word in after]
+        )
+        return self._replace(words=kept, confidence=confidence, alternatives=alternatives)
+
+
+def trimmed_alternatives(
+    alternatives: Sequence[Alternative], before: Sequence[str], after: Sequence[str]
+) -> tuple[Alternative, ...]:
+    """Returns the alternatives that have the words `before` at their beginning and `after` at their end, without them.
+
+    Their scores remain those of the whole hypotheses. There are none if the best one has other words there.
+    """
+    trimmed = []
+    for number, alternative in enumerate(alternatives):
+        words = alternative.text.split()
+        end = len(words) - len(after)
+        has_both = len(before) <= end and words[: len(before)] == [*before] and words[end:] == [*after]
+        if has_both:
+            trimmed.append(replace(alternative, text=" ".join(words[len(before) : end])))
+        elif number == 0:
+            return ()
+    return tuple(trimmed)
 
 
 def join_segments(segments: Iterable[RecognisedSegment]) -> Iterator[RecognisedSegment]:
@@ -197,8 +236,8 @@ def join_segments(segments: Iterable[RecognisedSegment]) -> Iterator[RecognisedS
     for segment in segments:
         if waiting is not None:
             left, right = join_seam(waiting.words, segment.words, segment.place.start, segment.place.overlap)
-            yield waiting._replace(words=list(left))
-            segment = segment._replace(words=list(right))
+            yield waiting.with_words(0, len(left))
+            segment = segment.with_words(len(segment.words) - len(right), len(segment.words))
         waiting = segment if segment.place.next_overlap > 0 else None
         if waiting is None:
             yield segment

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from asrtool.data.speech_segments import AudioSegment
-from asrtool.decoding.words import UtteranceWords
 from asrtool.deploy.detectors import open_detector
-from asrtool.deploy.results import Word
+from asrtool.deploy.results import Alternative, Word
 from asrtool.deploy.segment_batches import FollowedSegment, length_batches, segment_windows, with_next_overlaps
-from asrtool.deploy.segment_search import SegmentWords
 from asrtool.deploy.training_lengths import longest_utterance
 from asrtool.deploy.transcriber import RecognisedSegment, SegmentPlace, Transcriber, join_segments
 from asrtool.errors import UserError
@@ -115,7 +113,7 @@ def recognised(start: float, end: float, overlap: float, next_overlap: float, sp
     """A segment that recognised all words of `spoken`, (start, text), of 0.3 s each, that are whole within it."""
     words = [Word(text, time, time + 0.3) for time, text in spoken if start <= time and time + 0.3 <= end]
     place = SegmentPlace(start, end, overlap, next_overlap)
-    return RecognisedSegment(place, words, SegmentWords(UtteranceWords([], None)))
+    return RecognisedSegment(place, words)
 
 
 def test_overlapping_segments_have_each_word_once():
@@ -187,3 +185,36 @@ def test_a_log_with_a_wrong_length_is_one_line(opened, tmp_path, value):
     (tmp_path / "log.jsonl").write_text(f'{START}, "longest_seconds": {value}}}\n')
     with pytest.raises(UserError, match="log.jsonl:1: longest_seconds"):
         longest_utterance(replace(opened, folder=tmp_path))
+
+
+def with_alternatives(segment: RecognisedSegment, *texts: str) -> RecognisedSegment:
+    """A segment with confidences of its words, and with these alternatives after its own text."""
+    words = [replace(word, confidence=round(0.9 - 0.1 * n, 1)) for n, word in enumerate(segment.words)]
+    own = " ".join(word.text for word in words)
+    alternatives = tuple(Alternative(text, -float(n)) for n, text in enumerate([own, *texts]))
+    return segment._replace(words=words, confidence=0.123, alternatives=alternatives)
+
+
+def test_alternatives_and_confidence_of_overlapping_segments_are_those_of_their_words():
+    spoken = [(0.5, "a"), (1.5, "b"), (2.5, "c"), (3.5, "d"), (4.5, "e"), (5.5, "f")]
+    left = with_alternatives(recognised(0, 4, 0, 2, spoken), "x b c d", "a b c y", "a b x d")
+    right = with_alternatives(recognised(2, 6, 2, 0, spoken), "c d e x", "y d e f", "c e f")
+    joined = [segment.as_segment() for segment in join_segments([left, right])]
+    assert " ".join(segment.text for segment in joined) == "a b c d e f"
+    assert {segment.text for segment in joined} != {"a b c d", "c d e f"}  # at least one was trimmed
+    for segment, whole in zip(joined, [left, right], strict=True):
+        assert segment.alternatives[0].text == segment.text
+        texts = [alternative.text for alternative in segment.alternatives]
+        assert len(set(texts)) == len(texts) and len(texts) < len(whole.alternatives)
+        if len(segment.words) < len(whole.words):
+            mean = sum(word.confidence for word in segment.words) / len(segment.words)
+            assert segment.confidence == pytest.approx(mean, abs=1e-4)
+    (alone,) = join_segments([left._replace(place=left.place._replace(next_overlap=0.0))])
+    assert alone == left._replace(place=alone.place)  # without an overlap nothing changes
+
+
+def test_alternatives_whose_first_one_has_other_words_than_the_segment_are_left_out():
+    words = [Word(text, n, n + 0.5) for n, text in enumerate("abc")]
+    segment = RecognisedSegment(SegmentPlace(0, 3, 0, 1), words, None, (Alternative("a bc", 0), Alternative("a c", -1)))
+    assert segment.with_words(0, 2).alternatives == () and segment.with_words(0, 2).confidence is None
+    assert segment.with_words(0, 3) == segment
