@@ -1,6 +1,5 @@
 """What the transcripts of a corpus are like, after normalisation: words, characters, script and language."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from dataclasses import dataclass
 ENGLISH = frozenset(["the", "and", "of", "to", "a", "in", "is", "it", "that", "he", "was", "i", "you", "for"])
 ENGLISH_SHARE = 0.12  # of all words; they are a fifth to a quarter of English prose, and below 5 % of other languages
 WORD_LENGTH_WITHOUT_SPACES = 12.0  # mean characters of a "word" above which a text is written without spaces
-CJK = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")  # beginnings of the Unicode names of their characters
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,6 @@ class TextFacts:
         return bool(self.tokens) and common / self.tokens >= ENGLISH_SHARE
 
     @property
-    def cjk_share(self) -> float:
-        """Share of the characters that are Chinese, Japanese or Korean."""
-        cjk = sum(count for character, count in self.characters.items() if is_cjk(character))
-        return cjk / max(1, self.characters.total())
-
-    @property
     def has_spaces(self) -> bool:
         """Returns False for text that is written without spaces between words, as in Chinese or Thai."""
         return self.characters.total() < WORD_LENGTH_WITHOUT_SPACES * self.tokens
@@ -64,8 +56,3 @@ def describe_texts(texts: Iterable[str]) -> TextFacts:
         for character in word:
             characters[character] += count
     return TextFacts(words, characters, len(sentences))
-
-
-def is_cjk(character: str) -> bool:
-    """Returns True for a Chinese, Japanese or Korean character."""
-    return unicodedata.name(character, "").startswith(CJK)

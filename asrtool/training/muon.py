@@ -76,9 +76,9 @@ class Muon(torch.optim.Optimizer):
             share = [number for number, owner in enumerate(owners) if owner == rank]
             sizes = [weights[number].numel() for number in share]
             device = weights[0].device
-            sent = torch.empty(
-                sum(sizes), dtype=torch.bfloat16 if device.type == "cuda" else torch.float32, device=device
-            )
+            # CPUs with and without bf16 instructions may train together.
+            dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+            sent = torch.empty(sum(sizes), dtype=dtype, device=device)
             for number, values in zip(share, sent.split(sizes), strict=True):
                 directions[number] = values.view_as(weights[number])
                 if rank == self._ranks.rank:
@@ -87,11 +87,6 @@ class Muon(torch.optim.Optimizer):
         for sending in sendings:
             sending.wait()
         return directions
-
-
-def _sent_dtype(device: torch.device) -> torch.dtype:
-    """The type in which ranks send updates. CPUs with and without bf16 instructions may train together."""
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def share_out(costs: Sequence[float], num_ranks: int) -> list[int]:
