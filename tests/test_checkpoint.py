@@ -125,6 +125,20 @@ def test_the_best_and_the_last_are_kept(tmp_path):
     assert names(tmp_path) == ["best.pt", "step-00000010.pt", "step-00000015.pt", "step-00000025.pt"]
 
 
+@pytest.mark.parametrize("present", ["", "step-00000005.pt"])
+def test_a_best_checkpoint_without_its_link_is_linked_by_the_next_checkpoint(tmp_path, present):
+    """As after a kill between a checkpoint and its link."""
+    checkpoints, losses = Checkpoints(tmp_path, keep_best=2), {}
+    for step, loss in [(5, 3.0), (10, 1.0)]:
+        losses[step] = loss
+        checkpoints.write(step, state_with(step), losses)
+    (tmp_path / "best.pt").unlink()
+    if present:
+        os.link(tmp_path / present, tmp_path / "best.pt")
+    checkpoints.write(15, state_with(15), losses | {15: 2.0})
+    assert (tmp_path / "best.pt").samefile(tmp_path / "step-00000010.pt")
+
+
 def test_the_last_checkpoint_has_the_highest_step(tmp_path):
     assert Checkpoints(tmp_path, 1).last() is None
     for step in (9, 10, 12345678):

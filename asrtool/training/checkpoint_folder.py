@@ -54,14 +54,24 @@ class Checkpoints:
         """
         path = self._path(step)
         save_checkpoint(path, state)
+        self.link_best(dev_losses)
         best = self._best_steps(dev_losses)
-        if best and best[0] == step:
-            self._link(path, "best.pt")
         kept = {path, *map(self._path, best), *map(self._path, self._last_steps(dev_losses))}
         for old in self.all():
             if old not in kept:
                 old.unlink()
         return path
+
+    def link_best(self, dev_losses: dict[int, float]) -> None:
+        """Links `best.pt` to the checkpoint of lowest dev loss, if that exists and is not linked already.
+
+        A process that was killed between a checkpoint and its link has left a `best.pt` of an earlier step, or none.
+        """
+        for step in self._best_steps(dev_losses)[:1]:
+            path = self._path(step)
+            link = self.folder / "best.pt"
+            if path.is_file() and not (link.is_file() and link.samefile(path)):
+                self._link(path, "best.pt")
 
     def link_last(self, name: str) -> Path:
         """Gives the last checkpoint a second name, which stays when later checkpoints remove the first one."""

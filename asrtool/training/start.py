@@ -134,6 +134,7 @@ def _resume(session: Session, last: Path, manifest: str, initial: InitialWeights
     source = progress.initialised_from
     if initial and source != str(initial.checkpoint):
         raise UserError(f"{session.experiment} was initialised from {source}, not from {initial.checkpoint}")
+    on_first_rank(session.ranks, lambda: session.checkpoints.link_best(progress.dev_losses))
     line = f"resumed from {last}: step {progress.step}, epoch {progress.position.epoch}"
     logger.info(f"{line}; it was initialised from {source}" if source else line)
 
