@@ -69,8 +69,19 @@ def train(
         session.warmup_hours = warmup_hours
         _train(session)
         if warmup_hours and ranks.is_first:
-            warm = session.checkpoints.link_last("warmup.pt")
-            logger.info(f"warmup finished: start the main phase with --init-from {warm}")
+            _finish_warmup(session, warmup_hours)
+
+
+def _finish_warmup(session: Session, warmup_hours: float) -> None:
+    """Links the last checkpoint as `warmup.pt`, and warns where the training ended before its hours of audio."""
+    warm = session.checkpoints.link_last("warmup.pt")
+    hours = session.progress.seconds / 3600
+    if hours < warmup_hours:
+        logger.warning(
+            f"the training ended after {hours:.4g} of {warmup_hours:g} hours of warmup: raise training.max_steps or "
+            "training.patience, and repeat the command with --resume"
+        )
+    logger.info(f"warmup finished: start the main phase with --init-from {warm}")
 
 
 def _lock_folder(experiment: Path, stack: ExitStack) -> None:
@@ -80,12 +91,27 @@ def _lock_folder(experiment: Path, stack: ExitStack) -> None:
 
 
 def _train(session: Session) -> None:
-    """Trains from the first step to the averaged weights."""
+    """Trains from the first step to the averaged weights.
+
+    Where a finished training continues, the weights of its earlier end are removed, which all commands would take for
+    those of this training until it ends, too.
+    """
+    if not session.done:
+        on_first_rank(session.ranks, lambda: _remove_final_weights(session))
     with _open_log(session) as log:
         report_start(session, log)
         with Interrupts() as interrupts:
             training_loop(session, log, interrupts)
         finish(session, log)
+
+
+def _remove_final_weights(session: Session) -> None:
+    """Removes `averaged.pt` and, in a warmup phase, `warmup.pt`."""
+    folder = session.checkpoints.folder
+    for name in ["averaged.pt"] if session.warmup_hours is None else ["averaged.pt", "warmup.pt"]:
+        if (folder / name).is_file():
+            (folder / name).unlink()
+            logger.info(f"removed {name} of the earlier end of this training, which continues")
 
 
 def _open_log(session: Session) -> TrainingLog:

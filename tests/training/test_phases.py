@@ -40,6 +40,26 @@ def test_an_interrupted_warmup_resumes_to_the_same_bits(tmp_path, tiny_config, w
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_longer_warmup_has_no_checkpoint_of_the_shorter_one(tmp_path, tiny_config, warm, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "training_step", stop)
+    config = tiny_config(training={"max_steps": 100, "validate_every": 50, "schedule": "none"})
+    with pytest.raises(KeyboardInterrupt):
+        train(config, warm.parents[1], resume=True, device="cpu", warmup_hours=1.0)
+    assert not warm.exists() and not (warm.parent / "averaged.pt").exists()
+
+
+@pytest.mark.parametrize("limit", [{"max_steps": 3}, {"max_steps": 50, "validate_every": 1, "patience": 1, "lr": 1e-9}])
+def test_a_warmup_that_ends_before_its_hours_says_so(tmp_path, tiny_config, capfd, limit):
+    config = tiny_config(training={"validate_every": 3, "schedule": "none"} | limit)
+    train(config, tmp_path, device="cpu", warmup_hours=1.0)
+    stderr = capfd.readouterr().err
+    assert "of 1 hours of warmup: raise training.max_steps or training.patience" in stderr
+    assert (tmp_path / "checkpoints/warmup.pt").is_file()
+
+
 def test_a_warmup_on_several_machines_is_refused(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "this_rank", lambda: Ranks(rank=0, world_size=4, local_rank=0, local_world_size=2))
     with pytest.raises(UserError, match="a warmup runs on one machine"):

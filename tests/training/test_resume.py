@@ -46,7 +46,7 @@ def crash():
     raise KeyboardInterrupt
 
 
-def interrupted(config, folder, name, call, action):
+def interrupted(config, folder, name, call, action, resume=False):
     """Train until call number `call` of a function of the training loop has returned; then `action`."""
     module = MODULES.get(name, loop)
     real, calls = getattr(module, name), []
@@ -60,7 +60,7 @@ def interrupted(config, folder, name, call, action):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, name, interrupted_call)
-        train(config, folder, device="cpu")
+        train(config, folder, resume, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,44 @@ def test_resuming_with_more_steps_equals_one_longer_training(make_config, uninte
         log.write('{"event": "train", "step": 8, "loss": 1.0}\n{"event": "train", "st')
     train(make_config(), tmp_path, resume=True, device="cpu")
     same_training(uninterrupted, tmp_path)
+
+
+@pytest.mark.parametrize("validation", [1, 2])
+def test_a_kill_before_the_best_checkpoint_is_linked_is_made_good_by_resuming(
+    make_config, tmp_path, monkeypatch, validation
+):
+    """Whether best.pt is missing then, or of an earlier step; also with no steps left to take."""
+    calls = []
+    link = Checkpoints._link
+
+    def killed(checkpoints, path, name):
+        calls.append(name)
+        if len(calls) == validation:
+            raise KeyboardInterrupt
+        return link(checkpoints, path, name)
+
+    monkeypatch.setattr(loop, "validate", lambda session: {"dev": 1 / session.progress.step})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "_link", killed)
+        train(make_config(), tmp_path, device="cpu")
+    steps = 3 * validation
+    train(make_config(max_steps=steps), tmp_path, resume=True, device="cpu")
+    folder = tmp_path / "checkpoints"
+    assert (folder / "best.pt").samefile(folder / f"step-{steps:08d}.pt")
+
+
+def test_a_finished_training_that_continues_has_no_average_of_its_earlier_end(make_config, tmp_path, state):
+    """Until it ends again; with no more steps to take, it keeps the average."""
+    train(make_config(max_steps=3), tmp_path, device="cpu")
+    averaged = tmp_path / "checkpoints/averaged.pt"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "write_averaged_weights", lambda _: crash())
+        train(make_config(max_steps=3), tmp_path, resume=True, device="cpu")
+    assert state(tmp_path, "averaged")["steps"] == [3]
+    interrupted(make_config(max_steps=6), tmp_path, "training_step", 1, ctrl_c, resume=True)
+    assert not averaged.exists()
+    train(make_config(max_steps=6), tmp_path, resume=True, device="cpu")
+    assert state(tmp_path, "averaged")["steps"] == [3, 6]
 
 
 KILL = """
