@@ -87,13 +87,21 @@ def _plan(folder: Path, layout: FolderLayout) -> FolderPlan:
         raise UserError(f"no audio files in {folder}{_suffix_hint(index, layout)}")
     pattern = NamePattern(layout.name_pattern) if layout.name_pattern else None
     if layout.metadata:
-        file = layout.metadata if layout.metadata.is_file() else folder / layout.metadata
+        file = _metadata_file(folder, layout.metadata)
         return FolderPlan(_kind_of(file), index, layout, (file,))
     if pattern and "text" in pattern.fields:
         return FolderPlan("names", index, layout)
     if layout.text_suffix:
         return FolderPlan("texts", index, layout)
     return _recognise(index, layout)
+
+
+def _metadata_file(folder: Path, metadata: Path) -> Path:
+    """Returns the file of --metadata, which is below `folder` or else a path of its own. UserError if both exist."""
+    inside = folder / metadata
+    if inside.is_file() and metadata.is_file() and not inside.samefile(metadata):
+        raise UserError(f"--metadata {metadata} may be {inside} or {metadata.absolute()}; give the whole path")
+    return metadata if metadata.is_file() and not inside.is_file() else inside
 
 
 def _suffix_hint(index: AudioIndex, layout: FolderLayout) -> str:

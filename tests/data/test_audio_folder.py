@@ -286,6 +286,20 @@ def test_several_tables_need_a_choice(make):
     assert rows(folder, metadata=Path("b.csv"))[0][1] == "c d"
 
 
+def test_a_table_of_the_current_folder_does_not_hide_the_one_of_the_folder(make, monkeypatch, tmp_path):
+    folder = make({"1.wav": "", "m.csv": "file,text\n1.wav,inside\n", "../m.csv": "file,text\ncorpus/1.wav,outside\n"})
+    monkeypatch.chdir(folder)
+    assert rows(folder, metadata=Path("m.csv"))[0][1] == "inside"  # both paths are one file
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"may be .*corpus/m\.csv or .*/m\.csv; give the whole path"):
+        rows(folder, metadata=Path("m.csv"))
+    assert rows(folder, metadata=folder / "m.csv")[0][1] == "inside"
+    assert rows(folder, metadata=tmp_path / "m.csv")[0][1] == "outside"
+    (folder / "m.csv").unlink()
+    (utterance,) = read_folder(folder, FolderLayout(metadata=Path("m.csv")))
+    assert utterance.text == "outside"
+
+
 def test_rows_without_audio_and_names_of_two_files_are_listed(make):
     folder = make(
         {"a/1.wav": "", "b/1.wav": "", "2.wav": "", "metadata.csv": "file_name,text\n1.wav,A\n3.wav,B\n2.wav,C\n"}
