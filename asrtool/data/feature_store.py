@@ -145,6 +145,10 @@ def _plan_storage(
     require_output(out, (".jsonl.gz", ".jsonl"), [cuts_path])
     if out.is_file() and out.stat().st_size and _features_folder(out) is None:
         raise UserError(f"OUT is {out}, which `asrtool features` has not written; delete it or name another file")
+    other = out.with_name(manifest_name(out) + (".jsonl" if out.suffix == ".gz" else ".jsonl.gz"))
+    if other.exists():
+        problem = f"{other} exists, whose features are in the same folder, feats/{manifest_name(out)}"
+        raise UserError(f"OUT is {out}: {problem}; name another file, or delete that one")
     settings = {
         "manifest": fingerprint(cuts_path) if Path(cuts_path).is_dir() else file_hash(cuts_path),
         "num_bins": num_bins,

@@ -47,6 +47,19 @@ def archives(out: Path) -> list[Path]:
     return sorted((out.parent / "feats").rglob("*.lca"))
 
 
+@pytest.mark.parametrize("suffixes", [(".jsonl", ".jsonl.gz"), (".jsonl.gz", ".jsonl")])
+def test_two_manifests_of_one_folder_of_features_are_refused(few, out, suffixes):
+    first, second = (out.with_name(f"few{suffix}") for suffix in suffixes)
+    store_features(few, first, BINS)
+    before = archives(out)
+    with pytest.raises(UserError, match=rf"OUT is {second}: {first} exists, .*; name another file"):
+        store_features(few, second, 30)
+    with pytest.raises(UserError, match="name another file"):
+        store_feature_share(few, second, (1, 2), BINS)
+    assert archives(out) == before and not second.exists()
+    store_features(few, first, 30)
+
+
 @pytest.mark.parametrize("flip", [0, -1])
 def test_a_flipped_bit_in_an_archive_is_that_cuts_problem(few, out, flip):
     store_features(few, out, BINS)
