@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from asrtool.errors import UserError
 from asrtool.readers import read_json
-from asrtool.system_files import CALIBRATION, PRIORS, SystemFiles, require_sha256
+from asrtool.system_files import CALIBRATION, PRIORS, UNIT_COUNTS, SystemFiles, require_sha256
 from asrtool.text.words import has_control_characters
 from asrtool.yaml_reader import read_yaml
 
@@ -35,7 +35,6 @@ CONFIG = "config.yaml"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 DECODING_WEIGHTS = "decoding_weights.json"
-UNIT_COUNTS = "unit_ngram.json"
 GRAPH, LM, ONNX = "graph", "lm", "onnx"  # folders
 REQUIRED = (CONFIG, TOKENIZER, WEIGHTS)
 # Names that commands read in the folder of a system; where they exist, the manifest must list them.

@@ -15,6 +15,7 @@ from asrtool.errors import UserError
 from asrtool.files import file_hash
 
 PRIORS = "priors.json"
+UNIT_COUNTS = "unit_ngram.json"  # of objective mmi: for adaptation, not for recognition
 CALIBRATION = "calibration.json"
 
 

@@ -28,7 +28,6 @@ from asrtool.pack_manifest import (
     MANIFEST,
     ONNX,
     TOKENIZER,
-    UNIT_COUNTS,
     WEIGHTS,
     Manifest,
     is_pack,
@@ -38,6 +37,7 @@ from asrtool.progress import progress
 from asrtool.provenance import provenance
 from asrtool.scoring import schemas
 from asrtool.scoring.systems import FACTS_SCHEMAS, describe_objective, packed_training, read_results, read_training
+from asrtool.system_files import UNIT_COUNTS
 from asrtool.text.tokenizer import save_tokenizer
 from asrtool.weight_files import save_safetensors
 

@@ -19,10 +19,10 @@ from asrtool.doctor.work_folders import own_path, training_folder
 from asrtool.errors import AsrtoolError
 from asrtool.readers import read_json
 from asrtool.scoring.folder import read_result_facts
-from asrtool.system_files import CALIBRATION, PRIORS
+from asrtool.system_files import CALIBRATION, PRIORS, UNIT_COUNTS
 from asrtool.text.outputs import outputs_of
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
-from asrtool.training.data_counts import UNIT_COUNTS, read_unit_counts
+from asrtool.training.data_counts import read_unit_counts
 from asrtool.training_log import read_log
 
 

@@ -25,9 +25,6 @@ from asrtool.readers import read_json
 from asrtool.text.outputs import num_outputs
 from asrtool.text.tokenizer import BLANK, Tokenizer
 
-PRIORS = "priors.json"
-UNIT_COUNTS = "unit_ngram.json"
-
 
 def write_priors(data: DataConfig, labels: FrameLabels, path: Path) -> None:
     """Writes the seconds of each output of the model in the alignments of the training set, as a JSON list.

@@ -18,9 +18,9 @@ from asrtool.errors import UserError, require_file, summarise_problems
 from asrtool.files import TEMPORARY, file_hash, write_text
 from asrtool.locks import LOCK
 from asrtool.logs import printable
+from asrtool.system_files import PRIORS, UNIT_COUNTS
 from asrtool.text.outputs import outputs_of
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer, same_units, save_tokenizer
-from asrtool.training.data_counts import PRIORS, UNIT_COUNTS
 from asrtool.training.trackers import require_trackers
 
 logger = logging.getLogger(__name__)

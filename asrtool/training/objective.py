@@ -14,9 +14,10 @@ from asrtool.objectives.ce import CrossEntropy
 from asrtool.objectives.full_sum import transcript_sum
 from asrtool.objectives.mmi import Mmi
 from asrtool.objectives.objective import Objective
+from asrtool.system_files import PRIORS, UNIT_COUNTS
 from asrtool.text.pdf_tokenizer import PdfTokenizer
 from asrtool.text.tokenizer import Tokenizer
-from asrtool.training.data_counts import PRIORS, UNIT_COUNTS, unit_counts, write_priors
+from asrtool.training.data_counts import unit_counts, write_priors
 
 
 def create_objective(

@@ -27,8 +27,8 @@ from asrtool.experiment import Experiment
 from asrtool.files import write_json
 from asrtool.objectives.objective import Objective
 from asrtool.provenance import provenance
+from asrtool.system_files import PRIORS, UNIT_COUNTS
 from asrtool.training.average import are_finite
-from asrtool.training.data_counts import PRIORS, UNIT_COUNTS
 from asrtool.training.objective import create_objective
 from asrtool.training.optimizer import set_learning_rate
 from asrtool.training.schedule import cosine_decay
