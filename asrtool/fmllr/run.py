@@ -1,12 +1,13 @@
 """Training of a GMM for fMLLR, and estimation of speakers' transforms, from manifests: `asrtool fmllr`."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from asrtool.data.manifest import transcripts
-from asrtool.data.shards import entries_with_dicts, manifest_name
+from asrtool.data.shards import entries, entries_with_dicts, manifest_name
 from asrtool.data.speaker_transforms import read_transforms, save_transforms
 from asrtool.data.speeds import speed_copy
 from asrtool.errors import DataError, UserError
@@ -30,7 +31,7 @@ def train_fmllr(cuts: Path, folder: Path, tokenizer: Path, num_gaussians: int, m
     """Trains a GMM on a manifest, and estimates transforms of its speakers; returns a summary.
 
     Writes the model and, as SET.pt, the transforms into `folder`, which must be new or have a model of this command.
-    The GMM learns from at most `max_hours` hours of cuts at their original speed, from all parts of the manifest.
+    The GMM learns from cuts at their original speed, at most `max_hours` hours of them, of all speakers.
     Raises UserError for another folder and for a tokenizer that is not of phones, and DataError for cuts without a
     speaker, or when there is none to learn from.
     """
@@ -68,12 +69,12 @@ def estimate_fmllr(folder: Path, cuts: Path, hypotheses: Path | None, out: Path 
 
     The words are the hypotheses in `hypotheses`, a folder of `asrtool decode`, or else the texts of the manifest. `out`
     is SET.pt in `folder` unless it is given. Raises UserError for a folder without a model and for hypotheses in
-    phones, and DataError for cuts without a speaker.
+    phones, and DataError for cuts without a speaker or without a hypothesis.
     """
     model = load_model(folder)
     out = out or folder / f"{manifest_name(cuts)}.pt"
     _require_transforms_file(out, [cuts, folder / GMM_FILE])
-    texts = read_hypothesis_texts(hypotheses) if hypotheses else None
+    texts = read_hypothesis_texts(hypotheses, (entry.id for entry in entries(cuts))) if hypotheses else None
     model.tokenizer, _ = pronounce_texts(texts.values() if texts else transcripts([cuts]), model.tokenizer)
     facts = {"cuts": str(cuts), "hypotheses": str(hypotheses) if hypotheses else None}
     if hypotheses:
@@ -101,10 +102,20 @@ def _estimate(model: FmllrModel, cuts: Path, texts: Mapping[str, str] | None, ou
 
 
 def _choose_cuts(cuts: Path, max_hours: float) -> set[str]:
-    """Returns the ids of cuts at their original speed, from all parts of the manifest, of at most `max_hours` hours."""
+    """Returns the ids of cuts at their original speed, at most `max_hours` hours of them, and at least one.
+
+    They are taken in the order of a hash of their ids, which has all speakers and parts of the manifest in each of its
+    parts.
+    """
     originals = [
         (entry.id, entry.duration) for entry, cut_dict in entries_with_dicts(cuts) if speed_copy(cut_dict).speed == 1.0
     ]
-    hours = sum(duration for _, duration in originals) / 3600
-    every = max(1, -int(-hours // max_hours))
-    return {name for name, _ in originals[::every]}
+    originals.sort(key=lambda cut: hashlib.sha256(cut[0].encode()).digest())
+    chosen: set[str] = set()
+    seconds = 0.0
+    for name, duration in originals:
+        seconds += duration
+        if chosen and seconds > 3600 * max_hours:
+            break
+        chosen.add(name)
+    return chosen

@@ -50,12 +50,19 @@ def read_hypotheses(path: str | Path) -> list[dict]:
     return rows
 
 
-def read_hypothesis_texts(folder: Path) -> dict[str, str]:
-    """Returns the words of a folder of `asrtool decode`, by id. Raises UserError for hypotheses in phones."""
+def read_hypothesis_texts(folder: Path, cuts: Iterable[str]) -> dict[str, str]:
+    """Returns the words of a folder of `asrtool decode`, by id.
+
+    Raises UserError for hypotheses in phones, and DataError with those of the ids `cuts` that have no hypothesis.
+    """
     rows = read_hypotheses(folder / HYPOTHESES)
     if any(row.get("token_type") == "phones" for row in rows):
         raise UserError(f"{folder} has phones, not words; give hypotheses of `asrtool decode --method graph`")
-    return {row["id"]: row["hyp"] for row in rows}
+    texts = {row["id"]: row["hyp"] for row in rows}
+    missing = [f"{cut}: not among the hypotheses" for cut in cuts if cut not in texts]
+    if missing:
+        raise DataError(f"{folder} has no hypotheses of {len(missing)} cuts; decode the same manifest", missing)
+    return texts
 
 
 def _check_row(row: object, where: str) -> None:

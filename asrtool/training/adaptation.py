@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from asrtool.adapted_weights import MARKER, read_adaptation_info, round_suffix, weights_file
-from asrtool.data.shards import manifest_name
+from asrtool.data.shards import entries, manifest_name
 from asrtool.distributed import rank_log, this_rank
 from asrtool.errors import DataError, UserError
 from asrtool.experiment import Experiment, run_hash
@@ -57,7 +57,8 @@ def adapt(
             "leave --transforms out"
         )
     with rank_log(ranks, experiment.folder / "logs"):
-        pseudo_labels = read_hypothesis_texts(hypotheses) if hypotheses else None
+        ids = (entry.id for entry in entries(cuts))
+        pseudo_labels = read_hypothesis_texts(hypotheses, ids) if hypotheses else None
         speakers = cuts_by_speaker(cuts, pseudo_labels, experiment.tokenizer, experiment.config.data)
         facts = _run_facts(experiment, cuts, hypotheses, settings) | {"rank": ranks.rank}
         out = out or experiment.folder / f"adapted{round_suffix(facts['round'])}" / manifest_name(cuts)

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse.audio import AudioSource
 
 from asrtool.data.corpora import Utterance
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.manifest import write_manifest
 from asrtool.data.speaker_transforms import load_transforms
 from asrtool.fmllr.model import load_model
-from asrtool.fmllr.run import train_fmllr
+from asrtool.fmllr.run import _choose_cuts, train_fmllr
 from asrtool.fmllr.train import align_utterances
 from asrtool.fmllr.transform import apply_transform, identity_transform
 from asrtool.fmllr.utterances import read_utterances
@@ -109,6 +111,40 @@ def test_hypotheses_take_the_place_of_the_texts(asr, trained, sets, tmp_path):
     (result / "hyps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert asr("fmllr", "estimate", trained, sets[1], "--hyps", result, "--out", tmp_path / "own.pt")[0] == 0
     assert not torch.equal(expected, load_tensors(tmp_path / "own.pt", "", "")["speaker_transforms"]["new"])
+
+
+@pytest.mark.parametrize("kept", [0, 4])
+def test_hypotheses_of_other_utterances_are_refused(asr, trained, sets, tmp_path, kept):
+    """No transforms are written that would be the identity, or learned from a part of the speech."""
+    ids = [cut.id for cut in open_cuts(sets[1])]
+    rows = [{"id": name, "ref": "", "hyp": "ca"} for name in [*ids[:kept], "other"]]
+    (tmp_path / "hyps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, _, err = asr("fmllr", "estimate", trained, sets[1], "--hyps", tmp_path)
+    assert status == 1 and f"{tmp_path} has no hypotheses of {len(ids) - kept} cuts" in err
+    assert all(f"{name}: not among the hypotheses" in err for name in ids[kept:])
+    assert not (trained / "test.pt").exists()
+
+
+def write_two_speakers(path, order):
+    """Writes a manifest of 60 cuts of 60 s, whose speakers are in this order, and of which the audio does not exist."""
+
+    def cut(number):
+        recording = Recording(f"r{number}", [AudioSource("file", [0], "/none")], RATE, 60 * RATE, 60.0)
+        supervision = SupervisionSegment(f"s{number}", f"r{number}", 0, 60.0, text="ab", speaker=order[number])
+        return MonoCut(f"c{number}", 0, 60.0, 0, [supervision], recording=recording)
+
+    CutSet.from_cuts(map(cut, range(60))).to_file(path)
+
+
+@pytest.mark.parametrize("order", ["ab" * 30, "aaab" * 15, "a" * 30 + "b" * 30])
+@pytest.mark.parametrize("max_hours", [0.45, 0.5, 0.3])
+def test_the_gmm_learns_from_all_speakers_and_not_from_more_hours_than_the_limit(tmp_path, order, max_hours):
+    """Also where the speakers alternate in the manifest."""
+    write_two_speakers(tmp_path / "cuts.jsonl.gz", order)
+    chosen = _choose_cuts(tmp_path / "cuts.jsonl.gz", max_hours)
+    assert 60 * max_hours - 1 <= len(chosen) <= 60 * max_hours
+    assert {order[int(name[1:])] for name in chosen} == {"a", "b"}
+    assert _choose_cuts(tmp_path / "cuts.jsonl.gz", 2.0) == {f"c{number}" for number in range(60)}
 
 
 def test_a_training_takes_the_transforms_of_its_speakers(asr, trained, sets, phones, tmp_path):
