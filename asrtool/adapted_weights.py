@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from asrtool import checkpoint
-from asrtool.config_types import Count, Positive, Weight
+from asrtool.config_types import NonNegativeInteger, NonNegativeReal, PositiveInteger
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.logs import printable
@@ -34,11 +34,11 @@ class AdaptationInfo(BaseModel):
     speaker: str
     run: str
     base: str  # hash of the checkpoint that was adapted
-    round: Positive
-    rank: Count
-    seconds: Weight
-    audio_seconds: Weight
-    rtf_before: Weight  # of decoding the pseudo-labels
+    round: PositiveInteger
+    rank: NonNegativeInteger
+    seconds: NonNegativeReal
+    audio_seconds: NonNegativeReal
+    rtf_before: NonNegativeReal  # of decoding the pseudo-labels
     command: str | None = None
     broken: bool = False  # training gave numbers that are not finite, so the weights are the base's
 

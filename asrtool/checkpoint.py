@@ -17,7 +17,7 @@ from torch import Tensor
 
 import asrtool
 from asrtool.config import Config, ModelConfig
-from asrtool.config_types import Count
+from asrtool.config_types import NonNegativeInteger
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
 from asrtool.pack_manifest import WEIGHTS, is_pack, open_pack
@@ -86,7 +86,7 @@ def checkpoint_metadata(config: Config, units: Sequence[str], earlier_trainings:
 def count_earlier_trainings(state: dict[str, Any], path: Path) -> int:
     """Returns `earlier_trainings` of a checkpoint, 0 if it does not say. Raises DamagedFileError for anything else."""
     try:
-        return TypeAdapter(Count).validate_python(state.get("earlier_trainings", 0))
+        return TypeAdapter(NonNegativeInteger).validate_python(state.get("earlier_trainings", 0))
     except DAMAGE as error:
         raise damaged_file(path, "weights of a training", DAMAGED_HINT, error) from error
 

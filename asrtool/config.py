@@ -12,20 +12,20 @@ from pydantic import Field, model_validator
 
 from asrtool.config_data import DataConfig, FeaturesConfig
 from asrtool.config_types import (
-    Amount,
     Chunk,
     ContextPerLayer,
-    Count,
     Dropout,
     Duration,
     Flag,
-    Fraction,
+    FractionBelowOne,
     Integer,
-    Positive,
+    NonNegativeInteger,
+    NonNegativeReal,
+    PositiveInteger,
+    PositiveReal,
     Real,
     Section,
     Seed,
-    Weight,
 )
 
 
@@ -136,7 +136,7 @@ class ModelConfig(Section):
     # Transformer: dropout inside the feed-forward layers
     ff_dropout: Dropout = 0.0
     # Transformer: probability that a training step skips a block (LayerDrop); not with parallel.strategy fsdp
-    layer_drop: Fraction = 0.0
+    layer_drop: FractionBelowOne = 0.0
     # Transformer: whether the backward pass computes the activations inside blocks again instead of storing them
     activation_checkpointing: Flag = False
     # Attention mask of architecture transformer: the whole utterance, a sliding window, or chunks
@@ -200,26 +200,26 @@ class ObjectiveConfig(Section):
     # which `asrtool align` writes
     kind: Literal["ctc", "mmi", "ce"] = "ctc"
     # Share of the loss that is CTC on the output of the middle block of a Transformer (intermediate CTC)
-    intermediate_ctc: Fraction = 0.0
+    intermediate_ctc: FractionBelowOne = 0.0
     # HMM topology of the units: CTC; mmi: CTC without the rule of a blank between equal units ("modified"); or two
     # states for each unit and no blank, as in Kaldi's chain models ("hmm"): one for its first frame, one for the others
     topology: Literal["ctc", "modified", "hmm"] = "ctc"
     # Probability of silence before each word and at the end in training graphs, of units that have a silence; 0: it is
     # never there; null: 0.5 with topology hmm, which has no blank for pauses, and 0 with the others
-    silence_probability: Fraction | None = None
+    silence_probability: FractionBelowOne | None = None
     # mmi: order of the unit n-gram model of the denominator graph
     ngram_order: Annotated[Integer, Field(gt=0, le=20)] = 4
     # mmi: smallest count of an n-gram history of two units or more in the denominator's model; for a history with a
     # smaller count, the longest shorter one is used
-    min_count: Positive = 3
+    min_count: PositiveInteger = 3
     # mmi: leaky-HMM coefficient: weight of a jump to any state of the denominator between frames; 0 turns it off
-    leaky_hmm: Fraction = 1e-5
+    leaky_hmm: FractionBelowOne = 1e-5
     # mmi: weight of the CTC loss that is added
-    ctc_weight: Weight = 0.1
+    ctc_weight: NonNegativeReal = 0.1
     # mmi: weight of the frame-wise cross entropy that is added; it needs alignments
-    ce_weight: Weight = 0.0
+    ce_weight: NonNegativeReal = 0.0
     # Frame-wise cross entropy: share of each frame's target that is spread evenly over all units
-    label_smoothing: Fraction = 0.0
+    label_smoothing: FractionBelowOne = 0.0
 
     @property
     def optional_silence(self) -> float:
@@ -240,47 +240,47 @@ class TrainingConfig(Section):
     # Optimiser: AdamW for all weights, or Muon for the matrices of the layers and AdamW for all other weights
     optimizer: Literal["adamw", "muon"] = "adamw"
     # Factor of the learning rate for the matrices that Muon updates
-    muon_lr_factor: Amount = 4.0
+    muon_lr_factor: PositiveReal = 4.0
     # Peak learning rate; the factor of schedule "noam"
-    lr: Amount = 1e-3
+    lr: PositiveReal = 1e-3
     # Audio per step in seconds for which lr is meant: lr is scaled with the audio in a step; null turns scaling off
     lr_reference_seconds: Duration | None = None
     # Number of steps of the learning rate's warmup
-    warmup_steps: Count = 500
+    warmup_steps: NonNegativeInteger = 500
     # Schedule of the learning rate after the warmup (asrtool/training/schedule.py)
     schedule: Literal["linear", "cosine", "inverse_sqrt", "noam", "one_cycle", "none"] = "cosine"
     # Number of steps of the training
-    max_steps: Positive = 10000
+    max_steps: PositiveInteger = 10000
     # Number of batches per step on each rank, whose gradients are accumulated
-    accumulate_grad_batches: Positive = 1
+    accumulate_grad_batches: PositiveInteger = 1
     # Weight decay, which is multiplied by the learning rate
-    weight_decay: Weight = 0.01
+    weight_decay: NonNegativeReal = 0.01
     # Coefficients of the running means of AdamW: of the gradient and of its square
-    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.98)
     # Largest gradient norm; larger gradients are scaled down to it
-    max_grad_norm: Amount = 5.0
+    max_grad_norm: PositiveReal = 5.0
     # Precision of the computation: weights and optimiser stay in fp32. auto is bf16 where the processor supports it
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     # Whether torch.compile fuses the operations of a Transformer's blocks; the first steps take minutes then
     compile: Flag = False
     # Number of steps between validations; each writes a checkpoint
-    validate_every: Positive = 500
+    validate_every: PositiveInteger = 500
     # Number of steps between further checkpoints; null writes none by steps
-    save_every: Positive | None = None
+    save_every: PositiveInteger | None = None
     # Minutes between further checkpoints; null writes none by time
     save_minutes: Duration | None = 10.0
     # Number of validations without a lower dev loss after which training stops; null never stops early
-    patience: Positive | None = None
+    patience: PositiveInteger | None = None
     # Number of checkpoints that are kept by dev loss
-    keep_best: Positive = 5
+    keep_best: PositiveInteger = 5
     # Number of checkpoints of validations that are kept by step
-    keep_last: Positive = 1
+    keep_last: PositiveInteger = 1
     # Weights of `averaged.pt`: the mean of the best or of the last checkpoints, or the running mean over all steps
     average: Literal["best", "last", "ema"] = "best"
     # Decay of the running mean of the weights (EMA) over all steps; 1 is the plain mean, null keeps none
     ema_decay: Annotated[Real, Field(gt=0, le=1)] | None = None
     # Number of steps between rows of the log
-    log_every: Positive = 50
+    log_every: PositiveInteger = 50
     # Whether the log has the gradient norm of every block
     log_layers: Flag = False
     # Experiment trackers: any of tensorboard, wandb (Weights & Biases) and mlflow. The latter two need the extra of
@@ -312,17 +312,17 @@ class ParallelConfig(Section):
     # Time in seconds to wait for another process before training stops with an error
     timeout: Duration = 600.0
     # bmuf: number of steps in a block, after which the workers synchronise
-    block_steps: Positive = 16
+    block_steps: PositiveInteger = 16
     # bmuf: block momentum; null is 1 - 1 / number of workers
-    block_momentum: Fraction | None = None
+    block_momentum: FractionBelowOne | None = None
     # bmuf: block learning rate
-    block_lr: Amount = 1.0
+    block_lr: PositiveReal = 1.0
     # bmuf: whether block momentum is Nesterov's instead of classical
     nesterov: Flag = False
     # bmuf: the optimiser's moments when workers synchronise: averaged as in BMUF-Adam, or reset to zero
     block_moments: Literal["average", "reset"] = "average"
     # bmuf: number of ranks that form one worker, with ddp inside; null is all ranks of a machine
-    ranks_per_worker: Positive | None = None
+    ranks_per_worker: PositiveInteger | None = None
 
 
 class GuardsConfig(Section):
@@ -331,11 +331,11 @@ class GuardsConfig(Section):
     # Number of standard deviations above the loss's running mean from which on a step's loss is a spike
     loss_spike_std: Annotated[Real, Field(gt=1)] = 10.0
     # Number of bad steps in a row after which training goes back to its last checkpoint
-    max_bad_steps: Positive = 10
+    max_bad_steps: PositiveInteger = 10
     # Factor of the learning rate, applied at each rollback
     lr_factor: Annotated[Real, Field(gt=0, le=1)] = 0.5
     # Number of rollbacks after which the next one stops the training
-    max_rollbacks: Count = 3
+    max_rollbacks: NonNegativeInteger = 3
 
 
 class Config(Section):

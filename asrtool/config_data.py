@@ -6,18 +6,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WrapValidator, model_validator
 
 from asrtool.config_types import (
-    Count,
     Decibel,
     Duration,
     FilePath,
-    Fraction,
+    FractionBelowOne,
     Gain,
     Integer,
     Masks,
-    Positive,
+    NonNegativeInteger,
+    PositiveInteger,
+    Probability,
     Real,
     Section,
-    Share,
     Speed,
     path_or,
     require_ranges,
@@ -49,25 +49,25 @@ class SpecAugmentConfig(Section):
     # Number of frequency masks per utterance
     frequency_masks: Masks = 2
     # Largest width of a frequency mask, in mel bins
-    frequency_width: Positive = 27
+    frequency_width: PositiveInteger = 27
     # Number of time masks per utterance; at least 1, since lhotse divides the share below by it
     time_masks: Annotated[Masks, Field(gt=0)] = 10
     # Largest width of a time mask, in frames of 10 ms
-    time_width: Positive = 100
+    time_width: PositiveInteger = 100
     # Largest share of an utterance that time masks may cover together; an utterance of which that is less than one
     # frame is not augmented at all, so that 0 turns frequency masks and time warping off, too
-    time_fraction: Fraction = 0.15
+    time_fraction: FractionBelowOne = 0.15
     # Time warping factor, the largest shift in frames of 10 ms; 0 turns time warping off
-    time_warp: Count = 80
+    time_warp: NonNegativeInteger = 80
     # Probability that an utterance is augmented at all
-    probability: Share = 0.9
+    probability: Probability = 0.9
 
 
 class ReverbConfig(Section):
     """Reverberation: the audio is convolved with a room impulse response (RIR), a recorded or a simulated one."""
 
     # Probability that a cut is reverberated
-    probability: Share = 0.5
+    probability: Probability = 0.5
     # Manifest of recorded room impulse responses, one of which is drawn for each cut; null simulates a room
     manifest: FilePath | None = None
     # Simulated rooms: range of the reverberation time in seconds, after which the sound has decayed by 60 dB
@@ -89,7 +89,7 @@ class NoiseConfig(Section):
     # Range of the signal-to-noise ratio in dB: [lowest, highest]. The noise is the sum of its recordings
     snr: SnrRange = (10.0, 25.0)
     # Probability that this noise is mixed into a cut. Sources are drawn independently of each other
-    probability: Share = 0.5
+    probability: Probability = 0.5
     # Range of the number of recordings that are mixed in at once: [3, 7] of speech sound like babble
     voices: tuple[Voices, Voices] = (1, 1)
 
@@ -103,7 +103,7 @@ class CodecConfig(Section):
     """Lossy codecs: the audio is encoded and decoded again, as it is in calls and compressed files."""
 
     # Probability that a cut is encoded
-    probability: Share = 0.5
+    probability: Probability = 0.5
     # Codecs, one of which is drawn for each cut: gsm, mulaw, mp3, opus (slow to encode) or vorbis. gsm and mulaw have a
     # sampling rate of 8 kHz, as telephones; the bit rates of the others are drawn from the whole range for speech
     codecs: Annotated[tuple[Codec, ...], Field(min_length=1, max_length=20)] = ("gsm", "mulaw", "mp3", "vorbis")
@@ -113,7 +113,7 @@ class LowpassConfig(Section):
     """A low-pass filter: the frequencies above a cutoff are attenuated, by 24 dB per octave."""
 
     # Probability that a cut is filtered
-    probability: Share = 0.5
+    probability: Probability = 0.5
     # Range of the cutoff frequency in Hz: [lowest, highest]
     cutoff: tuple[Frequency, Frequency] = (1500.0, 6000.0)
 
@@ -142,15 +142,15 @@ class AugmentConfig(Section):
     # One manifest of noise: range of the signal-to-noise ratio in dB: [lowest, highest]
     noise_snr: SnrRange = (10.0, 25.0)
     # One manifest of noise: probability that noise is mixed into a cut
-    noise_probability: Share = 0.5
+    noise_probability: Probability = 0.5
     # Probability that a cut is limited to the band of a telephone, 300 to 3400 Hz at 8 kHz
-    telephone_probability: Share = 0.0
+    telephone_probability: Probability = 0.0
     # Section of the low-pass filter; null turns it off
     lowpass: LowpassConfig | None = None
     # Section of lossy codecs; null turns them off
     codec: CodecConfig | None = None
     # Vocal tract length perturbation: frequencies are multiplied by a factor from 1 - vtlp to 1 + vtlp; 0 turns it off
-    vtlp: Fraction = 0.0
+    vtlp: FractionBelowOne = 0.0
     # Section of SpecAugment; null turns it off, {} has its defaults
     spec_augment: SpecAugmentConfig | None = None
 
@@ -226,7 +226,7 @@ class DataConfig(Section):
     # batches cost about the same to compute, so that with unlimited attention one of longer utterances has less audio
     batch_seconds: Duration = 200.0
     # Number of buckets of similar length; the cuts of a batch come from one bucket, which keeps padding small
-    num_buckets: Positive = 10
+    num_buckets: PositiveInteger = 10
     # Shortest cut in seconds; training leaves out shorter ones and lists them
     min_seconds: Duration = 0.1
     # Longest cut in seconds; training leaves out longer ones and lists them
@@ -237,7 +237,7 @@ class DataConfig(Section):
     speaker_transforms: FilePath | None = None
     # Share of the training cuts whose features are transformed; the others stay as they are, so that the model
     # recognises speakers without a transform, too
-    transformed_share: Annotated[Real, Field(ge=0, le=1)] = 0.75
+    transformed_share: Probability = 0.75
     # Section of the augmentation of training cuts
     augment: AugmentConfig = AugmentConfig()
 

@@ -40,13 +40,13 @@ Integer = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 FilePath = Annotated[Path, AfterValidator(_plain_path)]
-Positive = Annotated[Integer, Field(gt=0, le=MAX_COUNT)]
-Count = Annotated[Integer, Field(ge=0, le=MAX_COUNT)]
+PositiveInteger = Annotated[Integer, Field(gt=0, le=MAX_COUNT)]
+NonNegativeInteger = Annotated[Integer, Field(ge=0, le=MAX_COUNT)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**63)]  # torch takes seeds below 2**64, so that seed + rank is one, too
-Amount = Annotated[Real, Field(gt=0)]
-Weight = Annotated[Real, Field(ge=0)]
-Share = Annotated[Real, Field(ge=0, le=1)]  # 1 included
-Fraction = Annotated[Real, Field(ge=0, lt=1)]  # 1 excluded
+PositiveReal = Annotated[Real, Field(gt=0)]
+NonNegativeReal = Annotated[Real, Field(ge=0)]
+Probability = Annotated[Real, Field(ge=0, le=1)]
+FractionBelowOne = Annotated[Real, Field(ge=0, lt=1)]
 Duration = Annotated[Real, Field(gt=0, le=1e7)]  # in seconds, up to four months
 Decibel = Annotated[Real, Field(ge=-200, le=200)]  # audio of 24 bits has a range of 144 dB
 Gain = Annotated[Real, Field(gt=0, le=1000)]

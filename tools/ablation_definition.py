@@ -13,7 +13,7 @@ import yaml
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from asrtool.config_file import load_config, merge
-from asrtool.config_types import Count, Positive, Section
+from asrtool.config_types import NonNegativeInteger, PositiveInteger, Section
 from asrtool.errors import UserError, did_you_mean, require_file
 
 SUPPORTED = "supported"
@@ -115,7 +115,7 @@ class Variant(Section):
     conf: Path | None = None  # instead of the ablation's configuration
     set: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    processes: Positive | None = None  # None: as the ablation
+    processes: PositiveInteger | None = None  # None: as the ablation
     after: str | None = None  # the variant whose warmup checkpoint this one starts from
     minutes: float | None = None  # expected time of a run, for --list
 
@@ -128,10 +128,10 @@ class Ablation(Section):
 
     name: Annotated[str, Field(pattern=r"^.+$")]
     hypothesis: str
-    seeds: Annotated[frozenset[Count], Field(min_length=1)]
+    seeds: Annotated[frozenset[NonNegativeInteger], Field(min_length=1)]
     conf: Path
     set: tuple[str, ...] = ()
-    processes: Positive = 1
+    processes: PositiveInteger = 1
     threshold: float | None = None
     variants: Annotated[dict[VariantName, Variant], Field(min_length=1)]
     compare: tuple[tuple[str, str], ...] = ()

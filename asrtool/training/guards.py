@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from asrtool.config import GuardsConfig
-from asrtool.config_types import Count, Real, Weight
+from asrtool.config_types import NonNegativeInteger, NonNegativeReal, Real
 
 LOSS_DECAY = 0.99  # of the running mean and variance of the loss: they cover about the last hundred steps
 MIN_GOOD_STEPS = 100  # before a loss can be a spike
@@ -20,12 +20,12 @@ MIN_GOOD_STEPS = 100  # before a loss can be a spike
 class LossGuard:
     """The running mean and variance of the loss, and counts of good and bad steps. It is saved in checkpoints."""
 
-    good_steps: Count = 0
+    good_steps: NonNegativeInteger = 0
     mean: Real = 0.0
-    variance: Weight = 0.0
-    bad_steps: Count = 0  # in total
-    bad_in_a_row: Count = 0
-    rollbacks: Count = 0
+    variance: NonNegativeReal = 0.0
+    bad_steps: NonNegativeInteger = 0  # in total
+    bad_in_a_row: NonNegativeInteger = 0
+    rollbacks: NonNegativeInteger = 0
 
     def problem(self, guards: GuardsConfig, loss: float, gradient_norm: float) -> str | None:
         """Returns what is bad about a step with this loss and gradient norm, None for a good step, and counts it."""

@@ -7,15 +7,16 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from asrtool.config_data import MAX_LISTED
-from asrtool.config_types import Count, Integer, Real, Weight
+from asrtool.config_types import Integer, NonNegativeInteger, NonNegativeReal, Real
 from asrtool.data.batch import Batch, CorpusPosition, Position
 from asrtool.training.checkpoint_folder import rank_by_loss
 from asrtool.training.guards import LossGuard
 
+Index = NonNegativeInteger
+CorpusPositions = Annotated[tuple[tuple[Index, Index, Index], ...], Field(max_length=MAX_LISTED)]
 # Epoch, file, line, batch and, of several corpora, where each is
 POSITION: TypeAdapter = TypeAdapter(
-    tuple[Count, Count, Count, Count]
-    | tuple[Count, Count, Count, Count, Annotated[tuple[tuple[Count, Count, Count], ...], Field(max_length=MAX_LISTED)]]
+    tuple[Index, Index, Index, Index] | tuple[Index, Index, Index, Index, CorpusPositions]
 )
 
 
@@ -23,13 +24,14 @@ POSITION: TypeAdapter = TypeAdapter(
 class TrainingProgress:
     """How far a training is. It is the same on all ranks, and saved in checkpoints."""
 
-    step: Count = 0
+    step: NonNegativeInteger = 0
     position: Position = field(default_factory=Position)  # of the next batch in the data
-    seconds: Weight = 0.0  # audio consumed by all ranks
+    seconds: NonNegativeReal = 0.0  # audio consumed by all ranks
     dev_losses: dict[Integer, Real] = field(default_factory=dict)  # by step
     initialised_from: str | None = None  # path of another training's checkpoint
-    earlier_trainings: Count = 0  # that led to the weights it started from, one after another
+    earlier_trainings: NonNegativeInteger = 0  # that led to the weights it started from, one after another
     manifest: str = ""  # fingerprint of data.train and data.exclude
+    other_manifests: dict[str, str] = field(default_factory=dict)  # fingerprints of dev sets and noise, by key and path
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain types for a checkpoint."""
@@ -62,7 +64,7 @@ class RankState:
     guard: LossGuard = field(default_factory=LossGuard)
     # Values of the steps since the last report (see Meter); NaN is possible in bad steps
     unreported: list[dict[str, Annotated[float, Field(strict=True)]]] = field(default_factory=list)
-    unsynced_seconds: Weight = 0.0  # audio that is not yet in `TrainingProgress.seconds`
+    unsynced_seconds: NonNegativeReal = 0.0  # audio that is not yet in `TrainingProgress.seconds`
     digest: str = ""  # of the ids of all cuts so far, in their order
 
     def count_batch(self, batch: Batch) -> None:
