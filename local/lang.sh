@@ -168,7 +168,7 @@ make_units_in_context() {
     asrtool tokenizer data/train.jsonl.gz "$lang/phones.json" --type phone "${phone_options[@]}"
     if [ ! -f "$phone_system/checkpoints/averaged.pt" ]; then
         run_machines "$launcher" "$ranks" train "$conf" --exp "$phone_system" "${config_options[@]}" \
-            --set data.tokenizer="$lang/phones.json" --resume
+            --set data.tokenizer="$lang/phones.json" --set objective.kind=ctc --resume
     fi
     python3 "$driver/same_units.py" "$phone_system/tokenizer.json" "$lang/phones.json" ||
         option_error "$phone_system was trained with other phones than --lexicon gives now: give another --tag"

@@ -83,8 +83,9 @@ Options of all recipes:
   --topology ctc|hmm          topology of the units (default $topology); hmm: two states for each unit and no blank, as in
                               Kaldi's chain models, for phones, biphones and triphones, which get a unit of silence.
                               Its lang and experiment folders have hmm in their names
-  --from EXP                  system that mmi and ce start from (default the CTC system of the same options); with
-                              \`--from none\` mmi starts from random weights
+  --from EXP                  trained system that mmi and ce start from: an experiment or a pack (default the CTC system
+                              of the same options, which is trained if it is missing); with \`--from none\` mmi starts
+                              from random weights
   --fmllr true|false          true: train on features that are transformed to an average speaker, by a GMM that
                               is trained first; units are phones, and \`fmllr\` in --decode is the pass with transforms
                               (default $fmllr)
@@ -179,13 +180,18 @@ check_options() {
     if [ "$fmllr" = false ] && [[ " $decode " == *" fmllr "* ]]; then
         option_error "--decode fmllr needs a model that was trained with --fmllr true"
     fi
-    for number in vocab_size leaves lm_order lm_words rescore_order jobs seed; do
-        [[ ${!number} =~ ^[0-9]+$ ]] || option_error "--${number//_/-} is a number, not '${!number}'"
+    for number in vocab_size leaves lm_order lm_words rescore_order jobs; do
+        is_number "${!number}" || option_error "--${number//_/-} is a number below 1000000000, not '${!number}'"
     done
+    [[ $seed =~ ^(0|[1-9][0-9]*)$ ]] || option_error "--seed is a number, not '$seed'"
     [[ $pronunciation_hours =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
         option_error "--pronunciation-hours is a number of hours, not '$pronunciation_hours'"
-    [[ $steps =~ ^[0-9]*$ ]] || option_error "--steps is a number of training steps, not '$steps'"
+    if [ -n "$steps" ] && ! is_number "$steps"; then
+        option_error "--steps is a number of training steps, below 1000000000, not '$steps'"
+    fi
     [[ $tag =~ ^[[:alnum:]._-]*$ ]] || option_error "--tag is part of a folder's name, not '$tag'"
+    [[ ! $tag =~ ^(hmm|fmllr)(_|$) ]] ||
+        option_error "--tag '$tag' begins as the names of folders of --topology hmm or --fmllr true do; give another one"
     read -r -a overrides <<<"$set"
     for number in "${overrides[@]}"; do
         [[ $number == *=* ]] || option_error "--set takes \"KEY=VALUE KEY=VALUE\" without other spaces, not '$number'"
@@ -193,6 +199,10 @@ check_options() {
     if [ "$topology" != ctc ]; then overrides+=("objective.topology=$topology"); fi
     check_lm_options
 }
+
+# is_number TEXT: succeeds if TEXT is a whole number that the shell reads as it is written: not one with a leading zero,
+# which would be octal, nor one that is too large.
+is_number() { [[ $1 =~ ^(0|[1-9][0-9]{0,8})$ ]]; }
 
 # enter_work_folder: changes into the work folder. With --list, it must exist already.
 enter_work_folder() {
@@ -202,18 +212,23 @@ enter_work_folder() {
 
 # read_config: reads what the stages need of the configuration, and adds --steps to `overrides`. If these are few, a
 # tenth of them are the warmup of the learning rate, unless --set has another number. Exits with an error if the
-# configuration has topology hmm without --topology hmm, since units and graph would not fit.
+# configuration has topology hmm without --topology hmm, since units and graph would not fit, or another objective than
+# --objective and the default.
 read_config() {
-    local changes=() override values warmup config_topology
+    local changes=() override values warmup config_topology config_objective
     for override in "${overrides[@]}"; do changes+=(--set "$override"); done
     if ! values=$(python3 "$driver/config_values.py" "$conf" "${changes[@]}" \
-        features.source features.num_bins training.warmup_steps objective.topology); then
+        features.source features.num_bins training.warmup_steps objective.topology objective.kind); then
         trap - EXIT # its error line is the last line
         exit 2
     fi
-    read -r feature_source num_bins warmup config_topology <<<"${values//$'\n'/ }"
+    read -r feature_source num_bins warmup config_topology config_objective <<<"${values//$'\n'/ }"
     if [ "$config_topology" = hmm ] && [ "$topology" != hmm ]; then
         option_error "the configuration has objective.topology hmm; give --topology hmm, for units and a graph that fit"
+    fi
+    if [ "$config_objective" != ctc ] && [ "$config_objective" != "$objective" ]; then
+        option_error "the configuration or --set has objective.kind $config_objective, and --objective is $objective;" \
+            "give --objective $config_objective, or leave objective.kind out"
     fi
     if [ -z "$steps" ]; then return 0; fi
     overrides+=("training.max_steps=$steps")
@@ -243,7 +258,8 @@ name_folders() {
     for override in "${overrides[@]}"; do config_options+=(--set "$override"); done
     train_options=("${config_options[@]}" --set data.tokenizer="$lang/tokenizer.json" --resume)
     if [ "$fmllr" = true ]; then train_options+=(--set data.speaker_transforms="$fmllr_model/train.pt"); fi
-    if [ "$from" = none ]; then train_options+=(--set objective.kind=mmi); fi
+    start_options=("${train_options[@]}" --set objective.kind=ctc) # of the training of $start
+    if [ "$from" = none ]; then start_options=("${train_options[@]}" --set objective.kind=mmi); fi
     warmup_weights=()
     if [[ $warmup_hours =~ [1-9] ]]; then warmup_weights=(--init-from "$start/warmup/checkpoints/warmup.pt"); fi
     name_texts
@@ -264,7 +280,7 @@ name_texts() {
 print_folders() {
     local option
     printf 'folder\t%s\t%s\n' lang "$lang" exp "$exp" start "$start" conf "$conf"
-    for option in "${train_options[@]}"; do
+    for option in "${start_options[@]}"; do
         if [[ $option != --* ]]; then printf 'override\t%s\n' "$option"; fi
     done
     printf 'stop\t%s\n' "$stop_stage"

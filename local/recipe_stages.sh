@@ -92,7 +92,7 @@ stage_warmup() {
     if [[ $warmup_hours =~ [1-9] ]] && begin_stage 3 "warmup on one machine ($warmup_hours hours of audio)" \
         "$conf" "$seed" "$warmup_hours" "${overrides[@]}"; then
         if [ "$fmllr" = true ]; then train_fmllr; fi
-        run_ranks "$ranks" train "$conf" --exp "$start/warmup" "${train_options[@]}" \
+        run_ranks "$ranks" train "$conf" --exp "$start/warmup" "${start_options[@]}" \
             --phase warmup --warmup-hours "$warmup_hours"
         finish_stage "$start/warmup/checkpoints/warmup.pt"
     fi
@@ -107,20 +107,21 @@ train_fmllr() {
         asrtool fmllr train "$features/train.jsonl.gz" "$fmllr_model" --tokenizer "$lang/tokenizer.json"
 }
 
-# stage_train: stage 4 trains the model: with CTC, and then with MMI or cross entropy if --objective asks for it.
+# stage_train: stage 4 trains the model: with CTC, and then with MMI or cross entropy if --objective asks for it. The
+# system of --from is only read.
 stage_train() {
     local output_options
     if begin_stage 4 "train with objective $objective ($(basename "$conf"), seed $seed${from:+, from $from})" \
         "$conf" "$final_conf" "$seed" "$objective" "from $start" "fmllr $fmllr" "${overrides[@]}"; then
         if [ "$fmllr" = true ]; then train_fmllr; fi
-        if [ "$start" = "$exp" ] || [ ! -f "$start/checkpoints/averaged.pt" ]; then
-            run_machines "$launcher" "$ranks" train "$conf" --exp "$start" "${train_options[@]}" "${warmup_weights[@]}"
+        if [ "$start" = "$exp" ] || [[ -z $from && ! -f $start/checkpoints/averaged.pt ]]; then
+            run_machines "$launcher" "$ranks" train "$conf" --exp "$start" "${start_options[@]}" "${warmup_weights[@]}"
         fi
         if [ "$start" != "$exp" ]; then require_same_start; fi
         if [ "$objective" = mmi ] && [ "$start" != "$exp" ]; then
             output_options=$(output_layer_options "$from" "$topology")
             run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
-                --set objective.kind=mmi --init-from "$start/checkpoints/averaged.pt" $output_options
+                --set objective.kind=mmi --init-from "$(weights_of "$start")" $output_options
         elif [ "$objective" = ce ]; then
             train_with_alignments
         fi
@@ -131,7 +132,8 @@ stage_train() {
 # require_same_start: records which weights of the starting system the training begins from; exits with an error if it
 # began from others.
 require_same_start() {
-    local weights=$start/checkpoints/averaged.pt record=.done/$stages_experiment/start checksum
+    local weights record=.done/$stages_experiment/start checksum
+    weights=$(weights_of "$start")
     checksum=$(cksum <"$weights")
     if [[ -f $record && $(cat "$record") != "$checksum" ]] && compgen -G "$exp/checkpoints/step-*.pt" >/dev/null; then
         option_error "$exp was trained from other weights than $weights has now: give another --tag, or move $exp away"

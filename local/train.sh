@@ -13,8 +13,26 @@ check_training_options() {
         option_error "--from none is for --objective mmi; ce needs the alignments of a system"
     fi
     [[ $warmup_hours =~ ^[0-9]+\.?[0-9]*$ ]] || option_error "--warmup-hours is a number, not '$warmup_hours'"
-    [[ $ranks =~ ^[1-9][0-9]*$ ]] || option_error "--ranks is a number of processes, not '$ranks'"
+    if [ -n "$from" ] && [ "$from" != none ]; then check_starting_system "$from" "$warmup_hours"; fi
+    [[ $ranks =~ ^[1-9][0-9]{0,8}$ ]] || option_error "--ranks is a number of processes, not '$ranks'"
     [ -f "$conf" ] || option_error "--conf: no such file: $conf"
+}
+
+# check_starting_system FROM WARMUP_HOURS: exits with an error if stage 4 will run, and FROM is not a trained system; or
+# if a warmup would come before a training that starts from the weights of FROM.
+check_starting_system() {
+    local from=$1 warmup_hours=$2
+    if [[ $warmup_hours =~ [1-9] ]]; then
+        option_error "--warmup-hours is for a training from random weights, and --from names a trained system"
+    fi
+    if [ "$stages_list" = true ] || [ "$stages_first" -gt 4 ] || [ "$stages_last" -lt 4 ]; then return 0; fi
+    [ -f "$(weights_of "$from")" ] ||
+        option_error "--from: no trained system in $from; give an experiment with checkpoints/averaged.pt, or a pack"
+}
+
+# weights_of SYSTEM: prints the path of the weights of an experiment or a pack.
+weights_of() {
+    if [ -f "$1/model.json" ]; then echo "$1/model.safetensors"; else echo "$1/checkpoints/averaged.pt"; fi
 }
 
 # lang_folder UNITS DEFAULT_UNITS TOPOLOGY: prints the folder of the units, lexicon and graph; its name has UNITS unless
@@ -100,11 +118,10 @@ align_manifest() {
 # $precision or weights of SYSTEM show that FOLDER holds the alignments of other data or of another system, they are
 # replaced.
 align_once() {
-    local system=$1 folder=$2 fingerprint="$3 $precision"
+    local system=$1 folder=$2 fingerprint="$3 $precision" system_weights
     shift 3
-    if [ -f "$system/checkpoints/averaged.pt" ]; then
-        fingerprint+=" $(cksum <"$system/checkpoints/averaged.pt")"
-    fi
+    system_weights=$(weights_of "$system")
+    if [ -f "$system_weights" ]; then fingerprint+=" $(cksum <"$system_weights")"; fi
     if [ "$(cat "$folder/fingerprint" 2>/dev/null)" != "$fingerprint" ]; then
         rm -rf "$folder"
         mkdir -p "$folder"

@@ -18,6 +18,7 @@ from asrtool.errors import UserError, require_file, summarise_problems
 from asrtool.files import TEMPORARY, file_hash, write_text
 from asrtool.locks import LOCK
 from asrtool.logs import printable
+from asrtool.pack_manifest import is_pack
 from asrtool.system_files import PRIORS, UNIT_COUNTS
 from asrtool.text.outputs import outputs_of
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer, same_units, save_tokenizer
@@ -66,6 +67,8 @@ def require_experiment_folder(experiment: Path) -> None:
         return
     if not experiment.is_dir():
         raise UserError(f"{experiment} is a file; an experiment is a folder: give another --exp")
+    if is_pack(experiment):
+        raise UserError(f"{experiment} is a pack, which a training would overwrite; give another --exp")
     entries = list(experiment.iterdir())  # before config.yaml is looked for: another training may begin in the meantime
     if config_file.is_file():
         if not step_checkpoints(experiment / "checkpoints") and not is_saved_config(config_file):

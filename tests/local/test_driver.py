@@ -224,3 +224,98 @@ def test_list_writes_nothing(recipe):
     recipe.work.mkdir()
     recipe.run("--objective", "mmi", "--list", "true")
     assert os.listdir(recipe.work) == []
+
+
+def test_a_system_that_from_names_is_never_trained(recipe):
+    recipe.stages()
+    other = recipe.work / "other"
+    other.mkdir()
+    (other / "config.yaml").write_text("{}\n")
+    for name in ("nowhere", "other", "exp"):
+        output = recipe.run("--objective", "mmi", "--from", recipe.work / name, status=2)
+        (line,) = output.splitlines()
+        assert f"--from: no trained system in {recipe.work / name}" in line
+    assert not (recipe.work / "nowhere").exists() and sorted(path.name for path in other.iterdir()) == ["config.yaml"]
+    relative = recipe.run("--objective", "ce", "--from", "exp/train_seed1", status=2)  # to --work, not to the caller
+    assert "no trained system in" in relative
+    recipe.run("--objective", "mmi", "--from", recipe.work / "nowhere", "--list", "true")
+
+
+@pytest.mark.parametrize("objective", ["mmi", "ce"])
+def test_a_pack_that_from_names_counts_by_its_weights_and_is_only_read(recipe, objective):
+    recipe.stages()
+    pack = recipe.work / "pack"
+    pack.mkdir()
+    for name in ("model.json", "config.yaml", "model.safetensors"):
+        (pack / name).write_text("{}\n")
+    options = ["--objective", objective, "--from", pack]
+    output = recipe.run(*options)
+    assert f"--exp {pack}" not in output
+    assert (f"--init-from {pack}/model.safetensors" if objective == "mmi" else f"asrtool align {pack} ") in output
+    assert recipe.stages(*options) == []
+    assert sorted(path.name for path in pack.iterdir()) == ["config.yaml", "model.json", "model.safetensors"]
+    (pack / "model.safetensors").write_text("others")
+    assert "was trained from other weights than" in recipe.run(*options, status=2)
+
+
+def test_a_warmup_is_refused_before_a_training_that_starts_from_another_system(recipe):
+    recipe.stages()
+    output = recipe.run("--objective", "mmi", "--from", recipe.work / "exp/train_seed1", "--warmup-hours", 1, status=2)
+    assert len(output.splitlines()) == 1 and "--warmup-hours is for a training from random weights" in output
+    assert not (recipe.work / "exp/train_seed1/warmup").exists()
+
+
+CONTRADICTIONS = [
+    (["--set", "objective.kind=mmi"], "objective.kind mmi, and --objective is ctc"),
+    (["--set", "objective.kind=ce", "--objective", "mmi"], "objective.kind ce, and --objective is mmi"),
+    (["--conf", "conf/of_mmi.yaml"], "objective.kind mmi, and --objective is ctc"),
+    (["--conf", "conf/of_mmi.yaml", "--objective", "ce"], "objective.kind mmi, and --objective is ce"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), CONTRADICTIONS)
+def test_a_configuration_of_another_objective_than_the_option_is_refused(recipe, options, message):
+    (recipe.root / "egs/toy/conf/of_mmi.yaml").write_text("base: train.yaml\nobjective: {kind: mmi}\n")
+    output = recipe.run(*options, status=2)
+    assert len(output.splitlines()) == 1 and message in output
+
+
+@pytest.mark.parametrize("options", [["--set", "objective.kind=mmi"], ["--conf", "conf/of_mmi.yaml"]])
+def test_the_start_of_a_configuration_of_mmi_is_trained_with_ctc(recipe, options):
+    (recipe.root / "egs/toy/conf/of_mmi.yaml").write_text("base: train.yaml\nobjective: {kind: mmi}\n")
+    output = recipe.run(*options, "--objective", "mmi", "--units", "biphone", "--warmup-hours", 1)
+    trainings = [line.split() for line in output.splitlines() if line.startswith("asrtool train ")]
+    kinds = [[word for word in words if word.startswith("objective.kind=")][-1] for words in trainings]
+    assert kinds == [f"objective.kind={kind}" for kind in ("ctc", "ctc", "ctc", "mmi")]  # phones, warmup, start
+
+
+def test_the_configuration_of_mmi_beside_the_one_of_ctc_is_used_for_mmi_alone(recipe):
+    (recipe.root / "egs/toy/conf/train_mmi.yaml").write_text("base: train.yaml\nobjective: {kind: mmi}\n")
+    output = recipe.run("--objective", "mmi")
+    trainings = [line.split() for line in output.splitlines() if line.startswith("asrtool train ")]
+    assert [Path(words[2]).name for words in trainings] == ["train.yaml", "train_mmi.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--steps", "08"),
+        ("--steps", "99999999999999999999"),
+        ("--lm-order", "99999999999999999999"),
+        ("--rescore-order", "09"),
+        ("--jobs", "1e3"),
+        ("--ranks", "99999999999999999999"),
+        ("--seed", "01"),
+        ("--tag", "hmm"),
+        ("--tag", "fmllr"),
+        ("--tag", "hmm_mine"),
+    ],
+)
+def test_numbers_that_the_shell_reads_otherwise_and_tags_of_other_systems_are_refused(recipe, option, value):
+    output = recipe.run(option, value, status=2)
+    assert len(output.splitlines()) == 1 and "error: " + option in output
+
+
+def test_large_seeds_and_tags_that_only_resemble_those_of_other_systems_are_taken(recipe):
+    recipe.run("--seed", 2**62, "--tag", "hmmer", "--steps", 1, "--stop-stage", 4)
+    assert (recipe.work / f"exp/train_seed{2**62}_hmmer/checkpoints/averaged.pt").is_file()

@@ -15,7 +15,9 @@ from asrtool import checkpoint
 from asrtool.config_file import save_config
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
+from asrtool.deploy.pack import PackSettings, write_pack
 from asrtool.errors import UserError
+from asrtool.experiment import open_experiment
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import PhoneTokenizer, save_tokenizer
 from asrtool.text.tokenizer_training import train_tokenizer
@@ -401,3 +403,13 @@ def test_loss_curves_are_drawn_from_a_log_with_odd_lines(tmp_path):
     (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
     plot_losses(tmp_path / "log.jsonl", tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_training_does_not_write_into_a_pack(tiny_config, tmp_path, finished, resume):
+    pack = tmp_path / "pack"
+    write_pack(open_experiment(finished, device="cpu"), pack, {}, PackSettings())
+    before = content(pack)
+    with pytest.raises(UserError, match="is a pack, which a training would overwrite; give another --exp"):
+        train(tiny_config(), pack, resume, device="cpu")
+    assert content(pack) == before
