@@ -1,8 +1,8 @@
 """From a text as people write it to the words of a system: the rule that long recordings are aligned by.
 
 1. Unicode NFC; typographic apostrophes become ', and invisible characters are removed.
-2. A word that the system can write as it stands is kept. Otherwise its punctuation is removed; dashes, slashes and
-   ellipses within a word separate words.
+2. A word that the system can write as it stands, or without the punctuation around it, is kept. Otherwise dashes,
+   slashes and ellipses within it separate words, and other punctuation is removed, except marks that are part of words.
 3. Case: the one of keep, upper and lower in which the system can write the most words, for the whole text.
 4. Words that the lexicon of a phone system lacks get a pronunciation by g2p, as far as their letters are known.
 5. What is left, such as numbers in digits, cannot be written: it is left out and listed.
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from asrtool.errors import UserError
 from asrtool.readers import read_lines
+from asrtool.text.characters import JOINERS, WORD_MARKS
 from asrtool.text.context_units import ContextTokenizer
 from asrtool.text.g2p import predict_pronunciations
 from asrtool.text.lexicon import Lexicon
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
 SEPARATORS = re.compile(r"[-\u2010-\u2015/\u2026_]|\.\.+")  # hyphens, dashes, slashes, ellipses
+INNER_MARKS = WORD_MARKS + JOINERS
 SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u00bb)\]]*$")
 MAX_TEXT_WORDS = 1_000_000  # about 100 hours of speech
 
@@ -106,10 +108,8 @@ def _best_case(rows: list[tuple[int, list[str]]], tokenizer: Tokenizer) -> str:
     counts = Counter(word for _, words in rows for word in words)
 
     def is_known(word: str, case: str) -> bool:
-        if not tokenizer.unknown(change_case(word, case)):
-            return True
-        parts = _parts(word)
-        return bool(parts) and not any(tokenizer.unknown(change_case(part, case)) for part in parts)
+        forms = _forms(word, case, tokenizer)
+        return bool(forms) and not any(map(tokenizer.unknown, forms))
 
     def known(case: str) -> int:
         return sum(count for word, count in counts.items() if is_known(word, case))
@@ -124,8 +124,19 @@ def _parts(word: str) -> list[str]:
 
 
 def _without_punctuation(word: str) -> str:
-    kept = "".join(c for c in word if c == "'" or unicodedata.category(c)[0] in "LMN")
+    """Returns a word without punctuation; marks and joiners that are part of words stay within it."""
+    kept = "".join(c for c in word if c in INNER_MARKS or _is_of_word(c)).strip(INNER_MARKS)
     return kept if kept.strip("'") else ""
+
+
+def _without_outer_punctuation(word: str) -> str:
+    places = [place for place, character in enumerate(word) if _is_of_word(character)]
+    kept = word[places[0] : places[-1] + 1] if places else ""
+    return kept if kept.strip("'") else ""
+
+
+def _is_of_word(character: str) -> bool:
+    return character == "'" or unicodedata.category(character)[0] in "LMN"
 
 
 def _written(rows: list[tuple[int, list[str]]], case: str, tokenizer: Tokenizer) -> tuple[list[SpokenWord], int]:
@@ -143,11 +154,19 @@ def _written(rows: list[tuple[int, list[str]]], case: str, tokenizer: Tokenizer)
 
 def _forms(raw: str, case: str, tokenizer: Tokenizer) -> list[str]:
     """Returns the words of a written word: itself if the system can write it, else what is left of it."""
-    whole = change_case(raw, case)
-    if not tokenizer.unknown(whole):
-        return [whole]
-    parts = [change_case(part, case) for part in _parts(raw)]
-    return [part.strip("'") if tokenizer.unknown(part) and part.strip("'") else part for part in parts]
+    for whole in (raw, _without_outer_punctuation(raw)):
+        cased = change_case(whole, case)
+        if cased and not tokenizer.unknown(cased):
+            return [cased]
+    return [_writable_form(change_case(part, case), tokenizer) for part in _parts(raw)]
+
+
+def _writable_form(part: str, tokenizer: Tokenizer) -> str:
+    """Returns a word, or else without outer apostrophes or inner marks, as far as the system can write it then."""
+    bare = part.strip("'")
+    without_marks = part.translate(dict.fromkeys(map(ord, INNER_MARKS)))
+    forms = (part, bare, without_marks, without_marks.strip("'"))
+    return next((form for form in forms if form and not tokenizer.unknown(form)), bare or part)
 
 
 def pronounce_words(words: list[str], tokenizer: Tokenizer) -> tuple[Tokenizer, tuple[str, ...]]:

@@ -34,6 +34,35 @@ def test_words_that_the_system_can_write_stay_as_they_are():
     assert words("Dr. Who? who, dr.", tokenizer) == ["Dr.", "Who?", "who"]  # "dr" is not one of its words
 
 
+MARKED_WORDS = [
+    "col\u00b7lecci\u00f3",
+    "peut-\u00eatre",
+    "\u05e6\u05d4\u05f4\u05dc",
+    "\u0645\u06cc\u200c\u0631\u0648\u0645",
+    "'twas",
+]
+
+
+@pytest.mark.parametrize("word", MARKED_WORDS)
+@pytest.mark.parametrize("written", ["{}", "{}.", "({}),", "\u00ab{}\u00bb!", "{}\u2026"])
+def test_punctuation_around_a_word_leaves_the_marks_within_it(word, written):
+    by_word = SymbolTokenizer("word", [BLANK_SYMBOL, "a", word])
+    by_character = SymbolTokenizer("char", [BLANK_SYMBOL, "\u2581", "a", *dict.fromkeys(word.replace("a", ""))])
+    for tokenizer in (by_word, by_character):
+        assert words("a " + written.format(word), tokenizer) == ["a", word]
+
+
+def test_marks_that_the_system_does_not_have_are_removed():
+    tokenizer = SymbolTokenizer("word", [BLANK_SYMBOL, "collecci\u00f3", "peut", "\u00eatre", "\u05e8"])
+    text = "col\u00b7lecci\u00f3, peut-\u00eatre. \u05e8\u05f3."
+    assert words(text, tokenizer) == ["collecci\u00f3", "peut", "\u00eatre", "\u05e8"]
+
+
+def test_words_that_differ_by_case_count_with_their_punctuation():
+    tokenizer = SymbolTokenizer("word", [BLANK_SYMBOL, "PEUT-\u00caTRE", "peut"])
+    assert words("peut-\u00eatre, peut-\u00eatre.", tokenizer) == ["PEUT-\u00caTRE"] * 2
+
+
 def test_ends_of_sentences_and_lines_are_marked():
     text = spoken_text(["One two. Three", "four\u201d five!\u201d six"], UPPER)
     assert [word.text for word in text.words if word.ends_sentence] == ["TWO", "THREE", "FIVE", "SIX"]
