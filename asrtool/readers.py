@@ -6,6 +6,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -102,6 +103,12 @@ def read_jsonl(path: str | Path, hint: str = "write one object a line") -> Itera
     """Yields the values of a JSONL file (.gz too), one by one. UserError that names the line that is not JSON."""
     for number, line in enumerate(read_lines(path, "JSONL file", hint), 1):
         yield parse_json(line, f"{path}:{number}", hint)
+
+
+def read_training_log(path: Path) -> list[dict]:
+    """Returns the events of a `log.jsonl`, without a last line that a crash cut short."""
+    num_complete_lines = path.read_bytes().count(b"\n")
+    return list(islice(read_jsonl(path), num_complete_lines))
 
 
 def read_lines(path: str | Path, what: str = "text", hint: str = "give a text file, plain or .gz") -> Iterator[str]:

@@ -9,8 +9,8 @@ from asrtool.doctor.findings import Finding, Report, Severity, shell_command
 from asrtool.doctor.result_checks import result_folders
 from asrtool.doctor.weights_checks import DamagedWeights, System, check_fit, read_weights
 from asrtool.errors import AsrtoolError
+from asrtool.readers import read_training_log
 from asrtool.scoring.folder import read_result_facts
-from asrtool.training_log import read_log
 
 AVERAGED = "averaged.pt"
 
@@ -68,7 +68,7 @@ def _averaged_steps(experiment: Path) -> list[int] | None:
     """Returns the steps of the average by the last end of the training in the log, None without an end."""
     path = experiment / "log.jsonl"
     try:
-        rows = read_log(path) if path.is_file() else []
+        rows = read_training_log(path) if path.is_file() else []
     except (AsrtoolError, OSError):
         return None  # another check says so
     ends = [row.get("averaged") for row in rows if isinstance(row, dict) and row.get("event") == "finished"]

@@ -17,13 +17,12 @@ from asrtool.doctor.result_checks import check_results, finished_time, result_fo
 from asrtool.doctor.weights_checks import System, check_versions
 from asrtool.doctor.work_folders import own_path, training_folder
 from asrtool.errors import AsrtoolError
-from asrtool.readers import read_json
+from asrtool.readers import read_json, read_training_log
 from asrtool.scoring.folder import read_result_facts
 from asrtool.system_files import CALIBRATION, PRIORS, UNIT_COUNTS
 from asrtool.text.outputs import outputs_of
 from asrtool.text.tokenizer import Tokenizer, load_tokenizer
 from asrtool.training.data_counts import read_unit_counts
-from asrtool.training_log import read_log
 
 
 def check_experiment(report: Report, folder: Path, checked_graphs: Container[Path] = ()) -> System:
@@ -72,7 +71,7 @@ def _check_log(report: Report, system: System) -> None:
     if not path.is_file():
         return
     try:
-        rows = [row for row in read_log(path) if isinstance(row, dict)]
+        rows = [row for row in read_training_log(path) if isinstance(row, dict)]
     except AsrtoolError as error:
         report.add(finding_of_error("damaged-log", path, error))
         return

@@ -12,10 +12,9 @@ from asrtool.doctor.findings import Finding, Severity, finding_of_error, in_fold
 from asrtool.doctor.work_folders import command_words, own_path, result_folder
 from asrtool.errors import AsrtoolError
 from asrtool.files import file_hash
-from asrtool.readers import read_json
+from asrtool.readers import read_json, read_training_log
 from asrtool.scoring.folder import FACTS_FILES, HASH_KEY, HYPOTHESES, read_hypotheses, read_result_facts
 from asrtool.text.words import composed
-from asrtool.training_log import read_log
 
 
 def result_folders(experiment: Path) -> list[Path]:
@@ -143,7 +142,7 @@ def logged_times(experiment: Path, event: str) -> list[float]:
     """Returns the times of the rows of an event in log.jsonl, in seconds as of `time.time`; empty without a log."""
     path = experiment / "log.jsonl"
     try:
-        rows = read_log(path) if path.is_file() else []
+        rows = read_training_log(path) if path.is_file() else []
         times = [row["time"] for row in rows if isinstance(row, dict) and row.get("event") == event]
         return [datetime.fromisoformat(time).timestamp() for time in times]
     except (AsrtoolError, OSError, ValueError, TypeError, LookupError):

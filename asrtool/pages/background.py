@@ -8,7 +8,7 @@ from asrtool.errors import AsrtoolError
 from asrtool.pages.elements import Element, code, details, facts
 from asrtool.pages.results import Result
 from asrtool.provenance import describe_provenance, provenance
-from asrtool.training_log import read_log
+from asrtool.readers import read_training_log
 from asrtool.versions import LIBRARIES, installed_version
 
 MAX_CONFIG_CHARACTERS = 100_000
@@ -40,7 +40,7 @@ def background_elements(experiment: Path, results: Sequence[Result]) -> list[Ele
 def _starts(log: Path) -> list[dict]:
     """Returns the rows of the log that record a start; none without a log that can be read, as the curves say."""
     try:
-        rows = read_log(log) if log.is_file() else []
+        rows = read_training_log(log) if log.is_file() else []
     except (AsrtoolError, OSError):
         return []
     return [row for row in rows if isinstance(row, dict) and row.get("event") == "start"]

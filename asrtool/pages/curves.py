@@ -5,7 +5,7 @@ from pathlib import Path
 
 from asrtool.errors import AsrtoolError
 from asrtool.pages.elements import Element, column, lines, series, table, text
-from asrtool.training_log import read_log
+from asrtool.readers import read_training_log
 
 MAX_POINTS = 4000  # of a curve; of a longer log each n-th point
 MAX_LAYERS = 6  # lines that can be told apart: the first and last layers, and some between
@@ -17,7 +17,7 @@ def curve_elements(log: Path) -> list[Element]:
     if not log.is_file():
         return [text("The experiment has no log.jsonl, which curves are drawn from.", "note")]
     try:
-        rows = [row for row in read_log(log) if isinstance(row, dict) and _is_number(row.get("step"))]
+        rows = [row for row in read_training_log(log) if isinstance(row, dict) and _is_number(row.get("step"))]
     except (AsrtoolError, OSError) as error:
         return [text(f"The curves cannot be drawn: {error}", "note")]
     losses = [series("training", points(rows, "train", "loss")), *_dev_losses(rows)]

@@ -11,11 +11,10 @@ from asrtool.config_file import load_config
 from asrtool.errors import UserError
 from asrtool.files import file_hash
 from asrtool.pack_manifest import MANIFEST, Manifest, is_pack, open_pack
-from asrtool.readers import read_json
+from asrtool.readers import read_json, read_training_log
 from asrtool.scoring import schemas
 from asrtool.scoring.folder import HASH_KEY, HYPOTHESES, read_result_facts
 from asrtool.text.tokenizer import load_tokenizer
-from asrtool.training_log import read_log
 
 FACTS_SCHEMAS: dict[str, type[BaseModel]] = {"decode": schemas.DecodeFacts, "stream": schemas.StreamFacts}
 
@@ -162,7 +161,7 @@ def packed_training(manifest: Manifest) -> TrainingSummary:
 
 def _read_rows(log: Path) -> list[dict]:
     hint = "`asrtool train` writes it; delete it to report without it"
-    rows = read_log(log)
+    rows = read_training_log(log)
     for number, row in enumerate(rows, 1):
         is_start = isinstance(row, dict) and row.get("event") == "start"
         schemas.check_schema(schemas.StartRow if is_start else schemas.LogRow, row, f"{log}:{number}", hint)

@@ -11,8 +11,8 @@ from typing import IO
 
 from asrtool.files import json_line, write_jsonl
 from asrtool.logs import shows_bars
+from asrtool.readers import read_training_log
 from asrtool.training.trackers import RunFacts, Tracker, flat_numbers, open_trackers
-from asrtool.training_log import read_log
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class TrainingLog:
     def _open(self, folder: Path, first_step: int) -> None:
         path = folder / "log.jsonl"
         if path.is_file():
-            write_jsonl(path, [row for row in read_log(path) if _is_kept(row, first_step)])
+            write_jsonl(path, [row for row in read_training_log(path) if _is_kept(row, first_step)])
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the training runs
 
