@@ -12,7 +12,7 @@ from asrtool.doctor.data_audio_checks import is_steady_noise
 from asrtool.doctor.data_entries import Utterance
 from asrtool.doctor.data_faults import Faults
 from asrtool.doctor.data_signal import Signal
-from asrtool.objectives.ctc import min_frames
+from asrtool.objectives.full_sum import topology_min_frames
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.text.words import composed
 
@@ -33,6 +33,7 @@ class Limits:
     rate: int | None  # Hz; None takes the rate of each recording
     max_speed: float
     out_length: Callable[[int], int] | None  # feature frames -> output frames; None for objectives without a minimum
+    min_frames: Callable[[Sequence[int]], int]  # units -> output frames that the objective needs for them
 
 
 def length_limits(config: Config | None) -> Limits:
@@ -47,6 +48,7 @@ def length_limits(config: Config | None) -> Limits:
         rate=config.features.sampling_rate if config else None,
         max_speed=max(values.data.augment.speeds),
         out_length=None if values.objective.kind == "ce" else front_end.out_length,
+        min_frames=lambda units: topology_min_frames(units, values.objective.topology),
     )
 
 
@@ -67,7 +69,7 @@ def _check_feasible(utterance: Utterance, limits: Limits, tokenizer: Tokenizer, 
     rate = limits.rate or (utterance.source.rate if utterance.source else 16000)
     frames = count_frames(int(utterance.seconds / limits.max_speed * rate), rate)
     available = limits.out_length(frames) if limits.out_length else frames
-    needed = min_frames(tokenizer.encode(composed(utterance.text or "")))
+    needed = limits.min_frames(tokenizer.encode(composed(utterance.text or "")))
     if needed > available:
         faults.add("ctc-infeasible", utterance.id, f"{needed} frames needed, {available} in {utterance.seconds:.2f} s")
 
