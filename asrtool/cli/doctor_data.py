@@ -12,14 +12,17 @@ from asrtool.cli.options import JOBS, PATH, allow_commands
 @click.option("--dev-cuts", multiple=True, type=PATH, help="Manifest of a development set; may be repeated.")
 @click.option("--test-cuts", multiple=True, type=PATH, help="Manifest of a test set; may be repeated.")
 @click.option(
-    "--config", type=PATH, help="Configuration file. Its sets, limits and tokenizer are used if none are given."
+    "--config",
+    type=PATH,
+    help="Configuration file. Its sets, limits and tokenizer are used if none are given, and the utterances of its "
+    "data.exclude are left out.",
 )
 @click.option("--tokenizer", type=PATH, help="Tokenizer file. The transcripts are checked against its units.")
 @click.option(
     "--exclude",
     type=PATH,
     help="File to write: the utterances of CUTS to leave out, which data.exclude takes. It may exist if this command "
-    "wrote it.",
+    "wrote it and nobody edited it.",
 )
 @click.option(
     "--ignore",

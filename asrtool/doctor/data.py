@@ -6,7 +6,7 @@ Each audio file is decoded once, in several processes, whichever sets and uttera
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -52,14 +52,15 @@ def examine_data(
     config: Config | None = None,
     jobs: int = 1,
     ignored: Iterable[str] = (),
+    left_out: Container[str] = (),
 ) -> DataFindings:
     """Checks the manifests of one or several sets, their audio included, and returns all findings.
 
     With a `tokenizer`, transcripts are checked against its units; with a `config`, audio against its sampling rate and
-    its limits of length. `ignored` are kinds of fault (KINDS) that are not reported. Raises UserError for a manifest
-    that does not exist, and for an unknown kind.
+    its limits of length. `ignored` are kinds of fault (KINDS) that are not reported, `left_out` ids of training and
+    development sets that are not checked. Raises UserError for a manifest that does not exist, and for an unknown kind.
     """
-    sets = _read_sets({"train": train, "dev": dev, "test": test}, _known_kinds(ignored))
+    sets = _read_sets({"train": train, "dev": dev, "test": test}, _known_kinds(ignored), left_out)
     limits = length_limits(config)
     measured = _measure_all(sets, limits, jobs)
     signals = {number: signal for record in measured.values() for number, signal in record.signals.items()}
@@ -91,16 +92,16 @@ def _known_kinds(ignored: Iterable[str]) -> frozenset[str]:
     return frozenset(ignored)
 
 
-def _read_sets(paths: Mapping[str, Sequence[Path]], ignored: frozenset[str]) -> list[DataSet]:
+def _read_sets(paths: Mapping[str, Sequence[Path]], ignored: frozenset[str], left_out: Container[str]) -> list[DataSet]:
     sets: list[DataSet] = []
     first = 0
     for role, role_paths in paths.items():
         for path in role_paths:
             faults = Faults(ignored)
-            utterances = read_utterances(path, faults)
-            if not utterances and not faults.by_kind:
+            utterances, num_left_out = read_utterances(path, faults, () if role == "test" else left_out)
+            if not utterances and not num_left_out and not faults.by_kind:
                 raise UserError(f"manifest is empty: {path}; make it again with `asrtool prepare`")
-            sets.append(DataSet(path, role, utterances, faults, first))
+            sets.append(DataSet(path, role, utterances, faults, first, num_left_out))
             first += len(utterances)
     return sets
 
@@ -186,6 +187,8 @@ def _report(data: DataSet, measured: Mapping[Source, Measured], excluded: Mappin
     last = data.first + len(data.utterances)
     signals: list[Signal | None] = [data.signals.get(number) for number in range(data.first, last)]
     facts = {**set_facts(data.utterances, signals), **format_facts(own)}
+    if data.num_left_out:
+        facts["left out"] = f"{data.num_left_out} utterances, by data.exclude"
     is_training = data.role == "train"
     if is_training and (own_excluded := data.faults.excluded().keys() & excluded.keys()):
         facts["to exclude"] = f"{len(own_excluded)} utterances (--exclude OUT lists them)"

@@ -6,7 +6,7 @@ composed form and stops at the first line that is not a cut.
 
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,16 +57,21 @@ class Utterance:
         return (self.text or "").split()
 
 
-def read_utterances(path: Path, faults: Faults) -> list[Utterance]:
-    """Returns the utterances of a manifest, and adds the faults of lines and fields to `faults`.
+def read_utterances(path: Path, faults: Faults, left_out: Container[str] = ()) -> tuple[list[Utterance], int]:
+    """Returns the utterances of a manifest, and how many ids of `left_out` it has, whose lines are not checked.
 
-    Raises UserError if the manifest does not exist or is not readable at all.
+    Adds the faults of lines and fields to `faults`. Raises UserError if the manifest does not exist or is not
+    readable at all.
     """
     utterances: list[Utterance] = []
     ids: set[str] = set()
+    num_left_out = 0
     for where, cut_dict, items in _cut_dicts(path, faults):
         if problem := field_problem(cut_dict):
             faults.add("unreadable-line", where, problem)
+            continue
+        if cut_dict["id"] in left_out:
+            num_left_out += 1
             continue
         utterance = _utterance(cut_dict, items)
         if utterance.id in ids:
@@ -74,7 +79,7 @@ def read_utterances(path: Path, faults: Faults) -> list[Utterance]:
         ids.add(utterance.id)
         _check_fields(cut_dict, faults)
         utterances.append(utterance)
-    return utterances
+    return utterances, num_left_out
 
 
 def _cut_dicts(path: Path, faults: Faults) -> Iterator[tuple[str, Any, tuple[SharItem, ...]]]:

@@ -1,11 +1,12 @@
 """Faults of utterances, collected by kind, which become findings and a list of utterances to exclude."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asrtool.data.exclusion import HINT
+from asrtool.data.exclusion import HINT, can_be_listed
 from asrtool.doctor.data_kinds import KINDS
 from asrtool.doctor.findings import Finding, shortened
 from asrtool.errors import UserError, one_line
@@ -14,6 +15,7 @@ from asrtool.readers import read_lines
 
 EXAMPLES_KEPT = 100  # of each kind, for the JSON report
 HEAD = "# Utterances that training leaves out, by `asrtool doctor data`"  # of the first line of a list
+DIGEST_HEAD = "# Lines that are edited are not replaced by another --exclude; digest of the original lines: "
 MAX_DETAIL = 200  # characters of what is wrong with one utterance
 
 
@@ -69,10 +71,27 @@ def require_own_list(path: Path) -> None:
         raise UserError(f"{path} was not written by `asrtool doctor data`")
 
 
-def write_exclusions(path: Path, excluded: dict[str, str], sources: Iterable[Path]) -> None:
-    """Writes the list that `data.exclude` of a configuration takes: "ID<TAB>reason", one utterance a line."""
+def require_unedited(path: Path) -> None:
+    """Raises UserError for a list of `write_exclusions` whose lines were changed since: edits are not replaced."""
+    lines = [line.rstrip("\r\n") for line in read_lines(path, "exclusion list", HINT)]
+    if lines[1:2] != [DIGEST_HEAD + _digest(lines[2:])]:
+        hint = "name another file, or delete it if its lines may go"
+        raise UserError(f"{path} was edited after `asrtool doctor data` wrote it, or is of an earlier version; {hint}")
+
+
+def write_exclusions(path: Path, excluded: dict[str, str], sources: Iterable[Path]) -> list[str]:
+    """Writes the list that `data.exclude` of a configuration takes: "ID<TAB>reason", one utterance a line.
+
+    Returns the ids that a list cannot hold (`can_be_listed`), which are left out of it.
+    """
+    lines = [f"{name}\t{one_line(reasons)}" for name, reasons in excluded.items() if can_be_listed(name)]
+    names = one_line(", ".join(map(str, sources)))
+    head = [f"{HEAD}: {names}", f"{DIGEST_HEAD}{_digest(lines)}"]
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="replace") as file:
-        names = ", ".join(map(str, sources))
-        file.write(f"{HEAD}: {one_line(names)}\n")
-        for name, reasons in excluded.items():
-            file.write(f"{name}\t{one_line(reasons)}\n".replace("\r", " "))
+        file.writelines(f"{line}\n" for line in [*head, *lines])
+    return [name for name in excluded if not can_be_listed(name)]
+
+
+def _digest(lines: Iterable[str]) -> str:
+    text = "\n".join(lines).encode("utf-8", errors="replace")
+    return hashlib.blake2b(text, digest_size=8).hexdigest()

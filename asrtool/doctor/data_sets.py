@@ -28,6 +28,7 @@ class DataSet:
     utterances: list[Utterance]
     faults: Faults
     first: int = 0  # number of its first utterance among the utterances of all sets
+    num_left_out: int = 0  # lines that data.exclude names
     signals: Mapping[int, Signal] = field(default_factory=dict)  # number -> measures, of all sets
 
     def digests(self) -> Iterable[tuple[Utterance, bytes]]:

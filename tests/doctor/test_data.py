@@ -14,8 +14,10 @@ from asrtool.config import Config
 from asrtool.data.exclusion import read_exclusions
 from asrtool.doctor.data import DataFindings, examine_data
 from asrtool.doctor.data_audio_checks import is_steady_noise
+from asrtool.doctor.data_entries import Utterance
 from asrtool.doctor.data_faults import MAX_DETAIL, Faults, write_exclusions
 from asrtool.doctor.data_kinds import KINDS
+from asrtool.doctor.data_rates import check_lengths, length_limits
 from asrtool.doctor.data_signal import measure_signal
 from asrtool.doctor.findings import Report, Severity, report_json
 from asrtool.errors import UserError
@@ -198,6 +200,17 @@ def test_remedies_name_the_manifest_and_files_beside_it():
     assert "'my data/train_normalised.jsonl.gz' --rules 'my data/train_rules.yaml'" in remedy
 
 
+@pytest.mark.parametrize("topology, is_infeasible", [("ctc", True), ("modified", False), ("hmm", False)])
+def test_the_topology_of_the_configuration_says_which_transcripts_fit(topology, is_infeasible):
+    objective = {"kind": "mmi", "topology": topology}
+    limits = length_limits(Config.model_validate({"objective": objective}))
+    faults = Faults()
+    text = "a" * 20  # with CTC, 19 blanks between equal units
+    utterance = Utterance("u1", seconds=1.0, start=0.0, channel=0, text=text, speaker=None, source=None)
+    check_lengths([utterance], limits, TOKENIZER, faults)
+    assert faults.has("ctc-infeasible", "u1") == is_infeasible
+
+
 def test_an_id_that_occurs_twice_is_not_excluded_since_all_copies_would_go(tmp_path, clean):
     items = deepcopy(clean.items[:6])
     PLANTED["silent"][0](items[2])
@@ -223,8 +236,8 @@ def test_long_details_end_with_an_ellipsis():
 def test_the_exclusion_list_has_an_id_and_its_reasons_on_each_line(tmp_path):
     excluded = {"u1": "silent (peak 0)", "u2": "clipped; a\nline end"}
     write_exclusions(tmp_path / "exclude.txt", excluded, [tmp_path / "train.jsonl.gz"])
-    comment, *lines = (tmp_path / "exclude.txt").read_text().splitlines()
-    assert comment.startswith("# ")
+    comment, digest, *lines = (tmp_path / "exclude.txt").read_text().splitlines()
+    assert comment.startswith("# ") and digest.startswith("# ")
     assert lines == ["u1\tsilent (peak 0)", "u2\tclipped; a line end"]
     assert read_exclusions([tmp_path / "exclude.txt"]) == {"u1": "silent (peak 0)", "u2": "clipped; a line end"}
 
@@ -236,7 +249,7 @@ def test_the_command_reports_in_text_and_json_and_writes_the_list(tmp_path, clea
     status, out, _ = asr("doctor", "data", manifest, "--jobs", 1, "--exclude", tmp_path / "exclude.txt")
     assert status == 1
     assert "audio is silent" in out and corpus.items[2].id in out
-    assert (tmp_path / "exclude.txt").read_text().splitlines()[1].startswith(f"{corpus.items[2].id}\tsilent")
+    assert (tmp_path / "exclude.txt").read_text().splitlines()[2].startswith(f"{corpus.items[2].id}\tsilent")
     status, out, _ = asr("doctor", "data", manifest, "--jobs", 1, "--json", "--ignore", "silent")
     assert status == 0 and json.loads(out)["reports"][0]["facts"]["utterances"] == 4
     assert asr("doctor", "data")[0] == 2
@@ -266,6 +279,50 @@ def test_an_exclusion_list_of_the_command_or_an_empty_file_is_replaced(tmp_path,
     for _ in range(2):
         assert asr("doctor", "data", manifest, "--jobs", 1, "--exclude", out)[0] == 0
         assert out.read_text().startswith("# Utterances that training leaves out")
+
+
+@pytest.mark.parametrize("edit", ["delete", "comment", "add", "old version"])
+def test_an_edited_exclusion_list_is_not_replaced(tmp_path, clean, asr, edit):
+    manifest = Corpus(deepcopy(clean.items[:2])).write(tmp_path, "train.jsonl")
+    out = tmp_path / "exclude.txt"
+    write_exclusions(out, {"u1": "silent", "u2": "clipped"}, [manifest])
+    head, digest, *lines = out.read_text().splitlines()
+    edited = {
+        "delete": [head, digest, *lines[1:]],
+        "comment": [head, digest, f"#{lines[0]}", lines[1]],
+        "add": [head, digest, *lines, "u3"],
+        "old version": [head, *lines],
+    }
+    out.write_text("\n".join(edited[edit]) + "\n")
+    before = out.read_bytes()
+    status, _, error = asr("doctor", "data", manifest, "--jobs", 1, "--exclude", out)
+    assert status == 2 and f"{out} was edited" in error and error.count("\n") == 1
+    assert out.read_bytes() == before
+
+
+def test_the_utterances_that_the_configuration_excludes_are_left_out(tmp_path, clean, asr):
+    corpus = Corpus(deepcopy(clean.items[:6]))
+    for item, name in zip(corpus.items, ["#0", "# 1", "u2"], strict=False):
+        PLANTED["silent"][0](item)
+        item.cut["id"] = name
+    manifest = corpus.write(tmp_path, "train.jsonl")
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    dev_items = deepcopy(clean.items[6:9])
+    dev_items[0].cut["id"] = "u2"
+    dev = Corpus(dev_items).write(tmp_path / "dev", "dev.jsonl")
+    config = tmp_path / "conf.yaml"
+    config.write_text(f"data: {{train: {manifest}, dev: {dev}, exclude: {first}}}\n")
+    command = ("doctor", "data", "--config", config, "--jobs", 1, "--exclude")
+    _, out, error = asr(*command, first)  # it does not exist yet
+    assert set(read_exclusions([first])) == {"#0", "u2"}
+    assert "1 ids cannot be written into a list, rename them: '# 1'" in error and "left out" not in out
+    before = first.read_bytes()
+    status, _, error = asr(*command, first)
+    assert status == 2 and "name another file, and add it to data.exclude" in error and first.read_bytes() == before
+    _, out, _ = asr(*command, second)
+    assert read_exclusions([second]) == {} and "2 utterances, by data.exclude" in out
+    assert "1 utterances, by data.exclude" in out  # of the dev set
+    assert [line for line in out.splitlines() if "silent" in line and "#0" in line] == []
 
 
 def test_a_shell_command_in_a_manifest_is_not_run(tmp_path, clean):
