@@ -9,7 +9,7 @@ import click
 from asrtool.cli.options import NOT_NEGATIVE, NUMBER, PATH, POSITIVE, add_options
 
 METHOD = click.Choice(["greedy", "prefix", "graph"])
-MAX_NBEST = 1000  # hypotheses of an utterance: rescoring gains nothing from more than some hundreds
+MAX_NBEST_OPTION = 1000  # hypotheses of an utterance: rescoring gains nothing from more than some hundreds
 
 
 def _beam_option(graph_default: str):
@@ -111,7 +111,7 @@ graph_search_options = add_options(
 
 nbest_option = click.option(
     "--nbest",
-    type=click.IntRange(1, MAX_NBEST),
+    type=click.IntRange(1, MAX_NBEST_OPTION),
     show_default="1",
     help="Number of hypotheses that are written for an utterance, fewer where the search finds fewer texts; --method "
     "prefix takes at least as large a beam (--method prefix or graph).",

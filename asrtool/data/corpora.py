@@ -18,7 +18,7 @@ from asrtool.readers import read_lines
 
 WHITESPACE = " \t\r\n\v\f"  # as Kaldi defines it: ASCII only
 SECONDS = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-AUDIO_SUFFIXES = (".flac", ".wav", ".sph", ".opus", ".ogg", ".mp3")  # FLAC first: LibriSpeech as published
+LIBRISPEECH_SUFFIXES = (".flac", ".wav", ".sph", ".opus", ".ogg", ".mp3")  # FLAC first: LibriSpeech as published
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def read_librispeech(corpus: Path, parts: list[str]) -> Iterator[Utterance]:
 
 def find_audio_file(stem: Path) -> str:
     """Returns the audio file of this stem in any format that libsndfile reads; FLAC, as published, if there is none."""
-    paths = (f"{stem}{suffix}" for suffix in AUDIO_SUFFIXES)
+    paths = (f"{stem}{suffix}" for suffix in LIBRISPEECH_SUFFIXES)
     return next((path for path in paths if os.path.isfile(path)), f"{stem}.flac")
 
 

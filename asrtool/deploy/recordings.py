@@ -15,7 +15,7 @@ from asrtool.readers import read_lines
 logger = logging.getLogger(__name__)
 
 STDIN = Path("-")
-AUDIO_SUFFIXES = frozenset(
+RECORDING_SUFFIXES = frozenset(
     [
         *(".wav", ".wave", ".w64", ".rf64", ".bwf", ".flac", ".mp3", ".mp2", ".ogg", ".oga", ".opus", ".spx", ".aiff"),
         *(".aif", ".aifc", ".au", ".snd", ".sph", ".caf", ".m4a", ".m4b", ".aac", ".ac3", ".wma", ".amr", ".mka"),
@@ -48,7 +48,7 @@ class Recording:
         if self.path == STDIN:
             return "stdin"
         path = self.path
-        return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
+        return path.stem if path.suffix.lower() in RECORDING_SUFFIXES else path.name
 
     def __str__(self) -> str:
         return "standard input" if self.path == STDIN else str(self.path)
@@ -152,7 +152,7 @@ def _recordings_below(top: Path, found: Found) -> Iterator[Recording]:
 
 def _is_audio(path: Path) -> bool:
     """Returns True for a file that holds audio, as its suffix or its first bytes say. Raises OSError."""
-    has_suffix = path.suffix.lower() in AUDIO_SUFFIXES
+    has_suffix = path.suffix.lower() in RECORDING_SUFFIXES
     if not stat.S_ISREG(os.stat(path).st_mode):
         if has_suffix:
             raise OSError(None, "not a regular file", str(path))

@@ -35,8 +35,8 @@ SENTENCE_MARKS = {"<s>", "</s>"}
 NOT_WORDS = SENTENCE_MARKS | {"<unk>", "<UNK>"}
 BOS, EOS = b"<s>", b"</s>"
 SECTION = re.compile(rb"\\(\d+)-grams:")
-NEG_INF = (b"-inf", b"-infinity")  # in lower case
-LOG_ZERO = b"-99"  # log10 of a probability of 0, as tools write it that do not write -inf
+NEGATIVE_INFINITY_TEXTS = (b"-inf", b"-infinity")  # in lower case
+ARPA_LOG_ZERO = b"-99"  # log10 of a probability of 0, as tools write it that do not write -inf
 MAX_EXAMPLES = 5  # words of a list that is not shown completely
 MAX_ERROR_CHARACTERS = 300  # of an error of kaldilm, which repeats the line
 ARPA2FST = """
@@ -169,7 +169,7 @@ def _normalise(path: Path, plain: Path, words: Collection[str]) -> int:
 def _without_infinity(fields: list[bytes], order: int) -> bytes:
     """Returns the line of an n-gram of `order` with -99 instead of -inf: `fields` are log10 value, words, back-off."""
     values = [fields[0], *fields[order + 1 :]]
-    first, *others = [LOG_ZERO if value.lower() in NEG_INF else value for value in values]
+    first, *others = [ARPA_LOG_ZERO if value.lower() in NEGATIVE_INFINITY_TEXTS else value for value in values]
     return b"\t".join([first, b" ".join(fields[1 : order + 1]), *others])
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 UNK_MARKS = frozenset([UNK])
 # Symbols of Kaldi's words.txt that are not words
-NOT_WORDS = re.compile(r"<eps>|#[0-9]+|" + "|".join(SPECIAL_WORDS), re.IGNORECASE)
+NOT_WORD_PATTERN = re.compile(r"<eps>|#[0-9]+|" + "|".join(SPECIAL_WORDS), re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def read_word_list(path: str | Path) -> list[str]:
     """Returns the words of a word list, a lexicon (`WORD PH PH`) or Kaldi's words.txt: the first field of a line."""
     lines = read_lines(path, "word list", "give a file with a word a line, or a lexicon")
     fields = (word for line in lines for word in lexicon_fields(line)[:1])
-    words = [word for word in dict.fromkeys(fields) if not NOT_WORDS.fullmatch(word)]
+    words = [word for word in dict.fromkeys(fields) if not NOT_WORD_PATTERN.fullmatch(word)]
     if not words:
         raise UserError(f"no words in {path}; write one a line, or WORD PH PH ...")
     return words
