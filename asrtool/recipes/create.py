@@ -152,7 +152,10 @@ def _refuse_unused(options: SourceOptions, kinds: set[str], description: str) ->
 
 
 def _require_usable(facts_of_sets: Mapping[str, CorpusFacts], corpus: Corpus) -> CorpusFacts:
-    """Returns the facts of all sets together. Raises DataError unless most utterances can be used."""
+    """Returns the facts of all sets together.
+
+    Raises DataError unless most utterances can be used, and some of each set.
+    """
     facts = _merged(list(facts_of_sets.values()))
     total = facts.utterances + len(facts.problems)
     if not total:
@@ -161,6 +164,10 @@ def _require_usable(facts_of_sets: Mapping[str, CorpusFacts], corpus: Corpus) ->
         about = "about " if facts.num_bad > len(facts.problems) else ""
         summary = f"{about}{facts.num_bad} of {total} utterances of {corpus.path} ({corpus.description}) cannot be used"
         raise DataError(f"{summary}; fix them, or name its layout with the options of `asrtool new`", facts.problems)
+    for name, of_set in facts_of_sets.items():
+        if not of_set.seconds:
+            problem = f"no utterance of the set {name} of {corpus.path} ({corpus.description}) can be used"
+            raise DataError(f"{problem}; fix it, or take it out of the corpus", of_set.problems)
     if facts.utterances < MIN_UTTERANCES:
         raise UserError(f"{corpus.path} has {facts.utterances} utterances; a recipe needs {MIN_UTTERANCES} or more")
     return facts

@@ -208,3 +208,24 @@ def test_too_few_utterances_are_refused(tiny, tmp_path) -> None:
     manifest.write_text("\n".join(manifest.read_text().splitlines()[:5]))
     with pytest.raises(UserError, match="5 utterances"):
         create_recipe(request(tmp_path, manifest))
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize("fault", ["no text", "no audio"])
+def test_a_set_without_a_usable_utterance_is_named(tiny, tmp_path, name, fault) -> None:
+    layouts.audiofolder(tiny, tmp_path)
+    if name == "train":
+        (tmp_path / "train").rename(tmp_path / "most")
+        (tmp_path / "test").rename(tmp_path / "train")
+        (tmp_path / "most").rename(tmp_path / "test")
+    table = tmp_path / name / "metadata.csv"
+    header, row, *_ = table.read_text().splitlines()
+    audio, _, text = row.partition(",")
+    (tmp_path / name / audio).write_bytes(b"" if fault == "no audio" else (tmp_path / name / audio).read_bytes())
+    table.write_text(f"{header}\n{audio},{text if fault == 'no audio' else ''}\n")
+    for path in (tmp_path / name).glob("*.flac"):
+        if path.name != audio:
+            path.unlink()
+    with pytest.raises(DataError, match=f"no utterance of the set {name} .* can be used"):
+        create_recipe(request(tmp_path, tmp_path))
+    assert not (tmp_path / "egs/tones").exists()
