@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from asrtool.deploy.stream import StreamResult
 from asrtool.deploy.stream_messages import end_message, result_message
 from asrtool.logs import printable
+from asrtool.text.display_width import display_width, last_columns
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +96,10 @@ class TextPrinter(ResultPrinter):
             print(line, flush=True)
             return
         width = shutil.get_terminal_size().columns - 1
-        if len(line) > width:  # the end of a partial result, where it changes, stays visible
-            line = line[:20] + "..." + line[23 - width :]
+        if display_width(line) > width:  # the end of a partial result, where it changes, stays visible
+            times = f"{line[:20]}..."
+            is_wide_enough = width > len(times)
+            line = times + last_columns(line[20:], width - len(times)) if is_wide_enough else last_columns(line, width)
         print(line, end="", flush=True)
         self._has_partial = True
 

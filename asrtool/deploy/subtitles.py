@@ -6,13 +6,13 @@ words under the costs of `Pieces.cost`, found by dynamic programming, as Knuth a
 """
 
 import html
-import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from asrtool.deploy.results import Word
+from asrtool.text.display_width import display_width, letters
 
 MAX_WIDTH = 42  # columns of a line (Netflix; the BBC has 37 to 40)
 MAX_LINES = 2
@@ -152,26 +152,18 @@ class Pieces:
         return " ".join(word.text for word in self.words[start:end])
 
 
-def display_width(text: str) -> int:
-    """Returns the columns of a text: two for a wide East Asian character, none for a combining mark."""
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )
-
-
 def split_wide_word(word: Word) -> list[Word]:
-    """Returns a word in pieces of at most MAX_WIDTH columns, with shares of its time.
+    """Returns a word in pieces of at most MAX_WIDTH columns, none of which begins with a mark, with shares of its time.
 
     Only text in scripts without spaces has such words.
     """
     pieces, width = [""], 0
-    for character in word.text:
-        added = display_width(character)
+    for letter in letters(word.text):
+        added = display_width(letter)
         if width + added > MAX_WIDTH:
             pieces.append("")
             width = 0
-        pieces[-1] += character
+        pieces[-1] += letter
         width += added
     step = (word.end - word.start) / len(pieces)
     return [

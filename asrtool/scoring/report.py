@@ -1,13 +1,13 @@
 """Scores as readable text and as plain values for JSON."""
 
 import math
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
 from asrtool.scoring.paired import PairedDifference
 from asrtool.scoring.wer import Alignment, ErrorCounts, Interval, Score, align_words, count_word_errors, error_mark
+from asrtool.text.display_width import display_width
 
 GAP_TEXT = "***"
 # Alignments are folded at this many columns: wide enough for most utterances, narrow enough for a terminal.
@@ -112,7 +112,7 @@ def _totals(score: Score) -> Iterator[str]:
 
 
 def _counts_table(rows: list[tuple[str, ErrorCounts]]) -> Iterator[str]:
-    width = max(12, *(_display_width(name) + 1 for name, _ in rows))
+    width = max(12, *(display_width(name) + 1 for name, _ in rows))
     yield f"{'':<{width}}{'reference':>10}{'errors':>10}{'ins':>8}{'del':>8}{'sub':>8}{'rate %':>10}"
     for name, counts in rows:
         edits = f"{counts.insertions:>8}{counts.deletions:>8}{counts.substitutions:>8}"
@@ -177,11 +177,11 @@ class _Cell(NamedTuple):
 
 def _cells(alignment: Alignment) -> Iterator[_Cell]:
     is_ascii = all(ref.isascii() and hyp.isascii() for ref, hyp in alignment)
-    display_width, pad = (len, str.ljust) if is_ascii else (_display_width, _pad)
+    width_of, pad = (len, str.ljust) if is_ascii else (display_width, _pad)
     for ref, hyp in alignment:
         ref_text = ref or GAP_TEXT
         hyp_text = hyp or GAP_TEXT
-        width = 2 + max(display_width(ref_text), display_width(hyp_text))
+        width = 2 + max(width_of(ref_text), width_of(hyp_text))
         yield _Cell(pad(ref_text, width), pad(hyp_text, width), error_mark(ref, hyp).ljust(width), width)
 
 
@@ -209,15 +209,4 @@ def _column_lines(part: list[_Cell]) -> Iterator[str]:
 
 
 def _pad(text: str, width: int) -> str:
-    return text + " " * (width - _display_width(text))
-
-
-def _display_width(text: str) -> int:
-    """Returns the terminal columns of `text`: East Asian wide characters take two, combining marks none."""
-    return sum(_character_width(character) for character in text)
-
-
-def _character_width(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    return text + " " * (width - display_width(text))

@@ -18,6 +18,7 @@ from asrtool.deploy.live import cut_pieces
 from asrtool.deploy.live_output import JsonPrinter, TextPrinter
 from asrtool.deploy.results import Word
 from asrtool.deploy.stream import StreamResult
+from asrtool.text.display_width import display_width
 from tests.tiny import RATE, tone
 
 FREQUENCIES = (300, 2500, 700, 3300, 1500, 500, 2900, 900) * 2
@@ -270,6 +271,19 @@ def test_a_terminal_shows_the_last_partial_result_only(capsys, monkeypatch):
         shown.append(last)
         assert all(len(part) < 50 and "\x1b" not in part for part in line.split("\r\x1b[K"))
     assert shown == ["    0.00     1.00  ONE\\x1b[2J", ""]
+
+
+@pytest.mark.parametrize("columns", [10, 24, 50])
+@pytest.mark.parametrize("word", ["日本語", "สวัสดี", "नमस्ते", "word"])
+def test_a_partial_result_takes_one_row_of_a_terminal(capsys, monkeypatch, columns, word):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    printer = TextPrinter()
+    printer.show_all([result(f"{word} " * count) for count in range(1, 40)], 1.0, 1.0)
+    rows = [row for row in capsys.readouterr().out.split("\r\x1b[K") if row]
+    assert len(rows) == 39 and "\n" not in "".join(rows)
+    assert all(display_width(row) < columns for row in rows)
+    assert all(display_width(row) >= columns - 2 and row.endswith(" ...") for row in rows[20:])
 
 
 def test_json_lines_repeat_nothing_and_withdraw_words(capsys):

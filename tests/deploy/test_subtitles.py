@@ -15,12 +15,12 @@ from asrtool.deploy.subtitles import (
     MAX_WIDTH,
     MIN_SECONDS,
     Pieces,
-    display_width,
     split_wide_word,
     srt_text,
     subtitle_cues,
     vtt_text,
 )
+from asrtool.text.display_width import display_width
 from tests.deploy.transcripts import make_words, random_words
 
 
@@ -99,7 +99,15 @@ def test_text_without_spaces_is_divided_by_its_width():
     assert [display_width(piece.text) for piece in pieces] == [42] * 4 + [32]
     assert pieces[0].start == 0 and pieces[-1].end == 20 and all(a.end == b.start for a, b in pairwise(pieces))
     assert all(display_width(line) <= MAX_WIDTH for cue in subtitle_cues([word]) for line in cue.lines)
-    assert display_width("e\u0301a") == 2
+
+
+@pytest.mark.parametrize("letter", ["ที่", "हि", "e\u0301", "क्\u200d"])  # of 1, 2, 1 and 1 columns
+def test_text_without_spaces_is_not_divided_within_a_letter(letter):
+    word = Word(letter * 100, 0.0, 20.0)
+    pieces = split_wide_word(word)
+    assert "".join(piece.text for piece in pieces) == word.text
+    assert all(piece.text.startswith(letter) and piece.text.endswith(letter) for piece in pieces)
+    assert all(display_width(piece.text) == MAX_WIDTH for piece in pieces[:-1])
 
 
 def test_nothing_spoken_is_an_empty_file():

@@ -3,6 +3,7 @@
 import json
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from asrtool.scoring.report import (
     summary_line,
 )
 from asrtool.scoring.wer import Confusions, ErrorCounts, Score, score_pairs
+from asrtool.text.display_width import display_width
 
 SCORE = Score(
     words=ErrorCounts(insertions=12, deletions=8, substitutions=31, length=1588),
@@ -114,6 +116,12 @@ def test_alignment_of_wide_characters_keeps_the_columns():
     ref, hyp = aligned({"id": "u", "ref": "中文 b", "hyp": "a b"}).splitlines()[1:3]
     columns = [sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) for line in (ref, hyp)]
     assert columns[0] == columns[1]
+
+
+@pytest.mark.parametrize("word", ["ที่นี่", "हिन्दी", "e\u0301te\u0301", "a\u200bb"])
+def test_alignment_of_words_with_marks_keeps_the_columns(word):
+    ref, hyp = aligned({"id": "u", "ref": f"{word} b", "hyp": "a b"}).splitlines()[1:3]
+    assert display_width(ref) == display_width(hyp)
 
 
 def test_a_long_utterance_is_folded():

@@ -70,10 +70,23 @@ function lines(words) {
   const result = [""];
   for (const {text} of words) {
     const line = result.at(-1);
-    if (line && line.length + 1 + text.length > MAX_COLUMNS) result.push(text);
+    if (line && columns(line) + 1 + columns(text) > MAX_COLUMNS) result.push(text);
     else result[result.length - 1] = line ? `${line} ${text}` : text;
   }
   return result;
+}
+
+const WITHOUT_WIDTH = /[\p{Mn}\p{Me}\p{Cf}]/u; // marks over, under and around a letter, and what is not shown
+const HALFWIDTH = /[\uff61-\uffdc]/;
+const WIDE = /[\p{Script=Han}\p{Script=Hangul}\p{Script=Hiragana}\p{Script=Katakana}\u3000-\u303e\uff01-\uff60\uffe0-\uffe6]|\p{Emoji_Presentation}/u;
+
+// The columns of a text, about as asrtool/text/display_width.py counts them.
+export function columns(text) {
+  let sum = 0;
+  for (const character of text) {
+    if (!WITHOUT_WIDTH.test(character)) sum += WIDE.test(character) && !HALFWIDTH.test(character) ? 2 : 1;
+  }
+  return sum;
 }
 
 // Lets the browser save a text as a file.
