@@ -79,7 +79,8 @@ class StreamStates:
 class RowCaches(Caches):
     """`Caches` that read rows of a `StreamStates`.
 
-    Frames are written into rings at once: a step's frames replace none that the step, or its repetition, reads. All else is written by `write`.
+    Frames are written into rings at once: a step's frames replace none that the step, or its repetition, reads. All
+    else is written by `write`.
     """
 
     def __init__(self, state: Sequence[Tensor], rows: Tensor, first: Tensor, slack: int):
