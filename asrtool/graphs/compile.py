@@ -132,7 +132,8 @@ class Compiler:
             name = "CLG"
             fst = self._compose_context(name, fst)
         fst = self._remove_disambiguation(name, fst, self.units, backoff=True, marks=True)
-        return self._compose_topology("HLG", fst, *word_costs(self.G, self._empty_history))
+        rarest_cost, final_cost = word_costs(self.G, self._empty_history)
+        return self._compose_topology("HLG", fst, rarest_cost, final_cost)
 
     @cached_property
     def _disambiguated_lexicon(self) -> "StdVectorFst":
@@ -192,12 +193,15 @@ class Compiler:
         first_removed = backoff_label if backoff else backoff_label + 1
         lines = [f"0 0 {label} {label}\n" for label in range(1, backoff_label)]  # units stay
         lines += [f"0 0 0 {label}\n" for label in range(first_removed, len(units))]
-        lines += [f"0 0 {len(units)} {len(units)}\n"] * marks
+        if marks:
+            lines.append(f"0 0 {len(units)} {len(units)}\n")
         to_epsilon = kaldifst.compile("".join([*lines, "0\n"]))
         return self._step(f"{name} without disambiguation symbols", kaldifst.compose, to_epsilon, fst)
 
-    def _compose_topology(self, name: str, fst: "StdVectorFst", *costs: float) -> "StdVectorFst":
-        """Returns H composed with `fst`, whose input labels are units; sets its `word_starts`, with `costs`."""
+    def _compose_topology(
+        self, name: str, fst: "StdVectorFst", rarest_cost: float = 0.0, final_cost: float = 0.0
+    ) -> "StdVectorFst":
+        """Returns H composed with `fst`, whose input labels are units; sets its `word_starts`, with these costs."""
         import kaldifst
 
         kaldifst.arcsort(fst, "ilabel")
@@ -206,7 +210,7 @@ class Compiler:
         composed = self._step(name, kaldifst.compose, topology, fst)
         starts = take_marks(composed)
         if starts:
-            self.word_starts[name] = WordStarts(starts, *costs)
+            self.word_starts[name] = WordStarts(starts, rarest_cost, final_cost)
         return self._finish(name, composed)
 
     def _finish(self, name: str, fst: "StdVectorFst") -> "StdVectorFst":

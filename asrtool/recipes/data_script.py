@@ -24,9 +24,8 @@ class DataScript:
     @property
     def scored_sets(self) -> list[str]:
         """Names of the sets that are decoded and scored."""
-        has_dev = "dev" in self.commands or self.sets.dev.value != "0"
-        has_test = "test" in self.commands or self.sets.test.value != "0"
-        return ["dev"] * has_dev + ["test"] * has_test
+        choices = {"dev": self.sets.dev, "test": self.sets.test}
+        return [name for name, choice in choices.items() if name in self.commands or choice.value != "0"]
 
     @property
     def head(self) -> str:
