@@ -101,6 +101,75 @@ def test_a_beam_keeps_paths_that_are_good_by_the_new_model_only(arpa):
     assert len(exact) == 2 and [path.words for path in pruned] == [exact[0].words]
 
 
+class WordCosts:
+    """A language model without a history: the cost of each word, in nats; 0 of all others."""
+
+    start = 0
+
+    def __init__(self, **costs):
+        self.costs = costs
+
+    def __contains__(self, word):
+        return True
+
+    def score(self, state, word):
+        return -self.costs.get(word, 0.0), 0
+
+
+# Words that are emitted by arcs that read no frame. Homophones: w1 and w2 after the same frames. Prefix: w1 after one
+# frame, before the frames of the next word; w2 goes on.
+HOMOPHONES_AT_THE_END = [(0, 1, 1, 0, 0.0, 1.0), (1, 2, 0, 1, 0.0, 0.0), (1, 2, 0, 2, 0.5, 0.0)]
+HOMOPHONES_IN_THE_MIDDLE = [*HOMOPHONES_AT_THE_END, (2, 3, 2, 0, 0.0, 1.0)]
+PREFIX_IN_THE_MIDDLE = [
+    (0, 1, 1, 0, 0.0, 1.0),
+    (1, 2, 0, 1, 0.0, 0.0),
+    (2, 4, 1, 3, 0.0, 1.0),
+    (1, 3, 2, 2, 0.5, 1.0),
+    (3, 4, 0, 0, 0.0, 0.0),
+]
+PREFIX_AT_THE_END = [
+    (0, 1, 1, 0, 0.0, 1.0),
+    (1, 4, 2, 2, 0.0, 1.0),
+    (0, 2, 1, 0, 0.0, 1.0),
+    (2, 3, 2, 0, 0.0, 1.0),
+    (3, 4, 0, 1, 0.0, 0.0),
+]
+
+
+@pytest.mark.parametrize(
+    "arcs", [HOMOPHONES_AT_THE_END, HOMOPHONES_IN_THE_MIDDLE, PREFIX_IN_THE_MIDDLE, PREFIX_AT_THE_END]
+)
+@pytest.mark.parametrize("costs", [{"w1": 9.0, "w2": 9.0}, {"w1": 9.0}, {"w2": 9.0}, {"w1": -9.0}, {"w2": -9.0}])
+@pytest.mark.parametrize("beam", [1e-4, 1.0, math.inf])
+def test_words_emitted_without_a_frame_are_compared_by_their_new_costs(arcs, costs, beam):
+    num_states = 1 + max(target for _, target, *_ in arcs)
+    final = np.full((num_states, 2), math.inf)
+    final[-1] = 0.0
+    found = Lattice.from_arcs(arcs, final)
+    exact, pruned = (
+        {tuple(path.words): path.cost for path in nbest_paths(rescored, 9)}
+        for rescored in (
+            rescore_lattice(found, WORDS, WordCosts(), WordCosts(**costs)),
+            rescore_lattice(found, WORDS, WordCosts(), WordCosts(**costs), beam),
+        )
+    )
+    assert len(exact) == 2 and pruned
+    if costs == {"w1": 9.0, "w2": 9.0}:  # the word of one path may come a frame later than that of the other
+        assert all(exact[words] == cost for words, cost in pruned.items())
+    else:
+        assert pruned == {words: cost for words, cost in exact.items() if cost <= min(exact.values()) + beam}
+
+
+@pytest.mark.parametrize("costs", [{"</s>": 9.0}, {"</s>": -9.0}])
+def test_the_new_cost_of_the_sentence_end_is_compared(costs):
+    """Of two final states of the last frame, one after a word without a frame."""
+    found = Lattice.from_arcs(
+        [(0, 1, 1, 1, 0.0, 1.0), (1, 2, 0, 2, 0.0, 0.0)], np.array([[math.inf] * 2, [0.0] * 2, [0.5, 0.0]])
+    )
+    pruned = list(nbest_paths(rescore_lattice(found, WORDS, WordCosts(), WordCosts(**costs), 1e-4), 9))
+    assert [path.words for path in pruned] == [[1]]
+
+
 def test_rescoring_with_the_same_model_changes_no_cost(arpa):
     (found, _), _ = lattice(1)
     again = rescore_lattice(found, WORDS, arpa(BIGRAM), arpa(BIGRAM))
