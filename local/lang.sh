@@ -173,7 +173,7 @@ make_units_in_context() {
     python3 "$driver/same_units.py" "$phone_system/tokenizer.json" "$lang/phones.json" ||
         option_error "$phone_system was trained with other phones than --lexicon gives now: give another --tag"
     stage_reads "$phone_system/checkpoints/averaged.pt"
-    align_once "$phone_system" "$lang/aligned" "$(stage_fingerprint)" \
+    align_once "$phone_system" "$lang/aligned" "$stages_fingerprint" \
         "$features/train.jsonl.gz" "$lang/aligned/train.jsonl.gz"
     asrtool tree "$lang/aligned/train.jsonl.gz" "$lang/tokenizer.json" --tokenizer "$phone_system/tokenizer.json" \
         --units "$units" --leaves "$leaves"

@@ -162,7 +162,7 @@ print_published() { :; } # error rates of others, to compare with
 
 # check_options: exits with an error if a shared option is wrong, and reads the lists in options.
 check_options() {
-    local number
+    local option override
     setup_stages "$stage" "$stop_stage" "$force" "$list"
     require_choice --units "$units" word char bpe phone biphone triphone
     require_choice --case "$case" keep upper lower
@@ -180,8 +180,8 @@ check_options() {
     if [ "$fmllr" = false ] && [[ " $decode " == *" fmllr "* ]]; then
         option_error "--decode fmllr needs a model that was trained with --fmllr true"
     fi
-    for number in vocab_size leaves lm_order lm_words rescore_order jobs; do
-        is_number "${!number}" || option_error "--${number//_/-} is a number below 1000000000, not '${!number}'"
+    for option in vocab_size leaves lm_order lm_words rescore_order jobs; do
+        is_number "${!option}" || option_error "--${option//_/-} is a number below 1000000000, not '${!option}'"
     done
     [[ $seed =~ ^(0|[1-9][0-9]*)$ ]] || option_error "--seed is a number, not '$seed'"
     [[ $pronunciation_hours =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
@@ -193,8 +193,8 @@ check_options() {
     [[ ! $tag =~ ^(hmm|fmllr)(_|$) ]] ||
         option_error "--tag '$tag' begins as the names of folders of --topology hmm or --fmllr true do; give another one"
     read -r -a overrides <<<"$set"
-    for number in "${overrides[@]}"; do
-        [[ $number == *=* ]] || option_error "--set takes \"KEY=VALUE KEY=VALUE\" without other spaces, not '$number'"
+    for override in "${overrides[@]}"; do
+        [[ $override == *=* ]] || option_error "--set takes \"KEY=VALUE KEY=VALUE\" without other spaces, not '$override'"
     done
     if [ "$topology" != ctc ]; then overrides+=("objective.topology=$topology"); fi
     check_lm_options

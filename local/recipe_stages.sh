@@ -150,7 +150,7 @@ train_with_alignments() {
     while IFS=$'\t' read -r kind first second; do
         if [ "$kind" = align ]; then manifests+=("$first" "$second"); else changes+=(--set "$first"); fi
     done <<<"$lines"
-    align_once "$start" "$aligned" "$(stage_fingerprint)" "${manifests[@]}"
+    align_once "$start" "$aligned" "$stages_fingerprint" "${manifests[@]}"
     run_machines "$launcher" "$ranks" train "$final_conf" --exp "$exp" "${train_options[@]}" \
         --set objective.kind=ce "${changes[@]}"
 }

@@ -162,11 +162,6 @@ inputs_unchanged() {
     done < <(sed 1,3d "$1")
 }
 
-# stage_fingerprint: prints the checksum of the settings of the running stage and of all stages before it.
-stage_fingerprint() {
-    echo "$stages_fingerprint"
-}
-
 # completion_of NUMBER: prints what identifies the last run of a stage: the checksum of its settings, and its time.
 completion_of() {
     sed -n '1p;3p' "$(marker_of "$1")" 2>/dev/null || true

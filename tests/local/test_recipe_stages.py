@@ -15,7 +15,7 @@ driver={driver}
 asrtool() {{ echo "asrtool $*"; if [ "$1" = align ]; then touch "$4"; fi; }}
 begin_stage() {{ :; }}
 finish_stage() {{ :; }}
-stage_fingerprint() {{ echo fingerprint; }}
+stages_fingerprint=fingerprint
 exp=exp/mine graph=lang/graph start=exp/ctc aligned=data/aligned/mine features=data sets="dev test" launcher="" ranks=1
 precision=auto final_conf=conf.yaml config_options=(--set "seed=2") train_options=(--set "seed=2" --resume)
 """
