@@ -49,7 +49,7 @@ def check_data(
         _require_replaceable(exclude, config)
     tokenizer = load_tokenizer(tokenizer_file) if tokenizer_file else None
     lists = config.data.exclusion_lists if config else ()
-    left_out = read_exclusions(path for path in lists if path != exclude)
+    left_out = read_exclusions(path for path in lists if not exclude or path.absolute() != exclude.absolute())
     jobs = jobs or affinity_cores()
     findings = examine_data(cuts, dev_cuts, test_cuts, tokenizer, config, jobs, ignored, left_out)
     if exclude:
