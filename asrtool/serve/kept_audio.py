@@ -18,13 +18,15 @@ from asrtool.serve.messages import StartMessage
 logger = logging.getLogger(__name__)
 
 SUBTYPES = {"s16le": "PCM_16", "f32le": "FLOAT"}
+HEADER_BYTES = 128  # of a WAV file, at most
 
 
 class AudioKeeper:
     """Stores recordings as NAME.wav or NAME.audio with NAME.json, up to `max_bytes` in the folder.
 
-    A full folder or disk stores no more, which is logged once; streams and uploads go on. Any thread may call the
-    methods, which wait for the disk.
+    A full folder or disk stores no more, which is logged once; streams and uploads go on. Only the results of streams
+    whose audio is stored already are still written to a full folder. Any thread may call the methods, which wait for
+    the disk.
     """
 
     def __init__(self, folder: Path | None, max_bytes: int):
@@ -55,35 +57,34 @@ class AudioKeeper:
         """Returns what stores a stream; None if nothing is stored."""
         if self.folder is None or not self.take(0):
             return None
-        try:
-            return KeptStream(self, self.folder / _file_name("stream", name), start)
-        except (OSError, soundfile.LibsndfileError) as error:
-            logger.warning(f"--keep-audio: the stream {name} is not stored: {error}")
-            return None
+        return KeptStream(self, self.folder / _file_name("stream", name), start)
 
     def keep_upload(self, name: str, file: Path, result: dict[str, Any]) -> None:
         """Stores the file of an upload as it was sent, and its result."""
-        if self.folder is None or not self.take(file.stat().st_size):
+        text = _json_text(result)
+        if self.folder is None or not self.take(file.stat().st_size + len(text.encode())):
             return
         path = self.folder / _file_name("upload", name)
         try:
             with atomic_path(path.with_suffix(".audio")) as temporary:
                 shutil.copyfile(file, temporary)
-            _write_json(path, result)
+            _write_json(path, text)
         except (OSError, UserError) as error:
             logger.warning(f"--keep-audio: the upload {name} is not stored: {error}")
 
 
 class KeptStream:
-    """A WAV file that grows with a stream, and its results. `close` may come while another thread writes."""
+    """A WAV file that grows with a stream, and its results; a stream without audio has neither.
+
+    `close` may come while another thread writes.
+    """
 
     def __init__(self, keeper: AudioKeeper, path: Path, start: StartMessage):
         self._keeper = keeper
         self._path = path
         self._results: list[dict[str, Any]] = []
         self._start = start
-        wav = path.with_suffix(".wav")
-        self._file = soundfile.SoundFile(wav, "w", start.rate, start.channels, SUBTYPES[start.format])
+        self._file: soundfile.SoundFile | None = None  # until the first samples
         self._is_open = True
         self._lock = threading.Lock()
 
@@ -95,13 +96,19 @@ class KeptStream:
     def _write(self, samples: np.ndarray) -> None:
         if not self._is_open:
             return
+        num_bytes = samples.nbytes + (0 if self._file else HEADER_BYTES)
         try:
-            if self._keeper.take(samples.nbytes):
+            if self._keeper.take(num_bytes):
+                self._file = self._file or self._new_file()
                 self._file.write(samples)
                 return
         except (OSError, soundfile.LibsndfileError) as error:
             logger.warning(f"--keep-audio: {self._path}.wav ends early: {error}")
         self._end()
+
+    def _new_file(self) -> soundfile.SoundFile:
+        wav = self._path.with_suffix(".wav")
+        return soundfile.SoundFile(wav, "w", self._start.rate, self._start.channels, SUBTYPES[self._start.format])
 
     def add_result(self, message: dict[str, Any]) -> None:
         """Adds a final result."""
@@ -111,9 +118,12 @@ class KeptStream:
         """Ends the file, and writes the results to a file of the same name."""
         with self._lock:
             self._end()
-        start = self._start.model_dump()
+        if self._file is None:
+            return
+        text = _json_text({"outcome": outcome, "start": self._start.model_dump(), "results": self._results})
+        self._keeper.take(len(text.encode()))
         try:
-            _write_json(self._path, {"outcome": outcome, "start": start, "results": self._results})
+            _write_json(self._path, text)
         except (OSError, UserError) as error:
             logger.warning(f"--keep-audio: {self._path}.json is not written: {error}")
 
@@ -121,6 +131,8 @@ class KeptStream:
         if not self._is_open:
             return
         self._is_open = False
+        if self._file is None:
+            return
         try:
             self._file.close()
         except (OSError, soundfile.LibsndfileError) as error:
@@ -132,6 +144,10 @@ def _file_name(kind: str, name: str) -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{kind}-{name}"
 
 
-def _write_json(path: Path, tree: dict[str, Any]) -> None:
+def _json_text(tree: dict[str, Any]) -> str:
+    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
+
+
+def _write_json(path: Path, text: str) -> None:
     with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")

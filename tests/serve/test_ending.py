@@ -18,6 +18,7 @@ from asrtool.serve.json_logs import set_log_format
 from asrtool.serve.kept_audio import AudioKeeper
 from asrtool.serve.limits import Limits
 from asrtool.serve.listening import warn_if_exposed
+from asrtool.serve.messages import StartMessage
 from asrtool.serve.service import Service
 from asrtool.serve.settings import ServerSettings
 from tests.serve.running import (
@@ -276,3 +277,28 @@ def test_a_full_folder_keeps_no_more_and_harms_no_stream(stream_experiment, soun
         for _ in range(3):
             assert finals(speak(running.url, pcm16(sound(2.0))))
     assert sum(file.stat().st_size for file in (tmp_path / "kept").glob("*.wav")) < 41_000
+
+
+START = StartMessage(type="start", format="f32le")
+
+
+def test_streams_without_audio_are_not_kept(tmp_path):
+    keeper = AudioKeeper(tmp_path, 1 << 20)
+    for n in range(10):
+        keeper.open_stream(str(n), START).close("finished")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["stream", "upload"])
+def test_headers_and_results_count_for_a_full_folder(tmp_path, kind):
+    keeper = AudioKeeper(tmp_path / "kept", 20_000)
+    (tmp_path / "tiny").write_bytes(b"x")
+    for n in range(100):
+        if kind == "upload":
+            keeper.keep_upload(str(n), tmp_path / "tiny", {"text": "one " * 100})
+        elif stream := keeper.open_stream(str(n), START):
+            stream.write(np.zeros((1, 1), np.float32))
+            stream.add_result({"text": "one " * 100})
+            stream.close("finished")
+    size = sum(file.stat().st_size for file in (tmp_path / "kept").iterdir())
+    assert 15_000 < size < 21_000
