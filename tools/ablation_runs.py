@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ablation_definition import Ablation
@@ -30,7 +30,8 @@ INTERRUPTED = (130, -signal.SIGINT)  # exit statuses of a training that was aske
 class Run:
     """The training of a variant with a seed, in `folder`; the files FOLDER.log and FOLDER.json are next to it.
 
-    Raises UserError if the folder holds a training with other settings.
+    `overrides` are further settings of the configuration. `data` identifies the training data beyond their paths; it is
+    recorded where it is given. Raises UserError if the folder holds a training with other settings.
 
     Attributes:
         outcome: "finished", "diverged", "failed", or "" while something is left to do.
@@ -40,14 +41,23 @@ class Run:
         gradient_ratios: gradient norm of the lowest block over that of the highest block, where they were logged.
     """
 
-    def __init__(self, ablation: Ablation, name: str, seed: int, work: Path, threads: int):
+    def __init__(
+        self,
+        ablation: Ablation,
+        name: str,
+        seed: int,
+        work: Path,
+        threads: int,
+        overrides: Sequence[str] = (),
+        data: str | None = None,
+    ):
         self.name = name
         self.variant = ablation.variants[name]
         self.seed = seed
         self.folder = work / name / str(seed)
         self.processes = self.variant.processes or ablation.processes
         conf, settings = ablation.settings(name)
-        settings = [*settings, f"seed={seed}"]
+        settings = [*settings, *overrides, f"seed={seed}"]
         self.config = load_config(conf, settings)
         self.command = [*launcher(self.processes), "train", str(conf), "--exp", str(self.folder), "--resume"]
         self.command += ["--threads", str(threads), *(part for value in settings for part in ("--set", value))]
@@ -55,17 +65,18 @@ class Run:
             self.command += ["--init-from", str(work / self.variant.after / str(seed) / "checkpoints" / "warmup.pt")]
         self.command += self.variant.options
         start = {"options": list(self.variant.options), "processes": self.processes, "after": self.variant.after}
+        if data is not None:
+            start["data"] = data
         self.settings = {"config": self.config.model_dump(mode="json"), "variant": start}
         self.read()
         if not self.has_settings(self.settings | self.record):
             raise UserError(f"{self.folder} was run with other settings; give another --work, or remove {self.folder}*")
 
     def has_settings(self, settings: dict) -> bool:
-        """Returns True if these are the settings of this run."""
-        start = {key: settings["variant"][key] for key in self.settings["variant"]}
-        return start == self.settings["variant"] and not differences(
-            Config.model_validate(settings["config"]), self.config
-        )
+        """Returns True if these are the settings of this run. Data count where both name them."""
+        own = self.settings["variant"]
+        start = {key: settings["variant"].get(key, own[key]) for key in own}
+        return start == own and not differences(Config.model_validate(settings["config"]), self.config)
 
     def read(self) -> None:
         """Reads the record and the log, without a last line that a crash cut short."""

@@ -66,6 +66,10 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--retry-failed", action="store_true", help="repeat runs that failed or diverged")
     text = "folder in which the trainings run: paths data.* in configurations are relative to it [default: here]"
     parser.add_argument("--chdir", type=Path, default=Path(), metavar="DIR", help=text)
+    text = "setting of the configuration for all runs, as of `asrtool train`; repeatable"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+    text = "what identifies the training data, such as a checksum; a run with other data is not continued or reported"
+    parser.add_argument("--data", metavar="TEXT", help=text)
     text = "command that the results show; {ablation} is replaced by the file name without .yaml [default: this one]"
     parser.add_argument("--command", help=text)
     return parser
@@ -98,7 +102,7 @@ def make_runs(ablation: Ablation, arguments: argparse.Namespace, known: dict[Pat
     runs = []
     for seed in parse_seeds(arguments.seeds, ablation):  # all variants of a seed first: pairs to compare come early
         for name in ablation.variants:
-            run = Run(ablation, name, seed, arguments.work.resolve(), arguments.threads)
+            run = Run(ablation, name, seed, arguments.work.resolve(), arguments.threads, arguments.set, arguments.data)
             shared = known.setdefault(run.folder, run)
             if not shared.has_settings(run.settings):
                 text = f"variant '{name}' has other settings in another ablation; give it another name"

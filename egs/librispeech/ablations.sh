@@ -18,7 +18,8 @@
 #   --threads N           threads of each process (default 1)
 #   --retry-failed true   repeat runs that failed or diverged; otherwise a failed run is a result
 #   --ablations DIR       folder of the ablations' files (default ablations/)
-#   --minutes N           minutes of speech to train on, equally many of each speaker (default 60); dev has a twelfth
+#   --minutes N           minutes of speech to train on, equally many of each speaker (default 60); dev has a twelfth;
+#                         other numbers have data and runs of their own
 #   --list true           only list the runs that are left
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -50,13 +51,15 @@ precision=fp32 # of alignments
 cd "$work"
 
 folder=ablations
-if [ "$scale" = full ]; then folder=ablations_full; fi
+if [ "$scale" = full ]; then folder=ablations_full; elif [ "$minutes" != 60 ]; then folder=ablations_$minutes; fi
 runs=exp/$folder
-if [ "$scale" = small ] && [ "$minutes" != 60 ]; then runs=exp/ablations_$minutes; fi # other training data
 results=${results:-$PWD/RESULTS.md}
 command=(python3 "$ASRTOOL_ROOT/tools/ablations.py" "${files[@]}" --scale "$scale" --jobs "$jobs" --threads "$threads"
     --work "$runs" --results "$results" --pictures "$(dirname "$results")/pictures"
     --command "bash egs/librispeech/ablations.sh --only {ablation} --scale $scale")
+if [ "$scale" = small ]; then
+    command+=(--set "data.train=data/$folder/train.jsonl.gz" --set "data.dev=data/$folder/dev.jsonl.gz")
+fi
 if [ -n "$seeds" ]; then command+=(--seeds "$seeds"); fi
 if [ "$retry_failed" = true ]; then command+=(--retry-failed); fi
 if [ "$list" = true ]; then exec "${command[@]}" --list; fi
@@ -64,8 +67,25 @@ if [ "$list" = true ]; then exec "${command[@]}" --list; fi
 for file in data/fbank/{train,dev}.jsonl.gz data/lang_phone/tokenizer.json "$from/checkpoints/averaged.pt"; do
     [ -e "$file" ] || option_error "$file is missing in $PWD; $make_it"
 done
-made_from="$minutes $from $(cksum <"$from/checkpoints/averaged.pt")" # another training of --from has other alignments
+
+# lock_data shared|exclusive: locks the training data for this script and the command that it becomes: they are not
+# replaced while another ablations.sh trains on them. Without the command flock, or locks in the file system, nothing is
+# locked.
+exec {data_lock}<>"data/$folder.lock"
+lock_data() {
+    local status=0
+    command -v flock >/dev/null || return 0
+    flock "--$1" --timeout 5 --conflict-exit-code 75 "$data_lock" 2>/dev/null || status=$?
+    if [ "$status" = 75 ]; then
+        option_error "another ablations.sh uses $PWD/data/$folder: wait until it has ended, or give other --minutes"
+    fi
+}
+
+lock_data shared
+weights_checksum=$(cksum <"$from/checkpoints/averaged.pt")
+made_from="$minutes $from $weights_checksum" # another training of --from has other alignments
 if [ "$(cat "data/$folder/made_from" 2>/dev/null)" != "$made_from" ]; then
+    lock_data exclusive
     rm -rf "data/$folder"
     selection=data/fbank
     if [ "$scale" = small ]; then
@@ -76,5 +96,7 @@ if [ "$(cat "data/$folder/made_from" 2>/dev/null)" != "$made_from" ]; then
         align_manifest "$from" "$selection/$name.jsonl.gz" "data/$folder/$name.jsonl.gz"
     done
     echo "$made_from" >"data/$folder/made_from"
+    lock_data shared
 fi
+command+=(--data "$minutes minutes, alignments of ${weights_checksum% *}")
 exec "${command[@]}"

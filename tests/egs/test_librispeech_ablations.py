@@ -1,5 +1,6 @@
 """The ablations of the LibriSpeech recipe: all of them are valid, and a tiny one runs from features to a result."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -107,6 +108,22 @@ def test_list_trains_nothing(work: Path, ablations: Path) -> None:
 def test_a_wrong_option_prints_one_line_and_exits_with_status_2(options: list, message: str) -> None:
     output = run(*options, status=2)
     assert len(output.splitlines()) == 1 and message in output
+
+
+@pytest.mark.parametrize(("minutes", "data"), [(60, "ablations"), (0.3, "ablations_0.3")])
+def test_data_that_another_run_trains_on_are_not_replaced(tmp_path: Path, minutes: float, data: str) -> None:
+    for name in ("data/fbank/train.jsonl.gz", "data/fbank/dev.jsonl.gz", "data/lang_phone/tokenizer.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "exp/old/checkpoints").mkdir(parents=True)
+    (tmp_path / "exp/old/checkpoints/averaged.pt").touch()
+    (tmp_path / "data" / data).mkdir()
+    (tmp_path / "data" / data / "made_from").write_text("others")
+    with open(tmp_path / f"data/{data}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # as the other run does
+        output = run("--work", tmp_path, "--from", "exp/old", "--minutes", minutes, status=2)
+    assert len(output.splitlines()) == 1 and f"another ablations.sh uses {tmp_path}/data/{data}: wait" in output
+    assert (tmp_path / "data" / data / "made_from").read_text() == "others"
 
 
 def test_missing_features_are_named(tmp_path: Path) -> None:

@@ -126,6 +126,23 @@ def test_a_wrong_definition_prints_one_line_before_anything_runs(
     assert message in error and len(error.splitlines()) == 1
 
 
+def test_runs_on_other_data_are_refused(run: Callable, tmp_path: Path) -> None:
+    text = "variants: {one: {}}"
+    assert run(text, "--seeds", "1")[3] == [("one", 1)]
+    status, _, _, started = run(text, "--seeds", "1,2", "--data", "old")  # the first one did not record its data
+    assert (status, started) == (0, [("one", 2)])
+    status, _, error, started = run(text, "--seeds", "1,2", "--data", "new")
+    assert (status, started) == (2, []) and "other settings" in error and "one/2" in error
+    assert run(text, "--seeds", "1,2", "--list")[0] == 0  # data that are not named are not compared
+
+
+def test_settings_of_the_command_line_are_those_of_all_runs(run: Callable, tmp_path: Path) -> None:
+    run("set: [training.lr=0.1]\nvariants: {one: {}, two: {}}", "--seeds", "1", "--set", "training.lr=0.2")
+    for variant, _, arguments in calls(tmp_path):
+        settings = [after for before, after in zip(arguments, arguments[1:], strict=False) if before == "--set"]
+        assert settings == ["training.lr=0.1", "training.lr=0.2", "seed=1"], variant
+
+
 def test_settings_that_changed_are_refused(run: Callable, tmp_path: Path) -> None:
     text = "variants: {one: {options: [--finals, 0.1]}}"
     run(text, "--seeds", "1")
