@@ -27,8 +27,9 @@ def combine(folders, out, weights, scale, overwrite) -> None:
     """Combine the results of several systems (ROVER).
 
     FOLDERS are results of `asrtool decode` or `asrtool rescore` for the same utterances. All hypotheses of an utterance
-    are aligned with each other, word by word, and in each place the word with the highest probability wins. Results
-    with n-best lists (`--nbest 100`) count with all their hypotheses. Systems that make different errors gain most.
+    are aligned with each other, word by word, and in each place the word with the highest probability wins; of
+    words with the same probability, the one with the highest confidence. Results with n-best lists (`--nbest 100`)
+    count with all their hypotheses. Systems that make different errors gain most.
 
     \b
     asrtool combine exp/a/decode/test/graph exp/b/decode/test/graph --out exp/combined/test

@@ -25,6 +25,7 @@ class WeightedHypothesis(NamedTuple):
     words: list[str]
     probability: float
     spans: list[Span] | None  # of its words, where the result has them
+    confidences: list[float] | None  # of its words, where the result has them and no n-best list
 
 
 def combine_rows(rows: Sequence[dict], weights: Sequence[float], scale: float = 1.0) -> dict:
@@ -54,15 +55,14 @@ def combine_rows(rows: Sequence[dict], weights: Sequence[float], scale: float = 
 
 def _weighted_hypotheses(row: dict, weight: float, scale: float) -> list[WeightedHypothesis]:
     """The hypotheses of a system's row, best first, with probabilities that sum to about `weight`."""
-    texts = [row["hyp"]]
-    shares = np.ones(1)
-    if row.get("nbest"):
-        texts = [entry["hyp"] for entry in row["nbest"]]
-        scores = scale * np.array([entry["score"] for entry in row["nbest"]])
-        shares = np.exp(scores - scores.max())
-        shares /= shares.sum()
+    if not row.get("nbest"):
+        return [WeightedHypothesis(row["hyp"].split(), weight, _spans(row), _confidences(row))]
+    texts = [entry["hyp"] for entry in row["nbest"]]
+    scores = scale * np.array([entry["score"] for entry in row["nbest"]])
+    shares = np.exp(scores - scores.max())
+    shares /= shares.sum()
     return [
-        WeightedHypothesis(text.split(), weight * float(share), _spans(row) if text == row["hyp"] else None)
+        WeightedHypothesis(text.split(), weight * float(share), _spans(row) if text == row["hyp"] else None, None)
         for text, share in zip(texts, shares, strict=True)
         if share >= MIN_SHARE
     ]
@@ -74,6 +74,16 @@ def _spans(row: dict) -> list[Span] | None:
     if [entry[0] for entry in entries] != row["hyp"].split() or any(len(entry) < 3 for entry in entries):
         return None
     return [(entry[1], entry[2]) for entry in entries]
+
+
+def _confidences(row: dict) -> list[float] | None:
+    """The confidences of the words of a row's hypothesis, where it has those of all of them."""
+    entries = row.get("words") or []
+    if [entry[0] for entry in entries] != row["hyp"].split() or any(len(entry) < 4 for entry in entries):
+        return None
+    if any(entry[3] is None for entry in entries):
+        return None
+    return [entry[3] for entry in entries]
 
 
 def combine_folders(

@@ -105,6 +105,36 @@ def test_words_have_the_times_of_the_most_probable_hypothesis_that_has_them():
     assert "words" not in combine_rows([row("THE"), row("THE", words=[["THE", 0.1]])], [1, 1])
 
 
+def confident(**confidences):
+    """A row of these words with confidences."""
+    words = [[word, 0.5 * place, 0.5 * place + 0.4, value] for place, (word, value) in enumerate(confidences.items())]
+    return row(" ".join(confidences), words=words)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (confident(THE=0.9, CAT=0.2), confident(THE=0.9, HAT=0.8), "THE HAT"),
+        (confident(THE=0.9, CAT=0.8), confident(THE=0.9, HAT=0.2), "THE CAT"),
+        (confident(THE=0.9), confident(THE=0.9, CAT=0.8), "THE CAT"),
+        (confident(THE=0.9), confident(THE=0.9, CAT=0.2), "THE"),
+        (confident(THE=0.9, BIG=0.1, CAT=0.9), confident(THE=0.9, CAT=0.9), "THE CAT"),
+        (confident(THE=0.9), confident(CAT=0.8, THE=0.9), "CAT THE"),
+        (row("THE"), row("THE CAT"), "THE CAT"),  # without confidences, a word rather than no word
+        (row(""), row("CAT"), "CAT"),
+    ],
+)
+def test_where_two_hypotheses_differ_the_most_confident_word_wins(first, second, words):
+    assert combine_rows([first, second], [1, 1])["hyp"] == words
+    assert combine_rows([second, first], [1, 1])["hyp"] == words
+
+
+def test_confidences_do_not_outvote_a_majority():
+    unsure = confident(CAT=0.1)
+    assert combine_rows([unsure, confident(HAT=1.0), unsure], [1, 1, 1])["hyp"] == "CAT"
+    assert combine_rows([unsure, confident(HAT=1.0)], [2, 1])["hyp"] == "CAT"
+
+
 def result(folder, *rows, **facts):
     folder.mkdir(parents=True)
     (folder / "hyps.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
