@@ -9,17 +9,19 @@ from functools import partial
 import torch
 from torch import nn
 
+from asrtool.checkpoint import meta_model
 from asrtool.config import Config
 from asrtool.data.batch import Batch
 from asrtool.data.features import FRAME_SHIFT
-from asrtool.device import describe_device, pick_device, torch_threads
+from asrtool.device import describe_device, is_out_of_memory, pick_device, torch_threads
+from asrtool.errors import UserError
 from asrtool.machine import free_memory, usable_cores
 from asrtool.models.acoustic import AcousticModel
 from asrtool.models.info import UTTERANCE_SECONDS, model_info
 from asrtool.objectives.ctc import Ctc
 from asrtool.planning.batch_fill import utterances_in_batch
 from asrtool.planning.devices import Device
-from asrtool.planning.memory import WEIGHT
+from asrtool.planning.memory import USABLE_MEMORY, WEIGHT, memory
 from asrtool.planning.plan import planned_precision, training_flops
 from asrtool.planning.processes import speed_of_processes
 from asrtool.precision import uses_bf16
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 MEASURED_SECONDS = 4.0  # of steps, after a first one that is not counted unless it takes longer
 BATCH_SECONDS = 60.0  # of a batch, four utterances, unless data.batch_seconds is less
 UNITS_PER_SECOND = 5  # of the transcripts
+HINT = "give --device NAME to plan for a listed device"
 MATRIX = 1024  # rows and columns of the products that are timed
 
 
@@ -45,8 +48,10 @@ def measure_this_machine(
 
     `threads` is by default the number that torch uses in a training, with OMP_NUM_THREADS or without, but not more than
     the share of the cores of each process. On a CPU as many processes as a training has on this machine are measured at
-    once, since they slow each other down. The objective is CTC: others cost more on a CPU.
+    once, since they slow each other down. The objective is CTC: others cost more on a CPU. Raises UserError for a model
+    that has too many weights, or whose steps need more memory than this machine has free.
     """
+    meta_model(config.model, config.features.num_bins, num_outputs)  # refuses a model that is too large
     cores = usable_cores()
     with torch_threads(threads or min(torch.get_num_threads(), max(1, cores // devices))):
         processes = min(devices, max(1, cores // torch.get_num_threads()))
@@ -66,18 +71,38 @@ def _measure(
         update={"training": config.training.model_copy(update={"precision": planned_precision(config, device)})}
     )
     info = model_info(planned, num_outputs, utterance_seconds)
+    _require_memory(planned, num_outputs, device, utterance_seconds)
     work = partial(_training_speed, config, num_outputs, torch_device, utterance_seconds)
-    if processes > 1 and not is_gpu:
-        num_bytes = int(WEIGHT) * sum(info.parameters.values())
-        speed, link = speed_of_processes(processes, torch.get_num_threads(), num_bytes, work)
-    else:
-        speed, link = work(), device.link
+    try:
+        if processes > 1 and not is_gpu:
+            num_bytes = int(WEIGHT) * sum(info.parameters.values())
+            speed, link = speed_of_processes(processes, torch.get_num_threads(), num_bytes, work)
+        else:
+            speed, link = work(), device.link
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"this machine has too little memory for a training step of the model; {HINT}") from error
     reached = training_flops(planned, info) * speed / peak
     together = f", {processes} processes at once" if processes > 1 and not is_gpu else ""
     logger.info(f"{device.description}{together}: {speed:.0f}x real time, {reached:.0%} of {peak / 1e9:,.0f} GFLOP/s")
     if use_bf16:
         return replace(device, link=link, bf16_utilisation=reached)
     return replace(device, link=link, fp32_utilisation=reached)
+
+
+def _require_memory(config: Config, num_outputs: int, device: Device, utterance_seconds: float) -> None:
+    """Raises UserError if the steps to measure would need more memory than a process has."""
+    batch_seconds = _measured_cuts(config, utterance_seconds) * utterance_seconds
+    data = config.data.model_copy(update={"batch_seconds": batch_seconds})
+    info = model_info(config.model_copy(update={"data": data}), num_outputs, utterance_seconds)
+    needed = memory(config, info, device, devices=1).total
+    usable = USABLE_MEMORY * device.memory
+    if needed > usable:
+        raise UserError(
+            f"a training step of the model needs {needed / 1e9:.1f} GB for a batch of {batch_seconds:.0f} s, and each "
+            f"process has {usable / 1e9:.1f} GB on this machine; {HINT}"
+        )
 
 
 def _device(device: torch.device, peak: float, use_bf16: bool, cores: int) -> Device:
@@ -145,9 +170,14 @@ def _training_speed(config: Config, num_outputs: int, device: torch.device, utte
     return batch.seconds * _times_a_second(step, device, MEASURED_SECONDS)
 
 
+def _measured_cuts(config: Config, utterance_seconds: float) -> int:
+    """The number of utterances in the batch of a measured step."""
+    return utterances_in_batch(min(config.data.batch_seconds, BATCH_SECONDS), utterance_seconds)
+
+
 def _batch(config: Config, num_outputs: int, utterance_seconds: float) -> Batch:
     """Random features of utterances of this length."""
-    num_cuts = utterances_in_batch(min(config.data.batch_seconds, BATCH_SECONDS), utterance_seconds)
+    num_cuts = _measured_cuts(config, utterance_seconds)
     num_frames = round(utterance_seconds / FRAME_SHIFT)
     num_targets = round(utterance_seconds * UNITS_PER_SECOND)
     return Batch(

@@ -89,7 +89,7 @@ def plan_operation(plan: Plan, config: Config, options: OperationOptions) -> Ope
     """
     mean = utterance_seconds(plan.options)
     audio_rate = plan.step_audio / plan.step_seconds
-    utterances = _utterances(plan, mean)
+    utterances = round(3600 * plan.options.hours / mean)
     size = checkpoint_bytes(plan, config)
     write_seconds = CHECKPOINT_START_SECONDS + size / options.disk
     interval = checkpoint_interval(plan, config)
@@ -122,11 +122,6 @@ def plan_operation(plan: Plan, config: Config, options: OperationOptions) -> Ope
         hours=hours,
         best_interval=math.sqrt(2 * between * write_seconds),
     )
-
-
-def _utterances(plan: Plan, mean_seconds: float) -> int:
-    data = plan.options.data
-    return data.utterances if data else round(3600 * plan.options.hours / mean_seconds)
 
 
 def bytes_per_second(config: Config) -> float:

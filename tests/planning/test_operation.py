@@ -69,6 +69,13 @@ def operation(mtbf=50_000.0, disk=1e9, **changes) -> Operation:
     return plan_operation(*planned(**changes), OperationOptions(mtbf, disk))
 
 
+@pytest.mark.parametrize(("hours", "utterances"), [(1.0, 100), (65_000.0, 6_500_000)])
+def test_other_hours_than_those_of_the_manifest_have_utterances_of_the_same_length(hours, utterances):
+    data = TrainingData(utterances=100, hours=1.0, longest=50.0)
+    result = operation(hours=hours, known=data)
+    assert result.utterances == utterances and result.manifest_bytes == 115.0 * utterances
+
+
 @pytest.mark.parametrize(
     ("sections", "copies"),
     [

@@ -231,6 +231,30 @@ def test_this_machine_is_measured_by_training_steps(tiny_config, monkeypatch):
     assert plan.compute_seconds == pytest.approx(training_flops(config, plan.info) * audio / speed + loading)
 
 
+@pytest.mark.parametrize(("changes", "free", "message"), [
+    ({"dim": 16_384, "ff_dim": 131_072, "layers": 100}, 1e15, "weights; at most 10,000,000,000 are supported"),
+    ({"dim": 512, "ff_dim": 2048, "layers": 24}, 0.6e9, "each process has 0.5 GB on this machine; give --device"),
+])  # fmt: skip
+def test_a_model_that_does_not_fit_into_this_machine_is_refused_before_it_is_built(
+    tiny_config, monkeypatch, real, changes, free, message
+):
+    monkeypatch.setattr(measurement, "usable_cores", lambda: 1)
+    monkeypatch.setattr(measurement, "free_memory", lambda: free)
+    monkeypatch.setattr(measurement, "_training_speed", lambda *_: pytest.fail("it is measured"))
+    with torch_threads(1), pytest.raises(UserError, match=message):
+        measure_this_machine(tiny_config(model=changes), UNITS, devices=1)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_runs_out_while_this_machine_is_measured_is_one_line(tiny_config, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(measurement, "_training_speed", fail)
+    with pytest.raises(UserError, match="too little memory for a training step of the model; give --device NAME"):
+        measure_this_machine(tiny_config(), UNITS, devices=1)
+
+
 def test_this_machine_is_measured_with_as_many_threads_as_a_training_has(tiny_config, monkeypatch):
     monkeypatch.setattr(measurement, "usable_cores", lambda: 4)
     monkeypatch.setattr(measurement, "_measure", lambda *_: torch.get_num_threads())
