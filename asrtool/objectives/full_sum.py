@@ -40,9 +40,12 @@ def transcript_sum(config: ObjectiveConfig, tokenizer: Tokenizer) -> Objective:
     return Ctc()
 
 
-def usable_loss(loss: Tensor) -> Tensor:
-    """Losses (N,) with 0, and no gradient, instead of infinity: no path has the frames of such an utterance."""
-    return torch.where(loss.isinf(), 0.0, loss)
+def usable_loss(loss: Tensor, score: Tensor) -> Tensor:
+    """Returns losses (N,) with 0, and no gradient, where the loss or the numerator's score (N,) is infinite.
+
+    No path of the numerator, or of the denominator, has the frames of such an utterance.
+    """
+    return torch.where(loss.isinf() | score.isinf(), 0.0, loss)
 
 
 class FullSum(Objective):
@@ -73,7 +76,7 @@ class FullSum(Objective):
             log_probs = log_probs.float()
             terms = [WeightedGraphs(self.graphs(batch, log_probs.device))]
             (score,) = path_sums(log_probs, out_lens, terms, self.cuda_graphs if log_probs.is_cuda else None)
-            return usable_loss(-score)
+            return usable_loss(-score, score)
 
     def graphs(self, batch: Batch, device: torch.device) -> GraphBatch:
         """The graph of each transcript."""

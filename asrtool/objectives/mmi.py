@@ -91,9 +91,9 @@ class Mmi(Objective):
                 *(WeightedGraphs(full_sum.graphs(batch, device)) for _, full_sum in self.full_sums),
             ]
             denominator, numerator, *scores = path_sums(log_probs, out_lens, terms, self.cuda_graphs)
-            loss = usable_loss(denominator - numerator)
+            loss = usable_loss(denominator - numerator, numerator)
             for (weight, _), score in zip(self.full_sums, scores, strict=True):
-                loss = loss + weight * usable_loss(-score)
+                loss = loss + weight * usable_loss(-score, score)
         return loss + sum(weight * objective(log_probs, out_lens, batch) for weight, objective in self.added)
 
     def numerators(self, batch: Batch, device: torch.device) -> GraphBatch:

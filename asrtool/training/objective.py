@@ -1,10 +1,11 @@
 """The objective of a training, created from its configuration and its data."""
 
+import logging
 from pathlib import Path
 
 import torch
 
-from asrtool.config import Config
+from asrtool.config import Config, ObjectiveConfig
 from asrtool.data.features import frame_seconds
 from asrtool.data.frame_labels import FrameLabels
 from asrtool.distributed import Ranks, on_first_rank
@@ -18,6 +19,8 @@ from asrtool.system_files import PRIORS, UNIT_COUNTS
 from asrtool.text.pdf_tokenizer import PdfTokenizer
 from asrtool.text.tokenizer import Tokenizer
 from asrtool.training.data_counts import unit_counts, write_priors
+
+logger = logging.getLogger(__name__)
 
 
 def create_objective(
@@ -34,6 +37,7 @@ def create_objective(
     if section.silence_probability and tokenizer.silence is None:
         hint = "create the units with `asrtool tokenizer --silence SIL`, or leave it out"
         raise UserError(f"objective.silence_probability is given, and no unit is silence; {hint}")
+    _warn_of_topology(section, tokenizer)
     objective: Objective
     if section.kind == "ctc":
         objective = transcript_sum(section, tokenizer)
@@ -50,3 +54,15 @@ def create_objective(
     objective.intermediate_ctc = section.intermediate_ctc
     objective.intermediate_objective = transcript_sum(section, tokenizer)
     return objective
+
+
+def _warn_of_topology(section: ObjectiveConfig, tokenizer: Tokenizer) -> None:
+    """Warns of a topology that has no effect, or that leaves pauses without an output."""
+    if section.topology == "hmm" and tokenizer.silence is None:
+        logger.warning(
+            "objective.topology=hmm has no blank, and no unit is silence, so that words take the pauses; create the "
+            "units with `asrtool tokenizer --silence SIL`"
+        )
+    sums_over_silence = section.kind == "ctc" and section.optional_silence > 0
+    if section.topology == "modified" and section.kind != "mmi" and not sums_over_silence:
+        logger.warning(f"objective.topology=modified has no effect with objective.kind={section.kind}: it is for mmi")

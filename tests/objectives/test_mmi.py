@@ -93,6 +93,20 @@ def test_utterances_with_too_few_frames_have_no_loss_and_no_gradient(tokenizer, 
     assert torch.isfinite(log_probs.grad).all()
 
 
+@pytest.mark.parametrize("settings", [{}, {"ctc_weight": 0.5}, {"topology": "modified"}, {"topology": "hmm"}])
+def test_an_utterance_with_fewer_frames_than_any_path_of_the_denominator_has_no_loss(tokenizer, batch, settings):
+    """Without units and with them; the shortest sentence of the denominator has two units here."""
+    config = ObjectiveConfig(kind="mmi", **{"ctc_weight": 0.0, "leaky_hmm": 0.0} | settings)
+    units = [tokenizer.encode(text) for text in ("ab", "bac", "aab", "bb")]
+    mmi = Mmi(config, tokenizer, UnitNgram(4, UnitNgram.count(units, 4, 1)), torch.device("cpu"))
+    outputs = 2 * tokenizer.size if config.topology == "hmm" else tokenizer.size
+    log_probs = torch.randn(5, 7, outputs).log_softmax(2).requires_grad_()
+    loss = mmi(log_probs, torch.tensor([1, 1, 1, 7, 1]), batch)
+    assert loss[[0, 1, 4]].tolist() == [0.0] * 3 and loss.isfinite().all() and loss[3] > 0
+    loss.sum().backward()
+    assert log_probs.grad.isfinite().all() and log_probs.grad[[0, 1, 4]].abs().max() == 0
+
+
 def test_a_leaky_hmm_allows_more_paths_in_the_denominator(tokenizer, batch):
     log_probs, lens = torch.randn(5, 7, tokenizer.size).log_softmax(2), torch.full((5,), 7)
     plain, leaky = (objective(tokenizer, leaky_hmm=weight)(log_probs, lens, batch)[:4] for weight in (0.0, 0.1))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from asrtool.config import ObjectiveConfig
+from asrtool.config import Config, ObjectiveConfig
+from asrtool.distributed import SINGLE_PROCESS
 from asrtool.graphs.context import phone_graph
 from asrtool.graphs.training_graphs import UnitGraph, expand_topology, numerator_graph
 from asrtool.graphs.unit_ngram import END, START, UnitNgram
@@ -21,6 +22,7 @@ from asrtool.text.context_units import ContextTokenizer, Leaf
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import BLANK_SYMBOL, PhoneTokenizer, Tokenizer
 from asrtool.text.tokenizer_training import untied_tokenizer
+from asrtool.training.objective import create_objective
 from tests.objectives.text_batch import text_batch
 
 CPU = torch.device("cpu")
@@ -224,6 +226,28 @@ def test_silence_is_optional_in_the_other_topologies_as_well():
 def test_without_silence_and_in_topology_ctc_the_sum_is_ctc():
     assert isinstance(transcript_sum(ObjectiveConfig(), PHONES), Ctc)
     assert isinstance(transcript_sum(ObjectiveConfig(topology="modified"), PHONES), Ctc)
+
+
+NO_EFFECT = "topology=modified has no effect with objective.kind="
+
+
+@pytest.mark.parametrize(("settings", "silence", "message"), [
+    ({"topology": "modified"}, None, f"{NO_EFFECT}ctc"),
+    ({"topology": "modified"}, "SIL", f"{NO_EFFECT}ctc"),
+    ({"topology": "modified", "kind": "ce"}, None, f"{NO_EFFECT}ce"),
+    ({"topology": "hmm"}, None, "no unit is silence, so that words take the pauses"),
+    ({"topology": "hmm"}, "SIL", None),
+    ({"topology": "modified", "silence_probability": 0.5}, "SIL", None),
+    ({}, None, None),
+])  # fmt: skip
+def test_a_topology_that_has_no_effect_or_no_output_for_pauses_is_a_warning(
+    tmp_path, monkeypatch, caplog, settings, silence, message
+):
+    monkeypatch.setattr("asrtool.training.objective.write_priors", lambda *_: None)
+    tokenizer = PhoneTokenizer(SYMBOLS, LEXICON, silence)
+    create_objective(Config(objective=ObjectiveConfig(**settings)), tokenizer, tmp_path, SINGLE_PROCESS, CPU)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (message is not None) and all(message in warning for warning in warnings)
 
 
 @pytest.mark.parametrize("seed", range(3))
