@@ -10,6 +10,7 @@ APOSTROPHES = "\u2018\u2019\u201a\u201b\u02bc\u2032\u00b4`\uff07"  # forms of ' 
 QUOTES = "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\uff02"  # forms of "
 DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d"  # forms of -
 SPOKEN = frozenset("%‰&@#§+=±×÷°％＆＠＃＋＝℃℉№")  # symbols that are read aloud, as currencies are
+ZWNJ = "\u200c"
 JOINERS = "\u200c\u200d"  # part of the spelling behind letters of the scripts of these blocks, Arabic to Sinhala:
 JOINING_SCRIPTS = ("\u0600", "\u0dff")
 WORD_MARKS = "\u00b7\u05f3\u05f4"  # punctuation within words: the dot of Catalan l·l, Hebrew geresh and gershayim
@@ -52,33 +53,37 @@ def is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Co", "Cn")
 
 
-def is_invisible(character: str, previous: str) -> bool:
-    """Returns True for a format character, such as U+200B, unless it is part of the spelling behind `previous`.
-
-    Variation selectors, such as U+FE0F behind an emoji, count as format characters.
-    """
-    if character in JOINERS and is_joining(previous):
-        return False
-    is_selector = any(first <= character <= last for first, last in VARIATION_SELECTORS)
-    return is_selector or unicodedata.category(character) == "Cf"
-
-
 @cache
 def _invisible_pattern() -> re.Pattern[str]:
-    """Returns the pattern of the characters for which `is_invisible` is true; all planes that have any are searched."""
-    code_points = chain(range(0x20000), range(0xE0000, 0xE0200))
-    invisible = [character for character in map(chr, code_points) if is_invisible(character, " ")]
-    always = "".join(character for character in invisible if character not in JOINERS)
-    return re.compile(f"[{always}]|(?<![{JOINING_SCRIPTS[0]}-{JOINING_SCRIPTS[1]}])[{JOINERS}]")
+    """Returns the pattern of the invisible characters: format characters, such as U+200B, and variation selectors.
+
+    Joiners are part of the spelling behind a letter of JOINING_SCRIPTS, U+200C only between two of them: at the end of
+    a word it changes nothing.
+    """
+    first, last = JOINING_SCRIPTS
+    letters = "".join(character for character in map(chr, range(ord(first), ord(last) + 1)) if is_letter(character))
+    code_points = chain(range(0x20000), range(0xE0000, 0xE0200))  # the planes that have any
+    always = "".join(character for character in map(chr, code_points) if _is_format(character))
+    return re.compile(f"[{always}]|(?<![{letters}])[{JOINERS}]|{ZWNJ}(?![{JOINERS}]*[{letters}])")
+
+
+def _is_format(character: str) -> bool:
+    is_selector = any(first <= character <= last for first, last in VARIATION_SELECTORS)
+    return is_selector or unicodedata.category(character) == "Cf" and character not in JOINERS
+
+
+def invisible_places(text: str) -> set[int]:
+    """Returns the indices of the invisible characters of a text."""
+    return set() if text.isascii() else {match.start() for match in _invisible_pattern().finditer(text)}
 
 
 def invisible_characters(text: str) -> list[str]:
-    """Returns the invisible characters of a text in turn (`is_invisible`)."""
+    """Returns the invisible characters of a text in turn."""
     return [] if text.isascii() else _invisible_pattern().findall(text)
 
 
 def without_invisible(text: str) -> str:
-    """Returns a text without invisible characters (`is_invisible`)."""
+    """Returns a text without invisible characters."""
     return text if text.isascii() else _invisible_pattern().sub("", text)
 
 

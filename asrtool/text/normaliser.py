@@ -12,10 +12,10 @@ from asrtool.text.characters import (
     UNIFIED_DASHES,
     UNIFIED_QUOTES,
     character_name,
+    invisible_places,
     is_cjk,
     is_control,
     is_digit,
-    is_invisible,
     is_letter,
     is_punctuation,
     is_symbol,
@@ -122,13 +122,14 @@ class Normaliser:
         if text.isprintable() and text.isascii():
             return text
         characters = []
-        for character, previous in zip(text, " " + text[:-1], strict=True):
+        invisible = invisible_places(text)
+        for place, character in enumerate(text):
             if character in kept:
                 characters.append(character)
             elif is_control(character) and not character.isspace():
                 self._count(character, " ")
                 characters.append(" ")
-            elif is_invisible(character, previous):
+            elif place in invisible:
                 self._count(character, "")
             else:
                 characters.append(character)

@@ -6,8 +6,8 @@ Two rules hold for every text, word list, lexicon and transcript:
   separate words as well. Lines end with "\\n" or "\\r\\n" only; U+2028, form feeds and the like are white space, and
   a carriage return elsewhere is an error.
 - Text is in Unicode's composed form (NFC), also after a change of case, which may undo it, and without invisible
-  characters such as soft hyphens and zero-width spaces (`characters.is_invisible`): words with them look the same as
-  words without.
+  characters such as soft hyphens and zero-width spaces (`characters.without_invisible`): words with them look the
+  same as words without.
 """
 
 import unicodedata

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from asrtool.data.texts import read_sentences
 from asrtool.data.utterance_checks import clean_transcript
 from asrtool.lm.corpus import read_word_list, read_word_sequences
-from asrtool.text.characters import invisible_characters, is_invisible, without_invisible
+from asrtool.text.characters import invisible_characters, invisible_places, without_invisible
 from asrtool.text.lexicon import read_lexicon
+from asrtool.text.normalisation_rules import NormalisationRules
+from asrtool.text.normaliser import Normaliser
 from asrtool.text.words import change_case, composed, count_words
 
 NFD = unicodedata.normalize("NFD", "été ÀB")
@@ -64,9 +66,28 @@ INVISIBLE = "\u00ad\u061c\u200b\u200c\u200d\u2060\ufe0f\ufeff\U000e0001\U000e010
 @given(st.text("a\u00e9\u0301\u0645\u06cc\u0dca \u2764" + INVISIBLE, max_size=12))
 def test_all_texts_and_transcripts_are_freed_of_the_same_characters(text):
     assert " ".join(composed(text).split()) == clean_transcript(text)[0]
-    pairs = zip(text, " " + text, strict=False)
-    assert without_invisible(text) == "".join(one for one, before in pairs if not is_invisible(one, before))
+    places = invisible_places(text)
+    assert without_invisible(text) == "".join(one for place, one in enumerate(text) if place not in places)
+    assert without_invisible(without_invisible(text)) == without_invisible(text)
     assert len(invisible_characters(text)) == len(text) - len(without_invisible(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "visible"),
+    [
+        ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),
+        ("\u0645\u06cc\u200c\u200c\u062e", "\u0645\u06cc\u200c\u062e"),
+        ("\u0645\u06cc\u200c \u062e\u200c", "\u0645\u06cc \u062e"),
+        ("\u0645\u06cc\u200c\u060c a", "\u0645\u06cc\u060c a"),  # before a comma
+        ("\u0645\u06cc\u200c5", "\u0645\u06cc5"),
+        ("\u0915\u094d\u200c", "\u0915\u094d"),
+        ("\u0d28\u0d4d\u200d", "\u0d28\u0d4d\u200d"),  # it makes another letter of Malayalam
+    ],
+)
+def test_a_joiner_at_the_end_of_a_word_is_invisible_unless_it_changes_the_letter(text, visible):
+    assert without_invisible(text) == visible
+    assert composed(text) == unicodedata.normalize("NFC", visible)
+    assert clean_transcript(text)[0] == composed(text) == Normaliser(NormalisationRules()).change(text)
 
 
 def test_invisible_characters_are_not_part_of_a_word(file):
