@@ -30,6 +30,7 @@ SAME_CASE_SHARE = 0.99  # of the letters with a case, above which a corpus is re
 DIGITS_SHARE = 0.3  # of letters and digits, above which digits are the transcript itself, such as "0 1 1 0"
 SPACE_SHARE = 0.05  # of the characters of Chinese or Japanese text, below which it is written without spaces
 
+SIGMA, FINAL_SIGMA = "σς"  # the lower case of Σ at the end of a word is the latter
 TURKISH_I = {"I": "ı", "İ": "i"}  # which Unicode's lower case does otherwise
 
 
@@ -110,6 +111,8 @@ def _frequent_characters(counts: Counter[str], rules: NormalisationRules) -> str
                 left[result] += count
     for mark in _characters_of_words(counts, rules):
         left[mark] = max(left[mark], MIN_COUNT)
+    if rules.case == "lower" and left[SIGMA]:
+        left[FINAL_SIGMA] = max(left[FINAL_SIGMA], MIN_COUNT)
     rare = {character for character, count in left.items() if count < MIN_COUNT}
     if sum(left[character] for character in rare) > MAX_RARE_SHARE * left.total():
         rare = set()

@@ -59,14 +59,14 @@ class Normaliser:
     def __init__(self, rules: NormalisationRules):
         self.rules = rules
         self.changes = Changes()
-        self._allowed = frozenset(self._in_form(rules.characters)) - {" "}
         self._replacements = {self._in_form(old): new for old, new in rules.replace.items()}
         self._replaced = frozenset("".join(self._replacements))
         self._unified = (UNIFIED_QUOTES if rules.quotes == "unify" else {}) | (
             UNIFIED_DASHES if rules.dashes == "unify" else {}
         )
-        self._kept = frozenset(rules.keep)
-        self._kept_in_words = frozenset(rules.keep_in_words)
+        self._kept = frozenset(self._unify(rules.keep))
+        self._kept_in_words = frozenset(self._unify(rules.keep_in_words))
+        self._allowed = frozenset(self._cased(self._unify(rules.characters))) - {" "}
 
     def normalise(self, text: str, name: str = "") -> Outcome:
         """Returns the normalised transcript of the utterance `name`, or why it is dropped or refused."""
@@ -116,6 +116,15 @@ class Normaliser:
 
     def _in_form(self, text: str) -> str:
         return unicodedata.normalize(self.rules.unicode, text)
+
+    def _unify(self, characters: str) -> str:
+        """Returns the characters of a rule in the forms in which it meets them: quotes and dashes may be unified."""
+        return "".join(self._unified.get(character, character) for character in self._in_form(characters))
+
+    def _cased(self, characters: str) -> str:
+        """Returns characters in the case of the rules, at the beginning and at the end of a word: Σ becomes σ and ς."""
+        change = CASES[self.rules.case]
+        return self._in_form("".join(change(character) + change(f"a{character}")[1:] for character in characters))
 
     def _visible(self, text: str, kept: frozenset[str] = frozenset()) -> str:
         """Removes format characters except those that are `kept`; control characters become spaces."""

@@ -58,6 +58,16 @@ def test_the_case_and_digits_of_the_transcripts_decide():
     assert rules.digits == "drop" and not set("1984") & set(rules.characters)
 
 
+@pytest.mark.parametrize("case", ["lower", "upper", "keep", None])
+@pytest.mark.parametrize("form", [str, str.upper, str.title])
+def test_greek_utterances_are_not_dropped_for_the_sigma_at_the_end_of_words(case, form):
+    texts = [
+        form("\u03bf \u03c3\u03ba\u03cd\u03bb\u03bf\u03c2 \u03ba\u03b1\u03b9 \u03bf \u03bb\u03cd\u03ba\u03bf\u03c2")
+    ] * 400
+    normaliser = Normaliser(propose_rules(count_characters(texts), case))
+    assert all(normaliser.normalise(text).dropped is None for text in texts)
+
+
 def test_rare_characters_are_not_among_those_that_may_be_left():
     rules = propose_rules(count_characters(["abc " * 30] * 30 + ["café"]))
     assert rules.characters == "' a b c".replace("' ", "") and rules.other_characters == "drop"
@@ -93,6 +103,17 @@ def test_rare_characters_are_not_among_those_that_may_be_left():
         ({"symbols": "remove"}, "5 % & $3", "5 3"),
         ({"separate_cjk": True}, "我有iPhone手机", "我 有 iPhone 手 机"),
         ({"characters": "a b", "other_characters": "remove"}, "abc ab", "ab ab"),
+        # values in another form than the rules before leave
+        ({"characters": "A B", "case": "lower", "other_characters": "remove"}, "ABC ab", "ab ab"),
+        (
+            {"characters": "\u0391\u03a3", "case": "lower", "other_characters": "drop"},
+            "\u0391\u03a3\u0391\u03a3",
+            "\u03b1\u03c3\u03b1\u03c2",
+        ),
+        ({"characters": "a \u2019", "quotes": "unify", "other_characters": "remove"}, "a\u2019a", "a'a"),
+        ({"punctuation": "remove", "keep_in_words": "\u2019", "quotes": "unify"}, "don\u2019t don't '", "don't don't"),
+        ({"punctuation": "remove", "keep": "\u2013", "dashes": "unify"}, "a \u2013 b, c", "a - b c"),
+        ({"punctuation": "remove", "keep": "\u2026", "unicode": "NFKC"}, "a\u2026 b!", "a... b"),
     ],
 )
 def test_each_rule_does_what_it_says(rules, text, result):
