@@ -74,18 +74,19 @@ def _read_tables(plan: FolderPlan) -> Iterator[Utterance | str]:
 def _read_keys(plan: FolderPlan) -> Iterator[Utterance | str]:
     """Yields the utterances of files of lines "NAME TEXT", and a problem for audio that no line names."""
     index = _with_transcript_folders(plan)
-    named: set[Path] = set()
+    rows: list[tuple[Path, int, str, str, Path | InvalidEntry]] = []  # file, number of the line, name, text, audio
     for file in plan.files:
         lines = list(read_key_values(file))
-        files = index.find_all((name for _, name, _ in lines), file.parent, partial(audio_in, file.parent))
-        for number, name, text in lines:
-            where = f"{file}:{number}"
-            audio = files[name]
-            if isinstance(audio, InvalidEntry):
-                yield f"{where}: {audio}"
-                continue
-            named.add(audio)
-            yield Utterance(stem(Path(name)), str(audio), text, _librispeech_speaker(file, name), where=where)
+        audio_of = index.find_all((name for _, name, _ in lines), file.parent, partial(audio_in, file.parent))
+        rows += [(file, number, name, text, audio_of[name]) for number, name, text in lines]
+    named = dict.fromkeys(audio for *_, audio in rows if not isinstance(audio, InvalidEntry))
+    ids = unique_names(named, plan.index.root)
+    for file, number, name, text, audio in rows:
+        where = f"{file}:{number}"
+        if isinstance(audio, InvalidEntry):
+            yield f"{where}: {audio}"
+        else:
+            yield Utterance(ids[audio], str(audio), text, _librispeech_speaker(file, name), where=where)
     yield from _unnamed(plan, named, "line")
 
 
@@ -97,15 +98,16 @@ def _unnamed(plan: FolderPlan, named: Collection[Path], what: str) -> Iterator[U
     """Yields audio that no row or line names: as an utterance without a transcript if such are taken, or a problem."""
     files = f"{plan.files[0].name} and {len(plan.files) - 1} more" if len(plan.files) > 1 else str(plan.files[0])
     known = set(map(os.path.abspath, named))
+    ids = unique_names(plan.index.audio, plan.index.root)
     for path in plan.index.audio:
         if os.path.abspath(path) not in known:
-            yield _without_text(path, plan, f"no {what} in {files}")
+            yield _without_text(path, ids[path], plan, f"no {what} in {files}")
 
 
-def _without_text(path: Path, plan: FolderPlan, problem: str) -> Utterance | str:
+def _without_text(path: Path, name: str, plan: FolderPlan, problem: str) -> Utterance | str:
     """Returns an utterance without a transcript if such are taken, else the problem."""
     if plan.layout.unlabelled:
-        return Utterance(stem(path).replace(" ", "_"), str(path), "", where=str(path))
+        return Utterance(name, str(path), "", where=str(path))
     return f"{path}: {problem}"
 
 
@@ -125,7 +127,7 @@ def _read_texts(plan: FolderPlan) -> Iterator[Utterance | str]:
     for path in plan.index.audio:
         text_file = texts_of_audio.get(path)
         if text_file is None:
-            yield _without_text(path, plan, f"no text file {stem(path)}{suffix}")
+            yield _without_text(path, names[path], plan, f"no text file {stem(path)}{suffix}")
             continue
         text = _read_text(text_file)
         yield text if isinstance(text, str) else Utterance(names[path], str(path), text[0], where=str(text_file))

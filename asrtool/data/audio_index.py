@@ -181,5 +181,6 @@ def unique_names(paths: Iterable[Path], root: Path) -> dict[Path, str]:
 def _id(path: Path, root: Path, with_folders: bool) -> str:
     name = stem(path)
     if with_folders:
-        name = "-".join((*path.relative_to(root).parent.parts, name))
+        folders = path.relative_to(root).parent.parts if path.is_relative_to(root) else (path.parent.name,)
+        name = "-".join((*folders, name))
     return re.sub(r"\s+", "_", name)

@@ -81,6 +81,7 @@ def _checked_cut(cut: Cut, checks: UtteranceChecks) -> MonoCut:
     for supervision in cut.supervisions:
         supervision.speaker = checks.clean_speaker(supervision.speaker)
         supervision.text = checks.clean_text(supervision.text)
+    checks.remember_id(cut.id)
     return cut
 
 

@@ -121,7 +121,9 @@ def _cuts_or_problems(
             continue
         try:
             cut = _create_cut(row, recordings[_recording_key(row)], checks)
-            yield complete(cut) if complete else cut
+            cut = complete(cut) if complete else cut
+            checks.remember_id(row.id, row.where)
+            yield cut
         except InvalidEntry as problem:
             yield f"{printable_id(row.id)}: {problem}"
 

@@ -46,14 +46,20 @@ class UtteranceChecks:
     _inspected: dict[str, AudioInfo | InvalidEntry] = field(default_factory=dict)
 
     def check_id(self, name: str, where: str = "") -> None:
-        """Checks that an utterance's id is one printable word, and does not repeat. `where`: the line it is from."""
+        """Checks that an utterance's id is one printable word, and none that `remember_id` knows.
+
+        `where` is the line that it is from.
+        """
         check_name(name, "the id")
-        normalised = unicodedata.normalize("NFC", name)  # letters with accents may be written in two ways
+        normalised = _normalised_id(name)
         if normalised in self._lines_of_ids:
             hint = "rename one, e.g. by a column id of a table"
             lines = f", in {self._lines_of_ids[normalised]} and {where}; {hint}" if where else ""
             raise InvalidEntry(f"duplicate id{lines}")
-        self._lines_of_ids[normalised] = where
+
+    def remember_id(self, name: str, where: str = "") -> None:
+        """Remembers the id of an utterance that has passed all checks: a bad one does not take its id from others."""
+        self._lines_of_ids[_normalised_id(name)] = where
 
     def check_recording(self, recording: "ManifestRecording | Recording") -> None:
         """Checks that a recording's id is one printable word, and the name of one file only."""
@@ -129,6 +135,10 @@ class UtteranceChecks:
             self.notes[f"{INVISIBLE}: {_names_of_invisible(text)}"] += 1
         self.notes[SHARP_S] += self.case == "upper" and "ß" in text
         return cleaned or None
+
+
+def _normalised_id(name: str) -> str:
+    return unicodedata.normalize("NFC", name)  # letters with accents may be written in two ways
 
 
 def _identity(source: "ManifestSource | AudioSource") -> str:

@@ -68,6 +68,22 @@ def test_names_that_repeat_get_the_names_of_their_folders(make):
     assert [row[0] for row in rows(folder)] == ["a-1", "2_x", "b-1"]
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"transcripts.txt": "a/1 one\nb/1 two\n"},
+        {"a/transcripts.txt": "1 one\n", "b/transcripts.txt": "1 two\n"},
+        {"a/1.txt": "one", "b/1.txt": "two", "c.txt": "three", "c.wav": ""},
+        {},
+        {"metadata.csv": "file,text,id\nc.wav,three,c\n", "c.wav": ""},
+    ],
+)
+def test_ids_of_audio_whose_names_repeat_are_different_in_all_layouts(make, files):
+    folder = make({"a/1.wav": "", "b/1.wav": ""} | files)
+    found = rows(folder, unlabelled=True)
+    assert [row[0] for row in found if row[0] != "c"] == ["a-1", "b-1"]
+
+
 def test_texts_may_be_in_a_tree_of_their_own(make):
     folder = make({"wav48/p1/p1_1.flac": "", "txt/p1/p1_1.txt": "please call"})
     assert rows(folder) == [("p1_1", "please call", None, "wav48/p1/p1_1.flac")]

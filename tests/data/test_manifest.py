@@ -10,7 +10,7 @@ from asrtool.data.corpora import Utterance
 from asrtool.data.kaldi_folder import read_kaldi
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.manifest import transcripts, write_manifest
-from asrtool.data.sources import allow_commands
+from asrtool.data.sources import InvalidEntry, allow_commands
 from asrtool.data.tables import read_table
 from asrtool.errors import DataError
 from tests.tiny import cut_short, write_text_file
@@ -123,6 +123,21 @@ def test_all_problems_are_listed_at_once(audio, out):
     found = problems([*bad, good, good], out)
     assert [problem.split(":")[0] for problem in found] == [*(f"u{i}" for i in range(len(bad))), "good"]
     assert found[-1] == "good: duplicate id"
+
+
+@pytest.mark.parametrize(
+    "bad", [{"audio": "/none.flac"}, {"text": ""}, {"end": 99.0}, {"speaker": "a\u200b"}, {"text": "fail"}]
+)
+def test_a_bad_utterance_does_not_take_its_id_from_a_good_one(audio, out, bad):
+    def complete(cut: dict) -> dict:
+        if cut["supervisions"][0]["text"] == "fail":
+            raise InvalidEntry("has no alignment")
+        return cut
+
+    good = Utterance("a", audio("a.flac"), "A")
+    summary = write_manifest([replace(good, **bad), good], out, skip_bad=True, complete=complete)
+    assert (summary.cuts, summary.left_out) == (1, 1)
+    assert [cut.supervisions[0].text for cut in open_cuts(out)] == ["A"]
 
 
 def test_the_summary_has_a_count_and_the_remedy(audio, out):

@@ -22,6 +22,8 @@ def test_an_id_may_have_any_visible_character(name):
 def test_an_id_in_another_normal_form_is_a_duplicate():
     checks = UtteranceChecks()
     checks.check_id("caf\u00e9", "t.csv:2")
+    checks.check_id("caf\u00e9", "t.csv:2")  # it is not remembered before its utterance has passed all checks
+    checks.remember_id("caf\u00e9", "t.csv:2")
     with pytest.raises(InvalidEntry, match="duplicate id, in t.csv:2 and t.csv:3; .*column id"):
         checks.check_id("cafe\u0301", "t.csv:3")
 
