@@ -2,7 +2,7 @@
 
 import click
 
-from asrtool.cli.options import PATH, POSITIVE, SEED
+from asrtool.cli.options import PATH, POSITIVE, SEED, refuse_options
 from asrtool.cli.speaker_options import speaker_list_option, speaker_options
 
 
@@ -47,6 +47,12 @@ def split(cuts, out_folder, dev_size, test_size, by, dev_speakers, test_speakers
     from asrtool.data.corpora import speaker_names
     from asrtool.data.splitting import SplitOptions, split_manifest
 
+    if dev_speakers:
+        refuse_options(("dev_size",), "sets without --dev-speakers")
+    if test_speakers:
+        refuse_options(("test_size",), "sets without --test-speakers")
+    if (dev_speakers or test_speakers) and by != "speaker":
+        refuse_options(("by",), "sets without named speakers, which are whole speakers")
     options = SplitOptions(dev_size, test_size, by, speaker_names(dev_speakers), speaker_names(test_speakers), seed)
     for line in split_manifest(cuts, out_folder, options):
         click.echo(line)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lhotse import MonoCut, Recording
+from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from lhotse.cut import Cut
 from lhotse.utils import fastcopy
@@ -13,6 +13,8 @@ from asrtool.data.audio import AudioInfo, is_command
 from asrtool.data.manifest import CutOrProblem, ManifestSummary, printable_id, write_entries
 from asrtool.data.sources import InvalidEntry
 from asrtool.data.utterance_checks import TIME_PRECISION, UtteranceChecks
+
+ALIGNMENTS_REMOVED = "utterances lost the times of their words, which no longer fit"
 
 
 def copy_manifest(
@@ -80,9 +82,18 @@ def _checked_cut(cut: Cut, checks: UtteranceChecks) -> MonoCut:
         checks.at_sampling_rate(cut.recording, audio)
     for supervision in cut.supervisions:
         supervision.speaker = checks.clean_speaker(supervision.speaker)
-        supervision.text = checks.clean_text(supervision.text)
+        _clean_text(supervision, checks)
     checks.remember_id(cut.id)
     return cut
+
+
+def _clean_text(supervision: SupervisionSegment, checks: UtteranceChecks) -> None:
+    """Cleans the transcript of a supervision in place; the times of other words go."""
+    text = checks.clean_text(supervision.text)
+    if supervision.alignment and (text or "").split() != (supervision.text or "").split():
+        supervision.alignment = None
+        checks.notes[ALIGNMENTS_REMOVED] += 1
+    supervision.text = text
 
 
 def _shortened(cut: MonoCut, end: float) -> MonoCut:

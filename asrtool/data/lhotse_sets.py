@@ -64,10 +64,12 @@ def _is_in_shar(cut: Cut) -> bool:
 def read_lhotse(cuts: Path | None, recordings: Path | None, supervisions: Path | None) -> Iterable[Cut | str]:
     """Returns the cuts of lhotse manifests (a CutSet, or recordings and supervisions), and a line for each problem.
 
-    Raises UserError for files that are missing, or not manifests of this kind.
+    Raises UserError for files that are missing, or not manifests of this kind, and for both kinds at once.
     """
     for path in filter(None, (cuts, recordings, supervisions)):
         _require_manifest(path, "give a lhotse *.jsonl.gz file")
+    if cuts and (recordings or supervisions):
+        raise UserError("--cuts is given, too; give either --cuts, or both --recordings and --supervisions")
     if cuts:
         return _cuts_or_problems(cuts)
     if not (recordings and supervisions):

@@ -127,6 +127,20 @@ def test_options_that_do_not_fit_together_are_refused(asr, folder, arguments):
     assert (folder / "lm.txt").read_text() == "a b\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("--dev-speakers", "a", "--dev-size", 0.01), "--dev-size"),
+        (("--test-speakers", "a", "--test-size", "1h"), "--test-size"),
+        (("--dev-speakers", "a", "--by", "utterance"), "--by"),
+        (("--test-speakers", "a", "--by", "recording"), "--by"),
+    ],
+)
+def test_an_option_of_split_without_effect_is_refused(asr, folder, arguments, option):
+    status, _, error = asr("split", "all.jsonl.gz", "data", *arguments)
+    assert status == 2 and f"{option} has no effect here" in error and not (folder / "data").exists()
+
+
 def test_rules_are_not_proposed_without_transcripts(asr, folder):
     (folder / "lm.txt").write_text("\n \n")
     status, _, message = asr("normalise", "lm.txt", "--propose", "n.yaml")

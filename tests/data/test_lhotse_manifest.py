@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse.supervision import AlignmentItem
 
 from asrtool.data.lhotse_manifest import copy_manifest
 from asrtool.data.lhotse_sets import open_cuts, read_lhotse
@@ -55,6 +56,17 @@ def test_lhotse_recordings_and_supervisions_become_a_cut_for_each_supervision(lh
     assert [len(cut.supervisions) for cut in (one, two)] == [1, 1]
     whole, _ = soundfile.read(one.recording.sources[0].source, dtype="float32")
     np.testing.assert_array_equal(one.load_audio()[0], whole[4000:16000])
+
+
+@pytest.mark.parametrize(
+    ("text", "case", "is_kept"), [("two", "keep", True), ("two", "lower", True), ("two", "upper", False)]
+)
+def test_the_times_of_words_stay_while_the_words_do(lhotse_files, out, text, case, is_kept):
+    aligned = segment("u1", 0.0, 2.0, text).with_alignment("word", [AlignmentItem("two", 0.1, 0.5)])
+    summary = copy(*lhotse_files([aligned, segment("u2", 0.0, 1.0, text)]), out, case=case)
+    alignment = next(iter(open_cuts(out))).supervisions[0].alignment
+    assert bool(alignment) == is_kept
+    assert ("1 utterances lost the times of their words, which no longer fit" in str(summary)) != is_kept
 
 
 def test_lhotse_cuts_keep_their_ids_and_features(corpus, out, tmp_path):
@@ -145,6 +157,9 @@ def test_missing_lhotse_manifests_are_named(tmp_path, lhotse_files):
         read_lhotse(None, recordings, None)
     with pytest.raises(UserError, match="give --cuts"):
         read_lhotse(None, None, None)
+    for others in ((recordings, None), (None, recordings), (recordings, recordings)):
+        with pytest.raises(UserError, match="give either --cuts, or both"):
+            read_lhotse(recordings, *others)
 
 
 def test_a_file_that_is_not_a_manifest_of_cuts_is_refused(tmp_path, lhotse_files, corpus):
