@@ -1,11 +1,14 @@
 """Rescoring of n-best lists: with a neural language model interpolated with the n-gram, by minimum Bayes risk, or both.
 
 A language model with a context reads the best hypotheses of the same speaker's earlier utterances, one after the other.
+Those are earlier by their ids, in which numbers count as numbers: hyps.jsonl has no times.
 """
 
+import logging
+import re
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,9 @@ from asrtool.provenance import provenance
 from asrtool.scoring import schemas
 from asrtool.scoring.folder import HYPOTHESES, read_hypotheses, read_result_facts
 
+logger = logging.getLogger(__name__)
+STALE_FACTS = ("lattices", "partial", "run")  # of a decoding, whose files are not in the folder of the rescoring
+
 
 @dataclass(frozen=True)
 class LmMixture:
@@ -38,11 +44,14 @@ class LmMixture:
     def gains(self, texts: Sequence[str], history: History = ()) -> Iterator[float]:
         """Yields for each text how much higher its log-prob is than by the n-gram alone, sentence end included.
 
-        The neural model takes each text as what follows the sentences of `history`.
+        The neural model takes each text as what follows the sentences of `history`. A word that is impossible by one of
+        the models, such as one without units in the neural model, keeps its log-prob of the n-gram.
         """
         sentences = [text.split() for text in texts]
         for words, neural in zip(sentences, self.neural.logprobs(sentences, history), strict=True):
             ngram = sentence_logprobs(self.ngram, words)
+            known = np.isfinite(neural) & np.isfinite(ngram)
+            neural, ngram = neural[known], ngram[known]
             yield float((interpolate_logprobs(neural, ngram, self.weight) - ngram).sum())
 
 
@@ -89,17 +98,31 @@ class Rescorer:
     mixture: LmMixture | None
     mbr: bool = False
 
-    def rescore_all(self, rows: Iterable[dict]) -> Iterator[dict]:
-        """Yields the rescored rows; the chosen hypotheses of the same speaker are the history of the next one."""
-        history: deque = self.mixture.neural.new_history() if self.mixture else deque(maxlen=0)
-        speaker = None
-        for row in rows:
-            if row.get("speaker") is None or row["speaker"] != speaker:
-                history.clear()
-            speaker = row.get("speaker")
-            rescored = self.rescore_row(row, history)
-            history.append(rescored["hyp"].split())
-            yield rescored
+    def rescore_all(self, rows: Sequence[dict], description: str = "rescoring") -> list[dict]:
+        """Returns the rescored rows, in the order of `rows`.
+
+        The history of an utterance is the chosen hypotheses of the same speaker's utterances whose ids are before its
+        id. Warns if the model has a context, and no utterance has a history.
+        """
+        context = self.mixture.neural.context if self.mixture else 0
+        histories: dict[str, deque] = {}
+        rescored: dict[int, dict] = {}
+        num_with_history = 0
+        order = sorted(range(len(rows)), key=lambda number: _natural_order(rows[number]["id"]))
+        for number in progress(order, description, len(rows), "utterances"):
+            row = rows[number]
+            history: deque = deque(maxlen=0)
+            if self.mixture and row.get("speaker") is not None:
+                history = histories.setdefault(row["speaker"], self.mixture.neural.new_history())
+            num_with_history += len(history) > 0
+            rescored[number] = self.rescore_row(row, history)
+            history.append(rescored[number]["hyp"].split())
+        if context and not num_with_history:
+            logger.warning(
+                "the language model reads earlier utterances of the same speaker, and no utterance has one; name the "
+                "speakers in the manifest, and decode again"
+            )
+        return [rescored[number] for number in range(len(rows))]
 
     def rescore_row(self, row: dict, history: History = ()) -> dict:
         """Returns a row of hyps.jsonl with the chosen hypothesis first, the others in the order of their scores.
@@ -125,6 +148,12 @@ class Rescorer:
         return rescored
 
 
+def _natural_order(name: str) -> list[tuple[int, str]]:
+    """Returns a key that sorts numbers within names by their values: utt2 is before utt10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if number % 2 else (-1, part) for number, part in enumerate(parts)]
+
+
 def read_nbest_lists(folder: Path) -> tuple[list[dict], dict]:
     """Returns the rows of a folder of n-best lists, and its facts. Raises UserError for a folder without them."""
     rows = read_hypotheses(folder / HYPOTHESES)
@@ -144,8 +173,8 @@ def rescore_folder(
 
     `files` is the mixture of `Rescorer`; its n-gram is the model of `--rescore`. Writes and returns the facts
     (decode.json); the real-time factor covers decoding and rescoring. Raises UserError for a folder without n-best
-    lists or with another n-gram, and for an OUT that is FOLDER, not a result, or, unless `overwrite`, one of other
-    options.
+    lists, with another n-gram, or, for `files`, with the scores of a neural model, and for an OUT that is FOLDER, not a
+    result, or, unless `overwrite`, one of other options.
     """
     options = options_as_json({"folder": folder, "mbr": mbr} | (vars(files) if files else {}))
     options.pop("device", None)
@@ -153,6 +182,8 @@ def rescore_folder(
         raise UserError(f"OUT is {out}, which is the folder to be rescored; name another one")
     require_own_folder(out, "decode.json", "asrtool rescore")
     rows, facts = read_nbest_lists(folder)
+    if files and facts.get("neural"):
+        raise UserError(f"{folder} was rescored with a neural language model already; give the folder that it is from")
     if files and facts.get("rescore") != file_hash(require_file(files.ngram, "n-gram model", "see --ngram")):
         problem = "its sha256 is another, or there is none"
         raise UserError(f"{folder} was not decoded with --rescore {files.ngram}: {problem}")
@@ -160,8 +191,9 @@ def rescore_folder(
     require_same_options(out, options, overwrite, "another OUT")
     begin = time.monotonic()
     rescorer = Rescorer(mixture, mbr)
-    rescored = list(rescorer.rescore_all(progress(rows, f"rescoring {folder}", len(rows), "utterances")))
+    rescored = rescorer.rescore_all(rows, f"rescoring {folder}")
     seconds = time.monotonic() - begin
+    facts = {name: value for name, value in facts.items() if name not in STALE_FACTS}
     facts |= {"method": out.name, "rescored": str(folder), "mbr": mbr, "rescoring_seconds": round(seconds, 2)}
     if files and mixture:
         facts |= files.facts(mixture)

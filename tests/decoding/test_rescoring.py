@@ -23,10 +23,18 @@ LM = Bigram(
 
 
 class Neural:
-    """B is certain, A nearly impossible."""
+    """B is certain, A nearly impossible; X has no units."""
+
+    context = 0
+
+    def new_history(self):
+        return deque(maxlen=0)
 
     def logprobs(self, sentences, said):
-        return [np.array([0.0 if word == "B" else -20.0 for word in words] + [0.0]) for words in sentences]
+        return [
+            np.array([0.0 if word == "B" else -np.inf if word == "X" else -20.0 for word in words] + [0.0])
+            for words in sentences
+        ]
 
 
 @pytest.fixture
@@ -71,8 +79,19 @@ def test_the_models_are_interpolated_word_by_word(ngram):
     assert gain == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+@pytest.mark.parametrize("texts", [["X"], ["A X", "X X"], ["B", "A X B"]])
+def test_words_without_units_keep_the_log_prob_of_the_ngram(ngram, weight, texts):
+    made = Rescorer(LmMixture(Neural(), ngram, weight)).rescore_row(row(*texts))
+    assert all(math.isfinite(one["score"]) for one in made["nbest"])
+    [gain] = LmMixture(Neural(), ngram, 1.0).gains(["X"])
+    assert gain == pytest.approx(-sentence_logprobs(ngram, ["X"])[1]), "of the sentence end alone"
+
+
 class Copying(Neural):
     """The words of the last sentence are certain, all others nearly impossible; it records the histories."""
+
+    context = 64
 
     def __init__(self):
         self.histories = []
@@ -89,9 +108,30 @@ class Copying(Neural):
 def test_the_history_is_the_best_hypotheses_of_the_same_speaker(ngram):
     neural = Copying()
     rows = [row("A", "B") | {"speaker": name} for name in "1112"] + [row("A", "B"), row("A", "B")]
-    made = list(Rescorer(LmMixture(neural, ngram, 1.0)).rescore_all(rows))
+    made = Rescorer(LmMixture(neural, ngram, 1.0)).rescore_all(rows)
     assert [one["hyp"] for one in made] == ["B"] * 6
     assert neural.histories == [[], ["B"], ["B", "B"], [], [], []], "other speakers, or none, are not in the history"
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]])
+def test_the_history_does_not_depend_on_the_order_of_the_rows(ngram, order):
+    """Utterances of two speakers in turns; 10 is after 9."""
+    neural = Copying()
+    utterances = [("u8", "a", "A"), ("u9", "b", "B"), ("u10", "a", "B"), ("u11", "b", "A")]
+    rows = [row(utterances[n][2]) | {"id": utterances[n][0], "speaker": utterances[n][1]} for n in order]
+    made = Rescorer(LmMixture(neural, ngram, 1.0)).rescore_all(rows)
+    assert neural.histories == [[], [], ["A"], ["B"]]
+    assert [one["id"] for one in made] == [one["id"] for one in rows]
+
+
+@pytest.mark.parametrize("speakers", ["12", [None, None]])
+def test_a_context_without_any_history_is_warned_of(ngram, caplog, speakers):
+    rows = [row("A") | {"speaker": name} for name in speakers]
+    Rescorer(LmMixture(Copying(), ngram, 1.0)).rescore_all(rows)
+    assert "no utterance has one" in caplog.text
+    caplog.clear()
+    Rescorer(LmMixture(Neural(), ngram, 1.0)).rescore_all(rows)
+    assert not caplog.text
 
 
 def test_minimum_bayes_risk_chooses_among_similar_hypotheses():
@@ -136,6 +176,7 @@ def test_an_utterance_with_one_hypothesis_keeps_it(ngram):
         ),
         ([row("A", "B")], {"nbest": 2}, "was not decoded with --rescore"),
         ([row("A", "B")], {"rescore": "wrong", "nbest": 2}, "was not decoded with --rescore"),
+        ([row("A", "B")], {"rescore": "right", "nbest": 2, "neural": "0a"}, "rescored with a neural language model al"),
     ],
 )
 def test_folders_that_cannot_be_rescored_are_refused(tmp_path, arpa, rows, facts, complaint):
@@ -170,6 +211,9 @@ def test_from_text_to_rescored_hypotheses(asr, tmp_path, arpa):
     made = json.loads((out / "decode.json").read_text())
     assert made["method"] == "neural" and made["neural"] == file_hash(lm) and made["rtf"] > 0.5
     assert asr("score", out)[1].startswith("dev WER 0.00 %")
+    status, _, said = asr("rescore", out, out.with_name("twice"), "--lm", lm, "--ngram", arpa)
+    assert status == 2 and "rescored with a neural language model already" in said
+    assert asr("rescore", out, out.with_name("neural-mbr"), "--mbr")[0] == 0
     status, *_ = asr("rescore", folder, folder.with_name("mbr"), "--mbr")
     facts = json.loads((folder.with_name("mbr") / "decode.json").read_text())
     assert status == 0 and facts["mbr"] and "neural" not in facts and facts["method"] == "mbr"
