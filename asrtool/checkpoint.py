@@ -12,11 +12,12 @@ from typing import Any
 
 import lhotse
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 import asrtool
 from asrtool.config import Config, ModelConfig
+from asrtool.config_file import differences, flatten
 from asrtool.config_types import NonNegativeInteger
 from asrtool.errors import UserError
 from asrtool.models.acoustic import AcousticModel
@@ -30,6 +31,20 @@ STEP_FILE = re.compile(r"step-(\d{8})\.pt")
 # Largest number of weights of a model: 40 GB in float32, many times the largest acoustic models that are published. A
 # configuration with more is wrong, and would fill the memory.
 MAX_PARAMETERS = 10**10
+
+# Keys of the sections features and model that change neither the meaning of the weights nor recognition
+TRAINING_KEYS = {
+    "features.source",
+    "model.activation_checkpointing",
+    "model.attention_dropout",
+    "model.dropout",
+    "model.ff_dropout",
+    "model.init.alpha",
+    "model.init.exponent",
+    "model.init.scheme",
+    "model.init.scope",
+    "model.layer_drop",
+}
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -100,6 +115,30 @@ def require_sampling_rate(state: dict[str, Any], rate: int, path: Path) -> None:
         raise UserError(f"{path} was trained at {trained_rate} Hz, and features.sampling_rate is {rate}; {hint}")
 
 
+def model_changes(state: dict[str, Any], config: Config) -> list[str]:
+    """Returns the keys of model and features in which a checkpoint's configuration differs, as "model.heads: 2 -> 8".
+
+    Keys that matter in training alone are left out, and so are keys that the checkpoint does not have. A configuration
+    that is not valid, such as one of an earlier version, has no differences.
+    """
+    trained = {name: state["config"][name] for name in ("features", "model") if name in state["config"]}
+    try:
+        before = Config.model_validate(trained)
+    except ValidationError:
+        return []
+    changes = differences(before, Config(features=config.features, model=config.model))
+    compared = flatten(trained).keys() - TRAINING_KEYS
+    return [change for change in changes if change.split(":")[0] in compared]
+
+
+def require_same_model(state: dict[str, Any], config: Config, path: Path) -> None:
+    """Raises UserError for weights that were trained as another model: many keys do not change a weight's shape."""
+    changes = model_changes(state, config)
+    if changes:
+        hint = "use the config.yaml it was trained with"
+        raise UserError(f"{path} was trained with another model or other features ({'; '.join(changes)}); {hint}")
+
+
 def require_matching_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
     """Raises UserError that names the first weight of a checkpoint that does not fit `model`."""
     model_weights = model.state_dict()
@@ -167,8 +206,9 @@ def step_checkpoints(folder: Path) -> list[Path]:
 def find_checkpoint(experiment: Path, name: str) -> Path:
     """Returns the path of the checkpoint `name`: "averaged" (else "best"), "best", "last", a file name, or a path.
 
-    A checkpoint of the experiment can be named by its file ("step-00000900.pt"), without .pt, or by its step ("900"). A
-    pack has one, "averaged". Raises UserError with the names that exist when `name` is not one of them, nor a path.
+    A checkpoint of the experiment can be named by its file ("step-00000900.pt"), without .pt, or by its step ("900"),
+    and is taken before a file of this name in the current folder. A pack has one, "averaged". Raises UserError with the
+    names that exist when `name` is not one of them, nor a path.
     """
     if is_pack(experiment):
         return _checkpoint_of_pack(experiment, name)
@@ -179,11 +219,13 @@ def find_checkpoint(experiment: Path, name: str) -> Path:
         return folder / ("averaged.pt" if (folder / "averaged.pt").is_file() else "best.pt")
     if name == "best":
         return folder / "best.pt"
-    if Path(name).is_file() or name != Path(name).name:
+    if name != Path(name).name:
         return Path(name)
     for file in (name, f"{name}.pt", f"step-{name:0>8}.pt"):
         if (folder / file).is_file():
             return folder / file
+    if Path(name).is_file():
+        return Path(name)
     existing = ", ".join(sorted(path.stem for path in folder.glob("*.pt"))) or "nothing"
     raise UserError(f"checkpoint not found: {name}; {folder} has {existing}; or give the path of another one")
 

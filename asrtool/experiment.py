@@ -140,7 +140,8 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto",
 
     `which` names a checkpoint as in `checkpoint.find_checkpoint`. Each rank of a machine uses its own GPU. `precision`
     is "fp32", "bf16" or "auto", as in `asrtool.precision.uses_bf16`. Raises UserError for a damaged pack, a tokenizer
-    with other units than the checkpoint's, and for weights that do not fit the configuration.
+    with other units than the checkpoint's, and for weights that do not fit the configuration, or were trained with
+    another model of the same shapes.
     """
     manifest = open_pack(folder) if is_pack(folder) else None
     if not (folder / "config.yaml").is_file():
@@ -155,6 +156,7 @@ def open_experiment(folder: Path, which: str = "averaged", device: str = "auto",
     checkpoint.require_same_units(state, tokenizer.symbols, path, "put back the tokenizer.json it was trained with")
     outputs = outputs_of(config, tokenizer)
     model = checkpoint.build_model(config.model, config.features.num_bins, outputs, state, path)
+    checkpoint.require_same_model(state, config, path)
     model_device = use_device(device, this_rank().local_rank)
     log_precision_fallback(precision, model_device)
     return Experiment(

@@ -156,6 +156,18 @@ def test_averaged_weights_are_the_mean_of_the_best_checkpoints(tmp_path, tiny_co
     assert averaged["config"] == tiny_config().model_dump(mode="json")
 
 
+@pytest.mark.parametrize("name", ["averaged.pt", "step-00000007.pt", "7", "mine.pt"])
+def test_a_checkpoint_of_the_experiment_comes_before_a_file_of_the_current_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    exp = tmp_path / "exp"
+    checkpoint.save_checkpoint(exp / "checkpoints/averaged.pt", STATE)
+    checkpoint.save_checkpoint(exp / "checkpoints/step-00000007.pt", STATE)
+    checkpoint.save_checkpoint(tmp_path / name, STATE)
+    found = checkpoint.find_checkpoint(exp, name)
+    assert found.is_file() and (found.parent == exp / "checkpoints") == (name != "mine.pt")
+    assert checkpoint.find_checkpoint(exp, f"./{name}").parent.absolute() == tmp_path
+
+
 def test_find_checkpoint_by_name_or_path(tmp_path):
     folder = tmp_path / "checkpoints"
     checkpoint.save_checkpoint(folder / "best.pt", STATE)
