@@ -75,7 +75,7 @@ class LmSession:
         self.checkpoints = Checkpoints(folder / "checkpoints", keep_best=0)
         self.rank_units = max(1, training.batch // ranks.world_size)  # in a batch of one process
         num_batches = len(sentence_batches(self.sentences, self.rank_units, training.seed))
-        self.epoch_steps = max(1, num_batches // ranks.world_size)
+        self.epoch_steps = math.ceil(num_batches / ranks.world_size)
         self.config = _training_config(training, max(1, round(training.epochs * self.epoch_steps)))
         self.settings = asdict(training) | asdict(model_config)
         self.settings |= {"text": sentences.digest, "processes": ranks.world_size}

@@ -2,20 +2,22 @@ import json
 import math
 import subprocess
 import sys
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
-from asrtool.distributed import this_rank
+from asrtool.distributed import Ranks, this_rank
 from asrtool.errors import UserError
 from asrtool.lm.neural_lm import load_neural_lm
-from asrtool.lm.sentences import encode_sentences
+from asrtool.lm.sentences import encode_sentences, sentence_batches
 from asrtool.lm.transformer_lm import TransformerLmConfig
 from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training import language_model
 from asrtool.training.language_model import perplexity, train_language_model, train_language_model_from_text
 from asrtool.training.lm_session import LmSession, LmTrainingConfig
+from asrtool.training.parallel import Strategy
 from tests.tiny import NUMBERS, counting_sentences
 
 MODEL = TransformerLmConfig(dim=32, layers=2, heads=2, dropout=0.1)
@@ -119,6 +121,26 @@ def test_the_learning_rate_rises_for_a_twentieth_of_the_steps_and_falls_to_zero(
         rates.append(session.update(np.array([0]))["lr"])
     assert rates[0] == pytest.approx(0.2) and rates[4] == 1.0 and 0 < rates[-1] < 0.001
     assert sorted(rates[4:], reverse=True) == rates[4:]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5, 7])
+def test_the_steps_of_an_epoch_have_all_of_its_batches(sentences, tokenizer, tmp_path, monkeypatch, processes):
+    """Also where the batches do not divide among the processes."""
+    monkeypatch.setattr("asrtool.training.lm_session.Ddp", Strategy)
+    seen = set()
+    for rank in range(processes):
+        session = LmSession(
+            sentences=sentences,
+            tokenizer=tokenizer,
+            model_config=MODEL,
+            training=TRAINING,
+            ranks=Ranks(rank=rank, world_size=processes),
+            device=torch.device("cpu"),
+            folder=tmp_path,
+        )
+        seen |= {batch.tobytes() for batch in islice(session.step_batches(), session.epoch_steps)}
+    batches = sentence_batches(session.sentences, session.rank_units, TRAINING.seed)
+    assert seen == {batch.tobytes() for batch in batches}
 
 
 def test_the_log_has_a_row_with_loss_rate_and_time(train, text, tmp_path):
