@@ -11,6 +11,7 @@ from typing import Any
 
 from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import file_hash, write_json, write_jsonl, write_text
+from asrtool.locks import write_lock
 from asrtool.readers import read_json, read_jsonl
 from asrtool.scoring.confidence_score import confidence_dict, confidence_lines, score_confidences
 from asrtool.scoring.normalised import normalise_rows
@@ -33,7 +34,8 @@ TOKEN_TYPES = ("words", "phones")
 def read_hypotheses(path: str | Path) -> list[dict]:
     """Returns the rows of a hypotheses file (JSONL: id, ref, hyp, usually score, maybe more), in the file's order.
 
-    Words are converted to Unicode's composed form (NFC): another form is not an error of a recogniser. `token_type` is
+    All texts of a row are converted to Unicode's composed form (NFC), also those of its words and its n-best list:
+    another form is not an error of a recogniser, and words of two forms do not match each other. `token_type` is
     "phones" in rows whose texts are phones instead of words; `speaker` is present if it is known.
 
     Raises UserError for a missing or empty file, for a row without the texts id, ref and hyp (file:line), and for words
@@ -43,11 +45,31 @@ def read_hypotheses(path: str | Path) -> list[dict]:
     rows = []
     for number, row in enumerate(read_jsonl(path), 1):
         _check_row(row, f"{path}:{number}")
-        rows.append({**row, "ref": composed(row["ref"]), "hyp": composed(row["hyp"])})
+        rows.append(_composed_row(row))
     if not rows:
         raise UserError(f"no hypotheses in {path}; rerun `asrtool decode`")
     _check_rows(rows, path)
     return rows
+
+
+def _composed_row(row: dict) -> dict:
+    """Returns a row with its texts in NFC. `words` and `nbest` are not checked yet: what is not a text stays."""
+    composed_row = {**row, "ref": composed(row["ref"]), "hyp": composed(row["hyp"])}
+    if isinstance(row.get("words"), list):
+        composed_row["words"] = [_composed_first(word) for word in row["words"]]
+    if isinstance(row.get("nbest"), list):
+        composed_row["nbest"] = [_composed_hypothesis(entry) for entry in row["nbest"]]
+    return composed_row
+
+
+def _composed_first(word: Any) -> Any:
+    has_text = isinstance(word, list) and word and isinstance(word[0], str)
+    return [composed(word[0]), *word[1:]] if has_text else word
+
+
+def _composed_hypothesis(entry: Any) -> Any:
+    has_text = isinstance(entry, dict) and isinstance(entry.get("hyp"), str)
+    return entry | {"hyp": composed(entry["hyp"])} if has_text else entry
 
 
 def read_hypothesis_texts(folder: Path, cuts: Iterable[str]) -> dict[str, str]:
@@ -185,9 +207,16 @@ def score_folder(folder: str | Path, name: str | None = None, rules: Normalisati
     `name` is the set's name in the report, by default `set_name(folder)`. `rules` normalise references and hypotheses
     (asrtool/scoring/normalised.py), and are in wer.json. Where words have confidences, wer.json and report.txt say
     how good these are (asrtool/scoring/confidence_score.py). Raises the errors of `read_hypotheses`, and UserError when
-    no reference holds a word.
+    no reference holds a word, or while another command writes into the folder.
     """
     folder = Path(folder)
+    require_file(folder / HYPOTHESES, "hypotheses", "make them with `asrtool decode`")
+    with write_lock(folder, "asrtool score"):
+        return _score_locked_folder(folder, name, rules)
+
+
+def _score_locked_folder(folder: Path, name: str | None, rules: NormalisationRules | None) -> Score:
+    hypotheses_hash = file_hash(folder / HYPOTHESES)  # before they are read: scores of later ones would be refused
     rows = read_hypotheses(folder / HYPOTHESES)
     if rules:
         rows = normalise_rows(rows, rules)
@@ -204,7 +233,7 @@ def score_folder(folder: str | Path, name: str | None = None, rules: Normalisati
     confidences = score_confidences(rows)
     report = report_text(name, score, confidence_lines(confidences, score.token_type) if confidences else [])
     write_text(folder / "report.txt", report)
-    facts = {"set": name, HASH_KEY: file_hash(folder / HYPOTHESES), **score_dict(score)}
+    facts = {"set": name, HASH_KEY: hypotheses_hash, **score_dict(score)}
     if rules:
         facts["normalised_by"] = rules.model_dump()
     facts["confidence"] = confidences and confidence_dict(confidences)

@@ -1,11 +1,16 @@
 """Scoring a decode folder: what is read, written and refused."""
 
 import json
+import subprocess
+import sys
+import unicodedata
 
 import pytest
 
 from asrtool.errors import DataError, UserError
-from asrtool.scoring.folder import read_hypotheses, score_folder, set_name
+from asrtool.files import file_hash
+from asrtool.scoring import folder as scoring_folder
+from asrtool.scoring.folder import SCORE_FILES, read_hypotheses, score_folder, set_name
 
 ROWS = [
     {"id": "u1", "ref": "a b c", "hyp": "a c", "score": -1.5},
@@ -36,10 +41,64 @@ def test_the_unicode_form_of_a_text_is_not_an_error(folder):
     assert score_folder(folder).wer == 0
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_all_texts_of_a_row_have_one_unicode_form(folder, form):
+    word = unicodedata.normalize(form, "\u00f2")
+    row = {"id": "u1", "ref": "\u00f2 a", "hyp": f"{word} a", "score": -1.0, "words": [[word, 0, 0.1, 0.9], ["a", 0.2]]}
+    row["nbest"] = [{"hyp": f"{word} a", "score": -1.0}, {"hyp": word, "score": -2.0}]
+    [read] = read_hypotheses(write_rows(folder / "hyps.jsonl", [row]))
+    assert read["hyp"].split() == [entry[0] for entry in read["words"]] == ["\u00f2", "a"]
+    assert [entry["hyp"] for entry in read["nbest"]] == ["\u00f2 a", "\u00f2"]
+
+
+@pytest.mark.parametrize("odd", [{"words": None}, {"words": [3, [], [None]]}, {"nbest": [3, {}, {"hyp": None}]}])
+def test_the_unicode_form_of_other_values_is_not_asked_for(folder, odd):
+    row = {"id": "u1", "ref": "a", "hyp": "a"} | odd
+    assert read_hypotheses(write_rows(folder / "hyps.jsonl", [row])) == [row]
+
+
+def test_scores_of_hypotheses_that_are_replaced_meanwhile_are_not_those_of_the_new_ones(folder, monkeypatch):
+    scored = scoring_folder._score
+
+    def replaced_meanwhile(rows, alignments):
+        score = scored(rows, alignments)
+        write_rows(folder / "hyps.jsonl", [row | {"hyp": row["ref"]} for row in ROWS])
+        return score
+
+    monkeypatch.setattr(scoring_folder, "_score", replaced_meanwhile)
+    score_folder(folder)
+    facts = json.loads((folder / "wer.json").read_text(encoding="utf-8"))
+    assert facts["hypotheses"] != file_hash(folder / "hyps.jsonl")
+
+
+def test_a_folder_that_another_process_writes_is_not_scored(folder):
+    code = """
+import sys
+from asrtool.locks import write_lock
+with write_lock(sys.argv[1], "asrtool decode"):
+    print("locked", flush=True)
+    input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        writer.stdout.readline()
+        with pytest.raises(UserError, match="asrtool decode"):
+            score_folder(folder)
+        writer.communicate("\n")
+    assert score_folder(folder)
+
+
+def test_a_missing_folder_is_not_created(tmp_path):
+    with pytest.raises(UserError, match="hypotheses"):
+        score_folder(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
+
+
 def test_a_decode_folder_gets_its_reports_and_nothing_else(folder):
     score = score_folder(folder, "test")
     assert score.wer == pytest.approx(20.0)
-    made = ["alignments.jsonl", "alignments.txt", "report.txt", "wer.json"]
+    made = [".lock", "alignments.jsonl", "alignments.txt", "report.txt", "wer.json"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([*made, "hyps.jsonl"])
     first = json.loads((folder / "alignments.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert first["alignment"] == [["a", "a"], ["b", ""], ["c", "c"]] and first["deletions"] == 1
@@ -110,7 +169,7 @@ def test_a_failed_scoring_leaves_no_report(folder):
     write_rows(folder / "hyps.jsonl", [{"id": "u1", "ref": "", "hyp": "a"}])
     with pytest.raises(UserError):
         score_folder(folder)
-    assert [path.name for path in folder.iterdir()] == ["hyps.jsonl"]
+    assert not [name for name in SCORE_FILES if (folder / name).exists()]
 
 
 def test_several_folders_are_pooled_into_one_set(asr, folder, tmp_path):
@@ -146,4 +205,4 @@ def test_a_folder_without_transcripts_is_named(folder):
     write_rows(folder / "hyps.jsonl", [{"id": "u1", "ref": "", "hyp": "a"}])
     with pytest.raises(UserError, match=rf"^{folder}: no reference words in 1 utterances"):
         score_folder(folder)
-    assert [path.name for path in folder.iterdir()] == ["hyps.jsonl"]
+    assert not [name for name in SCORE_FILES if (folder / name).exists()]
