@@ -140,13 +140,15 @@ def _operation(summary: str, content: dict[str, Any], *errors: str) -> dict[str,
 def _transcribe() -> dict[str, Any]:
     contents: dict[str, Any] = {name.partition(";")[0]: TEXT for name in MEDIA_TYPES.values()}
     contents[JSON] = _reference("Transcript")
-    form = _object({"file": {"type": "string", "format": "binary"}})
     channel = {"anyOf": [{"const": "mix"}, {"type": "integer", "minimum": 0, "maximum": MAX_CHANNEL}]}
     parameters = [
         _query("format", {"enum": list(MEDIA_TYPES), "default": "json"}, "The format of the answer"),
         _query("channel", channel, "The channel to recognise, from 0 on, or the mean of all"),
         _query("name", TEXT, "The name of the file, for the answer"),
     ]
+    form = _object(
+        {"file": {"type": "string", "format": "binary"}}, **{each["name"]: each["schema"] for each in parameters}
+    )
     body = {
         "required": True,
         "content": {

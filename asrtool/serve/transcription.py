@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
@@ -17,7 +17,7 @@ from asrtool.errors import did_you_mean
 from asrtool.serve.errors import RequestError
 from asrtool.serve.service import Service, new_id, service_of
 from asrtool.serve.upload_worker import Job
-from asrtool.serve.uploads import Upload, received_upload, until_disconnect
+from asrtool.serve.uploads import MAX_NAME, Upload, display_name, received_upload, until_disconnect
 
 logger = logging.getLogger(__name__)
 
@@ -28,34 +28,51 @@ MEDIA_TYPES = {
     "vtt": "text/vtt; charset=utf-8",
     "txt": "text/plain; charset=utf-8",
 }
-QUERY = ("format", "channel", "name")
+PARAMETERS = ("format", "channel", "name")
 MAX_CHANNEL = 63
 
 Event = dict[str, Any]
 
 
 async def transcribe_endpoint(request: Request) -> Response:
-    """Recognises an upload; the query has `format`, `channel`, and, for a body that is the file itself, `name`."""
-    _check_query(request)
-    format = request.query_params.get("format", "json")
-    if format not in MEDIA_TYPES:
-        raise RequestError("invalid", f"format is one of {', '.join(MEDIA_TYPES)}")
-    channel = parse_channel(request.query_params.get("channel", "mix"))
+    """Recognises an upload. The query has `format`, `channel` and `name`; a form may have them as fields instead."""
+    given = request.query_params.multi_items()
+    parse_parameters(given)  # before the upload is received
     run = UploadRun(service_of(request))
     async with run.opened(request) as upload:
+        fields = [(name, value) for name, values in upload.fields.items() for value in values]
+        parameters = parse_parameters([*given, *fields])
+        format, channel = parameters.format, parameters.channel
+        name = upload.name if parameters.name is None else display_name(parameters.name)
         if format == "jsonl":
-            job = Job(upload.file.name, upload.name, channel=channel, has_segments=True, id=run.id)
+            job = Job(upload.file.name, name, channel=channel, has_segments=True, id=run.id)
             return await run.streamed(request, json_lines(run.events(job)), MEDIA_TYPES["jsonl"], _error_line)
-        done = await until_disconnect(
-            request, run.result(Job(upload.file.name, upload.name, format, channel, id=run.id))
-        )
+        done = await until_disconnect(request, run.result(Job(upload.file.name, name, format, channel, id=run.id)))
         return Response(done["content"], media_type=MEDIA_TYPES[format])
 
 
-def _check_query(request: Request) -> None:
-    for name in request.query_params:
-        if name not in QUERY:
-            raise RequestError("invalid", f"the query has no parameter {name} ({did_you_mean(name, QUERY)})")
+class Parameters(NamedTuple):
+    """The parameters of a request. name: of the file, for the answer and for messages; None: as the form names it."""
+
+    format: str
+    channel: Channel
+    name: str | None
+
+
+def parse_parameters(given: Sequence[tuple[str, str]]) -> Parameters:
+    """Returns the parameters of a query and of a form. Raises RequestError for an unknown, double or impossible one."""
+    values: dict[str, str] = {}
+    for name, value in given:
+        if name not in PARAMETERS:
+            shown = name[:MAX_NAME]
+            raise RequestError("invalid", f"there is no parameter {shown!r} ({did_you_mean(shown, PARAMETERS)})")
+        if name in values:
+            raise RequestError("invalid", f"the parameter {name} is given twice; give it once, in query or form")
+        values[name] = value
+    format = values.get("format", "json")
+    if format not in MEDIA_TYPES:
+        raise RequestError("invalid", f"format is one of {', '.join(MEDIA_TYPES)}")
+    return Parameters(format, parse_channel(values.get("channel", "mix")), values.get("name"))
 
 
 def parse_channel(text: str) -> Channel:

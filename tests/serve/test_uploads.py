@@ -138,6 +138,31 @@ def test_what_is_not_audio_is_one_line(client, content, status, code):
     assert spooled() <= before
 
 
+def test_fields_of_a_form_are_parameters(client, file):
+    upload = {"file": ("talk.flac", file.read_bytes())}
+    fields = {"format": "json", "channel": "0", "name": "other.flac"}
+    tree = client.post("/v1/transcribe", files=upload, data=fields).json()
+    assert tree["recording"] == "other.flac" and tree["channel"] == 0
+    answer = client.post("/v1/transcribe", files=upload, data={"format": "srt"})
+    assert answer.headers["content-type"].startswith("application/x-subrip")
+    tree = client.post("/v1/transcribe", files=upload, params={"name": "query.flac"}).json()
+    assert tree["recording"] == "query.flac"
+
+
+@pytest.mark.parametrize(("query", "fields", "message"), [
+    ({}, {"fromat": "srt"}, "there is no parameter 'fromat'"),
+    ({}, {"format": "doc"}, "format is one of"),
+    ({}, {"channel": "x"}, "channel is mix or a number"),
+    ({}, {"format": ["srt", "vtt"]}, "format is given twice"),
+    ({"format": "srt"}, {"format": "vtt"}, "format is given twice"),
+    ({"form\nat": "srt"}, {}, r"there is no parameter 'form\nat'"),
+])  # fmt: skip
+def test_fields_of_a_form_that_are_not_possible_are_refused(client, file, query, fields, message):
+    upload = {"file": ("talk.flac", file.read_bytes())}
+    answer = client.post("/v1/transcribe", files=upload, data=fields, params=query)
+    assert answer.status_code == 422 and message in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("path", ["/v1/transcribe", "/v1/audio/transcriptions"])
 def test_wrong_forms_are_refused(client, path):
     def status(**request):
