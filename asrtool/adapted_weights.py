@@ -81,7 +81,8 @@ def round_suffix(number: int) -> str:
 class AdaptedWeights:
     """The weights of `speakers` in `folder`, adapted from the checkpoint `base`.
 
-    Raises UserError for utterances without a speaker, and for a speaker without weights, or with another model's.
+    Raises UserError for utterances without a speaker, for a speaker without weights, or with another model's, and for
+    weights of several runs of `asrtool adapt`.
     """
 
     def __init__(self, folder: Path, speakers: Iterable[str | None], base: Path):
@@ -98,6 +99,11 @@ class AdaptedWeights:
         base_hash = file_hash(base)
         if any(info.base != base_hash for info in self.info.values()):
             raise UserError(f"{folder} was adapted from another checkpoint than {base}; run `asrtool adapt` again")
+        by_run = {info.run: speaker for speaker, info in self.info.items()}
+        if len(by_run) > 1:
+            speakers = " and ".join(printable(speaker[:50]) for speaker in sorted(by_run.values())[:2])
+            runs = f"weights of {len(by_run)} runs of `asrtool adapt`, such as those of {speakers}"
+            raise UserError(f"{folder} has {runs}; repeat the last one, which may have been interrupted")
 
     def load_into(self, model: nn.Module, speaker: str | None) -> None:
         """Loads the weights of `speaker` into `model`, unless it has them."""

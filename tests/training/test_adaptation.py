@@ -163,6 +163,20 @@ def test_existing_weights_are_kept_and_missing_ones_are_written_bit_by_bit(asr, 
     assert all((folder / f"{s}.pt").stat().st_mtime_ns != times[s] for s in SPEAKERS)
 
 
+@pytest.mark.parametrize("options", [["--seed", 2], ["--lr", 1e-3], ["--epochs", 1]])
+def test_weights_of_two_runs_are_not_decoded_together(asr, exp, corpus, tmp_path, options):
+    """As after a run with other options that was interrupted; the same command again completes it."""
+    asr("adapt", exp, corpus, "--workers", 0)
+    asr("adapt", exp, corpus, "--workers", 0, *options, "--out", tmp_path / "other")
+    for name in ("b.pt", "b.json"):
+        shutil.copy(tmp_path / "other" / name, exp / "adapted/cuts" / name)
+    status, _, err = asr("decode", exp, corpus, "--adapted", exp / "adapted/cuts")
+    assert status == 2 and "has weights of 2 runs of `asrtool adapt`, such as those of b and c" in err
+    assert len(err.splitlines()) == 1
+    asr("adapt", exp, corpus, "--workers", 0, *options)
+    assert asr("decode", exp, corpus, "--adapted", exp / "adapted/cuts")[0] == 0
+
+
 def test_ranks_share_the_speakers(asr, exp, corpus, monkeypatch):
     asr("adapt", exp, corpus, "--out", exp / "adapted/alone", "--workers", 0)
     monkeypatch.setenv("WORLD_SIZE", "2")
