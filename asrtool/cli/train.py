@@ -3,7 +3,7 @@
 import click
 
 from asrtool.cli.completion import complete_override
-from asrtool.cli.options import PATH, POSITIVE, allow_commands, device_option, threads_option
+from asrtool.cli.options import PATH, POSITIVE, allow_commands, device_option, refuse_options, threads_option
 
 OVERRIDE = click.option(
     "--set",
@@ -13,6 +13,7 @@ OVERRIDE = click.option(
     shell_complete=complete_override,
     help="Key of the configuration to change, and its value; EXP/config.yaml lists all keys; repeatable.",
 )
+STARTING_OPTIONS = ("init_from", "new_output", "init_optimizer", "init_schedule")
 PHASES = click.Choice(["main", "warmup"])
 
 
@@ -30,7 +31,7 @@ PHASES = click.Choice(["main", "warmup"])
 @click.option("--init-schedule", is_flag=True, help="With --init-from, also load the position in the schedule.")
 @click.option("--phase", type=PHASES, default="main", help="Phase of the training; warmup runs on one machine, first.")
 @click.option("--warmup-hours", type=POSITIVE, help="Hours of audio to train on; with --phase warmup only.")
-@click.option("--dry-run", is_flag=True, help="Run two steps, a validation and all checks, and leave nothing behind.")
+@click.option("--dry-run", is_flag=True, help="Run all checks, two steps and a validation, and leave nothing behind.")
 @click.option(
     "--probe",
     is_flag=True,
@@ -73,6 +74,10 @@ def train(
     The second command is the same on every machine. It also continues the training after a machine was replaced: it
     starts from --init-from only if there is no checkpoint to resume from.
     """
+    if probe:
+        refuse_options((*STARTING_OPTIONS, "phase", "warmup_hours", "resume", "dry_run"), "a training, without --probe")
+    if dry_run:
+        refuse_options(("phase", "warmup_hours"), "a training, without --dry-run")
     if (phase == "warmup") != (warmup_hours is not None):
         raise click.UsageError("--phase warmup and --warmup-hours go together: give both or none")
     if not init_from and (init_optimizer or init_schedule or new_output):
@@ -98,6 +103,6 @@ def train(
 
         click.echo(run_probe(loaded, device))
     elif dry_run:
-        run_dry(loaded, exp, device, initial)
+        run_dry(loaded, exp, device, initial, resume)
     else:
         run_training(loaded, exp, resume, device, initial, warmup_hours)

@@ -94,6 +94,19 @@ def training_fingerprint(data: DataConfig) -> str:
     return hashlib.blake2b(repr(digests).encode(), digest_size=16).hexdigest()
 
 
+def other_fingerprints(data: DataConfig) -> dict[str, str]:
+    """Returns a digest of each manifest besides those of the training set, by its key and path, to detect a change.
+
+    They are the manifests of the dev sets, of noise, and of room impulse responses.
+    """
+    augment = data.augment
+    manifests = [("data.dev", path) for path in data.dev_sets.values()]
+    manifests += [("data.augment.noise", source.manifest) for source in augment.noise_sources]
+    if augment.reverb and augment.reverb.manifest:
+        manifests.append(("data.augment.reverb.manifest", augment.reverb.manifest))
+    return {f"{key} {path}": fingerprint(path) for key, path in manifests}
+
+
 class CorpusReader:
     """Reads the cuts of one corpus that are trained on, one pass after another, from `start` on.
 

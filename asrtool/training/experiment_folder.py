@@ -71,7 +71,7 @@ def require_experiment_folder(experiment: Path) -> None:
         raise UserError(f"{experiment} is a pack, which a training would overwrite; give another --exp")
     entries = list(experiment.iterdir())  # before config.yaml is looked for: another training may begin in the meantime
     if config_file.is_file():
-        if not step_checkpoints(experiment / "checkpoints") and not is_saved_config(config_file):
+        if not holds_training(experiment) and not is_saved_config(config_file):
             raise UserError(f"{config_file} was not written by `asrtool train`; give another --exp")
         return
     for entry in entries:
@@ -81,38 +81,62 @@ def require_experiment_folder(experiment: Path) -> None:
             raise UserError(f"{other}; give another --exp")
 
 
-def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokenizer:
-    """Creates or checks the folder, and returns the tokenizer of the training.
+def holds_training(experiment: Path) -> bool:
+    """Returns True if a folder has checkpoints or final weights of a training."""
+    return bool(_checkpoint_names(experiment))
 
-    Configuration and tokenizer are copied into a new folder, the configuration first: its config.yaml makes the folder
-    an experiment, for a training that looks at it now and for one that comes after this process was killed. In a folder
-    with checkpoints the configuration must be the same, but for CHANGEABLE_SETTINGS, and so must the units and speaker
-    transforms; in one without, counts over the data of an earlier start are deleted, since data and settings may be
-    others now. Raises UserError.
+
+def _checkpoint_names(experiment: Path) -> list[str]:
+    names = [path.name for path in (experiment / "checkpoints").glob("*.pt")]
+    return sorted(name for name in names if not name.startswith(TEMPORARY))
+
+
+def check_experiment(config: Config, experiment: Path, resume: bool) -> Tokenizer:
+    """Returns the tokenizer of the training, and writes nothing.
+
+    In a folder with step checkpoints the configuration must be the same, but for CHANGEABLE_SETTINGS, and so must the
+    units and speaker transforms. Raises UserError, also for a training whose step checkpoints are gone, without
+    `resume` for any training, and for a model that is too large.
     """
     require_trackers(config.training.trackers)
-    config_file = experiment / "config.yaml"
-    if step_checkpoints(experiment / "checkpoints"):
-        if not resume:
-            raise UserError(f"{experiment} already holds a training; give --resume to continue it, or another --exp")
-        changes = differences(load_config(config_file), config)
-        refused = [change for change in changes if change.split(":")[0] not in CHANGEABLE_SETTINGS]
-        if refused:
-            raise UserError(f"{experiment} was started with other settings ({'; '.join(refused)}); give another --exp")
-        tokenizer = load_tokenizer(experiment / "tokenizer.json")
-        _require_same_inputs(config.data, tokenizer, experiment)
-        save_config(config, config_file)
-    else:
+    if not holds_training(experiment):
         tokenizer = load_tokenizer(config.data.tokenizer)
         outputs = outputs_of(config, tokenizer)
         meta_model(config.model, config.features.num_bins, outputs)  # refuses a model that is too large
-        save_config(config, config_file)
-        save_tokenizer(tokenizer, experiment / "tokenizer.json")
-        for name in (PRIORS, UNIT_COUNTS, TRANSFORMS_HASH):
-            (experiment / name).unlink(missing_ok=True)
         if config.data.speaker_transforms:
-            transforms = require_file(config.data.speaker_transforms, "file of speaker transforms", HINT)
-            write_text(experiment / TRANSFORMS_HASH, f"{file_hash(transforms)}\n")
+            require_file(config.data.speaker_transforms, "file of speaker transforms", HINT)
+        return tokenizer
+    if not step_checkpoints(experiment / "checkpoints"):
+        training = f"a training ({', '.join(_checkpoint_names(experiment))}), whose step checkpoints are gone"
+        raise UserError(f"{experiment} already holds {training}; give another --exp")
+    if not resume:
+        raise UserError(f"{experiment} already holds a training; give --resume to continue it, or another --exp")
+    changes = differences(load_config(experiment / "config.yaml"), config)
+    refused = [change for change in changes if change.split(":")[0] not in CHANGEABLE_SETTINGS]
+    if refused:
+        raise UserError(f"{experiment} was started with other settings ({'; '.join(refused)}); give another --exp")
+    tokenizer = load_tokenizer(experiment / "tokenizer.json")
+    _require_same_inputs(config.data, tokenizer, experiment)
+    return tokenizer
+
+
+def prepare_experiment(config: Config, experiment: Path, resume: bool) -> Tokenizer:
+    """Creates or checks the folder, and returns the tokenizer of the training. Raises UserError as `check_experiment`.
+
+    Configuration and tokenizer are copied into a new folder, the configuration first: its config.yaml makes the folder
+    an experiment, for a training that looks at it now and for one that comes after this process was killed. In a folder
+    without checkpoints, counts over the data of an earlier start are deleted, since data and settings may be others
+    now. A folder with checkpoints does not change before all that they need was checked.
+    """
+    tokenizer = check_experiment(config, experiment, resume)
+    if holds_training(experiment):
+        return tokenizer
+    save_config(config, experiment / "config.yaml")
+    save_tokenizer(tokenizer, experiment / "tokenizer.json")
+    for name in (PRIORS, UNIT_COUNTS, TRANSFORMS_HASH):
+        (experiment / name).unlink(missing_ok=True)
+    if config.data.speaker_transforms:
+        write_text(experiment / TRANSFORMS_HASH, f"{file_hash(config.data.speaker_transforms)}\n")
     return tokenizer
 
 

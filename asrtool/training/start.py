@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from asrtool.config import Config
+from asrtool.config_file import save_config
 from asrtool.data.augment_audio import require_sources
 from asrtool.data.inspection import CutRequirements
-from asrtool.data.mixing import training_fingerprint
+from asrtool.data.mixing import other_fingerprints, training_fingerprint
 from asrtool.data.statistics import feature_statistics
 from asrtool.device import describe_device, pick_device
 from asrtool.distributed import SINGLE_PROCESS, Ranks, broadcast_from_first, on_first_rank
@@ -108,11 +109,12 @@ def _create_session(
 def _resume_or_initialise(session: Session, initial: InitialWeights | None) -> None:
     """Resumes from the last checkpoint; without one, starts from other weights or from new ones."""
     last = broadcast_from_first(session.ranks, session.checkpoints.last())
-    manifest = training_fingerprint(session.config.data)
+    data = session.config.data
     if last is not None:
-        _resume(session, last, manifest, initial)
+        _resume(session, last, initial)
         return
-    session.progress.manifest = manifest
+    session.progress.manifest = training_fingerprint(data)
+    session.progress.other_manifests = other_fingerprints(data)
     if initial:
         initialise_session(session, initial)
     elif session.config.model.normalise != "none":
@@ -120,23 +122,38 @@ def _resume_or_initialise(session: Session, initial: InitialWeights | None) -> N
     session.strategy.start(session.model, session.optimizer)
 
 
-def _resume(session: Session, last: Path, manifest: str, initial: InitialWeights | None) -> None:
-    """Resumes from the checkpoint `last`, if data and initial weights are the same as in its training."""
+def _resume(session: Session, last: Path, initial: InitialWeights | None) -> None:
+    """Resumes from the checkpoint `last`, if the data is the same as in its training.
+
+    Initial weights are not loaded again; they may have changed since, or be there no more.
+    """
     try:
         restore_session(session, last)
     except DamagedFileError as error:
         raise DamagedFileError(error.problem, session.checkpoints.damage_hint(last)) from error
+    _require_same_data(session, last)
     progress = session.progress
-    if progress.manifest != manifest:
-        data = session.config.data
-        names = ", ".join(map(str, [*data.train_manifests, *data.exclusion_lists]))
-        raise UserError(f"{names} was changed since {last} was written; give another --exp")
     source = progress.initialised_from
-    if initial and source != str(initial.checkpoint):
-        raise UserError(f"{session.experiment} was initialised from {source}, not from {initial.checkpoint}")
+    config_file = session.experiment / "config.yaml"
+    on_first_rank(session.ranks, lambda: save_config(session.config, config_file))  # with the settings that may change
     on_first_rank(session.ranks, lambda: session.checkpoints.link_best(progress.dev_losses))
     line = f"resumed from {last}: step {progress.step}, epoch {progress.position.epoch}"
     logger.info(f"{line}; it was initialised from {source}" if source else line)
+    if initial and source != str(initial.checkpoint):
+        logger.warning(f"{initial.checkpoint} is not used: {session.experiment} is resumed from its checkpoint")
+
+
+def _require_same_data(session: Session, last: Path) -> None:
+    """Raises UserError for manifests and exclusion lists that were changed since `last` was written."""
+    data, progress = session.config.data, session.progress
+    changed: list[str] = []
+    if progress.manifest != training_fingerprint(data):
+        changed += map(str, [*data.train_manifests, *data.exclusion_lists])
+    fingerprints = other_fingerprints(data)
+    # Checkpoints of earlier versions of asrtool have no fingerprints of these.
+    changed += [name for name, digest in progress.other_manifests.items() if fingerprints.get(name, digest) != digest]
+    if changed:
+        raise UserError(f"{', '.join(changed)} was changed since {last} was written; give another --exp")
 
 
 def _measure_features(session: Session) -> None:

@@ -22,7 +22,7 @@ from asrtool.interrupts import Interrupts
 from asrtool.locks import write_lock
 from asrtool.provenance import CHECKOUT, git_state
 from asrtool.training.checkpoint_folder import rank_by_loss
-from asrtool.training.experiment_folder import require_experiment_folder
+from asrtool.training.experiment_folder import check_experiment, holds_training, require_experiment_folder
 from asrtool.training.log import Meter, TrainingLog, peak_memory_gb
 from asrtool.training.loss_plot import plot_losses
 from asrtool.training.recovery import require_good_steps, roll_back
@@ -91,27 +91,12 @@ def _lock_folder(experiment: Path, stack: ExitStack) -> None:
 
 
 def _train(session: Session) -> None:
-    """Trains from the first step to the averaged weights.
-
-    Where a finished training continues, the weights of its earlier end are removed, which all commands would take for
-    those of this training until it ends, too.
-    """
-    if not session.done:
-        on_first_rank(session.ranks, lambda: _remove_final_weights(session))
+    """Trains from the first step to the averaged weights."""
     with _open_log(session) as log:
         report_start(session, log)
         with Interrupts() as interrupts:
             training_loop(session, log, interrupts)
         finish(session, log)
-
-
-def _remove_final_weights(session: Session) -> None:
-    """Removes `averaged.pt` and, in a warmup phase, `warmup.pt`."""
-    folder = session.checkpoints.folder
-    for name in ["averaged.pt"] if session.warmup_hours is None else ["averaged.pt", "warmup.pt"]:
-        if (folder / name).is_file():
-            (folder / name).unlink()
-            logger.info(f"removed {name} of the earlier end of this training, which continues")
 
 
 def _open_log(session: Session) -> TrainingLog:
@@ -202,10 +187,17 @@ def finish(session: Session, log: TrainingLog) -> None:
         logger.info(f"loss curves in {picture}")
 
 
-def dry_run(config: Config, experiment: Path, device: str = "auto", initial: InitialWeights | None = None) -> None:
+def dry_run(
+    config: Config,
+    experiment: Path,
+    device: str = "auto",
+    initial: InitialWeights | None = None,
+    resume: bool = False,
+) -> None:
     """Takes two steps, validates two batches, and saves and reads a checkpoint, in a folder that is removed at the end.
 
-    The folder lies next to the experiment, where all machines see it.
+    The folder lies next to the experiment, where all machines see it. The experiment is checked as `train` checks it,
+    with `resume` or without, and does not change; the steps are the first ones of a training, also with `resume`.
     """
     ranks = this_rank()
     torch_device = use_device(device, ranks.local_rank)
@@ -215,6 +207,9 @@ def dry_run(config: Config, experiment: Path, device: str = "auto", initial: Ini
         process_group(ranks, torch_device, config.parallel.timeout),
         ExitStack() as stack,
     ):
+        on_first_rank(ranks, lambda: check_experiment(config, experiment, resume))
+        if on_first_rank(ranks, lambda: holds_training(experiment)):
+            initial = None  # as in a training that is resumed
         folder = Path(on_first_rank(ranks, lambda: str(_temporary_folder(experiment, stack))))
         session = start_session(config, folder, ranks, device, initial=initial)
         session.config = _short_config(config, session.progress.step)

@@ -1,9 +1,12 @@
 """Warmup and main phase, beginning from another training, and trying one out."""
 
+import shutil
+
 import pytest
 import torch
 
 from asrtool.checkpoint import initial_checkpoint
+from asrtool.config_file import save_config
 from asrtool.deploy.pack import PackSettings, write_pack
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import UserError
@@ -44,10 +47,10 @@ def test_a_longer_warmup_has_no_checkpoint_of_the_shorter_one(tmp_path, tiny_con
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "training_step", stop)
+    monkeypatch.setattr(module, "finish", stop)
     config = tiny_config(training={"max_steps": 100, "validate_every": 50, "schedule": "none"})
     with pytest.raises(KeyboardInterrupt):
-        train(config, warm.parents[1], resume=True, device="cpu", warmup_hours=1.0)
+        train(config, warm.parents[1], resume=True, device="cpu", warmup_hours=1.5 * SECONDS / 3600)
     assert not warm.exists() and not (warm.parent / "averaged.pt").exists()
 
 
@@ -153,11 +156,29 @@ def test_a_resumed_training_does_not_load_the_initial_weights_again(tmp_path, ti
     assert state(experiment)["progress"]["step"] == 2
 
 
-def test_resuming_with_other_initial_weights_is_refused(tmp_path, tiny_config, warm):
+@pytest.mark.parametrize("name", ["other.pt", "gone.pt"])
+def test_initial_weights_are_not_used_by_a_training_that_is_resumed(tmp_path, tiny_config, warm, state, capfd, name):
+    """Such as those of an experiment that has ended since, or is there no more; a warning says so."""
     begin(tmp_path, tiny_config, warm)
-    (warm.parent / "other.pt").write_bytes(warm.read_bytes())
-    with pytest.raises(UserError, match="was initialised from .*warmup.pt, not from .*other.pt"):
-        begin(tmp_path, tiny_config, warm.parent / "other.pt", steps=2, resume=True)
+    if name == "other.pt":
+        (warm.parent / name).write_bytes(warm.read_bytes())
+    experiment = begin(tmp_path, tiny_config, warm.parent / name, steps=2, resume=True)
+    assert f"{name} is not used: {experiment} is resumed from its checkpoint" in capfd.readouterr().err
+    assert state(experiment)["progress"]["initialised_from"] == str(warm)
+
+
+def test_the_same_command_is_resumed_when_the_experiment_it_started_from_has_ended(tmp_path, tiny_config, asr, warm):
+    """`--init-from EXP` is its best checkpoint first, and then its average."""
+    base = warm.parents[1]
+    averaged = (warm.parent / "averaged.pt").rename(tmp_path / "averaged.pt")
+    config = tiny_config(training={"max_steps": 1, "validate_every": 1, "warmup_steps": 0, "schedule": "none"})
+    save_config(config, tmp_path / "c.yaml")
+    command = ["train", tmp_path / "c.yaml", "--exp", tmp_path / "main", "--device", "cpu", "--init-from", base]
+    assert asr(*command)[0] == 0
+    averaged.rename(warm.parent / "averaged.pt")
+    assert asr(*command, "--resume")[0] == 0
+    shutil.rmtree(base)
+    assert asr(*command, "--resume")[0] == 0
 
 
 def test_a_checkpoint_with_only_weights_has_no_moments_to_load(tmp_path, tiny_config, warm):

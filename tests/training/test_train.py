@@ -170,6 +170,21 @@ def test_resume_refuses_a_manifest_that_was_changed(run, corpus, tmp_path):
         run(resume=True, data={"train": str(changed)}, training={"max_steps": 12})
 
 
+AUGMENT = [{"noise": "other.jsonl.gz"}, {"reverb": {"manifest": "other.jsonl.gz"}}]
+
+
+@pytest.mark.parametrize("data", [{"dev": "other.jsonl.gz"}, *({"augment": augment} for augment in AUGMENT)])
+def test_resume_refuses_a_manifest_of_dev_cuts_or_noise_that_was_changed(run, corpus, tmp_path, monkeypatch, data):
+    """Dev losses of two sets cannot be compared. The configuration in the folder stays that of the checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    CutSet.from_file(corpus).subset(first=4).to_file("other.jsonl.gz")
+    experiment = run(data=data, training={"max_steps": 4})
+    CutSet.from_file(corpus).subset(first=3).to_file("other.jsonl.gz")
+    with pytest.raises(UserError, match=r"^data\..* other.jsonl.gz was changed since .* give another --exp"):
+        run(resume=True, data=data, training={"max_steps": 12})
+    assert load_config(experiment / "config.yaml").training.max_steps == 4
+
+
 def test_resume_without_a_checkpoint_starts_training(run):
     assert "averaged.pt" in checkpoints(run(resume=True))
 
