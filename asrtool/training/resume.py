@@ -12,6 +12,7 @@ from asrtool.checkpoint import (
     checkpoint_metadata,
     count_earlier_trainings,
     load_checkpoint,
+    model_changes,
     require_matching_weights,
     require_same_units,
     require_sampling_rate,
@@ -60,12 +61,31 @@ def _metadata(session: Session) -> dict[str, Any]:
 
 
 def save_session(session: Session) -> Path:
-    """Writes the checkpoint of this step on the first rank, while the others wait; returns its path."""
+    """Writes the checkpoint of this step on the first rank, while the others wait; returns its path.
+
+    Where a finished training continues, this removes the final weights of its earlier end, which all commands would
+    take for those of this training.
+    """
     state = session_state(session)
     progress = session.progress
     session.clock.note_save()
     checkpoints = session.checkpoints
-    return Path(on_first_rank(session.ranks, lambda: str(checkpoints.write(progress.step, state, progress.dev_losses))))
+
+    def write() -> str:
+        path = checkpoints.write(progress.step, state, progress.dev_losses)
+        _remove_final_weights(session)
+        return str(path)
+
+    return Path(on_first_rank(session.ranks, write))
+
+
+def _remove_final_weights(session: Session) -> None:
+    """Removes `averaged.pt` and, in a warmup phase, `warmup.pt`."""
+    folder = session.checkpoints.folder
+    for name in ["averaged.pt"] if session.warmup_hours is None else ["averaged.pt", "warmup.pt"]:
+        if (folder / name).is_file():
+            (folder / name).unlink()
+            logger.info(f"removed {name} of the earlier end of this training, which continues")
 
 
 def restore_session(session: Session, path: Path) -> None:
@@ -143,6 +163,8 @@ def initialise_session(session: Session, initial: InitialWeights) -> None:
     moments = "the moments of its optimizer" if initial.with_optimizer else "a new optimizer"
     schedule = f"its schedule from step {step} on" if initial.with_schedule else "the schedule from its start"
     logger.info(f"initialised from {path}: {weights}, {moments}, {schedule}")
+    if changes := model_changes(state, session.config):
+        logger.info(f"its model was another one: {'; '.join(changes)}")
 
 
 def _require_same_states(state: dict[str, Any], topology: str, path: Path, hint: str) -> None:
@@ -176,8 +198,14 @@ def _wanted_state(session: Session, initial: InitialWeights, state: dict[str, An
             )
         session.progress.step = saved_step
     if initial.with_optimizer:
-        return {"model": state["model"], "optimizer": state["optimizer"]}
+        return {"model": state["model"], "optimizer": _with_own_options(session.optimizer, state["optimizer"])}
     return {"model": state["model"]}
+
+
+def _with_own_options(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """Returns a saved optimizer's moments with the options of `optimizer`, such as its weight decay and betas."""
+    groups = zip(optimizer.param_groups, saved["param_groups"], strict=True)
+    return {"state": saved["state"], "param_groups": [own | {"params": old["params"]} for own, old in groups]}
 
 
 def _new_output_layer(session: Session) -> dict[str, torch.Tensor]:

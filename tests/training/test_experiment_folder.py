@@ -194,6 +194,47 @@ def test_a_dry_run_leaves_no_files_and_names_none_in_its_log(tiny_config, tmp_pa
     assert "dry run: all is well" in stderr and "loss.png" not in stderr and str(tmp_path) not in stderr
 
 
+@pytest.mark.parametrize("kept", [["averaged.pt"], ["best.pt"], ["averaged.pt", "best.pt"], ["warmup.pt"]])
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("start", [train, dry_run])
+def test_a_training_without_its_step_checkpoints_is_not_overwritten(
+    tiny_config, tmp_path, finished, kept, resume, start
+):
+    experiment = shutil.copytree(finished, tmp_path / "exp")
+    shutil.copy(experiment / "checkpoints/best.pt", experiment / "checkpoints/warmup.pt")
+    for path in (experiment / "checkpoints").iterdir():
+        if path.name not in kept:
+            path.unlink()
+    before = content(experiment)
+    message = rf"already holds a training \({', '.join(kept)}\), whose step checkpoints are gone; give another --exp"
+    with pytest.raises(UserError, match=message):
+        start(tiny_config(model={"dim": 32}), experiment, resume=resume, device="cpu")
+    assert content(experiment) == before
+
+
+@pytest.mark.parametrize(
+    ("resume", "changes", "message"),
+    [
+        (False, {}, "already holds a training; give --resume"),
+        (True, {"training": {"lr": 0.5}}, "was started with other settings"),
+        (True, {}, None),
+    ],
+)
+def test_a_dry_run_refuses_what_a_training_in_the_folder_would_refuse(
+    tiny_config, tmp_path, finished, capfd, resume, changes, message
+):
+    experiment = shutil.copytree(finished, tmp_path / "exp")
+    before = content(experiment)
+    if message:
+        with pytest.raises(UserError, match=message):
+            dry_run(tiny_config(**changes), experiment, "cpu", resume=resume)
+    else:
+        gone = InitialWeights(tmp_path / "gone.pt")  # which a training that is resumed does not read
+        dry_run(tiny_config(), experiment, "cpu", gone, resume)
+        assert "dry run: all is well" in capfd.readouterr().err
+    assert content(experiment) == before
+
+
 def test_a_dry_run_creates_no_parent_folders(tiny_config, tmp_path):
     dry_run(tiny_config(), tmp_path / "a/b/exp", "cpu")
     assert list(tmp_path.iterdir()) == []
@@ -324,6 +365,11 @@ def test_with_a_new_output_layer_training_learns(tmp_path, tiny_config, finished
         ],
         (["--set", "training.lr=.inf"], "training.lr = inf"),
         (["--threads", "0"], "0 is not in the range"),
+        (["--probe", "--resume"], "--resume has no effect here: it is for a training, without --probe"),
+        (["--probe", "--dry-run"], "--dry-run has no effect here"),
+        (["--probe", "--init-from", "x.pt"], "--init-from has no effect here"),
+        (["--probe", "--phase", "warmup", "--warmup-hours", "1"], "--phase has no effect here"),
+        (["--dry-run", "--phase", "warmup", "--warmup-hours", "1"], "it is for a training, without --dry-run"),
     ],
 )
 def test_impossible_options_are_one_line(asr, tiny_config, tmp_path, options, message):
@@ -351,6 +397,46 @@ def test_decoding_refuses_a_tokenizer_with_other_units(asr, finished, corpus, tm
     (experiment / "tokenizer.json").write_text(json.dumps(content))
     status, _, err = asr("decode", experiment, corpus)
     assert status == 2 and "has other units than the tokenizer: unit 1 of 5" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"heads": 4}}, "model.heads: 2 -> 4"),
+        ({"model": {"activation": "relu"}}, "model.activation: silu -> relu"),
+        ({"model": {"mask": "chunk", "chunk_size": 4, "memory": 4}}, "model.mask: full -> chunk"),
+        ({"model": {"mask": "sliding", "right_context": 2}}, "model.right_context: None -> 2"),
+        ({"model": {"normalise": "utterance"}}, "model.normalise: global -> utterance"),
+        ({"model": {"positional_encoding": "none"}}, "model.positional_encoding: sinusoidal -> none"),
+        ({"features": {"sampling_rate": 8000}}, "features.sampling_rate: 16000 -> 8000"),
+    ],
+)
+def test_weights_of_another_model_of_the_same_shapes_are_refused(
+    asr, tiny_config, finished, corpus, tmp_path, changes, message
+):
+    """After training, that is; a training that starts from them logs what differs."""
+    experiment = shutil.copytree(finished, tmp_path / "exp")
+    save_config(tiny_config(**changes), experiment / "config.yaml")
+    for options in ([], ["--checkpoint", finished / "checkpoints/best.pt"]):
+        status, _, err = asr("decode", experiment, corpus, *options)
+        assert status == 2 and message in err and "use the config.yaml it was trained with" in err
+        assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("changes", [
+    {"dropout": 0.5, "ff_dropout": 0.1, "attention_dropout": 0.1, "layer_drop": 0.1, "activation_checkpointing": True},
+    {"init": {"scheme": "depth_scaled", "alpha": 0.5, "exponent": 0.25, "scope": "qkv"}},
+])  # fmt: skip
+def test_settings_that_matter_in_training_alone_may_differ(tiny_config, finished, tmp_path, changes):
+    experiment = shutil.copytree(finished, tmp_path / "exp")
+    save_config(tiny_config(model=changes), experiment / "config.yaml")
+    open_experiment(experiment, device="cpu")
+
+
+def test_a_training_that_starts_from_another_model_logs_what_differs(tiny_config, finished, tmp_path, capfd):
+    config = tiny_config(model={"heads": 4, "activation": "relu", "dropout": 0.5})
+    dry_run(config, tmp_path / "exp", "cpu", InitialWeights(finished / "checkpoints/averaged.pt"))
+    assert "its model was another one: model.heads: 2 -> 4; model.activation: silu -> relu\n" in capfd.readouterr().err
 
 
 TO_ALL = "subprocess.run(['bash', '-c', 'trap : TERM; kill -TERM 0'])"  # also to the loader process

@@ -11,6 +11,7 @@ from asrtool.models.info import model_info
 from asrtool.training.muon import Muon, orthogonalise, share_out
 from asrtool.training.optimizer import create_optimizer, set_learning_rate
 from asrtool.training.resume import InitialWeights
+from asrtool.training.start import start_session
 from asrtool.training.train import train
 from tests.training.test_parallel import PLAIN, block_ends, weights
 
@@ -196,3 +197,38 @@ def test_the_moments_of_another_optimizer_are_refused(tmp_path, tiny_config):
     initial = InitialWeights(tmp_path / "adamw/checkpoints/best.pt", with_optimizer=True)
     with pytest.raises(UserError, match="its optimizer has other weights"):
         train(tiny_config(training=PLAIN | {"optimizer": "muon"}), tmp_path / "muon", device="cpu", initial=initial)
+
+
+def started_options(config, experiment, checkpoint):
+    """Returns the options of each group of the optimizer that a session starts with, and the number of moments.
+
+    They are those of a session with the moments of `checkpoint`.
+    """
+    ranks = this_rank()
+    with process_group(ranks, torch.device("cpu"), 60.0):
+        session = start_session(config, experiment, ranks, "cpu", initial=InitialWeights(checkpoint, True))
+        names = ("weight_decay", "betas", "lr_factor")
+        groups = session.optimizer.param_groups
+        options = [{name: group[name] for name in names if name in group} for group in groups]
+        return options, len(session.optimizer.state)
+
+
+OPTIONS = [("adamw", "none"), ("muon", "none"), ("adamw", "fsdp")]
+
+
+@pytest.mark.parametrize(("optimizer", "strategy"), OPTIONS)
+def test_the_moments_of_another_training_come_without_its_options(tmp_path, tiny_config, on_ranks, optimizer, strategy):
+    """Weight decay, betas and the factor of Muon's learning rate are those of the new training."""
+    plain = PLAIN | {"max_steps": 3, "optimizer": optimizer}
+    train(tiny_config(training=plain), tmp_path / "base", device="cpu")
+    changed = plain | {"weight_decay": 0.5, "betas": [0.8, 0.9], "muon_lr_factor": 2.0}
+    config = tiny_config(training=changed, parallel={"strategy": strategy})
+    base = tmp_path / "base/checkpoints/best.pt"
+    if strategy == "fsdp":
+        (options, moments), _ = on_ranks(2, started_options, config, tmp_path / "exp", base)
+    else:
+        options, moments = started_options(config, tmp_path / "exp", base)
+    assert moments > 0
+    adamw = [{"weight_decay": 0.5, "betas": (0.8, 0.9)}, {"weight_decay": 0.0, "betas": (0.8, 0.9)}]
+    muon = [{"weight_decay": 0.5, "lr_factor": 2.0}] if optimizer == "muon" else []
+    assert [group | ({"betas": tuple(group["betas"])} if "betas" in group else {}) for group in options] == muon + adamw
