@@ -24,7 +24,7 @@ from asrtool.pages.elements import (
 )
 from asrtool.pages.page import Page, write_page
 from asrtool.pages.recordings import Media
-from asrtool.pages.results import DecodedUtterance, Result, read_errors, read_result, total_counts
+from asrtool.pages.results import NORMALISED_NOTE, DecodedUtterance, Result, read_errors, read_result, total_counts
 from asrtool.scoring.comparison import ComparedUtterance, Comparison, GroupComparison, SystemDifference, compare
 from asrtool.scoring.comparison_text import totals_text, uncertainty_lines
 from asrtool.scoring.folder import HYPOTHESES
@@ -47,7 +47,8 @@ def compare_systems(paths: Sequence[Path], manifests: Sequence[Path] = ()) -> li
     A path is an experiment, or a result folder EXP/decode/SET/METHOD; all are of one kind. Of experiments, all common
     sets are compared, each by the method with the lowest mean error rate among those that all have. Lengths of
     utterances come from `manifests`, by default the one that was decoded. Raises UserError for fewer than two systems,
-    and where they have no set in common, and the errors of `read_hypotheses` and `compare`.
+    where they have no set in common, and for results that were scored with different rules of normalisation; and the
+    errors of `read_scored_rows` and `compare`.
     """
     return [_comparison(name, results)[0] for name, results in _results(paths, manifests)]
 
@@ -121,12 +122,22 @@ def _lowest_mean(choices: Sequence[list[Path]]) -> list[Path]:
 
 def _comparison(set_name: str, results: Sequence[tuple[str, Result]]) -> tuple[Comparison, dict[str, DecodedUtterance]]:
     """Returns the comparison on a set, and the utterances of the first system by id, which know their audio."""
-    known = {own.id: own for own in results[0][1].utterances}
+    first = results[0][1]
+    for _, result in results:
+        if result.rules != first.rules:
+            raise UserError(
+                f"{first.folder} and {result.folder} were scored with different rules of normalisation, or one without "
+                "any; score both with the same `asrtool score --normalise`, or without it"
+            )
+    known = {own.id: own for own in first.utterances}
     rows = [[own.row for own in result.utterances] for _, result in results]
     seconds = {name: own.seconds for name, own in known.items() if own.seconds is not None}
     methods = {result.method for _, result in results}
     name = f"{set_name}, {methods.pop()}" if len(methods) == 1 else set_name
-    return compare(name, [system for system, _ in results], rows, seconds), known
+    comparison = compare(name, [system for system, _ in results], rows, seconds)
+    if first.rules:
+        comparison.notes.append(NORMALISED_NOTE)
+    return comparison, known
 
 
 def comparison_page(comparisons: Sequence[tuple[Comparison, dict[str, DecodedUtterance]]]) -> Page:

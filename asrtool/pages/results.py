@@ -15,11 +15,13 @@ from asrtool.errors import AsrtoolError, UserError, require_file
 from asrtool.pages.elements import counted
 from asrtool.progress import progress
 from asrtool.readers import read_lines
-from asrtool.scoring.folder import HYPOTHESES, read_hypotheses, read_result_facts
+from asrtool.scoring.folder import HYPOTHESES, read_result_facts, read_scored_rows
 from asrtool.scoring.wer import Alignment, ErrorCounts, align_words, count_word_errors, sum_counts
+from asrtool.text.normalisation_rules import NormalisationRules
 
 logger = logging.getLogger(__name__)
 
+NORMALISED_NOTE = "References and hypotheses are normalised (`asrtool score --normalise`)."
 MAX_SECONDS = 120.0  # longest utterance whose audio is read
 FOLDERS_ABOVE = 3  # an experiment in which a relative path is looked for: EXP/.., EXP/../.. and the one above
 GENDERS = {"m": "male", "male": "male", "f": "female", "female": "female"}
@@ -88,6 +90,7 @@ class Result:
     facts: dict  # decode.json
     utterances: list[DecodedUtterance]
     notes: list[str] = field(default_factory=list)
+    rules: NormalisationRules | None = None  # with which the texts of the utterances were normalised
 
     @property
     def token_type(self) -> str:
@@ -149,12 +152,21 @@ def read_result(
 def read_errors(folder: Path) -> Result:
     """Returns the utterances of a result folder EXP/decode/SET/METHOD with their errors, without lengths and audio.
 
-    Raises the errors of `read_hypotheses`, and UserError where no reference has a word.
+    Their texts are normalised by the rules of `asrtool score --normalise` if they were scored with rules. Raises the
+    errors of `read_scored_rows`, and UserError where no reference has a word.
     """
-    rows = read_hypotheses(folder / HYPOTHESES)
+    rows, rules = read_scored_rows(folder)
     if not any(row["ref"].split() for row in rows):
         raise UserError(f"{folder}: no reference has a word; a report of errors needs transcripts")
-    return Result(folder.parent.name, folder.name, folder, read_result_facts(folder), [_utterance(row) for row in rows])
+    return Result(
+        set=folder.parent.name,
+        method=folder.name,
+        folder=folder,
+        facts=read_result_facts(folder),
+        utterances=[_utterance(row) for row in rows],
+        notes=[NORMALISED_NOTE] if rules else [],
+        rules=rules,
+    )
 
 
 def with_cuts(
@@ -169,7 +181,7 @@ def with_cuts(
     They come from `manifests`, by default the manifest that was decoded, if it is still there (see `find_manifest`).
     `genders` are of speakers, for manifests that have none. With `with_audio` the audio is read, for the SNR.
     """
-    notes: list[str] = []
+    notes = list(result.notes)
     experiment = result.folder.absolute().parents[2]
     paths = list(manifests) or _decoded_manifest(result.facts)
     cuts = _read_cuts({own.id for own in result.utterances}, paths, experiment, genders or {}, notes)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import file_hash, write_json, write_jsonl, write_text
 from asrtool.locks import write_lock
@@ -25,8 +27,10 @@ logger = logging.getLogger(__name__)
 
 HYPOTHESES = "hyps.jsonl"
 FACTS_FILES = ("decode.json", "stream.json")
-SCORE_FILES = ("wer.json", "report.txt", "alignments.txt", "alignments.jsonl")
+SCORES = "wer.json"
+SCORE_FILES = (SCORES, "report.txt", "alignments.txt", "alignments.jsonl")
 HASH_KEY = "hypotheses"  # in wer.json: the sha256 of the scored file
+RULES_KEY = "normalised_by"  # in wer.json: the rules of `asrtool score --normalise`
 REQUIRED_KEYS = ("id", "ref", "hyp")
 TOKEN_TYPES = ("words", "phones")
 
@@ -130,6 +134,30 @@ def read_result_facts(folder: str | Path) -> dict:
     return {}
 
 
+def read_scored_rows(folder: Path) -> tuple[list[dict], NormalisationRules | None]:
+    """Returns the rows of `folder`/hyps.jsonl as they were scored, and the rules that normalised them, if any.
+
+    Raises the errors of `read_hypotheses`, and UserError for rules in wer.json that are not valid.
+    """
+    rows = read_hypotheses(folder / HYPOTHESES)
+    rules = scored_rules(folder)
+    return (normalise_rows(rows, rules) if rules else rows), rules
+
+
+def scored_rules(folder: Path) -> NormalisationRules | None:
+    """Returns the rules of `asrtool score --normalise` with which `folder` was scored. See `read_scored_rows`."""
+    path = folder / SCORES
+    hint = f"run `asrtool score {folder}` again"
+    content = read_json(path, "scores", hint) if path.is_file() else {}
+    rules = content.get(RULES_KEY) if isinstance(content, dict) else None
+    if rules is None:
+        return None
+    try:
+        return NormalisationRules.model_validate(rules)
+    except ValidationError as error:
+        raise UserError(f"{path}: {RULES_KEY} has no rules of `asrtool normalise`; {hint}") from error
+
+
 def remove_scores(folder: Path) -> None:
     """Remove the scores of hypotheses that are being replaced."""
     for name in SCORE_FILES:
@@ -165,11 +193,17 @@ def compare_folders(
     """Returns the difference of the error rates of two systems on the utterances in `folders`.
 
     `other_folders`, of the second system, may hold more utterances. `rules` normalise the texts of both. Raises
-    the errors of `read_hypotheses`, UserError if the texts of one system are words and the other's are phones, and
-    DataError with all utterances that `other_folders` lacks or has with another reference.
+    the errors of `read_hypotheses`, UserError if the texts of one system are words and the other's are phones, or if
+    `other_folders` were scored with other rules, and DataError with all utterances that `other_folders` lacks or has
+    with another reference.
     """
-    rows = _read_all(folders, rules)
     other_folders = list(other_folders)
+    for folder in other_folders:
+        if (Path(folder) / SCORES).is_file() and scored_rules(Path(folder)) != rules:
+            raise UserError(
+                f"{folder} was scored with other rules of --normalise, or without any; score it again with the same"
+            )
+    rows = _read_all(folders, rules)
     where = " ".join(map(str, other_folders))
     others = {row["id"]: row for row in _read_all(other_folders, rules)}
     pairs = [(row, others[row["id"]]) for row in rows if row["id"] in others]
@@ -235,7 +269,7 @@ def _score_locked_folder(folder: Path, name: str | None, rules: NormalisationRul
     write_text(folder / "report.txt", report)
     facts = {"set": name, HASH_KEY: hypotheses_hash, **score_dict(score)}
     if rules:
-        facts["normalised_by"] = rules.model_dump()
+        facts[RULES_KEY] = rules.model_dump()
     facts["confidence"] = confidences and confidence_dict(confidences)
-    write_json(folder / "wer.json", facts)
+    write_json(folder / SCORES, facts)
     return score

@@ -9,6 +9,7 @@ from pathlib import Path
 from asrtool.errors import UserError
 from asrtool.files import require_output, write_text
 from asrtool.provenance import command_line, describe_provenance
+from asrtool.scoring.folder import RULES_KEY
 from asrtool.scoring.markdown import markdown_table, replace_section
 from asrtool.scoring.report import format_interval
 from asrtool.scoring.systems import DecodingSummary, SystemSummary
@@ -38,6 +39,8 @@ def results_section(systems: list[SystemSummary], title: str) -> str:
     sets = sorted({result.set for system in systems for result in system.decodings if result.score})
     for name in sets:
         parts += [f"### {set_heading(systems, name)}", error_rates_table(systems, name)]
+        if note := normalisation_note(systems, name):
+            parts.append(note)
     if sets:
         parts.append(RATES_NOTE)
     if confidences := confidence_table(systems):
@@ -102,6 +105,18 @@ def set_heading(systems: list[SystemSummary], name: str) -> str:
     scores = [result.score for system in systems for result in system.scored(name) if result.score]
     counts = {score["words"]["length"] for score in scores if score["token_type"] == "words"}
     return f"{name}, {counts.pop():,} words" if len(counts) == 1 else name
+
+
+def normalisation_note(systems: list[SystemSummary], name: str) -> str:
+    """Returns how references and hypotheses of a set were normalised for its error rates; "" if they were not."""
+    scores = [result.score for system in systems for result in system.scored(name) if result.score]
+    all_rules = [score.get(RULES_KEY) for score in scores]
+    if any(rules != all_rules[0] for rules in all_rules):
+        return (
+            "These results were scored with different rules of normalisation, or some without any: their error rates "
+            "cannot be compared. Score all of them with the same `--normalise`."
+        )
+    return "References and hypotheses were normalised (`asrtool score --normalise`)." if all_rules[0] else ""
 
 
 def error_rates_table(systems: list[SystemSummary], name: str) -> str:

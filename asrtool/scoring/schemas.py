@@ -164,6 +164,7 @@ class ScoreFacts(_Schema):
     wer_interval: Annotated[list[Figure], Field(min_length=2, max_length=2)] | None
     words: ReferenceWords
     hypotheses: Text | None = None
+    normalised_by: dict[str, Any] | None = None  # rules of `asrtool score --normalise`
     confidence: ConfidenceFacts | None = None
 
 
