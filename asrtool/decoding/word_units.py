@@ -16,8 +16,9 @@ class WordSplitter:
     """Divides the units of hypotheses among their words.
 
     Where the units make the text, a word begins at the mark of a space, or at each unit (words, phones). The words of a
-    graph have their units by their pronunciations: the tokenizer's, or the graph's of words that it lacks. Phones in
-    context are compared as phones.
+    graph have their units by their pronunciations: those of the graph, which may differ from the tokenizer's, and those
+    of the tokenizer, since graphs of earlier versions have only the words that were added. Phones in context are
+    compared as phones.
     """
 
     def __init__(self, tokenizer: Tokenizer, graph: DecodingGraph | None = None):
@@ -50,9 +51,9 @@ class WordSplitter:
 
     def _pronunciations(self, word: str) -> list[tuple[int, ...]]:
         """Returns the pronunciations of a word in units; none where it is not known how the word is pronounced."""
-        symbols = () if self.tokenizer.unknown(word) else self.tokenizer.pronunciations(word)
-        if not symbols and self.graph is not None:
-            symbols = self.graph.lexicon.pronunciations.get(word, ())
+        of_graph = self.graph.lexicon.pronunciations.get(word, ()) if self.graph is not None else ()
+        of_tokenizer = () if self.tokenizer.unknown(word) else self.tokenizer.pronunciations(word)
+        symbols = dict.fromkeys([*of_graph, *of_tokenizer])
         return [tuple(self.numbers.get(symbol, UNKNOWN) for symbol in one) for one in symbols]
 
     def _match(self, words: Sequence[str], tokens: Sequence[int]) -> list[Bounds] | None:

@@ -72,6 +72,17 @@ def test_words_that_only_the_graph_has_get_the_units_of_its_lexicon():
     assert splitter.words(hypothesis("a new b", "xzzyz")) == [("a", (0, 1)), ("new", (1, 3)), ("b", (3, 5))]
 
 
+@pytest.mark.parametrize("word, units", [("a", "zx"), ("a", "x"), ("b", "zz"), ("b", "yz")])
+def test_words_have_the_pronunciations_of_the_graph_as_well_as_the_tokenizers(word, units):
+    own = SimpleNamespace(
+        meta={"topology": "ctc"}, lexicon=Lexicon({"a": (("z", "x"),), "b": (("z", "z"), ("y", "z"))})
+    )
+    splitter = WordSplitter(phone_tokenizer(), own)
+    end = 1 + len(units)
+    found = splitter.words(hypothesis(f"c {word} d", f"z{units}zx"))
+    assert found == [("c", (0, 1)), (word, (1, end)), ("d", (end, end + 2))]
+
+
 def test_units_that_no_pronunciation_explains_are_divided_by_time():
     splitter = WordSplitter(phone_tokenizer(), graph())
     for word in ("unknown", "bad"):
