@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import PATH, FormatList, channel_option, joined_formats, model_options, refuse_options
+from asrtool.cli.text_output import print_text
 
 FORMATS = ("textgrid", "ctm", "json")  # the keys of asrtool.deploy.alignment_outputs.WRITERS
 MANIFESTS = (".jsonl", ".jsonl.gz")
@@ -72,10 +73,10 @@ def align(
     if is_manifest:
         from asrtool.decoding.align import align as run
 
-        click.echo(f"{out}: {run(experiment, cuts, out, ctm, batch_seconds, workers, max_minutes, g2p)}")
+        print_text(f"{out}: {run(experiment, cuts, out, ctm, batch_seconds, workers, max_minutes, g2p)}")
         return
     from asrtool.deploy.alignment_outputs import align_to_files
 
     chosen = joined_formats(formats) or FORMATS
     for line in align_to_files(experiment, cuts, out, chosen, output_dir, channel, overwrite):
-        click.echo(line)
+        print_text(line)

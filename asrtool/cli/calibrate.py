@@ -13,6 +13,7 @@ from asrtool.cli.search_options import (
     no_rescore_option,
     prefix_search_options,
 )
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -87,9 +88,9 @@ def calibrate(
     for method, own_options in all_options.items():
         label, fitted = run(experiment, cuts, method, own_options, out, jobs, batch_seconds, workers)
         counted = output_type(experiment, method)
-        click.echo(f"{label}, without calibration: {_quality(fitted.raw, counted)}")
-        click.echo(f"{label}, cross-validated: {_quality(fitted.words, counted)}")
-        click.echo(f"{label}, cross-validated: {utterance_quality_line(fitted.utterances, counted)}")
+        print_text(f"{label}, without calibration: {_quality(fitted.raw, counted)}")
+        print_text(f"{label}, cross-validated: {_quality(fitted.words, counted)}")
+        print_text(f"{label}, cross-validated: {utterance_quality_line(fitted.utterances, counted)}")
 
 
 def _quality(quality, counted: str) -> str:

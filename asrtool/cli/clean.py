@@ -4,6 +4,7 @@ import click
 
 from asrtool.cli.options import PATH, POSITIVE, SHARE, model_options
 from asrtool.cli.search_options import decoding_weights_option, graph_option
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -64,4 +65,4 @@ def clean(
     experiment = open_experiment(model, checkpoint, device, precision)
     given = {name: value for name, value in options.items() if value is not None}
     for line in run(experiment, cuts, out, Limits(max_z, max_share), given, batch_seconds, workers, max_minutes):
-        click.echo(line)
+        print_text(line)

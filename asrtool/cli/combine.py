@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import NOT_NEGATIVE, PATH, POSITIVE, overwrite_out_option
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -40,4 +41,4 @@ def combine(folders, out, weights, scale, overwrite) -> None:
     from asrtool.decoding.combination import combine_folders
 
     facts = combine_folders(folders, out, weights, scale, overwrite)
-    click.echo(f"{out}: {facts['utterances']} utterances of {len(folders)} systems")
+    print_text(f"{out}: {facts['utterances']} utterances of {len(folders)} systems")

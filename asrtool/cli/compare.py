@@ -4,6 +4,7 @@ import click
 
 from asrtool.cli.json_output import json_option, print_json
 from asrtool.cli.options import PATH
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -36,15 +37,14 @@ def compare(systems, cuts, html, as_json) -> None:
     """
     if html and as_json:
         raise click.UsageError("--html writes a page and --json prints the values; give one of them")
-    from asrtool.logs import printable
     from asrtool.pages.comparison import compare_systems, write_comparison
     from asrtool.scoring.comparison_text import comparison_dict, comparison_text
 
     if html:
-        click.echo(printable(write_comparison(systems, html, cuts)))
+        print_text(write_comparison(systems, html, cuts))
         return
     comparisons = compare_systems(systems, cuts)
     if as_json:
         print_json({"comparisons": [comparison_dict(comparison) for comparison in comparisons]})
     else:
-        click.echo(printable("\n\n".join(map(comparison_text, comparisons))))
+        print_text("\n\n".join(map(comparison_text, comparisons)))

@@ -14,6 +14,7 @@ from asrtool.cli.search_options import (
     prefix_search_options,
     rescoring_options,
 )
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -104,7 +105,7 @@ def decode(
         experiment, sets, methods, given, checkpoint, adapted, transforms, tag, overwrite, max_minutes, out
     )
     for facts in decode_runs(experiment, runs, jobs, batch_seconds, workers):
-        click.echo(_summary(facts))
+        print_text(_summary(facts))
 
 
 def _summary(facts: dict) -> str:

@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import PATH, Number
+from asrtool.cli.text_output import print_text
 from asrtool.graphs import KINDS
 from asrtool.graphs.topology import TOPOLOGIES
 
@@ -112,9 +113,9 @@ def graph(out, source, kaldi_graph, **options) -> None:
     else:
         raise UserError("give --tokenizer FILE, or --from with a pack")
     for kind, size in facts["sizes"].items():
-        click.echo(f"{out / kind}.fst: {_summary(size)}")
+        print_text(f"{out / kind}.fst: {_summary(size)}")
     added = f" ({facts['added_words']:,} added)" if facts["added_words"] else ""
-    click.echo(f"{out}: {facts['words']:,} words{added}, {facts['seconds']} s, peak memory {facts['peak_mb']:,} MB")
+    print_text(f"{out}: {facts['words']:,} words{added}, {facts['seconds']} s, peak memory {facts['peak_mb']:,} MB")
 
 
 def _summary(size: dict) -> str:

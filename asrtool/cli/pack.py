@@ -11,6 +11,7 @@ from asrtool.cli.search_options import (
     prefix_search_options,
     priors_option,
 )
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -80,4 +81,4 @@ def pack(exp, out, checkpoint, method, train_cuts, licence, export, **options) -
     settings = PackSettings(method=method, licence=licence, train_cuts=train_cuts, export=export)
     manifest = write_pack(experiment, out, given, settings)
     size = sum(entry.bytes for entry in manifest.hashes.values())
-    click.echo(f"{out}: {len(manifest.hashes)} files, {size / 1e6:,.1f} MB; default method {manifest.default_method}")
+    print_text(f"{out}: {len(manifest.hashes)} files, {size / 1e6:,.1f} MB; default method {manifest.default_method}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from asrtool.cli.options import PATH, checkpoint_option, device_option, refuse_options, threads_option
+from asrtool.cli.text_output import print_text
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def report(exps, out, title, html, cuts, spk2gender, worst, audio, checkpoint, d
 
     text = results_section(read_systems(exps), title)
     if out == Path("-"):
-        click.echo(text)
+        print_text(text)
     else:
         write_section(out, title, text)
         logger.info(f"wrote the section '{title}' into {out}")
@@ -86,4 +87,4 @@ def _write_page(exps, html, cuts, spk2gender, worst, audio, checkpoint, device, 
         device=device,
         threads=threads,
     )
-    click.echo(write_report(exps, html, settings))
+    print_text(write_report(exps, html, settings))

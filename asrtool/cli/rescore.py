@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import CONTEXT, PATH, SHARE, device_option, overwrite_out_option, refuse_options
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -48,4 +49,4 @@ def rescore(folder, out, neural, ngram, mbr, overwrite, **options) -> None:
     files = LmMixtureFiles(neural, ngram, **options) if neural else None
     facts = rescore_folder(folder, out, files, mbr, overwrite)
     seconds, device = facts["rescoring_seconds"], facts["rescoring_device"]
-    click.echo(f"{out}: {facts.get('utterances', '')} utterances, {seconds:.1f} s on {device}")
+    print_text(f"{out}: {facts.get('utterances', '')} utterances, {seconds:.1f} s on {device}")

@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import PATH
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -37,14 +38,14 @@ def score(folders, name, pooled, against, normalise) -> None:
 
     def print_difference(scored_folders):
         if against:
-            click.echo(difference_line(compare_folders(scored_folders, against, rules)))
+            print_text(difference_line(compare_folders(scored_folders, against, rules)))
 
     for folder in folders:
-        click.echo(summary_line(name or set_name(folder), score_folder(folder, name, rules)))
+        print_text(summary_line(name or set_name(folder), score_folder(folder, name, rules)))
         print_difference([folder])
     if pooled:
         pooled_score = score_pooled(folders, rules)
-        click.echo(summary_line(pooled, pooled_score))
+        print_text(summary_line(pooled, pooled_score))
         for line in speaker_interval_lines(pooled_score):
-            click.echo(line)
+            print_text(line)
         print_difference(folders)

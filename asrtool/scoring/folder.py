@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import file_hash, write_json, write_jsonl, write_text
 from asrtool.locks import write_lock
+from asrtool.logs import printable
 from asrtool.readers import read_json, read_jsonl
 from asrtool.scoring.confidence_score import confidence_dict, confidence_lines, score_confidences
 from asrtool.scoring.normalised import normalise_rows
@@ -262,11 +263,11 @@ def _score_locked_folder(folder: Path, name: str | None, rules: NormalisationRul
         raise UserError(f"{folder}: {error}") from error
     for line in score_warnings(rows):
         logger.warning(f"{folder}: {line}")
-    write_text(folder / "alignments.txt", alignment_text(rows, alignments))
+    write_text(folder / "alignments.txt", printable(alignment_text(rows, alignments)))
     write_jsonl(folder / "alignments.jsonl", alignment_rows(rows, alignments))
     confidences = score_confidences(rows)
     report = report_text(name, score, confidence_lines(confidences, score.token_type) if confidences else [])
-    write_text(folder / "report.txt", report)
+    write_text(folder / "report.txt", printable(report))
     facts = {"set": name, HASH_KEY: hypotheses_hash, **score_dict(score)}
     if rules:
         facts[RULES_KEY] = rules.model_dump()

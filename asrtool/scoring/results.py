@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asrtool.errors import UserError
 from asrtool.files import require_output, write_text
+from asrtool.logs import printable
 from asrtool.provenance import command_line, describe_provenance
 from asrtool.scoring.folder import RULES_KEY
 from asrtool.scoring.markdown import markdown_table, replace_section
@@ -63,7 +64,7 @@ def write_section(path: Path, title: str, section: str) -> None:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); name another file") from error
     begin = f"<!-- asrtool report: {title} from here -->"
     end = f"<!-- asrtool report: {title} to here -->"
-    write_text(path, replace_section(text, begin, end, section))
+    write_text(path, replace_section(text, begin, end, printable(section)))
 
 
 def systems_table(systems: list[SystemSummary]) -> str:

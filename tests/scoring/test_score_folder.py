@@ -206,3 +206,16 @@ def test_a_folder_without_transcripts_is_named(folder):
     with pytest.raises(UserError, match=rf"^{folder}: no reference words in 1 utterances"):
         score_folder(folder)
     assert not [name for name in SCORE_FILES if (folder / name).exists()]
+
+
+def test_texts_of_strangers_do_not_control_the_terminal(asr, folder):
+    escape = "\x1b]0;title\x07"
+    rows = [
+        {"id": f"u{n}{escape}", "speaker": f"s{n}{escape}", "ref": f"a{escape} b", "hyp": f"c{escape}"} for n in (1, 2)
+    ]
+    write_rows(folder / "hyps.jsonl", rows)
+    (folder / "decode.json").write_text(json.dumps({"set": f"set{escape}"}), encoding="utf-8")
+    status, printed, said = asr("score", folder, "--pool", f"all{escape}")
+    assert status == 0 and "set\\x1b" in printed
+    shown = [printed, said, *((folder / name).read_text(encoding="utf-8") for name in ("report.txt", "alignments.txt"))]
+    assert not any(character in text for text in shown for character in "\x1b\x07")
