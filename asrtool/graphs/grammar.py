@@ -7,6 +7,7 @@ kaldilm reads a copy in the one form that it knows, as `asrtool lm` writes it: o
 """
 
 import itertools
+import logging
 import re
 import shutil
 import subprocess
@@ -31,6 +32,8 @@ from asrtool.text.words import shortened
 if TYPE_CHECKING:
     from kaldifst import StdVectorFst
 
+logger = logging.getLogger(__name__)
+ASCII_WHITE_SPACE = " \t\r\n\f\v"  # that divides the fields of a line
 SENTENCE_MARKS = {"<s>", "</s>"}
 NOT_WORDS = SENTENCE_MARKS | {"<unk>", "<UNK>"}
 BOS, EOS = b"<s>", b"</s>"
@@ -49,7 +52,9 @@ arpa2fst(arpa, fst, read_symbol_table=words, disambig_symbol=backoff, max_arpa_w
 
 def arpa_words(path: str | Path) -> list[str]:
     """The words of the unigrams of an ARPA file (plain or .gz) without <s> and </s>, which it must have, too."""
-    lines = map(str.strip, read_lines(path, "language model", "create it with `asrtool lm`"))
+    lines = (
+        line.strip(ASCII_WHITE_SPACE) for line in read_lines(path, "language model", "create it with `asrtool lm`")
+    )
     if not any(line == "\\data\\" for line in lines):
         raise UserError(f"{path} is not an ARPA file: it has no \\data\\ section; create one with `asrtool lm train`")
     if not any(line == "\\1-grams:" for line in itertools.takewhile(_is_before_ngrams, lines)):
@@ -65,16 +70,23 @@ def _unigram_words(rows: Iterable[str], path: str | Path) -> dict[str, None]:
     """The words of the rows of unigrams, in their order.
 
     UserError for a word that occurs twice, of which kaldilm would keep both, and for a word that is not in NFC, which
-    the words of lexicons are.
+    the words of lexicons are. Words with white space such as U+00A0, which no text has, are left out with a warning.
     """
     words: dict[str, None] = {}
     for row in rows:
-        fields = row.split(maxsplit=2)
+        fields = [field.decode() for field in row.encode().split(maxsplit=2)[:2]]  # as asrtool/lm/arpa.py divides
         if not unicodedata.is_normalized("NFC", row):
             raise UserError(f"{path} has words that are not in Unicode's composed form (NFC); see `asrtool lm convert`")
         if len(fields) > 1 and fields[1] in words:
             raise UserError(f"{path} has the unigram '{shortened(fields[1])}' twice; train the model again")
         words |= dict.fromkeys(fields[1:2])
+    odd = [word for word in words if word.split() != [word]]
+    if odd:
+        logger.warning(
+            f"{path}: {len(odd)} words with a space such as U+00A0 are left out: {_examples(map(ascii, odd))}"
+        )
+    for word in odd:
+        del words[word]
     return words
 
 
@@ -103,7 +115,8 @@ def compare_vocabularies(lexicon: Collection[str], lm: Collection[str]) -> list[
     return lines
 
 
-def _examples(words: Collection[str]) -> str:
+def _examples(words: Iterable[str]) -> str:
+    words = list(words)
     return ", ".join(sorted(words)[:MAX_EXAMPLES]) + (" ..." if len(words) > MAX_EXAMPLES else "")
 
 

@@ -218,3 +218,13 @@ def test_words_in_the_decomposed_form_are_refused_since_lexicons_are_composed(ar
     arpa.write_text(arpa.read_text().replace("\tA", "\tA\u0308"))
     with pytest.raises(UserError, match="asrtool lm convert"):
         arpa_words(arpa)
+
+
+@pytest.mark.parametrize("word", ["a\u00a0b", "b\u00a0", "\u2003", "c\u3000d\u00a0"])
+def test_words_with_other_white_space_are_left_out(tmp_path, caplog, word):
+    """They are one word for asrtool/lm/arpa.py, and no word of a text."""
+    arpa = tmp_path / "lm.arpa"
+    rows = f"-1\t<s>\n-1\t</s>\n-1\tb\n-1\t{word}\n-1\tz\n"
+    arpa.write_text(f"\\data\\\nngram 1=5\n\n\\1-grams:\n{rows}\n\\end\\\n", encoding="utf-8")
+    assert arpa_words(arpa) == ["b", "z"] and "1 words with a space" in caplog.text
+    assert grammar_fst(arpa, ["<eps>", "b", "z", "#0"]).num_states
