@@ -29,6 +29,7 @@ from asrtool.errors import UserError, require_file
 from asrtool.files import file_hash
 from asrtool.graphs.folder import DecodingGraph, load_graph
 from asrtool.text.outputs import num_outputs
+from asrtool.text.pdf_tokenizer import PdfTokenizer
 from asrtool.text.tokenizer import Tokenizer
 
 
@@ -133,6 +134,8 @@ def open_graph(tokenizer: Tokenizer, options: Options, topology: str = "ctc") ->
     graph = load_graph(options["graph"], tokenizer)
     if graph.meta["topology"] == "hmm" and options.get("blank_penalty"):
         raise UserError(f"--blank-penalty has no effect: {graph.folder} has no blank, its topology is hmm")
+    if isinstance(tokenizer, PdfTokenizer) and options.get("blank_penalty"):
+        raise UserError(f"--blank-penalty has no effect: {graph.folder} is of a Kaldi system, which has no blank")
     _require_topology(graph, topology)
     require_num_outputs(num_outputs(topology, tokenizer.size), graph.meta["outputs"])
     hotwords = read_hotwords(options["hotwords"]) if "hotwords" in options else []

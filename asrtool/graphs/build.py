@@ -40,6 +40,8 @@ def build_graph_like(source: Path, out: Path, **options: Any) -> dict:
     require_own_folder(out, META, COMMAND, [source])
     sources = asdict(graph_sources(source))
     given = {name: value for name, value in sources.items() if value is not None} | options
+    if options.get("silence") == "" and "silence_probability" not in options:
+        given.pop("silence_probability", None)
     if "tokenizer" not in given:
         raise UserError(f"{source} is a graph, which does not contain its tokenizer; give --tokenizer FILE, too")
     if "lm" not in given and any("G" in kind for kind in given["kinds"]):
@@ -74,16 +76,16 @@ def build_graph(
     kinds: Sequence[str] = DEFAULT_KINDS,
     topology: str = DEFAULT_TOPOLOGY,
     silence: str | None = None,
-    silence_probability: float = DEFAULT_SILENCE_PROBABILITY,
+    silence_probability: float | None = None,
     add_words: str | Path | None = None,
 ) -> dict:
     """Compiles the graphs `kinds` into the folder `out`; returns graph.json, the time and the peak memory.
 
     The first of the kinds is the graph to decode with. Without `lexicon`, the tokenizer gives the pronunciations of the
-    LM's words. `silence` None is the tokenizer's own, where it has one; "" is none. `add_words` is a file of words that
-    the lexicon and the LM get as well (asrtool/graphs/added_words.py); the LM with these words is stored in the folder.
-    Raises UserError for inputs that do not fit together, and for a folder that another command wrote or that has an
-    input.
+    LM's words. `silence` None is the tokenizer's own, where it has one; "" is none. `silence_probability` None is
+    DEFAULT_SILENCE_PROBABILITY, and another one needs a silence. `add_words` is a file of words that the lexicon and
+    the LM get as well (asrtool/graphs/added_words.py); the LM with these words is stored in the folder. Raises
+    UserError for inputs that do not fit together, and for a folder that another command wrote or that has an input.
     """
     start = time.perf_counter()
     require_own_folder(out, META, COMMAND, filter(None, (tokenizer, lexicon, lm, add_words)))
@@ -96,7 +98,11 @@ def build_graph(
         inputs = _read_inputs(units, lexicon, Path(lm) if lm else None, Path(temporary))
         if add_words:
             inputs = _with_added_words(inputs, units, add_words, Path(temporary))
-        boundary = _word_boundary(units, silence, silence_probability)
+        boundary = _word_boundary(units, silence, silence_probability or DEFAULT_SILENCE_PROBABILITY)
+        if silence_probability is not None and not boundary.silence:
+            raise UserError(
+                "--silence-prob has no effect: the graph has no silence; give --silence UNIT, or leave it out"
+            )
         context = units if isinstance(units, ContextTokenizer) else None
         used = inputs.usable_lexicon()
         compiler = Compiler(units.symbols, used, inputs.lm, topology, boundary, context)

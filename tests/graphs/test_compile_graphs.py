@@ -173,6 +173,17 @@ def test_a_graph_of_characters_separates_words_where_the_units_have_a_space(tran
     assert build_graph(tmp_path / "graph", tmp_path / "tokenizer.json", lm=arpa)["separator"] == separator
 
 
+@pytest.mark.parametrize("kind", ["char", "word"])
+def test_a_silence_probability_without_a_silence_is_refused(kind, arpa, tmp_path):
+    save_tokenizer(train_tokenizer(kind, ["X Y"]), tmp_path / "tokenizer.json")
+    for silence in (None, ""):
+        with pytest.raises(UserError, match="--silence-prob has no effect"):
+            build_graph(
+                tmp_path / "graph", tmp_path / "tokenizer.json", lm=arpa, silence=silence, silence_probability=0.3
+            )
+    assert not (tmp_path / "graph").exists()
+
+
 def test_unusable_words_are_all_listed():
     lexicon = Lexicon({"X": (("a", "q"),), "Y": ((),), "Z": (("b",),), "W": (("<blank>",),)})
     with pytest.raises(DataError) as raised:
