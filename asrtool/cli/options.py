@@ -111,6 +111,8 @@ NUMBER = Number()
 POSITIVE = Number(0, minimum_open=True)
 NOT_NEGATIVE = Number(0)
 SHARE = Number(0, 1)
+SECONDS = Number(0, 86_400, minimum_open=True)  # up to a day
+MINUTES = Number(0, 1_440, minimum_open=True)
 SEED = click.IntRange(0, 2**63 - 1)
 JOBS = click.IntRange(1, 1024)
 WORKERS = click.IntRange(0, 256)
@@ -206,7 +208,7 @@ def workers_option(default: int = 1) -> Decorator:
 def batch_seconds_option(default: float = 200.0) -> Decorator:
     """Returns --batch-seconds, the size of a batch."""
     return click.option(
-        "--batch-seconds", default=default, type=POSITIVE, help="Largest amount of audio in a batch, in seconds."
+        "--batch-seconds", default=default, type=SECONDS, help="Largest amount of audio in a batch, in seconds."
     )
 
 
@@ -224,7 +226,7 @@ def max_minutes(default: float) -> Decorator:
     return click.option(
         "--max-minutes",
         default=default,
-        type=POSITIVE,
+        type=MINUTES,
         help="Longest cut in minutes; longer ones are refused, since memory and time grow with the length.",
     )
 

@@ -6,6 +6,7 @@ from asrtool.cli.options import (
     NUMBER,
     PATH,
     POSITIVE,
+    SECONDS,
     channel_option,
     checkpoint_option,
     device_option,
@@ -20,7 +21,7 @@ from asrtool.cli.options import (
 @click.argument("text", type=PATH)
 @click.argument("out", type=PATH)
 @click.option("--min-seconds", default=1.0, type=POSITIVE, help="Shortest utterance in seconds.")
-@click.option("--max-seconds", default=20.0, type=POSITIVE, help="Longest segment in seconds.")
+@click.option("--max-seconds", default=20.0, type=SECONDS, help="Longest segment in seconds.")
 @click.option(
     "--min-score",
     default=-1.5,

@@ -5,7 +5,7 @@ import click
 from asrtool.cli.options import (
     JOBS,
     PATH,
-    POSITIVE,
+    SECONDS,
     FormatList,
     batch_seconds_option,
     channel_option,
@@ -71,7 +71,7 @@ FORMATS = ("txt", "json", "srt", "vtt", "ctm", "textgrid", "tsv")  # the keys of
 @click.option("--jobs", default=1, type=JOBS, help="Number of processes. Graph search runs in them, beside the model.")
 @click.option(
     "--max-seconds",
-    type=POSITIVE,
+    type=SECONDS,
     show_default="the longest utterance of the training",
     help="Longest segment in seconds. Longer speech is cut at pauses.",
 )
