@@ -78,6 +78,15 @@ def test_a_damaged_average_is_written_again_by_the_training(system):
     assert remedy == f"rm {path}; asrtool train {system}/config.yaml --exp {system} --resume"
 
 
+@pytest.mark.parametrize("damage", [lambda path: cut_short(path, 0.7), lambda path: path.unlink()])
+def test_an_average_without_checkpoints_of_steps_cannot_be_written_again(system, damage):
+    for path in system.glob("checkpoints/step-*.pt"):
+        path.unlink()
+    damage(system / "checkpoints/averaged.pt")
+    remedies = [finding.remedy for finding in check_system(system).findings if "averaged.pt" in finding.subject]
+    assert len(remedies) == 1 and "copy it again from the original" in remedies[0] and "--resume" not in remedies[0]
+
+
 def set_checkpoint_of_result(system, name):
     path = system / "decode/test/greedy/decode.json"
     facts = json.loads(path.read_text(encoding="utf-8")) | {"checkpoint": name}
