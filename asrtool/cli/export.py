@@ -72,9 +72,9 @@ def export(exp, out, checkpoint, cuts, max_minutes, quantise, runtime, graph, de
     """
     import torch
 
-    from asrtool.deploy.export import export as export_graphs
-    from asrtool.deploy.export import require_packages
     from asrtool.experiment import open_experiment
+    from asrtool.export.export import export as export_graphs
+    from asrtool.export.export import require_packages
 
     require_packages()
     torch.set_num_threads(threads)

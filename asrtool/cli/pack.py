@@ -73,7 +73,7 @@ def pack(exp, out, checkpoint, method, train_cuts, licence, export, **options) -
     from asrtool.experiment import open_experiment
 
     if export:
-        from asrtool.deploy.export import require_packages
+        from asrtool.export.export import require_packages
 
         require_packages()
     given = {name: value for name, value in options.items() if value is not None}

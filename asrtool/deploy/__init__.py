@@ -1,1 +1,1 @@
-"""A trained system in use: packs, transcription, live audio, alignment, segmentation, Python interface and export."""
+"""A trained system in use: packs, transcription, live audio, alignment, segmentation and the Python interface."""

@@ -110,7 +110,7 @@ def _write_model(experiment: Experiment, folder: Path) -> None:
 
 
 def _export(experiment: Experiment, folder: Path) -> None:
-    from asrtool.deploy.export import export
+    from asrtool.export.export import export
 
     export(experiment, folder, opset=18)
 

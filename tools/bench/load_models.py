@@ -18,9 +18,9 @@ from asrtool.config_file import load_config, save_config
 from asrtool.data.features import FRAME_SHIFT
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.samples import load_samples
-from asrtool.deploy.export import FACTS_FILE
 from asrtool.errors import AsrtoolError
 from asrtool.experiment import open_experiment
+from asrtool.export.export import FACTS_FILE
 from asrtool.files import file_hash
 from asrtool.models.acoustic import BLANK, AcousticModel
 from asrtool.streaming.latency import algorithmic_latency, read_aligned_words

@@ -108,7 +108,7 @@ class Sherpa:
     def __init__(self, experiment, folder: Path, threads: int, batch_seconds: float):
         import sherpa_onnx
 
-        from asrtool.deploy.export import export
+        from asrtool.export.export import export
 
         export(experiment, folder, OPSET)
         features = experiment.config.features

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from asrtool.deploy.onnx_graphs import join_chunks, split_into_chunks
-from asrtool.deploy.sherpa_onnx_graph import SILENT_BIN, SherpaStep, tail_padding_frames
+from asrtool.export.onnx_graphs import join_chunks, split_into_chunks
+from asrtool.export.sherpa_onnx_graph import SILENT_BIN, SherpaStep, tail_padding_frames
 from asrtool.models.acoustic import AcousticModel
 
 # For the largest difference of a log-prob p, relative to 1 + |p|. Single precision rounds at 6e-8; sums of hundreds of

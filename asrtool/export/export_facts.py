@@ -4,8 +4,8 @@ import torch
 
 import asrtool
 from asrtool.data.features import extractor
-from asrtool.deploy.onnx_graphs import common_value, state_names
 from asrtool.experiment import Experiment
+from asrtool.export.onnx_graphs import common_value, state_names
 from asrtool.files import file_hash
 from asrtool.models.acoustic import BLANK, AcousticModel
 

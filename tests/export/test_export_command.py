@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from asrtool.deploy import export
 from asrtool.experiment import open_experiment
+from asrtool.export import export
 from asrtool.files import file_hash
 from tests.tiny import make_experiment
 

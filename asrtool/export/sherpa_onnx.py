@@ -18,9 +18,9 @@ from asrtool.data.features import frame_seconds
 from asrtool.decoding.graph_options import option_flag
 from asrtool.decoding.search_setup import GraphSetup, open_graph
 from asrtool.decoding.system_options import search_options, warn_of_unused_weights
-from asrtool.deploy.sherpa_onnx_graph import tail_padding_frames
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
+from asrtool.export.sherpa_onnx_graph import tail_padding_frames
 from asrtool.files import write_text
 from asrtool.graphs.folder import WORDS, write_symbols
 from asrtool.graphs.word_costs import change_costs

@@ -7,8 +7,8 @@ pytest.importorskip("onnx", reason="asrtool[export] is not installed")
 pytest.importorskip("onnxscript", reason="asrtool[export] is not installed")
 pytest.importorskip("onnxruntime", reason="asrtool[export] is not installed")
 
-from asrtool.deploy.onnx_graphs import forward_graph, state_names, step_graph
-from asrtool.deploy.parity import OnnxGraph, Parity, check_forward_graph, check_step_graph
+from asrtool.export.onnx_graphs import forward_graph, state_names, step_graph
+from asrtool.export.parity import OnnxGraph, Parity, check_forward_graph, check_step_graph
 
 OPSET = 18
 LENGTHS = [53, 20], [1], [30, 1, 45, 29], [7], [64, 64], [3, 160]  # frames of the utterances in a batch

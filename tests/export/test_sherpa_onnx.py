@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asrtool.deploy.onnx_graphs import silence_exporter
-from asrtool.deploy.sherpa_onnx import open_search, symbols_with_spaces, write_graph, write_runtime_files
-from asrtool.deploy.sherpa_onnx_graph import streaming_graph
 from asrtool.experiment import open_experiment
+from asrtool.export.onnx_graphs import silence_exporter
+from asrtool.export.sherpa_onnx import open_search, symbols_with_spaces, write_graph, write_runtime_files
+from asrtool.export.sherpa_onnx_graph import streaming_graph
 from asrtool.text.tokenizer import SPACE
 from asrtool.text.tokenizer_training import train_tokenizer
 from tests.decoding.graphs import save_word_graph
-from tests.deploy.sherpa import (
+from tests.export.sherpa import (
     asrtool_words,
     free_port,
     make_system,
@@ -61,7 +61,7 @@ def system(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(system, tmp_path_factory):
     """The folder of `asrtool export` for the system, with its graph and with graphs of 8-bit weights."""
-    from asrtool.deploy.export import export
+    from asrtool.export.export import export
 
     out = tmp_path_factory.mktemp("exported") / "out"
     experiment = open_experiment(system, device="cpu")
@@ -242,7 +242,7 @@ def test_wrong_use_is_one_line(system, asr, tmp_path):
 
 
 def test_a_model_that_cannot_stream_has_only_the_offline_files(asr, tmp_path, monkeypatch):
-    from asrtool.deploy import export
+    from asrtool.export import export
 
     def write_tiny_graph(model, name, folder, opset, batches, quantise):
         (folder / f"{name}.onnx").write_text("new")

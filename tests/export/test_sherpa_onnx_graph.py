@@ -2,7 +2,7 @@
 
 import torch
 
-from asrtool.deploy.sherpa_onnx_graph import SILENT_BIN, SherpaStep, tail_padding_frames
+from asrtool.export.sherpa_onnx_graph import SILENT_BIN, SherpaStep, tail_padding_frames
 
 BINS = 7  # of make_model
 

@@ -28,9 +28,11 @@ import torch
 
 from asrtool.data.sampling import OrderedSampler
 from asrtool.decoding.checks import check_cuts
-from asrtool.deploy.export_facts import model_facts
-from asrtool.deploy.onnx_graphs import forward_graph, silence_exporter, step_graph
-from asrtool.deploy.parity import (
+from asrtool.errors import AsrtoolError, UserError
+from asrtool.experiment import Experiment
+from asrtool.export.export_facts import model_facts
+from asrtool.export.onnx_graphs import forward_graph, silence_exporter, step_graph
+from asrtool.export.parity import (
     TOLERANCE,
     FeatureBatch,
     OnnxGraph,
@@ -39,10 +41,8 @@ from asrtool.deploy.parity import (
     check_sherpa_graph,
     check_step_graph,
 )
-from asrtool.deploy.sherpa_onnx import open_search, require_runtime, symbols_with_spaces, write_runtime_files
-from asrtool.deploy.sherpa_onnx_graph import streaming_graph
-from asrtool.errors import AsrtoolError, UserError
-from asrtool.experiment import Experiment
+from asrtool.export.sherpa_onnx import open_search, require_runtime, symbols_with_spaces, write_runtime_files
+from asrtool.export.sherpa_onnx_graph import streaming_graph
 from asrtool.files import file_hash, new_folder, report_full_disk, require_own_folder, write_json
 from asrtool.graphs.folder import write_symbols
 from asrtool.models.acoustic import AcousticModel
@@ -90,7 +90,7 @@ def export(
     or the folder of an earlier export; other files in it are kept. Raises AsrtoolError if a graph that is not quantised
     differs from the model by more than TOLERANCE, or cannot be created, and leaves `out` as it was.
 
-    `runtime`, one of RUNTIMES, makes it a folder for sherpa-onnx (asrtool/deploy/sherpa_onnx.py). `search_files` are
+    `runtime`, one of RUNTIMES, makes it a folder for sherpa-onnx (asrtool/export/sherpa_onnx.py). `search_files` are
     its decoding graph and decoding weights, by the names of `sherpa_onnx.open_search`.
     """
     require_packages()

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asrtool.deploy.onnx_graphs import EXAMPLE_BATCH, common_value, trace
+from asrtool.export.onnx_graphs import EXAMPLE_BATCH, common_value, trace
 from asrtool.models.acoustic import BLANK, AcousticModel
 from asrtool.models.masks import ENDLESS, valid_frames
 
