@@ -12,7 +12,7 @@ from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.pack_manifest import is_pack, open_pack, read_manifest
 from asrtool.weight_files import load_safetensors, save_safetensors
-from tests.packs import change_manifest, make_pack, relist
+from tests.pack_files import change_manifest, make_pack, relist
 from tests.tiny import make_experiment
 
 FILES = (

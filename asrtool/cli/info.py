@@ -46,8 +46,8 @@ def info(config, overrides, vocab_size) -> None:
 
 def _pack_lines(pack, overrides, vocab_size) -> dict[str, str]:
     """Returns the facts of a pack."""
-    from asrtool.deploy.model_card import manifest_lines
     from asrtool.pack_manifest import open_pack
+    from asrtool.packs.model_card import manifest_lines
 
     if overrides or vocab_size:
         raise click.UsageError("--set and --vocab-size have no effect on a pack; give a configuration file")

@@ -69,8 +69,8 @@ def pack(exp, out, checkpoint, method, train_cuts, licence, export, **options) -
         --decoding-weights exp/transformer/decode/dev/decoding_weights.json
     asrtool pack packs/english packs/english2 --calibration calibration.json
     """
-    from asrtool.deploy.pack import PackSettings, write_pack
     from asrtool.experiment import open_experiment
+    from asrtool.packs.pack import PackSettings, write_pack
 
     if export:
         from asrtool.export.export import require_packages

@@ -17,7 +17,7 @@ from asrtool.text.tokenizer import load_tokenizer, save_tokenizer
 from asrtool.text.tokenizer_training import train_tokenizer
 from tests.decoding.graphs import ARPA, save_word_graph
 from tests.doctor.systems import change_checkpoint, codes, require_clean, the_finding, touch
-from tests.packs import change_manifest, make_pack, relist
+from tests.pack_files import change_manifest, make_pack, relist
 from tests.tiny import WORDS, cut_short
 
 

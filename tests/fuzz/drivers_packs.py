@@ -6,13 +6,13 @@ import torch
 
 from asrtool.decoding.search_setup import open_search
 from asrtool.decoding.system_options import search_options
-from asrtool.deploy.model_card import manifest_lines
 from asrtool.errors import AsrtoolError
 from asrtool.experiment import open_experiment
 from asrtool.pack_manifest import MANIFEST, is_pack, open_pack
+from asrtool.packs.model_card import manifest_lines
 from tests.fuzz import material
 from tests.fuzz.driver import Driver, Wrong
-from tests.packs import make_pack, relist
+from tests.pack_files import make_pack, relist
 from tests.tiny import feature_batch
 
 FRAMES = 96  # that the model is tried on

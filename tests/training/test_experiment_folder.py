@@ -15,9 +15,9 @@ from asrtool import checkpoint
 from asrtool.config_file import save_config
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
-from asrtool.deploy.pack import PackSettings, write_pack
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
+from asrtool.packs.pack import PackSettings, write_pack
 from asrtool.text.lexicon import Lexicon
 from asrtool.text.tokenizer import PhoneTokenizer, save_tokenizer
 from asrtool.text.tokenizer_training import train_tokenizer

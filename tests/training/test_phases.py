@@ -7,10 +7,10 @@ import torch
 
 from asrtool.checkpoint import initial_checkpoint
 from asrtool.config_file import save_config
-from asrtool.deploy.pack import PackSettings, write_pack
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
+from asrtool.packs.pack import PackSettings, write_pack
 from asrtool.training import train as module
 from asrtool.training.resume import InitialWeights
 from asrtool.training.start import start_session

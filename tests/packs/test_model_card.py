@@ -9,10 +9,10 @@ import pytest
 from lhotse import CutSet
 
 from asrtool.data.lhotse_sets import open_cuts
-from asrtool.deploy.model_card import model_card
 from asrtool.files import file_hash
 from asrtool.pack_manifest import read_manifest
-from tests.packs import carried_files
+from asrtool.packs.model_card import model_card
+from tests.pack_files import carried_files
 from tests.tiny import write_other_weights
 
 FAST = ("--workers", 0, "--device", "cpu")

@@ -14,8 +14,6 @@ from asrtool.config_file import save_config
 from asrtool.data.shards import entries, manifest_name
 from asrtool.decoding.search_setup import open_search
 from asrtool.decoding.system_options import search_options
-from asrtool.deploy.model_card import model_card
-from asrtool.deploy.pack_contents import chosen_files, copy_files
 from asrtool.deploy.training_lengths import longest_utterance
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment, open_experiment
@@ -33,6 +31,8 @@ from asrtool.pack_manifest import (
     is_pack,
     read_manifest,
 )
+from asrtool.packs.model_card import model_card
+from asrtool.packs.pack_contents import chosen_files, copy_files
 from asrtool.progress import progress
 from asrtool.provenance import provenance
 from asrtool.scoring import schemas

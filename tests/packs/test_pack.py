@@ -8,14 +8,14 @@ from lhotse import CutSet
 
 from asrtool import checkpoint
 from asrtool.data.lhotse_sets import open_cuts
-from asrtool.deploy.pack import PackSettings, write_pack
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.graphs.build import build_graph
 from asrtool.graphs.folder import load_graph
 from asrtool.pack_manifest import open_pack
+from asrtool.packs.pack import PackSettings, write_pack
 from asrtool.training.data_counts import unit_counts
-from tests.packs import carried_files, make_pack
+from tests.pack_files import carried_files, make_pack
 from tests.tiny import make_experiment
 
 FAST = ("--workers", 0, "--device", "cpu")
@@ -239,7 +239,7 @@ def exported(experiment, tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "model.onnx").write_bytes(b"graph")
 
-    monkeypatch.setattr("asrtool.deploy.pack._export", export)
+    monkeypatch.setattr("asrtool.packs.pack._export", export)
     write_pack(open_experiment(experiment, device="cpu"), tmp_path / "pack", {}, PackSettings(export=True))
     return tmp_path / "pack"
 

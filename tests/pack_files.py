@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from asrtool.deploy.pack import PackSettings, write_pack
 from asrtool.experiment import open_experiment
 from asrtool.files import file_hash
+from asrtool.packs.pack import PackSettings, write_pack
 from asrtool.text.tokenizer import load_tokenizer
 from tests.decoding.graphs import ARPA, save_word_graph
 
