@@ -29,14 +29,14 @@ from asrtool.cli.search_options import (
 )
 
 if TYPE_CHECKING:
-    from asrtool.deploy.live import LiveSource
+    from asrtool.live.live import LiveSource
 
 CHUNK_MS = Number(1, 60_000)  # from less than a frame to a minute
 
 
 def _print_devices(context: click.Context, _option: click.Parameter, is_given: bool) -> None:
     if is_given and not context.resilient_parsing:
-        from asrtool.deploy.input_devices import input_devices
+        from asrtool.live.input_devices import input_devices
 
         click.echo("\n".join(input_devices()))
         context.exit()
@@ -197,8 +197,8 @@ def _require_use(needed: str, is_there: Any, values: dict[str, Any]) -> None:
 
 def _open_source(input_device: str | None, pcm: str | None, wav: Path | None) -> "LiveSource":
     from asrtool.data.pcm import parse_pcm_format
-    from asrtool.deploy.live_sources import AudioFile, PcmPipe
-    from asrtool.deploy.microphone import Microphone
+    from asrtool.live.live_sources import AudioFile, PcmPipe
+    from asrtool.live.microphone import Microphone
 
     if pcm:
         return PcmPipe(parse_pcm_format(pcm))
@@ -208,9 +208,9 @@ def _open_source(input_device: str | None, pcm: str | None, wav: Path | None) ->
 def _print_live(
     exp: Path, system: dict[str, Any], source: "LiveSource", as_json: bool, rules: Sequence[str], chunk: float | None
 ) -> None:
-    from asrtool.deploy.live import PIECE_SECONDS, print_live
-    from asrtool.deploy.live_output import JsonPrinter, TextPrinter
     from asrtool.deploy.model import load
+    from asrtool.live.live import PIECE_SECONDS, print_live
+    from asrtool.live.live_output import JsonPrinter, TextPrinter
 
     printer = JsonPrinter() if as_json else TextPrinter()
     print_live(load(exp, **system), source, printer, rules or ("default",), chunk or PIECE_SECONDS)

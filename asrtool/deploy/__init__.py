@@ -1,1 +1,1 @@
-"""A trained system in use: transcription, live audio, alignment, segmentation and the Python interface."""
+"""A trained system in use: transcription, alignment, segmentation and the Python interface."""

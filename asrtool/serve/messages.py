@@ -1,4 +1,4 @@
-"""The messages of /v1/stream that begin and end a stream; asrtool/deploy/stream_messages.py has its results."""
+"""The messages of /v1/stream that begin and end a stream; asrtool/live/stream_messages.py has its results."""
 
 import json
 from typing import Annotated, Any, Literal, NamedTuple
@@ -20,7 +20,7 @@ class StartMessage(BaseModel):
 
     rate: Hz. format: of the samples. hotwords: phrases to expect, each with its weight after a tab, if it has one.
     endpoint: the rules that end an utterance, as of `asrtool stream --endpoint`; it also ends after 60 s
-    (MAX_UTTERANCE_SECONDS of asrtool/deploy/stream_engine.py), with an empty list after 60 s alone. partial: send
+    (MAX_UTTERANCE_SECONDS of asrtool/live/stream_engine.py), with an empty list after 60 s alone. partial: send
     partial results, too.
     """
 

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from asrtool.deploy.stream_engine import EngineStatistics
+from asrtool.live.stream_engine import EngineStatistics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 DELAY_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)  # seconds

@@ -9,9 +9,9 @@ import numpy as np
 from starlette.requests import HTTPConnection
 
 from asrtool.deploy.model import Model
-from asrtool.deploy.stream_engine import EngineStatistics, StreamEngine
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
+from asrtool.live.stream_engine import EngineStatistics, StreamEngine
 from asrtool.serve.errors import RequestError
 from asrtool.serve.kept_audio import AudioKeeper
 from asrtool.serve.messages import StreamTiming

@@ -6,8 +6,8 @@ from typing import NoReturn
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asrtool.data.pcm import PcmDecoder, PcmFormat
-from asrtool.deploy.stream_engine import LiveStream
 from asrtool.errors import AsrtoolError
+from asrtool.live.stream_engine import LiveStream
 from asrtool.serve.arrival_times import ArrivalTimes
 from asrtool.serve.errors import RequestError
 from asrtool.serve.kept_audio import KeptStream

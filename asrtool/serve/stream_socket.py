@@ -15,9 +15,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from asrtool.data.resampling import rate_warning
 from asrtool.data.sources import InvalidEntry
 from asrtool.deploy.stream import StreamResult
-from asrtool.deploy.stream_engine import LiveStream, StreamEngine
-from asrtool.deploy.stream_messages import end_message, result_message
 from asrtool.errors import AsrtoolError
+from asrtool.live.stream_engine import LiveStream, StreamEngine
+from asrtool.live.stream_messages import end_message, result_message
 from asrtool.serve.access import SUBPROTOCOL, AccessControl
 from asrtool.serve.arrival_times import ArrivalTimes
 from asrtool.serve.errors import RequestError

@@ -11,12 +11,12 @@ import numpy as np
 
 from asrtool.data.resampling import StreamResampler
 from asrtool.data.sources import InvalidEntry
-from asrtool.deploy.engine_events import EventQueue, StepPace
-from asrtool.deploy.engine_lane import Lane, next_batch
-from asrtool.deploy.live_stream import LiveStream
-from asrtool.deploy.search_processes import SearchProcess, process_ended
-from asrtool.deploy.stream_searches import SearchContext, SearchOptions, SearchReply, StreamSearches
 from asrtool.experiment import Experiment
+from asrtool.live.engine_events import EventQueue, StepPace
+from asrtool.live.engine_lane import Lane, next_batch
+from asrtool.live.live_stream import LiveStream
+from asrtool.live.search_processes import SearchProcess, process_ended
+from asrtool.live.stream_searches import SearchContext, SearchOptions, SearchReply, StreamSearches
 from asrtool.streaming.latency import algorithmic_latency, default_chunk_seconds
 from asrtool.streaming.model_steps import ModelSteps, StepOutput
 from asrtool.streaming.recogniser import frame_extractor

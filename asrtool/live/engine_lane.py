@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from asrtool.data.resampling import StreamResampler
-from asrtool.deploy.live_stream import LiveStream
-from asrtool.deploy.search_processes import SearchProcess
-from asrtool.deploy.stream_searches import SearchOptions, SearchTask
 from asrtool.experiment import Experiment
+from asrtool.live.live_stream import LiveStream
+from asrtool.live.search_processes import SearchProcess
+from asrtool.live.stream_searches import SearchOptions, SearchTask
 from asrtool.streaming.model_steps import step_size
 from asrtool.streaming.utterance_input import UtteranceInput
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asrtool.deploy import microphone as microphone_module
+from asrtool.live import microphone as microphone_module
 from tests.tiny import tone
 
 STAND_INS = Path(__file__).parent / "stand_ins"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 
 from asrtool.deploy.stream import StreamResult
-from asrtool.deploy.stream_messages import end_message, result_message
+from asrtool.live.stream_messages import end_message, result_message
 from asrtool.logs import printable
 from asrtool.text.display_width import display_width, last_columns
 
@@ -49,7 +49,7 @@ class ResultPrinter:
 
 
 class JsonPrinter(ResultPrinter):
-    """One JSON object a line: see asrtool/deploy/stream_messages.py."""
+    """One JSON object a line: see asrtool/live/stream_messages.py."""
 
     def end(self, audio_seconds: float, compute_seconds: float) -> None:
         """Prints the object of type "end"."""

@@ -1,4 +1,4 @@
-"""Audio of one file, and raw PCM on standard input, for asrtool/deploy/live.py."""
+"""Audio of one file, and raw PCM on standard input, for asrtool/live/live.py."""
 
 import os
 import select

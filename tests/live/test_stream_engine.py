@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 import asrtool
 from asrtool.data.sources import InvalidEntry
-from asrtool.deploy.engine_lane import Lane
-from asrtool.deploy.live_stream import LiveStream
-from asrtool.deploy.stream_engine import StreamEngine
 from asrtool.errors import UserError
+from asrtool.live.engine_lane import Lane
+from asrtool.live.live_stream import LiveStream
+from asrtool.live.stream_engine import StreamEngine
 from asrtool.streaming.recogniser import frame_extractor
 from asrtool.streaming.utterance_input import UtteranceInput
 from asrtool.streaming.utterance_search import UtteranceSearch
@@ -321,7 +321,7 @@ def test_where_no_search_process_can_be_started_the_engine_searches_itself(model
 
     with StreamEngine(model, search_workers=1) as engine:
         with monkeypatch.context() as patch:
-            patch.setattr("asrtool.deploy.engine_loop.SearchProcess", refused)
+            patch.setattr("asrtool.live.engine_loop.SearchProcess", refused)
             first, failed = open_stream(engine)
             first.accept(samples)
             os.kill(engine.search_pids[0], signal.SIGKILL)
@@ -345,7 +345,7 @@ def test_streams_end_where_the_engine_fails_and_later_ones_are_recognised(model,
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"asrtool.deploy.{place}", no_memory)
+        patch.setattr(f"asrtool.live.{place}", no_memory)
         opened = [open_stream(engine) for _ in range(2)]
         feed([stream for stream, _ in opened], [samples, samples], [RATE])
         assert [type(listener.wait().ends[0]) for _, listener in opened] == [MemoryError, MemoryError]
@@ -364,7 +364,7 @@ def test_search_processes_end_with_the_engine(model):
 
 
 def test_an_utterance_without_rules_ends_at_the_longest_length(model, engine, monkeypatch):
-    monkeypatch.setattr("asrtool.deploy.stream_engine.MAX_UTTERANCE_SECONDS", 1.5)
+    monkeypatch.setattr("asrtool.live.stream_engine.MAX_UTTERANCE_SECONDS", 1.5)
     stream, listener = open_stream(engine, endpoint=[])
     samples = sound(4.0, 5)
     feed([stream], [samples], [1000])
@@ -439,7 +439,7 @@ def one_chunk(model):
 
 def test_a_step_waits_for_further_streams_until_there_are_max_batch(model, monkeypatch):
     """Without a limit that ends the wait in this test; the first step has none before it."""
-    monkeypatch.setattr("asrtool.deploy.engine_events.STEP_INTERVALS", math.inf)
+    monkeypatch.setattr("asrtool.live.engine_events.STEP_INTERVALS", math.inf)
     samples = one_chunk(model)
     with StreamEngine(model, max_batch=3, gather_chunks=1e6, search_workers=0) as engine:
         done = threading.Event()
@@ -458,7 +458,7 @@ def test_a_step_waits_for_further_streams_until_there_are_max_batch(model, monke
 
 
 def test_a_stream_that_is_behind_does_not_wait(model, monkeypatch):
-    monkeypatch.setattr("asrtool.deploy.engine_events.STEP_INTERVALS", math.inf)
+    monkeypatch.setattr("asrtool.live.engine_events.STEP_INTERVALS", math.inf)
     with StreamEngine(model, gather_chunks=1e6, search_workers=0) as engine:
         stream, listener = open_stream(engine)
         samples = sound(6.0, 7)

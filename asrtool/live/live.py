@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 
 from asrtool.data.sources import InvalidEntry
-from asrtool.deploy.live_output import ResultPrinter
 from asrtool.deploy.model import Model
 from asrtool.deploy.stream import Stream, StreamResult
 from asrtool.errors import UserError
 from asrtool.interrupts import Interrupts, Terminated
+from asrtool.live.live_output import ResultPrinter
 
 # Audio that is recognised at a time: short compared with what a listener notices, and long enough that the costs of a
 # call do not count. A piece of the model's chunk could be late by nearly a chunk, since its last frame needs audio that

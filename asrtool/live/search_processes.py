@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from asrtool.deploy.stream_searches import SearchReply, SearchTask, StreamSearches
 from asrtool.errors import UserError
 from asrtool.forking import fork_context
 from asrtool.interrupts import init_worker, sigterm_held
+from asrtool.live.stream_searches import SearchReply, SearchTask, StreamSearches
 
 END_SECONDS = 2.0  # until a process that was asked to end is killed
 MESSAGE_TASKS = 1000  # tasks in a message to a process, at most

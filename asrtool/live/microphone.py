@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from asrtool.data.audio_blocks import SILENT_PEAK
-from asrtool.deploy.input_devices import find_device, open_sounddevice
 from asrtool.errors import UserError
+from asrtool.live.input_devices import find_device, open_sounddevice
 
 logger = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asrtool.deploy.engine_loop import EngineLoop
-from asrtool.deploy.live_stream import LiveStream, OnEnd, OnResults
 from asrtool.deploy.model import Model
 from asrtool.deploy.model_options import require_count, require_rate
-from asrtool.deploy.stream_searches import SearchContext, SearchOptions
 from asrtool.errors import UserError
+from asrtool.live.engine_loop import EngineLoop
+from asrtool.live.live_stream import LiveStream, OnEnd, OnResults
+from asrtool.live.stream_searches import SearchContext, SearchOptions
 from asrtool.streaming.endpointing import Endpointing, EndpointRule, parse_rules
 from asrtool.streaming.recogniser import require_streaming_model
 
