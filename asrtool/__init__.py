@@ -11,20 +11,20 @@ The Python interface (docs/python.md):
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asrtool.deploy.model import Model, load
-    from asrtool.deploy.results import Alternative, Segment, Transcript, Word
+    from asrtool.inference.model import Model, load
+    from asrtool.inference.results import Alternative, Segment, Transcript, Word
 
 __version__ = "0.1.0"
 
 # The names of the Python interface, and their modules: these import torch, which takes seconds, so they are imported
 # when a name is used for the first time.
 _MODULES = {
-    "load": "asrtool.deploy.model",
-    "Model": "asrtool.deploy.model",
-    "Alternative": "asrtool.deploy.results",
-    "Segment": "asrtool.deploy.results",
-    "Transcript": "asrtool.deploy.results",
-    "Word": "asrtool.deploy.results",
+    "load": "asrtool.inference.model",
+    "Model": "asrtool.inference.model",
+    "Alternative": "asrtool.inference.results",
+    "Segment": "asrtool.inference.results",
+    "Transcript": "asrtool.inference.results",
+    "Word": "asrtool.inference.results",
 }
 __all__ = ["Alternative", "Model", "Segment", "Transcript", "Word", "__version__", "load"]
 

@@ -8,9 +8,9 @@ import torch
 import asrtool
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.decoding.recording_log_probs import recording_log_probs
-from asrtool.deploy.transcribe import system_settings
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment, run_hash
+from asrtool.inference.transcribe import system_settings
 from asrtool.precision import autocast, uses_bf16
 from tests.tiny import feature_batch, make_experiment
 

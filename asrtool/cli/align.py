@@ -5,7 +5,7 @@ import click
 from asrtool.cli.options import PATH, FormatList, channel_option, joined_formats, model_options, refuse_options
 from asrtool.cli.text_output import print_text
 
-FORMATS = ("textgrid", "ctm", "json")  # the keys of asrtool.deploy.alignment_outputs.WRITERS
+FORMATS = ("textgrid", "ctm", "json")  # the keys of asrtool.inference.alignment_outputs.WRITERS
 MANIFESTS = (".jsonl", ".jsonl.gz")
 
 
@@ -75,7 +75,7 @@ def align(
 
         print_text(f"{out}: {run(experiment, cuts, out, ctm, batch_seconds, workers, max_minutes, g2p)}")
         return
-    from asrtool.deploy.alignment_outputs import align_to_files
+    from asrtool.inference.alignment_outputs import align_to_files
 
     chosen = joined_formats(formats) or FORMATS
     for line in align_to_files(experiment, cuts, out, chosen, output_dir, channel, overwrite):

@@ -61,9 +61,9 @@ def segment(
     """
     import torch
 
-    from asrtool.deploy.segmentation import SegmentOptions, segment_file
-    from asrtool.deploy.utterance_cuts import CutLimits
     from asrtool.experiment import open_experiment
+    from asrtool.inference.segmentation import SegmentOptions, segment_file
+    from asrtool.inference.utterance_cuts import CutLimits
 
     if threads:
         torch.set_num_threads(threads)

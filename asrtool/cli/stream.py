@@ -208,7 +208,7 @@ def _open_source(input_device: str | None, pcm: str | None, wav: Path | None) ->
 def _print_live(
     exp: Path, system: dict[str, Any], source: "LiveSource", as_json: bool, rules: Sequence[str], chunk: float | None
 ) -> None:
-    from asrtool.deploy.model import load
+    from asrtool.inference.model import load
     from asrtool.live.live import PIECE_SECONDS, print_live
     from asrtool.live.live_output import JsonPrinter, TextPrinter
 

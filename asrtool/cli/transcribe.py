@@ -28,7 +28,7 @@ from asrtool.cli.search_options import (
 )
 
 VADS = click.Choice(["auto", "silero", "energy", "none"])
-FORMATS = ("txt", "json", "srt", "vtt", "ctm", "textgrid", "tsv")  # the keys of asrtool.deploy.outputs.FORMATS
+FORMATS = ("txt", "json", "srt", "vtt", "ctm", "textgrid", "tsv")  # the keys of asrtool.inference.outputs.FORMATS
 
 
 @click.command()
@@ -112,10 +112,10 @@ def transcribe(
     """
     import torch
 
-    from asrtool.deploy.model import load
-    from asrtool.deploy.output_plan import output_options
-    from asrtool.deploy.recordings import find_recordings
-    from asrtool.deploy.transcribe import system_settings, transcribe_to_files, transcribe_to_stdout
+    from asrtool.inference.model import load
+    from asrtool.inference.output_plan import output_options
+    from asrtool.inference.recordings import find_recordings
+    from asrtool.inference.transcribe import system_settings, transcribe_to_files, transcribe_to_stdout
 
     given = {name: value for name, value in options.items() if value is not None}
     names = joined_formats(formats)

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from asrtool.data.sources import InvalidEntry
-from asrtool.deploy.model import Model
-from asrtool.deploy.stream import Stream, StreamResult
 from asrtool.errors import UserError
+from asrtool.inference.model import Model
+from asrtool.inference.stream import Stream, StreamResult
 from asrtool.interrupts import Interrupts, Terminated
 from asrtool.live.live_output import ResultPrinter
 

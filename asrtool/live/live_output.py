@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 
-from asrtool.deploy.stream import StreamResult
+from asrtool.inference.stream import StreamResult
 from asrtool.live.stream_messages import end_message, result_message
 from asrtool.logs import printable
 from asrtool.text.display_width import display_width, last_columns

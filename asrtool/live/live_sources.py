@@ -12,8 +12,8 @@ import numpy as np
 from asrtool.data.audio_blocks import open_recording
 from asrtool.data.pcm import PcmDecoder, PcmFormat
 from asrtool.data.sources import InvalidEntry
-from asrtool.deploy.recordings import STDIN
 from asrtool.errors import UserError
+from asrtool.inference.recordings import STDIN
 
 READ_BYTES = 1 << 16  # what a pipe of Linux holds
 POLL_SECONDS = 0.2  # between two looks whether Ctrl-C was pressed

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from asrtool.deploy.stream import StreamResult, mono_samples
 from asrtool.errors import UserError
+from asrtool.inference.stream import StreamResult, mono_samples
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asrtool.deploy.model import Model
-from asrtool.deploy.model_options import require_count, require_rate
 from asrtool.errors import UserError
+from asrtool.inference.model import Model
+from asrtool.inference.model_options import require_count, require_rate
 from asrtool.live.engine_loop import EngineLoop
 from asrtool.live.live_stream import LiveStream, OnEnd, OnResults
 from asrtool.live.stream_searches import SearchContext, SearchOptions

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from asrtool.deploy.results import Word
-from asrtool.deploy.stream import StreamResult
+from asrtool.inference.results import Word
+from asrtool.inference.stream import StreamResult
 
 
 def result_message(result: StreamResult, audio_seconds: float, compute_seconds: float) -> dict[str, Any]:

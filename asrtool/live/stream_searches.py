@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 
 from asrtool.decoding.words import WordDescriber
-from asrtool.deploy.model import Model
-from asrtool.deploy.stream import StreamResult, stream_result
+from asrtool.inference.model import Model
+from asrtool.inference.stream import StreamResult, stream_result
 from asrtool.streaming.endpointing import Endpointing
 from asrtool.streaming.partial_hypothesis import StreamingSearch
 from asrtool.streaming.recogniser import search_settings

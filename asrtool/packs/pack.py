@@ -14,10 +14,10 @@ from asrtool.config_file import save_config
 from asrtool.data.shards import entries, manifest_name
 from asrtool.decoding.search_setup import open_search
 from asrtool.decoding.system_options import search_options
-from asrtool.deploy.training_lengths import longest_utterance
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment, open_experiment
 from asrtool.files import file_hash, new_folder, require_own_folder, write_json, write_text
+from asrtool.inference.training_lengths import longest_utterance
 from asrtool.pack_manifest import (
     CARD,
     COMMAND,

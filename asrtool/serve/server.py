@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 import uvicorn
 
-from asrtool.deploy.model import load
+from asrtool.inference.model import load
 from asrtool.serve.access import AccessControl
 from asrtool.serve.application import create_application
 from asrtool.serve.connections import LimitedWebSocket, ServerLoop, allow_connections, http_protocol

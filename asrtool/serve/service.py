@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from starlette.requests import HTTPConnection
 
-from asrtool.deploy.model import Model
 from asrtool.errors import UserError
 from asrtool.experiment import Experiment
+from asrtool.inference.model import Model
 from asrtool.live.stream_engine import EngineStatistics, StreamEngine
 from asrtool.serve.errors import RequestError
 from asrtool.serve.kept_audio import AudioKeeper

@@ -14,8 +14,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from asrtool.data.resampling import rate_warning
 from asrtool.data.sources import InvalidEntry
-from asrtool.deploy.stream import StreamResult
 from asrtool.errors import AsrtoolError
+from asrtool.inference.stream import StreamResult
 from asrtool.live.stream_engine import LiveStream, StreamEngine
 from asrtool.live.stream_messages import end_message, result_message
 from asrtool.serve.access import SUBPROTOCOL, AccessControl

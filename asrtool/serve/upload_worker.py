@@ -21,11 +21,11 @@ from typing import Any
 
 from asrtool.data.audio_blocks import Channel, open_recording
 from asrtool.data.sources import InvalidEntry
-from asrtool.deploy.model import Model, load
-from asrtool.deploy.outputs import FORMATS
-from asrtool.deploy.results import Segment
-from asrtool.deploy.segment_search import SearchProcessEnded
 from asrtool.errors import AsrtoolError
+from asrtool.inference.model import Model, load
+from asrtool.inference.outputs import FORMATS
+from asrtool.inference.results import Segment
+from asrtool.inference.segment_search import SearchProcessEnded
 from asrtool.interrupts import init_worker
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ Send = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One upload. path: its file. name: what the client calls it. format: of asrtool.deploy.outputs. id: in the log."""
+    """One upload. path: its file. name: what the client calls it. format: of FORMATS. id: in the log."""
 
     path: str
     name: str

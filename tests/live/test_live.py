@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from asrtool.deploy.results import Word
-from asrtool.deploy.stream import StreamResult
+from asrtool.inference.results import Word
+from asrtool.inference.stream import StreamResult
 from asrtool.live.live import cut_pieces
 from asrtool.live.live_output import JsonPrinter, TextPrinter
 from asrtool.text.display_width import display_width

@@ -242,7 +242,7 @@ def test_closing_waits_for_streams_that_finish(model):
 
 
 def test_a_stream_in_which_the_model_fails_ends_alone(model, engine, monkeypatch):
-    monkeypatch.setattr("asrtool.deploy.stream.MAX_SAMPLE", math.inf)  # so that the model gets such samples
+    monkeypatch.setattr("asrtool.inference.stream.MAX_SAMPLE", math.inf)  # so that the model gets such samples
     loud, ends = open_stream(engine)
     quiet, listener = open_stream(engine)
     samples = sound(2.0, 3)
@@ -381,7 +381,7 @@ def live_objects(*kinds):
 
 def test_streams_that_have_ended_leave_nothing(model, engine, monkeypatch):
     """Whether they finish, are cancelled or fail; in the search processes as well."""
-    monkeypatch.setattr("asrtool.deploy.stream.MAX_SAMPLE", math.inf)  # so that the model gets such samples
+    monkeypatch.setattr("asrtool.inference.stream.MAX_SAMPLE", math.inf)  # so that the model gets such samples
 
     def run(count):
         for number in range(count):

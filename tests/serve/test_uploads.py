@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 import asrtool
-from asrtool.deploy.outputs import FORMATS
+from asrtool.inference.outputs import FORMATS
 from asrtool.serve import upload_pool
 from asrtool.serve.limits import Limits
 from tests.faults.commands import children

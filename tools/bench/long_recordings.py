@@ -27,7 +27,7 @@ from common import environment
 
 import asrtool
 from asrtool.data.lhotse_sets import open_cuts
-from asrtool.deploy.results import Transcript
+from asrtool.inference.results import Transcript
 from asrtool.scoring.folder import read_hypotheses
 from asrtool.scoring.wer import GAP, align_words, count_word_errors
 

@@ -40,14 +40,14 @@ from asrtool.checkpoint import save_checkpoint
 from asrtool.config_file import load_config, save_config
 from asrtool.data.audio_blocks import open_recording
 from asrtool.data.speech_segments import AudioSegment, segment_recording
-from asrtool.deploy.segment_batches import (
+from asrtool.inference.segment_batches import (
     SegmentFrames,
     length_batches,
     segment_frames,
     segment_windows,
     with_next_overlaps,
 )
-from asrtool.deploy.transcriber import Transcriber
+from asrtool.inference.transcriber import Transcriber
 from asrtool.models.acoustic import AcousticModel
 from asrtool.text.tokenizer import BLANK_SYMBOL, SymbolTokenizer, save_tokenizer
 

@@ -1,6 +1,6 @@
 // Transcripts as files. A recording has a name, seconds, a method, and utterances of words with times in seconds.
 
-const MAX_COLUMNS = 42; // of a line of a subtitle, which has two; asrtool/deploy/subtitles.py
+const MAX_COLUMNS = 42; // of a line of a subtitle, which has two; asrtool/inference/subtitles.py
 const MAX_SECONDS = 7;
 const PAUSE = 0.5; // seconds between two words that no subtitle goes over
 const MIN_SECONDS = 1;

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from playwright.sync_api import expect
 
-from asrtool.deploy.outputs import as_json
+from asrtool.inference.outputs import as_json
 from tests.pages.browser import DESKTOP, PHONE, check_layout, check_page
 from tests.serve.page.conftest import RATE
 from tests.serve.page.tones import spoken

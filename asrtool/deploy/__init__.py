@@ -1,1 +1,0 @@
-"""A trained system in use: transcription, alignment, segmentation and the Python interface."""

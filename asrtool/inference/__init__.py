@@ -1,0 +1,1 @@
+"""Inference with a trained system: transcription, alignment, segmentation, and the Python interface."""
