@@ -93,7 +93,7 @@ def _remedy(system: System, checkpoints: Checkpoints, paths: list[Path]) -> str:
 def average_again(system: System, checkpoints: Checkpoints) -> str:
     """Returns the command that writes the average again, and says if it will be another one, or what to do instead."""
     if not any(name.startswith("step-") for name in checkpoints.states):
-        return "copy it again from the original; no checkpoint of a step is left, from which the training could continue"
+        return "copy it again from the original; no step-*.pt is left, from which the training could continue"
     lost = ", ".join(f"{step:,}" for step in checkpoints.lost_steps())
     if not lost:
         return system.resume_command
