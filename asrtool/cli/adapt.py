@@ -17,6 +17,7 @@ from asrtool.cli.options import (
     transforms_option,
     workers_option,
 )
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -86,4 +87,4 @@ def adapt(exp, cuts, hyps, out, transforms, checkpoint, workers, device, precisi
     chosen = AdaptationSettings(**settings, noise=str(noise) if noise else None, precision=precision)
     summary = run(experiment, cuts, out, hyps, chosen, workers)
     if summary:  # of the first process
-        click.echo(summary)
+        print_text(summary)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from asrtool.cli.options import PATH, allow_commands, checkpoint_option, max_minutes, threads_option
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -83,9 +84,9 @@ def export(exp, out, checkpoint, cuts, max_minutes, quantise, runtime, graph, de
     given = {name: path for name, path in files.items() if path}
     graphs = export_graphs(experiment, out, opset, cuts, quantise == "int8", max_minutes, runtime, given)
     for name, graph in graphs.items():
-        click.echo(_summary(out / name, graph))
+        print_text(_summary(out / name, graph))
     if runtime and not experiment.model.can_stream:
-        click.echo(f"{out} has no streaming.onnx: this model needs whole utterances")
+        print_text(f"{out} has no streaming.onnx: this model needs whole utterances")
 
 
 def _summary(path: Path, graph: dict) -> str:

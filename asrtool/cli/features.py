@@ -5,6 +5,7 @@ import re
 import click
 
 from asrtool.cli.options import JOBS, PATH, allow_commands, max_minutes, num_bins_option
+from asrtool.cli.text_output import print_text
 
 MAX_SHARES = 100_000
 
@@ -90,8 +91,8 @@ def features(cuts, out, num_bins, speeds, jobs, share, max_minutes) -> None:
 
     options = {"num_bins": num_bins, "speeds": speeds, "jobs": jobs, "max_seconds": 60 * max_minutes}
     if share is None:
-        click.echo(f"{out}: {store_features(cuts, out, **options)}")
+        print_text(f"{out}: {store_features(cuts, out, **options)}")
         return
     stored, total = store_feature_share(cuts, out, share, **options)
     hint = "run without --shard to write it" if stored == total else "the rest is for the other shares"
-    click.echo(f"{out}: {stored} of {total} shards are stored; {hint}")
+    print_text(f"{out}: {stored} of {total} shards are stored; {hint}")

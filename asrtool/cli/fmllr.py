@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import PATH, POSITIVE, num_bins_option, pseudo_labels_option
+from asrtool.cli.text_output import print_text
 
 
 @click.group()
@@ -56,7 +57,7 @@ def train(cuts, folder, tokenizer, gaussians, gmm_hours, num_bins) -> None:
     """
     from asrtool.fmllr.run import train_fmllr
 
-    click.echo(train_fmllr(cuts, folder, tokenizer, gaussians, gmm_hours, num_bins))
+    print_text(train_fmllr(cuts, folder, tokenizer, gaussians, gmm_hours, num_bins))
 
 
 @fmllr.command()
@@ -76,4 +77,4 @@ def estimate(folder, cuts, hyps, out) -> None:
     """
     from asrtool.fmllr.run import estimate_fmllr
 
-    click.echo(estimate_fmllr(folder, cuts, hyps, out))
+    print_text(estimate_fmllr(folder, cuts, hyps, out))

@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import PATH
+from asrtool.cli.text_output import print_text
 from asrtool.cli.train import OVERRIDE
 from asrtool.errors import UserError
 
@@ -37,11 +38,10 @@ def info(config, overrides, vocab_size) -> None:
     asrtool info packs/english
     """
     from asrtool.errors import one_line
-    from asrtool.logs import printable
     from asrtool.pack_manifest import is_pack
 
     for name, value in (_pack_lines if is_pack(config) else _model_lines)(config, overrides, vocab_size).items():
-        click.echo(printable(one_line(f"{name:16} {value}")))
+        print_text(one_line(f"{name:16} {value}"))
 
 
 def _pack_lines(pack, overrides, vocab_size) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from asrtool.cli.options import COUNT, PATH, case_option
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -102,9 +103,9 @@ def lexicon(texts, out, sources, unknown, top, min_count, case, stress, aligned,
         counted = count_pronunciations(aligned, report.lexicon, case)
         report = replace(report, lexicon=with_probabilities(report.lexicon, counted.counts))
     write_lexicon(report.lexicon, out)
-    click.echo(f"{out}: {report}")
+    print_text(f"{out}: {report}")
     if aligned:
-        click.echo(f"{aligned}: {counted}")
+        print_text(f"{aligned}: {counted}")
 
 
 def _lines(paths: Iterable[Path]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from asrtool.cli.options import (
     precision_option,
     refuse_options,
 )
+from asrtool.cli.text_output import print_text
 
 if TYPE_CHECKING:
     from asrtool.lm.corpus import Corpus
@@ -116,7 +117,7 @@ def train(
     if threshold:
         model = prune_ngrams(model, threshold)
     write_ngrams(model, out)
-    click.echo(f"{out}: {model}")
+    print_text(f"{out}: {model}")
 
 
 @lm.command("train-neural")
@@ -219,7 +220,7 @@ def prune(model: Path, out: Path, threshold: float | None, size: int | None) -> 
     require_lm_output(out, [model])
     pruned = prune_ngrams(read_ngrams(model), threshold, size)
     write_ngrams(pruned, out)
-    click.echo(f"{out}: {pruned}")
+    print_text(f"{out}: {pruned}")
 
 
 @lm.command()
@@ -263,9 +264,9 @@ def perplexity(
 
     corpus = _read_corpus(text, case, tokenizer)
     if model.suffix == ".pt":
-        click.echo(measure_neural_perplexity(model, corpus, ngram, weight, context))
+        print_text(str(measure_neural_perplexity(model, corpus, ngram, weight, context)))
     else:
-        click.echo(measure_perplexity(model, corpus))
+        print_text(str(measure_perplexity(model, corpus)))
 
 
 @lm.command()
@@ -283,7 +284,7 @@ def convert(model: Path, out: Path) -> None:
 
     require_lm_output(out, [model])
     ngrams = convert_ngrams(model, out)
-    click.echo(f"{out}: {ngrams}")
+    print_text(f"{out}: {ngrams}")
 
 
 def _read_corpus(text: tuple[Path, ...], case: str, tokenizer: Path | None) -> "Corpus":

@@ -12,6 +12,7 @@ from asrtool.cli.prepare_options import (
     header_options,
     named_columns,
 )
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -100,4 +101,4 @@ def new(name, source, case, language, lexicon, lm_text, training_hours, download
             download=download,
         )
     )
-    click.echo("\n".join(recipe_lines(recipe)))
+    print_text("\n".join(recipe_lines(recipe)))

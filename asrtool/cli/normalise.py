@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import CASES, PATH
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -38,4 +39,4 @@ def normalise(cuts, out, rules, report, propose, case) -> None:
         raise click.UsageError("give OUT, or --report to write nothing")
     lines = propose_for_file(cuts, propose, case) if propose else normalise_file(cuts, out, rules)
     for line in lines:
-        click.echo(line)
+        print_text(line)

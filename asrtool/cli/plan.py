@@ -5,6 +5,7 @@ import click
 from asrtool.cli.info import read_model_config, vocab_size_option
 from asrtool.cli.json_output import json_option, print_json
 from asrtool.cli.options import EPOCHS, PATH, Number, threads_option
+from asrtool.cli.text_output import print_text
 from asrtool.cli.train import OVERRIDE
 
 AMOUNT = Number(1e-6, 1e9)  # of hours, speeds and prices: beyond, products of several of them overflow
@@ -93,6 +94,6 @@ def plan(
         return
     lines = plan_lines(planned, loaded) | operation_lines(operation, loaded, operation_options)
     for name, value in lines.items():
-        click.echo(f"{name:16} {value}")
+        print_text(f"{name:16} {value}")
     for line in assumptions(planned, loaded) + operation_assumptions(operation_options):
-        click.echo(f"assumed          {line}")
+        print_text(f"assumed          {line}")

@@ -14,6 +14,7 @@ from asrtool.cli.prepare_options import (
     named_columns,
 )
 from asrtool.cli.speaker_options import speaker_options
+from asrtool.cli.text_output import print_text
 
 SUFFIXES = (".jsonl.gz", ".jsonl")
 
@@ -30,7 +31,7 @@ def prepare() -> None:
 def _write(utterances, out: Path, **settings) -> None:
     from asrtool.data.manifest import write_manifest
 
-    click.echo(f"{out}: {write_manifest(utterances, out, **settings)}")
+    print_text(f"{out}: {write_manifest(utterances, out, **settings)}")
 
 
 def _require_output(out: Path, *inputs: Path | None) -> None:
@@ -224,4 +225,4 @@ def lhotse(out, cuts, recordings, supervisions, **settings) -> None:
     from asrtool.data.lhotse_sets import read_lhotse
 
     _require_output(out, cuts, recordings, supervisions)
-    click.echo(f"{out}: {copy_manifest(read_lhotse(cuts, recordings, supervisions), out, **settings)}")
+    print_text(f"{out}: {copy_manifest(read_lhotse(cuts, recordings, supervisions), out, **settings)}")

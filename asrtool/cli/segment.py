@@ -13,6 +13,7 @@ from asrtool.cli.options import (
     precision_option,
     threads_option,
 )
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -70,4 +71,4 @@ def segment(
     experiment = open_experiment(model, checkpoint, device, precision)
     options = SegmentOptions(CutLimits(min_seconds, max_seconds), min_score, speaker)
     for line in segment_file(experiment, audio, text, out, options, channel):
-        click.echo(line)
+        print_text(line)

@@ -4,6 +4,7 @@ import click
 
 from asrtool.cli.options import PATH, POSITIVE, SEED, refuse_options
 from asrtool.cli.speaker_options import speaker_list_option, speaker_options
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -55,7 +56,7 @@ def split(cuts, out_folder, dev_size, test_size, by, dev_speakers, test_speakers
         refuse_options(("by",), "sets without named speakers, which are whole speakers")
     options = SplitOptions(dev_size, test_size, by, speaker_names(dev_speakers), speaker_names(test_speakers), seed)
     for line in split_manifest(cuts, out_folder, options):
-        click.echo(line)
+        print_text(line)
 
 
 @click.command()
@@ -89,4 +90,4 @@ def subset(cuts, out, speakers, exclude_speakers, exclude_ids, max_hours, seed) 
         max_hours,
         seed,
     )
-    click.echo(write_subset(cuts, out, options))
+    print_text(write_subset(cuts, out, options))

@@ -27,6 +27,7 @@ from asrtool.cli.search_options import (
     hotwords_option,
     prefix_search_options,
 )
+from asrtool.cli.text_output import print_text
 
 if TYPE_CHECKING:
     from asrtool.live.live import LiveSource
@@ -38,7 +39,7 @@ def _print_devices(context: click.Context, _option: click.Parameter, is_given: b
     if is_given and not context.resilient_parsing:
         from asrtool.live.input_devices import input_devices
 
-        click.echo("\n".join(input_devices()))
+        print_text("\n".join(input_devices()))
         context.exit()
 
 
@@ -173,7 +174,7 @@ def stream(
     chosen = given | {"chunk_ms": chunk_ms, "endpoints": rules, "alignments": alignments}
     for run in plan_streams(experiment, sets, method, chosen, checkpoint, tag, overwrite, max_minutes, out):
         facts = stream_run(recogniser, run, setup.settings, chunk, alignments, 60 * max_minutes)
-        click.echo("\n".join(summary_lines(facts)))
+        print_text("\n".join(summary_lines(facts)))
 
 
 def _require_one_input(inputs: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from asrtool.cli.options import PATH, refuse_options
+from asrtool.cli.text_output import print_text
 
 MAX_BPE = 1_000_000  # as many units as a tokenizer file may have (asrtool/text/tokenizer.py)
 PHONES = ("phone", "biphone", "triphone")
@@ -81,4 +82,4 @@ def tokenizer(
     else:
         units = train_tokenizer(kind, transcripts(cuts), vocab_size)
     save_tokenizer(units, out)
-    click.echo(f"{out}: {units.size} units ({kind})")
+    print_text(f"{out}: {units.size} units ({kind})")

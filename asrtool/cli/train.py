@@ -4,6 +4,7 @@ import click
 
 from asrtool.cli.completion import complete_override
 from asrtool.cli.options import PATH, POSITIVE, allow_commands, device_option, refuse_options, threads_option
+from asrtool.cli.text_output import print_text
 
 OVERRIDE = click.option(
     "--set",
@@ -101,7 +102,7 @@ def train(
     if probe:
         from asrtool.training.probe import probe_batch_seconds as run_probe
 
-        click.echo(run_probe(loaded, device))
+        print_text(run_probe(loaded, device))
     elif dry_run:
         run_dry(loaded, exp, device, initial, resume)
     else:

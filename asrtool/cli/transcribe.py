@@ -26,6 +26,7 @@ from asrtool.cli.search_options import (
     no_rescore_option,
     prefix_search_options,
 )
+from asrtool.cli.text_output import print_text
 
 VADS = click.Choice(["auto", "silero", "energy", "none"])
 FORMATS = ("txt", "json", "srt", "vtt", "ctm", "textgrid", "tsv")  # the keys of asrtool.inference.outputs.FORMATS
@@ -138,4 +139,4 @@ def transcribe(
         if outputs.to_stdout:
             transcribe_to_stdout(system, found, outputs, lambda text: click.echo(text, nl=False))
         else:
-            click.echo(transcribe_to_files(system, found, outputs, system_settings(system)))
+            print_text(transcribe_to_files(system, found, outputs, system_settings(system)))

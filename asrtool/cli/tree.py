@@ -3,6 +3,7 @@
 import click
 
 from asrtool.cli.options import COUNT, PATH, model_options, refuse_options
+from asrtool.cli.text_output import print_text
 
 
 @click.command()
@@ -80,4 +81,4 @@ def tree(
     summary = grow_units(
         cuts, out, tokenizer, units, leaves, min_frames, experiment, batch_seconds, workers, max_minutes
     )
-    click.echo(f"{out}: {summary}")
+    print_text(f"{out}: {summary}")

@@ -4,6 +4,7 @@ import click
 
 from asrtool.cli.options import JOBS, PATH, model_options
 from asrtool.cli.search_options import beam_option, graph_option, lattice_beam_option, priors_option
+from asrtool.cli.text_output import print_text
 
 NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has tried
 
@@ -83,6 +84,6 @@ def tune(
     out = out or systems[0].folder / "decoding_weights.json"
     facts = tune_systems(systems, out, Grid(rounds=rounds), batch_seconds, workers)
     for row in sorted(facts["tried"], key=lambda row: row["wer"])[:NUM_PRINTED]:
-        click.echo(f"WER {row.pop('wer'):.2f} %: {DecodingWeights(**row)}")
-    click.echo(f"best: WER {facts['wer']:.2f} % in the lattices, {facts['decoded']:.2f} % decoded: ", nl=False)
-    click.echo(f"{DecodingWeights(**facts['best'])}; {facts['before']:.2f} % with the default weights")
+        print_text(f"WER {row.pop('wer'):.2f} %: {DecodingWeights(**row)}")
+    best = f"best: WER {facts['wer']:.2f} % in the lattices, {facts['decoded']:.2f} % decoded"
+    print_text(f"{best}: {DecodingWeights(**facts['best'])}; {facts['before']:.2f} % with the default weights")
