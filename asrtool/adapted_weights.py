@@ -102,7 +102,7 @@ class AdaptedWeights:
         by_run = {info.run: speaker for speaker, info in self.info.items()}
         if len(by_run) > 1:
             speakers = " and ".join(printable(speaker[:50]) for speaker in sorted(by_run.values())[:2])
-            runs = f"weights of {len(by_run)} runs of `asrtool adapt`, such as those of {speakers}"
+            runs = f"weights of {len(by_run)} runs of `asrtool adapt`, such as the weights of {speakers}"
             raise UserError(f"{folder} has {runs}; repeat the last one, which may have been interrupted")
 
     def load_into(self, model: nn.Module, speaker: str | None) -> None:

@@ -57,7 +57,7 @@ FORMATS = ("txt", "json", "srt", "vtt", "ctm", "textgrid", "tsv")  # the keys of
 )
 @click.option("--keep-suffix", is_flag=True, help="Output names with the recording's suffix, such as talk.mp3.txt.")
 @click.option(
-    "--overwrite", is_flag=True, help="Replace existing outputs, also finished ones and those of other programs."
+    "--overwrite", is_flag=True, help="Replace existing outputs, also finished ones and files of other programs."
 )
 @channel_option()
 @click.option("--method", type=METHOD, show_default="the best that MODEL has the files for", help="Search method.")

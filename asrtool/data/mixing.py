@@ -95,7 +95,7 @@ def training_fingerprint(data: DataConfig) -> str:
 
 
 def other_fingerprints(data: DataConfig) -> dict[str, str]:
-    """Returns a digest of each manifest besides those of the training set, by its key and path, to detect a change.
+    """Returns a digest of each manifest besides the training manifests, by its key and path, to detect a change.
 
     They are the manifests of the dev sets, of noise, and of room impulse responses.
     """

@@ -40,7 +40,7 @@ def speed_of(cut: "MonoCut") -> float:
 def _factors(name: str, transforms: Any, has_recording: bool) -> list[float]:
     """Returns the factors of a cut's changes of speed, in their order; `transforms` as lhotse or JSON has them.
 
-    What is no transform is passed over: it is reported when the audio is read.
+    What is not a transform is passed over: it is reported when the audio is read.
     """
     if not has_recording:
         match = SPEED_SUFFIX.search(name)

@@ -77,7 +77,7 @@ def _spans(row: dict) -> list[Span] | None:
 
 
 def _confidences(row: dict) -> list[float] | None:
-    """The confidences of the words of a row's hypothesis, where it has those of all of them."""
+    """The confidences of the words of a row's hypothesis, where all of its words have one."""
     entries = row.get("words") or []
     if [entry[0] for entry in entries] != row["hyp"].split() or any(len(entry) < 4 for entry in entries):
         return None

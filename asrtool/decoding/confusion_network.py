@@ -55,7 +55,7 @@ class ConfusionNetwork:
         spans: Sequence[Span] | None = None,
         confidences: Sequence[float] | None = None,
     ) -> None:
-        """Adds a hypothesis; `spans` and `confidences` are those of its words.
+        """Adds a hypothesis; `spans` and `confidences` belong to its words.
 
         It is aligned so that it differs in the least words, as expected over the hypotheses so far.
         """

@@ -16,9 +16,8 @@ class WordSplitter:
     """Divides the units of hypotheses among their words.
 
     Where the units make the text, a word begins at the mark of a space, or at each unit (words, phones). The words of a
-    graph have their units by their pronunciations: those of the graph, which may differ from the tokenizer's, and those
-    of the tokenizer, since graphs of earlier versions have only the words that were added. Phones in context are
-    compared as phones.
+    graph have the units of a pronunciation in the graph, or in the tokenizer, since graphs of earlier versions list
+    only the words that were added. Phones in context are compared as phones.
     """
 
     def __init__(self, tokenizer: Tokenizer, graph: DecodingGraph | None = None):

@@ -213,7 +213,7 @@ def trimmed_alternatives(
 ) -> tuple[Alternative, ...]:
     """Returns the alternatives that have the words `before` at their beginning and `after` at their end, without them.
 
-    Their scores remain those of the whole hypotheses. There are none if the best one has other words there.
+    Their scores still belong to the whole hypotheses. There are none if the best one has other words there.
     """
     trimmed = []
     for number, alternative in enumerate(alternatives):

@@ -134,7 +134,7 @@ def _write_card(manifest: Manifest, path: Path, out: Path) -> None:
 
 
 def _has_edited_card(pack: Path) -> bool:
-    """Returns True if the folder is a pack with another model card than that of its facts."""
+    """Returns True if the folder is a pack with another model card than the one of its facts."""
     card = pack / CARD
     if not is_pack(pack) or not card.is_file():
         return False

@@ -39,8 +39,8 @@ TOKEN_TYPES = ("words", "phones")
 def read_hypotheses(path: str | Path) -> list[dict]:
     """Returns the rows of a hypotheses file (JSONL: id, ref, hyp, usually score, maybe more), in the file's order.
 
-    All texts of a row are converted to Unicode's composed form (NFC), also those of its words and its n-best list:
-    another form is not an error of a recogniser, and words of two forms do not match each other. `token_type` is
+    All texts of a row, its words and n-best list among them, are converted to Unicode's composed form (NFC): another
+    form is not an error of a recogniser, and words of two forms do not match each other. `token_type` is
     "phones" in rows whose texts are phones instead of words; `speaker` is present if it is known.
 
     Raises UserError for a missing or empty file, for a row without the texts id, ref and hyp (file:line), and for words

@@ -65,7 +65,7 @@ def parse_parameters(given: Sequence[tuple[str, str]]) -> Parameters:
     for name, value in given:
         if name not in PARAMETERS:
             shown = name[:MAX_NAME]
-            raise RequestError("invalid", f"there is no parameter {shown!r} ({did_you_mean(shown, PARAMETERS)})")
+            raise RequestError("invalid", f"unknown parameter {shown!r} ({did_you_mean(shown, PARAMETERS)})")
         if name in values:
             raise RequestError("invalid", f"the parameter {name} is given twice; give it once, in query or form")
         values[name] = value

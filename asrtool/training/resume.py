@@ -64,7 +64,7 @@ def save_session(session: Session) -> Path:
     """Writes the checkpoint of this step on the first rank, while the others wait; returns its path.
 
     Where a finished training continues, this removes the final weights of its earlier end, which all commands would
-    take for those of this training.
+    take for the weights of this training.
     """
     state = session_state(session)
     progress = session.progress

@@ -150,12 +150,12 @@ def test_fields_of_a_form_are_parameters(client, file):
 
 
 @pytest.mark.parametrize(("query", "fields", "message"), [
-    ({}, {"fromat": "srt"}, "there is no parameter 'fromat'"),
+    ({}, {"fromat": "srt"}, "unknown parameter 'fromat'"),
     ({}, {"format": "doc"}, "format is one of"),
     ({}, {"channel": "x"}, "channel is mix or a number"),
     ({}, {"format": ["srt", "vtt"]}, "format is given twice"),
     ({"format": "srt"}, {"format": "vtt"}, "format is given twice"),
-    ({"form\nat": "srt"}, {}, r"there is no parameter 'form\nat'"),
+    ({"form\nat": "srt"}, {}, r"unknown parameter 'form\nat'"),
 ])  # fmt: skip
 def test_fields_of_a_form_that_are_not_possible_are_refused(client, file, query, fields, message):
     upload = {"file": ("talk.flac", file.read_bytes())}

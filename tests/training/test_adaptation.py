@@ -171,7 +171,7 @@ def test_weights_of_two_runs_are_not_decoded_together(asr, exp, corpus, tmp_path
     for name in ("b.pt", "b.json"):
         shutil.copy(tmp_path / "other" / name, exp / "adapted/cuts" / name)
     status, _, err = asr("decode", exp, corpus, "--adapted", exp / "adapted/cuts")
-    assert status == 2 and "has weights of 2 runs of `asrtool adapt`, such as those of b and c" in err
+    assert status == 2 and "has weights of 2 runs of `asrtool adapt`, such as the weights of b and c" in err
     assert len(err.splitlines()) == 1
     asr("adapt", exp, corpus, "--workers", 0, *options)
     assert asr("decode", exp, corpus, "--adapted", exp / "adapted/cuts")[0] == 0

@@ -175,7 +175,7 @@ AUGMENT = [{"noise": "other.jsonl.gz"}, {"reverb": {"manifest": "other.jsonl.gz"
 
 @pytest.mark.parametrize("data", [{"dev": "other.jsonl.gz"}, *({"augment": augment} for augment in AUGMENT)])
 def test_resume_refuses_a_manifest_of_dev_cuts_or_noise_that_was_changed(run, corpus, tmp_path, monkeypatch, data):
-    """Dev losses of two sets cannot be compared. The configuration in the folder stays that of the checkpoint."""
+    """Dev losses of two sets cannot be compared. The configuration in the folder stays as in the checkpoint."""
     monkeypatch.chdir(tmp_path)
     CutSet.from_file(corpus).subset(first=4).to_file("other.jsonl.gz")
     experiment = run(data=data, training={"max_steps": 4})
