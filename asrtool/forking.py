@@ -6,6 +6,7 @@ import sys
 from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.popen_fork import Popen
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 FIRST_WAIT_SECONDS = 10.0  # for the first sign of life; a machine that is short of memory takes seconds
 NUM_TRIES = 4  # the wait doubles each time
@@ -27,9 +28,16 @@ def loader_context(workers: int) -> ForkContext | None:
 
 
 class _ConfirmedFork(ForkProcess):
-    """A process that tells its parent through a pipe that it runs."""
+    """A process that tells its parent through a pipe that it runs, and that ends when its parent exits.
+
+    Python would wait at its exit for a process that is not daemonic, for example for the first one of a pool that was
+    interrupted while it started the second one: nobody would tell it that there is no work.
+    """
 
     _pipe: tuple[int, int]  # descriptors of the ends to read and to write
+
+    def __init__(self, *args: Any, daemon: bool | None = True, **options: Any) -> None:
+        super().__init__(*args, daemon=daemon, **options)
 
     def _bootstrap(self, *args: int | None, **options: int | None) -> int:
         reader, writer = self._pipe
@@ -45,13 +53,17 @@ class _ConfirmedFork(ForkProcess):
             process._pipe = reader, writer = os.pipe()
             started = Popen(process)
             os.close(writer)
-            runs, _, _ = select.select([reader], [], [], FIRST_WAIT_SECONDS * 2**attempt)
-            os.close(reader)
+            runs = False
+            try:
+                runs = bool(select.select([reader], [], [], FIRST_WAIT_SECONDS * 2**attempt)[0])
+            finally:  # also after a Ctrl-C: whoever starts the process does not know it yet, and would not end it
+                os.close(reader)
+                if not runs:
+                    started.kill()
+                    started.wait()
+                    started.close()
             if runs:
                 return started
-            started.kill()
-            started.wait()
-            started.close()
         raise OSError(f"none of {NUM_TRIES} forked processes began to run")
 
 

@@ -1,6 +1,9 @@
 """Processes that hang in their fork, as Python 3.11 lets them when another thread holds a lock of the interpreter."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 
@@ -63,6 +66,36 @@ def test_forks_that_always_hang_are_an_error(hanging_forks):
     process = fork_context().Process(target=abs, args=(1,))
     with pytest.raises(OSError, match="began to run"):
         process.start()
+
+
+INTERRUPTED_START = """
+import os, signal, sys, threading, time
+from concurrent.futures import ProcessPoolExecutor
+from asrtool.forking import fork_context
+from asrtool.interrupts import exit_on_sigterm, init_worker
+
+forks = 0
+def count():
+    global forks
+    forks += 1
+def hang():
+    if forks == 2:
+        time.sleep(1000)
+os.register_at_fork(before=count, after_in_child=hang)
+
+with exit_on_sigterm():
+    threading.Timer(1, os.kill, (os.getpid(), int(sys.argv[1]))).start()
+    with ProcessPoolExecutor(2, fork_context(), init_worker_of_pool) as pool:
+        pool.submit(abs, -1)
+""".replace("init_worker_of_pool", "lambda: init_worker(ends_on_sigterm=True)")
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+def test_a_pool_that_is_interrupted_while_it_starts_ends(number, status):
+    """Its second process hangs in its fork, and the first one waits for work."""
+    command = [sys.executable, "-c", INTERRUPTED_START, str(int(number))]
+    finished = subprocess.run(command, timeout=30, capture_output=True, text=True, check=False)
+    assert finished.returncode in (status, -number), finished.stderr
 
 
 def test_a_process_that_ends_at_once_has_started():

@@ -64,7 +64,7 @@ def test_a_broken_pipe_is_not_reported_as_a_bug(given, experiment_copy, tmp_path
 def test_processes_end_with_their_parent(given, experiment_copy, tmp_path, kind, number):
     commands = {
         "search": (*decoding(experiment_copy, given, 0), "--method", "graph", "--graph", given.graph, "--jobs", 2),
-        "loader": (*training(given, tmp_path, 2), "--set", "training.max_steps=5000"),
+        "loader": (*training(given, tmp_path / "training", 2), "--set", "training.max_steps=5000"),
         "features": ("features", given.cuts, tmp_path / "fb.jsonl.gz", "--jobs", 2, "--speeds", "0.8,0.9,1,1.1,1.2"),
     }
     running = Command(tmp_path, *commands[kind])
