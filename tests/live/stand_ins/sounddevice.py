@@ -1,8 +1,9 @@
 """A stand-in for the package sounddevice with one microphone, which plays a WAV file from a thread of its own.
 
 The variable STAND_IN_MICROPHONE holds a JSON object. wav: the file. then: what happens after it, "interrupt" (Ctrl-C),
-"terminate" (SIGTERM), "unplug", "nothing", or "silence" until the stream is closed. overflows: numbers of callbacks
-that report an overflow. pause: seconds between callbacks. refuse: the message with which the device cannot be opened.
+"terminate" (SIGTERM), "unplug", "nothing", or "silence" until the stream is closed, faster than it can be recognised.
+overflows: numbers of callbacks that report an overflow. pause: seconds between callbacks. refuse: the message with
+which the device cannot be opened.
 """
 
 import json
@@ -60,8 +61,8 @@ class InputStream:
         self.settings = _settings()
         if "refuse" in self.settings:
             raise PortAudioError(self.settings["refuse"])
-        self.samples, rate = soundfile.read(self.settings["wav"], dtype=dtype)
-        assert (rate, channels, self.samples.ndim) == (samplerate, 1, 1)
+        self.samples, self.rate = soundfile.read(self.settings["wav"], dtype=dtype)
+        assert (self.rate, channels, self.samples.ndim) == (samplerate, 1, 1)
         assert DEVICES[device]["max_input_channels"]
         self.callback, self.finished_callback = callback, finished_callback
         self.is_closed = threading.Event()
@@ -96,4 +97,4 @@ class InputStream:
         elif how == "unplug":
             self.finished_callback()
         while how == "silence" and not self.is_closed.wait(0.01):
-            self._call(np.zeros(160, np.float32))
+            self._call(np.zeros(2 * self.rate, np.float32))
