@@ -2,7 +2,7 @@
 
 import click
 
-from asrtool.cli.options import NOT_NEGATIVE, PATH, POSITIVE, overwrite_out_option
+from asrtool.cli.options import PATH, Number, overwrite_out_option
 from asrtool.cli.text_output import print_text
 
 
@@ -12,7 +12,7 @@ from asrtool.cli.text_output import print_text
 @click.option(
     "--system-weight",
     "weights",
-    type=NOT_NEGATIVE,
+    type=Number(0, 1e6),
     multiple=True,
     show_default="equal weights",
     help="Weight of a system; give one for each folder, in order.",
@@ -20,7 +20,7 @@ from asrtool.cli.text_output import print_text
 @click.option(
     "--scale",
     default=1.0,
-    type=POSITIVE,
+    type=Number(0, 1000, minimum_open=True),
     help="Factor of the scores in n-best lists. A smaller one makes the hypotheses more alike in probability.",
 )
 @overwrite_out_option
