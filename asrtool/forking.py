@@ -31,7 +31,7 @@ class _ConfirmedFork(ForkProcess):
     """A process that tells its parent through a pipe that it runs, and that ends when its parent exits.
 
     Python would wait at its exit for a process that is not daemonic, for example for the first one of a pool that was
-    interrupted while it started the second one: nobody would tell it that there is no work.
+    interrupted while it started the second one: it would wait for work for ever.
     """
 
     _pipe: tuple[int, int]  # descriptors of the ends to read and to write

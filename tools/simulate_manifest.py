@@ -13,7 +13,6 @@ Audio paths do not exist unless --audio is given; then no cut is longer than tha
 
 import argparse
 import gzip
-import multiprocessing
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
@@ -25,6 +24,7 @@ import numpy as np
 from asrtool.data.audio import InvalidEntry, inspect_mono_audio
 from asrtool.errors import AsrtoolError, UserError
 from asrtool.files import atomic_path
+from asrtool.forking import fork_context
 from asrtool.progress import progress
 
 SHORTEST, LONGEST, MEAN = 2.0, 20.0, 11.7  # seconds
@@ -119,7 +119,7 @@ def write(out: Path, shape: str, wanted: list[File], jobs: int) -> int:
     """Make the files and write them, one after the other; returns their bytes together."""
     if out.is_file() or out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is there already; delete it, or give another name")
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+    with fork_context().Pool(jobs) as pool:
         made = progress(pool.imap(make, wanted), f"writing {out.name}", len(wanted), "files")
         return write_single(out, made) if shape == "single" else write_folder(out, made)
 

@@ -31,7 +31,7 @@ class SearchProcess:
         self.streams: set[int] = set()
         context = fork_context()
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(searches, other), name="asrtool search", daemon=True)
+        self._process = context.Process(target=_serve, args=(searches, other), name="asrtool search")
         with sigterm_held():
             self._process.start()
         other.close()

@@ -80,7 +80,7 @@ def _composed_hypothesis(entry: Any) -> Any:
 def read_hypothesis_texts(folder: Path, cuts: Iterable[str]) -> dict[str, str]:
     """Returns the words of a folder of `asrtool decode`, by id.
 
-    Raises UserError for hypotheses in phones, and DataError with those of the ids `cuts` that have no hypothesis.
+    Raises UserError for hypotheses in phones, and DataError with the ids of `cuts` that have no hypothesis.
     """
     rows = read_hypotheses(folder / HYPOTHESES)
     if any(row.get("token_type") == "phones" for row in rows):

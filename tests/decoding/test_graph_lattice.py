@@ -154,7 +154,7 @@ def test_words_emitted_without_a_frame_are_compared_by_their_new_costs(arcs, cos
         )
     )
     assert len(exact) == 2 and pruned
-    if costs == {"w1": 9.0, "w2": 9.0}:  # the word of one path may come a frame later than that of the other
+    if costs == {"w1": 9.0, "w2": 9.0}:  # the word of one path may come a frame later than the word of the other
         assert all(exact[words] == cost for words, cost in pruned.items())
     else:
         assert pruned == {words: cost for words, cost in exact.items() if cost <= min(exact.values()) + beam}

@@ -202,7 +202,7 @@ def test_the_moments_of_another_optimizer_are_refused(tmp_path, tiny_config):
 def started_options(config, experiment, checkpoint):
     """Returns the options of each group of the optimizer that a session starts with, and the number of moments.
 
-    They are those of a session with the moments of `checkpoint`.
+    The session has the moments of `checkpoint`.
     """
     ranks = this_rank()
     with process_group(ranks, torch.device("cpu"), 60.0):
@@ -218,7 +218,7 @@ OPTIONS = [("adamw", "none"), ("muon", "none"), ("adamw", "fsdp")]
 
 @pytest.mark.parametrize(("optimizer", "strategy"), OPTIONS)
 def test_the_moments_of_another_training_come_without_its_options(tmp_path, tiny_config, on_ranks, optimizer, strategy):
-    """Weight decay, betas and the factor of Muon's learning rate are those of the new training."""
+    """Weight decay, betas and the factor of Muon's learning rate are taken from the new training."""
     plain = PLAIN | {"max_steps": 3, "optimizer": optimizer}
     train(tiny_config(training=plain), tmp_path / "base", device="cpu")
     changed = plain | {"weight_decay": 0.5, "betas": [0.8, 0.9], "muon_lr_factor": 2.0}

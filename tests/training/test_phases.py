@@ -158,7 +158,7 @@ def test_a_resumed_training_does_not_load_the_initial_weights_again(tmp_path, ti
 
 @pytest.mark.parametrize("name", ["other.pt", "gone.pt"])
 def test_initial_weights_are_not_used_by_a_training_that_is_resumed(tmp_path, tiny_config, warm, state, capfd, name):
-    """Such as those of an experiment that has ended since, or is there no more; a warning says so."""
+    """The other experiment may have ended since, or be deleted; a warning says that its weights are not used."""
     begin(tmp_path, tiny_config, warm)
     if name == "other.pt":
         (warm.parent / name).write_bytes(warm.read_bytes())
