@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2  # until a cancelled client and the deadline of a job are looked at again
 CANCEL_SECONDS = 30.0  # a process that works on a cancelled job for longer is ended: a batch of segments takes less
 LEAST_DEADLINE = 60.0  # seconds for a job, however short the longest recording is: the machine may be busy
+TAKE_SECONDS = 60.0  # a process that has not taken a job by then is replaced
 JOIN_SECONDS = 5.0
 LAST_EVENTS = ("done", "error")
 
@@ -159,7 +160,7 @@ class UploadProcess:
             event = self._receive()
             while event is None:
                 event = self._receive()
-        except (EOFError, OSError) as error:
+        except OSError as error:
             raise UserError("the process of uploads ended while it opened the model; see above") from error
         if event["event"] != "ready":
             raise UserError(event["message"])
@@ -170,9 +171,12 @@ class UploadProcess:
         A process that ends or takes too long is replaced.
         """
         try:
-            if self._process is None or not self._process.is_alive():  # it was killed while it was free
+            try:
+                self._hand_over(job)
+            except OSError as error:  # it ended while it was free, and may not be a zombie yet
+                logger.error(f"the process of uploads has ended while it was free ({error}): another one is started")
                 self._restart()
-            self._pipe.send_bytes(json.dumps(asdict(job)).encode())
+                self._hand_over(job)
             for event in self._events(is_cancelled):
                 emit(event)
                 if event["event"] in LAST_EVENTS:
@@ -188,6 +192,15 @@ class UploadProcess:
             logger.error(f"{reason}: another one is started")
             self._restart()
 
+    def _hand_over(self, job: Job) -> None:
+        """Returns when the process has taken a job. Raises OSError if it has ended, or does not take it in time."""
+        self._pipe.send_bytes(json.dumps(asdict(job)).encode())
+        deadline = time.monotonic() + TAKE_SECONDS
+        while self._pipe.poll(max(0.0, deadline - time.monotonic())):
+            if (event := self._receive()) and event["event"] == "taken":
+                return
+        raise TimeoutError(f"it has not taken a job in {TAKE_SECONDS:g} seconds")
+
     def _events(self, is_cancelled: threading.Event) -> Iterator[Event]:
         """Yields what the process sends. Returns at the deadline of the job."""
         deadline = time.monotonic() + max(self._max_seconds, LEAST_DEADLINE)
@@ -201,8 +214,14 @@ class UploadProcess:
                 yield event
 
     def _receive(self) -> Event | None:
-        """Returns the next event; None for a line of the log, which is written."""
-        event: Event = json.loads(self._pipe.recv_bytes())
+        """Returns the next event; None for a line of the log, which is written.
+
+        Raises OSError if the process has ended.
+        """
+        try:
+            event: Event = json.loads(self._pipe.recv_bytes())
+        except EOFError as error:
+            raise BrokenPipeError("the process has ended") from error
         if event["event"] != "log":
             return event
         upload = event["upload"]

@@ -4,7 +4,7 @@ A process of its own has two reasons: decoders of audio read what strangers send
 and live streams come first, so that it runs at a lower priority.
 
     job:     {"path", "name", "format", "channel", "has_segments", "id"}; {} cancels the current one
-    events:  {"event": "recording", "seconds"}, {"event": "segment", "segment"} ...,
+    events:  {"event": "taken"}, {"event": "recording", "seconds"}, {"event": "segment", "segment"} ...,
              then {"event": "done", "content", "seconds", "compute_seconds"} or {"event": "error", "code", "message"};
              at any time {"event": "log", "level", "message", "upload"}, a line for the log of the server
 """
@@ -99,6 +99,7 @@ def run_worker(pipe: Connection, model: dict[str, Any], threads: int, max_second
             tree = json.loads(pipe.recv_bytes())
             if tree:
                 log.job = Job(**tree)
+                send({"event": "taken"})
                 _recognise(system, log.job, pipe, send, max_seconds)
         except (EOFError, OSError):  # the server has ended, or does not want this process any more
             os._exit(0)  # at once: the end of Python and torch takes a second of computing, at a low priority

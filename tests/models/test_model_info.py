@@ -111,5 +111,5 @@ def test_the_table_of_presets_has_a_line_for_each_with_its_size():
         with torch.device("meta"):
             config = load_config(path)
             model = AcousticModel(config.model, config.features.num_bins, 500)
-        row = next((line for line in readme.splitlines() if f"`conf/{path.relative_to(conf)}`" in line), "")
+        row = next((line for line in readme.splitlines() if line.startswith(f"| `conf/{path.relative_to(conf)}` ")), "")
         assert f" {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M " in row, f"{path.name}: {row}"

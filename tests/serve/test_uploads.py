@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 import time
+from multiprocessing.context import SpawnProcess
 
 import numpy as np
 import pytest
@@ -229,18 +230,40 @@ def test_limits_of_uploads(stream_experiment, file, sound):
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_is_ended_and_the_queue_is_bounded(stream_experiment, file, monkeypatch):
-    limits = Limits(max_upload_seconds=7.0, max_queued_uploads=0)
-    before = set(upload_process())
-    with served(stream_experiment, limits=limits) as running, http(running.url) as client:
-        (process,) = set(upload_process()) - before
+def test_a_process_that_hangs_is_ended_and_the_queue_is_bounded(stream_experiment, file, tmp_path, monkeypatch):
+    long_file = tmp_path / "long.flac"
+    soundfile.write(long_file, np.tile(soundfile.read(file)[0], 100), RATE)
+    hand_over = upload_pool.UploadProcess._hand_over
+
+    def hand_over_and_stop(self, job):
+        hand_over(self, job)
         os.kill(process, signal.SIGSTOP)
+        self._max_seconds = 1.0
+
+    before = set(upload_process())
+    with served(stream_experiment, limits=Limits(max_queued_uploads=0)) as running, http(running.url) as client:
+        (process,) = set(upload_process()) - before
         monkeypatch.setattr(upload_pool, "LEAST_DEADLINE", 1.0)
-        with client.stream("POST", "/v1/transcribe?format=jsonl", content=file.read_bytes()) as hanging:
-            assert hanging.status_code == 500
+        monkeypatch.setattr(upload_pool.UploadProcess, "_hand_over", hand_over_and_stop)
+        answer = client.post("/v1/transcribe", content=long_file.read_bytes())
+        assert answer.status_code == 500 and "took too long" in answer.json()["error"]["message"]
         monkeypatch.undo()
         answer = client.post("/v1/transcribe", content=file.read_bytes())
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_ends_or_hangs_while_it_is_free_loses_no_upload(stream_experiment, file, monkeypatch, number):
+    before = set(upload_process())
+    with served(stream_experiment) as running, http(running.url) as client:
+        (process,) = set(upload_process()) - before
+        if number == signal.SIGSTOP:
+            monkeypatch.setattr(upload_pool, "TAKE_SECONDS", 5.0)
+        monkeypatch.setattr(SpawnProcess, "is_alive", lambda self: True)  # as it says until all threads have ended
+        os.kill(process, number)
+        answer = client.post("/v1/transcribe", content=file.read_bytes())
+        assert answer.status_code == 200
+        assert process not in upload_process()
 
 
 def test_where_no_process_can_be_started_an_upload_fails_and_later_ones_do_not(stream_experiment, file, monkeypatch):
@@ -256,8 +279,7 @@ def test_where_no_process_can_be_started_an_upload_fails_and_later_ones_do_not(s
             answer = client.post("/v1/transcribe", content=file.read_bytes())
             assert answer.status_code == 500 and answer.json()["error"]["code"] == "failed"
         monkeypatch.undo()
-        while (answer := client.post("/v1/transcribe", content=file.read_bytes())).status_code != 200:
-            assert answer.status_code == 500  # the old process was not seen to have ended
+        assert client.post("/v1/transcribe", content=file.read_bytes()).status_code == 200
 
 
 @pytest.mark.parametrize("charset", ["unicode_escape", "latin-1", "punycode"])
