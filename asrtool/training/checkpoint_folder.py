@@ -2,6 +2,7 @@
 
 import math
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,14 @@ class Checkpoints:
         return path
 
     def link_best(self, dev_losses: dict[int, float]) -> None:
-        """Links `best.pt` to the checkpoint of lowest dev loss, if that exists and is not linked already.
+        """Links `best.pt` to the existing checkpoint of lowest dev loss, if it is not linked already.
 
         A process that was killed between a checkpoint and its link has left a `best.pt` of an earlier step, or none.
         """
         for step in self._best_steps(dev_losses)[:1]:
             path = self._path(step)
             link = self.folder / "best.pt"
-            if path.is_file() and not (link.is_file() and link.samefile(path)):
+            if not (link.is_file() and link.samefile(path)):
                 self._link(path, "best.pt")
 
     def link_last(self, name: str) -> Path:
@@ -110,7 +111,12 @@ class Checkpoints:
         return self.folder / name
 
     def _best_steps(self, dev_losses: dict[int, float]) -> list[int]:
-        return rank_by_loss(dev_losses)[: self.keep_best]
+        """The steps of lowest dev loss whose checkpoints exist.
+
+        Where a later checkpoint was deleted, those that it had replaced are gone, too.
+        """
+        existing = (step for step in rank_by_loss(dev_losses) if self._path(step).is_file())
+        return list(islice(existing, self.keep_best))
 
     def _last_steps(self, dev_losses: dict[int, float]) -> list[int]:
         return sorted(dev_losses)[-self.keep_last :]

@@ -65,3 +65,31 @@ def test_checkpoints_keep_the_best_and_the_last(tmp_path):
         checkpoints.write(step, {"model": {}, "config": {}}, losses)
     assert [path.name for path in sorted(tmp_path.glob("step-*"))] == [f"step-0000000{n}.pt" for n in (2, 4, 5)]
     assert load_checkpoint(checkpoints.last()) == {"model": {}, "config": {}}
+
+
+@pytest.mark.parametrize(
+    ("keep_best", "keep_last", "first_losses", "deleted"),
+    [(1, 2, [1.0, 1.1, 0.8], [3]), (2, 3, [1.0, 1.1, 2.0, 3.0, 0.8, 0.7], [5, 6])],
+)
+def test_checkpoints_that_are_gone_are_not_the_best(tmp_path, keep_best, keep_last, first_losses, deleted):
+    """Damaged checkpoints are to be deleted: training resumes from an earlier one, and those they replaced are gone."""
+
+    def write(step, loss):
+        losses[step] = loss
+        checkpoints.write(step, {"model": {"step": torch.tensor(float(step))}, "config": {}}, losses)
+
+    checkpoints, losses = Checkpoints(tmp_path, keep_best, keep_last), {}
+    for step, loss in enumerate(first_losses, 1):
+        write(step, loss)
+    for step in deleted:
+        checkpoints._path(step).unlink()
+        losses.pop(step)
+    last = deleted[0] - 1
+    checkpoints.link_best(losses)
+    assert checkpoints.all() == [checkpoints._path(last)]
+    assert (tmp_path / "best.pt").samefile(checkpoints._path(last))
+    write(last + 1, 1.05)
+    assert (tmp_path / "best.pt").samefile(checkpoints._path(last + 1))
+    steps = checkpoints.average("best", losses, {"config": {}})
+    assert steps == [last, last + 1][-keep_best:]
+    assert load_checkpoint(checkpoints.averaged)["model"]["step"] == sum(steps) / len(steps)
