@@ -1,5 +1,8 @@
 """Recognition of recordings: what comes out does not depend on how segments are batched, nor on processes."""
 
+import os
+import signal
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +14,7 @@ from asrtool.experiment import open_experiment
 from asrtool.inference.detectors import open_detector
 from asrtool.inference.results import Alternative, Word
 from asrtool.inference.segment_batches import FollowedSegment, length_batches, segment_windows, with_next_overlaps
+from asrtool.inference.segment_search import SearchProcessEnded, SegmentSearch
 from asrtool.inference.training_lengths import longest_utterance
 from asrtool.inference.transcriber import RecognisedSegment, SegmentPlace, Transcriber, join_segments
 from tests.inference.test_model import assert_same_words
@@ -218,3 +222,65 @@ def test_alternatives_whose_first_one_has_other_words_than_the_segment_are_left_
     segment = RecognisedSegment(SegmentPlace(0, 3, 0, 1), words, None, (Alternative("a bc", 0), Alternative("a c", -1)))
     assert segment.with_words(0, 2).alternatives == () and segment.with_words(0, 2).confidence is None
     assert segment.with_words(0, 3) == segment
+
+
+@pytest.fixture(scope="module")
+def some_samples(samples):
+    """Seconds of tones, as few as three segments have."""
+    return samples[: 8 * RATE]
+
+
+@pytest.fixture(scope="module")
+def words(opened, some_samples):
+    """Their words, searched in this process."""
+    return Transcriber(opened, "greedy", {}, max_seconds=3, vad="energy").transcribe(some_samples, rate=RATE).words
+
+
+def kill_one(transcriber):
+    """Kills a search process."""
+    os.kill(next(iter(transcriber._processes.pool._processes)), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("when", ["free", "running", "free and known"])
+def test_what_a_killed_search_process_had_is_searched_again(opened, some_samples, words, monkeypatch, when):
+    transcriber = Transcriber(opened, "greedy", {}, 2, 10, max_seconds=3, vad="energy")
+    frames = transcriber._with_frames
+
+    def frames_and_kill(segments):
+        for number, item in enumerate(frames(segments)):
+            if number == 2:
+                kill_one(transcriber)
+            yield item
+
+    if when == "running":
+        monkeypatch.setattr(transcriber, "_with_frames", frames_and_kill)
+    else:
+        kill_one(transcriber)
+    if when == "free and known":
+        with pytest.raises(BrokenProcessPool):
+            while True:
+                transcriber._processes.pool.submit(int).result(20)
+    assert_same_words(transcriber.transcribe(some_samples, rate=RATE).words, words)
+    transcriber.close()
+
+
+def test_a_segment_that_kills_its_search_process_ends_its_recording_alone(opened, some_samples, monkeypatch):
+    monkeypatch.setattr(SegmentSearch, "__call__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    transcriber = Transcriber(opened, "greedy", {}, 2, max_seconds=3, vad="energy")
+    with pytest.raises(SearchProcessEnded, match="fewer --jobs"):
+        transcriber.transcribe(some_samples, rate=RATE)
+    monkeypatch.undo()
+    assert transcriber.transcribe(some_samples, rate=RATE).words
+    transcriber.close()
+
+
+def test_two_recordings_at_a_time_survive_a_killed_search_process(opened, some_samples, words):
+    transcriber = Transcriber(opened, "greedy", {}, 2, max_seconds=3, vad="energy")
+    one, other = (transcriber.segments(some_samples, rate=RATE) for _ in range(2))
+    results = [[next(one)], [next(other)]]
+    kill_one(transcriber)
+    results[0] += one
+    results[1] += other
+    for segments in results:
+        assert_same_words([word for segment in segments for word in segment.words], words)
+    transcriber.close()

@@ -201,9 +201,6 @@ def test_a_process_that_is_killed_is_replaced(client, file, transcript):
     for process in upload_process():
         os.kill(process, signal.SIGKILL)
     answer = client.post("/v1/transcribe", content=file.read_bytes())
-    if answer.status_code != 200:  # it was not noticed before the upload
-        assert answer.json()["error"]["code"] == "failed"
-        answer = client.post("/v1/transcribe", content=file.read_bytes())
     assert answer.json()["text"] == transcript.text
 
 
@@ -361,8 +358,6 @@ def test_killed_search_processes_are_replaced(stream_experiment, file):
             os.kill(child, signal.SIGTERM)  # as from a service manager, to all processes: they leave it to their parent
         assert client.post("/v1/transcribe", content=file.read_bytes()).json()["text"] == expected.text
         os.kill(children(process)[0], signal.SIGKILL)
-        answer = client.post("/v1/transcribe", content=file.read_bytes())
-        assert answer.status_code == 500 and "search process" in answer.json()["error"]["message"]
         assert client.post("/v1/transcribe", content=file.read_bytes()).json()["text"] == expected.text
 
 
