@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from asrtool.text.lexicon import read_lexicon
-from tests.egs.recipes import LINE, ROOT, environment, run, tiny_config
+from tests.egs.recipes import LINE, ROOT, environment, preloaded_environment, run, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,48 @@ def test_another_seed_trains_again_on_the_same_data(digits):
     output = run("digits", *options, "--seed", 2)
     assert output.count("already done and unchanged") == 3
     assert (work / "exp/tiny_seed2/results.txt").is_file()
+
+
+def combine(*options: object, status: int = 0) -> str:
+    """Runs local/combine.sh; returns its output."""
+    command = ["bash", str(ROOT / "local/combine.sh"), *map(str, options)]
+    done = subprocess.run(
+        command, env=preloaded_environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_systems_are_combined_and_adapted_to_the_words_of_each_other(digits):
+    work, options, _ = digits
+    run("digits", *options, "--seed", 3, "--stop-stage", 5, "--decode", "graph")
+    output = combine("--work", work, "--systems", "exp/tiny_seed1 exp/tiny_seed3", "--method", "graph", "--rounds", 1)
+    assert re.findall(r"^(Round \d):", output, re.MULTILINE) == ["Round 0", "Round 1"]
+    assert len(LINE.findall(output)) == 2 * 2 * 3  # rounds, sets, and two systems with their combination
+    for name in ["dev", "test"]:
+        result = work / "exp/combined/decode" / name / "graph_round1"
+        made_of = json.loads((result / "decode.json").read_text())
+        for system in ["exp/tiny_seed1", "exp/tiny_seed3"]:
+            folder = work / system / "decode" / name / "graph_adapted-round1"
+            assert str(folder.relative_to(work)) in json.dumps(made_of)
+            assert (folder / "wer.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--systems", "exp/tiny_seed1"], "two systems or more"),
+        (["--systems", "exp/tiny_seed1 exp/none", "--method", "graph"], "no results in .*exp/none/decode/dev/graph"),
+        (["--systems", "exp/a exp/b", "--method", "greedy"], "--method is graph, rescored or neural"),
+        (["--systems", "exp/a exp/b", "--rounds", "-1"], "--rounds is a number"),
+        (["--systems", "exp/a exp/b", "--work", "exp"], "no such folder"),
+        ([], "two systems or more"),
+    ],
+)
+def test_wrong_options_of_combine_are_one_line(digits, options, message):
+    output = combine("--work", digits[0], *options, status=2)
+    assert len(output.splitlines()) == 1 and re.search(message, output), output
 
 
 @pytest.mark.slow
