@@ -19,8 +19,9 @@ class Lane:
     """A stream in the engine's thread.
 
     slot: of its state in `ModelSteps`. process: that runs its searches, None for the engine's own. options: until they
-    are sent with its first task. is_waiting: for the reply to its last task; it goes on after it. has_all: all of its
-    samples have arrived. is_last: its last task was sent. num_samples: that the input has, or had.
+    are sent with its first task. first_task: while it is sent for the first time and has no reply. is_waiting: for the
+    reply to its last task; it goes on after it. has_all: all of its samples have arrived. is_last: its last task was
+    sent. num_samples: that the input has, or had.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Lane:
     slot: int
     process: SearchProcess | None
     options: SearchOptions | None
+    first_task: SearchTask | None = field(default=None, init=False)
     is_waiting: bool = field(default=False, init=False)
     has_all: bool = field(default=False, init=False)
     is_last: bool = field(default=False, init=False)
@@ -68,7 +70,9 @@ class Lane:
         self.is_waiting = True
         self.is_last = self.input.is_done
         options, self.options = self.options, None
-        return SearchTask(self.number, log_probs, features, not self.input.has_ended, self.is_last, options)
+        task = SearchTask(self.number, log_probs, features, not self.input.has_ended, self.is_last, options)
+        self.first_task = task if options else None
+        return task
 
 
 def next_batch(queue: dict[Lane, None], experiment: Experiment, most: int) -> tuple[list[Lane], int]:

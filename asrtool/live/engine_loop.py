@@ -16,7 +16,7 @@ from asrtool.live.engine_events import EventQueue, StepPace
 from asrtool.live.engine_lane import Lane, next_batch
 from asrtool.live.live_stream import LiveStream
 from asrtool.live.search_processes import SearchProcess, process_ended
-from asrtool.live.stream_searches import SearchContext, SearchOptions, SearchReply, StreamSearches
+from asrtool.live.stream_searches import SearchContext, SearchOptions, SearchReply, SearchTask, StreamSearches
 from asrtool.streaming.latency import algorithmic_latency, default_chunk_seconds
 from asrtool.streaming.model_steps import ModelSteps, StepOutput
 from asrtool.streaming.recogniser import frame_extractor
@@ -143,7 +143,6 @@ class EngineLoop:
             stream.end(error)
             return
         self._start_processes()
-        process = min(self._processes, key=lambda process: len(process.streams), default=None)
         lane = Lane(
             number=next(self._numbers),
             stream=stream,
@@ -151,12 +150,17 @@ class EngineLoop:
             resampler=resampler,
             rate=self._rate,
             slot=slot,
-            process=process,
+            process=None,
             options=options,
         )
         self._lanes[stream] = self._numbered[lane.number] = lane
-        if process:
-            process.streams.add(lane.number)
+        self._choose_process(lane)
+
+    def _choose_process(self, lane: Lane) -> None:
+        """Gives a stream the search process that has the fewest."""
+        lane.process = min(self._processes, key=lambda process: len(process.streams), default=None)
+        if lane.process:
+            lane.process.streams.add(lane.number)
 
     def _update(self, stream: LiveStream) -> None:
         lane = self._lanes.get(stream)
@@ -212,7 +216,9 @@ class EngineLoop:
 
     def _submit(self, lane: Lane, log_probs: np.ndarray, features: np.ndarray) -> None:
         """Gives log-probs of a stream to its search. The reply is handled before its next step."""
-        task = lane.task(log_probs, features)
+        self._send(lane, lane.task(log_probs, features))
+
+    def _send(self, lane: Lane, task: SearchTask) -> None:
         if lane.process:
             lane.process.submit(task)
         else:
@@ -224,6 +230,7 @@ class EngineLoop:
         if lane is None:
             return
         lane.is_waiting = False
+        lane.first_task = None
         lane.stream.compute_seconds += reply.seconds
         lane.stream.recognised_seconds = reply.total_frames * self._frame_seconds
         try:
@@ -260,16 +267,27 @@ class EngineLoop:
             lane.process.submit(lane.number)
 
     def _replace(self, process: SearchProcess) -> None:
-        """Ends the streams of a search process that was killed, and starts another one.
+        """Starts another search process for one that was killed, and ends its streams.
 
-        It is forked by this thread: no other one computes, and could be in the middle of something.
+        A stream of which it has searched nothing goes on with another one, once: the process may have been killed
+        before the stream was opened, since its end is seen when the system has freed its memory.
+
+        The process is forked by this thread: no other one computes, and could be in the middle of something.
         """
         if self._is_stopped:
             return
         self._processes.remove(process)
-        for number in list(process.streams):
-            self._fail(self._numbered[number], process_ended())
+        lanes = [self._numbered[number] for number in process.streams]
+        moved = [lane for lane in lanes if lane.options or lane.first_task]
+        for lane in lanes:
+            if lane not in moved:
+                self._fail(lane, process_ended())
         self._start_processes()
+        for lane in moved:
+            self._choose_process(lane)
+            task, lane.first_task = lane.first_task, None
+            if task:
+                self._send(lane, task)
 
     def _start_processes(self) -> None:
         """Starts the search processes that are missing. Where it cannot, this thread searches until it can."""

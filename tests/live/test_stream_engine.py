@@ -21,6 +21,7 @@ from asrtool.errors import UserError
 from asrtool.live.engine_lane import Lane
 from asrtool.live.live_stream import LiveStream
 from asrtool.live.stream_engine import StreamEngine
+from asrtool.live.stream_searches import StreamSearches
 from asrtool.streaming.recogniser import frame_extractor
 from asrtool.streaming.utterance_input import UtteranceInput
 from asrtool.streaming.utterance_search import UtteranceSearch
@@ -274,12 +275,20 @@ def test_a_step_that_fails_is_repeated_for_each_stream(model, engine, monkeypatc
     assert failures
 
 
+def wait_for_results(listeners):
+    """Waits until something was searched of each stream."""
+    for listener in listeners:
+        while not listener.results:
+            time.sleep(0.01)
+
+
 def test_a_killed_search_process_ends_its_streams_and_is_replaced(model):
     samples = sound(2.0, 3)
     with StreamEngine(model, search_workers=2) as engine:
         opened = [open_stream(engine) for _ in range(4)]
         for stream, _ in opened:
             stream.accept(samples[:RATE])
+        wait_for_results(listener for _, listener in opened)
         before = engine.search_pids
         os.kill(before[0], signal.SIGKILL)
         failed = [listener for _, listener in opened[::2]]
@@ -297,6 +306,44 @@ def test_a_killed_search_process_ends_its_streams_and_is_replaced(model):
             assert listener.wait().ends == [None]
             assert_same(listener.finals, alone(model, samples, ["default"]))
         assert before[0] not in engine.search_pids and before[1] in engine.search_pids
+
+
+@pytest.mark.parametrize("when", ["before any audio", "before the first reply", "with no other process"])
+def test_a_stream_of_which_a_killed_process_has_searched_nothing_goes_on(model, monkeypatch, when):
+    samples = sound(2.0, 3)
+
+    def refused(*_):
+        raise BlockingIOError("no process is left")
+
+    with StreamEngine(model, search_workers=1) as engine:
+        (process,) = engine.search_pids
+        os.kill(process, signal.SIGSTOP)  # as one whose end is not seen yet
+        stream, listener = open_stream(engine)
+        if when != "before any audio":
+            stream.accept(samples)
+            stream.finish()
+            while not (engine.statistics().steps and engine._loop._lanes[stream].is_waiting):
+                time.sleep(0.01)
+        if when == "with no other process":
+            monkeypatch.setattr("asrtool.live.engine_loop.SearchProcess", refused)
+        os.kill(process, signal.SIGKILL)
+        if when == "before any audio":
+            stream.accept(samples)
+            stream.finish()
+        assert listener.wait().ends == [None]
+        assert_same(listener.finals, alone(model, samples, ["default"]))
+        assert process not in engine.search_pids
+
+
+def test_a_stream_that_kills_its_search_process_is_tried_twice(model, monkeypatch):
+    monkeypatch.setattr(StreamSearches, "run", lambda *_: os._exit(1))
+    with StreamEngine(model, search_workers=1) as engine:
+        before = engine.search_pids
+        stream, listener = open_stream(engine)
+        stream.accept(sound(2.0, 3))
+        (error,) = listener.wait().ends
+        assert isinstance(error, UserError) and "search process" in str(error)
+        assert engine.search_pids != before
 
 
 def test_search_processes_leave_sigterm_to_their_parent(model):
@@ -324,6 +371,7 @@ def test_where_no_search_process_can_be_started_the_engine_searches_itself(model
             patch.setattr("asrtool.live.engine_loop.SearchProcess", refused)
             first, failed = open_stream(engine)
             first.accept(samples)
+            wait_for_results([failed])
             os.kill(engine.search_pids[0], signal.SIGKILL)
             assert isinstance(failed.wait().ends[0], UserError)
             stream, listener = open_stream(engine)
