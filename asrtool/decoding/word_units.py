@@ -26,6 +26,7 @@ class WordSplitter:
         plain = tokenizer.without_context
         self.plain_unit = tokenizer.phone_of if isinstance(tokenizer, ContextTokenizer) else range(tokenizer.size)
         self.numbers = {symbol: unit for unit, symbol in enumerate(plain.symbols)}
+        self.separator = self.numbers.get(_separator(tokenizer, graph) or "", UNKNOWN)
         self.begins_word = tokenizer.begins_word
         self.merges_repeats = graph is not None and graph.meta["topology"] == "modified"
         self.pronunciations = cache(self._pronunciations)
@@ -62,42 +63,50 @@ class WordSplitter:
         unit of a word may be the first one of the next word as well. Of several divisions the first one is returned,
         which takes the usual pronunciation of the earliest word where they differ.
         """
-        separator = self.numbers.get(self.tokenizer.separator or "", -1)
-        # reached[n]: how the first n words can end: end among the units -> bounds of the n-th word
-        reached: list[dict[int, Bounds]] = [{0: (0, 0)}]
+        # reached[n]: how the first n words can end: end among the units -> where the n-th word begins, and where the
+        # word before it ends
+        reached: list[dict[int, tuple[int, int]]] = [{0: (0, 0)}]
         for word in words:
-            ends: dict[int, Bounds] = {}
+            ends: dict[int, tuple[int, int]] = {}
             for end in reached[-1]:
-                for begin in self._begins(end, tokens, separator):
+                for begin in self._begins(end, tokens):
                     for pronunciation in self.pronunciations(word):
                         stop = begin + len(pronunciation)
                         if tuple(tokens[begin:stop]) == pronunciation:
-                            ends.setdefault(stop, (begin, stop))
+                            ends.setdefault(stop, (begin, end))
             reached.append(ends)
-        return _trace_back(reached, tokens, separator)
+        last = len(tokens)
+        if last not in reached[-1] and last and tokens[-1] == self.separator:
+            last -= 1
+        return _trace_back(reached, last) if last in reached[-1] else None
 
-    def _begins(self, end: int, tokens: Sequence[int], separator: int) -> Iterator[int]:
+    def _begins(self, end: int, tokens: Sequence[int]) -> Iterator[int]:
         """Yields the units at which a word may begin behind one that ends before unit `end`."""
         yield end
-        if end < len(tokens) and tokens[end] == separator:
+        if end < len(tokens) and tokens[end] == self.separator:
             yield end + 1
         elif self.merges_repeats and end:
             yield end - 1
 
 
-def _trace_back(reached: list[dict[int, Bounds]], tokens: Sequence[int], separator: int) -> list[Bounds] | None:
-    last = len(tokens)
-    if last not in reached[-1] and last and tokens[-1] == separator:
-        last -= 1
-    if last not in reached[-1]:
-        return None
+def _separator(tokenizer: Tokenizer, graph: DecodingGraph | None) -> str | None:
+    """Returns the unit that may be between words: of a graph its own, which `asrtool graph --silence` may have named.
+
+    Graphs of earlier versions do not record it: they have the tokenizer's.
+    """
+    if graph is None or "silence" not in graph.meta:
+        return tokenizer.separator
+    silence = graph.meta["silence"]
+    return silence["unit"] if silence else graph.meta.get("separator")
+
+
+def _trace_back(reached: Sequence[dict[int, tuple[int, int]]], end: int) -> list[Bounds]:
+    """Returns the bounds of the words of which the last one ends before unit `end`."""
     bounds: list[Bounds] = []
-    end = last
-    for number in range(len(reached) - 1, 0, -1):
-        begin, stop = reached[number][end]
-        bounds.append((begin, stop))
-        previous = reached[number - 1]
-        end = next(one for one in (begin, begin - 1, begin + 1) if one in previous)
+    for ends in reached[:0:-1]:
+        begin, end_before = ends[end]
+        bounds.append((begin, end))
+        end = end_before
     return bounds[::-1]
 
 

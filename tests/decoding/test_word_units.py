@@ -18,9 +18,10 @@ def phone_tokenizer() -> PhoneTokenizer:
     return PhoneTokenizer(["<blank>", "SIL", "x", "y", "z"], Lexicon(LEXICON), "SIL")
 
 
-def graph(topology: str = "ctc") -> SimpleNamespace:
+def graph(topology: str = "ctc", **meta) -> SimpleNamespace:
     """A graph that has the word "new", which the tokenizer lacks."""
-    return SimpleNamespace(meta={"topology": topology}, lexicon=Lexicon({"new": (("z", "z"),), "bad": (("q",),)}))
+    lexicon = Lexicon({"new": (("z", "z"),), "bad": (("q",),)})
+    return SimpleNamespace(meta={"topology": topology, **meta}, lexicon=lexicon)
 
 
 def hypothesis(words: str, units: str, word_frames=None) -> Hypothesis:
@@ -65,6 +66,35 @@ def test_random_words_get_their_own_units():
 def test_where_repeats_are_merged_a_unit_may_belong_to_two_words():
     found = WordSplitter(phone_tokenizer(), graph("modified")).words(hypothesis("b c", "yz"))
     assert found == [("b", (0, 2)), ("c", (1, 2))]
+
+
+@pytest.mark.parametrize("words, units, bounds", [
+    ("e d", "xyzx", [(0, 3), (2, 4)]),  # z is in both words, although e also ends after x
+    ("c e d", "zxyzx", [(0, 1), (1, 4), (3, 5)]),
+    ("e d d", "xyzxzx", [(0, 3), (2, 4), (4, 6)]),
+    ("e d", "xzx", [(0, 1), (1, 3)]),
+])  # fmt: skip
+def test_merged_repeats_leave_no_unit_between_two_words(words, units, bounds):
+    lexicon = Lexicon(LEXICON | {"e": (("x",), ("x", "y", "z"))})
+    tokenizer = PhoneTokenizer(["<blank>", "SIL", "x", "y", "z"], lexicon, "SIL")
+    found = WordSplitter(tokenizer, graph("modified")).words(hypothesis(words, units))
+    assert found == list(zip(words.split(), bounds, strict=True))
+
+
+@pytest.mark.parametrize("separator", [None, "SIL"])
+@pytest.mark.parametrize("meta, silence", [
+    ({"silence": {"unit": "x", "probability": 0.5}, "separator": None}, "x"),
+    ({"silence": {"unit": "SIL", "probability": 0.5}, "separator": None}, "_"),
+    ({"silence": None, "separator": "SIL"}, "_"),
+    ({"silence": None, "separator": None}, ""),
+])  # fmt: skip
+def test_the_silence_of_a_graph_belongs_to_no_word(separator, meta, silence):
+    lexicon = Lexicon({"c": (("z",),), "g": (("y", "z"),)})
+    tokenizer = PhoneTokenizer(["<blank>", "SIL", "x", "y", "z"], lexicon, separator)
+    units = silence.join(["", "z", "yz", ""])
+    size = len(silence)
+    found = WordSplitter(tokenizer, graph(**meta)).words(hypothesis("c g", units))
+    assert found == [("c", (size, size + 1)), ("g", (2 * size + 1, 2 * size + 3))]
 
 
 def test_words_that_only_the_graph_has_get_the_units_of_its_lexicon():
