@@ -3,19 +3,21 @@
 The manifest of a shard is written when its archive is complete, so that an interrupted run continues with the shards
 that are missing, and several machines can each store some of them:
 
-    feats/NAME/DIGEST/settings.json      the input and the settings, whose digest is DIGEST
-                      000000.lca         the features of the first SHARD_CUTS cuts
-                      000000.jsonl.gz    their manifest
+    feats/NAME/DIGEST/settings.json            the input and the settings, whose digest is DIGEST
+                      000000-AUDIO.lca         the features of the first SHARD_CUTS cuts
+                      000000-AUDIO.jsonl.gz    their manifest
 
-NAME is the name of the manifest OUT, which lists all features. Another input or other settings have another DIGEST, so
-that the features that OUT lists remain until a new OUT replaces it. Only these files are ever deleted.
+NAME is the name of the manifest OUT, which lists all features. Another input or other settings have another DIGEST, and
+audio files that were changed (by their sizes or times) another AUDIO, so that the features that OUT lists remain until
+a new OUT replaces it. Only these files are ever deleted.
 """
 
 import gzip
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -48,7 +50,7 @@ from asrtool.progress import progress
 TICK_POWER = -8
 SHARD_CUTS = 200  # small enough to keep every core busy on a small corpus, large enough to make the files few
 SETTINGS = "settings.json"
-SHARD_FILE = re.compile(r"\d{6,}\.(lca|jsonl\.gz)")
+SHARD_FILE = re.compile(r"(\d{6,}(-[0-9a-f]{8})?)\.(lca|jsonl\.gz)")  # without a digest: of earlier versions
 
 
 def store_features(
@@ -61,18 +63,21 @@ def store_features(
 ) -> ManifestSummary:
     """Stores the features of every cut of `cuts_path` at each of `speeds`, and writes their manifest to `out`.
 
-    Shards that an earlier run or `store_feature_share` stored are kept if manifest and settings are the same. Cuts of
-    more than `max_seconds` are refused. Raises DataError with all cuts whose audio cannot be read; `out` and the
-    features that it lists are then unchanged. UserError while another process stores the same features.
+    Shards that an earlier run or `store_feature_share` stored are kept if the manifest, the settings and the audio
+    files of the shard are the same. Cuts of more than `max_seconds` are refused. Raises DataError with all cuts whose
+    audio cannot be read; `out` and the features that it lists are then unchanged. UserError while another process
+    stores the same features.
     """
     plan = _plan_storage(cuts_path, out, num_bins, speeds, max_seconds)
     with write_lock(plan.folder, "asrtool features"):
         plan.write_settings()
         replaced = _features_folder(out)
-        _store_shards(plan, jobs)
-        summary = _join_manifests(plan, out)
+        shards = _store_shards(plan, jobs)
+        summary = _join_manifests(plan, shards, out)
+        if replaced == plan.folder:
+            _remove_shards(plan.folder, kept=shards)
     if replaced and replaced != plan.folder and replaced.parent == plan.folder.parent:
-        _remove_features(replaced)
+        _remove_features(replaced, out)
     return summary
 
 
@@ -95,8 +100,7 @@ def store_feature_share(
     with write_lock(plan.folder, "asrtool features --shard", shared=True):
         plan.write_settings()
         _store_shards(plan, jobs, share)
-        stored = sum(plan.is_stored(index) for index in range(plan.num_shards))
-        return stored, plan.num_shards
+        return plan.count_stored(), plan.num_shards
 
 
 @dataclass(frozen=True)
@@ -124,17 +128,23 @@ class StoragePlan:
         if not (self.folder / SETTINGS).is_file():
             write_json(self.folder / SETTINGS, self.settings)
 
-    def manifest(self, index: int) -> Path:
+    def manifest(self, shard: str) -> Path:
         """Returns the path of the manifest of a shard."""
-        return self.folder / f"{index:06d}.jsonl.gz"
+        return self.folder / f"{shard}.jsonl.gz"
 
-    def archive(self, index: int) -> Path:
+    def archive(self, shard: str) -> Path:
         """Returns the path of the features of a shard."""
-        return self.folder / f"{index:06d}.lca"
+        return self.folder / f"{shard}.lca"
 
-    def is_stored(self, index: int) -> bool:
+    def is_stored(self, shard: str) -> bool:
         """Returns True if a shard is complete."""
-        return self.manifest(index).is_file() and self.archive(index).is_file()
+        return self.manifest(shard).is_file() and self.archive(shard).is_file()
+
+    def count_stored(self) -> int:
+        """Returns the number of shards that are complete, whatever state of their audio files they have."""
+        matches = map(SHARD_FILE.fullmatch, os.listdir(self.folder))
+        shards = {match[1] for match in matches if match and match[2] and self.is_stored(match[1])}
+        return len({shard.partition("-")[0] for shard in shards})
 
 
 def _plan_storage(
@@ -189,32 +199,43 @@ def _count_checked_cuts(cuts_path: Path, max_seconds: float) -> int:
     return count
 
 
-def _remove_features(folder: Path) -> None:
-    """Deletes the features in a folder of `store_features`, manifests first, so that after an interruption no shard
-    seems complete. Other files remain, and all files while another process uses the folder."""
+def _remove_features(folder: Path, out: Path) -> None:
+    """Deletes the features in a folder of `store_features`. Other files remain, and all files while another process
+    uses the folder, or if it has written an `out` that lists these features."""
     if not (folder / SETTINGS).is_file():
         return
     with suppress(UserError), write_lock(folder, "asrtool features"):
-        shard_files = [path for path in folder.iterdir() if SHARD_FILE.fullmatch(path.name)]
-        manifests_first = sorted(shard_files, key=lambda path: path.suffix == ".lca")
-        for path in [*manifests_first, folder / SETTINGS, folder / LOCK]:
-            path.unlink(missing_ok=True)
+        if _features_folder(out) == folder:
+            return
+        _remove_shards(folder)
+        for name in (SETTINGS, LOCK):
+            (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # not empty
         folder.rmdir()
 
 
-def _store_shards(plan: StoragePlan, jobs: int, share: tuple[int, int] = (1, 1)) -> None:
-    """Stores what is missing of a share. Raises DataError."""
+def _remove_shards(folder: Path, kept: Collection[str] = ()) -> None:
+    """Deletes all shards in a folder but those `kept`, manifests first, so that after an interruption none of them
+    seems complete."""
+    matches = filter(None, map(SHARD_FILE.fullmatch, os.listdir(folder)))
+    names = [match[0] for match in matches if match[1] not in kept]
+    for name in sorted(names, key=lambda name: name.endswith(".lca")):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _store_shards(plan: StoragePlan, jobs: int, share: tuple[int, int] = (1, 1)) -> list[str]:
+    """Stores what is missing of a share; returns the names of its shards in their order. Raises DataError."""
     number, step = share
     first = number - 1
     total = len(range(first, plan.num_shards, step))
     stored = _map_in_processes(_store_shard, islice(_shards(plan), first, None, step), jobs)
     results = sorted(progress(stored, f"features of {plan.cuts.name}", total, "shards"))
-    problems = [problem for _, problems_of_shard in results for problem in problems_of_shard]
+    problems = [problem for _, _, problems_of_shard in results for problem in problems_of_shard]
     if problems:
         raise DataError(
             f"features of {len(problems)} cuts failed; fix them or leave them out in the data stage", problems
         )
+    return [name for _, name, _ in results]
 
 
 Shard = tuple[StoragePlan, int, list[Entry]]
@@ -228,13 +249,40 @@ def _shards(plan: StoragePlan) -> Iterator[Shard]:
         index += 1
 
 
-def _store_shard(shard: Shard) -> tuple[int, list[str]]:
-    """Writes one archive and then its manifest; returns the shard's number and the problems of its cuts."""
+def _shard_name(index: int, cuts: list[Entry]) -> str:
+    """Returns the name of a shard's files: its number, and a digest of the sizes and times of its audio files."""
+    states: dict[str, list[int]] = {}
+    for entry in cuts:
+        for file in _audio_files(entry):
+            if file not in states:
+                states[file] = _file_state(file)
+    return f"{index:06d}-{hashlib.blake2b(json.dumps(states).encode(), digest_size=4).hexdigest()}"
+
+
+def _audio_files(entry: Entry) -> list[str]:
+    """Returns the files of a cut's audio: those of its recording, or Shar's tar files."""
+    sources = (entry.to_dict().get("recording") or {}).get("sources", ())
+    files = [source.get("source") for source in sources if source.get("type") == "file"]
+    return [file for file in files if isinstance(file, str)] + [item.tar for item in entry.shar_items]
+
+
+def _file_state(path: str) -> list[int]:
+    """Returns size and modification time of a file; nothing if it is missing, which is a problem of its cuts."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _store_shard(shard: Shard) -> tuple[int, str, list[str]]:
+    """Writes one archive and then its manifest; returns the shard's number and name, and the problems of its cuts."""
     plan, index, cuts = shard
-    archive = plan.archive(index)
+    name = _shard_name(index, cuts)
+    archive = plan.archive(name)
     problems: list[str] = []
-    if plan.is_stored(index):
-        return index, problems
+    if plan.is_stored(name):
+        return index, name, problems
     stored: list[MonoCut] = []
     with atomic_path(archive) as temporary, LilcomChunkyWriter(str(temporary), TICK_POWER) as writer:
         for entry in cuts:
@@ -247,9 +295,9 @@ def _store_shard(shard: Shard) -> tuple[int, list[str]]:
             except InvalidEntry as problem:
                 problems.append(str(problem))
     if not problems:
-        with atomic_path(plan.manifest(index)) as temporary:
+        with atomic_path(plan.manifest(name)) as temporary:
             CutSet.from_cuts(stored).to_file(temporary)
-    return index, problems
+    return index, name, problems
 
 
 def _store_cut(cut: MonoCut, plan: StoragePlan, writer: LilcomChunkyWriter, archive: Path) -> MonoCut:
@@ -305,23 +353,23 @@ def _map_in_processes(work: Callable, items: Iterator, jobs: int) -> Iterator:
         raise UserError(f"a process of --jobs {jobs} was killed; {hint}") from error
 
 
-def _join_manifests(plan: StoragePlan, out: Path) -> ManifestSummary:
-    """Writes the lines of the shards' manifests to `out`."""
+def _join_manifests(plan: StoragePlan, shards: list[str], out: Path) -> ManifestSummary:
+    """Writes the lines of the manifests of `shards` to `out`."""
     count = 0
     seconds = 0.0
     open_out = gzip.open if out.suffix == ".gz" else open
     with atomic_path(out) as temporary, open_out(temporary, "wb") as file:
-        for index in range(plan.num_shards):
-            for entry in _stored_entries(plan, index):
+        for index, shard in enumerate(shards):
+            for entry in _stored_entries(plan, index, shard):
                 file.write(entry.line + b"\n")
                 count += 1
                 seconds += entry.duration
     return ManifestSummary(count, seconds, 0)
 
 
-def _stored_entries(plan: StoragePlan, index: int) -> list[Entry]:
+def _stored_entries(plan: StoragePlan, index: int, shard: str) -> list[Entry]:
     """Returns the lines of a shard's manifest. UserError unless they are complete."""
-    manifest = plan.manifest(index)
+    manifest = plan.manifest(shard)
     num_cuts = min(SHARD_CUTS, plan.num_cuts - index * SHARD_CUTS)
     cause: UserError | None = None
     try:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from lhotse import CutSet, Fbank, FbankConfig, LilcomChunkyWriter, Mfcc, MfccCon
 
 from asrtool.data import feature_store
 from asrtool.data.feature_store import store_feature_share, store_features
-from asrtool.data.features import load_features
+from asrtool.data.features import compute_features, load_features
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.sources import InvalidEntry
 from asrtool.errors import DataError, UserError
@@ -193,7 +194,7 @@ def test_other_files_in_the_features_folders_remain(few, out, where):
     store_features(few, out, BINS + 3)
     assert thesis.read_text() == "mine"
     assert (old.exists(), len(archives(out))) == (where == "DIGEST", 1)
-    assert not (old / "000000.lca").exists()
+    assert not list(old.glob("*.lca"))
     assert len(load_features(next(iter(open_cuts(out))), "stored", BINS + 3))
 
 
@@ -233,15 +234,80 @@ def test_an_archive_that_was_deleted_is_stored_again(few, out):
     assert all(len(load_features(cut, "stored", BINS)) for cut in open_cuts(out))
 
 
+def _own_audio(few: Path, folder: Path) -> list[Path]:
+    """Copies the audio of a manifest, so that a test may change it; returns the files in the order of the cuts."""
+
+    def change(number: int, cut: dict) -> dict:
+        source = cut["recording"]["sources"][0]
+        source["source"] = str(shutil.copy(source["source"], folder / f"{number}.wav"))
+        return cut
+
+    return [Path(cut.recording.sources[0].source) for cut in open_cuts(rewritten(few, change))]
+
+
+CHANGES = {
+    "samples": lambda path: soundfile.write(path, *_reversed(path)),  # of the same size
+    "older time": lambda path: (path.write_bytes(path.read_bytes()), os.utime(path, (1, 1))),
+    "time": lambda path: os.utime(path),
+}
+
+
+def _reversed(path: Path):
+    samples, rate = soundfile.read(path)
+    return samples[::-1], rate
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_features_of_changed_audio_are_stored_again_and_those_of_other_audio_are_kept(
+    few, out, tmp_path, monkeypatch, change
+):
+    monkeypatch.setattr(feature_store, "SHARD_CUTS", 2)
+    audio = _own_audio(few, tmp_path)
+    store_features(few, out, BINS)
+    before = {path.name: path.stat().st_mtime_ns for path in archives(out)}
+    store_features(few, out, BINS)
+    assert {path.name: path.stat().st_mtime_ns for path in archives(out)} == before
+    CHANGES[change](audio[3])
+    store_features(few, out, BINS)
+    after = {path.name: path.stat().st_mtime_ns for path in archives(out)}
+    assert [name in before for name in sorted(after)] == [True, False, True]
+    for cut in open_cuts(out):
+        assert np.allclose(load_features(cut, "stored", BINS), compute_features(cut, BINS), atol=0.01)
+
+
+def test_features_that_out_lists_remain_when_changed_audio_cannot_be_read(few, out, tmp_path):
+    audio = _own_audio(few, tmp_path)
+    store_features(few, out, BINS)
+    audio[3].write_bytes(b"not audio")
+    with pytest.raises(DataError):
+        store_features(few, out, BINS)
+    assert all(len(load_features(cut, "stored", BINS)) for cut in open_cuts(out))
+
+
+def test_features_that_another_process_has_listed_in_out_again_are_not_removed(few, out, monkeypatch):
+    store_features(few, out, BINS)
+    listing = out.read_bytes()
+    join = feature_store._join_manifests
+
+    def join_and_lose_the_race(*arguments):
+        summary = join(*arguments)
+        out.write_bytes(listing)  # of a run with the earlier settings, which ends a moment later
+        return summary
+
+    monkeypatch.setattr(feature_store, "_join_manifests", join_and_lose_the_race)
+    store_features(few, out, BINS + 3)
+    assert all(len(load_features(cut, "stored", BINS)) for cut in open_cuts(out))
+
+
 @pytest.mark.parametrize("harm", ["cut off", "no manifest", "empty", "a line lost"])
 def test_a_damaged_manifest_of_a_shard_is_named(few, out, harm):
     store_features(few, out, BINS)
-    (shard,) = (out.parent / "feats").rglob("000000.jsonl.gz")
+    (shard,) = (out.parent / "feats").rglob("000000-*.jsonl.gz")
     content = shard.read_bytes()
     lines = gzip.decompress(content).splitlines(keepends=True)
     harmed = {"cut off": content[: len(content) // 2], "no manifest": gzip.compress(b"x"), "empty": b""}
     shard.write_bytes(harmed.get(harm, gzip.compress(b"".join(lines[1:]))))
-    with pytest.raises(UserError, match=r"000000\.jsonl\.gz is damaged; delete it"):
+    with pytest.raises(UserError, match=r"000000-\w+\.jsonl\.gz is damaged; delete it"):
         store_features(few, out, BINS)
     shard.unlink()
     store_features(few, out, BINS)

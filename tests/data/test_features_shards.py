@@ -102,7 +102,7 @@ def start(cuts, out, share, killed_at=0) -> subprocess.Popen:
 
 def test_joined_shares_equal_the_features_of_one_run(corpus, out, single):
     assert store_feature_share(corpus, out, (2, 3), BINS) == (3, SHARDS)
-    assert sorted(archives(out)) == ["000001.lca", "000004.lca", "000007.lca"] and not out.exists()
+    assert sorted(name[:6] for name in archives(out)) == ["000001", "000004", "000007"] and not out.exists()
     assert store_feature_share(corpus, out, (1, 3), BINS, jobs=2) == (6, SHARDS)
     assert store_feature_share(corpus, out, (3, 3), BINS) == (SHARDS, SHARDS) and not out.exists()
     before = written(out)
