@@ -19,6 +19,7 @@ if __name__ == "__main__":
 
 import argparse
 import functools
+import gzip
 import hashlib
 import http.client
 import logging
@@ -34,9 +35,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from asrtool.errors import UserError, did_you_mean, require_file
+from asrtool.errors import UserError, did_you_mean
 from asrtool.logs import log_to_stderr, printable
 from asrtool.progress import progress
+from asrtool.readers import GZIP_ERRORS, read_lines
 
 logger = logging.getLogger("asrtool")
 
@@ -61,9 +63,9 @@ def read_checksums(path: Path) -> dict[str, RemoteFile]:
 
     Raises UserError if the file is missing or a line is not a checksum and a path.
     """
-    lines = require_file(path, "file of checksums", "give --sums FILE").read_text(encoding="utf-8").split("\n")
     files = {}
-    for number, line in enumerate(lines, 1):
+    for number, text in enumerate(read_lines(path, "file of checksums", "give --sums FILE"), 1):
+        line = text.rstrip("\n")
         if not line or line.startswith("#"):
             continue
         match = re.fullmatch(r"([0-9a-f]{32}|[0-9a-f]{64})  (\S+)", line)
@@ -85,7 +87,7 @@ def fetch(url: str, path: Path, checksum: str) -> None:
         problem: Exception | None = None
         try:
             _continue_download(url, part)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: the URL is none
             problem = error
         if problem is None and _checksum(part, algorithm) == checksum:
             os.replace(part, path)
@@ -135,11 +137,18 @@ def _blocks(file: BinaryIO, what: str, size: int) -> Iterator[bytes]:
 def unpack(archive: Path, folder: Path, out: Path) -> None:
     """Unpacks an archive that contains `folder` into out/folder, and removes the archive.
 
-    Raises tarfile.FilterError for a member outside of `out`, such as ../x, an absolute path, or behind a link.
+    Raises UserError for a damaged archive, and tarfile.FilterError for a member outside of `out`, such as ../x, an
+    absolute path, or behind a link.
     """
     shutil.rmtree(out / folder, ignore_errors=True)  # an unpacking that was interrupted
-    with tarfile.open(archive) as tar:
-        tar.extractall(out, members=progress(tar, f"unpacking {archive.name}", units="files"), filter="data")
+    try:
+        with gzip.open(archive) as file:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                tar.extractall(out, members=progress(tar, f"unpacking {archive.name}", units="files"), filter="data")
+            while file.read(BLOCK):  # to the end, where gzip has its checksum
+                pass
+    except (tarfile.ReadError, *GZIP_ERRORS) as error:
+        raise UserError(f"{archive} is damaged ({error}); remove it and run the same command again") from error
     if not (out / folder).is_dir():
         raise UserError(f"{archive} holds no {folder}; remove it and run the same command again")
     (out / folder / ".completed").touch()

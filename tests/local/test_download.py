@@ -15,6 +15,7 @@ from tests.egs.openslr import archive, serve
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "egs" / "librispeech"
 PARTS = ["train-clean-5", "dev-clean-2"]
+NOT_TEXT = "not UTF-8 (invalid start byte); convert it, e.g. with iconv"
 SOUND = random.Random(1).randbytes(3_000_000)  # several blocks, and gzip does not make it less
 
 
@@ -161,6 +162,35 @@ def test_a_line_that_is_not_a_checksum_is_named(download, line):
     assert status == 2 and lines == [
         f"download.py: error: {download.sums}:2: not a line of md5sum or sha256sum: {line}"
     ]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "openslr", "http://[x", "http://127.0.0.1:1/ü", "http://127.0.0.1:x", "http://a b"]
+)
+def test_a_url_that_is_none_is_one_error_line(download, url):
+    status, lines = download("4-gram.arpa.gz", url=url)
+    assert status == 2 and lines[-1].startswith(f"download.py: error: cannot download {url}/11/4-gram.arpa.gz (")
+
+
+def test_a_file_of_checksums_that_is_not_text_is_one_error_line(download):
+    download.sums.write_bytes(b"# \xff\n")
+    assert download("x") == (2, [f"download.py: error: {download.sums}:1: {NOT_TEXT}"])
+
+
+@pytest.mark.parametrize("harm", ["cut off", "a header alone", "empty", "another kind", "a flipped bit"])
+def test_a_damaged_archive_in_the_folder_is_named_with_the_remedy(download, packed, harm):
+    content = packed["31/train-clean-5.tar.gz"]
+    half = len(content) // 2
+    harmed = {"cut off": content[:half], "a header alone": content[:10], "empty": b"", "another kind": b"<html>" * 99}
+    download.out.mkdir()
+    path = download.out / "train-clean-5.tar.gz"
+    path.write_bytes(harmed.get(harm, content[:half] + bytes([content[half] ^ 255]) + content[half + 1 :]))
+    status, lines = download("train-clean-5")
+    assert status == 2 and re.fullmatch(
+        rf"download\.py: error: {path} is damaged \(.*\); remove it and run the same command again", lines[-1]
+    )
+    path.unlink()
+    assert download("train-clean-5")[0] == 0 and is_whole(download.out, "train-clean-5")
 
 
 def unsafe(**settings: object) -> bytes:
