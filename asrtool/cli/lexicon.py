@@ -81,11 +81,12 @@ def lexicon(texts, out, sources, unknown, top, min_count, case, stress, aligned,
     from asrtool.data.texts import is_manifest
     from asrtool.errors import require_file
     from asrtool.readers import read_lines
-    from asrtool.text.lexicon import require_lexicon_output, write_lexicon
+    from asrtool.text.lexicon import is_reserved, require_lexicon_output, write_lexicon
     from asrtool.text.lexicon_building import CMUDICT, build_lexicon, read_dictionary, with_probabilities
     from asrtool.text.words import composed, count_words, most_frequent_words
 
-    allowed = {phone for line in read_lines(phones) for phone in composed(line).split()} if phones else None
+    listed = (phone for line in read_lines(phones) for phone in composed(line).split()) if phones else ()
+    allowed = {phone for phone in listed if not is_reserved(phone)} if phones else None
     dictionaries = {name: read_dictionary(name, stress, case, allowed) for name in sources}
     transcript_counts = count_words(_lines(path for path in texts if is_manifest(path)), case)
     counts = transcript_counts + count_words(_lines(path for path in texts if not is_manifest(path)), case)

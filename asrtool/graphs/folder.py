@@ -33,7 +33,7 @@ from asrtool.errors import UserError, require_file
 from asrtool.files import file_hash, new_folder, require_own_folder, write_json, write_text
 from asrtool.graphs import Kind
 from asrtool.graphs.check import BadFst, LabelCounts, read_fst
-from asrtool.graphs.lexicon_fst import EPSILON
+from asrtool.graphs.lexicon_fst import BACKOFF, EPSILON
 from asrtool.graphs.word_starts import MAX_WORD_COST, WordStart, WordStarts
 from asrtool.locks import write_lock
 from asrtool.readers import read_json, read_lines
@@ -128,8 +128,14 @@ class DecodingGraph:
         Folders of earlier versions have no lexicon, so that only words that were added have pronunciations.
         """
         path = self.folder / LEXICON
-        stored = read_lexicon(path) if path.is_file() else Lexicon({})
+        stored = read_lexicon(path, phones=self._lexicon_units()) if path.is_file() else Lexicon({})
         return stored.updated(self.added)
+
+    def _lexicon_units(self) -> list[str]:
+        """Returns the symbols that pronunciations may have: units, or phones if units are phones in context."""
+        path = self.folder / PHONES
+        table = _read_symbols(path) if path.is_file() else self.units
+        return table[2 : table.index(BACKOFF)] if BACKOFF in table else table[2:]  # without <eps> and <blank>
 
     @property
     def word_starts(self) -> WordStarts | None:

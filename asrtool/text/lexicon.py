@@ -78,10 +78,12 @@ def read_lexicon(
 
     `stress` "drop" removes the digits of ARPAbet's vowels, `case` ("keep", "upper", "lower") is applied to the words;
     pronunciations that become equal are merged, and their probabilities added, up to 1. Repeated lines are logged and
-    count once. Raises UserError for a file without any pronunciation, and DataError with all faults and their lines:
-    empty pronunciations, reserved symbols, phones that are not among `phones`.
+    count once. With `phones`, whatever is among them is a phone: a # is then no comment, and 0.5 may be no probability.
+    Raises UserError for a file without any pronunciation, and DataError with all faults and their lines: empty
+    pronunciations, reserved symbols, phones that are not among `phones`.
     """
-    entries = list(_read_entries(path))
+    phones = None if phones is None else frozenset(phones)
+    entries = list(_read_entries(path, phones or frozenset()))
     if not entries:
         raise UserError(f"{path} holds no pronunciations; write lines such as HELLO HH AH L OW")
     if faults := list(_faults(entries, phones)):
@@ -119,32 +121,41 @@ def without_stress(phone: str) -> str:
     return stressed[1] if stressed else phone
 
 
-def _read_entries(path: str | Path) -> Iterator[_Entry]:
+def _read_entries(path: str | Path, phones: frozenset[str]) -> Iterator[_Entry]:
     lines = read_lines(path, "lexicon", "create it with `asrtool lexicon`")
-    rows = [(number, fields) for number, line in enumerate(lines, 1) if (fields := lexicon_fields(line))]
-    has_probabilities = _have_probabilities([fields for _, fields in rows])
+    rows = [(number, fields) for number, line in enumerate(lines, 1) if (fields := lexicon_fields(line, phones))]
+    has_probabilities = _have_probabilities([fields for _, fields in rows], phones)
     for number, (word, *phones) in rows:
         probability = float(phones.pop(0)) if has_probabilities else 1.0
         yield _Entry(number, word, tuple(phones), probability)
 
 
-def lexicon_fields(line: str) -> list[str]:
+def lexicon_fields(line: str, phones: Collection[str] = frozenset()) -> list[str]:
     """Returns the fields of a line of a lexicon or word list before any comment: the word (in NFC), then its phones.
 
     CMUdict's comments begin with ;;; or #, or are after the last phone; its number of an alternative, as in WORD(2), is
-    no part of the word.
+    no part of the word. Fields that are among `phones` stay as they are.
     """
-    fields = composed(line).split()
+    first, *rest = line.split() or [""]
+    fields = [composed(first), *(text if text in phones else composed(text) for text in rest)]
+    fields = [text for text in fields if text]  # one of invisible characters alone is empty in NFC
     if not fields or fields[0].startswith(";;;") or (fields[0][0] == "#" and not fields[0][1:].isdecimal()):
         return []
-    word, *others = fields[: fields.index("#")] if "#" in fields else fields
+    word, *others = fields[: fields.index("#")] if "#" in fields and "#" not in phones else fields
     return [VARIANT.sub("", word), *others]
 
 
-def _have_probabilities(rows: list[list[str]]) -> bool:
-    """Returns whether each second field is a number in (0, 1], and one has a decimal point: `1` may well be a phone."""
+def _have_probabilities(rows: list[list[str]], phones: Collection[str]) -> bool:
+    """Returns whether each second field is a number in (0, 1], and one has a decimal point: `1` may well be a phone.
+
+    If all of them are among `phones`, they are probabilities where a phone follows each.
+    """
     seconds = [fields[1] if len(fields) > 1 else "" for fields in rows]
-    return any(map(DECIMAL.fullmatch, seconds)) and all(NUMBER.fullmatch(s) and 0 < float(s) <= 1 for s in seconds)
+    if not any(map(DECIMAL.fullmatch, seconds)):
+        return False
+    if not all(NUMBER.fullmatch(second) and 0 < float(second) <= 1 for second in seconds):
+        return False
+    return not all(second in phones for second in seconds) or all(len(fields) > 2 for fields in rows)
 
 
 def _log_repeated(entries: list[_Entry], path: str | Path) -> None:
@@ -176,13 +187,15 @@ def _faults(entries: list[_Entry], phones: Collection[str] | None) -> Iterator[s
 
 
 def _phone_fault(phone: str, phones: Collection[str] | None) -> str | None:
-    if is_reserved(phone) or is_mark(phone):
-        return "is a reserved symbol, not a phone"
     if has_control_characters(phone):
         return "has control characters"
+    if phones is not None and phone in phones:
+        return None
+    if is_reserved(phone) or is_mark(phone):
+        return "is a reserved symbol, not a phone"
     if DECIMAL.fullmatch(phone):
         return "is not a phone; probabilities follow the word, in all lines or in none"
-    return "is not among the phones" if phones is not None and phone not in phones else None
+    return None if phones is None else "is not among the phones"
 
 
 def is_reserved(symbol: str) -> bool:

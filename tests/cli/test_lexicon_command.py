@@ -118,3 +118,11 @@ def test_words_without_pronunciation_are_listed_with_status_1(asr, corpus):
 def test_options_that_exclude_each_other_are_refused(asr, corpus, options):
     status, _, err = asr("tokenizer", corpus, "t.json", *options)
     assert status == 2 and "--type phone, biphone and triphone need --lexicon" in err and err.count("\n") == 1
+
+
+def test_symbols_of_graphs_in_the_file_of_phones_are_no_phones(asr, tmp_path):
+    """As in phones.txt of Kaldi."""
+    (tmp_path / "phones").write_text("<eps> 0\nA 1\n#0 2\n#1 3\n")
+    (tmp_path / "l.txt").write_text("x A <eps>\ny A #1\nz A\n")
+    status, _, err = asr("lexicon", "l.txt", "out", "--source", "l.txt", "--phones", "phones")
+    assert status == 1 and "x: <eps> is a reserved symbol" in err and "y: #1 is a reserved symbol" in err

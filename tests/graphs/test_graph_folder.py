@@ -44,6 +44,20 @@ def test_a_saved_graph_is_loaded(save, compiled):
     assert graph.meta["sizes"]["L"]["bytes"] == (folder / "L.fst").stat().st_size
 
 
+@pytest.mark.parametrize("lexicon", [
+    {"c#": (("c", "#"),), "#c": (("#", "c"),)},
+    {"10.5": (("1", "0", ".5"),), "5": (("5",),)},
+    {".5": ((".5",),), "1": (("1",),)},
+])  # fmt: skip
+def test_pronunciations_may_have_all_units_of_the_tokenizer(tmp_path, lexicon):
+    symbols = ["<blank>", "#", ".5", "0", "1", "5", "c"]
+    compiled = Compiler(symbols, Lexicon(lexicon), None, "ctc", WordBoundary())
+    meta = {"kind": "HL", "topology": "ctc", "outputs": len(symbols), "sizes": {"HL": {}}, "sha256": {"tokenizer": ""}}
+    save_graph(tmp_path / "g", {"HL": compiled.HL}, compiled.words, compiled.units, meta, lexicon=Lexicon(lexicon))
+    stored = {word: several for word, several in lexicon.items() if not word.startswith("#")}
+    assert load_graph(tmp_path / "g").lexicon == Lexicon(stored)
+
+
 def test_another_tokenizer_is_refused_in_one_line(save):
     folder = save("HL")
     other = SymbolTokenizer("char", ["<blank>", "b", "a", "\u2581"])

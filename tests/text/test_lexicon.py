@@ -152,6 +152,25 @@ def test_a_written_lexicon_is_read_unchanged(tmp_path_factory, pronunciations):
     assert read_lexicon(path) == Lexicon(pronunciations)
 
 
+ODD_UNITS = {
+    "a comment": ({"c#": (("c", "#"),), "a": (("#", "#a"),)}, {}),
+    "numbers": ({"10.5": (("10.5",),), "1": (("1",),), "one": (("one",),)}, {}),
+    "numbers alone": ({"0.5": (("0.5",),), "1": (("1",),)}, {}),
+    "a part of a number": ({"x.5": (("_x", ".5"),), "y1e-5": (("_y", "1e-5"),)}, {}),
+    "a joiner": ({"می‌خ": (("م", "ی", "‌", "خ"),)}, {}),
+    "a decomposed character": ({"é": (("e", "́"), ("é",))}, {}),
+    "probabilities": ({"c#": (("c", "#"), (".5", "#"))}, {("c#", (".5", "#")): 0.25}),
+    "probabilities that are units": ({"a": (("0.5", "a"),)}, {("a", ("0.5", "a")): 0.5}),
+}
+
+
+@pytest.mark.parametrize("name", ODD_UNITS)
+def test_what_is_among_the_phones_is_a_phone(tmp_path, name):
+    lexicon = Lexicon(*ODD_UNITS[name])
+    write_lexicon(lexicon, tmp_path / "l.txt")
+    assert read_lexicon(tmp_path / "l.txt", phones=[*lexicon.symbols, "0.5", "1"]) == lexicon
+
+
 @few
 @given(lexicons, st.lists(st.sampled_from([0.25, 0.5, 1e-5, 0.123456, 1.0]), min_size=9))
 def test_a_lexicon_with_probabilities_is_written_with_them(tmp_path_factory, pronunciations, values):
