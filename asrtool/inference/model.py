@@ -32,6 +32,7 @@ from asrtool.inference.model_options import (
     require_rate,
     require_recording,
     require_text,
+    require_texts,
 )
 from asrtool.inference.recording_alignment import RecordingAlignment, align_recording
 from asrtool.inference.results import Segment, Transcript
@@ -226,6 +227,7 @@ class Model:
         UserError for a model that needs whole utterances.
         """
         require_rate(rate)
+        require_texts("endpoint", endpoint)
         setup = self.streaming_search
         return Stream(self.experiment, setup.new_search, self.describer(setup), rate, parse_rules(endpoint))
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ def _require_type(name: str, value: Any) -> None:
     elif name in FLAG_OPTIONS:
         if not isinstance(value, bool):
             raise UserError(f"{name} is {value!r}; give True or False")
-    elif not (name == "hotwords" and isinstance(value, list | tuple)):
+    elif name == "hotwords" and isinstance(value, list | tuple):
+        require_texts(name, value)
+    else:
         require_path(name, value)
 
 
@@ -77,11 +80,28 @@ def check_segmentation(vad: Any, batch_seconds: Any, max_seconds: Any) -> None:
             raise UserError(f"{name} is {value}; give a number of seconds above 0")
 
 
-def require_count(name: str, value: Any) -> None:
-    """Raises UserError unless `value` is a whole number from 1 on."""
+def require_count(name: str, value: Any, smallest: int = 1) -> None:
+    """Raises UserError unless `value` is a whole number from `smallest` on."""
     _require_number(name, value, whole=True)
-    if value < 1:
-        raise UserError(f"{name} is {value}; give a whole number from 1 on")
+    if value < smallest:
+        raise UserError(f"{name} is {value}; give a whole number from {smallest} on")
+
+
+def require_not_negative(name: str, value: Any) -> None:
+    """Raises UserError unless `value` is a finite number from 0 on."""
+    _require_number(name, value)
+    if value < 0:
+        raise UserError(f"{name} is {value}; give a number from 0 on")
+
+
+def require_texts(name: str, values: Any) -> None:
+    """Raises UserError unless `values` is a list of texts. A single text is refused: each letter would be one."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        shown = repr(values) if isinstance(values, str) else _shown(values)
+        raise UserError(f"{name} is {shown}; give a list of texts")
+    for value in values:
+        if not isinstance(value, str):
+            raise UserError(f"{name} has an element that is {_shown(value)}; give a list of texts")
 
 
 def require_rate(rate: Any) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from asrtool.errors import UserError
 from asrtool.inference.model import Model
-from asrtool.inference.model_options import require_count, require_rate
+from asrtool.inference.model_options import require_count, require_not_negative, require_rate, require_texts
 from asrtool.live.engine_loop import EngineLoop
 from asrtool.live.live_stream import LiveStream, OnEnd, OnResults
 from asrtool.live.stream_searches import SearchContext, SearchOptions
@@ -60,9 +60,11 @@ class StreamEngine:
         align the words of ended utterances, beside the steps; with 0 the engine's thread does it between them. They are
         forked here: create the engine before there are other threads.
 
-        Raises UserError for a model that cannot stream.
+        Raises UserError for a model that cannot stream, and for numbers that are not possible.
         """
         require_count("max_batch", max_batch)
+        require_not_negative("gather_chunks", gather_chunks)
+        require_count("search_workers", search_workers, smallest=0)
         require_streaming_model(model.experiment)
         self._context = SearchContext(model)
         self._loop = EngineLoop(model.experiment, self._context, max_batch, gather_chunks, search_workers)
@@ -94,6 +96,8 @@ class StreamEngine:
         Raises UserError for a rate, rules or hotwords that do not fit, and for an engine that was closed.
         """
         require_rate(rate)
+        require_texts("endpoint", endpoint)
+        require_texts("hotwords", hotwords)
         rules = parse_rules(endpoint) or Endpointing(())
         longest = EndpointRule(length=MAX_UTTERANCE_SECONDS)
         options = SearchOptions(Endpointing((*rules.rules, longest)), tuple(hotwords))

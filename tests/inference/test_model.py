@@ -140,6 +140,7 @@ def test_progress_grows_to_the_end(model, samples):
         ({"method": "prefix", "nbest": 0}, "nbest is 0; give a whole number from 1 on"),
         ({"graph": 3}, "graph is 3; give the path"),
         ({"no_rescore": "yes"}, "no_rescore is 'yes'; give True or False"),
+        ({"method": "prefix", "hotwords": ["one", 2]}, "hotwords has an element that is 2; give a list of texts"),
     ],
 )
 def test_impossible_options_are_one_line(experiment, options, message, samples):
@@ -259,6 +260,12 @@ def test_bad_samples_are_refused(stream_model, bad):
 def test_a_model_that_needs_whole_utterances_does_not_stream(model):
     with pytest.raises(UserError, match="cannot stream"):
         model.stream()
+
+
+@pytest.mark.parametrize("endpoint", ["words,trailing=1.2", "default", None, [1], {"words"}])
+def test_endpoint_rules_are_a_list_of_texts(stream_model, endpoint):
+    with pytest.raises(UserError, match="^endpoint .*; give a list of texts$"):
+        stream_model.stream(endpoint=endpoint)
 
 
 def test_align_gives_each_word_of_the_text_its_time(model, samples, tmp_path):

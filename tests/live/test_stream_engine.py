@@ -505,6 +505,31 @@ def test_a_step_waits_for_further_streams_until_there_are_max_batch(model, monke
         assert (statistics.steps, statistics.step_streams) == (2, 4)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"search_workers": -1}, "search_workers is -1; give a whole number from 0 on"),
+        ({"search_workers": 1.5}, "search_workers is 1.5; give a whole number"),
+        ({"gather_chunks": -0.1}, "gather_chunks is -0.1; give a number from 0 on"),
+        ({"gather_chunks": math.nan}, "gather_chunks is nan; give a number"),
+        ({"max_batch": 0}, "max_batch is 0; give a whole number from 1 on"),
+    ],
+)
+def test_an_impossible_number_of_an_engine_is_one_line(model, options, message):
+    with pytest.raises(UserError, match=message):
+        StreamEngine(model, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"hotwords": "four"}, {"hotwords": [4]}, {"endpoint": "length=5"}, {"endpoint": None}]
+)
+def test_hotwords_and_rules_of_a_stream_are_lists_of_texts(model, options):
+    with StreamEngine(model, search_workers=0) as engine:
+        with pytest.raises(UserError, match="; give a list of texts"):
+            engine.open(on_results=print, on_end=print, **options)
+        assert engine.num_streams == 0
+
+
 def test_a_stream_that_is_behind_does_not_wait(model, monkeypatch):
     monkeypatch.setattr("asrtool.live.engine_events.STEP_INTERVALS", math.inf)
     with StreamEngine(model, gather_chunks=1e6, search_workers=0) as engine:
