@@ -2,7 +2,7 @@
 
 import click
 
-from asrtool.cli.options import PATH, FormatList, channel_option, joined_formats, model_options, refuse_options
+from asrtool.cli.options import PATH, Channel, FormatList, joined_formats, model_options, refuse_options
 from asrtool.cli.text_output import print_text
 
 FORMATS = ("textgrid", "ctm", "json")  # the keys of asrtool.inference.alignment_outputs.WRITERS
@@ -28,7 +28,12 @@ MANIFESTS = (".jsonl", ".jsonl.gz")
     is_flag=True,
     help="Replace existing outputs of AUDIO, also edited ones.",
 )
-@channel_option()
+@click.option(
+    "--channel",
+    type=Channel("mix"),
+    default="mix",
+    help="Channel of AUDIO to align: mix (mean of all), or a number, counted from 0.",
+)
 @click.option(
     "--g2p/--no-g2p",
     default=True,

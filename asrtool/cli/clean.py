@@ -3,7 +3,7 @@
 import click
 
 from asrtool.cli.options import PATH, POSITIVE, SHARE, model_options
-from asrtool.cli.search_options import decoding_weights_option, graph_option
+from asrtool.cli.search_options import graph_decoding_weights_option, graph_option
 from asrtool.cli.text_output import print_text
 
 
@@ -24,7 +24,7 @@ from asrtool.cli.text_output import print_text
     help="Largest share of a transcript that is not in the audio, and of speech that is not in the transcript.",
 )
 @graph_option
-@decoding_weights_option
+@graph_decoding_weights_option
 @model_options
 def clean(
     cuts,

@@ -59,21 +59,25 @@ class Number(click.ParamType):
 
 
 class Channel(click.ParamType):
-    """A channel of a recording: its number from 0 on, "mix" for the mean of all, or "each"."""
+    """A channel of a recording: its number from 0 on, or one of the words, "mix" for the mean of all and "each"."""
 
     name = "channel"
 
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int | str:
         """Returns the number or the word; fails with a usage error for anything else."""
-        if value in ("mix", "each") or isinstance(value, int):
+        if value in self._words or isinstance(value, int):
             return value
         if not str(value).isdecimal() or len(str(value)) > 4:
-            self.fail(f"{value!r} is not a channel; give mix, each, or a number from 0 on", param, context)
+            valid = " or ".join([*self._words, "a number from 0 on"])
+            self.fail(f"{value!r} is not a channel that is possible here; give {valid}", param, context)
         return int(value)
 
     def get_metavar(self, *_: Any, **__: Any) -> str:
         """Returns the valid values for a help text."""
-        return "[mix|each|0|1|...]"
+        return f"[{'|'.join([*self._words, '0', '1', '...'])}]"
 
 
 class FormatList(click.ParamType):
@@ -181,14 +185,12 @@ def precision_option(default: str | None, default_text: str | None = None) -> De
     )
 
 
-def channel_option() -> Decorator:
-    """Returns --channel, the channels of a recording that are recognised."""
-    return click.option(
-        "--channel",
-        type=Channel(),
-        default="mix",
-        help="Channels to recognise: mix (mean of all), each (one output per channel), or a number, counted from 0.",
-    )
+channels_option = click.option(
+    "--channel",
+    type=Channel("mix", "each"),
+    default="mix",
+    help="Channels to recognise: mix (mean of all), each (one output per channel), or a number, counted from 0.",
+)
 
 
 def threads_option(default: int | None = None, default_text: str = "all cores") -> Decorator:

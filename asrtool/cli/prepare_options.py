@@ -10,12 +10,6 @@ from asrtool.cli.options import NOT_NEGATIVE, PATH, Channel, add_options, case_o
 RATE = click.IntRange(1000, 384_000)  # Hz: the sampling rates that asrtool/data/audio.py accepts
 
 
-def _one_channel(_context, _option, channel: int | str | None) -> int | None:
-    if isinstance(channel, str):
-        raise click.BadParameter(f"{channel} is not possible here: a cut of a manifest is one channel; give its number")
-    return channel
-
-
 # The options of every layout.
 common_options = add_options(
     click.option("--sampling-rate", default=16000, type=RATE, help="Sampling rate of all audio in Hz."),
@@ -23,7 +17,6 @@ common_options = add_options(
     click.option(
         "--channel",
         type=Channel(),
-        callback=_one_channel,
         show_default="the only channel",
         help="Channel of recordings that have several, counted from 0.",
     ),

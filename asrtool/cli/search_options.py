@@ -80,6 +80,27 @@ decoding_weights_option = click.option(
     help="Acoustic scale and both penalties, a file of `asrtool tune` (--method graph only).",
 )
 
+# Options of commands that search in graphs only, and thus have no --method.
+graph_decoding_weights_option = click.option(
+    "--decoding-weights",
+    type=PATH,
+    help="Acoustic scale and both penalties for the graph, a file of `asrtool tune`.",
+)
+lattice_search_beams = add_options(
+    click.option(
+        "--beam",
+        type=POSITIVE,
+        show_default="12.0",
+        help="Beam, the largest cost above the best path.",
+    ),
+    click.option(
+        "--lattice-beam",
+        type=POSITIVE,
+        show_default="8.0",
+        help="Lattice beam, the largest cost above the best path.",
+    ),
+)
+
 graph_search_options = add_options(
     click.option(
         "--max-active",
@@ -127,7 +148,6 @@ def _lattice_beam_option(default: str):
     )
 
 
-lattice_beam_option = _lattice_beam_option("8.0")
 packed_lattice_beam_option = _lattice_beam_option("6.0 in `asrtool transcribe`, 8.0 in `asrtool decode`")
 
 

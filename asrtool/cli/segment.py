@@ -7,7 +7,7 @@ from asrtool.cli.options import (
     PATH,
     POSITIVE,
     SECONDS,
-    channel_option,
+    Channel,
     checkpoint_option,
     device_option,
     precision_option,
@@ -30,7 +30,12 @@ from asrtool.cli.text_output import print_text
     help="Lowest score of an utterance: its log-probability compared with the best units, for each unit, at most 0.",
 )
 @click.option("--speaker", show_default="none", help="Speaker of the recording, for the manifest.")
-@channel_option()
+@click.option(
+    "--channel",
+    type=Channel("mix"),
+    default="mix",
+    help="Channel to recognise: a number, counted from 0; mix is for recordings with one channel.",
+)
 @checkpoint_option()
 @device_option()
 @precision_option("fp32")

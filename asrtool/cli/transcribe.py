@@ -8,7 +8,7 @@ from asrtool.cli.options import (
     SECONDS,
     FormatList,
     batch_seconds_option,
-    channel_option,
+    channels_option,
     checkpoint_option,
     device_option,
     joined_formats,
@@ -59,7 +59,7 @@ FORMATS = ("txt", "json", "srt", "vtt", "ctm", "textgrid", "tsv")  # the keys of
 @click.option(
     "--overwrite", is_flag=True, help="Replace existing outputs, also finished ones and files of other programs."
 )
-@channel_option()
+@channels_option
 @click.option("--method", type=METHOD, show_default="the best that MODEL has the files for", help="Search method.")
 @lattice_search_beam_option
 @nbest_option

@@ -3,7 +3,7 @@
 import click
 
 from asrtool.cli.options import JOBS, PATH, model_options
-from asrtool.cli.search_options import beam_option, graph_option, lattice_beam_option, priors_option
+from asrtool.cli.search_options import graph_option, lattice_search_beams, priors_option
 from asrtool.cli.text_output import print_text
 
 NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has tried
@@ -13,8 +13,7 @@ NUM_PRINTED = 5  # decoding weights that `asrtool tune` prints, of those it has 
 @click.argument("exp", type=PATH)
 @click.argument("cuts", type=PATH)
 @graph_option
-@beam_option
-@lattice_beam_option
+@lattice_search_beams
 @priors_option
 @click.option(
     "--also",
