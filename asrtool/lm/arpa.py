@@ -23,7 +23,7 @@ from asrtool.lm.ngram import BOS, EOS, LN10, LOG_ZERO_ARPA, UNK, NgramModel
 from asrtool.lm.ngram_checks import MAX_ORDER, require_writable_words
 from asrtool.lm.ngram_trie import Trie
 from asrtool.progress import progress
-from asrtool.text.words import composed
+from asrtool.text.words import composed_part
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ class _ArpaReader:
 
     def _decode_word(self, raw: bytes, line: int) -> str:
         try:
-            return composed(text := raw.decode()) or text
+            return composed_part(text := raw.decode()) or text  # the words of a model over units are parts of words
         except UnicodeDecodeError as error:
             raise UserError(f"{self.path}:{line}: not UTF-8 ({error.reason}); convert it, e.g. with iconv") from error
 

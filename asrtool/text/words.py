@@ -18,6 +18,7 @@ from asrtool.text.characters import without_invisible
 
 MAX_SHOWN = 60  # characters of a word in a message
 CASES: dict[str, Callable[[str], str]] = {"keep": str, "upper": str.upper, "lower": str.lower}
+JOINED_LETTER = "\u0628"  # of a script with joiners; no mark composes with it
 # Marks of language models and graphs. As words of a text they would be taken for the marks, so no unit stands for them.
 SENTENCE_MARKS = frozenset(["<s>", "</s>"])
 MARKS = SENTENCE_MARKS | {"<unk>", "<eps>", "<blank>", "<blk>"}
@@ -26,6 +27,14 @@ MARKS = SENTENCE_MARKS | {"<unk>", "<eps>", "<blank>", "<blk>"}
 def composed(text: str) -> str:
     """Returns `text` in Unicode's composed form (NFC), without invisible characters."""
     return text if text.isascii() else unicodedata.normalize("NFC", without_invisible(text))
+
+
+def composed_part(text: str) -> str:
+    """Returns a part of a text, such as a unit, in the composed form (NFC), without invisible characters.
+
+    It may begin or end with a joiner, which letters surround in the text.
+    """
+    return text if text.isascii() else composed(f"{JOINED_LETTER}{text}{JOINED_LETTER}")[1:-1]
 
 
 def change_case(text: str, case: str) -> str:

@@ -305,6 +305,20 @@ def test_words_are_read_in_the_composed_form(arpa):
     assert "\u00e9" in model.words and log10(model, "A \u00e9")[1] == pytest.approx(-0.1, abs=1e-6)
 
 
+@pytest.mark.parametrize("word, read", [
+    ("\u200c\u0647\u0627", "\u200c\u0647\u0627"),  # units of Persian: a joiner begins or ends them
+    ("\u2581\u0646\u0645\u06cc\u200c", "\u2581\u0646\u0645\u06cc\u200c"),
+    ("\u200c", "\u200c"),
+    ("\u0915\u094d\u200d", "\u0915\u094d\u200d"),
+    ("\u0301a", "\u0301a"),
+    ("b\u200bc\u00ad", "bc"),
+    ("\u0647\u200b\u0627", "\u0647\u0627"),
+])  # fmt: skip
+def test_units_keep_the_joiners_at_their_ends(arpa, word, read):
+    """They are other units than those without, which the model may have as well."""
+    assert read in read_arpa(arpa(FOREIGN.replace(" B", f" {word}"))).words
+
+
 def test_a_byte_order_mark_before_the_header_is_dropped(arpa):
     plain = FOREIGN.removeprefix("written by hand\n\n")
     assert read_arpa(arpa("\ufeff" + plain)).trie.counts() == read_arpa(arpa(FOREIGN)).trie.counts()
