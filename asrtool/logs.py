@@ -10,12 +10,16 @@ import os
 import sys
 from contextlib import suppress
 
-# Control characters, but for line ends and tabs, as \xNN
+# Control characters, but for line ends and tabs, as \xNN, and bytes of a file's name that are not UTF-8
 ESCAPES = {number: f"\\x{number:02x}" for number in (*range(32), 127, *range(128, 160)) if chr(number) not in "\n\t"}
+ESCAPES |= {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)}  # as os.fsdecode returns them
 
 
 def printable(message: str) -> str:
-    """Returns `message` with control characters as \\xNN: names come from data, and must not control a terminal."""
+    """Returns `message` with control characters and bytes that are not UTF-8 as \\xNN.
+
+    Names come from data: they must not control a terminal, and standard output refuses such bytes.
+    """
     return message.translate(ESCAPES)
 
 

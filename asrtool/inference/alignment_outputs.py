@@ -10,7 +10,7 @@ import asrtool
 from asrtool.data.audio_blocks import Channel
 from asrtool.errors import UserError, require_file
 from asrtool.experiment import Experiment
-from asrtool.files import file_hash, finite_or_null
+from asrtool.files import file_hash, finite_or_null, utf8_path
 from asrtool.inference.ledger import Ledger, recording_facts
 from asrtool.inference.output_plan import OutputOptions, plan_outputs, write_outputs
 from asrtool.inference.outputs import SUFFIXES as TRANSCRIPT_SUFFIXES
@@ -61,7 +61,7 @@ def as_json(alignment: RecordingAlignment) -> dict[str, Any]:
     """Returns an alignment as plain types, times in seconds."""
     text = alignment.text
     return {
-        "recording": alignment.source,
+        "recording": utf8_path(alignment.source),
         "seconds": round(alignment.seconds, DIGITS),
         "channel": alignment.channel,
         "words": [_word(word, text.words[word.index].line) for word in alignment.words],

@@ -7,6 +7,7 @@ times and its confidence as a number, which screen readers read and pointers sho
 from collections.abc import Iterator
 from html import escape
 
+from asrtool.files import utf8_path
 from asrtool.inference.results import Segment, Transcript, Word
 
 # Calibrated words below it are more often wrong than one in two; they are underlined.
@@ -39,7 +40,7 @@ def clock(seconds: float) -> str:
 def _heading(transcript: Transcript) -> str:
     channel = "" if transcript.channel is None else f", channel {transcript.channel}"
     facts = f"{clock(transcript.seconds)}{channel}, {len(transcript.words)} words, {transcript.method}"
-    return f"<p><strong>{escape(transcript.source)}</strong> <small>{escape(facts)}</small></p>"
+    return f"<p><strong>{escape(utf8_path(transcript.source))}</strong> <small>{escape(facts)}</small></p>"
 
 
 def _legend() -> str:

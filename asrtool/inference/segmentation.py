@@ -16,7 +16,7 @@ from asrtool.data.sources import InvalidEntry
 from asrtool.data.utterance_checks import UtteranceChecks, create_recording
 from asrtool.errors import DataError, UserError, summarise_problems
 from asrtool.experiment import Experiment
-from asrtool.files import require_output
+from asrtool.files import require_output, utf8_path
 from asrtool.inference.recording_alignment import RecordingAlignment, align_recording, require_one_channel
 from asrtool.inference.utterance_cuts import CutLimits, Utterance, cut_utterances
 from asrtool.text.spoken_text import SpokenText, read_spoken_text
@@ -106,7 +106,11 @@ def _describe_unusable(audio: Path, problem: InvalidEntry) -> str:
         open_recording(audio)
     except InvalidEntry:
         return f"{problem}; a manifest needs audio that training reads, such as wav or flac"
-    hint = f"convert it first: ffmpeg -i {shlex.quote(str(audio))} {shlex.quote(str(audio.with_suffix('.flac')))}"
+    path = audio.absolute()
+    if utf8_path(path) != str(path):
+        return f"{utf8_path(path)}: its name is not UTF-8, which a manifest cannot hold; rename it"
+    target = audio.with_suffix(".converted.flac" if audio.suffix == ".flac" else ".flac")
+    hint = f"convert it first: ffmpeg -i {shlex.quote(str(audio))} {shlex.quote(str(target))}"
     return f"{audio} is of a format that training does not read, which a manifest is for; {hint}"
 
 

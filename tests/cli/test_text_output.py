@@ -1,5 +1,6 @@
 """Text of strangers on the terminal."""
 
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +14,11 @@ NOT_PRINTED_AS_TEXT = {"__init__.py", "json_output.py", "serve.py", "text_output
 def test_control_characters_are_escaped(capsys):
     print_text("one\x1b]0;two\x07\nthree\té")
     assert capsys.readouterr().out == "one\\x1b]0;two\\x07\nthree\té\n"
+
+
+def test_bytes_of_names_that_are_not_utf8_are_escaped(capsys):
+    print_text(os.fsdecode(b"t\xfflk\x80.wav"))
+    assert capsys.readouterr().out.encode() == b"t\\xfflk\\x80.wav\n"
 
 
 def test_commands_print_text_without_control_characters():

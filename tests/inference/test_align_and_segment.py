@@ -1,6 +1,7 @@
 """`asrtool align` and `asrtool segment` of a recording with its text, by a model that tells four tones apart."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -176,6 +177,16 @@ def test_a_name_without_a_suffix_of_audio_is_whole_in_the_outputs(asr, system, t
         assert (tmp_path / f"talk.2026-01-{day}.aligned.ctm").read_text().startswith(f"talk.2026-01-{day} 1 ")
 
 
+def test_a_name_that_is_not_utf8_is_escaped_in_the_outputs_and_refused_for_a_manifest(asr, system, tmp_path):
+    write_recording(tmp_path / "talk.wav", SENTENCES)
+    audio = (tmp_path / "talk.wav").rename(tmp_path / os.fsdecode(b"t\xfflk.wav"))
+    out, result = align(asr, system, audio, "\n".join(SENTENCES))
+    assert result["recording"] == f"{tmp_path}/t\\xfflk.wav" and result["words"]
+    assert audio.with_name(f"{audio.stem}.aligned.ctm").read_text().startswith("t\\xfflk 1 ")
+    status, _, err = asr("segment", system, audio, audio.with_suffix(".txt"), tmp_path / "o.jsonl.gz")
+    assert status == 2 and "rename it" in err and "ffmpeg" not in err
+
+
 @pytest.mark.parametrize("channel, number", [(None, "1"), (0, "1"), (1, "2")])
 def test_outputs_name_the_channel(asr, system, tmp_path, channel, number):
     write_recording(tmp_path / "mono.wav", SENTENCES)
@@ -291,6 +302,9 @@ def test_a_format_that_training_does_not_read_is_refused_before_the_text_is_read
     )
     assert status == 2 and "is of a format that training does not read" in err and "not readable" not in err
     assert f"ffmpeg -i '{tmp_path}/talk of may.m4a' '{tmp_path}/talk of may.flac'" in err
+    (tmp_path / "talk of may.m4a").rename(tmp_path / "talk.flac")
+    status, _, err = asr("segment", system, tmp_path / "talk.flac", tmp_path / "missing.txt", tmp_path / "o.jsonl.gz")
+    assert status == 2 and f"ffmpeg -i {tmp_path}/talk.flac {tmp_path}/talk.converted.flac" in err
     (tmp_path / "no.wav").write_text("no audio")
     status, _, err = asr("segment", system, tmp_path / "no.wav", tmp_path / "missing.txt", tmp_path / "o.jsonl.gz")
     assert status == 2 and "such as wav or flac" in err

@@ -1,5 +1,6 @@
 """Transcripts in notebooks: all words, readable, accessible, and never markup from the outside."""
 
+import os
 import random
 from xml.etree import ElementTree
 
@@ -48,6 +49,11 @@ def test_text_and_names_are_escaped(text):
     (element,) = spans(transcript)
     assert element.text == text
     assert ElementTree.fromstring(transcript._repr_html_()).find(".//strong").text == text
+
+
+def test_a_name_that_is_not_utf8_is_escaped():
+    html = transcript_of(["ONE"], source=os.fsdecode(b"t\xfflk.wav"))._repr_html_()
+    assert "t\\xfflk.wav" in html and html.encode()
 
 
 def test_random_text_stays_well_formed():
