@@ -37,7 +37,7 @@ class AudioKeeper:
             return
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._left -= sum(file.stat().st_size for file in folder.iterdir())
+            self._left -= sum(map(_size, folder.iterdir()))
         except OSError as error:
             raise UserError(f"--keep-audio {folder}: {error.strerror}; give a folder that can be written") from error
         if folder.stat().st_mode & 0o077:  # the folder is older than this server, and its mode the user's choice
@@ -137,6 +137,14 @@ class KeptStream:
             self._file.close()
         except (OSError, soundfile.LibsndfileError) as error:
             logger.warning(f"--keep-audio: {self._path}.wav is not complete: {error}")
+
+
+def _size(file: Path) -> int:
+    """Returns the size of a file; 0 if another server that stores in the folder has renamed or removed it."""
+    try:
+        return file.lstat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _file_name(kind: str, name: str) -> str:

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.2  # until a cancelled client and the deadline of a job are looked at again
 CANCEL_SECONDS = 30.0  # a process that works on a cancelled job for longer is ended: a batch of segments takes less
 LEAST_DEADLINE = 60.0  # seconds for a job, however short the longest recording is: the machine may be busy
+OPEN_SECONDS = 600.0  # to open the model, however slow the disk is
 TAKE_SECONDS = 60.0  # a process that has not taken a job by then is replaced
 JOIN_SECONDS = 5.0
 LAST_EVENTS = ("done", "error")
@@ -156,12 +157,15 @@ class UploadProcess:
 
     def wait_ready(self) -> None:
         """Waits until the model is open. Raises UserError with the reason if it cannot be."""
+        event: Event | None = None
+        deadline = time.monotonic() + OPEN_SECONDS
         try:
-            event = self._receive()
-            while event is None:
+            while event is None and self._pipe.poll(max(0.0, deadline - time.monotonic())):
                 event = self._receive()
         except OSError as error:
             raise UserError("the process of uploads ended while it opened the model; see above") from error
+        if event is None:
+            raise UserError(f"the process of uploads has not opened the model in {OPEN_SECONDS:g} seconds")
         if event["event"] != "ready":
             raise UserError(event["message"])
 

@@ -271,6 +271,14 @@ def test_a_folder_that_others_may_read_is_left_as_it_is_with_a_warning(tmp_path,
         assert capsys.readouterr().err.count("other users may read") == number
 
 
+def test_a_folder_of_two_servers_may_lose_files_while_it_is_measured(tmp_path, monkeypatch):
+    (tmp_path / "kept").write_bytes(bytes(100))
+    files = [tmp_path / ".tmp-renamed-since", tmp_path / "kept"]
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter(files))
+    keeper = AudioKeeper(tmp_path, 1000)
+    assert keeper.take(900) and not keeper.take(1)
+
+
 def test_a_full_folder_keeps_no_more_and_harms_no_stream(stream_experiment, sound, tmp_path):
     limits = Limits(upload_workers=0, max_kept_bytes=40_000)
     with served(stream_experiment, keep_audio=tmp_path / "kept", limits=limits) as running:

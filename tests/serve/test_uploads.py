@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 import asrtool
+from asrtool.errors import UserError
 from asrtool.inference.outputs import FORMATS
 from asrtool.serve import upload_pool
 from asrtool.serve.limits import Limits
@@ -261,6 +262,16 @@ def test_a_process_that_ends_or_hangs_while_it_is_free_loses_no_upload(stream_ex
         answer = client.post("/v1/transcribe", content=file.read_bytes())
         assert answer.status_code == 200
         assert process not in upload_process()
+
+
+def test_a_process_that_does_not_open_the_model_in_time_is_reported(stream_experiment, monkeypatch):
+    monkeypatch.setattr(upload_pool, "OPEN_SECONDS", 0.01)
+    process = upload_pool.UploadProcess({"path": stream_experiment}, 1, 60.0)
+    try:
+        with pytest.raises(UserError, match="has not opened the model in 0.01 seconds"):
+            process.wait_ready()
+    finally:
+        process.stop()
 
 
 def test_where_no_process_can_be_started_an_upload_fails_and_later_ones_do_not(stream_experiment, file, monkeypatch):
