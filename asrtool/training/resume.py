@@ -140,8 +140,11 @@ def _checked_state(session: Session, state: dict[str, Any], path: Path) -> tuple
         raise damaged_file(path, "the state of a training that can be resumed", DAMAGED_HINT, error) from error
 
 
-def initialise_session(session: Session, initial: InitialWeights) -> None:
-    """Starts from another training's checkpoint: its weights, and what else `initial` names."""
+def initialise_session(session: Session, initial: InitialWeights) -> str:
+    """Starts from another training's checkpoint: its weights, and what else `initial` names.
+
+    Returns the kind of feature normalisation of that training, of which the weights have the statistics.
+    """
     path = initial.checkpoint
     state = load_checkpoint(path, session.device)
     require_sampling_rate(state, session.config.features.sampling_rate, path)
@@ -165,6 +168,9 @@ def initialise_session(session: Session, initial: InitialWeights) -> None:
     logger.info(f"initialised from {path}: {weights}, {moments}, {schedule}")
     if changes := model_changes(state, session.config):
         logger.info(f"its model was another one: {'; '.join(changes)}")
+    model = state["config"].get("model")
+    kind = session.config.model.normalise
+    return model.get("normalise", kind) if isinstance(model, dict) else kind
 
 
 def _require_same_states(state: dict[str, Any], topology: str, path: Path, hint: str) -> None:
@@ -184,8 +190,11 @@ def _wanted_state(session: Session, initial: InitialWeights, state: dict[str, An
     path = initial.checkpoint
     if "optimizer" not in state:
         raise UserError(f"{path} has only weights; leave --init-optimizer and --init-schedule out")
+    if initial.with_optimizer:
+        _require_same_optimizer(state, session.config.training.optimizer, path)
     try:
-        saved_state.check_optimizer(session.model, session.optimizer, state["optimizer"])
+        if initial.with_optimizer:
+            saved_state.check_optimizer(session.model, session.optimizer, state["optimizer"])
         saved_step = TrainingProgress.from_dict(state["progress"]).step
     except DAMAGE as error:
         raise damaged_file(path, "the state of a training", DAMAGED_HINT, error) from error
@@ -200,6 +209,15 @@ def _wanted_state(session: Session, initial: InitialWeights, state: dict[str, An
     if initial.with_optimizer:
         return {"model": state["model"], "optimizer": _with_own_options(session.optimizer, state["optimizer"])}
     return {"model": state["model"]}
+
+
+def _require_same_optimizer(state: dict[str, Any], optimizer: str, path: Path) -> None:
+    """Raises UserError if the moments of a checkpoint are of another optimizer than training.optimizer."""
+    training = state["config"].get("training")
+    trained = training.get("optimizer", "adamw") if isinstance(training, dict) else "adamw"
+    if trained != optimizer:
+        hint = "leave --init-optimizer out, or give both trainings the same optimizer"
+        raise UserError(f"{path} has the moments of {trained!r:.50}, and training.optimizer is {optimizer}; {hint}")
 
 
 def _with_own_options(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:

@@ -115,9 +115,8 @@ def _resume_or_initialise(session: Session, initial: InitialWeights | None) -> N
         return
     session.progress.manifest = training_fingerprint(data)
     session.progress.other_manifests = other_fingerprints(data)
-    if initial:
-        initialise_session(session, initial)
-    elif session.config.model.normalise != "none":
+    measured_kind = initialise_session(session, initial) if initial else "none"
+    if session.config.model.normalise not in ("none", measured_kind):
         _measure_features(session)
     session.strategy.start(session.model, session.optimizer)
 

@@ -5,17 +5,19 @@ import shutil
 import pytest
 import torch
 
-from asrtool.checkpoint import initial_checkpoint
+from asrtool.checkpoint import initial_checkpoint, load_checkpoint, save_checkpoint
 from asrtool.config_file import save_config
 from asrtool.distributed import SINGLE_PROCESS, Ranks
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.packs.pack import PackSettings, write_pack
+from asrtool.text.tokenizer import save_tokenizer
+from asrtool.text.tokenizer_training import train_tokenizer
 from asrtool.training import train as module
-from asrtool.training.resume import InitialWeights
+from asrtool.training.resume import InitialWeights, save_session
 from asrtool.training.start import start_session
 from asrtool.training.train import dry_run, train
-from tests.tiny import equal
+from tests.tiny import WORDS, equal
 
 SECONDS = 40  # a bit more than the corpus has
 
@@ -191,6 +193,58 @@ def test_weights_of_another_model_are_refused(tmp_path, tiny_config, warm):
     config = tiny_config(model={"dim": 24})
     with pytest.raises(UserError, match="does not fit the configuration"):
         train(config, tmp_path / "other", device="cpu", initial=InitialWeights(warm))
+
+
+@pytest.fixture
+def begun(tmp_path, tiny_config):
+    """Writes the checkpoint of a training that has taken no step, whose configuration has the changes; returns it."""
+
+    def write(**changes):
+        session = start_session(tiny_config(**changes), tmp_path / "begun", SINGLE_PROCESS, "cpu")
+        session.progress.step = 3
+        return save_session(session)
+
+    return write
+
+
+@pytest.mark.parametrize(("trained", "wanted"), [("adamw", "muon"), ("muon", "adamw")])
+def test_moments_of_another_optimizer_are_refused(tmp_path, tiny_config, begun, trained, wanted):
+    checkpoint = begun(training={"optimizer": trained})
+    config = tiny_config(training={"optimizer": wanted})
+    both = InitialWeights(checkpoint, with_optimizer=True, with_schedule=True)
+    message = f"has the moments of '{trained}', and training.optimizer is {wanted}; leave --init-optimizer out"
+    with pytest.raises(UserError, match=message):
+        start_session(config, tmp_path / "main", SINGLE_PROCESS, "cpu", initial=both)
+    schedule = InitialWeights(checkpoint, with_schedule=True)
+    session = start_session(config, tmp_path / "main", SINGLE_PROCESS, "cpu", initial=schedule)
+    assert session.progress.step == 3
+
+
+def test_a_new_output_layer_can_have_the_schedule_of_another_training(tmp_path, tiny_config, begun):
+    tokenizer = tmp_path / "other.json"
+    save_tokenizer(train_tokenizer("word", [*WORDS, "five"]), tokenizer)
+    initial = InitialWeights(begun(), with_schedule=True, new_output=True)
+    config = tiny_config(data={"tokenizer": str(tokenizer)})
+    session = start_session(config, tmp_path / "main", SINGLE_PROCESS, "cpu", initial=initial)
+    assert session.progress.step == 3 and len(session.model.output.bias) == 6
+
+
+@pytest.mark.parametrize(
+    ("trained", "wanted", "is_kept"),
+    [("none", "global", False), ("global", "utterance", False), ("global", "global", True), ("global", "none", True)],
+)
+def test_statistics_of_another_normalisation_are_measured_again(tmp_path, tiny_config, begun, trained, wanted, is_kept):
+    checkpoint = begun(model={"normalise": trained})
+    state = load_checkpoint(checkpoint)
+    state["model"]["normalise.mean"] = torch.full((20,), 7.0)
+    save_checkpoint(checkpoint, state)
+    initial = InitialWeights(checkpoint)
+    config = tiny_config(model={"normalise": wanted})
+    model = start_session(config, tmp_path / "main", SINGLE_PROCESS, "cpu", initial=initial).model
+    assert bool((model.normalise.mean == 7.0).all()) == is_kept
+    new = start_session(config, tmp_path / "new", SINGLE_PROCESS, "cpu").model
+    # the order of the data differs, and so do the cuts in the first epoch
+    assert is_kept or torch.allclose(model.normalise.inverse_deviation, new.normalise.inverse_deviation, rtol=0.2)
 
 
 def test_a_dry_run_validates_and_leaves_no_files(tmp_path, tiny_config, capfd):
