@@ -35,7 +35,7 @@ require_choice --precision "$precision" fp32 bf16 auto
 [[ $jobs =~ ^[1-9][0-9]{0,8}$ && $ranks =~ ^[1-9][0-9]{0,8}$ ]] || option_error "--jobs and --ranks are positive numbers"
 [[ $systems =~ [^[:space:]][[:space:]]+[^[:space:]] ]] || option_error "--systems names two systems or more, not '$systems'"
 cd "$work" 2>/dev/null || option_error "--work: no such folder: $work"
-sets=${sets:-$(cat data/scored_sets 2>/dev/null)}
+sets=${sets:-$(cat data/scored_sets 2>/dev/null || true)}
 [ -n "${sets// /}" ] || option_error "--sets: which sets? $work has no data/scored_sets, so it is no work folder of a recipe"
 . "$driver/path.sh"
 

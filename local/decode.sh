@@ -27,10 +27,11 @@ neural_weight=0.7 # of the neural model in the mixture; better than 0.5 on held-
 # check_decode_options DECODE WEIGHTS METHOD...: exits with an error unless DECODE is a valid list of these METHODs, and
 # WEIGHTS is "" or a file.
 check_decode_options() {
-    local methods=$1 weights=$2 method first
+    local methods=$1 weights=$2 method first words
     shift 2
-    [ -n "${methods// /}" ] || option_error "--decode needs a method: ${*}"
-    for method in $methods; do require_choice --decode "$method" "$@"; done
+    read -r -a words <<<"$methods"
+    [ ${#words[@]} -gt 0 ] || option_error "--decode needs a method: ${*}"
+    for method in "${words[@]}"; do require_choice --decode "$method" "$@"; done
     first=$(first_pass_methods "$methods")
     if [ -z "$first" ] || [[ " $first " =~ " adapted "|" fmllr " ]]; then
         option_error "--decode: fmllr and then adapted come last, after the method that they repeat"

@@ -19,6 +19,11 @@ check_lm_options() {
     fi
     mapfile -t lm_texts < <(text_paths "$lm_text")
     if [ ${#lm_texts[@]} -gt 0 ]; then lm_text=${lm_texts[*]}; fi
+    if [ "$stages_list" = false ] && [ "$stages_first" -le 2 ] && [ "$stages_last" -ge 2 ]; then
+        for source in "${lm_texts[@]}"; do
+            [ -f "$source" ] || option_error "--lm-text: no such file: $source"
+        done
+    fi
     lexicon=$(lexicon_paths "$lexicon" "$options_called_from")
     if [[ $units != *phone ]]; then return 0; fi
     while IFS= read -r source; do

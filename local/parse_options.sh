@@ -49,7 +49,7 @@ while [ $# -gt 0 ]; do
     --*)
         options_name=${1#--}
         options_name=${options_name//-/_}
-        if [[ " $options " != *" $options_name "* ]]; then
+        if [[ $options_name == *[[:space:]]* || " $options " != *" $options_name "* ]]; then
             options_known=${options//_/-}
             option_error "unknown option $1; the options are --${options_known// / --} --help"
         fi

@@ -163,6 +163,7 @@ print_published() { :; } # error rates of others, to compare with
 # check_options: exits with an error if a shared option is wrong, and reads the lists in options.
 check_options() {
     local option override
+    for option in decode set neural launcher; do printf -v "$option" %s "$(single_spaces "${!option}")"; done
     setup_stages "$stage" "$stop_stage" "$force" "$list"
     require_choice --units "$units" word char bpe phone biphone triphone
     require_choice --case "$case" keep upper lower
@@ -195,6 +196,7 @@ check_options() {
     read -r -a overrides <<<"$set"
     for override in "${overrides[@]}"; do
         [[ $override == *=* ]] || option_error "--set takes \"KEY=VALUE KEY=VALUE\" without other spaces, not '$override'"
+        [[ $override != seed=* ]] || option_error "--set $override: the folder of the training is named by --seed; give it"
     done
     if [ "$topology" != ctc ]; then overrides+=("objective.topology=$topology"); fi
     check_lm_options
@@ -204,10 +206,20 @@ check_options() {
 # which would be octal, nor one that is too large.
 is_number() { [[ $1 =~ ^(0|[1-9][0-9]{0,8})$ ]]; }
 
-# enter_work_folder: changes into the work folder. With --list, it must exist already.
+# single_spaces TEXT: prints the words of TEXT with a space between two of them. White space may be tabs and new lines.
+single_spaces() {
+    local words
+    read -r -d '' -a words <<<"$1" || true # the end of TEXT is no error
+    printf '%s\n' "${words[*]}"
+}
+
+# enter_work_folder: changes into the work folder. With --list, it must exist already; else it must be writable.
 enter_work_folder() {
+    local problem
     if [ "$list" = true ] && [ ! -d "$work" ]; then option_error "--list: no such folder: $work"; fi
-    mkdir -p "$work" && cd "$work"
+    problem=$(mkdir -p -- "$work" 2>&1) || option_error "--work: ${problem#mkdir: }"
+    cd "$work"
+    [ "$list" = true ] || [ -w . ] || option_error "--work: nothing can be written into $work; give another folder"
 }
 
 # read_config: reads what the stages need of the configuration, and adds --steps to `overrides`. If these are few, a

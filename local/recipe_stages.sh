@@ -24,6 +24,9 @@ stage_data() {
         finish_stage "data/*.jsonl.gz"
     fi
     sets=$(cat data/scored_sets 2>/dev/null | xargs || true) # single spaces
+    if [ "$stages_list" = false ] && [ "$stages_last" -ge 5 ] && [ ! -f data/scored_sets ]; then
+        option_error "--stage $stages_first: no data in $PWD, which stage 0 writes: begin with --stage 0"
+    fi
 }
 
 # run_data_script: runs local/data.sh of the recipe with the options that it takes.

@@ -93,6 +93,7 @@ def test_systems_are_combined_and_adapted_to_the_words_of_each_other(digits):
         (["--systems", "exp/a exp/b", "--rounds", "-1"], "--rounds is a number"),
         (["--systems", "exp/a exp/b", "--work", "exp"], "no such folder"),
         ([], "two systems or more"),
+        (["--systems", "exp/a exp/b", "--work", Path(__file__).parent], "--sets: which sets"),
     ],
 )
 def test_wrong_options_of_combine_are_one_line(digits, options, message):

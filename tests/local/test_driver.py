@@ -1,6 +1,7 @@
 """The driver of the recipes, with a stand-in for `asrtool` that writes the files of each command at once."""
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -94,6 +95,42 @@ class Recipe:
 @pytest.fixture
 def recipe(tmp_path, environment):
     return Recipe(tmp_path, environment)
+
+
+def test_words_of_an_option_may_be_on_several_lines(recipe):
+    changes = " \ntraining.max_steps=7\n\ttraining.warmup_steps=2 "
+    output = recipe.run("--decode", "greedy\t\nprefix\n", "--set", changes)
+    assert "--set training.max_steps=7 --set training.warmup_steps=2 " in output
+    assert "--method greedy --method prefix" in output
+    listed = (recipe.work / ".done/options").read_text().splitlines()
+    assert listed == ["--set", "training.max_steps=7 training.warmup_steps=2", "--decode", "greedy prefix"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--decode", "*"], "neural, fmllr or adapted, not '[*]'"),
+        (["--decode", " \n"], "--decode needs a method"),
+        (["--decode", "greedy\tfmllr"], "--decode fmllr needs a model"),
+        (["--set", "seed=2"], "--set seed=2: .* --seed"),
+        (["--set", "training.lr=0.1\nseed=2"], "--set seed=2: .* --seed"),
+        (["--lm-text", "none.txt"], "--lm-text: no such file: /.*/none.txt"),
+        (["--lm-text", "conf/train.yaml none.txt"], "--lm-text: no such file: /.*/none.txt"),
+        (["--vocab_size leaves", "5"], "unknown option --vocab_size leaves"),
+        (["--stage", "5"], "--stage 5: no data in .*, which stage 0 writes"),
+        (["--stage", "7", "--stop-stage", "8"], "--stage 7: no data in .*, which stage 0 writes"),
+        (["--work", ""], "--work: cannot create directory"),
+        (["--work", "/dev/null"], "--work: cannot create directory"),
+        (["--work", "/dev/null/x"], "--work: cannot create directory"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line_and_status_2_before_any_stage(recipe, options, message):
+    (line,) = recipe.run(*options, status=2).splitlines()
+    assert re.search(rf"run\.sh: error: .*{message}", line)
+
+
+def test_a_text_that_was_moved_away_does_not_hold_up_the_stages_that_do_not_read_it(recipe):
+    recipe.run("--lm-text", "none.txt", "--stage", 3, "--stop-stage", 4)
 
 
 @pytest.mark.parametrize("objective", ["mmi", "ce"])
