@@ -72,19 +72,21 @@ def _add_line(words: dict[str, AddedWord], fields: list[str], units: Collection[
     word, *rest = fields
     new = NewWord(word)
     while rest and rest[0].startswith((LIKE, PROBABILITY)):
+        if new != NewWord(word):
+            raise ValueError("like= or probability= is given more than once; give one")
         if rest[0].startswith(LIKE):
             new = new._replace(like=rest.pop(0).removeprefix(LIKE))
         else:
             new = new._replace(probability=_probability(rest.pop(0).removeprefix(PROBABILITY)))
     if not is_lexicon_word(word) or word.startswith("<"):
         raise ValueError("it cannot be a word of a lexicon")
-    if new.like is not None and new.probability is not None:
-        raise ValueError("both like= and probability= are given; give one")
     if unknown := [unit for unit in rest if unit not in units]:
         raise ValueError(f"not units of the tokenizer: {' '.join(map(shortened, unknown))}")
     earlier = words.setdefault(word, AddedWord(new))
-    if new != NewWord(word) and new != earlier.lm:
-        raise ValueError("an earlier line has another like= or probability=")
+    if new != NewWord(word):
+        if earlier.lm not in (new, NewWord(word)):
+            raise ValueError("an earlier line has another like= or probability=")
+        earlier.lm = new
     earlier.pronunciations += (tuple(rest),) if rest else ()
 
 

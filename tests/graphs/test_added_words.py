@@ -46,19 +46,29 @@ def test_words_with_what_is_known_of_them(tmp_path):
         ("DA probability=2", "'2' is not a probability"),
         ("DA probability=nan", "is not a probability"),
         ("DA probability=0", "is not a probability"),
-        ("DA like=DAB probability=0.1", "both like= and probability="),
+        ("DA like=DAB probability=0.1", "like= or probability= is given more than once"),
+        ("DA like=DAB like=BAD", "like= or probability= is given more than once"),
         ("ABBA like=DAB", "an earlier line has another"),
+        ("ABBA probability=0.1 a", "an earlier line has another"),
         ("<s> a", "cannot be a word"),
         ("#0 a", None),
         ("<eps>", "cannot be a word"),
     ],
 )
 def test_wrong_lines_are_all_named(tmp_path, line, complaint):
-    path = write(tmp_path / "words.txt", "ABBA a b b a", line, "DO z")
+    path = write(tmp_path / "words.txt", "ABBA like=BAD a b b a", line, "DO z")
     with pytest.raises(DataError) as raised:
         read_added_words(path, UNITS)
     assert "line 3: DO: not units" in str(raised.value)
     assert complaint is None or complaint in str(raised.value)
+
+
+@pytest.mark.parametrize("known", ["like=DAB", "probability=0.1"])
+@pytest.mark.parametrize("lines", [["AB a", "AB {} a b"], ["AB {} a", "AB a b"], ["AB {} a", "AB {} a b"]])
+def test_any_line_of_a_word_may_say_what_is_known_of_it(tmp_path, lines, known):
+    words = read_added_words(write(tmp_path / "words.txt", *(line.format(known) for line in lines)), UNITS)
+    new = NewWord("AB", like="DAB") if known == "like=DAB" else NewWord("AB", probability=0.1)
+    assert words == [AddedWord(new, (("a",), ("a", "b")))]
 
 
 def test_a_file_without_words_is_refused(tmp_path):
