@@ -76,13 +76,14 @@ def choose_audio(facts: CorpusFacts, machine: Machine, train_hours: float) -> Au
     rate = _choose_rate(facts.rates)
     several = [count for count in facts.channels if count > 1]
     wide = rate.value >= WIDE_BAND
+    speeds = _choose_speeds(train_hours)
     return AudioChoices(
         sampling_rate=rate,
         resample=set(facts.rates) != {rate.value},
         num_bins=Choice(WIDE_BINS if wide else NARROW_BINS, f"mel bins for {rate.value / 2000:g} kHz of bandwidth"),
         channel=Choice(facts.audio.channel, facts.audio.channels or "the first one") if several else None,
-        source=_choose_source(train_hours, machine),
-        speeds=_choose_speeds(train_hours),
+        source=_choose_source(train_hours, len(speeds.value), machine),
+        speeds=speeds,
     )
 
 
@@ -97,10 +98,11 @@ def _choose_rate(rates: Counter[int]) -> Choice[int]:
     return Choice(rate, f"recordings are resampled while they are read: {listed}")
 
 
-def _choose_source(hours: float, machine: Machine) -> Choice[str]:
+def _choose_source(hours: float, num_speeds: int, machine: Machine) -> Choice[str]:
     limit = STORED_HOURS_PER_CORE * machine.cores
     if hours <= limit:
-        return Choice("stored", f"{hours:.1f} h at three speeds are extracted once, in a minute or two")
+        audio = f"{duration(3600 * hours)} at {num_speeds} speed{'s' * (num_speeds > 1)}"
+        return Choice("stored", f"{audio} are extracted once, in a minute or two")
     return Choice("on_the_fly", f"extracting {hours:.0f} h first would take longer than beginning at once")
 
 
@@ -147,7 +149,7 @@ def choose_training(
     device = "a GPU" if machine.has_gpu else "a CPU"
     batch_why = "small batches: more updates in the same time" if batch < 100 else "fills the device"
     return TrainingChoices(
-        preset=Choice(preset, f"{preset.size} for {train_hours:.1f} h on {device}"),
+        preset=Choice(preset, f"{preset.size} for {duration(3600 * train_hours)} on {device}"),
         batch_seconds=Choice(batch, batch_why),
         max_seconds=_choose_longest(longest),
         num_buckets=Choice(max(1, min(10, facts.utterances // 40)), f"for {facts.utterances:,} utterances"),
@@ -166,10 +168,11 @@ def _choose_steps(hours: float, preset: Preset, speed: float, step_seconds: floa
     possible = limit * 3600 * speed / step_seconds
     steps = max(MIN_STEPS, _rounded(min(wanted, possible)))
     passes = steps * step_seconds / (hours * 3600)
+    audio = duration(3600 * hours)
     time = f"about {duration(steps * step_seconds / speed)} at {speed:.0f}x real time"
     if wanted <= possible:
-        return steps, f"{passes:.0f} passes over {hours:.1f} h; {time}"
-    return steps, f"{passes:.1f} passes over {hours:.1f} h, {time}; {preset.epochs} passes would be better (--steps)"
+        return steps, f"{passes:.0f} passes over {audio}; {time}"
+    return steps, f"{passes:.1f} passes over {audio}, {time}; {preset.epochs} passes would be better (--steps)"
 
 
 def _choose_longest(longest: float) -> Choice[float]:

@@ -120,5 +120,17 @@ def test_stereo_takes_the_channel_of_the_sample() -> None:
     assert choose_audio(facts(1), LAPTOP, 1).channel is None
 
 
+@pytest.mark.parametrize(
+    ("hours", "audio", "speeds"),
+    [(0.02, "1 min", "5 speeds"), (0.3, "18 min", "5 speeds"), (2.5, "2 h 30 min", "3 speeds")],
+)
+def test_reasons_tell_the_audio_and_the_speeds_that_were_chosen(hours: float, audio: str, speeds: str) -> None:
+    chosen = choose_audio(facts(hours), LAPTOP, hours)
+    training = choose_training(facts(hours), LAPTOP, hours, "char", 100.0, None)
+    assert f"{len(chosen.speeds.value)} speeds" == speeds
+    assert chosen.source.why.startswith(f"{audio} at {speeds} are")
+    assert f"for {audio} on" in training.preset.why and f"passes over {audio}" in training.max_steps.why
+
+
 def test_durations_are_short() -> None:
     assert [duration(seconds) for seconds in (40, 1500, 12_000)] == ["40 s", "25 min", "3 h 20 min"]
