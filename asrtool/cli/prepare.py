@@ -96,8 +96,8 @@ def yesno(corpus, out, part, **settings) -> None:
 def kaldi(folder, out, audio_root, kaldi_alignments, unlabelled, **settings) -> None:
     """Read a Kaldi data folder.
 
-    It needs wav.scp and text; segments and utt2spk are read if they exist. With --kaldi-alignments, an utterance that
-    Kaldi failed to align is a bad one, which --skip-bad leaves out.
+    It needs wav.scp and, without --unlabelled, text; segments and utt2spk are read if they exist. With
+    --kaldi-alignments, an utterance that Kaldi failed to align is a bad one, which --skip-bad leaves out.
 
     \b
     asrtool prepare kaldi /corpora/mine/data/train data/train.jsonl.gz
