@@ -9,7 +9,7 @@ from pathlib import Path
 from asrtool.data.manifest_lines import SUFFIXES, entries_of_files, write_lines
 from asrtool.data.texts import is_manifest
 from asrtool.errors import DataError, UserError
-from asrtool.files import require_output, write_text
+from asrtool.files import require_output, require_same_kind, write_text
 from asrtool.progress import progress
 from asrtool.readers import read_lines
 from asrtool.text.normalisation import Case, count_characters, propose_rules, rules_text
@@ -19,6 +19,7 @@ from asrtool.text.normaliser import Normaliser, report_lines
 logger = logging.getLogger(__name__)
 
 RULES_SUFFIXES = (".yaml", ".yml")
+OTHER_SUFFIXES = (*RULES_SUFFIXES, ".json", ".arpa", ".arpa.gz", ".npz", ".pt", ".fst")  # a text is never named so
 
 
 @dataclass
@@ -47,8 +48,8 @@ def normalise_file(source: Path, out: Path | None, rules_file: Path) -> list[str
     rules = load_rules(rules_file)
     if out is not None:
         require_output(out, SUFFIXES if is_manifest(source) else (), [source, rules_file])
-        if is_manifest(out) and not is_manifest(source):
-            raise UserError(f"OUT is {out}, which is named as a manifest, but {source} is a text; name a text file")
+        if not is_manifest(source):
+            _require_text_output(out, source)
     run = _Run(Normaliser(rules))
     lines = _manifest_lines(source, run) if is_manifest(source) else _text_lines(source, run)
     if out is None:
@@ -57,6 +58,14 @@ def normalise_file(source: Path, out: Path | None, rules_file: Path) -> list[str
         return [*_report(run), *(f"  refused: {problem}" for problem in run.refused[:10])]
     count = write_lines(_checked(lines, run), out)
     return [*_report(run), f"{out}: {count} {'utterances' if is_manifest(source) else 'lines'}"]
+
+
+def _require_text_output(out: Path, source: Path) -> None:
+    """Raises UserError for an OUT that is named as another kind of file, or that exists and is not a text."""
+    if is_manifest(out) or out.name.endswith(OTHER_SUFFIXES):
+        kind = "a manifest" if is_manifest(out) else "another kind of file"
+        raise UserError(f"OUT is {out}, which is named as {kind}, but {source} is a text; name a text file")
+    require_same_kind(out, "a text", lambda path: next(read_lines(path), ""))
 
 
 def _checked(lines: Iterator[bytes], run: _Run) -> Iterator[bytes]:

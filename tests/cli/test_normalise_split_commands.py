@@ -71,6 +71,10 @@ def test_texts_are_normalised_and_refused_lines_are_all_listed(asr, folder):
         ("all.jsonl", "n.yaml", "does not end in"),
         ("lm.txt", "all.jsonl", "named as a manifest"),
         ("lm.txt", "new.jsonl.gz", "named as a manifest"),
+        ("lm.txt", "3gram.arpa.gz", "named as another kind of file"),
+        ("lm.txt", "averaged.pt", "named as another kind of file"),
+        ("lm.txt", "other.yaml", "named as another kind of file"),
+        ("lm.txt", "notes.doc", "exists and is not a text"),
         ("parts", "parts/new.jsonl.gz", "which is an input"),
     ],
 )
@@ -78,6 +82,8 @@ def test_an_output_is_neither_an_input_nor_of_the_other_kind(asr, folder, source
     (folder / "lm.txt").write_text("A\n")
     (folder / "n.yaml").write_text("case: lower\n")
     (folder / "link.yaml").symlink_to("n.yaml")
+    (folder / "averaged.pt").write_bytes(b"PK")
+    (folder / "notes.doc").write_bytes(b"\xd0\xcf\x11\xe0\0")
     command = ("prepare", "folder", "corpus", "all.jsonl", "--resample", "--channel", 0)
     assert asr(*command)[0] == 0
     (folder / "parts").mkdir()
