@@ -71,9 +71,10 @@ def write_pack(experiment: Experiment, out: Path, given: Mapping[str, Any], sett
     leaves `out` as it was.
     """
     require_own_folder(out, MANIFEST, COMMAND)
+    sha256 = experiment.checkpoint_sha256  # before the file is read again
     files = chosen_files(experiment, given, settings.method)
     with new_folder(out, MANIFEST, COMMAND) as folder:
-        _write_model(experiment, folder)
+        _write_model(experiment, folder, sha256)
         carried = copy_files(experiment, files, folder)
         if settings.export:
             _export(experiment, folder / ONNX)
@@ -94,12 +95,18 @@ def write_pack(experiment: Experiment, out: Path, given: Mapping[str, Any], sett
     return manifest
 
 
-def _write_model(experiment: Experiment, folder: Path) -> None:
-    """Writes configuration, units, weights, and the counts that adaptation needs."""
+def _write_model(experiment: Experiment, folder: Path, sha256: str) -> None:
+    """Writes configuration, units, weights, and the counts that adaptation needs.
+
+    Raises UserError if the checkpoint does not have this sha256 any more.
+    """
     tokenizer = experiment.tokenizer
     save_config(experiment.config, folder / CONFIG)
     save_tokenizer(tokenizer, folder / TOKENIZER)
     state = load_checkpoint(experiment.checkpoint)
+    if file_hash(experiment.checkpoint) != sha256:
+        reason = "was replaced meanwhile, by a training that runs perhaps"
+        raise UserError(f"{experiment.checkpoint} {reason}; pack it again")
     earlier_trainings = count_earlier_trainings(state, experiment.checkpoint)
     metadata = checkpoint_metadata(experiment.config, tokenizer.symbols, earlier_trainings)
     metadata["versions"] = state.get("versions", {})  # of the training

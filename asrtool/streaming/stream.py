@@ -108,6 +108,8 @@ def stream_run(
     chunk = chunk or default_chunk_seconds(experiment)
     chunk_samples = max(1, round(chunk * recogniser.rate))
     statistics = StreamStatistics()
+    # a training that runs may replace or remove the file before the end
+    checkpoint = {"checkpoint": experiment.checkpoint.name, "checkpoint_sha256": experiment.checkpoint_sha256}
     with as_data_error():
         words_of = read_aligned_words(alignments) if alignments else {}
     with result_lock(run.out, "asrtool stream"):
@@ -119,7 +121,6 @@ def stream_run(
                 words = words_of.get(cut.id) or aligned_words(cut)
             statistics.add(recording, cut.duration, emission_delays(recording.emissions, words))
         rows = sorted(statistics.rows, key=lambda row: row["id"])
-        checkpoint = {"checkpoint": experiment.checkpoint.name, "checkpoint_sha256": experiment.checkpoint_sha256}
         facts = {"set": run.name, "method": run.method} | settings | checkpoint
         facts |= {"cuts": str(run.cuts), "chunk_ms": round(1000 * chunk, 1)}
         facts |= {"endpoints": recogniser.endpointing is not None} | statistics.facts()

@@ -14,9 +14,10 @@ from asrtool.graphs.build import build_graph
 from asrtool.graphs.folder import load_graph
 from asrtool.pack_manifest import open_pack
 from asrtool.packs.pack import PackSettings, write_pack
+from asrtool.packs.pack_contents import chosen_files
 from asrtool.training.data_counts import unit_counts
 from tests.pack_files import carried_files, make_pack
-from tests.tiny import make_experiment
+from tests.tiny import make_experiment, write_other_weights
 
 FAST = ("--workers", 0, "--device", "cpu")
 
@@ -304,6 +305,21 @@ def test_files_that_do_not_fit_are_named_and_nothing_is_written(experiment, file
         write_pack(open_experiment(experiment, device="cpu"), tmp_path / "pack", given, PackSettings())
     assert expected in str(caught.value)
     assert not (tmp_path / "pack").exists() and not list(tmp_path.glob(".tmp*"))
+
+
+def test_weights_that_are_replaced_meanwhile_are_not_packed(experiment, tmp_path, monkeypatch):
+    """A training that runs links best.pt to another file."""
+    folder = shutil.copytree(experiment, tmp_path / "exp")
+    opened = open_experiment(folder, "best", "cpu")
+
+    def choose_and_replace(*arguments):
+        write_other_weights(opened.checkpoint, opened.checkpoint)
+        return chosen_files(*arguments)
+
+    monkeypatch.setattr("asrtool.packs.pack.chosen_files", choose_and_replace)
+    with pytest.raises(UserError, match="best.pt was replaced meanwhile"):
+        write_pack(opened, tmp_path / "pack", {}, PackSettings())
+    assert not (tmp_path / "pack").exists()
 
 
 def test_a_graph_of_other_units_is_refused(experiment, tokenizer_file, tmp_path):

@@ -7,8 +7,10 @@ import pytest
 from lhotse import CutSet
 from lhotse.supervision import AlignmentItem
 
+from asrtool.data.lhotse_objects import read_cut
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.experiment import open_experiment
+from asrtool.files import file_hash
 from asrtool.streaming.latency import algorithmic_latency, emission_delays
 from asrtool.streaming.partial_hypothesis import WordEmission
 from tests.decoding.graphs import save_word_graph
@@ -54,6 +56,25 @@ def test_streamed_words_are_those_of_decode(exp, asr, few, method):
     assert (facts["set"], facts["method"], facts["checkpoint"], facts["endpoints"]) == ("few", method, "best.pt", False)
     assert facts["command"].startswith("asrtool stream ") and {"version", "git"} <= facts.keys()
     assert facts["rtf"] > 0 and 0 < facts["compute_ms"]["median"] <= facts["compute_ms"]["max"]
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+def test_a_checkpoint_that_changes_meanwhile_is_named_as_it_was(exp, asr, few, monkeypatch, change):
+    """A training that runs links best.pt to another file, and removes the checkpoints of steps."""
+    path = exp / "checkpoints/best.pt"
+    sha256 = file_hash(path)
+
+    def read_and_change(entry):
+        if change == "removed":
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(b"other weights")
+        return read_cut(entry)
+
+    monkeypatch.setattr("asrtool.streaming.stream.read_cut", read_and_change)
+    status, _, err = asr("stream", exp, few)
+    assert status == 0, err
+    assert json.loads((exp / "stream/few/greedy/stream.json").read_text())["checkpoint_sha256"] == sha256
 
 
 def test_the_folder_can_be_scored_under_the_name_of_its_set(exp, asr, few):
