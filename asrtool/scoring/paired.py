@@ -28,7 +28,7 @@ def paired_difference(refs: Sequence[str], hyps: Sequence[str], other_hyps: Sequ
     """
     require_reference_words(refs)
     lengths = np.array([len(ref.split()) for ref in refs])
-    more_errors = _errors(refs, hyps) - _errors(refs, other_hyps)
+    more_errors = count_errors(refs, hyps) - count_errors(refs, other_hyps)
     difference = float(100 * more_errors.sum() / lengths.sum())
     if not has_spread(lengths):
         return PairedDifference(difference, None, None, len(refs))
@@ -38,6 +38,7 @@ def paired_difference(refs: Sequence[str], hyps: Sequence[str], other_hyps: Sequ
     return PairedDifference(difference, (difference - half, difference + half), percent_lower, len(refs))
 
 
-def _errors(refs: Sequence[str], hyps: Sequence[str]) -> np.ndarray:
+def count_errors(refs: Sequence[str], hyps: Sequence[str]) -> np.ndarray:
+    """Returns the number of word errors of each hypothesis, (N,)."""
     pairs = zip(refs, hyps, strict=True)
     return np.array([count_word_errors(align_words(ref, hyp)).errors for ref, hyp in pairs])
