@@ -159,8 +159,8 @@ def _type_text(option):
     """The name of an option's type, with its limits and choices."""
     kind = option.type
     facts = {name: value for name, value in vars(kind).items() if isinstance(value, int | float | str | list | tuple)}
-    if isinstance(kind, click.Choice) or type(kind).__name__ == "FormatList":
-        facts = {}  # not all methods and formats exist in every command
+    if isinstance(kind, click.Choice) or type(kind).__name__ in ("FormatList", "Channel"):
+        facts = {}  # not all methods, formats and words for channels exist in every command
     return f"{type(kind).__name__} {sorted(facts.items())}"
 
 
