@@ -108,7 +108,8 @@ class _KaldiFolder:
         try:
             recording, start, end, *channels = re.split(f"[{WHITESPACE}]+", self.segments.values[name])
             channel = parse_channel(" ".join(channels)) if channels else None
-            return recording, parse_seconds(start), None if end == "-1" else parse_seconds(end), channel
+            seconds = parse_seconds(end)
+            return recording, parse_seconds(start), None if seconds == -1 else seconds, channel
         except ValueError as error:
             where = f"{path}:{self.segments.lines[name]}"
             raise InvalidEntry(f"{where}: no line 'ID RECORDING START END' ({error}); fix it") from error

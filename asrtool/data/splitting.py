@@ -201,7 +201,8 @@ def _write_sets(cuts: Path, out_folder: Path, set_names: Sequence[str]) -> dict[
         require_output(path, (".jsonl.gz",), [cuts])
     _require_no_old_sets(cuts, [out_folder / f"{name}.jsonl.gz" for name in SETS if name not in set_names])
     with ExitStack() as stack:
-        files = {name: stack.enter_context(open_writer(path)) for name, path in paths.items()}
+        # train, the largest, is completed first: if the disk is full then, none of the earlier sets has been replaced
+        files = {name: stack.enter_context(open_writer(path)) for name, path in reversed(paths.items())}
         for (entry, _), name in zip(entries_of_files(cuts), set_names, strict=True):
             files[name].write(entry.line.strip() + b"\n")
     return paths

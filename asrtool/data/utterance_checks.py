@@ -114,6 +114,8 @@ class UtteranceChecks:
         """Returns the end of a segment in seconds, clamped to its recording's if it is within the tolerance."""
         if not 0 <= start < end:
             raise InvalidEntry(f"start {start} s and end {end} s are not a span")
+        if start >= duration:
+            raise InvalidEntry(f"it starts at {start:.3f} s, and its recording ends at {duration:.3f} s")
         if end > duration + max(self.end_tolerance, TIME_PRECISION):
             hint = f"more than --end-tolerance {self.end_tolerance:g} s later"
             raise InvalidEntry(f"supervision ends at {end:.3f} s, its recording at {duration:.3f} s, {hint}")

@@ -161,8 +161,9 @@ def test_kaldi_without_segments(kaldi_folder):
     assert (two.audio, two.text, two.speaker) == ("sox /a/2.wav -t wav - |", "C", None)
 
 
-def test_kaldi_with_segments(kaldi_folder):
-    folder = kaldi_folder(wav="r /a/r.wav\n", text="u1 A\nu2 B\n", segments="u1 r 0.5 1.25\nu2 r 1.25 -1\n")
+@pytest.mark.parametrize("end", ["-1", "-1.0", "-1.00", "-1e0"])
+def test_kaldi_with_segments(kaldi_folder, end):
+    folder = kaldi_folder(wav="r /a/r.wav\n", text="u1 A\nu2 B\n", segments=f"u1 r 0.5 1.25\nu2 r 1.25 {end}\n")
     one, two = read_kaldi(folder)
     assert (one.recording, one.audio, one.start, one.end) == ("r", "/a/r.wav", 0.5, 1.25)
     assert (two.recording, two.start, two.end) == ("r", 1.25, None)  # -1: to the end

@@ -1,10 +1,14 @@
+import errno
 import gzip
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from lhotse import CutSet
 
+from asrtool.data import splitting
+from asrtool.data.manifest_lines import open_writer
 from asrtool.data.splitting import SplitOptions, SubsetOptions, parse_size, split_manifest, write_subset
 from asrtool.errors import UserError
 
@@ -55,6 +59,23 @@ def test_no_speaker_is_in_two_sets(manifest):
     assert lines[0] == "split by speaker, seed 0"
     assert "160 utterances, 0.13 h, 16 speakers" in lines[1]
     assert not any("also in train" in line for line in lines)
+
+
+def test_a_full_disk_at_the_end_of_the_training_set_leaves_all_earlier_sets(manifest, monkeypatch):
+    cuts = manifest(corpus(20))
+    before, _ = split(cuts)
+
+    @contextmanager
+    def open_on_full_disk(path):
+        with open_writer(path) as file:
+            yield file
+            if path.name == "train.jsonl.gz":
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(splitting, "open_writer", open_on_full_disk)
+    with pytest.raises(UserError, match="no space left to write .*train.jsonl.gz"):
+        split(cuts, seed=1)
+    assert sets(cuts.parent / "out") == before
 
 
 def test_the_order_of_the_lines_does_not_matter_and_the_seed_does(manifest):

@@ -40,6 +40,16 @@ def test_a_fold_of_speakers_that_are_all_in_dev_is_one_line(prepare):
     assert status == 2 and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_speaker_of_dev_and_of_the_test_set_is_refused_and_the_earlier_sets_remain(prepare, tmp_path, ending):
+    (tmp_path / "speakers.txt").write_text(ending.join(["2", "10", ""]), newline="")
+    status, _, error = prepare("--test-speakers", "speakers.txt", "--dev-speakers", "1,10")
+    assert status == 2 and error.count("\n") == 1 and "both have 10:" in error
+    assert (tmp_path / "data/train.jsonl.gz").exists()
+    status, output, _ = prepare("--test-speakers", "speakers.txt", "--dev-speakers", "1")
+    assert status == 0 and "--exclude-speakers 1,2,10\n" in output
+
+
 @pytest.mark.parametrize(("fold", "held_out"), [("1/2", "1,10"), ("2/2", "2"), ("3/3", "10"), ("1/3", "1")])
 def test_a_fold_is_every_nth_speaker(prepare, fold, held_out):
     status, output, _ = prepare("--test-speakers", fold)

@@ -30,7 +30,7 @@ join_speakers() {
     local list
     for list in "$@"; do
         if [ -f "$list" ]; then cat "$list"; else echo "${list//,/ }"; fi
-    done | xargs | tr ' ' ,
+    done | tr -d '\r' | xargs | tr ' ' ,
 }
 
 # every_nth_speaker K/N EXCLUDED FOLDER...: prints every N-th speaker in FOLDERs from the K-th on, but none of EXCLUDED.
@@ -89,8 +89,10 @@ if [[ $test_speakers =~ ^[0-9]+/[0-9]+$ ]]; then
     test_speakers=$(every_nth_speaker "$fold" "$dev_speakers" "${folders[@]}")
     [ -n "$test_speakers" ] || option_error "--test-speakers $fold: $train_parts have fewer speakers than ${fold%/*}"
 fi
-rm -f data/*.jsonl.gz data/fbank/*.jsonl.gz # the sets of earlier options
 test_speakers=$(join_speakers "$test_speakers")
+both=$(comm -12 <(tr , '\n' <<<"$dev_speakers" | sort) <(tr , '\n' <<<"$test_speakers" | sort) | xargs)
+[ -z "$both" ] || option_error "--dev-speakers and --test-speakers both have $both: choose one set for each speaker"
+rm -f data/*.jsonl.gz data/fbank/*.jsonl.gz # the sets of earlier options
 held_out=$(join_speakers "$dev_speakers" "$test_speakers")
 prepare_set "$corpus_dir" train "$train_parts" ${held_out:+--exclude-speakers "$held_out"}
 if [ -n "$dev_speakers" ]; then
