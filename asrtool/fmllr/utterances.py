@@ -8,7 +8,7 @@ import torch
 from lhotse import MonoCut
 from torch import Tensor
 
-from asrtool.data.features import stored_or_computed
+from asrtool.data.features import is_too_short, stored_or_computed
 from asrtool.data.lhotse_sets import open_cuts
 from asrtool.data.sources import as_data_error
 from asrtool.data.speaker_transforms import cepstra, cosine_transform, transform_key
@@ -38,7 +38,9 @@ def read_utterances(
     max_seconds: float = MAX_SECONDS,
     is_wanted: Callable[[MonoCut], bool] = lambda cut: True,
 ) -> Iterator[Utterance]:
-    """Yields the utterances of a manifest, in its order; without words and frames where a word has no pronunciation.
+    """Yields the utterances of a manifest, in its order.
+
+    They are without words and frames where a word has no pronunciation, and where the audio is shorter than a frame.
 
     Their features, which are computed where none are stored, have `num_bins` bins. `texts` are used instead of the
     manifest's: hypotheses, by the ids of cuts. Raises DataError for a cut without a speaker, and for features that
@@ -52,7 +54,7 @@ def read_utterances(
         if key is None:
             raise DataError("a transform needs the speaker of each cut", [f"{cut.id}: no speaker"])
         text = (cut.supervisions[0].text or "") if texts is None else texts.get(cut.id, "")
-        if not text.split() or tokenizer.unknown(text):
+        if not text.split() or tokenizer.unknown(text) or is_too_short(cut):
             yield Utterance(cut.id, key, [], nothing)
             continue
         words = tokenizer.without_context.pronunciation_units(text)
