@@ -67,7 +67,8 @@ Options of all recipes:
                               with a word counts. Kaldi's lexicon.txt and lexiconp.txt are read, too
                               (default ${lexicon#"$recipe"/})
   --unknown TREATMENT         words without a pronunciation: drop, g2p or characters (default $unknown)
-  --stress keep|drop          stress digits of the vowels of CMUdict (default $stress)
+  --stress keep|drop          stress digits of the vowels (AH0, AH1) in the files of --lexicon; cmudict has none
+                              (default $stress)
   --case keep|upper|lower     case of --lm-text and --lexicon, as the transcripts have (default $case)
   --speeds LIST               speeds of the training audio, if features are stored (default $speeds)
   --lm-text "FILE FILE"       more text to train language models on (default ${lm_text:-none})

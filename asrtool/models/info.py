@@ -15,6 +15,7 @@ from asrtool.models.acoustic import AcousticModel, layer_matrices
 
 FRAME_MS = 10  # of a feature frame
 UTTERANCE_SECONDS = 15.0  # of the utterance that is counted: attention to everything costs more for longer ones
+WHOLE = "the whole utterance"
 
 
 class ModelInfo(NamedTuple):
@@ -50,8 +51,6 @@ class ModelInfo(NamedTuple):
     def lines(self) -> dict[str, str]:
         """All of it as text, by name."""
         parts = ", ".join(f"{name} {count:,}" for name, count in self.parameters.items())
-        most = _milliseconds(self.maximum_latency)
-        average = _milliseconds(self.average_latency)
         weights = f"{self.weights / 1e9:.2f} GB of weights, gradients and optimizer"
         activations = f"{self.activations / 1e9:.2f} GB of activations for a batch of {self.batch_seconds:g} s"
         return {
@@ -60,14 +59,20 @@ class ModelInfo(NamedTuple):
             "operations": f"{self.flops / 1e9:.2f} GFLOP for a second of audio, forward",
             "output frame": f"{self.factor * FRAME_MS} ms ({self.factor}x subsampling)",
             "training memory": f"{weights}, {activations}",
-            "receptive field": f"{_span(self.left, 'before')}, {_span(self.right, 'after')} its chunk",
-            "latency": f"{most} at most, {average} on average",
+            "receptive field": self._receptive_field(),
+            "latency": self._latency(),
             "can stream": "yes" if self.can_stream else "no",
         }
 
+    def _receptive_field(self) -> str:
+        if math.isinf(self.left) and math.isinf(self.right):
+            return WHOLE
+        return f"{_span(self.left, 'before')}, {_span(self.right, 'after')} its chunk"
 
-def _milliseconds(value: float) -> str:
-    return "the whole utterance" if math.isinf(value) else f"{value:,.0f} ms"
+    def _latency(self) -> str:
+        if math.isinf(self.right):
+            return WHOLE
+        return f"{self.maximum_latency:,.0f} ms at most, {self.average_latency:,.0f} ms on average"
 
 
 def _span(frames: float, where: str) -> str:

@@ -98,9 +98,13 @@ def test_latency_of_the_streaming_presets(name, maximum, average):
     assert info.lines()["latency"] == f"{maximum} ms at most, {average} ms on average"
 
 
-def test_an_offline_model_waits_for_the_whole_utterance(tiny_config):
-    info = model_info(tiny_config(), 5)
-    assert math.isinf(info.maximum_latency) and info.lines()["latency"].startswith("the whole utterance")
+@pytest.mark.parametrize("changes", [{}, {"architecture": "blstm"}, {"mask": "sliding", "left_context": 2}])
+def test_an_offline_model_waits_for_the_whole_utterance(tiny_config, changes):
+    info = model_info(tiny_config(model=changes), 5)
+    assert math.isinf(info.maximum_latency) and info.lines()["latency"] == "the whole utterance"
+    is_whole = math.isinf(info.left)
+    expected = "the whole utterance" if is_whole else f"{10 * info.left:,.0f} ms before, everything after its chunk"
+    assert info.lines()["receptive field"] == expected
     assert info.lines()["can stream"] == "no"
 
 
