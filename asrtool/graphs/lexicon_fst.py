@@ -1,7 +1,8 @@
 """L, the lexicon: a transducer from units to words, built as by Kaldi's make_lexicon_fst.py and add_lex_disambig.pl.
 
 A disambiguation symbol #1, #2 ... ends every pronunciation that another word has, too, or that is the beginning of a
-longer one; without them, L composed with G could not be determinised. #0 is on the back-off arcs of G.
+longer one, or the silence between words; without them, L composed with G could not be determinised. #0 is on the
+back-off arcs of G.
 """
 
 import math
@@ -51,7 +52,7 @@ def word_table(lexicon: Lexicon) -> list[str]:
 
 def unit_table(symbols: Sequence[str], lexicon: Lexicon, boundary: WordBoundary) -> list[str]:
     """Units by label: <eps>, the tokenizer's symbols, then the disambiguation symbols, #0 the first."""
-    most = max(disambiguate([pronunciation for _, pronunciation in _entries(lexicon)]), default=0)
+    most = max(disambiguate([pronunciation for _, pronunciation in _entries(lexicon)], boundary.silence), default=0)
     if boundary.silence:
         most += 1  # follows the silence between words
     marks = [f"#{number}" for number in range(most + 1)]
@@ -75,7 +76,8 @@ def lexicon_fst(lexicon: Lexicon, words: Sequence[str], units: Sequence[str], bo
     usable = set(units[2 : labels[BACKOFF]])  # neither <eps> nor blank
     _check_boundary(boundary, usable)
     _check_lexicon(lexicon, usable)
-    lines = [*_boundary_arcs(boundary, labels, len(units) - 1), *_pronunciation_arcs(lexicon, words, labels)]
+    lines = [*_boundary_arcs(boundary, labels, len(units) - 1)]
+    lines += _pronunciation_arcs(lexicon, words, labels, boundary.silence)
     lines.append(f"{BEFORE_WORD} {BEFORE_WORD} {len(units)} {len(words)}")
     fst = kaldifst.compile("\n".join(lines) + "\n")
     kaldifst.add_self_loops(fst, [labels[BACKOFF]], [len(words) - 1])
@@ -88,10 +90,15 @@ def _entries(lexicon: Lexicon) -> list[tuple[str, tuple[str, ...]]]:
     return [(word, units) for word, several in lexicon.pronunciations.items() for units in dict.fromkeys(several)]
 
 
-def disambiguate(pronunciations: Sequence[tuple[str, ...]]) -> list[int]:
-    """For each pronunciation the number of the disambiguation symbol that ends it; 0: it needs none."""
+def disambiguate(pronunciations: Sequence[tuple[str, ...]], silence: str | None = None) -> list[int]:
+    """For each pronunciation the number of the disambiguation symbol that ends it; 0: it needs none.
+
+    `silence` is the unit between words, which may be the pronunciation of a word as well, such as Kaldi's !SIL.
+    """
     counts = Counter(pronunciations)
     prefixes = {units[:length] for units in counts for length in range(1, len(units))}
+    if silence:
+        prefixes.add((silence,))
     used: Counter[tuple[str, ...]] = Counter()
     marks = []
     for units in pronunciations:
@@ -142,11 +149,13 @@ def _boundary_arcs(boundary: WordBoundary, labels: dict[str, int], mark: int) ->
         yield f"{BEFORE_WORD}"
 
 
-def _pronunciation_arcs(lexicon: Lexicon, words: Sequence[str], labels: dict[str, int]) -> Iterator[str]:
+def _pronunciation_arcs(
+    lexicon: Lexicon, words: Sequence[str], labels: dict[str, int], silence: str | None
+) -> Iterator[str]:
     """The arcs of each pronunciation; the word is on the first one, and the cost on the last one."""
     word_labels = {word: label for label, word in enumerate(words)}
     entries = _entries(lexicon)
-    marks = disambiguate([units for _, units in entries])
+    marks = disambiguate([units for _, units in entries], silence)
     next_state = 4
     for (word, units), mark in zip(entries, marks, strict=True):
         symbols = [*units, f"#{mark}"] if mark else list(units)

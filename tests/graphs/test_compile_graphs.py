@@ -109,6 +109,24 @@ def test_composing_the_topology_changes_no_cost(topology, between, arpa):
         assert outputs(compiled.HLG, labels) == pytest.approx(wanted, abs=1e-3), frames
 
 
+SILENCES = {
+    "a word of silence": {"X": [("SIL",)], "Y": [("a",)]},
+    "two words of silence": {"X": [("SIL",)], "Y": [("SIL",), ("a",)]},
+    "silence as an alternative": {"X": [("a",), ("SIL",)], "Z": [("b",)]},
+    "silence at the edges of words": {"X": [("SIL", "a")], "Y": [("a", "SIL")], "Z": [("a",)]},
+    "silence alone and in words": {"X": [("SIL",)], "Y": [("SIL", "SIL")], "Z": [("SIL", "b", "SIL")]},
+}
+
+
+@pytest.mark.parametrize("name", SILENCES)
+def test_words_may_have_the_unit_of_silence(name, arpa):
+    """As Kaldi's `!SIL SIL`."""
+    lexicon = make_lexicon(SILENCES[name], [0.5, 0.9])
+    compiled = compiler(lexicon, arpa, **BETWEEN["silence"])
+    check(compiled, "LG", expected(lexicon, LM.cost, 4, **BETWEEN["silence"]), 4, (1, 2, 3))
+    assert compiled.HL.num_states and compiled.HLG.num_states
+
+
 WORDS = ["X", "Y", "Z"]
 PRONUNCIATIONS = st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map(tuple), min_size=1, max_size=2)
 logprobs = st.floats(-3, -0.05)
