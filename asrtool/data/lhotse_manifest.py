@@ -45,9 +45,19 @@ def _cut_per_supervision(cut: Cut) -> list[Cut]:
     if not isinstance(cut, MonoCut) or [(s.start, s.duration) for s in cut.supervisions] in ([], [(0, cut.duration)]):
         return [cut]
     return [
-        fastcopy(cut, id=s.id, start=cut.start + s.start, duration=s.duration, supervisions=[s.with_offset(-s.start)])
+        fastcopy(cut, id=s.id, start=cut.start + s.start, duration=s.duration, supervisions=[_at_start(s)])
         for s in cut.supervisions
     ]
+
+
+def _at_start(supervision: SupervisionSegment) -> SupervisionSegment:
+    """Returns a supervision that begins with its cut. So do the times of its words, which lhotse would leave."""
+    moved = supervision.with_offset(-supervision.start)
+    if moved.alignment:
+        moved.alignment = {
+            kind: [item.with_offset(-supervision.start) for item in items] for kind, items in moved.alignment.items()
+        }
+    return moved
 
 
 def _checked_or_problem(cut: Cut, checks: UtteranceChecks) -> CutOrProblem:

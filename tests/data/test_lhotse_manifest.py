@@ -69,6 +69,23 @@ def test_the_times_of_words_stay_while_the_words_do(lhotse_files, out, text, cas
     assert ("1 utterances lost the times of their words, which no longer fit" in str(summary)) != is_kept
 
 
+@pytest.mark.parametrize("cut_start", [0.0, 0.5])
+def test_times_of_words_count_from_the_start_of_the_cut_of_their_supervision(lhotse_files, out, tmp_path, cut_start):
+    words = [("one", 0.0, 0.1), ("two", 0.3, 0.5), ("two", 1.0, 0.25)]  # each with the start of its supervision
+    segments = [
+        segment(f"u{number}", start, 0.4, "a").with_alignment(kind, [AlignmentItem("a", start + after, 0.1)])
+        for number, (kind, start, after) in enumerate(words)
+    ]
+    recording = next(iter(RecordingSet.from_file(lhotse_files([])[0])))
+    cut = MonoCut("c", cut_start, 1.5, 0, segments, recording=recording)
+    CutSet.from_cuts([cut]).to_file(tmp_path / "cuts.jsonl.gz")
+    copy_manifest(read_lhotse(tmp_path / "cuts.jsonl.gz", None, None), out)
+    copied = list(open_cuts(out))
+    assert [round(cut.start - cut_start, 6) for cut in copied] == [start for _, start, _ in words]
+    for cut, (kind, _, after) in zip(copied, words, strict=True):
+        assert [item.start for item in cut.supervisions[0].alignment[kind]] == pytest.approx([after])
+
+
 def test_lhotse_cuts_keep_their_ids_and_features(corpus, out, tmp_path):
     from asrtool.data.feature_store import store_features
 
