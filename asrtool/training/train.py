@@ -56,6 +56,7 @@ def train(
     ranks = this_rank()
     if warmup_hours and ranks.local_world_size != ranks.world_size:
         raise UserError("a warmup runs on one machine; start torchrun there alone, and the main phase on all")
+    require_experiment_folder(experiment)  # before any rank writes its log into it
     torch_device = use_device(device, ranks.local_rank)
     with (
         rank_log(ranks, experiment / "logs"),

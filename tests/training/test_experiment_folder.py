@@ -15,6 +15,7 @@ from asrtool import checkpoint
 from asrtool.config_file import save_config
 from asrtool.data.corpora import Utterance
 from asrtool.data.manifest import write_manifest
+from asrtool.distributed import Ranks
 from asrtool.errors import UserError
 from asrtool.experiment import open_experiment
 from asrtool.packs.pack import PackSettings, write_pack
@@ -53,6 +54,16 @@ def test_a_folder_with_other_files_is_refused_and_stays_unchanged(tiny_config, t
     with pytest.raises(UserError, match="give another --exp"):
         start(tiny_config(), tmp_path / "docs", device="cpu")
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_no_rank_writes_its_log_into_a_folder_with_other_files(tiny_config, tmp_path, monkeypatch, rank):
+    ranks = Ranks(rank=rank, world_size=4, local_rank=rank, local_world_size=4)
+    monkeypatch.setattr("asrtool.training.train.this_rank", lambda: ranks)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="give another --exp"):
+        train(tiny_config(), tmp_path, device="cpu")
+    assert list(content(tmp_path)) == [Path("thesis.txt")]
 
 
 def test_a_file_as_experiment_folder_is_refused(tiny_config, tmp_path):
