@@ -125,9 +125,9 @@ def _read_entries(path: str | Path, phones: frozenset[str]) -> Iterator[_Entry]:
     lines = read_lines(path, "lexicon", "create it with `asrtool lexicon`")
     rows = [(number, fields) for number, line in enumerate(lines, 1) if (fields := lexicon_fields(line, phones))]
     has_probabilities = _have_probabilities([fields for _, fields in rows], phones)
-    for number, (word, *phones) in rows:
-        probability = float(phones.pop(0)) if has_probabilities else 1.0
-        yield _Entry(number, word, tuple(phones), probability)
+    for number, (word, *symbols) in rows:
+        probability = float(symbols.pop(0)) if has_probabilities else 1.0
+        yield _Entry(number, word, tuple(symbols), probability)
 
 
 def lexicon_fields(line: str, phones: Collection[str] = frozenset()) -> list[str]:
