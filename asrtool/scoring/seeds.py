@@ -69,8 +69,11 @@ def compare_seeds(
     over_seeds = mean_over_seeds([compare_folders([one], [other], rules).difference for one, other in pairs])
     ids = sorted(row["id"] for row in read_hypotheses(Path(folders[0]) / HYPOTHESES))
     lengths = _of_utterances(folders[0], ids, rules, lambda refs, _: np.array([len(ref.split()) for ref in refs]))
-    more_errors = sum(_of_utterances(folder, ids, rules, count_errors) for folder in folders)
-    more_errors = more_errors - sum(_of_utterances(folder, ids, rules, count_errors) for folder in other_folders)
+    errors, other_errors = (
+        np.sum([_of_utterances(folder, ids, rules, count_errors) for folder in own], axis=0)
+        for own in (folders, other_folders)
+    )
+    more_errors = errors - other_errors
     words = len(folders) * lengths
     interval = None
     if has_spread(words):
