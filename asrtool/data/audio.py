@@ -24,6 +24,7 @@ MAX_SAMPLE = 2.0  # of full scale: peaks of float files go a little above 1, 16-
 FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")  # those whose samples may be NaN, or of any scale
 BLOCK = 1 << 18  # samples that are read at a time
 MAX_CHUNKS = 1000  # of a WAV or AIFF file: the data comes after a dozen at most
+MAX_TAGS = 4096  # bytes of the chunks that may follow the samples
 
 ADDRESS_HINT = "addresses are not read; download the file first"
 
@@ -98,7 +99,7 @@ def inspect_audio(audio: str) -> AudioInfo:
     try:
         with soundfile.SoundFile(source) as file:
             info = AudioInfo(file.samplerate, file.frames, file.channels)
-            check_header(info, audio)
+            check_header(info, audio, source)
             tail = min(info.samples, int(TAIL_SECONDS * info.rate))
             first = 0 if file.subtype in FLOAT_SUBTYPES else info.samples - tail
             is_complete = _read_samples(file, first, info, audio) == info.samples
@@ -113,10 +114,10 @@ def inspect_audio(audio: str) -> AudioInfo:
     return info
 
 
-def check_header(info: AudioInfo, audio: str) -> None:
-    """Raises InvalidEntry for a header whose rate or length is impossible."""
+def check_header(info: AudioInfo, audio: str, source: PathOrBytes | None = None) -> None:
+    """Raises InvalidEntry for a header whose rate or length is impossible. `source` is the file, if there is one."""
     if info.samples <= 0:
-        raise InvalidEntry(f"no samples: {audio}")
+        raise InvalidEntry(f"no samples: {audio}{_describe_unclaimed(source) if source is not None else ''}")
     if not MIN_RATE <= info.rate <= MAX_RATE:
         raise InvalidEntry(f"a header that claims {info.rate} Hz: {audio}")
     if info.samples > MAX_RECORDING_SECONDS * info.rate:
@@ -163,6 +164,12 @@ def _open_bytes(source: PathOrBytes) -> BinaryIO:
 
 def missing_bytes(source: PathOrBytes) -> int:
     """Returns by how many bytes a file is shorter than its header claims, which libsndfile corrects silently."""
+    end, size = _end_by_header(source)
+    return max(0, end - size)
+
+
+def _end_by_header(source: PathOrBytes) -> tuple[int, int]:
+    """Returns where the samples end by the header, 0 if it does not say, and the size of the file, both in bytes."""
     with _open_bytes(source) as file:
         kind = file.read(12)
         if kind.startswith(b"RIFF"):
@@ -176,7 +183,18 @@ def missing_bytes(source: PathOrBytes) -> int:
             claimed = _end_of_nist(file)
         else:
             claimed = 0
-        return max(0, claimed - file.seek(0, io.SEEK_END))
+        return claimed, file.seek(0, io.SEEK_END)
+
+
+def _describe_unclaimed(source: PathOrBytes) -> str:
+    """Returns what is wrong with a file whose header claims no samples and which has some, or "" for another one."""
+    end, size = _end_by_header(source)
+    if not 0 < end < size - MAX_TAGS:
+        return ""
+    return (
+        f" by its header, which {size - end} bytes follow: a recorder that was killed leaves it so; "
+        "`ffmpeg -i FILE FIXED.wav` writes it again"
+    )
 
 
 def _end_of_chunks(file: BinaryIO, byte_order: str) -> int:

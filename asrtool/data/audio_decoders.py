@@ -107,7 +107,7 @@ class SoundfileDecoder:
         self._path = path
         with _open_soundfile(path) as file:
             info = AudioInfo(file.samplerate, file.frames, file.channels)
-        check_header(info, path)
+        check_header(info, path, path)
         self.rate, self.channels = info.rate, info.channels
         bytes_per_sample = Path(path).stat().st_size / info.samples  # of all channels, and a share of the header
         self.seconds: float | None = (info.samples + missing_bytes(path) / bytes_per_sample) / info.rate

@@ -116,7 +116,7 @@ def _measure(audio: str | io.BytesIO, job: RecordingJob, measured: Measured) -> 
     with _sound_file(audio, name) as file:
         info = AudioInfo(file.samplerate, file.frames, file.channels)
         try:
-            check_header(info, name)
+            check_header(info, name, audio)
         except InvalidEntry as problem:
             raise _Problem("unreadable-audio", str(problem)) from problem
         measured.info = info
