@@ -19,7 +19,7 @@
 #   --jobs N                  processes of the graph search (default 2)
 #   --ranks N                 processes that adapt (default 1)
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH="" cd -- "$(dirname "$0")"
 driver=$PWD
 
 systems="" work=. method=rescored rounds=2 sets="" out=exp/combined decoding_weights="" precision=auto jobs=2 ranks=1

@@ -2,7 +2,7 @@
 # The driver of all recipes: the stages 0 to 8 and their options, defined once. A recipe sources it in its own folder,
 # sets the defaults of its corpus, and calls `run_recipe "$@"`:
 #
-#   cd "$(dirname "$0")"
+#   CDPATH="" cd -- "$(dirname "$0")"
 #   . ../../local/recipe.sh
 #   corpus_dir=/corpora/mine data_options=corpus_dir path_options+=" corpus_dir" # options of local/data.sh
 #   conf=conf/train.yaml units=bpe vocab_size=300                               # defaults of shared options

@@ -8,7 +8,7 @@
 # ASRTOOL_CORPORA names a folder with corpora for some of the tests (yesno/, librispeech-train-clean-5/); without it these
 # tests are skipped, with a message.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH="" cd -- "$(dirname "$0")/.."
 . local/path.sh
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} # commands that tests start run this checkout, not an installed asrtool
 python3 -c 'import pytest, hypothesis, xdist' 2>/dev/null || {

@@ -7,7 +7,7 @@
 #
 # It needs uv (python3 -m pip install uv). Further options are passed to `uv pip compile`.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH="" cd -- "$(dirname "$0")/.."
 command -v uv >/dev/null || {
     echo "lock.sh: error: no uv in PATH; python3 -m pip install uv" >&2
     exit 2

@@ -8,7 +8,7 @@
 # Every requirement "name>=version" of setup.py is installed as name==version; requirements without a bound take what pip
 # chooses. PYTHON is the interpreter, python3 by default; it must be the oldest that setup.py allows.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH="" cd -- "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
 folder=${1:-$(mktemp -d)}

@@ -7,7 +7,7 @@
 #
 #   --train N --dev N --test N  number of utterances of each set (default 3600, 300, 500)
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH="" cd -- "$(dirname "$0")"
 . ../../local/recipe.sh # all stages, and the options that all recipes have
 
 train=3600 dev=300 test=500

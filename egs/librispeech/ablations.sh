@@ -22,7 +22,7 @@
 #                         other numbers have data and runs of their own
 #   --list true           only list the runs that are left
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH="" cd -- "$(dirname "$0")"
 recipe=$PWD
 
 only="" scale=small seeds="" from=exp/transformer_small_phone_seed1 work=$recipe results="" jobs=2 threads=1

@@ -19,7 +19,7 @@
 #   --lm openslr|DIR            language models and lexicon of OpenSLR 11, or a folder with these files (default: train
 #                               n-grams on the transcripts, and take --lexicon)
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH="" cd -- "$(dirname "$0")"
 . ../../local/recipe.sh # all stages, and the options that all recipes have
 . ./local/lm.sh         # functions for --lm
 

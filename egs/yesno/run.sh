@@ -8,7 +8,7 @@
 #   --corpus-dir DIR            the folder with the 60 .wav files, or the folder above it (default: download)
 #   --mirror URL                OpenSLR's resources (default https://www.openslr.org/resources)
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH="" cd -- "$(dirname "$0")"
 . ../../local/recipe.sh # all stages, and the options that all recipes have
 
 corpus_dir="" mirror=https://www.openslr.org/resources

@@ -24,7 +24,7 @@ from tests.tiny import cut_short
 ROOT = Path(__file__).parents[2]
 STAGES = {0: "prepare data", 1: "compute features", 2: "make units", 4: "train", 5: "decode", 6: "score"}
 REAL_RECIPE = f"""set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH="" cd -- "$(dirname "$0")"
 . {ROOT}/local/recipe.sh
 units=word
 conf=conf/tiny.yaml

@@ -25,7 +25,7 @@ RUN = """#!/usr/bin/env bash
 #
 #   --corpus-dir DIR            Kaldi data folders train, dev and test
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH="" cd -- "$(dirname "$0")"
 . ../../local/recipe.sh
 
 corpus_dir="" data_options="corpus_dir jobs" path_options+=" corpus_dir"

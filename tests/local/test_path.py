@@ -117,3 +117,22 @@ def test_the_root_is_the_checkout_of_the_file_whatever_cdpath_is(environment, tm
     script = f'export CDPATH="{tmp_path}"; cd "{ROOT}"; . local/path.sh; echo "root=$ASRTOOL_ROOT"'
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"root={ROOT}\n", "")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "egs/digits/run.sh",
+        "egs/yesno/run.sh",
+        "egs/librispeech/run.sh",
+        "egs/librispeech/ablations.sh",
+        "local/combine.sh",
+    ],
+)
+def test_a_script_finds_its_own_folder_whatever_cdpath_is(environment, tmp_path, script):
+    (tmp_path / script).parent.mkdir(parents=True)
+    environment = {**environment, "CDPATH": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", script, "--help"], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "") and f"bash {script} --" in done.stdout

@@ -11,7 +11,7 @@
 #   --minutes N        time after which no further benchmark is started (default 50)
 #   --keep             print what moved, but store nothing and write no page
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+CDPATH="" cd -- "$(dirname "${BASH_SOURCE[0]}")/../.."
 . local/path.sh
 
 out=exp/bench only="" minutes=50 quick="" keep=""

@@ -6,7 +6,7 @@ ${comment}
 #
 #   --corpus PATH               the corpus: the folder or file that the recipe was written for, or a copy of it
 set -euo pipefail
-cd "$$(dirname "$$0")"
+CDPATH="" cd -- "$$(dirname "$$0")"
 . ${driver}
 
 # The corpus, which local/data.sh reads. The rules of conf/normalise.yaml are applied to its transcripts.
