@@ -22,7 +22,7 @@ def _escape_cell(text: str) -> str:
 
 def natural_sort_key(name: str) -> list[str | int]:
     """Returns a key that sorts names by the value of the numbers in them: T2 before T10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def replace_section(text: str, begin: str, end: str, body: str) -> str:
