@@ -11,10 +11,10 @@
 #   --method METHOD           results to combine first: graph, rescored or neural, or one of these with _adapted. All
 #                             rounds recognise by this method (default rescored)
 #   --rounds N                rounds of adaptation (default 2); 0 combines only
-#   --sets "SET SET"          sets to recognise (default those of the recipe)
+#   --sets "SET SET"          sets to recognise (default all sets of the recipe)
 #   --out EXP                 folder for decode/SET/METHOD_roundN, the combined results; METHOD_round0 is without
 #                             adaptation to combined words (default exp/combined)
-#   --decoding-weights FILE   decoding weights of the graph search (default those of each system)
+#   --decoding-weights FILE   decoding weights of the graph search (default the tuned weights of each system)
 #   --precision P             precision of the models: fp32, bf16 or auto (default auto)
 #   --jobs N                  processes of the graph search (default 2)
 #   --ranks N                 processes that adapt (default 1)
@@ -36,7 +36,7 @@ require_choice --precision "$precision" fp32 bf16 auto
 [[ $systems =~ [^[:space:]][[:space:]]+[^[:space:]] ]] || option_error "--systems names two systems or more, not '$systems'"
 cd "$work" 2>/dev/null || option_error "--work: no such folder: $work"
 sets=${sets:-$(cat data/scored_sets 2>/dev/null || true)}
-[ -n "${sets// /}" ] || option_error "--sets: which sets? $work has no data/scored_sets, so it is no work folder of a recipe"
+[ -n "${sets// /}" ] || option_error "--sets: which sets? $work has no data/scored_sets: is it the work folder of a recipe?"
 . "$driver/path.sh"
 
 # result_of SYSTEM SET ROUND: prints the folder of what a system recognises in a round.

@@ -210,7 +210,7 @@ is_number() { [[ $1 =~ ^(0|[1-9][0-9]{0,8})$ ]]; }
 # single_spaces TEXT: prints the words of TEXT with a space between two of them. White space may be tabs and new lines.
 single_spaces() {
     local words
-    read -r -d '' -a words <<<"$1" || true # the end of TEXT is no error
+    read -r -d '' -a words <<<"$1" || true # read fails at the end of TEXT
     printf '%s\n' "${words[*]}"
 }
 
