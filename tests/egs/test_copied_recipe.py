@@ -276,5 +276,7 @@ def test_yesno_is_downloaded_and_checked_unless_a_corpus_is_given(tmp_path):
 def test_missing_language_models_are_named_before_any_stage_runs(tmp_path):
     output = run("librispeech", "--lm", tmp_path, "--work", tmp_path, status=2)
     assert len(output.splitlines()) == 1 and f"no 3-gram.pruned.1e-7.arpa.gz in {tmp_path}" in output
-    output = run("librispeech", "--lm", "openslr", "--lm-text", "x.txt", "--work", tmp_path, status=2)
+    text = tmp_path / "x.txt"
+    text.write_text("A\n")
+    output = run("librispeech", "--lm", "openslr", "--lm-text", text, "--work", tmp_path, status=2)
     assert len(output.splitlines()) == 1 and "choose one" in output

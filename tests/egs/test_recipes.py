@@ -71,14 +71,14 @@ def combine(*options: object, status: int = 0) -> str:
 @pytest.mark.slow
 def test_systems_are_combined_and_adapted_to_the_words_of_each_other(digits):
     work, options, _ = digits
-    run("digits", *options, "--seed", 3, "--stop-stage", 5, "--decode", "graph")
-    output = combine("--work", work, "--systems", "exp/tiny_seed1 exp/tiny_seed3", "--method", "graph", "--rounds", 1)
+    run("digits", *options, "--seed", 5, "--stop-stage", 5, "--decode", "graph")
+    output = combine("--work", work, "--systems", "exp/tiny_seed1 exp/tiny_seed5", "--method", "graph", "--rounds", 1)
     assert re.findall(r"^(Round \d):", output, re.MULTILINE) == ["Round 0", "Round 1"]
     assert len(LINE.findall(output)) == 2 * 2 * 3  # rounds, sets, and two systems with their combination
     for name in ["dev", "test"]:
         result = work / "exp/combined/decode" / name / "graph_round1"
         made_of = json.loads((result / "decode.json").read_text())
-        for system in ["exp/tiny_seed1", "exp/tiny_seed3"]:
+        for system in ["exp/tiny_seed1", "exp/tiny_seed5"]:
             folder = work / system / "decode" / name / "graph_adapted-round1"
             assert str(folder.relative_to(work)) in json.dumps(made_of)
             assert (folder / "wer.json").is_file()
