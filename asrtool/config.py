@@ -249,8 +249,8 @@ class TrainingConfig(Section):
     warmup_steps: NonNegativeInteger = 500
     # Schedule of the learning rate after the warmup (asrtool/training/schedule.py)
     schedule: Literal["linear", "cosine", "inverse_sqrt", "noam", "one_cycle", "none"] = "cosine"
-    # Number of steps of the training; in the names of checkpoints it has eight digits
-    max_steps: Annotated[Integer, Field(gt=0, le=99_999_999)] = 10000
+    # Number of steps of the training
+    max_steps: PositiveInteger = 10000
     # Number of batches per step on each rank, whose gradients are accumulated
     accumulate_grad_batches: PositiveInteger = 1
     # Weight decay, which is multiplied by the learning rate
