@@ -95,7 +95,8 @@ with exit_on_sigterm():
 def test_a_pool_that_is_interrupted_while_it_starts_ends(number, status):
     """Its second process hangs in its fork, and the first one waits for work."""
     command = [sys.executable, "-c", INTERRUPTED_START, str(int(number))]
-    finished = subprocess.run(command, timeout=30, capture_output=True, text=True, check=False)
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # though the tests may not be
+    finished = subprocess.run(command, timeout=30, capture_output=True, text=True, check=False, **listening)
     assert finished.returncode in (status, -number), finished.stderr
 
 
