@@ -22,8 +22,8 @@ def test_the_notebook_is_stored_without_outputs(notebook):
 
 @pytest.mark.slow
 def test_the_notebook_runs(notebook, tmp_path, monkeypatch):
-    monkeypatch.setenv("NOTEBOOK_TRAIN", "400")
-    monkeypatch.setenv("NOTEBOOK_STEPS", "200")
+    monkeypatch.setenv("NOTEBOOK_TRAIN", "200")
+    monkeypatch.setenv("NOTEBOOK_STEPS", "100")
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
     client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()

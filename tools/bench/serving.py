@@ -153,7 +153,7 @@ def measure_model(report: ServingReport, path: str, arguments: argparse.Namespac
 
 def main() -> int:
     """Measures and reports."""
-    quick = {"models": DEFAULT_MODELS[:1], "overrides": TINY, "seconds": 3.0, "ramp_seconds": 0.0, "first": 2}
+    quick = {"models": DEFAULT_MODELS[:1], "overrides": TINY, "seconds": 1.5, "ramp_seconds": 0.0, "first": 2}
     quick |= {"max_streams": 2, "threads": [1], "sherpa_threads": ["1,1"], "sherpa_batch": [8], "limit_ms": 20_000.0}
     arguments = parse(options(), **quick, connections=10)
     if arguments.cores:
