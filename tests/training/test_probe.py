@@ -28,7 +28,7 @@ def probe_with(config, more, *then):
 def test_the_found_batch_size_fits_a_larger_one_does_not_and_it_grows_with_the_memory(tiny_config):
     """A fifth less and more: fragments make the limit uneven."""
     answers = [
-        run_on_ranks(1, probe_with, tiny_config(**WIDE), more, 0.8, 1.4)[0] for more in (250_000_000, 600_000_000)
+        run_on_ranks(1, probe_with, tiny_config(**WIDE), more, 0.8, 1.4)[0] for more in (200_000_000, 450_000_000)
     ]
     assert [fits for _, fits in answers] == [[True, False]] * 2
     matches = [
