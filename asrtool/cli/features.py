@@ -64,8 +64,8 @@ def features(cuts, out, num_bins, speeds, jobs, share, max_minutes) -> None:
 
     An interrupted run continues where it stopped. OUT is the manifest (.jsonl.gz); the features are in the folder
     feats/NAME next to it, where NAME is OUT without its suffix. A repeated run computes the features of audio files
-    that were changed since (by size or time), and with another input or other settings all of them. It deletes those of
-    the OUT that it replaces, and nothing else, once the new OUT is complete.
+    that were changed since (by size or time), and with another input or other settings all of them. It deletes the
+    features of the OUT that it replaces, and nothing else, once the new OUT is complete.
 
     \b
     asrtool features data/train.jsonl.gz data/train_fbank.jsonl.gz --speeds 0.9,1.0,1.1 --jobs 8

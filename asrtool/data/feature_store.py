@@ -260,7 +260,7 @@ def _shard_name(index: int, cuts: list[Entry]) -> str:
 
 
 def _audio_files(entry: Entry) -> list[str]:
-    """Returns the files of a cut's audio: those of its recording, or Shar's tar files."""
+    """Returns the files of a cut's audio: of its recording, or Shar's tar files."""
     sources = (entry.to_dict().get("recording") or {}).get("sources", ())
     files = [source.get("source") for source in sources if source.get("type") == "file"]
     return [file for file in files if isinstance(file, str)] + [item.tar for item in entry.shar_items]
