@@ -48,15 +48,18 @@ def score(folders, name, pooled, seeds, against, normalise) -> None:
         raise UserError("--pool and --seeds exclude each other: folds have different utterances, seeds have the same")
     difference_of_seeds = compare_seeds(folders, against, rules) if seeds and against else None
 
-    def print_difference(scored_folders, others):
-        if others:
-            print_text(difference_line(compare_folders(scored_folders, others, rules)))
+    def print_difference(scored_folders):
+        if against:
+            print_text(difference_line(compare_folders(scored_folders, against, rules)))
 
     scores = []
     for number, folder in enumerate(folders):
         scores.append(score_folder(folder, name, rules))
         print_text(summary_line(name or set_name(folder), scores[-1]))
-        print_difference([folder], against[number : number + 1] if seeds else against)
+        if difference_of_seeds:
+            print_text(difference_line(difference_of_seeds.pairs[number]))
+        else:
+            print_difference([folder])
     if seeds:
         print_text(seeds_line(name or set_name(folders[0]), mean_over_seeds([score.wer for score in scores])))
     if difference_of_seeds:
@@ -66,4 +69,4 @@ def score(folders, name, pooled, seeds, against, normalise) -> None:
         print_text(summary_line(pooled, pooled_score))
         for line in speaker_interval_lines(pooled_score):
             print_text(line)
-        print_difference(folders, against)
+        print_difference(folders)

@@ -28,14 +28,21 @@ def paired_difference(refs: Sequence[str], hyps: Sequence[str], other_hyps: Sequ
     """
     require_reference_words(refs)
     lengths = np.array([len(ref.split()) for ref in refs])
-    more_errors = count_errors(refs, hyps) - count_errors(refs, other_hyps)
+    return difference_of_errors(count_errors(refs, hyps) - count_errors(refs, other_hyps), lengths)
+
+
+def difference_of_errors(more_errors: np.ndarray, lengths: np.ndarray) -> PairedDifference:
+    """Returns the comparison of two systems by how many more errors the first has in each utterance, (N,).
+
+    `lengths` (N,) are the numbers of reference words, of which one is above 0. See `paired_difference`.
+    """
     difference = float(100 * more_errors.sum() / lengths.sum())
     if not has_spread(lengths):
-        return PairedDifference(difference, None, None, len(refs))
+        return PairedDifference(difference, None, None, len(lengths))
     rates = bootstrap_rates(more_errors, lengths)
     half = interval_half_width(rates)
     percent_lower = 100 * float(np.mean(rates < 0) + np.mean(rates == 0) / 2)
-    return PairedDifference(difference, (difference - half, difference + half), percent_lower, len(refs))
+    return PairedDifference(difference, (difference - half, difference + half), percent_lower, len(lengths))
 
 
 def count_errors(refs: Sequence[str], hyps: Sequence[str]) -> np.ndarray:

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from asrtool.errors import DataError, UserError
-from asrtool.scoring.bootstrap import bootstrap_rates, has_spread, interval_half_width
 from asrtool.scoring.folder import HYPOTHESES, compare_folders, read_hypotheses
 from asrtool.scoring.normalised import normalise_rows
-from asrtool.scoring.paired import count_errors
+from asrtool.scoring.paired import PairedDifference, count_errors, difference_of_errors
 from asrtool.scoring.report import format_interval
 from asrtool.scoring.wer import Interval
 from asrtool.text.normalisation_rules import NormalisationRules
@@ -31,14 +30,14 @@ class SeedMean:
 class SeedDifference:
     """The error rate of one system minus the one of another in percent, both with the same seeds.
 
-    over_seeds: the mean of the differences, paired by seed. over_utterances: its 95 % interval by paired bootstrap, in
-    which an utterance is drawn with its results of all seeds; None for a single utterance with reference words. A
-    difference that one of the two does not tell from 0 may be chance.
+    pairs: the difference of each seed. over_seeds: their mean. over_utterances: the same by paired bootstrap,
+    in which an utterance is drawn with its results of all seeds. A difference that one of the two intervals does not
+    tell from 0 may be chance.
     """
 
+    pairs: tuple[PairedDifference, ...]
     over_seeds: SeedMean
-    over_utterances: Interval | None
-    utterances: int
+    over_utterances: PairedDifference
 
 
 def mean_over_seeds(values: Sequence[float]) -> SeedMean:
@@ -65,22 +64,15 @@ def compare_seeds(
             f"{len(folders)} results are compared with {len(other_folders)}; give one --against for each, "
             "in the same order of seeds"
         )
-    pairs = zip(folders, other_folders, strict=True)
-    over_seeds = mean_over_seeds([compare_folders([one], [other], rules).difference for one, other in pairs])
+    pairs = tuple(compare_folders([one], [other], rules) for one, other in zip(folders, other_folders, strict=True))
+    over_seeds = mean_over_seeds([pair.difference for pair in pairs])
     ids = sorted(row["id"] for row in read_hypotheses(Path(folders[0]) / HYPOTHESES))
     lengths = _of_utterances(folders[0], ids, rules, lambda refs, _: np.array([len(ref.split()) for ref in refs]))
     errors, other_errors = (
         np.sum([_of_utterances(folder, ids, rules, count_errors) for folder in own], axis=0)
         for own in (folders, other_folders)
     )
-    more_errors = errors - other_errors
-    words = len(folders) * lengths
-    interval = None
-    if has_spread(words):
-        half = interval_half_width(bootstrap_rates(more_errors, words))
-        difference = float(100 * more_errors.sum() / words.sum())
-        interval = (difference - half, difference + half)
-    return SeedDifference(over_seeds, interval, len(ids))
+    return SeedDifference(pairs, over_seeds, difference_of_errors(errors - other_errors, len(folders) * lengths))
 
 
 def _of_utterances(
@@ -105,7 +97,7 @@ def seeds_line(name: str, rates: SeedMean) -> str:
 def seed_difference_line(difference: SeedDifference) -> str:
     """Returns a line with the mean difference of two systems with several seeds, in percent."""
     over_seeds = format_interval(difference.over_seeds.interval, "{:+.2f}")
-    over_utterances = format_interval(difference.over_utterances, "{:+.2f}")
-    seeds = f"against the other over {len(difference.over_seeds.values)} seeds"
-    utterances = f"{over_utterances} over {difference.utterances} utterances"
+    over_utterances = format_interval(difference.over_utterances.interval, "{:+.2f}")
+    seeds = f"against the other over {len(difference.pairs)} seeds"
+    utterances = f"{over_utterances} over {difference.over_utterances.utterances} utterances"
     return f"    {difference.over_seeds.mean:+.2f} {over_seeds} {seeds}, {utterances}"

@@ -33,7 +33,7 @@ def test_differences_are_paired_by_seed_and_by_utterance(tmp_path):
     second = [folder(tmp_path / f"b{seed}", own - 1) for seed, own in enumerate(errors)]
     result = compare_seeds(first, second)
     assert result.over_seeds.values == (10, 10) and result.over_seeds.interval == pytest.approx((10, 10))
-    assert result.over_utterances == pytest.approx((10, 10)) and result.utterances == 4
+    assert result.over_utterances.interval == pytest.approx((10, 10)) and result.over_utterances.utterances == 4
 
 
 def test_seeds_that_disagree_and_utterances_that_disagree_widen_their_own_interval(tmp_path):
@@ -41,10 +41,10 @@ def test_seeds_that_disagree_and_utterances_that_disagree_widen_their_own_interv
     seeds = [folder(tmp_path / "better", [2] * 6), folder(tmp_path / "worse", [6] * 6)]
     result = compare_seeds(seeds, [level, level])
     assert result.over_seeds.mean == 0 and result.over_seeds.interval[1] > 100
-    assert result.over_utterances == pytest.approx((0, 0))
+    assert result.over_utterances.interval == pytest.approx((0, 0))
     mixed = folder(tmp_path / "mixed", [2, 6] * 3)
     result = compare_seeds([mixed, mixed], [level, level])
-    assert result.over_seeds.interval == pytest.approx((0, 0)) and result.over_utterances[1] > 5
+    assert result.over_seeds.interval == pytest.approx((0, 0)) and result.over_utterances.interval[1] > 5
 
 
 def test_seeds_of_other_utterances_or_numbers_are_refused(tmp_path):
