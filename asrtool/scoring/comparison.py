@@ -14,8 +14,9 @@ import numpy as np
 
 from asrtool.errors import DataError, UserError
 from asrtool.progress import progress
-from asrtool.scoring.bootstrap import bootstrap_rates, has_spread, interval_half_width
+from asrtool.scoring.bootstrap import bootstrap_rates, interval_half_width
 from asrtool.scoring.groups import groups_of_equal_size
+from asrtool.scoring.paired import difference_of_errors
 from asrtool.scoring.wer import GAP, Alignment, ErrorCounts, Interval, align_words, count_word_errors, wer_interval
 
 MIN_SPEAKERS = 3  # for an interval over speakers: draws of two speakers have three outcomes
@@ -194,14 +195,11 @@ def difference(utterances: Sequence[ComparedUtterance], system: int, with_speake
     """Returns by how much a system is worse than the first one on these utterances."""
     more_errors = np.array([utterance.more_errors(system) for utterance in utterances])
     lengths = _lengths(utterances)
-    value = 100 * float(more_errors.sum()) / max(1, int(lengths.sum()))
-    if not has_spread(lengths):
-        return Difference(value, None, None)
-    rates = bootstrap_rates(more_errors, lengths)
-    half = interval_half_width(rates)
-    percent_lower = 100 * float(np.mean(rates < 0) + np.mean(rates == 0) / 2)
-    over_speakers = _speaker_interval(utterances, more_errors, lengths, value) if with_speakers else None
-    return Difference(value, (value - half, value + half), percent_lower, over_speakers)
+    paired = difference_of_errors(more_errors, lengths)
+    over_speakers = None
+    if with_speakers and paired.interval:
+        over_speakers = _speaker_interval(utterances, more_errors, lengths, paired.difference)
+    return Difference(paired.difference, paired.interval, paired.percent_lower, over_speakers)
 
 
 def _speaker_interval(

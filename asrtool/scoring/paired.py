@@ -34,9 +34,9 @@ def paired_difference(refs: Sequence[str], hyps: Sequence[str], other_hyps: Sequ
 def difference_of_errors(more_errors: np.ndarray, lengths: np.ndarray) -> PairedDifference:
     """Returns the comparison of two systems by how many more errors the first has in each utterance, (N,).
 
-    `lengths` (N,) are the numbers of reference words, of which one is above 0. See `paired_difference`.
+    `lengths` (N,) are the numbers of reference words. See `paired_difference`.
     """
-    difference = float(100 * more_errors.sum() / lengths.sum())
+    difference = float(100 * more_errors.sum() / max(1, lengths.sum()))
     if not has_spread(lengths):
         return PairedDifference(difference, None, None, len(lengths))
     rates = bootstrap_rates(more_errors, lengths)
