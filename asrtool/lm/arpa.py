@@ -81,7 +81,7 @@ def read_arpa(path: str | Path) -> NgramModel:
     """Reads the model in an ARPA file of any tool, plain or .gz. Words are brought into Unicode's composed form (NFC).
 
     <s>, </s> and <unk> are added, with nearly zero probability and a warning, where the file lacks them. Raises
-    Raises UserError for a file that is not ARPA, and DataError with a line for each n-gram that is wrong.
+    UserError for a file that is not ARPA, and DataError with a line for each n-gram that is wrong.
     """
     return _ArpaReader(require_file(path, "language model", "train one with `asrtool lm train`")).read()
 
