@@ -79,9 +79,7 @@ def _checked_cut(cut: Cut, checks: UtteranceChecks) -> MonoCut:
     if not isinstance(cut, MonoCut) or not cut.has_recording or not has_text:
         hint = "--channel chooses one of several, --unlabelled takes cuts without a transcript"
         raise InvalidEntry(f"needs one recording channel and a supervision with text ({hint})")
-    if any(supervision.channel != cut.channel for supervision in cut.supervisions) and cut.recording.num_channels > 1:
-        channels = f"its transcript is of channel {cut.supervisions[0].channel}, its audio of channel {cut.channel}"
-        raise InvalidEntry(channels)
+    _match_channels(cut)
     checks.check_recording(cut.recording)
     end = checks.check_end(cut.start, cut.start + cut.duration, cut.recording.duration)
     if end < cut.start + cut.duration:
@@ -95,6 +93,19 @@ def _checked_cut(cut: Cut, checks: UtteranceChecks) -> MonoCut:
         _clean_text(supervision, checks)
     checks.remember_id(cut.id)
     return cut
+
+
+def _match_channels(cut: MonoCut) -> None:
+    """Gives a supervision that several channels share the channel of its cut, in place.
+
+    Raises InvalidEntry for a transcript of another channel than the audio's.
+    """
+    for supervision in cut.supervisions:
+        if cut.channel in _channels(supervision.channel):
+            supervision.channel = cut.channel
+        elif cut.recording.num_channels > 1:
+            channels = f"its transcript is of channel {supervision.channel}, its audio of channel {cut.channel}"
+            raise InvalidEntry(channels)
 
 
 def _clean_text(supervision: SupervisionSegment, checks: UtteranceChecks) -> None:

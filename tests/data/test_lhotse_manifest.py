@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse.cut import MultiCut
 from lhotse.supervision import AlignmentItem
 
 from asrtool.data.lhotse_manifest import copy_manifest
@@ -131,6 +132,34 @@ def test_a_lhotse_recording_of_another_form_is_refused(lhotse_files, out, option
     with pytest.raises(DataError, match=message):
         copy(*lhotse_files([segment("u", 0.0, 1.0)], **options), out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("shared", [[0, 1], [1, 0], [1], 1])
+@pytest.mark.parametrize("form", ["a cut of both channels", "recordings and supervisions", "a cut of one channel"])
+def test_a_transcript_that_channels_share_belongs_to_the_chosen_one(lhotse_files, out, tmp_path, shared, form):
+    segments = [SupervisionSegment("u", "r", 0.5, 1.0, channel=shared, text="A")]
+    recordings, supervisions = lhotse_files(segments, channels=2)
+    if form == "recordings and supervisions":
+        cuts = read_lhotse(None, recordings, supervisions)
+    else:
+        recording = next(iter(RecordingSet.from_file(recordings)))
+        cut = MultiCut("c", 0, 2.0, [0, 1], segments, recording=recording)
+        if form == "a cut of one channel":
+            cut = MonoCut("c", 0, 2.0, 1, segments, recording=recording)
+        CutSet.from_cuts([cut]).to_file(tmp_path / "cuts.jsonl.gz")
+        cuts = read_lhotse(tmp_path / "cuts.jsonl.gz", None, None)
+    copy_manifest(cuts, out, channel=1)
+    (cut,) = open_cuts(out)
+    assert (cut.id, cut.channel, cut.supervisions[0].channel, cut.load_audio().shape) == ("u", 1, 1, (1, 16000))
+
+
+def test_a_transcript_of_another_channel_than_the_audio_is_refused(lhotse_files, out, tmp_path):
+    segments = [SupervisionSegment("u", "r", 0, 1.0, channel=[0, 2], text="A")]
+    recording = next(iter(RecordingSet.from_file(lhotse_files(segments, channels=3)[0])))
+    CutSet.from_cuts([MonoCut("c", 0, 1.0, 1, segments, recording=recording)]).to_file(tmp_path / "cuts.jsonl.gz")
+    with pytest.raises(DataError) as caught:
+        copy_manifest(read_lhotse(tmp_path / "cuts.jsonl.gz", None, None), out)
+    assert caught.value.problems == ["c: its transcript is of channel [0, 2], its audio of channel 1"]
 
 
 def test_a_lhotse_recording_can_be_resampled(lhotse_files, out):
