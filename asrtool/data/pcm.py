@@ -14,6 +14,11 @@ SAMPLE_TYPES: dict[str, np.dtype[Any]] = {  # by FFmpeg's names
     "s32le": np.dtype("<i4"),
     "f32le": np.dtype("<f4"),
 }
+# The first bytes of audio and video files; raw samples begin with one of them by chance once in 100 million streams
+FILE_SIGNATURES = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b"ID3\3", b"ID3\4", b"\x1a\x45\xdf\xa3")
+MP4_SIGNATURE = b"ftyp"  # after four bytes
+SIGNATURE_BYTES = 8
+FILE_PROBLEM = "the audio begins with the header of a file, and is not raw PCM; send the samples of the file alone"
 
 
 @dataclass(frozen=True)
@@ -54,16 +59,20 @@ def _is_number(text: str) -> bool:
 class PcmDecoder:
     """Turns the bytes of one stream into samples. A piece may end within a sample; the next one continues it."""
 
-    def __init__(self, format: PcmFormat):
+    def __init__(self, format: PcmFormat, file_problem: str = FILE_PROBLEM):
+        """`file_problem` is the message for an audio file, which is not raw PCM."""
         self.format = format
+        self._file_problem = file_problem
         self._rest = b""  # the beginning of a sample
+        self._start = b""  # the first SIGNATURE_BYTES of the stream
         self._num_samples = 0  # of each channel
 
     def accept(self, data: bytes) -> np.ndarray:
         """Returns the samples (n, channels) that `data` completes, int16, int32 or float32, read-only; n may be 0.
 
-        Raises UserError for floats that are not audio: not finite, or far beyond -1 .. 1.
+        Raises UserError for an audio file, and for floats that are not audio: not finite, or far beyond -1 .. 1.
         """
+        self._require_raw(data)
         data = self._rest + data
         count = len(data) // self.format.frame_bytes
         self._rest = data[count * self.format.frame_bytes :]
@@ -79,6 +88,14 @@ class PcmDecoder:
             format = f"{self.format.sample_type}, {self.format.channels} channel{'s' * (self.format.channels > 1)}"
             rest = f"{len(self._rest)} of the {self.format.frame_bytes} bytes of a sample ({format})"
             raise UserError(f"raw PCM ends within a sample, after {rest}; is it of another format?")
+
+    def _require_raw(self, data: bytes) -> None:
+        """Raises UserError if the bytes so far are the first ones of an audio file, which would be read as noise."""
+        if len(self._start) == SIGNATURE_BYTES:
+            return
+        self._start += data[: SIGNATURE_BYTES - len(self._start)]
+        if self._start.startswith(FILE_SIGNATURES) or self._start[4:] == MP4_SIGNATURE:
+            raise UserError(self._file_problem)
 
     def _require_audio(self, samples: np.ndarray) -> None:
         if samples.dtype.kind != "f":

@@ -15,12 +15,12 @@ from asrtool.data.sources import InvalidEntry
 from asrtool.errors import UserError
 from asrtool.inference.recordings import STDIN
 
+FILE_PROBLEM = "--pcm is for raw samples, and standard input is an audio file; give --wav - instead"
 READ_BYTES = 1 << 16  # what a pipe of Linux holds
 POLL_SECONDS = 0.2  # between two looks whether Ctrl-C was pressed
 # After Ctrl-C, which the programs of the whole pipeline receive: what a recorder still writes before it ends. A program
 # that goes on writing is left after that time.
 LAST_WORDS_SECONDS = 0.5
-FILE_SIGNATURES = (b"RIFF", b"fLaC", b"OggS")  # the first bytes of wav, flac and ogg
 
 
 class AudioFile:
@@ -69,10 +69,10 @@ class PcmPipe:
 
     def pieces(self, is_stopped: Callable[[], bool], warn: Callable[[str], None]) -> Iterator[np.ndarray]:
         """Yields the samples (n, channels); sets `problem` where they are not audio, or none come."""
-        decoder = PcmDecoder(self.format)
+        decoder = PcmDecoder(self.format, FILE_PROBLEM)
         has_data = False
         try:
-            for data in _require_raw(self._reads(is_stopped)):
+            for data in self._reads(is_stopped):
                 has_data = True
                 yield decoder.accept(data)
             if not is_stopped():  # Ctrl-C may end the pipe within a sample
@@ -94,17 +94,6 @@ class PcmPipe:
             if not data:
                 return
             yield data
-
-
-def _require_raw(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yields the pieces of raw PCM. Raises UserError if they are those of an audio file."""
-    start = b""
-    for piece in pieces:
-        if len(start) < 4:
-            start += piece[:4]
-            if start.startswith(FILE_SIGNATURES):
-                raise UserError("--pcm is for raw samples, and standard input is an audio file; give --wav - instead")
-        yield piece
 
 
 def _require_standard_input(option: str, example: str) -> int:

@@ -75,3 +75,32 @@ def test_floats_that_are_not_audio_are_refused(value, complaint):
     decoder.accept(np.zeros(1000, "<f4").tobytes())
     with pytest.raises(UserError, match=complaint):
         decoder.accept(np.array([1.0, value], "<f4").tobytes())
+
+
+@pytest.mark.parametrize("sizes", [(1,), (3, 5), (1000,)])
+@pytest.mark.parametrize("sample_type", ["s16le", "f32le"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"RIFF\x24\x08\0\0WAVE",
+        b"fLaC\0\0\0\x22",
+        b"OggS\0\2\0\0",
+        b"ID3\4\0\0\0\0",
+        b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81",
+        b"\0\0\0\x20ftypM4A ",
+    ],
+)
+def test_an_audio_file_is_not_raw_pcm(header, sample_type, sizes):
+    content = header + bytes(40)
+    bounds = np.minimum(np.cumsum([0, *sizes]), len(content))
+    pieces = [content[a:b] for a, b in zip(bounds, bounds[1:], strict=False)] + [content[bounds[-1] :]]
+    decoder = PcmDecoder(PcmFormat(16000, sample_type))
+    with pytest.raises(UserError, match="begins with the header of a file, and is not raw PCM"):
+        for piece in pieces:
+            decoder.accept(piece)
+
+
+def test_the_bytes_of_a_header_within_a_stream_are_samples():
+    decoder = PcmDecoder(PcmFormat(16000))
+    assert len(decoder.accept(bytes(2))) == 1
+    assert len(decoder.accept(b"RIFFftyp" * 3)) == 12

@@ -1,11 +1,13 @@
 """Live streams: the words of `asrtool.Model.stream`, for every kind of audio, alone and together."""
 
+import io
 import json
 import threading
 import time
 
 import numpy as np
 import pytest
+import soundfile
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -167,6 +169,14 @@ def test_samples_that_are_not_finite_are_refused(server, value):
     samples[500] = value
     error, close = after_start(server.url, samples.tobytes(), format="f32le")
     assert error["code"] == "invalid" and close == 1007
+
+
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "OGG"])
+def test_an_audio_file_instead_of_samples_is_refused(server, sound, format):
+    file = io.BytesIO()
+    soundfile.write(file, sound(0.4), RATE, format=format)
+    error, close = after_start(server.url, file.getvalue())
+    assert error["code"] == "invalid" and "header of a file" in error["message"] and close == 1007
 
 
 def test_wrong_messages_within_a_stream_are_refused(server):
