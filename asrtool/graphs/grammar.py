@@ -38,6 +38,9 @@ SENTENCE_MARKS = {"<s>", "</s>"}
 NOT_WORDS = SENTENCE_MARKS | {"<unk>", "<UNK>"}
 BOS, EOS = b"<s>", b"</s>"
 SECTION = re.compile(rb"\\(\d+)-grams:")
+COUNT_LINE = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)")  # of the header
+BACKOFF_WEIGHT = re.compile(rb"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+END = b"\\end\\"
 NEGATIVE_INFINITY_TEXTS = (b"-inf", b"-infinity")  # in lower case
 ARPA_LOG_ZERO = b"-99"  # log10 of a probability of 0, as tools write it that do not write -inf
 MAX_EXAMPLES = 5  # words of a list that is not shown completely
@@ -155,11 +158,14 @@ def grammar_fst(path: str | Path, words: Sequence[str]) -> "StdVectorFst":
 def _normalise(path: Path, plain: Path, words: Collection[str]) -> int:
     """Writes the ARPA file `path` to `plain` as kaldilm reads it; returns the number of n-grams that G must have.
 
-    The copy has no compression, no byte order mark, line ends "\\n", and -99 for log10 values of -inf. G has the
-    n-grams of `words`, except those with <s> after or </s> before another word, and the unigram <s>.
+    The copy has no compression, no byte order mark, line ends "\\n", -99 for log10 values of -inf, no back-off weights
+    of the highest order, and sections for the orders above it that the header counts no n-grams of. G has the n-grams
+    of `words`, except those with <s> after or </s> before another word, and the unigram <s>.
     """
     known = {word.encode() for word in words}
     order = 0  # of the section; 0 outside of them
+    highest = 0  # order that has n-grams
+    empty_orders: set[int] = set()  # without a section so far
     num_ngrams = 0
     with open(plain, "wb") as file:
         for lines in line_blocks(path):
@@ -168,15 +174,30 @@ def _normalise(path: Path, plain: Path, words: Collection[str]) -> int:
                 if line.startswith(b"\\"):
                     section = SECTION.match(line)
                     order = int(section[1]) if section else 0
+                    empty_orders.discard(order)
+                    if line.strip() == END:
+                        line = b"".join(b"\\%d-grams:\n" % empty for empty in sorted(empty_orders)) + END
                 elif order and fields:
                     ngram = fields[1 : order + 1]
                     if known.issuperset(ngram) and EOS not in ngram[:-1] and BOS not in ngram[1:] and ngram != [BOS]:
                         num_ngrams += 1
-                    if b"inf" in line.lower():
-                        line = _without_infinity(fields, order)
+                    line = _readable_ngram(line, fields, order, is_highest=order == highest)
+                elif count := COUNT_LINE.match(line):
+                    if int(count[2]):
+                        highest = max(highest, int(count[1]))
+                    else:
+                        empty_orders.add(int(count[1]))
                 lines[number] = line.rstrip() + b"\n"
             file.writelines(lines)
     return num_ngrams
+
+
+def _readable_ngram(line: bytes, fields: list[bytes], order: int, is_highest: bool) -> bytes:
+    """Returns the line of an n-gram of `order` as kaldilm reads it: `fields` are log10 value, words, back-off."""
+    if is_highest and len(fields) == order + 2 and BACKOFF_WEIGHT.fullmatch(fields[-1]):
+        fields = fields[:-1]  # some tools write weights that no longer n-gram uses
+        line = b"\t".join([fields[0], b" ".join(fields[1:])])
+    return _without_infinity(fields, order) if b"inf" in line.lower() else line
 
 
 def _without_infinity(fields: list[bytes], order: int) -> bytes:

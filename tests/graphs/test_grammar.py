@@ -85,6 +85,8 @@ def test_missing_sections_and_symbols_are_named(arpa, old, new, message):
         ("\\end\\", "", "unexpected directive"),
         ("ngram 2=4", "ngram 2=1", "order 2"),
         ("-0.1\tA B", "-0.1\tA B A B A", "Invalid n-gram"),
+        ("-0.1\tA B", "-0.1\tA B A", "Invalid n-gram"),
+        ("-0.1\tA B", "-0.1\tA B nan", "Invalid n-gram"),
     ],
 )
 def test_a_wrong_line_is_named_and_ends_no_process(arpa, old, new, message):
@@ -115,6 +117,14 @@ OTHER_FORMS = {
     "minus infinity of other tools": lambda text: spoil(text, "-99.0\t<s>", "-Infinity <s>"),
     "white space at line ends": lambda text: text.replace("\n", " \t\n"),
     "text before and after": lambda text: f"a comment\n\n{text}\nmore text\n",
+    "orders without n-grams": lambda text: spoil(text, "ngram 2=4", "ngram 2=4\nngram 3=0\nngram  4 = 0"),
+    "sections without n-grams": lambda text: spoil(
+        spoil(text, "ngram 2=4", "ngram 2=4\nngram 3=0"), "\\end\\", "\\3-grams:\n\n\\end\\"
+    ),
+    "back-off weights of the highest order": lambda text: spoil(text, "-0.1\tA B", "-0.1\tA B\t-0.5"),
+    "back-off weights of the highest order with n-grams": lambda text: spoil(
+        spoil(text, "ngram 2=4", "ngram 2=4\nngram 3=0"), "-0.1\tA B", "-0.1 A B 0"
+    ).replace("\tB </s>", "\tB </s>\t-1.5e-1"),
     "all": lambda text: "\ufeff" + spoil(text, "-99.0\t<s>", "-inf\t<s>").replace("\n", "\r\n"),
 }
 
@@ -128,6 +138,16 @@ def test_files_of_all_tools_give_the_same_grammar(arpa, tmp_path, form, suffix):
     table = ["<eps>", "A", "B", "#0"]
     assert costs(grammar_fst(other, table), table) == costs(grammar_fst(arpa, table), table)
     assert arpa_words(other) == arpa_words(arpa)
+
+
+def test_a_model_of_unigrams_may_count_no_bigrams(tmp_path):
+    words = Bigram({"A": -0.5, "B": -0.7, "</s>": -0.4}, {}, {})
+    text = words.write(tmp_path / "lm.arpa").read_text()
+    header = tmp_path / "header.arpa"
+    header.write_text(spoil(text, "\\2-grams:\n", ""))
+    table = ["<eps>", "A", "B", "#0"]
+    for sentence, cost in costs(grammar_fst(header, table), table).items():
+        assert cost == pytest.approx(words.cost(sentence), abs=1e-4), sentence
 
 
 @pytest.mark.parametrize("missing", ["-0.3\t<s> A", "-0.35\tB </s>", "-0.7\tB"])
