@@ -6,6 +6,7 @@ A kind with `excluded` makes an utterance unusable, or likely to harm a model: `
 from dataclasses import dataclass
 from pathlib import Path
 
+from asrtool.data.shards import manifest_name
 from asrtool.doctor.findings import Severity, shell_command
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -34,7 +35,7 @@ class Kind:
 
     def remedy_for(self, cuts: Path, is_training: bool) -> str:
         """Returns the remedy in the manifest `cuts`. Only what --exclude lists can be left out with it."""
-        stem = cuts.name.partition(".")[0]
+        stem = manifest_name(cuts)
         names = {
             "cuts": cuts,
             "rules": cuts.with_name(f"{stem}_rules.yaml"),

@@ -200,6 +200,14 @@ def test_remedies_name_the_manifest_and_files_beside_it():
     assert "'my data/train_normalised.jsonl.gz' --rules 'my data/train_rules.yaml'" in remedy
 
 
+@pytest.mark.parametrize("name, other", [("test.clean", "test.other"), ("v1.0", "v1.1"), ("train", "train.sp")])
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl"])
+def test_remedies_of_two_manifests_write_different_files(name, other, suffix):
+    remedies = [KINDS["markup"].remedy_for(Path(f"{stem}{suffix}"), is_training=True) for stem in (name, other)]
+    for remedy, stem in zip(remedies, (name, other), strict=True):
+        assert f"--propose {stem}_rules.yaml;" in remedy and f" {stem}_normalised.jsonl.gz --rules" in remedy
+
+
 @pytest.mark.parametrize("topology, is_infeasible", [("ctc", True), ("modified", False), ("hmm", False)])
 def test_the_topology_of_the_configuration_says_which_transcripts_fit(topology, is_infeasible):
     objective = {"kind": "mmi", "topology": topology}
