@@ -27,6 +27,7 @@ MAX_CHUNKS = 1000  # of a WAV or AIFF file: the data comes after a dozen at most
 MAX_TAGS = 4096  # bytes of the chunks that may follow the samples
 
 ADDRESS_HINT = "addresses are not read; download the file first"
+ARCHIVE_PLACE = re.compile(r"\.ark:[0-9]+$")  # what Kaldi and ESPnet call a recording in an archive, as in wav.ark:4
 
 PathOrBytes = str | io.BytesIO  # the path of an audio file, or the output of a command
 
@@ -74,6 +75,9 @@ def regular_file(path: str) -> str:
     except FileNotFoundError as error:
         if is_address(path):
             raise InvalidEntry(f"{ADDRESS_HINT}: {path}") from error
+        if ARCHIVE_PLACE.search(path):
+            hint = "copy it to a file, for example with Kaldi's wav-copy"
+            raise InvalidEntry(f"audio within an archive is not read: {path}; {hint}") from error
         raise InvalidEntry(f"no such audio file: {path}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise InvalidEntry(f"not readable as audio: {path} ({getattr(error, 'strerror', None) or error})") from error

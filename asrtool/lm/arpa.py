@@ -32,7 +32,7 @@ GZIP_LEVEL = 3  # of 9: a 4-gram model is a gigabyte of text; level 6 takes 1.5 
 MAX_PROBLEMS = 10_000  # listed: a file of another kind may have as many as lines
 DATA_MARKER = b"\\data\\"
 END_MARKER = b"\\end\\"
-COUNT_LINE = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)")
+COUNT_LINE = re.compile(rb"\s*ngram\s+(\d+)\s*=\s*(\d+)")
 MAX_COUNT_DIGITS = 18  # of a count that are read: more than any model has
 LOG_UNK_ARPA = -100.0  # log10 p(<unk>) for a file without <unk>, as KenLM assumes
 

@@ -50,12 +50,12 @@ def test_rate_length_and_channels_are_returned(sound, subtype):
 
 @pytest.mark.parametrize("name", ["a.sph", "x; touch PWNED; echo .sph", "$(touch PWNED).sph", "a b/`touch PWNED`.sph"])
 def test_sphere_files_are_read_without_a_shell(tmp_path, monkeypatch, name):
-    from lhotse import Recording
+    from asrtool.data.lhotse_objects import deserialize_entry
 
     monkeypatch.chdir(tmp_path)
     path = sphere(tmp_path / name)
     assert inspect_audio(path) == AudioInfo(16000, 16000, 1)
-    recording = Recording.from_dict(
+    recording = deserialize_entry(
         {"id": "r", "sources": [{"type": "file", "channels": [0], "source": path}], "sampling_rate": 16000}
         | {"num_samples": 16000, "duration": 1.0}
     )
@@ -110,6 +110,17 @@ def test_an_impossible_length_is_refused_before_samples_are_read(sound, samples)
         file.seek(21)
         file.write(struct.pack(">BI", first & 0xF0 | samples >> 32, samples & 0xFFFFFFFF))
     assert "hours" in refused(path)
+
+
+@pytest.mark.parametrize("place", ["wav.ark:4", "/dump/raw/data.3.ark:123456", "file.wav.ark:0"])
+def test_a_place_in_an_archive_is_named_with_the_remedy(place):
+    with pytest.raises(InvalidEntry, match=f"within an archive is not read: {place}; copy it to a file"):
+        inspect_audio(place)
+
+
+def test_a_file_that_is_called_like_a_place_in_an_archive_is_read(sound, tmp_path):
+    os.rename(sound("a.wav"), tmp_path / "wav.ark:4")
+    assert inspect_audio(str(tmp_path / "wav.ark:4")).samples == len(SAMPLES)
 
 
 def test_a_pipe_or_folder_is_refused_without_waiting(tmp_path):

@@ -300,6 +300,11 @@ def test_headers_that_leave_out_an_order_are_refused(arpa, counts):
         read_arpa(arpa(changed("ngram 1=5\nngram 2=3\nngram 3=1\n", counts)))
 
 
+@pytest.mark.parametrize("line", [" ngram 2=3", "\tngram 2=3", "ngram 2 = 3", "ngram  2=3 "])
+def test_spaces_in_a_line_of_the_header_mean_nothing(arpa, line):
+    assert read_arpa(arpa(changed("ngram 2=3", line))).trie.counts() == [5, 3, 1]
+
+
 def test_words_are_read_in_the_composed_form(arpa):
     model = read_arpa(arpa(FOREIGN.replace(" B", " e\u0301")))
     assert "\u00e9" in model.words and log10(model, "A \u00e9")[1] == pytest.approx(-0.1, abs=1e-6)
