@@ -84,6 +84,6 @@ def tune(
     facts = tune_systems(systems, out, Grid(rounds=rounds), batch_seconds, workers)
     for row in sorted(facts["tried"], key=lambda row: row["wer"])[:NUM_PRINTED]:
         print_text(f"WER {row.pop('wer'):.2f} %: {DecodingWeights(**row)}")
-    best = f"best: WER {facts['wer']:.2f} % in the lattices"
-    best += f", {facts['decoded']:.2f} % decoded with a beam of {search.options.beam:g}"
+    decoded = f"{facts['decoded']:.2f} % decoded with a beam of {search.options.beam:g}"
+    best = f"best: WER {facts['wer']:.2f} % in the lattices, {decoded}"
     print_text(f"{best}: {DecodingWeights(**facts['best'])}; {facts['before']:.2f} % with the default weights")

@@ -25,7 +25,7 @@ from asrtool.files import report_full_disk
 from asrtool.graphs.check import BadFst, LabelCounts, checked_blocks, has_property, read_fst
 from asrtool.graphs.folder import write_symbols
 from asrtool.graphs.lexicon_fst import BACKOFF
-from asrtool.lm.arpa_blocks import line_blocks
+from asrtool.lm.arpa_blocks import END_MARKER, header_count, line_blocks
 from asrtool.readers import read_lines
 from asrtool.text.words import shortened
 
@@ -38,9 +38,7 @@ SENTENCE_MARKS = {"<s>", "</s>"}
 NOT_WORDS = SENTENCE_MARKS | {"<unk>", "<UNK>"}
 BOS, EOS = b"<s>", b"</s>"
 SECTION = re.compile(rb"\\(\d+)-grams:")
-COUNT_LINE = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)")  # of the header
 BACKOFF_WEIGHT = re.compile(rb"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-END = b"\\end\\"
 NEGATIVE_INFINITY_TEXTS = (b"-inf", b"-infinity")  # in lower case
 ARPA_LOG_ZERO = b"-99"  # log10 of a probability of 0, as tools write it that do not write -inf
 MAX_EXAMPLES = 5  # words of a list that is not shown completely
@@ -175,18 +173,19 @@ def _normalise(path: Path, plain: Path, words: Collection[str]) -> int:
                     section = SECTION.match(line)
                     order = int(section[1]) if section else 0
                     empty_orders.discard(order)
-                    if line.strip() == END:
-                        line = b"".join(b"\\%d-grams:\n" % empty for empty in sorted(empty_orders)) + END
+                    if line.strip() == END_MARKER:
+                        line = b"".join(b"\\%d-grams:\n" % empty for empty in sorted(empty_orders)) + END_MARKER
                 elif order and fields:
                     ngram = fields[1 : order + 1]
                     if known.issuperset(ngram) and EOS not in ngram[:-1] and BOS not in ngram[1:] and ngram != [BOS]:
                         num_ngrams += 1
                     line = _readable_ngram(line, fields, order, is_highest=order == highest)
-                elif count := COUNT_LINE.match(line):
-                    if int(count[2]):
-                        highest = max(highest, int(count[1]))
+                elif row := header_count(line):
+                    counted_order, count = row
+                    if count:
+                        highest = max(highest, counted_order)
                     else:
-                        empty_orders.add(int(count[1]))
+                        empty_orders.add(counted_order)
                 lines[number] = line.rstrip() + b"\n"
             file.writelines(lines)
     return num_ngrams

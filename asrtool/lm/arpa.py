@@ -9,7 +9,6 @@
 
 import gzip
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
@@ -18,7 +17,7 @@ import numpy as np
 
 from asrtool.errors import DataError, UserError, require_file
 from asrtool.files import atomic_path
-from asrtool.lm.arpa_blocks import NgramLines, line_blocks, parse_ngrams
+from asrtool.lm.arpa_blocks import END_MARKER, NgramLines, header_count, line_blocks, parse_ngrams
 from asrtool.lm.ngram import BOS, EOS, LN10, LOG_ZERO_ARPA, UNK, NgramModel
 from asrtool.lm.ngram_checks import MAX_ORDER, require_writable_words
 from asrtool.lm.ngram_trie import Trie
@@ -31,9 +30,6 @@ BLOCK_NGRAMS = 100_000  # n-grams written at once: enough for numpy to be fast, 
 GZIP_LEVEL = 3  # of 9: a 4-gram model is a gigabyte of text; level 6 takes 1.5 times as long to save a tenth
 MAX_PROBLEMS = 10_000  # listed: a file of another kind may have as many as lines
 DATA_MARKER = b"\\data\\"
-END_MARKER = b"\\end\\"
-COUNT_LINE = re.compile(rb"\s*ngram\s+(\d+)\s*=\s*(\d+)")
-MAX_COUNT_DIGITS = 18  # of a count that are read: more than any model has
 LOG_UNK_ARPA = -100.0  # log10 p(<unk>) for a file without <unk>, as KenLM assumes
 
 
@@ -130,9 +126,9 @@ class _ArpaReader:
                 raise UserError(
                     f"{self.path} is not an ARPA file: it has no \\data\\ section; create one with `asrtool lm train`"
                 )
-        rows = [match for _, lines in self._lines_until_marker() for line in lines if (match := COUNT_LINE.match(line))]
-        orders = [int(row[1][:MAX_COUNT_DIGITS]) for row in rows]
-        counts = [int(row[2][:MAX_COUNT_DIGITS]) for row in rows]
+        rows = [row for _, lines in self._lines_until_marker() for line in lines if (row := header_count(line))]
+        orders = [order for order, _ in rows]
+        counts = [count for _, count in rows]
         if orders[:1] != [1] or not counts[0] or self.marker != b"\\1-grams:":
             raise self._no_unigrams()
         if orders != list(range(1, len(orders) + 1)) or len(orders) > MAX_ORDER:

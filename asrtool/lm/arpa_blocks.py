@@ -1,5 +1,6 @@
-"""Parses the n-grams of many lines of an ARPA file into numpy arrays."""
+"""Reads the lines of an ARPA file in blocks, the counts of its header, and many n-grams at once into numpy arrays."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,15 @@ from asrtool.readers import BYTE_ORDER_MARK, read_blocks
 BLOCK_BYTES = 1 << 20  # read at once: some 30,000 lines, which is enough for numpy to be fast, and little memory
 MAX_LINE_BYTES = 1 << 16  # five words and two numbers have some hundred
 MAX_SHOWN = 200  # characters of a line in a message
+END_MARKER = b"\\end\\"
+COUNT_LINE = re.compile(rb"\s*ngram\s+(\d+)\s*=\s*(\d+)")
+MAX_COUNT_DIGITS = 18  # of a count that are read: more than any model has
+
+
+def header_count(line: bytes) -> tuple[int, int] | None:
+    """Returns the order and the number of its n-grams that a line of the header counts; None for another line."""
+    match = COUNT_LINE.match(line)
+    return (int(match[1][:MAX_COUNT_DIGITS]), int(match[2][:MAX_COUNT_DIGITS])) if match else None
 
 
 def line_blocks(path: Path) -> Iterator[list[bytes]]:

@@ -117,6 +117,7 @@ OTHER_FORMS = {
     "minus infinity of other tools": lambda text: spoil(text, "-99.0\t<s>", "-Infinity <s>"),
     "white space at line ends": lambda text: text.replace("\n", " \t\n"),
     "text before and after": lambda text: f"a comment\n\n{text}\nmore text\n",
+    "indented counts with many zeros": lambda text: spoil(text, "ngram 2=4", "ngram 2=4\n \tngram 3=" + "0" * 5000),
     "orders without n-grams": lambda text: spoil(text, "ngram 2=4", "ngram 2=4\nngram 3=0\nngram  4 = 0"),
     "sections without n-grams": lambda text: spoil(
         spoil(text, "ngram 2=4", "ngram 2=4\nngram 3=0"), "\\end\\", "\\3-grams:\n\n\\end\\"
