@@ -157,12 +157,12 @@ def _normalise(path: Path, plain: Path, words: Collection[str]) -> int:
     """Writes the ARPA file `path` to `plain` as kaldilm reads it; returns the number of n-grams that G must have.
 
     The copy has no compression, no byte order mark, line ends "\\n", -99 for log10 values of -inf, no back-off weights
-    of the highest order, and sections for the orders above it that the header counts no n-grams of. G has the n-grams
+    of the highest order that the header names, and sections for orders that it counts no n-grams of. G has the n-grams
     of `words`, except those with <s> after or </s> before another word, and the unigram <s>.
     """
     known = {word.encode() for word in words}
     order = 0  # of the section; 0 outside of them
-    highest = 0  # order that has n-grams
+    highest = 0  # order that the header names
     empty_orders: set[int] = set()  # without a section so far
     num_ngrams = 0
     with open(plain, "wb") as file:
@@ -182,9 +182,8 @@ def _normalise(path: Path, plain: Path, words: Collection[str]) -> int:
                     line = _readable_ngram(line, fields, order, is_highest=order == highest)
                 elif row := header_count(line):
                     counted_order, count = row
-                    if count:
-                        highest = max(highest, counted_order)
-                    else:
+                    highest = max(highest, counted_order)
+                    if not count:
                         empty_orders.add(counted_order)
                 lines[number] = line.rstrip() + b"\n"
             file.writelines(lines)

@@ -141,8 +141,9 @@ def test_files_of_all_tools_give_the_same_grammar(arpa, tmp_path, form, suffix):
     assert arpa_words(other) == arpa_words(arpa)
 
 
-def test_a_model_of_unigrams_may_count_no_bigrams(tmp_path):
-    words = Bigram({"A": -0.5, "B": -0.7, "</s>": -0.4}, {}, {})
+@pytest.mark.parametrize("backoffs", [{}, {"A": -0.3}, {"<s>": -1.0, "B": -0.2}])
+def test_a_model_of_unigrams_may_count_no_bigrams(tmp_path, backoffs):
+    words = Bigram({"A": -0.5, "B": -0.7, "</s>": -0.4}, backoffs, {})
     text = words.write(tmp_path / "lm.arpa").read_text()
     header = tmp_path / "header.arpa"
     header.write_text(spoil(text, "\\2-grams:\n", ""))
